@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import connection
-from django.test.utils import setup_databases, teardown_databases
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from psycopg.pq import TransactionStatus
@@ -27,6 +26,7 @@ from testing.probes.whole_session import LogTail, dump_of
 from testing.processes.own_postgres import kept_cluster as made_once
 from testing.processes.web_process import Server, serve
 from testing.processes.webhook_receiver import Receiver, receiving
+from testing.world import first_database
 from testing.world.cast import Cast
 from testing.world.database_copy import database_copy, instead_of_the_default
 from testing.world.kept_cast import KeptCast
@@ -46,18 +46,22 @@ hypothesis_settings.load_profile("suite")
 
 @pytest.fixture(scope="session")
 def django_db_setup(
-    django_test_environment: None, django_db_modify_db_settings: None, django_db_blocker
+    django_test_environment: None,
+    django_db_modify_db_settings: None,
+    django_db_blocker,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[None]:
     """Does what pytest-django's fixture does, also if all selected tests take `own_database`."""
     with planted() as known, noting(), hearing():
+        shared = _shared_by_all(tmp_path_factory)
         with django_db_blocker.unblock():
-            made = setup_databases(verbosity=0, interactive=False, aliases={"default": None})
+            made = first_database.set_up(shared)
             _say_that_a_web_process_lives()
         log = LogTail.of_postgres()
         yield
         leaks = leaks_in("dump", dump_of(connection.settings_dict["NAME"]), known)
         with django_db_blocker.unblock():
-            teardown_databases(made, verbosity=0)
+            first_database.tear_down(made, shared)
         leaks += leaks_in("PostgreSQL's log", log.read(), known)
     assert not leaks, "\n".join(leaks)
 
@@ -97,8 +101,13 @@ def committed_cast(kept_cast: KeptCast, own_database: str) -> Cast:
 @pytest.fixture(scope="session")
 def kept_cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Makes the migrated cluster that servers of a test's own start with. All processes of the suite share it."""
+    return made_once(_shared_by_all(tmp_path_factory) or tmp_path_factory.getbasetemp())
+
+
+def _shared_by_all(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """Returns the temporary directory of all processes of pytest-xdist, or None if there is one process."""
     base = tmp_path_factory.getbasetemp()
-    return made_once(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else None
 
 
 @pytest.fixture

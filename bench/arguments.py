@@ -79,6 +79,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     one.add_argument(
         "--sizes", type=_sizes, default=[10_000, 200_000, 2_000_000], help="of runs (10k,200k,2m)"
     )
+    one.add_argument(
+        "--month", type=_count, default=40_000, help="runs of an environment's month (40000)"
+    )
     one.add_argument("--repeats", type=_count, default=10, help="of each page (10)")
 
     one = add(

@@ -31,7 +31,12 @@ PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
     ("failover", kill, {"runs": 50, "seconds": 60.0, "seed": None, "failover": True}, 2),
     ("outage", kill, {"runs": 0, "seconds": 0.0, "seed": None, "outage": [4.0, 15.0]}, 3),
     ("abuse", abuse, {"floods": abuse.NAMES, "seconds": 30.0}, 10),
-    ("growth", growth, {"sizes": [10_000, 200_000, 2_000_000], "repeats": 10}, 12),
+    (
+        "growth",
+        growth,
+        {"sizes": [10_000, 200_000, 2_000_000], "month": 40_000, "repeats": 10},
+        12,
+    ),
 )
 
 

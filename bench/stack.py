@@ -67,10 +67,7 @@ class Database:
 
     def start(self) -> None:
         """Create, start and migrate the database. Raises BenchFailed if it would not survive a power cut."""
-        if kept := os.environ.get(_KEPT_CLUSTER):
-            made = Layout(Path(kept))
-            command = ["cp", "-a", str(made.cluster), str(made.passwords), str(self.directory)]
-            subprocess.run(command, check=True)
+        copy_kept_cluster(self.directory)
         # A command that needs the database makes it, if there is none, and starts it.
         self.python("manage.py", "migrate", "--no-input")
         found = {name: self.one(f"SHOW {name}")[name] for name in _DURABLE}
@@ -306,6 +303,20 @@ def workplace(**settings: str) -> Iterator[tuple[Path, dict[str, str]]]:
         yield directory, environment
     finally:
         afterwards.now()
+
+
+def kept_cluster() -> Layout | None:
+    """Return where the test suite keeps a stopped cluster with the present schema, or None outside of the suite."""
+    kept = os.environ.get(_KEPT_CLUSTER)
+    return Layout(Path(kept)) if kept else None
+
+
+def copy_kept_cluster(directory: Path) -> None:
+    """Copy the test suite's cluster, if there is one, into a data directory that has none yet."""
+    if kept := kept_cluster():
+        # shutil would not keep the owners of the files.
+        command = ["cp", "-a", str(kept.cluster), str(kept.passwords), str(directory)]
+        subprocess.run(command, check=True)
 
 
 @contextmanager

@@ -10,10 +10,11 @@ from pathlib import Path
 from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_machine, print_table
 from bench.http_client import Connection
-from bench.stack import Database, Web, database, free_port
+from bench.stack import Database, Web, copy_kept_cluster, database, free_port
 from bench.usage import cpu_seconds
 from bin.ending import die_with_parent
 from pipedai import env
+from pipedai.embedded.layout import Layout
 
 _LOOK_SECONDS = 0.005
 _LONGEST_SECONDS = 120.0
@@ -32,6 +33,8 @@ def run(*, repeats: int, say: Callable[[str], None]) -> Json:
         say("Importing it…")
         imports = [_import_seconds(on) for _ in range(repeats)]
         say("Starting all by bin/run…")
+        Layout(_stack_directory(on)).prepare_data_dir()
+        copy_kept_cluster(_stack_directory(on))
         _start_stack(on)
         answered, shown = _start_stack(on)
     return {
@@ -82,9 +85,13 @@ def _import_seconds(on: Database) -> float:
     return float(on.python("-c", code))
 
 
+def _stack_directory(on: Database) -> Path:
+    return on.directory / "stack"
+
+
 def _start_stack(on: Database) -> tuple[float, float]:
     """Start bin/run. Return the seconds until its API answers, and until it says that everything runs."""
-    directory, port = on.directory / "stack", free_port()
+    directory, port = _stack_directory(on), free_port()
     log = on.directory / "stack.log"
     with log.open("wb") as output:
         began = time.monotonic()

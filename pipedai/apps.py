@@ -6,7 +6,7 @@ from pathlib import Path
 from django.apps import AppConfig
 from django.core import checks as django_checks
 
-from pipedai import checks
+from pipedai import checks, pulse
 from pipedai.deployment import DATABASE, MIGRATIONS, Probe, register_probe
 from pipedai.loop import Job, register_job
 from pipedai.retention import Rounds
@@ -35,6 +35,7 @@ class PipedaiConfig(AppConfig):
         if not _only_tells(sys.argv):
             checks.refuse_unfit_settings()
         _register_probes()
+        register_job(Job("heartbeat", pulse.EVERY_SECONDS, pulse.beat))
         register_job(Job("prune", every_seconds=3600.0, work=Rounds().work))
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 
-from pipedai import timeouts
+from pipedai import pulse, timeouts
 from pipedai.logs import get_logger
 from pipedai.sql import takes_writes
 
@@ -95,10 +95,12 @@ def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
                 units = job.work()
             except Exception as error:
                 if _is_away(error):
+                    pulse.note_failure()
                     _wait_for_database(error, stop)
                     # The job stays due. It failed only because the database was away.
                     continue
                 failures[job.name] += 1
+                pulse.note_failure()
                 pause = _PAUSE_AFTER_ERROR_SECONDS * min(failures[job.name], 10)
                 log.exception("job.failed", job=job.name, retry_seconds=pause)
             else:

@@ -52,6 +52,8 @@ CORS_ALLOW_METHODS = ("DELETE", "GET", "PATCH", "POST")
 RUN_LEASE_SECONDS = env.whole("RUN_LEASE_SECONDS", 180, at_least=1, at_most=86_400)
 SCHEDULE_CATCHUP_SECONDS = env.whole("SCHEDULE_CATCHUP_SECONDS", 3600, at_most=31 * 86_400)
 WEBHOOK_ALLOWED_NETWORKS = env.words("WEBHOOK_ALLOWED_NETWORKS")
+# Each scheduler requests this URL once a minute while its jobs go well (SPEC §14).
+HEARTBEAT_URL = env.text("HEARTBEAT_URL", "")
 # The mail server by which mails are sent (SPEC §15). Without one they are files in development, and off in production.
 EMAIL_URL = env.email_url("EMAIL_URL")
 # The sender of all mails: an address, or `Name <address>`.
@@ -68,6 +70,9 @@ MAX_MEMBERS_PER_ENVIRONMENT = env.whole("MAX_MEMBERS_PER_ENVIRONMENT", 1_000)
 MAX_KEYS_PER_ENVIRONMENT = env.whole("MAX_KEYS_PER_ENVIRONMENT", 200)
 MAX_WORKERS_PER_ENVIRONMENT = env.whole("MAX_WORKERS_PER_ENVIRONMENT", 1_000)
 MAX_TRIGGERS_PER_ENVIRONMENT = env.whole("MAX_TRIGGERS_PER_ENVIRONMENT", 5_000)
+MAX_CHANNELS_PER_ENVIRONMENT = env.whole("MAX_CHANNELS_PER_ENVIRONMENT", 100)
+MAX_NEW_ADDRESSES_PER_USER = env.whole("MAX_NEW_ADDRESSES_PER_USER", 20)
+MAX_NEW_ADDRESSES_PER_WORKSPACE = env.whole("MAX_NEW_ADDRESSES_PER_WORKSPACE", 100)
 MAX_TRIGGERS_PER_CREATOR = env.whole("MAX_TRIGGERS_PER_CREATOR", 20_000)
 MAX_QUEUED_RUNS_PER_ENVIRONMENT = env.whole("MAX_QUEUED_RUNS_PER_ENVIRONMENT", 10_000)
 # How many days old rows are kept (SPEC §10). 0 keeps them for ever. docs/operations.md explains each setting.
@@ -98,6 +103,8 @@ INSTALLED_APPS = [
     "triggers",
     "workers",
     "audit",
+    # This app is behind `audit`, so that the audit log tells of a run's end before it tells of what follows from it.
+    "notices",
 ]
 # Django's middleware is skipped for two kinds of calls. Calls below /api/v1/ that are not OPTIONS and have no Origin
 # header skip it, because pipedai.wsgi makes the checks that they need. GET /api/v1/health/live is answered by the event
@@ -281,6 +288,11 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "TickDecision": "triggers.states.Decision",
         "DeliveryStatus": "triggers.models.Delivery.Status",
         "AuthMode": "workers.models.Worker.AuthMode",
+        "TriggerHealth": "triggers.states.Health",
+        "IncidentKind": "notices.states.Kind",
+        "ChannelKind": "notices.channels.models.Channel.Kind",
+        "ChannelEvent": "notices.channels.words.EVENTS",
+        "NoticeStatus": "notices.channels.models.Notice.Status",
         "CallerKind": "workers.whoami_views.CALLER_KINDS",
         "Kind": "workers.models.Enrollment.Kind",
         "ToolCallOutcome": "triggers.runs.outcome.CALL_OUTCOMES",

@@ -5,6 +5,7 @@ from django.views.generic import RedirectView
 
 from accounts.pages.links import RegisterPage, ResetPage, VerifyPage
 from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
+from notices.channels.page import notices_page
 from pipedai.admin.site import site
 from pipedai.api.health import HealthViewSet
 from pipedai.api.openapi import OpenApiViewSet
@@ -22,9 +23,11 @@ urlpatterns = [
     # Django tries URLs in this order, so those that are called most come first, here and in the apps' own lists.
     path("api/v1/", include("workers.urls")),
     path("api/v1/", include("triggers.urls")),
+    path("api/v1/", include("notices.channels.urls")),
     path("api/v1/", include("accounts.urls")),
     path("api/v1/", include("workspaces.urls")),
     path("api/v1/", include("audit.urls")),
+    path("api/v1/", include("notices.urls")),
     path("api/v1", ServiceRootViewSet.as_view({"get": "retrieve"})),
     path("api/v1/health", HealthViewSet.as_view({"get": "retrieve"})),
     path("api/v1/health/live", HealthViewSet.as_view({"get": "live"})),
@@ -33,6 +36,7 @@ urlpatterns = [
     path("api/docs/", RedirectView.as_view(url="/api/docs")),
     path("", start_page),
     path("pair", PairingPage.as_view()),
+    path("account/notices", notices_page),
     path("account/verify", VerifyPage.as_view()),
     path("account/reset", ResetPage.as_view()),
     path("account/register", RegisterPage.as_view()),

@@ -20,14 +20,15 @@ from pipedai.api.filters import (
 from triggers.models import Trigger
 from triggers.runs.listing import Wanted, final, parts_of, unretried_faults
 from triggers.runs.queries import in_states
-from triggers.states import TERMINAL, Decision, FaultClass, Source, Status
+from triggers.states import TERMINAL, Decision, FaultClass, Health, Source, Status
 
 
 class TriggerFilters(ApiFilterSet):
-    """The filters of a list of triggers: `?workerId&enabled&name`. `name` is a part of the name, in any case."""
+    """The filters of a list of triggers: `?workerId&enabled&health&name`. `name` is a part of the name, in any case."""
 
     workerId = IdFilter(field_name="worker_id")
     enabled = TrueFalseFilter(field_name="enabled")
+    health = WordsFilter(field_name="health", choices=Health.values)
     name = TextFilter(field_name="name", lookup_expr="icontains", max_length=200)
 
 

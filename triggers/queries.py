@@ -2,17 +2,28 @@
 
 from typing import Any
 
-from django.db.models import F, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Case, CharField, F, OuterRef, Q, QuerySet, Subquery, Value, When
 
 from pipedai.api.serializers import sources_of
 from triggers.models import Run, Tick, Trigger
 from triggers.serializers import LastRunSerializer, TriggerSerializer
-from triggers.states import Status
+from triggers.states import Health, Status
 
 # The columns of triggers that are read: those that the serializer shows. Only the id of the last run is read here,
 # since a second query reads all last runs of a page.
 _TRIGGER_COLUMNS = sorted(sources_of(TriggerSerializer) - {"last_run"} | {"last_run_id"})
 _LAST_RUN_COLUMNS = sorted(sources_of(LastRunSerializer))
+
+
+# The health of a trigger (SPEC §14), from what `notices.health` has written beside it.
+HEALTH = Case(
+    When(enabled=False, then=Value(Health.IDLE.value)),
+    When(judged__is_failing=True, then=Value(Health.FAILING.value)),
+    When(judged__late_since__isnull=False, then=Value(Health.LATE.value)),
+    When(judged__has_outcome=True, then=Value(Health.OK.value)),
+    default=Value(Health.IDLE.value),
+    output_field=CharField(),
+)
 
 
 def triggers() -> QuerySet[Trigger, dict[str, Any]]:
@@ -30,6 +41,7 @@ def triggers() -> QuerySet[Trigger, dict[str, Any]]:
             output_schema=F("revision__output_schema"),
             has_mcp_headers=Q(mcp_headers__isnull=False),
             has_webhook_secret=Q(webhook_secret__isnull=False),
+            health=HEALTH,
             last_due_at=Subquery(ticks.values("last_tick_at")[:1]),
             last_success_at=Subquery(succeeded.values("ended_at")[:1]),
             last_run_id=Subquery(newest.values("id")[:1]),

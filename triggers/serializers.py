@@ -19,10 +19,18 @@ from pipedai.api.fields import (
 from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.outgoing import names_forbidden_address, names_forbidden_port
-from triggers.models import MAX_RETRIES, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, Trigger
+from triggers.models import (
+    MAX_ALERT_AFTER_FAILURES,
+    MAX_RETRIES,
+    MAX_SUCCESS_DEADLINE_SECONDS,
+    MAX_TIMEOUT_SECONDS,
+    MIN_SUCCESS_DEADLINE_SECONDS,
+    MIN_TIMEOUT_SECONDS,
+    Trigger,
+)
 from triggers.output_schemas import BadOutputSchema, check_output_schema
 from triggers.schedules import cron
-from triggers.states import Status
+from triggers.states import Health, Status
 
 MAX_PROMPT_BYTES = 256 * 1024
 MAX_HEADERS_BYTES = 8 * 1024
@@ -143,6 +151,22 @@ class TriggerBody(StrictBody):
         default=Trigger.OverlapPolicy.QUEUE,
     )
     retryAfterEffects = TrueFalseField(source="retry_after_effects", required=False, default=True)
+    alertAfterFailures = WholeNumberField(
+        source="alert_after_failures",
+        min_value=1,
+        max_value=MAX_ALERT_AFTER_FAILURES,
+        allow_null=True,
+        required=False,
+        default=1,
+    )
+    successDeadlineSeconds = WholeNumberField(
+        source="success_deadline_seconds",
+        min_value=MIN_SUCCESS_DEADLINE_SECONDS,
+        max_value=MAX_SUCCESS_DEADLINE_SECONDS,
+        allow_null=True,
+        required=False,
+        default=None,
+    )
     outputSchema = OutputSchemaField(
         source="output_schema", allow_null=True, required=False, default=None
     )
@@ -155,25 +179,11 @@ class TriggerBody(StrictBody):
         """Accepts the URLs that `mcpUrl` accepts, unless they name an address or a port to which no webhook is sent. In
         production, the URL must be https (SPEC §7).
         """
-        if not value:
-            return value
-        _checked_url(value, https_only=settings.PRODUCTION)
-        if names_forbidden_address(value):
-            raise serializers.ValidationError("Must not name a private or reserved address.")
-        if names_forbidden_port(value):
-            raise serializers.ValidationError("Its port must be 80 or 443.")
-        return value
+        return checked_webhook_url(value) if value else value
 
     def validate_webhookSecret(self, value: str | None) -> str | None:  # noqa: N802
-        """Refuses a secret that begins with `whsec_` unless the text after this prefix is base64. To sign a webhook,
-        that text is decoded into the key (Standard Webhooks).
-        """
-        if value and value.startswith("whsec_"):
-            try:
-                base64.b64decode(value.removeprefix("whsec_"), validate=True)
-            except (binascii.Error, ValueError):
-                raise serializers.ValidationError("After whsec_ it must be base64.") from None
-        return value
+        """Refuses a secret that no message can be signed with."""
+        return checked_webhook_secret(value) if value else value
 
     def validate_outputSchema(self, value: Any) -> Any:  # noqa: N802
         """Accepts a JSON Schema 2020-12 of limited size whose references all name a part of the schema itself."""
@@ -203,6 +213,30 @@ class TriggerBody(StrictBody):
             return cron.parse(value, "UTC").expression
         except cron.BadSchedule as error:
             raise serializers.ValidationError(str(error)) from None
+
+
+def checked_webhook_url(url: str) -> str:
+    """Returns a URL to which messages may be sent. Raises a field error for one that names an address or a port to
+    which none is sent, and in production for one that is not https (SPEC §7).
+    """
+    _checked_url(url, https_only=settings.PRODUCTION)
+    if names_forbidden_address(url):
+        raise serializers.ValidationError("Must not name a private or reserved address.")
+    if names_forbidden_port(url):
+        raise serializers.ValidationError("Its port must be 80 or 443.")
+    return url
+
+
+def checked_webhook_secret(secret: str) -> str:
+    """Returns a secret that signs messages. Raises a field error if it begins with `whsec_` and the text after this
+    prefix is not base64. To sign a message, that text is decoded into the key (Standard Webhooks).
+    """
+    if secret.startswith("whsec_"):
+        try:
+            base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        except (binascii.Error, ValueError):
+            raise serializers.ValidationError("After whsec_ it must be base64.") from None
+    return secret
 
 
 def _checked_url(url: str, *, https_only: bool = False) -> str:
@@ -254,6 +288,11 @@ class TriggerSerializer(RowSerializer):
         source="overlap_policy", choices=Trigger.OverlapPolicy.choices
     )
     retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
+    alertAfterFailures = serializers.IntegerField(source="alert_after_failures", allow_null=True)
+    successDeadlineSeconds = serializers.IntegerField(
+        source="success_deadline_seconds", allow_null=True
+    )
+    health = serializers.ChoiceField(choices=Health.choices)
     outputSchema = OutputSchemaField(source="output_schema", allow_null=True)
     webhookUrl = serializers.CharField(source="webhook_url", allow_null=True)
     hasWebhookSecret = serializers.BooleanField(source="has_webhook_secret")

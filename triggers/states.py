@@ -1,4 +1,4 @@
-"""The states of a run, and the other fixed words that describe runs and ticks (SPEC §6).
+"""The states of a run, and the other fixed words that describe runs, ticks and triggers (SPEC §6, §14).
 
 docs/run-lifecycle.md draws the state machine. `triggers.runs.lifecycle` moves runs from state to state.
 """
@@ -112,3 +112,18 @@ class Decision(TextChoices):
     SKIPPED_MISSED = "skipped_missed"
     # No run was made, because the trigger had no worker.
     SKIPPED_NO_WORKER = "skipped_no_worker"
+
+
+class Health(TextChoices):
+    """How a trigger is doing. The first of these that applies counts (SPEC §14)."""
+
+    # The trigger is disabled, or no run of it has ended since it was made or enabled.
+    IDLE = "idle"
+    # The last `alertAfterFailures` final outcomes of the trigger all failed or timed out.
+    FAILING = "failing"
+    # A due time passed, and no run succeeded within `successDeadlineSeconds` after it.
+    LATE = "late"
+    # The trigger's environment is paused. No environment can be paused yet.
+    PAUSED = "paused"
+    # A run has ended, and nothing is wrong.
+    OK = "ok"

@@ -7,6 +7,7 @@ from unittest.mock import ANY
 import pytest
 
 from audit.tests.calls import CHANGING, Call, entries_since, entry_ids
+from notices.channels.models import AskedAddress
 from pipedai.api.request_id import current_request_id
 from testing.probes.api_urls import api_routes
 from testing.world.cast import browser
@@ -109,6 +110,26 @@ ROWS: dict[str, Row | None] = {
         "id",
         {**ABOUT_DELIVERY, "redeliveryOf": ANY, "runId": None},
     ),
+    "POST environments/:environment/channels": Row(
+        "channel.created", "channel", "id", {"name": "New", "kind": "slack"}
+    ),
+    "PATCH channels/:channel": Row(
+        "channel.updated", "channel", "channel_id", {"name": ["On call", "New"]}
+    ),
+    "DELETE channels/:channel": Row(
+        "channel.deleted", "channel", "channel_id", {"name": "On call"}
+    ),
+    "POST channels/:channel/test": Row(
+        "channel.tested", "channel", "channel_id", {"name": "On call"}
+    ),
+    "POST addresses/confirm": Row("address.confirmed", "address", "asked", {}),
+    "POST addresses/refuse": Row("address.refused", "address", "asked", {}),
+    "POST incidents/:incident/acknowledge": Row(
+        "incident.acknowledged",
+        "incident",
+        "incident_id",
+        {"kind": "trigger_failing", "subjectType": "trigger", "subjectId": ANY},
+    ),
     "POST triggers/:trigger/run": Row(
         "run.created", "run", "id", {**_moved("queued"), "source": "manual"}
     ),
@@ -196,6 +217,8 @@ def test_a_call_leaves_one_row(cast, name):
     assert (row.action, row.target_type) == (expected.action, expected.target_type)
     if expected.target == "redeemed":
         target = Enrollment.objects.get(worker_id=answer.json()["workerId"]).id
+    elif expected.target == "asked":
+        target = AskedAddress.objects.latest("id").id
     else:
         target = call.ids.get(expected.target) or found(answer, expected.target)
     assert str(row.target_id) == str(target)
@@ -203,6 +226,8 @@ def test_a_call_leaves_one_row(cast, name):
     actor: tuple[str, Any] = call.actor
     if name == "POST auth/register":
         actor = ("user", row.target_id)
+    elif expected.target == "asked":
+        actor = ("system", None)
     elif name == "POST enrollments/redeem":
         actor = ("api_key", cast.environment.api_keys.get(kind="hos").id)
     assert (row.actor_type, row.actor_id) == actor
@@ -286,7 +311,7 @@ class TestARepeat:
         [
             ("claim", "queued", {"claimId": "mine"}, "run.claimed"),
             ("start", "claimed", {}, "run.started"),
-            ("complete", "running", {"status": "failed"}, "run.completed"),
+            ("complete", "running", {"status": "succeeded"}, "run.completed"),
             ("heartbeat", "running", {}, None),
         ],
     )

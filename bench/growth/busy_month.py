@@ -1,4 +1,4 @@
-"""Gives an environment forty thousand runs that have ended this month, which the overview and the statistics add up."""
+"""Gives an environment many runs that have ended this month, which the overview and the statistics add up."""
 
 from uuid import UUID
 
@@ -7,7 +7,6 @@ from django.db import connection
 from pipedai.timeouts import session_without_timeouts
 from triggers.models import Run
 
-RUNS = 40_000
 # How many runs are copied, so that the copies have several triggers, workers, models and outcomes.
 _COPIED = 1_000
 
@@ -45,13 +44,13 @@ CROSS JOIN LATERAL (
 """
 
 
-def fill(environment_id: UUID) -> None:
-    """Adds runs up to RUNS, and vacuums the tables, as autovacuum does in a live database."""
+def fill(environment_id: UUID, runs: int) -> None:
+    """Adds runs up to this number, and vacuums the tables, as autovacuum does in a live database."""
     columns = [str(field.column) for field in Run._meta.concrete_fields]
     values = [_OTHER.get(column, f"like_it.{column}") for column in columns]
     statement = _FILL.format(columns=", ".join(columns), values=", ".join(values))
     with session_without_timeouts(), connection.cursor() as cursor:
         cursor.execute(
-            statement, {"environment_id": environment_id, "runs": RUNS, "copied": _COPIED}
+            statement, {"environment_id": environment_id, "runs": runs, "copied": _COPIED}
         )
         cursor.execute("VACUUM (ANALYZE) run")

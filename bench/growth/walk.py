@@ -1,8 +1,9 @@
 """Requests every page of the present ledger, and writes what each cost and with which plans.
 
-    python -m bench.growth.walk REPEATS FILE
+    python -m bench.growth.walk REPEATS MONTH FILE
 
-measures in the database of the environment, which bench.growth.benchmark has filled.
+measures in the database of the environment, which bench.growth.benchmark has filled. At the end it gives an environment
+MONTH runs in the present month, and measures the pages that add them up.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any
 import django
 
 
-def main(repeats: int, file: Path) -> None:
+def main(repeats: int, month: int, file: Path) -> None:
     """Measures every page. Raises BenchFailed if one fails."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "pipedai.settings"
     django.setup()
@@ -30,7 +31,7 @@ def main(repeats: int, file: Path) -> None:
         for pages in (machine_pages, api_pages, admin_pages)
         for page in pages(on)
     }
-    busy_month.fill(on.environment.id)
+    busy_month.fill(on.environment.id, month)
     busy = {page.name: _measure(page.call, repeats) for page in busy_pages(on)}
     file.write_text(json.dumps({"pages": found, "busyMonth": busy}))
 
@@ -51,4 +52,4 @@ def _measure(call: Callable[[], object], repeats: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -20,6 +20,8 @@ from pipedai.embedded.programs import ENVIRONMENT, Outcome, User, run
 
 # The benchmark runs on the very configuration that operators are given.
 CONFIGURATION = env.BASE_DIR / "deploy" / "ha" / "postgresql.conf"
+# The embedded server is reached by a socket only, so its cluster has no such rules.
+_ACCESS = f"host all all {HOST}/32 scram-sha-256\nhost replication all {HOST}/32 scram-sha-256\n"
 _START_SECONDS = 60.0
 _PAUSE_SECONDS = 0.02
 
@@ -43,11 +45,24 @@ class Node:
         self._password = password
         self._process: subprocess.Popen[bytes] | None = None
 
-    def create(self) -> None:
-        """Make an empty cluster, with the configuration of deploy/ha but without an archive."""
+    def create(self, kept: Path | None = None) -> None:
+        """Make an empty cluster, or copy the embedded server's cluster `kept`.
+
+        It gets the configuration of deploy/ha, but without an archive.
+        """
+        self._write(self._password_file, f"{HOST}:*:*:*:{self._password}\n")
+        if kept is None:
+            self._initdb()
+        else:
+            subprocess.run(["cp", "-a", str(kept), str(self._cluster)], check=True)
+            self._write(self._cluster / "pg_hba.conf", _ACCESS)
+        without_archive = "archive_mode = off\nrestore_command = ''\n"
+        configuration = CONFIGURATION.read_text() + without_archive
+        self._write(self._cluster / "postgresql.conf", configuration)
+
+    def _initdb(self) -> None:
         first = self._cluster.parent / "password"
         self._write(first, self._password)
-        self._write(self._password_file, f"{HOST}:*:*:*:{self._password}\n")
         self._run(
             "initdb",
             f"--pgdata={self._cluster}",
@@ -58,9 +73,6 @@ class Node:
             "--locale=C",
             "--no-instructions",
         )
-        without_archive = "archive_mode = off\nrestore_command = ''\n"
-        configuration = CONFIGURATION.read_text() + without_archive
-        self._write(self._cluster / "postgresql.conf", configuration)
 
     def start(self, **settings: str) -> None:
         """Start the server, and wait until it answers. `settings` win over those in files."""

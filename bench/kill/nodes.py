@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 from bench.failure import BenchFailed
 from bench.http_client import HOST
 from bench.kill.node import Node
-from bench.stack import Database, free_port, workplace
+from bench.stack import Database, free_port, kept_cluster, workplace
 from pipedai import env
 from pipedai.embedded import locks, passwords
 from pipedai.embedded.cluster import DATABASE
@@ -48,12 +48,14 @@ class Nodes(Database):
 
     def start(self) -> None:
         """Create the primary and migrate its database, and then let a standby follow it if there are two servers."""
-        self.primary.create()
+        kept, role = kept_cluster(), passwords.APPLICATION
+        self.primary.create(kept.cluster if kept else None)
         self.primary.start(synchronous_standby_names="")
         with self.primary.session() as session:
-            role = passwords.APPLICATION
-            session.execute(f"CREATE ROLE {role} LOGIN CREATEDB PASSWORD '{self._password}'")
-            session.execute(f"CREATE DATABASE {DATABASE} OWNER {role}")
+            if kept is None:
+                session.execute(f"CREATE ROLE {role} LOGIN CREATEDB")
+                session.execute(f"CREATE DATABASE {DATABASE} OWNER {role}")
+            session.execute(f"ALTER ROLE {role} PASSWORD '{self._password}'")
         self.python("manage.py", "release")
         self.primary.stop()
         self.primary.start()
@@ -111,7 +113,9 @@ def nodes(count: int, **settings: str) -> Iterator[Nodes]:
         home.mkdir(mode=0o700)
         if not user.is_us:
             shutil.chown(home, user.uid, user.gid)
-        password = secrets.token_urlsafe(16)
+        kept = kept_cluster()
+        known = passwords.read(kept.passwords) if kept else None
+        password = known[passwords.SUPERUSER] if known else secrets.token_urlsafe(16)
         made = [Node(name, home, programs, user, free_port(), password) for name in NAMES[:count]]
         on = Nodes(directory, environment, made, password)
         stack.callback(on.end)

@@ -118,9 +118,11 @@ def test_idle_measures_waiting_and_waking(data_dir):
 
 @pytest.mark.slow
 def test_growth_looks_at_every_list_and_keeps_each_plan(data_dir):
-    found, shown = _measured(data_dir, "growth", "--sizes", "2k", "--repeats", "1")
+    short = ("--sizes", "2k", "--month", "2000", "--repeats", "1")
+    found, shown = _measured(data_dir, "growth", *short)
     (at,) = found["results"]
     assert at["runs"] == 2000
+    assert "at 2,000 runs a month" in shown
     assert {"overview", *(f"statistics by {each}" for each in GROUPINGS)} == at["busyMonth"].keys()
     assert all(page["ms"] > 0 for page in at["busyMonth"].values())
     pages = at["pages"]
@@ -228,16 +230,20 @@ def test_lifecycle_compares_web_cpu_with_another_checkout(data_dir):
         pytest.param(["idle", "--seconds", "nan"], "'nan' is no number of seconds", id="seconds"),
     ],
 )
+def test_a_bad_argument_is_refused_with_a_sentence(arguments, sentence, capsys):
+    with pytest.raises(SystemExit) as refused:
+        parse(arguments)
+    assert refused.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
 @pytest.mark.slow
-def test_a_bad_argument_is_refused_with_a_sentence(arguments, sentence, tmp_path):
-    done = _bench(*arguments, data_dir=tmp_path / "unused")
+def test_bad_arguments_and_settings_are_refused_before_anything_starts(tmp_path, monkeypatch):
+    done = _bench("idle", "--waiters", "0", data_dir=tmp_path / "unused")
     assert done.returncode == 2
-    assert sentence in done.stderr
+    assert "'0' is no whole number" in done.stderr
     assert not (tmp_path / "unused").exists()
 
-
-@pytest.mark.slow
-def test_a_bad_setting_is_refused_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setenv("WEB_THREADS", "many")
     done = _bench("lifecycle", data_dir=tmp_path / "unused")
     assert done.returncode == 1

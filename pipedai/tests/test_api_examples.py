@@ -262,6 +262,23 @@ def test_every_example_is_what_is_answered(monkeypatch):
     first_calls.complete(UUID(item["runId"]), status="succeeded")
     explained = call("get", f"{trigger}/explain", {"at": due_at})
     story.tell("GET /triggers/:id/explain", explained)
+    # A run fails, and somebody looks after it.
+    run = call("post", f"{trigger}/run", {}, client=script)["id"]
+    first_calls.claim(run)
+    first_calls.complete(run, status="failed", errorMessage="No such tool.")
+    (item,) = call("get", f"{environment}/incidents")["items"]
+    story.tell("The incident", call("post", f"incidents/{item['id']}/acknowledge"))
+    channel = {
+        "name": "On call",
+        "kind": "webhook",
+        "url": "https://hooks.example.com/on-call/of-ada",
+        "secret": "a-secret-of-the-channel",
+        "events": ["trigger_failing", "trigger_failing.recovered"],
+    }
+    channel = call("post", f"{environment}/channels", channel)
+    story.tell("The channel", channel)
+    (notice,) = call("post", f"channels/{channel['id']}/test", {})["notices"]
+    story.tell("The notice", notice)
     monkeypatch.setattr(views, "database_now", lambda: datetime(2026, 11, 24, tzinfo=UTC))
     asked = {"schedule": "30 2 28 3 *", "timezone": "Europe/Berlin", "count": 2}
     preview = f"{environment}/schedule-preview"

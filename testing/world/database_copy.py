@@ -16,18 +16,16 @@ def database_copy() -> Iterator[str]:
     """
     template = connections.databases["default"]["NAME"]
     name = f"{template}_{new_id().hex[-12:]}"
-    connections.close_all()
-    # Copying the files takes a seventh of the time of the default strategy, which writes all to the WAL.
-    _run(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
+    copy_database(template, name)
     try:
         yield name
     finally:
         # WITH (FORCE) is not allowed to end the server's own autovacuum, while a plain DROP waits for it.
-        _run(
+        run_outside(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"  # noqa: S608 - our own name
-            f" WHERE datname = '{name}' AND usename = current_user"
+            f" WHERE datname = '{name}' AND usename = current_user",
+            f'DROP DATABASE "{name}"',
         )
-        _run(f'DROP DATABASE "{name}"')
 
 
 @contextmanager
@@ -44,6 +42,15 @@ def instead_of_the_default(name: str) -> Iterator[None]:
         settings["NAME"] = usual
 
 
-def _run(statement: str) -> None:
+def copy_database(template: str, name: str) -> None:
+    """Copies a database, after closing this process's own connections. Nobody else may have one to it."""
+    connections.close_all()
+    # Copying the files takes a seventh of the time of the default strategy, which writes all to the WAL.
+    run_outside(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
+
+
+def run_outside(*statements: str) -> None:
+    """Runs statements one after another, outside of transactions, on a connection to no database of the tests."""
     with connection._nodb_cursor() as cursor:
-        cursor.execute(statement)
+        for statement in statements:
+            cursor.execute(statement)

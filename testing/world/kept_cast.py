@@ -24,6 +24,7 @@ _INSERT = re.compile(r'\s*INSERT INTO "?(\w+)')
 _STATEMENT = """
 SELECT format('INSERT INTO %%I (%%s) VALUES %%s', %(table)s::text, %(columns)s::text, string_agg(row, ', '))
 FROM (SELECT '(' || concat_ws(', ', {values}) || ')' AS row FROM "{table}" t) AS rows
+HAVING count(*) > 0
 """
 _COLUMNS = """
 SELECT quote_ident(attname), atttypid = 'timestamptz'::regtype FROM pg_attribute
@@ -53,7 +54,11 @@ class KeptCast:
                 cursor.execute("SELECT statement_timestamp()")
                 (made_at,) = cursor.fetchone()
                 # In this order no row refers to a later one.
-                statements = [_statement(cursor, table, made_at) for table in dict.fromkeys(tables)]
+                statements = [
+                    statement
+                    for table in dict.fromkeys(tables)
+                    if (statement := _statement(cursor, table, made_at))
+                ]
             transaction.set_rollback(True)
         master_keys = tuple(settings.MASTER_KEYS)
         return cls(pickle.dumps(cast), made_at, ";\n".join(statements), secrets, master_keys)
@@ -88,7 +93,8 @@ def _noting_tables(tables: list[str]) -> Callable[..., Any]:
     return execute_noting
 
 
-def _statement(cursor: Any, table: str, made_at: datetime) -> str:
+def _statement(cursor: Any, table: str, made_at: datetime) -> str | None:
+    """Returns the INSERT of the table's rows, or None if it has none: a statement may have inserted nothing."""
     cursor.execute(_COLUMNS, [table])
     columns = dict(cursor.fetchall())
     values = [
@@ -99,8 +105,8 @@ def _statement(cursor: Any, table: str, made_at: datetime) -> str:
     ]
     query = _STATEMENT.format(table=table, values=", ".join(values))
     cursor.execute(query, {"table": table, "columns": ", ".join(columns), "made_at": made_at})
-    (statement,) = cursor.fetchone()
-    return str(statement)
+    found = cursor.fetchone()
+    return str(found[0]) if found else None
 
 
 def _move(values: Iterable[Any], by: timedelta, moved: set[int]) -> None:

@@ -28,6 +28,8 @@ from testing.world.audiences import (
     Audience,
 )
 from testing.world.cast import TEST_ACTOR, Cast, bearer, issue_enrollment
+from testing.world.channels import CHANNEL_SECRET, CHANNEL_URL, add_channel, asked_token
+from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test, issue_token
 from testing.world.runs import WEBHOOK_URL, Runs, allow
 from testing.world.users import PASSWORD
@@ -68,6 +70,8 @@ def set_stage(cast: Cast) -> Stage:
             "worker_id": cast.worker.worker_id,
             "enrollment_id": issue_enrollment(cast.environment, cast.owner)[0].id,
             "delivery_id": send_test(trigger_id=cast.trigger_id, actor=TEST_ACTOR),
+            "incident_id": open_incident(cast),
+            "channel_id": add_channel(cast, "webhook", secret=CHANNEL_SECRET).id,
         },
         {
             "ended": ended,
@@ -189,6 +193,15 @@ def _named(_: Cast) -> Body:
     return {"name": "New"}
 
 
+def _channel(_: Cast) -> Body:
+    return {"name": "New", "kind": "slack", "url": CHANNEL_URL}
+
+
+def _answering(cast: Cast) -> Body:
+    """Returns a body with the token of an address that nobody has answered for yet."""
+    return {"token": asked_token(cast)}
+
+
 def _key(_: Cast) -> Body:
     return {"name": "New", "prefix": "pwk"}
 
@@ -267,6 +280,7 @@ def _schedule(_: Cast) -> Body:
 _WORKSPACE = "workspaces/<uuid:workspace_id>"
 _ENVIRONMENT = "environments/<uuid:environment_id>"
 _TRIGGER = "triggers/<uuid:trigger_id>"
+_CHANNEL = "channels/<uuid:channel_id>"
 _WORKER = "workers/<uuid:worker_id>"
 _HOSTED = f"{_WORKSPACE}/workers"
 _RUN = f"{_WORKER}/runs/<uuid:run_id>"
@@ -349,6 +363,22 @@ ROUTES = (
     Route("GET", f"{_TRIGGER}/deliveries", as_=VIEWER, statements=4),
     Route("POST", f"{_TRIGGER}/test-webhook", as_=ADMIN, answer=201),
     Route("POST", "deliveries/<uuid:delivery_id>/redeliver", as_=ADMIN, answer=201),
+    Route("GET", f"{_ENVIRONMENT}/incidents", as_=VIEWER, statements=3),
+    Route(
+        "POST",
+        "incidents/<uuid:incident_id>/acknowledge",
+        as_=OPERATOR,
+        reads_body=False,
+    ),
+    Route("GET", f"{_ENVIRONMENT}/channels", as_=ADMIN, statements=4),
+    Route("POST", f"{_ENVIRONMENT}/channels", _channel, as_=ADMIN, answer=201),
+    Route("GET", _CHANNEL, as_=ADMIN, statements=3),
+    Route("PATCH", _CHANNEL, _named, as_=ADMIN),
+    Route("DELETE", _CHANNEL, as_=ADMIN, answer=204),
+    Route("POST", f"{_CHANNEL}/test", as_=ADMIN, answer=201),
+    Route("GET", f"{_CHANNEL}/notices", as_=ADMIN, statements=4),
+    Route("POST", "addresses/confirm", _answering, as_=PUBLIC, answer=204),
+    Route("POST", "addresses/refuse", _answering, as_=PUBLIC, answer=204),
     Route("GET", f"{_TRIGGER}/ticks", as_=VIEWER, statements=3),
     Route("GET", f"{_TRIGGER}/explain", as_=VIEWER, statements=5),
     Route("POST", f"{_TRIGGER}/run", as_=OPERATOR, answer=201),
@@ -418,7 +448,7 @@ ROUTES = (
         f"{_RUN}/complete",
         lambda _: {"status": "succeeded"},
         as_=WORKER,
-        statements=4,
+        statements=5,
         run="running",
     ),
 )

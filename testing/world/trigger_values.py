@@ -21,6 +21,8 @@ SAMPLES = {
     "timeoutSeconds": 60,
     "overlapPolicy": "skip",
     "retryAfterEffects": False,
+    "alertAfterFailures": 3,
+    "successDeadlineSeconds": 3600,
     "outputSchema": {
         "type": "object",
         "required": ["count"],
@@ -65,6 +67,9 @@ def trigger_shown(environment_id: Any, **changes: Any) -> dict[str, Any]:
         "timeoutSeconds": 1800,
         "overlapPolicy": "queue",
         "retryAfterEffects": True,
+        "alertAfterFailures": 1,
+        "successDeadlineSeconds": None,
+        "health": "idle",
         "outputSchema": None,
         "webhookUrl": None,
         "hasWebhookSecret": False,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.admin import display, register
-from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 from django.http import HttpRequest
 
 from pipedai.admin.base import StaffModelAdmin
@@ -20,6 +20,7 @@ from pipedai.admin.values import (
     list_of,
     long_text,
     moment,
+    number,
     state,
     text,
     url,
@@ -29,6 +30,7 @@ from pipedai.admin.values import (
 from triggers.admin.explanations import Worker, trigger_panel
 from triggers.admin.tick_table import newest_ticks
 from triggers.models import Delivery, Run, Trigger, TriggerRevision
+from triggers.queries import HEALTH
 from workspaces.admin.environments import where_member
 from workspaces.models import Environment
 
@@ -125,6 +127,9 @@ class TriggerAdmin(StaffModelAdmin):
             .annotate(
                 has_mcp_headers=Q(mcp_headers__isnull=False),
                 has_webhook_secret=Q(webhook_secret__isnull=False),
+                health=HEALTH,
+                failures=F("judged__failures"),
+                late_since=F("judged__late_since"),
             )
         )
         return rows
@@ -153,6 +158,11 @@ class TriggerAdmin(StaffModelAdmin):
                     ("Retries", row.max_retries),
                     ("Retries after effects", yes(row.retry_after_effects)),
                     ("Time limit", f"{row.timeout_seconds:,} s"),
+                    ("Health", state(row.health)),
+                    ("Failures in a row", number(row.failures)),
+                    ("Late since", moment(row.late_since)),
+                    ("Failing after failures", number(row.alert_after_failures)),
+                    ("Late without success after", _seconds(row.success_deadline_seconds)),
                     ("Model", text(row.revision.model)),
                     ("MCP server", url(row.mcp_url)),
                     ("MCP headers", yes(row.has_mcp_headers, "none")),
@@ -236,3 +246,7 @@ class TriggerRevisionAdmin(StaffModelAdmin):
                 ],
             )
         ]
+
+
+def _seconds(count: int | None) -> Any:
+    return text(None if count is None else f"{count:,} s")

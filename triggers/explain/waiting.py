@@ -12,7 +12,7 @@ from pipedai.sql import Row, fetch_one
 from triggers.explain.answers import Reason, Subject, WaitingFor
 from triggers.explain.clock_words import moment_words
 from triggers.runs.conditions import MAY_BE_CLAIMED, Limits, evaluate, limits_of
-from triggers.runs.handout import choose_runs, headers_are_readable
+from triggers.runs.handout import choose_runs, headers_are_readable, shut_triggers
 
 # At most this many runs before a run are counted, so that the explanation of a run behind 100,000 others takes as long
 # as any other.
@@ -162,7 +162,8 @@ def _behind_others(
         "run_id": run["id"],
         "available_at": run["available_at"],
         "approved": limits["approved"],
-        "shut": chosen.shut,
+        # The poll looked for such triggers only if one of them was in its way.
+        "shut": chosen.shut or shut_triggers(worker_id=run["worker_id"], now=now),
         "now": now,
     }
     found = fetch_one(_AHEAD, params)

@@ -2,20 +2,27 @@
 
 from triggers.models.delivery import Delivery, DeliveryAttempt
 from triggers.models.fields import JSONAsGivenField
+from triggers.models.health import TriggerHealth
 from triggers.models.heartbeats import SchedulerHeartbeat, WebHeartbeat
 from triggers.models.run import RUN_COLUMNS, IdempotencyKey, Run, RunResult, RunText
 from triggers.models.tick import Tick
 from triggers.models.trigger import (
+    MAX_ALERT_AFTER_FAILURES,
     MAX_RETRIES,
+    MAX_SUCCESS_DEADLINE_SECONDS,
     MAX_TIMEOUT_SECONDS,
+    MIN_SUCCESS_DEADLINE_SECONDS,
     MIN_TIMEOUT_SECONDS,
     Trigger,
     TriggerRevision,
 )
 
 __all__ = [
+    "MAX_ALERT_AFTER_FAILURES",
     "MAX_RETRIES",
+    "MAX_SUCCESS_DEADLINE_SECONDS",
     "MAX_TIMEOUT_SECONDS",
+    "MIN_SUCCESS_DEADLINE_SECONDS",
     "MIN_TIMEOUT_SECONDS",
     "RUN_COLUMNS",
     "Delivery",
@@ -28,6 +35,7 @@ __all__ = [
     "SchedulerHeartbeat",
     "Tick",
     "Trigger",
+    "TriggerHealth",
     "TriggerRevision",
     "WebHeartbeat",
 ]

@@ -10,6 +10,8 @@ from workspaces.models import Environment
 
 MAX_RETRIES = 10
 MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS = 10, 86_400
+MAX_ALERT_AFTER_FAILURES = 100
+MIN_SUCCESS_DEADLINE_SECONDS, MAX_SUCCESS_DEADLINE_SECONDS = 60, 30 * 86_400
 
 
 class Trigger(models.Model):
@@ -80,6 +82,12 @@ class Trigger(models.Model):
     # Whether a run that failed through the fault of infrastructure is retried even if its tool calls may have changed
     # something. Users set it. If it is false, `triggers.runs.retries` decides by the run's counts of tool calls.
     retry_after_effects = models.BooleanField(default=True, db_default=True)
+    # After how many final outcomes in a row that failed or timed out the trigger counts as failing, from 1 to
+    # MAX_ALERT_AFTER_FAILURES; NULL if it never does. Users set it.
+    alert_after_failures = models.PositiveSmallIntegerField(null=True, default=1, db_default=1)
+    # Within how many seconds after a due time a run must succeed, or else the trigger counts as late; NULL if it never
+    # does. Users set it.
+    success_deadline_seconds = models.PositiveIntegerField(null=True)
     # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user last changed the trigger, by the database's clock. Making runs does not change it.
@@ -126,6 +134,22 @@ class Trigger(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(overlap_policy__in=("queue", "skip")), name="trigger_overlap_policy"
+            ),
+            models.CheckConstraint(
+                condition=Q(alert_after_failures__isnull=True)
+                | Q(
+                    alert_after_failures__gte=1,
+                    alert_after_failures__lte=MAX_ALERT_AFTER_FAILURES,
+                ),
+                name="trigger_alert_after_failures",
+            ),
+            models.CheckConstraint(
+                condition=Q(success_deadline_seconds__isnull=True)
+                | Q(
+                    success_deadline_seconds__gte=MIN_SUCCESS_DEADLINE_SECONDS,
+                    success_deadline_seconds__lte=MAX_SUCCESS_DEADLINE_SECONDS,
+                ),
+                name="trigger_success_deadline_seconds",
             ),
         )
         indexes = (

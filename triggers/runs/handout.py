@@ -173,7 +173,7 @@ def choose_runs(
     runs = _opened(rows)
     if len(runs) == len(rows):
         return Chosen(runs, [])
-    shut = _shut_triggers(params)
+    shut = shut_triggers(worker_id=worker_id, now=now)
     rows = fetch_all(_DUE, {**params, "shut": shut})
     return Chosen(_opened(_fitting(rows, most_bytes)), shut)
 
@@ -184,6 +184,12 @@ def headers_are_readable(trigger: Row) -> bool:
     `trigger` has the columns that `choose_runs` reads of a trigger with headers. The plaintext is discarded at once.
     """
     return trigger["mcp_headers"] is None or _headers(trigger) is not None
+
+
+def shut_triggers(*, worker_id: UUID, now: datetime | None = None) -> list[UUID]:
+    """Returns the triggers whose headers can't be decrypted, among those with due runs of the worker."""
+    sealed = fetch_all(_SEALED, {"worker_id": worker_id, "now": now})
+    return [row["trigger_id"] for row in sealed if _headers(row) is None]
 
 
 def time_until_next(*, worker_id: UUID, now: datetime | None = None) -> timedelta | None:
@@ -225,11 +231,6 @@ def _headers(row: Row) -> dict[str, str] | None:
         )
     except CannotOpen:
         return None
-
-
-def _shut_triggers(params: Row) -> list[UUID]:
-    """Returns the triggers whose headers can't be decrypted, among those with due runs of the worker."""
-    return [row["trigger_id"] for row in fetch_all(_SEALED, params) if _headers(row) is None]
 
 
 def _keep(rows: list[Row], worker_id: UUID, actor: Actor) -> None:

@@ -6,7 +6,7 @@ from pipedai.api import pagination
 from testing.probes.shapes import A_TIME, invalid, page
 from testing.world.runs import Runs, allow
 from triggers.filters import TriggerFilters
-from triggers.models import Run, Tick, Trigger
+from triggers.models import Run, Tick, Trigger, TriggerHealth
 from triggers.serializers import MAX_PROMPT_BYTES
 
 
@@ -98,7 +98,15 @@ def of_another_worker(cast):
 
 
 # For each filter: the values of a trigger that it keeps, and what is asked for. It keeps none of the cast.
+def of_another_health(cast):
+    TriggerHealth.objects.create(
+        trigger_id=cast.trigger_id, environment=cast.environment, has_outcome=True
+    )
+    return {}, "idle"
+
+
 KEPT = {
+    "health": of_another_health,
     "workerId": of_another_worker,
     "enabled": lambda _: ({"enabled": False}, "false"),
     "name": lambda _: ({"name": "Umsätze 100 %_x\\"}, "sÄTze 100 %_X\\"),

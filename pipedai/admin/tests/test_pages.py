@@ -30,8 +30,8 @@ AUDIT = "/admin/audit/auditentry/"
 # These models have no pages of their own, because their rows are shown on the pages of other rows. Worker events are
 # kept for an hour only, and the audit log has the same for ever.
 PARTS = {
-    "AccountMailAttempt", "Authenticator", "RecoveryCode", "RunText", "RunResult", "DeliveryAttempt", "IdempotencyKey",
-    "WorkerEvent",
+    "AccountMailAttempt", "Authenticator", "RecoveryCode", "RunText", "RunResult", "TriggerHealth", "DeliveryAttempt",
+    "IdempotencyKey", "WorkerEvent", "NoticeAttempt", "AskedAddress", "RefusedAddress",
 }  # fmt: skip
 
 
@@ -55,7 +55,8 @@ def test_every_model_of_ours_has_a_page(db):
     ours = {
         model.__name__
         for model in apps.get_models()
-        if model._meta.app_label in {"accounts", "workspaces", "triggers", "workers", "audit"}
+        if model._meta.app_label
+        in {"accounts", "workspaces", "triggers", "workers", "notices", "audit"}
     }
     assert ours - {model.__name__ for model in site._registry} == PARTS
 

@@ -16,6 +16,9 @@ _THINGS = {
     "Worker": "The worker",
     "Delivery": "The delivery",
     "Enrollment": "The enrollment",
+    "Incident": "The incident",
+    "Channel": "The channel",
+    "Notice": "The notice",
 }
 # The groups of operations, in the order in which documentation shows them.
 _TAGS = (
@@ -27,6 +30,8 @@ _TAGS = (
     "Triggers",
     "Runs",
     "Webhooks",
+    "Incidents",
+    "Notices",
     "Workers",
     "Hosts",
     "Worker protocol",

@@ -5,14 +5,18 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db.models.functions import Now
 
+from notices.channels.models import Channel, NoticeAttempt
+from notices.channels.services import test_channel as queue_test
 from pipedai.ids import new_id
 from testing.probes.api_schema import is_list
 from testing.probes.statement_count import counted
 from testing.world.cast import TEST_ACTOR, issue_enrollment, session_cookie
+from testing.world.channels import add_channel
+from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test
 from testing.world.routes import ROUTES, set_stage
 from testing.world.users import UserFactory
-from triggers.models import DeliveryAttempt, Tick, Trigger
+from triggers.models import DeliveryAttempt, Tick, Trigger, TriggerHealth
 from triggers.webhooks.outbox import send_test
 from workers.models import Worker
 from workspaces.models import Membership
@@ -112,6 +116,36 @@ def _enrollments(cast, count):
         issue_enrollment(cast.environment, cast.owner)
 
 
+def _channels(cast, count):
+    """Adds channels, of mail and of Slack, and a confirmed address for each."""
+    for n in range(count):
+        add_channel(cast, ("email", "slack")[n % 2])
+
+
+def _notices(cast, count):
+    """Adds notices, each with two attempts."""
+    channel = Channel.objects.get()
+    for _ in range(count):
+        notice_ids = queue_test(channel_id=channel.id, actor=TEST_ACTOR)
+        NoticeAttempt.objects.bulk_create(
+            NoticeAttempt(
+                environment=cast.environment,
+                notice_id=notice_id,
+                n=n,
+                at=datetime.now(UTC),
+                status_code=503,
+                duration_ms=1,
+            )
+            for notice_id in notice_ids
+            for n in (1, 2)
+        )
+
+
+def _incidents(cast, count):
+    for _ in range(count):
+        open_incident(cast)
+
+
 def _sessions(cast, count):
     for _ in range(count):
         session_cookie(cast.owner)
@@ -146,6 +180,9 @@ LISTS = {
     "GET triggers/:trigger/deliveries": _deliveries,
     "GET environments/:environment/workers": _workers,
     "GET environments/:environment/enrollments": _enrollments,
+    "GET environments/:environment/incidents": _incidents,
+    "GET environments/:environment/channels": _channels,
+    "GET channels/:channel/notices": _notices,
     "GET workspaces/:workspace/workers": _workers,
 }
 BY_NAME = {str(route): route for route in ROUTES}
@@ -221,6 +258,10 @@ class TestTheCallsOfAWorker:
     def stage(self, cast):
         Worker.objects.update(last_seen_at=Now())
         Trigger.objects.update(webhook_url="https://hooks.example/")
+        # A run of the trigger has ended before. The first end of all costs more, since it makes this row.
+        TriggerHealth.objects.create(
+            trigger_id=cast.trigger_id, environment=cast.environment, has_outcome=True
+        )
         return set_stage(cast)
 
     def call(self, stage, name):
@@ -243,14 +284,14 @@ class TestTheCallsOfAWorker:
     @pytest.mark.parametrize("route", WORKER_CALLS, ids=str)
     def test_a_verb_costs(self, stage, route):
         """The token and the transition; for a claim also the lock on the worker and the audit row, for the end of a run
-        the delivery and the audit row, for a start the audit row.
+        the delivery, the audit row and the health of its trigger, for a start the audit row.
         """
         statements = self.call(stage, str(route))
         assert len(statements) == route.statements, str(statements)
 
     def test_complete_costs_the_same_however_many_runs_there_are(self, cast, stage):
         _runs(cast, 20)
-        assert len(self.call(stage, "POST workers/:worker/runs/:run/complete")) == 4
+        assert len(self.call(stage, "POST workers/:worker/runs/:run/complete")) == 5
 
     def test_being_seen_costs_one_more_at_most_every_ten_seconds(self, stage):
         Worker.objects.update(last_seen_at=Now() - timedelta(seconds=30))

@@ -8,6 +8,8 @@ import pytest
 from django.utils import timezone
 
 from accounts.models import Session
+from notices.channels.models import Channel, Notice, NoticeAttempt
+from notices.models import Incident
 from pipedai.api.tests.test_query_counts import BY_NAME, LISTS
 from testing.world.routes import set_stage
 from triggers.models import Delivery, DeliveryAttempt, Run, RunText, Tick, Trigger
@@ -48,6 +50,12 @@ def _delete_delivery(item):
     Delivery.objects.filter(id=item["id"]).delete()
 
 
+def _delete_notice(item):
+    """Deletes a notice with its attempts."""
+    NoticeAttempt.objects.filter(notice_id=item["id"]).delete()
+    Notice.objects.filter(id=item["id"]).delete()
+
+
 def _delete_tick(item):
     """Deletes a tick by its time to the millisecond, because the list shows no id of ticks."""
     moment = datetime.fromisoformat(item["tickAt"])
@@ -81,6 +89,9 @@ LEAVING = {
     "GET environments/:environment/workers": _hide(Worker),
     "GET workspaces/:workspace/workers": _hide(Worker),
     "GET environments/:environment/enrollments": _delete(Enrollment, id="id"),
+    "GET environments/:environment/incidents": _delete(Incident, id="id"),
+    "GET environments/:environment/channels": _hide(Channel),
+    "GET channels/:channel/notices": _delete_notice,
 }
 
 

@@ -1,7 +1,5 @@
 """Waiting polls end to end: two web processes, the real endpoint and a real database (SPEC §5)."""
 
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -11,7 +9,7 @@ import psycopg
 import pytest
 
 from pipedai.embedded.server import EmbeddedPostgres
-from pipedai.server.tests.web_process import ROOT, serving
+from pipedai.server.tests.web_process import serving
 
 pytestmark = pytest.mark.slow
 
@@ -71,14 +69,6 @@ class Api:
 @pytest.fixture(scope="module")
 def api(postgres, tmp_path_factory):
     url = postgres.url()
-    migrated = subprocess.run(
-        [sys.executable, "manage.py", "migrate", "-v0"],
-        cwd=ROOT,
-        env={"DATABASE_URL": url},
-        capture_output=True,
-        text=True,
-    )
-    assert migrated.returncode == 0, migrated.stderr
     folder = tmp_path_factory.mktemp("web")
     app = "pipedai.asgi:application"
     environment = {"DATABASE_URL": url, "WEB_CONCURRENCY": "2", "THROTTLES_ENABLED": "false"}

@@ -1,20 +1,22 @@
 """Hides from our own programs what is installed for the tests alone. Python runs this when a test's child starts.
 
-Libraries of the service import these packages if they find any: Django REST framework does with requests, structlog and
-httpx do with rich. In production they find none, and start in three quarters of the time. Only tracing brings requests
-along (requirements-otel.txt), so a process that traces finds it.
+Libraries of the service import these packages if they find any: Django REST framework does with requests and Pygments,
+structlog with rich, httpx with click. In production they find none, and start in three quarters of the time. Only
+tracing brings requests along (requirements-otel.txt), so a process that traces finds it.
 """
 
 import os
 import sys
 
-_HIDDEN = ["rich", "jinja2"]
+_HIDDEN = ["rich", "jinja2", "click", "pygments"]
 if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
     _HIDDEN.append("requests")
-_OURS = ("manage.py", "pipedai", "bench", "bin.")
-_WORKERS = ("broken_worker.py", "gunicorn")
+# How the words begin or end that name our programs. Modules of bench but the first one use what the tests use.
+_BEGINNINGS = ("manage.py", "pipedai", "bin.")
+_ENDS = ("broken_worker.py", "gunicorn", "bench")
 
 if any(
-    word.startswith(_OURS) or word.endswith(_WORKERS) for word in getattr(sys, "orig_argv", ())[1:5]
+    word.startswith(_BEGINNINGS) or word.endswith(_ENDS)
+    for word in getattr(sys, "orig_argv", ())[1:5]
 ):
     sys.modules.update(dict.fromkeys(_HIDDEN))  # type: ignore[arg-type]  # None stands for a package that is not there

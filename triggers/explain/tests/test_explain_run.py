@@ -183,9 +183,14 @@ def test_runs_that_can_not_go_out_do_not_go_first(
     """Not even where there are as many of them as are counted at most."""
     monkeypatch.setattr(waiting, "_AHEAD", waiting._AHEAD.replace(str(MOST_COUNTED), "2"))
     trigger_id = cast.add_trigger(mcp_headers=HEADERS, webhook_secret="planted-webhook-secret")
-    *_, last = (calls.queue(each) for each in (trigger_id, trigger_id, None, None))
+    *_, first, last = (calls.queue(each) for each in (trigger_id, trigger_id, None, None))
     tamper("bit flip", trigger_id, cast=cast)
     assert only(calls.explain(last))["message"] == "1 due run of worker host-1 goes first."
+    held: Any = calls.queue()
+    Run.objects.filter(id=held).update(available_at=database_now() - timedelta(hours=1))
+    assert calls.worker.claim(held).status_code == 200
+    codes = [reason["code"] for reason in calls.explain(first)["waitingFor"]]
+    assert codes == ["worker_full"], "nor where the poll of a full worker looks at no run"
 
 
 def test_a_run_that_is_not_due(calls: Calls) -> None:

@@ -40,6 +40,8 @@ EXAMPLES = int(os.environ.get("EXPLAIN_EXAMPLES", "200"))
 CODES = set(WaitingFor) - {WaitingFor.WORKER_OFFLINE}
 # These keep a run out of a poll, but its worker may claim it all the same, such as after an earlier poll.
 OF_POLLS_ALONE = {WaitingFor.BEHIND_OTHERS, WaitingFor.HEADERS_UNREADABLE}
+# A run with one of these goes before no other run of its worker.
+OF_THE_RUN = {WaitingFor.HEADERS_UNREADABLE, WaitingFor.WORKER_UNAPPROVED, WaitingFor.NOT_DUE}
 BREAK = "UPDATE trigger SET mcp_headers = set_byte(mcp_headers, 40, get_byte(mcp_headers, 40) # 1) WHERE id = %(id)s"
 
 # How many runs had this code as their only reason, or None if they had no reason.
@@ -175,9 +177,9 @@ class World:
     def check(self) -> None:
         """Compares what explanations say with what polls and claims do."""
         polled = {run for worker in self.workers for run in self.poll(worker)}
-        for run_id, worker_id in Run.objects.filter(trigger_id__in=self.triggers).values_list(
-            "id", "worker_id"
-        ):
+        ahead: Counter[UUID | None] = Counter()
+        runs = Run.objects.filter(trigger_id__in=self.triggers).order_by("available_at", "id")
+        for run_id, worker_id in runs.values_list("id", "worker_id"):
             told = explain_run(run_id, now=self.now)
             assert told is not None
             assert (told.ended is None) == (told.status not in TERMINAL)
@@ -189,6 +191,9 @@ class World:
                 seen.update(codes or [None])
             assert (run_id in polled) == (not codes), told
             assert self.can_claim(worker_id, run_id) == (not codes - OF_POLLS_ALONE), told
+            for place in (reason.place for reason in told.waiting_for if reason.place):
+                assert place == ahead[worker_id] + 1, told
+            ahead[worker_id] += not codes & OF_THE_RUN
 
 
 ACTIONS: list[Callable[[World, int], None]] = [
@@ -197,14 +202,14 @@ ACTIONS: list[Callable[[World, int], None]] = [
     *[World.fail] * 2,
     *[World.reassign] * 2,
     *[World.resize] * 2,
-    World.time_passes,
+    *[World.time_passes] * 2,
     World.cancel,
     World.delete_trigger,
     World.disable_trigger,
-    World.break_headers,
-    World.disable,
+    *[World.break_headers] * 2,
+    *[World.disable] * 2,
     World.unapprove,
-    World.revoke,
+    *[World.revoke] * 2,
     World.call,
 ]
 

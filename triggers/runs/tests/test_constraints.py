@@ -12,6 +12,7 @@ from django.db import IntegrityError, transaction
 from pipedai.events import SYSTEM, Actor
 from pipedai.sql import execute, fetch_all
 from testing.world.cast import Cast, issue_enrollment, register
+from testing.world.incidents import open_incident
 from testing.world.run_states import STATES
 from testing.world.runs import NOON, WEBHOOK_URL, Runs, allow
 from triggers.idempotency import rerun_run, run_trigger
@@ -141,6 +142,21 @@ WRONG_ROWS = [
     ("tick_fired_has_a_run", "UPDATE tick SET run_id = %(lost)s WHERE decision <> 'fired'"),
     ("tick_missed_is_counted", "UPDATE tick SET missed_count = 1"),
     ("tick_missed_is_counted", "UPDATE tick SET last_tick_at = now()"),
+    ("trigger_alert_after_failures", "UPDATE trigger SET alert_after_failures = 0"),
+    ("trigger_success_deadline_seconds", "UPDATE trigger SET success_deadline_seconds = 59"),
+    (
+        "trigger_health_failing_has_failures",
+        "UPDATE trigger_health SET is_failing = true, failures = 0",
+    ),
+    ("incident_one_open", "UPDATE incident SET subject_id = %(lost)s"),
+    ("incident_kind", "UPDATE incident SET kind = 'odd'"),
+    ("incident_subject_type", "UPDATE incident SET subject_type = 'odd'"),
+    (
+        "incident_closed_after_opening",
+        "UPDATE incident SET closed_at = opened_at - interval '1 second', remind_at = NULL",
+    ),
+    ("incident_acknowledged_has_a_time", "UPDATE incident SET acknowledged_by = %(owner)s"),
+    ("incident_reminded_is_open", "UPDATE incident SET closed_at = opened_at"),
     ("trigger_max_retries", "UPDATE trigger SET max_retries = 11"),
     ("trigger_timeout_seconds", "UPDATE trigger SET timeout_seconds = 9"),
     ("trigger_timeout_seconds", "UPDATE trigger SET timeout_seconds = 86401"),
@@ -284,6 +300,7 @@ TENANT_REFERENCES = [
     ("tick", "trigger_id", "trigger"),
     ("tick", "run_id", "run"),
     ("tick", "blocked_by_id", "run"),
+    ("trigger_health", "trigger_id", "trigger"),
     ("api_key", "parent_id", "api_key"),
     ("worker", "host_key_id", "api_key"),
     ("enrollment", "worker_id", "worker"),
@@ -332,6 +349,8 @@ def there(cast: Cast) -> dict[str, UUID]:
             run_id=lost if decision is Decision.FIRED else None,
             blocked_by_id=None if decision is Decision.FIRED else lost,
         )
+    for _ in range(2):
+        open_incident(cast)
     host = cast.host()
     issue_enrollment(cast.environment, cast.owner)
     WorkerEvent.objects.create(

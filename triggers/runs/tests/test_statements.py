@@ -9,13 +9,14 @@ import pytest
 from testing.probes.statement_count import counted
 from testing.world.cast import Cast
 from testing.world.runs import WEBHOOK_URL, Runs, allow
-from triggers.models import Run
+from triggers.models import Run, TriggerHealth
 
 COUNTS = {"total": 1, "effects": 1, "unknown": 0}
 REPORT = {"exitCode": 1, "costUsd": "0.1", "inputTokens": 5}
 
 # (state of the run, transition, number of statements without a webhook). One of the statements writes the
-# audit row, and one the row for those who stream the worker's events.
+# audit row, and one the row for those who stream the worker's events. The end of a run that no retry follows
+# takes one for the health of its trigger, which is all that this costs if there are no alarms or nothing is wrong.
 COSTS = [
     pytest.param(None, lambda runs, _: runs.queue(), 2, id="queue"),
     pytest.param(None, lambda runs, _: runs.queue(payload={"a": 1}), 2, id="queue with a payload"),
@@ -32,21 +33,21 @@ COSTS = [
         id="heartbeat with counts",
     ),
     pytest.param(
-        Runs.running, lambda runs, run_id: runs.complete(run_id, **REPORT), 3, id="complete"
+        Runs.running, lambda runs, run_id: runs.complete(run_id, **REPORT), 4, id="complete"
     ),
     pytest.param(
         Runs.running,
         lambda runs, run_id: runs.complete(run_id, toolCalls=COUNTS),
-        3,
+        4,
         id="complete with counts",
     ),
     pytest.param(
-        Runs.running, lambda runs, run_id: runs.complete(run_id, output={}), 4, id="with an output"
+        Runs.running, lambda runs, run_id: runs.complete(run_id, output={}), 5, id="with an output"
     ),
     pytest.param(
         Runs.running,
         lambda runs, run_id: runs.complete(run_id, "failed", errorMessage="Broken."),
-        4,
+        5,
         id="complete with an error",
     ),
     # A retry adds three: lock the trigger, insert the run, copy the payload.
@@ -73,7 +74,10 @@ def test_a_transition_takes_so_many_statements(
     cost: int,
     webhook_url: str | None,
 ) -> None:
-    runs = Runs.of(cast, webhook_url=webhook_url)
+    runs = Runs.of(cast, webhook_url=webhook_url, alert_after_failures=None)
+    TriggerHealth.objects.create(
+        trigger_id=runs.trigger_id, environment=cast.environment, has_outcome=True
+    )
     run_id = bring(runs) if bring else None
     before = runs.deliveries(run_id) if run_id else []
     with counted() as statements:

@@ -1,0 +1,97 @@
+"""Lets users have mail sent to addresses, and has owners of new addresses asked first (SPEC §14)."""
+
+from collections.abc import Collection
+from typing import Final
+from uuid import UUID
+
+from django.conf import settings
+
+from accounts.mail.proof import check_proof, proof_counts
+from accounts.models import User
+from notices.channels.models import AskedAddress, Channel
+from notices.channels.queueing import queue_for
+from notices.channels.recipients import Standing, standings
+from notices.channels.telling import Told
+from notices.channels.words import CONFIRM
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import CeilingReached, Conflict
+from pipedai.events import Actor
+from pipedai.sql import Row, database_now, execute, fetch_one
+from workspaces.models import ApiKey
+
+_NOBODY: Final = (
+    "Nobody with a confirmed e-mail address answers for this key: let a user add the addresses."
+)
+
+# Requests that add addresses for one user, or in one workspace, run one after another by these locks, so that two at
+# once can't both add the last address that is allowed. triggers/trigger_ceiling.py says why they lock no rows.
+_TAKE_TURNS: Final = """
+SELECT pg_advisory_xact_lock(hashtextextended('addresses of ' || %(user_id)s::text, 0)),
+    pg_advisory_xact_lock(hashtextextended('addresses in ' || e.workspace_id, 0))
+FROM environment e WHERE e.id = %(environment_id)s
+"""
+_LATELY: Final = "asked_at > statement_timestamp() - interval '1 day'"
+_COUNT: Final = f"""
+SELECT (SELECT count(*) FROM asked_address WHERE asked_by = %(user_id)s AND {_LATELY}) AS by_user,
+    (SELECT count(*) FROM environment here JOIN environment e ON e.workspace_id = here.workspace_id
+     JOIN asked_address a ON a.environment_id = e.id AND a.{_LATELY}
+     WHERE here.id = %(environment_id)s) AS in_workspace
+"""  # noqa: S608
+
+
+def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor) -> None:
+    """Has the owners of those addresses asked that get no mail of the environment and were never asked.
+
+    Call it in the transaction that adds the addresses to the channel, with the environment locked. Raises Conflict if
+    the actor may not have mail sent to others, and CeilingReached if they added too many new addresses today.
+    """
+    if not proof_counts() or not addresses:
+        return
+    user = _user_of(actor)
+    if user is None:
+        raise Conflict(_NOBODY, code=ErrorCode.EMAIL_UNVERIFIED)
+    if not user.has_proved_email and set(addresses) == {user.email}:
+        # They get nothing before they have proved it, and there was a mail that asks them to.
+        return
+    check_proof(user)
+    environment_id = channel.environment_id
+    known = standings({(environment_id, address) for address in addresses})
+    new = [address for address in addresses if known[environment_id, address] is Standing.UNKNOWN]
+    if new:
+        _check_room(environment_id, user.id, len(new))
+        AskedAddress.objects.bulk_create(
+            [
+                AskedAddress(environment_id=environment_id, address=address, asked_by=user.id)
+                for address in new
+            ]
+        )
+        told = Told(environment_id, CONFIRM, "", database_now(), {"by": user.email})
+        for address in new:
+            queue_for(channel, told, address)
+
+
+def _user_of(actor: Actor) -> User | None:
+    """Returns the user who acts; for an API key, who minted it."""
+    if actor.id is None:
+        return None
+    if actor.type == "api_key":
+        key = ApiKey.objects.filter(id=actor.id).select_related("created_by").first()
+        return key.created_by if key else None
+    return User.objects.filter(id=actor.id).first() if actor.type == "user" else None
+
+
+def _check_room(environment_id: UUID, user_id: UUID, new: int) -> None:
+    params = {"environment_id": environment_id, "user_id": user_id}
+    execute(_TAKE_TURNS, params)
+    row: Row | None = fetch_one(_COUNT, params)
+    assert row is not None
+    if row["by_user"] + new > settings.MAX_NEW_ADDRESSES_PER_USER:
+        raise CeilingReached(
+            "newAddresses",
+            f"You may add {settings.MAX_NEW_ADDRESSES_PER_USER} new addresses a day.",
+        )
+    if row["in_workspace"] + new > settings.MAX_NEW_ADDRESSES_PER_WORKSPACE:
+        raise CeilingReached(
+            "newAddressesInWorkspace",
+            f"The workspace may add {settings.MAX_NEW_ADDRESSES_PER_WORKSPACE} new addresses a day.",
+        )

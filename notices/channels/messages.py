@@ -1,0 +1,174 @@
+"""Makes the message of a notice: the request of a webhook, the text for Slack, or a mail (SPEC §14)."""
+
+import json
+from typing import Any, Final
+from uuid import UUID
+
+from notices.channels import consent, secrets
+from notices.channels.models import Channel
+from notices.channels.recipients import Standing, standing_columns, standing_of
+from notices.channels.telling import Digest
+from notices.channels.words import CONFIRM, DIGEST, TEST, headline
+from pipedai.crypto import CannotOpen
+from pipedai.outgoing import CannotSend, Mail, NeverSend, Post, compose, foreign, signed_post
+from pipedai.outgoing.mails import Own
+from pipedai.sql import Row
+from workspaces.encryption.keys import WrappedKey
+from workspaces.encryption.sealed_fields import SealedField
+
+# What the claim of a notice reads beside its own columns. The URL and the secret are those that the channel has now.
+READS: Final = f"""
+c.kind, c.name AS channel_name, c.url, c.secret, e.name AS environment_name,
+(NOT c.enabled OR c.deleted_at IS NOT NULL OR e.deleted_at IS NOT NULL) AS is_off,
+uk.id AS url_key_id, uk.wrapped AS url_key_wrapped, uk.master_key_id AS url_master_key_id,
+sk.id AS secret_key_id, sk.wrapped AS secret_key_wrapped, sk.master_key_id AS secret_master_key_id,
+(SELECT a.id FROM asked_address a
+    WHERE a.address = d.address AND a.environment_id = d.environment_id) AS asked_id,
+{standing_columns("d.environment_id", "d.address")}
+"""  # noqa: S608
+JOINS: Final = """
+JOIN channel c ON c.id = d.channel_id
+LEFT JOIN data_key uk ON uk.id = c.url_key_id
+LEFT JOIN data_key sk ON sk.id = c.secret_key_id
+"""
+
+_STOPPED: Final = {
+    Standing.REFUSED: "the address wants no notices",
+    Standing.ASKED: "the address has not confirmed",
+    Standing.UNKNOWN: "the address is no verified member's",
+}
+# Slack reads these three characters as markup of its own, such as links and mentions.
+_SLACK_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_AGENT: Final = "PipedAI-Notices/1"
+
+
+def message_of(row: Row) -> Post | Mail:
+    """Returns the message of a claimed notice.
+
+    Raises NeverSend if it must not go out any more: the channel is off, or the address gets no mail now. Raises
+    CannotSend if the channel's URL or secret can't be decrypted.
+    """
+    if row["event"] == CONFIRM:
+        return _question(row)
+    if row["is_off"]:
+        raise NeverSend("the channel is disabled or deleted")
+    if row["kind"] == Channel.Kind.EMAIL:
+        standing = standing_of(row)
+        if not standing.gets_mail:
+            raise NeverSend(_STOPPED[standing])
+        return _mail(row)
+    url = _opened(row, "url", secrets.URL)
+    if row["kind"] == Channel.Kind.SLACK:
+        text = json.dumps({"text": slack_text(row)}, ensure_ascii=False)
+        headers = {"Content-Type": "application/json", "User-Agent": _AGENT}
+        return Post(url, text.encode(), headers)
+    return signed_post(
+        url,
+        message_id=f"msg_{row['id'].hex}",
+        body=row["body"],
+        secret=None if row["secret"] is None else _opened(row, "secret", secrets.SECRET),
+        now=row["claimed_at"],
+    )
+
+
+def slack_text(row: Row) -> str:
+    """Returns the text of a notice for Slack. Names of others can make neither links nor mentions in it."""
+    title, lines = _content(row)
+    text = "\n".join([f"{title} ({row['environment_name']})", *lines])
+    return text.translate(_SLACK_ESCAPES)
+
+
+def _content(row: Row) -> tuple[str, list[str]]:
+    """Returns the sentence of a notice without a full stop, and more lines, in which names of others are as they
+    are.
+    """
+    body = json.loads(row["body"])
+    if row["event"] == DIGEST:
+        digest = Digest.of(row["body"])
+        more = digest.count - len(digest.lines)
+        return _digest_title(digest), [*digest.lines, *([f"and {more} more"] if more else [])]
+    if row["event"] == TEST:
+        return f"This is a test of the channel {row['channel_name']}", []
+    return _title(body, body["subject"]["name"]), [_cause(body)] if _cause(body) else []
+
+
+def _mail(row: Row) -> Mail:
+    body = json.loads(row["body"])
+    values: dict[str, Any] = {
+        "environment": row["environment_name"],
+        "channel": row["channel_name"],
+        "title": Own(_mail_title(row, body)),
+        "cause": _cause(body),
+        "since": Own(_minute((body["incident"] or {}).get("openedAt"))),
+        "until": Own(_minute((body["incident"] or {}).get("closedAt"))),
+    }
+    if row["event"] == DIGEST:
+        digest = Digest.of(row["body"])
+        values |= {"lines": list(digest.lines), "more": digest.count - len(digest.lines)}
+    why = Own("You get this mail because your address is in a channel of the environment.")
+    link, headers = "", {}
+    if row["asked_id"] is not None:
+        link = consent.link_of(row["asked_id"])
+        headers = {"List-Unsubscribe": f"<{link}>"}
+    return compose(
+        "notices/notice",
+        to=row["address"],
+        subject="{title} ({environment})",
+        values={**values, "stop": Own(link)},
+        why=why,
+        headers=headers,
+    )
+
+
+def _mail_title(row: Row, body: dict[str, Any]) -> str:
+    if row["event"] == DIGEST:
+        return _digest_title(Digest.of(row["body"]))
+    if row["event"] == TEST:
+        return "This is a test of your channel"
+    return _title(body, foreign(body["subject"]["name"]))
+
+
+def _title(body: dict[str, Any], name: str) -> str:
+    incident = body["incident"]
+    is_reminder = bool(incident) and body["at"] not in (incident["openedAt"], incident["closedAt"])
+    return headline(body["event"], name, reminder=is_reminder)
+
+
+def _digest_title(digest: Digest) -> str:
+    return f"{digest.count} notices were held back"
+
+
+def _cause(body: dict[str, Any]) -> str:
+    return str(((body["incident"] or {}).get("cause") or {}).get("message") or "")
+
+
+def _minute(iso: str | None) -> str:
+    """Returns a time of the API to the minute, such as `2026-11-26 08:19 UTC`."""
+    return f"{iso[:10]} {iso[11:16]} UTC" if iso else ""
+
+
+def _question(row: Row) -> Mail:
+    """Returns the one mail that asks the owner of an address whether they want notices."""
+    if row["is_refused"] or row["asked_id"] is None:
+        raise NeverSend(_STOPPED[Standing.REFUSED])
+    return compose(
+        "notices/question",
+        to=row["address"],
+        subject="Do you want notices of {environment}?",
+        values={"environment": row["environment_name"], "asked_by": json.loads(row["body"])["by"]},
+        link=consent.link_of(row["asked_id"]),
+        why=Own("If you do nothing, you get no other mail of this environment."),
+    )
+
+
+def _opened(row: Row, column: str, field: SealedField) -> str:
+    names = {"key_id": f"{column}_key_id", "key_wrapped": f"{column}_key_wrapped"}
+    key = {name: row[source] for name, source in names.items()}
+    key["master_key_id"] = row[f"{column}_master_key_id"]
+    channel_id: UUID = row["channel_id"]
+    try:
+        return secrets.unseal(
+            field, row["environment_id"], channel_id, row[column], WrappedKey.of(key)
+        )
+    except CannotOpen:
+        raise CannotSend(f"the channel's {column} does not open") from None

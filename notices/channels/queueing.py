@@ -1,0 +1,261 @@
+"""Queues notices: picks the channels that want to tell something, and writes their rows (SPEC §14).
+
+A channel of mail or Slack sends at most `MAX_AN_HOUR` notices an hour to one address. What comes beyond that is told in
+one digest, which gathers notices until the channel may send again. So a storm of incidents is one mail and not
+thousands, and a channel whose mail server is away gathers a bounded number of rows that are to be sent.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from notices.channels.models import Channel, Notice
+from notices.channels.recipients import standings
+from notices.channels.telling import Digest, Told, body_of
+from notices.channels.words import DIGEST
+from pipedai.ids import new_id
+from pipedai.outgoing import MAIL_HOST
+from pipedai.sql import NOW, Row, execute, fetch_all
+
+# How many notices a channel of mail or Slack sends in an hour to one address, and how many it may have pending.
+MAX_AN_HOUR: Final = 20
+AN_HOUR: Final = timedelta(hours=1)
+# How many notices a webhook may have pending. The oldest are dropped.
+MAX_PENDING: Final = 10_000
+_BATCH: Final = 1_000
+
+# The channels are locked in the order of their ids, so that of two transactions that tell something, the second one
+# counts what the first one queued.
+_WANTING: Final = f"""
+SELECT id, environment_id, kind, emails, host, events, {NOW} AS now FROM channel
+WHERE environment_id = ANY(%(environments)s) AND enabled AND deleted_at IS NULL AND events && %(events)s::varchar[]
+ORDER BY id FOR NO KEY UPDATE
+"""  # noqa: S608
+
+# The condition of the index `channel_of_outcomes` on a channel `c`: it tells of ended runs.
+TELLS_OUTCOMES: Final = (
+    "c.enabled AND c.deleted_at IS NULL AND c.events @> (ARRAY['run.ended'])::varchar(30)[]"
+)
+# Without a lock, because webhooks have no limit of an hour: ends of runs need not wait for each other.
+_WANTING_OUTCOMES: Final = f"""
+SELECT c.id, c.environment_id, c.kind, c.emails, c.host, c.events, statement_timestamp() AS now FROM channel c
+WHERE c.environment_id = ANY(%(environments)s) AND {TELLS_OUTCOMES}
+ORDER BY c.id
+"""  # noqa: S608
+
+# For each channel and address: how many notices count against the limit, when the oldest of them stops counting, and
+# the digest that still gathers.
+_ROOM: Final = f"""
+SELECT k.channel_id, k.address, lately.sent, lately.since, waiting.pending, digest.id AS digest_id, digest.body
+FROM unnest(%(channels)s::uuid[], %(addresses)s::text[]) k (channel_id, address)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS sent, min(send_at) AS since FROM (
+        SELECT send_at FROM notice
+        WHERE channel_id = k.channel_id AND address = k.address AND status <> 'digested'
+            AND send_at > {NOW} - interval '1 hour'
+        ORDER BY send_at DESC LIMIT %(most)s) n) lately
+CROSS JOIN LATERAL (
+    SELECT count(*) AS pending FROM (
+        SELECT FROM notice
+        WHERE channel_id = k.channel_id AND address = k.address AND status = 'pending' LIMIT %(most)s) n) waiting
+LEFT JOIN LATERAL (
+    SELECT id, body FROM notice
+    WHERE channel_id = k.channel_id AND address = k.address AND event = '{DIGEST}' AND status = 'pending'
+        AND next_attempt_at = send_at) digest ON true
+"""  # noqa: S608
+
+# A sender may claim the digest at the same moment. It then tells no more than it did, and there is another digest.
+_GATHER: Final = """
+UPDATE notice SET body = %(body)s WHERE id = %(id)s AND status = 'pending' AND next_attempt_at = send_at
+"""
+
+_DROP: Final = """
+WITH over AS (
+    SELECT o.id FROM unnest(%(channels)s::uuid[]) k (id) CROSS JOIN LATERAL (
+        SELECT n.id FROM notice n WHERE n.channel_id = k.id AND n.status = 'pending'
+        ORDER BY n.send_at DESC OFFSET %(most)s) o),
+free AS MATERIALIZED (
+    SELECT id FROM notice WHERE id IN (SELECT id FROM over) AND status = 'pending' FOR UPDATE SKIP LOCKED),
+dropped AS (
+    UPDATE notice n SET status = 'dead', next_attempt_at = NULL FROM free WHERE n.id = free.id RETURNING n.channel_id)
+SELECT channel_id, count(*) AS dropped FROM dropped GROUP BY channel_id ORDER BY channel_id
+"""
+_COUNT_DROPPED: Final = (
+    "UPDATE channel SET dropped_count = dropped_count + %(dropped)s WHERE id = %(channel_id)s"
+)
+
+
+@dataclass(slots=True)
+class _Line:
+    """What one address of a channel is to be told; the address is empty for a channel without addresses."""
+
+    channel: Row
+    address: str
+    told: list[Told] = field(default_factory=list)
+
+    @property
+    def key(self) -> tuple[UUID, str]:
+        return self.channel["id"], self.address
+
+
+def channels_wanting(
+    environments: Iterable[UUID], events: Iterable[str], *, now: datetime | None = None
+) -> list[Row]:
+    """Returns the channels of these environments that tell of one of the events, and locks them until the transaction
+    ends.
+    """
+    params = {"environments": list(set(environments)), "events": list(set(events)), "now": now}
+    return fetch_all(_WANTING, params)
+
+
+def channels_wanting_outcomes(environments: Iterable[UUID]) -> list[Row]:
+    """Returns the channels of these environments that tell of ended runs. Nearly always there are none."""
+    return fetch_all(_WANTING_OUTCOMES, {"environments": list(set(environments))})
+
+
+def queue_notices(
+    channels: Sequence[Row], told: Sequence[Told], *, now: datetime | None = None
+) -> list[Notice]:
+    """Writes the notices of these channels, each for what it tells of, and returns them, with new digests among them.
+
+    Call it in the transaction of the cause, with rows that `channels_wanting` has returned just now; `now` is the same
+    as there. It takes a constant number of statements, and two more for each digest.
+    """
+    wanted = [(channel, [each for each in told if _wants(channel, each)]) for channel in channels]
+    lines = _lines(wanted)
+    rows = [*_unlimited(lines), *_limited(lines, now)]
+    Notice.objects.bulk_create(rows, batch_size=_BATCH)
+    _drop_beyond_limit([line.channel["id"] for line in lines if not _is_limited(line)])
+    return rows
+
+
+def queue_for(channel: Channel, told: Told, address: str = "") -> Notice:
+    """Writes one notice of a channel, whatever the channel tells of, and returns it. It does not count how many there
+    are.
+    """
+    row = {"id": channel.id, "environment_id": channel.environment_id, "host": channel.host}
+    notice = _notice(_Line(row, address), told)
+    notice.save(force_insert=True)
+    return notice
+
+
+def _wants(channel: Row, told: Told) -> bool:
+    return told.environment_id == channel["environment_id"] and told.event in channel["events"]
+
+
+def _is_limited(line: _Line) -> bool:
+    return bool(line.channel["kind"] != Channel.Kind.WEBHOOK)
+
+
+def _lines(wanted: list[tuple[Row, list[Told]]]) -> list[_Line]:
+    """Returns what each address is told, for those addresses that get mail."""
+    wanted = [(channel, told) for channel, told in wanted if told]
+    pairs = {
+        (channel["environment_id"], address)
+        for channel, _ in wanted
+        for address in channel["emails"]
+    }
+    known = standings(pairs)
+    lines = []
+    for channel, told in wanted:
+        for address in channel["emails"] or ("",):
+            standing = known.get((channel["environment_id"], address))
+            if standing is None or standing.gets_mail:
+                lines.append(_Line(channel, address, told))
+    return lines
+
+
+def _unlimited(lines: list[_Line]) -> list[Notice]:
+    return [_notice(line, told) for line in lines if not _is_limited(line) for told in line.told]
+
+
+def _limited(lines: list[_Line], now: datetime | None) -> list[Notice]:
+    limited = {line.key: line for line in lines if _is_limited(line)}
+    if not limited:
+        return []
+    params = {
+        "channels": [channel_id for channel_id, _ in limited],
+        "addresses": [address for _, address in limited],
+        "most": MAX_AN_HOUR,
+        "now": now,
+    }
+    notices: list[Notice] = []
+    for room in fetch_all(_ROOM, params):
+        line = limited[room["channel_id"], room["address"]]
+        used = max(room["sent"], room["pending"])
+        free = 0 if room["digest_id"] else MAX_AN_HOUR - used
+        notices += [_notice(line, told) for told in line.told[:free]]
+        if held := line.told[max(0, free) :]:
+            notices += _digested(line, held, room)
+    return notices
+
+
+def _digested(line: _Line, held: list[Told], room: Row) -> list[Notice]:
+    """Returns the notices that a digest stands for. If none gathers, the first of them is a new digest."""
+    lines = [told.line for told in held]
+    digest_id, digests = room["digest_id"], []
+    if digest_id is None or not _gather(digest_id, line, lines, room["body"]):
+        digest = _digest(line, lines, room)
+        digest_id, digests = digest.id, [digest]
+    return [*digests, *(_notice(line, told, digest_id=digest_id) for told in held)]
+
+
+def _gather(digest_id: UUID, line: _Line, lines: list[str], body: str) -> bool:
+    """Adds notices to a digest. Returns False if the digest gathers no more."""
+    digest = Digest.of(body).with_more(lines)
+    text = _digest_body(line, digest, digest_id)
+    return execute(_GATHER, {"id": digest_id, "body": text}) == 1
+
+
+def _digest(line: _Line, lines: list[str], room: Row) -> Notice:
+    """Returns a new digest. It is sent when the oldest notice of the last hour stops counting.
+
+    If notices wait because they can't be sent, it gathers for an hour, so that few digests wait as well.
+    """
+    digest_id, now = new_id(), line.channel["now"]
+    due = now + AN_HOUR
+    if room["sent"] >= room["pending"] and room["since"] is not None:
+        due = max(now, room["since"] + AN_HOUR)
+    body = _digest_body(line, Digest().with_more(lines), digest_id)
+    return _row(line, DIGEST, body, id=digest_id, send_at=due, next_attempt_at=due)
+
+
+def _digest_body(line: _Line, digest: Digest, digest_id: UUID) -> str:
+    told = Told(line.channel["environment_id"], DIGEST, "", line.channel["now"], digest.about)
+    return body_of(told, digest_id)
+
+
+def _notice(line: _Line, told: Told, *, digest_id: UUID | None = None) -> Notice:
+    notice_id = new_id()
+    values: dict[str, Any] = {"incident_id": told.incident_id, "run_id": told.run_id}
+    if "now" in line.channel:
+        values |= {"send_at": line.channel["now"], "next_attempt_at": line.channel["now"]}
+    if digest_id is not None:
+        values |= {
+            "status": Notice.Status.DIGESTED,
+            "digest_id": digest_id,
+            "next_attempt_at": None,
+        }
+    return _row(line, told.event, body_of(told, notice_id), id=notice_id, **values)
+
+
+def _row(line: _Line, event: str, body: str, **values: object) -> Notice:
+    return Notice(
+        environment_id=line.channel["environment_id"],
+        channel_id=line.channel["id"],
+        host=MAIL_HOST if line.address else line.channel["host"],
+        event=event,
+        address=line.address,
+        body=body,
+        **values,
+    )
+
+
+def _drop_beyond_limit(channels: list[UUID]) -> None:
+    """Gives up the oldest pending notices of webhooks that have too many, and counts them."""
+    if channels:
+        dropped = fetch_all(_DROP, {"channels": channels, "most": MAX_PENDING})
+        for row in dropped:
+            execute(_COUNT_DROPPED, row)

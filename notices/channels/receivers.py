@@ -1,0 +1,52 @@
+"""Gives a new environment its first channel (SPEC §14)."""
+
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+
+from accounts.models import User
+from notices.channels.models import Channel
+from notices.channels.words import INCIDENT_EVENTS
+from pipedai.events import SYSTEM, Event, emit, happened
+from workspaces.models import Environment
+
+_NAME = "Mail to the owner"
+
+
+def add_first_channel(events: tuple[Event, ...], **_: Any) -> None:
+    """Adds a channel of mail to the creator of each new environment, for all incidents and recoveries, while the
+    service sends mail. It sends nothing before the creator has proved their address.
+
+    The environment of the demo gets one as well, without a mail server too: its mails are then files.
+    """
+    for event in events:
+        if event.environment_id is None:
+            continue
+        if event.action == "environment.created" and event.actor.type == "user":
+            if settings.EMAIL_URL and event.actor.id is not None:
+                _add(event.environment_id, User.objects.get(id=event.actor.id))
+        elif event.action == "demo.seeded" and "environment" in event.metadata.get("made", ()):
+            environment = Environment.objects.select_related("workspace__created_by")
+            _add(
+                event.environment_id, environment.get(id=event.environment_id).workspace.created_by
+            )
+
+
+def _add(environment_id: UUID, creator: User) -> None:
+    channel = Channel(
+        environment_id=environment_id,
+        name=_NAME,
+        kind=Channel.Kind.EMAIL,
+        emails=[creator.email],
+        events=list(INCIDENT_EVENTS),
+        created_by=creator.id,
+    )
+    channel.save(force_insert=True)
+    told = {"name": channel.name, "kind": channel.kind}
+    emit(Event("channel.created", SYSTEM, environment_id, "channel", channel.id, told))
+
+
+def connect() -> None:
+    """Starts to listen to domain events. Call it from `AppConfig.ready()`."""
+    happened.connect(add_first_channel, dispatch_uid="notices.channels.receivers")

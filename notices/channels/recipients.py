@@ -1,0 +1,74 @@
+"""Says which addresses get the notices of an environment (SPEC §14).
+
+An address gets them if it belongs to a member of the environment who has proved it, or if its owner has confirmed that
+they want them; and never if its owner has refused all notices.
+"""
+
+from collections.abc import Collection
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from accounts.mail.proof import proof_counts
+from pipedai.sql import Row, fetch_all
+
+
+class Standing(StrEnum):
+    """How an address stands to the notices of an environment."""
+
+    # It gets them: it is a member's, or proof of addresses does not count.
+    MEMBER = "member"
+    # It gets them: its owner has confirmed.
+    CONFIRMED = "confirmed"
+    # It gets none yet: its owner has been asked.
+    ASKED = "asked"
+    # It gets none, ever: its owner has said so.
+    REFUSED = "refused"
+    # It gets none: it is no member's any more, or the member has not proved it, and its owner was never asked.
+    UNKNOWN = "unknown"
+
+    @property
+    def gets_mail(self) -> bool:
+        return self in (Standing.MEMBER, Standing.CONFIRMED)
+
+
+def standing_columns(environment: str, address: str) -> str:
+    """Returns the SQL of the columns that `standing_of` reads, for two SQL expressions: of an environment's id, and of
+    an address in lower case.
+    """
+    return f"""
+EXISTS (SELECT FROM refused_address r WHERE r.address = {address}) AS is_refused,
+EXISTS (SELECT FROM user_account u JOIN membership m ON m.user_id = u.id
+    WHERE u.email = {address} AND m.environment_id = {environment}
+        AND u.is_active AND u.email_verified_at IS NOT NULL) AS is_member,
+(SELECT a.confirmed_at IS NOT NULL FROM asked_address a
+    WHERE a.address = {address} AND a.environment_id = {environment}) AS is_confirmed"""  # noqa: S608
+
+
+_STANDINGS: Final = f"""
+SELECT w.environment_id, w.address, {standing_columns("w.environment_id", "w.address")}
+FROM unnest(%(environments)s::uuid[], %(addresses)s::text[]) w (environment_id, address)
+"""  # noqa: S608
+
+
+def standing_of(row: Row) -> Standing:
+    """Returns the standing of the address of a row with the columns of `standing_columns`."""
+    if row["is_refused"]:
+        return Standing.REFUSED
+    if row["is_member"] or not proof_counts():
+        return Standing.MEMBER
+    if row["is_confirmed"] is None:
+        return Standing.UNKNOWN
+    return Standing.CONFIRMED if row["is_confirmed"] else Standing.ASKED
+
+
+def standings(wanted: Collection[tuple[UUID, str]]) -> dict[tuple[UUID, str], Standing]:
+    """Returns the standing of each pair of an environment and an address, in one query at most."""
+    if not wanted:
+        return {}
+    params = {
+        "environments": [environment_id for environment_id, _ in wanted],
+        "addresses": [address for _, address in wanted],
+    }
+    rows = fetch_all(_STANDINGS, params)
+    return {(row["environment_id"], row["address"]): standing_of(row) for row in rows}

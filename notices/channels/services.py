@@ -1,0 +1,216 @@
+"""Creates, changes, deletes and tests channels (SPEC §14), each with its audit event in the same transaction."""
+
+from typing import Any, Final
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models.functions import Now
+
+from accounts.mail.proof import check_mail_is_on
+from notices.channels import secrets
+from notices.channels.asking import ask_new_addresses
+from notices.channels.models import Channel
+from notices.channels.queueing import queue_notices
+from notices.channels.serializers import DEFAULTS
+from notices.channels.telling import Told
+from notices.channels.words import RUN_ENDED, TEST
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import Conflict, Invalid, NotFound
+from pipedai.api.outside_urls import same_origin
+from pipedai.crypto import CannotOpen
+from pipedai.events import Actor, Event, emit
+from pipedai.ids import new_id
+from pipedai.outgoing import host_of
+from pipedai.redaction import REDACTED
+from pipedai.sql import Row, database_now
+from workspaces.acting import hold_role
+from workspaces.ceilings import check_ceiling
+from workspaces.encryption.keys import WrappedKey
+from workspaces.locks import hold_environment, lock_environment
+from workspaces.models import DataKey
+from workspaces.roles import Role
+
+_ONLY_WEBHOOKS: Final = "Only a channel of the kind webhook has it."
+
+
+def create_channel(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
+    """Creates a channel from the validated values of a ChannelBody and returns its id.
+
+    Raises NotFound if the environment has been deleted, Invalid if the values don't fit the kind, CeilingReached,
+    Conflict if the channel needs mail that can't be sent, and whatever `hold_role` raises.
+    """
+    values = DEFAULTS | values
+    channel = Channel(
+        id=new_id(),
+        environment_id=environment_id,
+        kind=values["kind"],
+        created_by=actor.id if actor.type == "user" else None,
+    )
+    with transaction.atomic():
+        lock_environment(environment_id)
+        hold_role(actor, environment_id, Role.ADMIN)
+        _check_ceiling(environment_id)
+        _apply(channel, values)
+        channel.save(force_insert=True)
+        ask_new_addresses(channel, channel.emails, actor)
+        told = {"name": channel.name, "kind": channel.kind}
+        emit(_event("channel.created", channel, actor, told))
+    return channel.id
+
+
+def update_channel(*, channel_id: UUID, actor: Actor, values: dict[str, Any]) -> None:
+    """Changes the given values of a channel. A value that is equal to the present one changes nothing.
+
+    If the URL moves to another origin without a new secret, the secret is removed, because it goes only to the server
+    that it was given for. Raises NotFound, Invalid, Conflict, and whatever `hold_role` raises.
+    """
+    with transaction.atomic():
+        channel = _locked(channel_id, actor)
+        old_emails = set(channel.emails)
+        if changes := _apply(channel, values):
+            channel.updated_at = Now()
+            channel.save(force_update=True)
+            new = [address for address in channel.emails if address not in old_emails]
+            ask_new_addresses(channel, new, actor)
+            emit(_event("channel.updated", channel, actor, changes))
+
+
+def delete_channel(*, channel_id: UUID, actor: Actor) -> None:
+    """Deletes a channel by marking its row, and removes its URL and secret. What is pending is given up when it comes
+    due. Raises NotFound.
+    """
+    with transaction.atomic():
+        channel = _locked(channel_id, actor)
+        Channel.objects.filter(id=channel.id).update(
+            deleted_at=Now(), url=None, url_key=None, secret=None, secret_key=None
+        )
+        emit(_event("channel.deleted", channel, actor, {"name": channel.name}))
+
+
+def test_channel(*, channel_id: UUID, actor: Actor) -> list[UUID]:
+    """Queues a notice that says that it is a test, for each address of the channel. Returns the notices' ids.
+
+    Addresses that get no mail get none now. Raises NotFound, and Conflict if the channel is disabled.
+    """
+    with transaction.atomic():
+        channel = _locked(channel_id, actor)
+        if not channel.enabled:
+            raise Conflict("The channel is disabled.", code=ErrorCode.CHANNEL_DISABLED)
+        now = database_now()
+        row: Row = {
+            "id": channel.id,
+            "environment_id": channel.environment_id,
+            "kind": channel.kind,
+            "emails": channel.emails,
+            "host": channel.host,
+            "events": [TEST],
+            "now": now,
+        }
+        queued = queue_notices([row], [Told(channel.environment_id, TEST, "A test", now)])
+        emit(_event("channel.tested", channel, actor, {"name": channel.name}))
+    return [notice.id for notice in queued]
+
+
+def _locked(channel_id: UUID, actor: Actor) -> Channel:
+    """Locks a channel and returns it. Before that it locks the environment and the actor's role."""
+    live = Channel.objects.filter(id=channel_id, deleted_at__isnull=True)
+    environment_id = live.values_list("environment_id", flat=True).first()
+    if environment_id is None:
+        raise NotFound
+    hold_environment(environment_id)
+    hold_role(actor, environment_id, Role.ADMIN)
+    channel = live.select_for_update(no_key=True).first()
+    if channel is None:
+        raise NotFound
+    return channel
+
+
+def _check_ceiling(environment_id: UUID) -> None:
+    held = Channel.objects.filter(environment_id=environment_id, deleted_at__isnull=True).count()
+    limit = settings.MAX_CHANNELS_PER_ENVIRONMENT
+    check_ceiling("channels", "channels", held=held, limit=limit)
+
+
+def _apply(channel: Channel, values: dict[str, Any]) -> dict[str, Any]:
+    """Sets those of the values that differ from the present ones. Returns the changes for the audit row, in which URL,
+    secret and addresses are not shown.
+    """
+    _check_fit(channel, values)
+    changes: dict[str, Any] = {}
+    for name in ("name", "events", "enabled"):
+        if name in values and values[name] != getattr(channel, name):
+            changes[name] = [getattr(channel, name), values[name]]
+            setattr(channel, name, values[name])
+    emails = values.get("emails") or channel.emails
+    if emails != channel.emails:
+        check_mail_is_on()
+        channel.emails = emails
+        changes["emails"] = REDACTED
+    if values.get("url"):
+        values = _apply_url(channel, values, changes)
+    if "secret" in values and (values["secret"] or channel.secret is not None):
+        channel.secret, channel.secret_key_id = None, None
+        if values["secret"]:
+            sealed = secrets.seal(
+                secrets.SECRET, channel.environment_id, channel.id, values["secret"]
+            )
+            channel.secret, channel.secret_key_id = sealed.box, sealed.data_key_id
+        changes["secret"] = REDACTED
+    return changes
+
+
+def _apply_url(channel: Channel, values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Sets another URL. Returns the values, with the secret to be removed if it was not given for the new origin."""
+    url = values["url"]
+    old = _url_of(channel)
+    if url == old:
+        return values
+    sealed = secrets.seal(secrets.URL, channel.environment_id, channel.id, url)
+    channel.url, channel.url_key_id = sealed.box, sealed.data_key_id
+    channel.host = host_of(url)
+    changes["url"] = REDACTED
+    if old is None or not same_origin(old, url):
+        return {"secret": None, **values}
+    return values
+
+
+def _url_of(channel: Channel) -> str | None:
+    """Returns the URL that the channel has; None if it has none or it can't be decrypted."""
+    if channel.url is None or channel.url_key_id is None:
+        return None
+    key = DataKey.objects.get(id=channel.url_key_id)
+    wrapped = WrappedKey(key.id, bytes(key.wrapped), key.master_key_id)
+    try:
+        return secrets.unseal(
+            secrets.URL, channel.environment_id, channel.id, bytes(channel.url), wrapped
+        )
+    except CannotOpen:
+        return None
+
+
+def _check_fit(channel: Channel, values: dict[str, Any]) -> None:
+    """Raises Invalid if the values don't fit the channel's kind."""
+    errors: dict[str, list[str]] = {}
+    if values.get("kind", channel.kind) != channel.kind:
+        errors["kind"] = ["It can't be changed."]
+    is_mail = channel.kind == Channel.Kind.EMAIL
+    is_webhook = channel.kind == Channel.Kind.WEBHOOK
+    if is_mail and not values.get("emails", channel.emails):
+        errors["emails"] = ["A channel of the kind email needs at least one."]
+    if not is_mail and values.get("emails"):
+        errors["emails"] = ["Only a channel of the kind email has addresses."]
+    if is_mail and values.get("url"):
+        errors["url"] = ["A channel of the kind email has none."]
+    if not is_mail and not values.get("url", channel.url):
+        errors["url"] = [f"A channel of the kind {channel.kind} needs one."]
+    if not is_webhook and values.get("secret"):
+        errors["secret"] = [_ONLY_WEBHOOKS]
+    if not is_webhook and RUN_ENDED in values.get("events", []):
+        errors["events"] = [f"Only a channel of the kind webhook tells of {RUN_ENDED}."]
+    if errors:
+        raise Invalid(errors)
+
+
+def _event(action: str, channel: Channel, actor: Actor, metadata: dict[str, Any]) -> Event:
+    return Event(action, actor, channel.environment_id, "channel", channel.id, metadata)

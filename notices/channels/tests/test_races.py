@@ -1,0 +1,93 @@
+"""Channels under fire: storms from many sides, two senders, a deletion while it sends, two who add addresses."""
+
+from notices.channels.models import AskedAddress, Channel, Notice, NoticeAttempt
+from notices.channels.sending import NOTICES
+from notices.channels.services import delete_channel
+from notices.channels.tests.conftest import LATE, add_incidents, send_due, tell
+from notices.models import Incident
+from pipedai.api.errors import ApiError
+from pipedai.outgoing import attempts
+from pipedai.outgoing.due import claim_due
+from testing.processes.racing import accepted, at_once
+from testing.processes.webhook_receiver import receiving
+from testing.world.cast import TEST_ACTOR
+from testing.world.channels import add_channel
+
+
+def test_incidents_that_many_tell_at_once_are_twenty_notices_and_one_digest(committed_cast):
+    add_channel(committed_cast)
+    ids = add_incidents(committed_cast, 48)
+    parts = [ids[n::4] for n in range(4)]
+    accepted(at_once(*(lambda part=part: tell(committed_cast, part) for part in parts)))
+    assert Notice.objects.exclude(status="digested").exclude(event="channel.digest").count() == 20
+    digest = Notice.objects.get(event="channel.digest")
+    assert Notice.objects.filter(digest_id=digest.id).count() == 28
+    assert '"count":28' in digest.body
+    assert set(Incident.objects.values_list("notice_count", flat=True)) == {1}
+
+
+def test_a_digest_that_is_claimed_while_it_gathers_loses_nothing(committed_cast):
+    add_channel(committed_cast)
+    tell(committed_cast, add_incidents(committed_cast, 21))
+    more = add_incidents(committed_cast, 1)
+
+    def claim():
+        return claim_due(NOTICES, room=100, busy={}, per_host=100, now=LATE)
+
+    claimed, _ = accepted(at_once(claim, lambda: tell(committed_cast, more)))
+    bodies = {row["id"]: row["body"] for row in claimed if row["event"] == "channel.digest"}
+    bodies |= {
+        row.id: row.body
+        for row in Notice.objects.filter(event="channel.digest")
+        if row.id not in bodies
+    }
+    told = sum(body.count("Trigger Nightly report is failing") for body in bodies.values())
+    assert told == Notice.objects.filter(status="digested").count()
+
+
+def test_two_senders_send_each_notice_once(committed_cast, settings):
+    settings.WEBHOOK_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    with receiving() as receiver:
+        add_channel(committed_cast, "webhook", url=receiver.url())
+        tell(committed_cast, add_incidents(committed_cast, 12))
+        at_once(send_due, send_due)
+        assert len(receiver.received) == 12
+    assert NoticeAttempt.objects.count() == 12
+
+
+def test_a_channel_that_is_deleted_while_it_sends_is_gone_and_nothing_breaks(
+    committed_cast, settings
+):
+    settings.WEBHOOK_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    with receiving() as receiver:
+        channel = add_channel(committed_cast, url=receiver.url())
+        tell(committed_cast, add_incidents(committed_cast, 2))
+        (first, second) = claim_due(NOTICES, room=100, busy={}, per_host=100, now=LATE)
+        answer = attempts.send(NOTICES, first)
+        accepted(
+            at_once(
+                lambda: delete_channel(channel_id=channel.id, actor=TEST_ACTOR),
+                lambda: attempts.record(NOTICES, first, answer, now=LATE),
+                lambda: tell(committed_cast, add_incidents(committed_cast, 1)),
+            )
+        )
+        # It was claimed before the deletion, so it still goes out; what is claimed later does not.
+        attempts.record(NOTICES, second, attempts.send(NOTICES, second), now=LATE)
+        sent = len(receiver.received)
+        send_due()
+        assert len(receiver.received) == sent
+    assert not Notice.objects.filter(status="pending").exists()
+    assert Channel.objects.get().url is None
+
+
+def test_two_who_add_addresses_at_once_stay_within_the_day(committed_cast, settings, mail_server):
+    settings.MAX_NEW_ADDRESSES_PER_USER = 3
+
+    def add(names):
+        return add_channel(
+            committed_cast, "email", emails=[f"{name}@example.com" for name in names]
+        )
+
+    answers = at_once(lambda: add("ab"), lambda: add("cd"))
+    assert sum(isinstance(answer, ApiError) for answer in answers) == 1
+    assert AskedAddress.objects.count() == 2

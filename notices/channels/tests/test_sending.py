@@ -1,0 +1,160 @@
+"""What goes out over a channel: mails, signed webhooks, and texts for Slack."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from audit.models import AuditEntry
+from notices.channels.models import Channel, Notice
+from notices.channels.services import delete_channel, update_channel
+from notices.channels.tests.conftest import send_due, tell
+from notices.models import Incident
+from testing.processes.webhook_receiver import receiving
+from testing.world.cast import TEST_ACTOR
+from testing.world.channels import add_channel
+from testing.world.runs import Runs
+
+SECRET = "whsec_cGxhbnRlZCBzZWNyZXQgb2YgYSBjaGFubmVs"
+
+
+@pytest.fixture
+def receiver(settings):
+    settings.WEBHOOK_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    with receiving() as hooks:
+        yield hooks
+
+
+def statuses():
+    return list(Notice.objects.order_by("id").values_list("status", flat=True))
+
+
+def test_a_webhook_gets_the_incident_signed(cast, receiver, open_incidents):
+    add_channel(cast, "webhook", url=receiver.url(), secret=SECRET)
+    (incident_id,) = open_incidents()
+    send_due(datetime.now(UTC) + timedelta(minutes=1))
+    (received,) = receiver.received
+    headers = {name.lower(): value for name, value in received.headers.items()}
+    body = Webhook(SECRET).verify(received.body, headers)
+    assert headers["x-pipedai-signature"].startswith("sha256=")
+    notice = Notice.objects.get()
+    assert headers["webhook-id"] == f"msg_{notice.id.hex}"
+    assert list(body) == ["id", "event", "at", "environmentId", "subject", "incident", "run"]
+    assert body["event"] == "trigger_failing"
+    assert body["subject"]["name"] == "Nightly report"
+    assert body["incident"]["id"] == str(incident_id)
+    assert body["at"] == body["incident"]["openedAt"]
+    assert body["run"] is None
+    assert notice.status == "delivered"
+
+
+def test_slack_gets_one_text_in_which_a_name_makes_no_link(cast, receiver, open_incidents):
+    add_channel(cast, "slack", url=receiver.url())
+    open_incidents(name="<https://evil.example|click> & <!channel>")
+    send_due()
+    (received,) = receiver.received
+    body = json.loads(received.body)
+    assert list(body) == ["text"]
+    assert body["text"].startswith(
+        "Trigger &lt;https://evil.example|click&gt; &amp; &lt;!channel&gt; is failing ("
+    )
+    assert "webhook-signature" not in {name.lower() for name in received.headers}
+
+
+def test_a_mail_is_plain_and_names_of_others_make_no_links(cast, mail_server, open_incidents):
+    add_channel(cast, "email")
+    open_incidents(name="https://evil.example\u2028Bcc: x@evil.example <b>")
+    send_due()
+    (mail,) = mail_server.received
+    assert mail.recipients == [cast.admin.email]
+    assert mail.message["Subject"].startswith(
+        "Trigger https[:]//evil[.]example Bcc: x@evil[.]example"
+    )
+    assert mail.message["Bcc"] is None
+    assert "https[:]//evil[.]example" in mail.part("plain")
+    assert "The last run failed or timed out." in mail.part("plain")
+    assert "<b>" not in mail.part("html")
+
+
+def test_a_recovery_and_a_reminder_are_told(cast, receiver, open_incidents):
+    add_channel(cast, "slack", url=receiver.url())
+    (incident_id,) = open_incidents()
+    tell(cast, [incident_id], "reminder")
+    Incident.objects.filter(id=incident_id).update(closed_at="2100-01-01T00:00:00Z")
+    tell(cast, [incident_id], "recovered")
+    send_due()
+    texts = sorted(
+        json.loads(received.body)["text"].partition(" (")[0] for received in receiver.received
+    )
+    assert texts == [
+        "Still open: Trigger Nightly report is failing",
+        "Trigger Nightly report is failing",
+        "Trigger Nightly report succeeds again",
+    ]
+    assert Incident.objects.get().notice_count == 3
+
+
+def test_a_channel_gets_only_what_it_asked_for(cast, open_incidents):
+    add_channel(cast, events=["worker_offline"])
+    add_channel(cast, enabled=False)
+    open_incidents()
+    assert statuses() == []
+
+
+def test_an_ended_run_is_told_to_webhooks_that_want_it(cast, receiver):
+    add_channel(cast, "webhook", url=receiver.url(), events=["run.ended"])
+    run_id = Runs.of(cast).ended(shortMessage="All is well.")
+    send_due()
+    (received,) = receiver.received
+    body = json.loads(received.body)
+    assert (body["event"], body["incident"]) == ("run.ended", None)
+    run = body["run"]
+    assert (run["id"], run["attempt"], run["willRetry"]) == (str(run_id), 1, False)
+    assert run["triggerName"] == body["subject"]["name"] == "Nightly report"
+
+
+def test_a_failing_run_tells_its_incident_with_the_run(cast, receiver):
+    add_channel(cast, "webhook", url=receiver.url())
+    run_id = Runs.of(cast).ended("failed")
+    send_due()
+    (received,) = receiver.received
+    assert json.loads(received.body)["run"]["id"] == str(run_id)
+
+
+@pytest.mark.parametrize("change", ["deleted", "disabled"])
+def test_what_is_pending_when_a_channel_goes_off_is_given_up(
+    cast, receiver, open_incidents, change
+):
+    channel = add_channel(cast, "slack", url=receiver.url())
+    open_incidents()
+    if change == "deleted":
+        delete_channel(channel_id=channel.id, actor=TEST_ACTOR)
+    else:
+        update_channel(channel_id=channel.id, actor=TEST_ACTOR, values={"enabled": False})
+    send_due()
+    assert receiver.received == []
+    assert statuses() == ["dead"]
+
+
+def test_a_dead_channel_is_shown_and_works_again_after_a_delivery(cast, receiver, open_incidents):
+    channel = add_channel(cast, "slack", url=receiver.url())
+    open_incidents()
+    receiver.answer(410)
+    send_due()
+    channel.refresh_from_db()
+    assert channel.failing_since is not None
+    assert channel.last_error == "answered 410"
+    failed = AuditEntry.objects.get(action="notice.failed")
+    assert failed.metadata["channelId"] == str(channel.id)
+    open_incidents()
+    send_due()
+    assert Channel.objects.filter(failing_since=None, last_error=None).exists()
+
+
+def test_the_url_and_the_secret_are_in_no_table(cast, receiver, open_incidents):
+    add_channel(cast, "webhook", url=receiver.url("/planted-path-of-a-channel"), secret=SECRET)
+    row = Channel.objects.get()
+    assert row.url is not None
+    assert b"planted" not in bytes(row.url)
+    assert row.host == "127.0.0.1"

@@ -1,0 +1,245 @@
+"""The endpoints of channels, of their notices, and of the answers of people whose address was given to a channel."""
+
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from notices.channels import consent, services
+from notices.channels.filters import NoticeFilters
+from notices.channels.models import Channel, Notice
+from notices.channels.recipients import standings
+from notices.channels.serializers import (
+    ChannelBody,
+    ChannelSerializer,
+    NoticeSerializer,
+    TokenBody,
+)
+from pipedai.api.pagination import KeysetPaginator
+from pipedai.api.permissions import IsPublic
+from pipedai.api.principal import actor_of, address_of, principal_of
+from pipedai.api.request_id import current_request_id
+from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.serializers import read_body
+from pipedai.api.throttling import Rate, Throttle, by_address
+from pipedai.api.views import ApiViewSet
+from pipedai.events import Actor
+from triggers.webhooks.views import NoBody
+from workspaces.access import TenantViewSet, find_visible
+from workspaces.permissions import IsAdmin
+
+_A_MINUTE = 60
+_LIVE = "SELECT id, environment_id FROM channel WHERE deleted_at IS NULL"
+_CHANNEL = {"name": "On call", "kind": "email", "emails": ["ada@example.com"]}
+_QUEUED = answer(
+    "QueuedNotices", "The notices that were queued.", notices=NoticeSerializer(many=True)
+)
+
+
+def shown(channels: list[Channel]) -> Any:
+    """Returns channels as answers show them, with the standing of their addresses."""
+    wanted = {(channel.environment_id, email) for channel in channels for email in channel.emails}
+    context = {"standings": standings(wanted)}
+    return ChannelSerializer(channels, many=True, context=context).data
+
+
+def _shown(channel_id: UUID) -> Any:
+    return shown([Channel.objects.get(id=channel_id)])[0]
+
+
+class EnvironmentChannelViewSet(TenantViewSet):
+    """The channels of an environment."""
+
+    tag = "Notices"
+    permissions = {"list": IsAdmin, "create": IsAdmin}
+
+    @Operation(
+        id="listChannels",
+        summary="List channels",
+        items=ChannelSerializer,
+        says={200: "A list of channels."},
+    )
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        """Answers GET /environments/:envId/channels with the environment's channels."""
+        rows = Channel.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
+        paginator = KeysetPaginator()
+        page = paginator.paginate_queryset(rows.defer("url", "secret"), request, self)
+        return paginator.get_paginated_response(shown(page))
+
+    @Operation(
+        id="createChannel",
+        summary="Make a channel",
+        body=ChannelBody,
+        example=_CHANNEL,
+        answers={201: ChannelSerializer},
+        says={201: "With the channel."},
+        errors={
+            409: "`ceiling_reached`, `email_unverified`, or `mail_off`.",
+            503: "The secrets can't be sealed.",
+        },
+        audit=("channel.created",),
+    )
+    def create(self, request: Request, environment_id: UUID) -> Response:
+        """POST /environments/:envId/channels: makes a channel."""
+        channel_id = services.create_channel(
+            environment_id=environment_id,
+            actor=actor_of(request),
+            values=read_body(ChannelBody, request),
+        )
+        return Response(_shown(channel_id), status=201)
+
+
+class _OneChannelViewSet(TenantViewSet):
+    """The base of viewsets whose URL names one channel."""
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        """Finds the channel that the URL names, and the caller's role in its environment. Raises NotFound."""
+        self.access = find_visible(principal_of(request), _LIVE, kwargs["channel_id"])
+
+
+class ChannelViewSet(_OneChannelViewSet):
+    """The endpoints of one channel."""
+
+    tag = "Notices"
+    permissions = {
+        "retrieve": IsAdmin,
+        "update": IsAdmin,
+        "destroy": IsAdmin,
+        "test": IsAdmin,
+    }
+    environment_rates = {"test": Rate("test-channel", 10, _A_MINUTE)}
+
+    @Operation(
+        id="getChannel",
+        summary="Get a channel",
+        answers={200: ChannelSerializer},
+        says={200: "With the channel."},
+    )
+    def retrieve(self, request: Request, channel_id: UUID) -> Response:
+        """Answers GET /channels/:id with the channel."""
+        return Response(_shown(channel_id))
+
+    @Operation(
+        id="updateChannel",
+        summary="Change a channel",
+        body=ChannelBody,
+        partial=True,
+        fields_as="POST /environments/{environmentId}/channels",
+        example={"enabled": False},
+        answers={200: ChannelSerializer},
+        says={200: "With the channel; what is as it was changes nothing."},
+        errors={
+            409: "`ceiling_reached`, `email_unverified`, or `mail_off`.",
+            503: "The secrets can't be sealed.",
+        },
+        audit=("channel.updated",),
+    )
+    def update(self, request: Request, channel_id: UUID) -> Response:
+        """PATCH /channels/:id: changes the fields that the body names."""
+        services.update_channel(
+            channel_id=channel_id,
+            actor=actor_of(request),
+            values=read_body(ChannelBody, request, partial=True),
+        )
+        return Response(_shown(channel_id))
+
+    @Operation(
+        id="deleteChannel",
+        summary="Delete a channel",
+        answers={204: None},
+        audit=("channel.deleted",),
+    )
+    def destroy(self, request: Request, channel_id: UUID) -> Response:
+        """DELETE /channels/:id: deletes a channel. What it has not sent yet is given up."""
+        services.delete_channel(channel_id=channel_id, actor=actor_of(request))
+        return Response(status=204)
+
+    @Operation(
+        id="testChannel",
+        summary="Test a channel",
+        body=NoBody,
+        answers={201: _QUEUED},
+        says={201: "With the notices."},
+        errors={409: "`channel_disabled`."},
+        audit=("channel.tested",),
+    )
+    def test(self, request: Request, channel_id: UUID) -> Response:
+        """POST /channels/:id/test: queues a notice that says that it is a test."""
+        read_body(NoBody, request)
+        # The answer is read in the transaction that queues the notices, so that a 503 leaves none behind.
+        with transaction.atomic():
+            ids = services.test_channel(channel_id=channel_id, actor=actor_of(request))
+            rows = Notice.objects.filter(id__in=ids).prefetch_related("attempts").order_by("id")
+            body = {"notices": NoticeSerializer(rows, many=True).data}
+        return Response(body, status=201)
+
+
+class ChannelNoticeViewSet(_OneChannelViewSet):
+    """The notices of one channel."""
+
+    tag = "Notices"
+    permissions = {"list": IsAdmin}
+    filter_names = NoticeFilters.names()
+
+    @Operation(
+        id="listNotices",
+        summary="List notices",
+        items=NoticeSerializer,
+        filters=NoticeFilters,
+        says={200: "A list of notices."},
+        errors={400: "A bad parameter."},
+    )
+    def list(self, request: Request, channel_id: UUID) -> Response:
+        """Answers GET /channels/:id/notices with the channel's notices and their attempts, the newest first."""
+        rows = Notice.objects.filter(channel_id=channel_id).prefetch_related("attempts")
+        filters = NoticeFilters.read(rows.defer("body"), request)
+        paginator = KeysetPaginator()
+        page = paginator.paginate_queryset(filters.qs, request, self)
+        return paginator.get_paginated_response(NoticeSerializer(page, many=True).data)
+
+
+class AddressViewSet(ApiViewSet):
+    """The endpoints by which the owner of an address says whether it gets notices. The token of the mail suffices."""
+
+    tag = "Notices"
+    permissions = {"confirm": IsPublic, "refuse": IsPublic}
+    authentication_classes = ()
+    throttles = {
+        "confirm": (Throttle(Rate("confirm-address", limit=30, seconds=_A_MINUTE), by_address),),
+        "refuse": (Throttle(Rate("refuse-address", limit=30, seconds=_A_MINUTE), by_address),),
+    }
+
+    @Operation(
+        id="confirmAddress",
+        summary="Agree to get notices",
+        body=TokenBody,
+        answers={204: None},
+        says={204: "Also when it was confirmed before."},
+        errors={409: "`link_unusable`."},
+        audit=("address.confirmed",),
+    )
+    def confirm(self, request: Request) -> Response:
+        """POST /addresses/confirm: the owner of an address wants the notices of the environment."""
+        consent.confirm_address(**read_body(TokenBody, request), actor=_nobody(request))
+        return Response(status=204)
+
+    @Operation(
+        id="refuseAddress",
+        summary="Refuse all notices",
+        body=TokenBody,
+        answers={204: None},
+        says={204: "Also when it was refused before."},
+        errors={409: "`link_unusable`."},
+        audit=("address.refused",),
+    )
+    def refuse(self, request: Request) -> Response:
+        """POST /addresses/refuse: the owner of an address wants no notices, of any environment."""
+        consent.refuse_address(**read_body(TokenBody, request), actor=_nobody(request))
+        return Response(status=204)
+
+
+def _nobody(request: Request) -> Actor:
+    """Returns the actor of a request without credentials."""
+    return Actor("system", None, address_of(request), current_request_id.get() or None)

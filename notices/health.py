@@ -1,0 +1,225 @@
+"""Judges whether triggers are failing, in the transaction that shows it (SPEC §14).
+
+The row of a trigger in `trigger_health` is locked first. The ledger of runs is read by a later statement, which sees
+the runs of all transactions that had the lock before. So of two ends at the same moment, the later one in the ledger
+decides, whichever commits first. Most ends of runs change nothing: they take the lock, and that one statement.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from notices.channels.queueing import TELLS_OUTCOMES
+from notices.incidents import Finding, close_incidents, open_incidents
+from notices.states import Kind, SubjectType
+from pipedai.sql import Row, execute, fetch_all
+
+# Whether a channel tells the outcomes is read here as well, so that the end of a run takes no statement more for it.
+_TELLS_OUTCOMES = f"""
+EXISTS (SELECT FROM channel c WHERE c.environment_id = h.environment_id AND {TELLS_OUTCOMES}) AS tells_outcomes
+"""
+
+_LOCK = f"""
+SELECT h.trigger_id, h.has_outcome, h.failures, h.is_failing, h.late_since, t.alert_after_failures, {_TELLS_OUTCOMES}
+FROM trigger_health h JOIN trigger t ON t.id = h.trigger_id
+WHERE h.trigger_id = ANY(%(ids)s) ORDER BY h.trigger_id FOR NO KEY UPDATE OF h
+"""  # noqa: S608
+
+# The same for one trigger of which runs succeeded, which is what happens most: it reads no trigger.
+_LOCK_ONE = f"""
+SELECT h.trigger_id, h.has_outcome, h.failures, h.is_failing, h.late_since, {_TELLS_OUTCOMES}
+FROM trigger_health h WHERE h.trigger_id = %(id)s FOR NO KEY UPDATE OF h
+"""  # noqa: S608
+
+_ADD = """
+INSERT INTO trigger_health (trigger_id, environment_id, has_outcome, failures, is_failing)
+SELECT id, environment_id, false, 0, false FROM trigger WHERE id = ANY(%(ids)s) ORDER BY id
+ON CONFLICT (trigger_id) DO NOTHING
+"""
+
+# The final outcomes of one state that came after the last success, the newest first. No retry follows them, except one
+# that a late result canceled.
+_FAULTS = """
+SELECT r.id, r.ended_at FROM run r
+WHERE r.trigger_id = h.trigger_id AND r.status = '{status}' AND r.ended_at >= coalesce(h.counts_from, '-infinity')
+    AND (won.ended_at IS NULL OR r.ended_at > won.ended_at)
+    AND NOT EXISTS (SELECT FROM run retry WHERE retry.retry_of_id = r.id
+        AND retry.environment_id = r.environment_id AND retry.ended_by IS DISTINCT FROM 'late_result')
+ORDER BY r.ended_at DESC LIMIT coalesce(t.alert_after_failures, 0)
+"""
+
+# Judges triggers by the ledger. If the ledger has no success, older failures may have been pruned, so the count of
+# before is kept and `added` is the number of new failures. While a trigger is late, or its settings have changed, the
+# scheduler is to look at it at once.
+_JUDGE = f"""
+WITH found AS (
+    SELECT h.trigger_id, t.name, h.is_failing AS was_failing, t.alert_after_failures AS alert_after, lost.run_id,
+        t.enabled AND t.deleted_at IS NULL AS is_watched, t.success_deadline_seconds, given.has_ended,
+        CASE WHEN won.ended_at IS NULL
+            THEN greatest(lost.n, least(h.failures + given.added, coalesce(t.alert_after_failures, 0)))
+            ELSE lost.n END AS failures
+    FROM unnest(%(ids)s::uuid[], %(added)s::int[], %(has_ended)s::boolean[]) AS given (id, added, has_ended)
+    JOIN trigger_health h ON h.trigger_id = given.id JOIN trigger t ON t.id = h.trigger_id
+    LEFT JOIN LATERAL (
+        SELECT ended_at FROM run
+        WHERE trigger_id = h.trigger_id AND status = 'succeeded' AND ended_at >= coalesce(h.counts_from, '-infinity')
+        ORDER BY ended_at DESC LIMIT 1) won ON true
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS n, (array_agg(id ORDER BY ended_at DESC))[1] AS run_id
+        FROM (
+            SELECT * FROM (({_FAULTS.format(status="failed")}) UNION ALL ({_FAULTS.format(status="timed_out")})) fault
+            ORDER BY ended_at DESC LIMIT coalesce(t.alert_after_failures, 0)) fault) lost)
+UPDATE trigger_health h SET
+    has_outcome = f.is_watched AND (h.has_outcome OR f.has_ended OR f.failures > 0),
+    failures = CASE WHEN f.is_watched THEN f.failures ELSE 0 END,
+    is_failing = f.is_watched AND f.alert_after IS NOT NULL AND f.failures >= f.alert_after,
+    check_at = CASE
+        WHEN h.late_since IS NOT NULL THEN statement_timestamp()
+        WHEN NOT %(settings_changed)s THEN h.check_at
+        WHEN f.is_watched AND f.success_deadline_seconds IS NOT NULL THEN statement_timestamp() END
+FROM found f WHERE h.trigger_id = f.trigger_id
+RETURNING h.trigger_id, h.environment_id, f.name, f.was_failing, h.is_failing, h.failures, f.run_id,
+    f.is_watched AND f.alert_after IS NOT NULL AND h.failures = 0 AS has_recovered
+"""  # noqa: S608
+
+# New triggers of which the scheduler is to find out whether they are late. Others get a row when their first run ends.
+_WATCH = """
+INSERT INTO trigger_health (trigger_id, environment_id, has_outcome, failures, is_failing, check_at)
+SELECT id, environment_id, false, 0, false, statement_timestamp() FROM trigger
+WHERE id = ANY(%(ids)s) AND success_deadline_seconds IS NOT NULL
+ON CONFLICT (trigger_id) DO NOTHING
+"""
+
+_WITH_RUNS = """
+SELECT t.id AS trigger_id FROM environment e JOIN trigger t ON t.environment_id = e.id
+WHERE e.workspace_id = %(workspace_id)s AND EXISTS (
+    SELECT FROM run r
+    WHERE r.trigger_id = t.id AND r.status IN ('succeeded', 'failed', 'timed_out') AND r.ended_at IS NOT NULL)
+"""
+
+_COUNT_ANEW = """
+UPDATE trigger_health SET counts_from = statement_timestamp(), has_outcome = false, failures = 0, is_failing = false
+WHERE trigger_id = ANY(%(ids)s)
+"""
+
+
+@dataclass(slots=True)
+class Ended:
+    """What has just ended for one trigger: whether runs succeeded, how many failed for good, and whether a late result
+    replaced an outcome that was counted before.
+    """
+
+    succeeded: bool = False
+    failures: int = 0
+    replaced: bool = False
+
+    def changes(self, health: Row | None) -> bool:
+        """Returns whether the trigger must be judged, given its row. Without a row it must."""
+        if health is None or self.replaced:
+            return True
+        if not health["has_outcome"] or (self.succeeded and health["late_since"] is not None):
+            return True
+        if self.succeeded and (health["failures"] or health["is_failing"]):
+            return True
+        return bool(
+            self.failures
+            and not health["is_failing"]
+            and health["alert_after_failures"] is not None
+        )
+
+
+def judge_ends(ended: Mapping[UUID, Ended]) -> set[UUID]:
+    """Judges the triggers of which runs have just ended, and opens and closes their incidents `trigger_failing`.
+    Returns those of which no channel tells the outcomes, as far as it has found out.
+
+    Call it in the transaction that ended the runs. It takes one statement if nothing changes.
+    """
+    health = _lock(ended)
+    changed = {id_: each for id_, each in ended.items() if each.changes(health.get(id_))}
+    missing = changed.keys() - health.keys()
+    if missing:
+        _add(missing)
+    _judge(changed)
+    return {id_ for id_, row in health.items() if not row["tells_outcomes"]}
+
+
+def watch_new(trigger_ids: Collection[UUID]) -> None:
+    """Has the scheduler find out whether these new triggers are late. Call it in the transaction that made them."""
+    execute(_WATCH, {"ids": list(trigger_ids)})
+
+
+def judge_made_up(workspace_id: UUID) -> None:
+    """Judges the triggers of a workspace whose runs were made up for a demo, and so told no events."""
+    rows = fetch_all(_WITH_RUNS, {"workspace_id": workspace_id})
+    ids = sorted(row["trigger_id"] for row in rows)
+    _add(ids)
+    # That a run has ended is all that this tells; the ledger tells how.
+    _judge(dict.fromkeys(ids, Ended(succeeded=True)))
+
+
+def judge_settings(trigger_ids: Collection[UUID], *, enabled: Collection[UUID] = ()) -> None:
+    """Judges triggers whose settings have changed, or that were deleted. Those in `enabled` have just been enabled: for
+    them only what happens from now on counts.
+
+    Call it in the transaction of the change.
+    """
+    if not trigger_ids:
+        return
+    _add(trigger_ids)
+    if enabled:
+        close_incidents([Kind.TRIGGER_FAILING], enabled, recovered=False)
+        execute(_COUNT_ANEW, {"ids": list(enabled)})
+    _judge(dict.fromkeys(trigger_ids, Ended()), settings_changed=True)
+
+
+def _lock(ended: Mapping[UUID, Ended]) -> dict[UUID, Row]:
+    """Locks the rows of these triggers and returns those that there are. If there are several triggers, it makes the
+    rows that are missing first: rows must be locked in the order of their ids, also new ones.
+    """
+    ids = list(ended)
+    if len(ids) > 1:
+        execute(_ADD, {"ids": ids})
+    elif not ended[ids[0]].failures:
+        return {row["trigger_id"]: row for row in fetch_all(_LOCK_ONE, {"id": ids[0]})}
+    return {row["trigger_id"]: row for row in fetch_all(_LOCK, {"ids": ids})}
+
+
+def _add(trigger_ids: Collection[UUID]) -> None:
+    """Makes the rows that are missing, and locks all of them."""
+    ids = list(trigger_ids)
+    execute(_ADD, {"ids": ids})
+    fetch_all(_LOCK, {"ids": ids})
+
+
+def _judge(ended: Mapping[UUID, Ended], *, settings_changed: bool = False) -> None:
+    if not ended:
+        return
+    params = {
+        "ids": list(ended),
+        "added": [each.failures for each in ended.values()],
+        "has_ended": [each.succeeded or each.failures > 0 for each in ended.values()],
+        "settings_changed": settings_changed,
+    }
+    judged = fetch_all(_JUDGE, params)
+    open_incidents(
+        Kind.TRIGGER_FAILING,
+        SubjectType.TRIGGER,
+        [_finding(row) for row in judged if row["is_failing"] and not row["was_failing"]],
+    )
+    for recovered in (True, False):
+        over = [
+            row["trigger_id"]
+            for row in judged
+            if row["was_failing"] and not row["is_failing"] and row["has_recovered"] is recovered
+        ]
+        close_incidents([Kind.TRIGGER_FAILING], over, recovered=recovered)
+
+
+def _finding(row: Row) -> Finding:
+    count = row["failures"]
+    message = (
+        "The last run failed or timed out."
+        if count == 1
+        else f"The last {count} runs failed or timed out."
+    )
+    return Finding(row["environment_id"], row["trigger_id"], row["name"], message, row["run_id"])

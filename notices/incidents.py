@@ -1,0 +1,180 @@
+"""Opens, closes, acknowledges and repeats incidents (SPEC §14). No other module changes a row of the table.
+
+Each change is one guarded statement, so that of two processes only one opens or closes an incident and has it told.
+"""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from django.db import transaction
+
+from notices.announcing import Announcement, Moment, announce
+from notices.states import Kind, SubjectType
+from pipedai.events import SYSTEM, Actor, Event, emit
+from pipedai.ids import new_id
+from pipedai.sql import NOW, Row, fetch_all
+
+# People are reminded of an open incident once a day, this many times at most (SPEC §14).
+MAX_REMINDERS: Final = 7
+_LONGEST_MESSAGE = 300
+
+_OPEN = f"""
+INSERT INTO incident (id, environment_id, kind, subject_type, subject_id, subject_name, run_id, message, opened_at,
+    remind_at)
+SELECT id, environment_id, %(kind)s, %(subject_type)s, subject_id, subject_name, run_id, message, {NOW},
+    {NOW} + interval '1 day'
+FROM json_to_recordset(%(found)s::json) AS f (
+    id uuid, environment_id uuid, subject_id uuid, subject_name text, run_id uuid, message text)
+ORDER BY subject_id
+ON CONFLICT (subject_id, kind, environment_id) WHERE closed_at IS NULL DO NOTHING
+RETURNING id, environment_id, kind, subject_type, subject_id, run_id
+"""  # noqa: S608
+
+# The rows are locked in the order of their ids first, so that two processes that close the same incidents don't wait
+# for each other. An incident is never closed before it was opened, also if the database's clock was put back.
+_CLOSE = f"""
+WITH found AS (
+    SELECT id FROM incident
+    WHERE subject_id = ANY(%(subject_ids)s) AND kind = ANY(%(kinds)s) AND closed_at IS NULL
+    ORDER BY id FOR NO KEY UPDATE)
+UPDATE incident i SET closed_at = greatest({NOW}, i.opened_at), remind_at = NULL
+FROM found WHERE i.id = found.id AND i.closed_at IS NULL
+RETURNING i.id, i.environment_id, i.kind, i.subject_type, i.subject_id, i.run_id
+"""  # noqa: S608
+
+_ACKNOWLEDGE = """
+UPDATE incident SET acknowledged_at = statement_timestamp(), acknowledged_by = %(user_id)s, remind_at = NULL
+WHERE id = %(incident_id)s AND acknowledged_at IS NULL
+RETURNING id, environment_id, kind, subject_type, subject_id, run_id
+"""
+
+_REMIND = f"""
+WITH due AS (
+    SELECT id FROM incident WHERE remind_at <= {NOW} ORDER BY remind_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED)
+UPDATE incident i SET reminder_count = i.reminder_count + 1,
+    remind_at = CASE WHEN i.reminder_count + 1 < %(most)s THEN {NOW} + interval '1 day' END
+FROM due WHERE i.id = due.id
+RETURNING i.id, i.environment_id, i.kind
+"""  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong with one subject: the cause in one sentence, and the run that showed it, if one did."""
+
+    environment_id: UUID
+    subject_id: UUID
+    subject_name: str
+    message: str
+    run_id: UUID | None = None
+
+
+def open_incidents(
+    kind: Kind,
+    subject_type: SubjectType,
+    findings: Sequence[Finding],
+    *,
+    now: datetime | None = None,
+) -> int:
+    """Opens an incident for each finding whose subject has none of this kind open, and has it told. Returns how many.
+
+    Call it in a transaction.
+    """
+    if not findings:
+        return 0
+    found = [
+        {
+            "id": new_id(),
+            "environment_id": finding.environment_id,
+            "subject_id": finding.subject_id,
+            "subject_name": finding.subject_name[:255],
+            "run_id": finding.run_id,
+            "message": finding.message[:_LONGEST_MESSAGE],
+        }
+        for finding in findings
+    ]
+    params = {
+        "kind": kind.value,
+        "subject_type": subject_type.value,
+        "found": json.dumps(found, default=str),
+        "now": now,
+    }
+    opened = fetch_all(_OPEN, params)
+    emit(*(_event("incident.opened", SYSTEM, row) for row in opened))
+    _announce(opened, "opened")
+    return len(opened)
+
+
+def close_incidents(
+    kinds: Collection[Kind],
+    subject_ids: Collection[UUID],
+    *,
+    recovered: bool,
+    now: datetime | None = None,
+) -> int:
+    """Closes the open incidents of these kinds and subjects, and returns how many.
+
+    `recovered` is whether the cause has gone away, which people are told. If instead the subject is no longer watched,
+    nobody is told. Call it in a transaction.
+    """
+    if not subject_ids:
+        return 0
+    params = {
+        "kinds": [kind.value for kind in kinds],
+        "subject_ids": list(subject_ids),
+        "now": now,
+    }
+    closed = fetch_all(_CLOSE, params)
+    emit(*(_event("incident.closed", SYSTEM, row, recovered=recovered) for row in closed))
+    if recovered:
+        _announce(closed, "recovered")
+    return len(closed)
+
+
+def acknowledge_incident(*, incident_id: UUID, actor: Actor) -> None:
+    """Notes that somebody has seen the incident, which ends its reminders. A second call changes nothing.
+
+    A closed incident can be acknowledged as well, so that nobody need care whether it closes at this moment.
+    """
+    user_id = actor.id if actor.type == "user" else None
+    with transaction.atomic():
+        params = {"incident_id": incident_id, "user_id": user_id}
+        rows = fetch_all(_ACKNOWLEDGE, params)
+        emit(*(_event("incident.acknowledged", actor, row) for row in rows))
+
+
+def remind(*, limit: int = 100, now: datetime | None = None) -> int:
+    """Has people reminded of up to `limit` open incidents that nobody has acknowledged, and returns of how many.
+
+    An incident that is overdue, because no scheduler ran for days, is told once and not once for each day.
+    """
+    with transaction.atomic():
+        rows = fetch_all(_REMIND, {"limit": limit, "most": MAX_REMINDERS, "now": now})
+        _announce(rows, "reminder")
+    return len(rows)
+
+
+def _announce(rows: Sequence[Row], moment: Moment) -> None:
+    if rows:
+        announce(
+            [
+                Announcement(row["id"], row["environment_id"], Kind(row["kind"]), moment)
+                for row in rows
+            ]
+        )
+
+
+def _event(action: str, actor: Actor, row: Row, **more: bool) -> Event:
+    metadata = {
+        "kind": row["kind"],
+        "subjectType": row["subject_type"],
+        "subjectId": str(row["subject_id"]),
+        **more,
+    }
+    if row["run_id"] is not None:
+        metadata["runId"] = str(row["run_id"])
+    return Event(action, actor, row["environment_id"], "incident", row["id"], metadata)

@@ -1,0 +1,120 @@
+"""Receives the domain events of all apps and hands those that say something about health to their judges (SPEC §14).
+
+It runs in the transaction of the action, like the audit log. An error rolls the action back.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+from uuid import UUID
+
+from django.dispatch import receiver
+
+from notices.announcing import FinalOutcome, announce_outcomes
+from notices.dead_webhooks import note_delivered, note_given_up
+from notices.health import Ended, judge_ends, judge_made_up, judge_settings, watch_new
+from notices.incidents import close_incidents
+from notices.states import Kind
+from pipedai.events import Event, happened
+from pipedai.sql import fetch_all
+from triggers.states import Status
+
+# The events of runs that ended with an outcome. A canceled run has none, so `run.canceled` is not among them.
+_ENDS = frozenset({"run.completed", "run.lost", "run.timed-out"})
+# All events that this module acts on.
+_TOLD = _ENDS | {
+    "trigger.created",
+    "trigger.updated",
+    "trigger.deleted",
+    "webhook.failed",
+    "webhook.delivered",
+    "demo.seeded",
+}
+_OUTCOMES = (Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT)
+# The settings of a trigger on which its health depends, by their names in the API.
+_SETTINGS = frozenset(
+    {"enabled", "schedule", "timezone", "alertAfterFailures", "successDeadlineSeconds"}
+)
+# After a late result a retry that was queued before may still stand.
+_RETRIED = """
+SELECT retry_of_id FROM run WHERE retry_of_id = ANY(%(ids)s) AND ended_by IS DISTINCT FROM 'late_result'
+"""
+
+
+@receiver(happened, dispatch_uid="notices.notice")
+def notice(events: tuple[Event, ...], **_: Any) -> None:
+    """Judges what these events changed. Events that say nothing about health cost nothing."""
+    found: dict[str, list[Event]] = {}
+    for event in events:
+        if event.action in _TOLD:
+            found.setdefault(event.action, []).append(event)
+    if not found:
+        return
+    if ends := [event for event in events if event.action in _ENDS]:
+        _note_ends(ends, events)
+    if created := found.get("trigger.created"):
+        watch_new([_target(event) for event in created])
+    _note_settings(found.get("trigger.updated", []))
+    _note_deleted(found.get("trigger.deleted", []))
+    for seeded in found.get("demo.seeded", []):
+        if seeded.target_type == "workspace":
+            judge_made_up(_target(seeded))
+    note_given_up(found.get("webhook.failed", []))
+    note_delivered(found.get("webhook.delivered", []))
+
+
+def _note_ends(ends: Sequence[Event], events: Sequence[Event]) -> None:
+    """Judges the triggers whose runs have ended. A failure that a retry follows is no outcome (SPEC §14)."""
+    retried = {
+        event.metadata["retryOf"] for event in events if event.action == "run.retried"
+    } | _retried_before([event for event in ends if event.metadata.get("late")])
+    ended: dict[UUID, Ended] = {}
+    outcomes = []
+    for event in ends:
+        replaces = bool(event.metadata.get("late"))
+        status = event.metadata["status"]
+        is_final = str(event.target_id) not in retried and status in _OUTCOMES
+        if is_final or replaces:
+            each = ended.setdefault(UUID(event.metadata["triggerId"]), Ended())
+            each.replaced |= replaces
+            each.succeeded |= is_final and status == Status.SUCCEEDED
+            # A late failure replaces one that was counted already.
+            each.failures += is_final and not replaces and status != Status.SUCCEEDED
+        if is_final:
+            outcomes.append(_outcome(event))
+    untold = judge_ends(ended) if ended else set()
+    announce_outcomes([each for each in outcomes if each.trigger_id not in untold])
+
+
+def _retried_before(late: Collection[Event]) -> set[str]:
+    """Returns which of these late results leave a retry in place, because they call for one themselves."""
+    if not late:
+        return set()
+    rows = fetch_all(_RETRIED, {"ids": [event.target_id for event in late]})
+    return {str(row["retry_of_id"]) for row in rows}
+
+
+def _outcome(event: Event) -> FinalOutcome:
+    assert event.environment_id is not None
+    return FinalOutcome(_target(event), event.environment_id, UUID(event.metadata["triggerId"]))
+
+
+def _note_settings(updated: Sequence[Event]) -> None:
+    judge_settings(
+        [_target(event) for event in updated if event.metadata.keys() & _SETTINGS],
+        enabled=[
+            _target(event) for event in updated if event.metadata.get("enabled") == [False, True]
+        ],
+    )
+    moved = [_target(event) for event in updated if "webhookUrl" in event.metadata]
+    close_incidents([Kind.WEBHOOK_DEAD], moved, recovered=False)
+
+
+def _note_deleted(deleted: Sequence[Event]) -> None:
+    gone = [_target(event) for event in deleted]
+    judge_settings(gone)
+    close_incidents([Kind.WEBHOOK_DEAD], gone, recovered=False)
+
+
+def _target(event: Event) -> UUID:
+    assert event.target_id is not None
+    return event.target_id

@@ -1,0 +1,77 @@
+"""Finds out in the scheduler which workers are offline although triggers need them (SPEC §14)."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from django.db import transaction
+
+from notices.incidents import Finding, close_incidents, open_incidents
+from notices.states import Kind, SubjectType
+from pipedai.api.renderers import iso_time
+from pipedai.sql import NOW, Row, fetch_all
+from triggers.runs.reachability import LEASES_COUNT, gap_seconds
+
+# A worker counts as offline after this long a silence (SPEC §14).
+SILENT_FOR: Final = timedelta(minutes=10)
+
+_IS_NEEDED = """EXISTS (
+    SELECT FROM trigger t WHERE t.worker_id = w.id AND t.enabled AND t.deleted_at IS NULL)"""
+_LAST_SEEN = "coalesce(w.last_seen_at, w.created_at)"
+
+# Finds the workers that have been silent for too long. If workers could not reach the service during all of that time,
+# because it was away, nobody is found: workers get the whole time once more after an outage of ours. The statement
+# reads all workers that are registered, which is a few milliseconds for ten thousand.
+_OFFLINE = f"""
+SELECT w.id, w.environment_id, w.label, w.last_seen_at FROM worker w
+WHERE w.deleted_at IS NULL AND w.disabled_at IS NULL AND {_LAST_SEEN} < {NOW} - %(silent_for)s AND {LEASES_COUNT}
+    AND NOT EXISTS (
+        SELECT FROM incident i
+        WHERE i.subject_id = w.id AND i.kind = %(kind)s AND i.environment_id = w.environment_id
+            AND i.closed_at IS NULL)
+    AND {_IS_NEEDED}
+LIMIT %(limit)s
+"""  # noqa: S608
+
+# Finds the workers with an open incident that are back, or that nobody needs any more.
+_OVER = f"""
+SELECT w.id, w.disabled_at IS NULL AND w.deleted_at IS NULL AND {_LAST_SEEN} >= {NOW} - %(silent_for)s AS is_back
+FROM incident i JOIN worker w ON w.id = i.subject_id
+WHERE i.kind = %(kind)s AND i.closed_at IS NULL
+    AND (w.deleted_at IS NOT NULL OR w.disabled_at IS NOT NULL OR {_LAST_SEEN} >= {NOW} - %(silent_for)s
+        OR NOT {_IS_NEEDED})
+LIMIT %(limit)s
+"""  # noqa: S608
+
+
+def find_offline_workers(*, limit: int = 200, now: datetime | None = None) -> int:
+    """Opens incidents for up to `limit` workers that are offline, and closes those of workers that are back, or that no
+    enabled trigger points at any more. Returns how many incidents it opened and closed.
+    """
+    params = {
+        "silent_for": SILENT_FOR,
+        "kind": Kind.WORKER_OFFLINE.value,
+        "limit": limit,
+        "now": now,
+        "gap": gap_seconds(),
+        "grace": SILENT_FOR.total_seconds(),
+    }
+    with transaction.atomic():
+        offline = fetch_all(_OFFLINE, params)
+        over = fetch_all(_OVER, params)
+        changed = open_incidents(
+            Kind.WORKER_OFFLINE, SubjectType.WORKER, [_finding(row) for row in offline], now=now
+        )
+        for is_back in (True, False):
+            ids = [row["id"] for row in over if row["is_back"] is is_back]
+            changed += close_incidents([Kind.WORKER_OFFLINE], ids, recovered=is_back, now=now)
+    return changed
+
+
+def _finding(row: Row) -> Finding:
+    seen = row["last_seen_at"]
+    message = (
+        "The worker has never called."
+        if seen is None
+        else f"The worker has not called since {iso_time(seen)}."
+    )
+    return Finding(row["environment_id"], row["id"], row["label"], message)

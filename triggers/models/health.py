@@ -1,0 +1,60 @@
+"""The table of what is known about the health of triggers."""
+
+from django.db import models
+from django.db.models import Q
+
+from triggers.models.trigger import Trigger
+from workspaces.models import Environment
+
+
+class TriggerHealth(models.Model):
+    """How a trigger is doing (SPEC §14). It is no part of Trigger, so that the end of a run does not rewrite that row.
+
+    `notices.health` writes the rows. A trigger without a row has nothing to tell yet. The row is locked while its
+    trigger is judged, so that two ends of runs, or an end and the scheduler, are judged one after the other.
+    """
+
+    # The trigger. It has one row at most.
+    trigger = models.OneToOneField(
+        Trigger,
+        primary_key=True,
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        related_name="judged",
+    )
+    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
+    # another environment.
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # Since when outcomes and due times count: since the trigger was last enabled. NULL if it was never disabled: then
+    # all count.
+    counts_from = models.DateTimeField(null=True)
+    # Whether the trigger has had a final outcome since then. Without one there is nothing to say.
+    has_outcome = models.BooleanField(default=False)
+    # How many final outcomes in a row have failed or timed out, up to `alert_after_failures`.
+    failures = models.PositiveSmallIntegerField(default=0)
+    # Whether the trigger is failing. An incident of the kind `trigger_failing` is open as long.
+    is_failing = models.BooleanField(default=False)
+    # The due time after which no success came in time; NULL if the trigger is not late. An incident of the kind
+    # `trigger_late` is open as long.
+    late_since = models.DateTimeField(null=True)
+    # When the scheduler looks next whether the trigger is late; NULL if it need not look. It is never later than the
+    # moment at which the trigger can become late.
+    check_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "trigger_health"
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(is_failing=False) | Q(has_outcome=True, failures__gte=1),
+                name="trigger_health_failing_has_failures",
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=["check_at"],
+                name="trigger_health_due",
+                condition=Q(check_at__isnull=False),
+            ),
+        )
