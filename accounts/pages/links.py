@@ -68,7 +68,9 @@ class LinkVisit(Visit):
 
     def check(self, limits: tuple[Throttle, ...]) -> None:
         """Counts the visit as a hit of its address or of its signed-in user. Raises TooManyRequests."""
-        self.asked.user = self.session  # Throttles that count by user read it.
+        if self.session is not None:
+            # Throttles that count by user read it, as in the API.
+            self.asked.user = self.session  # type: ignore[assignment]
         for throttle in limits:
             throttle.check(self.asked)
 

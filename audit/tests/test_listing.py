@@ -108,7 +108,8 @@ class TestFilters:
     @pytest.fixture
     def three(self, cast, read):
         return {
-            action: act(cast, action) for action in ("trigger.created", "run.claimed", "run.lost")
+            action: act(cast, action)
+            for action in ("trigger.created", "run.claimed", "run.skipped")
         }
 
     @pytest.mark.parametrize(
@@ -116,13 +117,13 @@ class TestFilters:
         [
             ({"action": "run.claimed"}, ["run.claimed"]),
             ({"actions": "run.claimed"}, ["run.claimed"]),
-            ({"actions": "run.claimed,run.lost"}, ["run.claimed", "run.lost"]),
-            ({"actions": "run.claimed, run.lost,"}, ["run.claimed", "run.lost"]),
-            ({"actions": ["run.claimed", "run.lost"]}, ["run.claimed", "run.lost"]),
-            ({"action": "run.lost", "actions": "run.claimed,run.lost"}, ["run.lost"]),
-            ({"action": "run.lost", "actions": "run.claimed"}, []),
-            ({"action": "", "actions": ""}, ["run.claimed", "run.lost", "trigger.created"]),
-            ({"unknown": "x"}, ["run.claimed", "run.lost", "trigger.created"]),
+            ({"actions": "run.claimed,run.skipped"}, ["run.claimed", "run.skipped"]),
+            ({"actions": "run.claimed, run.skipped,"}, ["run.claimed", "run.skipped"]),
+            ({"actions": ["run.claimed", "run.skipped"]}, ["run.claimed", "run.skipped"]),
+            ({"action": "run.skipped", "actions": "run.claimed,run.skipped"}, ["run.skipped"]),
+            ({"action": "run.skipped", "actions": "run.claimed"}, []),
+            ({"action": "", "actions": ""}, ["run.claimed", "run.skipped", "trigger.created"]),
+            ({"unknown": "x"}, ["run.claimed", "run.skipped", "trigger.created"]),
         ],
         ids=str,
     )
@@ -130,8 +131,8 @@ class TestFilters:
         assert sorted(entry["action"] for entry in read(**query)) == found
 
     def test_by_target(self, three, read):
-        entries = read(targetId=three["run.lost"])
-        assert [entry["action"] for entry in entries] == ["run.lost"]
+        entries = read(targetId=three["run.skipped"])
+        assert [entry["action"] for entry in entries] == ["run.skipped"]
         assert read(targetId=str(new_id())) == []
 
     def test_from_counts_and_to_does_not(self, cast, read):
@@ -146,7 +147,7 @@ class TestFilters:
 
     def test_all_of_them_must_hold(self, three, read):
         now = timezone.now()
-        query = {"targetId": three["run.lost"], "to": (now + timedelta(hours=1)).isoformat()}
+        query = {"targetId": three["run.skipped"], "to": (now + timedelta(hours=1)).isoformat()}
         assert len(read(**query)) == 1
         assert read(**query, action="run.claimed") == []
 
@@ -171,18 +172,18 @@ class TestFilters:
     def test_a_cursor_goes_with_its_filters(self, cast, url):
         client = cast.client(cast.admin)
         for _ in range(3):
-            act(cast, "run.lost")
-        page = client.get(url, {"action": "run.lost", "limit": 1}).json()
+            act(cast, "run.skipped")
+        page = client.get(url, {"action": "run.skipped", "limit": 1}).json()
         again = {"cursor": page["nextCursor"]}
-        assert client.get(url, {"action": "run.lost", **again}).status_code == 200
+        assert client.get(url, {"action": "run.skipped", **again}).status_code == 200
         assert client.get(url, again).status_code == 400
-        assert client.get(url, {"actions": "run.lost", **again}).status_code == 400
+        assert client.get(url, {"actions": "run.skipped", **again}).status_code == 400
 
 
 class TestSeveralActions:
     """A filter by several actions merges the pages of each action."""
 
-    ACTIONS = ("run.lost", "run.claimed", "run.started", "trigger.created")
+    ACTIONS = ("run.skipped", "run.claimed", "run.started", "trigger.created")
 
     @pytest.fixture
     def many(self, cast):
@@ -201,8 +202,11 @@ class TestSeveralActions:
     @pytest.mark.parametrize(
         "query",
         [
-            {"actions": "run.lost,run.claimed"},
-            {"action": ["run.lost", "run.started"], "actions": "run.claimed,run.lost,run.started"},
+            {"actions": "run.skipped,run.claimed"},
+            {
+                "action": ["run.skipped", "run.started"],
+                "actions": "run.claimed,run.skipped,run.started",
+            },
             {"actions": ",".join(sorted(ACTIONS))},
         ],
         ids=lambda query: f"{len(query['actions'].split(','))} actions",
@@ -221,9 +225,9 @@ class TestSeveralActions:
     def test_are_read_by_one_statement(self, cast, url, many):
         client = cast.client(cast.admin)
         with counted() as one:
-            client.get(url, {"actions": "run.lost"})
+            client.get(url, {"actions": "run.skipped"})
         with counted() as several:
-            client.get(url, {"actions": "run.lost,run.claimed,trigger.created"})
+            client.get(url, {"actions": "run.skipped,run.claimed,trigger.created"})
         assert len(several) == len(one)
 
 

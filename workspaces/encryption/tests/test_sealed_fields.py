@@ -41,7 +41,12 @@ def _columns(kind):
 def test_every_binary_column_is_registered_or_known_to_hold_no_ciphertext():
     binary = {column for column, _ in _columns(models.BinaryField)}
     registered = {str(field) for field in sealed_fields()}
-    assert registered == {"trigger.mcp_headers", "trigger.webhook_secret"}
+    assert registered == {
+        "trigger.mcp_headers",
+        "trigger.webhook_secret",
+        "channel.url",
+        "channel.secret",
+    }
     assert binary - NOT_SEALED == registered
 
 
