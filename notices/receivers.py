@@ -12,8 +12,8 @@ from django.dispatch import receiver
 from notices.announcing import FinalOutcome, announce_outcomes
 from notices.dead_webhooks import note_delivered, note_given_up
 from notices.health import Ended, judge_ends, judge_made_up, judge_settings, watch_new
-from notices.incidents import close_incidents
-from notices.states import Kind
+from notices.incidents import change_incidents
+from notices.states import Kind, SubjectType
 from pipedai.events import Event, happened
 from pipedai.sql import fetch_all
 from triggers.states import Status
@@ -106,13 +106,13 @@ def _note_settings(updated: Sequence[Event]) -> None:
         ],
     )
     moved = [_target(event) for event in updated if "webhookUrl" in event.metadata]
-    close_incidents([Kind.WEBHOOK_DEAD], moved, recovered=False)
+    change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, withdrawn=moved)
 
 
 def _note_deleted(deleted: Sequence[Event]) -> None:
     gone = [_target(event) for event in deleted]
     judge_settings(gone)
-    close_incidents([Kind.WEBHOOK_DEAD], gone, recovered=False)
+    change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, withdrawn=gone)
 
 
 def _target(event: Event) -> UUID:

@@ -7,7 +7,7 @@ from uuid import UUID
 from notices.channels import consent, secrets
 from notices.channels.models import Channel
 from notices.channels.recipients import Standing, standing_columns, standing_of
-from notices.channels.telling import Digest
+from notices.channels.telling import Digest, as_json
 from notices.channels.words import CONFIRM, DIGEST, TEST, headline
 from pipedai.crypto import CannotOpen
 from pipedai.outgoing import CannotSend, Mail, NeverSend, Post, compose, foreign, signed_post
@@ -17,8 +17,9 @@ from workspaces.encryption.keys import WrappedKey
 from workspaces.encryption.sealed_fields import SealedField
 
 # What the claim of a notice reads beside its own columns. The URL and the secret are those that the channel has now.
+# The run's output is read here, because it can have 64 KiB: thousands of pending notices must not hold a copy each.
 READS: Final = f"""
-c.kind, c.name AS channel_name, c.url, c.secret, e.name AS environment_name,
+c.kind, c.name AS channel_name, c.url, c.secret, e.name AS environment_name, result.output::text AS run_output,
 (NOT c.enabled OR c.deleted_at IS NOT NULL OR e.deleted_at IS NOT NULL) AS is_off,
 uk.id AS url_key_id, uk.wrapped AS url_key_wrapped, uk.master_key_id AS url_master_key_id,
 sk.id AS secret_key_id, sk.wrapped AS secret_key_wrapped, sk.master_key_id AS secret_master_key_id,
@@ -30,6 +31,8 @@ JOINS: Final = """
 JOIN channel c ON c.id = d.channel_id
 LEFT JOIN data_key uk ON uk.id = c.url_key_id
 LEFT JOIN data_key sk ON sk.id = c.secret_key_id
+LEFT JOIN run_result result
+    ON result.run_id = d.run_id AND result.environment_id = d.environment_id AND c.kind = 'webhook'
 """
 
 _STOPPED: Final = {
@@ -65,10 +68,19 @@ def message_of(row: Row) -> Post | Mail:
     return signed_post(
         url,
         message_id=f"msg_{row['id'].hex}",
-        body=row["body"],
+        body=_with_output(row),
         secret=None if row["secret"] is None else _opened(row, "secret", secrets.SECRET),
         now=row["claimed_at"],
     )
+
+
+def _with_output(row: Row) -> str:
+    """Returns the body of a notice with the `output` of its run, which is null if the run has none or was pruned."""
+    body = json.loads(row["body"])
+    if body.get("run") is None:
+        return str(row["body"])
+    output = None if row["run_output"] is None else json.loads(row["run_output"])
+    return as_json({**body, "run": {**body["run"], "output": output}})
 
 
 def slack_text(row: Row) -> str:

@@ -6,9 +6,9 @@ import pytest
 from django.db import transaction
 
 from audit.models import AuditEntry
-from notices.incidents import close_incidents, remind
+from notices.incidents import change_incidents, remind
 from notices.models import Incident
-from notices.states import Kind
+from notices.states import Kind, SubjectType
 from testing.probes.shapes import A_TIME, AN_ID, page
 from testing.world.incidents import open_incident
 
@@ -23,7 +23,8 @@ def url(cast):
 def closed(incident_id, *, recovered=True):
     incident = Incident.objects.get(id=incident_id)
     with transaction.atomic():
-        close_incidents([Kind(incident.kind)], [incident.subject_id], recovered=recovered)
+        over = {"recovered" if recovered else "withdrawn": [incident.subject_id]}
+        change_incidents(Kind(incident.kind), SubjectType(incident.subject_type), **over)
 
 
 def ids(response):

@@ -104,7 +104,8 @@ def test_a_channel_gets_only_what_it_asked_for(cast, open_incidents):
 
 def test_an_ended_run_is_told_to_webhooks_that_want_it(cast, receiver):
     add_channel(cast, "webhook", url=receiver.url(), events=["run.ended"])
-    run_id = Runs.of(cast).ended(shortMessage="All is well.")
+    run_id = Runs.of(cast).ended(shortMessage="All is well.", output={"rows": [1, "é"], "of": None})
+    assert "rows" not in Notice.objects.get().body
     send_due()
     (received,) = receiver.received
     body = json.loads(received.body)
@@ -112,6 +113,7 @@ def test_an_ended_run_is_told_to_webhooks_that_want_it(cast, receiver):
     run = body["run"]
     assert (run["id"], run["attempt"], run["willRetry"]) == (str(run_id), 1, False)
     assert run["triggerName"] == body["subject"]["name"] == "Nightly report"
+    assert run["output"] == {"rows": [1, "é"], "of": None}
 
 
 def test_a_failing_run_tells_its_incident_with_the_run(cast, receiver):
@@ -119,7 +121,8 @@ def test_a_failing_run_tells_its_incident_with_the_run(cast, receiver):
     run_id = Runs.of(cast).ended("failed")
     send_due()
     (received,) = receiver.received
-    assert json.loads(received.body)["run"]["id"] == str(run_id)
+    run = json.loads(received.body)["run"]
+    assert (run["id"], run["output"]) == (str(run_id), None)
 
 
 @pytest.mark.parametrize("change", ["deleted", "disabled"])
