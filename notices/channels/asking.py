@@ -15,6 +15,7 @@ from notices.channels.telling import Told
 from notices.channels.words import CONFIRM
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import CeilingReached, Conflict
+from pipedai.api.throttling import Rate, count_hit
 from pipedai.events import Actor
 from pipedai.sql import Row, database_now, execute, fetch_one
 from workspaces.models import ApiKey
@@ -65,9 +66,23 @@ def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor
                 for address in new
             ]
         )
+        _count_asks(new)
         told = Told(environment_id, CONFIRM, "", database_now(), {"by": user.email})
         for address in new:
             queue_for(channel, told, address)
+
+
+def _count_asks(addresses: Collection[str]) -> None:
+    """Counts a mail to each of the addresses. Many users together could otherwise fill somebody's mailbox, since each
+    environment may ask.
+    """
+    rate = Rate("ask-address", limit=settings.MAX_ASKS_PER_ADDRESS, seconds=86_400)
+    # In one order, because two requests that count the same addresses in turns could wait for each other.
+    for address in sorted(addresses):
+        if count_hit(rate, address)[0] > rate.limit:
+            raise CeilingReached(
+                "asksOfAddress", f"An address is asked {rate.limit} times a day at most."
+            )
 
 
 def _user_of(actor: Actor) -> User | None:

@@ -51,13 +51,14 @@ def test_a_webhook_gets_the_incident_signed(cast, receiver, open_incidents):
 
 def test_slack_gets_one_text_in_which_a_name_makes_no_link(cast, receiver, open_incidents):
     add_channel(cast, "slack", url=receiver.url())
-    open_incidents(name="<https://evil.example|click> & <!channel>")
+    open_incidents(name="<https://evil.example|click> & <!channel> @all\n[x](evil.example)")
     send_due()
     (received,) = receiver.received
     body = json.loads(received.body)
     assert list(body) == ["text"]
     assert body["text"].startswith(
-        "Trigger &lt;https://evil.example|click&gt; &amp; &lt;!channel&gt; is failing ("
+        "Trigger &lt;https[:]//evil[.]example|click&gt; &amp; &lt;!channel&gt; @\u200ball "
+        "[x](evil[.]example) is failing ("
     )
     assert "webhook-signature" not in {name.lower() for name in received.headers}
 
