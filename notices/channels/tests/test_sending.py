@@ -162,3 +162,21 @@ def test_the_url_and_the_secret_are_in_no_table(cast, receiver, open_incidents):
     assert row.url is not None
     assert b"planted" not in bytes(row.url)
     assert row.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/", "http://169.254.169.254/", "http://[::1]/"])
+def test_a_url_into_our_network_is_refused(cast, url):
+    channel = add_channel(cast)
+    client = cast.client(cast.admin)
+    changed = client.patch(f"/api/v1/channels/{channel.id}", {"url": url})
+    assert "url" in changed.json()["details"]["fieldErrors"]
+
+
+def test_a_host_that_moved_into_our_network_gets_nothing(cast, receiver, settings):
+    channel = add_channel(cast, "webhook", url=receiver.url(host="localhost"))
+    settings.WEBHOOK_ALLOWED_NETWORKS = []
+    client = cast.client(cast.admin)
+    assert client.post(f"/api/v1/channels/{channel.id}/test", {}).status_code == 201
+    (answer, *_) = send_due(datetime.now(UTC) + timedelta(minutes=1))
+    assert answer.status_code is None
+    assert receiver.received == []
