@@ -99,14 +99,15 @@ def _outcome(event: Event) -> FinalOutcome:
 
 
 def _note_settings(updated: Sequence[Event]) -> None:
+    # This comes first because it locks incidents and no channel, and incidents are locked before channels.
+    moved = [_target(event) for event in updated if "webhookUrl" in event.metadata]
+    change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, withdrawn=moved)
     judge_settings(
         [_target(event) for event in updated if event.metadata.keys() & _SETTINGS],
         enabled=[
             _target(event) for event in updated if event.metadata.get("enabled") == [False, True]
         ],
     )
-    moved = [_target(event) for event in updated if "webhookUrl" in event.metadata]
-    change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, withdrawn=moved)
 
 
 def _note_deleted(deleted: Sequence[Event]) -> None:

@@ -23,8 +23,12 @@ def url(cast):
 def closed(incident_id, *, recovered=True):
     incident = Incident.objects.get(id=incident_id)
     with transaction.atomic():
-        over = {"recovered" if recovered else "withdrawn": [incident.subject_id]}
-        change_incidents(Kind(incident.kind), SubjectType(incident.subject_type), **over)
+        change_incidents(
+            Kind(incident.kind),
+            SubjectType(incident.subject_type),
+            recovered=[incident.subject_id] if recovered else [],
+            withdrawn=[] if recovered else [incident.subject_id],
+        )
 
 
 def ids(response):
