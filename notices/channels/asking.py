@@ -40,21 +40,31 @@ SELECT (SELECT count(*) FROM asked_address WHERE asked_by = %(user_id)s AND {_LA
 """  # noqa: S608
 
 
+def check_may_mail(addresses: Collection[str], actor: Actor) -> User | None:
+    """Raises Conflict if the actor may not have mail sent to these addresses, because they have proved no address of
+    their own. Returns the user who answers for it; None if nobody need, since it is mail to nobody else.
+    """
+    if not proof_counts() or not addresses:
+        return None
+    user = _user_of(actor)
+    if user is None:
+        raise Conflict(_NOBODY, code=ErrorCode.EMAIL_UNVERIFIED)
+    if not user.has_proved_email and set(addresses) == {user.email}:
+        # They get nothing before they have proved it, and there was a mail that asks them to.
+        return None
+    check_proof(user)
+    return user
+
+
 def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor) -> None:
     """Has the owners of those addresses asked that get no mail of the environment and were never asked.
 
     Call it in the transaction that adds the addresses to the channel, with the environment locked. Raises Conflict if
     the actor may not have mail sent to others, and CeilingReached if they added too many new addresses today.
     """
-    if not proof_counts() or not addresses:
-        return
-    user = _user_of(actor)
+    user = check_may_mail(addresses, actor)
     if user is None:
-        raise Conflict(_NOBODY, code=ErrorCode.EMAIL_UNVERIFIED)
-    if not user.has_proved_email and set(addresses) == {user.email}:
-        # They get nothing before they have proved it, and there was a mail that asks them to.
         return
-    check_proof(user)
     environment_id = channel.environment_id
     known = standings({(environment_id, address) for address in addresses})
     new = [address for address in addresses if known[environment_id, address] is Standing.UNKNOWN]

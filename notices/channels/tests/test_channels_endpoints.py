@@ -267,6 +267,10 @@ class TestAddresses:
         assert (answer.status_code, answer.json()["code"]) == (409, "email_unverified")
         (own,) = self.add(cast, cast.admin.email).json()["recipients"]
         assert own["standing"] == "unknown"
+        channel = Channel.objects.get()
+        Channel.objects.update(emails=[cast.owner.email])
+        tested = cast.client(cast.admin).post(f"/api/v1/channels/{channel.id}/test", {})
+        assert (tested.status_code, tested.json()["code"]) == (409, "email_unverified")
         send_due()
         assert self.mails == []
 
