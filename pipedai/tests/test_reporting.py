@@ -153,7 +153,7 @@ def test_with_debug_errors_are_answered_as_without(own_database, tmp_path):
         foreign = httpx.get(f"{server.api}/auth/me", headers={"Host": "evil.example"})
     execute("ALTER TABLE missing RENAME TO user_account", {})
     assert answer.status_code == 500
-    assert set(answer.json()) == {"error", "requestId"}
+    assert set(answer.json()) == {"error", "code", "requestId"}
     assert (unknown.status_code, unknown.json()) == (404, NOT_FOUND)
     assert (foreign.status_code, foreign.json()) == (
         400,
