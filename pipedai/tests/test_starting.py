@@ -126,6 +126,22 @@ UNSAFE = [
         "PYTHONASYNCIODEBUG logs values that the program holds: unset",
     ),
     ("E014", {"METRICS_TOKEN": "short"}, "METRICS_TOKEN needs 32 random characters: set it"),
+    ("E015", {"EMAIL_FROM": "PipedAI"}, "EMAIL_FROM is no address: set it"),
+    (
+        "E015",
+        {"EMAIL_URL": "smtp+tls://us:hunter2@mail.example.com"},
+        "EMAIL_URL is set and EMAIL_FROM is not, or names this machine: set it",
+    ),
+    (
+        "E016",
+        {"EMAIL_URL": "smtp://us:hunter2@mail.example.com", "EMAIL_FROM": "a@example.com"},
+        "EMAIL_URL sends its password in clear: set it",
+    ),
+    (
+        "E017",
+        {"DASHBOARD_URL": "http://app.example.com"},
+        "DASHBOARD_URL is no https URL: set it",
+    ),
 ]
 # These are refused in development too, because nobody can tell what they mean.
 MALFORMED = [
@@ -152,6 +168,8 @@ MALFORMED = [
     ),
     ({"PUBLIC_URL": "api.example.com"}, "PUBLIC_URL is not an http or https URL: set it"),
     ({"PUBLIC_URL": "https://[api"}, "PUBLIC_URL is not an http or https URL: set it"),
+    ({"EMAIL_FROM": "PipedAI"}, "EMAIL_FROM is no address: set it"),
+    ({"DASHBOARD_URL": "app.example.com"}, "DASHBOARD_URL is no http or https URL: set it"),
 ]
 
 # This runs manage.py in a fork for each row. It is as good as a new process, but need not import the packages again,

@@ -331,7 +331,8 @@ class RunHistory(RuleBasedStateMachine):
             self.ids.append(Run.objects.values_list("id", flat=True).get(retry_of_id=original))
 
     def actions(self) -> Counter[str]:
-        rows = AuditEntry.objects.filter(environment_id=self.environment_id)
+        """Counts the audited actions on runs. The incidents that runs open and close have a model of their own."""
+        rows = AuditEntry.objects.filter(environment_id=self.environment_id, target_type="run")
         return Counter(rows.values_list("action", flat=True))
 
     def seen(self, row: Run, late: bool) -> dict[str, object]:
