@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from uuid import UUID
 
-from notices.incidents import Finding, close_incidents, open_incidents
+from notices.incidents import Finding, change_incidents
 from notices.states import Kind, SubjectType
 from pipedai.events import Event
 from pipedai.sql import fetch_all
@@ -39,7 +39,7 @@ def note_given_up(events: Collection[Event]) -> None:
         findings.append(
             Finding(row["environment_id"], row["trigger_id"], row["name"], message, row["run_id"])
         )
-    open_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, findings)
+    change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, begun=findings)
 
 
 def note_delivered(events: Collection[Event]) -> None:
@@ -47,4 +47,4 @@ def note_delivered(events: Collection[Event]) -> None:
     if events:
         rows = fetch_all(_DELIVERED, {"ids": [event.target_id for event in events]})
         recovered: set[UUID] = {row["subject_id"] for row in rows}
-        close_incidents([Kind.WEBHOOK_DEAD], recovered, recovered=True)
+        change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, recovered=recovered)

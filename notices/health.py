@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from notices.channels.queueing import TELLS_OUTCOMES
-from notices.incidents import Finding, close_incidents, open_incidents
+from notices.incidents import Finding, change_incidents
 from notices.states import Kind, SubjectType
 from pipedai.sql import Row, execute, fetch_all
 
@@ -167,7 +167,7 @@ def judge_settings(trigger_ids: Collection[UUID], *, enabled: Collection[UUID] =
         return
     _add(trigger_ids)
     if enabled:
-        close_incidents([Kind.TRIGGER_FAILING], enabled, recovered=False)
+        change_incidents(Kind.TRIGGER_FAILING, SubjectType.TRIGGER, withdrawn=enabled)
         execute(_COUNT_ANEW, {"ids": list(enabled)})
     _judge(dict.fromkeys(trigger_ids, Ended()), settings_changed=True)
 
@@ -201,18 +201,14 @@ def _judge(ended: Mapping[UUID, Ended], *, settings_changed: bool = False) -> No
         "settings_changed": settings_changed,
     }
     judged = fetch_all(_JUDGE, params)
-    open_incidents(
+    over = [row for row in judged if row["was_failing"] and not row["is_failing"]]
+    change_incidents(
         Kind.TRIGGER_FAILING,
         SubjectType.TRIGGER,
-        [_finding(row) for row in judged if row["is_failing"] and not row["was_failing"]],
+        begun=[_finding(row) for row in judged if row["is_failing"] and not row["was_failing"]],
+        recovered=[row["trigger_id"] for row in over if row["has_recovered"]],
+        withdrawn=[row["trigger_id"] for row in over if not row["has_recovered"]],
     )
-    for recovered in (True, False):
-        over = [
-            row["trigger_id"]
-            for row in judged
-            if row["was_failing"] and not row["is_failing"] and row["has_recovered"] is recovered
-        ]
-        close_incidents([Kind.TRIGGER_FAILING], over, recovered=recovered)
 
 
 def _finding(row: Row) -> Finding:

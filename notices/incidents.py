@@ -39,7 +39,7 @@ RETURNING id, environment_id, kind, subject_type, subject_id, run_id
 _CLOSE = f"""
 WITH found AS (
     SELECT id FROM incident
-    WHERE subject_id = ANY(%(subject_ids)s) AND kind = ANY(%(kinds)s) AND closed_at IS NULL
+    WHERE subject_id = ANY(%(subject_ids)s) AND kind = %(kind)s AND closed_at IS NULL
     ORDER BY id FOR NO KEY UPDATE)
 UPDATE incident i SET closed_at = greatest({NOW}, i.opened_at), remind_at = NULL
 FROM found WHERE i.id = found.id AND i.closed_at IS NULL
@@ -73,19 +73,39 @@ class Finding:
     run_id: UUID | None = None
 
 
-def open_incidents(
+def change_incidents(
     kind: Kind,
     subject_type: SubjectType,
-    findings: Sequence[Finding],
     *,
+    begun: Sequence[Finding] = (),
+    recovered: Collection[UUID] = (),
+    withdrawn: Collection[UUID] = (),
     now: datetime | None = None,
 ) -> int:
-    """Opens an incident for each finding whose subject has none of this kind open, and has it told. Returns how many.
+    """Opens and closes incidents of one kind and has that told. Returns how many it opened and closed.
 
-    Call it in a transaction.
+    `begun` opens an incident for each finding whose subject has none of this kind open. `recovered` and `withdrawn` are
+    subjects whose open incidents are closed: those whose cause has gone away, which people are told, and those that are
+    no longer watched, of which nobody is told. Call it in a transaction. All incidents are locked before any channel,
+    because two transactions that lock them in turns could wait for each other.
     """
+    opened = _open(kind, subject_type, begun, now)
+    well = _close(kind, recovered, now)
+    dropped = _close(kind, withdrawn, now)
+    emit(
+        *(_event("incident.opened", SYSTEM, row) for row in opened),
+        *(_event("incident.closed", SYSTEM, row, recovered=True) for row in well),
+        *(_event("incident.closed", SYSTEM, row, recovered=False) for row in dropped),
+    )
+    announce([*_announcements(opened, "opened"), *_announcements(well, "recovered")], now=now)
+    return len(opened) + len(well) + len(dropped)
+
+
+def _open(
+    kind: Kind, subject_type: SubjectType, findings: Sequence[Finding], now: datetime | None
+) -> list[Row]:
     if not findings:
-        return 0
+        return []
     found = [
         {
             "id": new_id(),
@@ -103,36 +123,13 @@ def open_incidents(
         "found": json.dumps(found, default=str),
         "now": now,
     }
-    opened = fetch_all(_OPEN, params)
-    emit(*(_event("incident.opened", SYSTEM, row) for row in opened))
-    _announce(opened, "opened")
-    return len(opened)
+    return fetch_all(_OPEN, params)
 
 
-def close_incidents(
-    kinds: Collection[Kind],
-    subject_ids: Collection[UUID],
-    *,
-    recovered: bool,
-    now: datetime | None = None,
-) -> int:
-    """Closes the open incidents of these kinds and subjects, and returns how many.
-
-    `recovered` is whether the cause has gone away, which people are told. If instead the subject is no longer watched,
-    nobody is told. Call it in a transaction.
-    """
+def _close(kind: Kind, subject_ids: Collection[UUID], now: datetime | None) -> list[Row]:
     if not subject_ids:
-        return 0
-    params = {
-        "kinds": [kind.value for kind in kinds],
-        "subject_ids": list(subject_ids),
-        "now": now,
-    }
-    closed = fetch_all(_CLOSE, params)
-    emit(*(_event("incident.closed", SYSTEM, row, recovered=recovered) for row in closed))
-    if recovered:
-        _announce(closed, "recovered")
-    return len(closed)
+        return []
+    return fetch_all(_CLOSE, {"kind": kind.value, "subject_ids": list(subject_ids), "now": now})
 
 
 def acknowledge_incident(*, incident_id: UUID, actor: Actor) -> None:
@@ -154,18 +151,14 @@ def remind(*, limit: int = 100, now: datetime | None = None) -> int:
     """
     with transaction.atomic():
         rows = fetch_all(_REMIND, {"limit": limit, "most": MAX_REMINDERS, "now": now})
-        _announce(rows, "reminder")
+        announce(_announcements(rows, "reminder"), now=now)
     return len(rows)
 
 
-def _announce(rows: Sequence[Row], moment: Moment) -> None:
-    if rows:
-        announce(
-            [
-                Announcement(row["id"], row["environment_id"], Kind(row["kind"]), moment)
-                for row in rows
-            ]
-        )
+def _announcements(rows: Sequence[Row], moment: Moment) -> list[Announcement]:
+    return [
+        Announcement(row["id"], row["environment_id"], Kind(row["kind"]), moment) for row in rows
+    ]
 
 
 def _event(action: str, actor: Actor, row: Row, **more: bool) -> Event:

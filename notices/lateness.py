@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from notices.incidents import Finding, close_incidents, open_incidents
+from notices.incidents import Finding, change_incidents
 from notices.states import Kind, SubjectType
 from pipedai.api.renderers import iso_time
 from pipedai.logs import get_logger
@@ -99,9 +99,14 @@ def _tell(rows: list[Row], verdicts: dict[UUID, _Verdict], now: datetime | None)
         elif row["late_since"] and late_since is None:
             over = recovered if _has_recovered(row) else withdrawn
             over.append(row["trigger_id"])
-    open_incidents(Kind.TRIGGER_LATE, SubjectType.TRIGGER, begun, now=now)
-    close_incidents([Kind.TRIGGER_LATE], recovered, recovered=True, now=now)
-    close_incidents([Kind.TRIGGER_LATE], withdrawn, recovered=False, now=now)
+    change_incidents(
+        Kind.TRIGGER_LATE,
+        SubjectType.TRIGGER,
+        begun=begun,
+        recovered=recovered,
+        withdrawn=withdrawn,
+        now=now,
+    )
 
 
 def _has_recovered(row: Row) -> bool:

@@ -12,8 +12,8 @@ from django.dispatch import receiver
 from notices.announcing import FinalOutcome, announce_outcomes
 from notices.dead_webhooks import note_delivered, note_given_up
 from notices.health import Ended, judge_ends, judge_made_up, judge_settings, watch_new
-from notices.incidents import close_incidents
-from notices.states import Kind
+from notices.incidents import change_incidents
+from notices.states import Kind, SubjectType
 from pipedai.events import Event, happened
 from pipedai.sql import fetch_all
 from triggers.states import Status
@@ -99,20 +99,21 @@ def _outcome(event: Event) -> FinalOutcome:
 
 
 def _note_settings(updated: Sequence[Event]) -> None:
+    # This comes first because it locks incidents and no channel, and incidents are locked before channels.
+    moved = [_target(event) for event in updated if "webhookUrl" in event.metadata]
+    change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, withdrawn=moved)
     judge_settings(
         [_target(event) for event in updated if event.metadata.keys() & _SETTINGS],
         enabled=[
             _target(event) for event in updated if event.metadata.get("enabled") == [False, True]
         ],
     )
-    moved = [_target(event) for event in updated if "webhookUrl" in event.metadata]
-    close_incidents([Kind.WEBHOOK_DEAD], moved, recovered=False)
 
 
 def _note_deleted(deleted: Sequence[Event]) -> None:
     gone = [_target(event) for event in deleted]
     judge_settings(gone)
-    close_incidents([Kind.WEBHOOK_DEAD], gone, recovered=False)
+    change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, withdrawn=gone)
 
 
 def _target(event: Event) -> UUID:

@@ -5,7 +5,7 @@ from typing import Final
 
 from django.db import transaction
 
-from notices.incidents import Finding, close_incidents, open_incidents
+from notices.incidents import Finding, change_incidents
 from notices.states import Kind, SubjectType
 from pipedai.api.renderers import iso_time
 from pipedai.sql import NOW, Row, fetch_all
@@ -58,13 +58,14 @@ def find_offline_workers(*, limit: int = 200, now: datetime | None = None) -> in
     with transaction.atomic():
         offline = fetch_all(_OFFLINE, params)
         over = fetch_all(_OVER, params)
-        changed = open_incidents(
-            Kind.WORKER_OFFLINE, SubjectType.WORKER, [_finding(row) for row in offline], now=now
+        return change_incidents(
+            Kind.WORKER_OFFLINE,
+            SubjectType.WORKER,
+            begun=[_finding(row) for row in offline],
+            recovered=[row["id"] for row in over if row["is_back"]],
+            withdrawn=[row["id"] for row in over if not row["is_back"]],
+            now=now,
         )
-        for is_back in (True, False):
-            ids = [row["id"] for row in over if row["is_back"] is is_back]
-            changed += close_incidents([Kind.WORKER_OFFLINE], ids, recovered=is_back, now=now)
-    return changed
 
 
 def _finding(row: Row) -> Finding:

@@ -65,7 +65,8 @@ class Visit:
         """
         for throttle in throttles.LOGIN:
             throttle.check(self.asked)
-        body = LoginBody(data={name: self.posted(name) for name in ("email", "password")})
+        form = self.request.POST  # As it was sent: an address with a NUL is no address.
+        body = LoginBody(data={name: form.get(name, "") for name in ("email", "password")})
         if not body.is_valid():
             raise Invalid(form=["Type your e-mail address and your password."])
         self.user, session = log_in(

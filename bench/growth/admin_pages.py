@@ -25,7 +25,7 @@ Sent = Mapping[str, str]
 def admin_pages(on: Subjects) -> Iterator[Page]:
     """Yield every list and the start page, as a staff user sees them."""
     client = client_of(on.staff)
-    ids = {
+    ids: dict[str, UUID | None] = {
         "environment": on.environment.id,
         "trigger": on.trigger_id,
         "worker": on.worker_id,
@@ -33,6 +33,7 @@ def admin_pages(on: Subjects) -> Iterator[Page]:
         "user": on.owner.id,
         "target": on.run_id,
         "actor": on.key_id,
+        "channel": None,
     }
     yield Page("admin: start page", get(client, "/admin/", {}))
     for model, admin in site._registry.items():
@@ -58,7 +59,7 @@ def client_of(staff: User) -> Client:
     return client
 
 
-def _combinations(admin: Any, ids: Mapping[str, UUID]) -> Iterator[Sent]:
+def _combinations(admin: Any, ids: Mapping[str, UUID | None]) -> Iterator[Sent]:
     filters = {name: tuple(words) for name, words in filters_of(admin, ids)}
     yield {}
     environment = filters.pop("environment", ())

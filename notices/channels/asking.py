@@ -15,6 +15,7 @@ from notices.channels.telling import Told
 from notices.channels.words import CONFIRM
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import CeilingReached, Conflict
+from pipedai.api.throttling import Rate, count_hit
 from pipedai.events import Actor
 from pipedai.sql import Row, database_now, execute, fetch_one
 from workspaces.models import ApiKey
@@ -39,21 +40,31 @@ SELECT (SELECT count(*) FROM asked_address WHERE asked_by = %(user_id)s AND {_LA
 """  # noqa: S608
 
 
+def check_may_mail(addresses: Collection[str], actor: Actor) -> User | None:
+    """Raises Conflict if the actor may not have mail sent to these addresses, because they have proved no address of
+    their own. Returns the user who answers for it; None if nobody need, since it is mail to nobody else.
+    """
+    if not proof_counts() or not addresses:
+        return None
+    user = _user_of(actor)
+    if user is None:
+        raise Conflict(_NOBODY, code=ErrorCode.EMAIL_UNVERIFIED)
+    if not user.has_proved_email and set(addresses) == {user.email}:
+        # They get nothing before they have proved it, and there was a mail that asks them to.
+        return None
+    check_proof(user)
+    return user
+
+
 def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor) -> None:
     """Has the owners of those addresses asked that get no mail of the environment and were never asked.
 
     Call it in the transaction that adds the addresses to the channel, with the environment locked. Raises Conflict if
     the actor may not have mail sent to others, and CeilingReached if they added too many new addresses today.
     """
-    if not proof_counts() or not addresses:
-        return
-    user = _user_of(actor)
+    user = check_may_mail(addresses, actor)
     if user is None:
-        raise Conflict(_NOBODY, code=ErrorCode.EMAIL_UNVERIFIED)
-    if not user.has_proved_email and set(addresses) == {user.email}:
-        # They get nothing before they have proved it, and there was a mail that asks them to.
         return
-    check_proof(user)
     environment_id = channel.environment_id
     known = standings({(environment_id, address) for address in addresses})
     new = [address for address in addresses if known[environment_id, address] is Standing.UNKNOWN]
@@ -65,9 +76,23 @@ def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor
                 for address in new
             ]
         )
+        _count_asks(new)
         told = Told(environment_id, CONFIRM, "", database_now(), {"by": user.email})
         for address in new:
             queue_for(channel, told, address)
+
+
+def _count_asks(addresses: Collection[str]) -> None:
+    """Counts a mail to each of the addresses. Many users together could otherwise fill somebody's mailbox, since each
+    environment may ask.
+    """
+    rate = Rate("ask-address", limit=settings.MAX_ASKS_PER_ADDRESS, seconds=86_400)
+    # In one order, because two requests that count the same addresses in turns could wait for each other.
+    for address in sorted(addresses):
+        if count_hit(rate, address)[0] > rate.limit:
+            raise CeilingReached(
+                "asksOfAddress", f"An address is asked {rate.limit} times a day at most."
+            )
 
 
 def _user_of(actor: Actor) -> User | None:

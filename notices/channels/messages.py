@@ -7,7 +7,7 @@ from uuid import UUID
 from notices.channels import consent, secrets
 from notices.channels.models import Channel
 from notices.channels.recipients import Standing, standing_columns, standing_of
-from notices.channels.telling import Digest
+from notices.channels.telling import Digest, as_json
 from notices.channels.words import CONFIRM, DIGEST, TEST, headline
 from pipedai.crypto import CannotOpen
 from pipedai.outgoing import CannotSend, Mail, NeverSend, Post, compose, foreign, signed_post
@@ -17,9 +17,11 @@ from workspaces.encryption.keys import WrappedKey
 from workspaces.encryption.sealed_fields import SealedField
 
 # What the claim of a notice reads beside its own columns. The URL and the secret are those that the channel has now.
+# The run's output is read here, because it can have 64 KiB: thousands of pending notices must not hold a copy each.
 READS: Final = f"""
-c.kind, c.name AS channel_name, c.url, c.secret, e.name AS environment_name,
+c.kind, c.name AS channel_name, c.url, c.secret, e.name AS environment_name, result.output::text AS run_output,
 (NOT c.enabled OR c.deleted_at IS NOT NULL OR e.deleted_at IS NOT NULL) AS is_off,
+e.deleted_at IS NOT NULL AS is_gone,
 uk.id AS url_key_id, uk.wrapped AS url_key_wrapped, uk.master_key_id AS url_master_key_id,
 sk.id AS secret_key_id, sk.wrapped AS secret_key_wrapped, sk.master_key_id AS secret_master_key_id,
 (SELECT a.id FROM asked_address a
@@ -30,6 +32,8 @@ JOINS: Final = """
 JOIN channel c ON c.id = d.channel_id
 LEFT JOIN data_key uk ON uk.id = c.url_key_id
 LEFT JOIN data_key sk ON sk.id = c.secret_key_id
+LEFT JOIN run_result result
+    ON result.run_id = d.run_id AND result.environment_id = d.environment_id AND c.kind = 'webhook'
 """
 
 _STOPPED: Final = {
@@ -37,8 +41,9 @@ _STOPPED: Final = {
     Standing.ASKED: "the address has not confirmed",
     Standing.UNKNOWN: "the address is no verified member's",
 }
-# Slack reads these three characters as markup of its own, such as links and mentions.
-_SLACK_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+# Slack reads the first three characters as markup of its own, such as links and mentions. Mattermost, which takes the
+# same requests, mentions whoever stands after an @; an invisible space after it ends that.
+_SLACK_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\u200b"})
 _AGENT: Final = "PipedAI-Notices/1"
 
 
@@ -65,22 +70,33 @@ def message_of(row: Row) -> Post | Mail:
     return signed_post(
         url,
         message_id=f"msg_{row['id'].hex}",
-        body=row["body"],
+        body=_with_output(row),
         secret=None if row["secret"] is None else _opened(row, "secret", secrets.SECRET),
         now=row["claimed_at"],
     )
 
 
+def _with_output(row: Row) -> str:
+    """Returns the body of a notice with the `output` of its run, which is null if the run has none or was pruned."""
+    body = json.loads(row["body"])
+    if body.get("run") is None:
+        return str(row["body"])
+    output = None if row["run_output"] is None else json.loads(row["run_output"])
+    return as_json({**body, "run": {**body["run"], "output": output}})
+
+
 def slack_text(row: Row) -> str:
-    """Returns the text of a notice for Slack. Names of others can make neither links nor mentions in it."""
+    """Returns the text of a notice for Slack, in which texts of others are as mails show them. They can make neither
+    links, which Slack and Mattermost also make of bare URLs, nor mentions, nor lines of their own.
+    """
     title, lines = _content(row)
-    text = "\n".join([f"{title} ({row['environment_name']})", *lines])
+    text = "\n".join([f"{title} ({foreign(row['environment_name'])})", *map(foreign, lines)])
     return text.translate(_SLACK_ESCAPES)
 
 
 def _content(row: Row) -> tuple[str, list[str]]:
-    """Returns the sentence of a notice without a full stop, and more lines, in which names of others are as they
-    are.
+    """Returns the sentence of a notice without a full stop, in which names of others make no links, and more lines, in
+    which they are as they are.
     """
     body = json.loads(row["body"])
     if row["event"] == DIGEST:
@@ -88,8 +104,8 @@ def _content(row: Row) -> tuple[str, list[str]]:
         more = digest.count - len(digest.lines)
         return _digest_title(digest), [*digest.lines, *([f"and {more} more"] if more else [])]
     if row["event"] == TEST:
-        return f"This is a test of the channel {row['channel_name']}", []
-    return _title(body, body["subject"]["name"]), [_cause(body)] if _cause(body) else []
+        return f"This is a test of the channel {foreign(row['channel_name'])}", []
+    return _title(body, foreign(body["subject"]["name"])), [_cause(body)] if _cause(body) else []
 
 
 def _mail(row: Row) -> Mail:
@@ -149,7 +165,7 @@ def _minute(iso: str | None) -> str:
 
 def _question(row: Row) -> Mail:
     """Returns the one mail that asks the owner of an address whether they want notices."""
-    if row["is_refused"] or row["asked_id"] is None:
+    if row["is_refused"] or row["asked_id"] is None or row["is_gone"]:
         raise NeverSend(_STOPPED[Standing.REFUSED])
     return compose(
         "notices/question",

@@ -153,8 +153,8 @@ class Notice(OutboxRow):
     run_id = models.UUIDField(null=True)
     # The address that a mail goes to; empty for the other kinds.
     address = models.CharField(max_length=MAX_ADDRESS, default="", db_default="")
-    # The JSON text of what it tells. A webhook sends exactly these bytes; the texts of mails and of Slack are made of
-    # it when they are sent. That of a digest grows until the digest is due.
+    # The JSON text of what it tells. A webhook sends it, and with a run also the run's output, which is read when it is
+    # sent; the texts of mails and of Slack are made of it then. That of a digest grows until the digest is due.
     body = models.TextField()
     # When it may go out first. It counts against the limit of an hour from then on. For a digest this is the time at
     # which the channel may send again.

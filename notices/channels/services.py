@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from accounts.mail.proof import check_mail_is_on
 from notices.channels import secrets
-from notices.channels.asking import ask_new_addresses
+from notices.channels.asking import ask_new_addresses, check_may_mail
 from notices.channels.models import Channel
 from notices.channels.queueing import queue_notices
 from notices.channels.serializers import DEFAULTS
@@ -91,12 +91,14 @@ def delete_channel(*, channel_id: UUID, actor: Actor) -> None:
 def test_channel(*, channel_id: UUID, actor: Actor) -> list[UUID]:
     """Queues a notice that says that it is a test, for each address of the channel. Returns the notices' ids.
 
-    Addresses that get no mail get none now. Raises NotFound, and Conflict if the channel is disabled.
+    Addresses that get no mail get none now. Raises NotFound, and Conflict if the channel is disabled or the
+    actor may not have mail sent to others.
     """
     with transaction.atomic():
         channel = _locked(channel_id, actor)
         if not channel.enabled:
             raise Conflict("The channel is disabled.", code=ErrorCode.CHANNEL_DISABLED)
+        check_may_mail(channel.emails, actor)
         now = database_now()
         row: Row = {
             "id": channel.id,

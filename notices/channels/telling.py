@@ -36,7 +36,7 @@ class Told:
 
 
 def body_of(told: Told, notice_id: UUID) -> str:
-    """Returns the JSON text of a notice. Exactly its bytes are signed and sent to a webhook."""
+    """Returns the JSON text of a notice, as a webhook gets it but for the output of its run."""
     body = {
         "id": notice_id,
         "event": told.event,

@@ -162,7 +162,7 @@ class ChannelViewSet(_OneChannelViewSet):
         body=NoBody,
         answers={201: _QUEUED},
         says={201: "With the notices."},
-        errors={409: "`channel_disabled`."},
+        errors={409: "`channel_disabled`, or `email_unverified`."},
         audit=("channel.tested",),
     )
     def test(self, request: Request, channel_id: UUID) -> Response:

@@ -4,6 +4,7 @@ import pytest
 
 from audit.models import AuditEntry
 from notices.models import Incident
+from testing.probes.statement_count import counted
 from testing.world.cast import TEST_ACTOR
 from testing.world.runs import Runs
 from triggers.models import TriggerHealth
@@ -188,3 +189,17 @@ def test_a_change_of_a_trigger_that_failed_before_it_was_watched(runs):
     assert health(runs) == "ok"
     changed(runs, alert_after_failures=1)
     assert health(runs) == "failing"
+
+
+def test_another_success_costs_one_statement_that_writes_nothing(runs):
+    runs.ended()
+    run_id = runs.running()
+    runs.wait(seconds=1)
+    with counted() as statements:
+        runs.complete(run_id)
+    (only,) = [
+        sql
+        for sql in statements.sql
+        if any(table in sql for table in ("trigger_health", "incident", "channel", "notice"))
+    ]
+    assert only.lstrip().startswith("SELECT")

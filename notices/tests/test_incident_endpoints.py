@@ -6,9 +6,9 @@ import pytest
 from django.db import transaction
 
 from audit.models import AuditEntry
-from notices.incidents import close_incidents, remind
+from notices.incidents import change_incidents, remind
 from notices.models import Incident
-from notices.states import Kind
+from notices.states import Kind, SubjectType
 from testing.probes.shapes import A_TIME, AN_ID, page
 from testing.world.incidents import open_incident
 
@@ -23,7 +23,12 @@ def url(cast):
 def closed(incident_id, *, recovered=True):
     incident = Incident.objects.get(id=incident_id)
     with transaction.atomic():
-        close_incidents([Kind(incident.kind)], [incident.subject_id], recovered=recovered)
+        change_incidents(
+            Kind(incident.kind),
+            SubjectType(incident.subject_type),
+            recovered=[incident.subject_id] if recovered else [],
+            withdrawn=[] if recovered else [incident.subject_id],
+        )
 
 
 def ids(response):

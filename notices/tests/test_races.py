@@ -9,11 +9,11 @@ from django.db import transaction
 
 from audit.models import AuditEntry
 from notices.health import judge_settings
-from notices.incidents import acknowledge_incident, close_incidents, remind
+from notices.incidents import acknowledge_incident, change_incidents, remind
 from notices.lateness import find_late_triggers
 from notices.models import Incident
 from notices.silence import find_offline_workers
-from notices.states import Kind
+from notices.states import Kind, SubjectType
 from pipedai.events import Actor
 from pipedai.sql import database_now, execute
 from testing.probes.statement_count import counted
@@ -130,7 +130,7 @@ def test_acknowledging_while_it_closes_does_both(runs: Runs, round_: int) -> Non
 
     def close() -> None:
         with transaction.atomic():
-            close_incidents([Kind.TRIGGER_FAILING], [runs.trigger_id], recovered=True)
+            change_incidents(Kind.TRIGGER_FAILING, SubjectType.TRIGGER, recovered=[runs.trigger_id])
 
     actor = Actor("user", runs.cast.owner.id)
     acknowledge = partial(acknowledge_incident, incident_id=incident_id, actor=actor)

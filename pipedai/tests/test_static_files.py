@@ -1,12 +1,15 @@
 """The web process serves static files, whether they were collected or not."""
 
 import gzip
+import re
 
 import pytest
+from django.contrib.staticfiles import finders
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.management import call_command
 
 from pipedai import static_files
+from pipedai.env import BASE_DIR
 
 BUNDLE = "drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js"
 
@@ -35,6 +38,14 @@ def test_files_come_from_the_packages_where_none_were_collected(client):
     assert response["Content-Type"].startswith("text/javascript")
     assert "Access-Control-Allow-Origin" not in response
     assert b"SwaggerUIBundle" in b"".join(response)
+
+
+def test_every_file_that_a_template_names_is_there():
+    """In production a page that names a missing file is a 500."""
+    templates = [each.read_text() for each in (BASE_DIR / "pipedai/templates").rglob("*.html")]
+    names = set(re.findall(r"{% static '([^']+)' %}", "".join(templates)))
+    assert len(names) > 5
+    assert [name for name in names if finders.find(name) is None] == []
 
 
 @pytest.mark.slow

@@ -213,6 +213,16 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         (9, "Ensure this value is greater than or equal to 10."),
         (86401, "Ensure this value is less than or equal to 86400."),
     ],
+    "alertAfterFailures": [
+        ("1", WHOLE), (1.5, WHOLE), (True, WHOLE), ([], WHOLE),
+        (0, "Ensure this value is greater than or equal to 1."),
+        (101, "Ensure this value is less than or equal to 100."),
+    ],
+    "successDeadlineSeconds": [
+        ("60", WHOLE), (60.5, WHOLE), (False, WHOLE), ({}, WHOLE),
+        (59, "Ensure this value is greater than or equal to 60."),
+        (2592001, "Ensure this value is less than or equal to 2592000."),
+    ],
     "overlapPolicy": [
         (None, NULL), ("", '"" is not a valid choice.'), ("kill", '"kill" is not a valid choice.'),
         ("Queue", '"Queue" is not a valid choice.'), (1, '"1" is not a valid choice.'),

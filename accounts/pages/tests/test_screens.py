@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from notices.models import RefusedAddress
 from testing.processes.browser import chromium, sideways_overflow
+from testing.world.channels import asked_token
 from testing.world.mails import invite_for_test, issue_token
 from testing.world.users import UserFactory
 
 pytestmark = pytest.mark.slow
 
 WIDTHS = (1280, 390)
+# What each page shows once its script has run; the others show a form.
+SHOWN = {"invitation": "dl", "notices": "#confirm:enabled"}
 PAGES = {"verify": "verify", "reset": "reset", "register": "registration"}
 
 
@@ -22,6 +26,7 @@ def test_the_script_takes_the_token_and_the_forms_work(committed_cast, server, t
     ada = UserFactory.create(email="ada@example.com")
     tokens = {page: issue_token(of, ada.email, ada) for page, of in PAGES.items()}
     environment, owner = committed_cast.environment, committed_cast.owner
+    tokens["notices"] = asked_token(committed_cast, "grace@example.com")
     tokens["invitation"] = invite_for_test(environment, owner, "grace@example.com", "operator")
     shots = Path(os.environ.get("PIPEDAI_SCREENSHOTS") or tmp_path)
     shots.mkdir(parents=True, exist_ok=True)
@@ -39,13 +44,24 @@ def test_the_script_takes_the_token_and_the_forms_work(committed_cast, server, t
                     page.goto("about:blank")
                     page.goto(f"{server.url}/account/{name}#token={token}")
                     # The invitation's page sends the token at once, and shows what it is about.
-                    waited = "dl" if name == "invitation" else "form button"
-                    page.wait_for_selector(waited)
+                    page.wait_for_selector(SHOWN.get(name, "form button"))
                     assert "token" not in page.url
                     assert page.locator("#token").count() == 0 or page.locator("#token").is_hidden()
                     assert sideways_overflow(page) == []
                     page.screenshot(path=shots / f"account-{name}-{width}-{scheme}.png")
         assert "production" in page.inner_text("dl")
+
+        for answer in ("confirm", "refuse"):
+            page.goto("about:blank")
+            page.goto(f"{server.url}/account/notices#token={tokens['notices']}")
+            page.click(f"#{answer}")
+            page.wait_for_selector(".done")
+            page.screenshot(path=shots / f"account-notices-{answer}.png")
+        page.goto("about:blank")
+        page.goto(f"{server.url}/account/notices#token=x")
+        page.click("#confirm")
+        page.wait_for_selector(".error")
+        page.screenshot(path=shots / "account-notices-error.png")
 
         page.goto("about:blank")
         page.goto(f"{server.url}/account/reset#token={tokens['reset']}")
@@ -62,6 +78,7 @@ def test_the_script_takes_the_token_and_the_forms_work(committed_cast, server, t
         for path in ("", "pair"):
             page.goto(f"{server.url}/{path}", wait_until="load")
             page.screenshot(path=shots / f"small-{path or 'start'}.png")
+    assert RefusedAddress.objects.filter(address="grace@example.com").exists()
     ada.refresh_from_db()
     assert ada.check_password("a fresh horse battery")
     unexpected = [said for said in complaints if "409" not in said and "[DOM]" not in said]

@@ -252,12 +252,25 @@ class TestAddresses:
         assert answer.json()["ceiling"] == "newAddressesInWorkspace"
         assert AskedAddress.objects.count() == 2
 
+    def test_an_address_is_asked_only_so_often_whoever_asks(self, cast, settings):
+        settings.MAX_ASKS_PER_ADDRESS = 1
+        assert self.add(cast, "a@example.com").status_code == 201
+        AskedAddress.objects.all().delete()
+        answer = self.add(cast, "b@example.com", "a@example.com")
+        assert (answer.status_code, answer.json()["ceiling"]) == (409, "asksOfAddress")
+        assert Notice.objects.count() == 1
+        assert self.add(cast, "b@example.com").status_code == 201
+
     def test_who_has_not_proved_their_own_address_has_no_mail_sent_to_others(self, cast):
         User.objects.filter(id=cast.admin.id).update(email_verified_at=None)
         answer = self.add(cast, cast.owner.email)
         assert (answer.status_code, answer.json()["code"]) == (409, "email_unverified")
         (own,) = self.add(cast, cast.admin.email).json()["recipients"]
         assert own["standing"] == "unknown"
+        channel = Channel.objects.get()
+        Channel.objects.update(emails=[cast.owner.email])
+        tested = cast.client(cast.admin).post(f"/api/v1/channels/{channel.id}/test", {})
+        assert (tested.status_code, tested.json()["code"]) == (409, "email_unverified")
         send_due()
         assert self.mails == []
 

@@ -8,10 +8,14 @@ import pytest
 from notices.channels import queueing
 from notices.channels.models import Channel, Notice
 from notices.channels.tests.conftest import send_due
+from notices.incidents import Finding, change_incidents
 from notices.models import Incident
+from notices.states import Kind, SubjectType
+from pipedai.ids import new_id
 from testing.probes.statement_count import counted
 from testing.processes.webhook_receiver import receiving
 from testing.world.channels import add_channel
+from testing.world.incidents import open_incident
 
 NOON = datetime(2100, 1, 1, 12, tzinfo=UTC)
 
@@ -138,3 +142,24 @@ def test_a_channel_that_is_dead_for_a_week_keeps_nobody_else_waiting(
 def test_without_channels_nothing_is_written(cast, open_incidents, event):
     open_incidents(3)
     assert counts() == {"single": 0, "digested": 0, "digests": 0}
+
+
+def test_channels_are_locked_once_and_after_all_incidents(cast):
+    """Two transactions that lock them in turns would wait for each other."""
+    add_channel(cast)
+    over = new_id()
+    open_incident(cast, subject_id=over)
+    found = Finding(cast.environment.id, new_id(), "Nightly report", "It broke.")
+    with counted() as statements:
+        change_incidents(
+            Kind.TRIGGER_FAILING, SubjectType.TRIGGER, begun=[found], recovered=[over], now=NOON
+        )
+    last_change = max(
+        n
+        for n, sql in enumerate(statements.sql)
+        if "INSERT INTO incident" in sql or "closed_at =" in sql
+    )
+    locks = [n for n, sql in enumerate(statements.sql) if "FROM channel" in sql]
+    assert len(locks) == 1
+    assert locks[0] > last_change
+    assert Notice.objects.filter(send_at=NOON).count() == 2

@@ -51,13 +51,14 @@ def test_a_webhook_gets_the_incident_signed(cast, receiver, open_incidents):
 
 def test_slack_gets_one_text_in_which_a_name_makes_no_link(cast, receiver, open_incidents):
     add_channel(cast, "slack", url=receiver.url())
-    open_incidents(name="<https://evil.example|click> & <!channel>")
+    open_incidents(name="<https://evil.example|click> & <!channel> @all\n[x](evil.example)")
     send_due()
     (received,) = receiver.received
     body = json.loads(received.body)
     assert list(body) == ["text"]
     assert body["text"].startswith(
-        "Trigger &lt;https://evil.example|click&gt; &amp; &lt;!channel&gt; is failing ("
+        "Trigger &lt;https[:]//evil[.]example|click&gt; &amp; &lt;!channel&gt; @\u200ball "
+        "[x](evil[.]example) is failing ("
     )
     assert "webhook-signature" not in {name.lower() for name in received.headers}
 
@@ -104,7 +105,8 @@ def test_a_channel_gets_only_what_it_asked_for(cast, open_incidents):
 
 def test_an_ended_run_is_told_to_webhooks_that_want_it(cast, receiver):
     add_channel(cast, "webhook", url=receiver.url(), events=["run.ended"])
-    run_id = Runs.of(cast).ended(shortMessage="All is well.")
+    run_id = Runs.of(cast).ended(shortMessage="All is well.", output={"rows": [1, "é"], "of": None})
+    assert "rows" not in Notice.objects.get().body
     send_due()
     (received,) = receiver.received
     body = json.loads(received.body)
@@ -112,6 +114,7 @@ def test_an_ended_run_is_told_to_webhooks_that_want_it(cast, receiver):
     run = body["run"]
     assert (run["id"], run["attempt"], run["willRetry"]) == (str(run_id), 1, False)
     assert run["triggerName"] == body["subject"]["name"] == "Nightly report"
+    assert run["output"] == {"rows": [1, "é"], "of": None}
 
 
 def test_a_failing_run_tells_its_incident_with_the_run(cast, receiver):
@@ -119,7 +122,8 @@ def test_a_failing_run_tells_its_incident_with_the_run(cast, receiver):
     run_id = Runs.of(cast).ended("failed")
     send_due()
     (received,) = receiver.received
-    assert json.loads(received.body)["run"]["id"] == str(run_id)
+    run = json.loads(received.body)["run"]
+    assert (run["id"], run["output"]) == (str(run_id), None)
 
 
 @pytest.mark.parametrize("change", ["deleted", "disabled"])
@@ -158,3 +162,21 @@ def test_the_url_and_the_secret_are_in_no_table(cast, receiver, open_incidents):
     assert row.url is not None
     assert b"planted" not in bytes(row.url)
     assert row.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/", "http://169.254.169.254/", "http://[::1]/"])
+def test_a_url_into_our_network_is_refused(cast, url):
+    channel = add_channel(cast)
+    client = cast.client(cast.admin)
+    changed = client.patch(f"/api/v1/channels/{channel.id}", {"url": url})
+    assert "url" in changed.json()["details"]["fieldErrors"]
+
+
+def test_a_host_that_moved_into_our_network_gets_nothing(cast, receiver, settings):
+    channel = add_channel(cast, "webhook", url=receiver.url(host="localhost"))
+    settings.WEBHOOK_ALLOWED_NETWORKS = []
+    client = cast.client(cast.admin)
+    assert client.post(f"/api/v1/channels/{channel.id}/test", {}).status_code == 201
+    (answer, *_) = send_due(datetime.now(UTC) + timedelta(minutes=1))
+    assert answer.status_code is None
+    assert receiver.received == []

@@ -38,14 +38,14 @@ def get_many(web, path, times=30):
 
 
 def sessions(postgres):
-    """Returns (application, state) of each session of the web process."""
+    """Returns (application, state) of each session of the web process, but for the one that sends its heartbeats."""
     with psycopg.connect(
         **postgres.connection_params(), autocommit=True, application_name=OBSERVER
     ) as connection:
         return connection.execute(
             "SELECT application_name, state FROM pg_stat_activity"
-            " WHERE backend_type = 'client backend' AND application_name <> %s",
-            [OBSERVER],
+            " WHERE backend_type = 'client backend' AND application_name <> ALL(%s)",
+            [[OBSERVER, "pipedai-heartbeat"]],
         ).fetchall()
 
 

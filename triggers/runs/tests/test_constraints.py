@@ -9,10 +9,14 @@ import psycopg
 import pytest
 from django.db import IntegrityError, transaction
 
+from notices.channels import services
+from notices.channels.models import NoticeAttempt
 from pipedai.events import SYSTEM, Actor
 from pipedai.sql import execute, fetch_all
 from testing.world.cast import Cast, issue_enrollment, register
+from testing.world.channels import CHANNEL_SECRET, add_channel, asked_token
 from testing.world.incidents import open_incident
+from testing.world.mails import invite_for_test
 from testing.world.run_states import STATES
 from testing.world.runs import NOON, WEBHOOK_URL, Runs, allow
 from triggers.idempotency import rerun_run, run_trigger
@@ -276,6 +280,49 @@ WRONG_ROWS = [
         "membership_once",
         "UPDATE membership SET user_id = %(owner)s WHERE environment_id = %(environment)s",
     ),
+    ("invitation_role", "UPDATE invitation SET role = 'king'"),
+    ("invitation_one_open", "UPDATE invitation SET email = 'new@example.com'"),
+    (
+        "invitation_accepted_or_revoked",
+        "UPDATE invitation SET accepted_at = now(), revoked_at = now()",
+    ),
+    (
+        "invitation_mail_id_key",
+        "UPDATE invitation SET mail_id = (SELECT mail_id FROM invitation LIMIT 1)",
+    ),
+    ("channel_kind", "UPDATE channel SET kind = 'pigeon'"),
+    *(
+        ("channel_has_a_target", f"UPDATE channel SET {change}")
+        for change in (
+            "url = NULL, url_key_id = NULL",
+            "emails = '{on-call@example.com}'",
+            "kind = 'email', secret = NULL, secret_key_id = NULL",
+            "kind = 'email', emails = '{on-call@example.com}', secret = NULL, secret_key_id = NULL",
+            (
+                "kind = 'email', url = NULL, url_key_id = NULL, secret = NULL, secret_key_id = NULL,"
+                " emails = '{}'"
+            ),
+        )
+    ),
+    ("channel_url_has_a_key", "UPDATE channel SET url_key_id = NULL"),
+    ("channel_url_has_a_key", "UPDATE channel SET url = NULL, deleted_at = now()"),
+    ("channel_secret_has_a_key", "UPDATE channel SET secret_key_id = NULL"),
+    ("channel_secret_has_a_key", "UPDATE channel SET secret = NULL"),
+    ("channel_secret_has_a_key", "UPDATE channel SET kind = 'slack'"),
+    ("channel_error_has_a_time", "UPDATE channel SET last_error = 'refused'"),
+    ("notice_pending_is_due", "UPDATE notice SET next_attempt_at = NULL"),
+    ("notice_pending_is_due", "UPDATE notice SET status = 'dead'"),
+    ("notice_pending_is_due", "UPDATE notice SET status = 'lost', next_attempt_at = NULL"),
+    ("notice_delivered_at", "UPDATE notice SET delivered_at = now()"),
+    ("notice_delivered_at", "UPDATE notice SET status = 'delivered', next_attempt_at = NULL"),
+    (
+        "notice_digested_has_a_digest",
+        "UPDATE notice SET status = 'digested', next_attempt_at = NULL",
+    ),
+    ("notice_digested_has_a_digest", "UPDATE notice SET digest_id = id"),
+    ("notice_one_open_digest", "UPDATE notice SET event = 'channel.digest'"),
+    ("notice_attempt_has_an_end", "UPDATE notice_attempt SET status_code = NULL"),
+    ("asked_address_once_an_environment", "UPDATE asked_address SET address = 'new@example.com'"),
 ]
 
 # (table, column, table it refers to) for every reference that must stay within its environment.
@@ -305,6 +352,10 @@ TENANT_REFERENCES = [
     ("worker", "host_key_id", "api_key"),
     ("enrollment", "worker_id", "worker"),
     ("worker_event", "worker_id", "worker"),
+    ("channel", "url_key_id", "data_key"),
+    ("channel", "secret_key_id", "data_key"),
+    ("notice", "channel_id", "channel"),
+    ("notice_attempt", "notice_id", "notice"),
 ]
 
 
@@ -351,6 +402,17 @@ def there(cast: Cast) -> dict[str, UUID]:
         )
     for _ in range(2):
         open_incident(cast)
+    NoticeAttempt.objects.create(
+        environment=cast.environment,
+        notice_id=_noticed(cast)["notice"],
+        n=1,
+        at=NOON,
+        status_code=200,
+        duration_ms=5,
+    )
+    for address in ("first@example.com", "second@example.com"):
+        asked_token(cast, address)
+        invite_for_test(cast.environment, cast.owner, address)
     host = cast.host()
     issue_enrollment(cast.environment, cast.owner)
     WorkerEvent.objects.create(
@@ -393,6 +455,7 @@ def strange(cast: Cast) -> dict[str, UUID]:
         "data_key": DataKey.objects.get(environment=cast.strange_environment).id,
         "run": run_id,
         "delivery": runs.deliveries(run_id)[0]["id"],
+        **_noticed(environment),
     }
 
 
@@ -460,6 +523,15 @@ def test_every_constraint_is_tried(db: None) -> None:
         f"{tried ^ known}: put a row that it refuses into WRONG_RUNS or WRONG_ROWS of this file"
         ' (CONTRIBUTING.md, "A CHECK")'
     )
+
+
+def _noticed(cast: Cast) -> dict[str, UUID]:
+    """Adds a channel with two notices to the cast's environment. Returns the ids of the channel and of one notice."""
+    channel = add_channel(cast, "webhook", secret=CHANNEL_SECRET)
+    owner = Actor("user", cast.owner.id)
+    for _ in range(2):
+        (notice_id,) = services.test_channel(channel_id=channel.id, actor=owner)
+    return {"channel": channel.id, "notice": notice_id}
 
 
 def _constraints() -> set[str]:
