@@ -91,15 +91,15 @@ def the_proxy_passes_on_what_matters(deployed: Deployed, http: httpx.Client) -> 
                 "code": "body_too_large",
             }
             assert {name: answer.headers[name] for name in ALWAYS} == always
-    for status, path, headers in (
-        (431, "/nothing", {"X-Long": "x" * 40_000}),
-        (414, f"/{'x' * 40_000}", {}),
-        (400, "/nothing", {"Host": "a b"}),
-        (404, "/refused-by-nginx", {}),
+    for status, code, path, headers in (
+        (431, "headers_too_large", "/nothing", {"X-Long": "x" * 40_000}),
+        (414, "target_too_long", f"/{'x' * 40_000}", {}),
+        (400, "malformed_request", "/nothing", {"Host": "a b"}),
+        (404, "not_found", "/refused-by-nginx", {}),
     ):
         answer = http.get(path, headers=headers)
-        assert answer.status_code == status
-        assert set(answer.json()) == {"error"}
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
+        assert set(answer.json()) == {"error", "code"}
         assert answer.headers["X-Request-Id"]
 
     plain = httpx.get("http://127.0.0.1/api/v1/health?a=b", headers={"Host": DOMAIN})
@@ -177,7 +177,7 @@ def it_works_through_pgbouncer(deployed: Deployed, http: httpx.Client, job: Main
 def without_the_web_process_the_proxy_says_so(deployed: Deployed, http: httpx.Client) -> None:
     deployed.stop("pipedai-web")
     answer = http.get("/health")
-    assert set(answer.json()) == {"error"}
+    assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
     assert answer.headers["Retry-After"]
 
 

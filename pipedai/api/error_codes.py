@@ -131,6 +131,9 @@ class ErrorCode(StrEnum):
     ENCRYPTION_UNAVAILABLE = "encryption_unavailable"
     # 503: the service has too much to do at this moment; `Retry-After` says when to ask again.
     OVERLOADED = "overloaded"
+    # 502, 503, 504: the proxy in front of the service got no answer from it, and answers this by itself. Nobody knows
+    # whether the call was carried out.
+    SERVICE_UNAVAILABLE = "service_unavailable"
 
 
 # The codes of errors that DRF, Django or gunicorn raise without one of ours, by their status.

@@ -59,7 +59,7 @@ def receiver(settings) -> Iterator[MailReceiver]:
         yield mail_receiver
 
 
-@isolate_apps("pipedai")
+@isolate_apps()
 def make_letters() -> SimpleNamespace:
     """Makes the tables of a kind of mails that belong to no environment, and returns the kind with its models."""
 

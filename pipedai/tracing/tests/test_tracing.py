@@ -91,7 +91,11 @@ def _look_at_requests(collector: Collector, run_id: str) -> None:
 def _look_at_background(collector: Collector, lost: str) -> None:
     (expire,) = collector.named("job expire-runs")
     assert expire.attributes["pipedai.job.units"] == 1
-    assert [(name, ids["pipedai.run.id"]) for name, ids in expire.events] == [("run.lost", lost)]
+    # The run is not retried, so its loss opens an incident of its trigger too.
+    told = dict(expire.events)
+    assert told.keys() == {"run.lost", "incident.opened"}
+    assert told["run.lost"]["pipedai.run.id"] == lost
+    assert told["incident.opened"].keys() == {"pipedai.environment.id", "pipedai.incident.id"}
     for attempt in collector.named("webhook attempt"):
         assert attempt.attributes["server.address"] == "127.0.0.1"
         assert attempt.attributes["http.response.status_code"] == 204
