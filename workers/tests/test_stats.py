@@ -428,7 +428,8 @@ def test_the_index_alone_answers(cast, group_by):
     (statement,) = (each["sql"] for each in queries if "GROUPING SETS" in each["sql"])
     for way in ("seqscan", "bitmapscan"):
         execute(f"SET LOCAL enable_{way} = off", {})
-    execute("DROP INDEX run_of_trigger_by_end", {})  # To read all of it costs no more in so small a table.
+    # To read all of this index costs no more in so small a table.
+    execute("DROP INDEX run_of_trigger_by_end", {})
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN {statement.replace('%', '%%')}")
         plan = "\n".join(line for (line,) in cursor.fetchall())
