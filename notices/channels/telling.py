@@ -53,7 +53,6 @@ def body_of(told: Told, notice_id: UUID) -> str:
 
 
 def as_json(body: Mapping[str, Any]) -> str:
-    """Returns a body as JSON text."""
     return json.dumps(body, cls=JSONEncoder, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -141,7 +140,6 @@ class Digest:
         return cls(found["count"], tuple(found["lines"]))
 
     def with_more(self, lines: list[str]) -> "Digest":
-        """Returns the digest with more notices."""
         room = MOST_NAMED - len(self.lines)
         return Digest(self.count + len(lines), (*self.lines, *lines[: max(0, room)]))
 
