@@ -68,7 +68,7 @@ class IncidentAdmin(StaffModelAdmin):
 
     @display(description="About")
     def subject(self, incident: Incident) -> Any:
-        """Shows the name of what the incident is about, with a link if that has a page."""
+        """Shows the name of the incident's subject, as a link if the admin has a page of the subject."""
         model = _SUBJECTS.get(incident.subject_type)
         if model is None:
             return text(incident.subject_name)
@@ -79,7 +79,7 @@ class IncidentAdmin(StaffModelAdmin):
         return link_to(Environment, incident.environment_id, incident.environment.name)
 
     def story(self, row: Incident) -> list[Panel]:
-        """Returns the panel with all that is known of an incident."""
+        """Returns the panel with all facts about an incident."""
         return [
             Facts(
                 "Incident",

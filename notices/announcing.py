@@ -1,4 +1,4 @@
-"""The place where incidents and ended runs are handed to the channels that tell people of them (SPEC §14)."""
+"""Hands incidents and ended runs to the channels, which tell people or programs about them (SPEC §14)."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from notices.channels.words import RUN_ENDED
 from notices.states import Kind
 from pipedai.sql import execute
 
-# The incidents' rows are locked already.
+# Adds to the `notice_count` of incidents. The order of the rows does not matter, because the caller has locked them.
 _COUNT = """
 UPDATE incident i SET notice_count = i.notice_count + n.count
 FROM unnest(%(ids)s::uuid[], %(counts)s::int[]) n (id, count) WHERE i.id = n.id
@@ -28,31 +28,31 @@ Moment = Literal["opened", "reminder", "recovered"]
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """Something about an incident that people are to be told.
+    """One thing that people are told about an incident.
 
-    The incident's row is there when `announce` is called, and the caller's transaction has it locked: read the subject,
-    the cause and the times from it.
+    The caller's transaction has locked the incident's row before it calls `announce`, which reads the subject, the
+    cause and the times from that row.
     """
 
     incident_id: UUID
     environment_id: UUID
     kind: Kind
-    # `opened` is told once for each incident. `reminder` is told once a day while it is open and nobody has
-    # acknowledged it, seven times at most. `recovered` is told at most once, and only if the cause has gone away: an
-    # incident that ends because its subject was disabled or deleted is closed without a word.
+    # `opened` is announced once for each incident. `reminder` is announced once a day, seven times at most, while the
+    # incident is open and nobody has acknowledged it. `recovered` is announced at most once, if the cause has gone
+    # away. Nothing is announced when an incident is closed because its subject was disabled or deleted.
     moment: Moment
 
     @property
     def event(self) -> str:
-        """The word by which a channel subscribes to this: the incident's kind, or `<kind>.recovered`."""
+        """The event's name in a channel's list of events: the incident's kind, or `<kind>.recovered`."""
         return f"{self.kind}.recovered" if self.moment == "recovered" else self.kind.value
 
 
 @dataclass(frozen=True, slots=True)
 class FinalOutcome:
-    """A run that succeeded, failed or timed out, and that no retry follows.
+    """The end of a run that succeeded, failed or timed out, and that no retry follows.
 
-    A late result that replaces the server's verdict is told as an outcome of its own, with the same run.
+    If a late result replaces the outcome that the server had decided, the run has a second FinalOutcome.
     """
 
     run_id: UUID
@@ -61,12 +61,12 @@ class FinalOutcome:
 
 
 def announce(announcements: Sequence[Announcement], *, now: datetime | None = None) -> None:
-    """Queues the notices about incidents for the channels of their environments. It adds the number of notices to
-    `notice_count` of each incident.
+    """Queues the notices about incidents for the channels of their environments, and adds the number of notices to each
+    incident's `notice_count`.
 
     Call it once for a whole batch, in the transaction that opened, reminded of or closed the incidents. It takes a
-    constant number of statements and sends nothing itself. If the transaction rolls back, nobody is told anything.
-    `now` takes the place of the database's clock.
+    constant number of statements and sends nothing itself, so a rollback removes the notices too. `now` replaces the
+    database's clock.
     """
     if not announcements:
         return
@@ -83,11 +83,10 @@ def announce(announcements: Sequence[Announcement], *, now: datetime | None = No
 
 
 def announce_outcomes(outcomes: Sequence[FinalOutcome]) -> None:
-    """Queues the notices about ended runs (`run.ended`) for the webhook channels that want them.
+    """Queues the notices about ended runs (`run.ended`) for the webhook channels that subscribe to them.
 
-    It is called in the transaction that ended the runs, once for a whole batch. It is on the path of every run's end,
-    so it must cost next to nothing in an environment without such a channel: one statement, which reads one entry of
-    an index.
+    Call it once for a whole batch, in the transaction that ended the runs. In an environment without such a channel it
+    takes one statement that reads one index entry, because it is on the path of every run's end.
     """
     if not outcomes:
         return

@@ -12,8 +12,10 @@ class NoticesConfig(AppConfig):
     verbose_name = "Incidents"
 
     def ready(self) -> None:
-        """Subscribes to the domain events, and registers the jobs that find out what did not happen."""
-        from notices import receivers  # noqa: F401 - importing it subscribes it; the models must be loaded before
+        """Connects the receivers of domain events, and registers the jobs that find late triggers and offline workers
+        and that remind people of incidents.
+        """
+        from notices import receivers  # noqa: F401 - the import connects the receivers and needs loaded models
         from notices.channels.registering import register_channels
         from notices.incidents import remind
         from notices.lateness import find_late_triggers

@@ -8,15 +8,15 @@ from notices.states import Kind, SubjectType
 from pipedai.events import Event
 from pipedai.sql import fetch_all
 
-# A delivery to a URL that the trigger no longer has tells nothing about the present one. A test tells nothing to people
-# who look at its result anyway.
+# Selects the deliveries that open an incident. A delivery to a URL that the trigger no longer has opens none, because
+# it says nothing about the present URL. A test opens none, because whoever sent it sees its result.
 _GIVEN_UP = """
 SELECT d.id, d.environment_id, d.trigger_id, t.name, d.run_id
 FROM delivery d JOIN trigger t ON t.id = d.trigger_id
 WHERE d.id = ANY(%(ids)s) AND d.run_id IS NOT NULL AND t.deleted_at IS NULL AND t.webhook_url = d.url
 """
 
-# Of the triggers whose webhooks were delivered, those whose incident is open.
+# Selects the triggers with an open incident among those whose webhooks were delivered.
 _DELIVERED = """
 SELECT i.subject_id FROM delivery d
 JOIN trigger t ON t.id = d.trigger_id AND t.webhook_url = d.url
@@ -27,7 +27,7 @@ WHERE d.id = ANY(%(ids)s)
 
 
 def note_given_up(events: Collection[Event]) -> None:
-    """Opens the incidents for webhooks that were given up. Call it in the transaction that recorded that."""
+    """Opens the incidents for webhooks that were given up. Call it in the transaction that recorded this."""
     if not events:
         return
     answers = {event.target_id: event.metadata for event in events}

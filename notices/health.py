@@ -1,8 +1,8 @@
-"""Judges whether triggers are failing, in the transaction that shows it (SPEC §14).
+"""Judges whether triggers are failing, in the transaction that ends their runs or changes their settings (SPEC §14).
 
-The row of a trigger in `trigger_health` is locked first. The ledger of runs is read by a later statement, which sees
-the runs of all transactions that had the lock before. So of two ends at the same moment, the later one in the ledger
-decides, whichever commits first. Most ends of runs change nothing: they take the lock, and that one statement.
+The row of a trigger in `trigger_health` is locked first. A later statement reads the table of runs, and so sees the
+runs of all transactions that had the lock before. If two runs end at the same moment, the one with the later end
+decides, whichever transaction commits first. Most ends of runs change nothing and take one statement, which locks.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,7 +14,8 @@ from notices.incidents import Finding, change_incidents
 from notices.states import Kind, SubjectType
 from pipedai.sql import Row, execute, fetch_all
 
-# Whether a channel tells the outcomes is read here as well, so that the end of a run takes no statement more for it.
+# Says whether a channel tells of the ended runs. The statement that locks reads this too, so that the end of a run
+# takes no further statement.
 _TELLS_OUTCOMES = f"""
 EXISTS (SELECT FROM channel c WHERE c.environment_id = h.environment_id AND {TELLS_OUTCOMES}) AS tells_outcomes
 """
@@ -25,7 +26,8 @@ FROM trigger_health h JOIN trigger t ON t.id = h.trigger_id
 WHERE h.trigger_id = ANY(%(ids)s) ORDER BY h.trigger_id FOR NO KEY UPDATE OF h
 """  # noqa: S608
 
-# The same for one trigger of which runs succeeded, which is what happens most: it reads no trigger.
+# Locks the row of one trigger of which runs only succeeded. This is the most frequent case, so the statement does not
+# read the trigger.
 _LOCK_ONE = f"""
 SELECT h.trigger_id, h.has_outcome, h.failures, h.is_failing, h.late_since, {_TELLS_OUTCOMES}
 FROM trigger_health h WHERE h.trigger_id = %(id)s FOR NO KEY UPDATE OF h
@@ -37,8 +39,8 @@ SELECT id, environment_id, false, 0, false FROM trigger WHERE id = ANY(%(ids)s) 
 ON CONFLICT (trigger_id) DO NOTHING
 """
 
-# The final outcomes of one state that came after the last success, the newest first. No retry follows them, except one
-# that a late result canceled.
+# The final outcomes of one state that came after the last success, the newest first. An outcome is final if no retry
+# follows it. A retry that a late result canceled does not count.
 _FAULTS = """
 SELECT r.id, r.ended_at FROM run r
 WHERE r.trigger_id = h.trigger_id AND r.status = '{status}' AND r.ended_at >= coalesce(h.counts_from, '-infinity')
@@ -48,9 +50,9 @@ WHERE r.trigger_id = h.trigger_id AND r.status = '{status}' AND r.ended_at >= co
 ORDER BY r.ended_at DESC LIMIT coalesce(t.alert_after_failures, 0)
 """
 
-# Judges triggers by the ledger. If the ledger has no success, older failures may have been pruned, so the count of
-# before is kept and `added` is the number of new failures. While a trigger is late, or its settings have changed, the
-# scheduler is to look at it at once.
+# Judges triggers by the table of runs. If it has no success, older failures may have been pruned, so the former count
+# is kept and `added`, the number of new failures, is added to it. The scheduler is to check a trigger at once while it
+# is late, or when its settings have changed.
 _JUDGE = f"""
 WITH found AS (
     SELECT h.trigger_id, t.name, h.is_failing AS was_failing, t.alert_after_failures AS alert_after, lost.run_id,
@@ -82,7 +84,8 @@ RETURNING h.trigger_id, h.environment_id, f.name, f.was_failing, h.is_failing, h
     f.is_watched AND f.alert_after IS NOT NULL AND h.failures = 0 AS has_recovered
 """  # noqa: S608
 
-# New triggers of which the scheduler is to find out whether they are late. Others get a row when their first run ends.
+# Makes rows for new triggers, so that the scheduler checks whether they are late. Triggers without a success deadline
+# get a row when their first run ends.
 _WATCH = """
 INSERT INTO trigger_health (trigger_id, environment_id, has_outcome, failures, is_failing, check_at)
 SELECT id, environment_id, false, 0, false, statement_timestamp() FROM trigger
@@ -105,8 +108,8 @@ WHERE trigger_id = ANY(%(ids)s)
 
 @dataclass(slots=True)
 class Ended:
-    """What has just ended for one trigger: whether runs succeeded, how many failed for good, and whether a late result
-    replaced an outcome that was counted before.
+    """What has just ended for one trigger: whether runs succeeded, how many failed without a retry that follows, and
+    whether a late result replaced an outcome that was counted before.
     """
 
     succeeded: bool = False
@@ -114,7 +117,7 @@ class Ended:
     replaced: bool = False
 
     def changes(self, health: Row | None) -> bool:
-        """Returns whether the trigger must be judged, given its row. Without a row it must."""
+        """Returns whether the trigger must be judged. `health` is its row; a trigger without a row must be judged."""
         if health is None or self.replaced:
             return True
         if not health["has_outcome"] or (self.succeeded and health["late_since"] is not None):
@@ -129,8 +132,8 @@ class Ended:
 
 
 def judge_ends(ended: Mapping[UUID, Ended]) -> set[UUID]:
-    """Judges the triggers of which runs have just ended, and opens and closes their incidents `trigger_failing`.
-    Returns those of which no channel tells the outcomes, as far as it has found out.
+    """Judges the triggers whose runs have just ended, and opens and closes their `trigger_failing` incidents. Returns
+    triggers whose ended runs no channel tells of; those that had no row before may be missing.
 
     Call it in the transaction that ended the runs. It takes one statement if nothing changes.
     """
@@ -144,22 +147,22 @@ def judge_ends(ended: Mapping[UUID, Ended]) -> set[UUID]:
 
 
 def watch_new(trigger_ids: Collection[UUID]) -> None:
-    """Has the scheduler find out whether these new triggers are late. Call it in the transaction that made them."""
+    """Makes the scheduler check whether these new triggers are late. Call it in the transaction that created them."""
     execute(_WATCH, {"ids": list(trigger_ids)})
 
 
 def judge_made_up(workspace_id: UUID) -> None:
-    """Judges the triggers of a workspace whose runs were made up for a demo, and so told no events."""
+    """Judges the triggers of a workspace whose runs were made up for a demo, because such runs emit no events."""
     rows = fetch_all(_WITH_RUNS, {"workspace_id": workspace_id})
     ids = sorted(row["trigger_id"] for row in rows)
     _add(ids)
-    # That a run has ended is all that this tells; the ledger tells how.
+    # `succeeded=True` only says that a run has ended. The statement reads the outcomes from the table of runs.
     _judge(dict.fromkeys(ids, Ended(succeeded=True)))
 
 
 def judge_settings(trigger_ids: Collection[UUID], *, enabled: Collection[UUID] = ()) -> None:
-    """Judges triggers whose settings have changed, or that were deleted. Those in `enabled` have just been enabled: for
-    them only what happens from now on counts.
+    """Judges triggers that were deleted, or whose settings have changed. `enabled` has those that have just been
+    enabled: their earlier outcomes no longer count.
 
     Call it in the transaction of the change.
     """
@@ -173,8 +176,8 @@ def judge_settings(trigger_ids: Collection[UUID], *, enabled: Collection[UUID] =
 
 
 def _lock(ended: Mapping[UUID, Ended]) -> dict[UUID, Row]:
-    """Locks the rows of these triggers and returns those that there are. If there are several triggers, it makes the
-    rows that are missing first: rows must be locked in the order of their ids, also new ones.
+    """Locks the rows of these triggers and returns those that exist. If there are several triggers, it first makes the
+    missing rows, because all rows must be locked in the order of their ids.
     """
     ids = list(ended)
     if len(ids) > 1:
@@ -185,7 +188,7 @@ def _lock(ended: Mapping[UUID, Ended]) -> dict[UUID, Row]:
 
 
 def _add(trigger_ids: Collection[UUID]) -> None:
-    """Makes the rows that are missing, and locks all of them."""
+    """Makes the missing rows, and locks the rows of all these triggers."""
     ids = list(trigger_ids)
     execute(_ADD, {"ids": ids})
     fetch_all(_LOCK, {"ids": ids})

@@ -1,6 +1,6 @@
 """Opens, closes, acknowledges and repeats incidents (SPEC §14). No other module changes a row of the table.
 
-Each change is one guarded statement, so that of two processes only one opens or closes an incident and has it told.
+Each change is one guarded statement, so that only one of two processes opens or closes an incident and announces it.
 """
 
 import json
@@ -34,8 +34,8 @@ ON CONFLICT (subject_id, kind, environment_id) WHERE closed_at IS NULL DO NOTHIN
 RETURNING id, environment_id, kind, subject_type, subject_id, run_id
 """  # noqa: S608
 
-# The rows are locked in the order of their ids first, so that two processes that close the same incidents don't wait
-# for each other. An incident is never closed before it was opened, also if the database's clock was put back.
+# Closes incidents. The rows are locked in the order of their ids first, so that two processes that close the same
+# incidents can't deadlock. No incident is closed before it was opened, even if the database's clock was put back.
 _CLOSE = f"""
 WITH found AS (
     SELECT id FROM incident
@@ -82,12 +82,12 @@ def change_incidents(
     withdrawn: Collection[UUID] = (),
     now: datetime | None = None,
 ) -> int:
-    """Opens and closes incidents of one kind and has that told. Returns how many it opened and closed.
+    """Opens and closes incidents of one kind, and announces both. Returns how many it opened and closed.
 
-    `begun` opens an incident for each finding whose subject has none of this kind open. `recovered` and `withdrawn` are
-    subjects whose open incidents are closed: those whose cause has gone away, which people are told, and those that are
-    no longer watched, of which nobody is told. Call it in a transaction. All incidents are locked before any channel,
-    because two transactions that lock them in turns could wait for each other.
+    `begun` opens an incident for each finding whose subject has none of this kind open. `recovered` has subjects whose
+    cause has gone away, and `withdrawn` those that are no longer watched: their open incidents are closed, and only
+    recoveries are announced. Call it in a transaction. It locks all incidents before any channel, because two
+    transactions that lock both in different orders could deadlock.
     """
     opened = _open(kind, subject_type, begun, now)
     well = _close(kind, recovered, now)
@@ -133,9 +133,10 @@ def _close(kind: Kind, subject_ids: Collection[UUID], now: datetime | None) -> l
 
 
 def acknowledge_incident(*, incident_id: UUID, actor: Actor) -> None:
-    """Notes that somebody has seen the incident, which ends its reminders. A second call changes nothing.
+    """Records that somebody has seen the incident, which ends its reminders. A second call changes nothing.
 
-    A closed incident can be acknowledged as well, so that nobody need care whether it closes at this moment.
+    A closed incident can be acknowledged too, so that a call does not fail if the incident is closed at the same
+    moment.
     """
     user_id = actor.id if actor.type == "user" else None
     with transaction.atomic():
@@ -145,9 +146,9 @@ def acknowledge_incident(*, incident_id: UUID, actor: Actor) -> None:
 
 
 def remind(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Has people reminded of up to `limit` open incidents that nobody has acknowledged, and returns of how many.
+    """Reminds people of up to `limit` open incidents that nobody has acknowledged, and returns of how many.
 
-    An incident that is overdue, because no scheduler ran for days, is told once and not once for each day.
+    If no scheduler ran for days, people are reminded of an incident once, and not once for each missed day.
     """
     with transaction.atomic():
         rows = fetch_all(_REMIND, {"limit": limit, "most": MAX_REMINDERS, "now": now})

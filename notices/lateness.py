@@ -1,8 +1,8 @@
 """Finds out in the scheduler which triggers are late: a due time passed, and no run succeeded in time (SPEC §14).
 
-What was decided about the due time does not matter: it counts also if it made no run, or if no scheduler has decided
-about it yet. Each watched trigger has a time (`check_at`) before which it can't become late. Only triggers whose time
-has come are looked at, and only the one scheduler that locks their rows does so.
+A due time counts even if it made no run, or if no scheduler has decided about it yet. Each watched trigger has a time
+(`check_at`) before which it can't become late. A scheduler checks only triggers whose `check_at` has come. It locks
+their rows, so that no other scheduler checks them too.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from triggers.schedules import cron
 
 log = get_logger(__name__)
 
-# A late trigger is looked at again after this time, also if nothing told that a run succeeded. A trigger whose schedule
-# can't be worked out is, too.
+# A late trigger is checked again after this time, even if no event said that a run succeeded. A trigger whose schedule
+# can't be worked out is checked again after the same time.
 _LOOK_AGAIN: Final = timedelta(minutes=5)
 
 _LOCK_DUE = f"""
@@ -30,9 +30,9 @@ SELECT trigger_id FROM trigger_health WHERE check_at <= {NOW} ORDER BY check_at 
 FOR NO KEY UPDATE SKIP LOCKED
 """  # noqa: S608
 
-# Reads, after the rows were locked, what decides about each of the triggers. `since` is the time from which due times
-# count: they must be later than the last success. `later` is the first tick after `since`. `around` is the last tick
-# row that begins before it, which may stand for due times up to after `since`.
+# Reads what decides about each trigger, after the rows were locked. Due times count if they are later than `since`, the
+# last success or else the time at which the trigger was enabled or created. `later` is the first tick row after
+# `since`. `around` is the last one up to `since`; it may stand for several due times, some of them after `since`.
 _READ = f"""
 SELECT h.trigger_id, h.environment_id, h.late_since, t.name, t.schedule, t.timezone, t.next_run_at,
     t.success_deadline_seconds AS deadline, won.ended_at AS succeeded_at, since.at AS since,
@@ -62,15 +62,15 @@ WHERE h.trigger_id = n.id
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """What was found about a trigger: the due time since which it is late, or None, and when to look again."""
+    """The result for a trigger: the due time since which it is late, or None, and when to check it again, or None."""
 
     late_since: datetime | None
     check_at: datetime | None
 
 
 def find_late_triggers(*, limit: int = 200, now: datetime | None = None) -> int:
-    """Looks at up to `limit` triggers that may be late or no longer late, and opens and closes their incidents. Returns
-    at how many it looked.
+    """Checks up to `limit` triggers whose `check_at` has come, and opens and closes their incidents. Returns how many
+    it checked.
     """
     with transaction.atomic():
         ids = [row["trigger_id"] for row in fetch_all(_LOCK_DUE, {"limit": limit, "now": now})]
@@ -110,8 +110,8 @@ def _tell(rows: list[Row], verdicts: dict[UUID, _Verdict], now: datetime | None)
 
 
 def _has_recovered(row: Row) -> bool:
-    """Returns whether a run of a trigger that was late has succeeded since. Otherwise its settings were changed, so
-    that it is not late any more.
+    """Returns whether a late trigger is no longer late because a run has succeeded. The other reason is a change of its
+    settings.
     """
     succeeded_at = row["succeeded_at"]
     return bool(row["is_watched"] and succeeded_at and succeeded_at >= row["late_since"])
@@ -123,7 +123,8 @@ def _judge(row: Row) -> _Verdict:
     try:
         due = _first_due(row)
     except Exception as error:
-        # A schedule that can't be worked out must not stop the other triggers. Nothing is decided about this one.
+        # A schedule that can't be worked out must not stop the checks of other triggers, so this trigger keeps its
+        # state.
         log.error(
             "trigger.lateness_failed",
             trigger_id=str(row["trigger_id"]),
@@ -141,21 +142,22 @@ def _judge(row: Row) -> _Verdict:
 
 
 def _first_due(row: Row) -> datetime | None:
-    """Returns the first due time after `since`: of the ticks that were decided, or else the next one of the schedule.
-    Returns None if there is none.
+    """Returns the first due time after `since`, or None if there is none. It comes from the tick rows if a scheduler
+    has decided about it, and otherwise from the trigger's schedule.
     """
     since: datetime = row["since"]
     until: datetime | None = row["around_until"]
     later: datetime | None = row["later_at"]
     following: datetime | None = row["next_run_at"]
     if until is not None and until > since:
-        # The row stands for several due times, of which `since` is in the middle.
+        # The tick row stands for several due times, and `since` lies between them.
         return until if row["schedule"] is None else min(_next(row, since), until)
     if later is not None:
         return later
     if following is None or following > since:
         return following
-    # A run succeeded after the next due time, about which no scheduler has decided yet.
+    # A run succeeded after `next_run_at`, about which no scheduler has decided yet, so the schedule tells the next due
+    # time.
     return _next(row, since)
 
 

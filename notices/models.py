@@ -1,4 +1,4 @@
-"""The table of incidents: what went wrong, since when, and whether somebody has seen to it."""
+"""The table of incidents: what went wrong, since when, and whether somebody has acknowledged it."""
 
 from django.db import models
 from django.db.models import F, Q
@@ -28,7 +28,7 @@ __all__ = [
 class Incident(models.Model):
     """Something that is wrong, from the moment at which it was noticed until it is over (SPEC §14).
 
-    At most one incident of a kind is open for a subject; a unique index says so. `notices.incidents` writes the rows.
+    A unique index allows a subject one open incident of each kind. `notices.incidents` writes the rows.
     """
 
     # The incident's id: a UUIDv7, made by the process that opens it.
@@ -41,7 +41,7 @@ class Incident(models.Model):
     kind = models.CharField(max_length=15, choices=Kind.choices)
     # The kind of thing that the incident is about. The kind of the incident decides it.
     subject_type = models.CharField(max_length=7, choices=SubjectType.choices)
-    # The id of the thing that the incident is about. It is no foreign key, since things of several tables can be meant.
+    # The id of the thing that the incident is about. It is no foreign key, because such things are in several tables.
     subject_id = models.UUIDField()
     # The name of that thing when the incident was opened.
     subject_name = models.CharField(max_length=255)
@@ -57,13 +57,13 @@ class Incident(models.Model):
     acknowledged_at = models.DateTimeField(null=True)
     # The user who acknowledged the incident; NULL if nobody has, or if an API key did.
     acknowledged_by = models.UUIDField(null=True)
-    # How many notices about the incident were queued for channels: its opening, reminders and recovery, for each
-    # channel one. `notices.announcing` adds to it.
+    # How many notices about the opening, the reminders and the recovery were queued for channels. `notices.announcing`
+    # adds to it.
     notice_count = models.PositiveIntegerField(default=0, db_default=0)
-    # How many reminders have been told.
+    # How many times people were reminded of the incident.
     reminder_count = models.PositiveSmallIntegerField(default=0, db_default=0)
-    # When the scheduler reminds people next; NULL if it does not: the incident is closed or acknowledged, or all
-    # reminders have been told.
+    # When the scheduler next reminds people; NULL if it will not, because the incident is closed or acknowledged, or
+    # because all reminders were sent.
     remind_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -106,7 +106,7 @@ class Incident(models.Model):
             models.Index(
                 fields=["remind_at"], name="incident_reminded", condition=Q(remind_at__isnull=False)
             ),
-            # The scheduler reads the open incidents of one kind, and `prune` the old closed ones.
+            # This index finds the open incidents of one kind for the scheduler, and the old closed ones for `prune`.
             models.Index(
                 fields=["kind", "id"], name="incident_watched", condition=Q(closed_at__isnull=True)
             ),

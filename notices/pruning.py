@@ -14,7 +14,7 @@ DELETE FROM incident i USING old WHERE i.id = old.id
 
 
 def prune_incidents(order: Order) -> Iterator[Batch]:
-    """Removes incidents that were closed before `order.before`. The audit log still tells of them."""
+    """Removes incidents that were closed before `order.before`. The audit log keeps their events."""
     params = {"before": order.before, "limit": order.limit}
     if order.dry_run:
         count = fetch_all(_COUNT, params)[0]["n"]

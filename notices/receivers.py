@@ -1,6 +1,6 @@
-"""Receives the domain events of all apps and hands those that say something about health to their judges (SPEC §14).
+"""Receives the domain events of all apps, and passes on those that open or close incidents (SPEC §14).
 
-It runs in the transaction of the action, like the audit log. An error rolls the action back.
+It runs in the transaction of the action that emitted the events, like the audit log. An error rolls the action back.
 """
 
 from collections.abc import Collection, Sequence
@@ -34,7 +34,7 @@ _OUTCOMES = (Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT)
 _SETTINGS = frozenset(
     {"enabled", "schedule", "timezone", "alertAfterFailures", "successDeadlineSeconds"}
 )
-# After a late result a retry that was queued before may still stand.
+# Finds those of these runs that have a retry which no late result canceled.
 _RETRIED = """
 SELECT retry_of_id FROM run WHERE retry_of_id = ANY(%(ids)s) AND ended_by IS DISTINCT FROM 'late_result'
 """
@@ -42,7 +42,7 @@ SELECT retry_of_id FROM run WHERE retry_of_id = ANY(%(ids)s) AND ended_by IS DIS
 
 @receiver(happened, dispatch_uid="notices.notice")
 def notice(events: tuple[Event, ...], **_: Any) -> None:
-    """Judges what these events changed. Events that say nothing about health cost nothing."""
+    """Opens and closes incidents because of these events. Events that concern no incident cost no statement."""
     found: dict[str, list[Event]] = {}
     for event in events:
         if event.action in _TOLD:
@@ -63,7 +63,9 @@ def notice(events: tuple[Event, ...], **_: Any) -> None:
 
 
 def _note_ends(ends: Sequence[Event], events: Sequence[Event]) -> None:
-    """Judges the triggers whose runs have ended. A failure that a retry follows is no outcome (SPEC §14)."""
+    """Judges the triggers whose runs have ended. A failure that a retry follows does not count as an outcome (SPEC
+    §14).
+    """
     retried = {
         event.metadata["retryOf"] for event in events if event.action == "run.retried"
     } | _retried_before([event for event in ends if event.metadata.get("late")])
@@ -77,7 +79,7 @@ def _note_ends(ends: Sequence[Event], events: Sequence[Event]) -> None:
             each = ended.setdefault(UUID(event.metadata["triggerId"]), Ended())
             each.replaced |= replaces
             each.succeeded |= is_final and status == Status.SUCCEEDED
-            # A late failure replaces one that was counted already.
+            # A late failure does not count here, because it replaces a failure that was counted already.
             each.failures += is_final and not replaces and status != Status.SUCCEEDED
         if is_final:
             outcomes.append(_outcome(event))
@@ -86,7 +88,7 @@ def _note_ends(ends: Sequence[Event], events: Sequence[Event]) -> None:
 
 
 def _retried_before(late: Collection[Event]) -> set[str]:
-    """Returns which of these late results leave a retry in place, because they call for one themselves."""
+    """Returns the ids of the runs with these late results whose retry stays, because the late result calls for one."""
     if not late:
         return set()
     rows = fetch_all(_RETRIED, {"ids": [event.target_id for event in late]})
@@ -99,7 +101,8 @@ def _outcome(event: Event) -> FinalOutcome:
 
 
 def _note_settings(updated: Sequence[Event]) -> None:
-    # This comes first because it locks incidents and no channel, and incidents are locked before channels.
+    # The incidents of webhooks come first: `judge_settings` may lock channels, and incidents are locked before
+    # channels.
     moved = [_target(event) for event in updated if "webhookUrl" in event.metadata]
     change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, withdrawn=moved)
     judge_settings(

@@ -11,16 +11,16 @@ from pipedai.api.renderers import iso_time
 from pipedai.sql import NOW, Row, fetch_all
 from triggers.runs.reachability import LEASES_COUNT, gap_seconds
 
-# A worker counts as offline after this long a silence (SPEC §14).
+# A worker counts as offline after it has been silent for this long (SPEC §14).
 SILENT_FOR: Final = timedelta(minutes=10)
 
 _IS_NEEDED = """EXISTS (
     SELECT FROM trigger t WHERE t.worker_id = w.id AND t.enabled AND t.deleted_at IS NULL)"""
 _LAST_SEEN = "coalesce(w.last_seen_at, w.created_at)"
 
-# Finds the workers that have been silent for too long. If workers could not reach the service during all of that time,
-# because it was away, nobody is found: workers get the whole time once more after an outage of ours. The statement
-# reads all workers that are registered, which is a few milliseconds for ten thousand.
+# Finds the workers that have been silent for too long. After an outage of the service it finds none for that long,
+# because workers could not reach the service. The statement reads all registered workers, which takes a few
+# milliseconds for ten thousand.
 _OFFLINE = f"""
 SELECT w.id, w.environment_id, w.label, w.last_seen_at FROM worker w
 WHERE w.deleted_at IS NULL AND w.disabled_at IS NULL AND {_LAST_SEEN} < {NOW} - %(silent_for)s AND {LEASES_COUNT}
@@ -32,7 +32,7 @@ WHERE w.deleted_at IS NULL AND w.disabled_at IS NULL AND {_LAST_SEEN} < {NOW} - 
 LIMIT %(limit)s
 """  # noqa: S608
 
-# Finds the workers with an open incident that are back, or that nobody needs any more.
+# Finds the workers with an open incident that are back, disabled or deleted, or that no enabled trigger needs any more.
 _OVER = f"""
 SELECT w.id, w.disabled_at IS NULL AND w.deleted_at IS NULL AND {_LAST_SEEN} >= {NOW} - %(silent_for)s AS is_back
 FROM incident i JOIN worker w ON w.id = i.subject_id
@@ -44,8 +44,8 @@ LIMIT %(limit)s
 
 
 def find_offline_workers(*, limit: int = 200, now: datetime | None = None) -> int:
-    """Opens incidents for up to `limit` workers that are offline, and closes those of workers that are back, or that no
-    enabled trigger points at any more. Returns how many incidents it opened and closed.
+    """Opens incidents for up to `limit` workers that are offline, and closes those of workers that are back or no
+    longer needed by an enabled trigger. Returns how many incidents it opened and closed.
     """
     params = {
         "silent_for": SILENT_FOR,

@@ -117,7 +117,8 @@ def _queue_once(
     *, trigger_id: UUID, caller_id: UUID, key: str | None, digest: bytes, **run: Any
 ) -> Queued:
     """Queues a run with what `lifecycle.queue_run` takes, unless the caller has used the key for the trigger within 24
-    hours. Then it returns the run of that request if the digest is the same, and raises Conflict otherwise.
+    hours. In that case it returns the run of the earlier request if the digest is the same, and raises Conflict
+    otherwise.
     """
     run_id = new_id()
     params = {

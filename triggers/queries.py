@@ -15,7 +15,7 @@ _TRIGGER_COLUMNS = sorted(sources_of(TriggerSerializer) - {"last_run"} | {"last_
 _LAST_RUN_COLUMNS = sorted(sources_of(LastRunSerializer))
 
 
-# The health of a trigger (SPEC §14), from what `notices.health` has written beside it.
+# The SQL expression for the health of a trigger (SPEC §14), by the trigger's row in `trigger_health`.
 HEALTH = Case(
     When(enabled=False, then=Value(Health.IDLE.value)),
     When(judged__is_failing=True, then=Value(Health.FAILING.value)),

@@ -19,8 +19,8 @@ from workers.stats_serializers import GroupStatsSerializer, StatsSerializer
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsViewer
 
-# Each environment may have two statistics under way in a process. A long window of a busy environment takes a thread,
-# and a core of the database, for a second.
+# Each environment may have two statistics under way in a process, because a long window of a busy environment takes a
+# thread, and a core of the database, for a second.
 _UNDER_WAY = Places(2)
 
 

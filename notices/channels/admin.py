@@ -32,7 +32,7 @@ _SHOWN = 10
 
 @register(Channel, site=site)
 class ChannelAdmin(StaffModelAdmin):
-    """Shows by which channels environments tell of their incidents. URLs and secrets are never read."""
+    """Shows the channels over which environments send notices. The pages never read URLs and secrets."""
 
     icon = "campaign"
     when_empty = "No environment has a channel yet."
@@ -56,7 +56,7 @@ class ChannelAdmin(StaffModelAdmin):
 
     @display(description="State")
     def shown_state(self, channel: Channel) -> Any:
-        """Shows whether the channel is deleted, disabled, failing, or works."""
+        """Shows whether the channel is deleted, disabled, failing or working."""
         if channel.deleted_at:
             return state("deleted")
         if not channel.enabled:

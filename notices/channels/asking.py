@@ -1,4 +1,4 @@
-"""Lets users have mail sent to addresses, and has owners of new addresses asked first (SPEC §14)."""
+"""Checks that users may add addresses to channels of mail, and asks the owners of new addresses first (SPEC §14)."""
 
 from collections.abc import Collection
 from typing import Final
@@ -24,8 +24,9 @@ _NOBODY: Final = (
     "Nobody with a confirmed e-mail address answers for this key: let a user add the addresses."
 )
 
-# Requests that add addresses for one user, or in one workspace, run one after another by these locks, so that two at
-# once can't both add the last address that is allowed. triggers/trigger_ceiling.py says why they lock no rows.
+# These locks make requests that add addresses for one user, or in one workspace, wait for each other. Without them two
+# requests at once could both add the last address that is allowed. triggers/trigger_ceiling.py explains why they are
+# advisory locks and not locks of rows.
 _TAKE_TURNS: Final = """
 SELECT pg_advisory_xact_lock(hashtextextended('addresses of ' || %(user_id)s::text, 0)),
     pg_advisory_xact_lock(hashtextextended('addresses in ' || e.workspace_id, 0))
@@ -41,8 +42,9 @@ SELECT (SELECT count(*) FROM asked_address WHERE asked_by = %(user_id)s AND {_LA
 
 
 def check_may_mail(addresses: Collection[str], actor: Actor) -> User | None:
-    """Raises Conflict if the actor may not have mail sent to these addresses, because they have proved no address of
-    their own. Returns the user who answers for it; None if nobody need, since it is mail to nobody else.
+    """Raises Conflict if the actor may not have mail sent to these addresses, because the actor has proved no address
+    of their own. Returns the user who is responsible for the mail, or None if no proof is needed: the service does not
+    require it, there are no addresses, or the only one is the user's own.
     """
     if not proof_counts() or not addresses:
         return None
@@ -50,17 +52,17 @@ def check_may_mail(addresses: Collection[str], actor: Actor) -> User | None:
     if user is None:
         raise Conflict(_NOBODY, code=ErrorCode.EMAIL_UNVERIFIED)
     if not user.has_proved_email and set(addresses) == {user.email}:
-        # They get nothing before they have proved it, and there was a mail that asks them to.
+        # The user gets no notices before they have proved this address, and an earlier mail has asked them to prove it.
         return None
     check_proof(user)
     return user
 
 
 def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor) -> None:
-    """Has the owners of those addresses asked that get no mail of the environment and were never asked.
+    """Queues a mail that asks for consent to each address that gets no mail of the environment and was never asked.
 
     Call it in the transaction that adds the addresses to the channel, with the environment locked. Raises Conflict if
-    the actor may not have mail sent to others, and CeilingReached if they added too many new addresses today.
+    the actor may not have mail sent to others, and CeilingReached if the actor added too many new addresses today.
     """
     user = check_may_mail(addresses, actor)
     if user is None:
@@ -83,11 +85,12 @@ def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor
 
 
 def _count_asks(addresses: Collection[str]) -> None:
-    """Counts a mail to each of the addresses. Many users together could otherwise fill somebody's mailbox, since each
-    environment may ask.
+    """Counts one mail to each address against the limit of that address. Without this limit many users together could
+    fill somebody's mailbox, because each environment may ask the same address.
     """
     rate = Rate("ask-address", limit=settings.MAX_ASKS_PER_ADDRESS, seconds=86_400)
-    # In one order, because two requests that count the same addresses in turns could wait for each other.
+    # The addresses are counted in sorted order, because two requests that count the same ones in different orders could
+    # deadlock.
     for address in sorted(addresses):
         if count_hit(rate, address)[0] > rate.limit:
             raise CeilingReached(
@@ -96,7 +99,7 @@ def _count_asks(addresses: Collection[str]) -> None:
 
 
 def _user_of(actor: Actor) -> User | None:
-    """Returns the user who acts; for an API key, who minted it."""
+    """Returns the user who acts. For an API key this is the user who minted the key."""
     if actor.id is None:
         return None
     if actor.type == "api_key":

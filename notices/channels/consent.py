@@ -34,9 +34,9 @@ def link_of(asked_id: UUID) -> str:
 
 
 def confirm_address(*, token: str, actor: Actor) -> None:
-    """Notes that the owner of the address wants the notices of the environment. A second call changes nothing.
+    """Records that the owner of the address wants the notices of the environment. A second call changes nothing.
 
-    It also takes back an earlier refusal, because the owner has now said otherwise. Raises Conflict for a bad token.
+    It also removes an earlier refusal by this owner, because the later answer counts. Raises Conflict for a bad token.
     """
     with transaction.atomic():
         asked = _asked(token)
@@ -47,8 +47,8 @@ def confirm_address(*, token: str, actor: Actor) -> None:
 
 
 def refuse_address(*, token: str, actor: Actor) -> None:
-    """Notes that the owner of the address wants no notices, of any environment, ever again. A second call changes
-    nothing. Raises Conflict for a bad token.
+    """Records that the owner of the address wants no notices of any environment, ever. A second call changes nothing.
+    Raises Conflict for a bad token.
     """
     with transaction.atomic():
         asked = _asked(token)

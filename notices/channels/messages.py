@@ -16,8 +16,9 @@ from pipedai.sql import Row
 from workspaces.encryption.keys import WrappedKey
 from workspaces.encryption.sealed_fields import SealedField
 
-# What the claim of a notice reads beside its own columns. The URL and the secret are those that the channel has now.
-# The run's output is read here, because it can have 64 KiB: thousands of pending notices must not hold a copy each.
+# The columns that the claim of a notice reads besides the notice's own. The URL and the secret are those that the
+# channel has now. The run's output is read here and not copied into the notice, because it can have 64 KiB and
+# thousands of notices may be pending.
 READS: Final = f"""
 c.kind, c.name AS channel_name, c.url, c.secret, e.name AS environment_name, result.output::text AS run_output,
 (NOT c.enabled OR c.deleted_at IS NOT NULL OR e.deleted_at IS NOT NULL) AS is_off,
@@ -41,8 +42,9 @@ _STOPPED: Final = {
     Standing.ASKED: "the address has not confirmed",
     Standing.UNKNOWN: "the address is no verified member's",
 }
-# Slack reads the first three characters as markup of its own, such as links and mentions. Mattermost, which takes the
-# same requests, mentions whoever stands after an @; an invisible space after it ends that.
+# These replacements keep texts of others from making links and mentions. Slack reads the first three characters as
+# markup. Mattermost takes the same requests and mentions whoever stands after an @, which an invisible space after the
+# @ prevents.
 _SLACK_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\u200b"})
 _AGENT: Final = "PipedAI-Notices/1"
 
@@ -50,8 +52,8 @@ _AGENT: Final = "PipedAI-Notices/1"
 def message_of(row: Row) -> Post | Mail:
     """Returns the message of a claimed notice.
 
-    Raises NeverSend if it must not go out any more: the channel is off, or the address gets no mail now. Raises
-    CannotSend if the channel's URL or secret can't be decrypted.
+    Raises NeverSend if the message must not be sent any more, because the channel is off or the address gets no mail
+    now. Raises CannotSend if the channel's URL or secret can't be decrypted.
     """
     if row["event"] == CONFIRM:
         return _question(row)
@@ -77,7 +79,7 @@ def message_of(row: Row) -> Post | Mail:
 
 
 def _with_output(row: Row) -> str:
-    """Returns the body of a notice with the `output` of its run, which is null if the run has none or was pruned."""
+    """Returns the body of a notice with the `output` of its run. It is null if the run has none or was pruned."""
     body = json.loads(row["body"])
     if body.get("run") is None:
         return str(row["body"])
@@ -86,8 +88,8 @@ def _with_output(row: Row) -> str:
 
 
 def slack_text(row: Row) -> str:
-    """Returns the text of a notice for Slack, in which texts of others are as mails show them. They can make neither
-    links, which Slack and Mattermost also make of bare URLs, nor mentions, nor lines of their own.
+    """Returns the text of a notice for Slack. Texts of others in it can't make links, mentions or lines of their own.
+    Slack and Mattermost also make links of bare URLs, so those are changed as well.
     """
     title, lines = _content(row)
     text = "\n".join([f"{title} ({foreign(row['environment_name'])})", *map(foreign, lines)])
@@ -95,8 +97,8 @@ def slack_text(row: Row) -> str:
 
 
 def _content(row: Row) -> tuple[str, list[str]]:
-    """Returns the sentence of a notice without a full stop, in which names of others make no links, and more lines, in
-    which they are as they are.
+    """Returns the title of a notice, without a full stop, and the lines that follow it. Names of others in the title
+    are changed so that they make no links. The lines are unchanged.
     """
     body = json.loads(row["body"])
     if row["event"] == DIGEST:

@@ -41,39 +41,40 @@ class Channel(models.Model):
     )
     # The name that people gave it, 1 to 200 characters.
     name = models.CharField(max_length=200)
-    # How it sends notices. It never changes.
+    # How the channel sends notices. The kind of a channel never changes.
     kind = models.CharField(max_length=7, choices=Kind.choices)
     # The addresses of a channel of the kind `email`, in lower case; empty for the others.
     emails = ArrayField(models.CharField(max_length=MAX_ADDRESS), default=list)
-    # The URL of the other kinds, encrypted, because whoever knows it can post there; NULL for mail and once the channel
-    # is deleted. Users write it, and a rotation of the data key encrypts it anew.
+    # The encrypted URL of a channel of the kind `webhook` or `slack`; NULL for mail, and once the channel is deleted.
+    # Users write it, and a rotation of the data key encrypts it anew. It is encrypted because whoever knows it can post
+    # there.
     url = models.BinaryField(null=True)
     # The data key that encrypts `url`; NULL if there is no URL.
     url_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
-    # The host of the URL, all that is shown of it; empty for mail.
+    # The host of the URL; empty for mail. It is the only part of the URL that is shown.
     host = models.CharField(max_length=255, default="", db_default="")
     # The secret that signs the notices of a webhook, encrypted; NULL if they are not signed.
     secret = models.BinaryField(null=True)
     # The data key that encrypts `secret`; NULL if there is no secret.
     secret_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
-    # What it tells of: words out of `notices.channels.words.EVENTS`.
+    # The events that the channel tells of: words from `notices.channels.words.EVENTS`.
     events = ArrayField(models.CharField(max_length=30))
-    # Whether it sends anything. What is pending when it is disabled is given up.
+    # Whether the channel sends notices. Notices that are pending when the channel is disabled are given up.
     enabled = models.BooleanField(default=True)
     # The user who made the channel; NULL if an API key or the service did.
     created_by = models.UUIDField(null=True)
     # When the channel was made, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When a user last changed it.
+    # When a user last changed the channel.
     updated_at = models.DateTimeField(db_default=Now())
-    # When it was deleted; NULL while it is there. Its row stays for its notices.
+    # When the channel was deleted; NULL if it is not. The row stays, because its notices refer to it.
     deleted_at = models.DateTimeField(null=True)
-    # Since when its notices have been given up; NULL if the last one that ended was delivered, or none has ended.
-    # Senders write it.
+    # Since when the channel's notices have been given up; NULL if the last notice that ended was delivered, or if none
+    # has ended. Senders write it.
     failing_since = models.DateTimeField(null=True)
     # Why the last notice was given up, in a few words; NULL like `failing_since`.
     last_error = models.CharField(max_length=100, null=True)
-    # How many of its notices were dropped because too many were pending.
+    # How many of the channel's notices were dropped because too many were pending.
     dropped_count = models.PositiveIntegerField(default=0, db_default=0)
 
     class Meta:
@@ -110,7 +111,8 @@ class Channel(models.Model):
                 name="channel_listed",
                 condition=Q(deleted_at__isnull=True),
             ),
-            # The end of every run looks here for channels that want to hear of it, and mostly finds none.
+            # The end of every run reads this index to find the channels that tell of ended runs. Most environments have
+            # none.
             models.Index(
                 fields=["environment"],
                 name="channel_of_outcomes",
@@ -123,9 +125,10 @@ class Channel(models.Model):
 
 
 class Notice(OutboxRow):
-    """A message of a channel that is to be sent, or was: a row of the outbox.
+    """A message that a channel sends or has sent. It is a row of the outbox.
 
-    The transaction of the cause writes the row. A channel with several addresses gets one for each of them.
+    The transaction that causes the notice writes the row. A channel with several addresses has one notice for each of
+    them.
     """
 
     class Status(models.TextChoices):
@@ -133,9 +136,10 @@ class Notice(OutboxRow):
 
         PENDING = "pending"
         DELIVERED = "delivered"
-        # It was given up: refused, or not taken by the last attempt, or dropped because too many were pending.
+        # It was given up: the receiver refused it, the last attempt failed, or it was dropped because too many were
+        # pending.
         DEAD = "dead"
-        # It was held back, and is told in a digest; `digest` says in which.
+        # It was held back and is told in a digest. The column `digest_id` names the digest.
         DIGESTED = "digested"
 
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
@@ -143,23 +147,25 @@ class Notice(OutboxRow):
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The channel over which it goes. Its URL and secret are read at each attempt.
+    # The channel that sends the notice. The channel's URL and secret are read at each attempt.
     channel = tenant_key("notices.Channel", related_name="notices")
-    # What it tells: a word out of EVENTS, or `channel.test`, `channel.digest` or `address.confirm`.
+    # What the notice tells: a word from EVENTS, or `channel.test`, `channel.digest` or `address.confirm`.
     event = models.CharField(max_length=30)
-    # The incident that it tells of; NULL if it tells of none. It is no foreign key, since incidents are pruned.
+    # The incident that the notice tells of; NULL if there is none. It is no foreign key, because incidents are pruned.
     incident_id = models.UUIDField(null=True)
-    # The run that it tells of, the incident's cause or an ended one; NULL if none. It is no foreign key either.
+    # The run that the notice tells of: the incident's cause, or a run that ended; NULL if there is none. It is no
+    # foreign key, because runs are pruned.
     run_id = models.UUIDField(null=True)
     # The address that a mail goes to; empty for the other kinds.
     address = models.CharField(max_length=MAX_ADDRESS, default="", db_default="")
-    # The JSON text of what it tells. A webhook sends it, and with a run also the run's output, which is read when it is
-    # sent; the texts of mails and of Slack are made of it then. That of a digest grows until the digest is due.
+    # The content of the notice as JSON text. A webhook sends this text with the run's output, which is read at each
+    # attempt. The texts of mails and of Slack are made from it at each attempt. The body of a digest grows until the
+    # digest is due.
     body = models.TextField()
-    # When it may go out first. It counts against the limit of an hour from then on. For a digest this is the time at
-    # which the channel may send again.
+    # When the notice may first be sent. The notice counts against the hourly limit from this time on. For a digest this
+    # is the time at which the channel may send again.
     send_at = models.DateTimeField(db_default=Now())
-    # The digest that tells of this notice; NULL unless it is digested.
+    # The digest that tells of this notice; NULL unless the notice is digested.
     digest_id = models.UUIDField(null=True)
 
     class Meta:
@@ -172,8 +178,8 @@ class Notice(OutboxRow):
                 | (~Q(status="digested") & Q(digest_id__isnull=True)),
                 name="notice_digested_has_a_digest",
             ),
-            # A channel gathers in one digest at a time, for each address. A digest gathers until a sender claims it,
-            # which moves `next_attempt_at`.
+            # A channel has at most one digest at a time that gathers notices for an address. A digest gathers until a
+            # sender claims it, because the claim changes `next_attempt_at`.
             models.UniqueConstraint(
                 fields=["channel", "address", "environment"],
                 name="notice_one_open_digest",
@@ -183,7 +189,7 @@ class Notice(OutboxRow):
         indexes = (
             *outbox_indexes(of_environments=True),
             models.Index(fields=["channel", "created_at", "id"], name="notice_listed"),
-            # Counts what a channel got in the last hour, and finds its oldest pending notices.
+            # This index counts a channel's notices of the last hour, and finds its oldest pending notices.
             models.Index(
                 fields=["channel", "address", "send_at"],
                 name="notice_sent_to",
@@ -221,9 +227,10 @@ class NoticeAttempt(SendAttempt):
 
 
 class AskedAddress(models.Model):
-    """An address outside of an environment's verified members that was asked whether it wants the environment's mail.
+    """An address that was asked whether it wants an environment's mail, because it belongs to none of the environment's
+    verified members.
 
-    It gets one mail that asks, and nothing else before it confirms (SPEC §14).
+    The address gets the one mail that asks, and nothing else before its owner confirms (SPEC §14).
     """
 
     # The row's id, which the token in the mail names.
@@ -234,11 +241,11 @@ class AskedAddress(models.Model):
     )
     # The address, in lower case.
     address = models.CharField(max_length=MAX_ADDRESS)
-    # The user who added the address to a channel; for an API key, who minted it.
+    # The user who added the address to a channel. For an API key this is the user who minted the key.
     asked_by = models.UUIDField()
-    # When it was added, by the database's clock.
+    # When the address was added, by the database's clock.
     asked_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When its owner confirmed that they want the mail; NULL if they have not.
+    # When the owner of the address confirmed that they want the mail; NULL if they have not.
     confirmed_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -249,7 +256,7 @@ class AskedAddress(models.Model):
             ),
         )
         indexes = (
-            # These count the new addresses of a day: of a user, and of an environment.
+            # These two indexes count the new addresses of a day: those of a user, and those of an environment.
             models.Index(fields=["asked_by", "asked_at"], name="asked_address_by_user"),
             models.Index(fields=["environment", "asked_at"], name="asked_address_of_environment"),
         )
@@ -263,7 +270,7 @@ class RefusedAddress(models.Model):
 
     # The address, in lower case.
     address = models.CharField(max_length=MAX_ADDRESS, primary_key=True)
-    # When its owner said so, by the database's clock.
+    # When the owner of the address refused all notices, by the database's clock.
     refused_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

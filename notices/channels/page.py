@@ -9,9 +9,9 @@ from django.views.decorators.http import require_safe
 @never_cache
 @require_safe
 def notices_page(request: HttpRequest) -> HttpResponse:
-    """Shows the page. It is the same for everybody: its script takes the token from the fragment of the URL, which no
-    server sees, and calls the API. Opening the page therefore changes nothing, also for programs that open every link
-    of a mail.
+    """Shows the same page to everybody. Its script takes the token from the fragment of the URL, which browsers do not
+    send to servers, and calls the API. Opening the page changes nothing, because some programs open every link of a
+    mail.
     """
     response = render(request, "notices/address.html")
     response["Referrer-Policy"] = "no-referrer"

@@ -21,8 +21,8 @@ DELETE FROM channel c USING old WHERE c.id = old.id
 
 
 def prune_notices(order: Order) -> Iterator[Batch]:
-    """Removes notices that were queued before `order.before` and are no longer pending, with their attempts, and
-    channels that were deleted before that time. The audit log still tells of the channels.
+    """Removes notices that were queued before `order.before` and are no longer pending, with their attempts. Also
+    removes channels that were deleted before that time. The audit log keeps the events of the channels.
     """
     params = {"before": order.before, "limit": order.limit}
     if order.dry_run:

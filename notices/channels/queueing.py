@@ -1,8 +1,8 @@
-"""Queues notices: picks the channels that want to tell something, and writes their rows (SPEC §14).
+"""Queues notices: selects the channels that subscribe to an event, and writes the rows of their notices (SPEC §14).
 
-A channel of mail or Slack sends at most `MAX_AN_HOUR` notices an hour to one address. What comes beyond that is told in
-one digest, which gathers notices until the channel may send again. So a storm of incidents is one mail and not
-thousands, and a channel whose mail server is away gathers a bounded number of rows that are to be sent.
+A channel of mail or Slack sends at most `MAX_AN_HOUR` notices an hour to one address. One digest tells the others; it
+gathers them until the channel may send again. So a storm of incidents makes one mail and not thousands, and the number
+of pending rows is bounded even while the mail server is away.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,31 +22,32 @@ from pipedai.sql import NOW, Row, execute, fetch_all
 # How many notices a channel of mail or Slack sends in an hour to one address, and how many it may have pending.
 MAX_AN_HOUR: Final = 20
 AN_HOUR: Final = timedelta(hours=1)
-# How many notices a webhook may have pending. The oldest are dropped.
+# How many notices a webhook may have pending. The oldest notices beyond this number are dropped.
 MAX_PENDING: Final = 10_000
 _BATCH: Final = 1_000
 
-# The channels are locked in the order of their ids, so that of two transactions that tell something, the second one
-# counts what the first one queued.
+# Selects the channels that subscribe to one of the events, and locks them. The second of two transactions waits for the
+# lock, and so counts what the first one queued. The order of the ids prevents deadlocks.
 _WANTING: Final = f"""
 SELECT id, environment_id, kind, emails, host, events, {NOW} AS now FROM channel
 WHERE environment_id = ANY(%(environments)s) AND enabled AND deleted_at IS NULL AND events && %(events)s::varchar[]
 ORDER BY id FOR NO KEY UPDATE
 """  # noqa: S608
 
-# The condition of the index `channel_of_outcomes` on a channel `c`: it tells of ended runs.
+# The SQL condition that a channel `c` is enabled and tells of ended runs. The index `channel_of_outcomes` has it too.
 TELLS_OUTCOMES: Final = (
     "c.enabled AND c.deleted_at IS NULL AND c.events @> (ARRAY['run.ended'])::varchar(30)[]"
 )
-# Without a lock, because webhooks have no limit of an hour: ends of runs need not wait for each other.
+# Selects the channels that tell of ended runs. It takes no locks, because webhooks have no hourly limit, so ends of
+# runs need not wait for each other.
 _WANTING_OUTCOMES: Final = f"""
 SELECT c.id, c.environment_id, c.kind, c.emails, c.host, c.events, statement_timestamp() AS now FROM channel c
 WHERE c.environment_id = ANY(%(environments)s) AND {TELLS_OUTCOMES}
 ORDER BY c.id
 """  # noqa: S608
 
-# For each channel and address: how many notices count against the limit, when the oldest of them stops counting, and
-# the digest that still gathers.
+# Reads for each channel and address how many notices count against the hourly limit, the time of the oldest of these,
+# how many notices are pending, and the digest that still gathers notices.
 _ROOM: Final = f"""
 SELECT k.channel_id, k.address, lately.sent, lately.since, waiting.pending, digest.id AS digest_id, digest.body
 FROM unnest(%(channels)s::uuid[], %(addresses)s::text[]) k (channel_id, address)
@@ -66,7 +67,8 @@ LEFT JOIN LATERAL (
         AND next_attempt_at = send_at) digest ON true
 """  # noqa: S608
 
-# A sender may claim the digest at the same moment. It then tells no more than it did, and there is another digest.
+# Changes a digest that still gathers notices. If a sender has claimed it meanwhile, no row changes, and the caller
+# makes a new digest.
 _GATHER: Final = """
 UPDATE notice SET body = %(body)s WHERE id = %(id)s AND status = 'pending' AND next_attempt_at = send_at
 """
@@ -89,7 +91,7 @@ _COUNT_DROPPED: Final = (
 
 @dataclass(slots=True)
 class _Line:
-    """What one address of a channel is to be told; the address is empty for a channel without addresses."""
+    """What one address of a channel is told. The address is empty for a channel without addresses."""
 
     channel: Row
     address: str
@@ -103,8 +105,8 @@ class _Line:
 def channels_wanting(
     environments: Iterable[UUID], events: Iterable[str], *, now: datetime | None = None
 ) -> list[Row]:
-    """Returns the channels of these environments that tell of one of the events, and locks them until the transaction
-    ends.
+    """Returns the channels of these environments that subscribe to one of the events, and locks them until the
+    transaction ends.
     """
     params = {"environments": list(set(environments)), "events": list(set(events)), "now": now}
     return fetch_all(_WANTING, params)
@@ -118,10 +120,11 @@ def channels_wanting_outcomes(environments: Iterable[UUID]) -> list[Row]:
 def queue_notices(
     channels: Sequence[Row], told: Sequence[Told], *, now: datetime | None = None
 ) -> list[Notice]:
-    """Writes the notices of these channels, each for what it tells of, and returns them, with new digests among them.
+    """Writes a notice of each channel for each item of `told` that the channel subscribes to, and returns the notices,
+    new digests included.
 
-    Call it in the transaction of the cause, with rows that `channels_wanting` has returned just now; `now` is the same
-    as there. It takes a constant number of statements, and two more for each digest.
+    Call it in the transaction of the cause, with rows that `channels_wanting` has just returned, and with the same
+    `now`. It takes a constant number of statements, and two more for each digest.
     """
     wanted = [(channel, [each for each in told if _wants(channel, each)]) for channel in channels]
     lines = _lines(wanted)
@@ -132,8 +135,8 @@ def queue_notices(
 
 
 def queue_for(channel: Channel, told: Told, address: str = "") -> Notice:
-    """Writes one notice of a channel, whatever the channel tells of, and returns it. It does not count how many there
-    are.
+    """Writes one notice of a channel, even if the channel does not subscribe to its event, and returns it. No limit on
+    the number of notices applies.
     """
     row = {"id": channel.id, "environment_id": channel.environment_id, "host": channel.host}
     notice = _notice(_Line(row, address), told)
@@ -150,7 +153,7 @@ def _is_limited(line: _Line) -> bool:
 
 
 def _lines(wanted: list[tuple[Row, list[Told]]]) -> list[_Line]:
-    """Returns what each address is told, for those addresses that get mail."""
+    """Returns one line for each address that gets mail, and one for each channel without addresses."""
     wanted = [(channel, told) for channel, told in wanted if told]
     pairs = {
         (channel["environment_id"], address)
@@ -193,7 +196,7 @@ def _limited(lines: list[_Line], now: datetime | None) -> list[Notice]:
 
 
 def _digested(line: _Line, held: list[Told], room: Row) -> list[Notice]:
-    """Returns the notices that a digest stands for. If none gathers, the first of them is a new digest."""
+    """Returns the rows of the notices that are held back. If no digest gathers yet, a new digest comes first."""
     lines = [told.line for told in held]
     digest_id, digests = room["digest_id"], []
     if digest_id is None or not _gather(digest_id, line, lines, room["body"]):
@@ -203,16 +206,16 @@ def _digested(line: _Line, held: list[Told], room: Row) -> list[Notice]:
 
 
 def _gather(digest_id: UUID, line: _Line, lines: list[str], body: str) -> bool:
-    """Adds notices to a digest. Returns False if the digest gathers no more."""
+    """Adds notices to a digest. Returns False if the digest no longer gathers, because a sender has claimed it."""
     digest = Digest.of(body).with_more(lines)
     text = _digest_body(line, digest, digest_id)
     return execute(_GATHER, {"id": digest_id, "body": text}) == 1
 
 
 def _digest(line: _Line, lines: list[str], room: Row) -> Notice:
-    """Returns a new digest. It is sent when the oldest notice of the last hour stops counting.
+    """Returns a new digest. It is due when the oldest notice of the last hour stops counting.
 
-    If notices wait because they can't be sent, it gathers for an hour, so that few digests wait as well.
+    If notices are pending because they can't be sent, the digest gathers for an hour, so that few digests are pending.
     """
     digest_id, now = new_id(), line.channel["now"]
     due = now + AN_HOUR
@@ -254,7 +257,7 @@ def _row(line: _Line, event: str, body: str, **values: object) -> Notice:
 
 
 def _drop_beyond_limit(channels: list[UUID]) -> None:
-    """Gives up the oldest pending notices of webhooks that have too many, and counts them."""
+    """Gives up the oldest pending notices of webhooks that have more than MAX_PENDING, and counts the dropped ones."""
     if channels:
         dropped = fetch_all(_DROP, {"channels": channels, "most": MAX_PENDING})
         for row in dropped:

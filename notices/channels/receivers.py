@@ -15,10 +15,10 @@ _NAME = "Mail to the owner"
 
 
 def add_first_channel(events: tuple[Event, ...], **_: Any) -> None:
-    """Adds a channel of mail to the creator of each new environment, for all incidents and recoveries, while the
-    service sends mail. It sends nothing before the creator has proved their address.
+    """Adds to each new environment a channel that mails all incidents and recoveries to the creator. It does so only
+    while the service sends mail. The channel sends nothing before the creator has proved their address.
 
-    The environment of the demo gets one as well, without a mail server too: its mails are then files.
+    The environment of the demo gets a channel even without a mail server, because its mails are then written to files.
     """
     for event in events:
         if event.environment_id is None:
@@ -48,5 +48,5 @@ def _add(environment_id: UUID, creator: User) -> None:
 
 
 def connect() -> None:
-    """Starts to listen to domain events. Call it from `AppConfig.ready()`."""
+    """Connects the receiver to the domain events. Call it from `AppConfig.ready()`."""
     happened.connect(add_first_channel, dispatch_uid="notices.channels.receivers")

@@ -1,7 +1,7 @@
 """Says which addresses get the notices of an environment (SPEC §14).
 
 An address gets them if it belongs to a member of the environment who has proved it, or if its owner has confirmed that
-they want them; and never if its owner has refused all notices.
+they want them. An address whose owner has refused all notices never gets them.
 """
 
 from collections.abc import Collection
@@ -14,17 +14,17 @@ from pipedai.sql import Row, fetch_all
 
 
 class Standing(StrEnum):
-    """How an address stands to the notices of an environment."""
+    """Whether an address gets the notices of an environment, and why."""
 
-    # It gets them: it is a member's, or proof of addresses does not count.
+    # The address gets notices: it is a member's, or the service requires no proof of addresses.
     MEMBER = "member"
-    # It gets them: its owner has confirmed.
+    # The address gets notices, because its owner has confirmed.
     CONFIRMED = "confirmed"
-    # It gets none yet: its owner has been asked.
+    # The address gets no notices yet: its owner has been asked and has not confirmed.
     ASKED = "asked"
-    # It gets none, ever: its owner has said so.
+    # The address never gets notices, because its owner has refused them.
     REFUSED = "refused"
-    # It gets none: it is no member's any more, or the member has not proved it, and its owner was never asked.
+    # The address gets no notices: no member has it, or the member has not proved it, and its owner was never asked.
     UNKNOWN = "unknown"
 
     @property
@@ -33,8 +33,8 @@ class Standing(StrEnum):
 
 
 def standing_columns(environment: str, address: str) -> str:
-    """Returns the SQL of the columns that `standing_of` reads, for two SQL expressions: of an environment's id, and of
-    an address in lower case.
+    """Returns the SQL of the columns that `standing_of` reads. `environment` is an SQL expression for an environment's
+    id, and `address` one for an address in lower case.
     """
     return f"""
 EXISTS (SELECT FROM refused_address r WHERE r.address = {address}) AS is_refused,

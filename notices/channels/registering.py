@@ -12,7 +12,7 @@ from workspaces.encryption.sealed_fields import register_sealed_field
 
 
 def register_channels() -> None:
-    """Registers all of it. Call it from `AppConfig.ready()`."""
+    """Registers the kind of messages, the columns and the retentions of channels. Call it from `AppConfig.ready()`."""
     connect()
     register_kind(NOTICES)
     for field in (URL, SECRET):

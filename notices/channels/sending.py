@@ -17,7 +17,7 @@ WHERE id = %(id)s
 
 
 def _follow(attempt: Attempt) -> None:
-    """Notes at the channel whether it works, and emits the event of a notice that was given up."""
+    """Records at the channel whether its notices get through, and emits an event if the notice was given up."""
     row, answer = attempt.row, attempt.answer
     if row["event"] != CONFIRM and attempt.status == SendStatus.DELIVERED:
         execute(_WORKS, {"id": row["channel_id"]})

@@ -62,8 +62,8 @@ def create_channel(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
 def update_channel(*, channel_id: UUID, actor: Actor, values: dict[str, Any]) -> None:
     """Changes the given values of a channel. A value that is equal to the present one changes nothing.
 
-    If the URL moves to another origin without a new secret, the secret is removed, because it goes only to the server
-    that it was given for. Raises NotFound, Invalid, Conflict, and whatever `hold_role` raises.
+    If the URL moves to another origin without a new secret, the secret is removed, because a secret is for one server
+    only. Raises NotFound, Invalid, Conflict, and whatever `hold_role` raises.
     """
     with transaction.atomic():
         channel = _locked(channel_id, actor)
@@ -77,8 +77,8 @@ def update_channel(*, channel_id: UUID, actor: Actor, values: dict[str, Any]) ->
 
 
 def delete_channel(*, channel_id: UUID, actor: Actor) -> None:
-    """Deletes a channel by marking its row, and removes its URL and secret. What is pending is given up when it comes
-    due. Raises NotFound.
+    """Marks a channel as deleted, and removes its URL and secret. Its pending notices are given up when they come due.
+    Raises NotFound.
     """
     with transaction.atomic():
         channel = _locked(channel_id, actor)
@@ -89,10 +89,10 @@ def delete_channel(*, channel_id: UUID, actor: Actor) -> None:
 
 
 def test_channel(*, channel_id: UUID, actor: Actor) -> list[UUID]:
-    """Queues a notice that says that it is a test, for each address of the channel. Returns the notices' ids.
+    """Queues a test notice for each address of the channel that gets mail now, or one if the channel has no addresses.
+    Returns the notices' ids.
 
-    Addresses that get no mail get none now. Raises NotFound, and Conflict if the channel is disabled or the
-    actor may not have mail sent to others.
+    Raises NotFound. Raises Conflict if the channel is disabled, or if the actor may not have mail sent to others.
     """
     with transaction.atomic():
         channel = _locked(channel_id, actor)
@@ -115,7 +115,7 @@ def test_channel(*, channel_id: UUID, actor: Actor) -> list[UUID]:
 
 
 def _locked(channel_id: UUID, actor: Actor) -> Channel:
-    """Locks a channel and returns it. Before that it locks the environment and the actor's role."""
+    """Locks the environment and the actor's role, and then the channel. Returns the channel."""
     live = Channel.objects.filter(id=channel_id, deleted_at__isnull=True)
     environment_id = live.values_list("environment_id", flat=True).first()
     if environment_id is None:
@@ -135,8 +135,8 @@ def _check_ceiling(environment_id: UUID) -> None:
 
 
 def _apply(channel: Channel, values: dict[str, Any]) -> dict[str, Any]:
-    """Sets those of the values that differ from the present ones. Returns the changes for the audit row, in which URL,
-    secret and addresses are not shown.
+    """Sets those of the values that differ from the present ones. Returns the changes for the audit row, which does not
+    show the URL, the secret and the addresses.
     """
     _check_fit(channel, values)
     changes: dict[str, Any] = {}
@@ -163,7 +163,9 @@ def _apply(channel: Channel, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _apply_url(channel: Channel, values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Sets another URL. Returns the values, with the secret to be removed if it was not given for the new origin."""
+    """Sets a new URL. Returns the values; if the URL has moved to another origin without a new secret, they remove the
+    secret.
+    """
     url = values["url"]
     old = _url_of(channel)
     if url == old:

@@ -1,4 +1,4 @@
-"""What a notice says: the JSON that a webhook gets, from which the texts of mails and of Slack are made (SPEC §14)."""
+"""Makes the JSON text of a notice, from which the texts of mails and of Slack are made (SPEC §14)."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -14,7 +14,7 @@ from pipedai.sql import Row, fetch_all
 from triggers.runs.queries import runs_in_order
 from triggers.runs.serializers import RunSerializer
 
-# A digest names this many of the notices that it stands for; it counts the others.
+# A digest names at most this many of the notices that it stands for, and only counts the others.
 MOST_NAMED: Final = 50
 
 _INCIDENTS: Final = "SELECT * FROM incident WHERE id = ANY(%(ids)s)"
@@ -22,11 +22,11 @@ _INCIDENTS: Final = "SELECT * FROM incident WHERE id = ANY(%(ids)s)"
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Something that a channel is to tell."""
+    """One thing that channels tell: an event of an incident, an ended run, a test or a digest."""
 
     environment_id: UUID
     event: str
-    # One sentence for people, without a full stop, with the names of others as they are.
+    # One sentence for people, without a full stop. Names that others wrote are in it unchanged.
     line: str
     at: datetime
     # The keys `subject`, `incident` and `run` of the body.
@@ -36,7 +36,9 @@ class Told:
 
 
 def body_of(told: Told, notice_id: UUID) -> str:
-    """Returns the JSON text of a notice, as a webhook gets it but for the output of its run."""
+    """Returns the JSON text of a notice without the `output` of its run, which is added when a webhook sends the
+    notice.
+    """
     body = {
         "id": notice_id,
         "event": told.event,
@@ -51,7 +53,6 @@ def body_of(told: Told, notice_id: UUID) -> str:
 
 
 def as_json(body: Mapping[str, Any]) -> str:
-    """Returns a body as JSON text."""
     return json.dumps(body, cls=JSONEncoder, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -139,7 +140,6 @@ class Digest:
         return cls(found["count"], tuple(found["lines"]))
 
     def with_more(self, lines: list[str]) -> "Digest":
-        """Returns the digest with more notices."""
         room = MOST_NAMED - len(self.lines)
         return Digest(self.count + len(lines), (*self.lines, *lines[: max(0, room)]))
 

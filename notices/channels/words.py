@@ -17,7 +17,7 @@ INCIDENT_EVENTS: Final = tuple(
 # What a channel can be asked to tell of. Only webhooks tell of ended runs.
 EVENTS: Final = (*INCIDENT_EVENTS, RUN_ENDED)
 
-# What happened, for each event, around the name of its subject.
+# The sentences for the beginning and the end of an incident of each kind, with a place for the name of its subject.
 _SENTENCES: Final = {
     Kind.TRIGGER_FAILING: ("Trigger {} is failing", "Trigger {} succeeds again"),
     Kind.TRIGGER_LATE: ("Trigger {} is late", "Trigger {} is on time again"),

@@ -1,4 +1,4 @@
-"""The panels that tell staff why a run has not run, and what became of a due time of a trigger (SPEC §13)."""
+"""The panels that tell staff why a run was not executed, and what became of a due time of a trigger (SPEC §13)."""
 
 from collections.abc import Mapping
 from datetime import datetime, tzinfo
@@ -19,7 +19,7 @@ _NO_TIME = "That is no time that can be asked about."
 
 
 def run_panels(run: Run) -> list[Panel]:
-    """Returns the panel that says where a run stands, and if it waits for something, a table of what it waits for."""
+    """Returns the panel that explains the state of a run, and for a run that waits a table of what it waits for."""
     told = explain_run(run.id)
     if told is None:
         return []
@@ -39,7 +39,7 @@ def run_panels(run: Run) -> list[Panel]:
 def trigger_panel(trigger: Trigger, sent: Mapping[str, str]) -> Answer:
     """Returns the panel that says what became of a trigger's last due time, and what comes next.
 
-    The parameter `at` of the page's URL names another time than the present. A time without an offset is one of the
+    The parameter `at` of the page's URL names another time to ask about. A time without an offset is read in the
     trigger's zone.
     """
     zone, asked_at = zone_of(trigger.timezone), sent.get("at", "")

@@ -192,7 +192,7 @@ class RunAdmin(StaffModelAdmin):
         return rows
 
     def story(self, row: Any) -> list[Panel]:
-        """Returns the panels of one run: why it stands where it does, its facts, timeline, attempts, tool calls and
+        """Returns the panels of one run: the explanation of its state, its facts, timeline, attempts, tool calls and
         deliveries.
         """
         deliveries = list(

@@ -13,7 +13,7 @@ from triggers.states import Decision
 
 _SHOWN = 50
 _RUN_READ = ("run__status", "run__fault_class", "run__short_message")
-# Why no run was made for a due time, for people.
+# The reasons why no run was made for a due time, in words for people.
 _WHY_NO_RUN: dict[str, str] = {
     Decision.SKIPPED_OVERLAP: "An earlier run was unfinished, and the trigger skips such due times.",
     Decision.SKIPPED_MISSED: "No scheduler was running, and when one ran again, the time was too old or a later one"
@@ -53,7 +53,7 @@ def newest_ticks(trigger: Trigger) -> Table:
 
 
 def what_became_of(tick: Any) -> Any:
-    """Returns the state of the run that a tick made, with its error, or else why it made none."""
+    """Returns the state of the run that a tick made, with the run's error, or the reason why the tick made no run."""
     run = tick.run
     if run is None:
         why = _WHY_NO_RUN.get(tick.decision, spoken(tick.decision))

@@ -112,7 +112,7 @@ class TickAdmin(StaffModelAdmin):
 
 
 def _of_several(tick: Tick, zone: tzinfo) -> list[tuple[str, Any]]:
-    """Returns what is shown only of a row that stands for several due times."""
+    """Returns the facts that only a row for several due times has."""
     if tick.missed_count <= 1:
         return []
     return [

@@ -135,8 +135,8 @@ class TriggerAdmin(StaffModelAdmin):
         return rows
 
     def story_asked(self, row: Any, sent: Mapping[str, str]) -> list[Panel]:
-        """Returns the panels of one trigger, of which the first says what became of its last due time, or of the one
-        that the parameter `at` asks about.
+        """Returns the panels of one trigger. The first one says what became of the last due time, or of the one that
+        the parameter `at` asks about.
         """
         return [trigger_panel(row, sent), *self.story(row)]
 

@@ -19,7 +19,8 @@ class WaitingFor(StrEnum):
     # The worker has no token, because it was revoked or the worker was deregistered.
     WORKER_REVOKED = "worker_revoked"
     WORKER_DISABLED = "worker_disabled"
-    # The worker has not called for a while. This is no condition of a poll: the run goes out once the worker polls.
+    # The worker has not called for a while. The poll and the claim do not check this: the run goes out once the worker
+    # polls.
     WORKER_OFFLINE = "worker_offline"
     # The secret headers of the run's trigger can't be decrypted.
     HEADERS_UNREADABLE = "headers_unreadable"
@@ -44,16 +45,16 @@ class RetryDecision(StrEnum):
     NONE = "none"
 
 
-# The codes of a retry that are no reasons of `NoRetry`. The first stands for a retry that exists.
+# The codes of a retry that `NoRetry` lacks. This one is the code of a retry that exists.
 INFRA_FAULT: Final = "infra_fault"
 # Somebody canceled the retry while it was queued.
 RETRY_CANCELED: Final = "retry_canceled"
-# By its trigger's present settings the run would get a retry, but there is none, so the settings were different when
+# The run has no retry, although it would get one by its trigger's present settings. So the settings were different when
 # the run ended.
 SETTINGS_CHANGED: Final = "settings_changed"
 RETRY_CODES: Final = (*NoRetry, INFRA_FAULT, RETRY_CANCELED, SETTINGS_CHANGED)
 
-# What became of a due time about which no scheduler has decided.
+# The decision about a due time that is still open, because no scheduler has decided yet.
 PENDING: Final = "pending"
 NOT_SCHEDULED: Final = "not_scheduled"
 DISABLED: Final = "disabled"
@@ -142,7 +143,7 @@ class RunExplanation:
 
 @dataclass(frozen=True, slots=True)
 class TriggerExplanation:
-    """What became, or will become, of the due time of a trigger's schedule at or next before the time `at`.
+    """What became, or will become, of one due time of a trigger: the last one up to the time `at`.
 
     `decision` is one of DECISIONS, and `message` a sentence or two for people. `due_at` is that due time; None if there
     is none. `tick` is the row that has the decision; it may stand for several due times. `previous_due_at` and

@@ -5,8 +5,8 @@ from zoneinfo import ZoneInfo
 
 
 def moment_words(moment: datetime, now: datetime, *, to_the_second: bool = False) -> str:
-    """Returns a moment in UTC, to the minute unless asked for more, with its date unless that is today's: `21:55
-    UTC`.
+    """Returns a moment in UTC, such as `21:55 UTC`. It has seconds if `to_the_second`, and a date unless that is
+    today's.
     """
     moment, now = moment.astimezone(UTC), now.astimezone(UTC)
     clock = "%H:%M:%S" if to_the_second else "%H:%M"

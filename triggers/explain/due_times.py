@@ -1,7 +1,7 @@
 """Explains what became, or will become, of a due time of a trigger's schedule (SPEC §13).
 
-What was decided about a due time stands in the tick table. A trigger's `next_run_at` divides time: about each due time
-before it a scheduler has decided, and each one from it on is still to be decided about, by the present schedule.
+The tick table has the decisions of schedulers about due times. Every due time before a trigger's `next_run_at` has been
+decided about. The due times from `next_run_at` on follow from the present schedule and are still open.
 """
 
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ from triggers.models import Tick
 from triggers.schedules import cron
 from triggers.states import Decision
 
-# A due time about which a scheduler decides only after this time is late.
+# A decision about a due time is late if a scheduler takes longer than this to make it.
 _LATE_AFTER = timedelta(minutes=1)
 _MOMENT = timedelta(microseconds=1)
-# How far ahead of the present a time may lie that is asked about.
+# A request may ask about a time at most this far ahead of the present.
 FURTHEST_AHEAD = timedelta(days=366)
 
 _TRIGGER = f"""
@@ -39,8 +39,8 @@ FROM trigger WHERE id = %(trigger_id)s
 
 @dataclass(frozen=True, slots=True)
 class _History:
-    """The tick rows next to the time in question: the one that begins last up to it, the one before, and the one
-    after.
+    """The tick rows around the time in question. `last` is the row that begins last up to this time; `before` and
+    `after` are the rows before and after that one.
     """
 
     last: Tick | None
@@ -50,8 +50,8 @@ class _History:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A trigger, the time that is asked about, and `due_at`: the due time at or next before it by the present schedule.
-    `schedule` is None if the trigger has none, or if it can't be worked out.
+    """A question about the last due time of a trigger up to the time `at`. `due_at` is this due time by the present
+    schedule. `schedule` is None if the trigger has none, or if it can't be worked out.
     """
 
     trigger: Row
@@ -78,8 +78,8 @@ def check_time_in_question(at: datetime | None) -> None:
 def explain_trigger(
     trigger_id: UUID, *, at: datetime | None = None, now: datetime | None = None
 ) -> TriggerExplanation | None:
-    """Returns what became, or will become, of the due time at or next before `at`, by default the present. Returns None
-    if there is no such trigger. It changes nothing.
+    """Returns what became, or will become, of the last due time up to the time `at`, which is the present if None.
+    Returns None if there is no such trigger. It changes nothing.
 
     It takes at most four statements, and those of `explain_run` if the due time made a run.
     """
@@ -135,10 +135,12 @@ def _question(trigger: Row, at: datetime) -> _Question:
 
 
 def _is_told_by(row: Tick, asked: _Question) -> bool:
-    """Returns whether the tick row has the answer: whether no due time lies between it and the time asked about.
+    """Returns whether the tick row has the answer, that is, whether no due time lies between the row and the time asked
+    about.
 
-    If the trigger has no schedule any more, the row is taken for a time at which there may still have been one. If it
-    has, but had no due time by it yet, the row is of a former schedule.
+    If the trigger has no schedule any more, the row has the answer for times before the trigger's last change, because
+    the schedule may still have existed then. If the present schedule has no due time up to the time asked about, the
+    row is one of a former schedule and has the answer.
     """
     if asked.schedule is not None:
         return bool(asked.due_at is None or asked.due_at <= row.last_tick_at)
@@ -223,7 +225,7 @@ def _answer(
 
 
 def _previous(asked: _Question, moment: datetime) -> datetime | None:
-    """Returns the last due time before `moment` about which something was decided, or is still to be decided."""
+    """Returns the last due time before `moment`, whether a scheduler has decided about it yet or not."""
     coming = asked.trigger["next_run_at"]
     if coming is not None and coming < moment and asked.schedule is not None:
         return asked.schedule.last_between(coming - _MOMENT, moment - _MOMENT)
@@ -235,14 +237,14 @@ def _previous(asked: _Question, moment: datetime) -> datetime | None:
     last: datetime = row.last_tick_at
     if last < moment:
         return last
-    # The row stands for several due times, and the moment is one of them.
+    # The row stands for several due times, and `moment` is one of them or lies between them.
     first: datetime = row.tick_at
     within = asked.schedule.last_between(first, moment - _MOMENT) if asked.schedule else None
     return within or first
 
 
 def _next(asked: _Question, moment: datetime) -> datetime | None:
-    """Returns the first due time after `moment` about which something was decided, or is still to be decided."""
+    """Returns the first due time after `moment`, whether a scheduler has decided about it yet or not."""
     row = asked.history.last
     coming: datetime | None = asked.trigger["next_run_at"]
     if row is not None and row.tick_at <= moment < row.last_tick_at:

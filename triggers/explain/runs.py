@@ -25,8 +25,8 @@ from triggers.runs.conditions import ONLINE_WITHIN
 from triggers.runs.retries import NoRetry, why_no_retry
 from triggers.states import HELD, EndedBy, FaultClass, Status
 
-# Reads a run with what its explanation needs of its trigger, its worker and its retry. Each table is read by a primary
-# key, or by a unique index for the retry.
+# Reads a run with those columns of its trigger, its worker and its retry that the explanation needs. The retry is found
+# by a unique index, and the other rows by their primary keys.
 _RUN = f"""
 SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.status, r.attempt, r.max_retries, r.queued_at,
     r.available_at, r.claimed_at, r.started_at, r.ended_at, r.ended_by, r.lease_expires_at, r.deadline_at,
@@ -49,7 +49,7 @@ LEFT JOIN run n ON n.retry_of_id = r.id
 WHERE r.id = %(run_id)s
 """
 
-# Why a run is not retried, for people.
+# The reasons why a run is not retried, in words for people.
 _NO_RETRY = {
     NoRetry.SUCCEEDED: "It succeeded, so it is not retried.",
     NoRetry.CANCELED: "It was canceled, so it is not retried.",
@@ -86,7 +86,7 @@ _RETRY_WORDS = {
 
 
 def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation | None:
-    """Returns where a run stands and why, or None if there is no such run. It changes nothing.
+    """Returns the explanation of a run's state, or None if there is no such run. It changes nothing.
 
     It takes one statement, up to five more for a queued run, and one more for a held run that is overdue.
     """
@@ -163,8 +163,8 @@ def _ended(run: Row) -> Ended:
 
 
 def _ended_words(run: Row, retry: Retry) -> str:
-    """Returns how the run ended and what became of its retry, in one sentence. Of a run that succeeded or was canceled
-    nobody expects a retry, so the sentence does not speak of one.
+    """Returns one sentence on how the run ended and what became of its retry. The sentence leaves out the retry if the
+    run succeeded or was canceled, because nobody expects one then.
     """
     words = _ENDED_WORDS[Status(run["status"])] + _BY_WORDS.get(run["ended_by"], "")
     if run["status"] == Status.CANCELED and run["ended_by"] == EndedBy.LEASE:
@@ -180,8 +180,8 @@ def _ended_words(run: Row, retry: Retry) -> str:
 def _retry(run: Row) -> Retry:
     """Returns what became of the retry of an ended run, and why.
 
-    What `why_no_retry` says today decides only if there is no retry, because the trigger may have changed since the run
-    ended.
+    `why_no_retry` decides only if there is no retry, because it goes by the trigger as it is now, which may have
+    changed since the run ended.
     """
     retry_id, due = run["retry_id"], run["retry_available_at"]
     if retry_id is not None and run["retry_status"] == Status.QUEUED:
@@ -211,8 +211,8 @@ def _retry(run: Row) -> Retry:
 
 
 def _as_it_ended(run: Row) -> Row:
-    """Returns the run with its trigger's deletion only if the trigger was deleted before the run ended. That is so if a
-    late result came after the deletion: a trigger with unfinished runs can't be deleted.
+    """Returns the run, without its trigger's deletion unless the trigger was deleted before the run ended. A trigger
+    with unfinished runs can't be deleted, so only a late result makes a run end after the deletion.
     """
     deleted = run["trigger_deleted_at"]
     return {

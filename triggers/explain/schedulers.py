@@ -13,8 +13,8 @@ FROM scheduler_heartbeat
 
 
 def without_scheduler(*, now: datetime | None) -> str | None:
-    """Returns the words "no scheduler is alive", with since when and what to do, or None if one is alive. It takes one
-    statement.
+    """Returns words that say that no scheduler is alive, since when, and what to do. Returns None if one is alive. It
+    takes one statement.
     """
     beats = fetch_one(_BEATS, {"within": ALIVE_WITHIN, "now": now})
     assert beats is not None, "the query returns one row"

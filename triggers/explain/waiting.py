@@ -14,12 +14,12 @@ from triggers.explain.clock_words import moment_words
 from triggers.runs.conditions import MAY_BE_CLAIMED, Limits, evaluate, limits_of
 from triggers.runs.handout import choose_runs, headers_are_readable, shut_triggers
 
-# At most this many runs before a run are counted, so that the explanation of a run behind 100,000 others takes as long
-# as any other.
+# At most this many runs ahead of a run are counted, so that the explanation of a run behind 100,000 others takes no
+# longer than others.
 MOST_COUNTED = 1000
 
-# Counts the due runs that the worker gets before this one. Each of them may go to the worker: the count leaves out the
-# triggers of `shut`, whose headers can't be decrypted.
+# Counts the due runs that the worker gets before this one. The runs of the triggers in `shut` do not count: the worker
+# does not get them, because their headers can't be decrypted.
 _AHEAD = f"""
 SELECT count(*) AS ahead FROM (
     SELECT FROM run r JOIN trigger t ON t.id = r.trigger_id
@@ -152,7 +152,8 @@ def _behind_others(
 ) -> Iterator[Reason]:
     """Yields a reason if the worker's next poll returns other runs, and not this one.
 
-    If the worker has room for all of them, the limits of one answer to a poll are in the way, and time alone helps.
+    If the worker has room for all of them, the limits of one answer to a poll hold the run back, and it only has to
+    wait.
     """
     chosen = choose_runs(worker_id=run["worker_id"], **limits, now=now)
     if any(each.row["id"] == run["id"] for each in chosen.runs):
@@ -162,7 +163,7 @@ def _behind_others(
         "run_id": run["id"],
         "available_at": run["available_at"],
         "approved": limits["approved"],
-        # The poll looked for such triggers only if one of them was in its way.
+        # A poll fills `chosen.shut` only if such triggers were in its way, so they are looked up if it is empty.
         "shut": chosen.shut or shut_triggers(worker_id=run["worker_id"], now=now),
         "now": now,
     }

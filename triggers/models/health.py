@@ -8,13 +8,15 @@ from workspaces.models import Environment
 
 
 class TriggerHealth(models.Model):
-    """How a trigger is doing (SPEC §14). It is no part of Trigger, so that the end of a run does not rewrite that row.
+    """What is known about the health of a trigger (SPEC §14). It has its own table, so that the end of a run does not
+    rewrite the trigger's row.
 
-    `notices.health` writes the rows. A trigger without a row has nothing to tell yet. The row is locked while its
-    trigger is judged, so that two ends of runs, or an end and the scheduler, are judged one after the other.
+    `notices.health` and `notices.lateness` write the rows. A trigger without a row has nothing to tell yet. The row is
+    locked while its trigger is judged, so that two ends of runs, or an end and the scheduler, are judged one after the
+    other.
     """
 
-    # The trigger. It has one row at most.
+    # The trigger whose health the row describes. A trigger has one row at most.
     trigger = models.OneToOneField(
         Trigger,
         primary_key=True,
@@ -27,19 +29,19 @@ class TriggerHealth(models.Model):
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # Since when outcomes and due times count: since the trigger was last enabled. NULL if it was never disabled: then
-    # all count.
+    # The time from which outcomes and due times count: when the trigger was last enabled. NULL if it was never
+    # disabled, so that all count.
     counts_from = models.DateTimeField(null=True)
-    # Whether the trigger has had a final outcome since then. Without one there is nothing to say.
+    # Whether the trigger has had a final outcome since `counts_from`. Without one the trigger counts as idle.
     has_outcome = models.BooleanField(default=False)
     # How many final outcomes in a row have failed or timed out, up to `alert_after_failures`.
     failures = models.PositiveSmallIntegerField(default=0)
-    # Whether the trigger is failing. An incident of the kind `trigger_failing` is open as long.
+    # Whether the trigger is failing. An incident of the kind `trigger_failing` is open for as long as it is.
     is_failing = models.BooleanField(default=False)
     # The due time after which no success came in time; NULL if the trigger is not late. An incident of the kind
-    # `trigger_late` is open as long.
+    # `trigger_late` is open for as long as it is.
     late_since = models.DateTimeField(null=True)
-    # When the scheduler looks next whether the trigger is late; NULL if it need not look. It is never later than the
+    # When the scheduler next checks whether the trigger is late; NULL if no check is needed. It is never later than the
     # moment at which the trigger can become late.
     check_at = models.DateTimeField(null=True)
 

@@ -310,9 +310,9 @@ class Run(models.Model):
                 name="run_of_worker_and_status",
                 condition=Q(ended_at__isnull=False),
             ),
-            # These two find the ended runs of one source, also if it is rare, and those of one fault class.
+            # These two indexes find the ended runs of one source, even a rare one, and those of one fault class.
             # `triggers.runs.listing` names a value for each of their columns before the time. A worker's runs of one
-            # source are found by the first of them, or by `run_of_worker_and_status`.
+            # source are found by the first index, or by `run_of_worker_and_status`.
             *(
                 models.Index(
                     fields=[scope, "source", "status", "fault_class", "queued_at", "id"],
@@ -324,8 +324,8 @@ class Run(models.Model):
                     ("trigger", "run_of_trigger_and_source"),
                 )
             ),
-            # These three find the runs that infrastructure ended and that no retry follows. They are small, because
-            # most such runs have a retry.
+            # These three indexes find the runs that infrastructure ended and that no retry follows. They are small,
+            # because most runs that infrastructure ended have a retry.
             *(
                 models.Index(
                     fields=[scope, "status", "queued_at", "id"],

@@ -79,8 +79,8 @@ class Tick(models.Model):
         )
         indexes = (
             models.Index(fields=["run"], name="tick_of_run", condition=Q(run__isnull=False)),
-            # This index finds a trigger's ticks with one decision, also if that is rare. It lacks the ticks that made a
-            # run: these are most, and are quickly found among all ticks.
+            # This index finds a trigger's ticks with one decision, even a rare one. It lacks the ticks that made a run:
+            # most ticks did, so they are found quickly without it.
             models.Index(
                 fields=["trigger", "decision", "tick_at", "id"],
                 name="tick_of_decision",

@@ -24,17 +24,17 @@ IS_QUEUED = "r.status = 'queued'"
 IS_DUE = f"r.available_at <= {NOW}"
 # A worker that is not approved gets no run whose trigger has secret headers.
 HEADERS_MAY_GO = "(%(approved)s OR t.mcp_headers IS NULL)"
-# What a run must fulfil for any worker to get it. What is left is that the worker has room for it, and that no other
-# run comes before it.
+# The conditions that a run must meet for any worker to get it. Two more are not part of this text: the worker must have
+# room for the run, and no other run may come before it.
 MAY_BE_CLAIMED = f"{IS_ASSIGNED} AND {IS_QUEUED} AND {IS_DUE} AND {HEADERS_MAY_GO}"
 
 # The order in which a worker gets its due runs: those that have been due longest come first.
 HAND_OUT_ORDER = "r.available_at, r.id"
 
-# The rows of the runs that the worker holds, that is, has claimed and not ended. It is a condition on the table `run`
-# without an alias.
+# The condition for the runs that the worker holds: it has claimed them, and they have not ended. It is for the table
+# `run` without an alias.
 IS_HELD = "worker_id = %(worker_id)s AND slot IS NOT NULL"
-# How many more runs the worker may claim. A worker may hold more runs than its capacity, if that was lowered since.
+# How many more runs the worker may claim. A worker may hold more runs than its capacity, if the capacity was lowered.
 FREE_PLACES = f"greatest(0, %(capacity)s - (SELECT count(*) FROM run WHERE {IS_HELD}))"
 
 # Evaluates for one run and one worker each condition that can hold a queued run back.
@@ -70,7 +70,7 @@ def evaluate(
     """Returns for a queued run and its worker which conditions hold: `is_due`, `headers_may_go`, and `free_places`.
 
     `last_claimed_at` is when the worker claimed the last of the runs that it holds, or None if it holds none. Without a
-    worker only `is_due` counts. The refusal of a claim and the explanation of a waiting run both say what this says.
+    worker only `is_due` counts. The refusal of a claim and the explanation of a waiting run both use this result.
     """
     params = {
         "run_id": run_id,

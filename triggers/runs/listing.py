@@ -1,6 +1,6 @@
 """Splits a filtered list of runs, ordered by `queued_at`, into parts that an index each returns in order.
 
-A page then reads few rows more than it shows, also if only one run in a million fits the filters. `pipedai.keyset`
+A page then reads only a few rows more than it shows, even if one run in a million fits the filters. `pipedai.keyset`
 merges the parts.
 """
 
@@ -33,8 +33,8 @@ _INFRA = Func(template=f"'{FaultClass.INFRA.value}'", output_field=CharField())
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a request asks for: words of each kind, of which an empty list means any, and whether the runs must be
-    final.
+    """The filters of a request. Each list keeps the runs that have one of its words, and an empty list keeps all runs.
+    The last field says whether the runs must be final.
     """
 
     statuses: Sequence[str]
@@ -50,7 +50,7 @@ def final(rows: Rows) -> Rows:
 
 def unretried_faults(rows: Rows) -> Rows:
     """Keeps only the runs that infrastructure ended and that are not marked as `retried`. The three indexes
-    `run_final_fault…` have these alone.
+    `run_final_fault…` contain only these runs.
     """
     return rows.filter(fault_class=_INFRA, retried=False)
 
@@ -88,10 +88,11 @@ def _ended(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
     rows = in_states(rows, [status])
     possible = _FAULTS[Status(status)]
     faults = [each for each in possible if not wanted.faults or each in wanted.faults]
-    # Most runs that infrastructure ended have a retry, so their final ones have indexes of their own.
+    # The final runs that infrastructure ended have indexes of their own, because most runs of this fault class have a
+    # retry.
     are_final = wanted.final and FaultClass.INFRA in faults
     if are_final:
-        # The indexes `run_final_fault…` have few runs, so they don't have the source.
+        # The indexes `run_final_fault…` contain few runs, so they do without a column for the source.
         part = final(unretried_faults(rows))
         yield part.filter(source__in=wanted.sources) if wanted.sources else part
         faults.remove(FaultClass.INFRA)

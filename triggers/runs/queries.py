@@ -15,7 +15,7 @@ _ADDED = ("trigger_name", "error_message", "will_retry")
 
 
 def is_retried() -> Coalesce:
-    """Returns the SQL condition that a retry follows the run which no late result canceled.
+    """Returns the SQL condition that a run has a retry which no late result canceled.
 
     It is a scalar subquery that reads one row of the index `run_one_retry`. PostgreSQL may answer an EXISTS by reading
     all retries.

@@ -16,8 +16,8 @@ _LEASE = f"{NOW} + %(lease_seconds)s * interval '1 second'"
 # The deadline of a run. After `timeoutSeconds`, the worker has 60 s to report the time-out itself; then the server ends
 # the run (SPEC §6).
 _DEADLINE = f"{NOW} + (r.timeout_seconds + 60) * interval '1 second'"
-# The column `will_retry` of a run r: whether a retry follows it that no late result canceled; NULL until it has ended.
-# It is a scalar subquery, since PostgreSQL may answer an EXISTS by reading all retries.
+# The column `will_retry` of a run `r`: whether it has a retry that no late result canceled; NULL until the run has
+# ended. It is a scalar subquery, because PostgreSQL may answer an EXISTS by reading all retries.
 _WILL_RETRY = """CASE WHEN r.ended_at IS NOT NULL THEN coalesce((
         SELECT retry.ended_by IS DISTINCT FROM 'late_result' FROM run retry
         WHERE retry.retry_of_id = r.id AND retry.environment_id = r.environment_id), false) END AS will_retry"""

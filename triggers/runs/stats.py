@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 from pipedai.sql import Row, fetch_all
 from triggers.runs.overview import SUCCESS_RATE
 
-# The most groups that an answer has. The keys of a window are not bounded otherwise: an environment's triggers may be
-# deleted and made anew, and workers report any name as the model.
+# The most groups that an answer has. Nothing else limits their number: the triggers of an environment may be deleted
+# and made anew, and workers report any name as the model.
 MAX_GROUPS = 1_000
 DEFAULT_DAYS = 30
 MAX_DAYS = 400
@@ -34,8 +34,8 @@ FROM run r
 WHERE r.environment_id = %(environment_id)s AND r.ended_at IS NOT NULL
     AND r.ended_at >= %(begin)s AND r.ended_at < %(end)s"""
 
-# Each day is looked up by its own beginning and end, which the caller works out: to convert the time of each run to a
-# zone would take PostgreSQL a third of the whole statement. So the days without runs are there, too.
+# Reads the runs of each day between the day's beginning and end, which the caller works out. Converting the time of
+# each run to a zone would take PostgreSQL a third of the whole statement. The days without runs are included.
 _RUNS_OF_DAYS = """
 FROM unnest(%(days)s::date[], %(begins)s::timestamptz[], %(ends)s::timestamptz[]) AS d (key, begin, until)
 LEFT JOIN run r ON r.environment_id = %(environment_id)s AND r.ended_at IS NOT NULL
@@ -74,7 +74,7 @@ SELECT shown.*, {name} AS name FROM shown {names} ORDER BY is_total DESC, {order
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The time in which runs ended: `begin` ≤ `ended_at` < `end`. `timezone` is where its days begin at midnight."""
+    """The time in which runs ended: `begin` ≤ `ended_at` < `end`. The window's days begin at midnight in `timezone`."""
 
     begin: datetime
     end: datetime
@@ -82,7 +82,7 @@ class Window:
 
     @classmethod
     def of(cls, begin: datetime | None, end: datetime, timezone: str) -> "Window":
-        """Returns the window. Without a beginning it has DEFAULT_DAYS days, the one in which it ends included."""
+        """Returns the window. Without `begin` it has DEFAULT_DAYS days, and the last of them is the day of `end`."""
         if begin is None:
             zone = ZoneInfo(timezone)
             first = _last_day(end, zone) - _DAY * (DEFAULT_DAYS - 1)
@@ -91,7 +91,9 @@ class Window:
 
     @property
     def length(self) -> timedelta:
-        """The time between beginning and end on the zone's clocks: a day has 24 hours also when the clocks change."""
+        """The time between beginning and end by the zone's clocks: each day has 24 hours, even if the clocks change on
+        it.
+        """
         begin, end = (
             _on_the_clock(moment, ZoneInfo(self.timezone)) for moment in (self.begin, self.end)
         )
@@ -102,7 +104,7 @@ class Window:
         """The days of the window, the earliest first: each date with its beginning and its end inside the window."""
         zone = ZoneInfo(self.timezone)
         first = _on_the_clock(self.begin, zone).date()
-        # Clocks that go back over midnight show a later date at the beginning of a short window than at its end.
+        # If clocks go back over midnight, a short window may begin on a later date than the one on which it ends.
         last = max(first, _last_day(self.end, zone))
         dates = [first + _DAY * n for n in range((last - first).days + 1)]
         edges = [self.begin, *(_midnight(each, zone) for each in dates[1:]), self.end]
@@ -142,8 +144,8 @@ def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Stats:
 
 
 def _converted(row: Row) -> Row:
-    """Returns a row of the statement with numbers in the API's units and types. PostgreSQL adds up whole numbers, and
-    divides, as decimals.
+    """Returns a row of the statement with numbers in the API's units and types. PostgreSQL returns sums and quotients
+    of whole numbers as decimals.
     """
     rate = row["success_rate"]
     p50, p95 = row["durations"] or (None, None)

@@ -37,7 +37,7 @@ _RETRY_AFTER = timedelta(minutes=5)
 # missed ticks of many different schedules can take longer.
 _LONGEST_BATCH_SECONDS = 1.0
 
-# Finds the unfinished run of each trigger that was queued first.
+# Finds, for each trigger, the unfinished run that was queued first.
 _UNFINISHED = """
 SELECT DISTINCT ON (trigger_id) trigger_id, id FROM run
 WHERE trigger_id = ANY(%(ids)s) AND ended_at IS NULL ORDER BY trigger_id, queued_at, id
@@ -81,7 +81,7 @@ class _Tick:
 class _Batch:
     """The decisions about the due triggers of one transaction: their ticks, and when each trigger comes due next.
 
-    `busy` has the triggers that get no run while one is unfinished, each with the unfinished run.
+    `busy` maps each trigger that gets no run now, because another run is unfinished, to that run.
     """
 
     busy: dict[UUID, UUID]
