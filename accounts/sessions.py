@@ -23,7 +23,7 @@ _MAX_USER_AGENT = 255
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where a request came from: its IP address, the HMAC of that, and what its browser calls itself."""
+    """Where a request came from: its IP address, the HMAC of that address, and its User-Agent header."""
 
     digest: bytes
     address: str | None
@@ -38,7 +38,7 @@ def device_of(request: Request) -> Device:
 
 
 def open_session(user: User, device: Device) -> Session:
-    """Opens a session for a user who has just shown who they are."""
+    """Opens a session for a user who has just logged in or registered."""
     return Session.objects.create(
         user=user,
         expires_at=Now() + LIFETIME,
