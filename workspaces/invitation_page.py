@@ -26,7 +26,7 @@ class InvitationPage(LinkPage):
     visit = _InvitationVisit
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
-        """Carries out the step of the submitted form; any step but those that accept shows the invitation."""
+        """Carries out the step of the submitted form. A step that does not accept the invitation shows it."""
         step, token = visit.posted("step"), visit.posted("token")
         if step == "register":
             visit.register("invitation")
