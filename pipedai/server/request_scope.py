@@ -38,7 +38,7 @@ def resolve_client(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
 def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]) -> None:
     """Change the scope so that ASGI and WSGI code read the same request from it.
 
-    Raises Refused for a request without a Host, unless it is a probe's that may lack one; for a target that is not a
+    Raises Refused for a request without a Host, unless it is a probe that may lack one; for a target that is not a
     path; and for a query that is not ASCII (RFC 3986), because the conversion to WSGI would fail on it.
     """
     path, host = _target(scope["path"])
