@@ -31,7 +31,6 @@ class Device:
 
 
 def device_of(request: Request) -> Device:
-    """Returns the device from which a request came."""
     agent = str(request.META.get("HTTP_USER_AGENT", "")).encode(errors="replace").decode()
     shown = "".join(character if character.isprintable() else " " for character in agent)
     return Device(address_digest(request), address_of(request), shown[:_MAX_USER_AGENT])

@@ -111,7 +111,6 @@ class LinkPage(View):
     visit: ClassVar[type[LinkVisit]]
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        """Shows the form."""
         visit = self.visit(request)
         try:
             visit.find_user()

@@ -55,7 +55,6 @@ class Visit:
         return Actor("user", user_id, address_of(self.asked), current_request_id.get() or None)
 
     def device(self) -> Device:
-        """Returns the device from which the request came."""
         return device_of(self.asked)
 
     def sign_in(self) -> Session:

@@ -22,9 +22,9 @@ PRODUCT = "PipedAI"
 MAX_FOREIGN = 200
 _MAX_SUBJECT = 200
 
-# Mail programs make links of two things: a scheme with `//`, and a dot before a word with a letter. Before the dot stands
-# any sign but white space and ASCII punctuation. This covers vowels of Hindi and other accents, which count as neither
-# letters nor digits.
+# Mail programs make links of two things: a scheme with `//`, and a dot before a word with a letter. Before the dot
+# stands any sign but white space and ASCII punctuation. This covers vowels of Hindi and other accents, which count as
+# neither letters nor digits.
 _SCHEME = re.compile(r":(?=//)")
 _DOT = re.compile(r"(?<=[^\s!-/:-@[-^`{-~])[.。．｡](?=\w*[^\W\d])")
 # Values of these types can't hold a text that other people wrote.

@@ -40,7 +40,6 @@ def register_kind(kind: Kind) -> None:
 
 
 def registered_kinds() -> tuple[Kind, ...]:
-    """Returns the kinds of messages that the apps have registered."""
     return tuple(_registered.values())
 
 

@@ -69,7 +69,7 @@ def say_body_length(scope: Scope, body: bytes) -> None:
 
 
 def _may_lack_host(scope: Scope, path: str, said: str | None) -> bool:
-    """Whether this is a probe by HTTP/1.0, or one whose Host is empty. HTTP/1.1 demands the header (RFC 9112 §3.2)."""
+    """Whether the request is a probe with HTTP/1.0 or with an empty Host. HTTP/1.1 demands a Host (RFC 9112 §3.2)."""
     return path in PROBES and (said is not None or scope["http_version"] == "1.0")
 
 
