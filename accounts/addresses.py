@@ -22,11 +22,12 @@ Purpose = AccountMail.Purpose
 
 
 def verify_email(*, principal: UserPrincipal, token: str, actor: Actor) -> User:
-    """Proves the address of the signed-in user by the token of a mail, or gives the account the address to which the
-    mail went. Returns the user.
+    """Proves the address of the signed-in user by the token of a mail, and returns the user. A token for a change of
+    address makes the address to which its mail went the account's new address.
 
-    The account's own session is needed beside the token. Otherwise the owner of an address could be led to confirm an
-    account whose password a stranger chose. Raises LinkUnusable, and Conflict if somebody else has proved the address.
+    The caller must be signed in to the account as well. Otherwise a stranger who chose the account's password could
+    lead the owner of an address to confirm it. Raises LinkUnusable, and Conflict if another account has proved the
+    address.
     """
     mail = find_mail(token, Purpose.VERIFY, Purpose.CHANGE)
     if mail.user_id != principal.id:
@@ -49,8 +50,8 @@ def verify_email(*, principal: UserPrincipal, token: str, actor: Actor) -> User:
 
 
 def resend_verification(*, principal: UserPrincipal, actor: Actor) -> None:
-    """Sends the mail that proves the user's address once more. Does nothing if it is proved. Raises Conflict while mail
-    is off.
+    """Sends the mail that proves the user's address once more. Does nothing if the address is proved already. Raises
+    Conflict while the service sends no mail.
     """
     check_mail_is_on()
     user = User.objects.get(id=principal.id)
@@ -64,10 +65,11 @@ def resend_verification(*, principal: UserPrincipal, actor: Actor) -> None:
 def change_email(
     *, principal: UserPrincipal, new_email: Email, current_password: str, actor: Actor
 ) -> None:
-    """Sends a mail to the new address, whose link makes it the account's, and tells the old one about it.
+    """Sends a mail with a link to the new address, and tells the old address about it. The new address becomes the
+    account's when its owner uses the link.
 
-    Raises Invalid for a wrong password or the address that the account has, Conflict for an address that another
-    account has proved, and while mail is off.
+    Raises Invalid for a wrong password and for the address that the account already has. Raises Conflict for an address
+    that another account has proved, and while the service sends no mail.
     """
     check_mail_is_on()
     user = User.objects.get(id=principal.id)
@@ -79,7 +81,8 @@ def change_email(
     if holder is not None and (holder.has_proved_email or not proof_counts()):
         raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
     with transaction.atomic():
-        # A change that begins with the old password must not outlive a new one, which stops such changes.
+        # This lock keeps the password from changing meanwhile. A new password makes open changes of the address void,
+        # and would otherwise miss this one, which was begun with the old password.
         hold_password(user)
         make_void(Q(user_id=user.id, purpose=Purpose.CHANGE))
         queue_mail(Purpose.CHANGE, address=new_email, user_id=user.id)
@@ -93,7 +96,7 @@ def change_email(
 
 
 def _prove(user: User, address: Email, actor: Actor) -> None:
-    """Notes that the address is proved. Raises LinkUnusable if the account has another one by now."""
+    """Writes that the user has proved the address. Raises LinkUnusable if the account has another address by now."""
     if user.email != address:
         raise LinkUnusable
     if not user.has_proved_email:
@@ -102,12 +105,14 @@ def _prove(user: User, address: Email, actor: Actor) -> None:
 
 
 def _move(user: User, address: Email, holder: User | None, actor: Actor) -> None:
-    """Gives the account the address, which its owner has just proved. An account that has it without proof loses it."""
+    """Makes an address, which its owner has just proved, the address of the account. If another account, `holder`, has
+    it without proof, that account loses it. Raises Conflict if `holder` has proved it.
+    """
     if holder is not None and holder.id != user.id:
         if not proof_counts():
             raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
         displace(holder, actor=actor)
     User.objects.filter(id=user.id).update(email=address, email_verified_at=Now())
-    # Links that went to the old address must not give the account a new password.
+    # Links that were mailed to the old address are made void, because they could set a new password for the account.
     make_void(Q(user_id=user.id))
     emit(Event("user.email-changed", actor, None, "user", user.id))

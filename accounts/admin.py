@@ -26,7 +26,9 @@ _MAILS_SHOWN = 10
 
 
 def id_of_address(address: str) -> UUID | None:
-    """Returns the id of the user with this e-mail address, in any case, or None if there is no such user."""
+    """Returns the id of the user with this e-mail address, or None if there is no such user. Upper and lower case count
+    as the same.
+    """
     try:
         email = read_email(address)
     except NotAnEmail:

@@ -77,8 +77,9 @@ def session_ended(code: ErrorCode = ErrorCode.INVALID_TOKEN) -> Unauthenticated:
 
 
 def principal_of_cookie(cookie: str) -> UserPrincipal:
-    """Returns the user whose session the cookie names. Raises Unauthenticated if that session has ended. It takes one
-    database query, and a second one every 10 s, which notes the session's use.
+    """Returns the user whose session the cookie names. Raises Unauthenticated if that session has ended.
+
+    The call makes one database query and, at most every 10 s, a second one that writes when the session was last used.
     """
     try:
         claims = verify(cookie)
@@ -108,6 +109,6 @@ def _note_use(session_id: UUID) -> None:
     try:
         execute(_NOTE_USE, {"id": session_id})
     except DatabaseError as error:
-        # If the database is a read-only standby, the time can't be written, but the caller may still read from it.
+        # A read-only standby database can't store the time of use, but the caller may still read from it.
         if not is_read_only(error):
             raise

@@ -1,8 +1,9 @@
-"""Takes an address away from an account that never proved it, when its owner proves that it is theirs (SPEC §15).
+"""Displaces accounts: takes an address away from an account that never proved it, when somebody else proves that the
+address is theirs (SPEC §15).
 
-The account of the stranger is deactivated and gets a placeholder as its address. Its memberships and keys end, so that
-nothing which others gave to the address stays with the stranger. What the account made for others stays: environments,
-triggers and runs.
+The account is deactivated and gets a placeholder as its address. Its memberships and keys end, so that nothing that
+others gave to the address stays with the stranger who registered it. The environments, triggers and runs that the
+account made stay.
 """
 
 from collections.abc import Callable
@@ -24,12 +25,13 @@ EMAIL_TAKEN = "This e-mail address is already registered."
 
 @dataclass(frozen=True, slots=True)
 class Consequence:
-    """What another app locks before an account is displaced, and ends afterwards."""
+    """Two functions of another app: `lock` is called before an account is displaced, and `end` when it is displaced."""
 
-    # Is called before users are locked, to lock what comes before them in the order of locks (docs/architecture.md).
-    # Its arguments are the id of the account that may be displaced, or None, and the mail whose token is used.
+    # Called before users are locked. It locks the rows that come before users in the order of locks
+    # (docs/architecture.md). Its arguments are the id of the account that may be displaced, or None, and the mail whose
+    # token is used.
     lock: Callable[[UUID | None, AccountMail], None]
-    # Is called with the id of the displaced account and the actor.
+    # Called with the id of the displaced account and the actor. It ends what that account has in the other app.
     end: Callable[[UUID, Actor], None]
 
 
@@ -37,15 +39,16 @@ _consequences: list[Consequence] = []
 
 
 def register_consequence(consequence: Consequence) -> None:
-    """Registers what ends with an account that is displaced. Call it from `AppConfig.ready()`."""
+    """Registers what another app does when an account is displaced. Call it from `AppConfig.ready()`."""
     _consequences.append(consequence)
 
 
 def lock_holder(mail: AccountMail, *also: UUID) -> User | None:
     """Returns the account that has the address of the mail, or None, and locks it until the transaction ends.
 
-    Call it before anything else is locked. `also` are ids of users that are locked with it, in the order of their ids.
-    An account that may be displaced is locked so that nobody can make a row which refers to it, such as a membership.
+    Call it before anything else is locked. The users whose ids are in `also` are locked too, all in the order of their
+    ids. The lock on an account that may be displaced also keeps others from making rows that refer to it, such as
+    memberships.
     """
     email = mail.address
     holder_id = User.objects.filter(email=email).values_list("id", flat=True).first()
@@ -59,14 +62,15 @@ def lock_holder(mail: AccountMail, *also: UUID) -> User | None:
 
 
 def displace(holder: User, *, actor: Actor) -> None:
-    """Deactivates an account and frees its address, which somebody else has proved. `lock_holder` has locked it.
+    """Deactivates an account and frees its address, which somebody else has proved. The caller has locked the account
+    with `lock_holder`.
 
     Raises Conflict if the account has proved the address itself.
     """
     if holder.has_proved_email:
         raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
-    # The placeholder is random. If it followed from the account's id, which the stranger knows, the stranger could
-    # register it beforehand, and the address could never be taken back.
+    # The placeholder is random. The stranger knows the account's id, and could register a placeholder that followed
+    # from it beforehand, so that the address could never be taken back.
     placeholder = f"{uuid4()}@displaced.invalid"
     User.objects.filter(id=holder.id).update(email=placeholder, is_active=False)
     end_sessions(holder.id)

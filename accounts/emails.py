@@ -45,8 +45,9 @@ def looks_like_itself(email: Email) -> bool:
         return False
     domain = email.rpartition("@")[2]
     try:
-        # The mapping that a domain goes through before it is looked up (Unicode Technical Standard 46). It also drops
-        # invisible characters that count as printable, such as variation selectors.
+        # The domain must be equal to the result of the mapping that clients apply before they look a domain up (Unicode
+        # Technical Standard 46). The mapping also drops invisible characters that count as printable, such as variation
+        # selectors.
         return idna.uts46_remap(domain, std3_rules=False) == domain
     except idna.IDNAError:
         return False

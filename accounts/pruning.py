@@ -35,8 +35,8 @@ def prune_sessions(order: Order) -> Iterator[Batch]:
 
 
 def prune_account_mails(order: Order) -> Iterator[Batch]:
-    """Deletes mails about accounts that were queued before `order.before`, with their attempts and invitations. None of
-    them is waiting to be sent, and no token of them works any more. It writes no audit row.
+    """Deletes mails about accounts that were queued before `order.before`, with their attempts and invitations. It
+    deletes no mail that waits to be sent or whose token still works. It writes no audit row.
     """
     old = AccountMail.objects.filter(created_at__lt=order.before)
     if order.dry_run:

@@ -1,4 +1,4 @@
-"""Registers users (SPEC §5), also at an address that somebody else registered and never proved (SPEC §15)."""
+"""Registers users (SPEC §5), also with an address that somebody else registered but never proved (SPEC §15)."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,8 +30,9 @@ _invited: list[Callable[[AccountMail, User, Actor], None]] = []
 
 
 def register_invitation(accept: Callable[[AccountMail, User, Actor], None]) -> None:
-    """Registers `accept(mail, user, actor)`, which accepts the invitation in a mail for a user who has just registered
-    with its token. Call it from `AppConfig.ready()`.
+    """Registers the function `accept(mail, user, actor)`, which is called for a user who has just registered with the
+    token of an invitation. It accepts the invitation in the mail for this user. Call `register_invitation` from
+    `AppConfig.ready()`.
     """
     _invited.append(accept)
 
@@ -48,8 +49,8 @@ def register_user(
 ) -> tuple[User, Session]:
     """Makes a user and logs them in. Raises Invalid for a weak password, Conflict for a taken e-mail address.
 
-    A token from a mail proves the address. An account that has the address without proof then loses it. Without a
-    token, an address that nobody has proved gets a mail with one, and the error says so.
+    A token from a mail proves the address, and an account that has the address without proof loses it. If there is no
+    token and the address is taken but not proved, a mail with a token goes to the address, and the error says so.
     """
     mail = _proof_of(email, registration_token, invitation_token)
     user = User(email=email, name=name, must_prove_email=proof_counts())
@@ -75,7 +76,9 @@ def register_user(
 
 
 def _proof_of(email: Email, registration: str | None, invitation: str | None) -> AccountMail | None:
-    """Returns the mail whose token came with the request. Raises LinkUnusable if it went to another address."""
+    """Returns the mail whose token came with the request, if there was one. Raises LinkUnusable if that mail went to
+    another address.
+    """
     if registration is not None and invitation is not None:
         raise Invalid(form=["Send either registrationToken or invitationToken."])
     if registration is not None:
@@ -92,8 +95,8 @@ def _proof_of(email: Email, registration: str | None, invitation: str | None) ->
 def _take_address(mail: AccountMail, actor: Actor) -> None:
     """Uses the token up, and displaces the account that has the mail's address, if there is one.
 
-    Raises LinkUnusable, and Conflict if that account has proved the address. While proof does not count, no account
-    loses its address.
+    Raises LinkUnusable, and Conflict if that account has proved the address. While `proof_counts()` is false, no
+    account loses its address.
     """
     holder = lock_holder(mail)
     use_up(mail)
@@ -113,7 +116,9 @@ def _follow_up(mail: AccountMail, user: User, actor: Actor) -> None:
 
 
 def _taken(email: Email) -> Conflict:
-    """Returns the error for a taken address. If nobody has proved it, this also sends the mail to its owner."""
+    """Returns the error for a taken address. If nobody has proved the address, this also sends a mail to it, with which
+    its owner can register.
+    """
     holder = User.objects.filter(email=email).only("id", "email_verified_at").first()
     if holder is None or holder.has_proved_email or not proof_counts():
         return Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)

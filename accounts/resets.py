@@ -19,11 +19,13 @@ Purpose = AccountMail.Purpose
 
 
 def forget_password(*, email: Email) -> None:
-    """Queues the mail with which the owner of an address gets a new password. Raises Conflict while mail is off.
+    """Queues the mail with which the owner of an address gets a new password. Raises Conflict while the service sends
+    no mail.
 
-    It makes the same statements for every address, so that nobody learns by its time who has an account: a mail is
-    queued also for an address without one, and the sender gives it up. An account that never proved its address is not
-    reset. The owner of the address gets a mail with which they make an account of their own.
+    The function makes the same statements for every address, so that nobody learns from its duration who has an
+    account. A mail for an address without an account is queued too, and the sender gives it up. An account that never
+    proved its address gets no new password: the owner of the address gets a mail with which they make an account of
+    their own.
     """
     check_mail_is_on()
     user = User.objects.filter(email=email).only("id", "email_verified_at", "is_active").first()

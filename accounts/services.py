@@ -110,7 +110,8 @@ def replace_password(
         user.password = hashed
         end_sessions(user.id)
         end_staff_sessions(user.id)
-        # Whoever knew the old password may have asked for these.
+        # Tokens for a new password or another address become void, because somebody who knew the old password may have
+        # asked for them.
         make_void(Q(user_id=user.id, purpose__in=(Purpose.RESET, Purpose.CHANGE)))
         session = open_session(user)
         _emit("user.password-changed", user.id, actor)
@@ -126,9 +127,9 @@ def create_user(*, email: Email, password: str, name: str, actor: Actor) -> User
 
 
 def create_staff(*, email: Email, password: str, name: str, actor: Actor) -> User:
-    """Makes a staff user, whose address counts as proved, as for `create_user`. Raises what that raises.
+    """Makes a staff user, whose address counts as proved. Raises the errors of `create_user`.
 
-    There is one kind of staff: whoever has `is_staff` may do everything that Django admin offers.
+    There is one kind of staff: a user with `is_staff` may do everything that Django admin offers.
     """
     return _create(User(email=email, name=name, is_staff=True), password, "staff.created", actor)
 
@@ -156,7 +157,8 @@ def promote_to_staff(*, email: Email, actor: Actor) -> bool:
 def find_user(email: Email) -> User:
     """Returns the active user with exactly this e-mail address. Raises NotFound.
 
-    While proof counts, a user who has not proved the address is not found, except accounts from before.
+    While proof counts, a user who has not proved the address is not found. Accounts from before the service asked for
+    proof are found all the same.
     """
     user = User.objects.filter(email=email, is_active=True).first()
     if user is None or not is_findable(user):

@@ -33,7 +33,7 @@ class BadSessionToken(Exception):  # noqa: N818 - no error of the service: the c
 
 
 class ExpiredSessionToken(BadSessionToken):
-    """The error for a JWT of ours whose time is over."""
+    """The error for a session's JWT that is genuine but has expired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,9 @@ def issue(user_id: UUID, session_id: UUID) -> str:
 
 
 def verify(value: str) -> SessionClaims:
-    """Verifies a JWT and returns its claims. Raises ExpiredSessionToken or another BadSessionToken."""
+    """Verifies a JWT and returns its claims. Raises ExpiredSessionToken if it has expired, and BadSessionToken if it is
+    not valid.
+    """
     try:
         token = _SessionToken(cast("Any", value))
         return SessionClaims(UUID(token["sub"]), UUID(token["sid"]))

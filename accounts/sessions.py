@@ -23,7 +23,7 @@ _MAX_USER_AGENT = 255
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where a request came from: its IP address, the HMAC of that, and what its browser calls itself."""
+    """Where a request came from: its IP address, the HMAC of that address, and its User-Agent header."""
 
     digest: bytes
     address: str | None
@@ -31,14 +31,13 @@ class Device:
 
 
 def device_of(request: Request) -> Device:
-    """Returns the device from which a request came."""
     agent = str(request.META.get("HTTP_USER_AGENT", "")).encode(errors="replace").decode()
     shown = "".join(character if character.isprintable() else " " for character in agent)
     return Device(address_digest(request), address_of(request), shown[:_MAX_USER_AGENT])
 
 
 def open_session(user: User, device: Device) -> Session:
-    """Opens a session for a user who has just shown who they are."""
+    """Opens a session for a user who has just logged in or registered."""
     return Session.objects.create(
         user=user,
         expires_at=Now() + LIFETIME,

@@ -81,7 +81,7 @@ FIND_USER = (
     Throttle(Rate("find-user", limit=120, seconds=3600), by_caller),
     Throttle(Rate("find-user-address", limit=240, seconds=3600), by_address),
 )
-# Calls that cause mails or try the tokens of mails.
+# Limits for calls that cause mails or try the tokens of mails.
 FORGOT_PASSWORD = (Throttle(Rate("forgot-password", limit=30, seconds=3600), by_address),)
 RESET_PASSWORD = (Throttle(Rate("reset-password", limit=30, seconds=3600), by_address),)
 VERIFY_EMAIL = (Throttle(Rate("verify-email", limit=30, seconds=3600), by_caller),)
@@ -90,7 +90,7 @@ RESEND_VERIFICATION = (Throttle(Rate("resend-verification", limit=10, seconds=36
 INVITE = (Throttle(Rate("invite", limit=20, seconds=86_400), by_caller),)
 ACCEPT_INVITATION = (Throttle(Rate("accept-invitation", limit=30, seconds=3600), by_caller),)
 CHANGE_EMAIL = (Throttle(Rate("change-email", limit=10, seconds=3600), by_caller),)
-# How many mails about accounts of one kind (accounts/mail/outbox.py) an address gets. Calls beyond them are answered as
-# usual, and send nothing.
+# How many mails about accounts of one kind (accounts/mail/outbox.py) an address gets. A call above the limit gets the
+# usual answer, but sends nothing.
 MAILS_AN_HOUR = Rate("account-mails-hour", limit=5, seconds=3600)
 MAILS_A_DAY = Rate("account-mails-day", limit=20, seconds=86_400)

@@ -138,16 +138,16 @@ def database_config(url: str) -> dict[str, Any]:
     return {**config, "OPTIONS": {**DATABASE_PATIENCE, **config.get("OPTIONS", {})}}
 
 
-# For each scheme of EMAIL_URL, the port if the URL names none. `smtps` is not among them, because some programs mean
-# TLS from the first byte by it, and some STARTTLS.
+# The port for each scheme of EMAIL_URL if the URL names none. The scheme `smtps` is not accepted, because some programs
+# mean TLS from the first byte by it, and others STARTTLS.
 _MAIL_PORTS = {"smtp": 25, "smtp+tls": 587, "smtp+ssl": 465}
 
 
 def email_url(name: str) -> str:
-    """Reads the URL of a mail server, or "" if the variable is unset.
+    """Returns the URL of a mail server from the variable `name`, or "" if the variable is unset.
 
-    `smtp+tls` means STARTTLS, `smtp+ssl` TLS from the first byte, and `smtp` no encryption. An error never quotes the
-    URL's password.
+    `smtp+tls` means STARTTLS, `smtp+ssl` means TLS from the first byte, and `smtp` means no encryption. An error never
+    quotes the URL's password.
     """
     url = text(name)
     if url:

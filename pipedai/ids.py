@@ -17,7 +17,7 @@ def new_id() -> UUID:
 def first_id_at(moment: datetime) -> UUID:
     """Returns an id that sorts after each id made before `moment`, and before each id made from then on.
 
-    With it a range of times becomes a range of ids, which the index of a primary key can find.
+    It turns a range of times into a range of ids, which the index of a primary key can find.
     """
     milliseconds = max(0, int(moment.timestamp() * 1000))
     return UUID(int=milliseconds << 80)

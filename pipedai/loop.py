@@ -116,7 +116,7 @@ def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
 
 
 def _finish(waits: Sequence[Callable[[], None]]) -> None:
-    """Calls what the jobs call at the end, all at once, because together they have only a few seconds."""
+    """Calls the `finish` of all jobs at the same time, because together they have only a few seconds."""
     if waits:
         with ThreadPoolExecutor(len(waits)) as pool:
             list(pool.map(lambda wait: wait(), waits))

@@ -1,7 +1,9 @@
-"""The service's own pulse: each scheduler requests `HEARTBEAT_URL` once a minute while its jobs go well (SPEC §14).
+"""Shows an outside monitor that the service works: each scheduler requests `HEARTBEAT_URL` once a minute while no job
+fails (SPEC §14).
 
-A monitor of somebody else's expects these requests. If they stop, it tells the operator that the service is in trouble,
-which the service itself could not. The loop runs one job after the other, so a job that hangs stops the requests too.
+The monitor, which somebody else runs, expects these requests. If they stop, it tells the operator that the service is
+in trouble, because the service itself may not be able to. The loop runs one job after the other, so a job that hangs
+stops the requests too.
 """
 
 import threading
@@ -15,7 +17,7 @@ from pipedai.logs import get_logger
 
 log = get_logger(__name__)
 
-# How often the URL is requested, in seconds, and for how long no job must have failed.
+# How often the URL is requested, in seconds. A request is made only if no job has failed for as long before it.
 EVERY_SECONDS = 60.0
 _TIMEOUT_SECONDS = 10.0
 
@@ -25,17 +27,17 @@ _sending: threading.Thread | None = None
 
 
 def note_failure() -> None:
-    """Notes that a job has failed at this moment. The loop calls it."""
+    """Writes down that a job has failed at this moment. The loop calls it."""
     global _failed_at
     with _lock:
         _failed_at = time.monotonic()
 
 
 def beat() -> int:
-    """Requests the URL in a thread of its own, unless a job failed within the last minute. Returns 0: there is nothing
-    more to do.
+    """Requests the URL in a thread of its own, unless a job failed within the last minute. Returns 0, because there is
+    nothing more to do.
 
-    It requests nothing while the request before is still under way.
+    Requests nothing while the previous request is still under way.
     """
     global _sending
     url = settings.HEARTBEAT_URL
@@ -59,8 +61,8 @@ def wait() -> None:
 
 
 def _request(url: str) -> None:
-    """Requests the URL. The operator chose it, so it may lie in a private network. The log names its host alone,
-    because whoever knows the rest could send heartbeats.
+    """Requests the URL. The URL may lie in a private network, because the operator chose it. The log names only its
+    host, because whoever knows the rest could send heartbeats.
     """
     host = urlsplit(url).hostname
     try:

@@ -54,12 +54,13 @@ SCHEDULE_CATCHUP_SECONDS = env.whole("SCHEDULE_CATCHUP_SECONDS", 3600, at_most=3
 WEBHOOK_ALLOWED_NETWORKS = env.words("WEBHOOK_ALLOWED_NETWORKS")
 # Each scheduler requests this URL once a minute while its jobs go well (SPEC §14).
 HEARTBEAT_URL = env.text("HEARTBEAT_URL", "")
-# The mail server by which mails are sent (SPEC §15). Without one they are files in development, and off in production.
+# The mail server by which mails are sent (SPEC §15). Without one, mails are written into files in development, and are
+# not sent in production.
 EMAIL_URL = env.email_url("EMAIL_URL")
 # The sender of all mails: an address, or `Name <address>`.
 EMAIL_FROM = env.text("EMAIL_FROM", "PipedAI <pipedai@localhost>")
-# Where the links in mails about accounts lead: the base URL of a dashboard that has our pages below /account. Empty for
-# our own pages, below PUBLIC_URL.
+# The base URL of a dashboard to which the links in mails about accounts lead. The dashboard has the service's pages for
+# these links below /account. If this is empty, the links lead to the service's own pages below PUBLIC_URL.
 DASHBOARD_URL = env.text("DASHBOARD_URL", "").rstrip("/")
 # The version to which GET /releases/latest tells the hosts to upgrade the program that supervises their workers.
 LATEST_ORCHESTRATOR_VERSION = env.semver("LATEST_ORCHESTRATOR_VERSION", "0.7.1")
@@ -104,7 +105,8 @@ INSTALLED_APPS = [
     "triggers",
     "workers",
     "audit",
-    # This app is behind `audit`, so that the audit log tells of a run's end before it tells of what follows from it.
+    # This app comes after `audit`, so that the audit log records the end of a run before it records what follows from
+    # it.
     "notices",
 ]
 # Django's middleware is skipped for two kinds of calls. Calls below /api/v1/ that are not OPTIONS and have no Origin

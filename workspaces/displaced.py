@@ -31,7 +31,7 @@ def lock_environments(user_id: UUID | None, mail: AccountMail) -> None:
         try:
             lock_environment(environment_id)
         except NotFound:
-            # It has been deleted, so that nobody sees it, and its keys are dead.
+            # The environment has been deleted, so nobody sees it, and its keys do not work.
             continue
 
 
@@ -39,7 +39,7 @@ def end_rights(user_id: UUID, actor: Actor) -> None:
     """Removes the memberships of a displaced user and revokes all keys that they made.
 
     Where the user is the last owner, their membership stays, since an environment must keep an owner. Nobody can use
-    it. A log line and the user's page in Django admin tell staff, who find another owner.
+    this membership. A log line and the user's page in Django admin tell staff, so that they find another owner.
     """
     events = []
     for member in Membership.objects.filter(user_id=user_id).order_by("environment_id"):
@@ -63,14 +63,14 @@ def end_rights(user_id: UUID, actor: Actor) -> None:
 
 
 def is_last_owner(member: Membership) -> bool:
-    """Returns whether the environment has no other owner."""
+    """Returns whether the member is an owner, and the environment has no other one."""
     owners = Membership.objects.filter(environment_id=member.environment_id, role=Role.OWNER)
     return member.role == Role.OWNER and not owners.exclude(id=member.id).exists()
 
 
 def _revoke_keys(user_id: UUID) -> list[ApiKey]:
-    """Revokes the keys that the user made, those of hosts that they let in, and the unused `wrk_` keys that were made
-    at the request of these. Locks them in the order of their ids.
+    """Revokes the keys that the user made, the keys of hosts that the user let into the environment, and the unused
+    `wrk_` keys that any of these keys asked for. Locks all these keys in the order of their ids.
     """
     own = ApiKey.objects.filter(created_by_id=user_id, revoked_at__isnull=True)
     parents = list(own.values_list("id", flat=True))

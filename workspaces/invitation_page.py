@@ -26,7 +26,7 @@ class InvitationPage(LinkPage):
     visit = _InvitationVisit
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
-        """Carries out the step of the submitted form; any step but those that accept shows the invitation."""
+        """Carries out the step of the submitted form. A step that does not accept the invitation shows it."""
         step, token = visit.posted("step"), visit.posted("token")
         if step == "register":
             visit.register("invitation")
@@ -42,7 +42,7 @@ class InvitationPage(LinkPage):
         return {"done": "You are a member now."}
 
     def again(self, visit: LinkVisit) -> dict[str, Any]:
-        """Returns the invitation, unless its token does not work."""
+        """Returns the invitation, which is shown again after an error, or nothing if its token does not work."""
         try:
             return {**super().again(visit), **_shown(visit)}
         except ApiError:
@@ -65,7 +65,7 @@ def _shown(visit: LinkVisit) -> dict[str, Any]:
 def _way(user: User | None, email: str) -> str:
     """Returns what the owner of the invited address has to do: `accept`, `sign-in`, `register`, or `replace`.
 
-    `replace` means to register although somebody, who never confirmed the address, has an account with it.
+    `replace` means to register, and so to displace an account that has the address but never proved it.
     """
     if user is not None and user.email == email:
         return "accept"

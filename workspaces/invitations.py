@@ -35,7 +35,7 @@ Purpose = AccountMail.Purpose
 # How many mails to others a workspace may cause (SPEC §14).
 INVITATIONS_OF_WORKSPACE = Rate("invite-workspace", limit=100, seconds=86_400)
 
-# Keeps the address of the user as it is until the transaction ends.
+# Locks the row of the user until the transaction ends, so that nobody changes their address meanwhile.
 _HOLD_USER = "SELECT FROM user_account WHERE id = %(id)s FOR SHARE"
 
 
@@ -49,9 +49,9 @@ def open_invitations(environment_id: UUID) -> "QuerySet[Invitation]":
 def invite(*, environment_id: UUID, email: Email, role: Role, actor: Actor) -> Invitation:
     """Invites an address into the environment and queues the mail.
 
-    Raises Forbidden for a role above the caller's own, and Conflict: if mail is off, if the caller has not proved their
-    address, if the address is a member's or is invited already, or if there are as many invitations as may be. Raises
-    TooManyRequests if the workspace has sent too many, or the address got too many mails.
+    Raises Forbidden for a role above the caller's own. Raises Conflict if the service sends no mail, if the caller has
+    not proved their address, if the address is a member's or is invited already, or if the environment has as many
+    invitations as it may. Raises TooManyRequests if the workspace has sent too many, or the address got too many mails.
     """
     check_mail_is_on()
     try:
@@ -110,7 +110,8 @@ def accept_invitation(*, token: str, user_id: UUID, actor: Actor) -> Membership:
         with transaction.atomic():
             for environment_id in environment_of(mail):
                 _lock(environment_id)
-            # Several may hold this lock, so two users who accept invitations of each other can't block each other.
+            # Several transactions may hold this lock at once, so two users who accept invitations of each other can't
+            # block each other.
             fetch_one(_HOLD_USER, {"id": user_id})
             user = User.objects.get(id=user_id)
             if user.email != mail.address or not user.is_active:
@@ -134,7 +135,7 @@ def environment_of(mail: AccountMail) -> list[UUID]:
 
 
 def _accept(mail: AccountMail, user: User, actor: Actor) -> Membership:
-    """Makes the user a member. The environment is locked."""
+    """Makes the user a member of the environment, which the caller has locked."""
     invitation = Invitation.objects.filter(mail_id=mail.id).first()
     if invitation is None:
         raise LinkUnusable
@@ -171,7 +172,9 @@ def _lock(environment_id: UUID) -> None:
 
 
 def _check_inviter(invitation: Invitation) -> None:
-    """Raises LinkUnusable unless the environment lives, and who invited may still grant the role."""
+    """Raises LinkUnusable if the environment has been deleted, or if the user who invited may not grant the role any
+    more.
+    """
     role = Role(invitation.role)
     needs = role if role.includes(Role.ADMIN) else Role.ADMIN
     _lock(invitation.environment_id)
@@ -182,7 +185,9 @@ def _check_inviter(invitation: Invitation) -> None:
 
 
 def _check_room(environment_id: UUID, email: Email) -> None:
-    """Ends an expired invitation of the address. Raises Conflict if the address is a member's, or at the ceiling."""
+    """Ends an expired invitation of the address. Raises Conflict if the address is a member's, or if the environment
+    has as many invitations as it may.
+    """
     if Membership.objects.filter(environment_id=environment_id, user__email=email).exists():
         raise Conflict("This user is a member already.", code=ErrorCode.ALREADY_MEMBER)
     invitations = open_invitations(environment_id)
@@ -196,7 +201,7 @@ def _check_room(environment_id: UUID, email: Email) -> None:
 
 
 def _queue(environment: Environment, email: Email, role: Role, inviter: User) -> AccountMail:
-    """Queues the mail. Raises TooManyRequests if the address has had as many mails as it may."""
+    """Queues the mail of an invitation. Raises TooManyRequests if the address has had as many mails as it may."""
     facts = {
         "environment": environment.name,
         "workspace": environment.workspace.name,

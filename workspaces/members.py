@@ -25,8 +25,8 @@ from workspaces.locks import lock_environment
 from workspaces.models import ApiKey, Membership
 from workspaces.roles import Role, check_includes
 
-# Keeps the account from being displaced (accounts/displacement.py) until the membership is committed, so that it loses
-# this membership too. Nothing else waits for this lock.
+# Keeps the account from being displaced (accounts/displacement.py) until the membership is committed. A displacement
+# after that ends this membership too. Nothing else waits for this lock.
 _HOLD_USER = "SELECT FROM user_account WHERE id = %(id)s AND is_active FOR KEY SHARE"
 
 

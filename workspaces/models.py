@@ -123,7 +123,7 @@ class Invitation(models.Model):
     email = models.CharField(max_length=254)
     # The role that the new member gets.
     role = models.CharField(max_length=8, choices=Role.choices)
-    # The user who invites. The invitation works only while they may still grant the role.
+    # The user who invites. The invitation works only while this user may still grant the role.
     invited_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -135,7 +135,8 @@ class Invitation(models.Model):
     expires_at = models.DateTimeField()
     # When a user accepted the invitation. None if nobody has.
     accepted_at = models.DateTimeField(null=True)
-    # When an admin revoked the invitation, or a later one replaced it after it had expired. None if neither happened.
+    # When an admin revoked the invitation, or when a later invitation replaced this one after it had expired. None if
+    # neither happened.
     revoked_at = models.DateTimeField(null=True)
 
     class Meta:

@@ -27,9 +27,9 @@ LIFETIMES: Mapping[str, timedelta] = MappingProxyType(
     }
 )
 
-# The kinds of mails; each kind has its own limit. Somebody who causes as many invitations or confirmations as an
-# address may get can therefore not keep away the mail by which its owner gets a new password or takes the address
-# back. A mail whose purpose is not listed has no limit: it warns the owner of an account.
+# Groups the purposes of mails into kinds, each with its own limit for an address. With one limit for all, somebody who
+# causes many invitations or confirmations could keep away the mail by which the owner of an address gets a new password
+# or takes the address back. A purpose that is not listed has no limit, because its mails warn the owner of an account.
 _COUNTED_AS: Mapping[str, str] = MappingProxyType(
     {
         AccountMail.Purpose.VERIFY: "confirmation",
@@ -48,8 +48,9 @@ def queue_mail(
     user_id: UUID | None,
     facts: Mapping[str, Any] | None = None,
 ) -> AccountMail | None:
-    """Writes a mail, which the scheduler sends. Returns None if the address has had as many mails of this kind as it
-    may in an hour or a day: then nothing is written, and the caller answers as if it were.
+    """Writes a mail into the outbox and returns its row; the scheduler sends it. Returns None and writes nothing if the
+    address has had as many mails of this kind as it may in an hour or a day. The caller then answers as if the mail
+    were written.
     """
     if not _may_have_another(purpose, address):
         return None

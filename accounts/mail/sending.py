@@ -1,4 +1,4 @@
-"""Makes the texts of the mails about accounts. The scheduler sends them as `pipedai.outgoing` says."""
+"""Makes the texts of the mails about accounts. `pipedai.outgoing` says how the scheduler sends them."""
 
 import json
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from pipedai.sql import Row
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """What is fixed about the mails of one purpose. Their template is `mail/accounts/<purpose>`."""
+    """The fixed texts and the page of the mails of one purpose. Their template is `mail/accounts/<purpose>`."""
 
-    # May name facts in braces, and so may `why`.
+    # The subject and `why` may contain names of facts in braces. The values of the facts replace them.
     subject: str
     why: str
-    # The page of the link; none for a mail without a token.
+    # The page to which the mail's link leads. It is empty for a mail without a token.
     page: str = ""
 
 
@@ -59,7 +59,9 @@ _TEXTS: Mapping[str, _Text] = MappingProxyType(
 
 
 def _message(row: Row) -> Mail:
-    """Returns the mail of a claimed row. A mail whose token would not work any more is given up."""
+    """Returns the mail of a claimed row. Raises NeverSend if the token in it would not work any more, or if a new
+    password was asked for at an address without an account.
+    """
     text = _TEXTS[row["purpose"]]
     if row["purpose"] == AccountMail.Purpose.RESET and row["user_id"] is None:
         raise NeverSend("no account has this address")

@@ -1,8 +1,8 @@
 """The one-time tokens of mails: makes them, finds them, uses them up, and makes them void (SPEC §15).
 
-A token is an HMAC of its row's id under the service's secret, so that the process that sends the mail can make it and
-no table holds it. The row holds its SHA-256. A transaction that uses a token locks environments first, then users, and
-the row of the token last.
+A token is an HMAC of the id of its mail's row under the service's secret. The process that sends the mail can therefore
+make the token, and no table holds it: the row holds only the SHA-256 of the token. A transaction that uses a token
+locks environments first, then users, and the mail's row last.
 """
 
 from collections.abc import Iterator
@@ -39,14 +39,16 @@ def new_token(mail_id: UUID) -> tokens.Token:
 
 
 def token_with_digest(mail_id: UUID, digest: bytes) -> str | None:
-    """Returns the token of a mail again. Returns None if the secret under which it was made is not known any more."""
+    """Makes the token of a mail again and returns it. Returns None if the service no longer has the secret under which
+    the token was made.
+    """
     return next((token.value for token in _tokens(mail_id) if token.digest == digest), None)
 
 
 def find_mail(token: str, *purposes: AccountMail.Purpose) -> AccountMail:
-    """Returns the mail whose token this is, if the token works for one of the purposes. Raises LinkUnusable.
+    """Returns the mail with this token, if the token works for one of the purposes. Raises LinkUnusable otherwise.
 
-    The token may be used up at any moment after that, until `use_up` has succeeded.
+    Another request may use the token up at any moment after that, until `use_up` has succeeded.
     """
     if tokens.prefix_of(token) != PREFIX:
         raise LinkUnusable
@@ -57,18 +59,20 @@ def find_mail(token: str, *purposes: AccountMail.Purpose) -> AccountMail:
 
 
 def use_up(mail: AccountMail) -> None:
-    """Uses the mail's token. Raises LinkUnusable if somebody else used it first, or if it became void or too old."""
+    """Marks the mail's token as used. Raises LinkUnusable if another request used it first, or if it has expired or
+    become void.
+    """
     if not _usable(Q(id=mail.id)).update(ended_at=Now()):
         raise LinkUnusable
 
 
 def make_void(of: Q) -> None:
-    """Makes the tokens of the mails that match unusable."""
+    """Makes the tokens of the mails that match `of` unusable."""
     _usable(of).update(ended_at=Now())
 
 
 def outstanding() -> Q:
-    """Returns the condition that a mail has a token which still works."""
+    """Returns the condition that finds the mails whose token still works."""
     return Q(token_digest__isnull=False, ended_at__isnull=True, expires_at__gt=Now())
 
 

@@ -17,7 +17,7 @@ class AccountMail(OutboxRow):
     """A mail about an account, and the one-time token in its link if it has one.
 
     The token itself is stored nowhere. `accounts.mail.tokens` makes it from the row's id and the service's secret when
-    the mail is sent. It works once, for this purpose, address and account.
+    the mail is sent. The token works once, and only for this purpose, address and account.
     """
 
     class Purpose(models.TextChoices):
@@ -40,8 +40,8 @@ class AccountMail(OutboxRow):
     purpose = models.CharField(max_length=16, choices=Purpose.choices)
     # Where the mail goes. The token in it works only for this address.
     address = models.CharField(max_length=254)
-    # The account that the mail is about. None for an invitation, and for a reset that somebody asked for an address
-    # without an account: that mail is never sent.
+    # The account that the mail is about. None for an invitation. None also if somebody asked for a new password at an
+    # address without an account; that mail is never sent.
     user = models.ForeignKey(
         User, null=True, on_delete=models.CASCADE, related_name="+", db_index=False
     )
@@ -67,7 +67,7 @@ class AccountMail(OutboxRow):
         )
         indexes = (
             *outbox_indexes(of_environments=False),
-            # The admin's page of a user, and what makes a user's tokens void, read this one.
+            # Django admin's page of a user reads this index, and so does the code that makes a user's tokens void.
             models.Index(fields=["user", "created_at"], name="account_mail_of_user"),
             models.Index(fields=["created_at"], name="account_mail_old"),
         )

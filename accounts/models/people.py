@@ -31,13 +31,13 @@ class User(AbstractBaseUser):
     # The user's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The e-mail address by which the user logs in, in the spelling that `read_email` returns. The user may change it by
-    # proving another one. If its owner proves that somebody else registered it, the account gets a placeholder instead.
+    # proving another one. If somebody else proves that the address is theirs, the account gets a placeholder instead.
     email = models.CharField(max_length=254, unique=True)
-    # When the user proved that the address is theirs: by the link in a mail, or when the operator made the account.
-    # None for an address that nobody has proved.
+    # When the user proved that the address is theirs, by the link in a mail. For an account that the operator made,
+    # this is the time at which it was made. None for an address that nobody has proved.
     email_verified_at = models.DateTimeField(null=True)
-    # Whether nobody finds the user by their address until it is proved. It is false for accounts from before proof
-    # counted, which stay findable (SPEC §15); registration writes it.
+    # Whether others find the user by their address only after it is proved. Registration writes it. It is false for
+    # accounts from before the service asked for proof, which stay findable (SPEC §15).
     must_prove_email = models.BooleanField(default=False, db_default=False)
     # What the user wants to be called; registration writes it, and it may be empty.
     name = models.CharField(max_length=200, blank=True)
@@ -108,8 +108,8 @@ class Session(models.Model):
     address = models.GenericIPAddressField(null=True)
     # The header User-Agent of the login, cut to 255 characters. Empty if there was none.
     user_agent = models.CharField(max_length=255, blank=True, default="", db_default="")
-    # When a request last used the session. Requests write it, at most every 10 s. None if no request has since this
-    # column exists.
+    # When a request last used the session. Requests write it, at most every 10 s. None if no request has used the
+    # session since this column was added.
     last_used_at = models.DateTimeField(null=True)
     # When the session was ended before it expired: by logout, another login, a new password or the user's deactivation,
     # or by the user from another session. None if it was not.

@@ -1,1 +1,1 @@
-"""Our own HTML pages for people who open the link of a mail, and what they share with the page for pairing."""
+"""The service's own HTML pages for people who open the link of a mail, and code that the page for pairing uses too."""

@@ -29,7 +29,9 @@ from pipedai.api.throttling import Throttle
 
 
 class LinkVisit(Visit):
-    """A visit to one of these pages. It remembers a session that it opened, for the cookie of the answer."""
+    """A visit to a page to which the link of a mail leads. If it opens a session, it keeps the session until the page
+    is rendered, so that the answer sets the cookie.
+    """
 
     title: ClassVar[str]
 
@@ -38,13 +40,13 @@ class LinkVisit(Visit):
         self.opened: Session | None = None
 
     def ensure_signed_in(self) -> None:
-        """Signs in with the form's fields, unless somebody is signed in."""
+        """Signs in with the address and the password in the form, unless somebody is signed in."""
         if self.session is None:
             self.opened = self.sign_in()
 
     def register(self, kind: str) -> None:
-        """Registers with the form's name and password, and with its token, which is a `registration` or an `invitation`
-        token and says which address the account gets.
+        """Registers with the name and the password in the form. The form's token is of the given kind, `registration`
+        or `invitation`, and says which address the account gets.
         """
         self.check(throttles.REGISTER)
         mail = find_mail(self.posted("token"), AccountMail.Purpose(kind))
@@ -58,7 +60,7 @@ class LinkVisit(Visit):
         self.user, self.opened = register_user(**values, device=self.device(), actor=self.actor())
 
     def sign_out(self) -> HttpResponse:
-        """Ends the session, for somebody who is signed in to another account, and shows the page anew."""
+        """Ends the session of a visitor who is signed in to another account, and shows the page anew."""
         if self.session is not None:
             log_out(principal=self.session, actor=self.actor())
         self.session = self.user = None
@@ -67,7 +69,7 @@ class LinkVisit(Visit):
         return response
 
     def check(self, limits: tuple[Throttle, ...]) -> None:
-        """Counts the visit as a hit of its address or of its signed-in user. Raises TooManyRequests."""
+        """Counts the visit against the limits of its IP address or of its signed-in user. Raises TooManyRequests."""
         if self.session is not None:
             # Throttles that count by user read it, as in the API.
             self.asked.user = self.session  # type: ignore[assignment]
@@ -98,17 +100,17 @@ def read_form(body: type[StrictBody], **values: str) -> dict[str, Any]:
     return dict(read.validated_data)
 
 
-# These pages need no CSRF token: a request is refused unless its Origin is allowed, as in the API (pipedai.api.origin).
+# These pages need no CSRF token, because a request is refused unless its Origin is allowed, as in the API
+# (pipedai.api.origin).
 @method_decorator(csrf_exempt, name="dispatch")
 @method_decorator(never_cache, name="dispatch")
 class LinkPage(View):
-    """GET shows the form, and POST carries it out. A page names its visit, and does in `act` what its form is for."""
+    """A page whose GET shows a form and whose POST carries it out. A subclass sets `visit`, and overrides `act`."""
 
     http_method_names = ["get", "head", "post"]
     visit: ClassVar[type[LinkVisit]]
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        """Shows the form."""
         visit = self.visit(request)
         try:
             visit.find_user()
@@ -117,7 +119,7 @@ class LinkPage(View):
         return visit.page()
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        """Carries the form out, and shows it again with a sentence if that fails."""
+        """Carries the form out. If that fails, shows the form again with a sentence about the error."""
         visit = self.visit(request)
         try:
             visit.begin()
@@ -129,11 +131,13 @@ class LinkPage(View):
         return visit.page(**context)
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
-        """Does what the form is for. Returns what the page says then: `done` is the sentence that ends the visit."""
+        """Does what the form is for. Returns the values for the page's template: `done` is the sentence that ends the
+        visit.
+        """
         raise NotImplementedError
 
     def again(self, visit: LinkVisit) -> dict[str, Any]:
-        """Returns what the form shows again after an error."""
+        """Returns the values of the form that are shown again after an error."""
         return {name: visit.posted(name) for name in ("email", "name")}
 
 
@@ -142,12 +146,12 @@ class _Verify(LinkVisit):
 
 
 class VerifyPage(LinkPage):
-    """GET and POST /account/verify: proves an address. The account's own session is needed as well."""
+    """GET and POST /account/verify: proves an address. The visitor must sign in to the account as well."""
 
     visit = _Verify
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
-        """Signs in, unless somebody is signed in, and uses the token."""
+        """Signs in, unless somebody is signed in, and proves the address by the token."""
         visit.ensure_signed_in()
         assert visit.session is not None
         visit.check(throttles.VERIFY_EMAIL)
@@ -168,7 +172,7 @@ class ResetPage(LinkPage):
     visit = _Reset
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
-        """Uses the token. Nobody is signed in by it."""
+        """Sets the password by the token. It signs nobody in."""
         visit.check(throttles.RESET_PASSWORD)
         values = read_form(
             ResetPasswordBody, token=visit.posted("token"), newPassword=visit.posted("password")
@@ -188,6 +192,6 @@ class RegisterPage(LinkPage):
     visit = _Register
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
-        """Uses the token, and signs the new user in."""
+        """Makes the account by the token, and signs the new user in."""
         visit.register("registration")
         return {"done": "Your account is ready, and your address is confirmed."}

@@ -1,4 +1,4 @@
-"""One visit to an HTML page of ours: who is signed in, what the form says, and how the page is shown."""
+"""One visit to an HTML page of the service: who is signed in, what the form says, and how the page is shown."""
 
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from pipedai.events import Actor
 class Visit:
     """One request to a page, with the signed-in user and their session, if there are any.
 
-    A class for one page names its `template`.
+    A subclass for one page sets `template`.
     """
 
     template: ClassVar[str]
@@ -41,7 +41,7 @@ class Visit:
             self.user = User.objects.get(id=self.session.id)
 
     def begin(self) -> None:
-        """Makes the checks of a submitted form: its origin, and who is signed in. Raises Forbidden, Unauthenticated."""
+        """Checks the origin of a submitted form, and finds the signed-in user. Raises Forbidden, Unauthenticated."""
         check_origin(self.asked)
         self.find_user()
 
@@ -55,17 +55,16 @@ class Visit:
         return Actor("user", user_id, address_of(self.asked), current_request_id.get() or None)
 
     def device(self) -> Device:
-        """Returns the device from which the request came."""
         return device_of(self.asked)
 
     def sign_in(self) -> Session:
         """Signs in with the form's `email` and `password`, and sets `session` and `user`.
 
-        Returns the new session, for whose cookie the caller cares. Raises the errors of the API's login.
+        Returns the new session; the caller sets its cookie. Raises the errors of the API's login.
         """
         for throttle in throttles.LOGIN:
             throttle.check(self.asked)
-        form = self.request.POST  # As it was sent: an address with a NUL is no address.
+        form = self.request.POST  # NULs stay in it: an address with one is not valid.
         body = LoginBody(data={name: form.get(name, "") for name in ("email", "password")})
         if not body.is_valid():
             raise Invalid(form=["Type your e-mail address and your password."])
@@ -79,7 +78,7 @@ class Visit:
         return session
 
     def show(self, *, error: ApiError | None = None, **context: Any) -> HttpResponse:
-        """Renders the page, with the status, the headers and the sentence of `error` if there is one."""
+        """Renders the page. If there is an `error`, the page has its status, its headers and its sentence."""
         context = {"user": self.user, "error": error and sentence_of(error), **context}
         status = error.status_code if error else 200
         response = render(self.request, self.template, context, status=status)

@@ -17,7 +17,7 @@ TRANSIENT_STATUSES = frozenset({408, 425, 429})
 # list.
 LONGEST_DETAILS = 1000
 
-# Codes of error answers, as API.md lists them. An older API sends none.
+# Codes of error answers, as API.md lists them. An older API sends no codes.
 UNAUTHENTICATED = "unauthenticated"
 VALIDATION_FAILED = "validation_failed"
 HOST_NOT_ALLOWED = "host_not_allowed"
@@ -68,7 +68,7 @@ class Refused(ApiError):  # noqa: N818
 
     @property
     def is_invalid(self) -> bool:
-        """Whether the API refused what the request says. An older API does so with a field that it does not know."""
+        """Whether the API refused the request's content, as an older API does with a field that it does not know."""
         return self.status == HTTPStatus.BAD_REQUEST and self.code in {None, VALIDATION_FAILED}
 
 

@@ -28,9 +28,10 @@ _also_found_by: dict[type[Model], list[tuple[str, Callable[[str], Q]]]] = {}
 
 
 def also_find_by(model: type[Model], words: str, condition: Callable[[str], Q]) -> None:
-    """Makes the search of a model's list also find the rows for which `condition(term)` is true. `words` says by what.
+    """Makes the search of a model's list also find the rows for which `condition(term)` is true. `words` tells people
+    what the search compares.
 
-    An app uses it to let its rows be named in the search of an app that must not import it.
+    An app calls it to make its data searchable in the list of another app, which must not import it.
     """
     _also_found_by.setdefault(model, []).append((words, condition))
 
@@ -143,8 +144,8 @@ class StaffModelAdmin(ModelAdmin):
         return _also_found_by.get(self.model, [])
 
     def find_exactly(self, rows: QuerySet[Any], term: str) -> QuerySet[Any] | None:
-        """Returns the list's rows that a term names by their id or by somebody's e-mail address, which indexes find.
-        Returns None if the term is neither.
+        """Returns the list's rows whose id the term is, or that belong to the user whose e-mail address the term is.
+        Indexes find both. Returns None if the term is neither an id nor an address.
         """
         try:
             return self.find_by_id(rows, UUID(term))
@@ -267,6 +268,6 @@ class StaffModelAdmin(ModelAdmin):
 
 
 def _either(words: Sequence[str]) -> str:
-    """Returns the words as an enumeration: "name, workspace or host name"."""
+    """Joins words to an enumeration, such as "name, workspace or host name"."""
     *others, last = words
     return f"{', '.join(others)} or {last}" if others else last

@@ -131,16 +131,17 @@ class KeysetChangeList(ChangeList):
         return rows, scope.keys, is_text or active.keys() > set(scope.filters)
 
     def _end_of_look(self, scoped: Any, keys: Sequence[str]) -> Place | None:
-        """Returns the place in the index of the last row that the search may read, or None if the rows end before.
-
-        The place is that of the last of the rows that may be read, in the order of the index.
+        """Returns the place in the index of the last row that the search may read, in the order of the index. Returns
+        None if the list has fewer rows than the search may read.
         """
         places = scoped.order_by(*(f"-{key}" for key in keys)).values_list(*keys)
         return next(iter(places[self._limit - 1 : self._limit]), None)
 
 
 def _active(spec: Any) -> str:
-    """Returns the name of the filter if it is active, else "". Dates count as none, since every index serves them."""
+    """Returns the name of the filter if it is active, else "". A filter by dates counts as inactive, because every
+    index serves it.
+    """
     if not spec.used_parameters or isinstance(spec, DatesFilter):
         return ""
     if isinstance(spec, RelatedFilter):

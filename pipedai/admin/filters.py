@@ -71,10 +71,10 @@ class RelatedFilter(ListFilter):
 
 
 class DatesFilter(ListFilter):
-    """Keeps the rows of some days in UTC: from the start of the first day to the end of the last one.
+    """Keeps the rows of a range of days in UTC: from the start of the first day to the end of the last one.
 
-    The days are compared with the column by which the list's index is ordered, so that the index finds them. If that is
-    the id, they are compared with the time in the id, at which the row was made.
+    The days are compared with the column that orders the list's index, so that the index finds the rows. If that column
+    is the id, the days are compared with the time in the id, at which the row was made.
     """
 
     template = "staff/dates_filter.html"
@@ -113,11 +113,11 @@ class DatesFilter(ListFilter):
         }
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Returns all rows, since only the list knows by which column it is ordered. It calls `within`."""
+        """Returns all rows. The list calls `within` later, because only the list knows the column of its order."""
         return queryset
 
     def within(self, column: str, rows: QuerySet[Any]) -> QuerySet[Any]:
-        """Returns the rows of the chosen days by this column, or no rows if a day is none of the calendar."""
+        """Returns the rows of the chosen days by this column, or no rows if a day does not exist in the calendar."""
         as_value = first_id_at if column == "id" else lambda moment: moment
         try:
             if first := self.used_parameters.get("from"):

@@ -27,8 +27,8 @@ class Facts:
 class Answer(Facts):
     """A panel that answers a question in a sentence, with the facts behind it.
 
-    If `zone` is set, the panel has a field in which staff can name another time in this zone, of which the page is to
-    tell; `asked_at` is what the field shows.
+    If `zone` is set, the panel has a field for another time in this zone. Staff enter a time to get the answer for it.
+    `asked_at` is the time that the field shows.
     """
 
     template: ClassVar[str] = "staff/answer.html"
@@ -79,10 +79,10 @@ def add_to_page_of(model: type[Model], make: Callable[[Any], Panel]) -> None:
 
 
 def panels_for(row: Model) -> list[Panel]:
-    """Returns the panels that other apps add to the pages of this row's model alone."""
+    """Returns the panels that other apps have added to the pages of this row's model."""
     return [make(row) for make in _makers_of.get(type(row), ())]
 
 
 def panels_of_others(row: Model) -> list[Panel]:
-    """Returns the panels that other apps add to the pages of all rows."""
+    """Returns the panels that other apps have added to the pages of all models."""
     return [make(row) for make in _makers]

@@ -15,13 +15,13 @@ from django.utils.safestring import SafeString, mark_safe
 from pipedai.api.outside_urls import without_query
 
 NOTHING = mark_safe('<span class="staff-quiet">–</span>')
-# How many characters a short id has. The end of a UUIDv7 is random, while its beginning is the time at which it was
-# made, which rows of the same minute share.
+# A short id is this many characters of the end of an id. The end of a UUIDv7 is random, while its beginning is the time
+# at which it was made, which rows of the same minute share.
 _SHORT_ID = 8
 _DEEPEST = 6
-# How many characters of a longer name a link shows.
+# A link shows at most this many characters of a name.
 _LINK_TEXT = 40
-# How many characters of a longer text a list shows.
+# A list shows at most this many characters of a text.
 _EXCERPT = 100
 
 
@@ -109,7 +109,7 @@ def local_moment(at: datetime | None, zone: tzinfo) -> SafeString:
 
 
 def _time(at: datetime, title: str, clock: str) -> SafeString:
-    """Returns a time whose line can break between the date and what its clock says, but nowhere else."""
+    """Returns a time as HTML. Its line can break between the date and the time of day, but nowhere else."""
     return format_html(
         '<time class="staff-time" datetime="{}" title="{}"><span>{}</span> <span>{}</span></time>',
         at.isoformat(),
@@ -128,7 +128,7 @@ def in_both_zones(at: datetime | None, zone: tzinfo) -> SafeString:
 
 
 def links(targets: Iterable[tuple[str, str]]) -> SafeString:
-    """Returns links beside each other, each from its text and its URL."""
+    """Returns links side by side. Each is made from a text and a URL."""
     made = ((link(href, text),) for text, href in targets)
     return format_html('<span class="staff-links">{}</span>', format_html_join("", "{}", made))
 
@@ -191,7 +191,7 @@ def two_lines(first: Any, second: Any) -> SafeString:
 
 
 def excerpt(value: str | None) -> str | SafeString:
-    """Returns the first line of a text, cut to what a list has room for. A tooltip shows what there is of the text."""
+    """Returns the first line of a text, cut to what a list has room for. A tooltip shows the whole text."""
     first = (value or "").strip().partition("\n")[0]
     if not value or not first:
         return NOTHING

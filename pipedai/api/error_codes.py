@@ -18,23 +18,24 @@ class ErrorCode(StrEnum):
     VALIDATION_FAILED = "validation_failed"
     # 400: the body can't be read as JSON, or holds JSON that can't be stored.
     MALFORMED_BODY = "malformed_body"
-    # 400: the request is malformed outside of its body, such as one without a Host. 501: its transfer coding is none
-    # that we know.
+    # 400: the request is malformed outside of its body, such as one without a Host. 501: the server does not know the
+    # request's transfer coding.
     MALFORMED_REQUEST = "malformed_request"
-    # 400: the Host is none of those that ALLOWED_HOSTS lists.
+    # 400: ALLOWED_HOSTS does not list the request's Host.
     HOST_NOT_ALLOWED = "host_not_allowed"
     # 400: nobody has approved the host's pairing yet, so the host asks again later (RFC 8628 §3.5).
     AUTHORIZATION_PENDING = "authorization_pending"
-    # 400: as before, and the host asked too soon: it must wait 5 s longer between two questions (RFC 8628 §3.5).
+    # 400: nobody has approved the host's pairing yet, and the host asked too soon. It must wait 5 s longer between two
+    # questions (RFC 8628 §3.5).
     SLOW_DOWN = "slow_down"
 
-    # 401: no credentials arrived, or they can't be read as such.
+    # 401: no credentials arrived, or they are malformed.
     UNAUTHENTICATED = "unauthenticated"
     # 401: the token or session is unknown, used up or revoked. It will never work again.
     INVALID_TOKEN = "invalid_token"  # noqa: S105
-    # 401: the token or session was valid, and its time is over. Log in again, or replace the key.
+    # 401: the token or session was valid, but has expired. The client logs in again, or replaces the key.
     TOKEN_EXPIRED = "token_expired"  # noqa: S105
-    # 401: the credentials may be good, but this endpoint takes another kind.
+    # 401: the credentials may be valid, but this endpoint accepts only another kind.
     CREDENTIALS_NOT_ACCEPTED = "credentials_not_accepted"
     # 401: the e-mail address or the password of a login is wrong.
     WRONG_CREDENTIALS = "wrong_credentials"
@@ -43,14 +44,14 @@ class ErrorCode(StrEnum):
     FORBIDDEN = "forbidden"
     # 403: a page of another site made the browser send the request.
     FOREIGN_ORIGIN = "foreign_origin"
-    # 403: the enrollment was denied or revoked, or who let the host in is no admin any more.
+    # 403: the enrollment was denied or revoked, or the person who approved the host is no admin any more.
     ENROLLMENT_DENIED = "enrollment_denied"
 
-    # 404: there is no such URL or thing, or the caller can't see it. Nobody can tell these apart.
+    # 404: the URL or the thing does not exist, or the caller can't see it. The answer does not tell which.
     NOT_FOUND = "not_found"
     # 405: the path has no such method.
     METHOD_NOT_ALLOWED = "method_not_allowed"
-    # 406: the client takes no JSON.
+    # 406: the client does not accept JSON.
     NOT_ACCEPTABLE = "not_acceptable"
     # 408: the headers or the body did not arrive in time.
     REQUEST_TIMEOUT = "request_timeout"
@@ -103,11 +104,12 @@ class ErrorCode(StrEnum):
     WORKER_DISABLED = "worker_disabled"
     # 409: the run's trigger has secret headers, and no admin has approved the worker for them yet.
     WORKER_UNAPPROVED = "worker_unapproved"
-    # 409: the worker reports a run as canceled, and nobody requested that.
+    # 409: the worker reports a run as canceled, although nobody requested that.
     CANCEL_NOT_REQUESTED = "cancel_not_requested"
-    # 409: the server gave the run up and its retry has been claimed. The late report is kept with the run.
+    # 409: the worker's report is too late. The server gave the run up, and its retry has been claimed. The report is
+    # kept with the run.
     RETRY_CLAIMED = "retry_claimed"
-    # 409: a host has redeemed the enrollment.
+    # 409: a host has redeemed the enrollment already.
     ENROLLMENT_REDEEMED = "enrollment_redeemed"
     # 410: the enrollment has expired.
     ENROLLMENT_EXPIRED = "enrollment_expired"
@@ -123,20 +125,20 @@ class ErrorCode(StrEnum):
     # 431: the request's headers are too large or too many.
     HEADERS_TOO_LARGE = "headers_too_large"
 
-    # 500: a crash. The log has it under the body's `requestId`.
+    # 500: the server failed unexpectedly. The log has the error under the body's `requestId`.
     INTERNAL_ERROR = "internal_error"
-    # 503: the database is away, takes no writes, or is full; `Retry-After` says when to ask again.
+    # 503: the database can't be reached, accepts no writes, or is full; `Retry-After` says when to ask again.
     DATABASE_UNAVAILABLE = "database_unavailable"
     # 503: a secret can't be encrypted until an operator mends the environment's data key.
     ENCRYPTION_UNAVAILABLE = "encryption_unavailable"
     # 503: the service has too much to do at this moment; `Retry-After` says when to ask again.
     OVERLOADED = "overloaded"
-    # 502, 503, 504: the proxy in front of the service got no answer from it, and answers this by itself. Nobody knows
-    # whether the call was carried out.
+    # 502, 503, 504: the proxy in front of the service got no answer from the service, and answers in its place. The
+    # call may have been carried out or not.
     SERVICE_UNAVAILABLE = "service_unavailable"
 
 
-# The codes of errors that DRF, Django or gunicorn raise without one of ours, by their status.
+# The codes, by HTTP status, of errors that DRF, Django or gunicorn raise, which have no code of ours.
 _BY_STATUS = MappingProxyType(
     {
         401: ErrorCode.UNAUTHENTICATED,
@@ -158,6 +160,6 @@ _BY_STATUS = MappingProxyType(
 
 
 def code_of_status(status: int) -> ErrorCode:
-    """Returns the code of an error of which only the HTTP status is known."""
+    """Returns the code for an error that has only an HTTP status."""
     otherwise = ErrorCode.MALFORMED_REQUEST if status < 500 else ErrorCode.INTERNAL_ERROR
     return _BY_STATUS.get(status, otherwise)

@@ -65,7 +65,9 @@ def _headers(error: exceptions.APIException) -> dict[str, str]:
 
 
 def _as_invalid(error: exceptions.ValidationError) -> Invalid:
-    """Returns the errors under their dotted names, those of nested fields also under the name of the outer field."""
+    """Returns the errors under dotted field names. An error of a nested field also appears under the name of the outer
+    field.
+    """
     if not isinstance(error.detail, dict):
         return Invalid(form=[str(message) for message in error.detail])
     fields: dict[str, list[str]] = {}
@@ -76,7 +78,8 @@ def _as_invalid(error: exceptions.ValidationError) -> Invalid:
                 form.append(message)
                 continue
             if name != field:
-                # A form that knows only the whole field shows the message beside it.
+                # The outer field gets the message too, because a form that does not know the nested field shows it
+                # there.
                 within = name.removeprefix(f"{field}.")
                 fields.setdefault(str(field), []).append(f"{within}: {message}")
             fields.setdefault(name, []).append(message)

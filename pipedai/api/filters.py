@@ -176,7 +176,7 @@ class ApiFilterSet(django_filters.FilterSet):
 
     @property
     def time_field(self) -> str | None:
-        """The column of times by which the list is ordered, or None if it is the column of the set's EndFilter."""
+        """The column of times by which the list is ordered. None means the column that the set's EndFilter compares."""
         return None
 
     @classmethod

@@ -44,7 +44,7 @@ def mint(prefix: str) -> Token:
 
 
 def of_bytes(prefix: str, secret: bytes) -> Token:
-    """Returns the token with one of the prefixes in KINDS and these 32 bytes, which nobody can guess."""
+    """Returns the token that consists of a prefix in KINDS and of `secret`, 32 bytes that nobody can guess."""
     if prefix not in KINDS:
         raise ValueError(f"unknown token prefix {prefix!r}")
     number = int.from_bytes(secret, "big")

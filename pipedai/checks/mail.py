@@ -23,7 +23,8 @@ def unreadable_sender() -> str | None:
     except ValidationError:
         sane = False
     else:
-        # `parseaddr` reads the first of several addresses, and drops what it does not understand.
+        # `parseaddr` alone is too lenient: it reads the first of several addresses, and drops what it does not
+        # understand.
         sane = settings.EMAIL_FROM.isprintable() and settings.EMAIL_FROM.count("@") == 1
     if sane:
         return None
@@ -44,7 +45,7 @@ def sender() -> str | None:
 
 
 def encrypted_login() -> str | None:
-    """The mail server's password must not cross a network in clear."""
+    """The mail server's password must not cross a network unencrypted."""
     if not settings.EMAIL_URL:
         return None
     config = env.email_config(settings.EMAIL_URL)

@@ -49,7 +49,7 @@ def static_files_are_collected() -> Finding:
 
 
 def mail_server_answers() -> Finding:
-    """Checks that the mail server lets us in, if the settings name one. Nothing is sent."""
+    """Checks that the service can log in to the mail server, if the settings name one. It sends nothing."""
     if not settings.EMAIL_URL:
         return Finding("EMAIL_URL is not set, so no mail is sent.")
     if trouble := mail_server.check_server():

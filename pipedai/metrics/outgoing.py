@@ -32,8 +32,8 @@ attempted.connect(count_attempt, dispatch_uid="pipedai.metrics.outgoing")
 
 
 def start_at_zero() -> None:
-    """Makes each counter with the value 0 for each kind. Otherwise a rate would miss the first event. Call it when the
-    apps have registered their kinds.
+    """Makes each counter with the value 0 for each kind, because a rate would otherwise miss the first event. Call it
+    when the apps have registered their kinds.
     """
     for kind in registered_kinds():
         for result in Result:
@@ -52,7 +52,7 @@ FROM (SELECT next_attempt_at FROM {kind.table} WHERE status = 'pending' ORDER BY
 
 @read_at_scrape
 def read_waiting() -> Iterator[Metric]:
-    """Yields how many messages of each kind wait, and how long the one has been due that waits longest."""
+    """Yields how many messages of each kind wait, and for how long the oldest of them has been due."""
     pending = GaugeMetricFamily(
         "pipedai_outgoing_pending",
         "Messages that are neither delivered nor given up.",

@@ -36,7 +36,7 @@ def measured(jobs: Iterable[Job]) -> tuple[Job, ...]:
     """Returns the jobs, each wrapped in code that times and counts its work. Call it once in a process."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # No time stamps of counters.
     autodiscover_modules("metrics")
-    # This module loads models, and this file is loaded before them.
+    # The import stands here, because `outgoing` loads models, and this file is loaded before the models.
     from pipedai.metrics import outgoing
 
     outgoing.start_at_zero()

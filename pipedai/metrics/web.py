@@ -56,7 +56,7 @@ def measured(
 ) -> App:
     """Returns the application wrapped in code that measures it and answers scrapes. Call it once in a process."""
     autodiscover_modules("metrics")
-    # This module loads models, and this file is loaded before them.
+    # The import stands here, because `outgoing` loads models, and this file is loaded before the models.
     from pipedai.metrics import outgoing
 
     outgoing.start_at_zero()

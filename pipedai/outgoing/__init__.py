@@ -1,18 +1,19 @@
 """Sends what the service has to say to others: requests to URLs that customers gave us, and mails.
 
 No other code of the service may send either (SPEC §7). An app that has something to send writes a row into an outbox of
-its own, in the transaction of the cause, and the scheduler sends it. The module `kinds` shows how an app registers an
-outbox. The modules:
+its own, in the transaction that causes the message, and the scheduler sends it. The module `kinds` shows how an app
+registers an outbox. The modules:
 
-| module | answers |
+| module | responsible for |
 | --- | --- |
-| `kinds` | what is an app to say about what it sends? |
-| `rows` | which columns and indexes has an outbox? |
-| `due` | which messages are sent next, and who claims them? |
-| `attempts` | how is one sent, what is kept of the attempt, when is the next? |
-| `pool`, `crew` | how many are sent at once, by which threads? |
-| `posts`, `request`, `addresses`, `signatures` | how does a request go out, where may it go, who signed it? |
-| `mails`, `mail_server`, `mail_files` | how does a mail look, and how does it go out? |
+| `kinds` | what an app says about the messages that it sends |
+| `rows` | the columns and indexes of an outbox |
+| `due` | which messages are sent next, and which sender claims them |
+| `attempts` | sending a message, what is kept of the attempt, and when the next attempt is due |
+| `answers` | what an answer means for the message |
+| `pool`, `crew` | how many messages are sent at once, and by which threads |
+| `posts`, `request`, `addresses`, `signatures` | what a request says, how and where it is sent, and its signatures |
+| `mails`, `mail_server`, `mail_files` | what a mail says, and how it is sent or written into a file |
 """
 
 from pipedai.outgoing.addresses import names_forbidden_address, names_forbidden_port

@@ -1,4 +1,4 @@
-"""What came back from an attempt to send something, and what follows from it."""
+"""Describes the answer to an attempt to send a message, and what the answer means for the message."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,14 +7,14 @@ from enum import StrEnum
 class Result(StrEnum):
     """What an answer means for the message that was sent."""
 
-    # The other side has the message.
+    # The receiver has taken the message.
     TAKEN = "taken"
-    # The other side does not want the message. Sending it again would change nothing.
+    # The receiver refuses the message. Sending it again would change nothing.
     REFUSED = "refused"
-    # The other side may take the message later. The message is given up after a number of such answers.
+    # The receiver may take the message later. The message is given up after a number of such answers.
     AGAIN = "again"
-    # The service's own mail server is away or refuses the service itself, which says nothing about the message. The
-    # message waits for the server.
+    # The service's own mail server can't be reached, or refuses the service itself. This says nothing about the
+    # message, so the message waits for the server.
     AWAY = "away"
 
 
@@ -22,8 +22,8 @@ class Result(StrEnum):
 class Answer:
     """The answer to a request over HTTP.
 
-    `error` is a few words if there was no complete answer in time. It never names an address. `status_code` may be set
-    even then. `body` is the first KiB of the answer's body, unchanged.
+    `error` says in a few words why no complete answer came in time, or is None. It never names an address.
+    `status_code` may be set beside `error`. `body` is the first KiB of the answer's body, unchanged.
     """
 
     status_code: int | None
@@ -34,7 +34,7 @@ class Answer:
 
     @property
     def result(self) -> Result:
-        """What the answer means: 2xx is taken, 429, 5xx and no answer are tried again, others are final (SPEC §7)."""
+        """The meaning of the answer: 2xx is TAKEN; 429, 5xx and no answer are AGAIN; others are REFUSED (SPEC §7)."""
         code = self.status_code
         if self.error is not None or code is None:
             return Result.AGAIN
@@ -45,13 +45,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class OwnAnswer(Answer):
-    """An answer whose meaning does not follow from an HTTP status: of a mail server, or of our own code that could not
-    make the message.
+    """An answer whose result is given, because no HTTP status decides it. It comes from a mail server, or from our own
+    code if that could not make the message.
     """
 
     means: Result = Result.AGAIN
 
     @property
     def result(self) -> Result:
-        """What the answer means, as the code that made it has decided."""
+        """The result that was given when the answer was made."""
         return self.means

@@ -32,8 +32,8 @@ attempted = Signal()
 BACKOFF_SECONDS = (10, 60, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600)
 JITTER = 0.2
 MAX_RETRY_AFTER = timedelta(hours=24)
-# While the service's own mail server is away, a mail is tried this often at the least, and is given up when it is this
-# old (RFC 5321 §4.5.4.1 asks for 4 to 5 days).
+# While the service's own mail server is away, about AWAY_SECONDS pass at most between two attempts to send a mail. A
+# mail that is older than MAX_AWAY is given up (RFC 5321 §4.5.4.1 asks for 4 to 5 days).
 AWAY_SECONDS = 30 * 60
 MAX_AWAY = timedelta(days=5)
 
@@ -45,7 +45,8 @@ def send(kind: Kind, row: Row) -> Answer:
     except CannotSend as reason:
         return OwnAnswer(None, 0, str(reason)[:100], means=reason.result)
     except Exception:
-        # A mistake of ours, or a row that nobody foresaw. The message is tried as often as any other, and not for ever.
+        # A defect in our code, or a row that it did not expect, must not be tried for ever. The message is tried as
+        # often as any other.
         log.exception(kind.event("not_made"), **kind.naming(row))
         return OwnAnswer(None, 0, "the message could not be made")
     about = {"server.address": row["host"], f"pipedai.{kind.row_name}.id": str(row["id"])}
@@ -65,7 +66,7 @@ def send(kind: Kind, row: Row) -> Answer:
 def record(kind: Kind, row: Row, answer: Answer, *, now: datetime | None = None) -> None:
     """Records the result of an attempt to send a message, and when the next attempt is due if there is to be one.
 
-    It changes nothing if another sender has claimed the message meanwhile, or the message is no longer to be sent.
+    Changes nothing if another sender has claimed the message meanwhile, or if the message is no longer to be sent.
     """
     now = now or database_now()
     status, due = verdict(
@@ -100,10 +101,10 @@ def record(kind: Kind, row: Row, answer: Answer, *, now: datetime | None = None)
 
 
 def _counted(kind: Kind, row: Row, answer: Answer) -> int:
-    """Returns how many attempts there have been, including this one.
+    """Returns how many attempts count, including this one.
 
-    If the message is to be sent again, those while our own mail server was away don't count. After a long outage, the
-    first answer about the mail itself would otherwise be the last.
+    If a mail is to be sent again, the attempts while our own mail server was away don't count. Otherwise the first
+    answer about the mail itself, after a long outage, would be the last one.
     """
     count: int = row["attempt_count"] + 1
     if row["host"] != mail_server.MAIL_HOST or answer.result is not Result.AGAIN:
@@ -117,8 +118,7 @@ def verdict(
 ) -> tuple[SendStatus, datetime | None]:
     """Returns the status that a message has after this answer, and the time of the next attempt or None.
 
-    `attempts` is how many attempts there have been that count, including this one, and `queued` when the message was
-    queued.
+    `attempts` is the number of attempts that count, including this one. `queued` is when the message was queued.
     """
     result = answer.result
     if result is Result.TAKEN:
@@ -148,7 +148,7 @@ def _asked_for(retry_after: str | None, now: datetime) -> datetime | None:
     text = (retry_after or "").strip()
     latest = now + MAX_RETRY_AFTER
     if text.isascii() and text.isdigit():
-        # Digits after the ninth are cut off. Such a number is above the limit of 24 hours all the same.
+        # Digits after the ninth are cut off. A number of nine digits exceeds the limit of 24 hours already.
         seconds = int(text[:9])
         return min(now + timedelta(seconds=seconds), latest)
     try:

@@ -1,4 +1,4 @@
-"""A group of long-lived threads that take work from one queue. Each thread keeps its database connection between two
+"""Does work from one queue in a group of long-lived threads. Each thread keeps its database connection between two
 pieces of work.
 """
 

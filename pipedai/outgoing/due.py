@@ -24,7 +24,8 @@ class Taker(NamedTuple):
     """The workspace, environment and host of a message that is being sent. A sender sends a limited number of messages
     at once, and counts by these three how many of them belong to each workspace and environment and go to each host.
 
-    A message that belongs to no environment has its own id in place of both. It is then a tenant of its own.
+    A message without an environment has its own id in place of the workspace's and the environment's, so that it counts
+    as a tenant of its own.
     """
 
     workspace_id: UUID
@@ -44,12 +45,12 @@ _BEFORE_ALL = (UUID(int=0), "")
 
 @lru_cache(maxsize=16)
 def _candidates(kind: Kind) -> str:
-    """Returns the query that finds due messages which may be sent now. A sender sends a limited number of messages at
-    once, its places, and an environment, a workspace and a host may each take only a part of them.
+    """Returns the query that finds due messages which may be sent now. A sender has one place for each message that it
+    may send at once. An environment, a workspace and a host may each take only a part of the places.
 
-    The recursion reads the index `…_pending_by_host` once for each pair of an environment and a host. It skips the
-    other hosts of an environment that has as many places as it may have. If nothing is due, it reads one entry of
-    `…_due_by_host` and stops.
+    The recursion reads the index `…_pending_by_host` once for each pair of an environment and a host. When an
+    environment has as many places as it may have, the recursion skips the environment's other hosts. If nothing is due,
+    the query reads one entry of `…_due_by_host` and stops.
     """
     if kind.tenants is None:
         return _candidates_of_nobody(kind)
@@ -87,8 +88,9 @@ WHERE due.id IS NOT NULL OR pair.step = %(most_pairs)s
 
 
 def _candidates_of_nobody(kind: Kind) -> str:
-    """Returns the query that finds the messages that have been due longest. It reads no more rows than it returns, so
-    it costs the same when many wait for a host that can get no more now. They keep others waiting, as in a queue.
+    """Returns the query for messages that belong to no environment. It finds those that have been due longest, and
+    reads no more rows than it returns, so its cost does not grow when many messages wait for a host that can get no
+    more now. Such messages keep those after them waiting, as in a queue.
     """
     return f"""
 SELECT id AS environment_id, id AS workspace_id, host, 0 AS step, id, next_attempt_at FROM {kind.table}
@@ -99,9 +101,9 @@ ORDER BY next_attempt_at LIMIT %(room)s
 
 @lru_cache(maxsize=16)
 def _claim(kind: Kind) -> str:
-    """Returns the statement that claims messages. One that another sender has claimed before is no longer due, and one
-    that another sender is claiming at this moment is skipped. What the kind needs to make the messages is read too,
-    because they are sent right after.
+    """Returns the statement that claims messages. It skips a message that another sender has claimed before, because
+    that is no longer due, and one that another sender is claiming at this moment. It also reads what the kind needs to
+    make the messages, because they are sent right after.
     """
     reads = f", {kind.reads}" if kind.reads else ""
     if kind.tenants is None:
@@ -125,8 +127,8 @@ FROM d {joins}
 
 @dataclass
 class Turns:
-    """What one sender remembers about which workspace it serves next. If the sender's process dies, this is lost, and a
-    workspace waits for one turn longer at most.
+    """What one sender remembers about which workspace it serves next. If the sender's process dies, this memory is
+    lost, and a workspace waits at most one turn longer.
     """
 
     # For each workspace, how many messages this sender had claimed when it last served the workspace. The workspace

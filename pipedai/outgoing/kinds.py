@@ -43,17 +43,18 @@ from pipedai.sql import Row
 
 
 class CannotSend(Exception):  # noqa: N818
-    """`message` of a kind raises this if it can't make the message now. The attempt fails, and is repeated later.
+    """The error that `message` of a kind raises if it can't make the message now. The attempt fails, and is repeated
+    later.
 
-    The text is kept as the attempt's error, at most 100 characters, and is shown to whoever may see the attempts.
+    At most 100 characters of the error's text are kept with the attempt, and shown to whoever may see the attempts.
     """
 
     result = Result.AGAIN
 
 
 class NeverSend(CannotSend):
-    """`message` of a kind raises this if the message must not be sent any more, as when its token has expired. The
-    message is then dead.
+    """The error that `message` of a kind raises if the message must not be sent any more, as when its token has
+    expired. The message is then dead.
     """
 
     result = Result.REFUSED
@@ -89,25 +90,26 @@ class Kind:
     # The outbox, and the table of attempts.
     rows: type[OutboxRow]
     attempts: type[SendAttempt]
-    # Makes the message of a claimed row, in a thread that has no database connection and must not open one. What it
-    # needs is read by the claim: `reads` and `joins`. `row` has all columns of the outbox, and `claimed_at`, the time
-    # of the claim. May raise CannotSend or NeverSend.
+    # Makes the message of a claimed row. It runs in a thread that has no database connection and must not open one, so
+    # `reads` and `joins` say what the claim reads for it. `row` has all columns of the outbox, and `claimed_at`, the
+    # time of the claim. It may raise CannotSend or NeverSend.
     message: Callable[[Row], Post | Mail]
-    # Writes what follows from an attempt, in the transaction that records it.
+    # Is called with each attempt, in the transaction that records it, and writes what follows from the attempt.
     after_attempt: Callable[[Attempt], None] = _nothing
-    # The table of the environments that own the rows, which has `id` and `workspace_id`. Workspaces then take turns. If
-    # it is None, nobody owns the rows, and the one that has been due longest comes first. Many rows for one host then
-    # keep those for another waiting, so such a kind is for mails.
+    # The table of the environments that own the rows, with the columns `id` and `workspace_id`. Workspaces then take
+    # turns. None means that nobody owns the rows, and that the row that has been due longest comes first. Many rows for
+    # one host then keep those for other hosts waiting, so None is only for mails.
     tenants: str | None = None
-    # SQL: more columns for `message`, and joins to the claimed rows `d`, such as
-    # `LEFT JOIN trigger t ON t.id = d.trigger_id`. Each claimed row must be in the result once, and no column may have
-    # the name of another one.
+    # SQL that reads more for `message`: further columns, and joins to the claimed rows `d`, such as
+    # `LEFT JOIN trigger t ON t.id = d.trigger_id`. The result must have each claimed row once, and no two columns of
+    # the same name.
     reads: str = ""
     joins: str = ""
-    # How many messages of this kind one scheduler sends at once: in all, and to one host.
+    # How many messages of this kind one scheduler sends at once: `places` in all, and `per_host` to one host.
     places: int = 8
     per_host: int = 4
-    # How many threads record results. They are fewer than those that send, because each has a database connection.
+    # How many threads record results. There are fewer of them than threads that send, because each has a database
+    # connection.
     recorders: int = 2
 
     @property

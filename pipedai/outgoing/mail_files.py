@@ -35,7 +35,7 @@ class MailFiles(BaseEmailBackend):
         return len(email_messages)
 
     def _write(self, message: EmailMessage) -> None:
-        # File names sort by the time at which they were made.
+        # Ids sort by the time at which they were made, so the files do too.
         path = mail_folder() / f"{new_id().hex}.eml"
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

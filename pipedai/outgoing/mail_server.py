@@ -42,7 +42,7 @@ _SHARE_OF_LOOK_UP = 1 / 3
 
 
 def mail_is_on() -> bool:
-    """Whether mails are sent, or in development written into files. If not, calls that need mail answer 409
+    """Whether mails are sent or, in development, written into files. If this is false, calls that need mail answer 409
     `mail_off`.
     """
     return bool(settings.EMAIL_URL) or not settings.PRODUCTION
@@ -72,7 +72,7 @@ def deliver(mail: Mail, *, message_id: str, timeout: float = TIMEOUT_SECONDS) ->
     except Exception as error:
         result, code, words = _meaning(error)
         if result is Result.AWAY and time.monotonic() - begun >= timeout:
-            # The error is only how the end of the connection showed.
+            # The connection was ended at the deadline, and this error is only a consequence.
             code, words = None, "timed out"
         return answer(result, code, words)
     return answer(Result.TAKEN, 250)
@@ -92,7 +92,9 @@ def check_server(timeout: float = 10.0) -> str | None:
 
 
 def _message(mail: Mail, message_id: str) -> EmailMultiAlternatives:
-    """Returns the mail for Django's backends. Raises ValueError if a mail can't have its address or a header."""
+    """Returns the mail as a message for Django's mail backends. Raises ValueError if its address or a header is not
+    valid.
+    """
     sender = parseaddr(settings.EMAIL_FROM)[1]
     headers = {
         "Message-ID": f"<{message_id}@{_domain(sender)}>",
@@ -124,10 +126,11 @@ def _address(text: str) -> str:
 
 
 def _domain(address: str) -> str:
-    """Returns the domain of an address in ASCII, by the rules of IDNA 2008. Raises ValueError if it is none.
+    """Returns the domain of an address in ASCII, by the rules of IDNA 2008. Raises ValueError if the domain is not
+    valid.
 
-    Python's own codec, which Django would use, follows the rules of 2003. They turn some domains into other people's:
-    `straße.example` into `strasse.example`.
+    Python's own codec, which Django would use, follows the rules of 2003. They turn some domains into those of other
+    people: `straße.example` into `strasse.example`.
     """
     return idna.encode(address.rpartition("@")[2], uts46=True).decode()
 
@@ -153,8 +156,9 @@ def _config(url: str) -> dict[str, Any]:
 class _Backend(EmailBackend):
     """Django's SMTP backend, with one deadline for everything that is done on its connection.
 
-    smtplib bounds each read and write, but not their number: a server that sends a byte a second would hold it for
-    hours. So a timer shuts the connection down at the deadline, and whatever is waiting for it then ends with an error.
+    smtplib limits the time of each read and write, but not their number, so a server that sends one byte a second could
+    hold the connection for hours. A timer therefore shuts the connection down at the deadline, and any read or write
+    that waits then ends with an error.
     """
 
     def __init__(self, *, deadline: float, **config: Any) -> None:
@@ -164,7 +168,7 @@ class _Backend(EmailBackend):
 
     @property
     def connection_class(self) -> Any:
-        """A class of smtplib whose connection ends at the deadline."""
+        """A subclass of smtplib's class of connections, whose connection ends at the deadline."""
         backend = self
         kind: type[smtplib.SMTP] = smtplib.SMTP_SSL if self.use_ssl else smtplib.SMTP
 
@@ -179,7 +183,8 @@ class _Backend(EmailBackend):
 
     def open(self) -> bool | None:
         """Connects and logs in as the settings say. Raises OSError, and ValueError for settings that can't be used."""
-        # Django greets with this machine's full name, and keeps it for the process. Nothing else bounds its look-up.
+        # Django greets the server with this machine's full name, which it looks up once in a process. Nothing else
+        # limits the time of this look-up.
         within((self._deadline - time.monotonic()) * _SHARE_OF_LOOK_UP, DNS_NAME.get_fqdn)
         return super().open()
 
@@ -193,7 +198,8 @@ class _Backend(EmailBackend):
                 break
             plain = socket.socket(family, kind, protocol)
             try:
-                # Half of the time is left for another address of the server.
+                # The attempt gets half of the time that is left, so that the other half remains for another address of
+                # the server.
                 plain.settimeout(left / 2)
                 plain.connect(address)
                 plain.settimeout(self._deadline - time.monotonic())
@@ -206,21 +212,23 @@ class _Backend(EmailBackend):
         raise error
 
     def close(self) -> None:
-        """Ends the connection. What goes wrong then does not matter: the mail has been taken, or an error is on its
-        way already.
+        """Ends the connection. An error here does not matter, because the mail has been taken by then, or another error
+        is being raised already.
         """
         with contextlib.suppress(OSError):
             super().close()
 
     def hang_up(self) -> None:
-        """Ends the connection and its guard."""
+        """Ends the connection, and the timers that would shut it down at the deadline."""
         self.close()
         while self._guards:
             self._guards.pop().end()
 
 
 class _Guard:
-    """Shuts a connection down at a deadline. It has a descriptor of its own, because TLS takes the socket's away."""
+    """Shuts a connection down at a deadline. It works on a duplicate of the socket's descriptor, because TLS takes the
+    descriptor away from the socket object.
+    """
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
         self._own = connection.dup()
@@ -254,7 +262,7 @@ def _meaning(error: Exception) -> tuple[Result, int | None, str | None]:
     return Result.AGAIN, None, "sending failed"
 
 
-# The words for each failure that says nothing about the mail. The first kind that fits gives the words.
+# The descriptions of failures that say nothing about the mail. The first entry whose class fits the error counts.
 _AWAY: tuple[tuple[type[Exception], str], ...] = (
     (smtplib.SMTPAuthenticationError, "the mail server refuses our login"),
     (smtplib.SMTPSenderRefused, "the mail server refuses our address"),
@@ -268,7 +276,7 @@ _AWAY: tuple[tuple[type[Exception], str], ...] = (
     (ConnectionError, "connection lost"),
     (MailNotWritten, "the file of the mail can't be written"),
     (OSError, "could not connect"),
-    # A host that is no name, or a login that is not in ASCII.
+    # A ValueError means that the host is not a valid name, or that the login is not in ASCII.
     (ValueError, "the host or login in EMAIL_URL can't be used"),
 )
 _GOING_AWAY = "the mail server is going away"
@@ -278,10 +286,10 @@ AWAY_ERRORS = frozenset({words for _, words in _AWAY} | {_GOING_AWAY, _OFF})
 
 
 def _of_code(code: int) -> tuple[Result, int, str | None]:
-    """Returns what an answer of the server means for a mail, with its code and the words for an error of ours.
+    """Returns what an answer of the server means for a mail, with its code and our own words for the error.
 
-    4xx asks for another try later, as greylisting does; 5xx is final (RFC 5321 §4.2.1). 421 says that the server
-    itself goes away.
+    4xx asks for another try later, as greylisting does; 5xx is final (RFC 5321 §4.2.1). 421 means that the server
+    itself stops its service for now.
     """
     if code == 421:
         return Result.AWAY, code, _GOING_AWAY

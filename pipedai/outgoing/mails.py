@@ -1,4 +1,5 @@
-"""Writes mails: plain text and HTML from two small templates, in which text of others can pretend nothing.
+"""Writes mails as plain text and as HTML from two small templates. Texts that other people wrote are changed, so that
+they can't pass for links or for the service's own words.
 
 A mail has a name, such as `accounts/verify`. Its templates are `mail/accounts/verify.txt` and
 `mail/accounts/verify.html`, which extend `mail/base.txt` and `mail/base.html` and fill the block `body`.
@@ -17,15 +18,16 @@ from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 
 PRODUCT = "PipedAI"
-# The most characters of a text of others that a mail shows (SPEC §14).
+# A mail shows at most this many characters of a text that other people wrote (SPEC §14).
 MAX_FOREIGN = 200
 _MAX_SUBJECT = 200
 
-# What mail programs take for a link: a scheme with `//`, and a dot between a letter, digit or other sign
-# that is no white space and no ASCII punctuation, and a letter. Such signs are the vowels of Hindi and other accents.
+# Mail programs make links of two things: a scheme with `//`, and a dot before a word with a letter. Before the dot
+# stands any sign but white space and ASCII punctuation. This covers vowels of Hindi and other accents, which count as
+# neither letters nor digits.
 _SCHEME = re.compile(r":(?=//)")
 _DOT = re.compile(r"(?<=[^\s!-/:-@[-^`{-~])[.。．｡](?=\w*[^\W\d])")
-# Values that can't hold a text of others.
+# Values of these types can't hold a text that other people wrote.
 _PLAIN = (int, float, Decimal, date, timedelta, UUID)
 # The Unicode categories of control, invisible, private and unassigned characters, and of breaks of lines.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -39,7 +41,7 @@ class Mail:
     subject: str = field(repr=False)
     text: str = field(repr=False)
     html: str = field(repr=False)
-    # More headers. Sending refuses one that contains a line break.
+    # Further headers. Sending a mail fails if one of them contains a line break.
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -76,8 +78,8 @@ def compose(
 
 
 def foreign(text: str) -> str:
-    """Returns a text of others as a mail may show it: one line of at most 200 characters that no mail program makes a
-    link of (SPEC §14).
+    """Returns a text that other people wrote as a mail may show it: one line of at most 200 characters that no mail
+    program makes a link of (SPEC §14).
 
     `Visit https://evil.example now` becomes `Visit https[:]//evil[.]example now`.
     """

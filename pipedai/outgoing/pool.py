@@ -31,7 +31,7 @@ _registered: dict[str, Kind] = {}
 
 
 def register_kind(kind: Kind) -> None:
-    """Has the scheduler send the messages of a kind, by a job of its own. Call it from `AppConfig.ready()`."""
+    """Registers a job that makes the scheduler send the messages of this kind. Call it from `AppConfig.ready()`."""
     if kind.name in _registered:
         raise ValueError(f"There is a kind {kind.name} already.")
     _registered[kind.name] = kind
@@ -40,7 +40,6 @@ def register_kind(kind: Kind) -> None:
 
 
 def registered_kinds() -> tuple[Kind, ...]:
-    """Returns the kinds of messages that the apps have registered."""
     return tuple(_registered.values())
 
 
@@ -94,8 +93,8 @@ class Senders:
         return idle
 
     def finish(self) -> None:
-        """Is called when the scheduler stops: waits for the messages that are being sent, for `STOP_SECONDS` at most,
-        and then ends the idle threads.
+        """Waits for the messages that are being sent, for `STOP_SECONDS` at most, and then ends the idle threads. The
+        loop calls it when the scheduler stops.
         """
         if self.wait():
             self._sending.stop(_GOODBYE_SECONDS / 2)

@@ -157,10 +157,10 @@ def look_up_within(seconds: float, *args: Any) -> _Answers:
 
 
 def within(seconds: float, look: Callable[[], T]) -> T:
-    """Calls a function that looks up a name, in a thread of its own, and returns what it returns. Raises what it
-    raises, and TimeoutError if it takes more than `seconds`.
+    """Calls `look`, which looks up a name, in a thread of its own, and returns its result. Raises what `look` raises,
+    and TimeoutError if it takes more than `seconds`.
 
-    The thread then goes on, because nothing can stop it, and its result is dropped.
+    After a TimeoutError the thread goes on, because nothing can stop it, and its result is dropped.
     """
     answer: queue.SimpleQueue[tuple[T] | Exception] = queue.SimpleQueue()
 

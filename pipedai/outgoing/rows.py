@@ -1,8 +1,9 @@
 """The columns, constraints and indexes that the tables of all outboxes share.
 
-An outbox is a table with a row for each message that is to be sent, or was. The transaction that has the cause of a
-message writes its row, so no message is lost and none is sent for something that did not happen. An app derives its
-table from `OutboxRow`, and a table for the attempts from `SendAttempt`. The module `kinds` shows how.
+An outbox is a table with a row for each message that is to be sent, or was. The transaction that changes something also
+writes the row of the message about the change, so no message is lost and none is sent for something that did not
+happen. An app derives its table from `OutboxRow`, and a table for the attempts from `SendAttempt`. The module `kinds`
+shows how.
 """
 
 from collections.abc import Sequence

@@ -15,7 +15,7 @@ _STANDARD_PREFIX = "whsec_"
 def signed_post(url: str, *, message_id: str, body: str, secret: str | None, now: datetime) -> Post:
     """Returns the request that sends the JSON text `body` to a webhook.
 
-    `secret` is the receiver's, or None for a message without signatures. `now` is when the request is sent.
+    `secret` is the secret of the webhook, or None for a message without signatures. `now` is when the request is sent.
     """
     sent = body.encode()
     signed = webhook_headers(message_id=message_id, body=sent, secret=secret, now=now)

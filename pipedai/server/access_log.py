@@ -43,7 +43,7 @@ def log_request(
     said = {
         "method": method,
         "path": path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}…",
-        # An HTTPStatus would be shown by its name in a text log.
+        # A text log would show an HTTPStatus by its name, so this makes it a number.
         "status": int(status),
         "duration_ms": round(seconds * 1000, 1),
         "bytes": body_bytes,

@@ -25,12 +25,13 @@ _POLICIES = {
         "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self';"
         " frame-ancestors 'none'"
     ),
-    # The page on which the owner of an address answers has two buttons, which a script of ours makes calls of.
+    # The page on which the owner of an address agrees to notices or refuses them has two buttons. A script of ours
+    # calls the API when one is pressed.
     "/account/notices": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
         " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
-    # The pages for accounts have a script besides, which takes the token out of the URL's fragment.
+    # The pages for accounts have forms, and a script that takes the token out of the URL's fragment.
     "/account": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self';"
         " frame-ancestors 'none'"

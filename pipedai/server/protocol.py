@@ -43,7 +43,7 @@ UNREAD_BYTES = 64 * 1024
 # The most bytes of a chunked body that are parsed at a time.
 PARSED_BYTES = 2 * 1024
 
-# gunicorn knows the phrases of common statuses alone, and would call the others, such as 406, "Unknown".
+# gunicorn knows only the phrases of common statuses, and would call the others, such as 406, "Unknown".
 _REASON_PHRASES.update({status.value: status.phrase for status in HTTPStatus})
 
 _SENTENCES = {

@@ -38,7 +38,7 @@ def resolve_client(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
 def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]) -> None:
     """Change the scope so that ASGI and WSGI code read the same request from it.
 
-    Raises Refused for a request without a Host, unless it is a probe's that may lack one; for a target that is not a
+    Raises Refused for a request without a Host, unless it is a probe that may lack one; for a target that is not a
     path; and for a query that is not ASCII (RFC 3986), because the conversion to WSGI would fail on it.
     """
     path, host = _target(scope["path"])
@@ -69,7 +69,7 @@ def say_body_length(scope: Scope, body: bytes) -> None:
 
 
 def _may_lack_host(scope: Scope, path: str, said: str | None) -> bool:
-    """Whether this is a probe by HTTP/1.0, or one whose Host is empty. HTTP/1.1 demands the header (RFC 9112 §3.2)."""
+    """Whether the request is a probe with HTTP/1.0 or with an empty Host. HTTP/1.1 demands a Host (RFC 9112 §3.2)."""
     return path in PROBES and (said is not None or scope["http_version"] == "1.0")
 
 

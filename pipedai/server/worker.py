@@ -74,7 +74,8 @@ class Worker(gasgi.ASGIWorker):
         super().init_process()
 
     def load_wsgi(self) -> None:
-        # Importing makes no garbage, and looking for it in vain takes a seventh of the start's CPU time.
+        # The collection of garbage is off during imports, because imports make no garbage, and the search for it takes
+        # a seventh of the start's CPU time.
         gc.disable()
         super().load_wsgi()
         gc.enable()

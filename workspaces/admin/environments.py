@@ -123,7 +123,7 @@ def where_member(address: str, column: str) -> Q | None:
 
 
 def shortcuts(environment_id: UUID) -> SafeString:
-    """Returns links to the lists of this environment's rows for which support is asked most."""
+    """Returns links to those lists of this environment's rows that support needs most."""
     return links(
         (capfirst(str(model._meta.verbose_name_plural)), list_of(model, environment=environment_id))
         for model, admin in site._registry.items()

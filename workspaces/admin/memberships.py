@@ -100,7 +100,7 @@ _OTHER_OWNERS = Membership.objects.filter(
 
 
 def _role_of(user: User, membership: Any) -> Any:
-    """Shows the role. It tells staff if the user is the only owner, and can't log in any more."""
+    """Shows the role. If the user is the only owner, it says so, and whether they can't log in any more."""
     if membership.role != Role.OWNER or membership.others:
         return membership.role
     told = "the only owner" if user.is_active else "the only owner, who can't log in"

@@ -1,4 +1,5 @@
-// Sends the answer of an address's owner. The token is in the fragment of the URL; it leaves the address bar at once.
+// Sends to the API whether the owner of an address agrees to notices. The token is in the fragment of the URL, which
+// this script removes from the address bar at once.
 const token = new URLSearchParams(location.hash.slice(1)).get("token");
 history.replaceState(null, "", location.pathname);
 const element = (id) => document.getElementById(id);
