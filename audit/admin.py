@@ -40,6 +40,9 @@ _TARGETS: dict[str, str] = {
     "delivery": "triggers.Delivery",
     "worker": "workers.Worker",
     "enrollment": "workers.Enrollment",
+    "incident": "notices.Incident",
+    "channel": "notices.Channel",
+    "notice": "notices.Notice",
 }
 _ACTORS: dict[str, type[Model]] = {
     "user": User,

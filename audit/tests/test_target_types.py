@@ -9,9 +9,9 @@ from audit.admin import _TARGETS
 from pipedai.admin.site import site
 from pipedai.env import BASE_DIR
 
-CODE = ("pipedai", "accounts", "workspaces", "triggers", "workers", "audit")
-# An entry of this type is about no row.
-WITHOUT_ROW = {"audit-log"}
+CODE = ("pipedai", "accounts", "workspaces", "triggers", "workers", "notices", "audit")
+# Entries of these types are about no row, or about one that has no page: an address that channels write to.
+WITHOUT_ROW = {"audit-log", "address"}
 
 
 def target_types() -> Iterator[str]:

@@ -10,7 +10,7 @@ from pipedai.env import BASE_DIR
 from pipedai.events import ACTIONS, SYSTEM, Actor, Event, emit, happened
 from pipedai.ids import new_id
 
-PACKAGES = ("pipedai", "accounts", "workspaces", "triggers", "workers", "audit")
+PACKAGES = ("pipedai", "accounts", "workspaces", "triggers", "workers", "notices", "audit")
 
 
 def event(action="run.created", **more):

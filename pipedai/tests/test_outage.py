@@ -44,6 +44,8 @@ def test_all_stay_up_say_it_once_and_catch_up(postgres: EmbeddedPostgres, tmp_pa
     ):
         api = _Api(http)
         scheduler.wait_for("scheduler.started")
+        # A mail that was under way when the database stopped would be another complaint.
+        scheduler.wait_for("account_mail.sent")
         with psycopg.connect(**postgres.connection_params(), autocommit=True) as connection:
             connection.execute("LISTEN pipedai")
             asked = time.monotonic()

@@ -14,7 +14,7 @@ from testing.world.routes import ROUTES, set_stage
 from testing.world.users import UserFactory
 from workspaces.models import Membership
 
-APPS = ("pipedai", "accounts", "workspaces", "triggers", "workers", "audit")
+APPS = ("pipedai", "accounts", "workspaces", "triggers", "workers", "notices", "audit")
 
 # How each kind of caller calls.
 CLIENTS = {
