@@ -1,4 +1,4 @@
-"""The filters of the worker list, and the parameters of the statistics (SPEC §5, §12)."""
+"""The filters of the worker list, and the parameters of the overview and the statistics (SPEC §5, §12)."""
 
 from django import forms
 from django.db.models import Q, QuerySet
@@ -40,6 +40,12 @@ class _ZoneField(forms.CharField):
 class _ZoneFilter(ApiFilter):
     field_class = _ZoneField
     described = {"schema": {"type": "string", "maxLength": 64, "default": "UTC"}}
+
+
+class OverviewFilters(ApiFilterSet):
+    """The query parameter of the overview: `?timezone`."""
+
+    timezone = _ZoneFilter()
 
 
 class StatsFilters(ApiFilterSet):

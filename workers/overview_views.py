@@ -7,12 +7,12 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from pipedai.api.errors import Invalid
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.schema.parameters import query
+from triggers.models import Run
 from triggers.runs.overview import run_figures
-from triggers.schedules.cron import BadTimezone, check_timezone
 from workers import queries
+from workers.filters import OverviewFilters
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsViewer
 
@@ -47,11 +47,7 @@ class OverviewViewSet(TenantViewSet):
     )
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
         """Answers GET /environments/:envId/dashboard/overview with the figures of workers and runs."""
-        timezone = request.query_params.get("timezone", "UTC")
-        try:
-            check_timezone(timezone)
-        except BadTimezone as error:
-            raise Invalid({"timezone": [str(error)]}) from None
+        timezone = OverviewFilters.read(Run.objects.none(), request).values["timezone"]
         figures = run_figures(environment_id=environment_id, timezone=timezone)
         workers = queries.workers().filter(environment_id=environment_id)
         rate = figures["success_rate"]
