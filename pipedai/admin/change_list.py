@@ -13,6 +13,7 @@ from unfold.views import ChangeList
 
 from pipedai.admin.filters import AFTER, DatesFilter, RelatedFilter
 from pipedai.keyset import before, not_before
+from pipedai.sql import planned_for_values
 
 # A filter without an index of its own, or a search by text, reads at most this many rows to fill one page, unless the
 # list sets another number (`StaffModelAdmin.looks_through`).
@@ -74,10 +75,11 @@ class KeysetChangeList(ChangeList):
         rows = self.queryset.order_by(*(f"-{key}" for key in keys))
         if place is not None:
             rows, scoped = (each.filter(before(keys, place)) for each in (rows, scoped))
-        end = self._end_of_look(scoped, keys) if is_loose else None
-        if end is not None:
-            rows = rows.filter(not_before(keys, end))
-        found = list(rows[: self.list_per_page + 1])
+        with planned_for_values():
+            end = self._end_of_look(scoped, keys) if is_loose else None
+            if end is not None:
+                rows = rows.filter(not_before(keys, end))
+            found = list(rows[: self.list_per_page + 1])
         page = found[: self.list_per_page]
         more = len(found) > len(page)
         last = tuple(getattr(page[-1], key) for key in keys) if more else end

@@ -310,18 +310,19 @@ class Run(models.Model):
                 name="run_of_worker_and_status",
                 condition=Q(ended_at__isnull=False),
             ),
-            # These two indexes find the ended runs of one source, even a rare one, and those of one fault class.
-            # `triggers.runs.listing` names a value for each of their columns before the time. A worker's runs of one
-            # source are found by the first index, or by `run_of_worker_and_status`.
+            # These four indexes find the ended runs of one state, source and fault class, even if one run in a million
+            # is wanted. `triggers.runs.listing` names a value for each of their columns before the time.
             *(
                 models.Index(
-                    fields=[scope, "source", "status", "fault_class", "queued_at", "id"],
+                    fields=[*scope, "source", "status", "fault_class", "queued_at", "id"],
                     name=name,
                     condition=Q(ended_at__isnull=False),
                 )
                 for scope, name in (
-                    ("environment", "run_of_source"),
-                    ("trigger", "run_of_trigger_and_source"),
+                    (["environment"], "run_of_source"),
+                    (["trigger"], "run_of_trigger_and_source"),
+                    (["worker"], "run_of_worker_and_source"),
+                    (["trigger", "worker"], "run_of_trigger_and_worker"),
                 )
             ),
             # These three indexes find the runs that infrastructure ended and that no retry follows. They are small,

@@ -5,14 +5,12 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, urlencode
 
 import pytest
-from django.db import connection
 
 from pipedai.api.tests.test_cursors import walk
 from testing.probes.shapes import invalid, page
 from testing.probes.statement_count import counted
 from testing.world.runs import NOON, Runs, allow
 from triggers.models import Run, Trigger
-from triggers.runs.listing import Wanted, parts_of
 from triggers.states import Source, Status
 from workers.models import Worker
 
@@ -376,32 +374,6 @@ class TestFilteredByWhatBecameOfThem:
         response = get(query)
         assert response.status_code == 400
         assert list(response.json()["details"]["fieldErrors"]) == [query.partition("=")[0]]
-
-    def test_of_all_filters_together_each_part_is_read_by_an_index(self, runs):
-        """With sorting made dear, PostgreSQL's plan shows which index has the rows of a part in order."""
-        rows = Run.objects.filter(environment_id=runs.cast.environment.id)
-        with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off")
-            cursor.execute("SET LOCAL enable_bitmapscan = off")
-        wanted = (
-            Wanted([], [], ["api"], False),
-            Wanted(["failed"], [], ["api"], False),
-            Wanted([], ["infra"], [], False),
-            Wanted([], [], [], True),
-            Wanted([], ["infra"], ["api"], True),
-        )
-        for scope in (
-            rows,
-            rows.filter(trigger_id=runs.trigger_id),
-            rows.filter(worker_id=runs.cast.worker.worker_id),
-        ):
-            for each in wanted:
-                for part in parts_of(scope, each):
-                    plan = part.order_by("-queued_at", "-id")[:50].explain()
-                    assert "Sort" not in plan, plan
-                    # Most runs that infrastructure ended have a retry, so their final ones have small indexes.
-                    if each.final and each.faults:
-                        assert "run_final_fault" in plan, plan
 
 
 class TestTheEnvironmentsList:
