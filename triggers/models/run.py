@@ -292,23 +292,8 @@ class Run(models.Model):
             models.Index(fields=["worker", "queued_at", "id"], name="run_of_worker"),
             models.Index(
                 fields=["environment", "status", "queued_at", "id"],
-                name="run_of_status",
-                condition=Q(ended_at__isnull=False),
-            ),
-            models.Index(
-                fields=["environment", "status", "queued_at", "id"],
                 name="run_unfinished_of_status",
                 condition=Q(ended_at__isnull=True),
-            ),
-            models.Index(
-                fields=["trigger", "status", "queued_at", "id"],
-                name="run_of_trigger_and_status",
-                condition=Q(ended_at__isnull=False),
-            ),
-            models.Index(
-                fields=["worker", "status", "queued_at", "id"],
-                name="run_of_worker_and_status",
-                condition=Q(ended_at__isnull=False),
             ),
             # These four indexes find the ended runs of one state, source and fault class, even if one run in a million
             # is wanted. `triggers.runs.listing` names a value for each of their columns before the time.
