@@ -1,6 +1,6 @@
 """Adds indexes by which each page of a filtered list of runs or ticks is read in the order of the list.
 
-0030 removes the indexes that these replace.
+Another index is for the overview, which adds up the costs of a month. 0030 removes the indexes that these replace.
 """
 
 from django.contrib.postgres.operations import AddIndexConcurrently
@@ -27,6 +27,15 @@ class Migration(migrations.Migration):
                 condition=models.Q(("ended_at__isnull", False)),
                 fields=["trigger", "worker", "source", "status", "fault_class", "queued_at", "id"],
                 name="run_of_trigger_and_worker",
+            ),
+        ),
+        AddIndexConcurrently(
+            model_name="run",
+            index=models.Index(
+                condition=models.Q(("ended_at__isnull", False)),
+                fields=["environment", "ended_at"],
+                include=["cost_usd"],
+                name="run_ended_cost",
             ),
         ),
         AddIndexConcurrently(
