@@ -76,17 +76,17 @@ class KeysetChangeList(ChangeList):
         rows: Any = self.queryset
         if place is not None:
             rows, scoped = (each.filter(before(keys, place)) for each in (rows, scoped))
-        with planned_for_values():
-            end = None
-            if is_loose:
-                places = self._places(scoped, sent, keys, self._limit)
-                end = next(iter(places[self._limit - 1 : self._limit]), None)
-            if end is not None:
-                rows = rows.filter(not_before(keys, end))
-            if len(self._admin.parts_of(rows, sent)) > 1:
-                places = self._places(rows, sent, keys, self.list_per_page + 1)
-                rows = self.queryset.filter(id__in=[place[keys.index("id")] for place in places])
-            found = list(rows.order_by(*order)[: self.list_per_page + 1])
+        end = None
+        if is_loose:
+            places = self._places(scoped, sent, keys, self._limit)
+            end = next(iter(places[self._limit - 1 : self._limit]), None)
+        if end is not None:
+            rows = rows.filter(not_before(keys, end))
+        if len(self._parts(rows, sent)) > 1:
+            with planned_for_values():
+                places = list(self._places(rows, sent, keys, self.list_per_page + 1))
+            rows = self.queryset.filter(id__in=[place[keys.index("id")] for place in places])
+        found = list(rows.order_by(*order)[: self.list_per_page + 1])
         page = found[: self.list_per_page]
         more = len(found) > len(page)
         last = tuple(getattr(page[-1], key) for key in keys) if more else end
@@ -123,11 +123,15 @@ class KeysetChangeList(ChangeList):
         own: int | None = self._admin.looks_through
         return own or LOOKS_THROUGH
 
+    def _parts(self, rows: Any, sent: Mapping[str, str]) -> Sequence[Any]:
+        parts: Sequence[Any] = self._admin.parts_of(rows, sent)
+        return parts
+
     def _places(self, rows: Any, sent: Mapping[str, str], keys: Sequence[str], count: int) -> Any:
         """Returns the query for the places of the first `count` rows. It merges the parts of the list, each of which an
         index returns in order.
         """
-        parts = [part.values_list(*keys) for part in self._admin.parts_of(rows, sent)]
+        parts = [part.values_list(*keys) for part in self._parts(rows, sent)]
         return merged(parts, [f"-{key}" for key in keys], count)
 
     def _walk(self, request: HttpRequest) -> tuple[Any, Sequence[str], bool, Mapping[str, str]]:

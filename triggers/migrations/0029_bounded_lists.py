@@ -32,6 +32,16 @@ class Migration(migrations.Migration):
         AddIndexConcurrently(
             model_name="run",
             index=models.Index(
+                condition=models.Q(
+                    ("ended_at__isnull", False), ("fault_class", "infra"), ("retried", False)
+                ),
+                fields=["trigger", "worker", "status", "queued_at", "id"],
+                name="run_final_fault_of_pair",
+            ),
+        ),
+        AddIndexConcurrently(
+            model_name="run",
+            index=models.Index(
                 condition=models.Q(("ended_at__isnull", False)),
                 fields=["environment", "ended_at"],
                 include=["cost_usd"],

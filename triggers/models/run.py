@@ -310,20 +310,21 @@ class Run(models.Model):
                     (["trigger", "worker"], "run_of_trigger_and_worker"),
                 )
             ),
-            # These three indexes find the runs that infrastructure ended and that no retry follows. They are small,
+            # These four indexes find the runs that infrastructure ended and that no retry follows. They are small,
             # because most runs that infrastructure ended have a retry.
             *(
                 models.Index(
-                    fields=[scope, "status", "queued_at", "id"],
+                    fields=[*scope, "status", "queued_at", "id"],
                     name=name,
                     condition=Q(
                         ended_at__isnull=False, fault_class=FaultClass.INFRA, retried=False
                     ),
                 )
                 for scope, name in (
-                    ("environment", "run_final_fault"),
-                    ("trigger", "run_final_fault_of_trigger"),
-                    ("worker", "run_final_fault_of_worker"),
+                    (["environment"], "run_final_fault"),
+                    (["trigger"], "run_final_fault_of_trigger"),
+                    (["worker"], "run_final_fault_of_worker"),
+                    (["trigger", "worker"], "run_final_fault_of_pair"),
                 )
             ),
             # This index finds a trigger's last success, and the trigger's runs in the order of their ends.
