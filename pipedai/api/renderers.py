@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from rest_framework.renderers import JSONRenderer as DRFJSONRenderer
 from rest_framework.utils.encoders import JSONEncoder as DRFJSONEncoder
@@ -30,6 +31,8 @@ class JSONEncoder(DRFJSONEncoder):
 
     def default(self, obj: Any) -> Any:
         """Returns the JSON value for a type that JSON lacks."""
+        if isinstance(obj, UUID):
+            return str(obj)
         if isinstance(obj, datetime):
             return iso_time(obj)
         if isinstance(obj, Decimal):
