@@ -5,6 +5,7 @@ A trigger is due each hour from 12:00 on. All schedulers are away from 11:30 on.
 """
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.db import transaction
@@ -79,7 +80,7 @@ def pairs(*incidents):
 
 
 # What happens while no scheduler is there, when one is back, and the incidents that must be there then.
-TABLE = {
+TABLE: dict[str, Any] = {
     "nothing happens": ([], "14:10", [("14:10", None)]),
     "a success in time": ([("12:10", "succeeded")], "12:59", []),
     "a success on the last minute": ([("12:30", "succeeded")], "12:59", []),

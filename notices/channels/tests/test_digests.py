@@ -52,7 +52,7 @@ class Storms:
 
     def told(self):
         """Returns the names of the triggers that were told, in the order in which they were sent."""
-        name_of = dict(Incident.objects.values_list("id", "subject_name"))
+        name_of: dict = dict(Incident.objects.values_list("id", "subject_name"))
         rows = {row.id: row for row in Notice.objects.all()}
         held: dict = {}
         for row in sorted(rows.values(), key=lambda row: row.id):
