@@ -129,8 +129,9 @@ class Event:
             raise ValueError(f"{self.action!r} is not a registered action")
 
 
-# The signal by which receivers get events. Its argument `events` is a tuple of Event.
-happened = Signal()
+# The signal by which receivers get events. Its argument `events` is a tuple of Event. With `use_caching` Django
+# does not look for dead receivers at each event.
+happened = Signal(use_caching=True)
 
 
 def emit(*events: Event) -> None:

@@ -69,6 +69,18 @@ class RowSerializer(serializers.Serializer[Any]):
                 " Use SerializerMethodField (docs/decisions/fast-paths.md)."
             )
 
+    def __init__(self, instance: Any = None, **kwargs: Any) -> None:
+        # DRF collects the error messages of all parent classes for each instance. A row shown has no errors.
+        if instance is None or kwargs:
+            super().__init__(instance, **kwargs)
+        else:
+            self.instance = instance
+
+    @property
+    def data(self) -> Any:
+        """The answer as a plain dict, or a list for `many`. DRF would copy it into one that knows its serializer."""
+        return self.to_representation(self.instance)
+
     def to_representation(self, instance: dict[str, Any]) -> dict[str, Any]:
         """Returns the fields of the answer by name."""
         return {name: read(self, instance) for name, read in _readers(type(self))}
