@@ -70,15 +70,16 @@ class RowSerializer(serializers.Serializer[Any]):
             )
 
     def __init__(self, instance: Any = None, **kwargs: Any) -> None:
-        # DRF collects the error messages of all parent classes for each instance. A row shown has no errors.
-        if instance is None or kwargs:
-            super().__init__(instance, **kwargs)
-        else:
+        # DRF collects the error messages of all parent classes for each instance, and a row has no errors. With `many`
+        # the instance is no row, and DRF needs all attributes. See docs/decisions/fast-paths.md.
+        if isinstance(instance, dict) and not kwargs:
             self.instance = instance
+        else:
+            super().__init__(instance, **kwargs)
 
     @property
     def data(self) -> Any:
-        """The answer as a plain dict, or a list for `many`. DRF would copy it into one that knows its serializer."""
+        """The answer as a plain dict. DRF would copy it into a dict that knows its serializer."""
         return self.to_representation(self.instance)
 
     def to_representation(self, instance: dict[str, Any]) -> dict[str, Any]:
