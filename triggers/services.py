@@ -81,7 +81,7 @@ def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) ->
         trigger.updated_at = Now()
         trigger.save(force_update=True)
         if "workerId" in changes:
-            reassign_queued_runs(trigger_id=trigger.id, worker_id=trigger.worker_id)
+            reassign_queued_runs(trigger_id=trigger.id)
         emit(_event("trigger.updated", trigger, actor, changes))
 
 
