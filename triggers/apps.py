@@ -23,6 +23,7 @@ class TriggersConfig(AppConfig):
         """
         # These imports stand inside the method because they import models, which Django loads before it calls `ready`.
         from pipedai.outgoing import register_kind
+        from triggers import pausing  # noqa: F401 - importing it subscribes it to events
         from triggers.deployment import schedulers_live, work_is_on_time
         from triggers.models import Run, Trigger
         from triggers.pruning import prune_deliveries, prune_idempotency_keys, prune_runs

@@ -76,8 +76,9 @@ FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 # Inserts the runs for due times of schedules. The caller has locked the triggers.
 QUEUE_SCHEDULED = f"""
 {_INSERT}
-SELECT f.run_id, t.environment_id, t.id, t.revision_id, t.worker_id, t.pool_id, {pool_from(NOW, NOW)}, 'queued',
-    'schedule', 1, t.max_retries, t.timeout_seconds, NULL, NULL, f.tick_at, {NOW}, {NOW}, {_start_deadline(NOW)}, v.model
+SELECT f.run_id, t.environment_id, t.id, t.revision_id, t.worker_id, t.pool_id, {pool_from(NOW, NOW)},
+    'queued', 'schedule', 1, t.max_retries, t.timeout_seconds, NULL, NULL, f.tick_at, {NOW}, {NOW},
+    {_start_deadline(NOW)}, v.model
 FROM unnest(%(run_ids)s::uuid[], %(trigger_ids)s::uuid[], %(ticks)s::timestamptz[])
     AS f (run_id, trigger_id, tick_at)
 JOIN trigger t ON t.id = f.trigger_id JOIN trigger_revision v ON v.id = t.revision_id
@@ -298,6 +299,18 @@ REQUEST_CANCEL = f"""
 UPDATE run r SET cancel_requested_at = {NOW}
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.slot IS NOT NULL AND r.cancel_requested_at IS NULL AND t.id = r.trigger_id
+RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
+"""
+
+REQUEST_CANCEL_OF_HELD = f"""
+WITH held AS (
+    SELECT id FROM run
+    WHERE environment_id = %(environment_id)s AND status IN ('claimed', 'running') AND ended_at IS NULL
+        AND cancel_requested_at IS NULL
+    ORDER BY id FOR NO KEY UPDATE)
+UPDATE run r SET cancel_requested_at = {NOW}
+FROM held, trigger t
+WHERE r.id = held.id AND r.slot IS NOT NULL AND t.id = r.trigger_id
 RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
 """
 

@@ -101,8 +101,9 @@ class UsageLimitField(serializers.Field[Any, Any, Any, Any]):
         if resets_at is None or resets_at.tzinfo is None:
             return None
         kind = data.get("kind")
-        is_fit = isinstance(kind, str) and kind.isprintable()
-        return UsageLimit(resets_at, kind[:MAX_LIMIT_KIND] if is_fit else None)
+        if not isinstance(kind, str) or not kind.isprintable():
+            kind = None
+        return UsageLimit(resets_at, kind and kind[:MAX_LIMIT_KIND])
 
 
 @extend_schema_field({})
