@@ -46,7 +46,7 @@ CORS_EXPOSE_HEADERS = (
     "retry-after",
     "x-request-id",
 )
-CORS_ALLOW_METHODS = ("DELETE", "GET", "PATCH", "POST")
+CORS_ALLOW_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 # --- What the product does ---------------------------------------------------------------------------------
 RUN_LEASE_SECONDS = env.whole("RUN_LEASE_SECONDS", 180, at_least=1, at_most=86_400)

@@ -40,13 +40,15 @@ class AccountIdField(TextField):
 
 @extend_schema_field({"type": "null"})
 class NullField(serializers.Field[Any, Any, Any, Any]):
-    """A field that can only be cleared."""
+    """A field that can only be cleared: every value but null is an error."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(allow_null=True, **kwargs)
+    # DRF's `allow_null` would do the same, but drf-spectacular can't describe a field that allows null alone.
+    def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
+        """Returns null as it is, and that no more is to be checked."""
+        return (True, None) if data is None else super().validate_empty_values(data)
 
     def to_internal_value(self, data: Any) -> NoReturn:
-        """Raises a field error, because DRF calls it for every value but null."""
+        """Raises a field error, because only other values than null come here."""
         raise serializers.ValidationError("Must be null.")
 
 

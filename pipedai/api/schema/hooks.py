@@ -33,6 +33,7 @@ _TAGS = (
     "Incidents",
     "Notices",
     "Workers",
+    "Pools",
     "Hosts",
     "Worker protocol",
     "Overview",
