@@ -14,6 +14,7 @@ _THINGS = {
     "Trigger": "The trigger",
     "Run": "The run",
     "Worker": "The worker",
+    "Pool": "The pool",
     "Delivery": "The delivery",
     "Enrollment": "The enrollment",
     "Incident": "The incident",
