@@ -69,7 +69,7 @@ class ErrorCode(StrEnum):
     LINK_UNUSABLE = "link_unusable"
     # 409: the e-mail address has an open invitation to the environment already.
     ALREADY_INVITED = "already_invited"
-    # 409: another environment of the workspace has the name.
+    # 409: another environment of the workspace, or another pool of the environment, has the name.
     NAME_TAKEN = "name_taken"
     # 409: the user is a member of the environment already.
     ALREADY_MEMBER = "already_member"

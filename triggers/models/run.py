@@ -16,9 +16,10 @@ from workspaces.models import Environment
 # The columns of runs that the API reads. SQL statements and ORM queries both take the list from here.
 RUN_COLUMNS = (
     "id", "environment_id", "trigger_id", "worker_id", "pool_id", "status", "source", "attempt",
-    "retry_of_id", "rerun_of_id", "scheduled_for", "available_at", "queued_at", "claimed_at", "started_at", "ended_at",
-    "cancel_requested_at", "exit_code", "fault_class", "short_message", "model", "input_tokens",
-    "output_tokens", "cache_read_tokens", "cache_creation_tokens", "cost_usd", "num_turns", "session_id",
+    "retry_of_id", "rerun_of_id", "scheduled_for", "available_at", "start_deadline_at", "queued_at", "claimed_at",
+    "started_at", "ended_at", "cancel_requested_at", "exit_code", "fault_class", "short_message", "model",
+    "input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "cost_usd", "num_turns",
+    "session_id",
 )  # fmt: skip
 
 
@@ -408,6 +409,27 @@ class Run(models.Model):
                     ("trigger", "run_final_fault_of_trigger"),
                     ("worker", "run_final_fault_of_worker"),
                 )
+            ),
+            # These three indexes find the runs of a pool, as those of a worker are found.
+            models.Index(
+                fields=["pool", "queued_at", "id"],
+                name="run_of_pool",
+                condition=Q(pool__isnull=False),
+            ),
+            models.Index(
+                fields=["pool", "status", "queued_at", "id"],
+                name="run_of_pool_and_status",
+                condition=Q(ended_at__isnull=False, pool__isnull=False),
+            ),
+            models.Index(
+                fields=["pool", "status", "queued_at", "id"],
+                name="run_final_fault_of_pool",
+                condition=Q(
+                    ended_at__isnull=False,
+                    fault_class=FaultClass.INFRA,
+                    retried=False,
+                    pool__isnull=False,
+                ),
             ),
             # This index finds a trigger's last success, and the trigger's runs in the order of their ends.
             models.Index(

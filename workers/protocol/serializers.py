@@ -28,7 +28,7 @@ from triggers.serializers import OutputSchemaField
 from triggers.states import TERMINAL, FaultClass, RetryMode
 from workers.models import MAX_CONCURRENCY, Worker
 from workers.protocol.tool_calls import ToolCallListField, ToolCallsField
-from workers.serializers import AuthModeField
+from workers.serializers import AccountIdField, AuthModeField
 
 # The largest numbers that PostgreSQL's columns of 4 and 8 bytes can hold.
 _INT4, _INT8 = 2**31 - 1, 2**63 - 1
@@ -130,6 +130,7 @@ class RegisterBody(Body):
     maxConcurrency = WholeNumberField(
         source="max_concurrency", min_value=1, max_value=MAX_CONCURRENCY, default=1
     )
+    accountId = AccountIdField()
 
 
 class RegistrationBody(RegisterBody):
