@@ -77,6 +77,11 @@ class Environment(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def paused(self) -> bool:
+        """Whether the environment is paused."""
+        return self.paused_at is not None
+
 
 class Membership(models.Model):
     """A user's role in one environment. The database ensures that every environment keeps an owner (migration 0002).

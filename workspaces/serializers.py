@@ -8,7 +8,7 @@ from django.conf import settings
 from rest_framework import serializers
 
 from accounts.serializers import EmailField, NewEmailField
-from pipedai.api.fields import IdField, NameField
+from pipedai.api.fields import IdField, NameField, TextField, TrueFalseField
 from pipedai.api.serializers import StrictBody
 from workspaces.models import ApiKey, Workspace
 from workspaces.roles import KEY_ROLES, Role
@@ -53,6 +53,15 @@ class PoolIdsField(serializers.ListField):
                 f"A worker is in at most {settings.MAX_POOLS_PER_WORKER} pools."
             )
         return ids
+
+
+class EnvironmentBody(StrictBody):
+    """The body of PATCH /environments/:id. Every field is optional."""
+
+    name = NameField(max_length=200)
+    paused = TrueFalseField()
+    pauseReason = TextField(source="pause_reason", max_length=500, allow_null=True)
+    cancelHeld = TrueFalseField(source="cancel_held")
 
 
 class ApiKeyBody(StrictBody):
@@ -159,6 +168,9 @@ class EnvironmentSerializer(serializers.Serializer[Any]):
     workspaceId = serializers.UUIDField(source="workspace_id")
     name = serializers.CharField()
     role = serializers.ChoiceField(source="caller_role", choices=Role.choices)
+    paused = serializers.BooleanField()
+    pausedAt = serializers.DateTimeField(source="paused_at", allow_null=True)
+    pauseReason = serializers.CharField(source="pause_reason", allow_null=True)
     createdAt = serializers.DateTimeField(source="created_at")
 
 

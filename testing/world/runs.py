@@ -219,8 +219,9 @@ _TEXT_COLUMNS = ("mcp_url", "payload", "error_message", "late_result", "handed_t
 def locked_limits(worker_id: UUID) -> Limits:
     """Locks a worker's row until the transaction ends, and returns what it may claim: nothing if it is disabled."""
     row = fetch_one(
-        "SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved FROM worker"
-        " WHERE id = %(id)s FOR NO KEY UPDATE",
+        "SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved,"
+        " coalesce(limited_until > statement_timestamp(), false) AS limited FROM worker WHERE id = %(id)s"
+        " FOR NO KEY UPDATE",
         {"id": worker_id},
     )
     assert row is not None

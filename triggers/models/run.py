@@ -196,6 +196,8 @@ class Run(models.Model):
     # Whether the tool calls of the session that the run is to continue may have changed something. If so, the run must
     # not be started anew. False for a run that continues no session.
     had_effects = models.BooleanField(default=False, db_default=False)
+    # Whether the run failed because the usage limit of its worker's account was reached, as the worker reported.
+    at_limit = models.BooleanField(default=False, db_default=False)
     # How many of the earlier attempts ended at a usage limit of their workers. They don't count against `max_retries`.
     limit_retries = models.PositiveSmallIntegerField(default=0, db_default=0)
     # When the run was queued. A retry is queued when the run that it repeats ends.
