@@ -20,8 +20,10 @@ from pipedai.redaction import REDACTED
 from pipedai.sql import database_now
 from triggers import secrets
 from triggers.acting import hold_trigger_environment
-from triggers.models import Trigger, TriggerRevision
+from triggers.models import MAX_CONCURRENT_RUNS, Trigger, TriggerRevision
+from triggers.pausing import lock_workers
 from triggers.runs.lifecycle import reassign_queued_runs
+from triggers.runs.pools import give_places, wake_for
 from triggers.schedules import cron
 from triggers.trigger_ceiling import check_room_for_trigger
 from workspaces.acting import hold_role
@@ -84,6 +86,8 @@ def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) ->
         trigger.save(force_update=True)
         if changes.keys() & {"workerId", "poolId", "preferSeconds"}:
             reassign_queued_runs(trigger_id=trigger.id)
+        if "maxConcurrentRuns" in changes:
+            _adjust_places(trigger, *changes["maxConcurrentRuns"])
         emit(_event("trigger.updated", trigger, actor, changes))
 
 
@@ -129,8 +133,14 @@ def _locked(
 ) -> Trigger:
     """Locks a trigger and returns it. Before that it locks the environment, the actor's role, and the worker and pool
     among the trigger's new values, because these come before triggers in the order of locks.
+
+    If the values limit how many runs may be held at once, it locks all workers of the environment, and keeps others
+    from registering, so that no claim is under way. Only then can each held run get a place.
     """
-    environment_id = hold_trigger_environment(trigger_id, actor)
+    is_limited = values.get("max_concurrent_runs") is not None
+    environment_id = hold_trigger_environment(trigger_id, actor, alone=is_limited)
+    if is_limited:
+        lock_workers(environment_id)
     _check_worker(environment_id, values.get("worker_id"))
     _check_pool(environment_id, values.get("pool_id"))
     # A later statement reads the trigger's revision. If this statement joined the revision and had to wait for the
@@ -184,6 +194,17 @@ def _apply_revision(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
         trigger.revision_id = new_id()
         _revise(trigger, prompt, model, schema)
     return changes
+
+
+def _adjust_places(trigger: Trigger, old: int | None, new: int | None) -> None:
+    """Gives the trigger's held runs places if its number of such runs is limited from now on, and wakes the workers
+    that may take further runs if the number grows.
+    """
+    if old is None:
+        give_places(trigger_id=trigger.id)
+    elif new is None or new > old:
+        one = {"worker_id": trigger.worker_id, "pool_id": trigger.pool_id}
+        wake_for([one] * ((new or MAX_CONCURRENT_RUNS) - old))
 
 
 def _columns_of(values: dict[str, Any]) -> dict[str, Any]:

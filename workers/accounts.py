@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from pipedai.sql import fetch_one
+from triggers.runs.pools import open_to_pools
 
 # A worker that moves from one account to another leaves the limit of the old one behind. One that names its account for
 # the first time keeps its own limit.
@@ -20,11 +21,12 @@ RETURNING coalesce(w.limited_until > statement_timestamp(), false) AS is_limited
 """
 
 
-def set_account(*, environment_id: UUID, worker_id: UUID, account_id: str | None) -> bool:
+def set_account(*, environment_id: UUID, worker_id: UUID, account_id: str | None) -> None:
     """Stores a worker's account, and limits the worker for as long as the environment's other workers of this account
-    are limited. Returns whether the worker is limited.
+    are limited.
 
-    The caller has locked the worker.
+    If it is limited, other workers of its pools may take at once what would have waited for it. The caller has locked
+    the worker.
     """
     params = {
         "environment_id": environment_id,
@@ -32,4 +34,5 @@ def set_account(*, environment_id: UUID, worker_id: UUID, account_id: str | None
         "account_id": account_id,
     }
     row = fetch_one(_SET, params)
-    return row is not None and row["is_limited"]
+    if row is not None and row["is_limited"]:
+        open_to_pools([worker_id])

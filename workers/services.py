@@ -16,6 +16,7 @@ from pipedai.sql import database_now
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
 from triggers.runs.lifecycle import count_unfinished_runs, move_queued_runs
+from triggers.runs.pools import open_to_pools, release_queued_runs
 from workers.accounts import set_account
 from workers.acting import hold_workers
 from workers.models import Worker
@@ -45,6 +46,8 @@ def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> No
         if not changes:
             return
         locked.save(update_fields=["label", "max_concurrency", "disabled_at"])
+        if changes.get("disabled") == [False, True]:
+            open_to_pools([locked.id])
         wake_workers([locked.id])
         emit(_event("worker.updated", locked, actor, changes))
 
@@ -95,6 +98,7 @@ def revoke_token(*, worker: Worker, actor: Actor) -> None:
             return
         locked.token_digest = None
         locked.save(update_fields=["token_digest"])
+        open_to_pools([locked.id])
         # The worker's waiting poll wakes up and answers 401, because its token is revoked.
         wake_workers([locked.id])
         emit(_event("worker.token-revoked", locked, actor, {}))
@@ -103,10 +107,11 @@ def revoke_token(*, worker: Worker, actor: Actor) -> None:
 def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor) -> None:
     """Deregisters a worker: marks its row as deleted and removes its token.
 
-    It leaves its pools. With `reassign_to`, its triggers and queued runs move to that other worker. A run that it still
-    holds is lost when its lease ends, and the retry goes to the other worker. Without `reassign_to`, raises Conflict if
-    the worker has triggers or unfinished runs. Raises NotFound if the worker is deregistered, and Invalid if
-    `reassign_to` is not another worker of the environment.
+    It leaves its pools, and others of a pool may take at once what would have waited for it. With `reassign_to`, its
+    triggers and queued runs move to that other worker. A run that it still holds is lost when its lease ends, and the
+    retry goes to the other worker. Without `reassign_to`, raises Conflict if the worker has triggers or unfinished
+    runs. Raises NotFound if the worker is deregistered, and Invalid if `reassign_to` is not another worker of the
+    environment.
     """
     if reassign_to == worker.id:
         raise Invalid({"reassignTo": ["Must be another worker."]})
@@ -116,6 +121,7 @@ def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor)
         changes: dict[str, Any] = {"hostname": leaving.hostname}
         triggers = Trigger.objects.filter(worker_id=worker.id, deleted_at__isnull=True)
         if reassign_to is None:
+            release_queued_runs(worker_id=worker.id)
             _check_unused(triggers.count(), count_unfinished_runs(worker_id=worker.id))
         else:
             if reassign_to not in locked:

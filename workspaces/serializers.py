@@ -39,15 +39,6 @@ class NameBody(StrictBody):
     name = NameField(max_length=200)
 
 
-class EnvironmentBody(StrictBody):
-    """The body of PATCH /environments/:id. Every field is optional."""
-
-    name = NameField(max_length=200)
-    paused = TrueFalseField()
-    pauseReason = TextField(source="pause_reason", max_length=500, allow_null=True)
-    cancelHeld = TrueFalseField(source="cancel_held")
-
-
 class PoolIdsField(serializers.ListField):
     """The ids of the pools that a worker joins when it registers with a `wrk_` key: at most MAX_POOLS_PER_WORKER."""
 
@@ -62,6 +53,15 @@ class PoolIdsField(serializers.ListField):
                 f"A worker is in at most {settings.MAX_POOLS_PER_WORKER} pools."
             )
         return ids
+
+
+class EnvironmentBody(StrictBody):
+    """The body of PATCH /environments/:id. Every field is optional."""
+
+    name = NameField(max_length=200)
+    paused = TrueFalseField()
+    pauseReason = TextField(source="pause_reason", max_length=500, allow_null=True)
+    cancelHeld = TrueFalseField(source="cancel_held")
 
 
 class ApiKeyBody(StrictBody):
