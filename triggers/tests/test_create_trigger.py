@@ -10,6 +10,7 @@ from testing.world.cast import TEST_ACTOR
 from testing.world.trigger_values import (
     SAMPLES,
     SECRET_SAMPLES,
+    add_sample_pool,
     trigger_shown,
     trigger_values,
 )
@@ -51,6 +52,7 @@ def test_three_fields_are_enough(cast, create):
 
 
 def test_everything_may_be_said(cast, create):
+    add_sample_pool(cast.environment)
     said = {**SAMPLES, "workerId": str(cast.worker.worker_id), "enabled": True}
     secrets = {field: secret for field, (secret, _) in SECRET_SAMPLES.items()}
     assert {*said, *secrets} == set(TriggerBody().fields), (
