@@ -89,8 +89,8 @@ def test_a_run_shows_its_pool_and_its_start_deadline(cast, patch, pool_id):
     client = cast.client(cast.owner)
     run = client.post(f"/api/v1/triggers/{cast.trigger_id}/run", {}).json()
     assert (run["workerId"], run["poolId"]) == (None, str(pool_id))
-    deadline = Run.objects.get(id=run["id"]).start_deadline_at
-    assert deadline - Run.objects.get(id=run["id"]).available_at == timedelta(seconds=60)
+    row = Run.objects.get(id=run["id"])
+    assert row.start_deadline_at == row.available_at + timedelta(seconds=60)
     assert client.get(f"/api/v1/runs/{run['id']}").json() == run
     assert run["startDeadlineAt"] > run["availableAt"]
 
