@@ -1,5 +1,5 @@
-"""`manage.py seed_demo`: makes the demo that bin/run shows: users, a workspace, an API key, two workers, a pool of both,
-a trigger for one of the workers, and a trigger for the pool.
+"""`manage.py seed_demo`: makes the demo that bin/run shows: users, a workspace, an API key, two workers, a pool of
+both, a trigger for one of the workers, and a trigger for the pool.
 """
 
 import platform
