@@ -30,7 +30,7 @@ class Migration(migrations.Migration):
         "changing-column-type": "a longer varchar needs no rewrite, and the previous release writes shorter texts",
     }
     dependencies = [
-        ("triggers", "0028_health_valid"),
+        ("triggers", "0030_bounded_lists_alone"),
         ("workers", "0008_workers_of_account"),
         ("workspaces", "0012_pause_valid"),
     ]
