@@ -81,6 +81,7 @@ def test_it_makes_one_of_everything_that_works_together(seed):
     assert trigger.schedule is None
     of_pool = Trigger.objects.exclude(id=trigger.id).get()
     assert of_pool.worker_id is None
+    assert of_pool.pool_id is not None
     pools = PoolMember.objects.filter(pool_id=of_pool.pool_id).values_list("worker__hostname")
     assert sorted(pools) == [("demo",), ("demo-spare",)]
     (entry,) = AuditEntry.objects.filter(action="demo.seeded")
