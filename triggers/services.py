@@ -201,7 +201,7 @@ def _adjust_places(trigger: Trigger, old: int | None, new: int | None) -> None:
     that may take further runs if the number grows.
     """
     if old is None:
-        give_places(trigger_id=trigger.id)
+        give_places(environment_id=trigger.environment_id, trigger_id=trigger.id)
     elif new is None or new > old:
         one = {"worker_id": trigger.worker_id, "pool_id": trigger.pool_id}
         wake_for([one] * ((new or MAX_CONCURRENT_RUNS) - old))

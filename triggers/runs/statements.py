@@ -441,6 +441,13 @@ SET resume_until = %(until)s::timestamptz + interval '{RESUMABLE_FOR}',
 FROM waiting WHERE r.id = waiting.id
 """
 
+# Takes away the places that held runs still have from an earlier limit of their trigger. The statement below would
+# otherwise give a place that another row still has, and the database checks that row by row.
+TAKE_PLACES = """
+UPDATE run SET place = NULL
+WHERE trigger_id = %(trigger_id)s AND environment_id = %(environment_id)s AND place IS NOT NULL
+"""
+
 # Numbers the held runs of a trigger that has just got a limit of such runs, in the order of their claims. The caller
 # has locked the environment's workers and the trigger, so that no claim is under way.
 GIVE_PLACES = """
