@@ -141,7 +141,8 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
         [ended_event("run.completed", actor, run, changes)],
         retry_after_seconds=outcome.retry_after_seconds,
     )
-    run["will_retry"] |= is_retried
+    if retry is not None and is_retried:
+        run |= {"will_retry": True, "resume_until": retry["resume_until"]}
     return run
 
 

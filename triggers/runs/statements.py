@@ -25,6 +25,10 @@ _DEADLINE = f"{NOW} + (r.timeout_seconds + 60) * interval '1 second'"
 _WILL_RETRY = """CASE WHEN r.ended_at IS NOT NULL THEN coalesce((
         SELECT retry.ended_by IS DISTINCT FROM 'late_result' FROM run retry
         WHERE retry.retry_of_id = r.id AND retry.environment_id = r.environment_id), false) END AS will_retry"""
+# Until when the retry of a run `r` waits for the run's worker to continue the session; NULL if it does not.
+_RESUME_UNTIL = """CASE WHEN r.ended_at IS NOT NULL THEN (
+        SELECT retry.resume_until FROM run retry
+        WHERE retry.retry_of_id = r.id AND retry.environment_id = r.environment_id) END AS resume_until"""
 _NOT_ENDED = "NULL::boolean AS will_retry"
 _RELEASED = "slot = NULL, place = NULL, lease_expires_at = NULL, deadline_at = NULL"
 # The columns that are set in every new run, whatever made it. All other columns begin as NULL.
@@ -110,7 +114,7 @@ retry AS (
     JOIN run r ON r.id = n.run_id JOIN trigger t ON t.id = r.trigger_id
     JOIN trigger_revision v ON v.id = r.revision_id
     ON CONFLICT (retry_of_id, environment_id) WHERE retry_of_id IS NOT NULL DO NOTHING
-    RETURNING id, environment_id, worker_id, pool_id, attempt, available_at, retry_of_id),
+    RETURNING id, environment_id, worker_id, pool_id, attempt, available_at, resume_until, retry_of_id),
 noted AS (UPDATE run r SET retried = true FROM retry WHERE r.id = retry.retry_of_id)
 SELECT * FROM retry
 """
@@ -230,8 +234,8 @@ RETURNING {_REPORTED}
 """
 
 READ = f"""
-SELECT {_RUN}, {_WILL_RETRY}, r.claim_id, r.ended_by, t.name AS trigger_name, t.max_concurrent_runs, x.error_message,
-    x.late_result IS NOT NULL AS has_late_result, v.output_schema IS NOT NULL AS has_output_schema
+SELECT {_RUN}, {_WILL_RETRY}, {_RESUME_UNTIL}, r.claim_id, r.ended_by, t.name AS trigger_name, t.max_concurrent_runs,
+    x.error_message, x.late_result IS NOT NULL AS has_late_result, v.output_schema IS NOT NULL AS has_output_schema
 FROM run r JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
 LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.id = %(run_id)s
@@ -241,7 +245,7 @@ LOCK = "SELECT FROM run WHERE id = %(run_id)s FOR NO KEY UPDATE"
 TRIGGER_OF_RUN = "SELECT trigger_id FROM run WHERE id = %(run_id)s AND worker_id = %(worker_id)s"
 
 RETRY_FOR_UPDATE = """
-SELECT id, status, worker_id, pool_id, claimed_at IS NOT NULL AS was_claimed
+SELECT id, status, worker_id, pool_id, resume_until, claimed_at IS NOT NULL AS was_claimed
 FROM run WHERE retry_of_id = %(run_id)s FOR UPDATE
 """
 

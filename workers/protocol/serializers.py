@@ -24,6 +24,7 @@ from triggers.runs.outcome import (
     settled_fault,
 )
 from triggers.runs.retries import MAX_RETRY_AFTER_SECONDS
+from triggers.runs.serializers import RunSerializer
 from triggers.serializers import OutputSchemaField
 from triggers.states import TERMINAL, FaultClass, RetryMode
 from workers.models import MAX_CONCURRENCY, Worker
@@ -247,6 +248,14 @@ def as_reported(values: dict[str, Any]) -> dict[str, Any]:
 def _reported_names() -> dict[str, str]:
     # The result is cached, because making a serializer copies all of its fields and takes long.
     return {str(field.source): name for name, field in CompleteBody().fields.items()}
+
+
+class CompletedRunSerializer(RunSerializer):
+    """A run as `complete` answers it. `resumeUntil` says how long the worker must keep the run's session, and null that
+    the session is not needed any more.
+    """
+
+    resumeUntil = serializers.DateTimeField(source="resume_until", allow_null=True)
 
 
 class HandedOutRunSerializer(RowSerializer):

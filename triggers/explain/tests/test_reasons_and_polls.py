@@ -149,7 +149,7 @@ class World:
         limits = limits_of(
             max_concurrency=worker.max_concurrency,
             disabled=worker.disabled,
-            limited=worker.limited,
+            limited=worker.limited_until is not None,
             approved=worker.approved,
         )
         runs = hand_out_runs(worker_id=worker_id, **limits, actor=SYSTEM, now=self.now)
