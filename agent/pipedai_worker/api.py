@@ -98,6 +98,9 @@ class Api:
         # How claude, the program that this worker runs, is paid for, as the last poll's answer said; None if it said
         # nothing.
         self.auth_mode: str | None = None
+        # For how many seconds from then on a usage limit kept runs from this worker, as the last poll's answer said;
+        # None if there was no limit.
+        self.limited_seconds: float | None = None
         # By how many seconds the server's clock is ahead of this machine's. None until an answer has told the server's
         # time.
         self.clock_offset: float | None = None
@@ -162,6 +165,7 @@ class Api:
         self._learn_clock(parse_time(answer.get("serverTime")), min(time.time() - sent_at, 1.0))
         mode = answer.get("authMode")
         self.auth_mode = mode if isinstance(mode, str) else None
+        self.limited_seconds = self.seconds_until(answer.get("limitedUntil"))
         readable = [run for item in runs if (run := AssignedRun.parse(item)) is not None]
         if len(readable) < len(runs):
             log.warning("%d of the runs handed out can't be read", len(runs) - len(readable))

@@ -35,6 +35,8 @@ class HeldRun:
     scratch: str | None = None
     pid: int | None = None
     process_started: str | None = None
+    # The session of an earlier attempt in which the run is to go on; None if it begins anew.
+    resume_session_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ class Journal:
 
     def hold(self, run: HeldRun) -> HeldRun:
         """Write to disk that the worker has this run, or what changed about the run. Raises OSError."""
-        durable.write_json(self._held / f"{run.run_id}.json", asdict(run))
+        # An older version of the worker can't read a field that it does not know. Fields without a value are left out.
+        content = {name: value for name, value in asdict(run).items() if value is not None}
+        durable.write_json(self._held / f"{run.run_id}.json", content)
         return run
 
     def update(self, run: HeldRun, **changes: Any) -> HeldRun:

@@ -238,12 +238,22 @@ class Loop:
         fresh = {run.id: run for run in polled.runs if run.id not in self._runs}
         self._poller.answered(polled, news=bool(fresh))
         self._settings.told_auth_mode(self._api.auth_mode)
+        self._keep_sessions_while_limited()
         if self._draining.is_set():
             return
         for assigned in fresh.values():
             if self._has_room():
                 self._begin_run(assigned)
         self._settle_claims()
+
+    def _keep_sessions_while_limited(self) -> None:
+        seconds = self._api.limited_seconds
+        if seconds is None:
+            return
+        try:
+            self._journal.sessions.keep_while_limited(seconds)
+        except OSError as error:
+            log.warning("it can't be written down that sessions are kept: %s", error.strerror)
 
     def _settle_claims(self) -> None:
         """Ask the API about the claims of earlier processes that it has not answered."""

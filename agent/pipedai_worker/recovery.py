@@ -21,6 +21,8 @@ from pipedai_worker.tool_calls import RecordedCalls, ToolCalls
 log = get_logger(__name__)
 
 RESTARTED = Outcome(FAILED, INFRA, error_message="worker restarted")
+# The outcome of a run whose claim was not answered: no program of it was started, so it has called no tool.
+NEVER_BEGUN = replace(RESTARTED, tool_calls={"total": 0, "effects": 0, "unknown": 0})
 
 
 def clean_up(journal: Journal, executor: Executor) -> dict[str, HeldRun]:
@@ -50,8 +52,9 @@ def clean_up(journal: Journal, executor: Executor) -> dict[str, HeldRun]:
         if run.run_id not in spooled:
             log.warning("run %s was in hand when the worker stopped", run.run_id)
             outcome = _restarted(calls)
-            if session is not None:
-                outcome = replace(outcome, session_id=session.id)
+            if session is not None or run.resume_session_id is not None:
+                session_id = session.id if session else run.resume_session_id
+                outcome = replace(outcome, session_id=session_id)
             journal.put_outcome(run.run_id, outcome.body())
         journal.release(run.run_id)
     for session in journal.sessions.all():
@@ -116,7 +119,8 @@ def settle_claim(
         journal.release(run.run_id)
         return
     log.warning("run %s had been claimed when the worker stopped", run.run_id)
-    body = RESTARTED.body()
+    outcome = replace(NEVER_BEGUN, session_id=run.resume_session_id)
+    body = outcome.body()
     journal.put_outcome(run.run_id, body)
     journal.release(run.run_id)
     report(api, journal, executor, run.run_id, body, wait)

@@ -65,7 +65,7 @@ class Run:
         self.assigned = assigned
         self.stop = StopRequest()
         self.claimed = False
-        self._held = HeldRun(assigned.id, claim_id)
+        self._held = HeldRun(assigned.id, claim_id, resume_session_id=assigned.resume_session_id)
         self._around = around
         # No text that leaves the worker may contain the run's headers or the secrets that claude logs in with.
         self._secrets = [*assigned.mcp_headers.values()]

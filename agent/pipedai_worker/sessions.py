@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -23,7 +24,8 @@ log = get_logger(__name__)
 _NAMESPACE = UUID("5d0f3c52-3c8e-4c55-9c4e-0f6a2f1b7a90")
 # A usage limit is waited for 8 days at most, and a session can be resumed for an hour after it (SPEC §16). A session is
 # kept so long unless the API tells another time.
-LONGEST_SECONDS = 8 * 86_400.0 + 3600
+RESUME_SECONDS = 3600.0
+LONGEST_SECONDS = 8 * 86_400.0 + RESUME_SECONDS
 # The files of one session, and those of all sessions, may take so many bytes. Beyond that, and beyond so many sessions,
 # the oldest ones lose their files.
 LARGEST_BYTES = 256 * 1024 * 1024
@@ -162,6 +164,17 @@ class Sessions:
             until = time.time() + min(seconds, LONGEST_SECONDS)
             self._write(replace(session, keep_until=until))
 
+    def keep_while_limited(self, seconds: float) -> None:
+        """Keep every idle session until an hour after the end of the worker's usage limit, `seconds` from now.
+
+        The API hands out no retry before that, even if it had told an earlier time. Raises OSError.
+        """
+        until = time.time() + min(seconds + RESUME_SECONDS, LONGEST_SECONDS)
+        with self._lock:
+            for session in self.all():
+                if not session.in_use and session.keep_until < until - 1:
+                    self._write(replace(session, keep_until=until))
+
     def forget(self, session_id: str, executor: Executor) -> None:
         """Remove a session, whoever uses it, and all of its files. It raises nothing."""
         with self._lock:
@@ -228,7 +241,10 @@ class Sessions:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            log.warning("%s can't be read (%s)", path, type(error).__name__)
+            # The file is renamed, as the journal does: a person can look at it, and it is not read again.
+            log.warning("%s can't be read (%s); set aside", path, type(error).__name__)
+            with contextlib.suppress(OSError):
+                path.rename(path.with_suffix(".unreadable"))
             return None
 
 

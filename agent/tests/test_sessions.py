@@ -143,3 +143,16 @@ def test_unanswered_calls_add_up(kept: Sessions) -> None:
     first = session.after(CALLS, [{"tool": "a", "outcome": "unknown"}])
     second = first.after(CALLS, [{"tool": name, "outcome": "unknown"} for name in "ba"])
     assert second == replace(session, unanswered=("a", "b"))
+
+
+def test_a_later_limit_of_the_worker_keeps_a_session_longer(
+    kept: Sessions, executor: ClaudeExecutor, tmp_path: Path
+) -> None:
+    session = begun(kept, executor, tmp_path)
+    kept.keep(session, executor)
+    kept.told(session.run_id, 60, executor)
+    kept.keep_while_limited(5 * 3600)
+    kept.tidy(executor, time.time() + 6 * 3600 - 10)
+    assert len(kept.all()) == 1
+    kept.tidy(executor, time.time() + 6 * 3600 + 10)
+    assert (kept.all(), conversations(tmp_path)) == ([], 0)

@@ -27,6 +27,8 @@ class FakeRun:
     retry_mode: str = "restart"
     resume_session_id: str | None = None
     max_cost_usd: Any = None
+    # These fields are added to the run when it is handed out, as a newer version of the API might do.
+    newer: dict[str, Any] = field(default_factory=dict)
     # What the answer to the run's report says of how long its session can be resumed. "" leaves the field out, as an
     # older version of the API does.
     resume_until: str | None = ""
@@ -62,6 +64,7 @@ class FakeRun:
             "maxCostUsd": self.max_cost_usd,
             "queuedAt": now().isoformat(),
             "somethingNewer": True,
+            **self.newer,
         }
 
     def shown(self) -> dict[str, Any]:
