@@ -134,6 +134,7 @@ def test_a_resumed_session_tells_what_it_has_cost_since_then() -> None:
 
 
 def test_a_limit_is_also_read_from_the_message_that_tells_of_it() -> None:
+    params: Any
     info = limit("rejected", "seven_day", resetsAt=1_800_000_100)["rate_limit_info"]
     message = {"type": "assistant", "message": {}, "api_error_params": {"rate_limit_info": info}}
     assert transcript(message).usage_limit(0) == UsageLimit(31 * 86_400, "seven_day")
