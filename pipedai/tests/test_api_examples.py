@@ -252,6 +252,13 @@ def test_every_example_is_what_is_answered(monkeypatch):
     Worker.objects.filter(id=host["workerId"]).update(last_seen_at=stopped)
     story.tell("GET /runs/:id/explain", call("get", f"runs/{run}/explain"))
 
+    # Both workers are in a pool.
+    pool = f"pools/{call('post', f'{environment}/pools', {'name': 'Build machines'})['id']}"
+    for machine in (worker, host):
+        added = ada.put(f"/api/v1/{pool}/workers/{machine['workerId']}")
+        assert added.status_code == 204
+    story.tell("The pool", call("get", pool))
+
     # Schedules.
     due_at = call("get", trigger)["nextRunAt"]
     fire_due_ticks(now=datetime.fromisoformat(due_at))

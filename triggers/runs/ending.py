@@ -8,6 +8,7 @@ from pipedai.events import Actor, Event, emit
 from pipedai.sql import Row, execute
 from pipedai.wakeups import wake_workers
 from triggers.runs import statements as sql
+from triggers.runs.pools import wake_for, wake_for_freed_places
 from triggers.runs.retries import create_retries, retry_events, stopped_by_effects
 from triggers.webhooks.outbox import queue_deliveries
 
@@ -27,7 +28,9 @@ def follow_up(
         run["will_retry"] = run["id"] in retried
     queue_deliveries(ended)
     emit(*events, *retry_events(retries))
-    wake_workers([run["worker_id"] for run in [*ended, *retries]])
+    wake_workers([run["worker_id"] for run in ended])
+    wake_for(retries)
+    wake_for_freed_places(ended)
 
 
 def keep_errors(runs: list[Row]) -> None:

@@ -17,7 +17,7 @@ from pipedai.server.places import Places
 from pipedai.server.ticket import POLL, PollTicket
 from pipedai.wakeups import announce_poll
 from triggers.runs.conditions import limits_of
-from triggers.runs.handout import MOST_BYTES, hand_out_runs, time_until_next
+from triggers.runs.handout import MOST_BYTES, hand_out_runs, outlook
 from workers.models import Worker
 from workers.protocol.access import VERSION, WorkerProtocolViewSet
 from workers.protocol.serializers import HandedOutRunSerializer
@@ -82,13 +82,16 @@ class PollViewSet(WorkerProtocolViewSet):
                 "Two polls of this worker are being answered already: read their answers first.",
                 headers={"Retry-After": "1"},
             )
+        limits = limits_of(
+            max_concurrency=self.worker.max_concurrency,
+            disabled=self.worker.disabled,
+            limited=self.worker.limited,
+            approved=self.worker.approved,
+        )
         runs = hand_out_runs(
             worker_id=worker_id,
-            **limits_of(
-                max_concurrency=self.worker.max_concurrency,
-                disabled=self.worker.disabled,
-                approved=self.worker.approved,
-            ),
+            **limits,
+            has_pools=bool(self.worker.pool_ids),
             actor=self._actor(request),
             most_bytes=room_for_answer(request, MOST_BYTES),
         )
@@ -96,7 +99,7 @@ class PollViewSet(WorkerProtocolViewSet):
         scope.get(LOG, {})["runs"] = len(runs)
         ticket = scope.get(POLL)
         if isinstance(ticket, PollTicket):
-            self._fill(ticket, wait=wait, empty=not runs)
+            self._fill(ticket, wait=wait, empty=not runs, capacity=limits["capacity"])
         return Response(
             {
                 "runs": [HandedOutRunSerializer(run).data for run in runs],
@@ -105,9 +108,9 @@ class PollViewSet(WorkerProtocolViewSet):
             }
         )
 
-    def _fill(self, ticket: PollTicket, *, wait: float, empty: bool) -> None:
-        """Writes on the ticket of a waiting poll how long the web process is to wait, and when the worker's next run
-        comes due.
+    def _fill(self, ticket: PollTicket, *, wait: float, empty: bool, capacity: int) -> None:
+        """Writes on the ticket of a waiting poll how long the web process is to wait, when the worker's next run comes
+        due, and for the runs of which pools it waits.
         """
         ticket.workspace_id = self.worker.workspace_id
         ticket.wait_seconds, ticket.empty = wait, empty
@@ -116,8 +119,9 @@ class PollViewSet(WorkerProtocolViewSet):
         if ticket.is_first_ask:
             ticket.order = int(self.worker.now.timestamp() * 1_000_000)
             announce_poll(self.worker.id, ticket.order)
-        until = time_until_next(worker_id=self.worker.id)
+        until, has_room = outlook(worker_id=self.worker.id, capacity=capacity)
         ticket.next_due_seconds = None if until is None else until.total_seconds()
+        ticket.pool_ids = self.worker.pool_ids if has_room else ()
 
 
 def _wait_seconds(request: Request) -> float:
