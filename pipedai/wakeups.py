@@ -5,7 +5,7 @@ commit, because a NOTIFY inside a transaction makes commits queue up behind one 
 21,000 commits/s).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from django.db import DatabaseError, transaction
@@ -17,13 +17,15 @@ log = get_logger(__name__)
 
 CHANNEL = "pipedai"
 
-# The topics of notifications. The text of a notification is `<topic> <id of a worker or an API key>[ <detail>]`.
-# CHANGED says that a run, the capacity, a setting or the token of the worker changed, or that the key was revoked.
-# POLLING says that a newer poll of the worker began; its detail is the time when it began, in microseconds. EVENT says
-# that an event of the worker was recorded.
+# The topics of notifications. The text of a notification is `<topic> <id>[ <detail>]`, with the id of a worker, an API
+# key or a pool. CHANGED says that a run, the capacity, a setting or the token of the worker changed, or that the key
+# was revoked. POLLING says that a newer poll of the worker began; its detail is the time when it began, in
+# microseconds. EVENT says that an event of the worker was recorded. POOL says that runs of the pool can be taken; its
+# detail is how many.
 CHANGED = "changed"
 POLLING = "polling"
 EVENT = "event"
+POOL = "pool"
 
 _NOTIFY = "SELECT pg_notify(%(channel)s, payload) FROM unnest(%(payloads)s::text[]) payload"
 
@@ -34,6 +36,17 @@ def wake_workers(worker_ids: Iterable[UUID | None]) -> None:
     `worker_ids` may also contain ids of API keys. Such an id makes the event streams that the key opened ask again.
     """
     _after_commit(CHANGED, worker_ids)
+
+
+def wake_pools(runs: Mapping[UUID, int]) -> None:
+    """When this transaction commits, make waiting polls of these pools' workers ask again.
+
+    `runs` has for each pool how many of its runs can be taken now. Each web process wakes at most as many polls of the
+    pool. The others find what is left on their timers.
+    """
+    if runs:
+        payloads = [f"{POOL} {pool_id} {count}" for pool_id, count in sorted(runs.items())]
+        transaction.on_commit(lambda: _try_to_notify(payloads))
 
 
 def announce_events(worker_ids: Iterable[UUID]) -> None:

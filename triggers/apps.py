@@ -23,10 +23,11 @@ class TriggersConfig(AppConfig):
         """
         # These imports stand inside the method because they import models, which Django loads before it calls `ready`.
         from pipedai.outgoing import register_kind
+        from triggers import pausing  # noqa: F401 - importing it subscribes it to events
         from triggers.deployment import schedulers_live, work_is_on_time
         from triggers.models import Run, Trigger
         from triggers.pruning import prune_deliveries, prune_idempotency_keys, prune_runs
-        from triggers.runs.lifecycle import expire_runs
+        from triggers.runs.lifecycle import expire_queued_runs, expire_runs
         from triggers.runs.reachability import beat_of_this_process
         from triggers.schedules.firing import fire_due_ticks
         from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
@@ -37,6 +38,7 @@ class TriggersConfig(AppConfig):
         register_beat(beat_of_this_process)
         register_job(Job("fire-ticks", every_seconds=0.25, work=fire_due_ticks))
         register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
+        register_job(Job("expire-queued-runs", every_seconds=1.0, work=expire_queued_runs))
         register_kind(WEBHOOKS)
         triggers = Trigger.objects.filter(deleted_at__isnull=True)
         runs = Run.objects.filter(ended_at__isnull=True)

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection, sql
 from pipedai.logs import get_logger
 from pipedai.server.asgi_types import Receive
 from pipedai.server.refusal import ClientGone
-from pipedai.wakeups import CHANGED, CHANNEL, EVENT, POLLING
+from pipedai.wakeups import CHANGED, CHANNEL, EVENT, POLLING, POOL
 
 log = get_logger(__name__)
 
@@ -89,8 +89,8 @@ class Listener:
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
-        # The Ear objects of the waiting requests, by the id of the worker or API key whose notifications they get. Most
-        # lists hold one Ear, and a list of one takes 150 bytes less than a set.
+        # The Ear objects of the waiting requests, by the id of the worker, API key or pool whose notifications they
+        # get. Most lists hold one Ear, and a list of one takes 150 bytes less than a set.
         self._ears: defaultdict[str, list[Ear]] = defaultdict(list)
         # Ends the hearing on the present connection; None while there is no connection.
         self._alarm: asyncio.Timeout | None = None
@@ -99,11 +99,11 @@ class Listener:
         self.healthy = False
 
     def subscribe(self, ear: Ear, subject: UUID) -> None:
-        """From now on, pass notifications about a worker or an API key to the Ear of a waiting request."""
+        """From now on, pass notifications about a worker, an API key or a pool to the Ear of a waiting request."""
         self._ears[str(subject)].append(ear)
 
     def unsubscribe(self, ear: Ear, subject: UUID) -> None:
-        """Stop passing notifications about a worker or an API key to the Ear of a waiting request."""
+        """Stop passing notifications about a worker, an API key or a pool to the Ear of a waiting request."""
         name = str(subject)
         self._ears[name].remove(ear)
         if not self._ears[name]:
@@ -111,8 +111,8 @@ class Listener:
 
     @property
     def waiting(self) -> int:
-        """Return how many waiting polls this process holds."""
-        return sum(not isinstance(ear, StreamEar) for ear in self._all())
+        """Return how many waiting polls this process holds. A poll counts once, although it may also wait for pools."""
+        return len({ear for ear in self._all() if not isinstance(ear, StreamEar)})
 
     @property
     def streaming(self) -> int:
@@ -128,14 +128,20 @@ class Listener:
             ear.wake()
 
     def deliver(self, payload: str) -> None:
-        """Pass a notification on to the requests that wait for news of its worker or API key.
+        """Pass a notification on to the requests that wait for news of its worker, API key or pool.
 
-        Its form is `<topic> <id of a worker or a key>[ <detail>]`. Any other text is ignored.
+        Its form is `<topic> <id of a worker, a key or a pool>[ <detail>]`. Any other text is ignored.
         """
         topic, _, rest = payload.partition(" ")
-        worker_id, _, detail = rest.partition(" ")
-        for ear in list(self._ears.get(worker_id, ())):
-            if topic == CHANGED:
+        subject, _, detail = rest.partition(" ")
+        ears = list(self._ears.get(subject, ()))
+        if topic == POOL and detail.isdecimal():
+            # Only as many polls are woken as the pool has runs. Which ones is random, because the poll that was woken
+            # may belong to a worker that can't take the run, and must not be chosen each time.
+            idle = [ear for ear in ears if not ear.changed]
+            ears = random.sample(idle, min(int(detail), len(idle)))
+        for ear in ears:
+            if topic in {CHANGED, POOL}:
                 ear.hear_change()
             elif topic == EVENT:
                 ear.hear_event()

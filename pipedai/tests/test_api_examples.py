@@ -183,7 +183,10 @@ def test_every_example_is_what_is_answered(monkeypatch):
     listed = EXAMPLES["GET /runs/:id/tool-calls"]["toolCalls"]
     counts = {"total": len(listed), "effects": 1, "unknown": 0}
     ended = calls.complete(run, **outcome, toolCalls=counts, toolCallList=listed)
-    story.tell("The run", ended.json())
+    # The answer to `complete` is the run with one field more.
+    shown = ended.json()
+    assert shown.pop("resumeUntil") is None
+    story.tell("The run", shown)
     story.tell("GET /runs/:id/tool-calls", call("get", f"runs/{run}/tool-calls"))
     story.tell("The trigger", call("get", trigger))
     overview = f"{environment}/dashboard/overview"
@@ -251,6 +254,13 @@ def test_every_example_is_what_is_answered(monkeypatch):
     stopped = database_now() - timedelta(hours=1)
     Worker.objects.filter(id=host["workerId"]).update(last_seen_at=stopped)
     story.tell("GET /runs/:id/explain", call("get", f"runs/{run}/explain"))
+
+    # Both workers are in a pool.
+    pool = f"pools/{call('post', f'{environment}/pools', {'name': 'Build machines'})['id']}"
+    for machine in (worker, host):
+        added = ada.put(f"/api/v1/{pool}/workers/{machine['workerId']}")
+        assert added.status_code == 204
+    story.tell("The pool", call("get", pool))
 
     # Schedules.
     due_at = call("get", trigger)["nextRunAt"]

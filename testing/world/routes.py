@@ -31,6 +31,7 @@ from testing.world.cast import TEST_ACTOR, Cast, bearer, issue_enrollment
 from testing.world.channels import CHANNEL_SECRET, CHANNEL_URL, add_channel, asked_token
 from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test, issue_token
+from testing.world.pools import add_pool
 from testing.world.runs import WEBHOOK_URL, Runs, allow
 from testing.world.users import PASSWORD
 from triggers.models import Trigger
@@ -68,6 +69,7 @@ def set_stage(cast: Cast) -> Stage:
             "invitation_id": _open_invitation(cast),
             "trigger_id": cast.trigger_id,
             "worker_id": cast.worker.worker_id,
+            "pool_id": add_pool(cast, cast.worker.worker_id, name="Machines"),
             "enrollment_id": issue_enrollment(cast.environment, cast.owner)[0].id,
             "delivery_id": send_test(trigger_id=cast.trigger_id, actor=TEST_ACTOR),
             "incident_id": open_incident(cast),
@@ -281,6 +283,7 @@ _WORKSPACE = "workspaces/<uuid:workspace_id>"
 _ENVIRONMENT = "environments/<uuid:environment_id>"
 _TRIGGER = "triggers/<uuid:trigger_id>"
 _CHANNEL = "channels/<uuid:channel_id>"
+_POOL = "pools/<uuid:pool_id>"
 _WORKER = "workers/<uuid:worker_id>"
 _HOSTED = f"{_WORKSPACE}/workers"
 _RUN = f"{_WORKER}/runs/<uuid:run_id>"
@@ -432,6 +435,13 @@ ROUTES = (
     Route("DELETE", f"{_HOSTED}/<uuid:worker_id>", as_=HOST, answer=409, but={"hos": 404}),
     Route("GET", f"{_WORKER}/events/stream", as_=HOST, but={"hos": 404}, statements=7),
     Route("GET", f"{_ENVIRONMENT}/workers", as_=VIEWER, statements=3),
+    Route("GET", f"{_ENVIRONMENT}/pools", as_=VIEWER, statements=4),
+    Route("POST", f"{_ENVIRONMENT}/pools", _named, as_=ADMIN, answer=201),
+    Route("GET", _POOL, as_=VIEWER, statements=4),
+    Route("PATCH", _POOL, _named, as_=ADMIN),
+    Route("DELETE", _POOL, as_=ADMIN, answer=204),
+    Route("PUT", f"{_POOL}/workers/<uuid:worker_id>", as_=ADMIN, answer=204, reads_body=False),
+    Route("DELETE", f"{_POOL}/workers/<uuid:worker_id>", as_=ADMIN, answer=204),
     Route("GET", f"{_ENVIRONMENT}/dashboard/overview", as_=VIEWER, statements=4),
     Route(
         "GET",

@@ -38,6 +38,7 @@ def reasons(run: Row, *, now: datetime | None) -> Iterator[Reason]:
     limits = limits_of(
         max_concurrency=run["max_concurrency"] or 0,
         disabled=run["disabled_at"] is not None,
+        limited=run["limited_until"] is not None,
         approved=run["unapproved_since"] is None,
     )
     met = evaluate(run_id=run["id"], worker_id=run["worker_id"], **limits, now=now)

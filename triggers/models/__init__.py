@@ -8,9 +8,13 @@ from triggers.models.run import RUN_COLUMNS, IdempotencyKey, Run, RunResult, Run
 from triggers.models.tick import Tick
 from triggers.models.trigger import (
     MAX_ALERT_AFTER_FAILURES,
+    MAX_CONCURRENT_RUNS,
+    MAX_PREFER_SECONDS,
     MAX_RETRIES,
+    MAX_START_DEADLINE_SECONDS,
     MAX_SUCCESS_DEADLINE_SECONDS,
     MAX_TIMEOUT_SECONDS,
+    MIN_START_DEADLINE_SECONDS,
     MIN_SUCCESS_DEADLINE_SECONDS,
     MIN_TIMEOUT_SECONDS,
     Trigger,
@@ -19,9 +23,13 @@ from triggers.models.trigger import (
 
 __all__ = [
     "MAX_ALERT_AFTER_FAILURES",
+    "MAX_CONCURRENT_RUNS",
+    "MAX_PREFER_SECONDS",
     "MAX_RETRIES",
+    "MAX_START_DEADLINE_SECONDS",
     "MAX_SUCCESS_DEADLINE_SECONDS",
     "MAX_TIMEOUT_SECONDS",
+    "MIN_START_DEADLINE_SECONDS",
     "MIN_SUCCESS_DEADLINE_SECONDS",
     "MIN_TIMEOUT_SECONDS",
     "RUN_COLUMNS",

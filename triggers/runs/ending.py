@@ -8,6 +8,7 @@ from pipedai.events import Actor, Event, emit
 from pipedai.sql import Row, execute
 from pipedai.wakeups import wake_workers
 from triggers.runs import statements as sql
+from triggers.runs.pools import wake_for, wake_for_freed_places
 from triggers.runs.retries import create_retries, retry_events, stopped_by_effects
 from triggers.webhooks.outbox import queue_deliveries
 
@@ -17,17 +18,22 @@ def follow_up(
 ) -> None:
     """Writes the error messages, retries, webhook deliveries and audit rows that the end of these runs leads to.
 
-    It notes in each of the rows `ended`, as `will_retry`, whether it has queued a retry. Call it in the transaction
+    It notes in each of the rows `ended`, as `will_retry`, whether it has queued a retry, and as `resume_until`, until
+    when the run's worker may continue the session with it; None if it may not. Call it in the transaction
     that ended the runs. When the transaction commits, the workers that wait for runs are woken.
     """
     keep_errors([run for run in ended if run["error_message"] is not None])
     retries = create_retries(ended, retry_after_seconds=retry_after_seconds)
-    retried = {retry["retry_of_id"] for retry in retries}
+    retry_of = {retry["retry_of_id"]: retry for retry in retries}
     for run in ended:
-        run["will_retry"] = run["id"] in retried
+        retry = retry_of.get(run["id"])
+        run["will_retry"] = retry is not None
+        run["resume_until"] = None if retry is None else retry["resume_until"]
     queue_deliveries(ended)
     emit(*events, *retry_events(retries))
-    wake_workers([run["worker_id"] for run in [*ended, *retries]])
+    wake_workers([run["worker_id"] for run in ended])
+    wake_for(retries)
+    wake_for_freed_places(ended)
 
 
 def keep_errors(runs: list[Row]) -> None:

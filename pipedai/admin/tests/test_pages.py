@@ -31,7 +31,7 @@ AUDIT = "/admin/audit/auditentry/"
 # kept for an hour only, and the audit log has the same for ever.
 PARTS = {
     "AccountMailAttempt", "Authenticator", "RecoveryCode", "RunText", "RunResult", "TriggerHealth", "DeliveryAttempt",
-    "IdempotencyKey", "WorkerEvent", "NoticeAttempt", "AskedAddress", "RefusedAddress",
+    "IdempotencyKey", "PoolMember", "WorkerEvent", "NoticeAttempt", "AskedAddress", "RefusedAddress",
 }  # fmt: skip
 
 

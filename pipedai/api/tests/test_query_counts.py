@@ -14,6 +14,7 @@ from testing.world.cast import TEST_ACTOR, issue_enrollment, session_cookie
 from testing.world.channels import add_channel
 from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test
+from testing.world.pools import add_pool
 from testing.world.routes import ROUTES, set_stage
 from testing.world.users import UserFactory
 from triggers.models import DeliveryAttempt, Tick, Trigger, TriggerHealth
@@ -146,6 +147,12 @@ def _incidents(cast, count):
         open_incident(cast)
 
 
+def _pools(cast, count):
+    """Adds pools, each with a worker."""
+    for _ in range(count):
+        add_pool(cast, cast.register(str(new_id())).worker_id)
+
+
 def _sessions(cast, count):
     for _ in range(count):
         session_cookie(cast.owner)
@@ -179,6 +186,7 @@ LISTS = {
     "GET triggers/:trigger/ticks": _ticks,
     "GET triggers/:trigger/deliveries": _deliveries,
     "GET environments/:environment/workers": _workers,
+    "GET environments/:environment/pools": _pools,
     "GET environments/:environment/enrollments": _enrollments,
     "GET environments/:environment/incidents": _incidents,
     "GET environments/:environment/channels": _channels,

@@ -13,7 +13,7 @@ from notices.models import Incident
 from pipedai.api.tests.test_query_counts import BY_NAME, LISTS
 from testing.world.routes import set_stage
 from triggers.models import Delivery, DeliveryAttempt, Run, RunText, Tick, Trigger
-from workers.models import Enrollment, Worker
+from workers.models import Enrollment, Pool, Worker
 from workspaces.models import ApiKey, Environment, Invitation, Membership, Workspace
 
 
@@ -88,6 +88,7 @@ LEAVING = {
     "GET triggers/:trigger/deliveries": _delete_delivery,
     "GET environments/:environment/workers": _hide(Worker),
     "GET workspaces/:workspace/workers": _hide(Worker),
+    "GET environments/:environment/pools": _hide(Pool),
     "GET environments/:environment/enrollments": _delete(Enrollment, id="id"),
     "GET environments/:environment/incidents": _delete(Incident, id="id"),
     "GET environments/:environment/channels": _hide(Channel),

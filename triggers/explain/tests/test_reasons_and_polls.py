@@ -80,7 +80,7 @@ class World:
         trigger_id = self.triggers[number % 4]
         worker_id = [*self.workers, None][number // 4 % 4]
         if Trigger.objects.filter(id=trigger_id, deleted_at=None).update(worker_id=worker_id):
-            lifecycle.reassign_queued_runs(trigger_id=trigger_id, worker_id=worker_id)
+            lifecycle.reassign_queued_runs(trigger_id=trigger_id, now=self.now)
 
     def delete_trigger(self, number: int) -> None:
         trigger_id = self.triggers[number % 4]
@@ -149,6 +149,7 @@ class World:
         limits = limits_of(
             max_concurrency=worker.max_concurrency,
             disabled=worker.disabled,
+            limited=worker.limited_until is not None,
             approved=worker.approved,
         )
         runs = hand_out_runs(worker_id=worker_id, **limits, actor=SYSTEM, now=self.now)
