@@ -13,6 +13,7 @@ from typing import TypedDict
 from uuid import UUID
 
 from pipedai.sql import NOW, Row, fetch_one
+from triggers.budgets.room import BUDGETS_HAVE_ROOM
 
 # A worker counts as online if it polled or sent a heartbeat within this time (SPEC §5).
 ONLINE_WITHIN = timedelta(seconds=180)
@@ -26,7 +27,9 @@ IS_DUE = f"r.available_at <= {NOW}"
 HEADERS_MAY_GO = "(%(approved)s OR t.mcp_headers IS NULL)"
 # The conditions that a run must meet for any worker to get it. Two more are not part of this text: the worker must have
 # room for the run, and no other run may come before it.
-MAY_BE_CLAIMED = f"{IS_ASSIGNED} AND {IS_QUEUED} AND {IS_DUE} AND {HEADERS_MAY_GO}"
+MAY_BE_CLAIMED = (
+    f"{IS_ASSIGNED} AND {IS_QUEUED} AND {IS_DUE} AND {HEADERS_MAY_GO} AND {BUDGETS_HAVE_ROOM}"
+)
 
 # The order in which a worker gets its due runs: those that have been due longest come first.
 HAND_OUT_ORDER = "r.available_at, r.id"
@@ -40,6 +43,7 @@ FREE_PLACES = f"greatest(0, %(capacity)s - (SELECT count(*) FROM run WHERE {IS_H
 # Evaluates for one run and one worker each condition that can hold a queued run back.
 _EVALUATE = f"""
 SELECT {IS_DUE} AS is_due, {HEADERS_MAY_GO} AS headers_may_go, {FREE_PLACES} AS free_places,
+    {BUDGETS_HAVE_ROOM} AS budgets_have_room,
     (SELECT max(claimed_at) FROM run WHERE {IS_HELD}) AS last_claimed_at
 FROM run r JOIN trigger t ON t.id = r.trigger_id WHERE r.id = %(run_id)s
 """
@@ -67,7 +71,8 @@ def evaluate(
     approved: bool,
     now: datetime | None = None,
 ) -> Row:
-    """Returns for a queued run and its worker which conditions hold: `is_due`, `headers_may_go`, and `free_places`.
+    """Returns for a queued run and its worker which conditions hold: `is_due`, `headers_may_go`, `budgets_have_room`, and
+    `free_places`.
 
     `last_claimed_at` is when the worker claimed the last of the runs that it holds, or None if it holds none. Without a
     worker only `is_due` counts. The refusal of a claim and the explanation of a waiting run both use this result.

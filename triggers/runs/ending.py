@@ -1,5 +1,5 @@
-"""Writes the error messages, retries, webhook deliveries and audit events that the end of a run leads to, in the
-transaction that ends the run.
+"""Writes the error messages, retries, webhook deliveries and audit events that the end of a run leads to, and settles
+its budgets, in the transaction that ends the run.
 """
 
 from typing import Any
@@ -7,6 +7,7 @@ from typing import Any
 from pipedai.events import Actor, Event, emit
 from pipedai.sql import Row, execute
 from pipedai.wakeups import wake_workers
+from triggers.budgets.settling import settle_reservations
 from triggers.runs import statements as sql
 from triggers.runs.retries import create_retries, retry_events, stopped_by_effects
 from triggers.webhooks.outbox import queue_deliveries
@@ -15,7 +16,8 @@ from triggers.webhooks.outbox import queue_deliveries
 def follow_up(
     ended: list[Row], events: list[Event], *, retry_after_seconds: int | None = None
 ) -> None:
-    """Writes the error messages, retries, webhook deliveries and audit rows that the end of these runs leads to.
+    """Writes the error messages, retries, webhook deliveries and audit rows that the end of these runs leads to, and
+    settles what budgets have reserved for them.
 
     It notes in each of the rows `ended`, as `will_retry`, whether it has queued a retry. Call it in the transaction
     that ended the runs. When the transaction commits, the workers that wait for runs are woken.
@@ -26,6 +28,8 @@ def follow_up(
     for run in ended:
         run["will_retry"] = run["id"] in retried
     queue_deliveries(ended)
+    if reserved := [run["id"] for run in ended if run["has_reservations"]]:
+        settle_reservations(reserved)
     emit(*events, *retry_events(retries))
     wake_workers([run["worker_id"] for run in [*ended, *retries]])
 

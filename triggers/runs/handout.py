@@ -18,6 +18,7 @@ from pipedai.events import Actor, Event, emit
 from pipedai.logs import get_logger
 from pipedai.sql import NOW, Row, fetch_all, fetch_one
 from triggers import secrets
+from triggers.budgets.room import NEXT_WINDOW
 from triggers.runs.conditions import (
     FREE_PLACES,
     HAND_OUT_ORDER,
@@ -44,7 +45,7 @@ _DUE = f"""
 WITH due AS (
 SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url, t.mcp_headers,
     k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, r.timeout_seconds, x.payload, v.output_schema,
-    t.retry_after_effects, r.attempt, r.queued_at,
+    t.retry_after_effects, t.max_cost_usd, r.attempt, r.queued_at,
     x.mcp_url AS handed_out_url, x.handed_to[1] AS handed_to, r.available_at,
     1024 + 6 * octet_length(t.name) + octet_length(v.prompt) + coalesce(octet_length(x.payload::text), 0)
         + coalesce(octet_length(v.output_schema::text), 0) + 2 * octet_length(t.mcp_url)
@@ -75,7 +76,7 @@ ORDER BY t.id
 """
 
 _UNTIL_NEXT = f"""
-SELECT min(available_at) - {NOW} AS until FROM run
+SELECT least(min(available_at), {NEXT_WINDOW}) - {NOW} AS until FROM run
 WHERE worker_id = %(worker_id)s AND status = 'queued' AND available_at > {NOW}
 """
 
@@ -193,8 +194,8 @@ def shut_triggers(*, worker_id: UUID, now: datetime | None = None) -> list[UUID]
 
 
 def time_until_next(*, worker_id: UUID, now: datetime | None = None) -> timedelta | None:
-    """Returns the time until the worker's next queued run comes due, by the database's clock. Returns None if no run
-    will.
+    """Returns the time until the worker's next queued run comes due, by the database's clock, or until the next window
+    of a budget begins, if that is sooner. Returns None if nothing will happen by itself.
     """
     row = fetch_one(_UNTIL_NEXT, {"worker_id": worker_id, "now": now})
     return row["until"] if row else None

@@ -22,6 +22,8 @@ from pipedai.events import SYSTEM, Actor, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all, fetch_one
 from pipedai.wakeups import wake_workers
+from triggers.budgets.requests import check_budgets
+from triggers.budgets.reserving import reserve
 from triggers.models import Trigger
 from triggers.runs import conditions
 from triggers.runs import statements as sql
@@ -59,8 +61,8 @@ def queue_run(
     """Queues a run of a trigger for its present worker, due at once, and returns it. Call it inside a transaction.
 
     `rerun_of` is the run whose payload a user has executed again, if the new run is a rerun. Raises NotFound for a
-    deleted trigger, Conflict for one that is disabled or has no worker, and CeilingReached if the environment has as
-    many queued runs as it may have.
+    deleted trigger, Conflict for one that is disabled or has no worker or whose budget refuses more runs, and
+    CeilingReached if the environment has as many queued runs as it may have.
     """
     params = {
         "id": run_id or new_id(),
@@ -85,6 +87,8 @@ def queue_run(
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is None:
         raise _why_not_queued(trigger_id)
+    if run["budgets_can_reject"]:
+        check_budgets(run_id=run["id"], worker_id=run["worker_id"], now=now)
     about = {"source": source.value, **({"rerunOf": str(rerun_of)} if rerun_of else {})}
     emit(run_event("run.created", actor, run, about))
     wake_workers([run["worker_id"]])
@@ -122,7 +126,7 @@ def claim_run(
     Call it in a transaction that has locked the worker's row, so that no other claim changes how many runs the worker
     holds. `capacity` is how many runs the worker may hold according to that row; with 0 it gets no new run. `approved`
     is whether that row allows runs whose triggers have secret headers. Raises NotFound for another worker's run, and
-    Refused if the run can't be claimed.
+    Refused if the run can't be claimed; then the transaction must be rolled back.
     """
     params = _leasing(run_id, worker_id, now)
     run = fetch_one(
@@ -130,6 +134,9 @@ def claim_run(
     )
     if run is not None:
         emit(run_event("run.claimed", actor, run))
+        # Budgets come last, because the claims of an environment wait for each other from here on.
+        if run["has_budgets"] and not reserve(run):
+            raise _no_room({"status": Status.QUEUED})
         return run
     run = _read_own(run_id, worker_id, now)
     if run["status"] == Status.CLAIMED:
@@ -149,6 +156,8 @@ def claim_run(
         raise Refused("The run is not due yet.", run, code=ErrorCode.NOT_DUE)
     if not met["headers_may_go"]:
         raise Refused(_UNAPPROVED, run, code=ErrorCode.WORKER_UNAPPROVED)
+    if not met["budgets_have_room"]:
+        raise _no_room(run)
     if capacity == 0:
         raise Refused(
             "The worker is disabled and gets no new runs.", run, code=ErrorCode.WORKER_DISABLED
@@ -293,6 +302,10 @@ def _read_own(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
     if run is None or run["worker_id"] != worker_id:
         raise NotFound
     return run
+
+
+def _no_room(run: Row) -> Refused:
+    return Refused("A budget has no room for the run.", run, code=ErrorCode.BUDGET_EXHAUSTED)
 
 
 def _why_not_queued(trigger_id: UUID) -> Conflict | NotFound:
