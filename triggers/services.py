@@ -1,5 +1,6 @@
 """Creates, changes and deletes triggers (SPEC §5), each with its audit event in the same transaction."""
 
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from django.db.models.functions import Now
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.outside_urls import same_origin, without_query
-from pipedai.api.renderers import compact_json
+from pipedai.api.renderers import compact_json, money
 from pipedai.api.wording import api_name, counted
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
@@ -192,6 +193,8 @@ def _for_audit(attribute: str, value: Any) -> Any:
     """
     if isinstance(value, UUID):
         return str(value)
+    if isinstance(value, Decimal):
+        return money(value)
     if isinstance(value, dict) and len(text := compact_json(value)) > _LONGEST_SHOWN:
         return _for_audit(attribute, text)
     if not isinstance(value, str):

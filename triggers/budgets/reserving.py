@@ -4,10 +4,9 @@ from datetime import datetime
 from uuid import UUID
 
 from pipedai.ids import new_id
-from pipedai.sql import NOW, Row, execute, fetch_all
+from pipedai.sql import Row, execute, fetch_all
 from triggers.budgets.periods import period_around
 from triggers.budgets.room import BUDGETS, IS_HOLDING, IS_NOTIONAL, lacks_room
-from triggers.models import Budget
 
 # Locks the present windows of the budgets that cover a run, in the order of their ids, and then reads what they have
 # used. If one of the windows has no row yet, nothing is locked: a transaction that holds windows must not wait for

@@ -71,8 +71,8 @@ def evaluate(
     approved: bool,
     now: datetime | None = None,
 ) -> Row:
-    """Returns for a queued run and its worker which conditions hold: `is_due`, `headers_may_go`, `budgets_have_room`, and
-    `free_places`.
+    """Returns for a queued run and its worker which conditions hold: `is_due`, `headers_may_go`, `budgets_have_room`
+    and `free_places`.
 
     `last_claimed_at` is when the worker claimed the last of the runs that it holds, or None if it holds none. Without a
     worker only `is_due` counts. The refusal of a claim and the explanation of a waiting run both use this result.
