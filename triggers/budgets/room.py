@@ -44,10 +44,9 @@ BUDGETS = f"budget b LEFT JOIN budget_window w ON {IS_PRESENT}"
 # PostgreSQL looks up the budgets of the run's environment and does not read those of all others.
 BUDGETS_HAVE_ROOM = f"""(SELECT true FROM {BUDGETS}
     WHERE {_COVERS} AND {IS_HOLDING} AND {lacks_room(AMOUNT)} LIMIT 1) IS NULL"""
-# The environment of the run `r` has budgets. The claim reads this in its own statement, so that environments without
-# budgets need no further one.
-HAS_BUDGETS = """EXISTS (
-    SELECT FROM budget b WHERE b.environment_id = r.environment_id AND b.deleted_at IS NULL)"""
+# Budgets cover the run `r`. The claim reads this in its own statement, so that a run without budgets needs no further
+# one.
+HAS_BUDGETS = f"EXISTS (SELECT FROM budget b WHERE {_COVERS})"
 # The run `r` has taken something from a budget, which its end has to settle.
 HAS_RESERVATIONS = "EXISTS (SELECT FROM run_reservation x WHERE x.run_id = r.id)"
 # The environment of the trigger `t` has a budget that can refuse requests for runs.

@@ -85,8 +85,8 @@ class TriggerRunViewSet(TenantViewSet):
         },
         errors={
             409: (
-                "`trigger_disabled`, `trigger_without_worker`, `idempotency_key_reused`, or "
-                "`ceiling_reached`."
+                "`trigger_disabled`, `trigger_without_worker`, `idempotency_key_reused`, "
+                "`budget_exhausted`, or `ceiling_reached`."
             ),
         },
         audit=("run.created",),
@@ -218,7 +218,7 @@ class RunViewSet(TenantViewSet):
         errors={
             409: (
                 "`run_state`: it has not ended; `trigger_disabled`, `trigger_without_worker`, "
-                "`idempotency_key_reused`, or `ceiling_reached`."
+                "`idempotency_key_reused`, `budget_exhausted`, or `ceiling_reached`."
             ),
         },
         audit=("run.created",),

@@ -47,8 +47,8 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         errors={
             409: (
                 "`run_state`: not queued; `claimed_by_another`: with another `claimId`; `not_due`; "
-                "`worker_full`: it holds `maxConcurrency` runs; `worker_disabled`; or "
-                "`worker_unapproved`: the run's trigger has MCP headers."
+                "`worker_full`: it holds `maxConcurrency` runs; `worker_disabled`; "
+                "`worker_unapproved`: the run's trigger has MCP headers; or `budget_exhausted`."
             ),
         },
         audit=("run.claimed",),

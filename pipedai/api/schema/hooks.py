@@ -18,6 +18,7 @@ _THINGS = {
     "Enrollment": "The enrollment",
     "Incident": "The incident",
     "Channel": "The channel",
+    "Budget": "The budget",
     "Notice": "The notice",
 }
 # The groups of operations, in the order in which documentation shows them.
@@ -29,6 +30,7 @@ _TAGS = (
     "API keys",
     "Triggers",
     "Runs",
+    "Budgets",
     "Webhooks",
     "Incidents",
     "Notices",
