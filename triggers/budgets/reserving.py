@@ -3,6 +3,8 @@
 from datetime import datetime
 from uuid import UUID
 
+from django.db import transaction
+
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all
 from triggers.budgets.periods import period_around
@@ -67,7 +69,7 @@ def reserve(run: Row) -> bool:
     budget that holds runs back has no room; the caller must then roll the claim back.
 
     `run` has the claim's `id`, `environment_id`, `trigger_id`, `worker_id`, `claimed_at` and `max_cost_usd`. It takes
-    two statements, or four for the first run of a window. The windows stay locked until the transaction ends, so that
+    two statements, or six for the first run of a window. The windows stay locked until the transaction ends, so that
     two claims can't both take the last room.
     """
     params = {
@@ -78,9 +80,13 @@ def reserve(run: Row) -> bool:
         "now": run["claimed_at"],
     }
     budgets = fetch_all(_LOCK, params)
-    while missing := [budget for budget in budgets if budget["window_id"] is None]:
-        _begin_windows(missing, run["environment_id"], run["claimed_at"])
-        budgets = fetch_all(_LOCK, params)
+    while missing := _without_window(budgets):
+        with transaction.atomic():
+            _begin_windows(missing, run["environment_id"], run["claimed_at"])
+            budgets = fetch_all(_LOCK, params)
+            # A user has changed a budget meanwhile. The inserted rows are undone, because all windows must be inserted
+            # together, in one order.
+            transaction.set_rollback(bool(_without_window(budgets)))
     if any(budget["is_full"] for budget in budgets):
         return False
     if budgets:
@@ -95,6 +101,10 @@ def reserve(run: Row) -> bool:
             },
         )
     return True
+
+
+def _without_window(budgets: list[Row]) -> list[Row]:
+    return [budget for budget in budgets if budget["window_id"] is None]
 
 
 def _begin_windows(budgets: list[Row], environment_id: UUID, moment: datetime) -> None:
