@@ -41,8 +41,8 @@ def run(
 ) -> Json:
     """Measure with each number of clients, and return the result as JSON. Raises BenchFailed.
 
-    With `budget`, one budget covers all runs, so that each claim reserves in it and each end settles it. With `against`,
-    the path of another checkout, it only compares the web CPU of both, in so many `rounds`.
+    With `budget`, one budget covers all runs: each claim reserves in it, and each end settles it. With `against`, the
+    path of another checkout, it only compares the web CPU of both, in so many `rounds`.
     """
     if against is not None:
         return two_checkouts.compare(
