@@ -167,8 +167,13 @@ def test_every_example_is_what_is_answered(monkeypatch):
     assert refused.status_code == 400
     story.tell("Errors", refused.json())
     trigger = f"triggers/{call('post', f'{environment}/triggers', values)['id']}"
-    budget = {"name": "Everything", "period": "month", "timezone": "Europe/Berlin", "limitUsd": 200}
-    budget = f"budgets/{call('post', f'{environment}/budgets', budget)['id']}"
+    allowed = {
+        "name": "Everything",
+        "period": "month",
+        "timezone": "Europe/Berlin",
+        "limitUsd": 200,
+    }
+    budget = f"budgets/{call('post', f'{environment}/budgets', allowed)['id']}"
     run = call("post", f"{trigger}/run", {"payload": {"day": "monday"}}, client=script)["id"]
     story.tell("GET /workers/:id/poll", calls.poll().json())
     calls.claim(run, claimId="mine")

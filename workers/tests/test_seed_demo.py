@@ -62,7 +62,9 @@ def rows():
 def test_it_makes_one_of_everything_that_works_together(seed):
     said, demo, worker = seed()
 
-    assert "Made: user, staff user, workspace, environment, API key, worker, trigger." in said
+    assert (
+        "Made: user, staff user, workspace, environment, API key, worker, trigger, budget." in said
+    )
     assert log_in_with(demo)
     staff = User.objects.get(email=demo["staffEmail"])
     assert staff.is_staff

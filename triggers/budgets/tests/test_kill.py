@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from django.db import DatabaseError, connections
@@ -32,17 +33,16 @@ SECONDS = float(os.environ.get("BUDGET_KILL_SECONDS", "3"))
 def act_as_web(runs: Runs, rng: random.Random) -> None:
     """Makes one random call for a random run."""
     runs.now = database_now()
-    where, call = rng.choice(
-        [
-            ({}, lambda _: runs.queue()),
-            ({"status": "queued"}, runs.claim),
-            ({"status": "queued"}, runs.claim),
-            ({"status": "claimed"}, runs.start),
-            ({"status": "running"}, lambda run: runs.complete(run, costUsd=_cost(rng))),
-            ({"status": "claimed"}, lambda run: runs.complete(run, "failed")),
-            ({"ended_by": "lease"}, lambda run: runs.complete(run, costUsd=_cost(rng))),
-        ]
-    )
+    choices: list[tuple[dict[str, str], Callable[[UUID], object]]] = [
+        ({}, lambda _: runs.queue()),
+        ({"status": "queued"}, runs.claim),
+        ({"status": "queued"}, runs.claim),
+        ({"status": "claimed"}, runs.start),
+        ({"status": "running"}, lambda run: runs.complete(run, costUsd=_cost(rng))),
+        ({"status": "claimed"}, lambda run: runs.complete(run, "failed")),
+        ({"ended_by": "lease"}, lambda run: runs.complete(run, costUsd=_cost(rng))),
+    ]
+    where, call = rng.choice(choices)
     ids = list(Run.objects.filter(**where).values_list("id", flat=True)[:50])
     if ids:
         call(rng.choice(ids))

@@ -118,14 +118,13 @@ class World:
 
     def limit(self, number: int) -> None:
         """Gives the environment, or one of its triggers, a budget for one run or for none, or deletes all budgets."""
-        if number % 8 == 0:
+        if number % 8 == 7:
             Budget.objects.update(deleted_at=self.now)
             return
         trigger_id = self.triggers[number // 2 % 4] if number % 3 else None
-        allowed = (
-            {"limit_runs": number % 3} if number % 2 else {"limit_usd": "1", "reserve_usd": "0.6"}
-        )
-        add_budget(self.cast, trigger_id=trigger_id, **allowed)
+        limit = {"limit_runs": number % 3} if number % 2 else {"limit_usd": "1"}
+        reserve = "0.6" if number % 4 else "1.1"
+        add_budget(self.cast, trigger_id=trigger_id, reserve_usd=reserve, **limit)
 
     def call(self, number: int) -> None:
         self._change(number, last_seen_at=self.now)

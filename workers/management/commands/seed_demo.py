@@ -1,4 +1,6 @@
-"""`manage.py seed_demo`: makes the demo that bin/run shows: users, a workspace, an API key, a worker and a trigger."""
+"""`manage.py seed_demo`: makes the demo that bin/run shows: users, a workspace, an API key, a worker, a trigger and a
+budget.
+"""
 
 import platform
 import secrets
@@ -27,7 +29,9 @@ from pipedai.management.progress import Progress
 from pipedai_worker import __version__ as worker_version
 from pipedai_worker import durable
 from pipedai_worker.config import ConfigError, WorkerConfig
-from triggers.models import Trigger
+from triggers.budgets.serializers import BudgetBody
+from triggers.budgets.services import create_budget
+from triggers.models import Budget, Trigger
 from triggers.serializers import TriggerBody
 from triggers.services import create_trigger, update_trigger
 from workers.demo.cast import find_or_make_cast
@@ -59,6 +63,7 @@ TRIGGER = {
     },
     "timeoutSeconds": 120,
 }
+BUDGET = {"name": "Demo", "period": "month", "limitUsd": "20", "whenReached": "hold"}
 # The number of the PostgreSQL advisory lock by which two seed_demo commands take turns. No other code uses this number.
 _LOCK = 0x5EED
 _SCALE = Size(runs=2_000_000, environments=50, seed=1)
@@ -66,7 +71,7 @@ _SCALE = Size(runs=2_000_000, environments=50, seed=1)
 
 class Command(OperatorCommand):
     help = (
-        "Make a demo user, a staff user, a workspace, environment, API key, worker and trigger. What is there"
+        "Make a demo user, a staff user, a workspace, environment, API key, worker, trigger and budget. What is there"
         " already is kept. The user's password and the key are written to demo.json in"
         " PIPEDAI_DATA_DIR, the worker's registration to demo-worker.json; only their owner can"
         " read them. Refused in production. With --scale, also a workspace of the demo user's with a made-up"
@@ -166,6 +171,7 @@ class Seed:
             api_key = self._api_key(environment, user)
             worker_id, registration = self._worker(environment, user)
             trigger_id = self._trigger(environment, worker_id)
+            self._budget(environment)
             if self.made:
                 emit(
                     Event(
@@ -308,6 +314,14 @@ class Seed:
         values = {name: body.validated_data[name] for name in ("mcp_url", "mcp_headers")}
         update_trigger(trigger_id=trigger.id, values=values, actor=SYSTEM)
         self.made.append("trigger's MCP server")
+
+    def _budget(self, environment: Environment) -> None:
+        if Budget.objects.filter(environment=environment, deleted_at__isnull=True).exists():
+            return
+        body = BudgetBody(data=BUDGET)
+        body.is_valid(raise_exception=True)
+        create_budget(environment_id=environment.id, actor=SYSTEM, values=dict(body.validated_data))
+        self.made.append("budget")
 
     def _mint(self, kind: str, environment: Environment, user: User) -> tuple[ApiKey, str]:
         return mint_api_key(
