@@ -15,22 +15,18 @@ from notices.incidents import Finding, change_incidents
 from notices.states import Kind, SubjectType
 from pipedai.api.renderers import iso_time, money
 from pipedai.api.wording import counted
-from pipedai.sql import NOW, Row, execute, fetch_all
+from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
 from triggers.budgets.room import IS_HOLDING, SPENT
 from triggers.models import Budget
 
-# Locks the windows in the order of their ids, as claims and ends of runs do.
-_LOCK = f"""
-SELECT id FROM budget_window WHERE id IN (
-    (SELECT id FROM budget_window WHERE is_changed ORDER BY id LIMIT %(limit)s)
-    UNION (SELECT id FROM budget_window WHERE noticed_pct > 0 AND ends_at <= {NOW} LIMIT %(limit)s))
-ORDER BY id FOR NO KEY UPDATE
-"""  # noqa: S608
+# Lets one scheduler at a time look, so that no incident is opened twice. No other code uses this number.
+_TAKE_TURN = "SELECT pg_try_advisory_xact_lock(7024) AS is_ours"
 
-# Reads what decides about each window, after the windows were locked. `least_amount` is the least that any run would
-# reserve; it is read only if it can matter.
+# Reads what decides about each window that has changed or is over. The windows are not locked, because claims and ends
+# of runs lock them after everything else. `least_amount` is the least that any run would reserve; it is read only if it
+# can matter.
 _READ = f"""
-SELECT w.id, w.environment_id, w.budget_id, w.ends_at, w.runs, w.noticed_pct, {SPENT} AS spent,
+SELECT w.id, w.environment_id, w.budget_id, w.ends_at, w.runs, w.changes, w.noticed_pct, {SPENT} AS spent,
     b.name, b.limit_usd, b.limit_runs, b.notice_at_pct, b.when_reached,
     b.deleted_at IS NULL AND w.generation = b.generation AS is_live, w.ends_at <= {NOW} AS is_over,
     CASE WHEN {IS_HOLDING} AND {SPENT} > 0 AND {SPENT} < b.limit_usd AND 100 = ANY(b.notice_at_pct) THEN (
@@ -38,12 +34,20 @@ SELECT w.id, w.environment_id, w.budget_id, w.ends_at, w.runs, w.noticed_pct, {S
         WHERE t.environment_id = b.environment_id AND t.deleted_at IS NULL AND t.enabled
             AND (b.trigger_id IS NULL OR b.trigger_id = t.id)) END AS least_amount
 FROM budget_window w JOIN budget b ON b.id = w.budget_id
-WHERE w.id = ANY(%(ids)s) ORDER BY w.id
+WHERE w.id IN (
+    (SELECT id FROM budget_window WHERE is_changed ORDER BY id LIMIT %(limit)s)
+    UNION (SELECT id FROM budget_window WHERE noticed_pct > 0 AND ends_at <= {NOW} LIMIT %(limit)s))
+ORDER BY w.id
 """  # noqa: S608
 
+# Stores what was told. A window that has changed since it was read stays marked.
 _WRITE = """
-UPDATE budget_window w SET is_changed = false, noticed_pct = n.pct
-FROM unnest(%(ids)s::uuid[], %(percentages)s::int[]) AS n (id, pct) WHERE w.id = n.id
+WITH n AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(percentages)s::int[], %(changes)s::bigint[]) AS n (id, pct, changes)),
+locked AS (
+    SELECT w.id FROM budget_window w JOIN n ON n.id = w.id ORDER BY w.id FOR NO KEY UPDATE OF w)
+UPDATE budget_window w SET noticed_pct = n.pct, is_changed = w.changes <> n.changes
+FROM n JOIN locked ON locked.id = n.id WHERE w.id = n.id
 """
 
 
@@ -63,14 +67,21 @@ def find_reached_budgets(*, limit: int = 100, now: datetime | None = None) -> in
     incident is over when the window is, or when the window has used less than each percentage again.
     """
     with transaction.atomic():
-        ids = [row["id"] for row in fetch_all(_LOCK, {"limit": limit, "now": now})]
-        if not ids:
+        turn = fetch_one(_TAKE_TURN, {})
+        if turn is None or not turn["is_ours"]:
             return 0
-        rows = fetch_all(_READ, {"ids": ids, "now": now})
+        rows = fetch_all(_READ, {"limit": limit, "now": now})
+        if not rows:
+            return 0
         reached = {row["id"]: _reached(row) for row in rows}
-        execute(_WRITE, {"ids": list(reached), "percentages": list(reached.values())})
         _tell(rows, reached, now)
-    return len(ids)
+        params = {
+            "ids": [row["id"] for row in rows],
+            "percentages": [reached[row["id"]] for row in rows],
+            "changes": [row["changes"] for row in rows],
+        }
+        execute(_WRITE, params)
+    return len(rows)
 
 
 def _tell(rows: list[Row], reached: dict[UUID, int], now: datetime | None) -> None:

@@ -40,13 +40,13 @@ ORDER BY b.id
 # changed meanwhile.
 _BEGIN = """
 INSERT INTO budget_window (id, environment_id, budget_id, generation, starts_at, ends_at, spent_usd, reserved_usd,
-    notional_spent_usd, notional_reserved_usd, runs, is_changed, noticed_pct)
+    notional_spent_usd, notional_reserved_usd, runs, changes, is_changed, noticed_pct)
 SELECT n.id, %(environment_id)s, n.budget_id, n.generation,
     greatest(n.starts_at, (
         SELECT max(former.ends_at) FROM budget_window former
         WHERE former.budget_id = n.budget_id AND former.generation = n.generation
             AND former.ends_at <= %(moment)s)),
-    n.ends_at, 0, 0, 0, 0, 0, true, 0
+    n.ends_at, 0, 0, 0, 0, 0, 0, true, 0
 FROM unnest(%(ids)s::uuid[], %(budget_ids)s::uuid[], %(generations)s::int[], %(begins)s::timestamptz[],
     %(ends)s::timestamptz[]) AS n (id, budget_id, generation, starts_at, ends_at)
 ORDER BY n.budget_id
@@ -56,7 +56,8 @@ ON CONFLICT (budget_id, generation, starts_at, environment_id) DO NOTHING
 _RESERVE = """
 WITH n AS (SELECT * FROM unnest(%(window_ids)s::uuid[], %(amounts)s::numeric[]) AS n (window_id, amount)),
 counted AS (
-    UPDATE budget_window w SET reserved_usd = w.reserved_usd + n.amount, runs = w.runs + 1, is_changed = true,
+    UPDATE budget_window w SET reserved_usd = w.reserved_usd + n.amount, runs = w.runs + 1,
+        changes = w.changes + 1, is_changed = true,
         notional_reserved_usd = w.notional_reserved_usd + CASE WHEN %(is_notional)s THEN n.amount ELSE 0 END
     FROM n WHERE w.id = n.window_id)
 INSERT INTO run_reservation (run_id, window_id, environment_id, amount_usd, is_estimate, is_notional)

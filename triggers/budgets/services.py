@@ -30,7 +30,7 @@ WITH found AS (
     SELECT id FROM budget_window
     WHERE budget_id = %(budget_id)s AND (noticed_pct > 0 OR ends_at > statement_timestamp())
     ORDER BY id FOR NO KEY UPDATE)
-UPDATE budget_window w SET is_changed = true FROM found WHERE w.id = found.id
+UPDATE budget_window w SET changes = w.changes + 1, is_changed = true FROM found WHERE w.id = found.id
 """
 
 
@@ -74,8 +74,8 @@ def update_budget(*, budget_id: UUID, values: dict[str, Any], actor: Actor) -> N
             budget.generation += 1
         budget.updated_at = Now()
         budget.save(force_update=True)
-        _apply(budget)
         emit(_event("budget.updated", budget, actor, changes))
+        _apply(budget)
 
 
 def delete_budget(*, budget_id: UUID, actor: Actor) -> None:
@@ -85,8 +85,8 @@ def delete_budget(*, budget_id: UUID, actor: Actor) -> None:
     with transaction.atomic():
         budget = _locked(budget_id, actor)
         Budget.objects.filter(id=budget.id).update(deleted_at=Now())
-        _apply(budget)
         emit(_event("budget.deleted", budget, actor, {"name": budget.name}))
+        _apply(budget)
 
 
 def _apply(budget: Budget) -> None:

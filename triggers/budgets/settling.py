@@ -42,7 +42,7 @@ locked AS MATERIALIZED (
 settled AS (
     UPDATE run_reservation x SET cost_usd = due.new, is_estimate = due.is_estimate, settled_at = {NOW}
     FROM due WHERE x.run_id = due.run_id AND x.window_id = due.window_id)
-UPDATE budget_window w SET is_changed = true,
+UPDATE budget_window w SET changes = w.changes + 1, is_changed = true,
     spent_usd = w.spent_usd + sums.spent, reserved_usd = w.reserved_usd - sums.released,
     notional_spent_usd = w.notional_spent_usd + sums.notional_spent,
     notional_reserved_usd = w.notional_reserved_usd - sums.notional_released
@@ -80,7 +80,7 @@ def settle_reservations(
 
     `late_cost` is what a run cost according to a report that came too late to become the run's outcome. It takes one
     statement, and one more if a budget that was nearly used up has room again: then the environment's workers with
-    queued runs are woken.
+    queued runs are woken. The windows stay locked until the transaction ends, so this is the last that it does.
     """
     params = {"run_ids": list(run_ids), "late_cost": late_cost, "now": now}
     windows = fetch_all(_SETTLE, params)

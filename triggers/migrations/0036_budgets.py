@@ -139,6 +139,7 @@ class Migration(migrations.Migration):
                     models.DecimalField(decimal_places=6, default=0, max_digits=20),
                 ),
                 ("runs", models.PositiveIntegerField(default=0)),
+                ("changes", models.BigIntegerField(default=0)),
                 ("is_changed", models.BooleanField(default=True)),
                 ("noticed_pct", models.PositiveSmallIntegerField(default=0)),
                 (

@@ -134,7 +134,9 @@ class BudgetWindow(models.Model):
     notional_reserved_usd = money(default=0)
     # How many runs were claimed in the window.
     runs = models.PositiveIntegerField(default=0)
-    # Whether the sums or the budget have changed since `notices.budgets` last looked at the window.
+    # How often the sums or the budget have changed.
+    changes = models.BigIntegerField(default=0)
+    # Whether one of these changes came after `notices.budgets` had last looked at the window.
     is_changed = models.BooleanField(default=True)
     # The highest percentage of which people were told; 0 if there is none, or if the incident about it is over.
     noticed_pct = models.PositiveSmallIntegerField(default=0)

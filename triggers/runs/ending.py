@@ -28,9 +28,10 @@ def follow_up(
     for run in ended:
         run["will_retry"] = run["id"] in retried
     queue_deliveries(ended)
+    emit(*events, *retry_events(retries))
+    # Budgets come last, because the claims and ends of runs of an environment wait for each other from here on.
     if reserved := [run["id"] for run in ended if run["has_reservations"]]:
         settle_reservations(reserved)
-    emit(*events, *retry_events(retries))
     wake_workers([run["worker_id"] for run in [*ended, *retries]])
 
 

@@ -106,9 +106,9 @@ def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Ac
     if not run["has_late_result"]:
         report = json.dumps(reported, cls=JSONEncoder, ensure_ascii=False)
         execute(sql.KEEP_LATE_RESULT, {**params, "late_result": report})
+        emit(run_event("run.late-result", actor, run, {"reported": reported.get("status")}))
         if params["cost_usd"] is not None:
             settle_reservations([run["id"]], late_cost=params["cost_usd"])
-        emit(run_event("run.late-result", actor, run, {"reported": reported.get("status")}))
     return Refused(
         "The run was given up and its retry has been claimed.", run, code=ErrorCode.RETRY_CLAIMED
     )
