@@ -19,8 +19,8 @@ from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
 from triggers.budgets.room import IS_HOLDING, SPENT
 from triggers.models import Budget
 
-# Lets one scheduler at a time look, so that no incident is opened twice. No other code uses this number.
-_TAKE_TURN = "SELECT pg_try_advisory_xact_lock(7024) AS is_ours"
+# Lets one scheduler at a time look, so that no incident is opened twice.
+_TAKE_TURN = "SELECT pg_try_advisory_xact_lock(hashtext('find_reached_budgets')) AS is_ours"
 
 # Reads what decides about each window that has changed or is over. The windows are not locked, because claims and ends
 # of runs lock them after everything else. `least_amount` is the least that any run would reserve; it is read only if it
