@@ -32,7 +32,7 @@ def _key(table: str, column: str, named: str, removed: str) -> migrations.RunSQL
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("triggers", "0028_health_valid"),
+        ("triggers", "0030_bounded_lists_alone"),
         ("workers", "0006_one_silence_in_environment"),
         ("workspaces", "0010_invitations"),
     ]
