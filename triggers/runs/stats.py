@@ -41,11 +41,10 @@ WHERE r.environment_id = %(environment_id)s AND r.ended_at IS NOT NULL
 
 # Reads the runs of each day between the day's beginning and end, which the caller works out. Converting the time of
 # each run to a zone would take PostgreSQL a third of the whole statement. The days without runs are included.
-_RUNS_OF_DAYS = f"""
+_RUNS_OF_DAYS = """
 FROM unnest(%(days)s::date[], %(begins)s::timestamptz[], %(ends)s::timestamptz[]) AS d (key, begin, until)
 LEFT JOIN run r ON r.environment_id = %(environment_id)s AND r.ended_at IS NOT NULL
-    AND r.ended_at >= d.begin AND r.ended_at < d.until
-{_PAYER}"""
+    AND r.ended_at >= d.begin AND r.ended_at < d.until"""
 
 # The percentiles are nearest-rank ones, so each is the time that some run really took. They are in microseconds,
 # because whole numbers are sorted faster than intervals. PostgreSQL leaves out the runs that never started, whose
@@ -67,7 +66,9 @@ WITH sums AS (
         count(*) FILTER (WHERE r.source = 'retry') AS retries,
         {success_rate} AS success_rate,
         coalesce(sum(r.cost_usd), 0) AS cost_usd,
-        coalesce(sum(r.cost_usd) FILTER (WHERE payer.auth_mode = 'claude_max'), 0) AS notional_usd,
+        coalesce(sum(r.cost_usd) FILTER (WHERE r.worker_id IN (
+            SELECT id FROM worker WHERE environment_id = %(environment_id)s AND auth_mode = 'claude_max')), 0)
+            AS notional_usd,
         coalesce(sum(r.input_tokens), 0) AS input_tokens,
         coalesce(sum(r.output_tokens), 0) AS output_tokens,
         {durations} AS durations
