@@ -24,6 +24,7 @@ class TriggersConfig(AppConfig):
         # These imports stand inside the method because they import models, which Django loads before it calls `ready`.
         from pipedai.outgoing import register_kind
         from triggers import pausing  # noqa: F401 - importing it subscribes it to events
+        from triggers.budgets.settling import settle_left_over
         from triggers.deployment import schedulers_live, work_is_on_time
         from triggers.models import Run, Trigger
         from triggers.pruning import prune_deliveries, prune_idempotency_keys, prune_runs
@@ -39,6 +40,7 @@ class TriggersConfig(AppConfig):
         register_job(Job("fire-ticks", every_seconds=0.25, work=fire_due_ticks))
         register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
         register_job(Job("expire-queued-runs", every_seconds=1.0, work=expire_queued_runs))
+        register_job(Job("settle-reservations", every_seconds=5.0, work=settle_left_over))
         register_kind(WEBHOOKS)
         triggers = Trigger.objects.filter(deleted_at__isnull=True)
         runs = Run.objects.filter(ended_at__isnull=True)

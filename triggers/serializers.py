@@ -10,7 +10,9 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from pipedai.api.fields import (
+    AmountField,
     IdField,
+    MoneyField,
     NameField,
     TextField,
     TrueFalseField,
@@ -198,6 +200,9 @@ class TriggerBody(StrictBody):
         required=False,
         default=None,
     )
+    maxCostUsd = AmountField(
+        source="max_cost_usd", above_zero=True, allow_null=True, required=False, default=None
+    )
     outputSchema = OutputSchemaField(
         source="output_schema", allow_null=True, required=False, default=None
     )
@@ -330,6 +335,7 @@ class TriggerSerializer(RowSerializer):
     successDeadlineSeconds = serializers.IntegerField(
         source="success_deadline_seconds", allow_null=True
     )
+    maxCostUsd = MoneyField(source="max_cost_usd", allow_null=True)
     health = serializers.ChoiceField(choices=Health.choices)
     outputSchema = OutputSchemaField(source="output_schema", allow_null=True)
     webhookUrl = serializers.CharField(source="webhook_url", allow_null=True)

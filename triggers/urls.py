@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from triggers.budgets.views import BudgetViewSet, EnvironmentBudgetViewSet
 from triggers.explain.views import RunExplanationViewSet, TriggerExplanationViewSet
 from triggers.runs.views import EnvironmentRunViewSet, RunViewSet, TriggerRunViewSet
 from triggers.schedules.views import SchedulePreviewViewSet, TickViewSet
@@ -44,6 +45,14 @@ urlpatterns = [
     path(
         "deliveries/<uuid:delivery_id>/redeliver",
         DeliveryViewSet.as_view({"post": "redeliver"}),
+    ),
+    path(
+        "environments/<uuid:environment_id>/budgets",
+        EnvironmentBudgetViewSet.as_view({"get": "list", "post": "create"}),
+    ),
+    path(
+        "budgets/<uuid:budget_id>",
+        BudgetViewSet.as_view({"get": "retrieve", "patch": "update", "delete": "destroy"}),
     ),
     path("runs/<uuid:run_id>", RunViewSet.as_view({"get": "retrieve"})),
     path("runs/<uuid:run_id>/tool-calls", RunViewSet.as_view({"get": "tool_calls"})),

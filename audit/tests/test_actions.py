@@ -110,6 +110,13 @@ ROWS: dict[str, Row | None] = {
         "id",
         {**ABOUT_DELIVERY, "redeliveryOf": ANY, "runId": None},
     ),
+    "POST environments/:environment/budgets": Row("budget.created", "budget", "id", {"name": "New"}),
+    "PATCH budgets/:budget": Row(
+        "budget.updated", "budget", "budget_id", {"name": ["Everything", "New"]}
+    ),
+    "DELETE budgets/:budget": Row(
+        "budget.deleted", "budget", "budget_id", {"name": "Everything"}
+    ),
     "POST environments/:environment/channels": Row(
         "channel.created", "channel", "id", {"name": "New", "kind": "slack"}
     ),

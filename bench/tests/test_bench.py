@@ -153,6 +153,7 @@ def test_every_run_ends_once_whatever_is_killed(data_dir):
     assert found["benchmark"] == "kill"
     assert found["attempts"] >= found["runs"] == 50
     assert found["interruptedInHand"] > 0
+    assert found["reservationsSettled"] > 50
     for victim in ("executing worker", "reporting worker", "web", "scheduler", "postgres"):
         assert found["kills"][victim] > 0
 

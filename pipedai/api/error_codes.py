@@ -114,6 +114,8 @@ class ErrorCode(StrEnum):
     WORKER_LIMITED = "worker_limited"
     # 409: the run's trigger has secret headers, and no admin has approved the worker for them yet.
     WORKER_UNAPPROVED = "worker_unapproved"
+    # 409: a budget has no room for the run.
+    BUDGET_EXHAUSTED = "budget_exhausted"
     # 409: the worker reports a run as canceled, although nobody requested that.
     CANCEL_NOT_REQUESTED = "cancel_not_requested"
     # 409: the worker's report is too late. The server gave the run up, and its retry has been claimed. The report is

@@ -167,6 +167,13 @@ def test_every_example_is_what_is_answered(monkeypatch):
     assert refused.status_code == 400
     story.tell("Errors", refused.json())
     trigger = f"triggers/{call('post', f'{environment}/triggers', values)['id']}"
+    allowed = {
+        "name": "Everything",
+        "period": "month",
+        "timezone": "Europe/Berlin",
+        "limitUsd": 200,
+    }
+    budget = f"budgets/{call('post', f'{environment}/budgets', allowed)['id']}"
     run = call("post", f"{trigger}/run", {"payload": {"day": "monday"}}, client=script)["id"]
     story.tell("GET /workers/:id/poll", calls.poll().json())
     calls.claim(run, claimId="mine")
@@ -189,6 +196,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     story.tell("The run", shown)
     story.tell("GET /runs/:id/tool-calls", call("get", f"runs/{run}/tool-calls"))
     story.tell("The trigger", call("get", trigger))
+    story.tell("The budget", call("get", budget))
     overview = f"{environment}/dashboard/overview"
     story.tell("GET /environments/:envId/dashboard/overview", call("get", overview))
     stats = call("get", f"{environment}/stats", {"groupBy": "trigger"})

@@ -33,6 +33,7 @@ SAMPLES = {
     "retryAfterEffects": False,
     "alertAfterFailures": 3,
     "successDeadlineSeconds": 3600,
+    "maxCostUsd": "2.5",
     "outputSchema": {
         "type": "object",
         "required": ["count"],
@@ -89,6 +90,7 @@ def trigger_shown(environment_id: Any, **changes: Any) -> dict[str, Any]:
         "retryAfterEffects": True,
         "alertAfterFailures": 1,
         "successDeadlineSeconds": None,
+        "maxCostUsd": None,
         "health": "idle",
         "outputSchema": None,
         "webhookUrl": None,

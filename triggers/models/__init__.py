@@ -1,5 +1,6 @@
 """The tables of triggers, runs, ticks and deliveries, in one file for each group of tables that belong together."""
 
+from triggers.models.budget import Budget, BudgetWindow, RunReservation
 from triggers.models.delivery import Delivery, DeliveryAttempt
 from triggers.models.fields import JSONAsGivenField
 from triggers.models.health import TriggerHealth
@@ -33,11 +34,14 @@ __all__ = [
     "MIN_SUCCESS_DEADLINE_SECONDS",
     "MIN_TIMEOUT_SECONDS",
     "RUN_COLUMNS",
+    "Budget",
+    "BudgetWindow",
     "Delivery",
     "DeliveryAttempt",
     "IdempotencyKey",
     "JSONAsGivenField",
     "Run",
+    "RunReservation",
     "RunResult",
     "RunText",
     "SchedulerHeartbeat",

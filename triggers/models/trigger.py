@@ -111,6 +111,9 @@ class Trigger(models.Model):
     # Within how many seconds after a due time a run must succeed, or else the trigger counts as late; NULL if it never
     # does. Users set it.
     success_deadline_seconds = models.PositiveIntegerField(null=True)
+    # How many US dollars a run may cost, more than 0; NULL for no limit. Users set it. A worker gets it with the run,
+    # and ends a run that reaches it. Budgets reserve this amount.
+    max_cost_usd = models.DecimalField(max_digits=14, decimal_places=6, null=True)
     # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user last changed the trigger, by the database's clock. Making runs does not change it.
@@ -192,6 +195,10 @@ class Trigger(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(retry_mode__in=RetryMode.values), name="trigger_retry_mode"
+            ),
+            models.CheckConstraint(
+                condition=Q(max_cost_usd__isnull=True) | Q(max_cost_usd__gt=0),
+                name="trigger_max_cost_usd",
             ),
         )
         indexes = (

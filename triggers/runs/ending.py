@@ -1,5 +1,5 @@
-"""Writes the error messages, retries, webhook deliveries and audit events that the end of a run leads to, in the
-transaction that ends the run.
+"""Writes the error messages, retries, webhook deliveries and audit events that the end of a run leads to, and settles
+its budgets, in the transaction that ends the run.
 """
 
 from typing import Any
@@ -7,6 +7,7 @@ from typing import Any
 from pipedai.events import Actor, Event, emit
 from pipedai.sql import Row, execute
 from pipedai.wakeups import wake_workers
+from triggers.budgets.settling import settle_reservations
 from triggers.runs import statements as sql
 from triggers.runs.pools import wake_for, wake_for_freed_places
 from triggers.runs.retries import create_retries, retry_events, stopped_by_effects
@@ -16,7 +17,8 @@ from triggers.webhooks.outbox import queue_deliveries
 def follow_up(
     ended: list[Row], events: list[Event], *, retry_after_seconds: int | None = None
 ) -> None:
-    """Writes the error messages, retries, webhook deliveries and audit rows that the end of these runs leads to.
+    """Writes the error messages, retries, webhook deliveries and audit rows that the end of these runs leads to, and
+    settles what budgets have reserved for them.
 
     It notes in each of the rows `ended`, as `will_retry`, whether it has queued a retry, and as `resume_until`, until
     when the run's worker may continue the session with it; None if it may not. Call it in the transaction
@@ -31,6 +33,9 @@ def follow_up(
         run["resume_until"] = None if retry is None else retry["resume_until"]
     queue_deliveries(ended)
     emit(*events, *retry_events(retries))
+    # Budgets come last, because the claims and ends of runs of an environment wait for each other from here on.
+    if reserved := [run["id"] for run in ended if run["has_reservations"]]:
+        settle_reservations(reserved)
     wake_workers([run["worker_id"] for run in ended])
     wake_for(retries)
     wake_for_freed_places(ended)

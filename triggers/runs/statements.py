@@ -7,6 +7,7 @@ execute the statements.
 # These statements are raw SQL for speed, so no migration renames columns in them. See docs/decisions/fast-paths.md.
 
 from pipedai.sql import NOW
+from triggers.budgets.room import CAN_REJECT, HAS_BUDGETS, HAS_RESERVATIONS
 from triggers.models import RUN_COLUMNS
 from triggers.runs.conditions import IS_HELD, MAY_BE_CLAIMED
 from triggers.runs.reachability import LEASES_COUNT
@@ -73,7 +74,7 @@ kept AS (
     INSERT INTO run_text (run_id, environment_id, payload)
     SELECT id, environment_id, %(payload)s::json FROM r WHERE %(payload)s::json IS NOT NULL)
 SELECT {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result,
-    v.prompt, NULL AS output, NULL AS tool_calls_total
+    v.prompt, NULL AS output, NULL AS tool_calls_total, {CAN_REJECT} AS budgets_can_reject
 FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 """
 
@@ -146,7 +147,8 @@ FROM trigger t{places_of_trigger}, (
         SELECT slot, row_number() OVER (ORDER BY slot) AS rank
         FROM run WHERE {IS_HELD}) held) slots
 WHERE r.id = %(run_id)s AND t.id = r.trigger_id AND slots.held < %(capacity)s AND {where_trigger} AND {MAY_BE_CLAIMED}
-RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message
+RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, t.max_cost_usd,
+    {HAS_BUDGETS} AS has_budgets
 """
 
 
@@ -209,7 +211,8 @@ _OUTCOME = """
 _ENDED = f"""{_RUN}, r.ended_by, r.max_retries, r.at_limit, r.limit_retries, r.had_effects, r.tool_calls_total,
     r.tool_calls_effects, r.tool_calls_unknown, t.retry_after_effects, t.retry_mode, t.max_concurrent_runs,
     t.worker_id AS trigger_worker_id, t.pool_id AS trigger_pool_id, t.enabled AS trigger_enabled,
-    t.deleted_at AS trigger_deleted_at, t.name AS trigger_name, t.webhook_url"""
+    t.deleted_at AS trigger_deleted_at, t.name AS trigger_name, t.webhook_url,
+    {HAS_RESERVATIONS} AS has_reservations"""
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
 # Ends a run as its worker reports. If the report says that the run succeeded but has no output, and the run's trigger

@@ -241,6 +241,12 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         (59, "Ensure this value is greater than or equal to 60."),
         (2592001, "Ensure this value is less than or equal to 2592000."),
     ],
+    "maxCostUsd": [
+        (True, "Must be a number or a decimal string."), ([], "Must be a number or a decimal string."),
+        ("1e2", "Must be a number or a decimal string."), ("-1", "Must be a number or a decimal string."),
+        (0, "Must be more than 0."), ("0.0", "Must be more than 0."), (-0.5, "Must be more than 0."),
+        ("0.0000001", "Must have at most six decimal places."), (1e9, "Must be at most 99,999,999."),
+    ],
     "overlapPolicy": [
         (None, NULL), ("", '"" is not a valid choice.'), ("kill", '"kill" is not a valid choice.'),
         ("Queue", '"Queue" is not a valid choice.'), (1, '"1" is not a valid choice.'),

@@ -50,8 +50,8 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
                 "`run_state`: not queued; `claimed_by_another`: with another `claimId`, or by another "
                 "worker of its pool; `environment_paused`; `not_due`; `start_deadline`; `first_worker`: "
                 "another worker comes first; `trigger_full`; `worker_full`: it holds "
-                "`maxConcurrency` runs; `worker_disabled`; `worker_limited`; or "
-                "`worker_unapproved`: the run's trigger has MCP headers."
+                "`maxConcurrency` runs; `worker_disabled`; `worker_limited`; "
+                "`worker_unapproved`: the run's trigger has MCP headers; or `budget_exhausted`."
             ),
         },
         audit=("run.claimed",),

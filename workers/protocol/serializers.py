@@ -275,6 +275,7 @@ class HandedOutRunSerializer(RowSerializer):
     retryMode = serializers.ChoiceField(source="retry_mode", choices=RetryMode.choices)
     resumeSessionId = serializers.CharField(source="resume_session_id", allow_null=True)
     resumeUntil = serializers.DateTimeField(source="resume_until", allow_null=True)
+    maxCostUsd = MoneyField(source="max_cost_usd", allow_null=True)
     attempt = serializers.IntegerField()
     queuedAt = serializers.DateTimeField(source="queued_at")
 

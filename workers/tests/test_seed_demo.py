@@ -63,7 +63,7 @@ def test_it_makes_one_of_everything_that_works_together(seed):
     said, demo, worker = seed()
 
     assert (
-        "Made: user, staff user, workspace, environment, API key, worker, trigger, pool, pool's trigger."
+        "Made: user, staff user, workspace, environment, API key, worker, trigger, pool, pool's trigger, budget."
         in said
     )
     assert log_in_with(demo)

@@ -32,6 +32,7 @@ AUDIT = "/admin/audit/auditentry/"
 PARTS = {
     "AccountMailAttempt", "Authenticator", "RecoveryCode", "RunText", "RunResult", "TriggerHealth", "DeliveryAttempt",
     "IdempotencyKey", "PoolMember", "WorkerEvent", "NoticeAttempt", "AskedAddress", "RefusedAddress",
+    "BudgetWindow", "RunReservation",
 }  # fmt: skip
 
 

@@ -1,5 +1,5 @@
 """`manage.py seed_demo`: makes the demo that bin/run shows: users, a workspace, an API key, two workers, a pool of
-both, a trigger for one of the workers, and a trigger for the pool.
+both, a trigger for one of the workers, a trigger for the pool, and a budget.
 """
 
 import platform
@@ -29,7 +29,9 @@ from pipedai.management.progress import Progress
 from pipedai_worker import __version__ as worker_version
 from pipedai_worker import durable
 from pipedai_worker.config import ConfigError, WorkerConfig
-from triggers.models import Trigger
+from triggers.budgets.serializers import BudgetBody
+from triggers.budgets.services import create_budget
+from triggers.models import Budget, Trigger
 from triggers.serializers import TriggerBody
 from triggers.services import create_trigger, update_trigger
 from workers.demo.cast import find_or_make_cast
@@ -70,6 +72,7 @@ POOL_TRIGGER = {
     "name": "Greeting from any machine",
     "description": "Made by seed_demo. Any worker of the pool may take its runs.",
 }
+BUDGET = {"name": "Demo", "period": "month", "limitUsd": "20", "whenReached": "hold"}
 # The number of the PostgreSQL advisory lock by which two seed_demo commands take turns. No other code uses this number.
 _LOCK = 0x5EED
 _SCALE = Size(runs=2_000_000, environments=50, seed=1)
@@ -77,8 +80,8 @@ _SCALE = Size(runs=2_000_000, environments=50, seed=1)
 
 class Command(OperatorCommand):
     help = (
-        "Make a demo user, a staff user, a workspace, environment, API key, worker and trigger, and a pool of two"
-        " workers with a trigger of its own. What is there already is kept. The user's password and the key are"
+        "Make a demo user, a staff user, a workspace, environment, API key, worker and trigger, a pool of two workers"
+        " with a trigger of its own, and a budget. What is there already is kept. The user's password and the key are"
         " written to demo.json in PIPEDAI_DATA_DIR, the worker's registration to demo-worker.json; only their owner can"
         " read them. Refused in production. With --scale, also a workspace of the demo user's with a made-up"
         " year of runs: schedules, retries, costs, webhooks, audit log. Interrupted and called again with the same"
@@ -179,6 +182,7 @@ class Seed:
             trigger_id = self._trigger("trigger", environment, TRIGGER, worker_id=worker_id)
             pool_id = self._pool(environment, user, worker_id)
             self._trigger("pool's trigger", environment, POOL_TRIGGER, pool_id=pool_id)
+            self._budget(environment)
             if self.made:
                 emit(
                     Event(
@@ -342,6 +346,14 @@ class Seed:
         values = {name: body.validated_data[name] for name in ("mcp_url", "mcp_headers")}
         update_trigger(trigger_id=trigger.id, values=values, actor=SYSTEM)
         self.made.append(f"MCP server of the {what}")
+
+    def _budget(self, environment: Environment) -> None:
+        if Budget.objects.filter(environment=environment, deleted_at__isnull=True).exists():
+            return
+        body = BudgetBody(data=BUDGET)
+        body.is_valid(raise_exception=True)
+        create_budget(environment_id=environment.id, actor=SYSTEM, values=dict(body.validated_data))
+        self.made.append("budget")
 
     def _mint(
         self, kind: str, environment: Environment, user: User, **key: Any
