@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import pytest
 from django.contrib.auth.hashers import Argon2PasswordHasher
@@ -29,16 +30,15 @@ def computed_once() -> Iterator[None]:
         return _salts[number]
 
     @cache
-    def encoded(kind: type[Argon2PasswordHasher], password: str, salt: str) -> str:
+    def encoded(kind: Any, password: str, salt: str) -> str:
         return encode(kind(), password, salt)
+
+    def encode_once(hasher: Any, password: str, salt: str) -> str:
+        return encoded(hasher.__class__, password, salt)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Argon2PasswordHasher, "salt", next_salt)
-        patch.setattr(
-            Argon2PasswordHasher,
-            "encode",
-            lambda hasher, password, salt: encoded(type(hasher), password, salt),
-        )
+        patch.setattr(Argon2PasswordHasher, "encode", encode_once)
         verified = cache(verify)
         patch.setattr(
             Argon2PasswordHasher,
