@@ -38,6 +38,9 @@ class _Book:
             return (yield)
         finally:
             self.seconds[item.nodeid] = self.used() - before
+            if _KEPT:
+                with Path(_KEPT).open("a") as file:
+                    file.write(f"{json.dumps([item.nodeid, round(self.seconds[item.nodeid], 4)])}\n")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         files: dict[str, list[float]] = defaultdict(list)
@@ -47,9 +50,6 @@ class _Book:
         for name, each in sorted(files.items(), key=lambda found: -sum(found[1])):
             terminalreporter.line(f"{sum(each):8.2f} {len(each):5} {name}")
         terminalreporter.line(f"{self.used():8.2f} {len(self.seconds):5} all, with the start")
-        if _KEPT:
-            lines = [json.dumps([nodeid, round(used, 4)]) for nodeid, used in self.seconds.items()]
-            Path(_KEPT).write_text("\n".join(lines) + "\n")
 
     def pytest_unconfigure(self) -> None:
         # What still runs, such as PostgreSQL, goes back to where this process came from.
