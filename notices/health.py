@@ -44,7 +44,7 @@ ON CONFLICT (trigger_id) DO NOTHING
 _FAULTS = """
 SELECT r.id, r.ended_at FROM run r
 WHERE r.trigger_id = h.trigger_id AND r.status = '{status}' AND r.ended_at >= coalesce(h.counts_from, '-infinity')
-    AND (won.ended_at IS NULL OR r.ended_at > won.ended_at)
+    AND r.ended_at > coalesce(won.ended_at, '-infinity')
     AND NOT EXISTS (SELECT FROM run retry WHERE retry.retry_of_id = r.id
         AND retry.environment_id = r.environment_id AND retry.ended_by IS DISTINCT FROM 'late_result')
 ORDER BY r.ended_at DESC LIMIT coalesce(t.alert_after_failures, 0)

@@ -40,7 +40,9 @@ class _Book:
             self.seconds[item.nodeid] = self.used() - before
             if _KEPT:
                 with Path(_KEPT).open("a") as file:
-                    file.write(f"{json.dumps([item.nodeid, round(self.seconds[item.nodeid], 4)])}\n")
+                    file.write(
+                        f"{json.dumps([item.nodeid, round(self.seconds[item.nodeid], 4)])}\n"
+                    )
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         files: dict[str, list[float]] = defaultdict(list)
