@@ -88,6 +88,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--month", type=_count, default=40_000, help="runs of an environment's month (40000)"
     )
     one.add_argument("--repeats", type=_count, default=10, help="of each page (10)")
+    one.add_argument("--values", type=_count, help="of each of admin's filters (all)")
 
     one = add(
         "start",
