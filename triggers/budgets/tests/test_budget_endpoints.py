@@ -90,7 +90,7 @@ BAD = [
     ("noticeAtPct.0", [101], "less than or equal to 100"),
     ("noticeAtPct", [1] * 21, "no more than 20"),
     ("reserveUsd", None, "null"),
-    ("triggerId", str(new_id()), "No such trigger"),
+    ("triggerId", "01a20e61-c514-76e5-95ec-d118442f6f65", "No such trigger"),
     ("limit", 1, "Unknown field"),
 ]
 
