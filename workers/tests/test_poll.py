@@ -100,6 +100,7 @@ def test_a_run_comes_with_all_that_it_takes(cast, poll):
             "payload": {"a": [1]},
             "outputSchema": None,
             "retryAfterEffects": True,
+            "recordEvents": False,
             "attempt": 1,
             "queuedAt": run["queuedAt"],
         }
