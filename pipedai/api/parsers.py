@@ -104,8 +104,8 @@ class OutcomeJSONParser(StrictJSONParser):
 
 
 class EventsJSONParser(OutcomeJSONParser):
-    """Parses the events of a run, which a worker sends. Bad values are replaced as in an outcome, because a worker could
-    only send them again.
+    """Parses the events of a run, which a worker sends. Bad values are replaced as in an outcome, because a worker
+    could only send them again.
 
     TOO_DEEP replaces the `data` of an event if it is nested so deep that the whole body would be refused.
     """

@@ -1,11 +1,11 @@
 """Defines an event of a run, in the form in which it is stored and answered, and the limits of events (SPEC §18)."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from pipedai.api.renderers import compact_json, iso_time
+from pipedai.api.renderers import compact_json
 
 KIB = 1024
 # The most events, and the most bytes of its body, that one call may send.
@@ -33,9 +33,9 @@ class RunEvent(NamedTuple):
         return len(self.json.encode())
 
 
-def make_event(seq: int, *, at: datetime, type_: str, text: str | None, data: Any) -> RunEvent:
-    """Returns an event with its JSON text."""
-    shown = {"seq": seq, "at": iso_time(at), "type": type_, "text": text, "data": data}
+def make_event(seq: int, *, at: str, type_: str, text: str | None, data: Any) -> RunEvent:
+    """Returns an event with its JSON text. `at` is a time in the API's form."""
+    shown = {"seq": seq, "at": at, "type": type_, "text": text, "data": data}
     return RunEvent(seq, compact_json(shown))
 
 

@@ -9,6 +9,7 @@ from django.db import transaction
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
+from pipedai.api.renderers import iso_time
 from pipedai.sql import NOW, Row, execute, fetch_one
 from pipedai.wakeups import announce_events
 from triggers.models.run_event import MAX_RUN_EVENTS
@@ -134,7 +135,11 @@ def _store(run_id: UUID, log: Row, new: list[RunEvent]) -> None:
     if len(within_day) < len(kept):
         kept, reason = within_day, _DAY_IS_FULL
     marker = make_event(
-        log["stored"] + len(kept) + 1, at=log["now"], type_=TRUNCATED, text=reason, data=None
+        log["stored"] + len(kept) + 1,
+        at=iso_time(log["now"]),
+        type_=TRUNCATED,
+        text=reason,
+        data=None,
     )
     # The event that says so has its place beyond the limits.
     _write(run_id, log, [*kept, marker], next_seq, day_limit=None, is_truncated=True)

@@ -25,9 +25,7 @@ class EventsTooLarge(ApiError):  # noqa: N818 - named as what it answers
     status_code = 413
 
     def __init__(self) -> None:
-        super().__init__(
-            "The body must not be longer than 256 KiB.", code=ErrorCode.BODY_TOO_LARGE
-        )
+        super().__init__("The body must not be longer than 256 KiB.", code=ErrorCode.BODY_TOO_LARGE)
 
 
 class WorkerRunEventViewSet(WorkerProtocolViewSet):

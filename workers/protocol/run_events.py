@@ -1,7 +1,6 @@
 """Reads the events that a worker sends of its run."""
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
@@ -58,7 +57,7 @@ def _events(items: list[Any]) -> Iterator[RunEvent]:
         assert at is not None
         yield make_event(
             seq,
-            at=datetime.fromisoformat(at),
+            at=at,
             type_=item["type"],
             text=item.get("text"),
             data=None if data is TOO_DEEP else data,
