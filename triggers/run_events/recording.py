@@ -44,7 +44,8 @@ ON CONFLICT DO NOTHING
 _STORE = """
 WITH day AS (
     INSERT INTO run_event_day AS d (environment_id, day, bytes)
-    VALUES (%(environment_id)s, (%(now)s::timestamptz AT TIME ZONE 'UTC')::date, %(bytes)s)
+    SELECT %(environment_id)s, (%(now)s::timestamptz AT TIME ZONE 'UTC')::date, %(bytes)s
+    WHERE %(bytes)s <= %(day_limit)s
     ON CONFLICT (environment_id, day) DO UPDATE SET bytes = d.bytes + excluded.bytes
     WHERE d.bytes + excluded.bytes <= %(day_limit)s
     RETURNING 1),
