@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from bench import firing, idle, lifecycle, peer, schedulers, start
+from bench import events, firing, idle, lifecycle, peer, schedulers, start
 from bench.abuse import benchmark as abuse
 from bench.failure import BenchFailed
 from bench.figures import Json
