@@ -34,7 +34,7 @@ def merged(parts: Sequence[QuerySet[Any]], order: Sequence[str], count: int) -> 
     reads the querysets side by side and merges them, and reads few rows more than needed.
     """
     first, *others = (part.order_by(*order)[:count] for part in parts)
-    return first.union(*others, all=True).order_by(*order)[:count]
+    return first.union(*others, all=True).order_by(*order)[:count] if others else first
 
 
 def _first_field(comparison: str, fields: Sequence[str], place: Sequence[Any]) -> Q:

@@ -1,10 +1,12 @@
 """Runs SQL that the ORM can't express, on Django's connection, and returns rows as dicts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, TypeVar
 
+from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
 from psycopg import Cursor
 from psycopg.rows import dict_row
@@ -33,6 +35,24 @@ def fetch_one(sql: str, params: Mapping[str, Any]) -> Row | None:
 def execute(sql: str, params: Mapping[str, Any]) -> int:
     """Runs a statement and returns how many rows it changed."""
     return _run(sql, params, _row_count)
+
+
+@contextmanager
+def planned_for_values() -> Iterator[None]:
+    """Lets PostgreSQL plan each statement of the block for the values with which it is sent.
+
+    PostgreSQL may keep one general plan for all values of a prepared statement. For a list with filters that plan can
+    be a bad one: it does not know whether a value is rare or how long a span of time is, and it can't use an index that
+    has only the rows with some values. So this block sends no prepared statements.
+    """
+    database: Any = connections[DEFAULT_DB_ALIAS]
+    database.ensure_connection()
+    driver = database.connection
+    kept, driver.prepare_threshold = driver.prepare_threshold, None
+    try:
+        yield
+    finally:
+        driver.prepare_threshold = kept
 
 
 def database_now() -> datetime:
@@ -65,12 +85,16 @@ def reason(error: Exception) -> str:
     return escape_control(redact_text(line))
 
 
+# Whether Django logs all statements. Reading a setting for each statement would take as long as preparing its
+# parameters.
+_LOGS_QUERIES: bool = settings.DEBUG
+
 _row_count: Callable[[Cursor[Row]], int] = attrgetter("rowcount")
 
 
 def _run(sql: str, params: Mapping[str, Any], result: Callable[[Cursor[Row]], T]) -> T:
     database: Any = connections[DEFAULT_DB_ALIAS]
-    if database.execute_wrappers or database.queries_logged:
+    if database.execute_wrappers or database.force_debug_cursor or _LOGS_QUERIES:
         with database.cursor() as wrapped:
             wrapped.cursor.row_factory = dict_row
             wrapped.execute(sql, params)

@@ -1,10 +1,11 @@
 """The filters of trigger and run lists (SPEC §5)."""
 
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from django.apps import apps
 from django.db.models import QuerySet
+from rest_framework.request import Request
 
 from pipedai.api.errors import Invalid
 from pipedai.api.filters import (
@@ -17,7 +18,7 @@ from pipedai.api.filters import (
     WordFilter,
     WordsFilter,
 )
-from triggers.models import Trigger
+from triggers.models import Run, Trigger
 from triggers.runs.listing import Wanted, final, parts_of, unretried_faults
 from triggers.runs.queries import in_states
 from triggers.states import TERMINAL, Decision, FaultClass, Health, Source, Status
@@ -96,7 +97,13 @@ class RunFilters(ApiFilterSet):
         for name, each in self.filters.items():
             if name not in ("status", "faultClass", "source", "final"):
                 rows = each.filter(rows, sent[name])
-        wanted = Wanted(sent["status"], sent["faultClass"], sent["source"], bool(sent["final"]))
+        wanted = Wanted(
+            statuses=sent["status"],
+            faults=sent["faultClass"],
+            sources=sent["source"],
+            final=bool(sent["final"]),
+            of_pair=self._of_one_trigger and bool(sent.get("workerId")),
+        )
         return parts_of(rows, wanted)
 
     @property
@@ -110,6 +117,20 @@ class EnvironmentRunFilters(RunFilters):
 
     workerId = IdFilter(field_name="worker_id")
     triggerId = IdFilter(field_name="trigger_id")
+
+    @classmethod
+    def read_for(cls, environment_id: UUID, request: Request) -> Self:
+        """Applies the filters of a request to the runs of an environment.
+
+        Raises Invalid with a field error for each bad parameter, also for an id that the environment does not have.
+        """
+        filters = cls.read(Run.objects.filter(environment_id=environment_id), request)
+        check_tenant_ids(environment_id, filters)
+        if filters.values["workerId"] or filters.values["triggerId"]:
+            # The worker or trigger is of this environment, and so are all its runs, as foreign keys ensure. If the
+            # statement named the environment as well, PostgreSQL might read all runs of the environment.
+            filters.queryset = Run.objects.all()
+        return filters
 
     @property
     def _of_one_trigger(self) -> bool:

@@ -1,6 +1,6 @@
 """Lists that stay fast with two million rows: keyset pages, no counts, and a limit on the rows that a filter reads."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,8 @@ from django.http import HttpRequest
 from unfold.views import ChangeList
 
 from pipedai.admin.filters import AFTER, DatesFilter, RelatedFilter
-from pipedai.keyset import before, not_before
+from pipedai.keyset import before, merged, not_before
+from pipedai.sql import planned_for_values
 
 # A filter without an index of its own, or a search by text, reads at most this many rows to fill one page, unless the
 # list sets another number (`StaffModelAdmin.looks_through`).
@@ -64,20 +65,28 @@ class KeysetChangeList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         """Reads the rows of the requested page, and sets the attributes that Django's list template shows."""
         self._admin: Any = self.model_admin
-        scoped, keys, is_loose = self._walk(request)
+        scoped, keys, is_loose, sent = self._walk(request)
+        order = [f"-{key}" for key in keys]
         for dates in self.filter_specs:
             if isinstance(dates, DatesFilter):
                 self.queryset, scoped = (
                     dates.within(keys[0], each) for each in (self.queryset, scoped)
                 )
         place = _parse(request.GET.get(AFTER, ""), keys)
-        rows = self.queryset.order_by(*(f"-{key}" for key in keys))
+        rows: Any = self.queryset
         if place is not None:
             rows, scoped = (each.filter(before(keys, place)) for each in (rows, scoped))
-        end = self._end_of_look(scoped, keys) if is_loose else None
+        end = None
+        if is_loose:
+            places = self._places(scoped, sent, keys, self._limit)
+            end = next(iter(places[self._limit - 1 : self._limit]), None)
         if end is not None:
             rows = rows.filter(not_before(keys, end))
-        found = list(rows[: self.list_per_page + 1])
+        if len(self._parts(rows, sent)) > 1:
+            with planned_for_values():
+                places = list(self._places(rows, sent, keys, self.list_per_page + 1))
+            rows = self.queryset.filter(id__in=[place[keys.index("id")] for place in places])
+        found = list(rows.order_by(*order)[: self.list_per_page + 1])
         page = found[: self.list_per_page]
         more = len(found) > len(page)
         last = tuple(getattr(page[-1], key) for key in keys) if more else end
@@ -114,11 +123,22 @@ class KeysetChangeList(ChangeList):
         own: int | None = self._admin.looks_through
         return own or LOOKS_THROUGH
 
-    def _walk(self, request: HttpRequest) -> tuple[Any, Sequence[str], bool]:
+    def _parts(self, rows: Any, sent: Mapping[str, str]) -> Sequence[Any]:
+        parts: Sequence[Any] = self._admin.parts_of(rows, sent)
+        return parts
+
+    def _places(self, rows: Any, sent: Mapping[str, str], keys: Sequence[str], count: int) -> Any:
+        """Returns the query for the places of the first `count` rows. It merges the parts of the list, each of which an
+        index returns in order.
+        """
+        parts = [part.values_list(*keys) for part in self._parts(rows, sent)]
+        return merged(parts, [f"-{key}" for key in keys], count)
+
+    def _walk(self, request: HttpRequest) -> tuple[Any, Sequence[str], bool, Mapping[str, str]]:
         """Returns the rows of the index that fits the active filters, and the columns that order these rows.
 
         The third returned value tells whether each row must also be tested by filters that the index does not cover, or
-        by the search.
+        by the search. The last one has the values of the active filters.
         """
         active = {name: spec for spec in self.filter_specs if (name := _active(spec))}
         sent = {name: _sent(spec) for name, spec in active.items()}
@@ -128,14 +148,7 @@ class KeysetChangeList(ChangeList):
             rows = active[name].queryset(request, rows)
         term = self.query.strip()
         is_text = bool(term) and self._admin.find_exactly(rows, term) is None
-        return rows, scope.keys, is_text or active.keys() > set(scope.filters)
-
-    def _end_of_look(self, scoped: Any, keys: Sequence[str]) -> Place | None:
-        """Returns the place in the index of the last row that the search may read, in the order of the index. Returns
-        None if the list has fewer rows than the search may read.
-        """
-        places = scoped.order_by(*(f"-{key}" for key in keys)).values_list(*keys)
-        return next(iter(places[self._limit - 1 : self._limit]), None)
+        return rows, scope.keys, is_text or active.keys() > set(scope.filters), sent
 
 
 def _active(spec: Any) -> str:

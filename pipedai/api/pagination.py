@@ -16,6 +16,7 @@ from rest_framework.views import APIView
 
 from pipedai.api.errors import Invalid
 from pipedai.keyset import before, merged
+from pipedai.sql import planned_for_values
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
@@ -56,7 +57,8 @@ class KeysetPaginator(BasePagination):
             parts = [part.filter(before((self.time_field, "id"), place)) for part in parts]
         order = (f"-{self.time_field}", "-id")
         ordered = parts[0].order_by(*order) if len(parts) == 1 else merged(parts, order, limit + 1)
-        rows, last = self._read_page(ordered, limit)
+        with planned_for_values():
+            rows, last = self._read_page(ordered, limit)
         self._next = _sign(self._salt, *last) if last else None
         return rows
 

@@ -1,6 +1,6 @@
 """The admin pages of runs: the list of all runs, and one page with all that is known of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import tzinfo
 from typing import Any
 
@@ -39,11 +39,18 @@ from triggers.admin.run_events import events_panels, note_looking
 from triggers.admin.tool_calls import counts, tool_calls_table
 from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
 from triggers.runs.lifecycle import cancel_run
+from triggers.runs.listing import Wanted, parts_of
 from triggers.runs.queries import in_states
-from triggers.states import TERMINAL, Status
+from triggers.states import TERMINAL, FaultClass, Source, Status
 from workspaces.models import Environment
 
 _SHOWN = 50
+# The filters by which the runs of an environment, a trigger or a worker are found without reading others.
+_WORDS: dict[str, list[str]] = {
+    "status": Status.values,
+    "source": Source.values,
+    "fault_class": FaultClass.values,
+}
 
 # Follows `retry_of_id` from a run back to the earliest attempt that still exists, and from there forward to the latest.
 _ATTEMPTS = """
@@ -56,6 +63,11 @@ down AS (
 SELECT r.id, r.attempt, r.status, r.fault_class, r.queued_at, r.ended_at, r.short_message
 FROM down JOIN run r ON r.id = down.id ORDER BY r.attempt
 """
+
+
+def _words(sent: Mapping[str, str]) -> dict[str, str]:
+    """Returns the filters by state, source and fault class. A filter for runs without a fault class is none of them."""
+    return {name: sent[name] for name, known in _WORDS.items() if sent.get(name) in known}
 
 
 class StateFilter(OneOf):
@@ -106,6 +118,7 @@ class RunAdmin(StaffModelAdmin):
         Scope(("environment",), ("queued_at", "id")),
         Scope(("trigger",), ("queued_at", "id")),
         Scope(("worker",), ("queued_at", "id")),
+        Scope(("trigger", "worker"), ("queued_at", "id")),
     )
     story_joins = ("trigger", "worker", "environment", "revision")
     never_read = ("trigger__mcp_headers", "trigger__webhook_secret", "worker__token_digest")
@@ -125,15 +138,26 @@ class RunAdmin(StaffModelAdmin):
     def scope_of(self, sent: Mapping[str, str]) -> Scope:
         """Returns the filters and the order for which an index must be able to find the runs of a filtered list.
 
-        A list that is filtered by state is read from an index that contains the state, so the filter by state is among
-        the returned filters. There is one exception: no index by state has the ended runs of all environments, so a
-        list of these has the filter only if it is also filtered by environment, trigger or worker.
+        The runs of an environment, a trigger or a worker are found by state, source and fault class, too. Of all
+        environments together only unfinished runs are found by their state.
         """
         scope = super().scope_of(sent)
-        status = sent.get("status")
-        if status is None or (status in TERMINAL and not scope.filters):
-            return scope
-        return Scope((*scope.filters, "status"), scope.keys)
+        if scope.filters:
+            return Scope((*scope.filters, *_words(sent)), scope.keys)
+        if "status" in sent and sent["status"] not in TERMINAL:
+            return Scope(("status",), scope.keys)
+        return scope
+
+    def parts_of(self, rows: QuerySet[Any], sent: Mapping[str, str]) -> Sequence[QuerySet[Any]]:
+        """Returns the parts of a list that is filtered by state, source or fault class; see `triggers.runs.listing`."""
+        scope = super().scope_of(sent)
+        if not scope.filters:
+            return [rows]
+        words = _words(sent)
+        statuses, sources, faults = ([words[name]] if name in words else [] for name in _WORDS)
+        of_pair = len(scope.filters) > 1
+        wanted = Wanted(statuses=statuses, sources=sources, faults=faults, of_pair=of_pair)
+        return parts_of(rows, wanted)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Returns the list's rows, each with the beginning of its error message."""

@@ -6,20 +6,13 @@ from typing import Any
 from django.utils.html import format_html
 
 from pipedai.admin.panels import Table
-from pipedai.admin.values import NOTHING, in_both_zones, link_to, list_of, spoken, state, zone_of
+from pipedai.admin.values import NOTHING, in_both_zones, link_to, list_of, state, zone_of
 from triggers.admin.errors import beginning_of_error, shown_error
+from triggers.explain.due_times import why_no_run
 from triggers.models import Run, Tick, Trigger
-from triggers.states import Decision
 
 _SHOWN = 50
 _RUN_READ = ("run__status", "run__fault_class", "run__short_message")
-# The reasons why no run was made for a due time, in words for people.
-_WHY_NO_RUN: dict[str, str] = {
-    Decision.SKIPPED_OVERLAP: "An earlier run was unfinished, and the trigger skips such due times.",
-    Decision.SKIPPED_MISSED: "No scheduler was running, and when one ran again, the time was too old or a later one"
-    " had come.",
-    Decision.SKIPPED_NO_WORKER: "The trigger had no worker.",
-}
 
 
 def newest_ticks(trigger: Trigger) -> Table:
@@ -56,9 +49,10 @@ def what_became_of(tick: Any) -> Any:
     """Returns the state of the run that a tick made, with the run's error, or the reason why the tick made no run."""
     run = tick.run
     if run is None:
-        why = _WHY_NO_RUN.get(tick.decision, spoken(tick.decision))
+        why = why_no_run(tick.decision)
+        said = f"{why[0].upper()}{why[1:]}."
         blocker = tick.blocked_by_id
-        return format_html("{} It was {}", why, link_to(Run, blocker)) if blocker else why
+        return format_html("{} It is {}", said, link_to(Run, blocker)) if blocker else said
     error = shown_error(run, tick.error_begins)
     return state(run.status) if error is NOTHING else format_html("{} {}", state(run.status), error)
 

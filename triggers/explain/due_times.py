@@ -31,6 +31,14 @@ _MOMENT = timedelta(microseconds=1)
 # A request may ask about a time at most this far ahead of the present.
 FURTHEST_AHEAD = timedelta(days=366)
 
+# For each decision that makes no run: why it makes none, as the end of a sentence.
+_WHY_NO_RUN: dict[str, str] = {
+    Decision.SKIPPED_OVERLAP: "an earlier run of the trigger was unfinished, and its overlapPolicy is skip",
+    Decision.SKIPPED_MISSED: "no scheduler was running, and when one ran again, the time was too old or a later one had"
+    " come",
+    Decision.SKIPPED_NO_WORKER: "the trigger had no worker",
+}
+
 _TRIGGER = f"""
 SELECT id, name, worker_id, schedule, timezone, enabled, next_run_at, created_at, updated_at, deleted_at, {NOW} AS now
 FROM trigger WHERE id = %(trigger_id)s
@@ -67,6 +75,14 @@ class _Question:
 
     def words(self, moment: datetime) -> str:
         return due_time_words(moment, self.trigger["timezone"])
+
+
+def why_no_run(decision: str) -> str:
+    """Returns why a decision about a due time made no run, as the end of a sentence: `the trigger had no worker`.
+
+    A decision of a newer release, which this one does not know, is named instead.
+    """
+    return _WHY_NO_RUN.get(decision, f"a scheduler decided {decision}")
 
 
 def check_time_in_question(at: datetime | None) -> None:
@@ -163,26 +179,18 @@ def _decided(asked: _Question, row: Tick, now: datetime | None) -> TriggerExplan
 
 def _decision_words(asked: _Question, row: Tick, due_at: datetime) -> str:
     due, decided = asked.words(due_at), moment_words(row.decided_at, asked.now)
-    match row.decision:
-        case Decision.FIRED:
-            words = f"{due} was due and made a run."
-            if row.decided_at - due_at > _LATE_AFTER:
-                words = f"{due} was due and made a run late, at {decided}: no scheduler had come to it before."
-        case Decision.SKIPPED_OVERLAP:
-            blocking = f" ({row.blocked_by_id})" if row.blocked_by_id else ""
-            words = (
-                f"{due} was due and made no run, because an earlier run of the trigger{blocking} was unfinished and its"
-                " overlapPolicy is skip."
-            )
-        case Decision.SKIPPED_NO_WORKER:
-            words = f"{due} was due and made no run, because the trigger had no worker."
-        case Decision.SKIPPED_MISSED:
-            words = (
-                f"{due} was due and made no run, because no scheduler was running: when one ran again, at {decided},"
-                " the time was too old, or a later one had come."
-            )
-        case other:
-            words = f"{due} was due and made no run: {other}."
+    if row.decision != Decision.FIRED:
+        words = f"{due} was due and made no run, because {why_no_run(row.decision)}."
+        if row.decision == Decision.SKIPPED_MISSED:
+            words += f" A scheduler decided so at {decided}."
+        elif row.blocked_by_id:
+            words += f" The earlier run is {row.blocked_by_id}."
+    elif row.decided_at - due_at > _LATE_AFTER:
+        words = (
+            f"{due} was due and made a run late, at {decided}: no scheduler had come to it before."
+        )
+    else:
+        words = f"{due} was due and made a run."
     if row.missed_count > 1:
         words += (
             f" It is one of {counted(row.missed_count, 'due time')} from {asked.words(row.tick_at)} to"

@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("triggers", "0028_health_valid"),
+        ("triggers", "0030_bounded_lists_alone"),
         ("workspaces", "0010_invitations"),
     ]
 

@@ -292,52 +292,39 @@ class Run(models.Model):
             models.Index(fields=["worker", "queued_at", "id"], name="run_of_worker"),
             models.Index(
                 fields=["environment", "status", "queued_at", "id"],
-                name="run_of_status",
-                condition=Q(ended_at__isnull=False),
-            ),
-            models.Index(
-                fields=["environment", "status", "queued_at", "id"],
                 name="run_unfinished_of_status",
                 condition=Q(ended_at__isnull=True),
             ),
-            models.Index(
-                fields=["trigger", "status", "queued_at", "id"],
-                name="run_of_trigger_and_status",
-                condition=Q(ended_at__isnull=False),
-            ),
-            models.Index(
-                fields=["worker", "status", "queued_at", "id"],
-                name="run_of_worker_and_status",
-                condition=Q(ended_at__isnull=False),
-            ),
-            # These two indexes find the ended runs of one source, even a rare one, and those of one fault class.
-            # `triggers.runs.listing` names a value for each of their columns before the time. A worker's runs of one
-            # source are found by the first index, or by `run_of_worker_and_status`.
+            # These four indexes find the ended runs of one state, source and fault class, even if one run in a million
+            # is wanted. `triggers.runs.listing` names a value for each of their columns before the time.
             *(
                 models.Index(
-                    fields=[scope, "source", "status", "fault_class", "queued_at", "id"],
+                    fields=[*scope, "source", "status", "fault_class", "queued_at", "id"],
                     name=name,
                     condition=Q(ended_at__isnull=False),
                 )
                 for scope, name in (
-                    ("environment", "run_of_source"),
-                    ("trigger", "run_of_trigger_and_source"),
+                    (["environment"], "run_of_source"),
+                    (["trigger"], "run_of_trigger_and_source"),
+                    (["worker"], "run_of_worker_and_source"),
+                    (["trigger", "worker"], "run_of_trigger_and_worker"),
                 )
             ),
-            # These three indexes find the runs that infrastructure ended and that no retry follows. They are small,
+            # These four indexes find the runs that infrastructure ended and that no retry follows. They are small,
             # because most runs that infrastructure ended have a retry.
             *(
                 models.Index(
-                    fields=[scope, "status", "queued_at", "id"],
+                    fields=[*scope, "status", "queued_at", "id"],
                     name=name,
                     condition=Q(
                         ended_at__isnull=False, fault_class=FaultClass.INFRA, retried=False
                     ),
                 )
                 for scope, name in (
-                    ("environment", "run_final_fault"),
-                    ("trigger", "run_final_fault_of_trigger"),
-                    ("worker", "run_final_fault_of_worker"),
+                    (["environment"], "run_final_fault"),
+                    (["trigger"], "run_final_fault_of_trigger"),
+                    (["worker"], "run_final_fault_of_worker"),
+                    (["trigger", "worker"], "run_final_fault_of_pair"),
                 )
             ),
             # This index finds a trigger's last success, and the trigger's runs in the order of their ends.
@@ -352,7 +339,14 @@ class Run(models.Model):
                 name="run_rerun",
                 condition=Q(rerun_of__isnull=False),
             ),
-            # The statistics and the overview read this index alone. A claim, a start or a heartbeat changes no column
+            # The overview adds up the costs of a month from this index alone, which is a third as large as the next.
+            models.Index(
+                fields=["environment", "ended_at"],
+                include=["cost_usd"],
+                name="run_ended_cost",
+                condition=Q(ended_at__isnull=False),
+            ),
+            # The statistics read this index alone. A claim, a start or a heartbeat changes no column
             # of a run that is in it, because only ended runs are.
             models.Index(
                 fields=["environment", "ended_at"],

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from django.db.models import CharField, Func, QuerySet
+from django.db.models import QuerySet
 
 from triggers.models import Run
 from triggers.runs.queries import in_states, is_retried
@@ -26,21 +26,25 @@ _FAULTS = {
     Status.TIMED_OUT: (FaultClass.INFRA, FaultClass.CLIENT),
 }
 
-# The fault class `infra` as a part of the statement's text. If it were a parameter of a prepared statement, PostgreSQL
-# could not tell that an index which has only this fault class is fit for the statement.
-_INFRA = Func(template=f"'{FaultClass.INFRA.value}'", output_field=CharField())
-
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """The filters of a request. Each list keeps the runs that have one of its words, and an empty list keeps all runs.
-    The last field says whether the runs must be final.
+
+    `final` says whether the runs must be final. `of_pair` says whether all runs are of one trigger and one worker: the
+    index of such runs returns them in order only if their state, source and fault class are named, too.
     """
 
-    statuses: Sequence[str]
-    faults: Sequence[str]
-    sources: Sequence[str]
-    final: bool
+    statuses: Sequence[str] = ()
+    faults: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    final: bool = False
+    of_pair: bool = False
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether no filter leaves out a run, and an index returns the runs of all states in order."""
+        return not (self.statuses or self.faults or self.sources or self.final or self.of_pair)
 
 
 def final(rows: Rows) -> Rows:
@@ -52,20 +56,17 @@ def unretried_faults(rows: Rows) -> Rows:
     """Keeps only the runs that infrastructure ended and that are not marked as `retried`. The three indexes
     `run_final_fault…` contain only these runs.
     """
-    return rows.filter(fault_class=_INFRA, retried=False)
+    return rows.filter(fault_class=FaultClass.INFRA, retried=False)
 
 
 def parts_of(rows: Rows, wanted: Wanted) -> list[Rows]:
     """Returns querysets that share no row and together have the wanted ones of `rows`.
 
-    Unfinished runs are read by their state, since an environment has few of them. Ended runs are read by their state
-    alone if nothing else is asked for, and otherwise by source, state and fault class together. There are at most 24
-    parts.
+    Unfinished runs are read by their state, since an environment has few of them. Ended runs are read by source, state
+    and fault class together, which are the columns before the time in their indexes. There are at most 27 parts.
     """
-    if not (wanted.statuses or wanted.faults or wanted.sources or wanted.final):
+    if wanted.is_everything:
         return [rows]
-    if set(wanted.sources) == set(Source.values):
-        wanted = Wanted(wanted.statuses, wanted.faults, (), wanted.final)
     parts = [
         part
         for status in wanted.statuses or Status.values
@@ -86,19 +87,15 @@ def _unfinished(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
 
 def _ended(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
     rows = in_states(rows, [status])
-    possible = _FAULTS[Status(status)]
-    faults = [each for each in possible if not wanted.faults or each in wanted.faults]
-    # The final runs that infrastructure ended have indexes of their own, because most runs of this fault class have a
-    # retry.
-    are_final = wanted.final and FaultClass.INFRA in faults
-    if are_final:
-        # The indexes `run_final_fault…` contain few runs, so they do without a column for the source.
+    faults = [
+        each for each in _FAULTS[Status(status)] if not wanted.faults or each in wanted.faults
+    ]
+    if wanted.final and FaultClass.INFRA in faults:
+        # The final runs that infrastructure ended have indexes of their own, because most runs of this fault class have
+        # a retry. These indexes have few runs, so they do without a column for the source.
         part = final(unretried_faults(rows))
         yield part.filter(source__in=wanted.sources) if wanted.sources else part
         faults.remove(FaultClass.INFRA)
-    elif not wanted.sources and len(faults) == len(possible):
-        yield final(rows) if wanted.final else rows
-        return
     for fault, source in product(faults, wanted.sources or Source.values):
         part = rows.filter(source=source, fault_class=fault)
         yield final(part) if wanted.final else part

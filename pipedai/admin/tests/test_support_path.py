@@ -229,7 +229,7 @@ def test_a_triggers_page_has_its_newest_ticks_with_their_reasons_in_both_zones(d
     assert len(many) == len(few), many
     assert page.count('data-label="What became of it"') == 50
     for told in (
-        "An earlier run was unfinished",
+        "An earlier run of the trigger was unfinished",
         "No scheduler was running",
         "The trigger had no worker.",
         "worker lost: no heartbeat",
@@ -245,6 +245,6 @@ def test_a_ticks_page_says_why_it_made_no_run(desk, cast):
     tick = Tick.objects.get()
     for url in (page_of(Tick, tick.id), page_of(Trigger, cast.trigger_id)):
         page = text_of(desk.get(url))
-        assert "An earlier run was unfinished" in page
+        assert "An earlier run of the trigger was unfinished" in page
         assert page_of(Run, run_id) in page
         assert "Due times without a run" not in page, "the row stands for one due time"

@@ -11,9 +11,10 @@ from testing.probes.statement_count import counted
 from testing.world.cast import Cast
 from testing.world.runs import Runs
 from triggers.explain.answers import TriggerExplanation
-from triggers.explain.due_times import explain_trigger
+from triggers.explain.due_times import explain_trigger, why_no_run
 from triggers.models import Run, SchedulerHeartbeat, Tick, Trigger
 from triggers.schedules.firing import fire_due_ticks
+from triggers.states import Decision
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -86,7 +87,7 @@ def test_a_due_time_that_fired_is_told_with_its_run(hourly: Cast) -> None:
     [
         (-6.5, -7, None, -6, "skipped_missed", "no scheduler was running"),
         (-3, -3, -4, -2, "skipped_missed", "one of 7 due times from 2026-05-04 05:00 UTC to"),
-        (-0.01, -1, -2, 0, "skipped_missed", "the time was too old, or a later one had come"),
+        (-0.01, -1, -2, 0, "skipped_missed", "the time was too old or a later one had come"),
         (1, 1, 0, 2, "skipped_no_worker", "because the trigger had no worker"),
         (2.5, 2, 1, 3, "skipped_no_worker", "one of 3 due times"),
         (3, 3, 2, 4, "skipped_no_worker", "13:00 UTC to 2026-05-04 15:00 UTC"),
@@ -108,7 +109,15 @@ def test_an_overlap_is_told(hourly: Cast) -> None:
     told = explain(hourly, None, now=hours(4))
     assert (told.decision, told.at, told.run) == ("skipped_overlap", hours(4), None)
     blocking = Run.objects.get(source="schedule").id
-    assert f"an earlier run of the trigger ({blocking}) was unfinished" in told.message
+    assert "because an earlier run of the trigger was unfinished" in told.message
+    assert f"The earlier run is {blocking}." in told.message
+
+
+def test_each_decision_without_a_run_has_a_reason_in_words() -> None:
+    for decision in Decision:
+        named = "decided" in why_no_run(decision)
+        assert named == (decision is Decision.FIRED), decision
+    assert why_no_run("skipped_by_newer_code") == "a scheduler decided skipped_by_newer_code"
 
 
 def test_a_coming_due_time_is_pending(hourly: Cast) -> None:

@@ -1,0 +1,155 @@
+"""A page of a filtered list reads no row that it does not show, whatever else the ledger holds."""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import chain, combinations
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import RequestFactory
+from rest_framework.request import Request
+
+from bench.growth.plans import nodes, rows_read
+from pipedai.keyset import before, merged
+from testing.world.cast import Cast
+from testing.world.runs import NOON, Runs
+from triggers.filters import EnvironmentRunFilters, TickFilters
+from triggers.models import Run, Tick
+from triggers.states import TERMINAL, Decision
+
+# How many runs there are of the wanted kind, and how many times more of each other kind.
+_OF_A_KIND, _TIMES_MORE = 25, 6
+# How many times more rows may be read than shown. PostgreSQL may read an index that has a few unwanted rows.
+_MOST_TIMES = 2
+_LIMIT = 25
+_ENDED = ",".join(TERMINAL)
+
+# Copies a run to `rows` runs that differ from it in some columns, queued at moments among those of the other kinds.
+_COPY = """
+INSERT INTO run ({columns})
+SELECT {values} FROM run r, generate_series(1, %(rows)s) n WHERE r.id = %(id)s
+"""
+
+
+@pytest.fixture
+def ledger(cast: Cast) -> dict[str, str]:
+    """Makes runs of several kinds: those that the filters want, and of each other kind those that differ from these in
+    one column. Returns the wanted value of each filter.
+    """
+    runs = Runs.of(cast, max_retries=0)
+    other_trigger = cast.add_trigger()
+    other_worker = cast.register("host-2").worker_id
+    run_id = runs.ended("failed", faultClass="infra")
+    others = (
+        {"trigger_id": f"'{other_trigger}'"},
+        {"worker_id": f"'{other_worker}'"},
+        {"source": "'api'"},
+        {"status": "'timed_out'"},
+        {"fault_class": "'client'"},
+        {"retried": "true"},
+    )
+    for nth, other in enumerate(({}, *others * _TIMES_MORE)):
+        _copy(run_id, nth, other)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE run")
+    return {
+        "workerId": str(cast.worker.worker_id),
+        "triggerId": str(runs.trigger_id),
+        "status": "failed",
+        "faultClass": "infra",
+        "source": "manual",
+        "final": "true",
+    }
+
+
+def test_a_page_of_runs_reads_only_the_runs_that_it_shows(
+    cast: Cast, ledger: dict[str, str]
+) -> None:
+    """The list is filtered by each combination of at most three filters, and the page begins in the list's middle.
+
+    It has ended runs only. Unfinished runs are few, so PostgreSQL may read them all.
+    """
+    _make_sorting_dear()
+    place = (NOON - timedelta(minutes=5), cast.environment.id)
+    for names in _subsets(tuple(ledger)):
+        sent = {"status": _ENDED, **{name: ledger[name] for name in names}}
+        asked = Request(RequestFactory().get("/", sent))
+        filters = EnvironmentRunFilters.read_for(cast.environment.id, asked)
+        _check_bounds(filters.parts, "queued_at", place, names)
+
+
+def test_a_page_of_ticks_reads_only_the_ticks_that_it_shows(cast: Cast) -> None:
+    run_id = Runs.of(cast).running()
+    Tick.objects.bulk_create(
+        Tick(
+            environment=cast.environment,
+            trigger_id=cast.trigger_id,
+            tick_at=at,
+            last_tick_at=at,
+            decision=decision,
+            run_id=run_id if decision == Decision.FIRED else None,
+            missed_count=1 if decision == Decision.SKIPPED_MISSED else 0,
+        )
+        for n in range(_OF_A_KIND)
+        for m, decision in enumerate(Decision)
+        for at in [NOON - timedelta(minutes=n, seconds=m)]
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE tick")
+    _make_sorting_dear()
+    times = {"from": (NOON - timedelta(hours=1)).isoformat(), "to": NOON.isoformat()}
+    place = (NOON - timedelta(minutes=5), cast.environment.id)
+    for decision in Decision:
+        for within in ({}, times):
+            asked = Request(RequestFactory().get("/", {"decision": decision, **within}))
+            filters = TickFilters.read(Tick.objects.filter(trigger_id=cast.trigger_id), asked)
+            for where in (None, place):
+                _check_bounds(filters.parts, "tick_at", where, (decision, *within))
+
+
+def _check_bounds(
+    parts: list[Any], time_field: str, place: tuple[Any, ...] | None, asked: tuple[str, ...]
+) -> None:
+    """Executes the statement of a page, and checks that it reads one row more than the page shows, and one of each part
+    that the page shows no row of.
+    """
+    order = (f"-{time_field}", "-id")
+    if place is not None:
+        parts = [part.filter(before((time_field, "id"), place)) for part in parts]
+    found = merged([part.values("id", time_field) for part in parts], order, _LIMIT)
+    (plan,) = json.loads(found.explain(analyze=True, format="json"))
+    table = parts[0].model._meta.db_table
+    read = sum(
+        rows_read({**node, "Plans": []})
+        for node in nodes(plan["Plan"])
+        if node.get("Relation Name") == table and node.get("Index Name") != "run_one_retry"
+    )
+    shown = plan["Plan"]["Actual Rows"]
+    assert shown, f"no rows with {asked}"
+    assert read <= _MOST_TIMES * shown + len(parts), (
+        f"{read} rows read for {shown} with {asked}: {found.explain()}"
+    )
+
+
+def _copy(run_id: Any, nth: int, other: dict[str, str]) -> None:
+    values = {
+        **{str(field.column): f"r.{field.column}" for field in Run._meta.concrete_fields},
+        "id": "gen_random_uuid()",
+        "queued_at": f"r.queued_at - n * interval '1 minute' - {nth} * interval '1 second'",
+        **other,
+    }
+    statement = _COPY.format(columns=", ".join(values), values=", ".join(values.values()))
+    with connection.cursor() as cursor:
+        cursor.execute(statement, {"rows": _OF_A_KIND, "id": run_id})
+
+
+def _make_sorting_dear() -> None:
+    """Makes PostgreSQL plan for these few rows as it does for millions, which nobody wants to sort."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+
+
+def _subsets(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    return chain.from_iterable(combinations(names, count) for count in range(4))
