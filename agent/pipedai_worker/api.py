@@ -192,6 +192,14 @@ class Api:
         """Report how a run ended. It is safe to send the same outcome again."""
         return self._transition(run_id, "complete", outcome)
 
+    def tell_events(self, run_id: str, body: bytes) -> dict[str, Any]:
+        """Tell what a run's program does. It is safe to send the same events again.
+
+        `body` is the JSON `{"events": [...]}`. The answer has `nextSeq`, the number of the event that the API expects.
+        """
+        headers = {"Content-Type": "application/json"}
+        return self._ask("POST", f"runs/{run_id}/events", content=body, headers=headers)
+
     def seconds_until(self, moment: object) -> float | None:
         """Return the seconds from the server's current time to `moment`. Return None if `moment` is not a time."""
         parsed = parse_time(moment)

@@ -28,6 +28,8 @@ class AssignedRun:
     attempt: int
     # A JSON Schema that the run's output has to fit; None if none is asked for.
     output_schema: dict[str, Any] | None = field(repr=False, default=None)
+    # Whether the API wants to be told what the run's program does, as it does it.
+    record_events: bool = False
 
     @classmethod
     def parse(cls, item: Any) -> AssignedRun | None:
@@ -45,6 +47,7 @@ class AssignedRun:
                 payload=item.get("payload"),
                 attempt=whole(item.get("attempt")) or 1,
                 output_schema=_schema(item.get("outputSchema")),
+                record_events=item.get("recordEvents") is True,
             )
         except (AttributeError, KeyError, TypeError, ValueError):
             return None

@@ -16,6 +16,8 @@ from pipedai_worker.logs import get_logger
 log = get_logger(__name__)
 Entry = TypeVar("Entry")
 
+# The folder of the state directory with the events that the API has not taken yet.
+EVENTS = "events"
 CLAIMING, CLAIMED = "claiming", "claimed"
 
 
@@ -43,6 +45,7 @@ class Journal:
         self._held = durable.private_directory(directory / "held")
         self._outcomes = durable.private_directory(directory / "outcomes")
         self._calls = durable.private_directory(directory / "calls")
+        self._events = durable.private_directory(directory / EVENTS)
         self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,6 +74,14 @@ class Journal:
     def calls_of(self, run_id: str) -> Path:
         """Return the path of the file that holds the tool calls of this run."""
         return self._calls / f"{run_id}.ndjson"
+
+    def events_of(self, run_id: str) -> Path:
+        """Return the path of the file that holds the events of this run until the API has taken them."""
+        return self._events / f"{run_id}.ndjson"
+
+    def events(self) -> list[Path]:
+        """Return the files of events that the API has not taken yet. Those of older runs come first."""
+        return sorted(self._events.glob("*.ndjson"), key=lambda path: path.stat().st_mtime)
 
     def sweep(self) -> None:
         """Remove files of tool calls that belong to no run of this worker. A kill at a bad moment leaves them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pipedai_worker.answers import Refused, TokenRefused
 from pipedai_worker.api import Api
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.environment import allowed
+from pipedai_worker.events.recorder import Recorder
 from pipedai_worker.executors.base import Execution, Executor, Job
 from pipedai_worker.gateway import Gateway
 from pipedai_worker.heartbeat import Heartbeat
@@ -177,6 +178,7 @@ class Run:
         scratch = Scratch()
         place = self._around.events
         events = RunEvents(place, self.assigned.id, self._redactor) if place else None
+        recorder = self._recorder() if self.assigned.record_events else None
         try:
             self._held = self._around.journal.update(self._held, scratch=str(scratch.root))
             with Gateway(
@@ -191,8 +193,10 @@ class Run:
                     return execution
                 limit = self.assigned.timeout_seconds
                 scratch.write_mcp_config(mcp.configuration(gateway.url, limit))
-                told = events.write if events else _untold
-                return executor.execute(self._job(scratch, gateway.url, told))
+                sinks = [
+                    each for each in (events and events.write, recorder and recorder.take) if each
+                ]
+                return executor.execute(self._job(scratch, gateway.url, _to_each(sinks)))
         finally:
             # The program may have left processes outside its process group. They are ended before the files are
             # removed, so that they write no new ones.
@@ -202,6 +206,13 @@ class Run:
             scratch.remove()
             if events:
                 events.close()
+            if recorder:
+                recorder.finish()
+
+    def _recorder(self) -> Recorder | None:
+        around, run_id = self._around, self.assigned.id
+        path = around.journal.events_of(run_id)
+        return Recorder.begin(around.api, run_id, path, self._redactor, around.leaving)
 
     def _job(self, scratch: Scratch, mcp_url: str, told: Sink) -> Job:
         environment = allowed((*self._around.executor.credentials, *self._around.pass_env))
@@ -270,5 +281,11 @@ def _open_calls(path: Path) -> ToolCalls | None:
         return None
 
 
-def _untold(_type: str, _payload: Any) -> None:
-    """Drop the event, because nobody asked for the run's events."""
+def _to_each(sinks: Sequence[Sink]) -> Sink:
+    """Return a function that passes each event of the run's program to all of these."""
+
+    def told(kind: str, payload: Any) -> None:
+        for sink in sinks:
+            sink(kind, payload)
+
+    return told

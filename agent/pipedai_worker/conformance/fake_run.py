@@ -24,12 +24,15 @@ class FakeRun:
     attempt: int = 1
     output_schema: Any = None
     retry_after_effects: bool = True
+    record_events: bool = False
     status: str = "queued"
     claim_id: str | None = None
     cancel_requested: bool = False
     outcome: dict[str, Any] | None = None
     # The counts of tool calls that the worker told last; None if it told none.
     tool_calls: dict[str, int] | None = None
+    # The events that the worker has told, in order.
+    events: list[dict[str, Any]] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
     # When the run's lease was last renewed, on the monotonic clock; and the longest time between two renewals, in
     # seconds.
@@ -51,6 +54,7 @@ class FakeRun:
             "attempt": self.attempt,
             "outputSchema": self.output_schema,
             "retryAfterEffects": self.retry_after_effects,
+            "recordEvents": self.record_events,
             "queuedAt": now().isoformat(),
             "somethingNewer": True,
         }
