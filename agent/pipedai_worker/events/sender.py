@@ -12,7 +12,7 @@ from typing import Any
 from pipedai_worker.answers import Refused, TokenRefused
 from pipedai_worker.api import Api
 from pipedai_worker.events.kinds import STATUS
-from pipedai_worker.events.spool import SpoolReader, line_of
+from pipedai_worker.events.spool import SpoolReader, is_full, line_of
 from pipedai_worker.logs import get_logger
 from pipedai_worker.numbers import whole
 from pipedai_worker.patience import GaveUp, until_answered
@@ -21,7 +21,7 @@ log = get_logger(__name__)
 
 # The API takes the events of a run until so long after its end (SPEC §18).
 LATEST_SECONDS = 24 * 3600.0
-# After a call, the events of this time are gathered for the next one.
+# After a call that was not full, the events of this time are gathered for the next one.
 GATHER_SECONDS = 0.5
 # The API answers with this code if events are missing before those that it got.
 EVENT_GAP = "event_gap"
@@ -118,7 +118,8 @@ class Sender:
             else:
                 self._news.wait()
                 continue
-            self._ended.wait(GATHER_SECONDS)
+            if not is_full(lines):
+                self._ended.wait(GATHER_SECONDS)
             if self._wait(0):
                 raise GaveUp("the worker is stopping")
 

@@ -115,6 +115,11 @@ class SpoolReader:
         self._file.close()
 
 
+def is_full(lines: list[bytes]) -> bool:
+    """Tell whether a call with these events has so many of them that more are probably waiting."""
+    return len(lines) == MOST_IN_A_CALL or sum(map(len, lines)) > MOST_BYTES_IN_A_CALL / 2
+
+
 def make_room(directory: Path) -> None:
     """Remove the oldest files, until those that are left have at most 256 MiB."""
     files = []
