@@ -16,8 +16,8 @@ from pipedai_worker.logs import get_logger
 log = get_logger(__name__)
 Entry = TypeVar("Entry")
 
-# The folder of the state directory with the events that the API has not taken yet.
-EVENTS = "events"
+# The folders of the state directory with the runs in hand, and with the events that the API has not taken yet.
+HELD, EVENTS = "held", "events"
 CLAIMING, CLAIMED = "claiming", "claimed"
 
 
@@ -42,7 +42,7 @@ class Journal:
 
     def __init__(self, directory: Path) -> None:
         """Lock the directory. Raises AlreadyRunning if another process uses it, OSError if it can't be used."""
-        self._held = durable.private_directory(directory / "held")
+        self._held = durable.private_directory(directory / HELD)
         self._outcomes = durable.private_directory(directory / "outcomes")
         self._calls = durable.private_directory(directory / "calls")
         self._events = durable.private_directory(directory / EVENTS)
