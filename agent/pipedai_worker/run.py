@@ -207,7 +207,7 @@ class Run:
             if events:
                 events.close()
             if recorder:
-                recorder.finish()
+                recorder.finish(hasty=self.stop.hasty)
 
     def _recorder(self) -> Recorder | None:
         around, run_id = self._around, self.assigned.id

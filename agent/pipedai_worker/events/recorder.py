@@ -87,11 +87,11 @@ class Recorder:
             log.exception("an event can't be recorded; the run goes on without further events")
             self._writer.close()
 
-    def finish(self) -> None:
-        """Note that the run's program has ended, and give the last events a moment to arrive."""
+    def finish(self, *, hasty: bool = False) -> None:
+        """Note that the run's program has ended, and give the last events a moment to arrive, unless in haste."""
         self._writer.close()
         self._sender.finish()
-        give_up_at = time.monotonic() + FLUSH_SECONDS
+        give_up_at = time.monotonic() + (0.0 if hasty else FLUSH_SECONDS)
         while self._sender.answered and time.monotonic() < give_up_at:
             if self._sender.done.wait(_LOOK_SECONDS):
                 return

@@ -184,6 +184,7 @@ def test_a_run_s_end_waits_for_its_last_events_but_not_for_an_api_that_is_away(
     recording.finish()
     assert path.exists()
     never.set()
+    assert recording._sender.done.wait(60)
 
 
 def test_a_recorder_stops_when_the_api_takes_no_more(tmp_path: Path) -> None:
