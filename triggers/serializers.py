@@ -151,6 +151,7 @@ class TriggerBody(StrictBody):
         default=Trigger.OverlapPolicy.QUEUE,
     )
     retryAfterEffects = TrueFalseField(source="retry_after_effects", required=False, default=True)
+    recordEvents = TrueFalseField(source="record_events", required=False, default=False)
     alertAfterFailures = WholeNumberField(
         source="alert_after_failures",
         min_value=1,
@@ -288,6 +289,7 @@ class TriggerSerializer(RowSerializer):
         source="overlap_policy", choices=Trigger.OverlapPolicy.choices
     )
     retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
+    recordEvents = serializers.BooleanField(source="record_events")
     alertAfterFailures = serializers.IntegerField(source="alert_after_failures", allow_null=True)
     successDeadlineSeconds = serializers.IntegerField(
         source="success_deadline_seconds", allow_null=True

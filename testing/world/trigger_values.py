@@ -21,6 +21,7 @@ SAMPLES = {
     "timeoutSeconds": 60,
     "overlapPolicy": "skip",
     "retryAfterEffects": False,
+    "recordEvents": True,
     "alertAfterFailures": 3,
     "successDeadlineSeconds": 3600,
     "outputSchema": {
@@ -67,6 +68,7 @@ def trigger_shown(environment_id: Any, **changes: Any) -> dict[str, Any]:
         "timeoutSeconds": 1800,
         "overlapPolicy": "queue",
         "retryAfterEffects": True,
+        "recordEvents": False,
         "alertAfterFailures": 1,
         "successDeadlineSeconds": None,
         "health": "idle",

@@ -157,6 +157,7 @@ class TriggerAdmin(StaffModelAdmin):
                     ("While a run is unfinished", f"{row.overlap_policy} the next"),
                     ("Retries", row.max_retries),
                     ("Retries after effects", yes(row.retry_after_effects)),
+                    ("Records events", yes(row.record_events)),
                     ("Time limit", f"{row.timeout_seconds:,} s"),
                     ("Health", state(row.health)),
                     ("Failures in a row", number(row.failures)),

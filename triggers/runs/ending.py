@@ -18,7 +18,8 @@ def follow_up(
     """Writes the error messages, retries, webhook deliveries and audit rows that the end of these runs leads to.
 
     It notes in each of the rows `ended`, as `will_retry`, whether it has queued a retry. Call it in the transaction
-    that ended the runs. When the transaction commits, the workers that wait for runs are woken.
+    that ended the runs. When the transaction commits, the workers that wait for runs and the streams
+    of the ended runs are woken.
     """
     keep_errors([run for run in ended if run["error_message"] is not None])
     retries = create_retries(ended, retry_after_seconds=retry_after_seconds)
@@ -27,7 +28,9 @@ def follow_up(
         run["will_retry"] = run["id"] in retried
     queue_deliveries(ended)
     emit(*events, *retry_events(retries))
-    wake_workers([run["worker_id"] for run in [*ended, *retries]])
+    # The ids of the ended runs wake the streams of their events, which then end as well.
+    woken = [run["worker_id"] for run in [*ended, *retries]]
+    wake_workers([*woken, *(run["id"] for run in ended)])
 
 
 def keep_errors(runs: list[Row]) -> None:

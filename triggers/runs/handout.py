@@ -44,7 +44,7 @@ _DUE = f"""
 WITH due AS (
 SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url, t.mcp_headers,
     k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, r.timeout_seconds, x.payload, v.output_schema,
-    t.retry_after_effects, r.attempt, r.queued_at,
+    t.retry_after_effects, t.record_events, r.attempt, r.queued_at,
     x.mcp_url AS handed_out_url, x.handed_to[1] AS handed_to, r.available_at,
     1024 + 6 * octet_length(t.name) + octet_length(v.prompt) + coalesce(octet_length(x.payload::text), 0)
         + coalesce(octet_length(v.output_schema::text), 0) + 2 * octet_length(t.mcp_url)

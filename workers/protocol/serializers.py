@@ -226,6 +226,7 @@ class HandedOutRunSerializer(RowSerializer):
     payload = serializers.JSONField(allow_null=True)
     outputSchema = OutputSchemaField(source="output_schema", allow_null=True)
     retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
+    recordEvents = serializers.BooleanField(source="record_events")
     attempt = serializers.IntegerField()
     queuedAt = serializers.DateTimeField(source="queued_at")
 
