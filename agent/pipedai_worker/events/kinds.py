@@ -63,16 +63,18 @@ def _message(role: str, event: dict[str, Any]) -> Iterator[Told]:
     for block in content if isinstance(content, list) else []:
         if not isinstance(block, dict):
             continue
-        kind = block.get("type")
-        if kind == "text":
-            yield Told(MESSAGE, _texts(block.get("text")), {"role": role, **about})
-        elif kind == "thinking":
-            yield Told(THINKING, _texts(block.get("thinking")), about)
-        elif kind == "tool_use":
+        # Claude also runs tools of the model's API, whose blocks are called `server_tool_use` and the like.
+        kind = str(block.get("type"))
+        said, thought = _texts(block.get("text")), _texts(block.get("thinking"))
+        if kind == "text" and said:
+            yield Told(MESSAGE, said, {"role": role, **about})
+        elif kind == "thinking" and thought:
+            yield Told(THINKING, thought, about)
+        elif kind.endswith("tool_use"):
             tool = str(block.get("name")).removeprefix(TOOL_PREFIX)
             call = {"id": block.get("id"), "tool": tool, "input": block.get("input")}
             yield Told(TOOL_CALL, (tool,), {**call, **about})
-        elif kind == "tool_result":
+        elif kind.endswith("tool_result"):
             answer = {"id": block.get("tool_use_id"), "isError": block.get("is_error") is True}
             yield Told(TOOL_RESULT, _texts(block.get("content")), {**answer, **about})
 

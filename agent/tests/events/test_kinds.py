@@ -90,14 +90,17 @@ ANSWER = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text
         (("unknown", {"no": "type"}), [("status", None, {"subtype": "unknown"})]),
         (("assistant", {"message": "nonsense"}), []),
         (("assistant", "nonsense"), []),
-        (message("nonsense", {"type": "text"}, {"type": "newer"}), [("message", None, None)]),
+        (message("nonsense", {"type": "text"}, {"type": "newer"}), []),
+        (message({"type": "thinking", "thinking": "", "signature": "x"}), []),
+        (
+            message({**CALL, "type": "server_tool_use", "name": "web_search"}),
+            [("tool_call", "web_search", {"id": "t1", "tool": "web_search", "input": {"day": 1}})],
+        ),
     ],
 )
 def test_an_event_of_claude_is_told(
     tmp_path: Path, event: tuple[str, Any], told: list[tuple[Any, ...]]
 ) -> None:
     recorded = Recording(tmp_path).told(*event)
-    if told == [("message", None, None)]:
-        told = [("message", None, {"role": "assistant"})]
     assert [(each["type"], each["text"], each["data"]) for each in recorded] == told
     assert [each["seq"] for each in recorded] == list(range(1, len(told) + 1))
