@@ -73,6 +73,7 @@ class Run:
         self._secrets += [os.environ.get(name, "") for name in EVERY_CREDENTIAL]
         self._redactor = Redactor(self._secrets)
         self._calls: ToolCalls | None = None
+        self._recorder: Recorder | None = None
         self._heartbeat = Heartbeat(around.api, assigned.id, self.stop, self._counts)
 
     def live(self) -> None:
@@ -127,6 +128,8 @@ class Run:
             journal.release(run_id)
         except OSError as error:
             log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
+        if self._recorder and not self.stop.hasty:
+            self._recorder.flush()
         report(self._around.api, journal, run_id, body, self._around.leaving)
         journal.release(run_id)
 
@@ -178,7 +181,7 @@ class Run:
         scratch = Scratch()
         place = self._around.events
         events = RunEvents(place, self.assigned.id, self._redactor) if place else None
-        recorder = self._recorder() if self.assigned.record_events else None
+        recorder = self._recorder = self._begin_recording()
         try:
             self._held = self._around.journal.update(self._held, scratch=str(scratch.root))
             with Gateway(
@@ -207,9 +210,11 @@ class Run:
             if events:
                 events.close()
             if recorder:
-                recorder.finish(hasty=self.stop.hasty)
+                recorder.finish()
 
-    def _recorder(self) -> Recorder | None:
+    def _begin_recording(self) -> Recorder | None:
+        if not self.assigned.record_events:
+            return None
         around, run_id = self._around, self.assigned.id
         path = around.journal.events_of(run_id)
         return Recorder.begin(around.api, run_id, path, self._redactor, around.leaving)

@@ -27,8 +27,8 @@ log = get_logger(__name__)
 LONGEST_TEXT, LONGEST_STRING, LONGEST_DATA = 8_000, 2_000, 16_000
 # The API refuses JSON that is nested deeper than 64, and an event's data stands three deep in a call.
 DEEPEST_DATA = 50
-# The end of a run waits so long for its last events to arrive, so that those who watch it see them. If the API is away
-# it does not wait.
+# A run's report waits so long for the run's last events to arrive, so that those who watch the run see them. If the API
+# is away it does not wait.
 FLUSH_SECONDS = 2.0
 _LOOK_SECONDS = 0.02
 
@@ -87,11 +87,14 @@ class Recorder:
             log.exception("an event can't be recorded; the run goes on without further events")
             self._writer.close()
 
-    def finish(self, *, hasty: bool = False) -> None:
-        """Note that the run's program has ended, and give the last events a moment to arrive, unless in haste."""
+    def finish(self) -> None:
+        """Note that the run's program has ended."""
         self._writer.close()
         self._sender.finish()
-        give_up_at = time.monotonic() + (0.0 if hasty else FLUSH_SECONDS)
+
+    def flush(self) -> None:
+        """After `finish()`, give the last events a moment to arrive."""
+        give_up_at = time.monotonic() + FLUSH_SECONDS
         while self._sender.answered and time.monotonic() < give_up_at:
             if self._sender.done.wait(_LOOK_SECONDS):
                 return

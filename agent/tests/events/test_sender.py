@@ -166,7 +166,7 @@ def test_what_could_not_be_sent_is_sent_by_the_next_start(
     assert not sending.path.exists()
 
 
-def test_a_run_s_end_waits_for_its_last_events_but_not_for_an_api_that_is_away(
+def test_a_run_s_report_waits_for_its_last_events_but_not_for_an_api_that_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder, "FLUSH_SECONDS", 60.0)
@@ -176,12 +176,14 @@ def test_a_run_s_end_waits_for_its_last_events_but_not_for_an_api_that_is_away(
     for _ in range(100):
         recording.take("assistant", saying("on"))
     recording.finish()
+    recording.flush()
     assert len(api.seqs) == 100
     api.failure = Unavailable("away")
     recording = Recorder.begin(api, "run", path, Redactor(), never.wait)
     assert recording is not None
     recording.take("assistant", saying("on"))
     recording.finish()
+    recording.flush()
     assert path.exists()
     never.set()
     assert recording._sender.done.wait(60)
