@@ -69,6 +69,7 @@ ACTIONS = frozenset(
         "run.timed-out",
         "run.cancel-requested",
         "run.canceled",
+        "run.events-read",
         "runs.pruned",
         "worker.registered",
         "worker.approved",

@@ -135,6 +135,7 @@ def test_a_generated_client_does_the_main_job(call):
         ("claim_run", models.ClaimRunBody(claim_id="1")),
         ("start_run", models.StartRunBody()),
         ("heartbeat_run", models.HeartbeatRunBody()),
+        ("send_run_events", models.SendRunEventsBody(events=[])),
         ("complete_run", models.CompleteRunBody(status=models.Outcome.SUCCEEDED, cost_usd="0.012")),
     ):
         call(worker, 200, "worker_protocol", function, *place, body=body)

@@ -76,6 +76,11 @@ def page_of_events(run_id: UUID, *, after: int, limit: int, most_bytes: int) -> 
     return Page(events, progress["stored"])
 
 
+def stored_events(run_id: UUID) -> int:
+    """Returns how many events of the run were stored."""
+    return int(_progress(run_id)["stored"])
+
+
 class News(NamedTuple):
     """What a stream sends next: events, and the state of the run if the stream ends with them."""
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.dispatch import Signal
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
@@ -24,6 +26,10 @@ from triggers.run_events.event import (
 )
 from triggers.runs.lifecycle import Refused
 from triggers.states import Status
+
+# This signal tells how many events a transaction has stored (`count`), and whether a limit was reached
+# (`is_truncated`), after its commit. The metrics need it, because storing events emits no domain event.
+stored = Signal()
 
 # Locks the row that counts the run's events, so that calls for one run take turns.
 _LOCK = f"""
@@ -168,4 +174,8 @@ def _write(
         "is_truncated": is_truncated,
         "day_limit": 2**62 if day_limit is None else day_limit,
     }
-    return execute(_STORE, params) == 1
+    if execute(_STORE, params) == 0:
+        return False
+    told = partial(stored.send, sender=None, count=len(events), is_truncated=is_truncated)
+    transaction.on_commit(told, robust=True)
+    return True
