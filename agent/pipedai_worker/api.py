@@ -34,6 +34,8 @@ EVENTS_A_PAGE = 200
 # The API may hold a poll back for as many seconds as the parameter `wait` says. The answer may take this many seconds
 # longer before the request times out.
 POLL_MARGIN_SECONDS = 15.0
+# A header, because a poll has no body, and because proxies write URLs to their logs.
+ACCOUNT_HEADER = "X-Pipedai-Account-Id"
 LARGEST_PORT = 65535
 
 
@@ -100,6 +102,9 @@ class Api:
         # How claude, the program that this worker runs, is paid for, as the last poll's answer said; None if it said
         # nothing.
         self.auth_mode: str | None = None
+        # For how many seconds from then on a usage limit kept runs from this worker, as the last poll's answer said;
+        # None if there was no limit.
+        self.limited_seconds: float | None = None
         # By how many seconds the server's clock is ahead of this machine's. None until an answer has told the server's
         # time.
         self.clock_offset: float | None = None
@@ -133,20 +138,29 @@ class Api:
                 raise NotOurApi(f"The answer to a registration has no {name}.")
         return answer
 
-    def poll(self, wait: float) -> list[AssignedRun]:
-        """Return the runs that are due, waiting up to `wait` seconds for one. Runs that can't be read are left out."""
+    def environment_id(self) -> str | None:
+        """Return the id of the environment that the worker belongs to, or None if the API does not say."""
+        told = self._request("GET", "/whoami").get("environmentId")
+        return told if isinstance(told, str) else None
+
+    def poll(self, wait: float, account_id: str | None = None) -> list[AssignedRun]:
+        """Return the runs that are due, waiting up to `wait` seconds for one. Runs that can't be read are left out.
+
+        `account_id` is the word for the account of claude that pays for this worker's runs.
+        """
         wait = wait if self._holds_polls else 0
         sent_at = time.time()
         timeout = httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0)
         params = {"wait": f"{wait:g}"} if wait else {}
+        headers = {ACCOUNT_HEADER: account_id} if account_id else {}
         try:
-            answer = self._ask("GET", "poll", params=params, timeout=timeout)
+            answer = self._ask("GET", "poll", params=params, timeout=timeout, headers=headers)
         except Refused as refused:
             if not refused.is_invalid or not wait:
                 raise
             # An older version of the API does not know the parameter `wait`. From now on the worker polls without it.
             self._holds_polls = False
-            return self.poll(0)
+            return self.poll(0, account_id)
         runs = answer.get("runs")
         if not isinstance(runs, list):
             raise NotOurApi("The answer to a poll has no list of runs.")
@@ -155,6 +169,7 @@ class Api:
         self._learn_clock(parse_time(answer.get("serverTime")), min(time.time() - sent_at, 1.0))
         mode = answer.get("authMode")
         self.auth_mode = mode if isinstance(mode, str) else None
+        self.limited_seconds = self.seconds_until(answer.get("limitedUntil"))
         readable = [run for item in runs if (run := AssignedRun.parse(item)) is not None]
         if len(readable) < len(runs):
             log.warning("%d of the runs handed out can't be read", len(runs) - len(readable))
@@ -177,19 +192,21 @@ class Api:
         """Tell the API that the program of a claimed run is being started."""
         return self._transition(run_id, "start", {})
 
-    def heartbeat(self, run_id: str, tool_calls: dict[str, int] | None = None) -> dict[str, Any]:
-        """Renew the run's lease, and tell the API how many tool calls the run has made.
+    def heartbeat(
+        self, run_id: str, tool_calls: dict[str, int] | None = None, session_id: str | None = None
+    ) -> dict[str, Any]:
+        """Renew the run's lease, and tell the API how many tool calls the run has made, and in which session it works.
 
         The answer has `status`, `cancelRequested` and `leaseExpiresAt`.
         """
-        if tool_calls is None:
-            return self._transition(run_id, "heartbeat", {})
+        body = {"toolCalls": tool_calls, "sessionId": session_id}
+        told = {name: value for name, value in body.items() if value is not None}
         try:
-            return self._transition(run_id, "heartbeat", {"toolCalls": tool_calls})
+            return self._transition(run_id, "heartbeat", told)
         except Refused as refused:
-            if not refused.is_invalid:
+            if not told or not refused.is_invalid:
                 raise
-            # An older version of the API refuses the field `toolCalls`, so the heartbeat is sent again without it.
+            # An older version of the API refuses these fields, so the heartbeat is sent again without them.
             return self._transition(run_id, "heartbeat", {})
 
     def complete(self, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:

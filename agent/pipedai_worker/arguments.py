@@ -127,6 +127,12 @@ def add_work(parser: argparse.ArgumentParser) -> None:
         help="execute what is due now, then end; do not wait for more",
     )
     parser.add_argument(
+        "--drain",
+        action="store_true",
+        help="take nothing new: let a worker that runs with this registration finish what it holds and end"
+        " (it gets SIGUSR1), report what is left, then end with code 0",
+    )
+    parser.add_argument(
         "--drain-seconds",
         metavar="S",
         type=seconds,

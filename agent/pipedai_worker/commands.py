@@ -9,15 +9,16 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipedai_worker import __version__, exits, memory, registration, run_events, standin
+from pipedai_worker import __version__, draining, exits, memory, registration, run_events, standin
 from pipedai_worker import config as configuration
 from pipedai_worker import doctor as checks
+from pipedai_worker.account import Account
 from pipedai_worker.answers import ApiError, NotOurApi, TokenRefused
 from pipedai_worker.api import Api
 from pipedai_worker.arguments import TOKEN_VARIABLE, path
@@ -131,7 +132,7 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
     api = _api(options, options.api_url or config.api_url, config)
     state = configuration.state_directory(options.config) / config.worker_id
     try:
-        journal = Journal(state)
+        journal = draining.journal_after_all_others(state) if options.drain else Journal(state)
     except AlreadyRunning:
         raise Exit(
             exits.ALREADY_RUNNING, f"Another process already works with {options.config}."
@@ -145,9 +146,11 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
         max_concurrency=options.max_concurrency or config.max_concurrency,
         drain_seconds=options.drain_seconds,
         once=options.once,
+        drain=options.drain,
         pass_env=tuple(options.pass_env),
         events=_events(config) if run_events.wanted() else None,
         told_auth_mode=paying.learn,
+        account_id=_account_id(options, config, paying, api),
     )
     memory.share_one_arena()
     try:
@@ -160,6 +163,15 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
                 " worker was deregistered. Register again with a new wrk_ token.",
             ) from None
         raise fatal.cause from None
+
+
+def _account_id(
+    options: argparse.Namespace, config: WorkerConfig, paying: Paying, api: Api
+) -> Callable[[], str | None]:
+    """Return a function that returns the word for claude's account. A program that is not claude has none."""
+    if options.command is not None or options.stand_in:
+        return lambda: None
+    return Account(lambda: paying.mode, config.environment_id, api.environment_id).word
 
 
 def _events(config: WorkerConfig) -> Path:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker import mcp, orphans
+from pipedai_worker import mcp, orphans, places
 from pipedai_worker.answers import Refused, TokenRefused
 from pipedai_worker.api import Api
 from pipedai_worker.assigned import AssignedRun
@@ -24,12 +24,12 @@ from pipedai_worker.logs import get_logger, known_secrets
 from pipedai_worker.outcome import CANCELED, CLIENT, FAILED, INFRA, NONE, TIMED_OUT, Outcome
 from pipedai_worker.patience import GaveUp, until_answered
 from pipedai_worker.paying import EVERY_CREDENTIAL
+from pipedai_worker.places import HadEffects, Place
 from pipedai_worker.probing import probe
 from pipedai_worker.process import Program
 from pipedai_worker.redact import Redactor
 from pipedai_worker.reporting import report
 from pipedai_worker.run_events import RunEvents, Sink
-from pipedai_worker.scratch import Scratch
 from pipedai_worker.stopping import StopReason, StopRequest
 from pipedai_worker.tool_calls import ToolCalls
 
@@ -66,7 +66,7 @@ class Run:
         self.assigned = assigned
         self.stop = StopRequest()
         self.claimed = False
-        self._held = HeldRun(assigned.id, claim_id)
+        self._held = HeldRun(assigned.id, claim_id, resume_session_id=assigned.resume_session_id)
         self._around = around
         # No text that leaves the worker may contain the run's headers or the secrets that claude logs in with.
         self._secrets = [*assigned.mcp_headers.values()]
@@ -74,6 +74,8 @@ class Run:
         self._redactor = Redactor(self._secrets)
         self._calls: ToolCalls | None = None
         self._recorder: Recorder | None = None
+        # The session in which another attempt of the run can go on; None if there is none.
+        self._kept_session = assigned.resume_session_id
         self._heartbeat = Heartbeat(around.api, assigned.id, self.stop, self._counts)
 
     def live(self) -> None:
@@ -121,6 +123,10 @@ class Run:
                 outcome, tool_calls=self._calls.counts(), tool_call_list=self._calls.listed()
             )
             self._calls.close()
+        outcome = places.with_session(outcome, self._kept_session)
+        if outcome.status == CANCELED and self.assigned.resume_session_id is not None:
+            sessions = self._around.journal.sessions
+            sessions.forget(self.assigned.resume_session_id, self._around.executor)
         body, run_id = outcome.redacted(self._redactor).body(), self.assigned.id
         journal = self._around.journal
         try:
@@ -130,7 +136,8 @@ class Run:
             log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
         if self._recorder and not self.stop.hasty:
             self._recorder.flush()
-        report(self._around.api, journal, run_id, body, self._around.leaving)
+        around = self._around
+        report(around.api, journal, around.executor, run_id, body, around.leaving)
         journal.release(run_id)
 
     def _execute(self, state: dict[str, object]) -> Outcome | None:
@@ -143,7 +150,7 @@ class Run:
             if self.stop.reason is not None:
                 execution = Execution(Outcome(FAILED), self.stop.reason)
             else:
-                execution = self._execute_in_scratch()
+                execution = self._execute_in_place()
         except Refused as refused:
             log.warning("run %s not started: %s", self.assigned.id, refused)
             return None
@@ -175,38 +182,30 @@ class Run:
         if state.get("cancelRequested"):
             self.stop.request(StopReason.CANCELED)
 
-    def _execute_in_scratch(self) -> Execution:
+    def _execute_in_place(self) -> Execution:
+        """Execute the run where an earlier attempt stopped, if it is to go on there, and otherwise anew."""
         if self._calls is None:
             raise OSError(errno.EIO, "the run's tool calls can't be kept")
-        scratch = Scratch()
-        place = self._around.events
-        events = RunEvents(place, self.assigned.id, self._redactor) if place else None
+        around, directory = self._around, self._around.events
+        here = (self.assigned, self._held.claim_id, around.executor, around.journal.sessions)
+        deadline = time.monotonic() + self.assigned.timeout_seconds
+        events = RunEvents(directory, self.assigned.id, self._redactor) if directory else None
         recorder = self._recorder = self._begin_recording()
+        told = _to_each(
+            [each for each in (events and events.write, recorder and recorder.take) if each]
+        )
         try:
-            self._held = self._around.journal.update(self._held, scratch=str(scratch.root))
-            with Gateway(
-                url=self.assigned.mcp_url,
-                headers=self.assigned.mcp_headers,
-                calls=self._calls,
-                before_first_effect=self._heartbeat.tell,
-            ) as gateway:
-                executor = self._around.executor
-                execution = probe(gateway, self.stop) if executor.needs_server else None
-                if execution is not None:
-                    return execution
-                limit = self.assigned.timeout_seconds
-                scratch.write_mcp_config(mcp.configuration(gateway.url, limit))
-                sinks = [
-                    each for each in (events and events.write, recorder and recorder.take) if each
-                ]
-                return executor.execute(self._job(scratch, gateway.url, _to_each(sinks)))
+            place = places.find(*here, given_up=lambda: self.stop.reason is not None)
+            execution = self._execute_at(place, self._calls, told, deadline)
+            if execution.session_refused and place.known is not None:
+                place = places.instead(*here, place.known)
+                execution = self._execute_at(place, self._calls, told, deadline)
+            return execution
+        except HadEffects as end:
+            if self.stop.reason is None:
+                self._kept_session = None
+            return Execution(end.outcome, self.stop.reason)
         finally:
-            # The program may have left processes outside its process group. They are ended before the files are
-            # removed, so that they write no new ones.
-            orphans.end_marked(self._held.claim_id)
-            held = self._held
-            self._around.executor.clean_up(held.claim_id, scratch.work, held.pid)
-            scratch.remove()
             if events:
                 events.close()
             if recorder:
@@ -219,12 +218,44 @@ class Run:
         path = around.journal.events_of(run_id)
         return Recorder.begin(around.api, run_id, path, self._redactor, around.leaving)
 
-    def _job(self, scratch: Scratch, mcp_url: str, told: Sink) -> Job:
+    def _execute_at(self, place: Place, calls: ToolCalls, told: Sink, deadline: float) -> Execution:
+        around, executor, scratch = self._around, self._around.executor, place.scratch
+        execution = None
+        try:
+            if place.session.resumed:
+                self._heartbeat.session_id = place.session.id
+            self._held = around.journal.update(self._held, scratch=str(scratch.root))
+            with Gateway(
+                url=self.assigned.mcp_url,
+                headers=self.assigned.mcp_headers,
+                calls=calls,
+                before_first_effect=self._heartbeat.tell,
+            ) as gateway:
+                execution = probe(gateway, self.stop) if executor.needs_server else None
+                if execution is None:
+                    limit = self.assigned.timeout_seconds
+                    scratch.write_mcp_config(mcp.configuration(gateway.url, limit))
+                    execution = executor.execute(self._job(place, gateway.url, told, deadline))
+                return execution
+        finally:
+            # The program may have left processes outside its process group. They are ended before the files are
+            # removed, so that they write no new ones.
+            orphans.end_marked(self._held.claim_id)
+            kept = places.leave(
+                place, execution, calls, self._held.pid, executor, around.journal.sessions
+            )
+            self._kept_session = place.session.id if kept else None
+
+    def _session_begun(self, place: Place) -> None:
+        if place.session.kept:
+            self._heartbeat.session_id = place.session.id
+
+    def _job(self, place: Place, mcp_url: str, told: Sink, deadline: float) -> Job:
+        scratch = place.scratch
         environment = allowed((*self._around.executor.credentials, *self._around.pass_env))
         environment[orphans.MARK] = self._held.claim_id
         environment["PIPEDAI_RUN_ID"] = self.assigned.id
         environment["TMPDIR"] = str(scratch.temporary)
-        deadline = time.monotonic() + self.assigned.timeout_seconds
 
         def should_stop() -> StopReason | None:
             if self.stop.reason is None and time.monotonic() >= deadline:
@@ -237,12 +268,13 @@ class Run:
             mcp_config=scratch.mcp_config,
             mcp_url=mcp_url,
             files=scratch.files,
-            claim_id=self._held.claim_id,
+            session=place.session,
             environment=environment,
             redactor=self._redactor,
             should_stop=should_stop,
             term_grace=self._term_grace,
             launched=self._launched,
+            session_begun=lambda: self._session_begun(place),
             told=told,
         )
 

@@ -213,6 +213,26 @@ class Conversation:
         self._results += 1
         return int(is_error)
 
+    def refuse(self, why: str) -> int:
+        """Write the `result` event of a session that can't be resumed. Return the exit code of claude after it."""
+        self.event(
+            "result",
+            subtype="error_during_execution",
+            is_error=True,
+            duration_ms=1,
+            duration_api_ms=0,
+            num_turns=0,
+            stop_reason=None,
+            total_cost_usd=0,
+            usage=Usage().of_result(),
+            modelUsage={},
+            permission_denials=[],
+            errors=[why],
+            result_index=0,
+            fast_mode_state="off",
+        )
+        return 1
+
     def retry(self, status: int | None, error: str, attempt: int, most: int) -> None:
         """Write an event that says that the model's API has failed and is going to be called again."""
         self.system(
