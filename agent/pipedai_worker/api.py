@@ -69,6 +69,7 @@ class Api:
     ) -> None:
         """Make the client. Raises ValueError for a bad URL or proxy, OSError for a bad `ca_file`."""
         self.url = normalize_url(url)
+        self.token = token
         self._worker = f"/workers/{worker_id}"
         headers = {
             "Accept": "application/json",

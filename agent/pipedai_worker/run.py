@@ -68,8 +68,9 @@ class Run:
         self.claimed = False
         self._held = HeldRun(assigned.id, claim_id, resume_session_id=assigned.resume_session_id)
         self._around = around
-        # No text that leaves the worker may contain the run's headers or the secrets that claude logs in with.
-        self._secrets = [*assigned.mcp_headers.values()]
+        # No text that leaves the worker may contain the run's headers, the worker's token, or the secrets that claude
+        # logs in with.
+        self._secrets = [*assigned.mcp_headers.values(), around.api.token]
         self._secrets += [os.environ.get(name, "") for name in EVERY_CREDENTIAL]
         self._redactor = Redactor(self._secrets)
         self._calls: ToolCalls | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 from pathlib import Path
@@ -33,8 +34,9 @@ def test_events_are_told_while_the_run_goes_on_without_its_secrets(
     api: FakeApi, workers: Workers
 ) -> None:
     go = workers.directory / "go"
+    token = base64.b64encode(f"Bearer {api.worker_token}".encode()).decode()
     run = api.add(
-        f"standin: say It is {SECRET[:9]}\nstandin: say {SECRET[9:]}\nstandin: deny\n"
+        f"standin: say {token}\nstandin: say It is {SECRET[:9]}\nstandin: say {SECRET[9:]}\nstandin: deny\n"
         f"standin: think Hm.\nstandin: warn careful\nstandin: wait-for {go}\nstandin: success Done.",
         mcp_headers={"Authorization": f"Bearer {SECRET}"},
         record_events=True,
@@ -55,6 +57,7 @@ def test_events_are_told_while_the_run_goes_on_without_its_secrets(
     assert ("result", "Done.") in told
     assert "".join(text for kind, text in told if kind == "stderr") == "careful\n"
     assert SECRET[9:] not in json.dumps(run.events)
+    assert token[20:40] not in json.dumps(run.events)
     api.until_ended(other)
     assert other.events == []
     assert api.count("events", other) == 0
