@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.synchronize import Event
+from typing import Any
 
 from bench.cast import Customer
 from bench.events_load import Sent, Stream, Told, read, tell
@@ -211,9 +213,9 @@ def _compare(sent: Sent, came: Sequence[Sequence[tuple[int, float]]]) -> Json:
     }
 
 
-def _wait(ready: object, reading: Load[object]) -> None:
+def _wait(ready: Event, reading: Load[Any]) -> None:
     deadline = time.monotonic() + _OPEN_SECONDS
-    while not ready.wait(0.2):  # type: ignore[attr-defined]
+    while not ready.wait(0.2):
         reading.check()
         if time.monotonic() > deadline:
             raise BenchFailed("The streams did not begin.")

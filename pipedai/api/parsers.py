@@ -120,6 +120,12 @@ class EventsJSONParser(OutcomeJSONParser):
                 event["data"] = TOO_DEEP
         if _is_deeper(value, MAX_DEPTH):
             raise ParseError(_TOO_DEEP)
+        # In a JSON text, NUL and lone surrogates can only be escapes such as `\u0000`. Most calls have none, and then
+        # the thousands of texts in a call need not be searched.
+        return replace_unstorable(value) if b"\\u" in raw else value
+
+    def storable(self, value: Any) -> Any:
+        """Returns the value unchanged, because `read` has replaced what can't be stored."""
         return value
 
 

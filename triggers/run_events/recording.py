@@ -31,6 +31,33 @@ from triggers.states import Status
 # (`is_truncated`), after its commit. The metrics need it, because storing events emits no domain event.
 stored = Signal()
 
+# Stores events that are all new and within the limits, as most calls have them, in one statement. It changes nothing if
+# one of its conditions does not hold: the `FOR UPDATE` checks them again after a wait for another call.
+_APPEND = f"""
+WITH log AS (
+    SELECT l.run_id, r.environment_id, {NOW} AS now,
+        coalesce(l.watched_until > statement_timestamp(), false) AS is_watched
+    FROM run_event_log l JOIN run r ON r.id = l.run_id JOIN trigger t ON t.id = r.trigger_id
+    WHERE l.run_id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status <> 'queued' AND t.record_events
+        AND coalesce(r.ended_at >= {NOW} - %(taken_after_end)s, true)
+        AND l.next_seq = %(first)s AND NOT l.is_truncated
+        AND %(last)s <= %(most_events)s AND l.bytes + %(bytes)s <= %(most_bytes)s
+    FOR UPDATE OF l),
+day AS (
+    INSERT INTO run_event_day AS d (environment_id, day, bytes)
+    SELECT environment_id, (now AT TIME ZONE 'UTC')::date, %(bytes)s FROM log WHERE %(bytes)s <= %(day_limit)s
+    ON CONFLICT (environment_id, day) DO UPDATE SET bytes = d.bytes + excluded.bytes
+    WHERE d.bytes + excluded.bytes <= %(day_limit)s
+    RETURNING 1),
+batch AS (
+    INSERT INTO run_event_batch (environment_id, run_id, first_seq, last_seq, stored_at, bytes, events)
+    SELECT environment_id, run_id, %(first)s, %(last)s, now, %(bytes)s, %(events)s::text[] FROM log, day
+    RETURNING 1)
+UPDATE run_event_log l SET next_seq = %(last)s + 1, stored = %(last)s, bytes = l.bytes + %(bytes)s,
+    first_at = least(l.first_at, log.now), last_at = greatest(l.last_at, log.now)
+FROM log, batch WHERE l.run_id = log.run_id
+RETURNING log.is_watched
+"""
 # Locks the row that counts the run's events, so that calls for one run take turns.
 _LOCK = f"""
 SELECT r.environment_id, r.status, coalesce(r.ended_at < {NOW} - %(taken_after_end)s, false) AS is_over,
@@ -91,6 +118,8 @@ def store_events(
         "taken_after_end": TAKEN_AFTER_END,
         "now": now,
     }
+    if events and _append(events, params):
+        return events[-1].seq + 1
     with transaction.atomic():
         log = fetch_one(_LOCK, params)
         if log is None:
@@ -103,9 +132,39 @@ def store_events(
         new = [event for event in events if event.seq >= log["next_seq"]]
         if new:
             _store(run_id, log, new)
-            if log["is_watched"]:
-                announce_events([run_id])
         return int(new[-1].seq + 1 if new else log["next_seq"])
+
+
+def _append(events: Sequence[RunEvent], params: dict[str, Any]) -> bool:
+    """Stores the events if all of them are new and within the limits, and returns whether they are."""
+    first, last = events[0].seq, events[-1].seq
+    if [event.seq for event in events] != list(range(first, last + 1)):
+        return False
+    appended = fetch_one(
+        _APPEND,
+        {
+            **params,
+            "first": first,
+            "last": last,
+            "bytes": sum(event.size for event in events),
+            "events": [event.json for event in events],
+            "most_events": MAX_RUN_EVENTS,
+            "most_bytes": MAX_RUN_BYTES,
+            "day_limit": MAX_DAY_BYTES,
+        },
+    )
+    if appended is None:
+        return False
+    _tell(params["run_id"], len(events), is_watched=appended["is_watched"])
+    return True
+
+
+def _tell(run_id: UUID, count: int, *, is_watched: bool, is_truncated: bool = False) -> None:
+    """Tells the metrics and the streams of the run what was stored, after the commit."""
+    told = partial(stored.send, sender=None, count=count, is_truncated=is_truncated)
+    transaction.on_commit(told, robust=True)
+    if is_watched:
+        announce_events([run_id])
 
 
 def _check(log: Row) -> None:
@@ -176,6 +235,5 @@ def _write(
     }
     if execute(_STORE, params) == 0:
         return False
-    told = partial(stored.send, sender=None, count=len(events), is_truncated=is_truncated)
-    transaction.on_commit(told, robust=True)
+    _tell(run_id, len(events), is_watched=log["is_watched"], is_truncated=is_truncated)
     return True

@@ -34,14 +34,15 @@ from workspaces.permissions import IsOperator
 # The form of an event's number. A number of nine digits fits into the database's column.
 _SEQ = re.compile(r"\d{1,9}", re.ASCII)
 
-_EVENT = {
-    "seq": serializers.IntegerField(min_value=1),
-    "at": serializers.DateTimeField(),
-    "type": serializers.CharField(),
-    "text": serializers.CharField(allow_null=True),
-    "data": serializers.JSONField(allow_null=True),
-}
-RunEventSerializer = answer("RunEvent", "An event of a run: what its CLI told.", **_EVENT)
+RunEventSerializer = answer(
+    "RunEvent",
+    "An event of a run: what its CLI told.",
+    seq=serializers.IntegerField(min_value=1),
+    at=serializers.DateTimeField(),
+    type=serializers.CharField(),
+    text=serializers.CharField(allow_null=True),
+    data=serializers.JSONField(allow_null=True),
+)
 
 
 class RunEventViewSet(TenantViewSet):

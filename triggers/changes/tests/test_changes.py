@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 from pipedai.ids import new_id
 from pipedai.server.listen import MOST_THINGS, ThingsEar
 from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
+from pipedai.sql import database_now
 from pipedai.watches import Watches, watches
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.incidents import open_incident
@@ -56,7 +57,7 @@ def said(monkeypatch):
     """Returns what the database was told to notify. Everything is committed at once."""
     payloads: list[str] = []
     monkeypatch.setattr("pipedai.wakeups._notify", payloads.extend)
-    monkeypatch.setattr("django.db.transaction.on_commit", lambda then: then())
+    monkeypatch.setattr("django.db.transaction.on_commit", lambda then, **_: then())
     return payloads
 
 
@@ -108,7 +109,7 @@ def test_a_worker_that_falls_silent_or_comes_back_is_told(cast, said):
     WorkerCalls(cast.worker).poll()
     stream = Stream(cast)
     watches.hear(str(cast.environment.id))
-    stream.ticket.asked_at -= timedelta(seconds=12)
+    stream.ticket.asked_at = database_now() - timedelta(seconds=12)
     worker = Worker.objects.filter(id=cast.worker.worker_id)
     worker.update(last_seen_at=Now() - timedelta(seconds=185))
     told = {"type": "worker", "id": str(cast.worker.worker_id)}

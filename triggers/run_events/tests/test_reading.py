@@ -172,7 +172,7 @@ def said(monkeypatch):
     """Returns what the database was told to notify."""
     payloads: list[str] = []
     monkeypatch.setattr("pipedai.wakeups._notify", payloads.extend)
-    monkeypatch.setattr("django.db.transaction.on_commit", lambda then: then())
+    monkeypatch.setattr("django.db.transaction.on_commit", lambda then, **_: then())
     return payloads
 
 

@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db.models import F
@@ -11,6 +12,7 @@ from pipedai.ids import new_id
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.runs import Runs
 from triggers.models import Run, RunEventDay, RunEventLog, Trigger
+from triggers.models.run_event import MAX_RUN_EVENTS
 from triggers.run_events import event, recording
 from triggers.run_events.reading import page_of_events
 
@@ -146,7 +148,7 @@ def test_a_call_has_at_most_256_kib(calls, run):
 
 
 def test_what_the_database_cannot_hold_is_replaced(calls, run):
-    deep = []
+    deep: list[Any] = []
     for _ in range(61):
         deep = [deep]
     events = [
@@ -207,8 +209,8 @@ def test_one_byte_too_many_keeps_those_before(calls, run, monkeypatch, limit):
 
 
 def test_the_limits_are_those_of_the_spec():
-    assert (recording.MAX_RUN_EVENTS, recording.MAX_RUN_BYTES) == (20_000, 5 * MIB)
-    assert recording.MAX_DAY_BYTES == 1024 * MIB
+    assert (MAX_RUN_EVENTS, event.MAX_RUN_BYTES) == (20_000, 5 * MIB)
+    assert event.MAX_DAY_BYTES == 1024 * MIB
 
 
 def test_the_days_limit_is_the_environments_and_begins_anew_each_day(
