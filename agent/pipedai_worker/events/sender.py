@@ -25,7 +25,7 @@ LATEST_SECONDS = 24 * 3600.0
 GATHER_SECONDS = 0.5
 # The API answers with this code if events are missing before those that it got.
 EVENT_GAP = "event_gap"
-# So often in a row the API may ask for other events than it got. Then the worker gives up.
+# If the API asks for other events than it got more often than this in a row, the worker sends it no more.
 MOST_GAPS = 3
 
 Wait = Callable[[float], bool]

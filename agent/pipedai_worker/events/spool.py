@@ -16,12 +16,12 @@ SUFFIX = ".ndjson"
 # The API takes so much of a run (SPEC §18).
 MOST_EVENTS = 20_000
 MOST_BYTES = 5 * 1024 * 1024
-# In both, room is kept for the last event, which says that there was more.
+# So much of these bytes is kept free for the last event, which says that there was more.
 _ROOM_BYTES = 1024
 # The API takes so many events, and 256 KiB, a call. Part of these bytes is kept for what a call has beside the events.
 MOST_IN_A_CALL = 500
 MOST_BYTES_IN_A_CALL = 240 * 1024
-# The files of all runs together. The oldest are removed beyond it.
+# The files of all runs together have at most so many bytes. Beyond that, the oldest files are removed.
 MOST_BYTES_OF_ALL = 256 * 1024 * 1024
 
 
@@ -32,7 +32,10 @@ class SpoolWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        """Make the file, mode 0600, in place of one of an earlier claim that got no further. Raises OSError."""
+        """Make the file, with mode 0600. A file of the same run, which an earlier claim has left, is removed first.
+
+        Raises OSError.
+        """
         path.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._file = os.open(path, flags, 0o600)
