@@ -21,9 +21,9 @@ CHANNEL = "pipedai"
 # worker, an API key, a user, a run, a pool or an environment.
 # CHANGED says that a run, the capacity, a setting or the token of the worker changed, or that the key was revoked, or
 # that the user's access changed.
-# POLLING says that a newer poll of the worker began; its detail is the time when it began, in microseconds. EVENT says
-# that an event of the worker or of the run was recorded. POOL says that runs of the pool can be taken; its detail is how
-# many.
+# POLLING says that a newer poll of the worker began; its detail is the time when it began, in microseconds.
+# EVENT says that an event of the worker or of the run was recorded.
+# POOL says that runs of the pool can be taken; its detail is how many.
 CHANGED = "changed"
 POLLING = "polling"
 EVENT = "event"
