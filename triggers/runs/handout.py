@@ -69,7 +69,7 @@ def _reading_due(runs: str, where: str) -> str:
 WITH due AS (
 SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url, t.mcp_headers,
     k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, r.timeout_seconds, x.payload, v.output_schema,
-    t.retry_after_effects, t.retry_mode, t.max_cost_usd, r.attempt, r.queued_at,
+    t.retry_after_effects, t.retry_mode, t.max_cost_usd, t.record_events, r.attempt, r.queued_at,
     CASE WHEN r.resume_until > {NOW} AND r.worker_id = %(worker_id)s THEN r.resume_until END AS resume_until,
     CASE WHEN r.resume_until > {NOW} AND r.worker_id = %(worker_id)s THEN (
         SELECT o.session_id FROM run o WHERE o.id = r.retry_of_id) END AS resume_session_id,

@@ -21,7 +21,7 @@ from testing.world.mails import invite_for_test
 from testing.world.run_states import STATES
 from testing.world.runs import NOON, WEBHOOK_URL, Runs, allow
 from triggers.idempotency import rerun_run, run_trigger
-from triggers.models import BudgetWindow, Delivery, DeliveryAttempt, Tick, Trigger
+from triggers.models import BudgetWindow, Delivery, DeliveryAttempt, RunEventLog, Tick, Trigger
 from triggers.states import TERMINAL, Decision, Source, Status
 from workers.enrollment.pairing import begin_pairing
 from workers.models import WorkerEvent
@@ -122,6 +122,7 @@ WRONG_ROWS = [
         "tick_blocked_was_skipped",
         "UPDATE tick SET blocked_by_id = %(lost)s WHERE decision = 'fired'",
     ),
+    ("run_event_log_counts", "UPDATE run_event_log SET stored = next_seq"),
     ("run_one_retry", "UPDATE run SET retry_of_id = %(lost)s WHERE id = %(other_retry)s"),
     ("delivery_pending_is_due", "UPDATE delivery SET next_attempt_at = NULL"),
     ("delivery_pending_is_due", "UPDATE delivery SET status = 'dead'"),
@@ -355,6 +356,7 @@ TENANT_REFERENCES = [
     ("run", "rerun_of_id", "run"),
     ("run_text", "run_id", "run"),
     ("run_result", "run_id", "run"),
+    ("run_event_log", "run_id", "run"),
     ("idempotency_key", "trigger_id", "trigger"),
     ("idempotency_key", "run_id", "run"),
     ("delivery", "trigger_id", "trigger"),
@@ -390,6 +392,7 @@ def there(cast: Cast) -> dict[str, UUID]:
     lost, other_lost = runs.running(), runs.running(payload={"a": 1})
     runs.complete(runs.running(), output={"a": 1})
     runs.lost(lost)
+    RunEventLog.objects.create(environment=cast.environment, run_id=lost)
     other_retry = runs.retry_of(other_lost)
     assert other_retry is not None
     rerun_run(run_id=lost, caller_id=cast.owner.id, key=None, source=Source.MANUAL, actor=SYSTEM)
