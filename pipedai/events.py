@@ -57,6 +57,7 @@ ACTIONS = frozenset(
         "trigger.deleted",
         "mcp-token.rotated",
         "run.created",
+        "run.not-started",
         "run.scheduled",
         "run.skipped",
         "run.retried",
@@ -69,12 +70,19 @@ ACTIONS = frozenset(
         "run.timed-out",
         "run.cancel-requested",
         "run.canceled",
+        "run.events-read",
         "runs.pruned",
         "worker.registered",
         "worker.approved",
         "worker.updated",
+        "worker.limited",
         "worker.token-revoked",
         "worker.deregistered",
+        "pool.created",
+        "pool.updated",
+        "pool.deleted",
+        "pool.worker-added",
+        "pool.worker-removed",
         "webhook.delivered",
         "webhook.failed",
         "webhook.redelivered",
@@ -86,6 +94,9 @@ ACTIONS = frozenset(
         "notice.failed",
         "address.confirmed",
         "address.refused",
+        "budget.created",
+        "budget.updated",
+        "budget.deleted",
         "incident.opened",
         "incident.closed",
         "incident.acknowledged",
@@ -129,9 +140,8 @@ class Event:
             raise ValueError(f"{self.action!r} is not a registered action")
 
 
-# The signal by which receivers get events. Its argument `events` is a tuple of Event. With `use_caching` Django
-# does not look for dead receivers at each event.
-happened = Signal(use_caching=True)
+# The signal by which receivers get events. Its argument `events` is a tuple of Event.
+happened = Signal()
 
 
 def emit(*events: Event) -> None:

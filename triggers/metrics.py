@@ -1,7 +1,7 @@
 """The metrics of runs, schedules and webhooks. Domain events increase the counters, and queries read the gauges."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipedai.outgoing import Answer
 from pipedai.outgoing.attempts import attempted
 from pipedai.sql import fetch_all, fetch_one
 from triggers.models import Delivery
+from triggers.run_events.recording import stored
 from triggers.schedules.heartbeats import ALIVE_WITHIN
 from triggers.schedules.stretches import lengthened
 from triggers.states import HELD, Decision, FaultClass, Source, Status
@@ -37,6 +38,10 @@ FIRING_LAG = Histogram(
     buckets=(0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 3600),
 )
 TICKS_SKIPPED = Counter("pipedai_ticks_skipped", "Due times that made no run.", ["decision"])
+RUN_EVENTS = Counter("pipedai_run_events_stored", "Events of runs that were stored.")
+RUN_EVENTS_TRUNCATED = Counter(
+    "pipedai_run_events_truncated", "Runs whose further events are not kept, because of a limit."
+)
 DELIVERIES_SETTLED = Counter(
     "pipedai_deliveries_settled", "Webhook deliveries that were delivered, or given up.", ["status"]
 )
@@ -111,16 +116,26 @@ def count_attempt(answer: Answer, **_: Any) -> None:
 attempted.connect(count_attempt, sender=Delivery, dispatch_uid="triggers.metrics")
 
 
-def count_lengthened(count: int, **_: Any) -> None:
-    """Counts skipped due times of triggers without a worker. Due times that follow each other while their trigger has
-    no worker are called a stretch and share one row. The first due time of a stretch is not counted here, because it
-    emits an event, and `count_outcome` counts that. `count` is the number of later due times that were added to such
-    rows.
+def count_lengthened(decisions: Sequence[str], **_: Any) -> None:
+    """Counts skipped due times that were added to a stretch, a row that stands for several due times. The first due
+    time of a stretch is not counted here, because it emits an event, and `count_outcome` counts that. `decisions` has
+    the decision about each later due time.
     """
-    TICKS_SKIPPED.labels(Decision.SKIPPED_NO_WORKER.value).inc(count)
+    for decision in decisions:
+        TICKS_SKIPPED.labels(decision).inc()
 
 
 lengthened.connect(count_lengthened, dispatch_uid="triggers.metrics")
+
+
+def count_stored(count: int, is_truncated: bool, **_: Any) -> None:
+    """Counts the events of runs that a call stored, and the runs of which a limit was reached."""
+    RUN_EVENTS.inc(count)
+    if is_truncated:
+        RUN_EVENTS_TRUNCATED.inc()
+
+
+stored.connect(count_stored, dispatch_uid="triggers.metrics")
 
 _SCHEDULE = """
 SELECT coalesce(extract(epoch FROM statement_timestamp() - min(next_run_at)), 0) AS overdue

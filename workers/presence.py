@@ -5,8 +5,10 @@ from typing import Any
 
 from pipedai.api.principal import WorkerPrincipal
 from pipedai.sql import execute
+from pipedai.wakeups import announce_things
+from pipedai.watches import watches
 from workers.silence import NOTE_SILENCE, SILENT_FOR, silence_params
-from workers.worker_events import record_presence
+from workers.worker_events import GONE_SECONDS, record_presence
 
 _SANE_VERSION = re.compile(r"[\w.+-]{1,64}", re.ASCII)
 
@@ -54,4 +56,9 @@ def note_call(worker: WorkerPrincipal, *, version_header: str | None, seen: bool
     # The event that reports the worker's return is recorded after the worker's row was written. If the row can't be
     # written, no event is recorded, so that the worker's next call does not record it a second time.
     if seen:
-        record_presence(worker.id, None if silence is None else silence.total_seconds())
+        seconds = None if silence is None else silence.total_seconds()
+        record_presence(worker.id, seconds)
+        if (seconds is None or seconds > GONE_SECONDS) and watches.is_watched(
+            worker.environment_id
+        ):
+            announce_things(worker.environment_id, "worker", [worker.id])

@@ -103,6 +103,7 @@ def test_several_silences_become_one_incident(world):
     assert world.told() == (1, 1)
     incident = Incident.objects.get()
     assert ", and was silent 3 times until it called" in incident.message
+    assert incident.closed_at is not None
     assert incident.closed_at - incident.opened_at > HOUR
 
 

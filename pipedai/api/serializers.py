@@ -80,7 +80,8 @@ class RowSerializer(serializers.Serializer[Any]):
     @property
     def data(self) -> Any:
         """The answer as a plain dict. DRF would copy it into a dict that knows its serializer."""
-        return self.to_representation(self.instance)
+        row: Any = self.instance
+        return self.to_representation(row)
 
     def to_representation(self, instance: dict[str, Any]) -> dict[str, Any]:
         """Returns the fields of the answer by name."""

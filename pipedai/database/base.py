@@ -21,7 +21,7 @@ _OWN_LOADER: Any = adapters.get_loader(base.TIMESTAMPTZ_OID, Format.TEXT)
 # Django finds a thread's connection in an object of asgiref, which asks each time whether an event loop runs in the
 # thread. No event loop uses Django's connections, so Python's own object does. This module is loaded before the first
 # connection is made. See docs/decisions/fast-paths.md.
-connections._connections = threading.local()
+connections._connections = threading.local()  # type: ignore[attr-defined]
 
 
 class TimeLoader(Loader):

@@ -13,8 +13,9 @@ from triggers.explain.due_times import check_time_in_question, explain_trigger
 from triggers.explain.runs import explain_run
 from triggers.models import Run, Trigger
 
-# The class Worker is taken from the foreign key of Trigger, because this app must not import the app `workers`.
+# These classes are taken from the foreign keys of Trigger, because this app must not import the app `workers`.
 Worker: Any = Trigger._meta.get_field("worker").related_model
+Pool: Any = Trigger._meta.get_field("pool").related_model
 _NO_TIME = "That is no time that can be asked about."
 
 

@@ -30,6 +30,8 @@ class WaitingFor(StrEnum):
     NOT_DUE = "not_due"
     # The worker holds as many runs as it may.
     WORKER_FULL = "worker_full"
+    # A budget that covers the run has no room for it.
+    BUDGET_EXHAUSTED = "budget_exhausted"
     # Other due runs of the worker go first, and the next poll has no room for this one.
     BEHIND_OTHERS = "behind_others"
 
@@ -63,7 +65,7 @@ DECISIONS: Final = (*Decision.values, PENDING, NOT_SCHEDULED, DISABLED)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The worker or trigger that a reason is about."""
+    """The worker, trigger or budget that a reason is about."""
 
     type: str
     id: UUID

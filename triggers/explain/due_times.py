@@ -36,7 +36,8 @@ _WHY_NO_RUN: dict[str, str] = {
     Decision.SKIPPED_OVERLAP: "an earlier run of the trigger was unfinished, and its overlapPolicy is skip",
     Decision.SKIPPED_MISSED: "no scheduler was running, and when one ran again, the time was too old or a later one had"
     " come",
-    Decision.SKIPPED_NO_WORKER: "the trigger had no worker",
+    Decision.SKIPPED_NO_WORKER: "the trigger had neither a worker nor a pool",
+    Decision.SKIPPED_PAUSED: "the environment was paused",
 }
 
 _TRIGGER = f"""

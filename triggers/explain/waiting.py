@@ -10,6 +10,7 @@ from datetime import datetime
 from pipedai.api.wording import counted
 from pipedai.sql import Row, fetch_one
 from triggers.explain.answers import Reason, Subject, WaitingFor
+from triggers.explain.budgets import budget_reasons
 from triggers.explain.clock_words import moment_words
 from triggers.runs.conditions import MAY_BE_CLAIMED, Limits, evaluate, limits_of
 from triggers.runs.handout import choose_runs, headers_are_readable, shut_triggers
@@ -38,6 +39,7 @@ def reasons(run: Row, *, now: datetime | None) -> Iterator[Reason]:
     limits = limits_of(
         max_concurrency=run["max_concurrency"] or 0,
         disabled=run["disabled_at"] is not None,
+        limited=run["limited_until"] is not None,
         approved=run["unapproved_since"] is None,
     )
     met = evaluate(run_id=run["id"], worker_id=run["worker_id"], **limits, now=now)
@@ -53,9 +55,12 @@ def reasons(run: Row, *, now: datetime | None) -> Iterator[Reason]:
         yield _unapproved(run)
     if not met["is_due"]:
         yield _not_due(run)
+    if not met["budgets_have_room"]:
+        yield from budget_reasons(run, now)
     if has_worker and limits["capacity"] and not met["free_places"]:
         yield _full(run, met["last_claimed_at"])
-    if has_worker and met["is_due"] and met["headers_may_go"] and readable:
+    is_eligible = met["is_due"] and met["headers_may_go"] and met["budgets_have_room"]
+    if has_worker and is_eligible and readable:
         yield from _behind_others(run, limits, met["free_places"], now)
 
 

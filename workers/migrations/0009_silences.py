@@ -7,7 +7,7 @@ _WORKER = "worker_silence_worker_in_environment"
 
 
 class Migration(migrations.Migration):
-    dependencies = [("workers", "0006_one_silence_in_environment")]
+    dependencies = [("workers", "0008_workers_of_account")]
 
     operations = [
         migrations.CreateModel(

@@ -31,7 +31,8 @@ AUDIT = "/admin/audit/auditentry/"
 # kept for an hour only, and the audit log has the same for ever. A silence becomes an incident within seconds.
 PARTS = {
     "AccountMailAttempt", "Authenticator", "RecoveryCode", "RunText", "RunResult", "TriggerHealth", "DeliveryAttempt",
-    "IdempotencyKey", "WorkerEvent", "WorkerSilence", "NoticeAttempt", "AskedAddress", "RefusedAddress",
+    "IdempotencyKey", "PoolMember", "RunEventLog", "RunEventBatch", "RunEventDay", "EnvironmentWatch",
+    "WorkerEvent", "WorkerSilence", "NoticeAttempt", "AskedAddress", "RefusedAddress", "BudgetWindow", "RunReservation",
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from pipedai.sql import fetch_one
 
 
 def test_each_thread_has_its_own_connection(db):
-    assert isinstance(connections._connections, threading.local)
+    assert isinstance(vars(connections)["_connections"], threading.local)
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(lambda: connections["default"]).result()
         assert other is pool.submit(lambda: connections["default"]).result()

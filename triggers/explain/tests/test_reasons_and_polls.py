@@ -20,12 +20,13 @@ from pipedai.api.errors import Conflict, NotFound, Unauthenticated
 from pipedai.api.principal import WorkerPrincipal
 from pipedai.events import SYSTEM
 from pipedai.sql import database_now, execute
+from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.runs import Runs
 from triggers import services
 from triggers.explain.answers import WaitingFor
 from triggers.explain.runs import explain_run
-from triggers.models import Run, Trigger
+from triggers.models import Budget, Run, Trigger
 from triggers.runs import lifecycle
 from triggers.runs.conditions import limits_of
 from triggers.runs.handout import hand_out_runs
@@ -41,7 +42,12 @@ CODES = set(WaitingFor) - {WaitingFor.WORKER_OFFLINE}
 # These keep a run out of a poll, but its worker may claim it all the same, such as after an earlier poll.
 OF_POLLS_ALONE = {WaitingFor.BEHIND_OTHERS, WaitingFor.HEADERS_UNREADABLE}
 # A run with one of these goes before no other run of its worker.
-OF_THE_RUN = {WaitingFor.HEADERS_UNREADABLE, WaitingFor.WORKER_UNAPPROVED, WaitingFor.NOT_DUE}
+OF_THE_RUN = {
+    WaitingFor.HEADERS_UNREADABLE,
+    WaitingFor.WORKER_UNAPPROVED,
+    WaitingFor.NOT_DUE,
+    WaitingFor.BUDGET_EXHAUSTED,
+}
 BREAK = "UPDATE trigger SET mcp_headers = set_byte(mcp_headers, 40, get_byte(mcp_headers, 40) # 1) WHERE id = %(id)s"
 
 # How many runs had this code as their only reason, or None if they had no reason.
@@ -80,7 +86,7 @@ class World:
         trigger_id = self.triggers[number % 4]
         worker_id = [*self.workers, None][number // 4 % 4]
         if Trigger.objects.filter(id=trigger_id, deleted_at=None).update(worker_id=worker_id):
-            lifecycle.reassign_queued_runs(trigger_id=trigger_id, worker_id=worker_id)
+            lifecycle.reassign_queued_runs(trigger_id=trigger_id, now=self.now)
 
     def delete_trigger(self, number: int) -> None:
         trigger_id = self.triggers[number % 4]
@@ -109,6 +115,16 @@ class World:
     def revoke(self, number: int) -> None:
         digest = None if number % 2 else self.digests[number // 2 % 3]
         self._change(number, token_digest=digest)
+
+    def limit(self, number: int) -> None:
+        """Gives the environment, or one of its triggers, a budget for one run or for none, or deletes all budgets."""
+        if number % 8 == 7:
+            Budget.objects.update(deleted_at=self.now)
+            return
+        trigger_id = self.triggers[number // 2 % 4] if number % 3 else None
+        limit = {"limit_runs": number % 3} if number % 2 else {"limit_usd": "1"}
+        reserve = "0.6" if number % 4 else "1.1"
+        add_budget(self.cast, trigger_id=trigger_id, reserve_usd=reserve, **limit)
 
     def call(self, number: int) -> None:
         self._change(number, last_seen_at=self.now)
@@ -149,6 +165,7 @@ class World:
         limits = limits_of(
             max_concurrency=worker.max_concurrency,
             disabled=worker.disabled,
+            limited=worker.limited_until is not None,
             approved=worker.approved,
         )
         runs = hand_out_runs(worker_id=worker_id, **limits, actor=SYSTEM, now=self.now)
@@ -211,6 +228,7 @@ ACTIONS: list[Callable[[World, int], None]] = [
     World.unapprove,
     *[World.revoke] * 2,
     World.call,
+    *[World.limit] * 2,
 ]
 
 

@@ -107,7 +107,7 @@ class RunHistory(RuleBasedStateMachine):
         self.model.reassign(worker)
         worker_id = None if worker is None else self.worker_ids[worker]
         Trigger.objects.filter(id=self.trigger_id).update(worker_id=worker_id)
-        lifecycle.reassign_queued_runs(trigger_id=self.trigger_id, worker_id=worker_id)
+        lifecycle.reassign_queued_runs(trigger_id=self.trigger_id, now=self.now)
 
     @rule(worker=st.sampled_from(["one", "two"]), most=st.integers(1, 4), on=mostly_on)
     def change_a_worker(self, worker: str, most: int, on: bool) -> None:
