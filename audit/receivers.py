@@ -24,9 +24,6 @@ FROM json_to_recordset(%(entries)s::json) AS e (
     metadata jsonb, ip inet, request_id text, moment timestamptz)
 """
 
-# json.dumps would make an encoder for each call.
-_ENCODE = json.JSONEncoder(default=str).encode
-
 
 @receiver(happened, dispatch_uid="audit.write_entries")
 def write_entries(events: tuple[Event, ...], **_: Any) -> None:
@@ -49,4 +46,4 @@ def write_entries(events: tuple[Event, ...], **_: Any) -> None:
         }
         for event in events
     ]
-    execute(_INSERT, {"entries": _ENCODE(entries)})
+    execute(_INSERT, {"entries": json.dumps(entries, default=str)})
