@@ -19,7 +19,7 @@ _NEEDS_IT = "t.worker_id = w.id AND t.enabled AND t.deleted_at IS NULL"
 IS_NEEDED = f"EXISTS (SELECT FROM trigger t WHERE {_NEEDS_IT})"
 
 # Inserts the silence that a call of the worker `w` ends, if a scheduler would have told people about it: the worker was
-# needed and not disabled, and could reach the service. `w` is the locked row as it was before the call. The silence
+# needed, not disabled and in no paused environment, and could reach the service. `w` is the locked row as it was before the call. The silence
 # counts from the moment at which a scheduler would have noticed it. Right after an outage of the service nothing is
 # inserted. This is a part of a statement, and needs the parameters of `silence_params`.
 NOTE_SILENCE = f"""
@@ -30,7 +30,8 @@ FROM w CROSS JOIN LATERAL (
         SELECT min(coalesce(h.counts_from, t.created_at))
         FROM trigger t LEFT JOIN trigger_health h ON h.trigger_id = t.id
         WHERE {_NEEDS_IT})) AS at) o
-WHERE w.disabled_at IS NULL AND o.at < statement_timestamp() AND {REACHABLE_SINCE} IS NOT NULL AND {IS_NEEDED}
+WHERE NOT EXISTS (SELECT FROM environment e WHERE e.id = w.environment_id AND e.paused_at IS NOT NULL)
+    AND w.disabled_at IS NULL AND o.at < statement_timestamp() AND {REACHABLE_SINCE} IS NOT NULL AND {IS_NEEDED}
 """  # noqa: S608
 
 

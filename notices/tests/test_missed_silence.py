@@ -15,6 +15,7 @@ from testing.processes.racing import at_once
 from testing.world.channels import add_channel
 from triggers.models import Trigger, WebHeartbeat
 from workers.models import Worker, WorkerSilence
+from workspaces.models import Environment
 
 HOUR = timedelta(hours=1)
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
@@ -131,8 +132,9 @@ def test_a_trigger_that_came_later_begins_it(world):
         lambda world: Trigger.objects.update(worker_id=None),
         lambda world: WebHeartbeat.objects.update(reachable_since=world.now - timedelta(minutes=9)),
         lambda world: WebHeartbeat.objects.update(beat_at=LONG_AGO),
+        lambda world: Environment.objects.update(paused_at=world.now),
     ],
-    ids=["disabled", "no trigger", "deleted", "moved", "outage", "outage that goes on"],
+    ids=["disabled", "no trigger", "deleted", "moved", "outage", "outage that goes on", "paused"],
 )
 def test_a_scheduler_would_not_have_told_it_either(world, change):
     world.silent_for(hours=1)
