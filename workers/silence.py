@@ -18,10 +18,11 @@ LAST_SEEN = "coalesce(w.last_seen_at, w.created_at)"
 _NEEDS_IT = "t.worker_id = w.id AND t.enabled AND t.deleted_at IS NULL"
 IS_NEEDED = f"EXISTS (SELECT FROM trigger t WHERE {_NEEDS_IT})"
 
-# Inserts the silence that a call of the worker `w` ends, if a scheduler would have told people about it: the worker was
-# needed, not disabled and in no paused environment, and could reach the service. `w` is the locked row as it was before the call. The silence
-# counts from the moment at which a scheduler would have noticed it. Right after an outage of the service nothing is
-# inserted. This is a part of a statement, and needs the parameters of `silence_params`.
+# Inserts the silence that a call of the worker `w` ends, if a scheduler would have told people about it: the worker
+# was needed, not disabled and in no paused environment, and could reach the service. `w` is the locked row as it was
+# before the call. The silence counts from the moment at which a scheduler would have noticed it. Right after an
+# outage of the service nothing is inserted. This is a part of a statement, and needs the parameters of
+# `silence_params`.
 NOTE_SILENCE = f"""
 INSERT INTO worker_silence (environment_id, worker_id, last_seen_at, offline_at, ended_at)
 SELECT w.environment_id, w.id, w.last_seen_at, o.at, statement_timestamp()
