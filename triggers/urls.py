@@ -11,12 +11,15 @@ from triggers.schedules.views import SchedulePreviewViewSet, TickViewSet
 from triggers.views import EnvironmentTriggerViewSet, TriggerViewSet
 from triggers.webhooks.views import DeliveryViewSet, TriggerDeliveryViewSet
 
+# `pipedai.urls` puts this before the routes of workers.
+most_called = [
+    path("triggers/<uuid:trigger_id>/run", TriggerRunViewSet.as_view({"post": "run"})),
+]
 urlpatterns = [
     path(
         "environments/<uuid:environment_id>/events/stream",
         EnvironmentEventViewSet.as_view({"get": "stream"}),
     ),
-    path("triggers/<uuid:trigger_id>/run", TriggerRunViewSet.as_view({"post": "run"})),
     path(
         "environments/<uuid:environment_id>/triggers",
         EnvironmentTriggerViewSet.as_view({"get": "list", "post": "create"}),

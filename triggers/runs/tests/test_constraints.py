@@ -24,7 +24,7 @@ from triggers.idempotency import rerun_run, run_trigger
 from triggers.models import BudgetWindow, Delivery, DeliveryAttempt, RunEventLog, Tick, Trigger
 from triggers.states import TERMINAL, Decision, Source, Status
 from workers.enrollment.pairing import begin_pairing
-from workers.models import WorkerEvent
+from workers.models import WorkerEvent, WorkerSilence
 from workspaces.api_keys import mint_registration_token
 from workspaces.models import ApiKey, DataKey
 
@@ -374,6 +374,7 @@ TENANT_REFERENCES = [
     ("worker", "host_key_id", "api_key"),
     ("enrollment", "worker_id", "worker"),
     ("worker_event", "worker_id", "worker"),
+    ("worker_silence", "worker_id", "worker"),
     ("channel", "url_key_id", "data_key"),
     ("channel", "secret_key_id", "data_key"),
     ("notice", "channel_id", "channel"),
@@ -441,6 +442,9 @@ def there(cast: Cast) -> dict[str, UUID]:
     issue_enrollment(cast.environment, cast.owner)
     WorkerEvent.objects.create(
         environment=cast.environment, worker_id=host.worker_id, type="worker.stopped"
+    )
+    WorkerSilence.objects.create(
+        environment=cast.environment, worker_id=host.worker_id, offline_at=NOON, ended_at=NOON
     )
     for _ in range(2):
         begin_pairing(label=None, address=None, program=None)
