@@ -13,8 +13,14 @@ from triggers.explain.due_times import check_time_in_question, explain_trigger
 from triggers.explain.runs import explain_run
 from triggers.models import Run, Trigger
 
-# The class Worker is taken from the foreign key of Trigger, because this app must not import the app `workers`.
+# The classes of other apps are taken from the foreign keys of Trigger, because this app must not import `workers`.
 Worker: Any = Trigger._meta.get_field("worker").related_model
+_MODELS: Mapping[str, Any] = {
+    "trigger": Trigger,
+    "worker": Worker,
+    "pool": Trigger._meta.get_field("pool").related_model,
+    "environment": Trigger._meta.get_field("environment").related_model,
+}
 _NO_TIME = "That is no time that can be asked about."
 
 
@@ -98,8 +104,8 @@ def _reason_row(reason: Reason, zone: tzinfo) -> tuple[Any, ...]:
     subject = reason.subject
     shown = text(None)
     if subject:
-        model = Worker if subject.type == "worker" else Trigger
-        shown = format_html("{} {}", subject.type, link_to(model, subject.id, subject.name))
+        link = link_to(_MODELS[subject.type], subject.id, subject.name)
+        shown = format_html("{} {}", subject.type, link)
     return (
         state(reason.code),
         reason.message,
