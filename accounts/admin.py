@@ -8,6 +8,7 @@ from django.db.models import Q
 
 from accounts.authenticators import has_authenticator, remove_authenticator
 from accounts.deactivation import deactivate_user, reactivate_user
+from accounts.displacement import is_displaced
 from accounts.emails import NotAnEmail, read_email
 from accounts.mail.admin import mails_of
 from accounts.models import Session, StaffSession, User
@@ -20,6 +21,11 @@ from pipedai.admin.support import SupportAction
 from pipedai.admin.values import ident, link_to, list_of, moment, state, text, yes
 from pipedai.api.errors import Forbidden
 from pipedai.events import Actor
+
+_DISPLACED = (
+    "Somebody else proved that the address was theirs, and has an account with it. This one has a placeholder instead,"
+    " and can't be reactivated."
+)
 
 # How many of a user's newest mails their page shows.
 _MAILS_SHOWN = 10
@@ -75,7 +81,8 @@ class UserAdmin(StaffModelAdmin):
             "Reactivate the user",
             "They can log in again. Sessions and keys that have ended stay so.",
             "The user is active again.",
-            applies=lambda user: not user.is_active,
+            # A displaced account has a placeholder for its address, so nobody could log in to it or get mail about it.
+            applies=lambda user: not user.is_active and not is_displaced(user),
             perform=lambda user, actor: reactivate_user(user_id=user.id, actor=actor),
         ),
         SupportAction(
@@ -95,7 +102,9 @@ class UserAdmin(StaffModelAdmin):
 
     @display(description="State")
     def shown_state(self, user: User) -> Any:
-        """Shows whether the user is active or was deactivated."""
+        """Shows whether the user is active, was deactivated, or has lost the address to somebody who proved it."""
+        if is_displaced(user):
+            return state("displaced")
         return state("active" if user.is_active else "deactivated")
 
     @display(description="Registered")
@@ -118,6 +127,7 @@ class UserAdmin(StaffModelAdmin):
                     ("Confirmed", moment(row.email_verified_at) if row.has_proved_email else "no"),
                     ("Name", text(row.name)),
                     ("State", self.shown_state(row)),
+                    *([("Displaced", _DISPLACED)] if is_displaced(row) else []),
                     ("Staff", yes(row.is_staff)),
                     ("Authenticator", "on" if has_authenticator(row.id) else "off"),
                     ("Registered", moment(row.created_at)),

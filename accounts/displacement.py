@@ -20,6 +20,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict
 from pipedai.events import Actor, Event, emit
 
+_PLACEHOLDER = "@displaced.invalid"
 EMAIL_TAKEN = "This e-mail address is already registered."
 
 
@@ -61,6 +62,11 @@ def lock_holder(mail: AccountMail, *also: UUID) -> User | None:
     return User.objects.filter(email=email).first()
 
 
+def is_displaced(user: User) -> bool:
+    """Returns whether the account has lost its address to somebody who proved it."""
+    return not user.is_active and user.email.endswith(_PLACEHOLDER)
+
+
 def displace(holder: User, *, actor: Actor) -> None:
     """Deactivates an account and frees its address, which somebody else has proved. The caller has locked the account
     with `lock_holder`.
@@ -71,7 +77,7 @@ def displace(holder: User, *, actor: Actor) -> None:
         raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
     # The placeholder is random. The stranger knows the account's id, and could register a placeholder that followed
     # from it beforehand, so that the address could never be taken back.
-    placeholder = f"{uuid4()}@displaced.invalid"
+    placeholder = f"{uuid4()}{_PLACEHOLDER}"
     User.objects.filter(id=holder.id).update(email=placeholder, is_active=False)
     end_sessions(holder.id)
     end_staff_sessions(holder.id)

@@ -52,7 +52,8 @@ ORDER BY r.ended_at DESC LIMIT coalesce(t.alert_after_failures, 0)
 
 # Judges triggers by the table of runs. If it has no success, older failures may have been pruned, so the former count
 # is kept and `added`, the number of new failures, is added to it. The scheduler is to check a trigger at once while it
-# is late, or when its settings have changed.
+# is late, or when its settings have changed. A `check_at` that has passed already is kept unless the settings changed,
+# because lateness that no scheduler noticed is looked for from there on.
 _JUDGE = f"""
 WITH found AS (
     SELECT h.trigger_id, t.name, h.is_failing AS was_failing, t.alert_after_failures AS alert_after, lost.run_id,
@@ -76,9 +77,11 @@ UPDATE trigger_health h SET
     failures = CASE WHEN f.is_watched THEN f.failures ELSE 0 END,
     is_failing = f.is_watched AND f.alert_after IS NOT NULL AND f.failures >= f.alert_after,
     check_at = CASE
-        WHEN h.late_since IS NOT NULL THEN statement_timestamp()
-        WHEN NOT %(settings_changed)s THEN h.check_at
-        WHEN f.is_watched AND f.success_deadline_seconds IS NOT NULL THEN statement_timestamp() END
+        WHEN %(settings_changed)s THEN CASE
+            WHEN h.late_since IS NOT NULL OR (f.is_watched AND f.success_deadline_seconds IS NOT NULL)
+                THEN statement_timestamp() END
+        WHEN h.late_since IS NOT NULL THEN least(h.check_at, statement_timestamp())
+        ELSE h.check_at END
 FROM found f WHERE h.trigger_id = f.trigger_id
 RETURNING h.trigger_id, h.environment_id, f.name, f.was_failing, h.is_failing, h.failures, f.run_id,
     f.is_watched AND f.alert_after IS NOT NULL AND h.failures = 0 AS has_recovered

@@ -34,6 +34,18 @@ ON CONFLICT (subject_id, kind, environment_id) WHERE closed_at IS NULL DO NOTHIN
 RETURNING id, environment_id, kind, subject_type, subject_id, run_id
 """  # noqa: S608
 
+# Inserts incidents that were over before they were noticed.
+_INSERT_PAST = """
+INSERT INTO incident (id, environment_id, kind, subject_type, subject_id, subject_name, run_id, message, opened_at,
+    closed_at)
+SELECT id, environment_id, %(kind)s, %(subject_type)s, subject_id, subject_name, run_id, message, opened_at, closed_at
+FROM json_to_recordset(%(found)s::json) AS f (
+    id uuid, environment_id uuid, subject_id uuid, subject_name text, run_id uuid, message text, opened_at timestamptz,
+    closed_at timestamptz)
+ORDER BY subject_id
+RETURNING id, environment_id, kind, subject_type, subject_id, run_id
+"""
+
 # Closes incidents. The rows are locked in the order of their ids first, so that two processes that close the same
 # incidents can't deadlock. No incident is closed before it was opened, even if the database's clock was put back.
 _CLOSE = f"""
@@ -73,6 +85,15 @@ class Finding:
     run_id: UUID | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Something that was wrong from `opened_at` until `closed_at`, and that was noticed only after that."""
+
+    finding: Finding
+    opened_at: datetime
+    closed_at: datetime
+
+
 def change_incidents(
     kind: Kind,
     subject_type: SubjectType,
@@ -101,29 +122,56 @@ def change_incidents(
     return len(opened) + len(well) + len(dropped)
 
 
+def tell_past(
+    kind: Kind, subject_type: SubjectType, past: Sequence[Past], *, now: datetime | None = None
+) -> None:
+    """Inserts a closed incident for each thing that was over before it was noticed, and announces its beginning and its
+    recovery, as for any other incident. Call it in the transaction that makes sure that nobody else tells it.
+    """
+    if not past:
+        return
+    found = [
+        {**_values(each.finding), "opened_at": each.opened_at, "closed_at": each.closed_at}
+        for each in past
+    ]
+    rows = _insert(_INSERT_PAST, kind, subject_type, found, now)
+    emit(
+        *(_event("incident.opened", SYSTEM, row) for row in rows),
+        *(_event("incident.closed", SYSTEM, row, recovered=True) for row in rows),
+    )
+    announce([*_announcements(rows, "opened"), *_announcements(rows, "recovered")], now=now)
+
+
 def _open(
     kind: Kind, subject_type: SubjectType, findings: Sequence[Finding], now: datetime | None
 ) -> list[Row]:
     if not findings:
         return []
-    found = [
-        {
-            "id": new_id(),
-            "environment_id": finding.environment_id,
-            "subject_id": finding.subject_id,
-            "subject_name": finding.subject_name[:255],
-            "run_id": finding.run_id,
-            "message": finding.message[:_LONGEST_MESSAGE],
-        }
-        for finding in findings
-    ]
+    return _insert(_OPEN, kind, subject_type, [_values(each) for each in findings], now)
+
+
+def _insert(
+    statement: str, kind: Kind, subject_type: SubjectType, found: list[Row], now: datetime | None
+) -> list[Row]:
     params = {
         "kind": kind.value,
         "subject_type": subject_type.value,
         "found": json.dumps(found, default=str),
         "now": now,
     }
-    return fetch_all(_OPEN, params)
+    return fetch_all(statement, params)
+
+
+def _values(finding: Finding) -> Row:
+    """Returns the columns of a new incident."""
+    return {
+        "id": new_id(),
+        "environment_id": finding.environment_id,
+        "subject_id": finding.subject_id,
+        "subject_name": finding.subject_name[:255],
+        "run_id": finding.run_id,
+        "message": finding.message[:_LONGEST_MESSAGE],
+    }
 
 
 def _close(kind: Kind, subject_ids: Collection[UUID], now: datetime | None) -> list[Row]:

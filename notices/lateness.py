@@ -3,21 +3,26 @@
 A due time counts even if it made no run, or if no scheduler has decided about it yet. Each watched trigger has a time
 (`check_at`) before which it can't become late. A scheduler checks only triggers whose `check_at` has come. It locks
 their rows, so that no other scheduler checks them too.
+
+If no scheduler ran for a while, a trigger may have become late and succeeded meanwhile. `notices.missed_lateness` finds
+that.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID
 
 from django.db import transaction
 
+from notices.due_times import DUE_COLUMNS, DUE_TICKS, first_due
 from notices.incidents import Finding, change_incidents
+from notices.missed_lateness import tell_missed
 from notices.states import Kind, SubjectType
 from pipedai.api.renderers import iso_time
 from pipedai.logs import get_logger
 from pipedai.sql import NOW, Row, execute, fetch_all
-from triggers.schedules import cron
 
 log = get_logger(__name__)
 
@@ -31,25 +36,19 @@ FOR NO KEY UPDATE SKIP LOCKED
 """  # noqa: S608
 
 # Reads what decides about each trigger, after the rows were locked. Due times count if they are later than `since`, the
-# last success or else the time at which the trigger was enabled or created. `later` is the first tick row after
-# `since`. `around` is the last one up to `since`; it may stand for several due times, some of them after `since`.
+# last success or else the time at which the trigger was enabled or created.
 _READ = f"""
-SELECT h.trigger_id, h.environment_id, h.late_since, t.name, t.schedule, t.timezone, t.next_run_at,
+SELECT h.trigger_id, h.environment_id, h.late_since, h.check_at, t.name, t.schedule, t.timezone, t.next_run_at,
     t.success_deadline_seconds AS deadline, won.ended_at AS succeeded_at, since.at AS since,
     t.enabled AND t.deleted_at IS NULL AND t.success_deadline_seconds IS NOT NULL AS is_watched,
-    later.tick_at AS later_at, later.run_id, around.last_tick_at AS around_until, {NOW} AS now
+    {DUE_COLUMNS}, {NOW} AS now
 FROM trigger_health h JOIN trigger t ON t.id = h.trigger_id
 LEFT JOIN LATERAL (
     SELECT ended_at FROM run
     WHERE trigger_id = h.trigger_id AND status = 'succeeded' AND ended_at >= coalesce(h.counts_from, '-infinity')
     ORDER BY ended_at DESC LIMIT 1) won ON true
 CROSS JOIN LATERAL (SELECT coalesce(won.ended_at, h.counts_from, t.created_at) AS at) since
-LEFT JOIN LATERAL (
-    SELECT tick_at, run_id FROM tick WHERE trigger_id = h.trigger_id AND tick_at > since.at
-    ORDER BY tick_at LIMIT 1) later ON true
-LEFT JOIN LATERAL (
-    SELECT last_tick_at FROM tick WHERE trigger_id = h.trigger_id AND tick_at <= since.at
-    ORDER BY tick_at DESC LIMIT 1) around ON true
+{DUE_TICKS}
 WHERE h.trigger_id = ANY(%(ids)s)
 """  # noqa: S608
 
@@ -93,35 +92,31 @@ def _tell(rows: list[Row], verdicts: dict[UUID, _Verdict], now: datetime | None)
     recovered: list[UUID] = []
     withdrawn: list[UUID] = []
     for row in rows:
-        late_since = verdicts[row["trigger_id"]].late_since
-        if late_since and row["late_since"] is None:
+        was_late, late_since = row["late_since"], verdicts[row["trigger_id"]].late_since
+        has_recovered = _has_recovered(row)
+        if was_late and (has_recovered or late_since is None):
+            (recovered if has_recovered else withdrawn).append(row["trigger_id"])
+        if late_since and (has_recovered or was_late is None):
             begun.append(_finding(row, late_since))
-        elif row["late_since"] and late_since is None:
-            over = recovered if _has_recovered(row) else withdrawn
-            over.append(row["trigger_id"])
-    change_incidents(
-        Kind.TRIGGER_LATE,
-        SubjectType.TRIGGER,
-        begun=begun,
-        recovered=recovered,
-        withdrawn=withdrawn,
-        now=now,
-    )
+    changes = partial(change_incidents, Kind.TRIGGER_LATE, SubjectType.TRIGGER, now=now)
+    changes(recovered=recovered, withdrawn=withdrawn)
+    tell_missed([row for row in rows if row["is_watched"]], now)
+    changes(begun=begun)
 
 
 def _has_recovered(row: Row) -> bool:
-    """Returns whether a late trigger is no longer late because a run has succeeded. The other reason is a change of its
-    settings.
+    """Returns whether the trigger was late and a run has succeeded since. The other reason for an end of the lateness
+    is a change of the trigger's settings.
     """
-    succeeded_at = row["succeeded_at"]
-    return bool(row["is_watched"] and succeeded_at and succeeded_at >= row["late_since"])
+    was_late, succeeded_at = row["late_since"], row["succeeded_at"]
+    return bool(row["is_watched"] and was_late and succeeded_at and succeeded_at >= was_late)
 
 
 def _judge(row: Row) -> _Verdict:
     if not row["is_watched"]:
         return _Verdict(None, None)
     try:
-        due = _first_due(row)
+        due = first_due(row)
     except Exception as error:
         # A schedule that can't be worked out must not stop the checks of other triggers, so this trigger keeps its
         # state.
@@ -139,30 +134,6 @@ def _judge(row: Row) -> _Verdict:
     if late_from > row["now"]:
         return _Verdict(None, late_from)
     return _Verdict(due, row["now"] + _LOOK_AGAIN)
-
-
-def _first_due(row: Row) -> datetime | None:
-    """Returns the first due time after `since`, or None if there is none. It comes from the tick rows if a scheduler
-    has decided about it, and otherwise from the trigger's schedule.
-    """
-    since: datetime = row["since"]
-    until: datetime | None = row["around_until"]
-    later: datetime | None = row["later_at"]
-    following: datetime | None = row["next_run_at"]
-    if until is not None and until > since:
-        # The tick row stands for several due times, and `since` lies between them.
-        return until if row["schedule"] is None else min(_next(row, since), until)
-    if later is not None:
-        return later
-    if following is None or following > since:
-        return following
-    # A run succeeded after `next_run_at`, about which no scheduler has decided yet, so the schedule tells the next due
-    # time.
-    return _next(row, since)
-
-
-def _next(row: Row, after: datetime) -> datetime:
-    return cron.Schedule(row["schedule"], row["timezone"]).next_after(after)
 
 
 def _finding(row: Row, late_since: datetime) -> Finding:

@@ -3,7 +3,7 @@
 It runs in the transaction of the action that emitted the events, like the audit log. An error rolls the action back.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -20,15 +20,6 @@ from triggers.states import Status
 
 # The events of runs that ended with an outcome. A canceled run has none, so `run.canceled` is not among them.
 _ENDS = frozenset({"run.completed", "run.lost", "run.timed-out"})
-# All events that this module acts on.
-_TOLD = _ENDS | {
-    "trigger.created",
-    "trigger.updated",
-    "trigger.deleted",
-    "webhook.failed",
-    "webhook.delivered",
-    "demo.seeded",
-}
 _OUTCOMES = (Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT)
 # The settings of a trigger on which its health depends, by their names in the API.
 _SETTINGS = frozenset(
@@ -45,21 +36,25 @@ def notice(events: tuple[Event, ...], **_: Any) -> None:
     """Opens and closes incidents because of these events. Events that concern no incident cost no statement."""
     found: dict[str, list[Event]] = {}
     for event in events:
-        if event.action in _TOLD:
+        if event.action in _ENDS or event.action in _NOTED:
             found.setdefault(event.action, []).append(event)
     if not found:
         return
     if ends := [event for event in events if event.action in _ENDS]:
         _note_ends(ends, events)
-    if created := found.get("trigger.created"):
-        watch_new([_target(event) for event in created])
-    _note_settings(found.get("trigger.updated", []))
-    _note_deleted(found.get("trigger.deleted", []))
-    for seeded in found.get("demo.seeded", []):
-        if seeded.target_type == "workspace":
-            judge_made_up(_target(seeded))
-    note_given_up(found.get("webhook.failed", []))
-    note_delivered(found.get("webhook.delivered", []))
+    for action, note in _NOTED.items():
+        if named := found.get(action):
+            note(named)
+
+
+def _note_created(created: Sequence[Event]) -> None:
+    watch_new([_target(event) for event in created])
+
+
+def _note_seeded(seeded: Sequence[Event]) -> None:
+    for event in seeded:
+        if event.target_type == "workspace":
+            judge_made_up(_target(event))
 
 
 def _note_ends(ends: Sequence[Event], events: Sequence[Event]) -> None:
@@ -122,3 +117,14 @@ def _note_deleted(deleted: Sequence[Event]) -> None:
 def _target(event: Event) -> UUID:
     assert event.target_id is not None
     return event.target_id
+
+
+# The functions that act on the other events, in the order in which they are called.
+_NOTED: Mapping[str, Callable[[Sequence[Event]], None]] = {
+    "trigger.created": _note_created,
+    "trigger.updated": _note_settings,
+    "trigger.deleted": _note_deleted,
+    "demo.seeded": _note_seeded,
+    "webhook.failed": note_given_up,
+    "webhook.delivered": note_delivered,
+}

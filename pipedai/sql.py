@@ -6,6 +6,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, TypeVar
 
+from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
 from psycopg import Cursor
 from psycopg.rows import dict_row
@@ -84,12 +85,16 @@ def reason(error: Exception) -> str:
     return escape_control(redact_text(line))
 
 
+# Whether Django logs all statements. Reading a setting for each statement would take as long as preparing its
+# parameters.
+_LOGS_QUERIES: bool = settings.DEBUG
+
 _row_count: Callable[[Cursor[Row]], int] = attrgetter("rowcount")
 
 
 def _run(sql: str, params: Mapping[str, Any], result: Callable[[Cursor[Row]], T]) -> T:
     database: Any = connections[DEFAULT_DB_ALIAS]
-    if database.execute_wrappers or database.queries_logged:
+    if database.execute_wrappers or database.force_debug_cursor or _LOGS_QUERIES:
         with database.cursor() as wrapped:
             wrapped.cursor.row_factory = dict_row
             wrapped.execute(sql, params)

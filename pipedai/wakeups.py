@@ -8,9 +8,10 @@ commit, because a NOTIFY inside a transaction makes commits queue up behind one 
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, transaction
 
 from pipedai.logs import get_logger
+from pipedai.sql import execute
 
 log = get_logger(__name__)
 
@@ -25,6 +26,8 @@ CHANGED = "changed"
 POLLING = "polling"
 EVENT = "event"
 POOL = "pool"
+
+_NOTIFY = "SELECT pg_notify(%(channel)s, payload) FROM unnest(%(payloads)s::text[]) payload"
 
 
 def wake_workers(worker_ids: Iterable[UUID | None]) -> None:
@@ -78,7 +81,4 @@ def _try_to_notify(payloads: list[str]) -> None:
 
 
 def _notify(payloads: list[str]) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) payload", [CHANNEL, payloads]
-        )
+    execute(_NOTIFY, {"channel": CHANNEL, "payloads": payloads})

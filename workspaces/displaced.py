@@ -9,7 +9,7 @@ from pipedai.api.errors import NotFound
 from pipedai.events import Actor, Event, emit
 from pipedai.logs import get_logger
 from pipedai.wakeups import wake_workers
-from workspaces.invitations import environment_of
+from workspaces.invitations import environment_of, hold_inviter
 from workspaces.locks import lock_environment
 from workspaces.models import ApiKey, Membership
 from workspaces.roles import Role
@@ -21,7 +21,10 @@ _BECAUSE = {"because": "user.displaced"}
 
 def lock_environments(user_id: UUID | None, mail: AccountMail) -> None:
     """Locks the environments whose members change: those of the account that may be displaced, and the one into which
-    the mail invites.
+    the mail invites. Then locks the user who invited, and raises LinkUnusable if they may not invite any more.
+
+    The inviter is locked before the address is taken. Otherwise an inviter who takes the same address at the same
+    moment, and the user who registers with it, would wait for each other.
     """
     environments = set(environment_of(mail))
     if user_id is not None:
@@ -33,6 +36,7 @@ def lock_environments(user_id: UUID | None, mail: AccountMail) -> None:
         except NotFound:
             # The environment has been deleted, so nobody sees it, and its keys do not work.
             continue
+    hold_inviter(mail)
 
 
 def end_rights(user_id: UUID, actor: Actor) -> None:

@@ -134,6 +134,14 @@ def environment_of(mail: AccountMail) -> list[UUID]:
     return list(Invitation.objects.filter(mail_id=mail.id).values_list("environment_id", flat=True))
 
 
+def hold_inviter(mail: AccountMail) -> None:
+    """Locks the right of the user who invited, if the mail is an invitation. Raises LinkUnusable if they have it no
+    more. The caller has locked the environment.
+    """
+    for invitation in Invitation.objects.filter(mail_id=mail.id):
+        _check_inviter(invitation)
+
+
 def _accept(mail: AccountMail, user: User, actor: Actor) -> Membership:
     """Makes the user a member of the environment, which the caller has locked."""
     invitation = Invitation.objects.filter(mail_id=mail.id).first()

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from notices.channels.words import headline
+from notices.channels.words import RECOVERED, headline
 from notices.serializers import IncidentSerializer
 from pipedai.api.renderers import JSONEncoder
 from pipedai.sql import Row, fetch_all
@@ -65,7 +65,11 @@ def incidents_told(wanted: Collection[tuple[UUID, str, bool]], now: datetime) ->
     told = []
     for incident_id, event, is_reminder in wanted:
         if row := rows.get(incident_id):
-            at = now if is_reminder else row["closed_at"] or row["opened_at"]
+            at = (
+                now
+                if is_reminder
+                else row["closed_at" if event.endswith(RECOVERED) else "opened_at"]
+            )
             shown = _incident_shown(row)
             run = runs.get(row["run_id"])
             told.append(

@@ -1,9 +1,11 @@
 """Renders answers as JSON, with times in ISO 8601 UTC with milliseconds and `Z` (SPEC §2)."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from rest_framework.renderers import JSONRenderer as DRFJSONRenderer
 from rest_framework.utils.encoders import JSONEncoder as DRFJSONEncoder
@@ -30,6 +32,8 @@ class JSONEncoder(DRFJSONEncoder):
 
     def default(self, obj: Any) -> Any:
         """Returns the JSON value for a type that JSON lacks."""
+        if isinstance(obj, UUID):
+            return str(obj)
         if isinstance(obj, datetime):
             return iso_time(obj)
         if isinstance(obj, Decimal):
@@ -37,7 +41,24 @@ class JSONEncoder(DRFJSONEncoder):
         return super().default(obj)
 
 
+_ENCODER = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 class JSONRenderer(DRFJSONRenderer):
     """The only renderer of the API."""
 
     encoder_class = JSONEncoder
+
+    # See docs/decisions/fast-paths.md.
+    def render(
+        self,
+        data: Any,
+        accepted_media_type: str | None = None,
+        renderer_context: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        """Returns the value as JSON in UTF-8. A client may ask for indented JSON (`application/json; indent=2`)."""
+        if accepted_media_type != self.media_type or data is None:
+            rendered: bytes = super().render(data, accepted_media_type, renderer_context)
+            return rendered
+        text = _ENCODER.encode(data)
+        return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").encode()

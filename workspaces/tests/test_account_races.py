@@ -239,3 +239,20 @@ def test_two_who_accept_invitations_of_each_other_do_not_block_each_other(cast, 
         )
     ]
     assert statuses(at_once(*calls)) == [200, 200]
+
+
+def test_an_inviter_who_takes_the_address_blocks_nobody_who_registers_with_it(cast, round_):
+    prove(cast.owner)
+    invitation = invite_for_test(cast.environment, cast.owner, EMAIL)
+    who = {"principal": principal(cast.owner), "actor": Actor("user", cast.owner.id)}
+    change_email(new_email=EMAIL, current_password=PASSWORD, **who)
+    with transaction.atomic():
+        Membership.objects.select_for_update().get(
+            user=cast.owner, environment_id=cast.environment.id
+        )
+        registering = Started(register(invitation_token=invitation))
+        registering.wait_until_blocked()
+        moving = Started(partial(verify_email, token=token_to(EMAIL, "change"), **who))
+        assert statuses([moving.answer()]) == [200]
+    assert statuses([registering.answer()]) == [409]
+    assert User.objects.get(email=EMAIL).id == cast.owner.id

@@ -30,17 +30,17 @@ def mail_server(settings: Any) -> Iterator[MailReceiver]:
 
 
 def add_incidents(cast: Cast, count: int = 1, *, name: str = "Nightly report") -> list[UUID]:
-    """Adds open incidents, each of another trigger, of which nobody has been told."""
+    """Adds open incidents, each of another trigger, of which nobody has been told. `{}` in the name is its number."""
     rows = [
         Incident(
             environment_id=cast.environment.id,
             kind=Kind.TRIGGER_FAILING,
             subject_type="trigger",
             subject_id=new_id(),
-            subject_name=name,
+            subject_name=name.format(number),
             message="The last run failed or timed out.",
         )
-        for _ in range(count)
+        for number in range(count)
     ]
     return [row.id for row in Incident.objects.bulk_create(rows)]
 

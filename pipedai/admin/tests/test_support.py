@@ -112,6 +112,17 @@ def test_an_action_asks_acts_and_is_audited_as_the_staff_user(
         assert staff.email in page
 
 
+def test_a_displaced_account_says_so_and_cannot_be_reactivated(desk, cast):
+    placeholder = "0b7f@displaced.invalid"
+    User.objects.filter(id=cast.viewer.id).update(is_active=False, email=placeholder)
+    url = page_of(User, cast.viewer.id)
+    page = desk.get(url).content.decode()
+    assert "Somebody else proved that the address was theirs" in page
+    assert f"{url}reactivate/" not in page
+    desk.post(f"{url}reactivate/")
+    assert not User.objects.get(id=cast.viewer.id).is_active
+
+
 @pytest.mark.parametrize("which", [0, 5, 8], ids=["revoke", "cancel", "deactivate"])
 def test_a_second_click_changes_nothing_more(which, desk, cast):
     make, action, _ = ACTIONS[which]

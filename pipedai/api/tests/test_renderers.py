@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -61,3 +62,24 @@ def test_an_answer_is_json_with_both():
         "costUsd": "0.1",
         "name": "ß",
     }
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        {},
+        [],
+        {"a": ["é\u2028\u2029😀", 1.5]},
+        {"at": datetime(2026, 1, 1, tzinfo=UTC), "cost": Decimal("0.0120"), "id": UUID(int=7)},
+    ],
+)
+@pytest.mark.parametrize("media_type", ["application/json", "application/json; indent=2"])
+def test_it_renders_what_drf_renders(value, media_type):
+    rendered = JSONRenderer().render(value, media_type, {})
+    assert rendered == super(JSONRenderer, JSONRenderer()).render(value, media_type, {})
+
+
+def test_a_number_that_json_lacks_is_no_answer():
+    with pytest.raises(ValueError, match="JSON"):
+        JSONRenderer().render({"n": float("nan")}, "application/json", {})
