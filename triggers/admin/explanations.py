@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime, tzinfo
 from typing import Any
 
+from django.contrib.admin import site
 from django.utils.html import format_html
 
 from pipedai.admin.panels import Answer, Panel, Table
@@ -104,8 +105,13 @@ def _reason_row(reason: Reason, zone: tzinfo) -> tuple[Any, ...]:
     subject = reason.subject
     shown = text(None)
     if subject:
-        link = link_to(_MODELS[subject.type], subject.id, subject.name)
-        shown = format_html("{} {}", subject.type, link)
+        model = _MODELS[subject.type]
+        has_page = site.is_registered(model)
+        shown = format_html(
+            "{} {}",
+            subject.type,
+            link_to(model, subject.id, subject.name) if has_page else subject.name,
+        )
     return (
         state(reason.code),
         reason.message,
