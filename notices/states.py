@@ -21,7 +21,7 @@ class Kind(TextChoices):
     # A completion webhook of a trigger was given up. The subject is the trigger. The transaction that records the
     # attempt opens and closes it.
     WEBHOOK_DEAD = "webhook_dead"
-    # A budget has reached one of its percentages. The subject is the budget. Nothing opens it yet.
+    # A budget has reached one of its percentages. The subject is the budget. The scheduler opens and closes it.
     BUDGET_REACHED = "budget_reached"
 
 

@@ -10,7 +10,9 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from pipedai.api.fields import (
+    AmountField,
     IdField,
+    MoneyField,
     NameField,
     TextField,
     TrueFalseField,
@@ -32,7 +34,6 @@ from triggers.models import (
     MIN_TIMEOUT_SECONDS,
     Trigger,
 )
-from triggers.output_schemas import BadOutputSchema, check_output_schema
 from triggers.schedules import cron
 from triggers.states import Health, RetryMode, Status
 
@@ -182,6 +183,7 @@ class TriggerBody(StrictBody):
         source="retry_mode", choices=RetryMode.choices, required=False, default=RetryMode.RESTART
     )
     retryAfterEffects = TrueFalseField(source="retry_after_effects", required=False, default=True)
+    recordEvents = TrueFalseField(source="record_events", required=False, default=False)
     alertAfterFailures = WholeNumberField(
         source="alert_after_failures",
         min_value=1,
@@ -197,6 +199,9 @@ class TriggerBody(StrictBody):
         allow_null=True,
         required=False,
         default=None,
+    )
+    maxCostUsd = AmountField(
+        source="max_cost_usd", above_zero=True, allow_null=True, required=False, default=None
     )
     outputSchema = OutputSchemaField(
         source="output_schema", allow_null=True, required=False, default=None
@@ -220,6 +225,9 @@ class TriggerBody(StrictBody):
         """Accepts a JSON Schema 2020-12 of limited size whose references all name a part of the schema itself."""
         if value is None:
             return None
+        # The libraries for JSON Schema are a tenth of all that a process would import at its start.
+        from triggers.output_schemas import BadOutputSchema, check_output_schema
+
         try:
             check_output_schema(value)
         except BadOutputSchema as error:
@@ -326,10 +334,12 @@ class TriggerSerializer(RowSerializer):
     )
     retryMode = serializers.ChoiceField(source="retry_mode", choices=RetryMode.choices)
     retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
+    recordEvents = serializers.BooleanField(source="record_events")
     alertAfterFailures = serializers.IntegerField(source="alert_after_failures", allow_null=True)
     successDeadlineSeconds = serializers.IntegerField(
         source="success_deadline_seconds", allow_null=True
     )
+    maxCostUsd = MoneyField(source="max_cost_usd", allow_null=True)
     health = serializers.ChoiceField(choices=Health.choices)
     outputSchema = OutputSchemaField(source="output_schema", allow_null=True)
     webhookUrl = serializers.CharField(source="webhook_url", allow_null=True)

@@ -1,6 +1,7 @@
 """Creates, changes and deletes triggers (SPEC §5), each with its audit event in the same transaction."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -12,7 +13,7 @@ from django.db.models.functions import Now
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.outside_urls import same_origin, without_query
-from pipedai.api.renderers import compact_json
+from pipedai.api.renderers import compact_json, money
 from pipedai.api.wording import api_name, counted, cut
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
@@ -201,7 +202,7 @@ def _adjust_places(trigger: Trigger, old: int | None, new: int | None) -> None:
     that may take further runs if the number grows.
     """
     if old is None:
-        give_places(trigger_id=trigger.id)
+        give_places(environment_id=trigger.environment_id, trigger_id=trigger.id)
     elif new is None or new > old:
         one = {"worker_id": trigger.worker_id, "pool_id": trigger.pool_id}
         wake_for([one] * ((new or MAX_CONCURRENT_RUNS) - old))
@@ -218,6 +219,8 @@ def _for_audit(attribute: str, value: Any) -> Any:
     """
     if isinstance(value, UUID):
         return str(value)
+    if isinstance(value, Decimal):
+        return money(value)
     if isinstance(value, dict) and cut(text := compact_json(value)) != text:
         return cut(text)
     if not isinstance(value, str):

@@ -1,8 +1,12 @@
 """Keeps which account pays for the model of a worker, and lets a worker share the usage limit of its account."""
 
+import re
 from uuid import UUID
 
-from pipedai.sql import fetch_one
+from django.db import transaction
+
+from pipedai.api.principal import WorkerPrincipal
+from pipedai.sql import execute, fetch_one
 from triggers.runs.pools import open_to_pools
 
 # A worker that moves from one account to another leaves the limit of the old one behind. One that names its account for
@@ -19,6 +23,22 @@ FROM (
 WHERE w.id = %(worker_id)s
 RETURNING coalesce(w.limited_until > statement_timestamp(), false) AS is_limited
 """
+
+_LOCK = "SELECT FROM worker WHERE id = %(worker_id)s AND token_digest = %(token_digest)s FOR NO KEY UPDATE"
+_SANE = re.compile(r"[!-~]{1,64}", re.ASCII)
+
+
+def note_account(worker: WorkerPrincipal, *, header: str | None) -> None:
+    """Stores the account that a worker names in the `header` of a poll, if it is another than the stored one.
+
+    A worker names its account with each poll, because it can't make the word for it before it knows its environment,
+    and because somebody may log in to another account meanwhile.
+    """
+    if header is None or header == worker.account_id or not _SANE.fullmatch(header):
+        return
+    with transaction.atomic():
+        execute(_LOCK, {"worker_id": worker.id, "token_digest": worker.token_digest})
+        set_account(environment_id=worker.environment_id, worker_id=worker.id, account_id=header)
 
 
 def set_account(*, environment_id: UUID, worker_id: UUID, account_id: str | None) -> None:

@@ -4,7 +4,9 @@ import re
 
 from pipedai.api.principal import WorkerPrincipal
 from pipedai.sql import execute
-from workers.worker_events import record_presence
+from pipedai.wakeups import announce_things
+from pipedai.watches import watches
+from workers.worker_events import GONE_SECONDS, record_presence
 
 _SANE_VERSION = re.compile(r"[\w.+-]{1,64}", re.ASCII)
 
@@ -39,4 +41,9 @@ def note_call(worker: WorkerPrincipal, *, version_header: str | None, seen: bool
     # written, no event is recorded, so that the worker's next call does not record it a second time.
     if seen:
         last = worker.last_seen_at
-        record_presence(worker.id, None if last is None else (worker.now - last).total_seconds())
+        silence = None if last is None else (worker.now - last).total_seconds()
+        record_presence(worker.id, silence)
+        if (silence is None or silence > GONE_SECONDS) and watches.is_watched(
+            worker.environment_id
+        ):
+            announce_things(worker.environment_id, "worker", [worker.id])

@@ -149,7 +149,7 @@ class EnvironmentViewSet(TenantViewSet):
         return Response(self._shown(environment_id))
 
     @Operation(
-        id="updateEnvironment",
+        id="renameEnvironment",
         summary="Rename, pause or resume an environment",
         body=EnvironmentBody,
         partial=True,

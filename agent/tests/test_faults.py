@@ -8,6 +8,7 @@ import pytest
 
 from pipedai_worker.executors.faults import flaw, judge
 from pipedai_worker.executors.transcript import Transcript, is_success, text_of
+from pipedai_worker.outcome import UsageLimit
 from pipedai_worker.tokens import Tokens
 
 
@@ -95,10 +96,13 @@ def test_the_last_reset_counts_and_may_come_in_milliseconds() -> None:
         limit("rejected", resetsAt=1_800_000_100),
         limit("rejected", "seven_day", resetsAt=1_800_000_500_000),
     )
-    assert gathered.seconds_until_reset(1_800_000_000) == 500
-    assert gathered.seconds_until_reset(1_900_000_000) == 0
-    assert transcript(limit("rejected", resetsAt=1e300)).seconds_until_reset(0) == 31 * 86_400
-    assert transcript(limit("rejected", resetsAt="soon")).seconds_until_reset(0) is None
+    assert gathered.usage_limit(1_800_000_000) == UsageLimit(1_800_000_500, "seven_day")
+    assert gathered.usage_limit(1_900_000_000) == UsageLimit(1_900_000_000, "seven_day")
+    endless = transcript(limit("rejected", resetsAt=1e300)).usage_limit(0)
+    assert endless == UsageLimit(31 * 86_400, "five_hour")
+    nameless = transcript(limit("rejected", rateLimitType=None, resetsAt=5)).usage_limit(0)
+    assert nameless == UsageLimit(5, "unknown")
+    assert transcript(limit("rejected", resetsAt="soon")).usage_limit(0) is None
 
 
 def test_the_last_result_and_the_last_cost_count() -> None:
@@ -109,6 +113,33 @@ def test_the_last_result_and_the_last_cost_count() -> None:
     assert gathered.result is not None
     assert gathered.result["is_error"] is False
     assert (gathered.cost_usd, gathered.num_turns) == (3.5, 3)
+
+
+def test_a_resumed_session_tells_what_it_has_cost_since_then() -> None:
+    def told(cost: float, tokens: int) -> dict[str, Any]:
+        return {"costUSD": cost, "inputTokens": tokens}
+
+    gathered = transcript(
+        # The session's earlier attempts are in the totals alone.
+        failed(
+            total_cost_usd=10,
+            modelUsage={"a": told(10, 1000)},
+            model_usage_since_last_result={"a": told(1, 5), "b": told(0.5, 1)},
+        ),
+        failed(total_cost_usd=12, model_usage_since_last_result={"a": told(2, 10)}),
+        failed(total_cost_usd=12, model_usage_since_last_result={}),
+    )
+    assert gathered.cost_usd == 3.5
+    assert gathered.tokens == Tokens(input=16)
+
+
+def test_a_limit_is_also_read_from_the_message_that_tells_of_it() -> None:
+    params: Any
+    info = limit("rejected", "seven_day", resetsAt=1_800_000_100)["rate_limit_info"]
+    message = {"type": "assistant", "message": {}, "api_error_params": {"rate_limit_info": info}}
+    assert transcript(message).usage_limit(0) == UsageLimit(31 * 86_400, "seven_day")
+    for params in (None, [], {"rate_limit_info": "soon"}):
+        assert not transcript({**message, "api_error_params": params}).limit_reached
 
 
 @pytest.mark.parametrize(

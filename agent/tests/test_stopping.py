@@ -113,7 +113,7 @@ def test_a_run_in_hand_when_the_worker_was_killed_is_handed_back_and_its_program
     command = program_that_notes_its_pid(pid_path)
     worker = workers.start("--command", command)
     pid = noted_pid(pid_path)
-    until(lambda: any(held["pid"] for held in workers.files("held")))
+    until(lambda: any(held.get("pid") for held in workers.files("held")))
     kept = "".join(path.read_text() for path in (workers.state / "held").iterdir())
     assert "the-secret-value" not in kept
     assert workers.leftovers()
@@ -189,7 +189,7 @@ def test_an_unanswered_claim_that_did_get_through_is_handed_back(
     api: FakeApi, workers: Workers
 ) -> None:
     api.fail("claim", DROP, times=1000)
-    run = api.add()
+    run = api.add(resume_session_id=str(uuid4()), retry_mode="resume")
     worker = workers.start()
     api.until(lambda: run.status == "claimed")
     worker.stop(signal.SIGKILL)
@@ -197,6 +197,9 @@ def test_an_unanswered_claim_that_did_get_through_is_handed_back(
     workers.start()
     outcome = api.until_ended(run)
     assert (outcome["status"], outcome["faultClass"]) == ("failed", "infra")
+    # Its program was not started, so the API may retry it, and in the session in which it was to go on.
+    assert outcome["toolCalls"] == NO_CALLS["toolCalls"]
+    assert outcome["sessionId"] == run.resume_session_id
 
 
 def test_an_unanswered_claim_that_another_process_won_is_forgotten(

@@ -110,6 +110,13 @@ ROWS: dict[str, Row | None] = {
         "id",
         {**ABOUT_DELIVERY, "redeliveryOf": ANY, "runId": None},
     ),
+    "POST environments/:environment/budgets": Row("budget.created", "budget", "id", {"name": "New"}),
+    "PATCH budgets/:budget": Row(
+        "budget.updated", "budget", "budget_id", {"name": ["Everything", "New"]}
+    ),
+    "DELETE budgets/:budget": Row(
+        "budget.deleted", "budget", "budget_id", {"name": "Everything"}
+    ),
     "POST environments/:environment/channels": Row(
         "channel.created", "channel", "id", {"name": "New", "kind": "slack"}
     ),
@@ -189,6 +196,7 @@ ROWS: dict[str, Row | None] = {
     "POST workers/:worker/runs/:run/claim": Row("run.claimed", "run", "queued", _moved("claimed")),
     "POST workers/:worker/runs/:run/start": Row("run.started", "run", "claimed", _moved("running")),
     "POST workers/:worker/runs/:run/heartbeat": None,
+    "POST workers/:worker/runs/:run/events": None,
     "POST workers/:worker/runs/:run/complete": Row("run.completed", "run", "running", _ended("succeeded")),
 }  # fmt: skip
 

@@ -23,7 +23,18 @@ from pipedai.env import BASE_DIR
 from triggers.runs.stats import GROUPINGS
 from triggers.states import Status
 
-NAMES = ("lifecycle", "peer", "idle", "growth", "start", "firing", "kill", "schedulers", "abuse")
+NAMES = (
+    "lifecycle",
+    "peer",
+    "idle",
+    "events",
+    "growth",
+    "start",
+    "firing",
+    "kill",
+    "schedulers",
+    "abuse",
+)
 
 # How many seconds a benchmark may take on a machine with other work.
 _LONGEST_SECONDS = 300
@@ -117,8 +128,20 @@ def test_idle_measures_waiting_and_waking(data_dir):
 
 
 @pytest.mark.slow
+def test_events_come_once_and_in_order(data_dir):
+    short = ("--runs", "3", "--idle", "3", "--seconds", "2", "--clients", "1")
+    found, shown = _measured(data_dir, "events", *short, "--web-processes", "1")
+    assert (found["events"], found["lost"], found["doubled"]) == (3 * 2 * 20, 0, 0)
+    assert found["untilRead"]["count"] == found["events"]
+    assert found["webMemoryKbPerIdleStream"] is not None
+    assert found["lifecyclesPerSecond"]["besideEvents"] > 0
+    assert "web memory KB each" in shown
+
+
+@pytest.mark.slow
 def test_growth_looks_at_every_list_and_keeps_each_plan(data_dir):
-    short = ("--sizes", "2k", "--month", "2000", "--repeats", "1")
+    # Twelve values are all that each filter has, but for those of the audit log.
+    short = ("--sizes", "2k", "--month", "2000", "--repeats", "1", "--values", "12")
     found, shown = _measured(data_dir, "growth", *short)
     (at,) = found["results"]
     assert at["runs"] == 2000
@@ -153,6 +176,7 @@ def test_every_run_ends_once_whatever_is_killed(data_dir):
     assert found["benchmark"] == "kill"
     assert found["attempts"] >= found["runs"] == 50
     assert found["interruptedInHand"] > 0
+    assert found["reservationsSettled"] > 50
     for victim in ("executing worker", "reporting worker", "web", "scheduler", "postgres"):
         assert found["kills"][victim] > 0
 

@@ -114,11 +114,18 @@ class ErrorCode(StrEnum):
     WORKER_LIMITED = "worker_limited"
     # 409: the run's trigger has secret headers, and no admin has approved the worker for them yet.
     WORKER_UNAPPROVED = "worker_unapproved"
+    # 409: a budget has no room for the run.
+    BUDGET_EXHAUSTED = "budget_exhausted"
     # 409: the worker reports a run as canceled, although nobody requested that.
     CANCEL_NOT_REQUESTED = "cancel_not_requested"
     # 409: the worker's report is too late. The server gave the run up, and its retry has been claimed. The report is
     # kept with the run.
     RETRY_CLAIMED = "retry_claimed"
+    # 409: the run's trigger records no events, so the worker sends no more of them.
+    EVENTS_OFF = "events_off"
+    # 409: the events are not in order, or an event before them is missing. The body's `nextSeq` is the number of the
+    # event with which the worker goes on.
+    EVENT_GAP = "event_gap"
     # 409: a host has redeemed the enrollment already.
     ENROLLMENT_REDEEMED = "enrollment_redeemed"
     # 410: the enrollment has expired.

@@ -66,8 +66,10 @@ class WorkerPrincipal(Principal):
     disabled: bool
     # Whether an admin approved the worker, so that it may claim runs whose triggers have secret headers.
     approved: bool
-    # Whether the worker gets no runs, because the usage limit of its account was reached.
-    limited: bool
+    # The opaque word for the account that pays for the worker's model, or None if the worker has told none.
+    account_id: str | None
+    # Until when the worker gets no runs, because the usage limit of its account was reached; None if it has no limit.
+    limited_until: datetime | None
     # The pools in which the worker is.
     pool_ids: Sequence[UUID]
     version: str

@@ -15,6 +15,7 @@ from django.test import override_settings
 from pipedai.api.request_id import current_request_id
 from pipedai.env import BASE_DIR
 from pipedai.ids import new_id
+from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, AN_ID, a_token
 from testing.processes.worker_calls import WorkerCalls
@@ -167,11 +168,32 @@ def test_every_example_is_what_is_answered(monkeypatch):
     assert refused.status_code == 400
     story.tell("Errors", refused.json())
     trigger = f"triggers/{call('post', f'{environment}/triggers', values)['id']}"
+    allowed = {
+        "name": "Everything",
+        "period": "month",
+        "timezone": "Europe/Berlin",
+        "limitUsd": 200,
+    }
+    budget = f"budgets/{call('post', f'{environment}/budgets', allowed)['id']}"
     run = call("post", f"{trigger}/run", {"payload": {"day": "monday"}}, client=script)["id"]
     story.tell("GET /workers/:id/poll", calls.poll().json())
     calls.claim(run, claimId="mine")
     calls.start(run)
     story.tell("POST /workers/:id/runs/:runId/heartbeat", calls.heartbeat(run).json())
+    call("patch", trigger, {"recordEvents": True})
+    events = EXAMPLES["GET /runs/:id/events"]["events"]
+    taken = calls.send_events(run, events).json()
+    story.tell("POST /workers/:id/runs/:runId/events", taken)
+    story.tell("GET /runs/:id/events", json.loads(ada.get(f"/api/v1/runs/{run}/events").content))
+    told = ada.get(f"/api/v1/runs/{run}/events/stream").content.decode()
+    event = json.loads(told.split("data: ")[1].partition("\n")[0])
+    story.tell("GET /runs/:id/events/stream", event)
+    ticket = EnvironmentStreamTicket(asked_at=database_now(), changed={("run", UUID(run))})
+    scope: dict[str, Any] = {"asgi.scope": {STREAM: ticket}}
+    told = ada.get(f"/api/v1/{environment}/events/stream", **scope).content.decode()
+    event = json.loads(told.removeprefix("data: ").partition("\n")[0])
+    story.tell("GET /environments/:envId/events/stream", event)
+    call("patch", trigger, {"recordEvents": False})
     story.tell("The worker", call("get", f"workers/{worker['workerId']}"))
     outcome = {
         name: EXAMPLES["The run"][name]
@@ -183,9 +205,13 @@ def test_every_example_is_what_is_answered(monkeypatch):
     listed = EXAMPLES["GET /runs/:id/tool-calls"]["toolCalls"]
     counts = {"total": len(listed), "effects": 1, "unknown": 0}
     ended = calls.complete(run, **outcome, toolCalls=counts, toolCallList=listed)
-    story.tell("The run", ended.json())
+    # The answer to `complete` is the run with one field more.
+    shown = ended.json()
+    assert shown.pop("resumeUntil") is None
+    story.tell("The run", shown)
     story.tell("GET /runs/:id/tool-calls", call("get", f"runs/{run}/tool-calls"))
     story.tell("The trigger", call("get", trigger))
+    story.tell("The budget", call("get", budget))
     overview = f"{environment}/dashboard/overview"
     story.tell("GET /environments/:envId/dashboard/overview", call("get", overview))
     stats = call("get", f"{environment}/stats", {"groupBy": "trigger"})

@@ -27,6 +27,7 @@ from testing.world.audiences import (
     WORKER,
     Audience,
 )
+from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, Cast, bearer, issue_enrollment
 from testing.world.channels import CHANNEL_SECRET, CHANNEL_URL, add_channel, asked_token
 from testing.world.incidents import open_incident
@@ -57,7 +58,7 @@ def set_stage(cast: Cast) -> Stage:
     cast.mint("pwk")
     ended = runs.queue()
     runs.cancel(ended)
-    Trigger.objects.filter(id=cast.trigger_id).update(webhook_url=WEBHOOK_URL)
+    Trigger.objects.filter(id=cast.trigger_id).update(webhook_url=WEBHOOK_URL, record_events=True)
     return Stage(
         cast,
         {
@@ -73,6 +74,8 @@ def set_stage(cast: Cast) -> Stage:
             "enrollment_id": issue_enrollment(cast.environment, cast.owner)[0].id,
             "delivery_id": send_test(trigger_id=cast.trigger_id, actor=TEST_ACTOR),
             "incident_id": open_incident(cast),
+            # No run of the stage is of this trigger, so that the budget does not change how runs are claimed.
+            "budget_id": add_budget(cast, trigger_id=cast.add_trigger(worker_id=None)).id,
             "channel_id": add_channel(cast, "webhook", secret=CHANNEL_SECRET).id,
         },
         {
@@ -199,6 +202,10 @@ def _channel(_: Cast) -> Body:
     return {"name": "New", "kind": "slack", "url": CHANNEL_URL}
 
 
+def _budget(_: Cast) -> Body:
+    return {"name": "New", "period": "day", "limitUsd": "1"}
+
+
 def _answering(cast: Cast) -> Body:
     """Returns a body with the token of an address that nobody has answered for yet."""
     return {"token": asked_token(cast)}
@@ -279,9 +286,15 @@ def _schedule(_: Cast) -> Body:
     return {"schedule": "0 9 * * *"}
 
 
+def _run_events(_: Cast) -> Body:
+    """Returns a body with the first event of a run."""
+    return {"events": [{"seq": 1, "at": "2026-05-09T00:00:00Z", "type": "text"}]}
+
+
 _WORKSPACE = "workspaces/<uuid:workspace_id>"
 _ENVIRONMENT = "environments/<uuid:environment_id>"
 _TRIGGER = "triggers/<uuid:trigger_id>"
+_BUDGET = "budgets/<uuid:budget_id>"
 _CHANNEL = "channels/<uuid:channel_id>"
 _POOL = "pools/<uuid:pool_id>"
 _WORKER = "workers/<uuid:worker_id>"
@@ -373,6 +386,11 @@ ROUTES = (
         as_=OPERATOR,
         reads_body=False,
     ),
+    Route("GET", f"{_ENVIRONMENT}/budgets", as_=VIEWER, statements=3),
+    Route("POST", f"{_ENVIRONMENT}/budgets", _budget, as_=ADMIN, answer=201),
+    Route("GET", _BUDGET, as_=VIEWER, statements=3),
+    Route("PATCH", _BUDGET, _named, as_=ADMIN),
+    Route("DELETE", _BUDGET, as_=ADMIN, answer=204),
     Route("GET", f"{_ENVIRONMENT}/channels", as_=ADMIN, statements=4),
     Route("POST", f"{_ENVIRONMENT}/channels", _channel, as_=ADMIN, answer=201),
     Route("GET", _CHANNEL, as_=ADMIN, statements=3),
@@ -395,6 +413,9 @@ ROUTES = (
     Route("GET", f"{_TRIGGER}/runs", as_=VIEWER, statements=3),
     Route("GET", "runs/<uuid:run_id>", as_=VIEWER, statements=3),
     Route("GET", "runs/<uuid:run_id>/tool-calls", as_=VIEWER, statements=3),
+    Route("GET", "runs/<uuid:run_id>/events", as_=OPERATOR, statements=3),
+    Route("GET", "runs/<uuid:run_id>/events/stream", as_=OPERATOR, statements=4),
+    Route("GET", f"{_ENVIRONMENT}/events/stream", as_=VIEWER, statements=5),
     Route("GET", "runs/<uuid:run_id>/explain", as_=VIEWER, statements=5),
     Route("POST", "runs/<uuid:run_id>/cancel", as_=OPERATOR, reads_body=False),
     Route("POST", "runs/<uuid:run_id>/rerun", as_=OPERATOR, answer=201, run="ended"),
@@ -460,6 +481,15 @@ ROUTES = (
     Route("POST", f"{_RUN}/claim", as_=WORKER, statements=4),
     Route("POST", f"{_RUN}/start", as_=WORKER, statements=3, run="claimed"),
     Route("POST", f"{_RUN}/heartbeat", as_=WORKER, statements=2, run="running"),
+    Route(
+        "POST",
+        f"{_RUN}/events",
+        _run_events,
+        as_=WORKER,
+        # The first events of a run need four statements more than the others.
+        statements=6,
+        run="running",
+    ),
     Route(
         "POST",
         f"{_RUN}/complete",

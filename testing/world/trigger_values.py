@@ -1,11 +1,16 @@
 """Makes the values that a trigger is created from, and the trigger that the API then answers, for tests."""
 
 from typing import Any
+from uuid import UUID
 
 from testing.probes.shapes import A_TIME, AN_ID
 from triggers.serializers import TriggerBody
+from workers.models import Pool
+from workspaces.models import Environment
 
 _REQUIRED = {"name": "Nightly report", "prompt": "Report.", "mcpUrl": "https://mcp.example/v1"}
+# The id of the pool that SAMPLES names; `add_sample_pool` makes it.
+_POOL_ID = UUID("01a20e61-c5a1-7e0c-9d2b-5f6a7b8c9d0e")
 # A valid value of each field that is shown again, other than the one that the cast's trigger has.
 SAMPLES = {
     "name": "Renamed",
@@ -20,14 +25,16 @@ SAMPLES = {
     "maxRetries": 5,
     "timeoutSeconds": 60,
     "overlapPolicy": "skip",
-    "poolId": None,
+    "poolId": str(_POOL_ID),
     "preferSeconds": 0,
     "startDeadlineSeconds": 3600,
     "maxConcurrentRuns": 2,
     "retryMode": "resume",
     "retryAfterEffects": False,
+    "recordEvents": True,
     "alertAfterFailures": 3,
     "successDeadlineSeconds": 3600,
+    "maxCostUsd": "2.5",
     "outputSchema": {
         "type": "object",
         "required": ["count"],
@@ -40,6 +47,11 @@ SECRET_SAMPLES = {
     "mcpHeaders": ({"x-api-key": "a-planted-header-value"}, "hasMcpHeaders"),
     "webhookSecret": ("a-planted-webhook-secret", "hasWebhookSecret"),
 }
+
+
+def add_sample_pool(environment: Environment) -> None:
+    """Makes the pool that SAMPLES names."""
+    Pool.objects.create(id=_POOL_ID, environment=environment, name="Sample")
 
 
 def trigger_values(**overrides: Any) -> dict[str, Any]:
@@ -77,8 +89,10 @@ def trigger_shown(environment_id: Any, **changes: Any) -> dict[str, Any]:
         "overlapPolicy": "queue",
         "retryMode": "restart",
         "retryAfterEffects": True,
+        "recordEvents": False,
         "alertAfterFailures": 1,
         "successDeadlineSeconds": None,
+        "maxCostUsd": None,
         "health": "idle",
         "outputSchema": None,
         "webhookUrl": None,

@@ -12,14 +12,16 @@ from pipedai.admin.values import in_both_zones, link_to, spoken, state, text, ye
 from triggers.explain.answers import Held, Reason, RunExplanation, TriggerExplanation
 from triggers.explain.due_times import check_time_in_question, explain_trigger
 from triggers.explain.runs import explain_run
-from triggers.models import Run, Trigger
+from triggers.models import Budget, Run, Trigger
 
 # The classes of other apps are taken from the foreign keys of Trigger, because this app must not import `workers`.
 Worker: Any = Trigger._meta.get_field("worker").related_model
+Pool: Any = Trigger._meta.get_field("pool").related_model
 _MODELS: Mapping[str, Any] = {
     "trigger": Trigger,
     "worker": Worker,
-    "pool": Trigger._meta.get_field("pool").related_model,
+    "pool": Pool,
+    "budget": Budget,
     "environment": Trigger._meta.get_field("environment").related_model,
 }
 _NO_TIME = "That is no time that can be asked about."

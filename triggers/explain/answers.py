@@ -47,6 +47,8 @@ class WaitingFor(StrEnum):
     TRIGGER_FULL = "trigger_full"
     # The worker holds as many runs as it may.
     WORKER_FULL = "worker_full"
+    # A budget that covers the run has no room for it.
+    BUDGET_EXHAUSTED = "budget_exhausted"
     # So do those workers of the run's pool that nothing else keeps from taking it.
     POOL_FULL = "pool_full"
     # Other due runs go first, and the next poll of no worker has room for this one.
@@ -88,7 +90,7 @@ DECISIONS: Final = (*Decision.values, PENDING, NOT_SCHEDULED, DISABLED)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The worker, pool, trigger or environment that a reason is about."""
+    """The worker, pool, trigger, environment or budget that a reason is about."""
 
     type: str
     id: UUID

@@ -9,6 +9,7 @@ from datetime import datetime
 from uuid import UUID
 
 from pipedai.sql import NOW, Row, fetch_all
+from triggers.budgets.room import BUDGETS_HAVE_ROOM
 from triggers.explain.answers import WaitingFor
 from triggers.runs.conditions import (
     FREE_IN_TRIGGER,
@@ -39,6 +40,7 @@ SELECT {IS_DUE} AS is_due, {IS_IN_TIME} AS is_in_time, {MAY_START} AS may_start,
     CASE WHEN c.limited_until > {NOW} THEN c.limited_until END AS limited_until,
     coalesce(c.last_seen_at > {NOW} - %(online_within)s::interval, false) AS is_online,
     {about(IS_OFFERED, "c")} AS is_offered, {about(IS_NOT_AVOIDED, "c")} AS is_not_avoided,
+    {about(BUDGETS_HAVE_ROOM, "c")} AS budgets_have_room,
     {about(HEADERS_MAY_GO, "c")} AS headers_may_go, {about(FREE_PLACES, "c")} AS free_places,
     (SELECT max(claimed_at) FROM run WHERE {about(IS_HELD, "c")}) AS last_claimed_at,
     EXISTS (SELECT FROM pool_member m WHERE m.pool_id = r.pool_id AND m.worker_id = c.id) AS is_member
@@ -106,7 +108,8 @@ def limits_of_candidate(worker: Row) -> Limits:
 
 def room_of(worker: Row) -> int:
     """Returns how many more runs a worker of `find_candidates` may claim: none if it is disabled or limited."""
-    return min(limits_of_candidate(worker)["capacity"], worker["free_places"])
+    free: int = worker["free_places"]
+    return min(limits_of_candidate(worker)["capacity"], free)
 
 
 def hindrances(worker: Row, *, is_due: bool) -> list[WaitingFor]:
@@ -120,6 +123,7 @@ def hindrances(worker: Row, *, is_due: bool) -> list[WaitingFor]:
         WaitingFor.WORKER_LIMITED: worker["limited_until"] is not None,
         WaitingFor.WORKER_OFFLINE: worker["has_token"] and not worker["is_online"],
         WaitingFor.WORKER_UNAPPROVED: not worker["headers_may_go"],
+        WaitingFor.BUDGET_EXHAUSTED: not worker["budgets_have_room"],
         WaitingFor.FIRST_WORKER: is_due and not (worker["is_offered"] and worker["is_not_avoided"]),
         WaitingFor.WORKER_FULL: limits_of_candidate(worker)["capacity"] > 0
         and not worker["free_places"],

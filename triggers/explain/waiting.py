@@ -6,17 +6,25 @@ The reasons come from the conditions of the poll and the claim themselves: from 
 
 from collections.abc import Iterator
 from datetime import datetime
+from uuid import UUID
 
 from pipedai.api.wording import counted
 from pipedai.sql import Row
 from triggers.explain import pool_reasons, worker_reasons
 from triggers.explain.answers import Reason, Subject, WaitingFor
+from triggers.explain.budgets import budget_reasons
 from triggers.explain.candidates import Candidates, find_candidates, hindrances, room_of
 from triggers.explain.clock_words import moment_words
 from triggers.explain.queue_place import MOST_COUNTED, find_place
 from triggers.runs.handout import headers_are_readable
 
 _ORDER = list(WaitingFor)
+# With one of these, the run has no place among the due runs of the worker.
+_OF_THE_RUN = {
+    WaitingFor.WORKER_UNAPPROVED,
+    WaitingFor.FIRST_WORKER,
+    WaitingFor.BUDGET_EXHAUSTED,
+}
 
 
 def reasons(run: Row, *, now: datetime | None) -> list[Reason]:
@@ -29,7 +37,7 @@ def reasons(run: Row, *, now: datetime | None) -> list[Reason]:
     found = find_candidates(run["id"], now=now)
     told = list(_too_late(run, found)) or [
         *_of_run(run, found),
-        *_of_workers(run, found),
+        *_of_workers(run, found, now),
         *_of_place(run, found, now),
     ]
     return sorted(told, key=lambda reason: _ORDER.index(reason.code))
@@ -110,7 +118,7 @@ def _paused(run: Row) -> Reason:
     )
 
 
-def _of_workers(run: Row, found: Candidates) -> Iterator[Reason]:
+def _of_workers(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reason]:
     """Yields why none of the workers can take the run, worker by worker for its own and in sum for its pool's. It
     yields nothing if one of them can.
     """
@@ -120,6 +128,7 @@ def _of_workers(run: Row, found: Candidates) -> Iterator[Reason]:
     }
     if not all(held_back.values()):
         return
+    yield from _of_budgets(run, found, held_back, now)
     if found.own is not None:
         codes = held_back[found.own["worker_id"]]
         yield from worker_reasons.told(run, found.own, codes)
@@ -130,9 +139,23 @@ def _of_workers(run: Row, found: Candidates) -> Iterator[Reason]:
         return
     if found.pool_is_empty:
         yield pool_reasons.empty(run)
-    yield from pool_reasons.told(
-        run, [(worker, held_back[worker["worker_id"]]) for worker in found.others]
-    )
+    others = [(worker, held_back[worker["worker_id"]]) for worker in found.others]
+    yield from pool_reasons.told(run, [(worker, codes) for worker, codes in others if codes])
+
+
+def _of_budgets(
+    run: Row, found: Candidates, held_back: dict[UUID, list[WaitingFor]], now: datetime | None
+) -> Iterator[Reason]:
+    """Yields which budgets have no room for the run, for the first of the workers that they keep from taking it. A
+    budget may have room for some workers only, because a subscription pays for these.
+
+    It takes the code out of the codes of each worker, since a budget is told of once and not worker by worker.
+    """
+    short = [id_ for id_, codes in held_back.items() if WaitingFor.BUDGET_EXHAUSTED in codes]
+    for worker_id in short:
+        held_back[worker_id].remove(WaitingFor.BUDGET_EXHAUSTED)
+    if short or not (held_back or found.run["budgets_have_room"]):
+        yield from budget_reasons(run, worker_id=short[0] if short else None, now=now)
 
 
 def _of_place(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reason]:
@@ -145,7 +168,7 @@ def _of_place(run: Row, found: Candidates, now: datetime | None) -> Iterator[Rea
     if not workers and found.own is not None:
         # The worker can't poll now, but the run's place with it is still worth knowing.
         codes = hindrances(found.own, is_due=True)
-        if not {*codes} & {WaitingFor.WORKER_UNAPPROVED, WaitingFor.FIRST_WORKER}:
+        if not {*codes} & _OF_THE_RUN:
             workers = [found.own]
     if not workers:
         return

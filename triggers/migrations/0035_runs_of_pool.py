@@ -22,8 +22,8 @@ class Migration(migrations.Migration):
             model_name="run",
             index=models.Index(
                 condition=models.Q(("ended_at__isnull", False), ("pool__isnull", False)),
-                fields=["pool", "status", "queued_at", "id"],
-                name="run_of_pool_and_status",
+                fields=["pool", "source", "status", "fault_class", "queued_at", "id"],
+                name="run_of_pool_and_source",
             ),
         ),
         AddIndexConcurrently(

@@ -1,10 +1,13 @@
 """The tables of triggers, runs, ticks and deliveries, in one file for each group of tables that belong together."""
 
+from triggers.models.budget import Budget, BudgetWindow, RunReservation
 from triggers.models.delivery import Delivery, DeliveryAttempt
+from triggers.models.environment_watch import EnvironmentWatch
 from triggers.models.fields import JSONAsGivenField
 from triggers.models.health import TriggerHealth
 from triggers.models.heartbeats import SchedulerHeartbeat, WebHeartbeat
 from triggers.models.run import RUN_COLUMNS, IdempotencyKey, Run, RunResult, RunText
+from triggers.models.run_event import RunEventBatch, RunEventDay, RunEventLog
 from triggers.models.tick import Tick
 from triggers.models.trigger import (
     MAX_ALERT_AFTER_FAILURES,
@@ -33,11 +36,18 @@ __all__ = [
     "MIN_SUCCESS_DEADLINE_SECONDS",
     "MIN_TIMEOUT_SECONDS",
     "RUN_COLUMNS",
+    "Budget",
+    "BudgetWindow",
     "Delivery",
     "DeliveryAttempt",
+    "EnvironmentWatch",
     "IdempotencyKey",
     "JSONAsGivenField",
     "Run",
+    "RunEventBatch",
+    "RunEventDay",
+    "RunEventLog",
+    "RunReservation",
     "RunResult",
     "RunText",
     "SchedulerHeartbeat",

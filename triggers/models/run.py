@@ -404,8 +404,8 @@ class Run(models.Model):
                 condition=Q(pool__isnull=False),
             ),
             models.Index(
-                fields=["pool", "status", "queued_at", "id"],
-                name="run_of_pool_and_status",
+                fields=["pool", "source", "status", "fault_class", "queued_at", "id"],
+                name="run_of_pool_and_source",
                 condition=Q(ended_at__isnull=False, pool__isnull=False),
             ),
             models.Index(

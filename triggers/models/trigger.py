@@ -105,12 +105,17 @@ class Trigger(models.Model):
     # Whether a run that failed through the fault of infrastructure is retried even if its tool calls may have changed
     # something. Users set it. If it is false, `triggers.runs.retries` decides by the run's counts of tool calls.
     retry_after_effects = models.BooleanField(default=True, db_default=True)
+    # Whether workers send what a run's CLI tells, as events of the run. Users set it.
+    record_events = models.BooleanField(default=False, db_default=False)
     # After how many final outcomes in a row that failed or timed out the trigger counts as failing, from 1 to
     # MAX_ALERT_AFTER_FAILURES; NULL if it never does. Users set it.
     alert_after_failures = models.PositiveSmallIntegerField(null=True, default=1, db_default=1)
     # Within how many seconds after a due time a run must succeed, or else the trigger counts as late; NULL if it never
     # does. Users set it.
     success_deadline_seconds = models.PositiveIntegerField(null=True)
+    # How many US dollars a run may cost, more than 0; NULL for no limit. Users set it. A worker gets it with the run,
+    # and ends a run that reaches it. Budgets reserve this amount.
+    max_cost_usd = models.DecimalField(max_digits=14, decimal_places=6, null=True)
     # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user last changed the trigger, by the database's clock. Making runs does not change it.
@@ -192,6 +197,10 @@ class Trigger(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(retry_mode__in=RetryMode.values), name="trigger_retry_mode"
+            ),
+            models.CheckConstraint(
+                condition=Q(max_cost_usd__isnull=True) | Q(max_cost_usd__gt=0),
+                name="trigger_max_cost_usd",
             ),
         )
         indexes = (

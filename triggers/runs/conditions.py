@@ -13,6 +13,7 @@ from typing import TypedDict
 from uuid import UUID
 
 from pipedai.sql import NOW, Row, fetch_one
+from triggers.budgets.room import BUDGETS_HAVE_ROOM
 
 # A worker counts as online if it polled or sent a heartbeat within this time (SPEC §5).
 ONLINE_WITHIN = timedelta(seconds=180)
@@ -44,7 +45,7 @@ FREE_IN_TRIGGER = """(t.max_concurrent_runs - (SELECT count(*) FROM run p
 TRIGGER_HAS_ROOM = f"(t.max_concurrent_runs IS NULL OR {FREE_IN_TRIGGER} > 0)"
 # The conditions that a run must meet for any worker to get it, whether it is the worker's own or its pool's.
 _MAY_GO_OUT = f"""{IS_QUEUED} AND {IS_DUE} AND {IS_NOT_PAUSED} AND {HEADERS_MAY_GO} AND {IS_IN_TIME} AND {MAY_START}
-    AND {IS_NOT_AVOIDED} AND {TRIGGER_HAS_ROOM}"""
+    AND {IS_NOT_AVOIDED} AND {TRIGGER_HAS_ROOM} AND {BUDGETS_HAVE_ROOM}"""
 # The conditions of a worker's own runs, and those of the runs that it may take from the pool `m`. A poll reads the two
 # kinds by one index each.
 MAY_BE_CLAIMED_AS_OWN = f"{IS_OWN} AND {_MAY_GO_OUT}"
@@ -67,6 +68,7 @@ _EVALUATE = f"""
 SELECT {IS_OFFERED} AS is_offered, {IS_NOT_AVOIDED} AS is_not_avoided, {IS_DUE} AS is_due, {IS_IN_TIME} AS is_in_time,
     {MAY_START} AS may_start, {IS_NOT_PAUSED} AS is_not_paused, {TRIGGER_HAS_ROOM} AS trigger_has_room,
     {HEADERS_MAY_GO} AS headers_may_go, {FREE_PLACES} AS free_places,
+    {BUDGETS_HAVE_ROOM} AS budgets_have_room,
     (SELECT w.limited_until FROM worker w WHERE w.id = %(worker_id)s AND w.limited_until > {NOW}) AS limited_until,
     (SELECT max(claimed_at) FROM run WHERE {IS_HELD}) AS last_claimed_at
 FROM run r JOIN trigger t ON t.id = r.trigger_id WHERE r.id = %(run_id)s
@@ -113,10 +115,10 @@ def evaluate(
     """Returns for a queued run and a worker which conditions hold.
 
     They are `is_offered` to the worker, `is_not_avoided`, `is_due`, `is_in_time`, `may_start`, `is_not_paused`,
-    `trigger_has_room`, `headers_may_go`, and `free_places`, a number. `limited_until` is when the worker's usage limit
-    ends, or None if it has none. `last_claimed_at` is when the worker claimed the last of the runs that it holds, or
-    None if it holds none. Without a worker only those count that concern the run alone. The refusal of a claim and the
-    explanation of a waiting run both use this result.
+    `trigger_has_room`, `headers_may_go`, `budgets_have_room`, and `free_places`, a number. `limited_until` is when the
+    worker's usage limit ends, or None if it has none. `last_claimed_at` is when the worker claimed the last of the runs
+    that it holds, or None if it holds none. Without a worker only those count that concern the run alone. The refusal
+    of a claim and the explanation of a waiting run both use this result.
     """
     params = {
         "run_id": run_id,

@@ -19,6 +19,7 @@ from pipedai.events import Actor, Event, emit
 from pipedai.logs import get_logger
 from pipedai.sql import NOW, Row, fetch_all, fetch_one
 from triggers import secrets
+from triggers.budgets.room import NEXT_WINDOW
 from triggers.runs.conditions import (
     FREE_IN_TRIGGER,
     FREE_PLACES,
@@ -68,7 +69,7 @@ def _reading_due(runs: str, where: str) -> str:
 WITH due AS (
 SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url, t.mcp_headers,
     k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, r.timeout_seconds, x.payload, v.output_schema,
-    t.retry_after_effects, t.retry_mode, r.attempt, r.queued_at,
+    t.retry_after_effects, t.retry_mode, t.max_cost_usd, t.record_events, r.attempt, r.queued_at,
     CASE WHEN r.resume_until > {NOW} AND r.worker_id = %(worker_id)s THEN r.resume_until END AS resume_until,
     CASE WHEN r.resume_until > {NOW} AND r.worker_id = %(worker_id)s THEN (
         SELECT o.session_id FROM run o WHERE o.id = r.retry_of_id) END AS resume_session_id,
@@ -116,7 +117,8 @@ _SEALED = _reading_sealed(IS_OFFERED)
 _SEALED_IN_ENVIRONMENT = _reading_sealed("r.environment_id = %(environment_id)s")
 
 # Reads until when the worker gets nothing because of its usage limit. Without a limit, it reads when the worker's next
-# own run comes due, or the next run is opened to a pool of the worker, whichever is first.
+# own run comes due, the next run is opened to a pool of the worker, or the next window of a budget begins, whichever is
+# first.
 _OUTLOOK = f"""
 SELECT coalesce((SELECT limited_until FROM worker WHERE id = %(worker_id)s AND limited_until > {NOW}), least(
     (SELECT min(available_at) FROM run
@@ -124,7 +126,8 @@ SELECT coalesce((SELECT limited_until FROM worker WHERE id = %(worker_id)s AND l
     (SELECT min(next.pool_from) FROM pool_member m CROSS JOIN LATERAL (
         SELECT pool_from FROM run WHERE pool_id = m.pool_id AND status = 'queued' AND pool_from > {NOW}
         ORDER BY pool_from LIMIT 1) next
-     WHERE m.worker_id = %(worker_id)s))) - {NOW} AS until,
+     WHERE m.worker_id = %(worker_id)s),
+    {NEXT_WINDOW})) - {NOW} AS until,
     {FREE_PLACES} > 0 AS has_room
 """
 
@@ -264,8 +267,9 @@ def _unreadable(sealed: list[Row]) -> list[UUID]:
 class Outlook(NamedTuple):
     """What a worker without a run to claim may expect.
 
-    `until` is the time until the next queued run comes due that the worker may take, or until the worker's usage limit
-    ends if it has one, by the database's clock; None if neither will happen. `has_room` is whether it may hold another
+    `until` is the time until the next queued run comes due that the worker may take, or the next window of a budget
+    begins, or until the worker's usage limit ends if it has one, by the database's clock; None if none of them will
+    happen. `has_room` is whether it may hold another
     run.
     """
 

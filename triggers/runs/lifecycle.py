@@ -22,6 +22,8 @@ from pipedai.events import SYSTEM, Actor, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all, fetch_one
 from pipedai.wakeups import wake_workers
+from triggers.budgets.requests import check_budgets
+from triggers.budgets.reserving import reserve
 from triggers.models import Trigger
 from triggers.runs import conditions
 from triggers.runs import statements as sql
@@ -61,7 +63,8 @@ def queue_run(
     transaction.
 
     `rerun_of` is the run whose payload a user has executed again, if the new run is a rerun. Raises NotFound for a
-    deleted trigger, Conflict for one that is disabled, has neither worker nor pool, or whose environment is paused, and
+    deleted trigger, Conflict for one that is disabled, has neither worker nor pool, whose environment is paused, or
+    whose budget refuses more runs, and
     CeilingReached if the environment has as many queued runs as it may have.
     """
     params = {
@@ -87,6 +90,8 @@ def queue_run(
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is None:
         raise _why_not_queued(trigger_id)
+    if run["budgets_can_reject"]:
+        check_budgets(run_id=run["id"], worker_id=run["worker_id"], now=now)
     about = {"source": source.value, **({"rerunOf": str(rerun_of)} if rerun_of else {})}
     emit(run_event("run.created", actor, run, about))
     wake_for([run])
@@ -124,7 +129,7 @@ def claim_run(
     Call it in a transaction that has locked the worker's row, so that no other claim changes how many runs the worker
     holds. `capacity` is how many runs the worker may hold according to that row; with 0 it gets no new run. `approved`
     is whether that row allows runs whose triggers have secret headers. Raises NotFound for another worker's run, and
-    Refused if the run can't be claimed.
+    Refused if the run can't be claimed; then the transaction must be rolled back.
     """
     params = {
         **_leasing(run_id, worker_id, now),
@@ -140,6 +145,9 @@ def claim_run(
             run = run if claimed else _read_claimable(run_id, worker_id, now)
     if claimed is not None:
         emit(run_event("run.claimed", actor, claimed))
+        # Budgets come last, because the claims of an environment wait for each other from here on.
+        if claimed["has_budgets"] and not reserve(claimed):
+            raise _no_room({"status": Status.QUEUED})
         return claimed
     if run["status"] == Status.CLAIMED and run["worker_id"] == worker_id:
         if run["claim_id"] == claim_id:
@@ -181,6 +189,8 @@ def _refusal(run: Row, met: Row, capacity: int) -> Refused:
             run,
             code=ErrorCode.WORKER_LIMITED,
         )
+    if not met["budgets_have_room"]:
+        return _no_room(run)
     if capacity == 0:
         return Refused(
             "The worker is disabled and gets no new runs.", run, code=ErrorCode.WORKER_DISABLED
@@ -360,6 +370,10 @@ def _read_claimable(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
     if run is None or (run["worker_id"] != worker_id and not is_member(run["pool_id"], worker_id)):
         raise NotFound
     return run
+
+
+def _no_room(run: Row) -> Refused:
+    return Refused("A budget has no room for the run.", run, code=ErrorCode.BUDGET_EXHAUSTED)
 
 
 def _why_not_queued(trigger_id: UUID) -> Conflict | NotFound:

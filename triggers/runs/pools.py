@@ -52,9 +52,10 @@ def release_queued_runs(*, worker_id: UUID) -> None:
     wake_pools(Counter(run["pool_id"] for run in released))
 
 
-def give_places(*, trigger_id: UUID) -> None:
+def give_places(*, environment_id: UUID, trigger_id: UUID) -> None:
     """Numbers the held runs of a trigger that has just got a limit of such runs.
 
     The caller has locked the environment's workers, so that no claim is under way, and then the trigger.
     """
+    execute(sql.TAKE_PLACES, {"trigger_id": trigger_id, "environment_id": environment_id})
     execute(sql.GIVE_PLACES, {"trigger_id": trigger_id})

@@ -16,6 +16,7 @@ from pipedai.api.errors import NotFound
 from pipedai.api.renderers import JSONEncoder
 from pipedai.events import Actor, emit
 from pipedai.sql import Row, execute, fetch_all, fetch_one
+from triggers.budgets.settling import settle_reservations
 from triggers.runs import statements as sql
 from triggers.runs.ending import ended_event, follow_up, keep_errors, run_event
 from triggers.runs.lifecycle import Refused
@@ -104,12 +105,14 @@ def _no_cancel(run: Row) -> Refused:
 
 def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Actor) -> Refused:
     """Stores a worker's report that came too late to count, because its run's retry has been claimed. Only the first
-    such report of a run is stored.
+    such report of a run is stored. What the run cost according to it counts in the budgets nevertheless.
     """
     if not run["has_late_result"]:
         report = json.dumps(reported, cls=JSONEncoder, ensure_ascii=False)
         execute(sql.KEEP_LATE_RESULT, {**params, "late_result": report})
         emit(run_event("run.late-result", actor, run, {"reported": reported.get("status")}))
+        if params["cost_usd"] is not None:
+            settle_reservations([run["id"]], late_cost=params["cost_usd"])
     return Refused(
         "The run was given up and its retry has been claimed.", run, code=ErrorCode.RETRY_CLAIMED
     )
@@ -141,7 +144,8 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
         [ended_event("run.completed", actor, run, changes)],
         retry_after_seconds=outcome.retry_after_seconds,
     )
-    run["will_retry"] |= is_retried
+    if retry is not None and is_retried:
+        run |= {"will_retry": True, "resume_until": retry["resume_until"]}
     return run
 
 

@@ -7,6 +7,7 @@ execute the statements.
 # These statements are raw SQL for speed, so no migration renames columns in them. See docs/decisions/fast-paths.md.
 
 from pipedai.sql import NOW
+from triggers.budgets.room import CAN_REJECT, HAS_BUDGETS, HAS_RESERVATIONS
 from triggers.models import RUN_COLUMNS
 from triggers.runs.conditions import IS_HELD, MAY_BE_CLAIMED
 from triggers.runs.reachability import LEASES_COUNT
@@ -25,6 +26,10 @@ _DEADLINE = f"{NOW} + (r.timeout_seconds + 60) * interval '1 second'"
 _WILL_RETRY = """CASE WHEN r.ended_at IS NOT NULL THEN coalesce((
         SELECT retry.ended_by IS DISTINCT FROM 'late_result' FROM run retry
         WHERE retry.retry_of_id = r.id AND retry.environment_id = r.environment_id), false) END AS will_retry"""
+# Until when the retry of a run `r` waits for the run's worker to continue the session; NULL if it does not.
+_RESUME_UNTIL = """CASE WHEN r.ended_at IS NOT NULL THEN (
+        SELECT retry.resume_until FROM run retry
+        WHERE retry.retry_of_id = r.id AND retry.environment_id = r.environment_id) END AS resume_until"""
 _NOT_ENDED = "NULL::boolean AS will_retry"
 _RELEASED = "slot = NULL, place = NULL, lease_expires_at = NULL, deadline_at = NULL"
 # The columns that are set in every new run, whatever made it. All other columns begin as NULL.
@@ -69,7 +74,7 @@ kept AS (
     INSERT INTO run_text (run_id, environment_id, payload)
     SELECT id, environment_id, %(payload)s::json FROM r WHERE %(payload)s::json IS NOT NULL)
 SELECT {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result,
-    v.prompt, NULL AS output, NULL AS tool_calls_total
+    v.prompt, NULL AS output, NULL AS tool_calls_total, {CAN_REJECT} AS budgets_can_reject
 FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 """
 
@@ -110,7 +115,7 @@ retry AS (
     JOIN run r ON r.id = n.run_id JOIN trigger t ON t.id = r.trigger_id
     JOIN trigger_revision v ON v.id = r.revision_id
     ON CONFLICT (retry_of_id, environment_id) WHERE retry_of_id IS NOT NULL DO NOTHING
-    RETURNING id, environment_id, worker_id, pool_id, attempt, available_at, retry_of_id),
+    RETURNING id, environment_id, worker_id, pool_id, attempt, available_at, resume_until, retry_of_id),
 noted AS (UPDATE run r SET retried = true FROM retry WHERE r.id = retry.retry_of_id)
 SELECT * FROM retry
 """
@@ -142,7 +147,8 @@ FROM trigger t{places_of_trigger}, (
         SELECT slot, row_number() OVER (ORDER BY slot) AS rank
         FROM run WHERE {IS_HELD}) held) slots
 WHERE r.id = %(run_id)s AND t.id = r.trigger_id AND slots.held < %(capacity)s AND {where_trigger} AND {MAY_BE_CLAIMED}
-RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message
+RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, t.max_cost_usd,
+    {HAS_BUDGETS} AS has_budgets
 """
 
 
@@ -205,7 +211,8 @@ _OUTCOME = """
 _ENDED = f"""{_RUN}, r.ended_by, r.max_retries, r.at_limit, r.limit_retries, r.had_effects, r.tool_calls_total,
     r.tool_calls_effects, r.tool_calls_unknown, t.retry_after_effects, t.retry_mode, t.max_concurrent_runs,
     t.worker_id AS trigger_worker_id, t.pool_id AS trigger_pool_id, t.enabled AS trigger_enabled,
-    t.deleted_at AS trigger_deleted_at, t.name AS trigger_name, t.webhook_url"""
+    t.deleted_at AS trigger_deleted_at, t.name AS trigger_name, t.webhook_url,
+    {HAS_RESERVATIONS} AS has_reservations"""
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
 # Ends a run as its worker reports. If the report says that the run succeeded but has no output, and the run's trigger
@@ -230,8 +237,8 @@ RETURNING {_REPORTED}
 """
 
 READ = f"""
-SELECT {_RUN}, {_WILL_RETRY}, r.claim_id, r.ended_by, t.name AS trigger_name, t.max_concurrent_runs, x.error_message,
-    x.late_result IS NOT NULL AS has_late_result, v.output_schema IS NOT NULL AS has_output_schema
+SELECT {_RUN}, {_WILL_RETRY}, {_RESUME_UNTIL}, r.claim_id, r.ended_by, t.name AS trigger_name, t.max_concurrent_runs,
+    x.error_message, x.late_result IS NOT NULL AS has_late_result, v.output_schema IS NOT NULL AS has_output_schema
 FROM run r JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
 LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.id = %(run_id)s
@@ -241,7 +248,7 @@ LOCK = "SELECT FROM run WHERE id = %(run_id)s FOR NO KEY UPDATE"
 TRIGGER_OF_RUN = "SELECT trigger_id FROM run WHERE id = %(run_id)s AND worker_id = %(worker_id)s"
 
 RETRY_FOR_UPDATE = """
-SELECT id, status, worker_id, pool_id, claimed_at IS NOT NULL AS was_claimed
+SELECT id, status, worker_id, pool_id, resume_until, claimed_at IS NOT NULL AS was_claimed
 FROM run WHERE retry_of_id = %(run_id)s FOR UPDATE
 """
 
@@ -439,6 +446,13 @@ UPDATE run r
 SET resume_until = %(until)s::timestamptz + interval '{RESUMABLE_FOR}',
     pool_from = CASE WHEN r.pool_id IS NOT NULL THEN %(until)s::timestamptz + interval '{RESUMABLE_FOR}' END
 FROM waiting WHERE r.id = waiting.id
+"""
+
+# Takes away the places that held runs still have from an earlier limit of their trigger. The statement below would
+# otherwise give a place that another row still has, and the database checks that row by row.
+TAKE_PLACES = """
+UPDATE run SET place = NULL
+WHERE trigger_id = %(trigger_id)s AND environment_id = %(environment_id)s AND place IS NOT NULL
 """
 
 # Numbers the held runs of a trigger that has just got a limit of such runs, in the order of their claims. The caller

@@ -10,6 +10,7 @@ from testing.world.cast import TEST_ACTOR
 from testing.world.trigger_values import (
     SAMPLES,
     SECRET_SAMPLES,
+    add_sample_pool,
     trigger_shown,
     trigger_values,
 )
@@ -51,6 +52,7 @@ def test_three_fields_are_enough(cast, create):
 
 
 def test_everything_may_be_said(cast, create):
+    add_sample_pool(cast.environment)
     said = {**SAMPLES, "workerId": str(cast.worker.worker_id), "enabled": True}
     secrets = {field: secret for field, (secret, _) in SECRET_SAMPLES.items()}
     assert {*said, *secrets} == set(TriggerBody().fields), (
@@ -239,6 +241,12 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         (59, "Ensure this value is greater than or equal to 60."),
         (2592001, "Ensure this value is less than or equal to 2592000."),
     ],
+    "maxCostUsd": [
+        (True, "Must be a number or a decimal string."), ([], "Must be a number or a decimal string."),
+        ("1e2", "Must be a number or a decimal string."), ("-1", "Must be a number or a decimal string."),
+        (0, "Must be more than 0."), ("0.0", "Must be more than 0."), (-0.5, "Must be more than 0."),
+        ("0.0000001", "Must have at most six decimal places."), (1e9, "Must be at most 99,999,999."),
+    ],
     "overlapPolicy": [
         (None, NULL), ("", '"" is not a valid choice.'), ("kill", '"kill" is not a valid choice.'),
         ("Queue", '"Queue" is not a valid choice.'), (1, '"1" is not a valid choice.'),
@@ -246,6 +254,7 @@ BAD: dict[str, list[tuple[Any, str]]] = {
     ],
     "retryMode": [(None, NULL), ("", '"" is not a valid choice.'), ("Resume", '"Resume" is not a valid choice.')],
     "retryAfterEffects": [(None, NULL), (1, TRUE_FALSE), ("false", TRUE_FALSE), ([], TRUE_FALSE)],
+    "recordEvents": [(None, NULL), (1, TRUE_FALSE), ("true", TRUE_FALSE), ([], TRUE_FALSE)],
     "outputSchema": [  # test_output_schemas.py has more
         ("{}", OBJECT), (True, OBJECT), ([], OBJECT), (5, OBJECT),
         ({"description": "x" * 32751}, "Must not be longer than 32 KiB."),

@@ -24,6 +24,7 @@ from triggers.runs.outcome import (
     settled_fault,
 )
 from triggers.runs.retries import MAX_RETRY_AFTER_SECONDS
+from triggers.runs.serializers import RunSerializer
 from triggers.serializers import OutputSchemaField
 from triggers.states import TERMINAL, FaultClass, RetryMode
 from workers.models import MAX_CONCURRENCY, Worker
@@ -249,6 +250,14 @@ def _reported_names() -> dict[str, str]:
     return {str(field.source): name for name, field in CompleteBody().fields.items()}
 
 
+class CompletedRunSerializer(RunSerializer):
+    """A run as `complete` answers it. `resumeUntil` says how long the worker must keep the run's session, and null that
+    the session is not needed any more.
+    """
+
+    resumeUntil = serializers.DateTimeField(source="resume_until", allow_null=True)
+
+
 class HandedOutRunSerializer(RowSerializer):
     """A run as a poll hands it to its worker. Only here does the API show MCP headers in plaintext."""
 
@@ -266,6 +275,8 @@ class HandedOutRunSerializer(RowSerializer):
     retryMode = serializers.ChoiceField(source="retry_mode", choices=RetryMode.choices)
     resumeSessionId = serializers.CharField(source="resume_session_id", allow_null=True)
     resumeUntil = serializers.DateTimeField(source="resume_until", allow_null=True)
+    maxCostUsd = MoneyField(source="max_cost_usd", allow_null=True)
+    recordEvents = serializers.BooleanField(source="record_events")
     attempt = serializers.IntegerField()
     queuedAt = serializers.DateTimeField(source="queued_at")
 

@@ -140,3 +140,42 @@ class TestLiftingALimit:
         assert refused.status_code == 400
         assert refused.json() == invalid({"limitedUntil": ["Must be null."]})
         assert Worker.objects.get(id=cast.worker.worker_id).limited_until == until
+
+
+def _poll(cast, header=None):
+    headers = {} if header is None else {"HTTP_X_PIPEDAI_ACCOUNT_ID": header}
+    url = f"/api/v1/workers/{cast.worker.worker_id}/poll"
+    response = cast.worker_client().get(url, **headers)
+    assert response.status_code == 200
+    assert ACCOUNT not in response.content.decode()
+    return response.json()
+
+
+def _stored(cast):
+    return Worker.objects.values_list("account_id", flat=True).get(id=cast.worker.worker_id)
+
+
+def test_a_poll_may_name_it_in_a_header(cast):
+    _poll(cast, ACCOUNT)
+    assert _stored(cast) == ACCOUNT
+    _poll(cast)
+    assert _stored(cast) == ACCOUNT
+    _poll(cast, "another")
+    assert _stored(cast) == "another"
+
+
+@pytest.mark.parametrize("bad", ["", "x" * 65, "a b", "\u00e9"], ids=repr)
+def test_a_header_that_is_no_such_word_is_ignored(cast, bad):
+    _poll(cast, ACCOUNT)
+    _poll(cast, bad)
+    assert _stored(cast) == ACCOUNT
+
+
+def test_a_worker_that_names_a_limited_account_is_limited_at_once(cast):
+    until = limit(cast)
+    other = cast.register("host-2")
+    url = f"/api/v1/workers/{other.worker_id}/poll"
+    client = cast.worker_client(other)
+    client.get(url, HTTP_X_PIPEDAI_ACCOUNT_ID=ACCOUNT)
+    assert client.get(url).json()["limitedUntil"] is not None
+    assert Worker.objects.get(id=other.worker_id).limited_until == until

@@ -31,7 +31,8 @@ AUDIT = "/admin/audit/auditentry/"
 # kept for an hour only, and the audit log has the same for ever.
 PARTS = {
     "AccountMailAttempt", "Authenticator", "RecoveryCode", "RunText", "RunResult", "TriggerHealth", "DeliveryAttempt",
-    "IdempotencyKey", "WorkerEvent", "NoticeAttempt", "AskedAddress", "RefusedAddress",
+    "IdempotencyKey", "PoolMember", "RunEventLog", "RunEventBatch", "RunEventDay", "EnvironmentWatch",
+    "WorkerEvent", "NoticeAttempt", "AskedAddress", "RefusedAddress", "BudgetWindow", "RunReservation",
 }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ _THINGS = {
     "Enrollment": "The enrollment",
     "Incident": "The incident",
     "Channel": "The channel",
+    "Budget": "The budget",
     "Notice": "The notice",
 }
 # The groups of operations, in the order in which documentation shows them.
@@ -30,6 +31,7 @@ _TAGS = (
     "API keys",
     "Triggers",
     "Runs",
+    "Budgets",
     "Webhooks",
     "Incidents",
     "Notices",

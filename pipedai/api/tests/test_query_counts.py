@@ -10,6 +10,7 @@ from notices.channels.services import test_channel as queue_test
 from pipedai.ids import new_id
 from testing.probes.api_schema import is_list
 from testing.probes.statement_count import counted
+from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, issue_enrollment, session_cookie
 from testing.world.channels import add_channel
 from testing.world.incidents import open_incident
@@ -117,6 +118,11 @@ def _enrollments(cast, count):
         issue_enrollment(cast.environment, cast.owner)
 
 
+def _budgets(cast, count):
+    for _ in range(count):
+        add_budget(cast, trigger_id=cast.trigger_id)
+
+
 def _channels(cast, count):
     """Adds channels, of mail and of Slack, and a confirmed address for each."""
     for n in range(count):
@@ -189,6 +195,7 @@ LISTS = {
     "GET environments/:environment/pools": _pools,
     "GET environments/:environment/enrollments": _enrollments,
     "GET environments/:environment/incidents": _incidents,
+    "GET environments/:environment/budgets": _budgets,
     "GET environments/:environment/channels": _channels,
     "GET channels/:channel/notices": _notices,
     "GET workspaces/:workspace/workers": _workers,

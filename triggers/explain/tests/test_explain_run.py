@@ -13,6 +13,7 @@ from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME
 from testing.probes.statement_count import counted
 from testing.processes.worker_calls import WorkerCalls
+from testing.world.budgets import add_budget
 from testing.world.cast import Cast
 from testing.world.runs import Runs, allow
 from testing.world.sealed import HEADERS, tamper
@@ -168,6 +169,38 @@ def test_a_full_worker(calls: Calls) -> None:
     assert reason["code"] == "worker_full"
     assert reason["message"] == "Worker host-1 holds as many runs as it may: 1."
     assert reason["since"] == A_TIME
+
+
+def test_a_budget_without_room(calls: Calls, cast: Cast) -> None:
+    allow(cast.worker.worker_id, 5)
+    budget = add_budget(cast, limit_usd="1.5", period="month")
+    held: Any = calls.queue()
+    assert calls.worker.claim(held).status_code == 200
+    reason = only(calls.explain(calls.queue()))
+    now = database_now()
+    year, month = divmod(now.year * 12 + now.month, 12)
+    assert reason == {
+        "code": "budget_exhausted",
+        "message": "Budget Everything has no room for it: of its $1.5 for this month, $0 is spent and $1 reserved,"
+        f" and the run would reserve $1. The next month begins at {year}-{month + 1:02}-01 00:00 UTC.",
+        "subject": {"type": "budget", "id": str(budget.id), "name": "Everything"},
+        "since": None,
+        "until": f"{year}-{month + 1:02}-01T00:00:00.000Z",
+        "remedy": "Raise limitUsd with PATCH /budgets/:id, or let the run reserve less: lower the trigger's"
+        " maxCostUsd, or reserveUsd of the budget.",
+        "place": None,
+    }
+
+
+def test_a_budget_whose_limit_is_too_small_in_any_window(calls: Calls, cast: Cast) -> None:
+    run_id = calls.queue()
+    add_budget(cast, limit_usd="0.5")
+    add_budget(cast, limit_runs=0, name="Nothing")
+    amount, none = calls.explain(run_id)["waitingFor"]
+    assert (amount["until"], none["until"]) == (None, None)
+    assert amount["message"].endswith("It never has room for this run.")
+    assert none["message"].startswith("Budget Nothing has no room for it: its 0 runs of this day")
+    assert none["remedy"] == "Raise limitRuns with PATCH /budgets/:id."
 
 
 def test_a_run_behind_others(calls: Calls) -> None:

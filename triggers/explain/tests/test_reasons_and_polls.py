@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import SYSTEM
 from pipedai.sql import database_now, execute
+from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.pools import add_pool
 from testing.world.runs import Runs, locked_limits
 from triggers import services
 from triggers.explain.answers import Reason, RunExplanation, WaitingFor
 from triggers.explain.runs import explain_run
-from triggers.models import Run, Trigger
+from triggers.models import Budget, Run, Trigger
 from triggers.runs import lifecycle
 from triggers.runs.conditions import ONLINE_WITHIN
 from triggers.runs.handout import hand_out_runs
@@ -101,7 +102,9 @@ class World:
     def limit_trigger(self, number: int) -> None:
         """Limits how many runs of a trigger may be held at once, or lifts the limit."""
         if self._set(number, max_concurrent_runs=[1, 2, None][number // 4 % 3]):
-            give_places(trigger_id=self.triggers[number % 4])
+            give_places(
+                environment_id=self.cast.environment.id, trigger_id=self.triggers[number % 4]
+            )
 
     def set_deadline(self, number: int) -> None:
         self._set(number, start_deadline_seconds=[60, None][number // 4 % 2])
@@ -160,6 +163,16 @@ class World:
 
     def call_all(self, _: int) -> None:
         Worker.objects.filter(id__in=self.workers).update(last_seen_at=self.now)
+
+    def budget(self, number: int) -> None:
+        """Gives the environment, or one of its triggers, a budget for one run or for none, or deletes all budgets."""
+        if number % 8 == 7:
+            Budget.objects.update(deleted_at=self.now)
+            return
+        trigger_id = self.triggers[number // 2 % 4] if number % 3 else None
+        limit = {"limit_runs": number % 3} if number % 2 else {"limit_usd": "1"}
+        reserve = "0.6" if number % 4 else "1.1"
+        add_budget(self.cast, trigger_id=trigger_id, reserve_usd=reserve, **limit)
 
     def call(self, number: int) -> None:
         self._change(number, last_seen_at=self.now if number % 2 else None)
@@ -293,12 +306,14 @@ ACTIONS: list[Callable[[World, int], None]] = [
     World.unapprove,
     *[World.revoke] * 2,
     World.call,
+    *[World.budget] * 2,
 ]
 
 
 # States that chance brings about too rarely: a run without a worker, a trigger at its limit, a full pool, a retry that
 # only the worker may take that failed before, a session that nobody continued in time, a start deadline that passed, a
-# worker at its usage limit, one without a token, a pool whose workers are away, and a retry that is not due.
+# worker at its usage limit, one without a token, a pool whose workers are away, a retry that is not due, and a budget
+# without room.
 RARE: list[list[tuple[Callable[[World, int], None], int]]] = [
     [(World.queue, 0), (World.reassign, 11)],
     [(World.limit_trigger, 0), (World.resize, 1), (World.hold, 0), (World.queue, 0)],
@@ -310,6 +325,7 @@ RARE: list[list[tuple[Callable[[World, int], None], int]]] = [
     [(World.queue, 0), (World.revoke, 1)],
     [(World.queue, 1), (World.time_passes, 4)],
     [(World.queue, 0), (World.fail, 3)],
+    [(World.queue, 0), (World.budget, 0)],
 ]
 
 

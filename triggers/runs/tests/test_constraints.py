@@ -13,6 +13,7 @@ from notices.channels import services
 from notices.channels.models import NoticeAttempt
 from pipedai.events import SYSTEM, Actor
 from pipedai.sql import execute, fetch_all
+from testing.world.budgets import add_budget
 from testing.world.cast import Cast, issue_enrollment, register
 from testing.world.channels import CHANNEL_SECRET, add_channel, asked_token
 from testing.world.incidents import open_incident
@@ -20,7 +21,7 @@ from testing.world.mails import invite_for_test
 from testing.world.run_states import STATES
 from testing.world.runs import NOON, WEBHOOK_URL, Runs, allow
 from triggers.idempotency import rerun_run, run_trigger
-from triggers.models import Delivery, DeliveryAttempt, Tick, Trigger
+from triggers.models import BudgetWindow, Delivery, DeliveryAttempt, RunEventLog, Tick, Trigger
 from triggers.states import TERMINAL, Decision, Source, Status
 from workers.enrollment.pairing import begin_pairing
 from workers.models import WorkerEvent
@@ -121,6 +122,7 @@ WRONG_ROWS = [
         "tick_blocked_was_skipped",
         "UPDATE tick SET blocked_by_id = %(lost)s WHERE decision = 'fired'",
     ),
+    ("run_event_log_counts", "UPDATE run_event_log SET stored = next_seq"),
     ("run_one_retry", "UPDATE run SET retry_of_id = %(lost)s WHERE id = %(other_retry)s"),
     ("delivery_pending_is_due", "UPDATE delivery SET next_attempt_at = NULL"),
     ("delivery_pending_is_due", "UPDATE delivery SET status = 'dead'"),
@@ -161,6 +163,21 @@ WRONG_ROWS = [
     ),
     ("incident_acknowledged_has_a_time", "UPDATE incident SET acknowledged_by = %(owner)s"),
     ("incident_reminded_is_open", "UPDATE incident SET closed_at = opened_at"),
+    ("trigger_max_cost_usd", "UPDATE trigger SET max_cost_usd = 0"),
+    ("budget_period", "UPDATE budget SET period = 'week'"),
+    ("budget_when_reached", "UPDATE budget SET when_reached = 'odd'"),
+    ("budget_limit_usd", "UPDATE budget SET limit_usd = -1"),
+    ("budget_reserve_usd", "UPDATE budget SET reserve_usd = -1"),
+    ("budget_window_has_a_length", "UPDATE budget_window SET ends_at = starts_at"),
+    ("budget_window_sums", "UPDATE budget_window SET notional_spent_usd = spent_usd + 1"),
+    ("budget_window_sums", "UPDATE budget_window SET notional_reserved_usd = -1"),
+    (
+        "budget_window_once",
+        "UPDATE budget_window SET starts_at = '2026-05-04T00:00Z', ends_at = '2026-05-05T00:00Z'",
+    ),
+    ("run_reservation_amounts", "UPDATE run_reservation SET amount_usd = -1"),
+    ("run_reservation_settled", "UPDATE run_reservation SET cost_usd = 1"),
+    ("run_reservation_settled", "UPDATE run_reservation SET is_estimate = true"),
     ("trigger_max_retries", "UPDATE trigger SET max_retries = 11"),
     ("trigger_timeout_seconds", "UPDATE trigger SET timeout_seconds = 9"),
     ("trigger_timeout_seconds", "UPDATE trigger SET timeout_seconds = 86401"),
@@ -339,6 +356,7 @@ TENANT_REFERENCES = [
     ("run", "rerun_of_id", "run"),
     ("run_text", "run_id", "run"),
     ("run_result", "run_id", "run"),
+    ("run_event_log", "run_id", "run"),
     ("idempotency_key", "trigger_id", "trigger"),
     ("idempotency_key", "run_id", "run"),
     ("delivery", "trigger_id", "trigger"),
@@ -348,6 +366,10 @@ TENANT_REFERENCES = [
     ("tick", "run_id", "run"),
     ("tick", "blocked_by_id", "run"),
     ("trigger_health", "trigger_id", "trigger"),
+    ("budget", "trigger_id", "trigger"),
+    ("budget_window", "budget_id", "budget"),
+    ("run_reservation", "run_id", "run"),
+    ("run_reservation", "window_id", "budget_window"),
     ("api_key", "parent_id", "api_key"),
     ("worker", "host_key_id", "api_key"),
     ("enrollment", "worker_id", "worker"),
@@ -370,6 +392,7 @@ def there(cast: Cast) -> dict[str, UUID]:
     lost, other_lost = runs.running(), runs.running(payload={"a": 1})
     runs.complete(runs.running(), output={"a": 1})
     runs.lost(lost)
+    RunEventLog.objects.create(environment=cast.environment, run_id=lost)
     other_retry = runs.retry_of(other_lost)
     assert other_retry is not None
     rerun_run(run_id=lost, caller_id=cast.owner.id, key=None, source=Source.MANUAL, actor=SYSTEM)
@@ -410,6 +433,7 @@ def there(cast: Cast) -> dict[str, UUID]:
         status_code=200,
         duration_ms=5,
     )
+    _budgeted(cast, runs.trigger_id)
     for address in ("first@example.com", "second@example.com"):
         asked_token(cast, address)
         invite_for_test(cast.environment, cast.owner, address)
@@ -456,6 +480,7 @@ def strange(cast: Cast) -> dict[str, UUID]:
         "run": run_id,
         "delivery": runs.deliveries(run_id)[0]["id"],
         **_noticed(environment),
+        **_budgeted(environment, trigger_id),
     }
 
 
@@ -532,6 +557,20 @@ def _noticed(cast: Cast) -> dict[str, UUID]:
     for _ in range(2):
         (notice_id,) = services.test_channel(channel_id=channel.id, actor=owner)
     return {"channel": channel.id, "notice": notice_id}
+
+
+def _budgeted(cast: Cast, trigger_id: UUID) -> dict[str, UUID]:
+    """Adds a budget with a window of May 3rd to the cast's environment. Returns the ids of both."""
+    budget = add_budget(cast, trigger_id=trigger_id)
+    day_before = NOON.replace(day=3, hour=0)
+    window = BudgetWindow.objects.create(
+        environment=cast.environment,
+        budget=budget,
+        generation=0,
+        starts_at=day_before,
+        ends_at=NOON.replace(hour=0),
+    )
+    return {"budget": budget.id, "budget_window": window.id}
 
 
 def _constraints() -> set[str]:

@@ -64,6 +64,19 @@ def test_a_new_limit_counts_the_runs_that_are_held_already(cast: Cast) -> None:
         runs.claim(waiting)
 
 
+def test_a_limit_that_was_lifted_and_set_again_numbers_the_held_runs_anew(limited: Runs) -> None:
+    first, second = limited.claimed(), limited.claimed()
+    for limit in (None, 5, None):
+        values = {"max_concurrent_runs": limit}
+        update_trigger(trigger_id=limited.trigger_id, values=values, actor=TEST_ACTOR)
+    limited.complete(first)
+    third = limited.claimed()
+    update_trigger(
+        trigger_id=limited.trigger_id, values={"max_concurrent_runs": 5}, actor=TEST_ACTOR
+    )
+    assert {limited.stored(run_id)["place"] for run_id in (second, third)} == {1, 2}
+
+
 def test_the_database_itself_refuses_a_place_twice(limited: Runs) -> None:
     first, second = limited.claimed(), limited.claimed()
     place = limited.stored(first)["place"]

@@ -7,6 +7,7 @@ import pytest
 from django.db.models.functions import Now
 
 from pipedai.ids import new_id
+from pipedai.sql import database_now
 from testing.probes.audited import audited
 from testing.probes.shapes import A_TIME, AN_ID, NOT_FOUND, invalid, page
 from testing.world.pools import add_pool
@@ -239,7 +240,7 @@ class TestTheNumbersOfWorkers:
         assert self.counts(client, one) == (1, 1, 0)
         Worker.objects.update(limited_until=Now() - timedelta(minutes=1))
         assert self.counts(client, one) == (1, 1, 1)
-        runs = Runs(cast, cast.trigger_id)
+        runs = Runs(cast, cast.trigger_id, now=database_now())
         held = runs.running()
         assert self.counts(client, one) == (1, 1, 0)
         Worker.objects.update(max_concurrency=2)
