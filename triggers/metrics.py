@@ -73,7 +73,7 @@ def count_run_event(event: Event) -> None:
             CLAIMED.inc()
         case "run.started":
             STARTED.inc()
-        case "run.completed" | "run.canceled" | "run.lost" | "run.timed-out":
+        case "run.completed" | "run.canceled" | "run.lost" | "run.timed-out" | "run.not-started":
             _count_end(event)
         case "run.cancel-requested":
             CANCEL_REQUESTS.inc()

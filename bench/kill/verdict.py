@@ -23,7 +23,7 @@ SELECT target_id::text AS id, action, coalesce((metadata ->> 'late')::boolean, f
 FROM audit_entry WHERE target_type = 'run'
 """
 _BEGUN = {"run.created", "run.retried"}
-_ENDED = {"run.completed", "run.lost", "run.timed-out", "run.canceled"}
+_ENDED = {"run.completed", "run.lost", "run.timed-out", "run.not-started", "run.canceled"}
 
 
 @dataclass(frozen=True, slots=True)
