@@ -230,9 +230,7 @@ class Model:
         """
         if run.worker != worker:
             return MISSING
-        settled = "none"
-        if status in {"failed", "timed_out"}:
-            settled = "infra" if fault == "infra" else "client"
+        settled = _settled(status, fault)
         if run.status == "queued":
             return run.refused()
         if run.ended_by == "worker" and run.status == status:
@@ -415,3 +413,9 @@ def _may_have_had_effects(run: ModelRun) -> bool:
     if run.had_effects:
         return True
     return run.started_at is not None if run.effects is None else run.effects > 0
+
+
+def _settled(status: str, fault: str | None) -> str:
+    if status not in {"failed", "timed_out"}:
+        return "none"
+    return "infra" if fault == "infra" else "client"
