@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -318,7 +319,7 @@ class RunHistory(RuleBasedStateMachine):
         self, worker: str, before: dict[str, datetime | None], resets_at: datetime
     ) -> dict[str, datetime]:
         """Returns until when the worker and those of its account are limited, which is partly random."""
-        stored = dict(Worker.objects.values_list("id", "limited_until"))
+        stored: dict[UUID, Any] = dict(Worker.objects.values_list("id", "limited_until"))
         account = self.model.workers[worker].account
         same = [
             name

@@ -8,9 +8,11 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db.models import Min
 
 from pipedai.api.renderers import iso_time
 from pipedai.sql import execute
@@ -205,19 +207,23 @@ class Ledger:
 
 def _ledger(night: Night) -> Ledger:
     preferred = dict(Trigger.objects.values_list("id", "worker_id"))
+    rows: Any = Run.objects.order_by("available_at", "id")
     attempts = [
         Attempt(
-            row.available_at, row.claimed_at, row.ended_at, row.worker_id, preferred[row.trigger_id]
+            row.available_at,
+            row.claimed_at,
+            row.ended_at,
+            row.worker_id,
+            preferred[row.trigger_id],
         )
-        for row in Run.objects.order_by("available_at", "id")
+        for row in rows
     ]
-    until = dict(Worker.objects.values_list("id", "limited_until"))
+    until: dict[UUID, Any] = dict(Worker.objects.values_list("id", "limited_until"))
+    at_limit = Run.objects.filter(at_limit=True)
     first_report = {
-        account: min(
-            Run.objects.filter(at_limit=True, worker__account_id=account).values_list(
-                "ended_at", flat=True
-            )
-        )
+        account: at_limit.filter(worker__account_id=account).aggregate(first=Min("ended_at"))[
+            "first"
+        ]
         for account in SPENT
     }
     limits = {
