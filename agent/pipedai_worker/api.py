@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections.abc import Generator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,14 @@ log = get_logger(__name__)
 
 BASE_PATH = "/api/v1"
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+# A stream of events says at least twice in this time that it is still there.
+STREAM_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+EVENTS_A_PAGE = 200
 # The API may hold a poll back for as many seconds as the parameter `wait` says. The answer may take this many seconds
 # longer before the request times out.
 POLL_MARGIN_SECONDS = 15.0
+# A header, because a poll has no body, and because proxies write URLs to their logs.
+ACCOUNT_HEADER = "X-Pipedai-Account-Id"
 LARGEST_PORT = 65535
 
 
@@ -63,6 +69,7 @@ class Api:
     ) -> None:
         """Make the client. Raises ValueError for a bad URL or proxy, OSError for a bad `ca_file`."""
         self.url = normalize_url(url)
+        self.token = token
         self._worker = f"/workers/{worker_id}"
         headers = {
             "Accept": "application/json",
@@ -96,6 +103,9 @@ class Api:
         # How claude, the program that this worker runs, is paid for, as the last poll's answer said; None if it said
         # nothing.
         self.auth_mode: str | None = None
+        # For how many seconds from then on a usage limit kept runs from this worker, as the last poll's answer said;
+        # None if there was no limit.
+        self.limited_seconds: float | None = None
         # By how many seconds the server's clock is ahead of this machine's. None until an answer has told the server's
         # time.
         self.clock_offset: float | None = None
@@ -129,20 +139,29 @@ class Api:
                 raise NotOurApi(f"The answer to a registration has no {name}.")
         return answer
 
-    def poll(self, wait: float) -> list[AssignedRun]:
-        """Return the runs that are due, waiting up to `wait` seconds for one. Runs that can't be read are left out."""
+    def environment_id(self) -> str | None:
+        """Return the id of the environment that the worker belongs to, or None if the API does not say."""
+        told = self._request("GET", "/whoami").get("environmentId")
+        return told if isinstance(told, str) else None
+
+    def poll(self, wait: float, account_id: str | None = None) -> list[AssignedRun]:
+        """Return the runs that are due, waiting up to `wait` seconds for one. Runs that can't be read are left out.
+
+        `account_id` is the word for the account of claude that pays for this worker's runs.
+        """
         wait = wait if self._holds_polls else 0
         sent_at = time.time()
         timeout = httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0)
         params = {"wait": f"{wait:g}"} if wait else {}
+        headers = {ACCOUNT_HEADER: account_id} if account_id else {}
         try:
-            answer = self._ask("GET", "poll", params=params, timeout=timeout)
+            answer = self._ask("GET", "poll", params=params, timeout=timeout, headers=headers)
         except Refused as refused:
             if not refused.is_invalid or not wait:
                 raise
             # An older version of the API does not know the parameter `wait`. From now on the worker polls without it.
             self._holds_polls = False
-            return self.poll(0)
+            return self.poll(0, account_id)
         runs = answer.get("runs")
         if not isinstance(runs, list):
             raise NotOurApi("The answer to a poll has no list of runs.")
@@ -151,6 +170,7 @@ class Api:
         self._learn_clock(parse_time(answer.get("serverTime")), min(time.time() - sent_at, 1.0))
         mode = answer.get("authMode")
         self.auth_mode = mode if isinstance(mode, str) else None
+        self.limited_seconds = self.seconds_until(answer.get("limitedUntil"))
         readable = [run for item in runs if (run := AssignedRun.parse(item)) is not None]
         if len(readable) < len(runs):
             log.warning("%d of the runs handed out can't be read", len(runs) - len(readable))
@@ -173,24 +193,62 @@ class Api:
         """Tell the API that the program of a claimed run is being started."""
         return self._transition(run_id, "start", {})
 
-    def heartbeat(self, run_id: str, tool_calls: dict[str, int] | None = None) -> dict[str, Any]:
-        """Renew the run's lease, and tell the API how many tool calls the run has made.
+    def heartbeat(
+        self, run_id: str, tool_calls: dict[str, int] | None = None, session_id: str | None = None
+    ) -> dict[str, Any]:
+        """Renew the run's lease, and tell the API how many tool calls the run has made, and in which session it works.
 
         The answer has `status`, `cancelRequested` and `leaseExpiresAt`.
         """
-        if tool_calls is None:
-            return self._transition(run_id, "heartbeat", {})
+        body = {"toolCalls": tool_calls, "sessionId": session_id}
+        told = {name: value for name, value in body.items() if value is not None}
         try:
-            return self._transition(run_id, "heartbeat", {"toolCalls": tool_calls})
+            return self._transition(run_id, "heartbeat", told)
         except Refused as refused:
-            if not refused.is_invalid:
+            if not told or not refused.is_invalid:
                 raise
-            # An older version of the API refuses the field `toolCalls`, so the heartbeat is sent again without it.
+            # An older version of the API refuses these fields, so the heartbeat is sent again without them.
             return self._transition(run_id, "heartbeat", {})
 
     def complete(self, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:
         """Report how a run ended. It is safe to send the same outcome again."""
         return self._transition(run_id, "complete", outcome)
+
+    def tell_events(self, run_id: str, body: bytes) -> dict[str, Any]:
+        """Tell what a run's program does. It is safe to send the same events again.
+
+        `body` is the JSON `{"events": [...]}`. The answer has `nextSeq`, the number of the event that the API expects.
+        """
+        headers = {"Content-Type": "application/json"}
+        return self._ask("POST", f"runs/{run_id}/events", content=body, headers=headers)
+
+    def list_events(self, run_id: str, after: int) -> list[Any]:
+        """Return some of a run's events after the number `after`, in order. The token has to be a `pwk_` key."""
+        params = {"after": after, "limit": EVENTS_A_PAGE}
+        events = self._request("GET", f"/runs/{run_id}/events", params=params).get("events")
+        return events if isinstance(events, list) else []
+
+    def stream_events(self, run_id: str, after: int) -> Generator[bytes | None, None, None]:
+        """Yield the bytes of the stream of a run's events, from the one after the number `after` on.
+
+        Yield None if the run has ended and has no further events. The token has to be a `pwk_` key.
+        """
+        headers = {"Accept": "text/event-stream"}
+        if after:
+            headers["Last-Event-ID"] = str(after)
+        try:
+            with self._client.stream(
+                "GET", f"/runs/{run_id}/events/stream", headers=headers, timeout=STREAM_TIMEOUT
+            ) as response:
+                if response.status_code == HTTPStatus.NO_CONTENT:
+                    yield None
+                elif response.is_success:
+                    yield from response.iter_bytes()
+                else:
+                    response.read()
+                    read(response)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unavailable(_sentence(self._way, error)) from None
 
     def seconds_until(self, moment: object) -> float | None:
         """Return the seconds from the server's current time to `moment`. Return None if `moment` is not a time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +29,14 @@ class AssignedRun:
     attempt: int
     # A JSON Schema that the run's output has to fit; None if none is asked for.
     output_schema: dict[str, Any] | None = field(repr=False, default=None)
+    # Whether the API wants to be told what the run's program does, as it does it.
+    record_events: bool = False
+    # True if a later attempt may go on in the session of claude that this run begins (`retryMode` is `resume`).
+    may_be_resumed: bool = False
+    # The id of the session in which this run is to go on; None if it begins anew.
+    resume_session_id: str | None = None
+    # The most that the run may cost, in US dollars, as a plain decimal number; None if there is no limit.
+    max_cost_usd: str | None = None
 
     @classmethod
     def parse(cls, item: Any) -> AssignedRun | None:
@@ -45,6 +54,10 @@ class AssignedRun:
                 payload=item.get("payload"),
                 attempt=whole(item.get("attempt")) or 1,
                 output_schema=_schema(item.get("outputSchema")),
+                record_events=item.get("recordEvents") is True,
+                may_be_resumed=item.get("retryMode") == "resume",
+                resume_session_id=_text(item.get("resumeSessionId") or "") or None,
+                max_cost_usd=_cost(item.get("maxCostUsd")),
             )
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
@@ -54,6 +67,23 @@ def _schema(value: Any) -> dict[str, Any] | None:
     if value is not None and not isinstance(value, dict):
         raise TypeError
     return value
+
+
+def _cost(value: Any) -> str | None:
+    """Return a limit of the cost as a plain decimal number, or None if there is none.
+
+    The API may give it as a number or as a text. Raises ValueError for anything else: a run whose limit can't be read
+    is not executed without one.
+    """
+    if value is None:
+        return None
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        raise ValueError from None
+    if isinstance(value, bool) or not amount.is_finite() or amount <= 0:
+        raise ValueError
+    return format(amount.normalize(), "f")
 
 
 def _text(value: Any) -> str:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipedai_worker import __version__, exits, memory, registration, run_events, standin
+from pipedai_worker import __version__, draining, exits, memory, registration, run_events, standin
 from pipedai_worker import config as configuration
 from pipedai_worker import doctor as checks
+from pipedai_worker.account import Account
 from pipedai_worker.answers import ApiError, NotOurApi, TokenRefused
 from pipedai_worker.api import Api
 from pipedai_worker.arguments import TOKEN_VARIABLE, path
 from pipedai_worker.config import ConfigError, WorkerConfig
+from pipedai_worker.events.showing import shown, wants_colour
+from pipedai_worker.events.source import events_of
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.executors.command import CommandExecutor
@@ -84,6 +88,14 @@ def doctor(options: argparse.Namespace) -> None:
             raise Exit(exits.ERROR, f"{failed} of the checks failed.")
 
 
+def logs(options: argparse.Namespace) -> None:
+    """Carry out `logs`: print a run's events, by default until it ends."""
+    with _one_sentence():
+        colour = wants_colour(sys.stdout)
+        for event in events_of(options, partial(_api, options)):
+            print(json.dumps(event) if options.json else shown(event, colour=colour), flush=True)
+
+
 def _register(options: argparse.Namespace) -> WorkerConfig:
     token = options.token or os.environ.get(TOKEN_VARIABLE, "")
     if not token:
@@ -120,7 +132,7 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
     api = _api(options, options.api_url or config.api_url, config)
     state = configuration.state_directory(options.config) / config.worker_id
     try:
-        journal = Journal(state)
+        journal = draining.journal_after_all_others(state) if options.drain else Journal(state)
     except AlreadyRunning:
         raise Exit(
             exits.ALREADY_RUNNING, f"Another process already works with {options.config}."
@@ -134,9 +146,11 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
         max_concurrency=options.max_concurrency or config.max_concurrency,
         drain_seconds=options.drain_seconds,
         once=options.once,
+        drain=options.drain,
         pass_env=tuple(options.pass_env),
         events=_events(config) if run_events.wanted() else None,
         told_auth_mode=paying.learn,
+        account_id=_account_id(options, config, paying, api),
     )
     memory.share_one_arena()
     try:
@@ -149,6 +163,15 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
                 " worker was deregistered. Register again with a new wrk_ token.",
             ) from None
         raise fatal.cause from None
+
+
+def _account_id(
+    options: argparse.Namespace, config: WorkerConfig, paying: Paying, api: Api
+) -> Callable[[], str | None]:
+    """Return a function that returns the word for claude's account. A program that is not claude has none."""
+    if options.command is not None or options.stand_in:
+        return lambda: None
+    return Account(lambda: paying.mode, config.environment_id, api.environment_id).word
 
 
 def _events(config: WorkerConfig) -> Path:
@@ -221,11 +244,13 @@ def _absolute(program: str) -> str:
         raise Exit(exits.BAD_CONFIG, f"The program can't be found: {error}.") from None
 
 
-def _api(options: argparse.Namespace, url: str, config: WorkerConfig | None = None) -> Api:
+def _api(
+    options: argparse.Namespace, url: str, config: WorkerConfig | None = None, *, key: str = ""
+) -> Api:
     try:
         api = Api(
             url,
-            token=config.worker_token if config else "",
+            token=config.worker_token if config else key,
             worker_id=config.worker_id if config else "",
             proxy=options.proxy,
             ca_file=options.ca_file,

@@ -28,6 +28,8 @@ class WorkerConfig:
     max_concurrency: int | None = None
     # How claude, the program that this worker runs, is paid for, as the API said last; None if it has not said so yet.
     auth_mode: str | None = None
+    # The environment that the worker belongs to; None if the registration did not tell.
+    environment_id: str | None = None
 
     def save(self, path: Path) -> None:
         """Write the registration to a file that only its owner can read (mode 0600). Raises OSError."""
@@ -41,6 +43,8 @@ class WorkerConfig:
         }
         if self.auth_mode is not None:
             content["authMode"] = self.auth_mode
+        if self.environment_id is not None:
+            content["environmentId"] = self.environment_id
         durable.write_json(path, content)
 
     @classmethod
@@ -59,7 +63,7 @@ class WorkerConfig:
         maximum = content.get("maxConcurrency")
         if maximum is not None and (type(maximum) is not int or maximum < 1):
             raise ConfigError(f"maxConcurrency in {path} must be a whole number of 1 or more.")
-        mode = content.get("authMode")
+        mode, environment = content.get("authMode"), content.get("environmentId")
         return cls(
             worker_id=_uuid(content, "workerId", path),
             worker_token=_text(content, "workerToken", path),
@@ -67,6 +71,7 @@ class WorkerConfig:
             workspace_id=str(content.get("workspaceId") or ""),
             max_concurrency=maximum,
             auth_mode=mode if mode in AUTH_MODES else None,
+            environment_id=environment if isinstance(environment, str) else None,
         )
 
 

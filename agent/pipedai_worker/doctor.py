@@ -18,6 +18,7 @@ from pipedai_worker.answers import ApiError, Refused, TokenRefused
 from pipedai_worker.api import Api
 from pipedai_worker.config import ConfigError, WorkerConfig
 from pipedai_worker.environment import allowed
+from pipedai_worker.journal import Journal
 from pipedai_worker.paying import API_KEY, CREDENTIALS, Paying
 
 PROGRAM_TIMEOUT_SECONDS = 30
@@ -58,6 +59,7 @@ def check_registration(path: Path, connect: Callable[[WorkerConfig], Api]) -> It
         f"Run chmod 600 {path}.",
     )
     yield _check_state(path, config)
+    yield _at_work(path, config)
     with contextlib.closing(connect(config)) as api:
         yield from _check_api(api)
 
@@ -73,6 +75,18 @@ def _check_state(path: Path, config: WorkerConfig) -> Finding:
         hint = "Runs in hand and outcomes are kept there: make room, or let the worker write there."
         return Finding("state directory", False, f"{place}: {error.strerror}", hint)
     return Finding("state directory", True, f"{place} can be written")
+
+
+def _at_work(path: Path, config: WorkerConfig) -> Finding:
+    """Tell whether a process works with this registration. It is right either way."""
+    holder = Journal.holder(configuration.state_directory(path) / config.worker_id)
+    if holder is None:
+        detail = "no process executes runs with this registration"
+    elif holder.draining:
+        detail = f"process {holder.pid} drains: it finishes its runs, takes no new ones, and ends"
+    else:
+        detail = f"process {holder.pid} executes runs with this registration"
+    return Finding("at work", True, detail)
 
 
 def _check_api(api: Api) -> Iterator[Finding]:

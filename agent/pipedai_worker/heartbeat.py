@@ -35,6 +35,7 @@ class Heartbeat:
     """A context manager whose thread sends heartbeats from entry to exit, and the first one at once.
 
     `counts` returns how many tool calls the run has made, for the heartbeats to tell; None while there are none.
+    `session_id`, once it is set, is told too: it is the session in which another attempt could go on.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Heartbeat:
         self._run_id = run_id
         self._stop = stop
         self._counts = counts
+        self.session_id: str | None = None
         self._interval = LONGEST_SECONDS
         self._condition = threading.Condition()
         self._ended = False
@@ -89,7 +91,7 @@ class Heartbeat:
             with self._condition:
                 asked = self._asked
             try:
-                answer = self._api.heartbeat(self._run_id, self._counts())
+                answer = self._api.heartbeat(self._run_id, self._counts(), self.session_id)
             except Unanswered as error:
                 delay = min(backoff.next_delay(error.retry_after), self._interval)
                 failed = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
-from pipedai_worker import durable
+from pipedai_worker import durable, identity
 from pipedai_worker.logs import get_logger
+from pipedai_worker.sessions import Sessions
 
 log = get_logger(__name__)
 Entry = TypeVar("Entry")
 
+# The folders of the state directory with the runs in hand, and with the events that the API has not taken yet.
+HELD, EVENTS = "held", "events"
 CLAIMING, CLAIMED = "claiming", "claimed"
 
 
@@ -33,6 +37,17 @@ class HeldRun:
     scratch: str | None = None
     pid: int | None = None
     process_started: str | None = None
+    # The session of an earlier attempt in which the run is to go on; None if it begins anew.
+    resume_session_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that works with a registration. `draining` is true if it takes no new runs."""
+
+    pid: int
+    started: str | None
+    draining: bool
 
 
 class Journal:
@@ -40,15 +55,38 @@ class Journal:
 
     def __init__(self, directory: Path) -> None:
         """Lock the directory. Raises AlreadyRunning if another process uses it, OSError if it can't be used."""
-        self._held = durable.private_directory(directory / "held")
+        self._held = durable.private_directory(directory / HELD)
         self._outcomes = durable.private_directory(directory / "outcomes")
         self._calls = durable.private_directory(directory / "calls")
+        self._events = durable.private_directory(directory / EVENTS)
+        self.sessions = Sessions(directory / "sessions")
         self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._lock)
             raise AlreadyRunning from None
+        self.tell(draining=False)
+
+    def tell(self, *, draining: bool) -> None:
+        """Write down which process works with this registration, and whether it takes new runs. Raises OSError.
+
+        The text goes into the locked file itself, because a file that replaced it would not be locked.
+        """
+        holder = Holder(os.getpid(), identity.start_time(os.getpid()), draining)
+        content = json.dumps(asdict(holder)).encode()
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, content, 0)
+
+    @staticmethod
+    def holder(directory: Path) -> Holder | None:
+        """Return the process that works with the registration whose state directory this is; None if none is known."""
+        try:
+            holder = Holder(**durable.read_json_object(directory / "lock"))
+            alive = identity.start_time(holder.pid) == holder.started
+        except (OSError, ValueError, TypeError):
+            return None
+        return holder if alive and holder.started is not None else None
 
     def close(self) -> None:
         """Release the lock, so that another process can use the directory."""
@@ -56,7 +94,9 @@ class Journal:
 
     def hold(self, run: HeldRun) -> HeldRun:
         """Write to disk that the worker has this run, or what changed about the run. Raises OSError."""
-        durable.write_json(self._held / f"{run.run_id}.json", asdict(run))
+        # An older version of the worker can't read a field that it does not know. Fields without a value are left out.
+        content = {name: value for name, value in asdict(run).items() if value is not None}
+        durable.write_json(self._held / f"{run.run_id}.json", content)
         return run
 
     def update(self, run: HeldRun, **changes: Any) -> HeldRun:
@@ -71,6 +111,14 @@ class Journal:
     def calls_of(self, run_id: str) -> Path:
         """Return the path of the file that holds the tool calls of this run."""
         return self._calls / f"{run_id}.ndjson"
+
+    def events_of(self, run_id: str) -> Path:
+        """Return the path of the file that holds the events of this run until the API has taken them."""
+        return self._events / f"{run_id}.ndjson"
+
+    def events(self) -> list[Path]:
+        """Return the files of events that the API has not taken yet. Those of older runs come first."""
+        return sorted(self._events.glob("*.ndjson"), key=lambda path: path.stat().st_mtime)
 
     def sweep(self) -> None:
         """Remove files of tool calls that belong to no run of this worker. A kill at a bad moment leaves them."""

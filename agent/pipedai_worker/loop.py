@@ -20,6 +20,7 @@ from pipedai_worker.answers import ApiError, Refused, TokenRefused
 from pipedai_worker.api import Api
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.background import run_in_background
+from pipedai_worker.events.sender import send_left
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.journal import HeldRun, Journal
 from pipedai_worker.logs import get_logger
@@ -40,6 +41,8 @@ LEAVE_SECONDS = 4.5
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # The main thread never waits longer than this, because on some platforms a signal does not wake a waiting thread.
 LONGEST_STEP_SECONDS = 1.0
+# With this signal the worker takes no new runs, and ends when those in hand have ended, however long that takes.
+FINISH_SIGNAL = signal.SIGUSR1
 NEVER = float("inf")
 
 
@@ -48,19 +51,23 @@ class Settings:
     """The options of the worker's main loop.
 
     `max_concurrency` is the most runs at a time; None leaves the limit to the API. `drain_seconds` is the time that
-    runs get to finish after a signal. With `once` the loop ends when no run is due. `pass_env` names the environment
-    variables that runs' programs get in addition.
+    runs get to finish after a signal. With `once` the loop ends when no run is due. With `drain` it takes no run at
+    all: it only settles what earlier processes of the worker have left. `pass_env` names the environment variables
+    that runs' programs get in addition.
     """
 
     max_concurrency: int | None
     drain_seconds: float
     once: bool
+    drain: bool = False
     pass_env: tuple[str, ...] = ()
     # The directory for the files of live run events. None if nobody asked for such files.
     events: Path | None = None
     # Called after each poll with how claude, the program that this worker runs, is paid for, as the API says; None if
     # it says nothing.
     told_auth_mode: Callable[[str | None], None] = lambda _: None
+    # Returns the word for the account of claude that pays for the runs, for the polls to tell; None if it is not known.
+    account_id: Callable[[], str | None] = lambda: None
 
 
 class Fatal(Exception):  # noqa: N818 - the end, with a sentence for the operator
@@ -121,7 +128,9 @@ class Loop:
             leaving=self._leaving.wait,
             claimed=lambda run_id: self._inbox.put(_Claimed(run_id)),
         )
-        self._poller = Poller(api, self._inbox.put, hold=not settings.once)
+        self._poller = Poller(
+            api, self._inbox.put, hold=not settings.once, account_id=settings.account_id
+        )
         self._runs: dict[str, Run] = {}
         self._claiming: set[str] = set()
         self._settling = 0
@@ -135,13 +144,15 @@ class Loop:
         """Poll and execute runs until a signal comes, or with `once` until no run is due. Raises Fatal."""
         previous = {
             number: signal.signal(number, self._on_signal)
-            for number in STOP_SIGNALS
+            for number in (*STOP_SIGNALS, FINISH_SIGNAL)
             # `nohup` starts a program with SIGHUP ignored. The worker leaves it ignored then, and survives the closing
             # of its terminal.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
         }
         try:
             self._settle_the_past()
+            if self._settings.drain:
+                self._finish("--drain")
             while not self._finished():
                 self._step()
         finally:
@@ -153,10 +164,21 @@ class Loop:
 
     def _settle_the_past(self) -> None:
         self._unanswered = recovery.clean_up(self._journal, self._surroundings.executor)
+        self._send_events_of_the_past()
         for run_id, body in self._journal.outcomes().items():
             self._settle(
-                partial(report, self._api, self._journal, run_id, body, self._leaving.wait)
+                partial(
+                    report,
+                    *(self._api, self._journal, self._surroundings.executor),
+                    *(run_id, body, self._leaving.wait),
+                )
             )
+
+    def _send_events_of_the_past(self) -> None:
+        left = self._journal.events()
+        if left:
+            # Nothing waits for these events. What can't be sent before the worker exits stays on disk.
+            run_in_background("events", lambda: send_left(self._api, left, self._leaving.wait))
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # A signal may interrupt the main thread inside another put() on this queue. SimpleQueue allows that; with a
@@ -172,6 +194,7 @@ class Loop:
 
     def _step(self) -> None:
         now = time.monotonic()
+        self._journal.sessions.tidy(self._surroundings.executor)
         if now >= self._stop_at:
             self._stop_all()
         next_at = min(self._stop_at, self._leave_at)
@@ -199,7 +222,11 @@ class Loop:
 
     def _handle(self, message: _Message) -> None:
         if isinstance(message, _Signalled):
-            self._on_stop_signal(signal.Signals(message.number).name)
+            name = signal.Signals(message.number).name
+            if message.number == FINISH_SIGNAL:
+                self._finish(name)
+            else:
+                self._on_stop_signal(name)
         elif isinstance(message, Polled):
             self._take(message)
         elif isinstance(message, PollFailed):
@@ -219,16 +246,34 @@ class Loop:
         fresh = {run.id: run for run in polled.runs if run.id not in self._runs}
         self._poller.answered(polled, news=bool(fresh))
         self._settings.told_auth_mode(self._api.auth_mode)
+        self._keep_sessions_while_limited()
         if self._draining.is_set():
             return
         for assigned in fresh.values():
             if self._has_room():
                 self._begin_run(assigned)
-        for held in self._unanswered.values():
+        self._settle_claims()
+
+    def _keep_sessions_while_limited(self) -> None:
+        seconds = self._api.limited_seconds
+        if seconds is None:
+            return
+        try:
+            self._journal.sessions.keep_while_limited(seconds)
+        except OSError as error:
+            log.warning("it can't be written down that sessions are kept: %s", error.strerror)
+
+    def _settle_claims(self) -> None:
+        """Ask the API about the claims of earlier processes that it has not answered."""
+        unanswered, self._unanswered = self._unanswered, {}
+        for held in unanswered.values():
             self._settle(
-                partial(recovery.settle_claim, self._api, self._journal, held, self._leaving.wait)
+                partial(
+                    recovery.settle_claim,
+                    *(self._api, self._journal, self._surroundings.executor),
+                    *(held, self._leaving.wait),
+                )
             )
-        self._unanswered = {}
 
     def _begin_run(self, assigned: AssignedRun) -> None:
         # If the answer to an earlier claim of this run was lost, the same claim id is sent again, and the API grants it
@@ -273,8 +318,20 @@ class Loop:
 
     # --- Stopping the worker ----------------------------------------------------------------------
 
-    def _on_stop_signal(self, name: str) -> None:
+    def _finish(self, name: str) -> None:
+        """Take no new runs from now on, and let those in hand take their time."""
         if self._draining.is_set():
+            return
+        self._draining.set()
+        log.info("%s: takes nothing new, and ends after the %d runs in hand", name, len(self._runs))
+        try:
+            self._journal.tell(draining=True)
+        except OSError as error:
+            log.warning("it can't be written down that this worker drains: %s", error.strerror)
+        self._settle_claims()
+
+    def _on_stop_signal(self, name: str) -> None:
+        if self._leave_at != NEVER:
             log.warning("%s again: stopping at once", name)
             self._stop_at = time.monotonic()
         elif self._runs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -20,6 +21,7 @@ LARGEST_EXIT_CODE = 2**31 - 1
 LARGEST_COST_USD = 99_999_999
 COST_DECIMALS = 6
 LONGEST_RETRY_AFTER_SECONDS = 24 * 3600
+LIMIT_KIND_LENGTH = 64
 
 SUCCEEDED, FAILED, TIMED_OUT, CANCELED = "succeeded", "failed", "timed_out", "canceled"
 INFRA, CLIENT, NONE = "infra", "client", "none"
@@ -27,9 +29,25 @@ INFRA, CLIENT, NONE = "infra", "client", "none"
 # Stands for an output that is missing. None would be mistaken for JSON's null, which is an output.
 ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "ABSENT"})()
 # An API of the first release refuses an outcome with these fields.
-NEWER_FIELDS = frozenset({"toolCalls", "toolCallList", "output"})
+NEWER_FIELDS = frozenset({"toolCalls", "toolCallList", "output", "usageLimit"})
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class UsageLimit:
+    """A usage limit of claude's account that is used up.
+
+    `resets_at` is when it is lifted, in seconds since 1970. `kind` is claude's own word for it, such as `five_hour`.
+    """
+
+    resets_at: float
+    kind: str
+
+    def body(self) -> dict[str, str]:
+        """Return the JSON object to report."""
+        kind = _cut(self.kind, LIMIT_KIND_LENGTH) or "unknown"
+        return {"resetsAt": iso(self.resets_at), "kind": kind}
 
 
 @dataclass(frozen=True)
@@ -47,6 +65,8 @@ class Outcome:
     session_id: str | None = None
     model: str | None = None
     retry_after_seconds: float | None = None
+    # The usage limit because of which the run failed; None for any other end.
+    usage_limit: UsageLimit | None = None
     # The counts of the run's tool calls, and the calls themselves, as the API takes them.
     tool_calls: dict[str, int] | None = None
     tool_call_list: list[dict[str, Any]] | None = None
@@ -80,6 +100,7 @@ class Outcome:
             "sessionId": _cut(self.session_id or "", LABEL_LENGTH),
             "model": _cut(self.model or "", LABEL_LENGTH),
             "retryAfterSeconds": _retry_after(self.retry_after_seconds),
+            "usageLimit": self.usage_limit and self.usage_limit.body(),
         }
         if self.tokens is not None:
             fields["inputTokens"] = self.tokens.input
@@ -109,6 +130,12 @@ def storable(value: Any) -> Any:
 def bare(body: dict[str, Any]) -> dict[str, Any]:
     """Return only the status and the fault of an outcome, to report them after the API has refused it with 400."""
     return {name: body[name] for name in ("status", "faultClass") if name in body}
+
+
+def iso(moment: float, precision: str = "milliseconds") -> str:
+    """Return a time, given in seconds since 1970, in the API's format."""
+    text = datetime.fromtimestamp(moment, tz=timezone.utc).isoformat(timespec=precision)
+    return text.replace("+00:00", "Z")
 
 
 def _money(value: float | None) -> str | None:

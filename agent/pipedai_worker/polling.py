@@ -47,9 +47,16 @@ class Poller:
     """
 
     def __init__(
-        self, api: Api, deliver: Callable[[Polled | PollFailed], None], *, hold: bool
+        self,
+        api: Api,
+        deliver: Callable[[Polled | PollFailed], None],
+        *,
+        hold: bool,
+        account_id: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._api = api
+        # Returns the word for the account of claude, which each poll tells.
+        self._account_id = account_id
         self._deliver = deliver
         # True if the API may hold a poll until a run is due; false to get every answer at once.
         self._hold = hold
@@ -71,7 +78,8 @@ class Poller:
     def _poll(self, wait: float) -> Polled | PollFailed:
         began = time.monotonic()
         try:
-            return Polled(self._api.poll(wait), time.monotonic() - began)
+            runs = self._api.poll(wait, self._account_id())
+            return Polled(runs, time.monotonic() - began)
         except ApiError as error:
             return PollFailed(error)
         except Exception as error:

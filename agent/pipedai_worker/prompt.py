@@ -40,6 +40,25 @@ def stdin_for_claude(run: AssignedRun) -> bytes:
     return BEFORE_COMMANDS.encode() + stdin_text(run)
 
 
+def stdin_to_resume(unanswered: tuple[str, ...]) -> bytes:
+    """Return the text with which claude goes on in an earlier session, whose prompt it knows already.
+
+    `unanswered` has the names of the tools that were called without an answer. The session may call such a call
+    rejected or interrupted, because it ended first, but the server may have carried it out.
+    """
+    text = (
+        "The session was interrupted: the task above is not finished. Go on where it stopped."
+        " Do not repeat a tool call that is already done."
+    )
+    if unanswered:
+        text += (
+            " Calls of these tools had no answer, whatever the session says of them, and may have"
+            f" taken effect: {data(sorted(set(unanswered)))}. Find out whether they did before you"
+            " call one of them again."
+        )
+    return BEFORE_COMMANDS.encode() + _utf8(f"{text}\n")
+
+
 def is_blank(run: AssignedRun) -> bool:
     """Tell whether the run's prompt and payload are only white space. Claude would then end without a result."""
     return run.payload is None and not run.prompt.replace("\ufeff", " ").strip()

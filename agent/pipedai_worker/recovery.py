@@ -15,17 +15,21 @@ from pipedai_worker.logs import get_logger
 from pipedai_worker.outcome import FAILED, INFRA, Outcome
 from pipedai_worker.patience import until_answered
 from pipedai_worker.reporting import report
-from pipedai_worker.tool_calls import ToolCalls
+from pipedai_worker.sessions import Session, session_of
+from pipedai_worker.tool_calls import RecordedCalls, ToolCalls
 
 log = get_logger(__name__)
 
 RESTARTED = Outcome(FAILED, INFRA, error_message="worker restarted")
+# The outcome of a run whose claim was not answered: no program of it was started, so it has called no tool.
+NEVER_BEGUN = replace(RESTARTED, tool_calls={"total": 0, "effects": 0, "unknown": 0})
 
 
 def clean_up(journal: Journal, executor: Executor) -> dict[str, HeldRun]:
     """End the processes of earlier runs, remove their files, and write an outcome to disk for each claimed run.
 
-    The outcome tells which tool calls the run had made, and which of them had no answer.
+    The outcome tells which tool calls the run had made, and which of them had no answer. The files of a session stay if
+    the run can be resumed in it.
 
     This sends nothing to the API. It returns the runs whose claim was never answered, because only the API knows
     whether it granted the claim.
@@ -34,33 +38,77 @@ def clean_up(journal: Journal, executor: Executor) -> dict[str, HeldRun]:
     spooled = journal.outcomes()
     for run in journal.held():
         orphans.end_orphans(run)
-        if run.scratch:
-            executor.clean_up(run.claim_id, scratch.work(Path(run.scratch)), run.pid)
+        calls = _calls_of(journal, run)
+        session = journal.sessions.of_run(run.run_id)
+        if session is not None:
+            _leave_session(journal, executor, run, session, calls)
+        elif run.scratch:
+            session_id, work = session_of(run.claim_id), scratch.work(Path(run.scratch))
+            executor.clean_up(session_id, work, run.pid)
             scratch.remove(Path(run.scratch))
         if run.run_id not in spooled and run.phase != CLAIMED:
             unanswered[run.run_id] = run
             continue
         if run.run_id not in spooled:
             log.warning("run %s was in hand when the worker stopped", run.run_id)
-            journal.put_outcome(run.run_id, _restarted(journal, run).body())
+            outcome = _restarted(calls)
+            if session is not None or run.resume_session_id is not None:
+                session_id = session.id if session else run.resume_session_id
+                outcome = replace(outcome, session_id=session_id)
+            journal.put_outcome(run.run_id, outcome.body())
         journal.release(run.run_id)
+    for session in journal.sessions.all():
+        if session.in_use:
+            # The file that told of the session's run was lost. What the run has done is therefore not known.
+            _keep(journal, executor, replace(session, had_effects=True))
     journal.sweep()
     return unanswered
 
 
-def _restarted(journal: Journal, run: HeldRun) -> Outcome:
+def _leave_session(
+    journal: Journal,
+    executor: Executor,
+    run: HeldRun,
+    session: Session,
+    calls: RecordedCalls | None,
+) -> None:
+    if session.root:
+        executor.clean_up(session.id, session.work, run.pid, keep_session=True)
+        scratch.strip(Path(session.root))
+    if session.in_use:
+        known = session.after(calls.counts(), calls.listed()) if calls else session
+        # If its tool calls are not known, the run may have had effects.
+        _keep(journal, executor, known if calls else replace(known, had_effects=True))
+
+
+def _keep(journal: Journal, executor: Executor, session: Session) -> None:
+    try:
+        journal.sessions.keep(session, executor)
+    except OSError as error:
+        log.warning("a run's session can't be kept: %s", error.strerror)
+
+
+def _calls_of(journal: Journal, run: HeldRun) -> RecordedCalls | None:
+    """Return the tool calls of an earlier process's run; None if they are not known."""
     path = journal.calls_of(run.run_id)
     if not path.exists():
-        return RESTARTED
+        return None
     try:
-        calls = ToolCalls.read(path)
+        return ToolCalls.read(path)
     except OSError as error:
         log.warning("the tool calls of run %s can't be read: %s", run.run_id, error.strerror)
+        return None
+
+
+def _restarted(calls: RecordedCalls | None) -> Outcome:
+    if calls is None:
         return RESTARTED
     return replace(RESTARTED, tool_calls=calls.counts(), tool_call_list=calls.listed())
 
 
-def settle_claim(api: Api, journal: Journal, run: HeldRun, wait: Callable[[float], bool]) -> None:
+def settle_claim(
+    api: Api, journal: Journal, executor: Executor, run: HeldRun, wait: Callable[[float], bool]
+) -> None:
     """Repeat an unanswered claim. If it is granted, report the run as failed, because its secrets were never on disk.
 
     Raises GaveUp and TokenRefused.
@@ -71,7 +119,8 @@ def settle_claim(api: Api, journal: Journal, run: HeldRun, wait: Callable[[float
         journal.release(run.run_id)
         return
     log.warning("run %s had been claimed when the worker stopped", run.run_id)
-    body = RESTARTED.body()
+    outcome = replace(NEVER_BEGUN, session_id=run.resume_session_id)
+    body = outcome.body()
     journal.put_outcome(run.run_id, body)
     journal.release(run.run_id)
-    report(api, journal, run.run_id, body, wait)
+    report(api, journal, executor, run.run_id, body, wait)

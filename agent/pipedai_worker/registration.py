@@ -91,6 +91,7 @@ def register(api: Api, registration: Registration, path: Path) -> WorkerConfig:
         worker_token=str(answer["workerToken"]),
         api_url=api.url,
         workspace_id=str(answer["workspaceId"]),
+        environment_id=str(answer["environmentId"]) if answer.get("environmentId") else None,
         auth_mode=told
         if (told := answer.get("authMode")) in AUTH_MODES
         else registration.auth_mode,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from pipedai_worker.answers import Refused
 from pipedai_worker.api import Api
+from pipedai_worker.executors.base import Executor
 from pipedai_worker.journal import Journal
 from pipedai_worker.logs import get_logger
 from pipedai_worker.outcome import bare, older
@@ -16,25 +18,36 @@ log = get_logger(__name__)
 
 
 def report(
-    api: Api, journal: Journal, run_id: str, body: dict[str, Any], wait: Callable[[float], bool]
+    api: Api,
+    journal: Journal,
+    executor: Executor,
+    run_id: str,
+    body: dict[str, Any],
+    wait: Callable[[float], bool],
 ) -> None:
     """Send the outcome of a run, and remove it from disk after a 2xx or a 4xx that is final.
+
+    The answer says how long the run's session can be resumed.
 
     Raises GaveUp when `wait` returns True, and TokenRefused when the API refuses the token. In both cases the outcome
     stays on disk, and the worker's next start sends it.
     """
     try:
-        _send(api, run_id, [body, older(body), bare(body)], wait)
+        answer = _send(api, run_id, [body, older(body), bare(body)], wait)
     except Refused as refused:
         log.warning("run %s: %s not accepted: %s", run_id, body.get("status"), refused)
+        if refused.status == HTTPStatus.NOT_FOUND:
+            journal.sessions.told(run_id, None, executor)
     else:
         log.info("run %s %s", run_id, body.get("status"))
+        if "resumeUntil" in answer:
+            journal.sessions.told(run_id, api.seconds_until(answer["resumeUntil"]), executor)
     journal.drop_outcome(run_id)
 
 
 def _send(
     api: Api, run_id: str, bodies: list[dict[str, Any]], wait: Callable[[float], bool]
-) -> None:
+) -> dict[str, Any]:
     """Send an outcome in its first form. After a 400 or 413 send it in the next, smaller form.
 
     Without this the API would take the run for lost.
@@ -42,9 +55,9 @@ def _send(
     first, *rest = bodies
     rest = [body for body in rest if body != first]
     try:
-        until_answered(lambda: api.complete(run_id, first), wait)
+        return until_answered(lambda: api.complete(run_id, first), wait)
     except Refused as refused:
         if refused.status not in {400, 413} or not rest:
             raise
         log.warning("run %s: the API can't take the whole outcome: %s", run_id, refused)
-        _send(api, run_id, rest, wait)
+        return _send(api, run_id, rest, wait)

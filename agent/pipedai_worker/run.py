@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker import mcp, orphans
+from pipedai_worker import mcp, orphans, places
 from pipedai_worker.answers import Refused, TokenRefused
 from pipedai_worker.api import Api
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.environment import allowed
+from pipedai_worker.events.recorder import Recorder
 from pipedai_worker.executors.base import Execution, Executor, Job
 from pipedai_worker.gateway import Gateway
 from pipedai_worker.heartbeat import Heartbeat
@@ -23,12 +24,12 @@ from pipedai_worker.logs import get_logger, known_secrets
 from pipedai_worker.outcome import CANCELED, CLIENT, FAILED, INFRA, NONE, TIMED_OUT, Outcome
 from pipedai_worker.patience import GaveUp, until_answered
 from pipedai_worker.paying import EVERY_CREDENTIAL
+from pipedai_worker.places import HadEffects, Place
 from pipedai_worker.probing import probe
 from pipedai_worker.process import Program
 from pipedai_worker.redact import Redactor
 from pipedai_worker.reporting import report
 from pipedai_worker.run_events import RunEvents, Sink
-from pipedai_worker.scratch import Scratch
 from pipedai_worker.stopping import StopReason, StopRequest
 from pipedai_worker.tool_calls import ToolCalls
 
@@ -65,13 +66,17 @@ class Run:
         self.assigned = assigned
         self.stop = StopRequest()
         self.claimed = False
-        self._held = HeldRun(assigned.id, claim_id)
+        self._held = HeldRun(assigned.id, claim_id, resume_session_id=assigned.resume_session_id)
         self._around = around
-        # No text that leaves the worker may contain the run's headers or the secrets that claude logs in with.
-        self._secrets = [*assigned.mcp_headers.values()]
+        # No text that leaves the worker may contain the run's headers, the worker's token, or the secrets that claude
+        # logs in with.
+        self._secrets = [*assigned.mcp_headers.values(), around.api.token]
         self._secrets += [os.environ.get(name, "") for name in EVERY_CREDENTIAL]
         self._redactor = Redactor(self._secrets)
         self._calls: ToolCalls | None = None
+        self._recorder: Recorder | None = None
+        # The session in which another attempt of the run can go on; None if there is none.
+        self._kept_session = assigned.resume_session_id
         self._heartbeat = Heartbeat(around.api, assigned.id, self.stop, self._counts)
 
     def live(self) -> None:
@@ -119,6 +124,10 @@ class Run:
                 outcome, tool_calls=self._calls.counts(), tool_call_list=self._calls.listed()
             )
             self._calls.close()
+        outcome = places.with_session(outcome, self._kept_session)
+        if outcome.status == CANCELED and self.assigned.resume_session_id is not None:
+            sessions = self._around.journal.sessions
+            sessions.forget(self.assigned.resume_session_id, self._around.executor)
         body, run_id = outcome.redacted(self._redactor).body(), self.assigned.id
         journal = self._around.journal
         try:
@@ -126,7 +135,10 @@ class Run:
             journal.release(run_id)
         except OSError as error:
             log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
-        report(self._around.api, journal, run_id, body, self._around.leaving)
+        if self._recorder and not self.stop.hasty:
+            self._recorder.flush()
+        around = self._around
+        report(around.api, journal, around.executor, run_id, body, around.leaving)
         journal.release(run_id)
 
     def _execute(self, state: dict[str, object]) -> Outcome | None:
@@ -139,7 +151,7 @@ class Run:
             if self.stop.reason is not None:
                 execution = Execution(Outcome(FAILED), self.stop.reason)
             else:
-                execution = self._execute_in_scratch()
+                execution = self._execute_in_place()
         except Refused as refused:
             log.warning("run %s not started: %s", self.assigned.id, refused)
             return None
@@ -171,44 +183,80 @@ class Run:
         if state.get("cancelRequested"):
             self.stop.request(StopReason.CANCELED)
 
-    def _execute_in_scratch(self) -> Execution:
+    def _execute_in_place(self) -> Execution:
+        """Execute the run where an earlier attempt stopped, if it is to go on there, and otherwise anew."""
         if self._calls is None:
             raise OSError(errno.EIO, "the run's tool calls can't be kept")
-        scratch = Scratch()
-        place = self._around.events
-        events = RunEvents(place, self.assigned.id, self._redactor) if place else None
+        around, directory = self._around, self._around.events
+        here = (self.assigned, self._held.claim_id, around.executor, around.journal.sessions)
+        deadline = time.monotonic() + self.assigned.timeout_seconds
+        events = RunEvents(directory, self.assigned.id, self._redactor) if directory else None
+        recorder = self._recorder = self._begin_recording()
+        told = _to_each(
+            [each for each in (events and events.write, recorder and recorder.take) if each]
+        )
         try:
-            self._held = self._around.journal.update(self._held, scratch=str(scratch.root))
+            place = places.find(*here, given_up=lambda: self.stop.reason is not None)
+            execution = self._execute_at(place, self._calls, told, deadline)
+            if execution.session_refused and place.known is not None:
+                place = places.instead(*here, place.known)
+                execution = self._execute_at(place, self._calls, told, deadline)
+            return execution
+        except HadEffects as end:
+            if self.stop.reason is None:
+                self._kept_session = None
+            return Execution(end.outcome, self.stop.reason)
+        finally:
+            if events:
+                events.close()
+            if recorder:
+                recorder.finish()
+
+    def _begin_recording(self) -> Recorder | None:
+        if not self.assigned.record_events:
+            return None
+        around, run_id = self._around, self.assigned.id
+        path = around.journal.events_of(run_id)
+        return Recorder.begin(around.api, run_id, path, self._redactor, around.leaving)
+
+    def _execute_at(self, place: Place, calls: ToolCalls, told: Sink, deadline: float) -> Execution:
+        around, executor, scratch = self._around, self._around.executor, place.scratch
+        execution = None
+        try:
+            if place.session.resumed:
+                self._heartbeat.session_id = place.session.id
+            self._held = around.journal.update(self._held, scratch=str(scratch.root))
             with Gateway(
                 url=self.assigned.mcp_url,
                 headers=self.assigned.mcp_headers,
-                calls=self._calls,
+                calls=calls,
                 before_first_effect=self._heartbeat.tell,
             ) as gateway:
-                executor = self._around.executor
                 execution = probe(gateway, self.stop) if executor.needs_server else None
-                if execution is not None:
-                    return execution
-                limit = self.assigned.timeout_seconds
-                scratch.write_mcp_config(mcp.configuration(gateway.url, limit))
-                told = events.write if events else _untold
-                return executor.execute(self._job(scratch, gateway.url, told))
+                if execution is None:
+                    limit = self.assigned.timeout_seconds
+                    scratch.write_mcp_config(mcp.configuration(gateway.url, limit))
+                    execution = executor.execute(self._job(place, gateway.url, told, deadline))
+                return execution
         finally:
             # The program may have left processes outside its process group. They are ended before the files are
             # removed, so that they write no new ones.
             orphans.end_marked(self._held.claim_id)
-            held = self._held
-            self._around.executor.clean_up(held.claim_id, scratch.work, held.pid)
-            scratch.remove()
-            if events:
-                events.close()
+            kept = places.leave(
+                place, execution, calls, self._held.pid, executor, around.journal.sessions
+            )
+            self._kept_session = place.session.id if kept else None
 
-    def _job(self, scratch: Scratch, mcp_url: str, told: Sink) -> Job:
+    def _session_begun(self, place: Place) -> None:
+        if place.session.kept:
+            self._heartbeat.session_id = place.session.id
+
+    def _job(self, place: Place, mcp_url: str, told: Sink, deadline: float) -> Job:
+        scratch = place.scratch
         environment = allowed((*self._around.executor.credentials, *self._around.pass_env))
         environment[orphans.MARK] = self._held.claim_id
         environment["PIPEDAI_RUN_ID"] = self.assigned.id
         environment["TMPDIR"] = str(scratch.temporary)
-        deadline = time.monotonic() + self.assigned.timeout_seconds
 
         def should_stop() -> StopReason | None:
             if self.stop.reason is None and time.monotonic() >= deadline:
@@ -221,12 +269,13 @@ class Run:
             mcp_config=scratch.mcp_config,
             mcp_url=mcp_url,
             files=scratch.files,
-            claim_id=self._held.claim_id,
+            session=place.session,
             environment=environment,
             redactor=self._redactor,
             should_stop=should_stop,
             term_grace=self._term_grace,
             launched=self._launched,
+            session_begun=lambda: self._session_begun(place),
             told=told,
         )
 
@@ -270,5 +319,11 @@ def _open_calls(path: Path) -> ToolCalls | None:
         return None
 
 
-def _untold(_type: str, _payload: Any) -> None:
-    """Drop the event, because nobody asked for the run's events."""
+def _to_each(sinks: Sequence[Sink]) -> Sink:
+    """Return a function that passes each event of the run's program to all of these."""
+
+    def told(kind: str, payload: Any) -> None:
+        for sink in sinks:
+            sink(kind, payload)
+
+    return told

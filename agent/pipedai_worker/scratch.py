@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -23,21 +25,35 @@ class Scratch:
     holds what the worker gives to the program.
     """
 
-    def __init__(self) -> None:
-        """Make the directory and those inside it. Raises OSError."""
-        self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
+    def __init__(self, root: Path | None = None) -> None:
+        """Make the directory and those inside it. Raises OSError.
+
+        With `root`, open the directory of an earlier attempt again, with its working directory and its temporary files.
+        It is made anew if it is gone.
+        """
+        if root is None:
+            self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
+        else:
+            self.root = root
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_own(root)
+            self.strip()
         self.work, self.temporary, self.files = (
             work(self.root),
             self.root / "tmp",
             self.root / "files",
         )
         for directory in (self.work, self.temporary, self.files):
-            directory.mkdir(mode=0o700)
+            directory.mkdir(mode=0o700, exist_ok=root is not None)
         self.mcp_config = self.root / "mcp.json"
 
     def write_mcp_config(self, content: bytes) -> None:
         """Write the MCP configuration, which names the gateway's URL, a secret of the run. Raises OSError."""
         durable.write_private(self.mcp_config, content)
+
+    def strip(self) -> None:
+        """Remove what only one attempt needs. What stays is what the next attempt goes on with."""
+        strip(self.root)
 
     def remove(self) -> None:
         """Remove the directory with everything that the run left in it."""
@@ -47,6 +63,23 @@ class Scratch:
 def work(root: Path) -> Path:
     """Return the working directory inside a scratch directory."""
     return root / "work"
+
+
+def strip(root: Path) -> None:
+    """Remove from a scratch directory what only one attempt needs. It raises nothing."""
+    with contextlib.suppress(OSError):
+        (root / "mcp.json").unlink()
+    shutil.rmtree(root / "files", ignore_errors=True)
+
+
+def _check_own(root: Path) -> None:
+    """Raise OSError unless only this account can enter the directory.
+
+    Everybody may make directories where it lies, and so might have made it again after it was removed.
+    """
+    found = root.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def remove(root: Path) -> None:

@@ -3,10 +3,13 @@
 
 It asks no model, but it connects to the MCP server of its configuration, and can call its tools.
 Lines of the prompt that begin with `standin:` are carried out in order; then the run succeeds,
-unless one of them ended it otherwise. Without any such line it calls a tool that only reads and
+unless one of them ended it otherwise. If the session is resumed, it goes on after the last line that it
+has carried out or begun. Without any such line it calls a tool that only reads and
 needs no argument, if the server has one, and gives an output if a schema asks for one. The lines:
 
   standin: say TEXT            a message, before the result
+  standin: think TEXT          a thought of the model
+  standin: warn TEXT           a line on stderr
   standin: call TOOL [JSON]    call a tool of the MCP server with these arguments
   standin: deny                call a tool that nobody permits
   standin: retry STATUS [N]    the model's API fails N times (1) with this status, then answers
@@ -17,6 +20,7 @@ needs no argument, if the server has one, and gives an output if a schema asks f
   standin: note FILE           append this process's id to a file
   standin: noise               lines that are not JSON, and an event nobody knows
   standin: big-line MEGABYTES  one event of that size
+  standin: flood MEGABYTES     so much in messages of 8 KB
   standin: show-mcp [FILE]     tell the MCP configuration, or another file: result and stderr
   standin: ignore-term         do not end at SIGINT and SIGTERM
   standin: leave-child         start a program that would outlive this one, in a session of its own
@@ -55,6 +59,7 @@ if not __package__:
 from pipedai_worker.stand_in.conversation import Conversation
 from pipedai_worker.stand_in.lines import Player
 from pipedai_worker.stand_in.server import Server
+from pipedai_worker.stand_in.stored import StoredSession
 
 VERSION = "0.0.0 (PipedAI stand-in for Claude Code)"
 DEFAULT_MODEL = "stand-in-1"
@@ -77,6 +82,8 @@ def main() -> int:
     parser.add_argument("--setting-sources")
     parser.add_argument("--no-session-persistence", action="store_true")
     parser.add_argument("--session-id", type=uuid.UUID, default=uuid.uuid4())
+    parser.add_argument("--resume", type=uuid.UUID, metavar="SESSION_ID")
+    parser.add_argument("--max-budget-usd", type=float)
     parser.add_argument("--json-schema", type=json.loads)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument(
@@ -91,9 +98,12 @@ def main() -> int:
         if configuration is None:
             parser.error("--mcp-config is no JSON object, or others can read it")
     prompt = sys.stdin.buffer.read().decode()
-    talk = Conversation(str(options.session_id), options.model, VERSION)
+    talk = Conversation(str(options.resume or options.session_id), options.model, VERSION)
+    session = StoredSession(talk.session_id, stored=not options.no_session_persistence)
+    if options.resume and not session.exists():
+        return talk.refuse(f"No conversation found with session ID: {options.resume}")
     server = Server(configuration, optional=options.offline)
-    return Player(prompt, talk, server, options.mcp_config, options.json_schema).play()
+    return Player(prompt, talk, server, options.mcp_config, options.json_schema, session).play()
 
 
 def _private_json(path: Path) -> dict[str, Any] | None:

@@ -25,6 +25,8 @@ from pipedai_worker import (
 )
 from pipedai_worker.answers import Refused
 from pipedai_worker.api import Api
+from pipedai_worker.assigned import AssignedRun
+from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.executors.base import Execution, Job
 from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.journal import Journal
@@ -86,7 +88,7 @@ def is_deaf_to_cancels() -> None:
     replace(
         Api,
         "heartbeat",
-        lambda self, run_id: {**beat(self, run_id), "cancelRequested": False},
+        lambda self, *told: {**beat(self, *told), "cancelRequested": False},
     )
 
 
@@ -178,6 +180,16 @@ def believes_only_statuses_that_it_knows() -> None:
         return answer
 
     replace(api, "read", read_known)
+
+
+@caught_by("ignores-what-is-newer-in-a-run")
+def refuses_runs_with_more_than_it_knows() -> None:
+    parse = AssignedRun.parse
+    replace(
+        AssignedRun,
+        "parse",
+        lambda item: parse(item) if item.keys() <= FakeRun().handed_out().keys() else None,
+    )
 
 
 @caught_by("does-a-run")

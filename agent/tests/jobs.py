@@ -12,9 +12,10 @@ from pipedai_worker import mcp, orphans
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.durable import write_private
-from pipedai_worker.executors.base import Job
+from pipedai_worker.executors.base import Job, JobSession
 from pipedai_worker.process import Program
 from pipedai_worker.redact import Redactor
+from pipedai_worker.sessions import session_of
 from pipedai_worker.stopping import StopReason
 
 # The id is random, so that only processes of this test process are marked with it: they are killed.
@@ -30,6 +31,7 @@ def make_job(
     term_grace: float = 1.0,
     launched: Callable[[Program], None] = lambda _: None,
     told: Callable[[str, Any], None] = lambda _type, _payload: None,
+    session: JobSession | None = None,
     **fields: Any,
 ) -> Job:
     """Make a job in `directory`, as a worker would."""
@@ -48,7 +50,7 @@ def make_job(
         mcp_config=mcp_config,
         mcp_url=MCP_URL,
         files=files,
-        claim_id=CLAIM_ID,
+        session=session or JobSession(session_of(CLAIM_ID)),
         environment={
             "PATH": os.environ["PATH"],
             "TMPDIR": str(temporary),
@@ -58,6 +60,7 @@ def make_job(
         should_stop=should_stop,
         term_grace=lambda: term_grace,
         launched=launched,
+        session_begun=lambda: None,
         told=told,
     )
 

@@ -19,6 +19,7 @@ from pipedai_worker.executors import isolation, watch
 from pipedai_worker.executors.base import Execution
 from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.orphans import end_marked
+from pipedai_worker.sessions import session_of
 from pipedai_worker.stopping import StopReason
 
 from .conftest import alive, until
@@ -297,7 +298,8 @@ def test_the_command_line_holds_no_secret_and_no_prompt(tmp_path: Path) -> None:
         *("--output-format", "stream-json", "--verbose"),
         *("--allowedTools", "mcp__trigger"),
         *isolation.OPTIONS,
-        *("--session-id", isolation.session_of(CLAIM_ID), "--model", "opus"),
+        "--no-session-persistence",
+        *("--session-id", session_of(CLAIM_ID), "--model", "opus"),
     ]
     assert (tmp_path / "stdin").read_text().startswith("\nThe prompt.\n")
     assert '{"n": 1}' in (tmp_path / "stdin").read_text()

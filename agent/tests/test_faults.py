@@ -8,6 +8,7 @@ import pytest
 
 from pipedai_worker.executors.faults import flaw, judge
 from pipedai_worker.executors.transcript import Transcript, is_success, text_of
+from pipedai_worker.outcome import UsageLimit
 from pipedai_worker.tokens import Tokens
 
 
@@ -95,10 +96,13 @@ def test_the_last_reset_counts_and_may_come_in_milliseconds() -> None:
         limit("rejected", resetsAt=1_800_000_100),
         limit("rejected", "seven_day", resetsAt=1_800_000_500_000),
     )
-    assert gathered.seconds_until_reset(1_800_000_000) == 500
-    assert gathered.seconds_until_reset(1_900_000_000) == 0
-    assert transcript(limit("rejected", resetsAt=1e300)).seconds_until_reset(0) == 31 * 86_400
-    assert transcript(limit("rejected", resetsAt="soon")).seconds_until_reset(0) is None
+    assert gathered.usage_limit(1_800_000_000) == UsageLimit(1_800_000_500, "seven_day")
+    assert gathered.usage_limit(1_900_000_000) == UsageLimit(1_900_000_000, "seven_day")
+    endless = transcript(limit("rejected", resetsAt=1e300)).usage_limit(0)
+    assert endless == UsageLimit(31 * 86_400, "five_hour")
+    nameless = transcript(limit("rejected", rateLimitType=None, resetsAt=5)).usage_limit(0)
+    assert nameless == UsageLimit(5, "unknown")
+    assert transcript(limit("rejected", resetsAt="soon")).usage_limit(0) is None
 
 
 def test_the_last_result_and_the_last_cost_count() -> None:

@@ -23,7 +23,9 @@ class Answers(Api):
         self.answer: dict[str, Any] | Exception = {}
         self.came = threading.Event()
 
-    def heartbeat(self, run_id: str, tool_calls: dict[str, int] | None = None) -> dict[str, Any]:
+    def heartbeat(
+        self, run_id: str, tool_calls: dict[str, int] | None = None, session_id: str | None = None
+    ) -> dict[str, Any]:
         self.told.append(tool_calls)
         self.came.set()
         if isinstance(self.answer, Exception):

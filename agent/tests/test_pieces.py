@@ -310,5 +310,7 @@ def test_a_log_line_is_one_line_and_holds_no_secret() -> None:
 def test_a_home_directory_that_can_t_be_read_costs_no_run_its_outcome(tmp_path: Path) -> None:
     # The system refuses to look below a name that is too long, as below a directory that this account may not enter.
     home = f"/{'x' * 300}"
-    traces.remove(tmp_path, "session", 1, {"HOME": home})
-    traces.remove(tmp_path, "session", 1, {"CLAUDE_CONFIG_DIR": home, "XDG_CACHE_HOME": home})
+    for variables in ({"HOME": home}, {"CLAUDE_CONFIG_DIR": home, "XDG_CACHE_HOME": home}):
+        traces.remove(traces.of_process(tmp_path, "session", 1, variables))
+        traces.remove(traces.of_session(tmp_path, "session", variables))
+        assert not traces.conversation(tmp_path, "session", variables)

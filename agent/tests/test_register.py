@@ -31,7 +31,7 @@ def test_registering_writes_a_private_file(api: FakeApi, workers: Workers, url: 
     written = json.loads(path.read_text())
     assert set(written) == {
         *("workerId", "workerToken", "apiUrl", "workspaceId", "isPool"),
-        "authMode",
+        *("authMode", "environmentId"),
     }
     assert written["authMode"] == "api_key"
     assert (written["workerId"], written["apiUrl"]) == (api.worker_id, url)

@@ -189,7 +189,7 @@ def test_an_unanswered_claim_that_did_get_through_is_handed_back(
     api: FakeApi, workers: Workers
 ) -> None:
     api.fail("claim", DROP, times=1000)
-    run = api.add()
+    run = api.add(resume_session_id=str(uuid4()), retry_mode="resume")
     worker = workers.start()
     api.until(lambda: run.status == "claimed")
     worker.stop(signal.SIGKILL)
@@ -197,6 +197,9 @@ def test_an_unanswered_claim_that_did_get_through_is_handed_back(
     workers.start()
     outcome = api.until_ended(run)
     assert (outcome["status"], outcome["faultClass"]) == ("failed", "infra")
+    # Its program was not started, so the API may retry it, and in the session in which it was to go on.
+    assert outcome["toolCalls"] == NO_CALLS["toolCalls"]
+    assert outcome["sessionId"] == run.resume_session_id
 
 
 def test_an_unanswered_claim_that_another_process_won_is_forgotten(

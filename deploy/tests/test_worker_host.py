@@ -52,7 +52,7 @@ def test_the_documented_set_up_registers_passes_its_doctor_works_and_drains(
             block = token + registration.replace("https://api.example.com", url)
             host.run("bash", "-ec", block, directory=CHECKOUT)
             host.run("bash", "-ec", unit, directory=CHECKOUT)
-            assert doctor(host).count("pass  ") == 10
+            assert doctor(host).count("pass  ") == 11
             it_works_and_drains(host, api, tmp_path / "worker.log")
         for path in (CONFIG, "/etc/pipedai-worker.env"):
             assert host.path(path).stat().st_mode & 0o007 == 0

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
-from pipedai_worker.conformance import tool_call_wire, wire
+from pipedai_worker.conformance import event_wire, tool_call_wire, wire
 from pipedai_worker.conformance.fake_run import FakeRun, iso, now
 from pipedai_worker.conformance.wire import TERMINAL
 
@@ -40,6 +40,7 @@ class FakeApi:
         self.lock = threading.Condition()
         self.worker_id = str(uuid4())
         self.worker_token = "wkt_" + "A" * 49
+        self.environment_id = str(uuid4())
         # The way in which claude is paid for on the worker's machine. The worker tells it when it registers.
         self.auth_mode = "claude_max"
         self.registration_token = "wrk_" + "B" * 49
@@ -181,13 +182,18 @@ class FakeApi:
             return 400, {"error": "Validation failed", "code": "validation_failed"}
         if (problem := wire.problem(kind, query, body)) is not None:
             return self.refuse(400, "validation_failed", f"{kind}: {problem}.")
+        if kind == "whoami":
+            return 200, {"kind": "worker", "environmentId": self.environment_id}
         if kind == "poll":
             return self._poll(float(query.get("wait", ["0"])[0]))
+        return self._move_run(kind, run_id, body)
+
+    def _move_run(self, kind: str, run_id: str, body: Any) -> tuple[int, dict[str, Any]]:
         run = self.runs.get(run_id)
         if run is None:
             return 404, {"error": "Not found", "code": "not_found"}
         answer: tuple[int, dict[str, Any]] = getattr(self, f"_{kind}")(run, body)
-        if answer[0] == 200:
+        if answer[0] == 200 and kind != "events":
             run.renew()
         return answer
 
@@ -200,7 +206,7 @@ class FakeApi:
             "workerId": self.worker_id,
             "workerToken": self.worker_token,
             "workspaceId": str(uuid4()),
-            "environmentId": str(uuid4()),
+            "environmentId": self.environment_id,
             "authMode": self.auth_mode,
         }
 
@@ -254,6 +260,9 @@ class FakeApi:
         self._note_tool_calls("complete", run, body)
         return self._move(run, IN_HAND, status, outcome=body)
 
+    def _events(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
+        return event_wire.take(run, body)
+
     def _note_tool_calls(self, kind: str, run: FakeRun, body: Any) -> None:
         problem = tool_call_wire.flaw(body, run.tool_calls)
         if problem is not None:
@@ -282,11 +291,14 @@ def route(method: str, path: str) -> tuple[str, str]:
     """Return the kind of a request, such as `claim`, and the id of the run in its path."""
     if (method, path) == ("GET", "/api/v1/health"):
         return "health", ""
+    if (method, path) == ("GET", "/api/v1/whoami"):
+        return "whoami", ""
     if (method, path) == ("POST", "/api/v1/workers/register"):
         return "register", ""
     if method == "GET" and re.fullmatch(r"/api/v1/workers/[0-9a-f-]{36}/poll", path):
         return "poll", ""
     match = re.fullmatch(
-        r"/api/v1/workers/[0-9a-f-]{36}/runs/([0-9a-f-]{36})/(claim|start|heartbeat|complete)", path
+        r"/api/v1/workers/[0-9a-f-]{36}/runs/([0-9a-f-]{36})/(claim|start|heartbeat|complete|events)",
+        path,
     )
     return (match.group(2), match.group(1)) if match and method == "POST" else ("unknown", "")

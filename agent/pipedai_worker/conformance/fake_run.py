@@ -24,12 +24,23 @@ class FakeRun:
     attempt: int = 1
     output_schema: Any = None
     retry_after_effects: bool = True
+    record_events: bool = False
+    retry_mode: str = "restart"
+    resume_session_id: str | None = None
+    max_cost_usd: Any = None
+    # These fields are added to the run when it is handed out, as a newer version of the API might do.
+    newer: dict[str, Any] = field(default_factory=dict)
+    # What the answer to the run's report says of how long its session can be resumed. "" leaves the field out, as an
+    # older version of the API does.
+    resume_until: str | None = ""
     status: str = "queued"
     claim_id: str | None = None
     cancel_requested: bool = False
     outcome: dict[str, Any] | None = None
     # The counts of tool calls that the worker told last; None if it told none.
     tool_calls: dict[str, int] | None = None
+    # The events that the worker has told, in order.
+    events: list[dict[str, Any]] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
     # When the run's lease was last renewed, on the monotonic clock; and the longest time between two renewals, in
     # seconds.
@@ -51,13 +62,19 @@ class FakeRun:
             "attempt": self.attempt,
             "outputSchema": self.output_schema,
             "retryAfterEffects": self.retry_after_effects,
+            "recordEvents": self.record_events,
+            "retryMode": self.retry_mode,
+            "resumeSessionId": self.resume_session_id,
+            "maxCostUsd": self.max_cost_usd,
             "queuedAt": now().isoformat(),
             "somethingNewer": True,
+            **self.newer,
         }
 
     def shown(self) -> dict[str, Any]:
         """Return the run as the answer to a claim, start, heartbeat or complete shows it."""
-        return {"id": self.id, "status": self.status, "cancelRequested": self.cancel_requested}
+        shown = {"id": self.id, "status": self.status, "cancelRequested": self.cancel_requested}
+        return shown if self.resume_until == "" else {**shown, "resumeUntil": self.resume_until}
 
     def settled(self, body: dict[str, Any]) -> str:
         """Return the status that a report (`body`) gives the run.

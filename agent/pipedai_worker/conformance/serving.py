@@ -76,9 +76,11 @@ def _share_port(place: socket.socket) -> None:
         place.setsockopt(socket.SOL_SOCKET, option, 1)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Answers the requests to a fake API, which is its server's `api`, and those to the MCP server beside it."""
+
     protocol_version = "HTTP/1.1"
-    server: _Server
+    server: Any
 
     def do_GET(self) -> None:
         if self.path.startswith(fake_mcp.PATH):
@@ -157,7 +159,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, api: FakeApi, port: int) -> None:
         self.api = api
         self._connections: set[socket.socket] = set()
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(("127.0.0.1", port), Handler)
 
     def server_bind(self) -> None:
         _share_port(self.socket)

@@ -63,6 +63,14 @@ def ignores_what_is_newer(lab: Lab) -> None:
     expect(lab.launched(run) == 1, f"It launched the program {lab.launched(run)} times.")
 
 
+@check("fields of a run that it does not know, whatever they hold, change nothing")
+def ignores_what_is_newer_in_a_run(lab: Lab) -> None:
+    run = lab.add(newer={**NEWER, "enabled": False, "priority": None, "poolId": 7, "": [[]]})
+    lab.start()
+    expect_status(lab.until_ended(run), "succeeded")
+    expect(lab.launched(run) == 1, f"It launched the program {lab.launched(run)} times.")
+
+
 @check("a run that it can't read is left out, and the others are done")
 def skips_what_it_cannot_read(lab: Lab) -> None:
     good = lab.add()

@@ -15,6 +15,19 @@ from pipedai_worker.stopping import StopReason
 
 
 @dataclass(frozen=True)
+class JobSession:
+    """The session of claude in which a run works."""
+
+    id: str
+    # True if an earlier attempt has begun the session, and claude is to resume it.
+    resumed: bool = False
+    # True if claude has to keep files from which the session can be resumed later.
+    kept: bool = False
+    # The names of the tools that earlier attempts called without getting an answer.
+    unanswered: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Job:
     """One run that is ready to be executed."""
 
@@ -27,8 +40,7 @@ class Job:
     mcp_url: str
     # A directory for files that an executor makes for the run. It is removed with the run.
     files: Path
-    # The id of the claim: random, and another one for each attempt to execute the run.
-    claim_id: str
+    session: JobSession
     # The environment variables for the program. At first they are those of the worker that are allowed; an executor may
     # add others.
     environment: dict[str, str]
@@ -39,6 +51,8 @@ class Job:
     term_grace: Callable[[], float]
     # Called as soon as the program runs, so that the worker's next start can find the program if the worker is killed.
     launched: Callable[[Program], None]
+    # Called once, when claude has begun to work in the session.
+    session_begun: Callable[[], None]
     # Called with the type and the payload of each event as soon as the program writes it.
     told: Callable[[str, Any], None]
 
@@ -55,6 +69,8 @@ class Execution:
 
     outcome: Outcome
     stopped_by: StopReason | None = None
+    # True if claude could not resume the job's session. It has done nothing then, and asked no model.
+    session_refused: bool = False
 
 
 class Executor(Protocol):
@@ -72,5 +88,17 @@ class Executor(Protocol):
     def execute(self, job: Job) -> Execution:
         """Run the job to its end. No failure is raised as an exception, because a failure is an outcome too."""
 
-    def clean_up(self, claim_id: str, directory: Path, pid: int | None) -> None:
-        """Remove what the program left outside the run's own directory. `directory` was the working directory."""
+    # True if a run can go on in the session of an earlier attempt.
+    @property
+    def resumes(self) -> bool: ...
+
+    def clean_up(
+        self, session_id: str, directory: Path, pid: int | None, *, keep_session: bool = False
+    ) -> None:
+        """Remove what the program left outside the run's own directory. `directory` was the working directory.
+
+        With `keep_session` the files stay from which the session can be resumed.
+        """
+
+    def session_files(self, session_id: str, directory: Path) -> list[Path]:
+        """Return the existing files and directories, outside the run's own, from which the session can be resumed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pipedai_worker.executors.watch import Watch
 from pipedai_worker.mcp import SERVER_NAME
 from pipedai_worker.outcome import CLIENT, FAILED, Outcome
 from pipedai_worker.paying import CREDENTIALS
-from pipedai_worker.prompt import is_blank, stdin_for_claude
+from pipedai_worker.prompt import is_blank, stdin_for_claude, stdin_to_resume
 
 
 class ClaudeExecutor:
@@ -36,6 +37,7 @@ class ClaudeExecutor:
         self._auth_mode = auth_mode
         self._silence_seconds = silence_seconds
         self.needs_server = not offline
+        self.resumes = True
 
     @property
     def credentials(self) -> tuple[str, ...]:
@@ -50,7 +52,11 @@ class ClaudeExecutor:
         job.environment.update(isolation.VARIABLES)
         job.environment.update(timing.variables(job.run.timeout_seconds))
         job.environment["CLAUDE_CODE_TMPDIR"] = job.environment.get("TMPDIR", str(job.files))
-        program = launch(job, self._command_line(job), stdin_for_claude(job.run))
+        session = job.session
+        stdin = (
+            stdin_to_resume(session.unanswered) if session.resumed else stdin_for_claude(job.run)
+        )
+        program = launch(job, self._command_line(job), stdin)
         if isinstance(program, Outcome):
             return Execution(program)
         watch = Watch(job, self._silence_seconds)
@@ -65,9 +71,21 @@ class ClaudeExecutor:
         )
         return watch.conclude(ending)
 
-    def clean_up(self, claim_id: str, directory: Path, pid: int | None) -> None:
+    def clean_up(
+        self, session_id: str, directory: Path, pid: int | None, *, keep_session: bool = False
+    ) -> None:
         """Remove claude's own files about a run, which may quote its prompt and its tools' results."""
-        traces.remove(directory, isolation.session_of(claim_id), pid, allowed())
+        environment = allowed()
+        traces.remove(traces.of_process(directory, session_id, pid, environment))
+        if not keep_session:
+            traces.remove(traces.of_session(directory, session_id, environment))
+
+    def session_files(self, session_id: str, directory: Path) -> list[Path]:
+        """Return claude's files of the session; none if the conversation itself is not among them."""
+        if not traces.conversation(directory, session_id, allowed()):
+            return []
+        found = traces.of_session(directory, session_id, allowed())
+        return [path for path in found if os.path.lexists(path)]
 
     def _command_line(self, job: Job) -> list[str]:
         command_line = [
@@ -84,9 +102,12 @@ class ClaudeExecutor:
             "--allowedTools",
             f"mcp__{SERVER_NAME}",
             *isolation.OPTIONS,
-            "--session-id",
-            isolation.session_of(job.claim_id),
+            *([] if job.session.kept else [isolation.FORGET_SESSION]),
+            "--resume" if job.session.resumed else "--session-id",
+            job.session.id,
         ]
+        if job.run.max_cost_usd:
+            command_line += ["--max-budget-usd", job.run.max_cost_usd]
         if job.run.model:
             command_line += ["--model", job.run.model]
         if job.run.output_schema is not None:

@@ -39,6 +39,7 @@ class CommandExecutor:
     credentials: tuple[str, ...] = ()
     # The program may not need the run's MCP server, so the worker does not check beforehand that the server answers.
     needs_server = False
+    resumes = False
 
     def __init__(self, argv: Sequence[str]) -> None:
         self._argv = tuple(argv)
@@ -57,6 +58,8 @@ class CommandExecutor:
             job.environment["PIPEDAI_OUTPUT_SCHEMA"] = str(schema_file)
         if job.run.model:
             job.environment["PIPEDAI_MODEL"] = job.run.model
+        if job.run.max_cost_usd:
+            job.environment["PIPEDAI_MAX_COST_USD"] = job.run.max_cost_usd
         program = launch(job, self._argv, stdin_text(job.run))
         if isinstance(program, Outcome):
             return Execution(program)
@@ -85,8 +88,14 @@ class CommandExecutor:
             )
         return Execution(outcome, ending.stopped_by)
 
-    def clean_up(self, claim_id: str, directory: Path, pid: int | None) -> None:
+    def clean_up(
+        self, session_id: str, directory: Path, pid: int | None, *, keep_session: bool = False
+    ) -> None:
         """Do nothing, because the worker does not know which files the program leaves outside the run's directory."""
+
+    def session_files(self, session_id: str, directory: Path) -> list[Path]:
+        """Return nothing, because another program has no sessions."""
+        return []
 
 
 def _read(path: Path) -> Any:

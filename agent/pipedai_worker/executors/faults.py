@@ -14,9 +14,10 @@ from pipedai_worker.outcome import CLIENT, INFRA
 
 # In a result, these subtypes mean that the task reached a limit. The same prompt would reach it again, so the client is
 # at fault.
+BUDGET_REACHED = "error_max_budget_usd"
 CLIENT_SUBTYPES = {
     "error_max_turns": "Claude reached its limit of turns.",
-    "error_max_budget_usd": "Claude reached its budget.",
+    BUDGET_REACHED: "Claude reached its budget.",
     "error_max_structured_output_retries": "Claude did not produce the output asked for.",
 }
 CLIENT_REASONS = frozenset(
@@ -28,6 +29,7 @@ CLIENT_REASONS = frozenset(
         *("stop_hook_prevented", "hook_stopped", "tool_deferred", "tool_deferred_unavailable"),
     }
 )
+EXECUTION_ERROR = "error_during_execution"
 COMPLETED = "completed"
 # After these kinds of API error another attempt may succeed. The API and claude name some of them differently.
 INFRA_KINDS = frozenset(
@@ -57,6 +59,8 @@ class Fault:
     fault_class: str
     sentence: str
     rate_limited: bool = False
+    # True if claude has spent what it was allowed to spend.
+    over_budget: bool = False
 
 
 def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool) -> Fault:
@@ -67,7 +71,8 @@ def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool)
     """
     subtype = _word(result.get("subtype"))
     if subtype in CLIENT_SUBTYPES:
-        return Fault(CLIENT, CLIENT_SUBTYPES[subtype])
+        sentence = CLIENT_SUBTYPES[subtype]
+        return Fault(CLIENT, sentence, over_budget=subtype == BUDGET_REACHED)
     status = result.get("api_error_status")
     # `api_error`, from claude's messages, is used last, because claude's messages call many different errors `unknown`.
     kind = _word(result.get("api_error_type")) or error_kind(result) or api_error
@@ -82,7 +87,7 @@ def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool)
     reason = _word(result.get("terminal_reason"))
     if reason in CLIENT_REASONS:
         return Fault(CLIENT, f"Claude ended: {reason}.")
-    if subtype == "error_during_execution" or subtype is None:
+    if subtype == EXECUTION_ERROR or subtype is None:
         return Fault(INFRA, "Claude failed while it was at work.")
     return Fault(CLIENT, f"Claude reported an error ({subtype}).")
 

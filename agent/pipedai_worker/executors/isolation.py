@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-from uuid import UUID, uuid5
-
-# The ids of claude's sessions are derived from this namespace (a random UUID). It must not change, because a new
-# version of the worker has to compute the same ids as the old one.
-_SESSIONS = UUID("5d0f3c52-3c8e-4c55-9c4e-0f6a2f1b7a90")
 
 # With these variables claude reads no file that the prompt mentions, keeps no memory from run to run, and calls no
 # service but the model's API and the run's MCP server.
@@ -35,14 +30,6 @@ OPTIONS = (
     # Claude reads the settings of the user's account, but none from the run's directory or the directories above it.
     "--setting-sources",
     "user",
-    "--no-session-persistence",
 )
-
-
-def session_of(claim_id: str) -> str:
-    """Return the id of claude's session for one claim of a run.
-
-    The id is derived from the claim's id. After a crash, the worker's next start knows the claim's id, and so can find
-    the files that claude has left under the session's id.
-    """
-    return str(uuid5(_SESSIONS, claim_id))
+# Claude then writes no file from which a session can be resumed.
+FORGET_SESSION = "--no-session-persistence"

@@ -8,6 +8,7 @@ from typing import Any
 from pipedai_worker.executors.faults import error_kind
 from pipedai_worker.mcp import SERVER_NAME, TOOL_PREFIX
 from pipedai_worker.numbers import number, whole
+from pipedai_worker.outcome import UsageLimit
 from pipedai_worker.tokens import Tokens
 
 # While claude works it writes events of these types. Events of other types may also come after its result.
@@ -19,6 +20,8 @@ SYNTHETIC_MODEL = "<synthetic>"
 LATEST_SECONDS = 100_000_000_000
 # A usage limit lasts a month at most. If claude tells a later end of it, this time is used instead.
 LONGEST_RESET_SECONDS = 31 * 86_400.0
+# Stands for claude's word for a usage limit where it has said none.
+UNNAMED_LIMIT = "unknown"
 CONNECTED = "connected"
 # When the MCP server has one of these statuses, claude works on without it. While the status is `pending`, claude
 # still tries to connect.
@@ -31,6 +34,8 @@ class Transcript:
     def __init__(self) -> None:
         # True once the program has written an event. A program that is not claude writes none.
         self.begun = False
+        # True once claude has begun to work on a prompt. A claude that can't resume a session ends before that.
+        self.at_work = False
         self.session_id: str | None = None
         self.model: str | None = None
         # The kind of API error that the last message from claude itself named; None if it named none.
@@ -51,6 +56,7 @@ class Transcript:
         self._result_tokens: Tokens | None = None
         self._model_tokens: Tokens | None = None
         self._message_tokens: dict[str, Tokens] = {}
+        # The usage limits that are used up, by claude's word for each, with when each is lifted (seconds since 1970).
         self._limits: dict[str, float | None] = {}
 
     @property
@@ -86,10 +92,16 @@ class Transcript:
         """Tell whether an event reported that the host's usage limit is used up."""
         return bool(self._limits)
 
-    def seconds_until_reset(self, now: float) -> float | None:
-        """Return the seconds from `now` (seconds since 1970) until the last usage limit is lifted; None if unknown."""
-        resets = [reset for reset in self._limits.values() if reset is not None]
-        return min(max(0.0, max(resets) - now), LONGEST_RESET_SECONDS) if resets else None
+    def usage_limit(self, now: float) -> UsageLimit | None:
+        """Return the usage limit that is lifted last; None if claude has not said when one is lifted.
+
+        `now` is in seconds since 1970. A limit that has been lifted by then counts as lifted now.
+        """
+        known = [(reset, kind) for kind, reset in self._limits.items() if reset is not None]
+        if not known:
+            return None
+        reset, kind = max(known)
+        return UsageLimit(min(max(reset, now), now + LONGEST_RESET_SECONDS), kind)
 
     def take(self, event: dict[str, Any]) -> None:
         """Take one event of claude's stream. An event of an unknown type is ignored."""
@@ -117,6 +129,7 @@ class Transcript:
         if subtype == "init":
             # An `init` event says that claude begins to work, or goes on working after a result. Claude is then not
             # finished.
+            self.at_work = True
             self._result_at = None
             self._learn_model(event.get("model"))
             self._learn_server(event.get("mcp_servers"))
@@ -160,11 +173,16 @@ class Transcript:
             # error of the run.
             self._learn_model(message.get("model"))
             self.api_error = error_kind(event)
+            params = event.get("api_error_params")
+            if isinstance(params, dict):
+                # Newer versions of claude repeat here which usage limit has refused the call.
+                self._take_limit(params.get("rate_limit_info"))
 
     def _take_limit(self, info: Any) -> None:
         if not isinstance(info, dict):
             return
-        name = str(info.get("rateLimitType"))
+        told = info.get("rateLimitType")
+        name = told if isinstance(told, str) and told else UNNAMED_LIMIT
         overage = str(info.get("overageStatus")).startswith("allowed")
         if info.get("status") != "rejected" or overage:
             self._limits.pop(name, None)
@@ -174,20 +192,34 @@ class Transcript:
 
     def _take_result(self, result: dict[str, Any]) -> None:
         self.result, self._result_at = result, time.monotonic()
-        # A result tells the cost of the whole session so far, but only the tokens and the turns since the result before
-        # it. The cost is therefore replaced, and the tokens and turns are added up.
-        cost = number(result.get("total_cost_usd"))
-        self.cost_usd = self.cost_usd if cost is None else cost
         turns = whole(result.get("num_turns"))
         if turns is not None:
             self.num_turns = (self.num_turns or 0) + turns
         tokens = Tokens.read(result.get("usage"))
         if tokens is not None:
             self._result_tokens = (self._result_tokens or Tokens()) + tokens
-        # Unlike `usage`, `modelUsage` includes the tokens of sub-agents, and it counts the whole session.
-        models = result.get("modelUsage")
-        if isinstance(models, dict) and models:
-            self._model_tokens = sum(map(Tokens.read_model, models.values()), Tokens())
+        self._take_usage(result)
+
+    def _take_usage(self, result: dict[str, Any]) -> None:
+        """Learn the cost, and the tokens of each model, which unlike `usage` include those of sub-agents."""
+        since = result.get("model_usage_since_last_result")
+        if isinstance(since, dict):
+            # A session that is resumed brings along its earlier cost and tokens, which an earlier run has reported.
+            # Only this field leaves them out, so its values are added up.
+            models = [model for model in since.values() if isinstance(model, dict)]
+            costs = [number(model.get("costUSD")) or 0.0 for model in models]
+            self.cost_usd = (self.cost_usd or 0.0) + sum(costs)
+            if models:
+                tokens = sum(map(Tokens.read_model, models), Tokens())
+                self._model_tokens = (self._model_tokens or Tokens()) + tokens
+            return
+        # A version of claude without that field forgets the earlier cost when it resumes a session. What it tells
+        # counts from the start of its process, so the last value holds.
+        cost = number(result.get("total_cost_usd"))
+        self.cost_usd = self.cost_usd if cost is None else cost
+        whole_process = result.get("modelUsage")
+        if isinstance(whole_process, dict) and whole_process:
+            self._model_tokens = sum(map(Tokens.read_model, whole_process.values()), Tokens())
 
 
 def is_success(result: dict[str, Any]) -> bool:

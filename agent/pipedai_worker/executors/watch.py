@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import Any
 
 from pipedai_worker import output
 from pipedai_worker.executors.base import Execution, Job
-from pipedai_worker.executors.faults import Fault, flaw, judge
+from pipedai_worker.executors.faults import EXECUTION_ERROR, Fault, flaw, judge
 from pipedai_worker.executors.tail import Tail
 from pipedai_worker.executors.transcript import Transcript, is_success, text_of
-from pipedai_worker.outcome import ABSENT, CLIENT, FAILED, INFRA, SUCCEEDED, Outcome
+from pipedai_worker.outcome import (
+    ABSENT,
+    CLIENT,
+    FAILED,
+    INFRA,
+    SUCCEEDED,
+    Outcome,
+    iso,
+)
 from pipedai_worker.process import Ending
 from pipedai_worker.stopping import StopReason
 from pipedai_worker.stream import SHORTEST_CUT_STRING, JsonLines
@@ -40,7 +47,12 @@ class Watch:
         self._result: dict[str, Any] | None = None
         self._had_finished = False
         self._was_kept_by: str | None = None
-        self.stderr = Tail(job.redactor, STDERR_LENGTH)
+        self._session_told = False
+        # The end of what claude wrote to stderr, once it has ended.
+        self._said = ""
+        self.stderr = Tail(
+            job.redactor, STDERR_LENGTH, lambda text: job.told("stderr", {"text": text})
+        )
 
     def read(self, chunk: bytes) -> None:
         """Take the next piece of claude's stdout."""
@@ -49,6 +61,9 @@ class Watch:
 
     def _take(self, event: dict[str, Any]) -> None:
         self._transcript.take(event)
+        if self._transcript.at_work and not self._session_told:
+            self._session_told = True
+            self._job.session_begun()
         kind = event.get("type")
         self._job.told(kind if isinstance(kind, str) else "unknown", event)
 
@@ -84,11 +99,12 @@ class Watch:
     def conclude(self, ending: Ending) -> Execution:
         """Return the outcome, once the process has ended."""
         self._lines.finish()
+        self._said = self.stderr.finish(ending)
         stopped_by = ending.stopped_by
         if self._had_finished and stopped_by is not StopReason.LOST:
             stopped_by = None
         if stopped_by is None:
-            return Execution(self._outcome(ending))
+            return Execution(self._outcome(ending), session_refused=self._session_refused())
         if stopped_by is StopReason.NO_SERVER:
             return Execution(self._failed(ending, self._no_server(), ""))
         if stopped_by in {StopReason.SILENT, StopReason.NOT_BEGUN}:
@@ -101,6 +117,13 @@ class Watch:
             known = replace(known, fault_class=INFRA, error_message=self._was_kept_by)
         return Execution(known, stopped_by)
 
+    def _session_refused(self) -> bool:
+        """Tell whether claude has ended because it could not resume the session that it was to go on with."""
+        result = self._transcript.result
+        if not self._job.session.resumed or self._transcript.at_work or result is None:
+            return False
+        return result.get("subtype") == EXECUTION_ERROR and not self._transcript.num_turns
+
     def _outcome(self, ending: Ending) -> Outcome:
         transcript = self._transcript
         result = self._result if self._stopping else transcript.result
@@ -111,6 +134,9 @@ class Watch:
             text = self._job.redactor.redact_cut_off(text)
         if not is_success(result):
             fault = judge(result, transcript.api_error, limit_reached=transcript.limit_reached)
+            if fault.over_budget and self._job.run.max_cost_usd:
+                sentence = f"Claude reached the run's cost limit of ${self._job.run.max_cost_usd}."
+                fault = replace(fault, sentence=sentence)
             return self._failed(ending, fault, text)
         if not transcript.server_connected:
             return self._failed(ending, self._no_server(), text)
@@ -140,20 +166,21 @@ class Watch:
                 # another program.
                 sentence += " It told nothing at all: see `pipedai-worker doctor`."
         fault = Fault(INFRA, sentence, rate_limited=self._transcript.limit_reached)
-        return self._failed(ending, fault, self.stderr.finish(ending))
+        return self._failed(ending, fault, self._said)
 
     def _failed(self, ending: Ending, fault: Fault, details: str) -> Outcome:
         sentence, now = fault.sentence, time.time()
-        wait = self._transcript.seconds_until_reset(now) if fault.rate_limited else None
-        if wait is not None:
-            reset = datetime.fromtimestamp(now + wait, tz=timezone.utc)
-            sentence += f" It is lifted at {reset:%Y-%m-%dT%H:%M:%SZ}."
+        limit = self._transcript.usage_limit(now) if fault.rate_limited else None
+        if limit is not None:
+            sentence += f" It is lifted at {iso(limit.resets_at, 'seconds')}."
         return replace(
             self._known(ending),
             fault_class=fault.fault_class,
             short_message=sentence,
             error_message=f"{sentence}\n{details}",
-            retry_after_seconds=wait,
+            usage_limit=limit,
+            # An API that does not know `usageLimit` retries the run when the limit is lifted.
+            retry_after_seconds=None if limit is None else limit.resets_at - now,
         )
 
     def _known(self, ending: Ending) -> Outcome:

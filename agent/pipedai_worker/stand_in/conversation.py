@@ -99,6 +99,10 @@ class Conversation:
         """Write an event with a message in which the model says this text."""
         self._speak({"type": "text", "text": text})
 
+    def think(self, text: str) -> None:
+        """Write an event with a message in which the model thinks this text."""
+        self._speak({"type": "thinking", "thinking": text, "signature": ""})
+
     def call(self, name: str, arguments: Mapping[str, Any], **more: Any) -> str:
         """Write an event with a message in which the model calls a tool. Return the id of the call."""
         number = f"toolu_{uuid.uuid4().hex[:24]}"
@@ -208,6 +212,26 @@ class Conversation:
         )
         self._results += 1
         return int(is_error)
+
+    def refuse(self, why: str) -> int:
+        """Write the `result` event of a session that can't be resumed. Return the exit code of claude after it."""
+        self.event(
+            "result",
+            subtype="error_during_execution",
+            is_error=True,
+            duration_ms=1,
+            duration_api_ms=0,
+            num_turns=0,
+            stop_reason=None,
+            total_cost_usd=0,
+            usage=Usage().of_result(),
+            modelUsage={},
+            permission_denials=[],
+            errors=[why],
+            result_index=0,
+            fast_mode_state="off",
+        )
+        return 1
 
     def retry(self, status: int | None, error: str, attempt: int, most: int) -> None:
         """Write an event that says that the model's API has failed and is going to be called again."""

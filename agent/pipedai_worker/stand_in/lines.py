@@ -18,6 +18,7 @@ from pipedai_worker.stand_in.background import BackgroundTask
 from pipedai_worker.stand_in.conversation import Conversation
 from pipedai_worker.stand_in.samples import sample
 from pipedai_worker.stand_in.server import Server
+from pipedai_worker.stand_in.stored import StoredSession
 
 MARK = "standin:"
 FOREVER = 10**6
@@ -35,14 +36,24 @@ class Player:
     """
 
     def __init__(
-        self, prompt: str, talk: Conversation, server: Server, config: Path | None, schema: Any
+        self,
+        prompt: str,
+        talk: Conversation,
+        server: Server,
+        config: Path | None,
+        schema: Any,
+        session: StoredSession,
     ) -> None:
         self._talk = talk
+        self._session = session
         self._server = server
         self._config = config
         self._schema = schema
         self._words = len(prompt.split())
-        marked = [line[len(MARK) :] for line in prompt.splitlines() if line.startswith(MARK)]
+        marked = session.lines()
+        if marked is None:
+            marked = [line[len(MARK) :] for line in prompt.splitlines() if line.startswith(MARK)]
+        self._marked = marked
         self._lines = [line.strip().partition(" ") for line in marked]
         self._shown = ""
         # The id of the tool call whose answer the model waits for; None if it waits for none.
@@ -65,7 +76,8 @@ class Player:
         self._talk.begin(["Bash", *structured, *self._server.tools], self._server.told)
 
     def _play(self) -> int:
-        for name, _, argument in self._lines:
+        for number, (name, _, argument) in enumerate(self._lines, 1):
+            self._session.store(self._marked[number:])
             act = getattr(self, "do_" + name.replace("-", "_"), None)
             if act is None:
                 print(f"{MARK} there is no {name!r}", file=sys.stderr)
@@ -73,7 +85,10 @@ class Player:
             code: int | None = act(argument.strip())
             if code is not None:
                 return code
-        return self._succeed("") if self._lines else self._do_something()
+        if self._lines:
+            return self._succeed("")
+        self._session.store([])
+        return self._do_something()
 
     def _do_something(self) -> int:
         """Do what no MCP server minds: call a tool that only reads, and give an output that fits the schema."""
@@ -148,6 +163,12 @@ class Player:
     def do_say(self, text: str) -> None:
         self._talk.say(text)
 
+    def do_think(self, text: str) -> None:
+        self._talk.think(text)
+
+    def do_warn(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
     def do_call(self, text: str) -> None:
         tool, _, arguments = text.partition(" ")
         call = self._server.call(self._talk, tool, json.loads(arguments or "{}"))
@@ -191,6 +212,10 @@ class Player:
 
     def do_big_line(self, megabytes: str) -> None:
         self._talk.event("user", message={"content": "x" * (int(megabytes) * 1024 * 1024)})
+
+    def do_flood(self, megabytes: str) -> None:
+        for number in range(int(megabytes) * 128):
+            self._talk.say(f"{number} " * (8 * 1024 // (len(str(number)) + 1)))
 
     def do_show_mcp(self, path: str) -> None:
         file = Path(path) if path else self._config

@@ -1,0 +1,67 @@
+"""A worker that drains finishes what it holds, takes nothing new, and ends with code 0."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from pipedai_worker import cli
+from pipedai_worker.conformance.fake_api import FakeApi
+
+from .conftest import Workers, program_that_waits_for
+
+pytestmark = pytest.mark.slow
+
+
+def test_sigusr1_lets_runs_take_their_time(
+    api: FakeApi, workers: Workers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, go = api.add(), workers.directory / "go"
+    command = ("--command", program_that_waits_for(go))
+    worker = workers.start(*command, "--drain-seconds", "0")
+    api.until(lambda: run.status == "running")
+    doctor = ["doctor", "--config", str(workers.config_path), "--command", "true"]
+    assert cli.main(doctor) == 0
+    assert f"process {worker.process.pid} executes runs" in capsys.readouterr().out
+
+    worker.process.send_signal(signal.SIGUSR1)
+    worker.until_logged("SIGUSR1: takes nothing new, and ends after the 1 runs in hand")
+    later = api.add()
+    assert cli.main(doctor) == 0
+    assert f"process {worker.process.pid} drains" in capsys.readouterr().out
+    # A second one changes nothing, and --drain-seconds is about SIGTERM.
+    worker.process.send_signal(signal.SIGUSR1)
+    # Another process, which was started to drain this one, waits for it.
+    waiting = workers.start(*command, "--drain")
+    waiting.until_logged(f"process {worker.process.pid} works with this registration")
+    assert waiting.process.poll() is None
+    go.touch()
+    assert (worker.wait(), waiting.wait()) == (0, 0)
+    assert (run.status, later.status) == ("succeeded", "queued")
+    assert cli.main(doctor) == 0
+    assert "no process executes runs" in capsys.readouterr().out
+
+
+def test_sigterm_ends_a_draining_worker_as_any_other(api: FakeApi, workers: Workers) -> None:
+    run = api.add("standin: sleep 600")
+    worker = workers.start("--drain-seconds", "0")
+    api.until(lambda: run.status == "running")
+    worker.process.send_signal(signal.SIGUSR1)
+    worker.until_logged("SIGUSR1")
+    assert worker.stop() == 0
+    assert "SIGTERM: up to 0 s" in worker.log
+    assert (run.outcome or {})["faultClass"] == "infra"
+
+
+def test_drain_settles_what_a_killed_worker_has_left(api: FakeApi, workers: Workers) -> None:
+    run = api.add("standin: sleep 600")
+    worker = workers.start()
+    api.until(lambda: run.status == "running")
+    worker.stop(signal.SIGKILL)
+    api.until(lambda: not api.polls_waiting)
+    later, polls = api.add(), api.count("poll")
+    drained = workers.start("--drain")
+    assert drained.wait() == 0
+    assert (run.outcome or {})["errorMessage"] == "worker restarted"
+    assert (later.status, api.count("poll")) == ("queued", polls)
