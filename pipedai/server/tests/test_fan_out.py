@@ -56,6 +56,7 @@ class Reader(Exchange):
     """Reads a stream, unless it is `deaf`."""
 
     deaf = False
+    task: asyncio.Future[None]
 
     async def send(self, message):
         while self.deaf:
