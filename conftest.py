@@ -26,7 +26,7 @@ from testing.probes.whole_session import LogTail, dump_of
 from testing.processes.own_postgres import kept_cluster as made_once
 from testing.processes.web_process import Server, serve
 from testing.processes.webhook_receiver import Receiver, receiving
-from testing.world import first_database
+from testing.world import first_database, known_hashes
 from testing.world.cast import Cast
 from testing.world.database_copy import database_copy, instead_of_the_default
 from testing.world.kept_cast import KeptCast
@@ -140,6 +140,12 @@ def _hearing_errors() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _hashes_computed_once() -> Iterator[None]:
+    with known_hashes.computed_once():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _codes_of_errors() -> Iterator[None]:
     """Fails the test in which the API answers an error without a `code` that API.md lists."""
@@ -201,6 +207,11 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+
+
+def pytest_runtest_setup() -> None:
+    """Lets each test's password hashes begin with the same salt."""
+    known_hashes.begin_salts_anew()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -39,6 +39,7 @@ _TARGETS: dict[str, str] = {
     "run": "triggers.Run",
     "delivery": "triggers.Delivery",
     "worker": "workers.Worker",
+    "pool": "workers.Pool",
     "enrollment": "workers.Enrollment",
     "incident": "notices.Incident",
     "channel": "notices.Channel",

@@ -43,6 +43,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     one.add_argument("--seconds", type=_seconds, default=10.0, help="for each measurement (10)")
     one.add_argument("--web-processes", type=_count, default=1, help="of the web server (1)")
     one.add_argument(
+        "--budget",
+        action="store_true",
+        help="one budget covers all runs, so that each claim reserves",
+    )
+    one.add_argument(
         "--against",
         type=Path,
         metavar="CHECKOUT",
@@ -100,6 +105,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--month", type=_count, default=40_000, help="runs of an environment's month (40000)"
     )
     one.add_argument("--repeats", type=_count, default=10, help="of each page (10)")
+    one.add_argument("--values", type=_count, help="of each of admin's filters (all)")
 
     one = add(
         "start",

@@ -48,7 +48,7 @@ PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
     (
         "growth",
         growth,
-        {"sizes": [10_000, 200_000, 2_000_000], "month": 40_000, "repeats": 10},
+        {"sizes": [10_000, 200_000, 2_000_000], "month": 40_000, "repeats": 10, "values": None},
         12,
     ),
 )

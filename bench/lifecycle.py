@@ -10,6 +10,7 @@ from bench.failure import BenchFailed
 from bench.figures import Json, latencies, machine, print_machine, print_table, ratio
 from bench.floor import load as floor_load
 from bench.http_measure import drive_all, lifecycle_figures, warm_up_of
+from bench.kill.budgets import add_budgets
 from bench.lifecycle_load import CALLS, drive
 from bench.stack import Database, Program, database, web
 
@@ -33,13 +34,15 @@ def run(
     clients: Sequence[int],
     seconds: float,
     web_processes: int,
+    budget: bool = False,
     against: Path | None = None,
     rounds: int = 1,
     say: Callable[[str], None],
 ) -> Json:
     """Measure with each number of clients, and return the result as JSON. Raises BenchFailed.
 
-    With `against`, the path of another checkout, it only compares the web CPU of both, in so many `rounds`.
+    With `budget`, one budget covers all runs: each claim reserves in it, and each end settles it. With `against`, the
+    path of another checkout, it only compares the web CPU of both, in so many `rounds`.
     """
     if against is not None:
         return two_checkouts.compare(
@@ -58,6 +61,8 @@ def run(
         ):
             found = machine(on.one("SHOW server_version")["server_version"])
             pairs = make_pairs(served.port, max(clients))
+            if budget:
+                add_budgets(on, pairs, count=1)
             bare_sql.prepare(on)
             on.execute(_FLOOR_TABLE)
             results = []
@@ -94,6 +99,7 @@ def run(
         "machine": found,
         "seconds": seconds,
         "webProcesses": web_processes,
+        "budget": budget,
         "results": results,
         "servers": servers,
     }

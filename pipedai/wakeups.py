@@ -5,7 +5,7 @@ commit, because a NOTIFY inside a transaction makes commits queue up behind one 
 21,000 commits/s).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from django.db import DatabaseError, transaction
@@ -18,14 +18,16 @@ log = get_logger(__name__)
 CHANNEL = "pipedai"
 
 # The topics of notifications. The text of a notification is `<topic> <id>[ <detail>]`, where the id is that of a
-# worker, an API key, a user, a run or an environment.
+# worker, an API key, a user, a run, a pool or an environment.
 # CHANGED says that a run, the capacity, a setting or the token of the worker changed, or that the key was revoked, or
 # that the user's access changed.
-# POLLING says that a newer poll of the worker began; its detail is the time when it began, in microseconds. EVENT says
-# that an event of the worker or of the run was recorded.
+# POLLING says that a newer poll of the worker began; its detail is the time when it began, in microseconds.
+# EVENT says that an event of the worker or of the run was recorded.
+# POOL says that runs of the pool can be taken; its detail is how many.
 CHANGED = "changed"
 POLLING = "polling"
 EVENT = "event"
+POOL = "pool"
 # THINGS says that things of an environment changed; its detail is their kind and their ids. WATCHED says that somebody
 # streams the changes of an environment.
 THINGS = "things"
@@ -43,6 +45,17 @@ def wake_workers(worker_ids: Iterable[UUID | None]) -> None:
     run, or those that the key or the user opened, ask again.
     """
     _after_commit(CHANGED, worker_ids)
+
+
+def wake_pools(runs: Mapping[UUID, int]) -> None:
+    """When this transaction commits, make waiting polls of these pools' workers ask again.
+
+    `runs` has for each pool how many of its runs can be taken now. Each web process wakes at most as many polls of the
+    pool. The others find what is left on their timers.
+    """
+    if runs:
+        payloads = [f"{POOL} {pool_id} {count}" for pool_id, count in sorted(runs.items())]
+        transaction.on_commit(lambda: _try_to_notify(payloads))
 
 
 def announce_events(ids: Iterable[UUID]) -> None:

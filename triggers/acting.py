@@ -8,20 +8,22 @@ from pipedai.api.errors import NotFound
 from pipedai.events import Actor
 from triggers.models import Trigger
 from workspaces.acting import hold_role
-from workspaces.locks import hold_environment
+from workspaces.locks import hold_environment, lock_environment
 from workspaces.roles import Role
 
 
-def hold_trigger_environment(trigger_id: UUID, actor: Actor) -> UUID:
+def hold_trigger_environment(trigger_id: UUID, actor: Actor, *, alone: bool = False) -> UUID:
     """Locks the trigger's environment, so that it is not deleted meanwhile, and the actor's role in it. Returns the
     environment's id.
 
+    With `alone`, others who change what the environment holds wait as well, such as workers that register.
     Raises NotFound if there is no such trigger, and whatever `hold_role` raises.
     """
     environment = Trigger.objects.filter(id=trigger_id).values_list("environment_id", flat=True)
     environment_id = environment.first()
     if environment_id is None:
         raise NotFound
-    hold_environment(environment_id)
+    lock = lock_environment if alone else hold_environment
+    lock(environment_id)
     hold_role(actor, environment_id, Role.ADMIN)
     return environment_id

@@ -23,6 +23,8 @@ class TriggersConfig(AppConfig):
         """
         # These imports stand inside the method because they import models, which Django loads before it calls `ready`.
         from pipedai.outgoing import register_kind
+        from triggers import pausing  # noqa: F401 - importing it subscribes it to events
+        from triggers.budgets.settling import settle_left_over
         from triggers.changes.kinds import register_changing
         from triggers.changes.runs import RUNS
         from triggers.changes.telling import read_watches  # importing it also subscribes it
@@ -31,7 +33,7 @@ class TriggersConfig(AppConfig):
         from triggers.pruning import prune_deliveries, prune_idempotency_keys, prune_runs
         from triggers.run_events.partitions import add_partitions
         from triggers.run_events.pruning import AT_LEAST_DAYS, drop_partitions
-        from triggers.runs.lifecycle import expire_runs
+        from triggers.runs.lifecycle import expire_queued_runs, expire_runs
         from triggers.runs.reachability import beat_of_this_process
         from triggers.schedules.firing import fire_due_ticks
         from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
@@ -42,6 +44,8 @@ class TriggersConfig(AppConfig):
         register_beat(beat_of_this_process)
         register_job(Job("fire-ticks", every_seconds=0.25, work=fire_due_ticks))
         register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
+        register_job(Job("expire-queued-runs", every_seconds=1.0, work=expire_queued_runs))
+        register_job(Job("settle-reservations", every_seconds=5.0, work=settle_left_over))
         register_job(Job("read-watches", every_seconds=1.0, work=read_watches))
         register_job(Job("add-run-event-partitions", every_seconds=3600.0, work=add_partitions))
         register_changing(RUNS)

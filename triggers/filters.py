@@ -25,9 +25,12 @@ from triggers.states import TERMINAL, Decision, FaultClass, Health, Source, Stat
 
 
 class TriggerFilters(ApiFilterSet):
-    """The filters of a list of triggers: `?workerId&enabled&health&name`. `name` is a part of the name, in any case."""
+    """The filters of a list of triggers: `?workerId&poolId&enabled&health&name`. `name` is a part of the name, in any
+    case.
+    """
 
     workerId = IdFilter(field_name="worker_id")
+    poolId = IdFilter(field_name="pool_id")
     enabled = TrueFalseFilter(field_name="enabled")
     health = WordsFilter(field_name="health", choices=Health.values)
     name = TextFilter(field_name="name", lookup_expr="icontains", max_length=200)
@@ -113,9 +116,10 @@ class RunFilters(ApiFilterSet):
 
 
 class EnvironmentRunFilters(RunFilters):
-    """The filters of the list of an environment's runs: those of RunFilters, and `?workerId&triggerId`."""
+    """The filters of the list of an environment's runs: those of RunFilters, and `?workerId&poolId&triggerId`."""
 
     workerId = IdFilter(field_name="worker_id")
+    poolId = IdFilter(field_name="pool_id")
     triggerId = IdFilter(field_name="trigger_id")
 
     @classmethod
@@ -138,12 +142,16 @@ class EnvironmentRunFilters(RunFilters):
 
 
 def check_tenant_ids(environment_id: UUID, filters: ApiFilterSet) -> None:
-    """Raises Invalid if a filter names a worker or trigger that the environment does not have.
+    """Raises Invalid if a filter names a worker, pool or trigger that the environment does not have.
 
     The message is the same for an id of another environment and for an id that does not exist, so that nobody learns
     which ids other tenants have.
     """
-    models: dict[str, Any] = {"workerId": apps.get_model("workers", "Worker"), "triggerId": Trigger}
+    models: dict[str, Any] = {
+        "workerId": apps.get_model("workers", "Worker"),
+        "poolId": apps.get_model("workers", "Pool"),
+        "triggerId": Trigger,
+    }
     for name, model in models.items():
         if value := filters.values.get(name):
             rows: QuerySet[Any] = model._default_manager.all()

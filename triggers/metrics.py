@@ -1,7 +1,7 @@
 """The metrics of runs, schedules and webhooks. Domain events increase the counters, and queries read the gauges."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -73,7 +73,7 @@ def count_run_event(event: Event) -> None:
             CLAIMED.inc()
         case "run.started":
             STARTED.inc()
-        case "run.completed" | "run.canceled" | "run.lost" | "run.timed-out":
+        case "run.completed" | "run.canceled" | "run.lost" | "run.timed-out" | "run.not-started":
             _count_end(event)
         case "run.cancel-requested":
             CANCEL_REQUESTS.inc()
@@ -116,13 +116,13 @@ def count_attempt(answer: Answer, **_: Any) -> None:
 attempted.connect(count_attempt, sender=Delivery, dispatch_uid="triggers.metrics")
 
 
-def count_lengthened(count: int, **_: Any) -> None:
-    """Counts skipped due times of triggers without a worker. Due times that follow each other while their trigger has
-    no worker are called a stretch and share one row. The first due time of a stretch is not counted here, because it
-    emits an event, and `count_outcome` counts that. `count` is the number of later due times that were added to such
-    rows.
+def count_lengthened(decisions: Sequence[str], **_: Any) -> None:
+    """Counts skipped due times that were added to a stretch, a row that stands for several due times. The first due
+    time of a stretch is not counted here, because it emits an event, and `count_outcome` counts that. `decisions` has
+    the decision about each later due time.
     """
-    TICKS_SKIPPED.labels(Decision.SKIPPED_NO_WORKER.value).inc(count)
+    for decision in decisions:
+        TICKS_SKIPPED.labels(decision).inc()
 
 
 lengthened.connect(count_lengthened, dispatch_uid="triggers.metrics")

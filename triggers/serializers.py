@@ -10,7 +10,9 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from pipedai.api.fields import (
+    AmountField,
     IdField,
+    MoneyField,
     NameField,
     TextField,
     TrueFalseField,
@@ -21,16 +23,19 @@ from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.outgoing import names_forbidden_address, names_forbidden_port
 from triggers.models import (
     MAX_ALERT_AFTER_FAILURES,
+    MAX_CONCURRENT_RUNS,
+    MAX_PREFER_SECONDS,
     MAX_RETRIES,
+    MAX_START_DEADLINE_SECONDS,
     MAX_SUCCESS_DEADLINE_SECONDS,
     MAX_TIMEOUT_SECONDS,
+    MIN_START_DEADLINE_SECONDS,
     MIN_SUCCESS_DEADLINE_SECONDS,
     MIN_TIMEOUT_SECONDS,
     Trigger,
 )
-from triggers.output_schemas import BadOutputSchema, check_output_schema
 from triggers.schedules import cron
-from triggers.states import Health, Status
+from triggers.states import Health, RetryMode, Status
 
 MAX_PROMPT_BYTES = 256 * 1024
 MAX_HEADERS_BYTES = 8 * 1024
@@ -133,6 +138,30 @@ class TriggerBody(StrictBody):
     schedule = TextField(max_length=200, allow_null=True, required=False, default=None)
     timezone = TextField(max_length=64, required=False, default="UTC")
     workerId = IdField(source="worker_id", allow_null=True, required=False, default=None)
+    poolId = IdField(source="pool_id", allow_null=True, required=False, default=None)
+    preferSeconds = WholeNumberField(
+        source="prefer_seconds",
+        min_value=0,
+        max_value=MAX_PREFER_SECONDS,
+        required=False,
+        default=60,
+    )
+    startDeadlineSeconds = WholeNumberField(
+        source="start_deadline_seconds",
+        min_value=MIN_START_DEADLINE_SECONDS,
+        max_value=MAX_START_DEADLINE_SECONDS,
+        allow_null=True,
+        required=False,
+        default=None,
+    )
+    maxConcurrentRuns = WholeNumberField(
+        source="max_concurrent_runs",
+        min_value=1,
+        max_value=MAX_CONCURRENT_RUNS,
+        allow_null=True,
+        required=False,
+        default=None,
+    )
     enabled = TrueFalseField(required=False, default=True)
     maxRetries = WholeNumberField(
         source="max_retries", min_value=0, max_value=MAX_RETRIES, required=False, default=3
@@ -149,6 +178,9 @@ class TriggerBody(StrictBody):
         choices=Trigger.OverlapPolicy.choices,
         required=False,
         default=Trigger.OverlapPolicy.QUEUE,
+    )
+    retryMode = serializers.ChoiceField(
+        source="retry_mode", choices=RetryMode.choices, required=False, default=RetryMode.RESTART
     )
     retryAfterEffects = TrueFalseField(source="retry_after_effects", required=False, default=True)
     recordEvents = TrueFalseField(source="record_events", required=False, default=False)
@@ -167,6 +199,9 @@ class TriggerBody(StrictBody):
         allow_null=True,
         required=False,
         default=None,
+    )
+    maxCostUsd = AmountField(
+        source="max_cost_usd", above_zero=True, allow_null=True, required=False, default=None
     )
     outputSchema = OutputSchemaField(
         source="output_schema", allow_null=True, required=False, default=None
@@ -190,6 +225,9 @@ class TriggerBody(StrictBody):
         """Accepts a JSON Schema 2020-12 of limited size whose references all name a part of the schema itself."""
         if value is None:
             return None
+        # The libraries for JSON Schema are a tenth of all that a process would import at its start.
+        from triggers.output_schemas import BadOutputSchema, check_output_schema
+
         try:
             check_output_schema(value)
         except BadOutputSchema as error:
@@ -273,6 +311,12 @@ class TriggerSerializer(RowSerializer):
     id = serializers.UUIDField()
     environmentId = serializers.UUIDField(source="environment_id")
     workerId = serializers.UUIDField(source="worker_id", allow_null=True)
+    poolId = serializers.UUIDField(source="pool_id", allow_null=True)
+    preferSeconds = serializers.IntegerField(source="prefer_seconds")
+    startDeadlineSeconds = serializers.IntegerField(
+        source="start_deadline_seconds", allow_null=True
+    )
+    maxConcurrentRuns = serializers.IntegerField(source="max_concurrent_runs", allow_null=True)
     name = serializers.CharField()
     description = serializers.CharField()
     prompt = serializers.CharField()
@@ -288,12 +332,14 @@ class TriggerSerializer(RowSerializer):
     overlapPolicy = serializers.ChoiceField(
         source="overlap_policy", choices=Trigger.OverlapPolicy.choices
     )
+    retryMode = serializers.ChoiceField(source="retry_mode", choices=RetryMode.choices)
     retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
     recordEvents = serializers.BooleanField(source="record_events")
     alertAfterFailures = serializers.IntegerField(source="alert_after_failures", allow_null=True)
     successDeadlineSeconds = serializers.IntegerField(
         source="success_deadline_seconds", allow_null=True
     )
+    maxCostUsd = MoneyField(source="max_cost_usd", allow_null=True)
     health = serializers.ChoiceField(choices=Health.choices)
     outputSchema = OutputSchemaField(source="output_schema", allow_null=True)
     webhookUrl = serializers.CharField(source="webhook_url", allow_null=True)

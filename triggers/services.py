@@ -1,5 +1,8 @@
 """Creates, changes and deletes triggers (SPEC §5), each with its audit event in the same transaction."""
 
+from collections.abc import Mapping
+from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -10,24 +13,25 @@ from django.db.models.functions import Now
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.outside_urls import same_origin, without_query
-from pipedai.api.renderers import compact_json
-from pipedai.api.wording import api_name, counted
+from pipedai.api.renderers import compact_json, money
+from pipedai.api.wording import api_name, counted, cut
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
 from pipedai.sql import database_now
 from triggers import secrets
 from triggers.acting import hold_trigger_environment
-from triggers.models import Trigger, TriggerRevision
+from triggers.models import MAX_CONCURRENT_RUNS, Trigger, TriggerRevision
+from triggers.pausing import lock_workers
 from triggers.runs.lifecycle import reassign_queued_runs
+from triggers.runs.pools import give_places, wake_for
 from triggers.schedules import cron
 from triggers.trigger_ceiling import check_room_for_trigger
 from workspaces.acting import hold_role
 from workspaces.locks import lock_environment
+from workspaces.pools import hold_pools
 from workspaces.roles import Role
 
-# How many characters of a changed text an audit row shows, at most.
-_LONGEST_SHOWN = 200
 # The values of a TriggerBody that are not stored unchanged in the table `trigger`: secrets, which are encrypted first,
 # and the columns of the trigger's revision. All other values need no code of their own here. They are copied to the
 # column with the same name, and written to the audit log under the name that they have in the API.
@@ -38,8 +42,8 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
     """Creates a trigger from the validated values of a TriggerBody and returns its id. It encrypts the secrets among
     them.
 
-    Raises NotFound if the environment has been deleted, Invalid if the environment has no such worker or the schedule
-    never comes due, CeilingReached if there are too many triggers, and whatever `hold_role` raises.
+    Raises NotFound if the environment has been deleted, Invalid if the environment has no such worker or pool or the
+    schedule never comes due, CeilingReached if there are too many triggers, and whatever `hold_role` raises.
     """
     columns = _columns_of(values)
     trigger = Trigger(
@@ -54,6 +58,7 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
         hold_role(actor, environment_id, Role.ADMIN)
         check_room_for_trigger(environment_id)
         _check_worker(environment_id, trigger.worker_id)
+        _check_pool(environment_id, trigger.pool_id)
         _seal_headers(trigger, values["mcp_headers"])
         _seal_secret(trigger, values["webhook_secret"])
         trigger.save(force_insert=True)
@@ -68,11 +73,11 @@ def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) ->
 
     A secret that is absent from `values` stays; one that is null or empty is removed. If `mcp_url` moves to another
     origin without new headers, the headers are removed too, because a secret goes only to the server that it was given
-    for. If the trigger gets another worker, its queued runs move to that worker. Raises NotFound, Invalid, and whatever
+    for. If the trigger gets another worker or pool, its queued runs move there. Raises NotFound, Invalid, and whatever
     `hold_role` raises.
     """
     with transaction.atomic():
-        trigger = _locked(trigger_id, actor, new_worker=values.get("worker_id"))
+        trigger = _locked(trigger_id, actor, values)
         changes = _apply(trigger, values)
         if not changes:
             return
@@ -80,8 +85,10 @@ def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) ->
             trigger.next_run_at = _next_run_at(vars(trigger))
         trigger.updated_at = Now()
         trigger.save(force_update=True)
-        if "workerId" in changes:
-            reassign_queued_runs(trigger_id=trigger.id, worker_id=trigger.worker_id)
+        if changes.keys() & {"workerId", "poolId", "preferSeconds"}:
+            reassign_queued_runs(trigger_id=trigger.id)
+        if "maxConcurrentRuns" in changes:
+            _adjust_places(trigger, *changes["maxConcurrentRuns"])
         emit(_event("trigger.updated", trigger, actor, changes))
 
 
@@ -122,12 +129,21 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
         emit(_event("trigger.deleted", deleted, actor, {"name": deleted.name}))
 
 
-def _locked(trigger_id: UUID, actor: Actor, *, new_worker: UUID | None = None) -> Trigger:
-    """Locks a trigger and returns it. Before that it locks the environment, the actor's role and the trigger's new
-    worker, because these come before triggers in the order of locks.
+def _locked(
+    trigger_id: UUID, actor: Actor, values: Mapping[str, Any] = MappingProxyType({})
+) -> Trigger:
+    """Locks a trigger and returns it. Before that it locks the environment, the actor's role, and the worker and pool
+    among the trigger's new values, because these come before triggers in the order of locks.
+
+    If the values limit how many runs may be held at once, it locks all workers of the environment, and keeps others
+    from registering, so that no claim is under way. Only then can each held run get a place.
     """
-    environment_id = hold_trigger_environment(trigger_id, actor)
-    _check_worker(environment_id, new_worker)
+    is_limited = values.get("max_concurrent_runs") is not None
+    environment_id = hold_trigger_environment(trigger_id, actor, alone=is_limited)
+    if is_limited:
+        lock_workers(environment_id)
+    _check_worker(environment_id, values.get("worker_id"))
+    _check_pool(environment_id, values.get("pool_id"))
     # A later statement reads the trigger's revision. If this statement joined the revision and had to wait for the
     # trigger's lock, it would return the revision that was current before the wait.
     rows = Trigger.objects.select_for_update(no_key=True)
@@ -181,6 +197,17 @@ def _apply_revision(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
+def _adjust_places(trigger: Trigger, old: int | None, new: int | None) -> None:
+    """Gives the trigger's held runs places if its number of such runs is limited from now on, and wakes the workers
+    that may take further runs if the number grows.
+    """
+    if old is None:
+        give_places(environment_id=trigger.environment_id, trigger_id=trigger.id)
+    elif new is None or new > old:
+        one = {"worker_id": trigger.worker_id, "pool_id": trigger.pool_id}
+        wake_for([one] * ((new or MAX_CONCURRENT_RUNS) - old))
+
+
 def _columns_of(values: dict[str, Any]) -> dict[str, Any]:
     """Returns those values of a TriggerBody that are stored unchanged in a column of the table `trigger`."""
     return {name: value for name, value in values.items() if name not in _NO_COLUMNS}
@@ -192,13 +219,13 @@ def _for_audit(attribute: str, value: Any) -> Any:
     """
     if isinstance(value, UUID):
         return str(value)
-    if isinstance(value, dict) and len(text := compact_json(value)) > _LONGEST_SHOWN:
-        return _for_audit(attribute, text)
+    if isinstance(value, Decimal):
+        return money(value)
+    if isinstance(value, dict) and cut(text := compact_json(value)) != text:
+        return cut(text)
     if not isinstance(value, str):
         return value
-    if attribute.endswith("_url"):
-        return without_query(value)
-    return value if len(value) <= _LONGEST_SHOWN else f"{value[:_LONGEST_SHOWN]}…"
+    return without_query(value) if attribute.endswith("_url") else cut(value)
 
 
 def _revise(trigger: Trigger, prompt: str, model: str | None, output_schema: Any) -> None:
@@ -240,6 +267,14 @@ def _seal_secret(trigger: Trigger, secret: str | None) -> None:
     if secret:
         sealed = secrets.seal_webhook_secret(trigger.environment_id, trigger.id, secret)
         trigger.webhook_secret, trigger.webhook_key_id = sealed.box, sealed.data_key_id
+
+
+def _check_pool(environment_id: UUID, pool_id: UUID | None) -> None:
+    """Keeps the pool from being deleted until the transaction ends. Raises Invalid if the environment has no such
+    pool.
+    """
+    if pool_id is not None and not hold_pools(environment_id, [pool_id]):
+        raise Invalid({"poolId": ["No such pool in this environment."]})
 
 
 def _check_worker(environment_id: UUID, worker_id: UUID | None) -> None:

@@ -16,9 +16,11 @@ class Status(TextChoices):
     """
 
     QUEUED = "queued"
-    """The run waits for its worker, which may claim it from `availableAt` on. Moved on by the claim, by a user's
-    cancel, or by the late result that makes a retry needless. Nobody reaps it: the run waits until its worker is back
-    or its trigger is given another worker."""
+    """The run waits for its worker, or for a worker of its pool, which may claim it from `availableAt` on. Moved on by
+    the claim, by a user's cancel, or by the late result that makes a retry needless. It is reaped by
+    `expire_queued_runs` when its start deadline has passed, or when it can no longer continue a session that must not
+    be started anew. Without such a time, it waits until its worker is back or its trigger is given another worker or
+    pool."""
 
     CLAIMED = "claimed"
     """A worker has claimed the run, which now holds one of that worker's slots and a lease. Moved on by the worker's
@@ -93,11 +95,20 @@ class EndedBy(TextChoices):
     # The run was a retry. While it waited in the queue, the worker of the run that it repeats reported a result after
     # all, so the retry was canceled.
     LATE_RESULT = "late_result"
+    # `expire_queued_runs` ended the run, because no worker had claimed it within the trigger's `startDeadlineSeconds`.
+    START_DEADLINE = "start_deadline"
+    # `expire_queued_runs` ended the run. It was to continue a session, which has become impossible, and it must not be
+    # started anew, because the session's tool calls may have changed something.
+    HAD_EFFECTS = "had_effects"
 
 
 # The values that mean that the server ended the run without a report of its worker. A later report of the worker may
 # replace such an end.
 SERVER_VERDICTS: Final = (EndedBy.LEASE, EndedBy.DEADLINE)
+
+
+# The values that mean that the run ended in the queue as failed. No worker had claimed it.
+NEVER_CLAIMED: Final = (EndedBy.START_DEADLINE, EndedBy.HAD_EFFECTS)
 
 
 class Decision(TextChoices):
@@ -110,8 +121,23 @@ class Decision(TextChoices):
     # No run was made: no scheduler ran at the due time, and when one ran again, the due time was too old or a later one
     # had come.
     SKIPPED_MISSED = "skipped_missed"
-    # No run was made, because the trigger had no worker.
+    # No run was made, because the trigger had neither a worker nor a pool.
     SKIPPED_NO_WORKER = "skipped_no_worker"
+    # No run was made, because the trigger's environment was paused.
+    SKIPPED_PAUSED = "skipped_paused"
+
+
+# The decisions that one tick row gives for a whole stretch of due times that follow each other directly.
+STRETCHED: Final = (Decision.SKIPPED_NO_WORKER, Decision.SKIPPED_PAUSED)
+
+
+class RetryMode(TextChoices):
+    """What a retry of a trigger's run does (SPEC §16)."""
+
+    # The retry starts anew.
+    RESTART = "restart"
+    # The retry continues the session of the run that it repeats, on the worker that has the session's files.
+    RESUME = "resume"
 
 
 class Health(TextChoices):
@@ -123,7 +149,7 @@ class Health(TextChoices):
     FAILING = "failing"
     # A due time passed, and no run succeeded within `successDeadlineSeconds` after it.
     LATE = "late"
-    # The trigger's environment is paused. No environment can be paused yet.
+    # The trigger's environment is paused.
     PAUSED = "paused"
     # A run has ended, and nothing is wrong.
     OK = "ok"

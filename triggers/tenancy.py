@@ -12,6 +12,7 @@ from workspaces.access import TenantViewSet, find_visible
 ALL_TRIGGERS = "SELECT id, environment_id FROM trigger"
 LIVE_TRIGGERS = f"{ALL_TRIGGERS} WHERE deleted_at IS NULL"
 ALL_RUNS = "SELECT id, environment_id FROM run"
+LIVE_BUDGETS = "SELECT id, environment_id FROM budget WHERE deleted_at IS NULL"
 LIVE_DELIVERIES = """
 SELECT d.id, d.environment_id FROM delivery d JOIN trigger t ON t.id = d.trigger_id WHERE t.deleted_at IS NULL
 """

@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from triggers.budgets.views import BudgetViewSet, EnvironmentBudgetViewSet
 from triggers.changes.views import EnvironmentEventViewSet
 from triggers.explain.views import RunExplanationViewSet, TriggerExplanationViewSet
 from triggers.run_events.views import RunEventListViewSet, RunEventStreamViewSet
@@ -10,12 +11,15 @@ from triggers.schedules.views import SchedulePreviewViewSet, TickViewSet
 from triggers.views import EnvironmentTriggerViewSet, TriggerViewSet
 from triggers.webhooks.views import DeliveryViewSet, TriggerDeliveryViewSet
 
+# `pipedai.urls` puts this before the routes of workers.
+most_called = [
+    path("triggers/<uuid:trigger_id>/run", TriggerRunViewSet.as_view({"post": "run"})),
+]
 urlpatterns = [
     path(
         "environments/<uuid:environment_id>/events/stream",
         EnvironmentEventViewSet.as_view({"get": "stream"}),
     ),
-    path("triggers/<uuid:trigger_id>/run", TriggerRunViewSet.as_view({"post": "run"})),
     path(
         "environments/<uuid:environment_id>/triggers",
         EnvironmentTriggerViewSet.as_view({"get": "list", "post": "create"}),
@@ -50,6 +54,14 @@ urlpatterns = [
     path(
         "deliveries/<uuid:delivery_id>/redeliver",
         DeliveryViewSet.as_view({"post": "redeliver"}),
+    ),
+    path(
+        "environments/<uuid:environment_id>/budgets",
+        EnvironmentBudgetViewSet.as_view({"get": "list", "post": "create"}),
+    ),
+    path(
+        "budgets/<uuid:budget_id>",
+        BudgetViewSet.as_view({"get": "retrieve", "patch": "update", "delete": "destroy"}),
     ),
     path("runs/<uuid:run_id>", RunViewSet.as_view({"get": "retrieve"})),
     path("runs/<uuid:run_id>/tool-calls", RunViewSet.as_view({"get": "tool_calls"})),

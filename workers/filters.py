@@ -1,18 +1,21 @@
 """The filters of the worker list, and the parameters of the overview and the statistics (SPEC §5, §12)."""
 
-from django import forms
-from django.db.models import Q, QuerySet
+from uuid import UUID
 
-from pipedai.api.filters import ApiFilter, ApiFilterSet, TimeFilter, WordFilter
+from django import forms
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from pipedai.api.filters import ApiFilter, ApiFilterSet, IdFilter, TimeFilter, WordFilter
 from triggers.runs.stats import GROUPINGS
 from triggers.schedules.cron import BadTimezone, check_timezone
-from workers.models import Worker
+from workers.models import PoolMember, Worker
 
 
 class WorkerFilters(ApiFilterSet):
-    """The query parameter `status` of the worker list, which is `online` or `offline`."""
+    """The query parameters of the worker list: `?status`, which is `online` or `offline`, and `?poolId`."""
 
     status = WordFilter(choices=[("online", "online"), ("offline", "offline")], method="by_status")
+    poolId = IdFilter(method="by_pool")
 
     def by_status(
         self,
@@ -22,6 +25,12 @@ class WorkerFilters(ApiFilterSet):
     ) -> QuerySet[Worker]:
         """Keeps the workers that called within ONLINE_WITHIN for `online`, and all others for `offline`."""
         return queryset.filter(Q(online=value == "online"))
+
+    def by_pool(self, queryset: QuerySet[Worker], name: str, value: UUID) -> QuerySet[Worker]:
+        """Keeps the workers that are in the pool."""
+        return queryset.filter(
+            Exists(PoolMember.objects.filter(pool_id=value, worker_id=OuterRef("id")))
+        )
 
 
 class _ZoneField(forms.CharField):

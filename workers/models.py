@@ -1,4 +1,6 @@
-"""The tables of workers: registered machines, enrollments of hosts, and the events that workers' event streams send."""
+"""The tables of workers: registered machines, their pools, enrollments of hosts, and the events that workers' event
+streams send.
+"""
 
 from django.conf import settings
 from django.db import models
@@ -41,6 +43,12 @@ class Worker(models.Model):
     version = models.CharField(max_length=64)
     # How the worker's agent pays for the model: the machine reported it, or the admin chose it with the enrollment.
     auth_mode = models.CharField(max_length=10, choices=AuthMode.choices)
+    # An opaque word for the account that pays for the model, which the machine makes and sends at registration; NULL if
+    # it sent none. Workers of an environment with the same word share a usage limit. The API never shows it.
+    account_id = models.CharField(max_length=64, null=True)
+    # Until when the worker gets no runs, because its account's usage limit was reached. A worker's report of a run sets
+    # it; admins may clear it. NULL if no limit was ever reported, or an admin cleared it.
+    limited_until = models.DateTimeField(null=True)
     # The most runs that the worker may hold at once. Each registration writes this number; admins may change it.
     max_concurrency = models.PositiveSmallIntegerField()
     # The SHA-256 of the worker's `wkt_` token. Each registration makes a new token. None if the token was revoked or
@@ -99,10 +107,84 @@ class Worker(models.Model):
                 name="worker_deleted_has_no_token",
             ),
         )
-        indexes = (models.Index(fields=["environment", "created_at", "id"], name="worker_listed"),)
+        indexes = (
+            models.Index(fields=["environment", "created_at", "id"], name="worker_listed"),
+            models.Index(
+                fields=["environment", "account_id"],
+                name="worker_of_account",
+                condition=Q(account_id__isnull=False, deleted_at__isnull=True),
+            ),
+        )
 
     def __str__(self) -> str:
         return self.label
+
+
+class Pool(models.Model):
+    """A group of workers, any of which may take the runs of the triggers that name the pool (SPEC §16)."""
+
+    # A UUIDv7, made when an admin creates the pool.
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    # The environment to which the pool and all of its workers belong. It never changes.
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # The pool's name, unique in the environment without regard to case. Admins may change it.
+    name = models.CharField(max_length=200)
+    # Free text for people; empty if there is none.
+    description = models.CharField(max_length=2000, blank=True)
+    # When the pool was created; the database writes it.
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # When an admin deleted the pool; None if nobody did. The row stays, because runs refer to it.
+    deleted_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "pool"
+        constraints = (
+            models.UniqueConstraint(fields=["environment", "id"], name="pool_in_environment"),
+            models.UniqueConstraint(
+                "environment",
+                Lower("name"),
+                condition=Q(deleted_at__isnull=True),
+                name="pool_name_free_in_environment",
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=["environment", "created_at", "id"],
+                name="pool_listed",
+                condition=Q(deleted_at__isnull=True),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class PoolMember(models.Model):
+    """A worker's membership in a pool. Deleting the pool or deregistering the worker deletes the row."""
+
+    # A worker is in a pool at most once.
+    pk = models.CompositePrimaryKey("worker_id", "pool_id")
+    # The environment of both. Every foreign key includes this column, so that no worker can be in a pool of another
+    # environment.
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # The worker that may take the runs of the pool.
+    worker = models.ForeignKey(
+        Worker, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
+    )
+    # The pool to which the worker belongs.
+    pool = models.ForeignKey(
+        Pool, on_delete=models.PROTECT, related_name="members", db_index=False, db_constraint=False
+    )
+    # When the worker joined; the database writes it.
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "pool_member"
+        indexes = (models.Index(fields=["pool", "worker"], name="pool_member_of_pool"),)
 
 
 class Enrollment(models.Model):
@@ -252,3 +334,32 @@ class WorkerEvent(models.Model):
             models.Index(fields=["worker", "id"], name="worker_event_streamed"),
             models.Index(fields=["at"], name="worker_event_prunable"),
         )
+
+
+class WorkerSilence(models.Model):
+    """A silence of a worker that has ended, kept until a scheduler has told people about it (SPEC §14).
+
+    The call that ends a silence writes the row, if a scheduler would have opened an incident meanwhile. The next look
+    of a scheduler deletes it, and adds the incident if there was none.
+    """
+
+    # A growing number that the database assigns.
+    id = models.BigAutoField(primary_key=True)
+    # The worker's environment.
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # The worker that was silent.
+    worker = models.ForeignKey(
+        Worker, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
+    )
+    # The worker's last call before the silence. None if the worker had never called.
+    last_seen_at = models.DateTimeField(null=True)
+    # When a scheduler would have noticed the silence: ten minutes after the last call, or later if the service could
+    # not be reached or no enabled trigger needed the worker.
+    offline_at = models.DateTimeField()
+    # When the worker called again.
+    ended_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "worker_silence"

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from django.db.models import F, OuterRef, Q, QuerySet, Subquery
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import Case, F, OuterRef, Q, QuerySet, Subquery, When
 from django.db.models.functions import Coalesce, Now
 
 from pipedai.api.serializers import sources_of
 from triggers.models import Run
-from workers.models import ONLINE_WITHIN, Worker
+from workers.models import ONLINE_WITHIN, PoolMember, Worker
 from workers.serializers import WorkerSerializer
 
 # The columns to read: those that WorkerSerializer shows, and `online`, from which it derives the worker's status.
@@ -20,9 +21,10 @@ LIVE_WORKERS = "SELECT id, environment_id FROM worker WHERE deleted_at IS NULL"
 def workers() -> QuerySet[Worker, dict[str, Any]]:
     """Returns the workers that are not deregistered.
 
-    Each has the computed columns `online`, `disabled`, `approved` and `current_run_id`, the id of a run that the worker
-    has claimed and not ended.
+    Each has the computed columns `online`, `disabled`, `approved`, `current_run_id`, which is the id of a run that the
+    worker has claimed and not ended, `limit_ends_at`, which is NULL if the worker is not limited now, and `pool_ids`.
     """
+    pools = PoolMember.objects.filter(worker_id=OuterRef("id")).order_by("pool_id")
     held = Run.objects.filter(worker_id=OuterRef("id"), slot__isnull=False).order_by("slot")
     rows: QuerySet[Worker, dict[str, Any]] = (
         Worker.objects.filter(deleted_at__isnull=True)
@@ -31,6 +33,8 @@ def workers() -> QuerySet[Worker, dict[str, Any]]:
             online=Coalesce(Q(last_seen_at__gt=Now() - ONLINE_WITHIN), False),
             disabled=Q(disabled_at__isnull=False),
             approved=Q(unapproved_since__isnull=True),
+            limit_ends_at=Case(When(limited_until__gt=Now(), then="limited_until")),
+            pool_ids=ArraySubquery(pools.values("pool_id")),
             current_run_id=Subquery(held.values("id")[:1]),
         )
         .values(*_COLUMNS)

@@ -14,7 +14,9 @@ from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_one
 from pipedai.wakeups import wake_workers
+from workers.accounts import set_account
 from workers.models import Worker
+from workers.pools.membership import join_pools, pools_of_host
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import lock_environment
 
@@ -31,7 +33,7 @@ AND CASE WHEN k.parent_id IS NULL
 
 _FIND_KEY = f"""
 SELECT k.id, k.environment_id, e.workspace_id, k.expires_at <= statement_timestamp() AS is_over,
-    k.parent_id IS NOT NULL AS is_minted,
+    k.parent_id IS NOT NULL AS is_minted, k.pool_ids,
     m.kind IS DISTINCT FROM 'pwk' AS is_vouched_for, CASE WHEN m.kind = 'hos' THEN m.id END AS host_key_id
 FROM api_key k JOIN environment e ON e.id = k.environment_id LEFT JOIN api_key m ON m.id = k.parent_id
 WHERE k.token_digest = %(digest)s AND {_UNUSED}
@@ -146,7 +148,14 @@ def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Regi
         )
         if not execute(_CONSUME, {"key_id": key["id"], "worker_id": worker.worker_id}):
             raise _bad_token()
+        joined = join_pools(
+            environment_id=key["environment_id"],
+            worker_id=worker.worker_id,
+            pool_ids=_pools_to_join(key),
+        )
         metadata: dict[str, Any] = {"hostname": worker.hostname, "version": values["version"]}
+        if joined:
+            metadata["poolIds"] = [str(pool_id) for pool_id in joined]
         if not key["is_vouched_for"]:
             metadata["approved"] = False
         if worker.replaced is not None:
@@ -187,7 +196,8 @@ def seat_worker(
     With `may_replace`, a registered worker of the same hostname is updated and gets the new token. Without
     `may_replace`, a suffix makes the new worker's hostname unique, so that no stranger takes over the triggers of
     another machine. Unless `approved` is true, the worker waits for an admin's approval, even if an admin approved it
-    before. Raises Conflict if the environment has as many workers as it may have.
+    before. If `values` have no `account_id`, a worker that is updated keeps the one that it has. Raises
+    Conflict if the environment has as many workers as it may have.
     """
     minted = tokens.mint("wkt")
     hostname = values["hostname"]
@@ -214,7 +224,20 @@ def seat_worker(
         check_ceiling("workers", "workers", held=live.count(), limit=limit)
     worker = fetch_one(_UPSERT, params)
     assert worker is not None
+    if (account_id := values.get("account_id")) is not None:
+        set_account(environment_id=environment_id, worker_id=worker["id"], account_id=account_id)
     return Seated(worker["id"], minted.value, hostname, old)
+
+
+def _pools_to_join(key: Row) -> list[UUID]:
+    """Returns the ids of the pools that a worker joins which registers with this `wrk_` key. Some of the pools may have
+    been deleted since the key was minted. A host's key names pools that the host may have left since then.
+    """
+    pool_ids: list[UUID] = key["pool_ids"] or []
+    if pool_ids and key["host_key_id"] is not None:
+        own = pools_of_host(key["host_key_id"])
+        return [pool_id for pool_id in pool_ids if pool_id in own]
+    return pool_ids
 
 
 def _bad_token(code: ErrorCode = ErrorCode.INVALID_TOKEN) -> Unauthenticated:

@@ -1,10 +1,11 @@
 """Reads the bodies of the worker endpoints for people, and renders workers and the overview."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from pipedai.api.fields import NameField, TrueFalseField, WholeNumberField
+from pipedai.api.fields import NameField, TextField, TrueFalseField, WholeNumberField
 from pipedai.api.serializers import RowSerializer, StrictBody
 from workers.models import MAX_CONCURRENCY, Worker
 
@@ -17,6 +18,40 @@ class AuthModeField(serializers.ChoiceField):
         return super().to_internal_value(data.replace("-", "_") if isinstance(data, str) else data)
 
 
+class AccountIdField(TextField):
+    """An opaque word for the account that pays for the model: 1 to 64 printable ASCII characters, or null."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            source="account_id", max_length=64, required=False, allow_null=True, **kwargs
+        )
+
+    def to_internal_value(self, data: Any) -> str:
+        """Returns the word. The error for a bad one does not repeat it."""
+        value = super().to_internal_value(data)
+        if not (value.isascii() and value.isprintable()):
+            raise serializers.ValidationError("Must be printable ASCII characters.")
+        return value
+
+    def to_representation(self, value: Any) -> NoReturn:
+        """Raises NotImplementedError, because no answer of the API may contain the word."""
+        raise NotImplementedError
+
+
+@extend_schema_field({"type": "null"})
+class NullField(serializers.Field[Any, Any, Any, Any]):
+    """A field that can only be cleared: every value but null is an error."""
+
+    # DRF's `allow_null` would do the same, but drf-spectacular can't describe a field that allows null alone.
+    def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
+        """Returns null as it is, and that no more is to be checked."""
+        return (True, None) if data is None else super().validate_empty_values(data)
+
+    def to_internal_value(self, data: Any) -> NoReturn:
+        """Raises a field error, because only other values than null come here."""
+        raise serializers.ValidationError("Must be null.")
+
+
 class WorkerBody(StrictBody):
     """The body of PATCH /workers/:id, by which an admin changes a worker."""
 
@@ -25,6 +60,8 @@ class WorkerBody(StrictBody):
         source="max_concurrency", min_value=1, max_value=MAX_CONCURRENCY
     )
     disabled = TrueFalseField()
+    accountId = AccountIdField()
+    limitedUntil = NullField(source="limited_until")
 
 
 class WorkerSerializer(RowSerializer):
@@ -44,6 +81,8 @@ class WorkerSerializer(RowSerializer):
     currentRunId = serializers.UUIDField(source="current_run_id", allow_null=True)
     disabled = serializers.BooleanField()
     approved = serializers.BooleanField()
+    limitedUntil = serializers.DateTimeField(source="limit_ends_at", allow_null=True)
+    poolIds = serializers.ListField(child=serializers.UUIDField(), source="pool_ids")
     lastSeenAt = serializers.DateTimeField(source="last_seen_at", allow_null=True)
     createdAt = serializers.DateTimeField(source="created_at")
 

@@ -8,41 +8,67 @@ from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound
+from pipedai.api.renderers import iso_time
 from pipedai.api.wording import api_name, counted
 from pipedai.events import Actor, Event, emit
+from pipedai.redaction import REDACTED
+from pipedai.sql import database_now
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
 from triggers.runs.lifecycle import count_unfinished_runs, move_queued_runs
+from triggers.runs.pools import open_to_pools, release_queued_runs
+from workers.accounts import set_account
+from workers.acting import hold_workers
 from workers.models import Worker
-from workspaces.acting import hold_role
-from workspaces.locks import hold_environment
-from workspaces.roles import Role
+from workers.pools.membership import leave_all_pools
 
 
 def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> None:
     """Changes the worker's columns that `values` (of a WorkerBody) names. Values that are the same change nothing.
 
-    A disabled worker finishes the runs that it holds and gets no others. Raises NotFound if the worker is deregistered,
-    and what `hold_role` raises for a caller who is no admin any more.
+    A disabled worker finishes the runs that it holds and gets no others. A `limited_until` among the values, which is
+    None, lifts the usage limit of this worker alone, even if other workers have the same account. Raises NotFound if
+    the worker is deregistered, and what `hold_role` raises for a caller who is no admin any more.
     """
     with transaction.atomic():
         locked = _held(worker, actor)[worker.id]
-        changes = {}
-        columns = {name: value for name, value in values.items() if name != "disabled"}
-        for attribute, new in columns.items():
+        changes: dict[str, Any] = {}
+        for attribute in ("label", "max_concurrency"):
             old = getattr(locked, attribute)
-            if new != old:
+            if (new := values.get(attribute, old)) != old:
                 changes[api_name(attribute)] = [old, new]
                 setattr(locked, attribute, new)
         was_disabled = locked.disabled_at is not None
-        if "disabled" in values and values["disabled"] != was_disabled:
+        if values.get("disabled", was_disabled) != was_disabled:
             changes["disabled"] = [was_disabled, values["disabled"]]
             locked.disabled_at = Now() if values["disabled"] else None
+        changes |= _changed_account(locked, values)
         if not changes:
             return
-        locked.save(update_fields=[*columns, "disabled_at"])
+        locked.save(update_fields=["label", "max_concurrency", "disabled_at"])
+        if changes.get("disabled") == [False, True]:
+            open_to_pools([locked.id])
         wake_workers([locked.id])
         emit(_event("worker.updated", locked, actor, changes))
+
+
+def _changed_account(worker: Worker, values: dict[str, Any]) -> dict[str, Any]:
+    """Stores the account and lifts the usage limit of a locked worker as the values ask for it. Returns the changes for
+    the audit row, which does not show the account.
+    """
+    changes: dict[str, Any] = {}
+    account_id = values.get("account_id", worker.account_id)
+    if account_id != worker.account_id:
+        set_account(
+            environment_id=worker.environment_id, worker_id=worker.id, account_id=account_id
+        )
+        changes["accountId"] = REDACTED
+    limit = worker.limited_until
+    if "limited_until" in values:
+        Worker.objects.filter(id=worker.id).update(limited_until=None)
+        if limit is not None and limit > database_now():
+            changes["limitedUntil"] = [iso_time(limit), None]
+    return changes
 
 
 def approve_worker(*, worker: Worker, actor: Actor) -> None:
@@ -72,6 +98,7 @@ def revoke_token(*, worker: Worker, actor: Actor) -> None:
             return
         locked.token_digest = None
         locked.save(update_fields=["token_digest"])
+        open_to_pools([locked.id])
         # The worker's waiting poll wakes up and answers 401, because its token is revoked.
         wake_workers([locked.id])
         emit(_event("worker.token-revoked", locked, actor, {}))
@@ -80,10 +107,11 @@ def revoke_token(*, worker: Worker, actor: Actor) -> None:
 def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor) -> None:
     """Deregisters a worker: marks its row as deleted and removes its token.
 
-    With `reassign_to`, its triggers and queued runs move to that other worker. A run that it still holds is lost when
-    its lease ends, and the retry goes to the other worker. Without `reassign_to`, raises Conflict if the worker has
-    triggers or unfinished runs. Raises NotFound if the worker is deregistered, and Invalid if `reassign_to` is not
-    another worker of the environment.
+    It leaves its pools, and others of a pool may take at once what would have waited for it. With `reassign_to`, its
+    triggers and queued runs move to that other worker. A run that it still holds is lost when its lease ends, and the
+    retry goes to the other worker. Without `reassign_to`, raises Conflict if the worker has triggers or unfinished
+    runs. Raises NotFound if the worker is deregistered, and Invalid if `reassign_to` is not another worker of the
+    environment.
     """
     if reassign_to == worker.id:
         raise Invalid({"reassignTo": ["Must be another worker."]})
@@ -93,31 +121,27 @@ def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor)
         changes: dict[str, Any] = {"hostname": leaving.hostname}
         triggers = Trigger.objects.filter(worker_id=worker.id, deleted_at__isnull=True)
         if reassign_to is None:
+            release_queued_runs(worker_id=worker.id)
             _check_unused(triggers.count(), count_unfinished_runs(worker_id=worker.id))
         else:
-            heir = locked.get(reassign_to)
-            if heir is None or heir.environment_id != leaving.environment_id:
+            if reassign_to not in locked:
                 raise Invalid({"reassignTo": ["No such worker in this environment."]})
             ids = list(triggers.select_for_update(no_key=True).order_by("id").values_list("id"))
             triggers.update(worker_id=reassign_to, updated_at=Now())
             runs = move_queued_runs(from_worker=worker.id, to_worker=reassign_to)
             changes |= {"reassignedTo": str(reassign_to), "triggers": len(ids), "runs": runs}
+        leave_all_pools(environment_id=leaving.environment_id, worker_id=leaving.id)
         Worker.objects.filter(id=worker.id).update(deleted_at=Now(), token_digest=None)
         wake_workers([worker.id, reassign_to])
         emit(_event("worker.deregistered", leaving, actor, changes))
 
 
 def _held(worker: Worker, actor: Actor, *others: UUID) -> dict[UUID, Worker]:
-    """Locks the rows of `worker` and `others`, in the order of their ids, and returns those not deregistered, by id.
+    """Locks what `hold_workers` locks for `worker` and `others`, and returns by id those that are not deregistered.
 
-    First it locks the environment's row and checks that the actor is an admin of the environment. Raises NotFound if
-    `worker` is deregistered, and what `hold_role` raises for an actor who is no admin.
+    Raises NotFound if `worker` is deregistered, and what `hold_workers` raises.
     """
-    hold_environment(worker.environment_id)
-    hold_role(actor, worker.environment_id, Role.ADMIN)
-    ids = [worker.id, *others]
-    rows = Worker.objects.select_for_update(no_key=True).filter(id__in=ids, deleted_at__isnull=True)
-    workers = {worker.id: worker for worker in rows.order_by("id")}
+    workers = hold_workers(worker.environment_id, [worker.id, *others], actor)
     if worker.id not in workers:
         raise NotFound
     return workers

@@ -17,6 +17,7 @@ class StatsSerializer(RowSerializer):
     retries = serializers.IntegerField()
     successRatePct = serializers.FloatField(source="success_rate", allow_null=True)
     costUsd = MoneyField(source="cost_usd")
+    notionalUsd = MoneyField(source="notional_usd")
     inputTokens = serializers.IntegerField(source="input_tokens")
     outputTokens = serializers.IntegerField(source="output_tokens")
     p50DurationMs = serializers.IntegerField(source="p50_ms", allow_null=True)

@@ -8,6 +8,7 @@ from workers.hosts.event_views import WorkerEventViewSet
 from workers.hosts.release_views import ReleaseViewSet
 from workers.hosts.views import WorkspaceWorkerViewSet
 from workers.overview_views import OverviewViewSet
+from workers.pools.views import EnvironmentPoolViewSet, PoolMemberViewSet, PoolViewSet
 from workers.protocol.event_views import WorkerRunEventViewSet
 from workers.protocol.poll_views import PollViewSet
 from workers.protocol.registration_views import RegistrationViewSet
@@ -36,6 +37,18 @@ urlpatterns = [
     path(
         "environments/<uuid:environment_id>/workers",
         EnvironmentWorkerViewSet.as_view({"get": "list"}),
+    ),
+    path(
+        "environments/<uuid:environment_id>/pools",
+        EnvironmentPoolViewSet.as_view({"get": "list", "post": "create"}),
+    ),
+    path(
+        "pools/<uuid:pool_id>",
+        PoolViewSet.as_view({"get": "retrieve", "patch": "update", "delete": "destroy"}),
+    ),
+    path(
+        "pools/<uuid:pool_id>/workers/<uuid:worker_id>",
+        PoolMemberViewSet.as_view({"put": "add", "delete": "remove"}),
     ),
     path(
         "environments/<uuid:environment_id>/dashboard/overview",

@@ -13,6 +13,7 @@ from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.schema.parameters import query
 from pipedai.api.serializers import read_body
+from triggers.filters import check_tenant_ids
 from workers import queries, services
 from workers.filters import WorkerFilters
 from workers.models import Worker
@@ -34,11 +35,13 @@ class EnvironmentWorkerViewSet(TenantViewSet):
         items=WorkerSerializer,
         filters=WorkerFilters,
         says={200: "A list of workers."},
+        errors={400: "A bad parameter, or a pool that is not this environment's."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         """Answers GET /environments/:envId/workers with the environment's workers, the newest first."""
         rows = queries.workers().filter(environment_id=environment_id)
         filters = WorkerFilters.read(rows, request)
+        check_tenant_ids(environment_id, filters)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(filters.qs, request, self)
         return paginator.get_paginated_response(WorkerSerializer(page, many=True).data)

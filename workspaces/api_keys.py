@@ -13,13 +13,14 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from pipedai.api import tokens
-from pipedai.api.errors import NotFound
+from pipedai.api.errors import Invalid, NotFound
 from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
 from workspaces.acting import hold_role, hold_role_of_user
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import hold_environment, lock_environment
 from workspaces.models import ApiKey
+from workspaces.pools import hold_pools
 from workspaces.roles import Role
 from workspaces.serializers import WRK_LIFETIME
 
@@ -41,15 +42,17 @@ def mint_api_key(
     kind: str,
     role: str | None = None,
     expires_at: datetime | None = None,
+    pool_ids: list[UUID] | None = None,
     user_id: UUID,
     actor: Actor,
 ) -> tuple[ApiKey, str]:
     """Makes an API key that a user asks for, and returns it with its token, which is stored nowhere.
 
-    By default a `pwk` key has the role operator, and a `wrk` key expires after a day.
+    By default a `pwk` key has the role operator, and a `wrk` key expires after a day. `pool_ids` are the pools that the
+    worker joins which registers with a `wrk` key.
 
-    Raises NotFound if the environment has been deleted, Conflict if it has as many keys as it may, and what `hold_role`
-    raises for a user who is no admin.
+    Raises NotFound if the environment has been deleted, Invalid if it lacks one of the pools, Conflict if it has as
+    many keys as it may, and what `hold_role` raises for a user who is no admin.
     """
     token = tokens.mint(kind)
     with transaction.atomic():
@@ -62,6 +65,7 @@ def mint_api_key(
             kind=kind,
             name=name,
             role=None if is_wrk else role or Role.OPERATOR.value,
+            pool_ids=_checked_pools(environment_id, pool_ids),
             token_digest=token.digest,
             last_four=token.last_four,
             created_by_id=user_id,
@@ -75,7 +79,13 @@ def mint_api_key(
                 environment_id,
                 "api-key",
                 key.id,
-                {"name": name, "prefix": kind, "role": key.role, "lastFour": key.last_four},
+                {
+                    "name": name,
+                    "prefix": kind,
+                    "role": key.role,
+                    "lastFour": key.last_four,
+                    **_told_pools(key),
+                },
             )
         )
     return key, token.value
@@ -93,12 +103,14 @@ def create_host_key(*, environment_id: UUID, name: str, created_by: UUID | None)
     )
 
 
-def mint_registration_token(*, environment_id: UUID, label: str | None, actor: Actor) -> Minted:
+def mint_registration_token(
+    *, environment_id: UUID, label: str | None, pool_ids: list[UUID] | None = None, actor: Actor
+) -> Minted:
     """Makes a `wrk_` key at the request of another key, the acting one. One new worker can register with it within
-    MINTED_LIFETIME, unless the acting key is revoked before.
+    MINTED_LIFETIME, unless the acting key is revoked before. The worker then joins the pools `pool_ids`.
 
-    Raises Conflict if the environment has as many keys as it may, Unauthenticated if the acting key has been revoked
-    meanwhile.
+    Raises Invalid if the environment lacks one of the pools, Conflict if it has as many keys as it may, Unauthenticated
+    if the acting key has been revoked meanwhile.
     """
     with transaction.atomic():
         lock_environment(environment_id)
@@ -111,6 +123,7 @@ def mint_registration_token(*, environment_id: UUID, label: str | None, actor: A
             ApiKey.Kind.WRK,
             name=label or "Registration token",
             parent_id=actor.id,
+            pool_ids=_checked_pools(environment_id, pool_ids),
             expires_at=Now() + MINTED_LIFETIME,
         )
         minted.key.refresh_from_db(fields=["expires_at"])
@@ -120,6 +133,7 @@ def mint_registration_token(*, environment_id: UUID, label: str | None, actor: A
             "role": None,
             "lastFour": minted.key.last_four,
             "parentId": str(actor.id),
+            **_told_pools(minted.key),
         }
         emit(Event("api-key.created", actor, environment_id, "api-key", minted.key.id, metadata))
     return minted
@@ -203,6 +217,20 @@ def check_room_for_key(environment_id: UUID) -> None:
     check_ceiling(
         "keys", "usable keys", held=usable.count(), limit=settings.MAX_KEYS_PER_ENVIRONMENT
     )
+
+
+def _checked_pools(environment_id: UUID, pool_ids: list[UUID] | None) -> list[UUID] | None:
+    """Returns the ids, or None if there are none. Raises Invalid if the environment lacks one of the pools."""
+    if not pool_ids:
+        return None
+    if hold_pools(environment_id, pool_ids) != sorted(pool_ids):
+        raise Invalid({"poolIds": ["One of the ids is no pool of this environment."]})
+    return pool_ids
+
+
+def _told_pools(key: ApiKey) -> dict[str, list[str]]:
+    """Returns what the audit row of a new key says about the key's pools."""
+    return {"poolIds": [str(pool_id) for pool_id in key.pool_ids]} if key.pool_ids else {}
 
 
 def _create(environment_id: UUID, kind: ApiKey.Kind, **values: object) -> Minted:

@@ -4,6 +4,7 @@ An environment is the boundary between tenants: every row of a tenant, in every 
 """
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -48,6 +49,11 @@ class Environment(models.Model):
     workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT, related_name="environments")
     # The environment's name, unique among the workspace's environments that are not deleted. Admins may change it.
     name = models.CharField(max_length=200)
+    # When an admin paused the environment: since then no run of it is given to a worker, and no schedule makes runs.
+    # None if it is not paused.
+    paused_at = models.DateTimeField(null=True)
+    # Why the environment is paused, as the admin wrote it; None if they wrote nothing or it is not paused.
+    pause_reason = models.CharField(max_length=500, null=True)
     # When the environment was created; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When an owner deleted the environment. Since then nobody sees it, and its keys and tokens do not work. None if it
@@ -62,10 +68,19 @@ class Environment(models.Model):
                 condition=Q(deleted_at__isnull=True),
                 name="environment_name_free_in_workspace",
             ),
+            models.CheckConstraint(
+                condition=Q(pause_reason__isnull=True) | Q(paused_at__isnull=False),
+                name="environment_pause_has_a_time",
+            ),
         )
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def paused(self) -> bool:
+        """Whether the environment is paused."""
+        return self.paused_at is not None
 
 
 class Membership(models.Model):
@@ -212,6 +227,9 @@ class ApiKey(models.Model):
     # The id of the worker that registered with this `wrk` key. It is no foreign key, since this app may not import the
     # app `workers`.
     consumed_by = models.UUIDField(null=True)
+    # The ids of the pools that the worker joins when it registers with this `wrk` key; None if it joins none. They are
+    # no foreign keys, since this app may not import the app `workers`.
+    pool_ids = ArrayField(models.UUIDField(), null=True)
     # The key at whose request this `wrk` key was made; revoking it also revokes this key while unused. None for keys
     # that people made, and for other kinds.
     parent = models.ForeignKey(
@@ -243,6 +261,10 @@ class ApiKey(models.Model):
             models.CheckConstraint(
                 condition=Q(kind="wrk") | Q(consumed_at__isnull=True, consumed_by__isnull=True),
                 name="api_key_only_wrk_is_consumed",
+            ),
+            models.CheckConstraint(
+                condition=Q(kind="wrk") | Q(pool_ids__isnull=True),
+                name="api_key_only_wrk_joins_pools",
             ),
             models.CheckConstraint(
                 condition=Q(consumed_at__isnull=True, consumed_by__isnull=True)

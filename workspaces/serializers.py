@@ -2,11 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
+from django.conf import settings
 from rest_framework import serializers
 
 from accounts.serializers import EmailField, NewEmailField
-from pipedai.api.fields import IdField, NameField
+from pipedai.api.fields import IdField, NameField, TextField, TrueFalseField
 from pipedai.api.serializers import StrictBody
 from workspaces.models import ApiKey, Workspace
 from workspaces.roles import KEY_ROLES, Role
@@ -37,6 +39,31 @@ class NameBody(StrictBody):
     name = NameField(max_length=200)
 
 
+class PoolIdsField(serializers.ListField):
+    """The ids of the pools that a worker joins when it registers with a `wrk_` key: at most MAX_POOLS_PER_WORKER."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(child=IdField(), source="pool_ids", required=False, **kwargs)
+
+    def to_internal_value(self, data: Any) -> list[UUID]:
+        """Returns each id once."""
+        ids = sorted(set(super().to_internal_value(data)))
+        if len(ids) > settings.MAX_POOLS_PER_WORKER:
+            raise serializers.ValidationError(
+                f"A worker is in at most {settings.MAX_POOLS_PER_WORKER} pools."
+            )
+        return ids
+
+
+class EnvironmentBody(StrictBody):
+    """The body of PATCH /environments/:id. Every field is optional."""
+
+    name = NameField(max_length=200)
+    paused = TrueFalseField()
+    pauseReason = TextField(source="pause_reason", max_length=500, allow_null=True)
+    cancelHeld = TrueFalseField(source="cancel_held")
+
+
 class ApiKeyBody(StrictBody):
     """The body of POST /environments/:envId/api-keys."""
 
@@ -44,10 +71,15 @@ class ApiKeyBody(StrictBody):
     prefix = serializers.ChoiceField(source="kind", choices=[kind.value for kind in MINTABLE])
     role = serializers.ChoiceField(choices=[role.value for role in KEY_ROLES], required=False)
     expiresAt = serializers.DateTimeField(source="expires_at", required=False, allow_null=True)
+    poolIds = PoolIdsField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Refuses a role or a life of more than 30 days for a `wrk_` key, and an expiry in the past for any key."""
+        """Refuses a role or a life of more than 30 days for a `wrk_` key, pools for another key, and an expiry in the
+        past for any key.
+        """
         is_wrk = attrs["kind"] == ApiKey.Kind.WRK
+        if not is_wrk and "pool_ids" in attrs:
+            raise serializers.ValidationError({"poolIds": ["Only a wrk_ key has pools."]})
         if is_wrk and "role" in attrs:
             raise serializers.ValidationError({"role": ["A wrk_ key has no role."]})
         check_expires_at(attrs.get("expires_at"), short_lived="A wrk_ key" if is_wrk else None)
@@ -136,6 +168,9 @@ class EnvironmentSerializer(serializers.Serializer[Any]):
     workspaceId = serializers.UUIDField(source="workspace_id")
     name = serializers.CharField()
     role = serializers.ChoiceField(source="caller_role", choices=Role.choices)
+    paused = serializers.BooleanField()
+    pausedAt = serializers.DateTimeField(source="paused_at", allow_null=True)
+    pauseReason = serializers.CharField(source="pause_reason", allow_null=True)
     createdAt = serializers.DateTimeField(source="created_at")
 
 
@@ -147,12 +182,17 @@ class ApiKeySerializer(serializers.Serializer[Any]):
     prefix = serializers.ChoiceField(source="kind", choices=ApiKey.Kind.choices)
     lastFour = serializers.CharField(source="last_four")
     role = serializers.ChoiceField(allow_null=True, choices=[role.value for role in KEY_ROLES])
+    poolIds = serializers.SerializerMethodField()
     createdBy = serializers.UUIDField(source="created_by_id", allow_null=True)
     createdAt = serializers.DateTimeField(source="created_at")
     lastUsedAt = serializers.DateTimeField(source="last_used_at", allow_null=True)
     expiresAt = serializers.DateTimeField(source="expires_at", allow_null=True)
     revokedAt = serializers.DateTimeField(source="revoked_at", allow_null=True)
     consumedAt = serializers.DateTimeField(source="consumed_at", allow_null=True)
+
+    def get_poolIds(self, key: ApiKey) -> list[UUID]:  # noqa: N802
+        """The ids of the pools that the worker joins which registers with the key; empty for other kinds of keys."""
+        return key.pool_ids or []
 
 
 class MintedApiKeySerializer(ApiKeySerializer):

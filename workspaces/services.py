@@ -1,5 +1,6 @@
-"""Creates workspaces, and creates, renames and deletes environments (SPEC §4, §5)."""
+"""Creates workspaces, and creates, changes and deletes environments (SPEC §4, §5, §16)."""
 
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -9,7 +10,7 @@ from django.db.models.functions import Now
 from accounts.authentication import session_ended
 from accounts.models import User
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import CeilingReached, Conflict
+from pipedai.api.errors import CeilingReached, Conflict, Invalid
 from pipedai.api.wording import counted
 from pipedai.events import Actor, Event, emit
 from workspaces.acting import hold_right_to_create_in, hold_role
@@ -63,20 +64,22 @@ def create_environment(
     return environment
 
 
-def rename_environment(*, environment_id: UUID, name: str, actor: Actor) -> None:
-    """Renames an environment. If it has the name already, nothing changes. Raises NotFound, and Conflict for a taken
-    name.
+def update_environment(*, environment_id: UUID, values: dict[str, Any], actor: Actor) -> None:
+    """Changes what an EnvironmentBody names: the name, the pause and its reason. Equal values change nothing.
+
+    While an environment is paused, no run of it is given to a worker or claimed, and no schedule makes runs. Runs that
+    workers hold go on, unless `cancel_held` asks their workers to stop them. Raises NotFound, Invalid for what only a
+    paused environment can have, and Conflict for a taken name.
     """
-    live = Environment.objects.filter(id=environment_id, deleted_at__isnull=True)
     try:
         with transaction.atomic():
             lock_environment(environment_id)
             hold_role(actor, environment_id, Role.ADMIN)
-            old = live.values_list("name", flat=True).get()
-            if old == name:
+            environment = Environment.objects.get(id=environment_id, deleted_at__isnull=True)
+            changes = _apply(environment, values)
+            if not changes:
                 return
-            live.update(name=name)
-            changes = {"name": [old, name]}
+            environment.save(update_fields=["name", "paused_at", "pause_reason"])
             emit(
                 Event(
                     "environment.updated",
@@ -89,6 +92,40 @@ def rename_environment(*, environment_id: UUID, name: str, actor: Actor) -> None
             )
     except IntegrityError:
         raise Conflict(_NAME_TAKEN, code=ErrorCode.NAME_TAKEN) from None
+
+
+def _apply(environment: Environment, values: dict[str, Any]) -> dict[str, Any]:
+    """Sets those of the values on the environment that differ from its present ones. Returns the changes for the audit
+    row.
+    """
+    changes: dict[str, Any] = {}
+    if (name := values.get("name", environment.name)) != environment.name:
+        changes["name"] = [environment.name, name]
+        environment.name = name
+    was_paused, old_reason = environment.paused, environment.pause_reason
+    is_paused = values.get("paused", was_paused)
+    if not is_paused:
+        _refuse_without_pause(values)
+    if is_paused != was_paused:
+        changes["paused"] = [was_paused, is_paused]
+        environment.paused_at = Now() if is_paused else None
+        environment.pause_reason = None
+    if is_paused and "pause_reason" in values:
+        environment.pause_reason = values["pause_reason"] or None
+    if environment.pause_reason != old_reason:
+        changes["pauseReason"] = [old_reason, environment.pause_reason]
+    if values.get("cancel_held"):
+        changes["cancelHeld"] = True
+    return changes
+
+
+def _refuse_without_pause(values: dict[str, Any]) -> None:
+    """Raises Invalid if the values name what only a paused environment can have."""
+    only = {"pause_reason": "pauseReason", "cancel_held": "cancelHeld"}
+    if wrong := [name for attribute, name in only.items() if values.get(attribute)]:
+        raise Invalid(
+            {name: ["Only for a paused environment: send paused as true."] for name in wrong}
+        )
 
 
 def delete_environment(*, environment_id: UUID, actor: Actor) -> None:

@@ -20,7 +20,12 @@ from workspaces.acting import MAY_NOT_CREATE
 from workspaces.models import Environment, Workspace
 from workspaces.permissions import IsAdmin, IsOwner, IsViewer
 from workspaces.roles import Role
-from workspaces.serializers import EnvironmentSerializer, NameBody, WorkspaceSerializer
+from workspaces.serializers import (
+    EnvironmentBody,
+    EnvironmentSerializer,
+    NameBody,
+    WorkspaceSerializer,
+)
 
 
 class WorkspaceViewSet(ApiViewSet):
@@ -128,7 +133,7 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
 
 
 class EnvironmentViewSet(TenantViewSet):
-    """The endpoints that read, rename and delete one environment."""
+    """The endpoints that read, rename, pause and delete one environment."""
 
     tag = "Environments"
     permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsOwner}
@@ -145,19 +150,20 @@ class EnvironmentViewSet(TenantViewSet):
 
     @Operation(
         id="renameEnvironment",
-        summary="Rename an environment",
-        body=NameBody,
-        example={"name": "staging"},
+        summary="Rename, pause or resume an environment",
+        body=EnvironmentBody,
+        partial=True,
+        example={"paused": True, "pauseReason": "The database is being moved."},
         answers={200: EnvironmentSerializer},
-        says={200: "With the environment."},
+        says={200: "With the environment; what is as it was changes nothing."},
         errors={409: "`name_taken`."},
-        audit=("environment.updated",),
+        audit=("environment.updated", "run.cancel-requested"),
     )
     def update(self, request: Request, environment_id: UUID) -> Response:
-        """PATCH /environments/:id: renames the environment."""
-        services.rename_environment(
-            **read_body(NameBody, request),
+        """PATCH /environments/:id: changes the fields that the body names."""
+        services.update_environment(
             environment_id=environment_id,
+            values=read_body(EnvironmentBody, request, partial=True),
             actor=actor_of(request),
         )
         return Response(self._shown(environment_id))

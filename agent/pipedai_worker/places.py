@@ -9,7 +9,7 @@ from pathlib import Path
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.executors.base import Execution, Executor, JobSession
 from pipedai_worker.logs import get_logger
-from pipedai_worker.outcome import CLIENT, FAILED, INFRA, Outcome
+from pipedai_worker.outcome import FAILED, INFRA, Outcome
 from pipedai_worker.scratch import Scratch
 from pipedai_worker.sessions import Session, Sessions, session_of
 from pipedai_worker.stopping import StopReason
@@ -28,8 +28,9 @@ HAD_EFFECTS = (
 class HadEffects(Exception):  # noqa: N818 - a state, not a mistake
     """A session can't be resumed, and its run must not begin anew, because what it has done would be done twice."""
 
-    # The fault is the client's, because any other attempt would end in the same way: the API retries none of these.
-    outcome = Outcome(FAILED, CLIENT, short_message=HAD_EFFECTS, error_message=HAD_EFFECTS)
+    # This outcome names no session. The API, which knows what the earlier attempts told of their tool calls, therefore
+    # retries the run anew if they had no effects after all, and otherwise not at all.
+    outcome = Outcome(FAILED, INFRA, short_message=HAD_EFFECTS, error_message=HAD_EFFECTS)
 
 
 @dataclass(frozen=True)

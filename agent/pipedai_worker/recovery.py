@@ -52,10 +52,8 @@ def clean_up(journal: Journal, executor: Executor) -> dict[str, HeldRun]:
         if run.run_id not in spooled:
             log.warning("run %s was in hand when the worker stopped", run.run_id)
             outcome = _restarted(calls)
-            if session is not None or run.resume_session_id is not None:
-                session_id = session.id if session else run.resume_session_id
-                outcome = replace(outcome, session_id=session_id)
-            journal.put_outcome(run.run_id, outcome.body())
+            resumable = session.id if session else run.resume_session_id
+            journal.put_outcome(run.run_id, replace(outcome, session_id=resumable).body())
         journal.release(run.run_id)
     for session in journal.sessions.all():
         if session.in_use:

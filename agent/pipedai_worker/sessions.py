@@ -79,7 +79,8 @@ class Session:
         new = [str(call["tool"]) for call in listed if call["outcome"] == UNKNOWN]
         # The same name counts once. No run has so many different tools that the last ones matter.
         unanswered = tuple(dict.fromkeys((*self.unanswered, *new)))[:MOST_UNANSWERED]
-        had_effects = self.had_effects or counts["effects"] > 0
+        # A call without an answer may have had an effect, whatever its tool is said to do (SPEC §18).
+        had_effects = self.had_effects or counts["effects"] > 0 or counts["unknown"] > 0
         return replace(self, had_effects=had_effects, unanswered=unanswered)
 
 

@@ -137,7 +137,7 @@ def test_doctor_passes_on_a_sound_machine(api: FakeApi, workers: Workers) -> Non
         "doctor", "--config", "worker.json", "--stand-in", CLAUDE_CODE_OAUTH_TOKEN="x"
     )
     assert worker.wait() == 0
-    assert worker.log.count("pass  ") == 10
+    assert worker.log.count("pass  ") == 11
     assert "stand-in" in worker.log
     assert api.count("poll") == 0
 

@@ -59,7 +59,6 @@ def test_drain_settles_what_a_killed_worker_has_left(api: FakeApi, workers: Work
     worker = workers.start()
     api.until(lambda: run.status == "running")
     worker.stop(signal.SIGKILL)
-    api.until(lambda: not api.polls_waiting)
     later, polls = api.add(), api.count("poll")
     drained = workers.start("--drain")
     assert drained.wait() == 0

@@ -115,6 +115,33 @@ def test_the_last_result_and_the_last_cost_count() -> None:
     assert (gathered.cost_usd, gathered.num_turns) == (3.5, 3)
 
 
+def test_a_resumed_session_tells_what_it_has_cost_since_then() -> None:
+    def told(cost: float, tokens: int) -> dict[str, Any]:
+        return {"costUSD": cost, "inputTokens": tokens}
+
+    gathered = transcript(
+        # The session's earlier attempts are in the totals alone.
+        failed(
+            total_cost_usd=10,
+            modelUsage={"a": told(10, 1000)},
+            model_usage_since_last_result={"a": told(1, 5), "b": told(0.5, 1)},
+        ),
+        failed(total_cost_usd=12, model_usage_since_last_result={"a": told(2, 10)}),
+        failed(total_cost_usd=12, model_usage_since_last_result={}),
+    )
+    assert gathered.cost_usd == 3.5
+    assert gathered.tokens == Tokens(input=16)
+
+
+def test_a_limit_is_also_read_from_the_message_that_tells_of_it() -> None:
+    params: Any
+    info = limit("rejected", "seven_day", resetsAt=1_800_000_100)["rate_limit_info"]
+    message = {"type": "assistant", "message": {}, "api_error_params": {"rate_limit_info": info}}
+    assert transcript(message).usage_limit(0) == UsageLimit(31 * 86_400, "seven_day")
+    for params in (None, [], {"rate_limit_info": "soon"}):
+        assert not transcript({**message, "api_error_params": params}).limit_reached
+
+
 @pytest.mark.parametrize(
     ("fields", "fault_class", "sentence"),
     [

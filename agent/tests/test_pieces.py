@@ -35,6 +35,26 @@ def assigned(**fields: Any) -> AssignedRun:
     return run
 
 
+@pytest.mark.parametrize(
+    ("told", "limit"),
+    [(None, None), (2, "2"), (0.25, "0.25"), ("1e2", "100"), ("10.500000", "10.5")],
+)
+def test_a_cost_limit_becomes_a_plain_number(told: object, limit: str | None) -> None:
+    assert assigned(max_cost_usd=told).max_cost_usd == limit
+
+
+@pytest.mark.parametrize("told", [0, -1, "much", "NaN", True, float("inf"), [], {}])
+def test_a_run_whose_cost_limit_can_t_be_read_is_not_executed(told: object) -> None:
+    assert AssignedRun.parse(FakeRun(max_cost_usd=told).handed_out()) is None
+
+
+def test_a_run_is_resumed_only_if_the_api_says_so() -> None:
+    new, other = assigned(), assigned(retry_mode="of a later version", resume_session_id="")
+    assert not any(run.may_be_resumed or run.resume_session_id for run in (new, other))
+    kept = assigned(retry_mode="resume", resume_session_id="s")
+    assert (kept.may_be_resumed, kept.resume_session_id) == (True, "s")
+
+
 def test_messages_are_cut_and_made_storable() -> None:
     body = Outcome(
         "failed", "client", short_message="x" * 600, error_message="a\0b\ud800c" + "y" * 9000

@@ -99,9 +99,11 @@ def test_a_session_that_is_not_there_is_judged_by_its_effects(
     assert (anew.outcome or {})["sessionId"] != (with_none.outcome or {})["sessionId"]
     for run in (not_anew, unknown):
         outcome = api.until_ended(run)
-        assert (outcome["status"], outcome["faultClass"]) == ("failed", "client")
+        # Without a session and with no calls of its own, it is for the API to say whether the run may begin anew.
+        assert (outcome["status"], outcome["faultClass"]) == ("failed", "infra")
         assert "(had_effects)" in outcome["errorMessage"]
         assert "sessionId" not in outcome
+        assert outcome["toolCalls"]["total"] == 0
 
 
 def limited(api: FakeApi, text: str) -> FakeRun:

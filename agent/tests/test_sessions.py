@@ -138,11 +138,13 @@ def test_a_directory_that_somebody_else_could_enter_is_not_used_again(tmp_path: 
         Scratch(elsewhere)
 
 
-def test_unanswered_calls_add_up(kept: Sessions) -> None:
+def test_unanswered_calls_add_up_and_count_as_effects() -> None:
     session = Session("s", "r", "/x")
-    first = session.after(CALLS, [{"tool": "a", "outcome": "unknown"}])
+    assert session.after({**CALLS, "total": 1}, [{"tool": "a", "outcome": "ok"}]) == session
+    one = {"total": 1, "effects": 0, "unknown": 1}
+    first = session.after(one, [{"tool": "a", "outcome": "unknown"}])
     second = first.after(CALLS, [{"tool": name, "outcome": "unknown"} for name in "ba"])
-    assert second == replace(session, unanswered=("a", "b"))
+    assert second == replace(session, unanswered=("a", "b"), had_effects=True)
 
 
 def test_a_later_limit_of_the_worker_keeps_a_session_longer(

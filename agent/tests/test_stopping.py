@@ -113,7 +113,7 @@ def test_a_run_in_hand_when_the_worker_was_killed_is_handed_back_and_its_program
     command = program_that_notes_its_pid(pid_path)
     worker = workers.start("--command", command)
     pid = noted_pid(pid_path)
-    until(lambda: any(held["pid"] for held in workers.files("held")))
+    until(lambda: any(held.get("pid") for held in workers.files("held")))
     kept = "".join(path.read_text() for path in (workers.state / "held").iterdir())
     assert "the-secret-value" not in kept
     assert workers.leftovers()

@@ -24,6 +24,7 @@ _IDLE = {
     "DELETE environments/:environment": ("environment_id", "strange_environment"),
     "DELETE triggers/:trigger": ("trigger_id", "idle_trigger"),
     "DELETE workers/:worker": ("worker_id", "idle_worker"),
+    "PUT pools/:pool/workers/:worker": ("worker_id", "idle_worker"),
     "POST workers/:worker/approve": ("worker_id", "unapproved_worker"),
 }
 

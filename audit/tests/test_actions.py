@@ -110,6 +110,13 @@ ROWS: dict[str, Row | None] = {
         "id",
         {**ABOUT_DELIVERY, "redeliveryOf": ANY, "runId": None},
     ),
+    "POST environments/:environment/budgets": Row("budget.created", "budget", "id", {"name": "New"}),
+    "PATCH budgets/:budget": Row(
+        "budget.updated", "budget", "budget_id", {"name": ["Everything", "New"]}
+    ),
+    "DELETE budgets/:budget": Row(
+        "budget.deleted", "budget", "budget_id", {"name": "Everything"}
+    ),
     "POST environments/:environment/channels": Row(
         "channel.created", "channel", "id", {"name": "New", "kind": "slack"}
     ),
@@ -181,6 +188,11 @@ ROWS: dict[str, Row | None] = {
     "POST workers/:worker/approve": Row(
         "worker.approved", "worker", "unapproved_worker", {"hostname": "host-3"}
     ),
+    "POST environments/:environment/pools": Row("pool.created", "pool", "id", {"name": "New"}),
+    "PATCH pools/:pool": Row("pool.updated", "pool", "pool_id", {"name": ["Machines", "New"]}),
+    "DELETE pools/:pool": Row("pool.deleted", "pool", "pool_id", {"name": "Machines"}),
+    "PUT pools/:pool/workers/:worker": Row("pool.worker-added", "pool", "pool_id", {"workerId": ANY}),
+    "DELETE pools/:pool/workers/:worker": Row("pool.worker-removed", "pool", "pool_id", {"workerId": ANY}),
     "POST workers/:worker/runs/:run/claim": Row("run.claimed", "run", "queued", _moved("claimed")),
     "POST workers/:worker/runs/:run/start": Row("run.started", "run", "claimed", _moved("running")),
     "POST workers/:worker/runs/:run/heartbeat": None,

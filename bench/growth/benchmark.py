@@ -20,11 +20,19 @@ _MOST_OVERVIEW_MS, _MOST_STATISTICS_MS = 10.0, 50.0
 _NOISE_MS = 1.0
 
 
-def run(*, sizes: Sequence[int], month: int, repeats: int, say: Callable[[str], None]) -> Json:
+def run(
+    *,
+    sizes: Sequence[int],
+    month: int,
+    repeats: int,
+    values: int | None,
+    say: Callable[[str], None],
+) -> Json:
     """Measure with each of these numbers of runs in the ledger, and return the result as JSON.
 
-    In the end the pages that add up a month are measured with `month` runs in an environment's month. Raises
-    BenchFailed if a statement read a table of the ledger from end to end.
+    In the end the pages that add up a month are measured with `month` runs in an environment's month. Of a filter of
+    admin's lists only the first `values` are tried, or all if that is None. Raises BenchFailed if a statement read a
+    table of the ledger from end to end.
     """
     results: list[Json] = []
     for size in sizes:
@@ -43,7 +51,8 @@ def run(*, sizes: Sequence[int], month: int, repeats: int, say: Callable[[str], 
             on.settle()
             say(f"Looking at every page of {size:,} runs…")
             file = on.directory / "walk.json"
-            on.python("-m", "bench.growth.walk", str(repeats), str(month), str(file))
+            walk = ["-m", "bench.growth.walk", str(repeats), str(month), str(file)]
+            on.python(*walk, *([] if values is None else [str(values)]))
             measured = json.loads(file.read_text())
         results.append({"runs": size, "filledInSeconds": filled, "machine": found, **measured})
     scans = [scan for result in results for scan in _scans(result)]

@@ -1,9 +1,10 @@
 """Requests every page of the present ledger, and writes what each cost and with which plans.
 
-    python -m bench.growth.walk REPEATS MONTH FILE
+    python -m bench.growth.walk REPEATS MONTH FILE [VALUES]
 
 measures in the database of the environment, which bench.growth.benchmark has filled. At the end it gives an environment
-MONTH runs in the present month, and measures the pages that add them up.
+MONTH runs in the present month, and measures the pages that add them up. With VALUES it tries only so many values of
+each filter of admin's lists.
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Any
 import django
 
 
-def main(repeats: int, month: int, file: Path) -> None:
+def main(repeats: int, month: int, file: Path, values: int | None = None) -> None:
     """Measures every page. Raises BenchFailed if one fails."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "pipedai.settings"
     django.setup()
@@ -28,8 +29,8 @@ def main(repeats: int, month: int, file: Path) -> None:
     on = choose()
     found = {
         page.name: _measure(page.call, repeats)
-        for pages in (machine_pages, api_pages, admin_pages)
-        for page in pages(on)
+        for pages in (machine_pages(on), api_pages(on), admin_pages(on, values))
+        for page in pages
     }
     busy_month.fill(on.environment.id, month)
     busy = {page.name: _measure(page.call, repeats) for page in busy_pages(on)}
@@ -52,4 +53,4 @@ def _measure(call: Callable[[], object], repeats: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), *map(int, sys.argv[4:]))

@@ -5,7 +5,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_table
+from bench.kill.budgets import add_budgets, complaints_about_budgets
 from bench.kill.client import Client, plan
 from bench.kill.crew import CAPACITY, WEB_PROCESSES, Crew, crew
 from bench.kill.processes import Worker, kill_postgres, kill_web_process
@@ -30,10 +32,11 @@ def run(*, runs: int, seconds: float, seed: int, say: Callable[[str], None]) -> 
     rng = random.Random(seed)
     with (
         database(RUN_LEASE_SECONDS=str(_LEASE_SECONDS)) as on,
-        crew(on, workers=_WORKERS) as all_of_them,
+        crew(on, workers=_WORKERS, pooled=True) as all_of_them,
     ):
         found = machine(on.one("SHOW server_version")["server_version"])
         busy = LOAD * _WORKERS * CAPACITY * seconds / runs
+        add_budgets(on, all_of_them.pairs)
         requests = plan(rng, all_of_them.pairs, runs=runs, seconds=seconds, busy_seconds=busy)
         client = Client(all_of_them.served.port, all_of_them.pairs[0].api_key, requests)
         siege = _Siege(rng, all_of_them)
@@ -43,10 +46,16 @@ def run(*, runs: int, seconds: float, seed: int, say: Callable[[str], None]) -> 
         began = time.monotonic()
         client.join()
         all_of_them.settle()
-        settled = time.monotonic() - began
+        settled_after = time.monotonic() - began
         all_of_them.stop()
         evidence = Evidence(on, all_of_them.workers, client.answers)
+        wrong = complaints_about_budgets(on.all)
+        settled = on.one(
+            "SELECT count(*) AS runs FROM run_reservation WHERE settled_at IS NOT NULL"
+        )
     judge(evidence, requests)
+    if wrong:
+        raise BenchFailed("\n".join(wrong))
     return {
         "machine": found,
         "seconds": seconds,
@@ -54,7 +63,8 @@ def run(*, runs: int, seconds: float, seed: int, say: Callable[[str], None]) -> 
         "kills": dict(siege.kills),
         "requestsRepeated": client.lost_answers,
         **evidence.summary(),
-        "settledAfterSeconds": round(settled, 1),
+        "reservationsSettled": settled["runs"],
+        "settledAfterSeconds": round(settled_after, 1),
     }
 
 

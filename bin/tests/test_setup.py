@@ -9,11 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pip
 import pytest
 
 SETUP = Path(__file__).resolve().parents[1] / "setup"
 PYTHON = Path(sys.executable).resolve()
 TOOLS = ("bash", "cat", "cksum", "dirname", "env", "flock", "id", "mkdir", "rm", "touch")
+# The Python on the PATH runs this, so that it makes environments quickly.
+QUICK_VENV = (
+    f'case "$*" in "-m venv "*) exec {PYTHON} {Path(__file__).with_name("quick_venv.py")}'
+    f' "$3" {Path(pip.__file__).parent};; esac'
+)
 # A fake program on the PATH runs this to kill the bin/setup that called it.
 KILL = "kill -9 -$PPID"
 
@@ -39,7 +45,7 @@ class Checkout:
     def venv(self) -> Path:
         return self.path / ".venv"
 
-    def install_python(self, *, pretend: str = "") -> None:
+    def install_python(self, *, pretend: str = QUICK_VENV) -> None:
         """Put a Python on the PATH: it runs the shell code `pretend`, and then this test's Python."""
         self.python.write_text(f'#!/bin/sh\n{pretend}\nexec {PYTHON} "$@"\n')
         self.python.chmod(0o755)
@@ -73,10 +79,12 @@ def checkout(tmp_path):
 
 
 def test_it_installs_what_changed_and_is_silent_when_nothing_did(checkout):
+    checkout.install_python(pretend="")
     code, said = checkout.setup()
     assert (code, said.count("\n")) == (0, 2)
     assert "Making .venv" in said
     assert checkout.works()
+    checkout.install_python()
     assert checkout.setup() == (0, "")
 
     code, said = checkout.setup("--dev")
@@ -120,7 +128,7 @@ def test_a_set_up_that_was_killed_is_begun_again(checkout, venv):
 
 
 def test_a_virtual_environment_made_by_hand_is_filled_and_not_removed(checkout):
-    subprocess.run([PYTHON, "-m", "venv", checkout.venv], check=True)
+    subprocess.run([checkout.python, "-m", "venv", checkout.venv], check=True)
     (checkout.venv / "mine").touch()
 
     code, _ = checkout.setup()
@@ -191,7 +199,7 @@ def test_a_python_without_venv_names_the_package_to_install(checkout):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root installs packages")
 def test_root_on_debian_gets_the_package_installed(checkout):
     broken = 'case "$*" in *ensurepip*) exit 1;; esac'
-    checkout.install_python(pretend=broken)
+    checkout.install_python(pretend=f"{broken}\n{QUICK_VENV}")
     apt = checkout.python.with_name("apt-get")
     apt.write_text(
         '#!/bin/sh\necho "$@" >>"$(dirname "$0")/asked"\n'

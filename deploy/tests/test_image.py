@@ -138,6 +138,15 @@ def answered(url: str) -> httpx.Response | None:
         return None
 
 
+@pytest.mark.parametrize("file", ["Dockerfile", "deploy/vm/install.sh"])
+def test_every_app_is_compiled_since_its_processes_may_not_write_what_they_compile(file):
+    (compiled,) = re.findall(
+        r"-m compileall -q (.+?)(?: \\)?$", (BASE_DIR / file).read_text(), re.MULTILINE
+    )
+    ours = {path.parent.name for path in BASE_DIR.glob("*/apps.py")}
+    assert {*ours, "agent"} <= set(compiled.split())
+
+
 def test_its_stages_end_as_a_number_without_rights_and_take_no_shell_for_their_command():
     for name in ("app", "pgbouncer"):
         stage = stages()[name]

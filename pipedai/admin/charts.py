@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
 # The size in the chart's own units. The browser stretches the drawing to the page's width, but not the text beside it.
 _WIDTH, _HEIGHT = 720.0, 180.0
 _GAP = 0.22  # The part of a bar's room that stays empty.
@@ -100,3 +103,25 @@ class Chart:
 
     def _stacks(self) -> list[tuple[float, ...]]:
         return list(zip(*(series.values for series in self.series), strict=True))
+
+
+def share_bar(parts: Sequence[tuple[str, str, float]], *, whole: float) -> SafeString:
+    """Returns a horizontal bar that shows which parts of a whole are taken. Each part has the name of its colour (the
+    end of its CSS class), a text for its tooltip, and its size. Parts that come to more than the whole fill the bar.
+    """
+    scale = max(whole, sum(size for *_, size in parts)) or 1.0
+    drawn, x = [], 0.0
+    for name, says, size in parts:
+        width = 100 * size / scale
+        drawn.append((f"{x:.2f}", f"{width:.2f}", name, says))
+        x += width
+    rects = format_html_join(
+        "",
+        '<rect x="{}" width="{}" height="10" class="staff-bar-{}"><title>{}</title></rect>',
+        drawn,
+    )
+    return format_html(
+        '<svg class="staff-share" viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>',
+        ", ".join(says for _, says, _ in parts),
+        rects,
+    )

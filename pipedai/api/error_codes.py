@@ -69,7 +69,7 @@ class ErrorCode(StrEnum):
     LINK_UNUSABLE = "link_unusable"
     # 409: the e-mail address has an open invitation to the environment already.
     ALREADY_INVITED = "already_invited"
-    # 409: another environment of the workspace has the name.
+    # 409: another environment of the workspace, or another pool of the environment, has the name.
     NAME_TAKEN = "name_taken"
     # 409: the user is a member of the environment already.
     ALREADY_MEMBER = "already_member"
@@ -84,8 +84,10 @@ class ErrorCode(StrEnum):
     CEILING_REACHED = "ceiling_reached"
     # 409: the trigger is disabled.
     TRIGGER_DISABLED = "trigger_disabled"
-    # 409: the trigger has no worker that could execute its run.
+    # 409: the trigger has neither a worker nor a pool that could execute its run.
     TRIGGER_WITHOUT_WORKER = "trigger_without_worker"
+    # 409: the environment is paused. Nothing is queued, handed out or claimed in it.
+    ENVIRONMENT_PAUSED = "environment_paused"
     # 409: the Idempotency-Key was sent before for another request: with another body, or for a rerun of another run.
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     # 409: the trigger has no webhookUrl to which anything could be sent.
@@ -94,16 +96,26 @@ class ErrorCode(StrEnum):
     CHANNEL_DISABLED = "channel_disabled"
     # 409: the run's state forbids the transition. The body's `status` is that state.
     RUN_STATE = "run_state"
-    # 409: the run has been claimed with another claimId.
+    # 409: the run has been claimed with another claimId, or by another worker of its pool.
     CLAIMED_BY_ANOTHER = "claimed_by_another"
+    # 409: another worker comes first for the run, or the run waits for the worker that can resume its session.
+    FIRST_WORKER = "first_worker"
+    # 409: as many runs of the trigger are held as its maxConcurrentRuns allows.
+    TRIGGER_FULL = "trigger_full"
+    # 409: the run's start deadline has passed. It is about to end as failed.
+    START_DEADLINE = "start_deadline"
     # 409: the run is not due yet.
     NOT_DUE = "not_due"
     # 409: the worker holds as many runs as it may.
     WORKER_FULL = "worker_full"
     # 409: the worker is disabled and gets no new runs.
     WORKER_DISABLED = "worker_disabled"
+    # 409: the usage limit of the worker's account was reached. The worker gets no new runs until its `limitedUntil`.
+    WORKER_LIMITED = "worker_limited"
     # 409: the run's trigger has secret headers, and no admin has approved the worker for them yet.
     WORKER_UNAPPROVED = "worker_unapproved"
+    # 409: a budget has no room for the run.
+    BUDGET_EXHAUSTED = "budget_exhausted"
     # 409: the worker reports a run as canceled, although nobody requested that.
     CANCEL_NOT_REQUESTED = "cancel_not_requested"
     # 409: the worker's report is too late. The server gave the run up, and its retry has been claimed. The report is

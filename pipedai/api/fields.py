@@ -1,6 +1,7 @@
 """Serializer fields that accept only their own JSON type: they refuse `"5"` for a number and 1 for a boolean."""
 
 import math
+import re
 import unicodedata
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -76,8 +77,8 @@ class TrueFalseField(serializers.BooleanField):
 class MoneyField(serializers.Field[Decimal | None, Any, Decimal | None, Any]):
     """An amount of US dollars, at least 0, sent as a number or a string and kept to six decimal places.
 
-    Only workers send amounts, as a part of a run's outcome. An impossible amount becomes None instead of an error,
-    because an error would make us lose the whole outcome.
+    Workers send such amounts, as a part of a run's outcome. An impossible amount becomes None instead of an error,
+    because an error would make us lose the whole outcome. For amounts that people set there is AmountField.
     """
 
     PLACES = Decimal("0.000001")
@@ -98,6 +99,34 @@ class MoneyField(serializers.Field[Decimal | None, Any, Decimal | None, Any]):
     def to_representation(self, value: Decimal | None) -> Decimal | None:
         """Returns the amount unchanged, because the renderer writes decimals as strings."""
         return value
+
+
+_AMOUNT = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?", re.ASCII)
+
+
+class AmountField(MoneyField):
+    """An amount of US dollars that a person sets, at least 0, with up to six decimal places."""
+
+    def __init__(self, *, above_zero: bool = False, **kwargs: Any) -> None:
+        self.above_zero = above_zero
+        super().__init__(**kwargs)
+
+    def to_internal_value(self, data: Any) -> Decimal:
+        """Returns the amount. One that is too large, too small or too exact is a field error."""
+        if isinstance(data, bool) or not isinstance(data, str | int | float):
+            raise serializers.ValidationError("Must be a number or a decimal string.")
+        if isinstance(data, str) and not _AMOUNT.fullmatch(data):
+            raise serializers.ValidationError("Must be a number or a decimal string.")
+        amount = Decimal(str(data))
+        if not amount.is_finite() or amount < 0 or (self.above_zero and not amount):
+            least = "more than 0" if self.above_zero else "at least 0"
+            raise serializers.ValidationError(f"Must be {least}.")
+        if amount > self.MAX:
+            raise serializers.ValidationError(f"Must be at most {self.MAX:,}.")
+        exact = amount.quantize(self.PLACES)
+        if exact != amount:
+            raise serializers.ValidationError("Must have at most six decimal places.")
+        return exact
 
 
 def is_finite_number(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """Defines the principals, which say who is calling, and the audit actor of a request."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
@@ -65,6 +66,12 @@ class WorkerPrincipal(Principal):
     disabled: bool
     # Whether an admin approved the worker, so that it may claim runs whose triggers have secret headers.
     approved: bool
+    # The opaque word for the account that pays for the worker's model, or None if the worker has told none.
+    account_id: str | None
+    # Until when the worker gets no runs, because the usage limit of its account was reached; None if it has no limit.
+    limited_until: datetime | None
+    # The pools in which the worker is.
+    pool_ids: Sequence[UUID]
     version: str
     last_seen_at: datetime | None
     # Whether a client has ever opened the event stream of this worker.

@@ -47,7 +47,7 @@ class ApiViewSet(ViewSet):
     # The query parameters that a list's cursor depends on. A cursor is refused if the request gives them other values
     # than the request that made the cursor.
     filter_names: ClassVar[tuple[str, ...]] = ()
-    http_method_names = ["get", "head", "post", "patch", "delete"]
+    http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     format_kwarg = None  # Our URLs have no format suffixes.
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -1,4 +1,7 @@
-"""Writes counts and field names for sentences that people read."""
+"""Writes counts, field names and excerpts for people to read."""
+
+# How many characters of a changed text an audit row shows, at most.
+_LONGEST_SHOWN = 200
 
 
 def counted(number: int, singular: str) -> str:
@@ -14,3 +17,8 @@ def api_name(attribute: str) -> str:
     """Returns the API's name for an attribute of the code: `maxRetries` for `max_retries`."""
     first, *others = attribute.split("_")
     return first + "".join(word.capitalize() for word in others)
+
+
+def cut(text: str) -> str:
+    """Returns the text as the audit log shows it: a long one is cut, and ends in an ellipsis."""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

@@ -12,7 +12,7 @@ from pipedai.logs import get_logger
 from pipedai.server.asgi_types import Receive
 from pipedai.server.refusal import ClientGone
 from pipedai.server.ticket import EnvironmentStreamTicket, PollTicket, StreamTicket
-from pipedai.wakeups import CHANGED, CHANNEL, EVENT, POLLING, THINGS, WATCHED
+from pipedai.wakeups import CHANGED, CHANNEL, EVENT, POLLING, POOL, THINGS, WATCHED
 from pipedai.watches import Watches
 
 log = get_logger(__name__)
@@ -194,8 +194,8 @@ class Listener:
 
     @property
     def waiting(self) -> int:
-        """Return how many waiting polls this process holds."""
-        return sum(not isinstance(ear, StreamEar) for ear in self._all())
+        """Return how many waiting polls this process holds. A poll counts once, although it may also wait for pools."""
+        return len({ear for ear in self._all() if not isinstance(ear, StreamEar)})
 
     @property
     def streaming(self) -> int:
@@ -219,8 +219,14 @@ class Listener:
         subject, _, detail = rest.partition(" ")
         if topic == WATCHED:
             self._watches.hear(subject)
-        for ear in list(self._ears.get(subject, ())):
-            if topic == CHANGED:
+        ears = list(self._ears.get(subject, ()))
+        if topic == POOL and detail.isdecimal():
+            # Only as many polls are woken as the pool has runs. Which ones is random, because the poll that was woken
+            # may belong to a worker that can't take the run, and must not be chosen each time.
+            idle = [ear for ear in ears if not ear.changed]
+            ears = random.sample(idle, min(int(detail), len(idle)))
+        for ear in ears:
+            if topic in {CHANGED, POOL}:
                 ear.hear_change()
             elif topic == EVENT:
                 ear.hear_event()

@@ -1,6 +1,7 @@
 """Serves waiting polls without a thread or a database connection while there is no run to hand out."""
 
 import time
+from collections.abc import Sequence
 from uuid import UUID
 
 from pipedai.server.access_log import LOG
@@ -33,6 +34,7 @@ class LongPoll(WaitingLane):
         # The poll subscribes to notifications before it first asks, so that it hears of everything that happens after
         # that answer.
         self._listener.subscribe(ear, worker_id)
+        pools: Sequence[UUID] = ()
         try:
             while True:
                 ticket.begin()
@@ -41,6 +43,11 @@ class LongPoll(WaitingLane):
                 left = began + ticket.wait_seconds - time.monotonic()
                 if status_of(answer) != 200 or not ticket.empty or left <= 0:
                     break
+                is_new = not set(ticket.pool_ids) <= set(pools)
+                pools = self._listen_to_pools(ear, pools, ticket.pool_ids)
+                if is_new:
+                    # Runs of these pools may have been queued since the view was asked, so it is asked once more.
+                    continue
                 until = time.monotonic() + min(left, self._patience_with(ticket))
                 while (
                     not (ends := self._ends(ticket, ear))
@@ -51,11 +58,22 @@ class LongPoll(WaitingLane):
                 if ends:
                     break
         finally:
+            self._listen_to_pools(ear, pools, ())
             self._listener.unsubscribe(ear, worker_id)
         scope[LOG] |= {"asked": ticket.asked, "superseded": ticket.superseded or None}
         await ear.wait(receive, 0)
         for message in answer:
             await send(message)
+
+    def _listen_to_pools(
+        self, ear: Ear, old: Sequence[UUID], new: Sequence[UUID]
+    ) -> Sequence[UUID]:
+        """From now on, let the poll hear of runs of the pools `new`, and no longer of the pools `old`. Return `new`."""
+        for pool_id in old:
+            self._listener.unsubscribe(ear, pool_id)
+        for pool_id in new:
+            self._listener.subscribe(ear, pool_id)
+        return new
 
     def _ends(self, ticket: PollTicket, ear: Ear) -> bool:
         """Whether the poll must end although its answer holds no run.

@@ -50,8 +50,8 @@ def is_asked_again() -> bool:
 class PollTicket:
     """Belongs to one waiting poll. The class LongPoll asks the poll view again and again until there is a run.
 
-    The view sets `workspace_id`, `order` (when first asked), `wait_seconds`, `empty` and `next_due_seconds`. LongPoll
-    sets the other fields.
+    The view sets `workspace_id`, `order` (when first asked), `wait_seconds`, `empty`, `next_due_seconds` and
+    `pool_ids`. LongPoll sets the other fields.
     """
 
     worker_id: UUID
@@ -68,6 +68,8 @@ class PollTicket:
     empty: bool = False
     # The seconds until the worker's next queued run becomes due, or None if the view knows of none.
     next_due_seconds: float | None = None
+    # The pools whose runs the worker could take now. It is empty if the worker has no room for another run.
+    pool_ids: Sequence[UUID] = ()
     # Whether the poll ended because a newer poll of the same worker began.
     superseded: bool = False
 

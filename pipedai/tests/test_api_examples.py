@@ -168,6 +168,13 @@ def test_every_example_is_what_is_answered(monkeypatch):
     assert refused.status_code == 400
     story.tell("Errors", refused.json())
     trigger = f"triggers/{call('post', f'{environment}/triggers', values)['id']}"
+    allowed = {
+        "name": "Everything",
+        "period": "month",
+        "timezone": "Europe/Berlin",
+        "limitUsd": 200,
+    }
+    budget = f"budgets/{call('post', f'{environment}/budgets', allowed)['id']}"
     run = call("post", f"{trigger}/run", {"payload": {"day": "monday"}}, client=script)["id"]
     story.tell("GET /workers/:id/poll", calls.poll().json())
     calls.claim(run, claimId="mine")
@@ -198,9 +205,13 @@ def test_every_example_is_what_is_answered(monkeypatch):
     listed = EXAMPLES["GET /runs/:id/tool-calls"]["toolCalls"]
     counts = {"total": len(listed), "effects": 1, "unknown": 0}
     ended = calls.complete(run, **outcome, toolCalls=counts, toolCallList=listed)
-    story.tell("The run", ended.json())
+    # The answer to `complete` is the run with one field more.
+    shown = ended.json()
+    assert shown.pop("resumeUntil") is None
+    story.tell("The run", shown)
     story.tell("GET /runs/:id/tool-calls", call("get", f"runs/{run}/tool-calls"))
     story.tell("The trigger", call("get", trigger))
+    story.tell("The budget", call("get", budget))
     overview = f"{environment}/dashboard/overview"
     story.tell("GET /environments/:envId/dashboard/overview", call("get", overview))
     stats = call("get", f"{environment}/stats", {"groupBy": "trigger"})
@@ -266,6 +277,13 @@ def test_every_example_is_what_is_answered(monkeypatch):
     stopped = database_now() - timedelta(hours=1)
     Worker.objects.filter(id=host["workerId"]).update(last_seen_at=stopped)
     story.tell("GET /runs/:id/explain", call("get", f"runs/{run}/explain"))
+
+    # Both workers are in a pool.
+    pool = f"pools/{call('post', f'{environment}/pools', {'name': 'Build machines'})['id']}"
+    for machine in (worker, host):
+        added = ada.put(f"/api/v1/{pool}/workers/{machine['workerId']}")
+        assert added.status_code == 204
+    story.tell("The pool", call("get", pool))
 
     # Schedules.
     due_at = call("get", trigger)["nextRunAt"]

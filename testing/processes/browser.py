@@ -36,6 +36,12 @@ def chromium(profile: Path) -> Iterator[Browser]:
             browser.close()
 
 
+def screenshot(page: Page, name: str, *, full_page: bool = False) -> None:
+    """Keeps a picture of a page in the directory that PIPEDAI_SCREENSHOTS names, if it names one."""
+    if directory := os.environ.get("PIPEDAI_SCREENSHOTS"):
+        page.screenshot(path=Path(directory) / f"{name}.png", full_page=full_page)
+
+
 def cut_off(page: Page) -> list[str]:
     """Returns the elements that are taller than their box, which hides a part of them."""
     found: list[str] = page.evaluate(

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from testing.world.cast import Cast
+from testing.world.pools import add_pool
 from testing.world.runs import Runs
 from triggers.models import Delivery, DeliveryAttempt, SchedulerHeartbeat, Tick
 
@@ -26,6 +27,7 @@ def make_busy_day(cast: Cast) -> UUID:
         timezone="America/Argentina/Buenos_Aires",
     )
     runs.now = datetime.now(UTC) - timedelta(hours=20)
+    add_pool(cast, cast.worker.worker_id, name="Machines")
     story = _retried(runs)
     for hour in range(20):
         for n in range(1 + hour % 4):

@@ -14,6 +14,7 @@ from testing.world.cast import Cast
 from triggers.models import Delivery, Run, RunResult, RunText
 from triggers.runs import lifecycle, reports
 from triggers.runs.conditions import Limits, limits_of
+from triggers.runs.handout import choose_runs
 from triggers.runs.outcome import ToolCalls
 from triggers.states import Source
 from workers.models import Worker
@@ -74,7 +75,7 @@ class Runs:
                 worker_id=worker_id,
                 run_id=run_id,
                 claim_id=claim_id,
-                **locked_limits(worker_id),
+                **locked_limits(worker_id, self.now),
                 actor=Actor("worker", worker_id),
                 now=self.now,
             )
@@ -87,6 +88,7 @@ class Runs:
         run_id: UUID,
         counts: tuple[int, int, int] | None = None,
         *,
+        session_id: str | None = None,
         worker_id: UUID | None = None,
     ) -> Row:
         """Sends a heartbeat of a run. `counts` are `total`, `effects` and `unknown` of its tool calls."""
@@ -94,6 +96,7 @@ class Runs:
             worker_id=worker_id or self.cast.worker.worker_id,
             run_id=run_id,
             tool_calls=None if counts is None else ToolCalls(*counts),
+            session_id=session_id,
             now=self.now,
         )
 
@@ -122,8 +125,24 @@ class Runs:
         return lifecycle.cancel_run(run_id=run_id, actor=USER, now=self.now)
 
     def expire(self, *, limit: int = 100) -> int:
-        """Expires runs as the scheduler does."""
+        """Expires claimed and running runs as the scheduler does."""
         return lifecycle.expire_runs(limit=limit, now=self.now)
+
+    def expire_queued(self) -> int:
+        """Ends the queued runs that no worker may claim any more, as the scheduler does."""
+        return lifecycle.expire_queued_runs(now=self.now)
+
+    def polled(self, worker_id: UUID | None = None) -> list[UUID]:
+        """Returns the ids of the runs that a poll of the worker would return now."""
+        worker_id = worker_id or self.cast.worker.worker_id
+        with transaction.atomic():
+            limits = locked_limits(worker_id, self.now)
+        chosen = choose_runs(worker_id=worker_id, **limits, now=self.now)
+        return [run.row["id"] for run in chosen.runs]
+
+    def call(self, *worker_ids: UUID) -> None:
+        """Lets these workers be online at `now`, as a call of each would."""
+        Worker.objects.filter(id__in=worker_ids).update(last_seen_at=self.now)
 
     # --- Ways into a state
 
@@ -216,13 +235,18 @@ class Runs:
 _TEXT_COLUMNS = ("mcp_url", "payload", "error_message", "late_result", "handed_to")
 
 
-def locked_limits(worker_id: UUID) -> Limits:
-    """Locks a worker's row until the transaction ends, and returns what it may claim: nothing if it is disabled."""
-    row = fetch_one(
-        "SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved FROM worker"
-        " WHERE id = %(id)s FOR NO KEY UPDATE",
-        {"id": worker_id},
-    )
+_LOCKED_LIMITS = """
+SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved,
+    coalesce(limited_until > coalesce(%(now)s, statement_timestamp()), false) AS limited
+FROM worker WHERE id = %(id)s FOR NO KEY UPDATE
+"""
+
+
+def locked_limits(worker_id: UUID, now: datetime | None = None) -> Limits:
+    """Locks a worker's row until the transaction ends, and returns what it may claim: nothing if it is disabled or
+    limited.
+    """
+    row = fetch_one(_LOCKED_LIMITS, {"id": worker_id, "now": now})
     assert row is not None
     return limits_of(**row)
 

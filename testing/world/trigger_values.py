@@ -1,11 +1,16 @@
 """Makes the values that a trigger is created from, and the trigger that the API then answers, for tests."""
 
 from typing import Any
+from uuid import UUID
 
 from testing.probes.shapes import A_TIME, AN_ID
 from triggers.serializers import TriggerBody
+from workers.models import Pool
+from workspaces.models import Environment
 
 _REQUIRED = {"name": "Nightly report", "prompt": "Report.", "mcpUrl": "https://mcp.example/v1"}
+# The id of the pool that SAMPLES names; `add_sample_pool` makes it.
+_POOL_ID = UUID("01a20e61-c5a1-7e0c-9d2b-5f6a7b8c9d0e")
 # A valid value of each field that is shown again, other than the one that the cast's trigger has.
 SAMPLES = {
     "name": "Renamed",
@@ -20,10 +25,16 @@ SAMPLES = {
     "maxRetries": 5,
     "timeoutSeconds": 60,
     "overlapPolicy": "skip",
+    "poolId": str(_POOL_ID),
+    "preferSeconds": 0,
+    "startDeadlineSeconds": 3600,
+    "maxConcurrentRuns": 2,
+    "retryMode": "resume",
     "retryAfterEffects": False,
     "recordEvents": True,
     "alertAfterFailures": 3,
     "successDeadlineSeconds": 3600,
+    "maxCostUsd": "2.5",
     "outputSchema": {
         "type": "object",
         "required": ["count"],
@@ -36,6 +47,11 @@ SECRET_SAMPLES = {
     "mcpHeaders": ({"x-api-key": "a-planted-header-value"}, "hasMcpHeaders"),
     "webhookSecret": ("a-planted-webhook-secret", "hasWebhookSecret"),
 }
+
+
+def add_sample_pool(environment: Environment) -> None:
+    """Makes the pool that SAMPLES names."""
+    Pool.objects.create(id=_POOL_ID, environment=environment, name="Sample")
 
 
 def trigger_values(**overrides: Any) -> dict[str, Any]:
@@ -54,6 +70,10 @@ def trigger_shown(environment_id: Any, **changes: Any) -> dict[str, Any]:
         "id": AN_ID,
         "environmentId": str(environment_id),
         "workerId": None,
+        "poolId": None,
+        "preferSeconds": 60,
+        "startDeadlineSeconds": None,
+        "maxConcurrentRuns": None,
         "name": "Nightly report",
         "description": "",
         "prompt": "Report.",
@@ -67,10 +87,12 @@ def trigger_shown(environment_id: Any, **changes: Any) -> dict[str, Any]:
         "maxRetries": 3,
         "timeoutSeconds": 1800,
         "overlapPolicy": "queue",
+        "retryMode": "restart",
         "retryAfterEffects": True,
         "recordEvents": False,
         "alertAfterFailures": 1,
         "successDeadlineSeconds": None,
+        "maxCostUsd": None,
         "health": "idle",
         "outputSchema": None,
         "webhookUrl": None,

@@ -6,6 +6,7 @@ from triggers.admin import (  # noqa: F401, I001
     runs,
     ticks,
     deliveries,
+    budgets,
     processes,
     start_page,
 )

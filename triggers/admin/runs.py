@@ -34,7 +34,7 @@ from pipedai.admin.values import (
 )
 from pipedai.sql import fetch_all
 from triggers.admin.errors import beginning_of_error, shown_error
-from triggers.admin.explanations import Worker, run_panels
+from triggers.admin.explanations import Pool, Worker, run_panels
 from triggers.admin.run_events import events_panels, note_looking
 from triggers.admin.tool_calls import counts, tool_calls_table
 from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
@@ -108,6 +108,7 @@ class RunAdmin(StaffModelAdmin):
         related("environment", Environment),
         related("trigger", Trigger),
         related("worker", Worker),
+        related("pool", Pool),
     )
     list_reads = (
         "id", "status", "source", "attempt", "cost_usd", "queued_at", "ended_at", "fault_class", "short_message",
@@ -118,10 +119,13 @@ class RunAdmin(StaffModelAdmin):
         Scope(("environment",), ("queued_at", "id")),
         Scope(("trigger",), ("queued_at", "id")),
         Scope(("worker",), ("queued_at", "id")),
+        Scope(("pool",), ("queued_at", "id")),
         Scope(("trigger", "worker"), ("queued_at", "id")),
     )
-    story_joins = ("trigger", "worker", "environment", "revision")
-    never_read = ("trigger__mcp_headers", "trigger__webhook_secret", "worker__token_digest")
+    story_joins = ("trigger", "worker", "pool", "environment", "revision")
+    never_read = (
+        "trigger__mcp_headers", "trigger__webhook_secret", "worker__token_digest", "worker__account_id",
+    )  # fmt: skip
     support = (
         SupportAction(
             "cancel",
@@ -311,6 +315,7 @@ def _facts(run: Any) -> list[tuple[str, Any]]:
         ("Trigger", link_to(Trigger, run.trigger_id, run.trigger.name)),
         ("Environment", link_to(Environment, run.environment_id, run.environment.name)),
         ("Worker", link_to(Worker, run.worker_id, run.worker and run.worker.label)),
+        ("Pool", link_to(Pool, run.pool_id, run.pool and run.pool.name)),
         ("Source", run.source),
         ("Rerun of", link_to(Run, run.rerun_of_id)),
         ("Attempt", f"{run.attempt} of at most {run.max_retries + 1}"),
@@ -348,6 +353,8 @@ def _timeline(run: Run, zone: tzinfo) -> list[tuple[Any, ...]]:
         (run.scheduled_for, "Scheduled for"),
         (run.queued_at, "Queued"),
         (run.available_at if run.available_at != run.queued_at else None, "Due"),
+        (run.pool_from if run.worker_id and run.claimed_at is None else None, "Pool may take it"),
+        (run.start_deadline_at if run.claimed_at is None else None, "Start deadline"),
         (run.claimed_at, "Claimed"),
         (run.started_at, "Started"),
         (run.cancel_requested_at, "Cancel requested"),

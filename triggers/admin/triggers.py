@@ -20,6 +20,7 @@ from pipedai.admin.values import (
     list_of,
     long_text,
     moment,
+    money,
     number,
     state,
     text,
@@ -27,7 +28,7 @@ from pipedai.admin.values import (
     yes,
     zone_of,
 )
-from triggers.admin.explanations import Worker, trigger_panel
+from triggers.admin.explanations import Pool, Worker, trigger_panel
 from triggers.admin.tick_table import newest_ticks
 from triggers.models import Delivery, Run, Trigger, TriggerRevision
 from triggers.queries import HEALTH
@@ -52,14 +53,20 @@ class TriggerAdmin(StaffModelAdmin):
         "last_run",
         "in_environment",
         "on_worker",
+        "in_pool",
         "created",
     )
-    list_filter = ("enabled", related("environment", Environment), related("worker", Worker))
+    list_filter = (
+        "enabled",
+        related("environment", Environment),
+        related("worker", Worker),
+        related("pool", Pool),
+    )
     list_reads = (
         "id", "name", "enabled", "schedule", "next_run_at", "created_at", "deleted_at", "worker__label",
-        "environment__name",
+        "pool__name", "environment__name",
     )  # fmt: skip
-    list_select_related = ("worker", "environment")
+    list_select_related = ("worker", "pool", "environment")
     searched_text = {
         "name": "name",
         "environment__name": "environment",
@@ -68,8 +75,8 @@ class TriggerAdmin(StaffModelAdmin):
     searched_address = "member's e-mail address"
     looks_through = LOOKS_THROUGH_CUSTOMERS
     scopes = (Scope(("environment",), ("id",)),)
-    story_joins = ("worker", "environment", "revision")
-    never_read = ("mcp_headers", "webhook_secret", "worker__token_digest")
+    story_joins = ("worker", "pool", "environment", "revision")
+    never_read = ("mcp_headers", "webhook_secret", "worker__token_digest", "worker__account_id")
 
     def found_by_address(self, address: str) -> Q | None:
         """Returns the condition for the triggers of all environments of which a user with this address is a member."""
@@ -107,6 +114,10 @@ class TriggerAdmin(StaffModelAdmin):
     @display(description="Worker")
     def on_worker(self, trigger: Trigger) -> Any:
         return link_to(Worker, trigger.worker_id, trigger.worker and trigger.worker.label)
+
+    @display(description="Pool")
+    def in_pool(self, trigger: Trigger) -> Any:
+        return link_to(Pool, trigger.pool_id, trigger.pool and trigger.pool.name)
 
     @display(description="Environment")
     def in_environment(self, trigger: Trigger) -> Any:
@@ -151,14 +162,20 @@ class TriggerAdmin(StaffModelAdmin):
                     ("Name", row.name),
                     ("Environment", self.in_environment(row)),
                     ("Worker", self.on_worker(row)),
+                    ("Pool", self.in_pool(row)),
+                    ("Worker before the pool's others for", _seconds(row.prefer_seconds)),
+                    ("Taken within", _seconds(row.start_deadline_seconds)),
+                    ("Runs at once", number(row.max_concurrent_runs)),
                     ("Schedule", text(row.schedule)),
                     ("Time zone", row.timezone),
                     ("Due next", in_both_zones(row.next_run_at, zone)),
                     ("While a run is unfinished", f"{row.overlap_policy} the next"),
                     ("Retries", row.max_retries),
+                    ("A retry", f"{row.retry_mode}s"),
                     ("Retries after effects", yes(row.retry_after_effects)),
                     ("Records events", yes(row.record_events)),
                     ("Time limit", f"{row.timeout_seconds:,} s"),
+                    ("Cost limit", money(row.max_cost_usd)),
                     ("Health", state(row.health)),
                     ("Failures in a row", number(row.failures)),
                     ("Late since", moment(row.late_since)),

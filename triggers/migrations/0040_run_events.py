@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("triggers", "0030_bounded_lists_alone"),
+        ("triggers", "0037_budgets_valid"),
         ("workspaces", "0010_invitations"),
     ]
 

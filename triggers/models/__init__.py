@@ -1,5 +1,6 @@
 """The tables of triggers, runs, ticks and deliveries, in one file for each group of tables that belong together."""
 
+from triggers.models.budget import Budget, BudgetWindow, RunReservation
 from triggers.models.delivery import Delivery, DeliveryAttempt
 from triggers.models.environment_watch import EnvironmentWatch
 from triggers.models.fields import JSONAsGivenField
@@ -10,9 +11,13 @@ from triggers.models.run_event import RunEventBatch, RunEventDay, RunEventLog
 from triggers.models.tick import Tick
 from triggers.models.trigger import (
     MAX_ALERT_AFTER_FAILURES,
+    MAX_CONCURRENT_RUNS,
+    MAX_PREFER_SECONDS,
     MAX_RETRIES,
+    MAX_START_DEADLINE_SECONDS,
     MAX_SUCCESS_DEADLINE_SECONDS,
     MAX_TIMEOUT_SECONDS,
+    MIN_START_DEADLINE_SECONDS,
     MIN_SUCCESS_DEADLINE_SECONDS,
     MIN_TIMEOUT_SECONDS,
     Trigger,
@@ -21,12 +26,18 @@ from triggers.models.trigger import (
 
 __all__ = [
     "MAX_ALERT_AFTER_FAILURES",
+    "MAX_CONCURRENT_RUNS",
+    "MAX_PREFER_SECONDS",
     "MAX_RETRIES",
+    "MAX_START_DEADLINE_SECONDS",
     "MAX_SUCCESS_DEADLINE_SECONDS",
     "MAX_TIMEOUT_SECONDS",
+    "MIN_START_DEADLINE_SECONDS",
     "MIN_SUCCESS_DEADLINE_SECONDS",
     "MIN_TIMEOUT_SECONDS",
     "RUN_COLUMNS",
+    "Budget",
+    "BudgetWindow",
     "Delivery",
     "DeliveryAttempt",
     "EnvironmentWatch",
@@ -36,6 +47,7 @@ __all__ = [
     "RunEventBatch",
     "RunEventDay",
     "RunEventLog",
+    "RunReservation",
     "RunResult",
     "RunText",
     "SchedulerHeartbeat",

@@ -10,15 +10,16 @@ from django.db.models.functions import Now
 from pipedai.ids import new_id
 from pipedai.sql import Row
 from triggers.models.fields import JSONAsGivenField, tenant_key
-from triggers.states import HELD, TERMINAL, EndedBy, FaultClass, Source, Status
+from triggers.states import HELD, NEVER_CLAIMED, TERMINAL, EndedBy, FaultClass, Source, Status
 from workspaces.models import Environment
 
 # The columns of runs that the API reads. SQL statements and ORM queries both take the list from here.
 RUN_COLUMNS = (
-    "id", "environment_id", "trigger_id", "worker_id", "status", "source", "attempt",
-    "retry_of_id", "rerun_of_id", "scheduled_for", "available_at", "queued_at", "claimed_at", "started_at", "ended_at",
-    "cancel_requested_at", "exit_code", "fault_class", "short_message", "model", "input_tokens",
-    "output_tokens", "cache_read_tokens", "cache_creation_tokens", "cost_usd", "num_turns", "session_id",
+    "id", "environment_id", "trigger_id", "worker_id", "pool_id", "status", "source", "attempt",
+    "retry_of_id", "rerun_of_id", "scheduled_for", "available_at", "start_deadline_at", "queued_at", "claimed_at",
+    "started_at", "ended_at", "cancel_requested_at", "exit_code", "fault_class", "short_message", "model",
+    "input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "cost_usd", "num_turns",
+    "session_id",
 )  # fmt: skip
 
 
@@ -104,7 +105,7 @@ def _times_of_state() -> Q:
     """Returns, for a CHECK constraint, the condition that the times of claim and start fit the run's state.
 
     A queued run has neither of them, and a claimed one has no start. An ended run has been claimed, unless it was
-    canceled in the queue.
+    canceled or failed in the queue.
     """
     return (
         Q(status=Status.QUEUED, claimed_at__isnull=True, started_at__isnull=True)
@@ -113,6 +114,12 @@ def _times_of_state() -> Q:
         | Q(
             status__in=(Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT),
             claimed_at__isnull=False,
+        )
+        | Q(
+            status=Status.FAILED,
+            ended_by__in=NEVER_CLAIMED,
+            claimed_at__isnull=True,
+            started_at__isnull=True,
         )
         | (
             Q(status=Status.CANCELED)
@@ -140,9 +147,20 @@ class Run(models.Model):
     # The prompt and model for the run: the trigger's current revision when the run was queued. A retry has the revision
     # of the run that it repeats.
     revision = tenant_key("triggers.TriggerRevision", related_name="+")
-    # The worker that may claim the run, or that claimed it; NULL while the trigger has no worker. Only queued runs move
-    # to another worker.
+    # The worker that claimed the run. Before the claim, the worker that may claim it, and if the run also has a pool,
+    # may claim it before the pool's other workers; NULL if the trigger has no worker. Only queued runs move to another
+    # worker.
     worker = tenant_key("workers.Worker", null=True, related_name="+")
+    # The pool whose workers may claim the run; NULL if its trigger has none. The trigger's pool when the run was
+    # queued; only queued runs move to another pool.
+    pool = tenant_key("workers.Pool", null=True, related_name="+")
+    # The time from which each worker of the pool may claim the run; before it, only `worker` may. NULL without a pool.
+    # It is worked out when the run is queued, and becomes `available_at` when `worker` is disabled or reaches its usage
+    # limit.
+    pool_from = models.DateTimeField(null=True)
+    # The worker that failed the run which this one repeats. It may claim this one only `prefer_seconds` (of the
+    # trigger) after `available_at`, so that another worker of the pool does it first. NULL if no worker is passed over.
+    avoided_worker = tenant_key("workers.Worker", null=True, related_name="+")
     # The state of the run; `triggers.states.Status` explains each state. Only the statements of `triggers.runs` change
     # it.
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.QUEUED)
@@ -169,6 +187,19 @@ class Run(models.Model):
     # The earliest time at which a worker may claim the run: `queued_at`, or for a retry the end of its waiting time. A
     # late result of the repeated run can postpone it.
     available_at = models.DateTimeField(db_default=Now())
+    # When the run ends as failed unless a worker has claimed it before; NULL if it may wait without a limit. It is
+    # `start_deadline_seconds` of the trigger after `available_at`, and moves with that.
+    start_deadline_at = models.DateTimeField(null=True)
+    # Until when the run, which is a retry, waits for `worker` alone to continue the session of the run that it repeats;
+    # NULL if it starts anew. Later it starts anew on any worker, unless `had_effects` forbids that.
+    resume_until = models.DateTimeField(null=True)
+    # Whether the tool calls of the session that the run is to continue may have changed something. If so, the run must
+    # not be started anew. False for a run that continues no session.
+    had_effects = models.BooleanField(default=False, db_default=False)
+    # Whether the run failed because the usage limit of its worker's account was reached, as the worker reported.
+    at_limit = models.BooleanField(default=False, db_default=False)
+    # How many of the earlier attempts ended at a usage limit of their workers. They don't count against `max_retries`.
+    limit_retries = models.PositiveSmallIntegerField(default=0, db_default=0)
     # When the run was queued. A retry is queued when the run that it repeats ends.
     queued_at = models.DateTimeField(db_default=Now(), editable=False)
     # When the worker claimed the run; NULL before that. The value stays when the run has ended.
@@ -179,11 +210,15 @@ class Run(models.Model):
     # this becomes the time of that report.
     ended_at = models.DateTimeField(null=True)
     # Who ended the run; see `triggers.states.EndedBy`. NULL while it has not ended.
-    ended_by = models.CharField(max_length=11, choices=EndedBy.choices, null=True)
+    ended_by = models.CharField(max_length=16, choices=EndedBy.choices, null=True)
     # Which of its worker's slots the run takes. A worker has as many slots as it may hold runs, numbered from 1 to its
     # `maxConcurrency`. NULL unless the run is claimed or running. A claim takes the lowest free number. The pair
     # (worker, slot) is unique, so the database itself refuses more runs than the worker may hold.
     slot = models.PositiveSmallIntegerField(null=True)
+    # Which of its trigger's places the run takes, numbered from 1 to the trigger's `max_concurrent_runs`. A claim takes
+    # the lowest free number. The pair (trigger, place) is unique, so the database itself refuses more runs than the
+    # trigger may have at once. NULL unless the run is claimed or running and its trigger has such a limit.
+    place = models.PositiveSmallIntegerField(null=True)
     # A text that the worker chose and sent with its claim. If the worker repeats the claim with the same text, it gets
     # the same answer. NULL if the worker sent no text.
     claim_id = models.CharField(max_length=64, null=True)
@@ -240,6 +275,11 @@ class Run(models.Model):
                 name="run_one_in_slot",
             ),
             models.UniqueConstraint(
+                fields=["trigger", "place", "environment"],
+                condition=Q(place__isnull=False),
+                name="run_one_in_place",
+            ),
+            models.UniqueConstraint(
                 fields=["trigger", "scheduled_for", "environment"],
                 condition=Q(source=Source.SCHEDULE),
                 name="run_one_for_tick",
@@ -274,12 +314,42 @@ class Run(models.Model):
                 condition=Q(cost_usd__isnull=True) | Q(cost_usd__gte=0), name="run_cost"
             ),
             models.CheckConstraint(condition=_tool_calls(), name="run_tool_calls"),
+            models.CheckConstraint(
+                condition=Q(place__isnull=True) | Q(place__gte=1, slot__isnull=False),
+                name="run_in_place_is_held",
+            ),
+            models.CheckConstraint(
+                condition=Q(pool__isnull=True, pool_from__isnull=True, avoided_worker__isnull=True)
+                | Q(pool__isnull=False, pool_from__isnull=False),
+                name="run_pool_from",
+            ),
+            models.CheckConstraint(
+                condition=Q(resume_until__isnull=True, had_effects=False)
+                | Q(resume_until__isnull=False, retry_of__isnull=False, worker__isnull=False),
+                name="run_resuming_is_a_retry",
+            ),
         )
         indexes = (
             models.Index(
                 fields=["worker", "available_at", "id"],
                 name="run_polled",
                 condition=Q(status=Status.QUEUED),
+            ),
+            models.Index(
+                fields=["pool", "pool_from", "id"],
+                name="run_polled_of_pool",
+                condition=Q(status=Status.QUEUED, pool__isnull=False),
+            ),
+            # The scheduler finds the runs by these two indexes that it must end in the queue.
+            models.Index(
+                fields=["start_deadline_at"],
+                name="run_start_deadline",
+                condition=Q(status=Status.QUEUED, start_deadline_at__isnull=False),
+            ),
+            models.Index(
+                fields=["resume_until"],
+                name="run_resume_until",
+                condition=Q(status=Status.QUEUED, had_effects=True),
             ),
             models.Index(
                 fields=["trigger"], name="run_unfinished", condition=Q(ended_at__isnull=True)
@@ -326,6 +396,27 @@ class Run(models.Model):
                     (["worker"], "run_final_fault_of_worker"),
                     (["trigger", "worker"], "run_final_fault_of_pair"),
                 )
+            ),
+            # These three indexes find the runs of a pool, as those of a worker are found.
+            models.Index(
+                fields=["pool", "queued_at", "id"],
+                name="run_of_pool",
+                condition=Q(pool__isnull=False),
+            ),
+            models.Index(
+                fields=["pool", "source", "status", "fault_class", "queued_at", "id"],
+                name="run_of_pool_and_source",
+                condition=Q(ended_at__isnull=False, pool__isnull=False),
+            ),
+            models.Index(
+                fields=["pool", "status", "queued_at", "id"],
+                name="run_final_fault_of_pool",
+                condition=Q(
+                    ended_at__isnull=False,
+                    fault_class=FaultClass.INFRA,
+                    retried=False,
+                    pool__isnull=False,
+                ),
             ),
             # This index finds a trigger's last success, and the trigger's runs in the order of their ends.
             models.Index(

@@ -6,7 +6,7 @@ from django.db.models.functions import Now
 
 from pipedai.ids import new_id
 from triggers.models.fields import tenant_key
-from triggers.states import Decision
+from triggers.states import STRETCHED, Decision
 from workspaces.models import Environment
 
 
@@ -28,7 +28,8 @@ class Tick(models.Model):
     trigger = tenant_key("triggers.Trigger", related_name="ticks")
     # The due time. If the row stands for several due times, it is the first of them.
     tick_at = models.DateTimeField()
-    # The last due time for which the row stands. It grows while a stretch of due times without a worker lasts.
+    # The last due time for which the row stands. It grows while a stretch of due times lasts for which no run is made
+    # for the same reason: the trigger has no worker, or the environment is paused.
     last_tick_at = models.DateTimeField()
     # What the scheduler decided about the due time; see `triggers.states.Decision`.
     decision = models.CharField(max_length=17, choices=Decision.choices)
@@ -37,11 +38,11 @@ class Tick(models.Model):
     # The unfinished run because of which no run was made; NULL unless the decision is `skipped_overlap`. Rows that
     # earlier releases wrote have NULL. If the run is pruned, the database sets NULL.
     blocked_by = tenant_key("triggers.Run", null=True, related_name="+")
-    # For how many due times the row stands if the decision is `skipped_missed` or `skipped_no_worker`; 0 for other
-    # decisions.
+    # For how many due times the row stands if the decision is `skipped_missed`, `skipped_no_worker` or
+    # `skipped_paused`; 0 for other decisions.
     missed_count = models.PositiveIntegerField(default=0)
-    # When the scheduler decided, by the database's clock. For a row with several due times without a worker, it is the
-    # decision about the first of them.
+    # When the scheduler decided, by the database's clock. For the row of a stretch, it is the decision about the first
+    # due time.
     decided_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -59,7 +60,7 @@ class Tick(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(
-                    decision__in=(Decision.SKIPPED_MISSED, Decision.SKIPPED_NO_WORKER),
+                    decision__in=(Decision.SKIPPED_MISSED, *STRETCHED),
                     missed_count__gte=1,
                     last_tick_at__gte=models.F("tick_at"),
                 )
@@ -67,7 +68,7 @@ class Tick(models.Model):
                 # too, because each due time then had a row of its own.
                 | (
                     Q(missed_count=0, last_tick_at=models.F("tick_at"))
-                    & ~Q(decision=Decision.SKIPPED_MISSED)
+                    & ~Q(decision__in=(Decision.SKIPPED_MISSED, Decision.SKIPPED_PAUSED))
                 ),
                 name="tick_missed_is_counted",
             ),

@@ -6,12 +6,16 @@ from django.db.models.functions import Now
 
 from pipedai.ids import new_id
 from triggers.models.fields import JSONAsGivenField, tenant_key
+from triggers.states import RetryMode
 from workspaces.models import Environment
 
 MAX_RETRIES = 10
 MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS = 10, 86_400
 MAX_ALERT_AFTER_FAILURES = 100
 MIN_SUCCESS_DEADLINE_SECONDS, MAX_SUCCESS_DEADLINE_SECONDS = 60, 30 * 86_400
+MAX_PREFER_SECONDS = 600
+MIN_START_DEADLINE_SECONDS, MAX_START_DEADLINE_SECONDS = 60, 7 * 86_400
+MAX_CONCURRENT_RUNS = 100
 
 
 class Trigger(models.Model):
@@ -36,6 +40,25 @@ class Trigger(models.Model):
     # The worker that executes new runs; NULL while none is chosen. Users set it, and deregistering a worker with
     # `reassignTo` replaces it. When it changes, queued runs move to the new worker as well.
     worker = tenant_key("workers.Worker", null=True, related_name="+")
+    # The pool whose workers may execute new runs; NULL for none. If the trigger also has a worker, that worker comes
+    # first. Users set it. When it changes, queued runs move to the new pool as well.
+    pool = tenant_key("workers.Pool", null=True, related_name="+")
+    # For how many seconds after a run came due only the trigger's worker may take it, before the pool's others may.
+    # It counts only if the trigger has a pool. From 0 to MAX_PREFER_SECONDS; users set it.
+    prefer_seconds = models.PositiveSmallIntegerField(default=60, db_default=60)
+    # Within how many seconds after it came due a worker must claim a run, or else the run fails; NULL if a run waits
+    # without a limit. Users set it. Each run gets a time of its own when it is queued.
+    start_deadline_seconds = models.PositiveIntegerField(null=True)
+    # The most runs of the trigger that may be claimed or running at the same time, on whatever workers, from 1 to
+    # MAX_CONCURRENT_RUNS; NULL for no limit. Users set it.
+    max_concurrent_runs = models.PositiveSmallIntegerField(null=True)
+    # Whether a retry starts anew or continues the session of the run that it repeats. Users set it.
+    retry_mode = models.CharField(
+        max_length=7,
+        choices=RetryMode.choices,
+        default=RetryMode.RESTART,
+        db_default=RetryMode.RESTART,
+    )
     # The revision with the trigger's current prompt, model and output schema. Each change of one of these makes a new
     # revision, to which this column then points.
     revision = tenant_key("triggers.TriggerRevision", related_name="+")
@@ -90,6 +113,9 @@ class Trigger(models.Model):
     # Within how many seconds after a due time a run must succeed, or else the trigger counts as late; NULL if it never
     # does. Users set it.
     success_deadline_seconds = models.PositiveIntegerField(null=True)
+    # How many US dollars a run may cost, more than 0; NULL for no limit. Users set it. A worker gets it with the run,
+    # and ends a run that reaches it. Budgets reserve this amount.
+    max_cost_usd = models.DecimalField(max_digits=14, decimal_places=6, null=True)
     # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user last changed the trigger, by the database's clock. Making runs does not change it.
@@ -153,6 +179,29 @@ class Trigger(models.Model):
                 ),
                 name="trigger_success_deadline_seconds",
             ),
+            models.CheckConstraint(
+                condition=Q(prefer_seconds__lte=MAX_PREFER_SECONDS), name="trigger_prefer_seconds"
+            ),
+            models.CheckConstraint(
+                condition=Q(start_deadline_seconds__isnull=True)
+                | Q(
+                    start_deadline_seconds__gte=MIN_START_DEADLINE_SECONDS,
+                    start_deadline_seconds__lte=MAX_START_DEADLINE_SECONDS,
+                ),
+                name="trigger_start_deadline_seconds",
+            ),
+            models.CheckConstraint(
+                condition=Q(max_concurrent_runs__isnull=True)
+                | Q(max_concurrent_runs__gte=1, max_concurrent_runs__lte=MAX_CONCURRENT_RUNS),
+                name="trigger_max_concurrent_runs",
+            ),
+            models.CheckConstraint(
+                condition=Q(retry_mode__in=RetryMode.values), name="trigger_retry_mode"
+            ),
+            models.CheckConstraint(
+                condition=Q(max_cost_usd__isnull=True) | Q(max_cost_usd__gt=0),
+                name="trigger_max_cost_usd",
+            ),
         )
         indexes = (
             models.Index(
@@ -170,6 +219,11 @@ class Trigger(models.Model):
                 fields=["worker", "created_at", "id"],
                 name="trigger_of_worker",
                 condition=Q(deleted_at__isnull=True),
+            ),
+            models.Index(
+                fields=["pool"],
+                name="trigger_of_pool",
+                condition=Q(deleted_at__isnull=True, pool__isnull=False),
             ),
         )
 

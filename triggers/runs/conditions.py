@@ -1,4 +1,4 @@
-"""The conditions under which a queued run is given to a worker that polls, and may be claimed by it (SPEC §6, §19).
+"""The conditions under which a worker that polls is given a queued run, and may claim it (SPEC §6, §16, §19).
 
 Each condition stands here once. The statements of the poll and of the claim are made of them, and so is the
 explanation of why a run waits (`triggers.explain`), so that an explanation names the very condition that holds the run
@@ -13,20 +13,46 @@ from typing import TypedDict
 from uuid import UUID
 
 from pipedai.sql import NOW, Row, fetch_one
+from triggers.budgets.room import BUDGETS_HAVE_ROOM
 
 # A worker counts as online if it polled or sent a heartbeat within this time (SPEC §5).
 ONLINE_WITHIN = timedelta(seconds=180)
 
-# The run is assigned to the worker. A run whose trigger has no worker is assigned to none.
-IS_ASSIGNED = "r.worker_id = %(worker_id)s"
+# The run is the worker's own: it is assigned to the worker alone, or to it before the other workers of the run's pool.
+IS_OWN = "r.worker_id = %(worker_id)s"
+# The run may be taken by any worker of its pool, and the worker is in that pool.
+IS_OPEN_TO_POOL = f"r.pool_from <= {NOW}"
+IS_IN_POOL = "r.pool_id IN (SELECT m.pool_id FROM pool_member m WHERE m.worker_id = %(worker_id)s)"
+IS_OFFERED = f"({IS_OWN} OR ({IS_OPEN_TO_POOL} AND {IS_IN_POOL}))"
+# A retry passes over the worker that failed the run before it, until the other workers of the pool had their time.
+IS_NOT_AVOIDED = f"""(r.avoided_worker_id IS DISTINCT FROM %(worker_id)s
+        OR r.available_at + t.prefer_seconds * interval '1 second' <= {NOW})"""
 IS_QUEUED = "r.status = 'queued'"
 # The run's waiting time, such as that of a retry, is over.
 IS_DUE = f"r.available_at <= {NOW}"
+# The run's start deadline has not passed. The scheduler ends the run soon after it has.
+IS_IN_TIME = f"(r.start_deadline_at IS NULL OR r.start_deadline_at > {NOW})"
+# The run can continue its session, or it may be started anew. The scheduler soon ends a run that can do neither.
+MAY_START = f"NOT (r.had_effects AND r.resume_until <= {NOW})"
 # A worker that is not approved gets no run whose trigger has secret headers.
 HEADERS_MAY_GO = "(%(approved)s OR t.mcp_headers IS NULL)"
-# The conditions that a run must meet for any worker to get it. Two more are not part of this text: the worker must have
-# room for the run, and no other run may come before it.
-MAY_BE_CLAIMED = f"{IS_ASSIGNED} AND {IS_QUEUED} AND {IS_DUE} AND {HEADERS_MAY_GO}"
+# The environment is not paused. PostgreSQL evaluates the subquery once for a statement, since it names no run.
+IS_NOT_PAUSED = """(SELECT e.paused_at FROM environment e
+        WHERE e.id = (SELECT w.environment_id FROM worker w WHERE w.id = %(worker_id)s)) IS NULL"""
+# How many more runs of the trigger `t` may be claimed. It is read only for triggers that have such a limit.
+FREE_IN_TRIGGER = """(t.max_concurrent_runs - (SELECT count(*) FROM run p
+        WHERE p.trigger_id = t.id AND p.environment_id = t.environment_id AND p.place IS NOT NULL))"""
+TRIGGER_HAS_ROOM = f"(t.max_concurrent_runs IS NULL OR {FREE_IN_TRIGGER} > 0)"
+# The conditions that a run must meet for any worker to get it, whether it is the worker's own or its pool's.
+_MAY_GO_OUT = f"""{IS_QUEUED} AND {IS_DUE} AND {IS_NOT_PAUSED} AND {HEADERS_MAY_GO} AND {IS_IN_TIME} AND {MAY_START}
+    AND {IS_NOT_AVOIDED} AND {TRIGGER_HAS_ROOM} AND {BUDGETS_HAVE_ROOM}"""
+# The conditions of a worker's own runs, and those of the runs that it may take from the pool `m`. A poll reads the two
+# kinds by one index each.
+MAY_BE_CLAIMED_AS_OWN = f"{IS_OWN} AND {_MAY_GO_OUT}"
+MAY_BE_CLAIMED_FROM_POOL = f"r.pool_id = m.pool_id AND {IS_OPEN_TO_POOL} AND {_MAY_GO_OUT}"
+# The conditions of a claim. Two more are not part of this text: the worker must have room for the run, and in a poll
+# no other run may come before it.
+MAY_BE_CLAIMED = f"{IS_OFFERED} AND {_MAY_GO_OUT}"
 
 # The order in which a worker gets its due runs: those that have been due longest come first.
 HAND_OUT_ORDER = "r.available_at, r.id"
@@ -39,10 +65,27 @@ FREE_PLACES = f"greatest(0, %(capacity)s - (SELECT count(*) FROM run WHERE {IS_H
 
 # Evaluates for one run and one worker each condition that can hold a queued run back.
 _EVALUATE = f"""
-SELECT {IS_DUE} AS is_due, {HEADERS_MAY_GO} AS headers_may_go, {FREE_PLACES} AS free_places,
+SELECT {IS_OFFERED} AS is_offered, {IS_NOT_AVOIDED} AS is_not_avoided, {IS_DUE} AS is_due, {IS_IN_TIME} AS is_in_time,
+    {MAY_START} AS may_start, {IS_NOT_PAUSED} AS is_not_paused, {TRIGGER_HAS_ROOM} AS trigger_has_room,
+    {HEADERS_MAY_GO} AS headers_may_go, {FREE_PLACES} AS free_places,
+    {BUDGETS_HAVE_ROOM} AS budgets_have_room,
+    (SELECT w.limited_until FROM worker w WHERE w.id = %(worker_id)s AND w.limited_until > {NOW}) AS limited_until,
     (SELECT max(claimed_at) FROM run WHERE {IS_HELD}) AS last_claimed_at
 FROM run r JOIN trigger t ON t.id = r.trigger_id WHERE r.id = %(run_id)s
 """
+
+
+def about(condition: str, worker: str) -> str:
+    """Returns a condition about each worker of a statement, instead of the one that its parameters name.
+
+    `worker` is the alias of the table `worker` in the statement. The capacity of a worker that is disabled or limited
+    is not 0 then.
+    """
+    return (
+        condition.replace("%(worker_id)s", f"{worker}.id")
+        .replace("%(capacity)s", f"{worker}.max_concurrency")
+        .replace("%(approved)s", f"({worker}.unapproved_since IS NULL)")
+    )
 
 
 class Limits(TypedDict):
@@ -54,9 +97,11 @@ class Limits(TypedDict):
     approved: bool
 
 
-def limits_of(*, max_concurrency: int, disabled: bool, approved: bool) -> Limits:
-    """Returns the limits of a worker. A disabled worker may hold no run."""
-    return {"capacity": 0 if disabled else max_concurrency, "approved": approved}
+def limits_of(*, max_concurrency: int, disabled: bool, limited: bool, approved: bool) -> Limits:
+    """Returns the limits of a worker. It may take no run if it is disabled, or `limited` by its account's usage
+    limit.
+    """
+    return {"capacity": 0 if disabled or limited else max_concurrency, "approved": approved}
 
 
 def evaluate(
@@ -67,10 +112,13 @@ def evaluate(
     approved: bool,
     now: datetime | None = None,
 ) -> Row:
-    """Returns for a queued run and its worker which conditions hold: `is_due`, `headers_may_go`, and `free_places`.
+    """Returns for a queued run and a worker which conditions hold.
 
-    `last_claimed_at` is when the worker claimed the last of the runs that it holds, or None if it holds none. Without a
-    worker only `is_due` counts. The refusal of a claim and the explanation of a waiting run both use this result.
+    They are `is_offered` to the worker, `is_not_avoided`, `is_due`, `is_in_time`, `may_start`, `is_not_paused`,
+    `trigger_has_room`, `headers_may_go`, `budgets_have_room`, and `free_places`, a number. `limited_until` is when the
+    worker's usage limit ends, or None if it has none. `last_claimed_at` is when the worker claimed the last of the runs
+    that it holds, or None if it holds none. Without a worker only those count that concern the run alone. The refusal
+    of a claim and the explanation of a waiting run both use this result.
     """
     params = {
         "run_id": run_id,

@@ -1,5 +1,5 @@
-"""Writes the error messages, retries, webhook deliveries and audit events that the end of a run leads to, in the
-transaction that ends the run.
+"""Writes the error messages, retries, webhook deliveries and audit events that the end of a run leads to, and settles
+its budgets, in the transaction that ends the run.
 """
 
 from typing import Any
@@ -7,7 +7,9 @@ from typing import Any
 from pipedai.events import Actor, Event, emit
 from pipedai.sql import Row, execute
 from pipedai.wakeups import wake_workers
+from triggers.budgets.settling import settle_reservations
 from triggers.runs import statements as sql
+from triggers.runs.pools import wake_for, wake_for_freed_places
 from triggers.runs.retries import create_retries, retry_events, stopped_by_effects
 from triggers.webhooks.outbox import queue_deliveries
 
@@ -15,22 +17,30 @@ from triggers.webhooks.outbox import queue_deliveries
 def follow_up(
     ended: list[Row], events: list[Event], *, retry_after_seconds: int | None = None
 ) -> None:
-    """Writes the error messages, retries, webhook deliveries and audit rows that the end of these runs leads to.
+    """Writes the error messages, retries, webhook deliveries and audit rows that the end of these runs leads to, and
+    settles what budgets have reserved for them.
 
-    It notes in each of the rows `ended`, as `will_retry`, whether it has queued a retry. Call it in the transaction
-    that ended the runs. When the transaction commits, the workers that wait for runs and the streams
-    of the ended runs are woken.
+    It notes in each of the rows `ended`, as `will_retry`, whether it has queued a retry, and as `resume_until`, until
+    when the run's worker may continue the session with it; None if it may not. Call it in the transaction
+    that ended the runs. When the transaction commits, the workers that wait for runs and the streams of the ended runs
+    are woken.
     """
     keep_errors([run for run in ended if run["error_message"] is not None])
     retries = create_retries(ended, retry_after_seconds=retry_after_seconds)
-    retried = {retry["retry_of_id"] for retry in retries}
+    retry_of = {retry["retry_of_id"]: retry for retry in retries}
     for run in ended:
-        run["will_retry"] = run["id"] in retried
+        retry = retry_of.get(run["id"])
+        run["will_retry"] = retry is not None
+        run["resume_until"] = None if retry is None else retry["resume_until"]
     queue_deliveries(ended)
     emit(*events, *retry_events(retries))
+    # Budgets come last, because the claims and ends of runs of an environment wait for each other from here on.
+    if reserved := [run["id"] for run in ended if run["has_reservations"]]:
+        settle_reservations(reserved)
     # The ids of the ended runs wake the streams of their events, which then end as well.
-    woken = [run["worker_id"] for run in [*ended, *retries]]
-    wake_workers([*woken, *(run["id"] for run in ended)])
+    wake_workers([*(run["worker_id"] for run in ended), *(run["id"] for run in ended)])
+    wake_for(retries)
+    wake_for_freed_places(ended)
 
 
 def keep_errors(runs: list[Row]) -> None:

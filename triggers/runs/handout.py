@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import accumulate
 from operator import itemgetter
+from typing import NamedTuple
 from uuid import UUID
 
 from django.db import transaction
@@ -18,13 +19,16 @@ from pipedai.events import Actor, Event, emit
 from pipedai.logs import get_logger
 from pipedai.sql import NOW, Row, fetch_all, fetch_one
 from triggers import secrets
+from triggers.budgets.room import NEXT_WINDOW
 from triggers.runs.conditions import (
+    FREE_IN_TRIGGER,
     FREE_PLACES,
     HAND_OUT_ORDER,
-    IS_ASSIGNED,
     IS_DUE,
+    IS_OFFERED,
     IS_QUEUED,
-    MAY_BE_CLAIMED,
+    MAY_BE_CLAIMED_AS_OWN,
+    MAY_BE_CLAIMED_FROM_POOL,
 )
 from workspaces.encryption.keys import WrappedKey
 
@@ -38,25 +42,49 @@ MOST_BYTES = MAX_PAGE_BYTES
 # The most bytes that JSON needs for one byte of text: a control character becomes six characters (`\u0001`).
 _LONGEST_ESCAPE = 6
 
-# Reads due runs until the answer is full. `weight` estimates a run's bytes in the answer. PostgreSQL knows the length
-# of a long text without reading it, so the weights cost little.
-_DUE = f"""
+_MOST = f"least({MOST_AT_ONCE}, {FREE_PLACES})"
+_IS_NOT_SHUT = "r.trigger_id <> ALL(%(shut)s::uuid[])"
+
+_RUNS = "run r JOIN trigger t ON t.id = r.trigger_id"
+_IS_OWN_AND_DUE = f"{_IS_NOT_SHUT} AND {MAY_BE_CLAIMED_AS_OWN}"
+
+# Finds the due runs that a worker with pools may get: the first ones of its own, and of each pool those that have been
+# open to the whole pool longest.
+_FOUND = f"""(
+    (SELECT r.id FROM {_RUNS} WHERE {_IS_OWN_AND_DUE} ORDER BY {HAND_OUT_ORDER} LIMIT {MOST_AT_ONCE})
+    UNION
+    (SELECT open.id FROM pool_member m CROSS JOIN LATERAL (
+        SELECT r.id FROM {_RUNS} WHERE {_IS_NOT_SHUT} AND {MAY_BE_CLAIMED_FROM_POOL}
+        ORDER BY r.pool_from, r.id LIMIT {MOST_AT_ONCE}) open
+    WHERE m.worker_id = %(worker_id)s)) found"""
+
+
+def _reading_due(runs: str, where: str) -> str:
+    """Returns the statement that reads due runs until the answer is full. `runs` and `where` say which runs, in SQL.
+
+    `weight` estimates a run's bytes in the answer. PostgreSQL knows the length of a long text without reading it, so
+    the weights cost little. A run that continues a session has it as `resume_session_id`, for its worker alone.
+    """
+    return f"""
 WITH due AS (
 SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url, t.mcp_headers,
     k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, r.timeout_seconds, x.payload, v.output_schema,
-    t.retry_after_effects, t.record_events, r.attempt, r.queued_at,
+    t.retry_after_effects, t.retry_mode, t.max_cost_usd, t.record_events, r.attempt, r.queued_at,
+    CASE WHEN r.resume_until > {NOW} AND r.worker_id = %(worker_id)s THEN r.resume_until END AS resume_until,
+    CASE WHEN r.resume_until > {NOW} AND r.worker_id = %(worker_id)s THEN (
+        SELECT o.session_id FROM run o WHERE o.id = r.retry_of_id) END AS resume_session_id,
+    CASE WHEN t.max_concurrent_runs IS NOT NULL THEN {FREE_IN_TRIGGER} END AS free_in_trigger,
     x.mcp_url AS handed_out_url, x.handed_to[1] AS handed_to, r.available_at,
     1024 + 6 * octet_length(t.name) + octet_length(v.prompt) + coalesce(octet_length(x.payload::text), 0)
         + coalesce(octet_length(v.output_schema::text), 0) + 2 * octet_length(t.mcp_url)
         + 2 * coalesce(octet_length(t.mcp_headers), 0) AS weight
-FROM run r
-JOIN trigger t ON t.id = r.trigger_id
+FROM {runs}
 JOIN trigger_revision v ON v.id = r.revision_id
 LEFT JOIN data_key k ON k.id = t.mcp_key_id
 LEFT JOIN run_text x ON x.run_id = r.id
-WHERE r.trigger_id <> ALL(%(shut)s::uuid[]) AND {MAY_BE_CLAIMED}
+WHERE {where}
 ORDER BY {HAND_OUT_ORDER}
-LIMIT least({MOST_AT_ONCE}, {FREE_PLACES})
+LIMIT {_MOST}
 ), weighed AS (
 SELECT *, sum(weight) OVER (ORDER BY available_at, id ROWS UNBOUNDED PRECEDING) AS weight_so_far FROM due
 )
@@ -64,19 +92,43 @@ SELECT * FROM weighed WHERE weight_so_far <= %(most_bytes)s OR weight_so_far = w
 ORDER BY available_at, id
 """
 
-_SEALED = f"""
+
+# Most workers are in no pool. Their poll reads by the shorter statement, which costs less to plan.
+_DUE = _reading_due(_RUNS, _IS_OWN_AND_DUE)
+_DUE_WITH_POOLS = _reading_due(
+    f"{_FOUND} JOIN run r ON r.id = found.id JOIN trigger t ON t.id = r.trigger_id", "true"
+)
+
+
+def _reading_sealed(where: str) -> str:
+    """Returns the statement that reads the sealed headers of triggers with due runs. `where` says which runs."""
+    return f"""
 SELECT DISTINCT ON (t.id) t.id AS trigger_id, t.environment_id, t.mcp_headers,
     k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
 FROM run r
 JOIN trigger t ON t.id = r.trigger_id
 JOIN data_key k ON k.id = t.mcp_key_id
-WHERE {IS_ASSIGNED} AND {IS_QUEUED} AND {IS_DUE}
+WHERE {where} AND {IS_QUEUED} AND {IS_DUE}
 ORDER BY t.id
 """
 
-_UNTIL_NEXT = f"""
-SELECT min(available_at) - {NOW} AS until FROM run
-WHERE worker_id = %(worker_id)s AND status = 'queued' AND available_at > {NOW}
+
+_SEALED = _reading_sealed(IS_OFFERED)
+_SEALED_IN_ENVIRONMENT = _reading_sealed("r.environment_id = %(environment_id)s")
+
+# Reads until when the worker gets nothing because of its usage limit. Without a limit, it reads when the worker's next
+# own run comes due, the next run is opened to a pool of the worker, or the next window of a budget begins, whichever is
+# first.
+_OUTLOOK = f"""
+SELECT coalesce((SELECT limited_until FROM worker WHERE id = %(worker_id)s AND limited_until > {NOW}), least(
+    (SELECT min(available_at) FROM run
+     WHERE worker_id = %(worker_id)s AND status = 'queued' AND available_at > {NOW}),
+    (SELECT min(next.pool_from) FROM pool_member m CROSS JOIN LATERAL (
+        SELECT pool_from FROM run WHERE pool_id = m.pool_id AND status = 'queued' AND pool_from > {NOW}
+        ORDER BY pool_from LIMIT 1) next
+     WHERE m.worker_id = %(worker_id)s),
+    {NEXT_WINDOW})) - {NOW} AS until,
+    {FREE_PLACES} > 0 AS has_room
 """
 
 # How many receivers of a run's secret headers are stored with the run. A receiver is a worker together with its IP
@@ -127,15 +179,17 @@ def hand_out_runs(
     worker_id: UUID,
     capacity: int,
     approved: bool,
+    has_pools: bool = True,
     actor: Actor,
     most_bytes: int = MOST_BYTES,
     now: datetime | None = None,
 ) -> list[HandedOut]:
-    """Returns the due runs of a worker, those that have been due longest first.
+    """Returns the due runs that a worker may claim, those that have been due longest first.
 
     `capacity` is how many runs the worker may hold at once, that is, have claimed and not ended. The answer has at most
     as many runs as the worker may still claim, at most MOST_AT_ONCE, and at most what fits into `most_bytes` as JSON;
-    but a single run may be larger. A worker that is not `approved` gets no run whose trigger has secret headers.
+    but a single run may be larger. A worker that is not `approved` gets no run whose trigger has secret headers. A
+    caller who knows that the worker is in no pool says so by `has_pools`, which makes the statement cheaper.
 
     One statement reads URL and headers from the trigger, so that a secret only ever goes with the URL that it was given
     for. The URL is stored with the run, and so is the receiver of the headers: the worker and the address of `actor`. A
@@ -146,7 +200,12 @@ def hand_out_runs(
     them. The answer may have another run instead.
     """
     chosen = choose_runs(
-        worker_id=worker_id, capacity=capacity, approved=approved, most_bytes=most_bytes, now=now
+        worker_id=worker_id,
+        capacity=capacity,
+        approved=approved,
+        has_pools=has_pools,
+        most_bytes=most_bytes,
+        now=now,
     )
     _keep([run.row for run in chosen.runs], worker_id, actor)
     return chosen.runs
@@ -157,6 +216,7 @@ def choose_runs(
     worker_id: UUID,
     capacity: int,
     approved: bool,
+    has_pools: bool = True,
     most_bytes: int = MOST_BYTES,
     now: datetime | None = None,
 ) -> Chosen:
@@ -169,12 +229,13 @@ def choose_runs(
         "shut": [],
         "most_bytes": most_bytes,
     }
-    rows = _fitting(fetch_all(_DUE, params), most_bytes)
+    statement = _DUE_WITH_POOLS if has_pools else _DUE
+    rows = _fitting(_within_limits(fetch_all(statement, params)), most_bytes)
     runs = _opened(rows)
     if len(runs) == len(rows):
         return Chosen(runs, [])
     shut = shut_triggers(worker_id=worker_id, now=now)
-    rows = fetch_all(_DUE, {**params, "shut": shut})
+    rows = _within_limits(fetch_all(statement, {**params, "shut": shut}))
     return Chosen(_opened(_fitting(rows, most_bytes)), shut)
 
 
@@ -188,16 +249,54 @@ def headers_are_readable(trigger: Row) -> bool:
 
 def shut_triggers(*, worker_id: UUID, now: datetime | None = None) -> list[UUID]:
     """Returns the triggers whose headers can't be decrypted, among those with due runs of the worker."""
-    sealed = fetch_all(_SEALED, {"worker_id": worker_id, "now": now})
+    return _unreadable(fetch_all(_SEALED, {"worker_id": worker_id, "now": now}))
+
+
+def shut_triggers_of_environment(
+    *, environment_id: UUID, now: datetime | None = None
+) -> list[UUID]:
+    """Returns the triggers whose headers can't be decrypted, among those with due runs in the environment."""
+    params = {"environment_id": environment_id, "now": now}
+    return _unreadable(fetch_all(_SEALED_IN_ENVIRONMENT, params))
+
+
+def _unreadable(sealed: list[Row]) -> list[UUID]:
     return [row["trigger_id"] for row in sealed if _headers(row) is None]
 
 
-def time_until_next(*, worker_id: UUID, now: datetime | None = None) -> timedelta | None:
-    """Returns the time until the worker's next queued run comes due, by the database's clock. Returns None if no run
-    will.
+class Outlook(NamedTuple):
+    """What a worker without a run to claim may expect.
+
+    `until` is the time until the next queued run comes due that the worker may take, or the next window of a budget
+    begins, or until the worker's usage limit ends if it has one, by the database's clock; None if none of them will
+    happen. `has_room` is whether it may hold another
+    run.
     """
-    row = fetch_one(_UNTIL_NEXT, {"worker_id": worker_id, "now": now})
-    return row["until"] if row else None
+
+    until: timedelta | None
+    has_room: bool
+
+
+def outlook(*, worker_id: UUID, capacity: int, now: datetime | None = None) -> Outlook:
+    """Returns what the worker may expect next. `capacity` is how many runs it may hold at once."""
+    row = fetch_one(_OUTLOOK, {"worker_id": worker_id, "capacity": capacity, "now": now})
+    assert row is not None, "the statement reads no table in its outermost part"
+    return Outlook(row["until"], row["has_room"])
+
+
+def _within_limits(rows: list[Row]) -> list[Row]:
+    """Returns the rows without those that a limit of their trigger would keep the worker from claiming: of each trigger
+    at most as many as it has free places.
+    """
+    left = {row["trigger_id"]: row["free_in_trigger"] for row in rows}
+    kept = []
+    for row in rows:
+        if row["free_in_trigger"] is not None:
+            if left[row["trigger_id"]] == 0:
+                continue
+            left[row["trigger_id"]] -= 1
+        kept.append(row)
+    return kept
 
 
 def _fitting(rows: list[Row], most_bytes: int) -> list[Row]:

@@ -22,12 +22,15 @@ from pipedai.events import SYSTEM, Actor, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all, fetch_one
 from pipedai.wakeups import wake_workers
+from triggers.budgets.requests import check_budgets
+from triggers.budgets.reserving import reserve
 from triggers.models import Trigger
 from triggers.runs import conditions
 from triggers.runs import statements as sql
 from triggers.runs.ceiling import check_queue_room, room_without_turns
 from triggers.runs.ending import ended_event, follow_up, run_event
 from triggers.runs.outcome import ToolCalls
+from triggers.runs.pools import is_member, wake_for
 from triggers.runs.reachability import lease_params
 from triggers.runs.retries import lock_triggers
 from triggers.states import TERMINAL, EndedBy, Source, Status
@@ -56,11 +59,13 @@ def queue_run(
     rerun_of: UUID | None = None,
     now: datetime | None = None,
 ) -> Row:
-    """Queues a run of a trigger for its present worker, due at once, and returns it. Call it inside a transaction.
+    """Queues a run of a trigger for its present worker or pool, due at once, and returns it. Call it inside a
+    transaction.
 
     `rerun_of` is the run whose payload a user has executed again, if the new run is a rerun. Raises NotFound for a
-    deleted trigger, Conflict for one that is disabled or has no worker, and CeilingReached if the environment has as
-    many queued runs as it may have.
+    deleted trigger, Conflict for one that is disabled, has neither worker nor pool, whose environment is paused, or
+    whose budget refuses more runs, and
+    CeilingReached if the environment has as many queued runs as it may have.
     """
     params = {
         "id": run_id or new_id(),
@@ -85,9 +90,11 @@ def queue_run(
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is None:
         raise _why_not_queued(trigger_id)
+    if run["budgets_can_reject"]:
+        check_budgets(run_id=run["id"], worker_id=run["worker_id"], now=now)
     about = {"source": source.value, **({"rerunOf": str(rerun_of)} if rerun_of else {})}
     emit(run_event("run.created", actor, run, about))
-    wake_workers([run["worker_id"]])
+    wake_for([run])
     return {**run, "payload": payload}
 
 
@@ -122,21 +129,37 @@ def claim_run(
     Call it in a transaction that has locked the worker's row, so that no other claim changes how many runs the worker
     holds. `capacity` is how many runs the worker may hold according to that row; with 0 it gets no new run. `approved`
     is whether that row allows runs whose triggers have secret headers. Raises NotFound for another worker's run, and
-    Refused if the run can't be claimed.
+    Refused if the run can't be claimed; then the transaction must be rolled back.
     """
-    params = _leasing(run_id, worker_id, now)
-    run = fetch_one(
-        sql.CLAIM, {**params, "claim_id": claim_id, "capacity": capacity, "approved": approved}
-    )
-    if run is not None:
-        emit(run_event("run.claimed", actor, run))
-        return run
-    run = _read_own(run_id, worker_id, now)
-    if run["status"] == Status.CLAIMED:
+    params = {
+        **_leasing(run_id, worker_id, now),
+        "claim_id": claim_id,
+        "capacity": capacity,
+        "approved": approved,
+    }
+    if (claimed := fetch_one(sql.CLAIM, params)) is None:
+        run = _read_claimable(run_id, worker_id, now)
+        if run["status"] == Status.QUEUED and run["max_concurrent_runs"] is not None:
+            execute(sql.LOCK_TRIGGER, {"trigger_id": run["trigger_id"]})
+            claimed = fetch_one(sql.CLAIM_IN_PLACE, params)
+            run = run if claimed else _read_claimable(run_id, worker_id, now)
+    if claimed is not None:
+        emit(run_event("run.claimed", actor, claimed))
+        # Budgets come last, because the claims of an environment wait for each other from here on.
+        if claimed["has_budgets"] and not reserve(claimed):
+            raise _no_room({"status": Status.QUEUED})
+        return claimed
+    if run["status"] == Status.CLAIMED and run["worker_id"] == worker_id:
         if run["claim_id"] == claim_id:
             return run
         raise Refused(
             "The run has been claimed with another claimId.",
+            run,
+            code=ErrorCode.CLAIMED_BY_ANOTHER,
+        )
+    if run["worker_id"] != worker_id and run["claimed_at"] is not None:
+        raise Refused(
+            "Another worker of the pool has claimed the run.",
             run,
             code=ErrorCode.CLAIMED_BY_ANOTHER,
         )
@@ -145,15 +168,40 @@ def claim_run(
     met = conditions.evaluate(
         run_id=run_id, worker_id=worker_id, capacity=capacity, approved=approved, now=now
     )
+    raise _refusal(run, met, capacity)
+
+
+def _refusal(run: Row, met: Row, capacity: int) -> Refused:
+    """Returns the error for a claim of a queued run. `met` says which of the conditions of a claim hold."""
+    if not met["is_not_paused"]:
+        return Refused("The environment is paused.", run, code=ErrorCode.ENVIRONMENT_PAUSED)
     if not met["is_due"]:
-        raise Refused("The run is not due yet.", run, code=ErrorCode.NOT_DUE)
+        return Refused("The run is not due yet.", run, code=ErrorCode.NOT_DUE)
+    if not met["is_in_time"]:
+        return Refused("The run's start deadline has passed.", run, code=ErrorCode.START_DEADLINE)
+    if not met["may_start"] or not met["is_offered"] or not met["is_not_avoided"]:
+        return Refused("Another worker comes first for the run.", run, code=ErrorCode.FIRST_WORKER)
     if not met["headers_may_go"]:
-        raise Refused(_UNAPPROVED, run, code=ErrorCode.WORKER_UNAPPROVED)
+        return Refused(_UNAPPROVED, run, code=ErrorCode.WORKER_UNAPPROVED)
+    if met["limited_until"] is not None:
+        return Refused(
+            "The usage limit of the worker's account was reached: it gets no new runs for now.",
+            run,
+            code=ErrorCode.WORKER_LIMITED,
+        )
+    if not met["budgets_have_room"]:
+        return _no_room(run)
     if capacity == 0:
-        raise Refused(
+        return Refused(
             "The worker is disabled and gets no new runs.", run, code=ErrorCode.WORKER_DISABLED
         )
-    raise Refused("The worker holds as many runs as it may.", run, code=ErrorCode.WORKER_FULL)
+    if not met["trigger_has_room"]:
+        return Refused(
+            "As many runs of the trigger are held as its maxConcurrentRuns allows.",
+            run,
+            code=ErrorCode.TRIGGER_FULL,
+        )
+    return Refused("The worker holds as many runs as it may.", run, code=ErrorCode.WORKER_FULL)
 
 
 def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
@@ -178,15 +226,17 @@ def heartbeat_run(
     worker_id: UUID,
     run_id: UUID,
     tool_calls: ToolCalls | None = None,
+    session_id: str | None = None,
     now: datetime | None = None,
 ) -> Row:
     """Renews the lease of a run that the worker holds. Returns `status`, `cancel_requested_at` and `lease_expires_at`
     of the run.
 
-    The counts `tool_calls` are stored with the run, unless later counts are stored already. Raises NotFound for another
+    The counts `tool_calls` are stored with the run, unless later counts are stored already. `session_id` is stored, so
+    that the run's session is known if the worker is lost. Raises NotFound for another
     worker's run, and Refused if the worker no longer holds the run and must stop it.
     """
-    params = _leasing(run_id, worker_id, now)
+    params = {**_leasing(run_id, worker_id, now), "session_id": session_id}
     if tool_calls is None:
         beat = fetch_one(sql.HEARTBEAT, params)
     else:
@@ -224,20 +274,22 @@ def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Ro
         return run
 
 
-def reassign_queued_runs(*, trigger_id: UUID, worker_id: UUID | None) -> None:
-    """Moves a trigger's queued runs to its new worker. If that is None, the runs wait until the trigger has a worker.
+def reassign_queued_runs(*, trigger_id: UUID, now: datetime | None = None) -> None:
+    """Moves a trigger's queued runs to its present worker and pool. If it has neither, the runs wait until it has one.
 
-    The caller has locked the trigger, so that no run is queued for the old worker meanwhile.
+    The caller has changed and locked the trigger, so that no run is queued for the old worker meanwhile.
     """
-    moved = fetch_all(sql.REASSIGN, {"trigger_id": trigger_id, "worker_id": worker_id})
-    wake_workers([worker_id, *(run["old_worker_id"] for run in moved)])
+    moved = fetch_all(sql.REASSIGN, {"trigger_id": trigger_id, "now": now})
+    wake_for(moved)
+    wake_workers([run["old_worker_id"] for run in moved])
 
 
 def move_queued_runs(*, from_worker: UUID, to_worker: UUID) -> int:
     """Moves a worker's queued runs to another worker, and returns how many. The caller has locked the triggers of these
     runs.
     """
-    return execute(sql.MOVE_QUEUED, {"from_worker": from_worker, "to_worker": to_worker})
+    params = {"from_worker": from_worker, "to_worker": to_worker, "now": None}
+    return execute(sql.MOVE_QUEUED, params)
 
 
 def count_unfinished_runs(*, worker_id: UUID) -> int:
@@ -277,6 +329,23 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
     return len(ended)
 
 
+def expire_queued_runs(*, limit: int = 100, now: datetime | None = None) -> int:
+    """Ends up to `limit` queued runs as failed that no worker may claim any more, in one transaction, and returns how
+    many.
+
+    The start deadline of such a run has passed, or it could only have continued a session, and nobody did in time.
+    """
+    with transaction.atomic():
+        found = fetch_all(sql.UNSTARTABLE, {"limit": limit, "now": now})
+        if not found:
+            return 0
+        lock_triggers(row["trigger_id"] for row in found)
+        params = {"ids": [row["id"] for row in found], "now": now}
+        ended = fetch_all(sql.END_UNSTARTABLE, params)
+        follow_up(ended, [ended_event("run.not-started", SYSTEM, run) for run in ended])
+    return len(ended)
+
+
 def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
     """Returns the parameters of the SQL statements that set or renew a run's lease."""
     return {
@@ -295,10 +364,27 @@ def _read_own(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
     return run
 
 
+def _read_claimable(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
+    """Returns the run if it is the worker's own, or if the worker is in its pool. Raises NotFound otherwise."""
+    run = fetch_one(sql.READ, {"run_id": run_id, "now": now})
+    if run is None or (run["worker_id"] != worker_id and not is_member(run["pool_id"], worker_id)):
+        raise NotFound
+    return run
+
+
+def _no_room(run: Row) -> Refused:
+    return Refused("A budget has no room for the run.", run, code=ErrorCode.BUDGET_EXHAUSTED)
+
+
 def _why_not_queued(trigger_id: UUID) -> Conflict | NotFound:
-    trigger = Trigger.objects.filter(id=trigger_id, deleted_at__isnull=True).only("enabled").first()
+    rows = Trigger.objects.filter(id=trigger_id, deleted_at__isnull=True)
+    trigger = rows.values("enabled", "environment__paused_at").first()
     if trigger is None:
         return NotFound()
-    if not trigger.enabled:
+    if not trigger["enabled"]:
         return Conflict("The trigger is disabled.", code=ErrorCode.TRIGGER_DISABLED)
-    return Conflict("The trigger has no worker.", code=ErrorCode.TRIGGER_WITHOUT_WORKER)
+    if trigger["environment__paused_at"] is not None:
+        return Conflict("The environment is paused.", code=ErrorCode.ENVIRONMENT_PAUSED)
+    return Conflict(
+        "The trigger has neither a worker nor a pool.", code=ErrorCode.TRIGGER_WITHOUT_WORKER
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +11,7 @@ from triggers.states import FaultClass, Status
 MAX_SHORT_MESSAGE = 500
 MAX_ERROR_MESSAGE = 8_000
 MAX_LISTED_CALLS = 500
+MAX_LIMIT_KIND = 64
 # The two constants below list the words by which a worker describes a call of an MCP tool (SPEC §18): the call's
 # result, and the effect that the tool may have according to its MCP server.
 CALL_OUTCOMES = ("ok", "error", "unknown")
@@ -28,6 +30,16 @@ class ToolCalls:
     total: int
     effects: int
     unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageLimit:
+    """The usage limit of the account that pays for the model, as a worker reports it: when it ends, and a word for what
+    it limits, such as `five_hour`.
+    """
+
+    resets_at: datetime
+    kind: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +64,8 @@ class Outcome:
     session_id: str | None = None
     model: str | None = None
     retry_after_seconds: int | None = None
+    # None if no usage limit was reached. It counts only for a failure of infrastructure.
+    usage_limit: UsageLimit | None = None
     # None if the report has no counts of tool calls. Then the counts that the worker sent with its heartbeats stay.
     tool_calls: ToolCalls | None = None
     # The run's first tool calls, MAX_LISTED_CALLS at most, in the form in which the API shows them.
@@ -65,6 +79,15 @@ class Outcome:
     def blames_infrastructure(self) -> bool:
         """Returns whether infrastructure is to blame for the end of the run, so that the run may get a retry."""
         return self.fault_class == FaultClass.INFRA
+
+    @property
+    def at_limit(self) -> bool:
+        """Returns whether the run failed because a usage limit was reached."""
+        return (
+            self.usage_limit is not None
+            and self.status == Status.FAILED
+            and self.blames_infrastructure
+        )
 
     @property
     def lacks_output(self) -> bool:
@@ -92,6 +115,7 @@ class Outcome:
         return {
             **{name: getattr(self, name) for name in self.__slots__},
             "lacks_output": self.lacks_output,
+            "at_limit": self.at_limit,
             "tool_calls_total": calls and calls.total,
             "tool_calls_effects": calls and calls.effects,
             "tool_calls_unknown": calls and calls.unknown,

@@ -16,12 +16,14 @@ from pipedai.api.errors import NotFound
 from pipedai.api.renderers import JSONEncoder
 from pipedai.events import Actor, emit
 from pipedai.sql import Row, execute, fetch_all, fetch_one
-from pipedai.wakeups import wake_workers
+from triggers.budgets.settling import settle_reservations
 from triggers.runs import statements as sql
 from triggers.runs.ending import ended_event, follow_up, keep_errors, run_event
 from triggers.runs.lifecycle import Refused
 from triggers.runs.outcome import Outcome
+from triggers.runs.pools import wake_for
 from triggers.runs.retries import lock_triggers, why_not_repeated
+from triggers.runs.usage_limits import limit_workers, lock_account
 from triggers.states import HELD, SERVER_VERDICTS, TERMINAL, EndedBy, Status
 
 
@@ -44,9 +46,12 @@ def complete_run(
     """
     params = {**outcome.columns(), "run_id": run_id, "worker_id": worker_id, "now": now}
     with transaction.atomic():
+        limited = lock_account(worker_id) if outcome.at_limit else []
         if outcome.blames_infrastructure:
             lock_triggers(row["trigger_id"] for row in fetch_all(sql.TRIGGER_OF_RUN, params))
         run = fetch_one(sql.COMPLETE, params)
+        if run is not None and outcome.usage_limit and limited:
+            limit_workers(limited, outcome.usage_limit, actor=actor, now=now)
         if run is not None:
             _follow_up_report(run, outcome, actor)
             return run
@@ -100,12 +105,14 @@ def _no_cancel(run: Row) -> Refused:
 
 def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Actor) -> Refused:
     """Stores a worker's report that came too late to count, because its run's retry has been claimed. Only the first
-    such report of a run is stored.
+    such report of a run is stored. What the run cost according to it counts in the budgets nevertheless.
     """
     if not run["has_late_result"]:
         report = json.dumps(reported, cls=JSONEncoder, ensure_ascii=False)
         execute(sql.KEEP_LATE_RESULT, {**params, "late_result": report})
         emit(run_event("run.late-result", actor, run, {"reported": reported.get("status")}))
+        if params["cost_usd"] is not None:
+            settle_reservations([run["id"]], late_cost=params["cost_usd"])
     return Refused(
         "The run was given up and its retry has been claimed.", run, code=ErrorCode.RETRY_CLAIMED
     )
@@ -128,7 +135,7 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
             is_retried = False
     elif retry is not None and outcome.retry_after_seconds:
         execute(sql.POSTPONE_RETRY, {**params, "retry_id": retry["id"]})
-        wake_workers([retry["worker_id"]])
+        wake_for([retry])
     if run["error_message"] is None:
         keep_errors([run])  # This removes the error message that the server wrote.
     _keep_result(run, outcome)
@@ -137,7 +144,8 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
         [ended_event("run.completed", actor, run, changes)],
         retry_after_seconds=outcome.retry_after_seconds,
     )
-    run["will_retry"] |= is_retried
+    if retry is not None and is_retried:
+        run |= {"will_retry": True, "resume_until": retry["resume_until"]}
     return run
 
 

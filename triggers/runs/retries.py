@@ -13,11 +13,13 @@ from pipedai.events import SYSTEM, Event
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all
 from triggers.runs import statements as sql
-from triggers.states import FaultClass, Status
+from triggers.states import EndedBy, FaultClass, RetryMode, Status
 
 # How long a retry waits before it comes due: the second attempt, the third, and every later one (SPEC §6).
 BACKOFF = (timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10))
 MAX_RETRY_AFTER_SECONDS = 24 * 3600
+# How many attempts of a run may end at usage limits, before the run fails for good (SPEC §16).
+MAX_LIMIT_RETRIES = 50
 
 _LOCK_TRIGGERS = "SELECT id FROM trigger WHERE id = ANY(%(ids)s) ORDER BY id FOR SHARE"
 
@@ -32,7 +34,7 @@ def lock_triggers(trigger_ids: Iterable[UUID]) -> None:
 
 
 class NoRetry(StrEnum):
-    """Why an ended run has no retry (SPEC §6, §18)."""
+    """Why an ended run has no retry (SPEC §6, §16, §18)."""
 
     SUCCEEDED = "succeeded"
     CANCELED = "canceled"
@@ -42,6 +44,8 @@ class NoRetry(StrEnum):
     # Somebody asked to cancel the run, which then ended in another way.
     CANCEL_REQUESTED = "cancel_requested"
     RETRIES_USED = "retries_used"
+    # No worker claimed the run before its start deadline.
+    START_DEADLINE = "start_deadline"
     # The run's tool calls may have changed something, and its trigger forbids retries of such runs.
     HAD_EFFECTS = "had_effects"
     TRIGGER_DELETED = "trigger_deleted"
@@ -70,9 +74,22 @@ def why_not_repeated(run: Row) -> NoRetry | None:
         return NoRetry.CLIENT_FAULT
     if run["cancel_requested_at"] is not None:
         return NoRetry.CANCEL_REQUESTED
-    if run["attempt"] > run["max_retries"]:
+    if run["ended_by"] == EndedBy.START_DEADLINE:
+        return NoRetry.START_DEADLINE
+    if run["ended_by"] == EndedBy.HAD_EFFECTS:
+        return NoRetry.HAD_EFFECTS
+    if _retries_are_used(run):
         return NoRetry.RETRIES_USED
     return NoRetry.HAD_EFFECTS if _effects_forbid(run) else None
+
+
+def _retries_are_used(run: Row) -> bool:
+    """Returns whether the run may have no further retry. Attempts that ended at a usage limit are counted by
+    themselves.
+    """
+    if run["at_limit"]:
+        return bool(run["limit_retries"] >= MAX_LIMIT_RETRIES)
+    return bool(run["attempt"] - run["limit_retries"] > run["max_retries"])
 
 
 def stopped_by_effects(run: Row) -> bool:
@@ -82,27 +99,50 @@ def stopped_by_effects(run: Row) -> bool:
     return why_not_repeated(run) is NoRetry.HAD_EFFECTS
 
 
-def _effects_forbid(run: Row) -> bool:
-    """Returns whether the trigger forbids retries of runs whose tool calls may have changed something, and this is such
-    a run.
+def can_resume(run: Row) -> bool:
+    """Returns whether a retry of an ended run is to continue the run's session: its trigger says so, the session is
+    known, and the trigger still lets the run's worker do it.
+    """
+    return (
+        run["retry_mode"] == RetryMode.RESUME
+        and run["session_id"] is not None
+        and run["worker_id"] is not None
+        and (run["trigger_pool_id"] is not None or run["trigger_worker_id"] == run["worker_id"])
+    )
+
+
+def may_have_had_effects(run: Row) -> bool:
+    """Returns whether tool calls of an ended run, or of the session that it continued, may have changed something.
 
     If the worker reported no counts of tool calls, a run that was started counts as such a run, and a run that was
     never started does not.
     """
-    if run["retry_after_effects"]:
-        return False
+    if run["had_effects"]:
+        return True
     if run["tool_calls_total"] is None:
         return run["started_at"] is not None
     return bool(run["tool_calls_effects"] or run["tool_calls_unknown"])
 
 
+def _effects_forbid(run: Row) -> bool:
+    """Returns whether the run must not be repeated because its tool calls may have changed something.
+
+    A trigger that resumes never starts such a run anew (SPEC §16). Any other trigger does, unless its
+    `retryAfterEffects` is false (SPEC §18).
+    """
+    if run["retry_mode"] == RetryMode.RESUME:
+        return not can_resume(run) and may_have_had_effects(run)
+    return not run["retry_after_effects"] and may_have_had_effects(run)
+
+
 def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = None) -> list[Row]:
     """Queues a retry of each ended run that needs one. `lock_triggers` must have locked the triggers.
 
-    The retry comes due after the waiting time for its attempt, or after `retry_after_seconds` if that is longer.
-    Returns `id`, `environment_id`, `worker_id`, `attempt`, `available_at` and `retry_of_id` of each new run. A run
-    whose trigger is disabled or deleted gets no retry, nor does a run that already has one. It takes two statements at
-    most.
+    The retry comes due after the waiting time for its attempt, or after `retry_after_seconds` if that is longer. The
+    retry of a run that failed `at_limit`, the usage limit of its worker, is due at once, since it waits for the limit.
+    Returns `id`, `environment_id`, `worker_id`, `pool_id`, `attempt`, `available_at` and `retry_of_id` of each new run.
+    A run whose trigger is disabled or deleted gets no retry, nor does a run that already has one. It takes two
+    statements at most.
     """
     runs = [run for run in ended if why_no_retry(run) is None]
     if not runs:
@@ -112,7 +152,13 @@ def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = No
         {
             "ids": [new_id() for _ in runs],
             "run_ids": [run["id"] for run in runs],
-            "delays": [_delay(run["attempt"], retry_after_seconds) for run in runs],
+            "delays": [_delay(run, retry_after_seconds) for run in runs],
+            "resumes": (resumes := [can_resume(run) for run in runs]),
+            "had_effects": [
+                resumed and may_have_had_effects(run)
+                for run, resumed in zip(runs, resumes, strict=True)
+            ],
+            "at_limit": [run["at_limit"] for run in runs],
         },
     )
     if retries:
@@ -120,7 +166,10 @@ def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = No
     return retries
 
 
-def _delay(attempt: int, retry_after_seconds: int | None) -> timedelta:
+def _delay(run: Row, retry_after_seconds: int | None) -> timedelta:
+    if run["at_limit"]:
+        return timedelta(0)
+    attempt = run["attempt"] - run["limit_retries"]
     return max(BACKOFF[min(attempt, len(BACKOFF)) - 1], timedelta(seconds=retry_after_seconds or 0))
 
 

@@ -39,6 +39,7 @@ class RunSerializer(RowSerializer):
     triggerName = serializers.CharField(source="trigger_name")
     environmentId = serializers.UUIDField(source="environment_id")
     workerId = serializers.UUIDField(source="worker_id", allow_null=True)
+    poolId = serializers.UUIDField(source="pool_id", allow_null=True)
     status = serializers.ChoiceField(choices=Status.choices)
     source = serializers.ChoiceField(choices=Source.choices)  # type: ignore[assignment]
     attempt = serializers.IntegerField()
@@ -46,6 +47,7 @@ class RunSerializer(RowSerializer):
     rerunOfRunId = serializers.UUIDField(source="rerun_of_id", allow_null=True)
     scheduledFor = serializers.DateTimeField(source="scheduled_for", allow_null=True)
     availableAt = serializers.DateTimeField(source="available_at")
+    startDeadlineAt = serializers.DateTimeField(source="start_deadline_at", allow_null=True)
     queuedAt = serializers.DateTimeField(source="queued_at")
     claimedAt = serializers.DateTimeField(source="claimed_at", allow_null=True)
     startedAt = serializers.DateTimeField(source="started_at", allow_null=True)

@@ -7,11 +7,16 @@ execute the statements.
 # These statements are raw SQL for speed, so no migration renames columns in them. See docs/decisions/fast-paths.md.
 
 from pipedai.sql import NOW
+from triggers.budgets.room import CAN_REJECT, HAS_BUDGETS, HAS_RESERVATIONS
 from triggers.models import RUN_COLUMNS
 from triggers.runs.conditions import IS_HELD, MAY_BE_CLAIMED
 from triggers.runs.reachability import LEASES_COUNT
+from triggers.runs.routing import avoided_worker, pool_from
 
 _RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
+# How long after it came due, or after its worker's usage limit, a retry waits for the worker that can continue the
+# session of the run that it repeats (SPEC §16).
+RESUMABLE_FOR = "1 hour"
 _LEASE = f"{NOW} + %(lease_seconds)s * interval '1 second'"
 # The deadline of a run. After `timeoutSeconds`, the worker has 60 s to report the time-out itself; then the server ends
 # the run (SPEC §6).
@@ -21,21 +26,38 @@ _DEADLINE = f"{NOW} + (r.timeout_seconds + 60) * interval '1 second'"
 _WILL_RETRY = """CASE WHEN r.ended_at IS NOT NULL THEN coalesce((
         SELECT retry.ended_by IS DISTINCT FROM 'late_result' FROM run retry
         WHERE retry.retry_of_id = r.id AND retry.environment_id = r.environment_id), false) END AS will_retry"""
+# Until when the retry of a run `r` waits for the run's worker to continue the session; NULL if it does not.
+_RESUME_UNTIL = """CASE WHEN r.ended_at IS NOT NULL THEN (
+        SELECT retry.resume_until FROM run retry
+        WHERE retry.retry_of_id = r.id AND retry.environment_id = r.environment_id) END AS resume_until"""
 _NOT_ENDED = "NULL::boolean AS will_retry"
-_RELEASED = "slot = NULL, lease_expires_at = NULL, deadline_at = NULL"
+_RELEASED = "slot = NULL, place = NULL, lease_expires_at = NULL, deadline_at = NULL"
 # The columns that are set in every new run, whatever made it. All other columns begin as NULL.
 _INSERT = """INSERT INTO run (
-        id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
-        retry_of_id, rerun_of_id, scheduled_for, queued_at, available_at, model)"""
+        id, environment_id, trigger_id, revision_id, worker_id, pool_id, pool_from, status, source, attempt,
+        max_retries, timeout_seconds, retry_of_id, rerun_of_id, scheduled_for, queued_at, available_at,
+        start_deadline_at, model)"""
+# The same with the columns that only retries have.
+_INSERT_RETRY = _INSERT.replace(
+    "model)", "model, avoided_worker_id, resume_until, had_effects, limit_retries)"
+)
+
+
+def _start_deadline(due: str) -> str:
+    """Returns the SQL expression of the start deadline of a run that comes due at `due`, for the trigger `t`."""
+    return f"{due} + t.start_deadline_seconds * interval '1 second'"
+
 
 # Queues a run. If the environment has `room` queued runs or more, the statement queues nothing and does not lock the
 # trigger, because the environment must then be locked before the trigger. `room` comes from `room_without_turns`; NULL
-# means no limit.
+# means no limit. It queues nothing either while the environment is paused.
 QUEUE = f"""
 WITH t AS (
-    SELECT id, environment_id, worker_id, revision_id, name, max_retries, timeout_seconds
+    SELECT id, environment_id, worker_id, pool_id, revision_id, name, max_retries, timeout_seconds, prefer_seconds,
+        start_deadline_seconds
     FROM trigger
-    WHERE id = %(trigger_id)s AND enabled AND worker_id IS NOT NULL AND deleted_at IS NULL
+    WHERE id = %(trigger_id)s AND enabled AND (worker_id IS NOT NULL OR pool_id IS NOT NULL) AND deleted_at IS NULL
+        AND (SELECT paused_at FROM environment WHERE environment.id = trigger.environment_id) IS NULL
         AND (%(room)s::int IS NULL OR %(room)s > (
             SELECT count(*) FROM (
                 SELECT FROM run w
@@ -43,39 +65,57 @@ WITH t AS (
     FOR SHARE),
 r AS (
     {_INSERT}
-    SELECT %(id)s, t.environment_id, t.id, t.revision_id, t.worker_id, 'queued', %(source)s, 1, t.max_retries,
-        t.timeout_seconds, NULL, %(rerun_of_id)s, NULL, {NOW}, {NOW}, v.model
+    SELECT %(id)s, t.environment_id, t.id, t.revision_id, t.worker_id, t.pool_id, {pool_from(NOW, NOW)}, 'queued',
+        %(source)s, 1, t.max_retries, t.timeout_seconds, NULL, %(rerun_of_id)s, NULL, {NOW}, {NOW},
+        {_start_deadline(NOW)}, v.model
     FROM t JOIN trigger_revision v ON v.id = t.revision_id
     RETURNING *),
 kept AS (
     INSERT INTO run_text (run_id, environment_id, payload)
     SELECT id, environment_id, %(payload)s::json FROM r WHERE %(payload)s::json IS NOT NULL)
 SELECT {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result,
-    v.prompt, NULL AS output, NULL AS tool_calls_total
+    v.prompt, NULL AS output, NULL AS tool_calls_total, {CAN_REJECT} AS budgets_can_reject
 FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 """
 
 # Inserts the runs for due times of schedules. The caller has locked the triggers.
 QUEUE_SCHEDULED = f"""
 {_INSERT}
-SELECT f.run_id, t.environment_id, t.id, t.revision_id, t.worker_id, 'queued', 'schedule', 1, t.max_retries,
-    t.timeout_seconds, NULL, NULL, f.tick_at, {NOW}, {NOW}, v.model
-FROM unnest(%(run_ids)s::uuid[], %(trigger_ids)s::uuid[], %(ticks)s::timestamptz[]) AS f (run_id, trigger_id, tick_at)
+SELECT f.run_id, t.environment_id, t.id, t.revision_id, t.worker_id, t.pool_id, {pool_from(NOW, NOW)},
+    'queued', 'schedule', 1, t.max_retries, t.timeout_seconds, NULL, NULL, f.tick_at, {NOW}, {NOW},
+    {_start_deadline(NOW)}, v.model
+FROM unnest(%(run_ids)s::uuid[], %(trigger_ids)s::uuid[], %(ticks)s::timestamptz[])
+    AS f (run_id, trigger_id, tick_at)
 JOIN trigger t ON t.id = f.trigger_id JOIN trigger_revision v ON v.id = t.revision_id
 """
 
 # Inserts retries of ended runs, and notes in these runs that a retry follows. The caller has locked the triggers, so
-# their present worker can't change meanwhile.
+# their present workers and pools can't change meanwhile. A retry that `resumes` waits for the worker of the run that it
+# repeats. A retry of a run that ended `at_limit`, the usage limit of its worker, counts as such.
 QUEUE_RETRIES = f"""
-WITH retry AS (
-    {_INSERT}
-    SELECT n.id, r.environment_id, r.trigger_id, r.revision_id, t.worker_id, 'queued', 'retry', r.attempt + 1,
-        r.max_retries, r.timeout_seconds, r.id, NULL, r.scheduled_for, r.ended_at, r.ended_at + n.delay, v.model
-    FROM unnest(%(ids)s::uuid[], %(run_ids)s::uuid[], %(delays)s::interval[]) AS n (id, run_id, delay)
+WITH planned AS (
+    SELECT n.*, r.ended_at + n.delay AS due,
+        CASE WHEN n.resumes THEN interval '{RESUMABLE_FOR}' + greatest(r.ended_at + n.delay, (
+            SELECT w.limited_until FROM worker w WHERE w.id = r.worker_id)) END AS resume_until
+    FROM unnest(%(ids)s::uuid[], %(run_ids)s::uuid[], %(delays)s::interval[], %(resumes)s::boolean[],
+        %(had_effects)s::boolean[], %(at_limit)s::boolean[])
+        AS n (id, run_id, delay, resumes, had_effects, at_limit)
+    JOIN run r ON r.id = n.run_id),
+retry AS (
+    {_INSERT_RETRY}
+    SELECT n.id, r.environment_id, r.trigger_id, r.revision_id,
+        CASE WHEN n.resumes THEN r.worker_id ELSE t.worker_id END, t.pool_id,
+        CASE WHEN t.pool_id IS NULL THEN NULL WHEN n.resumes THEN n.resume_until
+            WHEN t.worker_id = r.worker_id THEN n.due ELSE {pool_from("n.due", "r.ended_at")} END,
+        'queued', 'retry', r.attempt + 1, r.max_retries, r.timeout_seconds, r.id, NULL, r.scheduled_for, r.ended_at,
+        n.due, {_start_deadline("n.due")}, v.model,
+        CASE WHEN NOT n.resumes AND NOT n.at_limit THEN {avoided_worker("r.worker_id", "r.ended_at")} END,
+        n.resume_until, n.had_effects, r.limit_retries + n.at_limit::int
+    FROM planned n
     JOIN run r ON r.id = n.run_id JOIN trigger t ON t.id = r.trigger_id
     JOIN trigger_revision v ON v.id = r.revision_id
     ON CONFLICT (retry_of_id, environment_id) WHERE retry_of_id IS NOT NULL DO NOTHING
-    RETURNING id, environment_id, worker_id, attempt, available_at, retry_of_id),
+    RETURNING id, environment_id, worker_id, pool_id, attempt, available_at, resume_until, retry_of_id),
 noted AS (UPDATE run r SET retried = true FROM retry WHERE r.id = retry.retry_of_id)
 SELECT * FROM retry
 """
@@ -86,22 +126,45 @@ SELECT r.id, x.environment_id, x.payload FROM run r JOIN run_text x ON x.run_id 
 WHERE r.id = ANY(%(ids)s) AND x.payload IS NOT NULL
 """
 
+# Locks a trigger that limits how many of its runs may be held at once. Claims of its runs then come one after the
+# other, and the next statement sees the places that the earlier ones took.
+LOCK_TRIGGER = "SELECT FROM trigger WHERE id = %(trigger_id)s FOR NO KEY UPDATE"
+
 # Claims a run and gives it the lowest free slot of its worker. A slot is a number from 1 on, and each run that a worker
 # holds takes another one. The subquery numbers the taken slots in order (`rank`): the first slot whose number is
 # greater than its rank shows that the number `rank` is free. The run is claimed only if fewer than `capacity` slots are
 # taken, so the lowest free slot is never greater than `capacity`.
-CLAIM = f"""
+
+
+def _claim(*, where_trigger: str, place: str = "NULL", places_of_trigger: str = "") -> str:
+    return f"""
 UPDATE run r
-SET status = 'claimed', slot = places.free, claim_id = %(claim_id)s, claimed_at = {NOW},
-    lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
-FROM trigger t, (
+SET status = 'claimed', worker_id = %(worker_id)s, slot = slots.free, place = {place}, claim_id = %(claim_id)s,
+    claimed_at = {NOW}, lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
+FROM trigger t{places_of_trigger}, (
     SELECT count(*) AS held, coalesce(min(rank) FILTER (WHERE slot > rank), count(*) + 1) AS free
     FROM (
         SELECT slot, row_number() OVER (ORDER BY slot) AS rank
-        FROM run WHERE {IS_HELD}) held) places
-WHERE r.id = %(run_id)s AND t.id = r.trigger_id AND places.held < %(capacity)s AND {MAY_BE_CLAIMED}
-RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message
+        FROM run WHERE {IS_HELD}) held) slots
+WHERE r.id = %(run_id)s AND t.id = r.trigger_id AND slots.held < %(capacity)s AND {where_trigger} AND {MAY_BE_CLAIMED}
+RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, t.max_cost_usd,
+    {HAS_BUDGETS} AS has_budgets
 """
+
+
+CLAIM = _claim(where_trigger="t.max_concurrent_runs IS NULL")
+
+# Claims a run whose trigger limits how many of its runs may be held at once, and gives it the lowest free place of the
+# trigger in the same way. The caller has locked the trigger.
+CLAIM_IN_PLACE = _claim(
+    where_trigger="places.held < t.max_concurrent_runs",
+    place="places.free",
+    places_of_trigger=""" CROSS JOIN LATERAL (
+    SELECT count(*) AS held, coalesce(min(rank) FILTER (WHERE place > rank), count(*) + 1) AS free
+    FROM (
+        SELECT place, row_number() OVER (ORDER BY place) AS rank
+        FROM run WHERE trigger_id = t.id AND environment_id = t.environment_id AND place IS NOT NULL) held) places""",
+)
 
 START = f"""
 UPDATE run r
@@ -112,7 +175,7 @@ RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message
 """
 
 HEARTBEAT = f"""
-UPDATE run r SET lease_expires_at = {_LEASE}
+UPDATE run r SET lease_expires_at = {_LEASE}, session_id = coalesce(%(session_id)s, r.session_id)
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL
 RETURNING r.status, r.cancel_requested_at, r.lease_expires_at
 """
@@ -122,7 +185,7 @@ RETURNING r.status, r.cancel_requested_at, r.lease_expires_at
 # with fewer unanswered ones.
 HEARTBEAT_WITH_COUNTS = f"""
 UPDATE run r
-SET lease_expires_at = {_LEASE},
+SET lease_expires_at = {_LEASE}, session_id = coalesce(%(session_id)s, r.session_id),
     tool_calls_total = greatest(r.tool_calls_total, %(tool_calls_total)s::int),
     tool_calls_effects = greatest(r.tool_calls_effects, %(tool_calls_effects)s::int),
     tool_calls_unknown = CASE
@@ -135,18 +198,21 @@ RETURNING r.status, r.cancel_requested_at, r.lease_expires_at
 """
 
 _OUTCOME = """
-    status = %(status)s, fault_class = %(fault_class)s, exit_code = %(exit_code)s, short_message = %(short_message)s,
+    status = %(status)s, fault_class = %(fault_class)s, at_limit = %(at_limit)s, exit_code = %(exit_code)s,
+    short_message = %(short_message)s,
     model = coalesce(%(model)s, r.model), input_tokens = %(input_tokens)s, output_tokens = %(output_tokens)s,
     cache_read_tokens = %(cache_read_tokens)s, cache_creation_tokens = %(cache_creation_tokens)s,
-    cost_usd = %(cost_usd)s, num_turns = %(num_turns)s, session_id = %(session_id)s,
+    cost_usd = %(cost_usd)s, num_turns = %(num_turns)s, session_id = coalesce(%(session_id)s, r.session_id),
     tool_calls_total = coalesce(%(tool_calls_total)s::int, r.tool_calls_total),
     tool_calls_effects = coalesce(%(tool_calls_effects)s::int, r.tool_calls_effects),
     tool_calls_unknown = coalesce(%(tool_calls_unknown)s::int, r.tool_calls_unknown)"""
 # The columns that are read of a run that has just ended. Its retry and its webhook delivery need more columns than
 # lists of runs show.
-_ENDED = f"""{_RUN}, r.max_retries, r.tool_calls_total, r.tool_calls_effects, r.tool_calls_unknown,
-    t.retry_after_effects, t.enabled AS trigger_enabled, t.deleted_at AS trigger_deleted_at, t.name AS trigger_name,
-    t.webhook_url"""
+_ENDED = f"""{_RUN}, r.ended_by, r.max_retries, r.at_limit, r.limit_retries, r.had_effects, r.tool_calls_total,
+    r.tool_calls_effects, r.tool_calls_unknown, t.retry_after_effects, t.retry_mode, t.max_concurrent_runs,
+    t.worker_id AS trigger_worker_id, t.pool_id AS trigger_pool_id, t.enabled AS trigger_enabled,
+    t.deleted_at AS trigger_deleted_at, t.name AS trigger_name, t.webhook_url,
+    {HAS_RESERVATIONS} AS has_reservations"""
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
 # Ends a run as its worker reports. If the report says that the run succeeded but has no output, and the run's trigger
@@ -171,8 +237,8 @@ RETURNING {_REPORTED}
 """
 
 READ = f"""
-SELECT {_RUN}, {_WILL_RETRY}, r.claim_id, r.ended_by, t.name AS trigger_name, x.error_message,
-    x.late_result IS NOT NULL AS has_late_result, v.output_schema IS NOT NULL AS has_output_schema
+SELECT {_RUN}, {_WILL_RETRY}, {_RESUME_UNTIL}, r.claim_id, r.ended_by, t.name AS trigger_name, t.max_concurrent_runs,
+    x.error_message, x.late_result IS NOT NULL AS has_late_result, v.output_schema IS NOT NULL AS has_output_schema
 FROM run r JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
 LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.id = %(run_id)s
@@ -182,7 +248,8 @@ LOCK = "SELECT FROM run WHERE id = %(run_id)s FOR NO KEY UPDATE"
 TRIGGER_OF_RUN = "SELECT trigger_id FROM run WHERE id = %(run_id)s AND worker_id = %(worker_id)s"
 
 RETRY_FOR_UPDATE = """
-SELECT id, status, worker_id, claimed_at IS NOT NULL AS was_claimed FROM run WHERE retry_of_id = %(run_id)s FOR UPDATE
+SELECT id, status, worker_id, pool_id, resume_until, claimed_at IS NOT NULL AS was_claimed
+FROM run WHERE retry_of_id = %(run_id)s FOR UPDATE
 """
 
 # Cancels a queued retry because of a late result of the run that it repeats, and notes in that run that no retry
@@ -195,10 +262,15 @@ WITH canceled AS (
 UPDATE run r SET retried = false FROM canceled WHERE r.id = canceled.retry_of_id
 """
 
+# Lets a queued retry come due later. All other times of it that count from then move by as much.
 POSTPONE_RETRY = f"""
-UPDATE run
-SET available_at = greatest(available_at, {NOW} + %(retry_after_seconds)s * interval '1 second')
-WHERE id = %(retry_id)s AND status = 'queued'
+UPDATE run r
+SET available_at = r.available_at + later.by, pool_from = r.pool_from + later.by,
+    start_deadline_at = r.start_deadline_at + later.by, resume_until = r.resume_until + later.by
+FROM (
+    SELECT id, greatest(interval '0', {NOW} + %(retry_after_seconds)s * interval '1 second' - available_at) AS by
+    FROM run WHERE id = %(retry_id)s) later
+WHERE r.id = later.id AND r.status = 'queued'
 """
 
 KEEP_LATE_RESULT = f"""
@@ -237,6 +309,18 @@ WHERE r.id = %(run_id)s AND r.slot IS NOT NULL AND r.cancel_requested_at IS NULL
 RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
 """
 
+REQUEST_CANCEL_OF_HELD = f"""
+WITH held AS (
+    SELECT id FROM run
+    WHERE environment_id = %(environment_id)s AND status IN ('claimed', 'running') AND ended_at IS NULL
+        AND cancel_requested_at IS NULL
+    ORDER BY id FOR NO KEY UPDATE)
+UPDATE run r SET cancel_requested_at = {NOW}
+FROM held, trigger t
+WHERE r.id = held.id AND r.slot IS NOT NULL AND t.id = r.trigger_id
+RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
+"""
+
 # When the run's lease ends. If workers could not reach the service lately, and so could not renew the lease, this is
 # never (`infinity`). It needs the parameters of `triggers.runs.reachability.lease_params`.
 LEASE_END = f"CASE WHEN {LEASES_COUNT} THEN lease_expires_at ELSE 'infinity' END"
@@ -267,28 +351,121 @@ SET status = v.status, ended_at = v.now, ended_by = CASE WHEN v.is_lost THEN 'le
     fault_class = CASE v.status WHEN 'failed' THEN 'infra' WHEN 'timed_out' THEN 'client' ELSE 'none' END, {_RELEASED}
 FROM verdict v, trigger t
 WHERE r.id = v.id AND t.id = r.trigger_id
-RETURNING {_ENDED}, r.ended_by,
+RETURNING {_ENDED},
     CASE WHEN v.is_lost THEN 'worker lost: no heartbeat for ' || v.silent_seconds || ' s'
         ELSE 'timed out: no result within ' || v.timeout_seconds || ' s' END AS error_message
 """
 
-REASSIGN = """
+# Finds the queued runs that must end in the queue: their start deadline has passed, or they could only continue a
+# session, and the time for that is over.
+_UNSTARTABLE = f"""status = 'queued'
+    AND (start_deadline_at <= {NOW} OR (had_effects AND resume_until <= {NOW}))"""
+
+UNSTARTABLE = f"""
+SELECT id, trigger_id FROM run WHERE status = 'queued' AND start_deadline_at <= {NOW}
+UNION
+SELECT id, trigger_id FROM run WHERE status = 'queued' AND had_effects AND resume_until <= {NOW}
+ORDER BY id LIMIT %(limit)s
+"""
+
+END_UNSTARTABLE = f"""
+WITH found AS (
+    SELECT id, had_effects AND resume_until <= {NOW} AND start_deadline_at <= {NOW} IS NOT TRUE AS cannot_resume,
+        extract(epoch FROM start_deadline_at - available_at)::int AS deadline_seconds
+    FROM run WHERE id = ANY(%(ids)s) AND {_UNSTARTABLE}
+    ORDER BY id FOR UPDATE SKIP LOCKED)
+UPDATE run r
+SET status = 'failed', fault_class = 'infra', ended_at = {NOW},
+    ended_by = CASE WHEN found.cannot_resume THEN 'had_effects' ELSE 'start_deadline' END
+FROM found, trigger t
+WHERE r.id = found.id AND t.id = r.trigger_id
+RETURNING {_ENDED},
+    CASE WHEN found.cannot_resume
+        THEN 'not resumed in time, and not started anew, because the run before it may have changed something'
+        ELSE 'not started: no worker claimed the run within ' || found.deadline_seconds || ' s after it came due'
+        END AS error_message
+"""
+
+# Gives the queued runs of a trigger to the trigger's present worker and pool. A run that was to continue a session no
+# longer waits for that.
+REASSIGN = f"""
 WITH moved AS (
-    SELECT id, worker_id FROM run
+    SELECT id, worker_id, pool_id FROM run
     WHERE trigger_id = %(trigger_id)s AND status = 'queued' AND ended_at IS NULL
     ORDER BY id FOR NO KEY UPDATE)
-UPDATE run r SET worker_id = %(worker_id)s::uuid FROM moved WHERE r.id = moved.id
-RETURNING moved.worker_id AS old_worker_id
+UPDATE run r
+SET worker_id = CASE WHEN r.had_effects THEN r.worker_id ELSE t.worker_id END, pool_id = t.pool_id,
+    pool_from = {pool_from("r.available_at", NOW)},
+    avoided_worker_id = CASE WHEN t.pool_id IS NOT NULL THEN r.avoided_worker_id END,
+    resume_until = CASE WHEN r.had_effects THEN least(r.resume_until, {NOW}) END
+FROM moved, trigger t
+WHERE r.id = moved.id AND t.id = %(trigger_id)s
+RETURNING moved.worker_id AS old_worker_id, moved.pool_id AS old_pool_id, r.worker_id, r.pool_id
 """
 
-MOVE_QUEUED = """
+MOVE_QUEUED = f"""
 WITH moved AS (
     SELECT id FROM run WHERE worker_id = %(from_worker)s AND status = 'queued' ORDER BY id FOR NO KEY UPDATE)
-UPDATE run r SET worker_id = %(to_worker)s FROM moved WHERE r.id = moved.id
+UPDATE run r
+SET worker_id = CASE WHEN r.had_effects THEN r.worker_id ELSE %(to_worker)s END,
+    resume_until = CASE WHEN r.had_effects THEN least(r.resume_until, {NOW}) END
+FROM moved WHERE r.id = moved.id
 """
 
-# Counts a worker's unfinished runs. Each of the two counts reads a partial index: one has the queued runs, the other
-# the claimed and running ones.
+# Leaves the queued runs of a pool that a worker would take first, or alone, to the pool's other workers at once.
+RELEASE_TO_POOLS = f"""
+WITH released AS (
+    SELECT id FROM run WHERE worker_id = %(worker_id)s AND status = 'queued' AND pool_id IS NOT NULL
+    ORDER BY id FOR NO KEY UPDATE)
+UPDATE run r
+SET worker_id = CASE WHEN r.had_effects THEN r.worker_id END, pool_from = r.available_at,
+    resume_until = CASE WHEN r.had_effects THEN least(r.resume_until, {NOW}) END
+FROM released WHERE r.id = released.id
+RETURNING r.pool_id
+"""
+
+# Lets the other workers of the pools take the queued runs at once that these workers would take first. Runs that
+# continue a session stay theirs.
+OPEN_TO_POOLS = """
+WITH opened AS (
+    SELECT id FROM run
+    WHERE worker_id = ANY(%(worker_ids)s) AND status = 'queued' AND pool_from > available_at AND resume_until IS NULL
+    ORDER BY id FOR NO KEY UPDATE)
+UPDATE run r SET pool_from = r.available_at FROM opened WHERE r.id = opened.id
+RETURNING r.pool_id
+"""
+
+# Lets queued runs that continue a session wait for their workers until an hour after these may work again.
+WAIT_FOR_LIMIT = f"""
+WITH waiting AS (
+    SELECT id FROM run
+    WHERE worker_id = ANY(%(worker_ids)s) AND status = 'queued' AND resume_until > {NOW}
+        AND resume_until < %(until)s::timestamptz + interval '{RESUMABLE_FOR}'
+    ORDER BY id FOR NO KEY UPDATE)
+UPDATE run r
+SET resume_until = %(until)s::timestamptz + interval '{RESUMABLE_FOR}',
+    pool_from = CASE WHEN r.pool_id IS NOT NULL THEN %(until)s::timestamptz + interval '{RESUMABLE_FOR}' END
+FROM waiting WHERE r.id = waiting.id
+"""
+
+# Takes away the places that held runs still have from an earlier limit of their trigger. The statement below would
+# otherwise give a place that another row still has, and the database checks that row by row.
+TAKE_PLACES = """
+UPDATE run SET place = NULL
+WHERE trigger_id = %(trigger_id)s AND environment_id = %(environment_id)s AND place IS NOT NULL
+"""
+
+# Numbers the held runs of a trigger that has just got a limit of such runs, in the order of their claims. The caller
+# has locked the environment's workers and the trigger, so that no claim is under way.
+GIVE_PLACES = """
+WITH held AS (
+    SELECT id, row_number() OVER (ORDER BY claimed_at, id) AS place FROM run
+    WHERE trigger_id = %(trigger_id)s AND ended_at IS NULL AND slot IS NOT NULL)
+UPDATE run r SET place = held.place FROM held WHERE r.id = held.id AND r.slot IS NOT NULL
+"""
+
+# Counts a worker's unfinished runs that no other worker may take. Each of the two counts reads a partial index: one has
+# the queued runs, the other the claimed and running ones.
 COUNT_UNFINISHED = """
 SELECT (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND status = 'queued')
     + (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND slot IS NOT NULL) AS unfinished

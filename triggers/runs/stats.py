@@ -29,8 +29,13 @@ _COLUMNS: Mapping[str, tuple[str, str, str]] = {
 }
 GROUPINGS = (*_COLUMNS, "day")
 
-_RUNS_OF_WINDOW = """
-FROM run r
+# The worker of a run tells whether a subscription paid for it.
+_PAYER = (
+    "LEFT JOIN worker payer ON payer.id = r.worker_id AND payer.environment_id = r.environment_id"
+)
+
+_RUNS_OF_WINDOW = f"""
+FROM run r {_PAYER}
 WHERE r.environment_id = %(environment_id)s AND r.ended_at IS NOT NULL
     AND r.ended_at >= %(begin)s AND r.ended_at < %(end)s"""
 
@@ -61,6 +66,9 @@ WITH sums AS (
         count(*) FILTER (WHERE r.source = 'retry') AS retries,
         {success_rate} AS success_rate,
         coalesce(sum(r.cost_usd), 0) AS cost_usd,
+        coalesce(sum(r.cost_usd) FILTER (WHERE r.worker_id IN (
+            SELECT id FROM worker WHERE environment_id = %(environment_id)s AND auth_mode = 'claude_max')), 0)
+            AS notional_usd,
         coalesce(sum(r.input_tokens), 0) AS input_tokens,
         coalesce(sum(r.output_tokens), 0) AS output_tokens,
         {durations} AS durations

@@ -85,8 +85,8 @@ class TriggerRunViewSet(TenantViewSet):
         },
         errors={
             409: (
-                "`trigger_disabled`, `trigger_without_worker`, `idempotency_key_reused`, or "
-                "`ceiling_reached`."
+                "`trigger_disabled`, `trigger_without_worker`, `environment_paused`, "
+                "`idempotency_key_reused`, `budget_exhausted`, or `ceiling_reached`."
             ),
         },
         audit=("run.created",),
@@ -215,7 +215,8 @@ class RunViewSet(TenantViewSet):
         errors={
             409: (
                 "`run_state`: it has not ended; `trigger_disabled`, `trigger_without_worker`, "
-                "`idempotency_key_reused`, or `ceiling_reached`."
+                "`environment_paused`, `idempotency_key_reused`, `budget_exhausted`, or "
+                "`ceiling_reached`."
             ),
         },
         audit=("run.created",),

@@ -30,18 +30,19 @@ WITH RECURSIVE due (next_run_at, environment_id, step) AS (
         ORDER BY next_run_at, environment_id LIMIT 1) later
     WHERE due.step < %(most_pairs)s),
 queue AS (
-    SELECT due.next_run_at, due.environment_id, e.workspace_id, count(*) OVER workspace AS places,
+    SELECT due.next_run_at, due.environment_id, e.workspace_id, e.paused_at IS NOT NULL AS paused,
+        count(*) OVER workspace AS places,
         row_number() OVER (workspace ORDER BY due.next_run_at, random()) AS place
     FROM due JOIN environment e ON e.id = due.environment_id
     WINDOW workspace AS (PARTITION BY e.workspace_id)),
 share AS (
     SELECT ceil(%(limit)s::numeric / greatest(count(DISTINCT workspace_id), 1))::int AS size FROM queue),
 turn AS (
-    SELECT next_run_at, environment_id, ceil(size::numeric / least(places, size))::int AS most
+    SELECT next_run_at, environment_id, paused, ceil(size::numeric / least(places, size))::int AS most
     FROM queue CROSS JOIN share WHERE place <= size ORDER BY place, random())
-SELECT t.*, {NOW} AS now FROM turn CROSS JOIN LATERAL (
-    SELECT id, environment_id, worker_id, revision_id, schedule, timezone, next_run_at, overlap_policy, max_retries,
-        timeout_seconds
+SELECT t.*, turn.paused, {NOW} AS now FROM turn CROSS JOIN LATERAL (
+    SELECT id, environment_id, worker_id, pool_id, revision_id, schedule, timezone, next_run_at, overlap_policy,
+        max_retries, timeout_seconds
     FROM trigger WHERE next_run_at = turn.next_run_at AND environment_id = turn.environment_id
     ORDER BY id LIMIT turn.most
     FOR NO KEY UPDATE SKIP LOCKED) t

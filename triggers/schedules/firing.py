@@ -20,13 +20,13 @@ from pipedai.events import SYSTEM, Event, emit
 from pipedai.ids import new_id
 from pipedai.logs import get_logger
 from pipedai.sql import Row, execute, fetch_all
-from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
 from triggers.runs.lifecycle import queue_scheduled_runs
+from triggers.runs.pools import wake_for
 from triggers.schedules import cron
 from triggers.schedules.due_triggers import lock_due_triggers
-from triggers.schedules.stretches import join_stretches
-from triggers.states import Decision
+from triggers.schedules.stretches import Continuation, join_stretches
+from triggers.states import STRETCHED, Decision
 
 log = get_logger(__name__)
 
@@ -138,24 +138,25 @@ def _store(batch: _Batch, now: datetime | None) -> None:
         queue_scheduled_runs(fired, now=now)
     execute(_MOVE_ON, {"ids": list(batch.nexts), "nexts": list(batch.nexts.values())})
     emit(*(_event(row) for row in decided))
-    workers = {tick.trigger["id"]: tick.trigger["worker_id"] for tick in ticks}
-    wake_workers({workers[row["trigger_id"]] for row in fired})
+    triggers = {tick.trigger["id"]: tick.trigger for tick in ticks}
+    wake_for(triggers[row["trigger_id"]] for row in fired)
 
 
 def _ticks_of_their_own(ticks: list[_Tick]) -> list[_Tick]:
-    """Returns the ticks that need a row of their own. A tick that continues a stretch (ticks without a worker) is
-    counted in the stretch's row instead.
+    """Returns the ticks that need a row of their own. A tick that continues a stretch (ticks without a worker, or in a
+    paused environment) is counted in the stretch's row instead.
     """
-    without_worker = {
-        tick.trigger["id"]: tick for tick in ticks if tick.decision is Decision.SKIPPED_NO_WORKER
-    }
+    stretched = {tick.trigger["id"]: tick for tick in ticks if tick.decision in STRETCHED}
     joined = join_stretches(
-        {id_: (_schedule(tick.trigger), tick.at) for id_, tick in without_worker.items()}
+        {
+            id_: Continuation(_schedule(tick.trigger), tick.at, tick.decision)
+            for id_, tick in stretched.items()
+        }
     )
     return [
         tick
         for tick in ticks
-        if not (tick.trigger["id"] in joined and tick is without_worker[tick.trigger["id"]])
+        if not (tick.trigger["id"] in joined and tick is stretched[tick.trigger["id"]])
     ]
 
 
@@ -191,7 +192,9 @@ def _decisions(trigger: Row, busy: dict[UUID, UUID]) -> tuple[list[_Tick], datet
 
 
 def _decide(trigger: Row, tick: datetime, busy: dict[UUID, UUID]) -> _Tick:
-    if trigger["worker_id"] is None:
+    if trigger["paused"]:
+        return _Tick(trigger, tick, tick, Decision.SKIPPED_PAUSED, missed_count=1)
+    if trigger["worker_id"] is None and trigger["pool_id"] is None:
         return _Tick(trigger, tick, tick, Decision.SKIPPED_NO_WORKER, missed_count=1)
     if (blocking := busy.get(trigger["id"])) is not None:
         return _Tick(trigger, tick, tick, Decision.SKIPPED_OVERLAP, blocked_by=blocking)

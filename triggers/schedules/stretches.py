@@ -1,5 +1,5 @@
-"""Keeps one row for each stretch: due times (ticks) that follow each other directly while their trigger has no worker
-(SPEC §19).
+"""Keeps one row for each stretch: due times (ticks) that follow each other directly while their trigger has no worker,
+or while its environment is paused (SPEC §16, §19).
 
 The first tick of a stretch makes a tick row and an audit row. Each later tick moves `last_tick_at` of that row and adds
 1 to its `missed_count`. The stretch ends with a tick that gets another decision, or when the schedule had ticks in
@@ -9,6 +9,7 @@ between that were not decided about, for example because the trigger was disable
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
+from typing import NamedTuple
 from uuid import UUID
 
 from django.db import transaction
@@ -19,17 +20,27 @@ from triggers.models import Tick
 from triggers.schedules import cron
 from triggers.states import Decision
 
-# This signal tells how many stretches (`count`) a transaction has lengthened, after its commit. The metrics need it,
-# because lengthening a stretch emits no event.
+# This signal tells which decisions (`decisions`) lengthened stretches in a transaction, after its commit. The metrics
+# need it, because lengthening a stretch emits no event.
 lengthened = Signal()
 
-# Reads the latest tick of each trigger. The caller has locked the triggers, so no other scheduler can add a tick
-# meanwhile.
+
+class Continuation(NamedTuple):
+    """A tick that may continue a stretch: the trigger's schedule, the due time, and the decision about it."""
+
+    schedule: cron.Schedule
+    tick: datetime
+    decision: Decision
+
+
+# Reads the latest tick of each trigger if it was decided in the same way. The caller has locked the triggers, so no
+# other scheduler can add a tick meanwhile.
 _LAST = """
-SELECT last.* FROM unnest(%(trigger_ids)s::uuid[]) AS due (trigger_id) CROSS JOIN LATERAL (
+SELECT last.* FROM unnest(%(trigger_ids)s::uuid[], %(decisions)s::text[]) AS due (trigger_id, decision)
+CROSS JOIN LATERAL (
     SELECT id, trigger_id, tick_at, last_tick_at, decision FROM tick
     WHERE trigger_id = due.trigger_id ORDER BY tick_at DESC LIMIT 1) last
-WHERE last.decision = %(decision)s
+WHERE last.decision = due.decision
 """
 
 # Adds a tick to each stretch's row. `greatest` is for rows of an older version of the service, which counted a single
@@ -38,23 +49,24 @@ _LENGTHEN = """
 UPDATE tick t SET last_tick_at = longer.tick_at, missed_count = greatest(t.missed_count, 1) + 1
 FROM unnest(%(ids)s::uuid[], %(ticks)s::timestamptz[]) AS longer (id, tick_at)
 WHERE t.id = longer.id AND t.last_tick_at < longer.tick_at
-RETURNING t.trigger_id
+RETURNING t.trigger_id, t.decision
 """
 
 
-def join_stretches(ticks: Mapping[UUID, tuple[cron.Schedule, datetime]]) -> set[UUID]:
+def join_stretches(ticks: Mapping[UUID, Continuation]) -> set[UUID]:
     """Adds each trigger's tick to the row of the stretch that it continues. Returns the triggers for which there is
     such a row.
 
-    `ticks` has the schedule and the tick of each trigger. The ticks of the triggers that are not returned need a row of
+    `ticks` has one tick of each trigger. The ticks of the triggers that are not returned need a row of
     their own. Call it in the transaction that has locked the triggers.
     """
     if not ticks:
         return set()
-    params = {"trigger_ids": list(ticks), "decision": Decision.SKIPPED_NO_WORKER.value}
+    decisions = [each.decision.value for each in ticks.values()]
+    params = {"trigger_ids": list(ticks), "decisions": decisions}
     joined, followed = set(), {}
     for stretch in fetch_all(_LAST, params):
-        schedule, tick = ticks[stretch["trigger_id"]]
+        schedule, tick, _ = ticks[stretch["trigger_id"]]
         if stretch["tick_at"] <= tick <= stretch["last_tick_at"]:
             # The stretch's row counts this tick already. That happens when the database's clock was put back.
             joined.add(stretch["trigger_id"])
@@ -62,7 +74,8 @@ def join_stretches(ticks: Mapping[UUID, tuple[cron.Schedule, datetime]]) -> set[
             followed[stretch["id"]] = tick
     if followed:
         params = {"ids": list(followed), "ticks": list(followed.values())}
-        longer = {row["trigger_id"] for row in fetch_all(_LENGTHEN, params)}
-        transaction.on_commit(partial(lengthened.send, sender=Tick, count=len(longer)), robust=True)
-        joined |= longer
+        longer = fetch_all(_LENGTHEN, params)
+        tell = partial(lengthened.send, sender=Tick, decisions=[row["decision"] for row in longer])
+        transaction.on_commit(tell, robust=True)
+        joined |= {row["trigger_id"] for row in longer}
     return joined

@@ -10,6 +10,7 @@ from testing.world.cast import TEST_ACTOR
 from testing.world.trigger_values import (
     SAMPLES,
     SECRET_SAMPLES,
+    add_sample_pool,
     trigger_shown,
     trigger_values,
 )
@@ -51,6 +52,7 @@ def test_three_fields_are_enough(cast, create):
 
 
 def test_everything_may_be_said(cast, create):
+    add_sample_pool(cast.environment)
     said = {**SAMPLES, "workerId": str(cast.worker.worker_id), "enabled": True}
     secrets = {field: secret for field, (secret, _) in SECRET_SAMPLES.items()}
     assert {*said, *secrets} == set(TriggerBody().fields), (
@@ -202,6 +204,22 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         ("America", "Not a time zone of the IANA database, such as Europe/Berlin."),
     ],
     "workerId": [("x", UUID), ("", UUID), (True, UUID), (5, UUID), ([], UUID), (1.5, UUID)],
+    "poolId": [("x", UUID), ("", UUID), (True, UUID), (5, UUID), ([], UUID)],
+    "preferSeconds": [
+        (None, NULL), ("60", WHOLE), (1.5, WHOLE), (True, WHOLE),
+        (-1, "Ensure this value is greater than or equal to 0."),
+        (601, "Ensure this value is less than or equal to 600."),
+    ],
+    "startDeadlineSeconds": [
+        ("60", WHOLE), (60.5, WHOLE), (False, WHOLE),
+        (59, "Ensure this value is greater than or equal to 60."),
+        (604801, "Ensure this value is less than or equal to 604800."),
+    ],
+    "maxConcurrentRuns": [
+        ("1", WHOLE), (1.5, WHOLE), (True, WHOLE),
+        (0, "Ensure this value is greater than or equal to 1."),
+        (101, "Ensure this value is less than or equal to 100."),
+    ],
     "enabled": [(None, NULL), (1, TRUE_FALSE), (0, TRUE_FALSE), ("true", TRUE_FALSE), ([], TRUE_FALSE)],
     "maxRetries": [
         (None, NULL), ("3", WHOLE), (1.5, WHOLE), (True, WHOLE), ([], WHOLE),
@@ -223,11 +241,18 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         (59, "Ensure this value is greater than or equal to 60."),
         (2592001, "Ensure this value is less than or equal to 2592000."),
     ],
+    "maxCostUsd": [
+        (True, "Must be a number or a decimal string."), ([], "Must be a number or a decimal string."),
+        ("1e2", "Must be a number or a decimal string."), ("-1", "Must be a number or a decimal string."),
+        (0, "Must be more than 0."), ("0.0", "Must be more than 0."), (-0.5, "Must be more than 0."),
+        ("0.0000001", "Must have at most six decimal places."), (1e9, "Must be at most 99,999,999."),
+    ],
     "overlapPolicy": [
         (None, NULL), ("", '"" is not a valid choice.'), ("kill", '"kill" is not a valid choice.'),
         ("Queue", '"Queue" is not a valid choice.'), (1, '"1" is not a valid choice.'),
         (["queue"], "\"['queue']\" is not a valid choice."),
     ],
+    "retryMode": [(None, NULL), ("", '"" is not a valid choice.'), ("Resume", '"Resume" is not a valid choice.')],
     "retryAfterEffects": [(None, NULL), (1, TRUE_FALSE), ("false", TRUE_FALSE), ([], TRUE_FALSE)],
     "recordEvents": [(None, NULL), (1, TRUE_FALSE), ("true", TRUE_FALSE), ([], TRUE_FALSE)],
     "outputSchema": [  # test_output_schemas.py has more

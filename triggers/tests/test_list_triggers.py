@@ -4,6 +4,7 @@ import pytest
 
 from pipedai.api import pagination
 from testing.probes.shapes import A_TIME, invalid, page
+from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
 from triggers.filters import TriggerFilters
 from triggers.models import Run, Tick, Trigger, TriggerHealth
@@ -105,9 +106,15 @@ def of_another_health(cast):
     return {}, "idle"
 
 
+def of_a_pool(cast):
+    pool_id = add_pool(cast)
+    return {"pool_id": pool_id}, str(pool_id)
+
+
 KEPT = {
     "health": of_another_health,
     "workerId": of_another_worker,
+    "poolId": of_a_pool,
     "enabled": lambda _: ({"enabled": False}, "false"),
     "name": lambda _: ({"name": "Umsätze 100 %_x\\"}, "sÄTze 100 %_X\\"),
 }

@@ -11,7 +11,7 @@ from testing.probes.tables import columns_with
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import register
 from testing.world.runs import Runs
-from testing.world.trigger_values import SAMPLES, SECRET_SAMPLES
+from testing.world.trigger_values import SAMPLES, SECRET_SAMPLES, add_sample_pool
 from triggers.models import Run, Trigger, TriggerRevision
 from triggers.serializers import TriggerBody
 from workers.models import Worker
@@ -19,6 +19,11 @@ from workers.models import Worker
 SECRET = "a-planted-header-value"
 HEADERS = {"x-api-key": SECRET}
 FIELDS = list(TriggerBody().fields)
+
+
+@pytest.fixture(autouse=True)
+def _sample_pool(cast):
+    add_sample_pool(cast.environment)
 
 
 @pytest.fixture

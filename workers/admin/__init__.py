@@ -1,3 +1,7 @@
-"""Django admin's pages of workers and enrollments."""
+"""Django admin's pages of workers, pools and enrollments."""
 
-from workers.admin import enrollments, workers  # noqa: F401 - importing each module registers its pages
+from workers.admin import (  # noqa: F401 - importing each module registers its pages
+    enrollments,
+    pools,
+    workers,
+)

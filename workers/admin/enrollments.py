@@ -58,6 +58,7 @@ class EnrollmentAdmin(StaffModelAdmin):
     story_joins = ("environment", "decided_by", "worker")
     never_read = (
         "code_digest", "user_code_digest", "decided_by__password", "worker__token_digest",
+        "worker__account_id",
     )  # fmt: skip
     support = (
         SupportAction(

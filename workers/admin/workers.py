@@ -17,7 +17,7 @@ from pipedai.admin.values import ident, link_to, list_of, moment, state, text, y
 from pipedai.sql import fetch_one
 from triggers.models import Run, Trigger
 from triggers.states import HELD
-from workers.models import ONLINE_WITHIN, Worker
+from workers.models import ONLINE_WITHIN, Pool, PoolMember, Worker
 from workers.services import approve_worker, revoke_token, update_worker
 from workspaces.admin.environments import where_member
 from workspaces.models import ApiKey, Environment, Membership
@@ -60,7 +60,7 @@ class WorkerAdmin(StaffModelAdmin):
     looks_through = LOOKS_THROUGH_CUSTOMERS
     scopes = (Scope(("environment",), ("created_at", "id")),)
     story_joins = ("environment",)
-    never_read = ("token_digest",)
+    never_read = ("token_digest", "account_id")
     support = (
         SupportAction(
             "disable",
@@ -113,11 +113,7 @@ class WorkerAdmin(StaffModelAdmin):
     @display(description="State")
     def shown_state(self, worker: Worker) -> Any:
         """Returns the worker's state: `deregistered`, `disabled`, `online` or `offline`."""
-        if worker.deleted_at:
-            return state("deregistered")
-        if worker.disabled_at:
-            return state("disabled")
-        return state("online" if _is_online(worker) else "offline")
+        return shown_state(worker)
 
     @display(description="Environment")
     def in_environment(self, worker: Worker) -> Any:
@@ -135,14 +131,21 @@ class WorkerAdmin(StaffModelAdmin):
         return row.label
 
     def story_rows(self) -> QuerySet[Any]:
-        """Adds `has_token` to the worker's row: the page shows whether there is a token, without reading its digest."""
-        has_token = Q(token_digest__isnull=False)
-        rows: QuerySet[Any] = super().story_rows().annotate(has_token=has_token)
+        """Adds `has_token` and `has_account` to the worker's row: the page shows whether there is a token and a word
+        for the account, without reading the token's digest and the word.
+        """
+        rows: QuerySet[Any] = (
+            super()
+            .story_rows()
+            .annotate(
+                has_token=Q(token_digest__isnull=False), has_account=Q(account_id__isnull=False)
+            )
+        )
         return rows
 
     def story(self, row: Any) -> list[Panel]:
-        """Returns the page of one worker: its machine, the runs that it has claimed and not ended, and the triggers
-        that use it.
+        """Returns the page of one worker: its machine, the runs that it has claimed and not ended, its pools, and the
+        triggers that use it.
         """
         held = Run.objects.filter(worker=row, slot__isnull=False, status__in=HELD)
         triggers = Trigger.objects.filter(worker=row, deleted_at__isnull=True)
@@ -157,6 +160,8 @@ class WorkerAdmin(StaffModelAdmin):
                     ("System", row.os),
                     ("Version", row.version),
                     ("Pays by", row.auth_mode),
+                    ("Names its account", yes(row.has_account)),
+                    ("Usage limit until", moment(row.limited_until)),
                     ("Runs at once", row.max_concurrency),
                     ("Has a token", yes(row.has_token)),
                     ("Registered from", text(row.registered_from)),
@@ -188,6 +193,18 @@ class WorkerAdmin(StaffModelAdmin):
                 more=list_of(Run, worker=row.id),
             ),
             Table(
+                "Its pools",
+                ("Name", "Since"),
+                [
+                    (link_to(Pool, each.pool_id, each.pool.name), moment(each.created_at))
+                    for each in PoolMember.objects.filter(worker=row)
+                    .select_related("pool")
+                    .only("created_at", "pool__name")
+                    .order_by("pool_id")
+                ],
+                nothing="It is in no pool.",
+            ),
+            Table(
                 "Its triggers",
                 ("Name", "Enabled", "Schedule", "Due next"),
                 [
@@ -204,6 +221,15 @@ class WorkerAdmin(StaffModelAdmin):
                 more=list_of(Trigger, worker=row.id),
             ),
         ]
+
+
+def shown_state(worker: Worker) -> Any:
+    """Returns a worker's state as the pages show it: `deregistered`, `disabled`, `online` or `offline`."""
+    if worker.deleted_at:
+        return state("deregistered")
+    if worker.disabled_at:
+        return state("disabled")
+    return state("online" if _is_online(worker) else "offline")
 
 
 def _is_online(worker: Worker) -> bool:

@@ -7,7 +7,7 @@ from rest_framework import serializers
 from pipedai.api.fields import NameField, TextField
 from pipedai.api.serializers import Body, StrictBody
 from workers.models import Enrollment, Worker
-from workers.serializers import AuthModeField
+from workers.serializers import AccountIdField, AuthModeField
 from workspaces.serializers import check_expires_at
 
 
@@ -43,6 +43,7 @@ class RedeemBody(Body):
     os = NameField(max_length=255)
     version = NameField(max_length=64)
     label = NameField(max_length=255, required=False, allow_null=True, default=None)  # type: ignore[assignment]
+    accountId = AccountIdField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuses a body unless it has exactly one of `code` and `deviceCode`."""

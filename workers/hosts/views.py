@@ -1,5 +1,6 @@
 """The endpoints `/workspaces/:wsId/workers…`, by which a host or an admin's script manages workers."""
 
+from collections.abc import Iterable
 from typing import ClassVar
 from uuid import UUID
 
@@ -7,14 +8,17 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from pipedai.api.errors import Invalid
 from pipedai.api.pagination import MAX_LIMIT, KeysetPaginator
-from pipedai.api.principal import actor_of
+from pipedai.api.principal import HostPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
+from triggers.filters import check_tenant_ids
 from workers import queries, services
 from workers.filters import WorkerFilters
 from workers.hosts.access import HostViewSet
 from workers.hosts.serializers import RegistrationTokenBody
+from workers.pools.membership import pools_of_host
 from workers.serializers import WorkerSerializer
 from workspaces.api_keys import mint_registration_token
 from workspaces.permissions import IsAdmin
@@ -45,12 +49,16 @@ class WorkspaceWorkerViewSet(HostViewSet):
         items=WorkerSerializer,
         filters=WorkerFilters,
         says={200: "A list of the workers of the key's environment."},
-        errors={404: "Not the workspace of the key's environment."},
+        errors={
+            400: "A bad parameter, or a pool that is not the environment's.",
+            404: "Not the workspace of the key's environment.",
+        },
     )
     def list(self, request: Request, workspace_id: UUID) -> Response:
         """Answers GET /workspaces/:wsId/workers with the workers of the key's environment."""
         rows = queries.workers().filter(environment_id=self.access.environment_id)
         filters = WorkerFilters.read(rows, request)
+        check_tenant_ids(self.access.environment_id, filters)
         paginator = HostPaginator()
         page = paginator.paginate_queryset(filters.qs, request, self)
         return paginator.get_paginated_response(WorkerSerializer(page, many=True).data)
@@ -117,8 +125,10 @@ class WorkspaceWorkerViewSet(HostViewSet):
     )
     def mint_token(self, request: Request, workspace_id: UUID) -> Response:
         """POST /workspaces/:wsId/workers/registration-token: mints a `wrk_` token, which only this answer holds."""
+        values = read_body(RegistrationTokenBody, request)
+        self._check_pools(request, values.get("pool_ids", ()))
         minted = mint_registration_token(
-            **read_body(RegistrationTokenBody, request),
+            **values,
             environment_id=self.access.environment_id,
             actor=actor_of(request),
         )
@@ -131,6 +141,16 @@ class WorkspaceWorkerViewSet(HostViewSet):
             },
             status=201,
         )
+
+    def _check_pools(self, request: Request, pool_ids: Iterable[UUID]) -> None:
+        """Raises Invalid if a host names a pool in which none of its workers is. A `pwk_` key of an admin may name any
+        pool, because the worker then waits for a person's approval.
+        """
+        principal = principal_of(request)
+        if isinstance(principal, HostPrincipal) and not pools_of_host(principal.id).issuperset(
+            pool_ids
+        ):
+            raise Invalid({"poolIds": ["One of the ids is no pool of a worker of this host."]})
 
     def _set_disabled(self, request: Request, *, disabled: bool) -> Response:
         read_body(Body, request)

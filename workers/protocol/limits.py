@@ -12,7 +12,8 @@ def locked_limits(worker: WorkerPrincipal) -> Limits:
     Raises Unauthenticated if the token was revoked since the request was authenticated.
     """
     row = fetch_one(
-        "SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved FROM worker"
+        "SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved,"
+        " coalesce(limited_until > statement_timestamp(), false) AS limited FROM worker"
         " WHERE id = %(id)s AND token_digest = %(token_digest)s FOR NO KEY UPDATE",
         {"id": worker.id, "token_digest": worker.token_digest},
     )

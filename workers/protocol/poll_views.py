@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from pipedai.api.errors import Invalid
 from pipedai.api.permissions import IsSignedIn
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.schema.parameters import query
+from pipedai.api.schema.parameters import header, query
 from pipedai.api.throttling import TooManyRequests
 from pipedai.server.access_log import LOG
 from pipedai.server.memory_budget import room_for_answer
@@ -17,12 +17,19 @@ from pipedai.server.places import Places
 from pipedai.server.ticket import POLL, PollTicket
 from pipedai.wakeups import announce_poll
 from triggers.runs.conditions import limits_of
-from triggers.runs.handout import MOST_BYTES, hand_out_runs, time_until_next
+from triggers.runs.handout import MOST_BYTES, hand_out_runs, outlook
+from workers.accounts import note_account
 from workers.models import Worker
 from workers.protocol.access import VERSION, WorkerProtocolViewSet
 from workers.protocol.serializers import HandedOutRunSerializer
 
 MAX_WAIT_SECONDS = 30
+
+ACCOUNT = header(
+    "X-Pipedai-Account-Id",
+    {"type": "string", "pattern": "^[!-~]{1,64}$"},
+    description="The worker's `accountId`, where it is kept; anything else is ignored.",
+)
 
 # How many polls without the parameter `wait` one worker may have under way. The answers contain long prompts, and a
 # worker that does not read its answers must not fill the memory of the web process.
@@ -44,6 +51,7 @@ class PollViewSet(WorkerProtocolViewSet):
                 description="Seconds to wait for a run.",
             ),
             VERSION,
+            ACCOUNT,
         ),
         answers={
             200: answer(
@@ -52,6 +60,7 @@ class PollViewSet(WorkerProtocolViewSet):
                 runs=HandedOutRunSerializer(many=True),
                 serverTime=serializers.DateTimeField(),
                 authMode=serializers.ChoiceField(choices=Worker.AuthMode.choices),
+                limitedUntil=serializers.DateTimeField(allow_null=True),
             )
         },
         says={
@@ -82,13 +91,17 @@ class PollViewSet(WorkerProtocolViewSet):
                 "Two polls of this worker are being answered already: read their answers first.",
                 headers={"Retry-After": "1"},
             )
+        note_account(self.worker, header=request.META.get("HTTP_X_PIPEDAI_ACCOUNT_ID"))
+        limits = limits_of(
+            max_concurrency=self.worker.max_concurrency,
+            disabled=self.worker.disabled,
+            limited=self.worker.limited_until is not None,
+            approved=self.worker.approved,
+        )
         runs = hand_out_runs(
             worker_id=worker_id,
-            **limits_of(
-                max_concurrency=self.worker.max_concurrency,
-                disabled=self.worker.disabled,
-                approved=self.worker.approved,
-            ),
+            **limits,
+            has_pools=bool(self.worker.pool_ids),
             actor=self._actor(request),
             most_bytes=room_for_answer(request, MOST_BYTES),
         )
@@ -96,18 +109,19 @@ class PollViewSet(WorkerProtocolViewSet):
         scope.get(LOG, {})["runs"] = len(runs)
         ticket = scope.get(POLL)
         if isinstance(ticket, PollTicket):
-            self._fill(ticket, wait=wait, empty=not runs)
+            self._fill(ticket, wait=wait, empty=not runs, capacity=limits["capacity"])
         return Response(
             {
                 "runs": [HandedOutRunSerializer(run).data for run in runs],
                 "serverTime": self.worker.now,
                 "authMode": self.worker.auth_mode,
+                "limitedUntil": self.worker.limited_until,
             }
         )
 
-    def _fill(self, ticket: PollTicket, *, wait: float, empty: bool) -> None:
-        """Writes on the ticket of a waiting poll how long the web process is to wait, and when the worker's next run
-        comes due.
+    def _fill(self, ticket: PollTicket, *, wait: float, empty: bool, capacity: int) -> None:
+        """Writes on the ticket of a waiting poll how long the web process is to wait, when the worker's next run comes
+        due, and for the runs of which pools it waits.
         """
         ticket.workspace_id = self.worker.workspace_id
         ticket.wait_seconds, ticket.empty = wait, empty
@@ -116,8 +130,9 @@ class PollViewSet(WorkerProtocolViewSet):
         if ticket.is_first_ask:
             ticket.order = int(self.worker.now.timestamp() * 1_000_000)
             announce_poll(self.worker.id, ticket.order)
-        until = time_until_next(worker_id=self.worker.id)
+        until, has_room = outlook(worker_id=self.worker.id, capacity=capacity)
         ticket.next_due_seconds = None if until is None else until.total_seconds()
+        ticket.pool_ids = self.worker.pool_ids if has_room else ()
 
 
 def _wait_seconds(request: Request) -> float:

@@ -18,6 +18,7 @@ from workers.protocol.limits import locked_limits
 from workers.protocol.serializers import (
     ClaimBody,
     CompleteBody,
+    CompletedRunSerializer,
     HeartbeatBody,
     as_reported,
     outcome_of,
@@ -46,9 +47,11 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         says={200: "With the run."},
         errors={
             409: (
-                "`run_state`: not queued; `claimed_by_another`: with another `claimId`; `not_due`; "
-                "`worker_full`: it holds `maxConcurrency` runs; `worker_disabled`; or "
-                "`worker_unapproved`: the run's trigger has MCP headers."
+                "`run_state`: not queued; `claimed_by_another`: with another `claimId`, or by another "
+                "worker of its pool; `environment_paused`; `not_due`; `start_deadline`; `first_worker`: "
+                "another worker comes first; `trigger_full`; `worker_full`: it holds "
+                "`maxConcurrency` runs; `worker_disabled`; `worker_limited`; "
+                "`worker_unapproved`: the run's trigger has MCP headers; or `budget_exhausted`."
             ),
         },
         audit=("run.claimed",),
@@ -116,14 +119,14 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         body=CompleteBody,
         example={"status": "succeeded", "exitCode": 0, "costUsd": "0.012"},
         parameters=(VERSION,),
-        answers={200: RunSerializer},
+        answers={200: CompletedRunSerializer},
         errors={
             409: (
                 "`run_state`: the run is queued, or was ended by somebody else or with another "
                 "status; `cancel_not_requested`; or `retry_claimed`: the report is too late."
             ),
         },
-        audit=("run.completed", "run.canceled", "run.retried"),
+        audit=("run.completed", "run.canceled", "run.retried", "worker.limited"),
     )
     def complete(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         """POST /workers/:id/runs/:runId/complete: ends the run as the worker reports, and queues a retry if due."""
@@ -135,4 +138,4 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
             reported=as_reported(values),
             actor=self._actor(request),
         )
-        return Response(RunSerializer(run).data)
+        return Response(CompletedRunSerializer(run).data)

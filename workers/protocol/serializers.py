@@ -5,27 +5,31 @@ from dataclasses import asdict
 from functools import cache
 from typing import Any
 
+from django.utils.dateparse import parse_datetime
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from pipedai.api.fields import MoneyField, NameField, TextField, WholeNumberField, is_finite_number
 from pipedai.api.parsers import TOO_DEEP
-from pipedai.api.renderers import compact_json
+from pipedai.api.renderers import compact_json, iso_time
 from pipedai.api.serializers import Body, RowSerializer
 from triggers.runs.handout import HandedOut
 from triggers.runs.outcome import (
     MAX_ERROR_MESSAGE,
+    MAX_LIMIT_KIND,
     MAX_OUTPUT_BYTES,
     MAX_SHORT_MESSAGE,
     Outcome,
+    UsageLimit,
     settled_fault,
 )
 from triggers.runs.retries import MAX_RETRY_AFTER_SECONDS
+from triggers.runs.serializers import RunSerializer
 from triggers.serializers import OutputSchemaField
-from triggers.states import TERMINAL, FaultClass
+from triggers.states import TERMINAL, FaultClass, RetryMode
 from workers.models import MAX_CONCURRENCY, Worker
 from workers.protocol.tool_calls import ToolCallListField, ToolCallsField
-from workers.serializers import AuthModeField
+from workers.serializers import AccountIdField, AuthModeField
 
 # The largest numbers that PostgreSQL's columns of 4 and 8 bytes can hold.
 _INT4, _INT8 = 2**31 - 1, 2**63 - 1
@@ -74,6 +78,35 @@ class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
         return seconds
 
 
+@extend_schema_field(
+    {
+        "type": "object",
+        "properties": {
+            "resetsAt": {"type": "string", "format": "date-time"},
+            "kind": {"type": "string", "maxLength": MAX_LIMIT_KIND, "nullable": True},
+        },
+        "required": ["resetsAt"],
+    }
+)
+class UsageLimitField(serializers.Field[Any, Any, Any, Any]):
+    """The usage limit that ended a run. A malformed one counts as null, because refusing it would lose the report."""
+
+    def to_internal_value(self, data: Any) -> UsageLimit | None:
+        """Returns the limit, or None if the value has no time `resetsAt` with an offset from UTC."""
+        if not isinstance(data, dict) or not isinstance(data.get("resetsAt"), str):
+            return None
+        try:
+            resets_at = parse_datetime(data["resetsAt"])
+        except ValueError:
+            return None
+        if resets_at is None or resets_at.tzinfo is None:
+            return None
+        kind = data.get("kind")
+        if not isinstance(kind, str) or not kind.isprintable():
+            kind = None
+        return UsageLimit(resets_at, kind and kind[:MAX_LIMIT_KIND])
+
+
 @extend_schema_field({})
 class OutputField(serializers.Field[Any, Any, Any, Any]):
     """The output of a run: any JSON value. The JSON parser puts the marker TOO_DEEP in the place of a value that is
@@ -98,6 +131,7 @@ class RegisterBody(Body):
     maxConcurrency = WholeNumberField(
         source="max_concurrency", min_value=1, max_value=MAX_CONCURRENCY, default=1
     )
+    accountId = AccountIdField()
 
 
 class RegistrationBody(RegisterBody):
@@ -129,6 +163,7 @@ class HeartbeatBody(Body):
     """The body of POST /workers/:id/runs/:runId/heartbeat, by which a worker renews the lease of a run."""
 
     toolCalls = ToolCallsField(source="tool_calls", required=False, allow_null=True)
+    sessionId = CutTextField(source="session_id", cut_to=255, required=False, allow_null=True)
 
 
 class CompleteBody(Body):
@@ -157,6 +192,7 @@ class CompleteBody(Body):
     retryAfterSeconds = RetryAfterField(
         source="retry_after_seconds", required=False, allow_null=True
     )
+    usageLimit = UsageLimitField(source="usage_limit", required=False, allow_null=True)
     toolCalls = ToolCallsField(source="tool_calls", required=False, allow_null=True)
     toolCallList = ToolCallListField(source="tool_call_list", required=False)
     # A JSON null is an output. If the worker reported no output, the validated values have no `output`.
@@ -203,6 +239,8 @@ def as_reported(values: dict[str, Any]) -> dict[str, Any]:
         del reported["output"]
     if (calls := values.get("tool_calls")) is not None:
         reported["toolCalls"] = asdict(calls)
+    if (limit := values.get("usage_limit")) is not None:
+        reported["usageLimit"] = {"resetsAt": iso_time(limit.resets_at), "kind": limit.kind}
     return reported
 
 
@@ -210,6 +248,14 @@ def as_reported(values: dict[str, Any]) -> dict[str, Any]:
 def _reported_names() -> dict[str, str]:
     # The result is cached, because making a serializer copies all of its fields and takes long.
     return {str(field.source): name for name, field in CompleteBody().fields.items()}
+
+
+class CompletedRunSerializer(RunSerializer):
+    """A run as `complete` answers it. `resumeUntil` says how long the worker must keep the run's session, and null that
+    the session is not needed any more.
+    """
+
+    resumeUntil = serializers.DateTimeField(source="resume_until", allow_null=True)
 
 
 class HandedOutRunSerializer(RowSerializer):
@@ -226,6 +272,10 @@ class HandedOutRunSerializer(RowSerializer):
     payload = serializers.JSONField(allow_null=True)
     outputSchema = OutputSchemaField(source="output_schema", allow_null=True)
     retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
+    retryMode = serializers.ChoiceField(source="retry_mode", choices=RetryMode.choices)
+    resumeSessionId = serializers.CharField(source="resume_session_id", allow_null=True)
+    resumeUntil = serializers.DateTimeField(source="resume_until", allow_null=True)
+    maxCostUsd = MoneyField(source="max_cost_usd", allow_null=True)
     recordEvents = serializers.BooleanField(source="record_events")
     attempt = serializers.IntegerField()
     queuedAt = serializers.DateTimeField(source="queued_at")

@@ -7,8 +7,10 @@ import pytest
 from django.db.models.functions import Now
 
 from pipedai.events import Actor
+from testing.probes.shapes import invalid
 from testing.processes.racing import at_once
 from testing.world.cast import TEST_ACTOR, bearer, enroll
+from testing.world.pools import add_pool
 from workers.models import Worker
 from workspaces.api_keys import mint_registration_token, revoke_api_key
 from workspaces.models import ApiKey
@@ -192,3 +194,35 @@ def test_nobody_mints_a_hosts_key_by_hand(cast):
 @pytest.mark.parametrize("path", ["pool-workers", "admin/pool-workers/x/disable"])
 def test_the_vendors_own_fleet_is_not_served(cast, host, path):
     assert bearer(host.operator_token).get(f"/api/v1/{path}").status_code == 404
+
+
+class TestThePoolsOfItsWorkers:
+    """A host may let its further workers join the pools in which its workers are, and no others."""
+
+    def mint(self, client, base, pool_id):
+        return client.post(f"{base}/registration-token", {"poolIds": [pool_id]})
+
+    def pools_of_new_worker(self, cast, minted):
+        worker_id = register(minted.json()["token"]).json()["workerId"]
+        return cast.client(cast.viewer).get(f"/api/v1/workers/{worker_id}").json()["poolIds"]
+
+    def test_it_names_one_of_its_own(self, cast, host, base):
+        own, other = add_pool(cast, host.worker_id), add_pool(cast, cast.worker.worker_id)
+        client = bearer(host.operator_token)
+        refused = self.mint(client, base, other)
+        assert refused.status_code == 400
+        assert refused.json() == invalid(
+            {"poolIds": ["One of the ids is no pool of a worker of this host."]}
+        )
+        assert self.pools_of_new_worker(cast, self.mint(client, base, own)) == [str(own)]
+
+    def test_and_it_joins_none_that_the_host_has_left_since(self, cast, host, base):
+        own = add_pool(cast, host.worker_id)
+        minted = self.mint(bearer(host.operator_token), base, own)
+        cast.client(cast.admin).delete(f"/api/v1/pools/{own}/workers/{host.worker_id}")
+        assert self.pools_of_new_worker(cast, minted) == []
+
+    def test_an_admins_key_names_any(self, cast, base):
+        pool_id = add_pool(cast)
+        minted = self.mint(cast.key_client("admin"), base, pool_id)
+        assert self.pools_of_new_worker(cast, minted) == [str(pool_id)]

@@ -46,7 +46,12 @@ def queue(cast):
 
 
 def test_nothing_to_do(poll):
-    assert poll() == {"runs": [], "serverTime": A_TIME, "authMode": "claude_max"}
+    assert poll() == {
+        "runs": [],
+        "serverTime": A_TIME,
+        "authMode": "claude_max",
+        "limitedUntil": None,
+    }
 
 
 def test_its_lane_learns_whose_turn_it_is(cast, poll):
@@ -100,6 +105,9 @@ def test_a_run_comes_with_all_that_it_takes(cast, poll):
             "payload": {"a": [1]},
             "outputSchema": None,
             "retryAfterEffects": True,
+            "retryMode": "restart",
+            "resumeSessionId": None,
+            "resumeUntil": None,
             "recordEvents": False,
             "attempt": 1,
             "queuedAt": run["queuedAt"],

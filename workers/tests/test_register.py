@@ -1,15 +1,18 @@
 """POST /workers/register"""
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from django.db.models.functions import Now
 
 from audit.models import AuditEntry
 from pipedai.api import tokens
+from testing.probes.audited import audited
 from testing.probes.shapes import AN_ID, a_token, invalid
 from testing.probes.tables import columns_with
 from testing.world.cast import bearer, browser
+from testing.world.pools import add_pool
 from workers.models import Worker
 from workspaces.models import ApiKey, Environment
 
@@ -312,3 +315,37 @@ def test_three_fields_are_required(register, field):
 )
 def test_values_at_their_bounds_and_unknown_fields_are_taken(register, field, value):
     assert register(**{field: value}).status_code == 201
+
+
+class TestPools:
+    """A `wrk_` key may say which pools its worker joins."""
+
+    @pytest.fixture
+    def pools(self, cast):
+        return sorted(str(add_pool(cast)) for _ in range(2))
+
+    def test_it_joins_those_of_the_key_that_still_exist(self, cast, register, pools):
+        token = cast.mint("wrk", pool_ids=[UUID(each) for each in pools])
+        cast.client(cast.owner).delete(f"/api/v1/pools/{pools[0]}")
+        with audited() as rows:
+            worker_id = register(token=token).json()["workerId"]
+        assert shown(cast, worker_id)["poolIds"] == [pools[1]]
+        ((_, metadata),) = rows.told()
+        assert metadata["poolIds"] == [pools[1]]
+
+    def test_registering_again_joins_more_and_leaves_none(self, cast, register, pools):
+        for pool_id in pools:
+            token = cast.mint("wrk", pool_ids=[UUID(pool_id)])
+            worker_id = register(token=token).json()["workerId"]
+        worker_id = register().json()["workerId"]
+        assert shown(cast, worker_id)["poolIds"] == pools
+
+    def test_beyond_the_ceiling_it_is_refused_and_the_token_is_still_good(
+        self, cast, register, pools, settings
+    ):
+        token = cast.mint("wrk", pool_ids=[UUID(each) for each in pools])
+        settings.MAX_POOLS_PER_WORKER = 1
+        refused = register(token=token)
+        assert (refused.status_code, refused.json()["ceiling"]) == (409, "poolsOfWorker")
+        settings.MAX_POOLS_PER_WORKER = 2
+        assert register(token=token).status_code == 201

@@ -15,7 +15,7 @@ from pipedai.api import tokens
 from pipedai.events import SYSTEM
 from testing.processes.racing import at_once
 from triggers.models import Trigger
-from workers.models import Worker
+from workers.models import PoolMember, Worker
 from workspaces.models import ApiKey, Environment
 
 
@@ -62,7 +62,10 @@ def rows():
 def test_it_makes_one_of_everything_that_works_together(seed):
     said, demo, worker = seed()
 
-    assert "Made: user, staff user, workspace, environment, API key, worker, trigger." in said
+    assert (
+        "Made: user, staff user, workspace, environment, API key, worker, trigger, pool, pool's trigger, budget."
+        in said
+    )
     assert log_in_with(demo)
     staff = User.objects.get(email=demo["staffEmail"])
     assert staff.is_staff
@@ -76,6 +79,11 @@ def test_it_makes_one_of_everything_that_works_together(seed):
     assert (trigger.environment_id, trigger.worker_id) == (environment.id, registered.id)
     assert trigger.mcp_headers
     assert trigger.schedule is None
+    of_pool = Trigger.objects.exclude(id=trigger.id).get()
+    assert of_pool.worker_id is None
+    assert of_pool.pool_id is not None
+    pools = PoolMember.objects.filter(pool_id=of_pool.pool_id).values_list("worker__hostname")
+    assert sorted(pools) == [("demo",), ("demo-spare",)]
     (entry,) = AuditEntry.objects.filter(action="demo.seeded")
     assert entry.environment_id == environment.id
     assert entry.actor_type == "system"
@@ -109,7 +117,7 @@ def test_without_its_file_the_user_gets_a_new_password_and_there_is_a_new_key(se
 def test_what_was_taken_away_is_made_again(seed):
     _, first, worker = seed()
     ApiKey.objects.filter(kind="pwk").update(revoked_at="2026-01-01T00:00:00Z")
-    Worker.objects.update(token_digest=None)
+    Worker.objects.filter(hostname="demo").update(token_digest=None)
 
     said, second, new_worker = seed()
 
@@ -142,7 +150,7 @@ def test_it_is_refused_in_production(seed, settings, tmp_path):
 def test_two_at_once_make_one_of_everything(own_database, settings, tmp_path):
     settings.DATA_DIR = tmp_path
     at_once(*[lambda: call_command("seed_demo", stdout=StringIO())] * 2)
-    assert rows() == [2, 1, 2, 1, 1]
+    assert rows() == [2, 1, 3, 2, 2]
 
 
 def test_its_trigger_moves_to_the_mcp_server_that_is_named(seed):
@@ -150,8 +158,8 @@ def test_its_trigger_moves_to_the_mcp_server_that_is_named(seed):
     for port in 9001, 9002:
         url = f"http://127.0.0.1:{port}/mcp"
         said, *_ = seed("--mcp-url", url)
-        assert "Made: trigger's MCP server." in said
-        assert Trigger.objects.get().mcp_url == url
+        assert "Made: MCP server of the trigger, MCP server of the pool's trigger." in said
+        assert {trigger.mcp_url for trigger in Trigger.objects.all()} == {url}
     assert "nothing, since all was there" in seed("--mcp-url", url)[0]
     assert "nothing, since all was there" in seed()[0]
-    assert Trigger.objects.get().mcp_url == url
+    assert {trigger.mcp_url for trigger in Trigger.objects.all()} == {url}

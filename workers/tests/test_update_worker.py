@@ -13,6 +13,8 @@ from workers.serializers import WorkerBody
 
 # A valid value of each field, other than the one that the cast's worker has.
 SAMPLES = {"label": "Mac mini", "maxConcurrency": 4, "disabled": True}
+# The fields that are not shown as they are sent; test_accounts.py tests them.
+NOT_SHOWN = {"accountId", "limitedUntil"}
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ class TestReading:
 
 
 class TestChanging:
-    @pytest.mark.parametrize("field", list(WorkerBody().fields))
+    @pytest.mark.parametrize("field", sorted(set(WorkerBody().fields) - NOT_SHOWN))
     def test_each_field_and_the_row_says_old_and_new(self, cast, url, patch, field):
         assert field in SAMPLES, f"{field} has no sample in SAMPLES of this file"
         before, value = read(cast, url), SAMPLES[field]

@@ -7,9 +7,13 @@ from django.db.models.functions import Now
 
 from pipedai.api import tokens
 from pipedai.api.renderers import iso_time
+from pipedai.ids import new_id
+from testing.probes.audited import audited
 from testing.probes.shapes import A_TIME, AN_ID, a_token, invalid
 from testing.probes.tables import columns_with
 from testing.world.cast import bearer
+from testing.world.pools import add_pool
+from workers.models import Pool
 from workspaces.models import ApiKey
 
 SOON = datetime.now(UTC) + timedelta(days=3)
@@ -37,6 +41,7 @@ def key(cast, **changes):
         "prefix": "pwk",
         "lastFour": changes.get("token", "")[-4:],
         "role": "operator",
+        "poolIds": [],
         "createdBy": str(cast.owner.id),
         "createdAt": A_TIME,
         "lastUsedAt": None,
@@ -81,6 +86,37 @@ class TestMinting:
         row = ApiKey.objects.get(id=body["id"])
         assert row.expires_at is not None
         assert abs(row.expires_at - row.created_at - timedelta(hours=24)) < timedelta(seconds=5)
+
+    def test_a_wrk_may_have_pools_of_the_environment(self, cast, mint):
+        pools = sorted(str(add_pool(cast)) for _ in range(2))
+        with audited() as rows:
+            body = mint(prefix="wrk", poolIds=[pools[1], *pools]).json()
+        assert body["poolIds"] == pools
+        ((_, metadata),) = rows.told()
+        assert metadata["poolIds"] == pools
+        assert mint(prefix="wrk", poolIds=[]).json()["poolIds"] == []
+
+    def test_no_other_key_has_pools_and_no_other_pools_are_taken(self, cast, mint):
+        own, foreign, deleted = (
+            Pool.objects.create(environment=environment, name=name)
+            for environment, name in (
+                (cast.environment, "own"),
+                (cast.strange_environment, "foreign"),
+                (cast.environment, "deleted"),
+            )
+        )
+        Pool.objects.filter(id=deleted.id).update(deleted_at=Now())
+        assert mint(poolIds=[own.id]).json() == invalid({"poolIds": ["Only a wrk_ key has pools."]})
+        for other in (foreign.id, deleted.id, new_id()):
+            refused = mint(prefix="wrk", poolIds=[own.id, other])
+            assert refused.status_code == 400
+            assert refused.json() == invalid(
+                {"poolIds": ["One of the ids is no pool of this environment."]}
+            )
+        too_many = mint(prefix="wrk", poolIds=[new_id() for _ in range(21)])
+        assert too_many.json() == invalid({"poolIds": ["A worker is in at most 20 pools."]})
+        for bad in ("x", ["x"], [None], None, 5):
+            assert mint(prefix="wrk", poolIds=bad).status_code == 400
 
     @pytest.mark.parametrize("days", [1, 29.99])
     def test_a_wrk_may_live_up_to_thirty_days(self, mint, days):

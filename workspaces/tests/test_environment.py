@@ -32,6 +32,9 @@ def shown(cast, role, name="production"):
         "workspaceId": str(cast.workspace.id),
         "name": name,
         "role": role,
+        "paused": False,
+        "pausedAt": None,
+        "pauseReason": None,
         "createdAt": A_TIME,
     }
 
@@ -102,7 +105,6 @@ class TestRenaming:
     @pytest.mark.parametrize(
         ("body", "errors"),
         [
-            ({}, {"name": ["This field is required."]}),
             ({"name": ""}, {"name": ["This field may not be blank."]}),
             ({"name": " "}, {"name": ["This field may not be blank."]}),
             ({"name": None}, {"name": ["This field may not be null."]}),

@@ -31,7 +31,7 @@ from workspaces.services import (
     create_environment,
     create_workspace,
     delete_environment,
-    rename_environment,
+    update_environment,
 )
 
 
@@ -151,7 +151,8 @@ def _member(cast):
 
 def _name(cast):
     environment = cast.environment.id
-    return partial(rename_environment, environment_id=environment, name="staging", actor=TEST_ACTOR)
+    values = {"name": "staging"}
+    return partial(update_environment, environment_id=environment, values=values, actor=TEST_ACTOR)
 
 
 @pytest.fixture

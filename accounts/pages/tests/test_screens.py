@@ -1,15 +1,12 @@
 """The pages `/account/…` in a real browser: their script takes the token out of the URL, and they fit.
 
-Screenshots go to the directory that PIPEDAI_SCREENSHOTS names.
+Screenshots go to the directory that PIPEDAI_SCREENSHOTS names. Without it there are none.
 """
-
-import os
-from pathlib import Path
 
 import pytest
 
 from notices.models import RefusedAddress
-from testing.processes.browser import chromium, sideways_overflow
+from testing.processes.browser import chromium, screenshot, sideways_overflow
 from testing.world.channels import asked_token
 from testing.world.mails import invite_for_test, issue_token
 from testing.world.users import UserFactory
@@ -28,8 +25,6 @@ def test_the_script_takes_the_token_and_the_forms_work(committed_cast, server, t
     environment, owner = committed_cast.environment, committed_cast.owner
     tokens["notices"] = asked_token(committed_cast, "grace@example.com")
     tokens["invitation"] = invite_for_test(environment, owner, "grace@example.com", "operator")
-    shots = Path(os.environ.get("PIPEDAI_SCREENSHOTS") or tmp_path)
-    shots.mkdir(parents=True, exist_ok=True)
     complaints: list[str] = []
     with chromium(tmp_path) as browser:
         page = browser.new_page()
@@ -38,17 +33,17 @@ def test_the_script_takes_the_token_and_the_forms_work(committed_cast, server, t
         page.on("console", lambda said: complaints.append(f"{page.url}: {said.text}"))
         for name, token in tokens.items():
             for width in WIDTHS:
+                page.set_viewport_size({"width": width, "height": 800})
+                page.goto("about:blank")
+                page.goto(f"{server.url}/account/{name}#token={token}")
+                # The invitation's page sends the token at once, and shows what it is about.
+                page.wait_for_selector(SHOWN.get(name, "form button"))
+                assert "token" not in page.url
+                assert page.locator("#token").count() == 0 or page.locator("#token").is_hidden()
                 for scheme in ("light", "dark"):
                     page.emulate_media(color_scheme=scheme)
-                    page.set_viewport_size({"width": width, "height": 800})
-                    page.goto("about:blank")
-                    page.goto(f"{server.url}/account/{name}#token={token}")
-                    # The invitation's page sends the token at once, and shows what it is about.
-                    page.wait_for_selector(SHOWN.get(name, "form button"))
-                    assert "token" not in page.url
-                    assert page.locator("#token").count() == 0 or page.locator("#token").is_hidden()
                     assert sideways_overflow(page) == []
-                    page.screenshot(path=shots / f"account-{name}-{width}-{scheme}.png")
+                    screenshot(page, f"account-{name}-{width}-{scheme}")
         assert "production" in page.inner_text("dl")
 
         for answer in ("confirm", "refuse"):
@@ -56,28 +51,28 @@ def test_the_script_takes_the_token_and_the_forms_work(committed_cast, server, t
             page.goto(f"{server.url}/account/notices#token={tokens['notices']}")
             page.click(f"#{answer}")
             page.wait_for_selector(".done")
-            page.screenshot(path=shots / f"account-notices-{answer}.png")
+            screenshot(page, f"account-notices-{answer}")
         page.goto("about:blank")
         page.goto(f"{server.url}/account/notices#token=x")
         page.click("#confirm")
         page.wait_for_selector(".error")
-        page.screenshot(path=shots / "account-notices-error.png")
+        screenshot(page, "account-notices-error")
 
         page.goto("about:blank")
         page.goto(f"{server.url}/account/reset#token={tokens['reset']}")
         page.fill("#password", "a fresh horse battery")
         page.click("form button")
         page.wait_for_selector(".done")
-        page.screenshot(path=shots / "account-done.png")
+        screenshot(page, "account-done")
         page.goto("about:blank")
         page.goto(f"{server.url}/account/reset#token={tokens['reset']}")
         page.fill("#password", "another fresh horse")
         page.click("form button")
         page.wait_for_selector(".error")
-        page.screenshot(path=shots / "account-error.png")
+        screenshot(page, "account-error")
         for path in ("", "pair"):
             page.goto(f"{server.url}/{path}", wait_until="load")
-            page.screenshot(path=shots / f"small-{path or 'start'}.png")
+            screenshot(page, f"small-{path or 'start'}")
     assert RefusedAddress.objects.filter(address="grace@example.com").exists()
     ada.refresh_from_db()
     assert ada.check_password("a fresh horse battery")

@@ -65,7 +65,9 @@ class Lab:
         for name in ("bin", "tmp"):
             (self.directory / name).mkdir()
         claude = self.directory / "bin" / "claude"
-        program = shlex.join([sys.executable, "-I", str(standin.__file__), "--offline"])
+        # Without a session nothing of a prompt stays in files that the worker under test knows nothing of.
+        options = ["--offline", "--no-session-persistence"]
+        program = shlex.join([sys.executable, "-I", str(standin.__file__), *options])
         claude.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
         claude.chmod(0o755)
         return self

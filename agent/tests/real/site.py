@@ -56,6 +56,10 @@ class Site:
         """Send a POST."""
         return answered(self._http.post(path, json=body))
 
+    def patch(self, path: str, body: dict[str, Any]) -> Any:
+        """Send a PATCH."""
+        return answered(self._http.patch(path, json=body))
+
 
 @contextmanager
 def site(network: LoopbackNetwork, database: str, directory: Path) -> Iterator[Site]:

@@ -173,7 +173,8 @@ def test_a_session_that_claude_refuses_is_judged_by_its_effects(
         assert limited["sessionId"] != (run.outcome or {})["sessionId"]
         here.conversation().write_text("")
         ended = here.api.until_ended(here.retry(anew))
-    assert (ended["status"], ended["faultClass"]) == ("failed", "client")
+    assert (ended["status"], ended["faultClass"]) == ("failed", "infra")
+    assert "sessionId" not in ended
     assert "(had_effects)" in ended["errorMessage"]
     assert len(here.place.calls()) == 1
     assert here.machine.left() == []

@@ -17,7 +17,10 @@ LEFT_OUT: dict[type[models.Model], set[str]] = {
         "webhook_key_id",
     },
     TriggerRevision: {"environment_id", "trigger_id"},
-    Worker: {"is_streamed"},  # says how events are kept, not how the worker is
+    Worker: {
+        "is_streamed",  # says how events are kept, not how the worker is
+        "account_id",  # nobody is shown it; the page says whether there is one
+    },
 }
 HOW = 'show it in the admin\'s `story` or name it in LEFT_OUT of this file: see CONTRIBUTING.md, "A field of a trigger"'
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 
-from pipedai.api.fields import MoneyField, TextField
+from pipedai.api.fields import AmountField, MoneyField, TextField
 from pipedai.api.schema.operation import Schema
 
 _DECIMAL = r"^\d+(\.\d+)?$"
@@ -36,4 +36,17 @@ class Money(OpenApiSerializerFieldExtension):
         if direction == "response":
             return text
         number: Schema = {"type": "number", "minimum": 0, "maximum": int(MoneyField.MAX)}
+        return {"oneOf": [number, text]}
+
+
+class Amount(OpenApiSerializerFieldExtension):
+    """Describes an AmountField as a MoneyField whose bounds are kept."""
+
+    target_class = AmountField
+
+    def map_serializer_field(self, auto_schema: Any, direction: str) -> Schema:
+        """Returns the schema of an amount that people set."""
+        least = "exclusiveMinimum" if self.target.above_zero else "minimum"
+        number: Schema = {"type": "number", least: 0, "maximum": int(AmountField.MAX)}
+        text: Schema = {"type": "string", "pattern": r"^[0-9]{1,8}(\.[0-9]{1,6})?$"}
         return {"oneOf": [number, text]}

@@ -49,7 +49,7 @@ def test_a_preflight_tells_what_may_be_sent():
     assert response.status_code == 200
     assert response["Access-Control-Allow-Origin"] == ALLOWED
     assert response["Access-Control-Allow-Credentials"] == "true"
-    assert {"GET", "POST", "PATCH", "DELETE"} <= set(
+    assert {"GET", "POST", "PUT", "PATCH", "DELETE"} <= set(
         response["Access-Control-Allow-Methods"].replace(" ", "").split(",")
     )
     assert {"content-type", "idempotency-key"} <= set(

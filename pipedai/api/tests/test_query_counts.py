@@ -10,10 +10,12 @@ from notices.channels.services import test_channel as queue_test
 from pipedai.ids import new_id
 from testing.probes.api_schema import is_list
 from testing.probes.statement_count import counted
+from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, issue_enrollment, session_cookie
 from testing.world.channels import add_channel
 from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test
+from testing.world.pools import add_pool
 from testing.world.routes import ROUTES, set_stage
 from testing.world.users import UserFactory
 from triggers.models import DeliveryAttempt, Tick, Trigger, TriggerHealth
@@ -116,6 +118,11 @@ def _enrollments(cast, count):
         issue_enrollment(cast.environment, cast.owner)
 
 
+def _budgets(cast, count):
+    for _ in range(count):
+        add_budget(cast, trigger_id=cast.trigger_id)
+
+
 def _channels(cast, count):
     """Adds channels, of mail and of Slack, and a confirmed address for each."""
     for n in range(count):
@@ -144,6 +151,12 @@ def _notices(cast, count):
 def _incidents(cast, count):
     for _ in range(count):
         open_incident(cast)
+
+
+def _pools(cast, count):
+    """Adds pools, each with a worker."""
+    for _ in range(count):
+        add_pool(cast, cast.register(str(new_id())).worker_id)
 
 
 def _sessions(cast, count):
@@ -179,8 +192,10 @@ LISTS = {
     "GET triggers/:trigger/ticks": _ticks,
     "GET triggers/:trigger/deliveries": _deliveries,
     "GET environments/:environment/workers": _workers,
+    "GET environments/:environment/pools": _pools,
     "GET environments/:environment/enrollments": _enrollments,
     "GET environments/:environment/incidents": _incidents,
+    "GET environments/:environment/budgets": _budgets,
     "GET environments/:environment/channels": _channels,
     "GET channels/:channel/notices": _notices,
     "GET workspaces/:workspace/workers": _workers,

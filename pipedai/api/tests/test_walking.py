@@ -12,8 +12,8 @@ from notices.channels.models import Channel, Notice, NoticeAttempt
 from notices.models import Incident
 from pipedai.api.tests.test_query_counts import BY_NAME, LISTS
 from testing.world.routes import set_stage
-from triggers.models import Delivery, DeliveryAttempt, Run, RunText, Tick, Trigger
-from workers.models import Enrollment, Worker
+from triggers.models import Budget, Delivery, DeliveryAttempt, Run, RunText, Tick, Trigger
+from workers.models import Enrollment, Pool, Worker
 from workspaces.models import ApiKey, Environment, Invitation, Membership, Workspace
 
 
@@ -88,8 +88,10 @@ LEAVING = {
     "GET triggers/:trigger/deliveries": _delete_delivery,
     "GET environments/:environment/workers": _hide(Worker),
     "GET workspaces/:workspace/workers": _hide(Worker),
+    "GET environments/:environment/pools": _hide(Pool),
     "GET environments/:environment/enrollments": _delete(Enrollment, id="id"),
     "GET environments/:environment/incidents": _delete(Incident, id="id"),
+    "GET environments/:environment/budgets": _hide(Budget),
     "GET environments/:environment/channels": _hide(Channel),
     "GET channels/:channel/notices": _delete_notice,
 }

@@ -13,10 +13,11 @@ if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
     _HIDDEN.append("requests")
 # How the words begin or end that name our programs. Modules of bench but the first one use what the tests use.
 _BEGINNINGS = ("manage.py", "pipedai", "bin.")
-_ENDS = ("broken_worker.py", "gunicorn", "bench")
+_ENDS = ("broken_worker.py", "plain_worker.py", "pipedai-worker", "gunicorn", "bench")
 
-if any(
-    word.startswith(_BEGINNINGS) or word.endswith(_ENDS)
-    for word in getattr(sys, "orig_argv", ())[1:5]
-):
+_words = list(getattr(sys, "orig_argv", ()))[1:]
+while _words and _words[0] == "-W":
+    del _words[:2]
+
+if any(word.startswith(_BEGINNINGS) or word.endswith(_ENDS) for word in _words[:4]):
     sys.modules.update(dict.fromkeys(_HIDDEN))  # type: ignore[arg-type]  # None stands for a package that is not there

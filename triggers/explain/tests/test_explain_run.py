@@ -13,13 +13,14 @@ from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME
 from testing.probes.statement_count import counted
 from testing.processes.worker_calls import WorkerCalls
+from testing.world.budgets import add_budget
 from testing.world.cast import Cast
 from testing.world.runs import Runs, allow
 from testing.world.sealed import HEADERS, tamper
-from triggers.explain import waiting
+from triggers.explain import queue_place
 from triggers.explain.answers import RETRY_CODES, WaitingFor
+from triggers.explain.queue_place import MOST_COUNTED
 from triggers.explain.runs import explain_run
-from triggers.explain.waiting import MOST_COUNTED
 from triggers.models import Run, SchedulerHeartbeat, Trigger
 from workers.models import Worker
 
@@ -103,11 +104,12 @@ def test_no_worker(calls: Calls, cast: Cast) -> None:
     calls.change_trigger(workerId=None)
     assert only(calls.explain(run_id)) == {
         "code": "no_worker",
-        "message": "Trigger Nightly report has no worker.",
+        "message": "Trigger Nightly report has neither a worker nor a pool.",
         "subject": {"type": "trigger", "id": str(cast.trigger_id), "name": "Nightly report"},
         "since": None,
         "until": None,
-        "remedy": "Give the trigger a worker with PATCH /triggers/:id (workerId): its queued runs go there too.",
+        "remedy": "Give the trigger a worker or a pool with PATCH /triggers/:id (workerId, poolId): its queued runs go"
+        " there too.",
         "place": None,
     }
 
@@ -169,6 +171,38 @@ def test_a_full_worker(calls: Calls) -> None:
     assert reason["since"] == A_TIME
 
 
+def test_a_budget_without_room(calls: Calls, cast: Cast) -> None:
+    allow(cast.worker.worker_id, 5)
+    budget = add_budget(cast, limit_usd="1.5", period="month")
+    held: Any = calls.queue()
+    assert calls.worker.claim(held).status_code == 200
+    reason = only(calls.explain(calls.queue()))
+    now = database_now()
+    year, month = divmod(now.year * 12 + now.month, 12)
+    assert reason == {
+        "code": "budget_exhausted",
+        "message": "Budget Everything has no room for it: of its $1.5 for this month, $0 is spent and $1 reserved,"
+        f" and the run would reserve $1. The next month begins at {year}-{month + 1:02}-01 00:00 UTC.",
+        "subject": {"type": "budget", "id": str(budget.id), "name": "Everything"},
+        "since": None,
+        "until": f"{year}-{month + 1:02}-01T00:00:00.000Z",
+        "remedy": "Raise limitUsd with PATCH /budgets/:id, or let the run reserve less: lower the trigger's"
+        " maxCostUsd, or reserveUsd of the budget.",
+        "place": None,
+    }
+
+
+def test_a_budget_whose_limit_is_too_small_in_any_window(calls: Calls, cast: Cast) -> None:
+    run_id = calls.queue()
+    add_budget(cast, limit_usd="0.5")
+    add_budget(cast, limit_runs=0, name="Nothing")
+    amount, none = calls.explain(run_id)["waitingFor"]
+    assert (amount["until"], none["until"]) == (None, None)
+    assert amount["message"].endswith("It never has room for this run.")
+    assert none["message"].startswith("Budget Nothing has no room for it: its 0 runs of this day")
+    assert none["remedy"] == "Raise limitRuns with PATCH /budgets/:id."
+
+
 def test_a_run_behind_others(calls: Calls) -> None:
     *_, last = (calls.queue() for _ in range(3))
     reason = only(calls.explain(last))
@@ -181,7 +215,8 @@ def test_runs_that_can_not_go_out_do_not_go_first(
     calls: Calls, cast: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even where there are as many of them as are counted at most."""
-    monkeypatch.setattr(waiting, "_AHEAD", waiting._AHEAD.replace(str(MOST_COUNTED), "2"))
+    at_most_two = queue_place._AHEAD.replace(str(MOST_COUNTED), "2")
+    monkeypatch.setattr(queue_place, "_AHEAD", at_most_two)
     trigger_id = cast.add_trigger(mcp_headers=HEADERS, webhook_secret="planted-webhook-secret")
     *_, first, last = (calls.queue(each) for each in (trigger_id, trigger_id, None, None))
     tamper("bit flip", trigger_id, cast=cast)

@@ -13,6 +13,7 @@ from notices.channels import services
 from notices.channels.models import NoticeAttempt
 from pipedai.events import SYSTEM, Actor
 from pipedai.sql import execute, fetch_all
+from testing.world.budgets import add_budget
 from testing.world.cast import Cast, issue_enrollment, register
 from testing.world.channels import CHANNEL_SECRET, add_channel, asked_token
 from testing.world.incidents import open_incident
@@ -20,10 +21,10 @@ from testing.world.mails import invite_for_test
 from testing.world.run_states import STATES
 from testing.world.runs import NOON, WEBHOOK_URL, Runs, allow
 from triggers.idempotency import rerun_run, run_trigger
-from triggers.models import Delivery, DeliveryAttempt, RunEventLog, Tick, Trigger
+from triggers.models import BudgetWindow, Delivery, DeliveryAttempt, RunEventLog, Tick, Trigger
 from triggers.states import TERMINAL, Decision, Source, Status
 from workers.enrollment.pairing import begin_pairing
-from workers.models import WorkerEvent
+from workers.models import WorkerEvent, WorkerSilence
 from workspaces.api_keys import mint_registration_token
 from workspaces.models import ApiKey, DataKey
 
@@ -162,6 +163,21 @@ WRONG_ROWS = [
     ),
     ("incident_acknowledged_has_a_time", "UPDATE incident SET acknowledged_by = %(owner)s"),
     ("incident_reminded_is_open", "UPDATE incident SET closed_at = opened_at"),
+    ("trigger_max_cost_usd", "UPDATE trigger SET max_cost_usd = 0"),
+    ("budget_period", "UPDATE budget SET period = 'week'"),
+    ("budget_when_reached", "UPDATE budget SET when_reached = 'odd'"),
+    ("budget_limit_usd", "UPDATE budget SET limit_usd = -1"),
+    ("budget_reserve_usd", "UPDATE budget SET reserve_usd = -1"),
+    ("budget_window_has_a_length", "UPDATE budget_window SET ends_at = starts_at"),
+    ("budget_window_sums", "UPDATE budget_window SET notional_spent_usd = spent_usd + 1"),
+    ("budget_window_sums", "UPDATE budget_window SET notional_reserved_usd = -1"),
+    (
+        "budget_window_once",
+        "UPDATE budget_window SET starts_at = '2026-05-04T00:00Z', ends_at = '2026-05-05T00:00Z'",
+    ),
+    ("run_reservation_amounts", "UPDATE run_reservation SET amount_usd = -1"),
+    ("run_reservation_settled", "UPDATE run_reservation SET cost_usd = 1"),
+    ("run_reservation_settled", "UPDATE run_reservation SET is_estimate = true"),
     ("trigger_max_retries", "UPDATE trigger SET max_retries = 11"),
     ("trigger_timeout_seconds", "UPDATE trigger SET timeout_seconds = 9"),
     ("trigger_timeout_seconds", "UPDATE trigger SET timeout_seconds = 86401"),
@@ -350,10 +366,15 @@ TENANT_REFERENCES = [
     ("tick", "run_id", "run"),
     ("tick", "blocked_by_id", "run"),
     ("trigger_health", "trigger_id", "trigger"),
+    ("budget", "trigger_id", "trigger"),
+    ("budget_window", "budget_id", "budget"),
+    ("run_reservation", "run_id", "run"),
+    ("run_reservation", "window_id", "budget_window"),
     ("api_key", "parent_id", "api_key"),
     ("worker", "host_key_id", "api_key"),
     ("enrollment", "worker_id", "worker"),
     ("worker_event", "worker_id", "worker"),
+    ("worker_silence", "worker_id", "worker"),
     ("channel", "url_key_id", "data_key"),
     ("channel", "secret_key_id", "data_key"),
     ("notice", "channel_id", "channel"),
@@ -413,6 +434,7 @@ def there(cast: Cast) -> dict[str, UUID]:
         status_code=200,
         duration_ms=5,
     )
+    _budgeted(cast, runs.trigger_id)
     for address in ("first@example.com", "second@example.com"):
         asked_token(cast, address)
         invite_for_test(cast.environment, cast.owner, address)
@@ -420,6 +442,9 @@ def there(cast: Cast) -> dict[str, UUID]:
     issue_enrollment(cast.environment, cast.owner)
     WorkerEvent.objects.create(
         environment=cast.environment, worker_id=host.worker_id, type="worker.stopped"
+    )
+    WorkerSilence.objects.create(
+        environment=cast.environment, worker_id=host.worker_id, offline_at=NOON, ended_at=NOON
     )
     for _ in range(2):
         begin_pairing(label=None, address=None, program=None)
@@ -459,6 +484,7 @@ def strange(cast: Cast) -> dict[str, UUID]:
         "run": run_id,
         "delivery": runs.deliveries(run_id)[0]["id"],
         **_noticed(environment),
+        **_budgeted(environment, trigger_id),
     }
 
 
@@ -535,6 +561,20 @@ def _noticed(cast: Cast) -> dict[str, UUID]:
     for _ in range(2):
         (notice_id,) = services.test_channel(channel_id=channel.id, actor=owner)
     return {"channel": channel.id, "notice": notice_id}
+
+
+def _budgeted(cast: Cast, trigger_id: UUID) -> dict[str, UUID]:
+    """Adds a budget with a window of May 3rd to the cast's environment. Returns the ids of both."""
+    budget = add_budget(cast, trigger_id=trigger_id)
+    day_before = NOON.replace(day=3, hour=0)
+    window = BudgetWindow.objects.create(
+        environment=cast.environment,
+        budget=budget,
+        generation=0,
+        starts_at=day_before,
+        ends_at=NOON.replace(hour=0),
+    )
+    return {"budget": budget.id, "budget_window": window.id}
 
 
 def _constraints() -> set[str]:

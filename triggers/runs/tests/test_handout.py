@@ -25,7 +25,7 @@ from triggers.runs.handout import (
     MOST_BYTES,
     HandedOut,
     hand_out_runs,
-    time_until_next,
+    outlook,
 )
 from triggers.services import rotate_mcp_token
 from workers.protocol.serializers import HandedOutRunSerializer
@@ -71,7 +71,9 @@ def test_those_that_are_due_longest_come_first(runs: Runs) -> None:
 
 
 def test_one_answer_holds_so_many_and_the_next_the_others(runs: Runs, monkeypatch) -> None:
-    monkeypatch.setattr(handout, "_DUE", handout._DUE.replace(f"least({MOST_AT_ONCE},", "least(2,"))
+    for statement in ("_DUE", "_DUE_WITH_POOLS"):
+        text = getattr(handout, statement).replace(f"least({MOST_AT_ONCE},", "least(2,")
+        monkeypatch.setattr(handout, statement, text)
     first, second, third = (runs.queue() for _ in range(3))
     allow(runs.cast.worker.worker_id, 9)
     assert _ids(runs) == [first, second]
@@ -537,14 +539,14 @@ def test_how_long_until_the_next_run_is_due(runs: Runs) -> None:
     runs.lost()
     runs.wait(seconds=12)
     worker_id = runs.cast.worker.worker_id
-    assert time_until_next(worker_id=worker_id, now=runs.now) == timedelta(seconds=18)
+    assert outlook(worker_id=worker_id, capacity=1, now=runs.now).until == timedelta(seconds=18)
 
 
 @pytest.mark.parametrize("make", ["nothing", "queue", "running"])
 def test_without_a_later_run_there_is_nothing_to_wait_for(runs: Runs, make: str) -> None:
     if make != "nothing":
         getattr(runs, make)()
-    assert time_until_next(worker_id=runs.cast.worker.worker_id, now=runs.now) is None
+    assert outlook(worker_id=runs.cast.worker.worker_id, capacity=1, now=runs.now).until is None
 
 
 def _update(runs: Runs, **values: Any) -> None:

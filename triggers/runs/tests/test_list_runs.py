@@ -9,16 +9,18 @@ import pytest
 from pipedai.api.tests.test_cursors import walk
 from testing.probes.shapes import invalid, page
 from testing.probes.statement_count import counted
+from testing.world.pools import add_pool
 from testing.world.runs import NOON, Runs, allow
 from triggers.models import Run, Trigger
 from triggers.states import Source, Status
 from workers.models import Worker
 
 RUN_FIELDS = [
-    "id", "triggerId", "triggerName", "environmentId", "workerId", "status", "source", "attempt", "retryOfRunId",
-    "rerunOfRunId", "scheduledFor", "availableAt", "queuedAt", "claimedAt", "startedAt", "endedAt", "durationMs",
-    "exitCode", "shortMessage", "errorMessage", "faultClass", "willRetry", "model", "inputTokens", "outputTokens",
-    "cacheReadTokens", "cacheCreationTokens", "costUsd", "numTurns", "sessionId", "cancelRequested",
+    "id", "triggerId", "triggerName", "environmentId", "workerId", "poolId", "status", "source", "attempt",
+    "retryOfRunId", "rerunOfRunId", "scheduledFor", "availableAt", "startDeadlineAt", "queuedAt", "claimedAt",
+    "startedAt", "endedAt", "durationMs", "exitCode", "shortMessage", "errorMessage", "faultClass", "willRetry",
+    "model", "inputTokens", "outputTokens", "cacheReadTokens", "cacheCreationTokens", "costUsd", "numTurns",
+    "sessionId", "cancelRequested",
 ]  # fmt: skip
 
 
@@ -400,12 +402,20 @@ class TestTheEnvironmentsList:
         assert ids(get(f"triggerId={runs.trigger_id}&workerId={made['worker']}")) == []
         assert ids(get("workerId=&triggerId=")) == [made["two"], made["one"]]
 
+    def test_it_is_filtered_by_pool(self, cast, get, made):
+        pool_id, other = add_pool(cast), add_pool(cast)
+        Run.objects.filter(id=made["two"]).update(pool=pool_id, pool_from=NOON)
+        assert ids(get(f"poolId={pool_id}")) == [made["two"]]
+        assert ids(get(f"poolId={pool_id}&status=queued")) == [made["two"]]
+        assert ids(get(f"poolId={other}")) == []
+        assert get(f"poolId={pool_id}").json()["items"][0]["poolId"] == str(pool_id)
+
     def test_all_filters_count_together(self, runs, get, made):
         query = f"workerId={made['worker']}&status=queued&from=2026-01-01&to=2030-01-01"
         assert ids(get(query)) == [made["two"]]
         assert ids(get(f"{query}&status=failed&triggerId={runs.trigger_id}")) == []
 
-    @pytest.mark.parametrize("name", ["workerId", "triggerId"])
+    @pytest.mark.parametrize("name", ["workerId", "poolId", "triggerId"])
     @pytest.mark.parametrize("value", ["x", "1", "%00", "null"])
     def test_an_id_that_is_none_is_refused(self, get, name, value):
         response = get(f"{name}={value}")

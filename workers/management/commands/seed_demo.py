@@ -1,4 +1,6 @@
-"""`manage.py seed_demo`: makes the demo that bin/run shows: users, a workspace, an API key, a worker and a trigger."""
+"""`manage.py seed_demo`: makes the demo that bin/run shows: users, a workspace, an API key, two workers, a pool of
+both, a trigger for one of the workers, a trigger for the pool, and a budget.
+"""
 
 import platform
 import secrets
@@ -27,15 +29,18 @@ from pipedai.management.progress import Progress
 from pipedai_worker import __version__ as worker_version
 from pipedai_worker import durable
 from pipedai_worker.config import ConfigError, WorkerConfig
-from triggers.models import Trigger
+from triggers.budgets.serializers import BudgetBody
+from triggers.budgets.services import create_budget
+from triggers.models import Budget, Trigger
 from triggers.serializers import TriggerBody
 from triggers.services import create_trigger, update_trigger
 from workers.demo.cast import find_or_make_cast
 from workers.demo.ledger import Ledger
 from workers.demo.size import Size
-from workers.models import Worker
+from workers.models import Pool, Worker
+from workers.pools.services import add_worker, create_pool
 from workers.protocol.serializers import RegisterBody
-from workers.registration import register_worker
+from workers.registration import Registered, register_worker
 from workspaces.api_keys import mint_api_key
 from workspaces.models import ApiKey, Environment
 from workspaces.services import create_environment, create_workspace
@@ -59,6 +64,15 @@ TRIGGER = {
     },
     "timeoutSeconds": 120,
 }
+POOL = "Demo pool"
+# No program runs as this worker, so that the pool shows how its work goes on while one machine is off.
+SPARE_HOSTNAME = "demo-spare"
+POOL_TRIGGER = {
+    **TRIGGER,
+    "name": "Greeting from any machine",
+    "description": "Made by seed_demo. Any worker of the pool may take its runs.",
+}
+BUDGET = {"name": "Demo", "period": "month", "limitUsd": "20", "whenReached": "hold"}
 # The number of the PostgreSQL advisory lock by which two seed_demo commands take turns. No other code uses this number.
 _LOCK = 0x5EED
 _SCALE = Size(runs=2_000_000, environments=50, seed=1)
@@ -66,9 +80,9 @@ _SCALE = Size(runs=2_000_000, environments=50, seed=1)
 
 class Command(OperatorCommand):
     help = (
-        "Make a demo user, a staff user, a workspace, environment, API key, worker and trigger. What is there"
-        " already is kept. The user's password and the key are written to demo.json in"
-        " PIPEDAI_DATA_DIR, the worker's registration to demo-worker.json; only their owner can"
+        "Make a demo user, a staff user, a workspace, environment, API key, worker and trigger, a pool of two workers"
+        " with a trigger of its own, and a budget. What is there already is kept. The user's password and the key are"
+        " written to demo.json in PIPEDAI_DATA_DIR, the worker's registration to demo-worker.json; only their owner can"
         " read them. Refused in production. With --scale, also a workspace of the demo user's with a made-up"
         " year of runs: schedules, retries, costs, webhooks, audit log. Interrupted and called again with the same"
         " figures, it goes on where it was; once it is complete, it makes nothing. To be rid of it, drop the"
@@ -165,7 +179,10 @@ class Seed:
             environment = self._environment(user)
             api_key = self._api_key(environment, user)
             worker_id, registration = self._worker(environment, user)
-            trigger_id = self._trigger(environment, worker_id)
+            trigger_id = self._trigger("trigger", environment, TRIGGER, worker_id=worker_id)
+            pool_id = self._pool(environment, user, worker_id)
+            self._trigger("pool's trigger", environment, POOL_TRIGGER, pool_id=pool_id)
+            self._budget(environment)
             if self.made:
                 emit(
                     Event(
@@ -263,17 +280,7 @@ class Seed:
             ).first()
             if worker is not None:
                 return worker.id, registration
-        body = RegisterBody(
-            data={
-                "hostname": HOSTNAME,
-                "label": "Demo worker",
-                "os": f"{platform.system()} {platform.release()}",
-                "version": worker_version,
-            }
-        )
-        body.is_valid(raise_exception=True)
-        _, token = self._mint("wrk", environment, user)
-        registered = register_worker(token=token, values=body.validated_data, actor=SYSTEM)
+        registered = self._register(HOSTNAME, "Demo worker", environment, user)
         self.made.append("worker")
         return registered.worker_id, WorkerConfig(
             worker_id=str(registered.worker_id),
@@ -282,24 +289,55 @@ class Seed:
             workspace_id=str(registered.workspace_id),
         )
 
-    def _trigger(self, environment: Environment, worker_id: UUID) -> UUID:
+    def _register(
+        self, hostname: str, label: str, environment: Environment, user: User, **key: Any
+    ) -> Registered:
+        """Registers a worker with a new `wrk_` key, which has the values `key`."""
+        body = RegisterBody(
+            data={
+                "hostname": hostname,
+                "label": label,
+                "os": f"{platform.system()} {platform.release()}",
+                "version": worker_version,
+            }
+        )
+        body.is_valid(raise_exception=True)
+        _, token = self._mint("wrk", environment, user, **key)
+        return register_worker(token=token, values=body.validated_data, actor=SYSTEM)
+
+    def _pool(self, environment: Environment, user: User, worker_id: UUID) -> UUID:
+        """Returns the id of the pool, in which the demo's worker and a spare one are."""
+        live = Pool.objects.filter(environment=environment, deleted_at__isnull=True)
+        pool = live.filter(name=POOL).first()
+        if pool is None:
+            values = {"name": POOL, "description": "Made by seed_demo."}
+            create_pool(environment_id=environment.id, values=values, actor=SYSTEM)
+            pool = live.get(name=POOL)
+            self._register(SPARE_HOSTNAME, "Spare worker", environment, user, pool_ids=[pool.id])
+            self.made.append("pool")
+        add_worker(pool=pool, worker_id=worker_id, actor=SYSTEM)
+        return pool.id
+
+    def _trigger(
+        self, what: str, environment: Environment, values: dict[str, Any], **runs_on: UUID
+    ) -> UUID:
+        """Returns the id of the trigger with these values. `runs_on` is its `worker_id` or its `pool_id`."""
         trigger = Trigger.objects.filter(
-            environment=environment,
-            name=TRIGGER["name"],
-            worker_id=worker_id,
-            deleted_at__isnull=True,
+            environment=environment, name=values["name"], deleted_at__isnull=True, **runs_on
         ).first()
         if trigger is not None:
-            self._move(trigger)
+            self._move(what, trigger)
             return trigger.id
-        body = TriggerBody(data={**TRIGGER, **self._server, "workerId": str(worker_id)})
+        body = TriggerBody(data={**values, **self._server})
         body.is_valid(raise_exception=True)
-        self.made.append("trigger")
+        self.made.append(what)
         return create_trigger(
-            environment_id=environment.id, actor=SYSTEM, values=body.validated_data
+            environment_id=environment.id,
+            actor=SYSTEM,
+            values={**body.validated_data, **runs_on},
         )
 
-    def _move(self, trigger: Trigger) -> None:
+    def _move(self, what: str, trigger: Trigger) -> None:
         """Gives the trigger another MCP server, if the command names one. The headers move with it."""
         if self._server.get("mcpUrl", trigger.mcp_url) == trigger.mcp_url:
             return
@@ -307,11 +345,26 @@ class Seed:
         body.is_valid(raise_exception=True)
         values = {name: body.validated_data[name] for name in ("mcp_url", "mcp_headers")}
         update_trigger(trigger_id=trigger.id, values=values, actor=SYSTEM)
-        self.made.append("trigger's MCP server")
+        self.made.append(f"MCP server of the {what}")
 
-    def _mint(self, kind: str, environment: Environment, user: User) -> tuple[ApiKey, str]:
+    def _budget(self, environment: Environment) -> None:
+        if Budget.objects.filter(environment=environment, deleted_at__isnull=True).exists():
+            return
+        body = BudgetBody(data=BUDGET)
+        body.is_valid(raise_exception=True)
+        create_budget(environment_id=environment.id, actor=SYSTEM, values=dict(body.validated_data))
+        self.made.append("budget")
+
+    def _mint(
+        self, kind: str, environment: Environment, user: User, **key: Any
+    ) -> tuple[ApiKey, str]:
         return mint_api_key(
-            environment_id=environment.id, name="Demo", kind=kind, user_id=user.id, actor=SYSTEM
+            environment_id=environment.id,
+            name="Demo",
+            kind=kind,
+            user_id=user.id,
+            actor=SYSTEM,
+            **key,
         )
 
 

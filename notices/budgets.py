@@ -1,0 +1,145 @@
+"""Finds out in the scheduler which budgets have reached one of their percentages (SPEC §14, §17).
+
+Each window of a budget stores the highest percentage of which people were told. A claim, the end of a run and a change
+of the budget mark the window as changed, and the scheduler looks at changed windows alone, and at those that are over.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from django.db import transaction
+
+from notices.incidents import Finding, change_incidents
+from notices.states import Kind, SubjectType
+from pipedai.api.renderers import iso_time, money
+from pipedai.api.wording import counted
+from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
+from triggers.budgets.room import IS_HOLDING, SPENT
+from triggers.models import Budget
+
+# Lets one scheduler at a time look, so that no incident is opened twice.
+_TAKE_TURN = "SELECT pg_try_advisory_xact_lock(hashtext('find_reached_budgets')) AS is_ours"
+
+# Reads what decides about each window that has changed or is over. The windows are not locked, because claims and ends
+# of runs lock them after everything else. `least_amount` is the least that any run would reserve; it is read only if it
+# can matter.
+_READ = f"""
+SELECT w.id, w.environment_id, w.budget_id, w.ends_at, w.runs, w.changes, w.noticed_pct, {SPENT} AS spent,
+    b.name, b.limit_usd, b.limit_runs, b.notice_at_pct, b.when_reached,
+    b.deleted_at IS NULL AND w.generation = b.generation AS is_live, w.ends_at <= {NOW} AS is_over,
+    CASE WHEN {IS_HOLDING} AND {SPENT} > 0 AND {SPENT} < b.limit_usd AND 100 = ANY(b.notice_at_pct) THEN (
+        SELECT min(coalesce(t.max_cost_usd, b.reserve_usd)) FROM trigger t
+        WHERE t.environment_id = b.environment_id AND t.deleted_at IS NULL AND t.enabled
+            AND (b.trigger_id IS NULL OR b.trigger_id = t.id)) END AS least_amount
+FROM budget_window w JOIN budget b ON b.id = w.budget_id
+WHERE w.id IN (
+    (SELECT id FROM budget_window WHERE is_changed ORDER BY id LIMIT %(limit)s)
+    UNION (SELECT id FROM budget_window WHERE noticed_pct > 0 AND ends_at <= {NOW} LIMIT %(limit)s))
+ORDER BY w.id
+"""  # noqa: S608
+
+# Stores what was told. A window that has changed since it was read stays marked.
+_WRITE = """
+WITH n AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(percentages)s::int[], %(changes)s::bigint[]) AS n (id, pct, changes)),
+locked AS (
+    SELECT w.id FROM budget_window w JOIN n ON n.id = w.id ORDER BY w.id FOR NO KEY UPDATE OF w)
+UPDATE budget_window w SET noticed_pct = n.pct, is_changed = w.changes <> n.changes
+FROM n JOIN locked ON locked.id = n.id WHERE w.id = n.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """How much of its limits a window has used: the higher percentage of the two, and a sentence about it."""
+
+    pct: Decimal
+    words: str
+
+
+def find_reached_budgets(*, limit: int = 100, now: datetime | None = None) -> int:
+    """Opens and closes the incidents of up to `limit` changed windows of budgets, and as many that are over. Returns at
+    how many it looked.
+
+    At each higher percentage the open incident is closed and another one opened, so that people are told of both. An
+    incident is over when the window is, or when the window has used less than each percentage again.
+    """
+    with transaction.atomic():
+        turn = fetch_one(_TAKE_TURN, {})
+        if turn is None or not turn["is_ours"]:
+            return 0
+        rows = fetch_all(_READ, {"limit": limit, "now": now})
+        if not rows:
+            return 0
+        reached = {row["id"]: _reached(row) for row in rows}
+        _tell(rows, reached, now)
+        params = {
+            "ids": [row["id"] for row in rows],
+            "percentages": [reached[row["id"]] for row in rows],
+            "changes": [row["changes"] for row in rows],
+        }
+        execute(_WRITE, params)
+    return len(rows)
+
+
+def _tell(rows: list[Row], reached: dict[UUID, int], now: datetime | None) -> None:
+    begun = {
+        row["budget_id"]: _finding(row) for row in rows if reached[row["id"]] > row["noticed_pct"]
+    }
+    ended = {
+        row["budget_id"]: row
+        for row in rows
+        if row["noticed_pct"] and not reached[row["id"]] and row["budget_id"] not in begun
+    }
+    recovered = [id_ for id_, row in ended.items() if row["is_live"]]
+    withdrawn = [id_ for id_, row in ended.items() if not row["is_live"]]
+    subject = (Kind.BUDGET_REACHED, SubjectType.BUDGET)
+    # The incident about a lower percentage makes room for the one about the higher percentage.
+    change_incidents(*subject, withdrawn=list(begun), now=now)
+    change_incidents(
+        *subject, begun=list(begun.values()), recovered=recovered, withdrawn=withdrawn, now=now
+    )
+
+
+def _reached(row: Row) -> int:
+    """Returns the highest of the budget's percentages that the window has reached, or 0."""
+    if row["is_over"] or not row["is_live"]:
+        return 0
+    pct = _use(row).pct
+    return max((each for each in row["notice_at_pct"] if each <= pct), default=0)
+
+
+def _use(row: Row) -> _Use:
+    """Returns how much of its limits a window has used. If no run has room any more, it is 100 %, though a little of
+    the limit may be left.
+    """
+    uses = [_Use(Decimal(0), "")]
+    if (limit := row["limit_usd"]) is not None:
+        spent, least = row["spent"], row["least_amount"]
+        pct = _percent(spent, limit)
+        words = f"${money(spent)} of ${money(limit)} is spent"
+        if least is not None and spent + least > limit:
+            pct, words = max(pct, Decimal(100)), f"{words}, and no run has room any more"
+        uses.append(_Use(pct, words))
+    if (limit := row["limit_runs"]) is not None:
+        pct = _percent(Decimal(row["runs"]), Decimal(limit))
+        uses.append(_Use(pct, f"{row['runs']:,} of {counted(limit, 'run')} have been claimed"))
+    return max(uses, key=lambda use: use.pct)
+
+
+def _percent(used: Decimal, limit: Decimal) -> Decimal:
+    if limit:
+        return 100 * used / limit
+    return Decimal(100) if used else Decimal(0)
+
+
+def _finding(row: Row) -> Finding:
+    use = _use(row)
+    then = {
+        Budget.WhenReached.HOLD: "Runs without room wait until then.",
+        Budget.WhenReached.REJECT: "Runs without room wait until then, and requests for more are refused.",
+    }.get(row["when_reached"], "No run is held back.")
+    message = f"{use.words[0].upper()}{use.words[1:]} in the window that ends at {iso_time(row['ends_at'])}. {then}"
+    return Finding(row["environment_id"], row["budget_id"], row["name"], message)

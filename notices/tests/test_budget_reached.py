@@ -1,0 +1,133 @@
+"""At which moments the incidents of budgets open and close (SPEC §14, §17). The clock is passed in."""
+
+from decimal import Decimal
+
+import pytest
+
+from notices.budgets import find_reached_budgets
+from notices.models import Incident
+from pipedai.events import Actor
+from testing.world.budgets import add_budget
+from testing.world.runs import Runs, allow
+from triggers.budgets.services import delete_budget, update_budget
+from triggers.models import BudgetWindow
+
+
+@pytest.fixture
+def runs(cast) -> Runs:
+    allow(cast.worker.worker_id, 20)
+    return Runs.of(cast)
+
+
+def looked(runs: Runs) -> list[str]:
+    """Looks as the scheduler does. Returns the messages of the open incidents, cut after the percentages."""
+    find_reached_budgets(now=runs.now)
+    rows = Incident.objects.filter(kind="budget_reached", closed_at__isnull=True)
+    return [row.message.partition(" in the window")[0] for row in rows]
+
+
+def audited(runs: Runs) -> list[tuple[str, bool | None]]:
+    from audit.models import AuditEntry
+
+    rows = AuditEntry.objects.filter(target_type="incident").order_by("created_at", "id")
+    return [(row.action, row.metadata.get("recovered")) for row in rows]
+
+
+def actor(runs: Runs) -> Actor:
+    return Actor("user", runs.cast.owner.id)
+
+
+def test_each_percentage_is_told_once(runs: Runs) -> None:
+    add_budget(runs.cast, limit_usd="10")
+    runs.ended(costUsd="7.99")
+    assert looked(runs) == []
+    runs.ended(costUsd="0.01")
+    assert looked(runs) == ["$8 of $10 is spent"]
+    runs.ended(costUsd="0.5")
+    assert looked(runs) == ["$8 of $10 is spent"]
+    runs.ended(costUsd="1.5")
+    assert looked(runs) == ["$10 of $10 is spent"]
+    assert audited(runs) == [
+        ("incident.opened", None),
+        ("incident.closed", False),
+        ("incident.opened", None),
+    ]
+
+
+def test_when_no_run_has_room_the_limit_counts_as_reached(runs: Runs) -> None:
+    budget = add_budget(runs.cast, limit_usd="10", reserve_usd="3")
+    runs.ended(costUsd="7.5")
+    assert looked(runs) == ["$7.5 of $10 is spent, and no run has room any more"]
+    update_budget(budget_id=budget.id, values={"reserve_usd": Decimal(1)}, actor=actor(runs))
+    assert looked(runs) == []
+
+
+def test_what_is_only_reserved_is_not_told(runs: Runs) -> None:
+    add_budget(runs.cast, limit_usd="1")
+    runs.claimed()
+    assert looked(runs) == []
+
+
+def test_the_number_of_runs_is_told_too(runs: Runs) -> None:
+    add_budget(runs.cast, limit_runs=2, notice_at_pct=[50], when_reached="notify")
+    runs.claimed()
+    assert looked(runs) == ["1 of 2 runs have been claimed"]
+    (incident,) = Incident.objects.all()
+    assert (incident.subject_type, incident.subject_name) == ("budget", "Everything")
+    assert incident.message.endswith("No run is held back.")
+
+
+def test_the_end_of_the_window_is_a_recovery(runs: Runs) -> None:
+    add_budget(runs.cast, limit_usd="1")
+    runs.ended(costUsd="1")
+    assert looked(runs) != []
+    runs.wait(hours=12)
+    assert looked(runs) == []
+    assert audited(runs)[-1] == ("incident.closed", True)
+    assert find_reached_budgets(now=runs.now) == 0
+
+
+def test_raising_the_limit_is_a_recovery(runs: Runs) -> None:
+    budget = add_budget(runs.cast, limit_usd="1")
+    runs.ended(costUsd="1")
+    assert looked(runs) != []
+    update_budget(budget_id=budget.id, values={"limit_usd": Decimal(10)}, actor=actor(runs))
+    # The window of the tests' clock is over by the database's.
+    BudgetWindow.objects.update(is_changed=True)
+    assert looked(runs) == []
+    assert audited(runs)[-1] == ("incident.closed", True)
+    runs.ended(costUsd="8")
+    assert looked(runs) == ["$9 of $10 is spent"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda budget, by: delete_budget(budget_id=budget, actor=by),
+        lambda budget, by: update_budget(budget_id=budget, values={"period": "month"}, actor=by),
+    ],
+    ids=["deleted", "counts anew"],
+)
+def test_a_budget_that_is_not_watched_any_more_has_not_recovered(runs: Runs, change) -> None:
+    budget = add_budget(runs.cast, limit_usd="1")
+    runs.ended(costUsd="1")
+    assert looked(runs) != []
+    change(budget.id, actor(runs))
+    assert looked(runs) == []
+    assert audited(runs)[-1] == ("incident.closed", False)
+
+
+def test_a_new_window_that_is_reached_at_once_has_its_own_incident(runs: Runs) -> None:
+    add_budget(runs.cast, limit_usd="1")
+    runs.ended(costUsd="1")
+    assert looked(runs) != []
+    runs.wait(hours=12)
+    runs.ended(costUsd="0.8")
+    assert looked(runs) == ["$0.8 of $1 is spent, and no run has room any more"]
+    assert Incident.objects.count() == 2
+
+
+def test_nothing_is_told_without_percentages(runs: Runs) -> None:
+    add_budget(runs.cast, limit_usd="1", notice_at_pct=[])
+    runs.ended(costUsd="1")
+    assert looked(runs) == []

@@ -1,0 +1,40 @@
+"""Finds the beginning and the end of the day or month of a budget, in the budget's time zone."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from triggers.models import Budget
+
+
+def period_around(moment: datetime, period: str, timezone: str) -> tuple[datetime, datetime]:
+    """Returns the beginning and the end of the day or month in which the moment lies, as UTC. `period` is a value of
+    `Budget.Period`.
+
+    A day begins when the zone's clocks first show its midnight. If they skip midnight, it begins when they do so. So a
+    day has 23, 24 or 25 hours. A zone that the zone database no longer has counts as UTC.
+    """
+    zone = _zone(timezone)
+    day = moment.astimezone(zone).date()
+    first = day.replace(day=1) if period == Budget.Period.MONTH else day
+    following = _following(first, period)
+    if moment >= _midnight(following, zone):
+        # The clocks went back over midnight, and so show the former date once more after the new day has begun.
+        first, following = following, _following(following, period)
+    return _midnight(first, zone), _midnight(following, zone)
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except ZoneInfoNotFoundError:
+        return ZoneInfo("UTC")
+
+
+def _following(first: date, period: str) -> date:
+    if period == Budget.Period.MONTH:
+        return (first + timedelta(days=31)).replace(day=1)
+    return first + timedelta(days=1)
+
+
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    return datetime.combine(day, time(), zone).astimezone(UTC)

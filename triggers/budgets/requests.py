@@ -1,0 +1,34 @@
+"""Refuses requests for runs while a budget that rejects them is reached (SPEC §17)."""
+
+from datetime import datetime
+from uuid import UUID
+
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import Conflict
+from pipedai.sql import Row, fetch_all
+from triggers.budgets.room import REACHED
+from triggers.models import Budget
+
+
+def reached_budgets(
+    *, run_id: UUID, worker_id: UUID | None, now: datetime | None = None
+) -> list[Row]:
+    """Returns the budgets that hold a queued run back, in the order in which they were made.
+
+    Each has what it allows and has used, `amount` (what the run would reserve), `ends_at` (the end of the present
+    window, None if nothing was used in it), `never_has_room` (whether the limit is too small for the run), and the time
+    `now`.
+    """
+    return fetch_all(REACHED, {"run_id": run_id, "worker_id": worker_id, "now": now})
+
+
+def check_budgets(*, run_id: UUID, worker_id: UUID | None, now: datetime | None = None) -> None:
+    """Raises Conflict if a budget that rejects requests has no room for this run, which the request has just queued.
+    The caller rolls the request back.
+    """
+    for budget in reached_budgets(run_id=run_id, worker_id=worker_id, now=now):
+        if budget["when_reached"] == Budget.WhenReached.REJECT:
+            raise Conflict(
+                f"The budget {budget['name']} has no room for another run.",
+                code=ErrorCode.BUDGET_EXHAUSTED,
+            )

@@ -1,0 +1,74 @@
+"""The condition that budgets have room for a run, which the poll, the claim, requests for runs and explanations share.
+
+The SQL fragments are about a budget with the alias `b` and its present window with the alias `w`, which may be missing.
+"""
+
+from pipedai.sql import NOW
+
+# The budget covers the run `r`.
+_COVERS = """b.environment_id = r.environment_id AND b.deleted_at IS NULL
+    AND (b.trigger_id IS NULL OR b.trigger_id = r.trigger_id)"""
+# The window of the budget that contains the present time.
+IS_PRESENT = f"""w.budget_id = b.id AND w.generation = b.generation
+    AND w.starts_at <= {NOW} AND w.ends_at > {NOW}"""
+
+# How many US dollars count against the budget's limit: what is spent, and what is reserved.
+SPENT = "(coalesce(w.spent_usd, 0) - CASE WHEN b.count_notional THEN 0 ELSE coalesce(w.notional_spent_usd, 0) END)"
+RESERVED = """(coalesce(w.reserved_usd, 0)
+    - CASE WHEN b.count_notional THEN 0 ELSE coalesce(w.notional_reserved_usd, 0) END)"""
+USED = f"({SPENT} + {RESERVED})"
+
+# A subscription pays for the worker, so its costs are notional.
+IS_NOTIONAL = """coalesce((SELECT payer.auth_mode = 'claude_max' FROM worker payer
+    WHERE payer.id = %(worker_id)s::uuid), false)"""
+
+
+def lacks_room(amount: str, *, is_notional: str = IS_NOTIONAL) -> str:
+    """Returns the SQL condition that the budget has no room for another run, which would reserve `amount`, an SQL
+    expression. It regards limits alone, and not what happens when one is reached.
+
+    A limit that is used up has no room even for a run that reserves nothing.
+    """
+    return f"""(coalesce(w.runs, 0) >= b.limit_runs
+        OR ((b.count_notional OR NOT {is_notional})
+            AND ({USED} >= b.limit_usd OR {USED} + {amount} > b.limit_usd)))"""
+
+
+# What the run `r` of the trigger `t` would reserve in the budget.
+AMOUNT = "coalesce(t.max_cost_usd, b.reserve_usd)"
+IS_HOLDING = "b.when_reached <> 'notify'"
+
+# The budgets with their present windows.
+BUDGETS = f"budget b LEFT JOIN budget_window w ON {IS_PRESENT}"
+# All budgets that hold runs back have room for the run `r` of the trigger `t`. It is a scalar subquery, so that
+# PostgreSQL looks up the budgets of the run's environment and does not read those of all others.
+BUDGETS_HAVE_ROOM = f"""(SELECT true FROM {BUDGETS}
+    WHERE {_COVERS} AND {IS_HOLDING} AND {lacks_room(AMOUNT)} LIMIT 1) IS NULL"""
+# Budgets cover the run `r`. The claim reads this in its own statement, so that a run without budgets needs no further
+# one.
+HAS_BUDGETS = f"EXISTS (SELECT FROM budget b WHERE {_COVERS})"
+# The run `r` has taken something from a budget, which its end has to settle.
+HAS_RESERVATIONS = "EXISTS (SELECT FROM run_reservation x WHERE x.run_id = r.id)"
+# The environment of the trigger `t` has a budget that can refuse requests for runs.
+CAN_REJECT = """EXISTS (
+    SELECT FROM budget b
+    WHERE b.environment_id = t.environment_id AND b.deleted_at IS NULL AND b.when_reached = 'reject')"""
+
+# The budgets that have no room for a run, the first to be made first.
+REACHED = f"""
+SELECT b.id, b.name, b.period, b.timezone, b.limit_usd, b.limit_runs, b.when_reached, b.trigger_id,
+    {AMOUNT} AS amount, {SPENT} AS spent, {RESERVED} AS reserved, coalesce(w.runs, 0) AS runs,
+    w.ends_at, {NOW} AS now,
+    -- Whether the limit would be too small for the run even if nothing were used.
+    coalesce(b.limit_runs = 0, false)
+        OR ((b.count_notional OR NOT {IS_NOTIONAL})
+            AND coalesce(b.limit_usd = 0 OR {AMOUNT} > b.limit_usd, false)) AS never_has_room
+FROM run r JOIN trigger t ON t.id = r.trigger_id CROSS JOIN {BUDGETS}
+WHERE r.id = %(run_id)s AND {_COVERS} AND {IS_HOLDING} AND {lacks_room(AMOUNT)}
+ORDER BY b.id
+"""
+
+# When the first of the present windows ends that may hold runs of the worker's environment back.
+NEXT_WINDOW = f"""(SELECT min(w.ends_at) FROM budget b JOIN budget_window w ON {IS_PRESENT}
+    WHERE b.environment_id = (SELECT environment_id FROM worker WHERE id = %(worker_id)s)
+        AND b.deleted_at IS NULL AND {IS_HOLDING})"""

@@ -1,0 +1,131 @@
+"""Creates, changes and deletes budgets (SPEC §17), each with its audit event in the same transaction."""
+
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models.functions import Now
+
+from pipedai.api.errors import Invalid, NotFound
+from pipedai.api.renderers import money
+from pipedai.api.wording import api_name
+from pipedai.events import Actor, Event, emit
+from pipedai.ids import new_id
+from pipedai.sql import execute
+from triggers.budgets.settling import wake_held_back
+from triggers.models import Budget, Trigger
+from workspaces.acting import hold_role
+from workspaces.ceilings import check_ceiling
+from workspaces.locks import hold_environment, lock_environment
+from workspaces.roles import Role
+
+# What decides which runs a window counts. If one of these changes, the budget counts anew.
+_COUNTED_BY = frozenset({"triggerId", "period", "timezone"})
+
+# Makes the scheduler look at the windows of a budget again whose notices may have to change.
+_LOOK_AGAIN = """
+WITH found AS (
+    SELECT id FROM budget_window
+    WHERE budget_id = %(budget_id)s AND (noticed_pct > 0 OR ends_at > statement_timestamp())
+    ORDER BY id FOR NO KEY UPDATE)
+UPDATE budget_window w SET changes = w.changes + 1, is_changed = true FROM found WHERE w.id = found.id
+"""
+
+
+def create_budget(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
+    """Creates a budget from the validated values of a BudgetBody and returns its id. It counts the runs that are
+    claimed from now on.
+
+    Raises NotFound if the environment has been deleted, Invalid if it has no such trigger, CeilingReached, and whatever
+    `hold_role` raises.
+    """
+    budget = Budget(id=new_id(), environment_id=environment_id, **values)
+    with transaction.atomic():
+        lock_environment(environment_id)
+        hold_role(actor, environment_id, Role.ADMIN)
+        _check_room_for_budget(environment_id)
+        _check_trigger(environment_id, budget.trigger_id)
+        budget.save(force_insert=True)
+        emit(_event("budget.created", budget, actor, {"name": budget.name}))
+    return budget.id
+
+
+def update_budget(*, budget_id: UUID, values: dict[str, Any], actor: Actor) -> None:
+    """Changes the given values of a budget, which are validated as for a BudgetBody. A value that is equal to the
+    present one changes nothing.
+
+    If the trigger, the period or the time zone changes, a new window begins, which has used nothing. Runs that were
+    claimed before are settled in their old windows. Raises NotFound, Invalid, and whatever `hold_role` raises.
+    """
+    with transaction.atomic():
+        budget = _locked(budget_id, actor)
+        changes: dict[str, Any] = {}
+        for name, new in values.items():
+            if new != (old := getattr(budget, name)):
+                changes[api_name(name)] = [_for_audit(old), _for_audit(new)]
+                setattr(budget, name, new)
+        if not changes:
+            return
+        if "triggerId" in changes:
+            _check_trigger(budget.environment_id, budget.trigger_id)
+        if changes.keys() & _COUNTED_BY:
+            budget.generation += 1
+        budget.updated_at = Now()
+        budget.save(force_update=True)
+        emit(_event("budget.updated", budget, actor, changes))
+        _apply(budget)
+
+
+def delete_budget(*, budget_id: UUID, actor: Actor) -> None:
+    """Deletes a budget by marking its row. Runs that it holds back can go out at once. What it has reserved for runs
+    is settled when they end. Raises NotFound.
+    """
+    with transaction.atomic():
+        budget = _locked(budget_id, actor)
+        Budget.objects.filter(id=budget.id).update(deleted_at=Now())
+        emit(_event("budget.deleted", budget, actor, {"name": budget.name}))
+        _apply(budget)
+
+
+def _apply(budget: Budget) -> None:
+    """Makes the scheduler and the waiting polls notice that the budget has changed."""
+    execute(_LOOK_AGAIN, {"budget_id": budget.id})
+    wake_held_back([budget.environment_id])
+
+
+def _locked(budget_id: UUID, actor: Actor) -> Budget:
+    """Locks the environment and the actor's role, and then the budget. Returns the budget."""
+    live = Budget.objects.filter(id=budget_id, deleted_at__isnull=True)
+    environment_id = live.values_list("environment_id", flat=True).first()
+    if environment_id is None:
+        raise NotFound
+    hold_environment(environment_id)
+    hold_role(actor, environment_id, Role.ADMIN)
+    budget = live.select_for_update(no_key=True).first()
+    if budget is None:
+        raise NotFound
+    return budget
+
+
+def _check_room_for_budget(environment_id: UUID) -> None:
+    held = Budget.objects.filter(environment_id=environment_id, deleted_at__isnull=True).count()
+    limit = settings.MAX_BUDGETS_PER_ENVIRONMENT
+    check_ceiling("budgets", "budgets", held=held, limit=limit)
+
+
+def _check_trigger(environment_id: UUID, trigger_id: UUID | None) -> None:
+    live = Trigger.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
+    if trigger_id is not None and not live.filter(id=trigger_id).exists():
+        raise Invalid({"triggerId": ["No such trigger in this environment."]})
+
+
+def _for_audit(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return money(value)
+    return str(value) if isinstance(value, UUID) else value
+
+
+def _event(action: str, budget: Budget, actor: Actor, metadata: dict[str, Any]) -> Event:
+    return Event(action, actor, budget.environment_id, "budget", budget.id, metadata)

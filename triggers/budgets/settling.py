@@ -1,0 +1,109 @@
+"""Settles what was reserved for runs when they end: what they cost counts as spent instead (SPEC §17).
+
+A run that was started and whose cost nobody tells, such as a lost one, counts as if it had cost what was reserved. A
+late report of its cost replaces that.
+"""
+
+from collections.abc import Collection
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from django.db import transaction
+
+from pipedai.sql import NOW, fetch_all
+from pipedai.wakeups import wake_workers
+
+# What a run `r` cost, or NULL if nobody has told. A run that its worker ended before its start has cost nothing.
+_COST = """coalesce(r.cost_usd, %(late_cost)s::numeric,
+    CASE WHEN r.ended_by = 'worker' AND r.started_at IS NULL THEN 0 END)"""
+
+# Settles the reservations of ended runs, and the windows with them. A reservation that was settled before is settled
+# anew if the cost has changed. The caller has locked the runs, so that no other transaction settles them; the windows
+# are locked in the order of their ids. It returns the environments in which a budget that was nearly used up has room
+# again.
+_SETTLE = f"""
+WITH due AS MATERIALIZED (
+    SELECT x.run_id, x.window_id, x.is_notional, x.amount_usd, x.cost_usd AS old,
+        coalesce(cost.told, x.amount_usd) AS new, cost.told IS NULL AS is_estimate
+    FROM run r JOIN run_reservation x ON x.run_id = r.id CROSS JOIN LATERAL (SELECT {_COST} AS told) cost
+    WHERE r.id = ANY(%(run_ids)s) AND r.ended_at IS NOT NULL
+        AND (x.cost_usd, x.is_estimate) IS DISTINCT FROM
+            (coalesce(cost.told, x.amount_usd), cost.told IS NULL)),
+sums AS (
+    SELECT window_id, sum(new - coalesce(old, 0)) AS spent,
+        coalesce(sum(new - coalesce(old, 0)) FILTER (WHERE is_notional), 0) AS notional_spent,
+        coalesce(sum(amount_usd) FILTER (WHERE old IS NULL), 0) AS released,
+        coalesce(sum(amount_usd) FILTER (WHERE old IS NULL AND is_notional), 0) AS notional_released,
+        max(amount_usd) AS largest
+    FROM due GROUP BY window_id),
+locked AS MATERIALIZED (
+    SELECT id FROM budget_window WHERE id IN (SELECT window_id FROM sums) ORDER BY id FOR NO KEY UPDATE),
+settled AS (
+    UPDATE run_reservation x SET cost_usd = due.new, is_estimate = due.is_estimate, settled_at = {NOW}
+    FROM due WHERE x.run_id = due.run_id AND x.window_id = due.window_id)
+UPDATE budget_window w SET changes = w.changes + 1, is_changed = true,
+    spent_usd = w.spent_usd + sums.spent, reserved_usd = w.reserved_usd - sums.released,
+    notional_spent_usd = w.notional_spent_usd + sums.notional_spent,
+    notional_reserved_usd = w.notional_reserved_usd - sums.notional_released
+FROM locked JOIN sums ON sums.window_id = locked.id, budget b
+WHERE w.id = locked.id AND b.id = w.budget_id
+RETURNING w.environment_id,
+    b.when_reached <> 'notify' AND sums.spent < sums.released AND w.ends_at > {NOW}
+    AND coalesce(w.spent_usd + w.reserved_usd + sums.released - sums.spent
+        + greatest(b.reserve_usd, sums.largest) > b.limit_usd, false) AS has_room_again
+"""
+
+_WAITING = """
+SELECT w.id FROM worker w
+WHERE w.environment_id = ANY(%(environment_ids)s) AND (EXISTS (
+    SELECT FROM run r WHERE r.worker_id = w.id AND r.status = 'queued') OR EXISTS (
+    SELECT FROM pool_member m JOIN run r ON r.pool_id = m.pool_id
+    WHERE m.worker_id = w.id AND r.status = 'queued'))
+"""
+
+# Finds what an older release has left: ended runs whose reservations it did not settle, and runs that count with an
+# estimate although a late report has told their cost. The second part looks back an hour, since releases run side by
+# side for minutes.
+_LEFT = f"""
+(SELECT x.run_id FROM run_reservation x JOIN run r ON r.id = x.run_id
+    WHERE x.settled_at IS NULL AND r.ended_at IS NOT NULL LIMIT %(limit)s)
+UNION
+(SELECT x.run_id FROM run_reservation x JOIN run r ON r.id = x.run_id
+    WHERE x.is_estimate AND x.settled_at > {NOW} - interval '1 hour' AND r.cost_usd IS NOT NULL LIMIT %(limit)s)
+"""
+_LOCK_RUNS = "SELECT id FROM run WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
+
+
+def settle_reservations(
+    run_ids: Collection[UUID], *, late_cost: Decimal | None = None, now: datetime | None = None
+) -> None:
+    """Settles what was reserved for these ended runs. Call it in the transaction that ended them or has locked them.
+
+    `late_cost` is what a run cost according to a report that came too late to become the run's outcome. It takes one
+    statement, and one more if a budget that was nearly used up has room again: then the environment's workers with
+    queued runs are woken. The windows stay locked until the transaction ends, so this is the last that it does.
+    """
+    params = {"run_ids": list(run_ids), "late_cost": late_cost, "now": now}
+    windows = fetch_all(_SETTLE, params)
+    wake_held_back({row["environment_id"] for row in windows if row["has_room_again"]})
+
+
+def wake_held_back(environment_ids: Collection[UUID]) -> None:
+    """Makes the waiting polls of those workers of the environments ask again that have queued runs, or whose pools
+    have.
+    """
+    if environment_ids:
+        rows = fetch_all(_WAITING, {"environment_ids": list(environment_ids)})
+        wake_workers([row["id"] for row in rows])
+
+
+def settle_left_over(*, limit: int = 100, now: datetime | None = None) -> int:
+    """Settles up to `limit` ended runs that a process of an older release has ended, and returns how many."""
+    left = fetch_all(_LEFT, {"limit": limit, "now": now})
+    if not left:
+        return 0
+    with transaction.atomic():
+        ids = [row["id"] for row in fetch_all(_LOCK_RUNS, {"ids": [row["run_id"] for row in left]})]
+        settle_reservations(ids, now=now)
+    return len(ids)

@@ -1,0 +1,93 @@
+"""However claims and ends of runs race on real connections, a budget is not overspent (SPEC §17)."""
+
+from decimal import Decimal
+from functools import partial
+
+import pytest
+from django.db import transaction
+
+from pipedai.api.errors import ApiError
+from pipedai.events import SYSTEM
+from testing.processes.racing import ROUNDS, Started, accepted, at_once
+from testing.world.budgets import add_budget, used
+from testing.world.runs import Runs, allow
+from triggers.budgets.services import update_budget
+from triggers.models import BudgetWindow, Run, RunReservation, Trigger
+
+
+@pytest.fixture
+def runs(committed_runs: Runs) -> Runs:
+    allow(committed_runs.cast.worker.worker_id, 60)
+    return committed_runs
+
+
+def claims(runs: Runs, count: int, workers: int) -> list[partial]:
+    """Queues runs for several workers, and returns the calls that claim them."""
+    calls = []
+    for n in range(workers):
+        worker_id = runs.cast.register(f"racer-{n}", max_concurrency=20).worker_id
+        of_worker = Runs.of(runs.cast, worker_id=worker_id)
+        of_worker.now = runs.now
+        queued = [of_worker.queue() for _ in range(count // workers)]
+        calls += [partial(of_worker.claim, run_id, worker_id=worker_id) for run_id in queued]
+    return calls
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_of_fifty_claims_exactly_as_many_win_as_there_is_room_for(runs: Runs, round_) -> None:
+    wide = add_budget(runs.cast, limit_usd="100")
+    narrow = add_budget(runs.cast, limit_usd="7.5")
+    answers = at_once(*claims(runs, 50, workers=10))
+    refused = [answer for answer in answers if isinstance(answer, ApiError)]
+    assert {answer.code for answer in refused} == {"budget_exhausted"}
+    assert len(refused) == 43
+    assert used(narrow) == used(wide) == ("0", "7", 7)
+    assert Run.objects.filter(status="claimed").count() == 7
+    # The first claims of the window made one row for each budget.
+    assert BudgetWindow.objects.count() == 2
+
+
+def test_claims_and_ends_that_cross_lose_no_cent(runs: Runs) -> None:
+    budgets = [add_budget(runs.cast) for _ in range(3)]
+    going = [runs.running() for _ in range(10)]
+    ends = [partial(runs.complete, run_id, costUsd="0.1") for run_id in going]
+    new = claims(runs, 10, workers=5)
+    at_once(*(call for pair in zip(ends, new, strict=True) for call in pair))
+    assert {used(budget) for budget in budgets} == {("1", "10", 20)}
+
+
+def test_a_late_result_and_the_expiry_settle_a_run_once(runs: Runs) -> None:
+    budget = add_budget(runs.cast)
+    run_id = runs.running()
+    runs.now = runs.stored(run_id)["lease_expires_at"]
+    at_once(partial(runs.complete, run_id, costUsd="0.3"), runs.expire)
+    assert used(budget) == ("0.3", "0", 1)
+
+
+def test_a_claim_that_waited_for_a_window_sees_what_was_used_meanwhile(runs: Runs) -> None:
+    budget = add_budget(runs.cast, limit_usd="2")
+    runs.claimed()
+    first, second = claims(runs, 2, workers=2)
+    with transaction.atomic():
+        first()
+        waiting = Started(second)
+        waiting.wait_until_blocked()
+    answer = waiting.answer()
+    assert isinstance(answer, ApiError)
+    assert answer.code == "budget_exhausted"
+    assert used(budget) == ("0", "2", 2)
+    assert RunReservation.objects.count() == 2
+
+
+def test_claims_and_changes_of_a_budget_do_not_deadlock(runs: Runs) -> None:
+    budget = add_budget(runs.cast, limit_usd="100")
+    add_budget(runs.cast, limit_usd="100")
+    Trigger.objects.update(max_cost_usd=Decimal("0.5"))
+    change = partial(update_budget, budget_id=budget.id, actor=SYSTEM)
+    changes = [
+        partial(change, values={"limit_usd": Decimal(n), "timezone": zone})
+        for n, zone in ((50, "Asia/Tokyo"), (60, "Europe/Berlin"), (70, "UTC"))
+    ]
+    accepted(at_once(*claims(runs, 20, workers=5), *changes))
+    totals = BudgetWindow.objects.filter(budget=budget).values_list("runs", flat=True)
+    assert sum(totals) == 20

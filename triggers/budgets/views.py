@@ -1,0 +1,122 @@
+"""The endpoints of budgets: list, make, read, change and delete them."""
+
+from typing import Any
+from uuid import UUID
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.pagination import KeysetPaginator
+from pipedai.api.principal import actor_of, principal_of
+from pipedai.api.schema.operation import Operation
+from pipedai.api.serializers import read_body
+from triggers import tenancy
+from triggers.budgets import services
+from triggers.budgets.queries import budgets, with_sums
+from triggers.budgets.serializers import BudgetBody, BudgetSerializer
+from workspaces.access import TenantViewSet, find_visible
+from workspaces.permissions import IsAdmin, IsViewer
+
+# The fields of a budget in the OpenAPI document's example of a request body.
+_BUDGET = {
+    "name": "Everything",
+    "period": "month",
+    "timezone": "Europe/Berlin",
+    "limitUsd": "200",
+    "whenReached": "hold",
+}
+
+
+def _shown(budget_id: UUID) -> Any:
+    return BudgetSerializer(with_sums(budgets().get(id=budget_id))).data
+
+
+class EnvironmentBudgetViewSet(TenantViewSet):
+    """The budgets of an environment."""
+
+    tag = "Budgets"
+    permissions = {"list": IsViewer, "create": IsAdmin}
+
+    @Operation(
+        id="listBudgets",
+        summary="List budgets",
+        items=BudgetSerializer,
+        says={200: "A list of budgets."},
+    )
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        """Answers GET /environments/:envId/budgets with the environment's budgets."""
+        paginator = KeysetPaginator()
+        rows = budgets().filter(environment_id=environment_id)
+        page = [with_sums(row) for row in paginator.paginate_queryset(rows, request, self)]
+        return paginator.get_paginated_response(BudgetSerializer(page, many=True).data)
+
+    @Operation(
+        id="createBudget",
+        summary="Make a budget",
+        body=BudgetBody,
+        example=_BUDGET,
+        answers={201: BudgetSerializer},
+        says={201: "With the budget."},
+        errors={409: "`ceiling_reached`."},
+        audit=("budget.created",),
+    )
+    def create(self, request: Request, environment_id: UUID) -> Response:
+        """POST /environments/:envId/budgets: makes a budget."""
+        budget_id = services.create_budget(
+            environment_id=environment_id,
+            actor=actor_of(request),
+            values=read_body(BudgetBody, request),
+        )
+        return Response(_shown(budget_id), status=201)
+
+
+class BudgetViewSet(TenantViewSet):
+    """The endpoints that read, change and delete one budget."""
+
+    tag = "Budgets"
+    permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsAdmin}
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        """Finds the budget that the URL names, and the caller's role in its environment. Raises NotFound."""
+        self.access = find_visible(principal_of(request), tenancy.LIVE_BUDGETS, kwargs["budget_id"])
+
+    @Operation(
+        id="getBudget",
+        summary="Get a budget",
+        answers={200: BudgetSerializer},
+        says={200: "With the budget."},
+    )
+    def retrieve(self, request: Request, budget_id: UUID) -> Response:
+        """Answers GET /budgets/:id with the budget and what its present window has used."""
+        return Response(_shown(budget_id))
+
+    @Operation(
+        id="updateBudget",
+        summary="Change a budget",
+        body=BudgetBody,
+        partial=True,
+        fields_as="POST /environments/{environmentId}/budgets",
+        example={"limitUsd": "300"},
+        answers={200: BudgetSerializer},
+        says={200: "With the budget; what is as it was changes nothing."},
+        audit=("budget.updated",),
+    )
+    def update(self, request: Request, budget_id: UUID) -> Response:
+        """PATCH /budgets/:id: changes the fields that the body names."""
+        services.update_budget(
+            budget_id=budget_id,
+            values=read_body(BudgetBody, request, partial=True),
+            actor=actor_of(request),
+        )
+        return Response(_shown(budget_id))
+
+    @Operation(
+        id="deleteBudget",
+        summary="Delete a budget",
+        answers={204: None},
+        audit=("budget.deleted",),
+    )
+    def destroy(self, request: Request, budget_id: UUID) -> Response:
+        """DELETE /budgets/:id: deletes a budget, also while it has reserved something."""
+        services.delete_budget(budget_id=budget_id, actor=actor_of(request))
+        return Response(status=204)

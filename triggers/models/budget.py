@@ -1,0 +1,229 @@
+"""The tables of budgets: what each allows, what each of its windows has used, and what is reserved for each run."""
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from pipedai.ids import new_id
+from triggers.models.fields import tenant_key
+from workspaces.models import Environment
+
+
+def money(**kwargs: object) -> models.DecimalField:  # type: ignore[type-arg]
+    """Makes a column for US dollars with six decimal places, as exact as the cost of a run."""
+    return models.DecimalField(max_digits=20, decimal_places=6, **kwargs)  # type: ignore[arg-type]
+
+
+class Budget(models.Model):
+    """What the runs of an environment, or of one trigger, may cost in a day or a month (SPEC §17).
+
+    `triggers.budgets.services` writes the rows.
+    """
+
+    class Period(models.TextChoices):
+        """How long a window of the budget lasts. Its clock is that of the budget's time zone."""
+
+        DAY = "day"
+        MONTH = "month"
+
+    class WhenReached(models.TextChoices):
+        """What happens to runs for which the budget has no room."""
+
+        # They wait in the queue until the next window begins.
+        HOLD = "hold"
+        # They wait as well, and requests for more runs are refused.
+        REJECT = "reject"
+        # They go on. The budget only counts and opens incidents.
+        NOTIFY = "notify"
+
+    # The budget's id: a UUIDv7, made by the service that creates it.
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
+    # another environment.
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # The name that people gave the budget. It need not be unique.
+    name = models.CharField(max_length=200)
+    # The trigger whose runs the budget covers; NULL if it covers all runs of the environment.
+    trigger = tenant_key("triggers.Trigger", null=True, related_name="+")
+    # How long each window lasts.
+    period = models.CharField(max_length=5, choices=Period.choices)
+    # The IANA time zone in which days and months begin.
+    timezone = models.CharField(max_length=64, default="UTC")
+    # How many US dollars a window allows; NULL for no limit.
+    limit_usd = money(null=True)
+    # How many claimed runs a window allows; NULL for no limit.
+    limit_runs = models.PositiveIntegerField(null=True)
+    # What happens when the budget has no room for a run.
+    when_reached = models.CharField(
+        max_length=6, choices=WhenReached.choices, default=WhenReached.HOLD
+    )
+    # The percentages of a limit, in ascending order, at each of which people are told.
+    notice_at_pct = ArrayField(models.PositiveSmallIntegerField(), default=list)
+    # How many US dollars are reserved for a run whose trigger has no `max_cost_usd`.
+    reserve_usd = money(default=1)
+    # Whether runs of workers that a subscription pays for count against `limit_usd`.
+    count_notional = models.BooleanField(default=True)
+    # The number of times that the trigger, the period or the time zone were changed. Windows of an earlier generation
+    # keep their sums, and no longer count.
+    generation = models.PositiveIntegerField(default=0)
+    # When the row was inserted, by the database's clock.
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # When a user last changed the budget, by the database's clock.
+    updated_at = models.DateTimeField(db_default=Now(), editable=False)
+    # When a user deleted the budget; NULL if nobody did. The row stays, because reservations of runs refer to it.
+    deleted_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "budget"
+        constraints = (
+            models.UniqueConstraint(fields=["environment", "id"], name="budget_in_environment"),
+            models.CheckConstraint(condition=Q(period__in=("day", "month")), name="budget_period"),
+            models.CheckConstraint(
+                condition=Q(when_reached__in=("hold", "reject", "notify")),
+                name="budget_when_reached",
+            ),
+            models.CheckConstraint(
+                condition=Q(limit_usd__isnull=True) | Q(limit_usd__gte=0), name="budget_limit_usd"
+            ),
+            models.CheckConstraint(condition=Q(reserve_usd__gte=0), name="budget_reserve_usd"),
+        )
+        indexes = (
+            models.Index(
+                fields=["environment", "created_at", "id"],
+                name="budget_listed",
+                condition=Q(deleted_at__isnull=True),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class BudgetWindow(models.Model):
+    """What a budget has used in one day or month. A window without a row has used nothing.
+
+    `triggers.budgets.reserving` inserts the row with the first run that is claimed in the window. A transaction that
+    needs several of these rows locks them in the order of their ids.
+    """
+
+    # The window's id: a UUIDv7, made by the process that claims the first run.
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
+    # another environment.
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # The budget to which the window belongs.
+    budget = tenant_key("triggers.Budget", related_name="windows")
+    # The budget's `generation` when the row was inserted.
+    generation = models.PositiveIntegerField()
+    # The beginning of the window.
+    starts_at = models.DateTimeField()
+    # The end of the window, which is the beginning of the next one.
+    ends_at = models.DateTimeField()
+    # What the ended runs that were claimed in the window cost, in US dollars.
+    spent_usd = money(default=0)
+    # What is reserved for the runs that were claimed in the window and have not ended, in US dollars.
+    reserved_usd = money(default=0)
+    # The part of `spent_usd` that workers with a subscription used.
+    notional_spent_usd = money(default=0)
+    # The part of `reserved_usd` that is for workers with a subscription.
+    notional_reserved_usd = money(default=0)
+    # How many runs were claimed in the window.
+    runs = models.PositiveIntegerField(default=0)
+    # How often the sums or the budget have changed.
+    changes = models.BigIntegerField(default=0)
+    # Whether one of these changes came after `notices.budgets` had last looked at the window.
+    is_changed = models.BooleanField(default=True)
+    # The highest percentage of which people were told; 0 if there is none, or if the incident about it is over.
+    noticed_pct = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        db_table = "budget_window"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["environment", "id"], name="budget_window_in_environment"
+            ),
+            models.UniqueConstraint(
+                fields=["budget", "generation", "starts_at", "environment"],
+                name="budget_window_once",
+            ),
+            models.CheckConstraint(
+                condition=Q(ends_at__gt=F("starts_at")), name="budget_window_has_a_length"
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    notional_spent_usd__gte=0,
+                    notional_reserved_usd__gte=0,
+                    spent_usd__gte=F("notional_spent_usd"),
+                    reserved_usd__gte=F("notional_reserved_usd"),
+                ),
+                name="budget_window_sums",
+            ),
+        )
+        indexes = (
+            # `notices.budgets` finds by these two indexes the windows whose notices may have to change.
+            models.Index(fields=["id"], name="budget_window_changed", condition=Q(is_changed=True)),
+            models.Index(
+                fields=["ends_at"], name="budget_window_noticed", condition=Q(noticed_pct__gt=0)
+            ),
+        )
+
+
+class RunReservation(models.Model):
+    """What a claimed run takes from one window of a budget that covers it.
+
+    The claim inserts the row in its own transaction, and `triggers.budgets.settling` settles it when the run ends. If
+    the run is pruned, the database removes the row; the sums of the window stay.
+    """
+
+    pk = models.CompositePrimaryKey("run_id", "window_id")
+    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
+    # another environment.
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # The run for which the amount is reserved.
+    run = tenant_key("triggers.Run", related_name="+")
+    # The window in which the run was claimed.
+    window = tenant_key("triggers.BudgetWindow", related_name="+")
+    # How many US dollars the claim reserved.
+    amount_usd = money()
+    # How many US dollars count as spent for the run; NULL until the run has ended.
+    cost_usd = money(null=True)
+    # Whether `cost_usd` is the reserved amount because nobody has told what the run cost, as for a lost run.
+    is_estimate = models.BooleanField(default=False)
+    # Whether a subscription paid for the worker when it claimed the run.
+    is_notional = models.BooleanField()
+    # When `cost_usd` was last written; NULL until the run has ended.
+    settled_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "run_reservation"
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(amount_usd__gte=0) & (Q(cost_usd__isnull=True) | Q(cost_usd__gte=0)),
+                name="run_reservation_amounts",
+            ),
+            models.CheckConstraint(
+                condition=Q(cost_usd__isnull=True, settled_at__isnull=True, is_estimate=False)
+                | Q(cost_usd__isnull=False, settled_at__isnull=False),
+                name="run_reservation_settled",
+            ),
+        )
+        indexes = (
+            # The scheduler finds by these two indexes what an older release has left to settle.
+            models.Index(
+                fields=["run"],
+                name="run_reservation_open",
+                condition=Q(settled_at__isnull=True),
+            ),
+            models.Index(
+                fields=["settled_at"],
+                name="run_reservation_estimate",
+                condition=Q(is_estimate=True),
+            ),
+        )

@@ -1,0 +1,51 @@
+"""Stops and resumes the handing out of runs when an environment is paused or resumed (SPEC §16).
+
+It hears of that by the domain event of the change, since the app `workspaces` knows no runs.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from django.dispatch import receiver
+
+from pipedai.events import Event, emit, happened
+from pipedai.sql import fetch_all
+from pipedai.wakeups import wake_workers
+from triggers.runs import statements as sql
+from triggers.runs.ending import run_event
+
+# Locks the workers of an environment, as each claim locks its worker.
+_LOCK_WORKERS = """
+SELECT id FROM worker WHERE environment_id = %(environment_id)s AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE
+"""
+
+
+def lock_workers(environment_id: UUID) -> list[UUID]:
+    """Locks the environment's workers until the transaction ends, and returns their ids.
+
+    It waits for all claims that are under way, and later claims wait for it. The caller has locked the environment.
+    """
+    rows = fetch_all(_LOCK_WORKERS, {"environment_id": environment_id})
+    return [row["id"] for row in rows]
+
+
+@receiver(happened, dispatch_uid="triggers.pausing")
+def pause(events: Iterable[Event], **_: Any) -> None:
+    """Waits for the claims of an environment that has just been paused, and asks to cancel its runs if that is wanted.
+
+    After the commit, no claim ends any more. When an environment is resumed, its workers are woken.
+    """
+    for event in events:
+        if event.action == "environment.updated" and "paused" in event.metadata:
+            assert event.environment_id is not None, "the event is about an environment"
+            wake_workers(lock_workers(event.environment_id))
+        if event.action == "environment.updated" and event.metadata.get("cancelHeld"):
+            _cancel_held(event)
+
+
+def _cancel_held(paused: Event) -> None:
+    params = {"environment_id": paused.environment_id, "now": None}
+    runs = fetch_all(sql.REQUEST_CANCEL_OF_HELD, params)
+    emit(*(run_event("run.cancel-requested", paused.actor, run) for run in runs))
+    wake_workers([run["worker_id"] for run in runs])

@@ -1,0 +1,61 @@
+"""Moves queued runs between the workers of pools, and wakes the workers that may take them (SPEC §16)."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from pipedai.sql import Row, execute, fetch_all, fetch_one
+from pipedai.wakeups import wake_pools, wake_workers
+from triggers.runs import statements as sql
+
+_IS_MEMBER = "SELECT FROM pool_member WHERE pool_id = %(pool_id)s AND worker_id = %(worker_id)s"
+
+
+def wake_for(runs: Iterable[Row]) -> None:
+    """When this transaction commits, wakes the workers that may take these queued runs: each run's own worker, and of
+    each pool as many workers as it has runs.
+    """
+    runs = list(runs)
+    wake_workers([run["worker_id"] for run in runs])
+    wake_pools(Counter(run["pool_id"] for run in runs if run["pool_id"] is not None))
+
+
+def wake_for_freed_places(ended: Iterable[Row]) -> None:
+    """When this transaction commits, wakes the workers that may wait for a place of these ended runs' triggers."""
+    freed = [run for run in ended if run["max_concurrent_runs"] is not None]
+    wake_for(
+        {"worker_id": run["trigger_worker_id"], "pool_id": run["trigger_pool_id"]} for run in freed
+    )
+
+
+def is_member(pool_id: UUID | None, worker_id: UUID) -> bool:
+    """Returns whether the worker is in the pool. Nobody is in the pool None."""
+    params = {"pool_id": pool_id, "worker_id": worker_id}
+    return pool_id is not None and fetch_one(_IS_MEMBER, params) is not None
+
+
+def open_to_pools(worker_ids: Sequence[UUID]) -> None:
+    """Lets the other workers of the pools take the queued runs at once that these workers would take first.
+
+    Call it when the workers can't take runs any more. The caller has locked the workers.
+    """
+    opened = fetch_all(sql.OPEN_TO_POOLS, {"worker_ids": list(worker_ids)})
+    wake_pools(Counter(run["pool_id"] for run in opened))
+
+
+def release_queued_runs(*, worker_id: UUID) -> None:
+    """Leaves the queued runs of pools that the worker would take first, or alone, to the other workers of the pools.
+
+    Call it before a worker is deregistered. The caller has locked the worker.
+    """
+    released = fetch_all(sql.RELEASE_TO_POOLS, {"worker_id": worker_id, "now": None})
+    wake_pools(Counter(run["pool_id"] for run in released))
+
+
+def give_places(*, environment_id: UUID, trigger_id: UUID) -> None:
+    """Numbers the held runs of a trigger that has just got a limit of such runs.
+
+    The caller has locked the environment's workers, so that no claim is under way, and then the trigger.
+    """
+    execute(sql.TAKE_PLACES, {"trigger_id": trigger_id, "environment_id": environment_id})
+    execute(sql.GIVE_PLACES, {"trigger_id": trigger_id})

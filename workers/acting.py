@@ -1,0 +1,26 @@
+"""Takes the locks that an admin's change of workers needs: the environment's, the admin's role, and the workers'."""
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from pipedai.events import Actor
+from workers.models import Worker
+from workspaces.acting import hold_role
+from workspaces.locks import hold_environment
+from workspaces.roles import Role
+
+
+def hold_workers(
+    environment_id: UUID, worker_ids: Iterable[UUID], actor: Actor
+) -> dict[UUID, Worker]:
+    """Locks the workers in the order of their ids, and returns by id those that are registered in the environment.
+
+    First it locks the environment's row and checks that the actor is an admin of the environment. Raises NotFound if
+    the environment has been deleted, and what `hold_role` raises for an actor who is no admin.
+    """
+    hold_environment(environment_id)
+    hold_role(actor, environment_id, Role.ADMIN)
+    rows = Worker.objects.select_for_update(no_key=True).filter(
+        environment_id=environment_id, id__in=list(worker_ids), deleted_at__isnull=True
+    )
+    return {worker.id: worker for worker in rows.order_by("id")}

@@ -1,0 +1,62 @@
+"""Lets workers join pools and leave them."""
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from django.conf import settings
+
+from pipedai.api.errors import CeilingReached
+from pipedai.sql import fetch_all
+from workers.models import PoolMember
+from workspaces.pools import hold_pools
+
+_JOIN = """
+INSERT INTO pool_member (environment_id, worker_id, pool_id)
+SELECT %(environment_id)s, %(worker_id)s, pool_id FROM unnest(%(pool_ids)s::uuid[]) pool_id
+ON CONFLICT DO NOTHING
+RETURNING pool_id
+"""
+
+
+def join_pools(
+    *, environment_id: UUID, worker_id: UUID, pool_ids: Iterable[UUID]
+) -> list[UUID] | None:
+    """Makes the worker a member of those of the pools that exist, and returns the ids of the pools that it was not in
+    before. Returns None if none of the pools exists.
+
+    The caller has locked the environment and the worker, so that nobody else counts the worker's pools meanwhile.
+    Raises CeilingReached if the worker would be in more pools than it may.
+    """
+    held = hold_pools(environment_id, pool_ids)
+    if not held:
+        return None
+    params = {"environment_id": environment_id, "worker_id": worker_id, "pool_ids": held}
+    joined = sorted(row["pool_id"] for row in fetch_all(_JOIN, params))
+    limit = settings.MAX_POOLS_PER_WORKER
+    if joined and PoolMember.objects.filter(worker_id=worker_id).count() > limit:
+        raise CeilingReached(
+            "poolsOfWorker", f"The worker may be in {limit} pools, and would be in more."
+        )
+    return joined
+
+
+def leave_all_pools(*, environment_id: UUID, worker_id: UUID) -> None:
+    """Ends all memberships of a worker. The caller has locked the environment and the worker.
+
+    It locks the pools first, so that it does not wait for a deletion of one of them with other memberships in hand.
+    """
+    memberships = PoolMember.objects.filter(worker_id=worker_id)
+    hold_pools(environment_id, memberships.values_list("pool_id", flat=True))
+    memberships.delete()
+
+
+def pools_of_host(key_id: UUID) -> set[UUID]:
+    """Returns the ids of the pools of all workers that a host brought in. `key_id` is the id of the host's `hos_` key.
+
+    A host may let its further workers join only these: the workers of a pool get the secrets of its triggers, so that
+    it is for an admin to decide which machines are in it.
+    """
+    own = PoolMember.objects.filter(
+        worker__host_key_id=key_id, worker__deleted_at__isnull=True, pool__deleted_at__isnull=True
+    )
+    return set(own.values_list("pool_id", flat=True))

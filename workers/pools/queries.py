@@ -1,0 +1,46 @@
+"""Reads pools for the API, as dicts that PoolSerializer renders."""
+
+from typing import Any
+
+from django.db.models import QuerySet
+
+from pipedai.api.serializers import sources_of
+from pipedai.sql import fetch_all
+from workers.models import ONLINE_WITHIN, Pool
+from workers.pools.serializers import PoolSerializer
+
+_COLUMNS = sorted(sources_of(PoolSerializer) - {"workers"})
+
+# The query in which `find_visible` looks up a pool and its environment.
+LIVE_POOLS = "SELECT id, environment_id FROM pool WHERE deleted_at IS NULL"
+
+# Counts the workers of pools. A worker that is in several of the pools is looked at once. It is free if it is online
+# and could take another run: it is neither disabled nor limited, and holds fewer runs than it may.
+_COUNT = """
+WITH member AS MATERIALIZED (SELECT pool_id, worker_id FROM pool_member WHERE pool_id = ANY(%(pool_ids)s)),
+    state AS (
+        SELECT w.id, w.disabled_at IS NULL AND coalesce(w.limited_until <= statement_timestamp(), true)
+            AND w.max_concurrency > (SELECT count(*) FROM run r WHERE r.worker_id = w.id AND r.slot IS NOT NULL)
+            AS may_take, coalesce(w.last_seen_at > statement_timestamp() - %(within)s, false) AS online
+        FROM worker w WHERE w.id IN (SELECT worker_id FROM member))
+SELECT member.pool_id, count(*) AS total, count(*) FILTER (WHERE state.online) AS online,
+    count(*) FILTER (WHERE state.online AND state.may_take) AS free
+FROM member JOIN state ON state.id = member.worker_id
+GROUP BY member.pool_id
+"""
+_NONE = {"total": 0, "online": 0, "free": 0}
+
+
+def pools() -> QuerySet[Pool, dict[str, Any]]:
+    """Returns the pools that are not deleted, as dicts. `with_workers` makes them ready for PoolSerializer."""
+    rows: QuerySet[Pool, dict[str, Any]] = Pool.objects.filter(deleted_at__isnull=True).values(
+        *_COLUMNS
+    )
+    return rows
+
+
+def with_workers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Adds to each row of `pools()` how many `workers` it has: `total`, `online` and `free`. It takes one query."""
+    params = {"pool_ids": [row["id"] for row in rows], "within": ONLINE_WITHIN}
+    counts = {count.pop("pool_id"): count for count in fetch_all(_COUNT, params)}
+    return [{**row, "workers": counts.get(row["id"], _NONE)} for row in rows]

@@ -1,0 +1,32 @@
+"""Reads the bodies of requests about pools, and renders pools for the API."""
+
+from rest_framework import serializers
+
+from pipedai.api.fields import NameField, TextField
+from pipedai.api.serializers import RowSerializer, StrictBody
+
+
+class PoolBody(StrictBody):
+    """The body of POST /environments/:envId/pools."""
+
+    name = NameField(max_length=200)
+    description = TextField(max_length=2000, allow_blank=True, required=False, default="")
+
+
+class PoolWorkersSerializer(RowSerializer):
+    """How many workers a pool has, how many of them are online, and how many of these can take another run now."""
+
+    total = serializers.IntegerField()
+    online = serializers.IntegerField()
+    free = serializers.IntegerField()
+
+
+class PoolSerializer(RowSerializer):
+    """A pool."""
+
+    id = serializers.UUIDField()
+    environmentId = serializers.UUIDField(source="environment_id")
+    name = serializers.CharField()
+    description = serializers.CharField()
+    workers = PoolWorkersSerializer()
+    createdAt = serializers.DateTimeField(source="created_at")

@@ -1,0 +1,142 @@
+"""Creates, changes and deletes pools, and puts workers into them (SPEC §16), each with its audit event."""
+
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
+
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import Conflict, NotFound
+from pipedai.api.wording import counted, cut
+from pipedai.events import Actor, Event, emit
+from pipedai.wakeups import wake_workers
+from triggers.models import Trigger
+from workers.acting import hold_workers
+from workers.models import Pool, PoolMember
+from workers.pools.membership import join_pools
+from workspaces.acting import hold_role
+from workspaces.ceilings import check_ceiling
+from workspaces.locks import hold_environment, lock_environment
+from workspaces.pools import hold_pools
+from workspaces.roles import Role
+
+_NAME_TAKEN = "The environment has a pool of this name already."
+
+
+def create_pool(*, environment_id: UUID, values: dict[str, Any], actor: Actor) -> UUID:
+    """Creates a pool without workers from the validated values of a PoolBody, and returns its id.
+
+    Raises NotFound if the environment has been deleted, Conflict if another pool has the name, CeilingReached if there
+    are too many pools, and whatever `hold_role` raises.
+    """
+    pool = Pool(environment_id=environment_id, **values)
+    try:
+        with transaction.atomic():
+            lock_environment(environment_id)
+            hold_role(actor, environment_id, Role.ADMIN)
+            live = Pool.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
+            limit = settings.MAX_POOLS_PER_ENVIRONMENT
+            check_ceiling("pools", "pools", held=live.count(), limit=limit)
+            pool.save(force_insert=True)
+            emit(_event("pool.created", pool, actor, {"name": pool.name}))
+    except IntegrityError:
+        raise Conflict(_NAME_TAKEN, code=ErrorCode.NAME_TAKEN) from None
+    return pool.id
+
+
+def update_pool(*, pool: Pool, values: dict[str, Any], actor: Actor) -> None:
+    """Changes the columns that `values` (of a PoolBody) names. Values that are the same change nothing.
+
+    Raises NotFound if the pool has been deleted, Conflict if another pool has the name, and whatever `hold_role`
+    raises.
+    """
+    try:
+        with transaction.atomic():
+            locked = _held(pool, actor, no_key=True)
+            changes = {}
+            for name, new in values.items():
+                old = getattr(locked, name)
+                if new != old:
+                    changes[name] = [cut(old), cut(new)]
+                    setattr(locked, name, new)
+            if not changes:
+                return
+            locked.save(update_fields=list(changes))
+            emit(_event("pool.updated", locked, actor, changes))
+    except IntegrityError:
+        raise Conflict(_NAME_TAKEN, code=ErrorCode.NAME_TAKEN) from None
+
+
+def delete_pool(*, pool: Pool, actor: Actor) -> None:
+    """Deletes a pool by marking its row, and ends its memberships. Its name is then free again.
+
+    Raises NotFound if it has been deleted before, Conflict while triggers point at it, and whatever `hold_role` raises.
+    """
+    with transaction.atomic():
+        # This lock waits for transactions that make a trigger point at the pool, or let a worker join it.
+        locked = _held(pool, actor, no_key=False)
+        triggers = Trigger.objects.filter(pool_id=locked.id, deleted_at__isnull=True).count()
+        if triggers:
+            raise Conflict(
+                f"The pool still has {counted(triggers, 'trigger')}.", code=ErrorCode.HAS_CHILDREN
+            )
+        PoolMember.objects.filter(pool_id=locked.id).delete()
+        Pool.objects.filter(id=locked.id).update(deleted_at=Now())
+        emit(_event("pool.deleted", locked, actor, {"name": locked.name}))
+
+
+def add_worker(*, pool: Pool, worker_id: UUID, actor: Actor) -> None:
+    """Puts a worker into a pool. A repeat changes nothing.
+
+    Raises NotFound if the pool has been deleted or its environment has no such worker, CeilingReached if the worker is
+    in as many pools as it may be, and whatever `hold_role` raises.
+    """
+    with transaction.atomic():
+        _hold_worker(pool, worker_id, actor)
+        joined = join_pools(
+            environment_id=pool.environment_id, worker_id=worker_id, pool_ids=[pool.id]
+        )
+        if joined is None:
+            raise NotFound
+        if joined:
+            # The worker's waiting poll asks the database again, because runs of the pool may be due.
+            wake_workers([worker_id])
+            emit(_event("pool.worker-added", pool, actor, {"workerId": str(worker_id)}))
+
+
+def remove_worker(*, pool: Pool, worker_id: UUID, actor: Actor) -> None:
+    """Takes a worker out of a pool. A repeat changes nothing. The worker finishes the runs of the pool that it holds.
+
+    Raises NotFound if the pool has been deleted or its environment has no such worker, and whatever `hold_role` raises.
+    """
+    with transaction.atomic():
+        _hold_worker(pool, worker_id, actor)
+        if not hold_pools(pool.environment_id, [pool.id]):
+            raise NotFound
+        if PoolMember.objects.filter(pool_id=pool.id, worker_id=worker_id).delete()[0]:
+            emit(_event("pool.worker-removed", pool, actor, {"workerId": str(worker_id)}))
+
+
+def _held(pool: Pool, actor: Actor, *, no_key: bool) -> Pool:
+    """Locks the environment, the actor's role and then the pool, and returns the pool. Raises NotFound.
+
+    `no_key` is false to wait also for transactions that only keep the pool from being deleted (`hold_pools`).
+    """
+    hold_environment(pool.environment_id)
+    hold_role(actor, pool.environment_id, Role.ADMIN)
+    rows = Pool.objects.select_for_update(no_key=no_key)
+    locked = rows.filter(id=pool.id, deleted_at__isnull=True).first()
+    if locked is None:
+        raise NotFound
+    return locked
+
+
+def _hold_worker(pool: Pool, worker_id: UUID, actor: Actor) -> None:
+    if worker_id not in hold_workers(pool.environment_id, [worker_id], actor):
+        raise NotFound
+
+
+def _event(action: str, pool: Pool, actor: Actor, metadata: dict[str, Any]) -> Event:
+    return Event(action, actor, pool.environment_id, "pool", pool.id, metadata)
