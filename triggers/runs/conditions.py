@@ -75,6 +75,19 @@ FROM run r JOIN trigger t ON t.id = r.trigger_id WHERE r.id = %(run_id)s
 """
 
 
+def about(condition: str, worker: str) -> str:
+    """Returns a condition about each worker of a statement, instead of the one that its parameters name.
+
+    `worker` is the alias of the table `worker` in the statement. The capacity of a worker that is disabled or limited
+    is not 0 then.
+    """
+    return (
+        condition.replace("%(worker_id)s", f"{worker}.id")
+        .replace("%(capacity)s", f"{worker}.max_concurrency")
+        .replace("%(approved)s", f"({worker}.unapproved_since IS NULL)")
+    )
+
+
 class Limits(TypedDict):
     """What a worker may take: the most runs that it may hold at once, and whether an admin has approved it for runs
     with secret headers.
