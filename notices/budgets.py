@@ -24,8 +24,8 @@ _TAKE_TURN = "SELECT pg_try_advisory_xact_lock(hashtext('find_reached_budgets'))
 
 # Reads what decides about each window that has changed or is over. The windows are not locked, because claims and ends
 # of runs lock them after everything else. `least_amount` is the least that any run would reserve; it is read only if it
-# can matter. `is_followed` is whether the budget's open incident is about its present window already, and not about this
-# one: so it stays open when this one is looked at.
+# can matter. `is_followed` is whether the budget's open incident is already about its present window, and not about
+# this one: so it stays open when this one is looked at.
 _READ = f"""
 SELECT w.id, w.environment_id, w.budget_id, w.ends_at, w.runs, w.changes, w.noticed_pct, {SPENT} AS spent,
     b.name, b.limit_usd, b.limit_runs, b.notice_at_pct, b.when_reached,

@@ -14,11 +14,11 @@ SELECT w.id FROM budget_window w
 WHERE w.ends_at < %(before)s AND w.noticed_pct = 0 AND NOT w.is_changed
     AND NOT EXISTS (SELECT FROM run_reservation x WHERE x.window_id = w.id)
 """
-_COUNT = f"SELECT count(*) AS n FROM ({_OLD}) old"  # noqa: S608
+_COUNT = f"SELECT count(*) AS n FROM ({_OLD}) old"
 _REMOVE = f"""
 WITH old AS MATERIALIZED ({_OLD} ORDER BY w.ends_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 DELETE FROM budget_window w USING old WHERE w.id = old.id
-"""  # noqa: S608
+"""
 
 
 def prune_windows(order: Order) -> Iterator[Batch]:

@@ -27,9 +27,9 @@ _LARGEST_CAP = """(SELECT max(t.max_cost_usd) FROM trigger t
             AND (b.trigger_id IS NULL OR t.id = b.trigger_id))"""
 
 # Settles the reservations of ended runs, and the windows with them. A reservation that was settled before is settled
-# anew if the cost is told and has changed; an estimate never takes the place of a cost. The caller has locked the runs, so that no other transaction settles them; the windows
-# are locked in the order of their ids. It returns the environments in which a budget that was nearly used up has room
-# again.
+# anew if the cost is told and has changed; an estimate never takes the place of a cost. The caller has locked the runs,
+# so that no other transaction settles them; the windows are locked in the order of their ids. It returns the
+# environments in which a budget that was nearly used up has room again.
 _SETTLE = f"""
 WITH due AS MATERIALIZED (
     SELECT x.run_id, x.window_id, x.is_notional, x.amount_usd, x.cost_usd AS old,
