@@ -91,7 +91,7 @@ def queue_run(
     if run is None:
         raise _why_not_queued(trigger_id)
     if run["budgets_can_reject"]:
-        check_budgets(run_id=run["id"], worker_id=run["worker_id"], now=now)
+        check_budgets(run_id=run["id"], now=now)
     about = {"source": source.value, **({"rerunOf": str(rerun_of)} if rerun_of else {})}
     emit(run_event("run.created", actor, run, about))
     wake_for([run])
