@@ -29,6 +29,7 @@ from pipedai_worker.conformance.fake_api import DROP, FakeApi, route
 from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.serving import Service
 from pipedai_worker.conformance.wire import TERMINAL
+from pipedai_worker.events import recorder, sender
 
 RUN_EVERY_SECONDS = 20.0
 LONGEST_RUN_SECONDS = 60.0
@@ -123,7 +124,10 @@ class UnreliableApi(FakeApi):
 
 
 def soak(hours: float, speed: float, seed: int = 1) -> Figures:
-    """Let a worker live for so many hours, and return the figures. Raises AssertionError if runs do not end."""
+    """Let a worker live for so many hours, and return the figures.
+
+    Raises AssertionError if runs do not end, or if their events do not arrive.
+    """
     chance = random.Random(seed)  # noqa: S311 - so that a soak can be repeated
     api = UnreliableApi(speed, chance)
     service = Service(api)
@@ -164,7 +168,8 @@ def _live(
             # Each run has secrets of its own. If the worker kept anything that it makes from them, its memory would
             # grow.
             headers = {"Authorization": f"Bearer {chance.getrandbits(256):064x}"}
-            runs.append(api.add(f"{length_of_run:.3f}", mcp_headers=headers))
+            prompt = f"{length_of_run:.3f}"
+            runs.append(api.add(prompt, mcp_headers=headers, record_events=True))
             if chance.random() < CANCELED_RUNS:
                 api.cancel(runs[-1])
         if restarts < now * speed // RESTART_EVERY_SECONDS:
@@ -176,11 +181,12 @@ def _live(
             samples.append(_sample(process.pid))
         time.sleep(min(0.05, RUN_EVERY_SECONDS / speed))
     api.until(lambda: all(run.status in TERMINAL for run in runs), SETTLE_SECONDS)
+    executions = Counter(launched.read_text().split())
+    api.until(lambda: all(_has_told(run) for run in runs if executions[run.id]), SETTLE_SECONDS)
     samples.append(_sample(process.pid))
     process.terminate()
     exit_code = process.wait(SETTLE_SECONDS)
     quarter = max(1, len(samples) // 4)
-    executions = Counter(launched.read_text().split())
     return Figures(
         hours=hours,
         wall_seconds=round(time.monotonic() - began, 1),
@@ -198,6 +204,11 @@ def _live(
         memory_kib=tuple(sample.memory_kib for sample in samples),
         exit_code=exit_code,
     )
+
+
+def _has_told(run: FakeRun) -> bool:
+    """Tell whether what the run's program wrote has arrived as an event, once."""
+    return [event["text"] for event in run.events] == [f"{run.id}\n"]
 
 
 def _is_doubled(api: FakeApi, run: FakeRun, executions: int) -> bool:
@@ -225,7 +236,7 @@ def _largest(samples: list[Sample]) -> Sample:
 def _start_worker(api: FakeApi, url: str, directory: Path, speed: float) -> subprocess.Popen[bytes]:
     config = directory / "worker.json"
     WorkerConfig(api.worker_id, api.worker_token, url, "").save(config)
-    script = f"echo $PIPEDAI_RUN_ID >> {directory / 'launched'}; exec sleep $(cat)"
+    script = f"echo $PIPEDAI_RUN_ID | tee -a {directory / 'launched'}; exec sleep $(cat)"
     with (directory / "worker.log").open("wb") as log:
         return subprocess.Popen(
             [
@@ -247,6 +258,8 @@ def _be_worker(speed: float, argv: list[str]) -> int:
         (heartbeat, "SHORTEST_SECONDS"),
         (heartbeat, "LONGEST_SECONDS"),
         (loop, "UNCLAIMED_PAUSE_SECONDS"),
+        (sender, "GATHER_SECONDS"),
+        (recorder, "FLUSH_SECONDS"),
     ):
         setattr(module, name, getattr(module, name) / speed)
     return cli.main(argv)

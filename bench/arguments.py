@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from types import ModuleType
 
-from bench import everything, firing, idle, lifecycle, peer, schedulers, start
+from bench import events, everything, firing, idle, lifecycle, peer, schedulers, start
 from bench.abuse import benchmark as abuse
 from bench.growth import benchmark as growth
 from bench.kill import benchmark as kill
@@ -73,6 +73,23 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     one.add_argument("--waiters", type=_count, default=1000, help="workers (1000)")
     one.add_argument("--seconds", type=_seconds, default=30.0, help="of nothing but waiting (30)")
+
+    one = add(
+        "events",
+        events,
+        "runs that tell what they do, and readers of their streams",
+        "Workers that send events of their runs, and as many readers who stream them, with lifecycles beside them;"
+        " fails if an event is lost, doubled or out of order. Before that, streams that have nothing to tell.",
+    )
+    one.add_argument("--runs", type=_count, default=200, help="runs, each with a reader (200)")
+    one.add_argument("--rate", type=_count, default=20, help="events of a run a second (20)")
+    one.add_argument("--every", type=_seconds, default=1.0, help="seconds between two calls (1)")
+    one.add_argument("--seconds", type=_seconds, default=30.0, help="of telling (30)")
+    one.add_argument(
+        "--idle", type=_count, default=1000, help="streams with nothing to tell (1000)"
+    )
+    one.add_argument("--clients", type=_count, default=4, help="that run lifecycles beside it (4)")
+    one.add_argument("--web-processes", type=_count, default=2, help="of the web server (2)")
 
     one = add(
         "growth",

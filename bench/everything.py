@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from bench import firing, idle, lifecycle, peer, schedulers, start
+from bench import events, firing, idle, lifecycle, peer, schedulers, start
 from bench.abuse import benchmark as abuse
 from bench.failure import BenchFailed
 from bench.figures import Json
@@ -25,6 +25,20 @@ PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
     ("peer", peer, {"clients": [16], "seconds": 10.0}, 2),
     ("idle at 1000", idle, {"waiters": 1000, "seconds": 30.0}, 2),
     ("idle at 4000", idle, {"waiters": 4000, "seconds": 30.0}, 4),
+    (
+        "events",
+        events,
+        {
+            "runs": 200,
+            "rate": 20,
+            "every": 1.0,
+            "seconds": 30.0,
+            "idle": 1000,
+            "clients": 4,
+            "web_processes": 2,
+        },
+        3,
+    ),
     ("firing", firing, {"triggers": 10_000, "schedulers": 2}, 3),
     ("schedulers", schedulers, {"triggers": 2000, "seconds": 60.0}, 2),
     ("kill", kill, {"runs": 50, "seconds": 60.0, "seed": None}, 2),

@@ -26,8 +26,8 @@ from pipedai.sql import NOW, Row, execute, fetch_all
 
 log = get_logger(__name__)
 
-# A late trigger is checked again after this time, even if no event said that a run succeeded. A trigger whose schedule
-# can't be worked out is checked again after the same time.
+# A late trigger is checked again after this time, even if no event said that a run succeeded. So is a trigger whose
+# schedule can't be worked out, or whose environment is paused.
 _LOOK_AGAIN: Final = timedelta(minutes=5)
 
 _LOCK_DUE = f"""
@@ -41,8 +41,8 @@ _READ = f"""
 SELECT h.trigger_id, h.environment_id, h.late_since, h.check_at, t.name, t.schedule, t.timezone, t.next_run_at,
     t.success_deadline_seconds AS deadline, won.ended_at AS succeeded_at, since.at AS since,
     t.enabled AND t.deleted_at IS NULL AND t.success_deadline_seconds IS NOT NULL AS is_watched,
-    {DUE_COLUMNS}, {NOW} AS now
-FROM trigger_health h JOIN trigger t ON t.id = h.trigger_id
+    e.paused_at IS NOT NULL AS is_paused, {DUE_COLUMNS}, {NOW} AS now
+FROM trigger_health h JOIN trigger t ON t.id = h.trigger_id JOIN environment e ON e.id = h.environment_id
 LEFT JOIN LATERAL (
     SELECT ended_at FROM run
     WHERE trigger_id = h.trigger_id AND status = 'succeeded' AND ended_at >= coalesce(h.counts_from, '-infinity')
@@ -100,7 +100,7 @@ def _tell(rows: list[Row], verdicts: dict[UUID, _Verdict], now: datetime | None)
             begun.append(_finding(row, late_since))
     changes = partial(change_incidents, Kind.TRIGGER_LATE, SubjectType.TRIGGER, now=now)
     changes(recovered=recovered, withdrawn=withdrawn)
-    tell_missed([row for row in rows if row["is_watched"]], now)
+    tell_missed([row for row in rows if row["is_watched"] and not row["is_paused"]], now)
     changes(begun=begun)
 
 
@@ -115,6 +115,9 @@ def _has_recovered(row: Row) -> bool:
 def _judge(row: Row) -> _Verdict:
     if not row["is_watched"]:
         return _Verdict(None, None)
+    if row["is_paused"]:
+        # Nobody is alarmed while the environment is paused. Once it is resumed, the trigger is checked again.
+        return _Verdict(None, row["now"] + _LOOK_AGAIN)
     try:
         due = first_due(row)
     except Exception as error:

@@ -15,7 +15,8 @@ class Kind(TextChoices):
     # A worker that enabled triggers point at has been silent for ten minutes. The subject is the worker. The scheduler
     # opens and closes it.
     WORKER_OFFLINE = "worker_offline"
-    # No worker of a pool is online. The subject is the pool. Nothing opens it yet.
+    # A pool that enabled triggers point at has no workers, or all of them have been silent for ten minutes. The subject
+    # is the pool. The scheduler opens and closes it.
     POOL_OFFLINE = "pool_offline"
     # A completion webhook of a trigger was given up. The subject is the trigger. The transaction that records the
     # attempt opens and closes it.

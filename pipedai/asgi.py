@@ -19,13 +19,14 @@ from pipedai.server.memory_budget import MemoryBudget
 from pipedai.server.outer import Limits, Outer
 from pipedai.server.password_lane import PasswordLane, password_turns
 from pipedai.server.wsgi_lane import WsgiLane
+from pipedai.watches import watches
 from pipedai.wsgi import application as wsgi
 
 
 def _application() -> Outer:
     budget = MemoryBudget(settings.MEMORY_BUDGET_MIB)
     threads = WsgiLane(wsgi, threads=settings.WEB_THREADS)
-    listener = Listener(connect)
+    listener = Listener(connect, watches)
     long_poll = LongPoll(threads, listener, turns=max(1, settings.WEB_THREADS // 2))
     streams = EventStreams(threads, listener, turns=max(1, settings.WEB_THREADS // 4))
     # Passwords are hashed on half of the threads at most, so that the other threads can serve other requests.

@@ -70,6 +70,7 @@ ACTIONS = frozenset(
         "run.timed-out",
         "run.cancel-requested",
         "run.canceled",
+        "run.events-read",
         "runs.pruned",
         "worker.registered",
         "worker.approved",

@@ -83,6 +83,8 @@ MAX_QUEUED_RUNS_PER_ENVIRONMENT = env.whole("MAX_QUEUED_RUNS_PER_ENVIRONMENT", 1
 # How many days old rows are kept (SPEC §10). 0 keeps them for ever. docs/operations.md explains each setting.
 RUN_RETENTION_DAYS = env.whole("RUN_RETENTION_DAYS", 0, at_most=36_500)
 DELIVERY_RETENTION_DAYS = env.whole("DELIVERY_RETENTION_DAYS", 0, at_most=36_500)
+# Events of runs: a run takes events until a day after its end, so they are kept for two days at least.
+RUN_EVENTS_DAYS = env.whole("RUN_EVENTS_DAYS", 14, at_least=2, at_most=36_500)
 # The tokens in mails work for seven days at most, so their rows must be older than that.
 ACCOUNT_MAIL_RETENTION_DAYS = env.whole(
     "ACCOUNT_MAIL_RETENTION_DAYS", 30, at_least=8, at_most=36_500

@@ -3,6 +3,7 @@
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+import triggers.urls
 from accounts.pages.links import RegisterPage, ResetPage, VerifyPage
 from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
 from notices.channels.page import notices_page
@@ -20,7 +21,9 @@ handler404 = "pipedai.api.exceptions.not_found"
 handler500 = "pipedai.api.exceptions.server_error"
 
 urlpatterns = [
-    # Django tries URLs in this order, so those that are called most come first, here and in the apps' own lists.
+    # Django tries URLs in this order, so those that are called most come first, here and in the apps' own lists. The
+    # most called one of triggers comes alone, because otherwise Django would try all URLs of workers before it.
+    path("api/v1/", include(triggers.urls.most_called)),
     path("api/v1/", include("workers.urls")),
     path("api/v1/", include("triggers.urls")),
     path("api/v1/", include("notices.channels.urls")),

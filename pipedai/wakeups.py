@@ -17,15 +17,23 @@ log = get_logger(__name__)
 
 CHANNEL = "pipedai"
 
-# The topics of notifications. The text of a notification is `<topic> <id>[ <detail>]`, with the id of a worker, an API
-# key or a pool. CHANGED says that a run, the capacity, a setting or the token of the worker changed, or that the key
-# was revoked. POLLING says that a newer poll of the worker began; its detail is the time when it began, in
-# microseconds. EVENT says that an event of the worker was recorded. POOL says that runs of the pool can be taken; its
-# detail is how many.
+# The topics of notifications. The text of a notification is `<topic> <id>[ <detail>]`, where the id is that of a
+# worker, an API key, a user, a run, a pool or an environment.
+# CHANGED says that a run, the capacity, a setting or the token of the worker changed, or that the key was revoked, or
+# that the user's access changed.
+# POLLING says that a newer poll of the worker began; its detail is the time when it began, in microseconds.
+# EVENT says that an event of the worker or of the run was recorded.
+# POOL says that runs of the pool can be taken; its detail is how many.
 CHANGED = "changed"
 POLLING = "polling"
 EVENT = "event"
 POOL = "pool"
+# THINGS says that things of an environment changed; its detail is their kind and their ids. WATCHED says that somebody
+# streams the changes of an environment.
+THINGS = "things"
+WATCHED = "watched"
+# How many ids one notification names. PostgreSQL limits it to 8,000 bytes.
+_IDS_AT_ONCE = 100
 
 _NOTIFY = "SELECT pg_notify(%(channel)s, payload) FROM unnest(%(payloads)s::text[]) payload"
 
@@ -33,7 +41,8 @@ _NOTIFY = "SELECT pg_notify(%(channel)s, payload) FROM unnest(%(payloads)s::text
 def wake_workers(worker_ids: Iterable[UUID | None]) -> None:
     """When this transaction commits, make the waiting polls and the event streams of these workers ask again.
 
-    `worker_ids` may also contain ids of API keys. Such an id makes the event streams that the key opened ask again.
+    `worker_ids` may also contain ids of API keys, users and runs. Such an id makes the event streams of the
+    run, or those that the key or the user opened, ask again.
     """
     _after_commit(CHANGED, worker_ids)
 
@@ -49,9 +58,26 @@ def wake_pools(runs: Mapping[UUID, int]) -> None:
         transaction.on_commit(lambda: _try_to_notify(payloads))
 
 
-def announce_events(worker_ids: Iterable[UUID]) -> None:
-    """When this transaction commits, make the event streams of these workers read the new events."""
-    _after_commit(EVENT, worker_ids)
+def announce_events(ids: Iterable[UUID]) -> None:
+    """When this transaction commits, make the event streams of these workers or runs read the new events."""
+    _after_commit(EVENT, ids)
+
+
+def announce_things(environment_id: UUID, kind: str, ids: Iterable[UUID]) -> None:
+    """When this transaction commits, tell the streams of an environment that these things changed.
+
+    `kind` is one word, such as `run`.
+    """
+    names = sorted({str(id_) for id_ in ids})
+    pieces = [names[n : n + _IDS_AT_ONCE] for n in range(0, len(names), _IDS_AT_ONCE)]
+    payloads = [f"{THINGS} {environment_id} {kind} {' '.join(piece)}" for piece in pieces]
+    if payloads:
+        transaction.on_commit(lambda: _try_to_notify(payloads))
+
+
+def announce_watch(environment_id: UUID) -> None:
+    """Tell every web process that somebody streams the changes of an environment."""
+    _notify([f"{WATCHED} {environment_id}"])
 
 
 def announce_poll(worker_id: UUID, order: int) -> None:

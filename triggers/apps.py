@@ -25,9 +25,14 @@ class TriggersConfig(AppConfig):
         from pipedai.outgoing import register_kind
         from triggers import pausing  # noqa: F401 - importing it subscribes it to events
         from triggers.budgets.settling import settle_left_over
+        from triggers.changes.kinds import register_changing
+        from triggers.changes.runs import RUNS
+        from triggers.changes.telling import read_watches  # importing it also subscribes it
         from triggers.deployment import schedulers_live, work_is_on_time
         from triggers.models import Run, Trigger
         from triggers.pruning import prune_deliveries, prune_idempotency_keys, prune_runs
+        from triggers.run_events.partitions import add_partitions
+        from triggers.run_events.pruning import AT_LEAST_DAYS, drop_partitions
         from triggers.runs.lifecycle import expire_queued_runs, expire_runs
         from triggers.runs.reachability import beat_of_this_process
         from triggers.schedules.firing import fire_due_ticks
@@ -41,6 +46,9 @@ class TriggersConfig(AppConfig):
         register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
         register_job(Job("expire-queued-runs", every_seconds=1.0, work=expire_queued_runs))
         register_job(Job("settle-reservations", every_seconds=5.0, work=settle_left_over))
+        register_job(Job("read-watches", every_seconds=1.0, work=read_watches))
+        register_job(Job("add-run-event-partitions", every_seconds=3600.0, work=add_partitions))
+        register_changing(RUNS)
         register_kind(WEBHOOKS)
         triggers = Trigger.objects.filter(deleted_at__isnull=True)
         runs = Run.objects.filter(ended_at__isnull=True)
@@ -60,6 +68,15 @@ class TriggersConfig(AppConfig):
                 "webhooks that were delivered or given up, with their attempts",
                 lambda: settings.DELIVERY_RETENTION_DAYS or None,
                 prune_deliveries,
+            )
+        )
+        register_retention(
+            Retention(
+                "run-events",
+                "days of run events",
+                lambda: settings.RUN_EVENTS_DAYS,
+                drop_partitions,
+                at_least=AT_LEAST_DAYS,
             )
         )
         register_retention(

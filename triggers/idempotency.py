@@ -69,7 +69,7 @@ def run_trigger(
         trigger_id=trigger_id,
         caller_id=caller_id,
         key=key,
-        digest=body_digest(payload),
+        digest=None if key is None else body_digest(payload),
         source=source,
         actor=actor,
         payload=payload,
@@ -114,11 +114,11 @@ def rerun_run(
 
 
 def _queue_once(
-    *, trigger_id: UUID, caller_id: UUID, key: str | None, digest: bytes, **run: Any
+    *, trigger_id: UUID, caller_id: UUID, key: str | None, digest: bytes | None, **run: Any
 ) -> Queued:
     """Queues a run with what `lifecycle.queue_run` takes, unless the caller has used the key for the trigger within 24
     hours. In that case it returns the run of the earlier request if the digest is the same, and raises Conflict
-    otherwise.
+    otherwise. The digest is needed only with a key.
     """
     run_id = new_id()
     params = {

@@ -15,6 +15,7 @@ from pipedai.outgoing import Answer
 from pipedai.outgoing.attempts import attempted
 from pipedai.sql import fetch_all, fetch_one
 from triggers.models import Delivery
+from triggers.run_events.recording import stored
 from triggers.schedules.heartbeats import ALIVE_WITHIN
 from triggers.schedules.stretches import lengthened
 from triggers.states import HELD, Decision, FaultClass, Source, Status
@@ -37,6 +38,10 @@ FIRING_LAG = Histogram(
     buckets=(0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 3600),
 )
 TICKS_SKIPPED = Counter("pipedai_ticks_skipped", "Due times that made no run.", ["decision"])
+RUN_EVENTS = Counter("pipedai_run_events_stored", "Events of runs that were stored.")
+RUN_EVENTS_TRUNCATED = Counter(
+    "pipedai_run_events_truncated", "Runs whose further events are not kept, because of a limit."
+)
 DELIVERIES_SETTLED = Counter(
     "pipedai_deliveries_settled", "Webhook deliveries that were delivered, or given up.", ["status"]
 )
@@ -68,7 +73,7 @@ def count_run_event(event: Event) -> None:
             CLAIMED.inc()
         case "run.started":
             STARTED.inc()
-        case "run.completed" | "run.canceled" | "run.lost" | "run.timed-out":
+        case "run.completed" | "run.canceled" | "run.lost" | "run.timed-out" | "run.not-started":
             _count_end(event)
         case "run.cancel-requested":
             CANCEL_REQUESTS.inc()
@@ -121,6 +126,16 @@ def count_lengthened(decisions: Sequence[str], **_: Any) -> None:
 
 
 lengthened.connect(count_lengthened, dispatch_uid="triggers.metrics")
+
+
+def count_stored(count: int, is_truncated: bool, **_: Any) -> None:
+    """Counts the events of runs that a call stored, and the runs of which a limit was reached."""
+    RUN_EVENTS.inc(count)
+    if is_truncated:
+        RUN_EVENTS_TRUNCATED.inc()
+
+
+stored.connect(count_stored, dispatch_uid="triggers.metrics")
 
 _SCHEDULE = """
 SELECT coalesce(extract(epoch FROM statement_timestamp() - min(next_run_at)), 0) AS overdue

@@ -47,6 +47,8 @@ _REMOVE = {
     "deliveries": "DELETE FROM delivery WHERE run_id = ANY(%(ids)s)",
     "texts": "DELETE FROM run_text WHERE run_id = ANY(%(ids)s)",
     "results": "DELETE FROM run_result WHERE run_id = ANY(%(ids)s)",
+    "events": "DELETE FROM run_event_batch WHERE run_id = ANY(%(ids)s)",
+    "eventLogs": "DELETE FROM run_event_log WHERE run_id = ANY(%(ids)s)",
     "runs": "DELETE FROM run WHERE id = ANY(%(ids)s)",
 }
 
@@ -95,7 +97,8 @@ _TOLD = ("runs", "ticks", "deliveries")
 
 
 def prune_runs(order: Order) -> Iterator[Batch]:
-    """Removes runs that ended before `order.before`, with their texts, results, ticks, deliveries and idempotency keys.
+    """Removes runs that ended before `order.before`, with their texts, results, events, ticks, deliveries and
+    idempotency keys.
 
     It also removes skipped ticks and webhook tests from before that time. It goes through the environments one by one.
     """

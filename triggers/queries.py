@@ -20,6 +20,7 @@ HEALTH = Case(
     When(enabled=False, then=Value(Health.IDLE.value)),
     When(judged__is_failing=True, then=Value(Health.FAILING.value)),
     When(judged__late_since__isnull=False, then=Value(Health.LATE.value)),
+    When(environment__paused_at__isnull=False, then=Value(Health.PAUSED.value)),
     When(judged__has_outcome=True, then=Value(Health.OK.value)),
     default=Value(Health.IDLE.value),
     output_field=CharField(),

@@ -183,6 +183,7 @@ class TriggerBody(StrictBody):
         source="retry_mode", choices=RetryMode.choices, required=False, default=RetryMode.RESTART
     )
     retryAfterEffects = TrueFalseField(source="retry_after_effects", required=False, default=True)
+    recordEvents = TrueFalseField(source="record_events", required=False, default=False)
     alertAfterFailures = WholeNumberField(
         source="alert_after_failures",
         min_value=1,
@@ -333,6 +334,7 @@ class TriggerSerializer(RowSerializer):
     )
     retryMode = serializers.ChoiceField(source="retry_mode", choices=RetryMode.choices)
     retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
+    recordEvents = serializers.BooleanField(source="record_events")
     alertAfterFailures = serializers.IntegerField(source="alert_after_failures", allow_null=True)
     successDeadlineSeconds = serializers.IntegerField(
         source="success_deadline_seconds", allow_null=True

@@ -3,14 +3,23 @@
 from django.urls import path
 
 from triggers.budgets.views import BudgetViewSet, EnvironmentBudgetViewSet
+from triggers.changes.views import EnvironmentEventViewSet
 from triggers.explain.views import RunExplanationViewSet, TriggerExplanationViewSet
+from triggers.run_events.views import RunEventListViewSet, RunEventStreamViewSet
 from triggers.runs.views import EnvironmentRunViewSet, RunViewSet, TriggerRunViewSet
 from triggers.schedules.views import SchedulePreviewViewSet, TickViewSet
 from triggers.views import EnvironmentTriggerViewSet, TriggerViewSet
 from triggers.webhooks.views import DeliveryViewSet, TriggerDeliveryViewSet
 
-urlpatterns = [
+# `pipedai.urls` puts this before the routes of workers.
+most_called = [
     path("triggers/<uuid:trigger_id>/run", TriggerRunViewSet.as_view({"post": "run"})),
+]
+urlpatterns = [
+    path(
+        "environments/<uuid:environment_id>/events/stream",
+        EnvironmentEventViewSet.as_view({"get": "stream"}),
+    ),
     path(
         "environments/<uuid:environment_id>/triggers",
         EnvironmentTriggerViewSet.as_view({"get": "list", "post": "create"}),
@@ -56,6 +65,8 @@ urlpatterns = [
     ),
     path("runs/<uuid:run_id>", RunViewSet.as_view({"get": "retrieve"})),
     path("runs/<uuid:run_id>/tool-calls", RunViewSet.as_view({"get": "tool_calls"})),
+    path("runs/<uuid:run_id>/events", RunEventListViewSet.as_view({"get": "list"})),
+    path("runs/<uuid:run_id>/events/stream", RunEventStreamViewSet.as_view({"get": "stream"})),
     path("runs/<uuid:run_id>/explain", RunExplanationViewSet.as_view({"get": "retrieve"})),
     path("runs/<uuid:run_id>/cancel", RunViewSet.as_view({"post": "cancel"})),
     path("runs/<uuid:run_id>/rerun", RunViewSet.as_view({"post": "rerun"})),

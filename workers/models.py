@@ -334,3 +334,32 @@ class WorkerEvent(models.Model):
             models.Index(fields=["worker", "id"], name="worker_event_streamed"),
             models.Index(fields=["at"], name="worker_event_prunable"),
         )
+
+
+class WorkerSilence(models.Model):
+    """A silence of a worker that has ended, kept until a scheduler has told people about it (SPEC §14).
+
+    The call that ends a silence writes the row, if a scheduler would have opened an incident meanwhile. The next look
+    of a scheduler deletes it, and adds the incident if there was none.
+    """
+
+    # A growing number that the database assigns.
+    id = models.BigAutoField(primary_key=True)
+    # The worker's environment.
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # The worker that was silent.
+    worker = models.ForeignKey(
+        Worker, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
+    )
+    # The worker's last call before the silence. None if the worker had never called.
+    last_seen_at = models.DateTimeField(null=True)
+    # When a scheduler would have noticed the silence: ten minutes after the last call, or later if the service could
+    # not be reached or no enabled trigger needed the worker.
+    offline_at = models.DateTimeField()
+    # When the worker called again.
+    ended_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "worker_silence"

@@ -9,6 +9,7 @@ from workers.hosts.release_views import ReleaseViewSet
 from workers.hosts.views import WorkspaceWorkerViewSet
 from workers.overview_views import OverviewViewSet
 from workers.pools.views import EnvironmentPoolViewSet, PoolMemberViewSet, PoolViewSet
+from workers.protocol.event_views import WorkerRunEventViewSet
 from workers.protocol.poll_views import PollViewSet
 from workers.protocol.registration_views import RegistrationViewSet
 from workers.protocol.run_views import WorkerRunViewSet
@@ -30,6 +31,7 @@ urlpatterns = [
         # the worker's report of the outcome is stored and not refused.
         WorkerRunViewSet.as_view({"post": "complete"}, parser_classes=[OutcomeJSONParser]),
     ),
+    path(f"{_RUN}/events", WorkerRunEventViewSet.as_view({"post": "store"})),
     path("whoami", WhoAmIViewSet.as_view({"get": "retrieve"})),
     path("workers/register", RegistrationViewSet.as_view({"post": "register"})),
     path(

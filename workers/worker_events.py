@@ -14,7 +14,7 @@ from uuid import UUID
 
 from pipedai.api.principal import WorkerPrincipal
 from pipedai.events import Actor, Event
-from pipedai.server.ticket import StreamTicket
+from pipedai.server.ticket import WorkerStreamTicket
 from pipedai.sql import Row, execute, fetch_all, fetch_one
 from pipedai.wakeups import announce_events
 
@@ -133,7 +133,9 @@ def record_presence(worker_id: UUID, silence_seconds: float | None) -> None:
     announce_events(row["worker_id"] for row in _record(worker_id, type_, {}))
 
 
-def read_events(ticket: StreamTicket, *, worker_id: UUID, last_event_id: str | None) -> list[Row]:
+def read_events(
+    ticket: WorkerStreamTicket, *, worker_id: UUID, last_event_id: str | None
+) -> list[Row]:
     """Returns the events that the stream sends next, oldest first, as `id`, `type`, `at` and `data`.
 
     `ticket` belongs to one stream and remembers which events it has sent. A new stream gets the events from now on.

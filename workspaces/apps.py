@@ -10,12 +10,14 @@ class WorkspacesConfig(AppConfig):
 
     def ready(self) -> None:
         """Registers with other parts of the service: what is to end when a user is deactivated or displaced, how an
-        invitation is accepted by registering, and that `check_deploy` is to check the encryption keys.
+        invitation is accepted by registering, when open event streams are checked, and that `check_deploy` is to check
+        the encryption keys.
         """
         # These imports stand inside the method because they import models, which Django loads before it calls `ready`.
         from accounts import displacement
         from accounts.deactivation import register_consequence
         from accounts.registration import register_invitation
+        from workspaces import stream_access  # noqa: F401 - importing it subscribes it
         from workspaces.api_keys import end_keys_of_deactivated
         from workspaces.deployment import keys_open
         from workspaces.displaced import end_rights, lock_environments

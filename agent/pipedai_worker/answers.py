@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -58,18 +60,30 @@ class TokenRefused(ApiError):  # noqa: N818
 class Refused(ApiError):  # noqa: N818
     """The API answered with a 4xx status, and would answer the same if the request were repeated.
 
-    `code` is the answer's error code, or None from an older API.
+    `code` is the answer's error code, or None from an older API. `body` is the whole answer.
     """
 
-    def __init__(self, message: str, status: int, code: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        status: int,
+        code: str | None = None,
+        body: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.body = body
 
     @property
     def is_invalid(self) -> bool:
         """Whether the API refused the request's content, as an older API does with a field that it does not know."""
         return self.status == HTTPStatus.BAD_REQUEST and self.code in {None, VALIDATION_FAILED}
+
+    @property
+    def is_unfit(self) -> bool:
+        """Whether the API can't store what the request has, or not as much of it."""
+        return self.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE}
 
 
 def read(response: httpx.Response) -> dict[str, Any]:
@@ -101,7 +115,7 @@ def read(response: httpx.Response) -> dict[str, Any]:
         )
     if status == 401:
         raise TokenRefused(message)
-    raise Refused(message + _details(body), status, code)
+    raise Refused(message + _details(body), status, code, body or {})
 
 
 def _details(body: Any) -> str:

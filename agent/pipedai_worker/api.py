@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections.abc import Generator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ log = get_logger(__name__)
 
 BASE_PATH = "/api/v1"
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+# A stream of events says at least twice in this time that it is still there.
+STREAM_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+EVENTS_A_PAGE = 200
 # The API may hold a poll back for as many seconds as the parameter `wait` says. The answer may take this many seconds
 # longer before the request times out.
 POLL_MARGIN_SECONDS = 15.0
@@ -65,6 +69,7 @@ class Api:
     ) -> None:
         """Make the client. Raises ValueError for a bad URL or proxy, OSError for a bad `ca_file`."""
         self.url = normalize_url(url)
+        self.token = token
         self._worker = f"/workers/{worker_id}"
         headers = {
             "Accept": "application/json",
@@ -208,6 +213,42 @@ class Api:
     def complete(self, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:
         """Report how a run ended. It is safe to send the same outcome again."""
         return self._transition(run_id, "complete", outcome)
+
+    def tell_events(self, run_id: str, body: bytes) -> dict[str, Any]:
+        """Tell what a run's program does. It is safe to send the same events again.
+
+        `body` is the JSON `{"events": [...]}`. The answer has `nextSeq`, the number of the event that the API expects.
+        """
+        headers = {"Content-Type": "application/json"}
+        return self._ask("POST", f"runs/{run_id}/events", content=body, headers=headers)
+
+    def list_events(self, run_id: str, after: int) -> list[Any]:
+        """Return some of a run's events after the number `after`, in order. The token has to be a `pwk_` key."""
+        params = {"after": after, "limit": EVENTS_A_PAGE}
+        events = self._request("GET", f"/runs/{run_id}/events", params=params).get("events")
+        return events if isinstance(events, list) else []
+
+    def stream_events(self, run_id: str, after: int) -> Generator[bytes | None, None, None]:
+        """Yield the bytes of the stream of a run's events, from the one after the number `after` on.
+
+        Yield None if the run has ended and has no further events. The token has to be a `pwk_` key.
+        """
+        headers = {"Accept": "text/event-stream"}
+        if after:
+            headers["Last-Event-ID"] = str(after)
+        try:
+            with self._client.stream(
+                "GET", f"/runs/{run_id}/events/stream", headers=headers, timeout=STREAM_TIMEOUT
+            ) as response:
+                if response.status_code == HTTPStatus.NO_CONTENT:
+                    yield None
+                elif response.is_success:
+                    yield from response.iter_bytes()
+                else:
+                    response.read()
+                    read(response)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unavailable(_sentence(self._way, error)) from None
 
     def seconds_until(self, moment: object) -> float | None:
         """Return the seconds from the server's current time to `moment`. Return None if `moment` is not a time."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from uuid import UUID
 
 from pipedai_worker.config import DEFAULT_PATH
 from pipedai_worker.paying import AUTH_MODES
 
 TOKEN_VARIABLE = "PIPEDAI_REGISTRATION_TOKEN"  # noqa: S105
+KEY_VARIABLE = "PIPEDAI_API_KEY"
 # Supervisors kill the worker 30 s after SIGTERM. It needs the remaining 7 s to stop the last runs and report them.
 DEFAULT_DRAIN_SECONDS = 23.0
 # The worker stops claude when it has written nothing for so long. Claude's own tools may run for 10 minutes, and claude
@@ -140,6 +142,25 @@ def add_work(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_logs(parser: argparse.ArgumentParser) -> None:
+    """Add the run whose events are shown, and the options that say which and how."""
+    parser.add_argument("run", metavar="RUN", type=_run, help="the run's id")
+    parser.add_argument(
+        "--after",
+        metavar="SEQ",
+        type=_count,
+        default=0,
+        help="begin after the event with this number",
+    )
+    parser.add_argument(
+        "--no-follow",
+        dest="follow",
+        action="store_false",
+        help="show what there is, and do not wait for more",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
+
+
 def path(text: str) -> Path:
     """Convert text to a path, with the home for a leading `~`. Raises ArgumentTypeError if the home is unknown."""
     try:
@@ -161,6 +182,17 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError("must be a whole number of 1 or more")
     return int(text)
+
+
+def _count(text: str) -> int:
+    return 0 if text == "0" else positive(text)
+
+
+def _run(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be the id of a run, which is a UUID") from None
 
 
 def seconds(text: str) -> float:

@@ -29,6 +29,8 @@ class AssignedRun:
     attempt: int
     # A JSON Schema that the run's output has to fit; None if none is asked for.
     output_schema: dict[str, Any] | None = field(repr=False, default=None)
+    # Whether the API wants to be told what the run's program does, as it does it.
+    record_events: bool = False
     # True if a later attempt may go on in the session of claude that this run begins (`retryMode` is `resume`).
     may_be_resumed: bool = False
     # The id of the session in which this run is to go on; None if it begins anew.
@@ -52,6 +54,7 @@ class AssignedRun:
                 payload=item.get("payload"),
                 attempt=whole(item.get("attempt")) or 1,
                 output_schema=_schema(item.get("outputSchema")),
+                record_events=item.get("recordEvents") is True,
                 may_be_resumed=item.get("retryMode") == "resume",
                 resume_session_id=_text(item.get("resumeSessionId") or "") or None,
                 max_cost_usd=_cost(item.get("maxCostUsd")),

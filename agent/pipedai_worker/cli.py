@@ -106,6 +106,18 @@ def make_parser() -> argparse.ArgumentParser:
     arguments.add_work(run)
     run.set_defaults(handler=commands.run)
 
+    logs_ = subparsers.add_parser(
+        "logs",
+        help="follow what a run does",
+        description="Shows the events of a run whose trigger records them (recordEvents), and follows"
+        f" them until the run ends. It asks the API with the pwk_ key in {arguments.KEY_VARIABLE}. Without"
+        " one it reads the events that are still on this machine, of a run that this worker executes.",
+    )
+    arguments.add_common(logs_)
+    arguments.add_api_url(logs_, required=False, help_text="instead of the registration's own")
+    arguments.add_logs(logs_)
+    logs_.set_defaults(handler=commands.logs)
+
     doctor = subparsers.add_parser(
         "doctor",
         help="check that this machine can execute runs",

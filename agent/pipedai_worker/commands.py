@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shlex
 import shutil
@@ -22,6 +23,8 @@ from pipedai_worker.answers import ApiError, NotOurApi, TokenRefused
 from pipedai_worker.api import Api
 from pipedai_worker.arguments import TOKEN_VARIABLE, path
 from pipedai_worker.config import ConfigError, WorkerConfig
+from pipedai_worker.events.showing import shown, wants_colour
+from pipedai_worker.events.source import events_of
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.executors.command import CommandExecutor
@@ -83,6 +86,14 @@ def doctor(options: argparse.Namespace) -> None:
             failed += not finding.passed
         if failed:
             raise Exit(exits.ERROR, f"{failed} of the checks failed.")
+
+
+def logs(options: argparse.Namespace) -> None:
+    """Carry out `logs`: print a run's events, by default until it ends."""
+    with _one_sentence():
+        colour = wants_colour(sys.stdout)
+        for event in events_of(options, partial(_api, options)):
+            print(json.dumps(event) if options.json else shown(event, colour=colour), flush=True)
 
 
 def _register(options: argparse.Namespace) -> WorkerConfig:
@@ -233,11 +244,13 @@ def _absolute(program: str) -> str:
         raise Exit(exits.BAD_CONFIG, f"The program can't be found: {error}.") from None
 
 
-def _api(options: argparse.Namespace, url: str, config: WorkerConfig | None = None) -> Api:
+def _api(
+    options: argparse.Namespace, url: str, config: WorkerConfig | None = None, *, key: str = ""
+) -> Api:
     try:
         api = Api(
             url,
-            token=config.worker_token if config else "",
+            token=config.worker_token if config else key,
             worker_id=config.worker_id if config else "",
             proxy=options.proxy,
             ca_file=options.ca_file,

@@ -18,6 +18,8 @@ from pipedai_worker.sessions import Sessions
 log = get_logger(__name__)
 Entry = TypeVar("Entry")
 
+# The folders of the state directory with the runs in hand, and with the events that the API has not taken yet.
+HELD, EVENTS = "held", "events"
 CLAIMING, CLAIMED = "claiming", "claimed"
 
 
@@ -53,9 +55,10 @@ class Journal:
 
     def __init__(self, directory: Path) -> None:
         """Lock the directory. Raises AlreadyRunning if another process uses it, OSError if it can't be used."""
-        self._held = durable.private_directory(directory / "held")
+        self._held = durable.private_directory(directory / HELD)
         self._outcomes = durable.private_directory(directory / "outcomes")
         self._calls = durable.private_directory(directory / "calls")
+        self._events = durable.private_directory(directory / EVENTS)
         self.sessions = Sessions(directory / "sessions")
         self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -108,6 +111,14 @@ class Journal:
     def calls_of(self, run_id: str) -> Path:
         """Return the path of the file that holds the tool calls of this run."""
         return self._calls / f"{run_id}.ndjson"
+
+    def events_of(self, run_id: str) -> Path:
+        """Return the path of the file that holds the events of this run until the API has taken them."""
+        return self._events / f"{run_id}.ndjson"
+
+    def events(self) -> list[Path]:
+        """Return the files of events that the API has not taken yet. Those of older runs come first."""
+        return sorted(self._events.glob("*.ndjson"), key=lambda path: path.stat().st_mtime)
 
     def sweep(self) -> None:
         """Remove files of tool calls that belong to no run of this worker. A kill at a bad moment leaves them."""

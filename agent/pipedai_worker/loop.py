@@ -20,6 +20,7 @@ from pipedai_worker.answers import ApiError, Refused, TokenRefused
 from pipedai_worker.api import Api
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.background import run_in_background
+from pipedai_worker.events.sender import send_left
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.journal import HeldRun, Journal
 from pipedai_worker.logs import get_logger
@@ -163,6 +164,7 @@ class Loop:
 
     def _settle_the_past(self) -> None:
         self._unanswered = recovery.clean_up(self._journal, self._surroundings.executor)
+        self._send_events_of_the_past()
         for run_id, body in self._journal.outcomes().items():
             self._settle(
                 partial(
@@ -171,6 +173,12 @@ class Loop:
                     *(run_id, body, self._leaving.wait),
                 )
             )
+
+    def _send_events_of_the_past(self) -> None:
+        left = self._journal.events()
+        if left:
+            # Nothing waits for these events. What can't be sent before the worker exits stays on disk.
+            run_in_background("events", lambda: send_left(self._api, left, self._leaving.wait))
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # A signal may interrupt the main thread inside another put() on this queue. SimpleQueue allows that; with a

@@ -3,7 +3,8 @@
 The secrets are a run's header values. For each value these are found: the value itself; the part after an
 authentication scheme (`x` in `Bearer x`); the user and password that `Basic` encodes; and each of these escaped as JSON
 (once or twice), percent-encoded, or in base64, even within longer base64. The service's own tokens are found by their
-form. Not found are other encodings (hex, gzip), a value with other text in its middle, and a part of a value.
+form. Not found are other encodings (hex, gzip), a value with other text in its middle, and a part of a value, unless
+the part stands at the end of a text, or the text before has the part that comes before it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import sys
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -21,6 +24,10 @@ MARK = "[redacted]"
 # Matches any token of the service: a prefix, 43 characters and a checksum of 6.
 _SERVICE_TOKEN = r"(?:pwk|wrk|wkt|hos|enr)_[0-9A-Za-z]{20,60}"  # noqa: S105 - a pattern
 _LONGEST_SERVICE_TOKEN = 64
+# Matches a part of such a token at the end of a text, from the token's first character on.
+_BEGUN_SERVICE_TOKEN = re.compile(
+    r"(?:(?:pwk|wrk|wkt|hos|enr)_[0-9A-Za-z]{0,59}|pwk|pw|p|wrk|wr|wkt|wk|w|hos|ho|h|enr|en|e)\Z"
+)
 # Parts of a header value are only treated as secrets from this length on, because shorter ones occur in ordinary words.
 _SHORTEST_DERIVED = 6
 # Some JSON encoders escape these characters too, so that the JSON can stand in HTML.
@@ -40,6 +47,7 @@ class Redactor:
         parts = [re.escape(MARK), *map(re.escape, ordered), _SERVICE_TOKEN]
         self._pattern = re.compile("|".join(parts))
         self.longest = max([_LONGEST_SERVICE_TOKEN, *map(len, ordered)])
+        self._alphabetical = sorted([*forms, MARK])
 
     def redact(self, text: str) -> str:
         """Return `text` with every secret replaced."""
@@ -48,11 +56,30 @@ class Redactor:
     def redact_cut_off(self, text: str) -> str:
         """Return `text` with every secret replaced, even one at its end whose last characters were cut off."""
         text = self.redact(text)
-        for form in self._forms:
-            for length in range(min(len(form) - 1, len(text)), _SHORTEST_DERIVED - 1, -1):
-                if text.endswith(form[:length]):
-                    return text[:-length] + MARK
-        return text
+        start = self.begun_at(text, shortest=_SHORTEST_DERIVED)
+        return text if start == len(text) else text[:start] + MARK
+
+    def begun_at(self, text: str, position: int = 0, *, shortest: int = 1) -> int:
+        """Return where a secret begins that goes on after the end of `text`, or the length of `text`.
+
+        Only a secret that begins at `position` or later counts, and only if `text` has `shortest` characters of it or
+        more. The text `[redacted]` counts as a secret too, because it must not be taken apart.
+        """
+        position = max(position, len(text) - self.longest)
+        token = _BEGUN_SERVICE_TOKEN.search(text, position)
+        for start in range(position, len(text) - shortest + 1):
+            if self._goes_on(text[start:]) or (token is not None and start == token.start()):
+                return start
+        return len(text)
+
+    def _goes_on(self, beginning: str) -> bool:
+        """Tell whether a secret is longer than `beginning` and begins with it."""
+        # All forms that begin with this text stand together in the alphabetical list, and the text itself would be the
+        # first of them.
+        index = bisect_left(self._alphabetical, beginning)
+        if index < len(self._alphabetical) and self._alphabetical[index] == beginning:
+            index += 1
+        return index < len(self._alphabetical) and self._alphabetical[index].startswith(beginning)
 
     def redact_json(self, value: Any, redact_string: Change | None = None) -> Any:
         """Return the JSON value with every secret replaced, or `{"redacted": true}` if it then is no JSON any more.
@@ -86,9 +113,8 @@ class RedactingStream:
     def feed(self, text: str) -> str:
         """Take the next piece of text, and return the redacted text up to where a secret might still be incomplete."""
         held = self._held + text
-        # No secret is longer than `longest`. A secret that begins before this position is therefore complete in the
-        # text held so far.
-        sure = len(held) - self._redactor.longest
+        # From this position on, the text may be the beginning of a secret. A secret that begins before it is complete.
+        sure = self._redactor.begun_at(held)
         done = []
         position = 0
         for match in self._redactor.matches(held):
@@ -96,15 +122,50 @@ class RedactingStream:
                 break
             done += [held[position : match.start()], MARK]
             position = match.end()
-        end = max(position, sure)
-        done.append(held[position:end])
-        self._held = held[end:]
+            if position > sure:
+                sure = self._redactor.begun_at(held, position)
+        done.append(held[position:sure])
+        self._held = held[sure:]
         return "".join(done)
 
     def finish(self, *, cut_off: bool) -> str:
         """Return the rest of the text, redacted. `cut_off` says that the text may end in the middle of a secret."""
         rest, self._held = self._held, ""
         return self._redactor.redact_cut_off(rest) if cut_off else self._redactor.redact(rest)
+
+
+class RedactingTexts:
+    """Redacts texts that are passed on one by one, and also finds a secret that begins in one and ends in a later one.
+
+    A text is never held back. A part of a secret at its end is therefore replaced as soon as it has 6 characters, and
+    the rest of the secret at the beginning of the next text is replaced in any case.
+    """
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        # The end of the texts before, with its secrets.
+        self._before = ""
+
+    def next(self, text: str, room: int = sys.maxsize) -> str:
+        """Return the text after its secrets are replaced, or the first `room` characters of it."""
+        if not text:
+            return ""
+        # What comes after these characters can't be returned, and no secret that begins before `room` ends later.
+        seen = text[: room + self._redactor.longest]
+        joined, border = self._before + seen, len(self._before)
+        done = []
+        position = 0
+        for match in self._redactor.matches(joined):
+            if match.end() > border:
+                done += [joined[max(position, border) : match.start()], MARK]
+            position = match.end()
+        begun = self._redactor.begun_at(joined, position, shortest=_SHORTEST_DERIVED)
+        done.append(joined[max(position, border) : begun])
+        if begun < len(joined):
+            done.append(MARK)
+        whole = joined if len(seen) == len(text) else text
+        self._before = whole[-self._redactor.longest :]
+        return "".join(done)[:room]
 
 
 def _forms(value: str) -> Iterator[str]:

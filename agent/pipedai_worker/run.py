@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pipedai_worker.answers import Refused, TokenRefused
 from pipedai_worker.api import Api
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.environment import allowed
+from pipedai_worker.events.recorder import Recorder
 from pipedai_worker.executors.base import Execution, Executor, Job
 from pipedai_worker.gateway import Gateway
 from pipedai_worker.heartbeat import Heartbeat
@@ -67,11 +68,13 @@ class Run:
         self.claimed = False
         self._held = HeldRun(assigned.id, claim_id, resume_session_id=assigned.resume_session_id)
         self._around = around
-        # No text that leaves the worker may contain the run's headers or the secrets that claude logs in with.
-        self._secrets = [*assigned.mcp_headers.values()]
+        # No text that leaves the worker may contain the run's headers, the worker's token, or the secrets that claude
+        # logs in with.
+        self._secrets = [*assigned.mcp_headers.values(), around.api.token]
         self._secrets += [os.environ.get(name, "") for name in EVERY_CREDENTIAL]
         self._redactor = Redactor(self._secrets)
         self._calls: ToolCalls | None = None
+        self._recorder: Recorder | None = None
         # The session in which another attempt of the run can go on; None if there is none.
         self._kept_session = assigned.resume_session_id
         self._heartbeat = Heartbeat(around.api, assigned.id, self.stop, self._counts)
@@ -132,6 +135,8 @@ class Run:
             journal.release(run_id)
         except OSError as error:
             log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
+        if self._recorder and not self.stop.hasty:
+            self._recorder.flush()
         around = self._around
         report(around.api, journal, around.executor, run_id, body, around.leaving)
         journal.release(run_id)
@@ -186,7 +191,10 @@ class Run:
         here = (self.assigned, self._held.claim_id, around.executor, around.journal.sessions)
         deadline = time.monotonic() + self.assigned.timeout_seconds
         events = RunEvents(directory, self.assigned.id, self._redactor) if directory else None
-        told = events.write if events else _untold
+        recorder = self._recorder = self._begin_recording()
+        told = _to_each(
+            [each for each in (events and events.write, recorder and recorder.take) if each]
+        )
         try:
             place = places.find(*here, given_up=lambda: self.stop.reason is not None)
             execution = self._execute_at(place, self._calls, told, deadline)
@@ -201,6 +209,15 @@ class Run:
         finally:
             if events:
                 events.close()
+            if recorder:
+                recorder.finish()
+
+    def _begin_recording(self) -> Recorder | None:
+        if not self.assigned.record_events:
+            return None
+        around, run_id = self._around, self.assigned.id
+        path = around.journal.events_of(run_id)
+        return Recorder.begin(around.api, run_id, path, self._redactor, around.leaving)
 
     def _execute_at(self, place: Place, calls: ToolCalls, told: Sink, deadline: float) -> Execution:
         around, executor, scratch = self._around, self._around.executor, place.scratch
@@ -302,5 +319,11 @@ def _open_calls(path: Path) -> ToolCalls | None:
         return None
 
 
-def _untold(_type: str, _payload: Any) -> None:
-    """Drop the event, because nobody asked for the run's events."""
+def _to_each(sinks: Sequence[Sink]) -> Sink:
+    """Return a function that passes each event of the run's program to all of these."""
+
+    def told(kind: str, payload: Any) -> None:
+        for sink in sinks:
+            sink(kind, payload)
+
+    return told

@@ -8,6 +8,8 @@ has carried out or begun. Without any such line it calls a tool that only reads 
 needs no argument, if the server has one, and gives an output if a schema asks for one. The lines:
 
   standin: say TEXT            a message, before the result
+  standin: think TEXT          a thought of the model
+  standin: warn TEXT           a line on stderr
   standin: call TOOL [JSON]    call a tool of the MCP server with these arguments
   standin: deny                call a tool that nobody permits
   standin: retry STATUS [N]    the model's API fails N times (1) with this status, then answers
@@ -18,6 +20,7 @@ needs no argument, if the server has one, and gives an output if a schema asks f
   standin: note FILE           append this process's id to a file
   standin: noise               lines that are not JSON, and an event nobody knows
   standin: big-line MEGABYTES  one event of that size
+  standin: flood MEGABYTES     so much in messages of 8 KB
   standin: show-mcp [FILE]     tell the MCP configuration, or another file: result and stderr
   standin: ignore-term         do not end at SIGINT and SIGTERM
   standin: leave-child         start a program that would outlive this one, in a session of its own

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipedai_worker.redact import MARK, RedactingStream, Redactor
+from pipedai_worker.redact import MARK, RedactingStream, RedactingTexts, Redactor
 
 SECRET = 'a"b/c\\d<é>+ %&=1234'
 SPELLINGS = {
@@ -77,10 +77,10 @@ def test_the_longer_of_two_values_is_taken() -> None:
 
 def test_a_secret_that_is_cut_off_at_the_end_is_redacted() -> None:
     stream = RedactingStream(Redactor(["Bearer abcdefghijkl"]))
-    assert stream.feed("the header is Bearer abcdefgh") == ""
-    assert stream.finish(cut_off=True) == f"the header is {MARK}"
-    assert stream.feed("it is called Bearer") == ""
-    assert stream.finish(cut_off=False) == "it is called Bearer"
+    assert stream.feed("the header is Bearer abcdefgh") == "the header is "
+    assert stream.finish(cut_off=True) == MARK
+    assert stream.feed("it is called Bearer") == "it is called "
+    assert stream.finish(cut_off=False) == "Bearer"
 
 
 @given(st.lists(st.integers(1, 9), max_size=40), st.text("ab", max_size=30))
@@ -94,3 +94,45 @@ def test_a_stream_says_the_same_however_it_is_cut(sizes: list[int], filler: str)
         position += size
     pieces += [stream.feed(text[position:]), stream.finish(cut_off=False)]
     assert "".join(pieces) == redactor.redact(text)
+
+
+HEADER = "Bearer sk-live-0123456789abcdef"
+TOKEN = "wkt_" + "0aZ" * 16
+
+
+@pytest.mark.parametrize("secret", [HEADER, HEADER[7:], TOKEN])
+def test_a_secret_that_is_cut_anywhere_leaves_in_no_pieces(secret: str) -> None:
+    """Whether the pieces are parts of a stream, or texts of their own, no 6 characters of the secret get through."""
+    redactor = Redactor([HEADER])
+    for cut in range(len(secret) + 1):
+        stream, texts = RedactingStream(redactor), RedactingTexts(redactor)
+        first, second = f"It is {secret[:cut]}", f"{secret[cut:]}, you see."
+        whole = stream.feed(first) + stream.feed(second) + stream.finish(cut_off=False)
+        assert whole == f"It is {MARK}, you see."
+        pieces = [texts.next(first, 100), texts.next(second, 100)]
+        for start in range(len(secret) - 5):
+            assert secret[start : start + 6] not in f"{pieces[0]} {pieces[1]}"
+        assert pieces[0].startswith("It is ")
+        assert pieces[1].endswith(", you see.")
+
+
+def test_a_secret_that_comes_character_by_character_stops_after_the_fifth() -> None:
+    texts = RedactingTexts(Redactor([HEADER]))
+    told = [texts.next(character, 10) for character in HEADER[7:]]
+    assert "".join(told[:5]) == HEADER[7:12]
+    assert set(told[5:]) == {MARK}
+    assert texts.next("and then", 10) == "and then"
+
+
+def test_a_secret_at_the_edge_of_what_is_kept_is_replaced() -> None:
+    for before in range(95, 101):
+        shown = RedactingTexts(Redactor([HEADER])).next("x" * before + HEADER + "y" * 5_000, 100)
+        assert len(shown) == 100
+        assert "Bea" not in shown
+
+
+def test_a_stream_holds_back_no_more_than_may_be_a_secret() -> None:
+    stream = RedactingStream(Redactor([HEADER]))
+    assert stream.feed("10 % done.\n") == "10 % done.\n"
+    assert stream.feed("20 % done, B") == "20 % done, "
+    assert stream.feed("ut") == "But"

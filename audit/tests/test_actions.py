@@ -196,6 +196,7 @@ ROWS: dict[str, Row | None] = {
     "POST workers/:worker/runs/:run/claim": Row("run.claimed", "run", "queued", _moved("claimed")),
     "POST workers/:worker/runs/:run/start": Row("run.started", "run", "claimed", _moved("running")),
     "POST workers/:worker/runs/:run/heartbeat": None,
+    "POST workers/:worker/runs/:run/events": None,
     "POST workers/:worker/runs/:run/complete": Row("run.completed", "run", "running", _ended("succeeded")),
 }  # fmt: skip
 

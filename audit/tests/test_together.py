@@ -7,9 +7,9 @@ from audit.tests.calls import CHANGING, Call
 from pipedai.events import happened
 from testing.probes.tables import contents
 
-# A heartbeat writes no audit row. Neither does a pairing before somebody decides on it, nor a forgotten password before
-# the new one is set.
-SILENT = ("/heartbeat", " enrollments/device", " auth/forgot-password")
+# A heartbeat writes no audit row, nor do the events of a run. Neither does a pairing before somebody decides on it, nor
+# a forgotten password before the new one is set.
+SILENT = ("/heartbeat", "/events", " enrollments/device", " auth/forgot-password")
 TELLING = [name for name in CHANGING if not name.endswith(SILENT)]
 
 

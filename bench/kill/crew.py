@@ -24,11 +24,22 @@ K = TypeVar("K", bound=Kept)
 # Makes retries available at once. They would wait for 30 s and longer, when nothing is killed any more.
 _HURRY = """
 WITH hurried AS (
-    UPDATE run SET available_at = statement_timestamp()
+    UPDATE run SET available_at = statement_timestamp(),
+        pool_from = CASE WHEN pool_id IS NOT NULL THEN statement_timestamp() END
     WHERE status = 'queued' AND available_at > statement_timestamp()
         AND queued_at < statement_timestamp() - interval '2 s'
-    RETURNING worker_id)
-SELECT pg_notify('pipedai', 'changed ' || worker_id) FROM hurried
+    RETURNING worker_id, pool_id)
+SELECT pg_notify('pipedai', coalesce('pool ' || pool_id || ' 1', 'changed ' || worker_id)) FROM hurried
+"""
+# Makes one pool of all workers, and leaves the runs of every second trigger to it.
+_POOL = """
+INSERT INTO pool (id, environment_id, name, description)
+SELECT uuidv7(), environment_id, 'Bench', '' FROM worker GROUP BY environment_id;
+INSERT INTO pool_member (pool_id, worker_id, environment_id)
+SELECT p.id, w.id, p.environment_id FROM pool p JOIN worker w ON w.environment_id = p.environment_id;
+UPDATE trigger t SET pool_id = p.id, worker_id = NULL
+FROM pool p, (SELECT id, row_number() OVER (ORDER BY id) AS nth FROM trigger) numbered
+WHERE p.environment_id = t.environment_id AND numbered.id = t.id AND nth % 2 = 1;
 """
 _UNFINISHED = "SELECT count(*) AS runs FROM run WHERE ended_at IS NULL"
 
@@ -90,11 +101,16 @@ class Crew:
 
 
 @contextmanager
-def crew(on: Database, *, workers: int) -> Iterator[Crew]:
-    """Start a web server, this number of workers and a scheduler. End them all at the end, whatever happens."""
+def crew(on: Database, *, workers: int, pooled: bool = False) -> Iterator[Crew]:
+    """Start a web server, this number of workers and a scheduler. End them all at the end, whatever happens.
+
+    If `pooled`, any worker may take the runs of every second trigger.
+    """
     with ExitStack() as stack:
         served = stack.enter_context(web(on, processes=WEB_PROCESSES))
         pairs = make_pairs(served.port, workers, capacity=CAPACITY)
+        if pooled:
+            on.execute(_POOL)
         started = [
             stack.enter_context(_ended(Worker(on, served.port, pair, number, CAPACITY)))
             for number, pair in enumerate(pairs)

@@ -32,7 +32,7 @@ def run(*, runs: int, seconds: float, seed: int, say: Callable[[str], None]) -> 
     rng = random.Random(seed)
     with (
         database(RUN_LEASE_SECONDS=str(_LEASE_SECONDS)) as on,
-        crew(on, workers=_WORKERS) as all_of_them,
+        crew(on, workers=_WORKERS, pooled=True) as all_of_them,
     ):
         found = machine(on.one("SHOW server_version")["server_version"])
         busy = LOAD * _WORKERS * CAPACITY * seconds / runs

@@ -15,15 +15,17 @@ Row = dict[str, Any]
 
 _RUNS = """
 SELECT r.id::text, r.retry_of_id::text AS retry_of, r.attempt, r.status, r.fault_class, r.exit_code, r.ended_by,
-    r.short_message, r.source, x.error_message, x.late_result ->> 'status' AS late_status
-FROM run r LEFT JOIN run_text x ON x.run_id = r.id
+    r.short_message, r.source, r.worker_id, r.pool_id,
+    r.claimed_at > r.available_at + t.prefer_seconds * interval '1 second' AS claimed_late,
+    x.error_message, x.late_result ->> 'status' AS late_status
+FROM run r JOIN trigger t ON t.id = r.trigger_id LEFT JOIN run_text x ON x.run_id = r.id
 """
 _AUDIT = """
 SELECT target_id::text AS id, action, coalesce((metadata ->> 'late')::boolean, false) AS late
 FROM audit_entry WHERE target_type = 'run'
 """
 _BEGUN = {"run.created", "run.retried"}
-_ENDED = {"run.completed", "run.lost", "run.timed-out", "run.canceled"}
+_ENDED = {"run.completed", "run.lost", "run.timed-out", "run.not-started", "run.canceled"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,10 @@ class Evidence:
             "interruptedInHand": len(self.interrupted),
             "outcomesThatSurvivedTheWorker": len(self.reached),
             "leasesLost": actions["run.lost"],
+            "retriesByAnotherWorker": sum(
+                run["worker_id"] not in {None, self.runs[first]["worker_id"]}
+                for first, run in self.retry_of.items()
+            ),
             "lateResultsTaken": actions["run.completed late"],
             "lateResultsKept": actions["run.late-result"],
             "succeeded": sum(run["status"] == "succeeded" for run in self.runs.values()),
@@ -142,6 +148,14 @@ def _of_run(evidence: Evidence, run: Row) -> Iterator[str]:
 
 def _of_outcome(evidence: Evidence, run: Row, execution: Execution) -> Iterator[str]:
     """Yield what is wrong with the attempt's end and with what followed it."""
+    before = evidence.runs.get(run["retry_of"])
+    if (
+        before
+        and run["pool_id"]
+        and before["worker_id"] == run["worker_id"]
+        and not run["claimed_late"]
+    ):
+        yield "was retried by the worker that was lost, though others of the pool could take it"
     said = (run["short_message"], run["exit_code"])
     if _is_effective(run) and execution.ended != (said,):
         yield f"ended with what its program did not do ({execution})"

@@ -23,7 +23,18 @@ from pipedai.env import BASE_DIR
 from triggers.runs.stats import GROUPINGS
 from triggers.states import Status
 
-NAMES = ("lifecycle", "peer", "idle", "growth", "start", "firing", "kill", "schedulers", "abuse")
+NAMES = (
+    "lifecycle",
+    "peer",
+    "idle",
+    "events",
+    "growth",
+    "start",
+    "firing",
+    "kill",
+    "schedulers",
+    "abuse",
+)
 
 # How many seconds a benchmark may take on a machine with other work.
 _LONGEST_SECONDS = 300
@@ -114,6 +125,17 @@ def test_idle_measures_waiting_and_waking(data_dir):
     assert set(found["otherCalls"]) == {"nobodyWaits", "allWait", "eachWakes"}
     assert found["otherCalls"]["allWait"]["count"] > 0
     assert "its worker has it" in shown
+
+
+@pytest.mark.slow
+def test_events_come_once_and_in_order(data_dir):
+    short = ("--runs", "3", "--idle", "3", "--seconds", "2", "--clients", "1")
+    found, shown = _measured(data_dir, "events", *short, "--web-processes", "1")
+    assert (found["events"], found["lost"], found["doubled"]) == (3 * 2 * 20, 0, 0)
+    assert found["untilRead"]["count"] == found["events"]
+    assert found["webMemoryKbPerIdleStream"] is not None
+    assert found["lifecyclesPerSecond"]["besideEvents"] > 0
+    assert "web memory KB each" in shown
 
 
 @pytest.mark.slow

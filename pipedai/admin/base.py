@@ -100,6 +100,9 @@ class StaffModelAdmin(ModelAdmin):
         """Returns the panels of the row's page for a request with these query parameters."""
         return self.story(row)
 
+    def looked_at(self, row: Any, request: HttpRequest) -> None:
+        """Is called before the row's page is made, for models of which some reads are audited."""
+
     def title_of(self, row: Any) -> str:
         """Returns the name of the row for the title of its page."""
         return str(row.pk)
@@ -219,6 +222,7 @@ class StaffModelAdmin(ModelAdmin):
         row = self._find_or_leave(request, row_id)
         if isinstance(row, HttpResponse):
             return row
+        self.looked_at(row, request)
         first, *others = self.story_asked(row, request.GET.dict())
         return self._page(
             request,

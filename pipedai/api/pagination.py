@@ -50,7 +50,7 @@ class KeysetPaginator(BasePagination):
 
         Raises Invalid for a bad `limit` or `cursor`.
         """
-        limit = _limit(request, self.default_limit)
+        limit = limit_of(request, self.default_limit)
         self._salt = _salt(request, getattr(view, "filter_names", ()))
         if (cursor := request.query_params.get("cursor")) is not None:
             place = self._open(cursor)
@@ -108,7 +108,7 @@ def _sign(salt: str, moment: datetime, row_id: UUID) -> str:
     return signing.Signer(salt=salt).sign_object([moment.isoformat(), row_id.hex])
 
 
-def _limit(request: Request, default: int) -> int:
+def limit_of(request: Request, default: int) -> int:
     sent = request.query_params.get("limit")
     if sent is None:
         return default

@@ -103,6 +103,32 @@ class OutcomeJSONParser(StrictJSONParser):
         return replace_unstorable(value)
 
 
+class EventsJSONParser(OutcomeJSONParser):
+    """Parses the events of a run, which a worker sends. Bad values are replaced as in an outcome, because a worker
+    could only send them again.
+
+    TOO_DEEP replaces the `data` of an event if it is nested so deep that the whole body would be refused.
+    """
+
+    def read(self, raw: bytes) -> Any:
+        """Returns the parsed value. Raises ParseError if the text is malformed."""
+        value = _load(raw)
+        events = value.get("events") if isinstance(value, dict) else None
+        for event in events if isinstance(events, list) else ():
+            # The body, its list of events and the event itself are three levels.
+            if isinstance(event, dict) and _is_deeper(event.get("data"), MAX_DEPTH - 3):
+                event["data"] = TOO_DEEP
+        if _is_deeper(value, MAX_DEPTH):
+            raise ParseError(_TOO_DEEP)
+        # In a JSON text, NUL and lone surrogates can only be escapes such as `\u0000`. Most calls have none, and then
+        # the thousands of texts in a call need not be searched.
+        return replace_unstorable(value) if b"\\u" in raw else value
+
+    def storable(self, value: Any) -> Any:
+        """Returns the value unchanged, because `read` has replaced what can't be stored."""
+        return value
+
+
 def parse_json(raw: bytes) -> Any:
     """Returns the value of a JSON text. Raises ParseError if the text is malformed or holds refused values."""
     value = _load(raw)

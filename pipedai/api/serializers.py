@@ -69,6 +69,20 @@ class RowSerializer(serializers.Serializer[Any]):
                 " Use SerializerMethodField (docs/decisions/fast-paths.md)."
             )
 
+    def __init__(self, instance: Any = None, **kwargs: Any) -> None:
+        # DRF collects the error messages of all parent classes for each instance, and a row has no errors. With `many`
+        # the instance is no row, and DRF needs all attributes. See docs/decisions/fast-paths.md.
+        if isinstance(instance, dict) and not kwargs:
+            self.instance = instance
+        else:
+            super().__init__(instance, **kwargs)
+
+    @property
+    def data(self) -> Any:
+        """The answer as a plain dict. DRF would copy it into a dict that knows its serializer."""
+        row: Any = self.instance
+        return self.to_representation(row)
+
     def to_representation(self, instance: dict[str, Any]) -> dict[str, Any]:
         """Returns the fields of the answer by name."""
         return {name: read(self, instance) for name, read in _readers(type(self))}

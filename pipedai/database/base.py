@@ -4,9 +4,11 @@ It is Django's engine for PostgreSQL, but checks kept connections and reads time
 """
 
 import select
+import threading
 from datetime import UTC
 from typing import Any
 
+from django.db import connections
 from django.db.backends.postgresql import base
 from psycopg import Connection, adapters
 from psycopg.abc import AdaptContext, Buffer
@@ -15,6 +17,11 @@ from psycopg.pq import Format
 
 # psycopg's loader of times in C, which is ten times as fast as Django's. See docs/decisions/fast-paths.md.
 _OWN_LOADER: Any = adapters.get_loader(base.TIMESTAMPTZ_OID, Format.TEXT)
+
+# Django finds a thread's connection in an object of asgiref, which asks each time whether an event loop runs in the
+# thread. No event loop uses Django's connections, so Python's own object does. This module is loaded before the first
+# connection is made. See docs/decisions/fast-paths.md.
+connections._connections = threading.local()  # type: ignore[attr-defined]
 
 
 class TimeLoader(Loader):

@@ -4,13 +4,13 @@ It asks the endpoint, which is a Django view, for an answer on behalf of such a 
 """
 
 import random
-from uuid import UUID
 
 from pipedai.client_address import network_of
 from pipedai.server.asgi_types import App, Message, Receive, Scope
 from pipedai.server.listen import Ear, Listener
 from pipedai.server.request_body import Replay
 from pipedai.server.request_scope import CLIENT
+from pipedai.server.ticket import PollTicket, StreamTicket
 from pipedai.server.turns import Turns
 
 # While the process does not receive the database's notifications, a waiting request asks the endpoint again after about
@@ -47,7 +47,12 @@ class WaitingLane:
         return patience * random.uniform(0.8, 1)  # noqa: S311
 
     async def _ask(
-        self, scope: Scope, body: bytes, receive: Receive, ear: Ear, workspace_id: UUID | None
+        self,
+        scope: Scope,
+        body: bytes,
+        receive: Receive,
+        ear: Ear,
+        ticket: PollTicket | StreamTicket,
     ) -> list[Message]:
         """Return the endpoint's whole answer. Raises ClientGone if the client has left.
 
@@ -60,9 +65,9 @@ class WaitingLane:
         async def keep(message: Message) -> None:
             answer.append(message)
 
-        async with self._turns.turn(workspace_id or network_of(scope.get(CLIENT, ""))):
+        async with self._turns.turn(ticket.workspace_id or network_of(scope.get(CLIENT, ""))):
             await ear.wait(receive, 0)
-            ear.changed = False
+            ear.pour(ticket)
             await self._endpoint(scope, Replay(body, _nothing_more), keep)
         return answer
 

@@ -10,9 +10,11 @@ from uuid import UUID
 from pipedai.server import request_scope
 from pipedai.server.access_log import LOG
 from pipedai.server.asgi_types import App, Receive, Scope, Send
-from pipedai.server.event_stream import EventStreams
+from pipedai.server.event_stream import EventStreams, StreamKind
+from pipedai.server.listen import ThingsEar
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.password_lane import PasswordLane, may_hash
+from pipedai.server.ticket import EnvironmentStreamTicket, RunStreamTicket, WorkerStreamTicket
 from pipedai.version import VERSION
 
 # The key, in ASGI's lifespan state, of a function of the application. The server calls it when it begins to stop.
@@ -21,10 +23,29 @@ STOP = "pipedai.stop"
 LIVE = "/api/v1/health/live"
 
 # The regular expressions below find polls and event streams without Django, so they must match the routes in
-# workers/urls.py. See docs/decisions/fast-paths.md.
-_WORKER = r"/api/v1/workers/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
-_POLL = re.compile(f"{_WORKER}/poll")
-_STREAM = re.compile(f"{_WORKER}/events/stream")
+# workers/urls.py and triggers/urls.py. See docs/decisions/fast-paths.md.
+_ID = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+_POLL = re.compile(f"/api/v1/workers/{_ID}/poll")
+STREAMS = (
+    StreamKind(
+        "worker events",
+        re.compile(f"/api/v1/workers/{_ID}/events/stream"),
+        WorkerStreamTicket,
+    ),
+    StreamKind(
+        "run events",
+        re.compile(f"/api/v1/runs/{_ID}/events/stream"),
+        RunStreamTicket,
+        pause_seconds=0.25,
+    ),
+    StreamKind(
+        "environment events",
+        re.compile(f"/api/v1/environments/{_ID}/events/stream"),
+        EnvironmentStreamTicket,
+        ThingsEar,
+        pause_seconds=0.5,
+    ),
+)
 
 _LIVE_BODY = f'{{"status":"ok","version":"{VERSION}"}}'.encode()
 _LIVE_HEADERS = [
@@ -60,8 +81,8 @@ class Lanes:
             return self._live(scope, receive, send)
         if (worker_id := waiting_worker(scope)) is not None:
             return self._long_poll.serve(worker_id, scope, receive, send)
-        if (worker_id := streamed_worker(scope)) is not None:
-            return self._streams.serve(worker_id, scope, receive, send)
+        if (stream := streamed(scope)) is not None:
+            return self._streams.serve(*stream, scope, receive, send)
         if may_hash(scope):
             return self._passwords.serve(scope, receive, send)
         if scope["path"] == LIVE and _is_asked_by_a_probe(scope):
@@ -123,7 +144,12 @@ def waiting_worker(scope: Scope) -> UUID | None:
     return None if wait == "0" else UUID(match[1])
 
 
-def streamed_worker(scope: Scope) -> UUID | None:
-    """Return the id of the worker whose event stream this request asks for, or None if it asks for none."""
-    match = _STREAM.fullmatch(scope["path"]) if scope["method"] == "GET" else None
-    return None if match is None else UUID(match[1])
+def streamed(scope: Scope) -> tuple[StreamKind, UUID] | None:
+    """Return the kind and the subject's id of the event stream that this request asks for, or None if it asks for
+    none.
+    """
+    if scope["method"] == "GET" and scope["path"].endswith("/events/stream"):
+        for kind in STREAMS:
+            if match := kind.path.fullmatch(scope["path"]):
+                return kind, UUID(match[1])
+    return None

@@ -11,7 +11,9 @@ from psycopg import AsyncConnection, sql
 from pipedai.logs import get_logger
 from pipedai.server.asgi_types import Receive
 from pipedai.server.refusal import ClientGone
-from pipedai.wakeups import CHANGED, CHANNEL, EVENT, POLLING, POOL
+from pipedai.server.ticket import EnvironmentStreamTicket, PollTicket, StreamTicket
+from pipedai.wakeups import CHANGED, CHANNEL, EVENT, POLLING, POOL, THINGS, WATCHED
+from pipedai.watches import Watches
 
 log = get_logger(__name__)
 
@@ -19,6 +21,9 @@ Connect = Callable[[], Awaitable[AsyncConnection]]
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 2.0
+# A stream of an environment remembers at most so many changed things between two answers. If there are more, it tells
+# that anything may have changed.
+MOST_THINGS = 1000
 
 
 class Ear:
@@ -54,6 +59,17 @@ class Ear:
     def hear_event(self) -> None:
         """Ignore a notification that the worker has a new event, because only event streams send events."""
 
+    def hear_things(self, kind: str, ids: list[UUID]) -> None:
+        """Ignore a notification that things of an environment changed, because only its streams tell of them."""
+
+    def pour(self, ticket: PollTicket | StreamTicket) -> None:
+        """Forget what was heard, because the view is about to be asked. A subclass moves it into the ticket."""
+        self.changed = False
+
+    def hear_again(self) -> None:
+        """Note that notifications arrive again, after some may have been lost."""
+        self.hear_change()
+
     def wake(self) -> None:
         """End the wait, if the request is waiting. Its code then finds out why it was woken."""
         if self._alarm is not None and not self._alarm.expired():
@@ -72,13 +88,47 @@ class Ear:
 
 
 class StreamEar(Ear):
-    """The Ear of an event stream. It remembers notifications about a worker and about the stream's API key."""
+    """The Ear of an event stream. It also remembers that there are new events."""
 
     __slots__ = ()
 
     def hear_event(self) -> None:
-        """Remember that the worker has a new event to send, and end the wait."""
+        """Remember that there is a new event to send, and end the wait."""
         self.hear_change()
+
+
+class ThingsEar(StreamEar):
+    """The Ear of a stream of an environment. It remembers which things changed there, at most MOST_THINGS of them."""
+
+    __slots__ = ("missed", "things")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.things: set[tuple[str, UUID]] = set()
+        # Whether changes may have been missed.
+        self.missed = False
+
+    def hear_things(self, kind: str, ids: list[UUID]) -> None:
+        """Remember that these things of the environment changed, and end the wait."""
+        self.things.update((kind, id_) for id_ in ids)
+        if len(self.things) > MOST_THINGS:
+            self.things.clear()
+            self.missed = True
+        self.hear_change()
+
+    def hear_again(self) -> None:
+        """Remember that notifications may have been lost, and end the wait."""
+        self.missed = True
+        self.hear_change()
+
+    def pour(self, ticket: PollTicket | StreamTicket) -> None:
+        """Move the changed things into the ticket."""
+        assert isinstance(ticket, EnvironmentStreamTicket)
+        super().pour(ticket)
+        ticket.changed |= self.things
+        ticket.missed |= self.missed
+        self.things.clear()
+        self.missed = False
 
 
 class Listener:
@@ -87,10 +137,12 @@ class Listener:
     `healthy` says whether notifications arrive. While they don't, waiting requests must ask more often.
     """
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Connect, watches: Watches | None = None) -> None:
         self._connect = connect
-        # The Ear objects of the waiting requests, by the id of the worker, API key or pool whose notifications they
-        # get. Most lists hold one Ear, and a list of one takes 150 bytes less than a set.
+        # What this process knows of the environments that somebody streams.
+        self._watches = watches or Watches()
+        # The Ear objects of the waiting requests, by the id of the subject whose notifications they get. Most
+        # lists hold one Ear, and a list of one takes 150 bytes less than a set.
         self._ears: defaultdict[str, list[Ear]] = defaultdict(list)
         # Ends the hearing on the present connection; None while there is no connection.
         self._alarm: asyncio.Timeout | None = None
@@ -99,11 +151,11 @@ class Listener:
         self.healthy = False
 
     def subscribe(self, ear: Ear, subject: UUID) -> None:
-        """From now on, pass notifications about a worker, an API key or a pool to the Ear of a waiting request."""
+        """From now on, pass notifications about a subject, such as a worker, to the Ear of a waiting request."""
         self._ears[str(subject)].append(ear)
 
     def unsubscribe(self, ear: Ear, subject: UUID) -> None:
-        """Stop passing notifications about a worker, an API key or a pool to the Ear of a waiting request."""
+        """Stop passing notifications about a subject to the Ear of a waiting request."""
         name = str(subject)
         self._ears[name].remove(ear)
         if not self._ears[name]:
@@ -118,7 +170,7 @@ class Listener:
     def streaming(self) -> int:
         """Return how many event streams this process holds.
 
-        A stream counts once, although it gets notifications about two things: a worker and an API key.
+        A stream counts once, although it gets notifications about several subjects, such as a worker and an API key.
         """
         return len({ear for ear in self._all() if isinstance(ear, StreamEar)})
 
@@ -128,12 +180,14 @@ class Listener:
             ear.wake()
 
     def deliver(self, payload: str) -> None:
-        """Pass a notification on to the requests that wait for news of its worker, API key or pool.
+        """Pass a notification on to the requests that wait for news of its subject, such as a worker or an API key.
 
-        Its form is `<topic> <id of a worker, a key or a pool>[ <detail>]`. Any other text is ignored.
+        Its form is `<topic> <id of the subject>[ <detail>]`. Any other text is ignored.
         """
         topic, _, rest = payload.partition(" ")
         subject, _, detail = rest.partition(" ")
+        if topic == WATCHED:
+            self._watches.hear(subject)
         ears = list(self._ears.get(subject, ()))
         if topic == POOL and detail.isdecimal():
             # Only as many polls are woken as the pool has runs. Which ones is random, because the poll that was woken
@@ -147,6 +201,9 @@ class Listener:
                 ear.hear_event()
             elif topic == POLLING and detail.isdecimal():
                 ear.hear_poll(int(detail))
+            elif topic == THINGS:
+                kind, *ids = detail.split(" ")
+                ear.hear_things(kind, [UUID(id_) for id_ in ids])
 
     async def reconnect(self) -> None:
         """Close the connection on which notifications arrive, if it is open, so that `run` opens another.
@@ -192,14 +249,16 @@ class Listener:
 
     def _found(self) -> None:
         self.healthy = True
+        self._watches.learn()
         if self._reported:
             self._reported = False
             log.info("hearing the database's notifications again")
         # Notifications that were sent while there was no connection are lost, so every waiting request asks again.
         for ear in self._all():
-            ear.hear_change()
+            ear.hear_again()
 
     def _lost(self, reason: object) -> None:
+        self._watches.hear_nothing()
         if not self._reported:
             self._reported = True
             log.warning(

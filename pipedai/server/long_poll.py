@@ -38,7 +38,7 @@ class LongPoll(WaitingLane):
         try:
             while True:
                 ticket.begin()
-                answer = await self._ask(scope, body, receive, ear, ticket.workspace_id)
+                answer = await self._ask(scope, body, receive, ear, ticket)
                 self._share_start(answer)
                 left = began + ticket.wait_seconds - time.monotonic()
                 if status_of(answer) != 200 or not ticket.empty or left <= 0:

@@ -89,16 +89,31 @@ class PollTicket:
 
 @dataclass(slots=True)
 class StreamTicket:
-    """Belongs to one event stream. The class EventStreams asks the view again whenever there may be new events.
+    """Belongs to one event stream. The class EventStreams asks the view again whenever there may be news.
 
-    The view notes in the ticket which events it has sent.
+    The view sets these fields. Each kind of stream has its own subclass, in which its view notes what it has sent.
     """
 
     # How often EventStreams has asked the view for this stream.
     asked: int = 0
-    # The API key that opened the stream. `workspace_id` is the key's workspace.
-    key_id: UUID | None = None
+    # Of whom else the stream wants notifications: the user or API key that opened it, because their access may end.
+    # `workspace_id` is the workspace of the stream's subject.
+    hears_of: frozenset[UUID] = frozenset()
     workspace_id: UUID | None = None
+    # Whether the view must be asked again at once, because one answer could not hold all news.
+    more: bool = False
+    # Whether the stream ends after this answer, because there will be no more news.
+    is_over: bool = False
+    # In how many seconds the view must be asked again at the latest, if that is sooner than usual.
+    again_seconds: float | None = None
+    # How many seconds the stream waits before it sends its first line.
+    opening_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class WorkerStreamTicket(StreamTicket):
+    """Belongs to a stream of what happens to one worker."""
+
     # The stream sends events with a larger id than this one. It is the id of the last event that the client says it
     # has, or else of the newest event when the stream began. It is None until the view was asked once.
     began_after: int | None = None
@@ -107,5 +122,28 @@ class StreamTicket:
     told: dict[int, datetime] = field(default_factory=dict)
     # The largest id of all events that the stream has sent.
     newest: int = 0
-    # Whether the view must be asked again at once, because one answer could not hold all new events.
-    more: bool = False
+
+
+@dataclass(slots=True)
+class RunStreamTicket(StreamTicket):
+    """Belongs to a stream of the events of one run."""
+
+    # The number of the last event that the stream has sent, or that the client says it has. None until the view was
+    # asked once.
+    sent: int | None = None
+    # When the view must note again that the run is streamed, by the monotonic clock.
+    watch_again_at: float = 0.0
+
+
+@dataclass(slots=True)
+class EnvironmentStreamTicket(StreamTicket):
+    """Belongs to a stream of what changes in one environment."""
+
+    # What has changed since the last answer: pairs of a kind, such as `run`, and an id.
+    changed: set[tuple[str, UUID]] = field(default_factory=set)
+    # Whether changes may have been missed, because notifications were lost or too many came at once.
+    missed: bool = False
+    # When the view was last asked, by the database's clock.
+    asked_at: datetime | None = None
+    # When the view must announce again that the environment is streamed, by the monotonic clock.
+    announce_again_at: float = 0.0

@@ -15,6 +15,7 @@ from django.test import override_settings
 from pipedai.api.request_id import current_request_id
 from pipedai.env import BASE_DIR
 from pipedai.ids import new_id
+from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, AN_ID, a_token
 from testing.processes.worker_calls import WorkerCalls
@@ -179,6 +180,20 @@ def test_every_example_is_what_is_answered(monkeypatch):
     calls.claim(run, claimId="mine")
     calls.start(run)
     story.tell("POST /workers/:id/runs/:runId/heartbeat", calls.heartbeat(run).json())
+    call("patch", trigger, {"recordEvents": True})
+    events = EXAMPLES["GET /runs/:id/events"]["events"]
+    taken = calls.send_events(run, events).json()
+    story.tell("POST /workers/:id/runs/:runId/events", taken)
+    story.tell("GET /runs/:id/events", json.loads(ada.get(f"/api/v1/runs/{run}/events").content))
+    told = ada.get(f"/api/v1/runs/{run}/events/stream").content.decode()
+    event = json.loads(told.split("data: ")[1].partition("\n")[0])
+    story.tell("GET /runs/:id/events/stream", event)
+    ticket = EnvironmentStreamTicket(asked_at=database_now(), changed={("run", UUID(run))})
+    scope: dict[str, Any] = {"asgi.scope": {STREAM: ticket}}
+    told = ada.get(f"/api/v1/{environment}/events/stream", **scope).content.decode()
+    event = json.loads(told.removeprefix("data: ").partition("\n")[0])
+    story.tell("GET /environments/:envId/events/stream", event)
+    call("patch", trigger, {"recordEvents": False})
     story.tell("The worker", call("get", f"workers/{worker['workerId']}"))
     outcome = {
         name: EXAMPLES["The run"][name]

@@ -74,7 +74,7 @@ def test_every_status_that_a_caller_gets_is_there(route):
 
 @pytest.mark.parametrize("route", [r for r in ROUTES if r.changes], ids=str)
 def test_what_changes_something_says_what_it_tells_the_audit_log(route):
-    if route.route.endswith("heartbeat"):
+    if route.route.endswith(("heartbeat", "events")):
         assert "Audit" not in section_of(route)
     else:
         assert re.search(r"Audit:\s`", section_of(route))
@@ -96,7 +96,12 @@ def test_a_throttled_route_says_429_and_its_rate(route):
     throttled = is_throttled(*route.key)
     says_so = re.search(r"\b429\b", section_of(route)) is not None
     # These answer only so many calls at the same time, which is not a rate.
-    crowded = str(route) in ("GET workers/:worker/poll", "GET environments/:environment/stats")
+    crowded = str(route) in (
+        "GET workers/:worker/poll",
+        "GET environments/:environment/stats",
+        "GET environments/:environment/events/stream",
+        "GET runs/:run/events/stream",
+    )
     assert says_so is (throttled or crowded or is_metered(*route.key))
     shown = re.sub(r"<uuid:\w+>", ":id", route.route)
     rates = [

@@ -117,7 +117,7 @@ def test_a_generated_client_does_the_main_job(call):
         script, 201, "triggers", "create_trigger", environment.id,
         body=models.CreateTriggerBody(
             name="Morning report", prompt="Work.", mcp_url="https://mcp.example/",
-            mcp_headers=headers, worker_id=machine.worker_id,
+            mcp_headers=headers, worker_id=machine.worker_id, record_events=True,
         ),
     )  # fmt: skip
     assert trigger.has_mcp_headers
@@ -135,6 +135,7 @@ def test_a_generated_client_does_the_main_job(call):
         ("claim_run", models.ClaimRunBody(claim_id="1")),
         ("start_run", models.StartRunBody()),
         ("heartbeat_run", models.HeartbeatRunBody()),
+        ("send_run_events", models.SendRunEventsBody(events=[])),
         ("complete_run", models.CompleteRunBody(status=models.Outcome.SUCCEEDED, cost_usd="0.012")),
     ):
         call(worker, 200, "worker_protocol", function, *place, body=body)

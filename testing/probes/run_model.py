@@ -1,4 +1,4 @@
-"""An independent model of the run state machine, written from SPEC §6 and not from the code.
+"""An independent model of the run state machine, written from SPEC §6 and §16 and not from the code.
 
 It uses plain objects and no SQL, and has one method for each thing that can happen. A method returns the state that the
 API must tell the caller (`Told`), and notes what must be audited and delivered.
@@ -10,6 +10,9 @@ from datetime import datetime, timedelta
 
 LEASE = timedelta(seconds=180)
 GRACE = timedelta(seconds=60)
+ONLINE = timedelta(seconds=180)
+RESUMABLE = timedelta(hours=1)
+LIMIT_RETRIES = 50
 BACKOFF = [timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10)]
 HELD = {"claimed", "running"}
 TERMINAL = {"succeeded", "failed", "timed_out", "canceled"}
@@ -32,6 +35,18 @@ class ModelWorker:
 
     max_concurrency: int = 1
     disabled: bool = False
+    account: str | None = None
+    limited_until: datetime | None = None
+    last_seen: datetime | None = None
+
+    def capacity(self, now: datetime) -> int:
+        limited = self.limited_until is not None and self.limited_until > now
+        return 0 if self.disabled or limited else self.max_concurrency
+
+    def is_ready(self, now: datetime) -> bool:
+        """Whether the worker could take a run if it had room."""
+        online = self.last_seen is not None and self.last_seen > now - ONLINE
+        return online and self.capacity(now) > 0
 
 
 @dataclass
@@ -43,6 +58,17 @@ class ModelRun:
     worker: str | None
     available_at: datetime
     retry_of: "ModelRun | None" = None
+    in_pool: bool = False
+    pool_from: datetime | None = None
+    avoided: str | None = None
+    start_deadline: datetime | None = None
+    resume_until: datetime | None = None
+    had_effects: bool = False
+    limit_retries: int = 0
+    at_limit: bool = False
+    place: int | None = None
+    session: str | None = None
+    effects: int | None = None  # calls that may have changed something; None if none were counted
     status: str = "queued"
     fault: str | None = None
     claim_id: str | None = None
@@ -63,26 +89,35 @@ class ModelRun:
         return Told(self.status, refused=True)
 
 
+@dataclass(kw_only=True)
 class Model:
-    """One trigger with a webhook, its runs, and its workers by name."""
+    """One trigger with a webhook, its runs, its workers by name, and its one pool with these `members`."""
 
-    def __init__(self, *, worker: str, workers: list[str], max_retries: int, timeout: int) -> None:
-        self.workers = {name: ModelWorker() for name in workers}
-        self.worker: str | None = worker
-        self.enabled = True
-        self.max_retries = max_retries
-        self.timeout = timedelta(seconds=timeout)
-        self.runs: list[ModelRun] = []
-        self.audited: Counter[str] = Counter()
+    workers: dict[str, ModelWorker]
+    members: set[str]
+    worker: str | None
+    has_pool: bool
+    max_retries: int
+    timeout: timedelta
+    prefer: timedelta
+    start_deadline: timedelta | None = None
+    max_concurrent: int | None = None
+    resumes: bool = False
+    enabled: bool = True
+    paused: bool = False
+    runs: list[ModelRun] = field(default_factory=list)
+    audited: Counter[str] = field(default_factory=Counter)
 
     # --- people ---
 
     def queue(self, now: datetime) -> ModelRun | None:
         """Queues a run as an API key would. Returns None if the trigger can't be run."""
-        if not self.enabled or self.worker is None:
+        if not self.enabled or self.paused or (self.worker is None and not self.has_pool):
             return None
         self.audited["run.created"] += 1
-        return self._add(ModelRun("api", 1, self.worker, now))
+        run = ModelRun("api", 1, self.worker, now)
+        run.in_pool, run.pool_from = self.has_pool, self._pool_from(now, now)
+        return self._add(run)
 
     def cancel(self, run: ModelRun, now: datetime) -> Told:
         if run.status in TERMINAL:
@@ -96,28 +131,63 @@ class Model:
             self.audited["run.cancel-requested"] += 1
         return run.told()
 
-    def reassign(self, worker: str | None) -> None:
-        self.worker = worker
-        for run in self.runs:
-            if run.status == "queued":
-                run.worker = worker
+    def reassign(self, worker: str | None, has_pool: bool, now: datetime) -> None:
+        self.worker, self.has_pool = worker, has_pool
+        for run in self._queued():
+            run.in_pool, run.pool_from = has_pool, self._pool_from(run.available_at, now)
+            if not has_pool:
+                run.avoided = None
+            if run.had_effects:
+                assert run.resume_until is not None
+                run.resume_until = min(run.resume_until, now)
+            else:
+                run.worker, run.resume_until = worker, None
+
+    def open_to_pool(self, workers: set[str]) -> None:
+        """Lets all workers of the pool take what these workers, which got disabled or limited, would take first."""
+        for run in self._queued():
+            if run.in_pool and run.worker in workers and run.resume_until is None:
+                run.pool_from = run.available_at
 
     # --- the worker ---
 
     def claim(self, run: ModelRun, worker: str, claim_id: str | None, now: datetime) -> Told:
-        if run.worker != worker:
-            return MISSING
-        if run.status == "claimed" and run.claim_id == claim_id:
-            return run.told()
-        mine = self.workers[worker]
-        held = sum(other.worker == worker and other.status in HELD for other in self.runs)
-        free = not mine.disabled and held < mine.max_concurrency
-        if run.status != "queued" or run.available_at > now or not free:
-            return run.refused()
-        run.status, run.claim_id, run.claimed_at = "claimed", claim_id, now
+        if not self.may_claim(run, worker, now):
+            if run.worker != worker and not (run.in_pool and worker in self.members):
+                return MISSING
+            same = run.worker == worker and run.status == "claimed" and run.claim_id == claim_id
+            return run.told() if same else run.refused()
+        run.status, run.claim_id, run.claimed_at, run.worker = "claimed", claim_id, now, worker
+        if self.max_concurrent is not None:
+            taken = {other.place for other in self.runs}
+            run.place = next(n for n in range(1, self.max_concurrent + 1) if n not in taken)
         self._renew(run, now, counted_from_now=True)
         self.audited["run.claimed"] += 1
         return run.told()
+
+    def may_claim(self, run: ModelRun, worker: str, now: datetime) -> bool:
+        """Whether a claim of the run by the worker succeeds now."""
+        first = run.worker == worker
+        open_ = run.pool_from is not None and run.pool_from <= now and worker in self.members
+        avoided = run.avoided == worker and run.available_at + self.prefer > now
+        late = run.start_deadline is not None and run.start_deadline <= now
+        stuck = run.had_effects and run.resume_until is not None and run.resume_until <= now
+        return (
+            run.status == "queued"
+            and run.available_at <= now
+            and (first or open_)
+            and not (avoided or late or stuck or self.paused)
+            and self.room_of(worker, now) > 0
+            and self.room_of_trigger() > 0
+        )
+
+    def room_of(self, worker: str, now: datetime) -> int:
+        held = sum(run.worker == worker and run.status in HELD for run in self.runs)
+        return max(0, self.workers[worker].capacity(now) - held)
+
+    def room_of_trigger(self) -> int:
+        held = sum(run.status in HELD for run in self.runs)
+        return len(self.runs) if self.max_concurrent is None else self.max_concurrent - held
 
     def start(self, run: ModelRun, worker: str, now: datetime) -> Told:
         if run.worker != worker:
@@ -131,12 +201,15 @@ class Model:
         self.audited["run.started"] += 1
         return run.told()
 
-    def heartbeat(self, run: ModelRun, worker: str, now: datetime) -> Told:
+    def heartbeat(
+        self, run: ModelRun, worker: str, now: datetime, session: str | None = None
+    ) -> Told:
         if run.worker != worker:
             return MISSING
         if run.status not in HELD:
             return run.refused()
         self._renew(run, now, counted_from_now=False)
+        run.session = session or run.session
         return run.told()
 
     def complete(
@@ -147,12 +220,17 @@ class Model:
         fault: str | None,
         retry_after: int | None,
         now: datetime,
+        *,
+        session: str | None = None,
+        effects: int | None = None,
+        limited: dict[str, datetime] | None = None,
     ) -> Told:
+        """Ends the run as its worker reports. `limited` has until when each worker of the account is limited, if the
+        report has a usage limit and the service heeds it.
+        """
         if run.worker != worker:
             return MISSING
-        settled = "none"
-        if status in {"failed", "timed_out"}:
-            settled = "infra" if fault == "infra" else "client"
+        settled = _settled(status, fault)
         if run.status == "queued":
             return run.refused()
         if run.ended_by == "worker" and run.status == status:
@@ -162,14 +240,27 @@ class Model:
         if run.status in HELD:
             self.audited["run.canceled" if status == "canceled" else "run.completed"] += 1
             self._end(run, status, settled, "worker", now)
+            self._note(run, session, effects, limited)
+            if run.at_limit and limited is not None:
+                self._limit(limited, now)
             if self._calls_for_retry(run):
                 self._retry(run, now, retry_after)
             return run.told()
         if run.ended_by not in {"lease", "deadline"}:
             return run.refused()
+        if (retry := self.retry_of(run)) is None or retry.claimed_at is None:
+            self._note(run, session, effects, limited, status=status, fault=settled)
         return self._late(run, status, settled, retry_after, now)
 
     # --- the server ---
+
+    def expire_queued(self, now: datetime) -> None:
+        for run in self._queued():
+            late = run.start_deadline is not None and run.start_deadline <= now
+            stuck = run.had_effects and run.resume_until is not None and run.resume_until <= now
+            if late or stuck:
+                self.audited["run.not-started"] += 1
+                self._end(run, "failed", "infra", "start_deadline" if late else "had_effects", now)
 
     def expire(self, now: datetime) -> None:
         for run in list(self.runs):
@@ -205,33 +296,98 @@ class Model:
             if retry is None:
                 self._retry(run, now, retry_after)
             elif retry.status == "queued" and retry_after:
-                later = now + timedelta(seconds=retry_after)
-                retry.available_at = max(retry.available_at, later)
+                later = now + timedelta(seconds=retry_after) - retry.available_at
+                if later > timedelta(0):
+                    _postpone(retry, later)
         elif retry is not None and retry.status == "queued":
             retry.status, retry.fault = "canceled", "none"
             retry.ended_at, retry.ended_by = now, "late_result"
         return run.told()
 
     def _calls_for_retry(self, run: ModelRun) -> bool:
+        used = run.attempt - run.limit_retries > self.max_retries
+        if run.at_limit:
+            used = run.limit_retries >= LIMIT_RETRIES
+        unsafe = self.resumes and not self._can_resume(run) and _may_have_had_effects(run)
         return (
             run.status in {"failed", "timed_out"}
             and run.fault == "infra"
-            and run.attempt <= self.max_retries
-            and not run.cancel_requested
+            and not (used or unsafe or run.cancel_requested)
         )
+
+    def _can_resume(self, run: ModelRun) -> bool:
+        same = self.has_pool or self.worker == run.worker
+        return self.resumes and run.session is not None and same
 
     def _retry(self, run: ModelRun, now: datetime, retry_after: int | None) -> None:
         if not self.enabled:
             return
-        delay = BACKOFF[min(run.attempt, 3) - 1]
-        if retry_after is not None:
-            delay = max(delay, timedelta(seconds=retry_after))
+        assert run.worker is not None
+        delay = timedelta(0)
+        if not run.at_limit:
+            delay = BACKOFF[min(run.attempt - run.limit_retries, 3) - 1]
+            delay = max(delay, timedelta(seconds=retry_after or 0))
+        due = now + delay
+        retry = ModelRun("retry", run.attempt + 1, self.worker, due, retry_of=run)
+        retry.in_pool = self.has_pool
+        retry.limit_retries = run.limit_retries + run.at_limit
+        if self._can_resume(run):
+            limit = self.workers[run.worker].limited_until
+            retry.worker = run.worker
+            retry.resume_until = max(due, limit or due) + RESUMABLE
+            retry.had_effects = _may_have_had_effects(run)
+            retry.pool_from = retry.resume_until if self.has_pool else None
+        elif self.has_pool:
+            same = self.worker == run.worker
+            retry.pool_from = due if same else self._pool_from(due, now)
+            other = self.worker is not None and not same and self.workers[self.worker].is_ready(now)
+            if not run.at_limit and (other or self._another_is_ready(run.worker, now)):
+                retry.avoided = run.worker
         self.audited["run.retried"] += 1
-        self._add(ModelRun("retry", run.attempt + 1, self.worker, now + delay, retry_of=run))
+        self._add(retry)
+
+    def _limit(self, limited: dict[str, datetime], now: datetime) -> None:
+        for name, until in limited.items():
+            self.workers[name].limited_until = until
+        self.open_to_pool(set(limited))
+        resumable = max(limited.values()) + RESUMABLE
+        for run in self._queued():
+            if run.worker in limited and run.resume_until and now < run.resume_until < resumable:
+                run.resume_until = resumable
+                run.pool_from = resumable if run.in_pool else None
+
+    def _note(
+        self,
+        run: ModelRun,
+        session: str | None,
+        effects: int | None,
+        limited: object,
+        *,
+        status: str | None = None,
+        fault: str | None = None,
+    ) -> None:
+        if (status or run.status) == "canceled" and not run.cancel_requested:
+            return
+        run.session = session or run.session
+        run.effects = run.effects if effects is None else effects
+        ended = (status or run.status, fault or run.fault)
+        run.at_limit = limited is not None and ended == ("failed", "infra")
+
+    def _pool_from(self, due: datetime, now: datetime) -> datetime | None:
+        if not self.has_pool:
+            return None
+        first = self.worker is not None and self.workers[self.worker].is_ready(now)
+        return due + self.prefer if first and self._another_is_ready(self.worker, now) else due
+
+    def _another_is_ready(self, worker: str | None, now: datetime) -> bool:
+        return any(self.workers[each].is_ready(now) for each in self.members - {worker})
+
+    def _queued(self) -> list[ModelRun]:
+        return [run for run in self.runs if run.status == "queued"]
 
     def _end(self, run: ModelRun, status: str, fault: str, by: str, now: datetime) -> None:
         run.status, run.fault, run.ended_by, run.ended_at = status, fault, by, now
-        run.lease = run.deadline = None
+        run.lease = run.deadline = run.place = None
         run.delivered.append(status)
 
     def _renew(self, run: ModelRun, now: datetime, *, counted_from_now: bool) -> None:
@@ -240,5 +396,26 @@ class Model:
             run.deadline = now + self.timeout + GRACE
 
     def _add(self, run: ModelRun) -> ModelRun:
+        if self.start_deadline is not None:
+            run.start_deadline = run.available_at + self.start_deadline
         self.runs.append(run)
         return run
+
+
+def _postpone(run: ModelRun, by: timedelta) -> None:
+    run.available_at += by
+    run.pool_from = run.pool_from and run.pool_from + by
+    run.start_deadline = run.start_deadline and run.start_deadline + by
+    run.resume_until = run.resume_until and run.resume_until + by
+
+
+def _may_have_had_effects(run: ModelRun) -> bool:
+    if run.had_effects:
+        return True
+    return run.started_at is not None if run.effects is None else run.effects > 0
+
+
+def _settled(status: str, fault: str | None) -> str:
+    if status not in {"failed", "timed_out"}:
+        return "none"
+    return "infra" if fault == "infra" else "client"

@@ -35,6 +35,15 @@ class WorkerCalls:
         """POST …/complete"""
         return self._post(run_id, "complete", body)
 
+    def events(self, run_id: UUID, *seqs: int, **event: Any) -> Any:
+        """POST …/events, with an event for each of these numbers. `event` replaces what they all have."""
+        told = {"at": "2026-05-04T12:00:00.000Z", "type": "text", "text": "Reading…", **event}
+        return self.send_events(run_id, [{"seq": seq, **told} for seq in seqs])
+
+    def send_events(self, run_id: UUID, events: list[Any]) -> Any:
+        """POST …/events"""
+        return self._post(run_id, "events", {"events": events})
+
     def _post(self, run_id: UUID, verb: str, body: dict[str, Any]) -> Any:
         # We encode the JSON here, because the client's own encoder can't write a lone surrogate.
         return self._client.post(

@@ -15,6 +15,7 @@ from django.db import connection, transaction
 from django.db.models import Model
 
 from pipedai.api import write_rate
+from pipedai.watches import watches
 from testing.probes.planted import Planted, plant_all, planted
 from testing.world.cast import Cast, make_cast
 from workspaces.encryption.alarms import alarms
@@ -124,3 +125,4 @@ def _forget() -> None:
     """Forgets what this process remembers of the tenants of earlier tests, since this one has the same ids."""
     write_rate._buckets._buckets.clear()
     alarms._told.clear()
+    watches.forget()

@@ -58,7 +58,7 @@ def set_stage(cast: Cast) -> Stage:
     cast.mint("pwk")
     ended = runs.queue()
     runs.cancel(ended)
-    Trigger.objects.filter(id=cast.trigger_id).update(webhook_url=WEBHOOK_URL)
+    Trigger.objects.filter(id=cast.trigger_id).update(webhook_url=WEBHOOK_URL, record_events=True)
     return Stage(
         cast,
         {
@@ -286,6 +286,11 @@ def _schedule(_: Cast) -> Body:
     return {"schedule": "0 9 * * *"}
 
 
+def _run_events(_: Cast) -> Body:
+    """Returns a body with the first event of a run."""
+    return {"events": [{"seq": 1, "at": "2026-05-09T00:00:00Z", "type": "text"}]}
+
+
 _WORKSPACE = "workspaces/<uuid:workspace_id>"
 _ENVIRONMENT = "environments/<uuid:environment_id>"
 _TRIGGER = "triggers/<uuid:trigger_id>"
@@ -408,6 +413,9 @@ ROUTES = (
     Route("GET", f"{_TRIGGER}/runs", as_=VIEWER, statements=3),
     Route("GET", "runs/<uuid:run_id>", as_=VIEWER, statements=3),
     Route("GET", "runs/<uuid:run_id>/tool-calls", as_=VIEWER, statements=3),
+    Route("GET", "runs/<uuid:run_id>/events", as_=OPERATOR, statements=3),
+    Route("GET", "runs/<uuid:run_id>/events/stream", as_=OPERATOR, statements=4),
+    Route("GET", f"{_ENVIRONMENT}/events/stream", as_=VIEWER, statements=5),
     Route("GET", "runs/<uuid:run_id>/explain", as_=VIEWER, statements=5),
     Route("POST", "runs/<uuid:run_id>/cancel", as_=OPERATOR, reads_body=False),
     Route("POST", "runs/<uuid:run_id>/rerun", as_=OPERATOR, answer=201, run="ended"),
@@ -473,6 +481,15 @@ ROUTES = (
     Route("POST", f"{_RUN}/claim", as_=WORKER, statements=4),
     Route("POST", f"{_RUN}/start", as_=WORKER, statements=3, run="claimed"),
     Route("POST", f"{_RUN}/heartbeat", as_=WORKER, statements=2, run="running"),
+    Route(
+        "POST",
+        f"{_RUN}/events",
+        _run_events,
+        as_=WORKER,
+        # The first events of a run need four statements more than the others.
+        statements=6,
+        run="running",
+    ),
     Route(
         "POST",
         f"{_RUN}/complete",

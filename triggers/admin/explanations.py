@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime, tzinfo
 from typing import Any
 
+from django.contrib.admin import site
 from django.utils.html import format_html
 
 from pipedai.admin.panels import Answer, Panel, Table
@@ -11,11 +12,18 @@ from pipedai.admin.values import in_both_zones, link_to, spoken, state, text, ye
 from triggers.explain.answers import Held, Reason, RunExplanation, TriggerExplanation
 from triggers.explain.due_times import check_time_in_question, explain_trigger
 from triggers.explain.runs import explain_run
-from triggers.models import Run, Trigger
+from triggers.models import Budget, Run, Trigger
 
-# These classes are taken from the foreign keys of Trigger, because this app must not import the app `workers`.
+# The classes of other apps are taken from the foreign keys of Trigger, because this app must not import `workers`.
 Worker: Any = Trigger._meta.get_field("worker").related_model
 Pool: Any = Trigger._meta.get_field("pool").related_model
+_MODELS: Mapping[str, Any] = {
+    "trigger": Trigger,
+    "worker": Worker,
+    "pool": Pool,
+    "budget": Budget,
+    "environment": Trigger._meta.get_field("environment").related_model,
+}
 _NO_TIME = "That is no time that can be asked about."
 
 
@@ -99,8 +107,13 @@ def _reason_row(reason: Reason, zone: tzinfo) -> tuple[Any, ...]:
     subject = reason.subject
     shown = text(None)
     if subject:
-        model = Worker if subject.type == "worker" else Trigger
-        shown = format_html("{} {}", subject.type, link_to(model, subject.id, subject.name))
+        model = _MODELS[subject.type]
+        has_page = site.is_registered(model)
+        shown = format_html(
+            "{} {}",
+            subject.type,
+            link_to(model, subject.id, subject.name) if has_page else subject.name,
+        )
     return (
         state(reason.code),
         reason.message,

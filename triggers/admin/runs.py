@@ -35,6 +35,7 @@ from pipedai.admin.values import (
 from pipedai.sql import fetch_all
 from triggers.admin.errors import beginning_of_error, shown_error
 from triggers.admin.explanations import Pool, Worker, run_panels
+from triggers.admin.run_events import events_panels, note_looking
 from triggers.admin.tool_calls import counts, tool_calls_table
 from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
 from triggers.runs.lifecycle import cancel_run
@@ -218,6 +219,14 @@ class RunAdmin(StaffModelAdmin):
             )
         )
         return rows
+
+    def looked_at(self, row: Any, request: HttpRequest) -> None:
+        """Writes an audit row if staff ask for the run's events."""
+        note_looking(row, request)
+
+    def story_asked(self, row: Any, sent: Mapping[str, str]) -> list[Panel]:
+        """Returns the panels of one run, with its events if they are asked for."""
+        return [*self.story(row), *events_panels(row, sent)]
 
     def story(self, row: Any) -> list[Panel]:
         """Returns the panels of one run: the explanation of its state, its facts, timeline, attempts, tool calls and

@@ -173,6 +173,7 @@ class TriggerAdmin(StaffModelAdmin):
                     ("Retries", row.max_retries),
                     ("A retry", f"{row.retry_mode}s"),
                     ("Retries after effects", yes(row.retry_after_effects)),
+                    ("Records events", yes(row.record_events)),
                     ("Time limit", f"{row.timeout_seconds:,} s"),
                     ("Cost limit", money(row.max_cost_usd)),
                     ("Health", state(row.health)),

@@ -12,28 +12,51 @@ from triggers.states import Decision
 
 
 class WaitingFor(StrEnum):
-    """What a queued run waits for. A run may wait for several things at once."""
+    """What a queued run waits for. A run may wait for several things at once.
 
-    # The run's trigger has no worker.
+    The order of the codes is the order in which they are told: first what somebody has to act on, last what time alone
+    will bring.
+    """
+
+    # The run's start deadline has passed. The scheduler ends the run in a moment.
+    START_DEADLINE = "start_deadline"
+    # The run could only have continued a session, and the time for that is over. The scheduler ends it in a moment.
+    HAD_EFFECTS = "had_effects"
+    # The run's trigger has neither a worker nor a pool.
     NO_WORKER = "no_worker"
+    # The run's pool has no workers.
+    POOL_EMPTY = "pool_empty"
+    ENVIRONMENT_PAUSED = "environment_paused"
     # The worker has no token, because it was revoked or the worker was deregistered.
     WORKER_REVOKED = "worker_revoked"
     WORKER_DISABLED = "worker_disabled"
     # The worker has not called for a while. The poll and the claim do not check this: the run goes out once the worker
     # polls.
     WORKER_OFFLINE = "worker_offline"
+    # The same, of those workers of the run's pool that nothing else keeps from taking it.
+    POOL_OFFLINE = "pool_offline"
     # The secret headers of the run's trigger can't be decrypted.
     HEADERS_UNREADABLE = "headers_unreadable"
     # The trigger has secret headers, and no admin has approved the worker for them.
     WORKER_UNAPPROVED = "worker_unapproved"
+    # The usage limit of the worker's account was reached.
+    WORKER_LIMITED = "worker_limited"
     # The run's waiting time, such as that of a retry, is not over.
     NOT_DUE = "not_due"
+    # As many runs of the trigger are held as its `maxConcurrentRuns` allows.
+    TRIGGER_FULL = "trigger_full"
     # The worker holds as many runs as it may.
     WORKER_FULL = "worker_full"
     # A budget that covers the run has no room for it.
     BUDGET_EXHAUSTED = "budget_exhausted"
-    # Other due runs of the worker go first, and the next poll has no room for this one.
+    # So do those workers of the run's pool that nothing else keeps from taking it.
+    POOL_FULL = "pool_full"
+    # Other due runs go first, and the next poll of no worker has room for this one.
     BEHIND_OTHERS = "behind_others"
+    # The run is for one worker of the pool first, or for all but one, and for the others later.
+    FIRST_WORKER = "first_worker"
+    # The run continues a session, which only one worker can.
+    RESUME_WORKER = "resume_worker"
 
 
 class RetryDecision(StrEnum):
@@ -47,14 +70,16 @@ class RetryDecision(StrEnum):
     NONE = "none"
 
 
-# The codes of a retry that `NoRetry` lacks. This one is the code of a retry that exists.
+# The codes of a retry that `NoRetry` lacks. The first two are codes of a retry that exists.
 INFRA_FAULT: Final = "infra_fault"
+# The run ended at the usage limit of its worker's account. Such a retry does not count against `maxRetries`.
+USAGE_LIMIT: Final = "usage_limit"
 # Somebody canceled the retry while it was queued.
 RETRY_CANCELED: Final = "retry_canceled"
 # The run has no retry, although it would get one by its trigger's present settings. So the settings were different when
 # the run ended.
 SETTINGS_CHANGED: Final = "settings_changed"
-RETRY_CODES: Final = (*NoRetry, INFRA_FAULT, RETRY_CANCELED, SETTINGS_CHANGED)
+RETRY_CODES: Final = (*NoRetry, INFRA_FAULT, USAGE_LIMIT, RETRY_CANCELED, SETTINGS_CHANGED)
 
 # The decision about a due time that is still open, because no scheduler has decided yet.
 PENDING: Final = "pending"
@@ -65,7 +90,7 @@ DECISIONS: Final = (*Decision.values, PENDING, NOT_SCHEDULED, DISABLED)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The worker, trigger or budget that a reason is about."""
+    """The worker, pool, trigger, environment or budget that a reason is about."""
 
     type: str
     id: UUID
@@ -77,8 +102,8 @@ class Reason:
     """One thing that a queued run waits for.
 
     `message` is a sentence for people, and `remedy` is one that says what to do about it; None if time alone helps.
-    `since` and `until` are None if they are not known. `place` is the run's place among the worker's due runs, from 1
-    on; it is set for BEHIND_OTHERS alone.
+    `since` and `until` are None if they are not known. `place` is the run's place among the due runs of the worker that
+    will come to it first, from 1 on; it is set for BEHIND_OTHERS alone.
     """
 
     code: WaitingFor
@@ -130,8 +155,8 @@ class Retry:
 class RunExplanation:
     """Where a run stands, and why. `summary` is one sentence for people.
 
-    A queued run has `waiting_for`, which is empty if the worker gets the run when it polls next. A claimed or running
-    run has `held`. An ended run has `ended` and `retry`.
+    A queued run has `waiting_for`, which is empty if an online worker gets the run when it polls next. A claimed or
+    running run has `held`. An ended run has `ended` and `retry`.
     """
 
     run_id: UUID

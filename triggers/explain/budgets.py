@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from uuid import UUID
 
 from pipedai.api.renderers import money
 from pipedai.api.wording import counted
@@ -12,13 +13,14 @@ from triggers.explain.answers import Reason, Subject, WaitingFor
 from triggers.explain.clock_words import moment_words
 
 
-def budget_reasons(run: Row, now: datetime | None) -> Iterator[Reason]:
-    """Yields a reason for each budget that has no room for the run. `run` is a row of `triggers.explain.runs`.
+def budget_reasons(run: Row, *, worker_id: UUID | None, now: datetime | None) -> Iterator[Reason]:
+    """Yields a reason for each budget that has no room for the run if this worker claims it. `run` is a row of
+    `triggers.explain.runs`.
 
     `until` is when the next window of the budget begins; None if the limit is too small for the run in any window.
     Whether the next window has room then depends on the runs that are claimed before this one.
     """
-    for budget in reached_budgets(run_id=run["id"], worker_id=run["worker_id"], now=now):
+    for budget in reached_budgets(run_id=run["id"], worker_id=worker_id, now=now):
         _, end = period_around(budget["now"], budget["period"], budget["timezone"])
         until = None if budget["never_has_room"] else budget["ends_at"] or end
         yield Reason(

@@ -41,8 +41,9 @@ _WHY_NO_RUN: dict[str, str] = {
 }
 
 _TRIGGER = f"""
-SELECT id, name, worker_id, schedule, timezone, enabled, next_run_at, created_at, updated_at, deleted_at, {NOW} AS now
-FROM trigger WHERE id = %(trigger_id)s
+SELECT t.id, t.name, t.worker_id, t.pool_id, t.schedule, t.timezone, t.enabled, t.next_run_at, t.created_at,
+    t.updated_at, t.deleted_at, e.paused_at, {NOW} AS now
+FROM trigger t JOIN environment e ON e.id = t.environment_id WHERE t.id = %(trigger_id)s
 """
 
 
@@ -204,7 +205,11 @@ def _pending_words(asked: _Question, due_at: datetime, now: datetime | None) -> 
     due, trigger = asked.words(due_at), asked.trigger
     if due_at > asked.now:
         words = f"{due} has not come yet."
-        return words if trigger["worker_id"] else f"{words} It makes no run without a worker."
+        if trigger["paused_at"] is not None:
+            return f"{words} It makes no run while the environment is paused."
+        if trigger["worker_id"] is None and trigger["pool_id"] is None:
+            return f"{words} It makes no run without a worker or a pool."
+        return words
     if asked.now - due_at <= _LATE_AFTER:
         return f"{due} has just come due, and a scheduler will decide about it in a moment."
     if nobody := without_scheduler(now=now):

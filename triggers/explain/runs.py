@@ -11,6 +11,7 @@ from triggers.explain.answers import (
     INFRA_FAULT,
     RETRY_CANCELED,
     SETTINGS_CHANGED,
+    USAGE_LIMIT,
     Ended,
     Held,
     Reason,
@@ -21,30 +22,32 @@ from triggers.explain.answers import (
 from triggers.explain.clock_words import moment_words
 from triggers.explain.schedulers import without_scheduler
 from triggers.explain.waiting import reasons
-from triggers.runs.conditions import ONLINE_WITHIN
 from triggers.runs.retries import NoRetry, why_no_retry
 from triggers.runs.statements import WORKER_IS_IN_POOL
-from triggers.states import HELD, EndedBy, FaultClass, Status
+from triggers.states import HELD, EndedBy, FaultClass, RetryMode, Status
 
 # Reads a run with those columns of its trigger, its worker and its retry that the explanation needs. The retry is found
 # by a unique index, and the other rows by their primary keys.
 _RUN = f"""
-SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.status, r.attempt, r.max_retries, r.queued_at,
+SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.pool_id, r.status, r.attempt, r.max_retries, r.queued_at,
     r.available_at, r.claimed_at, r.started_at, r.ended_at, r.ended_by, r.lease_expires_at, r.deadline_at,
     r.cancel_requested_at, r.fault_class, r.short_message, r.tool_calls_total, r.tool_calls_effects,
     r.tool_calls_unknown, r.session_id, r.at_limit, r.limit_retries, r.had_effects, x.error_message,
     t.name AS trigger_name, t.retry_after_effects, t.retry_mode, t.worker_id AS trigger_worker_id,
     {WORKER_IS_IN_POOL}, t.enabled AS trigger_enabled, t.deleted_at AS trigger_deleted_at,
     t.mcp_headers, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id,
-    w.label AS worker_label, w.max_concurrency, w.disabled_at,
-    CASE WHEN w.limited_until > {NOW} THEN w.limited_until END AS limited_until, w.unapproved_since, w.last_seen_at,
-    w.token_digest IS NOT NULL AS worker_has_token, w.deleted_at AS worker_deleted_at,
-    coalesce(w.last_seen_at > {NOW} - %(online_within)s::interval, false) AS worker_is_online,
+    r.pool_from, r.resume_until, r.start_deadline_at, t.max_concurrent_runs,
+    r.available_at + t.prefer_seconds * interval '1 second' AS avoided_until,
+    e.name AS environment_name, e.paused_at, e.pause_reason, p.name AS pool_name, w.label AS worker_label,
+    EXISTS (
+        SELECT FROM pool_member m WHERE m.pool_id = r.pool_id AND m.worker_id = r.worker_id) AS worker_is_member,
     n.id AS retry_id, n.status AS retry_status, n.available_at AS retry_available_at, n.ended_by AS retry_ended_by,
     n.claimed_at IS NOT NULL AS retry_was_claimed,
     {NOW} AS now
 FROM run r
 JOIN trigger t ON t.id = r.trigger_id
+JOIN environment e ON e.id = r.environment_id
+LEFT JOIN pool p ON p.id = r.pool_id
 LEFT JOIN data_key k ON k.id = t.mcp_key_id
 LEFT JOIN worker w ON w.id = r.worker_id
 LEFT JOIN run_text x ON x.run_id = r.id
@@ -60,11 +63,13 @@ _NO_RETRY = {
     " in the prompt, the model or a limit of the trigger.",
     NoRetry.CANCEL_REQUESTED: "It is not retried, because somebody had asked to cancel it.",
     NoRetry.RETRIES_USED: "It is not retried: it was attempt {attempt}, and the trigger allowed {attempts}.",
-    NoRetry.HAD_EFFECTS: "It is not retried, because its tool calls may have changed something, and the trigger's"
-    " retryAfterEffects is false.",
+    NoRetry.START_DEADLINE: "It is not retried, because no worker had claimed it before its start deadline.",
+    NoRetry.HAD_EFFECTS: "It is not retried, because its tool calls may have changed something, and {why_not}.",
     NoRetry.TRIGGER_DELETED: "It is not retried, because its trigger was deleted.",
     NoRetry.TRIGGER_DISABLED: "It is not retried, because its trigger is disabled.",
 }
+
+_LIMITS_USED = "It is not retried, because {at_limits} of its attempts have ended at a usage limit."
 
 _ENDED_WORDS = {
     Status.SUCCEEDED: "Succeeded",
@@ -76,6 +81,8 @@ _BY_WORDS = {
     EndedBy.LEASE: ", because its worker was lost",
     EndedBy.DEADLINE: ", because its time was over",
     EndedBy.USER: " on request, before a worker had claimed it",
+    EndedBy.START_DEADLINE: ", because no worker claimed it before its start deadline",
+    EndedBy.HAD_EFFECTS: ", because it could only have continued its session, and nobody did in time",
     EndedBy.LATE_RESULT: ", because a late result of the run that it repeats made it needless",
 }
 _RETRY_WORDS = {
@@ -91,9 +98,9 @@ _RETRY_WORDS = {
 def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation | None:
     """Returns the explanation of a run's state, or None if there is no such run. It changes nothing.
 
-    It takes one statement, up to five more for a queued run, and one more for a held run that is overdue.
+    It takes one statement, those of `reasons` for a queued run, and one more for a held run that is overdue.
     """
-    run = fetch_one(_RUN, {"run_id": run_id, "now": now, "online_within": ONLINE_WITHIN})
+    run = fetch_one(_RUN, {"run_id": run_id, "now": now})
     if run is None:
         return None
     if run["status"] == Status.QUEUED:
@@ -108,12 +115,21 @@ def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation 
 
 
 def _waiting_words(run: Row, waiting_for: tuple[Reason, ...]) -> str:
-    if not waiting_for:
-        return f"Is due, and goes to worker {run['worker_label']} with its next poll."
-    first, *others = (reason.message for reason in waiting_for)
-    return (
+    first, *others = [reason.message for reason in waiting_for] or [_due_words(run)]
+    words = (
         f"{first.removesuffix('.')} ({counted(len(others), 'more reason')})." if others else first
     )
+    deadline = run["start_deadline_at"]
+    if deadline is None or deadline <= run["now"]:
+        return words
+    at = moment_words(deadline, run["now"], to_the_second=True)
+    return f"{words} It ends as failed unless a worker claims it before {at}."
+
+
+def _due_words(run: Row) -> str:
+    if run["pool_id"] is None or run["pool_from"] > run["now"]:
+        return f"Is due, and goes to worker {run['worker_label']} with its next poll."
+    return f"Is due, and goes to the worker of pool {run['pool_name']} that polls next."
 
 
 def _held(run: Row) -> Held:
@@ -187,13 +203,15 @@ def _retry(run: Row) -> Retry:
     changed since the run ended.
     """
     retry_id, due = run["retry_id"], run["retry_available_at"]
+    why = USAGE_LIMIT if run["at_limit"] else INFRA_FAULT
     if retry_id is not None and run["retry_status"] == Status.QUEUED:
         at = moment_words(due, run["now"], to_the_second=True)
         when = f"is due at {at}" if due > run["now"] else f"has been due since {at}"
-        return Retry(RetryDecision.DUE, INFRA_FAULT, f"Its retry {when}.", retry_id, due)
+        which = ", which does not count against maxRetries," if run["at_limit"] else ""
+        return Retry(RetryDecision.DUE, why, f"Its retry{which} {when}.", retry_id, due)
     if retry_id is not None and run["retry_was_claimed"]:
         words = f"It was retried: {_RETRY_WORDS[Status(run['retry_status'])]}."
-        return Retry(RetryDecision.DONE, INFRA_FAULT, words, retry_id, due)
+        return Retry(RetryDecision.DONE, why, words, retry_id, due)
     reason = why_no_retry(_as_it_ended(run))
     if retry_id is not None and (reason is None or run["retry_ended_by"] != EndedBy.LATE_RESULT):
         words = "Its retry was canceled before a worker had claimed it."
@@ -205,12 +223,29 @@ def _retry(run: Row) -> Retry:
             "It is not retried, because when it ended, its trigger was disabled, or its retryAfterEffects was false:"
             " the audit log shows which.",
         )
-    words = _NO_RETRY[reason].format(attempt=run["attempt"], attempts=run["max_retries"] + 1)
+    sentence = _NO_RETRY[reason]
+    if reason is NoRetry.RETRIES_USED and run["at_limit"]:
+        sentence = _LIMITS_USED
+    words = sentence.format(
+        attempt=run["attempt"] - run["limit_retries"],
+        attempts=run["max_retries"] + 1,
+        why_not=_why_not_again(run),
+        at_limits=run["limit_retries"] + 1,
+    )
     if retry_id is not None:
         words = (
             f"{words[:-1]}; the retry that waited was canceled when the worker's late result came."
         )
     return Retry(RetryDecision.NONE, reason, words, retry_id)
+
+
+def _why_not_again(run: Row) -> str:
+    """Returns, as the end of a sentence, why a run that may have changed something is not repeated."""
+    if run["ended_by"] == EndedBy.HAD_EFFECTS:
+        return "its session can't be continued any more"
+    if run["retry_mode"] == RetryMode.RESUME:
+        return "its session is not known, or its worker may not continue it"
+    return "the trigger's retryAfterEffects is false"
 
 
 def _as_it_ended(run: Row) -> Row:

@@ -10,9 +10,9 @@ from triggers.states import EndedBy, FaultClass, Status
 
 
 class SubjectSerializer(serializers.Serializer[Any]):
-    """The worker, trigger or budget that a reason is about."""
+    """The worker, pool, trigger, environment or budget that a reason is about."""
 
-    type = serializers.ChoiceField(choices=("worker", "trigger", "budget"))
+    type = serializers.ChoiceField(choices=("worker", "pool", "trigger", "environment", "budget"))
     id = serializers.UUIDField()
     name = serializers.CharField()
 

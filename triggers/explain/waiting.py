@@ -6,198 +6,206 @@ The reasons come from the conditions of the poll and the claim themselves: from 
 
 from collections.abc import Iterator
 from datetime import datetime
+from uuid import UUID
 
 from pipedai.api.wording import counted
-from pipedai.sql import Row, fetch_one
+from pipedai.sql import Row
+from triggers.explain import pool_reasons, worker_reasons
 from triggers.explain.answers import Reason, Subject, WaitingFor
 from triggers.explain.budgets import budget_reasons
+from triggers.explain.candidates import Candidates, find_candidates, hindrances, room_of
 from triggers.explain.clock_words import moment_words
-from triggers.runs.conditions import MAY_BE_CLAIMED, Limits, evaluate, limits_of
-from triggers.runs.handout import choose_runs, headers_are_readable, shut_triggers
+from triggers.explain.queue_place import MOST_COUNTED, find_place
+from triggers.runs.handout import headers_are_readable
 
-# At most this many runs ahead of a run are counted, so that the explanation of a run behind 100,000 others takes no
-# longer than others.
-MOST_COUNTED = 1000
-
-# Counts the due runs that the worker gets before this one. The runs of the triggers in `shut` do not count: the worker
-# does not get them, because their headers can't be decrypted.
-_AHEAD = f"""
-SELECT count(*) AS ahead FROM (
-    SELECT FROM run r JOIN trigger t ON t.id = r.trigger_id
-    WHERE {MAY_BE_CLAIMED} AND r.trigger_id <> ALL(%(shut)s::uuid[])
-        AND (r.available_at, r.id) < (%(available_at)s::timestamptz, %(run_id)s::uuid)
-    LIMIT {MOST_COUNTED}) ahead
-"""
+_ORDER = list(WaitingFor)
+# With one of these, the run has no place among the due runs of the worker.
+_OF_THE_RUN = {
+    WaitingFor.WORKER_UNAPPROVED,
+    WaitingFor.FIRST_WORKER,
+    WaitingFor.BUDGET_EXHAUSTED,
+}
 
 
-def reasons(run: Row, *, now: datetime | None) -> Iterator[Reason]:
-    """Yields what a queued run waits for: first what somebody has to act on, last what time alone will bring.
+def reasons(run: Row, *, now: datetime | None) -> list[Reason]:
+    """Returns what a queued run waits for, in the order of WaitingFor.
 
-    `run` is a row of `triggers.explain.runs`. If nothing is yielded, the worker's next poll returns the run, and its
-    claim succeeds. It takes two statements more than the poll itself.
+    `run` is a row of `triggers.explain.runs`. If nothing is returned, the next poll of one of the online workers that
+    may take the run returns it, and that worker's claim succeeds. It takes the statements of `find_candidates` and
+    `find_place`.
     """
-    limits = limits_of(
-        max_concurrency=run["max_concurrency"] or 0,
-        disabled=run["disabled_at"] is not None,
-        limited=run["limited_until"] is not None,
-        approved=run["unapproved_since"] is None,
-    )
-    met = evaluate(run_id=run["id"], worker_id=run["worker_id"], **limits, now=now)
-    readable = headers_are_readable(run)
-    has_worker = run["worker_id"] is not None
-    if has_worker:
-        yield from _of_worker(run)
-    else:
-        yield _no_worker(run)
-    if not readable:
-        yield _unreadable(run)
-    if has_worker and not met["headers_may_go"]:
-        yield _unapproved(run)
-    if not met["is_due"]:
-        yield _not_due(run)
-    if not met["budgets_have_room"]:
-        yield from budget_reasons(run, now)
-    if has_worker and limits["capacity"] and not met["free_places"]:
-        yield _full(run, met["last_claimed_at"])
-    is_eligible = met["is_due"] and met["headers_may_go"] and met["budgets_have_room"]
-    if has_worker and is_eligible and readable:
-        yield from _behind_others(run, limits, met["free_places"], now)
+    found = find_candidates(run["id"], now=now)
+    told = list(_too_late(run, found)) or [
+        *_of_run(run, found),
+        *_of_workers(run, found, now),
+        *_of_place(run, found, now),
+    ]
+    return sorted(told, key=lambda reason: _ORDER.index(reason.code))
 
 
-def _of_worker(run: Row) -> Iterator[Reason]:
-    """Yields the reasons that concern the worker as a whole, whatever the run is."""
-    worker, name = _worker(run), run["worker_label"]
-    if not run["worker_has_token"]:
-        deregistered = run["worker_deleted_at"] is not None
+def _too_late(run: Row, found: Candidates) -> Iterator[Reason]:
+    """Yields why nobody may take the run any more, so that the scheduler ends it."""
+    if not found.run["is_in_time"]:
+        deadline = moment_words(run["start_deadline_at"], run["now"], to_the_second=True)
         yield Reason(
-            WaitingFor.WORKER_REVOKED,
-            f"Worker {name} is deregistered."
-            if deregistered
-            else f"Worker {name} has no token: its token was revoked, and it has not registered again.",
-            worker,
-            since=run["worker_deleted_at"],
-            remedy=_GIVE_IT_TO_ANOTHER
-            if deregistered
-            else f"Register {name} again (POST /workers/register), or {_give_it_to_another()}",
+            WaitingFor.START_DEADLINE,
+            f"No worker claimed it before its start deadline at {deadline}, so a scheduler is about to end it.",
+            _trigger(run),
+            since=run["start_deadline_at"],
+            remedy="Raise startDeadlineSeconds with PATCH /triggers/:id for later runs.",
         )
-    if run["disabled_at"] is not None:
+    if not found.run["may_start"]:
+        until = moment_words(run["resume_until"], run["now"], to_the_second=True)
         yield Reason(
-            WaitingFor.WORKER_DISABLED,
-            f"Worker {name} is disabled since {moment_words(run['disabled_at'], run['now'])}.",
-            worker,
-            since=run["disabled_at"],
-            remedy=f"Enable it with PATCH /workers/:id (disabled: false), or {_give_it_to_another()}",
-        )
-    if run["worker_has_token"] and not run["worker_is_online"]:
-        seen = run["last_seen_at"]
-        yield Reason(
-            WaitingFor.WORKER_OFFLINE,
-            f"Waits for worker {name}, which has never called."
-            if seen is None
-            else f"Waits for worker {name}, offline since {moment_words(seen, run['now'])}.",
-            worker,
-            since=seen,
-            remedy=f"Start the worker program on {name}, or {_give_it_to_another()}",
+            WaitingFor.HAD_EFFECTS,
+            f"It could continue its session until {until}, and it must not be started anew, because the run before it"
+            " may have changed something. So a scheduler is about to end it.",
+            _trigger(run),
+            since=run["resume_until"],
         )
 
 
-def _no_worker(run: Row) -> Reason:
+def _of_run(run: Row, found: Candidates) -> Iterator[Reason]:
+    """Yields the reasons that concern the run, whatever workers there are."""
+    if run["worker_id"] is None and run["pool_id"] is None:
+        yield Reason(
+            WaitingFor.NO_WORKER,
+            f"Trigger {run['trigger_name']} has neither a worker nor a pool.",
+            _trigger(run),
+            remedy="Give the trigger a worker or a pool with PATCH /triggers/:id (workerId, poolId): its queued runs go"
+            " there too.",
+        )
+    if run["paused_at"] is not None:
+        yield _paused(run)
+    if not headers_are_readable(run):
+        yield Reason(
+            WaitingFor.HEADERS_UNREADABLE,
+            f"The MCP headers of trigger {run['trigger_name']} can't be decrypted.",
+            _trigger(run),
+            remedy="Set the headers anew with POST /triggers/:id/rotate-mcp-token, or let the operator restore the"
+            " master key (manage.py check_keys).",
+        )
+    if not found.run["is_due"]:
+        due = moment_words(run["available_at"], run["now"], to_the_second=True)
+        yield Reason(
+            WaitingFor.NOT_DUE,
+            f"Attempt {run['attempt']} is due at {due}."
+            if run["attempt"] > 1
+            else f"It is due at {due}.",
+            since=run["queued_at"],
+            until=run["available_at"],
+        )
+    if not found.run["trigger_has_room"]:
+        most = run["max_concurrent_runs"]
+        held = most - found.run["free_in_trigger"]
+        yield Reason(
+            WaitingFor.TRIGGER_FULL,
+            f"{counted(held, 'run')} of trigger {run['trigger_name']} {'is' if held == 1 else 'are'} held by workers,"
+            f" and no more than {most} may be at once.",
+            _trigger(run),
+            remedy="Wait until one of them ends, or raise maxConcurrentRuns with PATCH /triggers/:id.",
+        )
+
+
+def _paused(run: Row) -> Reason:
+    why = f" ({run['pause_reason']})" if run["pause_reason"] else ""
     return Reason(
-        WaitingFor.NO_WORKER,
-        f"Trigger {run['trigger_name']} has no worker.",
-        _trigger(run),
-        remedy="Give the trigger a worker with PATCH /triggers/:id (workerId): its queued runs go there too.",
+        WaitingFor.ENVIRONMENT_PAUSED,
+        f"Environment {run['environment_name']} is paused since {moment_words(run['paused_at'], run['now'])}{why}.",
+        Subject("environment", run["environment_id"], run["environment_name"]),
+        since=run["paused_at"],
+        remedy="Resume it with PATCH /environments/:id (paused: false).",
     )
 
 
-def _unreadable(run: Row) -> Reason:
-    return Reason(
-        WaitingFor.HEADERS_UNREADABLE,
-        f"The MCP headers of trigger {run['trigger_name']} can't be decrypted.",
-        _trigger(run),
-        remedy="Set the headers anew with POST /triggers/:id/rotate-mcp-token, or let the operator restore the master"
-        " key (manage.py check_keys).",
-    )
-
-
-def _unapproved(run: Row) -> Reason:
-    return Reason(
-        WaitingFor.WORKER_UNAPPROVED,
-        f"Worker {run['worker_label']} is not approved for triggers with MCP headers: an API key registered it.",
-        _worker(run),
-        since=run["unapproved_since"],
-        remedy=f"Approve it with POST /workers/:id/approve, or {_give_it_to_another()}",
-    )
-
-
-def _not_due(run: Row) -> Reason:
-    due = moment_words(run["available_at"], run["now"], to_the_second=True)
-    return Reason(
-        WaitingFor.NOT_DUE,
-        f"Attempt {run['attempt']} is due at {due}."
-        if run["attempt"] > 1
-        else f"It is due at {due}.",
-        since=run["queued_at"],
-        until=run["available_at"],
-    )
-
-
-def _full(run: Row, since: datetime | None) -> Reason:
-    return Reason(
-        WaitingFor.WORKER_FULL,
-        f"Worker {run['worker_label']} holds as many runs as it may: {run['max_concurrency']}.",
-        _worker(run),
-        since=since,
-        remedy="Wait until one of them ends, or raise maxConcurrency with PATCH /workers/:id.",
-    )
-
-
-def _behind_others(
-    run: Row, limits: Limits, free_places: int, now: datetime | None
-) -> Iterator[Reason]:
-    """Yields a reason if the worker's next poll returns other runs, and not this one.
-
-    If the worker has room for all of them, the limits of one answer to a poll hold the run back, and it only has to
-    wait.
+def _of_workers(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reason]:
+    """Yields why none of the workers can take the run, worker by worker for its own and in sum for its pool's. It
+    yields nothing if one of them can.
     """
-    chosen = choose_runs(worker_id=run["worker_id"], **limits, now=now)
-    if any(each.row["id"] == run["id"] for each in chosen.runs):
-        return
-    params = {
-        "worker_id": run["worker_id"],
-        "run_id": run["id"],
-        "available_at": run["available_at"],
-        "approved": limits["approved"],
-        # A poll fills `chosen.shut` only if such triggers were in its way, so they are looked up if it is empty.
-        "shut": chosen.shut or shut_triggers(worker_id=run["worker_id"], now=now),
-        "now": now,
+    held_back = {
+        worker["worker_id"]: hindrances(worker, is_due=found.run["is_due"])
+        for worker in found.eligible
     }
-    found = fetch_one(_AHEAD, params)
-    assert found is not None, "a count is always there"
-    ahead = found["ahead"]
-    if not ahead:
+    if not all(held_back.values()):
         return
-    least = "At least " if ahead == MOST_COUNTED else ""
+    yield from _of_budgets(run, found, held_back, now)
+    if found.own is not None:
+        codes = held_back[found.own["worker_id"]]
+        yield from worker_reasons.told(run, found.own, codes)
+        if found.is_for_one:
+            yield worker_reasons.why_only_one(run, found)
+            return
+    if run["pool_id"] is None:
+        return
+    if found.pool_is_empty:
+        yield pool_reasons.empty(run)
+    others = [(worker, held_back[worker["worker_id"]]) for worker in found.others]
+    yield from pool_reasons.told(run, [(worker, codes) for worker, codes in others if codes])
+
+
+def _of_budgets(
+    run: Row, found: Candidates, held_back: dict[UUID, list[WaitingFor]], now: datetime | None
+) -> Iterator[Reason]:
+    """Yields which budgets have no room for the run, for the first of the workers that they keep from taking it. A
+    budget may have room for some workers only, because a subscription pays for these.
+
+    It takes the code out of the codes of each worker, since a budget is told of once and not worker by worker.
+    """
+    short = [id_ for id_, codes in held_back.items() if WaitingFor.BUDGET_EXHAUSTED in codes]
+    for worker_id in short:
+        held_back[worker_id].remove(WaitingFor.BUDGET_EXHAUSTED)
+    if short or not (held_back or found.run["budgets_have_room"]):
+        yield from budget_reasons(run, worker_id=short[0] if short else None, now=now)
+
+
+def _of_place(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reason]:
+    """Yields why the polls of all workers return other runs, and not this one."""
+    can_go = found.run["is_due"] and found.run["trigger_has_room"] and run["paused_at"] is None
+    if not can_go or not headers_are_readable(run):
+        return
+    held_back = [(worker, hindrances(worker, is_due=True)) for worker in found.eligible]
+    workers = [worker for worker, codes in held_back if not {*codes} - {WaitingFor.WORKER_FULL}]
+    if not workers and found.own is not None:
+        # The worker can't poll now, but the run's place with it is still worth knowing.
+        codes = hindrances(found.own, is_due=True)
+        if not {*codes} & _OF_THE_RUN:
+            workers = [found.own]
+    if not workers:
+        return
+    place = find_place(run, workers, now=now)
+    if place is None:
+        return
+    worker = place.worker
+    least = "At least " if place.ahead == MOST_COUNTED else ""
+    go = "goes" if place.ahead == 1 else "go"
+    what = f"{least}{counted(place.ahead, 'due run')}" if place.ahead else "Other due runs"
     yield Reason(
         WaitingFor.BEHIND_OTHERS,
-        f"{least}{counted(ahead, 'due run')} of worker {run['worker_label']} {'goes' if ahead == 1 else 'go'} first.",
-        _worker(run),
-        place=ahead + 1,
-        remedy=None
-        if free_places > ahead
-        else f"Raise maxConcurrency with PATCH /workers/:id, or {_give_it_to_another()}",
+        f"{what} of worker {worker['label']} {go} first."
+        if len(found.eligible) == 1
+        else f"{what} {go} first at worker {worker['label']}, which will come to it before the other workers of pool"
+        f" {run['pool_name']}.",
+        Subject("worker", worker["worker_id"], worker["label"]),
+        place=place.ahead + 1 if place.ahead else None,
+        remedy=_more_room(run, found, room_of(worker) > place.ahead),
     )
+    if found.is_for_one and not hindrances(worker, is_due=True):
+        yield worker_reasons.why_only_one(run, found)
 
 
-_GIVE_IT_TO_ANOTHER = "Give the trigger another worker with PATCH /triggers/:id (workerId)."
-
-
-def _give_it_to_another() -> str:
-    return _GIVE_IT_TO_ANOTHER[0].lower() + _GIVE_IT_TO_ANOTHER[1:]
-
-
-def _worker(run: Row) -> Subject:
-    return Subject("worker", run["worker_id"], run["worker_label"])
+def _more_room(run: Row, found: Candidates, has_room: bool) -> str | None:
+    """Returns how a run behind others gets to go out earlier. `has_room` is whether the worker has room for all of
+    them. Then a limit of the trigger holds the run back, or one of the answer to a poll, against which nobody can do
+    anything.
+    """
+    if not has_room:
+        return (
+            "Raise maxConcurrency with PATCH /workers/:id, or"
+            f" {worker_reasons.give_it_to_another(run)}"
+        )
+    if found.run["free_in_trigger"] is not None:
+        return "Raise maxConcurrentRuns with PATCH /triggers/:id."
+    return None
 
 
 def _trigger(run: Row) -> Subject:

@@ -2,10 +2,12 @@
 
 from triggers.models.budget import Budget, BudgetWindow, RunReservation
 from triggers.models.delivery import Delivery, DeliveryAttempt
+from triggers.models.environment_watch import EnvironmentWatch
 from triggers.models.fields import JSONAsGivenField
 from triggers.models.health import TriggerHealth
 from triggers.models.heartbeats import SchedulerHeartbeat, WebHeartbeat
 from triggers.models.run import RUN_COLUMNS, IdempotencyKey, Run, RunResult, RunText
+from triggers.models.run_event import RunEventBatch, RunEventDay, RunEventLog
 from triggers.models.tick import Tick
 from triggers.models.trigger import (
     MAX_ALERT_AFTER_FAILURES,
@@ -38,9 +40,13 @@ __all__ = [
     "BudgetWindow",
     "Delivery",
     "DeliveryAttempt",
+    "EnvironmentWatch",
     "IdempotencyKey",
     "JSONAsGivenField",
     "Run",
+    "RunEventBatch",
+    "RunEventDay",
+    "RunEventLog",
     "RunReservation",
     "RunResult",
     "RunText",

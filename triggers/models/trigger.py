@@ -105,6 +105,8 @@ class Trigger(models.Model):
     # Whether a run that failed through the fault of infrastructure is retried even if its tool calls may have changed
     # something. Users set it. If it is false, `triggers.runs.retries` decides by the run's counts of tool calls.
     retry_after_effects = models.BooleanField(default=True, db_default=True)
+    # Whether workers send what a run's CLI tells, as events of the run. Users set it.
+    record_events = models.BooleanField(default=False, db_default=False)
     # After how many final outcomes in a row that failed or timed out the trigger counts as failing, from 1 to
     # MAX_ALERT_AFTER_FAILURES; NULL if it never does. Users set it.
     alert_after_failures = models.PositiveSmallIntegerField(null=True, default=1, db_default=1)
@@ -222,6 +224,12 @@ class Trigger(models.Model):
                 fields=["pool"],
                 name="trigger_of_pool",
                 condition=Q(deleted_at__isnull=True, pool__isnull=False),
+            ),
+            # Polls find the triggers by this index of which as many runs are held as may be.
+            models.Index(
+                fields=["environment"],
+                name="trigger_limited",
+                condition=Q(deleted_at__isnull=True, max_concurrent_runs__isnull=False),
             ),
         )
 

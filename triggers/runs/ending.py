@@ -22,7 +22,8 @@ def follow_up(
 
     It notes in each of the rows `ended`, as `will_retry`, whether it has queued a retry, and as `resume_until`, until
     when the run's worker may continue the session with it; None if it may not. Call it in the transaction
-    that ended the runs. When the transaction commits, the workers that wait for runs are woken.
+    that ended the runs. When the transaction commits, the workers that wait for runs and the streams of the ended runs
+    are woken.
     """
     keep_errors([run for run in ended if run["error_message"] is not None])
     retries = create_retries(ended, retry_after_seconds=retry_after_seconds)
@@ -36,7 +37,8 @@ def follow_up(
     # Budgets come last, because the claims and ends of runs of an environment wait for each other from here on.
     if reserved := [run["id"] for run in ended if run["has_reservations"]]:
         settle_reservations(reserved)
-    wake_workers([run["worker_id"] for run in ended])
+    # The ids of the ended runs wake the streams of their events, which then end as well.
+    wake_workers([*(run["worker_id"] for run in ended), *(run["id"] for run in ended)])
     wake_for(retries)
     wake_for_freed_places(ended)
 

@@ -69,7 +69,7 @@ def _reading_due(runs: str, where: str) -> str:
 WITH due AS (
 SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url, t.mcp_headers,
     k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, r.timeout_seconds, x.payload, v.output_schema,
-    t.retry_after_effects, t.retry_mode, t.max_cost_usd, r.attempt, r.queued_at,
+    t.retry_after_effects, t.retry_mode, t.max_cost_usd, t.record_events, r.attempt, r.queued_at,
     CASE WHEN r.resume_until > {NOW} AND r.worker_id = %(worker_id)s THEN r.resume_until END AS resume_until,
     CASE WHEN r.resume_until > {NOW} AND r.worker_id = %(worker_id)s THEN (
         SELECT o.session_id FROM run o WHERE o.id = r.retry_of_id) END AS resume_session_id,
@@ -99,15 +99,22 @@ _DUE_WITH_POOLS = _reading_due(
     f"{_FOUND} JOIN run r ON r.id = found.id JOIN trigger t ON t.id = r.trigger_id", "true"
 )
 
-_SEALED = f"""
+
+def _reading_sealed(where: str) -> str:
+    """Returns the statement that reads the sealed headers of triggers with due runs. `where` says which runs."""
+    return f"""
 SELECT DISTINCT ON (t.id) t.id AS trigger_id, t.environment_id, t.mcp_headers,
     k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
 FROM run r
 JOIN trigger t ON t.id = r.trigger_id
 JOIN data_key k ON k.id = t.mcp_key_id
-WHERE {IS_OFFERED} AND {IS_QUEUED} AND {IS_DUE}
+WHERE {where} AND {IS_QUEUED} AND {IS_DUE}
 ORDER BY t.id
 """
+
+
+_SEALED = _reading_sealed(IS_OFFERED)
+_SEALED_IN_ENVIRONMENT = _reading_sealed("r.environment_id = %(environment_id)s")
 
 # Reads until when the worker gets nothing because of its usage limit. Without a limit, it reads when the worker's next
 # own run comes due, the next run is opened to a pool of the worker, or the next window of a budget begins, whichever is
@@ -242,7 +249,18 @@ def headers_are_readable(trigger: Row) -> bool:
 
 def shut_triggers(*, worker_id: UUID, now: datetime | None = None) -> list[UUID]:
     """Returns the triggers whose headers can't be decrypted, among those with due runs of the worker."""
-    sealed = fetch_all(_SEALED, {"worker_id": worker_id, "now": now})
+    return _unreadable(fetch_all(_SEALED, {"worker_id": worker_id, "now": now}))
+
+
+def shut_triggers_of_environment(
+    *, environment_id: UUID, now: datetime | None = None
+) -> list[UUID]:
+    """Returns the triggers whose headers can't be decrypted, among those with due runs in the environment."""
+    params = {"environment_id": environment_id, "now": now}
+    return _unreadable(fetch_all(_SEALED_IN_ENVIRONMENT, params))
+
+
+def _unreadable(sealed: list[Row]) -> list[UUID]:
     return [row["trigger_id"] for row in sealed if _headers(row) is None]
 
 

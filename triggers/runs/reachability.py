@@ -40,11 +40,15 @@ ON CONFLICT (id) DO UPDATE SET beat_at = statement_timestamp(), reachable_since 
 RETURNING statement_timestamp()
 """
 
+# The SQL for the time since which workers can reach the service; NULL if they can't. It needs the parameter `gap`.
+REACHABLE_SINCE = """(
+    SELECT min(reachable_since) FROM web_heartbeat
+    WHERE beat_at > statement_timestamp() - make_interval(secs => %(gap)s))"""
+
 # An SQL condition to put into other statements: whether workers could reach the service for so long that a run whose
 # lease has expired is to be given up. It needs the parameters of `lease_params`.
-LEASES_COUNT = """(
-    SELECT coalesce(min(reachable_since) <= statement_timestamp() - make_interval(secs => %(grace)s), false)
-    FROM web_heartbeat WHERE beat_at > statement_timestamp() - make_interval(secs => %(gap)s))"""
+LEASES_COUNT = f"""coalesce(
+    {REACHABLE_SINCE} <= statement_timestamp() - make_interval(secs => %(grace)s), false)"""
 
 
 def gap_seconds() -> float:

@@ -254,6 +254,7 @@ BAD: dict[str, list[tuple[Any, str]]] = {
     ],
     "retryMode": [(None, NULL), ("", '"" is not a valid choice.'), ("Resume", '"Resume" is not a valid choice.')],
     "retryAfterEffects": [(None, NULL), (1, TRUE_FALSE), ("false", TRUE_FALSE), ([], TRUE_FALSE)],
+    "recordEvents": [(None, NULL), (1, TRUE_FALSE), ("true", TRUE_FALSE), ([], TRUE_FALSE)],
     "outputSchema": [  # test_output_schemas.py has more
         ("{}", OBJECT), (True, OBJECT), ([], OBJECT), (5, OBJECT),
         ({"description": "x" * 32751}, "Must not be longer than 32 KiB."),

@@ -278,6 +278,7 @@ class HandedOutRunSerializer(RowSerializer):
     resumeSessionId = serializers.CharField(source="resume_session_id", allow_null=True)
     resumeUntil = serializers.DateTimeField(source="resume_until", allow_null=True)
     maxCostUsd = MoneyField(source="max_cost_usd", allow_null=True)
+    recordEvents = serializers.BooleanField(source="record_events")
     attempt = serializers.IntegerField()
     queuedAt = serializers.DateTimeField(source="queued_at")
 

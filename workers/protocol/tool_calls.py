@@ -70,7 +70,7 @@ def _calls(items: list[Any]) -> Iterator[dict[str, Any]]:
     for item in items:
         if not isinstance(item, dict):
             continue
-        at, tool = _time(item.get("at")), item.get("tool")
+        at, tool = time_of(item.get("at")), item.get("tool")
         outcome, effect = item.get("outcome"), item.get("effect")
         if (
             at
@@ -101,7 +101,7 @@ def _count(value: Any) -> int | None:
     return value
 
 
-def _time(value: Any) -> str | None:
+def time_of(value: Any) -> str | None:
     """Returns a time in the form of the API, or None if the value is no time or names no offset from UTC."""
     if not isinstance(value, str):
         return None

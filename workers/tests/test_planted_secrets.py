@@ -102,6 +102,7 @@ def fire(api: httpx.Client, cast: Cast, worker_id: str, prompt: str, headers: An
         "mcpHeaders": headers,
         "workerId": worker_id,
         "maxRetries": 0,
+        "recordEvents": True,
     }
     path = f"/environments/{cast.environment.id}/triggers"
     trigger = api.post(path, json=body).raise_for_status().json()
@@ -173,6 +174,7 @@ def test_no_planted_header_is_found_in_argv_logs_spool_or_any_reported_field(
                 f"/environments/{cast.environment.id}/runs",
                 f"/environments/{cast.environment.id}/workers",
             )
+            paths += tuple(f"/runs/{run['id']}/events?limit=200" for run in told)
             answers = [api.get(path).raise_for_status().text for path in paths]
 
     # The programs did print the headers: each report has the mark that replaces them.

@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 from pipedai.api.renderers import iso_time
 from pipedai.server.access_log import LOG
 from pipedai.server.memory_budget import HOLDING, MIB, Holding, MemoryBudget
-from pipedai.server.ticket import POLL, STREAM, PollTicket, StreamTicket
+from pipedai.server.ticket import POLL, STREAM, PollTicket, WorkerStreamTicket
 from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, invalid
 from testing.world.cast import bearer
@@ -61,7 +61,7 @@ def test_its_lane_learns_whose_turn_it_is(cast, poll):
 
 
 def test_a_stream_s_lane_learns_whose_turn_it_is(cast):
-    host, ticket = cast.host(), StreamTicket()
+    host, ticket = cast.host(), WorkerStreamTicket()
     url = f"/api/v1/workers/{host.worker_id}/events/stream"
     for token in (host.operator_token, cast.mint("pwk", role="admin")):
         ticket.workspace_id = None
@@ -108,6 +108,7 @@ def test_a_run_comes_with_all_that_it_takes(cast, poll):
             "retryMode": "restart",
             "resumeSessionId": None,
             "resumeUntil": None,
+            "recordEvents": False,
             "attempt": 1,
             "queuedAt": run["queuedAt"],
         }

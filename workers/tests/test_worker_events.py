@@ -8,7 +8,7 @@ from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from pipedai.server.ticket import StreamTicket
+from pipedai.server.ticket import WorkerStreamTicket
 from pipedai.sql import database_now
 from testing.processes.racing import Started
 from testing.processes.worker_calls import WorkerCalls
@@ -25,7 +25,7 @@ class Stream:
     def __init__(self, cast, last_event_id=None):
         self._worker_id = cast.worker.worker_id
         self._last_event_id = last_event_id
-        self._ticket = StreamTicket()
+        self._ticket = WorkerStreamTicket()
 
     def rows(self):
         return read_events(

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
-from pipedai_worker.conformance import tool_call_wire, wire
+from pipedai_worker.conformance import event_wire, tool_call_wire, wire
 from pipedai_worker.conformance.fake_run import FakeRun, iso, now
 from pipedai_worker.conformance.wire import TERMINAL
 
@@ -193,7 +193,7 @@ class FakeApi:
         if run is None:
             return 404, {"error": "Not found", "code": "not_found"}
         answer: tuple[int, dict[str, Any]] = getattr(self, f"_{kind}")(run, body)
-        if answer[0] == 200:
+        if answer[0] == 200 and kind != "events":
             run.renew()
         return answer
 
@@ -260,6 +260,9 @@ class FakeApi:
         self._note_tool_calls("complete", run, body)
         return self._move(run, IN_HAND, status, outcome=body)
 
+    def _events(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
+        return event_wire.take(run, body)
+
     def _note_tool_calls(self, kind: str, run: FakeRun, body: Any) -> None:
         problem = tool_call_wire.flaw(body, run.tool_calls)
         if problem is not None:
@@ -295,6 +298,7 @@ def route(method: str, path: str) -> tuple[str, str]:
     if method == "GET" and re.fullmatch(r"/api/v1/workers/[0-9a-f-]{36}/poll", path):
         return "poll", ""
     match = re.fullmatch(
-        r"/api/v1/workers/[0-9a-f-]{36}/runs/([0-9a-f-]{36})/(claim|start|heartbeat|complete)", path
+        r"/api/v1/workers/[0-9a-f-]{36}/runs/([0-9a-f-]{36})/(claim|start|heartbeat|complete|events)",
+        path,
     )
     return (match.group(2), match.group(1)) if match and method == "POST" else ("unknown", "")

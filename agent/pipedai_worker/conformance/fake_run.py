@@ -24,6 +24,7 @@ class FakeRun:
     attempt: int = 1
     output_schema: Any = None
     retry_after_effects: bool = True
+    record_events: bool = False
     retry_mode: str = "restart"
     resume_session_id: str | None = None
     max_cost_usd: Any = None
@@ -38,6 +39,8 @@ class FakeRun:
     outcome: dict[str, Any] | None = None
     # The counts of tool calls that the worker told last; None if it told none.
     tool_calls: dict[str, int] | None = None
+    # The events that the worker has told, in order.
+    events: list[dict[str, Any]] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
     # When the run's lease was last renewed, on the monotonic clock; and the longest time between two renewals, in
     # seconds.
@@ -59,6 +62,7 @@ class FakeRun:
             "attempt": self.attempt,
             "outputSchema": self.output_schema,
             "retryAfterEffects": self.retry_after_effects,
+            "recordEvents": self.record_events,
             "retryMode": self.retry_mode,
             "resumeSessionId": self.resume_session_id,
             "maxCostUsd": self.max_cost_usd,

@@ -7,6 +7,8 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from pipedai_worker.conformance import event_wire
+
 LONGEST_WAIT_SECONDS = 30
 LONGEST_CLAIM_ID = 64
 TERMINAL = {"succeeded", "failed", "timed_out", "canceled"}
@@ -48,6 +50,8 @@ def problem(kind: str, query: dict[str, list[str]], body: dict[str, Any]) -> str
             isinstance(claim_id, str) and len(claim_id) <= LONGEST_CLAIM_ID
         ):
             return f"claimId is no text of at most {LONGEST_CLAIM_ID} characters"
+    if kind == "events":
+        return event_wire.problem(body)
     if kind == "complete":
         return _problem_of_outcome(body)
     return None

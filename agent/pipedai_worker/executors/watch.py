@@ -48,7 +48,11 @@ class Watch:
         self._had_finished = False
         self._was_kept_by: str | None = None
         self._session_told = False
-        self.stderr = Tail(job.redactor, STDERR_LENGTH)
+        # The end of what claude wrote to stderr, once it has ended.
+        self._said = ""
+        self.stderr = Tail(
+            job.redactor, STDERR_LENGTH, lambda text: job.told("stderr", {"text": text})
+        )
 
     def read(self, chunk: bytes) -> None:
         """Take the next piece of claude's stdout."""
@@ -95,6 +99,7 @@ class Watch:
     def conclude(self, ending: Ending) -> Execution:
         """Return the outcome, once the process has ended."""
         self._lines.finish()
+        self._said = self.stderr.finish(ending)
         stopped_by = ending.stopped_by
         if self._had_finished and stopped_by is not StopReason.LOST:
             stopped_by = None
@@ -161,7 +166,7 @@ class Watch:
                 # another program.
                 sentence += " It told nothing at all: see `pipedai-worker doctor`."
         fault = Fault(INFRA, sentence, rate_limited=self._transcript.limit_reached)
-        return self._failed(ending, fault, self.stderr.finish(ending))
+        return self._failed(ending, fault, self._said)
 
     def _failed(self, ending: Ending, fault: Fault, details: str) -> Outcome:
         sentence, now = fault.sentence, time.time()

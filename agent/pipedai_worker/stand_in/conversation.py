@@ -99,6 +99,10 @@ class Conversation:
         """Write an event with a message in which the model says this text."""
         self._speak({"type": "text", "text": text})
 
+    def think(self, text: str) -> None:
+        """Write an event with a message in which the model thinks this text."""
+        self._speak({"type": "thinking", "thinking": text, "signature": ""})
+
     def call(self, name: str, arguments: Mapping[str, Any], **more: Any) -> str:
         """Write an event with a message in which the model calls a tool. Return the id of the call."""
         number = f"toolu_{uuid.uuid4().hex[:24]}"

@@ -163,6 +163,12 @@ class Player:
     def do_say(self, text: str) -> None:
         self._talk.say(text)
 
+    def do_think(self, text: str) -> None:
+        self._talk.think(text)
+
+    def do_warn(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
     def do_call(self, text: str) -> None:
         tool, _, arguments = text.partition(" ")
         call = self._server.call(self._talk, tool, json.loads(arguments or "{}"))
@@ -206,6 +212,10 @@ class Player:
 
     def do_big_line(self, megabytes: str) -> None:
         self._talk.event("user", message={"content": "x" * (int(megabytes) * 1024 * 1024)})
+
+    def do_flood(self, megabytes: str) -> None:
+        for number in range(int(megabytes) * 128):
+            self._talk.say(f"{number} " * (8 * 1024 // (len(str(number)) + 1)))
 
     def do_show_mcp(self, path: str) -> None:
         file = Path(path) if path else self._config

@@ -28,11 +28,11 @@ from workspaces.models import ApiKey, Environment, Membership, Workspace
 RUNS = "/admin/triggers/run/"
 AUDIT = "/admin/audit/auditentry/"
 # These models have no pages of their own, because their rows are shown on the pages of other rows. Worker events are
-# kept for an hour only, and the audit log has the same for ever.
+# kept for an hour only, and the audit log has the same for ever. A silence becomes an incident within seconds.
 PARTS = {
     "AccountMailAttempt", "Authenticator", "RecoveryCode", "RunText", "RunResult", "TriggerHealth", "DeliveryAttempt",
-    "IdempotencyKey", "PoolMember", "WorkerEvent", "NoticeAttempt", "AskedAddress", "RefusedAddress",
-    "BudgetWindow", "RunReservation",
+    "IdempotencyKey", "PoolMember", "RunEventLog", "RunEventBatch", "RunEventDay", "EnvironmentWatch",
+    "WorkerEvent", "WorkerSilence", "NoticeAttempt", "AskedAddress", "RefusedAddress", "BudgetWindow", "RunReservation",
 }  # fmt: skip
 
 

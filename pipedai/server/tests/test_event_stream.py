@@ -8,6 +8,7 @@ import pytest
 from pipedai.server import event_stream
 from pipedai.server.access_log import LOG
 from pipedai.server.event_stream import EventStreams
+from pipedai.server.lanes import STREAMS
 from pipedai.server.refusal import ClientGone
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.ticket import STREAM
@@ -30,7 +31,7 @@ class Endpoint:
     async def __call__(self, scope, receive, send):
         self.asked += 1
         ticket = scope[STREAM]
-        ticket.key_id = KEY
+        ticket.hears_of = frozenset({KEY})
         told = self.news.pop(0) if self.news else b""
         ticket.more = bool(self.news)
         headers = [(b"content-length", str(len(told)).encode())]
@@ -67,7 +68,9 @@ def lane(endpoint, listener):
 def start(lane):
     """Starts a stream, and returns its reader and its task."""
     reader = Reader(http_scope() | {LOG: {}})
-    task = asyncio.ensure_future(lane.serve(WORKER, reader.scope, reader.receive, reader.send))
+    task = asyncio.ensure_future(
+        lane.serve(STREAMS[0], WORKER, reader.scope, reader.receive, reader.send)
+    )
     return reader, task
 
 
@@ -99,7 +102,7 @@ async def test_a_credential_that_died_unheard_is_noticed(lane, endpoint, monkeyp
 
 def test_it_is_looked_at_within_15_seconds_though_the_reader_is_slow():
     longest = max(event_stream.RECHECK_SECONDS, event_stream.LONGEST_SEND_SECONDS)
-    assert longest + event_stream.SHORTEST_WAIT_SECONDS < 15
+    assert longest + max(kind.pause_seconds for kind in STREAMS) < 15
 
 
 async def test_a_reader_that_takes_nothing_is_left_and_nothing_is_fetched_for_it_meanwhile(

@@ -6,7 +6,7 @@ import pytest
 from django.urls import Resolver404, resolve
 
 from accounts.staff_views import StaffAccount, StaffLogin
-from pipedai.server.lanes import LIVE, streamed_worker, waiting_worker
+from pipedai.server.lanes import LIVE, streamed, waiting_worker
 from pipedai.server.password_lane import _PATHS
 from pipedai.server.tests.asgi_exchange import http_scope
 from workers.enrollment.pairing_page import PairingPage
@@ -25,21 +25,25 @@ def route_of(path: str) -> str | None:
         return None
 
 
+def streamed_subject(scope):
+    stream = streamed(scope)
+    return None if stream is None else stream[1]
+
+
 @pytest.mark.parametrize(
-    ("path", "route", "lane"),
+    ("path", "kind", "lane"),
     [
-        (f"{WORKERS}/poll", "api/v1/workers/<uuid:worker_id>/poll", waiting_worker),
-        (
-            f"{WORKERS}/events/stream",
-            "api/v1/workers/<uuid:worker_id>/events/stream",
-            streamed_worker,
-        ),
+        (f"{WORKERS}/poll", "worker", waiting_worker),
+        (f"{WORKERS}/events/stream", "worker", streamed_subject),
+        (f"/api/v1/runs/{WORKER}/events/stream", "run", streamed_subject),
+        (f"/api/v1/environments/{WORKER}/events/stream", "environment", streamed_subject),
     ],
-    ids=["poll", "events-stream"],
+    ids=["poll", "worker-stream", "run-stream", "environment-stream"],
 )
-def test_a_workers_lane_and_the_urls_agree(path, route, lane):
+def test_a_lane_and_the_urls_agree(path, kind, lane):
     assert lane(http_scope("GET", path, query="wait=5")) == UUID(WORKER)
-    assert resolve(path).kwargs == {"worker_id": UUID(WORKER)}
+    route = path.removeprefix("/").replace(WORKER, f"<uuid:{kind}_id>")
+    assert resolve(path).kwargs == {f"{kind}_id": UUID(WORKER)}
     ids = (WORKER, WORKER.upper(), WORKER.replace("-", ""), WORKER[:-1], f"{WORKER}0", "register")
     for variant in VARIANTS:
         for worker_id in ids:

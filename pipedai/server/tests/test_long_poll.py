@@ -17,6 +17,7 @@ from pipedai.server.ticket import POLL
 pytestmark = pytest.mark.anyio
 
 WORKER = UUID("0192b7a0-0000-7000-8000-00000000000a")
+POOL = UUID("0192b7a0-0000-7000-8000-00000000000c")
 OTHER = UUID("0192b7a0-0000-7000-8000-00000000000b")
 
 
@@ -29,6 +30,7 @@ class Endpoint:
         self.status = 200
         self.runs: list[str] = []
         self.next_due = None
+        self.pools: list[UUID] = []
         self.tickets = []
         self.asked = 0
         self.running = 0
@@ -56,6 +58,7 @@ class Endpoint:
         if self.status == 200:
             ticket.empty = not runs
             ticket.next_due_seconds = self.next_due
+            ticket.pool_ids = list(self.pools)
         self.running -= 1
         body = json.dumps({"runs": runs, "asked": ticket.asked}).encode()
         headers = [(b"content-type", b"application/json")]
@@ -141,6 +144,48 @@ async def test_another_worker_s_change_does_not_wake_it(lane, endpoint, listener
     await asyncio.sleep(0.02)
     assert endpoint.asked == 1
     poll.cancel()
+
+
+async def test_one_run_of_a_pool_makes_one_of_its_many_waiting_polls_ask(lane, endpoint, listener):
+    endpoint.pools = [POOL]
+    polls = [start(lane, worker=uuid4())[1] for _ in range(500)]
+    # Each asks once more after it has begun to listen to the pool.
+    await endpoint.until_asked(1000)
+    assert listener.waiting == 500
+    endpoint.runs = ["r"]
+    listener.deliver(f"pool {POOL} 1")
+    listener.deliver(f"pool {uuid4()} 3")
+    await endpoint.until_asked(1001)
+    listener.deliver(f"pool {POOL} 2")
+    await endpoint.until_asked(1003)
+    await asyncio.wait(polls, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.sleep(0.05)
+    assert endpoint.asked == 1003
+    assert sum(poll.done() for poll in polls) == 3
+    for poll in polls:
+        poll.cancel()
+    await asyncio.gather(*polls, return_exceptions=True)
+    assert not listener._ears
+
+
+async def test_a_poll_hears_of_a_pool_that_its_worker_joins_and_of_none_that_it_left(
+    lane, endpoint, listener
+):
+    _, poll = start(lane)
+    await endpoint.until_asked(1)
+    listener.deliver(f"pool {POOL} 1")
+    endpoint.pools = [POOL]
+    listener.deliver(f"changed {WORKER}")
+    await endpoint.until_asked(3)
+    endpoint.pools = []
+    listener.deliver(f"pool {POOL} 1")
+    await endpoint.until_asked(4)
+    listener.deliver(f"pool {POOL} 1")
+    await asyncio.sleep(0.02)
+    assert endpoint.asked == 4
+    endpoint.runs = ["r"]
+    listener.deliver(f"changed {WORKER}")
+    assert (await poll).json == {"runs": ["r"], "asked": 5}
 
 
 async def test_a_change_while_it_asks_is_not_lost(lane, endpoint, listener):

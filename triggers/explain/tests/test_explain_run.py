@@ -17,10 +17,10 @@ from testing.world.budgets import add_budget
 from testing.world.cast import Cast
 from testing.world.runs import Runs, allow
 from testing.world.sealed import HEADERS, tamper
-from triggers.explain import waiting
+from triggers.explain import queue_place
 from triggers.explain.answers import RETRY_CODES, WaitingFor
+from triggers.explain.queue_place import MOST_COUNTED
 from triggers.explain.runs import explain_run
-from triggers.explain.waiting import MOST_COUNTED
 from triggers.models import Run, SchedulerHeartbeat, Trigger
 from workers.models import Worker
 
@@ -104,11 +104,12 @@ def test_no_worker(calls: Calls, cast: Cast) -> None:
     calls.change_trigger(workerId=None)
     assert only(calls.explain(run_id)) == {
         "code": "no_worker",
-        "message": "Trigger Nightly report has no worker.",
+        "message": "Trigger Nightly report has neither a worker nor a pool.",
         "subject": {"type": "trigger", "id": str(cast.trigger_id), "name": "Nightly report"},
         "since": None,
         "until": None,
-        "remedy": "Give the trigger a worker with PATCH /triggers/:id (workerId): its queued runs go there too.",
+        "remedy": "Give the trigger a worker or a pool with PATCH /triggers/:id (workerId, poolId): its queued runs go"
+        " there too.",
         "place": None,
     }
 
@@ -214,7 +215,8 @@ def test_runs_that_can_not_go_out_do_not_go_first(
     calls: Calls, cast: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even where there are as many of them as are counted at most."""
-    monkeypatch.setattr(waiting, "_AHEAD", waiting._AHEAD.replace(str(MOST_COUNTED), "2"))
+    at_most_two = queue_place._AHEAD.replace(str(MOST_COUNTED), "2")
+    monkeypatch.setattr(queue_place, "_AHEAD", at_most_two)
     trigger_id = cast.add_trigger(mcp_headers=HEADERS, webhook_secret="planted-webhook-secret")
     *_, first, last = (calls.queue(each) for each in (trigger_id, trigger_id, None, None))
     tamper("bit flip", trigger_id, cast=cast)

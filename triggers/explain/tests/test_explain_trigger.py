@@ -88,7 +88,7 @@ def test_a_due_time_that_fired_is_told_with_its_run(hourly: Cast) -> None:
         (-6.5, -7, None, -6, "skipped_missed", "no scheduler was running"),
         (-3, -3, -4, -2, "skipped_missed", "one of 7 due times from 2026-05-04 05:00 UTC to"),
         (-0.01, -1, -2, 0, "skipped_missed", "the time was too old or a later one had come"),
-        (1, 1, 0, 2, "skipped_no_worker", "because the trigger had no worker"),
+        (1, 1, 0, 2, "skipped_no_worker", "because the trigger had neither a worker nor a pool"),
         (2.5, 2, 1, 3, "skipped_no_worker", "one of 3 due times"),
         (3, 3, 2, 4, "skipped_no_worker", "13:00 UTC to 2026-05-04 15:00 UTC"),
     ],
@@ -125,7 +125,7 @@ def test_a_coming_due_time_is_pending(hourly: Cast) -> None:
     assert (told.decision, told.due_at, told.tick) == ("pending", hours(30), None)
     assert (told.previous_due_at, told.next_due_at) == (hours(29), hours(31))
     assert told.message == (
-        "2026-05-05 18:00 UTC has not come yet. It makes no run without a worker."
+        "2026-05-05 18:00 UTC has not come yet. It makes no run without a worker or a pool."
     )
 
 

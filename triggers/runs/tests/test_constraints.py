@@ -21,10 +21,10 @@ from testing.world.mails import invite_for_test
 from testing.world.run_states import STATES
 from testing.world.runs import NOON, WEBHOOK_URL, Runs, allow
 from triggers.idempotency import rerun_run, run_trigger
-from triggers.models import BudgetWindow, Delivery, DeliveryAttempt, Tick, Trigger
+from triggers.models import BudgetWindow, Delivery, DeliveryAttempt, RunEventLog, Tick, Trigger
 from triggers.states import TERMINAL, Decision, Source, Status
 from workers.enrollment.pairing import begin_pairing
-from workers.models import WorkerEvent
+from workers.models import WorkerEvent, WorkerSilence
 from workspaces.api_keys import mint_registration_token
 from workspaces.models import ApiKey, DataKey
 
@@ -122,6 +122,7 @@ WRONG_ROWS = [
         "tick_blocked_was_skipped",
         "UPDATE tick SET blocked_by_id = %(lost)s WHERE decision = 'fired'",
     ),
+    ("run_event_log_counts", "UPDATE run_event_log SET stored = next_seq"),
     ("run_one_retry", "UPDATE run SET retry_of_id = %(lost)s WHERE id = %(other_retry)s"),
     ("delivery_pending_is_due", "UPDATE delivery SET next_attempt_at = NULL"),
     ("delivery_pending_is_due", "UPDATE delivery SET status = 'dead'"),
@@ -355,6 +356,7 @@ TENANT_REFERENCES = [
     ("run", "rerun_of_id", "run"),
     ("run_text", "run_id", "run"),
     ("run_result", "run_id", "run"),
+    ("run_event_log", "run_id", "run"),
     ("idempotency_key", "trigger_id", "trigger"),
     ("idempotency_key", "run_id", "run"),
     ("delivery", "trigger_id", "trigger"),
@@ -372,6 +374,7 @@ TENANT_REFERENCES = [
     ("worker", "host_key_id", "api_key"),
     ("enrollment", "worker_id", "worker"),
     ("worker_event", "worker_id", "worker"),
+    ("worker_silence", "worker_id", "worker"),
     ("channel", "url_key_id", "data_key"),
     ("channel", "secret_key_id", "data_key"),
     ("notice", "channel_id", "channel"),
@@ -390,6 +393,7 @@ def there(cast: Cast) -> dict[str, UUID]:
     lost, other_lost = runs.running(), runs.running(payload={"a": 1})
     runs.complete(runs.running(), output={"a": 1})
     runs.lost(lost)
+    RunEventLog.objects.create(environment=cast.environment, run_id=lost)
     other_retry = runs.retry_of(other_lost)
     assert other_retry is not None
     rerun_run(run_id=lost, caller_id=cast.owner.id, key=None, source=Source.MANUAL, actor=SYSTEM)
@@ -438,6 +442,9 @@ def there(cast: Cast) -> dict[str, UUID]:
     issue_enrollment(cast.environment, cast.owner)
     WorkerEvent.objects.create(
         environment=cast.environment, worker_id=host.worker_id, type="worker.stopped"
+    )
+    WorkerSilence.objects.create(
+        environment=cast.environment, worker_id=host.worker_id, offline_at=NOON, ended_at=NOON
     )
     for _ in range(2):
         begin_pairing(label=None, address=None, program=None)

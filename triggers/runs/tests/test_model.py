@@ -1,9 +1,10 @@
-"""In random histories of runs the database and an independent model of SPEC §6 never differ."""
+"""In random histories of runs the database and an independent model of SPEC §6 and §16 never differ."""
 
 import json
 import os
 from collections import Counter
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -24,22 +25,30 @@ from audit.models import AuditEntry
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import Actor
 from pipedai.sql import database_now
-from testing.probes.run_model import MISSING, Model, ModelRun, Told
+from testing.probes.run_model import MISSING, Model, ModelRun, ModelWorker, Told
 from testing.world.cast import make_cast
+from testing.world.pools import add_pool
 from triggers.models import Delivery, Run, RunText, Trigger
 from triggers.runs import lifecycle, reports
-from triggers.runs.outcome import Outcome, settled_fault
+from triggers.runs.handout import choose_runs
+from triggers.runs.outcome import Outcome, ToolCalls, UsageLimit, settled_fault
+from triggers.runs.pools import open_to_pools
 from triggers.states import Source
+from workers.models import PoolMember, Worker
+from workspaces.models import Environment
 
-MAX_RETRIES, TIMEOUT = 2, 300
+MAX_RETRIES, TIMEOUT, PREFER = 2, 300, 60
 ACTOR = Actor("system")
-# These steps lie just before, at and after every limit: back-offs, the lease, the deadline with its grace.
-STEPS = [1, 29, 30, 31, 119, 120, 121, 179, 180, 181, 359, 360, 361, 600, 601]
+# These steps lie just before, at and after every limit: back-offs, the lease, the deadline with its grace,
+# the seconds of preference, the time for resuming.
+STEPS = [1, 29, 30, 31, 119, 120, 121, 179, 180, 181, 359, 360, 361, 600, 601, 3600]
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
 
 # Most calls come from the worker to which the run belongs, because the API refuses nearly all others.
 OWN = "own"
-workers = st.sampled_from([OWN] * 5 + ["one", "two"])
+NAMES = ("one", "two", "three")
+workers = st.sampled_from([OWN] * 5 + list(NAMES))
+sessions = st.sampled_from([None, None, "s-1"])
 mostly_on = st.sampled_from([True] * 5 + [False])
 statuses = st.sampled_from(["succeeded", "failed", "timed_out", "canceled"])
 faults = st.sampled_from([None, "infra", "infra", "client", "none"])
@@ -55,21 +64,52 @@ class RunHistory(RuleBasedStateMachine):
         self.example = transaction.atomic()
         self.example.__enter__()
 
-    @initialize(target=runs)
-    def make(self):
+    @initialize(
+        target=runs,
+        start_deadline=st.sampled_from([None, None, 700]),
+        max_concurrent=st.sampled_from([None, None, 2]),
+        retry_mode=st.sampled_from(["restart", "resume"]),
+        worker=st.sampled_from(["one", "one", None]),
+        has_pool=st.booleans(),
+    )
+    def make(self, start_deadline, max_concurrent, retry_mode, worker, has_pool):
         """Makes some runs at first, because most calls of a short history need a run."""
         cast = make_cast()
         self.environment_id = cast.environment.id
-        self.worker_ids = {"one": cast.worker.worker_id, "two": cast.register("two").worker_id}
+        others = {name: cast.register(name).worker_id for name in NAMES[1:]}
+        self.worker_ids = {"one": cast.worker.worker_id, **others}
+        self.pool_id = add_pool(cast, *self.worker_ids.values())
+        Worker.objects.filter(id__in=[self.worker_ids[name] for name in ("one", "two")]).update(
+            account_id="shared"
+        )
+        has_pool |= worker is None
         self.trigger_id = cast.add_trigger(
+            worker_id=self.worker_ids.get(worker),
+            pool_id=self.pool_id if has_pool else None,
+            prefer_seconds=PREFER,
+            start_deadline_seconds=start_deadline,
+            max_concurrent_runs=max_concurrent,
+            retry_mode=retry_mode,
             max_retries=MAX_RETRIES,
             timeout_seconds=TIMEOUT,
             webhook_url="https://hooks.example/",
         )
         self.now = database_now() + timedelta(days=1)
+        accounts = {"one": "shared", "two": "shared", "three": None}
         self.model = Model(
-            worker="one", workers=["one", "two"], max_retries=MAX_RETRIES, timeout=TIMEOUT
+            workers={name: ModelWorker(account=account) for name, account in accounts.items()},
+            members=set(NAMES),
+            worker=worker,
+            has_pool=has_pool,
+            max_retries=MAX_RETRIES,
+            timeout=timedelta(seconds=TIMEOUT),
+            prefer=timedelta(seconds=PREFER),
+            start_deadline=start_deadline and timedelta(seconds=start_deadline),
+            max_concurrent=max_concurrent,
+            resumes=retry_mode == "resume",
         )
+        for name in NAMES:
+            self.call(name)
         self.ids: list[UUID] = []  # the ids of the model's runs, in the model's order
         self.before = self.actions()
         return multiple(*(self.queue_run() for _ in range(4)))
@@ -102,19 +142,73 @@ class RunHistory(RuleBasedStateMachine):
         self.model.enabled = enabled
         Trigger.objects.filter(id=self.trigger_id).update(enabled=enabled)
 
-    @rule(worker=st.sampled_from(["one", "one", "two", "two", None]))
-    def reassign(self, worker: str | None) -> None:
-        self.model.reassign(worker)
-        worker_id = None if worker is None else self.worker_ids[worker]
-        Trigger.objects.filter(id=self.trigger_id).update(worker_id=worker_id)
+    @rule(paused=st.sampled_from([True, False, False, False]))
+    def pause_the_environment_or_not(self, paused: bool) -> None:
+        self.model.paused = paused
+        paused_at = self.now if paused else None
+        Environment.objects.filter(id=self.environment_id).update(paused_at=paused_at)
+
+    @rule(worker=st.sampled_from([*NAMES[:2], None]), has_pool=st.booleans())
+    def reassign(self, worker: str | None, has_pool: bool) -> None:
+        self.model.reassign(worker, has_pool, self.now)
+        Trigger.objects.filter(id=self.trigger_id).update(
+            worker_id=self.worker_ids.get(worker or ""), pool_id=self.pool_id if has_pool else None
+        )
         lifecycle.reassign_queued_runs(trigger_id=self.trigger_id, now=self.now)
 
-    @rule(worker=st.sampled_from(["one", "two"]), most=st.integers(1, 4), on=mostly_on)
+    @rule(worker=st.sampled_from(NAMES), most=st.integers(1, 4), on=mostly_on)
     def change_a_worker(self, worker: str, most: int, on: bool) -> None:
         self.model.workers[worker].max_concurrency = most
         self.model.workers[worker].disabled = not on
+        worker_id = self.worker_ids[worker]
+        Worker.objects.filter(id=worker_id).update(disabled_at=None if on else self.now)
+        if not on:
+            self.model.open_to_pool({worker})
+            open_to_pools([worker_id])
+
+    @rule(worker=st.sampled_from(NAMES))
+    def lift_a_limit(self, worker: str) -> None:
+        self.model.workers[worker].limited_until = None
+        Worker.objects.filter(id=self.worker_ids[worker]).update(limited_until=None)
+
+    @rule(worker=st.sampled_from(NAMES), joins=mostly_on)
+    def join_or_leave_the_pool(self, worker: str, joins: bool) -> None:
+        member = {"pool_id": self.pool_id, "worker_id": self.worker_ids[worker]}
+        if joins and worker not in self.model.members:
+            PoolMember.objects.create(environment_id=self.environment_id, **member)
+            self.model.members.add(worker)
+        elif not joins:
+            PoolMember.objects.filter(**member).delete()
+            self.model.members.discard(worker)
 
     # --- the worker ---
+
+    @rule(worker=st.sampled_from(NAMES))
+    def call(self, worker: str) -> None:
+        """Lets the worker be online."""
+        self.model.workers[worker].last_seen = self.now
+        Worker.objects.filter(id=self.worker_ids[worker]).update(last_seen_at=self.now)
+
+    @rule(worker=st.sampled_from(NAMES))
+    def poll(self, worker: str) -> None:
+        """A poll returns as many runs as can be claimed, and only such runs."""
+        model, now = self.model, self.now
+        may_claim = {
+            run_id
+            for run, run_id in zip(model.runs, self.ids, strict=True)
+            if model.may_claim(run, worker, now)
+        }
+        mine = model.workers[worker]
+        chosen = choose_runs(
+            worker_id=self.worker_ids[worker],
+            capacity=mine.capacity(now),
+            approved=True,
+            now=now,
+        )
+        polled = {run.row["id"] for run in chosen.runs}
+        room = min(model.room_of(worker, now), model.room_of_trigger())
+        assert polled <= may_claim
+        assert len(polled) == min(len(may_claim), room)
 
     @rule(run=runs, worker=workers, claim_id=st.sampled_from([None, "a", "b"]))
     def claim(self, run: ModelRun, worker: str, claim_id: str | None) -> None:
@@ -127,7 +221,7 @@ class RunHistory(RuleBasedStateMachine):
                 worker_id=self.worker_ids[worker],
                 run_id=self.id_of(run),
                 claim_id=claim_id,
-                capacity=0 if mine.disabled else mine.max_concurrency,
+                capacity=mine.capacity(self.now),
                 approved=True,
                 actor=ACTOR,
                 now=self.now,
@@ -148,14 +242,17 @@ class RunHistory(RuleBasedStateMachine):
             ),
         )
 
-    @rule(run=runs, worker=workers)
-    def heartbeat(self, run: ModelRun, worker: str) -> None:
+    @rule(run=runs, worker=workers, session=sessions)
+    def heartbeat(self, run: ModelRun, worker: str, session: str | None = None) -> None:
         worker = self.named(run, worker)
-        expected = self.model.heartbeat(run, worker, self.now)
+        expected = self.model.heartbeat(run, worker, self.now, session)
         self.compare(
             expected,
             lambda: lifecycle.heartbeat_run(
-                worker_id=self.worker_ids[worker], run_id=self.id_of(run), now=self.now
+                worker_id=self.worker_ids[worker],
+                run_id=self.id_of(run),
+                session_id=session,
+                now=self.now,
             ),
         )
 
@@ -165,28 +262,78 @@ class RunHistory(RuleBasedStateMachine):
         status=statuses,
         fault=faults,
         retry_after=st.sampled_from([None, 0, 10, 700]),
+        session=sessions,
+        effects=st.sampled_from([None, 0, 1]),
+        limit=st.sampled_from([None, None, 0, 2000, 10**9]),
     )
     def complete(
-        self, run: ModelRun, worker: str, status: str, fault: str | None, retry_after: int | None
+        self,
+        run: ModelRun,
+        worker: str,
+        status: str,
+        fault: str | None,
+        retry_after: int | None,
+        session: str | None = None,
+        effects: int | None = None,
+        limit: int | None = None,
     ) -> None:
         worker = self.named(run, worker)
-        expected = self.model.complete(run, worker, status, fault, retry_after, self.now)
+        resets_at = None if limit is None else self.now + timedelta(seconds=limit)
         outcome = Outcome(
             status=status,
             fault_class=settled_fault(status, fault),
             retry_after_seconds=retry_after,
+            session_id=session,
+            tool_calls=None if effects is None else ToolCalls(2, effects, 0),
+            usage_limit=None if resets_at is None else UsageLimit(resets_at, "five_hour"),
         )
-        self.compare(
-            expected,
+        index = self.index(run)
+        before = {name: mine.limited_until for name, mine in self.model.workers.items()}
+        told: list[Told] = []
+        self.note(
+            told,
             lambda: reports.complete_run(
                 worker_id=self.worker_ids[worker],
-                run_id=self.id_of(run),
+                run_id=self.ids[index],
                 outcome=outcome,
                 reported={"status": status},
                 actor=ACTOR,
                 now=self.now,
             ),
         )
+        expected = self.model.complete(
+            run,
+            worker,
+            status,
+            fault,
+            retry_after,
+            self.now,
+            session=session,
+            effects=effects,
+            limited=None if resets_at is None else self.limits(worker, before, resets_at),
+        )
+        assert told == [expected]
+        self.learn_ids_of_retries()
+
+    def limits(
+        self, worker: str, before: dict[str, datetime | None], resets_at: datetime
+    ) -> dict[str, datetime]:
+        """Returns until when the worker and those of its account are limited, which is partly random."""
+        stored: dict[UUID, Any] = dict(Worker.objects.values_list("id", "limited_until"))
+        account = self.model.workers[worker].account
+        same = [
+            name
+            for name, mine in self.model.workers.items()
+            if name == worker or (account is not None and mine.account == account)
+        ]
+        limited = {name: stored[self.worker_ids[name]] for name in same}
+        if None in limited.values():  # the service did not heed the limit
+            return dict.fromkeys(same, self.now)
+        least = min(resets_at, self.now + timedelta(days=8))
+        for name, until in limited.items():
+            old = before[name] or until
+            assert until == old or least <= until <= least + timedelta(seconds=60)
+        return limited
 
     # --- histories that chance would seldom make ---
 
@@ -196,6 +343,12 @@ class RunHistory(RuleBasedStateMachine):
             self.claim_when_due(run)
             self.now += timedelta(seconds=180)
             self.expire_all()
+
+    @rule(run=runs, session=sessions)
+    def it_runs_into_a_limit(self, run: ModelRun, session: str | None) -> None:
+        if run.status == "queued" and run.worker is not None:
+            self.claim_when_due(run)
+            self.complete(run, OWN, "failed", "infra", None, session, 1, 2000)
 
     @rule(run=runs)
     def it_runs_and_is_out_of_time(self, run: ModelRun) -> None:
@@ -294,7 +447,7 @@ class RunHistory(RuleBasedStateMachine):
         return expected
 
     def named(self, run: ModelRun, worker: str) -> str:
-        return (run.worker or "one") if worker == OWN else worker
+        return (run.worker or "three") if worker == OWN else worker
 
     def claim_when_due(self, run: ModelRun) -> None:
         self.now = max(self.now, run.available_at)
@@ -304,19 +457,27 @@ class RunHistory(RuleBasedStateMachine):
         self.model.expire(self.now)
         while lifecycle.expire_runs(now=self.now):
             pass
+        self.model.expire_queued(self.now)
+        while lifecycle.expire_queued_runs(now=self.now):
+            pass
         self.learn_ids_of_retries()
 
     # --- comparing the two ---
 
     def compare(self, expected: Told, call) -> None:
-        try:
-            told = Told(str(call()["status"]))
-        except lifecycle.Refused as refused:
-            told = Told(refused.extra["status"], refused=True)
-        except NotFound:
-            told = MISSING
-        assert told == expected
+        told: list[Told] = []
+        self.note(told, call)
+        assert told == [expected]
         self.learn_ids_of_retries()
+
+    def note(self, told: list[Told], call) -> None:
+        """Makes the call, and appends its answer to `told`."""
+        try:
+            told.append(Told(str(call()["status"])))
+        except lifecycle.Refused as refused:
+            told.append(Told(refused.extra["status"], refused=True))
+        except NotFound:
+            told.append(MISSING)
 
     def id_of(self, run: ModelRun) -> UUID:
         return self.ids[self.index(run)]
@@ -353,6 +514,16 @@ class RunHistory(RuleBasedStateMachine):
             "cancel_requested": row.cancel_requested_at is not None,
             "retry_of": row.retry_of_id,
             "late_result": late,
+            "in_pool": row.pool_id is not None,
+            "pool_from": row.pool_from,
+            "avoided": row.avoided_worker_id,
+            "start_deadline": row.start_deadline_at,
+            "resume_until": row.resume_until,
+            "had_effects": bool(row.had_effects),
+            "at_limit": bool(row.at_limit),
+            "limit_retries": row.limit_retries,
+            "place": row.place,
+            "session": row.session_id,
         }
 
     def meant(self, run: ModelRun) -> dict[str, object]:
@@ -373,6 +544,16 @@ class RunHistory(RuleBasedStateMachine):
             "cancel_requested": run.cancel_requested,
             "retry_of": None if run.retry_of is None else self.id_of(run.retry_of),
             "late_result": run.late_result,
+            "in_pool": run.in_pool,
+            "pool_from": run.pool_from,
+            "avoided": self.worker_ids.get(run.avoided or ""),
+            "start_deadline": run.start_deadline,
+            "resume_until": run.resume_until,
+            "had_effects": run.had_effects,
+            "at_limit": run.at_limit,
+            "limit_retries": run.limit_retries,
+            "place": run.place,
+            "session": run.session,
         }
 
 
@@ -382,7 +563,7 @@ def test_no_history_tells_the_ledger_and_the_model_apart(own_database):
         RunHistory,
         settings=settings(
             max_examples=EXAMPLES,
-            stateful_step_count=40,
+            stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,

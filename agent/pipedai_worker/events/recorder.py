@@ -1,0 +1,149 @@
+"""Records what one run's program does: takes each of its events, without secrets, to the file that is sent."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pipedai_worker.api import Api
+from pipedai_worker.background import run_in_background
+from pipedai_worker.events import kinds
+from pipedai_worker.events.kinds import STREAMS, Told
+from pipedai_worker.events.sender import Sender
+from pipedai_worker.events.spool import SpoolWriter, make_room
+from pipedai_worker.json_values import with_strings
+from pipedai_worker.logs import get_logger
+from pipedai_worker.outcome import storable
+from pipedai_worker.output import size_of
+from pipedai_worker.redact import RedactingTexts, Redactor
+
+log = get_logger(__name__)
+
+# The bounds of one event, in characters: its text, one string of its data, and the JSON of its data.
+LONGEST_TEXT, LONGEST_STRING, LONGEST_DATA = 8_000, 2_000, 16_000
+# The API refuses JSON that is nested deeper than 64, and an event's data stands three deep in a call.
+DEEPEST_DATA = 50
+# A run's report waits so long for the run's last events to arrive, so that those who watch the run see them. If the API
+# is away it does not wait.
+FLUSH_SECONDS = 2.0
+_LOOK_SECONDS = 0.02
+
+
+class Recorder:
+    """Records one run. Nothing that goes wrong here reaches the run: events are lost then, and the log says so."""
+
+    def __init__(self, writer: SpoolWriter, sender: Sender, redactor: Redactor) -> None:
+        self._writer = writer
+        self._sender = sender
+        self._redactor = redactor
+        # Texts of one type may go on where the last one of this type ended, and so may a secret in them.
+        self._texts: defaultdict[str, RedactingTexts] = defaultdict(
+            lambda: RedactingTexts(redactor)
+        )
+
+    @classmethod
+    def begin(
+        cls,
+        api: Api,
+        run_id: str,
+        path: Path,
+        redactor: Redactor,
+        wait: Callable[[float], bool],
+    ) -> Recorder | None:
+        """Make the run's file and begin to send it. Return None if the disk fails.
+
+        `wait` sleeps for so many seconds, and returns True once the worker has to exit.
+        """
+        try:
+            make_room(path.parent)
+            writer = SpoolWriter(path)
+            sender = Sender(api, run_id, path, wait)
+        except OSError as error:
+            log.warning("run %s: its events can't be recorded: %s", run_id, error.strerror)
+            return None
+        run_in_background(f"events {run_id}", sender.run)
+        return cls(writer, sender, redactor)
+
+    def take(self, kind: str, payload: Any) -> None:
+        """Record an event of the run's program: its type, and what it says."""
+        if not self._writer.open:
+            return
+        try:
+            if self._sender.dropped:
+                self._writer.close()
+                return
+            for told in kinds.read(kind, payload):
+                for text, data in self._redacted(told):
+                    self._writer.add(told.type, text, data)
+            self._sender.added()
+        except OSError as error:
+            log.warning("a run's events can't be written: %s", error.strerror)
+            self._writer.close()
+        except Exception:
+            log.exception("an event can't be recorded; the run goes on without further events")
+            self._writer.close()
+
+    def finish(self) -> None:
+        """Note that the run's program has ended."""
+        self._writer.close()
+        self._sender.finish()
+
+    def flush(self) -> None:
+        """After `finish()`, give the last events a moment to arrive."""
+        give_up_at = time.monotonic() + FLUSH_SECONDS
+        while self._sender.answered and time.monotonic() < give_up_at:
+            if self._sender.done.wait(_LOOK_SECONDS):
+                return
+
+    def _redacted(self, told: Told) -> Iterator[tuple[str | None, dict[str, Any] | None]]:
+        """Yield the text and the data of each event to write: one, or several for a long piece of a stream."""
+        if told.type in STREAMS:
+            for text in told.texts:
+                clean = self._texts[told.type].next(text)
+                for start in range(0, len(clean), LONGEST_TEXT):
+                    yield str(storable(clean[start : start + LONGEST_TEXT])), None
+            return
+        cleaned = [self._texts[told.type].next(text, LONGEST_TEXT + 1) for text in told.texts]
+        text = str(storable("\n".join(cleaned)))
+        data = self._data(told)
+        if len(text) > LONGEST_TEXT:
+            text = text[: LONGEST_TEXT - 1] + "…"
+            data["textLength"] = sum(map(len, told.texts)) + len(told.texts) - 1
+        yield text or None, data or None
+
+    def _data(self, told: Told) -> dict[str, Any]:
+        texts = self._texts[f"{told.type} data"]
+
+        def short(text: str) -> str:
+            clean = texts.next(text, LONGEST_STRING + 1)
+            return clean if len(clean) <= LONGEST_STRING else clean[: LONGEST_STRING - 1] + "…"
+
+        for data in (told.data, {**_plain(told.data), "dataLeftOut": True}):
+            with contextlib.suppress(RecursionError):
+                clean = storable(with_strings(data, short, self._redactor.redact))
+                size = size_of(clean)
+                if (
+                    size is not None
+                    and size <= LONGEST_DATA
+                    and not _is_deeper(clean, DEEPEST_DATA)
+                ):
+                    return dict(self._redactor.redact_json(clean))
+        return {"dataLeftOut": True}
+
+
+def _plain(data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in data.items()
+        if isinstance(value, str)
+        or (not isinstance(value, (dict, list)) and size_of(value) is not None)
+    }
+
+
+def _is_deeper(value: Any, deepest: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return deepest < 0 or any(_is_deeper(item, deepest - 1) for item in inner)

@@ -1,0 +1,177 @@
+"""Sends the events of one run's file to the API, in order, and removes the file when the API has them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipedai_worker.answers import Refused, TokenRefused
+from pipedai_worker.api import Api
+from pipedai_worker.events.kinds import STATUS
+from pipedai_worker.events.spool import SpoolReader, is_full, line_of
+from pipedai_worker.logs import get_logger
+from pipedai_worker.numbers import whole
+from pipedai_worker.patience import GaveUp, until_answered
+
+log = get_logger(__name__)
+
+# The API takes the events of a run until so long after its end (SPEC §18).
+LATEST_SECONDS = 24 * 3600.0
+# After a call that was not full, the events of this time are gathered for the next one.
+GATHER_SECONDS = 0.5
+# The API answers with this code if events are missing before those that it got.
+EVENT_GAP = "event_gap"
+# If the API asks for other events than it got more often than this in a row, the worker sends it no more.
+MOST_GAPS = 3
+
+Wait = Callable[[float], bool]
+
+
+class _Dropped(Exception):  # noqa: N818 - an end, not an error
+    """The API takes no more events of this run."""
+
+
+class Sender:
+    """Sends what a run's file has and what is added to it. Call `run()` once, in a thread of its own.
+
+    `wait` sleeps for so many seconds, and returns True once the worker has to exit. `clock` returns seconds.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        run_id: str,
+        path: Path,
+        wait: Wait,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._api = api
+        self._run_id = run_id
+        self._path = path
+        self._wait = wait
+        self._clock = clock
+        self._news = threading.Event()
+        self._ended = threading.Event()
+        self._ended_at: float | None = None
+        self._answered = True
+        self._gaps = 0
+        # True once the API has said that it takes no more events of this run.
+        self.dropped = False
+        # Set once nothing more is sent: everything has been, the API takes no more, or the worker exits.
+        self.done = threading.Event()
+
+    def added(self) -> None:
+        """Note that an event was added to the file."""
+        self._news.set()
+
+    def finish(self) -> None:
+        """Note that the run has ended: nothing is added to the file any more."""
+        self._ended_at = self._clock()
+        self._ended.set()
+        self._news.set()
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether the run has ended."""
+        return self._ended.is_set()
+
+    @property
+    def answered(self) -> bool:
+        """Tell whether the API has answered the last call, or none was made yet."""
+        return self._answered
+
+    def run(self) -> None:
+        """Send everything, until the run has ended or the worker exits. What is left then stays on disk."""
+        try:
+            with contextlib.closing(SpoolReader(self._path)) as reader:
+                self._send_all(reader)
+        except (_Dropped, Refused) as refused:
+            log.info("run %s: the API takes no more of its events: %s", self._run_id, refused)
+            self.dropped = True
+            self._remove()
+        except (GaveUp, TokenRefused) as error:
+            if self._is_too_late():
+                self._remove()
+            log.info("run %s: its events could not be sent: %s", self._run_id, error)
+        except OSError as error:
+            log.warning("run %s: its events can't be read: %s", self._run_id, error.strerror)
+        except Exception:
+            log.exception("run %s: its events can't be sent", self._run_id)
+        else:
+            self._remove()
+        finally:
+            self.done.set()
+
+    def _send_all(self, reader: SpoolReader) -> None:
+        while True:
+            self._news.clear()
+            ended = self.ended
+            lines = reader.lines()
+            if lines:
+                self._send(reader, lines)
+            elif ended:
+                return
+            else:
+                self._news.wait()
+                continue
+            if not is_full(lines):
+                self._ended.wait(GATHER_SECONDS)
+            if self._wait(0):
+                raise GaveUp("the worker is stopping")
+
+    def _send(self, reader: SpoolReader, lines: list[bytes]) -> None:
+        first = reader.seq
+        try:
+            answer = until_answered(lambda: self._post(first, lines), self._wait_to_try_again)
+        except Refused as refused:
+            self._answered = True
+            expected = whole(refused.body.get("nextSeq"))
+            self._gaps += 1
+            if refused.code != EVENT_GAP or expected is None or self._gaps > MOST_GAPS:
+                raise
+            reader.go_to(expected)
+            return
+        self._answered, self._gaps = True, 0
+        expected = whole(answer.get("nextSeq"))
+        expected = first + len(lines) if expected is None else expected
+        if expected <= first:
+            raise _Dropped(f"it stays at event {expected}")
+        reader.go_to(expected)
+
+    def _post(self, first: int, lines: list[bytes]) -> dict[str, Any]:
+        body = b'{"events":[' + b",".join(lines) + b"]}"
+        try:
+            return self._api.tell_events(self._run_id, body)
+        except Refused as refused:
+            if not refused.is_unfit:
+                raise
+        if len(lines) > 1:
+            return self._post(first, lines[: len(lines) // 2])
+        # The API can't store this event. It gets another one in its place, because it takes no event after a gap.
+        instead = line_of(first, STATUS, None, {"subtype": "event_refused"})
+        return self._api.tell_events(self._run_id, b'{"events":[' + instead + b"]}")
+
+    def _wait_to_try_again(self, seconds: float) -> bool:
+        self._answered = False
+        return self._wait(seconds) or self._is_too_late()
+
+    def _is_too_late(self) -> bool:
+        return self._ended_at is not None and self._clock() - self._ended_at > LATEST_SECONDS
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+
+def send_left(api: Api, paths: list[Path], wait: Wait) -> None:
+    """Send what earlier processes of this worker have left in these files, one after the other."""
+    for path in paths:
+        sender = Sender(api, path.stem, path, wait)
+        sender.finish()
+        sender.run()
+        if wait(0):
+            return

@@ -1,0 +1,179 @@
+"""`pipedai-worker logs RUN` shows what a run does, until it ends, and does a terminal no harm."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipedai_worker import cli
+from pipedai_worker.arguments import KEY_VARIABLE
+from pipedai_worker.config import WorkerConfig
+from pipedai_worker.durable import private_directory, write_private
+from pipedai_worker.events import following
+from pipedai_worker.events.showing import shown, wants_colour
+
+from .parts import written
+from .streams import KEY, EventShow, serving
+
+RUN = "0192f0c1-2345-7000-8000-000000000001"
+WORKER = "0192f0c1-2345-7000-8000-000000000000"
+
+Logs = Callable[..., tuple[int, list[str], str]]
+
+
+def event(seq: int, text: str = "on", kind: str = "message", **data: Any) -> dict[str, Any]:
+    at = f"2026-01-02T03:04:{seq % 60:02}.000Z"
+    return {"seq": seq, "at": at, "type": kind, "text": text, "data": data or None}
+
+
+@pytest.fixture(autouse=True)
+def _utc() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.fixture
+def logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Logs:
+    """Run `pipedai-worker logs`. Return its exit code, the lines that it printed, and what it logged."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(following, "LOOK_SECONDS", 0.01)
+    WorkerConfig(WORKER, "wkt_x", "http://127.0.0.1:9", "").save(tmp_path / "worker.json")
+
+    def run(*arguments: str, key: str = KEY) -> tuple[int, list[str], str]:
+        monkeypatch.setenv(KEY_VARIABLE, key)
+        code = cli.main(["logs", RUN, "--config", "worker.json", *arguments])
+        printed = capsys.readouterr()
+        return code, printed.out.splitlines(), printed.err
+
+    return run
+
+
+def test_a_run_is_followed_to_its_end_over_streams_that_break_off(
+    logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipedai_worker.backoff.FIRST_SECONDS", 0.0)
+    show = EventShow(
+        [event(seq, f"{seq}\u2028x") for seq in range(1, 8)], (3, False), (0, False), (4, True)
+    )
+    with serving(show) as url:
+        code, lines, _ = logs("--api-url", url)
+    assert code == 0
+    assert lines == [f"03:04:0{seq} message     {seq}\\u2028x" for seq in range(1, 8)]
+    assert show.opened == [None, "3", "3"]
+
+
+def test_a_run_whose_events_were_all_read_before_it_ended_is_followed_to_its_end(
+    logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipedai_worker.backoff.FIRST_SECONDS", 0.0)
+    with serving(EventShow([event(1), event(2)], (1, False))) as url:
+        code, lines, _ = logs("--api-url", url, "--after", "1", "--json")
+    assert (code, [json.loads(line) for line in lines]) == (0, [event(2)])
+
+
+def test_what_there_is_is_listed_page_by_page(logs: Logs) -> None:
+    with serving(EventShow([event(seq) for seq in range(1, 402)])) as url:
+        code, lines, _ = logs("--api-url", url, "--no-follow", "--json", "--after", "1")
+    assert code == 0
+    assert [json.loads(line)["seq"] for line in lines] == list(range(2, 402))
+
+
+def test_a_refused_key_and_an_unknown_run_are_one_sentence(logs: Logs) -> None:
+    show = EventShow([])
+    with serving(show) as url:
+        for arguments in ((), ("--no-follow",)):
+            code, lines, said = logs("--api-url", url, *arguments, key="pwk_other")
+            assert (code, lines) == (3, [])
+            assert "The key in PIPEDAI_API_KEY was refused: The key is not valid." in said
+        show.refused = 404
+        code, lines, said = logs("--api-url", url)
+    assert (code, lines) == (1, [])
+    assert f"The API does not show the events of run {RUN}: Not found" in said
+
+
+def test_without_a_key_the_events_on_this_machine_are_followed(logs: Logs, tmp_path: Path) -> None:
+    state = tmp_path / "worker.state" / WORKER
+    for folder in ("events", "held"):
+        private_directory(state / folder)
+    writer = written(state / "events" / f"{RUN}.ndjson", 600)
+    code, lines, _ = logs("--after", "590", key="")
+    assert code == 0
+    assert [line.split()[-1] for line in lines] == [str(seq) for seq in range(591, 601)]
+    held = state / "held" / f"{RUN}.json"
+    write_private(held, b"{}")
+    assert len(logs("--no-follow", key="")[1]) == 600
+
+    seen = []
+    path = state / "events" / f"{RUN}.ndjson"
+    for each in following.from_file(path, 598, lambda: not held.exists()):
+        seen.append(each["seq"])
+        if each["seq"] == 600:
+            # The run goes on, and ends.
+            writer.add("message", "more", None)
+            held.unlink()
+    assert seen == [599, 600, 601]
+
+
+def test_events_that_are_not_here_are_said_to_be_elsewhere(logs: Logs) -> None:
+    code, lines, said = logs(key="")
+    assert (code, lines) == (1, [])
+    assert "set PIPEDAI_API_KEY to a pwk_ key" in said
+    assert logs(key="p\x1b")[0] == 2
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], [RUN, "--after", "-1"], []])
+def test_bad_arguments_end_with_code_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["logs", *arguments])
+    assert end.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        (event(1, "a\nb\n"), f"03:04:01 message     a\n{' ' * 21}b"),
+        (event(1, "\x1b[2J\ta\x9b\u202eb\r"), "03:04:01 message     \\x1b[2J    a\\x9b\\u202eb\\r"),
+        (
+            event(1, "look_up", "tool_call", tool="look_up", input={"day": "\x1b"}),
+            '03:04:01 tool_call   look_up {"day": "\\u001b"}',
+        ),
+        (
+            event(1, "", "status", subtype="newer"),
+            '03:04:01 status      {"subtype": "newer"}',
+        ),
+        (event(1, "", "\x1btype"), "03:04:01 \\x1btype"),
+        ({"seq": 1, "at": "?", "type": None, "text": 5, "data": "x" * 400}, None),
+    ],
+)
+def test_an_event_is_shown_without_what_a_terminal_acts_upon(
+    told: dict[str, Any], line: str | None
+) -> None:
+    if line is None:
+        line = f'--:--:-- None        "{"x" * 298}…'
+    assert shown(told, colour=False) == line
+
+
+def test_colour_is_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert wants_colour(Terminal())
+    assert not wants_colour(io.StringIO())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not wants_colour(Terminal())
+    failed = event(1, "no\n", "tool_result", isError=True)
+    assert shown(failed, colour=True).endswith("\x1b[31mno\x1b[0m")

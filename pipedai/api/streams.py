@@ -1,0 +1,78 @@
+"""What the views of event streams share. An event stream is an answer in the format of server-sent events that stays
+open. `pipedai.server.event_stream` holds it open, and asks the view for news again and again.
+"""
+
+from typing import TypeVar
+from uuid import UUID
+
+from django.http import HttpResponse
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+from rest_framework.viewsets import ViewSet
+
+from pipedai.api.principal import principal_of
+from pipedai.api.renderers import JSONRenderer
+from pipedai.api.schema.parameters import header
+from pipedai.api.throttling import TooManyRequests
+from pipedai.server.places import Places
+from pipedai.server.ticket import STREAM, StreamTicket
+
+MEDIA_TYPE = "text/event-stream"
+LAST_EVENT_ID = header(
+    "Last-Event-ID",
+    {"type": "string"},
+    description="The id of the last event that was read.",
+)
+# How many streams of runs and environments one user or API key may have open in one web process (SPEC §18).
+MAX_STREAMS = 20
+_STREAMS = Places(MAX_STREAMS)
+
+T = TypeVar("T", bound=StreamTicket)
+
+
+class StreamViewMixin(ViewSet):
+    """A view of an event stream. It ignores the Accept header, because a stream has one format, and its errors are JSON
+    whatever is asked for.
+    """
+
+    def perform_content_negotiation(
+        self, request: Request, force: bool = False
+    ) -> tuple[BaseRenderer, str]:
+        """Returns the renderer of errors."""
+        return JSONRenderer(), JSONRenderer.media_type
+
+
+def ticket_of(request: Request, kind: type[T], *, group: UUID) -> T:
+    """Returns the ticket of the stream for which the view is asked, in which it notes what it has sent.
+
+    A request that no stream made gets a new ticket, and so an answer with the news up to now. `group` is the id of the
+    workspace or environment that takes turns with others at asking.
+    """
+    ticket = request.META.get("asgi.scope", {}).get(STREAM)
+    if not isinstance(ticket, kind):
+        ticket = kind()
+    ticket.asked += 1
+    ticket.workspace_id = group
+    ticket.hears_of = frozenset([principal_of(request).id])
+    return ticket
+
+
+def take_place(request: Request, ticket: StreamTicket) -> None:
+    """Counts a new stream as one of its caller's. Raises TooManyRequests if the caller has MAX_STREAMS open."""
+    if ticket.asked == 1 and not _STREAMS.take(principal_of(request).id, request):
+        raise TooManyRequests(
+            f"You have {MAX_STREAMS} streams open already: close one of them first.",
+            headers={"Retry-After": "5"},
+        )
+
+
+def event_text(data: str, *, id_: int | None = None, event: str | None = None) -> str:
+    """Returns a server-sent event. `data` is JSON, which has no line breaks."""
+    head = "" if id_ is None else f"id: {id_}\n"
+    name = "" if event is None else f"event: {event}\n"
+    return f"{head}{name}data: {data}\n\n"
+
+
+def stream_answer(text: str) -> HttpResponse:
+    """Returns the answer of a stream's view: the news since its last answer."""
+    return HttpResponse(text, content_type=MEDIA_TYPE)

@@ -1,0 +1,61 @@
+"""The endpoint that streams what changes in an environment."""
+
+from uuid import UUID
+
+from django.http import HttpResponse
+from rest_framework import serializers
+from rest_framework.request import Request
+
+from pipedai.api.renderers import compact_json
+from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.streams import (
+    MEDIA_TYPE,
+    StreamViewMixin,
+    event_text,
+    stream_answer,
+    take_place,
+    ticket_of,
+)
+from pipedai.server.ticket import EnvironmentStreamTicket
+from triggers.changes.reading import changes_of
+from workspaces.access import TenantViewSet
+from workspaces.permissions import IsViewer
+
+
+class EnvironmentEventViewSet(StreamViewMixin, TenantViewSet):
+    """The endpoint that tells which runs, workers and incidents of an environment have changed."""
+
+    tag = "Environments"
+    permissions = {"stream": IsViewer}
+
+    @Operation(
+        id="streamEnvironmentEvents",
+        summary="Stream an environment's changes",
+        answers={
+            200: answer(
+                "EnvironmentEvent",
+                "Something of the environment has changed.",
+                type=serializers.ChoiceField(choices=["run", "worker", "incident", "all"]),
+                id=serializers.UUIDField(required=False),
+                status=serializers.CharField(required=False),
+            )
+        },
+        media_type=MEDIA_TYPE,
+        says={200: "Each change as it comes, without those from before."},
+        errors={429: "The caller has 20 streams open."},
+    )
+    def stream(self, request: Request, environment_id: UUID) -> HttpResponse:
+        """Answers GET /environments/:envId/events/stream with the changes since the last answer. The web process calls
+        it again and again, as long as the reader reads.
+        """
+        ticket = ticket_of(request, EnvironmentStreamTicket, group=environment_id)
+        take_place(request, ticket)
+        told = [
+            {"type": change.kind, "id": str(change.id), "status": change.status}
+            for change in changes_of(ticket, environment_id=environment_id)
+        ]
+        if ticket.missed:
+            # Some notifications were lost, so the reader must read everything again.
+            ticket.missed = False
+            told.insert(0, {"type": "all"})
+        return stream_answer("".join(event_text(compact_json(each)) for each in told))

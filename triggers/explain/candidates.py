@@ -1,0 +1,130 @@
+"""Finds out for a queued run which workers could take it, and what keeps each of them from it (SPEC §13, §16).
+
+One statement evaluates the named conditions of `triggers.runs.conditions` for all of these workers, however many the
+run's pool has.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from pipedai.sql import NOW, Row, fetch_all
+from triggers.budgets.room import BUDGETS_HAVE_ROOM
+from triggers.explain.answers import WaitingFor
+from triggers.runs.conditions import (
+    FREE_IN_TRIGGER,
+    FREE_PLACES,
+    HEADERS_MAY_GO,
+    IS_DUE,
+    IS_HELD,
+    IS_IN_TIME,
+    IS_NOT_AVOIDED,
+    IS_OFFERED,
+    MAY_START,
+    ONLINE_WITHIN,
+    Limits,
+    about,
+    limits_of,
+)
+
+# Evaluates the conditions for the run, and for each worker that could take it: the run's own worker and the workers of
+# its pool. If there is no such worker, it returns one row without a worker.
+_EVALUATE = f"""
+SELECT {IS_DUE} AS is_due, {IS_IN_TIME} AS is_in_time, {MAY_START} AS may_start,
+    t.max_concurrent_runs IS NULL OR {FREE_IN_TRIGGER} > 0 AS trigger_has_room,
+    CASE WHEN t.max_concurrent_runs IS NOT NULL THEN {FREE_IN_TRIGGER} END AS free_in_trigger,
+    r.resume_until > {NOW} AS is_resuming, r.pool_from > greatest({NOW}, r.available_at) AS is_for_worker_first,
+    c.id AS worker_id, c.id = r.worker_id AS is_own, c.label, c.max_concurrency, c.disabled_at, c.unapproved_since,
+    c.last_seen_at, c.deleted_at, c.token_digest IS NOT NULL AS has_token,
+    CASE WHEN c.limited_until > {NOW} THEN c.limited_until END AS limited_until,
+    coalesce(c.last_seen_at > {NOW} - %(online_within)s::interval, false) AS is_online,
+    {about(IS_OFFERED, "c")} AS is_offered, {about(IS_NOT_AVOIDED, "c")} AS is_not_avoided,
+    {about(BUDGETS_HAVE_ROOM, "c")} AS budgets_have_room,
+    {about(HEADERS_MAY_GO, "c")} AS headers_may_go, {about(FREE_PLACES, "c")} AS free_places,
+    (SELECT max(claimed_at) FROM run WHERE {about(IS_HELD, "c")}) AS last_claimed_at,
+    EXISTS (SELECT FROM pool_member m WHERE m.pool_id = r.pool_id AND m.worker_id = c.id) AS is_member
+FROM run r JOIN trigger t ON t.id = r.trigger_id
+LEFT JOIN worker c ON c.id IN (
+    SELECT r.worker_id UNION ALL SELECT m.worker_id FROM pool_member m WHERE m.pool_id = r.pool_id)
+WHERE r.id = %(run_id)s
+ORDER BY c.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The workers that could take a queued run, and the conditions of the run itself.
+
+    `run` has `is_due`, `is_in_time`, `may_start`, `trigger_has_room`, `free_in_trigger`, `is_resuming` and
+    `is_for_worker_first`. `own` is the run's worker, if it has one. `others` are the further workers of its pool; they
+    may take the run unless it is its worker's alone at present.
+    """
+
+    run: Row
+    own: Row | None
+    others: list[Row]
+
+    @property
+    def is_for_one(self) -> bool:
+        """Returns whether only the run's own worker may take it, at present or when it comes due."""
+        return self.own is not None and bool(
+            self.run["is_resuming"] or self.run["is_for_worker_first"]
+        )
+
+    @property
+    def pool_is_empty(self) -> bool:
+        """Returns whether the run's pool has no worker at all. It does not say whether the run has a pool."""
+        return not self.others and not (self.own is not None and self.own["is_member"])
+
+    @property
+    def eligible(self) -> list[Row]:
+        """Returns the workers that may take the run, at present or when it comes due. The run's own worker is first."""
+        own = [self.own] if self.own is not None else []
+        return own if self.is_for_one else [*own, *self.others]
+
+
+def find_candidates(run_id: UUID, *, now: datetime | None) -> Candidates:
+    """Returns the workers that could take a queued run. It takes one statement."""
+    rows = fetch_all(_EVALUATE, {"run_id": run_id, "online_within": ONLINE_WITHIN, "now": now})
+    assert rows, "a queued run is never deleted"
+    workers = [row for row in rows if row["worker_id"] is not None]
+    return Candidates(
+        run=rows[0],
+        own=next((row for row in workers if row["is_own"]), None),
+        others=[row for row in workers if not row["is_own"]],
+    )
+
+
+def limits_of_candidate(worker: Row) -> Limits:
+    """Returns what a worker of `find_candidates` may take."""
+    return limits_of(
+        max_concurrency=worker["max_concurrency"],
+        disabled=worker["disabled_at"] is not None,
+        limited=worker["limited_until"] is not None,
+        approved=worker["unapproved_since"] is None,
+    )
+
+
+def room_of(worker: Row) -> int:
+    """Returns how many more runs a worker of `find_candidates` may claim: none if it is disabled or limited."""
+    free: int = worker["free_places"]
+    return min(limits_of_candidate(worker)["capacity"], free)
+
+
+def hindrances(worker: Row, *, is_due: bool) -> list[WaitingFor]:
+    """Returns what keeps a worker of `find_candidates` from taking the run, the most lasting first.
+
+    `is_due` is whether the run is due. Before, nobody can tell which worker will be passed over when it is.
+    """
+    holds = {
+        WaitingFor.WORKER_REVOKED: not worker["has_token"],
+        WaitingFor.WORKER_DISABLED: worker["disabled_at"] is not None,
+        WaitingFor.WORKER_LIMITED: worker["limited_until"] is not None,
+        WaitingFor.WORKER_OFFLINE: worker["has_token"] and not worker["is_online"],
+        WaitingFor.WORKER_UNAPPROVED: not worker["headers_may_go"],
+        WaitingFor.BUDGET_EXHAUSTED: not worker["budgets_have_room"],
+        WaitingFor.FIRST_WORKER: is_due and not (worker["is_offered"] and worker["is_not_avoided"]),
+        WaitingFor.WORKER_FULL: limits_of_candidate(worker)["capacity"] > 0
+        and not worker["free_places"],
+    }
+    return [code for code, holds_it_back in holds.items() if holds_it_back]

@@ -1,0 +1,102 @@
+"""Finds out whether other runs go before a queued run, at every worker that could take it (SPEC §13).
+
+`choose_runs`, with which a poll chooses the runs that it returns, decides. So an explanation can't contradict a poll.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pipedai.sql import Row, fetch_all, fetch_one
+from triggers.explain.candidates import limits_of_candidate, room_of
+from triggers.runs.conditions import (
+    HAND_OUT_ORDER,
+    MAY_BE_CLAIMED_AS_OWN,
+    MAY_BE_CLAIMED_FROM_POOL,
+    about,
+)
+from triggers.runs.handout import MOST_AT_ONCE, choose_runs, shut_triggers_of_environment
+
+# At most this many runs ahead of a run are counted, so that the explanation of a run behind 100,000 others takes no
+# longer than others.
+MOST_COUNTED = 1000
+
+_IS_AHEAD = """r.trigger_id <> ALL(%(shut)s::uuid[])
+            AND (r.available_at, r.id) < (%(available_at)s::timestamptz, %(run_id)s::uuid)"""
+
+
+def _count_ahead(most: str) -> str:
+    """Returns the SQL expression for the number of due runs that a worker `c` gets before the run, `most` at most.
+
+    The runs of the triggers in `shut` do not count: no worker gets them, because their headers can't be decrypted.
+    """
+    runs = "run r JOIN trigger t ON t.id = r.trigger_id"
+    return f"""(SELECT count(*) FROM (
+        (SELECT r.id FROM {runs} WHERE {about(MAY_BE_CLAIMED_AS_OWN, "c")} AND {_IS_AHEAD}
+        ORDER BY {HAND_OUT_ORDER} LIMIT {most})
+        UNION
+        (SELECT open.id FROM pool_member m CROSS JOIN LATERAL (
+            SELECT r.id FROM {runs} WHERE {about(MAY_BE_CLAIMED_FROM_POOL, "c")} AND {_IS_AHEAD}
+            ORDER BY r.pool_from, r.id LIMIT {most}) open
+        WHERE m.worker_id = c.id)
+        LIMIT {most}) ahead)"""
+
+
+_AHEAD = (
+    f"SELECT {_count_ahead(str(MOST_COUNTED))} AS ahead FROM worker c WHERE c.id = %(worker_id)s"
+)
+
+# Finds among workers the one that will come to the run first. It counts at most as many runs as a worker has room for,
+# which is enough to know whether the worker's next poll returns the run.
+_SOONEST = f"""
+SELECT c.id FROM unnest(%(worker_ids)s::uuid[], %(rooms)s::int[]) AS given (id, room)
+JOIN worker c ON c.id = given.id CROSS JOIN LATERAL (SELECT {_count_ahead("given.room")} AS n) ahead
+ORDER BY ahead.n >= given.room, ahead.n, given.room DESC, c.id LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePlace:
+    """The worker that will come to a run first, and how many due runs it gets before: MOST_COUNTED at most."""
+
+    worker: Row
+    ahead: int
+
+
+def find_place(run: Row, workers: list[Row], *, now: datetime | None) -> QueuePlace | None:
+    """Returns where the run stands at the one of these workers that will come to it first. Returns None if the next
+    poll of one of them returns the run, or if none has room and no run goes first.
+
+    `run` is a row of `triggers.explain.runs`, and `workers` are some of its candidates, at least one. It takes two
+    polls and three statements at most, however many workers there are.
+    """
+    with_room = [worker for worker in workers if room_of(worker)]
+    worker = max(with_room or workers, key=room_of)
+    if with_room and _gets(worker, run, now):
+        return None
+    params = {
+        "run_id": run["id"],
+        "available_at": run["available_at"],
+        "shut": shut_triggers_of_environment(environment_id=run["environment_id"], now=now),
+        "now": now,
+    }
+    if len(with_room) > 1:
+        soonest = _soonest(with_room, params)
+        if soonest is not worker and _gets(soonest, run, now):
+            return None
+        worker = soonest
+    found = fetch_one(_AHEAD, {**params, "worker_id": worker["worker_id"]})
+    assert found is not None, "a worker is never deleted"
+    return QueuePlace(worker, found["ahead"]) if with_room or found["ahead"] else None
+
+
+def _gets(worker: Row, run: Row, now: datetime | None) -> bool:
+    """Returns whether the worker's next poll returns the run."""
+    chosen = choose_runs(worker_id=worker["worker_id"], **limits_of_candidate(worker), now=now)
+    return any(each.row["id"] == run["id"] for each in chosen.runs)
+
+
+def _soonest(workers: list[Row], params: Row) -> Row:
+    rooms = [min(MOST_AT_ONCE, room_of(worker)) for worker in workers]
+    ids = [worker["worker_id"] for worker in workers]
+    (found,) = fetch_all(_SOONEST, {**params, "worker_ids": ids, "rooms": rooms})
+    return workers[ids.index(found["id"])]

@@ -1,0 +1,97 @@
+"""The tables of run events: what a run's CLI told, as its worker sent it (SPEC §18)."""
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import F, Q
+
+from triggers.models.run import Run
+from workspaces.models import Environment
+
+# A run keeps at most so many events. After the last of them comes one event more, of the type `truncated`.
+MAX_RUN_EVENTS = 20_000
+
+
+class RunEventLog(models.Model):
+    """How far the events of a run have come. Each call that stores events locks and changes the row, so that two
+    calls at once count right. A run without events has no row here, unless somebody streamed it.
+    """
+
+    # The run to which the events belong. A run has at most one row.
+    run = models.OneToOneField(
+        Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="events"
+    )
+    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
+    # environment.
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # The number (`seq`) that the next event of the worker must have. The first event has the number 1.
+    next_seq = models.BigIntegerField(default=1, db_default=1)
+    # How many events are stored. They have the numbers from 1 to this one. If the row is truncated, the last of them
+    # says so.
+    stored = models.PositiveIntegerField(default=0, db_default=0)
+    # How many bytes the stored events have, as JSON in UTF-8.
+    bytes = models.PositiveIntegerField(default=0, db_default=0)
+    # Whether a limit was reached. Further events are then counted in `next_seq` and not stored.
+    is_truncated = models.BooleanField(default=False, db_default=False)
+    # When the first and the latest events were stored, by the database's clock; NULL before. Reading searches only the
+    # partitions of these days.
+    first_at = models.DateTimeField(null=True)
+    last_at = models.DateTimeField(null=True)
+    # Until when calls that store events notify the event streams of the run, by the database's clock. Each stream of
+    # the run moves it on, so that runs which nobody streams cost no notification. NULL if nobody ever streamed the run.
+    watched_until = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "run_event_log"
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(stored__lt=F("next_seq"), stored__lte=MAX_RUN_EVENTS + 1),
+                name="run_event_log_counts",
+            ),
+        )
+
+
+class RunEventBatch(models.Model):
+    """The events of a run that one call stored. The table is partitioned by the day (UTC) of `stored_at`, so that old
+    days are dropped as whole tables. It has no foreign keys, because each one would be checked at every insert.
+
+    Its real primary key is `(run_id, last_seq, stored_at)`, because a primary key must contain the column by which the
+    table is partitioned.
+    """
+
+    pk = models.CompositePrimaryKey("run_id", "last_seq", "stored_at")
+    # The environment that owns the row.
+    environment_id = models.UUIDField()
+    # The run to which the events belong.
+    run_id = models.UUIDField()
+    # The numbers of the first and the last event. The events between them have the numbers between.
+    first_seq = models.IntegerField()
+    last_seq = models.IntegerField()
+    # When the events were stored, by the database's clock.
+    stored_at = models.DateTimeField()
+    # How many bytes the events have, as JSON in UTF-8.
+    bytes = models.IntegerField()
+    # The events by number, each as the JSON text in which the API answers it.
+    events = ArrayField(models.TextField())
+
+    class Meta:
+        db_table = "run_event_batch"
+        managed = False
+
+
+class RunEventDay(models.Model):
+    """How many bytes of run events an environment has stored on one day."""
+
+    pk = models.CompositePrimaryKey("environment_id", "day")
+    # The environment whose runs the events belong to.
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # The day (UTC) on which the events were stored, by the database's clock.
+    day = models.DateField()
+    # How many bytes the events have, as JSON in UTF-8.
+    bytes = models.BigIntegerField()
+
+    class Meta:
+        db_table = "run_event_day"

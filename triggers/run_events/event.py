@@ -1,0 +1,45 @@
+"""Defines an event of a run, in the form in which it is stored and answered, and the limits of events (SPEC §18)."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from pipedai.api.renderers import compact_json
+
+KIB = 1024
+# The most events, and the most bytes of its body, that one call may send.
+MAX_CALL_EVENTS, MAX_CALL_BYTES = 500, 256 * KIB
+# The most bytes of events that a run stores, and an environment on one day (UTC). The events' JSON in UTF-8 counts.
+MAX_RUN_BYTES = 5 * KIB * KIB
+MAX_DAY_BYTES = KIB * KIB * KIB
+MAX_TYPE = 64
+# How long after its end a run still takes events.
+TAKEN_AFTER_END = timedelta(hours=24)
+
+# The type of the event that stands where a run's events end because a limit was reached.
+TRUNCATED = "truncated"
+
+
+class RunEvent(NamedTuple):
+    """One event: its number in the run, and the JSON text in which it is stored and answered."""
+
+    seq: int
+    json: str
+
+    @property
+    def size(self) -> int:
+        """The bytes that count against the limits."""
+        return len(self.json.encode())
+
+
+def make_event(seq: int, *, at: str, type_: str, text: str | None, data: Any) -> RunEvent:
+    """Returns an event with its JSON text. `at` is a time in the API's form."""
+    shown = {"seq": seq, "at": at, "type": type_, "text": text, "data": data}
+    return RunEvent(seq, compact_json(shown))
+
+
+def fitting(events: Sequence[RunEvent], room: int) -> Sequence[RunEvent]:
+    """Returns as many of the first events as fit into so many bytes."""
+    sums = accumulate(event.size for event in events)
+    return events[: sum(total <= room for total in sums)]

@@ -1,0 +1,155 @@
+"""Reads the stored events of a run, for pages and for streams."""
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from django.db import DatabaseError
+
+from pipedai.api.database_errors import is_read_only
+from pipedai.server.ticket import RunStreamTicket
+from pipedai.sql import Row, execute, fetch_all, fetch_one
+from triggers.run_events.event import TAKEN_AFTER_END
+
+# How many events, and how many bytes, a stream sends at a time.
+PIECE, PIECE_BYTES = 500, 256 * 1024
+# A stream ends so many seconds after the end of its run, or after the latest event that came later. A worker sends its
+# last events at about the time at which it reports the end.
+LINGERING_SECONDS = 10.0
+# A stream notes that it watches the run for so long, and does so again in half of that time.
+_WATCHED = timedelta(minutes=5)
+
+# Reads how far a run and its events are. `silent_seconds` is how long ago the run ended, or its latest event was stored
+# if that was later; NULL while the run has not ended.
+_PROGRESS = """
+SELECT r.status, coalesce(l.stored, 0) AS stored, l.first_at, l.last_at,
+    CASE WHEN r.ended_at IS NOT NULL
+        THEN extract(epoch FROM statement_timestamp() - greatest(r.ended_at, l.last_at))::float8
+    END AS silent_seconds
+FROM run r LEFT JOIN run_event_log l ON l.run_id = r.id
+WHERE r.id = %(run_id)s
+"""
+# Reads the batches that hold the events after the number `after`, as many as fit into `most_bytes`, but at least one.
+# Only the partitions of the days on which the run stored events are searched.
+_READ = """
+WITH batch AS (
+    SELECT first_seq, events, bytes, sum(bytes) OVER (ORDER BY last_seq ROWS UNBOUNDED PRECEDING) AS so_far FROM (
+        SELECT first_seq, last_seq, events, bytes FROM run_event_batch
+        WHERE run_id = %(run_id)s AND last_seq > %(after)s
+            AND stored_at BETWEEN %(first_at)s AND %(last_at)s
+        ORDER BY last_seq LIMIT %(limit)s) next)
+SELECT first_seq, events FROM batch WHERE so_far <= %(most_bytes)s OR so_far = bytes ORDER BY first_seq
+"""
+# Notes that somebody streams the run. The statement waits for a call that stores events at this moment, so that whoever
+# reads afterwards sees its events.
+_WATCH = """
+INSERT INTO run_event_log AS l (run_id, environment_id, watched_until)
+SELECT id, environment_id, statement_timestamp() + %(watched)s FROM run
+WHERE id = %(run_id)s AND (ended_at IS NULL OR ended_at > statement_timestamp() - %(taken_after_end)s)
+ON CONFLICT (run_id) DO UPDATE SET watched_until = excluded.watched_until
+"""
+
+
+class StoredEvent(NamedTuple):
+    """An event of a run: its number, and its JSON text."""
+
+    seq: int
+    json: str
+
+
+class Page(NamedTuple):
+    """Some events of a run, and the number of its last one; 0 if it has none."""
+
+    events: list[StoredEvent]
+    last_seq: int
+
+
+def page_of_events(run_id: UUID, *, after: int, limit: int, most_bytes: int) -> Page:
+    """Returns the first `limit` events whose number is larger than `after`, in order.
+
+    It returns fewer if they have more than `most_bytes`, but at least one if there is any.
+    """
+    progress = _progress(run_id)
+    events = _read(progress, run_id, after=after, limit=limit, most_bytes=most_bytes)
+    return Page(events, progress["stored"])
+
+
+def stored_events(run_id: UUID) -> int:
+    """Returns how many events of the run were stored."""
+    return int(_progress(run_id)["stored"])
+
+
+class News(NamedTuple):
+    """What a stream sends next: events, and the state of the run if the stream ends with them."""
+
+    events: list[StoredEvent]
+    ended_as: str | None
+
+
+def news_of_run(ticket: RunStreamTicket, *, run_id: UUID, begin_after: int) -> News:
+    """Returns the events that the stream has not sent, one piece at a time, and notes in the ticket what it sends.
+
+    A new stream begins after the event with the number `begin_after`.
+    """
+    if ticket.sent is None:
+        ticket.sent = begin_after
+    _watch(ticket, run_id)
+    progress = _progress(run_id)
+    events = _read(progress, run_id, after=ticket.sent, limit=PIECE, most_bytes=PIECE_BYTES)
+    # Old events may have been dropped. Then none is left to wait for.
+    ticket.sent = events[-1].seq if events else max(ticket.sent, progress["stored"])
+    ticket.more = ticket.sent < progress["stored"]
+    silent_seconds = progress["silent_seconds"]
+    if ticket.more or silent_seconds is None:
+        return News(events, None)
+    left = LINGERING_SECONDS - silent_seconds
+    ticket.is_over, ticket.again_seconds = left <= 0, max(left, 0.0)
+    return News(events, progress["status"] if ticket.is_over else None)
+
+
+def _progress(run_id: UUID) -> Row:
+    progress = fetch_one(_PROGRESS, {"run_id": run_id})
+    assert progress is not None, "the caller has found the run"
+    return progress
+
+
+def _read(
+    progress: Row, run_id: UUID, *, after: int, limit: int, most_bytes: int
+) -> list[StoredEvent]:
+    if after >= progress["stored"]:
+        return []
+    params = {
+        "run_id": run_id,
+        "after": after,
+        "limit": limit,
+        "most_bytes": most_bytes,
+        "first_at": progress["first_at"],
+        "last_at": progress["last_at"],
+    }
+    return list(_after(fetch_all(_READ, params), after))[:limit]
+
+
+def _after(batches: list[Row], after: int) -> Iterator[StoredEvent]:
+    for batch in batches:
+        for seq, json in enumerate(batch["events"], batch["first_seq"]):
+            if seq > after:
+                yield StoredEvent(seq, json)
+
+
+def _watch(ticket: RunStreamTicket, run_id: UUID) -> None:
+    """Makes the calls that store events notify the streams of this run from now on."""
+    now = time.monotonic()
+    if now < ticket.watch_again_at:
+        return
+    ticket.watch_again_at = now + _WATCHED.total_seconds() / 2
+    try:
+        execute(
+            _WATCH,
+            {"run_id": run_id, "watched": _WATCHED, "taken_after_end": TAKEN_AFTER_END},
+        )
+    except DatabaseError as error:
+        # A read-only standby can't store it. The stream then reads on its timer alone.
+        if not is_read_only(error):
+            raise

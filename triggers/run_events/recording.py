@@ -1,0 +1,239 @@
+"""Stores the events that a worker sends of its run: once each, in order, and within the limits (SPEC §18)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.dispatch import Signal
+
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import Conflict, NotFound
+from pipedai.api.renderers import iso_time
+from pipedai.sql import NOW, Row, execute, fetch_one
+from pipedai.wakeups import announce_events
+from triggers.models.run_event import MAX_RUN_EVENTS
+from triggers.run_events.event import (
+    MAX_DAY_BYTES,
+    MAX_RUN_BYTES,
+    TAKEN_AFTER_END,
+    TRUNCATED,
+    RunEvent,
+    fitting,
+    make_event,
+)
+from triggers.runs.lifecycle import Refused
+from triggers.states import Status
+
+# This signal tells how many events a transaction has stored (`count`), and whether a limit was reached
+# (`is_truncated`), after its commit. The metrics need it, because storing events emits no domain event.
+stored = Signal()
+
+# Stores events that are all new and within the limits, as most calls have them, in one statement. It changes nothing if
+# one of its conditions does not hold: the `FOR UPDATE` checks them again after a wait for another call.
+_APPEND = f"""
+WITH log AS (
+    SELECT l.run_id, r.environment_id, {NOW} AS now,
+        coalesce(l.watched_until > statement_timestamp(), false) AS is_watched
+    FROM run_event_log l JOIN run r ON r.id = l.run_id JOIN trigger t ON t.id = r.trigger_id
+    WHERE l.run_id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status <> 'queued' AND t.record_events
+        AND coalesce(r.ended_at >= {NOW} - %(taken_after_end)s, true)
+        AND l.next_seq = %(first)s AND NOT l.is_truncated
+        AND %(last)s <= %(most_events)s AND l.bytes + %(bytes)s <= %(most_bytes)s
+    FOR UPDATE OF l),
+day AS (
+    INSERT INTO run_event_day AS d (environment_id, day, bytes)
+    SELECT environment_id, (now AT TIME ZONE 'UTC')::date, %(bytes)s FROM log WHERE %(bytes)s <= %(day_limit)s
+    ON CONFLICT (environment_id, day) DO UPDATE SET bytes = d.bytes + excluded.bytes
+    WHERE d.bytes + excluded.bytes <= %(day_limit)s
+    RETURNING 1),
+batch AS (
+    INSERT INTO run_event_batch (environment_id, run_id, first_seq, last_seq, stored_at, bytes, events)
+    SELECT environment_id, run_id, %(first)s, %(last)s, now, %(bytes)s, %(events)s::text[] FROM log, day
+    RETURNING 1)
+UPDATE run_event_log l SET next_seq = %(last)s + 1, stored = %(last)s, bytes = l.bytes + %(bytes)s,
+    first_at = least(l.first_at, log.now), last_at = greatest(l.last_at, log.now)
+FROM log, batch WHERE l.run_id = log.run_id
+RETURNING log.is_watched
+"""
+# Locks the row that counts the run's events, so that calls for one run take turns.
+_LOCK = f"""
+SELECT r.environment_id, r.status, coalesce(r.ended_at < {NOW} - %(taken_after_end)s, false) AS is_over,
+    t.record_events, l.next_seq, l.stored, l.bytes, l.is_truncated,
+    coalesce(l.watched_until > statement_timestamp(), false) AS is_watched, {NOW} AS now
+FROM run_event_log l JOIN run r ON r.id = l.run_id JOIN trigger t ON t.id = r.trigger_id
+WHERE l.run_id = %(run_id)s AND r.worker_id = %(worker_id)s
+FOR UPDATE OF l
+"""
+_BEGIN = """
+INSERT INTO run_event_log (run_id, environment_id)
+SELECT id, environment_id FROM run WHERE id = %(run_id)s AND worker_id = %(worker_id)s
+ON CONFLICT DO NOTHING
+"""
+# Stores events, and adds their bytes to those of the environment's day, unless these would then be more than
+# `day_limit`. In that case the statement changes nothing.
+_STORE = """
+WITH day AS (
+    INSERT INTO run_event_day AS d (environment_id, day, bytes)
+    SELECT %(environment_id)s, (%(now)s::timestamptz AT TIME ZONE 'UTC')::date, %(bytes)s
+    WHERE %(bytes)s <= %(day_limit)s
+    ON CONFLICT (environment_id, day) DO UPDATE SET bytes = d.bytes + excluded.bytes
+    WHERE d.bytes + excluded.bytes <= %(day_limit)s
+    RETURNING 1),
+batch AS (
+    INSERT INTO run_event_batch (environment_id, run_id, first_seq, last_seq, stored_at, bytes, events)
+    SELECT %(environment_id)s, %(run_id)s, %(first)s, %(last)s, %(now)s, %(bytes)s, %(events)s::text[] FROM day
+    RETURNING 1)
+UPDATE run_event_log SET next_seq = %(next_seq)s, stored = %(last)s, bytes = bytes + %(bytes)s,
+    is_truncated = %(is_truncated)s, first_at = least(first_at, %(now)s), last_at = greatest(last_at, %(now)s)
+FROM batch WHERE run_id = %(run_id)s
+"""
+_SKIP = "UPDATE run_event_log SET next_seq = %(next_seq)s WHERE run_id = %(run_id)s"
+_LOCK_DAY = """
+SELECT bytes FROM run_event_day
+WHERE environment_id = %(environment_id)s AND day = (%(now)s::timestamptz AT TIME ZONE 'UTC')::date
+FOR UPDATE
+"""
+
+_RUN_IS_FULL = "The run has as many events as it may have: 20,000, or 5 MiB. The rest is not kept."
+_DAY_IS_FULL = "The environment has 1 GiB of events of this day. The rest of the run is not kept."
+
+
+def store_events(
+    *, worker_id: UUID, run_id: UUID, events: Sequence[RunEvent], now: datetime | None = None
+) -> int:
+    """Stores the events that are new, and returns the number that the worker's next event must have.
+
+    Events that were stored before are skipped, so a call may be repeated. Where a limit is reached, one event of the
+    type `truncated` is stored, and everything after it is counted and not stored.
+
+    Raises NotFound for another worker's run; Refused if the worker has not claimed the run, or if it ended more than 24
+    h ago; Conflict if the run's trigger records no events, or if the events are not in order or leave a gap.
+    """
+    params = {
+        "run_id": run_id,
+        "worker_id": worker_id,
+        "taken_after_end": TAKEN_AFTER_END,
+        "now": now,
+    }
+    if events and _append(events, params):
+        return events[-1].seq + 1
+    with transaction.atomic():
+        log = fetch_one(_LOCK, params)
+        if log is None:
+            execute(_BEGIN, params)
+            log = fetch_one(_LOCK, params)
+        if log is None:
+            raise NotFound
+        _check(log)
+        _check_order(log, events)
+        new = [event for event in events if event.seq >= log["next_seq"]]
+        if new:
+            _store(run_id, log, new)
+        return int(new[-1].seq + 1 if new else log["next_seq"])
+
+
+def _append(events: Sequence[RunEvent], params: dict[str, Any]) -> bool:
+    """Stores the events if all of them are new and within the limits, and returns whether they are."""
+    first, last = events[0].seq, events[-1].seq
+    if [event.seq for event in events] != list(range(first, last + 1)):
+        return False
+    appended = fetch_one(
+        _APPEND,
+        {
+            **params,
+            "first": first,
+            "last": last,
+            "bytes": sum(event.size for event in events),
+            "events": [event.json for event in events],
+            "most_events": MAX_RUN_EVENTS,
+            "most_bytes": MAX_RUN_BYTES,
+            "day_limit": MAX_DAY_BYTES,
+        },
+    )
+    if appended is None:
+        return False
+    _tell(params["run_id"], len(events), is_watched=appended["is_watched"])
+    return True
+
+
+def _tell(run_id: UUID, count: int, *, is_watched: bool, is_truncated: bool = False) -> None:
+    """Tells the metrics and the streams of the run what was stored, after the commit."""
+    told = partial(stored.send, sender=None, count=count, is_truncated=is_truncated)
+    transaction.on_commit(told, robust=True)
+    if is_watched:
+        announce_events([run_id])
+
+
+def _check(log: Row) -> None:
+    if log["status"] == Status.QUEUED:
+        raise Refused("The run is queued: claim it first.", log)
+    if log["is_over"]:
+        raise Refused("The run ended more than 24 hours ago and takes no more events.", log)
+    if not log["record_events"]:
+        raise Conflict("The run's trigger records no events.", code=ErrorCode.EVENTS_OFF)
+
+
+def _check_order(log: Row, events: Sequence[RunEvent]) -> None:
+    expected = min(events[0].seq, log["next_seq"]) if events else 0
+    if [event.seq for event in events] != list(range(expected, expected + len(events))):
+        raise Conflict(
+            f"The events are not one after the other from number {log['next_seq']} on.",
+            code=ErrorCode.EVENT_GAP,
+            nextSeq=log["next_seq"],
+        )
+
+
+def _store(run_id: UUID, log: Row, new: list[RunEvent]) -> None:
+    next_seq = new[-1].seq + 1
+    if log["is_truncated"]:
+        execute(_SKIP, {"run_id": run_id, "next_seq": next_seq})
+        return
+    kept = fitting(new[: MAX_RUN_EVENTS - log["stored"]], MAX_RUN_BYTES - log["bytes"])
+    if len(kept) == len(new) and _write(run_id, log, kept, next_seq, day_limit=MAX_DAY_BYTES):
+        return
+    reason = _RUN_IS_FULL
+    # The lock keeps the room on this day until the events are stored.
+    day = fetch_one(_LOCK_DAY, log)
+    within_day = fitting(kept, MAX_DAY_BYTES - (day["bytes"] if day else 0))
+    if len(within_day) < len(kept):
+        kept, reason = within_day, _DAY_IS_FULL
+    marker = make_event(
+        log["stored"] + len(kept) + 1,
+        at=iso_time(log["now"]),
+        type_=TRUNCATED,
+        text=reason,
+        data=None,
+    )
+    # The event that says so has its place beyond the limits.
+    _write(run_id, log, [*kept, marker], next_seq, day_limit=None, is_truncated=True)
+
+
+def _write(
+    run_id: UUID,
+    log: Row,
+    events: Sequence[RunEvent],
+    next_seq: int,
+    *,
+    day_limit: int | None,
+    is_truncated: bool = False,
+) -> bool:
+    """Stores the events, and returns whether the environment's day had room for them. None is no limit."""
+    params: dict[str, Any] = {
+        "environment_id": log["environment_id"],
+        "run_id": run_id,
+        "now": log["now"],
+        "first": events[0].seq,
+        "last": events[-1].seq,
+        "bytes": sum(event.size for event in events),
+        "events": [event.json for event in events],
+        "next_seq": next_seq,
+        "is_truncated": is_truncated,
+        "day_limit": 2**62 if day_limit is None else day_limit,
+    }
+    if execute(_STORE, params) == 0:
+        return False
+    _tell(run_id, len(events), is_watched=log["is_watched"], is_truncated=is_truncated)
+    return True

@@ -1,0 +1,143 @@
+"""The endpoints that read and stream the events of a run."""
+
+import re
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpResponse
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.errors import Invalid
+from pipedai.api.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_PAGE_BYTES, limit_of
+from pipedai.api.principal import principal_of
+from pipedai.api.renderers import compact_json
+from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.schema.parameters import query
+from pipedai.api.streams import (
+    LAST_EVENT_ID,
+    MEDIA_TYPE,
+    StreamViewMixin,
+    event_text,
+    stream_answer,
+    take_place,
+    ticket_of,
+)
+from pipedai.server.memory_budget import room_for_answer
+from pipedai.server.ticket import RunStreamTicket
+from triggers import tenancy
+from triggers.run_events.reading import news_of_run, page_of_events
+from workspaces.access import TenantViewSet, find_visible
+from workspaces.permissions import IsOperator
+
+# The form of an event's number. A number of nine digits fits into the database's column.
+_SEQ = re.compile(r"\d{1,9}", re.ASCII)
+
+RunEventSerializer = answer(
+    "RunEvent",
+    "An event of a run: what its CLI told.",
+    seq=serializers.IntegerField(min_value=1),
+    at=serializers.DateTimeField(),
+    type=serializers.CharField(),
+    text=serializers.CharField(allow_null=True),
+    data=serializers.JSONField(allow_null=True),
+)
+
+
+class RunEventViewSet(TenantViewSet):
+    """Finds the run that the URL names, for its events."""
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        """Finds the run, and the caller's role in its environment. Raises NotFound."""
+        self.access = find_visible(principal_of(request), tenancy.ALL_RUNS, kwargs["run_id"])
+
+
+class RunEventListViewSet(RunEventViewSet):
+    """The endpoint that answers the stored events of a run."""
+
+    tag = "Runs"
+    permissions = {"list": IsOperator}
+
+    @Operation(
+        id="listRunEvents",
+        summary="List a run's events",
+        parameters=(
+            query(
+                "after",
+                {"type": "integer", "minimum": 0, "default": 0},
+                description="The `seq` of the last event that was read.",
+            ),
+            query(
+                "limit",
+                {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+                description="How many events the answer has at most.",
+            ),
+        ),
+        answers={
+            200: answer(
+                "RunEventList",
+                "Some events of a run, in the order in which they happened.",
+                events=RunEventSerializer(many=True),
+                lastSeq=serializers.IntegerField(min_value=0),
+            )
+        },
+        says={200: "With the events after `after`, and `lastSeq`, the `seq` of the run's last."},
+        errors={400: "A bad `after` or `limit`."},
+    )
+    def list(self, request: Request, run_id: UUID) -> HttpResponse:
+        """Answers GET /runs/:id/events with the events after a number. They are stored as the JSON that is answered."""
+        page = page_of_events(
+            run_id,
+            after=_after(request),
+            limit=limit_of(request, DEFAULT_LIMIT),
+            most_bytes=room_for_answer(request, MAX_PAGE_BYTES),
+        )
+        events = ",".join(event.json for event in page.events)
+        return HttpResponse(
+            f'{{"events":[{events}],"lastSeq":{page.last_seq}}}', content_type="application/json"
+        )
+
+
+class RunEventStreamViewSet(StreamViewMixin, RunEventViewSet):
+    """The endpoint that streams the events of a run as they come."""
+
+    tag = "Runs"
+    permissions = {"stream": IsOperator}
+
+    @Operation(
+        id="streamRunEvents",
+        summary="Stream a run's events",
+        parameters=(LAST_EVENT_ID,),
+        answers={200: RunEventSerializer, 204: None},
+        media_type=MEDIA_TYPE,
+        says={
+            200: "The events so far, then each as it comes, until the run has ended.",
+            204: "The run has ended, and the reader has all of its events.",
+        },
+        errors={429: "The caller has 20 streams open."},
+    )
+    def stream(self, request: Request, run_id: UUID) -> HttpResponse | Response:
+        """Answers GET /runs/:id/events/stream with the events that the reader has not. The web process calls it again
+        and again, as long as the reader reads.
+        """
+        ticket = ticket_of(request, RunStreamTicket, group=self.access.environment_id)
+        take_place(request, ticket)
+        last_read = request.META.get("HTTP_LAST_EVENT_ID", "")
+        comes_back = bool(_SEQ.fullmatch(last_read))
+        news = news_of_run(ticket, run_id=run_id, begin_after=int(last_read) if comes_back else 0)
+        if news.ended_as and comes_back and ticket.asked == 1 and not news.events:
+            # A browser's EventSource reconnects after each end of a stream, but not after this answer.
+            return Response(status=204)
+        told = "".join(event_text(event.json, id_=event.seq) for event in news.events)
+        if news.ended_as:
+            told += event_text(compact_json({"status": news.ended_as}), event="end")
+        return stream_answer(told)
+
+
+def _after(request: Request) -> int:
+    """Returns the query parameter `after`; 0 if it was not sent. Raises Invalid if it is no whole number."""
+    sent = request.query_params.get("after", "0")
+    if not _SEQ.fullmatch(sent):
+        raise Invalid({"after": ["Must be a whole number, 0 or more."]})
+    return int(sent)

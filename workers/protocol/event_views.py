@@ -1,0 +1,76 @@
+"""The endpoint by which a worker sends what the CLI of its run tells."""
+
+from typing import Any
+from uuid import UUID
+
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import ApiError
+from pipedai.api.parsers import EventsJSONParser
+from pipedai.api.permissions import IsSignedIn
+from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.serializers import read_body
+from triggers.run_events.event import MAX_CALL_BYTES
+from triggers.run_events.recording import store_events
+from workers.protocol.access import VERSION, WorkerProtocolViewSet
+from workers.protocol.run_events import EventsBody
+
+
+class EventsTooLarge(ApiError):  # noqa: N818 - named as what it answers
+    """413: the body is longer than a call with events may be."""
+
+    status_code = 413
+
+    def __init__(self) -> None:
+        super().__init__("The body must not be longer than 256 KiB.", code=ErrorCode.BODY_TOO_LARGE)
+
+
+class WorkerRunEventViewSet(WorkerProtocolViewSet):
+    """The endpoint that stores the events of a run."""
+
+    permissions = {"store": IsSignedIn}
+    # A worker sends as many events as its run has; the limits of events bound them.
+    unmetered = frozenset(permissions)
+    parser_classes = (EventsJSONParser,)
+
+    @Operation(
+        id="sendRunEvents",
+        summary="Send a run's events",
+        body=EventsBody,
+        example={
+            "events": [
+                {"seq": 1, "at": "2026-11-24T15:29:30.123Z", "type": "text", "text": "Reading…"}
+            ]
+        },
+        parameters=(VERSION,),
+        answers={
+            200: answer(
+                "EventsTaken",
+                "How far the events of a run have come.",
+                nextSeq=serializers.IntegerField(min_value=1),
+            )
+        },
+        says={200: "With the number of the worker's next event."},
+        errors={
+            409: (
+                "`events_off`: the trigger records none; `event_gap`: not in order, and `nextSeq` "
+                "says where to go on; `run_state`: not claimed yet, or ended more than 24 h ago."
+            ),
+            413: "The body is over 256 KiB.",
+        },
+    )
+    def store(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
+        """POST /workers/:id/runs/:runId/events: stores the events that are new."""
+        _check_size(request.META)
+        body = read_body(EventsBody, request)
+        next_seq = store_events(worker_id=worker_id, run_id=run_id, events=body["events"])
+        return Response({"nextSeq": next_seq})
+
+
+def _check_size(meta: Any) -> None:
+    """Raises EventsTooLarge. The web server has read the whole body, and tells its length."""
+    if int(meta.get("CONTENT_LENGTH") or 0) > MAX_CALL_BYTES:
+        raise EventsTooLarge

@@ -1,0 +1,85 @@
+"""What a run does can be followed as it happens, from the worker's program to `pipedai-worker logs`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pipedai.env import BASE_DIR
+from testing.processes.web_process import serve
+from testing.processes.worker_process import ended_run, until, working
+from testing.world.cast import Cast
+
+pytestmark = pytest.mark.slow
+
+SECRET = "planted-0123456789abcdef"
+
+
+def test_a_run_is_followed_while_it_goes_on_and_to_its_end(
+    committed_cast: Cast, own_database: str, tmp_path: Path
+) -> None:
+    cast, go, shown = committed_cast, tmp_path / "go", tmp_path / "shown.ndjson"
+    key = cast.mint("pwk", role="admin")
+    prompt = (
+        f"standin: think Hm.\nstandin: say It is {SECRET[:10]}\nstandin: say {SECRET[10:]}!\n"
+        f"standin: wait-for {go}\nstandin: success Done."
+    )
+    with (
+        serve(own_database, log=tmp_path / "web.log") as server,
+        httpx.Client(
+            base_url=server.api, headers={"Authorization": f"Bearer {key}"}, trust_env=False
+        ) as api,
+        working(
+            tmp_path,
+            *("--api-url", server.url, "--stand-in"),
+            PIPEDAI_REGISTRATION_TOKEN=cast.mint("wrk"),
+        ),
+    ):
+        registered = tmp_path / "worker.json"
+        until(registered.exists)
+        body = {
+            "name": "followed",
+            "prompt": prompt,
+            "mcpUrl": "https://mcp.example.com/mcp",
+            "mcpHeaders": {"Authorization": f"Bearer {SECRET}"},
+            "workerId": json.loads(registered.read_text())["workerId"],
+            "recordEvents": True,
+        }
+        path = f"/environments/{cast.environment.id}/triggers"
+        trigger = api.post(path, json=body).raise_for_status().json()
+        run = api.post(f"/triggers/{trigger['id']}/run", json={}).raise_for_status().json()
+        with shown.open("wb") as output:
+            follower = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "pipedai_worker", "logs", run["id"], "--json"),
+                    *("--api-url", server.url),
+                ],
+                env={
+                    "PATH": os.environ["PATH"],
+                    "PYTHONPATH": str(BASE_DIR / "agent"),
+                    "HOME": str(tmp_path),
+                    "PIPEDAI_API_KEY": key,
+                },
+                stdout=output,
+            )
+        # The thought and both pieces of the secret are shown while the run goes on.
+        until(lambda: "!" in shown.read_text())
+        go.touch()
+        assert ended_run(api, run["id"])["status"] == "succeeded"
+        assert follower.wait(60) == 0
+        stored = api.get(f"/runs/{run['id']}/events").raise_for_status().json()["events"]
+    told = [json.loads(line) for line in shown.read_text().splitlines()]
+    assert told == stored
+    assert [event["seq"] for event in told] == list(range(1, len(told) + 1))
+    texts = [(event["type"], event["text"]) for event in told if event["type"] != "status"]
+    assert texts == [
+        ("thinking", "Hm."),
+        ("message", "It is [redacted]"),
+        ("message", "[redacted]!"),
+        ("message", "Done."),
+        ("result", "Done."),
+    ]
