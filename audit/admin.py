@@ -40,6 +40,7 @@ _TARGETS: dict[str, str] = {
     "delivery": "triggers.Delivery",
     "worker": "workers.Worker",
     "pool": "workers.Pool",
+    "budget": "triggers.Budget",
     "enrollment": "workers.Enrollment",
     "incident": "notices.Incident",
     "channel": "notices.Channel",

@@ -169,12 +169,12 @@ def test_no_planted_header_is_found_in_argv_logs_spool_or_any_reported_field(
             command = f"python3 {script} {shown}"
             with working(tmp_path, "--api-url", server.url, "--command", command):
                 told.append(ended_run(api, fire(api, cast, worker_id, "Tell.", planted)))
-            paths = (
+            paths = [
                 f"/environments/{cast.environment.id}/triggers",
                 f"/environments/{cast.environment.id}/runs",
                 f"/environments/{cast.environment.id}/workers",
-            )
-            paths += tuple(f"/runs/{run['id']}/events?limit=200" for run in told)
+                *(f"/runs/{run['id']}/events?limit=200" for run in told),
+            ]
             answers = [api.get(path).raise_for_status().text for path in paths]
 
     # The programs did print the headers: each report has the mark that replaces them.

@@ -19,6 +19,9 @@ def test_an_environment_is_made_with_an_owner_and_a_data_key(cast, url):
         "workspaceId": str(cast.workspace.id),
         "name": "staging",
         "role": "owner",
+        "paused": False,
+        "pausedAt": None,
+        "pauseReason": None,
         "createdAt": A_TIME,
     }
     environment_id = response.json()["id"]
@@ -104,6 +107,9 @@ def test_the_list_shows_those_of_the_caller_with_their_role(cast, url):
         "id": str(cast.environment.id),
         "workspaceId": str(cast.workspace.id),
         "name": "production",
+        "paused": False,
+        "pausedAt": None,
+        "pauseReason": None,
         "createdAt": A_TIME,
     }
     assert cast.client(cast.owner).get(url).json() == page(made, {**production, "role": "owner"})

@@ -93,7 +93,10 @@ class TestItIsAConflictFor:
         response = cast.key_client().post(url, {})
         assert (response.status_code, response.json()) == (
             409,
-            {"error": "The trigger has no worker.", "code": "trigger_without_worker"},
+            {
+                "error": "The trigger has neither a worker nor a pool.",
+                "code": "trigger_without_worker",
+            },
         )
 
     def test_an_environment_with_too_many_queued_runs(self, cast, url, settings):
