@@ -4,12 +4,15 @@ Each kind of request, such as ordinary requests, long polls and event streams, i
 which is called a lane. One outer application wraps all lanes.
 """
 
+from functools import partial
+
 from django.conf import settings
 
 from pipedai import tracing
 from pipedai.client_address import parse_networks
 from pipedai.server.asgi_types import App
 from pipedai.server.event_stream import EventStreams
+from pipedai.server.fan_out import FanOut
 from pipedai.server.heart import Heart
 from pipedai.server.lanes import Lanes
 from pipedai.server.listen import Listener
@@ -28,7 +31,12 @@ def _application() -> Outer:
     threads = WsgiLane(wsgi, threads=settings.WEB_THREADS)
     listener = Listener(connect, watches)
     long_poll = LongPoll(threads, listener, turns=max(1, settings.WEB_THREADS // 2))
-    streams = EventStreams(threads, listener, turns=max(1, settings.WEB_THREADS // 4))
+    streams = EventStreams(
+        threads,
+        listener,
+        turns=max(1, settings.WEB_THREADS // 4),
+        fan_out=FanOut(partial(threads.run, "streams")),
+    )
     # Passwords are hashed on half of the threads at most, so that the other threads can serve other requests.
     turns = password_turns(min(settings.ARGON2_CONCURRENCY, max(1, settings.WEB_THREADS // 2)))
     passwords = PasswordLane(threads, turns)

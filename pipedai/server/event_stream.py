@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from pipedai.server.access_log import LOG
-from pipedai.server.asgi_types import Message, Receive, Scope, Send
+from pipedai.server.asgi_types import App, Message, Receive, Scope, Send
 from pipedai.server.asking import WaitingLane, status_of
-from pipedai.server.listen import StreamEar
+from pipedai.server.fan_out import FanOut
+from pipedai.server.listen import EventsEar, Listener, StreamEar
 from pipedai.server.refusal import ClientGone
-from pipedai.server.ticket import STREAM, StreamTicket
+from pipedai.server.ticket import STREAM, Piece, StreamTicket
 
 # A stream asks for events again after this many seconds even without a notification. Asking takes time as well, so the
 # stream's credential is checked again about every 15 s.
@@ -19,6 +20,8 @@ RECHECK_SECONDS = 12.0
 # A reader that takes nothing for this many seconds has stopped reading. The time is shorter than RECHECK_SECONDS, so
 # that a slow reader can't put off the next check of its credential.
 LONGEST_SEND_SECONDS = 10.0
+# Events that FanOut has read may be sent for so many seconds after the last check of the stream's credential.
+LONGEST_UNCHECKED_SECONDS = 14.0
 
 _KEEP_ALIVE = b": still here\n\n"
 
@@ -45,7 +48,16 @@ class EventStreams(WaitingLane):
     The endpoint, a Django view, is asked anew each time, so it alone checks credentials and chooses what to send. This
     process queues no events: they are stored in a table, and the endpoint returns a limited number at a time. It is
     asked for more only when the reader has taken the events that were sent.
+
+    While a stream of a run has new events and nothing else is new, `fan_out` reads them, and the endpoint is asked
+    about every 12 s. Other streams ask the endpoint each time, as all do if there is no `fan_out`.
     """
+
+    def __init__(
+        self, endpoint: App, listener: Listener, *, turns: int, fan_out: FanOut | None = None
+    ) -> None:
+        super().__init__(endpoint, listener, turns=turns)
+        self._fan_out = fan_out
 
     async def serve(
         self, kind: StreamKind, subject: UUID, scope: Scope, receive: Receive, send: Send
@@ -71,15 +83,23 @@ class EventStreams(WaitingLane):
             await send({**answer[0], "headers": _lasting(answer[0]["headers"])})
             told = f": {kind.opening}\n\n".encode() + _content(answer)
             await asyncio.sleep(ticket.opening_seconds)
+            clock = asyncio.get_running_loop().time
+            asked_at, until = clock(), self._next_asking(ticket)
             while not self._stopping:
-                until = asyncio.get_running_loop().time() + self._longest_wait(ticket)
-                await _tell(send, told)
+                if told:
+                    await _tell(send, told, asked_at + LONGEST_UNCHECKED_SECONDS)
                 if ticket.is_over:
                     break
-                await self._wait(ear, receive, 0 if ticket.more else until, kind.pause_seconds)
+                await self._wait(ear, receive, 0 if ticket.more else until)
+                if (piece := await self._piece(ear, subject, ticket, until)) is not None:
+                    told, ticket.sent = piece.text, piece.last
+                    continue
+                if not self._stopping:
+                    await asyncio.sleep(kind.pause_seconds)
                 answer = await self._ask(scope, body, receive, ear, ticket)
                 if status_of(answer) != 200:
                     break
+                asked_at, until = clock(), self._next_asking(ticket)
                 told = _content(answer) or _KEEP_ALIVE
             scope[LOG] |= {"asked": ticket.asked}
             await send({"type": "http.response.body", "body": b""})
@@ -88,23 +108,48 @@ class EventStreams(WaitingLane):
         self._listener.subscribe(ear, subject)
         at_the_end.callback(self._listener.unsubscribe, ear, subject)
 
-    def _longest_wait(self, ticket: StreamTicket) -> float:
-        """Return after how many seconds the stream asks again even without a notification."""
+    def _next_asking(self, ticket: StreamTicket) -> float:
+        """Return when the stream asks the endpoint again even without a notification, by the loop's clock."""
         patience = self._patience(RECHECK_SECONDS)
-        return patience if ticket.again_seconds is None else min(patience, ticket.again_seconds)
+        if ticket.again_seconds is not None:
+            patience = min(patience, ticket.again_seconds)
+        return asyncio.get_running_loop().time() + patience
 
-    async def _wait(self, ear: StreamEar, receive: Receive, until: float, pause: float) -> None:
-        """Return when it is time to ask for events again, or when the server stops."""
+    async def _piece(
+        self, ear: StreamEar, subject: UUID, ticket: StreamTicket, until: float
+    ) -> Piece | None:
+        """Return the new events of a stream for which nothing but events is new. None means: ask the endpoint."""
+        if (
+            self._fan_out is None
+            or ticket.read_together is None
+            or ticket.sent is None
+            or not isinstance(ear, EventsEar)
+            or not ear.has_events
+            or ear.changed
+            or ticket.more
+            or self._stopping
+            or asyncio.get_running_loop().time() >= until
+        ):
+            return None
+        # It is set again by events that are stored while the piece is read.
+        ear.has_events = False
+        piece = await self._fan_out.piece(ticket.read_together, subject, ticket.sent)
+        if piece is not None and piece.more:
+            ear.has_events = True
+        return piece
+
+    async def _wait(self, ear: StreamEar, receive: Receive, until: float) -> None:
+        """Return when there may be something to send, at the time `until`, or when the server stops."""
         clock = asyncio.get_running_loop().time
-        while not (ear.changed or self._stopping) and (left := until - clock()) > 0:
+        while not (ear.heard or self._stopping) and (left := until - clock()) > 0:
             await ear.wait(receive, left)
-        if not self._stopping:
-            await asyncio.sleep(pause)
 
 
-async def _tell(send: Send, chunk: bytes) -> None:
+async def _tell(send: Send, chunk: bytes, latest: float) -> None:
+    """Send until the time `latest` at most. Raises ClientGone if the reader does not take the chunk in time."""
+    longest = asyncio.get_running_loop().time() + LONGEST_SEND_SECONDS
     try:
-        async with asyncio.timeout(LONGEST_SEND_SECONDS):
+        async with asyncio.timeout_at(min(longest, latest)):
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
     except TimeoutError:
         raise ClientGone from None

@@ -11,7 +11,7 @@ from pipedai.server import request_scope
 from pipedai.server.access_log import LOG
 from pipedai.server.asgi_types import App, Receive, Scope, Send
 from pipedai.server.event_stream import EventStreams, StreamKind
-from pipedai.server.listen import ThingsEar
+from pipedai.server.listen import EventsEar, ThingsEar
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.password_lane import PasswordLane, may_hash
 from pipedai.server.ticket import EnvironmentStreamTicket, RunStreamTicket, WorkerStreamTicket
@@ -36,6 +36,7 @@ STREAMS = (
         "run events",
         re.compile(f"/api/v1/runs/{_ID}/events/stream"),
         RunStreamTicket,
+        EventsEar,
         pause_seconds=0.25,
     ),
     StreamKind(

@@ -92,9 +92,40 @@ class StreamEar(Ear):
 
     __slots__ = ()
 
+    @property
+    def heard(self) -> bool:
+        """Whether there may be something to send."""
+        return self.changed
+
     def hear_event(self) -> None:
         """Remember that there is a new event to send, and end the wait."""
         self.hear_change()
+
+
+class EventsEar(StreamEar):
+    """The Ear of a stream whose events are read together with those of other streams, if only events are new."""
+
+    __slots__ = ("has_events",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Whether there are new events, which the view need not be asked for.
+        self.has_events = False
+
+    @property
+    def heard(self) -> bool:
+        """Whether there may be something to send."""
+        return self.changed or self.has_events
+
+    def hear_event(self) -> None:
+        """Remember that there is a new event to send, and end the wait."""
+        self.has_events = True
+        self.wake()
+
+    def pour(self, ticket: PollTicket | StreamTicket) -> None:
+        """Forget what was heard, because the view answers with new events too."""
+        super().pour(ticket)
+        self.has_events = False
 
 
 class ThingsEar(StreamEar):

@@ -3,10 +3,11 @@
 The server asks the view for an answer again and again while the request waits. Each waiting request has one ticket.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 # The key in the ASGI scope of a poll's ticket. A poll without a ticket does not wait: the view answers it at once.
@@ -87,6 +88,21 @@ class PollTicket:
         return self.asked == 1
 
 
+class Piece(NamedTuple):
+    """The next events for streams that are equally far: their text, the number of the last, and whether there are more
+    of them.
+    """
+
+    text: bytes
+    last: int
+    more: bool = False
+
+
+# Reads the next events of several streams in one statement. Each stream is given by its subject's id and the number of
+# the last event that it has sent; a stream for which there is nothing new may be left out of the result.
+ReadTogether = Callable[[Sequence[tuple[UUID, int]]], dict[tuple[UUID, int], Piece]]
+
+
 @dataclass(slots=True)
 class StreamTicket:
     """Belongs to one event stream. The class EventStreams asks the view again whenever there may be news.
@@ -108,6 +124,11 @@ class StreamTicket:
     again_seconds: float | None = None
     # How many seconds the stream waits before it sends its first line.
     opening_seconds: float = 0.0
+    # Reads new events for this stream together with those of other streams, while nothing but events is new. None if
+    # only the view can tell the news. `sent` is the number of the last event that the stream has sent, or that the
+    # client says it has; None until the view was asked once.
+    read_together: ReadTogether | None = None
+    sent: int | None = None
 
 
 @dataclass(slots=True)
@@ -128,9 +149,6 @@ class WorkerStreamTicket(StreamTicket):
 class RunStreamTicket(StreamTicket):
     """Belongs to a stream of the events of one run."""
 
-    # The number of the last event that the stream has sent, or that the client says it has. None until the view was
-    # asked once.
-    sent: int | None = None
     # When the view must note again that the run is streamed, by the monotonic clock.
     watch_again_at: float = 0.0
 

@@ -2,19 +2,22 @@
 
 import asyncio
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from a2wsgi.wsgi import build_environ
+from django.db import close_old_connections
 
 from pipedai.server.asgi_types import Receive, Scope, Send
 from pipedai.server.fair_threads import FairThreads
 from pipedai.server.headers import RawHeaders
 from pipedai.server.memory_budget import HOLDING, Holding, overloaded
+
+T = TypeVar("T")
 
 
 class WsgiLane:
@@ -58,6 +61,29 @@ class WsgiLane:
         )
         await send({"type": "http.response.body", "body": answer.body})
 
+    async def run(self, group: Hashable, function: Callable[[], T]) -> T:
+        """Run a function in one of the threads, with the thread's database connection, and return its result.
+
+        `group` takes turns with the addresses of clients. Raises what the function raises.
+        """
+        loop = asyncio.get_running_loop()
+        running: asyncio.Future[T] = loop.create_future()
+
+        def work() -> None:
+            # As before and after each request, an ended or old connection is given up.
+            close_old_connections()
+            outcome: T | BaseException
+            try:
+                outcome = function()
+            except BaseException as error:
+                outcome = error
+            close_old_connections()
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_settle, running, outcome)
+
+        self._pool.submit(group, work)
+        return await running
+
     def _work(
         self,
         scope: Scope,
@@ -88,12 +114,7 @@ class WsgiLane:
     ) -> None:
         self.running -= 1
         holding.leave()
-        if answering.cancelled():
-            return
-        if isinstance(outcome, BaseException):
-            answering.set_exception(outcome)
-        else:
-            answering.set_result(outcome)
+        _settle(answering, outcome)
 
     def _answer(self, scope: Scope, body: bytes) -> "_Answer":
         answer = _Answer()
@@ -106,6 +127,16 @@ class WsgiLane:
         finally:
             getattr(pieces, "close", lambda: None)()
         return answer
+
+
+def _settle(waiting: "asyncio.Future[T]", outcome: T | BaseException) -> None:
+    """Hand an outcome to whoever waits for it, if anybody still does."""
+    if waiting.cancelled():
+        return
+    if isinstance(outcome, BaseException):
+        waiting.set_exception(outcome)
+    else:
+        waiting.set_result(outcome)
 
 
 @dataclass(slots=True)

@@ -22,7 +22,6 @@ from triggers.runs.conditions import (
     IS_OFFERED,
     MAY_START,
     ONLINE_WITHIN,
-    TRIGGER_HAS_ROOM,
     Limits,
     about,
     limits_of,
@@ -32,7 +31,7 @@ from triggers.runs.conditions import (
 # its pool. If there is no such worker, it returns one row without a worker.
 _EVALUATE = f"""
 SELECT {IS_DUE} AS is_due, {IS_IN_TIME} AS is_in_time, {MAY_START} AS may_start,
-    {TRIGGER_HAS_ROOM} AS trigger_has_room,
+    t.max_concurrent_runs IS NULL OR {FREE_IN_TRIGGER} > 0 AS trigger_has_room,
     CASE WHEN t.max_concurrent_runs IS NOT NULL THEN {FREE_IN_TRIGGER} END AS free_in_trigger,
     r.resume_until > {NOW} AS is_resuming, r.pool_from > greatest({NOW}, r.available_at) AS is_for_worker_first,
     c.id AS worker_id, c.id = r.worker_id AS is_own, c.label, c.max_concurrency, c.disabled_at, c.unapproved_since,

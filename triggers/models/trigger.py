@@ -225,6 +225,12 @@ class Trigger(models.Model):
                 name="trigger_of_pool",
                 condition=Q(deleted_at__isnull=True, pool__isnull=False),
             ),
+            # Polls find the triggers by this index of which as many runs are held as may be.
+            models.Index(
+                fields=["environment"],
+                name="trigger_limited",
+                condition=Q(deleted_at__isnull=True, max_concurrent_runs__isnull=False),
+            ),
         )
 
     def __str__(self) -> str:

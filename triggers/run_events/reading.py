@@ -1,20 +1,25 @@
 """Reads the stored events of a run, for pages and for streams."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 from uuid import UUID
 
 from django.db import DatabaseError
 
 from pipedai.api.database_errors import is_read_only
-from pipedai.server.ticket import RunStreamTicket
+from pipedai.api.streams import event_text
+from pipedai.server.ticket import Piece, RunStreamTicket
 from pipedai.sql import Row, execute, fetch_all, fetch_one
 from triggers.run_events.event import TAKEN_AFTER_END
 
 # How many events, and how many bytes, a stream sends at a time.
 PIECE, PIECE_BYTES = 500, 256 * 1024
+# How many bytes of one run's events are read at a time for streams that are read together.
+TOGETHER_BYTES = 64 * 1024
 # A stream ends so many seconds after the end of its run, or after the latest event that came later. A worker sends its
 # last events at about the time at which it reports the end.
 LINGERING_SECONDS = 10.0
@@ -41,6 +46,22 @@ WITH batch AS (
             AND stored_at BETWEEN %(first_at)s AND %(last_at)s
         ORDER BY last_seq LIMIT %(limit)s) next)
 SELECT first_seq, events FROM batch WHERE so_far <= %(most_bytes)s OR so_far = bytes ORDER BY first_seq
+"""
+# Reads for several streams at once. Each is given by its run and the number of the last event that it has sent. The
+# rows of one stream are in the order of the events. `stored` is the number of the run's last event.
+_READ_TOGETHER = """
+SELECT wanted.run_id, wanted.after, log.stored, batch.first_seq, batch.last_seq, batch.events
+FROM unnest(%(run_ids)s::uuid[], %(afters)s::integer[]) AS wanted (run_id, after)
+JOIN run_event_log log ON log.run_id = wanted.run_id
+CROSS JOIN LATERAL (
+    SELECT first_seq, last_seq, events, bytes, sum(bytes) OVER (ORDER BY last_seq ROWS UNBOUNDED PRECEDING) AS so_far
+    FROM (
+        SELECT first_seq, last_seq, events, bytes FROM run_event_batch
+        WHERE run_id = wanted.run_id AND last_seq > wanted.after
+            AND stored_at BETWEEN log.first_at AND log.last_at
+        ORDER BY last_seq LIMIT %(limit)s) next) batch
+WHERE batch.so_far <= %(most_bytes)s OR batch.so_far = batch.bytes
+ORDER BY wanted.run_id, wanted.after, batch.first_seq
 """
 # Notes that somebody streams the run. The statement waits for a call that stores events at this moment, so that whoever
 # reads afterwards sees its events.
@@ -95,6 +116,7 @@ def news_of_run(ticket: RunStreamTicket, *, run_id: UUID, begin_after: int) -> N
     """
     if ticket.sent is None:
         ticket.sent = begin_after
+    ticket.read_together = read_together
     _watch(ticket, run_id)
     progress = _progress(run_id)
     events = _read(progress, run_id, after=ticket.sent, limit=PIECE, most_bytes=PIECE_BYTES)
@@ -107,6 +129,28 @@ def news_of_run(ticket: RunStreamTicket, *, run_id: UUID, begin_after: int) -> N
     left = LINGERING_SECONDS - silent_seconds
     ticket.is_over, ticket.again_seconds = left <= 0, max(left, 0.0)
     return News(events, progress["status"] if ticket.is_over else None)
+
+
+def read_together(streams: Sequence[tuple[UUID, int]]) -> dict[tuple[UUID, int], Piece]:
+    """Returns the next events of several streams, as the text that a stream sends. A stream is given by its run's id
+    and the number of the last event that it has sent. Streams without new events are left out.
+
+    The caller vouches that the readers may see these runs.
+    """
+    params = {
+        "run_ids": [run_id for run_id, _ in streams],
+        "afters": [after for _, after in streams],
+        "limit": PIECE,
+        "most_bytes": TOGETHER_BYTES,
+    }
+    pieces = {}
+    rows = fetch_all(_READ_TOGETHER, params)
+    for (run_id, after), batches in groupby(rows, itemgetter("run_id", "after")):
+        found = list(batches)
+        last = found[-1]["last_seq"]
+        text = "".join(event_text(event.json, id_=event.seq) for event in _after(found, after))
+        pieces[run_id, after] = Piece(text.encode(), last, more=last < found[-1]["stored"])
+    return pieces
 
 
 def _progress(run_id: UUID) -> Row:

@@ -42,7 +42,12 @@ IS_NOT_PAUSED = """(SELECT e.paused_at FROM environment e
 # How many more runs of the trigger `t` may be claimed. It is read only for triggers that have such a limit.
 FREE_IN_TRIGGER = """(t.max_concurrent_runs - (SELECT count(*) FROM run p
         WHERE p.trigger_id = t.id AND p.environment_id = t.environment_id AND p.place IS NOT NULL))"""
-TRIGGER_HAS_ROOM = f"(t.max_concurrent_runs IS NULL OR {FREE_IN_TRIGGER} > 0)"
+# The trigger's limit leaves room for another run. PostgreSQL finds the full triggers of the environment once for a
+# statement, and not for each queued run of them, because the subquery names no run.
+TRIGGER_HAS_ROOM = f"""(t.max_concurrent_runs IS NULL OR t.id <> ALL(ARRAY(
+        SELECT t.id FROM trigger t
+        WHERE t.environment_id = (SELECT w.environment_id FROM worker w WHERE w.id = %(worker_id)s)
+            AND t.max_concurrent_runs IS NOT NULL AND t.deleted_at IS NULL AND {FREE_IN_TRIGGER} <= 0)))"""
 # The conditions that a run must meet for any worker to get it, whether it is the worker's own or its pool's.
 _MAY_GO_OUT = f"""{IS_QUEUED} AND {IS_DUE} AND {IS_NOT_PAUSED} AND {HEADERS_MAY_GO} AND {IS_IN_TIME} AND {MAY_START}
     AND {IS_NOT_AVOIDED} AND {TRIGGER_HAS_ROOM} AND {BUDGETS_HAVE_ROOM}"""

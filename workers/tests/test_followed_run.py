@@ -1,5 +1,6 @@
 """What a run does can be followed as it happens, from the worker's program to `pipedai-worker logs`."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ import httpx
 import pytest
 
 from pipedai.env import BASE_DIR
-from testing.processes.web_process import serve
+from testing.processes.web_process import Server, free_port, serve
 from testing.processes.worker_process import ended_run, until, working
 from testing.world.cast import Cast
 
@@ -83,3 +84,59 @@ def test_a_run_is_followed_while_it_goes_on_and_to_its_end(
         ("message", "Done."),
         ("result", "Done."),
     ]
+
+
+def test_events_of_an_outage_arrive_after_it_in_order_and_once(
+    committed_cast: Cast, own_database: str, tmp_path: Path
+) -> None:
+    """The run ends while the API is away, and nobody waits for the API."""
+    cast, go, ended = committed_cast, tmp_path / "go", tmp_path / "ended"
+    key, port = cast.mint("pwk", role="admin"), str(free_port())
+    talk = tmp_path / "talk.sh"
+    talk.write_text(
+        f"echo before\nwhile [ ! -e {go} ]; do sleep 0.05; done\n"
+        f"for i in 1 2 3 4 5 6 7 8 9; do echo away $i; sleep 0.02; done\ntouch {ended}\n"
+    )
+    headers = {"Authorization": f"Bearer {key}"}
+
+    def served() -> contextlib.AbstractContextManager[Server]:
+        return serve(own_database, log=tmp_path / "web.log", PORT=port)
+
+    with (
+        contextlib.ExitStack() as worker,
+        httpx.Client(headers=headers, trust_env=False) as api,
+    ):
+        with served() as server:
+            api.base_url = httpx.URL(server.api)
+            worker.enter_context(
+                working(
+                    tmp_path,
+                    *("--api-url", server.url, "--command", f"sh {talk}"),
+                    PIPEDAI_REGISTRATION_TOKEN=cast.mint("wrk"),
+                )
+            )
+            registered = tmp_path / "worker.json"
+            until(registered.exists)
+            body = {
+                "name": "talks",
+                "prompt": "Talk.",
+                "mcpUrl": "https://mcp.example.com/mcp",
+                "workerId": json.loads(registered.read_text())["workerId"],
+                "recordEvents": True,
+            }
+            path = f"/environments/{cast.environment.id}/triggers"
+            trigger = api.post(path, json=body).raise_for_status().json()
+            run = (
+                api.post(f"/triggers/{trigger['id']}/run", json={}).raise_for_status().json()["id"]
+            )
+            events = f"/runs/{run}/events?limit=100"
+            until(lambda: "before" in api.get(events).raise_for_status().text)
+        go.touch()
+        until(ended.exists)
+        with served():
+            assert ended_run(api, run)["status"] == "succeeded"
+            until(lambda: "away 9" in api.get(events).raise_for_status().text)
+            told = api.get(events).json()["events"]
+    assert [event["seq"] for event in told] == list(range(1, len(told) + 1))
+    lines = "".join(event["text"] for event in told if event["type"] == "stdout").splitlines()
+    assert lines == ["before", *(f"away {number}" for number in range(1, 10))]

@@ -106,6 +106,7 @@ def test_streams_tell_and_end_in_time(committed_cast, own_database, tmp_path):
     with serve(own_database, log=tmp_path / "web.log") as server:
         world = World(committed_cast, server)
         _events_come_as_they_are_sent_and_the_stream_ends_with_its_run(world)
+        _readers_of_one_run_get_the_same_whenever_they_come(world)
         _changes_of_the_environment_are_told_to_a_viewer(world)
         _nobody_has_more_than_twenty(world)
         _a_reader_that_does_not_read_holds_up_nobody(world)
@@ -141,6 +142,26 @@ def _events_come_as_they_are_sent_and_the_stream_ends_with_its_run(world):
         world.run_path(run), {**world.key, "Last-Event-ID": "4"}, status=204
     ) as reader:
         assert reader.rest() == []
+
+
+def _readers_of_one_run_get_the_same_whenever_they_come(world):
+    run, other = world.runs.running(), world.runs.running()
+    with (
+        world.stream(world.run_path(run)) as first,
+        world.stream(world.run_path(other)) as of_other,
+        world.stream(world.run_path(run), world.by(world.cast.operator)) as second,
+    ):
+        for seq in range(1, 6):
+            world.send(run, seq)
+            world.send(other, seq)
+        with world.stream(world.run_path(run)) as late:
+            world.send(run, 6, text="x" * 100_000)
+            world.send(run, *range(7, 30))
+            for reader in (first, second, late):
+                assert reader.ids(29) == list(range(1, 30))
+        assert of_other.ids(5) == list(range(1, 6))
+    world.runs.complete(run)
+    world.runs.complete(other)
 
 
 def _changes_of_the_environment_are_told_to_a_viewer(world):
