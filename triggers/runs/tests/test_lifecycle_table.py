@@ -124,44 +124,47 @@ CODES: dict[str, Change] = {
 # --- The table
 
 # The columns follow VERBS: claim by the same claimId, by another, without one; start; heartbeat | complete:
-# succeeded, client, infra, timed_out client, timed_out infra, canceled | cancel | lease, deadline |
-# nobody claims it.
+# succeeded, client, infra, timed_out client, timed_out infra, canceled | cancel | lease, deadline.
+# IN_THE_QUEUE has the last column.
 TABLE = {
-    "queued, due":            "claim claim claim 409   409   | 409   409   409   409   409   409   | drop | -     -    | -",
-    "queued, not due":        "409   409   409   409   409   | 409   409   409   409   409   409   | drop | -     -    | -",
-    "queued, no worker":      "404   404   404   404   404   | 404   404   404   404   404   404   | drop | -     -    | -",
-    "queued, in a hurry":     "claim claim claim 409   409   | 409   409   409   409   409   409   | drop | -     -    | tardy",
-    "queued, in a session":   "claim claim claim 409   409   | 409   409   409   409   409   409   | drop | -     -    | stuck",
-    "claimed with mine":      "same  409   409   start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over | -",
-    "claimed with other":     "409   same  409   start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over | -",
-    "claimed with a third":   "409   409   409   start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over | -",
-    "claimed with none":      "409   409   same  start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over | -",
-    "claimed, asked to stop": "same  409   409   start beat  | ends  ends  ends  ends  ends  ackn  | same | lost  over | -",
-    "running":                "409   409   409   same  beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over | -",
-    "running, asked to stop": "409   409   409   same  beat  | ends  ends  ends  ends  ends  ackn  | same | lost  over | -",
-    "succeeded":              "409   409   409   409   409   | same  409   409   409   409   409   | 409  | -     -    | -",
-    "failed, client":         "409   409   409   409   409   | 409   same  same  409   409   409   | 409  | -     -    | -",
-    "failed, infra":          "409   409   409   409   409   | 409   same  same  409   409   409   | 409  | -     -    | -",
-    "timed_out":              "409   409   409   409   409   | 409   409   409   same  same  409   | 409  | -     -    | -",
-    "not started in time":    "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -    | -",
-    "session not continued":  "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -    | -",
-    "canceled in the queue":  "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -    | -",
-    "canceled by its worker": "409   409   409   409   409   | 409   409   409   409   409   same  | 409  | -     -    | -",
-    "canceled as needless":   "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -    | -",
-    "lost, retry waiting":    "409   409   409   409   409   | late- late- late= late- late= 409   | 409  | -     -    | -",
-    "lost, retry claimed":    "409   409   409   409   409   | kept  kept  kept  kept  kept  409   | 409  | -     -    | -",
-    "lost, retry ended":      "409   409   409   409   409   | kept  kept  kept  kept  kept  409   | 409  | -     -    | -",
-    "lost, retry canceled":   "409   409   409   409   409   | late  late  late  late  late  409   | 409  | -     -    | -",
-    "lost, no retry":         "409   409   409   409   409   | late  late  late  late  late  409   | 409  | -     -    | -",
-    "lost, then reported":    "409   409   409   409   409   | same  409   409   409   409   409   | 409  | -     -    | -",
-    "lost, asked to stop":    "409   409   409   409   409   | late  late  late  late  late  late  | 409  | -     -    | -",
-    "overdue":                "409   409   409   409   409   | late  late  late+ late  late+ 409   | 409  | -     -    | -",
-    "overdue, asked to stop": "409   409   409   409   409   | late  late  late  late  late  late  | 409  | -     -    | -",
-    "another's, queued":      "404   404   404   404   404   | 404   404   404   404   404   404   | drop | -     -    | -",
-    "another's, claimed":     "404   404   404   404   404   | 404   404   404   404   404   404   | asks | lost+ over | -",
-    "another's, running":     "404   404   404   404   404   | 404   404   404   404   404   404   | asks | lost+ over | -",
-    "another's, lost":        "404   404   404   404   404   | 404   404   404   404   404   404   | 409  | -     -    | -",
+    "queued, due":            "claim claim claim 409   409   | 409   409   409   409   409   409   | drop | -     -",
+    "queued, not due":        "409   409   409   409   409   | 409   409   409   409   409   409   | drop | -     -",
+    "queued, no worker":      "404   404   404   404   404   | 404   404   404   404   404   404   | drop | -     -",
+    "queued, in a hurry":     "claim claim claim 409   409   | 409   409   409   409   409   409   | drop | -     -",
+    "queued, in a session":   "claim claim claim 409   409   | 409   409   409   409   409   409   | drop | -     -",
+    "claimed with mine":      "same  409   409   start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
+    "claimed with other":     "409   same  409   start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
+    "claimed with a third":   "409   409   409   start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
+    "claimed with none":      "409   409   same  start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
+    "claimed, asked to stop": "same  409   409   start beat  | ends  ends  ends  ends  ends  ackn  | same | lost  over",
+    "running":                "409   409   409   same  beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
+    "running, asked to stop": "409   409   409   same  beat  | ends  ends  ends  ends  ends  ackn  | same | lost  over",
+    "succeeded":              "409   409   409   409   409   | same  409   409   409   409   409   | 409  | -     -",
+    "failed, client":         "409   409   409   409   409   | 409   same  same  409   409   409   | 409  | -     -",
+    "failed, infra":          "409   409   409   409   409   | 409   same  same  409   409   409   | 409  | -     -",
+    "timed_out":              "409   409   409   409   409   | 409   409   409   same  same  409   | 409  | -     -",
+    "not started in time":    "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -",
+    "session not continued":  "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -",
+    "canceled in the queue":  "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -",
+    "canceled by its worker": "409   409   409   409   409   | 409   409   409   409   409   same  | 409  | -     -",
+    "canceled as needless":   "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -",
+    "lost, retry waiting":    "409   409   409   409   409   | late- late- late= late- late= 409   | 409  | -     -",
+    "lost, retry claimed":    "409   409   409   409   409   | kept  kept  kept  kept  kept  409   | 409  | -     -",
+    "lost, retry ended":      "409   409   409   409   409   | kept  kept  kept  kept  kept  409   | 409  | -     -",
+    "lost, retry canceled":   "409   409   409   409   409   | late  late  late  late  late  409   | 409  | -     -",
+    "lost, no retry":         "409   409   409   409   409   | late  late  late  late  late  409   | 409  | -     -",
+    "lost, then reported":    "409   409   409   409   409   | same  409   409   409   409   409   | 409  | -     -",
+    "lost, asked to stop":    "409   409   409   409   409   | late  late  late  late  late  late  | 409  | -     -",
+    "overdue":                "409   409   409   409   409   | late  late  late+ late  late+ 409   | 409  | -     -",
+    "overdue, asked to stop": "409   409   409   409   409   | late  late  late  late  late  late  | 409  | -     -",
+    "another's, queued":      "404   404   404   404   404   | 404   404   404   404   404   404   | drop | -     -",
+    "another's, claimed":     "404   404   404   404   404   | 404   404   404   404   404   404   | asks | lost+ over",
+    "another's, running":     "404   404   404   404   404   | 404   404   404   404   404   404   | asks | lost+ over",
+    "another's, lost":        "404   404   404   404   404   | 404   404   404   404   404   404   | 409  | -     -",
 }  # fmt: skip
+
+# What happens to a run that nobody claims, in the states in which that is the end of it.
+IN_THE_QUEUE = {"queued, in a hurry": "tardy", "queued, in a session": "stuck"}
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -189,7 +192,7 @@ def test_the_states_of_the_table_are_all_there_are(runs: Runs) -> None:
 
 
 def _codes(state: str) -> list[str]:
-    return TABLE[state].replace("|", " ").split()
+    return [*TABLE[state].replace("|", " ").split(), IN_THE_QUEUE.get(state, "-")]
 
 
 def _settled(change: Change, verb: str) -> Change:
