@@ -24,11 +24,17 @@ _TAKE_TURN = "SELECT pg_try_advisory_xact_lock(hashtext('find_reached_budgets'))
 
 # Reads what decides about each window that has changed or is over. The windows are not locked, because claims and ends
 # of runs lock them after everything else. `least_amount` is the least that any run would reserve; it is read only if it
-# can matter.
+# can matter. `is_followed` is whether the budget's open incident is already about its present window, and not about
+# this one: so it stays open when this one is looked at.
 _READ = f"""
 SELECT w.id, w.environment_id, w.budget_id, w.ends_at, w.runs, w.changes, w.noticed_pct, {SPENT} AS spent,
     b.name, b.limit_usd, b.limit_runs, b.notice_at_pct, b.when_reached,
     b.deleted_at IS NULL AND w.generation = b.generation AS is_live, w.ends_at <= {NOW} AS is_over,
+    w.noticed_pct > 0 AND EXISTS (
+        SELECT FROM budget_window other
+        WHERE other.budget_id = w.budget_id AND other.generation = b.generation AND other.id <> w.id
+            AND other.starts_at > {NOW} - interval '32 days' AND other.ends_at > {NOW} AND other.noticed_pct > 0)
+        AS is_followed,
     CASE WHEN {IS_HOLDING} AND {SPENT} > 0 AND {SPENT} < b.limit_usd AND 100 = ANY(b.notice_at_pct) THEN (
         SELECT min(coalesce(t.max_cost_usd, b.reserve_usd)) FROM trigger t
         WHERE t.environment_id = b.environment_id AND t.deleted_at IS NULL AND t.enabled
@@ -91,7 +97,10 @@ def _tell(rows: list[Row], reached: dict[UUID, int], now: datetime | None) -> No
     ended = {
         row["budget_id"]: row
         for row in rows
-        if row["noticed_pct"] and not reached[row["id"]] and row["budget_id"] not in begun
+        if row["noticed_pct"]
+        and not row["is_followed"]
+        and not reached[row["id"]]
+        and row["budget_id"] not in begun
     }
     recovered = [id_ for id_, row in ended.items() if row["is_live"]]
     withdrawn = [id_ for id_, row in ended.items() if not row["is_live"]]

@@ -24,6 +24,7 @@ class TriggersConfig(AppConfig):
         # These imports stand inside the method because they import models, which Django loads before it calls `ready`.
         from pipedai.outgoing import register_kind
         from triggers import pausing  # noqa: F401 - importing it subscribes it to events
+        from triggers.budgets.pruning import WINDOW_DAYS, prune_windows
         from triggers.budgets.settling import settle_left_over
         from triggers.changes.kinds import register_changing
         from triggers.changes.runs import RUNS
@@ -85,6 +86,14 @@ class TriggersConfig(AppConfig):
                 "remembered Idempotency-Keys, which count for a day",
                 lambda: 1,
                 prune_idempotency_keys,
+            )
+        )
+        register_retention(
+            Retention(
+                "budget-windows",
+                "past days and months of budgets, whose runs are removed",
+                lambda: WINDOW_DAYS,
+                prune_windows,
             )
         )
         for field in (MCP_HEADERS, WEBHOOK_SECRET):

@@ -23,7 +23,7 @@ from triggers import secrets
 from triggers.acting import hold_trigger_environment
 from triggers.models import MAX_CONCURRENT_RUNS, Trigger, TriggerRevision
 from triggers.pausing import lock_workers
-from triggers.runs.lifecycle import reassign_queued_runs
+from triggers.runs.lifecycle import prefer_anew, reassign_queued_runs
 from triggers.runs.pools import give_places, wake_for
 from triggers.schedules import cron
 from triggers.trigger_ceiling import check_room_for_trigger
@@ -85,8 +85,10 @@ def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) ->
             trigger.next_run_at = _next_run_at(vars(trigger))
         trigger.updated_at = Now()
         trigger.save(force_update=True)
-        if changes.keys() & {"workerId", "poolId", "preferSeconds"}:
+        if changes.keys() & {"workerId", "poolId"}:
             reassign_queued_runs(trigger_id=trigger.id)
+        elif "preferSeconds" in changes:
+            prefer_anew(trigger_id=trigger.id)
         if "maxConcurrentRuns" in changes:
             _adjust_places(trigger, *changes["maxConcurrentRuns"])
         emit(_event("trigger.updated", trigger, actor, changes))

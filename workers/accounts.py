@@ -21,7 +21,7 @@ FROM (
     WHERE environment_id = %(environment_id)s AND account_id = %(account_id)s AND deleted_at IS NULL
         AND id <> %(worker_id)s AND limited_until > statement_timestamp()) mates
 WHERE w.id = %(worker_id)s
-RETURNING coalesce(w.limited_until > statement_timestamp(), false) AS is_limited
+RETURNING CASE WHEN w.limited_until > statement_timestamp() THEN w.limited_until END AS limited_until
 """
 
 _LOCK = "SELECT FROM worker WHERE id = %(worker_id)s AND token_digest = %(token_digest)s FOR NO KEY UPDATE"
@@ -45,8 +45,8 @@ def set_account(*, environment_id: UUID, worker_id: UUID, account_id: str | None
     """Stores a worker's account, and limits the worker for as long as the environment's other workers of this account
     are limited.
 
-    If it is limited, other workers of its pools may take at once what would have waited for it. The caller has locked
-    the worker.
+    If it is limited, other workers of its pools may take at once what would have waited for it, and runs that continue
+    a session of it wait for the limit too. The caller has locked the worker.
     """
     params = {
         "environment_id": environment_id,
@@ -54,5 +54,5 @@ def set_account(*, environment_id: UUID, worker_id: UUID, account_id: str | None
         "account_id": account_id,
     }
     row = fetch_one(_SET, params)
-    if row is not None and row["is_limited"]:
-        open_to_pools([worker_id])
+    if row is not None and row["limited_until"] is not None:
+        open_to_pools([worker_id], until=row["limited_until"])

@@ -15,12 +15,12 @@ from pipedai.redaction import REDACTED
 from pipedai.sql import database_now
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
-from triggers.runs.lifecycle import count_unfinished_runs, move_queued_runs
-from triggers.runs.pools import open_to_pools, release_queued_runs
+from triggers.runs.lifecycle import count_unfinished_runs, reassign_runs_of_worker
+from triggers.runs.pools import open_to_pools
 from workers.accounts import set_account
 from workers.acting import hold_workers
 from workers.models import Worker
-from workers.pools.membership import leave_all_pools
+from workers.pools.membership import leave_all_pools, lock_resuming_triggers
 
 
 def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> None:
@@ -119,18 +119,17 @@ def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor)
         locked = _held(worker, actor, *([reassign_to] if reassign_to else []))
         leaving = locked[worker.id]
         changes: dict[str, Any] = {"hostname": leaving.hostname}
-        triggers = Trigger.objects.filter(worker_id=worker.id, deleted_at__isnull=True)
+        if reassign_to is not None and reassign_to not in locked:
+            raise Invalid({"reassignTo": ["No such worker in this environment."]})
+        pools = leave_all_pools(environment_id=leaving.environment_id, worker_id=leaving.id)
+        triggers = lock_resuming_triggers(pools, worker_id=worker.id)
+        if reassign_to is not None:
+            Trigger.objects.filter(id__in=triggers).update(worker_id=reassign_to, updated_at=Now())
+        runs = reassign_runs_of_worker(worker_id=worker.id)
         if reassign_to is None:
-            release_queued_runs(worker_id=worker.id)
-            _check_unused(triggers.count(), count_unfinished_runs(worker_id=worker.id))
+            _check_unused(len(triggers), count_unfinished_runs(worker_id=worker.id))
         else:
-            if reassign_to not in locked:
-                raise Invalid({"reassignTo": ["No such worker in this environment."]})
-            ids = list(triggers.select_for_update(no_key=True).order_by("id").values_list("id"))
-            triggers.update(worker_id=reassign_to, updated_at=Now())
-            runs = move_queued_runs(from_worker=worker.id, to_worker=reassign_to)
-            changes |= {"reassignedTo": str(reassign_to), "triggers": len(ids), "runs": runs}
-        leave_all_pools(environment_id=leaving.environment_id, worker_id=leaving.id)
+            changes |= {"reassignedTo": str(reassign_to), "triggers": len(triggers), "runs": runs}
         Worker.objects.filter(id=worker.id).update(deleted_at=Now(), token_digest=None)
         wake_workers([worker.id, reassign_to])
         emit(_event("worker.deregistered", leaving, actor, changes))

@@ -34,6 +34,7 @@ def admin_pages(on: Subjects, values: int | None) -> Iterator[Page]:
         "target": on.run_id,
         "actor": on.key_id,
         "channel": None,
+        "pool": None,
     }
     yield Page("admin: start page", get(client, "/admin/", {}))
     for model, admin in site._registry.items():

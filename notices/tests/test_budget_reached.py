@@ -131,3 +131,20 @@ def test_nothing_is_told_without_percentages(runs: Runs) -> None:
     add_budget(runs.cast, limit_usd="1", notice_at_pct=[])
     runs.ended(costUsd="1")
     assert looked(runs) == []
+
+
+def test_a_former_window_that_is_seen_late_leaves_the_incident_of_the_present_one(runs) -> None:
+    add_budget(runs.cast, limit_usd="1")
+    runs.ended(costUsd="1")
+    looked(runs)
+    runs.wait(hours=12)
+    runs.ended(costUsd="0.8")
+    # So many windows are over that the scheduler does not find this one at its first look.
+    former = BudgetWindow.objects.filter(noticed_pct=100)
+    former_id = former.get().id
+    former.update(noticed_pct=0)
+    expected = ["$0.8 of $1 is spent, and no run has room any more"]
+    assert looked(runs) == expected
+    BudgetWindow.objects.filter(id=former_id).update(noticed_pct=100)
+    assert looked(runs) == expected
+    assert BudgetWindow.objects.get(noticed_pct__gt=0).id != former_id

@@ -236,7 +236,9 @@ class StaffModelAdmin(ModelAdmin):
         )
 
     def support_view(self, request: HttpRequest, row_id: UUID, action: str) -> HttpResponse:
-        """Answers GET …/<id>/<action>/ with a page that asks for confirmation, and performs the action on POST."""
+        """Answers GET …/<id>/<action>/ with a page that asks for confirmation, and performs the action on POST. If what
+        was posted does not fit the action's form, the page comes again and says why.
+        """
         row = self._find_or_leave(request, row_id)
         if isinstance(row, HttpResponse):
             return row
@@ -245,10 +247,12 @@ class StaffModelAdmin(ModelAdmin):
         if chosen is None or not chosen.applies(row):
             messages.warning(request, f"This can't be done to the {self.opts.verbose_name} now.")
             return back
-        if request.method != "POST":
-            return self._page(request, row, "staff/confirm.html", action=chosen)
+        posted = request.POST if request.method == "POST" else None
+        form = chosen.form(row, posted) if chosen.form else None
+        if posted is None or (form and not form.is_valid()):
+            return self._page(request, row, "staff/confirm.html", action=chosen, form=form)
         try:
-            chosen.perform(row, staff_actor(request))
+            chosen.perform(row, staff_actor(request), **(form.cleaned_data if form else {}))
         except ApiError as error:
             messages.error(request, error.message)
         else:

@@ -1,9 +1,10 @@
 """Defines support actions, by which staff change a row, each after a page that asks for confirmation (SPEC §10)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django import forms
 from django.db.models import Model
 from django.http import HttpRequest
 
@@ -15,7 +16,8 @@ from pipedai.events import Actor
 class SupportAction:
     """An action by which staff change one row.
 
-    `perform` calls the same service as the API, which checks and audits it.
+    `perform` calls the same service as the API, which checks and audits it. It gets the row, the staff user as an
+    actor, and the values that staff have entered in the action's form as keyword arguments, by their names there.
     """
 
     name: str
@@ -24,8 +26,11 @@ class SupportAction:
     explanation: str
     done: str
     applies: Callable[[Any], bool]
-    perform: Callable[[Any, Actor], object]
+    perform: Callable[..., object]
     is_harsh: bool = False
+    # Makes the form on the page that asks for confirmation, from the row and what was posted, which is None at first.
+    # None for an action that needs no values.
+    form: Callable[[Any, Mapping[str, Any] | None], forms.Form] | None = None
 
 
 def staff_actor(request: HttpRequest) -> Actor:

@@ -64,7 +64,7 @@ class BudgetAdmin(StaffModelAdmin):
     def limit(self, budget: Budget) -> Any:
         return _limits(budget.limit_usd, budget.limit_runs, budget.period)
 
-    @display(description="Spent, reserved, left")
+    @display(description="Used")
     def used(self, budget: Budget) -> Any:
         return _bar(with_sums(vars(budget)))
 

@@ -12,6 +12,7 @@ from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS, Scope
 from pipedai.admin.filters import related
 from pipedai.admin.panels import Facts, Links, Panel, Table
 from pipedai.admin.site import site
+from pipedai.admin.support import SupportAction
 from pipedai.admin.values import (
     data,
     ident,
@@ -29,6 +30,7 @@ from pipedai.admin.values import (
     zone_of,
 )
 from triggers.admin.explanations import Pool, Worker, trigger_panel
+from triggers.admin.moving import MoveForm, move
 from triggers.admin.tick_table import newest_ticks
 from triggers.models import Delivery, Run, Trigger, TriggerRevision
 from triggers.queries import HEALTH
@@ -77,6 +79,19 @@ class TriggerAdmin(StaffModelAdmin):
     scopes = (Scope(("environment",), ("id",)),)
     story_joins = ("worker", "pool", "environment", "revision")
     never_read = ("mcp_headers", "webhook_secret", "worker__token_digest", "worker__account_id")
+    support = (
+        SupportAction(
+            "move",
+            "Move the trigger",
+            "Its runs go to another worker or pool of the environment from now on, also those that are queued. What a"
+            " worker holds, it finishes. Whoever gets a run is handed the MCP headers in plaintext: be sure whose"
+            " machine it is.",
+            "The trigger is moved.",
+            applies=lambda trigger: trigger.deleted_at is None,
+            perform=move,
+            form=MoveForm,
+        ),
+    )
 
     def found_by_address(self, address: str) -> Q | None:
         """Returns the condition for the triggers of all environments of which a user with this address is a member."""

@@ -6,14 +6,14 @@ from uuid import UUID
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict
 from pipedai.sql import Row, fetch_all
-from triggers.budgets.room import REACHED
+from triggers.budgets.room import REACHED, REACHED_FOR_ALL
 from triggers.models import Budget
 
 
 def reached_budgets(
     *, run_id: UUID, worker_id: UUID | None, now: datetime | None = None
 ) -> list[Row]:
-    """Returns the budgets that hold a queued run back, in the order in which they were made.
+    """Returns the budgets that keep a worker from taking a queued run, in the order in which they were made.
 
     Each has what it allows and has used, `amount` (what the run would reserve), `ends_at` (the end of the present
     window, None if nothing was used in it), `never_has_room` (whether the limit is too small for the run), and the time
@@ -22,11 +22,14 @@ def reached_budgets(
     return fetch_all(REACHED, {"run_id": run_id, "worker_id": worker_id, "now": now})
 
 
-def check_budgets(*, run_id: UUID, worker_id: UUID | None, now: datetime | None = None) -> None:
+def check_budgets(*, run_id: UUID, now: datetime | None = None) -> None:
     """Raises Conflict if a budget that rejects requests has no room for this run, which the request has just queued.
     The caller rolls the request back.
+
+    The worker that will take a run of a pool is not known yet. So a budget that does not count notional costs has room
+    if a subscription pays for one of the workers that may take the run.
     """
-    for budget in reached_budgets(run_id=run_id, worker_id=worker_id, now=now):
+    for budget in fetch_all(REACHED_FOR_ALL, {"run_id": run_id, "now": now}):
         if budget["when_reached"] == Budget.WhenReached.REJECT:
             raise Conflict(
                 f"The budget {budget['name']} has no room for another run.",

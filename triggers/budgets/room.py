@@ -22,6 +22,14 @@ USED = f"({SPENT} + {RESERVED})"
 IS_NOTIONAL = """coalesce((SELECT payer.auth_mode = 'claude_max' FROM worker payer
     WHERE payer.id = %(worker_id)s::uuid), false)"""
 
+# A subscription pays for one of the workers that may take the run `r`: its own worker, or one of its pool.
+MAY_BE_NOTIONAL = """(EXISTS (
+    SELECT FROM worker payer
+    WHERE payer.id = r.worker_id AND payer.auth_mode = 'claude_max' AND payer.deleted_at IS NULL)
+    OR EXISTS (
+    SELECT FROM pool_member m JOIN worker payer ON payer.id = m.worker_id
+    WHERE m.pool_id = r.pool_id AND payer.auth_mode = 'claude_max' AND payer.deleted_at IS NULL))"""
+
 
 def lacks_room(amount: str, *, is_notional: str = IS_NOTIONAL) -> str:
     """Returns the SQL condition that the budget has no room for another run, which would reserve `amount`, an SQL
@@ -54,19 +62,26 @@ CAN_REJECT = """EXISTS (
     SELECT FROM budget b
     WHERE b.environment_id = t.environment_id AND b.deleted_at IS NULL AND b.when_reached = 'reject')"""
 
-# The budgets that have no room for a run, the first to be made first.
-REACHED = f"""
+
+def _reached(is_notional: str) -> str:
+    return f"""
 SELECT b.id, b.name, b.period, b.timezone, b.limit_usd, b.limit_runs, b.when_reached, b.trigger_id,
     {AMOUNT} AS amount, {SPENT} AS spent, {RESERVED} AS reserved, coalesce(w.runs, 0) AS runs,
     w.ends_at, {NOW} AS now,
     -- Whether the limit would be too small for the run even if nothing were used.
     coalesce(b.limit_runs = 0, false)
-        OR ((b.count_notional OR NOT {IS_NOTIONAL})
+        OR ((b.count_notional OR NOT {is_notional})
             AND coalesce(b.limit_usd = 0 OR {AMOUNT} > b.limit_usd, false)) AS never_has_room
 FROM run r JOIN trigger t ON t.id = r.trigger_id CROSS JOIN {BUDGETS}
-WHERE r.id = %(run_id)s AND {_COVERS} AND {IS_HOLDING} AND {lacks_room(AMOUNT)}
+WHERE r.id = %(run_id)s AND {_COVERS} AND {IS_HOLDING} AND {lacks_room(AMOUNT, is_notional=is_notional)}
 ORDER BY b.id
 """
+
+
+# The budgets that have no room for a run if a certain worker takes it, the first to be made first.
+REACHED = _reached(IS_NOTIONAL)
+# The budgets that have no room for a run whichever worker takes it.
+REACHED_FOR_ALL = _reached(MAY_BE_NOTIONAL)
 
 # When the first of the present windows ends that may hold runs of the worker's environment back.
 NEXT_WINDOW = f"""(SELECT min(w.ends_at) FROM budget b JOIN budget_window w ON {IS_PRESENT}

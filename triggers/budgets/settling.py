@@ -18,18 +18,26 @@ from pipedai.wakeups import wake_workers
 _COST = """coalesce(r.cost_usd, %(late_cost)s::numeric,
     CASE WHEN r.ended_by = 'worker' AND r.started_at IS NULL THEN 0 END)"""
 
+# What the window `w` had used before the statement below settled it.
+_USED_BEFORE = "w.spent_usd + w.reserved_usd + sums.released - sums.spent"
+# The most that a run may reserve in the budget `b` because of its trigger's `max_cost_usd`. A waiting run may need more
+# room than those that end.
+_LARGEST_CAP = """(SELECT max(t.max_cost_usd) FROM trigger t
+        WHERE t.environment_id = b.environment_id AND t.deleted_at IS NULL
+            AND (b.trigger_id IS NULL OR t.id = b.trigger_id))"""
+
 # Settles the reservations of ended runs, and the windows with them. A reservation that was settled before is settled
-# anew if the cost has changed. The caller has locked the runs, so that no other transaction settles them; the windows
-# are locked in the order of their ids. It returns the environments in which a budget that was nearly used up has room
-# again.
+# anew if the cost is told and has changed; an estimate never takes the place of a cost. The caller has locked the runs,
+# so that no other transaction settles them; the windows are locked in the order of their ids. It returns the
+# environments in which a budget that was nearly used up has room again.
 _SETTLE = f"""
 WITH due AS MATERIALIZED (
     SELECT x.run_id, x.window_id, x.is_notional, x.amount_usd, x.cost_usd AS old,
         coalesce(cost.told, x.amount_usd) AS new, cost.told IS NULL AS is_estimate
     FROM run r JOIN run_reservation x ON x.run_id = r.id CROSS JOIN LATERAL (SELECT {_COST} AS told) cost
     WHERE r.id = ANY(%(run_ids)s) AND r.ended_at IS NOT NULL
-        AND (x.cost_usd, x.is_estimate) IS DISTINCT FROM
-            (coalesce(cost.told, x.amount_usd), cost.told IS NULL)),
+        AND CASE WHEN cost.told IS NULL THEN x.settled_at IS NULL
+            ELSE (x.cost_usd, x.is_estimate) IS DISTINCT FROM (cost.told, false) END),
 sums AS (
     SELECT window_id, sum(new - coalesce(old, 0)) AS spent,
         coalesce(sum(new - coalesce(old, 0)) FILTER (WHERE is_notional), 0) AS notional_spent,
@@ -50,8 +58,8 @@ FROM locked JOIN sums ON sums.window_id = locked.id, budget b
 WHERE w.id = locked.id AND b.id = w.budget_id
 RETURNING w.environment_id,
     b.when_reached <> 'notify' AND sums.spent < sums.released AND w.ends_at > {NOW}
-    AND coalesce(w.spent_usd + w.reserved_usd + sums.released - sums.spent
-        + greatest(b.reserve_usd, sums.largest) > b.limit_usd, false) AS has_room_again
+    AND (coalesce({_USED_BEFORE} + greatest(b.reserve_usd, sums.largest) > b.limit_usd, false)
+        OR coalesce({_USED_BEFORE} + {_LARGEST_CAP} > b.limit_usd, false)) AS has_room_again
 """
 
 _WAITING = """

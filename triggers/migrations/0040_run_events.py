@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("triggers", "0037_budgets_valid"),
+        ("triggers", "0038_budget_windows_pruned"),
         ("workspaces", "0010_invitations"),
     ]
 

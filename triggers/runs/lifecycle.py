@@ -91,7 +91,7 @@ def queue_run(
     if run is None:
         raise _why_not_queued(trigger_id)
     if run["budgets_can_reject"]:
-        check_budgets(run_id=run["id"], worker_id=run["worker_id"], now=now)
+        check_budgets(run_id=run["id"], now=now)
     about = {"source": source.value, **({"rerunOf": str(rerun_of)} if rerun_of else {})}
     emit(run_event("run.created", actor, run, about))
     wake_for([run])
@@ -279,17 +279,44 @@ def reassign_queued_runs(*, trigger_id: UUID, now: datetime | None = None) -> No
 
     The caller has changed and locked the trigger, so that no run is queued for the old worker meanwhile.
     """
-    moved = fetch_all(sql.REASSIGN, {"trigger_id": trigger_id, "now": now})
+    _reassign(sql.REASSIGN, trigger_id=trigger_id, now=now)
+
+
+def prefer_anew(*, trigger_id: UUID) -> None:
+    """Works out again for a trigger's queued runs how long its worker has them for itself before the others of its
+    pool. Runs that wait for a session go on waiting.
+
+    The caller has changed and locked the trigger.
+    """
+    _reassign(sql.PREFER_ANEW, trigger_id=trigger_id, now=None)
+
+
+def reassign_runs_of_worker(*, worker_id: UUID) -> int:
+    """Moves the queued runs that a worker would take alone, or first, to the present workers and pools of their
+    triggers, and returns how many.
+
+    The caller has locked these triggers, and has taken the worker out of its pools.
+    """
+    return _reassign(sql.REASSIGN_OF_WORKER, worker_id=worker_id, now=None)
+
+
+def reassign_resuming_runs(*, worker_id: UUID, pool_id: UUID) -> None:
+    """Lets the runs of a pool that wait for a session of this worker wait no longer, unless the worker is that of their
+    trigger.
+
+    The caller has taken the worker out of the pool, and has locked the pool's triggers that resume.
+    """
+    _reassign(sql.REASSIGN_RESUMING, worker_id=worker_id, pool_id=pool_id, now=None)
+
+
+def _reassign(statement: str, **params: Any) -> int:
+    """Executes a statement that reassigns queued runs, wakes their old and new workers, and returns how many it
+    moved.
+    """
+    moved = fetch_all(statement, params)
     wake_for(moved)
     wake_workers([run["old_worker_id"] for run in moved])
-
-
-def move_queued_runs(*, from_worker: UUID, to_worker: UUID) -> int:
-    """Moves a worker's queued runs to another worker, and returns how many. The caller has locked the triggers of these
-    runs.
-    """
-    params = {"from_worker": from_worker, "to_worker": to_worker, "now": None}
-    return execute(sql.MOVE_QUEUED, params)
+    return len(moved)
 
 
 def count_unfinished_runs(*, worker_id: UUID) -> int:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from uuid import UUID
 
 from pipedai.sql import Row, execute, fetch_all, fetch_one
@@ -34,22 +35,17 @@ def is_member(pool_id: UUID | None, worker_id: UUID) -> bool:
     return pool_id is not None and fetch_one(_IS_MEMBER, params) is not None
 
 
-def open_to_pools(worker_ids: Sequence[UUID]) -> None:
+def open_to_pools(
+    worker_ids: Sequence[UUID], *, until: datetime | None = None, now: datetime | None = None
+) -> None:
     """Lets the other workers of the pools take the queued runs at once that these workers would take first.
 
-    Call it when the workers can't take runs any more. The caller has locked the workers.
+    Call it when the workers can't take runs any more. If a usage limit is the reason, `until` is when it ends, and runs
+    that continue a session wait for their worker that long. The caller has locked the workers.
     """
-    opened = fetch_all(sql.OPEN_TO_POOLS, {"worker_ids": list(worker_ids)})
-    wake_pools(Counter(run["pool_id"] for run in opened))
-
-
-def release_queued_runs(*, worker_id: UUID) -> None:
-    """Leaves the queued runs of pools that the worker would take first, or alone, to the other workers of the pools.
-
-    Call it before a worker is deregistered. The caller has locked the worker.
-    """
-    released = fetch_all(sql.RELEASE_TO_POOLS, {"worker_id": worker_id, "now": None})
-    wake_pools(Counter(run["pool_id"] for run in released))
+    params = {"worker_ids": list(worker_ids), "until": until, "now": now}
+    opened = fetch_all(sql.OPEN_TO_POOLS, params)
+    wake_pools(Counter(run["pool_id"] for run in opened if run["pool_id"] is not None))
 
 
 def give_places(*, environment_id: UUID, trigger_id: UUID) -> None:

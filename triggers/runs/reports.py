@@ -50,20 +50,25 @@ def complete_run(
         if outcome.blames_infrastructure:
             lock_triggers(row["trigger_id"] for row in fetch_all(sql.TRIGGER_OF_RUN, params))
         run = fetch_one(sql.COMPLETE, params)
-        if run is not None and outcome.usage_limit and limited:
-            limit_workers(limited, outcome.usage_limit, actor=actor, now=now)
         if run is not None:
+            _limit(limited, outcome, actor, now)
             _follow_up_report(run, outcome, actor)
             return run
-        result = _complete_otherwise(params, outcome, reported, actor)
+        result = _complete_otherwise(params, outcome, reported, actor, limited)
     # The error is raised only now, after the transaction, because the late report that was stored must be committed.
     if isinstance(result, Refused):
         raise result
     return result
 
 
+def _limit(limited: list[UUID], outcome: Outcome, actor: Actor, now: datetime | None) -> None:
+    """Limits the workers `limited`, which are locked, if the run failed because their usage limit was reached."""
+    if outcome.at_limit and outcome.usage_limit and limited:
+        limit_workers(limited, outcome.usage_limit, actor=actor, now=now)
+
+
 def _complete_otherwise(
-    params: Row, outcome: Outcome, reported: dict[str, Any], actor: Actor
+    params: Row, outcome: Outcome, reported: dict[str, Any], actor: Actor, limited: list[UUID]
 ) -> Row | Refused:
     """Handles a worker's report for which the usual UPDATE ended no run. The report lacks a required output, is a
     repetition, comes after the server has ended the run (a late result), or must be refused.
@@ -96,7 +101,7 @@ def _complete_otherwise(
     retry = fetch_one(sql.RETRY_FOR_UPDATE, params)
     if retry is not None and retry["was_claimed"]:
         return _keep_late_result(run, params, reported, actor)
-    return _accept_late_result(params, outcome, retry, actor)
+    return _accept_late_result(params, outcome, retry, actor, limited)
 
 
 def _no_cancel(run: Row) -> Refused:
@@ -118,12 +123,14 @@ def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Ac
     )
 
 
-def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor: Actor) -> Row:
+def _accept_late_result(
+    params: Row, outcome: Outcome, retry: Row | None, actor: Actor, limited: list[UUID]
+) -> Row:
     """Lets a worker's late report replace the end that the server had decided for the run, and cancels the retry that
     waits in the queue.
 
     If the reported end calls for a retry too, the waiting retry is kept, and the report's `retryAfterSeconds` may
-    postpone it.
+    postpone it. A usage limit counts as in any other report: `limited` are the workers that it limits.
     """
     run = fetch_one(sql.COMPLETE_LATE, params)
     assert run is not None, "the row is locked"
@@ -133,9 +140,10 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
         if execute(sql.CANCEL_RETRY, {**params, "retry_id": retry["id"]}):
             changes["canceledRetry"] = str(retry["id"])
             is_retried = False
-    elif retry is not None and outcome.retry_after_seconds:
-        execute(sql.POSTPONE_RETRY, {**params, "retry_id": retry["id"]})
+    elif retry is not None and (outcome.retry_after_seconds or outcome.at_limit):
+        execute(sql.MOVE_RETRY, {**params, "retry_id": retry["id"]})
         wake_for([retry])
+    _limit(limited, outcome, actor, params["now"])
     if run["error_message"] is None:
         keep_errors([run])  # This removes the error message that the server wrote.
     _keep_result(run, outcome)
@@ -144,7 +152,9 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
         [ended_event("run.completed", actor, run, changes)],
         retry_after_seconds=outcome.retry_after_seconds,
     )
-    if retry is not None and is_retried:
+    if is_retried:
+        retry = fetch_one(sql.RETRY_FOR_UPDATE, params)
+        assert retry is not None, "a run is never deleted while it is unfinished"
         run |= {"will_retry": True, "resume_until": retry["resume_until"]}
     return run
 

@@ -101,13 +101,13 @@ def stopped_by_effects(run: Row) -> bool:
 
 def can_resume(run: Row) -> bool:
     """Returns whether a retry of an ended run is to continue the run's session: its trigger says so, the session is
-    known, and the trigger still lets the run's worker do it.
+    known, and the run's worker is still the trigger's, or in its pool. A worker that was deregistered is neither.
     """
     return (
         run["retry_mode"] == RetryMode.RESUME
         and run["session_id"] is not None
         and run["worker_id"] is not None
-        and (run["trigger_pool_id"] is not None or run["trigger_worker_id"] == run["worker_id"])
+        and (run["trigger_worker_id"] == run["worker_id"] or run["worker_is_in_pool"])
     )
 
 

@@ -14,6 +14,9 @@ from triggers.runs.reachability import LEASES_COUNT
 from triggers.runs.routing import avoided_worker, pool_from
 
 _RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
+# The column `worker_is_in_pool`: whether the worker of a run `r` is in the pool of its trigger `t`.
+WORKER_IS_IN_POOL = """EXISTS (
+        SELECT FROM pool_member m WHERE m.pool_id = t.pool_id AND m.worker_id = r.worker_id) AS worker_is_in_pool"""
 # How long after it came due, or after its worker's usage limit, a retry waits for the worker that can continue the
 # session of the run that it repeats (SPEC §16).
 RESUMABLE_FOR = "1 hour"
@@ -210,7 +213,7 @@ _OUTCOME = """
 # lists of runs show.
 _ENDED = f"""{_RUN}, r.ended_by, r.max_retries, r.at_limit, r.limit_retries, r.had_effects, r.tool_calls_total,
     r.tool_calls_effects, r.tool_calls_unknown, t.retry_after_effects, t.retry_mode, t.max_concurrent_runs,
-    t.worker_id AS trigger_worker_id, t.pool_id AS trigger_pool_id, t.enabled AS trigger_enabled,
+    t.worker_id AS trigger_worker_id, t.pool_id AS trigger_pool_id, {WORKER_IS_IN_POOL}, t.enabled AS trigger_enabled,
     t.deleted_at AS trigger_deleted_at, t.name AS trigger_name, t.webhook_url,
     {HAS_RESERVATIONS} AS has_reservations"""
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
@@ -262,15 +265,20 @@ WITH canceled AS (
 UPDATE run r SET retried = false FROM canceled WHERE r.id = canceled.retry_of_id
 """
 
-# Lets a queued retry come due later. All other times of it that count from then move by as much.
-POSTPONE_RETRY = f"""
+# Lets a queued retry come due later. If the run before it failed `at_limit`, the usage limit of its worker, the retry
+# is due at once instead, since it waits for the limit, and counts as a limit's. All other times of the retry that count
+# from its due time move by as much.
+MOVE_RETRY = f"""
 UPDATE run r
-SET available_at = r.available_at + later.by, pool_from = r.pool_from + later.by,
-    start_deadline_at = r.start_deadline_at + later.by, resume_until = r.resume_until + later.by
+SET available_at = r.available_at + moved.by, pool_from = r.pool_from + moved.by,
+    start_deadline_at = r.start_deadline_at + moved.by, resume_until = r.resume_until + moved.by,
+    limit_retries = r.limit_retries + %(at_limit)s::boolean::int,
+    avoided_worker_id = CASE WHEN NOT %(at_limit)s THEN r.avoided_worker_id END
 FROM (
-    SELECT id, greatest(interval '0', {NOW} + %(retry_after_seconds)s * interval '1 second' - available_at) AS by
-    FROM run WHERE id = %(retry_id)s) later
-WHERE r.id = later.id AND r.status = 'queued'
+    SELECT id, CASE WHEN %(at_limit)s THEN least(interval '0', {NOW} - available_at)
+        ELSE greatest(interval '0', {NOW} + %(retry_after_seconds)s::int * interval '1 second' - available_at) END AS by
+    FROM run WHERE id = %(retry_id)s) moved
+WHERE r.id = moved.id AND r.status = 'queued'
 """
 
 KEEP_LATE_RESULT = f"""
@@ -335,6 +343,8 @@ SELECT id, trigger_id FROM run WHERE {_OVERDUE} ORDER BY id LIMIT %(limit)s
 
 # Ends runs whose lease or deadline has passed. If both have, the earlier one decides. SKIP LOCKED leaves out rows that
 # a worker's request or another scheduler is changing at this moment; the next round looks at them again.
+# A run that was to continue a session, and whose worker told of none before it was lost, keeps that session, so that
+# its own retry may continue it.
 EXPIRE = f"""
 WITH overdue AS (
     SELECT id, {NOW} AS now, {LEASE_END} <= deadline_at AS is_lost, cancel_requested_at, timeout_seconds,
@@ -348,7 +358,9 @@ verdict AS (
     FROM overdue)
 UPDATE run r
 SET status = v.status, ended_at = v.now, ended_by = CASE WHEN v.is_lost THEN 'lease' ELSE 'deadline' END,
-    fault_class = CASE v.status WHEN 'failed' THEN 'infra' WHEN 'timed_out' THEN 'client' ELSE 'none' END, {_RELEASED}
+    fault_class = CASE v.status WHEN 'failed' THEN 'infra' WHEN 'timed_out' THEN 'client' ELSE 'none' END,
+    session_id = coalesce(r.session_id, CASE WHEN r.claimed_at < r.resume_until THEN (
+        SELECT o.session_id FROM run o WHERE o.id = r.retry_of_id) END), {_RELEASED}
 FROM verdict v, trigger t
 WHERE r.id = v.id AND t.id = r.trigger_id
 RETURNING {_ENDED},
@@ -386,12 +398,17 @@ RETURNING {_ENDED},
         END AS error_message
 """
 
-# Gives the queued runs of a trigger to the trigger's present worker and pool. A run that was to continue a session no
-# longer waits for that.
-REASSIGN = f"""
+
+def _reassign(which: str) -> str:
+    """Returns the statement that gives queued runs to the present worker and pool of their trigger. `which`, an SQL
+    condition, says which runs.
+
+    A run that was to continue a session no longer waits for that. It ends soon if it may not start anew.
+    """
+    return f"""
 WITH moved AS (
     SELECT id, worker_id, pool_id FROM run
-    WHERE trigger_id = %(trigger_id)s AND status = 'queued' AND ended_at IS NULL
+    WHERE {which} AND status = 'queued'
     ORDER BY id FOR NO KEY UPDATE)
 UPDATE run r
 SET worker_id = CASE WHEN r.had_effects THEN r.worker_id ELSE t.worker_id END, pool_id = t.pool_id,
@@ -399,53 +416,39 @@ SET worker_id = CASE WHEN r.had_effects THEN r.worker_id ELSE t.worker_id END, p
     avoided_worker_id = CASE WHEN t.pool_id IS NOT NULL THEN r.avoided_worker_id END,
     resume_until = CASE WHEN r.had_effects THEN least(r.resume_until, {NOW}) END
 FROM moved, trigger t
-WHERE r.id = moved.id AND t.id = %(trigger_id)s
+WHERE r.id = moved.id AND t.id = r.trigger_id
 RETURNING moved.worker_id AS old_worker_id, moved.pool_id AS old_pool_id, r.worker_id, r.pool_id
 """
 
-MOVE_QUEUED = f"""
-WITH moved AS (
-    SELECT id FROM run WHERE worker_id = %(from_worker)s AND status = 'queued' ORDER BY id FOR NO KEY UPDATE)
-UPDATE run r
-SET worker_id = CASE WHEN r.had_effects THEN r.worker_id ELSE %(to_worker)s END,
-    resume_until = CASE WHEN r.had_effects THEN least(r.resume_until, {NOW}) END
-FROM moved WHERE r.id = moved.id
-"""
 
-# Leaves the queued runs of a pool that a worker would take first, or alone, to the pool's other workers at once.
-RELEASE_TO_POOLS = f"""
-WITH released AS (
-    SELECT id FROM run WHERE worker_id = %(worker_id)s AND status = 'queued' AND pool_id IS NOT NULL
-    ORDER BY id FOR NO KEY UPDATE)
-UPDATE run r
-SET worker_id = CASE WHEN r.had_effects THEN r.worker_id END, pool_from = r.available_at,
-    resume_until = CASE WHEN r.had_effects THEN least(r.resume_until, {NOW}) END
-FROM released WHERE r.id = released.id
-RETURNING r.pool_id
-"""
+_OF_TRIGGER = "trigger_id = %(trigger_id)s AND ended_at IS NULL"
+REASSIGN = _reassign(_OF_TRIGGER)
+# The same for a trigger whose worker and pool stay as they are, so that runs may go on waiting for a session.
+PREFER_ANEW = _reassign(f"{_OF_TRIGGER} AND resume_until IS NULL")
+REASSIGN_OF_WORKER = _reassign("worker_id = %(worker_id)s")
+# The same for the runs of a pool that waited for a session of a worker which is in the pool no more.
+REASSIGN_RESUMING = _reassign(
+    """worker_id = %(worker_id)s AND pool_id = %(pool_id)s AND resume_until IS NOT NULL
+        AND (SELECT t.worker_id FROM trigger t WHERE t.id = trigger_id) IS DISTINCT FROM %(worker_id)s"""
+)
 
 # Lets the other workers of the pools take the queued runs at once that these workers would take first. Runs that
-# continue a session stay theirs.
-OPEN_TO_POOLS = """
+# continue a session stay theirs. If the workers can take no runs `until` a usage limit ends, such runs wait for them
+# until an hour after that.
+OPEN_TO_POOLS = f"""
 WITH opened AS (
     SELECT id FROM run
-    WHERE worker_id = ANY(%(worker_ids)s) AND status = 'queued' AND pool_from > available_at AND resume_until IS NULL
-    ORDER BY id FOR NO KEY UPDATE)
-UPDATE run r SET pool_from = r.available_at FROM opened WHERE r.id = opened.id
-RETURNING r.pool_id
-"""
-
-# Lets queued runs that continue a session wait for their workers until an hour after these may work again.
-WAIT_FOR_LIMIT = f"""
-WITH waiting AS (
-    SELECT id FROM run
-    WHERE worker_id = ANY(%(worker_ids)s) AND status = 'queued' AND resume_until > {NOW}
-        AND resume_until < %(until)s::timestamptz + interval '{RESUMABLE_FOR}'
+    WHERE worker_id = ANY(%(worker_ids)s) AND status = 'queued' AND CASE WHEN resume_until IS NULL
+        THEN pool_from > available_at
+        ELSE resume_until > {NOW} AND resume_until < %(until)s::timestamptz + interval '{RESUMABLE_FOR}' END
     ORDER BY id FOR NO KEY UPDATE)
 UPDATE run r
-SET resume_until = %(until)s::timestamptz + interval '{RESUMABLE_FOR}',
-    pool_from = CASE WHEN r.pool_id IS NOT NULL THEN %(until)s::timestamptz + interval '{RESUMABLE_FOR}' END
-FROM waiting WHERE r.id = waiting.id
+SET pool_from = CASE WHEN r.resume_until IS NULL THEN r.available_at
+        WHEN r.pool_id IS NOT NULL THEN %(until)s::timestamptz + interval '{RESUMABLE_FOR}' END,
+    resume_until = CASE WHEN r.resume_until IS NOT NULL
+        THEN %(until)s::timestamptz + interval '{RESUMABLE_FOR}' END
+FROM opened WHERE r.id = opened.id
+RETURNING CASE WHEN r.resume_until IS NULL THEN r.pool_id END AS pool_id
 """
 
 # Takes away the places that held runs still have from an earlier limit of their trigger. The statement below would

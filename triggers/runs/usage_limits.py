@@ -5,9 +5,8 @@ from uuid import UUID
 
 from pipedai.api.renderers import iso_time
 from pipedai.events import Actor, Event, emit
-from pipedai.sql import NOW, execute, fetch_all
+from pipedai.sql import NOW, fetch_all
 from pipedai.wakeups import wake_workers
-from triggers.runs import statements as sql
 from triggers.runs.outcome import UsageLimit
 from triggers.runs.pools import open_to_pools
 
@@ -52,9 +51,8 @@ def limit_workers(
     """
     params = {"worker_ids": worker_ids, "resets_at": limit.resets_at, "now": now}
     limited = fetch_all(_LIMIT, params)
-    open_to_pools(worker_ids)
     until = max(row["limited_until"] for row in limited)
-    execute(sql.WAIT_FOR_LIMIT, {"worker_ids": worker_ids, "until": until, "now": now})
+    open_to_pools(worker_ids, until=until, now=now)
     wake_workers(worker_ids)
     metadata = {
         "limitedUntil": iso_time(until),

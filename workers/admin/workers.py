@@ -95,6 +95,17 @@ class WorkerAdmin(StaffModelAdmin):
             is_harsh=True,
         ),
         SupportAction(
+            "lift-limit",
+            "Lift the usage limit",
+            "It gets runs again at once, as if its account's limit were over. Other workers of the same account stay"
+            " limited. If the account has nothing left, its next run fails and limits it anew.",
+            "The worker's usage limit is lifted.",
+            applies=lambda worker: worker.deleted_at is None and _is_limited(worker),
+            perform=lambda worker, actor: update_worker(
+                worker=worker, values={"limited_until": None}, actor=actor
+            ),
+        ),
+        SupportAction(
             "revoke-token",
             "Revoke the token",
             "Its wkt_ token is dead at once. Runs in its hands are lost by their leases and retried; it must register"
@@ -237,6 +248,12 @@ def _is_online(worker: Worker) -> bool:
     # process's clock is exact enough.
     seen = worker.last_seen_at
     return seen is not None and seen > timezone.now() - ONLINE_WITHIN
+
+
+def _is_limited(worker: Worker) -> bool:
+    # The services compare `limited_until` with the database's clock. This page only decides whether to offer an action,
+    # so the web process's clock is exact enough.
+    return worker.limited_until is not None and worker.limited_until > timezone.now()
 
 
 def _figures() -> list[Figure]:

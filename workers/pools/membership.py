@@ -1,12 +1,15 @@
 """Lets workers join pools and leave them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from django.conf import settings
+from django.db.models import Q
 
 from pipedai.api.errors import CeilingReached
 from pipedai.sql import fetch_all
+from triggers.models import Trigger
+from triggers.states import RetryMode
 from workers.models import PoolMember
 from workspaces.pools import hold_pools
 
@@ -40,14 +43,33 @@ def join_pools(
     return joined
 
 
-def leave_all_pools(*, environment_id: UUID, worker_id: UUID) -> None:
-    """Ends all memberships of a worker. The caller has locked the environment and the worker.
+def leave_all_pools(*, environment_id: UUID, worker_id: UUID) -> list[UUID]:
+    """Ends all memberships of a worker, and returns the ids of the pools. The caller has locked the environment and the
+    worker.
 
     It locks the pools first, so that it does not wait for a deletion of one of them with other memberships in hand.
     """
     memberships = PoolMember.objects.filter(worker_id=worker_id)
-    hold_pools(environment_id, memberships.values_list("pool_id", flat=True))
+    left = hold_pools(environment_id, memberships.values_list("pool_id", flat=True))
     memberships.delete()
+    return left
+
+
+def lock_resuming_triggers(
+    pool_ids: Sequence[UUID], *, worker_id: UUID | None = None
+) -> list[UUID]:
+    """Locks the triggers that resume runs in one of the pools, and all triggers of the worker `worker_id`, until the
+    transaction ends. Returns the ids of the worker's triggers.
+
+    Call it after a worker has left the pools. It waits for ends of runs whose retry may still wait for a session of
+    that worker, and later ends see that the worker has left.
+    """
+    of_pools = Q(pool_id__in=pool_ids, retry_mode=RetryMode.RESUME)
+    triggers = Trigger.objects.filter(
+        of_pools | Q(worker_id__isnull=False, worker_id=worker_id), deleted_at__isnull=True
+    )
+    locked = triggers.select_for_update(no_key=True).order_by("id")
+    return [id_ for id_, owner in locked.values_list("id", "worker_id") if owner == worker_id]
 
 
 def pools_of_host(key_id: UUID) -> set[UUID]:

@@ -13,9 +13,10 @@ from pipedai.api.wording import counted, cut
 from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
+from triggers.runs.lifecycle import reassign_resuming_runs
 from workers.acting import hold_workers
 from workers.models import Pool, PoolMember
-from workers.pools.membership import join_pools
+from workers.pools.membership import join_pools, lock_resuming_triggers
 from workspaces.acting import hold_role
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import hold_environment, lock_environment
@@ -108,6 +109,7 @@ def add_worker(*, pool: Pool, worker_id: UUID, actor: Actor) -> None:
 
 def remove_worker(*, pool: Pool, worker_id: UUID, actor: Actor) -> None:
     """Takes a worker out of a pool. A repeat changes nothing. The worker finishes the runs of the pool that it holds.
+    Runs of the pool that wait for a session of the worker wait no longer.
 
     Raises NotFound if the pool has been deleted or its environment has no such worker, and whatever `hold_role` raises.
     """
@@ -116,6 +118,8 @@ def remove_worker(*, pool: Pool, worker_id: UUID, actor: Actor) -> None:
         if not hold_pools(pool.environment_id, [pool.id]):
             raise NotFound
         if PoolMember.objects.filter(pool_id=pool.id, worker_id=worker_id).delete()[0]:
+            lock_resuming_triggers([pool.id])
+            reassign_resuming_runs(worker_id=worker_id, pool_id=pool.id)
             emit(_event("pool.worker-removed", pool, actor, {"workerId": str(worker_id)}))
 
 

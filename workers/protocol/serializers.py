@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict
+from datetime import UTC
 from functools import cache
 from typing import Any
 
@@ -97,9 +98,10 @@ class UsageLimitField(serializers.Field[Any, Any, Any, Any]):
             return None
         try:
             resets_at = parse_datetime(data["resetsAt"])
-        except ValueError:
-            return None
-        if resets_at is None or resets_at.tzinfo is None:
+            if resets_at is None or resets_at.tzinfo is None:
+                return None
+            resets_at = resets_at.astimezone(UTC)
+        except (ValueError, OverflowError):
             return None
         kind = data.get("kind")
         if not isinstance(kind, str) or not kind.isprintable():

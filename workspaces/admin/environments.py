@@ -2,13 +2,16 @@
 on.
 """
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+from django import forms
 from django.contrib.admin import display, register
 from django.db.models import Q
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
+from unfold.widgets import UnfoldAdminTextInputWidget, UnfoldBooleanWidget
 
 from accounts.admin import id_of_address
 from accounts.models import User
@@ -17,25 +20,77 @@ from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS
 from pipedai.admin.filters import related
 from pipedai.admin.panels import Facts, Links, Panel, Table
 from pipedai.admin.site import site
-from pipedai.admin.values import ident, link_to, links, list_of, moment, text
+from pipedai.admin.support import SupportAction
+from pipedai.admin.values import ident, link_to, links, list_of, moment, state, text
+from pipedai.events import Actor
 from workspaces.invitations import open_invitations
 from workspaces.models import Environment, Membership, Workspace
+from workspaces.services import update_environment
 
 _SHOWN_MEMBERS = 50
+
+
+class PauseForm(forms.Form):
+    """Asks why an environment is paused, and whether the runs that its workers hold shall be canceled as well."""
+
+    pause_reason = forms.CharField(
+        label="Reason",
+        max_length=500,
+        help_text="The environment's members read it.",
+        widget=UnfoldAdminTextInputWidget({"autocomplete": "off", "autofocus": True}),
+    )
+    cancel_held = forms.BooleanField(
+        label="Cancel the runs that workers hold", required=False, widget=UnfoldBooleanWidget
+    )
+
+    def __init__(self, environment: Environment, posted: Mapping[str, Any] | None) -> None:
+        super().__init__(posted)
+
+
+def _pause(environment: Environment, actor: Actor, **values: Any) -> None:
+    update_environment(
+        environment_id=environment.id, values={"paused": True, **values}, actor=actor
+    )
+
+
+def _resume(environment: Environment, actor: Actor) -> None:
+    update_environment(environment_id=environment.id, values={"paused": False}, actor=actor)
 
 
 @register(Environment, site=site)
 class EnvironmentAdmin(StaffModelAdmin):
     icon = "deployed_code"
     when_empty = "Nobody has made an environment yet."
-    list_display = ("name", "in_workspace", "created", "deleted", "go_to")
+    list_display = ("name", "in_workspace", "shown_state", "created", "deleted", "go_to")
     list_filter = (related("workspace", Workspace),)
-    list_reads = ("id", "name", "created_at", "deleted_at", "workspace__name")
+    list_reads = ("id", "name", "paused_at", "created_at", "deleted_at", "workspace__name")
     list_select_related = ("workspace",)
     searched_text = {"name": "name", "workspace__name": "workspace"}
     searched_address = "member's e-mail address"
     looks_through = LOOKS_THROUGH_CUSTOMERS
     story_joins = ("workspace",)
+    support = (
+        SupportAction(
+            "pause",
+            "Pause the environment",
+            "Its workers are given no run, nobody can start one, and its schedules make none, until it is resumed. What"
+            " is queued waits.",
+            "The environment is paused.",
+            applies=lambda environment: not (environment.deleted_at or environment.paused),
+            perform=_pause,
+            is_harsh=True,
+            form=PauseForm,
+        ),
+        SupportAction(
+            "resume",
+            "Resume the environment",
+            "Its workers get runs again, what has waited for them first, and its schedules make runs from now on. Due"
+            " times of the pause are not made up for.",
+            "The environment is resumed.",
+            applies=lambda environment: environment.deleted_at is None and environment.paused,
+            perform=_resume,
+        ),
+    )
 
     def found_by_address(self, address: str) -> Q | None:
         """Returns the condition for the environments of which the user with this address is a member."""
@@ -44,6 +99,13 @@ class EnvironmentAdmin(StaffModelAdmin):
     @display(description="Workspace")
     def in_workspace(self, environment: Environment) -> Any:
         return link_to(Workspace, environment.workspace_id, environment.workspace.name)
+
+    @display(description="State")
+    def shown_state(self, environment: Environment) -> Any:
+        """Shows whether the environment is active, paused or deleted."""
+        if environment.deleted_at:
+            return state("deleted")
+        return state("paused" if environment.paused else "active")
 
     @display(description="Created")
     def created(self, environment: Environment) -> Any:
@@ -71,6 +133,9 @@ class EnvironmentAdmin(StaffModelAdmin):
                 [
                     ("Name", row.name),
                     ("Workspace", self.in_workspace(row)),
+                    ("State", self.shown_state(row)),
+                    ("Paused", moment(row.paused_at)),
+                    ("Why it is paused", text(row.pause_reason)),
                     ("Created", self.created(row)),
                     ("Deleted", self.deleted(row)),
                     ("Id", ident(row.id)),

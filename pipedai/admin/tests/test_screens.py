@@ -12,6 +12,7 @@ from accounts.emails import Email
 from accounts.services import create_staff
 from pipedai.events import SYSTEM
 from testing.processes.browser import chromium, cut_off, screenshot, sideways_overflow
+from testing.world.budgets import add_budget
 from testing.world.busy_day import make_busy_day
 from triggers.models import Run, Tick
 
@@ -32,6 +33,7 @@ def _instant_passwords():
 def pages(committed_cast):
     """Fills the database with a busy day, and returns the paths of the pages by name."""
     create_staff(email=EMAIL, password=SECRET, name="Support", actor=SYSTEM)
+    add_budget(committed_cast, limit_usd="1000")
     run_id = make_busy_day(committed_cast)
     waiting = Run.objects.filter(status="queued").first()
     tick = Tick.objects.order_by("-tick_at").first()
@@ -46,6 +48,7 @@ def pages(committed_cast):
         "users": "/admin/accounts/user/?q=example",
         "environments": "/admin/workspaces/environment/",
         "environment": f"/admin/workspaces/environment/{committed_cast.environment.id}/",
+        "pause": f"/admin/workspaces/environment/{committed_cast.environment.id}/pause/",
         "workspace": f"/admin/workspaces/workspace/{committed_cast.workspace.id}/",
         "memberships": "/admin/workspaces/membership/",
         "workers": "/admin/workers/worker/",
@@ -54,7 +57,9 @@ def pages(committed_cast):
         "triggers": "/admin/triggers/trigger/",
         "deliveries": "/admin/triggers/delivery/",
         "trigger": f"/admin/triggers/trigger/{waiting.trigger_id}/",
+        "move": f"/admin/triggers/trigger/{waiting.trigger_id}/move/",
         "worker": f"/admin/workers/worker/{committed_cast.worker.worker_id}/",
+        "budgets": "/admin/triggers/budget/",
         "audit": "/admin/audit/auditentry/",
         "account": "/admin/account/",
         "docs": "/api/docs",

@@ -1,5 +1,6 @@
 """A support action asks for confirmation, calls the API's service, and is audited with the staff user as actor."""
 
+from datetime import timedelta
 from urllib.parse import urljoin
 
 import pyotp
@@ -9,14 +10,15 @@ from django.db.models.functions import Now
 from accounts.authenticators import begin_setup, confirm_setup, has_authenticator
 from accounts.models import User
 from audit.models import AuditEntry
-from pipedai.admin.values import page_of
+from pipedai.admin.values import list_of, page_of
 from pipedai.events import Actor
 from pipedai.sql import database_now
 from testing.world.cast import bearer, browser, issue_enrollment, session_cookie
+from testing.world.pools import add_pool
 from testing.world.runs import Runs
-from triggers.models import Delivery, Run
+from triggers.models import Delivery, Run, Trigger
 from workers.models import Worker
-from workspaces.models import ApiKey
+from workspaces.models import ApiKey, Environment
 
 
 def _key(cast):
@@ -40,6 +42,24 @@ def _disabled(cast):
 def _unapproved(cast):
     Worker.objects.update(unapproved_since=Now())
     return _worker(cast)
+
+
+def _limited(cast):
+    Worker.objects.update(limited_until=Now() + timedelta(hours=1))
+    return _worker(cast)
+
+
+def _trigger(cast):
+    return Trigger.objects.get(id=cast.trigger_id)
+
+
+def _environment(cast):
+    return Environment.objects.get(id=cast.environment.id)
+
+
+def _paused(cast):
+    Environment.objects.filter(id=cast.environment.id).update(paused_at=Now())
+    return _environment(cast)
 
 
 def _deactivated(cast):
@@ -86,7 +106,18 @@ ACTIONS = [
     (_deactivated, "reactivate", "user.reactivated"),
     (_with_authenticator, "remove-authenticator", "authenticator.disabled"),
     (_unapproved, "approve", "worker.approved"),
+    (_limited, "lift-limit", "worker.updated"),
+    (_environment, "pause", "environment.updated"),
+    (_paused, "resume", "environment.updated"),
+    (_trigger, "move", "trigger.updated"),
 ]
+
+
+def _entered(cast, action):
+    """Returns what staff enter in the action's form, if it has one."""
+    if action == "move":
+        return {"pool_id": str(add_pool(cast))}
+    return {"pause_reason": "A bill is open."} if action == "pause" else {}
 
 
 @pytest.mark.parametrize(
@@ -95,13 +126,13 @@ ACTIONS = [
 def test_an_action_asks_acts_and_is_audited_as_the_staff_user(
     make, action, told, desk, cast, staff
 ):
-    row = make(cast)
+    row, entered = make(cast), _entered(cast, action)
     url = page_of(type(row), row.pk)
     assert f"{url}{action}/" in desk.get(url).content.decode()
     before = AuditEntry.objects.count()
     assert "The audit log will name you." in desk.get(f"{url}{action}/").content.decode()
     assert AuditEntry.objects.count() == before, "looking changes nothing"
-    answer = desk.post(f"{url}{action}/", REMOTE_ADDR="203.0.113.9")
+    answer = desk.post(f"{url}{action}/", entered, REMOTE_ADDR="203.0.113.9")
     assert urljoin(url, answer.headers["Location"]) == url
     entry = AuditEntry.objects.latest("created_at", "id")
     assert (entry.action, entry.actor_type, entry.actor_id) == (told, "staff", staff.id)
@@ -121,6 +152,71 @@ def test_a_displaced_account_says_so_and_cannot_be_reactivated(desk, cast):
     assert f"{url}reactivate/" not in page
     desk.post(f"{url}reactivate/")
     assert not User.objects.get(id=cast.viewer.id).is_active
+
+
+def test_a_moved_trigger_takes_its_queued_runs_along(desk, cast):
+    run = _queued(cast)
+    url = page_of(Trigger, run.trigger_id)
+    other, pool_id = cast.register("host-2").worker_id, add_pool(cast, name="Night <b>shift</b>")
+    page = desk.get(f"{url}move/").content.decode()
+    assert f'<option value="{cast.worker.worker_id}" selected>' in page, "the present worker"
+    assert "Night &lt;b&gt;shift&lt;/b&gt;" in page
+    desk.post(f"{url}move/", {"worker_id": str(other), "pool_id": str(pool_id)})
+    run.refresh_from_db()
+    assert (run.worker_id, run.pool_id) == (other, pool_id)
+    (metadata,) = AuditEntry.objects.filter(action="trigger.updated").values_list(
+        "metadata", flat=True
+    )
+    assert metadata == {
+        "workerId": [str(cast.worker.worker_id), str(other)],
+        "poolId": [None, str(pool_id)],
+    }
+
+
+def test_a_trigger_moves_only_to_a_worker_or_pool_of_its_environment(desk, cast):
+    url = f"{page_of(Trigger, cast.trigger_id)}move/"
+    gone = cast.register("host-2").worker_id
+    Worker.objects.filter(id=gone).update(deleted_at=Now(), token_digest=None)
+    strange = Worker.objects.create(
+        environment=cast.strange_environment,
+        label="strange",
+        hostname="strange",
+        os="",
+        version="",
+        auth_mode="api_key",
+        max_concurrency=1,
+    )
+    before = AuditEntry.objects.count()
+    for entered, told in (
+        ({}, "Choose a worker, a pool, or both."),
+        ({"worker_id": str(gone)}, "Select a valid choice."),
+        ({"worker_id": str(strange.id)}, "Select a valid choice."),
+        ({"pool_id": str(strange.id)}, "Select a valid choice."),
+        ({"pool_id": "\0"}, 'class="errors '),
+    ):
+        answer = desk.post(url, entered)
+        assert answer.status_code == 200
+        assert told in answer.content.decode(), entered
+        assert str(gone) not in answer.content.decode()
+    assert AuditEntry.objects.count() == before
+
+
+def test_a_pause_has_a_reason_which_the_members_read_and_may_cancel_held_runs(desk, cast):
+    run = _held(cast)
+    url = page_of(Environment, cast.environment.id)
+    assert "This field is required." in desk.post(f"{url}pause/").content.decode()
+    assert not _environment(cast).paused
+    desk.post(f"{url}pause/", {"pause_reason": "A bill is open.", "cancel_held": "on"})
+    page = desk.get(url).content.decode()
+    assert "A bill is open." in page
+    assert "staff-state-paused" in page
+    assert "staff-state-paused" in desk.get(list_of(Environment)).content.decode()
+    run.refresh_from_db()
+    assert run.cancel_requested_at is not None
+    shown = browser(session_cookie(cast.owner)).get(f"/api/v1/environments/{cast.environment.id}")
+    assert (shown.json()["paused"], shown.json()["pauseReason"]) == (True, "A bill is open.")
+    desk.post(f"{url}resume/")
+    assert not _environment(cast).paused
 
 
 @pytest.mark.parametrize("which", [0, 5, 8], ids=["revoke", "cancel", "deactivate"])

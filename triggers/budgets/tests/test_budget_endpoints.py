@@ -83,6 +83,20 @@ BAD = [
     ("limitUsd", "1.0000001", "six decimal places"),
     ("limitUsd", 100_000_000, "at most"),
     ("limitUsd", True, "decimal string"),
+    ("limitUsd", "NaN", "decimal string"),
+    ("limitUsd", "Infinity", "decimal string"),
+    ("limitUsd", "9" * 400, "decimal string"),
+    ("limitUsd", 5e-324, "six decimal places"),
+    ("limitUsd", {}, "decimal string"),
+    ("limitRuns", 1.5, "whole number"),
+    ("limitRuns", True, "whole number"),
+    ("timezone", "../../etc/passwd", "time zone"),
+    ("timezone", "", "blank"),
+    ("noticeAtPct", None, "null"),
+    ("noticeAtPct", 80, "list"),
+    ("noticeAtPct.0", ["80%"], "whole number"),
+    ("countNotional", None, "null"),
+    ("countNotional", "maybe", ""),
     ("limitRuns", -1, "greater than or equal to 0"),
     ("limitRuns", 2**31, "less than or equal"),
     ("whenReached", "explode", "valid choice"),
@@ -187,3 +201,17 @@ def test_a_poll_tells_the_cap_and_a_claim_without_room_is_a_conflict(cast: Cast,
     assert response.status_code == 409
     assert response.json()["code"] == "budget_exhausted"
     assert response.json()["status"] == "queued"
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN", "Infinity", "1" * 400, "1" * 5000])
+def test_numbers_that_json_does_not_have_are_refused(cast: Cast, owner, number) -> None:
+    body = '{"name": "B", "period": "day", "limitUsd": ' + number + "}"
+    response = owner.generic("POST", url(cast), body, content_type="application/json")
+    assert response.status_code == 400
+
+
+def test_a_budget_can_not_be_given_a_trigger_that_was_deleted(cast: Cast, owner) -> None:
+    trigger_id = cast.add_trigger()
+    owner.delete(f"/api/v1/triggers/{trigger_id}")
+    response = owner.post(url(cast), {**LEAST, "triggerId": str(trigger_id)})
+    assert "No such trigger" in str(response.json()["details"]["fieldErrors"]["triggerId"])

@@ -6,12 +6,14 @@ from functools import partial
 import pytest
 from django.db import transaction
 
+from notices.budgets import find_reached_budgets
 from pipedai.api.errors import ApiError
 from pipedai.events import SYSTEM
 from testing.processes.racing import ROUNDS, Started, accepted, at_once
 from testing.world.budgets import add_budget, used
 from testing.world.runs import Runs, allow
 from triggers.budgets.services import update_budget
+from triggers.budgets.settling import settle_left_over
 from triggers.models import BudgetWindow, Run, RunReservation, Trigger
 
 
@@ -91,3 +93,30 @@ def test_claims_and_changes_of_a_budget_do_not_deadlock(runs: Runs) -> None:
     accepted(at_once(*claims(runs, 20, workers=5), *changes))
     totals = BudgetWindow.objects.filter(budget=budget).values_list("runs", flat=True)
     assert sum(totals) == 20
+
+
+def test_ends_of_every_kind_and_all_who_lock_windows_do_not_deadlock(runs: Runs) -> None:
+    budgets = [add_budget(runs.cast, limit_usd="40") for _ in range(3)]
+    going = [runs.running() for _ in range(12)]
+    new = claims(runs, 6, workers=3)
+    runs.now = runs.stored(going[-1])["lease_expires_at"]
+    late = [partial(runs.complete, run_id, costUsd="0.3") for run_id in going[::2]]
+    change = partial(update_budget, budget_id=budgets[1].id, actor=SYSTEM)
+    look = partial(find_reached_budgets, now=runs.now)
+    at_once(
+        *late,
+        *new,
+        *(partial(runs.expire, limit=4) for _ in range(3)),
+        *(look, look, settle_left_over, settle_left_over),
+        *(partial(change, values={"limit_usd": Decimal(n)}) for n in (30, 35)),
+    )
+    while runs.expire():
+        pass
+    find_reached_budgets(now=runs.now)
+    for budget in budgets:
+        rows = RunReservation.objects.filter(window__budget=budget)
+        taken = sum(row.amount_usd if row.cost_usd is None else row.cost_usd for row in rows)
+        window = BudgetWindow.objects.get(budget=budget)
+        assert window.spent_usd + window.reserved_usd == taken
+        assert window.runs == len(rows)
+        assert not rows.filter(settled_at=None, run__ended_at__isnull=False).exists()

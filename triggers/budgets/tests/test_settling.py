@@ -5,10 +5,10 @@ from decimal import Decimal
 import pytest
 from django.db import transaction
 
-from pipedai.sql import execute
+from pipedai.sql import database_now, execute
 from testing.world.budgets import add_budget, used
 from testing.world.runs import Runs, allow
-from triggers.budgets.settling import settle_left_over
+from triggers.budgets.settling import settle_left_over, settle_reservations
 from triggers.models import Budget, BudgetWindow, RunReservation
 from triggers.runs.lifecycle import Refused
 
@@ -151,3 +151,27 @@ def test_pruning_a_run_keeps_what_it_has_spent(runs: Runs, budget: Budget) -> No
     execute("DELETE FROM run WHERE id = %(id)s", {"id": run_id})
     assert RunReservation.objects.count() == 0
     assert used(budget) == ("0.5", "0", 1)
+
+
+def test_settling_again_keeps_the_cost_that_a_refused_late_result_told(runs, budget) -> None:
+    run_id = runs.lost()
+    runs.claimed_retry_of(run_id)
+    with pytest.raises(Refused):
+        runs.complete(run_id, costUsd="0.75")
+    settle_reservations([run_id])
+    assert used(budget) == ("0.75", "2", 2)
+
+
+def test_room_for_a_waiting_run_with_a_large_cap_wakes_its_worker(runs: Runs, monkeypatch) -> None:
+    runs.now = database_now()
+    add_budget(runs.cast, limit_usd="10")
+    going = [runs.running() for _ in range(6)]
+    large = Runs.of(runs.cast, max_cost_usd=Decimal(5))
+    large.now = runs.now
+    held = large.queue()
+    assert large.polled() == []
+    woken: list = []
+    monkeypatch.setattr("triggers.budgets.settling.wake_workers", woken.extend)
+    runs.complete(going[0], costUsd="0")
+    assert large.polled() == [held]
+    assert woken == [runs.cast.worker.worker_id]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -10,14 +11,15 @@ import pytest
 from django.db import transaction
 
 from pipedai.api.errors import ApiError, Conflict, NotFound
-from testing.processes.racing import at_once
+from pipedai.api.renderers import iso_time
+from testing.processes.racing import Started, at_once
 from testing.world.cast import TEST_ACTOR
 from testing.world.pools import add_pool
 from testing.world.runs import Runs
 from triggers.models import Run, Trigger
 from workers.models import Pool, Worker
 from workers.pools.services import add_worker, remove_worker
-from workers.services import update_worker
+from workers.services import deregister_worker, update_worker
 
 WORKERS, RUNS = 50, 200
 
@@ -123,3 +125,60 @@ def test_a_preferred_worker_that_goes_leaves_no_run_behind(runs: Runs) -> None:
     )
     work_off(runs, others[0])()
     assert Run.objects.filter(status="claimed").count() == 20
+
+
+def resuming(runs: Runs) -> tuple[UUID, UUID]:
+    """Lets the cast's worker hold a run whose session it has told, of a trigger that resumes in a pool of two workers.
+    Returns the run and the pool.
+    """
+    pool_id, (first, _) = pool_of(runs, 2, retry_mode="resume")
+    run_id = runs.running(worker_id=first)
+    runs.heartbeat(run_id, (0, 0, 0), session_id="s-1", worker_id=first)
+    return run_id, pool_id
+
+
+@pytest.mark.parametrize("leave", ["left the pool", "was deregistered"])
+def test_a_worker_that_goes_while_its_run_ends_has_no_retry_waiting_for_it(
+    runs: Runs, leave: str
+) -> None:
+    run_id, pool_id = resuming(runs)
+    first = runs.cast.worker.worker_id
+    (heir,) = Worker.objects.exclude(id=first).values_list("id", flat=True)
+    with transaction.atomic():
+        runs.complete(run_id, "failed", faultClass="infra")
+        if leave == "left the pool":
+            pool = Pool.objects.get(id=pool_id)
+            going = Started(partial(remove_worker, pool=pool, worker_id=first, actor=TEST_ACTOR))
+        else:
+            worker = Worker.objects.get(id=first)
+            going = Started(
+                partial(deregister_worker, worker=worker, reassign_to=heir, actor=TEST_ACTOR)
+            )
+        going.wait_until_blocked()
+    assert not isinstance(going.answer(), ApiError)
+    retry = runs.retry_of(run_id)
+    assert retry is not None
+    assert (retry["worker_id"], retry["resume_until"]) == (None, None)
+
+
+def test_a_limit_locks_the_runs_that_wait_for_its_worker_in_one_order(runs: Runs) -> None:
+    first = runs.cast.worker.worker_id
+    run_id, _ = resuming(runs)
+    Trigger.objects.filter(id=runs.trigger_id).update(worker_id=first)
+    runs.complete(run_id, "failed", faultClass="infra", worker_id=first)
+    retry = runs.retry_of(run_id)
+    assert retry is not None
+    waiting = runs.queue()
+    assert runs.stored(waiting)["pool_from"] > runs.now
+    limited = runs.running(worker_id=first, trigger_id=runs.cast.add_trigger())
+    report = {
+        "faultClass": "infra",
+        "usageLimit": {"resetsAt": iso_time(runs.now + timedelta(hours=5))},
+    }
+    with transaction.atomic():
+        # A reassignment locks the runs in the order of their ids.
+        Run.objects.select_for_update(no_key=True).get(id=retry["id"])
+        ending = Started(partial(runs.complete, limited, "failed", worker_id=first, **report))
+        ending.wait_until_blocked()
+        Run.objects.select_for_update(no_key=True, nowait=True).get(id=waiting)
+    assert not isinstance(ending.answer(), ApiError)

@@ -7,12 +7,16 @@ from uuid import UUID
 import pytest
 
 from pipedai.api.errors import Conflict
-from testing.world.cast import Cast
+from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.pools import add_pool
 from testing.world.runs import Runs
 from triggers.models import Trigger
 from triggers.runs.handout import choose_runs
 from triggers.runs.lifecycle import reassign_queued_runs
+from triggers.services import update_trigger
+from workers.models import Pool, Worker
+from workers.pools.services import remove_worker
+from workers.services import deregister_worker
 
 
 @pytest.fixture
@@ -129,6 +133,97 @@ def test_a_reassigned_retry_no_longer_waits_for_the_session(
     runs.expire_queued()
     assert runs.stored(retry["id"])["status"] == status
     assert runs.polled(two) == ([retry["id"]] if status == "queued" else [])
+
+
+def test_the_retry_of_a_retry_lost_before_it_told_its_session_resumes_the_same(runs: Runs) -> None:
+    retry = failed(runs, effects=1)
+    runs.claim(retry["id"])
+    runs.lost(retry["id"])
+    third = runs.retry_of(retry["id"])
+    assert third is not None
+    assert third["had_effects"]
+    runs.now = third["available_at"]
+    assert session_handed_out(runs, runs.cast.worker.worker_id) == "s-1"
+
+
+def test_one_that_started_anew_and_is_lost_has_no_session(runs: Runs) -> None:
+    retry = failed(runs)
+    runs.now = retry["resume_until"]
+    runs.claim(retry["id"])
+    runs.lost(retry["id"])
+    assert runs.stored(retry["id"])["session_id"] is None
+
+
+def test_another_preference_lets_a_retry_wait_for_its_session(runs: Runs) -> None:
+    retry = failed(runs)
+    update_trigger(trigger_id=runs.trigger_id, values={"prefer_seconds": 5}, actor=TEST_ACTOR)
+    assert runs.stored(retry["id"])["resume_until"] == retry["resume_until"]
+
+
+def leave(runs: Runs) -> None:
+    """Takes the cast's worker out of the pool of the runs' trigger."""
+    pool = Pool.objects.get(id=runs.stored(runs.queue())["pool_id"])
+    remove_worker(pool=pool, worker_id=runs.cast.worker.worker_id, actor=TEST_ACTOR)
+
+
+def deregister(runs: Runs, heir: UUID | None) -> None:
+    Trigger.objects.exclude(id=runs.trigger_id).update(worker_id=None)
+    deregister_worker(
+        worker=Worker.objects.get(id=runs.cast.worker.worker_id),
+        reassign_to=heir,
+        actor=TEST_ACTOR,
+    )
+
+
+def test_a_worker_that_left_the_pool_gets_no_retry_of_the_pool(runs: Runs, two: UUID) -> None:
+    retry = failed(runs)
+    leave(runs)
+    assert runs.polled() == []
+    assert retry["id"] in runs.polled(two)
+    assert runs.stored(retry["id"])["resume_until"] is None
+
+
+def test_a_run_that_it_held_when_it_left_is_restarted_by_others(runs: Runs, two: UUID) -> None:
+    run_id = runs.running()
+    runs.heartbeat(run_id, (0, 0, 0), session_id="s-1")
+    leave(runs)
+    runs.complete(run_id, "failed", faultClass="infra")
+    retry = runs.retry_of(run_id)
+    assert retry is not None
+    assert (retry["worker_id"], retry["resume_until"]) == (None, None)
+
+
+def test_a_worker_of_the_trigger_itself_may_leave_the_pool_and_resume(runs: Runs) -> None:
+    Trigger.objects.filter(id=runs.trigger_id).update(worker_id=runs.cast.worker.worker_id)
+    retry = failed(runs)
+    leave(runs)
+    assert runs.stored(retry["id"])["resume_until"] == retry["resume_until"]
+
+
+@pytest.mark.parametrize("has_heir", [True, False])
+def test_a_retry_of_the_pool_does_not_wait_for_a_deregistered_worker(
+    runs: Runs, two: UUID, has_heir: bool
+) -> None:
+    heir = runs.cast.register("heir").worker_id
+    retry = failed(runs)
+    deregister(runs, heir if has_heir else None)
+    run = runs.stored(retry["id"])
+    assert (run["worker_id"], run["resume_until"]) == (None, None)
+    assert runs.polled(two) == [retry["id"]]
+    assert runs.polled(heir) == []
+
+
+def test_a_run_that_a_deregistered_worker_held_is_restarted_by_others(
+    runs: Runs, two: UUID
+) -> None:
+    run_id = runs.running()
+    runs.heartbeat(run_id, (0, 0, 0), session_id="s-1")
+    deregister(runs, two)
+    runs.lost(run_id)
+    retry = runs.retry_of(run_id)
+    assert retry is not None
+    runs.now = retry["available_at"]
+    assert runs.polled(two) == [retry["id"]]
 
 
 def test_a_trigger_that_restarts_hands_out_no_session(cast: Cast) -> None:

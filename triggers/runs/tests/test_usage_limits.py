@@ -9,11 +9,13 @@ import pytest
 from audit.models import AuditEntry
 from pipedai.api.errors import Conflict
 from pipedai.api.renderers import iso_time
+from pipedai.sql import database_now
 from testing.world.cast import Cast
 from testing.world.pools import add_pool
 from testing.world.runs import Runs
 from triggers.models import Run
 from triggers.runs.handout import outlook
+from workers.accounts import set_account
 from workers.models import Worker
 
 
@@ -138,6 +140,8 @@ def test_a_limit_is_never_longer_than_eight_days(runs: Runs) -> None:
         {"resetsAt": "2026-02-31T00:00:00Z"},
         {"resetsAt": "2026-11-26T12:00:00"},
         {"resetsAt": None, "kind": 7},
+        {"resetsAt": "9999-12-31T23:59:59-12:00"},
+        {"resetsAt": "0001-01-01T00:00:00+14:00"},
     ],
 )
 def test_a_malformed_limit_is_ignored(runs: Runs, limit: Any) -> None:
@@ -146,6 +150,50 @@ def test_a_malformed_limit_is_ignored(runs: Runs, limit: Any) -> None:
     assert runs.stored(run_id)["status"] == "failed"
     assert limited_until(runs.cast.worker.worker_id) is None
     assert not runs.stored(run_id)["at_limit"]
+
+
+def test_a_limit_that_is_reported_late_limits_and_counts_as_any_other(cast: Cast) -> None:
+    runs = Runs.of(cast, max_retries=1)
+    run_id = runs.lost()
+    began = runs.now
+    limit = {"resetsAt": iso_time(runs.now + timedelta(hours=5))}
+    runs.complete(run_id, "failed", faultClass="infra", usageLimit=limit)
+    until = limited_until(cast.worker.worker_id)
+    assert until is not None
+    assert until >= began + timedelta(hours=5)
+    retry = runs.retry_of(run_id)
+    assert retry is not None
+    assert (retry["limit_retries"], retry["available_at"]) == (1, began)
+    assert runs.polled() == []
+
+
+def test_a_late_limit_lets_the_run_before_it_be_resumed_after_it(cast: Cast) -> None:
+    runs = Runs.of(cast, retry_mode="resume")
+    run_id = runs.running()
+    runs.heartbeat(run_id, session_id="s-1")
+    runs.lost(run_id)
+    limit = {"resetsAt": iso_time(runs.now + timedelta(hours=5))}
+    run = runs.complete(run_id, "failed", faultClass="infra", usageLimit=limit)
+    until = limited_until(cast.worker.worker_id)
+    assert until is not None
+    assert run["resume_until"] == until + timedelta(hours=1)
+
+
+def test_a_worker_that_turns_out_to_share_a_limited_account_is_waited_for_too(
+    cast: Cast,
+) -> None:
+    runs = Runs.of(cast, retry_mode="resume")
+    run_id = runs.running()
+    runs.heartbeat(run_id, session_id="s-1")
+    runs.complete(run_id, "failed", faultClass="infra")
+    until = database_now() + timedelta(hours=5)
+    mate = cast.register("mate").worker_id
+    Worker.objects.filter(id=mate).update(account_id="a", limited_until=until)
+    Run.objects.filter(retry_of_id=run_id).update(resume_until=database_now() + timedelta(hours=1))
+    set_account(environment_id=cast.environment.id, worker_id=cast.worker.worker_id, account_id="a")
+    retry = runs.retry_of(run_id)
+    assert retry is not None
+    assert retry["resume_until"] == until + timedelta(hours=1)
 
 
 @pytest.mark.parametrize(("status", "fault"), [("failed", "client"), ("succeeded", None)])
