@@ -1,5 +1,5 @@
-"""The admin pages of incidents, and the panels of incidents on the pages of environments, triggers, workers and
-budgets.
+"""The admin pages of incidents, and the panels of incidents on the pages of environments, triggers, workers,
+pools and budgets.
 """
 
 from typing import Any
@@ -17,20 +17,21 @@ from pipedai.admin.panels import Facts, Panel, Table, add_to_page_of
 from pipedai.admin.site import site
 from pipedai.admin.values import ident, link_to, list_of, moment, number, state, text
 from triggers.models import Budget, Run, Trigger
-from workers.models import Worker
+from workers.models import Pool, Worker
 from workspaces.models import Environment
 
 _SHOWN = 10
 _SUBJECTS: dict[str, Any] = {
     SubjectType.TRIGGER: Trigger,
     SubjectType.WORKER: Worker,
+    SubjectType.POOL: Pool,
     SubjectType.BUDGET: Budget,
 }
 
 
 @register(Incident, site=site)
 class IncidentAdmin(StaffModelAdmin):
-    """Shows what is or was wrong with triggers, workers, webhooks and budgets."""
+    """Shows what is or was wrong with triggers, workers, pools, webhooks and budgets."""
 
     icon = "warning"
     is_shortcut = True
@@ -115,8 +116,8 @@ def open_incidents_panel(environment: Environment) -> Table:
     return _table("Open incidents", rows, more=list_of(Incident, environment=environment.id))
 
 
-def incidents_panel(row: Trigger | Worker | Budget) -> Table:
-    """Makes the panel with the newest incidents of a trigger, worker or budget, open and closed."""
+def incidents_panel(row: Trigger | Worker | Pool | Budget) -> Table:
+    """Makes the panel with the newest incidents of a trigger, worker, pool or budget, open and closed."""
     return _table("Incidents", Incident.objects.filter(subject_id=row.id))
 
 
@@ -144,4 +145,5 @@ def _table(title: str, rows: Any, *, more: str = "") -> Table:
 add_to_page_of(Environment, open_incidents_panel)
 add_to_page_of(Trigger, incidents_panel)
 add_to_page_of(Worker, incidents_panel)
+add_to_page_of(Pool, incidents_panel)
 add_to_page_of(Budget, incidents_panel)

@@ -53,16 +53,19 @@ ORDER BY r.ended_at DESC LIMIT coalesce(t.alert_after_failures, 0)
 # Judges triggers by the table of runs. If it has no success, older failures may have been pruned, so the former count
 # is kept and `added`, the number of new failures, is added to it. The scheduler is to check a trigger at once while it
 # is late, or when its settings have changed. A `check_at` that has passed already is kept unless the settings changed,
-# because lateness that no scheduler noticed is looked for from there on.
+# because lateness that no scheduler noticed is looked for from there on. While the environment of a trigger
+# is paused, its failures are counted, but it does not become failing.
 _JUDGE = f"""
 WITH found AS (
     SELECT h.trigger_id, t.name, h.is_failing AS was_failing, t.alert_after_failures AS alert_after, lost.run_id,
         t.enabled AND t.deleted_at IS NULL AS is_watched, t.success_deadline_seconds, given.has_ended,
+        h.is_failing OR e.paused_at IS NULL AS may_be_failing,
         CASE WHEN won.ended_at IS NULL
             THEN greatest(lost.n, least(h.failures + given.added, coalesce(t.alert_after_failures, 0)))
             ELSE lost.n END AS failures
     FROM unnest(%(ids)s::uuid[], %(added)s::int[], %(has_ended)s::boolean[]) AS given (id, added, has_ended)
     JOIN trigger_health h ON h.trigger_id = given.id JOIN trigger t ON t.id = h.trigger_id
+    JOIN environment e ON e.id = h.environment_id
     LEFT JOIN LATERAL (
         SELECT ended_at FROM run
         WHERE trigger_id = h.trigger_id AND status = 'succeeded' AND ended_at >= coalesce(h.counts_from, '-infinity')
@@ -75,7 +78,7 @@ WITH found AS (
 UPDATE trigger_health h SET
     has_outcome = f.is_watched AND (h.has_outcome OR f.has_ended OR f.failures > 0),
     failures = CASE WHEN f.is_watched THEN f.failures ELSE 0 END,
-    is_failing = f.is_watched AND f.alert_after IS NOT NULL AND f.failures >= f.alert_after,
+    is_failing = f.is_watched AND f.may_be_failing AND f.alert_after IS NOT NULL AND f.failures >= f.alert_after,
     check_at = CASE
         WHEN %(settings_changed)s THEN CASE
             WHEN h.late_since IS NOT NULL OR (f.is_watched AND f.success_deadline_seconds IS NOT NULL)
@@ -101,6 +104,13 @@ SELECT t.id AS trigger_id FROM environment e JOIN trigger t ON t.environment_id 
 WHERE e.workspace_id = %(workspace_id)s AND EXISTS (
     SELECT FROM run r
     WHERE r.trigger_id = t.id AND r.status IN ('succeeded', 'failed', 'timed_out') AND r.ended_at IS NOT NULL)
+"""
+
+# Locks the health of all triggers of an environment. So an end of a run that is judged at the same moment is judged
+# either before, and its failure is read here, or afterwards, when the environment is no longer paused.
+_LOCK_ALL_OF = """
+SELECT h.trigger_id, h.failures, h.is_failing FROM trigger t JOIN trigger_health h ON h.trigger_id = t.id
+WHERE t.environment_id = %(environment_id)s ORDER BY h.trigger_id FOR NO KEY UPDATE OF h
 """
 
 _COUNT_ANEW = """
@@ -176,6 +186,16 @@ def judge_settings(trigger_ids: Collection[UUID], *, enabled: Collection[UUID] =
         change_incidents(Kind.TRIGGER_FAILING, SubjectType.TRIGGER, withdrawn=enabled)
         execute(_COUNT_ANEW, {"ids": list(enabled)})
     _judge(dict.fromkeys(trigger_ids, Ended()), settings_changed=True)
+
+
+def judge_resumed(environment_id: UUID) -> None:
+    """Judges the triggers of an environment of which runs failed while it was paused, when nobody was alarmed.
+
+    Call it in the transaction that ends the pause.
+    """
+    rows = fetch_all(_LOCK_ALL_OF, {"environment_id": environment_id})
+    failed = [row["trigger_id"] for row in rows if row["failures"] and not row["is_failing"]]
+    _judge(dict.fromkeys(failed, Ended()))
 
 
 def _lock(ended: Mapping[UUID, Ended]) -> dict[UUID, Row]:

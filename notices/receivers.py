@@ -11,7 +11,14 @@ from django.dispatch import receiver
 
 from notices.announcing import FinalOutcome, announce_outcomes
 from notices.dead_webhooks import note_delivered, note_given_up
-from notices.health import Ended, judge_ends, judge_made_up, judge_settings, watch_new
+from notices.health import (
+    Ended,
+    judge_ends,
+    judge_made_up,
+    judge_resumed,
+    judge_settings,
+    watch_new,
+)
 from notices.incidents import change_incidents
 from notices.states import Kind, SubjectType
 from pipedai.events import Event, happened
@@ -114,6 +121,12 @@ def _note_deleted(deleted: Sequence[Event]) -> None:
     change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, withdrawn=gone)
 
 
+def _note_environments(updated: Sequence[Event]) -> None:
+    for event in updated:
+        if event.metadata.get("paused") == [True, False]:
+            judge_resumed(_target(event))
+
+
 def _target(event: Event) -> UUID:
     assert event.target_id is not None
     return event.target_id
@@ -121,6 +134,7 @@ def _target(event: Event) -> UUID:
 
 # The functions that act on the other events, in the order in which they are called.
 _NOTED: Mapping[str, Callable[[Sequence[Event]], None]] = {
+    "environment.updated": _note_environments,
     "trigger.created": _note_created,
     "trigger.updated": _note_settings,
     "trigger.deleted": _note_deleted,

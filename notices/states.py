@@ -4,7 +4,7 @@ from django.db.models import TextChoices
 
 
 class Kind(TextChoices):
-    """What an incident is about. Some kinds are opened by features that come later; the table takes them already."""
+    """What an incident is about."""
 
     # The last `alertAfterFailures` final outcomes of a trigger all failed or timed out. The subject is the trigger.
     # The transaction of the run's end opens and closes it.

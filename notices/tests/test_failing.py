@@ -6,7 +6,7 @@ from audit.models import AuditEntry
 from notices.models import Incident
 from testing.probes.statement_count import counted
 from testing.world.cast import TEST_ACTOR
-from testing.world.runs import Runs
+from testing.world.runs import Runs, allow
 from triggers.models import TriggerHealth
 from triggers.services import delete_trigger, update_trigger
 
@@ -203,3 +203,42 @@ def test_another_success_costs_one_statement_that_writes_nothing(runs):
         if any(table in sql for table in ("trigger_health", "incident", "channel", "notice"))
     ]
     assert only.lstrip().startswith("SELECT")
+
+
+def pause(runs, paused, **values):
+    url = f"/api/v1/environments/{runs.cast.environment.id}"
+    answer = runs.cast.client(runs.cast.admin).patch(url, {"paused": paused, **values})
+    assert answer.status_code == 200
+
+
+def test_a_failure_while_the_environment_is_paused_is_told_when_the_pause_ends(runs):
+    run_id = runs.running()
+    pause(runs, True)
+    runs.complete(run_id, "failed")
+    assert (health(runs), told(runs)) == ("paused", [])
+    changed(runs, alert_after_failures=1, success_deadline_seconds=3600)
+    assert (health(runs), told(runs)) == ("paused", [])
+    pause(runs, False)
+    assert (health(runs), told(runs)) == ("failing", ["opened"])
+    assert Incident.objects.get(subject_id=runs.trigger_id).run_id == run_id
+
+
+def test_a_trigger_that_failed_before_the_pause_goes_on_failing_until_a_run_succeeds(runs):
+    held = runs.running()
+    allow(runs.cast.worker.worker_id, 2)
+    runs.ended("failed")
+    pause(runs, True)
+    changed(runs, success_deadline_seconds=3600)
+    assert (health(runs), told(runs)) == ("failing", ["opened"])
+    runs.complete(held)
+    assert (health(runs), told(runs)) == ("paused", ["opened", "recovered"])
+    pause(runs, False)
+    assert health(runs) == "ok"
+
+
+def test_a_run_that_no_worker_started_in_time_is_a_final_outcome(cast):
+    runs = Runs.of(cast, start_deadline_seconds=60, max_retries=3)
+    runs.queue()
+    runs.wait(minutes=1)
+    assert runs.expire_queued() == 1
+    assert (health(runs), told(runs)) == ("failing", ["opened"])

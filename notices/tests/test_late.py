@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from audit.models import AuditEntry
 from notices.incidents import remind
 from notices.lateness import find_late_triggers
 from notices.models import Incident
@@ -14,6 +15,7 @@ from triggers.models import Run, Tick, Trigger, TriggerHealth
 from triggers.schedules.firing import fire_due_ticks
 from triggers.services import delete_trigger, update_trigger
 from workers.models import Worker
+from workspaces.models import Environment
 
 NOON = datetime(2100, 3, 1, 12, tzinfo=UTC)
 
@@ -254,3 +256,15 @@ def test_after_days_without_a_scheduler_one_reminder_is_told(world):
     assert world.look(hours=1) == "late"
     world.runs.wait(days=4)
     assert [remind(now=world.runs.now) for _ in range(2)] == [1, 0]
+
+
+def test_while_the_environment_is_paused_nothing_is_late_and_afterwards_it_counts(world):
+    assert world.look(hours=1) == "late"
+    Environment.objects.update(paused_at=NOON)
+    assert world.look(minutes=5) == "paused"
+    assert world.look(days=1) == "paused"
+    Environment.objects.update(paused_at=None)
+    assert world.look(minutes=5) == "late"
+    assert [bool(each.closed_at) for each in world.incidents()] == [True, False]
+    recoveries = AuditEntry.objects.filter(action="incident.closed", metadata__recovered=True)
+    assert not recoveries.exists()

@@ -86,12 +86,42 @@ def _queued_for_another(runs: Runs) -> UUID:
     return runs.queue()
 
 
+def _in_a_hurry(runs: Runs) -> UUID:
+    Trigger.objects.filter(id=runs.trigger_id).update(start_deadline_seconds=60)
+    return runs.queue()
+
+
+def _not_started_in_time(runs: Runs) -> UUID:
+    run_id = _in_a_hurry(runs)
+    runs.wait(minutes=1)
+    runs.expire_queued()
+    return run_id
+
+
+def _continues_a_session(runs: Runs) -> UUID:
+    """Makes a due retry that must continue its session, because the session may have changed something."""
+    Trigger.objects.filter(id=runs.trigger_id).update(retry_mode="resume")
+    report = {"faultClass": "infra", "sessionId": "s"}
+    retry_id = _retry_of(runs, runs.ended("failed", **report))
+    runs.wait(minutes=1)
+    return retry_id
+
+
+def _session_not_continued(runs: Runs) -> UUID:
+    retry_id = _continues_a_session(runs)
+    runs.wait(hours=2)
+    runs.expire_queued()
+    return retry_id
+
+
 # Each function makes a run and brings it into its state through the lifecycle. The run's worker is the cast's, unless
 # the name of the state says otherwise.
 STATES: Final[dict[str, Callable[[Runs], UUID]]] = {
     "queued, due": lambda runs: runs.queue(),
     "queued, not due": _waiting_retry,
     "queued, no worker": _waiting_for_a_worker,
+    "queued, in a hurry": _in_a_hurry,
+    "queued, in a session": _continues_a_session,
     "claimed with mine": lambda runs: runs.claimed(claim_id="mine"),
     "claimed with other": lambda runs: runs.claimed(claim_id="other"),
     "claimed with a third": lambda runs: runs.claimed(claim_id="third"),
@@ -103,6 +133,8 @@ STATES: Final[dict[str, Callable[[Runs], UUID]]] = {
     "failed, client": lambda runs: runs.ended("failed"),
     "failed, infra": lambda runs: runs.ended("failed", faultClass="infra"),
     "timed_out": lambda runs: runs.ended("timed_out"),
+    "not started in time": _not_started_in_time,
+    "session not continued": _session_not_continued,
     "canceled in the queue": lambda runs: _asked_to_stop(runs, runs.queue()),
     "canceled by its worker": _canceled_by_its_worker,
     "canceled as needless": _made_needless,

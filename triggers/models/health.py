@@ -36,7 +36,8 @@ class TriggerHealth(models.Model):
     has_outcome = models.BooleanField(default=False)
     # How many final outcomes in a row have failed or timed out, up to `alert_after_failures`.
     failures = models.PositiveSmallIntegerField(default=0)
-    # Whether the trigger is failing. An incident of the kind `trigger_failing` is open for as long as it is.
+    # Whether the trigger is failing. An incident of the kind `trigger_failing` is open for as long as it is. A trigger
+    # does not become failing while its environment is paused.
     is_failing = models.BooleanField(default=False)
     # The due time after which no success came in time; NULL if the trigger is not late. An incident of the kind
     # `trigger_late` is open for as long as it is.

@@ -5,13 +5,13 @@ import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 
 from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME
 from testing.probes.statement_count import counted
+from testing.processes.explain_calls import Calls, only, worker_subject
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.budgets import add_budget
 from testing.world.cast import Cast
@@ -23,65 +23,6 @@ from triggers.explain.queue_place import MOST_COUNTED
 from triggers.explain.runs import explain_run
 from triggers.models import Run, SchedulerHeartbeat, Trigger
 from workers.models import Worker
-
-
-class Calls:
-    """The calls of an admin and of the cast's worker."""
-
-    def __init__(self, cast: Cast) -> None:
-        self.cast = cast
-        self.admin = cast.client(cast.admin)
-        self.worker = WorkerCalls(cast.worker)
-        self.worker_url = f"/api/v1/workers/{cast.worker.worker_id}"
-        self.trigger_url = f"/api/v1/triggers/{cast.trigger_id}"
-
-    def change_trigger(self, **values: Any) -> None:
-        assert self.admin.patch(self.trigger_url, values).status_code == 200
-
-    def change_worker(self, **values: Any) -> None:
-        assert self.admin.patch(self.worker_url, values).status_code == 200
-
-    def queue(self, trigger_id: UUID | None = None) -> str:
-        url = f"/api/v1/triggers/{trigger_id or self.cast.trigger_id}/run"
-        return str(self.admin.post(url).json()["id"])
-
-    def cancel(self, run_id: str) -> None:
-        assert self.admin.post(f"/api/v1/runs/{run_id}/cancel").status_code == 200
-
-    def end(self, status: str, *, cancel: bool = False, **report: Any) -> str:
-        """Queues a run, and lets the worker claim and end it."""
-        run_id: Any = self.queue()
-        assert self.worker.claim(run_id).status_code == 200
-        if cancel:
-            self.cancel(run_id)
-        assert self.worker.complete(run_id, status=status, **report).status_code == 200
-        return str(run_id)
-
-    def explain(self, run_id: str) -> dict[str, Any]:
-        answer = self.cast.client(self.cast.viewer).get(f"/api/v1/runs/{run_id}/explain")
-        assert answer.status_code == 200
-        body: dict[str, Any] = answer.json()
-        return body
-
-
-@pytest.fixture
-def calls(cast: Cast) -> Calls:
-    """The worker has just polled, so it is online."""
-    made = Calls(cast)
-    assert made.worker.poll().json()["runs"] == []
-    return made
-
-
-def only(answer: dict[str, Any]) -> dict[str, Any]:
-    """Returns the only reason of an answer."""
-    (reason,) = answer["waitingFor"]
-    assert answer["summary"] == reason["message"]
-    return dict(reason)
-
-
-def worker_subject(cast: Cast) -> dict[str, str]:
-    return {"type": "worker", "id": str(cast.worker.worker_id), "name": "host-1"}
-
 
 # --- What a queued run waits for
 
@@ -482,9 +423,9 @@ def test_a_retry_that_ran(runs: Runs) -> None:
     assert answer["message"] == "It was retried: its retry succeeded."
 
 
-def test_every_code_has_a_test_here() -> None:
-    """Each code of `waitingFor` and of `retry` stands in this file, where a test reads it."""
-    text = Path(__file__).read_text()
+def test_every_code_has_a_test_beside_this_one() -> None:
+    """Each code of `waitingFor` and of `retry` stands in a test file of this folder, where a test reads it."""
+    text = "".join(path.read_text() for path in Path(__file__).parent.glob("test_explain_*.py"))
     assert [code for code in (*WaitingFor, *RETRY_CODES) if f'"{code}"' not in text] == []
 
 

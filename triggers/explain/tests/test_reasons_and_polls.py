@@ -34,7 +34,7 @@ from triggers.states import TERMINAL, Status
 from workers.models import PoolMember, Worker
 from workspaces.models import Environment
 
-EXAMPLES = int(os.environ.get("EXPLAIN_EXAMPLES", "120"))
+EXAMPLES = int(os.environ.get("EXPLAIN_EXAMPLES", "200"))
 # These say why other workers do not take a run, beside what keeps the one worker from it.
 ASIDES = {WaitingFor.FIRST_WORKER, WaitingFor.RESUME_WORKER}
 # These keep a run out of a poll, but its worker may claim it all the same, such as after an earlier poll.
@@ -312,8 +312,8 @@ ACTIONS: list[Callable[[World, int], None]] = [
 
 # States that chance brings about too rarely: a run without a worker, a trigger at its limit, a full pool, a retry that
 # only the worker may take that failed before, a session that nobody continued in time, a start deadline that passed, a
-# worker at its usage limit, one without a token, a pool whose workers are away, a retry that is not due, and a budget
-# without room.
+# worker at its usage limit, one without a token, a pool whose workers are away, a retry that is not due, a budget
+# without room, a pool without workers, a disabled worker, and a full one.
 RARE: list[list[tuple[Callable[[World, int], None], int]]] = [
     [(World.queue, 0), (World.reassign, 11)],
     [(World.limit_trigger, 0), (World.resize, 1), (World.hold, 0), (World.queue, 0)],
@@ -326,6 +326,9 @@ RARE: list[list[tuple[Callable[[World, int], None], int]]] = [
     [(World.queue, 1), (World.time_passes, 4)],
     [(World.queue, 0), (World.fail, 3)],
     [(World.queue, 0), (World.budget, 0)],
+    [(World.leave, 0), (World.queue, 1)],
+    [(World.queue, 0), (World.disable, 1)],
+    [(World.hold, 0), (World.queue, 0)],
 ]
 
 

@@ -18,10 +18,11 @@ from testing.world.cast import Cast, issue_enrollment, register
 from testing.world.channels import CHANNEL_SECRET, add_channel, asked_token
 from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test
+from testing.world.pools import add_pool
 from testing.world.run_states import STATES
 from testing.world.runs import NOON, WEBHOOK_URL, Runs, allow
 from triggers.idempotency import rerun_run, run_trigger
-from triggers.models import BudgetWindow, Delivery, DeliveryAttempt, RunEventLog, Tick, Trigger
+from triggers.models import BudgetWindow, Delivery, DeliveryAttempt, Run, RunEventLog, Tick, Trigger
 from triggers.states import TERMINAL, Decision, Source, Status
 from workers.enrollment.pairing import begin_pairing
 from workers.models import WorkerEvent, WorkerSilence
@@ -87,6 +88,13 @@ WRONG_RUNS = [
     ("run_scheduled_has_a_tick", "queued, due", "source = 'schedule'"),
     ("run_source", "queued, due", "source = 'magic'"),
     ("run_cost", "succeeded", "cost_usd = -0.000001"),
+    ("run_in_place_is_held", "queued, due", "place = 1"),
+    ("run_in_place_is_held", "running", "place = 0"),
+    ("run_pool_from", "queued, due", "pool_from = now()"),
+    ("run_pool_from", "queued, due", "avoided_worker_id = worker_id"),
+    ("run_resuming_is_a_retry", "queued, due", "resume_until = now()"),
+    ("run_resuming_is_a_retry", "queued, not due", "had_effects = true"),
+    ("run_resuming_is_a_retry", "queued, in a session", "worker_id = NULL"),
     ("run_tool_calls", "running", "tool_calls_total = 1"),
     ("run_tool_calls", "running", "tool_calls_effects = 0, tool_calls_unknown = 0"),
     *[
@@ -110,6 +118,7 @@ WRONG_RUNS = [
 # (constraint, statement); the parameters are the ids of the rows that the fixture `there` makes.
 WRONG_ROWS = [
     ("run_one_in_slot", "UPDATE run SET slot = 1 WHERE id = %(second_held)s"),
+    ("run_one_in_place", "UPDATE run SET place = 1 WHERE id IN (%(first_held)s, %(second_held)s)"),
     (
         "run_one_for_tick",
         (
@@ -148,6 +157,16 @@ WRONG_ROWS = [
     ("tick_fired_has_a_run", "UPDATE tick SET run_id = %(lost)s WHERE decision <> 'fired'"),
     ("tick_missed_is_counted", "UPDATE tick SET missed_count = 1"),
     ("tick_missed_is_counted", "UPDATE tick SET last_tick_at = now()"),
+    ("trigger_start_deadline_seconds", "UPDATE trigger SET start_deadline_seconds = 59"),
+    ("trigger_max_concurrent_runs", "UPDATE trigger SET max_concurrent_runs = 101"),
+    ("trigger_prefer_seconds", "UPDATE trigger SET prefer_seconds = 601"),
+    ("trigger_retry_mode", "UPDATE trigger SET retry_mode = 'odd'"),
+    ("environment_pause_has_a_time", "UPDATE environment SET pause_reason = 'x'"),
+    ("pool_name_free_in_environment", "UPDATE pool SET name = 'linux'"),
+    (
+        "api_key_only_wrk_joins_pools",
+        "UPDATE api_key SET pool_ids = ARRAY[%(pool)s::uuid] WHERE kind = 'pwk'",
+    ),
     ("trigger_alert_after_failures", "UPDATE trigger SET alert_after_failures = 0"),
     ("trigger_success_deadline_seconds", "UPDATE trigger SET success_deadline_seconds = 59"),
     (
@@ -345,6 +364,7 @@ WRONG_ROWS = [
 # (table, column, table it refers to) for every reference that must stay within its environment.
 TENANT_REFERENCES = [
     ("trigger", "worker_id", "worker"),
+    ("trigger", "pool_id", "pool"),
     ("trigger", "revision_id", "trigger_revision"),
     ("trigger", "mcp_key_id", "data_key"),
     ("trigger", "webhook_key_id", "data_key"),
@@ -352,6 +372,8 @@ TENANT_REFERENCES = [
     ("run", "trigger_id", "trigger"),
     ("run", "revision_id", "trigger_revision"),
     ("run", "worker_id", "worker"),
+    ("run", "pool_id", "pool"),
+    ("run", "avoided_worker_id", "worker"),
     ("run", "retry_of_id", "run"),
     ("run", "rerun_of_id", "run"),
     ("run_text", "run_id", "run"),
@@ -375,6 +397,8 @@ TENANT_REFERENCES = [
     ("enrollment", "worker_id", "worker"),
     ("worker_event", "worker_id", "worker"),
     ("worker_silence", "worker_id", "worker"),
+    ("pool_member", "pool_id", "pool"),
+    ("pool_member", "worker_id", "worker"),
     ("channel", "url_key_id", "data_key"),
     ("channel", "secret_key_id", "data_key"),
     ("notice", "channel_id", "channel"),
@@ -446,6 +470,9 @@ def there(cast: Cast) -> dict[str, UUID]:
     WorkerSilence.objects.create(
         environment=cast.environment, worker_id=host.worker_id, offline_at=NOON, ended_at=NOON
     )
+    pool_id, _ = add_pool(cast, cast.worker.worker_id, name="linux"), add_pool(cast)
+    pooled = Runs.of(cast, worker_id=None, pool_id=pool_id).queue()
+    Run.objects.filter(id=pooled).update(avoided_worker=cast.worker.worker_id)
     for _ in range(2):
         begin_pairing(label=None, address=None, program=None)
     mint_registration_token(
@@ -458,6 +485,7 @@ def there(cast: Cast) -> dict[str, UUID]:
         "owner": cast.owner.id,
         "worker": cast.worker.worker_id,
         "second_worker": cast.register("host-2").worker_id,
+        "pool": pool_id,
         "data_key": DataKey.objects.get(environment=cast.environment).id,
         "lost": lost,
         "other_retry": other_retry["id"],
@@ -477,6 +505,7 @@ def strange(cast: Cast) -> dict[str, UUID]:
     runs.cancel(run_id)
     return {
         "worker": worker_id,
+        "pool": add_pool(environment),
         "api_key": ApiKey.objects.get(environment=cast.strange_environment, kind="wrk").id,
         "trigger": trigger_id,
         "trigger_revision": Trigger.objects.get(id=trigger_id).revision_id,

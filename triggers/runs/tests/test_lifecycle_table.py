@@ -39,6 +39,11 @@ def _expire_deadline(runs: Runs, run_id: UUID) -> None:
     runs.expire()
 
 
+def _expire_in_the_queue(runs: Runs, _: UUID) -> None:
+    runs.wait(days=2)
+    runs.expire_queued()
+
+
 Verb = Callable[[Runs, UUID], Any]
 
 VERBS: dict[str, Verb] = {
@@ -60,6 +65,7 @@ VERBS: dict[str, Verb] = {
     "cancel": lambda runs, run_id: runs.cancel(run_id),
     "lease runs out": _expire_lease,
     "deadline passes": _expire_deadline,
+    "nobody claims it": _expire_in_the_queue,
 }
 
 # --- Results of a verb
@@ -104,6 +110,8 @@ CODES: dict[str, Change] = {
     "lost+": Change(None, ("failed", "lease"), "made", 1, ("run.lost", "run.retried")),
     "lost": Change(None, ("canceled", "lease"), deliveries=1, audit=("run.lost",)),
     "over": Change(None, ("timed_out", "deadline"), deliveries=1, audit=("run.timed-out",)),
+    "tardy": Change(None, ("failed", "start_deadline"), deliveries=1, audit=("run.not-started",)),
+    "stuck": Change(None, ("failed", "had_effects"), deliveries=1, audit=("run.not-started",)),
     # A late result comes. `-` cancels the waiting retry, `=` leaves it, `+` makes one. A `kept` one comes too
     # late to count, and is only stored for people to read.
     "late": Change(200, REPORTED, deliveries=1, audit=("run.completed",)),
@@ -117,10 +125,13 @@ CODES: dict[str, Change] = {
 
 # The columns follow VERBS: claim by the same claimId, by another, without one; start; heartbeat | complete:
 # succeeded, client, infra, timed_out client, timed_out infra, canceled | cancel | lease, deadline.
+# IN_THE_QUEUE has the last column.
 TABLE = {
     "queued, due":            "claim claim claim 409   409   | 409   409   409   409   409   409   | drop | -     -",
     "queued, not due":        "409   409   409   409   409   | 409   409   409   409   409   409   | drop | -     -",
     "queued, no worker":      "404   404   404   404   404   | 404   404   404   404   404   404   | drop | -     -",
+    "queued, in a hurry":     "claim claim claim 409   409   | 409   409   409   409   409   409   | drop | -     -",
+    "queued, in a session":   "claim claim claim 409   409   | 409   409   409   409   409   409   | drop | -     -",
     "claimed with mine":      "same  409   409   start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
     "claimed with other":     "409   same  409   start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
     "claimed with a third":   "409   409   409   start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
@@ -132,6 +143,8 @@ TABLE = {
     "failed, client":         "409   409   409   409   409   | 409   same  same  409   409   409   | 409  | -     -",
     "failed, infra":          "409   409   409   409   409   | 409   same  same  409   409   409   | 409  | -     -",
     "timed_out":              "409   409   409   409   409   | 409   409   409   same  same  409   | 409  | -     -",
+    "not started in time":    "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -",
+    "session not continued":  "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -",
     "canceled in the queue":  "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -",
     "canceled by its worker": "409   409   409   409   409   | 409   409   409   409   409   same  | 409  | -     -",
     "canceled as needless":   "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -",
@@ -149,6 +162,9 @@ TABLE = {
     "another's, running":     "404   404   404   404   404   | 404   404   404   404   404   404   | asks | lost+ over",
     "another's, lost":        "404   404   404   404   404   | 404   404   404   404   404   404   | 409  | -     -",
 }  # fmt: skip
+
+# What happens to a run that nobody claims, in the states in which that is the end of it.
+IN_THE_QUEUE = {"queued, in a hurry": "tardy", "queued, in a session": "stuck"}
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -176,7 +192,7 @@ def test_the_states_of_the_table_are_all_there_are(runs: Runs) -> None:
 
 
 def _codes(state: str) -> list[str]:
-    return TABLE[state].replace("|", " ").split()
+    return [*TABLE[state].replace("|", " ").split(), IN_THE_QUEUE.get(state, "-")]
 
 
 def _settled(change: Change, verb: str) -> Change:

@@ -95,6 +95,8 @@ TRANSITIONS = {
     "failed, client": 1,
     "failed, infra": 1,
     "timed_out": 1,
+    "not started in time": 1,
+    "session not continued": 1,
     "canceled in the queue": 1,
     "canceled by its worker": 1,
     "canceled as needless": 0,
