@@ -231,7 +231,7 @@ def test_a_triggers_page_has_its_newest_ticks_with_their_reasons_in_both_zones(d
     for told in (
         "An earlier run of the trigger was unfinished",
         "No scheduler was running",
-        "The trigger had no worker.",
+        "The trigger had neither a worker nor a pool.",
         "worker lost: no heartbeat",
         "2 due times",
         "<span>09:00:00 CEST</span>",
