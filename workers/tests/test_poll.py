@@ -108,6 +108,7 @@ def test_a_run_comes_with_all_that_it_takes(cast, poll):
             "retryMode": "restart",
             "resumeSessionId": None,
             "resumeUntil": None,
+            "maxCostUsd": None,
             "recordEvents": False,
             "attempt": 1,
             "queuedAt": run["queuedAt"],
