@@ -11,8 +11,8 @@ from pipedai.api.serializers import Body
 from triggers.run_events.event import MAX_CALL_EVENTS, MAX_TYPE, RunEvent, make_event
 from workers.protocol.tool_calls import time_of
 
-# The largest number of an event that the columns of the tables hold.
-MAX_SEQ = 2**31 - 1
+# The largest number of an event. The columns of the tables also hold the number after it.
+MAX_SEQ = 2**31 - 2
 
 
 @extend_schema_field(

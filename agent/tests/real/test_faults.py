@@ -43,9 +43,14 @@ def test_the_models_api_fails_for_ever(own_machine: Machines, auth_mode: str) ->
     cases = API_ERRORS if auth_mode == SUBSCRIPTION else OF_A_KEY
     with machine.working():
         started = {
-            name: machine.start(API_ERRORS[name][0], timeoutSeconds=LIMIT_SECONDS) for name in cases
+            name: machine.start(API_ERRORS[name][0], timeoutSeconds=LIMIT_SECONDS)
+            for name in cases
+            if name != "limit"
         }
         ended = {name: each.ended(seconds=180) for name, each in started.items()}
+        # The usage limit comes last, because the worker gets no other run after it.
+        limited = machine.start(API_ERRORS["limit"][0], timeoutSeconds=LIMIT_SECONDS)
+        ended["limit"] = limited.ended(seconds=180)
     for name, run in ended.items():
         _, fault_class, sentence = API_ERRORS[name]
         assert (run["status"], run["faultClass"]) == ("failed", fault_class), (name, run)

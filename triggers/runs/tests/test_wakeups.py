@@ -69,13 +69,21 @@ def test_a_claim_a_start_and_a_heartbeat_wake_nobody(runs: Runs, listener: Liste
     [
         pytest.param(lambda runs, run_id: runs.complete(run_id), id="completed"),
         pytest.param(lambda runs, run_id: runs.lost(run_id), id="lost"),
-        pytest.param(lambda runs, run_id: runs.cancel(run_id), id="cancel requested"),
     ],
 )
-def test_an_end_wakes_the_worker_whose_place_is_free(runs: Runs, listener: Listener, end) -> None:
+def test_an_end_wakes_the_worker_whose_place_is_free_and_the_streams_of_the_run(
+    runs: Runs, listener: Listener, end
+) -> None:
     run_id = runs.running()
     listener.heard()
     end(runs, run_id)
+    assert listener.heard() == _changed(runs.cast.worker.worker_id, run_id)
+
+
+def test_a_request_to_cancel_wakes_the_worker(runs: Runs, listener: Listener) -> None:
+    run_id = runs.running()
+    listener.heard()
+    runs.cancel(run_id)
     assert listener.heard() == _changed(runs.cast.worker.worker_id)
 
 
@@ -85,7 +93,7 @@ def test_a_retry_wakes_its_worker_too(runs: Runs, listener: Listener) -> None:
     Trigger.objects.filter(id=runs.trigger_id).update(worker=other)
     listener.heard()
     runs.complete(run_id, "failed", faultClass="infra")
-    assert listener.heard() == _changed(runs.cast.worker.worker_id, other)
+    assert listener.heard() == _changed(runs.cast.worker.worker_id, other, run_id)
 
 
 def test_a_reassignment_wakes_the_old_worker_and_the_new_one(
