@@ -75,6 +75,7 @@ SCENARIOS = {
         (mcp("nap", seconds=90),), 'call nap {"seconds": 90}', cancel_at=PROGRESS
     ),
 }
+AT_LIMIT = "is over its limit"
 # The model's answers tell of the limit at any time, and claude passes it on then.
 AT_ANY_TIME = frozenset({"rate_limit_event"})
 # What the stand-in does not tell: the names of what it does not have, a socket that runs never use, and what a server
@@ -102,19 +103,24 @@ def test_their_events_have_the_same_order_keys_and_types(own_machine: Machines) 
             without = {"CLAUDE_CODE_OAUTH_TOKEN": ""} if name == LOGGED_OUT else {}
             stack.enter_context(machine.working(**without))
         stack.enter_context(stand_in.working())
-        # What takes longest comes first.
-        started = {
-            name: (
+
+        def start(each: Scenario) -> tuple[Started, Started]:
+            return (
                 machines[each.machine].start(*each.steps, **each.trigger),
                 stand_in.start(prompt=f"standin: {each.lines}", **each.trigger),
             )
-            for name, each in reversed(SCENARIOS.items())
+
+        # What takes longest comes first.
+        started = {
+            name: start(each) for name, each in reversed(SCENARIOS.items()) if name != AT_LIMIT
         }
         # A worker may hear of a cancel 20 s later, so all are canceled before any is waited for.
-        for name in SCENARIOS:
-            for run in started[name]:
+        for name, both in started.items():
+            for run in both:
                 cancel(run, SCENARIOS[name])
         told = [differences(name, *(ended(run) for run in both)) for name, both in started.items()]
+        # A worker gets no other run after its usage limit, so this scenario comes last.
+        told.append(differences(AT_LIMIT, *(ended(run) for run in start(SCENARIOS[AT_LIMIT]))))
     assert not any(told), "\n".join(line for lines in told for line in lines)
 
 
