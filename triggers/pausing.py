@@ -37,10 +37,12 @@ def pause(events: Iterable[Event], **_: Any) -> None:
     After the commit, no claim ends any more. When an environment is resumed, its workers are woken.
     """
     for event in events:
-        if event.action == "environment.updated" and "paused" in event.metadata:
+        if event.action != "environment.updated":
+            continue
+        if "paused" in event.metadata:
             assert event.environment_id is not None, "the event is about an environment"
             wake_workers(lock_workers(event.environment_id))
-        if event.action == "environment.updated" and event.metadata.get("cancelHeld"):
+        if event.metadata.get("cancelHeld"):
             _cancel_held(event)
 
 

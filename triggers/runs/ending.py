@@ -6,10 +6,9 @@ from typing import Any
 
 from pipedai.events import Actor, Event, emit
 from pipedai.sql import Row, execute
-from pipedai.wakeups import wake_workers
 from triggers.budgets.settling import settle_reservations
 from triggers.runs import statements as sql
-from triggers.runs.pools import wake_for, wake_for_freed_places
+from triggers.runs.pools import freed_places, wake_for
 from triggers.runs.retries import create_retries, retry_events, stopped_by_effects
 from triggers.webhooks.outbox import queue_deliveries
 
@@ -38,9 +37,8 @@ def follow_up(
     if reserved := [run["id"] for run in ended if run["has_reservations"]]:
         settle_reservations(reserved)
     # The ids of the ended runs wake the streams of their events, which then end as well.
-    wake_workers([*(run["worker_id"] for run in ended), *(run["id"] for run in ended)])
-    wake_for(retries)
-    wake_for_freed_places(ended)
+    told = [id_ for run in ended for id_ in (run["worker_id"], run["id"])]
+    wake_for([*retries, *freed_places(ended)], also=told)
 
 
 def keep_errors(runs: list[Row]) -> None:

@@ -12,21 +12,25 @@ from triggers.runs import statements as sql
 _IS_MEMBER = "SELECT FROM pool_member WHERE pool_id = %(pool_id)s AND worker_id = %(worker_id)s"
 
 
-def wake_for(runs: Iterable[Row]) -> None:
+def wake_for(runs: Iterable[Row], *, also: Iterable[UUID | None] = ()) -> None:
     """When this transaction commits, wakes the workers that may take these queued runs: each run's own worker, and of
-    each pool as many workers as it has runs.
+    each pool as many workers as it has runs. It wakes the workers and streams with the ids in `also` as well, in the
+    same notification.
     """
     runs = list(runs)
-    wake_workers([run["worker_id"] for run in runs])
+    wake_workers([*(run["worker_id"] for run in runs), *also])
     wake_pools(Counter(run["pool_id"] for run in runs if run["pool_id"] is not None))
 
 
-def wake_for_freed_places(ended: Iterable[Row]) -> None:
-    """When this transaction commits, wakes the workers that may wait for a place of these ended runs' triggers."""
-    freed = [run for run in ended if run["max_concurrent_runs"] is not None]
-    wake_for(
-        {"worker_id": run["trigger_worker_id"], "pool_id": run["trigger_pool_id"]} for run in freed
-    )
+def freed_places(ended: Iterable[Row]) -> list[Row]:
+    """Returns for each place of a trigger that one of these ended runs has freed who may take it, as `wake_for` reads
+    it from a run.
+    """
+    return [
+        {"worker_id": run["trigger_worker_id"], "pool_id": run["trigger_pool_id"]}
+        for run in ended
+        if run["max_concurrent_runs"] is not None
+    ]
 
 
 def is_member(pool_id: UUID | None, worker_id: UUID) -> bool:
