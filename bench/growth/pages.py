@@ -123,10 +123,10 @@ def machine_pages(on: Subjects) -> Iterator[Page]:
         claim_due(WEBHOOKS, room=32, busy={}, per_host=4, now=later)
 
     yield Page("poll", get(client, f"{worker}/poll", {}))
-    yield Page("a whole lifecycle", _undone(lifecycle))
-    yield Page(f"firing {same_work.DUE} due triggers", _undone(fire))
-    yield Page(f"expiring {same_work.LOST} leases", _undone(expire))
-    yield Page("claiming due webhooks", _undone(claim))
+    yield Page("a whole lifecycle", undone(lifecycle))
+    yield Page(f"firing {same_work.DUE} due triggers", undone(fire))
+    yield Page(f"expiring {same_work.LOST} leases", undone(expire))
+    yield Page("claiming due webhooks", undone(claim))
 
 
 def _lists(on: Subjects) -> Iterator[_List]:
@@ -254,13 +254,15 @@ def _post(client: Client, path: str, body: object) -> Any:
     return answer.json()
 
 
-def _undone(call: Callable[[], object]) -> Callable[[], object]:
-    def undone() -> None:
+def undone(call: Callable[[], object]) -> Callable[[], object]:
+    """Returns the call in a transaction that is rolled back."""
+
+    def rolled_back() -> None:
         with transaction.atomic():
             call()
             transaction.set_rollback(True)
 
-    return undone
+    return rolled_back
 
 
 def shown(query: Query) -> str:

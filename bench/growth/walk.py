@@ -24,12 +24,13 @@ def main(repeats: int, month: int, file: Path, values: int | None = None) -> Non
     from bench.growth import busy_month
     from bench.growth.admin_pages import admin_pages
     from bench.growth.pages import api_pages, busy_pages, machine_pages
+    from bench.growth.pool_polls import pool_polls
     from bench.growth.subjects import choose
 
     on = choose()
     found = {
         page.name: _measure(page.call, repeats)
-        for pages in (machine_pages(on), api_pages(on), admin_pages(on, values))
+        for pages in (machine_pages(on), api_pages(on), admin_pages(on, values), pool_polls())
         for page in pages
     }
     busy_month.fill(on.environment.id, month)
