@@ -5,7 +5,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 
 from bench.growth.pages import Page, get, undone
@@ -67,6 +67,7 @@ def _client(worker: Registered) -> Client:
     )
 
 
+@transaction.atomic
 def _queue(trigger_id: UUID, count: int) -> None:
     """Queues a run of the trigger, and copies it so that there are `count`."""
     run = lifecycle.queue_run(trigger_id=trigger_id, source=Source.API, actor=SYSTEM)
@@ -80,6 +81,7 @@ def _queue(trigger_id: UUID, count: int) -> None:
         )
 
 
+@transaction.atomic
 def _hold(trigger_id: UUID, worker_id: UUID) -> None:
     run = lifecycle.queue_run(trigger_id=trigger_id, source=Source.API, actor=SYSTEM)
     lifecycle.claim_run(
