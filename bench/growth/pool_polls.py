@@ -12,7 +12,7 @@ from bench.growth.pages import Page, get, undone
 from pipedai.events import SYSTEM
 from testing.world.cast import Cast, make_cast
 from testing.world.pools import add_pool
-from triggers.models import Run
+from triggers.models import MAX_PREFER_SECONDS, Run
 from triggers.runs import lifecycle
 from triggers.states import Source
 from workers.models import Worker
@@ -40,7 +40,7 @@ def pool_polls() -> Iterator[Page]:
 
     cast, worker, pool_id = _with_a_pool()
     preferring = cast.add_trigger(
-        worker_id=cast.worker.worker_id, pool_id=pool_id, prefer_seconds=3600
+        worker_id=cast.worker.worker_id, pool_id=pool_id, prefer_seconds=MAX_PREFER_SECONDS
     )
     _queue(preferring, queued - 1)
     _queue(cast.add_trigger(worker_id=None, pool_id=pool_id), 1)
