@@ -354,9 +354,6 @@ class Run(models.Model):
             models.Index(
                 fields=["trigger"], name="run_unfinished", condition=Q(ended_at__isnull=True)
             ),
-            models.Index(
-                fields=["environment"], name="run_waiting", condition=Q(status=Status.QUEUED)
-            ),
             models.Index(fields=["environment", "queued_at", "id"], name="run_listed"),
             models.Index(fields=["trigger", "queued_at", "id"], name="run_of_trigger"),
             models.Index(fields=["worker", "queued_at", "id"], name="run_of_worker"),

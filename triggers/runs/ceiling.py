@@ -5,18 +5,21 @@ from uuid import UUID
 from django.conf import settings
 
 from pipedai.sql import fetch_one
+from triggers.runs.conditions import IS_COUNTED_AS_QUEUED
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import lock_environment
 
 # How many transactions can be queueing a run at the same moment, at most: PostgreSQL has fewer connections than this.
 _UNDER_WAY = 500
 
-_COUNT = """
+_COUNT = f"""
 SELECT t.environment_id, waiting.number AS waiting
 FROM trigger t, LATERAL (
     SELECT count(*) AS number FROM (
-        SELECT FROM run r WHERE r.environment_id = t.environment_id AND r.status = 'queued' LIMIT %(limit)s) r) waiting
-WHERE t.id = %(trigger_id)s AND t.enabled AND t.worker_id IS NOT NULL AND t.deleted_at IS NULL
+        SELECT FROM run r WHERE r.environment_id = t.environment_id AND {IS_COUNTED_AS_QUEUED} LIMIT %(limit)s
+        ) r) waiting
+WHERE t.id = %(trigger_id)s AND t.enabled AND (t.worker_id IS NOT NULL OR t.pool_id IS NOT NULL)
+    AND t.deleted_at IS NULL
 """
 
 

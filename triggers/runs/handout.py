@@ -114,7 +114,9 @@ ORDER BY t.id
 
 
 _SEALED = _reading_sealed(IS_OFFERED)
-_SEALED_IN_ENVIRONMENT = _reading_sealed("r.environment_id = %(environment_id)s")
+_SEALED_IN_ENVIRONMENT = _reading_sealed(
+    "r.environment_id = %(environment_id)s AND r.ended_at IS NULL"
+)
 
 # Reads until when the worker gets nothing because of its usage limit. Without a limit, it reads when the worker's next
 # own run comes due, the next run is opened to a pool of the worker, or the next window of a budget begins, whichever is

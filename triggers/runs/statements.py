@@ -9,7 +9,7 @@ execute the statements.
 from pipedai.sql import NOW
 from triggers.budgets.room import CAN_REJECT, HAS_BUDGETS, HAS_RESERVATIONS
 from triggers.models import RUN_COLUMNS
-from triggers.runs.conditions import IS_HELD, MAY_BE_CLAIMED
+from triggers.runs.conditions import IS_COUNTED_AS_QUEUED, IS_HELD, MAY_BE_CLAIMED
 from triggers.runs.reachability import LEASES_COUNT
 from triggers.runs.routing import avoided_worker, pool_from
 
@@ -63,8 +63,8 @@ WITH t AS (
         AND (SELECT paused_at FROM environment WHERE environment.id = trigger.environment_id) IS NULL
         AND (%(room)s::int IS NULL OR %(room)s > (
             SELECT count(*) FROM (
-                SELECT FROM run w
-                WHERE w.environment_id = trigger.environment_id AND w.status = 'queued' LIMIT %(room)s) w))
+                SELECT FROM run r
+                WHERE r.environment_id = trigger.environment_id AND {IS_COUNTED_AS_QUEUED} LIMIT %(room)s) r))
     FOR SHARE),
 r AS (
     {_INSERT}

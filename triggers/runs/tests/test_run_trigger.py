@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import pytest
 
 from testing.probes.shapes import A_TIME, NOT_FOUND, invalid, shown_run
+from testing.world.pools import add_pool
 from triggers.models import Run, RunText, Trigger
 from workers.models import Worker
 
@@ -99,7 +100,10 @@ class TestItIsAConflictFor:
             },
         )
 
-    def test_an_environment_with_too_many_queued_runs(self, cast, url, settings):
+    @pytest.mark.parametrize("has_pool", [False, True])
+    def test_an_environment_with_too_many_queued_runs(self, cast, url, settings, has_pool):
+        if has_pool:
+            Trigger.objects.update(worker=None, pool=add_pool(cast))
         settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT = 2
         client = cast.key_client()
         assert [client.post(url, {}).status_code for _ in range(2)] == [201, 201]
