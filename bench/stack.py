@@ -34,6 +34,13 @@ _COMPLAINTS = 20
 _SAID = 3000  # how many characters of a failed program's output an error shows
 _DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
+_START_SERVER = """
+import sys
+from pathlib import Path
+from pipedai.embedded.server import EmbeddedPostgres
+EmbeddedPostgres(Path(sys.argv[1])).ensure_running()
+"""
+
 # The test suite names a directory here that has a cluster with the present schema, so that no benchmark makes its own.
 _KEPT_CLUSTER = "BENCH_CLUSTER"
 
@@ -67,9 +74,12 @@ class Database:
 
     def start(self) -> None:
         """Create, start and migrate the database. Raises BenchFailed if it would not survive a power cut."""
-        copy_kept_cluster(self.directory)
-        # A command that needs the database makes it, if there is none, and starts it.
-        self.python("manage.py", "migrate", "--no-input")
+        if copy_kept_cluster(self.directory):
+            # Another process starts it, in this benchmark's environment.
+            self.python("-c", _START_SERVER, str(self.directory))
+        else:
+            # A command that needs the database makes it, if there is none, and starts it.
+            self.python("manage.py", "migrate", "--no-input")
         found = {name: self.one(f"SHOW {name}")[name] for name in _DURABLE}
         if found != _DURABLE:
             raise BenchFailed(f"PostgreSQL does not keep what it commits: {found}.")
@@ -311,12 +321,18 @@ def kept_cluster() -> Layout | None:
     return Layout(Path(kept)) if kept else None
 
 
-def copy_kept_cluster(directory: Path) -> None:
-    """Copy the test suite's cluster, if there is one, into a data directory that has none yet."""
-    if kept := kept_cluster():
-        # shutil would not keep the owners of the files.
-        command = ["cp", "-a", str(kept.cluster), str(kept.passwords), str(directory)]
-        subprocess.run(command, check=True)
+def copy_kept_cluster(directory: Path) -> bool:
+    """Copy the test suite's cluster, which has the present schema, into a data directory that has none yet.
+
+    Return False outside of the suite, where there is none to copy.
+    """
+    kept = kept_cluster()
+    if kept is None:
+        return False
+    # shutil would not keep the owners of the files.
+    command = ["cp", "-a", str(kept.cluster), str(kept.passwords), str(directory)]
+    subprocess.run(command, check=True)
+    return True
 
 
 @contextmanager
