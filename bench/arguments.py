@@ -42,10 +42,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     one.add_argument("--clients", type=_counts, default=[1, 16, 64], help="each of these (1,16,64)")
     one.add_argument("--seconds", type=_seconds, default=10.0, help="for each measurement (10)")
     one.add_argument("--web-processes", type=_count, default=1, help="of the web server (1)")
-    one.add_argument(
+    kind = one.add_mutually_exclusive_group()
+    kind.add_argument(
         "--budget",
         action="store_true",
         help="one budget covers all runs, so that each claim reserves",
+    )
+    kind.add_argument(
+        "--pool",
+        action="store_true",
+        help="the workers are in one pool, which does the runs of all triggers; beside workers with"
+        " a trigger each",
     )
     one.add_argument(
         "--against",

@@ -23,7 +23,10 @@ _TRIGGER = {
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Pair:
-    """A worker and its one trigger, with the `pwk_` key that fires the trigger."""
+    """A worker and its one trigger, with the `pwk_` key that fires the trigger.
+
+    In a pool, the worker is a member of the pool, and the trigger is the pool's.
+    """
 
     environment_id: str
     api_key: str
@@ -49,10 +52,14 @@ def register(connection: Connection, address: str | None = None) -> Account:
     return Account(email, password, address, answer.session_cookie)
 
 
-def make_pairs(port: int, count: int, *, capacity: int = 1) -> list[Pair]:
-    """Make `count` pairs, in as many environments as they need. Each worker takes `capacity` runs at a time."""
+def make_pairs(port: int, count: int, *, capacity: int = 1, pool: bool = False) -> list[Pair]:
+    """Make `count` pairs, in as many environments as they need. Each worker takes `capacity` runs at a time.
+
+    With `pool`, they are all in one environment, and in one pool of it.
+    """
     with Connection(port) as connection:
-        return list(Customer(connection).pairs(count, capacity))
+        customer = Customer(connection)
+        return list((customer.pairs_of_pool if pool else customer.pairs)(count, capacity))
 
 
 class Customer:
@@ -70,24 +77,43 @@ class Customer:
                 environment_id, api_key = self.environment(f"bench-{number}")
             yield self.pair(environment_id, api_key, f"host-{number}", capacity)
 
+    def pairs_of_pool(self, count: int, capacity: int) -> Iterator[Pair]:
+        """Yield `count` new pairs in one pool of an environment of their own."""
+        environment_id, api_key = self.environment("bench-pool")
+        pool_id = self.post(f"/environments/{environment_id}/pools", name="Bench")["id"]
+        for number in range(count):
+            yield self.pair(environment_id, api_key, f"host-{number}", capacity, pool_id=pool_id)
+
     def environment(self, name: str) -> tuple[str, str]:
         """Make an environment, and return its id and a `pwk_` key of it."""
         made = self.post(f"/workspaces/{self._workspace}/environments", name=name)
         return made["id"], self._key(made["id"], "pwk")
 
     def pair(
-        self, environment_id: str, api_key: str, hostname: str, capacity: int = 1, **trigger: Any
+        self,
+        environment_id: str,
+        api_key: str,
+        hostname: str,
+        capacity: int = 1,
+        *,
+        pool_id: str | None = None,
+        **trigger: Any,
     ) -> Pair:
-        """Make a worker and its trigger. `trigger` has further fields of the trigger."""
+        """Make a worker and its trigger. `trigger` has further fields of the trigger.
+
+        With `pool_id` the worker joins that pool, and the pool's workers do the runs of the trigger.
+        """
+        pools = {} if pool_id is None else {"poolIds": [pool_id]}
         registered = self.post(
             "/workers/register",
-            token=self._key(environment_id, "wrk"),
+            token=self._key(environment_id, "wrk", **pools),
             hostname=hostname,
             os="linux",
             version="1.0.0",
             maxConcurrency=capacity,
         )
-        values = {**_TRIGGER, "workerId": registered["workerId"], **trigger}
+        assigned = {"workerId": registered["workerId"]} if pool_id is None else {"poolId": pool_id}
+        values = {**_TRIGGER, **assigned, **trigger}
         made = self.post(f"/environments/{environment_id}/triggers", **values)
         return Pair(
             environment_id,
@@ -102,6 +128,6 @@ class Customer:
         who = {"cookie": self.account.cookie, "address": self.account.address}
         return self._connection.call("POST", path, **who, body=body).json()
 
-    def _key(self, environment_id: str, prefix: str) -> str:
-        body = {"name": "bench", "prefix": prefix}
+    def _key(self, environment_id: str, prefix: str, **fields: Any) -> str:
+        body = {"name": "bench", "prefix": prefix, **fields}
         return str(self.post(f"/environments/{environment_id}/api-keys", **body)["token"])

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import bare_sql, lanes, two_checkouts
+from bench import bare_sql, lanes, pool_lifecycle, two_checkouts
 from bench.cast import make_pairs
 from bench.failure import BenchFailed
 from bench.figures import Json, latencies, machine, print_machine, print_table, ratio
@@ -35,14 +35,16 @@ def run(
     seconds: float,
     web_processes: int,
     budget: bool = False,
+    pool: bool = False,
     against: Path | None = None,
     rounds: int = 1,
     say: Callable[[str], None],
 ) -> Json:
     """Measure with each number of clients, and return the result as JSON. Raises BenchFailed.
 
-    With `budget`, one budget covers all runs: each claim reserves in it, and each end settles it. With `against`, the
-    path of another checkout, it only compares the web CPU of both, in so many `rounds`.
+    With `budget`, one budget covers all runs: each claim reserves in it, and each end settles it. With `pool`, it
+    compares workers of one pool with workers that have a trigger each. With `against`, the path of another checkout, it
+    only compares the web CPU of both, in so many `rounds`.
     """
     if against is not None:
         return two_checkouts.compare(
@@ -51,7 +53,12 @@ def run(
             seconds=seconds,
             processes=web_processes,
             rounds=rounds,
+            pool=pool,
             say=say,
+        )
+    if pool:
+        return pool_lifecycle.run(
+            clients=clients, seconds=seconds, web_processes=web_processes, say=say
         )
     say("Starting PostgreSQL and the web server…")
     with database() as on:
@@ -100,6 +107,7 @@ def run(
         "seconds": seconds,
         "webProcesses": web_processes,
         "budget": budget,
+        "pool": False,
         "results": results,
         "servers": servers,
     }
@@ -111,6 +119,9 @@ def show(result: Json) -> None:
     print()
     if "against" in result:
         two_checkouts.show(result)
+        return
+    if result["pool"]:
+        pool_lifecycle.show(result)
         return
     rows: list[list[Any]] = []
     for at in result["results"]:

@@ -1,4 +1,4 @@
-"""One client of the lifecycle benchmark: it fires its trigger, and acts as the worker of the run."""
+"""One client of the lifecycle benchmark: it fires its trigger, and acts as the worker of a run."""
 
 import os
 import time
@@ -10,6 +10,7 @@ from bench.failure import BenchFailed
 from bench.http_client import Answer, Connection, check, request
 from bench.load import Window
 
+OK, CONFLICT = 200, 409
 CALLS = ("create", "poll", "claim", "start", "heartbeat", "complete")
 
 OUTCOME = {
@@ -33,6 +34,9 @@ class Measured:
 
     lifecycles: list[float] = field(default_factory=list)  # the seconds of each
     calls: dict[str, list[float]] = field(default_factory=dict)
+    # In a pool: how many claims the client made, and how many of these another worker had won. The warm-up counts, too.
+    claims: int = 0
+    lost_claims: int = 0
     # The CPU of the client's own process, which it takes from the machine.
     cpu_seconds: float = 0.0
 
@@ -40,6 +44,14 @@ class Measured:
 def drive(port: int, pair: Pair, window: Window) -> Measured:
     """Run one lifecycle after another until the window ends. It finishes the last one after that."""
     return keep_running(port, window, lambda connection: _run_once(connection, pair))
+
+
+def drive_in_pool(port: int, pair: Pair, window: Window) -> Measured:
+    """Do the same as a worker of a pool, whose workers are offered the same runs. Each run is one of any client's."""
+    client = _ClientOfPool(pair)
+    measured = keep_running(port, window, client.run_once)
+    measured.claims, measured.lost_claims = client.claims, client.lost_claims
+    return measured
 
 
 def keep_running(
@@ -65,34 +77,92 @@ def keep_running(
 
 def _run_once(connection: Connection, pair: Pair) -> dict[str, float]:
     """Run one lifecycle, and return the seconds of each call. Raises BenchFailed if anything is wrong."""
-    times: dict[str, float] = {}
-
-    def timed(name: str, sent: bytes) -> Answer:
-        began = time.monotonic()
-        answer = connection.exchange(sent)
-        times[name] = time.monotonic() - began
-        return check(sent, answer)
-
-    worker = _calls_of(pair, timed)
-    fired = request("POST", f"/triggers/{pair.trigger_id}/run", token=pair.api_key)
-    run_id = timed("create", fired).json()["id"]
-    handed_out = worker("poll", "GET", f"/workers/{pair.worker_id}/poll").json()["runs"]
-    if [run["id"] for run in handed_out] != [run_id]:
+    calls = _Calls(connection, pair)
+    run_id = calls.create()
+    handed_out = calls.poll()
+    if handed_out != [run_id]:
         raise BenchFailed(f"A poll should have handed out run {run_id}, and handed out others.")
-    run = f"/workers/{pair.worker_id}/runs/{run_id}"
-    worker("claim", "POST", f"{run}/claim", {"claimId": f"bench-{os.getpid()}"})
-    worker("start", "POST", f"{run}/start", {})
-    worker("heartbeat", "POST", f"{run}/heartbeat", {})
-    ended = worker("complete", "POST", f"{run}/complete", OUTCOME).json()
-    if ended["status"] != "succeeded":
-        raise BenchFailed(f"Run {run_id} should have succeeded, and is {ended['status']}.")
-    return times
+    calls.check("claim", "POST", f"/runs/{run_id}/claim", _claim())
+    calls.finish(run_id)
+    return calls.times
 
 
-def _calls_of(pair: Pair, timed: Callable[[str, bytes], Answer]) -> Callable[..., Answer]:
-    """Return a function that makes the calls of the pair's worker."""
+class _ClientOfPool:
+    """A client whose trigger and worker are those of a pool. It counts its claims."""
 
-    def call(name: str, method: str, path: str, body: object = None) -> Answer:
-        return timed(name, request(method, path, token=pair.worker_token, body=body))
+    def __init__(self, pair: Pair) -> None:
+        self.claims = self.lost_claims = 0
+        self._pair = pair
 
-    return call
+    def run_once(self, connection: Connection) -> dict[str, float]:
+        """Queue a run, and do one run of the pool. Return the seconds of each call.
+
+        All workers of the pool that poll at the same moment are offered the oldest run. Those that lose it poll again.
+        """
+        calls = _Calls(connection, self._pair)
+        calls.create()
+        while (run_id := self._claim_one(calls)) is None:
+            self.lost_claims += 1
+        calls.finish(run_id)
+        return calls.times
+
+    def _claim_one(self, calls: "_Calls") -> str | None:
+        # Each client has queued a run before it polls, so there is one for each client that polls.
+        run_id, *_ = calls.poll()
+        self.claims += 1
+        answer = calls.send("claim", "POST", f"/runs/{run_id}/claim", _claim())
+        if answer.status == CONFLICT:
+            return None
+        if answer.status != OK:
+            raise BenchFailed(f"A claim was answered {answer.status}: {answer.body[:300].decode()}")
+        return run_id
+
+
+def _claim() -> dict[str, str]:
+    return {"claimId": f"bench-{os.getpid()}"}
+
+
+class _Calls:
+    """The calls of one lifecycle. `times` has the seconds of each, added up where a call is repeated."""
+
+    def __init__(self, connection: Connection, pair: Pair) -> None:
+        self.times: dict[str, float] = {}
+        self._connection = connection
+        self._pair = pair
+
+    def create(self) -> str:
+        """Queue a run of the pair's trigger, and return its id."""
+        sent = request("POST", f"/triggers/{self._pair.trigger_id}/run", token=self._pair.api_key)
+        return str(check(sent, self._timed("create", sent)).json()["id"])
+
+    def poll(self) -> list[str]:
+        """Return the ids of the runs that the worker is offered."""
+        return [run["id"] for run in self.check("poll", "GET", "/poll").json()["runs"]]
+
+    def finish(self, run_id: str) -> None:
+        """Start a claimed run, send a heartbeat, and complete the run."""
+        run = f"/runs/{run_id}"
+        self.check("start", "POST", f"{run}/start", {})
+        self.check("heartbeat", "POST", f"{run}/heartbeat", {})
+        ended = self.check("complete", "POST", f"{run}/complete", OUTCOME).json()
+        if ended["status"] != "succeeded":
+            raise BenchFailed(f"Run {run_id} should have succeeded, and is {ended['status']}.")
+
+    def check(self, name: str, method: str, path: str, body: object = None) -> Answer:
+        """Make a call as the pair's worker. Raises BenchFailed unless it succeeds."""
+        sent = self._request(method, path, body)
+        return check(sent, self._timed(name, sent))
+
+    def send(self, name: str, method: str, path: str, body: object = None) -> Answer:
+        """Make a call as the pair's worker, and return its answer, whatever the status."""
+        return self._timed(name, self._request(method, path, body))
+
+    def _request(self, method: str, path: str, body: object) -> bytes:
+        path = f"/workers/{self._pair.worker_id}{path}"
+        return request(method, path, token=self._pair.worker_token, body=body)
+
+    def _timed(self, name: str, sent: bytes) -> Answer:
+        began = time.monotonic()
+        answer = self._connection.exchange(sent)
+        self.times[name] = self.times.get(name, 0.0) + time.monotonic() - began
+        return answer

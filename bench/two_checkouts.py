@@ -11,7 +11,7 @@ from bench.cast import Pair, make_pairs
 from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_table
 from bench.http_measure import drive_all, lifecycle_figures
-from bench.lifecycle_load import drive
+from bench.lifecycle_load import drive, drive_in_pool
 from bench.stack import Database, Web, database, web
 from pipedai import env
 
@@ -25,10 +25,12 @@ class _Side:
     on: Database
     served: Web
     pairs: Sequence[Pair]
+    pool: bool
 
     def measure(self, clients: int, seconds: float) -> Json:
         self.on.settle()
-        used = drive_all(drive, self.on, self.served, self.pairs[:clients], seconds)
+        driven = drive_in_pool if self.pool else drive
+        used = drive_all(driven, self.on, self.served, self.pairs[:clients], seconds)
         return lifecycle_figures(used, seconds)
 
 
@@ -39,6 +41,7 @@ def compare(
     seconds: float,
     processes: int,
     rounds: int,
+    pool: bool = False,
     say: Callable[[str], None],
 ) -> Json:
     """Measure both with each number of clients, in so many rounds, and return the result as JSON. Raises BenchFailed.
@@ -54,7 +57,8 @@ def compare(
         for name, checkout in ((_HERE, env.BASE_DIR), (_THERE, against)):
             on = stack.enter_context(database(checkout))
             served = stack.enter_context(web(on, processes=processes))
-            sides[name] = _Side(on, served, make_pairs(served.port, max(clients)))
+            pairs = make_pairs(served.port, max(clients), pool=pool)
+            sides[name] = _Side(on, served, pairs, pool)
         found = machine(sides[_HERE].on.one("SHOW server_version")["server_version"])
         results = []
         for count in clients:
@@ -70,6 +74,7 @@ def compare(
         "seconds": seconds,
         "webProcesses": processes,
         "rounds": rounds,
+        "pool": pool,
         "against": str(against),
         "results": results,
     }

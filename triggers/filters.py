@@ -100,12 +100,14 @@ class RunFilters(ApiFilterSet):
         for name, each in self.filters.items():
             if name not in ("status", "faultClass", "source", "final"):
                 rows = each.filter(rows, sent[name])
+        ids = (self._of_one_trigger, sent.get("workerId"), sent.get("poolId"))
         wanted = Wanted(
             statuses=sent["status"],
             faults=sent["faultClass"],
             sources=sent["source"],
             final=bool(sent["final"]),
-            of_pair=self._of_one_trigger and bool(sent.get("workerId")),
+            of_pair=sum(map(bool, ids)) > 1,
+            of_pool=bool(sent.get("poolId")),
         )
         return parts_of(rows, wanted)
 

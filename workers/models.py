@@ -3,6 +3,7 @@ streams send.
 """
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Lower, Now
@@ -247,6 +248,9 @@ class Enrollment(models.Model):
     revoked_at = models.DateTimeField(null=True)
     # When the host redeemed the enrollment, that is, exchanged it for its tokens. None until then.
     consumed_at = models.DateTimeField(null=True)
+    # The pools that the host's worker joins when it redeems the code, as far as they still exist then. The admin who
+    # issued the code chose them. None if it joins none; always None for a pairing.
+    pool_ids = ArrayField(models.UUIDField(), null=True)
     # The worker that the host got when it redeemed the enrollment. None until then.
     worker = models.ForeignKey(
         Worker,
@@ -281,6 +285,10 @@ class Enrollment(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(auth_mode__in=("claude_max", "api_key")), name="enrollment_auth_mode"
+            ),
+            models.CheckConstraint(
+                condition=Q(kind="code") | Q(pool_ids__isnull=True),
+                name="enrollment_only_code_joins_pools",
             ),
         )
         indexes = (

@@ -13,14 +13,14 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from pipedai.api import tokens
-from pipedai.api.errors import Invalid, NotFound
+from pipedai.api.errors import NotFound
 from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
 from workspaces.acting import hold_role, hold_role_of_user
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import hold_environment, lock_environment
 from workspaces.models import ApiKey
-from workspaces.pools import hold_pools
+from workspaces.pools import checked_pools, told_pools
 from workspaces.roles import Role
 from workspaces.serializers import WRK_LIFETIME
 
@@ -65,7 +65,7 @@ def mint_api_key(
             kind=kind,
             name=name,
             role=None if is_wrk else role or Role.OPERATOR.value,
-            pool_ids=_checked_pools(environment_id, pool_ids),
+            pool_ids=checked_pools(environment_id, pool_ids),
             token_digest=token.digest,
             last_four=token.last_four,
             created_by_id=user_id,
@@ -84,7 +84,7 @@ def mint_api_key(
                     "prefix": kind,
                     "role": key.role,
                     "lastFour": key.last_four,
-                    **_told_pools(key),
+                    **told_pools(key.pool_ids),
                 },
             )
         )
@@ -123,7 +123,7 @@ def mint_registration_token(
             ApiKey.Kind.WRK,
             name=label or "Registration token",
             parent_id=actor.id,
-            pool_ids=_checked_pools(environment_id, pool_ids),
+            pool_ids=checked_pools(environment_id, pool_ids),
             expires_at=Now() + MINTED_LIFETIME,
         )
         minted.key.refresh_from_db(fields=["expires_at"])
@@ -133,7 +133,7 @@ def mint_registration_token(
             "role": None,
             "lastFour": minted.key.last_four,
             "parentId": str(actor.id),
-            **_told_pools(minted.key),
+            **told_pools(minted.key.pool_ids),
         }
         emit(Event("api-key.created", actor, environment_id, "api-key", minted.key.id, metadata))
     return minted
@@ -217,20 +217,6 @@ def check_room_for_key(environment_id: UUID) -> None:
     check_ceiling(
         "keys", "usable keys", held=usable.count(), limit=settings.MAX_KEYS_PER_ENVIRONMENT
     )
-
-
-def _checked_pools(environment_id: UUID, pool_ids: list[UUID] | None) -> list[UUID] | None:
-    """Returns the ids, or None if there are none. Raises Invalid if the environment lacks one of the pools."""
-    if not pool_ids:
-        return None
-    if hold_pools(environment_id, pool_ids) != sorted(pool_ids):
-        raise Invalid({"poolIds": ["One of the ids is no pool of this environment."]})
-    return pool_ids
-
-
-def _told_pools(key: ApiKey) -> dict[str, list[str]]:
-    """Returns what the audit row of a new key says about the key's pools."""
-    return {"poolIds": [str(pool_id) for pool_id in key.pool_ids]} if key.pool_ids else {}
 
 
 def _create(environment_id: UUID, kind: ApiKey.Kind, **values: object) -> Minted:

@@ -1,8 +1,9 @@
 """Locks pools of workers by their ids, also for the apps that must not import `workers`, the app of the pools."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
+from pipedai.api.errors import Invalid
 from pipedai.sql import fetch_all
 
 _HOLD = """
@@ -20,3 +21,19 @@ def hold_pools(environment_id: UUID, pool_ids: Iterable[UUID]) -> list[UUID]:
     """
     params = {"environment_id": environment_id, "pool_ids": list(pool_ids)}
     return [row["id"] for row in fetch_all(_HOLD, params)]
+
+
+def checked_pools(environment_id: UUID, pool_ids: Sequence[UUID] | None) -> list[UUID] | None:
+    """Returns the ids of the pools that a worker is to join, or None if there are none, and keeps the pools as
+    `hold_pools` does. Raises Invalid if the environment lacks one of them.
+    """
+    if not pool_ids:
+        return None
+    if hold_pools(environment_id, pool_ids) != sorted(pool_ids):
+        raise Invalid({"poolIds": ["One of the ids is no pool of this environment."]})
+    return list(pool_ids)
+
+
+def told_pools(pool_ids: Sequence[UUID] | None) -> dict[str, list[str]]:
+    """Returns what an audit row says about the pools that a worker joins or is to join: nothing if there are none."""
+    return {"poolIds": [str(pool_id) for pool_id in pool_ids]} if pool_ids else {}

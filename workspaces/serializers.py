@@ -40,7 +40,9 @@ class NameBody(StrictBody):
 
 
 class PoolIdsField(serializers.ListField):
-    """The ids of the pools that a worker joins when it registers with a `wrk_` key: at most MAX_POOLS_PER_WORKER."""
+    """The ids of the pools that a worker joins when it registers with a `wrk_` key, or when its host enrolls with a
+    code: at most MAX_POOLS_PER_WORKER.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(child=IdField(), source="pool_ids", required=False, **kwargs)

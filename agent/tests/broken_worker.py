@@ -19,6 +19,7 @@ from pipedai_worker import (
     exits,
     heartbeat,
     mcp,
+    polling,
     redact,
     reporting,
     stopping,
@@ -30,7 +31,8 @@ from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.executors.base import Execution, Job
 from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.journal import Journal
-from pipedai_worker.outcome import Outcome
+from pipedai_worker.loop import Loop
+from pipedai_worker.outcome import Outcome, UsageLimit
 
 BREAKAGES: dict[str, tuple[str, Callable[[], None]]] = {}
 
@@ -190,6 +192,50 @@ def refuses_runs_with_more_than_it_knows() -> None:
         "parse",
         lambda item: parse(item) if item.keys() <= FakeRun().handed_out().keys() else None,
     )
+
+
+@caught_by("leaves-a-lost-race-alone")
+def sulks_after_a_lost_race() -> None:
+    pause = polling.Poller.pause
+    replace(polling.Poller, "pause", lambda self, _: pause(self, 600.0))
+
+
+@caught_by("tells-a-usage-limit")
+def hides_usage_limits() -> None:
+    body = Outcome.body
+    replace(Outcome, "body", lambda self: {**body(self), "usageLimit": None})
+
+
+@caught_by("tells-a-usage-limit")
+def tells_usage_limits_as_a_number() -> None:
+    replace(UsageLimit, "body", lambda self: {"resetsAt": self.resets_at, "kind": self.kind})
+
+
+@caught_by("waits-while-it-is-limited")
+def ends_when_it_is_limited() -> None:
+    def end(self: Loop) -> None:
+        if self._api.limited_seconds is not None:
+            self._drain(0.0)
+
+    replace(Loop, "_keep_sessions_while_limited", end)
+
+
+@caught_by("comes-back-after-a-refusal")
+def never_claims_a_run_twice() -> None:
+    begin, begun = Loop._begin_run, set()
+
+    def begin_once(self: Loop, assigned: AssignedRun) -> None:
+        if assigned.id not in begun:
+            begun.add(assigned.id)
+            begin(self, assigned)
+
+    replace(Loop, "_begin_run", begin_once)
+
+
+@caught_by("does-not-repeat-what-it-cannot-resume")
+def begins_lost_sessions_anew() -> None:
+    parse = AssignedRun.parse
+    replace(AssignedRun, "parse", lambda item: parse({**item, "resumeSessionId": None}))
 
 
 @caught_by("does-a-run")

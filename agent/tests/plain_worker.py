@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -101,6 +102,10 @@ class Worker:
         if "${" in configured:
             self.report(note, {"status": "failed", "faultClass": "client"})
             return True
+        if run.get("resumeSessionId"):
+            # This worker keeps no sessions, and must not repeat what the session has done.
+            self.report(note, {"status": "failed", "faultClass": "infra"})
+            return True
         try:
             self.ask("POST", f"{base}/start", {})
         except RefusedError:
@@ -128,20 +133,21 @@ class Program:
                     *("--output-format", "stream-json", "--verbose"),
                 ],
                 stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
             write(self.note, {"status": "failed", "faultClass": "infra", "pid": self.process.pid})
             for watch in (self.beat, self.watch):
                 threading.Thread(target=watch, daemon=True).start()
-            self.process.communicate(self.run["prompt"].encode())
+            told, _ = self.process.communicate(self.run["prompt"].encode())
             self.ended.set()
         if self.verdict == {}:
             failed = self.process.returncode != 0
             return {
                 "status": "failed" if failed else "succeeded",
                 "faultClass": "infra" if failed else "none",
+                "usageLimit": usage_limit(told) if failed else None,
             }
         return self.verdict
 
@@ -172,6 +178,18 @@ class Program:
                 os.killpg(self.process.pid, signal.SIGKILL)
             if verdict is None:
                 self.note.unlink(missing_ok=True)
+
+
+def usage_limit(told: bytes) -> dict[str, str] | None:
+    """Find the usage limit that claude has told as reached, if there is one."""
+    found = None
+    for line in told.splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            info = json.loads(line)["rate_limit_info"]
+            if info["status"] == "rejected":
+                at = datetime.fromtimestamp(info["resetsAt"], timezone.utc)
+                found = {"resetsAt": at.isoformat(), "kind": info["rateLimitType"]}
+    return found
 
 
 def write(path: Path, value: Any) -> None:

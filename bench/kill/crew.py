@@ -1,5 +1,6 @@
 """What the kills are about: a web server, workers and a scheduler on one database, which are started again."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -31,17 +32,21 @@ WITH hurried AS (
     RETURNING worker_id, pool_id)
 SELECT pg_notify('pipedai', coalesce('pool ' || pool_id || ' 1', 'changed ' || worker_id)) FROM hurried
 """
-# Makes one pool of all workers, and leaves the runs of every second trigger to it.
+# Makes one pool of all workers. Of every three triggers one leaves its runs to the pool, and one to its worker first
+# and then to the pool.
 _POOL = """
 INSERT INTO pool (id, environment_id, name, description)
 SELECT uuidv7(), environment_id, 'Bench', '' FROM worker GROUP BY environment_id;
 INSERT INTO pool_member (pool_id, worker_id, environment_id)
 SELECT p.id, w.id, p.environment_id FROM pool p JOIN worker w ON w.environment_id = p.environment_id;
-UPDATE trigger t SET pool_id = p.id, worker_id = NULL
+UPDATE trigger t SET pool_id = p.id, worker_id = CASE WHEN nth % 3 = 2 THEN t.worker_id END
 FROM pool p, (SELECT id, row_number() OVER (ORDER BY id) AS nth FROM trigger) numbered
-WHERE p.environment_id = t.environment_id AND numbered.id = t.id AND nth % 2 = 1;
+WHERE p.environment_id = t.environment_id AND numbered.id = t.id AND nth % 3 > 0;
 """
 _UNFINISHED = "SELECT count(*) AS runs FROM run WHERE ended_at IS NULL"
+_HELD_OF_POOLS = """
+SELECT id::text FROM run WHERE pool_id IS NOT NULL AND slot IS NOT NULL AND ended_at IS NULL
+"""
 
 
 class Crew:
@@ -60,6 +65,8 @@ class Crew:
         self.pairs = pairs
         self.workers = workers
         self.scheduler = scheduler
+        # The runs of pools whose worker was killed and stays away until their lease has ended, with that worker.
+        self.lost: dict[str, Worker] = {}
         self._hurry_at = 0.0
 
     def tend(self) -> None:
@@ -75,7 +82,35 @@ class Crew:
                 self._hurry_at = time.monotonic() + 1
                 with suppress(psycopg.OperationalError):  # PostgreSQL is away
                     self.on.execute(_HURRY)
+                    self._bring_back(self.held_of_pools())
             time.sleep(_TICK_SECONDS)
+
+    def lose(self, run_id: str, worker: Worker) -> bool:
+        """Kill a worker that executes this run of a pool, and keep it away until the run has ended without it.
+
+        Returns False if the worker has nevertheless an outcome of the run, or if PostgreSQL is away; it is then started
+        again. Raises BenchFailed if the worker ended by itself.
+        """
+        if not worker.kill(away=math.inf):
+            return False
+        try:
+            if run_id in self.held_of_pools() and run_id not in worker.reached:
+                self.lost[run_id] = worker
+                return True
+        except psycopg.OperationalError:
+            pass
+        worker.come_back()
+        return False
+
+    def held_of_pools(self) -> set[str]:
+        """Return the runs of pools that workers hold. Raises OperationalError if PostgreSQL is away."""
+        return {row["id"] for row in self.on.all(_HELD_OF_POOLS)}
+
+    def _bring_back(self, held: set[str]) -> None:
+        """Let the workers come back that were to lose a run, if the run is not among those that are `held`."""
+        for run_id, worker in self.lost.items():
+            if run_id not in held and worker.is_lost:
+                worker.come_back()
 
     def has_unfinished_runs(self) -> bool:
         """Whether a run has not ended yet, or nobody can tell because PostgreSQL is away."""
@@ -104,7 +139,7 @@ class Crew:
 def crew(on: Database, *, workers: int, pooled: bool = False) -> Iterator[Crew]:
     """Start a web server, this number of workers and a scheduler. End them all at the end, whatever happens.
 
-    If `pooled`, any worker may take the runs of every second trigger.
+    If `pooled`, any worker may take the runs of some of the triggers.
     """
     with ExitStack() as stack:
         served = stack.enter_context(web(on, processes=WEB_PROCESSES))

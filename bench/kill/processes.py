@@ -1,6 +1,7 @@
 """The processes that the benchmark kills. It starts each again a while later, as a supervisor would."""
 
 import json
+import math
 import os
 import shlex
 import signal
@@ -44,6 +45,11 @@ class Kept:
     def is_there(self) -> bool:
         """Whether it has been started and has not been killed since."""
         return self._back_at is None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was killed and stays away until `come_back` is called."""
+        return self._back_at == math.inf
 
     def kill(self, *, away: float) -> bool:
         """Kill it (kill -9) and keep it away for so many seconds. Returns False if it is away. Raises BenchFailed."""

@@ -4,6 +4,9 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+from psycopg import OperationalError
 
 from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_table
@@ -11,7 +14,7 @@ from bench.kill.budgets import add_budgets, complaints_about_budgets
 from bench.kill.client import Client, plan
 from bench.kill.crew import CAPACITY, WEB_PROCESSES, Crew, crew
 from bench.kill.processes import Worker, kill_postgres, kill_web_process
-from bench.kill.verdict import Evidence, judge
+from bench.kill.verdict import Evidence, judge, judge_lost
 from bench.stack import database
 
 _WORKERS = 3
@@ -19,11 +22,15 @@ _WORKERS = 3
 _LEASE_SECONDS = 6
 # Which share of the workers' capacity the runs need: so that a kill finds runs that are held, and queued ones.
 LOAD = 0.6
-# Each round kills all of these, in a random order. A "reporting worker" has an outcome that it has not reported yet.
-_ROUND = ("executing worker", "reporting worker", "web", "scheduler", "postgres")
+# Each round kills all of these, in a random order. A "reporting worker" has an outcome that it has not reported yet. A
+# "worker of a pool" executes a run of its pool, and stays away until that run's lease has ended.
+_ROUND = (
+    "executing worker", "reporting worker", "worker of a pool", "web", "scheduler", "postgres",
+)  # fmt: skip
 _FOLDERS = {"executing worker": "held", "reporting worker": "outcomes"}
 _LONGER_SECONDS = 60.0
 _LOOK_SECONDS, _LOOK_PAUSE_SECONDS = 2.0, 0.002
+_TICK_SECONDS = 0.05
 
 
 def run(*, runs: int, seconds: float, seed: int, say: Callable[[str], None]) -> Json:
@@ -54,6 +61,7 @@ def run(*, runs: int, seconds: float, seed: int, say: Callable[[str], None]) -> 
             "SELECT count(*) AS runs FROM run_reservation WHERE settled_at IS NOT NULL"
         )
     judge(evidence, requests)
+    judge_lost(evidence, set(all_of_them.lost))
     if wrong:
         raise BenchFailed("\n".join(wrong))
     return {
@@ -63,6 +71,7 @@ def run(*, runs: int, seconds: float, seed: int, say: Callable[[str], None]) -> 
         "kills": dict(siege.kills),
         "requestsRepeated": client.lost_answers,
         **evidence.summary(),
+        "lostInAPoolAndDoneByAnother": len(all_of_them.lost),
         "reservationsSettled": settled["runs"],
         "settledAfterSeconds": round(settled_after, 1),
     }
@@ -107,12 +116,26 @@ class _Siege:
             return kill_postgres(self._crew.on)
         if victim == "scheduler":
             return self._crew.scheduler.kill(away=self._rng.uniform(0, 1))
+        if victim == "worker of a pool":
+            return self._lose()
         worker = self._find(_FOLDERS[victim])
         if worker is None:
             return False
         # Every fourth worker is away for so long that its leases expire.
         long = self._rng.random() < 1 / 4
         return worker.kill(away=self._rng.uniform(0, 1) + (_LEASE_SECONDS + 1 if long else 0))
+
+    def _lose(self) -> bool:
+        """Kill a worker that executes a run of a pool, so that the run's lease ends. Only one at a time is away."""
+        deadline = time.monotonic() + _LOOK_SECONDS
+        while time.monotonic() < deadline and not any(each.is_lost for each in self._crew.workers):
+            with suppress(OperationalError):  # PostgreSQL is away
+                held = self._crew.held_of_pools()
+                for worker in self._rng.sample(self._crew.workers, len(self._crew.workers)):
+                    if worker.is_there and (runs := held & worker.spooled("held").keys()):
+                        return self._crew.lose(min(runs), worker)
+            self._crew.go_on(time.monotonic() + _TICK_SECONDS)
+        return False
 
     def _goes_on_longer(self) -> bool:
         """Whether a kind of process has not been killed yet, and there still are runs during which it can be."""

@@ -123,6 +123,20 @@ def judge_given_up(evidence: Evidence, allowed: set[str]) -> None:
         raise BenchFailed(f"Runs of dead workers were not given up and retried: {runs}")
 
 
+def judge_lost(evidence: Evidence, lost: set[str]) -> None:
+    """Raise BenchFailed unless these runs of pools were given up, and each was done by another worker of its pool."""
+    if not lost:
+        raise BenchFailed("No worker was killed while it executed a run of a pool.")
+    wrong = []
+    for run_id in lost:
+        run, *retries = evidence.attempts(run_id)
+        others = [retry for retry in retries if retry["worker_id"] != run["worker_id"]]
+        if not evidence.audited(run_id)["run.lost"] or not others[:1] == retries[:1] != []:
+            wrong.append([run, *retries])
+    if wrong:
+        raise BenchFailed(f"Runs of pools were not done by another worker: {wrong}")
+
+
 def _of_run(evidence: Evidence, run: Row) -> Iterator[str]:
     """Yield what is wrong with one attempt."""
     execution, audited = evidence.execution(run["id"]), evidence.audited(run["id"])

@@ -178,7 +178,10 @@ def test_every_run_ends_once_whatever_is_killed(data_dir):
     assert found["attempts"] >= found["runs"] == 50
     assert found["interruptedInHand"] > 0
     assert found["reservationsSettled"] > 50
-    for victim in ("executing worker", "reporting worker", "web", "scheduler", "postgres"):
+    assert found["lostInAPoolAndDoneByAnother"] > 0
+    for victim in (
+        "executing worker", "reporting worker", "worker of a pool", "web", "scheduler", "postgres",
+    ):  # fmt: skip
         assert found["kills"][victim] > 0
 
 

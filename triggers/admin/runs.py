@@ -121,6 +121,8 @@ class RunAdmin(StaffModelAdmin):
         Scope(("worker",), ("queued_at", "id")),
         Scope(("pool",), ("queued_at", "id")),
         Scope(("trigger", "worker"), ("queued_at", "id")),
+        Scope(("trigger", "pool"), ("queued_at", "id")),
+        Scope(("worker", "pool"), ("queued_at", "id")),
     )
     story_joins = ("trigger", "worker", "pool", "environment", "revision")
     never_read = (
@@ -159,8 +161,13 @@ class RunAdmin(StaffModelAdmin):
             return [rows]
         words = _words(sent)
         statuses, sources, faults = ([words[name]] if name in words else [] for name in _WORDS)
-        of_pair = len(scope.filters) > 1
-        wanted = Wanted(statuses=statuses, sources=sources, faults=faults, of_pair=of_pair)
+        wanted = Wanted(
+            statuses=statuses,
+            sources=sources,
+            faults=faults,
+            of_pair=len(scope.filters) > 1,
+            of_pool="pool" in scope.filters,
+        )
         return parts_of(rows, wanted)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:

@@ -23,7 +23,6 @@ from triggers.explain.clock_words import moment_words
 from triggers.explain.schedulers import without_scheduler
 from triggers.explain.waiting import reasons
 from triggers.runs.retries import NoRetry, why_no_retry
-from triggers.runs.statements import WORKER_IS_IN_POOL
 from triggers.states import HELD, EndedBy, FaultClass, RetryMode, Status
 
 # Reads a run with those columns of its trigger, its worker and its retry that the explanation needs. The retry is found
@@ -34,7 +33,7 @@ SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.pool_id, r.status, r
     r.cancel_requested_at, r.fault_class, r.short_message, r.tool_calls_total, r.tool_calls_effects,
     r.tool_calls_unknown, r.session_id, r.at_limit, r.limit_retries, r.had_effects, x.error_message,
     t.name AS trigger_name, t.retry_after_effects, t.retry_mode, t.worker_id AS trigger_worker_id,
-    {WORKER_IS_IN_POOL}, t.enabled AS trigger_enabled, t.deleted_at AS trigger_deleted_at,
+    t.pool_id AS trigger_pool_id, t.enabled AS trigger_enabled, t.deleted_at AS trigger_deleted_at,
     t.mcp_headers, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id,
     r.pool_from, r.resume_until, r.start_deadline_at, t.max_concurrent_runs,
     r.available_at + t.prefer_seconds * interval '1 second' AS avoided_until,

@@ -394,16 +394,24 @@ class Run(models.Model):
                     (["trigger", "worker"], "run_final_fault_of_pair"),
                 )
             ),
-            # These three indexes find the runs of a pool, as those of a worker are found.
+            # These five indexes find the ended runs of a pool, and of a pool and a trigger or worker. None of them has
+            # unfinished runs, so that only the end of a run writes them.
             models.Index(
                 fields=["pool", "queued_at", "id"],
-                name="run_of_pool",
-                condition=Q(pool__isnull=False),
-            ),
-            models.Index(
-                fields=["pool", "source", "status", "fault_class", "queued_at", "id"],
-                name="run_of_pool_and_source",
+                name="run_ended_of_pool",
                 condition=Q(ended_at__isnull=False, pool__isnull=False),
+            ),
+            *(
+                models.Index(
+                    fields=[*scope, "source", "status", "fault_class", "queued_at", "id"],
+                    name=name,
+                    condition=Q(ended_at__isnull=False, pool__isnull=False),
+                )
+                for scope, name in (
+                    (["pool"], "run_of_pool_and_source"),
+                    (["pool", "trigger"], "run_of_pool_and_trigger"),
+                    (["pool", "worker"], "run_of_pool_and_worker"),
+                )
             ),
             models.Index(
                 fields=["pool", "status", "queued_at", "id"],

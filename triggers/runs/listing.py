@@ -31,8 +31,9 @@ _FAULTS = {
 class Wanted:
     """The filters of a request. Each list keeps the runs that have one of its words, and an empty list keeps all runs.
 
-    `final` says whether the runs must be final. `of_pair` says whether all runs are of one trigger and one worker: the
-    index of such runs returns them in order only if their state, source and fault class are named, too.
+    `final` says whether the runs must be final. `of_pair` says whether all runs are of two things at once, such as one
+    trigger and one worker: the index of such runs returns them in order only if their state, source and fault class are
+    named, too. `of_pool` says whether all runs are of one pool: an index returns those that have ended in order.
     """
 
     statuses: Sequence[str] = ()
@@ -40,10 +41,11 @@ class Wanted:
     sources: Sequence[str] = ()
     final: bool = False
     of_pair: bool = False
+    of_pool: bool = False
 
     @property
     def is_everything(self) -> bool:
-        """Whether no filter leaves out a run, and an index returns the runs of all states in order."""
+        """Whether no filter leaves out a run, and an index returns the ended runs of all states in order."""
         return not (self.statuses or self.faults or self.sources or self.final or self.of_pair)
 
 
@@ -66,7 +68,12 @@ def parts_of(rows: Rows, wanted: Wanted) -> list[Rows]:
     and fault class together, which are the columns before the time in their indexes. There are at most 27 parts.
     """
     if wanted.is_everything:
-        return [rows]
+        if not wanted.of_pool:
+            return [rows]
+        unfinished = (
+            in_states(rows, [status]) for status in Status.values if status not in TERMINAL
+        )
+        return [rows.filter(ended_at__isnull=False), *unfinished]
     parts = [
         part
         for status in wanted.statuses or Status.values

@@ -13,6 +13,7 @@ from pipedai.events import SYSTEM, Event
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all
 from triggers.runs import statements as sql
+from triggers.runs.pools import is_member
 from triggers.states import EndedBy, FaultClass, RetryMode, Status
 
 # How long a retry waits before it comes due: the second attempt, the third, and every later one (SPEC §6).
@@ -107,8 +108,19 @@ def can_resume(run: Row) -> bool:
         run["retry_mode"] == RetryMode.RESUME
         and run["session_id"] is not None
         and run["worker_id"] is not None
-        and (run["trigger_worker_id"] == run["worker_id"] or run["worker_is_in_pool"])
+        and (run["trigger_worker_id"] == run["worker_id"] or _worker_is_in_pool(run))
     )
+
+
+def _worker_is_in_pool(run: Row) -> bool:
+    """Returns whether the worker of an ended run is in the pool of the run's trigger.
+
+    It reads this once for a run, and notes it in the row. The statements that end runs don't read it, because few runs
+    need it.
+    """
+    if "worker_is_in_pool" not in run:
+        run["worker_is_in_pool"] = is_member(run["trigger_pool_id"], run["worker_id"])
+    return bool(run["worker_is_in_pool"])
 
 
 def may_have_had_effects(run: Row) -> bool:

@@ -14,9 +14,6 @@ from triggers.runs.reachability import LEASES_COUNT
 from triggers.runs.routing import avoided_worker, pool_from
 
 _RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
-# The column `worker_is_in_pool`: whether the worker of a run `r` is in the pool of its trigger `t`.
-WORKER_IS_IN_POOL = """EXISTS (
-        SELECT FROM pool_member m WHERE m.pool_id = t.pool_id AND m.worker_id = r.worker_id) AS worker_is_in_pool"""
 # How long after it came due, or after its worker's usage limit, a retry waits for the worker that can continue the
 # session of the run that it repeats (SPEC §16).
 RESUMABLE_FOR = "1 hour"
@@ -213,9 +210,8 @@ _OUTCOME = """
 # lists of runs show.
 _ENDED = f"""{_RUN}, r.ended_by, r.max_retries, r.at_limit, r.limit_retries, r.had_effects, r.tool_calls_total,
     r.tool_calls_effects, r.tool_calls_unknown, t.retry_after_effects, t.retry_mode, t.max_concurrent_runs,
-    t.worker_id AS trigger_worker_id, t.pool_id AS trigger_pool_id, {WORKER_IS_IN_POOL}, t.enabled AS trigger_enabled,
-    t.deleted_at AS trigger_deleted_at, t.name AS trigger_name, t.webhook_url,
-    {HAS_RESERVATIONS} AS has_reservations"""
+    t.worker_id AS trigger_worker_id, t.pool_id AS trigger_pool_id, t.enabled AS trigger_enabled,
+    t.deleted_at AS trigger_deleted_at, t.name AS trigger_name, t.webhook_url, {HAS_RESERVATIONS} AS has_reservations"""
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
 # Ends a run as its worker reports. If the report says that the run succeeded but has no output, and the run's trigger

@@ -12,9 +12,9 @@ from pipedai.admin.filters import related
 from pipedai.admin.panels import Facts, Panel
 from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
-from pipedai.admin.values import ident, link_to, moment, state, text
+from pipedai.admin.values import ident, link_to, links, moment, page_of, state, text
 from workers.enrollment.issuing import revoke_enrollment
-from workers.models import Enrollment, Worker
+from workers.models import Enrollment, Pool, Worker
 from workspaces.models import Environment
 
 
@@ -110,6 +110,7 @@ class EnrollmentAdmin(StaffModelAdmin):
         """Returns the page of one enrollment: all its columns but the digests of its codes."""
         decider = row.decided_by and link_to(User, row.decided_by_id, row.decided_by.email)
         worker = row.worker and link_to(Worker, row.worker_id, row.worker.label)
+        pools = Pool.objects.filter(id__in=row.pool_ids or ()).order_by("name", "id")
         return [
             Facts(
                 "Enrollment",
@@ -119,6 +120,7 @@ class EnrollmentAdmin(StaffModelAdmin):
                     ("Label (unverified)", self.named(row)),
                     ("Environment", self.in_environment(row)),
                     ("Pays by", row.auth_mode),
+                    ("Joins pools", links((pool.name, page_of(Pool, pool.id)) for pool in pools)),
                     ("Asked from", self.asked(row)),
                     ("Program", text(row.asked_by)),
                     ("Issued, approved or denied by", decider or text(None)),

@@ -18,6 +18,7 @@ from workers.models import Enrollment
 from workspaces.acting import hold_role, hold_role_of_user
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import hold_environment, lock_environment
+from workspaces.pools import checked_pools, told_pools
 from workspaces.roles import Role
 from workspaces.serializers import WRK_LIFETIME
 
@@ -28,14 +29,15 @@ def issue_code(
     label: str | None,
     auth_mode: str,
     expires_at: datetime | None,
+    pool_ids: list[UUID] | None = None,
     user_id: UUID,
     actor: Actor,
 ) -> tuple[Enrollment, str]:
     """Makes an enrollment and returns it with its `enr_` code. Only an HMAC of the code is stored.
 
-    The code expires after a day unless `expires_at` says otherwise. Raises NotFound if the environment has been
-    deleted, Conflict if the environment has as many usable enrollments as it may have, and what `hold_role_of_user`
-    raises if the user is no admin.
+    The code expires after a day unless `expires_at` says otherwise. `pool_ids` are the pools that the host's worker
+    joins. Raises NotFound if the environment has been deleted, Invalid if it lacks one of the pools, Conflict if it has
+    as many usable enrollments as it may have, and what `hold_role_of_user` raises if the user is no admin.
     """
     code = tokens.mint("enr")
     with transaction.atomic():
@@ -52,9 +54,11 @@ def issue_code(
             decided_by_id=user_id,
             approved_at=Now(),
             expires_at=Now() + WRK_LIFETIME if expires_at is None else expires_at,
+            pool_ids=checked_pools(environment_id, pool_ids),
         )
         enrollment.refresh_from_db(fields=["expires_at", "approved_at"])
-        emit(event("enrollment.created", enrollment, actor, {"lastFour": code.last_four}))
+        metadata = {"lastFour": code.last_four, **told_pools(enrollment.pool_ids)}
+        emit(event("enrollment.created", enrollment, actor, metadata))
     return enrollment, code.value
 
 

@@ -15,10 +15,12 @@ from pipedai.sql import Row, fetch_one
 from workers.enrollment.codes import digests
 from workers.enrollment.issuing import event
 from workers.models import Enrollment
+from workers.pools.membership import join_pools
 from workers.registration import seat_worker
 from workspaces.acting import hold_role_of_user
 from workspaces.api_keys import create_host_key
 from workspaces.locks import lock_environment
+from workspaces.pools import told_pools
 from workspaces.roles import Role
 
 MAX_POLL_SECONDS = 60
@@ -74,7 +76,8 @@ class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
 def redeem(
     *, code: str | None, device_code: str | None, values: dict[str, Any], actor: Actor
 ) -> Redeemed:
-    """Makes the host's worker and its `hos_` key, and marks the enrollment as redeemed.
+    """Makes the host's worker and its `hos_` key, lets the worker join the enrollment's pools, and marks the enrollment
+    as redeemed.
 
     `values` are the validated `hostname`, `os`, `version` and `label` of the worker. `actor` carries the caller's
     address and request id; in the audit log its id becomes that of the new key. Raises NotFound for an unknown code;
@@ -162,12 +165,17 @@ def _seat(row: Row, values: dict[str, Any], actor: Actor) -> Redeemed:
         # The worker needs no further approval: only a person can issue a code or approve a pairing, and no API key can.
         approved=True,
     )
+    # Some of the pools may have been deleted since the code was issued.
+    joined = join_pools(
+        environment_id=environment_id, worker_id=worker.worker_id, pool_ids=row["pool_ids"] or ()
+    )
     Enrollment.objects.filter(id=row["id"]).update(consumed_at=Now(), worker_id=worker.worker_id)
     metadata = {
         "hostname": worker.hostname,
         "version": values["version"],
         "workerId": str(worker.worker_id),
         "keyId": str(host.key.id),
+        **told_pools(joined),
     }
     enrollment = Enrollment.objects.get(id=row["id"])
     emit(event("enrollment.redeemed", enrollment, replace(actor, id=host.key.id), metadata))

@@ -1,6 +1,7 @@
 """Reads the request bodies of the enrollment endpoints, and renders enrollments in their answers."""
 
 from typing import Any
+from uuid import UUID
 
 from rest_framework import serializers
 
@@ -8,7 +9,7 @@ from pipedai.api.fields import NameField, TextField
 from pipedai.api.serializers import Body, StrictBody
 from workers.models import Enrollment, Worker
 from workers.serializers import AccountIdField, AuthModeField
-from workspaces.serializers import check_expires_at
+from workspaces.serializers import PoolIdsField, check_expires_at
 
 
 class EnrollmentBody(StrictBody):
@@ -21,6 +22,7 @@ class EnrollmentBody(StrictBody):
     expiresAt = serializers.DateTimeField(
         source="expires_at", required=False, allow_null=True, default=None
     )
+    poolIds = PoolIdsField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuses an `expiresAt` in the past, or more than 30 days ahead."""
@@ -63,6 +65,7 @@ class EnrollmentSerializer(serializers.Serializer[Any]):
     createdBy = serializers.UUIDField(source="decided_by_id", allow_null=True)
     createdAt = serializers.DateTimeField(source="created_at")
     expiresAt = serializers.DateTimeField(source="expires_at")
+    poolIds = serializers.SerializerMethodField()
     revokedAt = serializers.DateTimeField(source="revoked_at", allow_null=True)
     consumedAt = serializers.DateTimeField(source="consumed_at", allow_null=True)
     workerId = serializers.UUIDField(source="worker_id", allow_null=True)
@@ -70,6 +73,10 @@ class EnrollmentSerializer(serializers.Serializer[Any]):
     def get_lastFour(self, enrollment: Enrollment) -> str | None:  # noqa: N802
         """The last four characters of the `enr_` code; null for a pairing, whose code is never shown."""
         return enrollment.last_four if enrollment.kind == Enrollment.Kind.CODE else None
+
+    def get_poolIds(self, enrollment: Enrollment) -> list[UUID]:  # noqa: N802
+        """The pools that the host's worker joins; empty for a pairing."""
+        return enrollment.pool_ids or []
 
 
 class IssuedEnrollmentSerializer(EnrollmentSerializer):

@@ -1,16 +1,17 @@
 """The worker's conformance kit accepts and refuses exactly the same requests as this API."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from pipedai_worker.conformance import tool_call_wire, wire
+from pipedai_worker.conformance import tool_call_wire, usage_limit_wire, wire
 from pipedai_worker.conformance.fake_run import LONGEST_OUTPUT
 from testing.world.tool_calls import CALL
 from triggers.runs.outcome import MAX_LISTED_CALLS, MAX_OUTPUT_BYTES
 from triggers.states import TERMINAL
 from workers.protocol.poll_views import MAX_WAIT_SECONDS
-from workers.protocol.serializers import ClaimBody, CompleteBody
+from workers.protocol.serializers import ClaimBody, CompleteBody, UsageLimitField
 from workers.protocol.tool_calls import ToolCallListField, ToolCallsField
 
 # Values of every kind that a client in any language may send.
@@ -70,6 +71,39 @@ def test_the_kit_finds_fault_with_counts_that_go_down_and_lists_that_are_too_lon
         tool_call_wire.flaw({"toolCalls": earlier, "toolCallList": [CALL] * 4}, None)
     )
     assert LONGEST_OUTPUT == MAX_OUTPUT_BYTES
+
+
+LIMITS: list[Any] = [
+    *VALUES,
+    *({"resetsAt": value} for value in VALUES),
+    *(
+        {"resetsAt": "2026-05-04T12:00:01Z", "kind": value}
+        for value in [*VALUES, "a\nb", "five_hour"]
+    ),
+    *(
+        {"resetsAt": value, "kind": None}
+        for value in (
+            *("2026-05-04T12:00:01.123Z", "2026-05-04T12:00:01+05:30", "2026-05-04T12:00:01"),
+            *("2026-13-04T12:00:01Z", "2026-05-04T25:00:01Z", "tomorrow"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("limit", [value for value in LIMITS if value is not None])
+def test_the_kit_finds_fault_with_the_usage_limit_that_the_api_ignores_or_changes(
+    limit: Any,
+) -> None:
+    kept = UsageLimitField().to_internal_value(limit)
+    is_kept = kept is not None and kept.kind == limit.get("kind")
+    body = {"status": "failed", "faultClass": "infra", "usageLimit": limit}
+    assert (usage_limit_wire.flaw(body) is None) is is_kept
+    if kept is not None:
+        told = usage_limit_wire.resets_at(limit)
+        assert told is not None
+        assert abs(told - kept.resets_at) < timedelta(seconds=1)
+    for other in ({"status": "succeeded"}, {"faultClass": "client"}):
+        assert usage_limit_wire.flaw({**body, **other}) is not None
 
 
 def test_the_kit_knows_the_same_endings_and_the_same_longest_wait() -> None:

@@ -1,5 +1,6 @@
 """GET /workers/:id/poll, when it answers at once"""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from pipedai.server.ticket import POLL, STREAM, PollTicket, WorkerStreamTicket
 from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, invalid
 from testing.world.cast import bearer
+from testing.world.pools import add_pool
 from testing.world.runs import allow
 from triggers.models import Run, Trigger
 from workers.models import Worker
@@ -58,6 +60,29 @@ def test_its_lane_learns_whose_turn_it_is(cast, poll):
     ticket = PollTicket(cast.worker.worker_id)
     poll("wait=5", **{"asgi.scope": {POLL: ticket}})
     assert ticket.workspace_id == cast.workspace.id
+
+
+def test_its_lane_learns_of_the_pools_whose_runs_the_worker_could_take_now(cast, poll, queue):
+    worker = Worker.objects.filter(id=cast.worker.worker_id)
+    pool_id = add_pool(cast, cast.worker.worker_id)
+
+    def pools():
+        ticket = PollTicket(cast.worker.worker_id)
+        assert poll("wait=5", **{"asgi.scope": {POLL: ticket}})["runs"] == []
+        return list(ticket.pool_ids)
+
+    assert pools() == [pool_id]
+    for column in ("disabled_at", "limited_until"):
+        worker.update(**{column: Now() + timedelta(hours=1)})
+        assert pools() == []
+        worker.update(**{column: None})
+    run_id = queue()["id"]
+    url = f"/api/v1/workers/{cast.worker.worker_id}/runs/{run_id}"
+    client = cast.worker_client()
+    assert client.post(f"{url}/claim", {"claimId": "mine"}).status_code == 200
+    assert pools() == []
+    worker.update(max_concurrency=2)
+    assert pools() == [pool_id]
 
 
 def test_a_stream_s_lane_learns_whose_turn_it_is(cast):

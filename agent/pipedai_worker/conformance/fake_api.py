@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
-from pipedai_worker.conformance import event_wire, tool_call_wire, wire
+from pipedai_worker.conformance import event_wire, tool_call_wire, usage_limit_wire, wire
 from pipedai_worker.conformance.fake_run import FakeRun, iso, now
 from pipedai_worker.conformance.wire import TERMINAL
 
@@ -57,6 +57,8 @@ class FakeApi:
         # These fields are added to every answer, as a newer version of the API might do.
         self.newer: dict[str, Any] = {}
         self.clock_ahead = timedelta()
+        # For how many seconds the worker gets no runs because of its account's usage limit; None if there is no limit.
+        self.limited_seconds: float | None = None
         # Every answer is delayed by this many seconds.
         self.latency = 0.0
         self.runs: dict[str, FakeRun] = {}
@@ -70,7 +72,8 @@ class FakeApi:
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         # One sentence for each request that broke the API's rules.
         self.malformed: list[str] = []
-        # One sentence for each request that reports tool calls which the real API would ignore, in part or altogether.
+        # One sentence for each request that reports tool calls or a usage limit which the real API would ignore, in
+        # part or altogether.
         self.ignored: list[str] = []
         self.polls_waiting = 0
         self.most_polls_waiting = 0
@@ -190,7 +193,7 @@ class FakeApi:
 
     def _move_run(self, kind: str, run_id: str, body: Any) -> tuple[int, dict[str, Any]]:
         run = self.runs.get(run_id)
-        if run is None:
+        if run is None or (run.lost_to_another and kind != "claim"):
             return 404, {"error": "Not found", "code": "not_found"}
         answer: tuple[int, dict[str, Any]] = getattr(self, f"_{kind}")(run, body)
         if answer[0] == 200 and kind != "events":
@@ -216,21 +219,40 @@ class FakeApi:
         self.most_polls_waiting = max(self.most_polls_waiting, self.polls_waiting)
         try:
             while True:
-                held = sum(run.status in IN_HAND for run in self.runs.values())
-                due = [run for run in self.runs.values() if run.status == "queued"]
-                due = due[: max(0, self.capacity - held)]
+                due = self._due()
                 left = deadline - time.monotonic()
                 if due or left <= 0 or self.closing:
                     return 200, {
                         "runs": [run.handed_out() for run in due],
                         "authMode": self.auth_mode,
+                        **self._limit(),
                         **self._time("serverTime", timedelta()),
                     }
                 self.lock.wait(min(left, 0.5))
         finally:
             self.polls_waiting -= 1
 
+    def _due(self) -> list[FakeRun]:
+        if self.limited_seconds is not None:
+            return []
+        runs = [run for run in self.runs.values() if not run.lost_to_another]
+        held = sum(run.status in IN_HAND for run in runs)
+        due = [run for run in self.runs.values() if run.status == "queued"]
+        return due[: max(0, self.capacity - held)]
+
+    def _limit(self) -> dict[str, Any]:
+        if self.limited_seconds is None:
+            return {"limitedUntil": None}
+        return self._time("limitedUntil", timedelta(seconds=self.limited_seconds))
+
     def _claim(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
+        if run.lost_to_another:
+            run.status = "claimed"
+            if run.lost_to_another == 404:
+                return 404, {"error": "Not found", "code": "not_found"}
+            return 409, _conflict("The run is claimed.", "claimed_by_another", run)
+        if self.limited_seconds is not None and run.status == "queued":
+            return 409, _conflict("The worker is limited.", "worker_limited", run)
         repeated = self.claim_ids and run.claim_id == body.get("claimId")
         if run.status == "claimed" and repeated:
             return 200, run.shown()
@@ -258,6 +280,8 @@ class FakeApi:
         if status == "canceled" and not run.cancel_requested:
             return 409, _conflict("No cancel was requested.", "cancel_not_requested", run)
         self._note_tool_calls("complete", run, body)
+        if (problem := usage_limit_wire.flaw(body)) is not None:
+            self.ignored.append(f"complete: {problem}.")
         return self._move(run, IN_HAND, status, outcome=body)
 
     def _events(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:

@@ -33,6 +33,9 @@ class FakeRun:
     # What the answer to the run's report says of how long its session can be resumed. "" leaves the field out, as an
     # older version of the API does.
     resume_until: str | None = ""
+    # If this is a status, another worker claims the run after it was handed out, and the claim is refused with that
+    # status: 409 if the worker under test is in the run's pool, 404 if it is not.
+    lost_to_another: int | None = None
     status: str = "queued"
     claim_id: str | None = None
     cancel_requested: bool = False

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -9,15 +10,25 @@ import psycopg
 import pytest
 
 from pipedai.embedded.server import EmbeddedPostgres
-from pipedai.server.tests.web_process import serving
+from pipedai.server.tests.web_process import WebProcess, serving
 
 pytestmark = pytest.mark.slow
 
 
-class Api:
-    """The API as its clients see it, with one worker and its trigger."""
+@dataclass(frozen=True)
+class Worker:
+    """A registered worker, and the header by which it authenticates itself."""
 
-    def __init__(self, url: str, postgres: EmbeddedPostgres) -> None:
+    id: str
+    headers: dict[str, str]
+
+
+class Api:
+    """The API as its clients see it, with one worker and its trigger. `web` is the server."""
+
+    def __init__(self, web: WebProcess, postgres: EmbeddedPostgres) -> None:
+        self.web = web
+        url = f"http://127.0.0.1:{web.port}/api/v1"
         self._postgres = postgres
         self._http = httpx.Client(base_url=url, timeout=90)
         self._pool = ThreadPoolExecutor(8)
@@ -26,43 +37,52 @@ class Api:
         workspace = self.post("/workspaces", {"name": "Acme"})
         environment = self.post(f"/workspaces/{workspace['id']}/environments", {"name": "prod"})
         self._path = f"/environments/{environment['id']}"
-        key = self.post(f"{self._path}/api-keys", {"name": "machine", "prefix": "wrk"})
-        machine = {"token": key["token"], "hostname": "m", "os": "linux", "version": "1"}
-        registered = self.post("/workers/register", machine)
-        self.worker_id = registered["workerId"]
-        self._bearer = {"Authorization": f"Bearer {registered['workerToken']}"}
-        trigger = {
-            "name": "t",
-            "prompt": "p",
-            "mcpUrl": "https://mcp.example.com/",
-            "workerId": self.worker_id,
-        }
-        self.trigger_id = self.post(f"{self._path}/triggers", trigger)["id"]
+        self.worker = self.register("m")
+        self.worker_id = self.worker.id
+        self.trigger_id = self.add_trigger(workerId=self.worker_id)
 
     def close(self) -> None:
         self._pool.shutdown()
         self._http.close()
 
-    def post(self, path: str, body: dict) -> Any:
-        answer = self._http.post(path, json=body)
+    def post(self, path: str, body: dict, headers: dict[str, str] | None = None) -> Any:
+        answer = self._http.post(path, json=body, headers=headers)
         assert answer.is_success, answer.text
         return answer.json()
 
-    def run(self) -> str:
-        return str(self.post(f"/triggers/{self.trigger_id}/run", {})["id"])
+    def register(self, hostname: str, **key: Any) -> Worker:
+        """Registers a worker with a new `wrk_` key, which has these fields besides."""
+        named = {"name": "machine", "prefix": "wrk", **key}
+        token = self.post(f"{self._path}/api-keys", named)["token"]
+        machine = {"token": token, "hostname": hostname, "os": "linux", "version": "1"}
+        registered = self.post("/workers/register", machine)
+        headers = {"Authorization": f"Bearer {registered['workerToken']}"}
+        return Worker(registered["workerId"], headers)
 
-    def poll(self, wait: int) -> httpx.Response:
+    def add_pool(self) -> str:
+        return str(self.post(f"{self._path}/pools", {"name": "Any"})["id"])
+
+    def add_trigger(self, **values: Any) -> str:
+        trigger = {"name": "t", "prompt": "p", "mcpUrl": "https://mcp.example.com/", **values}
+        return str(self.post(f"{self._path}/triggers", trigger)["id"])
+
+    def run(self, trigger_id: str | None = None) -> str:
+        return str(self.post(f"/triggers/{trigger_id or self.trigger_id}/run", {})["id"])
+
+    def poll(self, wait: int, worker: Worker | None = None) -> httpx.Response:
         # Each request has a new connection, so that both processes get some.
-        url = f"{self._http.base_url}workers/{self.worker_id}/poll"
-        return httpx.get(url, params={"wait": wait}, headers=self._bearer, timeout=90)
+        worker = worker or self.worker
+        url = f"{self._http.base_url}workers/{worker.id}/poll"
+        return httpx.get(url, params={"wait": wait}, headers=worker.headers, timeout=90)
 
-    def start_poll(self, wait: int = 30) -> Any:
+    def start_poll(self, wait: int = 30, worker: Worker | None = None) -> Any:
         """Starts a poll, and returns when the server has announced it to all processes and waits with it."""
+        worker = worker or self.worker
         with psycopg.connect(**self._postgres.connection_params(), autocommit=True) as connection:
             connection.execute("LISTEN pipedai")
-            poll = self._pool.submit(self.poll, wait)
+            poll = self._pool.submit(self.poll, wait, worker)
             with closing(connection.notifies(timeout=60)) as said:
-                assert any(f"polling {self.worker_id}" in notify.payload for notify in said)
+                assert any(f"polling {worker.id}" in notify.payload for notify in said)
         return poll
 
 
@@ -73,7 +93,7 @@ def api(postgres, tmp_path_factory):
     app = "pipedai.asgi:application"
     environment = {"DATABASE_URL": url, "WEB_CONCURRENCY": "2", "THROTTLES_ENABLED": "false"}
     with serving(folder, app, **environment) as web:
-        api = Api(f"http://127.0.0.1:{web.port}/api/v1", postgres)
+        api = Api(web, postgres)
         yield api
         api.close()
 
@@ -123,9 +143,28 @@ def test_a_run_that_becomes_due_later_wakes_it(api, postgres):
         assert [run["id"] for run in poll.result(timeout=60).json()["runs"]] == [run_id]
 
 
+def test_a_worker_without_room_sleeps_through_runs_of_its_pool_until_its_own_run_ends(api):
+    pool_id = api.add_pool()
+    worker = api.register("pooled", poolIds=[pool_id])
+    trigger_id = api.add_trigger(poolId=pool_id)
+    path = f"/workers/{worker.id}"
+    held = f"{path}/runs/{api.run(trigger_id)}"
+    api.post(f"{held}/claim", {"claimId": "mine"}, worker.headers)
+    poll, other = api.start_poll(worker=worker), api.start_poll()
+    waiting = api.run(trigger_id)
+    # The notification of this run comes after the one to the pool. When its worker has it, the poll has slept on.
+    api.run()
+    assert len(other.result(timeout=60).json()["runs"]) == 1
+    assert not poll.done()
+    api.post(f"{held}/complete", {"status": "succeeded"}, worker.headers)
+    assert [run["id"] for run in poll.result(timeout=60).json()["runs"]] == [waiting]
+    # The server asked for it when it began, and when the run had ended.
+    assert api.web.wait_for_line(path=f"/api/v1{path}/poll", runs=1)["asked"] == 2
+
+
 def test_a_bad_wait_is_a_field_error(api):
     answer = api._http.get(
-        f"/workers/{api.worker_id}/poll", params={"wait": "soon"}, headers=api._bearer
+        f"/workers/{api.worker_id}/poll", params={"wait": "soon"}, headers=api.worker.headers
     )
     assert answer.status_code == 400
     assert "wait" in answer.json()["details"]["fieldErrors"]

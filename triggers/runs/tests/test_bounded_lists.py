@@ -26,6 +26,13 @@ _OF_A_KIND, _TIMES_MORE = 25, 6
 _MOST_TIMES = 2
 _LIMIT = 25
 _ENDED = ",".join(TERMINAL)
+# The combinations of filters whose page may read more rows than it shows: the runs of all three, of which a trigger and
+# a worker in their pool have hardly others, and the final runs of two, which are few.
+_UNBOUNDED = (
+    {"poolId", "workerId", "triggerId"},
+    {"poolId", "workerId", "final"},
+    {"poolId", "triggerId", "final"},
+)
 
 # Copies a run to `rows` runs that differ from it in some columns, queued at moments among those of the other kinds.
 _COPY = """
@@ -73,19 +80,22 @@ def test_a_page_of_runs_reads_only_the_runs_that_it_shows(
     cast: Cast, ledger: dict[str, str]
 ) -> None:
     """The list is filtered by each combination of at most three filters, and the page begins in the list's middle.
-    No index is for the runs of a pool and of a worker or trigger together, so that these are left out.
 
-    It has ended runs only. Unfinished runs are few, so PostgreSQL may read them all.
+    It has ended runs only. Unfinished runs are few, so PostgreSQL may read them all. No index is for what _UNBOUNDED
+    has, so that these combinations are left out.
     """
     _make_sorting_dear()
     place = (NOON - timedelta(minutes=5), cast.environment.id)
-    for names in _subsets(tuple(ledger)):
-        if "poolId" in names and {"workerId", "triggerId"} & set(names):
-            continue
-        sent = {"status": _ENDED, **{name: ledger[name] for name in names}}
+    wanted = [
+        {"status": _ENDED, **{name: ledger[name] for name in names}}
+        for names in _subsets(tuple(ledger))
+        if not any(each <= set(names) for each in _UNBOUNDED)
+    ]
+    # The runs of a pool in all states are in parts, too.
+    for sent in (*wanted, {"poolId": ledger["poolId"]}):
         asked = Request(RequestFactory().get("/", sent))
         filters = EnvironmentRunFilters.read_for(cast.environment.id, asked)
-        _check_bounds(filters.parts, "queued_at", place, names)
+        _check_bounds(filters.parts, "queued_at", place, tuple(sent))
 
 
 def test_a_page_of_ticks_reads_only_the_ticks_that_it_shows(cast: Cast) -> None:

@@ -256,6 +256,10 @@ WRONG_ROWS = [
     ("enrollment_auth_mode", "UPDATE enrollment SET auth_mode = 'mine'"),
     ("enrollment_kind", "UPDATE enrollment SET kind = 'mine'"),
     (
+        "enrollment_only_code_joins_pools",
+        "UPDATE enrollment SET pool_ids = ARRAY[%(pool)s::uuid] WHERE kind = 'device'",
+    ),
+    (
         "enrollment_kind",
         "UPDATE enrollment SET approved_at = NULL WHERE kind = 'code' AND consumed_at IS NULL",
     ),

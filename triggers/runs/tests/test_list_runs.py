@@ -410,6 +410,17 @@ class TestTheEnvironmentsList:
         assert ids(get(f"poolId={other}")) == []
         assert get(f"poolId={pool_id}").json()["items"][0]["poolId"] == str(pool_id)
 
+    def test_it_is_filtered_by_pool_and_worker_or_trigger(self, cast, get, made):
+        pool_id = add_pool(cast)
+        Run.objects.update(pool=pool_id, pool_from=NOON)
+        assert ids(get(f"poolId={pool_id}")) == [made["two"], made["one"]]
+        for name in ("worker", "trigger"):
+            query = f"poolId={pool_id}&{name}Id={made[name]}"
+            assert ids(get(query)) == [made["two"]]
+            assert ids(get(f"{query}&status=queued,failed")) == [made["two"]]
+            assert ids(get(f"{query}&status=failed")) == []
+            assert ids(get(f"poolId={add_pool(cast)}&{name}Id={made[name]}")) == []
+
     def test_all_filters_count_together(self, runs, get, made):
         query = f"workerId={made['worker']}&status=queued&from=2026-01-01&to=2030-01-01"
         assert ids(get(query)) == [made["two"]]

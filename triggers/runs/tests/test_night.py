@@ -28,6 +28,10 @@ RUNS = 300
 BEGIN = NOON + timedelta(hours=10)
 # How long the trigger's worker has a run for itself.
 PREFERRED_FOR = timedelta(seconds=600)
+# How many of the runs come together for the first machine, and how long before its account is spent. The machine takes
+# one of them, and its limit must open the others to the pool.
+WAITING = 4
+WAITING_FOR = timedelta(seconds=30)
 JITTER = timedelta(seconds=60)
 # From when until when the account has no usage left. For an hour neither of the two has any.
 SPENT = {
@@ -59,29 +63,23 @@ class Machine:
 
 @dataclass
 class Night:
-    """The machines of a pool, and when each of the runs is asked for."""
+    """The machines of a pool, and when a run of which trigger is asked for."""
 
     runs: Runs
     machines: list[Machine]
     triggers: list[UUID]
     rng: random.Random
-    arrivals: list[datetime] = field(default_factory=list)
+    arrivals: list[tuple[datetime, UUID]] = field(default_factory=list)
 
     def pass_by(self) -> None:
         """Lets all runs come, and moves the clock from event to event until no run is left."""
-        hours = 8 * 3600
-        self.arrivals = [
-            BEGIN + timedelta(seconds=second)
-            for second in sorted(self.rng.sample(range(hours), RUNS))
-        ]
         alarms: set[datetime] = set()
-        while times := [*self.arrivals[:1], *self._ends(), *alarms]:
+        while times := [*(when for when, _ in self.arrivals[:1]), *self._ends(), *alarms]:
             self.runs.now = min(times)
             self.runs.call(*(each.worker_id for each in self._on()))
             self._report()
-            while self.arrivals and self.arrivals[0] <= self.runs.now:
-                self.arrivals.pop(0)
-                self.runs.queue(trigger_id=self.rng.choice(self.triggers))
+            while self.arrivals and self.arrivals[0][0] <= self.runs.now:
+                self.runs.queue(trigger_id=self.arrivals.pop(0)[1])
             alarms = self._take_runs()
 
     def _on(self) -> list[Machine]:
@@ -148,7 +146,12 @@ def night(cast: Cast) -> Night:
         )
         for each in preferred
     ]
-    return Night(Runs.of(cast, pool_id=pool_id), machines, triggers, rng)
+    arrivals = [
+        (BEGIN + timedelta(seconds=second), rng.choice(triggers))
+        for second in rng.sample(range(8 * 3600), RUNS - WAITING)
+    ]
+    arrivals += [(SPENT["a"][0] - WAITING_FOR, triggers[2])] * WAITING
+    return Night(Runs.of(cast, pool_id=pool_id), machines, triggers, rng, sorted(arrivals))
 
 
 @dataclass
@@ -188,6 +191,16 @@ class Ledger:
         limited_from = self.limits[preferred][0]
         opened = due + PREFERRED_FOR
         return min(opened, limited_from) if limited_from > due else opened
+
+    def opened(self) -> list[Attempt]:
+        """Returns the attempts that another machine could take earlier because the preferred one became limited."""
+        return [
+            each
+            for each in self.attempts
+            if each.preferred is not None
+            and each.preferred != each.worker_id
+            and each.due < self.limits[each.preferred][0] <= each.claimed < each.due + PREFERRED_FOR
+        ]
 
     def _is_limited(self, machine: Machine, now: datetime) -> bool:
         begin, end = self.limits[machine.worker_id]
@@ -248,5 +261,6 @@ def test_every_run_of_a_night_is_done_as_soon_as_it_could_be(night: Night) -> No
         limited_from, until = ledger.limits[each.worker_id]
         assert begin <= limited_from <= begin + timedelta(minutes=10)
         assert end <= until <= end + JITTER
+    assert len(ledger.opened()) >= WAITING - 1
     for attempt in ledger.attempts:
         assert attempt.claimed == ledger.first_moment_of(attempt)

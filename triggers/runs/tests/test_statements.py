@@ -8,6 +8,7 @@ import pytest
 
 from testing.probes.statement_count import counted
 from testing.world.cast import Cast
+from testing.world.pools import add_pool
 from testing.world.runs import WEBHOOK_URL, Runs, allow
 from triggers.models import Run, TriggerHealth
 
@@ -101,3 +102,17 @@ def test_a_batch_of_lost_runs_takes_the_same_statements_as_one(cast: Cast) -> No
     # Nine: find the runs, lock their triggers, end the runs, and store errors, retries, payloads, deliveries,
     # audit rows, and rows for event streams.
     assert costs == [9, 9]
+
+
+def test_an_end_reads_once_whether_the_worker_is_in_the_pool_if_that_decides(cast: Cast) -> None:
+    costs = []
+    for retry_mode in ("restart", "resume"):
+        pool_id = add_pool(cast, cast.worker.worker_id)
+        runs = Runs.of(cast, worker_id=None, pool_id=pool_id, retry_mode=retry_mode)
+        run_id = runs.running()
+        with counted() as statements:
+            runs.complete(run_id, "failed", faultClass="infra", sessionId="s-1")
+        assert runs.retry_of(run_id) is not None
+        costs.append(len(statements))
+    # A run that could not be resumed costs as much as one of a trigger with a worker alone, and its delivery.
+    assert costs == [8, 9]

@@ -1,6 +1,7 @@
 """Each transition wakes the waiting polls of the right workers once it is committed (SPEC §5)."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -8,8 +9,10 @@ import psycopg
 import pytest
 from django.db import transaction
 
+from pipedai.api.renderers import iso_time
 from testing.processes.web_process import url_of
 from testing.world.cast import TEST_ACTOR
+from testing.world.pools import add_pool
 from testing.world.runs import Runs
 from triggers.models import Trigger
 from triggers.services import update_trigger
@@ -144,6 +147,62 @@ def test_a_removal_wakes_the_worker_and_the_one_that_takes_over(
     listener.heard()
     deregister_worker(worker=worker, reassign_to=other, actor=TEST_ACTOR)
     assert listener.heard() == _changed(worker.id, other)
+
+
+def _pooled(runs: Runs, **trigger: Any) -> UUID:
+    """Gives the runs' trigger these values and a pool of two workers that are online. Returns the pool's id."""
+    workers = [runs.cast.worker.worker_id, runs.cast.register("host-2").worker_id]
+    runs.call(*workers)
+    pool_id = add_pool(runs.cast, *workers)
+    values = {"worker_id": None, "pool_id": pool_id, **trigger}
+    Trigger.objects.filter(id=runs.trigger_id).update(**values)
+    return pool_id
+
+
+def test_a_run_of_a_pool_wakes_one_poll_and_its_end_only_whoever_did_it(
+    runs: Runs, listener: Listener
+) -> None:
+    pool_id = _pooled(runs)
+    listener.heard()
+    run_id = runs.queue()
+    assert listener.heard() == {f"pool {pool_id} 1"}
+    runs.claim(run_id)
+    runs.start(run_id)
+    assert listener.heard() == set()
+    runs.complete(run_id, "failed", faultClass="infra")
+    retried = {f"pool {pool_id} 1"}
+    assert listener.heard() == _changed(runs.cast.worker.worker_id, run_id) | retried
+
+
+def test_an_end_that_frees_a_place_of_the_trigger_wakes_a_poll_of_its_pool(
+    runs: Runs, listener: Listener
+) -> None:
+    pool_id = _pooled(runs, max_concurrent_runs=1)
+    run_id = runs.running()
+    listener.heard()
+    runs.complete(run_id)
+    freed = {f"pool {pool_id} 1"}
+    assert listener.heard() == _changed(runs.cast.worker.worker_id, run_id) | freed
+
+
+@pytest.mark.parametrize("reason", ["disabled", "limited"])
+def test_a_preferred_worker_that_falls_away_wakes_as_many_polls_as_runs_wait_for_it(
+    runs: Runs, listener: Listener, reason: str
+) -> None:
+    worker = Worker.objects.get(id=runs.cast.worker.worker_id)
+    pool_id = _pooled(runs, worker_id=worker.id)
+    held = runs.running()
+    for _ in range(3):
+        runs.queue()
+    assert _changed(worker.id) | {f"pool {pool_id} 1"} <= listener.heard()
+    if reason == "disabled":
+        update_worker(worker=worker, values={"disabled": True}, actor=TEST_ACTOR)
+        assert listener.heard() == _changed(worker.id) | {f"pool {pool_id} 3"}
+        return
+    limit = {"resetsAt": iso_time(runs.now + timedelta(hours=1)), "kind": "five_hour"}
+    runs.complete(held, "failed", faultClass="infra", usageLimit=limit)
+    retried = {f"pool {pool_id} 1"}
+    assert listener.heard() == _changed(worker.id, held) | {f"pool {pool_id} 3"} | retried
 
 
 def test_what_is_rolled_back_wakes_nobody(runs: Runs, listener: Listener) -> None:
