@@ -9,7 +9,7 @@ from audit.partitions import add_partitions_of
 from pipedai.events import Event, happened
 from pipedai.ids import new_id
 from pipedai.redaction import redact
-from pipedai.sql import execute
+from pipedai.sql import execute_later
 
 # The statement is raw SQL, since the scheduler sends hundreds of events at once and the ORM takes three times as long.
 # All rows are in one JSON parameter, since passing eleven arrays would take longer than all other statements of a run's
@@ -46,4 +46,4 @@ def write_entries(events: tuple[Event, ...], **_: Any) -> None:
         }
         for event in events
     ]
-    execute(_INSERT, {"entries": json.dumps(entries, default=str)})
+    execute_later(_INSERT, {"entries": json.dumps(entries, default=str)})
