@@ -1,6 +1,7 @@
 """The WSGI application: Django with DRF. `pipedai.asgi` runs it in the threads of the web process."""
 
 import os
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
@@ -9,6 +10,7 @@ from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.exception import convert_exception_to_response
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
@@ -51,6 +53,26 @@ class Handler(WSGIHandler):
     # Every request gets this class, whether it goes through the middleware or not, so that its Host is checked by the
     # same rules. See docs/decisions/fast-paths.md.
     request_class = Request
+
+    def __call__(  # type: ignore[override]
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """Answers a request. For those of the API it does itself what Django does by signals before and after each."""
+        if settings.DEBUG or not environ["PATH_INFO"].startswith(_API):
+            return super().__call__(environ, start_response)
+        close_old_connections()
+        response: Any = self.get_response(self.request_class(environ))
+        status = f"{response.status_code} {response.reason_phrase}"
+        cookies = (("Set-Cookie", each.output(header="")) for each in response.cookies.values())
+        start_response(status, [*response.items(), *cookies])
+        if response.streaming:
+            # Django's signals come when the last piece was sent.
+            response._handler_class = self.__class__
+            return response  # type: ignore[no-any-return]
+        for close in response._resource_closers:
+            close()
+        close_old_connections()
+        return [response.content]
 
     def load_middleware(self, is_async: bool = False) -> None:
         """Builds two chains of calls to the views: one through all middleware, and one without middleware."""
