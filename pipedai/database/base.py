@@ -13,7 +13,7 @@ from django.db.backends.postgresql import base
 from psycopg import Connection, adapters
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import Loader
-from psycopg.pq import Format
+from psycopg.pq import Format, TransactionStatus
 
 from pipedai.database.prepared import Prepared
 
@@ -73,6 +73,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 if self.prepared.commit():
                     return
         super()._commit()  # type: ignore[misc]
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        # psycopg's setter does the same by a generator that it waits for, under a lock.
+        # See docs/decisions/fast-paths.md.
+        connection: Any = self.connection
+        if connection.pgconn.transaction_status == TransactionStatus.IDLE:
+            connection._autocommit = autocommit
+        else:
+            super()._set_autocommit(autocommit)  # type: ignore[misc]
 
     def _rollback(self) -> None:
         if self.connection is not None:
