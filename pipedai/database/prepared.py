@@ -3,6 +3,7 @@
 See docs/decisions/fast-paths.md.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -117,9 +118,16 @@ class Prepared:
             return self._send_together((bound,))
         if not connection.autocommit and pgconn.transaction_status == TransactionStatus.IDLE:
             return self._send_together((connection._get_tx_start_command(), bound))
-        with connection.lock:
-            pgconn.send_query_prepared(bound.name, bound.values, bound.formats)
-            result: PGresult = connection.wait(execute(pgconn))[0]
+        result: PGresult
+        if threading.get_ident() != threading.main_thread().ident:
+            # This call waits in C and lets other threads run once, where `wait` does so three times.
+            values: Any = bound.values  # psycopg's annotation forgets None, which is NULL
+            result = pgconn.exec_prepared(bound.name, values, bound.formats)
+        else:
+            # `wait` lets Ctrl-C through, which Python raises in the main thread.
+            with connection.lock:
+                pgconn.send_query_prepared(bound.name, bound.values, bound.formats)
+                result = connection.wait(execute(pgconn))[0]
         if result.status not in _OK:
             self._fail(bound, result)
         return result

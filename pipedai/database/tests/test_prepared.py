@@ -1,5 +1,6 @@
 """Statements that psycopg has prepared run without its cursor, and several in one round trip."""
 
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from operator import truediv
 
@@ -78,6 +79,25 @@ def test_it_gives_what_the_cursor_gives(cursors):
         assert execute(ADD, {"n": 8}) == 1
     assert cursors == [READ, ADD]
     assert fetch_all(ALL, {}) == [{"n": 7}, {"n": 8}]
+
+
+def test_another_thread_than_the_main_one_waits_in_c(monkeypatch):
+    def use():
+        connection.ensure_connection()
+        connection.connection.prepare_threshold = 0
+        for sql, params in ((ADD, {"n": 1}), (DIVIDE, {"by": 1})):
+            execute(sql, params)
+        fetch_all(READ, {"factor": 3})
+        with monkeypatch.context() as patch:
+            patch.setattr(psycopg.Connection, "wait", None)
+            found = execute(ADD, {"n": None}), fetch_all(READ, {"factor": 3})
+            with pytest.raises(DataError):
+                execute(DIVIDE, {"by": 0})
+        connection.close()
+        return found
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(use).result() == (1, ROWS)
 
 
 def test_a_transaction_of_two_statements_takes_two_round_trips(trips):
