@@ -85,7 +85,7 @@ def test_another_thread_than_the_main_one_waits_in_c(monkeypatch):
     def use():
         connection.ensure_connection()
         connection.connection.prepare_threshold = 0
-        for sql, params in ((ADD, {"n": 1}), (DIVIDE, {"by": 1})):
+        for sql, params in ((ADD, {"n": None}), (DIVIDE, {"by": 1})):
             execute(sql, params)
         fetch_all(READ, {"factor": 3})
         with monkeypatch.context() as patch:
