@@ -3,13 +3,14 @@
 import json
 from typing import Any
 
+import orjson
 from django.dispatch import receiver
 
 from audit.partitions import add_partitions_of
 from pipedai.events import Event, happened
 from pipedai.ids import new_id
 from pipedai.redaction import redact
-from pipedai.sql import execute
+from pipedai.sql import execute_later
 
 # The statement is raw SQL, since the scheduler sends hundreds of events at once and the ORM takes three times as long.
 # All rows are in one JSON parameter, since passing eleven arrays would take longer than all other statements of a run's
@@ -46,4 +47,11 @@ def write_entries(events: tuple[Event, ...], **_: Any) -> None:
         }
         for event in events
     ]
-    execute(_INSERT, {"entries": json.dumps(entries, default=str)})
+    execute_later(_INSERT, {"entries": _json(entries)})
+
+
+def _json(entries: list[dict[str, Any]]) -> str:
+    try:
+        return orjson.dumps(entries, str).decode()
+    except TypeError:  # because of an integer of more than 64 bits
+        return json.dumps(entries, default=str)

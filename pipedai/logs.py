@@ -1,5 +1,6 @@
 """Sets up logging. Every line, ours or a library's, goes to stdout after secrets are redacted from it."""
 
+import json
 import logging
 import sys
 from collections.abc import Mapping
@@ -83,6 +84,8 @@ def configure(*, form: str, level: str) -> None:
     for old in [old for old in root.handlers if isinstance(old, _StdoutHandler)]:
         root.removeHandler(old)
     root.addHandler(handler)
+    global _json_handler
+    _json_handler = handler if form == "json" else None
     root.setLevel(level)
     logging.getLogger("django.request").addFilter(_is_news)
     for name, least in _LOUD.items():
@@ -93,7 +96,7 @@ def configure(*, form: str, level: str) -> None:
 
 
 def log_line(name: str, level: int, event: str, fields: Mapping[str, Any]) -> None:
-    """Log an event as `get_logger(name)` would, with two thirds of its CPU time.
+    """Log an event as `get_logger(name)` would, with a third of its CPU time.
 
     It is for the one line of each request.
     """
@@ -103,6 +106,12 @@ def log_line(name: str, level: int, event: str, fields: Mapping[str, Any]) -> No
     method = logging.getLevelName(level).lower()
     said: EventDict = {"event": event, **fields, "logger": name, "level": method}
     said = _add_request_id(logger, method, _add_time(logger, method, said))
+    handler = _json_handler
+    if handler is not None and logging.root.handlers == [handler] and not logger.handlers:
+        # Nobody but our handler wants the line, so it is written without a record.
+        # See docs/decisions/fast-paths.md.
+        handler.write(_encode(redact_event(logger, method, said)))
+        return
     record = logging.LogRecord(name, level, "", 0, said, None, None)
     # These two attributes tell structlog's formatter that the record is ours and not a library's.
     record.__dict__ |= {"_logger": logger, "_name": method}
@@ -163,6 +172,21 @@ class _StdoutHandler(logging.StreamHandler[TextIO]):
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
+    def write(self, line: str) -> None:
+        """Writes a line that is complete but for its line feed."""
+        self.acquire()
+        try:
+            self.stream.write(line + "\n")
+            self.flush()
+        finally:
+            self.release()
+
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
         return sys.stdout
+
+
+# The handler of this process if it writes JSON, or None.
+_json_handler: _StdoutHandler | None = None
+
+_encode = json.JSONEncoder().encode

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 REDACTED = "[redacted]"
 
@@ -68,12 +69,6 @@ _MAY_MATCH = re.compile(
     re.IGNORECASE,
 )
 
-# A still quicker test: each match of _MAY_MATCH contains one of these strings. Searching a text for them takes a tenth
-# of the time of searching for _MAY_MATCH.
-_MAY_MATCH_PARTS = (
-    "=", '"', "'", "://", "authorization", "cookie", "eyj", "pwk", "wrk", "wkt", "hos", "enr", "bearer", "failing row",
-)  # fmt: skip
-
 # Characters that could fake a log line or control a terminal: C0 and C1 control characters, DEL, line and paragraph
 # separators, bidirectional overrides, lone surrogates.
 _CONTROL = re.compile(
@@ -94,12 +89,34 @@ def redact_text(text: str) -> str:
     # letter, a digit nor a hyphen, so such a text matches none.
     if text.replace("-", "").isalnum():
         return text
-    lowered = text.lower()
-    if not any(part in lowered for part in _MAY_MATCH_PARTS) or _MAY_MATCH.search(text) is None:
+    if not _holds_part(text.lower()) or _MAY_MATCH.search(text) is None:
         return text
     for pattern in _PATTERNS:
         text = pattern.sub(rf"\g<1>{REDACTED}", text)
     return text
+
+
+def _holds_part(lowered: str) -> bool:
+    """Whether a lower-case text contains one of these strings, as each match of _MAY_MATCH does.
+
+    This takes a tenth of the time of searching for _MAY_MATCH. A loop over the strings would take three times as long.
+    """
+    return (
+        "=" in lowered
+        or '"' in lowered
+        or "'" in lowered
+        or "://" in lowered
+        or "authorization" in lowered
+        or "cookie" in lowered
+        or "eyj" in lowered
+        or "pwk" in lowered
+        or "wrk" in lowered
+        or "wkt" in lowered
+        or "hos" in lowered
+        or "enr" in lowered
+        or "bearer" in lowered
+        or "failing row" in lowered
+    )
 
 
 def escape_control(text: str, *, keep_lines: bool = False) -> str:
@@ -126,6 +143,12 @@ def redact(value: Any, *, depth: int = 0) -> Any:
 
     A value is secret if its name says so, and a part of a text if it looks like one of the patterns of secrets.
     """
+    # The most frequent types come first, by a test that is faster than isinstance.
+    kind = type(value)
+    if kind is str:
+        return escape_control(redact_text(value))
+    if kind is UUID:
+        return str(value)
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):

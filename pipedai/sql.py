@@ -11,6 +11,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from psycopg import Cursor
 from psycopg.rows import dict_row
 
+from pipedai.database.prepared import Prepared
 from pipedai.redaction import escape_control, redact_text
 
 Row = dict[str, Any]
@@ -23,7 +24,7 @@ NOW = "coalesce(%(now)s::timestamptz, statement_timestamp())"
 
 def fetch_all(sql: str, params: Mapping[str, Any]) -> list[Row]:
     """Returns the rows of a query or of a RETURNING clause, each as a dict by column name."""
-    return _run(sql, params, Cursor[Row].fetchall)
+    return _run(sql, params, Prepared.rows, Cursor[Row].fetchall)
 
 
 def fetch_one(sql: str, params: Mapping[str, Any]) -> Row | None:
@@ -34,7 +35,19 @@ def fetch_one(sql: str, params: Mapping[str, Any]) -> Row | None:
 
 def execute(sql: str, params: Mapping[str, Any]) -> int:
     """Runs a statement and returns how many rows it changed."""
-    return _run(sql, params, _row_count)
+    return _run(sql, params, Prepared.count, _row_count)
+
+
+def execute_later(sql: str, params: Mapping[str, Any]) -> None:
+    """Runs a statement in the present transaction whose result nobody needs.
+
+    It may be sent with the next statement of the transaction or with its COMMIT, which saves a round trip. If it fails,
+    that one fails, and the transaction is rolled back.
+    """
+    database: Any = connections[DEFAULT_DB_ALIAS]
+    database.validate_no_broken_transaction()
+    if _is_watched(database) or not database.prepared.later(sql, params):
+        execute(sql, params)
 
 
 @contextmanager
@@ -92,21 +105,35 @@ _LOGS_QUERIES: bool = settings.DEBUG
 _row_count: Callable[[Cursor[Row]], int] = attrgetter("rowcount")
 
 
-def _run(sql: str, params: Mapping[str, Any], result: Callable[[Cursor[Row]], T]) -> T:
+def _run(
+    sql: str,
+    params: Mapping[str, Any],
+    run: Callable[[Prepared, str, Mapping[str, Any]], T | None],
+    result: Callable[[Cursor[Row]], T],
+) -> T:
+    """Runs a statement. `run` runs it if it is prepared, and `result` reads its result from a cursor otherwise."""
     database: Any = connections[DEFAULT_DB_ALIAS]
-    if database.execute_wrappers or database.force_debug_cursor or _LOGS_QUERIES:
+    if _is_watched(database):
         with database.cursor() as wrapped:
             wrapped.cursor.row_factory = dict_row
             wrapped.execute(sql, params)
             return result(wrapped.cursor)
     # The calls below do what Django's cursor does, but without its wrapper, which takes a fifth of a statement's CPU
-    # here. See docs/decisions/fast-paths.md.
+    # here, and without psycopg's cursor if the statement is prepared. See docs/decisions/fast-paths.md.
     database.close_if_health_check_failed()
-    database.ensure_connection()
+    if database.connection is None:
+        database.ensure_connection()
     database.validate_no_broken_transaction()
-    with (
-        database.wrap_database_errors,
-        database.connection.cursor(row_factory=dict_row) as cursor,
-    ):
-        cursor.execute(sql, params)
-        return result(cursor)
+    with database.wrap_database_errors:
+        found = run(database.prepared, sql, params)
+        if found is not None:
+            return found
+        database.prepared.flush()
+        with database.connection.cursor(row_factory=dict_row) as cursor:
+            cursor.execute(sql, params)
+            return result(cursor)
+
+
+def _is_watched(database: Any) -> bool:
+    """Whether somebody wants to see each statement, so that all must pass through Django's cursor."""
+    return bool(database.execute_wrappers or database.force_debug_cursor or _LOGS_QUERIES)

@@ -53,3 +53,10 @@ def test_what_is_minted_appears_by_its_last_four(cast):
     token = cast.client(cast.owner).post(url, {"name": "CI", "prefix": "pwk"}).json()["token"]
     assert AuditEntry.objects.latest("created_at").metadata["lastFour"] == token[-4:]
     assert columns_with(token[4:]) == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("value", [[2**70, -(2**70)], {"é": '"\\'}, 1.5, None, True, ["a", ["b"]]])
+def test_another_value_is_kept_as_it_is(value):
+    id_ = new_id()
+    assert written({"value": value, "id": id_}) == {"value": value, "id": str(id_)}

@@ -7,13 +7,16 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import orjson
 from rest_framework.renderers import JSONRenderer as DRFJSONRenderer
 from rest_framework.utils.encoders import JSONEncoder as DRFJSONEncoder
 
 
 def iso_time(moment: datetime) -> str:
     """Returns a time in the API's form: `2026-11-24T15:29:30.123Z`."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return f"{moment.isoformat(timespec='milliseconds')[:-6]}Z"
 
 
 def money(amount: Decimal) -> str:
@@ -60,5 +63,8 @@ class JSONRenderer(DRFJSONRenderer):
         if accepted_media_type != self.media_type or data is None:
             rendered: bytes = super().render(data, accepted_media_type, renderer_context)
             return rendered
-        text = _ENCODER.encode(data)
-        return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").encode()
+        try:
+            text = orjson.dumps(data, _ENCODER.default, orjson.OPT_PASSTHROUGH_DATETIME)
+        except TypeError:  # for example because of an integer of more than 64 bits
+            text = _ENCODER.encode(data).encode()
+        return text.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")

@@ -13,7 +13,9 @@ from django.db.backends.postgresql import base
 from psycopg import Connection, adapters
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import Loader
-from psycopg.pq import Format
+from psycopg.pq import Format, TransactionStatus
+
+from pipedai.database.prepared import Prepared
 
 # psycopg's loader of times in C, which is ten times as fast as Django's. See docs/decisions/fast-paths.md.
 _OWN_LOADER: Any = adapters.get_loader(base.TIMESTAMPTZ_OID, Format.TEXT)
@@ -48,12 +50,47 @@ class DatabaseWrapper(base.DatabaseWrapper):
     Otherwise the connection is alive.
     """
 
+    # The prepared statements of the present connection.
+    prepared: Prepared
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection[Any]:
         """Returns a connection that reads times with TimeLoader."""
         connection: Connection[Any] = super().get_new_connection(conn_params)
         if self.timezone == UTC:
             connection.adapters.register_loader("timestamptz", TimeLoader)
+        self.prepared = Prepared(connection)
         return connection
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        """Returns a cursor. The statements that wait are run before those of the cursor."""
+        with self.wrap_database_errors:
+            self.prepared.flush()
+        return super().create_cursor(name)
+
+    def _commit(self) -> None:
+        if self.connection is not None:
+            with self.wrap_database_errors:
+                if self.prepared.commit():
+                    return
+        super()._commit()  # type: ignore[misc]
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        # psycopg's setter does the same by a generator that it waits for, under a lock.
+        # See docs/decisions/fast-paths.md.
+        connection: Any = self.connection
+        if connection.pgconn.transaction_status == TransactionStatus.IDLE:
+            connection._autocommit = autocommit
+        else:
+            super()._set_autocommit(autocommit)  # type: ignore[misc]
+
+    def _rollback(self) -> None:
+        if self.connection is not None:
+            self.prepared.drop()
+        super()._rollback()  # type: ignore[misc]
+
+    def _savepoint_rollback(self, sid: str) -> None:
+        self.prepared.drop()
+        super()._savepoint_rollback(sid)  # type: ignore[misc]
 
     def is_usable(self) -> bool:
         """Whether the connection can still be used.

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from pipedai import logs
 from pipedai.api.request_id import current_request_id
+from pipedai.ids import new_id
 
 TOKEN = "pwk_" + "0aZ" * 16 + "9"
 SECRET = "hunter2-hunter2"
@@ -184,9 +185,13 @@ def test_a_warning_goes_to_the_log(lines):
     assert TOKEN[4:] not in line["event"]
 
 
-def test_the_short_way_writes_the_same_line(lines):
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside-another-handler"])
+def test_the_short_way_writes_the_same_line(lines, monkeypatch, alone):
+    handlers = logging.root.handlers
+    ours = [handler for handler in handlers if isinstance(handler, logs._StdoutHandler)]
+    monkeypatch.setattr(logging.root, "handlers", ours if alone else [*ours, logging.NullHandler()])
     token = current_request_id.set("r-1")
-    said = {"path": f"/x/{TOKEN}", "status": 200, "password": SECRET}
+    said = {"path": f"/x/{TOKEN}", "status": 200, "password": SECRET, "id": new_id(), "t": 1.5}
     logs.get_logger("a").info("request", **said)
     logs.log_line("a", logging.INFO, "request", said)
     logs.get_logger("a").error("request", **said)

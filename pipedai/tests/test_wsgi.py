@@ -20,8 +20,16 @@ ELSEWHERE = {"HTTP_ORIGIN": "https://elsewhere.example"}
 
 def answer(method, url, query="", body=None, **headers):
     """Returns status, headers and body. It sends no signals, on which Django would close the test's connection."""
+    response: Any = application.get_response(
+        application.request_class(environ(method, url, query, body, **headers))
+    )
+    return response.status_code, dict(response.items()), response.content
+
+
+def environ(method, url, query="", body=None, **headers):
+    """Returns a request as a server hands it to a WSGI application."""
     sent = b"" if body is None else json.dumps(body).encode()
-    environ = {
+    return {
         "REQUEST_METHOD": method,
         "PATH_INFO": url,
         "QUERY_STRING": query,
@@ -35,8 +43,6 @@ def answer(method, url, query="", body=None, **headers):
         "wsgi.url_scheme": "http",
         **headers,
     }
-    response: Any = application.get_response(application.request_class(environ))
-    return response.status_code, dict(response.items()), response.content
 
 
 def same_both_ways(*request, **more):

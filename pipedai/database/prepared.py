@@ -1,0 +1,201 @@
+"""Runs statements that psycopg has prepared on the server, without psycopg's cursor, and several in one round trip.
+
+See docs/decisions/fast-paths.md.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from psycopg import Connection, errors
+from psycopg._queries import _query2pg_nocache
+from psycopg.abc import Buffer, PQGen
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.generators import execute, fetch_many, send
+from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
+from psycopg.pq.abc import PGresult
+from psycopg.rows import RowMaker
+
+Row = dict[str, Any]
+
+_OK = frozenset({ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK})
+# The number of statements whose text is kept in PostgreSQL's form. The service has some hundred.
+_KEPT_TEXTS = 1024
+
+
+class _Bound(NamedTuple):
+    """A prepared statement with its parameters."""
+
+    key: tuple[bytes, tuple[int, ...]]
+    name: bytes
+    values: Sequence[Buffer | None]
+    formats: Sequence[Format] | None
+
+
+@lru_cache(_KEPT_TEXTS)
+def _converted(sql: str) -> tuple[bytes, list[PyFormat], list[str]]:
+    """Returns a statement with `$1` in place of `%(name)s`, as psycopg writes it, and the formats and the names of its
+    parameters.
+    """
+    query, formats, order, _ = _query2pg_nocache(sql.encode(), "utf-8")
+    return query, formats, order or []
+
+
+class Prepared:
+    """The prepared statements of one connection.
+
+    psycopg's cursor decides which statements are prepared, and when they are forgotten. This class runs those that
+    psycopg has prepared, and leaves the others to it.
+    """
+
+    def __init__(self, connection: Connection[Any]) -> None:
+        self._connection = connection
+        self._pgconn = connection.pgconn
+        self._manager = connection._prepared
+        self._transformer = Transformer(connection)
+        # Makes a dict from a row of a prepared statement, by the statement's name. PostgreSQL never changes the columns
+        # of a prepared statement, and psycopg never uses a name twice.
+        self._row_makers: dict[bytes, RowMaker[Row]] = {}
+        # The statements that wait for the next statement or the COMMIT of the transaction.
+        self._later: list[_Bound] = []
+
+    def rows(self, sql: str, params: Mapping[str, Any]) -> list[Row] | None:
+        """Runs a statement and returns its rows, or None if psycopg's cursor must run it. Raises psycopg.Error."""
+        bound = self._bind(sql, params)
+        if bound is None:
+            return None
+        result = self._run(bound)
+        transformer = self._transformer
+        transformer.set_pgresult(result)
+        make_row = self._row_makers.get(bound.name) or self._keep_row_maker(bound.name, result)
+        rows = transformer.load_rows(0, result.ntuples, make_row)
+        transformer.set_pgresult(None)  # so that the result's memory is freed
+        return rows
+
+    def count(self, sql: str, params: Mapping[str, Any]) -> int | None:
+        """Runs a statement and returns how many rows it changed or read, or None if psycopg's cursor must run it.
+
+        Raises psycopg.Error.
+        """
+        bound = self._bind(sql, params)
+        return None if bound is None else self._run(bound).command_tuples or 0
+
+    def later(self, sql: str, params: Mapping[str, Any]) -> bool:
+        """Keeps a statement until the next statement or the COMMIT of the present transaction, with which it is sent.
+
+        Returns False if it must be run now.
+        """
+        if self._pgconn.transaction_status != TransactionStatus.INTRANS:
+            return False
+        bound = self._bind(sql, params)
+        if bound is None:
+            return False
+        self._later.append(bound)
+        return True
+
+    def flush(self) -> None:
+        """Runs the statements that wait. Raises psycopg.Error if one fails."""
+        if self._later:
+            self._send_together(())
+
+    def drop(self) -> None:
+        """Forgets the statements that wait, because what they belong to is rolled back."""
+        self._later.clear()
+
+    def commit(self) -> bool:
+        """Commits the transaction, together with the statements that wait. Returns False, and does nothing, if none
+        waits. Raises psycopg.Error if one of them or the COMMIT fails.
+        """
+        if not self._later:
+            return False
+        self._send_together((b"COMMIT",))
+        return True
+
+    def _run(self, bound: _Bound) -> PGresult:
+        connection, pgconn = self._connection, self._pgconn
+        if self._later:
+            return self._send_together((bound,))
+        if not connection.autocommit and pgconn.transaction_status == TransactionStatus.IDLE:
+            return self._send_together((connection._get_tx_start_command(), bound))
+        result: PGresult
+        if threading.get_ident() != threading.main_thread().ident:
+            # This call waits in C and lets other threads run once, where `wait` does so three times.
+            values: Any = bound.values  # psycopg's annotation forgets None, which is NULL
+            result = pgconn.exec_prepared(bound.name, values, bound.formats)
+        else:
+            # `wait` lets Ctrl-C through, which Python raises in the main thread.
+            with connection.lock:
+                pgconn.send_query_prepared(bound.name, bound.values, bound.formats)
+                result = connection.wait(execute(pgconn))[0]
+        if result.status not in _OK:
+            self._fail(bound, result)
+        return result
+
+    def _send_together(self, last: Sequence[_Bound | bytes]) -> PGresult:
+        """Runs the statements that wait and then `last` in one round trip, and returns the result of the last one.
+
+        Raises psycopg.Error for the first that fails. PostgreSQL does not run those after it.
+        """
+        statements = [*self._later, *last]
+        self._later.clear()
+        connection = self._connection
+        with connection.lock:
+            results = connection.wait(self._pipeline(statements))
+        for statement, result in zip(statements, results, strict=True):
+            if result.status not in _OK:
+                self._fail(statement, result)
+        return results[-1]
+
+    def _pipeline(self, statements: Sequence[_Bound | bytes]) -> PQGen[list[PGresult]]:
+        pgconn = self._pgconn
+        pgconn.enter_pipeline_mode()
+        try:
+            for statement in statements:
+                if isinstance(statement, bytes):
+                    pgconn.send_query_params(statement, None)
+                else:
+                    pgconn.send_query_prepared(statement.name, statement.values, statement.formats)
+            pgconn.pipeline_sync()
+            yield from send(pgconn)
+            results: list[PGresult] = []
+            for _ in statements:
+                results += yield from fetch_many(pgconn)
+            yield from fetch_many(pgconn)  # the end of the pipeline
+        finally:
+            # A broken connection is left as it is. Whoever uses it next learns that it is broken.
+            if pgconn.status == ConnStatus.OK:
+                pgconn.exit_pipeline_mode()
+        return results
+
+    def _fail(self, statement: _Bound | bytes, result: PGresult) -> None:
+        if isinstance(statement, _Bound):
+            # psycopg, too, forgets a statement that failed, because the plan may not fit the tables any more.
+            self._manager._names.pop(statement.key, None)
+        raise errors.error_from_result(result)
+
+    def _bind(self, sql: str, params: Mapping[str, Any]) -> _Bound | None:
+        """Returns a prepared statement with its parameters, or None if psycopg has not prepared it."""
+        manager = self._manager
+        if manager.prepare_threshold is None:
+            return None
+        query, formats, names = _converted(sql)
+        transformer = self._transformer
+        values = transformer.dump_sequence([params[name] for name in names], formats)
+        key = (query, transformer.types or ())
+        name = manager._names.get(key)
+        if name is None:
+            return None
+        manager._names.move_to_end(key)
+        return _Bound(key, name, values, transformer.formats)
+
+    def _keep_row_maker(self, name: bytes, result: PGresult) -> RowMaker[Row]:
+        columns = [(result.fname(n) or b"").decode() for n in range(result.nfields)]
+
+        def make_row(values: Sequence[Any]) -> Row:
+            return dict(zip(columns, values, strict=True))
+
+        if len(self._row_makers) >= _KEPT_TEXTS:
+            self._row_makers.clear()
+        self._row_makers[name] = make_row
+        return make_row
