@@ -34,7 +34,22 @@ from triggers.models import WebHeartbeat
 
 _DATABASE = {"db", "own_database"}
 # The tests that take longest run first, so that no process of the suite ends long after the others.
-_LONGEST = ("bench/", "deploy/")
+_LONGEST = (
+    "pipedai/tests/test_contract.py",
+    "bench/",
+    "deploy/",
+    "agent/tests/real/",
+    "bin/tests/test_stack.py",
+    "agent/tests/test_conformance.py",
+    "workers/tests/test_installed_worker.py",
+    "pipedai/tests/test_release.py",
+    "pipedai/server/tests/test_floods.py",
+    "bin/tests/test_tour.py",
+    "pipedai/admin/tests/test_screens.py",
+    "pipedai/tests/test_generated_client.py",
+    "agent/tests/test_installing.py",
+    "pipedai/tests/test_loop.py",
+)
 
 # Hypothesis has no time limit, since machines may be slow, and makes the same examples each time, so that
 # a failure shows up in the change that caused it. `--hypothesis-profile default` tries other examples.
@@ -180,17 +195,20 @@ def pytest_terminal_summary(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deals the longest tests out to the processes of the suite, so that each begins with its share of them.
+    """Deals the longest tests out to all processes of the suite but two, so that each begins with its share of them.
 
-    pytest-xdist gives each process consecutive tests, as many as every other. The others keep their random order.
+    The longest tests mostly wait for the processes that they start. The two others have the processors meanwhile, and
+    take over from the rest in the end. pytest-xdist gives each process consecutive tests, as many as every other. The
+    tests that are not long keep their random order.
     """
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    longest = [item for item in items if item.nodeid.startswith(_LONGEST)]
+    sharing = max(1, processes - 2)
+    longest = [item for prefix in _LONGEST for item in items if item.nodeid.startswith(prefix)]
     others = [item for item in items if not item.nodeid.startswith(_LONGEST)]
     each = len(items) // processes
     items.clear()
     for number in range(processes):
-        share = longest[number::processes]
+        share = longest[number::sharing] if number < sharing else []
         room = max(0, each - len(share))
         items += [*share, *others[:room]]
         others = others[room:]

@@ -9,7 +9,7 @@ from django.db import migrations
 class Migration(migrations.Migration):
     atomic = False
 
-    dependencies = [("triggers", "0042_limited_triggers")]
+    dependencies = [("triggers", "0043_runs_of_pool_and_more")]
 
     operations = [
         RemoveIndexConcurrently(model_name="run", name="run_waiting"),
