@@ -78,7 +78,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "workers that wait in a poll: what each costs, and how fast it wakes",
         "Workers that wait in poll?wait=30 on one web process, then get a run in turn.",
     )
-    one.add_argument("--waiters", type=_count, default=1000, help="workers (1000)")
+    one.add_argument("--waiters", type=_count, help="workers (1000, or 500 with --pool)")
+    one.add_argument(
+        "--pool",
+        action="store_true",
+        help="the workers are in one pool: count the polls that one run causes",
+    )
     one.add_argument("--seconds", type=_seconds, default=30.0, help="of nothing but waiting (30)")
 
     one = add(

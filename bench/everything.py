@@ -22,9 +22,16 @@ PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
         {"clients": [16], "seconds": 10.0, "web_processes": 2},
         2,
     ),
+    (
+        "lifecycle of a pool",
+        lifecycle,
+        {"clients": [1, 16], "seconds": 10.0, "web_processes": 1, "pool": True},
+        2,
+    ),
     ("peer", peer, {"clients": [16], "seconds": 10.0}, 2),
     ("idle at 1000", idle, {"waiters": 1000, "seconds": 30.0}, 2),
     ("idle at 4000", idle, {"waiters": 4000, "seconds": 30.0}, 4),
+    ("idle of a pool at 500", idle, {"waiters": 500, "seconds": 30.0, "pool": True}, 2),
     (
         "events",
         events,

@@ -20,6 +20,7 @@ CAPACITY = 2
 WEB_PROCESSES = 2
 _SETTLE_SECONDS = 90.0
 _TICK_SECONDS = 0.05
+_LOST_SECONDS = 20.0
 K = TypeVar("K", bound=Kept)
 
 # Makes retries available at once. They would wait for 30 s and longer, when nothing is killed any more.
@@ -67,6 +68,7 @@ class Crew:
         self.scheduler = scheduler
         # The runs of pools whose worker was killed and stays away until their lease has ended, with that worker.
         self.lost: dict[str, Worker] = {}
+        self._lost_at = 0.0
         self._hurry_at = 0.0
 
     def tend(self) -> None:
@@ -86,13 +88,15 @@ class Crew:
             time.sleep(_TICK_SECONDS)
 
     def lose(self, run_id: str, worker: Worker) -> bool:
-        """Kill a worker that executes this run of a pool, and keep it away until the run has ended without it.
+        """Kill a worker that executes this run of a pool, and keep it away until the run has ended without it, or for
+        _LOST_SECONDS: after an outage no lease ends for a minute.
 
         Returns False if the worker has nevertheless an outcome of the run, or if PostgreSQL is away; it is then started
         again. Raises BenchFailed if the worker ended by itself.
         """
         if not worker.kill(away=math.inf):
             return False
+        self._lost_at = time.monotonic()
         try:
             if run_id in self.held_of_pools() and run_id not in worker.reached:
                 self.lost[run_id] = worker
@@ -107,9 +111,10 @@ class Crew:
         return {row["id"] for row in self.on.all(_HELD_OF_POOLS)}
 
     def _bring_back(self, held: set[str]) -> None:
-        """Let the workers come back that were to lose a run, if the run is not among those that are `held`."""
+        """Let the worker come back that was to lose a run, if the run is not among those that are `held`."""
+        is_late = time.monotonic() > self._lost_at + _LOST_SECONDS
         for run_id, worker in self.lost.items():
-            if run_id not in held and worker.is_lost:
+            if worker.is_lost and (is_late or run_id not in held):
                 worker.come_back()
 
     def has_unfinished_runs(self) -> bool:

@@ -124,14 +124,20 @@ def judge_given_up(evidence: Evidence, allowed: set[str]) -> None:
 
 
 def judge_lost(evidence: Evidence, lost: set[str]) -> None:
-    """Raise BenchFailed unless these runs of pools were given up, and each was done by another worker of its pool."""
+    """Raise BenchFailed unless these runs of pools failed with their workers, and others of the pool did them."""
     if not lost:
         raise BenchFailed("No worker was killed while it executed a run of a pool.")
     wrong = []
     for run_id in lost:
         run, *retries = evidence.attempts(run_id)
-        others = [retry for retry in retries if retry["worker_id"] != run["worker_id"]]
-        if not evidence.audited(run_id)["run.lost"] or not others[:1] == retries[:1] != []:
+        # The worker that failed is passed over for some time only.
+        others = [
+            retry
+            for retry in retries
+            if retry["worker_id"] != run["worker_id"] or retry["claimed_late"]
+        ]
+        failed = (run["status"], run["fault_class"]) == ("failed", "infra")
+        if not failed or not others[:1] == retries[:1] != []:
             wrong.append([run, *retries])
     if wrong:
         raise BenchFailed(f"Runs of pools were not done by another worker: {wrong}")

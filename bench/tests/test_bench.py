@@ -17,6 +17,8 @@ from bench.failure import BenchFailed
 from bench.figures import latencies, print_table, quantile
 from bench.growth.benchmark import misses
 from bench.growth.plans import sequential_scans
+from bench.idle import polls_caused
+from bench.idle_load import Taken
 from bench.lifecycle_load import CALLS
 from bin.suite import new_data_dir
 from pipedai.env import BASE_DIR
@@ -125,6 +127,38 @@ def test_idle_measures_waiting_and_waking(data_dir):
     assert set(found["otherCalls"]) == {"nobodyWaits", "allWait", "eachWakes"}
     assert found["otherCalls"]["allWait"]["count"] > 0
     assert "its worker has it" in shown
+
+
+@pytest.mark.slow
+def test_a_lifecycle_of_a_pool_is_measured_beside_workers_with_triggers(data_dir):
+    short = ("--pool", "--clients", "2", "--seconds", "1")
+    found, shown = _measured(data_dir, "lifecycle", *short)
+    (at,) = found["results"]
+    assert list(at["pool"]["calls"]) == list(CALLS)
+    for kind in ("own", "pool"):
+        assert at[kind]["lifecyclesPerSecond"] > 0
+        assert at[kind]["postgresCpuMs"] > 0
+    assert at["lostClaims"] >= 0
+    assert "all are in one pool" in shown
+
+
+@pytest.mark.slow
+def test_idle_counts_the_polls_that_a_run_of_a_pool_causes(data_dir):
+    found, shown = _measured(data_dir, "idle", "--pool", "--waiters", "5", "--seconds", "1")
+    assert found["wakeUp"]["handedOut"]["count"] == 5
+    assert 1 <= found["pollsPerRun"]["mean"] <= found["pollsPerRun"]["most"]
+    assert "polls that one run of the pool causes" in shown
+
+
+def test_only_questions_that_a_run_caused_are_counted():
+    taken = [Taken("first", "a", 100.0, 100.01), Taken("second", "b", 101.0, 101.01)]
+    asks = [
+        *("85.0 a 1", "85.1 a 2", "95.0 b 1", "95.1 b 2", "86.0 c 2", "98.0 d 2"),
+        *("100.01 a 3", "100.02 c 3", "100.02 d 3"),  # c asks as it does every 15 s
+        *("100.03 a 1", "100.04 a 2"),  # a begins its next poll
+        "101.01 b 3",
+    ]
+    assert polls_caused("\n".join(asks), taken) == [2, 1]
 
 
 @pytest.mark.slow

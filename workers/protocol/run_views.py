@@ -2,7 +2,6 @@
 
 from uuid import UUID
 
-from django.db import transaction
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -11,6 +10,7 @@ from pipedai.api.permissions import IsSignedIn
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
 from triggers.runs import lifecycle, reports
+from triggers.runs.claim_transaction import claim_transaction
 from triggers.runs.serializers import RunSerializer
 from triggers.states import Status
 from workers.protocol.access import VERSION, WorkerProtocolViewSet
@@ -59,7 +59,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
     def claim(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         """POST /workers/:id/runs/:runId/claim: gives a queued run to the worker, with a lease that it must renew."""
         body = read_body(ClaimBody, request)
-        with transaction.atomic():
+        with claim_transaction():
             run = lifecycle.claim_run(
                 worker_id=worker_id,
                 run_id=run_id,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipedai.sql import database_now
+from pipedai.sql import database_now, fetch_all
 from testing.processes.explain_calls import Calls
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import Cast
@@ -63,3 +63,24 @@ def test_a_run_whose_start_deadline_has_passed(calls: Calls, cast: Cast) -> None
     """The clock of these runs stands in the past, so the deadline is over for the API."""
     run_id = Runs.of(cast, start_deadline_seconds=60).queue()
     assert refused(calls.worker.claim(run_id)) == "start_deadline"
+
+
+def _prepared() -> set[str]:
+    """Returns the names of the statements that are prepared on the test's connection."""
+    return {row["name"] for row in fetch_all("SELECT name FROM pg_prepared_statements", {})}
+
+
+def test_a_lost_claim_leaves_the_connections_prepared_statements(calls: Calls, cast: Cast) -> None:
+    registered = cast.register("two")
+    two = WorkerCalls(registered)
+    pool_id = add_pool(cast, cast.worker.worker_id, registered.worker_id)
+    calls.change_trigger(workerId=None, poolId=str(pool_id))
+    run_id: Any = calls.queue()
+    assert calls.worker.claim(run_id).status_code == 200
+    for _ in range(7):  # psycopg prepares a statement when it has seen it five times
+        prepared = _prepared()
+    assert prepared
+    assert refused(two.claim(run_id)) == "claimed_by_another"
+    stranger = WorkerCalls(cast.register("three"))
+    assert stranger.claim(run_id).status_code == 404
+    assert prepared <= _prepared()
