@@ -125,9 +125,8 @@ def show(result: Json) -> None:
         return
     rows: list[list[Any]] = []
     for at in result["results"]:
-        of_bare = f"{100 * (at['ofBareSql'] or 0):.1f} %"
         rows += [
-            ["HTTP", at["clients"], *_row(at["http"], of_bare)],
+            ["HTTP", at["clients"], *_row(at["http"], at["ofBareDjango"], at["ofBareSql"])],
             ["bare Django view, 6 calls", at["clients"], *_row(at["bareDjango"])],
             ["bare SQL", at["clients"], *_row(at["bareSql"])],
         ]
@@ -136,6 +135,7 @@ def show(result: Json) -> None:
             "lifecycle",
             "clients",
             "per s",
+            "of the bare view",
             "of bare SQL",
             "p50 ms",
             "p99 ms",
@@ -170,11 +170,12 @@ def show(result: Json) -> None:
     )
 
 
-def _row(figures: Json, of_bare: str | None = None) -> list[Any]:
+def _row(figures: Json, *of_bare: float | None) -> list[Any]:
+    shares = [None if each is None else f"{100 * each:.1f} %" for each in of_bare or (None, None)]
     keys = ("webCpuMs", "postgresCpuMs", "loadCpuMs", "webRssMb")
     return [
         figures["lifecyclesPerSecond"],
-        of_bare,
+        *shares,
         figures["lifecycle"]["p50Ms"],
         figures["lifecycle"]["p99Ms"],
         *(figures.get(key) for key in keys),

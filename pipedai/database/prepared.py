@@ -6,14 +6,14 @@ See docs/decisions/fast-paths.md.
 import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from psycopg import Connection, errors
 from psycopg._queries import _query2pg_nocache
 from psycopg.abc import Buffer, PQGen
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.generators import execute, fetch_many, send
-from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
 from psycopg.rows import RowMaker
 
@@ -168,10 +168,13 @@ class Prepared:
                 pgconn.exit_pipeline_mode()
         return results
 
-    def _fail(self, statement: _Bound | bytes, result: PGresult) -> None:
+    def _fail(self, statement: _Bound | bytes, result: PGresult) -> NoReturn:
         if isinstance(statement, _Bound):
             # psycopg, too, forgets a statement that failed, because the plan may not fit the tables any more.
             self._manager._names.pop(statement.key, None)
+        if result.error_field(DiagnosticField.SQLSTATE) is None:
+            # The error is libpq's own: the connection is broken. psycopg's class for it says nothing.
+            raise errors.OperationalError(result.error_message.decode(errors="replace").strip())
         raise errors.error_from_result(result)
 
     def _bind(self, sql: str, params: Mapping[str, Any]) -> _Bound | None:

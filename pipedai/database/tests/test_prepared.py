@@ -6,7 +6,7 @@ from operator import truediv
 
 import psycopg
 import pytest
-from django.db import DatabaseError, DataError, connection, transaction
+from django.db import DatabaseError, DataError, OperationalError, connection, transaction
 from psycopg.pq import TransactionStatus
 
 from pipedai.database import prepared
@@ -170,14 +170,42 @@ def test_a_statement_whose_table_has_changed_works_again(cursors):
     assert cursors == [ALL]  # psycopg prepared it again
 
 
+def end_session():
+    """Ends the session of this thread's connection, as an administrator would."""
+    driver = connection.connection
+    pid = driver.info.backend_pid
+    with psycopg.connect(driver.info.dsn, password=driver.info.password, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+
+@pytest.mark.parametrize("in_main_thread", [True, False])
+def test_a_broken_connection_is_an_operational_error(in_main_thread):
+    def use():
+        connection.ensure_connection()
+        connection.connection.prepare_threshold = 0
+        for _ in range(2):
+            fetch_all(READ, {"factor": 3})
+        end_session()
+        try:
+            for _ in range(2):  # libpq tells the server's reason first, and then its own
+                with pytest.raises(OperationalError):
+                    fetch_all(READ, {"factor": 3})
+        finally:
+            connection.close()
+        return fetch_all(READ, {"factor": 3}) if in_main_thread else ROWS
+
+    if in_main_thread:
+        assert use() == ROWS
+    else:
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(use).result() == ROWS
+
+
 def test_a_session_that_ended_is_noticed():
     with transaction.atomic():
         execute(ADD, {"n": 1})
         execute_later(ADD, {"n": 2})
-        pid = connection.connection.info.backend_pid
-        with psycopg.connect(connection.connection.info.dsn, password=connection.connection.info.password,
-                             autocommit=True) as other:  # fmt: skip
-            other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+        end_session()
         with pytest.raises(DatabaseError):
             fetch_all(ALL, {})
         connection.close()
