@@ -84,7 +84,7 @@ def announce_events_of_run(run_id: UUID) -> None:
 
 def gather_runs_with_events(gather: Gather | None) -> None:
     """Let this function announce the new events of runs from now on; None lets each be announced at once."""
-    global _gather  # noqa: PLW0603 - a process has one
+    global _gather
     _gather = gather
 
 

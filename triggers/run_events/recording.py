@@ -34,7 +34,8 @@ stored = Signal()
 
 # Stores events that are all new and within the limits, as most calls have them, in one statement, which also checks the
 # worker's token. It changes nothing if one of its conditions does not hold: the `FOR UPDATE` checks them again after a
-# wait for another call. A call that tells a new version of the worker's program is left to the long way, which notes it.
+# wait for another call. A call that tells a new version of the worker's program is left to `store_events`, since its
+# caller has noted the version.
 _APPEND = f"""
 WITH log AS (
     SELECT l.run_id, r.environment_id, {NOW} AS now,

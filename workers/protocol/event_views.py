@@ -46,14 +46,14 @@ class WorkerRunEventViewSet(WorkerProtocolViewSet):
         """Stores the events of most calls by one statement, which also checks the token. If that statement does not
         store them, makes all checks as other views do, and leaves it to the action to store the events.
         """
-        self._appended = append_plain_call(request, **kwargs)
-        if not self._appended:
-            super().initial(request, *args, **kwargs)
-            return
         negotiated = self.perform_content_negotiation(request)
         request.accepted_renderer, request.accepted_media_type = negotiated
-        # The access log names the caller.
-        request.user = CallingWorker(kwargs["worker_id"])
+        self._appended = append_plain_call(request, **kwargs)
+        if self._appended:
+            # The access log names the caller.
+            request.user = CallingWorker(kwargs["worker_id"])  # type: ignore[assignment]
+        else:
+            super().initial(request, *args, **kwargs)
 
     @Operation(
         id="sendRunEvents",

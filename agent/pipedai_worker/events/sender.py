@@ -21,8 +21,9 @@ log = get_logger(__name__)
 
 # The API takes the events of a run until so long after its end (SPEC §18).
 LATEST_SECONDS = 24 * 3600.0
-# After a call that was not full, the events of this time are gathered for the next one.
-GATHER_SECONDS = 0.5
+# After a call that was not full, the events of this time are gathered for the next one. A call costs the API about as
+# much with twenty events as with one, so the first event is sent at once, and those that follow once a second.
+GATHER_SECONDS = 1.0
 # The API answers with this code if events are missing before those that it got.
 EVENT_GAP = "event_gap"
 # If the API asks for other events than it got more often than this in a row, the worker sends it no more.
