@@ -131,7 +131,7 @@ def test_idle_measures_waiting_and_waking(data_dir):
 def test_events_come_once_and_in_order(data_dir):
     short = ("--runs", "3", "--idle", "3", "--seconds", "2", "--clients", "1")
     found, shown = _measured(data_dir, "events", *short, "--web-processes", "1")
-    # Two seconds alone, a warm-up, and two seconds beside lifecycles are six calls of each run.
+    # Two seconds alone, a warm-up, and two seconds beside lifecycles are six seconds in whole calls.
     assert (found["events"], found["lost"], found["doubled"]) == (3 * 6 * 20, 0, 0)
     both = found["alone"]["untilRead"]["count"] + found["untilRead"]["count"]
     assert both == found["events"]
