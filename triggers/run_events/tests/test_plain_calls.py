@@ -18,6 +18,7 @@ from triggers.models.run_event import MAX_RUN_EVENTS
 from triggers.run_events.event import joined, make_event
 from triggers.run_events.reading import page_of_events
 from workers.models import Worker
+from workers.protocol.tool_calls import time_of
 from workspaces.models import Environment
 
 AT = "2026-05-04T12:00:00.000Z"
@@ -153,6 +154,28 @@ def test_the_access_log_names_the_worker_and_counts_the_events(cast, run):
     assert said["events"] == 2
     caller = answer.wsgi_request.user
     assert (caller.type, caller.id) == ("worker", cast.worker.worker_id)
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        ("2026-05-04T12:00:00.123Z", "2026-05-04T12:00:00.123Z"),
+        ("2026-05-04T12:00:00.123456Z", "2026-05-04T12:00:00.123Z"),
+        ("2026-05-04T12:00:00Z", "2026-05-04T12:00:00.000Z"),
+        ("2026-W19-1T12:00:00.12Z", "2026-05-04T12:00:00.120Z"),
+        ("2026-05-04T14:00:00.123+02:00", "2026-05-04T12:00:00.123Z"),
+        ("2026-05-04 12:00:00.123Z", "2026-05-04T12:00:00.123Z"),
+        ("2026-13-04T12:00:00.123Z", None),
+        ("2026-02-29T12:00:00.123Z", None),
+        ("2026-05-04T12:00:60.123Z", None),
+        ("2026-05-04T12:00:00.123", None),
+        ("٢026-05-04T12:00:00.123Z", None),
+        ("0001-01-01T00:00:00.000+23:00", None),
+        (5, None),
+    ],
+)
+def test_a_time_is_told_in_the_form_of_the_api(sent, told):
+    assert time_of(sent) == told
 
 
 @pytest.mark.parametrize("data", [None, {"b": [1.5, None, "é\n\u2028\x7f"], "a": {}}, [], 0, ""])
