@@ -95,7 +95,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     one.add_argument("--runs", type=_count, default=200, help="runs, each with a reader (200)")
     one.add_argument("--rate", type=_count, default=20, help="events of a run a second (20)")
-    one.add_argument("--every", type=_seconds, default=1.0, help="seconds between two calls (1)")
+    one.add_argument(
+        "--every", type=_seconds, default=2.0, help="seconds between two calls, as our worker's (2)"
+    )
     one.add_argument("--seconds", type=_seconds, default=30.0, help="of telling (30)")
     one.add_argument(
         "--idle", type=_count, default=1000, help="streams with nothing to tell (1000)"

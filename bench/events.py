@@ -1,5 +1,6 @@
 """`bin/bench events`: measures how soon readers see what runs tell, and what a silent stream costs."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.synchronize import Event
@@ -36,8 +37,8 @@ def run(
 ) -> Json:
     """Measure, and return the result as JSON. Raises BenchFailed if an event is lost, doubled or out of order.
 
-    `runs` workers tell `rate` events a second each, in a call every `every` seconds, and as many readers stream them.
-    Beside them, `clients` run lifecycles. Before that, `idle` streams wait for nothing.
+    `runs` workers tell `rate` events a second each, in a call every `every` seconds, and as many readers stream them:
+    first alone, then with `clients` beside them that run lifecycles. Before that, `idle` streams wait for nothing.
     """
     allow_files(2 * max(runs, idle) + _SPARE_FILES)
     say("Starting PostgreSQL and the web server…")
@@ -55,7 +56,7 @@ def run(
         say(f"{idle} streams wait…")
         memory = _idle(served, told, idle)
         on.settle()
-        say(f"{runs} runs tell {rate} events a second each…")
+        say(f"{runs} runs tell {rate} events a second each, alone and then beside lifecycles…")
         result = _measure(on, served, told, rate, every, seconds, beside)
     flowing = result.pop("lifecycles")
     return {
@@ -94,6 +95,19 @@ def show(result: Json) -> None:
                 result["untilRead"]["p50Ms"],
                 result["untilRead"]["p99Ms"],
                 result["calls"]["p99Ms"],
+            ]
+        ],
+    )
+    print()
+    alone = result["alone"]
+    print_table(
+        ["alone: p50 ms", "p99 ms", "web CPU ms a call", "PostgreSQL CPU ms a call"],
+        [
+            [
+                alone["untilRead"]["p50Ms"],
+                alone["untilRead"]["p99Ms"],
+                alone["webCpuMsPerCall"],
+                alone["postgresCpuMsPerCall"],
             ]
         ],
     )
@@ -159,41 +173,48 @@ def _measure(
     seconds: float,
     beside: Sequence[object],
 ) -> Json:
-    per_run = len(_moments(seconds, every)) * max(1, round(rate * every))
+    # The workers tell alone for `seconds`. Then the drivers of lifecycles warm up, and drive for as long.
+    telling_seconds = every * math.ceil((2 * seconds + warm_up_of(seconds)) / every)
+    count = max(1, round(rate * every))
     ready, stop = event(), event()
     streams = _streams(told, len(told))
-    with Load(read, served.port, streams, ready, stop, [per_run] * len(told)) as reading:
+    expected = [count * round(telling_seconds / every)] * len(told)
+    with Load(read, served.port, streams, ready, stop, expected) as reading:
         _wait(ready, reading)
-        # The drivers of lifecycles warm up first, and then both run in the same window.
-        window = Window.after(warm_up_of(seconds), seconds)
+        window = Window.after(warm_up_of(seconds), telling_seconds)
+        alone_until = window.start + seconds
         with Load(tell, served.port, told, window, rate, every) as telling:
-            sleep_until(window.start - warm_up_of(seconds))
-            before, began = cpu(on, served), time.monotonic()
-            used = drive_all(drive, on, served, beside, seconds)
-            lifecycles = lifecycle_figures(used, seconds)
-            sent: Sent = telling.result(within=seconds)
+            sleep_until(window.start)
+            before = cpu(on, served)
+            sleep_until(alone_until)
             spent = cpu(on, served).since(before)
-            took = time.monotonic() - began
+            lifecycles = lifecycle_figures(drive_all(drive, on, served, beside, seconds), seconds)
+            sent: Sent = telling.result(within=seconds)
         stop.set()
         came = reading.result(within=_OPEN_SECONDS)
-    counted = _compare(sent, came)
+    delays = _delays(sent, came)
+    calls = len(told) * seconds / every
     return {
-        **counted,
-        "eventsPerSecond": round(counted["events"] / seconds),
+        "events": sum(map(len, sent.began)),
+        "lost": 0,
+        "doubled": 0,
+        "eventsPerSecond": round(count * len(told) / every),
+        "untilRead": latencies([delay for began, delay in delays if began >= alone_until]),
         "calls": latencies(sent.calls),
-        "webCpuShare": round(spent.web / took, 2),
-        "postgresCpuShare": round(spent.postgres / took, 2),
+        "alone": {
+            "untilRead": latencies([delay for began, delay in delays if began < alone_until]),
+            "webCpuMsPerCall": round(1000 * spent.web / calls, 3),
+            "postgresCpuMsPerCall": round(1000 * spent.postgres / calls, 3),
+        },
         "lifecycles": lifecycles,
     }
 
 
-def _moments(seconds: float, every: float) -> range:
-    """Return one number for each call that a worker makes within so many seconds."""
-    return range(max(1, int(seconds / every)))
+def _delays(sent: Sent, came: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[float, float]]:
+    """Return for each event when its call began, and how many seconds later it was read.
 
-
-def _compare(sent: Sent, came: Sequence[Sequence[tuple[int, float]]]) -> Json:
-    """Return what came of what was sent. Raises BenchFailed unless each event came once and in order."""
+    Raises BenchFailed unless each event came once and in order.
+    """
     lost = doubled = 0
     delays = []
     for began, read_ in zip(sent.began, came, strict=True):
@@ -202,15 +223,10 @@ def _compare(sent: Sent, came: Sequence[Sequence[tuple[int, float]]]) -> Json:
         doubled += len(numbers) - len(set(numbers))
         if numbers != sorted(numbers):
             raise BenchFailed("Events came out of order.")
-        delays += [at - began[number - 1] for number, at in read_]
+        delays += [(began[number - 1], at - began[number - 1]) for number, at in read_]
     if lost or doubled:
         raise BenchFailed(f"{lost} events were lost, and {doubled} came twice.")
-    return {
-        "events": sum(map(len, sent.began)),
-        "lost": lost,
-        "doubled": doubled,
-        "untilRead": latencies(delays),
-    }
+    return delays
 
 
 def _wait(ready: Event, reading: Load[Any]) -> None:

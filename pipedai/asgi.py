@@ -21,6 +21,7 @@ from pipedai.server.long_poll import LongPoll
 from pipedai.server.memory_budget import MemoryBudget
 from pipedai.server.outer import Limits, Outer
 from pipedai.server.password_lane import PasswordLane, password_turns
+from pipedai.server.run_news import RunNews
 from pipedai.server.wsgi_lane import WsgiLane
 from pipedai.watches import watches
 from pipedai.wsgi import application as wsgi
@@ -41,7 +42,8 @@ def _application() -> Outer:
     turns = password_turns(min(settings.ARGON2_CONCURRENCY, max(1, settings.WEB_THREADS // 2)))
     passwords = PasswordLane(threads, turns)
     heart = Heart(connect_as_requests, listener.reconnect)
-    app: App = Lanes(threads, long_poll, streams, passwords, (listener.run, heart.run))
+    news = RunNews(listener, partial(threads.run, "streams"))
+    app: App = Lanes(threads, long_poll, streams, passwords, (listener.run, heart.run, news.run))
     if settings.METRICS_TOKEN:
         from pipedai.metrics import web  # Metrics are imported only if they are on.
 

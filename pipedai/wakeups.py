@@ -5,7 +5,7 @@ commit, because a NOTIFY inside a transaction makes commits queue up behind one 
 21,000 commits/s).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from uuid import UUID
 
 from django.db import DatabaseError, transaction
@@ -22,7 +22,7 @@ CHANNEL = "pipedai"
 # CHANGED says that a run, the capacity, a setting or the token of the worker changed, or that the key was revoked, or
 # that the user's access changed.
 # POLLING says that a newer poll of the worker began; its detail is the time when it began, in microseconds.
-# EVENT says that an event of the worker or of the run was recorded.
+# EVENT says that an event of the worker was recorded.
 # POOL says that runs of the pool can be taken; its detail is how many.
 CHANGED = "changed"
 POLLING = "polling"
@@ -32,8 +32,17 @@ POOL = "pool"
 # streams the changes of an environment.
 THINGS = "things"
 WATCHED = "watched"
+# RUNS says that events of runs were stored. In place of one id it has the name of the process that says so, which has
+# told its own streams already; its detail is the ids of the runs.
+RUNS = "runs"
+NOBODY = "-"
 # How many ids one notification names. PostgreSQL limits it to 8,000 bytes.
 _IDS_AT_ONCE = 100
+
+# Takes the id of a run that has new events, to announce them a moment later with those of other runs. It returns False
+# if it can't. Only a web process has such a function.
+Gather = Callable[[UUID], bool]
+_gather: Gather | None = None
 
 _NOTIFY = "SELECT pg_notify(%(channel)s, payload) FROM unnest(%(payloads)s::text[]) payload"
 
@@ -58,9 +67,35 @@ def wake_pools(runs: Mapping[UUID, int]) -> None:
         transaction.on_commit(lambda: _try_to_notify(payloads))
 
 
-def announce_events(ids: Iterable[UUID]) -> None:
-    """When this transaction commits, make the event streams of these workers or runs read the new events."""
-    _after_commit(EVENT, ids)
+def announce_events(worker_ids: Iterable[UUID]) -> None:
+    """When this transaction commits, make the event streams of these workers read the new events."""
+    _after_commit(EVENT, worker_ids)
+
+
+def announce_events_of_run(run_id: UUID) -> None:
+    """When this transaction commits, make the event streams of this run read the new events, within a moment."""
+
+    def announce() -> None:
+        if _gather is None or not _gather(run_id):
+            announce_runs_with_events([run_id])
+
+    transaction.on_commit(announce)
+
+
+def gather_runs_with_events(gather: Gather | None) -> None:
+    """Let this function announce the new events of runs from now on; None lets each be announced at once."""
+    global _gather
+    _gather = gather
+
+
+def announce_runs_with_events(run_ids: Iterable[UUID], *, told_by: str = NOBODY) -> None:
+    """Makes the event streams of these runs read the new events, except those of the process with the name `told_by`.
+
+    An error of the database is only logged.
+    """
+    names = sorted(str(run_id) for run_id in run_ids)
+    pieces = [names[n : n + _IDS_AT_ONCE] for n in range(0, len(names), _IDS_AT_ONCE)]
+    _try_to_notify([f"{RUNS} {told_by} {' '.join(piece)}" for piece in pieces])
 
 
 def announce_things(environment_id: UUID, kind: str, ids: Iterable[UUID]) -> None:

@@ -31,13 +31,18 @@ FROM w WHERE worker.id = w.id
 """  # noqa: S608
 
 
+def sane_version(header: str | None) -> str | None:
+    """Returns the version that a worker's header tells, or None if it tells none or is no sane version."""
+    return header if header and _SANE_VERSION.fullmatch(header) else None
+
+
 def note_call(worker: WorkerPrincipal, *, version_header: str | None, seen: bool) -> None:
     """Records a worker's call in the worker's row, with as few writes as possible.
 
     With `seen`, writes `last_seen_at` unless it was written within the last 10 s. Writes the version of
     `version_header` if it is new. The first call after a long silence also writes a row of `worker_silence`.
     """
-    sane = version_header if version_header and _SANE_VERSION.fullmatch(version_header) else None
+    sane = sane_version(version_header)
     version = sane if sane != worker.version else None
     seen = seen and not worker.seen_lately
     last = worker.last_seen_at

@@ -113,13 +113,11 @@ class EventsJSONParser(OutcomeJSONParser):
     def read(self, raw: bytes) -> Any:
         """Returns the parsed value. Raises ParseError if the text is malformed."""
         value = _load(raw)
-        events = value.get("events") if isinstance(value, dict) else None
-        for event in events if isinstance(events, list) else ():
-            # The body, its list of events and the event itself are three levels.
-            if isinstance(event, dict) and _is_deeper(event.get("data"), MAX_DEPTH - 3):
-                event["data"] = TOO_DEEP
-        if _is_deeper(value, MAX_DEPTH):
-            raise ParseError(_TOO_DEEP)
+        # Most bodies have fewer brackets than it takes to be too deep, and need not be searched.
+        if raw.count(b"{") + raw.count(b"[") >= MAX_DEPTH:
+            _drop_deep_data(value)
+            if _is_deeper(value, MAX_DEPTH):
+                raise ParseError(_TOO_DEEP)
         # In a JSON text, NUL and lone surrogates can only be escapes such as `\u0000`. Most calls have none, and then
         # the thousands of texts in a call need not be searched.
         return replace_unstorable(value) if b"\\u" in raw else value
@@ -127,6 +125,16 @@ class EventsJSONParser(OutcomeJSONParser):
     def storable(self, value: Any) -> Any:
         """Returns the value unchanged, because `read` has replaced what can't be stored."""
         return value
+
+
+def _drop_deep_data(body: Any) -> None:
+    """Puts TOO_DEEP in place of the `data` of those events that are nested so deep that their body would be refused."""
+    events = body.get("events") if isinstance(body, dict) else None
+    for event in events if isinstance(events, list) else ():
+        # The body, its list of events and the event itself are three levels.
+        data = event.get("data") if isinstance(event, dict) else None
+        if isinstance(data, dict | list) and _is_deeper(data, MAX_DEPTH - 3):
+            event["data"] = TOO_DEEP
 
 
 def parse_json(raw: bytes) -> Any:

@@ -58,7 +58,10 @@ def log_request(
 def _level(status: int, said: dict[str, Any]) -> int:
     if status >= 500:
         return logging.ERROR
-    # Successful probes, and polls that returned no run, are frequent, so they are logged at level DEBUG only.
-    if status == 200 and (said.get("route") in _PROBES or said.get("runs") == 0):
+    # Successful probes, polls that returned no run, and calls that stored events of a run are frequent, so they are
+    # logged at level DEBUG only.
+    if status == 200 and (
+        said.get("route") in _PROBES or said.get("runs") == 0 or "events" in said
+    ):
         return logging.DEBUG
     return logging.INFO

@@ -2,8 +2,9 @@
 
 import asyncio
 import random
+import secrets
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from uuid import UUID
 
 from psycopg import AsyncConnection, sql
@@ -12,7 +13,7 @@ from pipedai.logs import get_logger
 from pipedai.server.asgi_types import Receive
 from pipedai.server.refusal import ClientGone
 from pipedai.server.ticket import EnvironmentStreamTicket, PollTicket, StreamTicket
-from pipedai.wakeups import CHANGED, CHANNEL, EVENT, POLLING, POOL, THINGS, WATCHED
+from pipedai.wakeups import CHANGED, CHANNEL, EVENT, POLLING, POOL, RUNS, THINGS, WATCHED
 from pipedai.watches import Watches
 
 log = get_logger(__name__)
@@ -170,6 +171,8 @@ class Listener:
 
     def __init__(self, connect: Connect, watches: Watches | None = None) -> None:
         self._connect = connect
+        # The name of this process in the notifications that it sends to others.
+        self.name = secrets.token_hex(4)
         # What this process knows of the environments that somebody streams.
         self._watches = watches or Watches()
         # The Ear objects of the waiting requests, by the id of the subject whose notifications they get. Most
@@ -217,6 +220,8 @@ class Listener:
         """
         topic, _, rest = payload.partition(" ")
         subject, _, detail = rest.partition(" ")
+        if topic == RUNS and subject != self.name:
+            self.hear_events(detail.split(" "))
         if topic == WATCHED:
             self._watches.hear(subject)
         ears = list(self._ears.get(subject, ()))
@@ -235,6 +240,12 @@ class Listener:
             elif topic == THINGS:
                 kind, *ids = detail.split(" ")
                 ear.hear_things(kind, [UUID(id_) for id_ in ids])
+
+    def hear_events(self, subjects: Iterable[str]) -> None:
+        """Tell the requests that wait for news of these subjects, such as runs, that there are new events."""
+        for subject in subjects:
+            for ear in self._ears.get(subject, ()):
+                ear.hear_event()
 
     async def reconnect(self) -> None:
         """Close the connection on which notifications arrive, if it is open, so that `run` opens another.

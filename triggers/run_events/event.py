@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from itertools import accumulate
+from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
 from pipedai.api.renderers import compact_json
@@ -35,8 +36,20 @@ class RunEvent(NamedTuple):
 
 def make_event(seq: int, *, at: str, type_: str, text: str | None, data: Any) -> RunEvent:
     """Returns an event with its JSON text. `at` is a time in the API's form."""
-    shown = {"seq": seq, "at": at, "type": type_, "text": text, "data": data}
-    return RunEvent(seq, compact_json(shown))
+    # The text is put together here, because an encoder of JSON takes three times as long for an object. It is the same
+    # text as `compact_json` makes, without line ends.
+    type_, told = encode_basestring(type_), "null" if text is None else encode_basestring(text)
+    more = "null" if data is None else compact_json(data)
+    return RunEvent(seq, f'{{"seq":{seq},"at":"{at}","type":{type_},"text":{told},"data":{more}}}')
+
+
+def joined(events: Sequence[RunEvent]) -> tuple[str, int]:
+    """Returns the JSON texts of events as lines of one text, and the bytes that count against the limits.
+
+    PostgreSQL splits the text. Python would take longer to make an array of PostgreSQL's than to do all else with them.
+    """
+    lines = "\n".join(event.json for event in events)
+    return lines, len(lines.encode()) - (len(events) - 1)
 
 
 def fitting(events: Sequence[RunEvent], room: int) -> Sequence[RunEvent]:

@@ -13,7 +13,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.api.renderers import iso_time
 from pipedai.sql import NOW, Row, execute, fetch_one
-from pipedai.wakeups import announce_events
+from pipedai.wakeups import announce_events_of_run
 from triggers.models.run_event import MAX_RUN_EVENTS
 from triggers.run_events.event import (
     MAX_DAY_BYTES,
@@ -22,6 +22,7 @@ from triggers.run_events.event import (
     TRUNCATED,
     RunEvent,
     fitting,
+    joined,
     make_event,
 )
 from triggers.runs.lifecycle import Refused
@@ -31,14 +32,19 @@ from triggers.states import Status
 # (`is_truncated`), after its commit. The metrics need it, because storing events emits no domain event.
 stored = Signal()
 
-# Stores events that are all new and within the limits, as most calls have them, in one statement. It changes nothing if
-# one of its conditions does not hold: the `FOR UPDATE` checks them again after a wait for another call.
+# Stores events that are all new and within the limits, as most calls have them, in one statement, which also checks the
+# worker's token. It changes nothing if one of its conditions does not hold: the `FOR UPDATE` checks them again after a
+# wait for another call. A call that tells a new version of the worker's program is left to `store_events`, since its
+# caller has noted the version.
 _APPEND = f"""
 WITH log AS (
     SELECT l.run_id, r.environment_id, {NOW} AS now,
         coalesce(l.watched_until > statement_timestamp(), false) AS is_watched
-    FROM run_event_log l JOIN run r ON r.id = l.run_id JOIN trigger t ON t.id = r.trigger_id
-    WHERE l.run_id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status <> 'queued' AND t.record_events
+    FROM worker w JOIN environment e ON e.id = w.environment_id
+    JOIN run r ON r.worker_id = w.id JOIN trigger t ON t.id = r.trigger_id JOIN run_event_log l ON l.run_id = r.id
+    WHERE w.token_digest = %(token_digest)s AND w.id = %(worker_id)s AND w.deleted_at IS NULL AND e.deleted_at IS NULL
+        AND (%(version)s::text IS NULL OR w.version = %(version)s::text)
+        AND r.id = %(run_id)s AND r.status <> 'queued' AND t.record_events
         AND coalesce(r.ended_at >= {NOW} - %(taken_after_end)s, true)
         AND l.next_seq = %(first)s AND NOT l.is_truncated
         AND %(last)s <= %(most_events)s AND l.bytes + %(bytes)s <= %(most_bytes)s
@@ -51,7 +57,8 @@ day AS (
     RETURNING 1),
 batch AS (
     INSERT INTO run_event_batch (environment_id, run_id, first_seq, last_seq, stored_at, bytes, events)
-    SELECT environment_id, run_id, %(first)s, %(last)s, now, %(bytes)s, %(events)s::text[] FROM log, day
+    SELECT environment_id, run_id, %(first)s, %(last)s, now, %(bytes)s, string_to_array(%(events)s::text, chr(10))
+    FROM log, day
     RETURNING 1)
 UPDATE run_event_log l SET next_seq = %(last)s + 1, stored = %(last)s, bytes = l.bytes + %(bytes)s,
     first_at = least(l.first_at, log.now), last_at = greatest(l.last_at, log.now)
@@ -84,7 +91,9 @@ WITH day AS (
     RETURNING 1),
 batch AS (
     INSERT INTO run_event_batch (environment_id, run_id, first_seq, last_seq, stored_at, bytes, events)
-    SELECT %(environment_id)s, %(run_id)s, %(first)s, %(last)s, %(now)s, %(bytes)s, %(events)s::text[] FROM day
+    SELECT %(environment_id)s, %(run_id)s, %(first)s, %(last)s, %(now)s, %(bytes)s,
+        string_to_array(%(events)s::text, chr(10))
+    FROM day
     RETURNING 1)
 UPDATE run_event_log SET next_seq = %(next_seq)s, stored = %(last)s, bytes = bytes + %(bytes)s,
     is_truncated = %(is_truncated)s, first_at = least(first_at, %(now)s), last_at = greatest(last_at, %(now)s)
@@ -99,6 +108,50 @@ FOR UPDATE
 
 _RUN_IS_FULL = "The run has as many events as it may have: 20,000, or 5 MiB. The rest is not kept."
 _DAY_IS_FULL = "The environment has 1 GiB of events of this day. The rest of the run is not kept."
+
+
+def append_events(
+    *,
+    token_digest: bytes,
+    worker_id: UUID,
+    version: str | None,
+    run_id: UUID,
+    events: Sequence[RunEvent],
+    now: datetime | None = None,
+) -> bool:
+    """Stores the events of the worker with this token if nothing is special about the call, and returns whether it did.
+
+    All of them must be new, in order and within the limits, and not the first ones of their run. Otherwise nothing is
+    changed, and `store_events` has to decide. `version` is that of the worker's program, or None if it told none.
+    """
+    if not events:
+        return False
+    first, last = events[0].seq, events[-1].seq
+    if [event.seq for event in events] != list(range(first, last + 1)):
+        return False
+    lines, size = joined(events)
+    appended = fetch_one(
+        _APPEND,
+        {
+            "token_digest": token_digest,
+            "worker_id": worker_id,
+            "version": version,
+            "run_id": run_id,
+            "taken_after_end": TAKEN_AFTER_END,
+            "now": now,
+            "first": first,
+            "last": last,
+            "bytes": size,
+            "events": lines,
+            "most_events": MAX_RUN_EVENTS,
+            "most_bytes": MAX_RUN_BYTES,
+            "day_limit": MAX_DAY_BYTES,
+        },
+    )
+    if appended is None:
+        return False
+    _tell(run_id, len(events), is_watched=appended["is_watched"])
+    return True
 
 
 def store_events(
@@ -118,8 +171,6 @@ def store_events(
         "taken_after_end": TAKEN_AFTER_END,
         "now": now,
     }
-    if events and _append(events, params):
-        return events[-1].seq + 1
     with transaction.atomic():
         log = fetch_one(_LOCK, params)
         if log is None:
@@ -135,36 +186,12 @@ def store_events(
         return int(new[-1].seq + 1 if new else log["next_seq"])
 
 
-def _append(events: Sequence[RunEvent], params: dict[str, Any]) -> bool:
-    """Stores the events if all of them are new and within the limits, and returns whether they are."""
-    first, last = events[0].seq, events[-1].seq
-    if [event.seq for event in events] != list(range(first, last + 1)):
-        return False
-    appended = fetch_one(
-        _APPEND,
-        {
-            **params,
-            "first": first,
-            "last": last,
-            "bytes": sum(event.size for event in events),
-            "events": [event.json for event in events],
-            "most_events": MAX_RUN_EVENTS,
-            "most_bytes": MAX_RUN_BYTES,
-            "day_limit": MAX_DAY_BYTES,
-        },
-    )
-    if appended is None:
-        return False
-    _tell(params["run_id"], len(events), is_watched=appended["is_watched"])
-    return True
-
-
 def _tell(run_id: UUID, count: int, *, is_watched: bool, is_truncated: bool = False) -> None:
     """Tells the metrics and the streams of the run what was stored, after the commit."""
     told = partial(stored.send, sender=None, count=count, is_truncated=is_truncated)
     transaction.on_commit(told, robust=True)
     if is_watched:
-        announce_events([run_id])
+        announce_events_of_run(run_id)
 
 
 def _check(log: Row) -> None:
@@ -221,14 +248,15 @@ def _write(
     is_truncated: bool = False,
 ) -> bool:
     """Stores the events, and returns whether the environment's day had room for them. None is no limit."""
+    lines, size = joined(events)
     params: dict[str, Any] = {
         "environment_id": log["environment_id"],
         "run_id": run_id,
         "now": log["now"],
         "first": events[0].seq,
         "last": events[-1].seq,
-        "bytes": sum(event.size for event in events),
-        "events": [event.json for event in events],
+        "bytes": size,
+        "events": lines,
         "next_seq": next_seq,
         "is_truncated": is_truncated,
         "day_limit": 2**62 if day_limit is None else day_limit,

@@ -37,11 +37,16 @@ class EventsField(serializers.Field[Any, Any, Any, Any]):
 
     def to_internal_value(self, data: Any) -> list[RunEvent]:
         """Returns the events. Raises ValidationError for a list that is too long, and for a malformed event."""
-        if not isinstance(data, list):
-            raise serializers.ValidationError("Must be a list.")
-        if len(data) > MAX_CALL_EVENTS:
-            raise serializers.ValidationError(f"Must not hold more than {MAX_CALL_EVENTS} events.")
-        return list(_events(data))
+        return events_of(data)
+
+
+def events_of(data: Any) -> list[RunEvent]:
+    """Returns the events of a parsed list. Raises ValidationError as EventsField does."""
+    if not isinstance(data, list):
+        raise serializers.ValidationError("Must be a list.")
+    if len(data) > MAX_CALL_EVENTS:
+        raise serializers.ValidationError(f"Must not hold more than {MAX_CALL_EVENTS} events.")
+    return list(_events(data))
 
 
 def _events(items: list[Any]) -> Iterator[RunEvent]:

@@ -2,6 +2,7 @@
 them would lose the whole report of how the run ended.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
@@ -16,6 +17,10 @@ from triggers.runs.outcome import CALL_EFFECTS, CALL_OUTCOMES, MAX_LISTED_CALLS,
 MAX_TOOL_NAME = 200
 # The largest number that the integer columns of a run can hold.
 _MOST = 2**31 - 1
+
+# A time in the form of the API, as most workers send it. It is returned as it is, because writing it anew takes ten
+# times as long as reading it.
+_IN_OUR_FORM = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 _COUNT = {"type": "integer", "minimum": 0, "maximum": _MOST}
 
@@ -107,6 +112,8 @@ def time_of(value: Any) -> str | None:
         return None
     try:
         moment = datetime.fromisoformat(value)
+        if _IN_OUR_FORM.fullmatch(value):
+            return value
         return None if moment.tzinfo is None else iso_time(moment)
     except (ValueError, OverflowError):
         return None

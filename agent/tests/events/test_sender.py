@@ -65,6 +65,17 @@ def test_all_events_arrive_in_calls_of_500_and_the_file_goes(tmp_path: Path) -> 
     assert not sending.path.exists()
 
 
+@pytest.mark.parametrize(
+    ("events", "size", "seconds"),
+    [(1, 100, 1), (10, 100, 1), (11, 100, 2), (499, 100, 2), (500, 100, 0), (3, 50_000, 0)],
+)
+def test_the_more_a_run_tells_the_longer_its_events_are_gathered(
+    events: int, size: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "GATHER_SECONDS", 1.0)
+    assert sender.seconds_to_gather([b"x" * size] * events) == seconds
+
+
 def test_while_the_api_is_away_for_five_minutes_events_wait_and_then_arrive_once_in_order(
     tmp_path: Path,
 ) -> None:

@@ -164,6 +164,22 @@ async def test_the_endpoint_is_asked_in_time_though_events_come_all_the_time(
     assert store.readings
 
 
+async def test_events_that_nobody_told_of_come_when_the_stream_looks_again(
+    store, start, monkeypatch
+):
+    """As when the process that stored them died before it told the others."""
+    reader = await start()
+    store.stored[RUN] += 2
+    await asyncio.sleep(0.1)
+    assert b"1;" not in reader.body
+    monkeypatch.setattr(event_stream, "RECHECK_SECONDS", 0.2)
+    late = await start()
+    assert late.body.count(b"1;2;") == 1
+    store.stored[RUN] += 1
+    await late.until_read(b"3;")
+    assert not store.readings
+
+
 async def test_the_endpoint_is_asked_if_nothing_can_be_read(store, listener, start):
     reader = await start()
     asked, store.fails = store.asked, True

@@ -440,6 +440,7 @@ async def test_a_refused_and_a_crashed_request_are_logged_too(logged):
         ({"route": "api/v1/health"}, 503, "error"),
         ({"route": "api/v1/<x>", "runs": 0}, 200, "debug"),
         ({"route": "api/v1/<x>", "runs": 1}, 200, "info"),
+        ({"route": "api/v1/<x>", "events": 20}, 200, "debug"),
         ({"route": "api/v1/<x>"}, 200, "info"),
         ({"route": "api/v1/<x>"}, 401, "info"),
     ],

@@ -161,7 +161,7 @@ def test_calls_notify_only_while_somebody_streams(calls, run, stream, said):
     assert said == []
     stream().news()
     calls.events(run, 2)
-    assert said == [f"event {run}"]
+    assert said == [f"runs - {run}"]
     RunEventLog.objects.update(watched_until=None)
     calls.events(run, 3)
     assert len(said) == 1
