@@ -7,11 +7,12 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import connections
 from psycopg import Cursor
 from psycopg.rows import dict_row
 
 from pipedai.redaction import escape_control, redact_text
+from pipedai.replica.routing import where
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -45,7 +46,7 @@ def planned_for_values() -> Iterator[None]:
     be a bad one: it does not know whether a value is rare or how long a span of time is, and it can't use an index that
     has only the rows with some values. So this block sends no prepared statements.
     """
-    database: Any = connections[DEFAULT_DB_ALIAS]
+    database: Any = connections[where.alias]
     database.ensure_connection()
     driver = database.connection
     kept, driver.prepare_threshold = driver.prepare_threshold, None
@@ -93,7 +94,7 @@ _row_count: Callable[[Cursor[Row]], int] = attrgetter("rowcount")
 
 
 def _run(sql: str, params: Mapping[str, Any], result: Callable[[Cursor[Row]], T]) -> T:
-    database: Any = connections[DEFAULT_DB_ALIAS]
+    database: Any = connections[where.alias]
     if database.execute_wrappers or database.force_debug_cursor or _LOGS_QUERIES:
         with database.cursor() as wrapped:
             wrapped.cursor.row_factory = dict_row
