@@ -108,18 +108,26 @@ def _claim(kind: Kind) -> str:
     reads = f", {kind.reads}" if kind.reads else ""
     if kind.tenants is None:
         tenant, joins = "d.id AS environment_id, d.id AS workspace_id", kind.joins
+        key, of_environments, is_free = "id", "", "claimed.id = free.id"
     else:
+        # The conditions on the environment let PostgreSQL read one partition if the table is partitioned by it.
+        key, of_environments = (
+            "id, environment_id",
+            " AND environment_id = ANY(%(environment_ids)s)",
+        )
+        is_free = "claimed.id = free.id AND claimed.environment_id = free.environment_id"
         tenant, joins = (
             "e.workspace_id",
             f"JOIN {kind.tenants} e ON e.id = d.environment_id {kind.joins}",
         )
     return f"""
 WITH free AS MATERIALIZED (
-    SELECT id FROM {kind.table} WHERE id = ANY(%(ids)s) AND status = 'pending' AND next_attempt_at <= {NOW}
+    SELECT {key} FROM {kind.table} WHERE id = ANY(%(ids)s){of_environments} AND status = 'pending'
+        AND next_attempt_at <= {NOW}
     FOR UPDATE SKIP LOCKED),
 d AS (
     UPDATE {kind.table} claimed SET next_attempt_at = {NOW} + %(claim_seconds)s * interval '1 second'
-    FROM free WHERE claimed.id = free.id RETURNING claimed.*)
+    FROM free WHERE {is_free} RETURNING claimed.*)
 SELECT d.*, d.next_attempt_at AS claim, {NOW} AS claimed_at, {tenant}{reads}
 FROM d {joins}
 """
@@ -178,7 +186,12 @@ def claim_due(
     if not chosen:
         return []
     with transaction.atomic():
-        params = {"ids": chosen, "claim_seconds": CLAIM_SECONDS, "now": now}
+        params = {
+            "ids": [row["id"] for row in chosen],
+            "environment_ids": list({row["environment_id"] for row in chosen}),
+            "claim_seconds": CLAIM_SECONDS,
+            "now": now,
+        }
         return fetch_all(_claim(kind), params)
 
 
@@ -218,16 +231,16 @@ class _Places:
             if count >= self.room - self.workspaces[self._workspace_of[id_]]
         ]
 
-    def fill(self, candidates: list[Row], turns: Turns) -> list[UUID]:
-        """Chooses messages for the free places of the sender, and returns their ids."""
-        chosen: list[UUID] = []
+    def fill(self, candidates: list[Row], turns: Turns) -> list[Row]:
+        """Chooses messages for the free places of the sender, and returns these candidates."""
+        chosen: list[Row] = []
         while self.room > 0 and (candidates := [c for c in candidates if self._has_room(c)]):
             first = min(candidates, key=lambda candidate: self._order(candidate, turns))
             candidates.remove(first)
             self._take(taker_of(first), 1)
             self.room -= 1
             turns.serve(first["workspace_id"])
-            chosen.append(first["id"])
+            chosen.append(first)
         return chosen
 
     def _has_room(self, candidate: Row) -> bool:

@@ -9,7 +9,7 @@ execute the statements.
 from pipedai.sql import NOW
 from triggers.budgets.room import CAN_REJECT, HAS_BUDGETS, HAS_RESERVATIONS
 from triggers.models import RUN_COLUMNS
-from triggers.runs.conditions import IS_HELD, MAY_BE_CLAIMED
+from triggers.runs.conditions import IS_HELD, MAY_BE_CLAIMED, OF_ENVIRONMENT
 from triggers.runs.reachability import LEASES_COUNT
 from triggers.runs.routing import avoided_worker, pool_from
 
@@ -174,12 +174,14 @@ UPDATE run r
 SET status = 'running', started_at = {NOW}, lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'claimed' AND t.id = r.trigger_id
+    AND r.{OF_ENVIRONMENT}
 RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message
 """
 
 HEARTBEAT = f"""
 UPDATE run r SET lease_expires_at = {_LEASE}, session_id = coalesce(%(session_id)s, r.session_id)
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL
+    AND r.{OF_ENVIRONMENT}
 RETURNING r.status, r.cancel_requested_at, r.lease_expires_at
 """
 
@@ -197,6 +199,7 @@ SET lease_expires_at = {_LEASE}, session_id = coalesce(%(session_id)s, r.session
             THEN least(r.tool_calls_unknown, %(tool_calls_unknown)s::int)
         ELSE %(tool_calls_unknown)s::int END
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL
+    AND r.{OF_ENVIRONMENT}
 RETURNING r.status, r.cancel_requested_at, r.lease_expires_at
 """
 
@@ -224,6 +227,7 @@ COMPLETE = f"""
 UPDATE run r SET ended_at = {NOW}, ended_by = 'worker', {_RELEASED}, {_OUTCOME}
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND t.id = r.trigger_id
+    AND r.{OF_ENVIRONMENT}
     AND (%(status)s <> 'canceled' OR r.cancel_requested_at IS NOT NULL)
     AND (NOT %(lacks_output)s OR NOT EXISTS (
         SELECT FROM trigger_revision v WHERE v.id = r.revision_id AND v.output_schema IS NOT NULL))
