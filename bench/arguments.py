@@ -121,8 +121,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "how late scheduled triggers fire: spread over the hour, and all at once",
         "Scheduled triggers that come due at whole minutes, by the real clock: takes up to three of them.",
     )
-    one.add_argument("--triggers", type=_count, default=10_000, help="scheduled triggers (10000)")
+    one.add_argument("--triggers", type=_many, default=10_000, help="scheduled triggers (10000)")
     one.add_argument("--schedulers", type=_count, default=2, help="scheduler processes (2)")
+    one.add_argument(
+        "--each-second",
+        type=int,
+        default=0,
+        metavar="N",
+        help="let N triggers come due each second instead (0: no)",
+    )
+    one.add_argument("--seconds", type=_count, default=30, help="of that (30, at most 55)")
 
     one = add(
         "kill",
@@ -179,6 +187,12 @@ def _counts(text: str) -> list[int]:
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 10_000:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 10000.")
+    return int(text)
+
+
+def _many(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 1000000.")
     return int(text)
 
 

@@ -12,8 +12,10 @@ from pipedai import env
 
 
 @contextmanager
-def scheduler_processes(on: Database, count: int) -> Iterator[None]:
-    """Run `count` processes of `manage.py runscheduler` on that database, and stop them at the end."""
+def scheduler_processes(on: Database, count: int) -> Iterator[list[int]]:
+    """Run `count` processes of `manage.py runscheduler` on that database, and stop them at the end. Yields their
+    pids.
+    """
     with (on.directory / "schedulers.log").open("wb") as output:
         processes = [
             subprocess.Popen(
@@ -28,7 +30,7 @@ def scheduler_processes(on: Database, count: int) -> Iterator[None]:
             for _ in range(count)
         ]
     try:
-        yield
+        yield [process.pid for process in processes]
     finally:
         for process in processes:
             process.terminate()
