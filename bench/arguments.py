@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from types import ModuleType
 
-from bench import events, everything, firing, idle, lifecycle, peer, schedulers, start
+from bench import deliveries, events, everything, firing, idle, lifecycle, peer, schedulers, start
 from bench.abuse import benchmark as abuse
 from bench.growth import benchmark as growth
 from bench.kill import benchmark as kill
@@ -131,6 +131,20 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="let N triggers come due each second instead (0: no)",
     )
     one.add_argument("--seconds", type=_count, default=30, help="of that (30, at most 55)")
+
+    one = add(
+        "deliveries",
+        deliveries,
+        "how late webhooks are while nine tenths of all are for dead hosts",
+        "Nine tenths of the deliveries are due at once, for hosts that never answer; the others come due"
+        " one after another.",
+    )
+    one.add_argument("--deliveries", type=_many, default=10_000, help="in all (10000)")
+    one.add_argument("--hosts", type=_count, default=100, help="nine tenths of them dead (100)")
+    one.add_argument(
+        "--seconds", type=_seconds, default=20.0, help="in which the others come due (20)"
+    )
+    one.add_argument("--schedulers", type=_count, default=2, help="scheduler processes (2)")
 
     one = add(
         "kill",

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from bench.background import scheduler_processes
+from bench.background import scheduler_processes, wait_for_schedulers
 from bench.failure import BenchFailed
 from bench.figures import Json, latencies, machine, print_machine, print_table
 from bench.stack import Database, database
@@ -69,7 +69,7 @@ def run(
             on.execute(_GROUPS.format(each_second=each_second, seconds=seconds))
             on.settle()
             with scheduler_processes(on, schedulers) as pids:
-                _wait_for(on, schedulers)
+                wait_for_schedulers(on, schedulers)
                 say(f"{each_second} come due each second…")
                 lag = _fire_each_second(on, each_second, seconds, pids)
             return {
@@ -178,12 +178,3 @@ def _fire_each_second(on: Database, each_second: int, seconds: int, pids: Sequen
         "schedulerCpuMs": 1000 * sum(schedulers) / len(lags),
         "postgresCpuMs": 1000 * postgres / len(lags),
     }
-
-
-def _wait_for(on: Database, schedulers: int) -> None:
-    """Wait until so many schedulers are at work. Raises BenchFailed."""
-    deadline = time.monotonic() + _LONGEST_SECONDS
-    while on.one("SELECT count(*) FROM scheduler_heartbeat")["count"] < schedulers:
-        if time.monotonic() > deadline:
-            raise BenchFailed("The schedulers do not start.")
-        time.sleep(_LOOK_SECONDS)
