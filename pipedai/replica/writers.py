@@ -19,7 +19,7 @@ from pipedai.sql import execute
 log = get_logger(__name__)
 
 # The kinds of callers that read lists.
-_READERS = frozenset({"user", "api_key"})
+_READERS = frozenset({"user", "api_key", "staff"})
 
 # The position is a number of bytes since the beginning of the WAL. `greatest` keeps the later position of two that
 # arrive in the wrong order.

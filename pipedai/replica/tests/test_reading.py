@@ -4,9 +4,14 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from django.db import connection, connections
+from django.db import connection, connections, transaction
+from django.test import Client
 
+from accounts.emails import Email
+from accounts.services import create_staff
+from pipedai.admin.tests.conftest import log_in, use_instant_passwords
 from pipedai.deployment.database import replica_follows
+from pipedai.events import Actor, Event, emit
 from pipedai.replica import reading
 from pipedai.replica.reading import fitness
 from pipedai.replica.routing import REPLICA
@@ -15,8 +20,9 @@ from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now, execute, fetch_all
 from testing.processes.standby import as_superuser
 from testing.processes.web_process import serve
-from testing.world.cast import make_cast, session_cookie
+from testing.world.cast import TEST_ACTOR, make_cast, session_cookie
 from testing.world.channels import add_channel
+from testing.world.users import PASSWORD
 
 # These tests start two servers of PostgreSQL, which they share. Each takes less than half a second of CPU time besides.
 
@@ -107,6 +113,23 @@ def test_the_stream_of_changes_makes_its_reader_see_what_it_tells(replicated, ca
         told = viewer.get(page, **{"asgi.scope": {STREAM: ticket}})
         assert run in told.content.decode()
         assert runs(viewer, cast) == [run]
+
+
+def test_a_list_of_admin_comes_from_the_replica_unless_its_reader_has_just_written(
+    replicated, cast, settings
+):
+    use_instant_passwords(settings)
+    staff = create_staff(
+        email=Email("staff@example.com"), password=PASSWORD, name="Staff", actor=TEST_ACTOR
+    )
+    desk, page = Client(), "/admin/triggers/run/"
+    assert log_in(desk).status_code == 302
+    with replicated.standing_still():
+        run = run_trigger(cast.key_client(), cast)
+        assert run not in desk.get(page).content.decode()
+        with transaction.atomic():
+            emit(Event("user.deactivated", Actor("staff", staff.id), None, "user", cast.viewer.id))
+        assert run in desk.get(page).content.decode()
 
 
 def test_a_row_that_the_replica_lacks_is_looked_for_at_the_primary(replicated, cast):
