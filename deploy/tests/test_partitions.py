@@ -19,7 +19,7 @@ from testing.probes.partitions import touched_partitions
 from testing.world.routes import ROUTES, set_stage
 from testing.world.runs import Runs
 from triggers.models import Delivery, Run, Trigger
-from triggers.runs.lifecycle import expire_runs
+from triggers.runs.lifecycle import expire_queued_runs, expire_runs
 from triggers.schedules.firing import fire_due_ticks
 from triggers.webhooks.sending import WEBHOOKS
 
@@ -103,13 +103,24 @@ def test_firing_and_delivering_touch_the_partitions_of_their_environments(partit
     assert Delivery.objects.get(trigger_id=trigger_id).status == "delivered"
 
 
-def test_lost_runs_are_ended_and_retried(partitioned, cast):
-    runs = Runs.of(cast, max_retries=1)
+def test_an_end_with_a_retry_touches_one_partition(partitioned, cast):
+    runs = Runs.of(cast, max_retries=3)
     runs.now = database_now()
-    lost = runs.running()
-    assert expire_runs(now=runs.wait(hours=2)) == 1
+    failed = runs.running(payload={})
+    fault = {"faultClass": "infra", "errorMessage": "The machine went away."}
+    assert _crossed(lambda: runs.complete(failed, "failed", **fault)) == {}
+    assert Run.objects.get(retry_of_id=failed).status == "queued"
+    # Only the searches for lost runs and for those that no worker may start go through all environments.
+    lost = runs.running(payload={})
+    (search,) = _crossed(lambda: expire_runs(now=runs.wait(hours=2))).keys()
+    assert search.startswith("SELECT id, trigger_id, environment_id FROM run")
     assert Run.objects.get(id=lost).retried
-    assert Run.objects.get(retry_of_id=lost).status == "queued"
+    late = Runs.of(cast, start_deadline_seconds=60)
+    late.now = database_now()
+    unstarted = late.queue()
+    (search,) = _crossed(lambda: expire_queued_runs(now=late.wait(hours=1))).keys()
+    assert search.startswith("SELECT id, trigger_id, environment_id FROM run")
+    assert Run.objects.get(id=unstarted).status == "failed"
 
 
 def test_what_else_reads_several_partitions_is_known(partitioned, cast):

@@ -36,6 +36,9 @@ State = Literal["ok", "behind", "unreachable"]
 PAUSE_SECONDS = {"unreachable": 10.0, "behind": 1.0}
 # The SQLSTATE of a statement that reached the time-out of its role. The primary would take as long, so it is not asked.
 _TIMED_OUT = "57014"
+# The SQLSTATE classes of a server that does not let us in or can't work: 08 the connection broke, 28 and 3D the role or
+# the database is wrong, 53 it has no connection left, 57 it shuts down or starts, 58 it can't read its files.
+_AWAY_CLASSES = {"08", "28", "3D", "53", "57", "58"}
 # The statuses of errors that a replica may give only because it does not have a row yet.
 _MAYBE_TOO_EARLY = {400, 404}
 
@@ -108,16 +111,19 @@ def read_for(principal_id: UUID, work: Callable[[], T]) -> T:
         return work()
     needed = fetch_one(_NEEDED, {"principal_id": principal_id})
     assert needed is not None
+    looked = False
     try:
         # The state is read in the transaction of the list, so that both are read from one server, whatever stands
         # between: PgBouncer, or a balancer before several replicas.
         with transaction.atomic(using=REPLICA), reading_replica():
-            if _has_reached(needed["position"], now=needed["now"]):
+            reached = _has_reached(needed["position"], now=needed["now"])
+            looked = True
+            if reached:
                 return work()
     except (DatabaseError, InterfaceError) as error:
-        if sqlstate(error) == _TIMED_OUT:
+        if looked and sqlstate(error) == _TIMED_OUT:
             raise
-        _failed(error)
+        _failed(error, looked=looked)
     except APIException as error:
         if error.status_code not in _MAYBE_TOO_EARLY:
             raise
@@ -131,7 +137,7 @@ def state_of_replica(now: datetime) -> State:
             with transaction.atomic(using=REPLICA), reading_replica():
                 _has_reached(None, now=now)
         except (DatabaseError, InterfaceError) as error:
-            _failed(error)
+            _failed(error, looked=False)
     return fitness.state
 
 
@@ -151,12 +157,18 @@ def _has_reached(position: int | None, *, now: datetime) -> bool:
     return False
 
 
-def _failed(error: Exception) -> None:
-    """Logs an error of the replica. The replica is left alone for a while if it can't be reached."""
+def _failed(error: Exception, *, looked: bool) -> None:
+    """Logs an error of the replica, and leaves the replica alone for a while if the error is not about the list alone.
+
+    `looked` says whether the replica had told its state before the error.
+    """
     state = sqlstate(error)
-    if state is None or state[:2] in {"08", "53", "57", "58", "28", "3D"}:
+    if state is None or state[:2] in _AWAY_CLASSES:
         connections[REPLICA].close()
         fitness.found("unreachable", reason(error))
+    elif not looked:
+        # It is no standby of PostgreSQL. Amazon Aurora, for example, does not support the functions.
+        fitness.found("behind", reason(error))
     else:
         # For example the primary removed rows that the list was reading (40001), or a migration has not arrived yet.
         log.warning("replica.failed", sqlstate=state, reason=reason(error))

@@ -175,6 +175,13 @@ def test_a_server_that_is_no_standby_is_not_read(replicated, cast):
     assert fitness.state == "behind"
 
 
+def test_a_server_that_can_not_tell_its_position_is_not_read(replicated, cast, monkeypatch):
+    """As readers of Amazon Aurora, which support no such function."""
+    monkeypatch.setattr(reading, "_REACHED", "SELECT pg_no_such_function()")
+    assert runs(cast.client(cast.viewer), cast) == []
+    assert fitness.state == "behind"
+
+
 def test_without_the_replica_the_primary_answers_and_health_says_so(replicated, cast):
     viewer = cast.client(cast.viewer)
     replicated.catch_up()
