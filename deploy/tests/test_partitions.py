@@ -107,8 +107,7 @@ def test_an_end_with_a_retry_touches_one_partition(partitioned, cast):
     runs = Runs.of(cast, max_retries=3)
     runs.now = database_now()
     failed = runs.running(payload={})
-    fault = {"faultClass": "infra", "errorMessage": "The machine went away."}
-    assert _crossed(lambda: runs.complete(failed, "failed", **fault)) == {}
+    assert _crossed(lambda: runs.complete(failed, "failed", faultClass="infra")) == {}
     assert Run.objects.get(retry_of_id=failed).status == "queued"
     # Only the searches for lost runs and for those that no worker may start go through all environments.
     lost = runs.running(payload={})
