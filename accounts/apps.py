@@ -4,7 +4,9 @@ from django.apps import AppConfig
 from django.conf import settings
 
 from pipedai.api.throttling import prune_throttles
+from pipedai.events import happened
 from pipedai.loop import Job, register_job
+from pipedai.replica.writers import note_writers, prune_recent_writes
 from pipedai.retention import Retention, register_retention
 
 # The row of a session is kept for at least 30 days after the session's end. The throttles that limit logins read in
@@ -32,6 +34,9 @@ class AccountsConfig(AppConfig):
         register_kind(ACCOUNT_MAILS)
         register_job(Job("rewrap-authenticators", every_seconds=60.0, work=rewrap_authenticators))
         register_job(Job("prune-throttles", every_seconds=60.0, work=prune_throttles))
+        if settings.REPLICA_DATABASE_URL:
+            happened.connect(note_writers, dispatch_uid="pipedai.replica")
+            register_job(Job("prune-recent-writes", every_seconds=60.0, work=prune_recent_writes))
         register_retention(
             Retention(
                 "sessions",

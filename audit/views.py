@@ -11,6 +11,7 @@ from audit.queries import with_actors
 from audit.serializers import AuditEntrySerializer
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.schema.operation import Operation
+from pipedai.replica.reading import from_replica
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin
 
@@ -29,6 +30,7 @@ class AuditLogViewSet(TenantViewSet):
         filters=AuditFilters,
         says={200: "A list of entries."},
     )
+    @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
         """Answers GET /environments/:envId/audit-log with the environment's entries, the newest first."""
         rows = AuditEntry.objects.filter(environment_id=environment_id)

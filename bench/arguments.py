@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from types import ModuleType
 
-from bench import events, everything, firing, idle, lifecycle, peer, schedulers, start
+from bench import deliveries, events, everything, firing, idle, lifecycle, peer, schedulers, start
 from bench.abuse import benchmark as abuse
 from bench.growth import benchmark as growth
 from bench.kill import benchmark as kill
@@ -135,7 +135,29 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "how late scheduled triggers fire: spread over the hour, and all at once",
         "Scheduled triggers that come due at whole minutes, by the real clock: takes up to three of them.",
     )
-    one.add_argument("--triggers", type=_count, default=10_000, help="scheduled triggers (10000)")
+    one.add_argument("--triggers", type=_many, default=10_000, help="scheduled triggers (10000)")
+    one.add_argument("--schedulers", type=_count, default=2, help="scheduler processes (2)")
+    one.add_argument(
+        "--each-second",
+        type=int,
+        default=0,
+        metavar="N",
+        help="let N triggers come due each second instead (0: no)",
+    )
+    one.add_argument("--seconds", type=_count, default=30, help="of that (30, at most 55)")
+
+    one = add(
+        "deliveries",
+        deliveries,
+        "how late webhooks are while nine tenths of all are for dead hosts",
+        "Nine tenths of the deliveries are due at once, for hosts that never answer; the others come due"
+        " one after another.",
+    )
+    one.add_argument("--deliveries", type=_many, default=10_000, help="in all (10000)")
+    one.add_argument("--hosts", type=_count, default=100, help="nine tenths of them dead (100)")
+    one.add_argument(
+        "--seconds", type=_seconds, default=20.0, help="in which the others come due (20)"
+    )
     one.add_argument("--schedulers", type=_count, default=2, help="scheduler processes (2)")
 
     one = add(
@@ -193,6 +215,12 @@ def _counts(text: str) -> list[int]:
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 10_000:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 10000.")
+    return int(text)
+
+
+def _many(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 1000000.")
     return int(text)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from bench import events, firing, idle, lifecycle, peer, schedulers, start
+from bench import deliveries, events, firing, idle, lifecycle, peer, schedulers, start
 from bench.abuse import benchmark as abuse
 from bench.failure import BenchFailed
 from bench.figures import Json
@@ -47,6 +47,18 @@ PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
         3,
     ),
     ("firing", firing, {"triggers": 10_000, "schedulers": 2}, 3),
+    (
+        "firing 1,000 each second",
+        firing,
+        {"triggers": 100_000, "schedulers": 2, "each_second": 1000, "seconds": 30},
+        2,
+    ),
+    (
+        "deliveries",
+        deliveries,
+        {"deliveries": 100_000, "hosts": 100, "seconds": 100.0, "schedulers": 2},
+        3,
+    ),
     ("schedulers", schedulers, {"triggers": 2000, "seconds": 60.0}, 2),
     ("kill", kill, {"runs": 50, "seconds": 60.0, "seed": None}, 2),
     ("failover", kill, {"runs": 50, "seconds": 60.0, "seed": None, "failover": True}, 2),

@@ -1,13 +1,17 @@
-"""`bin/bench firing`: measures how late due triggers become queued runs, when one is due and when all are (SPEC §7)."""
+"""`bin/bench firing`: measures how late due triggers become queued runs, when one is due and when all are (SPEC §7), or
+when so many come due each second.
+"""
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from bench.background import scheduler_processes
+from bench.background import scheduler_processes, wait_for_schedulers
 from bench.failure import BenchFailed
 from bench.figures import Json, latencies, machine, print_machine, print_table
 from bench.stack import Database, database
+from bench.usage import cpu_seconds
 
 _LOOK_SECONDS = 0.02
 _LONGEST_SECONDS = 60.0
@@ -15,14 +19,67 @@ _LONGEST_SECONDS = 60.0
 _HEAD_START = timedelta(seconds=10)
 
 
-def run(*, triggers: int, schedulers: int, say: Callable[[str], None]) -> Json:
-    """Measure with this number of scheduled triggers and scheduler processes. Raises BenchFailed."""
+# The last of the triggers that come due each second have fired by then, or the benchmark fails.
+_LONGEST_AFTER = 30.0
+_STEADY_LOOK_SECONDS = 0.1
+# A tick that is older than SCHEDULE_CATCHUP_SECONDS, an hour, makes no run.
+_MOST_SECONDS = 55
+
+# Divides triggers into groups, one for each second.
+_GROUPS = """
+CREATE TABLE bench_due (second int, trigger_id uuid);
+INSERT INTO bench_due
+SELECT (n - 1) / {each_second}, id FROM (
+    SELECT id, row_number() OVER (ORDER BY id) AS n FROM trigger WHERE schedule IS NOT NULL) numbered
+WHERE n <= {each_second} * {seconds};
+CREATE INDEX ON bench_due (second);
+"""
+# Makes one group due now. Ticks lie on whole minutes, so each group has a tick at a minute of its own within the last
+# hour, by which its runs are known. The schedule has no other tick within a year.
+_MAKE_DUE = """
+UPDATE trigger t
+SET next_run_at = tick, schedule = to_char(tick AT TIME ZONE 'UTC', 'FMMI FMHH24 FMDD FMMM') || ' *'
+FROM bench_due b, (SELECT timestamptz '{tick}' AS tick) made
+WHERE b.second = {second} AND t.id = b.trigger_id
+"""
+
+
+def run(
+    *,
+    triggers: int,
+    schedulers: int,
+    each_second: int = 0,
+    seconds: int = 30,
+    say: Callable[[str], None],
+) -> Json:
+    """Measure with this number of scheduled triggers and scheduler processes. Raises BenchFailed.
+
+    With `each_second`, so many of the triggers come due each second, for `seconds`. Without it, first a sixtieth of
+    them comes due, and then all at once.
+    """
+    if each_second * seconds > triggers or seconds > _MOST_SECONDS:
+        raise BenchFailed(f"{triggers} triggers are too few, or {seconds} seconds too many.")
     say("Starting PostgreSQL…")
     with database() as on:
         found = machine(on.one("SHOW server_version")["server_version"])
         say(f"Making {triggers} triggers…")
         on.python("-m", "testing.world.due_triggers", str(triggers))
         on.settle()
+        if each_second:
+            on.execute(_GROUPS.format(each_second=each_second, seconds=seconds))
+            on.settle()
+            with scheduler_processes(on, schedulers) as pids:
+                wait_for_schedulers(on, schedulers)
+                say(f"{each_second} come due each second…")
+                lag = _fire_each_second(on, each_second, seconds, pids)
+            return {
+                "benchmark": "firing",
+                "machine": found,
+                "triggers": triggers,
+                "schedulers": schedulers,
+                "eachSecond": each_second,
+                "lag": {"eachSecond": lag},
+            }
         with scheduler_processes(on, schedulers):
             say("One sixtieth of them comes due…")
             spread = _fire(on, "schedule = '{minute} * * * *'")
@@ -48,12 +105,19 @@ def show(result: Json) -> None:
         ["lag until the run can be seen", "count", "p50 ms", "p99 ms"],
         [
             [name, at["count"], at["p50Ms"], at["p99Ms"]]
-            for name, at in (
-                ("spread over an hour's minutes", result["lag"]["spreadOverTheHour"]),
-                ("all at once", result["lag"]["allAtOnce"]),
+            for key, name in (
+                ("spreadOverTheHour", "spread over an hour's minutes"),
+                ("allAtOnce", "all at once"),
+                ("eachSecond", f"{result.get('eachSecond')} each second"),
             )
+            if (at := result["lag"].get(key))
         ],
     )
+    if steady := result["lag"].get("eachSecond"):
+        print(
+            f"CPU for each: schedulers {steady['schedulerCpuMs']:.3g} ms,"
+            f" PostgreSQL {steady['postgresCpuMs']:.3g} ms (with the making due)"
+        )
 
 
 def _fire(on: Database, which: str) -> Json:
@@ -77,3 +141,40 @@ def _fire(on: Database, which: str) -> Json:
             raise BenchFailed(f"Only {len(lags)} of {expected} triggers have fired.")
         time.sleep(_LOOK_SECONDS)
     return latencies(lags)
+
+
+def _fire_each_second(on: Database, each_second: int, seconds: int, pids: Sequence[int]) -> Json:
+    """Make a group of triggers due each second, and measure when their runs can be seen.
+
+    The lag is counted from the moment before a group is made due, so it includes that statement's time.
+    """
+    now: datetime = on.one("SELECT clock_timestamp() AS now")["now"]
+    first = now.replace(second=0, microsecond=0) - timedelta(minutes=seconds)
+    due: dict[datetime, float] = {}
+    seen: Counter[datetime] = Counter()
+    lags: list[float] = []
+    used = [cpu_seconds(pid) for pid in (*pids, on.pid)]
+    began = time.monotonic()
+    while len(lags) < each_second * seconds:
+        elapsed = time.monotonic() - began
+        if len(due) < seconds and elapsed >= len(due):
+            tick = first + timedelta(minutes=len(due))
+            on.execute(_MAKE_DUE.format(second=len(due), tick=tick.isoformat()))
+            due[tick] = elapsed
+        rows = on.all("SELECT scheduled_for AS at, count(*) FROM run GROUP BY 1")
+        elapsed = time.monotonic() - began
+        for row in rows:
+            # The runs that are new since the last look are at most as late as this look.
+            lags += [elapsed - due[row["at"]]] * (row["count"] - seen[row["at"]])
+            seen[row["at"]] = row["count"]
+        if elapsed > seconds + _LONGEST_AFTER:
+            raise BenchFailed(f"Only {len(lags)} of {each_second * seconds} triggers have fired.")
+        time.sleep(_STEADY_LOOK_SECONDS)
+    *schedulers, postgres = (
+        cpu_seconds(pid) - before for pid, before in zip((*pids, on.pid), used, strict=True)
+    )
+    return {
+        **latencies(lags),
+        "schedulerCpuMs": 1000 * sum(schedulers) / len(lags),
+        "postgresCpuMs": 1000 * postgres / len(lags),
+    }

@@ -50,6 +50,7 @@ _SETTINGS = {
     "PIPEDAI_ENV": "development",
     "DATABASE_URL": "",
     "DATABASE_LISTEN_URL": "",
+    "REPLICA_DATABASE_URL": "",
     "PIPEDAI_PG_FAST_UNSAFE": "",
     "THROTTLES_ENABLED": "false",
     "TRUSTED_PROXIES": "",

@@ -13,6 +13,7 @@ from notices.serializers import IncidentSerializer
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
+from pipedai.replica.reading import from_replica
 from triggers.filters import check_tenant_ids
 from workspaces.access import TenantViewSet, find_visible
 from workspaces.permissions import IsOperator, IsViewer
@@ -41,6 +42,7 @@ class EnvironmentIncidentViewSet(TenantViewSet):
         says={200: "A list of incidents, by `openedAt`."},
         errors={400: "A bad parameter, or a trigger that is not this environment's."},
     )
+    @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
         """Answers GET /environments/:envId/incidents with the environment's incidents, the last opened first."""
         rows = Incident.objects.filter(environment_id=environment_id)

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.core import checks as django_checks
 
 from pipedai import checks, pulse
@@ -55,6 +56,8 @@ def _register_probes() -> None:
     register_probe(Probe("commits", database.commits_are_kept))
     register_probe(Probe("clocks", database.clocks_agree))
     register_probe(Probe("notifications", database.heard))
+    if settings.REPLICA_DATABASE_URL:
+        register_probe(Probe("replica", database.replica_follows))
 
 
 def _only_tells(argv: list[str]) -> bool:

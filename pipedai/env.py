@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -30,6 +31,13 @@ DATABASE_PATIENCE: dict[str, object] = {
     "keepalives_interval": 10,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
+}
+
+# The same for a read replica. Nobody must wait long for it, because the primary can answer instead.
+REPLICA_PATIENCE: dict[str, object] = {
+    **DATABASE_PATIENCE,
+    "connect_timeout": 2,
+    "tcp_user_timeout": 3_000,
 }
 
 _env = environ.Env()  # type: ignore[no-untyped-call]
@@ -132,10 +140,15 @@ def database_url(name: str) -> str:
     return url
 
 
-def database_config(url: str) -> dict[str, Any]:
-    """Returns Django's settings for the database at this URL. `?host=/path` in it names a socket directory."""
+def database_config(
+    url: str, *, patience: Mapping[str, object] = DATABASE_PATIENCE
+) -> dict[str, Any]:
+    """Returns Django's settings for the database at this URL. `?host=/path` in it names a socket directory.
+
+    `patience` are the connection parameters that the URL may override.
+    """
     config: dict[str, Any] = _env.db_url_config(url)  # type: ignore[no-untyped-call]
-    return {**config, "OPTIONS": {**DATABASE_PATIENCE, **config.get("OPTIONS", {})}}
+    return {**config, "OPTIONS": {**patience, **config.get("OPTIONS", {})}}
 
 
 # The port for each scheme of EMAIL_URL if the URL names none. The scheme `smtps` is not accepted, because some programs

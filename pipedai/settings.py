@@ -228,22 +228,35 @@ _database: dict[str, Any] = (
 # Prepared statements save a third of PostgreSQL's CPU, but belong to a session. A PgBouncer before 1.21 in transaction
 # mode may run each transaction in another session, so this setting can turn prepared statements off.
 DATABASE_PREPARE = env.flag("DATABASE_PREPARE", default=not DATABASE_LISTEN_URL)
-_database["OPTIONS"] = {
-    **_database.get("OPTIONS", {}),
+_STATEMENT_OPTIONS: dict[str, Any] = {
     "server_side_binding": DATABASE_PREPARE,
     "prepare_threshold": 5 if DATABASE_PREPARE else None,
 }
-DATABASES: dict[str, dict[str, Any]] = {
-    "default": {
-        **_database,
-        # Each thread of the bounded pool keeps its connection for this many seconds, because a new connection for each
-        # request would cost 2.9 ms.
-        "CONN_MAX_AGE": 600,
-        "CONN_HEALTH_CHECKS": True,
-        # PgBouncer in transaction mode does not support server-side cursors.
-        "DISABLE_SERVER_SIDE_CURSORS": True,
-    }
+_KEPT_CONNECTIONS: dict[str, Any] = {
+    # Each thread of the bounded pool keeps its connection for this many seconds, because a new connection for each
+    # request would cost 2.9 ms.
+    "CONN_MAX_AGE": 600,
+    "CONN_HEALTH_CHECKS": True,
+    # PgBouncer in transaction mode does not support server-side cursors.
+    "DISABLE_SERVER_SIDE_CURSORS": True,
 }
+_database["OPTIONS"] = {**_database.get("OPTIONS", {}), **_STATEMENT_OPTIONS}
+DATABASES: dict[str, dict[str, Any]] = {"default": {**_database, **_KEPT_CONNECTIONS}}
+# A standby of the database, from which lists and statistics are read (docs/scaling.md).
+REPLICA_DATABASE_URL = env.database_url("REPLICA_DATABASE_URL")
+# How many seconds the standby may be behind the primary. If it is further behind, the primary is read. Web processes
+# write a heartbeat every 10 s, by which the lag is measured, so a smaller number than 15 would be too small while
+# nothing else is written.
+REPLICA_MAX_LAG_SECONDS = env.whole("REPLICA_MAX_LAG_SECONDS", 30, at_least=15, at_most=3600)
+if REPLICA_DATABASE_URL:
+    _replica = env.database_config(REPLICA_DATABASE_URL, patience=env.REPLICA_PATIENCE)
+    DATABASES["replica"] = {
+        **_replica,
+        "ENGINE": "pipedai.database",
+        "OPTIONS": {**_replica["OPTIONS"], **_STATEMENT_OPTIONS},
+        **_KEPT_CONNECTIONS,
+    }
+    DATABASE_ROUTERS = ["pipedai.replica.routing.ReplicaRouter"]
 
 # --- The web process ---------------------------------------------------------------------------------------
 WEB_THREADS = env.whole("WEB_THREADS", 8, at_least=1, at_most=256)
@@ -284,6 +297,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_NAME_OVERRIDES": {
         "HealthStatus": "pipedai.api.health.HEALTHY",
+        "ReplicaState": "pipedai.api.health.REPLICA_STATES",
         "ActorType": "audit.serializers.ACTOR_TYPES",
         "Role": "workspaces.roles.Role",
         "KeyRole": "workspaces.roles.KEY_ROLES",

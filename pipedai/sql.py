@@ -7,12 +7,13 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import connections
 from psycopg import Cursor
 from psycopg.rows import dict_row
 
 from pipedai.database.prepared import Prepared
 from pipedai.redaction import escape_control, redact_text
+from pipedai.replica.routing import where
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -44,7 +45,7 @@ def execute_later(sql: str, params: Mapping[str, Any]) -> None:
     It may be sent with the next statement of the transaction or with its COMMIT, which saves a round trip. If it fails,
     that one fails, and the transaction is rolled back.
     """
-    database: Any = connections[DEFAULT_DB_ALIAS]
+    database: Any = connections[where.alias]
     database.validate_no_broken_transaction()
     if _is_watched(database) or not database.prepared.later(sql, params):
         execute(sql, params)
@@ -58,7 +59,7 @@ def planned_for_values() -> Iterator[None]:
     be a bad one: it does not know whether a value is rare or how long a span of time is, and it can't use an index that
     has only the rows with some values. So this block sends no prepared statements.
     """
-    database: Any = connections[DEFAULT_DB_ALIAS]
+    database: Any = connections[where.alias]
     database.ensure_connection()
     driver = database.connection
     kept, driver.prepare_threshold = driver.prepare_threshold, None
@@ -112,7 +113,7 @@ def _run(
     result: Callable[[Cursor[Row]], T],
 ) -> T:
     """Runs a statement. `run` runs it if it is prepared, and `result` reads its result from a cursor otherwise."""
-    database: Any = connections[DEFAULT_DB_ALIAS]
+    database: Any = connections[where.alias]
     if _is_watched(database):
         with database.cursor() as wrapped:
             wrapped.cursor.row_factory = dict_row

@@ -29,11 +29,12 @@ HEALTH = Case(
 
 def triggers() -> QuerySet[Trigger, dict[str, Any]]:
     """Returns the triggers that are not deleted, as dicts. `with_last_runs` makes them ready for TriggerSerializer."""
-    newest = Run.objects.filter(trigger_id=OuterRef("id")).order_by("-queued_at", "-id")
+    of_trigger = {"trigger_id": OuterRef("id"), "environment_id": OuterRef("environment_id")}
+    newest = Run.objects.filter(**of_trigger).order_by("-queued_at", "-id")
     succeeded = Run.objects.filter(
-        trigger_id=OuterRef("id"), status=Status.SUCCEEDED, ended_at__isnull=False
+        **of_trigger, status=Status.SUCCEEDED, ended_at__isnull=False
     ).order_by("-ended_at")
-    ticks = Tick.objects.filter(trigger_id=OuterRef("id")).order_by("-tick_at")
+    ticks = Tick.objects.filter(**of_trigger).order_by("-tick_at")
     rows: QuerySet[Trigger, dict[str, Any]] = (
         Trigger.objects.filter(deleted_at__isnull=True)
         .annotate(
@@ -55,5 +56,7 @@ def triggers() -> QuerySet[Trigger, dict[str, Any]]:
 def with_last_runs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Adds `last_run` to each row of `triggers()`: the trigger's newest run as a dict, or None. It takes one query."""
     ids = [row["last_run_id"] for row in rows if row["last_run_id"]]
-    runs = {run["id"]: run for run in Run.objects.filter(id__in=ids).values(*_LAST_RUN_COLUMNS)}
+    environments = {row["environment_id"] for row in rows}
+    last = Run.objects.filter(id__in=ids, environment_id__in=environments)
+    runs = {run["id"]: run for run in last.values(*_LAST_RUN_COLUMNS)}
     return [{**row, "last_run": runs.get(row["last_run_id"])} for row in rows]

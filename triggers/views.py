@@ -13,6 +13,7 @@ from pipedai.api.pagination import HeavyPaginator
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
+from pipedai.replica.reading import from_replica
 from triggers import queries, services
 from triggers.filters import TriggerFilters, check_tenant_ids
 from triggers.serializers import RotateBody, TriggerBody, TriggerSerializer
@@ -62,6 +63,7 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         },
         errors={400: "A bad parameter, or a worker that is not this environment's."},
     )
+    @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
         """Answers GET /environments/:envId/triggers with the environment's triggers."""
         rows = queries.triggers().filter(environment_id=environment_id)

@@ -7,8 +7,10 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from pipedai.api.principal import principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.schema.parameters import query
+from pipedai.replica.reading import read_for
 from triggers.models import Run
 from triggers.runs.overview import run_figures
 from workers import queries
@@ -48,7 +50,11 @@ class OverviewViewSet(TenantViewSet):
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
         """Answers GET /environments/:envId/dashboard/overview with the figures of workers and runs."""
         timezone = OverviewFilters.read(Run.objects.none(), request).values["timezone"]
-        figures = run_figures(environment_id=environment_id, timezone=timezone)
+        figures = read_for(
+            principal_of(request).id,
+            lambda: run_figures(environment_id=environment_id, timezone=timezone),
+        )
+        # These are read from the primary, because a replica that is some seconds behind would show workers as offline.
         workers = queries.workers().filter(environment_id=environment_id)
         rate = figures["success_rate"]
         return Response(

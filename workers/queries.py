@@ -25,7 +25,9 @@ def workers() -> QuerySet[Worker, dict[str, Any]]:
     worker has claimed and not ended, `limit_ends_at`, which is NULL if the worker is not limited now, and `pool_ids`.
     """
     pools = PoolMember.objects.filter(worker_id=OuterRef("id")).order_by("pool_id")
-    held = Run.objects.filter(worker_id=OuterRef("id"), slot__isnull=False).order_by("slot")
+    held = Run.objects.filter(
+        environment_id=OuterRef("environment_id"), worker_id=OuterRef("id"), slot__isnull=False
+    ).order_by("slot")
     rows: QuerySet[Worker, dict[str, Any]] = (
         Worker.objects.filter(deleted_at__isnull=True)
         .annotate(

@@ -47,8 +47,10 @@ _RECORD_RUNS = """
 INSERT INTO worker_event (environment_id, worker_id, type, at, data)
 SELECT w.environment_id, w.id, e.type, statement_timestamp(),
     jsonb_build_object('runId', r.id, 'triggerId', r.trigger_id, 'status', r.status)
-FROM unnest(%(types)s::text[], %(run_ids)s::uuid[]) WITH ORDINALITY e (type, run_id, place)
-    JOIN run r ON r.id = e.run_id JOIN worker w ON w.id = r.worker_id AND w.is_streamed
+FROM unnest(%(types)s::text[], %(run_ids)s::uuid[], %(environment_ids)s::uuid[])
+        WITH ORDINALITY e (type, run_id, environment_id, place)
+    JOIN run r ON r.id = e.run_id AND r.environment_id = e.environment_id
+    JOIN worker w ON w.id = r.worker_id AND w.is_streamed
 ORDER BY e.place
 RETURNING worker_id
 """
@@ -108,6 +110,7 @@ def record_events(events: tuple[Event, ...]) -> None:
         params = {
             "types": [event.action for event in runs],
             "run_ids": [event.target_id for event in runs],
+            "environment_ids": [event.environment_id for event in runs],
         }
         told += fetch_all(_RECORD_RUNS, params)
     for event in events:

@@ -33,6 +33,7 @@ NAMES = (
     "growth",
     "start",
     "firing",
+    "deliveries",
     "kill",
     "schedulers",
     "abuse",
@@ -205,6 +206,27 @@ def test_start_measures_the_first_answer(data_dir):
     assert found["web"]["seconds"] > 0
     assert 0 < found["run"]["secondsToAnswer"] <= found["run"]["secondsToShowARun"]
     assert "to the first 200" in shown
+
+
+@pytest.mark.slow
+def test_firing_measures_triggers_that_come_due_each_second(data_dir):
+    short = ("--triggers", "120", "--each-second", "20", "--seconds", "3", "--schedulers", "1")
+    found, shown = _measured(data_dir, "firing", *short)
+    lag = found["lag"]["eachSecond"]
+    assert lag["count"] == 60
+    assert 0 < lag["p50Ms"] <= lag["p99Ms"]
+    assert lag["schedulerCpuMs"] > 0
+    assert "20 each second" in shown
+
+
+@pytest.mark.slow
+def test_deliveries_measures_live_hosts_beside_dead_ones(data_dir):
+    short = ("--deliveries", "200", "--hosts", "10", "--seconds", "2", "--schedulers", "1")
+    found, shown = _measured(data_dir, "deliveries", *short)
+    assert found["lag"]["count"] == 20
+    # Nine dead hosts once held every place for ten seconds, again and again.
+    assert 0 < found["lag"]["p50Ms"] < 10_000
+    assert "9 dead hosts" in shown
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet
 from pipedai.events import Actor
+from pipedai.replica.reading import from_replica
 from triggers.webhooks.views import NoBody
 from workspaces.access import TenantViewSet, find_visible
 from workspaces.permissions import IsAdmin
@@ -191,6 +192,7 @@ class ChannelNoticeViewSet(_OneChannelViewSet):
         says={200: "A list of notices."},
         errors={400: "A bad parameter."},
     )
+    @from_replica
     def list(self, request: Request, channel_id: UUID) -> Response:
         """Answers GET /channels/:id/notices with the channel's notices and their attempts, the newest first."""
         rows = Notice.objects.filter(channel_id=channel_id).prefetch_related("attempts")

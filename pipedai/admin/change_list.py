@@ -13,6 +13,7 @@ from unfold.views import ChangeList
 
 from pipedai.admin.filters import AFTER, DatesFilter, RelatedFilter
 from pipedai.keyset import before, merged, not_before
+from pipedai.replica.reading import read_for
 from pipedai.sql import planned_for_values
 
 # A filter without an index of its own, or a search by text, reads at most this many rows to fill one page, unless the
@@ -63,7 +64,13 @@ class KeysetChangeList(ChangeList):
         return found
 
     def get_results(self, request: HttpRequest) -> None:
-        """Reads the rows of the requested page, and sets the attributes that Django's list template shows."""
+        """Reads the rows of the requested page, from the read replica if there is one that is fit, and sets the
+        attributes that Django's list template shows.
+        """
+        staff: Any = request.user
+        read_for(staff.pk, lambda: self._read_results(request))
+
+    def _read_results(self, request: HttpRequest) -> None:
         self._admin: Any = self.model_admin
         scoped, keys, is_loose, sent = self._walk(request)
         order = [f"-{key}" for key in keys]

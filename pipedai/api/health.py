@@ -10,15 +10,20 @@ from pipedai.api.errors import Unavailable
 from pipedai.api.permissions import IsPublic
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.views import ApiViewSet
-from pipedai.sql import takes_writes
+from pipedai.replica.reading import state_of_replica
+from pipedai.replica.routing import is_on
+from pipedai.sql import database_now, takes_writes
 from pipedai.version import VERSION
 
 HEALTHY = ("ok",)
+# The states of the read replica, which `pipedai.replica.reading` explains.
+REPLICA_STATES = ("ok", "behind", "unreachable")
 _HEALTH = answer(
     "Health",
     "Alive.",
     status=serializers.ChoiceField(choices=HEALTHY),
     version=serializers.CharField(),
+    replica=serializers.ChoiceField(choices=REPLICA_STATES, required=False),
 )
 _SHOWN = '`{ "status": "ok", "version": "…" }`'
 # The body of the healthy answer. pipedai.server.lanes has a copy for /health/live, which the event loop answers without
@@ -43,7 +48,8 @@ class HealthViewSet(ApiViewSet):
     def retrieve(self, request: Request) -> Response:
         """Answers GET /health: 200 if the database takes writes, else 503.
 
-        A database that can only be read counts as down, because nearly every call writes.
+        A database that can only be read counts as down, because nearly every call writes. A read replica that is away
+        does not, because the primary answers in its place; the answer says so.
         """
         try:
             writable = takes_writes()
@@ -51,6 +57,8 @@ class HealthViewSet(ApiViewSet):
             raise _unavailable("The database does not answer.") from None
         if not writable:
             raise _unavailable("The database is read-only.")
+        if is_on():
+            return Response({**_ANSWER, "replica": state_of_replica(database_now())})
         return Response(_ANSWER)
 
     @Operation(

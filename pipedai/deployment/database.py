@@ -15,6 +15,8 @@ from pipedai.clocks import TOLERATED_SKEW_SECONDS, SkewMeter, machine_now
 from pipedai.deployment import Finding
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.migrating import invalid_indexes
+from pipedai.replica.reading import state_of_replica
+from pipedai.replica.routing import is_on
 from pipedai.server.listen_connection import listen_params
 from pipedai.sql import database_now, fetch_one, reason
 
@@ -138,6 +140,19 @@ def commits_are_kept() -> Finding:
             "Set synchronous_standby_names: see docs/high-availability.md.",
         )
     return Finding("It takes writes, and keeps each commit.")
+
+
+def replica_follows() -> Finding:
+    """Checks that the read replica, if there is one, answers, is a standby of this database and is not far behind."""
+    if not is_on():
+        return Finding("There is none: lists are read from the primary.")
+    state = state_of_replica(database_now())
+    if state == "ok":
+        return Finding("Lists and statistics are read from it.")
+    return Finding(
+        f"Lists and statistics are read from the primary, because the replica is {state}.",
+        "Let REPLICA_DATABASE_URL name a standby that follows: the log line replica.passed_over says what is wrong.",
+    )
 
 
 def heard() -> Finding:

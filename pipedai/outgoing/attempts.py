@@ -77,6 +77,7 @@ def record(kind: Kind, row: Row, answer: Answer, *, now: datetime | None = None)
             _record(kind),
             {
                 "id": row["id"],
+                "environment_id": row["environment_id"],
                 "claim": row["claim"],
                 "status": status.value,
                 "next_attempt_at": due,
@@ -159,10 +160,11 @@ def _asked_for(retry_after: str | None, now: datetime) -> datetime | None:
 
 
 def _record(kind: Kind) -> str:
+    of_environment = "" if kind.tenants is None else " AND environment_id = %(environment_id)s"
     return f"""
 UPDATE {kind.table} SET status = %(status)s, next_attempt_at = %(next_attempt_at)s, delivered_at = %(delivered_at)s,
     attempt_count = attempt_count + 1
-WHERE id = %(id)s AND status = 'pending' AND next_attempt_at = %(claim)s
+WHERE id = %(id)s{of_environment} AND status = 'pending' AND next_attempt_at = %(claim)s
 RETURNING attempt_count
 """
 

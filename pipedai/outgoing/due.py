@@ -6,8 +6,9 @@ messages of each pair. Its cost therefore does not grow with the number of due m
 host do not hide those to other hosts. Messages that belong to no environment are taken in the order of their due times.
 """
 
+import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -17,6 +18,7 @@ from uuid import UUID
 from django.db import transaction
 
 from pipedai.outgoing.kinds import Kind
+from pipedai.outgoing.mail_server import MAIL_HOST
 from pipedai.sql import NOW, Row, fetch_all
 
 
@@ -108,18 +110,26 @@ def _claim(kind: Kind) -> str:
     reads = f", {kind.reads}" if kind.reads else ""
     if kind.tenants is None:
         tenant, joins = "d.id AS environment_id, d.id AS workspace_id", kind.joins
+        key, of_environments, is_free = "id", "", "claimed.id = free.id"
     else:
+        # The conditions on the environment let PostgreSQL read one partition if the table is partitioned by it.
+        key, of_environments = (
+            "id, environment_id",
+            " AND environment_id = ANY(%(environment_ids)s)",
+        )
+        is_free = "claimed.id = free.id AND claimed.environment_id = free.environment_id"
         tenant, joins = (
             "e.workspace_id",
             f"JOIN {kind.tenants} e ON e.id = d.environment_id {kind.joins}",
         )
     return f"""
 WITH free AS MATERIALIZED (
-    SELECT id FROM {kind.table} WHERE id = ANY(%(ids)s) AND status = 'pending' AND next_attempt_at <= {NOW}
+    SELECT {key} FROM {kind.table} WHERE id = ANY(%(ids)s){of_environments} AND status = 'pending'
+        AND next_attempt_at <= {NOW}
     FOR UPDATE SKIP LOCKED),
 d AS (
     UPDATE {kind.table} claimed SET next_attempt_at = {NOW} + %(claim_seconds)s * interval '1 second'
-    FROM free WHERE claimed.id = free.id RETURNING claimed.*)
+    FROM free WHERE {is_free} RETURNING claimed.*)
 SELECT d.*, d.next_attempt_at AS claim, {NOW} AS claimed_at, {tenant}{reads}
 FROM d {joins}
 """
@@ -151,6 +161,43 @@ def taker_of(message: Row) -> Taker:
     return Taker(message["workspace_id"], message["environment_id"], message["host"])
 
 
+@dataclass
+class Hosts:
+    """What one sender remembers about which hosts answer. If the sender's process dies, this memory is lost, and each
+    host has one place until it answers.
+
+    A host that has never answered this sender, or did not answer the last time, is unproven. Most hosts answer within
+    milliseconds, so a new host is proven soon, while a dead host holds its one place for as long as an attempt may
+    take.
+    """
+
+    # The hosts that answered the last time, the one that answered last being the last key.
+    _proven: dict[str, None] = field(default_factory=dict)
+    # Threads that send note what they saw, while the scheduler's own thread reads.
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, host: str, *, answered: bool) -> None:
+        """Remembers whether the host answered an attempt, with whatever status."""
+        with self._lock:
+            self._proven.pop(host, None)
+            if answered:
+                self._proven[host] = None
+                if len(self._proven) > _MOST_REMEMBERED:
+                    del self._proven[next(iter(self._proven))]
+
+    def proven(self) -> Container[str]:
+        """Returns the hosts that answered the last time, and our own mail server, which needs no proof."""
+        with self._lock:
+            return frozenset((*self._proven, MAIL_HOST))
+
+
+class _Everything:
+    """The container that has every host."""
+
+    def __contains__(self, host: object) -> bool:
+        return True
+
+
 def claim_due(
     kind: Kind,
     *,
@@ -158,27 +205,37 @@ def claim_due(
     busy: Mapping[Taker, int],
     per_host: int,
     turns: Turns | None = None,
+    hosts: Hosts | None = None,
     now: datetime | None = None,
 ) -> list[Row]:
     """Claims up to `room` due messages of a kind and returns their rows. Pass each row to `attempts.send` at once.
 
     A sender sends a limited number of messages at once, so it has that number of places, and each message takes one
     while it is sent. `busy` says how many places are taken already, and by whom. Each free place goes to the workspace
-    that has the fewest, and among equals to the workspace that was served longest ago. There are three limits:
+    that has the fewest, and among equals to the workspace that was served longest ago. There are four limits:
 
-    - A host has at most `per_host` places.
+    - A host has at most `per_host` places, and one if it is unproven (see Hosts). Without `hosts` every host counts as
+      proven.
+    - All unproven hosts together have at most three quarters of all places. Hosts that answer therefore find free
+      places, however many hosts are dead.
     - A workspace has at most as many places as stay free: half of all, if it is the only one. A workspace without a
       place therefore always finds a free one.
     - An environment has at most as many places as stay free, less those of its workspace: a third of all, if it is
       the only one. The other environments of the workspace therefore always find a free one.
     """
     turns = turns or Turns()
-    places = _Places(busy, room, per_host)
+    proven = _Everything() if hosts is None else hosts.proven()
+    places = _Places(busy, room, per_host, proven)
     chosen = places.fill(_look(kind, places, turns, now), turns)
     if not chosen:
         return []
     with transaction.atomic():
-        params = {"ids": chosen, "claim_seconds": CLAIM_SECONDS, "now": now}
+        params = {
+            "ids": [row["id"] for row in chosen],
+            "environment_ids": list({row["environment_id"] for row in chosen}),
+            "claim_seconds": CLAIM_SECONDS,
+            "now": now,
+        }
         return fetch_all(_claim(kind), params)
 
 
@@ -187,8 +244,12 @@ class _Places:
     places as the messages that it may send at once.
     """
 
-    def __init__(self, busy: Mapping[Taker, int], room: int, per_host: int) -> None:
-        self.room, self.per_host = room, per_host
+    def __init__(
+        self, busy: Mapping[Taker, int], room: int, per_host: int, proven: Container[str]
+    ) -> None:
+        self.room, self.per_host, self._proven = room, per_host, proven
+        # How many more places unproven hosts may take.
+        self._unproven_room = max(1, (room + sum(busy.values())) * 3 // 4)
         self.workspaces: Counter[UUID] = Counter()
         self.environments: Counter[UUID] = Counter()
         self.hosts: Counter[str] = Counter()
@@ -200,11 +261,13 @@ class _Places:
         self.workspaces[taker.workspace_id] += count
         self.environments[taker.environment_id] += count
         self.hosts[taker.host] += count
+        if taker.host not in self._proven:
+            self._unproven_room -= count
         self._workspace_of[taker.environment_id] = taker.workspace_id
 
     @property
     def full_hosts(self) -> list[str]:
-        return [host for host, count in self.hosts.items() if count >= self.per_host]
+        return [host for host, count in self.hosts.items() if count >= self._most(host)]
 
     @property
     def full_workspaces(self) -> list[UUID]:
@@ -218,24 +281,29 @@ class _Places:
             if count >= self.room - self.workspaces[self._workspace_of[id_]]
         ]
 
-    def fill(self, candidates: list[Row], turns: Turns) -> list[UUID]:
-        """Chooses messages for the free places of the sender, and returns their ids."""
-        chosen: list[UUID] = []
+    def fill(self, candidates: list[Row], turns: Turns) -> list[Row]:
+        """Chooses messages for the free places of the sender, and returns these candidates."""
+        chosen: list[Row] = []
         while self.room > 0 and (candidates := [c for c in candidates if self._has_room(c)]):
             first = min(candidates, key=lambda candidate: self._order(candidate, turns))
             candidates.remove(first)
             self._take(taker_of(first), 1)
             self.room -= 1
             turns.serve(first["workspace_id"])
-            chosen.append(first["id"])
+            chosen.append(first)
         return chosen
 
     def _has_room(self, candidate: Row) -> bool:
         left = self.room - self.workspaces[candidate["workspace_id"]]
         return (
             self.environments[candidate["environment_id"]] < left
-            and self.hosts[candidate["host"]] < self.per_host
+            and self.hosts[candidate["host"]] < self._most(candidate["host"])
+            and (candidate["host"] in self._proven or self._unproven_room > 0)
         )
+
+    def _most(self, host: str) -> int:
+        """Returns how many places the host may have."""
+        return self.per_host if host in self._proven else 1
 
     def _order(self, candidate: Row, turns: Turns) -> tuple[int, int, int, datetime]:
         workspace_id = candidate["workspace_id"]

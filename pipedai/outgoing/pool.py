@@ -11,9 +11,9 @@ from pipedai import timeouts
 from pipedai.logs import get_logger
 from pipedai.loop import Job, register_job
 from pipedai.outgoing import attempts
-from pipedai.outgoing.answers import Answer
+from pipedai.outgoing.answers import Answer, OwnAnswer
 from pipedai.outgoing.crew import Crew
-from pipedai.outgoing.due import Taker, Turns, claim_due, taker_of
+from pipedai.outgoing.due import Hosts, Taker, Turns, claim_due, taker_of
 from pipedai.outgoing.kinds import Kind
 from pipedai.sql import Row
 
@@ -48,9 +48,9 @@ class Senders:
     send at once, so that none waits after it is claimed.
 
     One group of threads sends, and a smaller one records the answers. Of the messages that are sent at one time, at
-    most `per_host` go to one host, so a slow host can't delay all others, and at most half belong to one workspace: see
-    `claim_due`. The threads are daemons: if the process ends while a message is being sent, the message stays claimed
-    and comes due again when the claim has expired.
+    most `per_host` go to one host, and one to a host that does not answer, so slow and dead hosts can't delay all
+    others; and at most half belong to one workspace: see `claim_due`. The threads are daemons: if the process ends
+    while a message is being sent, the message stays claimed and comes due again when the claim has expired.
     """
 
     def __init__(
@@ -61,6 +61,8 @@ class Senders:
         self._per_host = kind.per_host if per_host is None else per_host
         self._busy: Counter[Taker] = Counter()
         self._turns = Turns()
+        # Messages that belong to nobody all go to our own mail server, which needs no proof.
+        self._hosts = None if kind.tenants is None else Hosts()
         self._changed = threading.Condition()
         self._sending = Crew(f"{kind.name}-sender", self._at_once, self._send)
         self._recording = Crew(f"{kind.name}-recorder", kind.recorders, self._record)
@@ -75,7 +77,12 @@ class Senders:
         if room <= 0:
             return 0
         claimed = claim_due(
-            self._kind, room=room, busy=busy, per_host=self._per_host, turns=self._turns
+            self._kind,
+            room=room,
+            busy=busy,
+            per_host=self._per_host,
+            turns=self._turns,
+            hosts=self._hosts,
         )
         for row in claimed:
             with self._changed:
@@ -108,6 +115,8 @@ class Senders:
             log.exception(self._kind.event("not_recorded"), **self._kind.naming(row))
             self._leave(row)
         else:
+            if self._hosts is not None and not isinstance(answer, OwnAnswer):
+                self._hosts.note(row["host"], answered=answer.status_code is not None)
             self._recording.give((row, answer))
 
     def _record(self, sent: tuple[Row, Answer]) -> None:

@@ -6,6 +6,7 @@ from django.http import HttpResponse
 from rest_framework import serializers
 from rest_framework.request import Request
 
+from pipedai.api.principal import principal_of
 from pipedai.api.renderers import compact_json
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.streams import (
@@ -16,6 +17,8 @@ from pipedai.api.streams import (
     take_place,
     ticket_of,
 )
+from pipedai.replica.routing import is_on
+from pipedai.replica.writers import remember
 from pipedai.server.ticket import EnvironmentStreamTicket
 from triggers.changes.reading import changes_of
 from workspaces.access import TenantViewSet
@@ -58,4 +61,7 @@ class EnvironmentEventViewSet(StreamViewMixin, TenantViewSet):
             # Some notifications were lost, so the reader must read everything again.
             ticket.missed = False
             told.insert(0, {"type": "all"})
+        if told and is_on():
+            # Whoever is told of a change reads a list next, which must show the change.
+            remember([principal_of(request).id])
         return stream_answer("".join(event_text(compact_json(each)) for each in told))

@@ -18,6 +18,11 @@ from triggers.budgets.room import BUDGETS_HAVE_ROOM
 # A worker counts as online if it polled or sent a heartbeat within this time (SPEC §5).
 ONLINE_WITHIN = timedelta(seconds=180)
 
+# The row is in the worker's environment. It follows from the other conditions, but lets PostgreSQL read only one
+# partition if the table is partitioned by environment (docs/scaling.md).
+OF_ENVIRONMENT = (
+    "environment_id = (SELECT own.environment_id FROM worker own WHERE own.id = %(worker_id)s)"
+)
 # The run is the worker's own: it is assigned to the worker alone, or to it before the other workers of the run's pool.
 IS_OWN = "r.worker_id = %(worker_id)s"
 # The run may be taken by any worker of its pool, and the worker is in that pool.
@@ -52,7 +57,8 @@ TRIGGER_HAS_ROOM = f"""(t.max_concurrent_runs IS NULL OR t.id <> ALL(ARRAY(
         WHERE t.environment_id = (SELECT w.environment_id FROM worker w WHERE w.id = %(worker_id)s)
             AND t.max_concurrent_runs IS NOT NULL AND t.deleted_at IS NULL AND {FREE_IN_TRIGGER} <= 0)))"""
 # The conditions that a run must meet for any worker to get it, whether it is the worker's own or its pool's.
-_MAY_GO_OUT = f"""{IS_QUEUED} AND {IS_DUE} AND {IS_NOT_PAUSED} AND {HEADERS_MAY_GO} AND {IS_IN_TIME} AND {MAY_START}
+_MAY_GO_OUT = f"""r.{OF_ENVIRONMENT}
+    AND {IS_QUEUED} AND {IS_DUE} AND {IS_NOT_PAUSED} AND {HEADERS_MAY_GO} AND {IS_IN_TIME} AND {MAY_START}
     AND {IS_NOT_AVOIDED} AND {TRIGGER_HAS_ROOM} AND {BUDGETS_HAVE_ROOM}"""
 # The conditions of a worker's own runs, and those of the runs that it may take from the pool `m`. A poll reads the two
 # kinds by one index each.
@@ -67,7 +73,7 @@ HAND_OUT_ORDER = "r.available_at, r.id"
 
 # The condition for the runs that the worker holds: it has claimed them, and they have not ended. It is for the table
 # `run` without an alias.
-IS_HELD = "worker_id = %(worker_id)s AND slot IS NOT NULL"
+IS_HELD = f"{OF_ENVIRONMENT} AND worker_id = %(worker_id)s AND slot IS NOT NULL"
 # How many more runs the worker may claim. A worker may hold more runs than its capacity, if the capacity was lowered.
 FREE_PLACES = f"greatest(0, %(capacity)s - (SELECT count(*) FROM run WHERE {IS_HELD}))"
 

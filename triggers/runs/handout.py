@@ -29,6 +29,7 @@ from triggers.runs.conditions import (
     IS_QUEUED,
     MAY_BE_CLAIMED_AS_OWN,
     MAY_BE_CLAIMED_FROM_POOL,
+    OF_ENVIRONMENT,
 )
 from workspaces.encryption.keys import WrappedKey
 
@@ -96,7 +97,8 @@ ORDER BY available_at, id
 # Most workers are in no pool. Their poll reads by the shorter statement, which costs less to plan.
 _DUE = _reading_due(_RUNS, _IS_OWN_AND_DUE)
 _DUE_WITH_POOLS = _reading_due(
-    f"{_FOUND} JOIN run r ON r.id = found.id JOIN trigger t ON t.id = r.trigger_id", "true"
+    f"{_FOUND} JOIN run r ON r.id = found.id JOIN trigger t ON t.id = r.trigger_id",
+    f"r.{OF_ENVIRONMENT}",
 )
 
 

@@ -343,7 +343,7 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
         if not overdue:
             return 0
         lock_triggers(row["trigger_id"] for row in overdue)
-        ended = fetch_all(sql.EXPIRE, {**params, "ids": [row["id"] for row in overdue]})
+        ended = fetch_all(sql.EXPIRE, {**params, **_ids_of(overdue)})
         follow_up(
             ended,
             [
@@ -367,10 +367,19 @@ def expire_queued_runs(*, limit: int = 100, now: datetime | None = None) -> int:
         if not found:
             return 0
         lock_triggers(row["trigger_id"] for row in found)
-        params = {"ids": [row["id"] for row in found], "now": now}
-        ended = fetch_all(sql.END_UNSTARTABLE, params)
+        ended = fetch_all(sql.END_UNSTARTABLE, {**_ids_of(found), "now": now})
         follow_up(ended, [ended_event("run.not-started", SYSTEM, run) for run in ended])
     return len(ended)
+
+
+def _ids_of(runs: list[Row]) -> Row:
+    """Returns the parameters of the SQL statements that end runs by their ids. With the environments PostgreSQL reads
+    only their partitions, if the table is partitioned by environment.
+    """
+    return {
+        "ids": [run["id"] for run in runs],
+        "environment_ids": list({run["environment_id"] for run in runs}),
+    }
 
 
 def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:

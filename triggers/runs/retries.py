@@ -171,10 +171,17 @@ def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = No
                 for run, resumed in zip(runs, resumes, strict=True)
             ],
             "at_limit": [run["at_limit"] for run in runs],
+            "environment_ids": [run["environment_id"] for run in runs],
         },
     )
     if retries:
-        execute(sql.COPY_PAYLOADS, {"ids": [retry["id"] for retry in retries]})
+        execute(
+            sql.COPY_PAYLOADS,
+            {
+                "ids": [retry["id"] for retry in retries],
+                "environment_ids": list({retry["environment_id"] for retry in retries}),
+            },
+        )
     return retries
 
 

@@ -9,7 +9,7 @@ execute the statements.
 from pipedai.sql import NOW
 from triggers.budgets.room import CAN_REJECT, HAS_BUDGETS, HAS_RESERVATIONS
 from triggers.models import RUN_COLUMNS
-from triggers.runs.conditions import IS_COUNTED_AS_QUEUED, IS_HELD, MAY_BE_CLAIMED
+from triggers.runs.conditions import IS_COUNTED_AS_QUEUED, IS_HELD, MAY_BE_CLAIMED, OF_ENVIRONMENT
 from triggers.runs.reachability import LEASES_COUNT
 from triggers.runs.routing import avoided_worker, pool_from
 
@@ -98,9 +98,9 @@ WITH planned AS (
         CASE WHEN n.resumes THEN interval '{RESUMABLE_FOR}' + greatest(r.ended_at + n.delay, (
             SELECT w.limited_until FROM worker w WHERE w.id = r.worker_id)) END AS resume_until
     FROM unnest(%(ids)s::uuid[], %(run_ids)s::uuid[], %(delays)s::interval[], %(resumes)s::boolean[],
-        %(had_effects)s::boolean[], %(at_limit)s::boolean[])
-        AS n (id, run_id, delay, resumes, had_effects, at_limit)
-    JOIN run r ON r.id = n.run_id),
+        %(had_effects)s::boolean[], %(at_limit)s::boolean[], %(environment_ids)s::uuid[])
+        AS n (id, run_id, delay, resumes, had_effects, at_limit, environment_id)
+    JOIN run r ON r.id = n.run_id AND r.environment_id = n.environment_id),
 retry AS (
     {_INSERT_RETRY}
     SELECT n.id, r.environment_id, r.trigger_id, r.revision_id,
@@ -112,18 +112,20 @@ retry AS (
         CASE WHEN NOT n.resumes AND NOT n.at_limit THEN {avoided_worker("r.worker_id", "r.ended_at")} END,
         n.resume_until, n.had_effects, r.limit_retries + n.at_limit::int
     FROM planned n
-    JOIN run r ON r.id = n.run_id JOIN trigger t ON t.id = r.trigger_id
+    JOIN run r ON r.id = n.run_id AND r.environment_id = n.environment_id JOIN trigger t ON t.id = r.trigger_id
     JOIN trigger_revision v ON v.id = r.revision_id
     ON CONFLICT (retry_of_id, environment_id) WHERE retry_of_id IS NOT NULL DO NOTHING
     RETURNING id, environment_id, worker_id, pool_id, attempt, available_at, resume_until, retry_of_id),
-noted AS (UPDATE run r SET retried = true FROM retry WHERE r.id = retry.retry_of_id)
+noted AS (
+    UPDATE run r SET retried = true FROM retry
+    WHERE r.id = retry.retry_of_id AND r.environment_id = retry.environment_id)
 SELECT * FROM retry
 """
 
 COPY_PAYLOADS = """
 INSERT INTO run_text (run_id, environment_id, payload)
 SELECT r.id, x.environment_id, x.payload FROM run r JOIN run_text x ON x.run_id = r.retry_of_id
-WHERE r.id = ANY(%(ids)s) AND x.payload IS NOT NULL
+WHERE r.id = ANY(%(ids)s) AND r.environment_id = ANY(%(environment_ids)s) AND x.payload IS NOT NULL
 """
 
 # Locks a trigger that limits how many of its runs may be held at once. Claims of its runs then come one after the
@@ -171,12 +173,14 @@ UPDATE run r
 SET status = 'running', started_at = {NOW}, lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'claimed' AND t.id = r.trigger_id
+    AND r.{OF_ENVIRONMENT}
 RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message
 """
 
 HEARTBEAT = f"""
 UPDATE run r SET lease_expires_at = {_LEASE}, session_id = coalesce(%(session_id)s, r.session_id)
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL
+    AND r.{OF_ENVIRONMENT}
 RETURNING r.status, r.cancel_requested_at, r.lease_expires_at
 """
 
@@ -194,6 +198,7 @@ SET lease_expires_at = {_LEASE}, session_id = coalesce(%(session_id)s, r.session
             THEN least(r.tool_calls_unknown, %(tool_calls_unknown)s::int)
         ELSE %(tool_calls_unknown)s::int END
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL
+    AND r.{OF_ENVIRONMENT}
 RETURNING r.status, r.cancel_requested_at, r.lease_expires_at
 """
 
@@ -220,6 +225,7 @@ COMPLETE = f"""
 UPDATE run r SET ended_at = {NOW}, ended_by = 'worker', {_RELEASED}, {_OUTCOME}
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND t.id = r.trigger_id
+    AND r.{OF_ENVIRONMENT}
     AND (%(status)s <> 'canceled' OR r.cancel_requested_at IS NOT NULL)
     AND (NOT %(lacks_output)s OR NOT EXISTS (
         SELECT FROM trigger_revision v WHERE v.id = r.revision_id AND v.output_schema IS NOT NULL))
@@ -244,7 +250,9 @@ WHERE r.id = %(run_id)s
 """
 LOCK = "SELECT FROM run WHERE id = %(run_id)s FOR NO KEY UPDATE"
 
-TRIGGER_OF_RUN = "SELECT trigger_id FROM run WHERE id = %(run_id)s AND worker_id = %(worker_id)s"
+TRIGGER_OF_RUN = f"""
+SELECT trigger_id FROM run WHERE id = %(run_id)s AND worker_id = %(worker_id)s AND {OF_ENVIRONMENT}
+"""
 
 RETRY_FOR_UPDATE = """
 SELECT id, status, worker_id, pool_id, resume_until, claimed_at IS NOT NULL AS was_claimed
@@ -334,7 +342,7 @@ _OVERDUE = f"""slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {NOW
     AND least({LEASE_END}, deadline_at) <= {NOW}"""
 
 OVERDUE = f"""
-SELECT id, trigger_id FROM run WHERE {_OVERDUE} ORDER BY id LIMIT %(limit)s
+SELECT id, trigger_id, environment_id FROM run WHERE {_OVERDUE} ORDER BY id LIMIT %(limit)s
 """
 
 # Ends runs whose lease or deadline has passed. If both have, the earlier one decides. SKIP LOCKED leaves out rows that
@@ -343,10 +351,11 @@ SELECT id, trigger_id FROM run WHERE {_OVERDUE} ORDER BY id LIMIT %(limit)s
 # its own retry may continue it.
 EXPIRE = f"""
 WITH overdue AS (
-    SELECT id, {NOW} AS now, {LEASE_END} <= deadline_at AS is_lost, cancel_requested_at, timeout_seconds,
+    SELECT id, environment_id, {NOW} AS now, {LEASE_END} <= deadline_at AS is_lost, cancel_requested_at,
+        timeout_seconds,
         round(extract(epoch FROM {NOW} - lease_expires_at))::int + %(lease_seconds)s AS silent_seconds
     FROM run
-    WHERE id = ANY(%(ids)s) AND {_OVERDUE}
+    WHERE id = ANY(%(ids)s) AND environment_id = ANY(%(environment_ids)s) AND {_OVERDUE}
     FOR UPDATE SKIP LOCKED),
 verdict AS (
     SELECT *, CASE WHEN NOT is_lost THEN 'timed_out'
@@ -356,9 +365,10 @@ UPDATE run r
 SET status = v.status, ended_at = v.now, ended_by = CASE WHEN v.is_lost THEN 'lease' ELSE 'deadline' END,
     fault_class = CASE v.status WHEN 'failed' THEN 'infra' WHEN 'timed_out' THEN 'client' ELSE 'none' END,
     session_id = coalesce(r.session_id, CASE WHEN r.claimed_at < r.resume_until THEN (
-        SELECT o.session_id FROM run o WHERE o.id = r.retry_of_id) END), {_RELEASED}
+        SELECT o.session_id FROM run o
+        WHERE o.id = r.retry_of_id AND o.environment_id = r.environment_id) END), {_RELEASED}
 FROM verdict v, trigger t
-WHERE r.id = v.id AND t.id = r.trigger_id
+WHERE r.id = v.id AND r.environment_id = v.environment_id AND t.id = r.trigger_id
 RETURNING {_ENDED},
     CASE WHEN v.is_lost THEN 'worker lost: no heartbeat for ' || v.silent_seconds || ' s'
         ELSE 'timed out: no result within ' || v.timeout_seconds || ' s' END AS error_message
@@ -370,23 +380,24 @@ _UNSTARTABLE = f"""status = 'queued'
     AND (start_deadline_at <= {NOW} OR (had_effects AND resume_until <= {NOW}))"""
 
 UNSTARTABLE = f"""
-SELECT id, trigger_id FROM run WHERE status = 'queued' AND start_deadline_at <= {NOW}
+SELECT id, trigger_id, environment_id FROM run WHERE status = 'queued' AND start_deadline_at <= {NOW}
 UNION
-SELECT id, trigger_id FROM run WHERE status = 'queued' AND had_effects AND resume_until <= {NOW}
+SELECT id, trigger_id, environment_id FROM run WHERE status = 'queued' AND had_effects AND resume_until <= {NOW}
 ORDER BY id LIMIT %(limit)s
 """
 
 END_UNSTARTABLE = f"""
 WITH found AS (
-    SELECT id, had_effects AND resume_until <= {NOW} AND start_deadline_at <= {NOW} IS NOT TRUE AS cannot_resume,
+    SELECT id, environment_id,
+        had_effects AND resume_until <= {NOW} AND start_deadline_at <= {NOW} IS NOT TRUE AS cannot_resume,
         extract(epoch FROM start_deadline_at - available_at)::int AS deadline_seconds
-    FROM run WHERE id = ANY(%(ids)s) AND {_UNSTARTABLE}
+    FROM run WHERE id = ANY(%(ids)s) AND environment_id = ANY(%(environment_ids)s) AND {_UNSTARTABLE}
     ORDER BY id FOR UPDATE SKIP LOCKED)
 UPDATE run r
 SET status = 'failed', fault_class = 'infra', ended_at = {NOW},
     ended_by = CASE WHEN found.cannot_resume THEN 'had_effects' ELSE 'start_deadline' END
 FROM found, trigger t
-WHERE r.id = found.id AND t.id = r.trigger_id
+WHERE r.id = found.id AND r.environment_id = found.environment_id AND t.id = r.trigger_id
 RETURNING {_ENDED},
     CASE WHEN found.cannot_resume
         THEN 'not resumed in time, and not started anew, because the run before it may have changed something'

@@ -14,6 +14,7 @@ from pipedai.api.principal import KeyPrincipal, Principal, actor_of, principal_o
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.schema.parameters import header
 from pipedai.api.serializers import read_body
+from pipedai.replica.reading import from_replica
 from triggers import tenancy
 from triggers.filters import EnvironmentRunFilters, RunFilters
 from triggers.idempotency import Queued, rerun_run, run_trigger
@@ -111,9 +112,13 @@ class TriggerRunViewSet(TenantViewSet):
         filters=RunFilters,
         says={200: "A list of the trigger's runs, by `queuedAt`."},
     )
+    @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
         """Answers GET /triggers/:id/runs with the trigger's runs, the last queued first."""
-        filters = RunFilters.read(Run.objects.filter(trigger_id=trigger_id), request)
+        filters = RunFilters.read(
+            Run.objects.filter(environment_id=self.access.environment_id, trigger_id=trigger_id),
+            request,
+        )
         return _run_page(filters, request, self)
 
 
@@ -132,6 +137,7 @@ class EnvironmentRunViewSet(TenantViewSet):
         says={200: "A list of the environment's runs, across its triggers."},
         errors={400: "A bad parameter, or an id that is not this environment's."},
     )
+    @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
         """Answers GET /environments/:envId/runs with the environment's runs, the last queued first."""
         return _run_page(EnvironmentRunFilters.read_for(environment_id, request), request, self)

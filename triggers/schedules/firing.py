@@ -40,7 +40,8 @@ _LONGEST_BATCH_SECONDS = 1.0
 # Finds, for each trigger, the unfinished run that was queued first.
 _UNFINISHED = """
 SELECT DISTINCT ON (trigger_id) trigger_id, id FROM run
-WHERE trigger_id = ANY(%(ids)s) AND ended_at IS NULL ORDER BY trigger_id, queued_at, id
+WHERE trigger_id = ANY(%(ids)s) AND environment_id = ANY(%(environment_ids)s) AND ended_at IS NULL
+ORDER BY trigger_id, queued_at, id
 """
 
 # Stores the decisions. If a tick has a decision already, the older decision stays. That can happen after the database's
@@ -164,8 +165,16 @@ def _busy_triggers(due: list[Row]) -> dict[UUID, UUID]:
     """Returns those of the due triggers that have the overlap policy `skip` and an unfinished run, each with the id of
     the unfinished run that was queued first.
     """
-    ids = [row["id"] for row in due if row["overlap_policy"] == Trigger.OverlapPolicy.SKIP]
-    unfinished = fetch_all(_UNFINISHED, {"ids": ids}) if ids else []
+    skipping = [row for row in due if row["overlap_policy"] == Trigger.OverlapPolicy.SKIP]
+    if not skipping:
+        return {}
+    unfinished = fetch_all(
+        _UNFINISHED,
+        {
+            "ids": [row["id"] for row in skipping],
+            "environment_ids": list({row["environment_id"] for row in skipping}),
+        },
+    )
     return {row["trigger_id"]: row["id"] for row in unfinished}
 
 

@@ -11,6 +11,7 @@ from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, TooManyRequests
+from pipedai.replica.reading import from_replica
 from pipedai.server.places import Places
 from pipedai.sql import database_now
 from triggers.filters import TickFilters
@@ -100,9 +101,13 @@ class TickViewSet(OneTriggerViewSet):
         },
         errors={400: "A bad parameter."},
     )
+    @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
         """Answers GET /triggers/:id/ticks with the trigger's ticks, the latest due time first."""
-        filters = TickFilters.read(Tick.objects.filter(trigger_id=trigger_id), request)
+        filters = TickFilters.read(
+            Tick.objects.filter(environment_id=self.access.environment_id, trigger_id=trigger_id),
+            request,
+        )
         paginator = TickPaginator()
         page = paginator.paginate_parts(filters.parts, request, self)
         return paginator.get_paginated_response(TickSerializer(page, many=True).data)

@@ -13,6 +13,7 @@ from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import StrictBody, read_body
 from pipedai.api.throttling import Rate
+from pipedai.replica.reading import from_replica
 from triggers import tenancy
 from triggers.models import Delivery
 from triggers.tenancy import OneTriggerViewSet
@@ -59,9 +60,12 @@ class TriggerDeliveryViewSet(_DeliveriesShown, OneTriggerViewSet):
         says={200: "A list of deliveries."},
         errors={400: "A bad parameter."},
     )
+    @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
         """Answers GET /triggers/:id/deliveries with the trigger's deliveries and their attempts, the newest first."""
-        rows = Delivery.objects.filter(trigger_id=trigger_id).prefetch_related("attempts")
+        rows = Delivery.objects.filter(
+            environment_id=self.access.environment_id, trigger_id=trigger_id
+        ).prefetch_related("attempts")
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows.defer("body"), request, self)
         return paginator.get_paginated_response(self._shown(page))

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, Self
+from uuid import uuid4
 
 import pytest
 from django.conf import settings as django_settings
@@ -22,8 +24,17 @@ from pipedai.env import BASE_DIR
 from pipedai.loop import registered_jobs
 from pipedai.outgoing import Answer, attempts, crew
 from pipedai.outgoing import pool as senders_module
+from pipedai.outgoing.answers import OwnAnswer
 from pipedai.outgoing.attempts import BACKOFF_SECONDS, verdict
-from pipedai.outgoing.due import CLAIM_SECONDS, claim_due
+from pipedai.outgoing.due import (
+    CLAIM_SECONDS,
+    Hosts,
+    Taker,
+    Turns,
+    _Places,
+    claim_due,
+    taker_of,
+)
 from pipedai.outgoing.pool import Senders
 from pipedai.sql import execute, fetch_one
 from testing.processes.web_process import url_of
@@ -331,8 +342,68 @@ def statuses() -> list[str]:
     return sorted(Delivery.objects.values_list("status", flat=True))
 
 
+def answered_before(pool: Senders, host: str) -> None:
+    """Lets a host have as many places as any host may, as if it had answered an attempt of this pool."""
+    assert pool._hosts is not None
+    pool._hosts.note(host, answered=True)
+
+
+def test_a_host_has_one_place_until_it_answers_and_again_when_it_does_not(cast):
+    for _ in range(8):
+        for host in ("one", "other"):
+            queue(cast, f"https://{host}.example/")
+    hosts, busy = Hosts(), Counter[Taker]()
+
+    def claimed() -> dict[str, int]:
+        rows = claim_due(WEBHOOKS, room=60, busy=busy, per_host=4, hosts=hosts, now=LATE)
+        busy.update(taker_of(row) for row in rows)
+        return Counter(row["host"] for row in rows)
+
+    assert claimed() == {"one.example": 1, "other.example": 1}
+    assert claimed() == {}
+    hosts.note("one.example", answered=True)
+    assert claimed() == {"one.example": 3}
+    busy.clear()
+    hosts.note("one.example", answered=False)
+    assert claimed() == {"one.example": 1, "other.example": 1}
+
+
+def test_hosts_that_have_not_answered_leave_a_quarter_of_the_places_to_others():
+    def due_row(host: str, minute: int) -> dict[str, Any]:
+        tenant = uuid4()
+        due = NOW + timedelta(minutes=minute)
+        return {
+            "id": uuid4(),
+            "workspace_id": tenant,
+            "environment_id": tenant,
+            "host": host,
+            "next_attempt_at": due,
+        }
+
+    dead = [due_row(f"dead-{n}", n) for n in range(20)]
+    live = [due_row("live", 30 + n) for n in range(4)]
+    places = _Places({}, 16, 4, frozenset({"live"}))
+    chosen = [row["host"] for row in places.fill([*dead, *live], Turns())]
+    assert len([host for host in chosen if host != "live"]) == 12
+    assert chosen.count("live") == 4
+
+
+def test_what_could_not_be_sent_at_all_says_nothing_about_its_host(
+    committed_cast, make_senders, monkeypatch
+):
+    pool = make_senders(at_once=8, per_host=4)
+    answered_before(pool, "hooks.example")
+    queue(committed_cast, "https://hooks.example/")
+    refused = OwnAnswer(None, 0, "the secret does not open")
+    monkeypatch.setattr(attempts, "send", lambda kind, row: refused)
+    assert pool.top_up() == 1
+    assert pool.wait(60)
+    assert "hooks.example" in pool._hosts.proven()
+
+
 def test_a_slow_host_does_not_hold_up_another(committed_cast, receiver: Receiver, make_senders):
     pool = make_senders(at_once=8, per_host=2)
+    answered_before(pool, "127.0.0.1")
     slow = committed_cast.add_trigger(webhook_url=receiver.url())
     for _ in range(8):
         send_test(trigger_id=slow, actor=TEST_ACTOR)
@@ -353,6 +424,7 @@ def test_an_environment_of_slow_hosts_does_not_hold_up_another(
     committed_cast, receiver: Receiver, make_senders
 ):
     pool = make_senders(at_once=6, per_host=6)
+    answered_before(pool, "127.0.0.1")
     slow = committed_cast.add_trigger(webhook_url=receiver.url())
     for _ in range(8):
         send_test(trigger_id=slow, actor=TEST_ACTOR)

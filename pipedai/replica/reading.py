@@ -1,0 +1,174 @@
+"""Decides for each list whether the replica may answer it, and asks the primary in all other cases.
+
+The replica answers a caller only if it is a standby, is at most REPLICA_MAX_LAG_SECONDS behind, and has replayed all
+that the caller has written. An answer of the replica counts only if it is a success. If the replica is away, cancels
+the statement, or answers with an error of the request, the primary is asked the same. So no request fails because of
+the replica.
+"""
+
+import functools
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeVar, cast
+from uuid import UUID
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connections, transaction
+from rest_framework.exceptions import APIException
+from rest_framework.request import Request
+
+from pipedai.api.principal import principal_of
+from pipedai.logs import get_logger
+from pipedai.replica.routing import REPLICA, is_on, reading_replica
+from pipedai.sql import fetch_one, reason, sqlstate
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+Action = TypeVar("Action", bound=Callable[..., Any])
+# The replica's state, as GET /health shows it. `behind` also means that it is no standby, or has not yet replayed any
+# commit since it started, so that nobody knows how old its rows are.
+State = Literal["ok", "behind", "unreachable"]
+
+# For how many seconds a process does not ask a replica again that did not answer, or was behind.
+PAUSE_SECONDS = {"unreachable": 10.0, "behind": 1.0}
+# The SQLSTATE of a statement that reached the time-out of its role. The primary would take as long, so it is not asked.
+_TIMED_OUT = "57014"
+# The SQLSTATE classes of a server that does not let us in or can't work: 08 the connection broke, 28 and 3D the role or
+# the database is wrong, 53 it has no connection left, 57 it shuts down or starts, 58 it can't read its files.
+_AWAY_CLASSES = {"08", "28", "3D", "53", "57", "58"}
+# The statuses of errors that a replica may give only because it does not have a row yet.
+_MAYBE_TOO_EARLY = {400, 404}
+
+# What the primary says: the time, and the position up to which the caller has written (see `writers`).
+_NEEDED = """
+SELECT clock_timestamp() AS now,
+    (SELECT position FROM recent_write WHERE principal_id = %(principal_id)s) AS position
+"""
+# What the replica says: up to which position it has replayed, and when the last replayed transaction was committed, by
+# the primary's clock. Web processes commit a heartbeat every 10 s, so that time is never much older than the replica.
+_REACHED = """
+SELECT pg_is_in_recovery() AS is_standby, pg_last_xact_replay_timestamp() AS as_of,
+    pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint AS position
+"""
+
+
+class Fitness:
+    """What this process knows of the replica. A replica that is not fit is left alone for some seconds."""
+
+    def __init__(self) -> None:
+        self.state: State = "ok"
+        self._lock = threading.Lock()
+        self._pause_until = 0.0
+
+    def is_left_alone(self) -> bool:
+        return time.monotonic() < self._pause_until
+
+    def found(self, state: State, why: str = "") -> None:
+        """Remembers the state, and logs if it has changed."""
+        with self._lock:
+            before, self.state = self.state, state
+            if state != "ok":
+                self._pause_until = time.monotonic() + PAUSE_SECONDS[state]
+        if state != before:
+            if state == "ok":
+                log.info("replica.used_again")
+            else:
+                log.warning("replica.passed_over", state=state, reason=why)
+
+    def try_again(self) -> None:
+        """Lets the replica be asked at once."""
+        self._pause_until = 0.0
+
+
+fitness = Fitness()
+
+
+def from_replica(action: Action) -> Action:
+    """Lets the replica answer this action of a viewset, which must only read. It stands below `@Operation`.
+
+    Credentials, tenant and role have been read from the primary before the action begins.
+    """
+
+    @functools.wraps(action)
+    def read(view: Any, request: Request, *args: Any, **kwargs: Any) -> Any:
+        if not is_on():
+            return action(view, request, *args, **kwargs)
+        work = functools.partial(action, view, request, *args, **kwargs)
+        return read_for(principal_of(request).id, work)
+
+    return cast("Action", read)
+
+
+def read_for(principal_id: UUID, work: Callable[[], T]) -> T:
+    """Returns the result of `work`, which reads for this caller, from the replica if it is fit and else the primary.
+
+    `work` may be called twice. What it raises at the primary is raised.
+    """
+    if not is_on() or fitness.is_left_alone():
+        return work()
+    needed = fetch_one(_NEEDED, {"principal_id": principal_id})
+    assert needed is not None
+    looked = False
+    try:
+        # The state is read in the transaction of the list, so that both are read from one server, whatever stands
+        # between: PgBouncer, or a balancer before several replicas.
+        with transaction.atomic(using=REPLICA), reading_replica():
+            reached = _has_reached(needed["position"], now=needed["now"])
+            looked = True
+            if reached:
+                return work()
+    except (DatabaseError, InterfaceError) as error:
+        if looked and sqlstate(error) == _TIMED_OUT:
+            raise
+        _failed(error, looked=looked)
+    except APIException as error:
+        if error.status_code not in _MAYBE_TOO_EARLY:
+            raise
+    return work()
+
+
+def state_of_replica(now: datetime) -> State:
+    """Returns the replica's state, for GET /health. `now` is the time on the primary's clock."""
+    if not fitness.is_left_alone():
+        try:
+            with transaction.atomic(using=REPLICA), reading_replica():
+                _has_reached(None, now=now)
+        except (DatabaseError, InterfaceError) as error:
+            _failed(error, looked=False)
+    return fitness.state
+
+
+def _has_reached(position: int | None, *, now: datetime) -> bool:
+    """Whether the server that this thread reads now is a fit replica that has replayed the WAL up to `position`."""
+    reached = fetch_one(_REACHED, {})
+    assert reached is not None
+    if not reached["is_standby"]:
+        fitness.found("behind", "It is no standby.")
+    elif reached["as_of"] is None or reached["position"] is None:
+        fitness.found("behind", "It has replayed no commit since it started.")
+    elif (lag := now - reached["as_of"]) > timedelta(seconds=settings.REPLICA_MAX_LAG_SECONDS):
+        fitness.found("behind", f"It is {lag.total_seconds():.1f} s behind.")
+    else:
+        fitness.found("ok")
+        return position is None or bool(reached["position"] >= position)
+    return False
+
+
+def _failed(error: Exception, *, looked: bool) -> None:
+    """Logs an error of the replica, and leaves the replica alone for a while if the error is not about the list alone.
+
+    `looked` says whether the replica had told its state before the error.
+    """
+    state = sqlstate(error)
+    if state is None or state[:2] in _AWAY_CLASSES:
+        connections[REPLICA].close()
+        fitness.found("unreachable", reason(error))
+    elif not looked:
+        # It is no standby of PostgreSQL. Amazon Aurora, for example, does not support the functions.
+        fitness.found("behind", reason(error))
+    else:
+        # For example the primary removed rows that the list was reading (40001), or a migration has not arrived yet.
+        log.warning("replica.failed", sqlstate=state, reason=reason(error))

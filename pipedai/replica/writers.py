@@ -1,0 +1,67 @@
+"""Remembers up to which position of the write-ahead log (WAL) a user or an API key has written.
+
+A replica shows somebody what they have written as soon as it has replayed the WAL up to that position. The positions
+are rows of the primary's table `recent_write`, which all processes share and which outlives a crash and a failover.
+GitLab's database load balancer keeps the same position in Redis.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from django.db import DatabaseError, transaction
+
+from pipedai.events import Event
+from pipedai.logs import get_logger
+from pipedai.sql import execute
+
+log = get_logger(__name__)
+
+# The kinds of callers that read lists.
+_READERS = frozenset({"user", "api_key", "staff"})
+
+# The position is a number of bytes since the beginning of the WAL. `greatest` keeps the later position of two that
+# arrive in the wrong order.
+_REMEMBER = """
+INSERT INTO recent_write AS w (principal_id, position, written_at)
+SELECT id, pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, statement_timestamp()
+FROM unnest(%(ids)s::uuid[]) id ORDER BY id
+ON CONFLICT (principal_id) DO UPDATE
+SET position = greatest(w.position, excluded.position), written_at = excluded.written_at
+"""
+# A replica that is further behind than REPLICA_MAX_LAG_SECONDS, which is an hour at most, is not read at all. So older
+# rows have no effect.
+_PRUNE = """
+WITH old AS MATERIALIZED (
+    SELECT principal_id FROM recent_write WHERE written_at < statement_timestamp() - interval '2 hours'
+    LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+DELETE FROM recent_write w USING old WHERE w.principal_id = old.principal_id
+"""
+
+
+def note_writers(sender: Any, events: Iterable[Event], **kwargs: Any) -> None:  # noqa: ARG001
+    """Receives the domain events of a transaction, and remembers their actors when it has committed.
+
+    Every action of a user or a key sends an event, whether it came through the API, a page or a command.
+    """
+    ids = {event.actor.id for event in events if event.actor.type in _READERS and event.actor.id}
+    if ids:
+        transaction.on_commit(partial(remember, ids))
+
+
+def remember(ids: Iterable[UUID]) -> None:
+    """Lets these users and API keys see all that is committed now, wherever their lists are read.
+
+    An error is only logged, because what was written is committed already. The primary is then away, and nobody's
+    requests are answered until it is back.
+    """
+    try:
+        execute(_REMEMBER, {"ids": list(ids)})
+    except DatabaseError as error:
+        log.warning("replica.writer_not_remembered", error=type(error).__name__)
+
+
+def prune_recent_writes(*, limit: int = 10_000) -> int:
+    """Deletes at most `limit` positions that no longer matter, and returns how many it deleted."""
+    return execute(_PRUNE, {"limit": limit})
