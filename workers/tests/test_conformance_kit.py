@@ -9,8 +9,7 @@ from pipedai_worker.conformance.fake_run import LONGEST_OUTPUT
 from testing.world.tool_calls import CALL
 from triggers.runs.outcome import MAX_LISTED_CALLS, MAX_OUTPUT_BYTES
 from triggers.states import TERMINAL
-from workers.protocol.poll_views import MAX_WAIT_SECONDS
-from workers.protocol.serializers import ClaimBody, CompleteBody
+from workers.protocol.serializers import MAX_WAIT_SECONDS, ClaimBody, CompleteBody
 from workers.protocol.tool_calls import ToolCallListField, ToolCallsField
 
 # Values of every kind that a client in any language may send.

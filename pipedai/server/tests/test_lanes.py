@@ -19,6 +19,7 @@ from pipedai.version import VERSION
 
 WORKER = "0192b7a0-0000-7000-8000-00000000000a"
 POLL = f"/api/v1/workers/{WORKER}/poll"
+CLAIM_NEXT = f"/api/v1/workers/{WORKER}/claim-next"
 
 
 @pytest.mark.parametrize("query", ["wait=30", "wait=0.5", "a=b&wait=5", "wait=0&wait=5", "wait=x"])
@@ -26,9 +27,16 @@ def test_a_poll_that_waits_takes_the_long_poll_lane(query):
     assert waiting_worker(http_scope("GET", POLL, query=query)) == UUID(WORKER)
 
 
+def test_a_claim_of_the_next_run_takes_the_long_poll_lane():
+    assert waiting_worker(http_scope("POST", CLAIM_NEXT)) == UUID(WORKER)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "query"),
     [
+        ("GET", CLAIM_NEXT, "wait=5"),
+        ("PUT", CLAIM_NEXT, "wait=5"),
+        ("POST", f"{CLAIM_NEXT}/", ""),
         ("GET", POLL, ""),
         ("GET", POLL, "wait=0"),
         ("GET", POLL, "wait="),
