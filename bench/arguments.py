@@ -48,6 +48,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="one budget covers all runs, so that each claim reserves",
     )
     one.add_argument(
+        "--protocol",
+        choices=("long", "short"),
+        default="long",
+        help="short: also by claim-next, beside poll, claim and start (long)",
+    )
+    one.add_argument(
         "--against",
         type=Path,
         metavar="CHECKOUT",

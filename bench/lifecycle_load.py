@@ -11,6 +11,8 @@ from bench.http_client import Answer, Connection, check, request
 from bench.load import Window
 
 CALLS = ("create", "poll", "claim", "start", "heartbeat", "complete")
+# The same lifecycle by `claim-next`, which polls, claims and starts in one call.
+SHORT_CALLS = ("create", "claim-next", "heartbeat", "complete")
 
 OUTCOME = {
     "status": "succeeded",
@@ -42,6 +44,11 @@ def drive(port: int, pair: Pair, window: Window) -> Measured:
     return keep_running(port, window, lambda connection: _run_once(connection, pair))
 
 
+def drive_short(port: int, pair: Pair, window: Window) -> Measured:
+    """Run lifecycles as `drive` does, by the short protocol."""
+    return keep_running(port, window, lambda connection: _run_once(connection, pair, short=True))
+
+
 def keep_running(
     port: int, window: Window, run_once: Callable[[Connection], dict[str, float]]
 ) -> Measured:
@@ -63,7 +70,7 @@ def keep_running(
     return measured
 
 
-def _run_once(connection: Connection, pair: Pair) -> dict[str, float]:
+def _run_once(connection: Connection, pair: Pair, *, short: bool = False) -> dict[str, float]:
     """Run one lifecycle, and return the seconds of each call. Raises BenchFailed if anything is wrong."""
     times: dict[str, float] = {}
 
@@ -76,12 +83,18 @@ def _run_once(connection: Connection, pair: Pair) -> dict[str, float]:
     worker = _calls_of(pair, timed)
     fired = request("POST", f"/triggers/{pair.trigger_id}/run", token=pair.api_key)
     run_id = timed("create", fired).json()["id"]
-    handed_out = worker("poll", "GET", f"/workers/{pair.worker_id}/poll").json()["runs"]
-    if [run["id"] for run in handed_out] != [run_id]:
-        raise BenchFailed(f"A poll should have handed out run {run_id}, and handed out others.")
-    run = f"/workers/{pair.worker_id}/runs/{run_id}"
-    worker("claim", "POST", f"{run}/claim", {"claimId": f"bench-{os.getpid()}"})
-    worker("start", "POST", f"{run}/start", {})
+    run, claim = f"/workers/{pair.worker_id}/runs/{run_id}", {"claimId": f"bench-{os.getpid()}"}
+    if short:
+        path = f"/workers/{pair.worker_id}/claim-next"
+        taken = worker("claim-next", "POST", path, {**claim, "start": True}).json()["run"] or {}
+        if (taken.get("id"), taken.get("status")) != (run_id, "running"):
+            raise BenchFailed(f"claim-next should have started run {run_id}, and did not.")
+    else:
+        handed_out = worker("poll", "GET", f"/workers/{pair.worker_id}/poll").json()["runs"]
+        if [each["id"] for each in handed_out] != [run_id]:
+            raise BenchFailed(f"A poll should have handed out run {run_id}, and handed out others.")
+        worker("claim", "POST", f"{run}/claim", claim)
+        worker("start", "POST", f"{run}/start", {})
     worker("heartbeat", "POST", f"{run}/heartbeat", {})
     ended = worker("complete", "POST", f"{run}/complete", OUTCOME).json()
     if ended["status"] != "succeeded":
