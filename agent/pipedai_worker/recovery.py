@@ -21,15 +21,12 @@ from pipedai_worker.tool_calls import RecordedCalls, ToolCalls
 log = get_logger(__name__)
 
 RESTARTED = Outcome(FAILED, INFRA, error_message="worker restarted")
+# The outcome of a run whose claim was not answered: no program of it was started, so it has called no tool and has cost
+# nothing. The API may have started the run with its claim, so it has to be told.
+NEVER_BEGUN = replace(RESTARTED, tool_calls={"total": 0, "effects": 0, "unknown": 0}, cost_usd=0.0)
 # The outcome of a run that the API has granted while the worker was told to end, and of one that the worker can't read.
-NOT_BEGUN = replace(
-    RESTARTED,
-    error_message="The worker was stopped before the run began.",
-    tool_calls={"total": 0, "effects": 0, "unknown": 0},
-)
-UNREADABLE = replace(NOT_BEGUN, error_message="The worker can't read this run.")
-# The outcome of a run whose claim was not answered: no program of it was started, so it has called no tool.
-NEVER_BEGUN = replace(RESTARTED, tool_calls={"total": 0, "effects": 0, "unknown": 0})
+NOT_BEGUN = replace(NEVER_BEGUN, error_message="The worker was stopped before the run began.")
+UNREADABLE = replace(NEVER_BEGUN, error_message="The worker can't read this run.")
 
 
 def clean_up(journal: Journal, executor: Executor) -> dict[str, HeldRun]:

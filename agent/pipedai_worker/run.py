@@ -42,6 +42,7 @@ TERM_GRACE_SECONDS = 10.0
 SHUTDOWN_TERM_GRACE_SECONDS = 2.0
 # The API's word for the state of a run that has been started.
 RUNNING = "running"
+NO_CALLS = {"total": 0, "effects": 0, "unknown": 0}
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Run:
             self._held = around.journal.hold(self._held)
             around.journal.drop_next_claim_id()
         except OSError as error:
-            self._report(_disk_failed(error))
+            self._report(replace(_disk_failed(error), tool_calls=NO_CALLS, cost_usd=0.0))
             return None
         finally:
             around.claimed(run_id)
@@ -179,7 +180,8 @@ class Run:
     def _execute(self, state: dict[str, object]) -> Outcome | None:
         """Execute the run. Return the outcome to report, or None when the run no longer belongs to this worker."""
         if state.get("cancelRequested"):
-            return Outcome(CANCELED)
+            # The API may have started the run with its claim, and would take its cost for unknown.
+            return Outcome(CANCELED, cost_usd=0.0)
         try:
             self._held = self._around.journal.update(self._held, phase=CLAIMED)
             self._start(state)

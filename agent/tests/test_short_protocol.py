@@ -130,6 +130,7 @@ class TestTheWorker:
         outcome = api.until_ended(api.add())
         assert (outcome["status"], outcome["faultClass"]) == ("failed", "infra")
         assert "disk failed" in outcome["errorMessage"]
+        assert outcome["costUsd"] == "0.000000"
         held.mkdir()
         assert api.until_ended(api.add())["status"] == "succeeded"
 
@@ -159,7 +160,9 @@ class TestTheWorker:
         assert "came too late" in worker.log
         outcome = run.outcome or {}
         assert (outcome["status"], outcome["faultClass"]) == ("failed", "infra")
+        # The API has started the run: without these it would count what was reserved, and fear effects.
         assert outcome["toolCalls"] == {"total": 0, "effects": 0, "unknown": 0}
+        assert outcome["costUsd"] == "0.000000"
 
     def test_once_lists_what_is_due_as_it_did(self, api: FakeApi, workers: Workers) -> None:
         api.capacity = 2
