@@ -44,8 +44,8 @@ def test_our_own_worker_passes_every_check_and_so_does_one_that_shares_no_code_w
     plain = shlex.quote(str(SCRIPT.with_name("plain_worker.py")))
     commands = [f"{python} -m pipedai_worker {RUN}", f"{python} {plain} {{config}}"]
     with ThreadPoolExecutor(len(commands)) as pool:
-        ours, plain = pool.map(lambda it: list(kit.judge(it, jobs=AT_A_TIME)), commands)
-    for verdicts in (ours, plain):
+        ours, others = pool.map(lambda it: list(kit.judge(it, jobs=AT_A_TIME)), commands)
+    for verdicts in (ours, others):
         assert [str(verdict) for verdict in verdicts if verdict.failure is not None] == []
         assert {verdict.check.name for verdict in verdicts} == set(CHECKS)
     # Only our own worker takes its runs by claim-next.
@@ -53,7 +53,7 @@ def test_our_own_worker_passes_every_check_and_so_does_one_that_shares_no_code_w
     short = {
         name for name, check in CHECKS.items() if check.run.__module__ == short_protocol.__name__
     }
-    assert {verdict.check.name for verdict in plain if verdict.skipped} == short
+    assert {verdict.check.name for verdict in others if verdict.skipped} == short
 
 
 def test_each_broken_worker_is_caught_by_the_check_for_what_is_broken() -> None:
