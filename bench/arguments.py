@@ -55,6 +55,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         " a trigger each",
     )
     one.add_argument(
+        "--protocol",
+        choices=("long", "short"),
+        default="long",
+        help="short: also by claim-next, beside poll, claim and start (long)",
+    )
+    one.add_argument(
         "--against",
         type=Path,
         metavar="CHECKOUT",

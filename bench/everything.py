@@ -15,7 +15,12 @@ from bench.kill import benchmark as kill
 # Each benchmark, with its arguments and the minutes that it takes on two quiet cores.
 PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
     ("start", start, {"repeats": 5}, 1),
-    ("lifecycle", lifecycle, {"clients": [1, 16, 64], "seconds": 10.0, "web_processes": 1}, 3),
+    (
+        "lifecycle",
+        lifecycle,
+        {"clients": [1, 16, 64], "seconds": 10.0, "web_processes": 1, "protocol": "short"},
+        4,
+    ),
     (
         "lifecycle on two processes",
         lifecycle,

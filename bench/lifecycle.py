@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from bench import bare_sql, lanes, pool_lifecycle, two_checkouts
-from bench.cast import make_pairs
+from bench.cast import Pair, make_pairs
 from bench.failure import BenchFailed
 from bench.figures import Json, latencies, machine, print_machine, print_table, ratio
 from bench.floor import load as floor_load
 from bench.http_measure import drive_all, lifecycle_figures, warm_up_of
 from bench.kill.budgets import add_budgets
-from bench.lifecycle_load import CALLS, drive
-from bench.stack import Database, Program, database, web
+from bench.lifecycle_load import CALLS, SHORT_CALLS, drive, drive_short
+from bench.stack import Database, Program, Web, database, web
 
 # A bare Django view on the product's own server.
 _FLOOR = Program(
@@ -36,6 +36,7 @@ def run(
     web_processes: int,
     budget: bool = False,
     pool: bool = False,
+    protocol: str = "long",
     against: Path | None = None,
     rounds: int = 1,
     say: Callable[[str], None],
@@ -43,7 +44,8 @@ def run(
     """Measure with each number of clients, and return the result as JSON. Raises BenchFailed.
 
     With `budget`, one budget covers all runs: each claim reserves in it, and each end settles it. With `pool`, it
-    compares workers of one pool with workers that have a trigger each. With `against`, the path of another checkout, it
+    compares workers of one pool with workers that have a trigger each. With the `protocol` `short`, it also measures
+    lifecycles by `claim-next`, beside those by poll, claim and start. With `against`, the path of another checkout, it
     only compares the web CPU of both, in so many `rounds`.
     """
     if against is not None:
@@ -88,16 +90,18 @@ def run(
                 bare = _measure_bare(on, count, seconds)
                 _verify(on)
                 rate = over_http["lifecyclesPerSecond"]
-                results.append(
-                    {
-                        "clients": count,
-                        "http": over_http,
-                        "bareDjango": bare_django,
-                        "bareSql": bare,
-                        "ofBareDjango": ratio(rate, bare_django["lifecyclesPerSecond"]),
-                        "ofBareSql": ratio(rate, bare["lifecyclesPerSecond"]),
-                    }
-                )
+                at = {
+                    "clients": count,
+                    "http": over_http,
+                    "bareDjango": bare_django,
+                    "bareSql": bare,
+                    "ofBareDjango": ratio(rate, bare_django["lifecyclesPerSecond"]),
+                    "ofBareSql": ratio(rate, bare["lifecyclesPerSecond"]),
+                }
+                if protocol == "short":
+                    say(f"{count} clients by the short protocol…")
+                    at["short"] = _measure_short(on, served, floor, pairs[:count], seconds, at)
+                results.append(at)
         say("One call on the two-lane server and on gthread…")
         on.settle()
         servers = lanes.compare(on, pairs[:16], seconds=seconds, processes=web_processes)
@@ -108,6 +112,7 @@ def run(
         "webProcesses": web_processes,
         "budget": budget,
         "pool": False,
+        "protocol": protocol,
         "results": results,
         "servers": servers,
     }
@@ -130,6 +135,12 @@ def show(result: Json) -> None:
             ["bare Django view, 6 calls", at["clients"], *_row(at["bareDjango"])],
             ["bare SQL", at["clients"], *_row(at["bareSql"])],
         ]
+        if short := at.get("short"):
+            of_bare = f"{100 * (short['ofBareSql'] or 0):.1f} %"
+            rows += [
+                ["HTTP, short protocol", at["clients"], *_row(short["http"], of_bare)],
+                ["bare Django view, 4 calls", at["clients"], *_row(short["bareDjango"])],
+            ]
     print_table(
         [
             "lifecycle",
@@ -147,15 +158,16 @@ def show(result: Json) -> None:
         rows,
     )
     print()
-    heads = ["call"]
-    for at in result["results"]:
-        heads += [f"p50 ms at {at['clients']}", f"p99 ms at {at['clients']}"]
-    calls = []
-    for name in CALLS:
-        figures = [at["http"]["calls"][name] for at in result["results"]]
-        calls.append([name, *(f[key] for f in figures for key in ("p50Ms", "p99Ms"))])
-    print_table(heads, calls)
-    print()
+    _show_calls("call", CALLS, {at["clients"]: at["http"] for at in result["results"]})
+    if result["protocol"] == "short":
+        short = {at["clients"]: at["short"]["http"] for at in result["results"]}
+        _show_calls("call of the short protocol", SHORT_CALLS, short)
+        for at in result["results"]:
+            print(
+                f"With {at['clients']} clients the short protocol does {at['short']['ofLong']:.2f} times as many"
+                f" lifecycles, with {at['short']['cpuOfLong']:.2f} times the web CPU each."
+            )
+        print()
     servers = result["servers"]
     rows = [
         [name, servers[key]["webCpuMs"], servers[key]["requestsPerSecond"], of_gthread]
@@ -170,6 +182,19 @@ def show(result: Json) -> None:
     )
 
 
+def _show_calls(head: str, names: Sequence[str], at: dict[int, Json]) -> None:
+    """Print the latencies of each call. `at` has the figures for each number of clients."""
+    heads = [head]
+    for count in at:
+        heads += [f"p50 ms at {count}", f"p99 ms at {count}"]
+    rows = []
+    for name in names:
+        figures = [each["calls"][name] for each in at.values()]
+        rows.append([name, *(f[key] for f in figures for key in ("p50Ms", "p99Ms"))])
+    print_table(heads, rows)
+    print()
+
+
 def _row(figures: Json, *of_bare: float | None) -> list[Any]:
     shares = [None if each is None else f"{100 * each:.1f} %" for each in of_bare or (None, None)]
     keys = ("webCpuMs", "postgresCpuMs", "loadCpuMs", "webRssMb")
@@ -180,6 +205,30 @@ def _row(figures: Json, *of_bare: float | None) -> list[Any]:
         figures["lifecycle"]["p99Ms"],
         *(figures.get(key) for key in keys),
     ]
+
+
+def _measure_short(
+    on: Database, served: Web, floor: Web, pairs: Sequence[Pair], seconds: float, long: Json
+) -> Json:
+    """Measure lifecycles by the short protocol, and compare them with those by the long one, whose figures are
+    `long`.
+    """
+    on.settle()
+    used = drive_all(drive_short, on, served, pairs, seconds)
+    over_http = lifecycle_figures(used, seconds)
+    _verify(on)
+    on.settle()
+    touched = drive_all(floor_load.drive_short, on, floor, range(len(pairs)), seconds)
+    bare_django = lifecycle_figures(touched, seconds)
+    rate = over_http["lifecyclesPerSecond"]
+    return {
+        "http": over_http,
+        "bareDjango": bare_django,
+        "ofLong": ratio(rate, long["http"]["lifecyclesPerSecond"]),
+        "cpuOfLong": ratio(over_http["webCpuMs"], long["http"]["webCpuMs"]),
+        "ofBareDjango": ratio(rate, bare_django["lifecyclesPerSecond"]),
+        "ofBareSql": ratio(rate, long["bareSql"]["lifecyclesPerSecond"]),
+    }
 
 
 def _measure_bare(on: Database, clients: int, seconds: float) -> Json:

@@ -12,6 +12,8 @@ from bench.load import Window
 
 OK, CONFLICT = 200, 409
 CALLS = ("create", "poll", "claim", "start", "heartbeat", "complete")
+# The same lifecycle by `claim-next`, which polls, claims and starts in one call.
+SHORT_CALLS = ("create", "claim-next", "heartbeat", "complete")
 
 OUTCOME = {
     "status": "succeeded",
@@ -54,6 +56,11 @@ def drive_in_pool(port: int, pair: Pair, window: Window) -> Measured:
     return measured
 
 
+def drive_short(port: int, pair: Pair, window: Window) -> Measured:
+    """Run lifecycles as `drive` does, by the short protocol."""
+    return keep_running(port, window, lambda connection: _run_once(connection, pair, short=True))
+
+
 def keep_running(
     port: int, window: Window, run_once: Callable[[Connection], dict[str, float]]
 ) -> Measured:
@@ -75,14 +82,21 @@ def keep_running(
     return measured
 
 
-def _run_once(connection: Connection, pair: Pair) -> dict[str, float]:
+def _run_once(connection: Connection, pair: Pair, *, short: bool = False) -> dict[str, float]:
     """Run one lifecycle, and return the seconds of each call. Raises BenchFailed if anything is wrong."""
     calls = _Calls(connection, pair)
     run_id = calls.create()
-    handed_out = calls.poll()
-    if handed_out != [run_id]:
-        raise BenchFailed(f"A poll should have handed out run {run_id}, and handed out others.")
-    calls.check("claim", "POST", f"/runs/{run_id}/claim", _claim())
+    if short:
+        body = {**_claim(), "start": True}
+        taken = calls.check("claim-next", "POST", "/claim-next", body).json()["run"] or {}
+        if (taken.get("id"), taken.get("status")) != (run_id, "running"):
+            raise BenchFailed(f"claim-next should have started run {run_id}, and did not.")
+    else:
+        handed_out = calls.poll()
+        if handed_out != [run_id]:
+            raise BenchFailed(f"A poll should have handed out run {run_id}, and handed out others.")
+        calls.check("claim", "POST", f"/runs/{run_id}/claim", _claim())
+        calls.start(run_id)
     calls.finish(run_id)
     return calls.times
 
@@ -103,6 +117,7 @@ class _ClientOfPool:
         calls.create()
         while (run_id := self._claim_one(calls)) is None:
             self.lost_claims += 1
+        calls.start(run_id)
         calls.finish(run_id)
         return calls.times
 
@@ -139,10 +154,13 @@ class _Calls:
         """Return the ids of the runs that the worker is offered."""
         return [run["id"] for run in self.check("poll", "GET", "/poll").json()["runs"]]
 
+    def start(self, run_id: str) -> None:
+        """Start a claimed run."""
+        self.check("start", "POST", f"/runs/{run_id}/start", {})
+
     def finish(self, run_id: str) -> None:
-        """Start a claimed run, send a heartbeat, and complete the run."""
+        """Send a heartbeat of a started run, and complete the run."""
         run = f"/runs/{run_id}"
-        self.check("start", "POST", f"{run}/start", {})
         self.check("heartbeat", "POST", f"{run}/heartbeat", {})
         ended = self.check("complete", "POST", f"{run}/complete", OUTCOME).json()
         if ended["status"] != "succeeded":

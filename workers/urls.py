@@ -9,6 +9,7 @@ from workers.hosts.release_views import ReleaseViewSet
 from workers.hosts.views import WorkspaceWorkerViewSet
 from workers.overview_views import OverviewViewSet
 from workers.pools.views import EnvironmentPoolViewSet, PoolMemberViewSet, PoolViewSet
+from workers.protocol.claim_next_views import ClaimNextViewSet
 from workers.protocol.event_views import WorkerRunEventViewSet
 from workers.protocol.poll_views import PollViewSet
 from workers.protocol.registration_views import RegistrationViewSet
@@ -22,6 +23,10 @@ _HOSTED = "workspaces/<uuid:workspace_id>/workers"
 
 urlpatterns = [
     path("workers/<uuid:worker_id>/poll", PollViewSet.as_view({"get": "poll"})),
+    path(
+        "workers/<uuid:worker_id>/claim-next",
+        ClaimNextViewSet.as_view({"post": "claim_next"}),
+    ),
     path(f"{_RUN}/claim", WorkerRunViewSet.as_view({"post": "claim"})),
     path(f"{_RUN}/start", WorkerRunViewSet.as_view({"post": "start"})),
     path(f"{_RUN}/heartbeat", WorkerRunViewSet.as_view({"post": "heartbeat"})),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from pipedai_worker import durable, identity
 from pipedai_worker.logs import get_logger
@@ -60,13 +60,45 @@ class Journal:
         self._calls = durable.private_directory(directory / "calls")
         self._events = durable.private_directory(directory / EVENTS)
         self.sessions = Sessions(directory / "sessions")
+        self._next_claim = directory / "next-claim.json"
         self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._lock)
             raise AlreadyRunning from None
+        self._next_claim_id = self._read_next_claim()
         self.tell(draining=False)
+
+    def _read_next_claim(self) -> str | None:
+        """Return the claimId with which an earlier process has asked for a run, if it may have got none by it."""
+        try:
+            claim_id = durable.read_json_object(self._next_claim).get("claimId")
+        except (OSError, ValueError):
+            return None
+        if not isinstance(claim_id, str) or any(run.claim_id == claim_id for run in self.held()):
+            return None
+        return claim_id
+
+    def next_claim_id(self) -> str:
+        """Return the claimId with which to ask for the next run. It is on disk before it is sent, and stays the same,
+        also over a restart, until `drop_next_claim_id()` is called: the answer to it may have been lost.
+
+        Raises OSError.
+        """
+        if self._next_claim_id is None:
+            claim_id = uuid4().hex
+            durable.write_json(self._next_claim, {"claimId": claim_id})
+            self._next_claim_id = claim_id
+        return self._next_claim_id
+
+    def drop_next_claim_id(self) -> None:
+        """Use another claimId for the next run, because the worker has written down the run that it got by this one.
+
+        Raises OSError.
+        """
+        self._next_claim_id = None
+        durable.remove(self._next_claim)
 
     def tell(self, *, draining: bool) -> None:
         """Write down which process works with this registration, and whether it takes new runs. Raises OSError.

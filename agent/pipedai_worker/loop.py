@@ -7,13 +7,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
-from typing import Union
-from uuid import uuid4
+from typing import Any, Union
+from uuid import UUID, uuid4
 
 from pipedai_worker import recovery
 from pipedai_worker.answers import ApiError, Refused, TokenRefused
@@ -24,8 +24,9 @@ from pipedai_worker.events.sender import send_left
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.journal import HeldRun, Journal
 from pipedai_worker.logs import get_logger
+from pipedai_worker.outcome import Outcome
 from pipedai_worker.patience import GaveUp
-from pipedai_worker.polling import Polled, Poller, PollFailed
+from pipedai_worker.polling import Granted, Polled, Poller, PollFailed
 from pipedai_worker.reporting import report
 from pipedai_worker.run import Run, Surroundings
 from pipedai_worker.stopping import StopReason
@@ -129,7 +130,11 @@ class Loop:
             claimed=lambda run_id: self._inbox.put(_Claimed(run_id)),
         )
         self._poller = Poller(
-            api, self._inbox.put, hold=not settings.once, account_id=settings.account_id
+            api,
+            self._inbox.put,
+            hold=not settings.once,
+            journal=journal,
+            account_id=settings.account_id,
         )
         self._runs: dict[str, Run] = {}
         self._claiming: set[str] = set()
@@ -188,6 +193,8 @@ class Loop:
     def _finished(self) -> bool:
         busy = bool(self._runs) or self._settling > 0
         if self._draining.is_set():
+            # A run that the API grants at this moment has to be handed back.
+            busy = busy or (self._poller.may_be_granted and self._failure is None)
             return not busy or time.monotonic() >= self._leave_at
         polled = self._poller.connected and not self._poller.under_way
         return self._settings.once and polled and not busy
@@ -244,15 +251,52 @@ class Loop:
     def _take(self, polled: Polled) -> None:
         # The runs are collected in a dictionary by id, because the answer to a poll might list a run twice.
         fresh = {run.id: run for run in polled.runs if run.id not in self._runs}
-        self._poller.answered(polled, news=bool(fresh))
+        self._poller.answered(polled, news=bool(fresh) or polled.granted is not None)
         self._settings.told_auth_mode(self._api.auth_mode)
         self._keep_sessions_while_limited()
+        if polled.granted is not None:
+            self._take_granted(polled.granted)
         if self._draining.is_set():
             return
         for assigned in fresh.values():
             if self._has_room():
                 self._begin_run(assigned)
         self._settle_claims()
+
+    def _take_granted(self, granted: Granted) -> None:
+        """Begin a run that the API has claimed for this worker already, or hand it back."""
+        run = granted.run
+        if run is None:
+            log.warning("a run that was granted can't be read")
+            self._hand_back(_id_of(granted.state), recovery.UNREADABLE)
+        elif run.id in self._runs or run.id in self._journal.outcomes():
+            # The claimId could not be dropped when the run came first.
+            self._hand_back(None, recovery.NOT_BEGUN)
+            self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
+        elif self._draining.is_set():
+            log.info("run %s came too late; it is handed back", run.id)
+            outcome = replace(recovery.NOT_BEGUN, session_id=run.resume_session_id)
+            self._hand_back(run.id, outcome)
+        else:
+            # If an earlier process has tried to claim this run, that claim was not granted.
+            self._unanswered.pop(run.id, None)
+            self._launch(Run(run, granted.claim_id, self._surroundings, granted.state))
+
+    def _hand_back(self, run_id: str | None, outcome: Outcome) -> None:
+        """Report a run that was granted, and is not begun. With None only its claimId is used no more."""
+        if run_id is None:
+            try:
+                self._journal.drop_next_claim_id()
+            except OSError as error:
+                log.warning("a claimId can't be removed from disk: %s", error.strerror)
+            return
+        self._settle(
+            partial(
+                recovery.hand_back,
+                *(self._api, self._journal, self._surroundings.executor),
+                *(run_id, outcome, self._leaving.wait),
+            )
+        )
 
     def _keep_sessions_while_limited(self) -> None:
         seconds = self._api.limited_seconds
@@ -279,10 +323,13 @@ class Loop:
         # If the answer to an earlier claim of this run was lost, the same claim id is sent again, and the API grants it
         # again.
         held = self._unanswered.pop(assigned.id, None)
-        run = Run(assigned, held.claim_id if held else uuid4().hex, self._surroundings)
-        self._runs[assigned.id] = run
-        self._claiming.add(assigned.id)
-        run_in_background(f"run {assigned.id}", lambda: self._in_thread(run, run.live))
+        self._launch(Run(assigned, held.claim_id if held else uuid4().hex, self._surroundings))
+
+    def _launch(self, run: Run) -> None:
+        run_id = run.assigned.id
+        self._runs[run_id] = run
+        self._claiming.add(run_id)
+        run_in_background(f"run {run_id}", lambda: self._in_thread(run, run.live))
 
     def _settle(self, work: Callable[[], None]) -> None:
         self._settling += 1
@@ -328,6 +375,7 @@ class Loop:
             self._journal.tell(draining=True)
         except OSError as error:
             log.warning("it can't be written down that this worker drains: %s", error.strerror)
+        self._poller.end_wait()
         self._settle_claims()
 
     def _on_stop_signal(self, name: str) -> None:
@@ -345,6 +393,7 @@ class Loop:
         self._draining.set()
         self._stop_at = time.monotonic() + seconds
         self._leave_at = self._stop_at + LEAVE_SECONDS
+        self._poller.end_wait()
 
     def _stop_all(self) -> None:
         self._stop_at = NEVER
@@ -361,3 +410,11 @@ class Loop:
             # disk for the next start.
             self._leaving.set()
             self._stop_all()
+
+
+def _id_of(state: dict[str, Any]) -> str | None:
+    """Return the id of a run that can't be read; None if even that can't be read."""
+    try:
+        return str(UUID(state["id"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None

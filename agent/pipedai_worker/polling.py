@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from pipedai_worker import clock
 from pipedai_worker.answers import ApiError, NotOurApi, Unavailable
@@ -12,6 +13,7 @@ from pipedai_worker.api import Api
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.background import run_in_background
 from pipedai_worker.backoff import Backoff, jittered
+from pipedai_worker.journal import Journal
 from pipedai_worker.logs import get_logger
 from pipedai_worker.patience import Outage
 
@@ -26,11 +28,26 @@ SHORTEST_EMPTY_POLL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
+class Granted:
+    """A run that the API has claimed for the worker already, under `claim_id`.
+
+    `state` is what the API says of the run, as the answer to a claim does. `run` is None if the run can't be read.
+    """
+
+    claim_id: str
+    state: dict[str, Any]
+    run: AssignedRun | None
+
+
+@dataclass(frozen=True)
 class Polled:
-    """A poll that the API answered: the runs it listed, and how many seconds the answer took."""
+    """A poll that the API answered: the runs it listed, or the one that it granted, and how many seconds the answer
+    took.
+    """
 
     runs: list[AssignedRun]
     seconds: float
+    granted: Granted | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +60,8 @@ class PollFailed:
 class Poller:
     """Sends polls, one at a time, in another thread. The result of each is passed to `deliver`.
 
+    Where the API knows `claim-next`, a poll claims the next run at once.
+
     The main thread then passes that result to `answered()` or `failed()`, which decide when the next poll is due.
     """
 
@@ -52,6 +71,7 @@ class Poller:
         deliver: Callable[[Polled | PollFailed], None],
         *,
         hold: bool,
+        journal: Journal,
         account_id: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._api = api
@@ -60,10 +80,13 @@ class Poller:
         self._deliver = deliver
         # True if the API may hold a poll until a run is due; false to get every answer at once.
         self._hold = hold
+        self._journal = journal
         self._backoff = Backoff()
         self._outage = Outage()
         self._clock_warned = False
         self.under_way = False
+        # True while the API may claim a run for a poll that is under way.
+        self.may_be_granted = False
         # True after the API has answered the first poll.
         self.connected = False
         # When the next poll is due, as a time of the monotonic clock.
@@ -73,11 +96,18 @@ class Poller:
         """Start a poll. The API answers the first one at once, which shows whether the URL and the token work."""
         wait = WAIT_SECONDS if self._hold and self.connected else 0.0
         self.under_way = True
+        # With hold=False the worker wants all runs that are due, and no others, so it lists them.
+        self.may_be_granted = self._hold and self._api.knows_next
         run_in_background("poll", lambda: self._deliver(self._poll(wait)))
 
     def _poll(self, wait: float) -> Polled | PollFailed:
         began = time.monotonic()
         try:
+            if self.may_be_granted:
+                granted = self._ask_for_next(wait)
+                if granted is not None:
+                    return Polled([], time.monotonic() - began, *granted)
+                self.may_be_granted = False
             runs = self._api.poll(wait, self._account_id())
             return Polled(runs, time.monotonic() - began)
         except ApiError as error:
@@ -86,9 +116,33 @@ class Poller:
             log.exception("the poll failed")
             return PollFailed(Unavailable(f"the poll failed: {type(error).__name__}"))
 
+    def _ask_for_next(self, wait: float) -> tuple[Granted] | tuple[()] | None:
+        """Return the run that the API grants, if any; None if the API has to be polled instead."""
+        try:
+            claim_id = self._journal.next_claim_id()
+        except OSError as error:
+            log.warning("no claimId can be written down: %s", error.strerror)
+            return None
+        answer = self._api.claim_next(claim_id, wait, self._account_id())
+        if answer is None:
+            return None
+        state = answer.get("run")
+        return () if state is None else (Granted(claim_id, state, AssignedRun.parse(state)),)
+
+    def end_wait(self) -> None:
+        """Let the API answer a poll that waits there and may claim a run."""
+        if self.under_way and self.may_be_granted:
+            run_in_background("end of the wait", self._end_wait)
+
+    def _end_wait(self) -> None:
+        try:
+            self._api.end_wait()
+        except ApiError as error:
+            log.debug("the waiting poll can't be ended: %s", error)
+
     def answered(self, polled: Polled, *, news: bool) -> None:
-        """Note that a poll was answered. `news` tells whether the answer listed a run that was not listed before."""
-        self.under_way = False
+        """Note that a poll was answered. `news` tells whether the answer had a run that was not told before."""
+        self.under_way = self.may_be_granted = False
         self._backoff.reset()
         self._outage.answered()
         self._check_clock()
@@ -101,7 +155,7 @@ class Poller:
 
     def failed(self, failure: PollFailed) -> None:
         """Note that a poll failed. Raise the poll's error if a further attempt would fail too."""
-        self.under_way = False
+        self.under_way = self.may_be_granted = False
         error = failure.error
         # If polls were answered before, an answer that is not from the API (a proxy's error page, perhaps) is a passing
         # fault, and the worker tries again.

@@ -21,8 +21,12 @@ from pipedai_worker.tool_calls import RecordedCalls, ToolCalls
 log = get_logger(__name__)
 
 RESTARTED = Outcome(FAILED, INFRA, error_message="worker restarted")
-# The outcome of a run whose claim was not answered: no program of it was started, so it has called no tool.
-NEVER_BEGUN = replace(RESTARTED, tool_calls={"total": 0, "effects": 0, "unknown": 0})
+# The outcome of a run whose claim was not answered: no program of it was started, so it has called no tool and has cost
+# nothing. The API may have started the run with its claim, so it has to be told.
+NEVER_BEGUN = replace(RESTARTED, tool_calls={"total": 0, "effects": 0, "unknown": 0}, cost_usd=0.0)
+# The outcome of a run that the API has granted while the worker was told to end, and of one that the worker can't read.
+NOT_BEGUN = replace(NEVER_BEGUN, error_message="The worker was stopped before the run began.")
+UNREADABLE = replace(NEVER_BEGUN, error_message="The worker can't read this run.")
 
 
 def clean_up(journal: Journal, executor: Executor) -> dict[str, HeldRun]:
@@ -122,3 +126,18 @@ def settle_claim(
     journal.put_outcome(run.run_id, body)
     journal.release(run.run_id)
     report(api, journal, executor, run.run_id, body, wait)
+
+
+def hand_back(
+    api: Api,
+    journal: Journal,
+    executor: Executor,
+    run_id: str,
+    outcome: Outcome,
+    wait: Callable[[float], bool],
+) -> None:
+    """Report a run that the API has granted and that the worker does not begin. Raises GaveUp and TokenRefused."""
+    body = outcome.body()
+    journal.put_outcome(run_id, body)
+    journal.drop_next_claim_id()
+    report(api, journal, executor, run_id, body, wait)

@@ -40,6 +40,9 @@ log = get_logger(__name__)
 # s after its own SIGTERM.
 TERM_GRACE_SECONDS = 10.0
 SHUTDOWN_TERM_GRACE_SECONDS = 2.0
+# The API's word for the state of a run that has been started.
+RUNNING = "running"
+NO_CALLS = {"total": 0, "effects": 0, "unknown": 0}
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,16 @@ class Surroundings:
 
 
 class Run:
-    def __init__(self, assigned: AssignedRun, claim_id: str, around: Surroundings) -> None:
+    def __init__(
+        self,
+        assigned: AssignedRun,
+        claim_id: str,
+        around: Surroundings,
+        granted: dict[str, Any] | None = None,
+    ) -> None:
+        """Make the run. `granted` is what the API says of it if the API has claimed it already; None if not."""
         self.assigned = assigned
+        self._granted = granted
         self.stop = StopRequest()
         self.claimed = False
         self._held = HeldRun(assigned.id, claim_id, resume_session_id=assigned.resume_session_id)
@@ -84,13 +95,16 @@ class Run:
         run_id = self.assigned.id
         known_secrets.add(run_id, self._secrets)
         try:
-            self._held = self._around.journal.hold(self._held)
-            self._claim_and_execute()
+            state = self._claim() if self._granted is None else self._keep(self._granted)
+            if state is not None:
+                self._execute_and_report(state)
         finally:
             known_secrets.remove(run_id)
 
-    def _claim_and_execute(self) -> None:
+    def _claim(self) -> dict[str, Any] | None:
+        """Claim the run. Return what the API says of it, or None if it does not grant the claim."""
         around, run_id = self._around, self.assigned.id
+        self._held = around.journal.hold(self._held)
         try:
             state = until_answered(
                 lambda: around.api.claim(run_id, self._held.claim_id), around.draining
@@ -98,9 +112,31 @@ class Run:
         except Refused as refused:
             log.info("run %s not claimed: %s", run_id, refused)
             around.journal.release(run_id)
-            return
+            return None
         self.claimed = True
         around.claimed(run_id)
+        return state
+
+    def _keep(self, granted: dict[str, Any]) -> dict[str, Any] | None:
+        """Write down a run that the API has claimed already. Return what the API says of it.
+
+        Until the run is on disk, the worker asks for no other one: a worker that is killed before that gets this run
+        again by the same claimId. Return None if the run can't be written down; then it has been reported.
+        """
+        around, run_id = self._around, self.assigned.id
+        self.claimed = True
+        try:
+            self._held = around.journal.hold(self._held)
+            around.journal.drop_next_claim_id()
+        except OSError as error:
+            self._report(replace(_disk_failed(error), tool_calls=NO_CALLS, cost_usd=0.0))
+            return None
+        finally:
+            around.claimed(run_id)
+        return granted
+
+    def _execute_and_report(self, state: dict[str, Any]) -> None:
+        around, run_id = self._around, self.assigned.id
         log.info(
             "run %s claimed: %r, attempt %d",
             run_id,
@@ -144,10 +180,11 @@ class Run:
     def _execute(self, state: dict[str, object]) -> Outcome | None:
         """Execute the run. Return the outcome to report, or None when the run no longer belongs to this worker."""
         if state.get("cancelRequested"):
-            return Outcome(CANCELED)
+            # The API may have started the run with its claim, and would take its cost for unknown.
+            return Outcome(CANCELED, cost_usd=0.0)
         try:
             self._held = self._around.journal.update(self._held, phase=CLAIMED)
-            self._start()
+            self._start(state)
             if self.stop.reason is not None:
                 execution = Execution(Outcome(FAILED), self.stop.reason)
             else:
@@ -159,9 +196,7 @@ class Run:
             self.stop.request(StopReason.TOKEN_REFUSED)
             execution = Execution(Outcome(FAILED), StopReason.TOKEN_REFUSED)
         except OSError as error:
-            return Outcome(
-                FAILED, INFRA, error_message=f"The worker's disk failed: {error.strerror}"
-            )
+            return _disk_failed(error)
         except GaveUp:
             execution = Execution(Outcome(FAILED), StopReason.SHUTDOWN)
         except Exception:
@@ -172,11 +207,13 @@ class Run:
         log.info("run %s stopped: %s", self.assigned.id, execution.stopped_by.value)
         return self._stopped_outcome(execution.outcome, execution.stopped_by)
 
-    def _start(self) -> None:
-        """Tell the API that the run has started.
+    def _start(self, state: dict[str, object]) -> None:
+        """Tell the API that the run has started, unless its claim has started it: an older API does not do that.
 
         Raises Refused, TokenRefused, and GaveUp when the worker has to exit.
         """
+        if state.get("status") == RUNNING:
+            return
         state = until_answered(
             lambda: self._around.api.start(self.assigned.id), self._around.leaving
         )
@@ -307,6 +344,10 @@ class Run:
             fault_class=INFRA,
             error_message="The worker was stopped before the run ended.",
         )
+
+
+def _disk_failed(error: OSError) -> Outcome:
+    return Outcome(FAILED, INFRA, error_message=f"The worker's disk failed: {error.strerror}")
 
 
 def _open_calls(path: Path) -> ToolCalls | None:

@@ -55,6 +55,16 @@ def claims_anew_each_time() -> None:
     replace(Api, "claim", lambda self, run_id, _: claim(self, run_id, uuid4().hex))
 
 
+@caught_by("repeats-a-lost-claim-next")
+def asks_for_the_next_run_anew_each_time() -> None:
+    replace(Journal, "next_claim_id", lambda self: uuid4().hex)
+
+
+@caught_by("settles-a-claim-next-after-a-kill")
+def forgets_its_claim_id_over_a_kill() -> None:
+    replace(Journal, "_read_next_claim", lambda self: None)
+
+
 @caught_by("leaves-a-refused-claim-alone")
 def executes_what_it_could_not_claim() -> None:
     claim = Api.claim

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pipedai_worker import cli
-from pipedai_worker.conformance import kit
+from pipedai_worker.conformance import kit, short_protocol
 from pipedai_worker.conformance.checks import CHECKS
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.fake_run import FakeRun
@@ -44,9 +44,16 @@ def test_our_own_worker_passes_every_check_and_so_does_one_that_shares_no_code_w
     plain = shlex.quote(str(SCRIPT.with_name("plain_worker.py")))
     commands = [f"{python} -m pipedai_worker {RUN}", f"{python} {plain} {{config}}"]
     with ThreadPoolExecutor(len(commands)) as pool:
-        for verdicts in pool.map(lambda it: list(kit.judge(it, jobs=AT_A_TIME)), commands):
-            assert [str(verdict) for verdict in verdicts if verdict.failure is not None] == []
-            assert {verdict.check.name for verdict in verdicts} == set(CHECKS)
+        ours, others = pool.map(lambda it: list(kit.judge(it, jobs=AT_A_TIME)), commands)
+    for verdicts in (ours, others):
+        assert [str(verdict) for verdict in verdicts if verdict.failure is not None] == []
+        assert {verdict.check.name for verdict in verdicts} == set(CHECKS)
+    # Only our own worker takes its runs by claim-next.
+    assert [verdict.check.name for verdict in ours if verdict.skipped] == []
+    short = {
+        name for name, check in CHECKS.items() if check.run.__module__ == short_protocol.__name__
+    }
+    assert {verdict.check.name for verdict in others if verdict.skipped} == short
 
 
 def test_each_broken_worker_is_caught_by_the_check_for_what_is_broken() -> None:
@@ -136,6 +143,21 @@ def test_the_fake_api_reads_every_body_that_http_allows(
             answer.begin()
             answer.read()
             assert answer.status == status
+
+
+def test_a_check_of_what_the_worker_does_not_do_is_skipped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = shlex.join([sys.executable, str(SCRIPT.with_name("plain_worker.py")), "{config}"])
+    arguments = ["conformance", "--against", plain, "--check", "takes-the-next-run"]
+    assert cli.main([*arguments, "--check", "does-a-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "skip  takes-the-next-run: It takes its runs by poll and claim." in lines
+    assert lines[-1] == "All 1 checks passed. 1 were skipped."
+    assert cli.main([*arguments, "--json"]) == 0
+    finding = json.loads(capsys.readouterr().out)
+    assert (finding["passed"], finding["failure"]) == (False, None)
+    assert finding["skipped"] == "It takes its runs by poll and claim."
 
 
 def test_findings_can_be_json(capsys: pytest.CaptureFixture[str]) -> None:

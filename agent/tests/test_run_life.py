@@ -152,7 +152,12 @@ def test_a_cancel_known_at_the_claim_launches_nothing(api: FakeApi, workers: Wor
     run = api.add("standin: hang")
     api.cancel(run)
     workers.start()
-    assert api.until_ended(run) == {"status": "canceled", "faultClass": "none", **NO_CALLS}
+    assert api.until_ended(run) == {
+        "status": "canceled",
+        "faultClass": "none",
+        "costUsd": "0.000000",
+        **NO_CALLS,
+    }
     assert api.count("start") == 0
 
 

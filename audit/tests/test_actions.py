@@ -193,6 +193,7 @@ ROWS: dict[str, Row | None] = {
     "DELETE pools/:pool": Row("pool.deleted", "pool", "pool_id", {"name": "Machines"}),
     "PUT pools/:pool/workers/:worker": Row("pool.worker-added", "pool", "pool_id", {"workerId": ANY}),
     "DELETE pools/:pool/workers/:worker": Row("pool.worker-removed", "pool", "pool_id", {"workerId": ANY}),
+    "POST workers/:worker/claim-next": Row("run.claimed", "run", "queued", _moved("claimed")),
     "POST workers/:worker/runs/:run/claim": Row("run.claimed", "run", "queued", _moved("claimed")),
     "POST workers/:worker/runs/:run/start": Row("run.started", "run", "claimed", _moved("running")),
     "POST workers/:worker/runs/:run/heartbeat": None,

@@ -19,7 +19,7 @@ from bench.growth.benchmark import misses
 from bench.growth.plans import sequential_scans
 from bench.idle import polls_caused
 from bench.idle_load import Taken
-from bench.lifecycle_load import CALLS
+from bench.lifecycle_load import CALLS, SHORT_CALLS
 from bin.suite import new_data_dir
 from pipedai.env import BASE_DIR
 from triggers.runs.stats import GROUPINGS
@@ -83,7 +83,9 @@ def _measured(
 
 @pytest.mark.slow
 def test_lifecycle_measures_http_beside_bare_django_and_bare_sql(data_dir):
-    found, shown = _measured(data_dir, "lifecycle", "--clients", "1,2", "--seconds", "1")
+    found, shown = _measured(
+        data_dir, "lifecycle", "--clients", "1,2", "--seconds", "1", "--protocol", "short"
+    )
     assert found["benchmark"] == "lifecycle"
     assert found["webProcesses"] == 1
     assert {"cores", "python", "postgres", "loadBefore"} <= set(found["machine"])
@@ -96,6 +98,9 @@ def test_lifecycle_measures_http_beside_bare_django_and_bare_sql(data_dir):
         assert at["ofBareSql"] > 0
         assert at["ofBareDjango"] > 0
         assert list(http["calls"]) == list(CALLS)
+        assert list(at["short"]["http"]["calls"]) == list(SHORT_CALLS)
+        assert at["short"]["ofLong"] > 0
+        assert at["short"]["ofBareDjango"] > 0
         assert {call["count"] for call in http["calls"].values()} == {http["lifecycle"]["count"]}
         for figures in (
             http["lifecycle"],
@@ -112,7 +117,8 @@ def test_lifecycle_measures_http_beside_bare_django_and_bare_sql(data_dir):
     assert servers["ofGthread"] > 0
     assert servers["lanes"]["requestsPerSecond"] > 0
     assert servers["gthread"]["webCpuMs"] > 0
-    assert all(f"| {call}" in shown for call in CALLS)
+    assert all(f"| {call}" in shown for call in (*CALLS, *SHORT_CALLS))
+    assert shown.count("the short protocol does") == 2
 
 
 @pytest.mark.slow

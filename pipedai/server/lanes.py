@@ -26,6 +26,7 @@ LIVE = "/api/v1/health/live"
 # workers/urls.py and triggers/urls.py. See docs/decisions/fast-paths.md.
 _ID = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _POLL = re.compile(f"/api/v1/workers/{_ID}/poll")
+_CLAIM_NEXT = re.compile(f"/api/v1/workers/{_ID}/claim-next")
 STREAMS = (
     StreamKind(
         "worker events",
@@ -131,11 +132,14 @@ async def _say_alive(scope: Scope, send: Send) -> None:
 
 
 def waiting_worker(scope: Scope) -> UUID | None:
-    """Return the id of the worker whose poll this request is.
+    """Return the id of the worker who asks for runs by this request, and may want to wait for one.
 
-    Returns None if the request is no poll, or if its parameter `wait` is 0 or missing, so that it is answered at once.
-    Any other `wait` counts, even one that is no number, because the endpoint refuses bad values.
+    Returns None for any other request, and for a poll whose parameter `wait` is 0 or missing, so that it is answered at
+    once. Any other `wait` counts, even one that is no number, because the endpoint refuses bad values. A claim of the
+    next run tells in its body whether it waits, which only LongPoll reads.
     """
+    if scope["method"] == "POST" and (match := _CLAIM_NEXT.fullmatch(scope["path"])):
+        return UUID(match[1])
     if scope["method"] != "GET":
         return None
     match = _POLL.fullmatch(scope["path"])

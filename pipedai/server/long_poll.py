@@ -8,6 +8,7 @@ from pipedai.server.access_log import LOG
 from pipedai.server.asgi_types import Message, Receive, Scope, Send
 from pipedai.server.asking import WaitingLane, status_of
 from pipedai.server.listen import Ear
+from pipedai.server.request_body import Replay
 from pipedai.server.ticket import POLL, PollTicket
 
 # A waiting poll asks again after this many seconds even without a notification.
@@ -15,10 +16,13 @@ RECHECK_SECONDS = 15.0
 # The shortest time in seconds after which a poll asks the endpoint again because a run is due. Without it a poll would
 # ask without end if the endpoint does not hand out a run that is due.
 SHORTEST_WAIT_SECONDS = 0.1
+# A claim of the next run may wait only if its body has this field. If the name is written otherwise, which JSON allows,
+# the claim is answered at once.
+_WAIT_FIELD = b'"wait"'
 
 
 class LongPoll(WaitingLane):
-    """Asks the poll endpoint, waits while its answer holds no run, and asks again.
+    """Asks the endpoint of polls or of `claim-next`, waits while its answer holds no run, and asks again.
 
     The endpoint, a Django view, is asked anew each time, so it alone decides on credentials, errors and the answer.
     """
@@ -26,8 +30,11 @@ class LongPoll(WaitingLane):
     _start: Message | None = None
 
     async def serve(self, worker_id: UUID, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one poll. Raises ClientGone if the client has left."""
+        """Answer one poll, or one claim of the next run. Raises ClientGone if the client has left."""
         body = (await receive()).get("body", b"")
+        if scope["method"] == "POST" and _WAIT_FIELD not in body:
+            await self._endpoint(scope, Replay(body, receive), send)
+            return
         began = time.monotonic()
         ticket = scope[POLL] = PollTicket(worker_id)
         ear = Ear()

@@ -98,6 +98,7 @@ def test_a_throttled_route_says_429_and_its_rate(route):
     # These answer only so many calls at the same time, which is not a rate.
     crowded = str(route) in (
         "GET workers/:worker/poll",
+        "POST workers/:worker/claim-next",
         "GET environments/:environment/stats",
         "GET environments/:environment/events/stream",
         "GET runs/:run/events/stream",

@@ -22,8 +22,8 @@ _MINTING = re.compile(
     r"/api/v1/(?:workers/register|enrollments/redeem|environments/[0-9a-f-]+/(?:api-keys|enrollments)"
     r"|workspaces/[0-9a-f-]+/workers/registration-token)"
 )
-# The only URL whose answer may contain MCP headers.
-_POLL = re.compile(r"/api/v1/workers/[0-9a-f-]+/poll")
+# The only URLs whose answers may contain MCP headers.
+_POLL = re.compile(r"/api/v1/workers/[0-9a-f-]+/(?:poll|claim-next)")
 
 
 def tokens_in(text: str) -> list[str]:

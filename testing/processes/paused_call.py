@@ -35,7 +35,11 @@ def _verbs(run_id: UUID, worker_id: UUID) -> dict[str, Callable[[], object]]:
 
     from pipedai.events import SYSTEM
     from triggers.runs import lifecycle, reports
+    from triggers.runs.claim_next import claim_next_run
+    from triggers.runs.conditions import Limits
     from triggers.runs.outcome import Outcome
+
+    limits = Limits(capacity=9, approved=True)
 
     broken = Outcome(status="failed", fault_class="infra", error_message="Broken.")
 
@@ -45,13 +49,24 @@ def _verbs(run_id: UUID, worker_id: UUID) -> dict[str, Callable[[], object]]:
                 worker_id=worker_id,
                 run_id=run_id,
                 claim_id="killed",
-                capacity=9,
-                approved=True,
+                **limits,
                 actor=SYSTEM,
             )
 
+    def claim_next() -> object:
+        return claim_next_run(
+            worker_id=worker_id,
+            claim_id="killed",
+            start=True,
+            limits=limits,
+            lock_worker=lambda: limits,
+            has_pools=False,
+            actor=SYSTEM,
+        )
+
     return {
         "claim": claim,
+        "claim-next": claim_next,
         "start": lambda: lifecycle.start_run(worker_id=worker_id, run_id=run_id, actor=SYSTEM),
         "complete": lambda: reports.complete_run(
             worker_id=worker_id, run_id=run_id, outcome=broken, reported={}, actor=SYSTEM

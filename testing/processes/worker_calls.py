@@ -19,6 +19,12 @@ class WorkerCalls:
         """GET …/poll"""
         return self._client.get(f"{self._path}/poll", query)
 
+    def claim_next(self, **body: Any) -> Any:
+        """POST …/claim-next"""
+        return self._client.post(
+            f"{self._path}/claim-next", json.dumps(body), content_type="application/json"
+        )
+
     def claim(self, run_id: UUID, **body: Any) -> Any:
         """POST …/claim"""
         return self._post(run_id, "claim", body)

@@ -286,6 +286,11 @@ def _schedule(_: Cast) -> Body:
     return {"schedule": "0 9 * * *"}
 
 
+def _next_claim(_: Cast) -> Body:
+    """Returns a body with which the worker takes its next run: that of the stage which is queued."""
+    return {"claimId": "next"}
+
+
 def _run_events(_: Cast) -> Body:
     """Returns a body with the first event of a run."""
     return {"events": [{"seq": 1, "at": "2026-05-09T00:00:00Z", "type": "text"}]}
@@ -478,6 +483,7 @@ ROUTES = (
     Route("POST", f"{_WORKER}/revoke-token", as_=ADMIN, answer=204, reads_body=False),
     Route("POST", f"{_WORKER}/approve", as_=ADMIN, keys=False, reads_body=False),
     Route("GET", f"{_WORKER}/poll", as_=WORKER),
+    Route("POST", f"{_WORKER}/claim-next", _next_claim, as_=WORKER, statements=6),
     Route("POST", f"{_RUN}/claim", as_=WORKER, statements=4),
     Route("POST", f"{_RUN}/start", as_=WORKER, statements=3, run="claimed"),
     Route("POST", f"{_RUN}/heartbeat", as_=WORKER, statements=2, run="running"),

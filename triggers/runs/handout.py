@@ -1,5 +1,5 @@
-"""Gives due runs to the workers that poll for them (SPEC §5, §8, §19). Only this module decrypts the MCP headers of
-triggers.
+"""Gives due runs to the workers that ask for them (SPEC §5, §8, §19, §21). Only this module decrypts the MCP headers
+of triggers.
 """
 
 import json
@@ -24,6 +24,7 @@ from triggers.runs.conditions import (
     FREE_IN_TRIGGER,
     FREE_PLACES,
     HAND_OUT_ORDER,
+    HEADERS_MAY_GO,
     IS_DUE,
     IS_OFFERED,
     IS_QUEUED,
@@ -44,6 +45,7 @@ MOST_BYTES = MAX_PAGE_BYTES
 _LONGEST_ESCAPE = 6
 
 _MOST = f"least({MOST_AT_ONCE}, {FREE_PLACES})"
+_ONE = f"least(1, {FREE_PLACES})"
 _IS_NOT_SHUT = "r.trigger_id <> ALL(%(shut)s::uuid[])"
 
 _RUNS = "run r JOIN trigger t ON t.id = r.trigger_id"
@@ -60,8 +62,9 @@ _FOUND = f"""(
     WHERE m.worker_id = %(worker_id)s)) found"""
 
 
-def _reading_due(runs: str, where: str) -> str:
-    """Returns the statement that reads due runs until the answer is full. `runs` and `where` say which runs, in SQL.
+def _reading_due(runs: str, where: str, *, most: str = _MOST, resumed_at: str = NOW) -> str:
+    """Returns the statement that reads due runs until the answer is full, or until there are `most` of them. `runs` and
+    `where` say which runs, in SQL; `resumed_at`, which moment counts for whether a run continues a session.
 
     `weight` estimates a run's bytes in the answer. PostgreSQL knows the length of a long text without reading it, so
     the weights cost little. A run that continues a session has it as `resume_session_id`, for its worker alone.
@@ -71,8 +74,8 @@ WITH due AS (
 SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url, t.mcp_headers,
     k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, r.timeout_seconds, x.payload, v.output_schema,
     t.retry_after_effects, t.retry_mode, t.max_cost_usd, t.record_events, r.attempt, r.queued_at,
-    CASE WHEN r.resume_until > {NOW} AND r.worker_id = %(worker_id)s THEN r.resume_until END AS resume_until,
-    CASE WHEN r.resume_until > {NOW} AND r.worker_id = %(worker_id)s THEN (
+    CASE WHEN r.resume_until > {resumed_at} AND r.worker_id = %(worker_id)s THEN r.resume_until END AS resume_until,
+    CASE WHEN r.resume_until > {resumed_at} AND r.worker_id = %(worker_id)s THEN (
         SELECT o.session_id FROM run o WHERE o.id = r.retry_of_id) END AS resume_session_id,
     CASE WHEN t.max_concurrent_runs IS NOT NULL THEN {FREE_IN_TRIGGER} END AS free_in_trigger,
     x.mcp_url AS handed_out_url, x.handed_to[1] AS handed_to, r.available_at,
@@ -85,7 +88,7 @@ LEFT JOIN data_key k ON k.id = t.mcp_key_id
 LEFT JOIN run_text x ON x.run_id = r.id
 WHERE {where}
 ORDER BY {HAND_OUT_ORDER}
-LIMIT {_MOST}
+LIMIT {most}
 ), weighed AS (
 SELECT *, sum(weight) OVER (ORDER BY available_at, id ROWS UNBOUNDED PRECEDING) AS weight_so_far FROM due
 )
@@ -96,9 +99,19 @@ ORDER BY available_at, id
 
 # Most workers are in no pool. Their poll reads by the shorter statement, which costs less to plan.
 _DUE = _reading_due(_RUNS, _IS_OWN_AND_DUE)
-_DUE_WITH_POOLS = _reading_due(
-    f"{_FOUND} JOIN run r ON r.id = found.id JOIN trigger t ON t.id = r.trigger_id",
-    f"r.{OF_ENVIRONMENT}",
+_RUNS_WITH_POOLS = f"{_FOUND} JOIN run r ON r.id = found.id JOIN trigger t ON t.id = r.trigger_id"
+_DUE_WITH_POOLS = _reading_due(_RUNS_WITH_POOLS, f"r.{OF_ENVIRONMENT}")
+# These two read only the first of the runs that a poll would return.
+_NEXT = _reading_due(_RUNS, _IS_OWN_AND_DUE, most=_ONE)
+_NEXT_WITH_POOLS = _reading_due(_RUNS_WITH_POOLS, f"r.{OF_ENVIRONMENT}", most=_ONE)
+# Reads the run that a worker holds and has claimed with this claimId. A worker may have claimed several runs one by one
+# with the same claimId; then it is the first of them.
+_CLAIMED = _reading_due(
+    _RUNS,
+    f"r.{OF_ENVIRONMENT} AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND r.claim_id = %(claim_id)s"
+    f" AND {HEADERS_MAY_GO}",
+    most="1",
+    resumed_at="r.claimed_at",
 )
 
 
@@ -211,7 +224,7 @@ def hand_out_runs(
         most_bytes=most_bytes,
         now=now,
     )
-    _keep([run.row for run in chosen.runs], worker_id, actor)
+    note_receiver(chosen.runs, worker_id=worker_id, actor=actor)
     return chosen.runs
 
 
@@ -222,9 +235,10 @@ def choose_runs(
     approved: bool,
     has_pools: bool = True,
     most_bytes: int = MOST_BYTES,
+    only_first: bool = False,
     now: datetime | None = None,
 ) -> Chosen:
-    """Returns the runs that `hand_out_runs` would give to the worker, and writes nothing."""
+    """Returns the runs that `hand_out_runs` would give to the worker, or `only_first` of them, and writes nothing."""
     params = {
         "worker_id": worker_id,
         "capacity": capacity,
@@ -233,7 +247,8 @@ def choose_runs(
         "shut": [],
         "most_bytes": most_bytes,
     }
-    statement = _DUE_WITH_POOLS if has_pools else _DUE
+    own, pooled = (_NEXT, _NEXT_WITH_POOLS) if only_first else (_DUE, _DUE_WITH_POOLS)
+    statement = pooled if has_pools else own
     rows = _fitting(_within_limits(fetch_all(statement, params)), most_bytes)
     runs = _opened(rows)
     if len(runs) == len(rows):
@@ -241,6 +256,26 @@ def choose_runs(
     shut = shut_triggers(worker_id=worker_id, now=now)
     rows = _within_limits(fetch_all(statement, {**params, "shut": shut}))
     return Chosen(_opened(_fitting(rows, most_bytes)), shut)
+
+
+def read_claimed(
+    *, worker_id: UUID, claim_id: str, approved: bool, now: datetime | None = None
+) -> HandedOut | None:
+    """Returns the run that the worker holds and has claimed with this `claim_id`, with the URL and the headers that its
+    trigger has now, and writes nothing.
+
+    Returns None if there is no such run, if its headers can't be decrypted, or if the worker is not `approved` for them
+    any more.
+    """
+    params = {
+        "worker_id": worker_id,
+        "claim_id": claim_id,
+        "approved": approved,
+        "now": now,
+        "most_bytes": MOST_BYTES,
+    }
+    runs = _opened(fetch_all(_CLAIMED, params))
+    return runs[0] if runs else None
 
 
 def headers_are_readable(trigger: Row) -> bool:
@@ -336,7 +371,7 @@ def _headers(row: Row) -> dict[str, str] | None:
         return None
 
 
-def _keep(rows: list[Row], worker_id: UUID, actor: Actor) -> None:
+def note_receiver(runs: Iterable[HandedOut], *, worker_id: UUID, actor: Actor) -> None:
     """Stores with each run its URL and who received its headers. Writes an audit row if a new worker or address
     received a run's headers.
 
@@ -344,7 +379,7 @@ def _keep(rows: list[Row], worker_id: UUID, actor: Actor) -> None:
     """
     receiver = _receiver(worker_id, actor.ip)
     news: dict[UUID, Row] = {}
-    for row in rows:
+    for row in (run.row for run in runs):
         gets_headers = row["mcp_headers"] is not None and row["handed_to"] != receiver
         if gets_headers or row["handed_out_url"] != row["mcp_url"]:
             news[row["id"]] = {**row, "receiver": receiver if gets_headers else None}

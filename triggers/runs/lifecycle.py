@@ -9,6 +9,7 @@ and docs/run-lifecycle.md describes the states.
 """
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -18,7 +19,7 @@ from django.db import transaction
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
-from pipedai.events import SYSTEM, Actor, emit
+from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all, fetch_one
 from pipedai.wakeups import wake_workers
@@ -118,13 +119,14 @@ def claim_run(
     worker_id: UUID,
     run_id: UUID,
     claim_id: str | None,
+    start: bool = False,
     capacity: int,
     approved: bool,
     actor: Actor,
     now: datetime | None = None,
 ) -> Row:
     """Moves a run from queued to claimed and gives it a lease. If the worker repeats a claim with the same `claim_id`,
-    it returns the stored run.
+    it returns the stored run. With `start`, the run is running at once, and a repeated claim finds it running.
 
     Call it in a transaction that has locked the worker's row, so that no other claim changes how many runs the worker
     holds. `capacity` is how many runs the worker may hold according to that row; with 0 it gets no new run. `approved`
@@ -137,20 +139,21 @@ def claim_run(
         "capacity": capacity,
         "approved": approved,
     }
-    if (claimed := fetch_one(sql.CLAIM, params)) is None:
+    if (claimed := fetch_one(sql.claim(start=start), params)) is None:
         run = _read_claimable(run_id, worker_id, now)
         if run["status"] == Status.QUEUED and run["max_concurrent_runs"] is not None:
             execute(sql.LOCK_TRIGGER, {"trigger_id": run["trigger_id"]})
-            claimed = fetch_one(sql.CLAIM_IN_PLACE, params)
+            claimed = fetch_one(sql.claim(in_place=True, start=start), params)
             run = run if claimed else _read_claimable(run_id, worker_id, now)
     if claimed is not None:
-        emit(run_event("run.claimed", actor, claimed))
-        # Budgets come last, because the claims of an environment wait for each other from here on.
-        if claimed["has_budgets"] and not reserve(claimed):
-            raise _no_room({"status": Status.QUEUED})
+        emit(*_claim_events(claimed, actor))
+        _reserve(claimed)
         return claimed
-    if run["status"] == Status.CLAIMED and run["worker_id"] == worker_id:
+    is_started = start and run["status"] == Status.RUNNING
+    if run["worker_id"] == worker_id and (run["status"] == Status.CLAIMED or is_started):
         if run["claim_id"] == claim_id:
+            if start and not is_started:
+                return start_run(worker_id=worker_id, run_id=run_id, actor=actor, now=now)
             return run
         raise Refused(
             "The run has been claimed with another claimId.",
@@ -169,6 +172,61 @@ def claim_run(
         run_id=run_id, worker_id=worker_id, capacity=capacity, approved=approved, now=now
     )
     raise _refusal(run, met, capacity)
+
+
+def take_run(
+    *,
+    worker_id: UUID,
+    due: Row,
+    claim_id: str,
+    start: bool,
+    capacity: int,
+    approved: bool,
+    actor: Actor,
+    then: Callable[[], None],
+    now: datetime | None = None,
+) -> Row | None:
+    """Claims the run `due`, as `choose_runs` has read it, unless the worker holds a run that it claimed with this
+    `claim_id`. Returns None if it claims nothing.
+
+    Call it in a transaction that has locked the worker's row, as for `claim_run`. `then` is called when the run is
+    claimed, and before budgets are locked. Raises Refused if a budget has no room; then the transaction must be rolled
+    back.
+    """
+    params = {
+        **_leasing(due["id"], worker_id, now),
+        "claim_id": claim_id,
+        "capacity": capacity,
+        "approved": approved,
+    }
+    in_place = due["free_in_trigger"] is not None
+    if in_place:
+        execute(sql.LOCK_TRIGGER, {"trigger_id": due["trigger_id"]})
+    claimed = fetch_one(sql.claim(in_place=in_place, start=start, once=True), params)
+    if claimed is not None:
+        emit(*_claim_events(claimed, actor))
+        then()
+        _reserve(claimed)
+    return claimed
+
+
+def _claim_events(claimed: Row, actor: Actor) -> list[Event]:
+    """Returns the events of a run that has just been claimed, or claimed and started."""
+    if claimed["status"] == Status.CLAIMED:
+        return [run_event("run.claimed", actor, claimed)]
+    return [
+        run_event("run.claimed", actor, {**claimed, "status": Status.CLAIMED.value}),
+        run_event("run.started", actor, claimed),
+    ]
+
+
+def _reserve(claimed: Row) -> None:
+    """Reserves the cost of a run that has just been claimed. Raises Refused if a budget has no room.
+
+    Budgets come last in a claim, because the claims of an environment wait for each other from here on.
+    """
+    if claimed["has_budgets"] and not reserve(claimed):
+        raise _no_room({"status": Status.QUEUED})
 
 
 def _refusal(run: Row, met: Row, capacity: int) -> Refused:
@@ -215,7 +273,7 @@ def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | No
         if run is not None:
             emit(run_event("run.started", actor, run))
             return run
-        run = _read_own(run_id, worker_id, now)
+        run = read_own_run(run_id, worker_id, now)
         if run["status"] == Status.RUNNING:
             return run
         raise Refused(f"The run is {run['status']} and can't be started.", run)
@@ -247,7 +305,7 @@ def heartbeat_run(
         }
         beat = fetch_one(sql.HEARTBEAT_WITH_COUNTS, {**params, **counts})
     if beat is None:
-        run = _read_own(run_id, worker_id, now)
+        run = read_own_run(run_id, worker_id, now)
         raise Refused(f"The run is {run['status']}: this worker does not hold it.", run)
     return beat
 
@@ -392,7 +450,7 @@ def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
     }
 
 
-def _read_own(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
+def read_own_run(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
     """Returns the run. Raises NotFound if there is no such run or if it belongs to another worker."""
     run = fetch_one(sql.READ, {"run_id": run_id, "now": now})
     if run is None or run["worker_id"] != worker_id:

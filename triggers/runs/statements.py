@@ -6,6 +6,8 @@ execute the statements.
 
 # These statements are raw SQL for speed, so no migration renames columns in them. See docs/decisions/fast-paths.md.
 
+from functools import cache
+
 from pipedai.sql import NOW
 from triggers.budgets.room import CAN_REJECT, HAS_BUDGETS, HAS_RESERVATIONS
 from triggers.models import RUN_COLUMNS
@@ -138,35 +140,61 @@ LOCK_TRIGGER = "SELECT FROM trigger WHERE id = %(trigger_id)s FOR NO KEY UPDATE"
 # taken, so the lowest free slot is never greater than `capacity`.
 
 
-def _claim(*, where_trigger: str, place: str = "NULL", places_of_trigger: str = "") -> str:
+def _claim(
+    *,
+    where_trigger: str,
+    place: str = "NULL",
+    places_of_trigger: str = "",
+    start: bool = False,
+    once: bool = False,
+) -> str:
+    status = f"status = 'running', started_at = {NOW}" if start else "status = 'claimed'"
+    claim_id, was_used, is_unused = "", "", ""
+    if once:
+        claim_id = "claim_id, "
+        was_used = ", coalesce(bool_or(claim_id = %(claim_id)s), false) AS was_used"
+        is_unused = " AND NOT slots.was_used"
     return f"""
 UPDATE run r
-SET status = 'claimed', worker_id = %(worker_id)s, slot = slots.free, place = {place}, claim_id = %(claim_id)s,
+SET {status}, worker_id = %(worker_id)s, slot = slots.free, place = {place}, claim_id = %(claim_id)s,
     claimed_at = {NOW}, lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
 FROM trigger t{places_of_trigger}, (
-    SELECT count(*) AS held, coalesce(min(rank) FILTER (WHERE slot > rank), count(*) + 1) AS free
+    SELECT count(*) AS held, coalesce(min(rank) FILTER (WHERE slot > rank), count(*) + 1) AS free{was_used}
     FROM (
-        SELECT slot, row_number() OVER (ORDER BY slot) AS rank
+        SELECT slot, {claim_id}row_number() OVER (ORDER BY slot) AS rank
         FROM run WHERE {IS_HELD}) held) slots
-WHERE r.id = %(run_id)s AND t.id = r.trigger_id AND slots.held < %(capacity)s AND {where_trigger} AND {MAY_BE_CLAIMED}
+WHERE r.id = %(run_id)s AND t.id = r.trigger_id AND slots.held < %(capacity)s AND {where_trigger}{is_unused}
+    AND {MAY_BE_CLAIMED}
 RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, t.max_cost_usd,
     {HAS_BUDGETS} AS has_budgets
 """
 
 
-CLAIM = _claim(where_trigger="t.max_concurrent_runs IS NULL")
+@cache
+def claim(*, in_place: bool = False, start: bool = False, once: bool = False) -> str:
+    """Returns the statement that claims a run.
 
-# Claims a run whose trigger limits how many of its runs may be held at once, and gives it the lowest free place of the
-# trigger in the same way. The caller has locked the trigger.
-CLAIM_IN_PLACE = _claim(
-    where_trigger="places.held < t.max_concurrent_runs",
-    place="places.free",
-    places_of_trigger=""" CROSS JOIN LATERAL (
+    With `in_place`, it is for a trigger that limits how many of its runs may be held at once: the run gets the lowest
+    free place of the trigger in the same way, and the caller has locked the trigger. Without it, the statement changes
+    nothing for such a trigger. With `start`, the run is running at once. With `once`, the statement changes nothing if
+    the worker holds a run that it claimed with the same `claim_id`; the caller has locked the worker.
+    """
+    if not in_place:
+        return _claim(where_trigger="t.max_concurrent_runs IS NULL", start=start, once=once)
+    return _claim(
+        where_trigger="places.held < t.max_concurrent_runs",
+        place="places.free",
+        places_of_trigger=""" CROSS JOIN LATERAL (
     SELECT count(*) AS held, coalesce(min(rank) FILTER (WHERE place > rank), count(*) + 1) AS free
     FROM (
         SELECT place, row_number() OVER (ORDER BY place) AS rank
         FROM run WHERE trigger_id = t.id AND environment_id = t.environment_id AND place IS NOT NULL) held) places""",
-)
+        start=start,
+        once=once,
+    )
+
+
+CLAIM = claim()
 
 START = f"""
 UPDATE run r

@@ -36,7 +36,7 @@ class WorkerProtocolViewSet(ApiViewSet):
         note_call(
             principal,
             version_header=request.META.get("HTTP_X_PIPEDAI_WORKER_VERSION"),
-            seen=self.action in {"poll", "heartbeat"},
+            seen=self.action in {"poll", "claim_next", "heartbeat"},
         )
 
     def _actor(self, request: Request) -> Actor:

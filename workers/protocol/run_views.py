@@ -44,7 +44,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         example={"claimId": "01a20e61-d1c1-7d52-9c1e-0f5a8ad3a1b2"},
         parameters=(VERSION,),
         answers={200: RunSerializer},
-        says={200: "With the run."},
+        says={200: "With the run, claimed, and running with `start`."},
         errors={
             409: (
                 "`run_state`: not queued; `claimed_by_another`: with another `claimId`, or by another "
@@ -54,10 +54,13 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
                 "`worker_unapproved`: the run's trigger has MCP headers; or `budget_exhausted`."
             ),
         },
-        audit=("run.claimed",),
+        audit=("run.claimed", "run.started"),
     )
     def claim(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        """POST /workers/:id/runs/:runId/claim: gives a queued run to the worker, with a lease that it must renew."""
+        """POST /workers/:id/runs/:runId/claim: gives a queued run to the worker, with a lease that it must renew.
+
+        With `start`, the run is running at once.
+        """
         body = read_body(ClaimBody, request)
         with claim_transaction():
             run = lifecycle.claim_run(

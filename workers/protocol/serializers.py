@@ -10,7 +10,14 @@ from django.utils.dateparse import parse_datetime
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from pipedai.api.fields import MoneyField, NameField, TextField, WholeNumberField, is_finite_number
+from pipedai.api.fields import (
+    MoneyField,
+    NameField,
+    TextField,
+    TrueFalseField,
+    WholeNumberField,
+    is_finite_number,
+)
 from pipedai.api.parsers import TOO_DEEP
 from pipedai.api.renderers import compact_json, iso_time
 from pipedai.api.serializers import Body, RowSerializer
@@ -34,6 +41,8 @@ from workers.serializers import AccountIdField, AuthModeField
 
 # The largest numbers that PostgreSQL's columns of 4 and 8 bytes can hold.
 _INT4, _INT8 = 2**31 - 1, 2**63 - 1
+# The most seconds for which a worker may wait for a run (SPEC §5).
+MAX_WAIT_SECONDS = 30
 
 
 class CutTextField(TextField):
@@ -155,6 +164,15 @@ class ClaimBody(Body):
         allow_null=True,
         default=None,
     )
+    start = TrueFalseField(default=False)
+
+
+class ClaimNextBody(Body):
+    """The body of POST /workers/:id/claim-next, by which a worker takes the next run, whichever that is."""
+
+    claimId = TextField(source="claim_id", max_length=64, trim_whitespace=False)
+    start = TrueFalseField(default=False)
+    wait = WholeNumberField(min_value=0, max_value=MAX_WAIT_SECONDS, default=0)
 
 
 def _tokens(name: str) -> ReportedNumberField:
@@ -261,7 +279,9 @@ class CompletedRunSerializer(RunSerializer):
 
 
 class HandedOutRunSerializer(RowSerializer):
-    """A run as a poll hands it to its worker. Only here does the API show MCP headers in plaintext."""
+    """A run as a poll hands it to its worker. Only here, and in the answer to `claim-next`, does the API show MCP
+    headers in plaintext.
+    """
 
     id = serializers.UUIDField()
     triggerId = serializers.UUIDField(source="trigger_id")
@@ -285,3 +305,7 @@ class HandedOutRunSerializer(RowSerializer):
     def to_representation(self, instance: HandedOut) -> dict[str, Any]:  # type: ignore[override]
         """Returns the run with its MCP headers, which are stored encrypted, in plaintext."""
         return super().to_representation({**instance.row, "mcp_headers": instance.mcp_headers})
+
+
+class NextRunSerializer(HandedOutRunSerializer, RunSerializer):
+    """A run as `claim-next` answers it: all that a poll and a claim say of it."""

@@ -5,13 +5,19 @@ from typing import Any
 
 import pytest
 
+from pipedai.api.serializers import Body
 from pipedai_worker.conformance import tool_call_wire, usage_limit_wire, wire
 from pipedai_worker.conformance.fake_run import LONGEST_OUTPUT
 from testing.world.tool_calls import CALL
 from triggers.runs.outcome import MAX_LISTED_CALLS, MAX_OUTPUT_BYTES
 from triggers.states import TERMINAL
-from workers.protocol.poll_views import MAX_WAIT_SECONDS
-from workers.protocol.serializers import ClaimBody, CompleteBody, UsageLimitField
+from workers.protocol.serializers import (
+    MAX_WAIT_SECONDS,
+    ClaimBody,
+    ClaimNextBody,
+    CompleteBody,
+    UsageLimitField,
+)
 from workers.protocol.tool_calls import ToolCallListField, ToolCallsField
 
 # Values of every kind that a client in any language may send.
@@ -30,10 +36,23 @@ def test_an_outcome_is_refused_by_the_kit_when_the_api_refuses_it(field: str) ->
         assert (wire.problem("complete", {}, body) is None) is taken, value
 
 
-def test_a_claim_is_refused_by_the_kit_when_the_api_refuses_it() -> None:
-    for value in VALUES:
-        taken = ClaimBody(data={"claimId": value}).is_valid()
-        assert (wire.problem("claim", {}, {"claimId": value}) is None) is taken, value
+@pytest.mark.parametrize(
+    ("kind", "body", "field"),
+    [
+        ("claim", ClaimBody, "claimId"),
+        ("claim", ClaimBody, "start"),
+        ("claim-next", ClaimNextBody, "claimId"),
+        ("claim-next", ClaimNextBody, "start"),
+        ("claim-next", ClaimNextBody, "wait"),
+    ],
+)
+def test_a_claim_is_refused_by_the_kit_when_the_api_refuses_it(
+    kind: str, body: type[Body], field: str
+) -> None:
+    for value in [*VALUES, 30, 31]:
+        sent = {"claimId": "mine", field: value}
+        taken = body(data=sent).is_valid()
+        assert (wire.problem(kind, {}, sent) is None) is taken, value
 
 
 COUNTS = [

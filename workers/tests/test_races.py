@@ -14,6 +14,7 @@ from pipedai.sql import database_now, execute
 from testing.processes.racing import ROUNDS, Started, accepted, at_once
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import TEST_ACTOR, Cast
+from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
 from triggers.models import Run
 from workers.models import Worker
@@ -105,6 +106,74 @@ def test_claims_and_completes_together_never_exceed_the_maximum(
     assert set(claims) <= {200, 409}
     assert [answer.status_code for answer in answers[6:]] == [200, 200]
     assert Run.objects.filter(slot__isnull=False).count() == claims.count(200)
+
+
+# --- Claims of the next run
+
+
+def _claim_next(cast: Cast, claim_id: str, **body: Any) -> Any:
+    return WorkerCalls(cast.worker).claim_next(claimId=claim_id, **body)
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_one_claim_of_the_next_run_sent_ten_times_gets_one_run(
+    cast: Cast, runs: Runs, round_: int
+) -> None:
+    allow(cast.worker.worker_id, 50)
+    queued = [runs.queue() for _ in range(5)]
+    calls = [partial(_claim_next, cast, "mine", start=bool(n % 2)) for n in range(10)]
+    answers = [answer.json()["run"]["id"] for answer in accepted(at_once(*calls))]
+    assert answers == [str(queued[0])] * 10
+    assert Run.objects.filter(slot__isnull=False).count() == 1
+    assert runs.actions(queued[0]) == ["run.created", "run.claimed", "run.started"]
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_claims_of_the_next_run_with_their_own_claim_ids_get_a_run_each(
+    cast: Cast, runs: Runs, round_: int
+) -> None:
+    allow(cast.worker.worker_id, 3)
+    queued = {str(runs.queue()) for _ in range(5)}
+    calls = [partial(_claim_next, cast, str(n)) for n in range(6)]
+    got = [answer.json()["run"] for answer in accepted(at_once(*calls))]
+    ids = [run["id"] for run in got if run is not None]
+    assert len(ids) == len(set(ids)) == 3
+    assert set(ids) < queued
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_workers_of_a_pool_that_claim_the_next_run_get_no_run_twice(
+    cast: Cast, runs: Runs, round_: int
+) -> None:
+    others = [cast.register(f"host-{n}") for n in range(5)]
+    pool_id = add_pool(cast, *(other.worker_id for other in others))
+    of_pool = Runs.of(cast, worker_id=None, pool_id=pool_id)
+    of_pool.now = runs.now
+    queued = {str(of_pool.queue()) for _ in range(3)}
+    calls = [partial(WorkerCalls(other).claim_next, claimId="mine") for other in others]
+    got = [answer.json()["run"] for answer in accepted(at_once(*calls))]
+    ids = [run["id"] for run in got if run is not None]
+    assert len(ids) == len(set(ids))
+    assert set(ids) == queued
+
+
+def test_a_claim_of_the_next_run_waits_for_its_twin_and_gets_the_same(
+    cast: Cast, runs: Runs
+) -> None:
+    allow(cast.worker.worker_id, 2)
+    queued = [runs.queue(), runs.queue()]
+    with transaction.atomic():
+        first = _claim_next(cast, "mine").json()["run"]
+        twin = Started(partial(_claim_next, cast, "mine", start=True))
+        twin.wait_until_blocked()
+    again = twin.answer()
+    assert not isinstance(again, ApiError)
+    assert first["id"] == again.json()["run"]["id"] == str(queued[0])
+    assert again.json()["run"]["status"] == "running"
+    assert runs.stored(queued[1])["status"] == "queued"
+
+
+# --- Claims and changes of the worker
 
 
 def test_a_claim_waits_for_a_lowered_maximum_and_heeds_it(cast: Cast, runs: Runs) -> None:

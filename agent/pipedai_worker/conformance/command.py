@@ -28,7 +28,9 @@ with the prompt on stdin; the claude that it finds on PATH is a stand-in. For ex
 
   pipedai-worker conformance --against 'pipedai-worker run --config {config}'
 
-Exit codes: 0 all checks passed; 1 some failed; 2 bad arguments.
+A check of what a worker need not do is skipped if the worker does not do it.
+
+Exit codes: 0 no check failed; 1 some failed; 2 bad arguments.
 """
 
 
@@ -81,7 +83,7 @@ def conformance(options: argparse.Namespace) -> None:
         for check in CHECKS.values():
             print(f"{check.name}: {check.sentence}")
         return
-    passed = failed = 0
+    passed = failed = skipped = 0
     verdicts = kit.judge(
         options.against, options.check, jobs=options.jobs, patience=options.patience
     )
@@ -89,11 +91,13 @@ def conformance(options: argparse.Namespace) -> None:
         for verdict in verdicts:
             print(_as_json(verdict) if options.json else verdict, flush=True)
             failed += verdict.failure is not None
-            passed += verdict.failure is None
+            skipped += verdict.skipped is not None
+            passed += verdict.failure is None and verdict.skipped is None
     if failed:
         raise exits.Exit(exits.ERROR, f"{failed} of {passed + failed} checks failed.")
     if not options.json:
-        print(f"All {passed} checks passed.")
+        left_out = f" {skipped} were skipped." if skipped else ""
+        print(f"All {passed} checks passed.{left_out}")
 
 
 @contextlib.contextmanager
@@ -114,7 +118,8 @@ def _as_json(verdict: kit.Verdict) -> str:
         {
             "check": verdict.check.name,
             "sentence": verdict.check.sentence,
-            "passed": verdict.failure is None,
+            "passed": verdict.failure is None and verdict.skipped is None,
+            "skipped": verdict.skipped,
             "failure": verdict.failure,
             "log": verdict.log,
         }

@@ -52,6 +52,10 @@ class FakeApi:
         self.tells_times = True
         # If true, a worker may repeat a claim with the same claimId, and gets the same answer.
         self.claim_ids = True
+        # If true, the API knows `claim-next`, and `start` in it and in a claim, as a newer version of the API does.
+        self.short_protocol = False
+        # If false, such an API ignores `start`.
+        self.starts = True
         # If true, requests with `claimId` or `wait` are refused with 400, as an older version of the API does.
         self.strict = False
         # These fields are added to every answer, as a newer version of the API might do.
@@ -77,6 +81,8 @@ class FakeApi:
         self.ignored: list[str] = []
         self.polls_waiting = 0
         self.most_polls_waiting = 0
+        # How many requests that wait for a run have come. A newer one ends the older.
+        self.waits = 0
         self.closing = False
 
     def add(self, prompt: str = "Say hello.", **fields: Any) -> FakeRun:
@@ -177,7 +183,7 @@ class FakeApi:
             return 200, {"status": "ok"}
         if kind == "register":
             return self._register(body)
-        if kind == "unknown":
+        if kind == "unknown" or (kind == "claim-next" and not self.short_protocol):
             return 404, {"error": "Not found", "code": "not_found"}
         if headers.get("Authorization") != f"Bearer {self.worker_token}":
             return 401, {"error": "The token is not valid.", "code": "invalid_token"}
@@ -189,6 +195,8 @@ class FakeApi:
             return 200, {"kind": "worker", "environmentId": self.environment_id}
         if kind == "poll":
             return self._poll(float(query.get("wait", ["0"])[0]))
+        if kind == "claim-next":
+            return self._claim_next(body)
         return self._move_run(kind, run_id, body)
 
     def _move_run(self, kind: str, run_id: str, body: Any) -> tuple[int, dict[str, Any]]:
@@ -214,20 +222,21 @@ class FakeApi:
         }
 
     def _poll(self, wait: float) -> tuple[int, dict[str, Any]]:
-        deadline = time.monotonic() + (wait if self.long_polls else 0)
+        due = self._wait_for(self._due, wait if self.long_polls else 0)
+        return 200, {"runs": [run.handed_out() for run in due or []], **self._told()}
+
+    def _wait_for(self, what: Callable[[], Any], seconds: float) -> Any:
+        """Wait until `what()` is true, and return its result, true or not, when the time is up."""
+        deadline = time.monotonic() + seconds
+        self.waits += bool(seconds)
+        own = self.waits
         self.polls_waiting += 1
         self.most_polls_waiting = max(self.most_polls_waiting, self.polls_waiting)
         try:
             while True:
-                due = self._due()
-                left = deadline - time.monotonic()
-                if due or left <= 0 or self.closing:
-                    return 200, {
-                        "runs": [run.handed_out() for run in due],
-                        "authMode": self.auth_mode,
-                        **self._limit(),
-                        **self._time("serverTime", timedelta()),
-                    }
+                found, left = what(), deadline - time.monotonic()
+                if found or left <= 0 or self.closing or self.waits > own:
+                    return found
                 self.lock.wait(min(left, 0.5))
         finally:
             self.polls_waiting -= 1
@@ -245,6 +254,35 @@ class FakeApi:
             return {"limitedUntil": None}
         return self._time("limitedUntil", timedelta(seconds=self.limited_seconds))
 
+    def _told(self) -> dict[str, Any]:
+        return {
+            "authMode": self.auth_mode,
+            **self._limit(),
+            **self._time("serverTime", timedelta()),
+        }
+
+    def _claim_next(self, body: Any) -> tuple[int, dict[str, Any]]:
+        claim_id = body["claimId"]
+
+        def find() -> FakeRun | None:
+            for run in self.runs.values():
+                if run.status in IN_HAND and run.claim_id == claim_id:
+                    return run
+            return next(iter(self._due()), None)
+
+        run = self._wait_for(find, body.get("wait", 0))
+        if run is None:
+            return 200, {"run": None, **self._told()}
+        if run.status == "queued":
+            self._move(run, {"queued"}, "claimed", claim_id=claim_id)
+        self._start_with(run, body)
+        run.renew()
+        return 200, {"run": {**run.handed_out(), **run.shown()}, **self._told()}
+
+    def _start_with(self, run: FakeRun, body: Any) -> None:
+        if body.get("start") and self.short_protocol and self.starts:
+            self._move(run, {"claimed"}, "running")
+
     def _claim(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         if run.lost_to_another:
             run.status = "claimed"
@@ -254,11 +292,17 @@ class FakeApi:
         if self.limited_seconds is not None and run.status == "queued":
             return 409, _conflict("The worker is limited.", "worker_limited", run)
         repeated = self.claim_ids and run.claim_id == body.get("claimId")
-        if run.status == "claimed" and repeated:
+        started = run.status == "running" and body.get("start") and self.short_protocol
+        if repeated and (run.status == "claimed" or started):
+            self._start_with(run, body)
             return 200, run.shown()
         if run.status == "claimed":
             return 409, _conflict("The run is claimed.", "claimed_by_another", run)
-        return self._move(run, {"queued"}, "claimed", claim_id=body.get("claimId"))
+        status, answer = self._move(run, {"queued"}, "claimed", claim_id=body.get("claimId"))
+        if status == 200:
+            self._start_with(run, body)
+            answer = run.shown()
+        return status, answer
 
     def _start(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         return self._move(run, {"claimed", "running"}, "running")
@@ -321,6 +365,8 @@ def route(method: str, path: str) -> tuple[str, str]:
         return "register", ""
     if method == "GET" and re.fullmatch(r"/api/v1/workers/[0-9a-f-]{36}/poll", path):
         return "poll", ""
+    if method == "POST" and re.fullmatch(r"/api/v1/workers/[0-9a-f-]{36}/claim-next", path):
+        return "claim-next", ""
     match = re.fullmatch(
         r"/api/v1/workers/[0-9a-f-]{36}/runs/([0-9a-f-]{36})/(claim|start|heartbeat|complete|events)",
         path,

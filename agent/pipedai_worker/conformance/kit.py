@@ -10,20 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # These modules are imported only because importing them registers their checks.
-from pipedai_worker.conformance import life, pools, trouble, versions  # noqa: F401
+from pipedai_worker.conformance import life, pools, short_protocol, trouble, versions  # noqa: F401
 from pipedai_worker.conformance.checks import CHECKS, Check
-from pipedai_worker.conformance.lab import LOG_LINES, PATIENCE_SECONDS, Failed, Lab
+from pipedai_worker.conformance.lab import LOG_LINES, PATIENCE_SECONDS, Failed, Lab, Skipped
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of one check. `failure` says what went wrong, or is None; `log` is the end of the worker's output."""
+    """The result of one check. `failure` says what went wrong, or is None; `log` is the end of the worker's output.
+
+    `skipped` says why the check is not about this worker; None if it is.
+    """
 
     check: Check
     failure: str | None
     log: str = ""
+    skipped: str | None = None
 
     def __str__(self) -> str:
+        if self.skipped is not None:
+            return f"skip  {self.check.name}: {self.skipped}"
         if self.failure is None:
             return f"pass  {self.check.name}: {self.check.sentence}"
         lines = [
@@ -72,6 +78,8 @@ def _judge_one(command: str, check: Check, patience: float, called_off: threadin
             sentences = [str(failed), *lab.api.malformed[:1]]
             log = lab.log().splitlines()[-LOG_LINES:]
             return Verdict(check, " The API refused a request: ".join(sentences), "\n".join(log))
+        except Skipped as skipped:
+            return Verdict(check, None, skipped=str(skipped))
         except OSError as error:
             return Verdict(check, f"The check itself could not be carried out: {error}.")
         return Verdict(check, None)

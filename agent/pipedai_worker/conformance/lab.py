@@ -37,6 +37,10 @@ class Failed(Exception):  # noqa: N818 - a verdict
     """The worker under test did something wrong, which the message says in one sentence."""
 
 
+class Skipped(Exception):  # noqa: N818 - a verdict
+    """The check is about something that a worker need not do, and that the worker under test does not do."""
+
+
 class Lab:
     """The surroundings of one check, as a context manager. When it ends, it has ended every process that it started."""
 

@@ -44,16 +44,28 @@ def problem(kind: str, query: dict[str, list[str]], body: dict[str, Any]) -> str
         wait = query.get("wait", ["0"])[0]
         if not re.fullmatch("[0-9]{1,2}", wait) or int(wait) > LONGEST_WAIT_SECONDS:
             return f"wait={wait} is no whole number from 0 to {LONGEST_WAIT_SECONDS}"
-    if kind == "claim":
-        claim_id = body.get("claimId")
-        if claim_id is not None and not (
-            isinstance(claim_id, str) and len(claim_id) <= LONGEST_CLAIM_ID
-        ):
-            return f"claimId is no text of at most {LONGEST_CLAIM_ID} characters"
+    if kind in {"claim", "claim-next"}:
+        return _problem_of_claim(kind, body)
     if kind == "events":
         return event_wire.problem(body)
     if kind == "complete":
         return _problem_of_outcome(body)
+    return None
+
+
+def _problem_of_claim(kind: str, body: dict[str, Any]) -> str | None:
+    claim_id, wait = body.get("claimId"), body.get("wait", 0)
+    shortest = 0
+    if kind == "claim-next":
+        shortest = 1
+        if not _is_whole(wait) or not 0 <= wait <= LONGEST_WAIT_SECONDS:
+            return f"wait={wait} is no whole number from 0 to {LONGEST_WAIT_SECONDS}"
+    elif claim_id is None:
+        claim_id = ""
+    if not isinstance(claim_id, str) or not shortest <= len(claim_id) <= LONGEST_CLAIM_ID:
+        return f"claimId is no text of {shortest} to {LONGEST_CLAIM_ID} characters"
+    if not isinstance(body.get("start", False), bool):
+        return "start is neither true nor false"
     return None
 
 

@@ -25,6 +25,11 @@ def route_of(path: str) -> str | None:
         return None
 
 
+def claiming_worker(scope):
+    scope["method"] = "POST"
+    return waiting_worker(scope)
+
+
 def streamed_subject(scope):
     stream = streamed(scope)
     return None if stream is None else stream[1]
@@ -34,11 +39,12 @@ def streamed_subject(scope):
     ("path", "kind", "lane"),
     [
         (f"{WORKERS}/poll", "worker", waiting_worker),
+        (f"{WORKERS}/claim-next", "worker", claiming_worker),
         (f"{WORKERS}/events/stream", "worker", streamed_subject),
         (f"/api/v1/runs/{WORKER}/events/stream", "run", streamed_subject),
         (f"/api/v1/environments/{WORKER}/events/stream", "environment", streamed_subject),
     ],
-    ids=["poll", "worker-stream", "run-stream", "environment-stream"],
+    ids=["poll", "claim-next", "worker-stream", "run-stream", "environment-stream"],
 )
 def test_a_lane_and_the_urls_agree(path, kind, lane):
     assert lane(http_scope("GET", path, query="wait=5")) == UUID(WORKER)

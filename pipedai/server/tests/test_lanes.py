@@ -13,12 +13,14 @@ from pipedai.server.listen import Listener
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.password_lane import PasswordLane
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
+from pipedai.server.ticket import POLL as ticket_key  # noqa: N811 - a path is called POLL here
 from pipedai.server.turns import Turns
 from pipedai.server.wsgi_lane import WsgiLane
 from pipedai.version import VERSION
 
 WORKER = "0192b7a0-0000-7000-8000-00000000000a"
 POLL = f"/api/v1/workers/{WORKER}/poll"
+CLAIM_NEXT = f"/api/v1/workers/{WORKER}/claim-next"
 
 
 @pytest.mark.parametrize("query", ["wait=30", "wait=0.5", "a=b&wait=5", "wait=0&wait=5", "wait=x"])
@@ -26,9 +28,16 @@ def test_a_poll_that_waits_takes_the_long_poll_lane(query):
     assert waiting_worker(http_scope("GET", POLL, query=query)) == UUID(WORKER)
 
 
+def test_a_claim_of_the_next_run_takes_the_long_poll_lane():
+    assert waiting_worker(http_scope("POST", CLAIM_NEXT)) == UUID(WORKER)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "query"),
     [
+        ("GET", CLAIM_NEXT, "wait=5"),
+        ("PUT", CLAIM_NEXT, "wait=5"),
+        ("POST", f"{CLAIM_NEXT}/", ""),
         ("GET", POLL, ""),
         ("GET", POLL, "wait=0"),
         ("GET", POLL, "wait="),
@@ -105,6 +114,41 @@ async def test_nothing_else_is_said_without_a_thread(stuck, method, path, header
     await asyncio.to_thread(begun.acquire)
     assert not asked.done()
     asked.cancel()
+
+
+@pytest.mark.anyio
+async def test_claims_of_the_next_run_that_wait_hold_no_thread(listener):
+    asked = threading.Semaphore(0)
+
+    def wsgi(environ, start_response):
+        ticket = environ["asgi.scope"].get(ticket_key)
+        if ticket is not None:
+            ticket.wait_seconds, ticket.empty = 30.0, True
+            asked.release()
+        start_response("200 OK", [])
+        return [b"from the thread"]
+
+    threads = WsgiLane(wsgi, threads=1)
+    lanes = Lanes(
+        threads,
+        long_poll := LongPoll(threads, listener, turns=1),
+        EventStreams(threads, listener, turns=1),
+        PasswordLane(threads, Turns(1)),
+        (),
+    )
+    scopes = [http_scope("POST", CLAIM_NEXT) | {LOG: {}} for _ in range(3)]
+    waiting = [
+        asyncio.ensure_future(Exchange(scope, [b'{"claimId": "a", "wait": 30}']).run(lanes))
+        for scope in scopes
+    ]
+    async with asyncio.timeout(60):
+        for _ in waiting:
+            await asyncio.to_thread(asked.acquire)
+        other = await ask(lanes, "POST", CLAIM_NEXT)
+        assert (other.status, threads.running) == (200, 0)
+        assert not any(each.done() for each in waiting)
+        long_poll.stop()
+        assert {(await each).status for each in waiting} == {200}
 
 
 @pytest.mark.anyio

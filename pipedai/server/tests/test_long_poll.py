@@ -114,6 +114,29 @@ async def test_a_poll_that_does_not_want_to_wait_is_answered(lane, endpoint):
     assert exchange.json == {"runs": [], "asked": 1}
 
 
+@pytest.mark.parametrize(
+    ("method", "body", "holds_ticket"),
+    [
+        ("POST", b'{"claimId": "a"}', False),
+        ("POST", b'{"claimId": "a", "wait": 5}', True),
+        ("GET", b"", True),
+    ],
+)
+async def test_a_claim_waits_only_if_its_body_has_a_wait(listener, method, body, holds_ticket):
+    asked = []
+
+    async def endpoint(scope, receive, send):
+        asked.append((POLL in scope, (await receive())["body"]))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    exchange = Exchange(http_scope(method) | {LOG: {}, CLIENT: "203.0.113.9"}, [body])
+    lane = LongPoll(endpoint, listener, turns=2)
+    await lane.serve(WORKER, exchange.scope, exchange.receive, exchange.send)
+    assert exchange.status == 200
+    assert asked == [(holds_ticket, body)]
+
+
 async def test_a_change_makes_it_ask_again(lane, endpoint, listener):
     _, poll = start(lane)
     await endpoint.until_asked(1)

@@ -75,12 +75,35 @@ class Api:
         url = f"{self._http.base_url}workers/{worker.id}/poll"
         return httpx.get(url, params={"wait": wait}, headers=worker.headers, timeout=90)
 
+    def claim_next(self, claim_id: str, wait: int, **body: Any) -> httpx.Response:
+        return httpx.post(
+            f"{self._http.base_url}workers/{self.worker.id}/claim-next",
+            json={"claimId": claim_id, "wait": wait, **body},
+            headers=self.worker.headers,
+            timeout=90,
+        )
+
+    def complete(self, run_id: str) -> None:
+        answer = self._http.post(
+            f"/workers/{self.worker.id}/runs/{run_id}/complete",
+            json={"status": "succeeded"},
+            headers=self.worker.headers,
+        )
+        assert answer.is_success, answer.text
+
     def start_poll(self, wait: int = 30, worker: Worker | None = None) -> Any:
         """Starts a poll, and returns when the server has announced it to all processes and waits with it."""
         worker = worker or self.worker
+        return self._start(worker, self.poll, wait, worker)
+
+    def start_claim(self, claim_id: str, wait: int = 30, **body: Any) -> Any:
+        """Starts a claim of the next run, and returns when the server has announced it and waits with it."""
+        return self._start(self.worker, self.claim_next, claim_id, wait, **body)
+
+    def _start(self, worker: Worker, call: Any, *arguments: Any, **body: Any) -> Any:
         with psycopg.connect(**self._postgres.connection_params(), autocommit=True) as connection:
             connection.execute("LISTEN pipedai")
-            poll = self._pool.submit(self.poll, wait, worker)
+            poll = self._pool.submit(call, *arguments, **body)
             with closing(connection.notifies(timeout=60)) as said:
                 assert any(f"polling {worker.id}" in notify.payload for notify in said)
         return poll
@@ -160,6 +183,34 @@ def test_a_worker_without_room_sleeps_through_runs_of_its_pool_until_its_own_run
     assert [run["id"] for run in poll.result(timeout=60).json()["runs"]] == [waiting]
     # The server asked for it when it began, and when the run had ended.
     assert api.web.wait_for_line(path=f"/api/v1{path}/poll", runs=1)["asked"] == 2
+
+
+def test_a_run_wakes_a_waiting_claim_of_the_next_run(api):
+    claim = api.start_claim("mine", start=True)
+    run_id = api.run()
+    run = claim.result(timeout=60).json()["run"]
+    assert (run["id"], run["status"]) == (run_id, "running")
+    # The answer may have been lost: the call is repeated while the worker holds the run, waiting or not.
+    for wait in (0, 30):
+        assert api.claim_next("mine", wait).json()["run"]["id"] == run_id
+    api.complete(run_id)
+
+
+def test_of_claims_that_wait_with_one_claim_id_the_newest_gets_the_run(api):
+    claims = [api.start_claim("mine") for _ in range(4)]
+    run_id = api.run()
+    assert [claim.result(timeout=60).json()["run"] for claim in claims[:-1]] == [None] * 3
+    assert claims[-1].result(timeout=60).json()["run"]["id"] == run_id
+    api.complete(run_id)
+
+
+def test_a_poll_and_a_claim_of_the_next_run_end_each_other(api):
+    poll = api.start_poll()
+    claim = api.start_claim("mine")
+    assert poll.result(timeout=60).json()["runs"] == []
+    newer = api.start_poll(wait=1)
+    assert claim.result(timeout=60).json()["run"] is None
+    assert newer.result(timeout=60).json()["runs"] == []
 
 
 def test_a_bad_wait_is_a_field_error(api):

@@ -38,6 +38,7 @@ def _overdue(runs: Runs) -> UUID:
 # (verb that is killed, state of the run, verb that comes next, status of the run after that)
 KILLED = [
     pytest.param("claim", Runs.queue, Runs.claim, "claimed", id="claim"),
+    pytest.param("claim-next", Runs.queue, Runs.claim, "claimed", id="claim of the next run"),
     pytest.param("start", Runs.claimed, Runs.start, "running", id="start"),
     pytest.param("complete", _held, Runs.complete, "succeeded", id="complete, then again"),
     pytest.param("complete", _overdue, None, "failed", id="complete, then expiry"),

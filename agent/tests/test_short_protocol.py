@@ -1,0 +1,172 @@
+"""A worker takes its runs by `claim-next` where the API knows it. The conformance kit has further checks of that."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipedai_worker import api as api_module
+from pipedai_worker.answers import Unavailable
+from pipedai_worker.api import ACCOUNT_HEADER, Api
+from pipedai_worker.conformance.fake_api import DROP, FakeApi
+from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.journal import HeldRun, Journal
+
+from .conftest import Workers, until
+
+
+@pytest.fixture
+def client(api: FakeApi, url: str) -> Iterator[Api]:
+    api.short_protocol = True
+    client = Api(url, token=api.worker_token, worker_id=api.worker_id)
+    yield client
+    client.close()
+
+
+class TestTheClaimId:
+    def test_it_stays_over_a_restart_until_its_run_is_written_down(self, tmp_path: Path) -> None:
+        first = Journal(tmp_path)
+        claim_id = first.next_claim_id()
+        assert first.next_claim_id() == claim_id
+        first.close()
+        second = Journal(tmp_path)
+        assert second.next_claim_id() == claim_id
+        second.drop_next_claim_id()
+        assert second.next_claim_id() != claim_id
+        second.close()
+
+    def test_it_is_dropped_if_the_worker_was_killed_before_it_could(self, tmp_path: Path) -> None:
+        first = Journal(tmp_path)
+        claim_id = first.next_claim_id()
+        first.hold(HeldRun(FakeRun().id, claim_id))
+        first.close()
+        second = Journal(tmp_path)
+        assert second.next_claim_id() != claim_id
+        second.close()
+
+    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"claimId": 5}'])
+    def test_a_file_that_can_t_be_read_gives_a_new_one(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / "next-claim.json").write_text(content)
+        journal = Journal(tmp_path)
+        assert len(journal.next_claim_id()) == 32
+        journal.close()
+
+
+class TestTheCall:
+    def test_it_tells_the_account_and_learns_what_a_poll_learns(
+        self, api: FakeApi, client: Api
+    ) -> None:
+        run = api.add()
+        answer = client.claim_next("mine", 0, "an-account")
+        assert answer is not None
+        assert (answer["run"]["id"], answer["run"]["status"]) == (run.id, "running")
+        assert api.headers[-1][ACCOUNT_HEADER] == "an-account"
+        assert api.calls[-1][2] == {"claimId": "mine", "start": True, "wait": 0}
+        assert client.auth_mode == "claude_max"
+        assert client.clock_offset is not None
+
+    @pytest.mark.parametrize("status", [404, 405, 400])
+    @pytest.mark.parametrize(("lost", "is_asked_again"), [(False, False), (True, True)])
+    def test_an_api_that_does_not_know_it_is_asked_again_later_or_soon_if_it_may_have_claimed_a_run(
+        self,
+        api: FakeApi,
+        client: Api,
+        monkeypatch: pytest.MonkeyPatch,
+        status: int,
+        lost: bool,
+        is_asked_again: bool,
+    ) -> None:
+        monkeypatch.setattr(api_module, "NEXT_AGAIN_SECONDS", 1000.0)
+        monkeypatch.setattr(api_module, "NEXT_AGAIN_SOON_SECONDS", 0.0)
+        if lost:
+            api.fail("claim-next", DROP)
+            with pytest.raises(Unavailable):
+                client.claim_next("mine", 0)
+        code = "validation_failed" if status == 400 else "not_found"
+        api.fail("claim-next", status, body={"error": "No.", "code": code})
+        answers = [client.claim_next("mine", 0)]
+        assert answers == [None]
+        assert client.knows_next is is_asked_again
+
+
+@pytest.mark.slow
+class TestTheWorker:
+    @pytest.fixture(autouse=True)
+    def _knows_it(self, api: FakeApi) -> None:
+        api.short_protocol = True
+
+    def test_a_run_costs_three_calls(self, api: FakeApi, workers: Workers) -> None:
+        runs = [api.add(), api.add()]
+        workers.start()
+        for run in runs:
+            assert api.until_ended(run)["status"] == "succeeded"
+        assert {kind for kind, _, _ in api.calls} <= {
+            "claim-next",
+            "heartbeat",
+            "complete",
+            "whoami",
+        }
+        until(lambda: workers.files("outcomes") == workers.files("held") == [])
+
+    def test_a_run_that_it_can_t_read_is_handed_back_and_the_next_is_done(
+        self, api: FakeApi, workers: Workers
+    ) -> None:
+        unreadable, readable = api.add(max_cost_usd="many"), api.add()
+        worker = workers.start()
+        outcome = api.until_ended(unreadable)
+        assert (outcome["status"], outcome["faultClass"]) == ("failed", "infra")
+        assert outcome["errorMessage"] == "The worker can't read this run."
+        assert api.until_ended(readable)["status"] == "succeeded"
+        assert "can't be read" in worker.log
+
+    def test_a_disk_that_fails_hands_the_run_back(self, api: FakeApi, workers: Workers) -> None:
+        workers.start()
+        api.until(lambda: api.polls_waiting)
+        held = workers.state / "held"
+        held.rmdir()
+        outcome = api.until_ended(api.add())
+        assert (outcome["status"], outcome["faultClass"]) == ("failed", "infra")
+        assert "disk failed" in outcome["errorMessage"]
+        assert outcome["costUsd"] == "0.000000"
+        held.mkdir()
+        assert api.until_ended(api.add())["status"] == "succeeded"
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+    def test_a_worker_that_ends_ends_its_waiting_call(
+        self, api: FakeApi, workers: Workers, number: int
+    ) -> None:
+        worker = workers.start()
+        api.until(lambda: api.polls_waiting)
+        worker.process.send_signal(number)
+        assert worker.wait(15) == 0
+        assert api.count("poll") == 1
+        later = api.add()
+        assert later.status == "queued"
+
+    def test_a_run_that_is_granted_while_it_ends_is_handed_back(
+        self, api: FakeApi, workers: Workers
+    ) -> None:
+        worker = workers.start()
+        api.until(lambda: api.polls_waiting)
+        api.latency = 1.0
+        run = api.add()
+        api.until(lambda: run.status == "running")
+        worker.process.send_signal(signal.SIGTERM)
+        api.latency = 0.0
+        assert worker.wait() == 0
+        assert "came too late" in worker.log
+        outcome = run.outcome or {}
+        assert (outcome["status"], outcome["faultClass"]) == ("failed", "infra")
+        # The API has started the run: without these it would count what was reserved, and fear effects.
+        assert outcome["toolCalls"] == {"total": 0, "effects": 0, "unknown": 0}
+        assert outcome["costUsd"] == "0.000000"
+
+    def test_once_lists_what_is_due_as_it_did(self, api: FakeApi, workers: Workers) -> None:
+        api.capacity = 2
+        runs = [api.add(), api.add()]
+        assert workers.start("--once").wait() == 0
+        assert [run.status for run in runs] == ["succeeded", "succeeded"]
+        assert api.count("claim-next") == api.count("start") == 0

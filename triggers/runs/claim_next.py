@@ -1,0 +1,117 @@
+"""Claims the next run for a worker: the poll and the claim in one (SPEC §21)."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from django.db import transaction
+
+from pipedai.events import Actor
+from triggers.runs import lifecycle
+from triggers.runs.conditions import Limits
+from triggers.runs.handout import HandedOut, choose_runs, note_receiver, read_claimed
+from triggers.states import HELD, Status
+
+# How many runs one call tries to claim, if other workers of a pool are faster each time. A call that waits then asks
+# again soon; any other is answered without a run.
+MOST_TRIES = 4
+
+
+class Next(NamedTuple):
+    """The run that the worker has claimed, with all that a claim answers; None if it got none. `was_late` is whether
+    there were runs, which others claimed first.
+    """
+
+    run: HandedOut | None
+    was_late: bool = False
+
+
+def claim_next_run(
+    *,
+    worker_id: UUID,
+    claim_id: str,
+    start: bool,
+    limits: Limits,
+    lock_worker: Callable[[], Limits],
+    has_pools: bool,
+    actor: Actor,
+    now: datetime | None = None,
+) -> Next:
+    """Claims the first of the runs that `hand_out_runs` would return to the worker, and with `start` starts it too.
+
+    If the worker holds a run that it has claimed with this `claim_id`, it gets that one again: so a call whose answer
+    was lost can be repeated. It never claims a second run with the `claim_id` of one that the worker holds, however
+    many calls come at once, because the claim's UPDATE says so while it holds the lock of the worker's row.
+
+    `limits` are those of the worker when it was authenticated. `lock_worker` locks the worker's row until the
+    transaction ends, and returns the limits that it has then. Without a run to claim, nothing is locked.
+    """
+    for _ in range(MOST_TRIES):
+        chosen = choose_runs(
+            worker_id=worker_id, **limits, has_pools=has_pools, only_first=True, now=now
+        )
+        if not chosen.runs:
+            return Next(_claimed_before(worker_id, claim_id, start, limits, actor, now))
+        taken = _take(chosen.runs[0], worker_id, claim_id, start, lock_worker, actor, now)
+        # Nothing may have been taken because this is a repeated call.
+        run = taken or _claimed_before(worker_id, claim_id, start, limits, actor, now)
+        if run is not None:
+            return Next(run)
+    return Next(None, was_late=True)
+
+
+def _take(
+    due: HandedOut,
+    worker_id: UUID,
+    claim_id: str,
+    start: bool,
+    lock_worker: Callable[[], Limits],
+    actor: Actor,
+    now: datetime | None,
+) -> HandedOut | None:
+    """Claims the run, and notes who receives its headers. Returns None if it can't be claimed any more."""
+    with suppress(lifecycle.Refused), transaction.atomic():
+        claimed = lifecycle.take_run(
+            worker_id=worker_id,
+            due=due.row,
+            claim_id=claim_id,
+            start=start,
+            **lock_worker(),
+            actor=actor,
+            then=lambda: note_receiver([due], worker_id=worker_id, actor=actor),
+            now=now,
+        )
+        if claimed is not None:
+            return HandedOut({**claimed, **due.row}, due.mcp_headers)
+    return None
+
+
+def _claimed_before(
+    worker_id: UUID,
+    claim_id: str,
+    start: bool,
+    limits: Limits,
+    actor: Actor,
+    now: datetime | None,
+) -> HandedOut | None:
+    """Returns the run that the worker holds and has claimed with this `claim_id`, started if it is to be; None if there
+    is none.
+    """
+    held = read_claimed(
+        worker_id=worker_id, claim_id=claim_id, approved=limits["approved"], now=now
+    )
+    if held is None:
+        return None
+    run = lifecycle.read_own_run(held.row["id"], worker_id, now)
+    if start and run["status"] == Status.CLAIMED:
+        try:
+            run = lifecycle.start_run(worker_id=worker_id, run_id=run["id"], actor=actor, now=now)
+        except lifecycle.Refused as refused:
+            run = {"status": refused.extra["status"]}
+    # The run may have ended since it was read. Then the worker does not hold it any more.
+    if run["status"] not in HELD:
+        return None
+    note_receiver([held], worker_id=worker_id, actor=actor)
+    return HandedOut({**run, **held.row}, held.mcp_headers)

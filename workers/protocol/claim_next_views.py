@@ -1,0 +1,101 @@
+"""The endpoint by which a worker asks for the next run and claims it, in one call (SPEC §21)."""
+
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import ApiError
+from pipedai.api.permissions import IsSignedIn
+from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.serializers import read_body
+from triggers.runs.claim_next import claim_next_run
+from workers.protocol.access import VERSION
+from workers.protocol.asking import ACCOUNT, AskingViewSet, told_fields
+from workers.protocol.limits import locked_limits
+from workers.protocol.serializers import ClaimNextBody, NextRunSerializer
+
+# A call that waits keeps its body in memory all the time, so the body must be small.
+MAX_BODY_BYTES = 16 * 1024
+# After how many seconds a waiting call tries again when others have claimed each run that it tried.
+LATE_AGAIN_SECONDS = 1.0
+
+
+class BodyTooLarge(ApiError):  # noqa: N818 - named as what it answers
+    """413: the body is longer than that of a call which may wait."""
+
+    status_code = 413
+
+    def __init__(self) -> None:
+        super().__init__("The body must not be longer than 16 KiB.", code=ErrorCode.BODY_TOO_LARGE)
+
+
+class ClaimNextViewSet(AskingViewSet):
+    """The endpoint by which a worker takes its next run."""
+
+    permissions = {"claim_next": IsSignedIn}
+    # A worker must call as often as its runs need.
+    unmetered = frozenset(permissions)
+
+    @Operation(
+        id="claimNextRun",
+        summary="Claim the next run",
+        body=ClaimNextBody,
+        example={"claimId": "01a20e61-d1c1-7d52-9c1e-0f5a8ad3a1b2", "start": True, "wait": 25},
+        parameters=(VERSION, ACCOUNT),
+        answers={
+            200: answer(
+                "ClaimedNext",
+                "The run that the worker has claimed.",
+                run=NextRunSerializer(allow_null=True),
+                **told_fields(),
+            )
+        },
+        says={
+            200: (
+                "With the run, claimed, and running with `start`; with null when `wait` is over, after "
+                "which the worker simply calls again."
+            ),
+        },
+        errors={
+            413: "The body is over 16 KiB.",
+            429: (
+                "Two polls that do not wait are under way already; with the `code` `throttled` and "
+                "`Retry-After`."
+            ),
+        },
+        audit=("run.claimed", "run.started", "run.handed-out"),
+    )
+    def claim_next(self, request: Request, worker_id: UUID) -> Response:
+        """POST /workers/:id/claim-next: gives the worker the first run that a poll would return, claimed for it."""
+        _check_size(request.META)
+        body = read_body(ClaimNextBody, request)
+        limits = self._begin(request, waits=bool(body["wait"]))
+        run, was_late = claim_next_run(
+            worker_id=worker_id,
+            claim_id=body["claim_id"],
+            start=body["start"],
+            limits=limits,
+            lock_worker=partial(locked_limits, self.worker),
+            has_pools=bool(self.worker.pool_ids),
+            actor=self._actor(request),
+        )
+        self._end(
+            request,
+            wait=body["wait"],
+            runs=int(run is not None),
+            capacity=limits["capacity"],
+            again_seconds=LATE_AGAIN_SECONDS if was_late else None,
+        )
+        return Response(
+            {"run": None if run is None else NextRunSerializer(run).data, **self._told()}
+        )
+
+
+def _check_size(meta: Any) -> None:
+    """Raises BodyTooLarge. The web server has read the whole body, and tells its length."""
+    if int(meta.get("CONTENT_LENGTH") or 0) > MAX_BODY_BYTES:
+        raise BodyTooLarge
