@@ -136,9 +136,9 @@ def show(result: Json) -> None:
             ["bare SQL", at["clients"], *_row(at["bareSql"])],
         ]
         if short := at.get("short"):
-            of_bare = f"{100 * (short['ofBareSql'] or 0):.1f} %"
+            shares = (short["ofBareDjango"], short["ofBareSql"])
             rows += [
-                ["HTTP, short protocol", at["clients"], *_row(short["http"], of_bare)],
+                ["HTTP, short protocol", at["clients"], *_row(short["http"], *shares)],
                 ["bare Django view, 4 calls", at["clients"], *_row(short["bareDjango"])],
             ]
     print_table(
