@@ -3,12 +3,13 @@
 import pytest
 from django.db import transaction
 
+from pipedai.api.tokens import digest
 from testing.processes.racing import ROUNDS, Started, accepted, at_once
 from testing.world.runs import Runs, allow
 from triggers.models import RunEventDay, RunEventLog
 from triggers.run_events.event import make_event
 from triggers.run_events.reading import page_of_events
-from triggers.run_events.recording import store_events
+from triggers.run_events.recording import append_events, store_events
 
 AT = "2026-05-04T12:00:00.000Z"
 
@@ -18,7 +19,22 @@ def events(*seqs):
 
 
 def sender(cast, run, *seqs):
-    return lambda: store_events(worker_id=cast.worker.worker_id, run_id=run, events=events(*seqs))
+    """Returns a function that stores events as the endpoint does, and returns the next number."""
+    worker, sent = cast.worker, events(*seqs)
+
+    def send():
+        appended = append_events(
+            token_digest=digest(worker.worker_token),
+            worker_id=worker.worker_id,
+            version=None,
+            run_id=run,
+            events=sent,
+        )
+        if appended:
+            return sent[-1].seq + 1
+        return store_events(worker_id=worker.worker_id, run_id=run, events=sent)
+
+    return send
 
 
 @pytest.fixture
@@ -41,11 +57,26 @@ def test_senders_of_the_same_events_store_them_once(committed_cast, runs, _):
 
 
 @pytest.mark.parametrize("_", ROUNDS)
+def test_senders_of_further_events_store_them_once(committed_cast, runs, _):
+    run = runs.running()
+    sender(committed_cast, run, 1)()
+    same = [sender(committed_cast, run, 2, 3) for _ in range(4)]
+    assert accepted(at_once(*same)) == [4] * 4
+    assert seqs(run) == [1, 2, 3]
+    size = sum(event.size for event in events(1, 2, 3))
+    assert (RunEventLog.objects.get().bytes, RunEventDay.objects.get().bytes) == (size, size)
+
+
+@pytest.mark.parametrize("_", ROUNDS)
 def test_the_bytes_of_runs_at_once_are_counted_exactly(committed_cast, runs, _, monkeypatch):
     allow(committed_cast.worker.worker_id, 4)
     size = sum(event.size for event in events(1, 2))
     monkeypatch.setattr("triggers.run_events.recording.MAX_DAY_BYTES", 2 * size)
     ids = [runs.running() for _ in range(4)]
+    # As if each run were streamed: then the first events are stored by one statement too.
+    RunEventLog.objects.bulk_create(
+        RunEventLog(run_id=run, environment=committed_cast.environment) for run in ids
+    )
     accepted(at_once(*(sender(committed_cast, run, 1, 2) for run in ids)))
     whole = [run for run in ids if seqs(run) == [1, 2]]
     assert len(whole) == 2
