@@ -43,8 +43,7 @@ ON CONFLICT (trigger_id) DO NOTHING
 # follows it. A retry that a late result canceled does not count.
 _FAULTS = """
 SELECT r.id, r.ended_at FROM run r
-WHERE r.trigger_id = h.trigger_id AND r.environment_id = h.environment_id AND r.status = '{status}'
-    AND r.ended_at >= coalesce(h.counts_from, '-infinity')
+WHERE r.trigger_id = h.trigger_id AND r.status = '{status}' AND r.ended_at >= coalesce(h.counts_from, '-infinity')
     AND r.ended_at > coalesce(won.ended_at, '-infinity')
     AND NOT EXISTS (SELECT FROM run retry WHERE retry.retry_of_id = r.id
         AND retry.environment_id = r.environment_id AND retry.ended_by IS DISTINCT FROM 'late_result')
@@ -69,8 +68,7 @@ WITH found AS (
     JOIN environment e ON e.id = h.environment_id
     LEFT JOIN LATERAL (
         SELECT ended_at FROM run
-        WHERE trigger_id = h.trigger_id AND environment_id = h.environment_id AND status = 'succeeded'
-            AND ended_at >= coalesce(h.counts_from, '-infinity')
+        WHERE trigger_id = h.trigger_id AND status = 'succeeded' AND ended_at >= coalesce(h.counts_from, '-infinity')
         ORDER BY ended_at DESC LIMIT 1) won ON true
     CROSS JOIN LATERAL (
         SELECT count(*) AS n, (array_agg(id ORDER BY ended_at DESC))[1] AS run_id

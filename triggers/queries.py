@@ -29,12 +29,11 @@ HEALTH = Case(
 
 def triggers() -> QuerySet[Trigger, dict[str, Any]]:
     """Returns the triggers that are not deleted, as dicts. `with_last_runs` makes them ready for TriggerSerializer."""
-    of_trigger = {"trigger_id": OuterRef("id"), "environment_id": OuterRef("environment_id")}
-    newest = Run.objects.filter(**of_trigger).order_by("-queued_at", "-id")
+    newest = Run.objects.filter(trigger_id=OuterRef("id")).order_by("-queued_at", "-id")
     succeeded = Run.objects.filter(
-        **of_trigger, status=Status.SUCCEEDED, ended_at__isnull=False
+        trigger_id=OuterRef("id"), status=Status.SUCCEEDED, ended_at__isnull=False
     ).order_by("-ended_at")
-    ticks = Tick.objects.filter(**of_trigger).order_by("-tick_at")
+    ticks = Tick.objects.filter(trigger_id=OuterRef("id")).order_by("-tick_at")
     rows: QuerySet[Trigger, dict[str, Any]] = (
         Trigger.objects.filter(deleted_at__isnull=True)
         .annotate(

@@ -23,26 +23,35 @@ from triggers.runs.lifecycle import expire_queued_runs, expire_runs
 from triggers.schedules.firing import fire_due_ticks
 from triggers.webhooks.sending import WEBHOOKS
 
-# What reads several partitions. Nearly all of it finds a run or a delivery by an id alone, which costs a look into one
-# index of each partition. docs/scaling.md says why each is left.
+# What reads several partitions: by the id of a run or a delivery alone, or by that of a trigger or worker alone. It
+# costs a look into one index of each partition. docs/scaling.md says why each is left.
 CROSSING = {
     "DELETE budgets/:budget",
     "DELETE pools/:pool/workers/:worker",
     "DELETE triggers/:trigger",
     "DELETE workers/:worker",
     "DELETE workspaces/:workspace/workers/:worker",
+    "GET environments/:environment/triggers",
     "GET runs/:run",
     "GET runs/:run/events",
     "GET runs/:run/events/stream",
     "GET runs/:run/explain",
     "GET runs/:run/tool-calls",
+    "GET triggers/:trigger",
+    "GET triggers/:trigger/deliveries",
     "GET triggers/:trigger/explain",
+    "GET triggers/:trigger/runs",
+    "GET triggers/:trigger/ticks",
     "PATCH budgets/:budget",
+    "PATCH triggers/:trigger",
     "POST deliveries/:delivery/redeliver",
+    "POST environments/:environment/triggers",
     "POST runs/:run/cancel",
     "POST runs/:run/rerun",
+    "POST triggers/:trigger/rotate-mcp-token",
     "POST triggers/:trigger/test-webhook",
     "POST workers/:worker/revoke-token",
+    "POST workers/:worker/runs/:run/complete",
     "POST workers/:worker/runs/:run/events",
     "POST workspaces/:workspace/workers/:worker/disable",
 }
@@ -63,6 +72,8 @@ def test_the_hot_path_touches_one_partition(partitioned, cast):
         schedule="* * * * *", overlap_policy="skip", webhook_url="https://hooks.example/"
     )
     base = f"/api/v1/workers/{cast.worker.worker_id}"
+    # The end of a trigger's first run, and of one that changes its health, also reads the runs of the trigger.
+    Runs(cast, trigger_id, now=database_now()).ended()
 
     def done(answer):
         assert answer.status_code in (200, 201), answer.content
@@ -103,13 +114,14 @@ def test_firing_and_delivering_touch_the_partitions_of_their_environments(partit
     assert Delivery.objects.get(trigger_id=trigger_id).status == "delivered"
 
 
-def test_an_end_with_a_retry_touches_one_partition(partitioned, cast):
+def test_retries_and_expiry_touch_the_partitions_of_their_environments(partitioned, cast):
     runs = Runs.of(cast, max_retries=3)
     runs.now = database_now()
     failed = runs.running(payload={})
     assert _crossed(lambda: runs.complete(failed, "failed", faultClass="infra")) == {}
     assert Run.objects.get(retry_of_id=failed).status == "queued"
-    # Only the searches for lost runs and for those that no worker may start go through all environments.
+    # The searches for lost runs and for those that no worker may start go through all environments, and the judgement
+    # of a trigger's health, which a final failure changes, goes by the trigger alone.
     lost = runs.running(payload={})
     (search,) = _crossed(lambda: expire_runs(now=runs.wait(hours=2))).keys()
     assert search.startswith("SELECT id, trigger_id, environment_id FROM run")
@@ -117,8 +129,9 @@ def test_an_end_with_a_retry_touches_one_partition(partitioned, cast):
     late = Runs.of(cast, start_deadline_seconds=60)
     late.now = database_now()
     unstarted = late.queue()
-    (search,) = _crossed(lambda: expire_queued_runs(now=late.wait(hours=1))).keys()
+    search, judgement = _crossed(lambda: expire_queued_runs(now=late.wait(hours=1))).keys()
     assert search.startswith("SELECT id, trigger_id, environment_id FROM run")
+    assert "UPDATE trigger_health h SET" in judgement
     assert Run.objects.get(id=unstarted).status == "failed"
 
 

@@ -115,10 +115,7 @@ class TriggerRunViewSet(TenantViewSet):
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
         """Answers GET /triggers/:id/runs with the trigger's runs, the last queued first."""
-        filters = RunFilters.read(
-            Run.objects.filter(environment_id=self.access.environment_id, trigger_id=trigger_id),
-            request,
-        )
+        filters = RunFilters.read(Run.objects.filter(trigger_id=trigger_id), request)
         return _run_page(filters, request, self)
 
 

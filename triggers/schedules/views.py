@@ -104,10 +104,7 @@ class TickViewSet(OneTriggerViewSet):
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
         """Answers GET /triggers/:id/ticks with the trigger's ticks, the latest due time first."""
-        filters = TickFilters.read(
-            Tick.objects.filter(environment_id=self.access.environment_id, trigger_id=trigger_id),
-            request,
-        )
+        filters = TickFilters.read(Tick.objects.filter(trigger_id=trigger_id), request)
         paginator = TickPaginator()
         page = paginator.paginate_parts(filters.parts, request, self)
         return paginator.get_paginated_response(TickSerializer(page, many=True).data)

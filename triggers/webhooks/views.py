@@ -63,9 +63,7 @@ class TriggerDeliveryViewSet(_DeliveriesShown, OneTriggerViewSet):
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
         """Answers GET /triggers/:id/deliveries with the trigger's deliveries and their attempts, the newest first."""
-        rows = Delivery.objects.filter(
-            environment_id=self.access.environment_id, trigger_id=trigger_id
-        ).prefetch_related("attempts")
+        rows = Delivery.objects.filter(trigger_id=trigger_id).prefetch_related("attempts")
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows.defer("body"), request, self)
         return paginator.get_paginated_response(self._shown(page))
