@@ -10,6 +10,8 @@ from testing.probes.tables import contents
 # A heartbeat writes no audit row, nor do the events of a run. Neither does a pairing before somebody decides on it, nor
 # a forgotten password before the new one is set.
 SILENT = ("/heartbeat", "/events", " enrollments/device", " auth/forgot-password")
+# This call notes that the worker is alive before it looks for a run, as a poll does. It does so at most every 10 s.
+SEEN_FIRST = "POST workers/:worker/claim-next"
 TELLING = [name for name in CHANGING if not name.endswith(SILENT)]
 
 
@@ -46,6 +48,8 @@ def state():
 def test_what_cannot_be_told_does_not_happen(cast, name, request):
     call = Call(cast, name)
     call.client.raise_request_exception = False
+    if name == SEEN_FIRST:
+        assert call.client.get(f"/api/v1/workers/{cast.worker.worker_id}/poll").status_code == 200
     request.getfixturevalue("failing_receiver")
     before = state()
     answer = call.send()

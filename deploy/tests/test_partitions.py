@@ -26,7 +26,6 @@ from triggers.webhooks.sending import WEBHOOKS
 # What reads several partitions: by the id of a run or a delivery alone, or by that of a trigger or worker alone. It
 # costs a look into one index of each partition. docs/scaling.md says why each is left.
 CROSSING = {
-    "DELETE budgets/:budget",
     "DELETE pools/:pool/workers/:worker",
     "DELETE triggers/:trigger",
     "DELETE workers/:worker",
@@ -42,7 +41,6 @@ CROSSING = {
     "GET triggers/:trigger/explain",
     "GET triggers/:trigger/runs",
     "GET triggers/:trigger/ticks",
-    "PATCH budgets/:budget",
     "PATCH triggers/:trigger",
     "POST deliveries/:delivery/redeliver",
     "POST environments/:environment/triggers",

@@ -36,7 +36,15 @@ def register_kind(kind: Kind) -> None:
         raise ValueError(f"There is a kind {kind.name} already.")
     _registered[kind.name] = kind
     senders = Senders(kind)
-    register_job(Job(f"send-{kind.name}s", _EVERY_SECONDS, senders.top_up, finish=senders.finish))
+    register_job(
+        Job(
+            f"send-{kind.name}s",
+            _EVERY_SECONDS,
+            senders.top_up,
+            finish=senders.finish,
+            is_busy=senders.is_busy,
+        )
+    )
 
 
 def registered_kinds() -> tuple[Kind, ...]:
@@ -89,6 +97,11 @@ class Senders:
                 self._busy[taker_of(row)] += 1
             self._sending.give(row)
         return len(claimed)
+
+    def is_busy(self) -> bool:
+        """Returns whether a message is being sent. When it is sent, another message to its host can be."""
+        with self._changed:
+            return bool(self._busy)
 
     def wait(self, seconds: float = STOP_SECONDS) -> bool:
         """Waits until no message is being sent, for `seconds` at most. Returns whether none is."""

@@ -65,9 +65,10 @@ RETURNING w.environment_id,
 _WAITING = """
 SELECT w.id FROM worker w
 WHERE w.environment_id = ANY(%(environment_ids)s) AND (EXISTS (
-    SELECT FROM run r WHERE r.worker_id = w.id AND r.status = 'queued') OR EXISTS (
+    SELECT FROM run r
+    WHERE r.environment_id = ANY(%(environment_ids)s) AND r.worker_id = w.id AND r.status = 'queued') OR EXISTS (
     SELECT FROM pool_member m JOIN run r ON r.pool_id = m.pool_id
-    WHERE m.worker_id = w.id AND r.status = 'queued'))
+    WHERE r.environment_id = ANY(%(environment_ids)s) AND m.worker_id = w.id AND r.status = 'queued'))
 """
 
 # Finds what an older release has left: ended runs whose reservations it did not settle, and runs that count with an
