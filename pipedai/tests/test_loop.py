@@ -54,6 +54,19 @@ def test_a_job_without_end_lets_the_others_have_their_turns() -> None:
     run_jobs([busy, Job("other", 0.001, Script(stop, 1, 0, 1))], stop)
 
 
+def test_a_job_that_goes_on_in_threads_is_asked_again_soon() -> None:
+    """Otherwise it would be asked a second time only after an hour."""
+    stop = threading.Event()
+    sending = Job("send", 3600.0, Script(stop, 0, 0, 0), is_busy=lambda: True)
+    run_jobs([sending], stop)
+
+
+def test_a_job_rests_for_its_time_when_nothing_goes_on() -> None:
+    idle = Job("send", 0.25, lambda: 0, is_busy=lambda: False)
+    frequent = Job("often", 0.01, lambda: 0, is_busy=lambda: True)
+    assert (idle.pause_seconds, frequent.pause_seconds) == (0.25, 0.01)
+
+
 @pytest.mark.parametrize("error", [ValueError("no"), IntegrityError("no")], ids=["own", "database"])
 def test_an_error_in_one_job_holds_up_none_of_the_others(
     error: Exception, monkeypatch: pytest.MonkeyPatch
