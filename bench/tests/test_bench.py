@@ -84,7 +84,7 @@ def _measured(
 @pytest.mark.slow
 def test_lifecycle_measures_http_beside_bare_django_and_bare_sql(data_dir):
     found, shown = _measured(
-        data_dir, "lifecycle", "--clients", "1,2", "--seconds", "0.5", "--protocol", "short"
+        data_dir, "lifecycle", "--clients", "1,2", "--seconds", "1", "--protocol", "short"
     )
     assert found["benchmark"] == "lifecycle"
     assert found["webProcesses"] == 1
@@ -304,7 +304,7 @@ def test_abuse_measures_a_neighbour_without_and_with_a_flood(data_dir):
 
 @pytest.mark.slow
 def test_lifecycle_compares_web_cpu_with_another_checkout(data_dir):
-    short = ("--clients", "1", "--seconds", "0.5", "--rounds", "1")
+    short = ("--clients", "1", "--seconds", "1", "--rounds", "1")
     found, shown = _measured(data_dir, "lifecycle", "--against", str(BASE_DIR), *short)
     (at,) = found["results"]
     assert at["webCpuRatio"] > 0
