@@ -173,11 +173,15 @@ class _StdoutHandler(logging.StreamHandler[TextIO]):
         logging.Handler.__init__(self)
 
     def write(self, line: str) -> None:
-        """Writes a line that is complete but for its line feed."""
+        """Writes a line that is complete but for its line feed. An error, such as a full disk, is told on stderr, as
+        `emit` does, and not raised.
+        """
         self.acquire()
         try:
             self.stream.write(line + "\n")
             self.flush()
+        except Exception:
+            self.handleError(logging.makeLogRecord({"msg": "a line of log_line"}))
         finally:
             self.release()
 

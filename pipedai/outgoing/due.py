@@ -166,9 +166,9 @@ class Hosts:
     """What one sender remembers about which hosts answer. If the sender's process dies, this memory is lost, and each
     host has one place until it answers.
 
-    A host that has never answered this sender, or did not answer the last time, is unproven. Most hosts answer within
-    milliseconds, so a new host is proven soon, while a dead host holds its one place for as long as an attempt may
-    take.
+    A host that has never answered this sender, or kept it waiting in vain the last time, is unproven. Most hosts
+    answer within milliseconds, so a new host is proven soon, while a dead host holds its one place for as long as an
+    attempt may take.
     """
 
     # The hosts that answered the last time, the one that answered last being the last key.

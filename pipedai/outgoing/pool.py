@@ -24,6 +24,8 @@ log = get_logger(__name__)
 STOP_SECONDS = 3.0
 # For how many seconds `finish` waits until idle threads have ended.
 _GOODBYE_SECONDS = 0.5
+# An attempt that fails sooner than this, in milliseconds, says nothing about its host.
+_SOON_MS = 1_000
 # How often a scheduler looks for due messages of a kind, in seconds.
 _EVERY_SECONDS = 0.25
 
@@ -128,9 +130,19 @@ class Senders:
             log.exception(self._kind.event("not_recorded"), **self._kind.naming(row))
             self._leave(row)
         else:
-            if self._hosts is not None and not isinstance(answer, OwnAnswer):
-                self._hosts.note(row["host"], answered=answer.status_code is not None)
+            self._note(row["host"], answer)
             self._recording.give((row, answer))
+
+    def _note(self, host: str, answer: Answer) -> None:
+        """Remembers whether the host answers. An attempt that failed soon changes nothing. It held its place for a
+        moment only, and the fault may be that of one tenant's URL, such as a wrong port, and not that of the host.
+        """
+        if self._hosts is None or isinstance(answer, OwnAnswer):
+            return
+        if answer.error is None:
+            self._hosts.note(host, answered=True)
+        elif answer.duration_ms >= _SOON_MS:
+            self._hosts.note(host, answered=False)
 
     def _record(self, sent: tuple[Row, Answer]) -> None:
         row, answer = sent

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -202,3 +203,19 @@ def test_the_short_way_writes_the_same_line(lines, monkeypatch, alone):
     assert len(written) == 4
     assert written[0] == written[1] != written[2] == written[3]
     assert TOKEN[4:] not in json.dumps(written)
+
+
+def test_a_line_that_can_not_be_written_fails_no_request(lines, monkeypatch, capsys):
+    """As on a full disk. The error is told on stderr, without the line."""
+    ours = [each for each in logging.root.handlers if isinstance(each, logs._StdoutHandler)]
+    monkeypatch.setattr(logging.root, "handlers", ours)
+    path = f"/{new_id()}"
+    with Path("/dev/full").open("w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        logs.log_line("a", logging.INFO, "request", {"path": path})
+        patch.undo()
+        with pytest.raises(OSError, match="No space left"):
+            full.close()
+    told = capsys.readouterr().err
+    assert "No space left on device" in told
+    assert path not in told

@@ -401,6 +401,27 @@ def test_what_could_not_be_sent_at_all_says_nothing_about_its_host(
     assert "hooks.example" in pool._hosts.proven()
 
 
+@pytest.mark.parametrize(
+    ("answer", "is_proven"),
+    [
+        # One tenant's URL may name a wrong port of a host to which others send as well.
+        (Answer(None, 20, "the TLS handshake failed"), True),
+        (Answer(None, 10_000, "no answer in time"), False),
+        # A host that never ends its answers holds its places as long as one that gives none.
+        (Answer(200, 10_000, "no whole answer in time"), False),
+        (Answer(503, 9_000), True),
+    ],
+)
+def test_a_host_loses_its_places_only_if_it_keeps_the_sender_waiting_in_vain(
+    answer: Answer, is_proven: bool
+):
+    pool = Senders(WEBHOOKS)
+    answered_before(pool, "hooks.example")
+    pool._note("hooks.example", answer)
+    assert pool._hosts is not None
+    assert ("hooks.example" in pool._hosts.proven()) == is_proven
+
+
 def test_a_slow_host_does_not_hold_up_another(committed_cast, receiver: Receiver, make_senders):
     pool = make_senders(at_once=8, per_host=2)
     answered_before(pool, "127.0.0.1")
