@@ -68,6 +68,8 @@ class Journal:
             os.close(self._lock)
             raise AlreadyRunning from None
         self._next_claim_id = self._read_next_claim()
+        # Whether the last attempt to write down a run failed.
+        self._could_not_hold = False
         self.tell(draining=False)
 
     def _read_next_claim(self) -> str | None:
@@ -84,8 +86,12 @@ class Journal:
         """Return the claimId with which to ask for the next run. It is on disk before it is sent, and stays the same,
         also over a restart, until `drop_next_claim_id()` is called: the answer to it may have been lost.
 
-        Raises OSError.
+        Raises OSError, also if the last run could not be written down and the disk still fails: the worker would only
+        take the next run away from others, to report it as failed too.
         """
+        if self._could_not_hold:
+            durable.try_writing(self._held)
+            self._could_not_hold = False
         if self._next_claim_id is None:
             claim_id = uuid4().hex
             durable.write_json(self._next_claim, {"claimId": claim_id})
@@ -128,7 +134,11 @@ class Journal:
         """Write to disk that the worker has this run, or what changed about the run. Raises OSError."""
         # An older version of the worker can't read a field that it does not know. Fields without a value are left out.
         content = {name: value for name, value in asdict(run).items() if value is not None}
-        durable.write_json(self._held / f"{run.run_id}.json", content)
+        try:
+            durable.write_json(self._held / f"{run.run_id}.json", content)
+        except OSError:
+            self._could_not_hold = True
+            raise
         return run
 
     def update(self, run: HeldRun, **changes: Any) -> HeldRun:
@@ -171,6 +181,10 @@ class Journal:
     def drop_outcome(self, run_id: str) -> None:
         """Remove an outcome from disk, because the API has accepted it or refused it for good."""
         durable.remove(self._outcomes / f"{run_id}.json")
+
+    def has_outcome(self, run_id: str) -> bool:
+        """Return whether an outcome of this run is on disk. Other threads may write and remove outcomes meanwhile."""
+        return (self._outcomes / f"{run_id}.json").exists()
 
     def outcomes(self) -> dict[str, dict[str, Any]]:
         """Return the outcomes on disk that the API has not accepted yet, each under its run's id."""

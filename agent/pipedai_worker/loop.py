@@ -269,7 +269,8 @@ class Loop:
         if run is None:
             log.warning("a run that was granted can't be read")
             self._hand_back(_id_of(granted.state), recovery.UNREADABLE)
-        elif run.id in self._runs or run.id in self._journal.outcomes():
+            self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
+        elif run.id in self._runs or self._journal.has_outcome(run.id):
             # The claimId could not be dropped when the run came first.
             self._hand_back(None, recovery.NOT_BEGUN)
             self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
@@ -290,11 +291,16 @@ class Loop:
             except OSError as error:
                 log.warning("a claimId can't be removed from disk: %s", error.strerror)
             return
+        # Until its claimId is dropped, another call with it would get this run again, or one whose claimId is then
+        # dropped too early.
+        self._claiming.add(run_id)
         self._settle(
             partial(
                 recovery.hand_back,
                 *(self._api, self._journal, self._surroundings.executor),
-                *(run_id, outcome, self._leaving.wait),
+                *(run_id, outcome),
+                kept=partial(self._surroundings.claimed, run_id),
+                wait=self._leaving.wait,
             )
         )
 

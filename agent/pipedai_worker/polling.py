@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipedai_worker import clock
@@ -35,7 +35,8 @@ class Granted:
     """
 
     claim_id: str
-    state: dict[str, Any]
+    # It has the run's secrets.
+    state: dict[str, Any] = field(repr=False)
     run: AssignedRun | None
 
 

@@ -134,10 +134,20 @@ def hand_back(
     executor: Executor,
     run_id: str,
     outcome: Outcome,
+    kept: Callable[[], None],
     wait: Callable[[float], bool],
 ) -> None:
-    """Report a run that the API has granted and that the worker does not begin. Raises GaveUp and TokenRefused."""
+    """Report a run that the API has granted and that the worker does not begin. Raises GaveUp and TokenRefused.
+
+    `kept` is called when the outcome is on disk and the run's claimId is used no more, or when the disk has failed.
+    Then the run is reported all the same.
+    """
     body = outcome.body()
-    journal.put_outcome(run_id, body)
-    journal.drop_next_claim_id()
+    try:
+        journal.put_outcome(run_id, body)
+        journal.drop_next_claim_id()
+    except OSError as error:
+        log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
+    finally:
+        kept()
     report(api, journal, executor, run_id, body, wait)

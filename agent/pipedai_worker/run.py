@@ -121,10 +121,10 @@ class Run:
         """Write down a run that the API has claimed already. Return what the API says of it.
 
         Until the run is on disk, the worker asks for no other one: a worker that is killed before that gets this run
-        again by the same claimId. Return None if the run can't be written down; then it has been reported.
+        again by the same claimId. Return None if the run can't be written down; then it has been reported, and
+        `claimed` stays false, so that the worker waits before it takes another run.
         """
         around, run_id = self._around, self.assigned.id
-        self.claimed = True
         try:
             self._held = around.journal.hold(self._held)
             around.journal.drop_next_claim_id()
@@ -133,6 +133,7 @@ class Run:
             return None
         finally:
             around.claimed(run_id)
+        self.claimed = True
         return granted
 
     def _execute_and_report(self, state: dict[str, Any]) -> None:

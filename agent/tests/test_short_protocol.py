@@ -5,15 +5,20 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from pipedai_worker import api as api_module
+from pipedai_worker import durable, recovery
 from pipedai_worker.answers import Unavailable
 from pipedai_worker.api import ACCOUNT_HEADER, Api
+from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
 from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.journal import HeldRun, Journal
+from pipedai_worker.loop import Loop, Settings
+from pipedai_worker.polling import Granted
 
 from .conftest import Workers, until
 
@@ -54,6 +59,40 @@ class TestTheClaimId:
         assert len(journal.next_claim_id()) == 32
         journal.close()
 
+    def test_there_is_none_while_runs_can_t_be_written_down(self, tmp_path: Path) -> None:
+        journal = Journal(tmp_path)
+        claim_id = journal.next_claim_id()
+        held = tmp_path / "held"
+        held.rmdir()
+        for _ in range(2):
+            with pytest.raises(OSError):
+                journal.hold(HeldRun(FakeRun().id, claim_id))
+            with pytest.raises(OSError):
+                journal.next_claim_id()
+        held.mkdir()
+        assert journal.next_claim_id() == claim_id
+        journal.close()
+
+
+def test_a_granted_run_shows_no_secret() -> None:
+    state = {"id": FakeRun().id, "prompt": "a secret", "mcpHeaders": {"x-api-key": "a secret"}}
+    assert "secret" not in repr(Granted("mine", state, None))
+
+
+def test_a_run_is_handed_back_even_if_the_disk_fails(
+    api: FakeApi, client: Api, tmp_path: Path
+) -> None:
+    run, journal = api.add(), Journal(tmp_path)
+    assert client.claim_next(journal.next_claim_id(), 0) is not None
+    (tmp_path / "outcomes").rmdir()
+    told: list[str] = []
+    recovery.hand_back(
+        *(client, journal, cast("Any", None), run.id, recovery.UNREADABLE),
+        *(lambda: told.append(run.status), lambda _: False),
+    )
+    assert (run.status, told) == ("failed", ["running"])
+    journal.close()
+
 
 class TestTheCall:
     def test_it_tells_the_account_and_learns_what_a_poll_learns(
@@ -92,6 +131,29 @@ class TestTheCall:
         assert client.knows_next is is_asked_again
 
 
+def test_an_outcome_that_is_just_reported_does_not_end_a_worker_that_is_granted_another_run(
+    api: FakeApi, client: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, journal = api.add(), Journal(tmp_path)
+    answer = client.claim_next(journal.next_claim_id(), 0)
+    assert answer is not None
+    journal.put_outcome(FakeRun().id, {"status": "succeeded"})
+    read = durable.read_json_object
+
+    def reported_meanwhile(path: Path) -> dict[str, Any]:
+        path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(durable, "read_json_object", reported_meanwhile)
+    settings = Settings(max_concurrency=None, drain_seconds=0, once=False)
+    loop = Loop(client, journal, cast("Any", None), settings)
+    loop._draining.set()
+    loop._take_granted(Granted("mine", answer["run"], AssignedRun.parse(answer["run"])))
+    assert api.until_ended(run)["status"] == "failed"
+    until(lambda: not journal.has_outcome(run.id))
+    journal.close()
+
+
 @pytest.mark.slow
 class TestTheWorker:
     @pytest.fixture(autouse=True)
@@ -121,6 +183,11 @@ class TestTheWorker:
         assert outcome["errorMessage"] == "The worker can't read this run."
         assert api.until_ended(readable)["status"] == "succeeded"
         assert "can't be read" in worker.log
+        assert unreadable.claim_id != readable.claim_id
+        # It is asked for, and reported, once only.
+        asked = [body["claimId"] for kind, _, body in api.calls if kind == "claim-next"]
+        assert asked.count(unreadable.claim_id or "") == 1
+        assert api.count("complete", unreadable) == 1
 
     def test_a_disk_that_fails_hands_the_run_back(self, api: FakeApi, workers: Workers) -> None:
         workers.start()
@@ -131,8 +198,12 @@ class TestTheWorker:
         assert (outcome["status"], outcome["faultClass"]) == ("failed", "infra")
         assert "disk failed" in outcome["errorMessage"]
         assert outcome["costUsd"] == "0.000000"
+        # The worker takes no other run from the queue, only to hand it back too.
+        later = api.add()
+        api.until(lambda: api.count("poll"))
+        assert later.status == "queued"
         held.mkdir()
-        assert api.until_ended(api.add())["status"] == "succeeded"
+        assert api.until_ended(later)["status"] == "succeeded"
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
     def test_a_worker_that_ends_ends_its_waiting_call(

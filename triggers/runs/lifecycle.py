@@ -131,8 +131,8 @@ def claim_run(
     Call it in a transaction that has locked the worker's row, so that no other claim changes how many runs the worker
     holds. `capacity` is how many runs the worker may hold according to that row; with 0 it gets no new run. `approved`
     is whether that row allows runs whose triggers have secret headers. Raises NotFound for another worker's run, and
-    Refused if the run can't be claimed. Both leave everything as it was, but for a refusal by a budget
-    (BUDGET_EXHAUSTED): then the transaction must be rolled back.
+    Refused if the run can't be claimed. If a budget refuses it, the transaction must be rolled back; any other refusal
+    has written nothing.
     """
     params = {
         **_leasing(run_id, worker_id, now),
