@@ -127,7 +127,7 @@ def test_a_session_that_stood_still_in_its_transaction() -> None:
     stalled = connection.copy()
     try:
         with stalled.cursor() as cursor:
-            cursor.execute("SET idle_in_transaction_session_timeout = 1")
+            cursor.execute("SET idle_in_transaction_session_timeout = 300")
             stalled.set_autocommit(False)
             cursor.execute("SELECT 1")
             # The socket has something to read when the server ends the session.

@@ -54,7 +54,7 @@ def the_orm():
 
 
 def sleep():
-    fetch_one("SELECT pg_sleep(0.4)", {})
+    fetch_one("SELECT pg_sleep(0.7)", {})
 
 
 def test_sessions_of_the_role_begin_with_them_in_this_database_alone(own_database):
@@ -153,7 +153,7 @@ def test_what_came_of_a_webhook_is_written_down_however_long_its_row_is_held(
 
 
 def test_a_command_takes_as_long_as_it_takes(own_database):
-    shorten_timeouts(statement="100ms")
+    shorten_timeouts(statement="300ms")
 
     class Slow(OperatorCommand):
         examples = ""
@@ -170,12 +170,12 @@ def test_a_command_takes_as_long_as_it_takes(own_database):
 
 
 def test_what_runs_outside_transactions_has_a_session_without_time_outs(own_database):
-    shorten_timeouts(statement="100ms")
+    shorten_timeouts(statement="300ms")
     with overriding(SCHEDULER), session_without_timeouts():
         assert session_timeouts() == COMMAND
         sleep()
         execute("VACUUM environment", {})
-    assert session_timeouts() == Timeouts("500ms", "100ms")
+    assert session_timeouts() == Timeouts("500ms", "300ms")
 
 
 def test_options_of_the_url_stay(own_database, monkeypatch):
