@@ -21,11 +21,8 @@ def database_copy() -> Iterator[str]:
         yield name
     finally:
         # WITH (FORCE) is not allowed to end the server's own autovacuum, while a plain DROP waits for it.
-        run_outside(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"  # noqa: S608 - our own name
-            f" WHERE datname = '{name}' AND usename = current_user",
-            f'DROP DATABASE "{name}"',
-        )
+        end_sessions(name)
+        run_outside(f'DROP DATABASE "{name}"')
 
 
 @contextmanager
@@ -40,6 +37,14 @@ def instead_of_the_default(name: str) -> Iterator[None]:
     finally:
         connections.close_all()
         settings["NAME"] = usual
+
+
+def end_sessions(name: str) -> None:
+    """Ends all sessions in a database, such as one that a failed test has left open."""
+    run_outside(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"  # noqa: S608 - our own name
+        f" WHERE datname = '{name}' AND usename = current_user"
+    )
 
 
 def copy_database(template: str, name: str) -> None:

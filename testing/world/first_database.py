@@ -4,11 +4,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from django.db import connection
+from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
 
 from pipedai.embedded import locks
-from testing.world.database_copy import copy_database, run_outside
+from testing.world.database_copy import copy_database, end_sessions, run_outside
 
 # A migration takes seconds, and under load a minute.
 _PATIENCE_SECONDS = 300
@@ -36,6 +36,8 @@ def set_up(shared: Path | None) -> list[Any]:
 
 def tear_down(made: list[Any], shared: Path | None) -> None:
     """Drops the test database, and the one for copying. A process that starts later migrates again."""
+    connections.close_all()
+    end_sessions(connection.settings_dict["NAME"])
     teardown_databases(made, verbosity=0)
     if shared is not None:
         with _alone(shared):

@@ -231,10 +231,12 @@ def test_a_poll_of_somebody_else_is_refused_without_waiting(api):
 
 
 def test_a_waiting_poll_whose_token_dies_is_a_401(api, postgres):
-    poll = api.start_poll()
+    poll, worker = api.start_poll(), {"id": api.worker_id}
     with psycopg.connect(**postgres.connection_params(), autocommit=True) as connection:
-        (row,) = connection.execute("SELECT token_digest FROM worker").fetchall()
-        connection.execute("UPDATE worker SET token_digest = NULL")
+        told = "SELECT token_digest AS digest FROM worker WHERE id = %(id)s"
+        (row,) = connection.execute(told, worker).fetchall()
+        connection.execute("UPDATE worker SET token_digest = NULL WHERE id = %(id)s", worker)
         connection.execute("SELECT pg_notify('pipedai', %s)", [f"changed {api.worker_id}"])
         assert poll.result(timeout=60).status_code == 401
-        connection.execute("UPDATE worker SET token_digest = %s", row)
+        again = "UPDATE worker SET token_digest = %(digest)s WHERE id = %(id)s"
+        connection.execute(again, {**worker, "digest": row[0]})
