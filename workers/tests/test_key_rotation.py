@@ -243,7 +243,8 @@ def test_every_value_opens_after_killed_rotations_with_the_old_keys_removed(
             finish(known)
     look_into(log)
     for each in tenants:
-        assert min(each.polls, each.patches) > 10
+        # The clients were at work all the time. On a busy machine they get few turns.
+        assert min(each.polls, each.patches) > KILLS
 
     last = known[:1]
     log = tmp_path / "2.log"
