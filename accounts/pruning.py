@@ -1,13 +1,11 @@
 """Deletes sessions of the API and of Django admin that expired long ago, and old mails about accounts."""
 
 from collections.abc import Iterator
-from functools import partial
 
 from django.db import transaction
 
 from accounts.models import AccountMail
-from pipedai.retention import Batch, Order, until_short
-from pipedai.sql import execute, fetch_all
+from pipedai.retention import Batch, Order, count_or_remove, until_short
 
 _TABLES = ("session", "staff_session")
 _COUNT = "SELECT count(*) AS n FROM {table} WHERE expires_at < %(before)s"
@@ -23,15 +21,10 @@ def prune_sessions(order: Order) -> Iterator[Batch]:
     """Deletes the rows of sessions that expired before `order.before`. It writes no audit row, since an expired session
     permits nothing any more.
     """
-    params = {"before": order.before, "limit": order.limit}
     for table in _TABLES:
-        if order.dry_run:
-            count = fetch_all(_COUNT.format(table=table), params)[0]["n"]
-            yield Batch(count, count)
-        else:
-            yield from until_short(
-                partial(execute, _REMOVE.format(table=table), params), order.limit
-            )
+        yield from count_or_remove(
+            order, count=_COUNT.format(table=table), remove=_REMOVE.format(table=table)
+        )
 
 
 def prune_account_mails(order: Order) -> Iterator[Batch]:

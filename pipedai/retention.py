@@ -15,7 +15,7 @@ from django.db import IntegrityError, OperationalError, transaction
 
 from pipedai.logs import get_logger
 from pipedai.patience import lacks_lock, set_lock_timeout
-from pipedai.sql import database_now, execute
+from pipedai.sql import database_now, execute, fetch_all
 
 log = get_logger(__name__)
 
@@ -111,6 +111,20 @@ def until_short(step: Callable[[], int], limit: int) -> Iterator[Batch]:
     while removed >= limit:
         removed = remove(step)
         yield Batch(removed, removed)
+
+
+def count_or_remove(order: Order, *, count: str, remove: str) -> Iterator[Batch]:
+    """Counts the old rows if it is a dry run, and otherwise deletes them in batches. Yields the result of each batch.
+
+    Both are SQL with the parameters `before` and `limit` of the order. `count` returns the number as `n`, and `remove`
+    deletes at most `limit` rows.
+    """
+    params = {"before": order.before, "limit": order.limit}
+    if order.dry_run:
+        found = fetch_all(count, params)[0]["n"]
+        yield Batch(found, found)
+    else:
+        yield from until_short(lambda: execute(remove, params), order.limit)
 
 
 class Rounds:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pipedai.api.renderers import iso_time
 from pipedai.events import SYSTEM, Event, emit
-from pipedai.retention import Batch, InUse, Order, remove, until_short
+from pipedai.retention import Batch, InUse, Order, count_or_remove, remove, until_short
 from pipedai.sql import Row, execute, fetch_all
 
 _ENVIRONMENTS = "SELECT id FROM environment ORDER BY id"
@@ -122,12 +122,7 @@ def prune_deliveries(order: Order) -> Iterator[Batch]:
 
 def prune_idempotency_keys(order: Order) -> Iterator[Batch]:
     """Removes idempotency keys that have expired. It writes no audit row, since an expired key has no effect."""
-    params = {"before": order.before, "limit": order.limit}
-    if order.dry_run:
-        count = fetch_all(_COUNT_KEYS, params)[0]["n"]
-        yield Batch(count, count)
-    else:
-        yield from until_short(lambda: execute(_REMOVE_KEYS, params), order.limit)
+    return count_or_remove(order, count=_COUNT_KEYS, remove=_REMOVE_KEYS)
 
 
 def _environments() -> list[UUID]:

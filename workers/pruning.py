@@ -1,10 +1,8 @@
 """Deletes old worker events, which no event stream sends any more, and expired pairings that nobody approved."""
 
 from collections.abc import Iterator
-from functools import partial
 
-from pipedai.retention import Batch, Order, until_short
-from pipedai.sql import execute, fetch_all
+from pipedai.retention import Batch, Order, count_or_remove
 
 _EVENTS = ("worker_event", "at < %(before)s", "at")
 _PAIRINGS = (
@@ -31,10 +29,5 @@ def prune_pairings(order: Order) -> Iterator[Batch]:
 
 
 def _prune(order: Order, table: str, old: str, moment: str) -> Iterator[Batch]:
-    params = {"before": order.before, "limit": order.limit}
     names = {"table": table, "old": old, "moment": moment}
-    if order.dry_run:
-        count = fetch_all(_COUNT.format(**names), params)[0]["n"]
-        yield Batch(count, count)
-    else:
-        yield from until_short(partial(execute, _REMOVE.format(**names), params), order.limit)
+    return count_or_remove(order, count=_COUNT.format(**names), remove=_REMOVE.format(**names))

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipedai.retention import Batch, Order, until_short
-from pipedai.sql import execute, fetch_all
+from pipedai.retention import Batch, Order, count_or_remove
 
 # How many days a window is kept after its end: two years, so that the same month of the year before can be looked up.
 WINDOW_DAYS = 731
@@ -25,9 +24,4 @@ def prune_windows(order: Order) -> Iterator[Batch]:
     """Removes the windows that ended before `order.before` and whose runs have been removed. It writes no audit row,
     since the API shows present windows alone.
     """
-    params = {"before": order.before, "limit": order.limit}
-    if order.dry_run:
-        count = fetch_all(_COUNT, params)[0]["n"]
-        yield Batch(count, count)
-    else:
-        yield from until_short(lambda: execute(_REMOVE, params), order.limit)
+    return count_or_remove(order, count=_COUNT, remove=_REMOVE)
