@@ -1,12 +1,12 @@
 """Lets many clients call a web server at once, and measures times, CPU and memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from bench.failure import BenchFailed
-from bench.figures import Json, latencies
+from bench.figures import Json, latencies, print_table
 from bench.lifecycle_load import Measured
 from bench.load import Load, Window, sleep_until
 from bench.stack import Database
@@ -86,3 +86,16 @@ def lifecycle_figures(used: Used[Measured], seconds: float) -> Json:
 def cpu(on: Database, served: Served) -> Cpu:
     """Return what the web server and PostgreSQL have used so far."""
     return Cpu(served.cpu_seconds, cpu_seconds(on.pid))
+
+
+def show_calls(head: str, names: Sequence[str], at: Mapping[int, Json]) -> None:
+    """Print the latencies of each call. `at` has the figures of lifecycles for each number of clients."""
+    heads = [head]
+    for count in at:
+        heads += [f"p50 ms at {count}", f"p99 ms at {count}"]
+    rows = []
+    for name in names:
+        figures = [each["calls"][name] for each in at.values()]
+        rows.append([name, *(f[key] for f in figures for key in ("p50Ms", "p99Ms"))])
+    print_table(heads, rows)
+    print()

@@ -9,7 +9,7 @@ from bench.cast import Pair, make_pairs
 from bench.failure import BenchFailed
 from bench.figures import Json, latencies, machine, print_machine, print_table, ratio
 from bench.floor import load as floor_load
-from bench.http_measure import drive_all, lifecycle_figures, warm_up_of
+from bench.http_measure import drive_all, lifecycle_figures, show_calls, warm_up_of
 from bench.kill.budgets import add_budgets
 from bench.lifecycle_load import CALLS, SHORT_CALLS, drive, drive_short
 from bench.stack import Database, Program, Web, database, web
@@ -158,10 +158,10 @@ def show(result: Json) -> None:
         rows,
     )
     print()
-    _show_calls("call", CALLS, {at["clients"]: at["http"] for at in result["results"]})
+    show_calls("call", CALLS, {at["clients"]: at["http"] for at in result["results"]})
     if result["protocol"] == "short":
         short = {at["clients"]: at["short"]["http"] for at in result["results"]}
-        _show_calls("call of the short protocol", SHORT_CALLS, short)
+        show_calls("call of the short protocol", SHORT_CALLS, short)
         for at in result["results"]:
             print(
                 f"With {at['clients']} clients the short protocol does {at['short']['ofLong']:.2f} times as many"
@@ -180,19 +180,6 @@ def show(result: Json) -> None:
         [f"GET /triggers/:id, {servers['clients']} clients", "web CPU ms", "per s", "of gthread"],
         rows,
     )
-
-
-def _show_calls(head: str, names: Sequence[str], at: dict[int, Json]) -> None:
-    """Print the latencies of each call. `at` has the figures for each number of clients."""
-    heads = [head]
-    for count in at:
-        heads += [f"p50 ms at {count}", f"p99 ms at {count}"]
-    rows = []
-    for name in names:
-        figures = [each["calls"][name] for each in at.values()]
-        rows.append([name, *(f[key] for f in figures for key in ("p50Ms", "p99Ms"))])
-    print_table(heads, rows)
-    print()
 
 
 def _row(figures: Json, *of_bare: float | None) -> list[Any]:

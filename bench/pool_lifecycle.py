@@ -6,7 +6,7 @@ from typing import Any
 from bench.cast import make_pairs
 from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_table, ratio
-from bench.http_measure import drive_all, lifecycle_figures
+from bench.http_measure import drive_all, lifecycle_figures, show_calls
 from bench.lifecycle_load import CALLS, drive, drive_in_pool
 from bench.stack import Database, database, web
 
@@ -68,14 +68,9 @@ def show(result: Json) -> None:
     heads = ["lifecycle", "clients", "per s", "p50 ms", "p99 ms", *cpu, "claims lost"]
     print_table(heads, rows)
     print()
-    heads = ["call of a pool's worker"]
-    for at in result["results"]:
-        heads += [f"p50 ms at {at['clients']}", f"p99 ms at {at['clients']}"]
-    calls = []
-    for name in CALLS:
-        figures = [at[_POOL]["calls"][name] for at in result["results"]]
-        calls.append([name, *(each[key] for each in figures for key in ("p50Ms", "p99Ms"))])
-    print_table(heads, calls)
+    show_calls(
+        "call of a pool's worker", CALLS, {at["clients"]: at[_POOL] for at in result["results"]}
+    )
 
 
 def _verify(on: Database) -> None:
