@@ -10,8 +10,8 @@ from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS, Scope
 from pipedai.admin.filters import related
 from pipedai.admin.panels import Facts, Panel, Table
 from pipedai.admin.site import site
-from pipedai.admin.values import ident, link_to, list_of, moment, state, text, yes
-from triggers.models import Trigger
+from pipedai.admin.values import ident, link_to, list_of, moment, state, text
+from workers.admin.triggers_panel import triggers_panel
 from workers.admin.workers import shown_state
 from workers.models import Pool, PoolMember, Worker
 from workers.pools.queries import with_workers
@@ -104,20 +104,5 @@ class PoolAdmin(StaffModelAdmin):
                 nothing="It has no workers.",
                 more=list_of(Worker, environment=row.environment_id),
             ),
-            Table(
-                "Its triggers",
-                ("Name", "Enabled", "Schedule", "Due next"),
-                [
-                    (
-                        link_to(Trigger, each.id, each.name),
-                        yes(each.enabled),
-                        text(each.schedule),
-                        moment(each.next_run_at),
-                    )
-                    for each in Trigger.objects.filter(pool=row, deleted_at__isnull=True)
-                    .only("name", "enabled", "schedule", "next_run_at")
-                    .order_by("-created_at", "-id")[:_SHOWN]
-                ],
-                more=list_of(Trigger, pool=row.id),
-            ),
+            triggers_panel(pool=row.id),
         ]  # fmt: skip

@@ -17,6 +17,7 @@ from pipedai.admin.values import ident, link_to, list_of, moment, state, text, y
 from pipedai.sql import fetch_one
 from triggers.models import Run, Trigger
 from triggers.states import HELD
+from workers.admin.triggers_panel import triggers_panel
 from workers.models import ONLINE_WITHIN, Pool, PoolMember, Worker
 from workers.services import approve_worker, revoke_token, update_worker
 from workspaces.admin.environments import where_member
@@ -159,7 +160,6 @@ class WorkerAdmin(StaffModelAdmin):
         triggers that use it.
         """
         held = Run.objects.filter(worker=row, slot__isnull=False, status__in=HELD)
-        triggers = Trigger.objects.filter(worker=row, deleted_at__isnull=True)
         return [
             Facts(
                 "Worker",
@@ -215,22 +215,7 @@ class WorkerAdmin(StaffModelAdmin):
                 ],
                 nothing="It is in no pool.",
             ),
-            Table(
-                "Its triggers",
-                ("Name", "Enabled", "Schedule", "Due next"),
-                [
-                    (
-                        link_to(Trigger, each.id, each.name),
-                        yes(each.enabled),
-                        text(each.schedule),
-                        moment(each.next_run_at),
-                    )
-                    for each in triggers.only(
-                        "name", "enabled", "schedule", "next_run_at"
-                    ).order_by("-created_at", "-id")[:_SHOWN]
-                ],
-                more=list_of(Trigger, worker=row.id),
-            ),
+            triggers_panel(worker=row.id),
         ]
 
 
