@@ -172,6 +172,10 @@ class World:
         trigger_id = self.triggers[number // 2 % 4] if number % 3 else None
         limit = {"limit_runs": number % 3} if number % 2 else {"limit_usd": "1"}
         reserve = "0.6" if number % 4 else "1.1"
+        if trigger_id is not None and not Trigger.objects.filter(
+            id=trigger_id, deleted_at__isnull=True
+        ):
+            return  # The service refuses a budget of a deleted trigger.
         add_budget(self.cast, trigger_id=trigger_id, reserve_usd=reserve, **limit)
 
     def call(self, number: int) -> None:
