@@ -236,15 +236,15 @@ def test_every_value_opens_after_killed_rotations_with_the_old_keys_removed(
         for each in tenants:
             each.reach(server)
         with Clients(*(call for each in tenants for call in (each.poll, each.patch))):
-            while kills < KILLS:
+            # On a busy machine the clients get few turns, so it may take more kills until each has made its calls.
+            while kills < KILLS or min(min(each.polls, each.patches) for each in tenants) <= 10:
                 newest = MASTERS[1 + kills % (len(MASTERS) - 1)]
                 others = [each for each in known if each != newest]
                 kills += killed_rotations(own_database, [newest, *others])
             finish(known)
     look_into(log)
     for each in tenants:
-        # The clients were at work all the time. On a busy machine they get few turns.
-        assert min(each.polls, each.patches) > KILLS
+        assert min(each.polls, each.patches) > 10
 
     last = known[:1]
     log = tmp_path / "2.log"
