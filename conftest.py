@@ -19,6 +19,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from psycopg.pq import TransactionStatus
 
+from pipedai.api import throttling
 from testing.probes.error_codes import CODES, HANDED_OVER, hearing_errors, is_whole_suite
 from testing.probes.leaks import Watch, hearing, leaks_in, watching
 from testing.probes.planted import noting, planted
@@ -158,6 +159,15 @@ def _hearing_errors() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _hashes_computed_once() -> Iterator[None]:
     with known_hashes.computed_once():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _one_window_of_throttles() -> Iterator[None]:
+    """Makes every window of a throttle last a century, so that none ends during a test that counts calls."""
+    longer = throttling._COUNT.replace("%(seconds)s", "greatest(%(seconds)s, 3155760000)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(throttling, "_COUNT", longer)
         yield
 
 

@@ -8,7 +8,6 @@ from django.db.models import F
 from accounts import passwords
 from accounts.models import Session
 from audit.models import AuditEntry
-from pipedai.api import throttling
 from pipedai.ids import new_id
 from pipedai.sql import execute, fetch_one
 from testing.probes.api_urls import api_routes
@@ -18,13 +17,6 @@ from testing.world.users import PASSWORD, UserFactory
 
 LOGIN = "/api/v1/auth/login"
 HERE, THERE = "203.0.113.7", "198.51.100.9"
-
-
-@pytest.fixture(autouse=True)
-def _one_window(monkeypatch):
-    """Makes every window last a century, so that none ends during a test."""
-    statement = throttling._COUNT.replace("%(seconds)s", "(%(seconds)s + 3155760000)")
-    monkeypatch.setattr(throttling, "_COUNT", statement)
 
 
 @pytest.fixture(autouse=True)

@@ -93,7 +93,7 @@ class Heartbeat:
             try:
                 answer = self._api.heartbeat(self._run_id, self._counts(), self.session_id)
             except Unanswered as error:
-                delay = min(backoff.next_delay(error.retry_after), self._interval)
+                delay = min(backoff.next_delay(error.retry_after), self._longest_pause)
                 failed = True
             except TokenRefused:
                 self._stop.request(StopReason.TOKEN_REFUSED)
@@ -105,7 +105,7 @@ class Heartbeat:
                 # The thread goes on after any error. If it ended, the run would lose its lease, and `tell()` would wait
                 # for ever.
                 log.exception("run %s: the heartbeat failed", self._run_id)
-                delay = min(backoff.next_delay(), self._interval)
+                delay = min(backoff.next_delay(), self._longest_pause)
                 failed = True
             else:
                 backoff.reset()
@@ -130,6 +130,14 @@ class Heartbeat:
                     return True
                 self._condition.wait(left)
             return False
+
+    @property
+    def _longest_pause(self) -> float:
+        """The longest pause after a heartbeat that failed, in seconds: half of the usual interval.
+
+        After an outage the API waits for half of a lease (SPEC §22). A sixth of it leaves time for another attempt.
+        """
+        return self._interval / 2
 
     def _next_interval(self, answer: dict[str, Any]) -> float:
         left = self._api.seconds_until(answer.get("leaseExpiresAt"))

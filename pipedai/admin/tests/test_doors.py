@@ -13,7 +13,6 @@ from accounts.models import StaffSession, User
 from accounts.services import promote_to_staff
 from audit.models import AuditEntry
 from pipedai.admin.tests.conftest import LOGIN, log_in
-from pipedai.api import throttling
 from pipedai.api.authentication import AUTH_COOKIE
 from pipedai.events import SYSTEM
 from testing.world.cast import browser, session_cookie
@@ -22,13 +21,6 @@ from testing.world.users import PASSWORD, UserFactory
 START, ACCOUNT = "/admin/", "/admin/account/"
 NEW_PASSWORD = "another password of the staff"
 WRONG = "The e-mail address, the password or the code is wrong."
-
-
-@pytest.fixture
-def _one_window(monkeypatch):
-    """Makes every throttle's window last a century, so that none ends within the test."""
-    statement = throttling._COUNT.replace("%(seconds)s", "(%(seconds)s + 3155760000)")
-    monkeypatch.setattr(throttling, "_COUNT", statement)
 
 
 def is_in(client) -> bool:
@@ -102,7 +94,6 @@ def test_a_failed_login_of_a_known_account_is_audited_as_staff_once_a_minute(doo
     assert rows("user.login-failed") == [("user.login-failed", "staff", None, staff.id)]
 
 
-@pytest.mark.usefixtures("_one_window")
 def test_the_login_is_throttled_with_the_apis_and_before_hashing(staff, monkeypatch):
     for _ in range(5):
         body = {"email": staff.email, "password": "wrong"}
@@ -116,7 +107,6 @@ def test_the_login_is_throttled_with_the_apis_and_before_hashing(staff, monkeypa
     assert "Too many requests" in answer.content.decode()
 
 
-@pytest.mark.usefixtures("_one_window")
 def test_nobody_locks_staff_out_of_where_they_log_in_from(staff, monkeypatch):
     assert log_in(Client(), REMOTE_ADDR="203.0.113.5").status_code == 302
     monkeypatch.setattr("accounts.staff_login.is_password_of", lambda *_: False)

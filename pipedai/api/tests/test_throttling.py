@@ -28,6 +28,11 @@ LONG = 3_155_760_000
 THREE = Rate("three", limit=3, seconds=LONG)
 
 
+@pytest.fixture(autouse=True)
+def _one_window_of_throttles():
+    """Leaves windows as long as the tests here say."""
+
+
 def rows():
     return fetch_all("SELECT * FROM throttle", {})
 
