@@ -88,6 +88,9 @@ class ModelRun:
     def refused(self) -> Told:
         return Told(self.status, refused=True)
 
+    def is_held_by(self, worker: str, claim_id: str) -> bool:
+        return (self.worker, self.claim_id) == (worker, claim_id) and self.status in HELD
+
 
 @dataclass(kw_only=True)
 class Model:

@@ -84,6 +84,8 @@ class FakeApi:
         # How many requests that wait for a run have come. A newer one ends the older.
         self.waits = 0
         self.closing = False
+        # How often the service was stopped. That ends what waits, also if the service is started again at once.
+        self.stops = 0
 
     def add(self, prompt: str = "Say hello.", **fields: Any) -> FakeRun:
         """Add a queued run, which the next poll hands out."""
@@ -226,16 +228,21 @@ class FakeApi:
         return 200, {"runs": [run.handed_out() for run in due or []], **self._told()}
 
     def _wait_for(self, what: Callable[[], Any], seconds: float) -> Any:
-        """Wait until `what()` is true, and return its result, true or not, when the time is up."""
+        """Wait until `what()` is true, and return its result, true or not, when the time is up.
+
+        Return None if the service was stopped meanwhile, since nobody would get the answer.
+        """
         deadline = time.monotonic() + seconds
         self.waits += bool(seconds)
-        own = self.waits
+        own, stops = self.waits, self.stops
         self.polls_waiting += 1
         self.most_polls_waiting = max(self.most_polls_waiting, self.polls_waiting)
         try:
             while True:
+                if self.closing or self.stops > stops:
+                    return None
                 found, left = what(), deadline - time.monotonic()
-                if found or left <= 0 or self.closing or self.waits > own:
+                if found or left <= 0 or self.waits > own:
                     return found
                 self.lock.wait(min(left, 0.5))
         finally:

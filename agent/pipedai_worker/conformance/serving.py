@@ -49,6 +49,7 @@ class Service:
         server, self._server = self._server, None
         with self._api.lock:
             self._api.closing = True
+            self._api.stops += 1
             self._api.lock.notify_all()
         server.shutdown()
         server.server_close()

@@ -30,6 +30,8 @@ from testing.world.cast import make_cast
 from testing.world.pools import add_pool
 from triggers.models import Delivery, Run, RunText, Trigger
 from triggers.runs import lifecycle, reports
+from triggers.runs.claim_next import claim_next_run
+from triggers.runs.conditions import Limits
 from triggers.runs.handout import choose_runs
 from triggers.runs.outcome import Outcome, ToolCalls, UsageLimit, settled_fault
 from triggers.runs.pools import open_to_pools
@@ -227,6 +229,35 @@ class RunHistory(RuleBasedStateMachine):
                 now=self.now,
             ),
         )
+
+    @rule(
+        worker=st.sampled_from(NAMES), claim_id=st.sampled_from(["a", "c"]), start=st.booleans()
+    )
+    def claim_next(self, worker: str, claim_id: str, start: bool) -> None:
+        """A worker gets a run that it holds by this claim id, or else one that it may claim, if there is any."""
+        model, now = self.model, self.now
+        limits: Limits = {"capacity": model.workers[worker].capacity(now), "approved": True}
+        given = claim_next_run(
+            worker_id=self.worker_ids[worker],
+            claim_id=claim_id,
+            start=start,
+            limits=limits,
+            lock_worker=lambda: limits,
+            has_pools=worker in model.members,
+            actor=ACTOR,
+            now=now,
+        ).run
+        held = [run for run in model.runs if run.is_held_by(worker, claim_id)]
+        choice = held or [run for run in model.runs if model.may_claim(run, worker, now)]
+        if given is None:
+            assert not choice
+            return
+        (run,) = (each for each in choice if self.id_of(each) == given.row["id"])
+        if not held:
+            model.claim(run, worker, claim_id, now)
+        if start:
+            model.start(run, worker, now)
+        assert given.row["status"] == run.status
 
     @rule(run=runs, worker=workers)
     def start(self, run: ModelRun, worker: str) -> None:
