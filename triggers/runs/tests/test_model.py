@@ -230,9 +230,7 @@ class RunHistory(RuleBasedStateMachine):
             ),
         )
 
-    @rule(
-        worker=st.sampled_from(NAMES), claim_id=st.sampled_from(["a", "c"]), start=st.booleans()
-    )
+    @rule(worker=st.sampled_from(NAMES), claim_id=st.sampled_from(["a", "c"]), start=st.booleans())
     def claim_next(self, worker: str, claim_id: str, start: bool) -> None:
         """A worker gets a run that it holds by this claim id, or else one that it may claim, if there is any."""
         model, now = self.model, self.now
