@@ -2,6 +2,10 @@
 
 import atexit
 import gc
+import os
+
+# Whatever part of the service is imported first finds the settings.
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipedai.settings")
 
 # These thresholds make Python's garbage collector run less often in every process of the service. A start makes
 # hundreds of thousands of objects that stay, and a request leaves hardly any garbage in cycles. Python's default of 700

@@ -108,7 +108,7 @@ def test_firing_and_delivering_touch_the_partitions_of_their_environments(partit
     (search,) = _crossed(lambda: claimed.extend(_claim())).keys()
     assert search.startswith("WITH RECURSIVE pair")
     answer = Answer(200, 5, None, b"", None)
-    assert _crossed(lambda: attempts.record(WEBHOOKS, claimed[0], answer)) == {}
+    assert _crossed(lambda: attempts.record(WEBHOOKS, [(claimed[0], answer)])) == {}
     assert Delivery.objects.get(trigger_id=trigger_id).status == "delivered"
 
 

@@ -1,5 +1,7 @@
 """The kind of messages that notices are, and what follows from an attempt to send one (SPEC §14)."""
 
+from collections.abc import Sequence
+
 from notices.channels.messages import JOINS, READS, message_of
 from notices.channels.models import Notice, NoticeAttempt
 from notices.channels.words import CONFIRM
@@ -16,8 +18,13 @@ WHERE id = %(id)s
 """
 
 
-def _follow(attempt: Attempt) -> None:
-    """Records at the channel whether its notices get through, and emits an event if the notice was given up."""
+def _follow(attempts: Sequence[Attempt]) -> None:
+    """Records at the channels whether their notices get through, and emits an event if a notice was given up."""
+    for attempt in attempts:
+        _follow_one(attempt)
+
+
+def _follow_one(attempt: Attempt) -> None:
     row, answer = attempt.row, attempt.answer
     if row["event"] != CONFIRM and attempt.status == SendStatus.DELIVERED:
         execute(_WORKS, {"id": row["channel_id"]})

@@ -25,7 +25,7 @@ def answered(status_code):
     """Lets the receiver answer all deliveries that are due, and returns how many incidents are open."""
     answer = Answer(status_code, 12, None)
     for row in claim_due(WEBHOOKS, room=100, busy={}, per_host=100, now=LATER):
-        attempts.record(WEBHOOKS, row, answer, now=LATER)
+        attempts.record(WEBHOOKS, [(row, answer)], now=LATER)
     return Incident.objects.filter(kind="webhook_dead", closed_at__isnull=True).count()
 
 

@@ -6,8 +6,11 @@ therefore be sent twice, with the same id, but none is forgotten.
 """
 
 import random
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Any
 
 from django.db import transaction
 from django.dispatch import Signal
@@ -19,7 +22,7 @@ from pipedai.outgoing.answers import Answer, OwnAnswer, Result
 from pipedai.outgoing.kinds import Attempt, CannotSend, Kind
 from pipedai.outgoing.mails import Mail
 from pipedai.outgoing.rows import SendStatus
-from pipedai.sql import Row, database_now, fetch_one
+from pipedai.sql import Row, database_now, fetch_all
 
 log = get_logger(__name__)
 
@@ -63,42 +66,51 @@ def send(kind: Kind, row: Row) -> Answer:
         return answer
 
 
-def record(kind: Kind, row: Row, answer: Answer, *, now: datetime | None = None) -> None:
-    """Records the result of an attempt to send a message, and when the next attempt is due if there is to be one.
+def record(kind: Kind, sent: Sequence[tuple[Row, Answer]], *, now: datetime | None = None) -> None:
+    """Records the results of attempts to send messages, in one transaction, and when the next attempts are due if there
+    are to be any. `sent` has the claimed rows, with their answers.
 
-    Changes nothing if another sender has claimed the message meanwhile, or if the message is no longer to be sent.
+    Changes nothing of a message that another sender has claimed meanwhile, or that is no longer to be sent.
     """
-    now = now or database_now()
-    status, due = verdict(
-        answer, attempts=_counted(kind, row, answer), now=now, queued=row["created_at"]
-    )
     with transaction.atomic():
-        recorded = fetch_one(
-            _record(kind),
-            {
-                "id": row["id"],
-                "environment_id": row["environment_id"],
-                "claim": row["claim"],
-                "status": status.value,
-                "next_attempt_at": due,
-                "delivered_at": now if status == SendStatus.DELIVERED else None,
-            },
-        )
-        if recorded is None:
+        now = now or database_now()
+        judged = [(row, answer, *_verdict_on(kind, row, answer, now)) for row, answer in sent]
+        rows = fetch_all(_record(kind), _columns(judged, now))
+        counts = {(row["id"], row["claim"]): row["attempt_count"] for row in rows}
+        recorded = [
+            Attempt(row, status, counts[row["id"], row["claim"]], answer)
+            for row, answer, status, _ in judged
+            if (row["id"], row["claim"]) in counts
+        ]
+        if recorded:
+            _keep(kind, recorded)
+            kind.after_attempts(recorded)
+    for row, _ in sent:
+        if (row["id"], row["claim"]) not in counts:
             log.warning(kind.event("overtaken"), **kind.naming(row))
-            return
-        _keep_attempt(kind, row, recorded["attempt_count"], answer)
-        kind.after_attempt(Attempt(row, status, recorded["attempt_count"], answer))
-    attempted.send(sender=kind.rows, kind=kind, status=status, answer=answer)
+    for attempt in recorded:
+        _tell(kind, attempt)
+
+
+def _tell(kind: Kind, attempt: Attempt) -> None:
+    answer = attempt.answer
+    attempted.send(sender=kind.rows, kind=kind, status=attempt.status, answer=answer)
     log.info(
         kind.event("sent"),
-        **kind.naming(row),
-        host=row["host"],
-        status=status.value,
+        **kind.naming(attempt.row),
+        host=attempt.row["host"],
+        status=attempt.status.value,
         status_code=answer.status_code,
         error=answer.error,
         duration_ms=answer.duration_ms,
     )
+
+
+def _verdict_on(
+    kind: Kind, row: Row, answer: Answer, now: datetime
+) -> tuple[SendStatus, datetime | None]:
+    count = _counted(kind, row, answer)
+    return verdict(answer, attempts=count, now=now, queued=row["created_at"])
 
 
 def _counted(kind: Kind, row: Row, answer: Answer) -> int:
@@ -159,27 +171,63 @@ def _asked_for(retry_after: str | None, now: datetime) -> datetime | None:
     return min(date.replace(tzinfo=date.tzinfo or UTC), latest)
 
 
+@lru_cache(maxsize=16)
 def _record(kind: Kind) -> str:
-    of_environment = "" if kind.tenants is None else " AND environment_id = %(environment_id)s"
+    """Returns the statement that records results. It locks the rows in the order of their ids, because another sender
+    may record results of the same rows, if this one was slower than its claims.
+    """
+    # The conditions on the environment let PostgreSQL read one partition if the table is partitioned by it.
+    of_environments = of_environment = ""
+    if kind.tenants is not None:
+        of_environments = """
+        AND m.environment_id = given.environment_id AND m.environment_id = ANY(%(environment_ids)s::uuid[])"""
+        of_environment = """
+    AND m.environment_id = locked.environment_id AND m.environment_id = ANY(%(environment_ids)s::uuid[])"""
     return f"""
-UPDATE {kind.table} SET status = %(status)s, next_attempt_at = %(next_attempt_at)s, delivered_at = %(delivered_at)s,
-    attempt_count = attempt_count + 1
-WHERE id = %(id)s{of_environment} AND status = 'pending' AND next_attempt_at = %(claim)s
-RETURNING attempt_count
+WITH locked AS MATERIALIZED (
+    SELECT given.* FROM unnest(
+        %(ids)s::uuid[], %(environment_ids)s::uuid[], %(claims)s::timestamptz[], %(statuses)s::text[],
+        %(next_attempts)s::timestamptz[], %(deliveries)s::timestamptz[]
+    ) given (id, environment_id, claim, status, next_attempt_at, delivered_at)
+    JOIN {kind.table} m ON m.id = given.id{of_environments}
+    WHERE m.status = 'pending' AND m.next_attempt_at = given.claim
+    ORDER BY m.id FOR UPDATE OF m)
+UPDATE {kind.table} m SET status = locked.status, next_attempt_at = locked.next_attempt_at,
+    delivered_at = locked.delivered_at, attempt_count = m.attempt_count + 1
+FROM locked WHERE m.id = locked.id{of_environment}
+RETURNING m.id, locked.claim, m.attempt_count
 """
 
 
-def _keep_attempt(kind: Kind, row: Row, n: int, answer: Answer) -> None:
-    owner = {} if kind.tenants is None else {"environment_id": row["environment_id"]}
-    kind.attempts._default_manager.create(
-        **owner,
-        **{kind.attempt_key: row["id"]},
-        n=n,
-        at=row["claimed_at"],
-        status_code=answer.status_code,
-        duration_ms=answer.duration_ms,
-        error=answer.error,
-        response_body=_as_text(answer.body),
+def _columns(
+    judged: Sequence[tuple[Row, Answer, SendStatus, datetime | None]], now: datetime
+) -> dict[str, list[Any]]:
+    """Returns the parameters of `_record`: a list for each column, with a value for each message."""
+    return {
+        "ids": [row["id"] for row, *_ in judged],
+        "environment_ids": [row["environment_id"] for row, *_ in judged],
+        "claims": [row["claim"] for row, *_ in judged],
+        "statuses": [status.value for *_, status, _ in judged],
+        "next_attempts": [due for *_, due in judged],
+        "deliveries": [now if status == SendStatus.DELIVERED else None for *_, status, _ in judged],
+    }
+
+
+def _keep(kind: Kind, recorded: Sequence[Attempt]) -> None:
+    """Writes a row for each attempt."""
+    kind.attempts._default_manager.bulk_create(
+        kind.attempts(
+            **({} if kind.tenants is None else {"environment_id": row["environment_id"]}),
+            **{kind.attempt_key: row["id"]},
+            n=attempt.count,
+            at=row["claimed_at"],
+            status_code=answer.status_code,
+            duration_ms=answer.duration_ms,
+            error=answer.error,
+            response_body=_as_text(answer.body),
+        )
+        for attempt in recorded
+        for row, answer in [(attempt.row, attempt.answer)]
     )
 
 

@@ -4,7 +4,7 @@ pieces of work.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
@@ -17,14 +17,17 @@ IDLE_SECONDS = 60.0
 
 
 class Crew(Generic[T]):
-    """Up to `most` threads, which call `work` with one item of a queue after another. `work` must not raise.
+    """Up to `most` threads, which call `work` with the items of a queue: with one after another, or with up to
+    `at_once` if so many are waiting. `work` must not raise.
 
     A thread is started only when all others are busy, and lives until `stop`. The threads are daemons: the process can
     end without waiting for them. A thread opens a database connection only if `work` uses one.
     """
 
-    def __init__(self, name: str, most: int, work: Callable[[T], None]) -> None:
-        self._name, self._most, self._work = name, most, work
+    def __init__(
+        self, name: str, most: int, work: Callable[[list[T]], None], *, at_once: int = 1
+    ) -> None:
+        self._name, self._most, self._work, self._at_once = name, most, work, at_once
         self._queue: SimpleQueue[T | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -63,8 +66,8 @@ class Crew(Generic[T]):
             connection.close()
 
     def _do_next(self) -> bool:
-        """Waits for an item and works on it. Returns whether the thread is to go on. The item may hold a secret, so it
-        is not kept in memory while the thread waits for the next one.
+        """Waits for an item, and works on it and those that wait with it. Returns whether the thread is to go on. An
+        item may hold a secret, so it is not kept in memory while the thread waits for the next one.
         """
         try:
             item = self._queue.get(timeout=IDLE_SECONDS)
@@ -73,9 +76,22 @@ class Crew(Generic[T]):
             return True
         if item is None:
             return False
+        items = [item, *self._waiting()]
         try:
-            self._work(item)
+            self._work(items)
         finally:
             with self._lock:
-                self._unfinished -= 1
+                self._unfinished -= len(items)
         return True
+
+    def _waiting(self) -> Iterator[T]:
+        """Takes the items that wait in the queue, one less than a thread may work on at once."""
+        for _ in range(self._at_once - 1):
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                return
+            if item is None:  # A thread is to end, and this one has something to do before.
+                self._queue.put(None)
+                return
+            yield item

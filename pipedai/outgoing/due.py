@@ -12,6 +12,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
+from heapq import heapify, heappop, heapreplace
 from typing import NamedTuple
 from uuid import UUID
 
@@ -226,10 +227,11 @@ def claim_due(
     turns = turns or Turns()
     proven = _Everything() if hosts is None else hosts.proven()
     places = _Places(busy, room, per_host, proven)
-    chosen = places.fill(_look(kind, places, turns, now), turns)
-    if not chosen:
-        return []
+    # Both statements are in one transaction, as each transaction costs as much as a statement.
     with transaction.atomic():
+        chosen = places.fill(_look(kind, places, turns, now), turns)
+        if not chosen:
+            return []
         params = {
             "ids": [row["id"] for row in chosen],
             "environment_ids": list({row["environment_id"] for row in chosen}),
@@ -282,15 +284,26 @@ class _Places:
         ]
 
     def fill(self, candidates: list[Row], turns: Turns) -> list[Row]:
-        """Chooses messages for the free places of the sender, and returns these candidates."""
+        """Chooses messages for the free places of the sender, and returns these candidates.
+
+        A message that is chosen can only move others of its workspace further back, and leave them less room. So the
+        heap's first candidate is the next one if it still has its old order.
+        """
         chosen: list[Row] = []
-        while self.room > 0 and (candidates := [c for c in candidates if self._has_room(c)]):
-            first = min(candidates, key=lambda candidate: self._order(candidate, turns))
-            candidates.remove(first)
-            self._take(taker_of(first), 1)
-            self.room -= 1
-            turns.serve(first["workspace_id"])
-            chosen.append(first)
+        waiting = [(self._order(row, turns), n, row) for n, row in enumerate(candidates)]
+        heapify(waiting)
+        while self.room > 0 and waiting:
+            order, n, first = waiting[0]
+            if not self._has_room(first):
+                heappop(waiting)
+            elif (present := self._order(first, turns)) != order:
+                heapreplace(waiting, (present, n, first))
+            else:
+                heappop(waiting)
+                self._take(taker_of(first), 1)
+                self.room -= 1
+                turns.serve(first["workspace_id"])
+                chosen.append(first)
         return chosen
 
     def _has_room(self, candidate: Row) -> bool:

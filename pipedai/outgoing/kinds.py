@@ -29,7 +29,7 @@ scheduler claims it within a quarter of a second, calls `message_of` with the ro
 attempt, and tries again as SPEC §7 says. For a mail, `host` is `MAIL_HOST`, and `message_of` returns a `Mail`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ class NeverSend(CannotSend):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt that has just been recorded, as `after_attempt` of a kind gets it."""
+    """An attempt that has just been recorded, as `after_attempts` of a kind gets it."""
 
     # The row as it was claimed, with the columns that the kind reads.
     row: Row
@@ -73,7 +73,7 @@ class Attempt:
     answer: Answer
 
 
-def _nothing(attempt: Attempt) -> None:
+def _nothing(attempts: Sequence[Attempt]) -> None:
     pass
 
 
@@ -94,8 +94,8 @@ class Kind:
     # `reads` and `joins` say what the claim reads for it. `row` has all columns of the outbox, and `claimed_at`, the
     # time of the claim. It may raise CannotSend or NeverSend.
     message: Callable[[Row], Post | Mail]
-    # Is called with each attempt, in the transaction that records it, and writes what follows from the attempt.
-    after_attempt: Callable[[Attempt], None] = _nothing
+    # Is called with the attempts that a transaction records, in that transaction, and writes what follows from them.
+    after_attempts: Callable[[Sequence[Attempt]], None] = _nothing
     # The table of the environments that own the rows, with the columns `id` and `workspace_id`. Workspaces then take
     # turns. None means that nobody owns the rows, and that the row that has been due longest comes first. Many rows for
     # one host then keep those for other hosts waiting, so None is only for mails.
@@ -111,6 +111,9 @@ class Kind:
     # How many threads record results. There are fewer of them than threads that send, because each has a database
     # connection.
     recorders: int = 2
+    # How many messages that their receivers took may be recorded in one transaction. Where it is more than one,
+    # `after_attempts` must lock rows of several such messages in one order, as another recorder may do so meanwhile.
+    recorded_at_once: int = 1
 
     @property
     def table(self) -> str:

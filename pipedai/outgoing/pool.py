@@ -11,13 +11,16 @@ from pipedai import timeouts
 from pipedai.logs import get_logger
 from pipedai.loop import Job, register_job
 from pipedai.outgoing import attempts
-from pipedai.outgoing.answers import Answer, OwnAnswer
+from pipedai.outgoing.answers import Answer, OwnAnswer, Result
 from pipedai.outgoing.crew import Crew
 from pipedai.outgoing.due import Hosts, Taker, Turns, claim_due, taker_of
 from pipedai.outgoing.kinds import Kind
 from pipedai.sql import Row
 
 log = get_logger(__name__)
+
+# A claimed message that was sent, and the answer.
+Sent = tuple[Row, Answer]
 
 # For how many seconds `finish` waits for messages that are being sent. After SIGTERM the process has 5 s for
 # everything.
@@ -75,7 +78,9 @@ class Senders:
         self._hosts = None if kind.tenants is None else Hosts()
         self._changed = threading.Condition()
         self._sending = Crew(f"{kind.name}-sender", self._at_once, self._send)
-        self._recording = Crew(f"{kind.name}-recorder", kind.recorders, self._record)
+        self._recording = Crew(
+            f"{kind.name}-recorder", kind.recorders, self._record, at_once=kind.recorded_at_once
+        )
 
     def top_up(self) -> int:
         """Claims as many due messages as can be sent now and starts to send them. Returns how many, and does not wait
@@ -122,7 +127,8 @@ class Senders:
             self._sending.stop(_GOODBYE_SECONDS / 2)
             self._recording.stop(_GOODBYE_SECONDS / 2)
 
-    def _send(self, row: Row) -> None:
+    def _send(self, rows: list[Row]) -> None:
+        (row,) = rows
         try:
             answer = attempts.send(self._kind, row)
         except Exception:
@@ -144,17 +150,34 @@ class Senders:
         elif answer.duration_ms >= _SOON_MS:
             self._hosts.note(host, answered=False)
 
-    def _record(self, sent: tuple[Row, Answer]) -> None:
-        row, answer = sent
+    def _record(self, sent: list[Sent]) -> None:
+        """Records the answers: those of messages that were taken together, and each other one alone, because more
+        follows from it.
+        """
+        taken = [each for each in sent if each[1].result is Result.TAKEN]
+        alone = sent
+        if len(taken) > 1 and self._could_record(taken):
+            alone = [each for each in sent if each[1].result is not Result.TAKEN]
+        for each in alone:
+            if not self._could_record([each]):
+                # The message is still claimed. When the claim expires, it comes due and is sent again.
+                self._leave(each[0])
+
+    def _could_record(self, sent: list[Sent]) -> bool:
+        """Records the answers in one transaction, and frees the places of the messages. Returns False if that failed,
+        which may be the fault of any of them.
+        """
         try:
             close_old_connections()
             with timeouts.overriding(timeouts.SCHEDULER):
-                attempts.record(self._kind, row, answer)
+                attempts.record(self._kind, sent)
         except Exception:
-            # The message is still claimed. When the claim expires, it comes due and is sent again.
-            log.exception(self._kind.event("not_recorded"), **self._kind.naming(row))
-        finally:
+            if len(sent) == 1:
+                log.exception(self._kind.event("not_recorded"), **self._kind.naming(sent[0][0]))
+            return False
+        for row, _ in sent:
             self._leave(row)
+        return True
 
     def _leave(self, row: Row) -> None:
         with self._changed:

@@ -15,8 +15,6 @@ from pipedai.client_address import parse_networks
 from pipedai.metrics.directory import forget_process, make_directory, remove_directory
 from pipedai.server.gunicorn_log import ChainLogger
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipedai.settings")
-
 try:
     _production = settings.PRODUCTION
     parse_networks(settings.TRUSTED_PROXIES)

@@ -1,12 +1,16 @@
 """API calls that skip Django's middleware get the same answers as those that go through it."""
 
 import json
+import os
+import subprocess
+import sys
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
+from pipedai.env import BASE_DIR
 from pipedai.server.access_log import LOG
 from pipedai.wsgi import application
 from testing.world.cast import session_cookie
@@ -136,3 +140,11 @@ def test_a_page_that_is_no_api_keeps_its_middleware():
     status, _, body = answer("GET", "/admin/login/")
     assert status == 200
     assert b"csrfmiddlewaretoken" in body
+
+
+@pytest.mark.slow
+def test_the_application_finds_its_settings_without_a_variable():
+    environment = {**os.environ}
+    del environment["DJANGO_SETTINGS_MODULE"]
+    program = "import pipedai.asgi; print(pipedai.asgi.application)"
+    subprocess.run([sys.executable, "-c", program], cwd=BASE_DIR, env=environment, check=True)

@@ -141,7 +141,7 @@ class TestAWebhook:
         tamper(how, trigger_id, cast=cast)
         with capture_logs() as logs:
             for row in claim_due(WEBHOOKS, room=9, busy={}, per_host=9):
-                attempts.record(WEBHOOKS, row, attempts.send(WEBHOOKS, row))
+                attempts.record(WEBHOOKS, [(row, attempts.send(WEBHOOKS, row))])
         assert len(receiver.received) == 1
         key = how in KEY_TAMPERINGS
         assert alarms(logs) == [

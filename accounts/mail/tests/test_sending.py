@@ -52,7 +52,7 @@ def ada():
 def send():
     """Sends the one due mail, as the scheduler does, and returns its row afterwards."""
     (row,) = claim_due(ACCOUNT_MAILS, room=8, busy={}, per_host=4)
-    attempts.record(ACCOUNT_MAILS, row, attempts.send(ACCOUNT_MAILS, row))
+    attempts.record(ACCOUNT_MAILS, [(row, attempts.send(ACCOUNT_MAILS, row))])
     return AccountMail.objects.get(id=row["id"])
 
 

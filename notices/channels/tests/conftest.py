@@ -74,6 +74,6 @@ def send_due(now: datetime = LATE) -> list[Any]:
     while rows := claim_due(NOTICES, room=100, busy={}, per_host=100, now=now):
         for row in rows:
             answer = attempts.send(NOTICES, row)
-            attempts.record(NOTICES, row, answer, now=now)
+            attempts.record(NOTICES, [(row, answer)], now=now)
             answers.append(answer)
     return answers

@@ -67,12 +67,12 @@ def test_a_channel_that_is_deleted_while_it_sends_is_gone_and_nothing_breaks(
         accepted(
             at_once(
                 lambda: delete_channel(channel_id=channel.id, actor=TEST_ACTOR),
-                lambda: attempts.record(NOTICES, first, answer, now=LATE),
+                lambda: attempts.record(NOTICES, [(first, answer)], now=LATE),
                 lambda: tell(committed_cast, add_incidents(committed_cast, 1)),
             )
         )
         # It was claimed before the deletion, so it still goes out; what is claimed later does not.
-        attempts.record(NOTICES, second, attempts.send(NOTICES, second), now=LATE)
+        attempts.record(NOTICES, [(second, attempts.send(NOTICES, second))], now=LATE)
         sent = len(receiver.received)
         send_due()
         assert len(receiver.received) == sent

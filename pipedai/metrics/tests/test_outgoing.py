@@ -28,6 +28,6 @@ def test_messages_that_wait_and_those_that_died_are_told_by_kind(cast: Cast) -> 
     assert waiting("pipedai_outgoing_overdue_seconds") >= 0
     before = counted()
     (row,) = claim_due(WEBHOOKS, room=8, busy={}, per_host=4)
-    attempts.record(WEBHOOKS, row, Answer(404, 5))
+    attempts.record(WEBHOOKS, [(row, Answer(404, 5))])
     assert waiting("pipedai_outgoing_pending") == 0
     assert counted() == (before[0] + 1, before[1] + 1, before[2])

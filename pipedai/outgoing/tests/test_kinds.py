@@ -87,7 +87,7 @@ def make_letters() -> SimpleNamespace:
         editor.create_model(LetterAttempt)
     told: list[Any] = []
     kind = Kind(
-        "letter", Letter, LetterAttempt, message_of, told.append, reads="length(d.body) AS long"
+        "letter", Letter, LetterAttempt, message_of, told.extend, reads="length(d.body) AS long"
     )
 
     def add(body: str = "Hello", **values: Any) -> Any:
@@ -98,7 +98,7 @@ def make_letters() -> SimpleNamespace:
     def attempt(now: datetime = NOW) -> Any:
         (row,) = claim_due(kind, room=8, busy={}, per_host=4, now=now)
         answer = attempts.send(kind, row)
-        attempts.record(kind, row, answer, now=now)
+        attempts.record(kind, [(row, answer)], now=now)
         return answer
 
     return SimpleNamespace(
@@ -139,7 +139,7 @@ def test_a_mail_whose_sender_died_before_recording_comes_again_and_can_be_recogn
     first = attempts.send(letters.kind, row)
     assert claim_due(letters.kind, room=8, busy={}, per_host=4, now=NOW) == []
     letters.attempt(NOW + timedelta(seconds=CLAIM_SECONDS))
-    attempts.record(letters.kind, row, first, now=NOW)
+    attempts.record(letters.kind, [(row, first)], now=NOW)
     assert shown(letter) == ("delivered", 1)
     ids = [mail.message["Message-ID"] for mail in receiver.received]
     assert len(ids) == 2
@@ -228,13 +228,13 @@ def test_a_message_that_cannot_be_made_waits_or_is_dead(letters, receiver, body,
 def test_what_follows_an_attempt_is_in_its_transaction(letters, receiver):
     letter = letters.add()
 
-    def fail(attempt: Any) -> None:
+    def fail(recorded: Any) -> None:
         raise RuntimeError("no")
 
     failing = Kind("letter", letters.rows, letters.kept, message_of, fail)
     (row,) = claim_due(failing, room=1, busy={}, per_host=1, now=NOW)
     with pytest.raises(RuntimeError):
-        attempts.record(failing, row, attempts.send(failing, row), now=NOW)
+        attempts.record(failing, [(row, attempts.send(failing, row))], now=NOW)
     assert shown(letter) == ("pending", 0)
     assert not letters.kept.objects.exists()
 

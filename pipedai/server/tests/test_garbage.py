@@ -3,11 +3,13 @@
 import gc
 import subprocess
 import sys
+from io import BytesIO
 
 import pytest
 from gunicorn.workers import gasgi
 
 import pipedai
+from pipedai import wsgi
 from pipedai.env import BASE_DIR
 from pipedai.server.worker import Worker
 
@@ -24,6 +26,38 @@ def test_what_a_web_process_has_loaded_is_not_collected(monkeypatch):
         assert gc.get_freeze_count() > 10_000
     finally:
         gc.unfreeze()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "path", ["workers/{worker}/poll", "workers/{worker}/nothing", "triggers/{trigger}"]
+)
+def test_a_request_leaves_no_garbage(cast, monkeypatch, path):
+    monkeypatch.setattr(wsgi, "close_old_connections", lambda: None)
+    path = path.format(worker=cast.worker.worker_id, trigger=cast.trigger_id)
+
+    def call():
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": f"/api/v1/{path}",
+            "QUERY_STRING": "",
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "80",
+            "HTTP_HOST": "localhost",
+            "HTTP_AUTHORIZATION": f"Bearer {cast.worker.worker_token}",
+            "wsgi.input": BytesIO(),
+            "wsgi.url_scheme": "http",
+        }
+        assert b"".join(wsgi.application(environ, lambda *_: None))
+
+    call()  # The first call fills caches.
+    gc.collect()
+    gc.disable()
+    try:
+        call()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, Self
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.conf import settings as django_settings
@@ -37,6 +38,8 @@ from pipedai.outgoing.due import (
 )
 from pipedai.outgoing.pool import Senders
 from pipedai.sql import execute, fetch_one
+from testing.probes.statement_count import counted
+from testing.processes.racing import at_once
 from testing.processes.web_process import url_of
 from testing.processes.webhook_receiver import Receiver, receiving
 from testing.world.cast import TEST_ACTOR, make_cast
@@ -48,6 +51,7 @@ from triggers.webhooks.sending import WEBHOOKS
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 SECRET = "whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQ="
 LATE = datetime(2100, 1, 1, tzinfo=UTC)
+TAKEN = Answer(200, 5, None, b"")
 
 
 def queue(cast, url: str, **trigger) -> Delivery:
@@ -63,7 +67,7 @@ def attempt(now=LATE) -> Answer | None:
     """Claims the one delivery that is due, sends it, and records the answer, which it returns."""
     (row,) = claim(now)
     answer = attempts.send(WEBHOOKS, row)
-    attempts.record(WEBHOOKS, row, answer, now=now)
+    attempts.record(WEBHOOKS, [(row, answer)], now=now)
     return answer
 
 
@@ -283,11 +287,11 @@ def test_a_sender_whose_claim_was_over_records_nothing(cast):
     delivery = queue(cast, "http://hooks.example/")
     (first,) = claim(LATE)
     (second,) = claim(LATE + timedelta(hours=1))
-    attempts.record(WEBHOOKS, first, Answer(404, 5, None, b"", None), now=LATE)
+    attempts.record(WEBHOOKS, [(first, Answer(404, 5, None, b""))], now=LATE)
     delivery.refresh_from_db()
     assert (delivery.status, delivery.attempt_count) == ("pending", 0)
-    attempts.record(WEBHOOKS, second, Answer(200, 5, None, b"", None), now=LATE)
-    attempts.record(WEBHOOKS, second, Answer(404, 5, None, b"", None), now=LATE)
+    attempts.record(WEBHOOKS, [(second, TAKEN)], now=LATE)
+    attempts.record(WEBHOOKS, [(second, Answer(404, 5, None, b""))], now=LATE)
     delivery.refresh_from_db()
     assert (delivery.status, delivery.attempts.count()) == ("delivered", 1)
     assert actions() == ["webhook.delivered"]
@@ -491,8 +495,8 @@ def test_a_hundred_attempts_start_few_threads_and_open_fewer_connections(
         sending.add(threading.current_thread())
         return real_send(kind, delivery)
 
-    def record(kind, delivery, answer):
-        real_record(kind, delivery, answer)
+    def record(kind, sent):
+        real_record(kind, sent)
         recording.add(threading.current_thread())
         sessions.add(connection.connection.info.backend_pid)
 
@@ -556,15 +560,149 @@ def test_an_answer_that_cannot_be_recorded_leaves_its_place_to_others(
 
     real_record = attempts.record
 
-    def record(kind, delivery, answer):
+    def record(kind, sent):
         for failure in failures:
             raise failure
-        real_record(kind, delivery, answer)
+        real_record(kind, sent)
 
     monkeypatch.setattr(attempts, "record", record)
     wait_for(lambda: pool.top_up() == 0 and statuses() == ["delivered", "pending"])
     assert pool.wait(60)
     assert "webhook.not_recorded" in "".join(capfd.readouterr())
+
+
+def test_each_free_place_goes_to_the_first_in_order_as_it_is_by_then():
+    """Compares the choice with one that orders all candidates anew for each place."""
+    chance = random.Random(7)
+    for _ in range(200):
+        workspaces = [UUID(int=n) for n in range(1, 5)]
+        environments = {UUID(int=100 + n): chance.choice(workspaces) for n in range(6)}
+        hosts = [f"{n}.example" for n in range(5)]
+
+        def takers(count, environments=environments, hosts=hosts):
+            for environment_id in chance.choices([*environments], k=count):
+                yield Taker(environments[environment_id], environment_id, chance.choice(hosts))
+
+        candidates = [
+            {
+                **taker._asdict(),
+                "id": n,
+                "next_attempt_at": NOW + timedelta(seconds=chance.randrange(9)),
+            }
+            for n, taker in enumerate(takers(chance.randrange(30)))
+        ]
+        busy, room = Counter(takers(chance.randrange(8))), chance.randrange(1, 12)
+        proven = chance.sample(hosts, 3)
+        chosen = _Places(busy, room, 4, proven).fill(candidates, first := Turns())
+
+        places, turns, expected, left = _Places(busy, room, 4, proven), Turns(), [], candidates
+        while places.room and (left := [row for row in left if places._has_room(row)]):
+            row = min(left, key=lambda row: places._order(row, turns))
+            left = [each for each in left if each is not row]
+            places._take(taker_of(row), 1)
+            places.room -= 1
+            turns.serve(row["workspace_id"])
+            expected.append(row)
+        assert chosen == expected
+        assert first.served == turns.served
+
+
+# --- Answers that are recorded together
+
+
+def queue_many(cast, count: int) -> None:
+    trigger_id = cast.add_trigger(webhook_url="https://hooks.example/")
+    for _ in range(count):
+        send_test(trigger_id=trigger_id, actor=TEST_ACTOR)
+
+
+def test_many_answers_take_as_many_statements_as_one(cast):
+    queue_many(cast, 11)
+    first, *rest = claim()
+    with counted() as of_one:
+        attempts.record(WEBHOOKS, [(first, TAKEN)], now=LATE)
+    with counted() as of_many:
+        attempts.record(WEBHOOKS, [(row, TAKEN) for row in rest], now=LATE)
+    assert len(of_many) == len(of_one), of_many
+    assert statuses() == ["delivered"] * 11
+    assert DeliveryAttempt.objects.filter(n=1, status_code=200).count() == 11
+    assert actions() == ["webhook.delivered"] * 11
+
+
+def test_of_answers_recorded_together_each_counts_for_its_own_delivery(cast):
+    queue_many(cast, 4)
+    taken, overtaken, refused, again = claim()
+    Delivery.objects.filter(id=overtaken["id"]).update(next_attempt_at=LATE + timedelta(hours=1))
+    answers = [TAKEN, TAKEN, Answer(404, 5, None, b"no"), Answer(503, 5, None, b"")]
+    rows = [taken, overtaken, refused, again]
+    attempts.record(WEBHOOKS, [*zip(rows, answers, strict=True)], now=LATE)
+    found = {row.id: row for row in Delivery.objects.all()}
+    seen = [(found[row["id"]].status, found[row["id"]].attempt_count) for row in rows]
+    assert seen == [("delivered", 1), ("pending", 0), ("dead", 1), ("pending", 1)]
+    kept = dict(DeliveryAttempt.objects.values_list("delivery_id", "status_code"))
+    assert kept == {taken["id"]: 200, refused["id"]: 404, again["id"]: 503}
+    assert sorted(actions()) == ["webhook.delivered", "webhook.failed"]
+
+
+def test_a_delivery_that_its_sender_claimed_again_is_recorded_once(cast):
+    queue_many(cast, 1)
+    (early,) = claim()
+    (later,) = claim(LATE + timedelta(seconds=CLAIM_SECONDS))
+    attempts.record(WEBHOOKS, [(early, Answer(404, 5, None, b"")), (later, TAKEN)], now=LATE)
+    assert statuses() == ["delivered"]
+    assert DeliveryAttempt.objects.get().status_code == 200
+
+
+def test_two_senders_that_record_the_same_deliveries_wait_for_each_other(committed_cast):
+    queue_many(committed_cast, 30)
+    sent = [(row, TAKEN) for row in claim()]
+    at_once(
+        lambda: attempts.record(WEBHOOKS, sent, now=LATE),
+        lambda: attempts.record(WEBHOOKS, sent[::-1], now=LATE),
+    )
+    assert statuses() == ["delivered"] * 30
+    assert DeliveryAttempt.objects.count() == 30
+    assert actions() == ["webhook.delivered"] * 30
+
+
+def test_an_answer_that_cannot_be_recorded_keeps_none_that_came_with_it(
+    committed_cast, monkeypatch, capfd
+):
+    queue_many(committed_cast, 9)
+    rows = claim()
+    pool = Senders(WEBHOOKS)
+    pool._busy.update(taker_of(row) for row in rows)
+    keep = attempts._keep
+
+    def fail_at_one(kind, recorded):
+        keep(kind, recorded)
+        if any(attempt.row["id"] == rows[4]["id"] for attempt in recorded):
+            raise RuntimeError("no")
+
+    monkeypatch.setattr(attempts, "_keep", fail_at_one)
+    pool._record([(row, TAKEN) for row in rows])
+    assert sorted(statuses()) == ["delivered"] * 8 + ["pending"]
+    assert DeliveryAttempt.objects.count() == 8
+    assert not pool.is_busy()
+    assert "webhook.not_recorded" in "".join(capfd.readouterr())
+
+
+def test_a_thread_works_on_what_waits_together_and_ends_when_it_is_told_to(monkeypatch):
+    gate, done = threading.Event(), []
+
+    def work(items: list[int]) -> None:
+        done.append(items)
+        assert gate.wait(60)
+
+    one = crew.Crew("together", 1, work, at_once=3)
+    for item in range(6):
+        one.give(item)
+    wait_for(lambda: len(done) == 1)
+    gate.set()
+    one.stop(60)
+    assert [item for items in done for item in items] == [*range(6)]
+    assert max(map(len, done)) == 3
+    assert not any(thread.name == "together" for thread in threading.enumerate())
 
 
 def test_the_scheduler_runs_the_pool():
@@ -611,9 +749,7 @@ class Scheduler:
 
 
 KILL_BEFORE_SENDING = "import os\nattempts.send = lambda kind, row: os.kill(os.getpid(), 9)"
-KILL_BEFORE_RECORDING = (
-    "import os\nattempts.record = lambda kind, row, answer: os.kill(os.getpid(), 9)"
-)
+KILL_BEFORE_RECORDING = "import os\nattempts.record = lambda kind, sent: os.kill(os.getpid(), 9)"
 
 
 @pytest.mark.slow

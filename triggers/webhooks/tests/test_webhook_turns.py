@@ -88,7 +88,7 @@ class Sender:
         self.now += timedelta(seconds=seconds)
         for ends, row in self._under_way:
             if ends <= self.now:
-                attempts.record(WEBHOOKS, row, DELIVERED, now=self.now)
+                attempts.record(WEBHOOKS, [(row, DELIVERED)], now=self.now)
         self._under_way = [entry for entry in self._under_way if entry[0] > self.now]
 
 
