@@ -205,14 +205,14 @@ def pytest_terminal_summary(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deals the longest tests out to all processes of the suite but one, so that each begins with its share of them.
+    """Deals the longest tests out to all processes of the suite but two, so that each begins with its share of them.
 
-    The longest tests mostly wait for the processes that they start. The other one has the processors meanwhile, and
-    takes over from the rest in the end. pytest-xdist gives each process consecutive tests, as many as every other. The
+    The longest tests mostly wait for the processes that they start. The two others have the processors meanwhile, and
+    take over from the rest in the end. pytest-xdist gives each process consecutive tests, as many as every other. The
     tests that are not long keep their random order.
     """
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    sharing = max(1, processes - 1)
+    sharing = max(1, processes - 2)
     longest = [item for prefix in _LONGEST for item in items if item.nodeid.startswith(prefix)]
     others = [item for item in items if not item.nodeid.startswith(_LONGEST)]
     each = len(items) // processes
