@@ -108,6 +108,8 @@ class _Case:
         client.join()
         self.answers = client.answers
         self._wait("take its runs", len(self.requests), "status = 'running'")
+        # A worker may start a run with its claim, before its program runs.
+        self._until("execute them", lambda: self._doomed.has_begun(self.doomed_run))
         began = time.monotonic()
         self._take_away()
         self._crew.go_on(began + _KILL_AFTER_SECONDS)
@@ -154,13 +156,15 @@ class _Case:
         """Wait until this many of the case's runs fulfil the condition."""
         ids = ",".join(self.answers.values())
         statement = f"SELECT count(*) FROM run WHERE id = ANY('{{{ids}}}'::uuid[]) AND {condition}"
-        deadline = time.monotonic() + _PATIENCE_SECONDS
         with self._on.session() as session:
-            while _count(session, statement) < count:
-                if time.monotonic() > deadline:
-                    wrong = f"{self.part} away for {self.seconds:g} s: it did not {what}."
-                    raise BenchFailed(wrong)
-                self._crew.go_on(time.monotonic() + _PAUSE_SECONDS)
+            self._until(what, lambda: _count(session, statement) >= count)
+
+    def _until(self, what: str, is_so: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not is_so():
+            if time.monotonic() > deadline:
+                raise BenchFailed(f"{self.part} away for {self.seconds:g} s: it did not {what}.")
+            self._crew.go_on(time.monotonic() + _PAUSE_SECONDS)
 
 
 def _count(session: "psycopg.Connection[dict[str, Any]]", statement: str) -> int:

@@ -139,6 +139,10 @@ class Worker(Kept):
             self.directory / "log",
         )  # fmt: skip
 
+    def has_begun(self, run_id: str) -> bool:
+        """Whether its program has recorded that it executes the run."""
+        return self.executed.exists() and f"began {run_id}\n" in self.executed.read_text()
+
     def killed(self) -> None:
         """Note which runs and outcomes its state directory has at this moment."""
         self.interrupted |= set(self.spooled("held"))
