@@ -21,7 +21,7 @@ from pipedai.outgoing import mail_server, request
 from pipedai.outgoing.answers import Answer, OwnAnswer, Result
 from pipedai.outgoing.kinds import Attempt, CannotSend, Kind
 from pipedai.outgoing.mails import Mail
-from pipedai.outgoing.rows import SendStatus
+from pipedai.outgoing.rows import SendAttempt, SendStatus
 from pipedai.sql import Row, database_now, fetch_all
 
 log = get_logger(__name__)
@@ -77,17 +77,17 @@ def record(kind: Kind, sent: Sequence[tuple[Row, Answer]], *, now: datetime | No
         judged = [(row, answer, *_verdict_on(kind, row, answer, now)) for row, answer in sent]
         rows = fetch_all(_record(kind), _columns(judged, now))
         counts = {(row["id"], row["claim"]): row["attempt_count"] for row in rows}
-        recorded = [
-            Attempt(row, status, counts[row["id"], row["claim"]], answer)
-            for row, answer, status, _ in judged
-            if (row["id"], row["claim"]) in counts
-        ]
+        recorded, overtaken = [], []
+        for row, answer, status, _ in judged:
+            if (count := counts.get((row["id"], row["claim"]))) is None:
+                overtaken.append(row)
+            else:
+                recorded.append(Attempt(row, status, count, answer))
         if recorded:
             _keep(kind, recorded)
             kind.after_attempts(recorded)
-    for row, _ in sent:
-        if (row["id"], row["claim"]) not in counts:
-            log.warning(kind.event("overtaken"), **kind.naming(row))
+    for row in overtaken:
+        log.warning(kind.event("overtaken"), **kind.naming(row))
     for attempt in recorded:
         _tell(kind, attempt)
 
@@ -215,19 +215,21 @@ def _columns(
 
 def _keep(kind: Kind, recorded: Sequence[Attempt]) -> None:
     """Writes a row for each attempt."""
-    kind.attempts._default_manager.bulk_create(
-        kind.attempts(
-            **({} if kind.tenants is None else {"environment_id": row["environment_id"]}),
-            **{kind.attempt_key: row["id"]},
-            n=attempt.count,
-            at=row["claimed_at"],
-            status_code=answer.status_code,
-            duration_ms=answer.duration_ms,
-            error=answer.error,
-            response_body=_as_text(answer.body),
-        )
-        for attempt in recorded
-        for row, answer in [(attempt.row, attempt.answer)]
+    kind.attempts._default_manager.bulk_create(_kept(kind, attempt) for attempt in recorded)
+
+
+def _kept(kind: Kind, attempt: Attempt) -> SendAttempt:
+    row, answer = attempt.row, attempt.answer
+    owner = {} if kind.tenants is None else {"environment_id": row["environment_id"]}
+    return kind.attempts(
+        **owner,
+        **{kind.attempt_key: row["id"]},
+        n=attempt.count,
+        at=row["claimed_at"],
+        status_code=answer.status_code,
+        duration_ms=answer.duration_ms,
+        error=answer.error,
+        response_body=_as_text(answer.body),
     )
 
 

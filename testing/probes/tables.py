@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 from django.db import connection
 
@@ -41,12 +42,13 @@ def _all_tables() -> dict[str, bool]:
     """Returns the names of all tables, and whether they have a page in which there may be rows. They are looked up each
     time, because a test may make some of its own.
     """
-    return _tables(
+    rows = _read(
         "SELECT t.relname, sum(pg_relation_size(part.relid)) > 0"
         " FROM pg_class t CROSS JOIN pg_partition_tree(t.oid) part"
         " WHERE t.relkind IN ('r', 'p') AND NOT t.relispartition"
         " AND t.relnamespace = current_schema()::regnamespace GROUP BY t.relname ORDER BY t.relname"
     )
+    return dict(rows)
 
 
 def _used(tables: dict[str, bool]) -> list[str]:
@@ -56,20 +58,20 @@ def _used(tables: dict[str, bool]) -> list[str]:
 
 def _written_tables() -> list[str]:
     """Returns the names of the tables in which the current transaction has inserted or updated rows."""
-    return list(
-        _tables(
-            "SELECT DISTINCT whole.relname, true FROM pg_class t"
-            " JOIN pg_class whole ON whole.oid = coalesce(pg_partition_root(t.oid), t.oid)"
-            " WHERE t.relkind = 'r' AND t.relnamespace = current_schema()::regnamespace"
-            " AND (pg_stat_get_xact_tuples_inserted(t.oid) > 0 OR pg_stat_get_xact_tuples_updated(t.oid) > 0)"
-        )
+    rows = _read(
+        "SELECT DISTINCT whole.relname FROM pg_class t"
+        " JOIN pg_class whole ON whole.oid = coalesce(pg_partition_root(t.oid), t.oid)"
+        " WHERE t.relkind = 'r' AND t.relnamespace = current_schema()::regnamespace"
+        " AND (pg_stat_get_xact_tuples_inserted(t.oid) > 0 OR pg_stat_get_xact_tuples_updated(t.oid) > 0)"
     )
+    return [table for (table,) in rows]
 
 
-def _tables(query: str) -> dict[str, bool]:
+def _read(query: str) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(query)
-        return dict(cursor.fetchall())
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows
 
 
 def columns_with(*needles: str) -> list[str]:
