@@ -14,6 +14,7 @@ import pytest
 
 SETUP = Path(__file__).resolve().parents[1] / "setup"
 PYTHON = Path(sys.executable).resolve()
+SYSTEM_PYTHONS = [f"/usr/bin/python3.{minor}" for minor in (11, 12, 13, 14)]
 TOOLS = ("bash", "cat", "cksum", "dirname", "env", "flock", "id", "mkdir", "rm", "touch")
 # The Python on the PATH runs this, so that it makes environments quickly.
 QUICK_VENV = (
@@ -36,6 +37,7 @@ class Checkout:
         shutil.copy(SETUP, self.path / "bin")
         for lock in ("requirements.txt", "requirements-dev.txt"):
             (self.path / lock).touch()
+        self.prefer("0.0")
         self.python.parent.mkdir()
         for tool in TOOLS:
             (self.python.parent / tool).symlink_to(str(shutil.which(tool)))
@@ -49,6 +51,10 @@ class Checkout:
         """Put a Python on the PATH: it runs the shell code `pretend`, and then this test's Python."""
         self.python.write_text(f'#!/bin/sh\n{pretend}\nexec {PYTHON} "$@"\n')
         self.python.chmod(0o755)
+
+    def prefer(self, version: str) -> None:
+        """Name the version of the system's own Python that bin/setup takes before those on the PATH, if it is there."""
+        (self.path / ".python-version").write_text(f"{version}\n")
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start bin/setup."""
@@ -175,6 +181,26 @@ def test_packages_that_pip_can_t_get_end_in_a_sentence_that_says_so(checkout):
     code, said = checkout.setup()
     assert code == 1
     assert "could not be installed" in said.splitlines()[-1]
+
+
+def test_the_systems_own_python_of_the_deployed_version_is_preferred(checkout):
+    system = next((each for each in map(Path, SYSTEM_PYTHONS) if can_make_environments(each)), None)
+    if not system:
+        pytest.skip("The system has no Python of its own that can make virtual environments.")
+    checkout.prefer(system.name.removeprefix("python"))
+    process = checkout.start()
+    said = process.stderr.readline()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    version = subprocess.check_output([system, "--version"], text=True).strip()
+    assert said == f"Making .venv with {version}…\n"
+
+
+def can_make_environments(python: Path) -> bool:
+    return (
+        python.exists() and not subprocess.run([python, "-c", "import ensurepip, venv"]).returncode
+    )
 
 
 def test_no_python_that_is_new_enough_is_one_sentence(checkout):
