@@ -123,7 +123,7 @@ class ClusterMaker:
             **tuning.DISCREET,
             "exit_on_error": "on",
             "password_encryption": "scram-sha-256",
-            **({"fsync": "off"} if tuning.fast_unsafe() else {}),
+            **tuning.faster(),
         }
         done = run(
             self.programs / "postgres",

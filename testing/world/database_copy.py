@@ -1,8 +1,10 @@
 """Copies the migrated test database, for tests that need real commits, and drops the copy afterwards."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
 from django.db import connection, connections
 
 from pipedai.ids import new_id
@@ -55,7 +57,16 @@ def copy_database(template: str, name: str) -> None:
 
 
 def run_outside(*statements: str) -> None:
-    """Runs statements one after another, outside of transactions, on a connection to no database of the tests."""
-    with connection._nodb_cursor() as cursor:
-        for statement in statements:
-            cursor.execute(statement)
+    """Runs statements one after another, outside of transactions, on a connection to no database of the tests.
+
+    The process keeps this connection, since each test with a copy of its own needs it several times.
+    """
+    outside = _outside()
+    for statement in statements:
+        outside.execute(statement)
+
+
+@functools.cache
+def _outside() -> psycopg.Connection:
+    parameters = connection.get_connection_params() | {"dbname": "postgres"}
+    return psycopg.connect(**parameters, autocommit=True)
