@@ -24,7 +24,6 @@ IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
 PORTS = frozenset({80, 443})
-_ALL_PORTS = frozenset(range(1, 65536))
 _MORE_DENIED = (
     # Azure's service for data about each machine, at a public address. Webhooks must not read it.
     "168.63.129.16/32",
@@ -139,7 +138,7 @@ def _policy(allowed: tuple[str, ...], own: frozenset[str]) -> Policy:
         # The library ssrfguard can't allow ports for some networks only. If the settings allow any network, ssrfguard
         # is told to allow all ports. `may_use_port` then refuses ports other than 80 and 443 outside the allowed
         # networks.
-        allowed_ports=_ALL_PORTS if allowed else PORTS,
+        allowed_ports=frozenset(range(1, 65536)) if allowed else PORTS,
         max_connection_attempts=CONNECTION_ATTEMPTS,
     )
 
