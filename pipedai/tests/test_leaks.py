@@ -5,6 +5,7 @@ import logging
 
 import httpx
 import pytest
+from django.apps import apps
 from django.db import connection
 
 from accounts.models import User
@@ -14,6 +15,7 @@ from pipedai.api import tokens
 from pipedai.sql import execute
 from testing.probes.leaks import Watch, leaks_in, tokens_in, watching
 from testing.probes.planted import Planted, noting, plant, planted
+from testing.probes.tables import contents, contents_as_text
 from testing.probes.whole_session import LogTail, dump_of
 from testing.world.cast import session_cookie
 from testing.world.users import PASSWORD, UserFactory
@@ -206,3 +208,21 @@ def test_the_watch_over_this_very_test_sees_what_it_leaves(cast, watch):
     assert len(watch.leaks) == 1
     watch.leaks.clear()
     Trigger.objects.update(description="")
+
+
+class TestReadingTheDatabase:
+    """Tests compare all rows before and after, so a table that is not read would let anything pass."""
+
+    def of(self, cast):
+        texts = contents_as_text()
+        assert {User._meta.db_table, "trigger", "worker", "audit_entry"} <= {*texts}
+        assert str(cast.trigger_id) in texts["trigger"]
+        rows = contents()
+        assert {table for table, counted in rows.items() if counted} >= {*texts}
+        assert {*rows} >= {model._meta.db_table for model in apps.get_models()}
+
+    def test_in_a_transaction(self, cast):
+        self.of(cast)
+
+    def test_after_a_commit(self, committed_cast):
+        self.of(committed_cast)

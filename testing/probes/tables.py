@@ -43,8 +43,9 @@ def _all_tables() -> dict[str, bool]:
     time, because a test may make some of its own.
     """
     rows = _read(
-        "SELECT t.relname, sum(pg_relation_size(part.relid)) > 0"
-        " FROM pg_class t CROSS JOIN pg_partition_tree(t.oid) part"
+        # `pg_partition_tree` returns nothing for a table without partitions.
+        "SELECT t.relname, sum(pg_relation_size(coalesce(part.relid, t.oid))) > 0"
+        " FROM pg_class t LEFT JOIN pg_partition_tree(t.oid) part ON true"
         " WHERE t.relkind IN ('r', 'p') AND NOT t.relispartition"
         " AND t.relnamespace = current_schema()::regnamespace GROUP BY t.relname ORDER BY t.relname"
     )
