@@ -28,9 +28,10 @@ from testing.processes.own_postgres import kept_cluster as made_once
 from testing.processes.web_process import Server, serve
 from testing.processes.webhook_receiver import Receiver, receiving
 from testing.world import first_database, known_hashes
-from testing.world.cast import Cast
+from testing.world.cast import Cast, make_cast
 from testing.world.database_copy import database_copy, instead_of_the_default
-from testing.world.kept_cast import KeptCast
+from testing.world.kept_rows import Kept
+from testing.world.routes import Stage, set_stage
 from triggers.models import WebHeartbeat
 
 _DATABASE = {"db", "own_database"}
@@ -89,16 +90,29 @@ def _say_that_a_web_process_lives() -> None:
 
 
 @pytest.fixture(scope="session")
-def kept_cast(django_db_setup: None, django_db_blocker) -> KeptCast:
+def kept_cast(django_db_setup: None, django_db_blocker) -> Kept[Cast]:
     """Makes the cast whose rows the tests get."""
     with django_db_blocker.unblock():
-        return KeptCast.make()
+        return Kept.make(make_cast)
+
+
+@pytest.fixture(scope="session")
+def kept_stage(django_db_setup: None, django_db_blocker) -> Kept[Stage]:
+    """Makes the cast and the stage whose rows the tests of all routes get."""
+    with django_db_blocker.unblock():
+        return Kept.make(lambda: set_stage(make_cast()))
 
 
 @pytest.fixture
-def cast(kept_cast: KeptCast, db: None) -> Cast:
+def cast(kept_cast: Kept[Cast], db: None) -> Cast:
     """Gives the test a workspace with its people, keys and worker: see testing.world.cast."""
     return kept_cast.put_back()
+
+
+@pytest.fixture
+def stage(kept_stage: Kept[Stage], db: None) -> Stage:
+    """Gives the test a cast, as `stage.cast`, and a row for every id in URLs: see testing.world.routes."""
+    return kept_stage.put_back()
 
 
 @pytest.fixture
@@ -109,9 +123,15 @@ def own_database(django_db_setup: None, django_db_blocker) -> Iterator[str]:
 
 
 @pytest.fixture
-def committed_cast(kept_cast: KeptCast, own_database: str) -> Cast:
+def committed_cast(kept_cast: Kept[Cast], own_database: str) -> Cast:
     """Commits the cast in the test's own database."""
     return kept_cast.put_back()
+
+
+@pytest.fixture
+def committed_stage(kept_stage: Kept[Stage], own_database: str) -> Stage:
+    """Commits the cast and the stage in the test's own database."""
+    return kept_stage.put_back()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from audit.models import AuditEntry
 from testing.world.cast import Cast, bearer, browser
-from testing.world.routes import ROUTES, Route, set_stage
+from testing.world.routes import ROUTES, Route, Stage
 from workers.models import Worker
 
 CHANGING = {str(route): route for route in ROUTES if route.changes}
@@ -32,8 +32,9 @@ _IDLE = {
 class Call:
     """One call. `actor` is the principal who makes it, and `ids` are those of the objects it may concern."""
 
-    def __init__(self, cast: Cast, name: str) -> None:
-        self.cast, self.stage = cast, set_stage(cast)
+    def __init__(self, stage: Stage, name: str) -> None:
+        self.stage, self.cast = stage, stage.cast
+        cast = stage.cast
         route = CHANGING[name]
         # The body is made now, so that the rows which it needs exist before the call.
         body = route.body(cast) if route.body else {}

@@ -11,7 +11,7 @@ from notices.channels.models import AskedAddress
 from pipedai.api.request_id import current_request_id
 from testing.probes.api_urls import api_routes
 from testing.world.cast import browser
-from testing.world.routes import ROUTES, set_stage
+from testing.world.routes import ROUTES
 from workers.models import Enrollment
 from workspaces.models import Invitation
 
@@ -217,8 +217,8 @@ def test_the_table_knows_every_route_that_changes_something():
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_call_leaves_one_row(cast, name):
-    expected, call = ROWS[name], Call(cast, name)
+def test_a_call_leaves_one_row(stage, name):
+    cast, expected, call = stage.cast, ROWS[name], Call(stage, name)
     before, token = entry_ids(), current_request_id.set(REQUEST_ID)
     answer = call.send(REMOTE_ADDR=ADDRESS)
     current_request_id.reset(token)
@@ -274,8 +274,8 @@ def test_a_key_is_named_as_the_actor(cast, role):
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if not route.changes], ids=str)
-def test_reading_leaves_none(cast, route):
-    stage = set_stage(cast)
+def test_reading_leaves_none(stage, route):
+    cast = stage.cast
     client = route.caller(cast)
     before = entry_ids()
     assert route.send(client, route.url(stage), cast).status_code == 200
@@ -287,9 +287,9 @@ REFUSE_NOBODY = {"POST auth/resend-verification", "POST auth/sessions/revoke-oth
 
 
 @pytest.mark.parametrize("name", [name for name in CHANGING if name not in REFUSE_NOBODY])
-def test_what_is_refused_leaves_none(cast, name):
-    call = Call(cast, name)
-    route, stage = call.route, call.stage
+def test_what_is_refused_leaves_none(stage, name):
+    cast, call = stage.cast, Call(stage, name)
+    route = call.route
     refused = [
         (cast.client(cast.stranger), route.missing_url()),
         (cast.client(cast.viewer), route.url(stage, user_id=cast.admin.id)),
@@ -329,16 +329,16 @@ class TestARepeat:
             ("heartbeat", "running", {}, None),
         ],
     )
-    def test_of_a_workers_call(self, cast, verb, run, body, action):
-        stage = set_stage(cast)
+    def test_of_a_workers_call(self, stage, verb, run, body, action):
+        cast = stage.cast
         url = f"/api/v1/workers/{cast.worker.worker_id}/runs/{stage.runs[run]}/{verb}"
         before = entry_ids()
         statuses = [cast.worker_client().post(url, body).status_code for _ in range(3)]
         assert statuses == [200, 200, 200]
         assert [row.action for row in entries_since(before)] == ([action] if action else [])
 
-    def test_of_a_cancel_that_was_requested(self, cast):
-        stage = set_stage(cast)
+    def test_of_a_cancel_that_was_requested(self, stage):
+        cast = stage.cast
         url = f"/api/v1/runs/{stage.runs['running']}/cancel"
         before = entry_ids()
         assert [cast.client(cast.owner).post(url).status_code for _ in range(3)] == [200, 200, 200]
@@ -363,15 +363,15 @@ class TestARepeat:
             ("POST auth/logout", "user.logged-out"),
         ],
     )
-    def test_of_what_is_so_already(self, cast, name, action):
-        call = Call(cast, name)
+    def test_of_what_is_so_already(self, stage, name, action):
+        call = Call(stage, name)
         before = entry_ids()
         assert len({call.send().status_code for _ in range(3)}) == 1
         assert [row.action for row in entries_since(before)] == [action]
 
 
-def test_a_poll_that_hands_runs_out_leaves_none(cast):
-    set_stage(cast)
+def test_a_poll_that_hands_runs_out_leaves_none(stage):
+    cast = stage.cast
     before = entry_ids()
     url = f"/api/v1/workers/{cast.worker.worker_id}/poll"
     assert len(cast.worker_client().get(url).json()["runs"]) == 1

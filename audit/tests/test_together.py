@@ -45,11 +45,14 @@ def state():
 
 
 @pytest.mark.parametrize("name", TELLING)
-def test_what_cannot_be_told_does_not_happen(cast, name, request):
-    call = Call(cast, name)
+def test_what_cannot_be_told_does_not_happen(stage, name, request):
+    call = Call(stage, name)
     call.client.raise_request_exception = False
     if name == SEEN_FIRST:
-        assert call.client.get(f"/api/v1/workers/{cast.worker.worker_id}/poll").status_code == 200
+        assert (
+            call.client.get(f"/api/v1/workers/{stage.cast.worker.worker_id}/poll").status_code
+            == 200
+        )
     request.getfixturevalue("failing_receiver")
     before = state()
     answer = call.send()
@@ -61,8 +64,8 @@ def test_what_cannot_be_told_does_not_happen(cast, name, request):
 @pytest.mark.parametrize(
     "name", ["POST triggers/:trigger/run", "POST workers/:worker/runs/:run/complete"]
 )
-def test_nor_does_what_cannot_be_written_down(cast, name, request):
-    call = Call(cast, name)
+def test_nor_does_what_cannot_be_written_down(stage, name, request):
+    call = Call(stage, name)
     call.client.raise_request_exception = False
     request.getfixturevalue("failing_table")
     before = state()
@@ -70,8 +73,8 @@ def test_nor_does_what_cannot_be_written_down(cast, name, request):
     assert state() == before
 
 
-def test_the_same_calls_do_change_something(cast):
-    call = Call(cast, "POST triggers/:trigger/run")
+def test_the_same_calls_do_change_something(stage):
+    call = Call(stage, "POST triggers/:trigger/run")
     before = state()
     assert call.send().status_code == 201
     assert state() != before

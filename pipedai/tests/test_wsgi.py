@@ -14,7 +14,7 @@ from pipedai.env import BASE_DIR
 from pipedai.server.access_log import LOG
 from pipedai.wsgi import application
 from testing.world.cast import session_cookie
-from testing.world.routes import ROUTES, set_stage
+from testing.world.routes import ROUTES
 
 pytestmark = pytest.mark.django_db
 
@@ -66,8 +66,8 @@ def same_both_ways(*request, **more):
     ],
     ids=str,
 )
-def test_whatever_can_be_read(cast, route):
-    stage = set_stage(cast)
+def test_whatever_can_be_read(stage, route):
+    cast = stage.cast
     if route.of_workers:
         caller = {"HTTP_AUTHORIZATION": f"Bearer {cast.worker.worker_token}"}
     elif route.of_hosts:

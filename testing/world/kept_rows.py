@@ -1,14 +1,14 @@
-"""Makes the cast once in a process, and then writes the same rows into the transaction of each test that wants it.
+"""Makes the cast, or the cast and the stage, once in a process, and then writes the same rows for each test.
 
-The services take as long to make a cast as most tests take for all the rest.
+The services take as long to make a cast as most tests take for all the rest, and several times as long for a stage.
 """
 
 import pickle
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -17,10 +17,11 @@ from django.db.models import Model
 from pipedai.api import write_rate
 from pipedai.watches import watches
 from testing.probes.planted import Planted, plant_all, planted
-from testing.world.cast import Cast, make_cast
 from workspaces.encryption.alarms import alarms
 
-_INSERT = re.compile(r'\s*INSERT INTO "?(\w+)')
+T = TypeVar("T")
+
+_INSERT = re.compile(r'\bINSERT INTO "?(\w+)')
 # This query writes the INSERT of one table. Every time in the rows becomes a time before that of the transaction.
 _STATEMENT = """
 SELECT format('INSERT INTO %%I (%%s) VALUES %%s', %(table)s::text, %(columns)s::text, string_agg(row, ', '))
@@ -34,23 +35,24 @@ WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerat
 
 
 @dataclass(frozen=True)
-class KeptCast:
-    """A cast that the services made, and the statements that write its rows once more."""
+class Kept(Generic[T]):
+    """What `build` made with the services, and the statements that write its rows once more."""
 
-    # The pickled cast: reading it takes a third of the time of a deep copy.
-    cast: bytes
+    build: Callable[[], T]
+    # Reading what was pickled takes a third of the time of a deep copy.
+    pickled: bytes
     made_at: datetime
     statements: str
     secrets: Planted
     master_keys: tuple[str, ...]
 
     @classmethod
-    def make(cls) -> "KeptCast":
-        """Makes the cast in a transaction that is rolled back. Needs empty tables."""
+    def make(cls, build: Callable[[], T]) -> "Kept[T]":
+        """Calls `build` in a transaction that is rolled back. Needs empty tables."""
         tables: list[str] = []
         with planted() as secrets, transaction.atomic():
             with connection.execute_wrapper(_noting_tables(tables)):
-                cast = make_cast()
+                built = build()
             with connection.cursor() as cursor:
                 cursor.execute("SELECT statement_timestamp()")
                 (made_at,) = cursor.fetchone()
@@ -62,33 +64,33 @@ class KeptCast:
                 ]
             transaction.set_rollback(True)
         master_keys = tuple(settings.MASTER_KEYS)
-        return cls(pickle.dumps(cast), made_at, ";\n".join(statements), secrets, master_keys)
+        written = ";\n".join(statements)
+        return cls(build, pickle.dumps(built), made_at, written, secrets, master_keys)
 
-    def put_back(self) -> Cast:
-        """Writes the rows, as if they had been made when the current transaction began, and returns the cast.
+    def put_back(self) -> T:
+        """Writes the rows, as if they had been made when the current transaction began, and returns what was made.
 
-        Each call returns new objects. The ids, tokens and keys are always the same. A test with other master keys gets
-        a cast of its own, whose data keys lie under these.
+        Each call returns new objects. The ids, tokens and keys are always the same. For a test with other master keys
+        everything is made anew, so that its data keys lie under these.
         """
         if tuple(settings.MASTER_KEYS) != self.master_keys:
-            return make_cast()
+            return self.build()
         plant_all(self.secrets)
         _forget()
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SELECT transaction_timestamp()")
             (now,) = cursor.fetchone()
             cursor.execute(self.statements)
-        cast: Cast = pickle.loads(self.cast)  # noqa: S301 - our own bytes
-        _move(vars(cast).values(), now - self.made_at, set())
-        return cast
+        built: T = pickle.loads(self.pickled)  # noqa: S301 - our own bytes
+        _move(built, now - self.made_at, set())
+        return built
 
 
 def _noting_tables(tables: list[str]) -> Callable[..., Any]:
     """Returns a wrapper of `execute` that adds the table of each INSERT to the list."""
 
     def execute_noting(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
-        if found := _INSERT.match(sql):
-            tables.append(found[1])
+        tables.extend(_INSERT.findall(sql))
         return execute(sql, *rest)
 
     return execute_noting
@@ -110,15 +112,18 @@ def _statement(cursor: Any, table: str, made_at: datetime) -> str | None:
     return str(found[0]) if found else None
 
 
-def _move(values: Iterable[Any], by: timedelta, moved: set[int]) -> None:
-    """Adds `by` to the times of all models among the values, and of the models to which they refer."""
-    for model in values:
-        if isinstance(model, Model) and id(model) not in moved:
-            moved.add(id(model))
-            for name, value in vars(model).items():
-                if isinstance(value, datetime):
-                    setattr(model, name, value + by)
-            _move(model._state.fields_cache.values(), by, moved)
+def _move(made: Any, by: timedelta, moved: set[int]) -> None:
+    """Adds `by` to the times of a model and of the models to which it refers, or of all models in a dataclass."""
+    if is_dataclass(made):
+        for field in fields(made):
+            _move(getattr(made, field.name), by, moved)
+    elif isinstance(made, Model) and id(made) not in moved:
+        moved.add(id(made))
+        for name, value in vars(made).items():
+            if isinstance(value, datetime):
+                setattr(made, name, value + by)
+        for value in made._state.fields_cache.values():
+            _move(value, by, moved)
 
 
 def _forget() -> None:

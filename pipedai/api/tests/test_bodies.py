@@ -3,7 +3,7 @@
 import pytest
 
 from testing.probes.api_schema import operation_of
-from testing.world.routes import ROUTES, set_stage
+from testing.world.routes import ROUTES
 
 BODIES = [route for route in ROUTES if route.method in {"POST", "PATCH"}]
 READ = [route for route in BODIES if route.reads_body]
@@ -11,9 +11,8 @@ TOLERANT = [route for route in READ if route.ignores_unknown_fields]
 STRICT = [route for route in READ if not route.ignores_unknown_fields]
 
 
-def send(cast, route, body):
-    stage = set_stage(cast)
-    client = route.caller(cast)
+def send(stage, route, body):
+    client = route.caller(stage.cast)
     return getattr(client, route.method.lower())(route.url(stage), body)
 
 
@@ -22,8 +21,8 @@ def valid_body(cast, route):
 
 
 @pytest.mark.parametrize("route", STRICT, ids=str)
-def test_a_typo_in_a_configuration_is_seen(cast, route):
-    response = send(cast, route, {**valid_body(cast, route), "naem": 1})
+def test_a_typo_in_a_configuration_is_seen(stage, route):
+    response = send(stage, route, {**valid_body(stage.cast, route), "naem": 1})
     assert response.status_code == 400
     assert response.json() == {
         "error": "Validation failed",
@@ -33,14 +32,16 @@ def test_a_typo_in_a_configuration_is_seen(cast, route):
 
 
 @pytest.mark.parametrize("route", TOLERANT, ids=str)
-def test_a_newer_worker_or_host_may_say_more(cast, route):
-    response = send(cast, route, {**valid_body(cast, route), "gpu": {"count": 2}, "nested": [1]})
+def test_a_newer_worker_or_host_may_say_more(stage, route):
+    response = send(
+        stage, route, {**valid_body(stage.cast, route), "gpu": {"count": 2}, "nested": [1]}
+    )
     assert response.status_code in {200, 201}
 
 
 @pytest.mark.parametrize("route", READ, ids=str)
-def test_a_list_is_no_body(cast, route):
-    response = send(cast, route, [])
+def test_a_list_is_no_body(stage, route):
+    response = send(stage, route, [])
     assert response.status_code == 400
     assert response.json()["details"] == {
         "fieldErrors": {},
@@ -49,8 +50,8 @@ def test_a_list_is_no_body(cast, route):
 
 
 @pytest.mark.parametrize("route", TOLERANT, ids=str)
-def test_the_body_may_be_left_out_where_nothing_is_required(cast, route):
-    stage = set_stage(cast)
+def test_the_body_may_be_left_out_where_nothing_is_required(stage, route):
+    cast = stage.cast
     response = route.caller(cast).generic("POST", route.url(stage))
     requires = operation_of(route)["requestBody"]["required"]
     assert response.status_code in ({400} if requires else {200, 201})

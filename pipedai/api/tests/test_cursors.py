@@ -13,7 +13,7 @@ from pipedai.ids import new_id
 from testing.probes.api_schema import is_list
 from testing.probes.shapes import A_CURSOR, invalid
 from testing.probes.statement_count import counted
-from testing.world.routes import ROUTES, set_stage
+from testing.world.routes import ROUTES
 from workspaces.models import Workspace
 
 URL = "/api/v1/workspaces"
@@ -75,8 +75,8 @@ class TestPages:
         assert response.json() == invalid({"limit": ["Must be a whole number from 1 to 200."]})
 
     @pytest.mark.parametrize("route", LISTS, ids=str)
-    def test_every_list_reads_limit_and_cursor_and_counts_no_offset(self, cast, route):
-        stage = set_stage(cast)
+    def test_every_list_reads_limit_and_cursor_and_counts_no_offset(self, stage, route):
+        cast = stage.cast
         client, url = route.caller(cast), route.url(stage)
         assert client.get(f"{url}?limit=0").status_code == 400
         assert client.get(f"{url}?cursor=x").json() == BAD

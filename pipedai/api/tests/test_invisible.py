@@ -7,7 +7,7 @@ from pipedai.ids import new_id
 from testing.probes.shapes import NOT_FOUND, invalid, page
 from testing.world.cast import bearer, enroll, issue_enrollment, register
 from testing.world.mails import invite_for_test
-from testing.world.routes import ROUTES, set_stage
+from testing.world.routes import ROUTES
 from workers.models import Worker
 
 NAMING = [route for route in ROUTES if route.id_names]
@@ -37,37 +37,38 @@ def assert_invisible(route, client, stage):
 
 
 @pytest.mark.parametrize("route", OF_PEOPLE, ids=str)
-def test_to_a_stranger(cast, route):
-    assert_invisible(route, cast.client(cast.stranger), set_stage(cast))
+def test_to_a_stranger(stage, route):
+    assert_invisible(route, stage.cast.client(stage.cast.stranger), stage)
 
 
 @pytest.mark.parametrize("route", FOR_KEYS, ids=str)
-def test_to_a_key_of_another_environment(cast, route):
-    assert_invisible(route, bearer(cast.mint_elsewhere("pwk", role="admin")), set_stage(cast))
+def test_to_a_key_of_another_environment(stage, route):
+    assert_invisible(route, bearer(stage.cast.mint_elsewhere("pwk", role="admin")), stage)
 
 
 @pytest.mark.parametrize("route", OF_HOSTS, ids=str)
-def test_to_a_host_of_another_environment(cast, route):
-    other = enroll(cast.strange_environment, cast.stranger, "host-1")
-    assert_invisible(route, bearer(other.operator_token), set_stage(cast))
+def test_to_a_host_of_another_environment(stage, route):
+    other = enroll(stage.cast.strange_environment, stage.cast.stranger, "host-1")
+    assert_invisible(route, bearer(other.operator_token), stage)
 
 
 @pytest.mark.parametrize("route", OF_WORKERS, ids=str)
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
-def test_to_another_worker(cast, route, where):
+def test_to_another_worker(stage, route, where):
+    cast = stage.cast
     other = (
         cast.register("host-2")
         if where == "here"
         else register(cast.mint_elsewhere("wrk"), "host-2")
     )
-    assert_invisible(route, cast.worker_client(other), set_stage(cast))
+    assert_invisible(route, cast.worker_client(other), stage)
 
 
 @pytest.mark.parametrize(
     "route", [route for route in OF_WORKERS if "run_id" in route.id_names], ids=str
 )
-def test_another_workers_run_under_ones_own_name(cast, route):
-    stage = set_stage(cast)
+def test_another_workers_run_under_ones_own_name(stage, route):
+    cast = stage.cast
     other = cast.register("host-2")
     client = cast.worker_client(other)
     real = send(route, client, route.url(stage, worker_id=other.worker_id), cast)
@@ -78,8 +79,8 @@ def test_another_workers_run_under_ones_own_name(cast, route):
     assert answer(real) == answer(missing)
 
 
-def test_what_is_deleted_is_as_good_as_missing(cast):
-    stage = set_stage(cast)
+def test_what_is_deleted_is_as_good_as_missing(stage):
+    cast = stage.cast
     client = cast.client(cast.owner)
     Worker.objects.update(deleted_at="2026-01-01T00:00:00Z", token_digest=None)
     url = f"/api/v1/workers/{stage.ids['worker_id']}"
@@ -87,7 +88,8 @@ def test_what_is_deleted_is_as_good_as_missing(cast):
 
 
 @pytest.mark.parametrize("name", ["key_id", "user_id", "enrollment_id", "invitation_id"])
-def test_a_row_of_another_environment_under_ones_own(cast, name):
+def test_a_row_of_another_environment_under_ones_own(stage, name):
+    cast = stage.cast
     elsewhere = {
         "key_id": cast.strange_environment.api_keys,
         "user_id": cast.strange_environment.memberships,
@@ -97,7 +99,7 @@ def test_a_row_of_another_environment_under_ones_own(cast, name):
     cast.mint_elsewhere("pwk")
     issue_enrollment(cast.strange_environment, cast.stranger)
     invite_for_test(cast.strange_environment, cast.stranger, "foreign@example.com")
-    stage, client = set_stage(cast), cast.client(cast.owner)
+    client = cast.client(cast.owner)
     row = elsewhere[name].get()
     foreign = row.user_id if name == "user_id" else row.id
     routes = [route for route in ROUTES if name in route.id_names]
@@ -169,9 +171,9 @@ class TestAForeignIdIn:
             assert cast.client(cast.owner).get(f"{url}?targetId={row_id}").json() == page()
 
 
-def test_a_role_elsewhere_counts_for_nothing_here(cast):
+def test_a_role_elsewhere_counts_for_nothing_here(stage):
+    cast = stage.cast
     route = next(route for route in ROUTES if str(route) == "GET environments/:environment")
-    stage = set_stage(cast)
     response = route.send(cast.client(cast.stranger), route.url(stage), cast)
     assert response.status_code == 404
     own = route.url(stage, environment_id=cast.strange_environment.id)

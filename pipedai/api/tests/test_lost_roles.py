@@ -10,6 +10,7 @@ from django.db import transaction
 
 from accounts.authentication import CookieJWTAuthentication
 from accounts.deactivation import deactivate_user
+from accounts.models import User
 from audit.models import AuditEntry
 from pipedai.api import tokens
 from pipedai.api.errors import ApiError
@@ -21,7 +22,7 @@ from testing.processes.racing import Started
 from testing.processes.web_process import Server
 from testing.processes.worker_process import until
 from testing.world.cast import TEST_ACTOR, Cast, bearer, session_cookie
-from testing.world.routes import ROUTES, Route, set_stage
+from testing.world.routes import ROUTES, Route, Stage
 from testing.world.users import UserFactory
 from workers.enrollment.pairing import approve_pairing, begin_pairing
 from workers.models import Worker
@@ -106,17 +107,16 @@ def _rows() -> dict[str, Any]:
 
 @pytest.mark.parametrize("route", [*filter(_takes_a_role, ROUTES)], ids=str)
 def test_who_loses_the_role_while_the_act_waits_is_refused(
-    committed_cast: Cast, route: Route
+    committed_stage: Stage, route: Route
 ) -> None:
-    stage = set_stage(committed_cast)
-    losses = _losses(route)
+    stage, losses = committed_stage, _losses(route)
     assert losses
     for substrate, lose, status in losses:
-        caller = Caller(committed_cast, substrate)
+        caller = Caller(stage.cast, substrate)
         if substrate is HostKeyAuthentication:  # A host sees only its own workers.
             worker = Worker.objects.get(host_key_id=caller.key.id)
             stage.ids["worker_id"] = worker.id
-        call = partial(route.send, caller.client, route.url(stage), committed_cast)
+        call = partial(route.send, caller.client, route.url(stage), stage.cast)
         with transaction.atomic():
             lose(caller)
             act = Started(call)
@@ -185,38 +185,36 @@ def test_staff_and_the_system_need_no_role(cast: Cast, actor: Actor) -> None:
     assert not Membership.objects.filter(user=cast.viewer).exists()
 
 
-@pytest.mark.parametrize("round_", range(3))
 def test_an_owner_makes_no_other_while_their_removal_waits(
-    committed_cast: Cast, server: Server, round_: int
+    committed_cast: Cast, server: Server
 ) -> None:
     """The owner tries it as an attacker would, over HTTP, while the removal is first in the queue for the lock."""
     cast = committed_cast
     members = f"{server.api}/environments/{cast.environment.id}/members"
-    Membership.objects.filter(user=cast.admin).update(role="owner")
-    friend = UserFactory.create()
-    Membership.objects.create(environment=cast.environment, user=friend, role="viewer")
-    cookies = {user.id: session_cookie(user) for user in (cast.owner, cast.admin)}
-    headers = {"Origin": server.url}
 
-    def remove() -> int:
-        cookie = {"auth_token": cookies[cast.owner.id]}
-        url = f"{members}/{cast.admin.id}"
-        return httpx.delete(url, cookies=cookie, headers=headers, timeout=60).status_code
+    def call(method: str, by: User, member: User, body: dict[str, str] | None = None) -> int:
+        answer = httpx.request(
+            method,
+            f"{members}/{member.id}",
+            json=body,
+            cookies={"auth_token": session_cookie(by)},
+            headers={"Origin": server.url},
+            timeout=60,
+        )
+        return answer.status_code
 
-    def promote() -> int:
-        cookie = {"auth_token": cookies[cast.admin.id]}
-        body = {"role": "owner"}
-        url = f"{members}/{friend.id}"
-        return httpx.patch(url, json=body, cookies=cookie, headers=headers, timeout=60).status_code
-
-    with transaction.atomic():
-        lock_environment(cast.environment.id)
-        removal = Started(remove)
-        until(lambda: _waiting() == 1)
-        promotion = Started(promote)
-        until(lambda: _waiting() == 2)
-    assert (removal.answer(), promotion.answer()) == (204, 404)
-    assert Membership.objects.get(user=friend).role == "viewer"
+    for _ in range(3):
+        other, friend = UserFactory.create(), UserFactory.create()
+        Membership.objects.create(environment=cast.environment, user=other, role="owner")
+        Membership.objects.create(environment=cast.environment, user=friend, role="viewer")
+        with transaction.atomic():
+            lock_environment(cast.environment.id)
+            removal = Started(partial(call, "DELETE", cast.owner, other))
+            until(lambda: _waiting() == 1)
+            promotion = Started(partial(call, "PATCH", other, friend, {"role": "owner"}))
+            until(lambda: _waiting() == 2)
+        assert (removal.answer(), promotion.answer()) == (204, 404)
+        assert Membership.objects.get(user=friend).role == "viewer"
     assert not AuditEntry.objects.filter(action="member.role-changed").exists()
 
 

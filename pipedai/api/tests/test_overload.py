@@ -15,7 +15,7 @@ from testing.probes.tables import contents
 from testing.processes.racing import Started, accepted
 from testing.processes.stuck_rows import all_rows_of, held, shorten_timeouts
 from testing.processes.web_process import serve
-from testing.world.routes import ROUTES, set_stage
+from testing.world.routes import ROUTES
 from triggers.models import Run
 
 BUSY = {"error": "The service is busy: try again.", "code": "overloaded"}
@@ -82,10 +82,22 @@ NEEDED = {
 BY_NAME = {str(route): route for route in ROUTES}
 
 
+pytestmark = pytest.mark.usefixtures("without_throttles")
+
+
 @pytest.fixture
-def cast(committed_cast, settings):
+def without_throttles(settings):
     settings.THROTTLES_ENABLED = False
+
+
+@pytest.fixture
+def cast(committed_cast):
     return committed_cast
+
+
+@pytest.fixture
+def stage(committed_stage):
+    return committed_stage
 
 
 def authorization(token):
@@ -103,8 +115,8 @@ def rows():
 
 
 @pytest.mark.parametrize("table", NEEDED)
-def test_an_act_that_needs_the_row_is_503_in_time_and_nothing_is_half_done(cast, table):
-    stage = set_stage(cast)
+def test_an_act_that_needs_the_row_is_503_in_time_and_nothing_is_half_done(stage, table):
+    cast = stage.cast
     # With these values bookkeeping has nothing to write.
     execute("UPDATE worker SET last_seen_at = %(at)s", {"at": LATER})
     calls = []
@@ -195,9 +207,9 @@ def test_a_statement_that_takes_too_long_is_503(cast):
         ("POST deliveries/:delivery/redeliver", "delivery_attempt"),
     ],
 )
-def test_what_is_made_is_undone_when_the_answer_can_not_be_read(cast, name, read):
+def test_what_is_made_is_undone_when_the_answer_can_not_be_read(stage, name, read):
     """If it stayed, the client would make another one, because it is told to try again."""
-    stage = set_stage(cast)
+    cast = stage.cast
     route = BY_NAME[name]
     client = cast.client(cast.admin)
     shorten_timeouts()

@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 import pytest
 
 from testing.probes.api_schema import OPERATIONS, operation_of
-from testing.world.routes import ROUTES, set_stage
+from testing.world.routes import ROUTES
 
 
 def query_names(operation):
@@ -34,8 +34,8 @@ READS = [route for route in ROUTES if route.method == "GET"]
 
 
 @pytest.mark.parametrize("route", READS, ids=str)
-def test_no_value_of_any_parameter_crashes_a_read(cast, route):
-    url, client = route.url(set_stage(cast)), route.caller(cast)
+def test_no_value_of_any_parameter_crashes_a_read(stage, route):
+    cast, url, client = stage.cast, route.url(stage), route.caller(stage.cast)
     declared = query_names(operation_of(route))
     ignored = NAMES - declared  # a route ignores the parameters that it does not declare
     required = urlencode(route.body(cast)) if route.body else ""
@@ -49,8 +49,8 @@ def test_no_value_of_any_parameter_crashes_a_read(cast, route):
         assert client.get(f"{url}?{required}{query}").status_code == 200, value
 
 
-def test_nor_a_removal(cast):
-    set_stage(cast)
+def test_nor_a_removal(stage):
+    cast = stage.cast
     for value in VALUES:
         response = cast.client(cast.owner).delete(
             f"/api/v1/workers/{cast.worker.worker_id}?reassignTo={value}"

@@ -10,7 +10,7 @@ from pipedai.env import BASE_DIR
 from testing.probes.api_urls import api_routes
 from testing.world.audiences import CALLERS
 from testing.world.cast import bearer, browser, enroll
-from testing.world.routes import ROUTES, set_stage
+from testing.world.routes import ROUTES
 from testing.world.users import UserFactory
 from workspaces.models import Membership
 
@@ -75,8 +75,8 @@ def test_every_kind_of_caller_is_tried():
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=str)
-def test_each_caller_gets_the_status_of_the_table(cast, route):
-    stage = set_stage(cast)
+def test_each_caller_gets_the_status_of_the_table(stage, route):
+    cast = stage.cast
     statuses = {}
     for caller, client_of in CLIENTS.items():
         with transaction.atomic():

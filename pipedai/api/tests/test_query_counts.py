@@ -230,9 +230,8 @@ def test_every_list_is_tried_with_many_rows():
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_a_list_costs_the_same_for_one_row_and_for_fifty(cast, name):
-    make, route = LISTS[name], BY_NAME[name]
-    stage = set_stage(cast)
+def test_a_list_costs_the_same_for_one_row_and_for_fifty(stage, name):
+    cast, make, route = stage.cast, LISTS[name], BY_NAME[name]
     url = f"{route.url(stage)}?limit=200"
     make(cast, 1)
     client = route.caller(cast)
@@ -248,8 +247,8 @@ def test_a_list_costs_the_same_for_one_row_and_for_fifty(cast, name):
 
 
 @pytest.mark.parametrize("route", OTHER_READS, ids=str)
-def test_another_read_costs_few_statements(cast, route):
-    stage = set_stage(cast)
+def test_another_read_costs_few_statements(stage, route):
+    cast = stage.cast
     client = route.caller(cast)
     with counted() as statements:
         response = route.send(client, route.url(stage), cast)

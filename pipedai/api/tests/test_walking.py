@@ -11,7 +11,6 @@ from accounts.models import Session
 from notices.channels.models import Channel, Notice, NoticeAttempt
 from notices.models import Incident
 from pipedai.api.tests.test_query_counts import BY_NAME, LISTS
-from testing.world.routes import set_stage
 from triggers.models import Budget, Delivery, DeliveryAttempt, Run, RunText, Tick, Trigger
 from workers.models import Enrollment, Pool, Worker
 from workspaces.models import ApiKey, Environment, Invitation, Membership, Workspace
@@ -98,8 +97,8 @@ LEAVING = {
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_a_row_that_stays_is_shown_once(cast, name):
-    stage = set_stage(cast)
+def test_a_row_that_stays_is_shown_once(stage, name):
+    cast = stage.cast
     make, leave = LISTS[name], LEAVING[name]
     make(cast, 9)
     client, url = BY_NAME[name].caller(cast), BY_NAME[name].url(stage)

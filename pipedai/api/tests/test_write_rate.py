@@ -13,7 +13,7 @@ from pipedai.api.write_rate import BURST, WRITES, Buckets
 from pipedai.ids import new_id
 from testing.probes.audited import audited
 from testing.world.cast import Cast, bearer
-from testing.world.routes import ROUTES, Route, set_stage
+from testing.world.routes import ROUTES, Route, Stage
 from workspaces.models import Workspace
 
 ADA, BOB = new_id(), new_id()
@@ -108,8 +108,8 @@ def test_one_too_many_is_429_and_nothing_is_done(cast: Cast, one_write: None, wh
 
 
 @pytest.mark.parametrize("route", [r for r in ROUTES if r.method != "GET"], ids=str)
-def test_which_calls_are_counted(cast: Cast, one_write: None, route: Route) -> None:
-    stage = set_stage(cast)
+def test_which_calls_are_counted(stage: Stage, one_write: None, route: Route) -> None:
+    cast = stage.cast
     client = route.caller(cast)
     statuses, cookies = [], deepcopy(client.cookies)
     for _ in range(2):
