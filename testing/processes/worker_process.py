@@ -18,6 +18,8 @@ from pipedai_worker.registration import Registration
 
 _STOP_SECONDS = 40.0
 _PAUSE_SECONDS = 0.1
+# Each question whether a run has ended costs the server a few milliseconds, and runs take seconds.
+_PAUSE_OF_A_RUN_SECONDS = 0.5
 
 
 def register(directory: Path, url: str, token: str, *, max_concurrency: int = 1) -> str:
@@ -55,12 +57,12 @@ def working(directory: Path, *arguments: str) -> Iterator["subprocess.Popen[byte
         process.wait()
 
 
-def until(what: Callable[[], Any], *, seconds: float = 60.0) -> Any:
+def until(what: Callable[[], Any], *, seconds: float = 60.0, pause: float = _PAUSE_SECONDS) -> Any:
     """Calls `what` until its result is true, and returns that result. Raises AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := what()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s"
-        time.sleep(_PAUSE_SECONDS)
+        time.sleep(pause)
     return value
 
 
@@ -76,4 +78,4 @@ def ended_run(api: httpx.Client, run_id: str) -> Any:
         run = api.get(f"/runs/{run_id}").raise_for_status().json()
         return run if run["endedAt"] else None
 
-    return until(read)
+    return until(read, pause=_PAUSE_OF_A_RUN_SECONDS)
