@@ -126,7 +126,7 @@ def test_pipx_and_uv_install_it_by_the_same_line_and_other_bytes_are_refused(
         command = [UV, "tool", *line[1:]]
         if tool == "pipx":
             command = [UV, "tool", "run", "--quiet", "--from", PIPX, *line]
-            _fetch(home, PIPX, "pipx")
+            _fetch(home, PIPX)
             # pipx would make this environment with the newest pip, which takes two seconds of CPU time.
             run(home, sys.executable, QUICK_VENV, str(home / "pip"), str(Path(pip.__file__).parent))
         run(home, *command, PIPX_SHARED_LIBS=str(home / "pip"))
@@ -148,9 +148,9 @@ def test_pipx_and_uv_install_it_by_the_same_line_and_other_bytes_are_refused(
         run(tmp_path, *dry_run, forged)
 
 
-def _fetch(home: Path, package: str, program: str) -> None:
+def _fetch(home: Path, package: str) -> None:
     """Fetches a tool from PyPI. Without PyPI the test is skipped, and in CI it fails."""
     try:
-        run(home, UV, "tool", "run", "--quiet", "--from", package, program, "--version")
+        run(home, UV, "tool", "run", "--quiet", "--from", package, "python", "-c", "")
     except AssertionError:
         lacking(f"uv could not get {package} from PyPI.")
