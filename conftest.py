@@ -43,7 +43,6 @@ _LONGEST = (
     "agent/tests/real/",
     "bin/tests/test_stack.py",
     "agent/tests/test_conformance.py",
-    "workers/tests/test_installed_worker.py",
     "pipedai/tests/test_release.py",
     "pipedai/server/tests/test_floods.py",
     "bin/tests/test_tour.py",

@@ -1,4 +1,4 @@
-"""Starts `manage.py runworker` as a process of its own, and waits for the runs that it executes."""
+"""Registers the worker, starts it as a process of its own, and waits for the runs that it executes."""
 
 import contextlib
 import os
@@ -12,16 +12,26 @@ from typing import Any
 import httpx
 
 from pipedai.env import BASE_DIR
+from pipedai_worker import registration
+from pipedai_worker.api import Api
+from pipedai_worker.registration import Registration
 
 _STOP_SECONDS = 40.0
 _PAUSE_SECONDS = 0.1
+# Each question whether a run has ended costs the server a few milliseconds, and runs take seconds.
+_PAUSE_OF_A_RUN_SECONDS = 0.5
+
+
+def register(directory: Path, url: str, token: str, *, max_concurrency: int = 1) -> str:
+    """Registers the worker of `working` with a `wrk_` token, as `pipedai-worker register` does. Returns its id."""
+    wanted = Registration(token=token, max_concurrency=max_concurrency)
+    with contextlib.closing(Api(url)) as api:
+        return registration.register(api, wanted, directory / "worker.json").worker_id
 
 
 @contextlib.contextmanager
-def working(
-    directory: Path, *arguments: str, **environment: str
-) -> Iterator["subprocess.Popen[bytes]"]:
-    """Runs a worker for the time of the block, and then stops it with SIGTERM if it still lives.
+def working(directory: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Runs the registered worker for the time of the block, and then stops it with SIGTERM if it still lives.
 
     Its registration is in `directory`/worker.json, and it logs to `directory`/worker.log.
     """
@@ -30,9 +40,9 @@ def working(
     config = str(directory / "worker.json")
     with (directory / "worker.log").open("ab") as log:
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "manage.py", "runworker", "--config", config, *arguments],
-            cwd=BASE_DIR,
-            env={**os.environ, "TMPDIR": str(temporary), **environment},
+            [sys.executable, "-m", "pipedai_worker", "run", "--config", config, *arguments],
+            cwd=BASE_DIR / "agent",
+            env={**os.environ, "TMPDIR": str(temporary)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -47,12 +57,12 @@ def working(
         process.wait()
 
 
-def until(what: Callable[[], Any], *, seconds: float = 60.0) -> Any:
+def until(what: Callable[[], Any], *, seconds: float = 60.0, pause: float = _PAUSE_SECONDS) -> Any:
     """Calls `what` until its result is true, and returns that result. Raises AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := what()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s"
-        time.sleep(_PAUSE_SECONDS)
+        time.sleep(pause)
     return value
 
 
@@ -68,4 +78,4 @@ def ended_run(api: httpx.Client, run_id: str) -> Any:
         run = api.get(f"/runs/{run_id}").raise_for_status().json()
         return run if run["endedAt"] else None
 
-    return until(read)
+    return until(read, pause=_PAUSE_OF_A_RUN_SECONDS)

@@ -1,6 +1,5 @@
 """A tool call that its worker was killed in is counted as unknown, and its run is restarted only if it may be."""
 
-import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ import pytest
 from tests.gateway.servers import TOKEN, Exchange, McpServer, serving
 
 from testing.processes.web_process import Server
-from testing.processes.worker_process import ended_run, until, working
+from testing.processes.worker_process import ended_run, register, until, working
 from testing.world.cast import Cast
 
 pytestmark = pytest.mark.slow
@@ -45,12 +44,9 @@ def silent() -> Iterator[McpServer]:
 def test_a_killed_workers_call_is_unknown_and_its_run_is_restarted_only_if_it_may(
     api, server, silent, committed_cast, tmp_path
 ):
-    arguments = (
-        *("--api-url", server.url, "--hostname", "killed", "--max-concurrency", "2"),
-        *("--command", shlex.join([sys.executable, "-c", PROGRAM])),
-    )
+    arguments = ("--command", shlex.join([sys.executable, "-c", PROGRAM]))
     token = committed_cast.mint("wrk")
-    registered = tmp_path / "worker.json"
+    worker_id = register(tmp_path, server.url, token, max_concurrency=2)
 
     def start(may: bool) -> Any:
         """Makes a trigger, which restarts its runs after effects or does not, and queues a run of it."""
@@ -59,7 +55,7 @@ def test_a_killed_workers_call_is_unknown_and_its_run_is_restarted_only_if_it_ma
             "prompt": "Send it.",
             "mcpUrl": silent.url,
             "mcpHeaders": {"Authorization": TOKEN},
-            "workerId": json.loads(registered.read_text())["workerId"],
+            "workerId": worker_id,
             "maxRetries": 3,
             "retryAfterEffects": may,
         }
@@ -71,8 +67,7 @@ def test_a_killed_workers_call_is_unknown_and_its_run_is_restarted_only_if_it_ma
         answer = api.get(f"/triggers/{run['triggerId']}/runs").raise_for_status().json()
         return answer["items"]
 
-    with working(tmp_path, *arguments, PIPEDAI_REGISTRATION_TOKEN=token) as worker:
-        until(registered.exists)
+    with working(tmp_path, *arguments) as worker:
         runs = {may: start(may) for may in (True, False)}
         until(lambda: silent.methods().count("tools/call") == 2)
         worker.kill()

@@ -12,7 +12,7 @@ import pytest
 
 from pipedai.env import BASE_DIR
 from testing.processes.web_process import Server, free_port, serve
-from testing.processes.worker_process import ended_run, until, working
+from testing.processes.worker_process import ended_run, register, until, working
 from testing.world.cast import Cast
 
 pytestmark = pytest.mark.slow
@@ -34,45 +34,39 @@ def test_a_run_is_followed_while_it_goes_on_and_to_its_end(
         httpx.Client(
             base_url=server.api, headers={"Authorization": f"Bearer {key}"}, trust_env=False
         ) as api,
-        working(
-            tmp_path,
-            *("--api-url", server.url, "--stand-in"),
-            PIPEDAI_REGISTRATION_TOKEN=cast.mint("wrk"),
-        ),
     ):
-        registered = tmp_path / "worker.json"
-        until(registered.exists)
         body = {
             "name": "followed",
             "prompt": prompt,
             "mcpUrl": "https://mcp.example.com/mcp",
             "mcpHeaders": {"Authorization": f"Bearer {SECRET}"},
-            "workerId": json.loads(registered.read_text())["workerId"],
+            "workerId": register(tmp_path, server.url, cast.mint("wrk")),
             "recordEvents": True,
         }
         path = f"/environments/{cast.environment.id}/triggers"
         trigger = api.post(path, json=body).raise_for_status().json()
         run = api.post(f"/triggers/{trigger['id']}/run", json={}).raise_for_status().json()
-        with shown.open("wb") as output:
-            follower = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "pipedai_worker", "logs", run["id"], "--json"),
-                    *("--api-url", server.url),
-                ],
-                env={
-                    "PATH": os.environ["PATH"],
-                    "PYTHONPATH": str(BASE_DIR / "agent"),
-                    "HOME": str(tmp_path),
-                    "PIPEDAI_API_KEY": key,
-                },
-                stdout=output,
-            )
-        # The thought and both pieces of the secret are shown while the run goes on.
-        until(lambda: "!" in shown.read_text())
-        go.touch()
-        assert ended_run(api, run["id"])["status"] == "succeeded"
-        assert follower.wait(60) == 0
-        stored = api.get(f"/runs/{run['id']}/events").raise_for_status().json()["events"]
+        with working(tmp_path, "--stand-in"):
+            with shown.open("wb") as output:
+                follower = subprocess.Popen(
+                    [
+                        *(sys.executable, "-m", "pipedai_worker", "logs", run["id"], "--json"),
+                        *("--api-url", server.url),
+                    ],
+                    env={
+                        "PATH": os.environ["PATH"],
+                        "PYTHONPATH": str(BASE_DIR / "agent"),
+                        "HOME": str(tmp_path),
+                        "PIPEDAI_API_KEY": key,
+                    },
+                    stdout=output,
+                )
+            # The thought and both pieces of the secret are shown while the run goes on.
+            until(lambda: "!" in shown.read_text())
+            go.touch()
+            assert ended_run(api, run["id"])["status"] == "succeeded"
+            assert follower.wait(60) == 0
+            stored = api.get(f"/runs/{run['id']}/events").raise_for_status().json()["events"]
     told = [json.loads(line) for line in shown.read_text().splitlines()]
     assert told == stored
     assert [event["seq"] for event in told] == list(range(1, len(told) + 1))
@@ -108,20 +102,13 @@ def test_events_of_an_outage_arrive_after_it_in_order_and_once(
     ):
         with served() as server:
             api.base_url = httpx.URL(server.api)
-            worker.enter_context(
-                working(
-                    tmp_path,
-                    *("--api-url", server.url, "--command", f"sh {talk}"),
-                    PIPEDAI_REGISTRATION_TOKEN=cast.mint("wrk"),
-                )
-            )
-            registered = tmp_path / "worker.json"
-            until(registered.exists)
+            worker_id = register(tmp_path, server.url, cast.mint("wrk"))
+            worker.enter_context(working(tmp_path, "--command", f"sh {talk}"))
             body = {
                 "name": "talks",
                 "prompt": "Talk.",
                 "mcpUrl": "https://mcp.example.com/mcp",
-                "workerId": json.loads(registered.read_text())["workerId"],
+                "workerId": worker_id,
                 "recordEvents": True,
             }
             path = f"/environments/{cast.environment.id}/triggers"

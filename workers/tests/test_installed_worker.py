@@ -10,18 +10,31 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pip
 import pytest
 
+from pipedai.env import BASE_DIR
 from pipedai.version import VERSION
 from testing.processes.main_job import MainJob
 from testing.processes.programs import lacking
 from testing.processes.pythons import pythons
-from testing.processes.web_process import Server, free_port, serve
+from testing.processes.web_process import Server, serve
+from testing.world.database_copy import database_copy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 UV = str(Path(sys.executable).with_name("uv"))
 PIPX = "pipx==1.*"
+QUICK_VENV = str(BASE_DIR / "bin" / "tests" / "quick_venv.py")
+# This unpacks the pip that comes with a Python into the environment in which it runs. It is what `python -m venv` does,
+# but does not compile all of pip, which takes three seconds of CPU time.
+UNPACK_PIP = """
+import ensurepip, sysconfig, zipfile
+from pathlib import Path
+folder = sysconfig.get_config_var("WHEEL_PKG_DIR") or Path(ensurepip.__file__).with_name("_bundled")
+(wheel,) = Path(folder).glob("pip-*.whl")
+zipfile.ZipFile(wheel).extractall(sysconfig.get_path("purelib"))
+"""
 # How this machine reaches PyPI: proxies, certificates, mirrors.
 _NETWORK = {
     name: value
@@ -31,12 +44,13 @@ _NETWORK = {
 }
 
 
-@pytest.fixture
-def site(own_database: str, tmp_path: Path) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def site(
+    django_db_setup: None, django_db_blocker: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """Serves the API under the address that it tells hosts."""
-    port = free_port()
-    public = {"PORT": str(port), "PUBLIC_URL": f"http://127.0.0.1:{port}"}
-    with serve(own_database, log=tmp_path / "web.log", **public) as server:
+    log = tmp_path_factory.mktemp("site") / "web.log"
+    with django_db_blocker.unblock(), database_copy() as name, serve(name, log=log) as server:
         yield server
 
 
@@ -67,14 +81,21 @@ def test_an_environment_with_nothing_but_pip_installs_registers_and_executes_a_r
     site: Server, tmp_path: Path, which: str
 ) -> None:
     _, python = pythons()[0 if which == "oldest" else -1]
-    run(tmp_path, python, "-m", "venv", "environment")
-    programs = tmp_path / "environment" / "bin"
+    programs = _environment(tmp_path, python)
     pipx, *arguments = shlex.split(told_by(site))
     assert pipx == "pipx"
-    run(tmp_path, str(programs / "pip"), *arguments)
+    run(tmp_path, str(programs / "python"), "-m", "pip", *arguments)
     worker = str(programs / "pipedai-worker")
     assert run(tmp_path, worker, "version").stdout == f"{VERSION}\n"
     _executes_a_run(site, tmp_path, worker)
+
+
+def _environment(home: Path, python: str) -> Path:
+    """Makes an environment with nothing but pip, and returns its directory of programs."""
+    run(home, python, "-m", "venv", "--without-pip", "environment")
+    programs = home / "environment" / "bin"
+    run(home, str(programs / "python"), "-c", UNPACK_PIP)
+    return programs
 
 
 def _executes_a_run(site: Server, home: Path, worker: str) -> None:
@@ -105,21 +126,31 @@ def test_pipx_and_uv_install_it_by_the_same_line_and_other_bytes_are_refused(
         command = [UV, "tool", *line[1:]]
         if tool == "pipx":
             command = [UV, "tool", "run", "--quiet", "--from", PIPX, *line]
-            _fetch(home, PIPX, "pipx")
-        run(home, *command)
+            _fetch(home, PIPX)
+            # pipx would make this environment with the newest pip, which takes two seconds of CPU time.
+            run(home, sys.executable, QUICK_VENV, str(home / "pip"), str(Path(pip.__file__).parent))
+        run(home, *command, PIPX_SHARED_LIBS=str(home / "pip"))
         worker = home / ".local" / "bin" / "pipedai-worker"
         assert run(home, str(worker), "version").stdout == f"{VERSION}\n"
 
     address = line[-1]
     forged = address[:-4] + ("0000" if not address.endswith("0000") else "1111")
-    pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps"]
+    dry_run = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--dry-run",
+        "--ignore-installed",
+        "--no-deps",
+    ]
     with pytest.raises(AssertionError, match="DO NOT MATCH THE HASHES"):
-        run(tmp_path, *pip, forged)
+        run(tmp_path, *dry_run, forged)
 
 
-def _fetch(home: Path, package: str, program: str) -> None:
+def _fetch(home: Path, package: str) -> None:
     """Fetches a tool from PyPI. Without PyPI the test is skipped, and in CI it fails."""
     try:
-        run(home, UV, "tool", "run", "--quiet", "--from", package, program, "--version")
+        run(home, UV, "tool", "run", "--quiet", "--from", package, "python", "-c", "")
     except AssertionError:
         lacking(f"uv could not get {package} from PyPI.")

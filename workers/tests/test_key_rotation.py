@@ -1,6 +1,7 @@
 """No secret is lost when rotations of keys are killed at random points while clients poll and patch (SPEC §8)."""
 
 import io
+import json
 import os
 import random
 import signal
@@ -37,7 +38,7 @@ KILLS = 3
 # The first master key wraps everything at first. Each round adds the next one, and the last one stays.
 MASTERS = [f"m{number}" for number in range(KILLS + 1)]
 # Each client pauses for so long between two calls. All are calling while each rotation is at work.
-PAUSE_SECONDS = 0.15
+PAUSE_SECONDS = 0.05
 # Each kind of rotation has about so many statements, and it is killed at a random one.
 STATEMENTS = {"--data": 60, "--master": 16}
 
@@ -147,51 +148,53 @@ class Clients:
             self._errors.append(error)
 
 
-def environment(masters: list[str]) -> dict[str, str]:
-    return {"MASTER_KEYS": ",".join(master_key(each) for each in masters)}
+def keys(masters: list[str]) -> list[str]:
+    return [master_key(each) for each in masters]
 
 
-def rotation(database: str, masters: list[str], *arguments: str) -> "subprocess.Popen[str]":
-    """Starts a rotation in a process of its own."""
-    process_environment = {
-        **os.environ,
-        **environment(masters),
-        "DATABASE_URL": url_of(database),
-        "DJANGO_SETTINGS_MODULE": "pipedai.settings",
-    }
-    return subprocess.Popen(
-        [sys.executable, *arguments],
+@pytest.fixture
+def killing(own_database: str) -> Iterator["subprocess.Popen[str]"]:
+    """Starts the process that carries out and kills rotations."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "testing.processes.killed_command"],
         cwd=BASE_DIR,
-        env=process_environment,
+        env={
+            **os.environ,
+            "DATABASE_URL": url_of(own_database),
+            "DJANGO_SETTINGS_MODULE": "pipedai.settings",
+        },
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
         text=True,
     )
+    with process:
+        yield process
 
 
-def killed_rotations(database: str, masters: list[str]) -> int:
+def killed_rotations(killing: "subprocess.Popen[str]", masters: list[str]) -> int:
     """Runs both kinds of rotation at once, kills each at a random point, and returns how many were killed."""
-    processes = [
-        rotation(
-            database,
-            masters,
-            *("-m", "testing.processes.killed_command", str(random.randint(1, statements))),
-            *(random.choice(["before", "after"]), "rotate_keys", kind),
+    commands = [
+        (
+            *(keys(masters), random.randint(1, statements), random.choice(["before", "after"])),
+            *("rotate_keys", kind),
         )
         for kind, statements in STATEMENTS.items()
     ]
-    for process in processes:
-        said, _ = process.communicate(timeout=60)
+    assert killing.stdin is not None
+    assert killing.stdout is not None
+    print(json.dumps(commands), file=killing.stdin, flush=True)
+    ended = json.loads(killing.stdout.readline())
+    for code, said in ended:
         assert "planted" not in said
         # A rotation may complain if the other kind was killed while keys were wrapped under an older master key.
-        assert process.returncode in (0, -signal.SIGKILL) or "older master key" in said, said
-    return sum(process.returncode == -signal.SIGKILL for process in processes)
+        assert code in (0, -signal.SIGKILL) or "older master key" in said, said
+    return sum(code == -signal.SIGKILL for code, _ in ended)
 
 
 def finish(masters: list[str]) -> None:
     for kind in STATEMENTS:
         said = io.StringIO()
-        with override_settings(MASTER_KEYS=[master_key(each) for each in masters]):
+        with override_settings(MASTER_KEYS=keys(masters)):
             call_command("rotate_keys", kind, stdout=said)
         assert "Everything opens" in said.getvalue()
 
@@ -214,7 +217,7 @@ def audited_replacements() -> dict[UUID, list[list[str]]]:
 @pytest.fixture
 def tenants(own_database: str) -> Iterator[list[Tenant]]:
     """Makes one tenant with many triggers and one with few. The oldest master key wraps all their data keys."""
-    with override_settings(MASTER_KEYS=[master_key(MASTERS[0])]):
+    with override_settings(MASTER_KEYS=keys(MASTERS[:1])):
         cast = make_cast()
         strange = replace(cast, environment=cast.strange_environment, owner=cast.stranger)
         made = [tenant(cast, TRIGGERS), tenant(strange, 5)]
@@ -226,13 +229,13 @@ def tenants(own_database: str) -> Iterator[list[Tenant]]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_value_opens_after_killed_rotations_with_the_old_keys_removed(
-    own_database: str, tenants: list[Tenant], tmp_path: Path
+    own_database: str, tenants: list[Tenant], killing: "subprocess.Popen[str]", tmp_path: Path
 ):
     first = {key.environment_id: str(key.id) for key in DataKey.objects.all()}
 
     known, kills = [*reversed(MASTERS)], 0
     log = tmp_path / "1.log"
-    with serve(own_database, log=log, **environment(known)) as server:
+    with serve(own_database, log=log, MASTER_KEYS=",".join(keys(known))) as server:
         for each in tenants:
             each.reach(server)
         with Clients(*(call for each in tenants for call in (each.poll, each.patch))):
@@ -240,7 +243,7 @@ def test_every_value_opens_after_killed_rotations_with_the_old_keys_removed(
             while kills < KILLS or min(min(each.polls, each.patches) for each in tenants) <= 10:
                 newest = MASTERS[1 + kills % (len(MASTERS) - 1)]
                 others = [each for each in known if each != newest]
-                kills += killed_rotations(own_database, [newest, *others])
+                kills += killed_rotations(killing, [newest, *others])
             finish(known)
     look_into(log)
     for each in tenants:
@@ -248,7 +251,7 @@ def test_every_value_opens_after_killed_rotations_with_the_old_keys_removed(
 
     last = known[:1]
     log = tmp_path / "2.log"
-    with serve(own_database, log=log, **environment(last)) as server:
+    with serve(own_database, log=log, MASTER_KEYS=",".join(keys(last))) as server:
         for each in tenants:
             each.reach(server)
             each.poll()
@@ -256,7 +259,7 @@ def test_every_value_opens_after_killed_rotations_with_the_old_keys_removed(
             each.poll()
             assert each.sent == each.answered
     look_into(log)
-    with override_settings(MASTER_KEYS=[master_key(each) for each in last]):
+    with override_settings(MASTER_KEYS=keys(last)):
         report = check_keys()
         assert report.under_master == {last[0]: 2}
     assert (report.broken, report.values.total()) == ([], 2 * (TRIGGERS + 5))

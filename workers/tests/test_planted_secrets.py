@@ -19,7 +19,7 @@ from django.conf import settings
 from pipedai.embedded.server import EmbeddedPostgres
 from testing.probes.tables import columns_with
 from testing.processes.web_process import Server, serve
-from testing.processes.worker_process import ended_run, is_running, until, working
+from testing.processes.worker_process import ended_run, is_running, register, until, working
 from testing.world.cast import Cast
 
 pytestmark = pytest.mark.slow
@@ -65,10 +65,11 @@ def needles(planted: dict[str, str]) -> list[str]:
 
 
 class ArgvWatch:
-    """Collects the command lines of all processes until it is stopped."""
+    """Collects the command lines of all processes until it is stopped, and those of new processes again and again."""
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
+        self._old: set[int] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -82,9 +83,12 @@ class ArgvWatch:
 
     def _watch(self) -> None:
         while not self._stop.wait(0.1):
-            for process in psutil.process_iter():
+            pids = set(psutil.pids())
+            for pid in pids - self._old:
                 with contextlib.suppress(psutil.Error):
-                    self.seen.add("\0".join(process.cmdline()))
+                    self.seen.add("\0".join(psutil.Process(pid).cmdline()))
+            # What ran before starts no other program, so its command line stays the same.
+            self._old = self._old or pids
 
 
 def client(server: Server, key: str) -> httpx.Client:
@@ -122,17 +126,14 @@ def test_no_planted_header_is_found_in_argv_logs_spool_or_any_reported_field(
     committed_cast, own_database, tmp_path, planted, needles
 ):
     cast, key = committed_cast, committed_cast.mint("pwk", role="admin")
-    registration, shown = tmp_path / "worker.json", tmp_path / "headers"
+    shown = tmp_path / "headers"
     shown.write_text(json.dumps(planted))
     outcomes = tmp_path / "worker.state"
-    executor = ("--stand-in", "--max-concurrency", "5")
     places: dict[str, str] = {}
     with ArgvWatch() as watch:
         with serve(own_database, log=tmp_path / "1.log") as server, client(server, key) as api:
-            token = {"PIPEDAI_REGISTRATION_TOKEN": cast.mint("wrk")}
-            with working(tmp_path, "--api-url", server.url, *executor, **token) as worker:
-                until(registration.exists)
-                worker_id = json.loads(registration.read_text())["workerId"]
+            worker_id = register(tmp_path, server.url, cast.mint("wrk"), max_concurrency=5)
+            with working(tmp_path, "--stand-in") as worker:
                 prompts = [prompt.format(file=shown) for prompt in PROMPTS]
                 runs = [fire(api, cast, worker_id, prompt, planted) for prompt in prompts]
                 for run_id in runs:
@@ -161,7 +162,7 @@ def test_no_planted_header_is_found_in_argv_logs_spool_or_any_reported_field(
         assert len([place for place in places if "/outcomes/" in place]) == len(waiting)
 
         with serve(own_database, log=tmp_path / "2.log") as server, client(server, key) as api:
-            with working(tmp_path, "--api-url", server.url, *executor):
+            with working(tmp_path, "--api-url", server.url, "--stand-in"):
                 runs += waiting
                 told = [ended_run(api, run_id) for run_id in runs]
             script = tmp_path / "telltale.py"

@@ -49,7 +49,12 @@ def runs_of(workspace):
 def test_it_makes_a_year_that_could_have_happened(own_database, settings, tmp_path, slices):
     settings.DATA_DIR = tmp_path
     scale()
+    _its_runs_could_have_happened()
+    _each_months_audit_rows_lie_in_its_partition()
+    _once_it_is_complete_it_makes_nothing()
 
+
+def _its_runs_could_have_happened():
     assert 600 <= Run.objects.count() < 606
     assert Environment.objects.filter(workspace__name__startswith="Scale").count() == 3
     statuses = Counter(Run.objects.values_list("status", flat=True))
@@ -83,25 +88,7 @@ def test_it_makes_a_year_that_could_have_happened(own_database, settings, tmp_pa
     assert not Delivery.objects.annotate(n=Count("attempts")).exclude(n=F("attempt_count")).exists()
 
 
-def test_its_triggers_are_real_ones(own_database):
-    workspace = find_or_make_cast(SIZE, UserFactory.create().id)
-    triggers = Trigger.objects.filter(environment__workspace=workspace)
-    for trigger in triggers.select_related("mcp_key"):
-        key = WrappedKey(
-            trigger.mcp_key.id, bytes(trigger.mcp_key.wrapped), trigger.mcp_key.master_key_id
-        )
-        assert trigger.mcp_headers is not None
-        headers = open_mcp_headers(
-            trigger.environment_id, trigger.id, bytes(trigger.mcp_headers), key
-        )
-        assert headers == {"Authorization": "Bearer not-a-real-token"}
-    assert triggers.filter(schedule__isnull=False, next_run_at__isnull=False).exists()
-    assert Worker.objects.filter(token_digest__isnull=False).count() == 6
-
-
-def test_each_months_audit_rows_lie_in_its_partition(own_database):
-    workspace = find_or_make_cast(SIZE, UserFactory.create().id)
-    list(Ledger(SIZE, workspace).fill())
+def _each_months_audit_rows_lie_in_its_partition():
     rows = fetch_all(
         "SELECT tableoid::regclass::text AS name, count(*) AS n,"
         " bool_and(tableoid::regclass::text = 'audit_entry_'"
@@ -117,14 +104,28 @@ def test_each_months_audit_rows_lie_in_its_partition(own_database):
     assert Counter(told) == Counter(ended)
 
 
-def test_once_it_is_complete_it_makes_nothing(own_database, settings, tmp_path):
-    settings.DATA_DIR = tmp_path
-    scale()
+def _once_it_is_complete_it_makes_nothing():
     before = Run.objects.count(), AuditEntry.objects.count()
     assert "is complete" in scale()
     assert (Run.objects.count(), AuditEntry.objects.count()) == before
     seeded = AuditEntry.objects.filter(action="demo.seeded", target_type="workspace")
     assert [row.metadata for row in seeded] == [{"runs": 600, "environments": 3, "seed": 1}]
+
+
+def test_its_triggers_are_real_ones(own_database):
+    workspace = find_or_make_cast(SIZE, UserFactory.create().id)
+    triggers = Trigger.objects.filter(environment__workspace=workspace)
+    for trigger in triggers.select_related("mcp_key"):
+        key = WrappedKey(
+            trigger.mcp_key.id, bytes(trigger.mcp_key.wrapped), trigger.mcp_key.master_key_id
+        )
+        assert trigger.mcp_headers is not None
+        headers = open_mcp_headers(
+            trigger.environment_id, trigger.id, bytes(trigger.mcp_headers), key
+        )
+        assert headers == {"Authorization": "Bearer not-a-real-token"}
+    assert triggers.filter(schedule__isnull=False, next_run_at__isnull=False).exists()
+    assert Worker.objects.filter(token_digest__isnull=False).count() == 6
 
 
 def test_interrupted_it_goes_on_and_comes_to_the_same_end(own_database, slices):

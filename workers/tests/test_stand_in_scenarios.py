@@ -1,6 +1,5 @@
 """Each scenario of the stand-in for claude ends as it should in the ledger, with the real API and worker."""
 
-import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import partial
@@ -10,7 +9,7 @@ import httpx
 import pytest
 
 from testing.processes.web_process import serve
-from testing.processes.worker_process import ended_run, is_running, until, working
+from testing.processes.worker_process import ended_run, is_running, register, until, working
 from testing.world.cast import Cast
 
 pytestmark = pytest.mark.slow
@@ -126,15 +125,9 @@ def as_scenario(run: dict[str, Any], expected: Scenario) -> Scenario:
 
 def test_every_scenario_ends_in_the_ledger_as_it_should(api, committed_cast, tmp_path):
     environment = committed_cast.environment.id
-    with working(
-        tmp_path,
-        *("--api-url", str(api.base_url).removesuffix("/api/v1/"), "--hostname", "stand-in"),
-        *("--stand-in", "--max-concurrency", "8", "--silence-seconds", str(SILENCE_SECONDS)),
-        PIPEDAI_REGISTRATION_TOKEN=committed_cast.mint("wrk"),
-    ):
-        registered = tmp_path / "worker.json"
-        until(lambda: registered.exists())
-        worker_id = json.loads(registered.read_text())["workerId"]
+    url, token = str(api.base_url).removesuffix("/api/v1/"), committed_cast.mint("wrk")
+    worker_id = register(tmp_path, url, token, max_concurrency=8)
+    with working(tmp_path, "--stand-in", "--silence-seconds", str(SILENCE_SECONDS)):
         runs = {}
 
         def start(name: str, scenario: Scenario) -> None:

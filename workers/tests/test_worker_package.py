@@ -80,12 +80,12 @@ def test_what_is_published_is_what_is_served_and_passes_twine(tmp_path: Path):
     wheel, sources = build(tmp_path)
     assert wheel.read_bytes() == worker_package().content
     uv = str(Path(sys.executable).with_name("uv"))
-    twine = [uv, "tool", "run", "--quiet", "--from", TWINE, "twine"]
-    got = subprocess.run([*twine, "--version"], capture_output=True, text=True)
+    tool = [uv, "tool", "run", "--quiet", "--from", TWINE]
+    got = subprocess.run([*tool, "python", "-c", ""], capture_output=True, text=True)
     if got.returncode:
         lacking(f"uv could not get twine: {got.stderr.strip().splitlines()[-1:]}")
     done = subprocess.run(
-        [*twine, "check", "--strict", str(wheel), str(sources)],
+        [*tool, "twine", "check", "--strict", str(wheel), str(sources)],
         capture_output=True,
         text=True,
     )
