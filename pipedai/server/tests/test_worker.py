@@ -41,16 +41,23 @@ CHUNKED = b"POST /api/v1/x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r
 
 
 @pytest.fixture(scope="module")
-def web(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("web"), SMALL_APP, "--keep-alive", "2") as web:
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory, home):
+    folder = tmp_path_factory.mktemp("web")
+    with serving(folder, SMALL_APP, "--keep-alive", "2", HOME=str(home)) as web:
         yield web
 
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory):
-    """Starts a web server with short deadlines."""
+    """Starts a web server with short deadlines, and memory for several large answers."""
+    deadlines = {"HEADER_SECONDS": "2", "BODY_SECONDS": "1", "PACE_SECONDS": "1.5"}
     folder = tmp_path_factory.mktemp("hasty")
-    with serving(folder, SMALL_APP, HEADER_SECONDS="2", BODY_SECONDS="1") as web:
+    with serving(folder, SMALL_APP, MEMORY_BUDGET_MIB="512", **deadlines) as web:
         yield web
 
 
@@ -276,18 +283,17 @@ def read_slowly(connection):
 
 
 @pytest.mark.parametrize("then", [HOST, CLOSE], ids=["kept", "to be closed"])
-def test_a_client_that_does_not_read_its_answer_is_left_and_a_slow_one_is_not(tmp_path, then):
+def test_a_client_that_does_not_read_its_answer_is_left_and_a_slow_one_is_not(hasty, then):
     asked = b"GET /api/v1/large HTTP/1.1\r\n" + then + b"\r\n"
-    patience = {"PACE_SECONDS": "1.5", "MEMORY_BUDGET_MIB": "512"}
-    with serving(tmp_path, SMALL_APP, **patience) as web, web.connect(asked) as idle:
+    with hasty.connect(asked) as idle:
         for _ in range(10):
-            with web.connect(asked) as slow:
+            with hasty.connect(asked) as slow:
                 taken, longest_pause = read_slowly(slow)
             # If the whole machine stood still for a while, this client's pause proves nothing.
             if taken >= LARGE or longest_pause < 0.7:
                 break
         assert taken >= LARGE
-        web.wait_until_left()
+        hasty.wait_until_left()
         assert len(read_all(idle)) < LARGE
 
 
@@ -411,8 +417,5 @@ def test_it_takes_more_connections_than_a_shell_allows_by_default(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_nothing_is_put_into_the_home_directory(tmp_path):
-    home = tmp_path / "home"
-    home.mkdir()
-    with serving(tmp_path, SMALL_APP, HOME=str(home)):
-        assert list(home.iterdir()) == []
+def test_nothing_is_put_into_the_home_directory(web, home):
+    assert list(home.iterdir()) == []
