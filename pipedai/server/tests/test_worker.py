@@ -47,9 +47,16 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory, home):
+    """Starts a web server as a shell does, which allows few open files by default."""
     folder = tmp_path_factory.mktemp("web")
-    with serving(folder, SMALL_APP, "--keep-alive", "2", HOME=str(home)) as web:
-        yield web
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
+    try:
+        with serving(folder, SMALL_APP, "--keep-alive", "2", HOME=str(home)) as web:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            yield web
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture(scope="module")
@@ -398,23 +405,16 @@ def test_a_bad_setting_is_said_in_one_sentence(tmp_path, name, value, sentence):
     assert output.read_text().strip() == sentence
 
 
-def test_it_takes_more_connections_than_a_shell_allows_by_default(tmp_path):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
+def test_it_takes_more_connections_than_a_shell_allows_by_default(web):
+    # We stop the process while we connect, so that it has to accept all connections at once.
+    os.killpg(web.process.pid, signal.SIGSTOP)
     try:
-        with serving(tmp_path) as web:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            # We stop the process while we connect, so that it has to accept all connections at once.
-            os.killpg(web.process.pid, signal.SIGSTOP)
-            try:
-                connections = [web.connect() for _ in range(400)]
-            finally:
-                os.killpg(web.process.pid, signal.SIGCONT)
-            assert parse(web.exchange(b"GET /api/v1/x HTTP/1.1\r\n" + CLOSE + b"\r\n"))[0] == 200
-            for connection in connections:
-                connection.close()
+        connections = [web.connect() for _ in range(400)]
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.killpg(web.process.pid, signal.SIGCONT)
+    assert parse(web.exchange(b"GET /api/v1/x HTTP/1.1\r\n" + CLOSE + b"\r\n"))[0] == 200
+    for connection in connections:
+        connection.close()
 
 
 def test_nothing_is_put_into_the_home_directory(web, home):
