@@ -16,7 +16,7 @@ from pipedai.env import BASE_DIR
 
 
 def kept_cluster(shared: Path) -> Path:
-    """Returns a directory with a stopped server's cluster, whose database has the schema, for `copy_cluster`.
+    """Returns a directory with a stopped server's cluster, which `manage.py release` has prepared, for `copy_cluster`.
 
     The first process of the suite that asks makes it in the directory `shared`, which all of them must share.
     """
@@ -25,7 +25,7 @@ def kept_cluster(shared: Path) -> Path:
         if not kept.exists():
             with _directory() as directory:
                 postgres = EmbeddedPostgres(directory)
-                _migrate(postgres)
+                _release(postgres)
                 postgres.stop()
                 # The server's user can't reach the directories of pytest, so the cluster was made elsewhere.
                 draft = shared / "kept-cluster.new"
@@ -62,9 +62,9 @@ def _directory() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-def _migrate(postgres: EmbeddedPostgres) -> None:
+def _release(postgres: EmbeddedPostgres) -> None:
     subprocess.run(
-        [sys.executable, "manage.py", "migrate", "-v0"],
+        [sys.executable, "manage.py", "release", "-v0"],
         cwd=BASE_DIR,
         env={**os.environ, "DATABASE_URL": postgres.url()},
         check=True,

@@ -113,22 +113,33 @@ def test_a_server_started_by_hand_is_found_and_stopped(made_server):
     assert not made_server.status().running
 
 
-STAGES = {
+MAKING = {
     "before the cluster": lambda layout: layout.start_lock.exists(),
     "in initdb": lambda layout: list(layout.data_dir.glob("postgres.new-*/base/1")),
     "after initdb": lambda layout: list(layout.data_dir.glob("postgres.new-*/pg_hba.conf")),
     "when the cluster is there": lambda layout: layout.cluster.exists(),
+}
+STARTING = {
     "when the server begins": lambda layout: layout.pid_file.exists(),
     "when the socket is there": lambda layout: layout.socket.exists(),
 }
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", MAKING)
 def test_a_starter_killed_at_any_stage_leaves_nothing_half_made(server, stage):
+    kill_starter_and_start(server, MAKING[stage])
+
+
+@pytest.mark.parametrize("stage", STARTING)
+def test_nor_does_one_that_has_a_cluster(made_server, stage):
+    kill_starter_and_start(made_server, STARTING[stage])
+
+
+def kill_starter_and_start(server, is_at_stage):
     layout = server.layout
     starter = python(START, layout.data_dir)
     try:
-        eventually(lambda: STAGES[stage](layout))
+        eventually(lambda: is_at_stage(layout))
     finally:
         starter.kill()
         starter.communicate(timeout=60)

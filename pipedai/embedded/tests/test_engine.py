@@ -17,14 +17,25 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def connection(data_dir, django_db_blocker):
-    """Return a Django connection that is not open yet, to a server that never ran."""
-    handler = ConnectionHandler(
-        {"default": {"ENGINE": "pipedai.embedded", "NAME": "pipedai", "DATA_DIR": data_dir}}
-    )
+def connect(django_db_blocker):
+    """Return a function that makes a Django connection to a data directory's server, which is not open yet."""
+    made = []
+
+    def connect(data_dir):
+        database = {"ENGINE": "pipedai.embedded", "NAME": "pipedai", "DATA_DIR": data_dir}
+        made.append(ConnectionHandler({"default": database})["default"])
+        return made[-1]
+
     with django_db_blocker.unblock():
-        yield handler["default"]
-        handler["default"].close()
+        yield connect
+        for each in made:
+            each.close()
+
+
+@pytest.fixture
+def connection(connect, running_server):
+    """Return a connection to the server that the tests share."""
+    return connect(running_server.layout.data_dir)
 
 
 def scalar(connection, statement):
@@ -33,13 +44,15 @@ def scalar(connection, statement):
         return cursor.fetchone()[0]
 
 
-def test_the_first_statement_starts_the_server(connection):
+def test_the_first_statement_starts_the_server(connect, data_dir):
+    connection = connect(data_dir)
     assert not connection.server.answers()
     assert scalar(connection, "SELECT current_user::text") == "pipedai"
     assert connection.server.answers()
 
 
-def test_a_connection_after_a_crash_finds_a_new_server(connection):
+def test_a_connection_after_a_crash_finds_a_new_server(connect, made_server):
+    connection = connect(made_server.layout.data_dir)
     scalar(connection, "SELECT 1")
     server = connection.server
     os.kill(server.status().pid, signal.SIGKILL)
@@ -81,10 +94,10 @@ def test_the_servers_own_word_is_passed_on(connection):
         connection.ensure_connection()
 
 
-def test_a_server_that_cannot_be_is_an_operational_error_of_one_sentence(connection, data_dir):
+def test_a_server_that_cannot_be_is_an_operational_error_of_one_sentence(connect, data_dir):
     data_dir.touch()
     with pytest.raises(OperationalError, match=r"^Cannot read \S+: Not a directory\.$"):
-        connection.ensure_connection()
+        connect(data_dir).ensure_connection()
 
 
 def test_dbshell_opens_the_wheels_psql_on_the_database(connection, capfd):

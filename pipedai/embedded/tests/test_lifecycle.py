@@ -74,15 +74,8 @@ def test_the_socket_directory_does_not_depend_on_tmpdir(running_server, monkeypa
     assert again.layout.socket_dir == running_server.layout.socket_dir
 
 
-def test_a_long_data_directory_makes_no_long_socket(data_dir):
-    server = EmbeddedPostgres(data_dir / ("long" * 40))
-    server.ensure_running()
-    assert ask(server, "SELECT 1") == 1
-    server.stop()
-
-
-def test_a_data_directory_may_have_spaces_and_quotes(data_dir):
-    server = EmbeddedPostgres(data_dir / "it's here, é")
+def test_a_data_directory_may_be_long_and_have_spaces_and_quotes(data_dir):
+    server = EmbeddedPostgres(data_dir / ("long" * 40) / "it's here, é")
     server.ensure_running()
     assert ask(server, "SELECT 1") == 1
     server.stop()
@@ -113,15 +106,15 @@ def test_its_passwords_are_in_no_repr_and_no_command_line(running_server):
         assert secret not in " ".join(process.info["cmdline"] or [])
 
 
-def test_it_stops_once_and_keeps_the_data(server):
-    server.ensure_running()
-    ask(server, "CREATE TABLE kept AS SELECT 7 AS number")
-    assert server.stop() is True
-    assert not server.status().running
-    assert not server.layout.socket_dir.exists()
-    assert server.stop() is False
-    server.ensure_running()
-    assert ask(server, "SELECT number FROM kept") == 7
+def test_it_stops_once_and_keeps_the_data(made_server):
+    made_server.ensure_running()
+    ask(made_server, "CREATE TABLE kept AS SELECT 7 AS number")
+    assert made_server.stop() is True
+    assert not made_server.status().running
+    assert not made_server.layout.socket_dir.exists()
+    assert made_server.stop() is False
+    made_server.ensure_running()
+    assert ask(made_server, "SELECT number FROM kept") == 7
 
 
 def test_a_server_that_never_was_is_not_stopped_and_not_made(server):
@@ -138,32 +131,32 @@ def test_six_starters_at_once_make_one_server(server):
     assert pids == {str(server.status().pid)}
 
 
-def test_a_starters_ctrl_c_and_end_leave_the_server_alone(server):
-    starter = python(START + "sys.stdout.flush(); sys.stdin.read()", server.layout.data_dir,
+def test_a_starters_ctrl_c_and_end_leave_the_server_alone(made_server):
+    starter = python(START + "sys.stdout.flush(); sys.stdin.read()", made_server.layout.data_dir,
                      start_new_session=True, stdin=subprocess.PIPE)  # fmt: skip
     assert starter.stdout is not None
     pid = int(starter.stdout.readline())
     os.killpg(starter.pid, signal.SIGINT)
     starter.communicate(timeout=60)
     assert starter.returncode != 0
-    assert server.status().pid == pid
-    assert ask(server, "SELECT 1") == 1
+    assert made_server.status().pid == pid
+    assert ask(made_server, "SELECT 1") == 1
 
 
-def test_the_server_carries_nothing_of_our_environment(server, monkeypatch):
+def test_the_server_carries_nothing_of_our_environment(made_server, monkeypatch):
     monkeypatch.setenv("MASTER_KEYS", "planted-master-key")
     monkeypatch.setenv("PGPORT", "1234")
     monkeypatch.setenv("PGOPTIONS", "-c work_mem=nonsense")
-    server.ensure_running()
-    environment = Path(f"/proc/{server.status().pid}/environ").read_text()
+    made_server.ensure_running()
+    environment = Path(f"/proc/{made_server.status().pid}/environ").read_text()
     assert "planted" not in environment
     assert "PGPORT" not in environment
 
 
-def test_it_holds_no_open_file_of_its_starter(server):
+def test_it_holds_no_open_file_of_its_starter(made_server):
     with (server_file := Path("/dev/null")).open() as ours:
         os.set_inheritable(ours.fileno(), True)
-        server.ensure_running()
-    opened = [Path(f"/proc/{server.status().pid}/fd/{n}") for n in (0, 1, 2)]
+        made_server.ensure_running()
+    opened = [Path(f"/proc/{made_server.status().pid}/fd/{n}") for n in (0, 1, 2)]
     assert opened[0].readlink() == server_file
-    assert opened[1].readlink() == opened[2].readlink() == server.layout.log
+    assert opened[1].readlink() == opened[2].readlink() == made_server.layout.log

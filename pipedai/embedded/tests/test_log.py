@@ -15,9 +15,8 @@ pytestmark = pytest.mark.slow
 SECRET = "planted-secret-7f3a"
 
 
-def test_the_log_tells_of_starts_and_stops(server: EmbeddedPostgres):
-    server.ensure_running()
-    assert "ready to accept connections" in server.layout.log.read_text()
+def test_the_log_tells_of_starts_and_stops(running_server: EmbeddedPostgres):
+    assert "ready to accept connections" in running_server.layout.log.read_text()
 
 
 def test_failing_statements_leave_no_value_in_the_log(running_server):

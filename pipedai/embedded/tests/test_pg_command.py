@@ -9,9 +9,12 @@ import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 
+from pipedai.embedded import passwords
+from pipedai.embedded.cluster import DATABASE
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.conftest import fresh_data_dir
 from pipedai.embedded.tests.processes import PROJECT, ask
+from pipedai.management.commands.pg import Command
 
 pytestmark = pytest.mark.slow
 
@@ -39,33 +42,41 @@ def pg(server, use, capsys):
     return run
 
 
-def manage(data_dir: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def empty_server(made_server):
+    """Run a server whose database has no tables."""
+    made_server.ensure_running()
+    params = made_server.connection_params("template1", role=passwords.SUPERUSER)
+    with psycopg.connect(**params, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {DATABASE}")
+        connection.execute(f"CREATE DATABASE {DATABASE} OWNER {passwords.APPLICATION}")
+    return made_server
+
+
+def manage(data_dir: Path, *arguments: str, **variables: str) -> str:
     environment = {**os.environ, "PIPEDAI_DATA_DIR": str(data_dir), "DATABASE_URL": "", **variables}
-    return subprocess.run(
-        [sys.executable, "manage.py", "pg", *arguments],
-        cwd=PROJECT, env=environment, text=True, capture_output=True, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "manage.py", "pg", *arguments]
+    return subprocess.check_output(command, cwd=PROJECT, env=environment, text=True)
 
 
-def test_start_status_and_stop(pg, server):
+def test_start_status_and_stop(pg, made_server):
     with pytest.raises(CommandError, match="is not running") as caught:
         pg("status")
     assert caught.value.returncode == 3
     assert "PostgreSQL is running (pid " in pg("start")
-    assert str(server.layout.socket_dir) in pg("status")
+    assert str(made_server.layout.socket_dir) in pg("status")
     assert pg("stop") == "PostgreSQL stopped."
     assert pg("stop") == "PostgreSQL was not running."
 
 
-def test_url_starts_the_server_and_prints_what_libpq_takes(pg):
+def test_url_starts_the_server_and_prints_what_libpq_takes(pg, made_server):
     with psycopg.connect(pg("url")) as connection:
         assert connection.info.user == "pipedai"
 
 
-def test_a_dump_is_restored_into_another_server(pg, server, tmp_path, use):
+def test_a_dump_is_restored_into_another_server(pg, empty_server, tmp_path, use):
     file = tmp_path / "pipedai.dump"
-    server.ensure_running()
-    ask(server, "CREATE TABLE kept AS SELECT 7 AS number")
+    ask(empty_server, "CREATE TABLE kept AS SELECT 7 AS number")
     assert pg("dump", file) == f"The database is in {file}."
     assert file.stat().st_mode & 0o077 == 0
     with pytest.raises(CommandError, match="exists already"):
@@ -78,7 +89,7 @@ def test_a_dump_is_restored_into_another_server(pg, server, tmp_path, use):
         assert ask(EmbeddedPostgres(other), "SELECT number FROM kept") == 7
 
 
-def test_what_is_no_dump_changes_nothing(pg, server, tmp_path):
+def test_what_is_no_dump_changes_nothing(pg, empty_server, tmp_path):
     file = tmp_path / "novel.txt"
     with pytest.raises(CommandError, match=r"Cannot read .*: No such file"):
         pg("restore", file)
@@ -90,18 +101,20 @@ def test_what_is_no_dump_changes_nothing(pg, server, tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_psql_runs_as_the_application_or_as_the_superuser(data_dir):
-    asked = ("--", "-Atc", "SELECT current_user")
-    assert manage(data_dir, "psql", *asked).stdout == "pipedai\n"
+def test_psql_runs_as_the_application_or_as_the_superuser(made_server):
+    data_dir, asked = made_server.layout.data_dir, ("--", "-Atc", "SELECT current_user")
+    assert manage(data_dir, "psql", *asked) == "pipedai\n"
     wrong_place = {"PGHOST": "elsewhere", "PGPORT": "1"}
-    assert manage(data_dir, "psql", "--superuser", *asked, **wrong_place).stdout == "postgres\n"
+    assert manage(data_dir, "psql", "--superuser", *asked, **wrong_place) == "postgres\n"
 
 
-def test_an_error_is_one_sentence(data_dir):
+def test_an_error_is_one_sentence(data_dir, use, capsys):
     data_dir.touch()
-    ended = manage(data_dir, "start")
-    assert ended.returncode == 1
-    assert ended.stderr.strip() == f"CommandError: {data_dir} is not a directory."
+    use("pipedai.embedded", data_dir)
+    with pytest.raises(SystemExit) as ended:
+        Command().run_from_argv(["manage.py", "pg", "start"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.strip() == f"CommandError: {data_dir} is not a directory."
 
 
 @pytest.mark.parametrize("action", ["start", "stop", "status"])
@@ -122,6 +135,6 @@ def test_with_a_database_url_url_prints_it_and_the_rest_does_not_look_done(
 
 
 def test_help_names_every_action():
-    said = manage(Path("/nowhere"), "--help").stdout
+    said = Command().create_parser("manage.py", "pg").format_help()
     for action in ("start", "stop", "status", "url", "psql", "dump", "restore"):
         assert f"    {action} " in said

@@ -100,14 +100,12 @@ class TestDataDirectory:
 
 
 class TestCluster:
-    def test_one_of_another_major_version_is_not_touched(self, server):
-        server.ensure_running()
-        server.stop()
-        (server.layout.cluster / "PG_VERSION").write_text("17\n")
+    def test_one_of_another_major_version_is_not_touched(self, made_server):
+        (made_server.layout.cluster / "PG_VERSION").write_text("17\n")
         with refused("was made by PostgreSQL 17 and this is 18.*pg dump FILE.*pg restore FILE"):
-            server.ensure_running()
-        (server.layout.cluster / "PG_VERSION").write_text("18\n")
-        server.ensure_running()
+            made_server.ensure_running()
+        (made_server.layout.cluster / "PG_VERSION").write_text("18\n")
+        made_server.ensure_running()
 
     def test_what_is_no_cluster_is_not_overwritten(self, server):
         layout = server.layout
@@ -120,37 +118,29 @@ class TestCluster:
             server.ensure_running()
         assert (layout.cluster / "thesis.txt").read_text() == "precious"
 
-    def test_one_that_others_may_enter_is_refused(self, server):
-        server.ensure_running()
-        server.stop()
-        server.layout.cluster.chmod(0o755)
+    def test_one_that_others_may_enter_is_refused(self, made_server):
+        made_server.layout.cluster.chmod(0o755)
         with refused("Others may enter .*chmod 700"):
-            server.ensure_running()
+            made_server.ensure_running()
 
     @as_root
-    def test_one_of_another_owner_is_refused(self, server):
-        server.ensure_running()
-        server.stop()
-        os.chown(server.layout.cluster, 12345, 12345)
+    def test_one_of_another_owner_is_refused(self, made_server):
+        os.chown(made_server.layout.cluster, 12345, 12345)
         with refused("belongs to uid 12345 and not to the database server's uid"):
-            server.ensure_running()
+            made_server.ensure_running()
 
-    def test_a_link_to_one_is_refused(self, server):
-        server.ensure_running()
-        server.stop()
-        elsewhere = server.layout.data_dir / "elsewhere"
-        server.layout.cluster.rename(elsewhere)
-        server.layout.cluster.symlink_to(elsewhere)
+    def test_a_link_to_one_is_refused(self, made_server):
+        elsewhere = made_server.layout.data_dir / "elsewhere"
+        made_server.layout.cluster.rename(elsewhere)
+        made_server.layout.cluster.symlink_to(elsewhere)
         with refused("must be a directory, and no link"):
-            server.ensure_running()
+            made_server.ensure_running()
 
-    def test_a_setting_that_is_wrong_is_named(self, server):
-        server.ensure_running()
-        server.stop()
-        with (server.layout.cluster / "postgresql.conf").open("a") as conf:
+    def test_a_setting_that_is_wrong_is_named(self, made_server):
+        with (made_server.layout.cluster / "postgresql.conf").open("a") as conf:
             conf.write("shared_buffers = plenty\n")
         with refused("does not start in .*configuration file .* contains errors"):
-            server.ensure_running()
+            made_server.ensure_running()
 
 
 class TestSocketDirectory:
@@ -164,46 +154,44 @@ class TestSocketDirectory:
         else:
             shutil.rmtree(path, ignore_errors=True)
 
-    def test_a_link_in_its_place_is_refused(self, server, planted, tmp_path):
+    def test_a_link_in_its_place_is_refused(self, made_server, planted, tmp_path):
         planted.symlink_to(tmp_path)
         with refused("must be a directory, and no link"):
-            server.ensure_running()
+            made_server.ensure_running()
 
-    def test_a_dangling_link_in_its_place_is_refused(self, server, planted, tmp_path):
+    def test_a_dangling_link_in_its_place_is_refused(self, made_server, planted, tmp_path):
         planted.symlink_to(tmp_path / "nothing")
         with refused("must be a directory, and no link"):
-            server.ensure_running()
+            made_server.ensure_running()
 
-    def test_one_that_others_may_enter_is_refused(self, server, planted):
+    def test_one_that_others_may_enter_is_refused(self, made_server, planted):
         planted.mkdir()
         planted.chmod(0o755)
-        user = server.layout.server_user
+        user = made_server.layout.server_user
         os.chown(planted, user.uid, user.gid)
         with refused("Others may enter .*chmod 700"):
-            server.ensure_running()
+            made_server.ensure_running()
 
     @as_root
-    def test_one_of_another_owner_is_refused(self, server, planted):
+    def test_one_of_another_owner_is_refused(self, made_server, planted):
         planted.mkdir(mode=0o700)
         os.chown(planted, 12345, 12345)
         with refused("belongs to uid 12345 and not to the database server's"):
-            server.ensure_running()
+            made_server.ensure_running()
         with refused("belongs to uid 12345"):
-            server.connection_params()
+            made_server.connection_params()
 
 
 class TestPasswords:
-    def test_a_file_that_others_may_read_is_refused(self, server):
-        server.ensure_running()
-        server.layout.passwords.chmod(0o644)
+    def test_a_file_that_others_may_read_is_refused(self, made_server):
+        made_server.layout.passwords.chmod(0o644)
         with refused("must be yours alone"):
-            server.connection_params()
+            made_server.connection_params()
 
-    def test_a_damaged_file_is_refused(self, server):
-        server.ensure_running()
-        server.layout.passwords.write_text("{")
+    def test_a_damaged_file_is_refused(self, made_server):
+        made_server.layout.passwords.write_text("{")
         with refused("is damaged: restore it, or remove it"):
-            server.connection_params()
+            made_server.connection_params()
 
 
 def test_a_missing_package_is_named(server, monkeypatch):

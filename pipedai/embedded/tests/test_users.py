@@ -63,13 +63,12 @@ def test_without_one_it_has_a_number_of_its_own(server):
     assert server.stop() is True
 
 
-def test_a_postgres_account_that_comes_later_does_not_take_over(server):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pwd, "getpwnam", {"bin": pwd.getpwnam("bin")}.__getitem__)
-        server.ensure_running()
-        server.stop()
-    server.ensure_running()
-    assert user_of(server) == SERVER_UID
+def test_a_postgres_account_that_comes_later_does_not_take_over(made_server):
+    cluster = made_server.layout.cluster
+    for path in (cluster, *cluster.rglob("*")):
+        os.chown(path, SERVER_UID, SERVER_UID)
+    made_server.ensure_running()
+    assert user_of(made_server) == SERVER_UID
 
 
 def test_programs_in_a_closed_home_are_copied_to_where_the_server_can_run_them(server, monkeypatch):

@@ -53,7 +53,7 @@ def until_heard(postgres):
     deadline = time.monotonic() + 60
     while ("pipedai-listen", "idle") not in sessions(postgres):
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def test_each_thread_keeps_one_connection(web, postgres):

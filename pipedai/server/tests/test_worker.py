@@ -41,16 +41,30 @@ CHUNKED = b"POST /api/v1/x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r
 
 
 @pytest.fixture(scope="module")
-def web(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("web"), SMALL_APP, "--keep-alive", "2") as web:
-        yield web
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory, home):
+    """Starts a web server as a shell does, which allows few open files by default."""
+    folder = tmp_path_factory.mktemp("web")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
+    try:
+        with serving(folder, SMALL_APP, "--keep-alive", "2", HOME=str(home)) as web:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            yield web
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory):
-    """Starts a web server with short deadlines."""
+    """Starts a web server with short deadlines, and memory for several large answers."""
+    deadlines = {"HEADER_SECONDS": "2", "BODY_SECONDS": "1", "PACE_SECONDS": "1.5"}
     folder = tmp_path_factory.mktemp("hasty")
-    with serving(folder, SMALL_APP, HEADER_SECONDS="2", BODY_SECONDS="1") as web:
+    with serving(folder, SMALL_APP, MEMORY_BUDGET_MIB="512", **deadlines) as web:
         yield web
 
 
@@ -276,18 +290,17 @@ def read_slowly(connection):
 
 
 @pytest.mark.parametrize("then", [HOST, CLOSE], ids=["kept", "to be closed"])
-def test_a_client_that_does_not_read_its_answer_is_left_and_a_slow_one_is_not(tmp_path, then):
+def test_a_client_that_does_not_read_its_answer_is_left_and_a_slow_one_is_not(hasty, then):
     asked = b"GET /api/v1/large HTTP/1.1\r\n" + then + b"\r\n"
-    patience = {"PACE_SECONDS": "1.5", "MEMORY_BUDGET_MIB": "512"}
-    with serving(tmp_path, SMALL_APP, **patience) as web, web.connect(asked) as idle:
+    with hasty.connect(asked) as idle:
         for _ in range(10):
-            with web.connect(asked) as slow:
+            with hasty.connect(asked) as slow:
                 taken, longest_pause = read_slowly(slow)
             # If the whole machine stood still for a while, this client's pause proves nothing.
             if taken >= LARGE or longest_pause < 0.7:
                 break
         assert taken >= LARGE
-        web.wait_until_left()
+        hasty.wait_until_left()
         assert len(read_all(idle)) < LARGE
 
 
@@ -392,27 +405,17 @@ def test_a_bad_setting_is_said_in_one_sentence(tmp_path, name, value, sentence):
     assert output.read_text().strip() == sentence
 
 
-def test_it_takes_more_connections_than_a_shell_allows_by_default(tmp_path):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
+def test_it_takes_more_connections_than_a_shell_allows_by_default(web):
+    # We stop the process while we connect, so that it has to accept all connections at once.
+    os.killpg(web.process.pid, signal.SIGSTOP)
     try:
-        with serving(tmp_path) as web:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            # We stop the process while we connect, so that it has to accept all connections at once.
-            os.killpg(web.process.pid, signal.SIGSTOP)
-            try:
-                connections = [web.connect() for _ in range(400)]
-            finally:
-                os.killpg(web.process.pid, signal.SIGCONT)
-            assert parse(web.exchange(b"GET /api/v1/x HTTP/1.1\r\n" + CLOSE + b"\r\n"))[0] == 200
-            for connection in connections:
-                connection.close()
+        connections = [web.connect() for _ in range(400)]
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.killpg(web.process.pid, signal.SIGCONT)
+    assert parse(web.exchange(b"GET /api/v1/x HTTP/1.1\r\n" + CLOSE + b"\r\n"))[0] == 200
+    for connection in connections:
+        connection.close()
 
 
-def test_nothing_is_put_into_the_home_directory(tmp_path):
-    home = tmp_path / "home"
-    home.mkdir()
-    with serving(tmp_path, SMALL_APP, HOME=str(home)):
-        assert list(home.iterdir()) == []
+def test_nothing_is_put_into_the_home_directory(web, home):
+    assert list(home.iterdir()) == []

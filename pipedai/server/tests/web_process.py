@@ -28,7 +28,8 @@ _ESTABLISHED = "01"
 def gunicorn(app: str, *options: str, output: Path, **environment: str) -> subprocess.Popen[bytes]:
     """Starts the web process as the Procfile does, with an environment of its own."""
     own = {"DATABASE_URL": NO_DATABASE, "LOG_FORMAT": "json", "PIPEDAI_ENV": "development"}
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    names = ("PATH", "HOME", "PYTHONPATH")
+    inherited = {name: os.environ[name] for name in names if name in os.environ}
     with output.open("wb") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "-c", CONFIG, *options, app],
