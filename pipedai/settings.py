@@ -93,6 +93,7 @@ SESSION_RETENTION_DAYS = env.whole("SESSION_RETENTION_DAYS", 30, at_least=30, at
 
 # --- Django's own settings ---------------------------------------------------------------------------------
 INSTALLED_APPS = [
+    "pipedai",  # It is first, because it refuses unfit settings before other apps start, such as the admin.
     "unfold.apps.BasicAppConfig",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -104,7 +105,6 @@ INSTALLED_APPS = [
     "django_filters",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "pipedai",
     "accounts",
     "workspaces",
     "triggers",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from django.apps import apps
 
 from bin.services import procfile
 from pipedai import checks, env
@@ -177,9 +178,9 @@ MALFORMED = [
 # been imported.
 FORKING = """
 import gc, json, os, runpy, signal, sys, tempfile
-import corsheaders, django.core.management, environ, httpx, nacl.secret, psycopg, structlog
-import django.contrib.auth.hashers, django.db.backends.postgresql.base, django.test, django_filters
-import jsonschema, jwt, pyotp, rest_framework.compat, yaml
+import corsheaders, django.core.management, environ, httpcore, httpx, nacl.secret, psutil, psycopg, structlog
+import django.contrib.admin, django.contrib.auth.hashers, django.db.backends.postgresql.base, django.db.migrations
+import django_filters, smtplib, ssrfguard, uuid_utils
 said = []
 gc.freeze()
 for number, environment in enumerate(json.load(sys.stdin)):
@@ -244,6 +245,10 @@ def test_manage_py_refuses_each_with_its_sentence_and_nothing_else(directory):
 
 def test_every_rule_is_started_with():
     assert {f"pipedai.{check_id}" for check_id, _, _ in UNSAFE} == set(checks._RULES)
+
+
+def test_the_settings_are_checked_before_any_other_app_starts():
+    assert next(iter(apps.get_app_configs())).name == "pipedai"
 
 
 @pytest.mark.parametrize("process", ["release", "web", "scheduler"])
