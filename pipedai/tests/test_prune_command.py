@@ -143,7 +143,7 @@ def wait_until_fewer(count):
     deadline = time.monotonic() + 60
     while old_ones().count() >= count:
         assert time.monotonic() < deadline, "nothing was removed"
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def look_for_halves():
