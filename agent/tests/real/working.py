@@ -41,6 +41,8 @@ _QUIET = (
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
 )
 _STOP_SECONDS = 60
+# Asking the API for a run costs some 5 ms of CPU time, and runs with claude take seconds.
+_PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,12 @@ class Started:
     def ended(self, seconds: float = DEADLINE_SECONDS) -> dict[str, Any]:
         """Wait until the run has ended, and return it as the API shows it. Raises AssertionError after `seconds`."""
         try:
-            return dict(until(lambda: (run := self.shown())["endedAt"] and run, seconds=seconds))
+            ended = until(
+                lambda: (run := self.shown())["endedAt"] and run,
+                seconds=seconds,
+                pause=_PAUSE_SECONDS,
+            )
+            return dict(ended)
         except AssertionError as late:
             raise AssertionError(f"The run did not end. {late}\n{self.machine.log}") from None
 
