@@ -7,9 +7,17 @@ from bin import claude
 
 from .conftest import Machines
 from .steps import mcp, say
+from .test_tool_call_counts import listed
 from .working import API_KEY, SUBSCRIPTION
 
 pytestmark = pytest.mark.slow
+
+
+# The header in which claude pays, and how its value begins.
+PAYS = {
+    SUBSCRIPTION: ("authorization", "Bearer sk-ant-oat01-"),
+    API_KEY: ("x-api-key", "sk-ant-api03-"),
+}
 
 
 @pytest.mark.parametrize(
@@ -27,24 +35,13 @@ def test_a_run_says_something_and_a_run_calls_a_tool(
     assert (ended["status"], ended["shortMessage"]) == ("succeeded", "All is well.")
     assert "How is it?" in says.script.text
     assert says.place.calls() == []
+    assert ended["toolCalls"] == {"total": 0, "effects": 0, "unknown": 0}
+    assert listed(says) == []
+    header, beginning = PAYS[auth_mode]
+    sent = {name.lower(): value for name, value in says.script.requests[0].headers.items()}
+    assert sent[header].startswith(beginning)
 
     ended = calls.ended()
     assert (ended["status"], ended["shortMessage"]) == ("succeeded", "It said hello.")
     assert calls.place.calls() == [("echo", {"text": "hello"})]
     assert "echo:hello" in calls.script.requests[-1].text
-
-
-@pytest.mark.parametrize(
-    ("auth_mode", "header", "beginning"),
-    [
-        (SUBSCRIPTION, "Authorization", "Bearer sk-ant-oat01-"),
-        (API_KEY, "x-api-key", "sk-ant-api03-"),
-    ],
-)
-def test_the_cli_pays_as_the_machine_does(
-    machine_of: Machines, auth_mode: str, header: str, beginning: str
-) -> None:
-    started = machine_of(auth_mode=auth_mode).start(say("Paid."))
-    assert started.ended()["status"] == "succeeded"
-    sent = {name.lower(): value for name, value in started.script.requests[0].headers.items()}
-    assert sent[header.lower()].startswith(beginning)
