@@ -20,36 +20,9 @@ from .working import Machine, Surroundings
 pytestmark = pytest.mark.slow
 
 
-def test_a_payload_full_of_mentions_is_passed_on(machine: Machine) -> None:
-    run = machine.run(say("Read."), payload="@" * 60_000)
-    assert run["status"] == "succeeded"
-
-
-def test_the_environment_of_a_run_has_none_of_the_workers_secrets(
-    around: Surroundings, own_machine: Machines
-) -> None:
-    machine = own_machine()
-    allow(machine, "Bash")
-    with machine.working():
-        run = machine.run(bash("env; cat /proc/self/environ | tr '\\0' '\\n'"), say("Told."))
-    assert run["shortMessage"] == "Told."
-    # What claude logs in with is claude's own business, and never the model's.
-    assert around.messages.leaked(machine.secrets["a variable of the worker"]) == []
-    assert around.messages.leaked(machine.secrets["the worker's token"]) == []
-
-
-def allow(machine: Machine, *tools: str) -> None:
-    """Allow claude's own tools in the account's settings, as an operator would."""
-    path = machine.home / ".claude" / "settings.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"permissions": {"allow": list(tools)}}))
-
-
-def test_runs_at_the_same_time_can_not_find_or_message_each_other(own_machine: Machines) -> None:
-    machine = own_machine()
-    allow(machine, "SendMessage", "ListAgents")
+def test_runs_at_the_same_time_can_not_find_or_message_each_other(machine: Machine) -> None:
     marker = f"message-{uuid4().hex}"
-    with machine.working():
+    with machine.allowing("SendMessage", "ListAgents"):
         waiting = machine.start(say("I waited.", after=6), prompt="Wait.")
         until(lambda: waiting.script.requests)
         sender = machine.start(
@@ -81,14 +54,13 @@ def leftovers(machine: Machine, *marks: str) -> list[str]:
 @pytest.mark.parametrize("version", claude.VERSIONS)
 def test_nothing_of_a_run_stays_on_the_machine(own_machine: Machines, version: str) -> None:
     machine = own_machine(version)
-    allow(machine, "Bash", "Write", "Task", "Agent")
     mark = f"mark-{uuid4().hex}"
     sub_agent: dict[str, Any] = {
         "description": mark,
         "prompt": mark,
         "subagent_type": "general-purpose",
     }
-    with machine.working():
+    with machine.working(), machine.allowing("Bash", "Write", "Task", "Agent"):
         started = machine.start(
             bash(f"echo {mark}"),
             call("Write", file_path="note.txt", content=mark),
@@ -108,10 +80,9 @@ def test_nothing_of_a_run_stays_on_the_machine(own_machine: Machines, version: s
 
 def test_nothing_of_a_run_stays_after_its_worker_was_killed(own_machine: Machines) -> None:
     machine = own_machine()
-    allow(machine, "Bash")
     mark = f"mark-{uuid4().hex}"
     steps = (mcp("echo", text=mark), bash(f"echo {mark}"), Hang())
-    with machine.working() as worker:
+    with machine.allowing("Bash"), machine.working() as worker:
         both = [machine.start(*steps, prompt=mark) for _ in range(2)]
         until(lambda: all(len(each.script.requests) == 3 for each in both))
         worker.kill()
@@ -128,7 +99,9 @@ def test_nothing_of_a_run_stays_after_its_worker_was_killed(own_machine: Machine
         assert list(machine.temporary.iterdir()) == []
 
 
-def test_only_the_accounts_own_settings_are_loaded(own_machine: Machines) -> None:
+def test_a_run_has_the_accounts_own_settings_alone_and_none_of_the_workers_secrets(
+    around: Surroundings, own_machine: Machines
+) -> None:
     machine = own_machine()
     above, own = f"above-{uuid4().hex}", f"own-{uuid4().hex}"
     (machine.temporary / "CLAUDE.md").write_text(f"Say {above}.")
@@ -136,12 +109,16 @@ def test_only_the_accounts_own_settings_are_loaded(own_machine: Machines) -> Non
     (machine.temporary / ".claude" / "settings.json").write_text(
         json.dumps({"env": {"ABOVE": above}, "permissions": {"allow": ["Bash"]}})
     )
-    allow(machine, "Bash")
-    settings = machine.home / ".claude" / "settings.json"
-    content = json.loads(settings.read_text())
-    settings.write_text(json.dumps({**content, "env": {"OWN": own}}))
-    with machine.working():
-        started = machine.start(bash("echo $OWN $ABOVE"), say("Done."))
-        assert started.ended()["status"] == "succeeded"
+    settings = {"permissions": {"allow": ["Bash"]}, "env": {"OWN": own}}
+    with machine.working(), machine.settled(**settings):
+        started = machine.start(
+            bash("env; cat /proc/self/environ | tr '\\0' '\\n'"),
+            bash("echo $OWN $ABOVE"),
+            say("Told."),
+        )
+        assert started.ended()["shortMessage"] == "Told."
     assert above not in started.script.text
     assert own in started.script.text
+    # What claude logs in with is claude's own business, and never the model's.
+    assert around.messages.leaked(machine.secrets["a variable of the worker"]) == []
+    assert around.messages.leaked(machine.secrets["the worker's token"]) == []

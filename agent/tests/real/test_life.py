@@ -46,13 +46,9 @@ def test_a_worker_that_was_told_nothing_pays_as_the_api_says(
     assert "both" not in machine.log
 
 
-def test_work_in_the_background_is_waited_for(own_machine: Machines) -> None:
+def test_work_in_the_background_is_waited_for(machine: Machine) -> None:
     # Version 2.1.197 ends it by itself.
-    machine = own_machine()
-    (machine.home / ".claude").mkdir()
-    settings = {"permissions": {"allow": ["Bash"]}}
-    (machine.home / ".claude" / "settings.json").write_text(json.dumps(settings))
-    with machine.working():
+    with machine.allowing("Bash"):
         run = machine.run(bash("sleep 12; echo late", background=True), say("Wait."), say("Late."))
     assert (run["status"], run["shortMessage"]) == ("succeeded", "Late.")
 
@@ -68,14 +64,22 @@ def test_a_canceled_run_tells_its_cost(machine: Machine) -> None:
     assert run["outputTokens"] == 50
 
 
-def test_a_timed_out_run_tells_its_cost(machine: Machine) -> None:
+def test_a_call_may_take_as_long_as_the_run_and_a_timed_out_run_tells_its_cost(
+    machine: Machine,
+) -> None:
+    # The server's entry says so; without it claude would end a call after 300 s of silence.
     started = machine.start(
-        mcp("write", text="x"), mcp("write", text="y", seconds=60), timeoutSeconds=20
+        mcp("write", text="x"),
+        mcp("nap", seconds=8),
+        mcp("write", text="y", seconds=60),
+        timeoutSeconds=30,
     )
     run = started.ended()
     assert (run["status"], run["faultClass"]) == ("timed_out", "client")
     assert float(run["costUsd"]) > 0
-    assert run["toolCalls"] == {"total": 2, "effects": 2, "unknown": 1}
+    assert run["toolCalls"] == {"total": 3, "effects": 2, "unknown": 1}
+    _, (text, is_error) = results(started.script.requests[-1])
+    assert ("slept 8 s" in text, is_error) == (True, False)
 
 
 def test_a_stopped_worker_hands_its_run_back_with_the_cost(own_machine: Machines) -> None:
@@ -106,12 +110,6 @@ def test_a_call_without_an_answer_is_unknown_after_a_crash(own_machine: Machines
         # The run's retry would be the newest of its trigger.
         runs = machine.around.site.get(f"/triggers/{run['triggerId']}/runs")
         assert [each["id"] for each in runs["items"]] == [started.id]
-
-
-def test_a_call_may_take_as_long_as_the_run(machine: Machine) -> None:
-    # The server's entry says so; without it claude would end a call after 300 s of silence.
-    started = machine.start(mcp("nap", seconds=8), say("Slept."), timeoutSeconds=30)
-    assert started.ended()["shortMessage"] == "Slept."
 
 
 def test_the_servers_entry_decides_how_long_a_call_may_take(

@@ -30,11 +30,17 @@ def test_a_text_is_shown_to_the_model_as_it_was_written_and_does_nothing_else(
     machine = machine_of(version)
     commands = COMMANDS if version == claude.PINNED else COMMANDS[:1]
     started = [machine.start(say("Done."), prompt=f"{text} Marker.") for text in commands]
-    started.append(machine.start(say("Done."), prompt=f"@trigger:note://secret {MENTIONS} Marker."))
-    started.append(machine.start(say("Done."), payload=[*COMMANDS, MENTIONS, "Marker."]))
+    started.append(
+        machine.start(
+            say("Done."),
+            prompt=f"@trigger:note://secret {MENTIONS} Marker.",
+            payload=[*COMMANDS, MENTIONS, "@" * 60_000, "The payload's marker."],
+        )
+    )
     for each in started:
         assert each.ended()["status"] == "succeeded"
         assert "Marker." in each.script.text
         asked = {request["rpc"] for request in each.place.requests()}
         assert not asked & {"resources/read", "prompts/get"}
         assert UNWANTED not in each.script.text
+    assert "The payload's marker." in started[-1].script.text

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,21 @@ class Machine:
     def log(self) -> str:
         """What the worker has logged."""
         return self.log_path.read_text()
+
+    @contextmanager
+    def settled(self, **settings: object) -> Iterator[None]:
+        """Give claude these settings of the account for the runs of the block."""
+        path = self.home / ".claude" / "settings.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(settings))
+        try:
+            yield
+        finally:
+            path.unlink()
+
+    def allowing(self, *tools: str) -> AbstractContextManager[None]:
+        """Allow claude's own tools in these settings, as an operator would."""
+        return self.settled(permissions={"allow": list(tools)})
 
     @contextmanager
     def working(self, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
