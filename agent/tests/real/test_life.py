@@ -16,7 +16,8 @@ from tests.jobs import make_job
 from . import installed
 from .conftest import Machines
 from .network import LoopbackNetwork
-from .steps import Hang, bash, mcp, say
+from .steps import Hang, mcp, say
+from .test_tool_call_counts import listed
 from .test_tool_calls import results
 from .working import API_KEY, SUBSCRIPTION, Machine, Surroundings
 
@@ -37,20 +38,16 @@ def test_a_worker_that_was_told_nothing_pays_as_the_api_says(
     with machine.working(**both):
         started = machine.start(say("Paid."))
         run = started.ended()
-        assert run["status"] == "succeeded", run["errorMessage"]
+        assert (run["status"], run["shortMessage"]) == ("succeeded", "Paid."), run["errorMessage"]
+    assert started.place.calls() == []
+    assert run["toolCalls"] == {"total": 0, "effects": 0, "unknown": 0}
+    assert listed(started) == []
     sent = {name.lower(): value for name, value in started.script.requests[0].headers.items()}
     assert sent[header].endswith("both")
     assert json.loads(machine.config.read_text())["authMode"] == auth_mode
     other = "ANTHROPIC_API_KEY" if auth_mode == SUBSCRIPTION else "CLAUDE_CODE_OAUTH_TOKEN"
     assert f"{other} is kept from claude" in machine.log
     assert "both" not in machine.log
-
-
-def test_work_in_the_background_is_waited_for(machine: Machine) -> None:
-    # Version 2.1.197 ends it by itself.
-    with machine.allowing("Bash"):
-        run = machine.run(bash("sleep 12; echo late", background=True), say("Wait."), say("Late."))
-    assert (run["status"], run["shortMessage"]) == ("succeeded", "Late.")
 
 
 def test_a_canceled_run_tells_its_cost(machine: Machine) -> None:

@@ -38,7 +38,9 @@ def test_a_text_is_shown_to_the_model_as_it_was_written_and_does_nothing_else(
         )
     )
     for each in started:
-        assert each.ended()["status"] == "succeeded"
+        run = each.ended()
+        assert (run["status"], run["shortMessage"]) == ("succeeded", "Done.")
+        assert each.place.calls() == []
         assert "Marker." in each.script.text
         asked = {request["rpc"] for request in each.place.requests()}
         assert not asked & {"resources/read", "prompts/get"}

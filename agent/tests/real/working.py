@@ -41,8 +41,8 @@ _QUIET = (
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
 )
 _STOP_SECONDS = 60
-# Asking the API for a run costs some 5 ms of CPU time, and runs with claude take seconds.
-_PAUSE_SECONDS = 0.5
+# Asking the API for a run costs some 5 ms of CPU time, and a run with claude takes seconds.
+_PAUSE_SECONDS = 1
 
 
 @dataclass(frozen=True)
