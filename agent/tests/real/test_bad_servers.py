@@ -108,12 +108,6 @@ def test_a_server_that_takes_too_long_is_waited_for_half_a_minute(
     assert verdicts(started, busy) == dict.fromkeys(started, "infra")
 
 
-def test_a_server_that_is_slow_but_in_time_is_used(around: Surroundings, machine: Machine) -> None:
-    started = machine.start(say("Late, but here."), place=around.mcp.place("delay-1"))
-    assert started.ended()["status"] == "succeeded"
-    assert "mcp__trigger__echo" in started.script.requests[-1].text
-
-
 def peak_mebibytes(pid: int) -> float:
     """Return the most memory that a process has held so far."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()

@@ -10,8 +10,7 @@ from uuid import uuid4
 
 import pytest
 from bin import claude
-
-from tests.conftest import until
+from testing.processes.worker_process import until
 
 from .conftest import Machines
 from .steps import Hang, bash, call, mcp, say
@@ -52,13 +51,16 @@ def leftovers(machine: Machine, *marks: str) -> list[str]:
 
 
 @pytest.mark.parametrize("version", claude.VERSIONS)
-def test_nothing_of_a_run_stays_on_the_machine(own_machine: Machines, version: str) -> None:
+def test_nothing_of_a_run_stays_on_the_machine_and_the_tokens_of_sub_agents_are_told(
+    own_machine: Machines, version: str
+) -> None:
     machine = own_machine(version)
     mark = f"mark-{uuid4().hex}"
     sub_agent: dict[str, Any] = {
         "description": mark,
         "prompt": mark,
         "subagent_type": "general-purpose",
+        "run_in_background": False,
     }
     with machine.working(), machine.allowing("Bash", "Write", "Task", "Agent"):
         started = machine.start(
@@ -73,6 +75,9 @@ def test_nothing_of_a_run_stays_on_the_machine(own_machine: Machines, version: s
         )
         run = started.ended()
         assert run["status"] == "succeeded", run["errorMessage"]
+        # The sub-agent made a request as well, at least.
+        assert len(started.script.requests) > 6
+        assert run["outputTokens"] == 50 * len(started.script.requests)
         assert leftovers(machine, mark, "pipedai-run") == []
         assert list(machine.home.rglob(f"*{run['sessionId']}*")) == []
         assert list(machine.temporary.iterdir()) == []

@@ -7,10 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from testing.processes.worker_process import until
 
 from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.mcp import configuration
-from tests.conftest import until
 from tests.jobs import make_job
 
 from . import installed

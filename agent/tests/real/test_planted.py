@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 from bin import claude
-
-from tests.conftest import until
+from testing.processes.worker_process import until
 
 from .attacks import ANYWHERE, AT_THE_BEGINNING, by_the_model, filled
 from .conftest import Machines

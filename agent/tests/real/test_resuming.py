@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from bin import claude
+from testing.processes.worker_process import until
 
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.fake_run import FakeRun
-from tests.conftest import until
 
 from . import installed
 from .lone_machine import LoneMachine, fake_api

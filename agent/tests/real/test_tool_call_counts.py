@@ -19,13 +19,10 @@ def listed(started: Started) -> list[dict[str, Any]]:
 
 
 def test_calls_without_an_answer_are_unknown(around: Surroundings, machine: Machine) -> None:
-    reset, stalled = around.mcp.place("reset-tools-call"), around.mcp.place("stall-tools-call")
+    stalled = around.mcp.place("stall-tools-call")
     both = calls(("mcp__trigger__echo", {"text": "x"}), ("mcp__trigger__write", {"text": "x"}))
-    broken = machine.start(both, say("Both failed."), place=reset)
     waiting = machine.start(both, say("Never."), place=stalled, timeoutSeconds=20)
-
-    assert broken.ended()["toolCalls"] == {"total": 2, "effects": 1, "unknown": 2}
     run = waiting.ended()
     assert (run["status"], run["toolCalls"]["unknown"]) == ("timed_out", run["toolCalls"]["total"])
     assert ("echo", {"text": "x"}) in stalled.calls()
-    assert {each["outcome"] for each in [*listed(broken), *listed(waiting)]} == {"unknown"}
+    assert {each["outcome"] for each in listed(waiting)} == {"unknown"}
