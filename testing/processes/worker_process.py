@@ -47,9 +47,7 @@ def working(
         process.wait()
 
 
-def until(
-    what: Callable[[], Any], *, seconds: float = 60.0, pause: float = _PAUSE_SECONDS
-) -> Any:
+def until(what: Callable[[], Any], *, seconds: float = 60.0, pause: float = _PAUSE_SECONDS) -> Any:
     """Calls `what` until its result is true, and returns that result. Raises AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := what()):
