@@ -66,7 +66,6 @@ AT_THE_BEGINNING = (
     "/help",
     "/init",
     " /compact",
-    "/mcp__trigger__advice text",
     "\u200b/memory {0}",
     _as_message(*_BLOCKS),
 )

@@ -87,20 +87,23 @@ def around(
 
 @pytest.fixture(scope="session")
 def machine_of(around: Surroundings, real_directory: Path) -> Iterator[Machines]:
-    """Return a function that gives the working machine with this version of the CLI and this way to pay.
+    """Return a function that gives the working machine with this version of the CLI, way to pay and number of slots.
 
     Tests share these machines: so they look at their own runs only, and stop no worker.
     """
-    made: dict[tuple[str, str], Machine] = {}
+    made: dict[tuple[str, str, int], Machine] = {}
     with ExitStack() as stack:
 
-        def machine_of(version: str = claude.PINNED, auth_mode: str = SUBSCRIPTION) -> Machine:
-            if (version, auth_mode) not in made:
-                directory = real_directory / f"{version}-{auth_mode}"
-                machine = Machine(around, directory, installed.cli(version), auth_mode)
+        def machine_of(
+            version: str = claude.PINNED, auth_mode: str = SUBSCRIPTION, slots: int = 4
+        ) -> Machine:
+            wanted = version, auth_mode, slots
+            if wanted not in made:
+                directory = real_directory / f"{version}-{auth_mode}-{slots}"
+                machine = Machine(around, directory, installed.cli(version), auth_mode, slots)
                 stack.enter_context(machine.working())
-                made[version, auth_mode] = machine
-            return made[version, auth_mode]
+                made[wanted] = machine
+            return made[wanted]
 
         yield machine_of
 

@@ -94,12 +94,11 @@ async def _words(exchange: Exchange, value: str) -> bool:
     return True
 
 
-async def _status_call(exchange: Exchange, value: str) -> bool:
-    return exchange.concerns("tools-call") and await _status(exchange, value)
-
-
-async def _html_call(exchange: Exchange, value: str) -> bool:
-    return exchange.concerns("tools-call") and await _html(exchange, value)
+async def _called(exchange: Exchange, value: str) -> bool:
+    if not exchange.concerns("tools-call"):
+        return False
+    name, _, rest = exchange.message["params"]["arguments"]["text"].partition("-")
+    return name in MODES and await MODES[name](exchange, rest)
 
 
 async def _version(exchange: Exchange, value: str) -> bool:
@@ -168,9 +167,8 @@ MODES: dict[str, Callable[[Exchange, str], Awaitable[bool]]] = {
     "status": _status,  # status-503: every request is answered so
     "delay": _delay,  # delay-40: the connection is answered after 40 s
     "slowtools": _slow_tools,  # slowtools-40: the list of tools takes 40 s
-    "statuscall": _status_call,  # statuscall-503: only tool calls are answered so
     "html": _html,  # a web page
-    "htmlcall": _html_call,  # a web page for each tool call
+    "called": _called,  # a tool call is answered in the mode that its text names, if it names one
     "words": _words,  # JSON that is no JSON-RPC
     "version": _version,  # version-1999-01-01: a protocol version that nobody asked for
     "elsewhere": _elsewhere,  # for SSE: messages are to go to another origin

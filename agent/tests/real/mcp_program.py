@@ -31,7 +31,7 @@ from .mcp_modes import MODES, Exchange, Receive, Scope, Send
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_TOOLS, _TOOL_BYTES = 200, 50_000
+_TOOLS, _TOOL_BYTES = 10, 1_000_000
 _READS = ToolAnnotations(read_only_hint=True)
 _REPEATS = ToolAnnotations(idempotent_hint=True)
 

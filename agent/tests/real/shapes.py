@@ -17,6 +17,20 @@ _FREE = {
 }
 # The keys of these are names of models.
 _BY_MODEL = {"modelUsage", "model_usage_since_last_result"}
+# The model's answers tell of the limit at any time, and claude passes it on then.
+_AT_ANY_TIME = frozenset({"rate_limit_event"})
+# What the stand-in does not tell: the names of what it does not have, a socket that runs never use, and what a server
+# says of itself to clients of the newest protocol.
+_NOT_TOLD = (
+    "agents[]",
+    "capabilities[]",
+    "messaging_socket_path",
+    "plugins[]",
+    "skills[]",
+    "slash_commands[]",
+    "terminal_slash_commands[]",
+    "tool_use_result._meta",
+)
 _JSON_TYPES = {str: "string", bool: "boolean", int: "number", float: "number", type(None): "null"}
 
 
@@ -25,18 +39,35 @@ def kind_of(event: Event) -> str:
     return "/".join(str(event[key]) for key in ("type", "subtype") if event.get(key))
 
 
-def order_of(events: Sequence[Event], *, without: frozenset[str]) -> list[str]:
+def _order_of(events: Sequence[Event], *, without: frozenset[str]) -> list[str]:
     """Return the kinds of events in order, without some, and each that repeats at once a single time."""
     kinds = [kind for kind in map(kind_of, events) if kind not in without]
     return [kind for kind, before in zip(kinds, [None, *kinds], strict=False) if kind != before]
 
 
-def shapes_of(events: Sequence[Event]) -> dict[str, set[str]]:
+def _shapes_of(events: Sequence[Event]) -> dict[str, set[str]]:
     """Return for each kind of event what its values look like: `PATH TYPE`."""
     shapes: dict[str, set[str]] = {}
     for event in events:
         shapes.setdefault(kind_of(event), set()).update(_lines(event, ""))
     return shapes
+
+
+def differences(name: str, real: Sequence[Event], played: Sequence[Event]) -> list[str]:
+    """Return a line for each thing that only the real claude told, or only the stand-in, which played the same."""
+    orders = [_order_of(events, without=_AT_ANY_TIME) for events in (real, played)]
+    found = [] if orders[0] == orders[1] else [f"{name}: order: {orders[0]} != {orders[1]}"]
+    shapes = _shapes_of(real), _shapes_of(played)
+    for kind in sorted(shapes[0].keys() & shapes[1].keys()):
+        missing = shapes[0][kind] - shapes[1][kind]
+        found += [
+            f"{name}: {kind}: only the real one has {line}"
+            for line in sorted(missing)
+            if not line.startswith(_NOT_TOLD)
+        ]
+        more = shapes[1][kind] - shapes[0][kind]
+        found += [f"{name}: {kind}: only the stand-in has {line}" for line in sorted(more)]
+    return found
 
 
 def _lines(value: Any, path: str) -> Iterator[str]:

@@ -35,9 +35,9 @@ SLOTS = 12
 
 
 @pytest.fixture
-def busy(own_machine: Machines) -> Machine:
-    """A machine for this test alone, on which all of its runs can be executed at once."""
-    return own_machine(slots=SLOTS)
+def busy(machine_of: Machines) -> Machine:
+    """A machine for these tests alone, on which all runs of a test can be executed at once."""
+    return machine_of(slots=SLOTS)
 
 
 def start_at(machine: Machine, place: Place, **trigger: Any) -> Started:
@@ -67,12 +67,11 @@ def test_the_fault_is_the_clients_if_the_server_would_answer_the_same_again(
     modes = [mode for mode in CLIENT_MODES if not (sse and mode.startswith("version"))]
     places = {mode: around.mcp.place(mode, sse=sse) for mode in modes}
     places |= {"elsewhere": around.mcp.place("elsewhere", sse=True)} if sse else {}
-    with busy.working():
-        started = {name: start_at(busy, place) for name, place in places.items()}
-        wrong = around.mcp.place(sse=sse)
-        headers = {"Authorization": "Bearer another-one-12345"}
-        started["wrong header"] = start_at(busy, wrong, mcpHeaders=headers)
-        assert verdicts(started, busy) == dict.fromkeys(started, "client")
+    started = {name: start_at(busy, place) for name, place in places.items()}
+    wrong = around.mcp.place(sse=sse)
+    headers = {"Authorization": "Bearer another-one-12345"}
+    started["wrong header"] = start_at(busy, wrong, mcpHeaders=headers)
+    assert verdicts(started, busy) == dict.fromkeys(started, "client")
 
 
 @pytest.mark.parametrize("sse", [False, True], ids=["http", "sse"])
@@ -82,21 +81,21 @@ def test_the_fault_is_of_the_infrastructure_if_the_server_may_do_better_later(
     with network.listener() as listener:
         closed = listener.getsockname()[1]
     transport = "sse" if sse else "mcp"
-    with busy.working():
-        started = {mode: start_at(busy, around.mcp.place(mode, sse=sse)) for mode in INFRA_MODES}
-        for name in (f"127.0.0.1:{closed}", "no-such-host.example"):
-            place = around.mcp.place(sse=sse)
-            started[name] = start_at(busy, place, mcpUrl=f"http://{name}/{transport}")
-        assert verdicts(started, busy) == dict.fromkeys(started, "infra")
+    started = {mode: start_at(busy, around.mcp.place(mode, sse=sse)) for mode in INFRA_MODES}
+    for name in (f"127.0.0.1:{closed}", "no-such-host.example"):
+        place = around.mcp.place(sse=sse)
+        started[name] = start_at(busy, place, mcpUrl=f"http://{name}/{transport}")
+    assert verdicts(started, busy) == dict.fromkeys(started, "infra")
     assert set(network.strangers()) == {"DNS for no-such-host.example"}
 
 
 def test_a_flood_is_cut_off_and_costs_the_worker_little_memory(
-    around: Surroundings, busy: Machine
+    around: Surroundings, own_machine: Machines
 ) -> None:
-    with busy.working() as process:
-        started = {mode: start_at(busy, around.mcp.place(mode)) for mode in FLOODING_MODES}
-        found = verdicts(started, busy)
+    machine = own_machine()
+    with machine.working() as process:
+        started = {mode: start_at(machine, around.mcp.place(mode)) for mode in FLOODING_MODES}
+        found = verdicts(started, machine)
         assert set(found.values()) <= {"client", "infra"}
         assert peak_mebibytes(process.pid) < 300
 
@@ -104,16 +103,9 @@ def test_a_flood_is_cut_off_and_costs_the_worker_little_memory(
 def test_a_server_that_takes_too_long_is_waited_for_half_a_minute(
     around: Surroundings, busy: Machine
 ) -> None:
-    with busy.working():
-        started = {mode: start_at(busy, around.mcp.place(mode)) for mode in SLOW_MODES}
-        started["over SSE"] = start_at(busy, around.mcp.place("stall", sse=True))
-        assert verdicts(started, busy) == dict.fromkeys(started, "infra")
-
-
-def test_a_server_that_is_slow_but_in_time_is_used(around: Surroundings, machine: Machine) -> None:
-    started = machine.start(say("Late, but here."), place=around.mcp.place("delay-1"))
-    assert started.ended()["status"] == "succeeded"
-    assert "mcp__trigger__echo" in started.script.requests[-1].text
+    started = {mode: start_at(busy, around.mcp.place(mode)) for mode in SLOW_MODES}
+    started["over SSE"] = start_at(busy, around.mcp.place("stall", sse=True))
+    assert verdicts(started, busy) == dict.fromkeys(started, "infra")
 
 
 def peak_mebibytes(pid: int) -> float:

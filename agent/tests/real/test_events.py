@@ -22,7 +22,7 @@ def test_what_the_cli_does_is_told(
     place = around.mcp.place()
     echo = (("mcp__trigger__echo", {"text": f"It is {place.secret}."}),)
     started = machine_of(version).start(
-        Status(529, times=1),
+        Status(529, times=2),
         Turn(Message("I look it up.", calls=echo)),
         bash("date"),
         say("Done."),
@@ -43,7 +43,7 @@ def test_what_the_cli_does_is_told(
     assert told[3] == ("tool_call", "Bash")
     assert told[-2:] == [("message", "Done."), ("result", "Done.")]
     statuses = [event["data"] for event in events if event["type"] == "status"]
-    assert [status["subtype"] for status in statuses[:2]] == ["init", "api_retry"]
+    assert [status["subtype"] for status in statuses[:3]] == ["init", "api_retry", "api_retry"]
     assert (statuses[0]["version"], statuses[1]["errorStatus"]) == (version, 529)
     kinds = [event["type"] for event in events]
     call, answer = (events[kinds.index(kind)] for kind in ("tool_call", "tool_result"))

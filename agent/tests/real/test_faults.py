@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 
 import pytest
 from bin import claude
 
+from pipedai_worker import standin
+
 from .conftest import Machines
 from .network import LoopbackNetwork
-from .steps import Broken, Cut, Hang, Limit, Stall, Status, Step, call, calls, say
-from .working import API_KEY, SUBSCRIPTION, Machine, Surroundings
+from .shapes import differences
+from .steps import Broken, Cut, Hang, Limit, Stall, Status, Step, call, say
+from .working import API_KEY, SUBSCRIPTION, Machine, Started, Surroundings
 
 pytestmark = pytest.mark.slow
 
 # A run of this time limit leaves claude some 7 s for its own retries.
 LIMIT_SECONDS = 60
 
-# How each run ends whose model's API answers so for ever: fault class, and a part of the sentence.
-API_ERRORS: dict[str, tuple[Step, str, str]] = {
-    "400": (Status(400), "client", "answered 400 (invalid_request"),
-    "403": (Status(403), "client", "answered 403"),
-    "404": (Status(404), "client", "answered 404"),
-    "401": (Status(401), "client", "answered 401"),
-    "413": (Status(413), "client", "413"),
-    "429": (Status(429), "infra", "usage limit"),
-    "500": (Status(500), "infra", "500"),
-    "529": (Status(529), "infra", "529"),
-    "limit": (Limit(600), "infra", "usage limit is reached"),
-    "reset": (Cut(), "infra", "API failed"),
-    "cut": (Cut(inside=True), "infra", "API failed"),
-    "broken": (Broken(), "infra", "API"),
+# How each run ends whose model's API answers so for ever: fault class, and a part of the sentence. The last is the line
+# for the stand-in that does the same, if it can.
+API_ERRORS: dict[str, tuple[Step, str, str, str]] = {
+    "400": (Status(400), "client", "answered 400 (invalid_request", "api-error 400"),
+    "403": (Status(403), "client", "answered 403", "api-error 403"),
+    "404": (Status(404), "client", "answered 404", "api-error 404"),
+    "401": (Status(401), "client", "answered 401", "api-error 401"),
+    "413": (Status(413), "client", "413", "api-error 413"),
+    "429": (Status(429), "infra", "usage limit", "api-error 429"),
+    "500": (Status(500), "infra", "500", "api-error 500"),
+    "529": (Status(529), "infra", "529", "api-error 529"),
+    "reset": (Cut(), "infra", "API failed", "api-error cut"),
+    "cut": (Cut(inside=True), "infra", "API failed", ""),
+    "broken": (Broken(), "infra", "API", ""),
+    # The usage limit comes last, because a worker gets no other run after it.
+    "limit": (Limit(600), "infra", "usage limit is reached", "rate-limit 600"),
 }
 # Claude treats these otherwise if an API key pays.
 OF_A_KEY = ("401", "429", "529", "limit")
@@ -40,28 +47,50 @@ OF_A_KEY = ("401", "429", "529", "limit")
 @pytest.mark.parametrize("auth_mode", [SUBSCRIPTION, API_KEY])
 def test_the_models_api_fails_for_ever(own_machine: Machines, auth_mode: str) -> None:
     machine = own_machine(auth_mode=auth_mode, slots=6)
-    cases = API_ERRORS if auth_mode == SUBSCRIPTION else OF_A_KEY
     with machine.working():
-        started = {
-            name: machine.start(API_ERRORS[name][0], timeoutSeconds=LIMIT_SECONDS)
-            for name in cases
-            if name != "limit"
-        }
-        ended = {name: each.ended(seconds=180) for name, each in started.items()}
-        # The usage limit comes last, because the worker gets no other run after it.
-        limited = machine.start(API_ERRORS["limit"][0], timeoutSeconds=LIMIT_SECONDS)
-        ended["limit"] = limited.ended(seconds=180)
-    for name, run in ended.items():
-        _, fault_class, sentence = API_ERRORS[name]
+        failed = failing(
+            {
+                name: partial(machine.start, step)
+                for name, (step, *_) in API_ERRORS.items()
+                if auth_mode == SUBSCRIPTION or name in OF_A_KEY
+            }
+        )
+    for name, each in failed.items():
+        _, fault_class, sentence, _ = API_ERRORS[name]
+        run = each.shown()
         assert (run["status"], run["faultClass"]) == ("failed", fault_class), (name, run)
         assert sentence in run["errorMessage"], name
     # With a subscription, claude says when its limit is lifted.
-    assert ("It is lifted at 20" in ended["limit"]["errorMessage"]) == (auth_mode == SUBSCRIPTION)
+    lifted = "It is lifted at 20" in failed["limit"].shown()["errorMessage"]
+    assert lifted == (auth_mode == SUBSCRIPTION)
+    if auth_mode == SUBSCRIPTION:
+        the_stand_in_tells_the_same(own_machine(slots=6), failed)
 
 
-def test_the_models_api_recovers(machine: Machine) -> None:
-    run = machine.run(Status(529, times=2), say("Recovered."))
-    assert (run["status"], run["shortMessage"]) == ("succeeded", "Recovered.")
+def the_stand_in_tells_the_same(machine: Machine, failed: Mapping[str, Started]) -> None:
+    """Let the stand-in play what claude has told of, and compare their events."""
+    machine.cli = Path(standin.__file__)
+    with machine.working():
+        played = failing(
+            {
+                name: partial(machine.start, prompt=f"standin: {line}")
+                for name, (*_, line) in API_ERRORS.items()
+                if line
+            }
+        )
+    told = [differences(name, failed[name].events(), run.events()) for name, run in played.items()]
+    assert not any(told), "\n".join(line for lines in told for line in lines)
+
+
+def failing(starts: Mapping[str, Callable[..., Started]]) -> dict[str, Started]:
+    """Start these runs, wait for their ends, and return them. The last begins when the others have ended."""
+    *names, last = starts
+    started = {name: starts[name](timeoutSeconds=LIMIT_SECONDS) for name in names}
+    for each in started.values():
+        each.ended(seconds=180)
+    started[last] = starts[last](timeoutSeconds=LIMIT_SECONDS)
+    started[last].ended(seconds=180)
+    return started
 
 
 def test_the_models_api_hangs_before_its_answer_or_inside(
@@ -85,49 +114,28 @@ def test_the_models_api_hangs_before_its_answer_or_inside(
 
 @pytest.mark.parametrize("version", claude.VERSIONS)
 def test_claude_is_stopped_if_it_can_not_connect_and_judged_if_it_never_tried(
-    around: Surroundings, own_machine: Machines, version: str
+    around: Surroundings, machine_of: Machines, version: str
 ) -> None:
-    machine = own_machine(version)
-    with machine.working():
-        # The server answers the worker's own question, and nobody later.
-        early = machine.start(say("Too late.", after=60), place=around.mcp.place("later-503"))
-        run = early.ended()
-        assert (run["status"], run["faultClass"]) == ("failed", "infra")
-        assert "not connected to the run's MCP server (failed)" in run["errorMessage"]
-        settle(machine, {"deniedMcpServers": [{"serverName": "trigger"}]})
+    machine = machine_of(version)
+    # The server answers the worker's own question, and nobody later.
+    early = machine.start(say("Too late.", after=60), place=around.mcp.place("later-503"))
+    run = early.ended()
+    assert (run["status"], run["faultClass"]) == ("failed", "infra")
+    assert "not connected to the run's MCP server (failed)" in run["errorMessage"]
+    with machine.settled(deniedMcpServers=[{"serverName": "trigger"}]):
         # Claude says nothing of this server, so only the run's end is judged.
         late = machine.start(say("I had no tools."))
         run = late.ended()
-        assert (run["status"], run["faultClass"]) == ("failed", "infra")
-        assert "not connected to the run's MCP server (not configured)" in run["errorMessage"]
-        assert late.script.requests
+    assert (run["status"], run["faultClass"]) == ("failed", "infra")
+    assert "not connected to the run's MCP server (not configured)" in run["errorMessage"]
+    assert late.script.requests
 
 
-def test_a_tool_call_that_a_hook_puts_off_is_no_success(own_machine: Machines) -> None:
-    machine = own_machine()
+def test_a_tool_call_that_a_hook_puts_off_is_no_success(machine: Machine) -> None:
     answer = {"hookEventName": "PreToolUse", "permissionDecision": "defer"}
     command = f"echo '{json.dumps({'hookSpecificOutput': answer})}'"
     hook = {"matcher": "mcp__trigger__echo", "hooks": [{"type": "command", "command": command}]}
-    settle(machine, {"hooks": {"PreToolUse": [hook]}})
-    with machine.working():
+    with machine.settled(hooks={"PreToolUse": [hook]}):
         run = machine.run(call("mcp__trigger__echo", text="x"), say("Never said."))
     assert (run["status"], run["faultClass"]) == ("failed", "client")
     assert "tool_deferred" in run["errorMessage"]
-
-
-def test_the_tokens_of_sub_agents_are_told(machine: Machine) -> None:
-    task = {"description": "Ask", "prompt": "Ask.", "subagent_type": "general-purpose"}
-    started = machine.start(
-        calls(("Task", {**task, "run_in_background": False})), say("Asked."), say("Done.")
-    )
-    run = started.ended()
-    assert run["status"] == "succeeded"
-    assert len(started.script.requests) >= 3
-    assert run["outputTokens"] == 50 * len(started.script.requests)
-
-
-def settle(machine: Machine, settings: Mapping[str, object]) -> None:
-    """Write the account's own settings."""
-    path = machine.home / ".claude" / "settings.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(settings))

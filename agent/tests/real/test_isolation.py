@@ -10,8 +10,7 @@ from uuid import uuid4
 
 import pytest
 from bin import claude
-
-from tests.conftest import until
+from testing.processes.worker_process import until
 
 from .conftest import Machines
 from .steps import Hang, bash, call, mcp, say
@@ -20,36 +19,9 @@ from .working import Machine, Surroundings
 pytestmark = pytest.mark.slow
 
 
-def test_a_payload_full_of_mentions_is_passed_on(machine: Machine) -> None:
-    run = machine.run(say("Read."), payload="@" * 60_000)
-    assert run["status"] == "succeeded"
-
-
-def test_the_environment_of_a_run_has_none_of_the_workers_secrets(
-    around: Surroundings, own_machine: Machines
-) -> None:
-    machine = own_machine()
-    allow(machine, "Bash")
-    with machine.working():
-        run = machine.run(bash("env; cat /proc/self/environ | tr '\\0' '\\n'"), say("Told."))
-    assert run["shortMessage"] == "Told."
-    # What claude logs in with is claude's own business, and never the model's.
-    assert around.messages.leaked(machine.secrets["a variable of the worker"]) == []
-    assert around.messages.leaked(machine.secrets["the worker's token"]) == []
-
-
-def allow(machine: Machine, *tools: str) -> None:
-    """Allow claude's own tools in the account's settings, as an operator would."""
-    path = machine.home / ".claude" / "settings.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"permissions": {"allow": list(tools)}}))
-
-
-def test_runs_at_the_same_time_can_not_find_or_message_each_other(own_machine: Machines) -> None:
-    machine = own_machine()
-    allow(machine, "SendMessage", "ListAgents")
+def test_runs_at_the_same_time_can_not_find_or_message_each_other(machine: Machine) -> None:
     marker = f"message-{uuid4().hex}"
-    with machine.working():
+    with machine.allowing("SendMessage", "ListAgents"):
         waiting = machine.start(say("I waited.", after=6), prompt="Wait.")
         until(lambda: waiting.script.requests)
         sender = machine.start(
@@ -79,16 +51,18 @@ def leftovers(machine: Machine, *marks: str) -> list[str]:
 
 
 @pytest.mark.parametrize("version", claude.VERSIONS)
-def test_nothing_of_a_run_stays_on_the_machine(own_machine: Machines, version: str) -> None:
+def test_nothing_of_a_run_stays_on_the_machine_and_the_tokens_of_sub_agents_are_told(
+    own_machine: Machines, version: str
+) -> None:
     machine = own_machine(version)
-    allow(machine, "Bash", "Write", "Task", "Agent")
     mark = f"mark-{uuid4().hex}"
     sub_agent: dict[str, Any] = {
         "description": mark,
         "prompt": mark,
         "subagent_type": "general-purpose",
+        "run_in_background": False,
     }
-    with machine.working():
+    with machine.working(), machine.allowing("Bash", "Write", "Task", "Agent"):
         started = machine.start(
             bash(f"echo {mark}"),
             call("Write", file_path="note.txt", content=mark),
@@ -101,6 +75,9 @@ def test_nothing_of_a_run_stays_on_the_machine(own_machine: Machines, version: s
         )
         run = started.ended()
         assert run["status"] == "succeeded", run["errorMessage"]
+        # The sub-agent made a request as well, at least.
+        assert len(started.script.requests) > 6
+        assert run["outputTokens"] == 50 * len(started.script.requests)
         assert leftovers(machine, mark, "pipedai-run") == []
         assert list(machine.home.rglob(f"*{run['sessionId']}*")) == []
         assert list(machine.temporary.iterdir()) == []
@@ -108,10 +85,9 @@ def test_nothing_of_a_run_stays_on_the_machine(own_machine: Machines, version: s
 
 def test_nothing_of_a_run_stays_after_its_worker_was_killed(own_machine: Machines) -> None:
     machine = own_machine()
-    allow(machine, "Bash")
     mark = f"mark-{uuid4().hex}"
     steps = (mcp("echo", text=mark), bash(f"echo {mark}"), Hang())
-    with machine.working() as worker:
+    with machine.allowing("Bash"), machine.working() as worker:
         both = [machine.start(*steps, prompt=mark) for _ in range(2)]
         until(lambda: all(len(each.script.requests) == 3 for each in both))
         worker.kill()
@@ -128,7 +104,9 @@ def test_nothing_of_a_run_stays_after_its_worker_was_killed(own_machine: Machine
         assert list(machine.temporary.iterdir()) == []
 
 
-def test_only_the_accounts_own_settings_are_loaded(own_machine: Machines) -> None:
+def test_a_run_has_the_accounts_own_settings_alone_and_none_of_the_workers_secrets(
+    around: Surroundings, own_machine: Machines
+) -> None:
     machine = own_machine()
     above, own = f"above-{uuid4().hex}", f"own-{uuid4().hex}"
     (machine.temporary / "CLAUDE.md").write_text(f"Say {above}.")
@@ -136,12 +114,16 @@ def test_only_the_accounts_own_settings_are_loaded(own_machine: Machines) -> Non
     (machine.temporary / ".claude" / "settings.json").write_text(
         json.dumps({"env": {"ABOVE": above}, "permissions": {"allow": ["Bash"]}})
     )
-    allow(machine, "Bash")
-    settings = machine.home / ".claude" / "settings.json"
-    content = json.loads(settings.read_text())
-    settings.write_text(json.dumps({**content, "env": {"OWN": own}}))
-    with machine.working():
-        started = machine.start(bash("echo $OWN $ABOVE"), say("Done."))
-        assert started.ended()["status"] == "succeeded"
+    settings = {"permissions": {"allow": ["Bash"]}, "env": {"OWN": own}}
+    with machine.working(), machine.settled(**settings):
+        started = machine.start(
+            bash("env; cat /proc/self/environ | tr '\\0' '\\n'"),
+            bash("echo $OWN $ABOVE"),
+            say("Told."),
+        )
+        assert started.ended()["shortMessage"] == "Told."
     assert above not in started.script.text
     assert own in started.script.text
+    # What claude logs in with is claude's own business, and never the model's.
+    assert around.messages.leaked(machine.secrets["a variable of the worker"]) == []
+    assert around.messages.leaked(machine.secrets["the worker's token"]) == []

@@ -7,16 +7,17 @@ import signal
 from pathlib import Path
 
 import pytest
+from testing.processes.worker_process import until
 
 from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.mcp import configuration
-from tests.conftest import until
 from tests.jobs import make_job
 
 from . import installed
 from .conftest import Machines
 from .network import LoopbackNetwork
-from .steps import Hang, bash, mcp, say
+from .steps import Hang, mcp, say
+from .test_tool_call_counts import listed
 from .test_tool_calls import results
 from .working import API_KEY, SUBSCRIPTION, Machine, Surroundings
 
@@ -37,24 +38,16 @@ def test_a_worker_that_was_told_nothing_pays_as_the_api_says(
     with machine.working(**both):
         started = machine.start(say("Paid."))
         run = started.ended()
-        assert run["status"] == "succeeded", run["errorMessage"]
+        assert (run["status"], run["shortMessage"]) == ("succeeded", "Paid."), run["errorMessage"]
+    assert started.place.calls() == []
+    assert run["toolCalls"] == {"total": 0, "effects": 0, "unknown": 0}
+    assert listed(started) == []
     sent = {name.lower(): value for name, value in started.script.requests[0].headers.items()}
     assert sent[header].endswith("both")
     assert json.loads(machine.config.read_text())["authMode"] == auth_mode
     other = "ANTHROPIC_API_KEY" if auth_mode == SUBSCRIPTION else "CLAUDE_CODE_OAUTH_TOKEN"
     assert f"{other} is kept from claude" in machine.log
     assert "both" not in machine.log
-
-
-def test_work_in_the_background_is_waited_for(own_machine: Machines) -> None:
-    # Version 2.1.197 ends it by itself.
-    machine = own_machine()
-    (machine.home / ".claude").mkdir()
-    settings = {"permissions": {"allow": ["Bash"]}}
-    (machine.home / ".claude" / "settings.json").write_text(json.dumps(settings))
-    with machine.working():
-        run = machine.run(bash("sleep 12; echo late", background=True), say("Wait."), say("Late."))
-    assert (run["status"], run["shortMessage"]) == ("succeeded", "Late.")
 
 
 def test_a_canceled_run_tells_its_cost(machine: Machine) -> None:
@@ -68,14 +61,22 @@ def test_a_canceled_run_tells_its_cost(machine: Machine) -> None:
     assert run["outputTokens"] == 50
 
 
-def test_a_timed_out_run_tells_its_cost(machine: Machine) -> None:
+def test_a_call_may_take_as_long_as_the_run_and_a_timed_out_run_tells_its_cost(
+    machine: Machine,
+) -> None:
+    # The server's entry says so; without it claude would end a call after 300 s of silence.
     started = machine.start(
-        mcp("write", text="x"), mcp("write", text="y", seconds=60), timeoutSeconds=20
+        mcp("write", text="x"),
+        mcp("nap", seconds=8),
+        mcp("write", text="y", seconds=60),
+        timeoutSeconds=30,
     )
     run = started.ended()
     assert (run["status"], run["faultClass"]) == ("timed_out", "client")
     assert float(run["costUsd"]) > 0
-    assert run["toolCalls"] == {"total": 2, "effects": 2, "unknown": 1}
+    assert run["toolCalls"] == {"total": 3, "effects": 2, "unknown": 1}
+    _, (text, is_error) = results(started.script.requests[-1])
+    assert ("slept 8 s" in text, is_error) == (True, False)
 
 
 def test_a_stopped_worker_hands_its_run_back_with_the_cost(own_machine: Machines) -> None:
@@ -106,12 +107,6 @@ def test_a_call_without_an_answer_is_unknown_after_a_crash(own_machine: Machines
         # The run's retry would be the newest of its trigger.
         runs = machine.around.site.get(f"/triggers/{run['triggerId']}/runs")
         assert [each["id"] for each in runs["items"]] == [started.id]
-
-
-def test_a_call_may_take_as_long_as_the_run(machine: Machine) -> None:
-    # The server's entry says so; without it claude would end a call after 300 s of silence.
-    started = machine.start(mcp("nap", seconds=8), say("Slept."), timeoutSeconds=30)
-    assert started.ended()["shortMessage"] == "Slept."
 
 
 def test_the_servers_entry_decides_how_long_a_call_may_take(

@@ -21,16 +21,14 @@ SCHEMA = {
 
 
 @pytest.mark.parametrize("version", claude.VERSIONS)
-def test_an_output_that_fits_comes_with_the_run(machine_of: Machines, version: str) -> None:
-    run = machine_of(version).run(output({"n": 5}), say("There."), outputSchema=SCHEMA)
-    assert run["status"] == "succeeded", run["errorMessage"]
-    assert run["output"] == {"n": 5}
-
-
-def test_no_header_of_the_server_is_in_an_output(machine: Machine) -> None:
+def test_an_output_that_fits_comes_with_the_run_but_no_header_of_the_server(
+    machine_of: Machines, version: str
+) -> None:
+    machine = machine_of(version)
     place = machine.around.mcp.place()
-    note = f"The server said {place.secret}."
-    run = machine.run(output({"n": 5, "note": note}), place=place, outputSchema=SCHEMA)
+    given = {"n": 5, "note": f"The server said {place.secret}."}
+    run = machine.run(output(given), say("There."), place=place, outputSchema=SCHEMA)
+    assert run["status"] == "succeeded", run["errorMessage"]
     assert run["output"] == {"n": 5, "note": "The server said [redacted]."}
 
 

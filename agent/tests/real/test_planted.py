@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 from bin import claude
-
-from tests.conftest import until
+from testing.processes.worker_process import until
 
 from .attacks import ANYWHERE, AT_THE_BEGINNING, by_the_model, filled
 from .conftest import Machines
@@ -45,18 +45,20 @@ def test_no_planted_secret_is_in_a_request(
         )
         first, *rest = (filled(text, field.files[0], home=machine.home) for text in beginnings)
         texts = [f"{first}\n{every}", *rest]
-        started = [machine.start(say("Read."), prompt=text) for text in texts]
-        payload = {"notes": [every[:25_000], *rest], every[-20_000:]: "@"}
-        started.append(machine.start(say("Read."), payload=payload))
+        payloads = [{"notes": [every[:25_000], *rest], every[-20_000:]: "@"}]
+        started = [
+            machine.start(say("Read."), prompt=text, payload=payload)
+            for text, payload in itertools.zip_longest(texts, payloads)
+        ]
         tried = machine.start(*by_the_model(field.files, every[:50_000]), say("I tried."))
-        for text, each in zip([*texts, None], started, strict=True):
+        for text, each in zip(texts, started, strict=True):
             run = each.ended(seconds=120)
             # The text reached the model as it is, and claude did nothing of its own with it.
             assert (run["status"], run["shortMessage"]) == ("succeeded", "Read."), text
             assert len(each.script.requests) == 1, text
             told = blocks(each.script.requests[0].content)
             assert "image" not in {block["type"] for block in told}, text
-            assert text is None or any(text.strip() in str(one.get("text")) for one in told), text
+            assert any(text.strip() in str(one.get("text")) for one in told), text
         # A sub-agent may have taken some of the turns.
         assert tried.ended(seconds=120)["status"] == "succeeded"
         assert len(tried.script.requests) > 10

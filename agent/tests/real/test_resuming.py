@@ -6,19 +6,20 @@ The API is a fake one: it hands out a retry as the real one does, with the sessi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bin import claude
+from testing.processes.worker_process import until
 
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.fake_run import FakeRun
-from tests.conftest import until
 
 from . import installed
 from .lone_machine import LoneMachine, fake_api
-from .mcp_server import Place
+from .mcp_server import McpServer, Place
 from .messages_api import MessagesApi, Request, Script
 from .network import LoopbackNetwork
 from .steps import Limit, Step, mcp, say
@@ -70,14 +71,39 @@ def scene(
     api_at: tuple[FakeApi, str],
     network: LoopbackNetwork,
     messages: MessagesApi,
-    mcp: Any,
+    mcp: McpServer,
     tmp_path: Path,
 ) -> Scenes:
-    def scene(*steps: Step, version: str = claude.PINNED) -> Scene:
-        machine = LoneMachine(network, messages, tmp_path, installed.cli(version), *api_at)
+    def scene(*steps: Step) -> Scene:
+        machine = LoneMachine(network, messages, tmp_path, installed.cli(), *api_at)
         return Scene(machine, api_at[0], mcp.place(), messages.script(*steps))
 
     return scene
+
+
+@pytest.fixture(scope="module")
+def shared_scene(
+    _programs: None,
+    network: LoopbackNetwork,
+    messages: MessagesApi,
+    mcp: McpServer,
+    real_directory: Path,
+) -> Iterator[Scenes]:
+    """Return a function that gives a scene on the working machine with this version of the CLI, which tests share."""
+    machines: dict[str, tuple[LoneMachine, FakeApi]] = {}
+    with ExitStack() as stack:
+
+        def shared_scene(*steps: Step, version: str) -> Scene:
+            if version not in machines:
+                api, url = stack.enter_context(fake_api(network))
+                directory = real_directory / f"resuming-{version}"
+                cli = installed.cli(version)
+                machine = LoneMachine(network, messages, directory, cli, api, url)
+                stack.enter_context(machine.working())
+                machines[version] = machine, api
+            return Scene(*machines[version], mcp.place(), messages.script(*steps))
+
+        yield shared_scene
 
 
 def money(outcome: dict[str, Any]) -> float:
@@ -85,30 +111,31 @@ def money(outcome: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize("version", claude.VERSIONS)
-def test_a_run_stopped_by_a_usage_limit_goes_on_after_it(scene: Scenes, version: str) -> None:
-    here = scene(
+def test_a_run_stopped_by_a_usage_limit_goes_on_after_it(
+    shared_scene: Scenes, version: str
+) -> None:
+    here = shared_scene(
         *(mcp("write", text="first"), Limit(600, times=1), Limit(700, times=1)),
         *(mcp("write", text="second"), say("Finished.")),
         version=version,
     )
-    with here.machine.working():
-        run = here.add()
-        limited = here.api.until_ended(run)
-        assert (limited["status"], limited["faultClass"]) == ("failed", "infra")
-        assert limited["usageLimit"].keys() == {"resetsAt", "kind"}
-        assert limited["usageLimit"]["kind"] == "five_hour"
-        assert 0 < limited["retryAfterSeconds"] <= 600
-        # The limit holds once more, before the model has said anything.
-        again = here.retry(run)
-        still = here.api.until_ended(again)
-        assert still["sessionId"] == limited["sessionId"]
-        assert money(still) == 0
-        ended = here.api.until_ended(last := here.retry(again))
-        assert (ended["status"], ended["shortMessage"]) == ("succeeded", "Finished.")
-        assert {body.get("sessionId") for body in here.api.bodies("heartbeat", last)} <= {
-            None,
-            limited["sessionId"],
-        }
+    run = here.add()
+    limited = here.api.until_ended(run)
+    assert (limited["status"], limited["faultClass"]) == ("failed", "infra")
+    assert limited["usageLimit"].keys() == {"resetsAt", "kind"}
+    assert limited["usageLimit"]["kind"] == "five_hour"
+    assert 0 < limited["retryAfterSeconds"] <= 600
+    # The limit holds once more, before the model has said anything.
+    again = here.retry(run)
+    still = here.api.until_ended(again)
+    assert still["sessionId"] == limited["sessionId"]
+    assert money(still) == 0
+    ended = here.api.until_ended(last := here.retry(again))
+    assert (ended["status"], ended["shortMessage"]) == ("succeeded", "Finished.")
+    assert {body.get("sessionId") for body in here.api.bodies("heartbeat", last)} <= {
+        None,
+        limited["sessionId"],
+    }
     assert [arguments["text"] for _, arguments in here.place.calls()] == ["first", "second"]
     # The model saw what the first call had answered, and each run tells its own cost and tokens alone.
     assert [text for text, _ in results(here.script.requests[-1])] == [
@@ -118,7 +145,7 @@ def test_a_run_stopped_by_a_usage_limit_goes_on_after_it(scene: Scenes, version:
     assert money(limited) == pytest.approx(COST)
     assert money(ended) == pytest.approx(2 * COST)
     assert (limited["outputTokens"], ended["outputTokens"]) == (TOKENS, 2 * TOKENS)
-    assert here.machine.left() == []
+    until(lambda: here.machine.left() == [])
 
 
 def test_a_run_stopped_in_a_tool_call_is_told_that_the_call_had_no_answer(scene: Scenes) -> None:
@@ -157,40 +184,38 @@ def test_a_worker_that_is_stopped_does_not_let_its_call_count_as_rejected(scene:
 
 @pytest.mark.parametrize("version", claude.VERSIONS)
 def test_a_session_that_claude_refuses_is_judged_by_its_effects(
-    scene: Scenes, version: str
+    shared_scene: Scenes, version: str
 ) -> None:
-    here = scene(
+    here = shared_scene(
         Limit(600, times=1), mcp("write", text="once"), Limit(600, times=1), version=version
     )
-    with here.machine.working():
-        run = here.add()
-        here.api.until_ended(run)
-        here.conversation().write_text("")
-        anew = here.retry(run)
-        limited = here.api.until_ended(anew)
-        # It had no effects, so it began anew, with the run's own prompt.
-        assert "Write it." in told(here.script.requests[1])
-        assert limited["sessionId"] != (run.outcome or {})["sessionId"]
-        here.conversation().write_text("")
-        ended = here.api.until_ended(here.retry(anew))
+    run = here.add()
+    here.api.until_ended(run)
+    here.conversation().write_text("")
+    anew = here.retry(run)
+    limited = here.api.until_ended(anew)
+    # It had no effects, so it began anew, with the run's own prompt.
+    assert "Write it." in told(here.script.requests[1])
+    assert limited["sessionId"] != (run.outcome or {})["sessionId"]
+    here.conversation().write_text("")
+    ended = here.api.until_ended(here.retry(anew))
     assert (ended["status"], ended["faultClass"]) == ("failed", "infra")
     assert "sessionId" not in ended
     assert "(had_effects)" in ended["errorMessage"]
     assert len(here.place.calls()) == 1
-    assert here.machine.left() == []
+    until(lambda: here.machine.left() == [])
 
 
 @pytest.mark.parametrize("version", claude.VERSIONS)
 def test_a_run_that_reaches_its_cost_limit_is_the_clients_fault(
-    scene: Scenes, version: str
+    shared_scene: Scenes, version: str
 ) -> None:
-    here = scene(*(mcp("write", text=text) for text in "abc"), version=version)
-    with here.machine.working():
-        ended = here.api.until_ended(here.add(max_cost_usd="0.0050"))
+    here = shared_scene(*(mcp("write", text=text) for text in "abc"), version=version)
+    ended = here.api.until_ended(here.add(max_cost_usd="0.0050"))
     assert (ended["status"], ended["faultClass"]) == ("failed", "client")
     assert "cost limit of $0.005." in ended["shortMessage"]
     assert money(ended) == pytest.approx(2 * COST)
-    assert here.machine.left() == []
+    until(lambda: here.machine.left() == [])
 
 
 def test_two_workers_of_one_machine_stay_apart(

@@ -7,6 +7,7 @@ from bin import claude
 
 from .conftest import Machines
 from .steps import say
+from .test_planted import blocks
 
 pytestmark = pytest.mark.slow
 
@@ -29,12 +30,21 @@ def test_a_text_is_shown_to_the_model_as_it_was_written_and_does_nothing_else(
 ) -> None:
     machine = machine_of(version)
     commands = COMMANDS if version == claude.PINNED else COMMANDS[:1]
-    started = [machine.start(say("Done."), prompt=f"{text} Marker.") for text in commands]
-    started.append(machine.start(say("Done."), prompt=f"@trigger:note://secret {MENTIONS} Marker."))
-    started.append(machine.start(say("Done."), payload=[*COMMANDS, MENTIONS, "Marker."]))
-    for each in started:
-        assert each.ended()["status"] == "succeeded"
-        assert "Marker." in each.script.text
+    prompts = [f"{text} Marker." for text in commands]
+    prompts.append(f"@trigger:note://secret {MENTIONS} Marker.")
+    payload = [*COMMANDS, MENTIONS, "@" * 60_000, "The payload's marker."]
+    payloads = [*(None for _ in commands), payload]
+    started = [
+        machine.start(say("Done."), prompt=prompt, payload=payload)
+        for prompt, payload in zip(prompts, payloads, strict=True)
+    ]
+    for prompt, each in zip(prompts, started, strict=True):
+        run = each.ended()
+        assert (run["status"], run["shortMessage"]) == ("succeeded", "Done.")
+        assert each.place.calls() == []
+        (request,) = each.script.requests
+        assert any(prompt.strip() in str(block.get("text")) for block in blocks(request.content))
         asked = {request["rpc"] for request in each.place.requests()}
         assert not asked & {"resources/read", "prompts/get"}
         assert UNWANTED not in each.script.text
+    assert "The payload's marker." in started[-1].script.text

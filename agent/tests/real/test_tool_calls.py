@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -10,11 +12,33 @@ from bin import claude
 from .conftest import Machines
 from .messages_api import MessagesApi, Request
 from .steps import calls, mcp, say
-from .working import Machine, Surroundings
+from .test_tool_call_counts import listed
+from .working import Machine, Started, Surroundings
 
 pytestmark = pytest.mark.slow
 
-BROKEN_CALLS = ("reset-tools-call", "statuscall-503", "htmlcall")
+TEXTS = [f"text-{number}" for number in range(8)]
+HEADERS = {"X-Tenant": "planted-tenant-4711", "X-Odd": "${HOME}"}
+# The modes of `mcp_modes.py` in which one call each is answered.
+BROKEN_CALLS = ("reset", "status-503", "html")
+
+
+@pytest.fixture(scope="module")
+def called(around: Surroundings, machine_of: Machines) -> Callable[[], Started]:
+    """Return a function that gives a run with several calls that has succeeded. It is made for the first test."""
+
+    @cache
+    def called() -> Started:
+        several = calls(*(("mcp__trigger__echo", {"text": text}) for text in TEXTS))
+        steps = (several, mcp("big", kib=2048), say("Done."))
+        # The server is slow, but in time.
+        place = around.mcp.place("delay-1")
+        headers = {**place.headers, **HEADERS}
+        started = machine_of().start(*steps, place=place, mcpHeaders=headers)
+        assert started.ended()["status"] == "succeeded"
+        return started
+
+    return called
 
 
 def results(request: Request) -> list[tuple[str, bool]]:
@@ -38,40 +62,57 @@ def _text(content: Any) -> str:
 
 @pytest.mark.parametrize("version", claude.VERSIONS)
 @pytest.mark.parametrize("sse", [False, True], ids=["http", "sse"])
-def test_the_model_gets_what_the_server_answers(
+def test_the_model_gets_what_the_server_answers_and_each_call_is_listed(
     around: Surroundings, machine_of: Machines, version: str, sse: bool
 ) -> None:
     started = machine_of(version).start(
         mcp("echo", text="hello ü 漢"),
         mcp("fail", text="As it should."),
-        mcp("nap", seconds=0.2),
+        mcp("put", text="x"),
+        mcp("write", text="x", seconds=0.3),
+        mcp("leak"),
         say("Done."),
         place=around.mcp.place(sse=sse),
     )
-    assert started.ended()["status"] == "succeeded"
-    echoed, failed, slept = results(started.script.requests[-1])
+    run = started.ended()
+    assert run["status"] == "succeeded"
+    echoed, failed, _, wrote, _ = results(started.script.requests[-1])
     assert (echoed[0].count("echo:hello ü 漢"), echoed[1]) == (1, False)
     assert ("As it should." in failed[0], failed[1]) == (True, True)
-    assert ("slept 0.2 s" in slept[0], slept[1]) == (True, False)
-    assert [name for name, _ in started.place.calls()] == ["echo", "fail", "nap"]
+    assert ("wrote x" in wrote[0], wrote[1]) == (True, False)
+    assert [name for name, _ in started.place.calls()] == ["echo", "fail", "put", "write", "leak"]
+    # The last tool tells the secret that it was sent.
+    assert started.place.secret not in str(run)
+    assert started.place.secret not in str(started.events())
+
+    assert run["toolCalls"] == {"total": 5, "effects": 1, "unknown": 0}
+    found = listed(started)
+    assert [(each["tool"], each["outcome"], each["effect"]) for each in found] == [
+        ("echo", "ok", "none"),
+        ("fail", "error", "idempotent"),
+        ("put", "ok", "idempotent"),
+        ("write", "ok", "possible"),
+        ("leak", "ok", "none"),
+    ]
+    assert found[3]["durationMs"] >= 300
+    assert [each["at"] for each in found] == sorted(each["at"] for each in found)
 
 
-def test_calls_at_the_same_time_get_their_own_answers(machine: Machine) -> None:
-    texts = [f"text-{number}" for number in range(8)]
-    several = calls(*(("mcp__trigger__echo", {"text": text}) for text in texts))
-    started = machine.start(several, say("Done."))
-    assert started.ended()["status"] == "succeeded"
-    got = [text for text, _ in results(started.script.requests[-1])]
-    assert len(got) == len(texts)
-    assert all(f"echo:{text}" in result for text, result in zip(texts, got, strict=True))
-    assert sorted(arguments["text"] for _, arguments in started.place.calls()) == texts
+def test_a_server_that_is_slow_but_in_time_is_used(called: Callable[[], Started]) -> None:
+    assert "mcp__trigger__echo" in called().script.requests[0].tools
 
 
-def test_a_large_answer_does_not_end_the_run(machine: Machine) -> None:
+def test_calls_at_the_same_time_get_their_own_answers(called: Callable[[], Started]) -> None:
+    started = called()
+    *got, _ = (text for text, _ in results(started.script.requests[-1]))
+    assert all(f"echo:{text}" in result for text, result in zip(TEXTS, got, strict=True))
+    echoed = [arguments["text"] for name, arguments in started.place.calls() if name == "echo"]
+    assert sorted(echoed) == TEXTS
+
+
+def test_a_large_answer_does_not_end_the_run(called: Callable[[], Started]) -> None:
     """The CLI keeps a large result in a file of its own, and shows the model where it begins."""
-    started = machine.start(mcp("big", kib=2048), say("Done."))
-    assert started.ended()["status"] == "succeeded"
-    ((text, _),) = results(started.script.requests[-1])
+    *_, (text, _) = results(called().script.requests[-1])
     assert 0 < len(text) < 2048 * 1024
 
 
@@ -79,49 +120,44 @@ def test_a_large_answer_does_not_end_the_run(machine: Machine) -> None:
 def test_a_server_that_breaks_in_a_call_costs_this_call_alone(
     around: Surroundings, machine: Machine, sse: bool
 ) -> None:
-    steps = (mcp("write", text="once"), say("It failed."))
-    places = [around.mcp.place(mode, sse=sse) for mode in BROKEN_CALLS]
-    for started in [machine.start(*steps, place=place) for place in places]:
-        run = started.ended()
-        assert (run["status"], run["shortMessage"]) == ("succeeded", "It failed.")
-        ((text, is_error),) = results(started.script.requests[-1])
-        assert is_error, text
-        # What must not be done twice was asked for once.
-        assert started.place.calls() == [("write", {"text": "once"})]
+    texts = [*BROKEN_CALLS, "once"]
+    both = calls(
+        ("mcp__trigger__echo", {"text": "reset"}), ("mcp__trigger__write", {"text": "reset"})
+    )
+    place = around.mcp.place("called", sse=sse)
+    steps = (both, *(mcp("write", text=text) for text in texts[1:]), say("Most failed."))
+    started = machine.start(*steps, place=place)
+    run = started.ended()
+    assert (run["status"], run["shortMessage"]) == ("succeeded", "Most failed.")
+    *broken, (text, is_error) = results(started.script.requests[-1])
+    assert [is_error for _, is_error in broken] == [True] * 4, broken
+    assert ("wrote once" in text, is_error) == (True, False)
+    # What must not be done twice was asked for once.
+    written = [arguments["text"] for name, arguments in place.calls() if name == "write"]
+    assert written == texts
+    # Without an answer, nobody knows what a call has done.
+    assert run["toolCalls"] == {"total": 5, "effects": 4, "unknown": 2}
+    ends = ["unknown", "unknown", "error", "error", "ok"]
+    assert [each["outcome"] for each in listed(started)] == ends
 
 
 def test_the_server_gets_the_triggers_headers_and_the_cli_none_of_them(
-    around: Surroundings, machine: Machine, messages: MessagesApi
+    called: Callable[[], Started], messages: MessagesApi
 ) -> None:
-    place = around.mcp.place()
-    headers = {**place.headers, "X-Tenant": "planted-tenant-4711", "X-Odd": "${HOME}"}
-    started = machine.start(mcp("echo", text="x"), say("Done."), place=place, mcpHeaders=headers)
-    assert started.ended()["status"] == "succeeded"
-
-    seen = place.requests()
+    started = called()
+    seen = started.place.requests()
     assert {each["authorized"] for each in seen} == {True}
-    assert {each["headers"]["x-tenant"] for each in seen} == {"planted-tenant-4711"}
-    assert {each["headers"]["x-odd"] for each in seen} == {"${HOME}"}
-    assert messages.leaked(place.secret, "planted-tenant-4711") == []
-    assert place.secret not in str(started.events())
-
-
-def test_a_secret_that_the_server_tells_itself_is_in_no_outcome(machine: Machine) -> None:
-    started = machine.start(mcp("leak"), say("Told."))
-    run = started.ended()
-    assert run["status"] == "succeeded"
-    assert started.place.secret not in str(run)
+    assert {each["headers"]["x-tenant"] for each in seen} == {HEADERS["X-Tenant"]}
+    assert {each["headers"]["x-odd"] for each in seen} == {HEADERS["X-Odd"]}
+    assert messages.leaked(started.place.secret, HEADERS["X-Tenant"]) == []
     assert started.place.secret not in str(started.events())
 
 
-def test_the_server_is_told_that_the_session_is_over(machine: Machine) -> None:
-    started = machine.start(mcp("echo", text="x"), say("Done."))
-    assert started.ended()["status"] == "succeeded"
-    opened = {each["headers"].get("mcp-session-id") for each in started.place.requests()} - {None}
+def test_the_server_is_told_that_the_session_is_over(called: Callable[[], Started]) -> None:
+    requests = called().place.requests()
+    opened = {each["headers"].get("mcp-session-id") for each in requests} - {None}
     closed = {
-        each["headers"].get("mcp-session-id")
-        for each in started.place.requests()
-        if each["method"] == "DELETE"
+        each["headers"].get("mcp-session-id") for each in requests if each["method"] == "DELETE"
     }
     assert opened
     assert closed == opened

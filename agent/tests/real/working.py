@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ _QUIET = (
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
 )
 _STOP_SECONDS = 60
+# Asking the API for a run costs some 5 ms of CPU time, and a run with claude takes seconds.
+_PAUSE_SECONDS = 1
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,21 @@ class Machine:
     def log(self) -> str:
         """What the worker has logged."""
         return self.log_path.read_text()
+
+    @contextmanager
+    def settled(self, **settings: object) -> Iterator[None]:
+        """Give claude these settings of the account for the runs of the block."""
+        path = self.home / ".claude" / "settings.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(settings))
+        try:
+            yield
+        finally:
+            path.unlink()
+
+    def allowing(self, *tools: str) -> AbstractContextManager[None]:
+        """Allow claude's own tools in these settings, as an operator would."""
+        return self.settled(permissions={"allow": list(tools)})
 
     @contextmanager
     def working(self, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -179,7 +196,12 @@ class Started:
     def ended(self, seconds: float = DEADLINE_SECONDS) -> dict[str, Any]:
         """Wait until the run has ended, and return it as the API shows it. Raises AssertionError after `seconds`."""
         try:
-            return dict(until(lambda: (run := self.shown())["endedAt"] and run, seconds=seconds))
+            ended = until(
+                lambda: (run := self.shown())["endedAt"] and run,
+                seconds=seconds,
+                pause=_PAUSE_SECONDS,
+            )
+            return dict(ended)
         except AssertionError as late:
             raise AssertionError(f"The run did not end. {late}\n{self.machine.log}") from None
 
