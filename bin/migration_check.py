@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def findings(exempt_up_to: dict[str, str]) -> Iterator[Finding]:
-    """Yield the rules that this project's migrations break, beginning after those named in `exempt_up_to`.
+    """Yield the rules that this project's migrations break, in the order of their names, after those in `exempt_up_to`.
 
     A migration may break a rule if its `safe_because` gives a reason for that rule.
     """

@@ -111,6 +111,49 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "account mail",
                 "db_table": "account_mail",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("status", "pending")),
+                        fields=["next_attempt_at", "host"],
+                        name="accountmail_due_by_host",
+                    ),
+                    models.Index(fields=["user", "created_at"], name="account_mail_of_user"),
+                    models.Index(fields=["created_at"], name="account_mail_old"),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("next_attempt_at__isnull", False), ("status", "pending")),
+                            models.Q(
+                                ("next_attempt_at__isnull", True),
+                                ("status__in", ("delivered", "dead")),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="accountmail_pending_is_due",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("delivered_at__isnull", False), ("status", "delivered")),
+                            models.Q(
+                                ("delivered_at__isnull", True),
+                                models.Q(("status", "delivered"), _negated=True),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="accountmail_delivered_at",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("expires_at__isnull", True), ("token_digest__isnull", True)),
+                            models.Q(
+                                ("expires_at__isnull", False), ("token_digest__isnull", False)
+                            ),
+                            _connector="OR",
+                        ),
+                        name="account_mail_token_expires",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -145,69 +188,16 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "account_mail_attempt",
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("status_code__isnull", False),
+                            ("error__isnull", False),
+                            _connector="OR",
+                        ),
+                        name="account_mail_attempt_ended_somehow",
+                    ),
+                ],
             },
-        ),
-        migrations.AddIndex(
-            model_name="accountmail",
-            index=models.Index(
-                condition=models.Q(("status", "pending")),
-                fields=["next_attempt_at", "host"],
-                name="accountmail_due_by_host",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="accountmail",
-            index=models.Index(fields=["user", "created_at"], name="account_mail_of_user"),
-        ),
-        migrations.AddIndex(
-            model_name="accountmail",
-            index=models.Index(fields=["created_at"], name="account_mail_old"),
-        ),
-        migrations.AddConstraint(
-            model_name="accountmail",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("next_attempt_at__isnull", False), ("status", "pending")),
-                    models.Q(
-                        ("next_attempt_at__isnull", True), ("status__in", ("delivered", "dead"))
-                    ),
-                    _connector="OR",
-                ),
-                name="accountmail_pending_is_due",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="accountmail",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("delivered_at__isnull", False), ("status", "delivered")),
-                    models.Q(
-                        ("delivered_at__isnull", True),
-                        models.Q(("status", "delivered"), _negated=True),
-                    ),
-                    _connector="OR",
-                ),
-                name="accountmail_delivered_at",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="accountmail",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("expires_at__isnull", True), ("token_digest__isnull", True)),
-                    models.Q(("expires_at__isnull", False), ("token_digest__isnull", False)),
-                    _connector="OR",
-                ),
-                name="account_mail_token_expires",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="accountmailattempt",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("status_code__isnull", False), ("error__isnull", False), _connector="OR"
-                ),
-                name="account_mail_attempt_ended_somehow",
-            ),
         ),
     ]

@@ -8,6 +8,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from bin import claude, packages, programs
+from bin.tests.test_setup import PYTHON, QUICK_VENV
 
 # It does as npm does: it makes the program and a lock file with the hash of what it has got.
 _NPM = """#!/bin/sh
@@ -63,7 +64,13 @@ def without_mcp(monkeypatch):
 
 
 @pytest.mark.slow
-def test_it_installs_the_programs_says_whose_they_are_and_then_is_silent(npm, capsys):
+def test_it_installs_the_programs_says_whose_they_are_and_then_is_silent(
+    npm, capsys, monkeypatch, tmp_path
+):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n{QUICK_VENV}\nexec {PYTHON} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
     assert claude.main() == 0
 
     said = capsys.readouterr().err

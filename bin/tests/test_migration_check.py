@@ -1,9 +1,11 @@
 """The migration check refuses migrations that lock tables or break the previous release, and accepts safe ones."""
 
 from importlib import import_module
+from itertools import takewhile
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.contrib.postgres.operations import (
     AddConstraintNotValid,
     AddIndexConcurrently,
@@ -32,7 +34,11 @@ INDEX = models.Index(fields=["session_id"], name="planted")
 POSITIVE = models.CheckConstraint(condition=models.Q(attempt__gt=0), name="planted")
 UNIQUE = models.UniqueConstraint(fields=["session_id"], name="planted")
 
-EXEMPT = {"triggers": "0004_tick_tenant_keys"}
+# The migrations of the other apps are not checked at all.
+EXEMPT = {app.label: "9999" for app in apps.get_app_configs()} | {
+    "triggers": "0004_tick_tenant_keys"
+}
+FIRST = "triggers.0005_run_waiting"
 
 UNSAFE = [
     ("require-concurrent-index-creation", AddIndex("run", INDEX)),
@@ -79,7 +85,7 @@ def rules(operation: Any, *, atomic: bool = True) -> set[str]:
 
 
 @pytest.mark.parametrize(("rule", "operation"), UNSAFE, ids=lambda value: str(value)[:40])
-def test_an_unsafe_operation_is_found(rule, operation, own_database):
+def test_an_unsafe_operation_is_found(rule, operation, db):
     assert rule in rules(operation)
 
 
@@ -88,9 +94,15 @@ def test_a_safe_operation_passes(operation, own_database):
     assert rules(operation, atomic=not isinstance(operation, AddIndexConcurrently)) == set()
 
 
+def first_findings() -> list[migration_check.Finding]:
+    """Returns what is found in the first migration after the exempt ones. Looking at the others takes seconds."""
+    found = migration_check.findings(EXEMPT)
+    return list(takewhile(lambda finding: finding.migration <= FIRST, found))
+
+
 def test_what_comes_after_the_exempt_ones_is_checked_and_no_more(own_database):
-    found = {(finding.migration, finding.rule) for finding in migration_check.findings(EXEMPT)}
-    assert ("triggers.0005_run_waiting", "require-concurrent-index-creation") in found
+    found = {(finding.migration, finding.rule) for finding in first_findings()}
+    assert (FIRST, "require-concurrent-index-creation") in found
     assert not [
         migration for migration, _ in found if "triggers.0001" <= migration < "triggers.0005"
     ]
@@ -100,11 +112,7 @@ def test_a_reason_lets_a_rule_pass_and_must_be_needed(own_database, monkeypatch)
     migration = import_module("triggers.migrations.0005_run_waiting").Migration
     reasons = {"require-concurrent-index-creation": "There are no rows yet.", "renaming-table": "?"}
     monkeypatch.setattr(migration, "safe_because", reasons, raising=False)
-    found = [
-        finding.rule
-        for finding in migration_check.findings(EXEMPT)
-        if finding.migration == "triggers.0005_run_waiting"
-    ]
+    found = [finding.rule for finding in first_findings() if finding.migration == FIRST]
     assert found == ["renaming-table"]
 
 

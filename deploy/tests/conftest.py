@@ -20,7 +20,7 @@ UNITS = {"pipedai-web": "pipedai.server", "pipedai-scheduler": "runscheduler"}
 RELEASE = "/srv/pipedai/releases/1"
 # The steps that need the package registries, besides the machine itself.
 ONLINE = ("packages", "code")
-_NOT_OF_A_RELEASE = (".git", ".venv", "__pycache__", ".*_cache", ".env", "staticfiles")
+_NOT_OF_A_RELEASE = (".git", ".venv", ".cache", "__pycache__", ".*_cache", ".env", "staticfiles")
 
 
 class Deployed:
@@ -52,26 +52,24 @@ class Deployed:
 
     def restart(self, unit: str) -> None:
         """Do what `systemctl restart` does, until the old processes have ended."""
-        former = self._processes(unit)
-        self._signal(unit, "HUP")
-        until(lambda: not self._processes(unit) & former)
+        self._end(unit, "HUP")
 
     def stop(self, unit: str) -> None:
         """Do what `systemctl stop` does."""
-        self._signal(unit, "TERM")
-        until(lambda: not self._processes(unit))
+        self._end(unit, "TERM")
 
     def directories(self) -> set[str]:
         """Return the directories in which the units' processes run, which show their release."""
         script = "for pid in $(pgrep -u pipedai python); do readlink /proc/$pid/cwd; done"
         return set(self.machine.run("sh", "-c", script).split())
 
-    def _signal(self, unit: str, name: str) -> None:
-        self.machine.run("sh", "-c", f"kill -{name} $(cat /run/{unit}.pid)")
-
-    def _processes(self, unit: str) -> set[str]:
-        said = self.machine.run("sh", "-c", f"pgrep -u pipedai -f {UNITS[unit]} || true")
-        return set(said.split())
+    def _end(self, unit: str, signal: str) -> None:
+        """Send the signal to a unit, and wait until the processes that it has now have ended."""
+        script = (
+            f"processes=$(pgrep -u pipedai -f {UNITS[unit]}); kill -{signal} $(cat /run/{unit}.pid)\n"
+            "for pid in $processes; do while kill -0 $pid 2>/dev/null; do sleep 0.1; done; done"
+        )
+        self.machine.run("sh", "-c", script)
 
     def log(self, unit: str) -> str:
         """Return what the unit printed."""

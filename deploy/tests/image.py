@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import string
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -122,12 +123,9 @@ def _execute(step: tuple[str, str], on: Built, made: Callable[[str], Built]) -> 
 def _copy(arguments: list[str], on: Built, made: Callable[[str], Built]) -> None:
     if arguments[0].startswith("--from="):
         name, source, target = arguments[0].removeprefix("--from="), *arguments[1:]
-        shutil.copytree(
-            made(name).machine.path(source),
-            on.machine.path(target),
-            symlinks=True,
-            dirs_exist_ok=True,
-        )
+        copied = made(name).machine.path(source)
+        # shutil takes twice the CPU time.
+        subprocess.run(["cp", "-a", f"{copied}/.", str(on.machine.path(target))], check=True)
         return
     *sources, target = arguments
     for path in context():

@@ -56,7 +56,7 @@ class Load:
                 run = self._ask(http, "POST", path, json={}, headers=headers)
                 with self._lock:
                     self.fired.add(run["id"])
-                self._stop.wait(0.02)
+                self._stop.wait(0.2)
 
     def _work(self, job: MainJob) -> None:
         headers = {"Authorization": f"Bearer {job.worker_token}"}

@@ -115,6 +115,71 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "channel",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("deleted_at__isnull", True)),
+                        fields=["environment", "created_at", "id"],
+                        name="channel_listed",
+                    ),
+                    models.Index(
+                        condition=models.Q(
+                            ("deleted_at__isnull", True),
+                            ("enabled", True),
+                            ("events__contains", ["run.ended"]),
+                        ),
+                        fields=["environment"],
+                        name="channel_of_outcomes",
+                    ),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("kind__in", ("email", "webhook", "slack"))),
+                        name="channel_kind",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("deleted_at__isnull", False),
+                            models.Q(
+                                ("emails__len__gte", 1), ("kind", "email"), ("url__isnull", True)
+                            ),
+                            models.Q(
+                                models.Q(("kind", "email"), _negated=True),
+                                ("emails__len", 0),
+                                ("url__isnull", False),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="channel_has_a_target",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("url__isnull", True), ("url_key__isnull", True)),
+                            models.Q(("url__isnull", False), ("url_key__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="channel_url_has_a_key",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("secret__isnull", True), ("secret_key__isnull", True)),
+                            models.Q(
+                                ("kind", "webhook"),
+                                ("secret__isnull", False),
+                                ("secret_key__isnull", False),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="channel_secret_has_a_key",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("failing_since__isnull", False),
+                            ("last_error__isnull", True),
+                            _connector="OR",
+                        ),
+                        name="channel_error_has_a_time",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -189,6 +254,78 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "notice",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("status", "pending")),
+                        fields=["next_attempt_at", "host"],
+                        name="notice_due_by_host",
+                    ),
+                    models.Index(
+                        condition=models.Q(("status", "pending")),
+                        fields=["environment", "host", "next_attempt_at"],
+                        name="notice_pending_by_host",
+                    ),
+                    models.Index(fields=["channel", "created_at", "id"], name="notice_listed"),
+                    models.Index(
+                        condition=models.Q(("status", "digested"), _negated=True),
+                        fields=["channel", "address", "send_at"],
+                        name="notice_sent_to",
+                    ),
+                    models.Index(
+                        condition=models.Q(("status", "pending")),
+                        fields=["channel", "send_at"],
+                        name="notice_pending_of_channel",
+                    ),
+                    models.Index(
+                        condition=models.Q(("status", "pending"), _negated=True),
+                        fields=["created_at"],
+                        name="notice_prunable",
+                    ),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("next_attempt_at__isnull", False), ("status", "pending")),
+                            models.Q(
+                                ("next_attempt_at__isnull", True),
+                                ("status__in", ("delivered", "dead", "digested")),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="notice_pending_is_due",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("delivered_at__isnull", False), ("status", "delivered")),
+                            models.Q(
+                                ("delivered_at__isnull", True),
+                                models.Q(("status", "delivered"), _negated=True),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="notice_delivered_at",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("digest_id__isnull", False), ("status", "digested")),
+                            models.Q(
+                                models.Q(("status", "digested"), _negated=True),
+                                ("digest_id__isnull", True),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="notice_digested_has_a_digest",
+                    ),
+                    models.UniqueConstraint(
+                        condition=models.Q(
+                            ("event", "channel.digest"),
+                            ("next_attempt_at", models.F("send_at")),
+                            ("status", "pending"),
+                        ),
+                        fields=("channel", "address", "environment"),
+                        name="notice_one_open_digest",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -233,6 +370,16 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "notice_attempt",
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("status_code__isnull", False),
+                            ("error__isnull", False),
+                            _connector="OR",
+                        ),
+                        name="notice_attempt_has_an_end",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -281,26 +428,6 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
-        migrations.AddIndex(
-            model_name="channel",
-            index=models.Index(
-                condition=models.Q(("deleted_at__isnull", True)),
-                fields=["environment", "created_at", "id"],
-                name="channel_listed",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="channel",
-            index=models.Index(
-                condition=models.Q(
-                    ("deleted_at__isnull", True),
-                    ("enabled", True),
-                    ("events__contains", ["run.ended"]),
-                ),
-                fields=["environment"],
-                name="channel_of_outcomes",
-            ),
-        ),
         migrations.AddConstraint(
             model_name="channel",
             constraint=models.UniqueConstraint(
@@ -308,172 +435,9 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddConstraint(
-            model_name="channel",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("kind__in", ("email", "webhook", "slack"))), name="channel_kind"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="channel",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("deleted_at__isnull", False),
-                    models.Q(("emails__len__gte", 1), ("kind", "email"), ("url__isnull", True)),
-                    models.Q(
-                        models.Q(("kind", "email"), _negated=True),
-                        ("emails__len", 0),
-                        ("url__isnull", False),
-                    ),
-                    _connector="OR",
-                ),
-                name="channel_has_a_target",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="channel",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("url__isnull", True), ("url_key__isnull", True)),
-                    models.Q(("url__isnull", False), ("url_key__isnull", False)),
-                    _connector="OR",
-                ),
-                name="channel_url_has_a_key",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="channel",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("secret__isnull", True), ("secret_key__isnull", True)),
-                    models.Q(
-                        ("kind", "webhook"),
-                        ("secret__isnull", False),
-                        ("secret_key__isnull", False),
-                    ),
-                    _connector="OR",
-                ),
-                name="channel_secret_has_a_key",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="channel",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("failing_since__isnull", False), ("last_error__isnull", True), _connector="OR"
-                ),
-                name="channel_error_has_a_time",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="notice",
-            index=models.Index(
-                condition=models.Q(("status", "pending")),
-                fields=["next_attempt_at", "host"],
-                name="notice_due_by_host",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="notice",
-            index=models.Index(
-                condition=models.Q(("status", "pending")),
-                fields=["environment", "host", "next_attempt_at"],
-                name="notice_pending_by_host",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="notice",
-            index=models.Index(fields=["channel", "created_at", "id"], name="notice_listed"),
-        ),
-        migrations.AddIndex(
-            model_name="notice",
-            index=models.Index(
-                condition=models.Q(("status", "digested"), _negated=True),
-                fields=["channel", "address", "send_at"],
-                name="notice_sent_to",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="notice",
-            index=models.Index(
-                condition=models.Q(("status", "pending")),
-                fields=["channel", "send_at"],
-                name="notice_pending_of_channel",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="notice",
-            index=models.Index(
-                condition=models.Q(("status", "pending"), _negated=True),
-                fields=["created_at"],
-                name="notice_prunable",
-            ),
-        ),
-        migrations.AddConstraint(
             model_name="notice",
             constraint=models.UniqueConstraint(
                 fields=("environment", "id"), name="notice_in_environment"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="notice",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("next_attempt_at__isnull", False), ("status", "pending")),
-                    models.Q(
-                        ("next_attempt_at__isnull", True),
-                        ("status__in", ("delivered", "dead", "digested")),
-                    ),
-                    _connector="OR",
-                ),
-                name="notice_pending_is_due",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="notice",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("delivered_at__isnull", False), ("status", "delivered")),
-                    models.Q(
-                        ("delivered_at__isnull", True),
-                        models.Q(("status", "delivered"), _negated=True),
-                    ),
-                    _connector="OR",
-                ),
-                name="notice_delivered_at",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="notice",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("digest_id__isnull", False), ("status", "digested")),
-                    models.Q(
-                        models.Q(("status", "digested"), _negated=True), ("digest_id__isnull", True)
-                    ),
-                    _connector="OR",
-                ),
-                name="notice_digested_has_a_digest",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="notice",
-            constraint=models.UniqueConstraint(
-                condition=models.Q(
-                    ("event", "channel.digest"),
-                    ("next_attempt_at", models.F("send_at")),
-                    ("status", "pending"),
-                ),
-                fields=("channel", "address", "environment"),
-                name="notice_one_open_digest",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="noticeattempt",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("status_code__isnull", False), ("error__isnull", False), _connector="OR"
-                ),
-                name="notice_attempt_has_an_end",
             ),
         ),
         migrations.RunSQL(

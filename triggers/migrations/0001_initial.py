@@ -107,6 +107,82 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "trigger",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("next_run_at__isnull", False)),
+                        fields=["next_run_at", "id"],
+                        name="trigger_due",
+                    ),
+                    models.Index(
+                        condition=models.Q(("deleted_at__isnull", True)),
+                        fields=["environment", "created_at", "id"],
+                        name="trigger_listed",
+                    ),
+                    models.Index(
+                        condition=models.Q(("deleted_at__isnull", True)),
+                        fields=["worker", "created_at", "id"],
+                        name="trigger_of_worker",
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("environment", "id"), name="trigger_in_environment"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("mcp_headers__isnull", True), ("mcp_key__isnull", True)),
+                            models.Q(("mcp_headers__isnull", False), ("mcp_key__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="trigger_mcp_headers_have_a_key",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("webhook_key__isnull", True), ("webhook_secret__isnull", True)
+                            ),
+                            models.Q(
+                                ("webhook_key__isnull", False), ("webhook_secret__isnull", False)
+                            ),
+                            _connector="OR",
+                        ),
+                        name="trigger_webhook_secret_has_a_key",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("deleted_at__isnull", True),
+                                ("enabled", True),
+                                ("next_run_at__isnull", False),
+                                ("schedule__isnull", False),
+                            ),
+                            models.Q(
+                                ("next_run_at__isnull", True),
+                                models.Q(
+                                    ("enabled", False),
+                                    ("schedule__isnull", True),
+                                    ("deleted_at__isnull", False),
+                                    _connector="OR",
+                                ),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="trigger_next_run_at_is_true",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("max_retries__lte", 10)), name="trigger_max_retries"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("timeout_seconds__gte", 10), ("timeout_seconds__lte", 86400)
+                        ),
+                        name="trigger_timeout_seconds",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("overlap_policy__in", ("queue", "skip"))),
+                        name="trigger_overlap_policy",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -151,6 +227,11 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "trigger_revision",
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("environment", "id"), name="trigger_revision_in_environment"
+                    ),
+                ],
             },
         ),
         migrations.AddField(
@@ -312,6 +393,183 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "run",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("status", "queued")),
+                        fields=["worker", "available_at", "id"],
+                        name="run_polled",
+                    ),
+                    models.Index(
+                        condition=models.Q(("ended_at__isnull", True)),
+                        fields=["trigger"],
+                        name="run_unfinished",
+                    ),
+                    models.Index(fields=["environment", "queued_at", "id"], name="run_listed"),
+                    models.Index(fields=["trigger", "queued_at", "id"], name="run_of_trigger"),
+                    models.Index(fields=["worker", "queued_at", "id"], name="run_of_worker"),
+                    models.Index(
+                        condition=models.Q(("ended_at__isnull", False)),
+                        fields=["environment", "status", "queued_at", "id"],
+                        name="run_of_status",
+                    ),
+                    models.Index(
+                        condition=models.Q(("ended_at__isnull", False)),
+                        fields=["environment", "ended_at"],
+                        include=("status", "cost_usd"),
+                        name="run_ended_summed",
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("environment", "id"), name="run_in_environment"
+                    ),
+                    models.UniqueConstraint(
+                        condition=models.Q(("slot__isnull", False)),
+                        fields=("worker", "slot"),
+                        name="run_slot_of_worker",
+                    ),
+                    models.UniqueConstraint(
+                        condition=models.Q(("source", "schedule")),
+                        fields=("trigger", "scheduled_for"),
+                        name="run_once_per_tick",
+                    ),
+                    models.UniqueConstraint(
+                        condition=models.Q(("retry_of__isnull", False)),
+                        fields=("retry_of",),
+                        name="run_retried_once",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("deadline_at__isnull", False),
+                                ("lease_expires_at__isnull", False),
+                                ("slot__isnull", False),
+                                ("status__in", ("claimed", "running")),
+                                ("worker__isnull", False),
+                            ),
+                            models.Q(
+                                ("deadline_at__isnull", True),
+                                ("lease_expires_at__isnull", True),
+                                ("slot__isnull", True),
+                                models.Q(("status__in", ("claimed", "running")), _negated=True),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="run_held",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("ended_at__isnull", False),
+                                (
+                                    "ended_by__in",
+                                    ["worker", "user", "lease", "deadline", "late_result"],
+                                ),
+                                ("status__in", ("succeeded", "failed", "timed_out", "canceled")),
+                                models.Q(
+                                    models.Q(
+                                        ("fault_class", "none"),
+                                        ("status__in", ("succeeded", "canceled")),
+                                    ),
+                                    models.Q(
+                                        ("fault_class__in", ("infra", "client")),
+                                        ("status__in", ("failed", "timed_out")),
+                                    ),
+                                    _connector="OR",
+                                ),
+                            ),
+                            models.Q(
+                                ("ended_at__isnull", True),
+                                ("ended_by__isnull", True),
+                                ("fault_class__isnull", True),
+                                models.Q(
+                                    (
+                                        "status__in",
+                                        ("succeeded", "failed", "timed_out", "canceled"),
+                                    ),
+                                    _negated=True,
+                                ),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="run_ended",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("claimed_at__isnull", True),
+                                ("started_at__isnull", True),
+                                ("status", "queued"),
+                            ),
+                            models.Q(
+                                ("claimed_at__isnull", False),
+                                ("started_at__isnull", True),
+                                ("status", "claimed"),
+                            ),
+                            models.Q(
+                                ("claimed_at__isnull", False),
+                                ("started_at__isnull", False),
+                                ("status", "running"),
+                            ),
+                            models.Q(
+                                ("claimed_at__isnull", False),
+                                ("status__in", ("succeeded", "failed", "timed_out")),
+                            ),
+                            models.Q(
+                                ("status", "canceled"),
+                                models.Q(
+                                    ("claimed_at__isnull", False),
+                                    models.Q(
+                                        ("claimed_at__isnull", True), ("started_at__isnull", True)
+                                    ),
+                                    _connector="OR",
+                                ),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="run_times_of_state",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("started_at__isnull", True),
+                            ("claimed_at__isnull", False),
+                            _connector="OR",
+                        ),
+                        name="run_started_was_claimed",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("attempt__gt", 1), ("retry_of__isnull", False), ("source", "retry")
+                            ),
+                            models.Q(
+                                ("attempt", 1),
+                                ("retry_of__isnull", True),
+                                models.Q(("source", "retry"), _negated=True),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="run_retry_has_an_original",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("source", "schedule"), _negated=True),
+                            ("scheduled_for__isnull", False),
+                            _connector="OR",
+                        ),
+                        name="run_scheduled_has_a_tick",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("source__in", ["manual", "api", "schedule", "retry"])),
+                        name="run_source",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("cost_usd__isnull", True), ("cost_usd__gte", 0), _connector="OR"
+                        ),
+                        name="run_cost",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -517,324 +775,5 @@ class Migration(migrations.Migration):
                     ),
                 ],
             },
-        ),
-        migrations.AddConstraint(
-            model_name="triggerrevision",
-            constraint=models.UniqueConstraint(
-                fields=("environment", "id"), name="trigger_revision_in_environment"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="trigger",
-            index=models.Index(
-                condition=models.Q(("next_run_at__isnull", False)),
-                fields=["next_run_at", "id"],
-                name="trigger_due",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="trigger",
-            index=models.Index(
-                condition=models.Q(("deleted_at__isnull", True)),
-                fields=["environment", "created_at", "id"],
-                name="trigger_listed",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="trigger",
-            index=models.Index(
-                condition=models.Q(("deleted_at__isnull", True)),
-                fields=["worker", "created_at", "id"],
-                name="trigger_of_worker",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.UniqueConstraint(
-                fields=("environment", "id"), name="trigger_in_environment"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("mcp_headers__isnull", True), ("mcp_key__isnull", True)),
-                    models.Q(("mcp_headers__isnull", False), ("mcp_key__isnull", False)),
-                    _connector="OR",
-                ),
-                name="trigger_mcp_headers_have_a_key",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("webhook_key__isnull", True), ("webhook_secret__isnull", True)),
-                    models.Q(("webhook_key__isnull", False), ("webhook_secret__isnull", False)),
-                    _connector="OR",
-                ),
-                name="trigger_webhook_secret_has_a_key",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(
-                        ("deleted_at__isnull", True),
-                        ("enabled", True),
-                        ("next_run_at__isnull", False),
-                        ("schedule__isnull", False),
-                    ),
-                    models.Q(
-                        ("next_run_at__isnull", True),
-                        models.Q(
-                            ("enabled", False),
-                            ("schedule__isnull", True),
-                            ("deleted_at__isnull", False),
-                            _connector="OR",
-                        ),
-                    ),
-                    _connector="OR",
-                ),
-                name="trigger_next_run_at_is_true",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("max_retries__lte", 10)), name="trigger_max_retries"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("timeout_seconds__gte", 10), ("timeout_seconds__lte", 86400)),
-                name="trigger_timeout_seconds",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("overlap_policy__in", ("queue", "skip"))),
-                name="trigger_overlap_policy",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="run",
-            index=models.Index(
-                condition=models.Q(("status", "queued")),
-                fields=["worker", "available_at", "id"],
-                name="run_polled",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="run",
-            index=models.Index(
-                condition=models.Q(("ended_at__isnull", True)),
-                fields=["trigger"],
-                name="run_unfinished",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="run",
-            index=models.Index(fields=["environment", "queued_at", "id"], name="run_listed"),
-        ),
-        migrations.AddIndex(
-            model_name="run",
-            index=models.Index(fields=["trigger", "queued_at", "id"], name="run_of_trigger"),
-        ),
-        migrations.AddIndex(
-            model_name="run",
-            index=models.Index(fields=["worker", "queued_at", "id"], name="run_of_worker"),
-        ),
-        migrations.AddIndex(
-            model_name="run",
-            index=models.Index(
-                condition=models.Q(("ended_at__isnull", False)),
-                fields=["environment", "status", "queued_at", "id"],
-                name="run_of_status",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="run",
-            index=models.Index(
-                condition=models.Q(("ended_at__isnull", False)),
-                fields=["environment", "ended_at"],
-                include=("status", "cost_usd"),
-                name="run_ended_summed",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.UniqueConstraint(
-                fields=("environment", "id"), name="run_in_environment"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.UniqueConstraint(
-                condition=models.Q(("slot__isnull", False)),
-                fields=("worker", "slot"),
-                name="run_slot_of_worker",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.UniqueConstraint(
-                condition=models.Q(("source", "schedule")),
-                fields=("trigger", "scheduled_for"),
-                name="run_once_per_tick",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.UniqueConstraint(
-                condition=models.Q(("retry_of__isnull", False)),
-                fields=("retry_of",),
-                name="run_retried_once",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(
-                        ("deadline_at__isnull", False),
-                        ("lease_expires_at__isnull", False),
-                        ("slot__isnull", False),
-                        ("status__in", ("claimed", "running")),
-                        ("worker__isnull", False),
-                    ),
-                    models.Q(
-                        ("deadline_at__isnull", True),
-                        ("lease_expires_at__isnull", True),
-                        ("slot__isnull", True),
-                        models.Q(("status__in", ("claimed", "running")), _negated=True),
-                    ),
-                    _connector="OR",
-                ),
-                name="run_held",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(
-                        ("ended_at__isnull", False),
-                        ("ended_by__in", ["worker", "user", "lease", "deadline", "late_result"]),
-                        ("status__in", ("succeeded", "failed", "timed_out", "canceled")),
-                        models.Q(
-                            models.Q(
-                                ("fault_class", "none"), ("status__in", ("succeeded", "canceled"))
-                            ),
-                            models.Q(
-                                ("fault_class__in", ("infra", "client")),
-                                ("status__in", ("failed", "timed_out")),
-                            ),
-                            _connector="OR",
-                        ),
-                    ),
-                    models.Q(
-                        ("ended_at__isnull", True),
-                        ("ended_by__isnull", True),
-                        ("fault_class__isnull", True),
-                        models.Q(
-                            ("status__in", ("succeeded", "failed", "timed_out", "canceled")),
-                            _negated=True,
-                        ),
-                    ),
-                    _connector="OR",
-                ),
-                name="run_ended",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(
-                        ("claimed_at__isnull", True),
-                        ("started_at__isnull", True),
-                        ("status", "queued"),
-                    ),
-                    models.Q(
-                        ("claimed_at__isnull", False),
-                        ("started_at__isnull", True),
-                        ("status", "claimed"),
-                    ),
-                    models.Q(
-                        ("claimed_at__isnull", False),
-                        ("started_at__isnull", False),
-                        ("status", "running"),
-                    ),
-                    models.Q(
-                        ("claimed_at__isnull", False),
-                        ("status__in", ("succeeded", "failed", "timed_out")),
-                    ),
-                    models.Q(
-                        ("status", "canceled"),
-                        models.Q(
-                            ("claimed_at__isnull", False),
-                            models.Q(("claimed_at__isnull", True), ("started_at__isnull", True)),
-                            _connector="OR",
-                        ),
-                    ),
-                    _connector="OR",
-                ),
-                name="run_times_of_state",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("started_at__isnull", True), ("claimed_at__isnull", False), _connector="OR"
-                ),
-                name="run_started_was_claimed",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("attempt__gt", 1), ("retry_of__isnull", False), ("source", "retry")),
-                    models.Q(
-                        ("attempt", 1),
-                        ("retry_of__isnull", True),
-                        models.Q(("source", "retry"), _negated=True),
-                    ),
-                    _connector="OR",
-                ),
-                name="run_retry_has_an_original",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("source", "schedule"), _negated=True),
-                    ("scheduled_for__isnull", False),
-                    _connector="OR",
-                ),
-                name="run_scheduled_has_a_tick",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("source__in", ["manual", "api", "schedule", "retry"])),
-                name="run_source",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("cost_usd__isnull", True), ("cost_usd__gte", 0), _connector="OR"
-                ),
-                name="run_cost",
-            ),
         ),
     ]

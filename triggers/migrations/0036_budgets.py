@@ -111,6 +111,34 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "budget",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("deleted_at__isnull", True)),
+                        fields=["environment", "created_at", "id"],
+                        name="budget_listed",
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("environment", "id"), name="budget_in_environment"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("period__in", ("day", "month"))), name="budget_period"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("when_reached__in", ("hold", "reject", "notify"))),
+                        name="budget_when_reached",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("limit_usd__isnull", True), ("limit_usd__gte", 0), _connector="OR"
+                        ),
+                        name="budget_limit_usd",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("reserve_usd__gte", 0)), name="budget_reserve_usd"
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -164,6 +192,40 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "budget_window",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("is_changed", True)),
+                        fields=["id"],
+                        name="budget_window_changed",
+                    ),
+                    models.Index(
+                        condition=models.Q(("noticed_pct__gt", 0)),
+                        fields=["ends_at"],
+                        name="budget_window_noticed",
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("environment", "id"), name="budget_window_in_environment"
+                    ),
+                    models.UniqueConstraint(
+                        fields=("budget", "generation", "starts_at", "environment"),
+                        name="budget_window_once",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("ends_at__gt", models.F("starts_at"))),
+                        name="budget_window_has_a_length",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("notional_reserved_usd__gte", 0),
+                            ("notional_spent_usd__gte", 0),
+                            ("reserved_usd__gte", models.F("notional_reserved_usd")),
+                            ("spent_usd__gte", models.F("notional_spent_usd")),
+                        ),
+                        name="budget_window_sums",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -217,6 +279,41 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "run_reservation",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("settled_at__isnull", True)),
+                        fields=["run"],
+                        name="run_reservation_open",
+                    ),
+                    models.Index(
+                        condition=models.Q(("is_estimate", True)),
+                        fields=["settled_at"],
+                        name="run_reservation_estimate",
+                    ),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("amount_usd__gte", 0),
+                            models.Q(
+                                ("cost_usd__isnull", True), ("cost_usd__gte", 0), _connector="OR"
+                            ),
+                        ),
+                        name="run_reservation_amounts",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("cost_usd__isnull", True),
+                                ("is_estimate", False),
+                                ("settled_at__isnull", True),
+                            ),
+                            models.Q(("cost_usd__isnull", False), ("settled_at__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="run_reservation_settled",
+                    ),
+                ],
             },
         ),
         migrations.AddField(
@@ -231,137 +328,6 @@ class Migration(migrations.Migration):
                     ("max_cost_usd__isnull", True), ("max_cost_usd__gt", 0), _connector="OR"
                 ),
                 name="trigger_max_cost_usd",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="budget",
-            index=models.Index(
-                condition=models.Q(("deleted_at__isnull", True)),
-                fields=["environment", "created_at", "id"],
-                name="budget_listed",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="budget",
-            constraint=models.UniqueConstraint(
-                fields=("environment", "id"), name="budget_in_environment"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="budget",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("period__in", ("day", "month"))), name="budget_period"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="budget",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("when_reached__in", ("hold", "reject", "notify"))),
-                name="budget_when_reached",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="budget",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("limit_usd__isnull", True), ("limit_usd__gte", 0), _connector="OR"
-                ),
-                name="budget_limit_usd",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="budget",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("reserve_usd__gte", 0)), name="budget_reserve_usd"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="budgetwindow",
-            index=models.Index(
-                condition=models.Q(("is_changed", True)),
-                fields=["id"],
-                name="budget_window_changed",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="budgetwindow",
-            index=models.Index(
-                condition=models.Q(("noticed_pct__gt", 0)),
-                fields=["ends_at"],
-                name="budget_window_noticed",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="budgetwindow",
-            constraint=models.UniqueConstraint(
-                fields=("environment", "id"), name="budget_window_in_environment"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="budgetwindow",
-            constraint=models.UniqueConstraint(
-                fields=("budget", "generation", "starts_at", "environment"),
-                name="budget_window_once",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="budgetwindow",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("ends_at__gt", models.F("starts_at"))),
-                name="budget_window_has_a_length",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="budgetwindow",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("notional_reserved_usd__gte", 0),
-                    ("notional_spent_usd__gte", 0),
-                    ("reserved_usd__gte", models.F("notional_reserved_usd")),
-                    ("spent_usd__gte", models.F("notional_spent_usd")),
-                ),
-                name="budget_window_sums",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="runreservation",
-            index=models.Index(
-                condition=models.Q(("settled_at__isnull", True)),
-                fields=["run"],
-                name="run_reservation_open",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="runreservation",
-            index=models.Index(
-                condition=models.Q(("is_estimate", True)),
-                fields=["settled_at"],
-                name="run_reservation_estimate",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="runreservation",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("amount_usd__gte", 0),
-                    models.Q(("cost_usd__isnull", True), ("cost_usd__gte", 0), _connector="OR"),
-                ),
-                name="run_reservation_amounts",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="runreservation",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(
-                        ("cost_usd__isnull", True),
-                        ("is_estimate", False),
-                        ("settled_at__isnull", True),
-                    ),
-                    models.Q(("cost_usd__isnull", False), ("settled_at__isnull", False)),
-                    _connector="OR",
-                ),
-                name="run_reservation_settled",
             ),
         ),
         *(_key(*each) for each in _KEYS),
