@@ -20,8 +20,6 @@ from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.serving import Service
 from pipedai_worker.conformance.wire import TERMINAL
 
-# A check waits this many seconds for most things. A correct worker does them at once, but a busy machine may delay it.
-PATIENCE_SECONDS = 60.0
 # The most seconds that a worker may take to exit after SIGTERM.
 LEAVE_SECONDS = 30.0
 CONFIG_VARIABLE = "PIPEDAI_CONFIG"
