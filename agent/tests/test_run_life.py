@@ -70,13 +70,17 @@ def test_a_lost_answer_is_asked_for_again_and_the_run_is_done_once(
 ) -> None:
     worker = workers.start()
     for lost in ("claim", "start", "complete"):
-        api.fail(lost, DROP)
-        run = api.add("standin: say hi")
-        api.until(lambda lost=lost, run=run: api.count(lost, run) == 2)
-        assert api.until_ended(run)["status"] == "succeeded"
-        assert run.history == ["claimed", "running", "succeeded"]
-        assert len({body["claimId"] for body in api.bodies("claim", run)}) == 1
+        _lose_an_answer(api, lost)
     assert worker.stop() == 0
+
+
+def _lose_an_answer(api: FakeApi, lost: str) -> None:
+    api.fail(lost, DROP)
+    run = api.add("standin: say hi")
+    api.until(lambda: api.count(lost, run) == 2)
+    assert api.until_ended(run)["status"] == "succeeded"
+    assert run.history == ["claimed", "running", "succeeded"]
+    assert len({body["claimId"] for body in api.bodies("claim", run)}) == 1
 
 
 def test_runs_that_another_process_claimed_are_left_alone(api: FakeApi, workers: Workers) -> None:
