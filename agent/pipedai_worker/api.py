@@ -83,7 +83,10 @@ class Api:
         }
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        trusted = ssl.create_default_context(cafile=ca_file) if ca_file else True
+        # The certificates are read only for https, because reading them takes longer than several requests. Redirects,
+        # which might lead to https, are not followed.
+        is_https = httpx.URL(self.url).scheme == "https"
+        trusted = ssl.create_default_context(cafile=ca_file) if ca_file else is_https
         try:
             # With trust_env=False, httpx ignores proxies, netrc files and certificates named in environment variables,
             # because they could lead the token to somebody else.

@@ -15,7 +15,15 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipedai_worker import __version__, draining, exits, memory, registration, run_events, standin
+from pipedai_worker import (
+    __version__,
+    draining,
+    exits,
+    memory,
+    registration,
+    run_events,
+    stand_in,
+)
 from pipedai_worker import config as configuration
 from pipedai_worker import doctor as checks
 from pipedai_worker.account import Account
@@ -36,10 +44,9 @@ from pipedai_worker.paying import CLAUDE_MAX, Paying
 
 log = get_logger(__name__)
 
-# The command that starts the stand-in, a program that plays claude without a model. It is started by its path, in
-# Python's isolated mode, so that PYTHONPATH can't replace it. With --offline it needs no MCP server, because a person
-# who only tries a worker out may have named a server that does not exist.
-STAND_IN = [sys.executable, "-I", standin.__file__, "--offline"]
+# With --offline the stand-in, which plays claude without a model, needs no MCP server, because a person who only tries
+# a worker out may have named a server that does not exist.
+STAND_IN = [*stand_in.COMMAND, "--offline"]
 
 
 def register(options: argparse.Namespace) -> None:

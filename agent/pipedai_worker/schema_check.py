@@ -8,6 +8,8 @@ schema from anywhere: a reference leads into the schema itself or to the standar
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import resource
 import sys
@@ -21,6 +23,8 @@ def main() -> None:
 
     The only argument of the command line is the number of seconds of processor time that may be used.
     """
+    # A process that ends need not look for garbage first.
+    atexit.register(gc.freeze)
     limit = int(sys.argv[1])
     # At the first limit the system sends SIGXCPU, which tells the worker why the check ended. A SIGKILL could also mean
     # that the machine has no memory left.

@@ -137,7 +137,7 @@ def until(
     deadline = time.monotonic() + seconds
     while not (value := what()):
         assert time.monotonic() < deadline, f"not within {seconds} s. {explain()}"
-        time.sleep(0.02)
+        time.sleep(0.05)
     return value
 
 

@@ -27,6 +27,7 @@ from .conftest import DEADLINE_SECONDS, alive, python_path, until
 pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).with_name("broken_worker.py")
+QUICK_CLAUDE = shlex.quote(str(SCRIPT.with_name("quick_claude.sh")))
 RUN = "run --config {config} --drain-seconds 1"
 # So many checks run at a time, because they mostly wait.
 AT_A_TIME = 8
@@ -62,7 +63,7 @@ def test_each_broken_worker_is_caught_by_the_check_for_what_is_broken() -> None:
     def passed(how: str) -> dict[str, bool]:
         command = f"{shlex.join([sys.executable, str(SCRIPT)])} {how} {RUN}"
         verdicts = [
-            *kit.judge(command, ["does-a-run"]),
+            *kit.judge(f"{command} --claude {QUICK_CLAUDE}", ["does-a-run"]),
             *kit.judge(command, [BREAKAGES[how][0]], patience=SHORT_PATIENCE_SECONDS),
         ]
         return {verdict.check.name: verdict.failure is None for verdict in verdicts}

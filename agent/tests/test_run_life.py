@@ -65,19 +65,22 @@ def test_a_server_without_long_polls_is_asked_again_but_not_in_a_hurry(
     assert api.count("poll") <= 20
 
 
-@pytest.mark.parametrize("lost", ["claim", "start", "complete"])
 def test_a_lost_answer_is_asked_for_again_and_the_run_is_done_once(
-    api: FakeApi, workers: Workers, lost: str
+    api: FakeApi, workers: Workers
 ) -> None:
+    worker = workers.start()
+    for lost in ("claim", "start", "complete"):
+        _lose_an_answer(api, lost)
+    assert worker.stop() == 0
+
+
+def _lose_an_answer(api: FakeApi, lost: str) -> None:
     api.fail(lost, DROP)
     run = api.add("standin: say hi")
-    worker = workers.start()
-    api.until(lambda: api.count(lost) == 2)
+    api.until(lambda: api.count(lost, run) == 2)
     assert api.until_ended(run)["status"] == "succeeded"
     assert run.history == ["claimed", "running", "succeeded"]
-    claims = [body for kind, _, body in api.calls if kind == "claim"]
-    assert len({body["claimId"] for body in claims}) == 1
-    assert worker.stop() == 0
+    assert len({body["claimId"] for body in api.bodies("claim", run)}) == 1
 
 
 def test_runs_that_another_process_claimed_are_left_alone(api: FakeApi, workers: Workers) -> None:
@@ -259,27 +262,22 @@ def test_the_beginning_of_a_programs_output_is_its_message(api: FakeApi, workers
 SCHEMA = {"type": "object", "required": ["n"]}
 
 
-@pytest.mark.parametrize(
-    ("schema", "written", "status", "output"),
-    [
+def test_a_program_writes_its_output_to_a_file(api: FakeApi, workers: Workers) -> None:
+    cases: list[tuple[Any, str, str, Any]] = [
         (SCHEMA, '{"n": [null]}', "succeeded", {"n": [None]}),
         (SCHEMA, "{}", "failed", None),
         (SCHEMA, "no JSON", "failed", None),
         (SCHEMA, "", "failed", None),
         (None, '{"m": 1}', "succeeded", {"m": 1}),
         (None, "no JSON", "succeeded", None),
-    ],
-)
-def test_a_program_writes_its_output_to_a_file(
-    api: FakeApi, workers: Workers, schema: Any, written: str, status: str, output: Any
-) -> None:
+    ]
     path = workers.directory / "written"
-    path.write_text(written)
-    run = api.add(output_schema=schema)
-    workers.start("--command", f"sh -c 'cat {path} > $PIPEDAI_OUTPUT'", "--once")
-    outcome = api.until_ended(run)
-    assert (outcome["status"], outcome.get("output")) == (status, output)
-    assert outcome["faultClass"] == ("none" if status == "succeeded" else "client")
+    workers.start("--command", f"sh -c 'cat {path} > $PIPEDAI_OUTPUT'")
+    for schema, written, status, output in cases:
+        path.write_text(written)
+        outcome = api.until_ended(api.add(output_schema=schema))
+        assert (outcome["status"], outcome.get("output")) == (status, output)
+        assert outcome["faultClass"] == ("none" if status == "succeeded" else "client")
 
 
 def test_a_payload_is_handed_over_fenced_as_data(api: FakeApi, workers: Workers) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pipedai_worker.conformance.lab import Lab
+if TYPE_CHECKING:
+    from pipedai_worker.conformance.lab import Lab
+
+# A check waits this many seconds for most things. A correct worker does them at once, but a busy machine may delay it.
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,14 @@ import json
 import shlex
 import signal
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pipedai_worker import exits
 from pipedai_worker.arguments import positive, seconds
-from pipedai_worker.conformance import kit
-from pipedai_worker.conformance.checks import CHECKS
-from pipedai_worker.conformance.lab import PATIENCE_SECONDS
+from pipedai_worker.conformance.checks import CHECKS, PATIENCE_SECONDS
+
+if TYPE_CHECKING:
+    from pipedai_worker.conformance.kit import Verdict
 
 DESCRIPTION = """\
 Starts a worker against an API of its own, on the loopback, and breaks things around it: lost
@@ -79,6 +81,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def conformance(options: argparse.Namespace) -> None:
     """Run the checks and print a line for each. Raises Exit if a check fails."""
+    from pipedai_worker.conformance import kit  # here, because no other command needs it
+
     if options.list:
         for check in CHECKS.values():
             print(f"{check.name}: {check.sentence}")
@@ -113,7 +117,7 @@ def _interrupted_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _as_json(verdict: kit.Verdict) -> str:
+def _as_json(verdict: Verdict) -> str:
     return json.dumps(
         {
             "check": verdict.check.name,
@@ -127,6 +131,8 @@ def _as_json(verdict: kit.Verdict) -> str:
 
 
 def _check(name: str) -> str:
+    from pipedai_worker.conformance import kit  # noqa: F401 - it fills CHECKS
+
     if name not in CHECKS:
         raise argparse.ArgumentTypeError(f"there is no check {name!r}; --list shows them")
     return name

@@ -7,22 +7,19 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker import run_events, standin
+from pipedai_worker import run_events, stand_in
 from pipedai_worker.config import WorkerConfig
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.serving import Service
 from pipedai_worker.conformance.wire import TERMINAL
 
-# A check waits this many seconds for most things. A correct worker does them at once, but a busy machine may delay it.
-PATIENCE_SECONDS = 60.0
 # The most seconds that a worker may take to exit after SIGTERM.
 LEAVE_SECONDS = 30.0
 CONFIG_VARIABLE = "PIPEDAI_CONFIG"
@@ -71,7 +68,7 @@ class Lab:
         claude = self.directory / "bin" / "claude"
         # Without a session nothing of a prompt stays in files that the worker under test knows nothing of.
         options = ["--offline", "--no-session-persistence"]
-        program = shlex.join([sys.executable, "-I", str(standin.__file__), *options])
+        program = shlex.join([*stand_in.COMMAND, *options])
         claude.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
         claude.chmod(0o755)
         return self
@@ -246,7 +243,13 @@ def _numbers(path: Path) -> Sequence[int]:
 
 def _is_stand_in(pid: int) -> bool:
     """Tell whether the process with this id is the stand-in for claude, and not a later process with the same id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
     shown = subprocess.run(
         ["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False
     ).stdout.strip()
-    return str(standin.__file__) in shown and not shown.startswith("Z")
+    return stand_in.COMMAND[-1] in shown and not shown.startswith("Z")

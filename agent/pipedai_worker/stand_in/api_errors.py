@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 CUT = "cut"
 
 
-@dataclass(frozen=True)
-class ApiError:
+class ApiError(NamedTuple):
     """One failure of the model's API.
 
     `status` is its HTTP status, or None if no answer came. `kind` is what claude's message calls it, and `type` is what

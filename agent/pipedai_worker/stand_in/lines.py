@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -234,6 +233,8 @@ class Player:
         self._talk.say("SIGTERM is ignored.")
 
     def do_leave_child(self, _: str) -> None:
+        import subprocess  # here, because few runs need it and each would wait for it
+
         child = subprocess.Popen(["sleep", "600"], start_new_session=True)
         self._talk.say(f"child {child.pid}")
 

@@ -1,6 +1,7 @@
 """Speaks with the run's MCP server as claude does: initialises it, lists its tools, and calls them.
 
-It uses the standard library alone, so that the stand-in can be run by any Python.
+It uses the standard library alone, so that the stand-in can be run by any Python. It uses no proxy, as the worker's
+gateway is on this machine.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import http.client
 import itertools
 import json
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
-from urllib.parse import urljoin
-from urllib.request import Request, urlopen
+from urllib.parse import urljoin, urlsplit
 
 PROTOCOL_VERSION = "2025-06-18"
 CONNECT_SECONDS = 30.0
@@ -105,14 +106,41 @@ class McpClient:
             raise McpError("the server named no endpoint")
         self._target = urljoin(self._url, data)
 
-    def _request(self, method: str, body: bytes | None, seconds: float) -> Any:
-        headers = {"Accept": "application/json, text/event-stream", **self._headers}
+    def _request(self, method: str, body: bytes | None, seconds: float) -> http.client.HTTPResponse:
+        headers = {
+            "Accept": "application/json, text/event-stream",
+            "Connection": "close",
+            **self._headers,
+        }
         if body is not None:
             headers["Content-Type"] = "application/json"
         url = self._target if method == "POST" else self._url
         with _troubles():
-            request = Request(url, data=body, headers=headers, method=method)  # noqa: S310
-            return urlopen(request, timeout=seconds)  # noqa: S310
+            answer = _answer(url, method, body, headers, seconds)
+            if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
+                answer.close()
+                raise McpError(f"HTTP Error {answer.status}: {answer.reason}")
+            return answer
+
+
+def _answer(
+    url: str, method: str, body: bytes | None, headers: Mapping[str, str], seconds: float
+) -> http.client.HTTPResponse:
+    """Send a request over a connection of its own, and return the answer before its body is read."""
+    place = urlsplit(url)
+    if place.scheme not in {"http", "https"} or not place.hostname:
+        raise ValueError(f"not a URL of HTTP: {url}")
+    https = place.scheme == "https"
+    connect = http.client.HTTPSConnection if https else http.client.HTTPConnection
+    connection = connect(place.hostname, place.port, timeout=seconds)
+    target = place._replace(scheme="", netloc="", fragment="").geturl() or "/"
+    try:
+        connection.request(method, target, body, headers)
+        return connection.getresponse()
+    finally:
+        # The answer reads on: the system closes the connection only when the answer is closed as well.
+        if connection.sock is not None:
+            connection.sock.close()
 
 
 @contextlib.contextmanager

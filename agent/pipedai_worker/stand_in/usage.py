@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 # The tokens that each message of the model is said to use. The constant below them is its cost in US dollars.
@@ -10,11 +9,11 @@ INPUT, OUTPUT, CACHE_READ, CACHE_CREATION = 12, 34, 56, 78
 COST_USD = 0.0123
 
 
-@dataclass
 class Usage:
     """The tokens and the cost of `messages` messages of the model, which all count the same."""
 
-    messages: int = 0
+    def __init__(self) -> None:
+        self.messages = 0
 
     @property
     def cost(self) -> float:
