@@ -247,7 +247,7 @@ class _Seen:
     def of(cls, run_id: UUID) -> "_Seen":
         row = fetch_one(_SEEN, {"id": run_id})
         assert row is not None
-        audit = Counter(row["audit"])
+        audit: Counter[str] = Counter(row["audit"])
         state = (row["status"], row["ended_by"])
         return cls(state, row["run"], row["retry"], row["deliveries"], audit)
 

@@ -105,7 +105,7 @@ class TestFilteredByStatus:
         }
         return {status: str(run_id) for status, run_id in made.items()}
 
-    QUERIES = (
+    QUERIES: tuple[tuple[str, list[str]], ...] = (
         ("status=succeeded", ["succeeded"]),
         ("status=succeeded,failed", ["succeeded", "failed"]),
         ("status=succeeded&status=failed", ["succeeded", "failed"]),
