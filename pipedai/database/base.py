@@ -85,12 +85,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def _rollback(self) -> None:
         if self.connection is not None:
-            self.prepared.drop()
-        super()._rollback()  # type: ignore[misc]
+            with self.prepared.through_rollback():
+                super()._rollback()  # type: ignore[misc]
 
     def _savepoint_rollback(self, sid: str) -> None:
-        self.prepared.drop()
-        super()._savepoint_rollback(sid)  # type: ignore[misc]
+        with self.prepared.through_rollback():
+            super()._savepoint_rollback(sid)  # type: ignore[misc]
 
     def is_usable(self) -> bool:
         """Whether the connection can still be used.

@@ -4,7 +4,9 @@ See docs/decisions/fast-paths.md.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
 
@@ -99,9 +101,25 @@ class Prepared:
         if self._later:
             self._send_together(())
 
-    def drop(self) -> None:
-        """Forgets the statements that wait, because what they belong to is rolled back."""
+    @contextmanager
+    def through_rollback(self) -> Iterator[None]:
+        """Forgets the statements that wait, and keeps the prepared ones while the block rolls back.
+
+        psycopg forgets all prepared statements then, because they may be about tables that the transaction had made.
+        Ours makes none, and PostgreSQL keeps a session's prepared statements through a rollback.
+        """
         self._later.clear()
+        manager = self._manager
+        kept = manager._names, manager._counts, manager.prepare_threshold
+        manager._names, manager._counts, manager.prepare_threshold = (
+            OrderedDict(),
+            OrderedDict(),
+            None,
+        )
+        try:
+            yield
+        finally:
+            manager._names, manager._counts, manager.prepare_threshold = kept
 
     def commit(self) -> bool:
         """Commits the transaction, together with the statements that wait. Returns False, and does nothing, if none

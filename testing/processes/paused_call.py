@@ -1,44 +1,38 @@
-"""Makes one lifecycle call and stops just before its commit, so that a test can kill the process there.
+"""Makes one lifecycle call and stops just before its commit, so that a test can kill the process there."""
 
-    python -m testing.processes.paused_call VERB RUN_ID WORKER_ID
-
-It prints `paused` when everything is written and nothing is committed.
-"""
-
-import sys
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-import django
+from django.db import transaction
+
+from pipedai.events import SYSTEM, happened
+from triggers.runs import lifecycle, reports
+from triggers.runs.claim_next import claim_next_run
+from triggers.runs.conditions import Limits
+from triggers.runs.outcome import Outcome
+
+PAUSED = b"paused"
 
 
-def main(verb: str, run_id: UUID, worker_id: UUID) -> None:
-    """Makes the call and never returns."""
-    django.setup()
-    from pipedai.events import happened
+def pause_in(verb: str, run_id: UUID, worker_id: UUID, tell: int) -> None:
+    """Makes the call and never returns. It writes PAUSED to the file descriptor `tell` when everything is written and
+    nothing is committed.
+    """
+
+    def pause(**_: Any) -> None:
+        os.write(tell, PAUSED)
+        time.sleep(600)
 
     # Our receiver runs after the audit log's. A transition writes all of its rows before it emits its event.
-    happened.connect(_pause, weak=False)
+    happened.connect(pause, weak=False)
     _verbs(run_id, worker_id)[verb]()
     raise RuntimeError("nothing happened")
 
 
-def _pause(**_: Any) -> None:
-    print("paused", flush=True)  # noqa: T201
-    time.sleep(600)
-
-
 def _verbs(run_id: UUID, worker_id: UUID) -> dict[str, Callable[[], object]]:
-    from django.db import transaction
-
-    from pipedai.events import SYSTEM
-    from triggers.runs import lifecycle, reports
-    from triggers.runs.claim_next import claim_next_run
-    from triggers.runs.conditions import Limits
-    from triggers.runs.outcome import Outcome
-
     limits = Limits(capacity=9, approved=True)
 
     broken = Outcome(status="failed", fault_class="infra", error_message="Broken.")
@@ -74,7 +68,3 @@ def _verbs(run_id: UUID, worker_id: UUID) -> dict[str, Callable[[], object]]:
         "cancel": lambda: lifecycle.cancel_run(run_id=run_id, actor=SYSTEM),
         "expire": lifecycle.expire_runs,
     }
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], UUID(sys.argv[2]), UUID(sys.argv[3]))

@@ -9,18 +9,18 @@ import contextlib
 import json
 import os
 import random
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import django
 
-from pipedai.env import BASE_DIR
+from testing.processes.forks import forked, kill
 
 SCHEDULERS = 3
 # A minute on the schedulers' clock lasts this long.
@@ -48,13 +48,10 @@ class Kills:
     wrong: Counter[str] = field(default_factory=Counter)
 
 
-def kill_schedulers(
-    cast: Any, *, triggers: int, seconds: float, environment: Mapping[str, str]
-) -> Kills:
+def kill_schedulers(cast: Any, *, triggers: int, seconds: float) -> Kills:
     """Lets triggers come due each minute while three schedulers run, and kills one of these every second or so.
 
-    After `seconds` it lets the schedulers fire what is still due, and then checks all ticks. `environment` is that of
-    the schedulers.
+    After `seconds` it lets the schedulers fire what is still due, and then checks all ticks.
     """
     from testing.world.many_triggers import add_triggers
     from triggers.models import Trigger
@@ -66,14 +63,13 @@ def kill_schedulers(
     add_triggers(cast, unassigned, schedule="* * * * *", due=FIRST, worker_id=None)
     scheduled = Trigger.objects.filter(next_run_at__isnull=False)
     began = time.time()
-    arguments = [str(began), FIRST.isoformat(), last.isoformat(), str(60 / MINUTE_SECONDS)]
-    with _schedulers(arguments, environment) as processes:
+    schedule = partial(_schedule, began, last)
+    with _schedulers(schedule) as pids:
         while time.time() < began + seconds:
             time.sleep(random.uniform(0.5, 2.5))  # noqa: S311
             number = random.randrange(SCHEDULERS)  # noqa: S311
-            processes[number].kill()
-            processes[number].wait()
-            processes[number] = _start(arguments, environment)
+            kill(pids[number])
+            pids[number] = forked(schedule)
             found.kills += 1
         deadline = time.monotonic() + _CATCH_UP_SECONDS
         while scheduled.filter(next_run_at__lte=last).exists():
@@ -128,25 +124,27 @@ def _look(found: Kills) -> None:
 
 
 @contextlib.contextmanager
-def _schedulers(
-    arguments: list[str], environment: Mapping[str, str]
-) -> Iterator[list[subprocess.Popen[bytes]]]:
-    processes = [_start(arguments, environment) for _ in range(SCHEDULERS)]
+def _schedulers(schedule: Callable[[], None]) -> Iterator[list[int]]:
+    """Starts schedulers, gives their pids to the block, which may replace some, and kills them afterwards."""
+    pids = [forked(schedule) for _ in range(SCHEDULERS)]
     try:
-        yield processes
+        yield pids
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+        for pid in pids:
+            kill(pid)
 
 
-def _start(arguments: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "testing.processes.fast_scheduler", *arguments],
-        cwd=BASE_DIR,
-        env={**environment, "DJANGO_SETTINGS_MODULE": "pipedai.settings"},
-        stdout=sys.stderr,
-    )
+def _schedule(began: float, last: datetime) -> None:
+    """Fires the due triggers until this process is killed, by a clock on which a minute lasts three seconds.
+
+    The clock showed FIRST at the Unix time `began`, and stops at `last`.
+    """
+    from triggers.schedules.firing import fire_due_ticks
+
+    while True:
+        passed = (time.time() - began) / MINUTE_SECONDS * MINUTE
+        if not fire_due_ticks(now=min(FIRST + passed, last), limit=100):
+            time.sleep(0.1)
 
 
 def main(triggers: int, seconds: float) -> None:
@@ -155,7 +153,7 @@ def main(triggers: int, seconds: float) -> None:
     django.setup()
     from testing.world.cast import make_cast
 
-    found = kill_schedulers(make_cast(), triggers=triggers, seconds=seconds, environment=os.environ)
+    found = kill_schedulers(make_cast(), triggers=triggers, seconds=seconds)
     print(json.dumps(asdict(found)))  # noqa: T201
 
 

@@ -141,6 +141,19 @@ def test_what_fails_late_rolls_all_back():
     assert fetch_all(ALL, {}) == []
 
 
+def test_a_rollback_keeps_what_is_prepared(cursors):
+    def roll_back():
+        with transaction.atomic():
+            assert fetch_all(READ, {"factor": 3}) == ROWS
+            transaction.set_rollback(True)
+
+    roll_back()
+    with transaction.atomic():
+        roll_back()
+    assert fetch_all(READ, {"factor": 3}) == ROWS
+    assert READ not in cursors
+
+
 def test_a_rollback_forgets_what_waits():
     with pytest.raises(ZeroDivisionError):
         together((execute, (ADD, {"n": 1})), (execute_later, (ADD, {"n": 2})), BROKEN)

@@ -5,7 +5,6 @@ Forks of the test play the web processes and the scheduler. Each of them is kill
 
 import os
 import random
-import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,12 +12,13 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from django.db import DatabaseError, connections
+from django.db import DatabaseError
 
 from bench.kill.budgets import complaints_about_budgets
 from notices.budgets import find_reached_budgets
 from pipedai.api.errors import ApiError
 from pipedai.sql import database_now, execute, fetch_all, fetch_one
+from testing.processes.forks import forked, kill
 from testing.world.budgets import add_budget
 from testing.world.runs import Runs, allow
 from triggers.budgets.settling import settle_left_over
@@ -63,23 +63,16 @@ def _cost(rng: random.Random) -> str | None:
     return rng.choice([None, f"{rng.randrange(1, 2_000_000) / 1_000_000:.6f}"])
 
 
-def forked(act: Callable[[Runs, random.Random], None], runs: Runs, seed: int) -> int:
-    """Starts a process that acts until it is killed, and returns its pid. No connection may be open."""
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        rng = random.Random(seed)
+def acting(act: Callable[[Runs, random.Random], None], runs: Runs, seed: int) -> int:
+    """Starts a process that acts until it is killed, and returns its pid."""
+    rng = random.Random(seed)
+
+    def act_for_ever() -> None:
         while True:
             with suppress(ApiError, DatabaseError):
                 act(runs, rng)
-    finally:
-        os._exit(1)
 
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    return forked(act_for_ever)
 
 
 def test_kills_leave_budgets_and_ledger_in_agreement(committed_runs: Runs, settings) -> None:
@@ -91,16 +84,15 @@ def test_kills_leave_budgets_and_ledger_in_agreement(committed_runs: Runs, setti
     for _ in range(30):
         runs.queue()
     rng = random.Random(24)
-    connections.close_all()
     acts = [act_as_web, act_as_web, act_as_scheduler]
-    pids = [forked(act, runs, rng.randrange(2**32)) for act in acts]
+    pids = [acting(act, runs, rng.randrange(2**32)) for act in acts]
     try:
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
             time.sleep(rng.uniform(0.05, 0.25))
             number = rng.randrange(len(pids))
             kill(pids[number])
-            pids[number] = forked(acts[number], runs, rng.randrange(2**32))
+            pids[number] = acting(acts[number], runs, rng.randrange(2**32))
     finally:
         for pid in pids:
             kill(pid)

@@ -34,7 +34,7 @@ from triggers.states import TERMINAL, Status
 from workers.models import PoolMember, Worker
 from workspaces.models import Environment
 
-EXAMPLES = int(os.environ.get("EXPLAIN_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("EXPLAIN_EXAMPLES", "100"))
 # These say why other workers do not take a run, beside what keeps the one worker from it.
 ASIDES = {WaitingFor.FIRST_WORKER, WaitingFor.RESUME_WORKER}
 # These keep a run out of a poll, but its worker may claim it all the same, such as after an earlier poll.
@@ -246,7 +246,9 @@ class World:
         online = self.online()
         polled = {run for worker in online for run in self.poll(worker)}
         runs = Run.objects.filter(trigger_id__in=self.triggers).order_by("available_at", "id")
-        waiting: list[UUID] = []
+        # The queued runs in their order, without those that go to nobody because their headers can't be read.
+        readable: list[UUID] = []
+        places: list[tuple[Reason, int, RunExplanation]] = []
         for run_id in runs.values_list("id", flat=True):
             told = explain_run(run_id, now=self.now)
             assert told is not None
@@ -261,28 +263,39 @@ class World:
             assert (run_id in polled) == (not codes), told
             claimable = any(self.can_claim(worker, run_id) for worker in online)
             assert claimable == (not main - OF_POLLS_ALONE), told
-            for reason in told.waiting_for:
-                if reason.code == WaitingFor.BEHIND_OTHERS:
-                    self.check_place(reason, waiting, told)
-            waiting.append(run_id)
+            places += [
+                (reason, len(readable), told)
+                for reason in told.waiting_for
+                if reason.code == WaitingFor.BEHIND_OTHERS
+            ]
+            if WaitingFor.HEADERS_UNREADABLE not in codes:
+                readable.append(run_id)
+        self.check_places(places, readable)
 
-    def check_place(self, reason: Reason, before: list[UUID], told: RunExplanation) -> None:
-        """Checks that as many of the runs before go to the reason's worker as the reason says."""
-        assert reason.subject is not None
-        worker_id = reason.subject.id
+    def check_places(
+        self, places: list[tuple[Reason, int, RunExplanation]], readable: list[UUID]
+    ) -> None:
+        """Checks that as many of the runs before a run go to the reason's worker as the reason says. For each reason
+        there is the number of readable runs before its run.
+        """
+        of_worker: dict[UUID, list[bool]] = {}
+        for reason, before, told in places:
+            assert reason.subject is not None
+            worker_id = reason.subject.id
+            if worker_id not in of_worker:
+                of_worker[worker_id] = self.would_take(worker_id, readable)
+            assert reason.place == sum(of_worker[worker_id][:before]) + 1, told
+
+    def would_take(self, worker_id: UUID, runs: list[UUID]) -> list[bool]:
+        """Returns for each run whether the worker could claim it if it had room for any number."""
         with transaction.atomic():
             execute(
                 "UPDATE worker SET max_concurrency = 50, disabled_at = NULL, limited_until = NULL WHERE id = %(id)s",
                 {"id": worker_id},
             )
-            ahead = sum(self.can_claim(worker_id, run) and self.readable(run) for run in before)
+            taken = [self.can_claim(worker_id, run) for run in runs]
             transaction.set_rollback(True)
-        assert reason.place == ahead + 1, told
-
-    def readable(self, run_id: UUID) -> bool:
-        told = explain_run(run_id, now=self.now)
-        assert told is not None
-        return WaitingFor.HEADERS_UNREADABLE not in {reason.code for reason in told.waiting_for}
+        return taken
 
 
 ACTIONS: list[Callable[[World, int], None]] = [
@@ -317,7 +330,8 @@ ACTIONS: list[Callable[[World, int], None]] = [
 # States that chance brings about too rarely: a run without a worker, a trigger at its limit, a full pool, a retry that
 # only the worker may take that failed before, a session that nobody continued in time, a start deadline that passed, a
 # worker at its usage limit, one without a token, a pool whose workers are away, a retry that is not due, a budget
-# without room, a pool without workers, a disabled worker, and a full one.
+# without room, a pool without workers, a disabled worker, a full one, one that nobody approved, one that is away, a
+# paused environment, and headers that can't be read.
 RARE: list[list[tuple[Callable[[World, int], None], int]]] = [
     [(World.queue, 0), (World.reassign, 11)],
     [(World.limit_trigger, 0), (World.resize, 1), (World.hold, 0), (World.queue, 0)],
@@ -333,6 +347,10 @@ RARE: list[list[tuple[Callable[[World, int], None], int]]] = [
     [(World.leave, 0), (World.queue, 1)],
     [(World.queue, 0), (World.disable, 1)],
     [(World.hold, 0), (World.queue, 0)],
+    [(World.queue, 0), (World.unapprove, 1)],
+    [(World.queue, 0), (World.call, 0)],
+    [(World.queue, 0), (World.pause, 1)],
+    [(World.queue, 2), (World.break_headers, 0)],
 ]
 
 

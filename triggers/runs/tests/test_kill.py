@@ -1,20 +1,18 @@
 """After a kill -9 inside a transition's transaction, no partial change is left, and the next call succeeds."""
 
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from audit.models import AuditEntry
-from pipedai.env import BASE_DIR
-from testing.processes.web_process import url_of
+from testing.processes.forks import forked, kill
+from testing.processes.paused_call import PAUSED, pause_in
 from testing.world.runs import Runs
 from triggers.models import Delivery, Run
 
@@ -50,7 +48,6 @@ KILLED = [
 @pytest.mark.parametrize(("verb", "bring", "then", "status"), KILLED)
 def test_a_killed_transition_leaves_nothing_behind(
     committed_runs: Runs,
-    own_database: str,
     verb: str,
     bring: Callable[[Runs], UUID],
     then: Callable[[Runs, UUID], Any] | None,
@@ -59,7 +56,7 @@ def test_a_killed_transition_leaves_nothing_behind(
     runs = committed_runs
     run_id = bring(runs)
     before = _all_there_is(runs, run_id)
-    _kill_inside(verb, run_id, runs.cast.worker.worker_id, own_database)
+    _kill_inside(verb, run_id, runs.cast.worker.worker_id)
     assert _all_there_is(runs, run_id) == before
     if then is None:
         _wait_until(lambda: runs.expire() == 1)
@@ -78,21 +75,17 @@ def _all_there_is(runs: Runs, run_id: UUID) -> tuple[Any, ...]:
     )
 
 
-def _kill_inside(verb: str, run_id: UUID, worker_id: UUID, database: str) -> None:
+def _kill_inside(verb: str, run_id: UUID, worker_id: UUID) -> None:
     """Calls the verb in another process, and kills that after its last write and before its commit."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "testing.processes.paused_call", verb, str(run_id), str(worker_id)],
-        cwd=BASE_DIR,
-        env={**os.environ, "DATABASE_URL": url_of(database)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    told, tell = os.pipe()
+    pid = forked(partial(pause_in, verb, run_id, worker_id, tell))
+    os.close(tell)
     try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "paused\n"
+        # There is nothing to read if the other process ends instead.
+        assert os.read(told, 100) == PAUSED
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        kill(pid)
+        os.close(told)
 
 
 def _wait_until(is_so: Callable[[], bool]) -> None:

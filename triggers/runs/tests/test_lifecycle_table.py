@@ -10,11 +10,9 @@ from uuid import UUID
 
 import pytest
 from django.db import transaction
-from django.db.models import Q
 
-from audit.models import AuditEntry
 from pipedai.api.errors import ApiError, NotFound
-from pipedai.sql import Row
+from pipedai.sql import fetch_one
 from testing.world.run_states import STATES
 from testing.world.runs import Runs
 from triggers.runs.lifecycle import Refused
@@ -171,7 +169,10 @@ IN_THE_QUEUE = {"queued, in a hurry": "tardy", "queued, in a session": "stuck"}
 def test_each_verb_does_what_the_table_says(runs: Runs, state: str) -> None:
     cells = zip(VERBS, _codes(state), strict=True)
     expected = {verb: _settled(CODES[code], verb) for verb, code in cells}
-    assert {verb: _change(runs, state, verb) for verb in VERBS} == expected
+    run_id = STATES[state](runs)
+    runs.wait(seconds=1)
+    before = _Seen.of(run_id)
+    assert {verb: _change(runs, run_id, before, verb) for verb in VERBS} == expected
 
 
 def test_the_table_has_every_state_and_every_verb() -> None:
@@ -203,15 +204,12 @@ def _settled(change: Change, verb: str) -> Change:
     return replace(change, state=(reported, "worker"))
 
 
-def _change(runs: Runs, state: str, verb: str) -> Change:
-    """Brings a run into the state, calls the verb, returns what changed, and rolls everything back."""
+def _change(runs: Runs, run_id: UUID, before: "_Seen", verb: str) -> Change:
+    """Calls the verb, returns what changed, and rolls everything back."""
     with _undone():
         runs = replace(runs)  # this copy has a clock of its own
-        run_id = STATES[state](runs)
-        runs.wait(seconds=1)
-        before = _Seen.of(runs, run_id)
-        answer = _answer(VERBS[verb], runs, run_id, before.run)
-        after = _Seen.of(runs, run_id)
+        answer = _answer(VERBS[verb], runs, run_id, before.state[0])
+        after = _Seen.of(run_id)
         state_changed = before.state != after.state
         return Change(
             answer,
@@ -223,39 +221,45 @@ def _change(runs: Runs, state: str, verb: str) -> Change:
         )
 
 
+_SEEN = """
+SELECT run.status, run.ended_by, jsonb_build_array(to_jsonb(run), to_jsonb(t), to_jsonb(r)) AS run,
+    retry.status AS retry,
+    (SELECT count(*) FROM delivery WHERE delivery.run_id = run.id) AS deliveries,
+    ARRAY(SELECT action FROM audit_entry WHERE target_id = run.id
+        OR action = 'run.retried' AND metadata ->> 'retryOf' = run.id::text) AS audit
+FROM run LEFT JOIN run retry ON retry.retry_of_id = run.id
+    LEFT JOIN run_text t ON t.run_id = run.id LEFT JOIN run_result r ON r.run_id = run.id
+WHERE run.id = %(id)s
+"""
+
+
 @dataclass(frozen=True)
 class _Seen:
-    run: Row
+    """A run with all of its rows, the status of its retry, and what was told about it."""
+
+    state: tuple[str, str | None]
+    run: Any
     retry: str | None
     deliveries: int
     audit: Counter[str]
 
     @classmethod
-    def of(cls, runs: Runs, run_id: UUID) -> "_Seen":
-        entries = AuditEntry.objects.filter(
-            Q(target_id=run_id) | Q(action="run.retried", metadata__retryOf=str(run_id))
-        )
-        retry = runs.retry_of(run_id)
-        return cls(
-            runs.stored(run_id),
-            retry["status"] if retry else None,
-            len(runs.deliveries(run_id)),
-            Counter(entries.values_list("action", flat=True)),
-        )
-
-    @property
-    def state(self) -> tuple[str, str | None]:
-        return self.run["status"], self.run["ended_by"]
+    def of(cls, run_id: UUID) -> "_Seen":
+        row = fetch_one(_SEEN, {"id": run_id})
+        assert row is not None
+        audit: Counter[str] = Counter(row["audit"])
+        state = (row["status"], row["ended_by"])
+        return cls(state, row["run"], row["retry"], row["deliveries"], audit)
 
 
-def _answer(verb: Verb, runs: Runs, run_id: UUID, before: Row) -> int | None:
+def _answer(verb: Verb, runs: Runs, run_id: UUID, before: str) -> int | None:
     """Calls the verb and returns the answer's status. Checks that a refusal names the run's state."""
     try:
         answer = verb(runs, run_id)
     except (Refused, NotFound) as error:
         answer = error
     if isinstance(answer, Refused):
-        told = {"error": answer.message, "code": answer.code, "status": before["status"]}
+        told = {"error": answer.message, "code": answer.code, "status": before}
         assert answer.body() == told
     if isinstance(answer, ApiError):
         return answer.status_code

@@ -1,5 +1,6 @@
 """GET /triggers/:id/runs and GET /environments/:envId/runs"""
 
+import itertools
 import random
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, urlencode
@@ -32,9 +33,14 @@ def runs(cast):
 @pytest.fixture(params=["trigger", "environment"])
 def url(request, cast, runs):
     """The URL of each of the two lists, which show the same runs here."""
-    if request.param == "trigger":
-        return f"/api/v1/triggers/{runs.trigger_id}/runs"
-    return f"/api/v1/environments/{cast.environment.id}/runs"
+    return both_urls(cast, runs)[request.param]
+
+
+def both_urls(cast, runs):
+    return {
+        "trigger": f"/api/v1/triggers/{runs.trigger_id}/runs",
+        "environment": f"/api/v1/environments/{cast.environment.id}/runs",
+    }
 
 
 def ids(response):
@@ -99,34 +105,35 @@ class TestFilteredByStatus:
         }
         return {status: str(run_id) for status, run_id in made.items()}
 
-    @pytest.mark.parametrize(
-        ("query", "statuses"),
-        [
-            ("status=succeeded", ["succeeded"]),
-            ("status=succeeded,failed", ["succeeded", "failed"]),
-            ("status=succeeded&status=failed", ["succeeded", "failed"]),
-            ("status=succeeded&status=failed,running", ["succeeded", "failed", "running"]),
-            ("status=succeeded,,%20failed,", ["succeeded", "failed"]),
-            ("status=failed,failed", ["failed"]),
-            ("status=queued", []),
-            ("status=running", ["running"]),
-            ("status=queued,running", ["running"]),
-            ("status=", ["succeeded", "failed", "running"]),
-            ("", ["succeeded", "failed", "running"]),
-        ],
+    QUERIES: tuple[tuple[str, list[str]], ...] = (
+        ("status=succeeded", ["succeeded"]),
+        ("status=succeeded,failed", ["succeeded", "failed"]),
+        ("status=succeeded&status=failed", ["succeeded", "failed"]),
+        ("status=succeeded&status=failed,running", ["succeeded", "failed", "running"]),
+        ("status=succeeded,,%20failed,", ["succeeded", "failed"]),
+        ("status=failed,failed", ["failed"]),
+        ("status=queued", []),
+        ("status=running", ["running"]),
+        ("status=queued,running", ["running"]),
+        ("status=", ["succeeded", "failed", "running"]),
+        ("", ["succeeded", "failed", "running"]),
     )
-    def test_it_may_repeat_or_be_comma_separated(self, by_status, get, query, statuses):
-        assert set(ids(get(query))) == {by_status[status] for status in statuses}
 
-    @pytest.mark.parametrize("value", ["done", "Failed", "succeeded;failed", "%00", "x" * 500])
-    def test_anything_else_is_refused(self, get, value):
-        response = get(f"status=failed,{value}")
-        assert response.status_code == 400
-        (message,) = response.json()["details"]["fieldErrors"]["status"]
-        assert message.endswith(
-            "is none of: queued, claimed, running, succeeded, failed, timed_out, canceled."
-        )
-        assert len(message) < 200
+    def test_it_may_repeat_or_be_comma_separated(self, by_status, get, subtests):
+        for query, statuses in self.QUERIES:
+            with subtests.test(query):
+                assert set(ids(get(query))) == {by_status[status] for status in statuses}
+
+    def test_anything_else_is_refused(self, get, subtests):
+        for value in ("done", "Failed", "succeeded;failed", "%00", "x" * 500):
+            with subtests.test(value):
+                response = get(f"status=failed,{value}")
+                assert response.status_code == 400
+                (message,) = response.json()["details"]["fieldErrors"]["status"]
+                assert message.endswith(
+                    "is none of: queued, claimed, running, succeeded, failed, timed_out, canceled."
+                )
+                assert len(message) < 200
 
 
 class TestSeveralStatuses:
@@ -135,10 +142,11 @@ class TestSeveralStatuses:
     @pytest.fixture
     def many(self, runs):
         """Makes runs in five states, at five times."""
-        dice = random.Random(11)
-        for _ in range(60):
-            runs.now = NOON + timedelta(minutes=dice.randrange(5))
-            status = dice.choice(("queued", "canceled", "succeeded", "failed", "timed_out"))
+        statuses = ("queued", "canceled", "succeeded", "succeeded", "failed", "timed_out")
+        made = [(minute, status) for minute in range(5) for status in statuses]
+        random.Random(11).shuffle(made)
+        for minute, status in made:
+            runs.now = NOON + timedelta(minutes=minute)
             if status == "queued":
                 runs.queue()
             elif status == "canceled":
@@ -146,11 +154,18 @@ class TestSeveralStatuses:
             else:
                 runs.ended(status)
 
-    @pytest.mark.parametrize(
-        "statuses", ["succeeded", "failed,timed_out", "queued,failed", ",".join(Status.values)]
-    )
-    @pytest.mark.parametrize("minutes", [(0, 5), (1, 4)], ids=str)
-    def test_follow_each_other_in_one_order(self, cast, url, many, statuses, minutes):
+    def test_follow_each_other_in_one_order(self, cast, runs, many, subtests):
+        """All is one test, because the runs take longer to make than the pages to read."""
+        asked = itertools.product(
+            both_urls(cast, runs).values(),
+            ("succeeded", "failed,timed_out", "queued,failed", ",".join(Status.values)),
+            ((0, 5), (1, 4)),
+        )
+        for url, statuses, minutes in asked:
+            with subtests.test(url=url, statuses=statuses, minutes=minutes):
+                self.follow_each_other(cast.client(cast.viewer), url, statuses, minutes)
+
+    def follow_each_other(self, client, url, statuses, minutes):
         begin, end = (NOON + timedelta(minutes=each) for each in minutes)
         rows = Run.objects.filter(
             status__in=statuses.split(","), queued_at__gte=begin, queued_at__lt=end
@@ -159,8 +174,7 @@ class TestSeveralStatuses:
         assert len(expected) > 4
         query = urlencode({"status": statuses, "from": begin, "to": end})
         for limit in (1, 3, 200):
-            pages = walk(cast.client(cast.viewer), f"{url}?{query}", limit)
-            assert pages == [
+            assert walk(client, f"{url}?{query}", limit) == [
                 expected[first : first + limit] for first in range(0, len(expected), limit)
             ]
 
@@ -185,68 +199,70 @@ class TestFilteredByTime:
             made[time] = str(runs.queue())
         return made
 
-    @pytest.mark.parametrize(
-        ("query", "expected"),
-        [
-            ("from=2026-05-04T11:00:00Z", TIMES[1:]),
-            ("to=2026-05-04T11:00:00Z", TIMES[:1]),
-            ("from=2026-05-04T10:00:00Z&to=2026-05-04T12:00:00Z", TIMES[:2]),
-            ("from=2026-05-04T11:00:00.000001Z", TIMES[2:]),
-            ("from=2026-05-04T13:00:00%2B02:00", TIMES[1:]),
-            ("from=2026-05-04T11:00:00", TIMES[1:]),
-            ("from=2026-05-04T11:00", TIMES[1:]),
-            ("from=2026-05-04", TIMES),
-            ("to=2026-05-04", ()),
-            ("from=2026-05-05&to=2026-05-04", ()),
-            ("from=&to=", TIMES),
-            ("from=0001-01-01T00:00:00Z&to=9999-12-31T23:59:59Z", TIMES),
-        ],
+    QUERIES = (
+        ("from=2026-05-04T11:00:00Z", TIMES[1:]),
+        ("to=2026-05-04T11:00:00Z", TIMES[:1]),
+        ("from=2026-05-04T10:00:00Z&to=2026-05-04T12:00:00Z", TIMES[:2]),
+        ("from=2026-05-04T11:00:00.000001Z", TIMES[2:]),
+        ("from=2026-05-04T13:00:00%2B02:00", TIMES[1:]),
+        ("from=2026-05-04T11:00:00", TIMES[1:]),
+        ("from=2026-05-04T11:00", TIMES[1:]),
+        ("from=2026-05-04", TIMES),
+        ("to=2026-05-04", ()),
+        ("from=2026-05-05&to=2026-05-04", ()),
+        ("from=&to=", TIMES),
+        ("from=0001-01-01T00:00:00Z&to=9999-12-31T23:59:59Z", TIMES),
     )
-    def test_from_is_the_first_and_to_is_past_the_last(self, by_time, get, query, expected):
-        assert set(ids(get(query))) == {by_time[time] for time in expected}
+
+    def test_from_is_the_first_and_to_is_past_the_last(self, by_time, get, subtests):
+        for query, expected in self.QUERIES:
+            with subtests.test(query):
+                assert set(ids(get(query))) == {by_time[time] for time in expected}
 
     def test_of_several_ends_the_last_counts_with_a_cursor_too(self, by_time, get):
         early, late = f"to={self.TIMES[1]}", "to=2026-05-05"
         cursor = get(f"limit=1&{early}&{late}").json()["nextCursor"]
         assert ids(get(f"{late}&{early}&cursor={cursor}")) == [by_time[self.TIMES[0]]]
 
-    @pytest.mark.parametrize("name", ["from", "to"])
-    @pytest.mark.parametrize(
-        "value",
-        [
-            "x",
-            "yesterday",
-            "2026-13-01",
-            "2026-02-30T00:00:00Z",
-            "1764000000",
-            "%00",
-            "12:00",
-            # These times are before and after all that the database can store.
-            "0001-01-01T00:00:00%2B14:00",
-            "9999-12-31T23:59:59-14:00",
-        ],
+    NO_TIMES = (
+        "x",
+        "yesterday",
+        "2026-13-01",
+        "2026-02-30T00:00:00Z",
+        "1764000000",
+        "%00",
+        "12:00",
+        # These times are before and after all that the database can store.
+        "0001-01-01T00:00:00%2B14:00",
+        "9999-12-31T23:59:59-14:00",
     )
-    def test_anything_else_is_refused(self, get, name, value):
-        response = get(f"{name}={value}")
-        assert response.status_code == 400
-        assert response.json() == invalid(
-            {name: ["Must be an ISO 8601 time, such as 2026-11-24T15:30:00Z."]}
-        )
 
     @pytest.mark.parametrize("name", ["from", "to"])
-    @pytest.mark.parametrize(
-        "value",
-        ["2026-11-24T15:30:00+02:00", "2026-11-24T15:30:00.250+0200", "2026-11-24T15:30+02"],
-    )
-    def test_a_plus_that_became_a_blank_is_told(self, get, name, value):
+    def test_anything_else_is_refused(self, get, name, subtests):
+        for value in self.NO_TIMES:
+            with subtests.test(value):
+                response = get(f"{name}={value}")
+                assert response.status_code == 400
+                assert response.json() == invalid(
+                    {name: ["Must be an ISO 8601 time, such as 2026-11-24T15:30:00Z."]}
+                )
+
+    @pytest.mark.parametrize("name", ["from", "to"])
+    def test_a_plus_that_became_a_blank_is_told(self, get, name, subtests):
         sentence = (
             "Must be an ISO 8601 time, such as 2026-11-24T15:30:00Z."
             " In a URL a + means a blank: write the + of the offset as %2B."
         )
-        response = get(f"{name}={value}")
-        assert response.status_code == 400
-        assert response.json() == invalid({name: [sentence]})
-        assert get(f"{name}={value.replace('+', '%2B')}").status_code == 200
+        for value in (
+            "2026-11-24T15:30:00+02:00",
+            "2026-11-24T15:30:00.250+0200",
+            "2026-11-24T15:30+02",
+        ):
+            with subtests.test(value):
+                response = get(f"{name}={value}")
+                assert response.status_code == 400
+                assert response.json() == invalid({name: [sentence]})
+                assert get(f"{name}={value.replace('+', '%2B')}").status_code == 200
 
 
 class TestFilteredByWhatBecameOfThem:
@@ -305,11 +321,8 @@ class TestFilteredByWhatBecameOfThem:
     def test_each_page_has_the_runs_that_fit(self, cast, many):
         """Both lists are read in one test, because the runs take a second to make."""
         client = cast.client(cast.viewer)
-        urls = (
-            f"/api/v1/triggers/{many.trigger_id}/runs",
-            f"/api/v1/environments/{cast.environment.id}/runs",
-        )
-        everything = client.get(f"{urls[0]}?limit=200").json()["items"]
+        urls = both_urls(cast, many)
+        everything = client.get(f"{urls['trigger']}?limit=200").json()["items"]
         ends = sorted(item["endedAt"] for item in everything if item["endedAt"])
         between = (ends[5], ends[-4])
         for query in self.QUERIES:
@@ -320,7 +333,7 @@ class TestFilteredByWhatBecameOfThem:
             fitting.sort(key=lambda item: (item[column], item["id"]), reverse=True)
             assert fitting or "queued" in query or "succeeded" in query, query
             expected = [item["id"] for item in fitting]
-            for url in urls:
+            for url in urls.values():
                 pages = walk(client, f"{url}?{query}", 4)
                 assert [each for page in pages for each in page] == expected, (url, query)
 

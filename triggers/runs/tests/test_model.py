@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
@@ -21,14 +21,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from audit.models import AuditEntry
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import Actor
-from pipedai.sql import database_now
+from pipedai.sql import Row, database_now, fetch_all
 from testing.probes.run_model import MISSING, Model, ModelRun, ModelWorker, Told
-from testing.world.cast import make_cast
+from testing.world.cast import Cast
 from testing.world.pools import add_pool
-from triggers.models import Delivery, Run, RunText, Trigger
+from triggers.models import Run, Trigger
 from triggers.runs import lifecycle, reports
 from triggers.runs.claim_next import claim_next_run
 from triggers.runs.conditions import Limits
@@ -46,6 +45,13 @@ ACTOR = Actor("system")
 STEPS = [1, 29, 30, 31, 119, 120, 121, 179, 180, 181, 359, 360, 361, 600, 601, 3600]
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
 
+LEDGER = """
+SELECT run.*, late_result IS NOT NULL AS late FROM run LEFT JOIN run_text ON run_text.run_id = run.id
+WHERE run.trigger_id = %(id)s
+"""
+DELIVERIES = "SELECT run_id, body FROM delivery WHERE trigger_id = %(id)s"
+ACTIONS = "SELECT action FROM audit_entry WHERE environment_id = %(id)s AND target_type = 'run'"
+
 # Most calls come from the worker to which the run belongs, because the API refuses nearly all others.
 OWN = "own"
 NAMES = ("one", "two", "three")
@@ -60,6 +66,10 @@ class RunHistory(RuleBasedStateMachine):
     """Makes each call on the database and on the model, and compares their answers and their states."""
 
     runs = Bundle("runs")
+    # All histories begin with these, and are rolled back.
+    cast: ClassVar[Cast]
+    worker_ids: ClassVar[dict[str, UUID]]
+    pool_id: ClassVar[UUID]
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,16 +86,9 @@ class RunHistory(RuleBasedStateMachine):
     )
     def make(self, start_deadline, max_concurrent, retry_mode, worker, has_pool):
         """Makes some runs at first, because most calls of a short history need a run."""
-        cast = make_cast()
-        self.environment_id = cast.environment.id
-        others = {name: cast.register(name).worker_id for name in NAMES[1:]}
-        self.worker_ids = {"one": cast.worker.worker_id, **others}
-        self.pool_id = add_pool(cast, *self.worker_ids.values())
-        Worker.objects.filter(id__in=[self.worker_ids[name] for name in ("one", "two")]).update(
-            account_id="shared"
-        )
+        self.environment_id = self.cast.environment.id
         has_pool |= worker is None
-        self.trigger_id = cast.add_trigger(
+        self.trigger_id = self.cast.add_trigger(
             worker_id=self.worker_ids.get(worker),
             pool_id=self.pool_id if has_pool else None,
             prefer_seconds=PREFER,
@@ -439,21 +442,18 @@ class RunHistory(RuleBasedStateMachine):
         if not hasattr(self, "model"):
             return
         self.learn_ids_of_retries()
-        late = set(
-            RunText.objects.filter(late_result__isnull=False).values_list("run_id", flat=True)
-        )
-        rows = {row.id: row for row in Run.objects.filter(trigger_id=self.trigger_id)}
+        rows = {row["id"]: row for row in fetch_all(LEDGER, {"id": self.trigger_id})}
         assert len(rows) == len(self.model.runs)
         for run, run_id in zip(self.model.runs, self.ids, strict=True):
-            assert self.seen(rows[run_id], run_id in late) == self.meant(run)
+            assert self.seen(rows[run_id]) == self.meant(run)
 
     @invariant()
     def deliveries_and_audit_are_the_model_s(self) -> None:
         if not hasattr(self, "model"):
             return
         queued = Counter(
-            (delivery.run_id, json.loads(delivery.body)["status"])
-            for delivery in Delivery.objects.filter(trigger_id=self.trigger_id)
+            (delivery["run_id"], json.loads(delivery["body"])["status"])
+            for delivery in fetch_all(DELIVERIES, {"id": self.trigger_id})
         )
         meant = Counter(
             (run_id, status)
@@ -526,37 +526,37 @@ class RunHistory(RuleBasedStateMachine):
 
     def actions(self) -> Counter[str]:
         """Counts the audited actions on runs. The incidents that runs open and close have a model of their own."""
-        rows = AuditEntry.objects.filter(environment_id=self.environment_id, target_type="run")
-        return Counter(rows.values_list("action", flat=True))
+        rows = fetch_all(ACTIONS, {"id": self.environment_id})
+        return Counter(row["action"] for row in rows)
 
-    def seen(self, row: Run, late: bool) -> dict[str, object]:
+    def seen(self, row: Row) -> dict[str, object]:
         return {
-            "status": row.status,
-            "fault": row.fault_class,
-            "source": row.source,
-            "attempt": row.attempt,
-            "worker": row.worker_id,
-            "available_at": row.available_at,
-            "claim_id": row.claim_id,
-            "claimed_at": row.claimed_at,
-            "started_at": row.started_at,
-            "ended_at": row.ended_at,
-            "ended_by": row.ended_by,
-            "lease": row.lease_expires_at,
-            "deadline": row.deadline_at,
-            "cancel_requested": row.cancel_requested_at is not None,
-            "retry_of": row.retry_of_id,
-            "late_result": late,
-            "in_pool": row.pool_id is not None,
-            "pool_from": row.pool_from,
-            "avoided": row.avoided_worker_id,
-            "start_deadline": row.start_deadline_at,
-            "resume_until": row.resume_until,
-            "had_effects": bool(row.had_effects),
-            "at_limit": bool(row.at_limit),
-            "limit_retries": row.limit_retries,
-            "place": row.place,
-            "session": row.session_id,
+            "status": row["status"],
+            "fault": row["fault_class"],
+            "source": row["source"],
+            "attempt": row["attempt"],
+            "worker": row["worker_id"],
+            "available_at": row["available_at"],
+            "claim_id": row["claim_id"],
+            "claimed_at": row["claimed_at"],
+            "started_at": row["started_at"],
+            "ended_at": row["ended_at"],
+            "ended_by": row["ended_by"],
+            "lease": row["lease_expires_at"],
+            "deadline": row["deadline_at"],
+            "cancel_requested": row["cancel_requested_at"] is not None,
+            "retry_of": row["retry_of_id"],
+            "late_result": row["late"],
+            "in_pool": row["pool_id"] is not None,
+            "pool_from": row["pool_from"],
+            "avoided": row["avoided_worker_id"],
+            "start_deadline": row["start_deadline_at"],
+            "resume_until": row["resume_until"],
+            "had_effects": bool(row["had_effects"]),
+            "at_limit": bool(row["at_limit"]),
+            "limit_retries": row["limit_retries"],
+            "place": row["place"],
+            "session": row["session_id"],
         }
 
     def meant(self, run: ModelRun) -> dict[str, object]:
@@ -591,7 +591,12 @@ class RunHistory(RuleBasedStateMachine):
 
 
 @pytest.mark.slow
-def test_no_history_tells_the_ledger_and_the_model_apart(own_database):
+def test_no_history_tells_the_ledger_and_the_model_apart(committed_cast):
+    RunHistory.cast = committed_cast
+    others = {name: committed_cast.register(name).worker_id for name in NAMES[1:]}
+    RunHistory.worker_ids = {"one": committed_cast.worker.worker_id, **others}
+    RunHistory.pool_id = add_pool(committed_cast, *RunHistory.worker_ids.values())
+    Worker.objects.exclude(id=others["three"]).update(account_id="shared")
     run_state_machine_as_test(
         RunHistory,
         settings=settings(

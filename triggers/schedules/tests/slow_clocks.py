@@ -5,7 +5,9 @@ It shares nothing with the code that it checks, neither the parser of expression
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from itertools import count
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 MINUTE = timedelta(minutes=1)
@@ -43,21 +45,12 @@ class SlowSchedule:
 
     def _due_on(self, day: date) -> Iterator[datetime]:
         """Yields the due times within a day of UTC."""
-        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        shown = self._clocks(midnight - MINUTE)
-        for minute in range(24 * 60):
-            moment = midnight + minute * MINUTE
-            before, shown = shown, self._clocks(moment)
-            left_out = _minutes_between(before, shown) if shown - before > MINUTE else ()
+        for moment, shown, comes_again, left_out in _looks(self.zone, day):
             due = self._matches(shown)
             if self.is_fixed_time:
-                comes_again = moment.astimezone(self.zone).fold == 1
                 due = (due and not comes_again) or any(map(self._matches, left_out))
             if due:
                 yield moment
-
-    def _clocks(self, moment: datetime) -> datetime:
-        return moment.astimezone(self.zone).replace(tzinfo=None, fold=0)
 
     def _matches(self, wall: datetime) -> bool:
         return wall.minute in self.minutes and wall.hour in self.hours and self._has_day(wall)
@@ -66,6 +59,32 @@ class SlowSchedule:
         in_month, in_week = day.day in self.days, day.isoweekday() % 7 in self.weekdays
         match = in_month and in_week if self.needs_both_days else in_month or in_week
         return match and day.month in self.months
+
+
+class _Look(NamedTuple):
+    """What the clocks show at a moment: a time, whether it comes for the second time, and those that they left out."""
+
+    moment: datetime
+    shown: datetime
+    comes_again: bool
+    left_out: tuple[datetime, ...]
+
+
+# A test asks for several schedules about the same few days.
+@lru_cache(maxsize=8)
+def _looks(zone: ZoneInfo, day: date) -> list[_Look]:
+    """Looks at the clocks at every minute of a day of UTC."""
+    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    before = (midnight - MINUTE).astimezone(zone).replace(tzinfo=None, fold=0)
+    found = []
+    for minute in range(24 * 60):
+        moment = midnight + minute * MINUTE
+        local = moment.astimezone(zone)
+        shown = local.replace(tzinfo=None, fold=0)
+        left_out = tuple(_minutes_between(before, shown)) if shown - before > MINUTE else ()
+        found.append(_Look(moment, shown, local.fold == 1, left_out))
+        before = shown
+    return found
 
 
 def _minutes_between(before: datetime, wall: datetime) -> Iterator[datetime]:

@@ -3,6 +3,8 @@
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -33,6 +35,29 @@ HOURS = {
 }  # fmt: skip
 
 
+class Look(NamedTuple):
+    """What the clocks show at a moment: a time, whether it comes for the second time, and those that they left out."""
+
+    moment: datetime
+    wall: datetime
+    comes_again: bool
+    left_out: tuple[datetime, ...]
+
+
+@cache
+def looks(zone: ZoneInfo, start: datetime, end: datetime) -> list[Look]:
+    """Looks at the clocks at every minute."""
+    found = []
+    moment, before = start, (start - MINUTE).astimezone(zone).replace(tzinfo=None)
+    while moment <= end:
+        local = moment.astimezone(zone)
+        wall = local.replace(tzinfo=None, fold=0)
+        left_out = tuple(minutes_between(before, wall))
+        found.append(Look(moment, wall, local.fold == 1, left_out))
+        moment, before = moment + MINUTE, wall
+    return found
+
+
 def minute_by_minute(minute: str, hour: str, zone: ZoneInfo, start: datetime, end: datetime):
     """Returns the due times, found by a look at the clocks at every minute."""
 
@@ -40,18 +65,13 @@ def minute_by_minute(minute: str, hour: str, zone: ZoneInfo, start: datetime, en
         return wall.minute in MINUTES[minute] and wall.hour in HOURS[hour]
 
     fixed = not minute.startswith("*") and not hour.startswith("*")
-    moment, before = start, (start - MINUTE).astimezone(zone).replace(tzinfo=None)
-    while moment <= end:
-        local = moment.astimezone(zone)
-        wall = local.replace(tzinfo=None, fold=0)
+    for look in looks(zone, start, end):
         if fixed:
-            left_out = any(matches(gone) for gone in minutes_between(before, wall))
-            due = left_out or (matches(wall) and local.fold == 0)
+            due = any(map(matches, look.left_out)) or (matches(look.wall) and not look.comes_again)
         else:
-            due = matches(wall)
+            due = matches(look.wall)
         if due:
-            yield moment
-        moment, before = moment + MINUTE, wall
+            yield look.moment
 
 
 def minutes_between(before: datetime, wall: datetime) -> Iterator[datetime]:
