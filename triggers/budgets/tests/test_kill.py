@@ -87,8 +87,8 @@ def test_kills_leave_budgets_and_ledger_in_agreement(committed_runs: Runs, setti
     acts = [act_as_web, act_as_web, act_as_scheduler]
     pids = [acting(act, runs, rng.randrange(2**32)) for act in acts]
     try:
-        until = time.monotonic() + SECONDS
-        while time.monotonic() < until:
+        begun = time.monotonic()
+        while time.monotonic() < begun + SECONDS or not _enough_has_ended(begun):
             time.sleep(rng.uniform(0.05, 0.25))
             number = rng.randrange(len(pids))
             kill(pids[number])
@@ -99,11 +99,15 @@ def test_kills_leave_budgets_and_ledger_in_agreement(committed_runs: Runs, setti
     _wait_for_the_server()
     assert complaints_about_budgets(_all) == []
     _assert_never_overspent(wide)
-    ended = Run.objects.filter(ended_at__isnull=False).count()
-    assert ended > 10, "too little happened"
     lifecycle.expire_runs(limit=1000, now=database_now() + timedelta(days=1))
     assert complaints_about_budgets(_all) == []
     assert set(BudgetWindow.objects.values_list("reserved_usd", flat=True)) == {0}
+
+
+def _enough_has_ended(begun: float) -> bool:
+    """Whether enough runs have ended to look at. A busy machine takes longer, and fails after a minute."""
+    assert time.monotonic() < begun + SECONDS + 60, "too little happened"
+    return Run.objects.filter(ended_at__isnull=False).count() > 10
 
 
 def _all(statement: str) -> list:
