@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psycopg
 from psycopg.rows import dict_row
@@ -33,13 +34,6 @@ _FIRST_PORT, _PORTS = 20_000, 10_000
 _COMPLAINTS = 20
 _SAID = 3000  # how many characters of a failed program's output an error shows
 _DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
-
-_START_SERVER = """
-import sys
-from pathlib import Path
-from pipedai.embedded.server import EmbeddedPostgres
-EmbeddedPostgres(Path(sys.argv[1])).ensure_running()
-"""
 
 # The test suite names a directory here that has a cluster with the present schema, so that no benchmark makes its own.
 _KEPT_CLUSTER = "BENCH_CLUSTER"
@@ -76,8 +70,9 @@ class Database:
     def start(self) -> None:
         """Create, start and migrate the database. Raises BenchFailed if it would not survive a power cut."""
         if copy_kept_cluster(self.directory):
-            # Another process starts it, in this benchmark's environment.
-            self.python("-c", _START_SERVER, str(self.directory))
+            # The server's environment says whether it keeps what it commits.
+            with patch.dict(os.environ, self.environment):
+                self._server.ensure_running()
         else:
             # A command that needs the database makes it, if there is none, and starts it.
             self.python("manage.py", "migrate", "--no-input")

@@ -29,7 +29,7 @@ class Stretch:
 def watch(on: Database, served: Web, seconds: float) -> Stretch:
     """Measure for so many seconds. Raises BenchFailed if the web process dies meanwhile."""
     processes = psutil.Process(served.pid).children()
-    start, before, sizes = time.monotonic(), cpu(on, served), []
+    before, sizes, start = cpu(on, served), [], time.monotonic()
     while time.monotonic() < start + seconds:
         try:
             sizes.append(sum(process.memory_info().rss for process in processes))

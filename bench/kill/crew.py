@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -70,6 +70,7 @@ class Crew:
         self.lost: dict[str, Worker] = {}
         self._lost_at = 0.0
         self._hurry_at = 0.0
+        self._session = on.session()
 
     def tend(self) -> None:
         """Start each worker and the scheduler again if it has been away for long enough."""
@@ -83,7 +84,7 @@ class Crew:
             if time.monotonic() > self._hurry_at:
                 self._hurry_at = time.monotonic() + 1
                 with suppress(psycopg.OperationalError):  # PostgreSQL is away
-                    self.on.execute(_HURRY)
+                    self._rows(_HURRY)
                     self._bring_back(self.held_of_pools())
             time.sleep(_TICK_SECONDS)
 
@@ -108,7 +109,16 @@ class Crew:
 
     def held_of_pools(self) -> set[str]:
         """Return the runs of pools that workers hold. Raises OperationalError if PostgreSQL is away."""
-        return {row["id"] for row in self.on.all(_HELD_OF_POOLS)}
+        return {row["id"] for row in self._rows(_HELD_OF_POOLS)}
+
+    def _rows(self, statement: str) -> list[dict[str, Any]]:
+        """Execute a statement in a session that stays open until PostgreSQL is killed, and return its rows.
+
+        Raises OperationalError if PostgreSQL is away, or has been killed since the last statement.
+        """
+        if self._session.closed:
+            self._session = self.on.session()
+        return self._session.execute(statement).fetchall()
 
     def _bring_back(self, held: set[str]) -> None:
         """Let the worker come back that was to lose a run, if the run is not among those that are `held`."""
@@ -120,7 +130,7 @@ class Crew:
     def has_unfinished_runs(self) -> bool:
         """Whether a run has not ended yet, or nobody can tell because PostgreSQL is away."""
         try:
-            return bool(self.on.one(_UNFINISHED)["runs"])
+            return bool(self._rows(_UNFINISHED)[0]["runs"])
         except psycopg.OperationalError:
             return True
 
@@ -138,6 +148,7 @@ class Crew:
         """Stop workers and scheduler. Raises BenchFailed if one does not stop at SIGTERM."""
         for process in (*self.workers, self.scheduler):
             process.stop()
+        self._session.close()
 
 
 @contextmanager

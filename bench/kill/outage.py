@@ -27,7 +27,7 @@ _AFTER_SECONDS = LEASE_SECONDS / 2 + 4
 _DOOMED_SECONDS = 4.0
 _KILL_AFTER_SECONDS = 0.5
 _PATIENCE_SECONDS = 60.0
-_PAUSE_SECONDS = 0.1
+_PAUSE_SECONDS = 0.2
 
 
 def run(*, outages: Sequence[float], seed: int, say: Callable[[str], None]) -> Json:

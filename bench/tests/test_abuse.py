@@ -13,7 +13,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from bench.abuse.flooding import Flood, Stage
-from bench.abuse.floods import FLOODS
+from bench.abuse.floods import FLOODS, bodies, logins, polls, schedules, webhooks
 from bench.abuse.timed import Timed
 from bench.abuse.verdict import compare
 from bench.abuse.watch import Stretch
@@ -68,7 +68,20 @@ async def _until_it_has_come(
     return answers
 
 
+@pytest.fixture
+def _fewer_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a flood use one worker or environment, where it has several alike, and few connections."""
+    monkeypatch.setattr(bodies, "_CONNECTIONS", 2)
+    monkeypatch.setattr(logins, "_AT_ONCE", 4)
+    monkeypatch.setattr(polls, "_WORKERS", 1)
+    monkeypatch.setattr(polls, "_CONNECTIONS", 4)
+    monkeypatch.setattr(schedules, "_ENVIRONMENTS", 1)
+    monkeypatch.setattr(webhooks, "_ENVIRONMENTS", 1)
+    monkeypatch.setattr(webhooks, "_DELIVERIES", 1000)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_fewer_of_each")
 @pytest.mark.timeout(2 * _LONGEST_SECONDS)
 def test_each_flood_does_what_it_says(stage):
     due = "SELECT count(*) FROM delivery WHERE next_attempt_at <= statement_timestamp()"

@@ -45,6 +45,12 @@ pytestmark = pytest.mark.timeout(_LONGEST_SECONDS + 30)
 
 
 @pytest.fixture
+def _few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives each web process two threads. Each thread makes a connection, and a new one after each outage."""
+    monkeypatch.setenv("WEB_THREADS", "2")
+
+
+@pytest.fixture
 def data_dir(kept_cluster: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Makes a data directory, in which databases begin as copies of one that has the schema.
 
@@ -186,11 +192,11 @@ def test_events_come_once_and_in_order(data_dir):
 def test_growth_looks_at_every_list_and_keeps_each_plan(data_dir, monkeypatch):
     monkeypatch.setenv("MAX_QUEUED_RUNS_PER_ENVIRONMENT", "100")
     # Twelve values are all that each filter has, but for those of the audit log.
-    short = ("--sizes", "2k", "--month", "2000", "--repeats", "1", "--values", "12")
+    short = ("--sizes", "1k", "--month", "1000", "--repeats", "1", "--values", "12")
     found, shown = _measured(data_dir, "growth", *short)
     (at,) = found["results"]
-    assert at["runs"] == 2000
-    assert "at 2,000 runs a month" in shown
+    assert at["runs"] == 1000
+    assert "at 1,000 runs a month" in shown
     assert {"overview", *(f"statistics by {each}" for each in GROUPINGS)} == at["busyMonth"].keys()
     assert all(page["ms"] > 0 for page in at["busyMonth"].values())
     pages = at["pages"]
@@ -252,6 +258,7 @@ def test_every_run_ends_once_whatever_is_killed(data_dir):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_few_threads")
 def test_a_failover_loses_no_run_and_doubles_none(data_dir):
     found, shown = _measured(data_dir, "kill", "--failover", "--runs", "15", "--seconds", "5")
     print(shown)
@@ -264,6 +271,7 @@ def test_a_failover_loses_no_run_and_doubles_none(data_dir):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_few_threads")
 def test_an_outage_ends_no_healthy_run_and_hides_no_dead_worker(data_dir):
     found, shown = _measured(data_dir, "kill", "--outage", "4", "15")
     print(shown)
