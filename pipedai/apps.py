@@ -1,6 +1,5 @@
 """The project's own Django app. It checks the settings before any other app starts."""
 
-import gc
 import sys
 from pathlib import Path
 
@@ -39,7 +38,6 @@ class PipedaiConfig(AppConfig):
         _register_probes()
         register_job(Job("heartbeat", pulse.EVERY_SECONDS, pulse.beat))
         register_job(Job("prune", every_seconds=3600.0, work=Rounds().work))
-        gc.enable()  # manage.py has turned it off for the imports.
 
 
 def _register_probes() -> None:

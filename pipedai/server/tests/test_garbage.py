@@ -67,10 +67,3 @@ def test_a_process_that_ends_looks_for_no_garbage():
         [sys.executable, "-c", program], cwd=BASE_DIR, capture_output=True, text=True, check=True
     )
     assert ended.stdout == "True\n"
-
-
-@pytest.mark.slow
-def test_manage_py_collects_garbage_again_when_django_is_loaded():
-    command = [sys.executable, "manage.py", "shell", "-c", "import gc; print(gc.isenabled())"]
-    told = subprocess.run(command, cwd=BASE_DIR, capture_output=True, text=True, check=True)
-    assert told.stdout.splitlines()[-1] == "True"
