@@ -146,7 +146,7 @@ def test_all_connections_are_taken(postgres, web, owner, environment) -> None:
     with superuser(postgres) as admin:
         admin.execute(f"ALTER DATABASE {DATABASE} CONNECTION LIMIT 0")
         admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pipedai'"
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'pipedai'"
         )
         try:
             assert is_refused(web, owner.get(environment), None)

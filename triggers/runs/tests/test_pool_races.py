@@ -21,8 +21,7 @@ from workers.models import Pool, Worker
 from workers.pools.services import add_worker, remove_worker
 from workers.services import deregister_worker, update_worker
 
-# A poll returns at most fifty runs.
-WORKERS, RUNS = 16, 60
+WORKERS, RUNS = 50, 200
 
 
 @pytest.fixture
