@@ -59,11 +59,18 @@ def copy_database(template: str, name: str) -> None:
 def run_outside(*statements: str) -> None:
     """Runs statements one after another, outside of transactions, on a connection to no database of the tests.
 
-    The process keeps this connection, since each test with a copy of its own needs it several times.
+    The process keeps this connection, since each test with a copy of its own needs it several times, until
+    `stop_running_outside`.
     """
     outside = _outside()
     for statement in statements:
         outside.execute(statement)
+
+
+def stop_running_outside() -> None:
+    """Closes the connection that `run_outside` keeps."""
+    _outside().close()
+    _outside.cache_clear()
 
 
 @functools.cache

@@ -8,7 +8,12 @@ from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
 
 from pipedai.embedded import locks
-from testing.world.database_copy import copy_database, end_sessions, run_outside
+from testing.world.database_copy import (
+    copy_database,
+    end_sessions,
+    run_outside,
+    stop_running_outside,
+)
 
 # A migration takes seconds, and under load a minute.
 _PATIENCE_SECONDS = 300
@@ -43,6 +48,7 @@ def tear_down(made: list[Any], shared: Path | None) -> None:
         with _alone(shared):
             _ready(shared).unlink(missing_ok=True)
             run_outside(f'DROP DATABASE IF EXISTS "{_kept()}"')
+    stop_running_outside()
 
 
 def _migrated(*, keepdb: bool) -> list[Any]:
