@@ -50,6 +50,12 @@ _LONGEST = (
     "pipedai/tests/test_generated_client.py",
     "agent/tests/test_installing.py",
     "pipedai/tests/test_loop.py",
+    "triggers/run_events/tests/test_streams.py",
+    "triggers/schedules/tests/test_killed_schedulers.py",
+    "workers/tests/test_published_client.py",
+    "workers/tests/test_stand_in_scenarios.py",
+    "workers/tests/test_followed_run.py",
+    "pipedai/tests/test_outage.py",
 )
 
 # Hypothesis has no time limit, since machines may be slow, and makes the same examples each time, so that
