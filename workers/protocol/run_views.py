@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from django.db import transaction
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -10,7 +11,6 @@ from pipedai.api.permissions import IsSignedIn
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
 from triggers.runs import lifecycle, reports
-from triggers.runs.claim_transaction import claim_transaction
 from triggers.runs.serializers import RunSerializer
 from triggers.states import Status
 from workers.protocol.access import VERSION, WorkerProtocolViewSet
@@ -62,7 +62,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         With `start`, the run is running at once.
         """
         body = read_body(ClaimBody, request)
-        with claim_transaction():
+        with transaction.atomic():
             run = lifecycle.claim_run(
                 worker_id=worker_id,
                 run_id=run_id,
