@@ -105,6 +105,8 @@ def _compared(measured: dict[str, list[Json]]) -> Json:
         for name, rounds in measured.items()
     }
     here, there = (sides[name]["webCpuMs"][0] for name in (_HERE, _THERE))
+    if not there:
+        raise BenchFailed("The web server used too little CPU to count: give it more --seconds.")
     return {**sides, "webCpuRatio": round(here / there, 3)}
 
 
