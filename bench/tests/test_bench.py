@@ -39,7 +39,7 @@ NAMES = (
     "abuse",
 )
 
-# Linux counts CPU time in hundredths of a second, so a short measurement on a busy machine may find none.
+# A short measurement on a busy machine may find no CPU time, which Linux counts in hundredths of a second.
 _CPU_MS = ("webCpuMs", "postgresCpuMs", "loadCpuMs")
 # How many seconds a benchmark may take on a machine with other work.
 _LONGEST_SECONDS = 300
@@ -116,7 +116,8 @@ def test_lifecycle_measures_http_beside_bare_django_and_bare_sql(data_dir):
             django["lifecycle"],
             *http["calls"].values(),
         ):
-            assert 0 < figures["p50Ms"] <= figures["p99Ms"]
+            # pgbench measures 0 for a lifecycle of which it found all answers when it was next given the processor.
+            assert 0 <= figures["p50Ms"] <= figures["p99Ms"]
         for name in _CPU_MS:
             assert http[name] >= 0
             assert django[name] >= 0
