@@ -76,10 +76,8 @@ class Suite:
         with ThreadPoolExecutor(1) as beside:
             others = None if only_tests else beside.submit(self._check_without_running)
             self._check("Programs", [sys.executable, "-m", "bin.programs"])
-            # There are three processes more than processors, as many tests wait for processes that they have started.
-            # With six on two processors, tests that count on an answer within a fraction of a second failed
-            # now and then.
-            processes = 3 + min(8, max(2, os.cpu_count() or 2))
+            # There are four processes more than processors, as many tests wait for processes that they have started.
+            processes = 4 + min(8, max(2, os.cpu_count() or 2))
             # Each process takes consecutive tests, because the tests of one module share what the module starts. A
             # process that has run out of tests takes over some of another's.
             among = ["-n", str(processes), "--dist", "worksteal"]

@@ -15,17 +15,19 @@ from testing.processes.racing import accepted, at_once
 from testing.world.cast import browser, session_cookie
 from testing.world.users import PASSWORD, UserFactory
 
-OLD, OLD_AGAIN = (
-    Argon2PasswordHasher().encode(PASSWORD, f"a salt of some length {n}") for n in range(2)
-)
 NEW = "argon2$argon2id$v=19$m=47104,t=1,p=1$"
 ADA = "ada@example.com"
 ME = "/api/v1/auth/me"
 
 
+def old_hash(number=1):
+    """Returns a hash of PASSWORD made under Django's own settings."""
+    return Argon2PasswordHasher().encode(PASSWORD, f"a salt of some length {number}")
+
+
 @pytest.fixture
 def ada(db):
-    return UserFactory.create(email=ADA, password=OLD, is_staff=True)
+    return UserFactory.create(email=ADA, password=old_hash(), is_staff=True)
 
 
 def log_in(password=PASSWORD, client=None):
@@ -72,7 +74,7 @@ def test_a_session_of_admin_goes_on_under_a_rotated_secret_key(ada, desk, settin
 def test_a_session_that_had_ended_for_another_password_stays_ended(ada, desk):
     ada.set_password("another password entirely")
     ada.save()
-    User.objects.filter(email=ADA).update(password=OLD_AGAIN)
+    User.objects.filter(email=ADA).update(password=old_hash(2))
     assert log_in().status_code == 200
     assert desk.get("/admin/").status_code == 302
 
@@ -87,13 +89,13 @@ def test_staff_who_log_in_to_admin_replace_it_too(ada):
 
 def test_a_wrong_password_replaces_nothing(ada):
     assert log_in("not her password").status_code == 401
-    assert stored() == OLD
+    assert stored() == old_hash()
 
 
 def test_nor_does_the_right_one_of_a_deactivated_user(ada):
     User.objects.update(is_active=False)
     assert log_in().status_code == 401
-    assert stored() == OLD
+    assert stored() == old_hash()
 
 
 def test_a_password_that_was_changed_meanwhile_is_not_overwritten(ada):
@@ -113,7 +115,7 @@ def test_a_changed_password_replaces_it_whatever_it_was(ada):
 
 @pytest.mark.slow
 def test_of_several_logins_at_once_one_replaces_it_and_all_come_in(own_database, monkeypatch):
-    UserFactory.create(email=ADA, password=OLD)
+    UserFactory.create(email=ADA, password=old_hash())
     both_verified = threading.Barrier(2)
     outcomes = []
     replace_hash = passwords._replace_hash

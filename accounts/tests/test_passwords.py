@@ -88,8 +88,6 @@ def test_the_hash_is_argon2id_in_46_mib():
 @pytest.mark.parametrize(
     ("encoded", "places"),
     [
-        (PasswordHasher().encode("x", "somesaltsomesalt"), 1),
-        (Argon2PasswordHasher().encode("x", "somesaltsomesalt"), 2),
         ("argon2$argon2id$v=19$m=65536,t=1,p=1$c29tZXNhbHQ$aGFzaA", 1),
         ("argon2$argon2id$v=19$m=65537,t=1,p=1$c29tZXNhbHQ$aGFzaA", 2),
         ("!unusable", 1),
@@ -98,3 +96,8 @@ def test_the_hash_is_argon2id_in_46_mib():
 )
 def test_a_hash_takes_a_place_for_each_64_mib(encoded, places):
     assert places_of(encoded) == places
+
+
+@pytest.mark.parametrize(("hasher", "places"), [(PasswordHasher, 1), (Argon2PasswordHasher, 2)])
+def test_a_hash_of_ours_takes_one_place_and_one_of_djangos_takes_two(hasher, places):
+    assert places_of(hasher().encode("x", "somesaltsomesalt")) == places
