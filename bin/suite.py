@@ -76,6 +76,8 @@ class Suite:
         with ThreadPoolExecutor(1) as beside:
             others = None if only_tests else beside.submit(self._check_without_running)
             self._check("Programs", [sys.executable, "-m", "bin.programs"])
+            if not only_tests:
+                self._compile_tests()
             # There are four processes more than processors, as many tests wait for processes that they have started.
             processes = 4 + min(8, max(2, os.cpu_count() or 2))
             # Each process takes consecutive tests, because the tests of one module share what the module starts. A
@@ -85,6 +87,15 @@ class Suite:
             if others is not None:
                 others.result()
         return self._verdict()
+
+    def _compile_tests(self) -> None:
+        """Let one process compile the test modules that changed. Otherwise each process of the tests would do so at the
+        same time. What it says is of no interest, as the tests say the same.
+        """
+        with tempfile.TemporaryFile() as output:
+            running = self._begin("", ["pytest", "--collect-only", "-qq"], {}, output)
+            if running is not None:
+                running.wait()
 
     def _check_without_running(self) -> None:
         """Run the checks that only read the code, and start no part of the service."""

@@ -50,6 +50,7 @@ _FAST_UNSAFE: Mapping[str, str] = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
+    "wal_compression": "off",
     # A client hashes the password this many times for each connection. By default it takes 2 ms of CPU time.
     "scram_iterations": "1",
 }

@@ -77,7 +77,7 @@ def _nobody_connects_to(database: str) -> Iterator[None]:
         cursor.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
         try:
             cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = %s",
                 [database],
             )
             yield

@@ -37,7 +37,7 @@ def test_a_live_connection_is_usable_and_the_server_is_not_asked():
 def test_a_session_that_the_server_ended_is_replaced():
     ended = session()
     with connection._nodb_cursor() as other:
-        other.execute("SELECT pg_terminate_backend(%s)", [ended])
+        other.execute("SELECT pg_terminate_backend(%s, 60000)", [ended])
     wait_for_news()
     assert not connection.is_usable()
     connection.close_if_unusable_or_obsolete()

@@ -89,7 +89,7 @@ def test_no_request_fails_after_its_connection_was_ended(web, postgres):
     get_many(web, "backend")
     with psycopg.connect(**postgres.connection_params(), autocommit=True) as connection:
         connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     assert {status for status, _ in get_many(web, "backend")} == {200}
