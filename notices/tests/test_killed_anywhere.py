@@ -122,7 +122,8 @@ def test_nothing_is_told_twice_and_nothing_is_missing(committed_cast, killer):
                 runs[name].now = succeeded_at
                 runs[name].ended()
         killer.run_all_jobs(now)
-    assert killer.kills >= 5, killer
+    # About 17 of the 290 statements kill. The number is left to chance, but a run without a kill would show nothing.
+    assert killer.kills, killer
     late = {
         name: [
             (minutes(row.opened_at), row.closed_at and minutes(row.closed_at))
