@@ -133,6 +133,24 @@ def test_a_set_up_that_was_killed_is_begun_again(checkout, venv):
     assert checkout.works()
 
 
+def test_a_set_up_that_is_interrupted_while_it_compiles_is_begun_again(checkout):
+    fake = "case $2 in compileall) trap exit INT; kill -INT -$PPID;; esac"
+    write = f"printf '%s\\n' '#!/bin/sh' '{fake}' >.venv/bin/python"
+    (checkout.python.parent / "chmod").symlink_to(str(shutil.which("chmod")))
+    checkout.install_python(
+        pretend=f'case "$*" in "-m venv"*) mkdir -p .venv/bin; {write}; chmod +x .venv/bin/python; exit;; esac'
+    )
+    code, said = checkout.setup()
+    assert code == 130
+    assert "could not" not in said
+    checkout.install_python()
+
+    code, said = checkout.setup()
+
+    assert code == 0
+    assert "half-made" in said
+
+
 def test_a_virtual_environment_made_by_hand_is_filled_and_not_removed(checkout):
     subprocess.run([checkout.python, "-m", "venv", checkout.venv], check=True)
     (checkout.venv / "mine").touch()
