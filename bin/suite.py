@@ -93,9 +93,7 @@ class Suite:
         same time. What it says is of no interest, as the tests say the same.
         """
         with tempfile.TemporaryFile() as output:
-            running = self._begin("", ["pytest", "--collect-only", "-qq"], {}, output)
-            if running is not None:
-                running.wait()
+            self._wait(self._begin("", ["pytest", "--collect-only", "-qq"], {}, output))
 
     def _check_without_running(self) -> None:
         """Run the checks that only read the code, and start no part of the service."""
@@ -151,16 +149,20 @@ class Suite:
         )
 
     def _end(self, name: str, running: subprocess.Popen[bytes] | None) -> None:
+        if self._wait(running):
+            self._failed.append(name)
+
+    def _wait(self, running: subprocess.Popen[bytes] | None) -> int:
+        """Wait until the check has ended, and end it at the deadline. Return its exit code, or 0 if it never began."""
         if running is None:
-            return
+            return 0
         while running.poll() is None:
             try:
                 running.wait(timeout=1)
             except subprocess.TimeoutExpired:
                 if time.monotonic() > self._deadline:
                     running.terminate()
-        if running.returncode:
-            self._failed.append(name)
+        return running.returncode
 
     def _stop(self, signum: int, _frame: FrameType | None) -> None:
         self._stopped_by = signum
