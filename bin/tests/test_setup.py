@@ -15,7 +15,7 @@ import pytest
 SETUP = Path(__file__).resolve().parents[1] / "setup"
 PYTHON = Path(sys.executable).resolve()
 SYSTEM_PYTHONS = [f"/usr/bin/python3.{minor}" for minor in (11, 12, 13, 14)]
-TOOLS = ("bash", "cat", "cksum", "dirname", "env", "flock", "id", "mkdir", "rm", "touch")
+TOOLS = ("bash", "cat", "chmod", "cksum", "dirname", "env", "flock", "id", "mkdir", "rm", "touch")
 # The Python on the PATH runs this, so that it makes environments quickly.
 QUICK_VENV = (
     f'case "$*" in "-m venv "*) exec {PYTHON} {Path(__file__).with_name("quick_venv.py")}'
@@ -110,38 +110,27 @@ def test_it_installs_what_changed_and_is_silent_when_nothing_did(checkout):
     assert checkout.works()
 
 
-@pytest.mark.parametrize(
-    "venv",
-    [
-        KILL,
-        f"mkdir -p .venv/bin; printf '#!/bin/sh\\n{KILL}' >.venv/bin/python; chmod +x .venv/bin/python; exit",
-    ],
-    ids=["before pip", "in pip"],
-)
-def test_a_set_up_that_was_killed_is_begun_again(checkout, venv):
-    (checkout.python.parent / "chmod").symlink_to(str(shutil.which("chmod")))
-    checkout.install_python(pretend=f'case "$*" in "-m venv"*) {venv};; esac')
-    killed = checkout.start()
-    killed.communicate(timeout=60)
-    assert killed.returncode == -signal.SIGKILL
-    checkout.install_python()
-
-    code, said = checkout.setup()
-
-    assert code == 0
-    assert "half-made" in said
-    assert checkout.works()
-
-
-def test_a_set_up_that_is_interrupted_while_it_compiles_is_begun_again(checkout):
-    fake = "case $2 in compileall) trap exit INT; kill -INT -$PPID;; esac"
-    write = f"printf '%s\\n' '#!/bin/sh' '{fake}' >.venv/bin/python"
-    (checkout.python.parent / "chmod").symlink_to(str(shutil.which("chmod")))
-    checkout.install_python(
-        pretend=f'case "$*" in "-m venv"*) mkdir -p .venv/bin; {write}; chmod +x .venv/bin/python; exit;; esac'
+def made_with(python):
+    """Returns shell code that makes an environment whose Python is such shell code."""
+    return (
+        f"mkdir -p .venv/bin; printf '%s\\n' '#!/bin/sh' '{python}' >.venv/bin/python;"
+        " chmod +x .venv/bin/python; exit"
     )
-    code, said = checkout.setup()
-    assert code == 130
+
+
+@pytest.mark.parametrize(
+    ("venv", "code"),
+    [
+        (KILL, -signal.SIGKILL),
+        (made_with(KILL), -signal.SIGKILL),
+        (made_with("case $2 in compileall) trap exit INT; kill -INT -$PPID;; esac"), 130),
+    ],
+    ids=["killed before pip", "killed in pip", "interrupted in compileall"],
+)
+def test_a_set_up_that_was_cut_short_is_begun_again(checkout, venv, code):
+    checkout.install_python(pretend=f'case "$*" in "-m venv"*) {venv};; esac')
+    ended, said = checkout.setup()
+    assert ended == code
     assert "could not" not in said
     checkout.install_python()
 
@@ -149,6 +138,7 @@ def test_a_set_up_that_is_interrupted_while_it_compiles_is_begun_again(checkout)
 
     assert code == 0
     assert "half-made" in said
+    assert checkout.works()
 
 
 def test_a_virtual_environment_made_by_hand_is_filled_and_not_removed(checkout):
