@@ -56,7 +56,7 @@ class Flood(ABC):
 
 
 def drive(flood: Flood, port: int, stop: Event) -> Sent:
-    """Flood until `stop` is set. It runs in a process of its own."""
+    """Flood until `stop` is set and something has come of it. It runs in a process of its own."""
     began = time.process_time()
     answers = Counter[str]()
     asyncio.run(_attack_until(stop, flood, port, answers))
@@ -93,7 +93,7 @@ async def _count(answer: Answer, answers: Counter[str]) -> None:
 
 async def _attack_until(stop: Event, flood: Flood, port: int, answers: Counter[str]) -> None:
     attack = asyncio.create_task(flood.attack(port, answers))
-    while not stop.is_set():
+    while not (stop.is_set() and answers):
         if attack.done():
             attack.result()
             raise BenchFailed(f"The flood {flood.name} ended by itself.")

@@ -12,12 +12,12 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from bench.abuse.flooding import Flood, Stage
+from bench.abuse.flooding import Flood, Stage, drive
 from bench.abuse.floods import FLOODS, bodies, logins, polls, schedules, webhooks
 from bench.abuse.timed import Timed
 from bench.abuse.verdict import compare
 from bench.abuse.watch import Stretch
-from bench.load import Window
+from bench.load import Window, event
 from bench.stack import Database
 from bench.usage import Cpu
 from pipedai.env import BASE_DIR
@@ -105,6 +105,26 @@ def test_each_flood_does_what_it_says(stage):
     assert stage.on.one(due)["count"] == 0
     left = "SELECT count(*) FROM trigger WHERE next_run_at <= statement_timestamp()"
     assert stage.on.one(left)["count"] == 0
+
+
+class _Slow(Flood):
+    """A flood to which nothing comes until it has gone on for a while, as on a machine with other work."""
+
+    name = what = "slow"
+
+    def prepare(self, stage: Stage) -> None:
+        """Do nothing: this flood calls nobody."""
+
+    async def attack(self, port: int, answers: Counter[str]) -> None:
+        await asyncio.sleep(0.2)
+        answers["200"] += 1
+        await asyncio.sleep(_LONGEST_SECONDS)
+
+
+def test_a_flood_goes_on_until_something_has_come_of_it():
+    stop = event()
+    stop.set()
+    assert drive(_Slow(), 0, stop).answers == {"200": 1}
 
 
 def _stretch(start: float, end: float, *, mib: int) -> Stretch:

@@ -302,7 +302,8 @@ def test_every_tick_is_decided_once_whichever_scheduler_is_killed(data_dir):
 
 @pytest.mark.slow
 def test_abuse_measures_a_neighbour_without_and_with_a_flood(data_dir):
-    arguments = ("abuse", "--floods", "logins", "--seconds", "1")
+    # Half of the seconds are one stretch without the flood. Each kind of call is due at least once a second.
+    arguments = ("abuse", "--floods", "logins", "--seconds", "2")
     found, shown = _measured(data_dir, *arguments, may_miss=True)
     assert found["benchmark"] == "abuse"
     (at,) = found["results"]
