@@ -4,6 +4,7 @@ also counts how many polls of a pool one run causes.
 
 import time
 from bisect import bisect
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -141,9 +142,10 @@ def polls_caused(asks: str, taken: Sequence[Taken]) -> list[int]:
     """Return for each run of a pool how many polls asked the service because of it.
 
     `asks` is what `bench.counted_polls` has written. Left out are a poll's first two questions, with which it begins,
-    and a question that follows the poll's previous one after the time at which each poll asks again.
+    and a question that follows the poll's previous one after the time at which each poll asks again. The poll that
+    took the run counts even so, since on a busy machine it may have just begun.
     """
-    caused = [0] * len(taken)
+    caused = [Counter[str]() for _ in taken]
     begins = [run.asked_at for run in taken]
     asked_at: dict[str, float] = {}
     for line in asks.splitlines():
@@ -154,8 +156,11 @@ def polls_caused(asks: str, taken: Sequence[Taken]) -> list[int]:
         if number < 0 or int(times) <= _ASKS_TO_BEGIN:
             continue
         if pause < _RECHECK_SECONDS or worker_id == taken[number].worker_id:
-            caused[number] += 1
-    return caused
+            caused[number][worker_id] += 1
+    return [
+        asked.total() + (run.worker_id not in asked)
+        for run, asked in zip(taken, caused, strict=True)
+    ]
 
 
 def _served(on: Database, pool: bool) -> AbstractContextManager[Web]:

@@ -169,14 +169,16 @@ def test_idle_counts_the_polls_that_a_run_of_a_pool_causes(data_dir):
 
 
 def test_only_questions_that_a_run_caused_are_counted():
-    taken = [Taken("first", "a", 100.0, 100.01), Taken("second", "b", 101.0, 101.01)]
+    runs = [("first", "a", 100.0), ("second", "b", 101.0), ("third", "a", 102.0)]
+    taken = [Taken(run_id, worker_id, at, at + 0.05) for run_id, worker_id, at in runs]
     asks = [
         *("85.0 a 1", "85.1 a 2", "95.0 b 1", "95.1 b 2", "86.0 c 2", "98.0 d 2"),
         *("100.01 a 3", "100.02 c 3", "100.02 d 3"),  # c asks as it does every 15 s
         *("100.03 a 1", "100.04 a 2"),  # a begins its next poll
         "101.01 b 3",
+        *("101.9 a 1", "102.01 a 2", "102.02 d 4"),  # a's poll takes a run as it begins
     ]
-    assert polls_caused("\n".join(asks), taken) == [2, 1]
+    assert polls_caused("\n".join(asks), taken) == [2, 1, 2]
 
 
 @pytest.mark.slow
