@@ -90,6 +90,7 @@ def show(result: Json) -> None:
 
 def _fail_over(on: Nodes, crew: Crew, account: Account, rng: random.Random) -> Json:
     """Kill the primary, promote the standby a moment later, and make the killed one the new standby."""
+    _wait_until_all_use(on)
     killed = time.monotonic()
     on.primary.kill()
     probe = _WriteProbe(crew.served.port, account)
@@ -115,20 +116,36 @@ def _fail_over(on: Nodes, crew: Crew, account: Account, rng: random.Random) -> J
 def _found(on: Nodes, probe: "_WriteProbe", promoted: float) -> dict[str, float]:
     """Wait until web, scheduler and LISTEN use the new primary. Return how long each took, in seconds."""
     found: dict[str, float] = {}
-    statement = _SESSIONS.format(scheduler=Scheduler.session_name)
     while len(found) < 3:
         if time.monotonic() - promoted > _LONGEST_SECONDS:
             raise BenchFailed(f"Not all found the new primary within a minute, only {found}.")
         if probe.answered is not None:
             found.setdefault("web", max(0.0, probe.answered - promoted))
-        with suppress(psycopg.OperationalError):
-            sessions = on.one(statement)
-            if sessions["scheduling"]:
-                found.setdefault("scheduler", time.monotonic() - promoted)
-            if sessions["listening"] >= WEB_PROCESSES:
-                found.setdefault("listen", time.monotonic() - promoted)
+        for name in _with_sessions(on):
+            found.setdefault(name, time.monotonic() - promoted)
         time.sleep(_PAUSE_SECONDS)
     return found
+
+
+def _wait_until_all_use(on: Nodes) -> None:
+    """Wait until scheduler and LISTEN use the primary: a process that still starts can't find another one."""
+    deadline = time.monotonic() + _LONGEST_SECONDS
+    while len(_with_sessions(on)) < 2:
+        if time.monotonic() > deadline:
+            raise BenchFailed("Scheduler and LISTEN have not connected within a minute.")
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _with_sessions(on: Nodes) -> list[str]:
+    """Return which of scheduler and LISTEN, of all web processes, have sessions at the primary."""
+    with suppress(psycopg.OperationalError):
+        sessions = on.one(_SESSIONS.format(scheduler=Scheduler.session_name))
+        there = {
+            "scheduler": sessions["scheduling"] > 0,
+            "listen": sessions["listening"] >= WEB_PROCESSES,
+        }
+        return [name for name, is_there in there.items() if is_there]
+    return []
 
 
 class _WriteProbe:

@@ -42,7 +42,7 @@ NAMES = (
 # A short measurement on a busy machine may find no CPU time, which Linux counts in hundredths of a second.
 _CPU_MS = ("webCpuMs", "postgresCpuMs", "loadCpuMs")
 # How many seconds a benchmark may take on a machine with other work.
-_LONGEST_SECONDS = 300
+_LONGEST_SECONDS = 700
 pytestmark = pytest.mark.timeout(_LONGEST_SECONDS + 30)
 
 

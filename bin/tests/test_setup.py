@@ -70,7 +70,7 @@ class Checkout:
     def setup(self, *arguments: str) -> tuple[int, str]:
         """Run bin/setup, and return its exit code and output."""
         process = self.start(*arguments)
-        said = process.communicate(timeout=120)[1]
+        said = process.communicate(timeout=300)[1]
         return process.returncode, said
 
     def works(self) -> bool:
@@ -153,7 +153,7 @@ def test_a_virtual_environment_made_by_hand_is_filled_and_not_removed(checkout):
 
 def test_several_at_once_make_one_environment(checkout):
     several = [checkout.start() for _ in range(3)]
-    said = [process.communicate(timeout=120)[1] for process in several]
+    said = [process.communicate(timeout=300)[1] for process in several]
 
     assert [process.returncode for process in several] == [0, 0, 0]
     assert sum("Making" in words for words in said) == 1

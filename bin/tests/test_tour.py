@@ -84,7 +84,7 @@ def test_the_tour_works_command_by_command_and_once_more(server, tmp_path):
         start_new_session=True,
     )
     try:
-        said = process.communicate(timeout=150)[0]
+        said = process.communicate(timeout=380)[0]
     finally:
         kill_group(process.pid)
         process.wait()

@@ -43,7 +43,7 @@ def reachable(database: str) -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_its_steps_make_a_web_process_that_serves_without_rights_on_a_read_only_root(
     own_database: str, tmp_path: Path
 ) -> None:

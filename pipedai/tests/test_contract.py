@@ -21,7 +21,7 @@ from testing.world.routes import set_stage
 from testing.world.runs import Runs, allow
 
 # The calls of all callers take a few minutes, as the streams of events are read for ten seconds each.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 CHECKS = (
     "not_a_server_error",
@@ -120,7 +120,7 @@ class Search:
             capture_output=True,
             text=True,
             check=False,
-            timeout=580,
+            timeout=1150,
         )
 
 

@@ -50,7 +50,7 @@ def test_a_browser_shows_an_operation_and_complains_of_nothing(server, tmp_path)
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )  # fmt: skip
     assert "Summarise what happened overnight." in shown.stdout

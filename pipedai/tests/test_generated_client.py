@@ -166,7 +166,7 @@ def test_a_change_sends_only_what_is_given(client_package):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(800)
 def test_a_typescript_client_compiles_strictly_and_does_the_main_job(server, tmp_path):
     programs = npm_ci(TYPESCRIPT, tmp_path) / ".bin"
     for name in ("main_job.ts", "tsconfig.json"):
@@ -177,6 +177,6 @@ def test_a_typescript_client_compiles_strictly_and_does_the_main_job(server, tmp
         [str(program("node")), "built/main_job.js", server.api, PASSWORD],
     ):
         done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+            command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
         )
         assert done.returncode == 0, done.stdout + done.stderr

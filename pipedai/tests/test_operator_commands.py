@@ -90,7 +90,7 @@ def test_on_the_command_line_it_is_all_that_is_said():
         env={"PATH": os.environ["PATH"], "DATABASE_URL": "postgres://nobody@127.0.0.1:1/nowhere"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     last = answer.stderr.splitlines()[-1]

@@ -75,7 +75,7 @@ def test_of_two_releases_at_once_one_migrates_and_the_other_waits(empty_database
 
     def release(_number: int) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=BASE_DIR, env=environment, capture_output=True, text=True, timeout=120
+            command, cwd=BASE_DIR, env=environment, capture_output=True, text=True, timeout=300
         )
 
     with ThreadPoolExecutor(2) as pool:

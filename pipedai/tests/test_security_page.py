@@ -57,7 +57,7 @@ def test_the_commands_of_the_runbooks_work(server):
         input=f"{token}\n",
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )  # fmt: skip
     said = process.stdout

@@ -216,7 +216,7 @@ def run(*command, given="", **environment):
         input=given,
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=380,
         check=False,
     )
 

@@ -74,7 +74,7 @@ class Machine:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=170,
+            timeout=600,
         )
         assert done.returncode == 0, f"{command} failed:\n{done.stdout}"
         return done.stdout

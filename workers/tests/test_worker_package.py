@@ -75,7 +75,7 @@ def test_it_has_the_worker_its_licence_and_its_metadata_and_no_test():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(800)
 def test_what_is_published_is_what_is_served_and_passes_twine(tmp_path: Path):
     wheel, sources = build(tmp_path)
     assert wheel.read_bytes() == worker_package().content

@@ -200,6 +200,11 @@ def test_keys_that_no_longer_count_are_forgotten_without_an_audit_row(runs):
 
 
 class TestTheScheduler:
+    @pytest.fixture(autouse=True)
+    def _long_turns(self, monkeypatch):
+        """Lets no turn end early, because that counts as a unit."""
+        monkeypatch.setattr(retention, "_TURN_SECONDS", 600)
+
     def test_removes_no_run_unless_the_operator_has_set_a_retention(self, runs):
         run_id = runs.ended()
         rounds = Rounds()
