@@ -43,6 +43,8 @@ NAMES = (
 _CPU_MS = ("webCpuMs", "postgresCpuMs", "loadCpuMs")
 # How many seconds a benchmark may take on a machine with other work.
 _LONGEST_SECONDS = 700
+# What a benchmark says if nothing ended within its --seconds, as can be on such a machine.
+_TOO_SHORT = "give it more --seconds.\n"
 pytestmark = pytest.mark.timeout(_LONGEST_SECONDS + 30)
 
 
@@ -80,9 +82,14 @@ def _measured(
 ) -> tuple[dict[str, Any], str]:
     """Runs a benchmark, checks that nothing is left of its database, and returns what it wrote and printed.
 
-    With `may_miss` it may miss its targets, which means nothing on a machine with other work."""
+    With `may_miss` it may miss its targets, which means nothing on a machine with other work. If it asks for more
+    time, it gets five times as much, once."""
     file = data_dir.parent / "result.json"
     done = _bench(*arguments, "--json", str(file), data_dir=data_dir)
+    if done.stderr.endswith(_TOO_SHORT):
+        at = arguments.index("--seconds") + 1
+        longer = (*arguments[:at], str(5 * int(arguments[at])), *arguments[at + 1 :])
+        done = _bench(*longer, "--json", str(file), data_dir=data_dir)
     missed = may_miss and done.stderr.splitlines()[-1].startswith("NOT met: ")
     assert done.returncode == int(missed), done.stderr
     assert not list(data_dir.iterdir())

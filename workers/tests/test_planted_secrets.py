@@ -128,7 +128,7 @@ def test_no_planted_header_is_found_in_argv_logs_spool_or_any_reported_field(
     cast, key = committed_cast, committed_cast.mint("pwk", role="admin")
     shown = tmp_path / "headers"
     shown.write_text(json.dumps(planted))
-    outcomes = tmp_path / "worker.state"
+    outcomes, away = tmp_path / "worker.state", tmp_path / "away"
     places: dict[str, str] = {}
     with ArgvWatch() as watch:
         with serve(own_database, log=tmp_path / "1.log") as server, client(server, key) as api:
@@ -144,7 +144,7 @@ def test_no_planted_header_is_found_in_argv_logs_spool_or_any_reported_field(
                         api,
                         cast,
                         worker_id,
-                        f"{prompt.format(file=shown)}\nstandin: sleep 3",
+                        f"{prompt.format(file=shown)}\nstandin: wait-for {away}",
                         planted,
                     )
                     for prompt in (
@@ -155,6 +155,7 @@ def test_no_planted_header_is_found_in_argv_logs_spool_or_any_reported_field(
                 for run_id in waiting:
                     until(partial(is_running, api, run_id))
                 server.kill()
+                away.touch()
                 until(lambda: len(list(outcomes.glob("*/outcomes/*.json"))) == len(waiting))
                 worker.kill()
                 worker.wait()
