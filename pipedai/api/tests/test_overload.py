@@ -124,8 +124,8 @@ def test_an_act_that_needs_the_row_is_503_in_time_and_nothing_is_half_done(stage
         route = BY_NAME[name]
         data = route.body(cast) if route.body else {}
         calls.append((name, route, route.caller(cast), route.url(stage), data))
-    for owner_of_a_secret in ("api_key", "session"):
-        execute(f"UPDATE {owner_of_a_secret} SET last_used_at = %(at)s", {"at": LATER})
+    for used in ("api_key", "session"):
+        execute(f"UPDATE {used} SET last_used_at = %(at)s", {"at": LATER})
     shorten_timeouts()
     before = rows()
     for name, route, client, url, data in calls:
