@@ -78,8 +78,9 @@ def stop_on_signals() -> threading.Event:
 
     def ask_to_stop(*_: object) -> None:
         if not stop.is_set():
-            stop.set()
-            threading.Thread(target=_end_anyway, daemon=True).start()
+            # The handler may interrupt the main thread while that holds the event's lock, as it does for a moment at
+            # each wait. So another thread sets the event: here `set` would wait for the lock for ever.
+            threading.Thread(target=_stop, args=(stop,), daemon=True).start()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask_to_stop)
@@ -166,7 +167,8 @@ def _wait_for_database(error: Exception, stop: threading.Event) -> None:
             return
 
 
-def _end_anyway() -> None:
+def _stop(stop: threading.Event) -> None:
+    stop.set()
     time.sleep(_LONGEST_GOODBYE_SECONDS)
     log.warning("stop.forced", after_seconds=_LONGEST_GOODBYE_SECONDS)
     os._exit(1)

@@ -153,6 +153,17 @@ loop.run_jobs([loop.Job("job", 60, hang)], stop)
 print("clean", flush=True)
 """
 
+# The main thread holds the lock of the event as it does for a moment at the beginning of each `wait`.
+_LOCKED = """
+import signal
+from pipedai import loop
+stop = loop.stop_on_signals()
+with stop._cond:
+    signal.raise_signal(signal.SIGTERM)
+if stop.wait(30):
+    print("stopped", flush=True)
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -174,6 +185,13 @@ def test_a_process_ends_within_five_seconds_of_sigterm(
     assert (process.returncode, said in output) == (code, True), output
     # We check the constant and measure no time, because a busy machine may delay the process.
     assert loop._LONGEST_GOODBYE_SECONDS < 5
+
+
+@pytest.mark.slow
+def test_a_signal_that_comes_while_the_event_is_locked_stops_the_loop_too() -> None:
+    process = _python(_LOCKED)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, "stopped\n")
 
 
 def _python(program: str) -> subprocess.Popen[str]:
