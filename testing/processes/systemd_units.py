@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,19 +121,16 @@ def _listen(unit: Unit) -> socket.socket:
 def main(path: Path) -> int:
     """Runs the service until SIGTERM or until it ends by itself, and returns the exit code."""
     asked: list[int] = []
-    wake = threading.Event()
 
     def ask(number: int, _frame: object) -> None:
         asked.append(number)
-        wake.set()
 
     signal.signal(signal.SIGHUP, ask)
     signal.signal(signal.SIGTERM, ask)
     Path(f"/run/{path.stem}.pid").write_text(str(os.getpid()))
     service = Service(path)
     while service.process.poll() is None:
-        wake.wait(0.05)
-        wake.clear()
+        time.sleep(0.05)
         while asked:
             if asked.pop(0) == signal.SIGTERM:
                 service.stop()
