@@ -68,7 +68,7 @@ def takes(field):
 
 def keeps(column):
     if isinstance(column, models.DecimalField):
-        assert column.decimal_places >= -MoneyField.PLACES.as_tuple().exponent
+        assert Decimal(1).scaleb(-column.decimal_places) <= MoneyField.PLACES
         return 0, Decimal(10) ** (column.max_digits - column.decimal_places) - 1
     if isinstance(column, models.IntegerField):
         return connection.ops.integer_field_range(column.get_internal_type())
