@@ -35,6 +35,8 @@ from testing.world.routes import Stage, set_stage
 from triggers.models import WebHeartbeat
 
 _DATABASE = {"db", "own_database"}
+# The memory of a served API's process, which takes 150 MiB when it is idle, and which no request may exceed.
+_SERVER_MIB = 512
 # The tests that take longest run first, so that no process of the suite ends long after the others.
 _LONGEST = (
     "pipedai/tests/test_contract.py",
@@ -153,9 +155,12 @@ def _shared_by_all(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
 
 @pytest.fixture
 def server(own_database: str, tmp_path: Path) -> Iterator[Server]:
-    """Serves the API by gunicorn, as `bin/run` does, on the test's own database."""
-    with serve(own_database, log=tmp_path / "web.log") as served:
+    """Serves the API by gunicorn, as `bin/run` does, on the test's own database, and watches its memory."""
+    log = tmp_path / "web.log"
+    with serve(own_database, log=log, most_mib=_SERVER_MIB) as served:
         yield served
+    short = "MemoryError" in log.read_text()
+    assert not short, f"A request made the server take more than {_SERVER_MIB} MiB: see {log}"
 
 
 @pytest.fixture

@@ -157,5 +157,5 @@ def parse_date(header: str | None) -> float | None:
     """Convert a `Date` header to seconds since 1970. Return None if it does not hold a time."""
     try:
         return parsedate_to_datetime(header or "").timestamp()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None

@@ -12,6 +12,10 @@ from pipedai_worker.numbers import number, whole
 
 # The API has the same default. It is used for a run whose own limit is missing or is not a number.
 DEFAULT_TIMEOUT_SECONDS = 1800.0
+# A longer limit counts as this one, since clocks and other programs take no number of seconds beyond some size.
+LONGEST_TIMEOUT_SECONDS = 30 * 86_400.0
+# The least and the most that may be the limit of a run's cost: as plain numbers, others could have millions of digits.
+SMALLEST_COST_USD, LARGEST_COST_USD = Decimal("1e-9"), Decimal("1e12")
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,10 @@ class AssignedRun:
                 mcp_url=_text(item["mcpUrl"]),
                 mcp_headers={_text(name): _text(value) for name, value in headers.items()},
                 model=_text(item.get("model") or "") or None,
-                timeout_seconds=number(item.get("timeoutSeconds")) or DEFAULT_TIMEOUT_SECONDS,
+                timeout_seconds=min(
+                    number(item.get("timeoutSeconds")) or DEFAULT_TIMEOUT_SECONDS,
+                    LONGEST_TIMEOUT_SECONDS,
+                ),
                 payload=item.get("payload"),
                 attempt=whole(item.get("attempt")) or 1,
                 output_schema=_schema(item.get("outputSchema")),
@@ -81,7 +88,8 @@ def _cost(value: Any) -> str | None:
         amount = Decimal(str(value))
     except InvalidOperation:
         raise ValueError from None
-    if isinstance(value, bool) or not amount.is_finite() or amount <= 0:
+    is_number = amount.is_finite() and not isinstance(value, bool)
+    if not is_number or not SMALLEST_COST_USD <= amount <= LARGEST_COST_USD:
         raise ValueError
     return format(amount.normalize(), "f")
 

@@ -57,6 +57,14 @@ def test_a_failed_result_is_judged(
 
 
 @pytest.mark.parametrize(
+    "named",
+    [{"api_error_status": 10**4000}, {"api_error_type": "x" * 4000}, {"subtype": "x" * 4000}],
+)
+def test_no_sentence_is_as_long_as_a_number_or_word_that_it_names(named: dict[str, Any]) -> None:
+    assert len(judge(failed(**named), None, limit_reached=False).sentence) < 300
+
+
+@pytest.mark.parametrize(
     ("result", "success"),
     [
         ({"subtype": "success", "is_error": False}, True),

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from pipedai_worker import durable, environment, logs, mcp, scratch
+from pipedai_worker.answers import parse_date
 from pipedai_worker.api import normalize_url
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.backoff import Backoff, parse_retry_after
 from pipedai_worker.config import ConfigError, WorkerConfig
 from pipedai_worker.conformance.fake_run import FakeRun
-from pipedai_worker.executors import traces
+from pipedai_worker.executors import timing, traces
 from pipedai_worker.executors.tail import Tail
 from pipedai_worker.numbers import number, whole
 from pipedai_worker.outcome import Outcome
@@ -43,9 +44,18 @@ def test_a_cost_limit_becomes_a_plain_number(told: object, limit: str | None) ->
     assert assigned(max_cost_usd=told).max_cost_usd == limit
 
 
-@pytest.mark.parametrize("told", [0, -1, "much", "NaN", True, float("inf"), [], {}])
+HUGE = ["1e9999", "1e-9999", 10**400]
+
+
+@pytest.mark.parametrize("told", [0, -1, "much", "NaN", True, float("inf"), [], {}, *HUGE])
 def test_a_run_whose_cost_limit_can_t_be_read_is_not_executed(told: object) -> None:
     assert AssignedRun.parse(FakeRun(max_cost_usd=told).handed_out()) is None
+
+
+@pytest.mark.parametrize("told", [1e300, 10**300])
+def test_a_time_limit_is_one_that_programs_can_count(told: float) -> None:
+    variables = timing.variables(assigned(timeout_seconds=told).timeout_seconds)
+    assert max(map(len, variables.values())) < 12
 
 
 def test_a_run_is_resumed_only_if_the_api_says_so() -> None:
@@ -117,6 +127,8 @@ def test_back_off_doubles_within_its_bound_and_respects_retry_after() -> None:
         ("-5", None),
         (" 7 ", 7),
         ("99999999999999999999", 3600),
+        ("Mon, 01 Jan 2026 00:00:00 +99999999999999999999", None),
+        ("Mon, 01 Jan 99999999999999 00:00:00 GMT", None),
         pytest.param(
             format_datetime(datetime.now(timezone.utc) - timedelta(days=1), usegmt=True),
             0,
@@ -126,6 +138,8 @@ def test_back_off_doubles_within_its_bound_and_respects_retry_after() -> None:
 )
 def test_retry_after_is_read(value: str | None, seconds: float | None) -> None:
     assert parse_retry_after(value) == seconds
+    if seconds is None:
+        assert parse_date(value) is None
 
 
 def test_retry_after_may_be_a_date() -> None:

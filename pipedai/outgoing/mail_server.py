@@ -58,6 +58,9 @@ def deliver(mail: Mail, *, message_id: str, timeout: float = TIMEOUT_SECONDS) ->
 
     def answer(result: Result, code: int | None = None, error: str | None = None) -> OwnAnswer:
         took = round((time.monotonic() - begun) * 1000)
+        if code is not None and code < 0:
+            # smtplib has a code below 0 if the server's answer has none, and no column keeps it.
+            code, error = None, error or "the mail server's answer has no code"
         return OwnAnswer(code, took, error, means=result)
 
     if not mail_is_on():

@@ -21,6 +21,10 @@ KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPT
 CLIENT = "pipedai.client"
 
 _ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
+# A parameter in the form of RFC 2231, which names its own charset, may be in pieces, and is decoded when it is parsed.
+_EXTENDED = re.compile(r"\*[0-9]*\*?\s*=")
+# A charset other than UTF-8. Each "charset" counts, so that no quoting hides one.
+_OTHER_CHARSET = re.compile(r'charset(?!\s*=\s*(?:utf-?8|"utf-?8")\s*(?:;|$))', re.IGNORECASE)
 
 
 def header(headers: RawHeaders, name: bytes) -> str | None:
@@ -39,12 +43,14 @@ def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]
     """Change the scope so that ASGI and WSGI code read the same request from it.
 
     Raises Refused for a request without a Host, unless it is a probe that may lack one; for a target that is not a
-    path; and for a query that is not ASCII (RFC 3986), because the conversion to WSGI would fail on it.
+    path; for a query that is not ASCII (RFC 3986), because the conversion to WSGI would fail on it; and for a charset
+    other than UTF-8.
     """
     path, host = _target(scope["path"])
     if not scope["query_string"].isascii():
         raise _malformed("The query string must be percent-encoded.")
     headers = _clean_headers(scope["headers"], host)
+    _check_charset(headers)
     said = header(headers, b"host")
     if not (said or "").strip() and not _may_lack_host(scope, path, said):
         raise _malformed("The Host header is missing.")
@@ -104,10 +110,32 @@ def _clean_headers(headers: RawHeaders, host: bytes | None) -> RawHeaders:
     return kept
 
 
+def _check_charset(headers: RawHeaders) -> None:
+    """Raises Refused for headers by which Django would decode the body, the query or a parameter with another codec.
+
+    Python has codecs that take minutes for a megabyte (punycode) and such that decode no text (hex). The parts of a
+    multipart body could name them as well, and nothing here reads such a body.
+    """
+    content_type = header(headers, b"content-type") or ""
+    if content_type.lstrip().lower().startswith("multipart/"):
+        raise _unsupported("The body must not be multipart.")
+    if _OTHER_CHARSET.search(content_type) or _EXTENDED.search(content_type):
+        raise _unsupported("The only charset is UTF-8.")
+    if _EXTENDED.search(header(headers, b"accept") or ""):
+        raise Refused(
+            HTTPStatus.NOT_ACCEPTABLE, "The only charset is UTF-8.", code=ErrorCode.NOT_ACCEPTABLE
+        )
+
+
 def _forwarded_scheme(headers: RawHeaders) -> str | None:
     """Return the scheme of the original request as the nearest trusted proxy reports it, or None."""
     said = (header(headers, b"x-forwarded-proto") or "").rpartition(",")[2].strip().lower()
     return said if said in {"http", "https"} else None
+
+
+def _unsupported(sentence: str) -> Refused:
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    return Refused(status, sentence, code=ErrorCode.UNSUPPORTED_MEDIA_TYPE)
 
 
 def _malformed(sentence: str) -> Refused:

@@ -1,7 +1,7 @@
 """The served API keeps to its schema for every caller and every request.
 
 schemathesis searches for requests that crash the service, or whose answer has a status, headers or a body other than
-the schema describes.
+the schema describes. The fixture `server` watches the service's memory meanwhile.
 """
 
 import json
@@ -142,7 +142,45 @@ def schema_with_ids(stage):
         for operation in item.values():
             parameters = operation.get("parameters", [])
             operation["parameters"] = [each for each in parameters if each["in"] != "path"]
+            for body in operation.get("requestBody", {}).get("content", {}).values():
+                example = body.get("example")
+                if (wide := widened(example, body["schema"], schema)) != example:
+                    body["examples"] = {"wide": {"value": wide}}
     return schema
+
+
+def widened(value, schema, document):
+    """Returns an example with two items in each of its lists: with the least and with the largest numbers that the
+    schema allows.
+
+    schemathesis tries each bound alone, and random values too seldom: a call that took memory for all numbers between
+    two of its own was not found.
+    """
+    schema = in_full(schema, document)
+    if isinstance(value, list) and value:
+        items = schema.get("items", {})
+        return [numbered(value[0], items, bound, document) for bound in ("minimum", "maximum")]
+    if not isinstance(value, dict):
+        return value
+    fields = schema.get("properties", {})
+    return {name: widened(each, fields.get(name, {}), document) for name, each in value.items()}
+
+
+def numbered(value, schema, bound, document):
+    """Returns an example with this bound of the schema, `minimum` or `maximum`, in place of each number."""
+    schema = in_full(schema, document)
+    if isinstance(value, dict):
+        fields = schema.get("properties", {})
+        return {
+            name: numbered(each, fields.get(name, {}), bound, document)
+            for name, each in value.items()
+        }
+    return schema.get(bound, value)
+
+
+def in_full(schema, document):
+    """Returns the component to which a schema refers, or the schema itself."""
+    return document["components"]["schemas"].get(schema.get("$ref", "").rpartition("/")[2], schema)
 
 
 def configuration(headers):

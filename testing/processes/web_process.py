@@ -55,13 +55,16 @@ class Server:
 
 
 def serve(
-    database: str, *, log: Path, **environment: str
+    database: str, *, log: Path, most_mib: int | None = None, **environment: str
 ) -> contextlib.AbstractContextManager[Server]:
     """Serves the API with this database for the time of the block, and then stops it with SIGTERM.
 
-    It listens on `PORT` in `environment` or, without that, on a free port.
+    It listens on `PORT` in `environment` or, without that, on a free port. On Linux, a process of the server that would
+    take more than `most_mib` of memory raises MemoryError, which its log then has.
     """
     command = [sys.executable, "-m", "pipedai.server"]
+    if most_mib is not None:
+        command = ["sh", "-c", f'ulimit -d {most_mib * 1024}; exec "$@"', "sh", *command]
     return _serving(BASE_DIR, command, database, log, environment)
 
 

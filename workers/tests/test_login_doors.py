@@ -25,11 +25,9 @@ def at_the_api(email, password):
     return browser().post("/api/v1/auth/login", body, REMOTE_ADDR=HERE)
 
 
-def at_a_page(name, *, multipart):
+def at_a_page(name):
     def knock(email, password):
         sent = {"step": "sign-in", "email": email, "password": password}
-        if multipart:
-            return Client().post(PAGES[name], sent, REMOTE_ADDR=HERE)
         return Client().post(
             PAGES[name], urlencode(sent, errors="replace"), content_type=FORM, REMOTE_ADDR=HERE
         )
@@ -39,10 +37,8 @@ def at_a_page(name, *, multipart):
 
 DOORS = {
     "api": at_the_api,
-    "pair": at_a_page("pair", multipart=False),
-    "pair in parts": at_a_page("pair", multipart=True),
-    "admin": at_a_page("admin", multipart=False),
-    "admin in parts": at_a_page("admin", multipart=True),
+    "pair": at_a_page("pair"),
+    "admin": at_a_page("admin"),
 }
 
 SAME = {

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipedai_worker.executors.transcript import text_of
 from pipedai_worker.mcp import TOOL_PREFIX
+from pipedai_worker.numbers import whole
 
 # What the model says, what it thinks, the tools that it calls, and what they answer.
 MESSAGE, THINKING, TOOL_CALL, TOOL_RESULT = "message", "thinking", "tool_call", "tool_result"
@@ -135,7 +136,7 @@ _OF_SYSTEM: dict[str, dict[str, str]] = {
 _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "init": lambda event: f"Claude begins, with the model {event.get('model')}.",
     "api_retry": lambda event: (
-        f"The model's API failed ({event.get('error_status') or event.get('error')}),"
+        f"The model's API failed ({whole(event.get('error_status'), 999) or event.get('error')}),"
         " and is called again."
     ),
     "permission_denied": lambda event: (

@@ -47,7 +47,9 @@ INFRA_KINDS = frozenset(
     }
 )
 RATE_LIMIT_KINDS = frozenset({"rate_limit", "rate_limit_error"})
-RATE_LIMIT_STATUS = 429
+RATE_LIMIT_STATUS, LARGEST_STATUS = 429, 599
+# A kind or reason that claude names is cut to this many characters, because it becomes a part of a sentence.
+LONGEST_WORD = 200
 # After an answer with one of these HTTP statuses, the same request may succeed later.
 RETRYABLE_STATUSES = frozenset({408, 409, 425, RATE_LIMIT_STATUS})
 
@@ -78,7 +80,7 @@ def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool)
     kind = _word(result.get("api_error_type")) or error_kind(result) or api_error
     if limit_reached or status == RATE_LIMIT_STATUS or kind in RATE_LIMIT_KINDS:
         return Fault(INFRA, "Claude's usage limit is reached on the worker.", rate_limited=True)
-    if isinstance(status, int) and status >= 400:
+    if isinstance(status, int) and 400 <= status <= LARGEST_STATUS:
         retryable = status >= 500 or status in RETRYABLE_STATUSES
         named = f" ({kind})" if kind else ""
         return Fault(INFRA if retryable else CLIENT, f"The model's API answered {status}{named}.")
@@ -113,4 +115,4 @@ def error_kind(event: dict[str, Any]) -> str | None:
 
 
 def _word(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return value[:LONGEST_WORD] if isinstance(value, str) and value else None

@@ -30,7 +30,8 @@ class ServerError(ServerFailed):
     """The server answered with a JSON-RPC error."""
 
     def __init__(self, method: str, code: object) -> None:
-        self.code = code if isinstance(code, int) else None
+        # A larger number is no code of a protocol, and could have thousands of digits.
+        self.code = code if isinstance(code, int) and abs(code) < 2**31 else None
         named = f" ({self.code})" if self.code is not None else ""
         super().__init__(CLIENT, f"The MCP server answered `{method}` with an error{named}.")
 

@@ -155,6 +155,14 @@ def test_a_server_that_speaks_no_mcp_is_the_clients_fault(
     assert probe(open_way(server.url))[0] == CLIENT
 
 
+def test_a_code_of_thousands_of_digits_is_not_told(server: McpServer, open_way: Open) -> None:
+    server.ways["initialize"] = answering({**ANSWER, "error": {"code": 10**4000, "message": "no"}})
+    assert probe(open_way(server.url)) == (
+        CLIENT,
+        "The MCP server answered `initialize` with an error.",
+    )
+
+
 @pytest.mark.parametrize(
     "result",
     [

@@ -61,7 +61,12 @@ ERRORS: dict[int, tuple[str, str, str, tuple[str, ...]]] = {
     410: ("Gone", "Error", "It is over.", ()),
     413: ("BodyTooLarge", "Error", "The body is over 1 MiB.", ()),
     414: ("TargetTooLong", "Error", "The request line is over 8,190 bytes.", ()),
-    415: ("UnsupportedMediaType", "Error", "The body is not JSON, or it is compressed.", ()),
+    415: (
+        "UnsupportedMediaType",
+        "Error",
+        "The body is not JSON in UTF-8, or it is compressed.",
+        (),
+    ),
     429: (
         "TooManyRequests",
         "Error",

@@ -47,6 +47,12 @@ def test_every_error_is_json_with_the_same_headers(server):
             415,
             "The body must not be compressed.",
         ),
+        (
+            ("GET", "/auth/me?a=1", {**cookie, "Content-Type": "text/x; charset=hex"}, None),
+            415,
+            "The only charset is UTF-8.",
+        ),
+        (("GET", "/auth/me", {**cookie, "Content-Type": "text/x; a*=no''b"}, None), 415, None),
         (("POST", "/workspaces", {**cookie, "Origin": "https://evil.example"}, None), 403, None),
         (("GET", "/auth/me", {"Cookie": "auth_token=a; auth_token=b"}, None), 401, None),
         (("GET", "/users/lookup?email=nobody@example.com", cookie, None), 404, "Not found"),
@@ -64,6 +70,20 @@ def test_every_error_is_json_with_the_same_headers(server):
             assert re.fullmatch(r"[A-Za-z0-9._-]{1,128}", response.headers["x-request-id"]), shown
             assert ("www-authenticate" in response.headers) == (status == 401), shown
             assert ("allow" in response.headers) or status != 405, shown
+
+
+def test_a_form_is_read_in_no_codec_that_its_sender_names(server):
+    """Python decodes punycode in a time that grows with the square of the length: minutes for a megabyte."""
+    part = b'--x\r\ncontent-disposition: form-data; name="token"\r\n\r\n%s-a\r\n--x--' % (
+        b"a" * 60_000
+    )
+    for page in ("/account/verify", "/pair", "/admin/login/"):
+        for kind in (
+            "multipart/form-data; boundary=x; charset=punycode",
+            "multipart/form-data; boundary=x",
+        ):
+            answer = httpx.post(server.url + page, headers={"Content-Type": kind}, content=part)
+            assert answer.status_code == 415, (page, kind)
 
 
 def test_the_largest_body_is_taken(server):

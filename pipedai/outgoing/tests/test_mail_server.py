@@ -65,6 +65,15 @@ def test_4xx_is_tried_again_and_5xx_is_final(receiver, said, means, when):
     assert deliver(MAIL, message_id=ID).result is Result.TAKEN
 
 
+@pytest.mark.parametrize("said", ["hello", "-12 no"])
+@pytest.mark.parametrize("when", ["answers", "data_answers"])
+def test_a_server_that_answers_without_a_code_is_told_without_one(receiver, said, when):
+    getattr(receiver, when).append(said)
+    answer = deliver(MAIL, message_id=ID)
+    assert (answer.result, answer.status_code) == (Result.AGAIN, None)
+    assert answer.error == "the mail server's answer has no code"
+
+
 @pytest.mark.parametrize(
     ("behaviour", "words"), [("stall", "timed out"), ("drop", "connection lost")]
 )

@@ -1,9 +1,12 @@
 """Every request gets an id, headers, bounds and a log line, whichever lane answers it (SPEC §2)."""
 
 import asyncio
+import encodings
 import json
 import logging
+import pkgutil
 import re
+from encodings.aliases import aliases
 
 import pytest
 
@@ -208,6 +211,69 @@ async def test_a_transfer_coding_that_compresses_is_a_415():
     headers = {"host": "h", "transfer-encoding": "gzip, chunked"}
     exchange = await Exchange(http_scope("POST", headers=headers), [b"x"]).run(outer(Answering()))
     assert exchange.status == 415
+
+
+CODECS = {name for _, name, _ in pkgutil.iter_modules(encodings.__path__)} | set(aliases)
+UTF_8 = {"utf8", "utf-8", "UTF-8"}
+
+
+def saying(**headers):
+    return http_scope(
+        "POST",
+        query="a=1",
+        headers={"host": "h"} | {k.replace("_", "-"): v for k, v in headers.items()},
+    )
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "text/x; charset={}",
+        'application/json;CharSet = "{}"',
+        "text/x; charset=utf-8; charset={}",
+        'text/x; boundary="a; charset=utf-8; b"; charset={}',
+        "text/x, application/json; charset={}",
+    ],
+)
+async def test_no_codec_but_utf_8_is_a_charset(form):
+    refused = set()
+    for name in CODECS | UTF_8:
+        app = Answering()
+        exchange = await Exchange(saying(content_type=form.format(name))).run(outer(app))
+        assert app.called == (exchange.status == 200)
+        if exchange.status == 415:
+            assert exchange.json["code"] == "unsupported_media_type"
+            refused.add(name)
+    assert refused == CODECS - UTF_8
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "text/x; charset*=utf-8''punycode",
+        "text/x; charset*0=pun; charset*1=ycode",
+        "text/x; a*0*=hex''61; a*1=b",
+        "text/x; a*=nothing''61",
+        "text/x; a* =undefined''61",
+        "text/x; charset='utf-8'",
+        "text/x; charset=",
+        "multipart/form-data; boundary=x",
+        " Multipart/mixed; boundary=x",
+    ],
+)
+async def test_what_a_content_type_could_hide_a_codec_in_is_a_415(content_type):
+    app = Answering()
+    exchange = await Exchange(saying(content_type=content_type)).run(outer(app))
+    assert (exchange.status, app.called) == (415, False)
+
+
+async def test_an_accept_names_no_codec():
+    for accept, status in (
+        ("application/json; a*=punycode''b", 406),
+        ("a/b;q=0.8, */*;q=0.1", 200),
+    ):
+        exchange = await Exchange(saying(accept=accept)).run(outer(Answering()))
+        assert exchange.status == status
 
 
 @pytest.mark.parametrize("headers", [{}, {"host": ""}, {"host": " "}])

@@ -1,6 +1,7 @@
 """Most calls with events are stored by one statement, which decides as the long way does."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -90,6 +91,18 @@ def test_a_gap_is_refused_by_the_long_way(cast, run, seqs_, code):
     answer = send(cast, run, *seqs_)
     assert (answer.status_code, answer.json()["code"]) == (409, code)
     assert seqs(run) == [1]
+
+
+@pytest.mark.usefixtures("calls")
+def test_numbers_that_are_far_apart_take_no_memory(cast, run):
+    Worker.objects.filter(id=cast.worker.worker_id).update(token_digest=b"x" * 32)
+    tracemalloc.start()
+    try:
+        # The largest number would end the process of the test, too, if something were made of all numbers between.
+        assert send(cast, run, 1, 2_000_000).status_code == 401
+        assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.usefixtures("calls")
