@@ -113,7 +113,6 @@ def test_a_changed_password_replaces_it_whatever_it_was(ada):
     assert log_in("another password entirely").status_code == 200
 
 
-@pytest.mark.slow
 def test_of_several_logins_at_once_one_replaces_it_and_all_come_in(own_database, monkeypatch):
     UserFactory.create(email=ADA, password=old_hash())
     both_verified = threading.Barrier(2)

@@ -116,7 +116,6 @@ def everything():
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", DOORS)
 def test_beyond_the_patience_it_is_503_and_nothing_was_done(ada, lane, name):
     path, body, cookies, _ = door(name, ada)
@@ -135,7 +134,6 @@ def test_beyond_the_patience_it_is_503_and_nothing_was_done(ada, lane, name):
     assert lane.turns.waiting == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", DOORS)
 def test_with_a_turn_it_is_done_once_and_counted_once(ada, lane, name, caplog):
     path, body, cookies, status = door(name, ada)
@@ -149,7 +147,6 @@ def test_with_a_turn_it_is_done_once_and_counted_once(ada, lane, name, caplog):
     assert counted == {"least": 1, "most": 1}
 
 
-@pytest.mark.slow
 def test_what_is_invalid_or_throttled_waits_for_nobody(ada, lane):
     lane.turns.ask("198.51.100.9", 1, wake=lambda: None)
     assert lane.ask(LOGIN, {"email": ADA}).status == 400
@@ -162,13 +159,11 @@ def test_what_is_invalid_or_throttled_waits_for_nobody(ada, lane):
     assert lane.turns.waiting == 0
 
 
-@pytest.mark.slow
 def test_each_attempt_is_counted_once_whatever_comes_of_it(ada, lane):
     answers = [lane.ask(LOGIN, {"email": ADA, "password": "x"}).status for _ in range(12)]
     assert answers == [401] * 10 + [429] * 2
 
 
-@pytest.mark.slow
 def test_an_old_hash_takes_two_places(ada, lane):
     lane.turns = Turns(2)
     User.objects.update(password=Argon2PasswordHasher().encode(PASSWORD, "somesaltsomesalt"))

@@ -21,7 +21,7 @@ from testing.world.routes import set_stage
 from testing.world.runs import Runs, allow
 
 # The calls of all callers take a few minutes, as the streams of events are read for ten seconds each.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 CHECKS = (
     "not_a_server_error",

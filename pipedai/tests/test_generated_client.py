@@ -90,7 +90,7 @@ def call(client_package, server) -> Iterator[Calls]:
         yield Calls(client_package, server.api, opened)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_generated_client_does_the_main_job(call):
     """Register, workspace, environment, key, worker, trigger, run, and the worker's calls to its end."""
     models = call.models
@@ -172,7 +172,7 @@ def test_a_change_sends_only_what_is_given(client_package):
     assert models.UpdateTriggerBody(enabled=False).to_dict() == {"enabled": False}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(800)
 def test_a_typescript_client_compiles_strictly_and_does_the_main_job(server, schema_file, tmp_path):
     programs = npm_ci(TYPESCRIPT, tmp_path) / ".bin"

@@ -8,14 +8,11 @@ import sys
 from pathlib import Path
 
 import httpx
-import pytest
 
 from pipedai.env import BASE_DIR
 from testing.processes.web_process import Server, free_port, serve
 from testing.processes.worker_process import ended_run, register, until, working
 from testing.world.cast import Cast
-
-pytestmark = pytest.mark.slow
 
 SECRET = "planted-0123456789abcdef"
 

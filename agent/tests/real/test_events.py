@@ -12,7 +12,7 @@ from .reply import Message
 from .steps import Status, Turn, bash, say
 from .working import Surroundings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.mark.parametrize("version", claude.VERSIONS)

@@ -9,7 +9,7 @@ import pytest
 from .steps import calls, say
 from .working import Machine, Started, Surroundings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def listed(started: Started) -> list[dict[str, Any]]:
