@@ -9,6 +9,7 @@ from django.test import Client
 from accounts import passwords
 from accounts.models import Session, User
 from accounts.passwords import is_password_of
+from accounts.sessions import Device
 from accounts.staff_sessions import open_staff_session
 from audit.models import AuditEntry
 from testing.processes.racing import accepted, at_once
@@ -51,7 +52,9 @@ def test_a_login_replaces_it_once_and_the_password_stays(ada):
 def desk(ada):
     """Returns a browser with an admin session that was opened before the hash was replaced."""
     client = Client()
-    client.cookies["staff_session"] = str(open_staff_session(ada, b"").session_key)
+    client.cookies["staff_session"] = str(
+        open_staff_session(ada, Device(b"", None, "")).session_key
+    )
     return client
 
 

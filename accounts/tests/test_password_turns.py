@@ -9,7 +9,8 @@ import pytest
 from django.contrib.auth.hashers import Argon2PasswordHasher
 from django.db import connections
 
-from accounts.models import Session, StaffSession, User
+from accounts.models import Session, User
+from accounts.sessions import Device
 from accounts.staff_sessions import open_staff_session
 from audit.models import AuditEntry
 from pipedai.server.password_lane import PasswordLane, may_hash
@@ -89,7 +90,7 @@ def door(name, user):
         "admin account": (
             "/admin/account/",
             {"current": PASSWORD, "new": "another long one", "change-password": "1"} | token,
-            csrf | {"staff_session": open_staff_session(user, b"").session_key},
+            csrf | {"staff_session": open_staff_session(user, Device(b"", None, "")).session_key},
             302,
         ),
     }[name]
@@ -110,8 +111,10 @@ def everything():
     """Returns all rows that a login, a registration or a change of password may write."""
     return (
         list(User.objects.order_by("id").values_list("email", "password")),
-        [str(row) for row in Session.objects.order_by("id").values_list("id", "revoked_at")],
-        [str(row) for row in StaffSession.objects.order_by("id").values_list("id", "data")],
+        [
+            str(row)
+            for row in Session.objects.order_by("id").values_list("id", "revoked_at", "data")
+        ],
         AuditEntry.objects.count(),
     )
 
