@@ -106,6 +106,7 @@ def carry_staff_sessions_over(user: User, before: Collection[str]) -> None:
     """
     sessions = Session.objects.select_for_update(no_key=True)
     for session in sessions.filter(user=user, key_digest__isnull=False, revoked_at__isnull=True):
+        assert session.data is not None, "the database holds it for sessions with a key"
         if session.data.get(HASH_SESSION_KEY) in before:
             session.data[HASH_SESSION_KEY] = user.get_session_auth_hash()
             session.save(update_fields=["data"])
