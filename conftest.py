@@ -37,28 +37,6 @@ from triggers.models import WebHeartbeat
 _DATABASE = {"db", "own_database"}
 # The memory of a served API's process, which takes 150 MiB when it is idle, and which no request may exceed.
 _SERVER_MIB = 512
-# The tests that take longest run first, so that no process of the suite ends long after the others.
-_LONGEST = (
-    "pipedai/tests/test_contract.py",
-    "bench/",
-    "deploy/",
-    "agent/tests/real/",
-    "bin/tests/test_stack.py",
-    "agent/tests/test_conformance.py",
-    "pipedai/tests/test_release.py",
-    "pipedai/server/tests/test_floods.py",
-    "bin/tests/test_tour.py",
-    "pipedai/admin/tests/test_screens.py",
-    "pipedai/tests/test_generated_client.py",
-    "agent/tests/test_installing.py",
-    "pipedai/tests/test_loop.py",
-    "triggers/run_events/tests/test_streams.py",
-    "triggers/schedules/tests/test_killed_schedulers.py",
-    "workers/tests/test_published_client.py",
-    "workers/tests/test_stand_in_scenarios.py",
-    "workers/tests/test_followed_run.py",
-    "pipedai/tests/test_outage.py",
-)
 
 # Hypothesis has no time limit, since machines may be slow, and makes the same examples each time, so that
 # a failure shows up in the change that caused it. `--hypothesis-profile default` tries other examples.
@@ -235,16 +213,17 @@ def pytest_terminal_summary(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deals the longest tests out to all processes of the suite but two, so that each begins with its share of them.
+    """Deals the long tests out to all processes of the suite but two, so that each begins with its share of them.
 
-    The longest tests mostly wait for the processes that they start. The two others have the processors meanwhile, and
+    The long tests mostly wait for the processes that they start. The two others have the processors meanwhile, and
     take over from the rest in the end. pytest-xdist gives each process consecutive tests, as many as every other. The
-    tests that are not long keep their random order.
+    order is random otherwise.
     """
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     sharing = max(1, processes - 2)
-    longest = [item for prefix in _LONGEST for item in items if item.nodeid.startswith(prefix)]
-    others = [item for item in items if not item.nodeid.startswith(_LONGEST)]
+    longest = [item for item in items if item.get_closest_marker("long")]
+    longest.sort(key=_limit_of, reverse=True)
+    others = [item for item in items if not item.get_closest_marker("long")]
     each = len(items) // processes
     items.clear()
     for number in range(processes):
@@ -253,6 +232,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items += [*share, *others[:room]]
         others = others[room:]
     items += others
+
+
+def _limit_of(item: pytest.Item) -> float:
+    """Returns the seconds that a test may take. Those that take minutes have a limit of their own."""
+    limit = item.get_closest_marker("timeout")
+    return float(limit.args[0]) if limit else 0
 
 
 def pytest_collection_finish() -> None:

@@ -11,11 +11,11 @@ from accounts.deactivation import deactivate_user, reactivate_user
 from accounts.displacement import is_displaced
 from accounts.emails import NotAnEmail, read_email
 from accounts.mail.admin import mails_of
-from accounts.models import Session, StaffSession, User
+from accounts.models import Session, User
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS
 from pipedai.admin.filters import related
-from pipedai.admin.panels import Facts, Links, Panel, Table
+from pipedai.admin.panels import Facts, Panel, Table
 from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
 from pipedai.admin.values import ident, link_to, list_of, moment, state, text, yes
@@ -115,8 +115,8 @@ class UserAdmin(StaffModelAdmin):
         return row.email
 
     def story(self, row: User) -> list[Panel]:
-        """Returns the panels of a user's page: the user's facts, their newest sessions, the newest mails about the
-        account, and a link to their staff sessions.
+        """Returns the panels of a user's page: the user's facts, their newest sessions, and the newest mails about the
+        account.
         """
         newest = Session.objects.filter(user=row).order_by("-id")[:10]
         return [
@@ -136,28 +136,38 @@ class UserAdmin(StaffModelAdmin):
             ),
             Table(
                 "Newest sessions",
-                ("Opened", "Last used", "From", "Browser", "Ends", "Ended early"),
+                ("Opened", "At", "Last used", "From", "Browser", "Ends", "Ended early"),
                 [
                     (
                         moment(each.created_at),
+                        _door(each),
                         moment(each.last_used_at),
                         text(each.address),
                         text(each.user_agent),
                         moment(each.expires_at),
                         moment(each.revoked_at),
                     )
-                    for each in newest.defer("address_digest")
+                    for each in newest.defer("address_digest", "data")
                 ],
                 more=list_of(Session, user=row.id),
             ),
             mails_of(row, _MAILS_SHOWN),
-            Links("See also", [("Staff sessions", list_of(StaffSession, user=row.id))]),
         ]
 
 
-class _SessionAdmin(StaffModelAdmin):
-    list_display = ("opened", "whose", "ends", "ended")
+def _door(session: Session) -> str:
+    return "API" if session.key_digest is None else "Django admin"
+
+
+@register(Session, site=site)
+class SessionAdmin(StaffModelAdmin):
+    """Shows the sessions of the API and of Django admin."""
+
+    when_empty = "Nobody has logged in yet."
+    list_display = ("opened", "whose", "door", "ends", "ended")
+    list_reads = ("id", "created_at", "expires_at", "revoked_at", "key_digest", "user__email")
     list_filter = (related("user", User),)
+    never_read = ("address_digest", "data", "user__password")
     story_joins = ("user",)
     icon = "key"
 
@@ -169,6 +179,11 @@ class _SessionAdmin(StaffModelAdmin):
     def whose(self, session: Any) -> Any:
         return link_to(User, session.user_id, session.user.email)
 
+    @display(description="At")
+    def door(self, session: Any) -> Any:
+        """Shows what the session opens: the API or Django admin."""
+        return _door(session)
+
     @display(description="Ends")
     def ends(self, session: Any) -> Any:
         """Shows when the session expires. Using a session does not lengthen it."""
@@ -177,7 +192,7 @@ class _SessionAdmin(StaffModelAdmin):
     @display(description="Ended early")
     def ended(self, session: Any) -> Any:
         """Shows when the session was ended before it expired, for example by a logout."""
-        return moment(session.ended_at if hasattr(session, "ended_at") else session.revoked_at)
+        return moment(session.revoked_at)
 
     def story(self, row: Any) -> list[Panel]:
         """Returns the panel of a session's page. The page shows no secret: the key in the session's cookie is stored
@@ -189,27 +204,10 @@ class _SessionAdmin(StaffModelAdmin):
                 [
                     ("User", self.whose(row)),
                     ("Opened", self.opened(row)),
+                    ("At", _door(row)),
                     ("Ends", self.ends(row)),
                     ("Ended early", self.ended(row)),
                     ("Id", ident(row.id)),
                 ],
             )
         ]
-
-
-@register(Session, site=site)
-class SessionAdmin(_SessionAdmin):
-    """Shows the browser sessions of the API."""
-
-    when_empty = "Nobody has logged in to the API yet."
-    list_reads = ("id", "created_at", "expires_at", "revoked_at", "user__email")
-    never_read = ("address_digest", "user__password")
-
-
-@register(StaffSession, site=site)
-class StaffSessionAdmin(_SessionAdmin):
-    """Shows the staff's sessions of Django admin."""
-
-    when_empty = "Nobody of the staff has logged in yet."
-    list_reads = ("id", "created_at", "expires_at", "ended_at", "user__email")
-    never_read = ("key_digest", "data", "address_digest", "user__password")

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models.functions import Now
 
-from accounts.models import Session, User
-from accounts.staff_sessions import end_staff_sessions
+from accounts.models import User
+from accounts.sessions import end_sessions
 from pipedai.api.errors import NotFound
 from pipedai.events import Actor, Event, emit
 
@@ -34,8 +33,7 @@ def deactivate_user(*, user_id: UUID, actor: Actor) -> None:
     with transaction.atomic():
         if not _set_active(user_id, active=False):
             return
-        Session.objects.filter(user_id=user_id, revoked_at__isnull=True).update(revoked_at=Now())
-        end_staff_sessions(user_id)
+        end_sessions(user_id)
         emit(Event("user.deactivated", actor, None, "user", user_id))
         for end in _consequences:
             end(user_id, actor)

@@ -15,7 +15,6 @@ from django.db.models import Q
 from accounts.mail.tokens import make_void
 from accounts.models import AccountMail, User
 from accounts.sessions import end_sessions
-from accounts.staff_sessions import end_staff_sessions
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict
 from pipedai.events import Actor, Event, emit
@@ -80,7 +79,6 @@ def displace(holder: User, *, actor: Actor) -> None:
     placeholder = f"{uuid4()}{_PLACEHOLDER}"
     User.objects.filter(id=holder.id).update(email=placeholder, is_active=False)
     end_sessions(holder.id)
-    end_staff_sessions(holder.id)
     make_void(Q(user_id=holder.id))
     emit(Event("user.displaced", actor, None, "user", holder.id))
     for consequence in _consequences:

@@ -7,13 +7,12 @@ from django.db import transaction
 from accounts.models import AccountMail
 from pipedai.retention import Batch, Order, count_or_remove, until_short
 
-_TABLES = ("session", "staff_session")
-_COUNT = "SELECT count(*) AS n FROM {table} WHERE expires_at < %(before)s"
+_COUNT = "SELECT count(*) AS n FROM session WHERE expires_at < %(before)s"
 _REMOVE = """
 WITH old AS MATERIALIZED (
-    SELECT id FROM {table} WHERE expires_at < %(before)s
+    SELECT id FROM session WHERE expires_at < %(before)s
     ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
-DELETE FROM {table} s USING old WHERE s.id = old.id
+DELETE FROM session s USING old WHERE s.id = old.id
 """
 
 
@@ -21,10 +20,7 @@ def prune_sessions(order: Order) -> Iterator[Batch]:
     """Deletes the rows of sessions that expired before `order.before`. It writes no audit row, since an expired session
     permits nothing any more.
     """
-    for table in _TABLES:
-        yield from count_or_remove(
-            order, count=_COUNT.format(table=table), remove=_REMOVE.format(table=table)
-        )
+    yield from count_or_remove(order, count=_COUNT, remove=_REMOVE)
 
 
 def prune_account_mails(order: Order) -> Iterator[Batch]:

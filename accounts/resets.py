@@ -12,7 +12,6 @@ from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
 from accounts.models import AccountMail, User
 from accounts.passwords import check_strength, hash_password
 from accounts.sessions import end_sessions
-from accounts.staff_sessions import end_staff_sessions
 from pipedai.events import Actor, Event, emit
 
 Purpose = AccountMail.Purpose
@@ -61,6 +60,5 @@ def reset_password(*, token: str, new_password: str, actor: Actor) -> None:
         use_up(mail)
         User.objects.filter(id=held.id).update(password=hashed)
         end_sessions(held.id)
-        end_staff_sessions(held.id)
         make_void(Q(user_id=held.id, purpose__in=(Purpose.RESET, Purpose.CHANGE)))
         emit(Event("user.password-reset", replace(actor, id=held.id), None, "user", held.id))

@@ -9,18 +9,20 @@ from dataclasses import replace
 from typing import TypeVar
 from uuid import UUID
 
+from django.contrib.sessions.backends.base import SessionBase
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from accounts.authenticators import accept_code
 from accounts.displacement import EMAIL_TAKEN
 from accounts.emails import Email
 from accounts.mail.proof import check_proof, is_findable
 from accounts.mail.tokens import make_void
 from accounts.models import AccountMail, Session, User
 from accounts.passwords import check_strength, hash_password, is_password_of
-from accounts.sessions import Device, end_sessions, open_session
-from accounts.staff_sessions import end_staff_sessions
+from accounts.sessions import Device, end, end_sessions, open_session
+from accounts.staff_sessions import SessionStore, open_staff_session
 from accounts.throttles import FAILED_LOGIN_ROWS
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound, Unauthenticated
@@ -32,6 +34,7 @@ Purpose = AccountMail.Purpose
 Opened = TypeVar("Opened")
 
 _WRONG = "The e-mail address or the password is wrong."
+_WRONG_OR_CODE = "The e-mail address, the password or the code is wrong."
 
 
 def log_in(
@@ -42,17 +45,53 @@ def log_in(
     If the request came with a session, `replaces` names it, and it is ended. A login takes the same time and raises the
     same error whether or not there is such a user, so that nobody learns who has an account.
     """
-    user = User.objects.filter(email=email).first()
-    if not is_password_of(user, password) or user is None or not user.is_active:
-        note_failed_login(user, email, actor)
-        raise Unauthenticated(_WRONG, code=ErrorCode.WRONG_CREDENTIALS)
-    with transaction.atomic():
-        hold_password(user)
+
+    def enter(user: User) -> tuple[User, Session]:
         if replaces is not None:
             _revoke(replaces.session_id)
-        session = open_session(user, device)
-        _emit("user.logged-in", user.id, actor)
-    return user, session
+        return user, open_session(user, device)
+
+    return _admit(email, password, actor, enter, _WRONG)
+
+
+def log_in_staff(
+    *, email: Email, password: str, code: str, device: Device, actor: Actor
+) -> SessionStore:
+    """Opens a session of Django admin for an active staff user. Raises Unauthenticated.
+
+    `code` is a code of the user's authenticator or a recovery code. It is ignored if the user has no authenticator. The
+    error does not say what was wrong.
+    """
+
+    def enter(user: User) -> SessionStore | None:
+        may = user.is_staff and accept_code(user.id, code)
+        return open_staff_session(user, device) if may else None
+
+    return _admit(email, password, actor, enter, _WRONG_OR_CODE)
+
+
+def _admit(
+    email: Email,
+    password: str,
+    actor: Actor,
+    enter: Callable[[User], Opened | None],
+    refusal: str,
+) -> Opened:
+    """Returns the session that `enter` opens for the active user with this e-mail address and password. Raises
+    Unauthenticated with `refusal` if there is none such, or if `enter` returns None.
+    """
+    user = User.objects.filter(email=email).first()
+    opened = None
+    if is_password_of(user, password) and user is not None and user.is_active:
+        with transaction.atomic():
+            hold_password(user)
+            opened = enter(user)
+            if opened is not None:
+                _emit("user.logged-in", user.id, actor)
+    if opened is None:
+        note_failed_login(user, email, actor)
+        raise Unauthenticated(refusal, code=ErrorCode.WRONG_CREDENTIALS)
+    return opened
 
 
 def log_out(*, principal: UserPrincipal, actor: Actor) -> None:
@@ -64,38 +103,23 @@ def log_out(*, principal: UserPrincipal, actor: Actor) -> None:
             _emit("user.logged-out", principal.id, actor)
 
 
+def log_out_staff(*, user: User, session: SessionBase, actor: Actor) -> None:
+    """Ends the session of Django admin with which the request came."""
+    with transaction.atomic():
+        session.flush()
+        _emit("user.logged-out", user.id, actor)
+
+
 def change_password(
-    *,
-    principal: UserPrincipal,
-    current_password: str,
-    new_password: str,
-    device: Device,
-    actor: Actor,
-) -> Session:
-    """Sets a new password for the user of a browser session, ends all their sessions, and returns a new one for the
-    caller.
-
-    Raises Invalid for a wrong current password and for a weak new one.
-    """
-    return replace_password(
-        user_id=principal.id,
-        current_password=current_password,
-        new_password=new_password,
-        actor=actor,
-        open_session=lambda user: open_session(user, device),
-    )
-
-
-def replace_password(
     *,
     user_id: UUID,
     current_password: str,
     new_password: str,
     actor: Actor,
-    open_session: Callable[[User], Opened],
+    enter: Callable[[User], Opened],
 ) -> Opened:
-    """Sets a new password, ends all sessions of the user in the API and in Django admin, and opens a new one for the
-    caller.
+    """Sets a new password, ends all sessions of the user in the API and in Django admin, and returns the one that
+    `enter` opens for the caller.
 
     Raises Invalid for a wrong current password and for a weak new one.
     """
@@ -109,11 +133,10 @@ def replace_password(
         User.objects.filter(id=user.id).update(password=hashed)
         user.password = hashed
         end_sessions(user.id)
-        end_staff_sessions(user.id)
         # Tokens for a new password or another address become void, because somebody who knew the old password may have
         # asked for them.
         make_void(Q(user_id=user.id, purpose__in=(Purpose.RESET, Purpose.CHANGE)))
-        session = open_session(user)
+        session = enter(user)
         _emit("user.password-changed", user.id, actor)
     return session
 
@@ -208,5 +231,4 @@ def _emit(action: str, user_id: UUID, actor: Actor) -> None:
 
 
 def _revoke(session_id: UUID) -> bool:
-    live = Session.objects.filter(id=session_id, revoked_at__isnull=True)
-    return live.update(revoked_at=Now()) == 1
+    return end(Session.objects.filter(id=session_id, revoked_at__isnull=True)) == 1

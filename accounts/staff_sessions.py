@@ -1,4 +1,4 @@
-"""Keeps the sessions of Django admin in the table `StaffSession`; the `staff_session` cookie carries a session's key
+"""Keeps the sessions of Django admin in the table `Session`; the `staff_session` cookie carries a session's key
 (SPEC §10).
 
 Django's session middleware uses `SessionStore`, because the setting SESSION_ENGINE names this module. Only
@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
@@ -18,7 +17,8 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils.crypto import get_random_string
 
-from accounts.models import StaffSession, User
+from accounts.models import Session, User
+from accounts.sessions import Device, end, open_session
 
 LIFETIME = timedelta(hours=8)
 
@@ -63,7 +63,7 @@ class SessionStore(SessionBase):
     def delete(self, session_key: str | None = None) -> None:
         """Ends the session in the database, so that a copy of its cookie does not work any more."""
         if key := session_key or self.session_key:
-            _end(_live(key))
+            end(_live(key))
 
     def cycle_key(self) -> None:
         """Gives the session a new key. Its old key does not work any more."""
@@ -78,34 +78,24 @@ class SessionStore(SessionBase):
     def clear_expired(cls) -> None:
         """Does nothing: `accounts.pruning` deletes expired sessions."""
 
-    def _row(self) -> QuerySet[StaffSession]:
-        return _live(self.session_key) if self.session_key else StaffSession.objects.none()
+    def _row(self) -> QuerySet[Session]:
+        return _live(self.session_key) if self.session_key else Session.objects.none()
 
 
-def open_staff_session(user: User, address_digest: bytes) -> SessionStore:
+def open_staff_session(user: User, device: Device) -> SessionStore:
     """Opens an admin session for the user. Its key is stored nowhere: only the response's cookie carries it. Call this
     in the login's transaction.
     """
     key = get_random_string(_KEY_LENGTH)
-    StaffSession.objects.create(
-        key_digest=_digest(key),
-        user=user,
-        address_digest=address_digest,
-        expires_at=Now() + LIFETIME,
-        data={
-            SESSION_KEY: str(user.pk),
-            BACKEND_SESSION_KEY: _BACKEND,
-            HASH_SESSION_KEY: user.get_session_auth_hash(),
-        },
-    )
+    data = {
+        SESSION_KEY: str(user.pk),
+        BACKEND_SESSION_KEY: _BACKEND,
+        HASH_SESSION_KEY: user.get_session_auth_hash(),
+    }
+    open_session(user, device, LIFETIME, key_digest=_digest(key), data=data)
     session = SessionStore(key)
     session.modified = True  # Django's session middleware sets the cookie of a modified session.
     return session
-
-
-def end_staff_sessions(user_id: UUID) -> None:
-    """Ends all admin sessions of the user."""
-    _end(StaffSession.objects.filter(user_id=user_id, ended_at__isnull=True))
 
 
 def carry_staff_sessions_over(user: User, before: Collection[str]) -> None:
@@ -114,21 +104,18 @@ def carry_staff_sessions_over(user: User, before: Collection[str]) -> None:
     Django stores a digest of the password's hash in each session, and ends the session when the digest differs.
     `before` holds the digests of the old hash. Call this in the transaction that replaces the hash.
     """
-    sessions = StaffSession.objects.select_for_update(no_key=True)
-    for session in sessions.filter(user=user, ended_at__isnull=True):
+    sessions = Session.objects.select_for_update(no_key=True)
+    for session in sessions.filter(user=user, key_digest__isnull=False, revoked_at__isnull=True):
+        assert session.data is not None, "the database holds it for sessions with a key"
         if session.data.get(HASH_SESSION_KEY) in before:
             session.data[HASH_SESSION_KEY] = user.get_session_auth_hash()
             session.save(update_fields=["data"])
 
 
-def _live(session_key: str) -> QuerySet[StaffSession]:
-    return StaffSession.objects.filter(
-        key_digest=_digest(session_key), ended_at__isnull=True, expires_at__gt=Now()
+def _live(session_key: str) -> QuerySet[Session]:
+    return Session.objects.filter(
+        key_digest=_digest(session_key), revoked_at__isnull=True, expires_at__gt=Now()
     )
-
-
-def _end(sessions: QuerySet[StaffSession]) -> None:
-    sessions.update(ended_at=Now(), data={})
 
 
 def _digest(session_key: str) -> bytes:

@@ -21,7 +21,9 @@ from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 from accounts import authenticators, throttles
 from accounts.emails import Email, NotAnEmail, read_email
 from accounts.models import User
-from accounts.staff_login import change_staff_password, log_in_staff, log_out_staff
+from accounts.services import change_password, log_in_staff, log_out_staff
+from accounts.sessions import device_of
+from accounts.staff_sessions import open_staff_session
 from pipedai.admin.site import site
 from pipedai.admin.support import staff_actor
 from pipedai.api.errors import ApiError, Invalid, Overloaded
@@ -103,7 +105,7 @@ class StaffLogin(View):
                 return self._form(request, form, status=400)
             session = log_in_staff(
                 **form.cleaned_data,
-                address=throttles.address_digest(asked),
+                device=device_of(asked),
                 actor=staff_actor(request),
             )
         except ApiError as error:
@@ -175,14 +177,14 @@ class StaffAccount(StaffView):
         form = PasswordForm(request.POST)
         if not form.is_valid():
             return self._page(request, password_form=form, status=400)
-        asked = Request(request)
+        device = device_of(Request(request))
         try:
-            session = change_staff_password(
-                user=self.user,
+            session = change_password(
+                user_id=self.user.id,
                 current_password=form.cleaned_data["current"],
                 new_password=form.cleaned_data["new"],
-                address=throttles.address_digest(asked),
                 actor=staff_actor(request),
+                enter=lambda user: open_staff_session(user, device),
             )
         except Invalid as invalid:
             for field, name in (("currentPassword", "current"), ("newPassword", "new")):

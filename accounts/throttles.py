@@ -8,7 +8,7 @@ from django.utils.crypto import salted_hmac
 from rest_framework.request import Request
 
 from accounts.emails import Email, NotAnEmail, read_email
-from accounts.models import Session, StaffSession
+from accounts.models import Session
 from pipedai.api.throttling import Rate, Throttle, by_address, by_caller
 
 _KNOWN_FOR = timedelta(days=30)
@@ -62,9 +62,7 @@ def _account_from_an_unknown_address(request: Request) -> str | None:
         "address_digest__in": [_digest_under(key, request) for key in keys],
         "created_at__gt": Now() - _KNOWN_FOR,
     }
-    if Session.objects.filter(**known).exists() or StaffSession.objects.filter(**known).exists():
-        return None
-    return account
+    return None if Session.objects.filter(**known).exists() else account
 
 
 LOGIN = (

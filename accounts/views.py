@@ -17,7 +17,7 @@ from accounts.serializers import (
     RegisterBody,
     UserSerializer,
 )
-from accounts.sessions import device_of
+from accounts.sessions import device_of, open_session
 from pipedai.api.errors import Invalid
 from pipedai.api.permissions import IsPublic, IsSignedIn
 from pipedai.api.principal import UserPrincipal, address_of, principal_of
@@ -164,9 +164,9 @@ class MeViewSet(ApiViewSet):
         """POST /auth/change-password: ends all sessions and gives this browser a new one."""
         session = services.change_password(
             **read_body(ChangePasswordBody, request),
-            principal=user_of(request),
-            device=device_of(request),
+            user_id=principal_of(request).id,
             actor=caller_of(request),
+            enter=lambda user: open_session(user, device_of(request)),
         )
         response = Response(status=204)
         set_auth_cookie(response, session)

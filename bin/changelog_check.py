@@ -1,20 +1,18 @@
-"""Fails if the API's contract (docs/openapi.json) has changed and CHANGELOG.md has not.
+"""Fails if the API's contract (API.md) has changed and CHANGELOG.md has not.
 
 It also fails if CHANGELOG.md lacks a section for this version, or above it the section [Unreleased] for later changes.
 It is run as `python -m bin.changelog_check`.
 """
 
-import json
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from pipedai.version import VERSION
 
 _ROOT = Path(__file__).resolve().parent.parent
-_CHANGELOG, _SCHEMA = "CHANGELOG.md", "docs/openapi.json"
+_CHANGELOG, _REFERENCE = "CHANGELOG.md", "API.md"
 
 
 def main() -> int:
@@ -27,7 +25,7 @@ def main() -> int:
         print(name)
     if changed:
         print(
-            f"{_SCHEMA} has changed and {_CHANGELOG} has not: add a line to its [Unreleased] section"
+            f"{_REFERENCE} has changed and {_CHANGELOG} has not: add a line to its [Unreleased] section"
             ' (CONTRIBUTING.md, "Commits").'
         )
     return bool(changed or wrong)
@@ -52,39 +50,26 @@ def sections_wrong(text: str, version: str) -> str | None:
 
 
 def names_changed(root: Path) -> list[str]:
-    """Return the names that the API's schema gained (`+ …`) and lost (`- …`) since CHANGELOG.md last changed.
+    """Return the names that API.md gained (`+ …`) and lost (`- …`) since CHANGELOG.md last changed.
 
     The list is empty if CHANGELOG.md has changes that are not committed yet, or if there is no Git history.
     """
     last = _git(root, "log", "-1", "--format=%H", "--", _CHANGELOG)
     if not last or _git(root, "status", "--porcelain", "--", _CHANGELOG):
         return []
-    then = _git(root, "show", f"{last.strip()}:{_SCHEMA}")
+    then = _git(root, "show", f"{last.strip()}:{_REFERENCE}")
     if not then:
         return []
-    before, now = names_in(json.loads(then)), names_in(json.loads((root / _SCHEMA).read_text()))
+    before, now = names_in(then), names_in((root / _REFERENCE).read_text())
     return [f"+ {name}" for name in sorted(now - before)] + [
         f"- {name}" for name in sorted(before - now)
     ]
 
 
-def names_in(schema: dict[str, Any]) -> set[str]:
-    """Return the names of a schema's operations, parameters and fields. Changes of its descriptions do not count."""
-    names = set()
-    for path, operations in schema["paths"].items():
-        for method, operation in operations.items():
-            if not isinstance(operation, dict):
-                continue
-            call = f"{method.upper()} {path}"
-            names |= {call}
-            names |= {
-                f"{call} ?{each['name']}"
-                for each in operation.get("parameters", [])
-                if "name" in each
-            }
-    for component, described in schema["components"]["schemas"].items():
-        names |= {f"{component}.{field}" for field in described.get("properties", {})}
-    return names
+def names_in(reference: str) -> set[str]:
+    """Return the calls, parameters, fields and codes that API.md has. Changes of its prose do not count."""
+    calls = re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /[^`]*)`", reference)
+    return {*calls, *re.findall(r"`\??(\w+)=?`", reference), *re.findall(r'"(\w+)":', reference)}
 
 
 def _git(root: Path, *arguments: str) -> str:

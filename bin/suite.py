@@ -20,19 +20,19 @@ from bin.ending import Afterwards, die_with_parent
 
 _ROOT = Path(__file__).resolve().parent.parent
 _HELP = """\
-usage: bin/test [--no-checks] [PYTEST ARGUMENTS]
+usage: bin/test [--all] [--no-checks] [PYTEST ARGUMENTS]
 
 Runs the tests, and beside them the linter, the formatter, the type checker and other static checks. All
-run, whatever fails before; the exit code tells whether all passed. Arguments go to pytest:
-`bin/test workers -k claim`. --no-checks skips the static checks. The tests use a PostgreSQL of
-their own in a temporary directory, or the server that TEST_DATABASE_URL names; a running bin/run
-and your settings are left alone.
-As root on Debian or Ubuntu it also installs the system packages whose programs some tests drive
+run, whatever fails before; the exit code tells whether all passed. The tests that take long (marked so)
+are left out, unless you say --all or name files: `bin/test workers -k claim`. Such arguments go to
+pytest. --no-checks skips the static checks. The tests use a PostgreSQL of their own in a temporary
+directory, or the server that TEST_DATABASE_URL names; a running bin/run and your settings are left alone.
+As root on Debian or Ubuntu, --all also installs the system packages whose programs some long tests drive
 (nginx, haproxy, pgbouncer, postgresql, chromium, nodejs, npm), without starting their services; elsewhere,
 where one is not there, its tests are skipped. The tests with the real Claude CLI are skipped until
-you have run bin/setup --claude. In CI (CI=true) bin/test runs that itself, and skips nothing.
+you have run bin/setup --claude. In CI (CI=true) --all runs that itself, and skips nothing.
 """
-NO_CHECKS = "--no-checks"
+NO_CHECKS, ALL = "--no-checks", "--all"
 _MEMORY = "/dev/shm"  # noqa: S108
 # A Ctrl-C also reaches the check that is running. The check gets this many seconds to end by itself.
 _PATIENCE_SECONDS = 15
@@ -49,9 +49,10 @@ def main() -> int:
     environment = environment_of(data_dir)
     clean_up = Afterwards("exec python -m bin.cleaning", environment)
     try:
-        only_tests = NO_CHECKS in arguments
-        pytest_arguments = [each for each in arguments if each != NO_CHECKS]
-        return Suite(environment).run(pytest_arguments, only_tests=only_tests)
+        pytest_arguments = [each for each in arguments if each not in (NO_CHECKS, ALL)]
+        return Suite(environment).run(
+            pytest_arguments, only_tests=NO_CHECKS in arguments, long=ALL in arguments
+        )
     finally:
         clean_up.now()
 
@@ -70,12 +71,18 @@ class Suite:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, self._stop)
 
-    def run(self, pytest_arguments: list[str], *, only_tests: bool = False) -> int:
-        """Run all checks, or with `only_tests` the tests alone. Return the exit code."""
+    def run(
+        self, pytest_arguments: list[str], *, only_tests: bool = False, long: bool = False
+    ) -> int:
+        """Run all checks, or with `only_tests` the tests alone. Return the exit code.
+
+        The long tests run with `long`, and where the arguments name files.
+        """
         # The tests and what must be installed for them often wait, so the other checks take the processors meanwhile.
         with ThreadPoolExecutor(1) as beside:
             others = None if only_tests else beside.submit(self._check_without_running)
-            self._check("Programs", [sys.executable, "-m", "bin.programs"])
+            if long:
+                self._check("Programs", [sys.executable, "-m", "bin.programs"])
             if not only_tests:
                 self._compile_tests()
             # There are four processes more than processors, as many tests wait for processes that they have started.
@@ -83,6 +90,8 @@ class Suite:
             # Each process takes consecutive tests, because the tests of one module share what the module starts. A
             # process that has run out of tests takes over some of another's.
             among = ["-n", str(processes), "--dist", "worksteal"]
+            if not (long or any(_is_path(each) for each in pytest_arguments)):
+                among += ["-m", "not long"]
             self._check("Tests", ["pytest", *among, *pytest_arguments])
             if others is not None:
                 others.result()
@@ -169,6 +178,10 @@ class Suite:
         self._deadline = time.monotonic()
         if signum == signal.SIGINT:
             self._deadline += _PATIENCE_SECONDS
+
+
+def _is_path(argument: str) -> bool:
+    return not argument.startswith("-") and Path(argument.partition("::")[0]).exists()
 
 
 def new_data_dir() -> Path:

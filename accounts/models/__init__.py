@@ -1,7 +1,7 @@
 """The tables of the accounts app."""
 
 from accounts.models.mail import AccountMail, AccountMailAttempt
-from accounts.models.people import Authenticator, RecoveryCode, Session, StaffSession, User
+from accounts.models.people import Authenticator, RecoveryCode, Session, User
 
 __all__ = [
     "AccountMail",
@@ -9,6 +9,5 @@ __all__ = [
     "Authenticator",
     "RecoveryCode",
     "Session",
-    "StaffSession",
     "User",
 ]

@@ -1,4 +1,4 @@
-"""The tables of users and their browser sessions, and of the staff's sessions and authenticators for Django admin."""
+"""The tables of users and their browser sessions, and of the staff's authenticators for Django admin."""
 
 from typing import Any, ClassVar
 
@@ -83,14 +83,16 @@ class User(AbstractBaseUser):
 
 
 class Session(models.Model):
-    """A user's login to the API in one browser. The JWT in the `auth_token` cookie names the row and is valid only
-    until the session ends.
+    """A user's login in one browser, to the API or to Django admin. Neither login opens the other's doors.
+
+    A session of the API is named by the id in the JWT of the `auth_token` cookie. A session of Django admin is a staff
+    user's and is named by the key in the `staff_session` cookie: it alone has `key_digest` and `data`.
 
     The scheduler deletes the row only some time after the session's end, because the login throttles use these rows to
     know from which addresses the user has logged in.
     """
 
-    # The session's id: a UUIDv7 that the login makes. The JWT in the user's cookie carries it.
+    # The session's id: a UUIDv7 that the login makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The user who logged in.
     user = models.ForeignKey(
@@ -98,26 +100,37 @@ class Session(models.Model):
     )
     # When the user logged in; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When the session expires: seven days after the login. Using the session does not lengthen it.
+    # When the session expires: seven days after the login, in Django admin eight hours. Use does not lengthen it.
     expires_at = models.DateTimeField()
     # The HMAC-SHA256 of the IP address from which the user logged in. The limit on failed logins to an account does not
-    # apply to such addresses. None for sessions from before this column existed.
-    address_digest = models.BinaryField(max_length=32, null=True)
-    # The IP address from which the user logged in, which the user sees in the list of their sessions. None for sessions
-    # from before this column existed.
+    # apply to such addresses.
+    address_digest = models.BinaryField(max_length=32)
+    # The IP address from which the user logged in, which the user sees in the list of their sessions. None if it is not
+    # known.
     address = models.GenericIPAddressField(null=True)
     # The header User-Agent of the login, cut to 255 characters. Empty if there was none.
     user_agent = models.CharField(max_length=255, blank=True, default="", db_default="")
-    # When a request last used the session. Requests write it, at most every 10 s. None if no request has used the
-    # session since this column was added.
+    # When a request of the API last used the session. Requests write it, at most every 10 s.
     last_used_at = models.DateTimeField(null=True)
     # When the session was ended before it expired: by logout, another login, a new password or the user's deactivation,
     # or by the user from another session. None if it was not.
     revoked_at = models.DateTimeField(null=True)
+    # The SHA-256 of the key in the cookie of a session of Django admin, so that a copy of the database does not tell
+    # the key. None for a session of the API.
+    key_digest = models.BinaryField(max_length=32, unique=True, null=True)
+    # What Django keeps in a session of Django admin, such as the user's id, written by Django's session middleware. It
+    # is empty once the session has ended. None for a session of the API.
+    data = models.JSONField(null=True)
 
     class Meta:
         db_table = "session"
-        verbose_name = "API session"
+        constraints = (
+            models.CheckConstraint(
+                condition=models.Q(key_digest__isnull=True, data__isnull=True)
+                | models.Q(key_digest__isnull=False, data__isnull=False),
+                name="session_of_admin_has_key_and_data",
+            ),
+        )
         indexes = (
             models.Index(
                 fields=["user"],
@@ -125,43 +138,6 @@ class Session(models.Model):
                 condition=models.Q(revoked_at__isnull=True),
             ),
             models.Index(fields=["expires_at"], name="session_expired"),
-        )
-
-
-class StaffSession(models.Model):
-    """A staff user's login to Django admin, which the `staff_session` cookie names. It permits nothing under /api/v1.
-
-    When the session ends, its data is removed. The row stays for a month, because the login throttles use these rows to
-    know from which addresses the user has logged in.
-    """
-
-    # The session's id: a UUIDv7 that the login makes. It is no secret, since the cookie carries a random key and not
-    # this id.
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The SHA-256 of the key in the session's cookie. Somebody with a copy of the database can't learn the key from it.
-    key_digest = models.BinaryField(max_length=32, unique=True)
-    # The staff user who logged in.
-    user = models.ForeignKey(
-        User, on_delete=models.CASCADE, related_name="staff_sessions", db_index=False
-    )
-    # What Django keeps in a session, such as the user's id, written by Django's session middleware. It is empty once
-    # the session has ended.
-    data = models.JSONField(default=dict)
-    # The HMAC-SHA256 of the IP address from which the user logged in; see Session.address_digest.
-    address_digest = models.BinaryField(max_length=32)
-    # When the user logged in; the database writes it.
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When the session expires: eight hours after the login. Using the session does not lengthen it.
-    expires_at = models.DateTimeField()
-    # When the session was ended before it expired: by logout, a new password or the user's deactivation. None if it was
-    # not.
-    ended_at = models.DateTimeField(null=True)
-
-    class Meta:
-        db_table = "staff_session"
-        indexes = (
-            models.Index(fields=["user", "created_at"], name="staff_session_of_user"),
-            models.Index(fields=["expires_at"], name="staff_session_expired"),
         )
 
 

@@ -124,7 +124,6 @@ def test_nobody_and_the_deactivated_cannot_be_promoted(run, user):
     assert not User.objects.filter(is_staff=True).exists()
 
 
-@pytest.mark.slow
 def test_two_at_once_make_one(own_database):
     def create():
         return create_staff(email=EMAIL, password="a good long password", name="", actor=SYSTEM)

@@ -9,7 +9,8 @@ import pytest
 from django.contrib.auth.hashers import Argon2PasswordHasher
 from django.db import connections
 
-from accounts.models import Session, StaffSession, User
+from accounts.models import Session, User
+from accounts.sessions import Device
 from accounts.staff_sessions import open_staff_session
 from audit.models import AuditEntry
 from pipedai.server.password_lane import PasswordLane, may_hash
@@ -89,7 +90,7 @@ def door(name, user):
         "admin account": (
             "/admin/account/",
             {"current": PASSWORD, "new": "another long one", "change-password": "1"} | token,
-            csrf | {"staff_session": open_staff_session(user, b"").session_key},
+            csrf | {"staff_session": open_staff_session(user, Device(b"", None, "")).session_key},
             302,
         ),
     }[name]
@@ -110,13 +111,14 @@ def everything():
     """Returns all rows that a login, a registration or a change of password may write."""
     return (
         list(User.objects.order_by("id").values_list("email", "password")),
-        [str(row) for row in Session.objects.order_by("id").values_list("id", "revoked_at")],
-        [str(row) for row in StaffSession.objects.order_by("id").values_list("id", "data")],
+        [
+            str(row)
+            for row in Session.objects.order_by("id").values_list("id", "revoked_at", "data")
+        ],
         AuditEntry.objects.count(),
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", DOORS)
 def test_beyond_the_patience_it_is_503_and_nothing_was_done(ada, lane, name):
     path, body, cookies, _ = door(name, ada)
@@ -135,7 +137,6 @@ def test_beyond_the_patience_it_is_503_and_nothing_was_done(ada, lane, name):
     assert lane.turns.waiting == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", DOORS)
 def test_with_a_turn_it_is_done_once_and_counted_once(ada, lane, name, caplog):
     path, body, cookies, status = door(name, ada)
@@ -149,7 +150,6 @@ def test_with_a_turn_it_is_done_once_and_counted_once(ada, lane, name, caplog):
     assert counted == {"least": 1, "most": 1}
 
 
-@pytest.mark.slow
 def test_what_is_invalid_or_throttled_waits_for_nobody(ada, lane):
     lane.turns.ask("198.51.100.9", 1, wake=lambda: None)
     assert lane.ask(LOGIN, {"email": ADA}).status == 400
@@ -162,13 +162,11 @@ def test_what_is_invalid_or_throttled_waits_for_nobody(ada, lane):
     assert lane.turns.waiting == 0
 
 
-@pytest.mark.slow
 def test_each_attempt_is_counted_once_whatever_comes_of_it(ada, lane):
     answers = [lane.ask(LOGIN, {"email": ADA, "password": "x"}).status for _ in range(12)]
     assert answers == [401] * 10 + [429] * 2
 
 
-@pytest.mark.slow
 def test_an_old_hash_takes_two_places(ada, lane):
     lane.turns = Turns(2)
     User.objects.update(password=Argon2PasswordHasher().encode(PASSWORD, "somesaltsomesalt"))

@@ -10,8 +10,6 @@ from testing.processes.web_process import serve
 from testing.processes.worker_process import until
 from testing.world.users import PASSWORD, UserFactory
 
-pytestmark = pytest.mark.slow
-
 ADA = "ada@example.com"
 MANY, OTHER = "203.0.113.7", "198.51.100.9"
 

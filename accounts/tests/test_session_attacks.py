@@ -82,7 +82,6 @@ class TestATossedCookie:
         )
         assert client.get(ME).json()["user"]["id"] == str(cast.owner.id)
 
-    @pytest.mark.slow
     def test_in_a_header_of_its_own_is_seen(self, server):
         cast = make_cast()
         ours, theirs = session_cookie(cast.owner), session_cookie(cast.stranger)

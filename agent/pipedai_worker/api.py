@@ -286,7 +286,7 @@ class Api:
     def list_events(self, run_id: str, after: int) -> list[Any]:
         """Return some of a run's events after the number `after`, in order. The token has to be a `pwk_` key."""
         params = {"after": after, "limit": EVENTS_A_PAGE}
-        events = self._request("GET", f"/runs/{run_id}/events", params=params).get("events")
+        events = self._request("GET", f"/runs/{run_id}/events", params=params).get("items")
         return events if isinstance(events, list) else []
 
     def stream_events(self, run_id: str, after: int) -> Generator[bytes | None, None, None]:

@@ -85,7 +85,6 @@ def _refuse() -> str | None:
     raise Refused("Not found", 404)
 
 
-@pytest.mark.slow
 def test_each_poll_tells_the_word_and_no_log_does(api: FakeApi, workers: Workers) -> None:
     log_in(workers.directory)
     expected = word(api.environment_id, account("claude_max") or "")

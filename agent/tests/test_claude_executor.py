@@ -25,8 +25,6 @@ from pipedai_worker.stopping import StopReason
 from .conftest import alive, until
 from .jobs import CLAIM_ID, MCP_URL, StopOnceTold, make_job
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(autouse=True)
 def _nothing_left() -> Iterator[None]:

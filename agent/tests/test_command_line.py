@@ -17,8 +17,6 @@ from pipedai_worker.conformance.fake_api import FakeApi
 
 from .conftest import AGENT, Workers
 
-pytestmark = pytest.mark.slow
-
 REPOSITORY = AGENT.parent
 
 

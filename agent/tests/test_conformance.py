@@ -24,8 +24,6 @@ from pipedai_worker.conformance.fake_run import FakeRun
 from .broken_worker import BREAKAGES
 from .conftest import DEADLINE_SECONDS, alive, python_path, until
 
-pytestmark = pytest.mark.slow
-
 SCRIPT = Path(__file__).with_name("broken_worker.py")
 QUICK_CLAUDE = shlex.quote(str(SCRIPT.with_name("quick_claude.sh")))
 RUN = "run --config {config} --drain-seconds 1"

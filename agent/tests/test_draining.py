@@ -11,8 +11,6 @@ from pipedai_worker.conformance.fake_api import FakeApi
 
 from .conftest import Workers, program_that_waits_for
 
-pytestmark = pytest.mark.slow
-
 
 def test_sigusr1_lets_runs_take_their_time(
     api: FakeApi, workers: Workers, capsys: pytest.CaptureFixture[str]

@@ -57,7 +57,6 @@ def test_only_a_400_about_a_field_may_come_from_an_api_that_does_not_know_it(
     assert (error.code, error.is_invalid) == (code, invalid)
 
 
-@pytest.mark.slow
 def test_a_proxy_that_removes_the_token_ends_the_worker_with_a_sentence(
     api: FakeApi, workers: Workers
 ) -> None:

@@ -17,7 +17,7 @@ from pipedai_worker.conformance.fake_api import FakeApi
 
 from .conftest import AGENT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(800)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(800)]
 
 # These checks depend most on the Python version, as they use processes, signals, files and sockets.
 CHECKS = ("honours-a-cancel", "settles-a-run-after-a-kill", "tries-again-after-5xx")

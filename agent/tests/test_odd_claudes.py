@@ -15,8 +15,6 @@ from pipedai_worker.paying import Paying
 from .conftest import Workers
 from .test_claude_executor import execute, fake_claude
 
-pytestmark = pytest.mark.slow
-
 # Each is a program in place of claude, and how its run ends.
 TOO_OLD = "echo \"error: unknown option '--setting-sources'\" >&2; exit 1"
 TALKING = "while :; do echo hello; sleep 0.05; done"

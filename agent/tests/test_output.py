@@ -13,8 +13,6 @@ from pipedai_worker import output
 from pipedai_worker.outcome import ABSENT, SUCCEEDED, Outcome
 from pipedai_worker.redact import Redactor
 
-pytestmark = pytest.mark.slow
-
 SUCCESS = Outcome(SUCCEEDED, short_message="What it said.", cost_usd=1.0)
 OBJECT = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer"}}}}
 settle = partial(output.settle, redactor=Redactor(["Bearer planted-0123456789"]))

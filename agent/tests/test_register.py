@@ -16,8 +16,6 @@ from pipedai_worker.conformance.fake_api import DROP, FakeApi
 
 from .conftest import Workers
 
-pytestmark = pytest.mark.slow
-
 
 def test_registering_writes_a_private_file(api: FakeApi, workers: Workers, url: str) -> None:
     token = api.registration_token

@@ -9,14 +9,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import pytest
-
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.fake_run import FakeRun, iso, now
 
 from .conftest import Worker, Workers, until
-
-pytestmark = pytest.mark.slow
 
 RESUME: dict[str, Any] = {"retry_mode": "resume"}
 

@@ -29,7 +29,6 @@ def events(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.slow
 def test_each_event_of_the_stream_is_there_while_the_run_goes_on(
     api: FakeApi, workers: Workers
 ) -> None:
@@ -49,7 +48,6 @@ def test_each_event_of_the_stream_is_there_while_the_run_goes_on(
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-@pytest.mark.slow
 def test_a_secret_is_in_no_event(api: FakeApi, workers: Workers) -> None:
     run = api.add(f"standin: say {SECRET}", mcp_headers={"Authorization": f"Bearer {SECRET}"})
     workers.start("--once", PIPEDAI_LOCAL_RUN_EVENTS="1")
@@ -59,7 +57,6 @@ def test_a_secret_is_in_no_event(api: FakeApi, workers: Workers) -> None:
     assert SECRET not in text
 
 
-@pytest.mark.slow
 def test_what_any_other_program_prints_is_told_by_stream(api: FakeApi, workers: Workers) -> None:
     run = api.add()
     worker = workers.start(
@@ -73,7 +70,6 @@ def test_what_any_other_program_prints_is_told_by_stream(api: FakeApi, workers: 
     assert told == {"stdout": "out\n", "stderr": "err\n"}
 
 
-@pytest.mark.slow
 def test_without_being_asked_for_there_are_none_and_a_bad_disk_costs_no_run(
     api: FakeApi, workers: Workers
 ) -> None:

@@ -8,14 +8,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from pipedai_worker import __version__
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
 
 from .conftest import NO_CALLS, Workers, alive, program_that_waits_for, until
-
-pytestmark = pytest.mark.slow
 
 
 def test_a_run_is_claimed_started_executed_and_completed(api: FakeApi, workers: Workers) -> None:

@@ -154,7 +154,6 @@ def test_an_outcome_that_is_just_reported_does_not_end_a_worker_that_is_granted_
     journal.close()
 
 
-@pytest.mark.slow
 class TestTheWorker:
     @pytest.fixture(autouse=True)
     def _knows_it(self, api: FakeApi) -> None:

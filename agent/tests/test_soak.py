@@ -8,7 +8,7 @@ import pytest
 
 import soak
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")

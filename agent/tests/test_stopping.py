@@ -22,8 +22,6 @@ from pipedai_worker.orphans import end_orphans
 
 from .conftest import DEADLINE_SECONDS, NO_CALLS, Workers, alive, program_that_waits_for, until
 
-pytestmark = pytest.mark.slow
-
 
 def program_that_notes_its_pid(path: Path) -> str:
     return f"sh -c 'echo $$ > {path}; sleep 300 & sleep 300'"

@@ -13,8 +13,6 @@ from pipedai_worker.conformance.serving import Service
 
 from .conftest import NO_CALLS, Workers, program_that_waits_for, until
 
-pytestmark = pytest.mark.slow
-
 
 def test_a_worker_waits_for_an_api_that_is_not_there_yet(api: FakeApi, workers: Workers) -> None:
     with closing(Service(api)) as service:

@@ -121,7 +121,6 @@ def test_other_kinds_and_the_scheduler_leave_it_alone(months, settings):
     assert moments() == {OLD, YOUNGER, IN_NO_MONTH}
 
 
-@pytest.mark.slow
 def test_it_waits_for_a_writer_no_longer_than_a_moment_at_a_time(own_database):
     make_months()
     written, done = threading.Event(), threading.Event()

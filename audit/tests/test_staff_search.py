@@ -6,6 +6,7 @@ from django.test import Client
 
 from accounts.emails import Email
 from accounts.services import create_staff
+from accounts.sessions import Device
 from accounts.staff_sessions import open_staff_session
 from audit.models import AuditEntry
 from pipedai.events import SYSTEM
@@ -21,7 +22,7 @@ def desk(cast):
         email=Email("staff@example.com"), password="a password", name="", actor=SYSTEM
     )
     client = Client()
-    session = open_staff_session(staff, b"")
+    session = open_staff_session(staff, Device(b"", None, ""))
     client.cookies[settings.SESSION_COOKIE_NAME] = str(session.session_key)
     return client
 

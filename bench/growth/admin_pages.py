@@ -12,6 +12,7 @@ from django.db import transaction
 from django.test import Client
 
 from accounts.models import User
+from accounts.sessions import Device
 from accounts.staff_sessions import open_staff_session
 from bench.growth.pages import Page, get, shown
 from bench.growth.subjects import Subjects, middle
@@ -55,7 +56,7 @@ def client_of(staff: User) -> Client:
     """Return a client that is logged in to admin."""
     client = Client(SERVER_NAME="localhost")
     with transaction.atomic():
-        session = open_staff_session(staff, b"")
+        session = open_staff_session(staff, Device(b"", None, ""))
     client.cookies[settings.SESSION_COOKIE_NAME] = str(session.session_key)
     return client
 

@@ -80,7 +80,7 @@ def _fewer_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhooks, "_DELIVERIES", 1000)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("_fewer_of_each")
 @pytest.mark.timeout(2 * _LONGEST_SECONDS)
 def test_each_flood_does_what_it_says(stage):

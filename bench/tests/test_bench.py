@@ -96,7 +96,7 @@ def _measured(
     return json.loads(file.read_text()), done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lifecycle_measures_http_beside_bare_django_and_bare_sql(data_dir):
     found, shown = _measured(
         data_dir, "lifecycle", "--clients", "1,2", "--seconds", "1", "--protocol", "short"
@@ -139,7 +139,7 @@ def test_lifecycle_measures_http_beside_bare_django_and_bare_sql(data_dir):
     assert shown.count("the short protocol does") == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_idle_measures_waiting_and_waking(data_dir):
     found, shown = _measured(data_dir, "idle", "--waiters", "5", "--seconds", "2")
     assert found["benchmark"] == "idle"
@@ -154,7 +154,7 @@ def test_idle_measures_waiting_and_waking(data_dir):
     assert "its worker has it" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_lifecycle_of_a_pool_is_measured_beside_workers_with_triggers(data_dir):
     short = ("--pool", "--clients", "2", "--seconds", "1")
     found, shown = _measured(data_dir, "lifecycle", *short)
@@ -167,7 +167,7 @@ def test_a_lifecycle_of_a_pool_is_measured_beside_workers_with_triggers(data_dir
     assert "all are in one pool" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_idle_counts_the_polls_that_a_run_of_a_pool_causes(data_dir):
     found, shown = _measured(data_dir, "idle", "--pool", "--waiters", "5", "--seconds", "1")
     assert found["wakeUp"]["handedOut"]["count"] == 5
@@ -188,7 +188,7 @@ def test_only_questions_that_a_run_caused_are_counted():
     assert polls_caused("\n".join(asks), taken) == [2, 1, 2]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_events_come_once_and_in_order(data_dir):
     short = ("--runs", "3", "--idle", "3", "--seconds", "2", "--clients", "1")
     found, shown = _measured(data_dir, "events", *short, "--web-processes", "1")
@@ -202,7 +202,7 @@ def test_events_come_once_and_in_order(data_dir):
     assert "web memory KB each" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_growth_looks_at_every_list_and_keeps_each_plan(data_dir, monkeypatch):
     monkeypatch.setenv("MAX_QUEUED_RUNS_PER_ENVIRONMENT", "100")
     # Twelve values are all that each filter has, but for those of the audit log.
@@ -226,7 +226,7 @@ def test_growth_looks_at_every_list_and_keeps_each_plan(data_dir, monkeypatch):
     assert "slowest page of" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_start_measures_the_first_answer(data_dir):
     found, shown = _measured(data_dir, "start", "--repeats", "1")
     assert found["web"]["cpuSeconds"] > 0
@@ -235,7 +235,7 @@ def test_start_measures_the_first_answer(data_dir):
     assert "to the first 200" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_firing_measures_triggers_that_come_due_each_second(data_dir):
     short = ("--triggers", "120", "--each-second", "20", "--seconds", "3", "--schedulers", "1")
     found, shown = _measured(data_dir, "firing", *short)
@@ -246,7 +246,7 @@ def test_firing_measures_triggers_that_come_due_each_second(data_dir):
     assert "20 each second" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_deliveries_measures_live_hosts_beside_dead_ones(data_dir):
     short = ("--deliveries", "200", "--hosts", "10", "--seconds", "2", "--schedulers", "1")
     found, shown = _measured(data_dir, "deliveries", *short)
@@ -256,7 +256,7 @@ def test_deliveries_measures_live_hosts_beside_dead_ones(data_dir):
     assert "9 dead hosts" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_run_ends_once_whatever_is_killed(data_dir):
     found, shown = _measured(data_dir, "kill", "--runs", "50", "--seconds", "9")
     print(shown)  # so that the seed is in the output of a failed test
@@ -271,7 +271,7 @@ def test_every_run_ends_once_whatever_is_killed(data_dir):
         assert found["kills"][victim] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("_few_threads")
 def test_a_failover_loses_no_run_and_doubles_none(data_dir):
     found, shown = _measured(data_dir, "kill", "--failover", "--runs", "15", "--seconds", "5")
@@ -284,7 +284,7 @@ def test_a_failover_loses_no_run_and_doubles_none(data_dir):
     assert "without service" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("_few_threads")
 def test_an_outage_ends_no_healthy_run_and_hides_no_dead_worker(data_dir):
     found, shown = _measured(data_dir, "kill", "--outage", "4", "15")
@@ -299,7 +299,7 @@ def test_an_outage_ends_no_healthy_run_and_hides_no_dead_worker(data_dir):
     assert found["executed"] == found["runs"] + 6
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_tick_is_decided_once_whichever_scheduler_is_killed(data_dir):
     found, shown = _measured(data_dir, "schedulers", "--triggers", "50", "--seconds", "6")
     assert found["benchmark"] == "schedulers"
@@ -309,7 +309,7 @@ def test_every_tick_is_decided_once_whichever_scheduler_is_killed(data_dir):
     assert "every tick decided once" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_abuse_measures_a_neighbour_without_and_with_a_flood(data_dir):
     # Half of the seconds are one stretch without the flood. Each kind of call is due at least once a second.
     arguments = ("abuse", "--floods", "logins", "--seconds", "2")
@@ -326,7 +326,7 @@ def test_abuse_measures_a_neighbour_without_and_with_a_flood(data_dir):
     assert "| verdict" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lifecycle_compares_web_cpu_with_another_checkout(data_dir):
     short = ("--clients", "1", "--seconds", "1", "--rounds", "1")
     found, shown = _measured(data_dir, "lifecycle", "--against", str(BASE_DIR), *short)
@@ -354,7 +354,7 @@ def test_a_bad_argument_is_refused_with_a_sentence(arguments, sentence, capsys):
     assert sentence in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bad_arguments_and_settings_are_refused_before_anything_starts(tmp_path, monkeypatch):
     done = _bench("idle", "--waiters", "0", data_dir=tmp_path / "unused")
     assert done.returncode == 2

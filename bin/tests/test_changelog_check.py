@@ -1,6 +1,5 @@
 """bin/changelog_check.py: the contract does not change without a line in CHANGELOG.md."""
 
-import json
 import subprocess
 
 import pytest
@@ -8,27 +7,24 @@ import pytest
 from bin.changelog_check import names_changed, sections_wrong
 
 
-def schema(*fields, prose="A trigger."):
-    properties = {field: {"type": "string"} for field in fields}
-    component = {"description": prose, "properties": properties}
-    listing = {"get": {"parameters": [{"name": "limit"}]}}
-    return {"paths": {"/triggers": listing}, "components": {"schemas": {"Trigger": component}}}
+def reference(*fields, prose="A trigger."):
+    told = "".join(f"| `{field}` | text |\n" for field in fields)
+    return f"### `GET /triggers`\n\nIt takes `?limit=`. {prose}\n\n{told}"
 
 
 @pytest.fixture
 def repository(tmp_path):
-    """A repository with a schema and a changelog, both committed."""
+    """A repository with a reference and a changelog, both committed."""
     for command in ("init", "config user.name Ada", "config user.email ada@example.com"):
         subprocess.run(["git", *command.split()], cwd=tmp_path, check=True, capture_output=True)
-    (tmp_path / "docs").mkdir()
     (tmp_path / "CHANGELOG.md").write_text("## [Unreleased]\n")
-    write(tmp_path, schema("name"))
+    write(tmp_path, reference("name"))
     commit(tmp_path)
     return tmp_path
 
 
 def write(repository, described):
-    (repository / "docs" / "openapi.json").write_text(json.dumps(described))
+    (repository / "API.md").write_text(described)
 
 
 def commit(repository):
@@ -38,15 +34,15 @@ def commit(repository):
 
 @pytest.mark.parametrize("committed", [True, False])
 def test_a_new_field_needs_a_line(repository, committed):
-    write(repository, schema("name", "tags"))
+    write(repository, reference("name", "tags"))
     if committed:
         commit(repository)
-    assert names_changed(repository) == ["+ Trigger.tags"]
+    assert names_changed(repository) == ["+ tags"]
 
 
 @pytest.mark.parametrize("committed", [True, False])
 def test_with_a_line_it_is_fine(repository, committed):
-    write(repository, schema("name", "tags"))
+    write(repository, reference("name", "tags"))
     commit(repository)
     (repository / "CHANGELOG.md").write_text("## [Unreleased]\n\n- Triggers have tags.\n")
     if committed:
@@ -55,18 +51,12 @@ def test_with_a_line_it_is_fine(repository, committed):
 
 
 def test_what_went_is_named_too(repository):
-    changed = schema()
-    changed["paths"] = {}
-    write(repository, changed)
-    assert names_changed(repository) == [
-        "- GET /triggers",
-        "- GET /triggers ?limit",
-        "- Trigger.name",
-    ]
+    write(repository, "A trigger.\n")
+    assert names_changed(repository) == ["- GET /triggers", "- limit", "- name"]
 
 
 def test_prose_needs_no_line(repository):
-    write(repository, schema("name", prose="What to run."))
+    write(repository, reference("name", prose="What to run."))
     commit(repository)
     assert names_changed(repository) == []
 
@@ -79,8 +69,8 @@ def test_what_comes_after_a_release_needs_a_line_above_it(repository):
     changelog = repository / "CHANGELOG.md"
     changelog.write_text("## [Unreleased]\n\n## [1.0.0] - 2026-11-26\n\n- Triggers have names.\n")
     commit(repository)
-    write(repository, schema("name", "tags"))
-    assert names_changed(repository) == ["+ Trigger.tags"]
+    write(repository, reference("name", "tags"))
+    assert names_changed(repository) == ["+ tags"]
     changelog.write_text(changelog.read_text().replace("d]\n", "d]\n\n- Triggers have tags.\n"))
     assert names_changed(repository) == []
 

@@ -63,7 +63,7 @@ def without_mcp(monkeypatch):
     monkeypatch.setattr(claude, "_install_mcp", lambda _folder: None)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_installs_the_programs_says_whose_they_are_and_then_is_silent(
     npm, capsys, monkeypatch, tmp_path
 ):

@@ -3,13 +3,9 @@
 import subprocess
 import sys
 
-import pytest
-
 from bin.suite import environment_of, new_data_dir
 from bin.tests.scripts import ROOT
 from pipedai.embedded.server import EmbeddedPostgres
-
-pytestmark = pytest.mark.slow
 
 
 def test_what_uses_the_directory_is_ended_first_then_its_server(monkeypatch):

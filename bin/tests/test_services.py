@@ -26,7 +26,7 @@ def tell():
 sys.exit(services.run(when_started=tell))
 """
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def services(tmp_path, *commands, say="'all started'"):

@@ -24,7 +24,7 @@ QUICK_VENV = (
 # A fake program on the PATH runs this to kill the bin/setup that called it.
 KILL = "kill -9 -$PPID"
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 class Checkout:

@@ -22,7 +22,7 @@ from testing.processes.own_postgres import copy_cluster
 from testing.processes.scripted_model import real_claude, scripted_model
 from testing.processes.web_process import free_port
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 UP = f"PipedAI {VERSION} is up"
 # What bin/setup says on a fresh clone: that it installs Debian's package of `venv`, makes .venv, and installs packages.

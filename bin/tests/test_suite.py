@@ -29,7 +29,6 @@ def small(tmp_path, *commands):
     return started("-c", SCRIPT, *commands, mark=str(tmp_path))
 
 
-@pytest.mark.slow
 def test_all_checks_run_and_those_that_failed_are_named_last(tmp_path):
     with small(tmp_path, "echo one; false", "echo two", "exit 3") as process:
         said = process.communicate(timeout=60)[0]
@@ -38,7 +37,6 @@ def test_all_checks_run_and_those_that_failed_are_named_last(tmp_path):
     assert "\ntwo\n" in said
 
 
-@pytest.mark.slow
 def test_nothing_is_said_after_the_last_check_when_all_passed(tmp_path):
     with small(tmp_path, "true", "echo summary") as process:
         said = process.communicate(timeout=60)[0]
@@ -46,7 +44,6 @@ def test_nothing_is_said_after_the_last_check_when_all_passed(tmp_path):
     assert said.splitlines()[-1] == "summary"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_the_check_and_skips_the_rest(tmp_path, signum):
     with small(tmp_path, UNDER_WAY, "echo never") as process:
@@ -58,7 +55,6 @@ def test_a_signal_stops_the_check_and_skips_the_rest(tmp_path, signum):
     assert eventually(lambda: alive(str(tmp_path)) == [])
 
 
-@pytest.mark.slow
 def test_killing_it_leaves_no_check_behind(tmp_path):
     with small(tmp_path, UNDER_WAY) as process:
         read_until(process, "it is")
@@ -100,19 +96,36 @@ def steps(monkeypatch, *arguments):
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["bin/test", *arguments])
     assert suite.main() == 0
-    return [*taken], taken["Tests"][-len(arguments) :]
+    return [*taken], taken["Tests"]
 
 
 def test_the_static_checks_run_beside_the_tests(monkeypatch):
     names, passed_on = steps(monkeypatch, "triggers", "-k", "claim")
-    assert [name for name in names if name in ("Programs", "Tests")] == ["Programs", "Tests"]
     read = {"Lint", "Format", "Types", "Imports", "Migrations", "Safe migrations", "Schema"}
     assert {*read, "Production settings"} < set(names)
-    assert passed_on == ["triggers", "-k", "claim"]
+    assert passed_on[-3:] == ["triggers", "-k", "claim"]
 
 
 def test_without_the_checks_there_are_only_the_tests(monkeypatch):
     names, passed_on = steps(monkeypatch, "triggers", "--no-checks")
-    assert names == ["Programs", "Tests"]
+    assert names == ["Tests"]
     assert passed_on[-1:] == ["triggers"]
     assert "--no-checks" not in passed_on
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left_out"),
+    [
+        ([], True),
+        (["-k", "claim"], True),
+        (["bin"], False),
+        (["bin/tests/test_suite.py::test_x"], False),
+        (["--all"], False),
+    ],
+)
+def test_the_long_tests_run_when_all_are_wanted_or_files_are_named(
+    monkeypatch, arguments, left_out
+):
+    names, passed_on = steps(monkeypatch, "--no-checks", *arguments)
+    assert ("-m" in passed_on) is left_out
+    assert ("Programs" in names) is ("--all" in arguments)

@@ -13,7 +13,7 @@ import pytest
 
 from pipedai.env import BASE_DIR
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 # What the last lines of each section's output contain if all went well.
 PROMISES = {

@@ -28,7 +28,7 @@ from testing.processes.programs import program
 from testing.processes.web_process import Server, free_port
 from testing.processes.worker_process import until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 HA = env.BASE_DIR / "deploy" / "ha"
 NAMES = ("pipedai_a", "pipedai_b")

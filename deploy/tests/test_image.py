@@ -42,7 +42,7 @@ def reachable(database: str) -> Iterator[str]:
         yield f"postgres://{parts.username}:{parts.password}@127.0.0.1:{port}/{database}"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_its_steps_make_a_web_process_that_serves_without_rights_on_a_read_only_root(
     own_database: str, tmp_path: Path
@@ -104,7 +104,7 @@ def test_its_steps_make_a_web_process_that_serves_without_rights_on_a_read_only_
     assert "Traceback" not in log.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_its_pgbouncer_starts_without_rights_and_knows_the_password_alone(tmp_path: Path) -> None:
     program("pgbouncer")
     log, stage, password = tmp_path / "pgbouncer.log", stages()["pgbouncer"], 'a "quoted" one'

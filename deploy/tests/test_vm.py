@@ -16,7 +16,7 @@ from deploy.tests.load import Load
 from testing.processes.main_job import PASSWORD, MainJob, answered
 from testing.processes.worker_process import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 ALWAYS = (
     "Cache-Control",

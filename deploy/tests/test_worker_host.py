@@ -15,7 +15,7 @@ from testing.processes.spare_machine import Machine, machine
 from testing.processes.web_process import free_port, serve
 from testing.processes.worker_process import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 CHECKOUT = "/srv/pipedai"
 CONFIG = "/var/lib/pipedai-worker/worker.json"

@@ -104,7 +104,7 @@ TRIGGERS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nothing_is_told_twice_and_nothing_is_missing(committed_cast, killer):
     runs = {
         name: Runs.of(

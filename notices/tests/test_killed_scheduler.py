@@ -52,7 +52,7 @@ def told(receiver: Receiver) -> Counter[UUID]:
     return Counter(UUID(body["incident"]["id"]) for body in bodies)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_incident_is_opened_once_and_told_at_least_once(
     own_database: str, committed_cast: Cast, tmp_path: Path
 ) -> None:

@@ -1,6 +1,8 @@
-"""Serves the OpenAPI schema from the file docs/openapi.json, which each process reads once."""
+"""Serves the OpenAPI schema, which each process makes when it is first asked for."""
 
+import threading
 from functools import cache
+from typing import cast
 
 from django.http import HttpResponse
 from rest_framework import serializers
@@ -9,9 +11,8 @@ from rest_framework.request import Request
 from pipedai.api.permissions import IsPublic
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.views import ApiViewSet
-from pipedai.env import BASE_DIR
 
-FILE = BASE_DIR / "docs" / "openapi.json"
+_MAKING = threading.Lock()
 
 
 class OpenApiViewSet(ApiViewSet):
@@ -36,10 +37,17 @@ class OpenApiViewSet(ApiViewSet):
         says={200: "With this reference as an OpenAPI 3.1 document."},
     )
     def retrieve(self, request: Request) -> HttpResponse:
-        """Answers GET /openapi.json with the content of docs/openapi.json."""
-        return HttpResponse(_document(), content_type="application/json")
+        """Answers GET /openapi.json."""
+        with _MAKING:
+            made = document()
+        return HttpResponse(made, content_type="application/json")
 
 
 @cache
-def _document() -> bytes:
-    return FILE.read_bytes()
+def document() -> bytes:
+    """Returns the schema as JSON. A process that is never asked for it doesn't import what makes it."""
+    from drf_spectacular.generators import SchemaGenerator
+    from drf_spectacular.renderers import OpenApiJsonRenderer
+
+    schema = SchemaGenerator().get_schema(public=True)
+    return cast("bytes", OpenApiJsonRenderer().render(schema, None, {}))

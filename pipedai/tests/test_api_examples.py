@@ -181,7 +181,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     calls.start(run)
     story.tell("POST /workers/:id/runs/:runId/heartbeat", calls.heartbeat(run).json())
     call("patch", trigger, {"recordEvents": True})
-    events = EXAMPLES["GET /runs/:id/events"]["events"]
+    events = EXAMPLES["GET /runs/:id/events"]["items"]
     taken = calls.send_events(run, events).json()
     story.tell("POST /workers/:id/runs/:runId/events", taken)
     story.tell("GET /runs/:id/events", json.loads(ada.get(f"/api/v1/runs/{run}/events").content))
@@ -202,7 +202,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
             "cacheReadTokens", "cacheCreationTokens", "costUsd", "numTurns", "sessionId",
         )
     }  # fmt: skip
-    listed = EXAMPLES["GET /runs/:id/tool-calls"]["toolCalls"]
+    listed = EXAMPLES["GET /runs/:id/tool-calls"]["items"]
     counts = {"total": len(listed), "effects": 1, "unknown": 0}
     ended = calls.complete(run, **outcome, toolCalls=counts, toolCallList=listed)
     # The answer to `complete` is the run with one field more.

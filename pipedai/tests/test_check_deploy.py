@@ -188,7 +188,6 @@ def test_with_master_keys_that_are_malformed(deployment, settings, capsys):
     assert found["keys"] == "Each of MASTER_KEYS must be <id>:<base64 of 32 random bytes>."
 
 
-@pytest.mark.slow
 def test_listening_to_another_database(deployment, settings, capsys):
     settings.DATABASE_LISTEN_URL = url_of("postgres")
     assert set(problems(capsys)) == {"notifications"}
@@ -253,7 +252,6 @@ def check_deploy(*options, **environment):
     )
 
 
-@pytest.mark.slow
 def test_without_a_database_the_rest_is_said_to_be_unknown():
     """The command runs even with settings with which no other process would start."""
     answer = check_deploy("--json", DATABASE_URL="postgres://nobody@127.0.0.1:1/nowhere")
@@ -271,7 +269,6 @@ def test_without_a_database_the_rest_is_said_to_be_unknown():
     )
 
 
-@pytest.mark.slow
 def test_a_database_that_says_nothing_is_given_up():
     """A firewall that drops all packets looks like this to the client."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -290,7 +287,6 @@ def test_connections_are_given_up_soon_unless_the_url_says_otherwise(settings, m
     assert (params["connect_timeout"], params["tcp_user_timeout"]) == (seconds, 30_000)
 
 
-@pytest.mark.slow
 def test_an_embedded_database_that_is_stopped_stays_stopped(tmp_path):
     answer = check_deploy(PIPEDAI_DATA_DIR=str(tmp_path))
     assert answer.returncode == 1

@@ -306,7 +306,6 @@ def run(*command, **environment):
     )
 
 
-@pytest.mark.slow
 def test_the_deploy_check_names_what_is_missing_and_passes_when_it_is_set(tmp_path):
     where = {"PIPEDAI_ENV": "production", "PIPEDAI_DATA_DIR": str(tmp_path / "data")}
     check = ("manage.py", "check", "--deploy", "--fail-level", "WARNING")

@@ -21,7 +21,7 @@ from testing.world.routes import set_stage
 from testing.world.runs import Runs, allow
 
 # The calls of all callers take a few minutes, as the streams of events are read for ten seconds each.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 CHECKS = (
     "not_a_server_error",
@@ -136,7 +136,7 @@ def schema_with_ids(stage):
     """Returns the schema with ids that exist in its paths. With other ids schemathesis would mostly get 404."""
     ids = {**stage.ids, "run_id": stage.runs["claimed"]}
     ids = {camel(name): str(value) for name, value in ids.items()}
-    schema = json.loads(openapi.FILE.read_text())
+    schema = json.loads(openapi.document())
     schema["paths"] = {path.format(**ids): item for path, item in schema["paths"].items()}
     for item in schema["paths"].values():
         for operation in item.values():

@@ -28,8 +28,6 @@ from pipedai.sql import sqlstate
 from testing.processes.own_postgres import own_postgres
 from triggers.runs.reachability import beat_of_this_process, gap_seconds
 
-pytestmark = pytest.mark.slow
-
 AWAY = {
     "error": "The database can't do this at the moment: try again.",
     "code": "database_unavailable",

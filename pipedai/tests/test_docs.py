@@ -16,6 +16,7 @@ from bin import claude
 from pipedai.env import BASE_DIR
 from pipedai.events import ACTIONS
 from pipedai.sql import fetch_all
+from testing.probes.api_schema import SCHEMA
 from triggers.runs.serializers import RunSerializer
 from triggers.schedules.serializers import TickSerializer
 from triggers.serializers import TriggerSerializer
@@ -221,7 +222,7 @@ def _anchors(path: Path) -> set[str]:
 
 
 def test_the_table_of_a_webhooks_message_says_which_fields_may_be_null_and_which_words_there_are():
-    schemas = json.loads((BASE_DIR / "docs" / "openapi.json").read_text())["components"]["schemas"]
+    schemas = SCHEMA["components"]["schemas"]
     section = API.partition("\n## Webhooks\n")[2].partition("\n### ")[0]
     told = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", section, re.MULTILINE))
     fields = schemas["WebhookMessage"]["properties"]

@@ -38,7 +38,7 @@ def test_with_a_slash_at_the_end_it_is_found_too(client):
     assert (answer.status_code, answer["Location"]) == (302, "/api/docs")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_browser_shows_an_operation_and_complains_of_nothing(server, tmp_path):
     shown = subprocess.run(
         [

@@ -165,7 +165,6 @@ if stop.wait(30):
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hang", "code", "said"),
     [
@@ -187,7 +186,6 @@ def test_a_process_ends_within_five_seconds_of_sigterm(
     assert loop._LONGEST_GOODBYE_SECONDS < 5
 
 
-@pytest.mark.slow
 def test_a_signal_that_comes_while_the_event_is_locked_stops_the_loop_too() -> None:
     process = _python(_LOCKED)
     output, _ = process.communicate(timeout=60)

@@ -10,7 +10,7 @@ from pipedai.env import BASE_DIR
 from testing.processes.main_job import MainJob
 from testing.processes.web_process import serve_checkout
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 MIGRATIONS = ":(glob)*/migrations/0*.py"
 

@@ -82,7 +82,6 @@ def test_an_error_of_the_commands_own_is_no_sentence(statement):
         call_command(Calling(connection, statement))
 
 
-@pytest.mark.slow
 def test_on_the_command_line_it_is_all_that_is_said():
     answer = subprocess.run(
         [sys.executable, "manage.py", "check_keys"],

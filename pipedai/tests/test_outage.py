@@ -22,7 +22,7 @@ from pipedai.env import BASE_DIR
 from pipedai.server.tests.web_process import WebProcess, serving
 from testing.processes.own_postgres import own_postgres
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 OUTAGE_SECONDS = 10.0
 

@@ -89,7 +89,7 @@ def test_its_help_ends_with_examples(capsys):
     assert "manage.py prune --audit --days 400" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_any_point_and_started_again_it_ends_right(own_database, committed_cast):
     runs = Runs.of(committed_cast, webhook_url=None, max_retries=0)
     add_old_runs(runs.trigger_id, 2500, NOON)

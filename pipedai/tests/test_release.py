@@ -68,7 +68,6 @@ class in_another_session:  # noqa: N801 - used like a function
         self.connection.close()
 
 
-@pytest.mark.slow
 def test_of_two_releases_at_once_one_migrates_and_the_other_waits(empty_database):
     environment = {**os.environ, "DATABASE_URL": url_of(empty_database)}
     command = [sys.executable, "manage.py", "release"]
@@ -222,7 +221,6 @@ def test_an_interrupted_index_build_is_named_with_its_remedy(committed_cast, mon
             call_command("release", verbosity=0)
 
 
-@pytest.mark.slow
 def test_a_database_that_does_not_answer_is_one_sentence():
     done = subprocess.run(
         [sys.executable, "manage.py", "release"],

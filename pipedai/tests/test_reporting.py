@@ -60,7 +60,6 @@ sentry_sdk.flush()
 """
 
 
-@pytest.mark.slow
 def test_sentry_is_told_of_a_crash_and_of_no_secret(own_database):
     cast = make_cast()
     given: dict[str, Any] = {
@@ -141,7 +140,6 @@ def test_djangos_own_report_shows_no_variable_and_nothing_of_the_request(setting
         assert settings.SECRET_KEY not in report
 
 
-@pytest.mark.slow
 def test_with_debug_errors_are_answered_as_without(own_database, tmp_path):
     """With DEBUG, Django would show pages of its own with settings, URLs and tracebacks."""
     execute("ALTER TABLE user_account RENAME TO missing", {})

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 
-import pytest
 from django.core.management import get_commands, load_command_class
 
 from pipedai import env, reporting
@@ -27,7 +26,6 @@ def blocks(text, language):
     return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
 
 
-@pytest.mark.slow
 def test_the_commands_of_the_runbooks_work(server):
     cast = make_cast()
     token = cast.mint("pwk", role="admin")

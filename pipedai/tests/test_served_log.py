@@ -10,8 +10,6 @@ import pytest
 from testing.processes.web_process import serve
 from testing.world.cast import make_cast, session_cookie
 
-pytestmark = pytest.mark.slow
-
 # A text with line breaks of every kind, escape sequences in 7 and in 8 bits, and a bidirectional override.
 FORGED = "\n2026-01-01T00:00:00Z [info] forged\r\x1b[2K\u009b2K\u2028\u202e\x00"
 QUOTED = "%0A2026-01-01T00:00:00Z%20forged%0D%1B[2K%C2%9B2K%E2%80%A8%E2%80%AE%00"

@@ -204,8 +204,6 @@ for number, environment in enumerate(json.load(sys.stdin)):
 json.dump(said, sys.stdout)
 """
 
-pytestmark = pytest.mark.slow
-
 
 def run(*command, given="", **environment):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -48,7 +48,6 @@ def test_every_file_that_a_template_names_is_there():
     assert [name for name in names if finders.find(name) is None] == []
 
 
-@pytest.mark.slow
 def test_collected_files_are_compressed_and_may_be_cached_for_ever(collected, client):
     url = staticfiles_storage.url(BUNDLE)
     assert url != f"/static/{BUNDLE}"

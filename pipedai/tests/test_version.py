@@ -34,7 +34,6 @@ def test_the_worker_has_the_licence_of_the_whole():
     assert (BASE_DIR / "agent" / "LICENSE").read_text() == licence
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["web", "scheduler"])
 def test_the_log_of_a_process_begins_with_it(own_database: str, tmp_path: Path, name: str):
     log = tmp_path / "log"

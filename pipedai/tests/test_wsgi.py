@@ -142,7 +142,6 @@ def test_a_page_that_is_no_api_keeps_its_middleware():
     assert b"csrfmiddlewaretoken" in body
 
 
-@pytest.mark.slow
 def test_the_application_finds_its_settings_without_a_variable():
     environment = {**os.environ}
     del environment["DJANGO_SETTINGS_MODULE"]

@@ -1,4 +1,4 @@
-"""Reads the operations of the API's checked-in schema."""
+"""Reads the operations of the API's schema."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from typing import Any
 from pipedai.api import openapi
 from testing.world.routes import Route
 
-SCHEMA: dict[str, Any] = json.loads(openapi.FILE.read_bytes())
+SCHEMA: dict[str, Any] = json.loads(openapi.document())
 # The keys are a method and a path, such as "GET /triggers/{triggerId}".
 OPERATIONS: dict[str, Any] = {
     f"{method.upper()} {path}": operation
@@ -22,7 +22,7 @@ def operation_of(route: Route) -> Any:
         return OPERATIONS[_name_of(route)]
     except KeyError:
         raise LookupError(
-            f"docs/openapi.json has no {_name_of(route)}: see To the OpenAPI schema in CONTRIBUTING.md."
+            f"the schema has no {_name_of(route)}: see To the OpenAPI schema in CONTRIBUTING.md."
         ) from None
 
 

@@ -78,7 +78,7 @@ class RunEventListViewSet(RunEventViewSet):
             200: answer(
                 "RunEventList",
                 "Some events of a run, in the order in which they happened.",
-                events=RunEventSerializer(many=True),
+                items=RunEventSerializer(many=True),
                 lastSeq=serializers.IntegerField(min_value=0),
             )
         },
@@ -95,7 +95,7 @@ class RunEventListViewSet(RunEventViewSet):
         )
         events = ",".join(event.json for event in page.events)
         return HttpResponse(
-            f'{{"events":[{events}],"lastSeq":{page.last_seq}}}', content_type="application/json"
+            f'{{"items":[{events}],"lastSeq":{page.last_seq}}}', content_type="application/json"
         )
 
 

@@ -92,4 +92,4 @@ def tool_calls_of(run_id: UUID) -> dict[str, Any]:
     calls. Raises Run.DoesNotExist.
     """
     row = Run.objects.values("tool_calls_total", "result__tool_calls").get(id=run_id)
-    return {"toolCalls": row["result__tool_calls"] or [], "total": row["tool_calls_total"]}
+    return {"items": row["result__tool_calls"] or [], "total": row["tool_calls_total"]}

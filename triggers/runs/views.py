@@ -179,7 +179,7 @@ class RunViewSet(TenantViewSet):
             200: answer(
                 "ToolCallList",
                 "The first tool calls of a run, and how many it made in all.",
-                toolCalls=ToolCallSerializer(many=True),
+                items=ToolCallSerializer(many=True),
                 total=serializers.IntegerField(allow_null=True),
             )
         },

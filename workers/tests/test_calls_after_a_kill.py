@@ -13,7 +13,7 @@ from testing.processes.web_process import Server
 from testing.processes.worker_process import ended_run, register, until, working
 from testing.world.cast import Cast
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 # Any MCP client can be a worker's program: this one calls a tool, and waits for the answer.
 PROGRAM = """

@@ -5,12 +5,9 @@ import json
 import socket
 
 import httpx
-import pytest
 
 from testing.processes.web_process import serve
 from workers.models import Worker
-
-pytestmark = pytest.mark.slow
 
 # A busy machine may take this long. The tests of pipedai/server show that events come at once.
 PATIENCE_SECONDS = 60

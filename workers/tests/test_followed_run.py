@@ -8,14 +8,11 @@ import sys
 from pathlib import Path
 
 import httpx
-import pytest
 
 from pipedai.env import BASE_DIR
 from testing.processes.web_process import Server, free_port, serve
 from testing.processes.worker_process import ended_run, register, until, working
 from testing.world.cast import Cast
-
-pytestmark = pytest.mark.slow
 
 SECRET = "planted-0123456789abcdef"
 
@@ -66,7 +63,7 @@ def test_a_run_is_followed_while_it_goes_on_and_to_its_end(
             go.touch()
             assert ended_run(api, run["id"])["status"] == "succeeded"
             assert follower.wait(60) == 0
-            stored = api.get(f"/runs/{run['id']}/events").raise_for_status().json()["events"]
+            stored = api.get(f"/runs/{run['id']}/events").raise_for_status().json()["items"]
     told = [json.loads(line) for line in shown.read_text().splitlines()]
     assert told == stored
     assert [event["seq"] for event in told] == list(range(1, len(told) + 1))
@@ -123,7 +120,7 @@ def test_events_of_an_outage_arrive_after_it_in_order_and_once(
         with served():
             assert ended_run(api, run)["status"] == "succeeded"
             until(lambda: "away 9" in api.get(events).raise_for_status().text)
-            told = api.get(events).json()["events"]
+            told = api.get(events).json()["items"]
     assert [event["seq"] for event in told] == list(range(1, len(told) + 1))
     lines = "".join(event["text"] for event in told if event["type"] == "stdout").splitlines()
     assert lines == ["before", *(f"away {number}" for number in range(1, 10))]

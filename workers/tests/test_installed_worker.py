@@ -21,7 +21,7 @@ from testing.processes.pythons import pythons
 from testing.processes.web_process import Server, serve
 from testing.world.database_copy import database_copy
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(800)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(800)]
 
 UV = str(Path(sys.executable).with_name("uv"))
 PIPX = "pipx==1.*"

@@ -226,7 +226,7 @@ def tenants(own_database: str) -> Iterator[list[Tenant]]:
         each.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(800)
 def test_every_value_opens_after_killed_rotations_with_the_old_keys_removed(
     own_database: str, tenants: list[Tenant], killing: "subprocess.Popen[str]", tmp_path: Path

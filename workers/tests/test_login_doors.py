@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 import pytest
 from django.test import Client
 
-from accounts.models import Session, StaffSession
+from accounts.models import Session
 from accounts.throttles import LOGIN
 from pipedai.api.throttling import count_hit
 from testing.world.cast import browser
@@ -93,7 +93,7 @@ def count():
 
 
 def sessions():
-    return Session.objects.count() + StaffSession.objects.count()
+    return Session.objects.count()
 
 
 @pytest.mark.parametrize("variant", SAME)

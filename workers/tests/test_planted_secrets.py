@@ -22,8 +22,6 @@ from testing.processes.web_process import Server, serve
 from testing.processes.worker_process import ended_run, is_running, register, until, working
 from testing.world.cast import Cast
 
-pytestmark = pytest.mark.slow
-
 # No program gets the headers, so they are put into a file for these tests. These prompts make the stand-in print it: in
 # the result, plain and inside JSON, and in two pieces on stderr.
 PROMPTS = (

@@ -21,7 +21,7 @@ from triggers.models import Run, Trigger
 from triggers.services import create_trigger
 from workers.models import Worker
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(800)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(800)]
 
 
 @pytest.fixture(scope="module")

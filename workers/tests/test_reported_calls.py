@@ -37,7 +37,7 @@ def listed(cast, runs, calls):
         response = calls.complete(run_id, status="succeeded", toolCallList=calls_list)
         assert response.status_code == 200, response.json()
         client = cast.client(cast.viewer)
-        return client.get(f"/api/v1/runs/{run_id}/tool-calls").json()["toolCalls"]
+        return client.get(f"/api/v1/runs/{run_id}/tool-calls").json()["items"]
 
     return listing
 

@@ -146,7 +146,6 @@ def test_it_is_refused_in_production(seed, settings, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_two_at_once_make_one_of_everything(own_database, settings, tmp_path):
     settings.DATA_DIR = tmp_path
     at_once(*[lambda: call_command("seed_demo", stdout=StringIO())] * 2)

@@ -23,7 +23,7 @@ from workers.models import Worker
 from workspaces.encryption.keys import WrappedKey
 from workspaces.models import Environment, Workspace
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SIZE = Size(runs=600, environments=3, seed=7)
 

@@ -12,8 +12,6 @@ from testing.processes.web_process import serve
 from testing.processes.worker_process import ended_run, is_running, register, until, working
 from testing.world.cast import Cast
 
-pytestmark = pytest.mark.slow
-
 TOKENS = (12, 34, 56, 78)
 # No other scenario is silent for SILENCE_SECONDS. LIMIT_SECONDS is the time limit of one that says something
 # meanwhile. The two are seconds apart because a machine may be busy.

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import httpx
-import pytest
 
 from pipedai.server.tests.web_process import parse, read_all
 from testing.processes.web_process import Server
@@ -14,8 +13,6 @@ from testing.processes.worker_process import until
 from testing.world.cast import Cast
 from testing.world.runs import Runs, allow
 from workers.registration import Registered
-
-pytestmark = pytest.mark.slow
 
 
 def _request(worker: Registered, token: str, query: str = "") -> bytes:

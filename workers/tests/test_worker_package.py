@@ -74,7 +74,7 @@ def test_it_has_the_worker_its_licence_and_its_metadata_and_no_test():
     assert "# pipedai-worker" in metadata.get_payload()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(800)
 def test_what_is_published_is_what_is_served_and_passes_twine(tmp_path: Path):
     wheel, sources = build(tmp_path)

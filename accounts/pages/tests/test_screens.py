@@ -11,7 +11,7 @@ from testing.world.channels import asked_token
 from testing.world.mails import invite_for_test, issue_token
 from testing.world.users import UserFactory
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 WIDTHS = (1280, 390)
 # What each page shows once its script has run; the others show a form.

@@ -51,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._stream()
         else:
             after = int(parse_qs(parts.query)["after"][0])
-            self._send(200, {"events": self.show.events[after : after + PAGE], "lastSeq": 9})
+            self._send(200, {"items": self.show.events[after : after + PAGE], "lastSeq": 9})
 
     def _stream(self) -> None:
         told = self.show.stream(self.headers["Last-Event-ID"])

@@ -7,13 +7,9 @@ import json
 import signal
 from pathlib import Path
 
-import pytest
-
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
 from pipedai_worker.conformance.fake_run import FakeRun
 from tests.conftest import Worker, Workers, until
-
-pytestmark = pytest.mark.slow
 
 SECRET = "sk-live-0123456789abcdef"
 

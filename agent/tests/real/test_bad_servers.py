@@ -15,7 +15,7 @@ from .network import LoopbackNetwork
 from .steps import say
 from .working import Machine, Started, Surroundings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 # How each run ends whose server behaves so, by the modes of `mcp_modes.py`.
 INFRA_MODES = ("status-503", "status-500", "status-429", "status-408", "reset")

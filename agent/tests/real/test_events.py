@@ -12,7 +12,7 @@ from .reply import Message
 from .steps import Status, Turn, bash, say
 from .working import Surroundings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.mark.parametrize("version", claude.VERSIONS)
@@ -30,7 +30,7 @@ def test_what_the_cli_does_is_told(
         recordEvents=True,
     )
     assert started.ended()["status"] == "succeeded"
-    events = around.site.get(f"/runs/{started.id}/events?limit=200")["events"]
+    events = around.site.get(f"/runs/{started.id}/events?limit=200")["items"]
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     assert place.secret not in json.dumps(events)
     told = [(event["type"], event["text"]) for event in events if event["type"] != "status"]

@@ -18,7 +18,7 @@ from .shapes import differences
 from .steps import Broken, Cut, Hang, Limit, Stall, Status, Step, call, say
 from .working import API_KEY, SUBSCRIPTION, Machine, Started, Surroundings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 # A run of this time limit leaves claude some 7 s for its own retries.
 LIMIT_SECONDS = 60

@@ -9,7 +9,7 @@ from .conftest import Machines
 from .steps import mcp, say
 from .working import API_KEY, SUBSCRIPTION
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 # The header in which claude pays, and how its value begins.

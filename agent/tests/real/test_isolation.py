@@ -16,7 +16,7 @@ from .conftest import Machines
 from .steps import Hang, bash, call, mcp, say
 from .working import Machine, Surroundings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_runs_at_the_same_time_can_not_find_or_message_each_other(machine: Machine) -> None:

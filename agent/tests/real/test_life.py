@@ -21,7 +21,7 @@ from .test_tool_call_counts import listed
 from .test_tool_calls import results
 from .working import API_KEY, SUBSCRIPTION, Machine, Surroundings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from .conftest import Machines
 from .steps import Step, output, say
 from .working import Machine
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SCHEMA = {
     "type": "object",

@@ -15,7 +15,7 @@ from .planting import Field, secret
 from .steps import Hang, mcp, say
 from .working import Machine, Started, Surroundings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def other_run(machine: Machine) -> Started:

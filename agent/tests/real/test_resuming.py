@@ -25,7 +25,7 @@ from .network import LoopbackNetwork
 from .steps import Limit, Step, mcp, say
 from .test_tool_calls import results
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 # What one answer of the scripted model costs, and how many tokens it has.
 COST, TOKENS = 0.00375, 50

@@ -11,7 +11,7 @@ from .conftest import Machines
 from .steps import Limit, mcp, say
 from .test_resuming import COST
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_a_run_stopped_by_a_usage_limit_is_resumed_when_it_is_lifted(own_machine: Machines) -> None:

@@ -32,7 +32,7 @@ def test_a_sample_has_every_property_of_a_schema() -> None:
     assert sample(SCHEMA) == {"word": "scripted", "count": 1, "colour": "red", "many": []}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_plays_one_conversation_from_its_start_to_its_end(tmp_path: Path) -> None:
     installed.mcp_python()
     process = subprocess.Popen(

@@ -9,7 +9,7 @@ from .conftest import Machines
 from .steps import say
 from .test_planted import blocks
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 # What the server's resource and its prompt say: see `mcp_program.py`.
 UNWANTED = "must reach no model"

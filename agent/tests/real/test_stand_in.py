@@ -20,7 +20,7 @@ from .shapes import differences, kind_of
 from .steps import Hang, Status, Step, bash, mcp, output, say
 from .working import Machine, Started
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 PLAIN, OPTIONS, LOGGED_OUT = "plain", "with options", "logged out"
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}

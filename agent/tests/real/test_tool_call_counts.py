@@ -9,13 +9,13 @@ import pytest
 from .steps import calls, say
 from .working import Machine, Started, Surroundings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def listed(started: Started) -> list[dict[str, Any]]:
     """Return the calls of a run as the API lists them."""
     answer = started.machine.around.site.get(f"/runs/{started.id}/tool-calls")
-    return list(answer["toolCalls"])
+    return list(answer["items"])
 
 
 def test_calls_without_an_answer_are_unknown(around: Surroundings, machine: Machine) -> None:

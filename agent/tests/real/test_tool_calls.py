@@ -15,7 +15,7 @@ from .steps import calls, mcp, say
 from .test_tool_call_counts import listed
 from .working import Machine, Started, Surroundings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 TEXTS = [f"text-{number}" for number in range(8)]
 HEADERS = {"X-Tenant": "planted-tenant-4711", "X-Odd": "${HOME}"}

@@ -9,7 +9,7 @@ from django.test import Client
 from accounts import passwords
 from accounts.deactivation import deactivate_user, reactivate_user
 from accounts.emails import Email
-from accounts.models import StaffSession, User
+from accounts.models import Session, User
 from accounts.services import promote_to_staff
 from audit.models import AuditEntry
 from pipedai.admin.tests.conftest import LOGIN, log_in
@@ -63,8 +63,8 @@ def test_the_cookies_are_for_admins_path_alone(door, staff, settings):
 
 def test_the_database_keeps_only_a_digest_of_the_session_key(desk):
     key = desk.cookies["staff_session"].value
-    kept = StaffSession.objects.get()
-    assert key.encode() not in bytes(kept.key_digest)
+    kept = Session.objects.get()
+    assert key.encode() not in bytes(kept.key_digest or b"")
     assert key not in str(kept.data)
 
 
@@ -85,7 +85,7 @@ def test_all_others_are_told_the_same(door, staff, change):
     assert answer.status_code == 401
     assert WRONG in answer.content.decode()
     assert "staff_session" not in answer.cookies
-    assert not StaffSession.objects.exists()
+    assert not Session.objects.exists()
 
 
 def test_a_failed_login_of_a_known_account_is_audited_as_staff_once_a_minute(door, staff):
@@ -98,9 +98,9 @@ def test_the_login_is_throttled_with_the_apis_and_before_hashing(staff, monkeypa
     for _ in range(5):
         body = {"email": staff.email, "password": "wrong"}
         assert browser().post("/api/v1/auth/login", body).status_code == 401
-    monkeypatch.setattr("accounts.staff_login.is_password_of", lambda *_: False)
+    monkeypatch.setattr("accounts.services.is_password_of", lambda *_: False)
     assert [log_in(Client(), password="wrong").status_code for _ in range(5)] == [401] * 5
-    monkeypatch.setattr("accounts.staff_login.is_password_of", None)
+    monkeypatch.setattr("accounts.services.is_password_of", None)
     answer = log_in(Client())
     assert answer.status_code == 429
     assert int(answer.headers["Retry-After"]) > 0
@@ -109,7 +109,7 @@ def test_the_login_is_throttled_with_the_apis_and_before_hashing(staff, monkeypa
 
 def test_nobody_locks_staff_out_of_where_they_log_in_from(staff, monkeypatch):
     assert log_in(Client(), REMOTE_ADDR="203.0.113.5").status_code == 302
-    monkeypatch.setattr("accounts.staff_login.is_password_of", lambda *_: False)
+    monkeypatch.setattr("accounts.services.is_password_of", lambda *_: False)
     wrong = {"email": staff.email, "password": "wrong", "code": ""}
     for n in range(60):
         Client().post(LOGIN, wrong, REMOTE_ADDR=f"198.51.100.{n}")
@@ -183,7 +183,7 @@ def test_admins_cookie_does_not_open_the_api(desk):
     [
         lambda user: deactivate_user(user_id=user.id, actor=SYSTEM),
         lambda user: User.objects.filter(id=user.id).update(is_staff=False),
-        lambda user: StaffSession.objects.update(expires_at=Now() - timedelta(seconds=1)),
+        lambda user: Session.objects.update(expires_at=Now() - timedelta(seconds=1)),
     ],
     ids=["deactivated", "demoted", "eight hours over"],
 )

@@ -67,7 +67,7 @@ def test_an_action_is_not_said_to_have_failed_for_the_row_of_the_session(cast, d
     """The action is done, and only the message about it is lost."""
     page = f"{page_of(User, cast.viewer.id)}deactivate/"
     shorten_timeouts()
-    with held(all_rows_of("staff_session")), capture_logs() as logged:
+    with held(all_rows_of("session")), capture_logs() as logged:
         answer = desk.post(page)
     assert answer.status_code == 302
     assert [line["event"] for line in logged] == ["database.timed_out"]

@@ -16,7 +16,7 @@ from testing.world.budgets import add_budget
 from testing.world.busy_day import make_busy_day
 from triggers.models import Run, Tick
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 EMAIL, SECRET = Email("support@example.com"), "a staff password of the tests"
 WIDTHS = (1280, 390)

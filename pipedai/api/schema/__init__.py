@@ -1,5 +1,4 @@
 """Makes the OpenAPI schema from the viewsets, the `@Operation` of each action, the serializers, and API.md.
 
-`manage.py spectacular` writes the schema to docs/openapi.json (CONTRIBUTING.md has the command), and the service serves
-that file.
+The service makes it when it is first asked for GET /openapi.json; `manage.py spectacular` writes it to a file.
 """

@@ -33,7 +33,6 @@ def test_live_asks_no_database():
     assert browser().get(LIVE).status_code == 200
 
 
-@pytest.mark.slow
 def test_the_event_loop_answers_as_a_thread_would(server: Server):
     def answer(method: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
         response = httpx.request(method, f"{server.api}/health/live", headers=headers)
@@ -51,7 +50,6 @@ def test_the_event_loop_answers_as_a_thread_would(server: Server):
     assert answer("POST")[0] == 405
 
 
-@pytest.mark.slow
 def test_without_its_database_it_is_503_and_then_well_again(own_database: str, server: Server):
     def statuses() -> list[int]:
         return [httpx.get(f"{server.api}/{name}").status_code for name in ("health", "health/live")]

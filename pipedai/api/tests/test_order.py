@@ -133,7 +133,6 @@ def test_of_two_faults_the_earlier_one_is_answered(cast, throttle, earlier, late
     assert status_of(call, cast) == earlier[2]
 
 
-@pytest.mark.slow
 def test_a_body_that_is_too_large_is_answered_before_anything_else(server):
     cast = make_cast()
     with httpx.Client() as client:

@@ -4,13 +4,10 @@ import re
 from http import HTTPStatus
 
 import httpx
-import pytest
 
 from pipedai.api import tokens
 from testing.world.cast import make_cast, session_cookie
 from testing.world.users import PASSWORD
-
-pytestmark = pytest.mark.slow
 
 HEADERS = {
     "cache-control": "no-store",

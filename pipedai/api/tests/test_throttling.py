@@ -123,7 +123,6 @@ class TestMany:
             == ["NoneType"] * 3 + ["TooManyRequests"] * 9
         )
 
-    @pytest.mark.slow
     def test_processes_share_the_counters(self, own_database):
         program = (
             "import django; django.setup()\n"

@@ -19,7 +19,7 @@ from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.conftest import fresh_data_dir
 from pipedai.embedded.tests.processes import START, ask, eventually, python
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def kill_server(server):

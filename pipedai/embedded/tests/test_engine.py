@@ -13,7 +13,7 @@ from pipedai.embedded.locks import server_pids
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.processes import PROJECT, eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture

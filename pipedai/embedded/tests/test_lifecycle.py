@@ -14,7 +14,7 @@ from pipedai.embedded.installation import wheel_bin
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.processes import START, ask, python
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_the_application_owns_its_database_and_is_no_superuser(running_server):

@@ -10,7 +10,7 @@ import pytest
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.processes import ask, eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SECRET = "planted-secret-7f3a"
 

@@ -16,7 +16,7 @@ from pipedai.embedded.tests.conftest import fresh_data_dir
 from pipedai.embedded.tests.processes import PROJECT, ask
 from pipedai.management.commands.pg import Command
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture

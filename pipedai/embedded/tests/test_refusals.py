@@ -15,7 +15,7 @@ from pipedai.embedded.layout import Layout
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.processes import ask
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 

@@ -11,7 +11,7 @@ from pipedai.embedded import passwords
 from pipedai.embedded.cluster import DATABASE
 from pipedai.embedded.tests.processes import PROJECT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def release(server):

@@ -16,7 +16,7 @@ from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.processes import START, ask, interpreter_for, python
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root has a choice of users"),
 ]
 

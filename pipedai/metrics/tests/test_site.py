@@ -29,8 +29,6 @@ from testing.processes.worker_process import until
 from triggers.models import Run, Tick, Trigger
 from workspaces.models import DataKey
 
-pytestmark = pytest.mark.slow
-
 # What the alerts and the dashboard ask for.
 SELECTED = {selection for query in queries() for selection in selections(query)}
 ON = {

@@ -9,8 +9,6 @@ import pytest
 
 from pipedai.server.tests.web_process import parse, serving
 
-pytestmark = pytest.mark.slow
-
 THREADS = 3
 # The name of the tests' own sessions, which the tests don't count: some may still be ending when the next one counts.
 OBSERVER = "observer"

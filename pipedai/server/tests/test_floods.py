@@ -12,7 +12,7 @@ import pytest
 from pipedai.server.tests.web_process import SMALL_APP, parse, read_all, serving
 from testing.processes.worker_process import until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 MIB = 1024 * 1024
 HOST = b"Host: localhost\r\n"

@@ -60,7 +60,6 @@ def test_a_request_leaves_no_garbage(cast, monkeypatch, path):
         gc.enable()
 
 
-@pytest.mark.slow
 def test_a_process_that_ends_looks_for_no_garbage():
     program = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0)); import pipedai"
     ended = subprocess.run(

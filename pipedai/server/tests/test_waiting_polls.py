@@ -12,8 +12,6 @@ import pytest
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.server.tests.web_process import WebProcess, serving
 
-pytestmark = pytest.mark.slow
-
 
 @dataclass(frozen=True)
 class Worker:

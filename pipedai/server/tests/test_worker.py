@@ -30,8 +30,6 @@ from pipedai.server.tests.web_process import (
 )
 from testing.processes.web_process import free_port
 
-pytestmark = pytest.mark.slow
-
 HOST = b"Host: localhost\r\n"
 CLOSE = HOST + b"Connection: close\r\n"
 POLL = b"GET /api/v1/workers/0192b7a0-0000-7000-8000-%012x/poll?wait=30 HTTP/1.1\r\n" + HOST

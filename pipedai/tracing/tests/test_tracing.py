@@ -25,7 +25,6 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 SPAN = "b7ad6b7169203331"
 
 
-@pytest.mark.slow
 def test_requests_jobs_and_webhooks_are_traced(own_database: str, tmp_path: Path) -> None:
     log = tmp_path / "web.log"
     with collecting() as collector, receiving() as receiver:

@@ -25,7 +25,7 @@ from triggers.budgets.settling import settle_left_over
 from triggers.models import Budget, BudgetWindow, Run
 from triggers.runs import lifecycle
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SECONDS = float(os.environ.get("BUDGET_KILL_SECONDS", "3"))
 

@@ -37,7 +37,7 @@ def read(cast, run):
         answer = client.get(f"/api/v1/runs/{run}/events", query)
         assert answer["Content-Type"] == "application/json"
         shown = json.loads(answer.content)
-        return [event["seq"] for event in shown["events"]], shown["lastSeq"]
+        return [event["seq"] for event in shown["items"]], shown["lastSeq"]
 
     return page
 

@@ -7,7 +7,6 @@ import threading
 import time
 
 import httpx
-import pytest
 from django.db.models.functions import Now
 
 from accounts.models import Session
@@ -17,8 +16,6 @@ from testing.processes.web_process import serve
 from testing.world.cast import session_cookie
 from testing.world.runs import Runs, allow
 from triggers.run_events.reading import page_of_events
-
-pytestmark = pytest.mark.slow
 
 # A busy machine may take this long.
 PATIENCE_SECONDS = 60

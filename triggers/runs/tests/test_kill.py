@@ -16,7 +16,7 @@ from testing.processes.paused_call import PAUSED, pause_in
 from testing.world.runs import Runs
 from triggers.models import Delivery, Run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 _WAIT_SECONDS = 90.0
 

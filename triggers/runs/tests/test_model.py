@@ -590,7 +590,7 @@ class RunHistory(RuleBasedStateMachine):
         }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_history_tells_the_ledger_and_the_model_apart(committed_cast):
     RunHistory.cast = committed_cast
     others = {name: committed_cast.register(name).worker_id for name in NAMES[1:]}

@@ -235,7 +235,6 @@ class TestTheScheduler:
         return done
 
 
-@pytest.mark.slow
 class TestTogether:
     def test_several_at_once_remove_each_run_once(self, committed_cast):
         runs = Runs.of(committed_cast, webhook_url=None)

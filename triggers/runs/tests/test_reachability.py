@@ -142,7 +142,6 @@ def test_a_slower_replacement_is_one(nobody_beats):
     assert since() < 1
 
 
-@pytest.mark.slow
 def test_the_event_loop_beats_and_says_when_it_can_not(own_database):
     WebHeartbeat.objects.all().delete()
     failures = []

@@ -88,14 +88,14 @@ class TestTheEndpoint:
     def test_it_has_the_calls_and_how_many_there_were(self, cast: Cast, runs: Runs) -> None:
         run_id = runs.ended(toolCalls=told(700, 1, 0), toolCallList=[CALL, {**CALL, "tool": "b"}])
         assert self.get(cast, run_id).json() == {
-            "toolCalls": [CALL, {**CALL, "tool": "b"}],
+            "items": [CALL, {**CALL, "tool": "b"}],
             "total": 700,
         }
         shown = cast.client(cast.viewer).get(f"/api/v1/runs/{run_id}").json()
         assert shown["toolCalls"] == told(700, 1, 0)
 
     def test_a_run_of_a_worker_that_tells_nothing_has_none(self, cast: Cast, runs: Runs) -> None:
-        assert self.get(cast, runs.ended()).json() == {"toolCalls": [], "total": None}
+        assert self.get(cast, runs.ended()).json() == {"items": [], "total": None}
 
     def test_a_stranger_finds_nothing(self, cast: Cast, runs: Runs) -> None:
         run_id = runs.ended(toolCallList=[CALL])
@@ -110,7 +110,7 @@ class TestTheEndpoint:
         for size in (1, 500):
             run_id = runs.ended(toolCallList=[CALL] * size)
             with counted() as statements:
-                assert len(self.get(cast, run_id).json()["toolCalls"]) == size
+                assert len(self.get(cast, run_id).json()["items"]) == size
             costs.append(len(statements))
         assert costs[0] == costs[1]
 

@@ -121,7 +121,6 @@ def test_a_look_that_ends_early_sees_the_oldest(
     assert batches == [2, 2]
 
 
-@pytest.mark.slow
 def test_a_batch_of_five_thousand_due_triggers_reads_no_more_than_it_takes(
     cast: Cast, settings
 ) -> None:
@@ -136,7 +135,6 @@ def test_a_batch_of_five_thousand_due_triggers_reads_no_more_than_it_takes(
     assert plans.rows_read("trigger") < 1_000
 
 
-@pytest.mark.slow
 def test_schedulers_at_once_split_the_turns_and_decide_each_tick_once(
     committed_cast: Cast,
 ) -> None:

@@ -46,7 +46,6 @@ def test_the_rows_of_the_long_dead_are_removed(age: int, kept: bool) -> None:
     assert SchedulerHeartbeat.objects.filter(id=dead.id).exists() is kept
 
 
-@pytest.mark.slow
 def test_a_stopped_scheduler_takes_its_row_with_it_and_a_killed_one_leaves_it(
     own_database: str, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from testing.world.cast import Cast
 from triggers.models import Tick
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_tick_is_decided_once_and_every_fired_one_has_one_run(committed_cast: Cast) -> None:
     found = kill_schedulers(committed_cast, triggers=1000, seconds=18)
     assert found.wrong == {}

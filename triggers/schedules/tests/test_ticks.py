@@ -331,7 +331,6 @@ def test_a_trigger_whose_zone_is_gone_is_enabled_only_with_another(cast: Cast) -
 # --- Several schedulers
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("schedulers", [2, 3])
 def test_schedulers_at_once_share_the_ticks_and_double_none(
     committed_cast: Cast, schedulers: int

@@ -752,7 +752,6 @@ KILL_BEFORE_SENDING = "import os\nattempts.send = lambda kind, row: os.kill(os.g
 KILL_BEFORE_RECORDING = "import os\nattempts.record = lambda kind, sent: os.kill(os.getpid(), 9)"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("patch", "sent_before"),
     [(KILL_BEFORE_SENDING, 0), (KILL_BEFORE_RECORDING, 1)],
@@ -773,7 +772,6 @@ def test_a_killed_schedulers_delivery_is_sent_again_with_the_same_id(
     assert json.loads(receiver.received[-1].body)["runId"] == "00000000-0000-0000-0000-000000000000"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("answers", [True, False], ids=["answers-in-time", "hangs"])
 def test_sigterm_ends_it_within_five_seconds_and_abandons_nothing(
     own_database, committed_cast, receiver: Receiver, answers

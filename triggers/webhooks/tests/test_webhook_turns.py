@@ -258,7 +258,6 @@ def test_a_sender_remembers_no_more_workspaces_than_it_may(monkeypatch: pytest.M
     assert list(turns.served) == [ids[2], ids[1]]
 
 
-@pytest.mark.slow
 def test_a_look_at_ten_thousand_due_deliveries_reads_a_few_of_each_host(cast: Cast) -> None:
     for n, mine in enumerate(add_environments(cast, 20, workspaces=10)):
         add_deliveries(a_webhook(mine), 500, hosts=2, due=NOW, domain=f"{n}.slow")
@@ -273,7 +272,6 @@ def test_a_look_at_ten_thousand_due_deliveries_reads_a_few_of_each_host(cast: Ca
 # --- Several senders
 
 
-@pytest.mark.slow
 def test_senders_at_once_claim_nothing_twice_and_forget_nothing(committed_cast: Cast) -> None:
     tenants = [make_cast() for _ in range(3)]
     for n, mine in enumerate(tenants):

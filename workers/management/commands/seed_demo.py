@@ -14,13 +14,12 @@ from uuid import UUID
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 from django.db import connection, transaction
-from django.db.models.functions import Now
 
 from accounts.emails import Email
-from accounts.models import Session, User
+from accounts.models import User
 from accounts.passwords import hash_password, is_password_of
 from accounts.services import create_staff, create_user
-from accounts.staff_sessions import end_staff_sessions
+from accounts.sessions import end_sessions
 from pipedai.api import tokens
 from pipedai.api.errors import ApiError
 from pipedai.events import SYSTEM, Event, emit
@@ -240,8 +239,7 @@ class Seed:
             self.made.append(what)
         else:
             User.objects.filter(id=user.id).update(password=hash_password(password))
-            Session.objects.filter(user=user, revoked_at__isnull=True).update(revoked_at=Now())
-            end_staff_sessions(user.id)
+            end_sessions(user.id)
             emit(Event("user.password-changed", SYSTEM, None, "user", user.id))
             self.made.append(f"{what}'s password")
         return user, password

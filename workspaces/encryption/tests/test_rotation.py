@@ -261,7 +261,7 @@ def killed_before(statement, call):
     return True
 
 
-@pytest.mark.slow
+@pytest.mark.long
 class TestKilledAtEachStatement:
     """A rotation is killed at each of its statements, one after the other."""
 

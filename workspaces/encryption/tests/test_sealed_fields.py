@@ -18,8 +18,7 @@ NOT_SEALED = {
     "idempotency_key.body_digest",
     "recovery_code.code_digest",
     "session.address_digest",
-    "staff_session.address_digest",
-    "staff_session.key_digest",
+    "session.key_digest",
     "worker.token_digest",
 }
 

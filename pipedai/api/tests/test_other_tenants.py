@@ -1,0 +1,40 @@
+"""What other tenants have changes no answer of a read, nor which run a worker is given (SPEC §2)."""
+
+import re
+
+from testing.world.audiences import PUBLIC
+from testing.world.cast import make_cast
+from testing.world.routes import ROUTES, set_stage
+
+READS = [each for each in ROUTES if each.method == "GET" and each.as_ is not PUBLIC]
+CLAIM_NEXT = next(each for each in ROUTES if each.route.endswith("/claim-next"))
+
+
+def test_another_tenants_rows_change_no_answer(stage):
+    callers = {each.as_.name: each.caller(stage.cast) for each in READS}
+
+    def answers():
+        told = {}
+        for route in READS:
+            answer = route.send(callers[route.as_.name], route.url(stage), stage.cast)
+            said = re.sub(rb'"(serverTime|last\w+At)":"[^"]+"', b"", answer.content)
+            told[str(route)] = (answer.status_code, said)
+        return told
+
+    answers()  # The first poll hands a run out, which other reads show.
+    before = answers()
+    set_stage(make_cast())
+    after = answers()
+    assert [name for name in before if before[name] != after[name]] == []
+
+
+def test_a_worker_is_given_its_own_tenants_run_alone(stage):
+    others = set_stage(make_cast())
+    given = {}
+    for each in (others, stage):
+        client = CLAIM_NEXT.caller(each.cast)
+        while run := CLAIM_NEXT.send(client, CLAIM_NEXT.url(each), each.cast).json()["run"]:
+            if run["id"] in given:
+                break
+            given[run["id"]] = each
+    assert given == {str(each.runs["queued"]): each for each in (others, stage)}
