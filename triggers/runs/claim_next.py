@@ -121,5 +121,5 @@ def _claimed_before(
 
 
 def _with_cap(cap: Decimal | None, claimed: Row, due: HandedOut) -> HandedOut:
-    """Returns the run with the cap that its claim reserved. Its trigger may have another one since or before then."""
+    """Returns the run with the cap that its claim reserved, whatever cap its trigger had before or has now."""
     return HandedOut({**claimed, **due.row, "max_cost_usd": cap}, due.mcp_headers)
