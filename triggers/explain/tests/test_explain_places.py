@@ -4,7 +4,6 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-import pytest
 from django.db import transaction
 
 from pipedai.sql import execute, fetch_one
@@ -12,8 +11,6 @@ from testing.processes.web_process import Server
 from testing.processes.worker_process import until
 from testing.world.cast import Cast
 from testing.world.runs import Runs
-
-pytestmark = pytest.mark.slow
 
 _WAITING = "SELECT count(*) AS number FROM pg_locks WHERE NOT granted"
 
