@@ -154,7 +154,10 @@ def _accept(mail: AccountMail, user: User, actor: Actor) -> Membership:
         held=Membership.objects.filter(environment_id=invitation.environment_id).count(),
         limit=settings.MAX_MEMBERS_PER_ENVIRONMENT,
     )
-    Invitation.objects.filter(id=invitation.id).update(accepted_at=Now())
+    # The invitation may have been revoked while this transaction waited for the environment.
+    still_open = open_invitations(invitation.environment_id).filter(id=invitation.id)
+    if not still_open.update(accepted_at=Now()):
+        raise LinkUnusable
     member = Membership.objects.create(
         environment_id=invitation.environment_id, user=user, role=invitation.role
     )
