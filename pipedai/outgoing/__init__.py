@@ -13,7 +13,7 @@ registers an outbox. The modules:
 | `answers` | what an answer means for the message |
 | `pool`, `crew` | how many messages are sent at once, and by which threads |
 | `posts`, `request`, `addresses`, `signatures` | what a request says, how and where it is sent, and its signatures |
-| `mails`, `mail_server`, `mail_files` | what a mail says, and how it is sent or written into a file |
+| `mails`, `mail_server`, `smtp`, `mail_files` | what a mail says, and how it is sent or written into a file |
 """
 
 from pipedai.outgoing.addresses import names_forbidden_address, names_forbidden_port
