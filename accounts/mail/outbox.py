@@ -14,7 +14,7 @@ from accounts.models import AccountMail
 from accounts.throttles import MAILS_A_DAY, MAILS_AN_HOUR
 from pipedai.api.throttling import count_hit
 from pipedai.ids import new_id
-from pipedai.outgoing import MAIL_HOST
+from pipedai.outgoing import mail_host
 
 # How long the token of each purpose works (SPEC §15). A mail whose purpose is not listed has no token.
 LIFETIMES: Mapping[str, timedelta] = MappingProxyType(
@@ -58,7 +58,7 @@ def queue_mail(
     lifetime = LIFETIMES.get(purpose)
     return AccountMail.objects.create(
         id=mail_id,
-        host=MAIL_HOST,
+        host=mail_host(address),
         purpose=purpose,
         address=address,
         user_id=user_id,

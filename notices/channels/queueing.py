@@ -16,7 +16,7 @@ from notices.channels.recipients import standings
 from notices.channels.telling import Digest, Told, body_of
 from notices.channels.words import DIGEST
 from pipedai.ids import new_id
-from pipedai.outgoing import MAIL_HOST
+from pipedai.outgoing import mail_host
 from pipedai.sql import NOW, Row, execute, fetch_all
 
 # How many notices a channel of mail or Slack sends in an hour to one address, and how many it may have pending.
@@ -248,7 +248,7 @@ def _row(line: _Line, event: str, body: str, **values: object) -> Notice:
     return Notice(
         environment_id=line.channel["environment_id"],
         channel_id=line.channel["id"],
-        host=MAIL_HOST if line.address else line.channel["host"],
+        host=mail_host(line.address) if line.address else line.channel["host"],
         event=event,
         address=line.address,
         body=body,

@@ -19,8 +19,8 @@ registers an outbox. The modules:
 from pipedai.outgoing.addresses import names_forbidden_address, names_forbidden_port
 from pipedai.outgoing.answers import Answer, Result
 from pipedai.outgoing.kinds import Attempt, CannotSend, Kind, NeverSend
-from pipedai.outgoing.mail_server import MAIL_HOST, mail_is_on
-from pipedai.outgoing.mails import Mail, compose, foreign
+from pipedai.outgoing.mail_server import mail_is_on
+from pipedai.outgoing.mails import Mail, compose, foreign, mail_host
 from pipedai.outgoing.pool import register_kind, registered_kinds
 from pipedai.outgoing.posts import Post, host_of
 from pipedai.outgoing.request import post
@@ -35,7 +35,6 @@ from pipedai.outgoing.rows import (
 from pipedai.outgoing.signatures import signed_post
 
 __all__ = [
-    "MAIL_HOST",
     "Answer",
     "Attempt",
     "CannotSend",
@@ -51,6 +50,7 @@ __all__ = [
     "compose",
     "foreign",
     "host_of",
+    "mail_host",
     "mail_is_on",
     "names_forbidden_address",
     "names_forbidden_port",

@@ -31,8 +31,6 @@ from pipedai.outgoing.smtp import BoundedBackend, SaysTooMuch
 
 log = get_logger(__name__)
 
-# The `host` of outbox rows that are mails. No URL's host contains an @, so the two can't be confused.
-MAIL_HOST = "@mail"
 # How many seconds sending a mail may take, from looking up the server's name to its last answer. It is more than the
 # time-out of a request, because mail servers make unknown senders wait. It is less than `due.CLAIM_SECONDS`.
 TIMEOUT_SECONDS = 30.0
@@ -74,7 +72,10 @@ def deliver(mail: Mail, *, message_id: str, timeout: float = TIMEOUT_SECONDS) ->
             code, words = None, "timed out"
             if isinstance(backend, BoundedBackend) and backend.has_named_recipient:
                 # Servers may ask the recipient's server before they answer, so this says nothing about our own.
-                result, words = Result.AGAIN, "the mail server did not answer about this mail in time"
+                result, words = (
+                    Result.AGAIN,
+                    "the mail server did not answer about this mail in time",
+                )
         return answer(result, code, words)
     return answer(Result.TAKEN, 250)
 
