@@ -42,7 +42,7 @@ def log_in(
     If the request came with a session, `replaces` names it, and it is ended. A login takes the same time and raises the
     same error whether or not there is such a user, so that nobody learns who has an account.
     """
-    user = User.objects.filter(email=email).first()
+    user = User.objects.with_address(email).first()
     if not is_password_of(user, password) or user is None or not user.is_active:
         note_failed_login(user, email, actor)
         raise Unauthenticated(_WRONG, code=ErrorCode.WRONG_CREDENTIALS)
@@ -142,7 +142,10 @@ def promote_to_staff(*, email: Email, actor: Actor) -> bool:
     """
     with transaction.atomic():
         user = (
-            User.objects.select_for_update(no_key=True).filter(email=email, is_active=True).first()
+            User.objects.with_address(email)
+            .select_for_update(no_key=True)
+            .filter(is_active=True)
+            .first()
         )
         if user is None:
             raise NotFound
@@ -160,7 +163,7 @@ def find_user(email: Email) -> User:
     While proof counts, a user who has not proved the address is not found. Accounts from before the service asked for
     proof are found all the same.
     """
-    user = User.objects.filter(email=email, is_active=True).first()
+    user = User.objects.with_address(email).filter(is_active=True).first()
     if user is None or not is_findable(user):
         raise NotFound
     return user

@@ -30,7 +30,7 @@ def log_in_staff(
 
     `code` is a code of the user's authenticator or a recovery code. It is ignored if the user has no authenticator.
     """
-    user = User.objects.filter(email=email).first()
+    user = User.objects.with_address(email).first()
     session = None
     if is_password_of(user, password) and user is not None and user.is_active and user.is_staff:
         with transaction.atomic():
