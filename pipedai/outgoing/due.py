@@ -3,7 +3,7 @@ Workspaces take turns, so that messages of one tenant or to one host do not keep
 
 The query goes through the pairs of an environment and a host that have pending messages, and reads only a few due
 messages of each pair. Its cost therefore does not grow with the number of due messages, and many messages to a slow
-host do not hide those to other hosts. Mails that belong to no environment take turns by the domains of their recipients.
+host do not hide those to other hosts. Mails that belong to no environment take turns by the recipients' domains.
 """
 
 import threading

@@ -140,8 +140,8 @@ class Senders:
 
     def _note(self, host: str, answer: Answer) -> None:
         """Remembers whether the host answers. An attempt that failed soon changes nothing. It held its place for a
-        moment only, and the fault may be that of one tenant's URL, such as a wrong port, and not that of the host. While
-        our own mail server is away, nothing is said about the domains of recipients.
+        moment only, and the fault may be that of one tenant's URL, such as a wrong port, and not that of the host. An
+        attempt while our own mail server is away says nothing about the recipient's domain.
         """
         if answer.result is Result.AWAY:
             return

@@ -35,8 +35,8 @@ class OutboxRow(models.Model):
 
     # The row's id: a UUIDv7, made by the process that queues the message.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # What the message is sent to: the host of its URL, or for a mail the recipient's domain after an @. Senders limit by
-    # it how many messages one host gets at once. It is empty if the URL has no host.
+    # What the message is sent to: the host of its URL, or for a mail the recipient's domain after an @. Senders limit
+    # by it how many messages one host gets at once. It is empty if the URL has no host.
     host = models.CharField(max_length=255)
     # Whether the message still has to be sent. Recording the result of an attempt changes it.
     status = models.CharField(max_length=9, choices=SendStatus.choices, default=SendStatus.PENDING)
