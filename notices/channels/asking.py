@@ -6,7 +6,6 @@ from uuid import UUID
 
 from django.conf import settings
 
-from accounts.emails import Email, spellings
 from accounts.mail.proof import check_proof, proof_counts
 from accounts.models import User
 from notices.channels.consent import agree
@@ -53,7 +52,7 @@ def check_may_mail(addresses: Collection[str], actor: Actor) -> User | None:
     user = _user_of(actor)
     if user is None:
         raise Conflict(_NOBODY, code=ErrorCode.EMAIL_UNVERIFIED)
-    if not user.has_proved_email and set(addresses) <= set(spellings(Email(user.email))):
+    if not user.has_proved_email and set(addresses) == {user.email}:
         # The user gets no notices before they have proved this address, and an earlier mail has asked them to prove it.
         return None
     check_proof(user)
@@ -67,12 +66,14 @@ def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor
     Call it in the transaction that adds the addresses to the channel, with the environment locked. Raises Conflict if
     the actor may not have mail sent to others, and CeilingReached if the actor added too many new addresses today.
     """
+    if not addresses:
+        return
     user, environment_id = check_may_mail(addresses, actor), channel.environment_id
     others = set(addresses)
-    if (actor_user := user or _user_of(actor)) is not None:
-        if own := others & set(spellings(Email(actor_user.email))):
-            agree(environment_id, actor_user)
-        others -= own
+    owner = user or _user_of(actor)
+    if owner is not None and owner.email in others:
+        others.remove(owner.email)
+        agree(environment_id, owner)
     if user is None:
         return
     asked = AskedAddress.objects.filter(environment_id=environment_id, address__in=others)

@@ -52,6 +52,7 @@ JOIN user_account u ON u.email = w.address AND u.is_active AND u.email_verified_
 JOIN membership m ON m.user_id = u.id AND m.environment_id = w.environment_id
 WHERE NOT EXISTS (
     SELECT FROM asked_address a WHERE a.address = w.address AND a.environment_id = w.environment_id)
+ORDER BY w.address, w.environment_id
 ON CONFLICT DO NOTHING
 """
 

@@ -43,6 +43,8 @@ class BoundedBackend(EmailBackend):
         kind: type[smtplib.SMTP] = smtplib.SMTP_SSL if self.use_ssl else smtplib.SMTP
 
         class Connection(kind):  # type: ignore[valid-type, misc]
+            file: Any
+
             def _get_socket(self, host: str, port: int, timeout: float) -> Any:
                 plain = backend._connect(host, port)
                 if not backend.use_ssl:

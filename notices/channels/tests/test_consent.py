@@ -2,11 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import timedelta
 
+import httpx
 import pytest
 from django.test import Client
 
+from notices.channels.consent import unsubscribe_headers
 from notices.channels.models import AskedAddress, Channel, Notice
 from notices.channels.queueing import MAX_AN_HOUR
 from notices.channels.services import create_channel
@@ -14,6 +17,7 @@ from notices.channels.tests.conftest import add_incidents, send_due, tell
 from notices.channels.tests.test_limits import NOON, minutes
 from pipedai.events import Actor
 from pipedai.ids import new_id
+from pipedai.server.headers import content_policy
 from pipedai.sql import execute
 from testing.probes.plans import explained
 from testing.processes.racing import accepted, at_once
@@ -28,7 +32,7 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def ada(cast):
     """A confirmed user who has nothing to do with the cast."""
-    user = UserFactory()
+    user = UserFactory.create()
     prove(user, cast.owner, cast.admin)
     user.refresh_from_db()
     cast.owner.refresh_from_db()
@@ -65,7 +69,7 @@ def staging(cast, called="staging"):
 
 
 def standing(cast, email):
-    channel = Channel.objects.filter(emails__contains=[email]).last()
+    channel = Channel.objects.filter(emails__contains=[email]).latest("id")
     shown = cast.client(cast.owner).get(f"/api/v1/channels/{channel.id}").json()["recipients"]
     return next(each["standing"] for each in shown if each["email"] == email)
 
@@ -85,7 +89,8 @@ def link_in(mail):
 def stop_url(mail):
     assert mail.message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
     header = mail.message["List-Unsubscribe"].strip()
-    return re.fullmatch("<https://pipedai.example(/.+)>", header)[1]
+    (url,) = re.findall("^<https://pipedai.example(/.+)>$", header)
+    return url
 
 
 @pytest.fixture(autouse=True)
@@ -220,6 +225,7 @@ def test_one_click_ends_the_notices_of_the_environment_without_a_login(
     page = client.get(url)
     assert (page.status_code, "One-Click" in page.content.decode()) == (200, True)
     assert page["Referrer-Policy"] == "no-referrer"
+    assert "form-action 'self'" in content_policy("/account/notices/stop")
     assert standing(cast, ada.email) == "confirmed"
     assert ada.email not in url
     for _ in range(2):
@@ -303,13 +309,9 @@ def test_environments_that_tell_one_address_at_once_stay_within_its_limit(commit
     agreed(*((each, "ops@example.com") for each in environments))
     Channel.objects.update(emails=["ops@example.com"])
 
-    class There:
-        def __init__(self, environment):
-            self.environment = environment
-
     for environment in environments[1:]:
         name(cast, "ops@example.com", environment=environment)
-    places = [There(environment) for environment in environments]
+    places = [replace(cast, environment=environment) for environment in environments]
     ids = [add_incidents(place, 12) for place in places]
     accepted(at_once(*(lambda n=n: tell(places[n], ids[n], now=NOON) for n in range(len(places)))))
     assert most_within_an_hour("ops@example.com") == MAX_AN_HOUR
@@ -341,3 +343,17 @@ def test_the_room_of_an_address_is_read_from_few_rows(cast, ada, open_incidents)
     with explained("SELECT k.channel_id, k.address, lately.times") as plans:
         open_incidents(1, now=NOON)
     assert MAX_AN_HOUR <= plans.rows_read("notice") <= MAX_AN_HOUR + 1
+
+
+def test_a_mail_providers_post_in_either_encoding_reaches_a_served_api(committed_cast, server):
+    row = AskedAddress.objects.create(
+        environment=committed_cast.environment, address="ops@example.com", asked_by=new_id()
+    )
+    header = unsubscribe_headers(row.id)["List-Unsubscribe"]
+    url = header.strip("<>").replace("https://pipedai.example", server.url)
+    as_form = httpx.post(url, data={"List-Unsubscribe": "One-Click"})
+    as_parts = httpx.post(url, files={"List-Unsubscribe": (None, "One-Click")})
+    assert [as_form.status_code, as_parts.status_code] == [200, 200]
+    row.refresh_from_db()
+    assert row.refused_at is not None
+    assert url.partition("token=")[2] not in server.log.read_text()

@@ -265,7 +265,7 @@ def test_many_mails_to_one_domain_keep_a_mail_to_another_waiting_for_no_turn(let
 
 
 def test_second_attempts_leave_a_place_for_a_first_one(letters):
-    busy = {}
+    busy: dict[Taker, int] = {}
     for n in range(12):
         letters.add(address=f"ada@stalls{n}.example", attempt_count=1, next_attempt_at=NOW)
     for _ in range(3):

@@ -134,9 +134,12 @@ def test_a_server_that_never_ends_an_answer_is_left_after_some_kilobytes(
     begin = b"220-" if not answer_to else b"220 hi\r\n"
     kept: list[int] = []
     hear = BoundedBackend.hear
-    monkeypatch.setattr(
-        BoundedBackend, "hear", lambda self, line: (kept.append(len(line)), hear(self, line))
-    )
+
+    def count(self: BoundedBackend, line: bytes) -> None:
+        kept.append(len(line))
+        hear(self, line)
+
+    monkeypatch.setattr(BoundedBackend, "hear", count)
     flood = dripping("smtp", begin, more=b"250-and\r\n" * 1_000, pause=0, answer_to=answer_to)
     with flood as settings.EMAIL_URL:
         answer = deliver(MAIL, message_id=ID)
