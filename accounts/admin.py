@@ -39,7 +39,7 @@ def id_of_address(address: str) -> UUID | None:
         email = read_email(address)
     except NotAnEmail:
         return None
-    return User.objects.filter(email=email).values_list("id", flat=True).first()
+    return User.objects.with_address(email).values_list("id", flat=True).first()
 
 
 def _deactivate(user: User, actor: Actor) -> None:

@@ -20,10 +20,11 @@ class AccountsConfig(AppConfig):
     name = "accounts"
 
     def ready(self) -> None:
-        """Registers two jobs of the scheduler, the mails about accounts, and the rules by which old rows are deleted.
+        """Registers three jobs of the scheduler, the mails about accounts, what remembers who writes, and the rules by
+        which old rows are deleted.
 
-        One job deletes the old counters of the throttles, which limit how often clients may call. The other encrypts
-        the secrets of staff's one-time passwords anew when there is a newer master key.
+        One job encrypts the secrets of staff's one-time passwords anew when there is a newer master key. The others
+        delete old counters of the throttles, which limit how often clients may call, and old positions of writers.
         """
         # These imports stand inside the method because they import models, which Django loads before it calls `ready`.
         from accounts.authenticators import rewrap_authenticators
@@ -34,9 +35,8 @@ class AccountsConfig(AppConfig):
         register_kind(ACCOUNT_MAILS)
         register_job(Job("rewrap-authenticators", every_seconds=60.0, work=rewrap_authenticators))
         register_job(Job("prune-throttles", every_seconds=60.0, work=prune_throttles))
-        if settings.REPLICA_DATABASE_URL:
-            happened.connect(note_writers, dispatch_uid="pipedai.replica")
-            register_job(Job("prune-recent-writes", every_seconds=60.0, work=prune_recent_writes))
+        register_job(Job("prune-recent-writes", every_seconds=60.0, work=prune_recent_writes))
+        happened.connect(note_writers, dispatch_uid="pipedai.replica")
         register_retention(
             Retention(
                 "sessions",
