@@ -26,6 +26,8 @@ LINGER_SECONDS = 2.0
 # answer that is no stream, the gateway holds it in memory as a whole.
 LARGEST_ANSWER = 16 * MIB
 LARGEST_EVENT = 16 * MIB
+# A message of this size or more, of either side, is parsed apart from the event loop.
+LARGE_MESSAGE = 256 * KIB
 LARGEST_TOOLS_LIST = 4 * MIB
 MOST_TOOLS_PAGES = 100
 MOST_TOOLS = 10_000
@@ -36,9 +38,9 @@ MOST_WAITING = 1_000
 
 CONNECT_SECONDS = 10.0
 SEND_SECONDS = 30.0
-# A server that is silent for this long has failed. During a tool call, and on a stream that the CLI has opened, it may
-# be silent for as long as the run lasts.
-SILENCE_SECONDS = 120.0
+# A server whose whole answer takes longer than this has failed. The answer to a tool call, and a stream that the CLI
+# has opened, may take as long as the run lasts.
+ANSWER_SECONDS = 120.0
 PROBE_SECONDS = 30.0
 FAREWELL_SECONDS = 2.0
 # Servers close idle connections after 5 s or more. The gateway closes its connections to them earlier, so that it does
