@@ -11,6 +11,9 @@ LARGEST_REQUEST = 16 * MIB
 MOST_MESSAGES = 100
 LONGEST_ID = 1024
 MOST_CONNECTIONS = 128
+# How many connections may wait until the gateway takes them, if the system allows so many. They wait in turn, so a
+# client that comes while strangers connect without end is late, but not refused.
+MOST_UNTAKEN = 4096
 # How many connections may be open that have not sent a request with this gateway's secret path yet. If there is one
 # more, the oldest of them is closed.
 MOST_STRANGERS = 64

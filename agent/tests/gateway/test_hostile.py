@@ -1,10 +1,13 @@
-"""A hostile MCP server costs no memory and no time beyond its bounds."""
+"""A hostile MCP server costs no memory and no time beyond its bounds; a hostile neighbour keeps no client away."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
+import os
+import signal
 import socket
 import subprocess
 import threading
@@ -190,3 +193,31 @@ def test_the_refusal_of_a_stream_may_not_drip_but_a_call_may_take_long(
     way = open_way(server.url)
     assert way.client.send("GET").status == 502
     assert way.client.call("look")["result"] == {}
+
+
+def test_a_crowd_of_strangers_keeps_no_client_away(server: McpServer, tmp_path: Path) -> None:
+    """Clients connect and send their requests before the gateway takes their connections, and a crowd comes after."""
+    with (
+        held_gateway(server.url, tmp_path / "calls") as (process, client),
+        contextlib.ExitStack() as crowd,
+    ):
+        place = ("127.0.0.1", client.place.port)
+
+        def strangers(number: int) -> None:
+            for _ in range(number):
+                crowd.enter_context(socket.create_connection(place, timeout=30))
+
+        strangers(limits.MOST_STRANGERS)
+        os.kill(process.pid, signal.SIGSTOP)
+        calls: list[http.client.HTTPConnection] = []
+        try:
+            for _ in range(6):
+                strangers(4)
+                calls.append(client.connect())
+                calls[-1].connect()
+                asked = client.request("tools/call", name="look")
+                calls[-1].request("POST", client.place.path, json.dumps(asked))
+            strangers(limits.MOST_STRANGERS)
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+        assert [call.getresponse().status for call in calls] == [200] * 6
