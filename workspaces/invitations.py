@@ -39,11 +39,13 @@ INVITATIONS_OF_WORKSPACE = Rate("invite-workspace", limit=100, seconds=86_400)
 _HOLD_USER = "SELECT FROM user_account WHERE id = %(id)s FOR SHARE"
 
 
+# Invitations that were neither accepted nor revoked. Expired ones are among them.
+IS_OPEN = Q(accepted_at__isnull=True, revoked_at__isnull=True)
+
+
 def open_invitations(environment_id: UUID) -> "QuerySet[Invitation]":
-    """Returns the invitations that were neither accepted nor revoked. Expired ones are among them."""
-    return Invitation.objects.filter(
-        environment_id=environment_id, accepted_at__isnull=True, revoked_at__isnull=True
-    )
+    """Returns the open invitations of an environment."""
+    return Invitation.objects.filter(IS_OPEN, environment_id=environment_id)
 
 
 def invite(*, environment_id: UUID, email: Email, role: Role, actor: Actor) -> Invitation:
