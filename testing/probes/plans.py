@@ -27,6 +27,11 @@ class Plans:
             if node["Node Type"] == "Seq Scan"
         }
 
+    @property
+    def rows_of_all_scans(self) -> int:
+        """Returns how many rows all scans read, also those of results that are kept for the rest of a statement."""
+        return sum(map(rows_read, self.plans))
+
     def rows_read(self, table: str) -> int:
         """Returns how many rows of a table the scans read, including those that a filter dropped."""
         return sum(
@@ -54,3 +59,10 @@ def explained(begin: str = "WITH RECURSIVE") -> Iterator[Plans]:
 
     with connection.execute_wrapper(explain):
         yield found
+    assert found.plans, f"no query began with {begin}"
+
+
+def prefer_indexes() -> None:
+    """Makes PostgreSQL plan for a test's few rows as it does for millions, which it does not read from end to end."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")

@@ -13,7 +13,9 @@ from rest_framework.request import Request
 
 from bench.growth.plans import nodes, rows_read
 from pipedai.keyset import before, merged
+from testing.probes.plans import prefer_indexes
 from testing.world.cast import Cast
+from testing.world.copied_rows import copy_row
 from testing.world.pools import add_pool
 from testing.world.runs import NOON, Runs
 from triggers.filters import EnvironmentRunFilters, TickFilters
@@ -33,12 +35,6 @@ _UNBOUNDED = (
     {"poolId", "workerId", "final"},
     {"poolId", "triggerId", "final"},
 )
-
-# Copies a run to `rows` runs that differ from it in some columns, queued at moments among those of the other kinds.
-_COPY = """
-INSERT INTO run ({columns})
-SELECT {values} FROM run r, generate_series(1, %(rows)s) n WHERE r.id = %(id)s
-"""
 
 
 @pytest.fixture
@@ -62,7 +58,9 @@ def ledger(cast: Cast) -> dict[str, str]:
         {"retried": "true"},
     )
     for nth, other in enumerate(({}, *others * _TIMES_MORE)):
-        _copy(run_id, nth, other)
+        # The moments at which they were queued are among those of the other kinds.
+        queued_at = f"r.queued_at - n * interval '1 minute' - {nth} * interval '1 second'"
+        copy_row(Run, run_id, _OF_A_KIND, queued_at=queued_at, **other)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE run")
     return {
@@ -84,7 +82,7 @@ def test_a_page_of_runs_reads_only_the_runs_that_it_shows(
     It has ended runs only. Unfinished runs are few, so PostgreSQL may read them all. No index is for what _UNBOUNDED
     has, so that these combinations are left out.
     """
-    _make_sorting_dear()
+    prefer_indexes()
     place = (NOON - timedelta(minutes=5), cast.environment.id)
     wanted = [
         {"status": _ENDED, **{name: ledger[name] for name in names}}
@@ -116,7 +114,7 @@ def test_a_page_of_ticks_reads_only_the_ticks_that_it_shows(cast: Cast) -> None:
     )
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE tick")
-    _make_sorting_dear()
+    prefer_indexes()
     times = {"from": (NOON - timedelta(hours=1)).isoformat(), "to": NOON.isoformat()}
     place = (NOON - timedelta(minutes=5), cast.environment.id)
     for decision in Decision:
@@ -149,24 +147,6 @@ def _check_bounds(
     assert read <= _MOST_TIMES * shown + len(parts), (
         f"{read} rows read for {shown} with {asked}: {found.explain()}"
     )
-
-
-def _copy(run_id: Any, nth: int, other: dict[str, str]) -> None:
-    values = {
-        **{str(field.column): f"r.{field.column}" for field in Run._meta.concrete_fields},
-        "id": "gen_random_uuid()",
-        "queued_at": f"r.queued_at - n * interval '1 minute' - {nth} * interval '1 second'",
-        **other,
-    }
-    statement = _COPY.format(columns=", ".join(values), values=", ".join(values.values()))
-    with connection.cursor() as cursor:
-        cursor.execute(statement, {"rows": _OF_A_KIND, "id": run_id})
-
-
-def _make_sorting_dear() -> None:
-    """Makes PostgreSQL plan for these few rows as it does for millions, which nobody wants to sort."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
 
 
 def _subsets(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
