@@ -93,7 +93,7 @@ def _unfinished(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
 
 
 def _ended(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
-    rows = in_states(rows, [status])
+    pair, rows = rows.filter(status=status), in_states(rows, [status])
     faults = [
         each for each in _FAULTS[Status(status)] if not wanted.faults or each in wanted.faults
     ]
@@ -104,5 +104,7 @@ def _ended(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
         yield part.filter(source__in=wanted.sources) if wanted.sources else part
         faults.remove(FaultClass.INFRA)
     for fault, source in product(faults, wanted.sources or Source.values):
-        part = rows.filter(source=source, fault_class=fault)
+        # Without a condition on `ended_at` the indexes of ended runs are out, but for the one of pairs.
+        of_kind = pair if wanted.of_pair and not wanted.of_pool else rows
+        part = of_kind.filter(source=source, fault_class=fault)
         yield final(part) if wanted.final else part
