@@ -53,7 +53,8 @@ def explained(begin: str = "WITH RECURSIVE") -> Iterator[Plans]:
         if sql.lstrip().startswith(begin):
             execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params, many, context)
             cursor = context["cursor"].cursor
-            ((plan,),) = (tuple(row.values()) for row in cursor.fetchall())
+            (row,) = cursor.fetchall()
+            (plan,) = row.values() if isinstance(row, dict) else row
             found.plans.append((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
         return execute(sql, params, many, context)
 
