@@ -13,8 +13,8 @@ round(100.0 * count(*) FILTER (WHERE r.status = 'succeeded')
 
 # Sums up the runs of the present day and month, which begin at midnight in the given time zone. The sums are quick,
 # because two indexes contain all the columns they need: `run_ended` for the day, and `run_ended_cost`, which is narrow,
-# for the month. Their beginnings are scalar subqueries, so that the indexes are read from there on. If they were joined,
-# PostgreSQL might read all runs of the environment, and compare each.
+# for the month. Day and month begin at scalar subqueries, so that the indexes are read from there on. If those were
+# joined, PostgreSQL might read all runs of the environment, and compare each.
 _OVERVIEW = f"""
 WITH clock AS (
     SELECT {NOW} AS now),

@@ -8,10 +8,10 @@ from standardwebhooks.webhooks import Webhook
 
 from audit.models import AuditEntry
 from notices.channels.models import Channel, Notice
+from notices.channels.sending import NOTICES
 from notices.channels.services import delete_channel, update_channel
 from notices.channels.tests.conftest import send_due, tell
 from notices.models import Incident
-from notices.channels.sending import NOTICES
 from pipedai.outgoing.due import claim_due
 from pipedai.sql import execute
 from testing.probes.plans import explained, prefer_indexes
