@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     atomic = False
 
-    dependencies = [("notices", "0002_channels")]
+    dependencies = [("notices", "0004_notice_mailed_to")]
 
     operations = [
         AddIndexConcurrently(
