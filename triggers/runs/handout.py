@@ -28,9 +28,8 @@ from triggers.runs.conditions import (
     IS_DUE,
     IS_OFFERED,
     IS_QUEUED,
-    MAY_BE_CLAIMED_AS_OWN,
-    MAY_BE_CLAIMED_FROM_POOL,
     OF_ENVIRONMENT,
+    first_due,
 )
 from workspaces.encryption.keys import WrappedKey
 
@@ -44,25 +43,12 @@ MOST_BYTES = MAX_PAGE_BYTES
 # The most bytes that JSON needs for one byte of text: a control character becomes six characters (`\u0001`).
 _LONGEST_ESCAPE = 6
 
-_MOST = f"least({MOST_AT_ONCE}, {FREE_PLACES})"
-_ONE = f"least(1, {FREE_PLACES})"
 _IS_NOT_SHUT = "r.trigger_id <> ALL(%(shut)s::uuid[])"
 
 _RUNS = "run r JOIN trigger t ON t.id = r.trigger_id"
-_IS_OWN_AND_DUE = f"{_IS_NOT_SHUT} AND {MAY_BE_CLAIMED_AS_OWN}"
-
-# Finds the due runs that a worker with pools may get: the first ones of its own, and of each pool those that have been
-# open to the whole pool longest.
-_FOUND = f"""(
-    (SELECT r.id FROM {_RUNS} WHERE {_IS_OWN_AND_DUE} ORDER BY {HAND_OUT_ORDER} LIMIT {MOST_AT_ONCE})
-    UNION
-    (SELECT open.id FROM pool_member m CROSS JOIN LATERAL (
-        SELECT r.id FROM {_RUNS} WHERE {_IS_NOT_SHUT} AND {MAY_BE_CLAIMED_FROM_POOL}
-        ORDER BY r.pool_from, r.id LIMIT {MOST_AT_ONCE}) open
-    WHERE m.worker_id = %(worker_id)s)) found"""
 
 
-def _reading_due(runs: str, where: str, *, most: str = _MOST, resumed_at: str = NOW) -> str:
+def _reading_due(runs: str, where: str, *, most: str, resumed_at: str = NOW) -> str:
     """Returns the statement that reads due runs until the answer is full, or until there are `most` of them. `runs` and
     `where` say which runs, in SQL; `resumed_at`, which moment counts for whether a run continues a session.
 
@@ -97,13 +83,20 @@ ORDER BY available_at, id
 """
 
 
-# Most workers are in no pool. Their poll reads by the shorter statement, which costs less to plan.
-_DUE = _reading_due(_RUNS, _IS_OWN_AND_DUE)
-_RUNS_WITH_POOLS = f"{_FOUND} JOIN run r ON r.id = found.id JOIN trigger t ON t.id = r.trigger_id"
-_DUE_WITH_POOLS = _reading_due(_RUNS_WITH_POOLS, f"r.{OF_ENVIRONMENT}")
+def _reading_first(own: int, *, with_pools: bool) -> str:
+    """Returns the statement that reads the due runs that a worker may claim: the first `own` of its own at most, and
+    `with_pools` also those of its pools. Most workers are in no pool, and a statement without them costs less to plan.
+    """
+    found = first_due(_IS_NOT_SHUT, own=own, of_each_pool=MOST_AT_ONCE if with_pools else None)
+    runs = f"({found}) r JOIN trigger t ON t.id = r.trigger_id"
+    return _reading_due(runs, "true", most=f"least({own}, {FREE_PLACES})")
+
+
+_DUE = _reading_first(MOST_AT_ONCE, with_pools=False)
+_DUE_WITH_POOLS = _reading_first(MOST_AT_ONCE, with_pools=True)
 # These two read only the first of the runs that a poll would return.
-_NEXT = _reading_due(_RUNS, _IS_OWN_AND_DUE, most=_ONE)
-_NEXT_WITH_POOLS = _reading_due(_RUNS_WITH_POOLS, f"r.{OF_ENVIRONMENT}", most=_ONE)
+_NEXT = _reading_first(1, with_pools=False)
+_NEXT_WITH_POOLS = _reading_first(1, with_pools=True)
 # Reads the run that a worker holds and has claimed with this claimId. A worker may have claimed several runs one by one
 # with the same claimId; then it is the first of them.
 _CLAIMED = _reading_due(
@@ -115,23 +108,26 @@ _CLAIMED = _reading_due(
 )
 
 
-def _reading_sealed(where: str) -> str:
-    """Returns the statement that reads the sealed headers of triggers with due runs. `where` says which runs."""
+def _reading_sealed(environment: str, where: str) -> str:
+    """Returns the statement that reads the sealed headers of triggers with due runs in an environment. `where` says
+    which runs. It begins with the triggers, most of which have no headers in many environments.
+    """
     return f"""
-SELECT DISTINCT ON (t.id) t.id AS trigger_id, t.environment_id, t.mcp_headers,
-    k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
-FROM run r
-JOIN trigger t ON t.id = r.trigger_id
+SELECT t.id AS trigger_id, t.environment_id, t.mcp_headers, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
+FROM trigger t
 JOIN data_key k ON k.id = t.mcp_key_id
-WHERE {where} AND {IS_QUEUED} AND {IS_DUE}
+CROSS JOIN LATERAL (
+    SELECT FROM run r
+    WHERE r.trigger_id = t.id AND r.ended_at IS NULL AND {where} AND {IS_QUEUED} AND {IS_DUE}
+    LIMIT 1) due
+WHERE t.{environment} AND t.deleted_at IS NULL AND t.mcp_headers IS NOT NULL
 ORDER BY t.id
 """
 
 
-_SEALED = _reading_sealed(IS_OFFERED)
-_SEALED_IN_ENVIRONMENT = _reading_sealed(
-    "r.environment_id = %(environment_id)s AND r.ended_at IS NULL"
-)
+_SEALED = _reading_sealed(OF_ENVIRONMENT, f"r.{OF_ENVIRONMENT} AND {IS_OFFERED}")
+_OF_GIVEN = "environment_id = %(environment_id)s"
+_SEALED_IN_ENVIRONMENT = _reading_sealed(_OF_GIVEN, f"r.{_OF_GIVEN}")
 
 # Reads until when the worker gets nothing because of its usage limit. Without a limit, it reads when the worker's next
 # own run comes due, the next run is opened to a pool of the worker, or the next window of a budget begins, whichever is
