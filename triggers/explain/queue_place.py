@@ -25,16 +25,15 @@ SELECT count(*) AS ahead FROM (
     LIMIT {MOST_COUNTED}) ahead
 """
 
-_AHEAD_OF_EACH = first_due(
-    _IS_AHEAD, own=MOST_AT_ONCE, of_each_pool=MOST_AT_ONCE, at_most="given.room"
-)
+_AHEAD_OF_EACH = first_due(_IS_AHEAD, own=MOST_AT_ONCE, of_each_pool=MOST_AT_ONCE, at_most="c.room")
 # Finds among workers the one that will come to the run first. It counts at most as many runs as a worker has room for,
 # which is enough to know whether the worker's next poll returns the run.
 _SOONEST = f"""
-SELECT c.id FROM unnest(%(worker_ids)s::uuid[], %(rooms)s::int[]) AS given (id, room)
-JOIN worker c ON c.id = given.id CROSS JOIN LATERAL (
-    SELECT least(count(*), given.room) AS n FROM ({about(_AHEAD_OF_EACH, "c")}) first) ahead
-ORDER BY ahead.n >= given.room, ahead.n, given.room DESC, c.id LIMIT 1
+SELECT c.id
+FROM unnest(%(worker_ids)s::uuid[], %(rooms)s::int[], %(unapproved_since)s::timestamptz[])
+    AS c (id, room, unapproved_since)
+CROSS JOIN LATERAL (SELECT least(count(*), c.room) AS n FROM ({about(_AHEAD_OF_EACH, "c")}) first) ahead
+ORDER BY ahead.n >= c.room, ahead.n, c.room DESC, c.id LIMIT 1
 """
 
 
@@ -83,7 +82,11 @@ def _gets(worker: Row, run: Row, now: datetime | None) -> bool:
 
 
 def _soonest(workers: list[Row], params: Row) -> Row:
-    rooms = [min(MOST_AT_ONCE, room_of(worker)) for worker in workers]
     ids = [worker["worker_id"] for worker in workers]
-    (found,) = fetch_all(_SOONEST, {**params, "worker_ids": ids, "rooms": rooms})
+    given = {
+        "worker_ids": ids,
+        "rooms": [min(MOST_AT_ONCE, room_of(worker)) for worker in workers],
+        "unapproved_since": [worker["unapproved_since"] for worker in workers],
+    }
+    (found,) = fetch_all(_SOONEST, {**params, **given})
     return workers[ids.index(found["id"])]

@@ -145,8 +145,9 @@ _EVALUATE = (
 def about(condition: str, worker: str) -> str:
     """Returns a condition about each worker of a statement, instead of the one that its parameters name.
 
-    `worker` is the alias of the table `worker` in the statement. All these workers are of the environment that the
-    parameter `environment_id` names. The capacity of a worker that is disabled or limited is not 0 then.
+    `worker` is the alias of the table `worker` in the statement, or of another one with the columns that the condition
+    needs. All these workers are of the environment that the parameter `environment_id` names. The capacity of a worker
+    that is disabled or limited is not 0 then.
     """
     return (
         condition.replace(_ENVIRONMENT, "%(environment_id)s::uuid")
