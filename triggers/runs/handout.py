@@ -247,7 +247,7 @@ def choose_runs(
     now: datetime | None = None,
 ) -> Chosen:
     """Returns the runs that `hand_out_runs` would give to the worker, or `only_first` of them, and writes nothing."""
-    params = {
+    params: Row = {
         "worker_id": worker_id,
         "capacity": capacity,
         "approved": approved,
