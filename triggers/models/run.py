@@ -351,8 +351,11 @@ class Run(models.Model):
                 name="run_resume_until",
                 condition=Q(status=Status.QUEUED, had_effects=True),
             ),
+            # A poll finds the runs of a trigger by this index, if those at the head of its queue can't go out.
             models.Index(
-                fields=["trigger"], name="run_unfinished", condition=Q(ended_at__isnull=True)
+                fields=["trigger", "available_at", "id"],
+                name="run_unfinished_of_trigger",
+                condition=Q(ended_at__isnull=True),
             ),
             models.Index(fields=["environment", "queued_at", "id"], name="run_listed"),
             models.Index(fields=["trigger", "queued_at", "id"], name="run_of_trigger"),

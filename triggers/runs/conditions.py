@@ -59,48 +59,55 @@ MAY_BE_CLAIMED = f"""{IS_OFFERED} AND {_RUN_MAY_GO_OUT} AND {HEADERS_MAY_GO} AND
     AND {TRIGGER_HAS_ROOM} AND {BUDGETS_HAVE_ROOM}"""
 
 
-def _not_of(triggers: str) -> str:
-    """Returns the condition that the run is of none of these triggers of the worker's environment.
-
-    The subquery names no run, so PostgreSQL executes it once for a statement. A run of such a trigger then costs no
-    look-up of the trigger, however many of them stand in the queue before the first run that may go out.
-    """
-    return (
-        f"r.trigger_id NOT IN (SELECT t.id FROM trigger t WHERE t.{OF_ENVIRONMENT} AND {triggers})"
-    )
-
-
 def _in_all_budgets(amount: str) -> str:
     """Returns the condition that all budgets of the worker's whole environment that hold runs back have room for a run
-    that reserves `amount`. It names no run either.
+    that reserves `amount`. It names no run, so PostgreSQL evaluates it once for a statement.
     """
     return f"""coalesce((SELECT false FROM {BUDGETS}
         WHERE b.{OF_ENVIRONMENT} AND b.deleted_at IS NULL AND b.trigger_id IS NULL
             AND {IS_HOLDING} AND {lacks_room(amount)} LIMIT 1), true)"""
 
 
+def _is_none_of(triggers: str, trigger_id: str = "r.trigger_id") -> str:
+    """Returns the condition that the run is of none of these triggers of the worker's environment.
+
+    The subquery names no run, so PostgreSQL executes it once for a statement. A run of such a trigger then costs no
+    look-up of the trigger.
+    """
+    return (
+        f"{trigger_id} NOT IN (SELECT t.id FROM trigger t WHERE t.{OF_ENVIRONMENT} AND {triggers})"
+    )
+
+
+_HAVE_HEADERS = "t.mcp_headers IS NOT NULL"
+_ARE_FULL = f"t.max_concurrent_runs IS NOT NULL AND t.deleted_at IS NULL AND NOT {TRIGGER_HAS_ROOM}"
+_RESERVE_TOO_MUCH = (
+    f"t.max_cost_usd IS NULL AND t.deleted_at IS NULL AND NOT {_in_all_budgets('b.reserve_usd')}"
+)
 # The same as HEADERS_MAY_GO, for reading a queue.
-HEADERS_MAY_GO_FROM_QUEUE = f"(%(approved)s OR {_not_of('t.mcp_headers IS NOT NULL')})"
-# The runs of a queue that may go out. The conditions say the same as those of a claim. Some of them also say in advance
-# what follows from others, to pass over many runs at little cost.
-#
+HEADERS_MAY_GO_FROM_QUEUE = f"(%(approved)s OR {_is_none_of(_HAVE_HEADERS)})"
+# The conditions under which a run of a queue may go out, and those under which runs of a trigger may. Together they say
+# the same as those of a claim. Some say in advance what follows from others, to pass over many rows at little cost.
+_MAY_GO_OUT = f"""{_RUN_MAY_GO_OUT} AND {IS_NOT_AVOIDED} AND {_in_all_budgets("0")}
+    AND {HEADERS_MAY_GO_FROM_QUEUE} AND {_is_none_of(_ARE_FULL)} AND {_is_none_of(_RESERVE_TOO_MUCH)}"""
+_TRIGGER_MAY = f"""t.{OF_ENVIRONMENT} AND t.deleted_at IS NULL AND {HEADERS_MAY_GO}
+    AND {_is_none_of(_ARE_FULL, "t.id")} AND {_is_none_of(_RESERVE_TOO_MUCH, "t.id")} AND {BUDGETS_HAVE_ROOM}"""
+# Looks the trigger of each run up by itself (OFFSET 0).
+_WITH_TRIGGER = f"""CROSS JOIN LATERAL (
+        SELECT t.prefer_seconds FROM trigger t WHERE t.id = r.trigger_id AND {BUDGETS_HAVE_ROOM} OFFSET 0) t"""
 # PostgreSQL would expect that few runs meet so many conditions, and would read the whole queue and sort it instead of
-# reading it in order until it has enough. So it looks each trigger up by itself (OFFSET 0), and expects a million rows
-# for each run of the last two tables, which have one.
-_QUEUE = f"""run r CROSS JOIN LATERAL (
-        SELECT t.prefer_seconds FROM trigger t WHERE t.id = r.trigger_id AND {BUDGETS_HAVE_ROOM} OFFSET 0) t
-    CROSS JOIN generate_series(1, (SELECT 1)) one CROSS JOIN generate_series(1, (SELECT 1)) another
-    WHERE {_RUN_MAY_GO_OUT} AND {IS_NOT_AVOIDED} AND {_in_all_budgets("0")}
-    AND {HEADERS_MAY_GO_FROM_QUEUE}
-    AND {_not_of(f"t.max_concurrent_runs IS NOT NULL AND t.deleted_at IS NULL AND NOT {TRIGGER_HAS_ROOM}")}
-    AND {_not_of(f"t.max_cost_usd IS NULL AND t.deleted_at IS NULL AND NOT {_in_all_budgets('b.reserve_usd')}")}"""
+# reading it in order until it has enough. So it expects a million rows for each run of these tables, which have one.
+_MANY = "CROSS JOIN generate_series(1, (SELECT 1)) one CROSS JOIN generate_series(1, (SELECT 1)) another"
+# How many runs at the head of a queue are looked at one by one. If there are not enough among them that may go out, the
+# others are found by the triggers whose runs may: most runs of a long queue may be of triggers that are full.
+_HEAD = 1_000
 
 # The order in which a worker gets its due runs: those that have been due longest come first.
 HAND_OUT_ORDER = "r.available_at, r.id"
 
 
 def first_due(
-    where: str, *, own: int, of_each_pool: int | None = None, at_most: str = "ALL"
+    where: str, *, own: int, of_each_pool: int | None = None, at_most: str | None = None
 ) -> str:
     """Returns the query for the due runs that a worker would get first: so many of its own, and of each of its pools so
     many that have been open to the whole pool longest. `where` is a further condition.
@@ -109,19 +116,43 @@ def first_due(
     PostgreSQL expects to return a tenth of the queue if it does not know them. `at_most` is an SQL expression for how
     many of each are really read.
     """
-
-    def first(mine: str, order: str, most: int) -> str:
-        query = f"SELECT r.* FROM {_QUEUE} AND {where} AND {mine} ORDER BY {order} LIMIT {most}"
-        return f"(SELECT * FROM ({query}) due LIMIT {at_most})"
-
-    of_worker = first(IS_OWN, HAND_OUT_ORDER, own)
+    of_worker = _first(IS_OWN, where, HAND_OUT_ORDER, own, at_most)
     if of_each_pool is None:
         return of_worker
-    of_pool = first(
-        f"r.pool_id = m.pool_id AND {IS_OPEN_TO_POOL}", "r.pool_from, r.id", of_each_pool
-    )
+    mine = f"r.pool_id = m.pool_id AND {IS_OPEN_TO_POOL}"
+    of_pool = _first(mine, where, "r.pool_from, r.id", of_each_pool, at_most)
     return f"""{of_worker} UNION (
     SELECT open.* FROM pool_member m CROSS JOIN LATERAL {of_pool} open WHERE m.worker_id = %(worker_id)s)"""
+
+
+def _first(mine: str, where: str, order: str, most: int, at_most: str | None) -> str:
+    """Returns the query for the first runs of one queue that may go out, `most` or if that is less `at_most`.
+
+    OFFSET 0 makes PostgreSQL read a trigger's runs by the index of these alone. Without it, it may take that of the
+    whole queue for as good.
+    """
+    enough = str(most) if at_most is None else f"least({most}, {at_most})"
+    head = max(_HEAD, 2 * most)
+    queue = f"run r {_MANY} WHERE {mine} AND r.{OF_ENVIRONMENT} AND {IS_QUEUED} AND {IS_DUE} ORDER BY {order}"
+    return f"""(
+    WITH early AS MATERIALIZED (
+        SELECT * FROM (
+            SELECT r.* FROM (SELECT r.* FROM {queue} LIMIT {head}) r {_WITH_TRIGGER} {_MANY}
+            WHERE {_MAY_GO_OUT} AND {where} ORDER BY {order} LIMIT {most}) r
+        LIMIT {enough}
+    ), late AS (
+        SELECT r.* FROM (
+            SELECT t.id, t.prefer_seconds FROM trigger t
+            WHERE {IS_NOT_PAUSED} AND {_in_all_budgets("0")} AND (SELECT count(*) FROM early) < {enough}
+                AND EXISTS (SELECT FROM {queue} OFFSET {head}) AND {_TRIGGER_MAY} OFFSET 0) t
+        CROSS JOIN LATERAL (
+            SELECT r.* FROM (
+                SELECT r.* FROM run r WHERE r.trigger_id = t.id AND r.ended_at IS NULL
+                ORDER BY {HAND_OUT_ORDER} OFFSET 0) r
+            WHERE {mine} AND {_RUN_MAY_GO_OUT} AND {IS_NOT_AVOIDED} AND {where}
+            LIMIT {most}) r
+    )
+    SELECT * FROM (SELECT * FROM early UNION SELECT * FROM late) r ORDER BY {order} LIMIT {enough})"""
 
 
 # The condition for the runs that the worker holds: it has claimed them, and they have not ended. It is for the table
