@@ -20,7 +20,7 @@ from django.db import transaction
 
 from pipedai.outgoing.kinds import Kind
 from pipedai.outgoing.mails import MAIL_HOST, is_mail
-from pipedai.sql import NOW, Row, fetch_all
+from pipedai.sql import NOW, Row, fetch_all, without_sorting
 
 
 class Taker(NamedTuple):
@@ -387,7 +387,8 @@ def _look(kind: Kind, places: _Places, turns: Turns, now: datetime | None) -> li
     }
     began_at = turns.after
     after = {"after_environment": turns.after[0], "after_host": turns.after[1]}
-    rows = fetch_all(_candidates(kind), params | after)
+    with without_sorting():
+        rows = fetch_all(_candidates(kind), params | after)
     last = next((row for row in rows if row["step"] == _MOST_PAIRS), None)
     turns.after = _BEFORE_ALL if last is None else (last["environment_id"], last["host"])
     found = [row for row in rows if row["id"] is not None]

@@ -269,7 +269,7 @@ def test_a_look_at_ten_thousand_due_deliveries_reads_a_few_of_each_host(cast: Ca
     assert plans.rows_read("delivery") < 1_000
 
 
-def test_a_claim_reads_its_deliveries_by_their_ids_also_after_a_burst(cast: Cast) -> None:
+def test_a_look_and_its_claim_read_a_few_deliveries_also_after_a_burst(cast: Cast) -> None:
     trigger_id = a_webhook(cast)
     # PostgreSQL would expect no rows in the pages that rows of other tests have left.
     execute("TRUNCATE delivery CASCADE", {})
@@ -277,9 +277,9 @@ def test_a_claim_reads_its_deliveries_by_their_ids_also_after_a_burst(cast: Cast
     execute("ANALYZE delivery", {})
     add_deliveries(trigger_id, 2_000, due=NOW)
     prefer_indexes()
-    with explained("WITH free") as plans:
+    with explained(("WITH free", "WITH RECURSIVE")) as plans:
         claim(room=AT_ONCE, per_host=PER_HOST)
-    assert plans.rows_read("delivery") < 50
+    assert plans.rows_read("delivery") < 100
 
 
 # --- Several senders
