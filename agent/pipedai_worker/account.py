@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pipedai_worker.answers import ApiError, Refused
+from pipedai_worker.answers import ApiError
 from pipedai_worker.environment import allowed
 from pipedai_worker.executors import traces
 from pipedai_worker.paying import CLAUDE_MAX, CREDENTIALS
@@ -62,9 +62,6 @@ class Account:
             self._ask_at = now + ASK_AGAIN_SECONDS
             try:
                 self._environment_id = self._ask_environment()
-            except Refused:
-                # An older API does not know the question.
-                self._ask_at = float("inf")
             except ApiError:
                 self._ask_at = now
         return self._environment_id

@@ -19,9 +19,8 @@ TRANSIENT_STATUSES = frozenset({408, 425, 429})
 # list.
 LONGEST_DETAILS = 1000
 
-# Codes of error answers, as API.md lists them. An older API sends no codes.
+# Codes of error answers, as API.md lists them.
 UNAUTHENTICATED = "unauthenticated"
-VALIDATION_FAILED = "validation_failed"
 HOST_NOT_ALLOWED = "host_not_allowed"
 NOT_FOUND = "not_found"
 
@@ -60,7 +59,7 @@ class TokenRefused(ApiError):  # noqa: N818
 class Refused(ApiError):  # noqa: N818
     """The API answered with a 4xx status, and would answer the same if the request were repeated.
 
-    `code` is the answer's error code, or None from an older API. `body` is the whole answer.
+    `code` is the answer's error code, or None if it has none. `body` is the whole answer.
     """
 
     def __init__(
@@ -74,11 +73,6 @@ class Refused(ApiError):  # noqa: N818
         self.status = status
         self.code = code
         self.body = body
-
-    @property
-    def is_invalid(self) -> bool:
-        """Whether the API refused the request's content, as an older API does with a field that it does not know."""
-        return self.status == HTTPStatus.BAD_REQUEST and self.code in {None, VALIDATION_FAILED}
 
     @property
     def is_unfit(self) -> bool:

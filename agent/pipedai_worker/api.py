@@ -16,13 +16,11 @@ from pipedai_worker.answers import (
     NOT_FOUND,
     NotOurApi,
     Refused,
-    Unanswered,
     Unavailable,
     parse_date,
     parse_time,
     read,
 )
-from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.bounded_transport import (
     ANSWER,
     EXTENSION,
@@ -31,9 +29,6 @@ from pipedai_worker.bounded_transport import (
     BoundedTransport,
     Bounds,
 )
-from pipedai_worker.logs import get_logger
-
-log = get_logger(__name__)
 
 BASE_PATH = "/api/v1"
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
@@ -43,10 +38,6 @@ EVENTS_A_PAGE = 200
 # The API may hold a poll back for as many seconds as the parameter `wait` says. The answer may take this many seconds
 # longer before the request times out.
 POLL_MARGIN_SECONDS = 15.0
-# An API that does not know `claim-next` is asked for it again after this many seconds, since it may be replaced by a
-# newer one. It is asked sooner if an earlier answer was lost: then a newer process of the API, which runs beside an
-# older one while a release is rolled out, may have claimed a run.
-NEXT_AGAIN_SECONDS, NEXT_AGAIN_SOON_SECONDS = 300.0, 5.0
 # A header, because a poll has no body, and because proxies write URLs to their logs.
 ACCOUNT_HEADER = "X-Pipedai-Account-Id"
 LARGEST_PORT = 65535
@@ -114,11 +105,6 @@ class Api:
                 "A SOCKS proxy needs one more package: pip install 'httpx[socks]'."
             ) from None
         self._way = f"{self.url} through the proxy" if proxy else self.url
-        self._holds_polls = True
-        # Until when, on the monotonic clock, the API is taken for one that does not know `claim-next`.
-        self._no_next_until = 0.0
-        # Whether an answer to `claim-next` was lost, so that the API may have claimed a run.
-        self._lost_next = False
         # True after the first successful request below this worker's own URL.
         self._proven = False
         # How claude, the program that this worker runs, is paid for, as the last poll's answer said; None if it said
@@ -165,105 +151,38 @@ class Api:
         told = self._request("GET", "/whoami").get("environmentId")
         return told if isinstance(told, str) else None
 
-    def poll(self, wait: float, account_id: str | None = None) -> list[AssignedRun]:
-        """Return the runs that are due, waiting up to `wait` seconds for one. Runs that can't be read are left out.
-
-        `account_id` is the word for the account of claude that pays for this worker's runs.
-        """
-        wait = wait if self._holds_polls else 0
-        sent_at = time.time()
-        timeout = httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0)
-        params = {"wait": f"{wait:g}"} if wait else {}
-        headers = {ACCOUNT_HEADER: account_id} if account_id else {}
-        try:
-            asked = {"params": params, "timeout": timeout, "headers": headers}
-            answer = self._ask("GET", "poll", bounds=_hand_out(wait), **asked)
-        except Refused as refused:
-            if not refused.is_invalid or not wait:
-                raise
-            # An older version of the API does not know the parameter `wait`. From now on the worker polls without it.
-            self._holds_polls = False
-            return self.poll(0, account_id)
-        runs = answer.get("runs")
-        if not isinstance(runs, list):
-            raise NotOurApi("The answer to a poll has no list of runs.")
-        self._learn(answer, sent_at)
-        readable = [run for item in runs if (run := AssignedRun.parse(item)) is not None]
-        if len(readable) < len(runs):
-            log.warning("%d of the runs handed out can't be read", len(runs) - len(readable))
-        return readable
-
-    @property
-    def knows_next(self) -> bool:
-        """Whether the API may know `claim-next`."""
-        return time.monotonic() >= self._no_next_until
-
     def claim_next(
         self, claim_id: str, wait: float, account_id: str | None = None
     ) -> dict[str, Any] | None:
-        """Take the next run that is due, and start it, waiting up to `wait` seconds for one. Return the answer.
+        """Take the next run that is due, and start it, waiting up to `wait` seconds for one.
 
-        The answer's `run` has what a poll and a claim say of the run; it is None if there is no run. Return None if the
-        API does not know this call. If the answer is lost, the same call can be sent again with its `claim_id`, and the
-        API gives the same run again.
+        Return what the API says of the run, or None if there is none. If the answer is lost, the same call can be sent
+        again with its `claim_id`, and the API gives the same run again. `account_id` is the word for the account of
+        claude that pays for this worker's runs.
         """
         sent_at = time.time()
-        try:
-            answer = self._ask(
-                "POST",
-                "claim-next",
-                json={"claimId": claim_id, "start": True, "wait": int(wait)},
-                timeout=httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0),
-                headers={ACCOUNT_HEADER: account_id} if account_id else {},
-                bounds=_hand_out(wait),
-            )
-        except Unanswered as error:
-            self._lost_next = self._lost_next or error.sent
-            raise
-        except Refused as refused:
-            unknown = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
-            if refused.status not in unknown and not refused.is_invalid:
-                raise
-            seconds = NEXT_AGAIN_SOON_SECONDS if self._lost_next else NEXT_AGAIN_SECONDS
-            self._no_next_until = time.monotonic() + seconds
-            return None
-        if not isinstance(answer.get("run", ()), (dict, type(None))):
+        answer = self._ask(
+            "POST",
+            "claim-next",
+            json={"claimId": claim_id, "start": True, "wait": int(wait)},
+            timeout=httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0),
+            headers={ACCOUNT_HEADER: account_id} if account_id else {},
+            bounds=PAGE._replace(seconds=wait + PAGE.seconds),
+        )
+        run = answer.get("run", ())
+        if run is not None and not isinstance(run, dict):
             raise NotOurApi("The answer to a claim of the next run has no run.")
-        self._lost_next = False
-        self._learn(answer, sent_at)
-        return answer
-
-    def end_wait(self) -> None:
-        """Let the API answer the `claim-next` that waits there: a newer poll that waits ends an older one."""
-        self.poll(1.0)
-
-    def _learn(self, answer: dict[str, Any], sent_at: float) -> None:
-        """Note what an answer tells of the worker and the API itself. `sent_at` is when the request was sent."""
-        # The server writes `serverTime` at the moment when it answers, after it has held the poll back. Most of the
+        # The server writes `serverTime` at the moment when it answers, after it has held the call back. Most of the
         # request's duration is therefore not travel time. The travel time is taken to be one second at most.
         self._learn_clock(parse_time(answer.get("serverTime")), min(time.time() - sent_at, 1.0))
         mode = answer.get("authMode")
         self.auth_mode = mode if isinstance(mode, str) else None
         self.limited_seconds = self.seconds_until(answer.get("limitedUntil"))
+        return run
 
-    def claim(self, run_id: str, claim_id: str) -> dict[str, Any]:
-        """Take a queued run, and start it. If the answer is lost, the same claim can be sent again, and the API grants
-        it again.
-
-        The API recognises the repeated claim by its `claim_id`. An older version of the API does not start the run:
-        the `status` of the answer is then not `running`.
-        """
-        try:
-            return self._transition(run_id, "claim", {"claimId": claim_id, "start": True})
-        except Refused as refused:
-            if not refused.is_invalid:
-                raise
-            # An older version of the API does not know these fields, so the claim is sent without them.
-            return self._transition(run_id, "claim", {})
-
-    def start(self, run_id: str) -> dict[str, Any]:
-        """Tell the API that the program of a claimed run is being started."""
-        return self._transition(run_id, "start", {})
+    def end_wait(self) -> None:
+        """Let the API answer the `claim-next` that waits there: a newer poll that waits ends an older one."""
+        self._ask("GET", "poll", params={"wait": "1"}, bounds=PAGE)
 
     def heartbeat(
         self, run_id: str, tool_calls: dict[str, int] | None = None, session_id: str | None = None
@@ -273,18 +192,12 @@ class Api:
         The answer has `status`, `cancelRequested` and `leaseExpiresAt`.
         """
         body = {"toolCalls": tool_calls, "sessionId": session_id}
-        told = {name: value for name, value in body.items() if value is not None}
-        try:
-            return self._transition(run_id, "heartbeat", told)
-        except Refused as refused:
-            if not told or not refused.is_invalid:
-                raise
-            # An older version of the API refuses these fields, so the heartbeat is sent again without them.
-            return self._transition(run_id, "heartbeat", {})
+        known = {name: value for name, value in body.items() if value is not None}
+        return self._ask("POST", f"runs/{run_id}/heartbeat", json=known)
 
     def complete(self, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:
         """Report how a run ended. It is safe to send the same outcome again."""
-        return self._transition(run_id, "complete", outcome)
+        return self._ask("POST", f"runs/{run_id}/complete", json=outcome)
 
     def tell_events(self, run_id: str, body: bytes) -> dict[str, Any]:
         """Tell what a run's program does. It is safe to send the same events again.
@@ -334,9 +247,6 @@ class Api:
             return None
         return parsed - (time.time() + (self.clock_offset or 0.0))
 
-    def _transition(self, run_id: str, verb: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._ask("POST", f"runs/{run_id}/{verb}", json=body)
-
     def _learn_clock(self, server_time: float | None, trip: float) -> None:
         if server_time is not None:
             self.clock_offset = server_time - (time.time() - trip / 2)
@@ -368,10 +278,6 @@ class Api:
             raise Unavailable(_sentence(self._way, error), sent=False) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unavailable(_sentence(self._way, error)) from None
-
-
-def _hand_out(wait: float) -> Bounds:
-    return PAGE._replace(seconds=wait + PAGE.seconds)
 
 
 def _sentence(way: str, error: Exception) -> str:

@@ -1,9 +1,9 @@
-"""Reads a run from the answer to a poll. The repr of a run shows none of its secrets."""
+"""Reads a run from the answer that hands it out. The repr of a run shows none of its secrets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import UUID
@@ -44,7 +44,7 @@ class AssignedRun:
 
     @classmethod
     def parse(cls, item: Any) -> AssignedRun | None:
-        """Read one item of a poll's answer. Return None if a field that the run needs is missing or wrong."""
+        """Read a run that the API hands out. Return None if a field that the run needs is missing or wrong."""
         try:
             headers = item.get("mcpHeaders") or {}
             return cls(
@@ -68,15 +68,6 @@ class AssignedRun:
             )
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
-
-    def as_claimed(self, state: Mapping[str, Any]) -> AssignedRun:
-        """Return the run with the cost limit that the answer to its claim has, which counts more than the poll's.
-
-        An older API answers none. Raises ValueError if the limit can't be read.
-        """
-        if "maxCostUsd" not in state:
-            return self
-        return replace(self, max_cost_usd=_cost(state["maxCostUsd"]))
 
 
 def _schema(value: Any) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ LOOK_SECONDS = 0.2
 def journal_after_all_others(directory: Path) -> Journal:
     """Open the journal of a registration, after the process that has it now has finished its runs and ended.
 
-    Raises AlreadyRunning if that process can't be found, as one of an older version can't; and OSError.
+    Raises AlreadyRunning if that process can't be found, and OSError.
     """
     asked: Holder | None = None
     while True:

@@ -20,7 +20,6 @@ Entry = TypeVar("Entry")
 
 # The folders of the state directory with the runs in hand, and with the events that the API has not taken yet.
 HELD, EVENTS = "held", "events"
-CLAIMING, CLAIMED = "claiming", "claimed"
 
 
 class AlreadyRunning(Exception):  # noqa: N818 - a state, not a mistake
@@ -29,11 +28,11 @@ class AlreadyRunning(Exception):  # noqa: N818 - a state, not a mistake
 
 @dataclass(frozen=True)
 class HeldRun:
-    """A run that the worker is claiming or executing, with what a later start needs to clean up. It holds no secret."""
+    """A run that the worker has, with what a later start needs to clean up. It holds no secret."""
 
     run_id: str
     claim_id: str
-    phase: str = CLAIMING
+    # The directory in which its program works; None before the program could be started.
     scratch: str | None = None
     pid: int | None = None
     process_started: str | None = None
@@ -132,10 +131,8 @@ class Journal:
 
     def hold(self, run: HeldRun) -> HeldRun:
         """Write to disk that the worker has this run, or what changed about the run. Raises OSError."""
-        # An older version of the worker can't read a field that it does not know. Fields without a value are left out.
-        content = {name: value for name, value in asdict(run).items() if value is not None}
         try:
-            durable.write_json(self._held / f"{run.run_id}.json", content)
+            durable.write_json(self._held / f"{run.run_id}.json", asdict(run))
         except OSError:
             self._could_not_hold = True
             raise

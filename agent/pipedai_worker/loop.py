@@ -13,16 +13,15 @@ from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
 from typing import Any, Union
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from pipedai_worker import recovery
 from pipedai_worker.answers import ApiError, Refused, TokenRefused
 from pipedai_worker.api import Api
-from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.background import run_in_background
 from pipedai_worker.events.sender import send_left
 from pipedai_worker.executors.base import Executor
-from pipedai_worker.journal import HeldRun, Journal
+from pipedai_worker.journal import Journal
 from pipedai_worker.logs import get_logger
 from pipedai_worker.outcome import Outcome
 from pipedai_worker.patience import GaveUp
@@ -33,7 +32,7 @@ from pipedai_worker.stopping import StopReason
 
 log = get_logger(__name__)
 
-# A poll may list the same run again at once after its claim has failed. The next poll therefore waits this long.
+# After a run that the worker could not begin, such as one that can't be written down, the next poll waits this long.
 UNCLAIMED_PAUSE_SECONDS = 2.0
 # The time that the worker has to exit after the drain (the time that runs get to finish). In these seconds, programs
 # get SIGTERM and SIGKILL, and each outcome is sent once.
@@ -52,9 +51,9 @@ class Settings:
     """The options of the worker's main loop.
 
     `max_concurrency` is the most runs at a time; None leaves the limit to the API. `drain_seconds` is the time that
-    runs get to finish after a signal. With `once` the loop ends when no run is due. With `drain` it takes no run at
-    all: it only settles what earlier processes of the worker have left. `pass_env` names the environment variables
-    that runs' programs get in addition.
+    runs get to finish after a signal. With `once` the loop takes the runs that are due now, and ends with them. With
+    `drain` it takes no run at all: it only settles what earlier processes of the worker have left. `pass_env` names the
+    environment variables that runs' programs get in addition.
     """
 
     max_concurrency: int | None
@@ -85,7 +84,7 @@ class Fatal(Exception):  # noqa: N818 - the end, with a sentence for the operato
 
 @dataclass(frozen=True)
 class _Claimed:
-    """Message from a run's thread: the API has granted the claim, so the next poll will not list this run again."""
+    """Message from a run's thread: the run is on disk, so the next poll uses another claimId."""
 
     run_id: str
 
@@ -125,7 +124,6 @@ class Loop:
             executor,
             settings.pass_env,
             settings.events,
-            draining=self._draining.wait,
             leaving=self._leaving.wait,
             claimed=lambda run_id: self._inbox.put(_Claimed(run_id)),
         )
@@ -137,9 +135,11 @@ class Loop:
             account_id=settings.account_id,
         )
         self._runs: dict[str, Run] = {}
+        # The runs that were granted, and are not written down yet. Until then nothing else is asked for.
         self._claiming: set[str] = set()
         self._settling = 0
-        self._unanswered: dict[str, HeldRun] = {}
+        # True once no further run is to be taken, because none is due; only with `once`.
+        self._all_taken = False
         # Set when a signal has come: when the worker stops the runs that have not finished, and when it exits in any
         # case.
         self._stop_at = self._leave_at = NEVER
@@ -168,7 +168,7 @@ class Loop:
             raise Fatal(self._failure)
 
     def _settle_the_past(self) -> None:
-        self._unanswered = recovery.clean_up(self._journal, self._surroundings.executor)
+        recovery.clean_up(self._journal, self._surroundings.executor)
         self._send_events_of_the_past()
         for run_id, body in self._journal.outcomes().items():
             self._settle(
@@ -194,10 +194,9 @@ class Loop:
         busy = bool(self._runs) or self._settling > 0
         if self._draining.is_set():
             # A run that the API grants at this moment has to be handed back.
-            busy = busy or (self._poller.may_be_granted and self._failure is None)
+            busy = busy or (self._poller.under_way and self._failure is None)
             return not busy or time.monotonic() >= self._leave_at
-        polled = self._poller.connected and not self._poller.under_way
-        return self._settings.once and polled and not busy
+        return self._all_taken and not busy
 
     def _step(self) -> None:
         now = time.monotonic()
@@ -219,7 +218,7 @@ class Loop:
     def _may_poll(self) -> bool:
         if self._poller.under_way or self._claiming or self._draining.is_set():
             return False
-        if self._settings.once and (self._poller.connected or self._settling):
+        if self._all_taken or (self._settings.once and self._settling):
             return False
         return self._has_room()
 
@@ -249,22 +248,15 @@ class Loop:
     # --- Taking runs and ending them --------------------------------------------------------------
 
     def _take(self, polled: Polled) -> None:
-        # The runs are collected in a dictionary by id, because the answer to a poll might list a run twice.
-        fresh = {run.id: run for run in polled.runs if run.id not in self._runs}
-        self._poller.answered(polled, news=bool(fresh) or polled.granted is not None)
+        self._poller.answered(polled)
         self._settings.told_auth_mode(self._api.auth_mode)
         self._keep_sessions_while_limited()
         if polled.granted is not None:
             self._take_granted(polled.granted)
-        if self._draining.is_set():
-            return
-        for assigned in fresh.values():
-            if self._has_room():
-                self._begin_run(assigned)
-        self._settle_claims()
+        self._all_taken = self._settings.once and (polled.granted is None or not self._has_room())
 
     def _take_granted(self, granted: Granted) -> None:
-        """Begin a run that the API has claimed for this worker already, or hand it back."""
+        """Begin a run that the API has claimed for this worker, or hand it back."""
         run = granted.run
         if run is None:
             log.warning("a run that was granted can't be read")
@@ -279,8 +271,6 @@ class Loop:
             outcome = replace(recovery.NOT_BEGUN, session_id=run.resume_session_id)
             self._hand_back(run.id, outcome)
         else:
-            # If an earlier process has tried to claim this run, that claim was not granted.
-            self._unanswered.pop(run.id, None)
             self._launch(Run(run, granted.claim_id, self._surroundings, granted.state))
 
     def _hand_back(self, run_id: str | None, outcome: Outcome) -> None:
@@ -312,24 +302,6 @@ class Loop:
             self._journal.sessions.keep_while_limited(seconds)
         except OSError as error:
             log.warning("it can't be written down that sessions are kept: %s", error.strerror)
-
-    def _settle_claims(self) -> None:
-        """Ask the API about the claims of earlier processes that it has not answered."""
-        unanswered, self._unanswered = self._unanswered, {}
-        for held in unanswered.values():
-            self._settle(
-                partial(
-                    recovery.settle_claim,
-                    *(self._api, self._journal, self._surroundings.executor),
-                    *(held, self._leaving.wait),
-                )
-            )
-
-    def _begin_run(self, assigned: AssignedRun) -> None:
-        # If the answer to an earlier claim of this run was lost, the same claim id is sent again, and the API grants it
-        # again.
-        held = self._unanswered.pop(assigned.id, None)
-        self._launch(Run(assigned, held.claim_id if held else uuid4().hex, self._surroundings))
 
     def _launch(self, run: Run) -> None:
         run_id = run.assigned.id
@@ -382,7 +354,6 @@ class Loop:
         except OSError as error:
             log.warning("it can't be written down that this worker drains: %s", error.strerror)
         self._poller.end_wait()
-        self._settle_claims()
 
     def _on_stop_signal(self, name: str) -> None:
         if self._leave_at != NEVER:

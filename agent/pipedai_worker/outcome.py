@@ -28,8 +28,6 @@ INFRA, CLIENT, NONE = "infra", "client", "none"
 
 # Stands for an output that is missing. None would be mistaken for JSON's null, which is an output.
 ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "ABSENT"})()
-# An API of the first release refuses an outcome with these fields.
-NEWER_FIELDS = frozenset({"toolCalls", "toolCallList", "output", "usageLimit"})
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -112,11 +110,6 @@ class Outcome:
         if self.output is not ABSENT:
             body["output"] = self.output
         return body
-
-
-def older(body: dict[str, Any]) -> dict[str, Any]:
-    """Return an outcome without the fields that an API of the first release does not know."""
-    return {name: value for name, value in body.items() if name not in NEWER_FIELDS}
 
 
 def storable(value: Any) -> Any:

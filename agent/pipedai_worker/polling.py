@@ -1,4 +1,4 @@
-"""Asks the API for due runs, with one request (poll) at a time, and decides when to send the next one."""
+"""Asks the API for the next run, with one request (poll) at a time, and decides when to send the next one."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ log = get_logger(__name__)
 # How long the API may hold a poll until a run is due. Many proxies cut a request after 30 s without a byte, so this is
 # less.
 WAIT_SECONDS = 25.0
-# Not every API can hold a poll; some answer at once. If an answer without runs comes sooner than this, the worker waits
-# for the rest of this time before the next poll.
+# An API that is shutting down, for example, holds no poll. If an answer without a run comes sooner than this, the
+# worker waits for the rest of this time before the next poll.
 SHORTEST_EMPTY_POLL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Granted:
-    """A run that the API has claimed for the worker already, under `claim_id`.
+    """A run that the API has claimed for the worker and started, under `claim_id`.
 
-    `state` is what the API says of the run, as the answer to a claim does. `run` is None if the run can't be read.
+    `state` is what the API says of the run. `run` is None if the run can't be read.
     """
 
     claim_id: str
@@ -42,13 +42,10 @@ class Granted:
 
 @dataclass(frozen=True)
 class Polled:
-    """A poll that the API answered: the runs it listed, or the one that it granted, and how many seconds the answer
-    took.
-    """
+    """A poll that the API answered: the run that it granted, if any, and how many seconds the answer took."""
 
-    runs: list[AssignedRun]
+    granted: Granted | None
     seconds: float
-    granted: Granted | None = None
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,6 @@ class PollFailed:
 
 class Poller:
     """Sends polls, one at a time, in another thread. The result of each is passed to `deliver`.
-
-    Where the API knows `claim-next`, a poll claims the next run at once.
 
     The main thread then passes that result to `answered()` or `failed()`, which decide when the next poll is due.
     """
@@ -85,9 +80,8 @@ class Poller:
         self._backoff = Backoff()
         self._outage = Outage()
         self._clock_warned = False
+        # True while the API may grant a run to a poll.
         self.under_way = False
-        # True while the API may claim a run for a poll that is under way.
-        self.may_be_granted = False
         # True after the API has answered the first poll.
         self.connected = False
         # When the next poll is due, as a time of the monotonic clock.
@@ -97,42 +91,27 @@ class Poller:
         """Start a poll. The API answers the first one at once, which shows whether the URL and the token work."""
         wait = WAIT_SECONDS if self._hold and self.connected else 0.0
         self.under_way = True
-        # With hold=False the worker wants all runs that are due, and no others, so it lists them.
-        self.may_be_granted = self._hold and self._api.knows_next
         run_in_background("poll", lambda: self._deliver(self._poll(wait)))
 
     def _poll(self, wait: float) -> Polled | PollFailed:
         began = time.monotonic()
         try:
-            if self.may_be_granted:
-                granted = self._ask_for_next(wait)
-                if granted is not None:
-                    return Polled([], time.monotonic() - began, *granted)
-                self.may_be_granted = False
-            runs = self._api.poll(wait, self._account_id())
-            return Polled(runs, time.monotonic() - began)
+            claim_id = self._journal.next_claim_id()
+            state = self._api.claim_next(claim_id, wait, self._account_id())
+            granted = None if state is None else Granted(claim_id, state, AssignedRun.parse(state))
+            return Polled(granted, time.monotonic() - began)
+        except OSError as error:
+            # A run that can't be written down would only be taken away from others.
+            return PollFailed(Unavailable(f"the worker's files can't be written: {error.strerror}"))
         except ApiError as error:
             return PollFailed(error)
         except Exception as error:
             log.exception("the poll failed")
             return PollFailed(Unavailable(f"the poll failed: {type(error).__name__}"))
 
-    def _ask_for_next(self, wait: float) -> tuple[Granted] | tuple[()] | None:
-        """Return the run that the API grants, if any; None if the API has to be polled instead."""
-        try:
-            claim_id = self._journal.next_claim_id()
-        except OSError as error:
-            log.warning("no claimId can be written down: %s", error.strerror)
-            return None
-        answer = self._api.claim_next(claim_id, wait, self._account_id())
-        if answer is None:
-            return None
-        state = answer.get("run")
-        return () if state is None else (Granted(claim_id, state, AssignedRun.parse(state)),)
-
     def end_wait(self) -> None:
-        """Let the API answer a poll that waits there and may claim a run."""
-        if self.under_way and self.may_be_granted:
+        """Let the API answer a poll that waits there."""
+        if self.under_way:
             run_in_background("end of the wait", self._end_wait)
 
     def _end_wait(self) -> None:
@@ -141,9 +120,9 @@ class Poller:
         except ApiError as error:
             log.debug("the waiting poll can't be ended: %s", error)
 
-    def answered(self, polled: Polled, *, news: bool) -> None:
-        """Note that a poll was answered. `news` tells whether the answer had a run that was not told before."""
-        self.under_way = self.may_be_granted = False
+    def answered(self, polled: Polled) -> None:
+        """Note that a poll was answered."""
+        self.under_way = False
         self._backoff.reset()
         self._outage.answered()
         self._check_clock()
@@ -151,12 +130,12 @@ class Poller:
         if not self.connected:
             self.connected = True
             log.info("connected to %s", self._api.url)
-        elif not news:
+        elif polled.granted is None:
             self.due_at += max(0.0, jittered(SHORTEST_EMPTY_POLL_SECONDS) - polled.seconds)
 
     def failed(self, failure: PollFailed) -> None:
         """Note that a poll failed. Raise the poll's error if a further attempt would fail too."""
-        self.under_way = self.may_be_granted = False
+        self.under_way = False
         error = failure.error
         # If polls were answered before, an answer that is not from the API (a proxy's error page, perhaps) is a passing
         # fault, and the worker tries again.

@@ -7,13 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipedai_worker import orphans, scratch
-from pipedai_worker.answers import Refused
 from pipedai_worker.api import Api
 from pipedai_worker.executors.base import Executor
-from pipedai_worker.journal import CLAIMED, HeldRun, Journal
+from pipedai_worker.journal import HeldRun, Journal
 from pipedai_worker.logs import get_logger
 from pipedai_worker.outcome import FAILED, INFRA, Outcome
-from pipedai_worker.patience import until_answered
 from pipedai_worker.reporting import report
 from pipedai_worker.sessions import Session, session_of
 from pipedai_worker.tool_calls import RecordedCalls, ToolCalls
@@ -21,24 +19,20 @@ from pipedai_worker.tool_calls import RecordedCalls, ToolCalls
 log = get_logger(__name__)
 
 RESTARTED = Outcome(FAILED, INFRA, error_message="worker restarted")
-# The outcome of a run whose claim was not answered: no program of it was started, so it has called no tool and has cost
-# nothing. The API may have started the run with its claim, so it has to be told.
+# The outcome of a run of which no program was started, so it has called no tool and has cost nothing. The API has
+# started the run with its claim, so it has to be told.
 NEVER_BEGUN = replace(RESTARTED, tool_calls={"total": 0, "effects": 0, "unknown": 0}, cost_usd=0.0)
 # The outcome of a run that the API has granted while the worker was told to end, and of one that the worker can't read.
 NOT_BEGUN = replace(NEVER_BEGUN, error_message="The worker was stopped before the run began.")
 UNREADABLE = replace(NEVER_BEGUN, error_message="The worker can't read this run.")
 
 
-def clean_up(journal: Journal, executor: Executor) -> dict[str, HeldRun]:
-    """End the processes of earlier runs, remove their files, and write an outcome to disk for each claimed run.
+def clean_up(journal: Journal, executor: Executor) -> None:
+    """End the processes of earlier runs, remove their files, and write an outcome to disk for each run in hand.
 
     The outcome tells which tool calls the run had made, and which of them had no answer. The files of a session stay if
-    the run can be resumed in it.
-
-    This sends nothing to the API. It returns the runs whose claim was never answered, because only the API knows
-    whether it granted the claim.
+    the run can be resumed in it. This sends nothing to the API.
     """
-    unanswered = {}
     spooled = journal.outcomes()
     for run in journal.held():
         orphans.end_orphans(run)
@@ -50,12 +44,9 @@ def clean_up(journal: Journal, executor: Executor) -> dict[str, HeldRun]:
             session_id, work = session_of(run.claim_id), scratch.work(Path(run.scratch))
             executor.clean_up(session_id, work, run.pid)
             scratch.remove(Path(run.scratch))
-        if run.run_id not in spooled and run.phase != CLAIMED:
-            unanswered[run.run_id] = run
-            continue
         if run.run_id not in spooled:
             log.warning("run %s was in hand when the worker stopped", run.run_id)
-            outcome = _restarted(calls)
+            outcome = _restarted(calls) if run.scratch else NEVER_BEGUN
             resumable = session.id if session else run.resume_session_id
             journal.put_outcome(run.run_id, replace(outcome, session_id=resumable).body())
         journal.release(run.run_id)
@@ -64,7 +55,6 @@ def clean_up(journal: Journal, executor: Executor) -> dict[str, HeldRun]:
             # The file that told of the session's run was lost. What the run has done is therefore not known.
             _keep(journal, executor, replace(session, had_effects=True))
     journal.sweep()
-    return unanswered
 
 
 def _leave_session(
@@ -106,26 +96,6 @@ def _restarted(calls: RecordedCalls | None) -> Outcome:
     if calls is None:
         return RESTARTED
     return replace(RESTARTED, tool_calls=calls.counts(), tool_call_list=calls.listed())
-
-
-def settle_claim(
-    api: Api, journal: Journal, executor: Executor, run: HeldRun, wait: Callable[[float], bool]
-) -> None:
-    """Repeat an unanswered claim. If it is granted, report the run as failed, because its secrets were never on disk.
-
-    Raises GaveUp and TokenRefused.
-    """
-    try:
-        until_answered(lambda: api.claim(run.run_id, run.claim_id), wait)
-    except Refused:
-        journal.release(run.run_id)
-        return
-    log.warning("run %s had been claimed when the worker stopped", run.run_id)
-    outcome = replace(NEVER_BEGUN, session_id=run.resume_session_id)
-    body = outcome.body()
-    journal.put_outcome(run.run_id, body)
-    journal.release(run.run_id)
-    report(api, journal, executor, run.run_id, body, wait)
 
 
 def hand_back(

@@ -11,7 +11,7 @@ from pipedai_worker.api import Api
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.journal import Journal
 from pipedai_worker.logs import get_logger
-from pipedai_worker.outcome import bare, older
+from pipedai_worker.outcome import bare
 from pipedai_worker.patience import until_answered
 
 log = get_logger(__name__)
@@ -27,14 +27,20 @@ def report(
 ) -> None:
     """Send the outcome of a run, and remove it from disk after a 2xx or a 4xx that is final.
 
-    The answer says how long the run's session can be resumed.
+    If the API can't store the outcome (400, 413), only its status and fault are sent. The answer says how long the
+    run's session can be resumed.
 
     Raises GaveUp when `wait` returns True, and TokenRefused when the API refuses the token. In both cases the outcome
     stays on disk, and the worker's next start sends it.
     """
     try:
-        answer = _send(api, run_id, [body, older(body), bare(body)], wait)
+        answer = until_answered(lambda: api.complete(run_id, body), wait)
     except Refused as refused:
+        if refused.is_unfit and body != bare(body):
+            # Without any report the API would take the run for lost.
+            log.warning("run %s: the API can't take the whole outcome: %s", run_id, refused)
+            report(api, journal, executor, run_id, bare(body), wait)
+            return
         log.warning("run %s: %s not accepted: %s", run_id, body.get("status"), refused)
         if refused.status == HTTPStatus.NOT_FOUND:
             journal.sessions.told(run_id, None, executor)
@@ -43,21 +49,3 @@ def report(
         if "resumeUntil" in answer:
             journal.sessions.told(run_id, api.seconds_until(answer["resumeUntil"]), executor)
     journal.drop_outcome(run_id)
-
-
-def _send(
-    api: Api, run_id: str, bodies: list[dict[str, Any]], wait: Callable[[float], bool]
-) -> dict[str, Any]:
-    """Send an outcome in its first form. After a 400 or 413 send it in the next, smaller form.
-
-    Without this the API would take the run for lost.
-    """
-    first, *rest = bodies
-    rest = [body for body in rest if body != first]
-    try:
-        return until_answered(lambda: api.complete(run_id, first), wait)
-    except Refused as refused:
-        if refused.status not in {400, 413} or not rest:
-            raise
-        log.warning("run %s: the API can't take the whole outcome: %s", run_id, refused)
-        return _send(api, run_id, rest, wait)

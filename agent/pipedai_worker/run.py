@@ -1,4 +1,4 @@
-"""Takes one run through its life on this machine: claim, start, execute, write the outcome to disk, report it."""
+"""Takes one run that was granted through its life on this machine: execute it, write its outcome down, report it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from pipedai_worker import mcp, orphans, places
-from pipedai_worker.answers import Refused, TokenRefused
 from pipedai_worker.api import Api
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.environment import allowed
@@ -19,15 +18,13 @@ from pipedai_worker.events.recorder import Recorder
 from pipedai_worker.executors.base import Execution, Executor, Job
 from pipedai_worker.gateway import Gateway
 from pipedai_worker.heartbeat import Heartbeat
-from pipedai_worker.journal import CLAIMED, HeldRun, Journal
+from pipedai_worker.journal import HeldRun, Journal
 from pipedai_worker.logs import get_logger, known_secrets
 from pipedai_worker.outcome import CANCELED, CLIENT, FAILED, INFRA, NONE, TIMED_OUT, Outcome
-from pipedai_worker.patience import GaveUp, until_answered
 from pipedai_worker.paying import EVERY_CREDENTIAL
 from pipedai_worker.places import HadEffects, Place
 from pipedai_worker.probing import probe
 from pipedai_worker.process import Program
-from pipedai_worker.recovery import UNREADABLE
 from pipedai_worker.redact import Redactor
 from pipedai_worker.reporting import report
 from pipedai_worker.run_events import RunEvents, Sink
@@ -41,8 +38,6 @@ log = get_logger(__name__)
 # s after its own SIGTERM.
 TERM_GRACE_SECONDS = 10.0
 SHUTDOWN_TERM_GRACE_SECONDS = 2.0
-# The API's word for the state of a run that has been started.
-RUNNING = "running"
 NO_CALLS = {"total": 0, "effects": 0, "unknown": 0}
 
 
@@ -57,11 +52,9 @@ class Surroundings:
     pass_env: tuple[str, ...]
     # The directory for live run events; None if nobody asked for them.
     events: Path | None
-    # Sleeps for so many seconds; returns True once the worker takes no new runs.
-    draining: Callable[[float], bool]
     # Sleeps for so many seconds; returns True once the worker has to exit.
     leaving: Callable[[float], bool]
-    # Called with a run's id when its claim has been granted.
+    # Called with a run's id when the run is on disk, or can't be written there.
     claimed: Callable[[str], None]
 
 
@@ -71,12 +64,13 @@ class Run:
         assigned: AssignedRun,
         claim_id: str,
         around: Surroundings,
-        granted: dict[str, Any] | None = None,
+        granted: dict[str, Any],
     ) -> None:
-        """Make the run. `granted` is what the API says of it if the API has claimed it already; None if not."""
+        """Make the run. `granted` is what the API says of it, as it has claimed it for this worker."""
         self.assigned = assigned
         self._granted = granted
         self.stop = StopRequest()
+        # True once the run is on disk.
         self.claimed = False
         self._held = HeldRun(assigned.id, claim_id, resume_session_id=assigned.resume_session_id)
         self._around = around
@@ -92,47 +86,21 @@ class Run:
         self._heartbeat = Heartbeat(around.api, assigned.id, self.stop, self._counts)
 
     def live(self) -> None:
-        """Take the run from its claim to its report, in the calling thread. Raises TokenRefused, GaveUp, OSError."""
+        """Execute and report the run, in the calling thread. Raises TokenRefused, GaveUp, OSError."""
         run_id = self.assigned.id
         known_secrets.add(run_id, self._secrets)
         try:
-            state = self._claim() if self._granted is None else self._keep(self._granted)
-            if state is not None:
-                self._execute_and_report(state)
+            if self._keep():
+                self._execute_and_report()
         finally:
             known_secrets.remove(run_id)
 
-    def _claim(self) -> dict[str, Any] | None:
-        """Claim the run. Return what the API says of it, or None if there is nothing to execute.
-
-        Then the API has not granted the claim, or the worker can't read its answer and has reported the run.
-        """
-        around, run_id = self._around, self.assigned.id
-        self._held = around.journal.hold(self._held)
-        try:
-            state = until_answered(
-                lambda: around.api.claim(run_id, self._held.claim_id), around.draining
-            )
-        except Refused as refused:
-            log.info("run %s not claimed: %s", run_id, refused)
-            around.journal.release(run_id)
-            return None
-        self.claimed = True
-        around.claimed(run_id)
-        try:
-            self.assigned = self.assigned.as_claimed(state)
-        except ValueError:
-            log.warning("run %s: the cost limit that its claim answered can't be read", run_id)
-            self._report(UNREADABLE)
-            return None
-        return state
-
-    def _keep(self, granted: dict[str, Any]) -> dict[str, Any] | None:
-        """Write down a run that the API has claimed already. Return what the API says of it.
+    def _keep(self) -> bool:
+        """Write the run down, and tell whether that could be done. If not, the run has been reported.
 
         Until the run is on disk, the worker asks for no other one: a worker that is killed before that gets this run
-        again by the same claimId. Return None if the run can't be written down; then it has been reported, and
-        `claimed` stays false, so that the worker waits before it takes another run.
+        again by the same claimId. If it can't be written down, `claimed` stays false, so that the worker waits before
+        it takes another run.
         """
         around, run_id = self._around, self.assigned.id
         try:
@@ -140,13 +108,13 @@ class Run:
             around.journal.drop_next_claim_id()
         except OSError as error:
             self._report(replace(_disk_failed(error), tool_calls=NO_CALLS, cost_usd=0.0))
-            return None
+            return False
         finally:
             around.claimed(run_id)
         self.claimed = True
-        return granted
+        return True
 
-    def _execute_and_report(self, state: dict[str, Any]) -> None:
+    def _execute_and_report(self) -> None:
         around, run_id = self._around, self.assigned.id
         log.info(
             "run %s claimed: %r, attempt %d",
@@ -156,7 +124,7 @@ class Run:
         )
         self._calls = _open_calls(around.journal.calls_of(run_id))
         with self._heartbeat:
-            outcome = self._execute(state)
+            outcome = self._execute()
             if outcome is None:
                 around.journal.release(run_id)
             else:
@@ -188,28 +156,16 @@ class Run:
         report(around.api, journal, around.executor, run_id, body, around.leaving)
         journal.release(run_id)
 
-    def _execute(self, state: dict[str, object]) -> Outcome | None:
+    def _execute(self) -> Outcome | None:
         """Execute the run. Return the outcome to report, or None when the run no longer belongs to this worker."""
-        if state.get("cancelRequested"):
-            # The API may have started the run with its claim, and would take its cost for unknown.
+        if self._granted.get("cancelRequested"):
+            # The API has started the run with its claim, and would take its cost for unknown.
             return Outcome(CANCELED, cost_usd=0.0)
         try:
-            self._held = self._around.journal.update(self._held, phase=CLAIMED)
-            self._start(state)
-            if self.stop.reason is not None:
-                execution = Execution(Outcome(FAILED), self.stop.reason)
-            else:
-                execution = self._execute_in_place()
-        except Refused as refused:
-            log.warning("run %s not started: %s", self.assigned.id, refused)
-            return None
-        except TokenRefused:
-            self.stop.request(StopReason.TOKEN_REFUSED)
-            execution = Execution(Outcome(FAILED), StopReason.TOKEN_REFUSED)
+            reason = self.stop.reason
+            execution = Execution(Outcome(FAILED), reason) if reason else self._execute_in_place()
         except OSError as error:
             return _disk_failed(error)
-        except GaveUp:
-            execution = Execution(Outcome(FAILED), StopReason.SHUTDOWN)
         except Exception:
             log.exception("run %s: the worker itself failed", self.assigned.id)
             return Outcome(FAILED, INFRA, error_message="The worker itself failed; see its log.")
@@ -217,19 +173,6 @@ class Run:
             return execution.outcome
         log.info("run %s stopped: %s", self.assigned.id, execution.stopped_by.value)
         return self._stopped_outcome(execution.outcome, execution.stopped_by)
-
-    def _start(self, state: dict[str, object]) -> None:
-        """Tell the API that the run has started, unless its claim has started it: an older API does not do that.
-
-        Raises Refused, TokenRefused, and GaveUp when the worker has to exit.
-        """
-        if state.get("status") == RUNNING:
-            return
-        state = until_answered(
-            lambda: self._around.api.start(self.assigned.id), self._around.leaving
-        )
-        if state.get("cancelRequested"):
-            self.stop.request(StopReason.CANCELED)
 
     def _execute_in_place(self) -> Execution:
         """Execute the run where an earlier attempt stopped, if it is to go on there, and otherwise anew."""

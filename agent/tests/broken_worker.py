@@ -1,10 +1,12 @@
-"""Runs the worker with one thing broken on purpose: `broken_worker.py HOW run --config FILE`.
+"""Runs a worker with one thing broken on purpose: `broken_worker.py HOW run --config FILE`.
 
-Each function breaks one thing, and its decorator names the conformance kit's check that has to fail then.
+Each function breaks one thing, and its decorator names the conformance kit's check that has to fail then. What a worker
+does that takes its runs by poll and claim is broken in `plain_worker.py`, and everything else in our own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -19,7 +21,6 @@ from pipedai_worker import (
     exits,
     heartbeat,
     mcp,
-    polling,
     redact,
     reporting,
     stopping,
@@ -33,13 +34,19 @@ from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.journal import Journal
 from pipedai_worker.loop import Loop
 from pipedai_worker.outcome import Outcome, UsageLimit
+from tests import plain_worker
 
-BREAKAGES: dict[str, tuple[str, Callable[[], None]]] = {}
+# The command lines of the two workers.
+OURS, PLAIN = "run --config {config} --drain-seconds 1", "{config}"
+# For each way to break a worker: the check that notices it, the worker's command line, and the function that breaks it.
+BREAKAGES: dict[str, tuple[str, str, Callable[[], None]]] = {}
 
 
-def caught_by(check: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+def caught_by(
+    check: str, command_line: str = OURS
+) -> Callable[[Callable[[], None]], Callable[[], None]]:
     def register(breakage: Callable[[], None]) -> Callable[[], None]:
-        BREAKAGES[breakage.__name__] = (check, breakage)
+        BREAKAGES[breakage.__name__] = (check, command_line, breakage)
         return breakage
 
     return register
@@ -49,10 +56,56 @@ def replace(owner: Any, name: str, value: Any) -> None:
     setattr(owner, name, value)
 
 
-@caught_by("repeats-a-lost-claim")
+@caught_by("repeats-a-lost-claim", PLAIN)
 def claims_anew_each_time() -> None:
-    claim = Api.claim
-    replace(Api, "claim", lambda self, run_id, _: claim(self, run_id, uuid4().hex))
+    ask = plain_worker.Worker.ask
+
+    def ask_once(self: plain_worker.Worker, method: str, path: str, *rest: Any) -> Any:
+        if not path.endswith("/claim"):
+            return ask(self, method, path, *rest)
+        for _ in range(10):
+            with contextlib.suppress(plain_worker.StoppedError):
+                return ask(self, method, path, {"claimId": uuid4().hex}, 1)
+        raise plain_worker.StoppedError
+
+    replace(plain_worker.Worker, "ask", ask_once)
+
+
+@caught_by("leaves-a-refused-claim-alone", PLAIN)
+def executes_what_it_could_not_claim() -> None:
+    ask = plain_worker.Worker.ask
+
+    def claim_anyway(self: plain_worker.Worker, method: str, path: str, *rest: Any) -> Any:
+        try:
+            return ask(self, method, path, *rest)
+        except plain_worker.RefusedError:
+            if not path.endswith("/claim"):
+                raise
+
+    replace(plain_worker.Worker, "ask", claim_anyway)
+
+
+@caught_by("leaves-a-lost-race-alone", PLAIN)
+def sulks_after_a_lost_race() -> None:
+    take = plain_worker.Worker.take
+
+    def take_or_sulk(self: plain_worker.Worker, run: Any) -> bool:
+        return take(self, run) or self.stopping.wait(600)
+
+    replace(plain_worker.Worker, "take", take_or_sulk)
+
+
+@caught_by("comes-back-after-a-refusal", PLAIN)
+def never_claims_a_run_twice() -> None:
+    take, taken = plain_worker.Worker.take, set()
+
+    def take_once(self: plain_worker.Worker, run: Any) -> bool:
+        if run["id"] in taken:
+            return False
+        taken.add(run["id"])
+        return take(self, run)
+
+    replace(plain_worker.Worker, "take", take_once)
 
 
 @caught_by("repeats-a-lost-claim-next")
@@ -63,19 +116,6 @@ def asks_for_the_next_run_anew_each_time() -> None:
 @caught_by("settles-a-claim-next-after-a-kill")
 def forgets_its_claim_id_over_a_kill() -> None:
     replace(Journal, "_read_next_claim", lambda self: None)
-
-
-@caught_by("leaves-a-refused-claim-alone")
-def executes_what_it_could_not_claim() -> None:
-    claim = Api.claim
-
-    def claim_anyway(self: Api, run_id: str, claim_id: str) -> dict[str, Any]:
-        try:
-            return claim(self, run_id, claim_id)
-        except Refused:
-            return {}
-
-    replace(Api, "claim", claim_anyway)
 
 
 @caught_by("keeps-the-lease")
@@ -197,17 +237,8 @@ def believes_only_statuses_that_it_knows() -> None:
 @caught_by("ignores-what-is-newer-in-a-run")
 def refuses_runs_with_more_than_it_knows() -> None:
     parse = AssignedRun.parse
-    replace(
-        AssignedRun,
-        "parse",
-        lambda item: parse(item) if item.keys() <= FakeRun().handed_out().keys() else None,
-    )
-
-
-@caught_by("leaves-a-lost-race-alone")
-def sulks_after_a_lost_race() -> None:
-    pause = polling.Poller.pause
-    replace(polling.Poller, "pause", lambda self, _: pause(self, 600.0))
+    known = {**FakeRun().handed_out(), **FakeRun().shown()}.keys()
+    replace(AssignedRun, "parse", lambda item: parse(item) if item.keys() <= known else None)
 
 
 @caught_by("tells-a-usage-limit")
@@ -230,18 +261,6 @@ def ends_when_it_is_limited() -> None:
     replace(Loop, "_keep_sessions_while_limited", end)
 
 
-@caught_by("comes-back-after-a-refusal")
-def never_claims_a_run_twice() -> None:
-    begin, begun = Loop._begin_run, set()
-
-    def begin_once(self: Loop, assigned: AssignedRun) -> None:
-        if assigned.id not in begun:
-            begun.add(assigned.id)
-            begin(self, assigned)
-
-    replace(Loop, "_begin_run", begin_once)
-
-
 @caught_by("does-not-repeat-what-it-cannot-resume")
 def begins_lost_sessions_anew() -> None:
     parse = AssignedRun.parse
@@ -254,6 +273,12 @@ def reports_numbers_as_text() -> None:
     replace(Outcome, "body", lambda self: {**body(self), "exitCode": "0"})
 
 
+def main() -> int:
+    how, *rest = sys.argv[1:]
+    _, command_line, breakage = BREAKAGES[how]
+    breakage()
+    return cli.main(rest) if command_line == OURS else plain_worker.main(rest[0])
+
+
 if __name__ == "__main__":
-    BREAKAGES[sys.argv[1]][1]()
-    sys.exit(cli.main(sys.argv[2:]))
+    sys.exit(main())

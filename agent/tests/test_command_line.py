@@ -137,7 +137,7 @@ def test_doctor_passes_on_a_sound_machine(api: FakeApi, workers: Workers) -> Non
     assert worker.wait() == 0
     assert worker.log.count("pass  ") == 11
     assert "stand-in" in worker.log
-    assert api.count("poll") == 0
+    assert api.count("claim-next") == 0
 
 
 def test_doctor_says_what_is_wrong_and_what_to_do(api: FakeApi, workers: Workers) -> None:

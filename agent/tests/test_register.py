@@ -69,7 +69,7 @@ def test_it_says_when_an_admin_is_to_approve_it(
         "workspaceId": str(uuid4()),
         "environmentId": str(uuid4()),
     }
-    if approved is not None:  # an older API says nothing of it
+    if approved is not None:
         answer["approved"] = approved
     api.fail("register", 201, body=answer)
     worker = workers.execute(

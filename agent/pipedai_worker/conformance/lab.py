@@ -202,6 +202,12 @@ class Lab:
             self.pause(0.03)
         return run.outcome or {}
 
+    def must_end_once(self, run: FakeRun, times: float = 1.0) -> None:
+        """Wait until the run has ended. Raise Failed unless it succeeded, with its program started once."""
+        expect_status(self.until_ended(run, times), "succeeded")
+        launched = self.launched(run)
+        expect(launched == 1, f"It launched the program {launched} times.")
+
     def until_running(self, run: FakeRun) -> None:
         self.until(lambda: self.launched(run), "It did not launch the run's program.")
 
@@ -225,9 +231,9 @@ def expect_status(outcome: dict[str, Any], *statuses: str) -> None:
 
 def expect_few_polls(lab: Lab, did: str) -> None:
     """Watch the worker for QUIET_SECONDS. Raise Failed if it polls too often, without pauses, or if it exits."""
-    before, began = lab.api.count("poll"), time.monotonic()
+    before, began = lab.api.asked(), time.monotonic()
     lab.pause(QUIET_SECONDS)
-    polls, took = lab.api.count("poll") - before, time.monotonic() - began
+    polls, took = lab.api.asked() - before, time.monotonic() - began
     expect(
         polls <= MOST_ATTEMPTS * took / QUIET_SECONDS, f"It {did} {polls} times in {took:.1f} s."
     )

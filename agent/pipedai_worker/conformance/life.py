@@ -10,6 +10,8 @@ from pipedai_worker.conformance.fake_api import IN_HAND
 from pipedai_worker.conformance.lab import Lab, expect, expect_status, expect_well_formed
 
 SECRET = "sk-live-0123456789abcdef"  # noqa: S105 - no secret
+# Fields and a status that only an API newer than the worker might answer.
+NEWER = {"protocol": 9, "hints": {"x": [1, {"y": None}]}, "status": "paused"}
 # How long the lease of a run lasts in these checks. It is this long because a busy machine may delay a correct worker's
 # heartbeat by seconds.
 LEASE_SECONDS = 12.0
@@ -177,6 +179,22 @@ def leaves_on_sigterm(lab: Lab) -> None:
 @check("SIGTERM while nothing is in hand: it leaves with code 0")
 def leaves_at_once_when_idle(lab: Lab) -> None:
     lab.start()
-    lab.until(lambda: lab.api.count("poll"), "It never polled.")
+    lab.until(lab.api.asked, "It never asked for a run.")
     code = lab.terminate()
     expect(code == 0, f"It ended with code {code} after SIGTERM.")
+
+
+@check("a newer API's unknown fields and statuses change nothing")
+def ignores_what_is_newer(lab: Lab) -> None:
+    lab.api.newer = NEWER
+    lab.api.lease_seconds = 3
+    run = lab.add("sleep 2")
+    lab.start()
+    lab.must_end_once(run)
+
+
+@check("fields of a run that it does not know, whatever they hold, change nothing")
+def ignores_what_is_newer_in_a_run(lab: Lab) -> None:
+    run = lab.add(newer={**NEWER, "enabled": False, "priority": None, "poolId": 7, "": [[]]})
+    lab.start()
+    lab.must_end_once(run)

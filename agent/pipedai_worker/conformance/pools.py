@@ -15,26 +15,6 @@ TOLERANCE_SECONDS = 60.0
 
 
 @check(
-    "a run that another worker of the pool has claimed (409, 404) is left alone, and the next done"
-)
-def leaves_a_lost_race_alone(lab: Lab) -> None:
-    lab.start()
-    # The API answers 409 to the workers of the run's pool, and 404 to one that has left the pool since its poll.
-    for status in (409, 404):
-        _lose_a_race(lab, status)
-
-
-def _lose_a_race(lab: Lab, status: int) -> None:
-    run = lab.add(lost_to_another=status)
-    lab.until(lambda: lab.api.count("claim", run), "It did not claim a run of a pool.")
-    expect_status(lab.until_ended(lab.add()), "succeeded")
-    expect(lab.launched(run) == 0, "It launched a run that another worker had claimed.")
-    for kind in ("start", "heartbeat", "complete"):
-        sent = lab.api.count(kind, run)
-        expect(sent == 0, f"It sent {kind} for a run that another worker had claimed.")
-
-
-@check(
     "a usage limit of its account is reported as infra, with usageLimit, so that others take over"
 )
 def tells_a_usage_limit(lab: Lab) -> None:
@@ -70,31 +50,15 @@ def waits_while_it_is_limited(lab: Lab) -> None:
     with lab.api.lock:
         lab.api.limited_seconds = RESETS_IN_SECONDS
         lab.api.lock.notify_all()
-    waiting, polls = lab.add(), lab.api.count("poll")
+    waiting, asked = lab.add(), lab.api.asked()
     expect_status(lab.until_ended(held), "succeeded")
-    lab.until(lambda: lab.api.count("poll") > polls, "It did not ask again while it was limited.")
+    lab.until(lambda: lab.api.asked() > asked, "It did not ask again while it was limited.")
     expect_few_polls(lab, "polled while it was limited")
     expect(waiting.status == "queued", "It took a run while it was limited.")
     with lab.api.lock:
         lab.api.limited_seconds = None
         lab.api.lock.notify_all()
     expect_status(lab.until_ended(waiting), "succeeded")
-
-
-@check(
-    "a run whose claim is refused because the worker is limited meanwhile is claimed again later"
-)
-def comes_back_after_a_refusal(lab: Lab) -> None:
-    lab.api.fail(
-        "claim",
-        409,
-        times=2,
-        body={"error": "Limited.", "code": "worker_limited", "status": "queued"},
-    )
-    run = lab.add()
-    lab.start()
-    expect_status(lab.until_ended(run), "succeeded")
-    expect(lab.launched(run) == 1, f"It launched the program {lab.launched(run)} times.")
 
 
 @check(

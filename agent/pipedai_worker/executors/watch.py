@@ -179,7 +179,6 @@ class Watch:
             short_message=sentence,
             error_message=f"{sentence}\n{details}",
             usage_limit=limit,
-            # An API that does not know `usageLimit` retries the run when the limit is lifted.
             retry_after_seconds=None if limit is None else limit.resets_at - now,
         )
 

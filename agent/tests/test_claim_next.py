@@ -1,4 +1,4 @@
-"""A worker takes its runs by `claim-next` where the API knows it. The conformance kit has further checks of that."""
+"""A worker takes its runs by `claim-next`. The conformance kit has further checks of that."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from pipedai_worker import api as api_module
 from pipedai_worker import durable, recovery
-from pipedai_worker.answers import Unavailable
 from pipedai_worker.api import ACCOUNT_HEADER, Api
 from pipedai_worker.assigned import AssignedRun
-from pipedai_worker.conformance.fake_api import DROP, FakeApi
+from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.journal import HeldRun, Journal
 from pipedai_worker.loop import Loop, Settings
@@ -25,7 +23,6 @@ from .conftest import Workers, until
 
 @pytest.fixture
 def client(api: FakeApi, url: str) -> Iterator[Api]:
-    api.short_protocol = True
     client = Api(url, token=api.worker_token, worker_id=api.worker_id)
     yield client
     client.close()
@@ -101,34 +98,11 @@ class TestTheCall:
         run = api.add()
         answer = client.claim_next("mine", 0, "an-account")
         assert answer is not None
-        assert (answer["run"]["id"], answer["run"]["status"]) == (run.id, "running")
+        assert (answer["id"], answer["status"]) == (run.id, "running")
         assert api.headers[-1][ACCOUNT_HEADER] == "an-account"
         assert api.calls[-1][2] == {"claimId": "mine", "start": True, "wait": 0}
         assert client.auth_mode == "claude_max"
         assert client.clock_offset is not None
-
-    @pytest.mark.parametrize("status", [404, 405, 400])
-    @pytest.mark.parametrize(("lost", "is_asked_again"), [(False, False), (True, True)])
-    def test_an_api_that_does_not_know_it_is_asked_again_later_or_soon_if_it_may_have_claimed_a_run(
-        self,
-        api: FakeApi,
-        client: Api,
-        monkeypatch: pytest.MonkeyPatch,
-        status: int,
-        lost: bool,
-        is_asked_again: bool,
-    ) -> None:
-        monkeypatch.setattr(api_module, "NEXT_AGAIN_SECONDS", 1000.0)
-        monkeypatch.setattr(api_module, "NEXT_AGAIN_SOON_SECONDS", 0.0)
-        if lost:
-            api.fail("claim-next", DROP)
-            with pytest.raises(Unavailable):
-                client.claim_next("mine", 0)
-        code = "validation_failed" if status == 400 else "not_found"
-        api.fail("claim-next", status, body={"error": "No.", "code": code})
-        answers = [client.claim_next("mine", 0)]
-        assert answers == [None]
-        assert client.knows_next is is_asked_again
 
 
 def test_an_outcome_that_is_just_reported_does_not_end_a_worker_that_is_granted_another_run(
@@ -148,17 +122,13 @@ def test_an_outcome_that_is_just_reported_does_not_end_a_worker_that_is_granted_
     settings = Settings(max_concurrency=None, drain_seconds=0, once=False)
     loop = Loop(client, journal, cast("Any", None), settings)
     loop._draining.set()
-    loop._take_granted(Granted("mine", answer["run"], AssignedRun.parse(answer["run"])))
+    loop._take_granted(Granted("mine", answer, AssignedRun.parse(answer)))
     assert api.until_ended(run)["status"] == "failed"
     until(lambda: not journal.has_outcome(run.id))
     journal.close()
 
 
 class TestTheWorker:
-    @pytest.fixture(autouse=True)
-    def _knows_it(self, api: FakeApi) -> None:
-        api.short_protocol = True
-
     def test_a_run_costs_three_calls(self, api: FakeApi, workers: Workers) -> None:
         runs = [api.add(), api.add()]
         workers.start()
@@ -189,7 +159,7 @@ class TestTheWorker:
         assert api.count("complete", unreadable) == 1
 
     def test_a_disk_that_fails_hands_the_run_back(self, api: FakeApi, workers: Workers) -> None:
-        workers.start()
+        worker = workers.start()
         api.until(lambda: api.polls_waiting)
         held = workers.state / "held"
         held.rmdir()
@@ -199,7 +169,7 @@ class TestTheWorker:
         assert outcome["costUsd"] == "0.000000"
         # The worker takes no other run from the queue, only to hand it back too.
         later = api.add()
-        api.until(lambda: api.count("poll"))
+        worker.until_logged("the worker's files can't be written")
         assert later.status == "queued"
         held.mkdir()
         assert api.until_ended(later)["status"] == "succeeded"
@@ -234,9 +204,9 @@ class TestTheWorker:
         assert outcome["toolCalls"] == {"total": 0, "effects": 0, "unknown": 0}
         assert outcome["costUsd"] == "0.000000"
 
-    def test_once_lists_what_is_due_as_it_did(self, api: FakeApi, workers: Workers) -> None:
+    def test_once_takes_what_is_due_and_ends(self, api: FakeApi, workers: Workers) -> None:
         api.capacity = 2
         runs = [api.add(), api.add()]
         assert workers.start("--once").wait() == 0
         assert [run.status for run in runs] == ["succeeded", "succeeded"]
-        assert api.count("claim-next") == api.count("start") == 0
+        assert api.count("claim-next") == 3
