@@ -27,8 +27,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.gateway import Gateway
-from pipedai_worker.tool_calls import ToolCalls
 
 # The most milliseconds that the gateway may add to a tool call (SPEC §20).
 LARGEST_COST_MS = 5.0

@@ -24,13 +24,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipedai_worker import backoff, cli, heartbeat, loop, polling, run_events
-from pipedai_worker.config import WorkerConfig
+from pipedai_worker import cli
+from pipedai_worker.api import patience
 from pipedai_worker.conformance.fake_api import DROP, FakeApi, route
 from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.serving import Service
 from pipedai_worker.conformance.wire import TERMINAL
-from pipedai_worker.events import recorder, sender
+from pipedai_worker.events import local, recorder, sender
+from pipedai_worker.identity.config import WorkerConfig
+from pipedai_worker.polling import loop, poller
+from pipedai_worker.reporting import heartbeat
 
 RUN_EVERY_SECONDS = 20.0
 LONGEST_RUN_SECONDS = 60.0
@@ -242,15 +245,15 @@ def _start_worker(api: FakeApi, url: str, directory: Path, speed: float) -> subp
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, "HOME": str(directory), run_events.VARIABLE: "1"},
+            env={**os.environ, "HOME": str(directory), local.VARIABLE: "1"},
         )
 
 
 def _be_worker(speed: float, argv: list[str]) -> int:
     """Run the worker program in this process. Its pauses between requests are divided by `speed`."""
     for module, name in (
-        (polling, "SHORTEST_EMPTY_POLL_SECONDS"),
-        (backoff, "FIRST_SECONDS"),
+        (poller, "SHORTEST_EMPTY_POLL_SECONDS"),
+        (patience, "FIRST_SECONDS"),
         (heartbeat, "SHORTEST_SECONDS"),
         (heartbeat, "LONGEST_SECONDS"),
         (loop, "UNCLAIMED_PAUSE_SECONDS"),

@@ -13,27 +13,21 @@ from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
-from pipedai_worker import (
-    answers,
-    api,
-    backoff,
-    cli,
-    exits,
-    heartbeat,
-    mcp,
-    redact,
-    reporting,
-    stopping,
-)
-from pipedai_worker.answers import Refused
-from pipedai_worker.api import Api
-from pipedai_worker.assigned import AssignedRun
+from pipedai_worker import cli, redact
+from pipedai_worker.api import answers, client, patience
+from pipedai_worker.api.answers import Refused
+from pipedai_worker.api.client import Api
+from pipedai_worker.commands import arguments
 from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.disk.journal import Journal
+from pipedai_worker.executors import settings
 from pipedai_worker.executors.base import Execution, Job
 from pipedai_worker.executors.claude import ClaudeExecutor
-from pipedai_worker.journal import Journal
-from pipedai_worker.loop import Loop
-from pipedai_worker.outcome import Outcome, UsageLimit
+from pipedai_worker.polling.assigned import AssignedRun
+from pipedai_worker.polling.loop import Loop
+from pipedai_worker.reporting import heartbeat, report
+from pipedai_worker.reporting.outcome import Outcome, UsageLimit
+from pipedai_worker.running import stopping
 from tests import plain_worker
 
 # The command lines of the two workers.
@@ -163,7 +157,7 @@ def reports_only_once() -> None:
         except answers.Unanswered:
             return {}
 
-    replace(reporting, "until_answered", once)
+    replace(report, "until_answered", once)
 
 
 @caught_by("keeps-an-outcome-over-a-kill")
@@ -173,7 +167,7 @@ def keeps_outcomes_in_memory() -> None:
 
 @caught_by("backs-off")
 def polls_in_a_hot_loop() -> None:
-    replace(backoff.Backoff, "next_delay", lambda self, retry_after=None: 0.0)
+    replace(patience.Backoff, "next_delay", lambda self, retry_after=None: 0.0)
 
 
 @caught_by("keeps-secrets")
@@ -206,7 +200,7 @@ def forgets_what_it_held() -> None:
 
 @caught_by("leaves-at-once-when-idle")
 def ends_with_code_1() -> None:
-    replace(exits, "OK", 1)
+    replace(arguments, "OK", 1)
 
 
 @caught_by("refuses-expansion")
@@ -215,7 +209,7 @@ def lets_claude_expand_variables() -> None:
 
     def execute_with_the_servers_headers(self: ClaudeExecutor, job: Job) -> Execution:
         server = {"type": "http", "url": job.run.mcp_url, "headers": dict(job.run.mcp_headers)}
-        job.mcp_config.write_text(json.dumps({"mcpServers": {mcp.SERVER_NAME: server}}))
+        job.mcp_config.write_text(json.dumps({"mcpServers": {settings.SERVER_NAME: server}}))
         return execute(self, job)
 
     replace(ClaudeExecutor, "execute", execute_with_the_servers_headers)
@@ -231,7 +225,7 @@ def believes_only_statuses_that_it_knows() -> None:
             raise Refused("unknown status", 409)
         return answer
 
-    replace(api, "read", read_known)
+    replace(client, "read", read_known)
 
 
 @caught_by("ignores-what-is-newer-in-a-run")

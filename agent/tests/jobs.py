@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from pipedai_worker import mcp, orphans
-from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.conformance.fake_run import FakeRun
-from pipedai_worker.durable import write_private
+from pipedai_worker.disk.durable import write_private
+from pipedai_worker.disk.sessions import session_of
+from pipedai_worker.executors import settings
 from pipedai_worker.executors.base import Job, JobSession
-from pipedai_worker.process import Program
+from pipedai_worker.polling.assigned import AssignedRun
 from pipedai_worker.redact import Redactor
-from pipedai_worker.sessions import session_of
-from pipedai_worker.stopping import StopReason
+from pipedai_worker.running import orphans
+from pipedai_worker.running.process import Program
+from pipedai_worker.running.stopping import StopReason
 
 # The id is random, so that only processes of this test process are marked with it: they are killed.
 CLAIM_ID = uuid4().hex
@@ -43,7 +44,7 @@ def make_job(
     files.mkdir()
     temporary.mkdir(exist_ok=True)
     mcp_config = directory / "mcp.json"
-    write_private(mcp_config, mcp.configuration(MCP_URL, run.timeout_seconds))
+    write_private(mcp_config, settings.configuration(MCP_URL, run.timeout_seconds))
     return Job(
         run=run,
         directory=work,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipedai_worker.account import Account, account, word
-from pipedai_worker.answers import Unavailable
-from pipedai_worker.api import ACCOUNT_HEADER
+from pipedai_worker.api.answers import Unavailable
+from pipedai_worker.api.client import ACCOUNT_HEADER
 from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.paying import EVERY_CREDENTIAL
+from pipedai_worker.identity.account import Account, account, word
+from pipedai_worker.identity.paying import EVERY_CREDENTIAL
 
 from .conftest import Workers, until
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from pipedai_worker import api as requests
-from pipedai_worker.answers import Unavailable
-from pipedai_worker.api import Api
-from pipedai_worker.bounded_transport import EXTENSION, BoundedTransport, Bounds
+from pipedai_worker.api import client as requests
+from pipedai_worker.api.answers import Unavailable
+from pipedai_worker.api.client import Api
+from pipedai_worker.api.transport import EXTENSION, BoundedTransport, Bounds
 
 from .gateway.servers import raw_server
 

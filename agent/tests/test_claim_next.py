@@ -9,14 +9,15 @@ from typing import Any, cast
 
 import pytest
 
-from pipedai_worker import durable, recovery
-from pipedai_worker.api import ACCOUNT_HEADER, Api
-from pipedai_worker.assigned import AssignedRun
+from pipedai_worker.api.client import ACCOUNT_HEADER, Api
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.fake_run import FakeRun
-from pipedai_worker.journal import HeldRun, Journal
-from pipedai_worker.loop import Loop, Settings
-from pipedai_worker.polling import Granted
+from pipedai_worker.disk import durable
+from pipedai_worker.disk.journal import HeldRun, Journal
+from pipedai_worker.polling.assigned import AssignedRun
+from pipedai_worker.polling.loop import Loop, Settings
+from pipedai_worker.polling.poller import Granted
+from pipedai_worker.running import recovery
 
 from .conftest import Workers, until
 

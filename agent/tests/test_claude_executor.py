@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from pipedai_worker import standin
-from pipedai_worker.commands import STAND_IN
-from pipedai_worker.executors import isolation, watch
+from pipedai_worker.commands.handlers import STAND_IN
+from pipedai_worker.disk.sessions import session_of
+from pipedai_worker.executors import settings, watch
 from pipedai_worker.executors.base import Execution
 from pipedai_worker.executors.claude import ClaudeExecutor
-from pipedai_worker.orphans import end_marked
-from pipedai_worker.sessions import session_of
-from pipedai_worker.stopping import StopReason
+from pipedai_worker.running.orphans import end_marked
+from pipedai_worker.running.stopping import StopReason
 
 from .conftest import alive, until
 from .jobs import CLAIM_ID, MCP_URL, StopOnceTold, make_job
@@ -295,7 +295,7 @@ def test_the_command_line_holds_no_secret_and_no_prompt(tmp_path: Path) -> None:
         *("-p", "--mcp-config", str(tmp_path / "mcp.json"), "--strict-mcp-config"),
         *("--output-format", "stream-json", "--verbose"),
         *("--allowedTools", "mcp__trigger"),
-        *isolation.OPTIONS,
+        *settings.OPTIONS,
         "--no-session-persistence",
         *("--session-id", session_of(CLAIM_ID), "--model", "opus"),
     ]

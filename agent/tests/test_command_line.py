@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipedai_worker import __version__, cli
-from pipedai_worker.arguments import TOKEN_VARIABLE
+from pipedai_worker.commands.arguments import TOKEN_VARIABLE
 from pipedai_worker.conformance.fake_api import FakeApi
 
 from .conftest import AGENT, Workers

@@ -16,8 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pipedai_worker import cli
-from pipedai_worker.conformance import kit, taking
-from pipedai_worker.conformance.checks import CHECKS
+from pipedai_worker.conformance import CHECKS, kit, taking
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.fake_run import FakeRun
 

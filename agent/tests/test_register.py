@@ -11,8 +11,10 @@ from uuid import uuid4
 
 import pytest
 
-from pipedai_worker import __version__, cli, durable, registration
+from pipedai_worker import __version__, cli
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
+from pipedai_worker.disk import durable
+from pipedai_worker.identity import registration
 
 from .conftest import Workers
 

@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import pytest
 
-from pipedai_worker import scratch, sessions
-from pipedai_worker.commands import STAND_IN
+from pipedai_worker.commands.handlers import STAND_IN
+from pipedai_worker.disk import scratch, sessions
+from pipedai_worker.disk.scratch import Scratch
+from pipedai_worker.disk.sessions import Session, Sessions
 from pipedai_worker.executors.claude import ClaudeExecutor
-from pipedai_worker.scratch import Scratch
-from pipedai_worker.sessions import Session, Sessions
 
 UNKNOWN = "0198c0de-0000-7000-8000-000000000000"
 CALLS = {"total": 0, "effects": 0, "unknown": 0}

@@ -15,10 +15,10 @@ from uuid import uuid4
 
 import pytest
 
-from pipedai_worker import identity
 from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.journal import HeldRun, Journal
-from pipedai_worker.orphans import end_orphans
+from pipedai_worker.disk.journal import HeldRun, Journal
+from pipedai_worker.running import process
+from pipedai_worker.running.orphans import end_orphans
 
 from .conftest import DEADLINE_SECONDS, NO_CALLS, Workers, alive, program_that_waits_for, until
 
@@ -48,6 +48,7 @@ def test_a_stopping_worker_finishes_what_it_holds_and_takes_nothing_new(
     api.until(lambda: api.count("heartbeat", run))
     worker.process.send_signal(signal.SIGTERM)
     worker.until_logged("SIGTERM: up to 123 s")
+    api.until(lambda: not api.polls_waiting)
     later = api.add()
     go.touch()
     assert worker.wait() == 0
@@ -136,7 +137,7 @@ def test_a_signal_while_a_predecessors_programs_are_ended_is_heeded(
     )
     try:
         with closing(Journal(workers.state)) as journal:
-            started = identity.start_time(stubborn.pid)
+            started = process.start_time(stubborn.pid)
             journal.hold(HeldRun(str(uuid4()), "c", pid=stubborn.pid, process_started=started))
         worker = workers.start()
         worker.until_logged("ending process group")
@@ -217,9 +218,9 @@ def test_a_process_that_only_has_the_number_of_an_orphan_is_not_signalled() -> N
 
 
 def test_a_process_is_told_from_another_with_its_number() -> None:
-    assert identity.start_time(os.getpid()) == identity.start_time(os.getpid())
-    assert identity.start_time(os.getpid()) != identity.start_time(1)
-    assert identity.start_time(2**22 + 1) is None
+    assert process.start_time(os.getpid()) == process.start_time(os.getpid())
+    assert process.start_time(os.getpid()) != process.start_time(1)
+    assert process.start_time(2**22 + 1) is None
 
 
 def test_no_secret_is_left_on_disk(api: FakeApi, workers: Workers) -> None:

@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
 from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.serving import Service
+from pipedai_worker.polling.assigned import AssignedRun
 
 from .conftest import NO_CALLS, Workers, program_that_waits_for, until
 

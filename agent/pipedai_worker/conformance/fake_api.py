@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
-from pipedai_worker.conformance import event_wire, tool_call_wire, usage_limit_wire, wire
+from pipedai_worker.conformance import wire
 from pipedai_worker.conformance.fake_run import FakeRun, iso, now
 from pipedai_worker.conformance.wire import TERMINAL
 
@@ -324,15 +324,15 @@ class FakeApi:
         if status == "canceled" and not run.cancel_requested:
             return 409, _conflict("No cancel was requested.", "cancel_not_requested", run)
         self._note_tool_calls("complete", run, body)
-        if (problem := usage_limit_wire.flaw(body)) is not None:
+        if (problem := wire.flaw_of_limit(body)) is not None:
             self.ignored.append(f"complete: {problem}.")
         return self._move(run, IN_HAND, status, outcome=body)
 
     def _events(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
-        return event_wire.take(run, body)
+        return wire.take_events(run, body)
 
     def _note_tool_calls(self, kind: str, run: FakeRun, body: Any) -> None:
-        problem = tool_call_wire.flaw(body, run.tool_calls)
+        problem = wire.flaw_of_calls(body, run.tool_calls)
         if problem is not None:
             self.ignored.append(f"{kind}: {problem}.")
         elif body.get("toolCalls") is not None:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker import run_events, stand_in
-from pipedai_worker.config import WorkerConfig
+from pipedai_worker import stand_in
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.serving import Service
 from pipedai_worker.conformance.wire import TERMINAL
+from pipedai_worker.events import local
+from pipedai_worker.identity.config import WorkerConfig
 
 # The most seconds that a worker may take to exit after SIGTERM.
 LEAVE_SECONDS = 30.0
@@ -92,7 +93,7 @@ class Lab:
             "TMPDIR": str(self.directory / "tmp"),
             "PATH": f"{self.directory / 'bin'}{os.pathsep}{os.environ['PATH']}",
             CONFIG_VARIABLE: str(self._config),
-            run_events.VARIABLE: "1",
+            local.VARIABLE: "1",
         }
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from pipedai_worker.conformance import fake_mcp, wire
+from pipedai_worker.conformance import wire
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
 
 
@@ -28,7 +28,7 @@ class Service:
         self._place.bind(("127.0.0.1", port))
         self._port = self._place.getsockname()[1]
         self._server: _Server | None = None
-        api.mcp_url = self.url + fake_mcp.PATH
+        api.mcp_url = self.url + MCP_PATH
 
     @property
     def url(self) -> str:
@@ -84,8 +84,8 @@ class Handler(BaseHTTPRequestHandler):
     server: Any
 
     def do_GET(self) -> None:
-        if self.path.startswith(fake_mcp.PATH):
-            self._send(*fake_mcp.answer("GET", {}), {})
+        if self.path.startswith(MCP_PATH):
+            self._send(*answer_mcp("GET", {}), {})
         else:
             self._serve({})
 
@@ -94,8 +94,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         data = self._body()
         body = wire.parse(data)
-        if self.path.startswith(fake_mcp.PATH):
-            self._send(*fake_mcp.answer("POST", body or {}), {})
+        if self.path.startswith(MCP_PATH):
+            self._send(*answer_mcp("POST", body or {}), {})
         elif data and not wire.is_json(self.headers.get("Content-Type")):
             self._refuse(415, "unsupported_media_type", "The Content-Type is not application/json.")
         elif body is None:
@@ -181,3 +181,31 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, *_: Any) -> None:
         """Print nothing about a broken connection, because killing a worker breaks its connections."""
+
+
+MCP_PATH = "/mcp"
+METHOD_NOT_FOUND = -32601
+
+
+def answer_mcp(method: str, message: dict[str, Any]) -> tuple[int, Any]:
+    """Return the status and the JSON with which an MCP server without tools answers one request, `message`."""
+    if method != "POST":
+        return 405, {"error": "There is no stream of events here."}
+    if "id" not in message:
+        return 202, ""
+    reply: dict[str, Any] = {"jsonrpc": "2.0", "id": message["id"]}
+    asked, params = message.get("method"), message.get("params")
+    if asked == "initialize":
+        version = params.get("protocolVersion") if isinstance(params, dict) else None
+        reply["result"] = {
+            "protocolVersion": version or "2025-06-18",
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "fake", "version": "1"},
+        }
+    elif asked == "tools/list":
+        reply["result"] = {"tools": []}
+    elif asked == "ping":
+        reply["result"] = {}
+    else:
+        reply["error"] = {"code": METHOD_NOT_FOUND, "message": "Method not found"}
+    return 200, reply

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipedai_worker.conformance.checks import check
+from pipedai_worker.conformance import check
 from pipedai_worker.conformance.fake_api import DROP
 from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.lab import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipedai_worker.conformance.checks import check
+from pipedai_worker.conformance import check
 from pipedai_worker.conformance.fake_api import DROP
 from pipedai_worker.conformance.lab import (
     QUIET_SECONDS,

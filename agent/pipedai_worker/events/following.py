@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from pipedai_worker.answers import Unanswered, Unavailable
-from pipedai_worker.api import Api
-from pipedai_worker.backoff import Backoff
-from pipedai_worker.events.spool import SpoolReader
+from pipedai_worker.api.answers import Refused, TokenRefused, Unanswered, Unavailable
+from pipedai_worker.api.client import Api
+from pipedai_worker.api.patience import Backoff, Outage
+from pipedai_worker.commands import arguments
+from pipedai_worker.commands.arguments import KEY_VARIABLE, Exit
+from pipedai_worker.disk.journal import EVENTS, HELD
+from pipedai_worker.events import following
+from pipedai_worker.events.spool import SUFFIX, SpoolReader
 from pipedai_worker.gateway.events import EventSplitter, EventTooLarge
-from pipedai_worker.json_values import parse
-from pipedai_worker.numbers import whole
-from pipedai_worker.patience import Outage
+from pipedai_worker.identity import config as configuration
+from pipedai_worker.identity.config import WorkerConfig
+from pipedai_worker.values import parse, whole
 
 # The largest event that is read from a stream. What the API sends is far smaller.
 LARGEST_EVENT_BYTES = 1024 * 1024
@@ -116,3 +122,57 @@ def _event(text: bytes) -> RunEvent | None:
 
 def _is_event(value: Any) -> bool:
     return isinstance(value, dict) and whole(value.get("seq")) is not None
+
+
+class Connect(Protocol):
+    """Makes the client of the API at this URL, for a user's key."""
+
+    def __call__(self, url: str, *, key: str) -> Api: ...
+
+
+def events_of(options: argparse.Namespace, connect: Connect) -> Iterator[dict[str, Any]]:
+    """Return the events that the command `logs` is to show. Raises Exit if there are none to be had, and ConfigError.
+
+    They come from the API if there is a key for it, and else from the file that the worker keeps until it has sent
+    them.
+    """
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not key.isascii() or not key.isprintable():
+        raise Exit(arguments.BAD_CONFIG, f"The key in {KEY_VARIABLE} is damaged.")
+    if not key:
+        return _on_disk(options)
+    url = options.api_url or WorkerConfig.load(options.config).api_url
+    return _at_the_api(connect(url, key=key), options)
+
+
+def _at_the_api(api: Api, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    read = following.from_api if options.follow else following.listed
+    try:
+        with contextlib.closing(api):
+            yield from read(api, options.run, options.after)
+    except TokenRefused as refused:
+        raise Exit(
+            arguments.DEAD_TOKEN, f"The key in {KEY_VARIABLE} was refused: {refused}"
+        ) from None
+    except Refused as refused:
+        sentence = f"The API does not show the events of run {options.run}: {refused}"
+        raise Exit(arguments.ERROR, sentence) from None
+
+
+def _on_disk(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    worker_id = WorkerConfig.load(options.config).worker_id
+    state = configuration.state_directory(options.config) / worker_id
+
+    def is_over() -> bool:
+        return not options.follow or not (state / HELD / f"{options.run}.json").exists()
+
+    try:
+        yield from following.from_file(
+            state / EVENTS / f"{options.run}{SUFFIX}", options.after, is_over
+        )
+    except FileNotFoundError:
+        raise Exit(
+            arguments.ERROR,
+            f"This machine has no events of run {options.run}. The API may have them: set"
+            f" {KEY_VARIABLE} to a pwk_ key.",
+        ) from None

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipedai_worker.executors.settings import TOOL_PREFIX
 from pipedai_worker.executors.transcript import text_of
-from pipedai_worker.mcp import TOOL_PREFIX
-from pipedai_worker.numbers import whole
+from pipedai_worker.values import whole
 
 # What the model says, what it thinks, the tools that it calls, and what they answer.
 MESSAGE, THINKING, TOOL_CALL, TOOL_RESULT = "message", "thinking", "tool_call", "tool_result"

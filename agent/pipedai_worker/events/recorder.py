@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker.api import Api
-from pipedai_worker.background import run_in_background
+from pipedai_worker.api.client import Api
 from pipedai_worker.events import kinds
 from pipedai_worker.events.kinds import STREAMS, Told
 from pipedai_worker.events.sender import Sender
 from pipedai_worker.events.spool import SpoolWriter, make_room
-from pipedai_worker.json_values import with_strings
 from pipedai_worker.logs import get_logger
-from pipedai_worker.outcome import storable
-from pipedai_worker.output import size_of
 from pipedai_worker.redact import RedactingTexts, Redactor
+from pipedai_worker.reporting.outcome import storable
+from pipedai_worker.reporting.output import size_of
+from pipedai_worker.running.stopping import run_in_background
+from pipedai_worker.values import with_strings
 
 log = get_logger(__name__)
 

@@ -7,7 +7,7 @@ import os
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
-from pipedai_worker.answers import parse_time
+from pipedai_worker.api.answers import parse_time
 from pipedai_worker.events.kinds import (
     MESSAGE,
     RESULT,

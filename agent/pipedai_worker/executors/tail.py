@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable
 
-from pipedai_worker.process import Ending
 from pipedai_worker.redact import RedactingStream, Redactor
+from pipedai_worker.running.process import Ending
 
 # `Tail` keeps this many characters more than it was asked for, because blank lines at the end are removed later.
 SPARE_CHARACTERS = 4096

@@ -6,10 +6,9 @@ import time
 from typing import Any
 
 from pipedai_worker.executors.faults import error_kind
-from pipedai_worker.mcp import SERVER_NAME, TOOL_PREFIX
-from pipedai_worker.numbers import number, whole
-from pipedai_worker.outcome import UsageLimit
-from pipedai_worker.tokens import Tokens
+from pipedai_worker.executors.settings import SERVER_NAME, TOOL_PREFIX
+from pipedai_worker.reporting.outcome import Tokens, UsageLimit
+from pipedai_worker.values import number, whole
 
 # While claude works it writes events of these types. Events of other types may also come after its result.
 TURN_TYPES = frozenset({"assistant", "user", "stream_event", "tool_progress"})

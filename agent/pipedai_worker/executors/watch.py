@@ -6,23 +6,15 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from pipedai_worker import output
 from pipedai_worker.executors.base import Execution, Job
 from pipedai_worker.executors.faults import EXECUTION_ERROR, Fault, flaw, judge
+from pipedai_worker.executors.stream import SHORTEST_CUT_STRING, JsonLines
 from pipedai_worker.executors.tail import Tail
 from pipedai_worker.executors.transcript import Transcript, is_success, text_of
-from pipedai_worker.outcome import (
-    ABSENT,
-    CLIENT,
-    FAILED,
-    INFRA,
-    SUCCEEDED,
-    Outcome,
-    iso,
-)
-from pipedai_worker.process import Ending
-from pipedai_worker.stopping import StopReason
-from pipedai_worker.stream import SHORTEST_CUT_STRING, JsonLines
+from pipedai_worker.reporting import output
+from pipedai_worker.reporting.outcome import ABSENT, CLIENT, FAILED, INFRA, SUCCEEDED, Outcome, iso
+from pipedai_worker.running.process import Ending
+from pipedai_worker.running.stopping import StopReason
 
 # After its result, claude has this long to exit by itself.
 LINGER_SECONDS = 10.0

@@ -10,11 +10,10 @@ from typing import Any
 
 import httpx
 
+from pipedai_worker.disk.tool_calls import POSSIBLE, Call, ToolCalls
 from pipedai_worker.gateway import faults, limits, messages
-from pipedai_worker.gateway.effects import Effects
 from pipedai_worker.gateway.exchange import Answer, Request
 from pipedai_worker.gateway.faults import ServerFailed
-from pipedai_worker.gateway.first_effect import FirstEffect, NotAllowed
 from pipedai_worker.gateway.reading import (
     EVENTS,
     HTML,
@@ -28,8 +27,14 @@ from pipedai_worker.gateway.reading import (
     session_in,
 )
 from pipedai_worker.gateway.upstream import Upstream
-from pipedai_worker.gateway.waiting import Awaited, Waiting, awaited_by
-from pipedai_worker.tool_calls import POSSIBLE, Call, ToolCalls
+from pipedai_worker.gateway.waiting import (
+    Awaited,
+    Effects,
+    FirstEffect,
+    NotAllowed,
+    Waiting,
+    awaited_by,
+)
 
 _VERSION = re.compile(r"[0-9A-Za-z.\-]{1,32}")
 _SECONDS = re.compile(r"\d{1,9}")

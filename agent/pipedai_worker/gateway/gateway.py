@@ -12,19 +12,17 @@ from concurrent.futures import CancelledError, Future
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
+from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.gateway import faults, messages
-from pipedai_worker.gateway.effects import Effects
 from pipedai_worker.gateway.exchange import Answer, Request
 from pipedai_worker.gateway.faults import ServerFailed, ServerFault
-from pipedai_worker.gateway.first_effect import FirstEffect
 from pipedai_worker.gateway.forwarding import Forwarding
 from pipedai_worker.gateway.listener import Listener
 from pipedai_worker.gateway.older_transport import OlderTransport
 from pipedai_worker.gateway.probe import probe
 from pipedai_worker.gateway.upstream import Upstream
-from pipedai_worker.gateway.waiting import Waiting
+from pipedai_worker.gateway.waiting import Effects, FirstEffect, Waiting
 from pipedai_worker.logs import get_logger
-from pipedai_worker.tool_calls import ToolCalls
 
 log = get_logger(__name__)
 

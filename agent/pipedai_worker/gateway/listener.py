@@ -9,15 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
 
 from pipedai_worker.gateway import limits
-from pipedai_worker.gateway.exchange import (
-    Answer,
-    BadRequest,
-    Presence,
-    Request,
-    Room,
-    Share,
-    Wire,
-)
+from pipedai_worker.gateway.exchange import Answer, BadRequest, Presence, Request, Room, Share, Wire
 from pipedai_worker.logs import get_logger
 
 log = get_logger(__name__)

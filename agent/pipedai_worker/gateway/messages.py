@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from pipedai_worker.gateway import faults, limits
-from pipedai_worker.json_values import TooManyValues, parse
+from pipedai_worker.values import TooManyValues, parse
 
 TOOLS_CALL, TOOLS_LIST = "tools/call", "tools/list"
 # A server answers these requests at once, unless it is broken. Other requests may take it as long as the run lasts.

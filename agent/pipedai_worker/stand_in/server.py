@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from pipedai_worker.mcp import SERVER_NAME, TOOL_PREFIX
+from pipedai_worker.executors.settings import SERVER_NAME, TOOL_PREFIX
 from pipedai_worker.stand_in.conversation import Conversation
 from pipedai_worker.stand_in.mcp_client import McpClient, McpError
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from pipedai_worker import stream
 from pipedai_worker.events.recorder import Recorder
+from pipedai_worker.executors import stream
 from pipedai_worker.executors.tail import Head
 from pipedai_worker.executors.watch import Watch
-from pipedai_worker.process import Ending
 from pipedai_worker.redact import Redactor
+from pipedai_worker.running.process import Ending
 from tests.jobs import make_job
 
 from .parts import EventApi, Recording, saying

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipedai_worker import tool_calls
-from pipedai_worker.journal import HeldRun, Journal
-from pipedai_worker.tool_calls import ERROR, IDEMPOTENT, NO_EFFECT, OK, POSSIBLE, ToolCalls
+from pipedai_worker.disk import tool_calls
+from pipedai_worker.disk.journal import HeldRun, Journal
+from pipedai_worker.disk.tool_calls import ERROR, IDEMPOTENT, NO_EFFECT, OK, POSSIBLE, ToolCalls
 
 from .conftest import AGENT
 
