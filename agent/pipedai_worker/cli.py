@@ -14,6 +14,7 @@ from pipedai_worker import __version__, logs
 from pipedai_worker.commands import arguments
 from pipedai_worker.conformance import command as conformance
 from pipedai_worker.events import local
+from pipedai_worker.events.spool import SUFFIX
 
 log = logs.get_logger(__name__)
 
@@ -100,7 +101,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="poll for runs and execute them until SIGTERM",
         description="Polls for runs and executes them, by default with claude, until SIGTERM.",
         epilog=f"With {local.VARIABLE}=1 in its environment it also appends what each run tells"
-        f" to {local.DEFAULT_ROOT}/<workerId>/<runId>{local.SUFFIX}. SIGTERM or Ctrl-C: it"
+        f" to {local.DEFAULT_ROOT}/<workerId>/<runId>{SUFFIX}. SIGTERM or Ctrl-C: it"
         " takes nothing new, lets what is in hand end for --drain-seconds, and leaves with code 0."
         " What it could not report by then it reports after its next start.",
     )

@@ -31,7 +31,7 @@ def make_job(
     should_stop: Callable[[], StopReason | None] = lambda: None,
     term_grace: float = 1.0,
     launched: Callable[[Program], None] = lambda _: None,
-    told: Callable[[str, Any], None] = lambda _type, _payload: None,
+    on_event: Callable[[str, Any], None] = lambda _type, _payload: None,
     session: JobSession | None = None,
     **fields: Any,
 ) -> Job:
@@ -62,11 +62,11 @@ def make_job(
         term_grace=lambda: term_grace,
         launched=launched,
         session_begun=lambda: None,
-        told=told,
+        on_event=on_event,
     )
 
 
-class StopOnceTold:
+class StopOnce:
     """Asks for a stop as soon as the program has written so many events of this type."""
 
     def __init__(self, kind: str, reason: StopReason, *, times: int = 1) -> None:
@@ -74,7 +74,7 @@ class StopOnceTold:
         self._reason = reason
         self._left = times
 
-    def told(self, kind: str, _payload: Any) -> None:
+    def take(self, kind: str, _payload: Any) -> None:
         self._left -= kind == self._kind
 
     def should_stop(self) -> StopReason | None:

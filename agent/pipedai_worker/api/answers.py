@@ -99,8 +99,8 @@ def read(response: httpx.Response) -> dict[str, Any]:
         raise NotOurApi(
             f"{response.url} does not answer like the PipedAI API: {status}{target}, {kind}."
         )
-    told = (body or {}).get("code")
-    code = told if isinstance(told, str) else None
+    code = (body or {}).get("code")
+    code = code if isinstance(code, str) else None
     if code == HOST_NOT_ALLOWED:
         raise NotOurApi(f"The API at {response.url} is not meant to be called by this host name.")
     if status == 401 and code == UNAUTHENTICATED:
@@ -119,12 +119,12 @@ def _details(body: Any) -> str:
     fields = details.get("fieldErrors") if isinstance(details, dict) else None
     if not isinstance(fields, dict):
         return ""
-    told = "; ".join(
+    text = "; ".join(
         f"{name}: {' '.join(map(str, errors))}"
         for name, errors in fields.items()
         if isinstance(errors, list)
     )
-    return f" ({told[:LONGEST_DETAILS]})" if told else ""
+    return f" ({text[:LONGEST_DETAILS]})" if text else ""
 
 
 def _json_object(response: httpx.Response) -> dict[str, Any] | None:

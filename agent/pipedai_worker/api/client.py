@@ -143,8 +143,8 @@ class Api:
 
     def environment_id(self) -> str | None:
         """Return the id of the environment that the worker belongs to, or None if the API does not say."""
-        told = self._request("GET", "/whoami").get("environmentId")
-        return told if isinstance(told, str) else None
+        found = self._request("GET", "/whoami").get("environmentId")
+        return found if isinstance(found, str) else None
 
     def claim_next(
         self, claim_id: str, wait: float, account_id: str | None = None

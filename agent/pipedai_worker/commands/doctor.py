@@ -68,13 +68,13 @@ def _check_state(path: Path, config: WorkerConfig) -> Finding:
     state = configuration.state_directory(path) / config.worker_id
     # If the state directory is missing, its parent is checked. The directory is not created here, because it would then
     # belong to the user who runs `doctor`, who may not be the user that the worker runs as.
-    place = state if state.is_dir() else path.parent
+    directory = state if state.is_dir() else path.parent
     try:
-        durable.try_writing(place)
+        durable.try_writing(directory)
     except OSError as error:
         hint = "Runs in hand and outcomes are kept there: make room, or let the worker write there."
-        return Finding("state directory", False, f"{place}: {error.strerror}", hint)
-    return Finding("state directory", True, f"{place} can be written")
+        return Finding("state directory", False, f"{directory}: {error.strerror}", hint)
+    return Finding("state directory", True, f"{directory} can be written")
 
 
 def _at_work(path: Path, config: WorkerConfig) -> Finding:

@@ -157,7 +157,7 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
         drain=options.drain,
         pass_env=tuple(options.pass_env),
         events=_events(config) if local.wanted() else None,
-        told_auth_mode=paying.learn,
+        on_auth_mode=paying.learn,
         account_id=_account_id(options, config, paying, api),
     )
     share_one_arena()
@@ -200,10 +200,10 @@ def _remember_auth_mode(path: Path, auth_mode: str) -> None:
 
 def _known_paying(options: argparse.Namespace) -> Paying:
     try:
-        told = WorkerConfig.load(options.config).auth_mode
+        known = WorkerConfig.load(options.config).auth_mode
     except ConfigError:
-        told = None
-    return Paying(options.auth_mode, told)
+        known = None
+    return Paying(options.auth_mode, known)
 
 
 def _executor(options: argparse.Namespace, paying: Paying) -> Executor:

@@ -91,8 +91,8 @@ def tells_tool_calls_well(lab: Lab) -> None:
     lab.start()
     for run in runs:
         lab.until_ended(run)
-    told = lab.api.ignored
-    expect(not told, f"The API would ignore what it told of its tool calls: {''.join(told[:1])}")
+    ignored = lab.api.ignored
+    expect(not ignored, f"The API would ignore its tool calls: {''.join(ignored[:1])}")
 
 
 @check("a cancel that a heartbeat tells of ends the program, and is reported as canceled")
@@ -148,9 +148,9 @@ def _keep_secrets(lab: Lab, ending: str) -> None:
     )
     with lab.api.lock:
         lab.api.faults.clear()
-    told = json.dumps(lab.until_ended(run))
+    report = json.dumps(lab.until_ended(run))
     for secret in (SECRET, SECRET.upper()):
-        expect(secret not in told, "It reported a secret header's value.")
+        expect(secret not in report, "It reported a secret header's value.")
         expect(secret not in lab.log(), "It logged a secret header's value.")
 
 
@@ -224,8 +224,8 @@ def tells_a_usage_limit(lab: Lab) -> None:
     expect(outcome.get("faultClass") == "infra", "It did not report the limit as infra.")
     limit = outcome.get("usageLimit")
     expect(limit is not None, "It reported no usageLimit.")
-    told = lab.api.ignored
-    expect(not told, f"The API would ignore the usage limit: {''.join(told[:1])}")
+    ignored = lab.api.ignored
+    expect(not ignored, f"The API would ignore the usage limit: {''.join(ignored[:1])}")
     resets_at = wire.resets_at(limit or {})
     late = 0.0 if resets_at is None else resets_at.timestamp() - ends_at
     most = TOLERANCE_SECONDS + time.time() + RESETS_IN_SECONDS - ends_at

@@ -251,12 +251,12 @@ def flaw_of_limit(body: dict[str, Any]) -> str | None:
 
 def resets_at(limit: dict[str, Any]) -> datetime | None:
     """Return when a usage limit ends that a report tells; None if it does not tell that in the API's form."""
-    told = limit.get("resetsAt")
-    if not isinstance(told, str) or (match := _TIME.fullmatch(told)) is None:
+    text = limit.get("resetsAt")
+    if not isinstance(text, str) or (match := _TIME.fullmatch(text)) is None:
         return None
     # Python 3.9 reads neither `Z` nor fractions of any length.
     offset = "+00:00" if match[2] == "Z" else match[2]
     try:
-        return datetime.fromisoformat(f"{told[:19]}{offset}")
+        return datetime.fromisoformat(f"{text[:19]}{offset}")
     except ValueError:
         return None

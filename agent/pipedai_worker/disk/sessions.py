@@ -153,7 +153,7 @@ class Sessions:
             self._bound(executor)
         return bool(kept.root)
 
-    def told(self, run_id: str, seconds: float | None, executor: Executor) -> None:
+    def learn_end(self, run_id: str, seconds: float | None, executor: Executor) -> None:
         """Learn from the API how long the session of this run can be resumed; None if no longer."""
         with self._lock:
             session = self.of_run(run_id)

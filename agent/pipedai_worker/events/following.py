@@ -30,12 +30,12 @@ END = b"end"
 # While a run's file has nothing new, it is looked at this often.
 LOOK_SECONDS = 0.2
 
-RunEvent = dict[str, Any]
+EventJson = dict[str, Any]
 
 
 def from_api(
     api: Api, run_id: str, after: int, sleep: Callable[[float], None] = time.sleep
-) -> Iterator[RunEvent]:
+) -> Iterator[EventJson]:
     """Yield the events after the number `after`, and those that come, until the run ends.
 
     A stream that breaks off is opened again, where it was. Raises TokenRefused, and Refused if the API does not show
@@ -59,7 +59,7 @@ def from_api(
         sleep(delay)
 
 
-def _stream(api: Api, run_id: str, after: int) -> Iterator[RunEvent | None]:
+def _stream(api: Api, run_id: str, after: int) -> Iterator[EventJson | None]:
     """Yield the events of one stream, and None if it says that the run has ended."""
     splitter = EventSplitter(LARGEST_EVENT_BYTES)
     with contextlib.closing(api.stream_events(run_id, after)) as chunks:
@@ -73,13 +73,13 @@ def _stream(api: Api, run_id: str, after: int) -> Iterator[RunEvent | None]:
                         yield None
                         return
                     # A comment, which keeps the connection open, has no data.
-                    if (told := _event(event.data)) is not None:
-                        yield told
+                    if (found := _event(event.data)) is not None:
+                        yield found
             except EventTooLarge:
                 raise Unavailable("The stream of events has one that is too large.") from None
 
 
-def listed(api: Api, run_id: str, after: int) -> Iterator[RunEvent]:
+def listed(api: Api, run_id: str, after: int) -> Iterator[EventJson]:
     """Yield the events after the number `after` that the API has now."""
     while events := [event for event in api.list_events(run_id, after) if _is_event(event)]:
         yield from events
@@ -91,7 +91,7 @@ def from_file(
     after: int,
     is_over: Callable[[], bool],
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[RunEvent]:
+) -> Iterator[EventJson]:
     """Yield the events of the file after the number `after`, and those that are added until the run is over.
 
     Raises FileNotFoundError.
@@ -112,7 +112,7 @@ def from_file(
                 sleep(LOOK_SECONDS)
 
 
-def _event(text: bytes) -> RunEvent | None:
+def _event(text: bytes) -> EventJson | None:
     try:
         value = parse(text)
     except ValueError:

@@ -67,10 +67,10 @@ def _said(event: dict[str, Any]) -> str:
         data = data.get("input")
     elif said:
         return said
-    told = json.dumps(data, ensure_ascii=False) if data is not None else ""
-    if len(told) > LONGEST_DATA:
-        told = f"{told[: LONGEST_DATA - 1]}…"
-    return f"{said} {told}".strip()
+    text = json.dumps(data, ensure_ascii=False) if data is not None else ""
+    if len(text) > LONGEST_DATA:
+        text = f"{text[: LONGEST_DATA - 1]}…"
+    return f"{said} {text}".strip()
 
 
 def _colour(event: dict[str, Any]) -> str | None:

@@ -54,7 +54,7 @@ class Job:
     # Called once, when claude has begun to work in the session.
     session_begun: Callable[[], None]
     # Called with the type and the payload of each event as soon as the program writes it.
-    told: Callable[[str, Any], None]
+    on_event: Callable[[str, Any], None]
 
 
 @dataclass(frozen=True)

@@ -115,4 +115,4 @@ def _read(path: Path) -> Any:
 
 
 def _tell(job: Job, stream: str, text: str) -> None:
-    job.told(stream, {"text": text})
+    job.on_event(stream, {"text": text})

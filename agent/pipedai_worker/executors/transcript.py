@@ -180,8 +180,8 @@ class Transcript:
     def _take_limit(self, info: Any) -> None:
         if not isinstance(info, dict):
             return
-        told = info.get("rateLimitType")
-        name = told if isinstance(told, str) and told else UNNAMED_LIMIT
+        kind = info.get("rateLimitType")
+        name = kind if isinstance(kind, str) and kind else UNNAMED_LIMIT
         overage = str(info.get("overageStatus")).startswith("allowed")
         if info.get("status") != "rejected" or overage:
             self._limits.pop(name, None)

@@ -43,7 +43,7 @@ class Watch:
         # The end of what claude wrote to stderr, once it has ended.
         self._said = ""
         self.stderr = Tail(
-            job.redactor, STDERR_LENGTH, lambda text: job.told("stderr", {"text": text})
+            job.redactor, STDERR_LENGTH, lambda text: job.on_event("stderr", {"text": text})
         )
 
     def read(self, chunk: bytes) -> None:
@@ -57,7 +57,7 @@ class Watch:
             self._session_told = True
             self._job.session_begun()
         kind = event.get("type")
-        self._job.told(kind if isinstance(kind, str) else "unknown", event)
+        self._job.on_event(kind if isinstance(kind, str) else "unknown", event)
 
     def should_stop(self) -> StopReason | None:
         """Return why to stop claude, or None: the job's own reason, or one that claude's events show."""

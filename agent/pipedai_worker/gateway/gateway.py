@@ -26,7 +26,7 @@ from pipedai_worker.logs import get_logger
 
 log = get_logger(__name__)
 
-PLACE = "127.0.0.1"
+HOST = "127.0.0.1"
 SECRET_BYTES = 32
 # How many seconds an exit waits for the gateway's thread. A slow look-up of a name or a slow disk can hold the thread
 # for longer. The thread then ends by itself later.
@@ -69,8 +69,8 @@ class Gateway:
 
     def __enter__(self) -> Gateway:
         """Begin to listen on a free port, and start the gateway's thread. Raises OSError."""
-        self._socket = socket.create_server((PLACE, 0), backlog=128)
-        self.url = f"http://{PLACE}:{self._socket.getsockname()[1]}{self._path}"
+        self._socket = socket.create_server((HOST, 0), backlog=128)
+        self.url = f"http://{HOST}:{self._socket.getsockname()[1]}{self._path}"
         self._thread.start()
         self._started.result()
         return self
@@ -91,15 +91,15 @@ class Gateway:
         """
         if self._loop is None:
             raise RuntimeError("The gateway is not open.")
-        asking = probe(self._upstream, self._effects, older=self._older)
+        probing = probe(self._upstream, self._effects, older=self._older)
         try:
-            return asyncio.run_coroutine_threadsafe(asking, self._loop).result()
+            return asyncio.run_coroutine_threadsafe(probing, self._loop).result()
         except CancelledError:
             return faults.infra("The run was stopped before its MCP server had answered.").fault
         except Exception as error:
             # Only the exception's type is logged, because its text may hold a secret header.
             log.error("the MCP server could not be asked: %s", type(error).__name__)
-            asking.close()
+            probing.close()
             return faults.infra("The worker failed to ask the MCP server for its tools.").fault
 
     @property

@@ -108,13 +108,13 @@ class Upstream:
             write=limits.SEND_SECONDS,
             pool=limits.CONNECT_SECONDS,
         )
-        place = url or self.url
+        target = url or self.url
         ends_at = None if seconds is None else asyncio.get_running_loop().time() + seconds
         try:
             request = httpx.Request(
                 method,
-                place,
-                headers=self._merged(headers, place, body),
+                target,
+                headers=self._merged(headers, target, body),
                 content=body,
                 extensions={"timeout": timeout.as_dict()},
             )
@@ -207,8 +207,8 @@ def _client(url: httpx.URL) -> httpx.AsyncClient:
 
 def _proxy(url: httpx.URL) -> str | None:
     """Return the proxy that this machine's environment names for the URL, as claude would choose it; None for none."""
-    place = f"{url.host}:{url.port}" if url.port else url.host
-    if urllib.request.proxy_bypass_environment(place):  # type: ignore[attr-defined]
+    host = f"{url.host}:{url.port}" if url.port else url.host
+    if urllib.request.proxy_bypass_environment(host):  # type: ignore[attr-defined]
         return None
     proxies = urllib.request.getproxies_environment()
     return proxies.get(url.scheme) or proxies.get("all") or None

@@ -27,46 +27,46 @@ class Paying:
     def __init__(
         self,
         chosen: str | None,
-        told: str | None = None,
+        from_api: str | None = None,
         remember: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Take the operator's choice, and what the API said last. `remember` is called when that changes."""
         self._lock = threading.Lock()
         self._chosen = chosen
-        self._told = told if told in AUTH_MODES else None
+        self._from_api = from_api if from_api in AUTH_MODES else None
         self._remember = remember
 
     @property
     def mode(self) -> str:
         """Return the present way of paying: `claude_max` or `api_key`."""
-        return self._chosen or self._told or CLAUDE_MAX
+        return self._chosen or self._from_api or CLAUDE_MAX
 
     @property
     def why(self) -> str:
         """Return who decided this way of paying, as words to be put in brackets."""
         if self._chosen:
             return "by --auth-mode or AUTH_MODE"
-        if self._told:
+        if self._from_api:
             return "as the API says"
         return "by default, until the API says"
 
-    def learn(self, told: str | None) -> None:
+    def learn(self, from_api: str | None) -> None:
         """Keep the way of paying that the API tells. None, or a way that this worker does not know, changes nothing."""
-        if told not in AUTH_MODES:
+        if from_api not in AUTH_MODES:
             return
         with self._lock:
-            if told == self._told:
+            if from_api == self._from_api:
                 return
-            before, self._told = self.mode, told
-        self._remember(told)
+            before, self._from_api = self.mode, from_api
+        self._remember(from_api)
         if self.mode != before:
             log.info("claude is paid for by %s from now on (%s)", self.mode, self.why)
             for complaint in self.complaints():
                 log.warning("%s", complaint)
-        elif self._chosen and self._chosen != told:
+        elif self._chosen and self._chosen != from_api:
             log.warning(
                 "the API says that this worker pays by %s, but %s holds (%s)",
-                told,
+                from_api,
                 self.mode,
                 self.why,
             )

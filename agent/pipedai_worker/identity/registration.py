@@ -93,8 +93,8 @@ def register(api: Api, registration: Registration, path: Path) -> WorkerConfig:
         api_url=api.url,
         workspace_id=str(answer["workspaceId"]),
         environment_id=str(answer["environmentId"]) if answer.get("environmentId") else None,
-        auth_mode=told
-        if (told := answer.get("authMode")) in AUTH_MODES
+        auth_mode=mode
+        if (mode := answer.get("authMode")) in AUTH_MODES
         else registration.auth_mode,
     )
     try:

@@ -64,7 +64,7 @@ class Settings:
     events: Path | None = None
     # Called after each poll with how claude, the program that this worker runs, is paid for, as the API says; None if
     # it says nothing.
-    told_auth_mode: Callable[[str | None], None] = lambda _: None
+    on_auth_mode: Callable[[str | None], None] = lambda _: None
     # Returns the word for the account of claude that pays for the runs, for the polls to tell; None if it is not known.
     account_id: Callable[[], str | None] = lambda: None
 
@@ -248,7 +248,7 @@ class Loop:
 
     def _take(self, polled: Polled) -> None:
         self._poller.answered(polled)
-        self._settings.told_auth_mode(self._api.auth_mode)
+        self._settings.on_auth_mode(self._api.auth_mode)
         self._keep_sessions_while_limited()
         if polled.granted is not None:
             self._take_granted(polled.granted)

@@ -18,7 +18,7 @@ LARGEST_BYTES = 64 * 1024
 # How many seconds of processor time the process that checks an output may use, because a schema may have patterns and
 # references that take for ever. On a busy machine it may take longer, up to LONGEST_SECONDS.
 CPU_SECONDS, LONGEST_SECONDS = 5, 30.0
-LONGEST_SENTENCE, LONGEST_PLACE = 200, 80
+LONGEST_SENTENCE, LONGEST_POINTER = 200, 80
 # JavaScript's largest number has 309 digits. The API refuses whole numbers that are larger.
 LONGEST_NUMBER = 309
 
@@ -102,8 +102,8 @@ def check(schema: Any, output: Any, redactor: Redactor) -> Complaint | None:
     if answer.get("missing"):
         return Complaint("The worker lacks the package jsonschema to check the output.", INFRA)
     if "misfit" in answer:
-        place, misfit = redactor.redact(answer["place"]), redactor.redact(answer["misfit"])
-        where = f"At {_cut(place, LONGEST_PLACE)}" if place else "As a whole"
+        pointer, misfit = redactor.redact(answer["pointer"]), redactor.redact(answer["misfit"])
+        where = f"At {_cut(pointer, LONGEST_POINTER)}" if pointer else "As a whole"
         return Complaint(f"{where}, the output does not fit its schema: {misfit}.")
     sentence = answer.get("sentence")
     return Complaint(str(sentence)) if sentence else None

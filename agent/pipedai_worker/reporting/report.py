@@ -43,9 +43,9 @@ def report(
             return
         log.warning("run %s: %s not accepted: %s", run_id, body.get("status"), refused)
         if refused.status == HTTPStatus.NOT_FOUND:
-            journal.sessions.told(run_id, None, executor)
+            journal.sessions.learn_end(run_id, None, executor)
     else:
         log.info("run %s %s", run_id, body.get("status"))
         if "resumeUntil" in answer:
-            journal.sessions.told(run_id, api.seconds_until(answer["resumeUntil"]), executor)
+            journal.sessions.learn_end(run_id, api.seconds_until(answer["resumeUntil"]), executor)
     journal.drop_outcome(run_id)

@@ -1,9 +1,9 @@
 """Checks a JSON document against a JSON Schema (2020-12), as a program of its own with limits of time and memory.
 
 It reads `{"schema": …, "output": …}` from stdin. It writes `{"sentence": …}`, which is null if the output fits, or
-`{"place": …, "misfit": …}`: where the output does not fit, as a JSON pointer, and why. These texts may quote the output
-and so hold a secret, and they are of any length: a secret that is cut in two could not be found any more. It loads no
-schema from anywhere: a reference leads into the schema itself or to the standard's own ones.
+`{"pointer": …, "misfit": …}`: where the output does not fit, as a JSON pointer, and why. These texts may quote the
+output and so hold a secret, and they are of any length: a secret that is cut in two could not be found any more. It
+loads no schema from anywhere: a reference leads into the schema itself or to the standard's own ones.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def judged(schema: Any, output: Any) -> dict[str, Any]:
     try:
         validator = Draft202012Validator(schema, registry=EMPTY_REGISTRY)
         for error in validator.iter_errors(output):
-            place = "".join(f"/{_escaped(part)}" for part in error.absolute_path)
-            return {"place": place, "misfit": error.message}
+            pointer = "".join(f"/{_escaped(part)}" for part in error.absolute_path)
+            return {"pointer": pointer, "misfit": error.message}
     except Unresolvable:
         sentence = "The output schema refers to a schema that is not part of it."
     except RecursionError:

@@ -34,11 +34,11 @@ from pipedai_worker.reporting.outcome import (
     Outcome,
 )
 from pipedai_worker.reporting.report import report
-from pipedai_worker.running import orphans, workplace
+from pipedai_worker.running import orphans, workplaces
 from pipedai_worker.running.probing import probe
 from pipedai_worker.running.process import Program
 from pipedai_worker.running.stopping import StopReason, StopRequest
-from pipedai_worker.running.workplace import HadEffects, Place
+from pipedai_worker.running.workplaces import HadEffects, Workplace
 
 log = get_logger(__name__)
 
@@ -148,7 +148,7 @@ class Run:
                 outcome, tool_calls=self._calls.counts(), tool_call_list=self._calls.listed()
             )
             self._calls.close()
-        outcome = workplace.with_session(outcome, self._kept_session)
+        outcome = workplaces.with_session(outcome, self._kept_session)
         if outcome.status == CANCELED and self.assigned.resume_session_id is not None:
             sessions = self._around.journal.sessions
             sessions.forget(self.assigned.resume_session_id, self._around.executor)
@@ -192,15 +192,15 @@ class Run:
         deadline = time.monotonic() + self.assigned.timeout_seconds
         events = RunEvents(directory, self.assigned.id, self._redactor) if directory else None
         recorder = self._recorder = self._begin_recording()
-        told = _to_each(
+        on_event = _to_each(
             [each for each in (events and events.write, recorder and recorder.take) if each]
         )
         try:
-            place = workplace.find(*here, given_up=lambda: self.stop.reason is not None)
-            execution = self._execute_at(place, self._calls, told, deadline)
-            if execution.session_refused and place.known is not None:
-                place = workplace.instead(*here, place.known)
-                execution = self._execute_at(place, self._calls, told, deadline)
+            workplace = workplaces.find(*here, given_up=lambda: self.stop.reason is not None)
+            execution = self._execute_at(workplace, self._calls, on_event, deadline)
+            if execution.session_refused and workplace.known is not None:
+                workplace = workplaces.instead(*here, workplace.known)
+                execution = self._execute_at(workplace, self._calls, on_event, deadline)
             return execution
         except HadEffects as end:
             if self.stop.reason is None:
@@ -219,12 +219,14 @@ class Run:
         path = around.journal.events_of(run_id)
         return Recorder.begin(around.api, run_id, path, self._redactor, around.leaving)
 
-    def _execute_at(self, place: Place, calls: ToolCalls, told: Sink, deadline: float) -> Execution:
-        around, executor, scratch = self._around, self._around.executor, place.scratch
+    def _execute_at(
+        self, workplace: Workplace, calls: ToolCalls, on_event: Sink, deadline: float
+    ) -> Execution:
+        around, executor, scratch = self._around, self._around.executor, workplace.scratch
         execution = None
         try:
-            if place.session.resumed:
-                self._heartbeat.session_id = place.session.id
+            if workplace.session.resumed:
+                self._heartbeat.session_id = workplace.session.id
             self._held = around.journal.update(self._held, scratch=str(scratch.root))
             with Gateway(
                 url=self.assigned.mcp_url,
@@ -236,23 +238,25 @@ class Run:
                 if execution is None:
                     limit = self.assigned.timeout_seconds
                     scratch.write_mcp_config(settings.configuration(gateway.url, limit))
-                    execution = executor.execute(self._job(place, gateway.url, told, deadline))
+                    execution = executor.execute(
+                        self._job(workplace, gateway.url, on_event, deadline)
+                    )
                 return execution
         finally:
             # The program may have left processes outside its process group. They are ended before the files are
             # removed, so that they write no new ones.
             orphans.end_marked(self._held.claim_id)
-            kept = workplace.leave(
-                place, execution, calls, self._held.pid, executor, around.journal.sessions
+            kept = workplaces.leave(
+                workplace, execution, calls, self._held.pid, executor, around.journal.sessions
             )
-            self._kept_session = place.session.id if kept else None
+            self._kept_session = workplace.session.id if kept else None
 
-    def _session_begun(self, place: Place) -> None:
-        if place.session.kept:
-            self._heartbeat.session_id = place.session.id
+    def _session_begun(self, workplace: Workplace) -> None:
+        if workplace.session.kept:
+            self._heartbeat.session_id = workplace.session.id
 
-    def _job(self, place: Place, mcp_url: str, told: Sink, deadline: float) -> Job:
-        scratch = place.scratch
+    def _job(self, workplace: Workplace, mcp_url: str, on_event: Sink, deadline: float) -> Job:
+        scratch = workplace.scratch
         environment = allowed((*self._around.executor.credentials, *self._around.pass_env))
         environment[orphans.MARK] = self._held.claim_id
         environment["PIPEDAI_RUN_ID"] = self.assigned.id
@@ -269,14 +273,14 @@ class Run:
             mcp_config=scratch.mcp_config,
             mcp_url=mcp_url,
             files=scratch.files,
-            session=place.session,
+            session=workplace.session,
             environment=environment,
             redactor=self._redactor,
             should_stop=should_stop,
             term_grace=self._term_grace,
             launched=self._launched,
-            session_begun=lambda: self._session_begun(place),
-            told=told,
+            session_begun=lambda: self._session_begun(workplace),
+            on_event=on_event,
         )
 
     def _term_grace(self) -> float:
@@ -326,8 +330,8 @@ def _open_calls(path: Path) -> ToolCalls | None:
 def _to_each(sinks: Sequence[Sink]) -> Sink:
     """Return a function that passes each event of the run's program to all of these."""
 
-    def told(kind: str, payload: Any) -> None:
+    def on_event(kind: str, payload: Any) -> None:
         for sink in sinks:
             sink(kind, payload)
 
-    return told
+    return on_event

@@ -28,7 +28,7 @@ class BackgroundTask:
         talk.system("background_tasks_changed", tasks=[{**self._task, **named}])
         started = {**self._task, **named, "tool_use_id": self._call}
         talk.system("task_started", **started, is_backgrounded=True)
-        told = {
+        returned = {
             **dict.fromkeys(("stdout", "stderr"), ""),
             **dict.fromkeys(("interrupted", "isImage", "noOutputExpected"), False),
             "backgroundTaskId": self._task["task_id"],
@@ -36,7 +36,7 @@ class BackgroundTask:
         permitted = {"decision": "accept", "source": "user_permanent", "reason_type": "rule"}
         text = f"Command running in background with ID: {self._task['task_id']}."
         how = {"permission_decision": permitted}
-        talk.answer(self._call, text, told=told, how=how, is_error=False)
+        talk.answer(self._call, text, returned=returned, how=how, is_error=False)
 
     def end(self) -> dict[str, object]:
         """Wait until the command ends, and write the events about that.

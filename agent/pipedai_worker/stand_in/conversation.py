@@ -133,14 +133,14 @@ class Conversation:
             self._limit_told = True
             self.limit("allowed")
 
-    def answer(self, number: str, content: Any, *, told: Any, how: Any, **more: Any) -> None:
+    def answer(self, number: str, content: Any, *, returned: Any, how: Any, **more: Any) -> None:
         """Write an event with the result of a tool call.
 
-        `content` is what the model gets. `told` is what the tool itself returned, and `how` says how the call was
+        `content` is what the model gets. `returned` is what the tool itself returned, and `how` says how the call was
         permitted.
         """
         block = {"type": "tool_result", "tool_use_id": number, "content": content, **more}
-        self._hear(block, tool_use_result=told, tool_result_meta=[{"id": number, **how}])
+        self._hear(block, tool_use_result=returned, tool_result_meta=[{"id": number, **how}])
 
     def deny(self, number: str, name: str, arguments: Mapping[str, Any]) -> None:
         """Write an event that says that a tool call is not permitted, and an event with an error as its result."""
@@ -149,7 +149,7 @@ class Conversation:
         self.system("permission_denied", tool_name=name, tool_use_id=number, message=why)
         how = {"decision": "reject", "source": "config"}
         refused = {"non_execution_kind": "user-rejected", "permission_decision": how}
-        self.answer(number, why, told=f"Error: {why}", how=refused, is_error=True)
+        self.answer(number, why, returned=f"Error: {why}", how=refused, is_error=True)
 
     def interrupted(self, text: str) -> None:
         """Write an event that says that somebody has stopped the conversation."""
@@ -166,8 +166,8 @@ class Conversation:
 
     def limit(self, status: str, **info: Any) -> None:
         """Write an event with what the model's API says of the usage limit of a subscription."""
-        told = {"status": status, "isUsingOverage": False, **info}
-        self.event("rate_limit_event", rate_limit_info=told)
+        limit = {"status": status, "isUsingOverage": False, **info}
+        self.event("rate_limit_event", rate_limit_info=limit)
 
     def complain(self, error: str, text: str, **fields: Any) -> None:
         """Write an event with the message in which claude says that the model's API has failed."""

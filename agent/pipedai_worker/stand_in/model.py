@@ -66,7 +66,7 @@ class Usage:
         """
         if not self.messages:
             return {}
-        told = {
+        usage = {
             "inputTokens": self.messages * INPUT,
             "outputTokens": self.messages * OUTPUT,
             "cacheReadInputTokens": self.messages * CACHE_READ,
@@ -82,7 +82,7 @@ class Usage:
             "provider": "standIn",
             "costBasis": "list",
         }
-        return {model: told}
+        return {model: usage}
 
 
 def of_no_model() -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Server:
             self.status = "connected"
 
     @property
-    def told(self) -> dict[str, Any]:
+    def in_init(self) -> dict[str, Any]:
         """Return what an `init` event tells of the MCP server: its field `mcp_servers`, or nothing."""
         if self._client is None:
             return {"mcp_servers": []}
@@ -107,7 +107,7 @@ class _Call:
         """Make the tool call, and write an event with what the server answers."""
         if self._client is None:
             why = f"No such tool available: {TOOL_PREFIX}{self._tool}"
-            self._talk.answer(self.number, why, told=f"Error: {why}", how={}, is_error=True)
+            self._talk.answer(self.number, why, returned=f"Error: {why}", how={}, is_error=True)
             return
         try:
             with _Progress(self._talk, self.number, TOOL_PREFIX + self._tool):
@@ -117,7 +117,7 @@ class _Call:
         self._write(result)
 
     def _write(self, result: Mapping[str, Any]) -> None:
-        told = {name: result[name] for name in ("_meta", "structuredContent") if name in result}
+        returned = {name: result[name] for name in ("_meta", "structuredContent") if name in result}
         content = result.get("content")
         if "structuredContent" in result:
             content = json.dumps(result["structuredContent"], separators=(",", ":"))
@@ -125,11 +125,11 @@ class _Call:
         how = {"permission_decision": permitted}
         if result.get("isError"):
             text = content if isinstance(content, str) else _text(content)
-            told["content"] = f"Error: {text}"
-            self._talk.answer(self.number, text, told=told, how=how, is_error=True)
+            returned["content"] = f"Error: {text}"
+            self._talk.answer(self.number, text, returned=returned, how=how, is_error=True)
         else:
-            told["content"] = content
-            self._talk.answer(self.number, content, told=told, how=how)
+            returned["content"] = content
+            self._talk.answer(self.number, content, returned=returned, how=how)
 
 
 class _Progress:

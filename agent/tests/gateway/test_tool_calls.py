@@ -54,7 +54,7 @@ def test_counts_and_list_have_the_form_that_the_api_takes(path: Path) -> None:
 
 def test_a_call_that_was_begun_is_known_after_a_kill(path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from pipedai_worker.tool_calls import *\n"
+        "import sys, time; from pathlib import Path; from pipedai_worker.disk.tool_calls import *\n"
         "calls = ToolCalls(Path(sys.argv[1]))\n"
         "calls.end(calls.begin('look', NO_EFFECT), OK); calls.begin('send', POSSIBLE)\n"
         "print('begun', flush=True); time.sleep(600)"

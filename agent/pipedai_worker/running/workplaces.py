@@ -34,7 +34,7 @@ class HadEffects(Exception):  # noqa: N818 - a state, not a mistake
 
 
 @dataclass(frozen=True)
-class Place:
+class Workplace:
     """Where one attempt works. `known` is what the worker knows of the session, if that can be resumed later."""
 
     scratch: Scratch
@@ -48,7 +48,7 @@ def find(
     executor: Executor,
     sessions: Sessions,
     given_up: Callable[[], bool],
-) -> Place:
+) -> Workplace:
     """Return the place for a claimed run: that of the earlier attempt if the run is to resume its session.
 
     Raises HadEffects, and OSError. When `given_up()` is true, an earlier attempt that is still at work is not waited
@@ -68,27 +68,27 @@ def find(
     session = JobSession(
         earlier.id, resumed=True, kept=run.may_be_resumed, unanswered=earlier.unanswered
     )
-    return Place(scratch, session, earlier)
+    return Workplace(scratch, session, earlier)
 
 
-def anew(run: AssignedRun, claim_id: str, executor: Executor, sessions: Sessions) -> Place:
-    """Return a new place. Raises OSError."""
+def anew(run: AssignedRun, claim_id: str, executor: Executor, sessions: Sessions) -> Workplace:
+    """Return a new workplace. Raises OSError."""
     scratch = Scratch()
     session = JobSession(session_of(claim_id), kept=run.may_be_resumed and executor.resumes)
     if not session.kept:
-        return Place(scratch, session, None)
+        return Workplace(scratch, session, None)
     known = Session(session.id, run.id, str(scratch.root))
     try:
         sessions.begin(known)
     except OSError:
         scratch.remove()
         raise
-    return Place(scratch, session, known)
+    return Workplace(scratch, session, known)
 
 
 def instead(
     run: AssignedRun, claim_id: str, executor: Executor, sessions: Sessions, earlier: Session
-) -> Place:
+) -> Workplace:
     """Return a new place for a run whose session can't be resumed. Raises HadEffects, and OSError."""
     sessions.forget(earlier.id, executor)
     if earlier.had_effects:
@@ -101,7 +101,7 @@ def instead(
 
 
 def leave(
-    place: Place,
+    workplace: Workplace,
     execution: Execution | None,
     calls: ToolCalls,
     pid: int | None,
@@ -112,15 +112,15 @@ def leave(
 
     `execution` is how the attempt ended; None if the worker itself failed.
     """
-    scratch, known = place.scratch, place.known
-    if known is not None and place.session.kept and _may_be_retried(execution):
+    scratch, known = workplace.scratch, workplace.known
+    if known is not None and workplace.session.kept and _may_be_retried(execution):
         executor.clean_up(known.id, scratch.work, pid, keep_session=True)
         scratch.strip()
         try:
             return sessions.keep(known.after(calls.counts(), calls.listed()), executor)
         except OSError as error:
             log.warning("a run's session can't be kept: %s", error.strerror)
-    executor.clean_up(place.session.id, scratch.work, pid)
+    executor.clean_up(workplace.session.id, scratch.work, pid)
     scratch.remove()
     if known is not None:
         sessions.forget(known.id, executor)
