@@ -33,7 +33,7 @@ from pipedai_worker.conformance.wire import TERMINAL
 from pipedai_worker.events import local, recorder, sender
 from pipedai_worker.identity.config import WorkerConfig
 from pipedai_worker.polling import loop, poller
-from pipedai_worker.reporting import heartbeat
+from pipedai_worker.reporting import calls
 
 RUN_EVERY_SECONDS = 20.0
 LONGEST_RUN_SECONDS = 60.0
@@ -254,8 +254,8 @@ def _be_worker(speed: float, argv: list[str]) -> int:
     for module, name in (
         (poller, "SHORTEST_EMPTY_POLL_SECONDS"),
         (patience, "FIRST_SECONDS"),
-        (heartbeat, "SHORTEST_SECONDS"),
-        (heartbeat, "LONGEST_SECONDS"),
+        (calls, "SHORTEST_SECONDS"),
+        (calls, "LONGEST_SECONDS"),
         (loop, "UNCLAIMED_PAUSE_SECONDS"),
         (sender, "GATHER_SECONDS"),
         (recorder, "FLUSH_SECONDS"),

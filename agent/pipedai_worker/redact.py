@@ -50,7 +50,6 @@ class Redactor:
         self._alphabetical = sorted([*forms, MARK])
 
     def redact(self, text: str) -> str:
-        """Return `text` with every secret replaced."""
         return self._pattern.sub(MARK, text)
 
     def redact_cut_off(self, text: str) -> str:

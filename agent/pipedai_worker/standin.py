@@ -60,7 +60,7 @@ if not __package__:
 
 from pipedai_worker.stand_in.conversation import Conversation, StoredSession
 from pipedai_worker.stand_in.lines import Player
-from pipedai_worker.stand_in.server import Server
+from pipedai_worker.stand_in.tools import Server
 
 VERSION = "0.0.0 (PipedAI stand-in for Claude Code)"
 DEFAULT_MODEL = "stand-in-1"

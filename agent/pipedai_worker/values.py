@@ -1,4 +1,4 @@
-"""Parses JSON that others have written, within bounds, and changes the strings inside JSON values."""
+"""Reads JSON that others have written within bounds, checks its numbers, and changes its strings."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from pipedai_worker.executors.base import Execution, Job
 from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.polling.assigned import AssignedRun
 from pipedai_worker.polling.loop import Loop
-from pipedai_worker.reporting import heartbeat, report
+from pipedai_worker.reporting import calls
 from pipedai_worker.reporting.outcome import Outcome, UsageLimit
 from pipedai_worker.running import stopping
 from tests import plain_worker
@@ -114,7 +114,7 @@ def forgets_its_claim_id_over_a_kill() -> None:
 
 @caught_by("keeps-the-lease")
 def sends_no_heartbeats() -> None:
-    replace(heartbeat.Heartbeat, "_beat", lambda self: None)
+    replace(calls.Heartbeat, "_beat", lambda self: None)
 
 
 @caught_by("tells-tool-calls-well")
@@ -157,7 +157,7 @@ def reports_only_once() -> None:
         except answers.Unanswered:
             return {}
 
-    replace(report, "until_answered", once)
+    replace(calls, "until_answered", once)
 
 
 @caught_by("keeps-an-outcome-over-a-kill")

@@ -15,7 +15,7 @@ from pipedai_worker.executors import settings
 from pipedai_worker.executors.base import Job, JobSession
 from pipedai_worker.polling.assigned import AssignedRun
 from pipedai_worker.redact import Redactor
-from pipedai_worker.running import orphans
+from pipedai_worker.running import recovery
 from pipedai_worker.running.process import Program
 from pipedai_worker.running.stopping import StopReason
 
@@ -55,7 +55,7 @@ def make_job(
         environment={
             "PATH": os.environ["PATH"],
             "TMPDIR": str(temporary),
-            orphans.MARK: CLAIM_ID,
+            recovery.MARK: CLAIM_ID,
         },
         redactor=Redactor(run.mcp_headers.values()),
         should_stop=should_stop,

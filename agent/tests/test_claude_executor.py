@@ -19,7 +19,7 @@ from pipedai_worker.disk.sessions import session_of
 from pipedai_worker.executors import settings, watch
 from pipedai_worker.executors.base import Execution
 from pipedai_worker.executors.claude import ClaudeExecutor
-from pipedai_worker.running.orphans import end_marked
+from pipedai_worker.running.recovery import end_marked
 from pipedai_worker.running.stopping import StopReason
 
 from .conftest import alive, until

@@ -10,7 +10,7 @@ import pytest
 
 from pipedai_worker.api.answers import Refused, Unavailable
 from pipedai_worker.api.client import Api
-from pipedai_worker.reporting.heartbeat import Heartbeat, NotTold
+from pipedai_worker.reporting.calls import Heartbeat, NotTold
 from pipedai_worker.running.stopping import StopReason, StopRequest
 
 

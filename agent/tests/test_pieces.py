@@ -19,8 +19,8 @@ from pipedai_worker.api.client import normalize_url
 from pipedai_worker.api.patience import Backoff
 from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.disk import durable, scratch
-from pipedai_worker.executors import environment, settings, traces
-from pipedai_worker.executors.prompt import is_blank, stdin_for_claude, stdin_text
+from pipedai_worker.executors import inputs, settings, traces
+from pipedai_worker.executors.inputs import is_blank, stdin_for_claude, stdin_text
 from pipedai_worker.executors.tail import Tail
 from pipedai_worker.identity.config import ConfigError, WorkerConfig
 from pipedai_worker.polling.assigned import AssignedRun
@@ -275,7 +275,7 @@ def test_a_scratch_directory_goes_whatever_was_made_in_it(
 def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_SECRET_ACCESS_KEY", "CLAUDECODE", "DATABASE_URL", "LC_TIME", "MINE"):
         monkeypatch.setenv(name, "value")
-    names = environment.allowed(["MINE"])
+    names = inputs.allowed(["MINE"])
     assert {"PATH", "LC_TIME", "MINE"} <= set(names)
     assert not {"AWS_SECRET_ACCESS_KEY", "CLAUDECODE", "DATABASE_URL"} & set(names)
 
@@ -299,11 +299,11 @@ def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> No
 def test_no_proxy_stands_between_a_run_and_its_gateway(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: dict[str, str]
 ) -> None:
-    for name in (*environment.PROXIES, "NO_PROXY", "no_proxy"):
+    for name in (*inputs.PROXIES, "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    told = environment.allowed()
+    told = inputs.allowed()
     assert {name: told[name] for name in ("NO_PROXY", "no_proxy") if name in told} == expected
 
 

@@ -1,4 +1,4 @@
-"""Repeats a request until the API has answered it, with growing pauses, unless the caller gives up."""
+"""Repeats a request until the API has answered it, after random and growing pauses, unless the caller gives up."""
 
 from __future__ import annotations
 
@@ -86,7 +86,6 @@ class Backoff:
         self.attempts = 0
 
     def reset(self) -> None:
-        """Make the next delay as short as the first one."""
         self.attempts = 0
 
     def next_delay(self, retry_after: float | None = None) -> float:

@@ -1,4 +1,4 @@
-"""Defines the options of the command line, in groups that several commands share."""
+"""Defines the options of the command line, in groups that several commands share, and its exit codes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,6 @@ def add_api_url(parser: argparse.ArgumentParser, *, required: bool, help_text: s
 
 
 def add_registration(parser: argparse.ArgumentParser) -> None:
-    """Add the options that only a registration needs: token, hostname and label."""
     parser.add_argument(
         "--token",
         metavar="wrk_...",
@@ -65,12 +64,10 @@ def add_registration(parser: argparse.ArgumentParser) -> None:
 
 
 def add_capacity(parser: argparse.ArgumentParser, help_text: str) -> None:
-    """Add the option for the number of runs that may be executed at the same time."""
     parser.add_argument("--max-concurrency", metavar="N", type=positive, help=help_text)
 
 
 def add_auth_mode(parser: argparse.ArgumentParser) -> None:
-    """Add the option that tells how claude is paid for."""
     parser.add_argument(
         "--auth-mode",
         metavar="|".join(AUTH_MODES),
@@ -82,7 +79,6 @@ def add_auth_mode(parser: argparse.ArgumentParser) -> None:
 
 
 def add_executor(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose the program that executes the runs."""
     executor = parser.add_mutually_exclusive_group()
     executor.add_argument(
         "--claude",

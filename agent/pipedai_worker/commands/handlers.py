@@ -27,8 +27,7 @@ from pipedai_worker.commands import doctor as checks
 from pipedai_worker.commands.arguments import TOKEN_VARIABLE, Exit, path
 from pipedai_worker.disk.journal import AlreadyRunning, Holder, Journal
 from pipedai_worker.events import local
-from pipedai_worker.events.following import events_of
-from pipedai_worker.events.showing import shown, wants_colour
+from pipedai_worker.events.following import events_of, shown, wants_colour
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.executors.command import CommandExecutor

@@ -37,7 +37,6 @@ Exit codes: 0 no check failed; 1 some failed; 2 bad arguments.
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command `conformance` and its options to the command line's parser."""
     parser = subparsers.add_parser(
         "conformance",
         help="check a worker, of whatever make, against a fake API that breaks on purpose",

@@ -91,7 +91,6 @@ class FakeApi:
             self.faults[kind].append(Fault(status, times, **rest))
 
     def cancel(self, run: FakeRun) -> None:
-        """Ask for the run to be canceled, as a user of the service would."""
         with self.lock:
             run.cancel_requested = True
 
@@ -107,14 +106,12 @@ class FakeApi:
         return self.count("poll") + self.count("claim-next")
 
     def bodies(self, kind: str, run: FakeRun) -> list[dict[str, Any]]:
-        """Return the bodies of all requests of this kind about this run."""
         with self.lock:
             return [
                 body for called, run_id, body in self.calls if (called, run_id) == (kind, run.id)
             ]
 
     def times(self, kind: str, run: FakeRun) -> list[float]:
-        """Return when the requests of this kind about this run came, as times of the monotonic clock."""
         with self.lock:
             return [
                 moment

@@ -100,10 +100,8 @@ class FakeRun:
 
 
 def now() -> datetime:
-    """Return the current time with its time zone."""
     return datetime.now(timezone.utc)
 
 
 def iso(moment: datetime) -> str:
-    """Return a time in the API's format."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -85,7 +85,6 @@ class Lab:
     # --- The process of the worker under test ----------------------------------------------------
 
     def start(self) -> None:
-        """Start the process of the worker under test."""
         argv = [part.replace("{config}", str(self._config)) for part in shlex.split(self._command)]
         environment = {
             **os.environ,
@@ -119,16 +118,13 @@ class Lab:
         return self._worker.wait()
 
     def ended(self) -> bool:
-        """Tell whether the worker's process has ended."""
         return self._worker.poll() is not None
 
     def must_live(self) -> None:
-        """Raise Failed if the worker's process has ended."""
         if self.ended():
             raise Failed(f"It ended by itself, with code {self._worker.returncode}.")
 
     def files_with(self, text: str) -> list[str]:
-        """Return the names of the files in the worker's home and temporary directories that contain this text."""
         found = []
         for path in self.directory.rglob("*"):
             # The worker may remove a file while this loop reads it.
@@ -138,7 +134,6 @@ class Lab:
         return found
 
     def log(self) -> str:
-        """Return what the worker wrote to stdout and stderr."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     @property
@@ -160,11 +155,9 @@ class Lab:
         return run
 
     def launched(self, run: FakeRun) -> int:
-        """Return how many times the worker has started this run's program."""
         return len(_numbers(self._programs(run)))
 
     def running(self, run: FakeRun) -> bool:
-        """Tell whether a program that the worker started for this run is still running."""
         return any(_is_stand_in(pid) for pid in _numbers(self._programs(run)))
 
     def _programs(self, run: FakeRun) -> Path:
@@ -214,18 +207,15 @@ class Lab:
 
 
 def expect(holds: bool, otherwise: str) -> None:
-    """Raise Failed with the sentence `otherwise` unless `holds` is true."""
     if not holds:
         raise Failed(otherwise)
 
 
 def expect_well_formed(lab: Lab) -> None:
-    """Raise Failed if any request so far broke the API's rules."""
     expect(not lab.api.malformed, "It sent what the API can't take.")
 
 
 def expect_status(outcome: dict[str, Any], *statuses: str) -> None:
-    """Raise Failed unless the outcome has one of these statuses."""
     status = outcome.get("status")
     expect(status in statuses, f"It reported {status!r} and not {' or '.join(statuses)}.")
 

@@ -33,7 +33,6 @@ class Service:
 
     @property
     def url(self) -> str:
-        """Return the URL of the fake API."""
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
@@ -64,7 +63,6 @@ class Service:
 
 @contextmanager
 def serving(api: FakeApi, port: int = 0) -> Iterator[str]:
-    """Serve the fake API while the context lasts, and yield its URL."""
     service = Service(api, port)
     service.start()
     try:

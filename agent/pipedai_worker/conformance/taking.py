@@ -28,7 +28,6 @@ def _skip_unless_used(lab: Lab, kind: str = "claim-next") -> None:
 
 
 def _claim_ids(lab: Lab) -> list[str]:
-    """Return the claimIds that the worker has sent with `claim-next`, in order."""
     with lab.api.lock:
         return [body.get("claimId", "") for kind, _, body in lab.api.calls if kind == "claim-next"]
 

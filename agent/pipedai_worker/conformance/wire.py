@@ -50,7 +50,6 @@ def _refuse(constant: str) -> None:
 
 
 def is_json(content_type: str | None) -> bool:
-    """Tell whether the API accepts this value of a request's Content-Type header."""
     return (content_type or "").partition(";")[0].strip().lower() == "application/json"
 
 

@@ -127,7 +127,6 @@ class Journal:
         return holder if alive and holder.started is not None else None
 
     def close(self) -> None:
-        """Release the lock, so that another process can use the directory."""
         os.close(self._lock)
 
     def hold(self, run: HeldRun) -> HeldRun:
@@ -149,7 +148,6 @@ class Journal:
         durable.remove(self.calls_of(run_id))
 
     def calls_of(self, run_id: str) -> Path:
-        """Return the path of the file that holds the tool calls of this run."""
         return self._calls / f"{run_id}.ndjson"
 
     def events_of(self, run_id: str) -> Path:

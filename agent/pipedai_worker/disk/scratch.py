@@ -61,7 +61,6 @@ class Scratch:
 
 
 def work(root: Path) -> Path:
-    """Return the working directory inside a scratch directory."""
     return root / "work"
 
 

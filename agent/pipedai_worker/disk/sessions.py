@@ -94,12 +94,10 @@ class Sessions:
         self._tidied_at = float("-inf")
 
     def all(self) -> list[Session]:
-        """Return every session that is known, in no order."""
         found = (self._read(path) for path in self._directory.glob("*.json"))
         return [session for session in found if session is not None]
 
     def of_run(self, run_id: str) -> Session | None:
-        """Return the session that this run has, or had last."""
         return next((session for session in self.all() if session.run_id == run_id), None)
 
     def begin(self, session: Session) -> None:

@@ -1,24 +1,36 @@
-"""Follows the events of a run until it ends: from the API, or from the file of a run that is on this machine."""
+"""Follows the events of a run until it ends, from the API or a file of this machine, and shows them to people."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
-from pipedai_worker.api.answers import Refused, TokenRefused, Unanswered, Unavailable
+from pipedai_worker.api.answers import Refused, TokenRefused, Unanswered, Unavailable, parse_time
 from pipedai_worker.api.client import Api
 from pipedai_worker.api.patience import Backoff, Outage
 from pipedai_worker.commands import arguments
 from pipedai_worker.commands.arguments import KEY_VARIABLE, Exit
 from pipedai_worker.disk.journal import EVENTS, HELD
 from pipedai_worker.events import following
+from pipedai_worker.events.kinds import (
+    MESSAGE,
+    RESULT,
+    STATUS,
+    STDERR,
+    THINKING,
+    TOOL_CALL,
+    TOOL_RESULT,
+    TRUNCATED,
+)
 from pipedai_worker.events.spool import SUFFIX, SpoolReader
-from pipedai_worker.gateway.events import EventSplitter, EventTooLarge
+from pipedai_worker.gateway.reading import EventSplitter, EventTooLarge
 from pipedai_worker.identity import config as configuration
 from pipedai_worker.identity.config import WorkerConfig
 from pipedai_worker.values import parse, whole
@@ -176,3 +188,71 @@ def _on_disk(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             f"This machine has no events of run {options.run}. The API may have them: set"
             f" {KEY_VARIABLE} to a pwk_ key.",
         ) from None
+
+
+# The parameters of the terminal's colours (ECMA-48, SGR).
+_COLOURS = {
+    MESSAGE: "1",
+    THINKING: "2;3",
+    TOOL_CALL: "36",
+    TOOL_RESULT: "2",
+    STATUS: "2",
+    STDERR: "33",
+    RESULT: "32",
+    TRUNCATED: "31",
+}
+_FAILED_COLOUR = "31"
+_TYPE_WIDTH = 11
+_INDENT = " " * (9 + _TYPE_WIDTH + 1)
+LONGEST_DATA = 300
+
+
+def wants_colour(file: TextIO) -> bool:
+    """Tell whether what is written there may be coloured: it is a terminal, and nobody has set NO_COLOR."""
+    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def shown(event: dict[str, Any], *, colour: bool) -> str:
+    """Return an event as lines for a person: its time on this machine's clock, its type, and what it says."""
+    kind = harmless(str(event.get("type")))
+    lines = [harmless(line) for line in _said(event).split("\n")]
+    text = f"\n{_INDENT}".join(lines)
+    if colour and (code := _colour(event)):
+        text = f"\x1b[{code}m{text}\x1b[0m"
+    return f"{_time(event.get('at'))} {kind:<{_TYPE_WIDTH}} {text}".rstrip()
+
+
+def harmless(text: str) -> str:
+    """Return one line in which each character that a terminal would act upon, or that nobody sees, is an escape."""
+    text = text.expandtabs(4)
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def _said(event: dict[str, Any]) -> str:
+    text, data = event.get("text"), event.get("data")
+    said = text.rstrip("\n") if isinstance(text, str) else ""
+    if event.get("type") == TOOL_CALL and isinstance(data, dict):
+        # The tool's name is the text.
+        data = data.get("input")
+    elif said:
+        return said
+    text = json.dumps(data, ensure_ascii=False) if data is not None else ""
+    if len(text) > LONGEST_DATA:
+        text = f"{text[: LONGEST_DATA - 1]}…"
+    return f"{said} {text}".strip()
+
+
+def _colour(event: dict[str, Any]) -> str | None:
+    data = event.get("data")
+    if isinstance(data, dict) and data.get("isError") is True:
+        return _FAILED_COLOUR
+    return _COLOURS.get(str(event.get("type")))
+
+
+def _time(at: object) -> str:
+    moment = parse_time(at)
+    if moment is None:
+        return "--:--:--"
+    return f"{datetime.fromtimestamp(moment, tz=timezone.utc).astimezone():%H:%M:%S}"

@@ -88,7 +88,6 @@ class Recorder:
             self._writer.close()
 
     def finish(self) -> None:
-        """Note that the run's program has ended."""
         self._writer.close()
         self._sender.finish()
 

@@ -76,7 +76,6 @@ class Sender:
         self.done = threading.Event()
 
     def added(self) -> None:
-        """Note that an event was added to the file."""
         self._news.set()
 
     def finish(self) -> None:
@@ -87,12 +86,10 @@ class Sender:
 
     @property
     def ended(self) -> bool:
-        """Tell whether the run has ended."""
         return self._ended.is_set()
 
     @property
     def answered(self) -> bool:
-        """Tell whether the API has answered the last call, or none was made yet."""
         return self._answered
 
     def run(self) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from pipedai_worker.executors import settings, traces
 from pipedai_worker.executors.base import Execution, Job, launch
-from pipedai_worker.executors.environment import allowed
-from pipedai_worker.executors.prompt import is_blank, stdin_for_claude, stdin_to_resume
+from pipedai_worker.executors.inputs import allowed, is_blank, stdin_for_claude, stdin_to_resume
 from pipedai_worker.executors.settings import SERVER_NAME
 from pipedai_worker.executors.watch import Watch
 from pipedai_worker.identity.paying import CREDENTIALS

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipedai_worker.disk import durable
 from pipedai_worker.executors.base import Execution, Job, launch
-from pipedai_worker.executors.prompt import stdin_text
+from pipedai_worker.executors.inputs import stdin_text
 from pipedai_worker.executors.tail import Head, Tail
 from pipedai_worker.reporting import output
 from pipedai_worker.reporting.outcome import (
@@ -94,7 +94,6 @@ class CommandExecutor:
         """Do nothing, because the worker does not know which files the program leaves outside the run's directory."""
 
     def session_files(self, session_id: str, directory: Path) -> list[Path]:
-        """Return nothing, because another program has no sessions."""
         return []
 
 

@@ -1,4 +1,4 @@
-"""Makes a run's MCP configuration, which names the worker's gateway as the only MCP server."""
+"""Configures claude for a run: its only MCP server, what it must leave alone, and how long it may wait."""
 
 from __future__ import annotations
 

@@ -28,7 +28,6 @@ class _Output:
         self._kept = ""
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next piece of output."""
         self._take(self._redacting.feed(self._decoder.decode(chunk)))
 
     def finish(self, ending: Ending) -> str:

@@ -88,7 +88,6 @@ class Transcript:
 
     @property
     def limit_reached(self) -> bool:
-        """Tell whether an event reported that the host's usage limit is used up."""
         return bool(self._limits)
 
     def usage_limit(self, now: float) -> UsageLimit | None:

@@ -15,7 +15,6 @@ import httpx
 
 from pipedai_worker import __version__
 from pipedai_worker.gateway import faults, limits, messages
-from pipedai_worker.gateway.events import Event, EventSplitter, EventTooLarge
 from pipedai_worker.gateway.faults import ServerFailed
 from pipedai_worker.gateway.older_transport import ENDPOINT, endpoint
 from pipedai_worker.gateway.reading import (
@@ -23,6 +22,9 @@ from pipedai_worker.gateway.reading import (
     JSON,
     SESSION,
     VERSION,
+    Event,
+    EventSplitter,
+    EventTooLarge,
     chunks_of,
     media_type,
     session_in,

@@ -193,7 +193,6 @@ class Answer:
         await self.end()
 
     async def begin_events(self, status: int, headers: dict[str, str]) -> None:
-        """Begin an answer that is a stream of events."""
         kind = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache, no-transform"}
         self._begin(status, {**kind, **headers})
         await self._wire.drain()

@@ -8,7 +8,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -31,6 +31,8 @@ SECRET_BYTES = 32
 # How many seconds an exit waits for the gateway's thread. A slow look-up of a name or a slow disk can hold the thread
 # for longer. The thread then ends by itself later.
 LEAVE_SECONDS = 5.0
+# While the MCP server is asked for its tools, the worker looks this often whether the run has been stopped.
+LOOK_SECONDS = 0.1
 
 
 class Gateway:
@@ -84,16 +86,21 @@ class Gateway:
                 log.debug("the gateway had ended already")
         self._thread.join(LEAVE_SECONDS)
 
-    def probe(self) -> ServerFault | None:
+    def probe(self, stopped: Callable[[], bool] = lambda: False) -> ServerFault | None:
         """Initialise the MCP server and list its tools, in 30 s at most. Return None, or why the server can't be used.
 
-        This calls no tool, and costs no tokens of a model. If the gateway is closed meanwhile, it returns at once.
+        This calls no tool, and costs no tokens of a model. If the gateway is closed meanwhile, or `stopped` returns
+        True, it returns at once.
         """
         if self._loop is None:
             raise RuntimeError("The gateway is not open.")
         probing = probe(self._upstream, self._effects, older=self._older)
         try:
-            return asyncio.run_coroutine_threadsafe(probing, self._loop).result()
+            asked = asyncio.run_coroutine_threadsafe(probing, self._loop)
+            while not wait([asked], LOOK_SECONDS).done:
+                if stopped():
+                    asked.cancel()
+            return asked.result()
         except CancelledError:
             return faults.infra("The run was stopped before its MCP server had answered.").fault
         except Exception as error:

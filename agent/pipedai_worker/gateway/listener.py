@@ -39,7 +39,6 @@ class Listener:
         self._server: asyncio.AbstractServer | None = None
 
     async def open(self) -> None:
-        """Begin to take connections."""
         loop = asyncio.get_running_loop()
         # With backlog=1 asyncio takes one connection at a time, and reads from those that it has before it takes the
         # next. Otherwise a crowd of strangers, taken all at once, would close a client that has sent its request.
@@ -65,7 +64,6 @@ class Listener:
             oldest.abort()
 
     def closed(self, connection: _Connection) -> None:
-        """Forget a connection that is closed."""
         self._clients.discard(connection)
         self._strangers.pop(connection, None)
 
@@ -181,7 +179,6 @@ class _Connection(asyncio.StreamReaderProtocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note that the connection is closed."""
         super().connection_lost(exc)
         self._listener.closed(self)
         self.presence.leave()

@@ -109,7 +109,6 @@ def errors(ids: list[str], sentence: str, *, batch: bool) -> bytes:
 
 
 def error(id_as_json: str, code: int, sentence: str) -> bytes:
-    """Return one JSON-RPC message that says that a request has failed."""
     problem = json.dumps({"code": code, "message": sentence})
     return f'{{"jsonrpc":"2.0","id":{id_as_json},"error":{problem}}}'.encode()
 

@@ -76,12 +76,10 @@ class Upstream:
                 self._fault = failed
 
     async def close(self) -> None:
-        """Close every connection."""
         if self._client is not None:
             await self._client.aclose()
 
     def holds_secret(self, text: str) -> bool:
-        """Tell whether a text has one of the trigger's header values in it."""
         return any(value in text for value in self._secrets)
 
     @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""Finds for each answer of the server the call that waits for it, on whichever stream the answer comes."""
+"""Knows what tool calls may change, what waits for leave to change something, and what waits for which answer."""
 
 from __future__ import annotations
 

@@ -45,7 +45,6 @@ class Registration:
     max_concurrency: int = 1
 
     def body(self) -> dict[str, object]:
-        """Return the JSON object to send to the API."""
         body: dict[str, object] = {
             "token": self.token,
             "hostname": (self.hostname or socket.gethostname())[:NAME_LENGTH],

@@ -23,8 +23,8 @@ from pipedai_worker.events.sender import send_left
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.logs import get_logger
 from pipedai_worker.polling.poller import Granted, Polled, Poller, PollFailed
+from pipedai_worker.reporting.calls import report
 from pipedai_worker.reporting.outcome import Outcome
-from pipedai_worker.reporting.report import report
 from pipedai_worker.running import recovery
 from pipedai_worker.running.run import Run, Surroundings
 from pipedai_worker.running.stopping import StopReason, run_in_background

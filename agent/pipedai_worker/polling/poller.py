@@ -108,7 +108,6 @@ class Poller:
             return PollFailed(Unavailable(f"the poll failed: {type(error).__name__}"))
 
     def end_wait(self) -> None:
-        """Let the API answer a poll that waits there."""
         if self.under_way:
             run_in_background("end of the wait", self._end_wait)
 
@@ -119,7 +118,6 @@ class Poller:
             log.debug("the waiting poll can't be ended: %s", error)
 
     def answered(self, polled: Polled) -> None:
-        """Note that a poll was answered."""
         self.under_way = False
         self._backoff.reset()
         self._outage.answered()

@@ -70,7 +70,6 @@ class Outcome:
     output: Any = ABSENT
 
     def redacted(self, redactor: Redactor) -> Outcome:
-        """Return the same outcome with every secret replaced."""
         return replace(
             self,
             short_message=redactor.redact(self.short_message),

@@ -119,7 +119,6 @@ class Program:
         return stopped_by
 
     def _end_group(self) -> None:
-        """Kill the processes of the program's group that are still running."""
         self._signal_group(signal.SIGKILL)
 
     def _reap(self, stopped_by: StopReason | None) -> Ending:
@@ -202,7 +201,6 @@ class _Pipes:
 
     @property
     def open(self) -> bool:
-        """Tell whether more output may still come from either pipe."""
         return bool(self._selector.get_map())
 
     def read(self, timeout: float) -> bool:

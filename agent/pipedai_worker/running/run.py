@@ -17,13 +17,13 @@ from pipedai_worker.events.local import RunEvents, Sink
 from pipedai_worker.events.recorder import Recorder
 from pipedai_worker.executors import settings
 from pipedai_worker.executors.base import Execution, Executor, Job
-from pipedai_worker.executors.environment import allowed
+from pipedai_worker.executors.inputs import allowed
 from pipedai_worker.gateway import Gateway
 from pipedai_worker.identity.paying import EVERY_CREDENTIAL
 from pipedai_worker.logs import get_logger, known_secrets
 from pipedai_worker.polling.assigned import AssignedRun
 from pipedai_worker.redact import Redactor
-from pipedai_worker.reporting.heartbeat import Heartbeat
+from pipedai_worker.reporting.calls import Heartbeat, report
 from pipedai_worker.reporting.outcome import (
     CANCELED,
     CLIENT,
@@ -33,9 +33,7 @@ from pipedai_worker.reporting.outcome import (
     TIMED_OUT,
     Outcome,
 )
-from pipedai_worker.reporting.report import report
-from pipedai_worker.running import orphans, workplaces
-from pipedai_worker.running.probing import probe
+from pipedai_worker.running import recovery, workplaces
 from pipedai_worker.running.process import Program
 from pipedai_worker.running.stopping import StopReason, StopRequest
 from pipedai_worker.running.workplaces import HadEffects, Workplace
@@ -234,7 +232,7 @@ class Run:
                 calls=calls,
                 before_first_effect=self._heartbeat.tell,
             ) as gateway:
-                execution = probe(gateway, self.stop) if executor.needs_server else None
+                execution = self._probe(gateway) if executor.needs_server else None
                 if execution is None:
                     limit = self.assigned.timeout_seconds
                     scratch.write_mcp_config(settings.configuration(gateway.url, limit))
@@ -245,11 +243,23 @@ class Run:
         finally:
             # The program may have left processes outside its process group. They are ended before the files are
             # removed, so that they write no new ones.
-            orphans.end_marked(self._held.claim_id)
+            recovery.end_marked(self._held.claim_id)
             kept = workplaces.leave(
                 workplace, execution, calls, self._held.pid, executor, around.journal.sessions
             )
             self._kept_session = workplace.session.id if kept else None
+
+    def _probe(self, gateway: Gateway) -> Execution | None:
+        """Return None if the run's MCP server can be used; else, or if the run is stopped meanwhile, how it ends."""
+        fault = gateway.probe(lambda: self.stop.reason is not None)
+        if self.stop.reason is not None:
+            return Execution(Outcome(FAILED), self.stop.reason)
+        if fault is None:
+            return None
+        sentence = fault.sentence
+        return Execution(
+            Outcome(FAILED, fault.fault_class, short_message=sentence, error_message=sentence)
+        )
 
     def _session_begun(self, workplace: Workplace) -> None:
         if workplace.session.kept:
@@ -258,7 +268,7 @@ class Run:
     def _job(self, workplace: Workplace, mcp_url: str, on_event: Sink, deadline: float) -> Job:
         scratch = workplace.scratch
         environment = allowed((*self._around.executor.credentials, *self._around.pass_env))
-        environment[orphans.MARK] = self._held.claim_id
+        environment[recovery.MARK] = self._held.claim_id
         environment["PIPEDAI_RUN_ID"] = self.assigned.id
         environment["TMPDIR"] = str(scratch.temporary)
 
@@ -328,8 +338,6 @@ def _open_calls(path: Path) -> ToolCalls | None:
 
 
 def _to_each(sinks: Sequence[Sink]) -> Sink:
-    """Return a function that passes each event of the run's program to all of these."""
-
     def on_event(kind: str, payload: Any) -> None:
         for sink in sinks:
             sink(kind, payload)

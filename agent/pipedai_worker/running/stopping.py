@@ -1,4 +1,4 @@
-"""Defines the reasons for stopping a run before its program has ended, and the request to stop it."""
+"""Defines why a run is stopped before its program has ended, the request for that, and threads in the background."""
 
 from __future__ import annotations
 

@@ -73,7 +73,6 @@ class Conversation:
         return bool(self._turn.messages)
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Write one event to stdout, as a line of JSON."""
         line = {"type": kind, **fields, "session_id": self.session_id, "uuid": str(uuid.uuid4())}
         print(json.dumps(line), flush=True)
 
@@ -99,11 +98,9 @@ class Conversation:
         )
 
     def say(self, text: str) -> None:
-        """Write an event with a message in which the model says this text."""
         self._speak({"type": "text", "text": text})
 
     def think(self, text: str) -> None:
-        """Write an event with a message in which the model thinks this text."""
         self._speak({"type": "thinking", "thinking": text, "signature": ""})
 
     def call(self, name: str, arguments: Mapping[str, Any], **more: Any) -> str:
@@ -152,7 +149,6 @@ class Conversation:
         self.answer(number, why, returned=f"Error: {why}", how=refused, is_error=True)
 
     def interrupted(self, text: str) -> None:
-        """Write an event that says that somebody has stopped the conversation."""
         self._hear({"type": "text", "text": text})
 
     def _hear(self, block: Mapping[str, Any], **more: Any) -> None:
@@ -237,7 +233,6 @@ class Conversation:
         return 1
 
     def retry(self, status: int | None, error: str, attempt: int, most: int) -> None:
-        """Write an event that says that the model's API has failed and is going to be called again."""
         self.system(
             "api_retry",
             attempt=attempt,
@@ -261,7 +256,6 @@ class StoredSession:
         self._stored = stored
 
     def exists(self) -> bool:
-        """Tell whether the session can be resumed."""
         return self._path.is_file()
 
     def lines(self) -> list[str] | None:
@@ -272,7 +266,6 @@ class StoredSession:
         return None
 
     def store(self, lines: list[str]) -> None:
-        """Write down the lines that are still to be carried out."""
         if self._stored:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a") as file:

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker.stand_in.background import BackgroundTask
 from pipedai_worker.stand_in.conversation import Conversation, StoredSession
 from pipedai_worker.stand_in.model import ApiError, named, sample
-from pipedai_worker.stand_in.server import Server
+from pipedai_worker.stand_in.tools import BackgroundTask, Server
 
 MARK = "standin:"
 FOREVER = 10**6

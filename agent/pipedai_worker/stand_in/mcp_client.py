@@ -68,7 +68,6 @@ class McpClient:
         )
 
     def close(self) -> None:
-        """Tell the server that the session is over."""
         if "Mcp-Session-Id" in self._headers:
             with contextlib.suppress(McpError):
                 self._request("DELETE", None, 2.0)
@@ -155,7 +154,6 @@ def _troubles() -> Iterator[None]:
 
 
 def _events(answer: Any) -> Iterator[tuple[str, str]]:
-    """Yield the type and the data of each server-sent event."""
     kind, data = "message", []
     with _troubles(), answer:
         for line in answer:

@@ -1,4 +1,4 @@
-"""Makes up a value that fits a simple JSON Schema."""
+"""Makes up what claude would tell of a model: an output that fits a schema, its tokens and its failures."""
 
 from __future__ import annotations
 
@@ -34,11 +34,9 @@ class Usage:
 
     @property
     def cost(self) -> float:
-        """Return the cost of all the messages, in US dollars."""
         return round(self.messages * COST_USD, 6)
 
     def of_message(self) -> dict[str, Any]:
-        """Return the field `usage` of a single message."""
         return {
             "input_tokens": INPUT,
             "output_tokens": OUTPUT,

@@ -15,7 +15,7 @@ from pipedai_worker import cli
 from pipedai_worker.commands.arguments import KEY_VARIABLE
 from pipedai_worker.disk.durable import private_directory, write_private
 from pipedai_worker.events import following
-from pipedai_worker.events.showing import shown, wants_colour
+from pipedai_worker.events.following import shown, wants_colour
 from pipedai_worker.identity.config import WorkerConfig
 
 from .parts import written
