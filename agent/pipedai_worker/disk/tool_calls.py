@@ -15,11 +15,11 @@ import secrets
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from pipedai_worker.disk import durable
+from pipedai_worker.reporting.outcome import iso
 
 # What the answer to a tool call said. A call without an answer is `unknown`.
 OK, ERROR, UNKNOWN = "ok", "error", "unknown"
@@ -51,7 +51,7 @@ class Call:
 
 
 @dataclass
-class _Story:
+class RecordedCalls:
     """What a file of tool calls says: the counts, and the first 500 calls."""
 
     total: int = 0
@@ -93,11 +93,19 @@ class _Story:
         }
 
     def counts(self) -> dict[str, int]:
+        """Return the numbers of calls that the API takes.
+
+        They are `total`, `effects` (calls that may change something) and `unknown` (calls without an answer).
+        """
         return {
             "total": self.total,
             "effects": self.effects,
             "unknown": self.total - self.answered,
         }
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return the first 500 calls in the form that the API takes, in the order in which they began."""
+        return [dict(item) for item in self.items]
 
 
 class ToolCalls:
@@ -108,10 +116,10 @@ class ToolCalls:
         self._path = path
         # Guards the file. A thread may hold this lock as long as a write to the disk takes.
         self._lock = threading.Lock()
-        # Guards only `_story`, the calls in memory. A heartbeat tells their counts, and must not wait for a disk that
-        # hangs, because the run would then lose its lease.
+        # Guards only `_recorded`, the calls in memory. A heartbeat tells their counts, and must not wait for a disk
+        # that hangs, because the run would then lose its lease.
         self._telling = threading.Lock()
-        self._story = _Story()
+        self._recorded = RecordedCalls()
         self._file = _create(path)
         durable.sync_directory(path.parent)
         self._grown = 0
@@ -124,28 +132,26 @@ class ToolCalls:
 
         Only the last line can have been cut off by the crash. If that line is a `begin`, its call was not sent.
         """
-        story = _Story()
+        story = RecordedCalls()
         with contextlib.suppress(FileNotFoundError):
             for line in path.read_bytes().splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     story.take(json.loads(line))
-        return RecordedCalls(story)
+        return story
 
     def begin(self, tool: str, effect: str) -> Call:
         """Write down that this tool is about to be called. This is on the disk when `begin` returns. Raises OSError."""
         line = {
             "is": "begin",
-            "at": datetime.now(timezone.utc)
-            .isoformat(timespec="milliseconds")
-            .replace("+00:00", "Z"),
+            "at": iso(time.time()),
             "tool": tool[:LONGEST_TOOL_NAME].translate(_UNFIT) or UNNAMED,
             "effect": effect,
         }
         with self._lock:
             self._write(line)
             with self._telling:
-                number = self._story.total
-                self._story.take(line)
+                number = self._recorded.total
+                self._recorded.take(line)
             os.fsync(self._file)
         return Call(number, effect)
 
@@ -160,23 +166,20 @@ class ToolCalls:
             call.ended = True
             line = {"is": "end", "call": call.number, "outcome": outcome, "ms": milliseconds}
             with self._telling:
-                self._story.take(line)
+                self._recorded.take(line)
             self._write(line)
             if self._grown > SUMMARY_AFTER_BYTES:
                 self._summarise()
 
     def counts(self) -> dict[str, int]:
-        """Return the numbers of calls that the API takes.
-
-        They are `total`, `effects` (calls that may change something) and `unknown` (calls without an answer).
-        """
+        """Return what RecordedCalls.counts does."""
         with self._telling:
-            return self._story.counts()
+            return self._recorded.counts()
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return the first 500 calls in the form that the API takes, in the order in which they began."""
+        """Return what RecordedCalls.listed does."""
         with self._telling:
-            return [dict(item) for item in self._story.items]
+            return self._recorded.listed()
 
     def close(self) -> None:
         """Close the file. Later calls of `begin()` and `end()` raise OSError."""
@@ -197,7 +200,7 @@ class ToolCalls:
         try:
             file = _create(temporary)
             try:
-                _write_all(file, _line(self._story.summary()))
+                _write_all(file, _line(self._recorded.summary()))
                 os.fsync(file)
                 temporary.replace(self._path)
             except BaseException:
@@ -211,24 +214,6 @@ class ToolCalls:
         self._file, self._grown = file, 0
         # Later lines are synced to the new file, so the directory must not name the old one after a crash.
         durable.sync_directory(self._path.parent)
-
-
-class RecordedCalls:
-    """The tool calls of a run whose worker was killed."""
-
-    def __init__(self, story: _Story) -> None:
-        self._story = story
-
-    def counts(self) -> dict[str, int]:
-        """Return the numbers of calls that the API takes.
-
-        They are `total`, `effects` (calls that may change something) and `unknown` (calls without an answer).
-        """
-        return self._story.counts()
-
-    def listed(self) -> list[dict[str, Any]]:
-        """Return the first 500 calls in the form that the API takes, in the order in which they began."""
-        return [dict(item) for item in self._story.items]
 
 
 def _create(path: Path) -> int:

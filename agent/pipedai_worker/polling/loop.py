@@ -12,7 +12,7 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
-from typing import Any, Union
+from typing import Any
 from uuid import UUID
 
 from pipedai_worker.api.answers import ApiError, Refused, TokenRefused
@@ -22,7 +22,7 @@ from pipedai_worker.disk.journal import Journal
 from pipedai_worker.events.sender import send_left
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.logs import get_logger
-from pipedai_worker.polling.poller import Granted, Polled, Poller, PollFailed
+from pipedai_worker.polling.poller import Granted, Polled, Poller
 from pipedai_worker.reporting.calls import report
 from pipedai_worker.reporting.outcome import Outcome
 from pipedai_worker.running import recovery
@@ -81,40 +81,14 @@ class Fatal(Exception):  # noqa: N818 - the end, with a sentence for the operato
         self.token_is_dead = refused or not_found
 
 
-@dataclass(frozen=True)
-class _Claimed:
-    """Message from a run's thread: the run is on disk, so the next poll uses another claimId."""
-
-    run_id: str
-
-
-@dataclass(frozen=True)
-class _Ended:
-    """Message: the thread of `run` has ended.
-
-    If `run` is None, it was a thread that settled the runs of an earlier process of this worker.
-    """
-
-    run: Run | None
-    error: ApiError | None
-
-
-@dataclass(frozen=True)
-class _Signalled:
-    number: int
-
-
-_Message = Union[Polled, PollFailed, _Claimed, _Ended, _Signalled]
-
-
 class Loop:
-    """Runs one worker. Call `run()` once, in the main thread; other threads only send messages to it."""
+    """Runs one worker. Call `run()` once, in the main thread; other threads only send it what it is to do next."""
 
     def __init__(self, api: Api, journal: Journal, executor: Executor, settings: Settings) -> None:
         self._api = api
         self._journal = journal
         self._settings = settings
-        self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._draining = threading.Event()
         self._leaving = threading.Event()
         self._surroundings = Surroundings(
@@ -124,11 +98,11 @@ class Loop:
             settings.pass_env,
             settings.events,
             leaving=self._leaving.wait,
-            claimed=lambda run_id: self._inbox.put(_Claimed(run_id)),
+            claimed=lambda run_id: self._inbox.put(lambda: self._claiming.discard(run_id)),
         )
         self._poller = Poller(
             api,
-            self._inbox.put,
+            lambda result: self._inbox.put(lambda: self._on_polled(result)),
             hold=not settings.once,
             journal=journal,
             account_id=settings.account_id,
@@ -187,7 +161,7 @@ class Loop:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # A signal may interrupt the main thread inside another put() on this queue. SimpleQueue allows that; with a
         # lock the handler would wait for ever.
-        self._inbox.put(_Signalled(number))
+        self._inbox.put(lambda: self._on_signalled(number))
 
     def _finished(self) -> bool:
         busy = bool(self._runs) or self._settling > 0
@@ -210,7 +184,7 @@ class Loop:
                 next_at = min(next_at, self._poller.due_at)
         try:
             timeout = min(max(next_at - now, 0.0), LONGEST_STEP_SECONDS)
-            self._handle(self._inbox.get(timeout=timeout))
+            self._inbox.get(timeout=timeout)()
         except queue.Empty:
             pass
 
@@ -225,24 +199,21 @@ class Loop:
         limit = self._settings.max_concurrency
         return limit is None or len(self._runs) < limit
 
-    def _handle(self, message: _Message) -> None:
-        if isinstance(message, _Signalled):
-            name = signal.Signals(message.number).name
-            if message.number == FINISH_SIGNAL:
-                self._finish(name)
-            else:
-                self._on_stop_signal(name)
-        elif isinstance(message, Polled):
-            self._take(message)
-        elif isinstance(message, PollFailed):
-            try:
-                self._poller.failed(message)
-            except ApiError as error:
-                self._fail(error)
-        elif isinstance(message, _Claimed):
-            self._claiming.discard(message.run_id)
+    def _on_signalled(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if number == FINISH_SIGNAL:
+            self._finish(name)
         else:
-            self._on_ended(message)
+            self._on_stop_signal(name)
+
+    def _on_polled(self, result: Polled | ApiError) -> None:
+        if isinstance(result, Polled):
+            self._take(result)
+            return
+        try:
+            self._poller.failed(result)
+        except ApiError as error:
+            self._fail(error)
 
     # --- Taking runs and ending them --------------------------------------------------------------
 
@@ -327,18 +298,19 @@ class Loop:
         except Exception:
             log.exception("a run's thread failed")
         finally:
-            self._inbox.put(_Ended(run, error))
+            self._inbox.put(lambda: self._on_ended(run, error))
 
-    def _on_ended(self, ended: _Ended) -> None:
-        if ended.run is None:
+    def _on_ended(self, run: Run | None, error: ApiError | None) -> None:
+        """Note that the thread of a run has ended; with None, one that settled a run of an earlier process."""
+        if run is None:
             self._settling -= 1
         else:
-            self._runs.pop(ended.run.assigned.id, None)
-            self._claiming.discard(ended.run.assigned.id)
-            if not ended.run.claimed:
+            self._runs.pop(run.assigned.id, None)
+            self._claiming.discard(run.assigned.id)
+            if not run.claimed:
                 self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
-        if ended.error is not None:
-            self._fail(ended.error)
+        if error is not None:
+            self._fail(error)
 
     # --- Stopping the worker ----------------------------------------------------------------------
 

@@ -46,23 +46,17 @@ class Polled:
     seconds: float
 
 
-@dataclass(frozen=True)
-class PollFailed:
-    """A poll that failed, with the exception that says why."""
-
-    error: ApiError
-
-
 class Poller:
     """Sends polls, one at a time, in another thread. The result of each is passed to `deliver`.
 
-    The main thread then passes that result to `answered()` or `failed()`, which decide when the next poll is due.
+    A poll that failed results in the exception that says why. The main thread then passes the result to `answered()` or
+    `failed()`, which decide when the next poll is due.
     """
 
     def __init__(
         self,
         api: Api,
-        deliver: Callable[[Polled | PollFailed], None],
+        deliver: Callable[[Polled | ApiError], None],
         *,
         hold: bool,
         journal: Journal,
@@ -91,7 +85,7 @@ class Poller:
         self.under_way = True
         run_in_background("poll", lambda: self._deliver(self._poll(wait)))
 
-    def _poll(self, wait: float) -> Polled | PollFailed:
+    def _poll(self, wait: float) -> Polled | ApiError:
         began = time.monotonic()
         try:
             claim_id = self._journal.next_claim_id()
@@ -100,12 +94,12 @@ class Poller:
             return Polled(granted, time.monotonic() - began)
         except OSError as error:
             # A run that can't be written down would only be taken away from others.
-            return PollFailed(Unavailable(f"the worker's files can't be written: {error.strerror}"))
+            return Unavailable(f"the worker's files can't be written: {error.strerror}")
         except ApiError as error:
-            return PollFailed(error)
+            return error
         except Exception as error:
             log.exception("the poll failed")
-            return PollFailed(Unavailable(f"the poll failed: {type(error).__name__}"))
+            return Unavailable(f"the poll failed: {type(error).__name__}")
 
     def end_wait(self) -> None:
         if self.under_way:
@@ -129,10 +123,9 @@ class Poller:
         elif polled.granted is None:
             self.due_at += max(0.0, jittered(SHORTEST_EMPTY_POLL_SECONDS) - polled.seconds)
 
-    def failed(self, failure: PollFailed) -> None:
+    def failed(self, error: ApiError) -> None:
         """Note that a poll failed. Raise the poll's error if a further attempt would fail too."""
         self.under_way = False
-        error = failure.error
         # If polls were answered before, an answer that is not from the API (a proxy's error page, perhaps) is a passing
         # fault, and the worker tries again.
         if isinstance(error, Unavailable) or (self.connected and isinstance(error, NotOurApi)):
