@@ -1,4 +1,4 @@
-"""Gives each attempt of a run its place, new or that of an earlier attempt: a directory and a session of claude."""
+"""Gives each attempt of a run its workplace, new or that of an earlier one: a directory and a session of claude."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def find(
     sessions: Sessions,
     given_up: Callable[[], bool],
 ) -> Workplace:
-    """Return the place for a claimed run: that of the earlier attempt if the run is to resume its session.
+    """Return the workplace for a granted run: that of the earlier attempt if the run is to resume its session.
 
     Raises HadEffects, and OSError. When `given_up()` is true, an earlier attempt that is still at work is not waited
     for any longer.
@@ -89,7 +89,7 @@ def anew(run: AssignedRun, claim_id: str, executor: Executor, sessions: Sessions
 def instead(
     run: AssignedRun, claim_id: str, executor: Executor, sessions: Sessions, earlier: Session
 ) -> Workplace:
-    """Return a new place for a run whose session can't be resumed. Raises HadEffects, and OSError."""
+    """Return a new workplace for a run whose session can't be resumed. Raises HadEffects, and OSError."""
     sessions.forget(earlier.id, executor)
     if earlier.had_effects:
         log.warning("run %s: its session can't be resumed, and had effects", run.id)
