@@ -66,6 +66,8 @@ class Figures:
 
 
 class _Server(McpHandler):
+    # The head of an answer and its body are sent together.
+    wbufsize = -1
     tools = {"measured": Tool({"name": "measured"}, lambda _: "x" * 1000)}
 
     def do_POST(self) -> None:  # noqa: N802

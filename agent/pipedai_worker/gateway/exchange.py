@@ -156,8 +156,9 @@ class Wire:
             raise BadRequest(error.error_status_hint) from None
         return event if isinstance(event, h11.Event) else None
 
-    def write(self, event: h11.Event) -> None:
-        self._writer.write(self._http.send(event) or b"")
+    def write(self, *events: h11.Event) -> None:
+        """Send these parts of an answer, together, as soon as the connection takes them."""
+        self._writer.write(b"".join(self._http.send(event) or b"" for event in events))
 
     async def drain(self) -> None:
         await self._writer.drain()
@@ -188,21 +189,18 @@ class Answer:
             sent["Connection"] = "close"
         if status == HTTPStatus.NO_CONTENT:
             del sent["Content-Length"]
-        self._begin(status, sent)
-        self._wire.write(h11.Data(data=body))
-        await self.end()
+        self._wire.write(self._head(status, sent), h11.Data(data=body), h11.EndOfMessage())
+        await self._wire.drain()
 
     async def begin_events(self, status: int, headers: dict[str, str]) -> None:
         kind = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache, no-transform"}
-        self._begin(status, {**kind, **headers})
+        self._wire.write(self._head(status, {**kind, **headers}))
         await self._wire.drain()
 
-    def _begin(self, status: int, headers: dict[str, str]) -> None:
+    def _head(self, status: int, headers: dict[str, str]) -> h11.Response:
         self.begun = True
         reason = phrases.get(status, "Unknown")
-        self._wire.write(
-            h11.Response(status_code=status, headers=list(headers.items()), reason=reason)
-        )
+        return h11.Response(status_code=status, headers=list(headers.items()), reason=reason)
 
     async def write(self, piece: bytes) -> None:
         """Send a piece of a stream. Return when the client has taken enough of the earlier pieces."""
