@@ -64,11 +64,17 @@ def test_every_request_names_the_version_and_the_token(api: FakeApi, workers: Wo
 
 
 def test_a_waiting_poll_brings_a_run_at_once(api: FakeApi, workers: Workers) -> None:
+    def claim_ids() -> list[str]:
+        return [body["claimId"] for kind, _, body in list(api.calls) if kind == "claim-next"]
+
     workers.start()
     api.until(lambda: api.polls_waiting)
-    before = len(api.calls)
-    api.until_ended(api.add())
-    assert api.calls[before][0] == "heartbeat"
+    asked = claim_ids()
+    run = api.add()
+    api.until_ended(run)
+    # The worker did not have to ask for it again.
+    assert run.claim_id == asked[-1]
+    assert claim_ids().count(asked[-1]) == asked.count(asked[-1])
 
 
 def test_a_server_without_long_polls_is_asked_again_but_not_in_a_hurry(
