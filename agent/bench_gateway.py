@@ -23,12 +23,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.gateway import Gateway
-from pipedai_worker.tool_calls import ToolCalls
+from pipedai_worker.stand_in.mcp_server import McpHandler, Tool
 
 # The most milliseconds that the gateway may add to a tool call (SPEC §20).
 LARGEST_COST_MS = 5.0
@@ -63,24 +65,21 @@ class Figures:
         return self.gateway_p50 - self.direct_p50
 
 
-class _Server(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class _Server(McpHandler):
+    # The head of an answer and its body are sent together.
+    wbufsize = -1
+    tools = {"measured": Tool({"name": "measured"}, lambda _: "x" * 1000)}
 
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        result = {"content": [{"type": "text", "text": "x" * 1000}], "isError": False}
-        body = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}).encode()
-        kind = "application/json"
-        if self.path == "/events":
-            body, kind = b"event: message\ndata: " + body + b"\n\n", "text/event-stream"
-        self.wfile.write(
-            f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-            + body
-        )
+    def do_POST(self) -> None:  # noqa: N802
+        self.served_at = self.path
+        super().do_POST()
 
-    def log_message(self, *_: object) -> None:
-        pass
+    def reply(self, answered: dict[str, Any]) -> None:
+        if self.path == "/json":
+            super().reply(answered)
+        else:
+            body = b"event: message\ndata: " + json.dumps(answered).encode() + b"\n\n"
+            self.whole(200, body, "text/event-stream")
 
 
 class _Client:

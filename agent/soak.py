@@ -18,18 +18,22 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipedai_worker import backoff, cli, heartbeat, loop, polling, run_events
-from pipedai_worker.config import WorkerConfig
+from pipedai_worker import cli
+from pipedai_worker.api import patience
 from pipedai_worker.conformance.fake_api import DROP, FakeApi, route
 from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.serving import Service
 from pipedai_worker.conformance.wire import TERMINAL
-from pipedai_worker.events import recorder, sender
+from pipedai_worker.events import local, recorder, sender
+from pipedai_worker.identity.config import WorkerConfig
+from pipedai_worker.polling import loop, poller
+from pipedai_worker.reporting import calls
 
 RUN_EVERY_SECONDS = 20.0
 LONGEST_RUN_SECONDS = 60.0
@@ -40,10 +44,8 @@ SAMPLES = 40
 SETTLE_SECONDS = 60.0
 # Memory may grow by this much from the second quarter to the last, because it always rises and falls a little.
 LARGEST_GROWTH_KIB = 4 * 1024
-# The probability with which a request fails in each way. REFUSED_CLAIMS is that of a refused claim, CANCELED_RUNS that
-# of a run being canceled.
+# The probability with which a request fails in each way, and with which a run is canceled.
 FAULTS: tuple[tuple[int | str, float], ...] = ((DROP, 0.03), (503, 0.03))
-REFUSED_CLAIMS = 0.02
 CANCELED_RUNS = 0.05
 AS_WORKER = "--as-worker"
 
@@ -67,7 +69,7 @@ class Figures:
 
     hours: float
     wall_seconds: float
-    polls: int
+    asked: int
     heartbeats: int
     runs: int
     statuses: dict[str, int]
@@ -102,25 +104,22 @@ class UnreliableApi(FakeApi):
     def answer(self, method: str, url: str, headers: Any, body: dict[str, Any]) -> Any:
         """Answer a request as the fake API does, or let it fail."""
         with self.lock:
-            kind, run_id = route(method, urlsplit(url).path)
-            status = self._chosen_fault(kind, run_id)
+            status = self._chosen_fault()
             if status is not None:
+                kind, _ = route(method, urlsplit(url).path)
                 self.faults_made += 1
                 self.fail(kind, status)
             return super().answer(method, url, headers, body)
 
-    def _chosen_fault(self, kind: str, run_id: str) -> int | str | None:
+    def _chosen_fault(self) -> int | str | None:
         """Choose how a request fails, or None. At most one fault is chosen: a second would hit the next request."""
         for status, likely in FAULTS:
             if self._chance.random() < likely:
                 return status
-        # Only a run's first claim may be refused, because the real API never refuses a repetition of a claim that it
-        # granted.
-        queued = kind == "claim" and self.runs[run_id].status == "queued"
-        return 409 if queued and self._chance.random() < REFUSED_CLAIMS else None
+        return None
 
-    def _poll(self, wait: float) -> tuple[int, dict[str, Any]]:
-        return super()._poll(wait / self._speed)
+    def _wait_for(self, what: Callable[[], Any], seconds: float) -> Any:
+        return super()._wait_for(what, seconds / self._speed)
 
 
 def soak(hours: float, speed: float, seed: int = 1) -> Figures:
@@ -154,7 +153,7 @@ def _live(
 ) -> Figures:
     began = time.monotonic()
     length = hours * 3600 / speed
-    api.until(lambda: api.count("poll"), SETTLE_SECONDS)
+    api.until(lambda: api.asked(), SETTLE_SECONDS)
     samples = [_sample(process.pid)]
     runs: list[FakeRun] = []
     restarts = 0
@@ -190,7 +189,7 @@ def _live(
     return Figures(
         hours=hours,
         wall_seconds=round(time.monotonic() - began, 1),
-        polls=api.count("poll"),
+        asked=api.asked(),
         heartbeats=api.count("heartbeat"),
         runs=len(runs),
         statuses=dict(Counter(run.status for run in runs)),
@@ -246,17 +245,17 @@ def _start_worker(api: FakeApi, url: str, directory: Path, speed: float) -> subp
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, "HOME": str(directory), run_events.VARIABLE: "1"},
+            env={**os.environ, "HOME": str(directory), local.VARIABLE: "1"},
         )
 
 
 def _be_worker(speed: float, argv: list[str]) -> int:
     """Run the worker program in this process. Its pauses between requests are divided by `speed`."""
     for module, name in (
-        (polling, "SHORTEST_EMPTY_POLL_SECONDS"),
-        (backoff, "FIRST_SECONDS"),
-        (heartbeat, "SHORTEST_SECONDS"),
-        (heartbeat, "LONGEST_SECONDS"),
+        (poller, "SHORTEST_EMPTY_POLL_SECONDS"),
+        (patience, "FIRST_SECONDS"),
+        (calls, "SHORTEST_SECONDS"),
+        (calls, "LONGEST_SECONDS"),
         (loop, "UNCLAIMED_PAUSE_SECONDS"),
         (sender, "GATHER_SECONDS"),
         (recorder, "FLUSH_SECONDS"),

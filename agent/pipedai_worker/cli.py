@@ -10,8 +10,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from pipedai_worker import __version__, arguments, exits, logs, run_events
+from pipedai_worker import __version__, logs
+from pipedai_worker.commands import arguments
 from pipedai_worker.conformance import command as conformance
+from pipedai_worker.events import local
+from pipedai_worker.events.spool import SUFFIX
 
 log = logs.get_logger(__name__)
 
@@ -28,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.handler is None:
         parser.print_help()
-        return exits.BAD_CONFIG
+        return arguments.BAD_CONFIG
     return carry_out(options.handler, options)
 
 
@@ -37,17 +40,17 @@ def carry_out(handler: Callable[[argparse.Namespace], None], options: argparse.N
     logs.configure(as_json=getattr(options, "json_logs", False))
     try:
         handler(options)
-    except exits.Exit as end:
+    except arguments.Exit as end:
         log.error("%s", end)
         return end.code
     except BrokenPipeError:
         # The program that read this program's output has ended. Python would try to write the rest of the output at
         # exit and fail again, so the rest goes to /dev/null.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exits.ERROR
+        return arguments.ERROR
     except KeyboardInterrupt:
-        return exits.ERROR
-    return exits.OK
+        return arguments.ERROR
+    return arguments.OK
 
 
 def add_runworker_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,8 +100,8 @@ def make_parser() -> argparse.ArgumentParser:
         "run",
         help="poll for runs and execute them until SIGTERM",
         description="Polls for runs and executes them, by default with claude, until SIGTERM.",
-        epilog=f"With {run_events.VARIABLE}=1 in its environment it also appends what each run tells"
-        f" to {run_events.DEFAULT_ROOT}/<workerId>/<runId>{run_events.SUFFIX}. SIGTERM or Ctrl-C: it"
+        epilog=f"With {local.VARIABLE}=1 in its environment it also appends what each run tells"
+        f" to {local.DEFAULT_ROOT}/<workerId>/<runId>{SUFFIX}. SIGTERM or Ctrl-C: it"
         " takes nothing new, lets what is in hand end for --drain-seconds, and leaves with code 0."
         " What it could not report by then it reports after its next start.",
     )
@@ -139,11 +142,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _command(name: str) -> Callable[[argparse.Namespace], None]:
-    """Return the function of `commands` with this name. All that it needs is imported only when it is called."""
+    """Return the function of `handlers` with this name. All that it needs is imported only when it is called."""
 
     def command(options: argparse.Namespace) -> None:
-        from pipedai_worker import commands
+        from pipedai_worker.commands import handlers
 
-        getattr(commands, name)(options)
+        getattr(handlers, name)(options)
 
     return command

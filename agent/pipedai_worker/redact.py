@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from pipedai_worker.json_values import Change, with_strings
+from pipedai_worker.values import Change, with_strings
 
 MARK = "[redacted]"
 # Matches any token of the service: a prefix, 43 characters and a checksum of 6.
@@ -50,7 +50,6 @@ class Redactor:
         self._alphabetical = sorted([*forms, MARK])
 
     def redact(self, text: str) -> str:
-        """Return `text` with every secret replaced."""
         return self._pattern.sub(MARK, text)
 
     def redact_cut_off(self, text: str) -> str:

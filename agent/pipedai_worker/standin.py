@@ -58,10 +58,9 @@ from typing import Any
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipedai_worker.stand_in.conversation import Conversation
+from pipedai_worker.stand_in.conversation import Conversation, StoredSession
 from pipedai_worker.stand_in.lines import Player
-from pipedai_worker.stand_in.server import Server
-from pipedai_worker.stand_in.stored import StoredSession
+from pipedai_worker.stand_in.tools import Server
 
 VERSION = "0.0.0 (PipedAI stand-in for Claude Code)"
 DEFAULT_MODEL = "stand-in-1"

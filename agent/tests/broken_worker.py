@@ -1,45 +1,46 @@
-"""Runs the worker with one thing broken on purpose: `broken_worker.py HOW run --config FILE`.
+"""Runs a worker with one thing broken on purpose: `broken_worker.py HOW run --config FILE`.
 
-Each function breaks one thing, and its decorator names the conformance kit's check that has to fail then.
+Each function breaks one thing, and its decorator names the conformance kit's check that has to fail then. What a worker
+does that takes its runs by poll and claim is broken in `plain_worker.py`, and everything else in our own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
-from pipedai_worker import (
-    answers,
-    api,
-    backoff,
-    cli,
-    exits,
-    heartbeat,
-    mcp,
-    polling,
-    redact,
-    reporting,
-    stopping,
-)
-from pipedai_worker.answers import Refused
-from pipedai_worker.api import Api
-from pipedai_worker.assigned import AssignedRun
+from pipedai_worker import cli, redact
+from pipedai_worker.api import answers, client, patience
+from pipedai_worker.api.answers import Refused
+from pipedai_worker.api.client import Api
+from pipedai_worker.commands import arguments
 from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.disk.journal import Journal
+from pipedai_worker.executors import settings
 from pipedai_worker.executors.base import Execution, Job
 from pipedai_worker.executors.claude import ClaudeExecutor
-from pipedai_worker.journal import Journal
-from pipedai_worker.loop import Loop
-from pipedai_worker.outcome import Outcome, UsageLimit
+from pipedai_worker.polling.assigned import AssignedRun
+from pipedai_worker.polling.loop import Loop
+from pipedai_worker.reporting import calls
+from pipedai_worker.reporting.outcome import Outcome, UsageLimit
+from pipedai_worker.running import stopping
+from tests import plain_worker
 
-BREAKAGES: dict[str, tuple[str, Callable[[], None]]] = {}
+# The command lines of the two workers.
+OURS, PLAIN = "run --config {config} --drain-seconds 1", "{config}"
+# For each way to break a worker: the check that notices it, the worker's command line, and the function that breaks it.
+BREAKAGES: dict[str, tuple[str, str, Callable[[], None]]] = {}
 
 
-def caught_by(check: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+def caught_by(
+    check: str, command_line: str = OURS
+) -> Callable[[Callable[[], None]], Callable[[], None]]:
     def register(breakage: Callable[[], None]) -> Callable[[], None]:
-        BREAKAGES[breakage.__name__] = (check, breakage)
+        BREAKAGES[breakage.__name__] = (check, command_line, breakage)
         return breakage
 
     return register
@@ -49,10 +50,56 @@ def replace(owner: Any, name: str, value: Any) -> None:
     setattr(owner, name, value)
 
 
-@caught_by("repeats-a-lost-claim")
+@caught_by("repeats-a-lost-claim", PLAIN)
 def claims_anew_each_time() -> None:
-    claim = Api.claim
-    replace(Api, "claim", lambda self, run_id, _: claim(self, run_id, uuid4().hex))
+    ask = plain_worker.Worker.ask
+
+    def ask_once(self: plain_worker.Worker, method: str, path: str, *rest: Any) -> Any:
+        if not path.endswith("/claim"):
+            return ask(self, method, path, *rest)
+        for _ in range(10):
+            with contextlib.suppress(plain_worker.StoppedError):
+                return ask(self, method, path, {"claimId": uuid4().hex}, 1)
+        raise plain_worker.StoppedError
+
+    replace(plain_worker.Worker, "ask", ask_once)
+
+
+@caught_by("leaves-a-refused-claim-alone", PLAIN)
+def executes_what_it_could_not_claim() -> None:
+    ask = plain_worker.Worker.ask
+
+    def claim_anyway(self: plain_worker.Worker, method: str, path: str, *rest: Any) -> Any:
+        try:
+            return ask(self, method, path, *rest)
+        except plain_worker.RefusedError:
+            if not path.endswith("/claim"):
+                raise
+
+    replace(plain_worker.Worker, "ask", claim_anyway)
+
+
+@caught_by("leaves-a-lost-race-alone", PLAIN)
+def sulks_after_a_lost_race() -> None:
+    take = plain_worker.Worker.take
+
+    def take_or_sulk(self: plain_worker.Worker, run: Any) -> bool:
+        return take(self, run) or self.stopping.wait(600)
+
+    replace(plain_worker.Worker, "take", take_or_sulk)
+
+
+@caught_by("comes-back-after-a-refusal", PLAIN)
+def never_claims_a_run_twice() -> None:
+    take, taken = plain_worker.Worker.take, set()
+
+    def take_once(self: plain_worker.Worker, run: Any) -> bool:
+        if run["id"] in taken:
+            return False
+        taken.add(run["id"])
+        return take(self, run)
+
+    replace(plain_worker.Worker, "take", take_once)
 
 
 @caught_by("repeats-a-lost-claim-next")
@@ -65,22 +112,9 @@ def forgets_its_claim_id_over_a_kill() -> None:
     replace(Journal, "_read_next_claim", lambda self: None)
 
 
-@caught_by("leaves-a-refused-claim-alone")
-def executes_what_it_could_not_claim() -> None:
-    claim = Api.claim
-
-    def claim_anyway(self: Api, run_id: str, claim_id: str) -> dict[str, Any]:
-        try:
-            return claim(self, run_id, claim_id)
-        except Refused:
-            return {}
-
-    replace(Api, "claim", claim_anyway)
-
-
 @caught_by("keeps-the-lease")
 def sends_no_heartbeats() -> None:
-    replace(heartbeat.Heartbeat, "_beat", lambda self: None)
+    replace(calls.Heartbeat, "_beat", lambda self: None)
 
 
 @caught_by("tells-tool-calls-well")
@@ -123,7 +157,7 @@ def reports_only_once() -> None:
         except answers.Unanswered:
             return {}
 
-    replace(reporting, "until_answered", once)
+    replace(calls, "until_answered", once)
 
 
 @caught_by("keeps-an-outcome-over-a-kill")
@@ -133,7 +167,7 @@ def keeps_outcomes_in_memory() -> None:
 
 @caught_by("backs-off")
 def polls_in_a_hot_loop() -> None:
-    replace(backoff.Backoff, "next_delay", lambda self, retry_after=None: 0.0)
+    replace(patience.Backoff, "next_delay", lambda self, retry_after=None: 0.0)
 
 
 @caught_by("keeps-secrets")
@@ -166,7 +200,7 @@ def forgets_what_it_held() -> None:
 
 @caught_by("leaves-at-once-when-idle")
 def ends_with_code_1() -> None:
-    replace(exits, "OK", 1)
+    replace(arguments, "OK", 1)
 
 
 @caught_by("refuses-expansion")
@@ -175,7 +209,7 @@ def lets_claude_expand_variables() -> None:
 
     def execute_with_the_servers_headers(self: ClaudeExecutor, job: Job) -> Execution:
         server = {"type": "http", "url": job.run.mcp_url, "headers": dict(job.run.mcp_headers)}
-        job.mcp_config.write_text(json.dumps({"mcpServers": {mcp.SERVER_NAME: server}}))
+        job.mcp_config.write_text(json.dumps({"mcpServers": {settings.SERVER_NAME: server}}))
         return execute(self, job)
 
     replace(ClaudeExecutor, "execute", execute_with_the_servers_headers)
@@ -191,23 +225,14 @@ def believes_only_statuses_that_it_knows() -> None:
             raise Refused("unknown status", 409)
         return answer
 
-    replace(api, "read", read_known)
+    replace(client, "read", read_known)
 
 
 @caught_by("ignores-what-is-newer-in-a-run")
 def refuses_runs_with_more_than_it_knows() -> None:
     parse = AssignedRun.parse
-    replace(
-        AssignedRun,
-        "parse",
-        lambda item: parse(item) if item.keys() <= FakeRun().handed_out().keys() else None,
-    )
-
-
-@caught_by("leaves-a-lost-race-alone")
-def sulks_after_a_lost_race() -> None:
-    pause = polling.Poller.pause
-    replace(polling.Poller, "pause", lambda self, _: pause(self, 600.0))
+    known = {**FakeRun().handed_out(), **FakeRun().shown()}.keys()
+    replace(AssignedRun, "parse", lambda item: parse(item) if item.keys() <= known else None)
 
 
 @caught_by("tells-a-usage-limit")
@@ -230,18 +255,6 @@ def ends_when_it_is_limited() -> None:
     replace(Loop, "_keep_sessions_while_limited", end)
 
 
-@caught_by("comes-back-after-a-refusal")
-def never_claims_a_run_twice() -> None:
-    begin, begun = Loop._begin_run, set()
-
-    def begin_once(self: Loop, assigned: AssignedRun) -> None:
-        if assigned.id not in begun:
-            begun.add(assigned.id)
-            begin(self, assigned)
-
-    replace(Loop, "_begin_run", begin_once)
-
-
 @caught_by("does-not-repeat-what-it-cannot-resume")
 def begins_lost_sessions_anew() -> None:
     parse = AssignedRun.parse
@@ -254,6 +267,12 @@ def reports_numbers_as_text() -> None:
     replace(Outcome, "body", lambda self: {**body(self), "exitCode": "0"})
 
 
+def main() -> int:
+    how, *rest = sys.argv[1:]
+    _, command_line, breakage = BREAKAGES[how]
+    breakage()
+    return cli.main(rest) if command_line == OURS else plain_worker.main(rest[0])
+
+
 if __name__ == "__main__":
-    BREAKAGES[sys.argv[1]][1]()
-    sys.exit(cli.main(sys.argv[2:]))
+    sys.exit(main())

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from pipedai_worker import mcp, orphans
-from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.conformance.fake_run import FakeRun
-from pipedai_worker.durable import write_private
+from pipedai_worker.disk.durable import write_private
+from pipedai_worker.disk.sessions import session_of
+from pipedai_worker.executors import settings
 from pipedai_worker.executors.base import Job, JobSession
-from pipedai_worker.process import Program
+from pipedai_worker.polling.assigned import AssignedRun
 from pipedai_worker.redact import Redactor
-from pipedai_worker.sessions import session_of
-from pipedai_worker.stopping import StopReason
+from pipedai_worker.running import recovery
+from pipedai_worker.running.process import Program
+from pipedai_worker.running.stopping import StopReason
 
 # The id is random, so that only processes of this test process are marked with it: they are killed.
 CLAIM_ID = uuid4().hex
@@ -30,7 +31,7 @@ def make_job(
     should_stop: Callable[[], StopReason | None] = lambda: None,
     term_grace: float = 1.0,
     launched: Callable[[Program], None] = lambda _: None,
-    told: Callable[[str, Any], None] = lambda _type, _payload: None,
+    on_event: Callable[[str, Any], None] = lambda _type, _payload: None,
     session: JobSession | None = None,
     **fields: Any,
 ) -> Job:
@@ -43,7 +44,7 @@ def make_job(
     files.mkdir()
     temporary.mkdir(exist_ok=True)
     mcp_config = directory / "mcp.json"
-    write_private(mcp_config, mcp.configuration(MCP_URL, run.timeout_seconds))
+    write_private(mcp_config, settings.configuration(MCP_URL, run.timeout_seconds))
     return Job(
         run=run,
         directory=work,
@@ -54,18 +55,18 @@ def make_job(
         environment={
             "PATH": os.environ["PATH"],
             "TMPDIR": str(temporary),
-            orphans.MARK: CLAIM_ID,
+            recovery.MARK: CLAIM_ID,
         },
         redactor=Redactor(run.mcp_headers.values()),
         should_stop=should_stop,
         term_grace=lambda: term_grace,
         launched=launched,
         session_begun=lambda: None,
-        told=told,
+        on_event=on_event,
     )
 
 
-class StopOnceTold:
+class StopOnce:
     """Asks for a stop as soon as the program has written so many events of this type."""
 
     def __init__(self, kind: str, reason: StopReason, *, times: int = 1) -> None:
@@ -73,7 +74,7 @@ class StopOnceTold:
         self._reason = reason
         self._left = times
 
-    def told(self, kind: str, _payload: Any) -> None:
+    def take(self, kind: str, _payload: Any) -> None:
         self._left -= kind == self._kind
 
     def should_stop(self) -> StopReason | None:

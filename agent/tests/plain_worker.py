@@ -199,8 +199,8 @@ def write(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def main() -> int:
-    worker = Worker(Path(sys.argv[1]))
+def main(config: str) -> int:
+    worker = Worker(Path(config))
 
     def wait_for_sigterm() -> None:
         signal.sigwait({signal.SIGTERM})
@@ -219,4 +219,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipedai_worker.account import Account, account, word
-from pipedai_worker.answers import Refused, Unavailable
-from pipedai_worker.api import ACCOUNT_HEADER
+from pipedai_worker.api.answers import Unavailable
+from pipedai_worker.api.client import ACCOUNT_HEADER
 from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.paying import EVERY_CREDENTIAL
+from pipedai_worker.identity.account import Account, account, word
+from pipedai_worker.identity.paying import EVERY_CREDENTIAL
 
 from .conftest import Workers, until
 
@@ -76,20 +76,13 @@ def test_the_environment_is_asked_for_until_the_api_has_told_it(tmp_path: Path) 
     known._look_at = 0
     assert known.word() == word("environment-1", "login a-1 o-1")
     assert answers == []
-    older = Account(lambda: "claude_max", None, lambda: _refuse())
-    assert older.word() is None
-    assert older._ask_at == float("inf")
-
-
-def _refuse() -> str | None:
-    raise Refused("Not found", 404)
 
 
 def test_each_poll_tells_the_word_and_no_log_does(api: FakeApi, workers: Workers) -> None:
     log_in(workers.directory)
     expected = word(api.environment_id, account("claude_max") or "")
     stand_in = workers.execute("run", "--config", "worker.json", "--stand-in")
-    api.until(lambda: api.count("poll"))
+    api.until(lambda: api.count("claim-next"))
     assert stand_in.stop() == 0
     assert not any(ACCOUNT_HEADER in each for each in api.headers)
     worker = workers.execute("run", "--config", "worker.json", "--claude", "no-such-claude")

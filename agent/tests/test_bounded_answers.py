@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from pipedai_worker import api as requests
-from pipedai_worker.answers import Unavailable
-from pipedai_worker.api import Api
-from pipedai_worker.bounded_transport import EXTENSION, BoundedTransport, Bounds
+from pipedai_worker.api import client as requests
+from pipedai_worker.api.answers import Unavailable
+from pipedai_worker.api.client import Api
+from pipedai_worker.api.transport import EXTENSION, BoundedTransport, Bounds
 
 from .gateway.servers import raw_server
 
@@ -60,12 +60,12 @@ def test_an_answer_that_is_compressed_is_not_read() -> None:
 
     def bomb(connection: socket.socket) -> None:
         asked.append(connection.recv(65536))
-        body = gzip.compress(b'{"runs": [], "x": "' + b" " * 10 * MIB + b'"}')
+        body = gzip.compress(b'{"run": null, "x": "' + b" " * 10 * MIB + b'"}')
         head = b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
         connection.sendall(OK + head + body)
 
     with api_that(bomb) as api, pytest.raises(Unavailable, match="compressed its answer"):
-        api.poll(0)
+        api.claim_next("mine", 0)
     assert b"accept-encoding: identity\r\n" in asked[0].lower()
 
 
@@ -83,18 +83,18 @@ def test_an_answer_without_end_is_given_up(begin: bytes, piece: bytes, sentence:
         api_that(floods(begin, piece, sent)) as api,
         pytest.raises(Unavailable, match=sentence),
     ):
-        api.poll(0)
+        api.claim_next("mine", 0)
     assert sum(sent) < 50 * MIB
 
 
 def test_each_kind_of_answer_has_a_bound_of_its_own() -> None:
     def talk(connection: socket.socket) -> None:
         while connection.recv(65536):
-            body = b'{"runs": [], "x": "' + b" " * 4 * MIB + b'"}'
+            body = b'{"run": null, "x": "' + b" " * 4 * MIB + b'"}'
             connection.sendall(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body)
 
     with api_that(talk) as api:
-        assert api.poll(0) == []
+        assert api.claim_next("mine", 0) is None
         with pytest.raises(Unavailable, match="larger than 2048 KiB"):
             api.health()
 
@@ -111,7 +111,7 @@ def test_each_kind_of_answer_has_a_bound_of_its_own() -> None:
 def test_an_answer_that_drips_is_given_up(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "PAGE", Bounds(seconds=0.5))
     with api_that(talk) as api, pytest.raises(Unavailable, match=r"too long to answer|timed out"):
-        api.poll(0)
+        api.claim_next("mine", 0)
 
 
 def test_a_request_that_is_read_slowly_is_given_up() -> None:

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 
 from pipedai_worker import standin
-from pipedai_worker.commands import STAND_IN
-from pipedai_worker.executors import isolation, watch
+from pipedai_worker.commands.handlers import STAND_IN
+from pipedai_worker.disk.sessions import session_of
+from pipedai_worker.executors import settings, watch
 from pipedai_worker.executors.base import Execution
 from pipedai_worker.executors.claude import ClaudeExecutor
-from pipedai_worker.orphans import end_marked
-from pipedai_worker.sessions import session_of
-from pipedai_worker.stopping import StopReason
+from pipedai_worker.running.recovery import end_marked
+from pipedai_worker.running.stopping import StopReason
 
 from .conftest import alive, until
-from .jobs import CLAIM_ID, MCP_URL, StopOnceTold, make_job
+from .jobs import CLAIM_ID, MCP_URL, StopOnce, make_job
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +39,8 @@ def execute(
     return executor.execute(make_job(directory, prompt, **job))
 
 
-def execute_and_stop(directory: Path, prompt: str, stop: StopOnceTold) -> Execution:
-    return execute(directory, prompt, told=stop.told, should_stop=stop.should_stop)
+def execute_and_stop(directory: Path, prompt: str, stop: StopOnce) -> Execution:
+    return execute(directory, prompt, on_event=stop.take, should_stop=stop.should_stop)
 
 
 def fake_claude(directory: Path, script: str) -> list[str]:
@@ -131,18 +131,18 @@ def test_a_result_stands_when_claude_does_not_end(
 
 @pytest.mark.parametrize("reason", [StopReason.CANCELED, StopReason.TIMED_OUT, StopReason.SHUTDOWN])
 def test_a_result_that_came_before_the_stop_stands(tmp_path: Path, reason: StopReason) -> None:
-    execution = execute_and_stop(tmp_path, "standin: linger", StopOnceTold("result", reason))
+    execution = execute_and_stop(tmp_path, "standin: linger", StopOnce("result", reason))
     assert (execution.outcome.status, execution.stopped_by) == ("succeeded", None)
 
 
 def test_a_lost_run_stays_lost_even_with_a_result(tmp_path: Path) -> None:
-    stop = StopOnceTold("result", StopReason.LOST)
+    stop = StopOnce("result", StopReason.LOST)
     execution = execute_and_stop(tmp_path, "standin: linger", stop)
     assert execution.stopped_by is StopReason.LOST
 
 
 def test_a_stop_before_the_result_tells_what_was_used_so_far(tmp_path: Path) -> None:
-    stop = StopOnceTold("assistant", StopReason.CANCELED, times=2)
+    stop = StopOnce("assistant", StopReason.CANCELED, times=2)
     execution = execute_and_stop(
         tmp_path, "standin: say one\nstandin: say two\nstandin: hang", stop
     )
@@ -153,7 +153,7 @@ def test_a_stop_before_the_result_tells_what_was_used_so_far(tmp_path: Path) -> 
 
 
 def test_claude_is_asked_for_a_result_first_which_decides_nothing(tmp_path: Path) -> None:
-    stop = StopOnceTold("assistant", StopReason.TIMED_OUT)
+    stop = StopOnce("assistant", StopReason.TIMED_OUT)
     execution = execute_and_stop(tmp_path, "standin: say one\nstandin: hang", stop)
     assert execution.stopped_by is StopReason.TIMED_OUT
     assert execution.outcome.cost_usd == 0.0123
@@ -161,7 +161,7 @@ def test_claude_is_asked_for_a_result_first_which_decides_nothing(tmp_path: Path
 
 
 def test_claude_that_ignores_the_first_requests_is_killed(tmp_path: Path) -> None:
-    stop = StopOnceTold("assistant", StopReason.CANCELED)
+    stop = StopOnce("assistant", StopReason.CANCELED)
     execution = execute_and_stop(tmp_path, "standin: ignore-term\nstandin: hang", stop)
     assert execution.stopped_by is StopReason.CANCELED
     assert execution.outcome.exit_code == 137
@@ -180,8 +180,8 @@ TASKS = '{"type": "system", "subtype": "background_tasks_changed", "tasks": [%s]
 
 def test_a_time_out_while_the_models_api_fails_is_the_machines_fault(tmp_path: Path) -> None:
     argv = fake_claude(tmp_path, events(RETRY) + "\nexec sleep 60")
-    stop = StopOnceTold("system", StopReason.TIMED_OUT)
-    execution = execute(tmp_path, "x", argv=argv, told=stop.told, should_stop=stop.should_stop)
+    stop = StopOnce("system", StopReason.TIMED_OUT)
+    execution = execute(tmp_path, "x", argv=argv, on_event=stop.take, should_stop=stop.should_stop)
     assert (execution.stopped_by, execution.outcome.fault_class) == (StopReason.TIMED_OUT, "infra")
 
 
@@ -199,8 +199,8 @@ def test_work_in_the_background_is_waited_for(
 
 def test_a_time_out_of_work_in_the_background_is_a_time_out(tmp_path: Path) -> None:
     argv = fake_claude(tmp_path, events(TASKS % "1", RESULT) + "\nexec sleep 60")
-    stop = StopOnceTold("result", StopReason.TIMED_OUT)
-    execution = execute(tmp_path, "x", argv=argv, told=stop.told, should_stop=stop.should_stop)
+    stop = StopOnce("result", StopReason.TIMED_OUT)
+    execution = execute(tmp_path, "x", argv=argv, on_event=stop.take, should_stop=stop.should_stop)
     assert execution.stopped_by is StopReason.TIMED_OUT
 
 
@@ -295,7 +295,7 @@ def test_the_command_line_holds_no_secret_and_no_prompt(tmp_path: Path) -> None:
         *("-p", "--mcp-config", str(tmp_path / "mcp.json"), "--strict-mcp-config"),
         *("--output-format", "stream-json", "--verbose"),
         *("--allowedTools", "mcp__trigger"),
-        *isolation.OPTIONS,
+        *settings.OPTIONS,
         "--no-session-persistence",
         *("--session-id", session_of(CLAIM_ID), "--model", "opus"),
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipedai_worker import __version__, cli
-from pipedai_worker.arguments import TOKEN_VARIABLE
+from pipedai_worker.commands.arguments import TOKEN_VARIABLE
 from pipedai_worker.conformance.fake_api import FakeApi
 
 from .conftest import AGENT, Workers
@@ -137,7 +137,7 @@ def test_doctor_passes_on_a_sound_machine(api: FakeApi, workers: Workers) -> Non
     assert worker.wait() == 0
     assert worker.log.count("pass  ") == 11
     assert "stand-in" in worker.log
-    assert api.count("poll") == 0
+    assert api.count("claim-next") == 0
 
 
 def test_doctor_says_what_is_wrong_and_what_to_do(api: FakeApi, workers: Workers) -> None:

@@ -16,17 +16,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from pipedai_worker import cli
-from pipedai_worker.conformance import kit, short_protocol
-from pipedai_worker.conformance.checks import CHECKS
+from pipedai_worker.conformance import CHECKS, kit, taking
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.fake_run import FakeRun
 
-from .broken_worker import BREAKAGES
+from .broken_worker import BREAKAGES, OURS, PLAIN
 from .conftest import DEADLINE_SECONDS, alive, python_path, until
 
 SCRIPT = Path(__file__).with_name("broken_worker.py")
 QUICK_CLAUDE = shlex.quote(str(SCRIPT.with_name("quick_claude.sh")))
-RUN = "run --config {config} --drain-seconds 1"
 # So many checks run at a time, because they mostly wait.
 AT_A_TIME = 8
 # The kit waits in vain for a broken worker, so this wait is short.
@@ -41,35 +39,39 @@ def _from_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_our_own_worker_passes_every_check_and_so_does_one_that_shares_no_code_with_it() -> None:
     python = shlex.quote(sys.executable)
     plain = shlex.quote(str(SCRIPT.with_name("plain_worker.py")))
-    commands = [f"{python} -m pipedai_worker {RUN}", f"{python} {plain} {{config}}"]
+    commands = [f"{python} -m pipedai_worker {OURS}", f"{python} {plain} {PLAIN}"]
     with ThreadPoolExecutor(len(commands)) as pool:
         ours, others = pool.map(lambda it: list(kit.judge(it, jobs=AT_A_TIME)), commands)
     for verdicts in (ours, others):
         assert [str(verdict) for verdict in verdicts if verdict.failure is not None] == []
         assert {verdict.check.name for verdict in verdicts} == set(CHECKS)
-    # Only our own worker takes its runs by claim-next.
-    assert [verdict.check.name for verdict in ours if verdict.skipped] == []
-    short = {
-        name for name, check in CHECKS.items() if check.run.__module__ == short_protocol.__name__
+    # Our own worker takes its runs by claim-next, and the other one by poll and claim.
+    by_claim_next = {verdict.check.name for verdict in others if verdict.skipped}
+    by_poll = {verdict.check.name for verdict in ours if verdict.skipped}
+    assert by_claim_next | by_poll == {
+        name for name, check in CHECKS.items() if check.run.__module__ == taking.__name__
     }
-    assert {verdict.check.name for verdict in others if verdict.skipped} == short
+    assert "takes-the-next-run" in by_claim_next
+    assert not by_claim_next & by_poll
 
 
 def test_each_broken_worker_is_caught_by_the_check_for_what_is_broken() -> None:
-    assert len({check for check, _ in BREAKAGES.values()}) >= 10
+    assert len({check for check, *_ in BREAKAGES.values()}) >= 10
 
     def passed(how: str) -> dict[str, bool]:
-        command = f"{shlex.join([sys.executable, str(SCRIPT)])} {how} {RUN}"
+        check, command_line, _ = BREAKAGES[how]
+        command = f"{shlex.join([sys.executable, str(SCRIPT)])} {how} {command_line}"
+        quick = f"{command} --claude {QUICK_CLAUDE}" if command_line == OURS else command
         verdicts = [
-            *kit.judge(f"{command} --claude {QUICK_CLAUDE}", ["does-a-run"]),
-            *kit.judge(command, [BREAKAGES[how][0]], patience=SHORT_PATIENCE_SECONDS),
+            *kit.judge(quick, ["does-a-run"]),
+            *kit.judge(command, [check], patience=SHORT_PATIENCE_SECONDS),
         ]
         return {verdict.check.name: verdict.failure is None for verdict in verdicts}
 
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         results = dict(zip(BREAKAGES, pool.map(passed, BREAKAGES), strict=True))
     assert results == {
-        how: {"does-a-run": True, check: False} for how, (check, _) in BREAKAGES.items()
+        how: {"does-a-run": True, check: False} for how, (check, *_) in BREAKAGES.items()
     }
 
 

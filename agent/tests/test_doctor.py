@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipedai_worker import cli, durable
+from pipedai_worker import cli
 from pipedai_worker.conformance.fake_api import FakeApi
+from pipedai_worker.disk import durable
 
 from .conftest import Workers
 

@@ -18,13 +18,14 @@ def test_sigusr1_lets_runs_take_their_time(
     run, go = api.add(), workers.directory / "go"
     command = ("--command", program_that_waits_for(go))
     worker = workers.start(*command, "--drain-seconds", "0")
-    api.until(lambda: run.status == "running")
+    api.until(lambda: api.count("heartbeat", run))
     doctor = ["doctor", "--config", str(workers.config_path), "--command", "true"]
     assert cli.main(doctor) == 0
     assert f"process {worker.process.pid} executes runs" in capsys.readouterr().out
 
     worker.process.send_signal(signal.SIGUSR1)
     worker.until_logged("SIGUSR1: takes nothing new, and ends after the 1 runs in hand")
+    api.until(lambda: not api.polls_waiting)
     later = api.add()
     assert cli.main(doctor) == 0
     assert f"process {worker.process.pid} drains" in capsys.readouterr().out
@@ -44,7 +45,7 @@ def test_sigusr1_lets_runs_take_their_time(
 def test_sigterm_ends_a_draining_worker_as_any_other(api: FakeApi, workers: Workers) -> None:
     run = api.add("standin: sleep 600")
     worker = workers.start("--drain-seconds", "0")
-    api.until(lambda: run.status == "running")
+    api.until(lambda: api.count("heartbeat", run))
     worker.process.send_signal(signal.SIGUSR1)
     worker.until_logged("SIGUSR1")
     assert worker.stop() == 0
@@ -55,10 +56,10 @@ def test_sigterm_ends_a_draining_worker_as_any_other(api: FakeApi, workers: Work
 def test_drain_settles_what_a_killed_worker_has_left(api: FakeApi, workers: Workers) -> None:
     run = api.add("standin: sleep 600")
     worker = workers.start()
-    api.until(lambda: run.status == "running")
+    api.until(lambda: api.count("heartbeat", run))
     worker.stop(signal.SIGKILL)
-    later, polls = api.add(), api.count("poll")
+    asked = api.asked()
     drained = workers.start("--drain")
     assert drained.wait() == 0
     assert (run.outcome or {})["errorMessage"] == "worker restarted"
-    assert (later.status, api.count("poll")) == ("queued", polls)
+    assert api.asked() == asked

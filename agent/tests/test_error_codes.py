@@ -1,4 +1,4 @@
-"""The worker goes by the code of an error answer, and without one, from an older API, by the status."""
+"""The worker goes by the code of an error answer, and without one by the status."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from pipedai_worker.answers import ApiError, NotOurApi, Refused, TokenRefused, read
+from pipedai_worker.api.answers import ApiError, NotOurApi, TokenRefused, read
 from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.loop import Fatal
+from pipedai_worker.polling.loop import Fatal
 
 from .conftest import Workers
 
@@ -40,27 +40,12 @@ def test_a_host_name_that_the_api_refuses_is_a_wrong_url() -> None:
     assert isinstance(error_of(400, "host_not_allowed"), NotOurApi)
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "invalid"),
-    [
-        (400, None, True),
-        (400, "validation_failed", True),
-        (400, "malformed_request", False),
-        (409, "run_state", False),
-    ],
-)
-def test_only_a_400_about_a_field_may_come_from_an_api_that_does_not_know_it(
-    status: int, code: str | None, invalid: bool
-) -> None:
-    error = error_of(status, code)
-    assert isinstance(error, Refused)
-    assert (error.code, error.is_invalid) == (code, invalid)
-
-
 def test_a_proxy_that_removes_the_token_ends_the_worker_with_a_sentence(
     api: FakeApi, workers: Workers
 ) -> None:
-    api.fail("poll", 401, body={"error": "Authentication is required.", "code": "unauthenticated"})
+    api.fail(
+        "claim-next", 401, body={"error": "Authentication is required.", "code": "unauthenticated"}
+    )
     worker = workers.start()
     assert worker.wait() == 1
     assert "a proxy may remove the Authorization header" in worker.log

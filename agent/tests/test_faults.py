@@ -8,8 +8,7 @@ import pytest
 
 from pipedai_worker.executors.faults import flaw, judge
 from pipedai_worker.executors.transcript import Transcript, is_success, text_of
-from pipedai_worker.outcome import UsageLimit
-from pipedai_worker.tokens import Tokens
+from pipedai_worker.reporting.outcome import Tokens, UsageLimit
 
 
 def failed(**fields: Any) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipedai_worker.answers import Refused, Unavailable
-from pipedai_worker.api import Api
-from pipedai_worker.heartbeat import Heartbeat, NotTold
-from pipedai_worker.stopping import StopReason, StopRequest
+from pipedai_worker.api.answers import Refused, Unavailable
+from pipedai_worker.api.client import Api
+from pipedai_worker.reporting.calls import Heartbeat, NotTold
+from pipedai_worker.running.stopping import StopReason, StopRequest
 
 
 class Answers(Api):

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pipedai_worker import cli, exits
-from pipedai_worker.arguments import DEFAULT_DRAIN_SECONDS
-from pipedai_worker.conformance.checks import CHECKS
-from pipedai_worker.loop import LEAVE_SECONDS
+from pipedai_worker import cli
+from pipedai_worker.commands import arguments
+from pipedai_worker.commands.arguments import DEFAULT_DRAIN_SECONDS
+from pipedai_worker.conformance import CHECKS
+from pipedai_worker.polling.loop import LEAVE_SECONDS
 
 from .conftest import AGENT
 
@@ -47,7 +48,7 @@ def test_a_worker_whose_programs_are_deaf_and_whose_api_is_away_has_time_to_spar
 
 
 def test_the_unit_does_not_restart_what_a_person_has_to_mend() -> None:
-    hopeless = {exits.BAD_CONFIG, exits.DEAD_TOKEN}
+    hopeless = {arguments.BAD_CONFIG, arguments.DEAD_TOKEN}
     assert {int(code) for code in setting("RestartPreventExitStatus").split()} == hopeless
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from testing.processes.certificate import self_signed
 
-from pipedai_worker.answers import Unavailable
-from pipedai_worker.api import Api
+from pipedai_worker.api.answers import Unavailable
+from pipedai_worker.api.client import Api
 
 
 class _Healthy(BaseHTTPRequestHandler):

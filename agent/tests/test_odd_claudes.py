@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipedai_worker import doctor
+from pipedai_worker.commands import doctor
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.executors import watch
-from pipedai_worker.paying import Paying
+from pipedai_worker.identity.paying import Paying
 
 from .conftest import Workers
 from .test_claude_executor import execute, fake_claude

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipedai_worker import config
-from pipedai_worker.config import WorkerConfig
-from pipedai_worker.paying import Paying
+from pipedai_worker.identity import config
+from pipedai_worker.identity.config import WorkerConfig
+from pipedai_worker.identity.paying import Paying
 
 WORKER = "5b8e7a52-9d0b-4a0e-8c43-0a1f6a9f3f10"
 

@@ -13,21 +13,21 @@ from typing import Any
 
 import pytest
 
-from pipedai_worker import durable, environment, logs, mcp, scratch
-from pipedai_worker.answers import parse_date
-from pipedai_worker.api import normalize_url
-from pipedai_worker.assigned import AssignedRun
-from pipedai_worker.backoff import Backoff, parse_retry_after
-from pipedai_worker.config import ConfigError, WorkerConfig
+from pipedai_worker import logs
+from pipedai_worker.api.answers import parse_date, parse_retry_after
+from pipedai_worker.api.client import normalize_url
+from pipedai_worker.api.patience import Backoff
 from pipedai_worker.conformance.fake_run import FakeRun
-from pipedai_worker.executors import timing, traces
+from pipedai_worker.disk import durable, scratch
+from pipedai_worker.executors import inputs, settings, traces
+from pipedai_worker.executors.inputs import is_blank, stdin_for_claude, stdin_text
 from pipedai_worker.executors.tail import Tail
-from pipedai_worker.numbers import number, whole
-from pipedai_worker.outcome import Outcome
-from pipedai_worker.process import Ending
-from pipedai_worker.prompt import is_blank, stdin_for_claude, stdin_text
+from pipedai_worker.identity.config import ConfigError, WorkerConfig
+from pipedai_worker.polling.assigned import AssignedRun
 from pipedai_worker.redact import Redactor
-from pipedai_worker.tokens import Tokens
+from pipedai_worker.reporting.outcome import Outcome, Tokens
+from pipedai_worker.running.process import Ending
+from pipedai_worker.values import number, whole
 
 
 def assigned(**fields: Any) -> AssignedRun:
@@ -54,7 +54,7 @@ def test_a_run_whose_cost_limit_can_t_be_read_is_not_executed(told: object) -> N
 
 @pytest.mark.parametrize("told", [1e300, 10**300])
 def test_a_time_limit_is_one_that_programs_can_count(told: float) -> None:
-    variables = timing.variables(assigned(timeout_seconds=told).timeout_seconds)
+    variables = settings.variables(assigned(timeout_seconds=told).timeout_seconds)
     assert max(map(len, variables.values())) < 12
 
 
@@ -226,7 +226,7 @@ def test_a_payload_cannot_close_its_fence() -> None:
     ],
 )
 def test_the_transport_follows_from_the_url(url: str, transport: str) -> None:
-    (server,) = json.loads(mcp.configuration(url, 1.5))["mcpServers"].values()
+    (server,) = json.loads(settings.configuration(url, 1.5))["mcpServers"].values()
     assert server == {"type": transport, "url": url, "alwaysLoad": True, "timeout": 1500}
 
 
@@ -275,7 +275,7 @@ def test_a_scratch_directory_goes_whatever_was_made_in_it(
 def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_SECRET_ACCESS_KEY", "CLAUDECODE", "DATABASE_URL", "LC_TIME", "MINE"):
         monkeypatch.setenv(name, "value")
-    names = environment.allowed(["MINE"])
+    names = inputs.allowed(["MINE"])
     assert {"PATH", "LC_TIME", "MINE"} <= set(names)
     assert not {"AWS_SECRET_ACCESS_KEY", "CLAUDECODE", "DATABASE_URL"} & set(names)
 
@@ -299,11 +299,11 @@ def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> No
 def test_no_proxy_stands_between_a_run_and_its_gateway(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: dict[str, str]
 ) -> None:
-    for name in (*environment.PROXIES, "NO_PROXY", "no_proxy"):
+    for name in (*inputs.PROXIES, "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    told = environment.allowed()
+    told = inputs.allowed()
     assert {name: told[name] for name in ("NO_PROXY", "no_proxy") if name in told} == expected
 
 

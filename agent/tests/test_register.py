@@ -11,8 +11,10 @@ from uuid import uuid4
 
 import pytest
 
-from pipedai_worker import __version__, cli, durable, registration
+from pipedai_worker import __version__, cli
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
+from pipedai_worker.disk import durable
+from pipedai_worker.identity import registration
 
 from .conftest import Workers
 
@@ -69,7 +71,7 @@ def test_it_says_when_an_admin_is_to_approve_it(
         "workspaceId": str(uuid4()),
         "environmentId": str(uuid4()),
     }
-    if approved is not None:  # an older API says nothing of it
+    if approved is not None:
         answer["approved"] = approved
     api.fail("register", 201, body=answer)
     worker = workers.execute(

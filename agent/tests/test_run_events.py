@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pipedai_worker import run_events
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.events import local
+from pipedai_worker.events.local import RunEvents
 from pipedai_worker.redact import Redactor
-from pipedai_worker.run_events import RunEvents
 
 from .conftest import Workers, until
 
@@ -85,8 +85,8 @@ def test_without_being_asked_for_there_are_none_and_a_bad_disk_costs_no_run(
 
 
 def test_a_file_is_bounded_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_events, "LARGEST_FILE_BYTES", 5_000)
-    monkeypatch.setattr(run_events, "LARGEST_PAYLOAD_BYTES", 1_000)
+    monkeypatch.setattr(local, "LARGEST_FILE_BYTES", 5_000)
+    monkeypatch.setattr(local, "LARGEST_PAYLOAD_BYTES", 1_000)
     written = RunEvents(tmp_path, "run", Redactor())
     written.write("user", "x" * 2_000)
     for _ in range(100):
@@ -100,7 +100,7 @@ def test_a_file_is_bounded_and_says_so(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_only_the_newest_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_events, "KEPT_RUNS", 3)
+    monkeypatch.setattr(local, "KEPT_RUNS", 3)
     for number in range(5):
         RunEvents(tmp_path, f"run-{number}", Redactor()).close()
         os.utime(tmp_path / f"run-{number}.ndjson", (number, number))
@@ -115,7 +115,7 @@ def test_a_file_that_goes_while_room_is_made_costs_no_events(tmp_path: Path) -> 
     assert events(tmp_path / "run.ndjson")[0]["payload"] == 1
 
 
-def test_a_line_that_a_full_disk_cuts_off_is_the_last(
+def test_a_line_that_a_full_disk_cuts_off_is_removed_and_nothing_follows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     written = RunEvents(tmp_path, "run", Redactor())
@@ -124,7 +124,7 @@ def test_a_line_that_a_full_disk_cuts_off_is_the_last(
     written.write("user", "lost")
     monkeypatch.undo()
     written.write("user", "not appended to a piece of a line")
-    assert (tmp_path / "run.ndjson").read_bytes() == b'{"seq": 1,'
+    assert (tmp_path / "run.ndjson").read_bytes() == b""
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import pytest
 
-from pipedai_worker import scratch, sessions
-from pipedai_worker.commands import STAND_IN
+from pipedai_worker.commands.handlers import STAND_IN
+from pipedai_worker.disk import scratch, sessions
+from pipedai_worker.disk.scratch import Scratch
+from pipedai_worker.disk.sessions import Session, Sessions
 from pipedai_worker.executors.claude import ClaudeExecutor
-from pipedai_worker.scratch import Scratch
-from pipedai_worker.sessions import Session, Sessions
 
 UNKNOWN = "0198c0de-0000-7000-8000-000000000000"
 CALLS = {"total": 0, "effects": 0, "unknown": 0}
@@ -83,8 +83,8 @@ def test_a_session_goes_when_its_time_is_over_but_not_while_it_is_used(
 ) -> None:
     idle, used = begun(kept, executor, tmp_path), begun(kept, executor, tmp_path)
     kept.keep(idle, executor)
-    kept.told(idle.run_id, 3600, executor)
-    kept.told(used.run_id, None, executor)
+    kept.learn_end(idle.run_id, 3600, executor)
+    kept.learn_end(used.run_id, None, executor)
     kept.tidy(executor, time.time() + 3590)
     assert len(kept.all()) == 2
     kept.tidy(executor, time.time() + 3610)
@@ -108,7 +108,7 @@ def test_one_run_at_a_time_has_a_session(
     assert (taken.run_id, taken.in_use) == ("another run", True)
     assert kept.take(session.id, "a third run", lambda: True) is None
     # The report of the first run comes late, and no longer decides about the session.
-    kept.told(session.run_id, None, executor)
+    kept.learn_end(session.run_id, None, executor)
     assert len(kept.all()) == 1
     kept.forget(session.id, executor)
 
@@ -152,7 +152,7 @@ def test_a_later_limit_of_the_worker_keeps_a_session_longer(
 ) -> None:
     session = begun(kept, executor, tmp_path)
     kept.keep(session, executor)
-    kept.told(session.run_id, 60, executor)
+    kept.learn_end(session.run_id, 60, executor)
     kept.keep_while_limited(5 * 3600)
     kept.tidy(executor, time.time() + 6 * 3600 - 10)
     assert len(kept.all()) == 1

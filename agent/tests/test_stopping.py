@@ -15,10 +15,10 @@ from uuid import uuid4
 
 import pytest
 
-from pipedai_worker import identity
-from pipedai_worker.conformance.fake_api import DROP, FakeApi
-from pipedai_worker.journal import CLAIMED, HeldRun, Journal
-from pipedai_worker.orphans import end_orphans
+from pipedai_worker.conformance.fake_api import FakeApi
+from pipedai_worker.disk.journal import HeldRun, Journal
+from pipedai_worker.running import process
+from pipedai_worker.running.recovery import end_orphans
 
 from .conftest import DEADLINE_SECONDS, NO_CALLS, Workers, alive, program_that_waits_for, until
 
@@ -34,11 +34,9 @@ def noted_pid(path: Path) -> int:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_idle_worker_ends_at_once(api: FakeApi, workers: Workers, number: int) -> None:
     worker = workers.start()
-    api.until(lambda: api.count("poll") >= 2)
+    api.until(lambda: api.count("claim-next") >= 2)
     api.until(lambda: api.polls_waiting)
     assert worker.stop(number) == 0
-    # The worker has exited before the API has answered the poll that it holds.
-    assert api.polls_waiting
 
 
 def test_a_stopping_worker_finishes_what_it_holds_and_takes_nothing_new(
@@ -47,9 +45,10 @@ def test_a_stopping_worker_finishes_what_it_holds_and_takes_nothing_new(
     run = api.add()
     go = workers.directory / "go"
     worker = workers.start("--command", program_that_waits_for(go), "--drain-seconds", "123")
-    api.until(lambda: run.status == "running")
+    api.until(lambda: api.count("heartbeat", run))
     worker.process.send_signal(signal.SIGTERM)
     worker.until_logged("SIGTERM: up to 123 s")
+    api.until(lambda: not api.polls_waiting)
     later = api.add()
     go.touch()
     assert worker.wait() == 0
@@ -77,7 +76,7 @@ def test_what_does_not_finish_in_time_is_handed_back_to_be_retried(
 def test_a_second_signal_does_not_wait(api: FakeApi, workers: Workers) -> None:
     run = api.add("standin: hang")
     worker = workers.start("--drain-seconds", "1000")
-    api.until(lambda: run.status == "running")
+    api.until(lambda: api.count("heartbeat", run))
     worker.process.send_signal(signal.SIGTERM)
     worker.until_logged("SIGTERM")
     worker.process.send_signal(signal.SIGTERM)
@@ -138,10 +137,8 @@ def test_a_signal_while_a_predecessors_programs_are_ended_is_heeded(
     )
     try:
         with closing(Journal(workers.state)) as journal:
-            started = identity.start_time(stubborn.pid)
-            journal.hold(
-                HeldRun(str(uuid4()), "c", CLAIMED, pid=stubborn.pid, process_started=started)
-            )
+            started = process.start_time(stubborn.pid)
+            journal.hold(HeldRun(str(uuid4()), "c", pid=stubborn.pid, process_started=started))
         worker = workers.start()
         worker.until_logged("ending process group")
         assert worker.stop() == 0
@@ -161,73 +158,36 @@ def test_a_spooled_outcome_wins_over_what_a_restart_would_say(
     worker.stop(signal.SIGKILL)
     # The journal is as if the worker had been killed before it released the run.
     with closing(Journal(workers.state)) as journal:
-        journal.hold(HeldRun(run.id, "claim", phase="claimed"))
+        journal.hold(HeldRun(run.id, "claim"))
     api.faults.clear()
     workers.start("--once")
     assert api.until_ended(run)["shortMessage"] == "the real outcome"
     until(lambda: not workers.files("held"))
 
 
-def test_an_unanswered_claim_that_did_not_get_through_is_made_again(
+def test_a_run_that_was_not_begun_when_the_worker_was_killed_is_handed_back_without_effects(
     api: FakeApi, workers: Workers
 ) -> None:
-    api.fail("claim", 503, times=1000)
-    run = api.add()
-    worker = workers.start()
-    api.until(lambda: api.count("claim") >= 1)
-    worker.stop(signal.SIGKILL)
-    api.faults.clear()
-    workers.start()
-    assert api.until_ended(run)["status"] == "succeeded"
-    claims = {body["claimId"] for kind, _, body in api.calls if kind == "claim"}
-    assert len(claims) == 1
-
-
-def test_an_unanswered_claim_that_did_get_through_is_handed_back(
-    api: FakeApi, workers: Workers
-) -> None:
-    api.fail("claim", DROP, times=1000)
     run = api.add(resume_session_id=str(uuid4()), retry_mode="resume")
+    with closing(Journal(workers.state)) as journal:
+        journal.hold(HeldRun(run.id, "mine", resume_session_id=run.resume_session_id))
+    run.status, run.claim_id = "running", "mine"
     worker = workers.start()
-    api.until(lambda: run.status == "claimed")
-    worker.stop(signal.SIGKILL)
-    api.faults.clear()
-    workers.start()
     outcome = api.until_ended(run)
     assert (outcome["status"], outcome["faultClass"]) == ("failed", "infra")
     # Its program was not started, so the API may retry it, and in the session in which it was to go on.
     assert outcome["toolCalls"] == NO_CALLS["toolCalls"]
+    assert outcome["costUsd"] == "0.000000"
     assert outcome["sessionId"] == run.resume_session_id
-
-
-def test_an_unanswered_claim_that_another_process_won_is_forgotten(
-    api: FakeApi, workers: Workers
-) -> None:
-    run = api.add()
-    run.status, run.claim_id = "claimed", "of somebody else"
-    with closing(Journal(workers.state)) as journal:
-        journal.hold(HeldRun(run.id, "mine"))
-    worker = workers.start()
     until(lambda: not workers.files("held"))
     assert worker.stop() == 0
-    assert run.status == "claimed"
-    assert api.count("complete") == 0
-
-
-def test_a_draining_worker_does_not_insist_on_a_claim(api: FakeApi, workers: Workers) -> None:
-    api.fail("claim", 503, times=1000)
-    run = api.add()
-    worker = workers.start("--drain-seconds", "1000")
-    api.until(lambda: api.count("claim") >= 1)
-    assert worker.stop() == 0
-    assert [held["run_id"] for held in workers.files("held")] == [run.id]
 
 
 def test_a_second_worker_with_the_same_registration_refuses_to_start(
     api: FakeApi, workers: Workers
 ) -> None:
     workers.start()
-    api.until(lambda: api.count("poll") >= 1)
+    api.until(lambda: api.count("claim-next") >= 1)
     second = workers.start()
     assert second.wait() == 5
     assert "Another process already works with worker.json" in second.log
@@ -258,9 +218,9 @@ def test_a_process_that_only_has_the_number_of_an_orphan_is_not_signalled() -> N
 
 
 def test_a_process_is_told_from_another_with_its_number() -> None:
-    assert identity.start_time(os.getpid()) == identity.start_time(os.getpid())
-    assert identity.start_time(os.getpid()) != identity.start_time(1)
-    assert identity.start_time(2**22 + 1) is None
+    assert process.start_time(os.getpid()) == process.start_time(os.getpid())
+    assert process.start_time(os.getpid()) != process.start_time(1)
+    assert process.start_time(2**22 + 1) is None
 
 
 def test_no_secret_is_left_on_disk(api: FakeApi, workers: Workers) -> None:

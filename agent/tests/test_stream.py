@@ -10,8 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipedai_worker.json_values import MOST_VALUES, TooManyValues, has_too_many_values, parse
-from pipedai_worker.stream import LONGEST_LINE_BYTES, LONGEST_STRING_BYTES, JsonLines, StringCutter
+from pipedai_worker.executors.stream import (
+    LONGEST_LINE_BYTES,
+    LONGEST_STRING_BYTES,
+    JsonLines,
+    StringCutter,
+)
+from pipedai_worker.values import MOST_VALUES, TooManyValues, has_too_many_values, parse
 
 CHUNK = 64 * 1024
 

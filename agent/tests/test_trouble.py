@@ -9,7 +9,9 @@ from datetime import timedelta
 import pytest
 
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
+from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.serving import Service
+from pipedai_worker.polling.assigned import AssignedRun
 
 from .conftest import NO_CALLS, Workers, program_that_waits_for, until
 
@@ -26,18 +28,18 @@ def test_a_worker_waits_for_an_api_that_is_not_there_yet(api: FakeApi, workers: 
         assert worker.stop() == 0
 
 
-@pytest.mark.parametrize("body", ["<html>Welcome</html>", ["a", "list"], {"runs": "none"}])
+@pytest.mark.parametrize("body", ["<html>Welcome</html>", ["a", "list"], {"run": "none"}])
 def test_a_url_that_is_no_pipedai_api_is_said_at_once(
     api: FakeApi, workers: Workers, body: object
 ) -> None:
-    api.fail("poll", 200, times=100, body=body)
+    api.fail("claim-next", 200, times=100, body=body)
     worker = workers.start()
     assert worker.wait() == 4
     assert "Check the API's URL." in worker.log
 
 
 def test_a_redirect_is_not_followed_but_told(api: FakeApi, workers: Workers) -> None:
-    api.fail("poll", 301, body="moved", headers={"Location": "https://elsewhere.example/"})
+    api.fail("claim-next", 301, body="moved", headers={"Location": "https://elsewhere.example/"})
     worker = workers.start()
     assert worker.wait() == 4
     assert "301 to https://elsewhere.example/" in worker.log
@@ -45,10 +47,10 @@ def test_a_redirect_is_not_followed_but_told(api: FakeApi, workers: Workers) -> 
 
 def test_a_proxys_page_in_place_of_a_known_api_passes(api: FakeApi, workers: Workers) -> None:
     worker = workers.start()
-    api.until(lambda: api.count("poll") >= 2)
-    api.fail("poll", 404, times=2, body="<html>maintenance</html>")
+    api.until(lambda: api.count("claim-next") >= 2)
+    api.fail("claim-next", 404, times=2, body="<html>maintenance</html>")
     api.until_ended(api.add())
-    api.until(lambda: api.count("poll") >= 4)
+    api.until(lambda: api.count("claim-next") >= 4)
     api.until_ended(api.add())
     assert worker.process.poll() is None
 
@@ -57,7 +59,7 @@ def test_a_proxys_page_in_place_of_a_known_api_passes(api: FakeApi, workers: Wor
 def test_a_dead_token_ends_the_worker_with_a_sentence(
     api: FakeApi, workers: Workers, status: int
 ) -> None:
-    api.fail("poll", status, body={"error": "No longer valid."})
+    api.fail("claim-next", status, body={"error": "No longer valid."})
     worker = workers.start()
     assert worker.wait() == 3
     assert "Register again with a new wrk_ token." in worker.log
@@ -73,7 +75,7 @@ def test_another_services_404_is_a_wrong_url_and_costs_no_outcome(
     until(lambda: workers.files("outcomes"))
     worker.stop(signal.SIGKILL)
     api.faults.clear()
-    for kind in ("poll", "complete", "health"):
+    for kind in ("claim-next", "complete", "health"):
         api.fail(kind, 404, times=1000, body={"error": "No such page."})
     worker = workers.start()
     assert worker.wait() == 4
@@ -91,37 +93,26 @@ def test_an_older_api_without_health_is_believed_once_it_has_answered(
     api.fail("health", 404, times=1000, body={"error": "Not found"})
     run = api.add("standin: hang")
     worker = workers.start()
-    api.until(lambda: run.status == "running")
+    api.until(lambda: api.count("heartbeat", run))
     api.fail("heartbeat", 404, times=1000, body={"error": "Not found"})
     worker.until_logged(f"run {run.id} stopped: no longer this worker's run")
     assert api.count("health") == 0
 
 
-def test_a_run_that_is_handed_out_twice_at_once_is_done_once(
-    api: FakeApi, workers: Workers
-) -> None:
-    run = api.add("standin: sleep 0.5")
-    api.fail("poll", 200, body={"runs": [run.handed_out(), run.handed_out()]})
-    workers.start()
-    assert api.until_ended(run)["status"] == "succeeded"
-    assert api.count("claim") == 1
-
-
 def test_a_poll_refused_for_another_reason_ends_the_worker_too(
     api: FakeApi, workers: Workers
 ) -> None:
-    api.fail("poll", 403, body={"error": "Not from here."})
+    api.fail("claim-next", 403, body={"error": "Not from here."})
     worker = workers.start()
     assert worker.wait() == 1
     assert worker.log.endswith("error   Not from here.\n")
 
 
-@pytest.mark.parametrize("kind", ["heartbeat", "start"])
 def test_a_token_that_dies_during_a_run_ends_the_run_and_keeps_its_outcome(
-    api: FakeApi, workers: Workers, kind: str
+    api: FakeApi, workers: Workers
 ) -> None:
     api.lease_seconds = 1
-    api.fail(kind, 401, times=100)
+    api.fail("heartbeat", 401, times=100)
     api.fail("complete", 401, times=100)
     run = api.add("standin: hang")
     worker = workers.start()
@@ -135,7 +126,7 @@ def test_a_token_that_dies_during_a_run_ends_the_run_and_keeps_its_outcome(
 
 @pytest.mark.parametrize("status", [500, 502, 429])
 def test_what_may_pass_is_tried_again(api: FakeApi, workers: Workers, status: int) -> None:
-    for kind in ("poll", "claim", "start", "complete"):
+    for kind in ("claim-next", "complete"):
         api.fail(kind, status, body="<html>busy</html>" if status == 502 else None)
     run = api.add()
     workers.start()
@@ -154,7 +145,7 @@ def test_retry_after_is_honoured(api: FakeApi, workers: Workers) -> None:
 
 def test_a_final_refusal_of_an_outcome_is_final(api: FakeApi, workers: Workers) -> None:
     worker = workers.start()
-    for status, times in ((400, 3), (404, 1), (409, 1)):
+    for status, times in ((400, 2), (404, 1), (409, 1)):
         api.fail("complete", status, times=times)
         run = api.add()
         worker.until_logged(f"run {run.id}: succeeded not accepted")
@@ -169,19 +160,8 @@ def test_an_outcome_that_the_api_cannot_take_whole_is_reported_bare(
 ) -> None:
     workers.start()
     for status in (400, 413):
-        api.fail("complete", status, times=2)
+        api.fail("complete", status)
         assert api.until_ended(api.add()) == {"status": "succeeded", "faultClass": "none"}
-
-
-def test_an_api_that_knows_no_tool_calls_gets_the_rest_of_the_outcome(
-    api: FakeApi, workers: Workers
-) -> None:
-    api.fail("complete", 400)
-    run = api.add()
-    workers.start()
-    outcome = api.until_ended(run)
-    assert outcome["costUsd"] == "0.012300"
-    assert "toolCalls" not in outcome
 
 
 def test_heartbeats_go_on_while_an_outcome_cannot_be_reported(
@@ -210,17 +190,15 @@ def test_heartbeats_survive_lost_answers(api: FakeApi, workers: Workers) -> None
     assert api.until_ended(run)["status"] == "succeeded"
 
 
-def test_runs_that_cannot_be_read_are_left_out(api: FakeApi, workers: Workers) -> None:
-    good = api.add()
+def test_a_run_that_cannot_be_read_is_none() -> None:
+    good = FakeRun()
+    assert AssignedRun.parse(good.handed_out()) is not None
     hostile = [
         *(None, 5, {}, {**good.handed_out(), "id": "../../etc/passwd"}),
         *({**good.handed_out(), "mcpHeaders": {"a": 5}}, {**good.handed_out(), "prompt": None}),
         *({**good.handed_out(), "model": 5}, {**good.handed_out(), "mcpUrl": "\ud800"}),
     ]
-    api.fail("poll", 200, body={"runs": [*hostile, good.handed_out()], "serverTime": "now"})
-    worker = workers.start()
-    assert api.until_ended(good)["status"] == "succeeded"
-    assert "8 of the runs handed out can't be read" in worker.log
+    assert [AssignedRun.parse(item) for item in hostile] == [None] * 8
 
 
 def test_a_state_directory_that_cannot_be_used_is_said_at_once(workers: Workers) -> None:
@@ -230,20 +208,6 @@ def test_a_state_directory_that_cannot_be_used_is_said_at_once(workers: Workers)
     # The exit code is not that of a bad configuration, because a full disk may have room again later.
     assert worker.wait() == 1
     assert "can't be used" in worker.log
-
-
-def test_a_disk_that_fails_claims_no_run_and_the_worker_goes_on(
-    api: FakeApi, workers: Workers
-) -> None:
-    worker = workers.start()
-    api.until(lambda: api.count("poll") >= 2)
-    held = workers.state / "held"
-    held.rmdir()
-    run = api.add()
-    worker.until_logged("the worker's files can't be written")
-    assert api.count("claim") == 0
-    held.mkdir()
-    assert api.until_ended(run)["status"] == "succeeded"
 
 
 def test_a_program_that_is_not_there_is_handed_back(api: FakeApi, workers: Workers) -> None:
@@ -275,15 +239,3 @@ def test_a_failing_command_tells_its_code_and_its_last_words(
         "errorMessage": "sh exited with code 3.\nwhy",
         **NO_CALLS,
     }
-
-
-def test_an_api_so_old_that_it_refuses_wait_and_claim_id_is_worked_with(
-    api: FakeApi, workers: Workers
-) -> None:
-    api.strict = True
-    workers.start()
-    for _ in range(2):
-        run = api.add()
-        assert api.until_ended(run)["status"] == "succeeded"
-    # The worker asks for a held poll only once, and not again after the API has refused that.
-    assert api.count("poll") <= 20

@@ -3,8 +3,8 @@
 import httpx
 import pytest
 
-from bin.demo_tools import answer
 from pipedai_worker.stand_in.mcp_client import McpClient, McpError
+from pipedai_worker.stand_in.mcp_server import answer
 from testing.processes.tools_server import tools_server
 
 
@@ -25,8 +25,8 @@ def test_a_client_calls_its_tool(url):
 
 
 def test_what_it_does_not_know_is_an_error():
-    assert "error" in answer({"method": "resources/list"})
-    assert answer({"method": "ping"}) == {"result": {}}
+    assert "error" in answer({"method": "resources/list"}, {})
+    assert answer({"method": "ping"}, {}) == {"result": {}}
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b" " * 1_000_001])

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 
 from pipedai.env import BASE_DIR
-from pipedai_worker import registration
-from pipedai_worker.api import Api
-from pipedai_worker.registration import Registration
+from pipedai_worker.api.client import Api
+from pipedai_worker.identity import registration
+from pipedai_worker.identity.registration import Registration
 
 _STOP_SECONDS = 40.0
 _PAUSE_SECONDS = 0.1

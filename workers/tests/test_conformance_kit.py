@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipedai.api.serializers import Body
-from pipedai_worker.conformance import tool_call_wire, usage_limit_wire, wire
+from pipedai_worker.conformance import wire
 from pipedai_worker.conformance.fake_run import LONGEST_OUTPUT
 from testing.world.tool_calls import CALL
 from triggers.runs.outcome import MAX_LISTED_CALLS, MAX_OUTPUT_BYTES
@@ -65,7 +65,7 @@ COUNTS = [
 @pytest.mark.parametrize("counts", [value for value in [*VALUES, *COUNTS] if value is not None])
 def test_the_kit_finds_fault_with_the_counts_that_the_api_ignores(counts: Any) -> None:
     taken = ToolCallsField().to_internal_value(counts) is not None
-    assert (tool_call_wire.flaw({"toolCalls": counts}, None) is None) is taken
+    assert (wire.flaw_of_calls({"toolCalls": counts}, None) is None) is taken
 
 
 @pytest.mark.parametrize("field", ["at", "tool", "durationMs", "outcome", "effect"])
@@ -74,20 +74,20 @@ def test_the_kit_finds_fault_with_the_calls_that_the_api_changes(field: str) -> 
         sent = {**CALL, field: value}
         kept = ToolCallListField().to_internal_value([sent])
         is_kept = bool(kept) and (field == "at" or kept[0][field] == value)
-        assert (tool_call_wire.flaw({"toolCallList": [sent]}, None) is None) is is_kept, value
+        assert (wire.flaw_of_calls({"toolCallList": [sent]}, None) is None) is is_kept, value
 
 
 def test_the_kit_finds_fault_with_counts_that_go_down_and_lists_that_are_too_long() -> None:
     earlier = {"total": 3, "effects": 2, "unknown": 1}
-    assert tool_call_wire.flaw({"toolCalls": {**earlier, "unknown": 0}}, earlier) is None
+    assert wire.flaw_of_calls({"toolCalls": {**earlier, "unknown": 0}}, earlier) is None
     for name in ("total", "effects"):
         fewer = {**earlier, name: earlier[name] - 1, "unknown": 0}
-        assert "went down" in str(tool_call_wire.flaw({"toolCalls": fewer}, earlier))
-    assert tool_call_wire.LONGEST_LIST == MAX_LISTED_CALLS
-    assert tool_call_wire.flaw({"toolCallList": [CALL] * 500}, None) is None
-    assert "more than 500" in str(tool_call_wire.flaw({"toolCallList": [CALL] * 501}, None))
+        assert "went down" in str(wire.flaw_of_calls({"toolCalls": fewer}, earlier))
+    assert wire.LONGEST_LIST == MAX_LISTED_CALLS
+    assert wire.flaw_of_calls({"toolCallList": [CALL] * 500}, None) is None
+    assert "more than 500" in str(wire.flaw_of_calls({"toolCallList": [CALL] * 501}, None))
     assert "says" in str(
-        tool_call_wire.flaw({"toolCalls": earlier, "toolCallList": [CALL] * 4}, None)
+        wire.flaw_of_calls({"toolCalls": earlier, "toolCallList": [CALL] * 4}, None)
     )
     assert LONGEST_OUTPUT == MAX_OUTPUT_BYTES
 
@@ -116,13 +116,13 @@ def test_the_kit_finds_fault_with_the_usage_limit_that_the_api_ignores_or_change
     kept = UsageLimitField().to_internal_value(limit)
     is_kept = kept is not None and kept.kind == limit.get("kind")
     body = {"status": "failed", "faultClass": "infra", "usageLimit": limit}
-    assert (usage_limit_wire.flaw(body) is None) is is_kept
+    assert (wire.flaw_of_limit(body) is None) is is_kept
     if kept is not None:
-        told = usage_limit_wire.resets_at(limit)
+        told = wire.resets_at(limit)
         assert told is not None
         assert abs(told - kept.resets_at) < timedelta(seconds=1)
     for other in ({"status": "succeeded"}, {"faultClass": "client"}):
-        assert usage_limit_wire.flaw({**body, **other}) is not None
+        assert wire.flaw_of_limit({**body, **other}) is not None
 
 
 def test_the_kit_knows_the_same_endings_and_the_same_longest_wait() -> None:

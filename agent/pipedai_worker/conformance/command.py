@@ -10,9 +10,9 @@ import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pipedai_worker import exits
-from pipedai_worker.arguments import positive, seconds
-from pipedai_worker.conformance.checks import CHECKS, PATIENCE_SECONDS
+from pipedai_worker.commands import arguments
+from pipedai_worker.commands.arguments import positive, seconds
+from pipedai_worker.conformance import CHECKS, PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from pipedai_worker.conformance.kit import Verdict
@@ -37,7 +37,6 @@ Exit codes: 0 no check failed; 1 some failed; 2 bad arguments.
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command `conformance` and its options to the command line's parser."""
     parser = subparsers.add_parser(
         "conformance",
         help="check a worker, of whatever make, against a fake API that breaks on purpose",
@@ -81,7 +80,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def conformance(options: argparse.Namespace) -> None:
     """Run the checks and print a line for each. Raises Exit if a check fails."""
-    from pipedai_worker.conformance import kit  # here, because no other command needs it
+    from pipedai_worker.conformance import kit
 
     if options.list:
         for check in CHECKS.values():
@@ -98,7 +97,7 @@ def conformance(options: argparse.Namespace) -> None:
             skipped += verdict.skipped is not None
             passed += verdict.failure is None and verdict.skipped is None
     if failed:
-        raise exits.Exit(exits.ERROR, f"{failed} of {passed + failed} checks failed.")
+        raise arguments.Exit(arguments.ERROR, f"{failed} of {passed + failed} checks failed.")
     if not options.json:
         left_out = f" {skipped} were skipped." if skipped else ""
         print(f"All {passed} checks passed.{left_out}")

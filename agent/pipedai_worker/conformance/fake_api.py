@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
-from pipedai_worker.conformance import event_wire, tool_call_wire, usage_limit_wire, wire
+from pipedai_worker.conformance import wire
 from pipedai_worker.conformance.fake_run import FakeRun, iso, now
 from pipedai_worker.conformance.wire import TERMINAL
 
@@ -46,18 +46,8 @@ class FakeApi:
         self.registration_token = "wrk_" + "B" * 49
         self.capacity = 1
         self.lease_seconds = 30.0
+        # If false, a call that waits for a run is answered at once.
         self.long_polls = True
-        # If true, the answers contain `serverTime` and the time at which a lease ends. Older versions of the API leave
-        # these out.
-        self.tells_times = True
-        # If true, a worker may repeat a claim with the same claimId, and gets the same answer.
-        self.claim_ids = True
-        # If true, the API knows `claim-next`, and `start` in it and in a claim, as a newer version of the API does.
-        self.short_protocol = False
-        # If false, such an API ignores `start`.
-        self.starts = True
-        # If true, requests with `claimId` or `wait` are refused with 400, as an older version of the API does.
-        self.strict = False
         # These fields are added to every answer, as a newer version of the API might do.
         self.newer: dict[str, Any] = {}
         self.clock_ahead = timedelta()
@@ -101,7 +91,6 @@ class FakeApi:
             self.faults[kind].append(Fault(status, times, **rest))
 
     def cancel(self, run: FakeRun) -> None:
-        """Ask for the run to be canceled, as a user of the service would."""
         with self.lock:
             run.cancel_requested = True
 
@@ -112,15 +101,17 @@ class FakeApi:
                 call[0] == kind and (run is None or call[1] == run.id) for call in self.calls
             )
 
+    def asked(self) -> int:
+        """Return how often the worker has asked for runs, in either way."""
+        return self.count("poll") + self.count("claim-next")
+
     def bodies(self, kind: str, run: FakeRun) -> list[dict[str, Any]]:
-        """Return the bodies of all requests of this kind about this run."""
         with self.lock:
             return [
                 body for called, run_id, body in self.calls if (called, run_id) == (kind, run.id)
             ]
 
     def times(self, kind: str, run: FakeRun) -> list[float]:
-        """Return when the requests of this kind about this run came, as times of the monotonic clock."""
         with self.lock:
             return [
                 moment
@@ -185,12 +176,10 @@ class FakeApi:
             return 200, {"status": "ok"}
         if kind == "register":
             return self._register(body)
-        if kind == "unknown" or (kind == "claim-next" and not self.short_protocol):
+        if kind == "unknown":
             return 404, {"error": "Not found", "code": "not_found"}
         if headers.get("Authorization") != f"Bearer {self.worker_token}":
             return 401, {"error": "The token is not valid.", "code": "invalid_token"}
-        if self.strict and ("wait" in query or "claimId" in body):
-            return 400, {"error": "Validation failed", "code": "validation_failed"}
         if (problem := wire.problem(kind, query, body)) is not None:
             return self.refuse(400, "validation_failed", f"{kind}: {problem}.")
         if kind == "whoami":
@@ -224,7 +213,7 @@ class FakeApi:
         }
 
     def _poll(self, wait: float) -> tuple[int, dict[str, Any]]:
-        due = self._wait_for(self._due, wait if self.long_polls else 0)
+        due = self._wait_for(self._due, wait)
         return 200, {"runs": [run.handed_out() for run in due or []], **self._told()}
 
     def _wait_for(self, what: Callable[[], Any], seconds: float) -> Any:
@@ -232,6 +221,7 @@ class FakeApi:
 
         Return None if the service was stopped meanwhile, since nobody would get the answer.
         """
+        seconds = seconds if self.long_polls else 0
         deadline = time.monotonic() + seconds
         self.waits += bool(seconds)
         own, stops = self.waits, self.stops
@@ -287,7 +277,7 @@ class FakeApi:
         return 200, {"run": {**run.handed_out(), **run.shown(), **run.claimed_as}, **self._told()}
 
     def _start_with(self, run: FakeRun, body: Any) -> None:
-        if body.get("start") and self.short_protocol and self.starts:
+        if body.get("start"):
             self._move(run, {"claimed"}, "running")
 
     def _claim(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
@@ -298,8 +288,8 @@ class FakeApi:
             return 409, _conflict("The run is claimed.", "claimed_by_another", run)
         if self.limited_seconds is not None and run.status == "queued":
             return 409, _conflict("The worker is limited.", "worker_limited", run)
-        repeated = self.claim_ids and run.claim_id == body.get("claimId")
-        started = run.status == "running" and body.get("start") and self.short_protocol
+        repeated = run.claim_id == body.get("claimId")
+        started = run.status == "running" and body.get("start")
         if repeated and (run.status == "claimed" or started):
             self._start_with(run, body)
             return 200, {**run.shown(), **run.claimed_as}
@@ -322,7 +312,7 @@ class FakeApi:
         return 200, {**run.shown(), **self._time("leaseExpiresAt", lease)}
 
     def _time(self, name: str, later: timedelta) -> dict[str, str]:
-        return {name: iso(now() + self.clock_ahead + later)} if self.tells_times else {}
+        return {name: iso(now() + self.clock_ahead + later)}
 
     def _complete(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         status = run.settled(body)
@@ -331,15 +321,15 @@ class FakeApi:
         if status == "canceled" and not run.cancel_requested:
             return 409, _conflict("No cancel was requested.", "cancel_not_requested", run)
         self._note_tool_calls("complete", run, body)
-        if (problem := usage_limit_wire.flaw(body)) is not None:
+        if (problem := wire.flaw_of_limit(body)) is not None:
             self.ignored.append(f"complete: {problem}.")
         return self._move(run, IN_HAND, status, outcome=body)
 
     def _events(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
-        return event_wire.take(run, body)
+        return wire.take_events(run, body)
 
     def _note_tool_calls(self, kind: str, run: FakeRun, body: Any) -> None:
-        problem = tool_call_wire.flaw(body, run.tool_calls)
+        problem = wire.flaw_of_calls(body, run.tool_calls)
         if problem is not None:
             self.ignored.append(f"{kind}: {problem}.")
         elif body.get("toolCalls") is not None:

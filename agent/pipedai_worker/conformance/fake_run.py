@@ -32,8 +32,7 @@ class FakeRun:
     newer: dict[str, Any] = field(default_factory=dict)
     # These fields are added to the answer to a claim of the run. They count, and not what a poll said.
     claimed_as: dict[str, Any] = field(default_factory=dict)
-    # What the answer to the run's report says of how long its session can be resumed. "" leaves the field out, as an
-    # older version of the API does.
+    # What the answer to the run's report says of how long its session can be resumed. "" leaves the field out.
     resume_until: str | None = ""
     # If this is a status, another worker claims the run after it was handed out, and the claim is refused with that
     # status: 409 if the worker under test is in the run's pool, 404 if it is not.
@@ -101,10 +100,8 @@ class FakeRun:
 
 
 def now() -> datetime:
-    """Return the current time with its time zone."""
     return datetime.now(timezone.utc)
 
 
 def iso(moment: datetime) -> str:
-    """Return a time in the API's format."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

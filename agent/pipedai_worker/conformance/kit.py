@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # These modules are imported only because importing them registers their checks.
-from pipedai_worker.conformance import life, pools, short_protocol, trouble, versions  # noqa: F401
-from pipedai_worker.conformance.checks import CHECKS, PATIENCE_SECONDS, Check
+from pipedai_worker.conformance import CHECKS, PATIENCE_SECONDS, Check, life, taking, trouble  # noqa: F401
 from pipedai_worker.conformance.lab import LOG_LINES, Failed, Lab, Skipped
 
 

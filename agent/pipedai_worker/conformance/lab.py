@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker import run_events, stand_in
-from pipedai_worker.config import WorkerConfig
+from pipedai_worker import stand_in
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.serving import Service
 from pipedai_worker.conformance.wire import TERMINAL
+from pipedai_worker.events import local
+from pipedai_worker.identity.config import WorkerConfig
 
 # The most seconds that a worker may take to exit after SIGTERM.
 LEAVE_SECONDS = 30.0
@@ -84,7 +85,6 @@ class Lab:
     # --- The process of the worker under test ----------------------------------------------------
 
     def start(self) -> None:
-        """Start the process of the worker under test."""
         argv = [part.replace("{config}", str(self._config)) for part in shlex.split(self._command)]
         environment = {
             **os.environ,
@@ -92,7 +92,7 @@ class Lab:
             "TMPDIR": str(self.directory / "tmp"),
             "PATH": f"{self.directory / 'bin'}{os.pathsep}{os.environ['PATH']}",
             CONFIG_VARIABLE: str(self._config),
-            run_events.VARIABLE: "1",
+            local.VARIABLE: "1",
         }
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -118,16 +118,13 @@ class Lab:
         return self._worker.wait()
 
     def ended(self) -> bool:
-        """Tell whether the worker's process has ended."""
         return self._worker.poll() is not None
 
     def must_live(self) -> None:
-        """Raise Failed if the worker's process has ended."""
         if self.ended():
             raise Failed(f"It ended by itself, with code {self._worker.returncode}.")
 
     def files_with(self, text: str) -> list[str]:
-        """Return the names of the files in the worker's home and temporary directories that contain this text."""
         found = []
         for path in self.directory.rglob("*"):
             # The worker may remove a file while this loop reads it.
@@ -137,7 +134,6 @@ class Lab:
         return found
 
     def log(self) -> str:
-        """Return what the worker wrote to stdout and stderr."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     @property
@@ -159,11 +155,9 @@ class Lab:
         return run
 
     def launched(self, run: FakeRun) -> int:
-        """Return how many times the worker has started this run's program."""
         return len(_numbers(self._programs(run)))
 
     def running(self, run: FakeRun) -> bool:
-        """Tell whether a program that the worker started for this run is still running."""
         return any(_is_stand_in(pid) for pid in _numbers(self._programs(run)))
 
     def _programs(self, run: FakeRun) -> Path:
@@ -202,32 +196,35 @@ class Lab:
             self.pause(0.03)
         return run.outcome or {}
 
+    def must_end_once(self, run: FakeRun, times: float = 1.0) -> None:
+        """Wait until the run has ended. Raise Failed unless it succeeded, with its program started once."""
+        expect_status(self.until_ended(run, times), "succeeded")
+        launched = self.launched(run)
+        expect(launched == 1, f"It launched the program {launched} times.")
+
     def until_running(self, run: FakeRun) -> None:
         self.until(lambda: self.launched(run), "It did not launch the run's program.")
 
 
 def expect(holds: bool, otherwise: str) -> None:
-    """Raise Failed with the sentence `otherwise` unless `holds` is true."""
     if not holds:
         raise Failed(otherwise)
 
 
 def expect_well_formed(lab: Lab) -> None:
-    """Raise Failed if any request so far broke the API's rules."""
     expect(not lab.api.malformed, "It sent what the API can't take.")
 
 
 def expect_status(outcome: dict[str, Any], *statuses: str) -> None:
-    """Raise Failed unless the outcome has one of these statuses."""
     status = outcome.get("status")
     expect(status in statuses, f"It reported {status!r} and not {' or '.join(statuses)}.")
 
 
 def expect_few_polls(lab: Lab, did: str) -> None:
     """Watch the worker for QUIET_SECONDS. Raise Failed if it polls too often, without pauses, or if it exits."""
-    before, began = lab.api.count("poll"), time.monotonic()
+    before, began = lab.api.asked(), time.monotonic()
     lab.pause(QUIET_SECONDS)
-    polls, took = lab.api.count("poll") - before, time.monotonic() - began
+    polls, took = lab.api.asked() - before, time.monotonic() - began
     expect(
         polls <= MOST_ATTEMPTS * took / QUIET_SECONDS, f"It {did} {polls} times in {took:.1f} s."
     )

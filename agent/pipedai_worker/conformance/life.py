@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import timedelta
+from uuid import uuid4
 
-from pipedai_worker.conformance.checks import check
+from pipedai_worker.conformance import check, wire
 from pipedai_worker.conformance.fake_api import IN_HAND
-from pipedai_worker.conformance.lab import Lab, expect, expect_status, expect_well_formed
+from pipedai_worker.conformance.lab import (
+    Lab,
+    expect,
+    expect_few_polls,
+    expect_status,
+    expect_well_formed,
+)
 
 SECRET = "sk-live-0123456789abcdef"  # noqa: S105 - no secret
+# Fields and a status that only an API newer than the worker might answer.
+NEWER = {"protocol": 9, "hints": {"x": [1, {"y": None}]}, "status": "paused"}
 # How long the lease of a run lasts in these checks. It is this long because a busy machine may delay a correct worker's
 # heartbeat by seconds.
 LEASE_SECONDS = 12.0
@@ -81,8 +91,8 @@ def tells_tool_calls_well(lab: Lab) -> None:
     lab.start()
     for run in runs:
         lab.until_ended(run)
-    told = lab.api.ignored
-    expect(not told, f"The API would ignore what it told of its tool calls: {''.join(told[:1])}")
+    ignored = lab.api.ignored
+    expect(not ignored, f"The API would ignore its tool calls: {''.join(ignored[:1])}")
 
 
 @check("a cancel that a heartbeat tells of ends the program, and is reported as canceled")
@@ -138,9 +148,9 @@ def _keep_secrets(lab: Lab, ending: str) -> None:
     )
     with lab.api.lock:
         lab.api.faults.clear()
-    told = json.dumps(lab.until_ended(run))
+    report = json.dumps(lab.until_ended(run))
     for secret in (SECRET, SECRET.upper()):
-        expect(secret not in told, "It reported a secret header's value.")
+        expect(secret not in report, "It reported a secret header's value.")
         expect(secret not in lab.log(), "It logged a secret header's value.")
 
 
@@ -177,6 +187,89 @@ def leaves_on_sigterm(lab: Lab) -> None:
 @check("SIGTERM while nothing is in hand: it leaves with code 0")
 def leaves_at_once_when_idle(lab: Lab) -> None:
     lab.start()
-    lab.until(lambda: lab.api.count("poll"), "It never polled.")
+    lab.until(lab.api.asked, "It never asked for a run.")
     code = lab.terminate()
     expect(code == 0, f"It ended with code {code} after SIGTERM.")
+
+
+@check("a newer API's unknown fields and statuses change nothing")
+def ignores_what_is_newer(lab: Lab) -> None:
+    lab.api.newer = NEWER
+    lab.api.lease_seconds = 3
+    run = lab.add("sleep 2")
+    lab.start()
+    lab.must_end_once(run)
+
+
+@check("fields of a run that it does not know, whatever they hold, change nothing")
+def ignores_what_is_newer_in_a_run(lab: Lab) -> None:
+    run = lab.add(newer={**NEWER, "enabled": False, "priority": None, "poolId": 7, "": [[]]})
+    lab.start()
+    lab.must_end_once(run)
+
+
+RESETS_IN_SECONDS = 3600
+# The time at which the limit is to end may be told this much later or earlier, because a worker may round it.
+TOLERANCE_SECONDS = 60.0
+
+
+@check(
+    "a usage limit of its account is reported as infra, with usageLimit, so that others take over"
+)
+def tells_a_usage_limit(lab: Lab) -> None:
+    lab.start()
+    ends_at = time.time() + RESETS_IN_SECONDS
+    outcome = lab.until_ended(lab.add(f"rate-limit {RESETS_IN_SECONDS}"))
+    expect_status(outcome, "failed")
+    expect(outcome.get("faultClass") == "infra", "It did not report the limit as infra.")
+    limit = outcome.get("usageLimit")
+    expect(limit is not None, "It reported no usageLimit.")
+    ignored = lab.api.ignored
+    expect(not ignored, f"The API would ignore the usage limit: {''.join(ignored[:1])}")
+    resets_at = wire.resets_at(limit or {})
+    late = 0.0 if resets_at is None else resets_at.timestamp() - ends_at
+    most = TOLERANCE_SECONDS + time.time() + RESETS_IN_SECONDS - ends_at
+    expect(
+        -TOLERANCE_SECONDS <= late <= most,
+        f"It reported an end of the limit that is {late:.0f} s away from what claude said.",
+    )
+    expect_status(lab.until_ended(lab.add()), "succeeded")
+
+
+@check(
+    "while the API gives it no runs, such as during a usage limit, it ends what it holds and asks on"
+)
+def waits_while_it_is_limited(lab: Lab) -> None:
+    lab.api.lease_seconds = 3
+    # Each poll is answered at once, so that the worker learns of the limit.
+    lab.api.long_polls = False
+    held = lab.add("sleep 4")
+    lab.start()
+    lab.until_running(held)
+    with lab.api.lock:
+        lab.api.limited_seconds = RESETS_IN_SECONDS
+        lab.api.lock.notify_all()
+    waiting, asked = lab.add(), lab.api.asked()
+    expect_status(lab.until_ended(held), "succeeded")
+    lab.until(lambda: lab.api.asked() > asked, "It did not ask again while it was limited.")
+    expect_few_polls(lab, "polled while it was limited")
+    expect(waiting.status == "queued", "It took a run while it was limited.")
+    with lab.api.lock:
+        lab.api.limited_seconds = None
+        lab.api.lock.notify_all()
+    expect_status(lab.until_ended(waiting), "succeeded")
+
+
+@check(
+    "a run that is to resume a session which it does not have is handed back, and not begun anew"
+)
+def does_not_repeat_what_it_cannot_resume(lab: Lab) -> None:
+    session_id = str(uuid4())
+    run = lab.add(retry_mode="resume", resume_session_id=session_id)
+    lab.start()
+    outcome = lab.until_ended(run)
+    expect(lab.launched(run) == 0, "It began the run anew, which may repeat what was done before.")
+    expect_status(outcome, "failed")
+    expect(outcome.get("faultClass") == "infra", "The run was not handed back as infra.")
+    expect(not outcome.get("sessionId"), "It told a session, although it could not resume it.")
+    expect_status(lab.until_ended(lab.add()), "succeeded")

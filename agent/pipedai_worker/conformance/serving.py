@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
-from pipedai_worker.conformance import fake_mcp, wire
+from pipedai_worker.conformance import wire
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
+from pipedai_worker.stand_in.mcp_server import McpHandler
 
 
 class Service:
@@ -23,16 +24,15 @@ class Service:
         self._api = api
         # This socket has the port but does not listen. While the API is stopped, no other process can take the port,
         # and connections are refused.
-        self._place = socket.socket()
-        _share_port(self._place)
-        self._place.bind(("127.0.0.1", port))
-        self._port = self._place.getsockname()[1]
+        self._reserved = socket.socket()
+        _share_port(self._reserved)
+        self._reserved.bind(("127.0.0.1", port))
+        self._port = self._reserved.getsockname()[1]
         self._server: _Server | None = None
-        api.mcp_url = self.url + fake_mcp.PATH
+        api.mcp_url = self.url + McpHandler.served_at
 
     @property
     def url(self) -> str:
-        """Return the URL of the fake API."""
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
@@ -58,12 +58,11 @@ class Service:
     def close(self) -> None:
         """Stop serving for good, and release the port."""
         self.stop()
-        self._place.close()
+        self._reserved.close()
 
 
 @contextmanager
 def serving(api: FakeApi, port: int = 0) -> Iterator[str]:
-    """Serve the fake API while the context lasts, and yield its URL."""
     service = Service(api, port)
     service.start()
     try:
@@ -72,34 +71,35 @@ def serving(api: FakeApi, port: int = 0) -> Iterator[str]:
         service.close()
 
 
-def _share_port(place: socket.socket) -> None:
+def _share_port(shared: socket.socket) -> None:
     for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
-        place.setsockopt(socket.SOL_SOCKET, option, 1)
+        shared.setsockopt(socket.SOL_SOCKET, option, 1)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(McpHandler):
     """Answers the requests to a fake API, which is its server's `api`, and those to the MCP server beside it."""
 
-    protocol_version = "HTTP/1.1"
     server: Any
 
-    def do_GET(self) -> None:
-        if self.path.startswith(fake_mcp.PATH):
-            self._send(*fake_mcp.answer("GET", {}), {})
+    def do_GET(self) -> None:  # noqa: N802
+        if self.path.startswith(self.served_at):
+            super().do_GET()
         else:
             self._serve({})
 
     do_DELETE = do_GET  # noqa: N815
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802
         data = self._body()
         body = wire.parse(data)
-        if self.path.startswith(fake_mcp.PATH):
-            self._send(*fake_mcp.answer("POST", body or {}), {})
+        if self.path.startswith(self.served_at):
+            self.take(body or {})
         elif data and not wire.is_json(self.headers.get("Content-Type")):
-            self._refuse(415, "unsupported_media_type", "The Content-Type is not application/json.")
+            self._refuse_call(
+                415, "unsupported_media_type", "The Content-Type is not application/json."
+            )
         elif body is None:
-            self._refuse(400, "malformed_body", "The body is not a JSON object.")
+            self._refuse_call(400, "malformed_body", "The body is not a JSON object.")
         else:
             self._serve(body)
 
@@ -121,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
         ahead = self.server.api.clock_ahead.total_seconds()
         return super().date_time_string((timestamp or time.time()) + ahead)
 
-    def _refuse(self, status: int, code: str, sentence: str) -> None:
+    def _refuse_call(self, status: int, code: str, sentence: str) -> None:
         _, answer = self.server.api.refuse(status, code, sentence)
         self._send(status, answer, {})
 
@@ -148,9 +148,6 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data[:half])
         time.sleep(latency)
         self.wfile.write(data[half:])
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 class _Server(ThreadingHTTPServer):

@@ -1,13 +1,14 @@
-"""Describes which requests the real API accepts, so that the fake API can refuse all others."""
+"""Describes which requests the real API accepts, so that the fake API can refuse or notice all others."""
 
 from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from pipedai_worker.conformance import event_wire
+from pipedai_worker.conformance.fake_run import FakeRun
 
 LONGEST_WAIT_SECONDS = 30
 LONGEST_CLAIM_ID = 64
@@ -18,6 +19,21 @@ WHOLE_NUMBERS = (
     *("exitCode", "numTurns"),
     *("inputTokens", "outputTokens", "cacheReadTokens", "cacheCreationTokens"),
 )
+# Of events: so many in a call, in a run, and so long.
+MOST_IN_A_CALL = 500
+MOST_BYTES_IN_A_CALL = 256 * 1024
+MOST_EVENTS = 20_000
+MOST_BYTES = 5 * 1024 * 1024
+LONGEST_TYPE = 64
+# Of tool calls and of usage limits.
+LONGEST_LIST = 500
+LONGEST_NAME = 200
+_MOST = 2**31 - 1
+_COUNTS = ("total", "effects", "unknown")
+_OUTCOMES = ("ok", "error", "unknown")
+_EFFECTS = ("none", "idempotent", "possible")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+LONGEST_KIND = 64
 
 
 def parse(data: bytes) -> dict[str, Any] | None:
@@ -34,7 +50,6 @@ def _refuse(constant: str) -> None:
 
 
 def is_json(content_type: str | None) -> bool:
-    """Tell whether the API accepts this value of a request's Content-Type header."""
     return (content_type or "").partition(";")[0].strip().lower() == "application/json"
 
 
@@ -47,7 +62,7 @@ def problem(kind: str, query: dict[str, list[str]], body: dict[str, Any]) -> str
     if kind in {"claim", "claim-next"}:
         return _problem_of_claim(kind, body)
     if kind == "events":
-        return event_wire.problem(body)
+        return problem_of_events(body)
     if kind == "complete":
         return _problem_of_outcome(body)
     return None
@@ -106,3 +121,141 @@ def _is_money(value: Any) -> bool:
     except InvalidOperation:
         return False
     return True
+
+
+def problem_of_events(body: dict[str, Any]) -> str | None:
+    """Return a sentence that says why the API would answer this call with 400; None if it would not."""
+    events = body.get("events")
+    if not isinstance(events, list) or len(events) > MOST_IN_A_CALL:
+        return f"events is no list of at most {MOST_IN_A_CALL}"
+    if size(body) > MOST_BYTES_IN_A_CALL:
+        return f"the events have more than {MOST_BYTES_IN_A_CALL} bytes"
+    for event in events:
+        kind, text = event.get("type"), event.get("text")
+        if not isinstance(kind, str) or not 1 <= len(kind) <= LONGEST_TYPE:
+            return f"type {kind!r} is no text of 1 to {LONGEST_TYPE} characters"
+        if text is not None and not isinstance(text, str):
+            return "text is no text"
+        if type(event.get("seq")) is not int or not isinstance(event.get("at"), str):
+            return "an event lacks its seq or its time"
+    return None
+
+
+def take_events(run: FakeRun, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Add those events to the run that it has not got yet, and return the status and the answer."""
+    if not run.record_events:
+        return 409, {"error": "The run's trigger records no events.", "code": "events_off"}
+    for event in body["events"]:
+        expected = len(run.events) + 1
+        if event["seq"] > expected:
+            sentence = f"Event {expected} is missing."
+            return 409, {"error": sentence, "code": "event_gap", "nextSeq": expected}
+        if event["seq"] == expected:
+            run.events.append(event)
+    return 200, {"nextSeq": len(run.events) + 1}
+
+
+def size(value: Any) -> int:
+    """Return how many bytes the JSON has, written compactly in UTF-8."""
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def flaw_of_calls(body: dict[str, Any], earlier: dict[str, int] | None) -> str | None:
+    """Return a sentence on what is wrong with the tool calls in a heartbeat or a report; None if nothing is.
+
+    A body may leave the tool calls out or have null in their place. `earlier` are the counts that the worker told last
+    for this run. The counts `total` and `effects` must never become smaller.
+    """
+    counts = body.get("toolCalls")
+    if counts is not None:
+        if (problem := _flaw_of_counts(counts)) is not None:
+            return problem
+        for name in ("total", "effects"):
+            if earlier is not None and counts[name] < earlier[name]:
+                return f"toolCalls.{name} went down from {earlier[name]} to {counts[name]}"
+    return _flaw_of_list(body.get("toolCallList"), counts)
+
+
+def _flaw_of_counts(counts: Any) -> str | None:
+    if not isinstance(counts, dict):
+        return "toolCalls is no object"
+    for name in _COUNTS:
+        if not _is_count(counts.get(name)):
+            return f"toolCalls.{name} is no whole number from 0 to {_MOST}"
+    for name in ("effects", "unknown"):
+        if counts[name] > counts["total"]:
+            return f"toolCalls.{name} exceeds toolCalls.total"
+    return None
+
+
+def _flaw_of_list(calls: Any, counts: Any) -> str | None:
+    if calls is None:
+        return None
+    if not isinstance(calls, list):
+        return "toolCallList is no list"
+    if len(calls) > LONGEST_LIST:
+        return f"toolCallList has more than {LONGEST_LIST} items"
+    if counts is not None and len(calls) > counts["total"]:
+        return "toolCallList has more items than toolCalls.total says"
+    for number, call in enumerate(calls):
+        if (problem := _flaw_of_call(call)) is not None:
+            return f"toolCallList[{number}] {problem}"
+    return None
+
+
+def _flaw_of_call(call: Any) -> str | None:
+    if not isinstance(call, dict):
+        return "is no object"
+    at, tool, duration = call.get("at"), call.get("tool"), call.get("durationMs")
+    if not isinstance(at, str) or not _TIME.fullmatch(at):
+        return "has no time with its offset from UTC in `at`"
+    if not isinstance(tool, str) or not 1 <= len(tool) <= LONGEST_NAME:
+        return f"has no name of 1 to {LONGEST_NAME} characters in `tool`"
+    if duration is not None and not _is_count(duration):
+        return "has no whole number of milliseconds in `durationMs`"
+    if call.get("outcome") not in _OUTCOMES:
+        return "has none of the outcomes in `outcome`"
+    if call.get("effect") not in _EFFECTS:
+        return "has none of the effects in `effect`"
+    return None
+
+
+def _is_count(value: Any) -> bool:
+    if isinstance(value, float):
+        return value.is_integer() and 0 <= value <= _MOST
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST
+
+
+def flaw_of_limit(body: dict[str, Any]) -> str | None:
+    """Return a sentence on what is wrong with the usage limit in a report; None if nothing is.
+
+    A report may leave `usageLimit` out or have null in its place.
+    """
+    limit = body.get("usageLimit")
+    if limit is None:
+        return None
+    if (body.get("status"), body.get("faultClass")) != ("failed", "infra"):
+        return "usageLimit counts only with the status failed and the faultClass infra"
+    if not isinstance(limit, dict):
+        return "usageLimit is no object"
+    if resets_at(limit) is None:
+        return "usageLimit.resetsAt is no time with its offset from UTC"
+    kind = limit.get("kind")
+    if kind is not None and not (
+        isinstance(kind, str) and len(kind) <= LONGEST_KIND and kind.isprintable()
+    ):
+        return f"usageLimit.kind is no text of at most {LONGEST_KIND} characters"
+    return None
+
+
+def resets_at(limit: dict[str, Any]) -> datetime | None:
+    """Return when a usage limit ends that a report tells; None if it does not tell that in the API's form."""
+    text = limit.get("resetsAt")
+    if not isinstance(text, str) or (match := _TIME.fullmatch(text)) is None:
+        return None
+    # Python 3.9 reads neither `Z` nor fractions of any length.
+    offset = "+00:00" if match[2] == "Z" else match[2]
+    try:
+        return datetime.fromisoformat(f"{text[:19]}{offset}")
+    except ValueError:
+        return None

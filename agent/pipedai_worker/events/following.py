@@ -1,21 +1,39 @@
-"""Follows the events of a run until it ends: from the API, or from the file of a run that is on this machine."""
+"""Follows the events of a run until it ends, from the API or a file of this machine, and shows them to people."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import json
+import os
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TextIO
 
-from pipedai_worker.answers import Unanswered, Unavailable
-from pipedai_worker.api import Api
-from pipedai_worker.backoff import Backoff
-from pipedai_worker.events.spool import SpoolReader
-from pipedai_worker.gateway.events import EventSplitter, EventTooLarge
-from pipedai_worker.json_values import parse
-from pipedai_worker.numbers import whole
-from pipedai_worker.patience import Outage
+from pipedai_worker.api.answers import Refused, TokenRefused, Unanswered, Unavailable, parse_time
+from pipedai_worker.api.client import Api
+from pipedai_worker.api.patience import Backoff, Outage
+from pipedai_worker.commands import arguments
+from pipedai_worker.commands.arguments import KEY_VARIABLE, Exit
+from pipedai_worker.disk.journal import EVENTS, HELD
+from pipedai_worker.events import following
+from pipedai_worker.events.kinds import (
+    MESSAGE,
+    RESULT,
+    STATUS,
+    STDERR,
+    THINKING,
+    TOOL_CALL,
+    TOOL_RESULT,
+    TRUNCATED,
+)
+from pipedai_worker.events.spool import SUFFIX, SpoolReader
+from pipedai_worker.gateway.reading import EventSplitter, EventTooLarge
+from pipedai_worker.identity import config as configuration
+from pipedai_worker.identity.config import WorkerConfig
+from pipedai_worker.values import parse, whole
 
 # The largest event that is read from a stream. What the API sends is far smaller.
 LARGEST_EVENT_BYTES = 1024 * 1024
@@ -24,12 +42,12 @@ END = b"end"
 # While a run's file has nothing new, it is looked at this often.
 LOOK_SECONDS = 0.2
 
-RunEvent = dict[str, Any]
+EventJson = dict[str, Any]
 
 
 def from_api(
     api: Api, run_id: str, after: int, sleep: Callable[[float], None] = time.sleep
-) -> Iterator[RunEvent]:
+) -> Iterator[EventJson]:
     """Yield the events after the number `after`, and those that come, until the run ends.
 
     A stream that breaks off is opened again, where it was. Raises TokenRefused, and Refused if the API does not show
@@ -53,7 +71,7 @@ def from_api(
         sleep(delay)
 
 
-def _stream(api: Api, run_id: str, after: int) -> Iterator[RunEvent | None]:
+def _stream(api: Api, run_id: str, after: int) -> Iterator[EventJson | None]:
     """Yield the events of one stream, and None if it says that the run has ended."""
     splitter = EventSplitter(LARGEST_EVENT_BYTES)
     with contextlib.closing(api.stream_events(run_id, after)) as chunks:
@@ -67,13 +85,13 @@ def _stream(api: Api, run_id: str, after: int) -> Iterator[RunEvent | None]:
                         yield None
                         return
                     # A comment, which keeps the connection open, has no data.
-                    if (told := _event(event.data)) is not None:
-                        yield told
+                    if (found := _event(event.data)) is not None:
+                        yield found
             except EventTooLarge:
                 raise Unavailable("The stream of events has one that is too large.") from None
 
 
-def listed(api: Api, run_id: str, after: int) -> Iterator[RunEvent]:
+def listed(api: Api, run_id: str, after: int) -> Iterator[EventJson]:
     """Yield the events after the number `after` that the API has now."""
     while events := [event for event in api.list_events(run_id, after) if _is_event(event)]:
         yield from events
@@ -85,7 +103,7 @@ def from_file(
     after: int,
     is_over: Callable[[], bool],
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[RunEvent]:
+) -> Iterator[EventJson]:
     """Yield the events of the file after the number `after`, and those that are added until the run is over.
 
     Raises FileNotFoundError.
@@ -106,7 +124,7 @@ def from_file(
                 sleep(LOOK_SECONDS)
 
 
-def _event(text: bytes) -> RunEvent | None:
+def _event(text: bytes) -> EventJson | None:
     try:
         value = parse(text)
     except ValueError:
@@ -116,3 +134,125 @@ def _event(text: bytes) -> RunEvent | None:
 
 def _is_event(value: Any) -> bool:
     return isinstance(value, dict) and whole(value.get("seq")) is not None
+
+
+class Connect(Protocol):
+    """Makes the client of the API at this URL, for a user's key."""
+
+    def __call__(self, url: str, *, key: str) -> Api: ...
+
+
+def events_of(options: argparse.Namespace, connect: Connect) -> Iterator[dict[str, Any]]:
+    """Return the events that the command `logs` is to show. Raises Exit if there are none to be had, and ConfigError.
+
+    They come from the API if there is a key for it, and else from the file that the worker keeps until it has sent
+    them.
+    """
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not key.isascii() or not key.isprintable():
+        raise Exit(arguments.BAD_CONFIG, f"The key in {KEY_VARIABLE} is damaged.")
+    if not key:
+        return _on_disk(options)
+    url = options.api_url or WorkerConfig.load(options.config).api_url
+    return _at_the_api(connect(url, key=key), options)
+
+
+def _at_the_api(api: Api, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    read = following.from_api if options.follow else following.listed
+    try:
+        with contextlib.closing(api):
+            yield from read(api, options.run, options.after)
+    except TokenRefused as refused:
+        raise Exit(
+            arguments.DEAD_TOKEN, f"The key in {KEY_VARIABLE} was refused: {refused}"
+        ) from None
+    except Refused as refused:
+        sentence = f"The API does not show the events of run {options.run}: {refused}"
+        raise Exit(arguments.ERROR, sentence) from None
+
+
+def _on_disk(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    worker_id = WorkerConfig.load(options.config).worker_id
+    state = configuration.state_directory(options.config) / worker_id
+
+    def is_over() -> bool:
+        return not options.follow or not (state / HELD / f"{options.run}.json").exists()
+
+    try:
+        yield from following.from_file(
+            state / EVENTS / f"{options.run}{SUFFIX}", options.after, is_over
+        )
+    except FileNotFoundError:
+        raise Exit(
+            arguments.ERROR,
+            f"This machine has no events of run {options.run}. The API may have them: set"
+            f" {KEY_VARIABLE} to a pwk_ key.",
+        ) from None
+
+
+# The parameters of the terminal's colours (ECMA-48, SGR).
+_COLOURS = {
+    MESSAGE: "1",
+    THINKING: "2;3",
+    TOOL_CALL: "36",
+    TOOL_RESULT: "2",
+    STATUS: "2",
+    STDERR: "33",
+    RESULT: "32",
+    TRUNCATED: "31",
+}
+_FAILED_COLOUR = "31"
+_TYPE_WIDTH = 11
+_INDENT = " " * (9 + _TYPE_WIDTH + 1)
+LONGEST_DATA = 300
+
+
+def wants_colour(file: TextIO) -> bool:
+    """Tell whether what is written there may be coloured: it is a terminal, and nobody has set NO_COLOR."""
+    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def shown(event: dict[str, Any], *, colour: bool) -> str:
+    """Return an event as lines for a person: its time on this machine's clock, its type, and what it says."""
+    kind = harmless(str(event.get("type")))
+    lines = [harmless(line) for line in _said(event).split("\n")]
+    text = f"\n{_INDENT}".join(lines)
+    if colour and (code := _colour(event)):
+        text = f"\x1b[{code}m{text}\x1b[0m"
+    return f"{_time(event.get('at'))} {kind:<{_TYPE_WIDTH}} {text}".rstrip()
+
+
+def harmless(text: str) -> str:
+    """Return one line in which each character that a terminal would act upon, or that nobody sees, is an escape."""
+    text = text.expandtabs(4)
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def _said(event: dict[str, Any]) -> str:
+    text, data = event.get("text"), event.get("data")
+    said = text.rstrip("\n") if isinstance(text, str) else ""
+    if event.get("type") == TOOL_CALL and isinstance(data, dict):
+        # The tool's name is the text.
+        data = data.get("input")
+    elif said:
+        return said
+    text = json.dumps(data, ensure_ascii=False) if data is not None else ""
+    if len(text) > LONGEST_DATA:
+        text = f"{text[: LONGEST_DATA - 1]}…"
+    return f"{said} {text}".strip()
+
+
+def _colour(event: dict[str, Any]) -> str | None:
+    data = event.get("data")
+    if isinstance(data, dict) and data.get("isError") is True:
+        return _FAILED_COLOUR
+    return _COLOURS.get(str(event.get("type")))
+
+
+def _time(at: object) -> str:
+    moment = parse_time(at)
+    if moment is None:
+        return "--:--:--"
+    return f"{datetime.fromtimestamp(moment, tz=timezone.utc).astimezone():%H:%M:%S}"

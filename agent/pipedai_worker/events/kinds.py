@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipedai_worker.executors.settings import TOOL_PREFIX
 from pipedai_worker.executors.transcript import text_of
-from pipedai_worker.mcp import TOOL_PREFIX
-from pipedai_worker.numbers import whole
+from pipedai_worker.values import whole
 
 # What the model says, what it thinks, the tools that it calls, and what they answer.
 MESSAGE, THINKING, TOOL_CALL, TOOL_RESULT = "message", "thinking", "tool_call", "tool_result"
@@ -26,7 +26,7 @@ _PARTS = frozenset({"stream_event"})
 
 
 @dataclass(frozen=True)
-class Told:
+class RunEvent:
     """One event without its number and its time. Its texts and its data may still hold secrets.
 
     The event's text consists of `texts`, one a line. Each of them may go on where the one before it ended.
@@ -37,25 +37,25 @@ class Told:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-def read(kind: str, payload: Any) -> Iterator[Told]:
+def read(kind: str, payload: Any) -> Iterator[RunEvent]:
     """Return the events to tell for one event of a program: a line of claude's stream, or a piece of output."""
     if not isinstance(payload, dict) or kind in _PARTS:
         return
     if kind in STREAMS:
-        yield Told(kind, _texts(payload.get("text")))
+        yield RunEvent(kind, _texts(payload.get("text")))
     elif kind in {"assistant", "user"}:
         yield from _message(kind, payload)
     elif kind == "result":
-        yield Told(RESULT, _texts(text_of(payload)), _named(payload, _OF_RESULT))
+        yield RunEvent(RESULT, _texts(text_of(payload)), _named(payload, _OF_RESULT))
     elif kind == "system":
         yield _system(payload)
     elif kind == "rate_limit_event":
         yield from _limit(payload.get("rate_limit_info"))
     else:
-        yield Told(STATUS, (), {"subtype": kind, **_named(payload, _OF_PROGRESS)})
+        yield RunEvent(STATUS, (), {"subtype": kind, **_named(payload, _OF_PROGRESS)})
 
 
-def _message(role: str, event: dict[str, Any]) -> Iterator[Told]:
+def _message(role: str, event: dict[str, Any]) -> Iterator[RunEvent]:
     message = event.get("message")
     content = message.get("content") if isinstance(message, dict) else None
     about = _named(event, {"parent_tool_use_id": "parentId", "error": "error"})
@@ -68,16 +68,16 @@ def _message(role: str, event: dict[str, Any]) -> Iterator[Told]:
         kind = str(block.get("type"))
         said, thought = _texts(block.get("text")), _texts(block.get("thinking"))
         if kind == "text" and said:
-            yield Told(MESSAGE, said, {"role": role, **about})
+            yield RunEvent(MESSAGE, said, {"role": role, **about})
         elif kind == "thinking" and thought:
-            yield Told(THINKING, thought, about)
+            yield RunEvent(THINKING, thought, about)
         elif kind.endswith("tool_use"):
             tool = str(block.get("name")).removeprefix(TOOL_PREFIX)
             call = {"id": block.get("id"), "tool": tool, "input": block.get("input")}
-            yield Told(TOOL_CALL, (tool,), {**call, **about})
+            yield RunEvent(TOOL_CALL, (tool,), {**call, **about})
         elif kind.endswith("tool_result"):
             answer = {"id": block.get("tool_use_id"), "isError": block.get("is_error") is True}
-            yield Told(TOOL_RESULT, _texts(block.get("content")), {**answer, **about})
+            yield RunEvent(TOOL_RESULT, _texts(block.get("content")), {**answer, **about})
 
 
 def _texts(content: Any) -> tuple[str, ...]:
@@ -89,18 +89,20 @@ def _texts(content: Any) -> tuple[str, ...]:
     return tuple(text for text in texts if isinstance(text, str) and text)
 
 
-def _system(event: dict[str, Any]) -> Told:
+def _system(event: dict[str, Any]) -> RunEvent:
     subtype = str(event.get("subtype"))
     sentence = _SENTENCES.get(subtype)
     texts = (sentence(event),) if sentence else ()
-    return Told(STATUS, texts, {"subtype": subtype, **_named(event, _OF_SYSTEM.get(subtype, {}))})
+    return RunEvent(
+        STATUS, texts, {"subtype": subtype, **_named(event, _OF_SYSTEM.get(subtype, {}))}
+    )
 
 
-def _limit(info: Any) -> Iterator[Told]:
+def _limit(info: Any) -> Iterator[RunEvent]:
     """Tell of a usage limit that is reached or near. Claude also tells of limits that are far off."""
     if isinstance(info, dict) and info.get("status") != "allowed":
         text = f"The usage limit of the model's API is {info.get('status')}."
-        yield Told(STATUS, (text,), {"subtype": "usage_limit", **_named(info, _OF_LIMIT)})
+        yield RunEvent(STATUS, (text,), {"subtype": "usage_limit", **_named(info, _OF_LIMIT)})
 
 
 def _named(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

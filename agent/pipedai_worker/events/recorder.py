@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker.api import Api
-from pipedai_worker.background import run_in_background
+from pipedai_worker.api.client import Api
 from pipedai_worker.events import kinds
-from pipedai_worker.events.kinds import STREAMS, Told
+from pipedai_worker.events.kinds import STREAMS, RunEvent
 from pipedai_worker.events.sender import Sender
-from pipedai_worker.events.spool import SpoolWriter, make_room
-from pipedai_worker.json_values import with_strings
+from pipedai_worker.events.spool import MOST_BYTES_OF_ALL, SpoolWriter, make_room
 from pipedai_worker.logs import get_logger
-from pipedai_worker.outcome import storable
-from pipedai_worker.output import size_of
 from pipedai_worker.redact import RedactingTexts, Redactor
+from pipedai_worker.reporting.outcome import storable
+from pipedai_worker.reporting.output import size_of
+from pipedai_worker.running.stopping import run_in_background
+from pipedai_worker.values import with_strings
 
 log = get_logger(__name__)
 
@@ -59,7 +59,7 @@ class Recorder:
         `wait` sleeps for so many seconds, and returns True once the worker has to exit.
         """
         try:
-            make_room(path.parent)
+            make_room(path.parent, most_bytes=MOST_BYTES_OF_ALL)
             writer = SpoolWriter(path)
             sender = Sender(api, run_id, path, wait)
         except OSError as error:
@@ -76,9 +76,9 @@ class Recorder:
             if self._sender.dropped:
                 self._writer.close()
                 return
-            for told in kinds.read(kind, payload):
-                for text, data in self._redacted(told):
-                    self._writer.add(told.type, text, data)
+            for event in kinds.read(kind, payload):
+                for text, data in self._redacted(event):
+                    self._writer.add(event.type, text, data)
             self._sender.added()
         except OSError as error:
             log.warning("a run's events can't be written: %s", error.strerror)
@@ -88,7 +88,6 @@ class Recorder:
             self._writer.close()
 
     def finish(self) -> None:
-        """Note that the run's program has ended."""
         self._writer.close()
         self._sender.finish()
 
@@ -99,30 +98,30 @@ class Recorder:
             if self._sender.done.wait(_LOOK_SECONDS):
                 return
 
-    def _redacted(self, told: Told) -> Iterator[tuple[str | None, dict[str, Any] | None]]:
+    def _redacted(self, event: RunEvent) -> Iterator[tuple[str | None, dict[str, Any] | None]]:
         """Yield the text and the data of each event to write: one, or several for a long piece of a stream."""
-        if told.type in STREAMS:
-            for text in told.texts:
-                clean = self._texts[told.type].next(text)
+        if event.type in STREAMS:
+            for text in event.texts:
+                clean = self._texts[event.type].next(text)
                 for start in range(0, len(clean), LONGEST_TEXT):
                     yield str(storable(clean[start : start + LONGEST_TEXT])), None
             return
-        cleaned = [self._texts[told.type].next(text, LONGEST_TEXT + 1) for text in told.texts]
+        cleaned = [self._texts[event.type].next(text, LONGEST_TEXT + 1) for text in event.texts]
         text = str(storable("\n".join(cleaned)))
-        data = self._data(told)
+        data = self._data(event)
         if len(text) > LONGEST_TEXT:
             text = text[: LONGEST_TEXT - 1] + "…"
-            data["textLength"] = sum(map(len, told.texts)) + len(told.texts) - 1
+            data["textLength"] = sum(map(len, event.texts)) + len(event.texts) - 1
         yield text or None, data or None
 
-    def _data(self, told: Told) -> dict[str, Any]:
-        texts = self._texts[f"{told.type} data"]
+    def _data(self, event: RunEvent) -> dict[str, Any]:
+        texts = self._texts[f"{event.type} data"]
 
         def short(text: str) -> str:
             clean = texts.next(text, LONGEST_STRING + 1)
             return clean if len(clean) <= LONGEST_STRING else clean[: LONGEST_STRING - 1] + "…"
 
-        for data in (told.data, {**_plain(told.data), "dataLeftOut": True}):
+        for data in (event.data, {**_plain(event.data), "dataLeftOut": True}):
             with contextlib.suppress(RecursionError):
                 clean = storable(with_strings(data, short, self._redactor.redact))
                 size = size_of(clean)

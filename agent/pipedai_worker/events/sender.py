@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker.answers import Refused, TokenRefused
-from pipedai_worker.api import Api
+from pipedai_worker.api.answers import Refused, TokenRefused
+from pipedai_worker.api.client import Api
+from pipedai_worker.api.patience import GaveUp, until_answered
 from pipedai_worker.events.kinds import STATUS
 from pipedai_worker.events.spool import SpoolReader, is_full, line_of
 from pipedai_worker.logs import get_logger
-from pipedai_worker.numbers import whole
-from pipedai_worker.patience import GaveUp, until_answered
+from pipedai_worker.values import whole
 
 log = get_logger(__name__)
 
@@ -76,7 +76,6 @@ class Sender:
         self.done = threading.Event()
 
     def added(self) -> None:
-        """Note that an event was added to the file."""
         self._news.set()
 
     def finish(self) -> None:
@@ -87,12 +86,10 @@ class Sender:
 
     @property
     def ended(self) -> bool:
-        """Tell whether the run has ended."""
         return self._ended.is_set()
 
     @property
     def answered(self) -> bool:
-        """Tell whether the API has answered the last call, or none was made yet."""
         return self._answered
 
     def run(self) -> None:

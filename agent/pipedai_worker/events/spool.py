@@ -6,11 +6,14 @@ import contextlib
 import errno
 import json
 import os
-from datetime import datetime, timezone
+import time
+from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from pipedai_worker.events.kinds import TRUNCATED
+from pipedai_worker.reporting.outcome import iso
 
 SUFFIX = ".ndjson"
 # The API takes so much of a run (SPEC §18).
@@ -25,13 +28,13 @@ MOST_BYTES_IN_A_CALL = 240 * 1024
 MOST_BYTES_OF_ALL = 256 * 1024 * 1024
 
 
-class SpoolWriter:
-    """Appends a run's events to its file. Each is one line, in the form in which the API takes it.
+class EventFile:
+    """A new file to which events are appended, each as one line, until the file is full.
 
     Nothing is synced to the disk: events survive a kill of the worker, and not every crash of the machine.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most_bytes: int, most_events: int) -> None:
         """Make the file, with mode 0600. A file of the same run, which an earlier claim has left, is removed first.
 
         Raises OSError.
@@ -39,30 +42,32 @@ class SpoolWriter:
         path.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._file = os.open(path, flags, 0o600)
-        self._seq = self._size = 0
+        self._most_bytes, self._most_events = most_bytes, most_events
+        self.seq = self.size = 0
 
     @property
     def open(self) -> bool:
         """Tell whether further events are written."""
         return self._file >= 0
 
-    def add(self, kind: str, text: str | None, data: dict[str, Any] | None) -> None:
-        """Append an event. If the API would take no more, append one last event, `truncated`, and close the file.
+    def append(self, line: Callable[[int], bytes], last: Callable[[int], bytes]) -> None:
+        """Append the line of an event; if that has no room, append the last one instead, and close the file.
 
-        Raises OSError, and leaves no part of a line then.
+        Both get the number of the event. Raises OSError, and leaves no part of a line then.
         """
         if not self.open:
             return
-        line = self._line(kind, text, data)
-        full = self._seq + 1 >= MOST_EVENTS or self._size + len(line) > MOST_BYTES - _ROOM_BYTES
+        number = self.seq + 1
+        content = line(number)
+        full = number >= self._most_events or self.size + len(content) > self._most_bytes
         if full:
-            line = self._line(TRUNCATED, None, {"events": self._seq, "bytes": self._size})
-        if os.write(self._file, line) < len(line):
+            content = last(number)
+        if os.write(self._file, content) < len(content):
             with contextlib.suppress(OSError):
-                os.ftruncate(self._file, self._size)
+                os.ftruncate(self._file, self.size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._seq += 1
-        self._size += len(line)
+        self.seq = number
+        self.size += len(content)
         if full:
             self.close()
 
@@ -72,14 +77,25 @@ class SpoolWriter:
         if file >= 0:
             os.close(file)
 
-    def _line(self, kind: str, text: str | None, data: dict[str, Any] | None) -> bytes:
-        return line_of(self._seq + 1, kind, text, data)
+
+class SpoolWriter(EventFile):
+    """The file of a run's events in the form in which the API takes them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, MOST_BYTES - _ROOM_BYTES, MOST_EVENTS)
+
+    def add(self, kind: str, text: str | None, data: dict[str, Any] | None) -> None:
+        """Append an event. If the API would take no more, append one last event, `truncated`. Raises OSError."""
+        had = {"events": self.seq, "bytes": self.size}
+        self.append(
+            lambda seq: line_of(seq, kind, text, data),
+            lambda seq: line_of(seq, TRUNCATED, None, had),
+        )
 
 
 def line_of(seq: int, kind: str, text: str | None, data: dict[str, Any] | None) -> bytes:
     """Return an event of this moment in the API's form, as a line of JSON."""
-    at = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    event = {"seq": seq, "at": at, "type": kind, "text": text, "data": data}
+    event = {"seq": seq, "at": iso(time.time()), "type": kind, "text": text, "data": data}
     text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
     return text.encode() + b"\n"
 
@@ -123,17 +139,17 @@ def is_full(lines: list[bytes]) -> bool:
     return len(lines) == MOST_IN_A_CALL or sum(map(len, lines)) > MOST_BYTES_IN_A_CALL / 2
 
 
-def make_room(directory: Path) -> None:
-    """Remove the oldest files, until those that are left have at most 256 MiB."""
+def make_room(directory: Path, *, most_bytes: float = inf, most: float = inf) -> None:
+    """Remove the oldest files, until those that are left have at most so many bytes, and are at most so many."""
     files = []
     for path in directory.glob(f"*{SUFFIX}"):
-        # The thread that sends a file may be removing it.
+        # The thread that sends a file, or that of another run, may be removing it.
         with contextlib.suppress(FileNotFoundError):
             found = path.stat()
             files.append((found.st_mtime, found.st_size, path))
-    left = sum(size for _, size, _ in files)
-    for _, size, path in sorted(files):
-        if left <= MOST_BYTES_OF_ALL:
+    size = sum(each for _, each, _ in files)
+    for left, (_, each, path) in zip(range(len(files), 0, -1), sorted(files)):
+        if size <= most_bytes and left <= most:
             return
         path.unlink(missing_ok=True)
-        left -= size
+        size -= each

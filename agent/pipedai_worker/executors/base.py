@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipedai_worker.assigned import AssignedRun
-from pipedai_worker.outcome import Outcome
-from pipedai_worker.process import Program
+from pipedai_worker.polling.assigned import AssignedRun
 from pipedai_worker.redact import Redactor
-from pipedai_worker.stopping import StopReason
+from pipedai_worker.reporting.outcome import FAILED, INFRA, Outcome
+from pipedai_worker.running.process import Program
+from pipedai_worker.running.stopping import StopReason
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Job:
     # Called once, when claude has begun to work in the session.
     session_begun: Callable[[], None]
     # Called with the type and the payload of each event as soon as the program writes it.
-    told: Callable[[str, Any], None]
+    on_event: Callable[[str, Any], None]
 
 
 @dataclass(frozen=True)
@@ -102,3 +102,21 @@ class Executor(Protocol):
 
     def session_files(self, session_id: str, directory: Path) -> list[Path]:
         """Return the existing files and directories, outside the run's own, from which the session can be resumed."""
+
+
+def launch(job: Job, argv: Sequence[str], stdin: bytes) -> Program | Outcome:
+    """Return the running program. If it can't be launched, return an outcome that lets the API retry the run."""
+    try:
+        program = Program(
+            argv,
+            stdin=stdin,
+            directory=job.directory,
+            environment=job.environment,
+        )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        return Outcome(
+            FAILED, INFRA, error_message=f"{argv[0]} could not be launched on the worker: {reason}"
+        )
+    job.launched(program)
+    return program

@@ -7,15 +7,13 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipedai_worker.environment import allowed
-from pipedai_worker.executors import isolation, timing, traces
-from pipedai_worker.executors.base import Execution, Job
-from pipedai_worker.executors.launch import launch
+from pipedai_worker.executors import settings, traces
+from pipedai_worker.executors.base import Execution, Job, launch
+from pipedai_worker.executors.inputs import allowed, is_blank, stdin_for_claude, stdin_to_resume
+from pipedai_worker.executors.settings import SERVER_NAME
 from pipedai_worker.executors.watch import Watch
-from pipedai_worker.mcp import SERVER_NAME
-from pipedai_worker.outcome import CLIENT, FAILED, Outcome
-from pipedai_worker.paying import CREDENTIALS
-from pipedai_worker.prompt import is_blank, stdin_for_claude, stdin_to_resume
+from pipedai_worker.identity.paying import CREDENTIALS
+from pipedai_worker.reporting.outcome import CLIENT, FAILED, Outcome
 
 
 class ClaudeExecutor:
@@ -49,8 +47,8 @@ class ClaudeExecutor:
         why = _refusal(job)
         if why is not None:
             return Execution(Outcome(FAILED, CLIENT, error_message=why))
-        job.environment.update(isolation.VARIABLES)
-        job.environment.update(timing.variables(job.run.timeout_seconds))
+        job.environment.update(settings.VARIABLES)
+        job.environment.update(settings.variables(job.run.timeout_seconds))
         job.environment["CLAUDE_CODE_TMPDIR"] = job.environment.get("TMPDIR", str(job.files))
         session = job.session
         stdin = (
@@ -101,8 +99,8 @@ class ClaudeExecutor:
             # tool needs a permission in this machine's settings for claude.
             "--allowedTools",
             f"mcp__{SERVER_NAME}",
-            *isolation.OPTIONS,
-            *([] if job.session.kept else [isolation.FORGET_SESSION]),
+            *settings.OPTIONS,
+            *([] if job.session.kept else [settings.FORGET_SESSION]),
             "--resume" if job.session.resumed else "--session-id",
             job.session.id,
         ]

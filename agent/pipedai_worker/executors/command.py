@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker import durable, output
-from pipedai_worker.executors.base import Execution, Job
-from pipedai_worker.executors.launch import launch
+from pipedai_worker.disk import durable
+from pipedai_worker.executors.base import Execution, Job, launch
+from pipedai_worker.executors.inputs import stdin_text
 from pipedai_worker.executors.tail import Head, Tail
-from pipedai_worker.outcome import (
+from pipedai_worker.reporting import output
+from pipedai_worker.reporting.outcome import (
     ABSENT,
     CLIENT,
     ERROR_MESSAGE_LENGTH,
@@ -22,7 +23,6 @@ from pipedai_worker.outcome import (
     SUCCEEDED,
     Outcome,
 )
-from pipedai_worker.prompt import stdin_text
 
 # An error message is a sentence and the end of stderr; this much of its length is kept for the sentence.
 SENTENCE_LENGTH = 200
@@ -94,7 +94,6 @@ class CommandExecutor:
         """Do nothing, because the worker does not know which files the program leaves outside the run's directory."""
 
     def session_files(self, session_id: str, directory: Path) -> list[Path]:
-        """Return nothing, because another program has no sessions."""
         return []
 
 
@@ -115,4 +114,4 @@ def _read(path: Path) -> Any:
 
 
 def _tell(job: Job, stream: str, text: str) -> None:
-    job.told(stream, {"text": text})
+    job.on_event(stream, {"text": text})

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipedai_worker.outcome import CLIENT, INFRA
+from pipedai_worker.reporting.outcome import CLIENT, INFRA
 
 # In a result, these subtypes mean that the task reached a limit. The same prompt would reach it again, so the client is
 # at fault.

@@ -6,10 +6,9 @@ import time
 from typing import Any
 
 from pipedai_worker.executors.faults import error_kind
-from pipedai_worker.mcp import SERVER_NAME, TOOL_PREFIX
-from pipedai_worker.numbers import number, whole
-from pipedai_worker.outcome import UsageLimit
-from pipedai_worker.tokens import Tokens
+from pipedai_worker.executors.settings import SERVER_NAME, TOOL_PREFIX
+from pipedai_worker.reporting.outcome import Tokens, UsageLimit
+from pipedai_worker.values import number, whole
 
 # While claude works it writes events of these types. Events of other types may also come after its result.
 TURN_TYPES = frozenset({"assistant", "user", "stream_event", "tool_progress"})
@@ -89,7 +88,6 @@ class Transcript:
 
     @property
     def limit_reached(self) -> bool:
-        """Tell whether an event reported that the host's usage limit is used up."""
         return bool(self._limits)
 
     def usage_limit(self, now: float) -> UsageLimit | None:
@@ -181,8 +179,8 @@ class Transcript:
     def _take_limit(self, info: Any) -> None:
         if not isinstance(info, dict):
             return
-        told = info.get("rateLimitType")
-        name = told if isinstance(told, str) and told else UNNAMED_LIMIT
+        kind = info.get("rateLimitType")
+        name = kind if isinstance(kind, str) and kind else UNNAMED_LIMIT
         overage = str(info.get("overageStatus")).startswith("allowed")
         if info.get("status") != "rejected" or overage:
             self._limits.pop(name, None)

@@ -6,23 +6,15 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from pipedai_worker import output
 from pipedai_worker.executors.base import Execution, Job
 from pipedai_worker.executors.faults import EXECUTION_ERROR, Fault, flaw, judge
+from pipedai_worker.executors.stream import SHORTEST_CUT_STRING, JsonLines
 from pipedai_worker.executors.tail import Tail
 from pipedai_worker.executors.transcript import Transcript, is_success, text_of
-from pipedai_worker.outcome import (
-    ABSENT,
-    CLIENT,
-    FAILED,
-    INFRA,
-    SUCCEEDED,
-    Outcome,
-    iso,
-)
-from pipedai_worker.process import Ending
-from pipedai_worker.stopping import StopReason
-from pipedai_worker.stream import SHORTEST_CUT_STRING, JsonLines
+from pipedai_worker.reporting import output
+from pipedai_worker.reporting.outcome import ABSENT, CLIENT, FAILED, INFRA, SUCCEEDED, Outcome, iso
+from pipedai_worker.running.process import Ending
+from pipedai_worker.running.stopping import StopReason
 
 # After its result, claude has this long to exit by itself.
 LINGER_SECONDS = 10.0
@@ -51,7 +43,7 @@ class Watch:
         # The end of what claude wrote to stderr, once it has ended.
         self._said = ""
         self.stderr = Tail(
-            job.redactor, STDERR_LENGTH, lambda text: job.told("stderr", {"text": text})
+            job.redactor, STDERR_LENGTH, lambda text: job.on_event("stderr", {"text": text})
         )
 
     def read(self, chunk: bytes) -> None:
@@ -65,7 +57,7 @@ class Watch:
             self._session_told = True
             self._job.session_begun()
         kind = event.get("type")
-        self._job.told(kind if isinstance(kind, str) else "unknown", event)
+        self._job.on_event(kind if isinstance(kind, str) else "unknown", event)
 
     def should_stop(self) -> StopReason | None:
         """Return why to stop claude, or None: the job's own reason, or one that claude's events show."""
@@ -179,7 +171,6 @@ class Watch:
             short_message=sentence,
             error_message=f"{sentence}\n{details}",
             usage_limit=limit,
-            # An API that does not know `usageLimit` retries the run when the limit is lifted.
             retry_after_seconds=None if limit is None else limit.resets_at - now,
         )
 

@@ -5,6 +5,7 @@ Each transport of MCP has a class of its own, made from `Conversation`. The rule
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import AsyncIterator
@@ -14,11 +15,22 @@ import httpx
 
 from pipedai_worker import __version__
 from pipedai_worker.gateway import faults, limits, messages
-from pipedai_worker.gateway.events import Event, EventSplitter, EventTooLarge
 from pipedai_worker.gateway.faults import ServerFailed
-from pipedai_worker.gateway.reading import chunks_of
+from pipedai_worker.gateway.older_transport import ENDPOINT, endpoint
+from pipedai_worker.gateway.reading import (
+    EVENTS,
+    JSON,
+    SESSION,
+    VERSION,
+    Event,
+    EventSplitter,
+    EventTooLarge,
+    chunks_of,
+    media_type,
+    session_in,
+)
 from pipedai_worker.gateway.upstream import Upstream
-from pipedai_worker.outcome import CLIENT
+from pipedai_worker.reporting.outcome import CLIENT
 
 # An event counts as at least this many bytes, because a server could otherwise send very many small events, and reading
 # them would take time without bound.
@@ -134,3 +146,139 @@ def too_large() -> ServerFailed:
 def no_mcp() -> ServerFailed:
     """Return the error for a server that answers with something that is not MCP."""
     return faults.client("The MCP server's answer is not MCP.")
+
+
+class StreamConversation(Conversation):
+    """A conversation over the older transport: the answers to all POSTs come on one stream of events."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        super().__init__(upstream)
+        self._open = contextlib.AsyncExitStack()
+        self._events: AsyncIterator[Event] | None = None
+        self._endpoint: httpx.URL | None = None
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._open.aclose()
+
+    async def request(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        events = self._events or await self._connect()
+        id_as_json, body = self._made(method, params)
+        await self._post(body)
+        result = await self._await_event(events, id_as_json, method)
+        if result is None:
+            raise faults.infra("The MCP server ended its stream of events before it answered.")
+        return result
+
+    async def notify(self, method: str) -> None:
+        await self._post(json.dumps({"jsonrpc": "2.0", "method": method}).encode())
+
+    async def _connect(self) -> AsyncIterator[Event]:
+        """Open the event stream of MCP's older transport (SSE), and wait for its event that names the POST URL."""
+        response = await self._open.enter_async_context(
+            self._upstream.send("GET", [USER_AGENT, ("Accept", EVENTS)])
+        )
+        failed = faults.of_status(response.status_code)
+        if failed is not None:
+            raise failed
+        if media_type(response) != EVENTS:
+            raise no_mcp()
+        self._events = events = events_in(response)
+        async for event in events:
+            if event.kind == ENDPOINT:
+                self._endpoint = endpoint(self._upstream.url, event.data)
+                return events
+        raise no_mcp()
+
+    async def _post(self, body: bytes) -> None:
+        headers = [USER_AGENT, ("Content-Type", JSON)]
+        async with self._upstream.send("POST", headers, body, url=self._endpoint) as response:
+            failed = faults.of_status(response.status_code)
+            if failed is not None:
+                raise failed
+
+
+MODERN_VERSION = "2026-07-28"
+_META = "io.modelcontextprotocol/"
+
+
+class PostConversation(Conversation):
+    """A conversation over streamable HTTP that begins with `initialize`.
+
+    It has a session if the server answers with the id of one.
+    """
+
+    _session: str | None = None
+
+    async def request(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        id_as_json, body = self._made(method, params)
+        async with self._upstream.send("POST", self._headers(method), body) as response:
+            await self._judge(response, method)
+            if method == "initialize":
+                self._session = session_in(response)
+            kind = media_type(response)
+            if kind == JSON:
+                result = await result_in(await self._read(response), id_as_json, method)
+            elif kind == EVENTS:
+                result = await self._await_event(events_in(response), id_as_json, method)
+            else:
+                raise no_mcp()
+        if result is None:
+            raise no_mcp()
+        return result
+
+    async def notify(self, method: str) -> None:
+        body = json.dumps({"jsonrpc": "2.0", "method": method}).encode()
+        async with self._upstream.send("POST", self._headers(method), body) as response:
+            await self._judge(response, method)
+
+    async def leave(self) -> None:
+        if self._session is not None:
+            async with self._upstream.send("DELETE", self._headers("")):
+                pass
+
+    def _headers(self, _method: str) -> list[tuple[str, str]]:
+        headers = [
+            USER_AGENT,
+            ("Content-Type", JSON),
+            ("Accept", f"{JSON}, {EVENTS}"),
+        ]
+        if self._session is not None:
+            headers.append((SESSION, self._session))
+        if self.version is not None:
+            headers.append((VERSION, self.version))
+        return headers
+
+    async def _judge(self, response: httpx.Response, method: str) -> None:
+        """Raise ServerError if the answer holds a JSON-RPC error, or ServerFailed if its status is no success."""
+        failed = faults.of_status(response.status_code)
+        if failed is None:
+            return
+        if response.status_code in {400, 404} and media_type(response) == JSON:
+            body = await self._read(response)
+            for message in await messages.read_apart(body, messages.read_answered):
+                error = message.get("error")
+                if message.get("jsonrpc") == "2.0" and isinstance(error, dict):
+                    raise ServerError(method, error.get("code"))
+        raise failed
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        body = bytearray()
+        async for chunk in chunks_of(response):
+            self._count(len(chunk))
+            body += chunk
+        return bytes(body)
+
+
+class ModernConversation(PostConversation):
+    """A conversation in MCP since version 2026-07-28: it has no session, and each request says who sends it."""
+
+    def _made(self, method: str, params: dict[str, Any]) -> tuple[str, bytes]:
+        meta = {
+            f"{_META}protocolVersion": MODERN_VERSION,
+            f"{_META}clientInfo": self.client,
+            f"{_META}clientCapabilities": {},
+        }
+        return super()._made(method, {**params, "_meta": meta})
+
+    def _headers(self, method: str) -> list[tuple[str, str]]:
+        return [*super()._headers(method), (VERSION, MODERN_VERSION), ("Mcp-Method", method)]

@@ -1,17 +1,20 @@
-"""Reads the head of an HTTP request to the gateway from its connection, and writes the answer to the request."""
+"""Reads the requests of one connection to the gateway, and writes their answers; h11 knows the rules of HTTP/1.1."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from http.client import responses as phrases
 
+import h11
+
+from pipedai_worker.gateway import limits
 from pipedai_worker.gateway.reading import JSON
 
-_REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) ([!-~]+) HTTP/(\d\.\d)")
-_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+# H11 accepts control characters in the value of a header.
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class BadRequest(Exception):  # noqa: N818 - carries the answer
@@ -37,39 +40,39 @@ class Request:
         return found[0] if len(found) == 1 else None
 
     def has(self, name: str) -> bool:
-        """Tell whether the request has a header of this name."""
         return any(one == name for one, _ in self.headers)
 
 
-async def read_head(reader: asyncio.StreamReader) -> Request | None:
-    """Return the next request of a connection, without its body; None when the client has closed the connection.
+class Room:
+    """Counts how many bytes of request bodies a gateway may still take into memory; `left` is that number."""
 
-    Raises BadRequest.
-    """
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError:
-        return None
-    except asyncio.LimitOverrunError:
-        raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE) from None
-    first, *lines = head[:-4].split(b"\r\n")
-    matched = _REQUEST_LINE.fullmatch(first)
-    if matched is None:
-        raise BadRequest(HTTPStatus.BAD_REQUEST)
-    if matched[3] != b"1.1":
-        raise BadRequest(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
-    headers = tuple(_header(line) for line in lines)
-    return Request(matched[1].decode(), matched[2].decode(), headers, b"")
+    def __init__(self, most: int) -> None:
+        self.left = most
 
 
-def _header(line: bytes) -> tuple[str, str]:
-    # No regular expression matches the whole line. It could divide the line's spaces between its parts in very many
-    # ways, and would try all of them, which takes hours for a long line.
-    name, colon, value = line.partition(b":")
-    value = value.strip(b" \t")
-    if not colon or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
-        raise BadRequest(HTTPStatus.BAD_REQUEST)
-    return name.decode().lower(), value.decode("latin-1")
+class Share:
+    """The bytes that one request takes of a Room. It is a context manager, whose exit gives the bytes back."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._taken = 0
+
+    def __enter__(self) -> Share:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._room.left += self._taken
+
+    def take(self, size: int) -> None:
+        """Have `size` bytes of the Room altogether. Raises BadRequest if the body is too large, or the Room full."""
+        if size > limits.LARGEST_REQUEST:
+            raise BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        more = size - self._taken
+        if more > self._room.left:
+            raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE)
+        if more > 0:
+            self._room.left -= more
+            self._taken = size
 
 
 class Presence:
@@ -100,11 +103,72 @@ class Presence:
             self.task.cancel()
 
 
+class Wire:
+    """The HTTP of one connection: its requests come one after the other, each with its answer before the next."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.LARGEST_HEAD)
+
+    async def read_head(self) -> Request | None:
+        """Return the next request, without its body; None when the connection ends. Raises BadRequest."""
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+            self._http.start_next_cycle()
+        elif self._http.our_state is not h11.IDLE:
+            return None
+        head = await self._next()
+        if not isinstance(head, h11.Request):
+            return None
+        if head.http_version != b"1.1":
+            raise BadRequest(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        if any(_CONTROL.search(value) for _, value in head.headers):
+            raise BadRequest(HTTPStatus.BAD_REQUEST)
+        headers = tuple((name.decode(), value.decode("latin-1")) for name, value in head.headers)
+        return Request(head.method.decode(), head.target.decode("latin-1"), headers, b"")
+
+    async def read_body(self, request: Request, share: Share) -> Request | None:
+        """Return the request with its body; None when the client has closed the connection. Raises BadRequest."""
+        if request.has("content-length"):
+            if request.has("transfer-encoding"):
+                raise BadRequest(HTTPStatus.BAD_REQUEST)
+            share.take(int(request.header("content-length") or 0))
+        if self._http.they_are_waiting_for_100_continue:
+            self.write(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+        body = bytearray()
+        while isinstance(event := await self._next(), h11.Data):
+            share.take(len(body) + len(event.data))
+            body += event.data
+        return replace(request, body=bytes(body)) if isinstance(event, h11.EndOfMessage) else None
+
+    async def _next(self) -> h11.Event | None:
+        """Return what the client sends next; None when it has closed the connection. Raises BadRequest."""
+        try:
+            while (event := self._http.next_event()) is h11.NEED_DATA:
+                # So much fits beside what h11 holds of a head that is not complete.
+                data = await self._reader.read(
+                    limits.LARGEST_HEAD + 1 - len(self._http.trailing_data[0])
+                )
+                if not data:
+                    return None
+                self._http.receive_data(data)
+        except h11.RemoteProtocolError as error:
+            raise BadRequest(error.error_status_hint) from None
+        return event if isinstance(event, h11.Event) else None
+
+    def write(self, *events: h11.Event) -> None:
+        """Send these parts of an answer, together, as soon as the connection takes them."""
+        self._writer.write(b"".join(self._http.send(event) or b"" for event in events))
+
+    async def drain(self) -> None:
+        await self._writer.drain()
+
+
 class Answer:
     """Writes the answer to one request: either whole, by `send()`, or as a stream of pieces, each sent at once."""
 
-    def __init__(self, writer: asyncio.StreamWriter, presence: Presence) -> None:
-        self._writer = writer
+    def __init__(self, wire: Wire, presence: Presence) -> None:
+        self._wire = wire
         self.presence = presence
         self.begun = False
 
@@ -118,45 +182,32 @@ class Answer:
         close: bool = False,
     ) -> None:
         """Send a whole answer. `close` tells the client that the connection ends with it."""
-        told = {"Content-Length": str(len(body)), **(headers or {})}
+        sent = {"Content-Length": str(len(body)), **(headers or {})}
         if body:
-            told["Content-Type"] = content_type
+            sent["Content-Type"] = content_type
         if close:
-            told["Connection"] = "close"
+            sent["Connection"] = "close"
         if status == HTTPStatus.NO_CONTENT:
-            del told["Content-Length"]
-        self.begun = True
-        self._writer.write(_head(status, told) + body)
-        await self._writer.drain()
+            del sent["Content-Length"]
+        self._wire.write(self._head(status, sent), h11.Data(data=body), h11.EndOfMessage())
+        await self._wire.drain()
 
     async def begin_events(self, status: int, headers: dict[str, str]) -> None:
-        """Begin an answer that is a stream of events."""
-        told = {
-            "Content-Type": "text/event-stream",
-            "Cache-Control": "no-cache, no-transform",
-            "Transfer-Encoding": "chunked",
-            **headers,
-        }
+        kind = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache, no-transform"}
+        self._wire.write(self._head(status, {**kind, **headers}))
+        await self._wire.drain()
+
+    def _head(self, status: int, headers: dict[str, str]) -> h11.Response:
         self.begun = True
-        self._writer.write(_head(status, told))
-        await self._writer.drain()
+        reason = phrases.get(status, "Unknown")
+        return h11.Response(status_code=status, headers=list(headers.items()), reason=reason)
 
     async def write(self, piece: bytes) -> None:
         """Send a piece of a stream. Return when the client has taken enough of the earlier pieces."""
-        self._writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-        await self._writer.drain()
+        self._wire.write(h11.Data(data=piece))
+        await self._wire.drain()
 
     async def end(self) -> None:
-        """End the stream, so that the client sees that it is complete."""
-        self._writer.write(b"0\r\n\r\n")
-        await self._writer.drain()
-
-
-def _head(status: int, headers: dict[str, str]) -> bytes:
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = "Unknown"
-    lines = [f"HTTP/1.1 {status} {phrase}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        """End the answer, so that the client sees that it is complete."""
+        self._wire.write(h11.EndOfMessage())
+        await self._wire.drain()

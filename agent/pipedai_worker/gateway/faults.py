@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from pipedai_worker.outcome import CLIENT, INFRA
+from pipedai_worker.reporting.outcome import CLIENT, INFRA
 
 TOO_MANY_REQUESTS = 429
 PROXY_REFUSED = 407

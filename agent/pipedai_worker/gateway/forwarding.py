@@ -10,11 +10,10 @@ from typing import Any
 
 import httpx
 
+from pipedai_worker.disk.tool_calls import POSSIBLE, Call, ToolCalls
 from pipedai_worker.gateway import faults, limits, messages
-from pipedai_worker.gateway.effects import Effects
 from pipedai_worker.gateway.exchange import Answer, Request
 from pipedai_worker.gateway.faults import ServerFailed
-from pipedai_worker.gateway.first_effect import FirstEffect, NotAllowed
 from pipedai_worker.gateway.reading import (
     EVENTS,
     HTML,
@@ -28,8 +27,14 @@ from pipedai_worker.gateway.reading import (
     session_in,
 )
 from pipedai_worker.gateway.upstream import Upstream
-from pipedai_worker.gateway.waiting import Awaited, Waiting, awaited_by
-from pipedai_worker.tool_calls import POSSIBLE, Call, ToolCalls
+from pipedai_worker.gateway.waiting import (
+    Awaited,
+    Effects,
+    FirstEffect,
+    NotAllowed,
+    Waiting,
+    awaited_by,
+)
 
 _VERSION = re.compile(r"[0-9A-Za-z.\-]{1,32}")
 _SECONDS = re.compile(r"\d{1,9}")
@@ -88,31 +93,31 @@ class Forwarding:
             return
         session = stream if stream is not None else request.header(SESSION) or ""
         found = [messages.request_id(message) for message in posted]
-        told = Posted(
+        post = Posted(
             session,
             [one for one in found if one is not None],
             is_batch=request.body.lstrip()[:1] == b"[",
             in_stream=stream is not None,
             may_take_long=not all(map(messages.is_quick, posted)),
         )
-        if told.ids:
+        if post.ids:
             answer.presence.expect_client()
         try:
-            await self._announce(told, posted)
-            seconds = None if told.may_take_long else limits.ANSWER_SECONDS
+            await self._announce(post, posted)
+            seconds = None if post.may_take_long else limits.ANSWER_SECONDS
             async with self._upstream.send(
                 "POST", request.headers, request.body, url=url, seconds=seconds
             ) as response:
-                await self._answer_post(told, response, answer)
+                await self._answer_post(post, response, answer)
         except NotAllowed as refused:
-            self._waiting.fail(session, told.ids)
-            await self._fail(told, str(refused), answer)
+            self._waiting.fail(session, post.ids)
+            await self._fail(post, str(refused), answer)
         except ServerFailed as failed:
             if not failed.unanswered:
-                self._waiting.fail(session, told.ids)
-            await self._fail(told, str(failed), answer)
+                self._waiting.fail(session, post.ids)
+            await self._fail(post, str(failed), answer)
 
-    async def _announce(self, told: Posted, posted: list[dict[str, Any]]) -> None:
+    async def _announce(self, post: Posted, posted: list[dict[str, Any]]) -> None:
         """Write a POST's tool calls to the journal. If one of them may change something, wait until it may be sent.
 
         Raises NotAllowed if a call can't be written down or must not be sent.
@@ -129,7 +134,7 @@ class Forwarding:
                 awaited = await self._begin(tool, effect)
                 begun.append(awaited)
             if awaited is not None and id_as_json is not None:
-                self._waiting.expect(told.session, id_as_json, awaited)
+                self._waiting.expect(post.session, id_as_json, awaited)
         if may_change:
             await self._first_effect.allowed()
         for call in begun:
@@ -144,13 +149,13 @@ class Forwarding:
                 "The worker could not write this call down, so it was not sent."
             ) from None
 
-    async def _answer_post(self, told: Posted, response: httpx.Response, answer: Answer) -> None:
+    async def _answer_post(self, post: Posted, response: httpx.Response, answer: Answer) -> None:
         headers = self._headers(response)
         kind = media_type(response)
         if not 200 <= response.status_code < 300:
-            self._waiting.fail(told.session, told.ids)
-            await self._pass_refusal(response, answer, told)
-        elif told.in_stream:
+            self._waiting.fail(post.session, post.ids)
+            await self._pass_refusal(response, answer, post)
+        elif post.in_stream:
             body = await read_whole(response)
             if kind == HTML and body.lstrip().startswith(b"<"):
                 # A web page comes from a proxy or the like in front of the MCP server, so the server never got the
@@ -159,14 +164,14 @@ class Forwarding:
             await answer.send(HTTPStatus.ACCEPTED)
         elif kind == EVENTS:
             await answer.begin_events(response.status_code, headers)
-            await self._pass_events(told, response, answer)
+            await self._pass_events(post, response, answer)
         elif kind == JSON:
             body = await read_whole(response)
-            await self._waiting.hear_apart(told.session, body)
+            await self._waiting.hear_apart(post.session, body)
             await answer.send(response.status_code, body, headers=headers)
         else:
             body = await read_short(response)
-            if body.strip() and told.ids and response.status_code != HTTPStatus.ACCEPTED:
+            if body.strip() and post.ids and response.status_code != HTTPStatus.ACCEPTED:
                 raise faults.client(
                     "The MCP server's answer is neither JSON nor a stream of events."
                 )
@@ -193,19 +198,19 @@ class Forwarding:
             else:
                 await answer.send(response.status_code)
 
-    async def _pass_events(self, told: Posted, response: httpx.Response, answer: Answer) -> None:
+    async def _pass_events(self, post: Posted, response: httpx.Response, answer: Answer) -> None:
         """Pass a stream of events on, one event at a time.
 
         If the stream ends before a request is answered, and can't be resumed, the client gets an error for that
         request.
         """
-        open_ids = dict.fromkeys(told.ids)
+        open_ids = dict.fromkeys(post.ids)
         resumable = False
         whole = False
         try:
             async for event in events_of(response):
                 resumable |= event.has_id
-                for heard in await self._waiting.hear_apart(told.session, event.data):
+                for heard in await self._waiting.hear_apart(post.session, event.data):
                     open_ids.pop(heard, None)
                 await answer.write(event.encode())
             whole = True
@@ -222,7 +227,7 @@ class Forwarding:
         await answer.end()
 
     async def _pass_refusal(
-        self, response: httpx.Response, answer: Answer, told: Posted | None = None
+        self, response: httpx.Response, answer: Answer, post: Posted | None = None
     ) -> None:
         """Pass on an answer whose status is no success. Its body is passed on only if it is a JSON-RPC message."""
         status = response.status_code
@@ -232,21 +237,21 @@ class Forwarding:
         if not any("jsonrpc" in message for message in messages.read_answered(body)):
             fault = faults.of_status(status)
             body = messages.errors(
-                told.ids if told and told.ids else ["null"],
+                post.ids if post and post.ids else ["null"],
                 str(fault),
-                batch=told is not None and told.is_batch,
+                batch=post is not None and post.is_batch,
             )
         await answer.send(_passed_on(status), body, headers=self._headers(response))
 
-    async def _fail(self, told: Posted, sentence: str, answer: Answer) -> None:
+    async def _fail(self, post: Posted, sentence: str, answer: Answer) -> None:
         """Answer a POST in the server's place, because forwarding it has failed.
 
         The answer is a JSON-RPC error if the client expects JSON-RPC as the answer to this POST, else a 502.
         """
         if answer.begun:
             raise ConnectionError
-        status = HTTPStatus.OK if told.ids and not told.in_stream else HTTPStatus.BAD_GATEWAY
-        body = messages.errors(told.ids or ["null"], sentence, batch=told.is_batch)
+        status = HTTPStatus.OK if post.ids and not post.in_stream else HTTPStatus.BAD_GATEWAY
+        body = messages.errors(post.ids or ["null"], sentence, batch=post.is_batch)
         await answer.send(status, body)
 
     def _headers(self, response: httpx.Response) -> dict[str, str]:

@@ -8,31 +8,31 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
+from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.gateway import faults, messages
-from pipedai_worker.gateway.effects import Effects
 from pipedai_worker.gateway.exchange import Answer, Request
 from pipedai_worker.gateway.faults import ServerFailed, ServerFault
-from pipedai_worker.gateway.first_effect import FirstEffect
 from pipedai_worker.gateway.forwarding import Forwarding
 from pipedai_worker.gateway.listener import Listener
 from pipedai_worker.gateway.older_transport import OlderTransport
 from pipedai_worker.gateway.probe import probe
 from pipedai_worker.gateway.upstream import Upstream
-from pipedai_worker.gateway.waiting import Waiting
+from pipedai_worker.gateway.waiting import Effects, FirstEffect, Waiting
 from pipedai_worker.logs import get_logger
-from pipedai_worker.tool_calls import ToolCalls
 
 log = get_logger(__name__)
 
-PLACE = "127.0.0.1"
+HOST = "127.0.0.1"
 SECRET_BYTES = 32
 # How many seconds an exit waits for the gateway's thread. A slow look-up of a name or a slow disk can hold the thread
 # for longer. The thread then ends by itself later.
 LEAVE_SECONDS = 5.0
+# While the MCP server is asked for its tools, the worker looks this often whether the run has been stopped.
+LOOK_SECONDS = 0.1
 
 
 class Gateway:
@@ -71,8 +71,8 @@ class Gateway:
 
     def __enter__(self) -> Gateway:
         """Begin to listen on a free port, and start the gateway's thread. Raises OSError."""
-        self._socket = socket.create_server((PLACE, 0), backlog=128)
-        self.url = f"http://{PLACE}:{self._socket.getsockname()[1]}{self._path}"
+        self._socket = socket.create_server((HOST, 0), backlog=128)
+        self.url = f"http://{HOST}:{self._socket.getsockname()[1]}{self._path}"
         self._thread.start()
         self._started.result()
         return self
@@ -86,22 +86,27 @@ class Gateway:
                 log.debug("the gateway had ended already")
         self._thread.join(LEAVE_SECONDS)
 
-    def probe(self) -> ServerFault | None:
+    def probe(self, stopped: Callable[[], bool] = lambda: False) -> ServerFault | None:
         """Initialise the MCP server and list its tools, in 30 s at most. Return None, or why the server can't be used.
 
-        This calls no tool, and costs no tokens of a model. If the gateway is closed meanwhile, it returns at once.
+        This calls no tool, and costs no tokens of a model. If the gateway is closed meanwhile, or `stopped` returns
+        True, it returns at once.
         """
         if self._loop is None:
             raise RuntimeError("The gateway is not open.")
-        asking = probe(self._upstream, self._effects, older=self._older)
+        probing = probe(self._upstream, self._effects, older=self._older)
         try:
-            return asyncio.run_coroutine_threadsafe(asking, self._loop).result()
+            asked = asyncio.run_coroutine_threadsafe(probing, self._loop)
+            while not wait([asked], LOOK_SECONDS).done:
+                if stopped():
+                    asked.cancel()
+            return asked.result()
         except CancelledError:
             return faults.infra("The run was stopped before its MCP server had answered.").fault
         except Exception as error:
             # Only the exception's type is logged, because its text may hold a secret header.
             log.error("the MCP server could not be asked: %s", type(error).__name__)
-            asking.close()
+            probing.close()
             return faults.infra("The worker failed to ask the MCP server for its tools.").fault
 
     @property

@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
 
 from pipedai_worker.gateway import limits
-from pipedai_worker.gateway.bodies import Room, Share, read_body
-from pipedai_worker.gateway.exchange import Answer, BadRequest, Presence, Request, read_head
+from pipedai_worker.gateway.exchange import Answer, BadRequest, Presence, Request, Room, Share, Wire
 from pipedai_worker.logs import get_logger
 
 log = get_logger(__name__)
@@ -40,7 +39,6 @@ class Listener:
         self._server: asyncio.AbstractServer | None = None
 
     async def open(self) -> None:
-        """Begin to take connections."""
         loop = asyncio.get_running_loop()
         # With backlog=1 asyncio takes one connection at a time, and reads from those that it has before it takes the
         # next. Otherwise a crowd of strangers, taken all at once, would close a client that has sent its request.
@@ -66,32 +64,29 @@ class Listener:
             oldest.abort()
 
     def closed(self, connection: _Connection) -> None:
-        """Forget a connection that is closed."""
         self._clients.discard(connection)
         self._strangers.pop(connection, None)
 
     async def serve(self, connection: _Connection, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection, one after the other."""
-        presence = connection.presence
+        presence, wire = connection.presence, Wire(connection.reader, writer)
         try:
             with connection.time_limit():
-                head = await read_head(connection.reader)
+                head = await wire.read_head()
             while head is not None:
                 self._admit(connection, head)
                 with Share(self._room) as share:
                     with connection.time_limit():
-                        request = await read_body(head, connection.reader, writer, share)
+                        request = await wire.read_body(head, share)
                     if request is None:
                         return
-                    await self._handler(request, Answer(writer, presence))
+                    await self._handler(request, Answer(wire, presence))
                     presence.finished()
-                if (request.header("connection") or "").lower() == "close":
-                    return
-                head = await read_head(connection.reader)
+                head = await wire.read_head()
         except BadRequest as bad:
             self._clients.discard(connection)
             self._strangers[connection] = None
-            await Answer(writer, presence).send(bad.status, close=True)
+            await Answer(wire, presence).send(bad.status, close=True)
             await _linger(connection.reader, writer)
 
     def _admit(self, connection: _Connection, head: Request) -> None:
@@ -184,7 +179,6 @@ class _Connection(asyncio.StreamReaderProtocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note that the connection is closed."""
         super().connection_lost(exc)
         self._listener.closed(self)
         self.presence.leave()

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from pipedai_worker.gateway import faults, limits
-from pipedai_worker.json_values import TooManyValues, parse
+from pipedai_worker.values import TooManyValues, parse
 
 TOOLS_CALL, TOOLS_LIST = "tools/call", "tools/list"
 # A server answers these requests at once, unless it is broken. Other requests may take it as long as the run lasts.
@@ -109,7 +109,6 @@ def errors(ids: list[str], sentence: str, *, batch: bool) -> bytes:
 
 
 def error(id_as_json: str, code: int, sentence: str) -> bytes:
-    """Return one JSON-RPC message that says that a request has failed."""
     problem = json.dumps({"code": code, "message": sentence})
     return f'{{"jsonrpc":"2.0","id":{id_as_json},"error":{problem}}}'.encode()
 

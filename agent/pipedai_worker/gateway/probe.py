@@ -7,12 +7,16 @@ import contextlib
 from typing import Any
 
 from pipedai_worker.gateway import faults, limits
-from pipedai_worker.gateway.conversation import Conversation, ServerError
-from pipedai_worker.gateway.effects import Effects
+from pipedai_worker.gateway.conversation import (
+    Conversation,
+    ModernConversation,
+    PostConversation,
+    ServerError,
+    StreamConversation,
+)
 from pipedai_worker.gateway.faults import ServerFailed, ServerFault
-from pipedai_worker.gateway.probe_older import StreamConversation
-from pipedai_worker.gateway.probe_streamable import ModernConversation, PostConversation
 from pipedai_worker.gateway.upstream import Upstream
+from pipedai_worker.gateway.waiting import Effects
 
 # The versions of MCP in which a conversation begins with `initialize`. The probe offers the first one to the server.
 VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")

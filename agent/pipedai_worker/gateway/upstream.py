@@ -76,12 +76,10 @@ class Upstream:
                 self._fault = failed
 
     async def close(self) -> None:
-        """Close every connection."""
         if self._client is not None:
             await self._client.aclose()
 
     def holds_secret(self, text: str) -> bool:
-        """Tell whether a text has one of the trigger's header values in it."""
         return any(value in text for value in self._secrets)
 
     @contextlib.asynccontextmanager
@@ -108,13 +106,13 @@ class Upstream:
             write=limits.SEND_SECONDS,
             pool=limits.CONNECT_SECONDS,
         )
-        place = url or self.url
+        target = url or self.url
         ends_at = None if seconds is None else asyncio.get_running_loop().time() + seconds
         try:
             request = httpx.Request(
                 method,
-                place,
-                headers=self._merged(headers, place, body),
+                target,
+                headers=self._merged(headers, target, body),
                 content=body,
                 extensions={"timeout": timeout.as_dict()},
             )
@@ -207,8 +205,8 @@ def _client(url: httpx.URL) -> httpx.AsyncClient:
 
 def _proxy(url: httpx.URL) -> str | None:
     """Return the proxy that this machine's environment names for the URL, as claude would choose it; None for none."""
-    place = f"{url.host}:{url.port}" if url.port else url.host
-    if urllib.request.proxy_bypass_environment(place):  # type: ignore[attr-defined]
+    host = f"{url.host}:{url.port}" if url.port else url.host
+    if urllib.request.proxy_bypass_environment(host):  # type: ignore[attr-defined]
         return None
     proxies = urllib.request.getproxies_environment()
     return proxies.get(url.scheme) or proxies.get("all") or None

@@ -1,17 +1,29 @@
-"""Finds for each answer of the server the call that waits for it, on whichever stream the answer comes."""
+"""Knows what tool calls may change, what waits for leave to change something, and what waits for which answer."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Union
 
+from pipedai_worker.disk.tool_calls import (
+    ERROR,
+    IDEMPOTENT,
+    LONGEST_TOOL_NAME,
+    NO_EFFECT,
+    OK,
+    POSSIBLE,
+    Call,
+    ToolCalls,
+)
 from pipedai_worker.gateway import messages
-from pipedai_worker.gateway.effects import Effects
-from pipedai_worker.gateway.limits import MOST_WAITING
+from pipedai_worker.gateway.limits import MOST_TOOLS, MOST_WAITING
 from pipedai_worker.logs import get_logger
-from pipedai_worker.tool_calls import ERROR, OK, Call, ToolCalls
+from pipedai_worker.running.stopping import run_in_background
 
 log = get_logger(__name__)
 
@@ -82,3 +94,93 @@ class Waiting:
 def awaited_by(message: dict[str, Any]) -> ListOfTools | None:
     """Return a ListOfTools if the message asks for the list of tools, because its answer has to be read; else None."""
     return ListOfTools() if message.get("method") == messages.TOOLS_LIST else None
+
+
+class Effects:
+    """What calls of one MCP server's tools may change.
+
+    If several answers to `tools/list` name a tool, the last one counts.
+    """
+
+    def __init__(self) -> None:
+        self._by_tool: dict[str, str] = {}
+
+    def learn(self, result: Any) -> None:
+        """Learn the effects of tools from the result of a `tools/list` request. Parts of a wrong form are ignored."""
+        tools = result.get("tools") if isinstance(result, dict) else None
+        for tool in tools if isinstance(tools, list) else ():
+            name = tool.get("name") if isinstance(tool, dict) else None
+            if not isinstance(name, str) or len(name) > LONGEST_TOOL_NAME:
+                continue
+            if name in self._by_tool or len(self._by_tool) < MOST_TOOLS:
+                self._by_tool[name] = _annotated(tool)
+
+    def of(self, tool: str) -> str:
+        """Return the effect of a tool. A tool that no list has named may have any effect, so it is POSSIBLE."""
+        return self._by_tool.get(tool, POSSIBLE)
+
+
+def _annotated(tool: dict[str, Any]) -> str:
+    annotations = tool.get("annotations")
+    if not isinstance(annotations, dict):
+        return POSSIBLE
+    if annotations.get("readOnlyHint") is True:
+        return NO_EFFECT
+    return IDEMPOTENT if annotations.get("idempotentHint") is True else POSSIBLE
+
+
+class NotAllowed(Exception):  # noqa: N818 - carries the sentence for the client
+    """A call must not be sent to the MCP server. The exception's text tells the client why."""
+
+
+class FirstEffect:
+    """Asks once whether tool calls that may change something may be sent; each such call waits for the answer.
+
+    `ask` returns if they may be sent, and raises an exception if not. After an exception, the next call asks again.
+    """
+
+    def __init__(self, ask: Callable[[], None]) -> None:
+        self._ask = ask
+        self._asked: asyncio.Future[None] | None = None
+
+    async def allowed(self) -> None:
+        """Return when tool calls that may change something may be sent. Raises NotAllowed if they must not be sent."""
+        if self._asked is None or (self._asked.done() and self._asked.exception() is not None):
+            self._asked = _in_thread(self._ask)
+        try:
+            await asyncio.shield(self._asked)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            log.info("a call was not sent: %s", type(error).__name__)
+            raise NotAllowed("The run is being stopped, so this call was not sent.") from None
+
+
+def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
+    """Run `work` in a thread of its own. The gateway does not wait for this thread when it ends."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    # If the gateway ends first, nobody reads the future's exception, and asyncio would complain about that. Reading it
+    # here prevents the complaint.
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def settle(error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        failed = None
+        try:
+            work()
+        except Exception as error:
+            failed = error
+        # The gateway's event loop may have been closed while `work` ran.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, failed)
+
+    run_in_background("gateway first effect", run)
+    return future

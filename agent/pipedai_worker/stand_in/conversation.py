@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
-from pipedai_worker.stand_in.usage import Usage, of_no_model
+from pipedai_worker.stand_in.model import Usage, of_no_model
 
 SYNTHETIC = "<synthetic>"
 # The other fields of an `init` event. The stand-in gives them values that mean nothing.
@@ -70,7 +73,6 @@ class Conversation:
         return bool(self._turn.messages)
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Write one event to stdout, as a line of JSON."""
         line = {"type": kind, **fields, "session_id": self.session_id, "uuid": str(uuid.uuid4())}
         print(json.dumps(line), flush=True)
 
@@ -96,11 +98,9 @@ class Conversation:
         )
 
     def say(self, text: str) -> None:
-        """Write an event with a message in which the model says this text."""
         self._speak({"type": "text", "text": text})
 
     def think(self, text: str) -> None:
-        """Write an event with a message in which the model thinks this text."""
         self._speak({"type": "thinking", "thinking": text, "signature": ""})
 
     def call(self, name: str, arguments: Mapping[str, Any], **more: Any) -> str:
@@ -130,14 +130,14 @@ class Conversation:
             self._limit_told = True
             self.limit("allowed")
 
-    def answer(self, number: str, content: Any, *, told: Any, how: Any, **more: Any) -> None:
+    def answer(self, number: str, content: Any, *, returned: Any, how: Any, **more: Any) -> None:
         """Write an event with the result of a tool call.
 
-        `content` is what the model gets. `told` is what the tool itself returned, and `how` says how the call was
+        `content` is what the model gets. `returned` is what the tool itself returned, and `how` says how the call was
         permitted.
         """
         block = {"type": "tool_result", "tool_use_id": number, "content": content, **more}
-        self._hear(block, tool_use_result=told, tool_result_meta=[{"id": number, **how}])
+        self._hear(block, tool_use_result=returned, tool_result_meta=[{"id": number, **how}])
 
     def deny(self, number: str, name: str, arguments: Mapping[str, Any]) -> None:
         """Write an event that says that a tool call is not permitted, and an event with an error as its result."""
@@ -146,10 +146,9 @@ class Conversation:
         self.system("permission_denied", tool_name=name, tool_use_id=number, message=why)
         how = {"decision": "reject", "source": "config"}
         refused = {"non_execution_kind": "user-rejected", "permission_decision": how}
-        self.answer(number, why, told=f"Error: {why}", how=refused, is_error=True)
+        self.answer(number, why, returned=f"Error: {why}", how=refused, is_error=True)
 
     def interrupted(self, text: str) -> None:
-        """Write an event that says that somebody has stopped the conversation."""
         self._hear({"type": "text", "text": text})
 
     def _hear(self, block: Mapping[str, Any], **more: Any) -> None:
@@ -163,8 +162,8 @@ class Conversation:
 
     def limit(self, status: str, **info: Any) -> None:
         """Write an event with what the model's API says of the usage limit of a subscription."""
-        told = {"status": status, "isUsingOverage": False, **info}
-        self.event("rate_limit_event", rate_limit_info=told)
+        limit = {"status": status, "isUsingOverage": False, **info}
+        self.event("rate_limit_event", rate_limit_info=limit)
 
     def complain(self, error: str, text: str, **fields: Any) -> None:
         """Write an event with the message in which claude says that the model's API has failed."""
@@ -234,7 +233,6 @@ class Conversation:
         return 1
 
     def retry(self, status: int | None, error: str, attempt: int, most: int) -> None:
-        """Write an event that says that the model's API has failed and is going to be called again."""
         self.system(
             "api_retry",
             attempt=attempt,
@@ -243,3 +241,32 @@ class Conversation:
             error_status=status,
             error=error,
         )
+
+
+class StoredSession:
+    """The file of one session, below claude's own directory, named after the working directory and the session.
+
+    With `stored` false nothing is written, as claude does with `--no-session-persistence`.
+    """
+
+    def __init__(self, session_id: str, *, stored: bool) -> None:
+        directory = os.environ.get("CLAUDE_CONFIG_DIR") or os.path.expanduser("~/.claude")  # noqa: PTH111
+        work = re.sub(r"[^a-zA-Z0-9]", "-", os.getcwd())  # noqa: PTH109
+        self._path = Path(directory, "projects", work, f"{session_id}.jsonl")
+        self._stored = stored
+
+    def exists(self) -> bool:
+        return self._path.is_file()
+
+    def lines(self) -> list[str] | None:
+        """Return the lines that are still to be carried out; None if the session is a new one."""
+        with contextlib.suppress(FileNotFoundError):
+            stored: list[str] = json.loads(self._path.read_text().splitlines()[-1])
+            return stored
+        return None
+
+    def store(self, lines: list[str]) -> None:
+        if self._stored:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a") as file:
+                file.write(json.dumps(lines) + "\n")

@@ -12,12 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker.stand_in.api_errors import ApiError, named
-from pipedai_worker.stand_in.background import BackgroundTask
-from pipedai_worker.stand_in.conversation import Conversation
-from pipedai_worker.stand_in.samples import sample
-from pipedai_worker.stand_in.server import Server
-from pipedai_worker.stand_in.stored import StoredSession
+from pipedai_worker.stand_in.conversation import Conversation, StoredSession
+from pipedai_worker.stand_in.model import ApiError, named, sample
+from pipedai_worker.stand_in.tools import BackgroundTask, Server
 
 MARK = "standin:"
 FOREVER = 10**6
@@ -72,7 +69,7 @@ class Player:
 
     def _begin(self) -> None:
         structured = ["StructuredOutput"] if self._schema is not None else []
-        self._talk.begin(["Bash", *structured, *self._server.tools], self._server.told)
+        self._talk.begin(["Bash", *structured, *self._server.tools], self._server.in_init)
 
     def _play(self) -> int:
         for number, (name, _, argument) in enumerate(self._lines, 1):
@@ -103,9 +100,9 @@ class Player:
             self._talk.interrupted("[Request interrupted by user]")
         else:
             how = {"non_execution_kind": "user-rejected"}
-            told = "User rejected tool use"
+            returned = "User rejected tool use"
             text = "The user doesn't want to proceed with this tool use."
-            self._talk.answer(self._calling, text, told=told, how=how, is_error=True)
+            self._talk.answer(self._calling, text, returned=returned, how=how, is_error=True)
             self._talk.interrupted("[Request interrupted by user for tool use]")
         reason, stop = (_TOOLS, "tool_use") if self._calling else (_STREAMING, None)
         errors = [f"[stand-in] {reason}"]
@@ -246,8 +243,8 @@ class Player:
     def do_output(self, text: str) -> int:
         value = json.loads(text)
         number = self._talk.call("StructuredOutput", value)
-        told = "Structured output provided successfully"
-        self._talk.answer(number, told, told=told, how=_ACCEPTED)
+        text = "Structured output provided successfully"
+        self._talk.answer(number, text, returned=text, how=_ACCEPTED)
         return self._talk.result(
             "success", reason="completed", stop="tool_use", result=text, structured_output=value
         )

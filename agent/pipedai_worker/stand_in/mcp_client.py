@@ -46,10 +46,12 @@ class McpClient:
         if self._older:
             self._open_stream(limit)
         client = {"name": "stand-in", "version": "0"}
-        asked = {"protocolVersion": PROTOCOL_VERSION, "capabilities": {}, "clientInfo": client}
-        told = self._ask("initialize", asked, limit)
-        self.server_name = str((told.get("serverInfo") or {}).get("name") or "")
-        self._headers["MCP-Protocol-Version"] = str(told.get("protocolVersion") or PROTOCOL_VERSION)
+        offered = {"protocolVersion": PROTOCOL_VERSION, "capabilities": {}, "clientInfo": client}
+        agreed = self._ask("initialize", offered, limit)
+        self.server_name = str((agreed.get("serverInfo") or {}).get("name") or "")
+        self._headers["MCP-Protocol-Version"] = str(
+            agreed.get("protocolVersion") or PROTOCOL_VERSION
+        )
         self._send({"method": "notifications/initialized"}, limit)
         page: dict[str, Any] = {}
         for _ in range(MOST_PAGES):
@@ -66,7 +68,6 @@ class McpClient:
         )
 
     def close(self) -> None:
-        """Tell the server that the session is over."""
         if "Mcp-Session-Id" in self._headers:
             with contextlib.suppress(McpError):
                 self._request("DELETE", None, 2.0)
@@ -127,13 +128,13 @@ def _answer(
     url: str, method: str, body: bytes | None, headers: Mapping[str, str], seconds: float
 ) -> http.client.HTTPResponse:
     """Send a request over a connection of its own, and return the answer before its body is read."""
-    place = urlsplit(url)
-    if place.scheme not in {"http", "https"} or not place.hostname:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(f"not a URL of HTTP: {url}")
-    https = place.scheme == "https"
+    https = parts.scheme == "https"
     connect = http.client.HTTPSConnection if https else http.client.HTTPConnection
-    connection = connect(place.hostname, place.port, timeout=seconds)
-    target = place._replace(scheme="", netloc="", fragment="").geturl() or "/"
+    connection = connect(parts.hostname, parts.port, timeout=seconds)
+    target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
     try:
         connection.request(method, target, body, headers)
         return connection.getresponse()
@@ -153,7 +154,6 @@ def _troubles() -> Iterator[None]:
 
 
 def _events(answer: Any) -> Iterator[tuple[str, str]]:
-    """Yield the type and the data of each server-sent event."""
     kind, data = "message", []
     with _troubles(), answer:
         for line in answer:

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker.answers import Refused, Unavailable
-from pipedai_worker.api import Api
-from pipedai_worker.conformance import event_wire
+from pipedai_worker.api.answers import Refused, Unavailable
+from pipedai_worker.api.client import Api
+from pipedai_worker.conformance import wire
 from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.events.recorder import Recorder
 from pipedai_worker.events.sender import Sender
@@ -33,11 +33,11 @@ class EventApi(Api):
         if self.failure is not None:
             raise self.failure
         told = json.loads(body)
-        assert event_wire.problem(told) is None
+        assert wire.problem_of_events(told) is None
         self.calls.append([event["seq"] for event in told["events"]])
         if self.refused_types & {event["type"] for event in told["events"]}:
             raise Refused("Validation failed", 400, "validation_failed")
-        status, answer = event_wire.take(self.run, told)
+        status, answer = wire.take_events(self.run, told)
         if status != 200:
             raise Refused(answer["error"], status, answer["code"], answer)
         if self.lost_answers:

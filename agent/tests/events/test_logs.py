@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from pipedai_worker import cli
-from pipedai_worker.arguments import KEY_VARIABLE
-from pipedai_worker.config import WorkerConfig
-from pipedai_worker.durable import private_directory, write_private
+from pipedai_worker.commands.arguments import KEY_VARIABLE
+from pipedai_worker.disk.durable import private_directory, write_private
 from pipedai_worker.events import following
-from pipedai_worker.events.showing import shown, wants_colour
+from pipedai_worker.events.following import shown, wants_colour
+from pipedai_worker.identity.config import WorkerConfig
 
 from .parts import written
 from .streams import KEY, EventShow, serving
@@ -62,7 +62,7 @@ def logs(
 def test_a_run_is_followed_to_its_end_over_streams_that_break_off(
     logs: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipedai_worker.backoff.FIRST_SECONDS", 0.0)
+    monkeypatch.setattr("pipedai_worker.api.patience.FIRST_SECONDS", 0.0)
     show = EventShow(
         [event(seq, f"{seq}\u2028x") for seq in range(1, 8)], (3, False), (0, False), (4, True)
     )
@@ -76,7 +76,7 @@ def test_a_run_is_followed_to_its_end_over_streams_that_break_off(
 def test_a_run_whose_events_were_all_read_before_it_ended_is_followed_to_its_end(
     logs: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipedai_worker.backoff.FIRST_SECONDS", 0.0)
+    monkeypatch.setattr("pipedai_worker.api.patience.FIRST_SECONDS", 0.0)
     with serving(EventShow([event(1), event(2)], (1, False))) as url:
         code, lines, _ = logs("--api-url", url, "--after", "1", "--json")
     assert (code, [json.loads(line) for line in lines]) == (0, [event(2)])

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from pipedai_worker import stream
 from pipedai_worker.events.recorder import Recorder
+from pipedai_worker.executors import stream
 from pipedai_worker.executors.tail import Head
 from pipedai_worker.executors.watch import Watch
-from pipedai_worker.process import Ending
 from pipedai_worker.redact import Redactor
+from pipedai_worker.running.process import Ending
 from tests.jobs import make_job
 
 from .parts import EventApi, Recording, saying
@@ -78,7 +78,7 @@ def test_a_secret_that_is_cut_between_chunks_of_output_is_told_in_no_pieces(tmp_
 def test_what_claude_writes_is_told_whole_however_its_bytes_are_cut(tmp_path: Path) -> None:
     line = json.dumps(saying(f"é {SECRET} 😀"), ensure_ascii=False).encode() + b"\n"
     recording = Recording(tmp_path, SECRET)
-    job = make_job(tmp_path, told=recording.recorder.take)
+    job = make_job(tmp_path, on_event=recording.recorder.take)
     watch = Watch(job, 0)
     for cut in range(1, len(line)):
         watch.read(line[:cut])
@@ -166,7 +166,7 @@ def test_a_line_beyond_all_bounds_is_cut_and_shows_no_half_secret(
     monkeypatch.setattr(stream, "LONGEST_LINE_BYTES", 20_000)
     monkeypatch.setattr(stream, "LONGEST_STRING_BYTES", 6_012)
     recording = Recording(tmp_path, SECRET)
-    watch = Watch(make_job(tmp_path, told=recording.recorder.take), 0)
+    watch = Watch(make_job(tmp_path, on_event=recording.recorder.take), 0)
     watch.read(json.dumps(saying("x" * 6_000 + SECRET + "y" * 50_000)).encode() + b"\n")
     (event,) = recording.events()
     assert event["text"] == "x" * 6_000 + "[redacted]"

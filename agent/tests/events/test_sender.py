@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipedai_worker.answers import Refused, TokenRefused, Unavailable
+from pipedai_worker.api.answers import Refused, TokenRefused, Unavailable
 from pipedai_worker.events import recorder, sender
 from pipedai_worker.events.recorder import Recorder
 from pipedai_worker.events.sender import Sender, send_left

@@ -77,14 +77,13 @@ def test_a_line_that_a_crash_cut_off_is_no_event(tmp_path: Path) -> None:
         assert reader.removed
 
 
-def test_all_files_together_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "MOST_BYTES_OF_ALL", 250)
+def test_all_files_together_are_bounded(tmp_path: Path) -> None:
     for number in range(4):
         path = tmp_path / f"run-{number}.ndjson"
         path.write_bytes(b"x" * 100)
         os.utime(path, (number, number))
     (tmp_path / "gone.ndjson").symlink_to(tmp_path / "nothing")
-    make_room(tmp_path)
+    make_room(tmp_path, most_bytes=250)
     assert sorted(path.stem for path in tmp_path.glob("run-*")) == ["run-2", "run-3"]
 
 

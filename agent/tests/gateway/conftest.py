@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.gateway import Gateway
-from pipedai_worker.tool_calls import ToolCalls
 
 from .servers import TOKEN, McpServer, serving
 
@@ -122,7 +122,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from pipedai_worker.gateway import Gateway
-from pipedai_worker.tool_calls import ToolCalls
+from pipedai_worker.disk.tool_calls import ToolCalls
 
 _, url, path, token = sys.argv
 headers, calls = {"Authorization": token}, ToolCalls(Path(path))

@@ -10,8 +10,10 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
+
+from pipedai_worker.stand_in.mcp_server import McpHandler, answer
 
 SESSION = "Mcp-Session-Id"
 TOKEN = "Bearer planted-0123456789abcdef"
@@ -22,23 +24,12 @@ TOOLS: list[dict[str, Any]] = [
 ]
 
 
-class Exchange(BaseHTTPRequestHandler):
+class Exchange(McpHandler):
     """One request, and ways to answer it."""
 
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
     server: McpServer
     body: bytes
     message: Any
-
-    def do_GET(self) -> None:
-        self._take()
-
-    def do_POST(self) -> None:
-        self._take()
-
-    def do_DELETE(self) -> None:
-        self._take()
 
     def _take(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -49,19 +40,7 @@ class Exchange(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             (way or self.server.behave)(self)
 
-    def whole(self, status: int, body: bytes = b"", kind: str = "", **headers: str) -> None:
-        """Send an answer at once."""
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        if kind:
-            self.send_header("Content-Type", kind)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def json(self, value: Any, status: int = 200, **headers: str) -> None:
-        self.whole(status, json.dumps(value).encode(), "application/json", **headers)
+    do_GET = do_POST = do_DELETE = _take  # noqa: N815
 
     def result(self, result: Any, **headers: str) -> None:
         self.json({"jsonrpc": "2.0", "id": self.message["id"], "result": result}, 200, **headers)
@@ -98,9 +77,6 @@ class Exchange(BaseHTTPRequestHandler):
             self.connection.recv(1)
         self.close_connection = True
         self.server.left.set()
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 class McpServer(ThreadingHTTPServer):
@@ -164,7 +140,7 @@ class McpServer(ThreadingHTTPServer):
         if method == "tools/call":
             failed = bool(params.get("arguments", {}).get("fail"))
             return _result(content=[{"type": "text", "text": "done"}], isError=failed)
-        return {"error": {"code": -32601, "message": "no such method"}}
+        return answer(message, {})
 
     def _stream(self, exchange: Exchange) -> None:
         path = f"/messages?session={len(self.streams)}" if self._older else "GET"

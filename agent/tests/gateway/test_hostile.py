@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.gateway import ServerFault, limits, messages
-from pipedai_worker.json_values import MOST_VALUES
-from pipedai_worker.outcome import CLIENT
-from pipedai_worker.tool_calls import ToolCalls
+from pipedai_worker.reporting.outcome import CLIENT
+from pipedai_worker.values import MOST_VALUES
 
 from .conftest import Way, held_gateway
 from .servers import Exchange, McpServer, raw_server

@@ -58,8 +58,8 @@ def test_another_host_is_refused(server: McpServer, open_way: Open, host: str) -
 def test_two_hosts_or_none_are_refused(server: McpServer, open_way: Open) -> None:
     way = open_way(server.url)
     twice = f"Host: 127.0.0.1:{way.client.place.port}"
-    assert b" 421 " in talk(way, asked(way, twice, method="GET"))
-    assert b" 421 " in talk(way, f"GET {way.client.place.path} HTTP/1.1\r\n\r\n".encode())
+    assert b" 400 " in talk(way, asked(way, twice, method="GET"))
+    assert b" 400 " in talk(way, f"GET {way.client.place.path} HTTP/1.1\r\n\r\n".encode())
 
 
 def test_every_other_path_is_not_found(server: McpServer, open_way: Open) -> None:
@@ -120,18 +120,22 @@ def test_what_the_gateway_cannot_read_is_not_sent(
     ("lines", "body", "status"),
     [
         ([f"Content-Length: {limits.LARGEST_REQUEST + 1}"], b"", 413),
-        (["Content-Length: 9", "Content-Length: 9"], b"{}", 400),
+        (["Content-Length: 9", "Content-Length: 2"], b"{}", 400),
         (["Content-Length: +2"], b"{}", 400),
         (["Content-Length: 2", "Transfer-Encoding: chunked"], b"0\r\n\r\n", 400),
-        (["Transfer-Encoding: gzip, chunked"], b"0\r\n\r\n", 400),
+        (["Transfer-Encoding: gzip, chunked"], b"0\r\n\r\n", 501),
         (["Transfer-Encoding: chunked"], b"zz\r\n", 400),
-        (["Transfer-Encoding: chunked"], b"ffffffff\r\n", 413),
+        (
+            ["Transfer-Encoding: chunked"],
+            b"ffffffff\r\n" + b" " * (limits.LARGEST_REQUEST + 1),
+            413,
+        ),
         (["Transfer-Encoding: chunked"], b"2\r\n{}xx0\r\n\r\n", 400),
-        (["Transfer-Encoding: chunked"], b"2" * 70_000 + b"\r\n", 400),
+        (["Transfer-Encoding: chunked"], b"2" * 140_000, 431),
         (["X: " + "y" * 70_000], b"", 431),
         (["X Y: 1"], b"", 400),
-        ([" folded: 1"], b"", 400),
         (["X: a\rb"], b"", 400),
+        (["X: a\x01"], b"", 400),
         (["no colon"], b"", 400),
     ],
 )

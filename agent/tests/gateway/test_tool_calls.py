@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipedai_worker import tool_calls
-from pipedai_worker.journal import HeldRun, Journal
-from pipedai_worker.tool_calls import ERROR, IDEMPOTENT, NO_EFFECT, OK, POSSIBLE, ToolCalls
+from pipedai_worker.disk import tool_calls
+from pipedai_worker.disk.journal import HeldRun, Journal
+from pipedai_worker.disk.tool_calls import ERROR, IDEMPOTENT, NO_EFFECT, OK, POSSIBLE, ToolCalls
 
 from .conftest import AGENT
 
@@ -54,7 +54,7 @@ def test_counts_and_list_have_the_form_that_the_api_takes(path: Path) -> None:
 
 def test_a_call_that_was_begun_is_known_after_a_kill(path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from pipedai_worker.tool_calls import *\n"
+        "import sys, time; from pathlib import Path; from pipedai_worker.disk.tool_calls import *\n"
         "calls = ToolCalls(Path(sys.argv[1]))\n"
         "calls.end(calls.begin('look', NO_EFFECT), OK); calls.begin('send', POSSIBLE)\n"
         "print('begun', flush=True); time.sleep(600)"

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.gateway import Gateway, limits
-from pipedai_worker.tool_calls import ToolCalls
 
 from .conftest import Way, answer_in, events_in, held_gateway, until
 from .servers import TOKEN, Exchange, McpServer

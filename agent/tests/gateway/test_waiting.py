@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipedai_worker.gateway.effects import Effects
-from pipedai_worker.gateway.waiting import ListOfTools, Waiting
-from pipedai_worker.tool_calls import NO_EFFECT, POSSIBLE, ToolCalls
+from pipedai_worker.disk.tool_calls import NO_EFFECT, POSSIBLE, ToolCalls
+from pipedai_worker.gateway.waiting import Effects, ListOfTools, Waiting
 
 SESSIONS = st.sampled_from(["", "a", "stream 1"])
 IDS = st.sampled_from([1, "1", 2, "b", 1.5])

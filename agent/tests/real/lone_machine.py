@@ -16,9 +16,9 @@ from typing import Any
 
 from bin.ending import die_with_parent
 
-from pipedai_worker.config import WorkerConfig, state_directory
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.serving import Handler
+from pipedai_worker.identity.config import WorkerConfig, state_directory
 from tests.conftest import WARNINGS, python_path
 
 from .messages_api import MessagesApi

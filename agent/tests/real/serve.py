@@ -18,8 +18,8 @@ from typing import Any
 
 from bin import claude
 
-from pipedai_worker.mcp import TOOL_PREFIX
-from pipedai_worker.stand_in.samples import sample
+from pipedai_worker.executors.settings import TOOL_PREFIX
+from pipedai_worker.stand_in.model import sample
 
 from .mcp_server import mcp_server
 from .messages_api import Request, messages_api

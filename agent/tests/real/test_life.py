@@ -10,7 +10,7 @@ import pytest
 from testing.processes.worker_process import until
 
 from pipedai_worker.executors.claude import ClaudeExecutor
-from pipedai_worker.mcp import configuration
+from pipedai_worker.executors.settings import configuration
 from tests.jobs import make_job
 
 from . import installed

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipedai_worker.stand_in.samples import sample
+from pipedai_worker.stand_in.model import sample
 from tests.conftest import AGENT
 
 from . import installed

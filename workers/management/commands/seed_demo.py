@@ -26,8 +26,8 @@ from pipedai.events import SYSTEM, Event, emit
 from pipedai.management.operator_command import OperatorCommand
 from pipedai.management.progress import Progress
 from pipedai_worker import __version__ as worker_version
-from pipedai_worker import durable
-from pipedai_worker.config import ConfigError, WorkerConfig
+from pipedai_worker.disk import durable
+from pipedai_worker.identity.config import ConfigError, WorkerConfig
 from triggers.budgets.serializers import BudgetBody
 from triggers.budgets.services import create_budget
 from triggers.models import Budget, Trigger

@@ -1,0 +1,291 @@
+"""Sends the worker's requests to the API, with one method for each. The module `answers` defines their exceptions."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Generator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from pipedai_worker import __version__
+from pipedai_worker.api.answers import (
+    NOT_FOUND,
+    NotOurApi,
+    Refused,
+    Unavailable,
+    parse_date,
+    parse_time,
+    read,
+)
+from pipedai_worker.api.transport import ANSWER, EXTENSION, PAGE, STREAM, BoundedTransport, Bounds
+
+BASE_PATH = "/api/v1"
+TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+# A stream of events says at least twice in this time that it is still there.
+STREAM_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+EVENTS_A_PAGE = 200
+# The API may hold a poll back for as many seconds as the parameter `wait` says. The answer may take this many seconds
+# longer before the request times out.
+POLL_MARGIN_SECONDS = 15.0
+# A header, because a poll has no body, and because proxies write URLs to their logs.
+ACCOUNT_HEADER = "X-Pipedai-Account-Id"
+LARGEST_PORT = 65535
+# A person is told to set this machine's clock if it differs by more from the API's.
+CLOCK_TOLERANCE_SECONDS = 60.0
+
+
+def normalize_url(url: str) -> str:
+    """Return a URL that a person has pasted, without a final `/api/v1` or slash. Raises ValueError if it is no URL."""
+    url = url.strip().rstrip("/").removesuffix(BASE_PATH)
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        raise ValueError("The API's URL is not a URL.") from None
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise ValueError("The API's URL must begin with https:// (or http://) and name a host.")
+    if parsed.userinfo or parsed.query or parsed.fragment:
+        raise ValueError("The API's URL must have no user, query or fragment.")
+    if parsed.port is not None and not 1 <= parsed.port <= LARGEST_PORT:
+        raise ValueError("The API's URL names a port that there can't be.")
+    return url
+
+
+class Api:
+    """The HTTP client of one worker. Several threads may use it at the same time."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str = "",
+        worker_id: str = "",
+        proxy: str | None = None,
+        ca_file: Path | None = None,
+    ) -> None:
+        """Make the client. Raises ValueError for a bad URL or proxy, OSError for a bad `ca_file`."""
+        self.url = normalize_url(url)
+        self.token = token
+        self._worker = f"/workers/{worker_id}"
+        headers = {
+            "Accept": "application/json",
+            # The bytes of an answer could not be bounded if it were compressed.
+            "Accept-Encoding": "identity",
+            "User-Agent": f"pipedai-worker/{__version__}",
+            "X-Pipedai-Worker-Version": __version__,
+        }
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        # The certificates are read only for https, because reading them takes longer than several requests. Redirects,
+        # which might lead to https, are not followed.
+        is_https = httpx.URL(self.url).scheme == "https"
+        trusted = ssl.create_default_context(cafile=ca_file) if ca_file else is_https
+        try:
+            # With trust_env=False, httpx ignores proxies, netrc files and certificates named in environment variables,
+            # because they could lead the token to somebody else.
+            self._client = httpx.Client(
+                base_url=self.url + BASE_PATH,
+                headers=headers,
+                timeout=TIMEOUT,
+                trust_env=False,
+                transport=BoundedTransport(verify=trusted, trust_env=False, proxy=proxy),
+            )
+        except (httpx.InvalidURL, ValueError):
+            raise ValueError("The proxy must be a URL such as http://proxy.example:3128.") from None
+        except ImportError:
+            raise ValueError(
+                "A SOCKS proxy needs one more package: pip install 'httpx[socks]'."
+            ) from None
+        self._way = f"{self.url} through the proxy" if proxy else self.url
+        # True after the first successful request below this worker's own URL.
+        self._proven = False
+        # How claude, the program that this worker runs, is paid for, as the last poll's answer said; None if it said
+        # nothing.
+        self.auth_mode: str | None = None
+        # For how many seconds from then on a usage limit kept runs from this worker, as the last poll's answer said;
+        # None if there was no limit.
+        self.limited_seconds: float | None = None
+        # By how many seconds the server's clock is ahead of this machine's. None until an answer has told the server's
+        # time.
+        self.clock_offset: float | None = None
+
+    def close(self) -> None:
+        self._client.close()
+
+    def health(self) -> None:
+        """Check that the API and its database work. Raises an ApiError if they do not."""
+        sent_at = time.time()
+        response = self._send("GET", "/health")
+        try:
+            read(response)
+        except Refused as refused:
+            raise NotOurApi(f"There is no PipedAI API at {self.url}: {refused}.") from None
+        if self.clock_offset is None:
+            # The `Date` header has only whole seconds. It is therefore not used once a poll has told the server's time
+            # more exactly.
+            self._learn_clock(parse_date(response.headers.get("Date")), time.time() - sent_at)
+
+    def register(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Exchange a `wrk_` token for a registration. The token works only once."""
+        try:
+            answer = self._request("POST", "/workers/register", json=body)
+        except Refused as refused:
+            if refused.status not in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
+                raise
+            raise NotOurApi(f"There is no PipedAI API at {self.url}: {refused}.") from None
+        for name in ("workerId", "workerToken", "workspaceId"):
+            if not isinstance(answer.get(name), str):
+                raise NotOurApi(f"The answer to a registration has no {name}.")
+        return answer
+
+    def environment_id(self) -> str | None:
+        """Return the id of the environment that the worker belongs to, or None if the API does not say."""
+        found = self._request("GET", "/whoami").get("environmentId")
+        return found if isinstance(found, str) else None
+
+    def claim_next(
+        self, claim_id: str, wait: float, account_id: str | None = None
+    ) -> dict[str, Any] | None:
+        """Take the next run that is due, and start it, waiting up to `wait` seconds for one.
+
+        Return what the API says of the run, or None if there is none. If the answer is lost, the same call can be sent
+        again with its `claim_id`, and the API gives the same run again. `account_id` is the word for the account of
+        claude that pays for this worker's runs.
+        """
+        sent_at = time.time()
+        answer = self._ask(
+            "POST",
+            "claim-next",
+            json={"claimId": claim_id, "start": True, "wait": int(wait)},
+            timeout=httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0),
+            headers={ACCOUNT_HEADER: account_id} if account_id else {},
+            bounds=PAGE._replace(seconds=wait + PAGE.seconds),
+        )
+        run = answer.get("run", ())
+        if run is not None and not isinstance(run, dict):
+            raise NotOurApi("The answer to a claim of the next run has no run.")
+        # The server writes `serverTime` at the moment when it answers, after it has held the call back. Most of the
+        # request's duration is therefore not travel time. The travel time is taken to be one second at most.
+        self._learn_clock(parse_time(answer.get("serverTime")), min(time.time() - sent_at, 1.0))
+        mode = answer.get("authMode")
+        self.auth_mode = mode if isinstance(mode, str) else None
+        self.limited_seconds = self.seconds_until(answer.get("limitedUntil"))
+        return run
+
+    def end_wait(self) -> None:
+        """Let the API answer the `claim-next` that waits there: a newer poll that waits ends an older one."""
+        self._ask("GET", "poll", params={"wait": "1"}, bounds=PAGE)
+
+    def heartbeat(
+        self, run_id: str, tool_calls: dict[str, int] | None = None, session_id: str | None = None
+    ) -> dict[str, Any]:
+        """Renew the run's lease, and tell the API how many tool calls the run has made, and in which session it works.
+
+        The answer has `status`, `cancelRequested` and `leaseExpiresAt`.
+        """
+        body = {"toolCalls": tool_calls, "sessionId": session_id}
+        known = {name: value for name, value in body.items() if value is not None}
+        return self._ask("POST", f"runs/{run_id}/heartbeat", json=known)
+
+    def complete(self, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:
+        """Report how a run ended. It is safe to send the same outcome again."""
+        return self._ask("POST", f"runs/{run_id}/complete", json=outcome)
+
+    def tell_events(self, run_id: str, body: bytes) -> dict[str, Any]:
+        """Tell what a run's program does. It is safe to send the same events again.
+
+        `body` is the JSON `{"events": [...]}`. The answer has `nextSeq`, the number of the event that the API expects.
+        """
+        headers = {"Content-Type": "application/json"}
+        return self._ask("POST", f"runs/{run_id}/events", content=body, headers=headers)
+
+    def list_events(self, run_id: str, after: int) -> list[Any]:
+        """Return some of a run's events after the number `after`, in order. The token has to be a `pwk_` key."""
+        params = {"after": after, "limit": EVENTS_A_PAGE}
+        answer = self._request("GET", f"/runs/{run_id}/events", params=params, bounds=PAGE)
+        events = answer.get("items")
+        return events if isinstance(events, list) else []
+
+    def stream_events(self, run_id: str, after: int) -> Generator[bytes | None, None, None]:
+        """Yield the bytes of the stream of a run's events, from the one after the number `after` on.
+
+        Yield None if the run has ended and has no further events. The token has to be a `pwk_` key.
+        """
+        headers = {"Accept": "text/event-stream"}
+        if after:
+            headers["Last-Event-ID"] = str(after)
+        try:
+            with self._client.stream(
+                "GET",
+                f"/runs/{run_id}/events/stream",
+                headers=headers,
+                timeout=STREAM_TIMEOUT,
+                extensions={EXTENSION: STREAM},
+            ) as response:
+                if response.status_code == HTTPStatus.NO_CONTENT:
+                    yield None
+                elif response.is_success:
+                    yield from response.iter_bytes()
+                else:
+                    response.read()
+                    read(response)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unavailable(_sentence(self._way, error)) from None
+
+    def seconds_until(self, moment: object) -> float | None:
+        """Return the seconds from the server's current time to `moment`. Return None if `moment` is not a time."""
+        parsed = parse_time(moment)
+        if parsed is None:
+            return None
+        return parsed - (time.time() + (self.clock_offset or 0.0))
+
+    def _learn_clock(self, server_time: float | None, trip: float) -> None:
+        if server_time is not None:
+            self.clock_offset = server_time - (time.time() - trip / 2)
+
+    def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """Send a request to a URL that begins with this worker's own, /workers/:id."""
+        try:
+            answer = self._request(method, f"{self._worker}/{path}", **options)
+        except Refused as refused:
+            is_unknown = refused.status == HTTPStatus.NOT_FOUND and refused.code != NOT_FOUND
+            if is_unknown and not self._proven:
+                # A 404 without the API's own code may come from another service at this URL, which knows nothing of
+                # this worker. If the health check finds that this is not the PipedAI API, it raises NotOurApi or
+                # Unavailable instead.
+                self.health()
+            raise
+        self._proven = True
+        return answer
+
+    def _request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        return read(self._send(method, path, **options))
+
+    def _send(
+        self, method: str, path: str, *, bounds: Bounds = ANSWER, **options: Any
+    ) -> httpx.Response:
+        try:
+            return self._client.request(method, path, extensions={EXTENSION: bounds}, **options)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise Unavailable(_sentence(self._way, error), sent=False) from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unavailable(_sentence(self._way, error)) from None
+
+
+def _sentence(way: str, error: Exception) -> str:
+    return f"{way} can't be reached: {str(error).rstrip('.') or type(error).__name__}"
+
+
+def clock_complaint(ahead: float | None) -> str | None:
+    """Return a sentence about this machine's clock if the API's clock is `ahead` by more than a minute either way.
+
+    `ahead` is in seconds, and negative if the API's clock is behind. Return None when the two differ by a minute at
+    most, or when `ahead` is None because the difference is not known.
+    """
+    if ahead is None or abs(ahead) <= CLOCK_TOLERANCE_SECONDS:
+        return None
+    direction = "behind" if ahead > 0 else "ahead of"
+    return f"this machine's clock is {abs(ahead):.0f} s {direction} the API's"

@@ -1,0 +1,1 @@
+"""What the worker keeps on disk, so that no kill and no crash loses it."""

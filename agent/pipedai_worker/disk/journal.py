@@ -1,0 +1,198 @@
+"""Keeps the worker's current runs and unreported outcomes on disk, so that they survive if the worker is killed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+from pipedai_worker.disk import durable
+from pipedai_worker.disk.sessions import Sessions
+from pipedai_worker.logs import get_logger
+from pipedai_worker.running import process
+
+log = get_logger(__name__)
+Entry = TypeVar("Entry")
+
+# The folders of the state directory with the runs in hand, and with the events that the API has not taken yet.
+HELD, EVENTS = "held", "events"
+
+
+class AlreadyRunning(Exception):  # noqa: N818 - a state, not a mistake
+    """Another process is already running a worker with this registration."""
+
+
+@dataclass(frozen=True)
+class HeldRun:
+    """A run that the worker has, with what a later start needs to clean up. It holds no secret."""
+
+    run_id: str
+    claim_id: str
+    # The directory in which its program works; None before the program could be started.
+    scratch: str | None = None
+    pid: int | None = None
+    process_started: str | None = None
+    # The session of an earlier attempt in which the run is to go on; None if it begins anew.
+    resume_session_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that works with a registration. `draining` is true if it takes no new runs."""
+
+    pid: int
+    started: str | None
+    draining: bool
+
+
+class Journal:
+    """The state directory of one worker registration. Only one process at a time may use it."""
+
+    def __init__(self, directory: Path) -> None:
+        """Lock the directory. Raises AlreadyRunning if another process uses it, OSError if it can't be used."""
+        self._held = durable.private_directory(directory / HELD)
+        self._outcomes = durable.private_directory(directory / "outcomes")
+        self._calls = durable.private_directory(directory / "calls")
+        self._events = durable.private_directory(directory / EVENTS)
+        self.sessions = Sessions(directory / "sessions")
+        self._next_claim = directory / "next-claim.json"
+        self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise AlreadyRunning from None
+        self._next_claim_id = self._read_next_claim()
+        # Whether the last attempt to write down a run failed.
+        self._could_not_hold = False
+        self.tell(draining=False)
+
+    def _read_next_claim(self) -> str | None:
+        """Return the claimId with which an earlier process has asked for a run, if it may have got none by it."""
+        try:
+            claim_id = durable.read_json_object(self._next_claim).get("claimId")
+        except (OSError, ValueError):
+            return None
+        if not isinstance(claim_id, str) or any(run.claim_id == claim_id for run in self.held()):
+            return None
+        return claim_id
+
+    def next_claim_id(self) -> str:
+        """Return the claimId with which to ask for the next run. It is on disk before it is sent, and stays the same,
+        also over a restart, until `drop_next_claim_id()` is called: the answer to it may have been lost.
+
+        Raises OSError, also if the last run could not be written down and the disk still fails: the worker would only
+        take the next run away from others, to report it as failed too.
+        """
+        if self._could_not_hold:
+            durable.try_writing(self._held)
+            self._could_not_hold = False
+        if self._next_claim_id is None:
+            claim_id = uuid4().hex
+            durable.write_json(self._next_claim, {"claimId": claim_id})
+            self._next_claim_id = claim_id
+        return self._next_claim_id
+
+    def drop_next_claim_id(self) -> None:
+        """Use another claimId for the next run, because the worker has written down the run that it got by this one.
+
+        Raises OSError.
+        """
+        self._next_claim_id = None
+        durable.remove(self._next_claim)
+
+    def tell(self, *, draining: bool) -> None:
+        """Write down which process works with this registration, and whether it takes new runs. Raises OSError.
+
+        The text goes into the locked file itself, because a file that replaced it would not be locked.
+        """
+        holder = Holder(os.getpid(), process.start_time(os.getpid()), draining)
+        content = json.dumps(asdict(holder)).encode()
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, content, 0)
+
+    @staticmethod
+    def holder(directory: Path) -> Holder | None:
+        """Return the process that works with the registration whose state directory this is; None if none is known."""
+        try:
+            holder = Holder(**durable.read_json_object(directory / "lock"))
+            alive = process.start_time(holder.pid) == holder.started
+        except (OSError, ValueError, TypeError):
+            return None
+        return holder if alive and holder.started is not None else None
+
+    def close(self) -> None:
+        os.close(self._lock)
+
+    def hold(self, run: HeldRun) -> HeldRun:
+        """Write to disk that the worker has this run, or what changed about the run. Raises OSError."""
+        try:
+            durable.write_json(self._held / f"{run.run_id}.json", asdict(run))
+        except OSError:
+            self._could_not_hold = True
+            raise
+        return run
+
+    def update(self, run: HeldRun, **changes: Any) -> HeldRun:
+        """Change some fields of a run that the worker has, and write the run to disk. Raises OSError."""
+        return self.hold(replace(run, **changes))
+
+    def release(self, run_id: str) -> None:
+        """Remove a run and its tool calls from disk, because the worker no longer has it."""
+        durable.remove(self._held / f"{run_id}.json")
+        durable.remove(self.calls_of(run_id))
+
+    def calls_of(self, run_id: str) -> Path:
+        return self._calls / f"{run_id}.ndjson"
+
+    def events_of(self, run_id: str) -> Path:
+        """Return the path of the file that holds the events of this run until the API has taken them."""
+        return self._events / f"{run_id}.ndjson"
+
+    def events(self) -> list[Path]:
+        """Return the files of events that the API has not taken yet. Those of older runs come first."""
+        return sorted(self._events.glob("*.ndjson"), key=lambda path: path.stat().st_mtime)
+
+    def sweep(self) -> None:
+        """Remove files of tool calls that belong to no run of this worker. A kill at a bad moment leaves them."""
+        held = {path.stem for path in self._held.glob("*.json")}
+        for path in self._calls.iterdir():
+            if path.suffix != ".ndjson" or path.stem not in held:
+                log.warning("%s belongs to no run; removed", path)
+                path.unlink()
+
+    def held(self) -> list[HeldRun]:
+        """Return the runs that the worker has, or had when it was killed, as their files on disk say."""
+        return list(_read_all(self._held, lambda _, content: HeldRun(**content)))
+
+    def put_outcome(self, run_id: str, body: dict[str, Any]) -> None:
+        """Write an outcome to disk, until the API has accepted it or refused it for good. Raises OSError."""
+        durable.write_json(self._outcomes / f"{run_id}.json", body)
+
+    def drop_outcome(self, run_id: str) -> None:
+        """Remove an outcome from disk, because the API has accepted it or refused it for good."""
+        durable.remove(self._outcomes / f"{run_id}.json")
+
+    def has_outcome(self, run_id: str) -> bool:
+        """Return whether an outcome of this run is on disk. Other threads may write and remove outcomes meanwhile."""
+        return (self._outcomes / f"{run_id}.json").exists()
+
+    def outcomes(self) -> dict[str, dict[str, Any]]:
+        """Return the outcomes on disk that the API has not accepted yet, each under its run's id."""
+        return dict(_read_all(self._outcomes, lambda run_id, content: (run_id, content)))
+
+
+def _read_all(directory: Path, make: Callable[[str, dict[str, Any]], Entry]) -> Iterator[Entry]:
+    for path in sorted(directory.glob("*.json")):
+        try:
+            yield make(str(UUID(path.stem)), durable.read_json_object(path))
+        except (OSError, ValueError, TypeError) as error:
+            # A file that can't be read is renamed. A person can then look at it, and the next start does not read it
+            # again.
+            log.warning("%s can't be read (%s); set aside", path, type(error).__name__)
+            path.rename(path.with_suffix(".unreadable"))

@@ -1,0 +1,264 @@
+"""Keeps the sessions of claude in which a later attempt of a run may go on: what is known of each, and until when."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid5
+
+from pipedai_worker.disk import durable, scratch
+from pipedai_worker.disk.tool_calls import UNKNOWN
+from pipedai_worker.executors.base import Executor
+from pipedai_worker.logs import get_logger
+
+log = get_logger(__name__)
+
+# The ids of claude's sessions are derived from this namespace (a random UUID). It must not change, because a new
+# version of the worker has to compute the same ids as the old one.
+_NAMESPACE = UUID("5d0f3c52-3c8e-4c55-9c4e-0f6a2f1b7a90")
+# A usage limit is waited for 8 days at most, and a session can be resumed for an hour after it (SPEC §16). A session is
+# kept so long unless the API tells another time.
+RESUME_SECONDS = 3600.0
+LONGEST_SECONDS = 8 * 86_400.0 + RESUME_SECONDS
+# The files of one session, and those of all sessions, may take so many bytes. Beyond that, and beyond so many sessions,
+# the oldest ones lose their files.
+LARGEST_BYTES = 256 * 1024 * 1024
+LARGEST_SUM_BYTES = 1024 * 1024 * 1024
+MOST_KEPT = 100
+# What is known of a session is kept, without its files, for so many sessions.
+MOST_KNOWN = 1000
+MOST_UNANSWERED = 50
+TIDY_SECONDS = 60.0
+# A run may have to wait for the end of the attempt before it, which the API has given up.
+TAKE_SECONDS = 60.0
+LOOK_SECONDS = 0.1
+
+
+def session_of(claim_id: str) -> str:
+    """Return the id of the session that one claim of a run begins.
+
+    The id is derived from the claim's id. After a crash, the worker's next start knows the claim's id, and so can find
+    the files that claude has left under the session's id.
+    """
+    return str(uuid5(_NAMESPACE, claim_id))
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the worker knows of one session. It holds no prompt and no secret."""
+
+    id: str
+    # The run that has, or had last, the session.
+    run_id: str
+    # The run's scratch directory. Empty if the session's files have been removed.
+    root: str
+    in_use: bool = True
+    # When the session and its files are removed, in seconds since 1970.
+    keep_until: float = 0.0
+    # True if an attempt called a tool that may have had an effect.
+    had_effects: bool = False
+    # The names of the tools that the attempts called without getting an answer.
+    unanswered: tuple[str, ...] = ()
+    # True if the working directory was not empty when the last attempt ended.
+    had_files: bool = False
+    bytes: int = 0
+
+    @property
+    def work(self) -> Path:
+        """The working directory in which the session was begun. Claude resumes a session only there."""
+        return scratch.work(Path(self.root))
+
+    def after(self, counts: dict[str, int], listed: list[dict[str, Any]]) -> Session:
+        """Return the session after an attempt with these tool calls, as `ToolCalls` tells them."""
+        new = [str(call["tool"]) for call in listed if call["outcome"] == UNKNOWN]
+        # The same name counts once. No run has so many different tools that the last ones matter.
+        unanswered = tuple(dict.fromkeys((*self.unanswered, *new)))[:MOST_UNANSWERED]
+        # A call without an answer may have had an effect, whatever its tool is said to do (SPEC §18).
+        had_effects = self.had_effects or counts["effects"] > 0 or counts["unknown"] > 0
+        return replace(self, had_effects=had_effects, unanswered=unanswered)
+
+
+class Sessions:
+    """The sessions of one worker registration, each in a file of its own. Several threads may use it."""
+
+    def __init__(self, directory: Path) -> None:
+        """Make the directory. Raises OSError."""
+        self._directory = durable.private_directory(directory)
+        self._lock = threading.Lock()
+        self._tidied_at = float("-inf")
+
+    def all(self) -> list[Session]:
+        found = (self._read(path) for path in self._directory.glob("*.json"))
+        return [session for session in found if session is not None]
+
+    def of_run(self, run_id: str) -> Session | None:
+        return next((session for session in self.all() if session.run_id == run_id), None)
+
+    def begin(self, session: Session) -> None:
+        """Write down that a run uses this session. Raises OSError."""
+        with self._lock:
+            self._write(replace(session, in_use=True))
+
+    def take(self, session_id: str, run_id: str, given_up: Callable[[], bool]) -> Session | None:
+        """Mark a session as used by this run, and return it. Return None if it is not known here, or in use too long.
+
+        If the attempt before is still at work, because it does not know yet that the API has given it up, its end is
+        waited for, for a minute at most and until `given_up()` is true. Raises OSError.
+        """
+        until = time.monotonic() + TAKE_SECONDS
+        while True:
+            with self._lock:
+                session = self._find(session_id)
+                if session is None:
+                    return None
+                if not session.in_use or session.run_id == run_id:
+                    session = replace(session, run_id=run_id, in_use=True)
+                    self._write(session)
+                    return session
+            if given_up() or time.monotonic() >= until:
+                return None
+            time.sleep(LOOK_SECONDS)
+
+    def keep(self, session: Session, executor: Executor) -> bool:
+        """Keep a session that no run uses any more, and tell whether it can be resumed.
+
+        If claude has left no conversation, or too large files, only what is known of the session is kept: whether it
+        had effects. Raises OSError.
+        """
+        had_files = any(session.work.iterdir()) if session.work.is_dir() else session.had_files
+        paths = executor.session_files(session.id, session.work)
+        size = sum(map(_bytes_in, [Path(session.root), *paths]))
+        kept = replace(
+            session,
+            in_use=False,
+            keep_until=time.time() + LONGEST_SECONDS,
+            had_files=had_files,
+            bytes=size,
+        )
+        with self._lock:
+            if not paths:
+                kept = self._without_files(kept, executor)
+            elif size > LARGEST_BYTES:
+                log.warning("the session of run %s is too large to be resumed", session.run_id)
+                kept = self._without_files(kept, executor)
+            self._write(kept)
+            self._bound(executor)
+        return bool(kept.root)
+
+    def learn_end(self, run_id: str, seconds: float | None, executor: Executor) -> None:
+        """Learn from the API how long the session of this run can be resumed; None if no longer."""
+        with self._lock:
+            session = self.of_run(run_id)
+            if session is None or session.in_use:
+                return
+            if seconds is None or seconds <= 0:
+                self._forget(session, executor)
+                return
+            until = time.time() + min(seconds, LONGEST_SECONDS)
+            self._write(replace(session, keep_until=until))
+
+    def keep_while_limited(self, seconds: float) -> None:
+        """Keep every idle session until an hour after the end of the worker's usage limit, `seconds` from now.
+
+        The API hands out no retry before that, even if it had told an earlier time. Raises OSError.
+        """
+        until = time.time() + min(seconds + RESUME_SECONDS, LONGEST_SECONDS)
+        with self._lock:
+            for session in self.all():
+                if not session.in_use and session.keep_until < until - 1:
+                    self._write(replace(session, keep_until=until))
+
+    def forget(self, session_id: str, executor: Executor) -> None:
+        """Remove a session, whoever uses it, and all of its files. It raises nothing."""
+        with self._lock:
+            session = self._find(session_id)
+            if session is not None:
+                self._forget(session, executor)
+
+    def tidy(self, executor: Executor, now: float | None = None) -> None:
+        """Remove the sessions whose time is over. Calls within a minute of the last one do nothing.
+
+        `now` is in seconds since 1970; with it, the call is carried out in any case.
+        """
+        if now is None and time.monotonic() - self._tidied_at < TIDY_SECONDS:
+            return
+        self._tidied_at = time.monotonic()
+        moment = time.time() if now is None else now
+        with self._lock:
+            for session in self.all():
+                if not session.in_use and session.keep_until <= moment:
+                    self._forget(session, executor)
+
+    def _bound(self, executor: Executor) -> None:
+        idle = [session for session in self.all() if not session.in_use]
+        idle.sort(key=lambda session: session.keep_until, reverse=True)
+        size = count = 0
+        for number, session in enumerate(idle):
+            if session.root:
+                size, count = size + session.bytes, count + 1
+                if size > LARGEST_SUM_BYTES or count > MOST_KEPT:
+                    log.warning("the session of run %s made room for newer ones", session.run_id)
+                    self._write(self._without_files(session, executor))
+            if number >= MOST_KNOWN:
+                self._forget(session, executor)
+
+    def _forget(self, session: Session, executor: Executor) -> None:
+        self._without_files(session, executor)
+        try:
+            durable.remove(self._path(session.id))
+        except OSError as error:
+            log.warning("a session can't be forgotten: %s", error.strerror)
+
+    def _without_files(self, session: Session, executor: Executor) -> Session:
+        if session.root:
+            executor.clean_up(session.id, session.work, None)
+            scratch.remove(Path(session.root))
+        return replace(session, root="", bytes=0)
+
+    def _find(self, session_id: str) -> Session | None:
+        try:
+            return self._read(self._path(str(UUID(session_id))))
+        except ValueError:
+            return None
+
+    def _path(self, session_id: str) -> Path:
+        return self._directory / f"{session_id}.json"
+
+    def _write(self, session: Session) -> None:
+        durable.write_json(self._path(session.id), asdict(session))
+
+    def _read(self, path: Path) -> Session | None:
+        try:
+            content = durable.read_json_object(path)
+            return Session(**{**content, "unanswered": tuple(content["unanswered"])})
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            # The file is renamed, as the journal does: a person can look at it, and it is not read again.
+            log.warning("%s can't be read (%s); set aside", path, type(error).__name__)
+            with contextlib.suppress(OSError):
+                path.rename(path.with_suffix(".unreadable"))
+            return None
+
+
+def _bytes_in(path: Path) -> int:
+    """Return how many bytes a file has, or all files in a directory. What can't be read counts as nothing."""
+    total = 0
+    try:
+        if not path.is_dir() or path.is_symlink():
+            return path.lstat().st_size
+    except OSError:
+        return 0
+    for directory, _, names in os.walk(path):
+        for name in names:
+            try:
+                total += Path(directory, name).lstat().st_size
+            except OSError:
+                continue
+    return total

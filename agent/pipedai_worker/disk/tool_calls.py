@@ -1,0 +1,229 @@
+"""Keeps the tool calls of one run in a file, so that they are known after a crash.
+
+The file holds one JSON object in each line: a `begin` for each call, synced to the disk before the call is sent, and an
+`end` once its answer has come. It has no arguments and no results of calls. An end is not synced: after a crash of the
+machine the call may count as one without an answer, which errs on the safe side. From time to time a summary replaces
+the file, so that its size stays bounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipedai_worker.disk import durable
+from pipedai_worker.reporting.outcome import iso
+
+# What the answer to a tool call said. A call without an answer is `unknown`.
+OK, ERROR, UNKNOWN = "ok", "error", "unknown"
+# What a call may change, by the server's own annotation of its tool (SPEC §18).
+NO_EFFECT, IDEMPOTENT, POSSIBLE = "none", "idempotent", "possible"
+LONGEST_LIST = 500
+LONGEST_TOOL_NAME = 200
+# Stands for the name of a tool in a call that names none. The API takes no empty name.
+UNNAMED = "(unnamed)"
+# The file is replaced by a summary when it has grown by so much.
+SUMMARY_AFTER_BYTES = 256 * 1024
+
+# Control characters and surrogates, which the API's database can't hold or a page can't show.
+_UNFIT = dict.fromkeys((*range(32), 127, *range(55296, 57344)))
+
+
+@dataclass
+class Call:
+    """A tool call that has begun. The code that learns that it has ended passes it to `ToolCalls.end()`."""
+
+    number: int
+    effect: str
+    started: float = field(default_factory=time.monotonic)
+    ended: bool = False
+
+    def sent(self) -> None:
+        """Note that the call is being sent now. Its duration is measured from this moment."""
+        self.started = time.monotonic()
+
+
+@dataclass
+class RecordedCalls:
+    """What a file of tool calls says: the counts, and the first 500 calls."""
+
+    total: int = 0
+    effects: int = 0
+    answered: int = 0
+    items: list[dict[str, Any]] = field(default_factory=list)
+
+    def take(self, line: dict[str, Any]) -> None:
+        """Apply one line of the file. Raises KeyError, TypeError or ValueError if the line is not one of ours."""
+        if line["is"] == "summary":
+            self.total, self.effects = int(line["total"]), int(line["effects"])
+            self.answered, self.items = int(line["answered"]), list(line["items"])
+        elif line["is"] == "begin":
+            self.total += 1
+            self.effects += line["effect"] == POSSIBLE
+            if len(self.items) < LONGEST_LIST:
+                self.items.append(
+                    {
+                        "at": str(line["at"]),
+                        "tool": str(line["tool"]),
+                        "durationMs": None,
+                        "outcome": UNKNOWN,
+                        "effect": str(line["effect"]),
+                    }
+                )
+        elif line["is"] == "end":
+            self.answered += 1
+            if (number := int(line["call"])) < len(self.items):
+                outcome = {"outcome": str(line["outcome"]), "durationMs": int(line["ms"])}
+                self.items[number] = {**self.items[number], **outcome}
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "is": "summary",
+            "total": self.total,
+            "effects": self.effects,
+            "answered": self.answered,
+            "items": self.items,
+        }
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers of calls that the API takes.
+
+        They are `total`, `effects` (calls that may change something) and `unknown` (calls without an answer).
+        """
+        return {
+            "total": self.total,
+            "effects": self.effects,
+            "unknown": self.total - self.answered,
+        }
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return the first 500 calls in the form that the API takes, in the order in which they began."""
+        return [dict(item) for item in self.items]
+
+
+class ToolCalls:
+    """One run's tool calls. Safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the file, mode 0600. Raises FileExistsError if it is there already, and OSError."""
+        self._path = path
+        # Guards the file. A thread may hold this lock as long as a write to the disk takes.
+        self._lock = threading.Lock()
+        # Guards only `_recorded`, the calls in memory. A heartbeat tells their counts, and must not wait for a disk
+        # that hangs, because the run would then lose its lease.
+        self._telling = threading.Lock()
+        self._recorded = RecordedCalls()
+        self._file = _create(path)
+        durable.sync_directory(path.parent)
+        self._grown = 0
+        # True if the last line could not be written as a whole. The next line then begins after a line end.
+        self._torn = False
+
+    @staticmethod
+    def read(path: Path) -> RecordedCalls:
+        """Return what a killed worker's file says; no calls at all if the file is missing. Raises OSError.
+
+        Only the last line can have been cut off by the crash. If that line is a `begin`, its call was not sent.
+        """
+        story = RecordedCalls()
+        with contextlib.suppress(FileNotFoundError):
+            for line in path.read_bytes().splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    story.take(json.loads(line))
+        return story
+
+    def begin(self, tool: str, effect: str) -> Call:
+        """Write down that this tool is about to be called. This is on the disk when `begin` returns. Raises OSError."""
+        line = {
+            "is": "begin",
+            "at": iso(time.time()),
+            "tool": tool[:LONGEST_TOOL_NAME].translate(_UNFIT) or UNNAMED,
+            "effect": effect,
+        }
+        with self._lock:
+            self._write(line)
+            with self._telling:
+                number = self._recorded.total
+                self._recorded.take(line)
+            os.fsync(self._file)
+        return Call(number, effect)
+
+    def end(self, call: Call, outcome: str) -> None:
+        """Write down what the call's answer said: OK or ERROR. Only the first end of a call counts. Raises OSError."""
+        if outcome not in {OK, ERROR}:
+            raise ValueError("A call without an answer has no end.")
+        milliseconds = round((time.monotonic() - call.started) * 1000)
+        with self._lock:
+            if call.ended:
+                return
+            call.ended = True
+            line = {"is": "end", "call": call.number, "outcome": outcome, "ms": milliseconds}
+            with self._telling:
+                self._recorded.take(line)
+            self._write(line)
+            if self._grown > SUMMARY_AFTER_BYTES:
+                self._summarise()
+
+    def counts(self) -> dict[str, int]:
+        """Return what RecordedCalls.counts does."""
+        with self._telling:
+            return self._recorded.counts()
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return what RecordedCalls.listed does."""
+        with self._telling:
+            return self._recorded.listed()
+
+    def close(self) -> None:
+        """Close the file. Later calls of `begin()` and `end()` raise OSError."""
+        with self._lock:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+
+    def _write(self, line: dict[str, Any]) -> None:
+        content = b"\n" * self._torn + _line(line)
+        self._torn = True
+        _write_all(self._file, content)
+        self._torn = False
+        self._grown += len(content)
+
+    def _summarise(self) -> None:
+        temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
+        try:
+            file = _create(temporary)
+            try:
+                _write_all(file, _line(self._recorded.summary()))
+                os.fsync(file)
+                temporary.replace(self._path)
+            except BaseException:
+                os.close(file)
+                raise
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        os.close(self._file)
+        self._file, self._grown = file, 0
+        # Later lines are synced to the new file, so the directory must not name the old one after a crash.
+        durable.sync_directory(self._path.parent)
+
+
+def _create(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _write_all(file: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(file, content) :]

@@ -1,0 +1,111 @@
+"""Configures claude for a run: its only MCP server, what it must leave alone, and how long it may wait."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import urlsplit
+
+# The name of the run's only MCP server; claude then names its tools `mcp__trigger__…`.
+SERVER_NAME = "trigger"
+TOOL_PREFIX = f"mcp__{SERVER_NAME}__"
+
+
+def configuration(url: str, timeout_seconds: float) -> bytes:
+    """Return the text of the JSON file for claude's option `--mcp-config`.
+
+    `timeout_seconds` is how long a tool call may take.
+    """
+    # By convention the URLs of the older transport (SSE) end in /sse; others speak streamable HTTP.
+    transport = "sse" if urlsplit(url).path.rstrip("/").endswith("/sse") else "http"
+    server = {
+        "type": transport,
+        "url": url,
+        # Claude then tells the model about the tools from the beginning, and not only when the model searches for
+        # tools.
+        "alwaysLoad": True,
+        # Without this limit claude would end a tool call when nothing came from it for 300 s.
+        "timeout": round(timeout_seconds * 1000),
+    }
+    return json.dumps({"mcpServers": {SERVER_NAME: server}}).encode()
+
+
+# With these variables claude reads no file that the prompt mentions, keeps no memory from run to run, and calls no
+# service but the model's API and the run's MCP server.
+VARIABLES = {
+    "CLAUDE_CODE_DISABLE_FILE_MENTIONS": "1",
+    # Older versions of claude do not know the variable above. This variable, too, makes them read no file that the
+    # prompt mentions. It also makes claude load all tools at once, which does no harm, because the run's MCP server is
+    # configured with `alwaysLoad` anyway.
+    "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",
+    "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
+    "CLAUDE_CODE_DISABLE_CRON": "1",
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "DISABLE_AUTOUPDATER": "1",
+    "DISABLE_TELEMETRY": "1",
+    "DISABLE_ERROR_REPORTING": "1",
+}
+OPTIONS = (
+    # `--disallowedTools` forbids these tools, and the setting after them refuses messages. Otherwise runs that are
+    # executed at the same time could find each other and send each other messages.
+    "--disallowedTools",
+    "SendMessage",
+    "ListAgents",
+    "--settings",
+    json.dumps({"crossSessionInbound": "refuse"}),
+    # Claude reads the settings of the user's account, but none from the run's directory or the directories above it.
+    "--setting-sources",
+    "user",
+)
+# Claude then writes no file from which a session can be resumed.
+FORGET_SESSION = "--no-session-persistence"
+
+
+# After a failed call of the model's API, claude waits before it calls again: half a second at first, then twice as long
+# each time, up to 32 s.
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 32.0
+FEWEST_RETRIES, MOST_RETRIES = 2, 10
+SHORTEST_CALL_SECONDS, LONGEST_CALL_SECONDS = 15.0, 360.0
+# The bounds for the pause that claude accepts inside an answer of the model's API. The API sends something at least
+# every few seconds.
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 180.0
+# How long claude may take to connect to the MCP server. It connects to the worker's gateway on this machine, which
+# answers at once.
+CONNECT_MILLISECONDS = 30_000
+
+
+def variables(timeout_seconds: float) -> dict[str, str]:
+    """Return the environment variables that limit how long claude waits, for a run with this time limit.
+
+    A quarter of the run's limit is for claude's pauses between its attempts to call the model's API, and another
+    quarter is for one attempt that gets no answer. Claude can thus report that the API fails before the worker stops
+    the run.
+    """
+    share = timeout_seconds / 4
+    call = min(max(share, SHORTEST_CALL_SECONDS), LONGEST_CALL_SECONDS)
+    pause = min(max(share, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+    return {
+        "CLAUDE_CODE_MAX_RETRIES": str(_retries(share)),
+        "API_TIMEOUT_MS": str(round(call * 1000)),
+        # API_TIMEOUT_MS limits the wait until an answer begins. The variables below limit each pause inside an answer,
+        # after which claude calls again. Claude heeds CLAUDE_ENABLE_BYTE_WATCHDOG only with Anthropic's own API. With
+        # other APIs its limit for a pause is 5 minutes.
+        "CLAUDE_ENABLE_BYTE_WATCHDOG": "1",
+        "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS": str(round(pause * 1000)),
+        "CLAUDE_ENABLE_STREAM_WATCHDOG": "1",
+        # With 0, claude begins to work only when it has connected to the MCP server, or when connecting has failed.
+        "MCP_CONNECTION_NONBLOCKING": "0",
+        "MCP_TIMEOUT": str(CONNECT_MILLISECONDS),
+        "MCP_CONNECT_TIMEOUT_MS": str(CONNECT_MILLISECONDS),
+        # A call of a tool may take as long as the run.
+        "MCP_TOOL_TIMEOUT": str(round(timeout_seconds * 1000)),
+    }
+
+
+def _retries(seconds: float) -> int:
+    waited, wait = 0.0, FIRST_WAIT_SECONDS
+    for count in range(MOST_RETRIES):
+        waited += wait
+        if waited > seconds:
+            return max(count, FEWEST_RETRIES)
+        wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+    return MOST_RETRIES

@@ -1,0 +1,136 @@
+"""Reads JSON objects, one a line, from a stream of bytes. Its memory stays bounded however long a line is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from pipedai_worker.values import has_too_many_values, parse
+
+LONGEST_LINE_BYTES = 4 * 1024 * 1024
+# In a line longer than LONGEST_LINE_BYTES, or with too many values, each string is cut to this length, so that the rest
+# of the line can still be read.
+LONGEST_STRING_BYTES = 64 * 1024
+# A string with fewer characters than this was certainly not cut, because JSON takes at most 12 bytes for a character.
+SHORTEST_CUT_STRING = LONGEST_STRING_BYTES // 12 - 1
+
+# Matches the inside of a JSON string, up to the closing quote or to an escape (`\n`, `\u00e9`) that is not complete
+# yet.
+_STRING_INSIDE = re.compile(rb'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.DOTALL)
+_LONGEST_ESCAPE = 6
+# The pattern is applied to pieces of this size, because the memory that it needs grows with the length of the text.
+_PIECE_BYTES = 16 * 1024
+
+
+class JsonLines:
+    """Calls `sink` with each line that is a JSON object; any other line is skipped.
+
+    In a line that is too long or has too many values, each long string is cut. If the line still is or has, it is
+    skipped.
+    """
+
+    def __init__(self, sink: Callable[[dict[str, Any]], None]) -> None:
+        self._sink = sink
+        self._line = bytearray()
+        self._cutter: StringCutter | None = None
+        self._skipping = False
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next piece of the stream, and pass on the lines that it completes."""
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            self._append(chunk[start:end])
+            self._end_line()
+            start = end + 1
+        self._append(chunk[start:])
+
+    def finish(self) -> None:
+        """Treat the text after the last newline as a line, because the stream has ended."""
+        self._end_line()
+
+    def _append(self, piece: bytes) -> None:
+        if self._skipping:
+            return
+        if self._cutter is None and len(self._line) + len(piece) > LONGEST_LINE_BYTES:
+            self._cutter = StringCutter(LONGEST_STRING_BYTES)
+            self._line, piece = bytearray(), bytes(self._line) + piece
+        self._line += self._cutter.feed(piece) if self._cutter else piece
+        if len(self._line) > LONGEST_LINE_BYTES:
+            self._skipping = True
+            self._line.clear()
+
+    def _end_line(self) -> None:
+        line, self._line = bytes(self._line), bytearray()
+        self._cutter, skipped, self._skipping = None, self._skipping, False
+        if skipped or not line.lstrip().startswith(b"{"):
+            return
+        if has_too_many_values(line):
+            line = StringCutter(LONGEST_STRING_BYTES).feed(line)
+        try:
+            value = parse(line.decode("utf-8", errors="replace"))
+        except ValueError:
+            return
+        if isinstance(value, dict):
+            self._sink(value)
+
+
+class StringCutter:
+    """Cuts every long string in a JSON text to a number of bytes. The text comes in pieces."""
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+        self._inside = False
+        self._kept = 0
+        self._held = b""
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take the next piece of the text, and return it with its long strings cut."""
+        starts = range(0, len(piece), _PIECE_BYTES)
+        return b"".join(self._feed(piece[start : start + _PIECE_BYTES]) for start in starts)
+
+    def _feed(self, piece: bytes) -> bytes:
+        data, self._held = self._held + piece, b""
+        left = []
+        position = 0
+        while position < len(data):
+            if self._inside:
+                end = self._end_of_inside(data, position)
+                left.append(self._cut(data[position:end]))
+                if end < len(data) and data[end : end + 1] != b'"':
+                    # The text ends in the middle of an escape. The escape is kept until the next piece completes it.
+                    self._held = data[end:]
+                    break
+            else:
+                quote = data.find(b'"', position)
+                end = quote if quote >= 0 else len(data)
+                left.append(data[position:end])
+            if end < len(data):
+                left.append(b'"')
+                self._inside, self._kept = not self._inside, 0
+            position = end + 1
+        return b"".join(left)
+
+    @staticmethod
+    def _end_of_inside(data: bytes, start: int) -> int:
+        end = _matched(data, start)
+        while (
+            end < len(data) and data[end : end + 1] == b"\\" and end + _LONGEST_ESCAPE <= len(data)
+        ):
+            # This escape does not exist in JSON. It is passed on unchanged, and the JSON parser will refuse the whole
+            # line.
+            end = _matched(data, end + 2)
+        return end
+
+    def _cut(self, inside: bytes) -> bytes:
+        room = self._longest - self._kept
+        if len(inside) <= room:
+            self._kept += len(inside)
+            return inside
+        self._kept = self._longest
+        return inside[: _matched(inside[:room], 0)]
+
+
+def _matched(data: bytes, start: int) -> int:
+    match = _STRING_INSIDE.match(data, start)
+    return match.end() if match else start

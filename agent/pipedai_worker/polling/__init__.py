@@ -1,0 +1,1 @@
+"""How the worker asks for runs, begins them, and ends itself."""

@@ -1,0 +1,105 @@
+"""Reads a run from the answer that hands it out. The repr of a run shows none of its secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import Any
+from uuid import UUID
+
+from pipedai_worker.values import number, whole
+
+# The API has the same default. It is used for a run whose own limit is missing or is not a number.
+DEFAULT_TIMEOUT_SECONDS = 1800.0
+# A longer limit counts as this one, since clocks and other programs take no number of seconds beyond some size.
+LONGEST_TIMEOUT_SECONDS = 30 * 86_400.0
+# The least and the most that may be the limit of a run's cost: as plain numbers, others could have millions of digits.
+SMALLEST_COST_USD, LARGEST_COST_USD = Decimal("1e-9"), Decimal("1e12")
+
+
+@dataclass(frozen=True)
+class AssignedRun:
+    """One run to execute. Its `id` is a UUID, so a file name may contain it."""
+
+    id: str
+    trigger_name: str
+    prompt: str = field(repr=False)
+    mcp_url: str = field(repr=False)
+    mcp_headers: Mapping[str, str] = field(repr=False)
+    model: str | None
+    timeout_seconds: float
+    payload: Any = field(repr=False)
+    attempt: int
+    # A JSON Schema that the run's output has to fit; None if none is asked for.
+    output_schema: dict[str, Any] | None = field(repr=False, default=None)
+    # Whether the API wants to be told what the run's program does, as it does it.
+    record_events: bool = False
+    # True if a later attempt may go on in the session of claude that this run begins (`retryMode` is `resume`).
+    may_be_resumed: bool = False
+    # The id of the session in which this run is to go on; None if it begins anew.
+    resume_session_id: str | None = None
+    # The most that the run may cost, in US dollars, as a plain decimal number; None if there is no limit.
+    max_cost_usd: str | None = None
+
+    @classmethod
+    def parse(cls, item: Any) -> AssignedRun | None:
+        """Read a run that the API hands out. Return None if a field that the run needs is missing or wrong."""
+        try:
+            headers = item.get("mcpHeaders") or {}
+            return cls(
+                id=str(UUID(item["id"])),
+                trigger_name=str(item.get("triggerName") or ""),
+                prompt=_text(item["prompt"]),
+                mcp_url=_text(item["mcpUrl"]),
+                mcp_headers={_text(name): _text(value) for name, value in headers.items()},
+                model=_text(item.get("model") or "") or None,
+                timeout_seconds=min(
+                    number(item.get("timeoutSeconds")) or DEFAULT_TIMEOUT_SECONDS,
+                    LONGEST_TIMEOUT_SECONDS,
+                ),
+                payload=item.get("payload"),
+                attempt=whole(item.get("attempt")) or 1,
+                output_schema=_schema(item.get("outputSchema")),
+                record_events=item.get("recordEvents") is True,
+                may_be_resumed=item.get("retryMode") == "resume",
+                resume_session_id=_text(item.get("resumeSessionId") or "") or None,
+                max_cost_usd=_cost(item.get("maxCostUsd")),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+
+
+def _schema(value: Any) -> dict[str, Any] | None:
+    if value is not None and not isinstance(value, dict):
+        raise TypeError
+    return value
+
+
+def _cost(value: Any) -> str | None:
+    """Return a limit of the cost as a plain decimal number, or None if there is none.
+
+    The API may give it as a number or as a text. Raises ValueError for anything else: a run whose limit can't be read
+    is not executed without one.
+    """
+    if value is None:
+        return None
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        raise ValueError from None
+    is_number = amount.is_finite() and not isinstance(value, bool)
+    if not is_number or not SMALLEST_COST_USD <= amount <= LARGEST_COST_USD:
+        raise ValueError
+    return format(amount.normalize(), "f")
+
+
+def _text(value: Any) -> str:
+    """Return `value` if it is text that UTF-8 can encode; JSON may contain lone surrogates, which it can't encode.
+
+    Raises TypeError for a value that is no text, and ValueError for a text with surrogates.
+    """
+    if not isinstance(value, str):
+        raise TypeError
+    value.encode()
+    return value

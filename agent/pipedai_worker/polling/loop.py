@@ -1,0 +1,368 @@
+"""The worker's main loop: polls, gives each run a thread, and on a signal lets the runs finish or stops them."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from uuid import UUID
+
+from pipedai_worker.api.answers import ApiError, Refused, TokenRefused
+from pipedai_worker.api.client import Api
+from pipedai_worker.api.patience import GaveUp
+from pipedai_worker.disk.journal import Journal
+from pipedai_worker.events.sender import send_left
+from pipedai_worker.executors.base import Executor
+from pipedai_worker.logs import get_logger
+from pipedai_worker.polling.poller import Granted, Polled, Poller
+from pipedai_worker.reporting.calls import report
+from pipedai_worker.reporting.outcome import Outcome
+from pipedai_worker.running import recovery
+from pipedai_worker.running.run import Run, Surroundings
+from pipedai_worker.running.stopping import StopReason, run_in_background
+
+log = get_logger(__name__)
+
+# After a run that the worker could not begin, such as one that can't be written down, the next poll waits this long.
+UNCLAIMED_PAUSE_SECONDS = 2.0
+# The time that the worker has to exit after the drain (the time that runs get to finish). In these seconds, programs
+# get SIGTERM and SIGKILL, and each outcome is sent once.
+LEAVE_SECONDS = 4.5
+# Each of these signals ends the worker. SIGHUP comes when the terminal that started the worker is closed.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# The main thread never waits longer than this, because on some platforms a signal does not wake a waiting thread.
+LONGEST_STEP_SECONDS = 1.0
+# With this signal the worker takes no new runs, and ends when those in hand have ended, however long that takes.
+FINISH_SIGNAL = signal.SIGUSR1
+NEVER = float("inf")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of the worker's main loop.
+
+    `max_concurrency` is the most runs at a time; None leaves the limit to the API. `drain_seconds` is the time that
+    runs get to finish after a signal. With `once` the loop takes the runs that are due now, and ends with them. With
+    `drain` it takes no run at all: it only settles what earlier processes of the worker have left. `pass_env` names the
+    environment variables that runs' programs get in addition.
+    """
+
+    max_concurrency: int | None
+    drain_seconds: float
+    once: bool
+    drain: bool = False
+    pass_env: tuple[str, ...] = ()
+    # The directory for the files of live run events. None if nobody asked for such files.
+    events: Path | None = None
+    # Called after each poll with how claude, the program that this worker runs, is paid for, as the API says; None if
+    # it says nothing.
+    on_auth_mode: Callable[[str | None], None] = lambda _: None
+    # Returns the word for the account of claude that pays for the runs, for the polls to tell; None if it is not known.
+    account_id: Callable[[], str | None] = lambda: None
+
+
+class Fatal(Exception):  # noqa: N818 - the end, with a sentence for the operator
+    """The worker can't continue, because of the error `cause`."""
+
+    def __init__(self, cause: ApiError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        # A 404 means that the API does not know this worker any more, for example because somebody deregistered it.
+        not_found = isinstance(cause, Refused) and cause.status == HTTPStatus.NOT_FOUND
+        refused = isinstance(cause, TokenRefused) and cause.arrived
+        self.token_is_dead = refused or not_found
+
+
+class Loop:
+    """Runs one worker. Call `run()` once, in the main thread; other threads only send it what it is to do next."""
+
+    def __init__(self, api: Api, journal: Journal, executor: Executor, settings: Settings) -> None:
+        self._api = api
+        self._journal = journal
+        self._settings = settings
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._draining = threading.Event()
+        self._leaving = threading.Event()
+        self._surroundings = Surroundings(
+            api,
+            journal,
+            executor,
+            settings.pass_env,
+            settings.events,
+            leaving=self._leaving.wait,
+            claimed=lambda run_id: self._inbox.put(lambda: self._claiming.discard(run_id)),
+        )
+        self._poller = Poller(
+            api,
+            lambda result: self._inbox.put(lambda: self._on_polled(result)),
+            hold=not settings.once,
+            journal=journal,
+            account_id=settings.account_id,
+        )
+        self._runs: dict[str, Run] = {}
+        # The runs that were granted, and are not written down yet. Until then nothing else is asked for.
+        self._claiming: set[str] = set()
+        self._settling = 0
+        # True once no further run is to be taken, because none is due; only with `once`.
+        self._all_taken = False
+        # Set when a signal has come: when the worker stops the runs that have not finished, and when it exits in any
+        # case.
+        self._stop_at = self._leave_at = NEVER
+        self._failure: ApiError | None = None
+
+    def run(self) -> None:
+        """Poll and execute runs until a signal comes, or with `once` until no run is due. Raises Fatal."""
+        previous = {
+            number: signal.signal(number, self._on_signal)
+            for number in (*STOP_SIGNALS, FINISH_SIGNAL)
+            # `nohup` starts a program with SIGHUP ignored. The worker leaves it ignored then, and survives the closing
+            # of its terminal.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+        }
+        try:
+            self._settle_the_past()
+            if self._settings.drain:
+                self._finish("--drain")
+            while not self._finished():
+                self._step()
+        finally:
+            self._leaving.set()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        if self._failure is not None:
+            raise Fatal(self._failure)
+
+    def _settle_the_past(self) -> None:
+        recovery.clean_up(self._journal, self._surroundings.executor)
+        self._send_events_of_the_past()
+        for run_id, body in self._journal.outcomes().items():
+            self._settle(
+                partial(
+                    report,
+                    *(self._api, self._journal, self._surroundings.executor),
+                    *(run_id, body, self._leaving.wait),
+                )
+            )
+
+    def _send_events_of_the_past(self) -> None:
+        left = self._journal.events()
+        if left:
+            # Nothing waits for these events. What can't be sent before the worker exits stays on disk.
+            run_in_background("events", lambda: send_left(self._api, left, self._leaving.wait))
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        # A signal may interrupt the main thread inside another put() on this queue. SimpleQueue allows that; with a
+        # lock the handler would wait for ever.
+        self._inbox.put(lambda: self._on_signalled(number))
+
+    def _finished(self) -> bool:
+        busy = bool(self._runs) or self._settling > 0
+        if self._draining.is_set():
+            # A run that the API grants at this moment has to be handed back.
+            busy = busy or (self._poller.under_way and self._failure is None)
+            return not busy or time.monotonic() >= self._leave_at
+        return self._all_taken and not busy
+
+    def _step(self) -> None:
+        now = time.monotonic()
+        self._journal.sessions.tidy(self._surroundings.executor)
+        if now >= self._stop_at:
+            self._stop_all()
+        next_at = min(self._stop_at, self._leave_at)
+        if self._may_poll():
+            if now >= self._poller.due_at:
+                self._poller.begin()
+            else:
+                next_at = min(next_at, self._poller.due_at)
+        try:
+            timeout = min(max(next_at - now, 0.0), LONGEST_STEP_SECONDS)
+            self._inbox.get(timeout=timeout)()
+        except queue.Empty:
+            pass
+
+    def _may_poll(self) -> bool:
+        if self._poller.under_way or self._claiming or self._draining.is_set():
+            return False
+        if self._all_taken or (self._settings.once and self._settling):
+            return False
+        return self._has_room()
+
+    def _has_room(self) -> bool:
+        limit = self._settings.max_concurrency
+        return limit is None or len(self._runs) < limit
+
+    def _on_signalled(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if number == FINISH_SIGNAL:
+            self._finish(name)
+        else:
+            self._on_stop_signal(name)
+
+    def _on_polled(self, result: Polled | ApiError) -> None:
+        if isinstance(result, Polled):
+            self._take(result)
+            return
+        try:
+            self._poller.failed(result)
+        except ApiError as error:
+            self._fail(error)
+
+    # --- Taking runs and ending them --------------------------------------------------------------
+
+    def _take(self, polled: Polled) -> None:
+        self._poller.answered(polled)
+        self._settings.on_auth_mode(self._api.auth_mode)
+        self._keep_sessions_while_limited()
+        if polled.granted is not None:
+            self._take_granted(polled.granted)
+        self._all_taken = self._settings.once and (polled.granted is None or not self._has_room())
+
+    def _take_granted(self, granted: Granted) -> None:
+        """Begin a run that the API has claimed for this worker, or hand it back."""
+        run = granted.run
+        if run is None:
+            log.warning("a run that was granted can't be read")
+            self._hand_back(_id_of(granted.state), recovery.UNREADABLE)
+            self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
+        elif run.id in self._runs or self._journal.has_outcome(run.id):
+            # The claimId could not be dropped when the run came first.
+            self._hand_back(None, recovery.NOT_BEGUN)
+            self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
+        elif self._draining.is_set():
+            log.info("run %s came too late; it is handed back", run.id)
+            outcome = replace(recovery.NOT_BEGUN, session_id=run.resume_session_id)
+            self._hand_back(run.id, outcome)
+        else:
+            self._launch(Run(run, granted.claim_id, self._surroundings, granted.state))
+
+    def _hand_back(self, run_id: str | None, outcome: Outcome) -> None:
+        """Report a run that was granted, and is not begun. With None only its claimId is used no more."""
+        if run_id is None:
+            try:
+                self._journal.drop_next_claim_id()
+            except OSError as error:
+                log.warning("a claimId can't be removed from disk: %s", error.strerror)
+            return
+        # Until its claimId is dropped, another call with it would get this run again, or one whose claimId is then
+        # dropped too early.
+        self._claiming.add(run_id)
+        self._settle(
+            partial(
+                recovery.hand_back,
+                *(self._api, self._journal, self._surroundings.executor),
+                *(run_id, outcome),
+                kept=partial(self._surroundings.claimed, run_id),
+                wait=self._leaving.wait,
+            )
+        )
+
+    def _keep_sessions_while_limited(self) -> None:
+        seconds = self._api.limited_seconds
+        if seconds is None:
+            return
+        try:
+            self._journal.sessions.keep_while_limited(seconds)
+        except OSError as error:
+            log.warning("it can't be written down that sessions are kept: %s", error.strerror)
+
+    def _launch(self, run: Run) -> None:
+        run_id = run.assigned.id
+        self._runs[run_id] = run
+        self._claiming.add(run_id)
+        run_in_background(f"run {run_id}", lambda: self._in_thread(run, run.live))
+
+    def _settle(self, work: Callable[[], None]) -> None:
+        self._settling += 1
+        run_in_background("settle", lambda: self._in_thread(None, work))
+
+    def _in_thread(self, run: Run | None, work: Callable[[], None]) -> None:
+        error: ApiError | None = None
+        try:
+            work()
+        except ApiError as caught:
+            error = caught
+        except GaveUp:
+            # The API did not answer before the worker had to exit. The run stays on disk, and the next start asks the
+            # API again.
+            log.info("left to the next start: %s", run.assigned.id if run else "older runs")
+        except OSError as caught:
+            log.error("the worker's files can't be written: %s", caught)
+        except Exception:
+            log.exception("a run's thread failed")
+        finally:
+            self._inbox.put(lambda: self._on_ended(run, error))
+
+    def _on_ended(self, run: Run | None, error: ApiError | None) -> None:
+        """Note that the thread of a run has ended; with None, one that settled a run of an earlier process."""
+        if run is None:
+            self._settling -= 1
+        else:
+            self._runs.pop(run.assigned.id, None)
+            self._claiming.discard(run.assigned.id)
+            if not run.claimed:
+                self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
+        if error is not None:
+            self._fail(error)
+
+    # --- Stopping the worker ----------------------------------------------------------------------
+
+    def _finish(self, name: str) -> None:
+        """Take no new runs from now on, and let those in hand take their time."""
+        if self._draining.is_set():
+            return
+        self._draining.set()
+        log.info("%s: takes nothing new, and ends after the %d runs in hand", name, len(self._runs))
+        try:
+            self._journal.tell(draining=True)
+        except OSError as error:
+            log.warning("it can't be written down that this worker drains: %s", error.strerror)
+        self._poller.end_wait()
+
+    def _on_stop_signal(self, name: str) -> None:
+        if self._leave_at != NEVER:
+            log.warning("%s again: stopping at once", name)
+            self._stop_at = time.monotonic()
+        elif self._runs:
+            log.info("%s: up to %g s for what is in hand", name, self._settings.drain_seconds)
+            self._drain(self._settings.drain_seconds)
+        else:
+            log.info("%s: stopping", name)
+            self._drain(0.0)
+
+    def _drain(self, seconds: float) -> None:
+        self._draining.set()
+        self._stop_at = time.monotonic() + seconds
+        self._leave_at = self._stop_at + LEAVE_SECONDS
+        self._poller.end_wait()
+
+    def _stop_all(self) -> None:
+        self._stop_at = NEVER
+        self._leave_at = min(self._leave_at, time.monotonic() + LEAVE_SECONDS)
+        for run in self._runs.values():
+            run.stop.request(StopReason.SHUTDOWN)
+
+    def _fail(self, error: ApiError) -> None:
+        """Stop all runs because the worker can't continue. `run()` then raises Fatal."""
+        if self._failure is None:
+            self._failure = error
+            self._draining.set()
+            # From now on each outcome is sent to the API only once more. If the API does not accept it, it stays on
+            # disk for the next start.
+            self._leaving.set()
+            self._stop_all()
+
+
+def _id_of(state: dict[str, Any]) -> str | None:
+    """Return the id of a run that can't be read; None if even that can't be read."""
+    try:
+        return str(UUID(state["id"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None

@@ -1,0 +1,145 @@
+"""Asks the API for the next run, with one request (poll) at a time, and decides when to send the next one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipedai_worker.api.answers import ApiError, NotOurApi, Unavailable
+from pipedai_worker.api.client import Api, clock_complaint
+from pipedai_worker.api.patience import Backoff, Outage, jittered
+from pipedai_worker.disk.journal import Journal
+from pipedai_worker.logs import get_logger
+from pipedai_worker.polling.assigned import AssignedRun
+from pipedai_worker.running.stopping import run_in_background
+
+log = get_logger(__name__)
+
+# How long the API may hold a poll until a run is due. Many proxies cut a request after 30 s without a byte, so this is
+# less.
+WAIT_SECONDS = 25.0
+# An API that is shutting down, for example, holds no poll. If an answer without a run comes sooner than this, the
+# worker waits for the rest of this time before the next poll.
+SHORTEST_EMPTY_POLL_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Granted:
+    """A run that the API has claimed for the worker and started, under `claim_id`.
+
+    `state` is what the API says of the run. `run` is None if the run can't be read.
+    """
+
+    claim_id: str
+    # It has the run's secrets.
+    state: dict[str, Any] = field(repr=False)
+    run: AssignedRun | None
+
+
+@dataclass(frozen=True)
+class Polled:
+    """A poll that the API answered: the run that it granted, if any, and how many seconds the answer took."""
+
+    granted: Granted | None
+    seconds: float
+
+
+class Poller:
+    """Sends polls, one at a time, in another thread. The result of each is passed to `deliver`.
+
+    A poll that failed results in the exception that says why. The main thread then passes the result to `answered()` or
+    `failed()`, which decide when the next poll is due.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        deliver: Callable[[Polled | ApiError], None],
+        *,
+        hold: bool,
+        journal: Journal,
+        account_id: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self._api = api
+        # Returns the word for the account of claude, which each poll tells.
+        self._account_id = account_id
+        self._deliver = deliver
+        # True if the API may hold a poll until a run is due; false to get every answer at once.
+        self._hold = hold
+        self._journal = journal
+        self._backoff = Backoff()
+        self._outage = Outage()
+        self._clock_warned = False
+        # True while the API may grant a run to a poll.
+        self.under_way = False
+        # True after the API has answered the first poll.
+        self.connected = False
+        # When the next poll is due, as a time of the monotonic clock.
+        self.due_at = 0.0
+
+    def begin(self) -> None:
+        """Start a poll. The API answers the first one at once, which shows whether the URL and the token work."""
+        wait = WAIT_SECONDS if self._hold and self.connected else 0.0
+        self.under_way = True
+        run_in_background("poll", lambda: self._deliver(self._poll(wait)))
+
+    def _poll(self, wait: float) -> Polled | ApiError:
+        began = time.monotonic()
+        try:
+            claim_id = self._journal.next_claim_id()
+            state = self._api.claim_next(claim_id, wait, self._account_id())
+            granted = None if state is None else Granted(claim_id, state, AssignedRun.parse(state))
+            return Polled(granted, time.monotonic() - began)
+        except OSError as error:
+            # A run that can't be written down would only be taken away from others.
+            return Unavailable(f"the worker's files can't be written: {error.strerror}")
+        except ApiError as error:
+            return error
+        except Exception as error:
+            log.exception("the poll failed")
+            return Unavailable(f"the poll failed: {type(error).__name__}")
+
+    def end_wait(self) -> None:
+        if self.under_way:
+            run_in_background("end of the wait", self._end_wait)
+
+    def _end_wait(self) -> None:
+        try:
+            self._api.end_wait()
+        except ApiError as error:
+            log.debug("the waiting poll can't be ended: %s", error)
+
+    def answered(self, polled: Polled) -> None:
+        self.under_way = False
+        self._backoff.reset()
+        self._outage.answered()
+        self._check_clock()
+        self.due_at = time.monotonic()
+        if not self.connected:
+            self.connected = True
+            log.info("connected to %s", self._api.url)
+        elif polled.granted is None:
+            self.due_at += max(0.0, jittered(SHORTEST_EMPTY_POLL_SECONDS) - polled.seconds)
+
+    def failed(self, error: ApiError) -> None:
+        """Note that a poll failed. Raise the poll's error if a further attempt would fail too."""
+        self.under_way = False
+        # If polls were answered before, an answer that is not from the API (a proxy's error page, perhaps) is a passing
+        # fault, and the worker tries again.
+        if isinstance(error, Unavailable) or (self.connected and isinstance(error, NotOurApi)):
+            self._outage.failed(error)
+            self.due_at = time.monotonic() + self._backoff.next_delay(error.retry_after)
+            return
+        raise error
+
+    def pause(self, seconds: float) -> None:
+        """Send the next poll no sooner than about `seconds` from now."""
+        self.due_at = max(self.due_at, time.monotonic() + jittered(seconds))
+
+    def _check_clock(self) -> None:
+        complaint = clock_complaint(self._api.clock_offset)
+        if complaint and not self._clock_warned:
+            self._clock_warned = True
+            log.warning("%s; set it right", complaint)

@@ -1,0 +1,186 @@
+"""Tells the API of a run: by heartbeats while it is executed, which renew its lease, and by the report of its end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from pipedai_worker.api.answers import Refused, TokenRefused, Unanswered
+from pipedai_worker.api.client import Api
+from pipedai_worker.api.patience import Backoff, until_answered
+from pipedai_worker.disk.journal import Journal
+from pipedai_worker.executors.base import Executor
+from pipedai_worker.logs import get_logger
+from pipedai_worker.reporting.outcome import bare
+from pipedai_worker.running.stopping import StopReason, StopRequest, run_in_background
+
+log = get_logger(__name__)
+
+# Two heartbeats in a row may fail, and the third still comes before the lease ends.
+BEATS_PER_LEASE = 3
+# The pause between two heartbeats stays within these bounds, however long the lease is, because the worker learns only
+# from a heartbeat's answer that its run was canceled.
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 20.0
+# A thread that waits for a heartbeat's answer checks this often whether the run has been stopped meanwhile.
+LOOK_SECONDS = 0.2
+
+Counts = dict[str, int]
+
+
+class NotTold(Exception):  # noqa: N818 - a state of knowledge
+    """The run ended or was stopped before the API had answered the heartbeat."""
+
+
+class Heartbeat:
+    """A context manager whose thread sends heartbeats from entry to exit, and the first one at once.
+
+    `counts` returns how many tool calls the run has made, for the heartbeats to tell; None while there are none.
+    `session_id`, once it is set, is told too: it is the session in which another attempt could go on.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        run_id: str,
+        stop: StopRequest,
+        counts: Callable[[], Counts | None] = lambda: None,
+    ) -> None:
+        self._api = api
+        self._run_id = run_id
+        self._stop = stop
+        self._counts = counts
+        self.session_id: str | None = None
+        self._interval = LONGEST_SECONDS
+        self._condition = threading.Condition()
+        self._ended = False
+        # `_asked` counts the calls of `tell()`. `_answered` is the value of `_asked` at the time when the last answered
+        # heartbeat was sent.
+        self._asked = self._answered = 0
+
+    def __enter__(self) -> Heartbeat:
+        run_in_background(f"heartbeat {self._run_id}", self._beat)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # The heartbeat's thread is not joined: it may be waiting for a slow answer, which no longer matters.
+        with self._condition:
+            self._ended = True
+            self._condition.notify_all()
+
+    def tell(self) -> None:
+        """Send a heartbeat at once, and wait until the API has answered it. Raises NotTold.
+
+        The heartbeat tells the counts of tool calls as they are at this moment or later.
+        """
+        with self._condition:
+            self._asked += 1
+            mine = self._asked
+            self._condition.notify_all()
+            while self._answered < mine:
+                if self._ended or self._stop.reason is not None:
+                    raise NotTold
+                self._condition.wait(LOOK_SECONDS)
+            if self._stop.reason is not None:
+                raise NotTold
+
+    def _beat(self) -> None:
+        backoff = Backoff()
+        delay = 0.0
+        failed = False
+        while self._wait(delay, in_any_case=failed):
+            with self._condition:
+                asked = self._asked
+            try:
+                answer = self._api.heartbeat(self._run_id, self._counts(), self.session_id)
+            except Unanswered as error:
+                delay = min(backoff.next_delay(error.retry_after), self._longest_pause)
+                failed = True
+            except TokenRefused:
+                self._stop.request(StopReason.TOKEN_REFUSED)
+                return
+            except Refused:
+                self._stop.request(StopReason.LOST)
+                return
+            except Exception:
+                # The thread goes on after any error. If it ended, the run would lose its lease, and `tell()` would wait
+                # for ever.
+                log.exception("run %s: the heartbeat failed", self._run_id)
+                delay = min(backoff.next_delay(), self._longest_pause)
+                failed = True
+            else:
+                backoff.reset()
+                failed = False
+                delay = self._interval = self._next_interval(answer)
+                if answer.get("cancelRequested"):
+                    self._stop.request(StopReason.CANCELED)
+                with self._condition:
+                    self._answered = asked
+                    self._condition.notify_all()
+
+    def _wait(self, seconds: float, *, in_any_case: bool) -> bool:
+        """Wait for `seconds`, but return early if `tell()` asks for a heartbeat. Return False once the run has ended.
+
+        With `in_any_case` the wait is not shortened by `tell()`.
+        """
+        until = time.monotonic() + seconds
+        with self._condition:
+            while not self._ended:
+                left = until - time.monotonic()
+                if left <= 0 or (self._asked > self._answered and not in_any_case):
+                    return True
+                self._condition.wait(left)
+            return False
+
+    @property
+    def _longest_pause(self) -> float:
+        """The longest pause after a heartbeat that failed, in seconds: half of the usual interval.
+
+        After an outage the API waits for half of a lease (SPEC §22). A sixth of it leaves time for another attempt.
+        """
+        return self._interval / 2
+
+    def _next_interval(self, answer: dict[str, Any]) -> float:
+        left = self._api.seconds_until(answer.get("leaseExpiresAt"))
+        if left is None:
+            return self._interval
+        return min(max(left / BEATS_PER_LEASE, SHORTEST_SECONDS), LONGEST_SECONDS)
+
+
+log = get_logger(__name__)
+
+
+def report(
+    api: Api,
+    journal: Journal,
+    executor: Executor,
+    run_id: str,
+    body: dict[str, Any],
+    wait: Callable[[float], bool],
+) -> None:
+    """Send the outcome of a run, and remove it from disk after a 2xx or a 4xx that is final.
+
+    If the API can't store the outcome (400, 413), only its status and fault are sent. The answer says how long the
+    run's session can be resumed.
+
+    Raises GaveUp when `wait` returns True, and TokenRefused when the API refuses the token. In both cases the outcome
+    stays on disk, and the worker's next start sends it.
+    """
+    try:
+        answer = until_answered(lambda: api.complete(run_id, body), wait)
+    except Refused as refused:
+        if refused.is_unfit and body != bare(body):
+            # Without any report the API would take the run for lost.
+            log.warning("run %s: the API can't take the whole outcome: %s", run_id, refused)
+            report(api, journal, executor, run_id, bare(body), wait)
+            return
+        log.warning("run %s: %s not accepted: %s", run_id, body.get("status"), refused)
+        if refused.status == HTTPStatus.NOT_FOUND:
+            journal.sessions.learn_end(run_id, None, executor)
+    else:
+        log.info("run %s %s", run_id, body.get("status"))
+        if "resumeUntil" in answer:
+            journal.sessions.learn_end(run_id, api.seconds_until(answer["resumeUntil"]), executor)
+    journal.drop_outcome(run_id)

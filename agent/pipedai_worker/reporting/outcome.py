@@ -1,0 +1,189 @@
+"""Describes how a run ended, in the form of the API's request `complete`, with every value within its bounds."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Any
+
+from pipedai_worker.redact import Redactor
+from pipedai_worker.values import number, whole, with_strings
+
+SHORT_MESSAGE_LENGTH = 500
+ERROR_MESSAGE_LENGTH = 8_000
+LABEL_LENGTH = 255
+LARGEST_EXIT_CODE = 2**31 - 1
+LARGEST_COST_USD = 99_999_999
+COST_DECIMALS = 6
+LONGEST_RETRY_AFTER_SECONDS = 24 * 3600
+LIMIT_KIND_LENGTH = 64
+
+SUCCEEDED, FAILED, TIMED_OUT, CANCELED = "succeeded", "failed", "timed_out", "canceled"
+INFRA, CLIENT, NONE = "infra", "client", "none"
+
+# Stands for an output that is missing. None would be mistaken for JSON's null, which is an output.
+ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "ABSENT"})()
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class UsageLimit:
+    """A usage limit of claude's account that is used up.
+
+    `resets_at` is when it is lifted, in seconds since 1970. `kind` is claude's own word for it, such as `five_hour`.
+    """
+
+    resets_at: float
+    kind: str
+
+    def body(self) -> dict[str, str]:
+        """Return the JSON object to report."""
+        kind = _cut(self.kind, LIMIT_KIND_LENGTH) or "unknown"
+        return {"resetsAt": iso(self.resets_at), "kind": kind}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one run ended. Its texts may contain secrets until `redacted()` removes them; `body()` shortens the texts."""
+
+    status: str
+    fault_class: str = NONE
+    exit_code: int | None = None
+    short_message: str = ""
+    error_message: str = ""
+    tokens: Tokens | None = None
+    cost_usd: float | None = None
+    num_turns: int | None = None
+    session_id: str | None = None
+    model: str | None = None
+    retry_after_seconds: float | None = None
+    # The usage limit because of which the run failed; None for any other end.
+    usage_limit: UsageLimit | None = None
+    # The counts of the run's tool calls, and the calls themselves, as the API takes them.
+    tool_calls: dict[str, int] | None = None
+    tool_call_list: list[dict[str, Any]] | None = None
+    # The run's output: any JSON that the API can store; ABSENT if there is no output.
+    output: Any = ABSENT
+
+    def redacted(self, redactor: Redactor) -> Outcome:
+        return replace(
+            self,
+            short_message=redactor.redact(self.short_message),
+            error_message=redactor.redact(self.error_message),
+            session_id=redactor.redact(self.session_id or ""),
+            model=redactor.redact(self.model or ""),
+            tool_call_list=None
+            if self.tool_call_list is None
+            else redactor.redact_json(self.tool_call_list),
+            output=ABSENT if self.output is ABSENT else redactor.redact_json(self.output),
+        )
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON object to report, without the values that are not known."""
+        fields: dict[str, Any] = {
+            "status": self.status,
+            "faultClass": self.fault_class,
+            "exitCode": whole(self.exit_code, LARGEST_EXIT_CODE),
+            "shortMessage": _cut(self.short_message, SHORT_MESSAGE_LENGTH),
+            "errorMessage": _cut(self.error_message, ERROR_MESSAGE_LENGTH),
+            "costUsd": _money(self.cost_usd),
+            "numTurns": whole(self.num_turns, LARGEST_EXIT_CODE),
+            "sessionId": _cut(self.session_id or "", LABEL_LENGTH),
+            "model": _cut(self.model or "", LABEL_LENGTH),
+            "retryAfterSeconds": _retry_after(self.retry_after_seconds),
+            "usageLimit": self.usage_limit and self.usage_limit.body(),
+        }
+        if self.tokens is not None:
+            fields["inputTokens"] = self.tokens.input
+            fields["outputTokens"] = self.tokens.output
+            fields["cacheReadTokens"] = self.tokens.cache_read
+            fields["cacheCreationTokens"] = self.tokens.cache_creation
+        fields["toolCalls"], fields["toolCallList"] = self.tool_calls, self.tool_call_list or None
+        body = {name: value for name, value in fields.items() if value is not None}
+        if self.output is not ABSENT:
+            body["output"] = self.output
+        return body
+
+
+def storable(value: Any) -> Any:
+    """Return JSON in which characters that the API can't store are replaced.
+
+    Raises RecursionError if it is nested too deep.
+    """
+    return with_strings(value, lambda text: _UNSTORABLE.sub("\ufffd", text))
+
+
+def bare(body: dict[str, Any]) -> dict[str, Any]:
+    """Return only the status and the fault of an outcome, to report them after the API has refused it with 400."""
+    return {name: body[name] for name in ("status", "faultClass") if name in body}
+
+
+def iso(moment: float, precision: str = "milliseconds") -> str:
+    """Return a time, given in seconds since 1970, in the API's format."""
+    text = datetime.fromtimestamp(moment, tz=timezone.utc).isoformat(timespec=precision)
+    return text.replace("+00:00", "Z")
+
+
+def _money(value: float | None) -> str | None:
+    amount = number(value)
+    if amount is None or amount > LARGEST_COST_USD:
+        return None
+    return format(round(Decimal(repr(amount)), COST_DECIMALS), "f")
+
+
+def _retry_after(value: float | None) -> int | None:
+    seconds = number(value)
+    return None if seconds is None else min(math.ceil(seconds), LONGEST_RETRY_AFTER_SECONDS)
+
+
+def _cut(text: str, length: int) -> str | None:
+    text = _UNSTORABLE.sub("\ufffd", text).strip()
+    if len(text) > length:
+        text = text[: length - 1] + "…"
+    return text or None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How many tokens of a model one message, several messages, or a whole run used."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_creation: int = 0
+
+    @classmethod
+    def read(cls, usage: Any) -> Tokens | None:
+        """Read a `usage` object of the model's API; a missing number counts as 0. Return None if it is no object."""
+        if not isinstance(usage, dict):
+            return None
+        return cls(
+            whole(usage.get("input_tokens")) or 0,
+            whole(usage.get("output_tokens")) or 0,
+            whole(usage.get("cache_read_input_tokens")) or 0,
+            whole(usage.get("cache_creation_input_tokens")) or 0,
+        )
+
+    @classmethod
+    def read_model(cls, usage: Any) -> Tokens:
+        """Read one model's entry of claude's `modelUsage`. A number that is missing or not a whole one counts as 0."""
+        if not isinstance(usage, dict):
+            return cls()
+        return cls(
+            whole(usage.get("inputTokens")) or 0,
+            whole(usage.get("outputTokens")) or 0,
+            whole(usage.get("cacheReadInputTokens")) or 0,
+            whole(usage.get("cacheCreationInputTokens")) or 0,
+        )
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(
+            self.input + other.input,
+            self.output + other.output,
+            self.cache_read + other.cache_read,
+            self.cache_creation + other.cache_creation,
+        )

@@ -1,0 +1,73 @@
+"""Checks a JSON document against a JSON Schema (2020-12), as a program of its own with limits of time and memory.
+
+It reads `{"schema": …, "output": …}` from stdin. It writes `{"sentence": …}`, which is null if the output fits, or
+`{"pointer": …, "misfit": …}`: where the output does not fit, as a JSON pointer, and why. These texts may quote the
+output and so hold a secret, and they are of any length: a secret that is cut in two could not be found any more. It
+loads no schema from anywhere: a reference leads into the schema itself or to the standard's own ones.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import json
+import resource
+import sys
+from typing import Any
+
+MEMORY_BYTES = 1024 * 1024 * 1024
+
+
+def main() -> None:
+    """Check the output in stdin against the schema in stdin.
+
+    The only argument of the command line is the number of seconds of processor time that may be used.
+    """
+    # A process that ends need not look for garbage first.
+    atexit.register(gc.freeze)
+    limit = int(sys.argv[1])
+    # At the first limit the system sends SIGXCPU, which tells the worker why the check ended. A SIGKILL could also mean
+    # that the machine has no memory left.
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
+    # macOS can't limit a process's memory in this way.
+    if sys.platform.startswith("linux"):
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    asked = json.loads(sys.stdin.buffer.read())
+    try:
+        import jsonschema  # noqa: F401 - an old installation may lack it
+    except ImportError:
+        answer: dict[str, Any] = {"missing": True}
+    else:
+        answer = judged(asked["schema"], asked["output"])
+    json.dump(answer, sys.stdout)
+
+
+def judged(schema: Any, output: Any) -> dict[str, Any]:
+    """Return the answer that this program writes: that the output fits the schema, or where and why it does not."""
+    from jsonschema import Draft202012Validator
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import EMPTY_REGISTRY
+
+    sentence = None
+    try:
+        validator = Draft202012Validator(schema, registry=EMPTY_REGISTRY)
+        for error in validator.iter_errors(output):
+            pointer = "".join(f"/{_escaped(part)}" for part in error.absolute_path)
+            return {"pointer": pointer, "misfit": error.message}
+    except Unresolvable:
+        sentence = "The output schema refers to a schema that is not part of it."
+    except RecursionError:
+        sentence = "The output can't be checked, as its schema or itself is nested without an end."
+    except MemoryError:
+        sentence = "The output can't be checked, as that takes too much memory."
+    except Exception as caught:  # such as a pattern that Python can't read
+        sentence = f"The output can't be checked, as the schema is none ({type(caught).__name__})."
+    return {"sentence": sentence}
+
+
+def _escaped(part: object) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How one run is executed on this machine, and what is cleaned up after it."""

@@ -1,0 +1,244 @@
+"""Runs a program in a process group of its own, reads its output, and ends the whole group with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from pipedai_worker.running.stopping import StopReason
+
+# While a program writes nothing, the worker checks this often whether to stop it.
+TICK_SECONDS = 0.1
+CHUNK_BYTES = 64 * 1024
+# When the program has ended, a process that it left behind may hold its output open. The output is read for this many
+# seconds more.
+PIPE_GRACE_SECONDS = 1.0
+
+Sink = Callable[[bytes], None]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a program ended: its exit code, as a shell would give it, and the reason if the worker stopped it."""
+
+    exit_code: int
+    stopped_by: StopReason | None
+    signal_name: str | None = None
+
+    @property
+    def killed(self) -> bool:
+        """Tell whether the program was ended by a signal or stopped, so that the end of its output may be missing."""
+        return self.signal_name is not None or self.stopped_by is not None
+
+    @property
+    def description(self) -> str:
+        """Describe for a person how the program ended, as in `exited with code 3` or `was ended by SIGSEGV`."""
+        if self.signal_name:
+            return f"was ended by {self.signal_name}"
+        return f"exited with code {self.exit_code}"
+
+
+class Program:
+    """A program that has been started. Call `supervise()` once."""
+
+    def __init__(
+        self, argv: Sequence[str], *, stdin: bytes, directory: Path, environment: Mapping[str, str]
+    ) -> None:
+        """Start the program. Raises OSError when it can't be launched."""
+        # The program's input is a file. Through a pipe the worker would have to keep writing while the program is slow
+        # to read.
+        with tempfile.TemporaryFile() as input_file:
+            input_file.write(stdin)
+            input_file.seek(0)
+            self._process = subprocess.Popen(
+                list(argv),
+                stdin=input_file,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                cwd=directory,
+                env=dict(environment),
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+        self.started = start_time(self.pid)
+
+    def supervise(
+        self,
+        *,
+        stdout: Sink,
+        stderr: Sink,
+        should_stop: Callable[[], StopReason | None],
+        term_grace: Callable[[], float],
+        interrupt_first: bool = False,
+    ) -> Ending:
+        """Read the program's output until the program ends, or stop it as soon as `should_stop` returns a reason.
+
+        To stop it, its process group gets SIGTERM and, when `term_grace` seconds have passed, SIGKILL. With
+        `interrupt_first` the program alone gets SIGINT at first, and the group gets SIGTERM when half of that time has
+        passed. However the program ends, processes that it leaves in its group are killed.
+        """
+        try:
+            with _Pipes(self._process, stdout, stderr) as pipes:
+                stopped_by = self._follow(
+                    pipes, should_stop, _Stop(self, term_grace, interrupt_first)
+                )
+                self._end_group()
+                pipes.read_rest()
+        finally:
+            self._end_group()
+        return self._reap(stopped_by)
+
+    def _follow(
+        self,
+        pipes: _Pipes,
+        should_stop: Callable[[], StopReason | None],
+        stop: _Stop,
+    ) -> StopReason | None:
+        stopped_by: StopReason | None = None
+        while not self._has_ended():
+            pipes.read(TICK_SECONDS)
+            if stopped_by is None:
+                stopped_by = should_stop()
+            if stopped_by is not None:
+                stop.go_on()
+        # The program has ended, but a process that it left behind may still hold its output open.
+        ended_at = time.monotonic()
+        while pipes.open and time.monotonic() - ended_at < PIPE_GRACE_SECONDS:
+            pipes.read(TICK_SECONDS)
+        return stopped_by
+
+    def _end_group(self) -> None:
+        self._signal_group(signal.SIGKILL)
+
+    def _reap(self, stopped_by: StopReason | None) -> Ending:
+        code = self._process.wait()
+        if code >= 0:
+            return Ending(code, stopped_by)
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return Ending(128 - code, stopped_by, name)
+
+    def _has_ended(self) -> bool:
+        """Tell whether the program has ended, without reaping it.
+
+        Until the program is reaped, no other process group can get the id of its group.
+        """
+        if hasattr(os, "waitid"):
+            options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            return os.waitid(os.P_PID, self.pid, options) is not None
+        return self._process.poll() is not None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send SIGINT to the program alone, which then ends its own children. Send other signals to its whole group."""
+        if number == signal.SIGINT:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, number)
+        else:
+            self._signal_group(number)
+
+    def _signal_group(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+
+class _Stop:
+    """Ends a program by signals: SIGINT to the program alone if wanted, then SIGTERM and SIGKILL to its group."""
+
+    def __init__(self, program: Program, grace: Callable[[], float], interrupt_first: bool) -> None:
+        self._program = program
+        self._grace = grace
+        self._began_at: float | None = None
+        self._next = [signal.SIGINT] if interrupt_first else []
+        self._next += [signal.SIGTERM, signal.SIGKILL]
+        self._asks_twice = interrupt_first
+
+    def go_on(self) -> None:
+        """Send the signals that are due by now. Call it again and again until the program has ended."""
+        now = time.monotonic()
+        if self._began_at is None:
+            self._began_at = now
+        while self._next and now - self._began_at >= self._due(self._next[0]):
+            self._program.send(self._next.pop(0))
+
+    def _due(self, number: signal.Signals) -> float:
+        if number == signal.SIGKILL:
+            return self._grace()
+        return self._grace() / 2 if number == signal.SIGTERM and self._asks_twice else 0.0
+
+
+class _Pipes:
+    """Reads the pipes of a program's stdout and stderr without blocking."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stdout: Sink, stderr: Sink) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._files: list[IO[bytes]] = []
+        for file, sink in ((process.stdout, stdout), (process.stderr, stderr)):
+            if file is not None:
+                os.set_blocking(file.fileno(), False)
+                self._selector.register(file, selectors.EVENT_READ, sink)
+                self._files.append(file)
+
+    def __enter__(self) -> _Pipes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._selector.close()
+        for file in self._files:
+            file.close()
+
+    @property
+    def open(self) -> bool:
+        return bool(self._selector.get_map())
+
+    def read(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for output and read one piece of each pipe. Tell if any came."""
+        ready = self._selector.select(timeout)
+        for key, _ in ready:
+            try:
+                chunk = os.read(key.fd, CHUNK_BYTES)
+            except BlockingIOError:
+                continue
+            if chunk:
+                key.data(chunk)
+            else:
+                self._selector.unregister(key.fileobj)
+        return bool(ready)
+
+    def read_rest(self) -> None:
+        """Read what the pipes still hold, without waiting. Stop after 64 pieces, in case a process still writes."""
+        for _ in range(64):
+            if not self.open or not self.read(0):
+                return
+
+
+def start_time(pid: int) -> str | None:
+    """Return a text that differs for each process that ever has this id. Return None if there is no such process."""
+    # platform.system() is called because type checkers evaluate sys.platform, and would report the other branch as
+    # unreachable.
+    if platform.system() == "Linux":
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        except OSError:
+            return None
+        # In /proc/PID/stat the second field is the program's name in parentheses, and may itself contain spaces and
+        # parentheses. Fields are therefore counted after the last parenthesis. Field 22 is the start time, in clock
+        # ticks since boot (proc(5)).
+        return f"{boot}/{stat.rpartition(')')[2].split()[19]}"
+    shown = subprocess.run(
+        ["/bin/ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return shown.stdout.strip() or None

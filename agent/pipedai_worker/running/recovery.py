@@ -1,0 +1,211 @@
+"""Cleans up, when a worker starts, what a killed one left behind: programs, files, outcomes and claims."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from pipedai_worker.api.client import Api
+from pipedai_worker.disk import scratch
+from pipedai_worker.disk.journal import HeldRun, Journal
+from pipedai_worker.disk.sessions import Session, session_of
+from pipedai_worker.disk.tool_calls import RecordedCalls, ToolCalls
+from pipedai_worker.executors.base import Executor
+from pipedai_worker.logs import get_logger
+from pipedai_worker.reporting.calls import report
+from pipedai_worker.reporting.outcome import FAILED, INFRA, Outcome
+from pipedai_worker.running import process
+
+log = get_logger(__name__)
+
+RESTARTED = Outcome(FAILED, INFRA, error_message="worker restarted")
+# The outcome of a run of which no program was started, so it has called no tool and has cost nothing. The API has
+# started the run with its claim, so it has to be told.
+NEVER_BEGUN = replace(RESTARTED, tool_calls={"total": 0, "effects": 0, "unknown": 0}, cost_usd=0.0)
+# The outcome of a run that the API has granted while the worker was told to end, and of one that the worker can't read.
+NOT_BEGUN = replace(NEVER_BEGUN, error_message="The worker was stopped before the run began.")
+UNREADABLE = replace(NEVER_BEGUN, error_message="The worker can't read this run.")
+
+
+def clean_up(journal: Journal, executor: Executor) -> None:
+    """End the processes of earlier runs, remove their files, and write an outcome to disk for each run in hand.
+
+    The outcome tells which tool calls the run had made, and which of them had no answer. The files of a session stay if
+    the run can be resumed in it. This sends nothing to the API.
+    """
+    spooled = journal.outcomes()
+    for run in journal.held():
+        end_orphans(run)
+        calls = _calls_of(journal, run)
+        session = journal.sessions.of_run(run.run_id)
+        if session is not None:
+            _leave_session(journal, executor, run, session, calls)
+        elif run.scratch:
+            session_id, work = session_of(run.claim_id), scratch.work(Path(run.scratch))
+            executor.clean_up(session_id, work, run.pid)
+            scratch.remove(Path(run.scratch))
+        if run.run_id not in spooled:
+            log.warning("run %s was in hand when the worker stopped", run.run_id)
+            outcome = _restarted(calls) if run.scratch else NEVER_BEGUN
+            resumable = session.id if session else run.resume_session_id
+            journal.put_outcome(run.run_id, replace(outcome, session_id=resumable).body())
+        journal.release(run.run_id)
+    for session in journal.sessions.all():
+        if session.in_use:
+            # The file that told of the session's run was lost. What the run has done is therefore not known.
+            _keep(journal, executor, replace(session, had_effects=True))
+    journal.sweep()
+
+
+def _leave_session(
+    journal: Journal,
+    executor: Executor,
+    run: HeldRun,
+    session: Session,
+    calls: RecordedCalls | None,
+) -> None:
+    if session.root:
+        executor.clean_up(session.id, session.work, run.pid, keep_session=True)
+        scratch.strip(Path(session.root))
+    if session.in_use:
+        known = session.after(calls.counts(), calls.listed()) if calls else session
+        # If its tool calls are not known, the run may have had effects.
+        _keep(journal, executor, known if calls else replace(known, had_effects=True))
+
+
+def _keep(journal: Journal, executor: Executor, session: Session) -> None:
+    try:
+        journal.sessions.keep(session, executor)
+    except OSError as error:
+        log.warning("a run's session can't be kept: %s", error.strerror)
+
+
+def _calls_of(journal: Journal, run: HeldRun) -> RecordedCalls | None:
+    """Return the tool calls of an earlier process's run; None if they are not known."""
+    path = journal.calls_of(run.run_id)
+    if not path.exists():
+        return None
+    try:
+        return ToolCalls.read(path)
+    except OSError as error:
+        log.warning("the tool calls of run %s can't be read: %s", run.run_id, error.strerror)
+        return None
+
+
+def _restarted(calls: RecordedCalls | None) -> Outcome:
+    if calls is None:
+        return RESTARTED
+    return replace(RESTARTED, tool_calls=calls.counts(), tool_call_list=calls.listed())
+
+
+def hand_back(
+    api: Api,
+    journal: Journal,
+    executor: Executor,
+    run_id: str,
+    outcome: Outcome,
+    kept: Callable[[], None],
+    wait: Callable[[float], bool],
+) -> None:
+    """Report a run that the API has granted and that the worker does not begin. Raises GaveUp and TokenRefused.
+
+    `kept` is called when the outcome is on disk and the run's claimId is used no more, or when the disk has failed.
+    Then the run is reported all the same.
+    """
+    body = outcome.body()
+    try:
+        journal.put_outcome(run_id, body)
+        journal.drop_next_claim_id()
+    except OSError as error:
+        log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
+    finally:
+        kept()
+    report(api, journal, executor, run_id, body, wait)
+
+
+log = get_logger(__name__)
+
+# The environment variable that marks the processes of a run, which all inherit it. Its value is the random id of the
+# run's claim, so no other process has it by chance.
+MARK = "PIPEDAI_CLAIM_ID"
+TERM_GRACE_SECONDS = 2.0
+
+
+def end_orphans(run: HeldRun) -> None:
+    """End the run's program and its process group, and (on Linux) every other process with the run's mark.
+
+    The mark is an environment variable, which all processes of a run inherit.
+    """
+    if run.pid is not None and run.process_started is not None:
+        _end_group(run.pid, run.process_started)
+    end_marked(run.claim_id)
+
+
+def end_marked(claim_id: str) -> None:
+    """Kill every process whose environment has the mark of this claim, even outside the run's group (on Linux)."""
+    for _ in range(10):
+        # A process may have started another one during the search, so the search is repeated until it finds none.
+        killed = [pid for pid in _process_ids() if _kill_if_marked(pid, claim_id)]
+        if not killed:
+            return
+        time.sleep(0.02)
+
+
+def _process_ids() -> list[int]:
+    if not sys.platform.startswith("linux") or not hasattr(os, "pidfd_open"):
+        return []
+    try:
+        return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    except OSError:
+        return []
+
+
+def _kill_if_marked(pid: int, claim_id: str) -> bool:
+    """Kill the process if its environment has the mark of this claim, and tell whether it did.
+
+    The process is opened (pidfd) before its environment is read. If the process ends in between and another one gets
+    its id, the signal therefore reaches nobody.
+    """
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        # The environment of a process that has ended, and only waits for its parent to notice, is empty: it is not
+        # killed again.
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if f"{MARK}={claim_id}".encode() not in variables:
+            return False
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _end_group(pid: int, started: str) -> None:
+    """End a process group. Do nothing if its first process is gone, because another group may have got its id since."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.start_time(pid) != started:
+            return
+        log.warning("ending process group %d, left running by a killed worker", pid)
+        _signal_group(pid, number)
+        _wait_for_end(pid, started)
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _wait_for_end(pid: int, started: str) -> None:
+    deadline = time.monotonic() + TERM_GRACE_SECONDS
+    while time.monotonic() < deadline and process.start_time(pid) == started:
+        time.sleep(0.05)

@@ -1,0 +1,345 @@
+"""Takes one run that was granted through its life on this machine: execute it, write its outcome down, report it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipedai_worker.api.client import Api
+from pipedai_worker.disk.journal import HeldRun, Journal
+from pipedai_worker.disk.tool_calls import ToolCalls
+from pipedai_worker.events.local import RunEvents, Sink
+from pipedai_worker.events.recorder import Recorder
+from pipedai_worker.executors import settings
+from pipedai_worker.executors.base import Execution, Executor, Job
+from pipedai_worker.executors.inputs import allowed
+from pipedai_worker.gateway import Gateway
+from pipedai_worker.identity.paying import EVERY_CREDENTIAL
+from pipedai_worker.logs import get_logger, known_secrets
+from pipedai_worker.polling.assigned import AssignedRun
+from pipedai_worker.redact import Redactor
+from pipedai_worker.reporting.calls import Heartbeat, report
+from pipedai_worker.reporting.outcome import (
+    CANCELED,
+    CLIENT,
+    FAILED,
+    INFRA,
+    NONE,
+    TIMED_OUT,
+    Outcome,
+)
+from pipedai_worker.running import recovery, workplaces
+from pipedai_worker.running.process import Program
+from pipedai_worker.running.stopping import StopReason, StopRequest
+from pipedai_worker.running.workplaces import HadEffects, Workplace
+
+log = get_logger(__name__)
+
+# How many seconds a program gets to end, from its first signal to SIGKILL. The API waits 60 s for the report of a run
+# whose time is up. When the worker itself is stopped, the program gets less time, because the worker has to be gone 30
+# s after its own SIGTERM.
+TERM_GRACE_SECONDS = 10.0
+SHUTDOWN_TERM_GRACE_SECONDS = 2.0
+NO_CALLS = {"total": 0, "effects": 0, "unknown": 0}
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The objects and settings that all runs of this worker share."""
+
+    api: Api
+    journal: Journal
+    executor: Executor
+    # Names of environment variables that the program gets beside the allow-listed ones.
+    pass_env: tuple[str, ...]
+    # The directory for live run events; None if nobody asked for them.
+    events: Path | None
+    # Sleeps for so many seconds; returns True once the worker has to exit.
+    leaving: Callable[[float], bool]
+    # Called with a run's id when the run is on disk, or can't be written there.
+    claimed: Callable[[str], None]
+
+
+class Run:
+    def __init__(
+        self,
+        assigned: AssignedRun,
+        claim_id: str,
+        around: Surroundings,
+        granted: dict[str, Any],
+    ) -> None:
+        """Make the run. `granted` is what the API says of it, as it has claimed it for this worker."""
+        self.assigned = assigned
+        self._granted = granted
+        self.stop = StopRequest()
+        # True once the run is on disk.
+        self.claimed = False
+        self._held = HeldRun(assigned.id, claim_id, resume_session_id=assigned.resume_session_id)
+        self._around = around
+        # No text that leaves the worker may contain the run's headers, the worker's token, or the secrets that claude
+        # logs in with.
+        self._secrets = [*assigned.mcp_headers.values(), around.api.token]
+        self._secrets += [os.environ.get(name, "") for name in EVERY_CREDENTIAL]
+        self._redactor = Redactor(self._secrets)
+        self._calls: ToolCalls | None = None
+        self._recorder: Recorder | None = None
+        # The session in which another attempt of the run can go on; None if there is none.
+        self._kept_session = assigned.resume_session_id
+        self._heartbeat = Heartbeat(around.api, assigned.id, self.stop, self._counts)
+
+    def live(self) -> None:
+        """Execute and report the run, in the calling thread. Raises TokenRefused, GaveUp, OSError."""
+        run_id = self.assigned.id
+        known_secrets.add(run_id, self._secrets)
+        try:
+            if self._keep():
+                self._execute_and_report()
+        finally:
+            known_secrets.remove(run_id)
+
+    def _keep(self) -> bool:
+        """Write the run down, and tell whether that could be done. If not, the run has been reported.
+
+        Until the run is on disk, the worker asks for no other one: a worker that is killed before that gets this run
+        again by the same claimId. If it can't be written down, `claimed` stays false, so that the worker waits before
+        it takes another run.
+        """
+        around, run_id = self._around, self.assigned.id
+        try:
+            self._held = around.journal.hold(self._held)
+            around.journal.drop_next_claim_id()
+        except OSError as error:
+            self._report(replace(_disk_failed(error), tool_calls=NO_CALLS, cost_usd=0.0))
+            return False
+        finally:
+            around.claimed(run_id)
+        self.claimed = True
+        return True
+
+    def _execute_and_report(self) -> None:
+        around, run_id = self._around, self.assigned.id
+        log.info(
+            "run %s claimed: %r, attempt %d",
+            run_id,
+            self.assigned.trigger_name,
+            self.assigned.attempt,
+        )
+        self._calls = _open_calls(around.journal.calls_of(run_id))
+        with self._heartbeat:
+            outcome = self._execute()
+            if outcome is None:
+                around.journal.release(run_id)
+            else:
+                self._report(outcome)
+
+    def _counts(self) -> dict[str, int] | None:
+        return self._calls.counts() if self._calls else None
+
+    def _report(self, outcome: Outcome) -> None:
+        if self._calls is not None:
+            outcome = replace(
+                outcome, tool_calls=self._calls.counts(), tool_call_list=self._calls.listed()
+            )
+            self._calls.close()
+        outcome = workplaces.with_session(outcome, self._kept_session)
+        if outcome.status == CANCELED and self.assigned.resume_session_id is not None:
+            sessions = self._around.journal.sessions
+            sessions.forget(self.assigned.resume_session_id, self._around.executor)
+        body, run_id = outcome.redacted(self._redactor).body(), self.assigned.id
+        journal = self._around.journal
+        try:
+            journal.put_outcome(run_id, body)
+            journal.release(run_id)
+        except OSError as error:
+            log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
+        if self._recorder and not self.stop.hasty:
+            self._recorder.flush()
+        around = self._around
+        report(around.api, journal, around.executor, run_id, body, around.leaving)
+        journal.release(run_id)
+
+    def _execute(self) -> Outcome | None:
+        """Execute the run. Return the outcome to report, or None when the run no longer belongs to this worker."""
+        if self._granted.get("cancelRequested"):
+            # The API has started the run with its claim, and would take its cost for unknown.
+            return Outcome(CANCELED, cost_usd=0.0)
+        try:
+            reason = self.stop.reason
+            execution = Execution(Outcome(FAILED), reason) if reason else self._execute_in_place()
+        except OSError as error:
+            return _disk_failed(error)
+        except Exception:
+            log.exception("run %s: the worker itself failed", self.assigned.id)
+            return Outcome(FAILED, INFRA, error_message="The worker itself failed; see its log.")
+        if execution.stopped_by is None:
+            return execution.outcome
+        log.info("run %s stopped: %s", self.assigned.id, execution.stopped_by.value)
+        return self._stopped_outcome(execution.outcome, execution.stopped_by)
+
+    def _execute_in_place(self) -> Execution:
+        """Execute the run where an earlier attempt stopped, if it is to go on there, and otherwise anew."""
+        if self._calls is None:
+            raise OSError(errno.EIO, "the run's tool calls can't be kept")
+        around, directory = self._around, self._around.events
+        here = (self.assigned, self._held.claim_id, around.executor, around.journal.sessions)
+        deadline = time.monotonic() + self.assigned.timeout_seconds
+        events = RunEvents(directory, self.assigned.id, self._redactor) if directory else None
+        recorder = self._recorder = self._begin_recording()
+        on_event = _to_each(
+            [each for each in (events and events.write, recorder and recorder.take) if each]
+        )
+        try:
+            workplace = workplaces.find(*here, given_up=lambda: self.stop.reason is not None)
+            execution = self._execute_at(workplace, self._calls, on_event, deadline)
+            if execution.session_refused and workplace.known is not None:
+                workplace = workplaces.instead(*here, workplace.known)
+                execution = self._execute_at(workplace, self._calls, on_event, deadline)
+            return execution
+        except HadEffects as end:
+            if self.stop.reason is None:
+                self._kept_session = None
+            return Execution(end.outcome, self.stop.reason)
+        finally:
+            if events:
+                events.close()
+            if recorder:
+                recorder.finish()
+
+    def _begin_recording(self) -> Recorder | None:
+        if not self.assigned.record_events:
+            return None
+        around, run_id = self._around, self.assigned.id
+        path = around.journal.events_of(run_id)
+        return Recorder.begin(around.api, run_id, path, self._redactor, around.leaving)
+
+    def _execute_at(
+        self, workplace: Workplace, calls: ToolCalls, on_event: Sink, deadline: float
+    ) -> Execution:
+        around, executor, scratch = self._around, self._around.executor, workplace.scratch
+        execution = None
+        try:
+            if workplace.session.resumed:
+                self._heartbeat.session_id = workplace.session.id
+            self._held = around.journal.update(self._held, scratch=str(scratch.root))
+            with Gateway(
+                url=self.assigned.mcp_url,
+                headers=self.assigned.mcp_headers,
+                calls=calls,
+                before_first_effect=self._heartbeat.tell,
+            ) as gateway:
+                execution = self._probe(gateway) if executor.needs_server else None
+                if execution is None:
+                    limit = self.assigned.timeout_seconds
+                    scratch.write_mcp_config(settings.configuration(gateway.url, limit))
+                    execution = executor.execute(
+                        self._job(workplace, gateway.url, on_event, deadline)
+                    )
+                return execution
+        finally:
+            # The program may have left processes outside its process group. They are ended before the files are
+            # removed, so that they write no new ones.
+            recovery.end_marked(self._held.claim_id)
+            kept = workplaces.leave(
+                workplace, execution, calls, self._held.pid, executor, around.journal.sessions
+            )
+            self._kept_session = workplace.session.id if kept else None
+
+    def _probe(self, gateway: Gateway) -> Execution | None:
+        """Return None if the run's MCP server can be used; else, or if the run is stopped meanwhile, how it ends."""
+        fault = gateway.probe(lambda: self.stop.reason is not None)
+        if self.stop.reason is not None:
+            return Execution(Outcome(FAILED), self.stop.reason)
+        if fault is None:
+            return None
+        sentence = fault.sentence
+        return Execution(
+            Outcome(FAILED, fault.fault_class, short_message=sentence, error_message=sentence)
+        )
+
+    def _session_begun(self, workplace: Workplace) -> None:
+        if workplace.session.kept:
+            self._heartbeat.session_id = workplace.session.id
+
+    def _job(self, workplace: Workplace, mcp_url: str, on_event: Sink, deadline: float) -> Job:
+        scratch = workplace.scratch
+        environment = allowed((*self._around.executor.credentials, *self._around.pass_env))
+        environment[recovery.MARK] = self._held.claim_id
+        environment["PIPEDAI_RUN_ID"] = self.assigned.id
+        environment["TMPDIR"] = str(scratch.temporary)
+
+        def should_stop() -> StopReason | None:
+            if self.stop.reason is None and time.monotonic() >= deadline:
+                self.stop.request(StopReason.TIMED_OUT)
+            return self.stop.reason
+
+        return Job(
+            run=self.assigned,
+            directory=scratch.work,
+            mcp_config=scratch.mcp_config,
+            mcp_url=mcp_url,
+            files=scratch.files,
+            session=workplace.session,
+            environment=environment,
+            redactor=self._redactor,
+            should_stop=should_stop,
+            term_grace=self._term_grace,
+            launched=self._launched,
+            session_begun=lambda: self._session_begun(workplace),
+            on_event=on_event,
+        )
+
+    def _term_grace(self) -> float:
+        return SHUTDOWN_TERM_GRACE_SECONDS if self.stop.hasty else TERM_GRACE_SECONDS
+
+    def _launched(self, program: Program) -> None:
+        try:
+            self._held = self._around.journal.update(
+                self._held, pid=program.pid, process_started=program.started
+            )
+        except OSError as error:
+            log.warning("run %s: its process can't be noted on disk: %s", self.assigned.id, error)
+
+    def _stopped_outcome(self, known: Outcome, reason: StopReason) -> Outcome | None:
+        if reason is StopReason.LOST:
+            return None
+        if reason is StopReason.CANCELED:
+            return replace(known, status=CANCELED, fault_class=NONE, error_message="")
+        if reason is StopReason.TIMED_OUT:
+            sentence = f"Stopped after its time limit of {self.assigned.timeout_seconds:g} s."
+            if known.fault_class == INFRA:
+                sentence += f" {known.error_message}"
+            fault_class = INFRA if known.fault_class == INFRA else CLIENT
+            return replace(known, status=TIMED_OUT, fault_class=fault_class, error_message=sentence)
+        return replace(
+            known,
+            status=FAILED,
+            fault_class=INFRA,
+            error_message="The worker was stopped before the run ended.",
+        )
+
+
+def _disk_failed(error: OSError) -> Outcome:
+    return Outcome(FAILED, INFRA, error_message=f"The worker's disk failed: {error.strerror}")
+
+
+def _open_calls(path: Path) -> ToolCalls | None:
+    try:
+        # An earlier claim of the same run, which got no further, may have left a file.
+        path.unlink(missing_ok=True)
+        return ToolCalls(path)
+    except OSError as error:
+        log.error("a run's tool calls can't be kept on disk: %s", error.strerror)
+        return None
+
+
+def _to_each(sinks: Sequence[Sink]) -> Sink:
+    def on_event(kind: str, payload: Any) -> None:
+        for sink in sinks:
+            sink(kind, payload)
+
+    return on_event

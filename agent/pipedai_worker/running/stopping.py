@@ -1,0 +1,47 @@
+"""Defines why a run is stopped before its program has ended, the request for that, and threads in the background."""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections.abc import Callable
+
+
+class StopReason(enum.Enum):
+    """The reasons for which a run is stopped. The value of each is its text in the log."""
+
+    CANCELED = "canceled"
+    TIMED_OUT = "time limit reached"
+    LOST = "no longer this worker's run"
+    SHUTDOWN = "the worker is stopping"
+    TOKEN_REFUSED = "the worker's token was refused"  # noqa: S105
+    # For this reason and the three below it, the executor itself stops the program and decides the run's outcome.
+    SILENT = "silent for too long"
+    NOT_BEGUN = "claude did not begin"
+    LINGERING = "finished, but did not end"
+    NO_SERVER = "not connected to its MCP server"
+
+
+# For these reasons the whole worker exits, so the program gets less time between SIGTERM and SIGKILL.
+HASTY = frozenset({StopReason.SHUTDOWN, StopReason.TOKEN_REFUSED})
+
+
+class StopRequest:
+    """A request to stop a run. Any thread may make it. If there are several reasons, the first one counts."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.reason: StopReason | None = None
+        self.hasty = False
+
+    def request(self, reason: StopReason) -> None:
+        """Ask for the run to be stopped. A second reason can only shorten the time that the program gets to end."""
+        with self._lock:
+            self.hasty = self.hasty or reason in HASTY
+            if self.reason is None:
+                self.reason = reason
+
+
+def run_in_background(name: str, work: Callable[[], None]) -> None:
+    """Run `work` in a new thread, which does not keep the process alive."""
+    threading.Thread(target=work, name=name, daemon=True).start()

@@ -1,0 +1,221 @@
+"""Lets the stand-in for claude call tools, of the run's MCP server or in the background, and writes their events."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from pipedai_worker.executors.settings import SERVER_NAME, TOOL_PREFIX
+from pipedai_worker.stand_in.conversation import Conversation
+from pipedai_worker.stand_in.mcp_client import McpClient, McpError
+
+# While a tool call goes on, claude writes an event that says so, once in this many seconds.
+PROGRESS_SECONDS = 30
+# If the run may do without its MCP server, the stand-in waits no longer than this for the server.
+OPTIONAL_SECONDS = 5.0
+
+
+class Server:
+    """The MCP server that the stand-in's configuration names, if it names one.
+
+    With `optional`, the run may do without the server: if it can't be reached, the events do not mention it.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any] | None, *, optional: bool) -> None:
+        self._optional = optional
+        self._client: McpClient | None = None
+        self.status: str | None = None
+        if configuration is not None:
+            entry = configuration["mcpServers"].get(SERVER_NAME) or {}
+            self._client = McpClient(entry, OPTIONAL_SECONDS) if optional else McpClient(entry)
+
+    def connect(self, status: str | None = None) -> None:
+        """Connect to the MCP server. With `status`, do not connect, and let the events tell this status."""
+        if self._client is None:
+            return
+        if status is not None:
+            self.status = status
+            return
+        try:
+            self._client.connect()
+        except McpError:
+            self._client.tools = []
+            self.status = None if self._optional else "failed"
+        else:
+            self.status = "connected"
+
+    @property
+    def in_init(self) -> dict[str, Any]:
+        """Return what an `init` event tells of the MCP server: its field `mcp_servers`, or nothing."""
+        if self._client is None:
+            return {"mcp_servers": []}
+        if self.status is None:
+            return {}
+        server = {"name": SERVER_NAME, "status": self.status, "source": "dynamic"}
+        return {"mcp_servers": [server]}
+
+    @property
+    def tools(self) -> list[str]:
+        """Return the names of the server's tools in claude's form, such as `mcp__trigger__look_up`."""
+        return [TOOL_PREFIX + str(tool.get("name")) for tool in self._tools()]
+
+    def harmless(self) -> str | None:
+        """Return the name of a tool that only reads, and that needs no argument; None if there is none."""
+        for tool in self._tools():
+            reads = (tool.get("annotations") or {}).get("readOnlyHint") is True
+            if reads and not (tool.get("inputSchema") or {}).get("required"):
+                return str(tool.get("name"))
+        return None
+
+    def call(self, talk: Conversation, tool: str, arguments: Mapping[str, Any]) -> _Call:
+        """Write that the model calls a tool. Return the call, whose method `answer` makes it and writes its result."""
+        name = self._client.server_name if self._client else ""
+        known = TOOL_PREFIX + tool in self.tools
+        names = {"display_name": tool.capitalize(), "server_display_name": name, "tool_name": tool}
+        number = talk.call(TOOL_PREFIX + tool, arguments, **(names if known else {}))
+        return _Call(talk, number, tool, arguments, self._client if known else None)
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def _tools(self) -> list[dict[str, Any]]:
+        return self._client.tools if self._client else []
+
+
+class _Call:
+    """One tool call, which the model has asked for. `answer` makes it."""
+
+    def __init__(
+        self,
+        talk: Conversation,
+        number: str,
+        tool: str,
+        arguments: Mapping[str, Any],
+        client: McpClient | None,
+    ) -> None:
+        self.number = number
+        self._talk = talk
+        self._tool = tool
+        self._arguments = arguments
+        self._client = client
+
+    def answer(self) -> None:
+        """Make the tool call, and write an event with what the server answers."""
+        if self._client is None:
+            why = f"No such tool available: {TOOL_PREFIX}{self._tool}"
+            self._talk.answer(self.number, why, returned=f"Error: {why}", how={}, is_error=True)
+            return
+        try:
+            with _Progress(self._talk, self.number, TOOL_PREFIX + self._tool):
+                result = self._client.call(self._tool, self._arguments)
+        except McpError as error:
+            result = {"content": str(error), "isError": True}
+        self._write(result)
+
+    def _write(self, result: Mapping[str, Any]) -> None:
+        returned = {name: result[name] for name in ("_meta", "structuredContent") if name in result}
+        content = result.get("content")
+        if "structuredContent" in result:
+            content = json.dumps(result["structuredContent"], separators=(",", ":"))
+        permitted = {"decision": "accept", "source": "config", "reason_type": "rule"}
+        how = {"permission_decision": permitted}
+        if result.get("isError"):
+            text = content if isinstance(content, str) else _text(content)
+            returned["content"] = f"Error: {text}"
+            self._talk.answer(self.number, text, returned=returned, how=how, is_error=True)
+        else:
+            returned["content"] = content
+            self._talk.answer(self.number, content, returned=returned, how=how)
+
+
+class _Progress:
+    """A context manager that writes an event every 30 s, which says that a tool call is still going on."""
+
+    def __init__(self, talk: Conversation, number: str, name: str) -> None:
+        self._talk = talk
+        self._number = number
+        self._name = name
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._tell, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _tell(self) -> None:
+        count = 0
+        while not self._ended.wait(PROGRESS_SECONDS):
+            self._talk.event(
+                "tool_progress",
+                tool_use_id=f"{self._number}-heartbeat-{count}",
+                tool_name=self._name,
+                parent_tool_use_id=self._number,
+                elapsed_time_seconds=PROGRESS_SECONDS * (count + 1),
+                heartbeat=True,
+            )
+            count += 1
+
+
+def _text(content: Any) -> str:
+    blocks = content if isinstance(content, list) else []
+    return "\n".join(str(block.get("text", "")) for block in blocks if isinstance(block, dict))
+
+
+_DESCRIPTION = "Work in the background"
+
+
+class BackgroundTask:
+    """One shell command in the background, which the model has started."""
+
+    def __init__(self, talk: Conversation, seconds: float) -> None:
+        """Write the events by which the model starts the command and claude says that the command runs."""
+        self._talk = talk
+        self._seconds = seconds
+        self._task = {"task_id": uuid.uuid4().hex[:9], "run_id": uuid.uuid4().hex[:18]}
+        arguments = {
+            "command": f"sleep {seconds:g}",
+            "description": _DESCRIPTION,
+            "run_in_background": True,
+        }
+        self._call = talk.call("Bash", arguments)
+        named = {"task_type": "local_bash", "description": _DESCRIPTION}
+        talk.system("background_tasks_changed", tasks=[{**self._task, **named}])
+        started = {**self._task, **named, "tool_use_id": self._call}
+        talk.system("task_started", **started, is_backgrounded=True)
+        returned = {
+            **dict.fromkeys(("stdout", "stderr"), ""),
+            **dict.fromkeys(("interrupted", "isImage", "noOutputExpected"), False),
+            "backgroundTaskId": self._task["task_id"],
+        }
+        permitted = {"decision": "accept", "source": "user_permanent", "reason_type": "rule"}
+        text = f"Command running in background with ID: {self._task['task_id']}."
+        how = {"permission_decision": permitted}
+        talk.answer(self._call, text, returned=returned, how=how, is_error=False)
+
+    def end(self) -> dict[str, object]:
+        """Wait until the command ends, and write the events about that.
+
+        Claude then goes on working and gives another result. Return the field `origin` of that result.
+        """
+        time.sleep(self._seconds)
+        patch = {"status": "completed", "end_time": round(time.time() * 1000)}
+        self._talk.system("task_updated", **self._task, patch=patch)
+        self._talk.system(
+            "task_notification",
+            **self._task,
+            tool_use_id=self._call,
+            status="completed",
+            output_file="",
+            summary=f'Background command "{_DESCRIPTION}" completed (exit code 0)',
+        )
+        self._talk.system("background_tasks_changed", tasks=[])
+        run_id = self._task["run_id"]
+        return {"kind": "task-notification", "producer": "session-task", "runId": run_id}
