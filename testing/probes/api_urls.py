@@ -10,6 +10,12 @@ from rest_framework.permissions import BasePermission
 from pipedai.api.schema.operation import Operation, operation_of
 
 
+def api_paths() -> list[str]:
+    """Returns the route of every URL under /api/v1/, such as `triggers/<uuid:trigger_id>`."""
+    routes = [route for route, _ in _patterns(get_resolver(), "") if route.startswith("api/v1/")]
+    return [route.removeprefix("api/v1/") for route in routes]
+
+
 def api_routes() -> set[tuple[str, str]]:
     """Returns (method, route) of every URL under /api/v1/, such as `("GET", "triggers/<uuid:trigger_id>")`.
 
