@@ -68,7 +68,9 @@ def _action(method: str, route: str) -> tuple[Any, str]:
         actions = getattr(pattern.callback, "actions", {})
         if known == f"api/v1/{route}" and method.lower() in actions:
             return getattr(pattern.callback, "cls"), actions[method.lower()]  # noqa: B009 - DRF sets it
-    raise LookupError(f"No urls.py has {method} {route}: see An endpoint in CONTRIBUTING.md.")
+    raise LookupError(
+        f"No viewset in a urls.py has {method} {route}: see An endpoint in CONTRIBUTING.md."
+    )
 
 
 def _patterns(resolver: URLResolver, prefix: str) -> Iterator[tuple[str, URLPattern]]:
