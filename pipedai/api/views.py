@@ -124,7 +124,7 @@ class ApiViewSet(ViewSet):
 
 def paths_of(*viewsets: type[ApiViewSet]) -> list[URLPattern]:
     """Returns the URLs of the viewsets, below /api/v1/, as the `@Operation` of each action says."""
-    urls: dict[tuple[type[ApiViewSet], str], dict[str, str]] = {}
+    urls: dict[tuple[type[ApiViewSet], str], dict[str, Any]] = {}
     for viewset in viewsets:
         for action in viewset.permissions:
             operation = operation_of(viewset, action)

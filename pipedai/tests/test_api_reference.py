@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -114,12 +115,12 @@ def bounds_declared(name, field):
 
 def default_told(text):
     found = DEFAULT.search(text)
-    return found and found[found.lastindex].strip('"').lower()
+    return found and next(filter(None, found.groups())).strip('"').lower()
 
 
 @pytest.mark.parametrize("route", [each for each in ROUTES if each.reads_body], ids=str)
 def test_each_bound_and_default_that_a_table_tells_is_the_fields(route):
-    operation = operation_of_action(*route.key)
+    operation: Any = operation_of_action(*route.key)
     texts = reference.endpoint(*(operation.fields_as or operation.endpoint).split(" ")).fields
     for name, field in operation.body().fields.items():
         text = texts.get(name, "")

@@ -43,7 +43,8 @@ def refused_by(field: Any) -> list[tuple[Any, str]]:
         wrong = ("", "unheard-of", *map(str.title, field.choices), 1, [*field.choices])
         return null + [(each, f'"{each}" is not a valid choice.') for each in wrong]
     if isinstance(field, WholeNumberField):
-        low, high = field.min_value, field.max_value
+        low: Any = field.min_value
+        high: Any = field.max_value
         return [
             *null,
             *[(each, "Must be a whole number.") for each in _NO_NUMBER],

@@ -115,7 +115,7 @@ def of_declared(declared):
     """Returns what KEPT says of a filter that compares a whole text or a boolean, or None for another filter."""
     column = declared.field_name
     if isinstance(declared, TrueFalseFilter):
-        value = not Trigger._meta.get_field(column).default
+        value = not getattr(Trigger(), column)
         return lambda _: ({column: value}, str(value).lower())
     if isinstance(declared, TextFilter) and declared.lookup_expr == "exact":
         return lambda _: ({column: "Some text"}, "Some text")
