@@ -31,7 +31,7 @@ from testing.world import first_database, known_hashes
 from testing.world.cast import Cast, make_cast
 from testing.world.database_copy import database_copy, instead_of_the_default
 from testing.world.kept_rows import Kept
-from testing.world.routes import Stage, set_stage
+from testing.world.stage import Stage, set_stage
 from triggers.models import WebHeartbeat
 
 _DATABASE = {"db", "own_database"}

@@ -40,6 +40,7 @@ class ForgottenPasswordViewSet(ApiViewSet):
         return [PresentedSession()]
 
     @Operation(
+        "POST /auth/forgot-password",
         id="forgotPassword",
         summary="Ask for a new password",
         body=ForgotPasswordBody,
@@ -54,11 +55,12 @@ class ForgottenPasswordViewSet(ApiViewSet):
         audit=("user.password-reset",),
     )
     def forgot(self, request: Request) -> Response:
-        """POST /auth/forgot-password: sends a mail with which the owner of the address sets a new password."""
+        """Sends a mail with which the owner of the address sets a new password."""
         resets.forget_password(**read_body(ForgotPasswordBody, request))
         return Response(status=202)
 
     @Operation(
+        "POST /auth/reset-password",
         id="resetPassword",
         summary="Set a new password by the token of a mail",
         body=ResetPasswordBody,
@@ -73,7 +75,7 @@ class ForgottenPasswordViewSet(ApiViewSet):
         audit=("user.password-reset",),
     )
     def reset(self, request: Request) -> Response:
-        """POST /auth/reset-password: sets a new password and ends all sessions of the user."""
+        """Sets a new password and ends all sessions of the user."""
         resets.reset_password(**read_body(ResetPasswordBody, request), actor=caller_of(request))
         return Response(status=204)
 
@@ -91,6 +93,7 @@ class AddressViewSet(ApiViewSet):
     }
 
     @Operation(
+        "POST /auth/verify-email",
         id="verifyEmail",
         summary="Confirm an e-mail address",
         body=MailTokenBody,
@@ -101,7 +104,7 @@ class AddressViewSet(ApiViewSet):
         audit=("user.email-verified", "user.email-changed", "user.displaced"),
     )
     def verify(self, request: Request) -> Response:
-        """POST /auth/verify-email: proves the user's address, or gives the account the new one."""
+        """Proves the user's address, or gives the account the new one."""
         user = addresses.verify_email(
             **read_body(MailTokenBody, request),
             principal=user_of(request),
@@ -110,6 +113,7 @@ class AddressViewSet(ApiViewSet):
         return signed_in(user)
 
     @Operation(
+        "POST /auth/resend-verification",
         id="resendVerification",
         summary="Send the mail that confirms the address once more",
         answers={202: None},
@@ -118,11 +122,12 @@ class AddressViewSet(ApiViewSet):
         audit=("user.verification-requested",),
     )
     def resend(self, request: Request) -> Response:
-        """POST /auth/resend-verification: sends the mail again, unless the address is proved."""
+        """Sends the mail again, unless the address is proved."""
         addresses.resend_verification(principal=user_of(request), actor=actor_of(request))
         return Response(status=202)
 
     @Operation(
+        "POST /auth/change-email",
         id="changeEmail",
         summary="Change the e-mail address",
         body=ChangeEmailBody,
@@ -137,7 +142,7 @@ class AddressViewSet(ApiViewSet):
         audit=("user.email-change-requested",),
     )
     def change(self, request: Request) -> Response:
-        """POST /auth/change-email: sends a mail to the new address, which must confirm it, and tells the old one."""
+        """Sends a mail to the new address, which must confirm it, and tells the old one."""
         addresses.change_email(
             **read_body(ChangeEmailBody, request),
             principal=user_of(request),
@@ -154,6 +159,7 @@ class OwnSessionsViewSet(ApiViewSet):
     permissions = {"list": IsSignedIn, "destroy": IsSignedIn, "revoke_others": IsSignedIn}
 
     @Operation(
+        "GET /auth/sessions",
         id="listSessions",
         summary="List my sessions",
         items=SessionSerializer,
@@ -161,7 +167,7 @@ class OwnSessionsViewSet(ApiViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request) -> Response:
-        """Answers GET /auth/sessions with the user's sessions that have not ended."""
+        """Answers with the user's sessions that have not ended."""
         principal = user_of(request)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(sessions.live_sessions(principal.id), request, self)
@@ -169,6 +175,7 @@ class OwnSessionsViewSet(ApiViewSet):
         return paginator.get_paginated_response(shown.data)
 
     @Operation(
+        "DELETE /auth/sessions/{sessionId}",
         id="endSession",
         summary="End one of my sessions",
         answers={204: None},
@@ -176,7 +183,7 @@ class OwnSessionsViewSet(ApiViewSet):
         audit=("user.session-ended",),
     )
     def destroy(self, request: Request, session_id: UUID) -> Response:
-        """DELETE /auth/sessions/:id: ends a session, at once. The cookie goes too if it is the request's own."""
+        """Ends a session, at once. The cookie goes too if it is the request's own."""
         principal = user_of(request)
         sessions.end_session(principal=principal, session_id=session_id, actor=actor_of(request))
         response = Response(status=204)
@@ -185,12 +192,13 @@ class OwnSessionsViewSet(ApiViewSet):
         return response
 
     @Operation(
+        "POST /auth/sessions/revoke-others",
         id="endOtherSessions",
         summary="End all my sessions but this one",
         answers={204: None},
         audit=("user.session-ended",),
     )
     def revoke_others(self, request: Request) -> Response:
-        """POST /auth/sessions/revoke-others: ends all sessions of the user but the request's own."""
+        """Ends all sessions of the user but the request's own."""
         sessions.end_other_sessions(principal=user_of(request), actor=actor_of(request))
         return Response(status=204)

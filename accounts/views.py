@@ -47,6 +47,7 @@ class SessionViewSet(ApiViewSet):
         return [PresentedSession()]
 
     @Operation(
+        "POST /auth/register",
         id="register",
         summary="Register",
         body=RegisterBody,
@@ -63,12 +64,13 @@ class SessionViewSet(ApiViewSet):
         audit=("user.registered", "user.displaced", "invitation.accepted"),
     )
     def register(self, request: Request) -> Response:
-        """POST /auth/register: makes an account and logs its user in. The token of a mail proves its address."""
+        """Makes an account and logs its user in. The token of a mail proves its address."""
         body = read_body(RegisterBody, request)
         user, session = register_user(**body, device=device_of(request), actor=caller_of(request))
         return self._with_cookie(user, session, status=201)
 
     @Operation(
+        "POST /auth/login",
         id="login",
         summary="Log in",
         body=LoginBody,
@@ -92,7 +94,7 @@ class SessionViewSet(ApiViewSet):
         audit=("user.logged-in", "user.login-failed"),
     )
     def login(self, request: Request) -> Response:
-        """POST /auth/login: opens a session, which replaces the one that came with the request."""
+        """Opens a session, which replaces the one that came with the request."""
         body = read_body(LoginBody, request)
         user, session = services.log_in(
             **body,
@@ -103,6 +105,7 @@ class SessionViewSet(ApiViewSet):
         return self._with_cookie(user, session, status=200)
 
     @Operation(
+        "POST /auth/logout",
         id="logout",
         summary="Log out",
         answers={204: None},
@@ -112,7 +115,7 @@ class SessionViewSet(ApiViewSet):
         audit=("user.logged-out",),
     )
     def logout(self, request: Request) -> Response:
-        """POST /auth/logout: ends the session and deletes the cookie. It also succeeds if the session has ended already
+        """Ends the session and deletes the cookie. It also succeeds if the session has ended already
         or the request came without one.
         """
         if principal := _presented(request):
@@ -136,6 +139,7 @@ class MeViewSet(ApiViewSet):
     throttles = {"change_password": throttles.CHANGE_PASSWORD}
 
     @Operation(
+        "GET /auth/me",
         id="getMe",
         summary="Who am I?",
         answers={200: SIGNED_IN},
@@ -143,11 +147,12 @@ class MeViewSet(ApiViewSet):
         errors={401: "Without a live session."},
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers GET /auth/me with the signed-in user."""
+        """Answers with the signed-in user."""
         user = User.objects.get(id=principal_of(request).id)
         return signed_in(user)
 
     @Operation(
+        "POST /auth/change-password",
         id="changePassword",
         summary="Change the password",
         body=ChangePasswordBody,
@@ -161,7 +166,7 @@ class MeViewSet(ApiViewSet):
         audit=("user.password-changed",),
     )
     def change_password(self, request: Request) -> Response:
-        """POST /auth/change-password: ends all sessions and gives this browser a new one."""
+        """Ends all sessions and gives this browser a new one."""
         session = services.change_password(
             **read_body(ChangePasswordBody, request),
             user_id=principal_of(request).id,
@@ -182,6 +187,7 @@ class UserLookupViewSet(ApiViewSet):
     throttles = {"lookup": throttles.FIND_USER}
 
     @Operation(
+        "GET /users/lookup",
         id="lookUpUser",
         summary="Find a user by address",
         parameters=(
@@ -202,7 +208,7 @@ class UserLookupViewSet(ApiViewSet):
         errors={400: "Without `email`, or one with a NUL character.", 404: "Nobody."},
     )
     def lookup(self, request: Request) -> Response:
-        """Answers GET /users/lookup?email= with the active user who has this address."""
+        """Answers with the active user who has this address."""
         email = request.query_params.get("email")
         if not email:
             raise Invalid({"email": ["This parameter is required."]})

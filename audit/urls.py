@@ -1,9 +1,8 @@
-"""Routes of the audit app, below /api/v1/."""
-
-from django.urls import path
+"""The viewsets of the audit app, whose endpoints are below /api/v1/."""
 
 from audit.views import AuditLogViewSet
+from pipedai.api.views import paths_of
 
-urlpatterns = [
-    path("environments/<uuid:environment_id>/audit-log", AuditLogViewSet.as_view({"get": "list"})),
-]
+urlpatterns = paths_of(
+    AuditLogViewSet,
+)

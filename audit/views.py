@@ -24,6 +24,7 @@ class AuditLogViewSet(TenantViewSet):
     filter_names = AuditFilters.names()
 
     @Operation(
+        "GET /environments/{environmentId}/audit-log",
         id="listAuditLog",
         summary="List the audit log",
         items=AuditEntrySerializer,
@@ -32,7 +33,7 @@ class AuditLogViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/audit-log with the environment's entries, the newest first."""
+        """Answers with the environment's entries, the newest first."""
         rows = AuditEntry.objects.filter(environment_id=environment_id)
         filters = AuditFilters.read(rows, request)
         paginator = KeysetPaginator()

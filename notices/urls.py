@@ -1,16 +1,19 @@
-"""Routes of the notices app, below /api/v1/."""
+"""The viewsets of the notices app, whose endpoints are below /api/v1/."""
 
-from django.urls import path
-
+from notices.channels.views import (
+    AddressViewSet,
+    ChannelNoticeViewSet,
+    ChannelViewSet,
+    EnvironmentChannelViewSet,
+)
 from notices.views import EnvironmentIncidentViewSet, IncidentViewSet
+from pipedai.api.views import paths_of
 
-urlpatterns = [
-    path(
-        "environments/<uuid:environment_id>/incidents",
-        EnvironmentIncidentViewSet.as_view({"get": "list"}),
-    ),
-    path(
-        "incidents/<uuid:incident_id>/acknowledge",
-        IncidentViewSet.as_view({"post": "acknowledge"}),
-    ),
-]
+urlpatterns = paths_of(
+    EnvironmentChannelViewSet,
+    ChannelViewSet,
+    ChannelNoticeViewSet,
+    AddressViewSet,
+    EnvironmentIncidentViewSet,
+    IncidentViewSet,
+)

@@ -35,6 +35,7 @@ class EnvironmentIncidentViewSet(TenantViewSet):
     filter_names = IncidentFilters.names()
 
     @Operation(
+        "GET /environments/{environmentId}/incidents",
         id="listIncidents",
         summary="List incidents",
         items=IncidentSerializer,
@@ -44,7 +45,7 @@ class EnvironmentIncidentViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/incidents with the environment's incidents, the last opened first."""
+        """Answers with the environment's incidents, the last opened first."""
         rows = Incident.objects.filter(environment_id=environment_id)
         filters = IncidentFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
@@ -64,6 +65,7 @@ class IncidentViewSet(TenantViewSet):
         self.access = find_visible(principal_of(request), _ALL_INCIDENTS, kwargs["incident_id"])
 
     @Operation(
+        "POST /incidents/{incidentId}/acknowledge",
         id="acknowledgeIncident",
         summary="Acknowledge an incident",
         answers={200: IncidentSerializer},
@@ -71,7 +73,7 @@ class IncidentViewSet(TenantViewSet):
         audit=("incident.acknowledged",),
     )
     def acknowledge(self, request: Request, incident_id: UUID) -> Response:
-        """POST /incidents/:id/acknowledge: notes that somebody has seen it, so that nobody is reminded any more."""
+        """Notes that somebody has seen it, so that nobody is reminded any more."""
         acknowledge_incident(incident_id=incident_id, actor=actor_of(request))
         (shown,) = _shown([Incident.objects.get(id=incident_id)])
         return Response(shown)

@@ -43,6 +43,7 @@ class ServiceRootViewSet(ApiViewSet):
     permissions = {"retrieve": IsPublic}
 
     @Operation(
+        "GET /",
         id="getService",
         summary="What is this, and where are its documentation and its health?",
         answers={
@@ -58,7 +59,7 @@ class ServiceRootViewSet(ApiViewSet):
         },
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers GET /api/v1 with `description()`."""
+        """Answers with `description()`."""
         return Response(description())
 
 

@@ -3,13 +3,13 @@
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-import triggers.urls
 from accounts.pages.links import RegisterPage, ResetPage, VerifyPage
 from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
 from notices.channels.page import notices_page, stop_page
 from pipedai.admin.site import site
 from pipedai.api.health import HealthViewSet
 from pipedai.api.openapi import OpenApiViewSet
+from pipedai.api.views import paths_of
 from pipedai.docs_page import docs_page
 from pipedai.service_root import ServiceRootViewSet, start_page
 from workers.enrollment.pairing_page import PairingPage
@@ -21,20 +21,14 @@ handler404 = "pipedai.api.exceptions.not_found"
 handler500 = "pipedai.api.exceptions.server_error"
 
 urlpatterns = [
-    # Django tries URLs in this order, so those that are called most come first, here and in the apps' own lists. The
-    # most called one of triggers comes alone, because otherwise Django would try all URLs of workers before it.
-    path("api/v1/", include(triggers.urls.most_called)),
     path("api/v1/", include("workers.urls")),
     path("api/v1/", include("triggers.urls")),
-    path("api/v1/", include("notices.channels.urls")),
     path("api/v1/", include("accounts.urls")),
     path("api/v1/", include("workspaces.urls")),
     path("api/v1/", include("audit.urls")),
     path("api/v1/", include("notices.urls")),
     path("api/v1", ServiceRootViewSet.as_view({"get": "retrieve"})),
-    path("api/v1/health", HealthViewSet.as_view({"get": "retrieve"})),
-    path("api/v1/health/live", HealthViewSet.as_view({"get": "live"})),
-    path("api/v1/openapi.json", OpenApiViewSet.as_view({"get": "retrieve"})),
+    path("api/v1/", include(paths_of(HealthViewSet, OpenApiViewSet))),
     path("api/docs", docs_page),
     path("api/docs/", RedirectView.as_view(url="/api/docs")),
     path("", start_page),

@@ -54,6 +54,7 @@ class EnvironmentTriggerViewSet(TenantViewSet):
     filter_names = TriggerFilters.names()
 
     @Operation(
+        "GET /environments/{environmentId}/triggers",
         id="listTriggers",
         summary="List triggers",
         items=TriggerSerializer,
@@ -65,7 +66,7 @@ class EnvironmentTriggerViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/triggers with the environment's triggers."""
+        """Answers with the environment's triggers."""
         rows = queries.triggers().filter(environment_id=environment_id)
         filters = TriggerFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
@@ -74,6 +75,7 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         return paginator.get_paginated_response(TriggerSerializer(page, many=True).data)
 
     @Operation(
+        "POST /environments/{environmentId}/triggers",
         id="createTrigger",
         summary="Make a trigger",
         body=TriggerBody,
@@ -84,7 +86,7 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         audit=("trigger.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/triggers: makes a trigger, and encrypts its secrets."""
+        """Makes a trigger, and encrypts its secrets."""
         values = read_body(TriggerBody, request)
         # The answer is read in the transaction that makes the trigger. If reading fails and the caller gets a 503, no
         # trigger stays behind.
@@ -108,16 +110,18 @@ class TriggerViewSet(OneTriggerViewSet):
     }
 
     @Operation(
+        "GET /triggers/{triggerId}",
         id="getTrigger",
         summary="Get a trigger",
         answers={200: TriggerSerializer},
         says={200: "With the trigger."},
     )
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
-        """Answers GET /triggers/:id with the trigger, without its secrets."""
+        """Answers with the trigger, without its secrets."""
         return Response(_shown(trigger_id))
 
     @Operation(
+        "PATCH /triggers/{triggerId}",
         id="updateTrigger",
         summary="Change a trigger",
         body=TriggerBody,
@@ -130,7 +134,7 @@ class TriggerViewSet(OneTriggerViewSet):
         audit=("trigger.updated",),
     )
     def update(self, request: Request, trigger_id: UUID) -> Response:
-        """PATCH /triggers/:id: changes the fields that the body names."""
+        """Changes the fields that the body names."""
         services.update_trigger(
             trigger_id=trigger_id,
             values=read_body(TriggerBody, request, partial=True),
@@ -139,6 +143,7 @@ class TriggerViewSet(OneTriggerViewSet):
         return Response(_shown(trigger_id))
 
     @Operation(
+        "DELETE /triggers/{triggerId}",
         id="deleteTrigger",
         summary="Delete a trigger",
         answers={204: None},
@@ -146,11 +151,12 @@ class TriggerViewSet(OneTriggerViewSet):
         audit=("trigger.deleted",),
     )
     def destroy(self, request: Request, trigger_id: UUID) -> Response:
-        """DELETE /triggers/:id: deletes a trigger that has no unfinished runs."""
+        """Deletes a trigger that has no unfinished runs."""
         services.delete_trigger(trigger_id=trigger_id, actor=actor_of(request))
         return Response(status=204)
 
     @Operation(
+        "POST /triggers/{triggerId}/rotate-mcp-token",
         id="rotateMcpToken",
         summary="Rotate a trigger's MCP headers",
         body=RotateBody,
@@ -161,7 +167,7 @@ class TriggerViewSet(OneTriggerViewSet):
         audit=("mcp-token.rotated",),
     )
     def rotate_mcp_token(self, request: Request, trigger_id: UUID) -> Response:
-        """POST /triggers/:id/rotate-mcp-token: replaces the MCP headers."""
+        """Replaces the MCP headers."""
         services.rotate_mcp_token(
             trigger_id=trigger_id, **read_body(RotateBody, request), actor=actor_of(request)
         )

@@ -26,6 +26,7 @@ class OverviewViewSet(TenantViewSet):
     permissions = {"retrieve": IsViewer}
 
     @Operation(
+        "GET /environments/{environmentId}/dashboard/overview",
         id="getOverview",
         summary="Get the figures of a dashboard",
         parameters=(
@@ -48,7 +49,7 @@ class OverviewViewSet(TenantViewSet):
         errors={400: "A bad `timezone`."},
     )
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/dashboard/overview with the figures of workers and runs."""
+        """Answers with the figures of workers and runs."""
         timezone = OverviewFilters.read(Run.objects.none(), request).values["timezone"]
         figures = read_for(
             principal_of(request).id,

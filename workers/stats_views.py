@@ -33,6 +33,7 @@ class StatsViewSet(TenantViewSet):
     permissions = {"list": IsViewer}
 
     @Operation(
+        "GET /environments/{environmentId}/stats",
         id="getStats",
         summary="Get statistics of runs",
         filters=StatsFilters,
@@ -56,7 +57,7 @@ class StatsViewSet(TenantViewSet):
         },
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/stats with the sums of each group and of all runs in the window."""
+        """Answers with the sums of each group and of all runs in the window."""
         sent = StatsFilters.read(Run.objects.none(), request).values
         window = _window(sent["from"], sent["to"], sent["timezone"])
         if not _UNDER_WAY.take(environment_id, request):

@@ -30,6 +30,7 @@ class EnvironmentWorkerViewSet(TenantViewSet):
     filter_names = WorkerFilters.names()
 
     @Operation(
+        "GET /environments/{environmentId}/workers",
         id="listWorkers",
         summary="List workers",
         items=WorkerSerializer,
@@ -38,7 +39,7 @@ class EnvironmentWorkerViewSet(TenantViewSet):
         errors={400: "A bad parameter, or a pool that is not this environment's."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/workers with the environment's workers, the newest first."""
+        """Answers with the environment's workers, the newest first."""
         rows = queries.workers().filter(environment_id=environment_id)
         filters = WorkerFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
@@ -70,16 +71,18 @@ class WorkerViewSet(OneWorkerViewSet):
     }
 
     @Operation(
+        "GET /workers/{workerId}",
         id="getWorker",
         summary="Get a worker",
         answers={200: WorkerSerializer},
         says={200: "With the worker."},
     )
     def retrieve(self, request: Request, worker_id: UUID) -> Response:
-        """Answers GET /workers/:id with the worker."""
+        """Answers with the worker."""
         return Response(WorkerSerializer(queries.workers().get(id=worker_id)).data)
 
     @Operation(
+        "PATCH /workers/{workerId}",
         id="updateWorker",
         summary="Change a worker",
         body=WorkerBody,
@@ -90,7 +93,7 @@ class WorkerViewSet(OneWorkerViewSet):
         audit=("worker.updated",),
     )
     def update(self, request: Request, worker_id: UUID) -> Response:
-        """PATCH /workers/:id: changes the fields that the body names."""
+        """Changes the fields that the body names."""
         services.update_worker(
             worker=self.worker,
             values=read_body(WorkerBody, request, partial=True),
@@ -99,6 +102,7 @@ class WorkerViewSet(OneWorkerViewSet):
         return Response(WorkerSerializer(queries.workers().get(id=worker_id)).data)
 
     @Operation(
+        "DELETE /workers/{workerId}",
         id="deregisterWorker",
         summary="Deregister a worker",
         parameters=(
@@ -119,7 +123,7 @@ class WorkerViewSet(OneWorkerViewSet):
         audit=("worker.deregistered",),
     )
     def destroy(self, request: Request, worker_id: UUID) -> Response:
-        """DELETE /workers/:id: deregisters the worker. `?reassignTo=` names the worker that takes over its triggers and
+        """Deregisters the worker. `?reassignTo=` names the worker that takes over its triggers and
         queued runs.
         """
         services.deregister_worker(
@@ -130,6 +134,7 @@ class WorkerViewSet(OneWorkerViewSet):
         return Response(status=204)
 
     @Operation(
+        "POST /workers/{workerId}/revoke-token",
         id="revokeWorkerToken",
         summary="Revoke a worker's token",
         answers={204: None},
@@ -137,7 +142,7 @@ class WorkerViewSet(OneWorkerViewSet):
         audit=("worker.token-revoked",),
     )
     def revoke_token(self, request: Request, worker_id: UUID) -> Response:
-        """POST /workers/:id/revoke-token: makes the service refuse the worker's token from now on."""
+        """Makes the service refuse the worker's token from now on."""
         services.revoke_token(worker=self.worker, actor=actor_of(request))
         return Response(status=204)
 
@@ -152,6 +157,7 @@ class WorkerApprovalViewSet(OneWorkerViewSet):
     permissions = {"approve": IsAdmin}
 
     @Operation(
+        "POST /workers/{workerId}/approve",
         id="approveWorker",
         summary="Approve a worker",
         answers={200: WorkerSerializer},
@@ -159,7 +165,7 @@ class WorkerApprovalViewSet(OneWorkerViewSet):
         audit=("worker.approved",),
     )
     def approve(self, request: Request, worker_id: UUID) -> Response:
-        """POST /workers/:id/approve: lets the worker get runs with secrets."""
+        """Lets the worker get runs with secrets."""
         services.approve_worker(worker=self.worker, actor=actor_of(request))
         return Response(WorkerSerializer(queries.workers().get(id=worker_id)).data)
 

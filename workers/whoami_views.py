@@ -41,6 +41,7 @@ class WhoAmIViewSet(ApiViewSet):
     permissions = {"retrieve": IsSignedIn}
 
     @Operation(
+        "GET /whoami",
         id="whoAmI",
         summary="Get who is calling",
         answers={
@@ -58,7 +59,7 @@ class WhoAmIViewSet(ApiViewSet):
         },
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers GET /whoami with the owner of the request's credentials."""
+        """Answers with the owner of the request's credentials."""
         principal = principal_of(request)
         kind, name, expires_at = _described(principal)
         return Response(

@@ -25,19 +25,21 @@ class ApiKeyViewSet(TenantViewSet):
     permissions = {"list": IsViewer, "create": IsAdmin, "destroy": IsAdmin}
 
     @Operation(
+        "GET /environments/{environmentId}/api-keys",
         id="listApiKeys",
         summary="List API keys",
         items=ApiKeySerializer,
         says={200: "A list of keys, revoked, expired and consumed ones too."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/api-keys with all keys, also revoked ones, without their tokens."""
+        """Answers with all keys, also revoked ones, without their tokens."""
         rows = ApiKey.objects.filter(environment_id=environment_id).defer("token_digest")
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
         return paginator.get_paginated_response(ApiKeySerializer(page, many=True).data)
 
     @Operation(
+        "POST /environments/{environmentId}/api-keys",
         id="createApiKey",
         summary="Mint an API key",
         body=ApiKeyBody,
@@ -48,7 +50,7 @@ class ApiKeyViewSet(TenantViewSet):
         audit=("api-key.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/api-keys: mints a key. Only this answer holds the key's token."""
+        """Mints a key. Only this answer holds the key's token."""
         key, token = api_keys.mint_api_key(
             **read_body(ApiKeyBody, request),
             environment_id=environment_id,
@@ -58,6 +60,7 @@ class ApiKeyViewSet(TenantViewSet):
         return Response({**ApiKeySerializer(key).data, "token": token}, status=201)
 
     @Operation(
+        "DELETE /environments/{environmentId}/api-keys/{keyId}",
         id="revokeApiKey",
         summary="Revoke an API key",
         answers={204: None},
@@ -65,7 +68,7 @@ class ApiKeyViewSet(TenantViewSet):
         audit=("api-key.revoked",),
     )
     def destroy(self, request: Request, environment_id: UUID, key_id: UUID) -> Response:
-        """DELETE /environments/:envId/api-keys/:keyId: revokes a key, whose token is refused from then on."""
+        """Revokes a key, whose token is refused from then on."""
         api_keys.revoke_api_key(
             environment_id=environment_id, key_id=key_id, actor=actor_of(request)
         )

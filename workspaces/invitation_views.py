@@ -33,6 +33,7 @@ class InvitationViewSet(TenantViewSet):
     throttles = {"create": INVITE}
 
     @Operation(
+        "GET /environments/{environmentId}/invitations",
         id="listInvitations",
         summary="List open invitations",
         items=InvitationSerializer,
@@ -40,13 +41,14 @@ class InvitationViewSet(TenantViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/invitations with the open invitations."""
+        """Answers with the open invitations."""
         paginator = KeysetPaginator()
         rows = invitations.open_invitations(environment_id)
         page = paginator.paginate_queryset(rows, request, self)
         return paginator.get_paginated_response(InvitationSerializer(page, many=True).data)
 
     @Operation(
+        "POST /environments/{environmentId}/invitations",
         id="createInvitation",
         summary="Invite somebody by e-mail",
         body=InvitationBody,
@@ -60,7 +62,7 @@ class InvitationViewSet(TenantViewSet):
         audit=("invitation.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/invitations: sends a mail whose link makes its reader a member."""
+        """Sends a mail whose link makes its reader a member."""
         invitation = invitations.invite(
             **read_body(InvitationBody, request),
             environment_id=environment_id,
@@ -69,6 +71,7 @@ class InvitationViewSet(TenantViewSet):
         return Response(InvitationSerializer(invitation).data, status=201)
 
     @Operation(
+        "DELETE /environments/{environmentId}/invitations/{invitationId}",
         id="revokeInvitation",
         summary="Revoke an invitation",
         answers={204: None},
@@ -76,7 +79,7 @@ class InvitationViewSet(TenantViewSet):
         audit=("invitation.revoked",),
     )
     def destroy(self, request: Request, environment_id: UUID, invitation_id: UUID) -> Response:
-        """DELETE /environments/:envId/invitations/:id: makes its link useless."""
+        """Makes its link useless."""
         invitations.revoke_invitation(
             environment_id=environment_id,
             invitation_id=invitation_id,
@@ -94,6 +97,7 @@ class AcceptViewSet(ApiViewSet):
     throttles = {"accept": ACCEPT_INVITATION}
 
     @Operation(
+        "POST /invitations/accept",
         id="acceptInvitation",
         summary="Accept an invitation",
         body=MailTokenBody,
@@ -106,7 +110,7 @@ class AcceptViewSet(ApiViewSet):
         audit=("invitation.accepted",),
     )
     def accept(self, request: Request) -> Response:
-        """POST /invitations/accept: makes the signed-in user a member, if the invitation is to their address."""
+        """Makes the signed-in user a member, if the invitation is to their address."""
         member = invitations.accept_invitation(
             **read_body(MailTokenBody, request),
             user_id=principal_of(request).id,

@@ -32,6 +32,7 @@ class MemberViewSet(TenantViewSet):
     throttles = {"create": FIND_USER}
 
     @Operation(
+        "GET /environments/{environmentId}/members",
         id="listMembers",
         summary="List members",
         items=MemberSerializer,
@@ -39,13 +40,14 @@ class MemberViewSet(TenantViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/members with the environment's members and their roles."""
+        """Answers with the environment's members and their roles."""
         rows = Membership.objects.filter(environment_id=environment_id).select_related("user")
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
         return paginator.get_paginated_response(MemberSerializer(page, many=True).data)
 
     @Operation(
+        "POST /environments/{environmentId}/members",
         id="addMember",
         summary="Add a member",
         body=MemberBody,
@@ -59,7 +61,7 @@ class MemberViewSet(TenantViewSet):
         audit=("member.added",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/members: makes a user, named by id or e-mail address, a member."""
+        """Makes a user, named by id or e-mail address, a member."""
         member = members.add_member(
             **read_body(MemberBody, request),
             environment_id=environment_id,
@@ -68,6 +70,7 @@ class MemberViewSet(TenantViewSet):
         return Response(MemberSerializer(member).data, status=201)
 
     @Operation(
+        "PATCH /environments/{environmentId}/members/{userId}",
         id="changeMemberRole",
         summary="Change a member's role",
         body=RoleBody,
@@ -78,7 +81,7 @@ class MemberViewSet(TenantViewSet):
         audit=("member.role-changed",),
     )
     def update(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
-        """PATCH /environments/:envId/members/:userId: changes the member's role."""
+        """Changes the member's role."""
         member = members.change_role(
             **read_body(RoleBody, request),
             environment_id=environment_id,
@@ -88,6 +91,7 @@ class MemberViewSet(TenantViewSet):
         return Response(MemberSerializer(member).data)
 
     @Operation(
+        "DELETE /environments/{environmentId}/members/{userId}",
         id="removeMember",
         summary="Remove a member",
         answers={204: None},
@@ -95,7 +99,7 @@ class MemberViewSet(TenantViewSet):
         audit=("member.removed",),
     )
     def destroy(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
-        """DELETE /environments/:envId/members/:userId: removes the member."""
+        """Removes the member."""
         members.remove_member(
             environment_id=environment_id, user_id=user_id, actor=actor_of(request)
         )

@@ -38,6 +38,7 @@ class WorkspaceViewSet(ApiViewSet):
     permissions = {"list": IsSignedIn, "create": IsSignedIn}
 
     @Operation(
+        "GET /workspaces",
         id="listWorkspaces",
         summary="List workspaces",
         items=WorkspaceSerializer,
@@ -45,7 +46,7 @@ class WorkspaceViewSet(ApiViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request) -> Response:
-        """Answers GET /workspaces with the workspaces that the user made, and those in which the user is a member of an
+        """Answers with the workspaces that the user made, and those in which the user is a member of an
         environment.
         """
         rows = queries.visible_workspaces(principal_of(request).id)
@@ -54,6 +55,7 @@ class WorkspaceViewSet(ApiViewSet):
         return paginator.get_paginated_response(WorkspaceSerializer(page, many=True).data)
 
     @Operation(
+        "POST /workspaces",
         id="createWorkspace",
         summary="Make a workspace",
         body=NameBody,
@@ -64,7 +66,7 @@ class WorkspaceViewSet(ApiViewSet):
         audit=("workspace.created",),
     )
     def create(self, request: Request) -> Response:
-        """POST /workspaces: makes a workspace."""
+        """Makes a workspace."""
         workspace = services.create_workspace(
             **read_body(NameBody, request),
             user_id=principal_of(request).id,
@@ -94,6 +96,7 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
         self.workspace = workspace
 
     @Operation(
+        "GET /workspaces/{workspaceId}/environments",
         id="listEnvironments",
         summary="List environments",
         items=EnvironmentSerializer,
@@ -101,13 +104,14 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
         errors={400: "A bad `limit` or `cursor`.", 404: "No such workspace, or not visible."},
     )
     def list(self, request: Request, workspace_id: UUID) -> Response:
-        """Answers GET /workspaces/:wsId/environments with the environments of which the user is a member."""
+        """Answers with the environments of which the user is a member."""
         rows = queries.environments_of(principal_of(request).id, workspace_id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
         return paginator.get_paginated_response(EnvironmentSerializer(page, many=True).data)
 
     @Operation(
+        "POST /workspaces/{workspaceId}/environments",
         id="createEnvironment",
         summary="Make an environment",
         body=NameBody,
@@ -121,7 +125,7 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
         audit=("environment.created",),
     )
     def create(self, request: Request, workspace_id: UUID) -> Response:
-        """POST /workspaces/:wsId/environments: makes an environment. The user becomes its owner."""
+        """Makes an environment. The user becomes its owner."""
         environment: Any = services.create_environment(
             **read_body(NameBody, request),
             workspace_id=workspace_id,
@@ -139,16 +143,18 @@ class EnvironmentViewSet(TenantViewSet):
     permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsOwner}
 
     @Operation(
+        "GET /environments/{environmentId}",
         id="getEnvironment",
         summary="Get an environment",
         answers={200: EnvironmentSerializer},
         says={200: "With the environment and the caller's `role` (a key's own)."},
     )
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:id with the environment and the caller's role in it."""
+        """Answers with the environment and the caller's role in it."""
         return Response(self._shown(environment_id))
 
     @Operation(
+        "PATCH /environments/{environmentId}",
         id="renameEnvironment",
         summary="Rename, pause or resume an environment",
         body=EnvironmentBody,
@@ -160,7 +166,7 @@ class EnvironmentViewSet(TenantViewSet):
         audit=("environment.updated", "run.cancel-requested"),
     )
     def update(self, request: Request, environment_id: UUID) -> Response:
-        """PATCH /environments/:id: changes the fields that the body names."""
+        """Changes the fields that the body names."""
         services.update_environment(
             environment_id=environment_id,
             values=read_body(EnvironmentBody, request, partial=True),
@@ -169,6 +175,7 @@ class EnvironmentViewSet(TenantViewSet):
         return Response(self._shown(environment_id))
 
     @Operation(
+        "DELETE /environments/{environmentId}",
         id="deleteEnvironment",
         summary="Delete an environment",
         answers={204: None},
@@ -181,7 +188,7 @@ class EnvironmentViewSet(TenantViewSet):
         audit=("environment.deleted",),
     )
     def destroy(self, request: Request, environment_id: UUID) -> Response:
-        """DELETE /environments/:id: deletes an environment that has no triggers, workers or unfinished runs."""
+        """Deletes an environment that has no triggers, workers or unfinished runs."""
         services.delete_environment(environment_id=environment_id, actor=actor_of(request))
         return Response(status=204)
 

@@ -5,7 +5,8 @@ import pytest
 from accounts import passwords
 from pipedai.server.password_lane import _PATHS, may_hash
 from pipedai.server.tests.asgi_exchange import http_scope
-from testing.world.routes import ROUTES, set_stage
+from testing.world.routes import ROUTES
+from testing.world.stage import set_stage
 
 
 @pytest.fixture

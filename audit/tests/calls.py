@@ -9,7 +9,8 @@ from django.db.models.functions import Now
 
 from audit.models import AuditEntry
 from testing.world.cast import Cast, bearer, browser
-from testing.world.routes import ROUTES, Route, Stage
+from testing.world.routes import ROUTES, Route
+from testing.world.stage import Stage
 from workers.models import Worker
 
 CHANGING = {str(route): route for route in ROUTES if route.changes}
@@ -37,7 +38,7 @@ class Call:
         cast = stage.cast
         route = CHANGING[name]
         # The body is made now, so that the rows which it needs exist before the call.
-        body = route.body(cast) if route.body else {}
+        body = route.body(cast)
         self.route = replace(route, body=lambda _: body)
         self.ids: dict[str, UUID] = {
             **self.stage.ids,

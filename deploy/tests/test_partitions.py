@@ -16,8 +16,9 @@ from pipedai.outgoing import attempts, due
 from pipedai.outgoing.answers import Answer
 from pipedai.sql import database_now
 from testing.probes.partitions import touched_partitions
-from testing.world.routes import ROUTES, set_stage
+from testing.world.routes import ROUTES
 from testing.world.runs import Runs
+from testing.world.stage import set_stage
 from triggers.models import Delivery, Run, Trigger
 from triggers.runs.lifecycle import expire_queued_runs, expire_runs
 from triggers.schedules.firing import fire_due_ticks

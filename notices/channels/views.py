@@ -58,19 +58,21 @@ class EnvironmentChannelViewSet(TenantViewSet):
     permissions = {"list": IsAdmin, "create": IsAdmin}
 
     @Operation(
+        "GET /environments/{environmentId}/channels",
         id="listChannels",
         summary="List channels",
         items=ChannelSerializer,
         says={200: "A list of channels."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/channels with the environment's channels."""
+        """Answers with the environment's channels."""
         rows = Channel.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows.defer("url", "secret"), request, self)
         return paginator.get_paginated_response(shown(page))
 
     @Operation(
+        "POST /environments/{environmentId}/channels",
         id="createChannel",
         summary="Make a channel",
         body=ChannelBody,
@@ -84,7 +86,7 @@ class EnvironmentChannelViewSet(TenantViewSet):
         audit=("channel.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/channels: makes a channel."""
+        """Makes a channel."""
         channel_id = services.create_channel(
             environment_id=environment_id,
             actor=actor_of(request),
@@ -114,16 +116,18 @@ class ChannelViewSet(_OneChannelViewSet):
     environment_rates = {"test": Rate("test-channel", 10, _A_MINUTE)}
 
     @Operation(
+        "GET /channels/{channelId}",
         id="getChannel",
         summary="Get a channel",
         answers={200: ChannelSerializer},
         says={200: "With the channel."},
     )
     def retrieve(self, request: Request, channel_id: UUID) -> Response:
-        """Answers GET /channels/:id with the channel."""
+        """Answers with the channel."""
         return Response(_shown(channel_id))
 
     @Operation(
+        "PATCH /channels/{channelId}",
         id="updateChannel",
         summary="Change a channel",
         body=ChannelBody,
@@ -139,7 +143,7 @@ class ChannelViewSet(_OneChannelViewSet):
         audit=("channel.updated",),
     )
     def update(self, request: Request, channel_id: UUID) -> Response:
-        """PATCH /channels/:id: changes the fields that the body names."""
+        """Changes the fields that the body names."""
         services.update_channel(
             channel_id=channel_id,
             actor=actor_of(request),
@@ -148,17 +152,19 @@ class ChannelViewSet(_OneChannelViewSet):
         return Response(_shown(channel_id))
 
     @Operation(
+        "DELETE /channels/{channelId}",
         id="deleteChannel",
         summary="Delete a channel",
         answers={204: None},
         audit=("channel.deleted",),
     )
     def destroy(self, request: Request, channel_id: UUID) -> Response:
-        """DELETE /channels/:id: deletes a channel. What it has not sent yet is given up."""
+        """Deletes a channel. What it has not sent yet is given up."""
         services.delete_channel(channel_id=channel_id, actor=actor_of(request))
         return Response(status=204)
 
     @Operation(
+        "POST /channels/{channelId}/test",
         id="testChannel",
         summary="Test a channel",
         body=NoBody,
@@ -168,7 +174,7 @@ class ChannelViewSet(_OneChannelViewSet):
         audit=("channel.tested",),
     )
     def test(self, request: Request, channel_id: UUID) -> Response:
-        """POST /channels/:id/test: queues a notice that says that it is a test."""
+        """Queues a notice that says that it is a test."""
         read_body(NoBody, request)
         # The answer is read in the transaction that queues the notices, so that a 503 leaves none behind.
         with transaction.atomic():
@@ -186,6 +192,7 @@ class ChannelNoticeViewSet(_OneChannelViewSet):
     filter_names = NoticeFilters.names()
 
     @Operation(
+        "GET /channels/{channelId}/notices",
         id="listNotices",
         summary="List notices",
         items=NoticeSerializer,
@@ -195,7 +202,7 @@ class ChannelNoticeViewSet(_OneChannelViewSet):
     )
     @from_replica
     def list(self, request: Request, channel_id: UUID) -> Response:
-        """Answers GET /channels/:id/notices with the channel's notices and their attempts, the newest first."""
+        """Answers with the channel's notices and their attempts, the newest first."""
         rows = Notice.objects.filter(channel_id=channel_id).prefetch_related("attempts")
         filters = NoticeFilters.read(rows.defer("body"), request)
         paginator = KeysetPaginator()
@@ -215,6 +222,7 @@ class AddressViewSet(ApiViewSet):
     }
 
     @Operation(
+        "POST /addresses/confirm",
         id="confirmAddress",
         summary="Agree to get notices",
         body=TokenBody,
@@ -224,11 +232,12 @@ class AddressViewSet(ApiViewSet):
         audit=("address.confirmed",),
     )
     def confirm(self, request: Request) -> Response:
-        """POST /addresses/confirm: the owner of an address wants the notices of the environment."""
+        """The owner of an address wants the notices of the environment."""
         consent.confirm_address(**read_body(TokenBody, request), actor=_nobody(request))
         return Response(status=204)
 
     @Operation(
+        "POST /addresses/refuse",
         id="refuseAddress",
         summary="Refuse notices",
         body=RefusalBody,
@@ -238,7 +247,7 @@ class AddressViewSet(ApiViewSet):
         audit=("address.refused",),
     )
     def refuse(self, request: Request) -> Response:
-        """POST /addresses/refuse: the owner of an address wants no notices, of any environment or of this one."""
+        """The owner of an address wants no notices, of any environment or of this one."""
         consent.refuse_address(**read_body(RefusalBody, request), actor=_nobody(request))
         return Response(status=204)
 

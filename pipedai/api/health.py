@@ -39,6 +39,7 @@ class HealthViewSet(ApiViewSet):
     permissions = {"retrieve": IsPublic, "live": IsPublic}
 
     @Operation(
+        "GET /health",
         id="getHealth",
         summary="Does the process answer, and does its database take writes?",
         answers={200: _HEALTH},
@@ -46,7 +47,7 @@ class HealthViewSet(ApiViewSet):
         errors={503: ""},
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers GET /health: 200 if the database takes writes, else 503.
+        """Answers 200 if the database takes writes, else 503.
 
         A database that can only be read counts as down, because nearly every call writes. A read replica that is away
         does not, because the primary answers in its place; the answer says so.
@@ -62,6 +63,7 @@ class HealthViewSet(ApiViewSet):
         return Response(_ANSWER)
 
     @Operation(
+        "GET /health/live",
         id="getLiveness",
         summary="Does the process answer?",
         answers={200: _HEALTH},
@@ -73,7 +75,7 @@ class HealthViewSet(ApiViewSet):
         },
     )
     def live(self, request: Request) -> Response:
-        """Answers GET /health/live: always 200, because a process that answers is alive."""
+        """Answers always 200, because a process that answers is alive."""
         return Response(_ANSWER)
 
 

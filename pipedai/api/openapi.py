@@ -23,6 +23,7 @@ class OpenApiViewSet(ApiViewSet):
     permissions = {"retrieve": IsPublic}
 
     @Operation(
+        "GET /openapi.json",
         id="getOpenApi",
         summary="This document",
         answers={

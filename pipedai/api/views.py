@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from django.urls import URLPattern, path
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.permissions import BasePermission
@@ -18,7 +19,7 @@ from pipedai.api.origin import SAFE_METHODS, check_origin
 from pipedai.api.parsers import check_encoding
 from pipedai.api.permissions import IsPublic
 from pipedai.api.principal import Principal, UserPrincipal
-from pipedai.api.schema.operation import has_operation
+from pipedai.api.schema.operation import has_operation, operation_of
 from pipedai.api.throttling import Throttle
 from pipedai.api.write_rate import check_write
 
@@ -119,6 +120,16 @@ class ApiViewSet(ViewSet):
         """
         named = {self.action} if self.action else set(self.action_map.values())
         return all(self.permissions[action] is IsPublic for action in named)
+
+
+def paths_of(*viewsets: type[ApiViewSet]) -> list[URLPattern]:
+    """Returns the URLs of the viewsets, below /api/v1/, as the `@Operation` of each action says."""
+    urls: dict[tuple[type[ApiViewSet], str], dict[str, Any]] = {}
+    for viewset in viewsets:
+        for action in viewset.permissions:
+            operation = operation_of(viewset, action)
+            urls.setdefault((viewset, operation.route), {})[operation.method.lower()] = action
+    return [path(route, viewset.as_view(actions)) for (viewset, route), actions in urls.items()]
 
 
 def _actions_of(cls: type) -> set[str]:

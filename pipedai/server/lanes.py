@@ -22,8 +22,8 @@ STOP = "pipedai.stop"
 
 LIVE = "/api/v1/health/live"
 
-# The regular expressions below find polls and event streams without Django, so they must match the routes in
-# workers/urls.py and triggers/urls.py. See docs/decisions/fast-paths.md.
+# The regular expressions below find polls and event streams without Django, so they must match what the `@Operation` of
+# their actions say. See docs/decisions/fast-paths.md.
 _ID = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _POLL = re.compile(f"/api/v1/workers/{_ID}/poll")
 _CLAIM_NEXT = re.compile(f"/api/v1/workers/{_ID}/claim-next")

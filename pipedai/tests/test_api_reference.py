@@ -2,11 +2,17 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
+from django.conf import settings
+from rest_framework import serializers
+from rest_framework.fields import empty
 
 from pipedai.api import openapi
 from pipedai.api.error_codes import ErrorCode
+from pipedai.api.fields import MoneyField
+from pipedai.api.schema import reference
 from pipedai.env import BASE_DIR
 from testing.probes.api_urls import is_metered, is_throttled, operation_of_action
 from testing.probes.error_codes import statuses_by_code
@@ -37,7 +43,6 @@ def section_of(route):
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
 def test_every_field_of_a_body_is_explained(route):
     body = operation_of_action(*route.key).body
-    assert body or not route.body, f"the @Operation of the action of {route} has no `body`"
     text = section_of(route)
     if "Any of the fields that creating takes" in text:
         text += SECTIONS["POST environments/:id/triggers"]
@@ -54,6 +59,80 @@ def test_every_parameter_of_a_list_is_explained(route):
     names = filters.names() if filters else ()
     missing = [name for name in names if not re.search(rf"`\??{name}\b=?", text)]
     assert missing == [], f"API.md does not explain these parameters in the section of {route}"
+
+
+def names_in_tables(route):
+    """The names in the section's tables of fields and of parameters, or None if it has none."""
+    tables = re.findall(
+        r"^\| (?:field|parameter) \|.*\n\|[ -|]+\n((?:\|.*\n)+)", section_of(route), re.MULTILINE
+    )
+    cells = [cell for rows in tables for cell in re.findall(r"^\| (.+?) \|", rows, re.MULTILINE)]
+    return {name for cell in cells for name in re.findall(r"`\??(\w+)`", cell)} if tables else None
+
+
+@pytest.mark.parametrize("route", [each for each in ROUTES if names_in_tables(each)], ids=str)
+def test_a_table_names_what_the_service_takes_and_nothing_else(route):
+    operation = operation_of_action(*route.key)
+    fields = operation.body().fields if operation.body else ()
+    filters = operation.filters.names() if operation.filters else ()
+    others = [each["name"] for each in operation.parameters if each["in"] == "query"]
+    taken = {*fields, *filters, *others}
+    named = names_in_tables(route)
+    where = f"of {operation.endpoint} in API.md"
+    assert named - taken == set(), f"no serializer or filter set has these of the table {where}"
+    assert taken - named == set(), f"the table {where} lacks these"
+
+
+# The service that hashes a password refuses a shorter one.
+(MIN_PASSWORD,) = (
+    each["OPTIONS"]["min_length"] for each in settings.AUTH_PASSWORD_VALIDATORS if "OPTIONS" in each
+)
+# How API.md tells the bounds and the default of a field.
+NUMBER = r"([\d,]*\d)"
+FROM_TO = re.compile(rf"\b{NUMBER}(?: \(default\))? to {NUMBER}\b")
+AT_MOST = re.compile(rf"\b(?:[Aa]t most|[Uu]p to) {NUMBER}\b(?! KiB)")
+DEFAULT = re.compile(r"(?:`([^`]+)`|(\S+)) by default|`?(\w+)`? \(default\)")
+
+
+def bounds_told(text):
+    """The least and the greatest length or number that a field's description tells, each None if it does not."""
+    if found := FROM_TO.search(text):
+        return tuple(int(each.replace(",", "")) for each in found.groups())
+    found = AT_MOST.search(text)
+    return None, found and int(found[1].replace(",", ""))
+
+
+def bounds_declared(name, field):
+    """The least and the greatest length or number of a field, each None if it has none."""
+    if isinstance(field, MoneyField):
+        return 0, field.MAX
+    if isinstance(field, serializers.CharField):
+        least = MIN_PASSWORD if name == "password" else field.min_length or 1
+        return 0 if field.allow_blank else least, field.max_length
+    least, greatest = getattr(field, "min_value", None), getattr(field, "max_value", None)
+    return least, getattr(field, "max_length", greatest)
+
+
+def default_told(text):
+    found = DEFAULT.search(text)
+    return found and next(filter(None, found.groups())).strip('"').lower()
+
+
+@pytest.mark.parametrize("route", [each for each in ROUTES if each.reads_body], ids=str)
+def test_each_bound_and_default_that_a_table_tells_is_the_fields(route):
+    operation: Any = operation_of_action(*route.key)
+    texts = reference.endpoint(*(operation.fields_as or operation.endpoint).split(" ")).fields
+    for name, field in operation.body().fields.items():
+        text = texts.get(name, "")
+        where = f"API.md says of {name} in {operation.endpoint}: {text}"
+        # The numbers of a list may be those of its items.
+        declared = [bounds_declared(name, each) for each in (field, getattr(field, "child", field))]
+        least, greatest = bounds_told(text)
+        if any(bound is not None for pair in declared for bound in pair):
+            assert least in (None, *[pair[0] for pair in declared]), f"{where} {declared}"
+            assert greatest in (None, *[pair[1] for pair in declared]), f"{where} {declared}"
+        if field.default not in (None, empty) and text:
+            assert default_told(text) == json.dumps(field.default).strip('"').lower(), where
 
 
 def test_a_single_runs_further_fields_are_named():
@@ -78,17 +157,6 @@ def test_what_changes_something_says_what_it_tells_the_audit_log(route):
         assert "Audit" not in section_of(route)
     else:
         assert re.search(r"Audit:\s`", section_of(route))
-
-
-@pytest.mark.parametrize("route", ROUTES, ids=str)
-def test_who_may_call_is_said(route):
-    section = section_of(route)
-    (chapter,) = [text for text in re.split(r"^## ", TEXT, flags=re.MULTILINE) if section in text]
-    opening = chapter.partition("\n### ")[0]
-    said = f"{section}\n{opening}".lower()
-    where = f"in the section of {route} in API.md, or in the opening of its chapter"
-    assert re.search(rf"\b({route.as_.name})", said), f"lacking {where}: {route.as_.name}"
-    assert route.keys or re.search(r"\bsessions?\b", said), f"lacking {where}: sessions alone"
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=str)

@@ -17,8 +17,8 @@ from pipedai.api import openapi
 from pipedai.sql import database_now
 from testing.probes.api_schema import camel
 from testing.world.cast import make_cast, session_cookie
-from testing.world.routes import set_stage
 from testing.world.runs import Runs, allow
+from testing.world.stage import set_stage
 
 # The calls of all callers take a few minutes, as the streams of events are read for ten seconds each.
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]

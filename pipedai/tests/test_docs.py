@@ -49,7 +49,7 @@ def test_every_route_is_in_the_api_reference_and_no_other():
     assert len(documented) == len(set(documented)), "API.md has two sections for one route"
     advice = "see An endpoint in CONTRIBUTING.md"
     assert set(routes) - set(documented) == set(), f"API.md has no section for these: {advice}"
-    assert set(documented) - set(routes) == set(), f"no urls.py has these of API.md: {advice}"
+    assert set(documented) - set(routes) == set(), f"no @Operation names these of API.md: {advice}"
 
 
 def test_the_api_reference_lists_every_rate():

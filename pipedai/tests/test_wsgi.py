@@ -74,7 +74,7 @@ def test_whatever_can_be_read(stage, route):
         caller = {"HTTP_AUTHORIZATION": f"Bearer {cast.mint('pwk', role='admin')}"}
     else:
         caller = {"HTTP_COOKIE": f"auth_token={session_cookie(cast.owner)}"}
-    query = urlencode(route.body(cast)) if route.body else ""
+    query = urlencode(route.body(cast))
     assert same_both_ways("GET", route.url(stage), query, **caller)[0] == 200
 
 

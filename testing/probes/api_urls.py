@@ -10,6 +10,12 @@ from rest_framework.permissions import BasePermission
 from pipedai.api.schema.operation import Operation, operation_of
 
 
+def api_paths() -> list[str]:
+    """Returns the route of every URL under /api/v1/, such as `triggers/<uuid:trigger_id>`."""
+    routes = [route for route, _ in _patterns(get_resolver(), "") if route.startswith("api/v1/")]
+    return [route.removeprefix("api/v1/") for route in routes]
+
+
 def api_routes() -> set[tuple[str, str]]:
     """Returns (method, route) of every URL under /api/v1/, such as `("GET", "triggers/<uuid:trigger_id>")`.
 
@@ -62,7 +68,9 @@ def _action(method: str, route: str) -> tuple[Any, str]:
         actions = getattr(pattern.callback, "actions", {})
         if known == f"api/v1/{route}" and method.lower() in actions:
             return getattr(pattern.callback, "cls"), actions[method.lower()]  # noqa: B009 - DRF sets it
-    raise LookupError(f"No urls.py has {method} {route}: see An endpoint in CONTRIBUTING.md.")
+    raise LookupError(
+        f"No viewset in a urls.py has {method} {route}: see An endpoint in CONTRIBUTING.md."
+    )
 
 
 def _patterns(resolver: URLResolver, prefix: str) -> Iterator[tuple[str, URLPattern]]:

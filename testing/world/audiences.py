@@ -13,7 +13,7 @@ CALLERS = ("nobody", "stranger", *PEOPLE, *KEYS, "pwk elsewhere", *OTHER_TOKENS,
 class Audience:
     """Who may call a route. `refusals` has the status of every caller who is not answered.
 
-    `name` is how API.md names the audience, in lower case, as a regular expression.
+    `name` is what a section of API.md begins with if this audience may call the route.
     """
 
     name: str
@@ -38,29 +38,29 @@ def _members(name: str, *, least: str) -> Audience:
     return Audience(name, refused | too_low)
 
 
-PUBLIC = Audience("public", {})
+PUBLIC = Audience("Public", {})
 # Public as well, but to log in or out: a token is refused.
-BROWSER = Audience("public", dict.fromkeys((*KEYS, "pwk elsewhere", *OTHER_TOKENS), 401))
+BROWSER = Audience("Public", dict.fromkeys((*KEYS, "pwk elsewhere", *OTHER_TOKENS), 401))
 # Everybody whose credentials are good, except a `wrk_` token, which can only register a worker.
 ANY_CREDENTIAL = Audience(
-    "any credentials",
+    "Any credentials",
     _everyone_but(
         *("stranger", *PEOPLE, *KEYS, "pwk elsewhere"),
         *(each for each in OTHER_TOKENS if each != "wrk"),
     ),
 )
-SIGNED_IN = Audience(r"sessions?\b", _everyone_but("stranger", *PEOPLE))
-VIEWER = _members("viewer|anyone|the caller is a member of", least="viewer")
-OPERATOR = _members("operator", least="operator")
-ADMIN = _members("admin", least="admin")
-OWNER = _members("owner", least="owner")
+SIGNED_IN = Audience("Session.", _everyone_but("stranger", *PEOPLE))
+VIEWER = _members("Viewer", least="viewer")
+OPERATOR = _members("Operator", least="operator")
+ADMIN = _members("Admin", least="admin")
+OWNER = _members("Owner", least="owner")
 # A worker's own token.
-WORKER = Audience("the worker itself", _everyone_but("wkt", wkt_of_another=404))
+WORKER = Audience("The worker itself", _everyone_but("wkt", wkt_of_another=404))
 # The token with which a worker registers.
-REGISTRATION = Audience("public", _everyone_but("wrk"))
+REGISTRATION = Audience("Public", _everyone_but("wrk"))
 # The key of a host that enrolled, or a `pwk_` key of an admin.
 HOST = Audience(
-    "admin",
+    "`hos_` keys",
     _everyone_but(
         "pwk admin",
         "hos",
@@ -70,3 +70,5 @@ HOST = Audience(
         hos_elsewhere=404,
     ),
 )
+# Those that are told apart by their names.
+AUDIENCES = (PUBLIC, ANY_CREDENTIAL, SIGNED_IN, VIEWER, OPERATOR, ADMIN, OWNER, WORKER, HOST)

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from testing.probes.shapes import A_TIME, AN_ID
+from testing.world.plain_fields import defaults_of, samples_of
 from triggers.serializers import TriggerBody
 from workers.models import Pool
 from workspaces.models import Environment
@@ -13,27 +14,13 @@ _REQUIRED = {"name": "Nightly report", "prompt": "Report.", "mcpUrl": "https://m
 _POOL_ID = UUID("01a20e61-c5a1-7e0c-9d2b-5f6a7b8c9d0e")
 # A valid value of each field that is shown again, other than the one that the cast's trigger has.
 SAMPLES = {
-    "name": "Renamed",
-    "description": "What it is for.",
+    **samples_of(TriggerBody),
     "prompt": "Do more.",
     "mcpUrl": "https://mcp.example/v2",
-    "model": "opus",
     "schedule": "0 9 * * *",
     "timezone": "Europe/Berlin",
     "workerId": None,
-    "enabled": False,
-    "maxRetries": 5,
-    "timeoutSeconds": 60,
-    "overlapPolicy": "skip",
     "poolId": str(_POOL_ID),
-    "preferSeconds": 0,
-    "startDeadlineSeconds": 3600,
-    "maxConcurrentRuns": 2,
-    "retryMode": "resume",
-    "retryAfterEffects": False,
-    "recordEvents": True,
-    "alertAfterFailures": 3,
-    "successDeadlineSeconds": 3600,
     "maxCostUsd": "2.5",
     "outputSchema": {
         "type": "object",
@@ -64,34 +51,21 @@ def trigger_values(**overrides: Any) -> dict[str, Any]:
 def trigger_shown(environment_id: Any, **changes: Any) -> dict[str, Any]:
     """The whole trigger that the API answers for a minimal body, with some values (by their names in the API) replaced.
 
-    A new field of TriggerSerializer belongs here as well (CONTRIBUTING.md, "A field of a trigger").
+    A new field of TriggerSerializer belongs here as well, unless it is a plain field of TriggerBody.
     """
     return {
+        **defaults_of(TriggerBody),
         "id": AN_ID,
         "environmentId": str(environment_id),
         "workerId": None,
         "poolId": None,
-        "preferSeconds": 60,
-        "startDeadlineSeconds": None,
-        "maxConcurrentRuns": None,
         "name": "Nightly report",
-        "description": "",
         "prompt": "Report.",
         "mcpUrl": "https://mcp.example/v1",
         "hasMcpHeaders": False,
-        "model": None,
         "schedule": None,
         "timezone": "UTC",
         "nextRunAt": None,
-        "enabled": True,
-        "maxRetries": 3,
-        "timeoutSeconds": 1800,
-        "overlapPolicy": "queue",
-        "retryMode": "restart",
-        "retryAfterEffects": True,
-        "recordEvents": False,
-        "alertAfterFailures": 1,
-        "successDeadlineSeconds": None,
         "maxCostUsd": None,
         "health": "idle",
         "outputSchema": None,

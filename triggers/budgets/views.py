@@ -38,19 +38,21 @@ class EnvironmentBudgetViewSet(TenantViewSet):
     permissions = {"list": IsViewer, "create": IsAdmin}
 
     @Operation(
+        "GET /environments/{environmentId}/budgets",
         id="listBudgets",
         summary="List budgets",
         items=BudgetSerializer,
         says={200: "A list of budgets."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/budgets with the environment's budgets."""
+        """Answers with the environment's budgets."""
         paginator = KeysetPaginator()
         rows = budgets().filter(environment_id=environment_id)
         page = [with_sums(row) for row in paginator.paginate_queryset(rows, request, self)]
         return paginator.get_paginated_response(BudgetSerializer(page, many=True).data)
 
     @Operation(
+        "POST /environments/{environmentId}/budgets",
         id="createBudget",
         summary="Make a budget",
         body=BudgetBody,
@@ -61,7 +63,7 @@ class EnvironmentBudgetViewSet(TenantViewSet):
         audit=("budget.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/budgets: makes a budget."""
+        """Makes a budget."""
         budget_id = services.create_budget(
             environment_id=environment_id,
             actor=actor_of(request),
@@ -81,16 +83,18 @@ class BudgetViewSet(TenantViewSet):
         self.access = find_visible(principal_of(request), tenancy.LIVE_BUDGETS, kwargs["budget_id"])
 
     @Operation(
+        "GET /budgets/{budgetId}",
         id="getBudget",
         summary="Get a budget",
         answers={200: BudgetSerializer},
         says={200: "With the budget."},
     )
     def retrieve(self, request: Request, budget_id: UUID) -> Response:
-        """Answers GET /budgets/:id with the budget and what its present window has used."""
+        """Answers with the budget and what its present window has used."""
         return Response(_shown(budget_id))
 
     @Operation(
+        "PATCH /budgets/{budgetId}",
         id="updateBudget",
         summary="Change a budget",
         body=BudgetBody,
@@ -102,7 +106,7 @@ class BudgetViewSet(TenantViewSet):
         audit=("budget.updated",),
     )
     def update(self, request: Request, budget_id: UUID) -> Response:
-        """PATCH /budgets/:id: changes the fields that the body names."""
+        """Changes the fields that the body names."""
         services.update_budget(
             budget_id=budget_id,
             values=read_body(BudgetBody, request, partial=True),
@@ -111,12 +115,13 @@ class BudgetViewSet(TenantViewSet):
         return Response(_shown(budget_id))
 
     @Operation(
+        "DELETE /budgets/{budgetId}",
         id="deleteBudget",
         summary="Delete a budget",
         answers={204: None},
         audit=("budget.deleted",),
     )
     def destroy(self, request: Request, budget_id: UUID) -> Response:
-        """DELETE /budgets/:id: deletes a budget, also while it has reserved something."""
+        """Deletes a budget, also while it has reserved something."""
         services.delete_budget(budget_id=budget_id, actor=actor_of(request))
         return Response(status=204)

@@ -31,6 +31,7 @@ class EnvironmentEventViewSet(StreamViewMixin, TenantViewSet):
     permissions = {"stream": IsViewer}
 
     @Operation(
+        "GET /environments/{environmentId}/events/stream",
         id="streamEnvironmentEvents",
         summary="Stream an environment's changes",
         answers={
@@ -47,7 +48,7 @@ class EnvironmentEventViewSet(StreamViewMixin, TenantViewSet):
         errors={429: "The caller has 20 streams open."},
     )
     def stream(self, request: Request, environment_id: UUID) -> HttpResponse:
-        """Answers GET /environments/:envId/events/stream with the changes since the last answer. The web process calls
+        """Answers with the changes since the last answer. The web process calls
         it again and again, as long as the reader reads.
         """
         ticket = ticket_of(request, EnvironmentStreamTicket, group=environment_id)

@@ -39,6 +39,7 @@ class RunExplanationViewSet(TenantViewSet):
         self.access = find_visible(principal_of(request), tenancy.ALL_RUNS, kwargs["run_id"])
 
     @Operation(
+        "GET /runs/{runId}/explain",
         id="explainRun",
         summary="Explain why a run has not run",
         answers={200: RunExplanationSerializer},
@@ -46,7 +47,7 @@ class RunExplanationViewSet(TenantViewSet):
         errors=_BUSY,
     )
     def retrieve(self, request: Request, run_id: UUID) -> Response:
-        """Answers GET /runs/:id/explain with where the run stands, and why."""
+        """Answers with where the run stands, and why."""
         _take_place(self.access.environment_id, request)
         explanation = explain_run(run_id)
         if explanation is None:
@@ -61,6 +62,7 @@ class TriggerExplanationViewSet(tenancy.OneTriggerViewSet):
     permissions = {"retrieve": IsViewer}
 
     @Operation(
+        "GET /triggers/{triggerId}/explain",
         id="explainTrigger",
         summary="Explain what became of a due time",
         parameters=(
@@ -75,7 +77,7 @@ class TriggerExplanationViewSet(tenancy.OneTriggerViewSet):
         errors={400: "A bad `at`.", **_BUSY},
     )
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
-        """Answers GET /triggers/:id/explain with what became of the due time at or next before `at`."""
+        """Answers with what became of the due time at or next before `at`."""
         at = _time_in_question(request)
         _take_place(self.access.environment_id, request)
         explanation = explain_trigger(trigger_id, at=at)

@@ -60,6 +60,7 @@ class RunEventListViewSet(RunEventViewSet):
     permissions = {"list": IsOperator}
 
     @Operation(
+        "GET /runs/{runId}/events",
         id="listRunEvents",
         summary="List a run's events",
         parameters=(
@@ -86,7 +87,7 @@ class RunEventListViewSet(RunEventViewSet):
         errors={400: "A bad `after` or `limit`."},
     )
     def list(self, request: Request, run_id: UUID) -> HttpResponse:
-        """Answers GET /runs/:id/events with the events after a number. They are stored as the JSON that is answered."""
+        """Answers with the events after a number. They are stored as the JSON that is answered."""
         page = page_of_events(
             run_id,
             after=_after(request),
@@ -106,6 +107,7 @@ class RunEventStreamViewSet(StreamViewMixin, RunEventViewSet):
     permissions = {"stream": IsOperator}
 
     @Operation(
+        "GET /runs/{runId}/events/stream",
         id="streamRunEvents",
         summary="Stream a run's events",
         parameters=(LAST_EVENT_ID,),
@@ -118,7 +120,7 @@ class RunEventStreamViewSet(StreamViewMixin, RunEventViewSet):
         errors={429: "The caller has 20 streams open."},
     )
     def stream(self, request: Request, run_id: UUID) -> HttpResponse | Response:
-        """Answers GET /runs/:id/events/stream with the events that the reader has not. The web process calls it again
+        """Answers with the events that the reader has not. The web process calls it again
         and again, as long as the reader reads.
         """
         ticket = ticket_of(request, RunStreamTicket, group=self.access.environment_id)

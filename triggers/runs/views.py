@@ -70,6 +70,7 @@ class TriggerRunViewSet(TenantViewSet):
         self.access = find_visible(principal_of(request), rows, kwargs["trigger_id"])
 
     @Operation(
+        "POST /triggers/{triggerId}/run",
         id="runTrigger",
         summary="Run a trigger",
         body=RunBody,
@@ -93,7 +94,7 @@ class TriggerRunViewSet(TenantViewSet):
         audit=("run.created",),
     )
     def run(self, request: Request, trigger_id: UUID) -> Response:
-        """POST /triggers/:id/run: queues a run. A repeat with the same `Idempotency-Key` gets the first run."""
+        """Queues a run. A repeat with the same `Idempotency-Key` gets the first run."""
         principal = principal_of(request)
         queued = run_trigger(
             trigger_id=trigger_id,
@@ -106,6 +107,7 @@ class TriggerRunViewSet(TenantViewSet):
         return _answer(queued)
 
     @Operation(
+        "GET /triggers/{triggerId}/runs",
         id="listTriggerRuns",
         summary="List a trigger's runs",
         items=RunSerializer,
@@ -114,7 +116,7 @@ class TriggerRunViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        """Answers GET /triggers/:id/runs with the trigger's runs, the last queued first."""
+        """Answers with the trigger's runs, the last queued first."""
         filters = RunFilters.read(Run.objects.filter(trigger_id=trigger_id), request)
         return _run_page(filters, request, self)
 
@@ -127,6 +129,7 @@ class EnvironmentRunViewSet(TenantViewSet):
     filter_names = EnvironmentRunFilters.names()
 
     @Operation(
+        "GET /environments/{environmentId}/runs",
         id="listRuns",
         summary="List an environment's runs",
         items=RunSerializer,
@@ -136,7 +139,7 @@ class EnvironmentRunViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/runs with the environment's runs, the last queued first."""
+        """Answers with the environment's runs, the last queued first."""
         return _run_page(EnvironmentRunFilters.read_for(environment_id, request), request, self)
 
 
@@ -158,6 +161,7 @@ class RunViewSet(TenantViewSet):
         self.access = find_visible(principal_of(request), tenancy.ALL_RUNS, kwargs["run_id"])
 
     @Operation(
+        "GET /runs/{runId}",
         id="getRun",
         summary="Get a run",
         answers={200: RunDetailSerializer},
@@ -169,10 +173,11 @@ class RunViewSet(TenantViewSet):
         },
     )
     def retrieve(self, request: Request, run_id: UUID) -> Response:
-        """Answers GET /runs/:id with the whole run, also the fields that lists leave out."""
+        """Answers with the whole run, also the fields that lists leave out."""
         return Response(RunDetailSerializer(queries.run_in_full(run_id)).data)
 
     @Operation(
+        "GET /runs/{runId}/tool-calls",
         id="listToolCalls",
         summary="List a run's tool calls",
         answers={
@@ -186,10 +191,11 @@ class RunViewSet(TenantViewSet):
         says={200: "With the first 500 calls, and `total`, how many the run made."},
     )
     def tool_calls(self, request: Request, run_id: UUID) -> Response:
-        """Answers GET /runs/:id/tool-calls with the tool calls that the run's worker listed."""
+        """Answers with the tool calls that the run's worker listed."""
         return Response(queries.tool_calls_of(run_id))
 
     @Operation(
+        "POST /runs/{runId}/cancel",
         id="cancelRun",
         summary="Cancel a run",
         answers={200: RunDetailSerializer},
@@ -198,13 +204,14 @@ class RunViewSet(TenantViewSet):
         audit=("run.canceled", "run.cancel-requested"),
     )
     def cancel(self, request: Request, run_id: UUID) -> Response:
-        """POST /runs/:id/cancel: cancels a queued run. If a worker has claimed the run, it asks the worker to stop
+        """Cancels a queued run. If a worker has claimed the run, it asks the worker to stop
         it.
         """
         lifecycle.cancel_run(run_id=run_id, actor=actor_of(request))
         return Response(RunDetailSerializer(queries.run_in_full(run_id)).data)
 
     @Operation(
+        "POST /runs/{runId}/rerun",
         id="rerunRun",
         summary="Run a run's payload again",
         body=RerunBody,
@@ -225,7 +232,7 @@ class RunViewSet(TenantViewSet):
         audit=("run.created",),
     )
     def rerun(self, request: Request, run_id: UUID) -> Response:
-        """POST /runs/:id/rerun: queues a new run of the trigger as it is now, with the payload of an ended run."""
+        """Queues a new run of the trigger as it is now, with the payload of an ended run."""
         key = _idempotency_key(request)
         read_body(RerunBody, request)
         principal = principal_of(request)

@@ -41,6 +41,7 @@ class SchedulePreviewViewSet(TenantViewSet):
     environment_rates = {"preview": Rate("schedule-preview", 120, 60)}
 
     @Operation(
+        "POST /environments/{environmentId}/schedule-preview",
         id="previewSchedule",
         summary="Preview a schedule",
         body=SchedulePreviewBody,
@@ -56,7 +57,7 @@ class SchedulePreviewViewSet(TenantViewSet):
         errors={403: "Origin."},
     )
     def preview(self, request: Request, environment_id: UUID) -> Response:
-        """Answers POST /environments/:envId/schedule-preview with a schedule in words and its coming due times."""
+        """Answers with a schedule in words and its coming due times."""
         body = read_body(SchedulePreviewBody, request)
         if not _PREVIEWS.take(environment_id, request):
             raise TooManyRequests(
@@ -90,6 +91,7 @@ class TickViewSet(OneTriggerViewSet):
     filter_names = TickFilters.names()
 
     @Operation(
+        "GET /triggers/{triggerId}/ticks",
         id="listTicks",
         summary="List a trigger's ticks",
         items=TickSerializer,
@@ -104,7 +106,7 @@ class TickViewSet(OneTriggerViewSet):
     )
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        """Answers GET /triggers/:id/ticks with the trigger's ticks, the latest due time first."""
+        """Answers with the trigger's ticks, the latest due time first."""
         filters = TickFilters.read(Tick.objects.filter(trigger_id=trigger_id), request)
         paginator = TickPaginator()
         # The index `tick_by_decision` has the ticks of one decision in order, but none has those of all decisions.

@@ -54,6 +54,7 @@ class TriggerDeliveryViewSet(_DeliveriesShown, OneTriggerViewSet):
     environment_rates = {"test": Rate("test-webhook", 10, _A_MINUTE)}
 
     @Operation(
+        "GET /triggers/{triggerId}/deliveries",
         id="listDeliveries",
         summary="List deliveries",
         items=DeliverySerializer,
@@ -62,13 +63,14 @@ class TriggerDeliveryViewSet(_DeliveriesShown, OneTriggerViewSet):
     )
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        """Answers GET /triggers/:id/deliveries with the trigger's deliveries and their attempts, the newest first."""
+        """Answers with the trigger's deliveries and their attempts, the newest first."""
         rows = Delivery.objects.filter(trigger_id=trigger_id).prefetch_related("attempts")
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows.defer("body"), request, self)
         return paginator.get_paginated_response(self._shown(page))
 
     @Operation(
+        "POST /triggers/{triggerId}/test-webhook",
         id="testWebhook",
         summary="Send a test webhook",
         body=NoBody,
@@ -78,7 +80,7 @@ class TriggerDeliveryViewSet(_DeliveriesShown, OneTriggerViewSet):
         audit=("webhook.tested",),
     )
     def test(self, request: Request, trigger_id: UUID) -> Response:
-        """POST /triggers/:id/test-webhook: queues a sample message, which is about no real run."""
+        """Queues a sample message, which is about no real run."""
         read_body(NoBody, request)
         return self._created(outbox.send_test, request, trigger_id=trigger_id)
 
@@ -99,6 +101,7 @@ class DeliveryViewSet(_DeliveriesShown):
         )
 
     @Operation(
+        "POST /deliveries/{deliveryId}/redeliver",
         id="redeliver",
         summary="Send a webhook again",
         body=NoBody,
@@ -108,6 +111,6 @@ class DeliveryViewSet(_DeliveriesShown):
         audit=("webhook.redelivered",),
     )
     def redeliver(self, request: Request, delivery_id: UUID) -> Response:
-        """POST /deliveries/:id/redeliver: queues the delivery's message again, as a new delivery."""
+        """Queues the delivery's message again, as a new delivery."""
         read_body(NoBody, request)
         return self._created(outbox.redeliver, request, delivery_id=delivery_id)

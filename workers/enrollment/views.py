@@ -42,6 +42,7 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
     permissions = {"list": IsAdmin, "create": IsAdmin, "destroy": IsAdmin}
 
     @Operation(
+        "GET /environments/{environmentId}/enrollments",
         id="listEnrollments",
         summary="List enrollments",
         items=EnrollmentSerializer,
@@ -53,13 +54,14 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         },
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/enrollments with the environment's codes and approved pairings."""
+        """Answers with the environment's codes and approved pairings."""
         rows = Enrollment.objects.filter(environment_id=environment_id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
         return paginator.get_paginated_response(EnrollmentSerializer(page, many=True).data)
 
     @Operation(
+        "POST /environments/{environmentId}/enrollments",
         id="createEnrollment",
         summary="Issue an enrollment code",
         body=EnrollmentBody,
@@ -70,7 +72,7 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         audit=("enrollment.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/enrollments: issues a code for one host. Only this answer holds the code."""
+        """Issues a code for one host. Only this answer holds the code."""
         enrollment, code = issuing.issue_code(
             **read_body(EnrollmentBody, request),
             environment_id=environment_id,
@@ -80,6 +82,7 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         return Response({**EnrollmentSerializer(enrollment).data, "code": code}, status=201)
 
     @Operation(
+        "DELETE /environments/{environmentId}/enrollments/{enrollmentId}",
         id="revokeEnrollment",
         summary="Revoke an enrollment",
         answers={204: None},
@@ -88,7 +91,7 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         audit=("enrollment.revoked",),
     )
     def destroy(self, request: Request, environment_id: UUID, enrollment_id: UUID) -> Response:
-        """DELETE /environments/:envId/enrollments/:id: revokes an enrollment that no host has redeemed."""
+        """Revokes an enrollment that no host has redeemed."""
         issuing.revoke_enrollment(
             environment_id=environment_id, enrollment_id=enrollment_id, actor=actor_of(request)
         )
@@ -108,6 +111,7 @@ class EnrollmentViewSet(ApiViewSet):
     }
 
     @Operation(
+        "POST /enrollments/device",
         id="beginPairing",
         summary="Begin a pairing",
         body=PairingBody,
@@ -128,7 +132,7 @@ class EnrollmentViewSet(ApiViewSet):
         audit=("enrollment.approved", "enrollment.denied"),
     )
     def device(self, request: Request) -> Response:
-        """POST /enrollments/device: begins a pairing. Only this answer holds the pairing's two codes."""
+        """Begins a pairing. Only this answer holds the pairing's two codes."""
         program = request.META.get("HTTP_USER_AGENT")
         begun = pairing.begin_pairing(
             **read_body(PairingBody, request),
@@ -152,6 +156,7 @@ class EnrollmentViewSet(ApiViewSet):
         )
 
     @Operation(
+        "POST /enrollments/redeem",
         id="redeemEnrollment",
         summary="Redeem an enrollment",
         body=RedeemBody,
@@ -188,7 +193,7 @@ class EnrollmentViewSet(ApiViewSet):
         audit=("enrollment.redeemed",),
     )
     def redeem(self, request: Request) -> Response:
-        """POST /enrollments/redeem: exchanges a code for the host's two tokens, which only this answer holds."""
+        """Exchanges a code for the host's two tokens, which only this answer holds."""
         body: dict[str, Any] = read_body(RedeemBody, request)
         redeemed = redeem(
             code=body.pop("code"),

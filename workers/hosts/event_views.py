@@ -33,6 +33,7 @@ class WorkerEventViewSet(StreamViewMixin, HostViewSet):
     permissions = {"stream": IsAdmin}
 
     @Operation(
+        "GET /workers/{workerId}/events/stream",
         id="streamWorkerEvents",
         summary="Stream a worker's events",
         parameters=(LAST_EVENT_ID,),
@@ -53,7 +54,7 @@ class WorkerEventViewSet(StreamViewMixin, HostViewSet):
         errors={429: "The caller has 20 streams open."},
     )
     def stream(self, request: Request, worker_id: UUID) -> HttpResponse:
-        """Answers GET /workers/:id/events/stream with the events after the last one that the client has read.
+        """Answers with the events after the last one that the client has read.
 
         It does not wait for events. The part of the web process that keeps event streams open calls this method again
         and again, as long as the client reads. The ticket is an object that belongs to one open stream and remembers

@@ -31,6 +31,7 @@ class ReleaseViewSet(ApiViewSet):
     permissions = {"retrieve": IsPublic}
 
     @Operation(
+        "GET /releases/latest",
         id="getLatestReleases",
         summary="Get the newest versions of what runs on hosts",
         answers={
@@ -43,7 +44,7 @@ class ReleaseViewSet(ApiViewSet):
         },
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers GET /releases/latest with the version of the worker in this build, and that of the orchestrator that
+        """Answers with the version of the worker in this build, and that of the orchestrator that
         the settings name.
         """
         package = worker_package()

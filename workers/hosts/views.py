@@ -44,6 +44,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
     filter_names = WorkerFilters.names()
 
     @Operation(
+        "GET /workspaces/{workspaceId}/workers",
         id="listHostWorkers",
         summary="List the workers of the key's environment",
         items=WorkerSerializer,
@@ -55,7 +56,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
         },
     )
     def list(self, request: Request, workspace_id: UUID) -> Response:
-        """Answers GET /workspaces/:wsId/workers with the workers of the key's environment."""
+        """Answers with the workers of the key's environment."""
         rows = queries.workers().filter(environment_id=self.access.environment_id)
         filters = WorkerFilters.read(rows, request)
         check_tenant_ids(self.access.environment_id, filters)
@@ -64,6 +65,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
         return paginator.get_paginated_response(WorkerSerializer(page, many=True).data)
 
     @Operation(
+        "POST /workspaces/{workspaceId}/workers/{workerId}/disable",
         id="disableHostWorker",
         summary="Disable a worker",
         body=Body,
@@ -72,10 +74,11 @@ class WorkspaceWorkerViewSet(HostViewSet):
         audit=("worker.updated",),
     )
     def disable(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
-        """POST /workspaces/:wsId/workers/:id/disable: gives the worker no new runs from now on."""
+        """Gives the worker no new runs from now on."""
         return self._set_disabled(request, disabled=True)
 
     @Operation(
+        "POST /workspaces/{workspaceId}/workers/{workerId}/enable",
         id="enableHostWorker",
         summary="Enable a worker",
         body=Body,
@@ -84,10 +87,11 @@ class WorkspaceWorkerViewSet(HostViewSet):
         audit=("worker.updated",),
     )
     def enable(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
-        """POST /workspaces/:wsId/workers/:id/enable: gives a disabled worker runs again."""
+        """Gives a disabled worker runs again."""
         return self._set_disabled(request, disabled=False)
 
     @Operation(
+        "DELETE /workspaces/{workspaceId}/workers/{workerId}",
         id="deregisterHostWorker",
         summary="Deregister a worker of a host",
         answers={204: None},
@@ -95,11 +99,12 @@ class WorkspaceWorkerViewSet(HostViewSet):
         audit=("worker.deregistered",),
     )
     def destroy(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
-        """DELETE /workspaces/:wsId/workers/:id: deregisters a worker that has no triggers and no unfinished runs."""
+        """Deregisters a worker that has no triggers and no unfinished runs."""
         services.deregister_worker(worker=self.worker, reassign_to=None, actor=actor_of(request))
         return Response(status=204)
 
     @Operation(
+        "POST /workspaces/{workspaceId}/workers/registration-token",
         id="mintRegistrationToken",
         summary="Mint a registration token",
         body=RegistrationTokenBody,
@@ -124,7 +129,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
         audit=("api-key.created",),
     )
     def mint_token(self, request: Request, workspace_id: UUID) -> Response:
-        """POST /workspaces/:wsId/workers/registration-token: mints a `wrk_` token, which only this answer holds."""
+        """Mints a `wrk_` token, which only this answer holds."""
         values = read_body(RegistrationTokenBody, request)
         self._check_pools(request, values.get("pool_ids", ()))
         minted = mint_registration_token(

@@ -24,19 +24,21 @@ class EnvironmentPoolViewSet(TenantViewSet):
     permissions = {"list": IsViewer, "create": IsAdmin}
 
     @Operation(
+        "GET /environments/{environmentId}/pools",
         id="listPools",
         summary="List pools",
         items=PoolSerializer,
         says={200: "A list of pools."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/pools with the environment's pools, the newest first."""
+        """Answers with the environment's pools, the newest first."""
         rows = queries.pools().filter(environment_id=environment_id)
         paginator = KeysetPaginator()
         page = queries.with_workers(paginator.paginate_queryset(rows, request, self))
         return paginator.get_paginated_response(PoolSerializer(page, many=True).data)
 
     @Operation(
+        "POST /environments/{environmentId}/pools",
         id="createPool",
         summary="Make a pool",
         body=PoolBody,
@@ -47,7 +49,7 @@ class EnvironmentPoolViewSet(TenantViewSet):
         audit=("pool.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/pools: makes a pool."""
+        """Makes a pool."""
         pool_id = services.create_pool(
             environment_id=environment_id,
             values=read_body(PoolBody, request),
@@ -74,16 +76,18 @@ class PoolViewSet(_OnePoolViewSet):
     permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsAdmin}
 
     @Operation(
+        "GET /pools/{poolId}",
         id="getPool",
         summary="Get a pool",
         answers={200: PoolSerializer},
         says={200: "With the pool."},
     )
     def retrieve(self, request: Request, pool_id: UUID) -> Response:
-        """Answers GET /pools/:id with the pool."""
+        """Answers with the pool."""
         return Response(_shown(pool_id))
 
     @Operation(
+        "PATCH /pools/{poolId}",
         id="updatePool",
         summary="Change a pool",
         body=PoolBody,
@@ -96,7 +100,7 @@ class PoolViewSet(_OnePoolViewSet):
         audit=("pool.updated",),
     )
     def update(self, request: Request, pool_id: UUID) -> Response:
-        """PATCH /pools/:id: changes the fields that the body names."""
+        """Changes the fields that the body names."""
         services.update_pool(
             pool=self.pool,
             values=read_body(PoolBody, request, partial=True),
@@ -105,6 +109,7 @@ class PoolViewSet(_OnePoolViewSet):
         return Response(_shown(pool_id))
 
     @Operation(
+        "DELETE /pools/{poolId}",
         id="deletePool",
         summary="Delete a pool",
         answers={204: None},
@@ -112,7 +117,7 @@ class PoolViewSet(_OnePoolViewSet):
         audit=("pool.deleted",),
     )
     def destroy(self, request: Request, pool_id: UUID) -> Response:
-        """DELETE /pools/:id: deletes a pool at which no triggers point."""
+        """Deletes a pool at which no triggers point."""
         services.delete_pool(pool=self.pool, actor=actor_of(request))
         return Response(status=204)
 
@@ -124,6 +129,7 @@ class PoolMemberViewSet(_OnePoolViewSet):
     permissions = {"add": IsAdmin, "remove": IsAdmin}
 
     @Operation(
+        "PUT /pools/{poolId}/workers/{workerId}",
         id="addWorkerToPool",
         summary="Put a worker into a pool",
         answers={204: None},
@@ -132,11 +138,12 @@ class PoolMemberViewSet(_OnePoolViewSet):
         audit=("pool.worker-added",),
     )
     def add(self, request: Request, pool_id: UUID, worker_id: UUID) -> Response:
-        """PUT /pools/:id/workers/:workerId: puts a worker into the pool."""
+        """Puts a worker into the pool."""
         services.add_worker(pool=self.pool, worker_id=worker_id, actor=actor_of(request))
         return Response(status=204)
 
     @Operation(
+        "DELETE /pools/{poolId}/workers/{workerId}",
         id="removeWorkerFromPool",
         summary="Take a worker out of a pool",
         answers={204: None},
@@ -144,7 +151,7 @@ class PoolMemberViewSet(_OnePoolViewSet):
         audit=("pool.worker-removed",),
     )
     def remove(self, request: Request, pool_id: UUID, worker_id: UUID) -> Response:
-        """DELETE /pools/:id/workers/:workerId: takes a worker out of the pool."""
+        """Takes a worker out of the pool."""
         services.remove_worker(pool=self.pool, worker_id=worker_id, actor=actor_of(request))
         return Response(status=204)
 

@@ -42,6 +42,7 @@ class ClaimNextViewSet(AskingViewSet):
     unmetered = frozenset(permissions)
 
     @Operation(
+        "POST /workers/{workerId}/claim-next",
         id="claimNextRun",
         summary="Claim the next run",
         body=ClaimNextBody,
@@ -71,7 +72,7 @@ class ClaimNextViewSet(AskingViewSet):
         audit=("run.claimed", "run.started", "run.handed-out"),
     )
     def claim_next(self, request: Request, worker_id: UUID) -> Response:
-        """POST /workers/:id/claim-next: gives the worker the first run that a poll would return, claimed for it."""
+        """Gives the worker the first run that a poll would return, claimed for it."""
         _check_size(request.META)
         body = read_body(ClaimNextBody, request)
         limits = self._begin(request, waits=bool(body["wait"]))

@@ -56,6 +56,7 @@ class WorkerRunEventViewSet(WorkerProtocolViewSet):
             super().initial(request, *args, **kwargs)
 
     @Operation(
+        "POST /workers/{workerId}/runs/{runId}/events",
         id="sendRunEvents",
         summary="Send a run's events",
         body=EventsBody,
@@ -82,7 +83,7 @@ class WorkerRunEventViewSet(WorkerProtocolViewSet):
         },
     )
     def store(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        """POST /workers/:id/runs/:runId/events: stores the events that are new."""
+        """Stores the events that are new."""
         events = self._appended
         if events:
             next_seq = events[-1].seq + 1

@@ -23,6 +23,7 @@ class PollViewSet(AskingViewSet):
     permissions = {"poll": IsSignedIn}
 
     @Operation(
+        "GET /workers/{workerId}/poll",
         id="pollRuns",
         summary="Poll for runs",
         parameters=(
@@ -58,7 +59,7 @@ class PollViewSet(AskingViewSet):
         audit=("run.handed-out",),
     )
     def poll(self, request: Request, worker_id: UUID) -> Response:
-        """Answers GET /workers/:id/poll with the runs that the worker is to claim, their secrets in plaintext."""
+        """Answers with the runs that the worker is to claim, their secrets in plaintext."""
         wait = _wait_seconds(request)
         limits = self._begin(request, waits=bool(wait))
         runs = hand_out_runs(

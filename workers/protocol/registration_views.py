@@ -31,6 +31,7 @@ class RegistrationViewSet(ApiViewSet):
     throttles = {"register": (Throttle(Rate("register-worker", limit=60, seconds=60), by_address),)}
 
     @Operation(
+        "POST /workers/register",
         id="registerWorker",
         summary="Register a worker",
         body=RegistrationBody,
@@ -65,7 +66,7 @@ class RegistrationViewSet(ApiViewSet):
         security=({}, registration_token()),
     )
     def register(self, request: Request) -> Response:
-        """POST /workers/register: registers a worker. Only this answer holds the worker's `wkt_` token."""
+        """Registers a worker. Only this answer holds the worker's `wkt_` token."""
         token = _registration_token(request)
         find_registration_key(token)  # This refuses a bad token before the body is checked.
         registered = register_worker(

@@ -7,6 +7,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from pipedai.api.parsers import OutcomeJSONParser
 from pipedai.api.permissions import IsSignedIn
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
@@ -27,18 +28,14 @@ from workers.protocol.serializers import (
 
 
 class WorkerRunViewSet(WorkerProtocolViewSet):
-    """The endpoints that move a run on from the worker's claim to the report of its end."""
+    """The endpoints by which a worker takes a run and says that it executes it."""
 
-    permissions = {
-        "claim": IsSignedIn,
-        "start": IsSignedIn,
-        "heartbeat": IsSignedIn,
-        "complete": IsSignedIn,
-    }
+    permissions = {"claim": IsSignedIn, "start": IsSignedIn, "heartbeat": IsSignedIn}
     # These calls have no rate limit, because a worker must call as often as its runs need.
     unmetered = frozenset(permissions)
 
     @Operation(
+        "POST /workers/{workerId}/runs/{runId}/claim",
         id="claimRun",
         summary="Claim a run",
         body=ClaimBody,
@@ -58,7 +55,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         audit=("run.claimed", "run.started"),
     )
     def claim(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        """POST /workers/:id/runs/:runId/claim: gives a queued run to the worker, with a lease that it must renew.
+        """Gives a queued run to the worker, with a lease that it must renew.
 
         With `start`, the run is running at once.
         """
@@ -74,6 +71,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         return Response(ClaimedRunSerializer(run).data)
 
     @Operation(
+        "POST /workers/{workerId}/runs/{runId}/start",
         id="startRun",
         summary="Start a run",
         body=Body,
@@ -83,12 +81,13 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         audit=("run.started",),
     )
     def start(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        """POST /workers/:id/runs/:runId/start: notes that the worker has begun to execute the run."""
+        """Notes that the worker has begun to execute the run."""
         read_body(Body, request)
         run = lifecycle.start_run(worker_id=worker_id, run_id=run_id, actor=self._actor(request))
         return Response(RunSerializer(run).data)
 
     @Operation(
+        "POST /workers/{workerId}/runs/{runId}/heartbeat",
         id="heartbeatRun",
         summary="Renew a run's lease",
         body=HeartbeatBody,
@@ -106,7 +105,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         errors={409: "`run_state`: the run is no longer this worker's to run: it must stop."},
     )
     def heartbeat(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        """POST /workers/:id/runs/:runId/heartbeat: renews the lease, and tells the worker whether to stop."""
+        """Renews the lease, and tells the worker whether to stop."""
         body = read_body(HeartbeatBody, request)
         beat = lifecycle.heartbeat_run(worker_id=worker_id, run_id=run_id, **body)
         return Response(
@@ -117,7 +116,18 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
             }
         )
 
+
+class RunEndViewSet(WorkerProtocolViewSet):
+    """The endpoint by which a worker reports the end of a run."""
+
+    permissions = {"complete": IsSignedIn}
+    unmetered = frozenset(permissions)
+    # Text in a run's outcome can hold characters that PostgreSQL can't store. This parser replaces them, so that the
+    # worker's report of the outcome is stored and not refused.
+    parser_classes = (OutcomeJSONParser,)
+
     @Operation(
+        "POST /workers/{workerId}/runs/{runId}/complete",
         id="completeRun",
         summary="Report a run's end",
         body=CompleteBody,
@@ -133,7 +143,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         audit=("run.completed", "run.canceled", "run.retried", "worker.limited"),
     )
     def complete(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        """POST /workers/:id/runs/:runId/complete: ends the run as the worker reports, and queues a retry if due."""
+        """Ends the run as the worker reports, and queues a retry if due."""
         values = read_body(CompleteBody, request)
         run = reports.complete_run(
             worker_id=worker_id,

@@ -1,10 +1,15 @@
 """Every column of every model is on the page of its row or left out on purpose, so that a new one is not forgotten."""
 
+from typing import Any
+
 from django.db import models
 
 from pipedai.admin.fields import never_read
 from pipedai.admin.site import site
+from pipedai.api.filters import TextFilter
 from pipedai.env import BASE_DIR
+from testing.probes.api_urls import operation_of_action
+from testing.world.routes import ROUTES
 
 
 def test_every_column_is_shown_or_left_out_on_purpose():
@@ -28,3 +33,16 @@ def test_a_forgotten_column_is_named_with_its_model_and_file(subtests):
                 f"{model._meta.label}.{name}" for name in {*plain, "no_column"}
             }
             assert all(message.endswith(f"see {file}.") for message in told)
+
+
+def test_staff_find_rows_by_each_text_that_the_api_filters_by():
+    admins = {model.__name__: admin for model, admin in site._registry.items()}
+    operations: Any = [operation_of_action(*route.key) for route in ROUTES]
+    for operation in operations:
+        for name, declared in (operation.filters.base_filters if operation.filters else {}).items():
+            if isinstance(declared, TextFilter):
+                admin: Any = admins[operation.items.__name__.removesuffix("Serializer")]
+                assert declared.field_name in admin.searched_text, (
+                    f"{type(admin).__module__}.{type(admin).__name__}.searched_text lacks the column of"
+                    f" ?{name}: see A filter in CONTRIBUTING.md"
+                )

@@ -1,9 +1,10 @@
-"""Defines `@Operation`, by which each action of a viewset tells the OpenAPI schema about itself.
+"""Defines `@Operation`, by which each action of a viewset tells its URL, and describes itself to the OpenAPI schema.
 
 Web processes import this module with their views, so it must not import drf-spectacular, which only the making of the
 schema needs.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -20,11 +21,14 @@ _Action = TypeVar("_Action", bound=Callable[..., Any])
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """Describes one action to the OpenAPI schema: what neither its viewset nor its serializers tell.
+    """The endpoint of one action, and what neither its viewset nor its serializers tell the OpenAPI schema about it.
 
-    It is a decorator of the action's method: `@Operation(id="getRun", summary="Get a run", …)`. Requests never read it.
+    It is a decorator of the action's method: `@Operation("GET /runs/{runId}", id="getRun", …)`. Requests never read it.
     """
 
+    # The method, and the path below /api/v1 as the schema spells it. Each name in braces stands for a UUID, which the
+    # action gets as an argument: `{runId}` as `run_id`.
+    endpoint: str = field(kw_only=False)
     # The operationId. It never changes, because generated clients name their functions after it.
     id: str
     # What the action does, in a few words. API.md has the long text.
@@ -61,6 +65,17 @@ class Operation:
     audit: tuple[str, ...] = ()
     # Security requirements that replace those of the viewset's authentication classes.
     security: tuple[Mapping[str, list[str]], ...] = ()
+
+    @property
+    def method(self) -> str:
+        """The method of the endpoint, such as `GET`."""
+        return self.endpoint.partition(" ")[0]
+
+    @property
+    def route(self) -> str:
+        """The path of the endpoint as Django's resolver spells it, such as `runs/<uuid:run_id>`."""
+        path = self.endpoint.partition(" /")[2]
+        return re.sub(r"{([a-z]+)Id}", r"<uuid:\1_id>", path)
 
     def __call__(self, action: _Action) -> _Action:
         """Attaches the operation to the action, which stays as it is."""

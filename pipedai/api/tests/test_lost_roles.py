@@ -22,7 +22,8 @@ from testing.processes.racing import Started
 from testing.processes.web_process import Server
 from testing.processes.worker_process import until
 from testing.world.cast import TEST_ACTOR, Cast, bearer, session_cookie
-from testing.world.routes import ROUTES, Route, Stage
+from testing.world.routes import ROUTES, Route
+from testing.world.stage import Stage
 from testing.world.users import UserFactory
 from workers.enrollment.pairing import approve_pairing, begin_pairing
 from workers.models import Worker

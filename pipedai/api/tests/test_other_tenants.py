@@ -4,7 +4,8 @@ import re
 
 from testing.world.audiences import PUBLIC
 from testing.world.cast import make_cast
-from testing.world.routes import ROUTES, set_stage
+from testing.world.routes import ROUTES
+from testing.world.stage import set_stage
 
 READS = [each for each in ROUTES if each.method == "GET" and each.as_ is not PUBLIC]
 CLAIM_NEXT = next(each for each in ROUTES if each.route.endswith("/claim-next"))

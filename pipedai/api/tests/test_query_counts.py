@@ -16,7 +16,8 @@ from testing.world.channels import add_channel
 from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test
 from testing.world.pools import add_pool
-from testing.world.routes import ROUTES, set_stage
+from testing.world.routes import ROUTES
+from testing.world.stage import set_stage
 from testing.world.users import UserFactory
 from triggers.models import DeliveryAttempt, Tick, Trigger, TriggerHealth
 from triggers.webhooks.outbox import send_test
@@ -242,8 +243,8 @@ def test_a_list_costs_the_same_for_one_row_and_for_fifty(stage, name):
     with counted() as many:
         after = len(client.get(url).json()["items"])
     assert after - before >= 49
-    assert len(few) == route.statements, str(few)
-    assert len(many) == route.statements, str(many)
+    assert len(few) == route.statements, f"{few}: see testing/world/routes.py"
+    assert len(many) == route.statements, f"{many}: see testing/world/routes.py"
 
 
 @pytest.mark.parametrize("route", OTHER_READS, ids=str)
@@ -253,7 +254,7 @@ def test_another_read_costs_few_statements(stage, route):
     with counted() as statements:
         response = route.send(client, route.url(stage), cast)
     assert response.status_code == 200
-    assert len(statements) == route.statements, str(statements)
+    assert len(statements) == route.statements, f"{statements}: see testing/world/routes.py"
 
 
 def test_a_key_costs_one_statement_less_than_a_session_and_a_role(cast):

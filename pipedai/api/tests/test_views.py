@@ -5,9 +5,9 @@ import pytest
 from pipedai.api.permissions import IsSignedIn
 from pipedai.api.schema.operation import Operation, operation_of
 from pipedai.api.views import ApiViewSet
-from testing.probes.api_urls import api_routes
+from testing.probes.api_urls import api_paths, api_routes
 
-LIST = Operation(id="listThings", summary="List things")
+LIST = Operation("GET /things", id="listThings", summary="List things")
 
 
 def test_an_action_without_a_permission_keeps_the_viewset_from_being_made():
@@ -82,6 +82,26 @@ def test_an_action_from_elsewhere_that_describes_nothing_is_named():
         operation_of(Mixed, "list")
 
 
-def test_every_route_is_a_viewsets_with_explicit_methods():
-    assert api_routes()
+def viewsets_of(base):
+    """Returns the viewsets of the product that derive from a base."""
+    found = base.__subclasses__()
+    own = {each for each in found if ".tests." not in each.__module__}
+    return own.union(*map(viewsets_of, found))
+
+
+def test_every_action_of_every_viewset_has_a_url():
+    operations = [
+        operation_of(viewset, action)
+        for viewset in viewsets_of(ApiViewSet)
+        for action in viewset.permissions
+    ]
+    told = [(each.method, each.route) for each in operations]
+    assert len(told) == len(set(told)), "two actions name the same endpoint"
+    # GET /api/v1 itself stands in pipedai/urls.py.
+    assert set(told) - api_routes() == {("GET", "")}, "no urls.py names the viewsets of these"
+
+
+def test_every_path_is_one_viewsets_and_has_explicit_methods():
+    paths = api_paths()
+    assert len(paths) == len(set(paths)), "Django would find only the first of these"
     assert not [route for method, route in api_routes() if method == "ANY"]

@@ -13,7 +13,8 @@ from pipedai.api.write_rate import BURST, WRITES, Buckets
 from pipedai.ids import new_id
 from testing.probes.audited import audited
 from testing.world.cast import Cast, bearer
-from testing.world.routes import ROUTES, Route, Stage
+from testing.world.routes import ROUTES, Route
+from testing.world.stage import Stage
 from workspaces.models import Workspace
 
 ADA, BOB = new_id(), new_id()
