@@ -68,30 +68,23 @@ def _in_all_budgets(amount: str) -> str:
             AND {IS_HOLDING} AND {lacks_room(amount)} LIMIT 1), true)"""
 
 
-def _is_none_of(triggers: str, trigger_id: str = "r.trigger_id") -> str:
-    """Returns the condition that the run is of none of these triggers of the worker's environment.
-
-    The subquery names no run, so PostgreSQL executes it once for a statement. A run of such a trigger then costs no
-    look-up of the trigger.
-    """
-    return (
-        f"{trigger_id} NOT IN (SELECT t.id FROM trigger t WHERE t.{OF_ENVIRONMENT} AND {triggers})"
-    )
-
-
-_HAVE_HEADERS = "t.mcp_headers IS NOT NULL"
-_ARE_FULL = f"t.max_concurrent_runs IS NOT NULL AND t.deleted_at IS NULL AND NOT {TRIGGER_HAS_ROOM}"
-_RESERVE_TOO_MUCH = (
-    f"t.max_cost_usd IS NULL AND t.deleted_at IS NULL AND NOT {_in_all_budgets('b.reserve_usd')}"
+# Triggers of the worker's environment. PostgreSQL reads them once for a statement, since they name no run. A run of
+# such a trigger then costs no look-up of the trigger.
+_OF_ENVIRONMENT = f"SELECT t.id FROM trigger t WHERE t.{OF_ENVIRONMENT} AND t.deleted_at IS NULL"
+_FULL = f"{_OF_ENVIRONMENT} AND t.max_concurrent_runs IS NOT NULL AND NOT {TRIGGER_HAS_ROOM}"
+_TOO_DEAR = (
+    f"{_OF_ENVIRONMENT} AND t.max_cost_usd IS NULL AND NOT {_in_all_budgets('b.reserve_usd')}"
 )
+_WITH_HEADERS = f"{_OF_ENVIRONMENT} AND t.mcp_headers IS NOT NULL"
 # The same as HEADERS_MAY_GO, for reading a queue.
-HEADERS_MAY_GO_FROM_QUEUE = f"(%(approved)s OR {_is_none_of(_HAVE_HEADERS)})"
+HEADERS_MAY_GO_FROM_QUEUE = f"(%(approved)s OR r.trigger_id NOT IN ({_WITH_HEADERS}))"
 # The conditions under which a run of a queue may go out, and those under which runs of a trigger may. Together they say
 # the same as those of a claim. Some say in advance what follows from others, to pass over many rows at little cost.
 _MAY_GO_OUT = f"""{_RUN_MAY_GO_OUT} AND {IS_NOT_AVOIDED} AND {_in_all_budgets("0")}
-    AND {HEADERS_MAY_GO_FROM_QUEUE} AND {_is_none_of(_ARE_FULL)} AND {_is_none_of(_RESERVE_TOO_MUCH)}"""
+    AND {HEADERS_MAY_GO_FROM_QUEUE}
+    AND r.trigger_id NOT IN (SELECT id FROM no_room) AND r.trigger_id NOT IN (SELECT id FROM too_dear)"""
 _TRIGGER_MAY = f"""t.{OF_ENVIRONMENT} AND t.deleted_at IS NULL AND {HEADERS_MAY_GO}
-    AND {_is_none_of(_ARE_FULL, "t.id")} AND {_is_none_of(_RESERVE_TOO_MUCH, "t.id")} AND {BUDGETS_HAVE_ROOM}"""
+    AND t.id NOT IN (SELECT id FROM no_room) AND t.id NOT IN (SELECT id FROM too_dear) AND {BUDGETS_HAVE_ROOM}"""
 # Looks the trigger of each run up by itself (OFFSET 0).
 _WITH_TRIGGER = f"""CROSS JOIN LATERAL (
         SELECT t.prefer_seconds FROM trigger t WHERE t.id = r.trigger_id AND {BUDGETS_HAVE_ROOM} OFFSET 0) t"""
@@ -135,7 +128,7 @@ def _first(mine: str, where: str, order: str, most: int, at_most: str | None) ->
     head = max(_HEAD, 2 * most)
     queue = f"run r {_MANY} WHERE {mine} AND r.{OF_ENVIRONMENT} AND {IS_QUEUED} AND {IS_DUE} ORDER BY {order}"
     return f"""(
-    WITH early AS MATERIALIZED (
+    WITH no_room AS MATERIALIZED ({_FULL}), too_dear AS MATERIALIZED ({_TOO_DEAR}), early AS MATERIALIZED (
         SELECT * FROM (
             SELECT r.* FROM (SELECT r.* FROM {queue} LIMIT {head}) r {_WITH_TRIGGER} {_MANY}
             WHERE {_MAY_GO_OUT} AND {where} ORDER BY {order} LIMIT {most}) r
