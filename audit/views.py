@@ -11,7 +11,9 @@ from audit.queries import with_actors
 from audit.serializers import AuditEntrySerializer
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.schema.operation import Operation
+from pipedai.keyset import usual
 from pipedai.replica.reading import from_replica
+from pipedai.sql import without_sorting
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin
 
@@ -34,8 +36,10 @@ class AuditLogViewSet(TenantViewSet):
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
         """Answers with the environment's entries, the newest first."""
-        rows = AuditEntry.objects.filter(environment_id=environment_id)
+        rows = AuditEntry.objects.filter(environment_id=usual(environment_id))
         filters = AuditFilters.read(rows, request)
         paginator = KeysetPaginator()
-        page = with_actors(paginator.paginate_parts(filters.parts, request, self))
+        with without_sorting():
+            entries = paginator.paginate_parts(filters.parts, request, self)
+        page = with_actors(entries)
         return paginator.get_paginated_response(AuditEntrySerializer(page, many=True).data)

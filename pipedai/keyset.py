@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from django.db.models import BooleanField, F, Func, Q, QuerySet, Value
 from django.db.models.lookups import GreaterThanOrEqual, LessThan
@@ -25,6 +26,16 @@ def not_before(fields: Sequence[str], place: Sequence[Any]) -> Q:
     `place` holds a value for each of `fields`.
     """
     return _first_field("gte", fields, place) & Q(GreaterThanOrEqual(*_rows(fields, place)))
+
+
+def usual(value: UUID | str) -> Func:
+    """Returns a value to compare a column with, of which PostgreSQL expects as many rows as of others in the column.
+
+    Of an id that is new since the last ANALYZE it would expect one row or none. All indexes that begin with the column
+    would then look equally good to it, also one that leaves the other filters to be tried row by row. The same goes for
+    a word that it takes for the only one.
+    """
+    return Func(Value(value), template="(SELECT %(expressions)s)")
 
 
 def merged(parts: Sequence[QuerySet[Any]], order: Sequence[str], count: int) -> QuerySet[Any]:

@@ -18,6 +18,7 @@ from pipedai.api.filters import (
     WordFilter,
     WordsFilter,
 )
+from pipedai.keyset import usual
 from triggers.models import Run, Trigger
 from triggers.runs.listing import Wanted, final, parts_of, unretried_faults
 from triggers.runs.queries import in_states
@@ -100,13 +101,14 @@ class RunFilters(ApiFilterSet):
         for name, each in self.filters.items():
             if name not in ("status", "faultClass", "source", "final"):
                 rows = each.filter(rows, sent[name])
-        ids = (self._of_one_trigger, sent.get("workerId"), sent.get("poolId"))
+        ids = sum(map(bool, (self._of_one_trigger, sent.get("workerId"), sent.get("poolId"))))
         wanted = Wanted(
             statuses=sent["status"],
             faults=sent["faultClass"],
             sources=sent["source"],
             final=bool(sent["final"]),
-            of_pair=sum(map(bool, ids)) > 1,
+            of_some=ids > 0,
+            of_pair=ids > 1,
             of_pool=bool(sent.get("poolId")),
         )
         return parts_of(rows, wanted)
@@ -130,7 +132,7 @@ class EnvironmentRunFilters(RunFilters):
 
         Raises Invalid with a field error for each bad parameter, also for an id that the environment does not have.
         """
-        filters = cls.read(Run.objects.filter(environment_id=environment_id), request)
+        filters = cls.read(Run.objects.filter(environment_id=usual(environment_id)), request)
         check_tenant_ids(environment_id, filters)
         if filters.values["workerId"] or filters.values["triggerId"]:
             # The worker or trigger is of this environment, and so are all its runs, as foreign keys ensure. If the

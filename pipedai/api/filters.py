@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime
 from math import prod
 from typing import Any, Self
+from uuid import UUID
 
 import django_filters
 from django import forms
@@ -15,6 +16,7 @@ from django.utils.dateparse import parse_datetime
 from rest_framework.request import Request
 
 from pipedai.api.errors import Invalid
+from pipedai.keyset import usual
 
 # A list is split into at most this many queries. The audit log has a partition for each month, and PostgreSQL plans
 # each query for every partition. Planning 20 queries takes about 15 ms.
@@ -72,6 +74,10 @@ class IdFilter(ApiFilter, django_filters.UUIDFilter):
     """Keeps the rows whose column holds the id that the parameter names."""
 
     described = {"schema": {"type": "string", "format": "uuid"}}
+
+    def filter(self, qs: QuerySet[Any], value: UUID | None) -> QuerySet[Any]:
+        """Keeps the rows with the id, or all rows if the request names none."""
+        return super().filter(qs, usual(value) if value else None)
 
 
 class WordFilter(ApiFilter, django_filters.ChoiceFilter):

@@ -224,7 +224,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "removeMember": {"but": {"viewer": 204}},
     "createInvitation": {"body": _invited},
     "acceptInvitation": {"body": _invitation, "but": _OF_THE_OWNER},
-    "listAuditLog": {"statements": 6},
+    "listAuditLog": {"statements": 7},
     "listTriggers": {"statements": 5},
     "createTrigger": {"body": _trigger},
     "previewSchedule": {"writes": False},
@@ -240,6 +240,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "streamRunEvents": {"statements": 4},
     "streamEnvironmentEvents": {"statements": 5},
     "explainRun": {"statements": 5},
+    "listRuns": {"statements": 4},
+    "listTriggerRuns": {"statements": 4},
     "rerunRun": {"run": "ended"},
     "registerWorker": {
         "body": _constant(hostname="new-host", os="linux", version="1.0"),

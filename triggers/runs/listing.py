@@ -11,6 +11,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
+from pipedai.keyset import usual
 from triggers.models import Run
 from triggers.runs.queries import in_states, is_retried
 from triggers.states import TERMINAL, FaultClass, Source, Status
@@ -31,7 +32,8 @@ _FAULTS = {
 class Wanted:
     """The filters of a request. Each list keeps the runs that have one of its words, and an empty list keeps all runs.
 
-    `final` says whether the runs must be final. `of_pair` says whether all runs are of two things at once, such as one
+    `final` says whether the runs must be final. `of_some` says whether all runs are of one trigger, worker or pool: no
+    index returns the unfinished ones in order. `of_pair` says whether all runs are of two of these at once, such as one
     trigger and one worker: the index of such runs returns them in order only if their state, source and fault class are
     named, too. `of_pool` says whether all runs are of one pool: an index returns those that have ended in order.
     """
@@ -40,6 +42,7 @@ class Wanted:
     faults: Sequence[str] = ()
     sources: Sequence[str] = ()
     final: bool = False
+    of_some: bool = False
     of_pair: bool = False
     of_pool: bool = False
 
@@ -71,7 +74,10 @@ def parts_of(rows: Rows, wanted: Wanted) -> list[Rows]:
         if not wanted.of_pool:
             return [rows]
         unfinished = (
-            in_states(rows, [status]) for status in Status.values if status not in TERMINAL
+            part
+            for status in Status.values
+            if status not in TERMINAL
+            for part in _unfinished(rows, status, wanted)
         )
         return [rows.filter(ended_at__isnull=False), *unfinished]
     parts = [
@@ -89,23 +95,28 @@ def parts_of(rows: Rows, wanted: Wanted) -> list[Rows]:
 def _unfinished(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
     if not wanted.faults:
         found = in_states(rows, [status])
-        yield found.filter(source__in=wanted.sources) if wanted.sources else found
+        if wanted.sources:
+            found = found.filter(source__in=wanted.sources)
+        # No index has the unfinished runs of a trigger, worker or pool in order. So they are found first and sorted:
+        # PostgreSQL would otherwise read all runs in order, and wait for an unfinished one. DISTINCT, of ids that are
+        # distinct anyway, keeps it from making one query of both.
+        ids = found.values("id").distinct()
+        yield Run.objects.filter(id__in=ids) if wanted.of_some else found
 
 
 def _ended(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
-    of_status = in_states(rows, [status])
     faults = [
         each for each in _FAULTS[Status(status)] if not wanted.faults or each in wanted.faults
     ]
     if wanted.final and FaultClass.INFRA in faults:
         # The final runs that infrastructure ended have indexes of their own, because most runs of this fault class have
         # a retry. These indexes have few runs, so they do without a column for the source.
-        part = final(unretried_faults(of_status))
+        part = final(unretried_faults(in_states(rows, [status])))
         yield part.filter(source__in=wanted.sources) if wanted.sources else part
         faults.remove(FaultClass.INFRA)
-    if wanted.of_pair and not wanted.of_pool:
-        # Without a condition on `ended_at`, the only index of ended runs that fits is that of a trigger and a worker.
-        of_status = rows.filter(status=status)
+    # Without a condition on `ended_at`, the only index of ended runs that fits is that of a trigger and a worker.
+    is_of_pair = wanted.of_pair and not wanted.of_pool
+    ended = rows if is_of_pair else rows.filter(ended_at__isnull=False)
     for fault, source in product(faults, wanted.sources or Source.values):
-        part = of_status.filter(source=source, fault_class=fault)
+        part = ended.filter(status=usual(status), source=source, fault_class=fault)
         yield final(part) if wanted.final else part

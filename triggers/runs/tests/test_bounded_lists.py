@@ -10,11 +10,12 @@ import pytest
 from django.test import RequestFactory
 from rest_framework.request import Request
 
+from audit.models import AuditEntry
 from bench.growth.plans import nodes, rows_read
 from pipedai.keyset import before, merged
-from pipedai.sql import execute
+from pipedai.sql import database_now, execute
 from testing.probes.plans import explained, prefer_indexes
-from testing.world.cast import Cast
+from testing.world.cast import Cast, make_cast
 from testing.world.copied_rows import copy_ended_run, copy_row
 from testing.world.pools import add_pool
 from testing.world.runs import NOON, Runs
@@ -27,6 +28,8 @@ _OF_A_KIND, _TIMES_MORE = 25, 6
 # How many times more rows may be read than shown. PostgreSQL may read an index that has a few unwanted rows.
 _MOST_TIMES = 2
 _LIMIT = 25
+# How many rows of each kind an environment has got since the last ANALYZE.
+_MANY = 500
 _ENDED = ",".join(TERMINAL)
 # The combinations of filters whose page may read more rows than it shows: the runs of all three, of which a trigger and
 # a worker in their pool have hardly others, and the final runs of two, which are few.
@@ -114,6 +117,48 @@ def test_a_page_of_a_trigger_and_a_worker_reads_no_runs_that_only_one_of_them_ha
     asked = Request(RequestFactory().get("/", sent))
     filters = EnvironmentRunFilters.read_for(cast.environment.id, asked)
     _check_bounds(filters.parts, "queued_at", None, tuple(sent))
+
+
+def test_what_is_read_of_an_environment_that_is_new_is_what_is_shown(cast: Cast) -> None:
+    """PostgreSQL has seen the rows of another environment alone, which are nearly all of one kind."""
+    others = Runs.of(make_cast())
+    copy_ended_run(others.ended(), 100)
+    copy_ended_run(others.ended("failed", faultClass="client"), 5)
+    execute("ANALYZE run, audit_entry", {})
+    runs = Runs.of(cast)
+    ended, queued = runs.ended("failed", faultClass="infra"), Runs(cast, cast.trigger_id).queue()
+    copy_ended_run(ended, _MANY)
+    copy_ended_run(ended, _MANY, worker_id=f"'{cast.register('host-2').worker_id}'")
+    copy_row(Run, queued, _MANY, queued_at="r.queued_at - n * interval '1 second'")
+    entry = runs.audited(queued)[-1]
+    copy_row(AuditEntry, entry.id, _MANY, created_at="r.created_at + n * interval '1 microsecond'")
+    environment, trigger = f"environments/{cast.environment.id}", f"triggers/{runs.trigger_id}"
+    trigger_id, worker = str(runs.trigger_id), {"workerId": str(cast.worker.worker_id)}
+    last_day = (database_now() - timedelta(hours=20)).isoformat()
+    for path, query in (
+        (f"{environment}/runs", {"status": "queued"}),
+        (f"{environment}/runs", {"status": "failed"}),
+        (f"{environment}/runs", {"status": "canceled"}),
+        (f"{environment}/runs", {"final": "true"}),
+        (f"{environment}/runs", {"source": "manual"}),
+        (f"{environment}/runs", {"faultClass": "infra"}),
+        (f"{environment}/runs", worker),
+        (f"{environment}/runs", {**worker, "status": "failed"}),
+        (f"{environment}/runs", {**worker, "status": "running", "triggerId": trigger_id}),
+        (f"{trigger}/runs", {}),
+        (f"{trigger}/runs", {"status": "running"}),
+        (f"{trigger}/runs", {"source": "manual"}),
+        (f"{environment}/audit-log", {}),
+        (f"{environment}/audit-log", {"action": "run.claimed"}),
+        (f"{environment}/runs", {"endedFrom": last_day}),
+        (f"{environment}/stats", {"groupBy": "day", "from": last_day}),
+    ):
+        with explained(("SELECT", "(SELECT", "WITH")) as plans:
+            sent: dict[str, Any] = {**query, "limit": _LIMIT}
+            response = cast.client(cast.admin).get(f"/api/v1/{path}", sent)
+        assert response.status_code == 200, response.content
+        # For each run or entry a few other rows are read, such as its trigger. The sums are of 40 runs.
+        assert plans.rows_of_all_scans <= 6 * _LIMIT, (path, query)
 
 
 def test_a_page_of_ticks_reads_no_ticks_of_other_decisions_also_of_a_trigger_that_is_new(
