@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from pipedai.api.request_id import current_request_id
+from pipedai.ids import current_request_id
 from pipedai.redaction import escape_control, redact_name, redact_named, redact_text
 from pipedai.version import VERSION
 

@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("accounts", "0007_recent_write")]
+    dependencies = [("accounts", "0006_proof_and_mails")]
 
     operations = [
         migrations.AddField(

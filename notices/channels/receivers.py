@@ -48,5 +48,5 @@ def _add(environment_id: UUID, creator: User) -> None:
 
 
 def connect() -> None:
-    """Connects the receiver to the domain events. Call it from `AppConfig.ready()`."""
+    """Connects the receiver to the domain events. Call it in the module `ready` of the app."""
     happened.connect(add_first_channel, dispatch_uid="notices.channels.receivers")

@@ -8,8 +8,8 @@ from django import forms
 from django.db.models import Model
 from django.http import HttpRequest
 
-from pipedai.api.request_id import current_request_id
 from pipedai.events import Actor
+from pipedai.ids import current_request_id
 
 
 @dataclass(frozen=True)

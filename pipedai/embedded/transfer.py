@@ -8,9 +8,8 @@ from pathlib import Path
 import psycopg
 
 from pipedai.embedded.cluster import DATABASE
-from pipedai.embedded.errors import EmbeddedPostgresError, explaining
 from pipedai.embedded.installation import wheel_bin
-from pipedai.embedded.programs import Outcome
+from pipedai.embedded.programs import EmbeddedPostgresError, Outcome, explaining
 from pipedai.embedded.server import EmbeddedPostgres
 
 _COUNT_TABLES = """

@@ -17,12 +17,11 @@ registers an outbox. The modules:
 """
 
 from pipedai.outgoing.addresses import names_forbidden_address, names_forbidden_port
-from pipedai.outgoing.answers import Answer, Result
 from pipedai.outgoing.kinds import Attempt, CannotSend, Kind, NeverSend
 from pipedai.outgoing.mail_server import MAIL_HOST, mail_is_on
 from pipedai.outgoing.mails import Mail, compose, foreign
 from pipedai.outgoing.pool import register_kind, registered_kinds
-from pipedai.outgoing.posts import Post, host_of
+from pipedai.outgoing.posts import Answer, Post, Result, host_of, signed_post
 from pipedai.outgoing.request import post
 from pipedai.outgoing.rows import (
     OutboxRow,
@@ -32,7 +31,6 @@ from pipedai.outgoing.rows import (
     outbox_constraints,
     outbox_indexes,
 )
-from pipedai.outgoing.signatures import signed_post
 
 __all__ = [
     "MAIL_HOST",

@@ -35,7 +35,6 @@ class Crew(Generic[T]):
         self._unfinished = 0
 
     def give(self, item: T) -> None:
-        """Puts an item into the queue and returns at once."""
         with self._lock:
             self._unfinished += 1
             if len(self._threads) < min(self._unfinished, self._most):

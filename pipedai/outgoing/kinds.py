@@ -18,11 +18,7 @@ environments and are sent over HTTP:
 
     NOTICES = Kind("notice", Notice, NoticeAttempt, message_of, tenants="environment", places=16)
 
-    class NoticesConfig(AppConfig):
-        def ready(self):
-            from pipedai.outgoing import register_kind  # Not at the top of the file: it imports models.
-            ...
-            register_kind(NOTICES)
+    register_kind(NOTICES)  # in the module `ready` of the app
 
 `Notice(host=host_of(url), ...).save()`, in the transaction of the cause, is all that it takes to send a notice. The
 scheduler claims it within a quarter of a second, calls `message_of` with the row, sends what that returns, keeps the
@@ -35,9 +31,8 @@ from typing import Any
 
 from django.db import models
 
-from pipedai.outgoing.answers import Answer, Result
 from pipedai.outgoing.mails import Mail
-from pipedai.outgoing.posts import Post
+from pipedai.outgoing.posts import Answer, Post, Result
 from pipedai.outgoing.rows import OutboxRow, SendAttempt, SendStatus
 from pipedai.sql import Row
 

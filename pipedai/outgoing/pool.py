@@ -11,10 +11,10 @@ from pipedai import timeouts
 from pipedai.logs import get_logger
 from pipedai.loop import Job, register_job
 from pipedai.outgoing import attempts
-from pipedai.outgoing.answers import Answer, OwnAnswer, Result
 from pipedai.outgoing.crew import Crew
 from pipedai.outgoing.due import Hosts, Taker, Turns, claim_due, taker_of
 from pipedai.outgoing.kinds import Kind
+from pipedai.outgoing.posts import Answer, OwnAnswer, Result
 from pipedai.sql import Row
 
 log = get_logger(__name__)
@@ -36,7 +36,9 @@ _registered: dict[str, Kind] = {}
 
 
 def register_kind(kind: Kind) -> None:
-    """Registers a job that makes the scheduler send the messages of this kind. Call it from `AppConfig.ready()`."""
+    """Registers a job that makes the scheduler send the messages of this kind. Call it in the app's module
+    `ready`.
+    """
     if kind.name in _registered:
         raise ValueError(f"There is a kind {kind.name} already.")
     _registered[kind.name] = kind

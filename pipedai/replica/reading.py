@@ -67,7 +67,6 @@ class Fitness:
         return time.monotonic() < self._pause_until
 
     def found(self, state: State, why: str = "") -> None:
-        """Remembers the state, and logs if it has changed."""
         with self._lock:
             before, self.state = self.state, state
             if state != "ok":
@@ -79,7 +78,6 @@ class Fitness:
                 log.warning("replica.passed_over", state=state, reason=why)
 
     def try_again(self) -> None:
-        """Lets the replica be asked at once."""
         self._pause_until = 0.0
 
 

@@ -20,7 +20,6 @@ where = _Where()
 
 
 def is_on() -> bool:
-    """Whether the settings name a replica."""
     return REPLICA in connections.databases
 
 

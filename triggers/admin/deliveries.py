@@ -14,7 +14,7 @@ from pipedai.admin.panels import Facts, Panel
 from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
 from pipedai.admin.values import data, excerpt, ident, link_to, moment, state, two_lines, url
-from pipedai.api.wording import counted
+from pipedai.api.renderers import counted
 from triggers.admin.runs import attempts_table
 from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
 from triggers.webhooks.outbox import redeliver

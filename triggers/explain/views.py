@@ -11,8 +11,7 @@ from rest_framework.response import Response
 from pipedai.api.errors import Invalid, NotFound
 from pipedai.api.filters import TimeField
 from pipedai.api.principal import principal_of
-from pipedai.api.schema.operation import Operation
-from pipedai.api.schema.parameters import query
+from pipedai.api.schema.operation import Operation, query
 from triggers import tenancy
 from triggers.explain.due_times import check_time_in_question, explain_trigger
 from triggers.explain.runs import explain_run

@@ -8,7 +8,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from pipedai.api.principal import HostPrincipal, KeyPrincipal, principal_of
-from pipedai.api.renderers import JSONEncoder, iso_time
+from pipedai.api.renderers import compact_json, iso_time
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.streams import (
     LAST_EVENT_ID,
@@ -75,4 +75,4 @@ def _told(row: Row, worker_id: UUID) -> str:
         "workerId": worker_id,
         **json.loads(row["data"]),
     }
-    return event_text(json.dumps(data, cls=JSONEncoder), id_=row["id"])
+    return event_text(compact_json(data), id_=row["id"])

@@ -9,8 +9,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from pipedai.embedded import passwords, transfer
-from pipedai.embedded.errors import EmbeddedPostgresError
 from pipedai.embedded.installation import wheel_bin
+from pipedai.embedded.programs import EmbeddedPostgresError
 from pipedai.embedded.server import EmbeddedPostgres
 
 _NOTHING_TO_MANAGE = "DATABASE_URL is set, so there is no embedded PostgreSQL to manage."

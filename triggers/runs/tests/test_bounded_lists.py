@@ -12,7 +12,7 @@ from django.test import RequestFactory
 from rest_framework.request import Request
 
 from bench.growth.plans import nodes, rows_read
-from pipedai.keyset import before, merged
+from pipedai.api.pagination import before, merged
 from testing.world.cast import Cast
 from testing.world.pools import add_pool
 from testing.world.runs import NOON, Runs

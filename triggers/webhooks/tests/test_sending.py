@@ -25,7 +25,6 @@ from pipedai.env import BASE_DIR
 from pipedai.loop import registered_jobs
 from pipedai.outgoing import Answer, attempts, crew
 from pipedai.outgoing import pool as senders_module
-from pipedai.outgoing.answers import OwnAnswer
 from pipedai.outgoing.attempts import BACKOFF_SECONDS, verdict
 from pipedai.outgoing.due import (
     CLAIM_SECONDS,
@@ -37,6 +36,7 @@ from pipedai.outgoing.due import (
     taker_of,
 )
 from pipedai.outgoing.pool import Senders
+from pipedai.outgoing.posts import OwnAnswer
 from pipedai.sql import execute, fetch_one
 from testing.probes.statement_count import counted
 from testing.processes.racing import at_once
