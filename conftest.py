@@ -25,7 +25,7 @@ from testing.probes.leaks import Watch, hearing, leaks_in, watching
 from testing.probes.planted import noting, planted
 from testing.probes.whole_session import LogTail, dump_of
 from testing.processes.own_postgres import kept_cluster as made_once
-from testing.processes.web_process import Server, serve
+from testing.processes.web_process import Server, serve_in_bounds
 from testing.processes.webhook_receiver import Receiver, receiving
 from testing.world import first_database, known_hashes
 from testing.world.cast import Cast, make_cast
@@ -135,7 +135,7 @@ def _shared_by_all(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
 def server(own_database: str, tmp_path: Path) -> Iterator[Server]:
     """Serves the API by gunicorn, as `bin/run` does, on the test's own database, and watches its memory."""
     log = tmp_path / "web.log"
-    with serve(own_database, log=log, most_mib=_SERVER_MIB) as served:
+    with serve_in_bounds(own_database, log=log, most_mib=_SERVER_MIB) as served:
         yield served
     short = "MemoryError" in log.read_text()
     assert not short, f"A request made the server take more than {_SERVER_MIB} MiB: see {log}"

@@ -6,7 +6,7 @@ from django.db.models.functions import Now
 
 from accounts.authentication import session_ended
 from accounts.displacement import EMAIL_TAKEN, displace, lock_holder
-from accounts.emails import Email
+from accounts.emails import Email, spellings
 from accounts.mail.outbox import queue_mail
 from accounts.mail.proof import check_mail_is_on, proof_counts
 from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
@@ -75,9 +75,9 @@ def change_email(
     user = User.objects.get(id=principal.id)
     if not is_password_of(user, current_password):
         raise Invalid({"currentPassword": ["Not your password."]})
-    if new_email == user.email:
+    if user.email in spellings(new_email):
         raise Invalid({"newEmail": ["This is your address already."]})
-    holder = User.objects.filter(email=new_email).only("email_verified_at").first()
+    holder = User.objects.with_address(new_email).first()
     if holder is not None and (holder.has_proved_email or not proof_counts()):
         raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
     with transaction.atomic():

@@ -1,45 +1,30 @@
-"""Django admin's pages of users and their sessions."""
+"""The admin pages of users, their sessions, and the mails about their accounts, which say whether a mail went out and
+why not.
+"""
 
 from typing import Any
-from uuid import UUID
 
-from django.contrib.admin import display, register
-from django.db.models import Q
+from django.contrib.admin import register
 
 from accounts.authenticators import has_authenticator, remove_authenticator
 from accounts.deactivation import deactivate_user, reactivate_user
 from accounts.displacement import is_displaced
-from accounts.emails import NotAnEmail, read_email
-from accounts.mail.admin import mails_of
-from accounts.models import Session, User
+from accounts.models import AccountMail, AccountMailAttempt, Session, User
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS
-from pipedai.admin.filters import related
-from pipedai.admin.panels import Facts, Panel, Table
+from pipedai.admin.fields import column, itself, of_row, whether
+from pipedai.admin.panels import ATTEMPT, Related, attempts
 from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
-from pipedai.admin.values import ident, link_to, list_of, moment, state, text, yes
+from pipedai.admin.values import NOTHING, moment, state
 from pipedai.api.errors import Forbidden
 from pipedai.events import Actor
+from pipedai.sql import database_now
 
 _DISPLACED = (
     "Somebody else proved that the address was theirs, and has an account with it. This one has a placeholder instead,"
     " and can't be reactivated."
 )
-
-# How many of a user's newest mails their page shows.
-_MAILS_SHOWN = 10
-
-
-def id_of_address(address: str) -> UUID | None:
-    """Returns the id of the user with this e-mail address, or None if there is no such user. Upper and lower case count
-    as the same.
-    """
-    try:
-        email = read_email(address)
-    except NotAnEmail:
-        return None
-    return User.objects.filter(email=email).values_list("id", flat=True).first()
 
 
 def _deactivate(user: User, actor: Actor) -> None:
@@ -54,17 +39,56 @@ def _remove_authenticator(user: User, actor: Actor) -> None:
     remove_authenticator(user.id, actor=actor)
 
 
+def _state(user: User) -> Any:
+    """Shows whether the user is active, was deactivated, or has lost the address to somebody who proved it."""
+    if is_displaced(user):
+        return state("displaced")
+    return state("active" if user.is_active else "deactivated")
+
+
+def _link_state(mail: AccountMail) -> str:
+    """Shows whether the link in the mail still works."""
+    if mail.expires_at is None:
+        return "none"
+    if mail.ended_at is not None:
+        return "used or void"
+    return "works" if mail.expires_at > database_now() else "expired"
+
+
 @register(User, site=site)
 class UserAdmin(StaffModelAdmin):
     icon = "person"
     when_empty = "Nobody has an account yet."
-    list_display = ("email", "name", "shown_state", "is_staff", "created")
+    named_by = "email"
+    columns = ("email", "name", "State", "is_staff", ("Registered", "created_at"))
     list_filter = ("is_active", "is_staff")
-    list_reads = ("id", "email", "name", "is_active", "is_staff", "created_at")
     searched_text = {"email": "e-mail address", "name": "name"}
-    searched_address = "e-mail address"
+    searched_address = ("id", "e-mail address")
     looks_through = LOOKS_THROUGH_CUSTOMERS
     never_read = ("password",)
+    left_out = ("must_prove_email",)  # It tells accounts from before the service asked for proof.
+    facts = (
+        ("E-mail address", "email"),
+        ("Confirmed", column("email_verified_at", lambda at: moment(at) if at else "no")),
+        "name",
+        ("State", of_row(_state, "email", "is_active")),
+        ("Displaced", of_row(lambda user: _DISPLACED if is_displaced(user) else NOTHING)),
+        ("Staff", "is_staff"),
+        ("Authenticator", of_row(lambda user: "on" if has_authenticator(user.id) else "off")),
+        ("Registered", "created_at"),
+        "id",
+    )
+    panels = (
+        Related(
+            "Newest sessions", Session,
+            ("Opened", "Of admin", "Last used", "From", "Browser", "Ends", "Ended early"), by="user", shown=10,
+        ),
+        Related(
+            "Newest mails", AccountMail,
+            (("Mail", itself()), "Queued", "What for", "To", "State", "Its link", ("Until", "expires_at")), by="user",
+            order=("-created_at",), shown=10,
+        ),
+    )  # fmt: skip
     support = (
         SupportAction(
             "deactivate",
@@ -96,118 +120,34 @@ class UserAdmin(StaffModelAdmin):
         ),
     )
 
-    def found_by_address(self, address: str) -> Q | None:
-        user_id = id_of_address(address)
-        return None if user_id is None else Q(id=user_id)
-
-    @display(description="State")
-    def shown_state(self, user: User) -> Any:
-        """Shows whether the user is active, was deactivated, or has lost the address to somebody who proved it."""
-        if is_displaced(user):
-            return state("displaced")
-        return state("active" if user.is_active else "deactivated")
-
-    @display(description="Registered")
-    def created(self, user: User) -> Any:
-        return moment(user.created_at)
-
-    def title_of(self, row: User) -> str:
-        return row.email
-
-    def story(self, row: User) -> list[Panel]:
-        """Returns the panels of a user's page: the user's facts, their newest sessions, and the newest mails about the
-        account.
-        """
-        newest = Session.objects.filter(user=row).order_by("-id")[:10]
-        return [
-            Facts(
-                "User",
-                [
-                    ("E-mail address", row.email),
-                    ("Confirmed", moment(row.email_verified_at) if row.has_proved_email else "no"),
-                    ("Name", text(row.name)),
-                    ("State", self.shown_state(row)),
-                    *([("Displaced", _DISPLACED)] if is_displaced(row) else []),
-                    ("Staff", yes(row.is_staff)),
-                    ("Authenticator", "on" if has_authenticator(row.id) else "off"),
-                    ("Registered", moment(row.created_at)),
-                    ("Id", ident(row.id)),
-                ],
-            ),
-            Table(
-                "Newest sessions",
-                ("Opened", "At", "Last used", "From", "Browser", "Ends", "Ended early"),
-                [
-                    (
-                        moment(each.created_at),
-                        _door(each),
-                        moment(each.last_used_at),
-                        text(each.address),
-                        text(each.user_agent),
-                        moment(each.expires_at),
-                        moment(each.revoked_at),
-                    )
-                    for each in newest.defer("address_digest", "data")
-                ],
-                more=list_of(Session, user=row.id),
-            ),
-            mails_of(row, _MAILS_SHOWN),
-        ]
-
-
-def _door(session: Session) -> str:
-    return "API" if session.key_digest is None else "Django admin"
-
 
 @register(Session, site=site)
 class SessionAdmin(StaffModelAdmin):
-    """Shows the sessions of the API and of Django admin."""
-
-    when_empty = "Nobody has logged in yet."
-    list_display = ("opened", "whose", "door", "ends", "ended")
-    list_reads = ("id", "created_at", "expires_at", "revoked_at", "key_digest", "user__email")
-    list_filter = (related("user", User),)
-    never_read = ("address_digest", "data", "user__password")
-    story_joins = ("user",)
     icon = "key"
+    when_empty = "Nobody has logged in yet."
+    columns = ("Opened", "user", "Of admin", "Ends", "Ended early")
+    list_filter = ("user",)
+    never_read = ("data",)
+    facts = (
+        "user", ("Opened", "created_at"), ("Of admin", whether("key_digest")), "last_used_at", ("From", "address"),
+        ("Browser", "user_agent"), ("Ends", "expires_at"), ("Ended early", "revoked_at"), "id",
+    )  # fmt: skip
 
-    @display(description="Opened")
-    def opened(self, session: Any) -> Any:
-        return moment(session.created_at)
 
-    @display(description="User")
-    def whose(self, session: Any) -> Any:
-        return link_to(User, session.user_id, session.user.email)
+@register(AccountMail, site=site)
+class AccountMailAdmin(StaffModelAdmin):
+    """Shows all mails about accounts. A mail's token is stored nowhere, and no page shows its digest."""
 
-    @display(description="At")
-    def door(self, session: Any) -> Any:
-        """Shows what the session opens: the API or Django admin."""
-        return _door(session)
-
-    @display(description="Ends")
-    def ends(self, session: Any) -> Any:
-        """Shows when the session expires. Using a session does not lengthen it."""
-        return moment(session.expires_at)
-
-    @display(description="Ended early")
-    def ended(self, session: Any) -> Any:
-        """Shows when the session was ended before it expired, for example by a logout."""
-        return moment(session.revoked_at)
-
-    def story(self, row: Any) -> list[Panel]:
-        """Returns the panel of a session's page. The page shows no secret: the key in the session's cookie is stored
-        nowhere, and the stored digest of that key is left out.
-        """
-        return [
-            Facts(
-                "Session",
-                [
-                    ("User", self.whose(row)),
-                    ("Opened", self.opened(row)),
-                    ("At", _door(row)),
-                    ("Ends", self.ends(row)),
-                    ("Ended early", self.ended(row)),
-                    ("Id", ident(row.id)),
-                ],
-            )
-        ]
+    icon = "mail"
+    when_empty = "No mail was to be sent yet: nobody has registered."
+    columns = (("Mail", itself()), "What for", "To", "State", "Queued", "Its link")
+    list_filter = ("status", "purpose")
+    searched_text = {"address": "e-mail address"}
+    left_out = ("host",)  # All mails go to the mail server.
+    facts = (
+        ("What for", of_row(AccountMail.get_purpose_display, "purpose")), ("To", "address"), ("About", "user"),
+        ("State", column("status", state)), ("Queued", "created_at"), ("Attempts", "attempt_count"), "next_attempt_at",
+        ("Delivered", "delivered_at"), ("Its link", of_row(_link_state, "expires_at", "ended_at")),
+        ("Says", "facts"), "id",
+    )  # fmt: skip
+    panels = (attempts(AccountMailAttempt, "mail", columns=ATTEMPT[:-1]),)

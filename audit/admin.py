@@ -1,57 +1,28 @@
-"""Django admin's pages of the audit log. The module also adds a panel to the pages of other tables' rows: the audit
-entries about that row.
-"""
+"""The admin pages of the audit log, and the panel on every row's page with the audit entries about the row."""
 
 from datetime import timedelta
 from typing import Any, get_args
 from uuid import UUID
 
-from django.apps import apps
-from django.contrib.admin import display, register
+from django.contrib.admin import register
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 
-from accounts.models import User
 from audit.models import AuditEntry
-from audit.queries import with_actors
+from audit.queries import LABELS, with_actors
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import KeysetChangeList, Scope
+from pipedai.admin.fields import column, fields_of, itself, of_row, reading
 from pipedai.admin.filters import DatesFilter, one_of, related
-from pipedai.admin.panels import Facts, Panel, Table, add_to_every_page
-from pipedai.admin.site import site
-from pipedai.admin.values import changes, ident, link_to, list_of, moment, text
+from pipedai.admin.panels import Drawn, add_to_page_of, table_of
+from pipedai.admin.site import model_named, site
+from pipedai.admin.values import changes, ident, link_to, list_of
 from pipedai.events import ACTIONS, ActorType
 from pipedai.ids import moment_of
-from workers.models import Worker
-from workspaces.models import ApiKey, Environment
+from workspaces.models import Environment
 
 _SHOWN = 50
-# For each type of target that an audit entry can name, the Django model of such targets.
-_TARGETS: dict[str, str] = {
-    "user": "accounts.User",
-    "workspace": "workspaces.Workspace",
-    "environment": "workspaces.Environment",
-    "data-key": "workspaces.DataKey",
-    "api-key": "workspaces.ApiKey",
-    "invitation": "workspaces.Invitation",
-    "trigger": "triggers.Trigger",
-    "run": "triggers.Run",
-    "delivery": "triggers.Delivery",
-    "worker": "workers.Worker",
-    "pool": "workers.Pool",
-    "budget": "triggers.Budget",
-    "enrollment": "workers.Enrollment",
-    "incident": "notices.Incident",
-    "channel": "notices.Channel",
-    "notice": "notices.Notice",
-}
-_ACTORS: dict[str, type[Model]] = {
-    "user": User,
-    "staff": User,
-    "api_key": ApiKey,
-    "worker": Worker,
-}
 # How far an entry's `created_at` may be from the time in its id. The database's clock writes the first, the clock of a
 # web or scheduler process the second.
 _CLOCKS_APART = timedelta(hours=1)
@@ -69,6 +40,24 @@ def _of_id(rows: QuerySet[AuditEntry], row_id: UUID) -> QuerySet[AuditEntry]:
     )
 
 
+def _who(entry: Any) -> Any:
+    if entry.actor_type not in LABELS or entry.actor_id is None:
+        return entry.actor_type
+    model, _ = LABELS[entry.actor_type]
+    return format_html("{} {}", entry.actor_type, link_to(model, entry.actor_id, entry.actor_label))
+
+
+def _what(entry: AuditEntry) -> Any:
+    model = model_named(entry.target_type)
+    if model is None or entry.target_id is None:
+        return entry.target_type
+    return format_html("{} {}", entry.target_type, link_to(model, entry.target_id))
+
+
+def _where(entry: Any) -> Any:
+    return link_to(Environment, entry.environment_id, entry.environment_name)
+
+
 class AuditChangeList(KeysetChangeList):
     """A page of the list of audit entries, each with the names of its actor and environment."""
 
@@ -84,15 +73,16 @@ class AuditChangeList(KeysetChangeList):
 class AuditEntryAdmin(StaffModelAdmin):
     icon = "receipt_long"
     when_empty = "Nothing has been done yet that the audit log keeps."
-    list_display = ("at", "action", "who", "what", "where", "shown_changes")
+    columns = ("When", "action", "Who", "What", "Environment", "Changes")
+    facts = (
+        ("When", "created_at"), "action", ("Who", of_row(_who, "actor_type", "actor_id")),
+        ("What", of_row(_what, "target_type", "target_id")), ("Environment", of_row(_where, "environment_id")),
+        ("Address", "ip"), ("Request", column("request_id", ident)), "id", ("Changes", column("metadata", changes)),
+    )  # fmt: skip
     list_filter = (
-        DatesFilter,
-        one_of("actor_type", get_args(ActorType)),
-        one_of("action", sorted(ACTIONS)),
-        related("environment", Environment),
-        related("target"),
-        related("actor"),
-    )
+        DatesFilter, one_of("actor_type", get_args(ActorType)), one_of("action", sorted(ACTIONS)),
+        related("environment", Environment), related("target"), related("actor"),
+    )  # fmt: skip
     newest_first = ("created_at", "id")
     ordering = ("-created_at", "-id")
     scopes = (
@@ -115,52 +105,6 @@ class AuditEntryAdmin(StaffModelAdmin):
         """
         return _of_id(rows, row_id)
 
-    @display(description="When")
-    def at(self, entry: AuditEntry) -> Any:
-        return moment(entry.created_at)
-
-    @display(description="Who")
-    def who(self, entry: Any) -> Any:
-        model = _ACTORS.get(entry.actor_type)
-        if model is None or entry.actor_id is None:
-            return entry.actor_type
-        shown = link_to(model, entry.actor_id, entry.actor_label)
-        return format_html("{} {}", entry.actor_type, shown)
-
-    @display(description="What")
-    def what(self, entry: AuditEntry) -> Any:
-        model = _TARGETS.get(entry.target_type)
-        if model is None or entry.target_id is None:
-            return entry.target_type
-        shown = link_to(apps.get_model(model), entry.target_id)
-        return format_html("{} {}", entry.target_type, shown)
-
-    @display(description="Environment")
-    def where(self, entry: Any) -> Any:
-        return link_to(Environment, entry.environment_id, entry.environment_name)
-
-    @display(description="Changes")
-    def shown_changes(self, entry: AuditEntry) -> Any:
-        return changes(entry.metadata)
-
-    def story(self, row: Any) -> list[Panel]:
-        return [
-            Facts(
-                "Entry",
-                [
-                    ("When", self.at(row)),
-                    ("Action", row.action),
-                    ("Who", self.who(row)),
-                    ("What", self.what(row)),
-                    ("Environment", self.where(row)),
-                    ("Address", text(row.ip)),
-                    ("Request", ident(row.request_id)),
-                    ("Id", ident(row.id)),
-                    ("Changes", self.shown_changes(row)),
-                ],
-            )
-        ]
-
 
 def named(entries: list[Any]) -> list[Any]:
     """Adds `actor_label` and `environment_name` to the entries. It takes one query for each kind of actor and one for
@@ -174,35 +118,22 @@ def named(entries: list[Any]) -> list[Any]:
     return entries
 
 
-def audit_panel(row: Model) -> Table:
-    """Makes the panel with the audit entries about a row. If the row is an environment or belongs to one, it reads only
-    the entries of that environment; otherwise, as for a user or a workspace, only entries without an environment.
+def audit_panel(row: Model, _: HttpRequest) -> list[Drawn]:
+    """Returns the panel with the audit entries about a row. If the row is an environment or belongs to one, it reads
+    only the entries of that environment; otherwise, as for a user or a workspace, only entries without an environment.
     """
-    admin = site._registry[AuditEntry]
-    assert isinstance(admin, AuditEntryAdmin)
     environment_id = (
         row.pk if isinstance(row, Environment) else getattr(row, "environment_id", None)
     )
-    told = AuditEntry.objects.filter(environment_id=environment_id)
-    if environment_id is None:
-        told = AuditEntry.objects.filter(environment_id__isnull=True)
-    entries = told.filter(target_id=row.pk).order_by("-created_at", "-id")[:_SHOWN]
     filters = {"target": row.pk} | ({"environment": environment_id} if environment_id else {})
-    return Table(
-        "Audit log",
-        ("When", "Action", "Who", "Changes"),
-        [
-            (
-                admin.at(each),
-                link_to(AuditEntry, each.id, each.action),
-                admin.who(each),
-                changes(each.metadata),
-            )
-            for each in named(list(entries))
-        ],
-        nothing="It tells nothing of this.",
-        more=list_of(AuditEntry, **filters),
-    )
+    columns = ("When", ("Action", itself("action")), "Who", "Changes")
+    admin: Any = site.get_model_admin(AuditEntry)
+    fields = fields_of(AuditEntry, columns, admin.named_facts)
+    told = AuditEntry.objects.filter(target_id=row.pk, environment_id=environment_id)
+    newest = told.order_by("-created_at", "-id")
+    entries = reading(newest, fields.values(), "environment_id")[:_SHOWN]
+    nothing, more = "It tells nothing of this.", list_of(AuditEntry, **filters)
+    return [table_of("Audit log", fields, named(list(entries)), nothing=nothing, more=more)]
 
 
-add_to_every_page(audit_panel)
+add_to_page_of(Model, audit_panel)

@@ -11,7 +11,7 @@ from workers.models import Worker
 from workspaces.models import ApiKey
 
 # For each type of actor, the model of its rows and the column that has the name to show.
-_LABELS: dict[str, tuple[Any, str]] = {
+LABELS: dict[str, tuple[Any, str]] = {
     "user": (User, "email"),
     "staff": (User, "email"),
     "api_key": (ApiKey, "name"),
@@ -22,7 +22,7 @@ _LABELS: dict[str, tuple[Any, str]] = {
 def with_actors(entries: list[AuditEntry]) -> list[dict[str, Any]]:
     """Returns the entries as dicts for AuditEntrySerializer. It takes one query for each type of actor among them."""
     labels: dict[tuple[str, UUID | None], str] = {("system", None): "system"}
-    for actor_type, (model, column) in _LABELS.items():
+    for actor_type, (model, column) in LABELS.items():
         ids = {entry.actor_id for entry in entries if entry.actor_type == actor_type}
         if ids - {None}:
             found = model.objects.filter(id__in=ids - {None}).values_list("id", column)

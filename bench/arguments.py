@@ -7,6 +7,7 @@ from types import ModuleType
 from bench import deliveries, events, everything, firing, idle, lifecycle, peer, schedulers, start
 from bench.abuse import benchmark as abuse
 from bench.growth import benchmark as growth
+from bench.growth.verdicts import SHAPES
 from bench.kill import benchmark as kill
 from bench.kill.crew import LEASE_SECONDS
 
@@ -16,7 +17,7 @@ and synchronous_commit on), in a directory below PIPEDAI_DATA_DIR that is remove
 the machine be quiet meanwhile. docs/performance.md says what the columns mean.
 """
 
-_ALL = ",".join(abuse.NAMES)
+_ALL, _SHAPES = ",".join(abuse.NAMES), ",".join(SHAPES)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -116,7 +117,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         growth,
         "what each page costs the database as the ledger grows, and by which plan",
         "Polls, fires, and reads every list of the API and of admin with each filter, in ledgers of"
-        " each size; fails if a table of the ledger was read from end to end.",
+        " each size; fails if a table of the ledger was read from end to end. Before that, makes shapes"
+        " of data that are hard to read, such as long queues, at two sizes in copies of the first"
+        " ledger; fails if a statement is slow, or reads more the more it does not return.",
     )
     one.add_argument(
         "--sizes", type=_sizes, default=[10_000, 200_000, 2_000_000], help="of runs (10k,200k,2m)"
@@ -125,7 +128,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--month", type=_count, default=40_000, help="runs of an environment's month (40000)"
     )
     one.add_argument("--repeats", type=_count, default=10, help="of each page (10)")
-    one.add_argument("--values", type=_count, help="of each of admin's filters (all)")
+    one.add_argument(
+        "--values", type=_count, help="of each filter of admin, queries of a list (all)"
+    )
+    one.add_argument("--only", choices=("ledgers", "shapes"), help="measure nothing else")
+    one.add_argument("--shapes", type=_shapes, default=SHAPES, help=f"some of {_SHAPES} (all)")
+    one.add_argument(
+        "--rows", type=_two_sizes, default=[10_000, 100_000], help="of a shape (10k,100k)"
+    )
 
     one = add(
         "start",
@@ -237,8 +247,22 @@ def _floods(text: str) -> list[str]:
     return names
 
 
+def _shapes(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - set(SHAPES):
+        raise argparse.ArgumentTypeError(f"{min(unknown)!r} is no shape; there are {_SHAPES}.")
+    return names
+
+
 def _sizes(text: str) -> list[int]:
     return [_size(word) for word in text.lower().split(",")]
+
+
+def _two_sizes(text: str) -> list[int]:
+    sizes = _sizes(text)
+    if len(sizes) != 2 or sizes[0] >= sizes[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a smaller and a larger number.")
+    return sizes
 
 
 def _size(text: str) -> int:

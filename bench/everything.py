@@ -10,6 +10,7 @@ from bench.abuse import benchmark as abuse
 from bench.failure import BenchFailed
 from bench.figures import Json
 from bench.growth import benchmark as growth
+from bench.growth.verdicts import SHAPES
 from bench.kill import benchmark as kill
 
 # Each benchmark, with its arguments and the minutes that it takes on two quiet cores.
@@ -73,8 +74,16 @@ PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
     (
         "growth",
         growth,
-        {"sizes": [10_000, 200_000, 2_000_000], "month": 40_000, "repeats": 10, "values": None},
-        12,
+        {
+            "sizes": [10_000, 200_000, 2_000_000],
+            "month": 40_000,
+            "repeats": 10,
+            "values": None,
+            "only": None,
+            "shapes": SHAPES,
+            "rows": [10_000, 100_000],
+        },
+        16,
     ),
 )
 

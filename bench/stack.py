@@ -164,6 +164,20 @@ class Database:
             # Each session chooses when it wants plans; by default it gets none.
             connection.execute(f"GRANT SET ON PARAMETER auto_explain.log_min_duration TO {role}")
 
+    @contextmanager
+    def copied(self) -> Iterator[None]:
+        """Let the application's role copy databases in the block, in which nothing is analysed unless it says so."""
+        role = passwords.APPLICATION
+        with self.session(passwords.SUPERUSER) as connection:
+            connection.execute(f"ALTER ROLE {role} CREATEDB")
+            connection.execute("ALTER SYSTEM SET autovacuum = off")
+            connection.execute("SELECT pg_reload_conf()")
+        yield
+        with self.session(passwords.SUPERUSER) as connection:
+            connection.execute(f"ALTER ROLE {role} NOCREATEDB")
+            connection.execute("ALTER SYSTEM RESET autovacuum")
+            connection.execute("SELECT pg_reload_conf()")
+
     def settle(self) -> None:
         """Vacuum and checkpoint, so that no measurement pays for the one before it."""
         with self.session(passwords.SUPERUSER) as connection:

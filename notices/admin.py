@@ -1,32 +1,89 @@
-"""The admin pages of incidents, and the panels of incidents on the pages of environments, triggers, workers,
-pools and budgets.
-"""
+"""The admin pages of incidents, channels and notices, and their panels on the pages of what they are about."""
 
+import json
 from typing import Any
 
-from django.contrib.admin import display, register
+from django.contrib.admin import register
+from django.db.models import Q
 
 from accounts.models import User
-from notices.channels import admin as _channels  # noqa: F401 - importing it registers its pages
+from notices.channels.models import Channel, Notice, NoticeAttempt
 from notices.models import Incident
-from notices.states import SubjectType
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import Scope
-from pipedai.admin.filters import DatesFilter, related
-from pipedai.admin.panels import Facts, Panel, Table, add_to_page_of
-from pipedai.admin.site import site
-from pipedai.admin.values import ident, link_to, list_of, moment, number, state, text
+from pipedai.admin.fields import column, itself, link, of_row, state_of, whether
+from pipedai.admin.filters import DatesFilter
+from pipedai.admin.panels import Related, add_to_page_of, attempts
+from pipedai.admin.site import model_named, site
+from pipedai.admin.values import data, link_to, state, text
 from triggers.models import Budget, Run, Trigger
 from workers.models import Pool, Worker
 from workspaces.models import Environment
 
-_SHOWN = 10
-_SUBJECTS: dict[str, Any] = {
-    SubjectType.TRIGGER: Trigger,
-    SubjectType.WORKER: Worker,
-    SubjectType.POOL: Pool,
-    SubjectType.BUDGET: Budget,
-}
+
+def _channel_state(channel: Channel) -> Any:
+    """Shows whether the channel is deleted, disabled, failing or working."""
+    if channel.deleted_at:
+        return state("deleted")
+    if not channel.enabled:
+        return state("disabled")
+    return state("failing" if channel.failing_since else "ok")
+
+
+def _goes_to(channel: Channel) -> Any:
+    """Shows the host of the URL, or how many addresses there are."""
+    if channel.kind == Channel.Kind.EMAIL:
+        return f"{len(channel.emails)} addresses"
+    return text(channel.host)
+
+
+_GOES_TO = ("Goes to", of_row(_goes_to, "kind", "emails", "host"))
+
+
+@register(Channel, site=site)
+class ChannelAdmin(StaffModelAdmin):
+    """Shows the channels over which environments send notices. The pages never read URLs and secrets."""
+
+    icon = "campaign"
+    when_empty = "No environment has a channel yet."
+    named_by = "name"
+    columns = ("name", "kind", "State", _GOES_TO, "environment", "failing_since", "Made")
+    list_filter = ("kind", "environment")
+    left_out = ("url_key", "secret_key")
+    facts = (
+        ("State", of_row(_channel_state, "deleted_at", "enabled", "failing_since")), "name", "kind", "host",
+        ("Addresses", "emails"), ("Signs", whether("secret")), "environment",
+        ("Tells of", "events"), "failing_since", "last_error", ("Dropped", "dropped_count"),
+        ("Made by", link("created_by", User)), ("Made", "created_at"), ("Changed", "updated_at"), "deleted_at", "id",
+    )  # fmt: skip
+    panels = (
+        Related(
+            "Newest notices", Notice, (("Queued", itself("created_at")), "event", "State", "Attempts"), by="channel",
+            shown=10, nothing="It has told nothing yet.",
+        ),
+    )  # fmt: skip
+
+
+@register(Notice, site=site)
+class NoticeAdmin(StaffModelAdmin):
+    icon = "notifications"
+    when_empty = "No channel was to tell anything yet."
+    columns = ("event", "State", "channel", "Attempts", "Queued", "next_attempt_at")
+    list_filter = ("status", "channel")
+    scopes = (Scope(("channel",), ("created_at", "id")),)
+    left_out = ("host", "send_at")
+    facts = (
+        ("State", column("status", state)), "event", "channel", "environment", "address",
+        ("Incident", link("incident_id", Incident)), ("Run", link("run_id", Run)),
+        ("Told in", link("digest_id", Notice)), ("Queued", "created_at"), ("Attempts", "attempt_count"),
+        "next_attempt_at", "delivered_at", "id",
+        ("Body", column("body", lambda body: data(json.loads(body)))),
+    )  # fmt: skip
+    panels = (attempts(NoticeAttempt, "notice"),)
+
+
+def _subject(incident: Incident) -> Any:
+    return link_to(model_named(incident.subject_type), incident.subject_id, incident.subject_name)
 
 
 @register(Incident, site=site)
@@ -36,114 +93,36 @@ class IncidentAdmin(StaffModelAdmin):
     icon = "warning"
     is_shortcut = True
     when_empty = "Nothing has gone wrong yet."
-    list_display = (
-        "opened",
-        "what",
-        "shown_state",
-        "subject",
-        "in_environment",
-        "message",
-        "closed",
-    )
-    list_filter = ("kind", DatesFilter, related("environment", Environment))
-    list_reads = (
-        "id", "kind", "subject_type", "subject_id", "subject_name", "message", "opened_at", "closed_at",
-        "acknowledged_at", "environment__name",
-    )  # fmt: skip
-    list_select_related = ("environment",)
+    columns = ("opened_at", "Kind", "State", "About", "environment", "message", "closed_at")
+    list_filter = ("kind", DatesFilter, "environment")
     scopes = (Scope(("environment",), ("opened_at", "id")),)
-    story_joins = ("environment",)
-
-    @display(description="Opened")
-    def opened(self, incident: Incident) -> Any:
-        return moment(incident.opened_at)
-
-    @display(description="Closed")
-    def closed(self, incident: Incident) -> Any:
-        return moment(incident.closed_at)
-
-    @display(description="Kind")
-    def what(self, incident: Incident) -> Any:
-        return state(incident.kind)
-
-    @display(description="State")
-    def shown_state(self, incident: Incident) -> Any:
-        """Shows whether the incident is open, open but acknowledged, or closed."""
-        if incident.closed_at:
-            return state("closed")
-        return state("acknowledged" if incident.acknowledged_at else "open")
-
-    @display(description="About")
-    def subject(self, incident: Incident) -> Any:
-        """Shows the name of the incident's subject, as a link if the admin has a page of the subject."""
-        model = _SUBJECTS.get(incident.subject_type)
-        if model is None:
-            return text(incident.subject_name)
-        return link_to(model, incident.subject_id, incident.subject_name)
-
-    @display(description="Environment")
-    def in_environment(self, incident: Incident) -> Any:
-        return link_to(Environment, incident.environment_id, incident.environment.name)
-
-    def story(self, row: Incident) -> list[Panel]:
-        """Returns the panel with all facts about an incident."""
-        return [
-            Facts(
-                "Incident",
-                [
-                    ("State", self.shown_state(row)),
-                    ("Kind", self.what(row)),
-                    ("About", self.subject(row)),
-                    ("Environment", self.in_environment(row)),
-                    ("Cause", row.message),
-                    ("Run", link_to(Run, row.run_id)),
-                    ("Opened", self.opened(row)),
-                    ("Closed", self.closed(row)),
-                    ("Acknowledged", moment(row.acknowledged_at)),
-                    ("Acknowledged by", link_to(User, row.acknowledged_by)),
-                    ("Notices", number(row.notice_count)),
-                    ("Reminders", number(row.reminder_count)),
-                    ("Next reminder", moment(row.remind_at)),
-                    ("Id", ident(row.id)),
-                ],
-            )
-        ]
+    facts = (
+        ("State", state_of("open", closed="closed_at", acknowledged="acknowledged_at")),
+        ("Kind", column("kind", state)),
+        ("About", of_row(_subject, "subject_type", "subject_id", "subject_name")), "environment", ("Cause", "message"),
+        ("Run", link("run_id", Run)), "opened_at", "closed_at", "acknowledged_at",
+        ("Acknowledged by", link("acknowledged_by", User)), ("Notices", "notice_count"),
+        ("Reminders", "reminder_count"), ("Next reminder", "remind_at"), "id",
+    )  # fmt: skip
 
 
-def open_incidents_panel(environment: Environment) -> Table:
-    """Makes the panel with the newest open incidents of an environment."""
-    rows = Incident.objects.filter(environment=environment, closed_at__isnull=True)
-    return _table("Open incidents", rows, more=list_of(Incident, environment=environment.id))
+_INCIDENT = (("Opened", itself("opened_at")), "Kind", "State", "About", "Cause", "closed_at")
+_CHANNELS = Related(
+    "Channels", Channel, (("Channel", itself("name")), "kind", "State", _GOES_TO, "failing_since"), by="environment",
+    where=Q(deleted_at__isnull=True), order=("created_at", "id"), shown=10, nothing="Nobody is told of its incidents.",
+)  # fmt: skip
+_OPEN_INCIDENTS = Related(
+    "Open incidents",
+    Incident,
+    _INCIDENT,
+    by="environment",
+    where=Q(closed_at__isnull=True),
+    shown=10,
+)
+_INCIDENTS = Related(
+    "Incidents", Incident, _INCIDENT, by="subject_id", order=("-opened_at", "-id"), shown=10
+)
 
-
-def incidents_panel(row: Trigger | Worker | Pool | Budget) -> Table:
-    """Makes the panel with the newest incidents of a trigger, worker, pool or budget, open and closed."""
-    return _table("Incidents", Incident.objects.filter(subject_id=row.id))
-
-
-def _table(title: str, rows: Any, *, more: str = "") -> Table:
-    admin = site._registry[Incident]
-    assert isinstance(admin, IncidentAdmin)
-    return Table(
-        title,
-        ("Opened", "Kind", "State", "About", "Cause", "Closed"),
-        [
-            (
-                link_to(Incident, each.id, admin.opened(each)),
-                admin.what(each),
-                admin.shown_state(each),
-                admin.subject(each),
-                each.message,
-                admin.closed(each),
-            )
-            for each in rows.order_by("-opened_at", "-id")[:_SHOWN]
-        ],
-        more=more,
-    )
-
-
-add_to_page_of(Environment, open_incidents_panel)
-add_to_page_of(Trigger, incidents_panel)
-add_to_page_of(Worker, incidents_panel)
-add_to_page_of(Pool, incidents_panel)
-add_to_page_of(Budget, incidents_panel)
+add_to_page_of(Environment, _CHANNELS, _OPEN_INCIDENTS)
+for _model in (Trigger, Worker, Pool, Budget):
+    add_to_page_of(_model, _INCIDENTS)

@@ -3,8 +3,6 @@
 The apps have such modules too. `PipedaiConfig.ready` imports them all, when all models are loaded.
 """
 
-from django.conf import settings
-
 from pipedai import pulse
 from pipedai.api.throttling import prune_throttles
 from pipedai.checks.probes import register_probes
@@ -17,6 +15,5 @@ register_probes()
 register_job(Job("heartbeat", pulse.EVERY_SECONDS, pulse.beat))
 register_job(Job("prune", every_seconds=3600.0, work=Rounds().work))
 register_job(Job("prune-throttles", every_seconds=60.0, work=prune_throttles))
-if settings.REPLICA_DATABASE_URL:
-    happened.connect(note_writers, dispatch_uid="pipedai.replica")
-    register_job(Job("prune-recent-writes", every_seconds=60.0, work=prune_recent_writes))
+register_job(Job("prune-recent-writes", every_seconds=60.0, work=prune_recent_writes))
+happened.connect(note_writers, dispatch_uid="pipedai.replica")

@@ -6,7 +6,7 @@ from django.views.generic import RedirectView
 import triggers.urls
 from accounts.pages.links import RegisterPage, ResetPage, VerifyPage
 from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
-from notices.channels.page import notices_page
+from notices.channels.page import notices_page, stop_page
 from pipedai.admin.site import site
 from pipedai.api.service import (
     HealthViewSet,
@@ -43,6 +43,7 @@ urlpatterns = [
     path("", start_page),
     path("pair", PairingPage.as_view()),
     path("account/notices", notices_page),
+    path("account/notices/stop", stop_page),
     path("account/verify", VerifyPage.as_view()),
     path("account/reset", ResetPage.as_view()),
     path("account/register", RegisterPage.as_view()),

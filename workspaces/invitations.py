@@ -9,7 +9,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from accounts.emails import Email
+from accounts.emails import Email, spellings
 from accounts.mail.outbox import LIFETIMES, queue_mail
 from accounts.mail.proof import check_mail_is_on, check_proof
 from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
@@ -39,11 +39,13 @@ INVITATIONS_OF_WORKSPACE = Rate("invite-workspace", limit=100, seconds=86_400)
 _HOLD_USER = "SELECT FROM user_account WHERE id = %(id)s FOR SHARE"
 
 
+# Invitations that were neither accepted nor revoked. Expired ones are among them.
+IS_OPEN = Q(accepted_at__isnull=True, revoked_at__isnull=True)
+
+
 def open_invitations(environment_id: UUID) -> "QuerySet[Invitation]":
-    """Returns the invitations that were neither accepted nor revoked. Expired ones are among them."""
-    return Invitation.objects.filter(
-        environment_id=environment_id, accepted_at__isnull=True, revoked_at__isnull=True
-    )
+    """Returns the open invitations of an environment."""
+    return Invitation.objects.filter(IS_OPEN, environment_id=environment_id)
 
 
 def invite(*, environment_id: UUID, email: Email, role: Role, actor: Actor) -> Invitation:
@@ -114,7 +116,7 @@ def accept_invitation(*, token: str, user_id: UUID, actor: Actor) -> Membership:
             # block each other.
             fetch_one(_HOLD_USER, {"id": user_id})
             user = User.objects.get(id=user_id)
-            if user.email != mail.address or not user.is_active:
+            if mail.address not in spellings(Email(user.email)) or not user.is_active:
                 raise LinkUnusable
             check_proof(user)
             member = _accept(mail, user, actor)
@@ -154,7 +156,10 @@ def _accept(mail: AccountMail, user: User, actor: Actor) -> Membership:
         held=Membership.objects.filter(environment_id=invitation.environment_id).count(),
         limit=settings.MAX_MEMBERS_PER_ENVIRONMENT,
     )
-    Invitation.objects.filter(id=invitation.id).update(accepted_at=Now())
+    # The invitation may have been revoked while this transaction waited for the environment.
+    still_open = open_invitations(invitation.environment_id).filter(id=invitation.id)
+    if not still_open.update(accepted_at=Now()):
+        raise LinkUnusable
     member = Membership.objects.create(
         environment_id=invitation.environment_id, user=user, role=invitation.role
     )
@@ -196,7 +201,9 @@ def _check_room(environment_id: UUID, email: Email) -> None:
     """Ends an expired invitation of the address. Raises Conflict if the address is a member's, or if the environment
     has as many invitations as it may.
     """
-    if Membership.objects.filter(environment_id=environment_id, user__email=email).exists():
+    if Membership.objects.filter(
+        environment_id=environment_id, user__email__in=spellings(email)
+    ).exists():
         raise Conflict("This user is a member already.", code=ErrorCode.ALREADY_MEMBER)
     invitations = open_invitations(environment_id)
     invitations.filter(email=email, expires_at__lte=Now()).update(revoked_at=Now())

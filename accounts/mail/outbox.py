@@ -9,12 +9,13 @@ from uuid import UUID
 from django.conf import settings
 from django.db.models.functions import Now
 
+from accounts.emails import Email, mailbox_of
 from accounts.mail.tokens import new_token
 from accounts.models import AccountMail
 from accounts.throttles import MAILS_A_DAY, MAILS_AN_HOUR
 from pipedai.api.throttling import count_hit
 from pipedai.ids import new_id
-from pipedai.outgoing import MAIL_HOST
+from pipedai.outgoing import mail_host
 
 # How long the token of each purpose works (SPEC §15). A mail whose purpose is not listed has no token.
 LIFETIMES: Mapping[str, timedelta] = MappingProxyType(
@@ -58,7 +59,7 @@ def queue_mail(
     lifetime = LIFETIMES.get(purpose)
     return AccountMail.objects.create(
         id=mail_id,
-        host=MAIL_HOST,
+        host=mail_host(address),
         purpose=purpose,
         address=address,
         user_id=user_id,
@@ -73,5 +74,5 @@ def _may_have_another(purpose: AccountMail.Purpose, address: str) -> bool:
     if kind is None or not settings.THROTTLES_ENABLED:
         return True
     rates = (MAILS_AN_HOUR, MAILS_A_DAY)
-    counts = [(rate, count_hit(rate, f"{kind} {address}")[0]) for rate in rates]
+    counts = [(rate, count_hit(rate, f"{kind} {mailbox_of(Email(address))}")[0]) for rate in rates]
     return all(hits <= rate.limit for rate, hits in counts)

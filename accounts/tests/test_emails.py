@@ -2,7 +2,15 @@
 
 import pytest
 
-from accounts.emails import NotAnEmail, looks_like_itself, read_email
+from accounts.emails import (
+    Email,
+    NotAnEmail,
+    in_one_form,
+    looks_like_itself,
+    mailbox_of,
+    read_email,
+    spellings,
+)
 from accounts.models import User
 
 ADA = "ada@example.com"
@@ -53,6 +61,12 @@ def test_what_was_read_reads_as_itself(text):
         ("ada@exam\u034fple.com", False),
         ("ada@\u115fexample.com", False),
         ("ada@straße.example", True),
+        ("ada@bücher。example", False),
+        ("ada@xn--bcher-kva.example", False),  # its one form is asked about, and this is the other
+        ("ada@xn--a.example", False),
+        ('"ada"@example.com', False),
+        ('"\\ada"@example.com', False),
+        ("=?utf-8?q?ada?=@example.com", False),
         ("ada@[192.0.2.1]", True),
         ("ada @example.com", True),  # the serializer's rules for addresses refuse it
     ],
@@ -65,3 +79,22 @@ def test_an_invisible_or_second_spelling_is_noticed(text, itself):
 def test_django_finds_nobody_by_what_is_no_address(db, text):
     with pytest.raises(User.DoesNotExist):
         User.objects.get_by_natural_key(text)
+
+
+UNICODE, ASCII = Email("ada@bücher.example"), Email("ada@xn--bcher-kva.example")
+
+
+def test_a_domain_has_one_form_and_accounts_are_looked_up_by_both():
+    assert in_one_form(ASCII) == in_one_form(UNICODE) == UNICODE
+    assert spellings(ASCII) == [ASCII, UNICODE]
+    assert spellings(UNICODE) == [UNICODE, ASCII]
+    assert spellings(Email(ADA)) == [ADA]
+    assert in_one_form(Email("ada@xn--a.example")) == "ada@xn--a.example"
+    # Other rules would make these domains of other people.
+    assert spellings(Email("ada@straße.example"))[1] == "ada@xn--strae-oqa.example"
+
+
+def test_all_spellings_of_a_mailbox_count_as_one():
+    same = [ADA, '"ada"@example.com', '"\\a\\d\\a"@example.com']
+    assert {mailbox_of(Email(text)) for text in same} == {ADA}
+    assert mailbox_of(ASCII) == mailbox_of(UNICODE)

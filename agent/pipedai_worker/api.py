@@ -23,6 +23,14 @@ from pipedai_worker.answers import (
     read,
 )
 from pipedai_worker.assigned import AssignedRun
+from pipedai_worker.bounded_transport import (
+    ANSWER,
+    EXTENSION,
+    PAGE,
+    STREAM,
+    BoundedTransport,
+    Bounds,
+)
 from pipedai_worker.logs import get_logger
 
 log = get_logger(__name__)
@@ -78,6 +86,8 @@ class Api:
         self._worker = f"/workers/{worker_id}"
         headers = {
             "Accept": "application/json",
+            # The bytes of an answer could not be bounded if it were compressed.
+            "Accept-Encoding": "identity",
             "User-Agent": f"pipedai-worker/{__version__}",
             "X-Pipedai-Worker-Version": __version__,
         }
@@ -95,8 +105,7 @@ class Api:
                 headers=headers,
                 timeout=TIMEOUT,
                 trust_env=False,
-                proxy=proxy,
-                verify=trusted,
+                transport=BoundedTransport(verify=trusted, trust_env=False, proxy=proxy),
             )
         except (httpx.InvalidURL, ValueError):
             raise ValueError("The proxy must be a URL such as http://proxy.example:3128.") from None
@@ -167,7 +176,8 @@ class Api:
         params = {"wait": f"{wait:g}"} if wait else {}
         headers = {ACCOUNT_HEADER: account_id} if account_id else {}
         try:
-            answer = self._ask("GET", "poll", params=params, timeout=timeout, headers=headers)
+            asked = {"params": params, "timeout": timeout, "headers": headers}
+            answer = self._ask("GET", "poll", bounds=_hand_out(wait), **asked)
         except Refused as refused:
             if not refused.is_invalid or not wait:
                 raise
@@ -205,6 +215,7 @@ class Api:
                 json={"claimId": claim_id, "start": True, "wait": int(wait)},
                 timeout=httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0),
                 headers={ACCOUNT_HEADER: account_id} if account_id else {},
+                bounds=_hand_out(wait),
             )
         except Unanswered as error:
             self._lost_next = self._lost_next or error.sent
@@ -286,7 +297,8 @@ class Api:
     def list_events(self, run_id: str, after: int) -> list[Any]:
         """Return some of a run's events after the number `after`, in order. The token has to be a `pwk_` key."""
         params = {"after": after, "limit": EVENTS_A_PAGE}
-        events = self._request("GET", f"/runs/{run_id}/events", params=params).get("items")
+        answer = self._request("GET", f"/runs/{run_id}/events", params=params, bounds=PAGE)
+        events = answer.get("items")
         return events if isinstance(events, list) else []
 
     def stream_events(self, run_id: str, after: int) -> Generator[bytes | None, None, None]:
@@ -299,7 +311,11 @@ class Api:
             headers["Last-Event-ID"] = str(after)
         try:
             with self._client.stream(
-                "GET", f"/runs/{run_id}/events/stream", headers=headers, timeout=STREAM_TIMEOUT
+                "GET",
+                f"/runs/{run_id}/events/stream",
+                headers=headers,
+                timeout=STREAM_TIMEOUT,
+                extensions={EXTENSION: STREAM},
             ) as response:
                 if response.status_code == HTTPStatus.NO_CONTENT:
                     yield None
@@ -343,13 +359,19 @@ class Api:
     def _request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         return read(self._send(method, path, **options))
 
-    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def _send(
+        self, method: str, path: str, *, bounds: Bounds = ANSWER, **options: Any
+    ) -> httpx.Response:
         try:
-            return self._client.request(method, path, **options)
+            return self._client.request(method, path, extensions={EXTENSION: bounds}, **options)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise Unavailable(_sentence(self._way, error), sent=False) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unavailable(_sentence(self._way, error)) from None
+
+
+def _hand_out(wait: float) -> Bounds:
+    return PAGE._replace(seconds=wait + PAGE.seconds)
 
 
 def _sentence(way: str, error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import UUID
@@ -68,6 +68,15 @@ class AssignedRun:
             )
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
+
+    def as_claimed(self, state: Mapping[str, Any]) -> AssignedRun:
+        """Return the run with the cost limit that the answer to its claim has, which counts more than the poll's.
+
+        An older API answers none. Raises ValueError if the limit can't be read.
+        """
+        if "maxCostUsd" not in state:
+            return self
+        return replace(self, max_cost_usd=_cost(state["maxCostUsd"]))
 
 
 def _schema(value: Any) -> dict[str, Any] | None:

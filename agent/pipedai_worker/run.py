@@ -27,6 +27,7 @@ from pipedai_worker.paying import EVERY_CREDENTIAL
 from pipedai_worker.places import HadEffects, Place
 from pipedai_worker.probing import probe
 from pipedai_worker.process import Program
+from pipedai_worker.recovery import UNREADABLE
 from pipedai_worker.redact import Redactor
 from pipedai_worker.reporting import report
 from pipedai_worker.run_events import RunEvents, Sink
@@ -102,7 +103,10 @@ class Run:
             known_secrets.remove(run_id)
 
     def _claim(self) -> dict[str, Any] | None:
-        """Claim the run. Return what the API says of it, or None if it does not grant the claim."""
+        """Claim the run. Return what the API says of it, or None if there is nothing to execute.
+
+        Then the API has not granted the claim, or the worker can't read its answer and has reported the run.
+        """
         around, run_id = self._around, self.assigned.id
         self._held = around.journal.hold(self._held)
         try:
@@ -115,6 +119,12 @@ class Run:
             return None
         self.claimed = True
         around.claimed(run_id)
+        try:
+            self.assigned = self.assigned.as_claimed(state)
+        except ValueError:
+            log.warning("run %s: the cost limit that its claim answered can't be read", run_id)
+            self._report(UNREADABLE)
+            return None
         return state
 
     def _keep(self, granted: dict[str, Any]) -> dict[str, Any] | None:

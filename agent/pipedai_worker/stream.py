@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from typing import Any
 
+from pipedai_worker.json_values import has_too_many_values, parse
+
 LONGEST_LINE_BYTES = 4 * 1024 * 1024
-# In a line longer than LONGEST_LINE_BYTES each string is cut to this length, so that the rest of the line can still be
-# read.
+# In a line longer than LONGEST_LINE_BYTES, or with too many values, each string is cut to this length, so that the rest
+# of the line can still be read.
 LONGEST_STRING_BYTES = 64 * 1024
 # A string with fewer characters than this was certainly not cut, because JSON takes at most 12 bytes for a character.
 SHORTEST_CUT_STRING = LONGEST_STRING_BYTES // 12 - 1
@@ -25,7 +26,8 @@ _PIECE_BYTES = 16 * 1024
 class JsonLines:
     """Calls `sink` with each line that is a JSON object; any other line is skipped.
 
-    In a line that is too long, each long string is cut. If the line is still too long, it is skipped.
+    In a line that is too long or has too many values, each long string is cut. If the line still is or has, it is
+    skipped.
     """
 
     def __init__(self, sink: Callable[[dict[str, Any]], None]) -> None:
@@ -63,9 +65,11 @@ class JsonLines:
         self._cutter, skipped, self._skipping = None, self._skipping, False
         if skipped or not line.lstrip().startswith(b"{"):
             return
+        if has_too_many_values(line):
+            line = StringCutter(LONGEST_STRING_BYTES).feed(line)
         try:
-            value = json.loads(line.decode("utf-8", errors="replace"))
-        except (ValueError, RecursionError):
+            value = parse(line.decode("utf-8", errors="replace"))
+        except ValueError:
             return
         if isinstance(value, dict):
             self._sink(value)

@@ -34,6 +34,27 @@ def test_a_run_is_claimed_started_executed_and_completed(api: FakeApi, workers: 
     assert workers.leftovers() == []
 
 
+def test_the_cost_limit_of_the_claim_counts_and_not_that_of_the_poll(
+    api: FakeApi, workers: Workers
+) -> None:
+    lowered = api.add(max_cost_usd="150", claimed_as={"maxCostUsd": "1.50"})
+    raised = api.add(max_cost_usd="1", claimed_as={"maxCostUsd": "150"})
+    lifted = api.add(max_cost_usd="1", claimed_as={"maxCostUsd": None})
+    of_older_api = api.add(max_cost_usd="2")
+    unreadable = api.add(claimed_as={"maxCostUsd": "many"})
+    seen = workers.directory
+    workers.start("--command", f"sh -c 'echo $PIPEDAI_MAX_COST_USD > {seen}/seen-$PIPEDAI_RUN_ID'")
+    for run, limit in ((lowered, "1.5"), (raised, "150"), (lifted, ""), (of_older_api, "2")):
+        assert api.until_ended(run)["status"] == "succeeded"
+        assert (seen / f"seen-{run.id}").read_text() == f"{limit}\n"
+    outcome = api.until_ended(unreadable)
+    assert (outcome["status"], outcome["faultClass"]) == ("failed", "infra")
+    assert outcome["errorMessage"] == "The worker can't read this run."
+    assert outcome["costUsd"] == "0.000000"
+    assert not (seen / f"seen-{unreadable.id}").exists()
+    until(lambda: workers.files("held") == workers.files("outcomes") == [])
+
+
 def test_every_request_names_the_version_and_the_token(api: FakeApi, workers: Workers) -> None:
     workers.start()
     api.until_ended(api.add())

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipedai_worker.json_values import MOST_VALUES, TooManyValues, has_too_many_values, parse
 from pipedai_worker.stream import LONGEST_LINE_BYTES, LONGEST_STRING_BYTES, JsonLines, StringCutter
 
 CHUNK = 64 * 1024
@@ -34,6 +35,21 @@ def test_what_is_no_object_is_skipped() -> None:
     data = b'warning\n[1]\n"x"\n42\n{"a": \n{"b": tru}\n\xff\xfe\n{"ok": 1}\n'
     data += b"{" * 100_000 + b"\n" + b'{"a":' * 100_000 + b'\n{"ok": 2}\n'
     assert read(data) == [{"ok": 1}, {"ok": 2}]
+
+
+def test_a_line_with_too_many_values_is_skipped_if_they_are_not_in_a_long_string() -> None:
+    many = "{}," * (LONGEST_LINE_BYTES // 3 - 100)
+    data = f'{{"a": [{many}{{}}]}}\n{{"text": "{many}"}}\n{{"ok": 1}}\n'.encode()
+    assert read(data) == [{"text": many[:LONGEST_STRING_BYTES]}, {"ok": 1}]
+
+
+def test_values_are_counted_by_what_stands_before_them() -> None:
+    most = json.dumps([{}] * (MOST_VALUES // 2))
+    assert not has_too_many_values(most)
+    assert len(parse(most.encode())) == MOST_VALUES // 2
+    assert has_too_many_values(most.replace("[", "[1,", 1))
+    with pytest.raises(TooManyValues):
+        parse(most.replace("[", "[1,", 1).encode())
 
 
 def test_a_long_line_is_read_with_its_strings_cut() -> None:

@@ -130,7 +130,7 @@ ROWS: dict[str, Row | None] = {
         "channel.tested", "channel", "channel_id", {"name": "On call"}
     ),
     "POST addresses/confirm": Row("address.confirmed", "address", "asked", {}),
-    "POST addresses/refuse": Row("address.refused", "address", "asked", {}),
+    "POST addresses/refuse": Row("address.refused", "address", "asked", {"everywhere": True}),
     "POST incidents/:incident/acknowledge": Row(
         "incident.acknowledged",
         "incident",

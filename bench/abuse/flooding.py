@@ -16,7 +16,7 @@ from bench.stack import Database
 
 # How many seconds a client waits after a refusal. Without a pause this would measure how fast refusals are.
 PAUSE_SECONDS = 0.25
-_REFUSALS = (429, 503)
+_REFUSALS = (415, 429, 503)
 _LOOK_SECONDS = 0.05
 
 

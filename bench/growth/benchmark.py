@@ -1,4 +1,6 @@
-"""`bin/bench growth`: measures what each page costs the database as the ledger grows, and with which plan."""
+"""`bin/bench growth`: measures what each page costs the database as the ledger grows, and with which plan; and what
+calls cost in shapes of data in which statements have read too much.
+"""
 
 import json
 import time
@@ -9,6 +11,7 @@ from typing import Any
 from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_machine, print_table, ratio
 from bench.growth.plans import sequential_scans
+from bench.growth.verdicts import show_shapes
 from bench.stack import Database, database
 
 ENVIRONMENTS = 50
@@ -26,16 +29,22 @@ def run(
     month: int,
     repeats: int,
     values: int | None,
+    only: str | None,
+    shapes: Sequence[str],
+    rows: Sequence[int],
     say: Callable[[str], None],
 ) -> Json:
     """Measure with each of these numbers of runs in the ledger, and return the result as JSON.
 
     In the end the pages that add up a month are measured with `month` runs in an environment's month. Of a filter of
-    admin's lists only the first `values` are tried, or all if that is None. Raises BenchFailed if a statement read a
-    table of the ledger from end to end.
+    admin's lists only the first `values` are tried, and of the queries of a list as many, or all if that is None. The
+    `shapes` are made of two numbers of `rows`, in copies of the first ledger. `only` may be "ledgers" or "shapes".
+
+    Raises BenchFailed if a statement read a table of the ledger from end to end.
     """
     results: list[Json] = []
-    for size in sizes:
+    calls: list[Json] = []
+    for size in sizes[:1] if only == "shapes" else sizes:
         say(f"Starting PostgreSQL, and filling it with {size:,} runs…")
         # The pages are many, so the log has errors only.
         with database(LOG_LEVEL="ERROR") as on:
@@ -49,12 +58,20 @@ def run(
             filled = round(time.monotonic() - began, 1)
             on.explain_plans()
             on.settle()
-            say(f"Looking at every page of {size:,} runs…")
             file = on.directory / "walk.json"
-            walk = ["-m", "bench.growth.walk", str(repeats), str(month), str(file)]
-            on.python(*walk, *([] if values is None else [str(values)]))
-            measured = json.loads(file.read_text())
-        results.append({"runs": size, "filledInSeconds": filled, "machine": found, **measured})
+            if only != "ledgers" and size == sizes[0]:
+                say(f"Making {len(shapes)} shapes of {rows[0]:,} and {rows[1]:,} rows…")
+                sent = [str(repeats), ",".join(map(str, rows)), ",".join(shapes), str(file)]
+                with on.copied():
+                    on.python("-m", "bench.growth.shape_walk", *sent)
+                calls = json.loads(file.read_text())
+            result = {"runs": size, "filledInSeconds": filled, "machine": found}
+            if only != "shapes":
+                say(f"Looking at every page of {size:,} runs…")
+                walk = ["-m", "bench.growth.walk", str(repeats), str(month), str(file)]
+                on.python(*walk, *([] if values is None else [str(values)]))
+                result |= json.loads(file.read_text())
+        results.append(result)
     scans = [scan for result in results for scan in _scans(result)]
     if scans:
         raise BenchFailed("Read from end to end:\n" + "\n".join(scans))
@@ -63,6 +80,8 @@ def run(
         "machine": results[0]["machine"],
         "runsOfTheBusyMonth": month,
         "results": results,
+        "rowsOfShapes": rows,
+        "shapes": calls,
     }
 
 
@@ -79,8 +98,17 @@ def _full_pages(on: Database) -> Iterator[None]:
 
 
 def show(result: Json) -> None:
-    """Print the tables of a result: the slowest page of each list, then all pages that miss their target."""
+    """Print the tables of a result. Raises BenchFailed if a statement of a shape breaks the rule."""
     print_machine(result["machine"])
+    if "pages" in result["results"][0]:
+        _show_ledgers(result)
+    if result["shapes"]:
+        print()
+        show_shapes(result["shapes"], result["rowsOfShapes"])
+
+
+def _show_ledgers(result: Json) -> None:
+    """Print the slowest page of each list, then all pages that miss their target."""
     print(f"milliseconds in the database, over {ENVIRONMENTS} environments")
     print()
     sizes = result["results"]
@@ -142,8 +170,8 @@ def _ratio(times: Sequence[float | None]) -> float | None:
 
 
 def _scans(result: Json) -> Iterator[str]:
-    busy = {f"{name} of a busy month": page for name, page in result["busyMonth"].items()}
-    measured: dict[str, Any] = {**result["pages"], **busy}
+    busy = {f"{name} of a busy month": page for name, page in result.get("busyMonth", {}).items()}
+    measured: dict[str, Any] = {**result.get("pages", {}), **busy}
     for name, page in measured.items():
         for statement in page["statements"]:
             for table in sequential_scans(statement["plan"] or {"Node Type": ""}):

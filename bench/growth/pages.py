@@ -11,6 +11,7 @@ from django.db import transaction
 from django.test import Client, RequestFactory
 from rest_framework.request import Request
 
+from accounts.models import User
 from audit.filters import AuditFilters
 from bench.failure import BenchFailed
 from bench.growth import same_work
@@ -22,6 +23,7 @@ from pipedai.outgoing.due import claim_due
 from pipedai.sql import database_now
 from testing.world.cast import session_cookie
 from triggers.filters import EnvironmentRunFilters, RunFilters, TickFilters, TriggerFilters
+from triggers.models import Run
 from triggers.runs.lifecycle import expire_runs
 from triggers.runs.stats import GROUPINGS
 from triggers.schedules.firing import fire_due_ticks
@@ -33,15 +35,23 @@ from workers.filters import WorkerFilters
 _NO_ID = UUID(int=0)
 _ACTIONS = ("run.completed", "run.claimed", "trigger.created", "run.lost", "webhook.tested")
 
+# The targets of a statement, and of one that adds up the runs of a month, in milliseconds.
+MOST_MS, MOST_STATISTICS_MS = 20.0, 50.0
+
 Query = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Something to measure. `call` does it once."""
+    """Something to measure. `call` does it once, and each of its statements should take `most_ms` at most.
+
+    `counted` is how many rows the answer adds up, if it adds up more with more rows.
+    """
 
     name: str
     call: Callable[[], object]
+    counted: int = 1
+    most_ms: float = MOST_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +67,17 @@ class _List:
     queries: tuple[Query, ...] = ()
 
 
-def api_pages(on: Subjects) -> Iterator[Page]:
-    """Yield every list and the overview, as the browser of the environment's owner requests them."""
-    client = Client(SERVER_NAME="localhost")
-    client.cookies[AUTH_COOKIE] = session_cookie(on.owner)
+def api_pages(on: Subjects, values: int | None) -> Iterator[Page]:
+    """Yield every list and the overview, as the browser of the environment's owner requests them. Of each list it tries
+    so many queries, or all; with so many, only lists without a filter are read deep.
+    """
+    client = browser_of(on.owner)
     environment = f"/api/v1/environments/{on.environment.id}"
     for each in _lists(on):
-        for query in ({}, *each.queries):
+        for query in ({}, *each.queries[:values]):
             yield Page(f"{each.name}{shown(query)}", get(client, each.path, query))
+            if values is not None and query:
+                continue
             if (moment := middle(each.table, each.column, each.where)) is not None:
                 asked = Request(RequestFactory().get(each.path, query))
                 cursor = _sign(_salt(asked, each.filter_names), moment, _NO_ID)
@@ -81,32 +94,45 @@ def api_pages(on: Subjects) -> Iterator[Page]:
         yield Page(name, get(client, path, {}))
 
 
-def busy_pages(on: Subjects) -> Iterator[Page]:
+def busy_pages(owner: User, environment_id: UUID) -> Iterator[Page]:
     """Yield the pages that add up the runs of the present month."""
-    client = Client(SERVER_NAME="localhost")
-    client.cookies[AUTH_COOKIE] = session_cookie(on.owner)
-    environment = f"/api/v1/environments/{on.environment.id}"
-    yield Page("overview", get(client, f"{environment}/dashboard/overview", {}))
-    first = database_now().astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    client = browser_of(owner)
+    first = first_of_month()
+    ended = Run.objects.filter(environment_id=environment_id, ended_at__gte=first).count()
+
+    def page(name: str, path: str, query: Query) -> Page:
+        return Page(name, get(client, f"{environment}/{path}", query), ended, MOST_STATISTICS_MS)
+
+    environment = f"/api/v1/environments/{environment_id}"
+    yield page("overview", "dashboard/overview", {})
     for group_by in GROUPINGS:
         query = {"groupBy": group_by, "from": first.isoformat()}
-        yield Page(f"statistics by {group_by}", get(client, f"{environment}/stats", query))
+        yield page(f"statistics by {group_by}", "stats", query)
+
+
+def first_of_month() -> datetime:
+    return database_now().astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def browser_of(user: User) -> Client:
+    client = Client(SERVER_NAME="localhost")
+    client.cookies[AUTH_COOKIE] = session_cookie(user)
+    return client
 
 
 def machine_pages(on: Subjects) -> Iterator[Page]:
     """Yield what workers and schedulers do. Whatever they write is rolled back."""
     worker = f"/api/v1/workers/{on.worker_id}"
     client = Client(SERVER_NAME="localhost", headers={"authorization": f"Bearer {on.worker_token}"})
-    owner = Client(SERVER_NAME="localhost")
-    owner.cookies[AUTH_COOKIE] = session_cookie(on.owner)
+    owner = browser_of(on.owner)
 
     def lifecycle() -> None:
-        created = _post(owner, f"/api/v1/triggers/{on.trigger_id}/run", {})
+        created = post(owner, f"/api/v1/triggers/{on.trigger_id}/run", {})
         run = f"{worker}/runs/{created['id']}"
         get(client, f"{worker}/poll", {})()
         for step in ("claim", "start", "heartbeat"):
-            _post(client, f"{run}/{step}", {})
-        _post(client, f"{run}/complete", OUTCOME)
+            post(client, f"{run}/{step}", {})
+        post(client, f"{run}/complete", OUTCOME)
 
     due_at = same_work.prepare(without_worker=on.worker_id)
     later = database_now() + timedelta(days=1)
@@ -247,7 +273,7 @@ def get(client: Client, path: str, query: Query) -> Callable[[], object]:
     return call
 
 
-def _post(client: Client, path: str, body: object) -> Any:
+def post(client: Client, path: str, body: object) -> Any:
     answer = client.post(path, body, content_type="application/json")
     if answer.status_code not in (200, 201):
         raise BenchFailed(f"POST {path} answered {answer.status_code}: {answer.content!r}")

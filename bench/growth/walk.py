@@ -4,7 +4,7 @@
 
 measures in the database of the environment, which bench.growth.benchmark has filled. At the end it gives an environment
 MONTH runs in the present month, and measures the pages that add them up. With VALUES it tries only so many values of
-each filter of admin's lists.
+each filter of admin's lists, and so many queries of each list of the API.
 """
 
 import json
@@ -21,20 +21,34 @@ def main(repeats: int, month: int, file: Path, values: int | None = None) -> Non
     """Measures every page. Raises BenchFailed if one fails."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "pipedai.settings"
     django.setup()
+    from django.db import connection
+
     from bench.growth import busy_month
     from bench.growth.admin_pages import admin_pages
-    from bench.growth.pages import api_pages, busy_pages, machine_pages
+    from bench.growth.pages import api_pages, busy_pages, first_of_month, machine_pages
     from bench.growth.pool_polls import pool_polls
     from bench.growth.subjects import choose
+    from pipedai.sql import database_now
+    from pipedai.timeouts import session_without_timeouts
 
     on = choose()
     found = {
         page.name: _measure(page.call, repeats)
-        for pages in (machine_pages(on), api_pages(on), admin_pages(on, values), pool_polls())
+        for pages in (
+            machine_pages(on),
+            api_pages(on, values),
+            admin_pages(on, values),
+            pool_polls(),
+        )
         for page in pages
     }
-    busy_month.fill(on.environment.id, month)
-    busy = {page.name: _measure(page.call, repeats) for page in busy_pages(on)}
+    with session_without_timeouts(), connection.cursor() as cursor:
+        busy_month.fill(on.environment.id, month, since=first_of_month(), until=database_now())
+        # As autovacuum does in a live database.
+        cursor.execute("VACUUM (ANALYZE) run")
+    busy = {
+        page.name: _measure(page.call, repeats) for page in busy_pages(on.owner, on.environment.id)
+    }
     file.write_text(json.dumps({"pages": found, "busyMonth": busy}))
 
 

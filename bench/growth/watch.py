@@ -25,25 +25,27 @@ class Statement:
 
 
 def watch(call: Callable[[], object], *, repeats: int) -> tuple[float, list[Statement]]:
-    """Call `repeats` times. Return the database seconds of the fastest call after the fifth, and its statements.
+    """Call `repeats` times. Return the database seconds of the fastest call after the fifth, and the statements of the
+    last call, each with its own fastest time.
 
     PostgreSQL plans a prepared statement anew five times, and then may use one general plan. So only later calls show
-    what a long-lived connection does. The plans are those of the last call; with few calls, the time is too.
+    what a long-lived connection does. With few calls, all but the first count. The plans are those of the last call.
     """
     connection.ensure_connection()
     connection.connection.prepare_threshold = 0
-    times = []
+    calls = []
     for _ in range(repeats - 1):
         with _watched() as statements:
             call()
-        times.append(_seconds(statements))
+        calls.append(statements)
     with _explained(), _watched() as explained:
         call()
-    return min(times[_OWN_PLANS:], default=_seconds(explained)), explained
-
-
-def _seconds(statements: list[Statement]) -> float:
-    return sum(each.seconds for each in statements)
+    counted = calls[_OWN_PLANS:] or calls[1:] or [explained]
+    fastest = min(sum(each.seconds for each in statements) for statements in counted)
+    for nth, each in enumerate(explained):
+        same = [one[nth] for one in counted if nth < len(one) and one[nth].sql == each.sql]
+        each.seconds = min((one.seconds for one in same), default=each.seconds)
+    return fastest, explained
 
 
 @contextmanager

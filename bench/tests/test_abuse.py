@@ -13,13 +13,14 @@ import pytest
 from psycopg.rows import dict_row
 
 from bench.abuse.flooding import Flood, Stage, drive
-from bench.abuse.floods import FLOODS, bodies, logins, polls, schedules, webhooks
+from bench.abuse.floods import FLOODS, bodies, forms, logins, polls, queues, schedules, webhooks
 from bench.abuse.timed import Timed
 from bench.abuse.verdict import compare
 from bench.abuse.watch import Stretch
 from bench.load import Window, event
 from bench.stack import Database
 from bench.usage import Cpu
+from pipedai.api.streams import MAX_STREAMS
 from pipedai.env import BASE_DIR
 from testing.processes.web_process import serve, url_of
 
@@ -72,9 +73,12 @@ async def _until_it_has_come(
 def _fewer_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a flood use one worker or environment, where it has several alike, and few connections."""
     monkeypatch.setattr(bodies, "_CONNECTIONS", 2)
+    monkeypatch.setattr(forms, "_FORM_BYTES", 1000)
     monkeypatch.setattr(logins, "_AT_ONCE", 4)
     monkeypatch.setattr(polls, "_WORKERS", 1)
     monkeypatch.setattr(polls, "_CONNECTIONS", 4)
+    monkeypatch.setattr(queues, "_IN_POOL", 1)
+    monkeypatch.setattr(queues, "_QUEUED", 100)
     monkeypatch.setattr(schedules, "_ENVIRONMENTS", 1)
     monkeypatch.setattr(webhooks, "_ENVIRONMENTS", 1)
     monkeypatch.setattr(webhooks, "_DELIVERIES", 1000)
@@ -93,6 +97,10 @@ def test_each_flood_does_what_it_says(stage):
         "schedules": lambda answers: answers["most due at once"] == 2000,
         "logins": lambda answers: answers["401"] > 0,
         "locks": lambda answers: stage.on.one(_LOCK_WAITS)["count"] > 1,
+        "forms": lambda answers: len(answers) > 1,
+        "queues": lambda answers: answers["200"] > 6,
+        "explanations": lambda answers: answers["200"] > 4 and answers["429"] > 0,
+        "streams": lambda answers: answers["200"] == MAX_STREAMS and answers["429"] > 0,
     }
     assert list(has_come) == [flood.name for flood in FLOODS]
     floods = [each() for each in FLOODS]

@@ -17,13 +17,13 @@ from bench.failure import BenchFailed
 from bench.figures import latencies, print_table, quantile
 from bench.growth.benchmark import misses
 from bench.growth.plans import sequential_scans
+from bench.growth.verdicts import judge, show_shapes
 from bench.idle import polls_caused
 from bench.idle_load import Taken
 from bench.lifecycle_load import CALLS, SHORT_CALLS
 from bin.suite import new_data_dir
 from pipedai.env import BASE_DIR
 from triggers.runs.stats import GROUPINGS
-from triggers.states import Status
 
 NAMES = (
     "lifecycle",
@@ -203,11 +203,11 @@ def test_events_come_once_and_in_order(data_dir):
 
 
 @pytest.mark.long
-def test_growth_looks_at_every_list_and_keeps_each_plan(data_dir, monkeypatch):
+def test_growth_looks_at_every_list_and_at_shapes_and_keeps_each_plan(data_dir, monkeypatch):
     monkeypatch.setenv("MAX_QUEUED_RUNS_PER_ENVIRONMENT", "100")
-    # Twelve values are all that each filter has, but for those of the audit log.
-    short = ("--sizes", "1k", "--month", "1000", "--repeats", "1", "--values", "12")
-    found, shown = _measured(data_dir, "growth", *short)
+    short = ("--sizes", "1k", "--month", "1000", "--repeats", "1", "--values", "1")
+    one_shape = ("--shapes", "many-budgets", "--rows", "1k,2k")
+    found, shown = _measured(data_dir, "growth", *short, *one_shape, may_miss=True)
     (at,) = found["results"]
     assert at["runs"] == 1000
     assert "at 1,000 runs a month" in shown
@@ -217,13 +217,25 @@ def test_growth_looks_at_every_list_and_keeps_each_plan(data_dir, monkeypatch):
     assert {"poll", "overview", "a whole lifecycle", "firing 100 due triggers"} <= pages.keys()
     for name in ("runs", "ticks", "deliveries", "audit log", "triggers", "workers", "admin: runs"):
         assert {name, f"{name}, deep"} <= pages.keys()
-    assert {f"runs?workerId&status={status}" for status in Status.values} <= pages.keys()
+    assert {"runs?status=queued", "admin: runs?status=queued"} <= pages.keys()
     assert "poll past a full trigger" in pages
     for page in pages.values():
         assert page["ms"] > 0
         statements = [each for each in page["statements"] if each["plan"] is not None]
         assert len(statements) >= len(page["statements"]) - 1
     assert "slowest page of" in shown
+    calls = {call["call"]: call for call in found["shapes"]}
+    assert calls.keys() == {"finding reached budgets", "budgets", "triggers"}
+    (reads,) = (
+        each
+        for each in calls["finding reached budgets"]["statements"]
+        if "least_amount" in each["sql"]
+    )
+    for cost in (*reads["lag"], *reads["analysed"]):
+        assert cost["ms"] > 0
+        assert cost["rowsRead"] > 0
+        assert cost["plan"]["Plans"]
+    assert "Shape many-budgets, 1,000 → 2,000 rows" in shown
 
 
 @pytest.mark.long
@@ -342,6 +354,8 @@ def test_lifecycle_compares_web_cpu_with_another_checkout(data_dir):
     [
         pytest.param(["lifecycle", "--clients", "1,x"], "'x' is no whole number", id="clients"),
         pytest.param(["growth", "--sizes", "1k,2x"], "'2x' is no number of runs", id="sizes"),
+        pytest.param(["growth", "--shapes", "burst,x"], "'x' is no shape", id="shapes"),
+        pytest.param(["growth", "--rows", "2k,1k"], "is not a smaller and a larger", id="rows"),
         pytest.param(["idle", "--waiters", "0"], "'0' is no whole number", id="waiters"),
         pytest.param(["abuse", "--floods", "rain"], "'rain' is no flood", id="floods"),
         pytest.param(["idle", "--seconds", "nan"], "'nan' is no number of seconds", id="seconds"),
@@ -381,6 +395,38 @@ def test_bad_arguments_and_settings_are_refused_before_anything_starts(tmp_path,
 )
 def test_a_page_misses_its_target_when_it_grows_or_is_slow(times, expected):
     assert misses(times) is expected
+
+
+@pytest.mark.parametrize(
+    ("ms", "rows_read", "counted", "verdict"),
+    [
+        ([1.0, 19.0], [500, 900], [1, 1], ""),
+        ([25.0, 1.0], [500, 500], [1, 1], "slow"),
+        ([1.0, 1.0], [500, 1500], [1, 1], "reads"),
+        ([1.0, 1.0], [1500, 50], [1, 1], "reads"),  # the larger one shows that it need not
+        ([1.0, 1.0], [0, 150], [1, 1], ""),  # by less than noise
+        ([1.0, 1.0], [500, 5000], [10, 100], ""),  # and so does what the answer adds up
+        ([1.0, 99.0], [500, 50_000], [10, 100], "slow, reads"),
+    ],
+)
+def test_a_statement_is_not_to_be_slow_or_read_what_it_does_not_return(
+    ms, rows_read, counted, verdict
+):
+    costs = [{"ms": a, "rowsRead": b} for a, b in zip(ms, rows_read, strict=True)]
+    assert judge(costs, counted=counted, most_ms=20.0) == verdict
+    assert judge([None, costs[1]], counted=counted, most_ms=100.0) == ""
+    assert judge([None, None], counted=counted, most_ms=100.0) == ""
+
+
+def test_a_shape_whose_statement_breaks_the_rule_fails_the_benchmark(capsys):
+    costs = [{"ms": 1.0, "rowsRead": 300}, {"ms": 2.0, "rowsRead": 3000}]
+    statement = {"sql": "SELECT 1\nFROM run", "lag": [costs[0], costs[0]], "analysed": costs}
+    call = {"shape": "burst", "call": "runs", "mostMs": 20.0, "counted": [1, 1]}
+    with pytest.raises(BenchFailed, match=r"^NOT met: .* in burst \(runs\)\.$"):
+        show_shapes([{**call, "statements": [statement]}], [1000, 10_000])
+    assert "runs: SELECT 1 FROM run" in capsys.readouterr().out
+    show_shapes([{**call, "counted": [1, 10], "statements": [statement]}], [1000, 10_000])
+    assert "meets its target" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from django.conf import settings
 
 from accounts.mail.proof import check_proof, proof_counts
 from accounts.models import User
-from notices.channels.models import AskedAddress, Channel
+from notices.channels.consent import agree
+from notices.channels.models import AskedAddress, Channel, RefusedAddress
 from notices.channels.queueing import queue_for
-from notices.channels.recipients import Standing, standings
 from notices.channels.telling import Told
 from notices.channels.words import CONFIRM
 from pipedai.api.error_codes import ErrorCode
@@ -34,7 +34,8 @@ FROM environment e WHERE e.id = %(environment_id)s
 """
 _LATELY: Final = "asked_at > statement_timestamp() - interval '1 day'"
 _COUNT: Final = f"""
-SELECT (SELECT count(*) FROM asked_address WHERE asked_by = %(user_id)s AND {_LATELY}) AS by_user,
+SELECT (SELECT count(*) FROM asked_address
+    WHERE asked_by = %(user_id)s AND address <> %(own)s AND {_LATELY}) AS by_user,
     (SELECT count(*) FROM environment here JOIN environment e ON e.workspace_id = here.workspace_id
      JOIN asked_address a ON a.environment_id = e.id AND a.{_LATELY}
      WHERE here.id = %(environment_id)s) AS in_workspace
@@ -59,19 +60,28 @@ def check_may_mail(addresses: Collection[str], actor: Actor) -> User | None:
 
 
 def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor) -> None:
-    """Queues a mail that asks for consent to each address that gets no mail of the environment and was never asked.
+    """Queues a mail that asks for consent to each address that was not asked yet. The actor's own address is not asked,
+    because naming it is an agreement.
 
     Call it in the transaction that adds the addresses to the channel, with the environment locked. Raises Conflict if
     the actor may not have mail sent to others, and CeilingReached if the actor added too many new addresses today.
     """
-    user = check_may_mail(addresses, actor)
+    if not addresses:
+        return
+    user, environment_id = check_may_mail(addresses, actor), channel.environment_id
+    others = set(addresses)
+    owner = user or _user_of(actor)
+    if owner is not None and owner.email in others:
+        others.remove(owner.email)
+        agree(environment_id, owner)
     if user is None:
         return
-    environment_id = channel.environment_id
-    known = standings({(environment_id, address) for address in addresses})
-    new = [address for address in addresses if known[environment_id, address] is Standing.UNKNOWN]
+    asked = AskedAddress.objects.filter(environment_id=environment_id, address__in=others)
+    others -= set(asked.values_list("address", flat=True))
+    refused = RefusedAddress.objects.filter(address__in=others)
+    new = sorted(others - set(refused.values_list("address", flat=True)))
     if new:
-        _check_room(environment_id, user.id, len(new))
+        _check_room(environment_id, user, len(new))
         AskedAddress.objects.bulk_create(
             [
                 AskedAddress(environment_id=environment_id, address=address, asked_by=user.id)
@@ -108,8 +118,8 @@ def _user_of(actor: Actor) -> User | None:
     return User.objects.filter(id=actor.id).first() if actor.type == "user" else None
 
 
-def _check_room(environment_id: UUID, user_id: UUID, new: int) -> None:
-    params = {"environment_id": environment_id, "user_id": user_id}
+def _check_room(environment_id: UUID, user: User, new: int) -> None:
+    params = {"environment_id": environment_id, "user_id": user.id, "own": user.email}
     execute(_TAKE_TURNS, params)
     row: Row | None = fetch_one(_COUNT, params)
     assert row is not None

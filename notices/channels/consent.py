@@ -1,11 +1,13 @@
-"""Asks owners of addresses whether they want notices, and takes their answers (SPEC §14).
+"""Takes what the owners of addresses say about notices: by the links in mails, by naming their own address, and by
+leaving (SPEC §14).
 
-The token in a mail is stored nowhere. It names the row of the asked address and carries an HMAC of it, so the sender
-makes the same token at each attempt.
+The tokens in mails are stored nowhere. A token names the row of the address and carries an HMAC of it, so the sender
+makes the same token at each attempt. That of `List-Unsubscribe` goes to servers in its URL, so it can only refuse.
 """
 
 import base64
 import binascii
+from collections.abc import Collection
 from typing import Final
 from uuid import UUID
 
@@ -15,22 +17,101 @@ from django.db.models.functions import Now
 from django.utils.crypto import constant_time_compare, salted_hmac
 
 from accounts.mail.links import link_to
+from accounts.models import User
 from notices.channels.models import AskedAddress, RefusedAddress
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict
 from pipedai.events import Actor, Event, emit
+from pipedai.ids import new_id
+from pipedai.sql import execute
 
 _ID_BYTES: Final = 16
+_ANSWERS: Final = "pipedai.asked-address"
+_STOPS: Final = "pipedai.stop-notices"
+
+# Without proof of their address a user changes nothing that its owner may have said.
+_AGREE: Final = """
+INSERT INTO asked_address AS a (id, environment_id, address, asked_by)
+VALUES (%(id)s, %(environment_id)s, %(address)s, %(user_id)s)
+ON CONFLICT (address, environment_id) DO UPDATE SET asked_by = excluded.asked_by, refused_at = NULL
+WHERE %(is_proved)s
+"""
+_LEAVE: Final = """
+INSERT INTO asked_address AS a (id, environment_id, address, asked_by, refused_at)
+SELECT %(id)s, %(environment_id)s, u.email, u.id, statement_timestamp() FROM user_account u
+WHERE u.id = %(user_id)s AND u.is_active AND u.email_verified_at IS NOT NULL
+ON CONFLICT (address, environment_id) DO UPDATE SET confirmed_at = NULL, refused_at = excluded.refused_at,
+    id = CASE WHEN %(is_removed)s THEN excluded.id ELSE a.id END
+"""
+# Members whose address was put into a channel before members were asked get rows, which the links in mails name.
+_KEEP: Final = """
+INSERT INTO asked_address (id, environment_id, address, asked_by)
+SELECT gen_random_uuid(), w.environment_id, w.address, u.id
+FROM unnest(%(environments)s::uuid[], %(addresses)s::text[]) w (environment_id, address)
+JOIN user_account u ON u.email = w.address AND u.is_active AND u.email_verified_at IS NOT NULL
+JOIN membership m ON m.user_id = u.id AND m.environment_id = w.environment_id
+WHERE NOT EXISTS (
+    SELECT FROM asked_address a WHERE a.address = w.address AND a.environment_id = w.environment_id)
+ORDER BY w.address, w.environment_id
+ON CONFLICT DO NOTHING
+"""
 
 
 def token_of(asked_id: UUID) -> str:
     """Returns the token by which the owner of an asked address answers."""
-    return _token(asked_id.bytes, settings.SECRET_KEY)
+    return _token(asked_id.bytes, settings.SECRET_KEY, _ANSWERS)
 
 
 def link_of(asked_id: UUID) -> str:
     """Returns the URL of the page on which the owner answers."""
     return link_to("notices", token_of(asked_id))
+
+
+def unsubscribe_headers(asked_id: UUID) -> dict[str, str]:
+    """Returns the headers by which a mail program offers to end an environment's notices (RFC 8058). The URL is ours
+    even if there is a dashboard, because a request to it must end them.
+    """
+    token = _token(asked_id.bytes, settings.SECRET_KEY, _STOPS)
+    return {
+        "List-Unsubscribe": f"<{settings.PUBLIC_URL}/account/notices/stop?token={token}>",
+        "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+    }
+
+
+def agree(environment_id: UUID, user: User) -> None:
+    """Records that a user has named their own address for the notices of an environment. If they have proved it, that
+    ends an earlier refusal.
+    """
+    params = {
+        "id": new_id(),
+        "environment_id": environment_id,
+        "address": user.email,
+        "user_id": user.id,
+        "is_proved": user.has_proved_email,
+    }
+    execute(_AGREE, params)
+    if user.has_proved_email:
+        RefusedAddress.objects.filter(address=user.email).delete()
+
+
+def leave(environment_id: UUID, user_id: UUID, *, is_removed: bool) -> None:
+    """Records that a user who is a member no more refuses the notices of the environment. Who was removed by somebody
+    else can't agree by the links of earlier mails either.
+    """
+    params = {
+        "id": new_id(),
+        "environment_id": environment_id,
+        "user_id": user_id,
+        "is_removed": is_removed,
+    }
+    execute(_LEAVE, params)
+
+
+def keep_consent(members: Collection[tuple[UUID, str]]) -> None:
+    """Makes the rows that the members' addresses, each with its environment, lack."""
+    if members:
+        environments, addresses = zip(*members, strict=True)
+        execute(_KEEP, {"environments": list(environments), "addresses": list(addresses)})
 
 
 def confirm_address(*, token: str, actor: Actor) -> None:
@@ -39,29 +120,47 @@ def confirm_address(*, token: str, actor: Actor) -> None:
     It also removes an earlier refusal by this owner, because the later answer counts. Raises Conflict for a bad token.
     """
     with transaction.atomic():
-        asked = _asked(token)
+        asked = _asked(token, _ANSWERS)
         refused = RefusedAddress.objects.filter(address=asked.address).delete()[0]
         if asked.confirmed_at is None or refused:
-            AskedAddress.objects.filter(id=asked.id).update(confirmed_at=Now())
+            AskedAddress.objects.filter(id=asked.id).update(confirmed_at=Now(), refused_at=None)
             emit(_event("address.confirmed", asked, actor))
 
 
-def refuse_address(*, token: str, actor: Actor) -> None:
-    """Records that the owner of the address wants no notices of any environment, ever. A second call changes nothing.
-    Raises Conflict for a bad token.
+def refuse_address(*, token: str, everywhere: bool = True, actor: Actor) -> None:
+    """Records that the owner of the address wants no notices, of any environment ever or only of this one. A second
+    call changes nothing. Raises Conflict for a bad token.
     """
     with transaction.atomic():
-        asked = _asked(token)
+        asked = _asked(token, _ANSWERS)
+        if not everywhere:
+            _refuse_environment(asked, actor)
+            return
         _, is_new = RefusedAddress.objects.get_or_create(address=asked.address)
-        AskedAddress.objects.filter(address=asked.address).update(confirmed_at=None)
+        of_address = AskedAddress.objects.filter(address=asked.address, refused_at__isnull=True)
+        of_address.update(confirmed_at=None, refused_at=Now())
         if is_new:
-            emit(_event("address.refused", asked, actor))
+            emit(_event("address.refused", asked, actor, everywhere=True))
 
 
-def _asked(token: str) -> AskedAddress:
+def stop_notices(*, token: str, actor: Actor) -> None:
+    """Does what the header `List-Unsubscribe` offers: the owner of the address refuses the notices of the environment.
+    A second call changes nothing. Raises Conflict for a bad token.
+    """
+    with transaction.atomic():
+        _refuse_environment(_asked(token, _STOPS), actor)
+
+
+def _refuse_environment(asked: AskedAddress, actor: Actor) -> None:
+    row = AskedAddress.objects.filter(id=asked.id, refused_at__isnull=True)
+    if row.update(confirmed_at=None, refused_at=Now()):
+        emit(_event("address.refused", asked, actor, everywhere=False))
+
+
+def _asked(token: str, purpose: str) -> AskedAddress:
     """Returns the row that a token names, and locks it. Raises Conflict if there is none."""
     row = None
-    if (asked_id := _read(token)) is not None:
+    if (asked_id := _read(token, purpose)) is not None:
         row = AskedAddress.objects.select_for_update(no_key=True).filter(id=asked_id).first()
     if row is None:
         raise Conflict(
@@ -71,7 +170,7 @@ def _asked(token: str) -> AskedAddress:
     return row
 
 
-def _read(token: str) -> UUID | None:
+def _read(token: str, purpose: str) -> UUID | None:
     try:
         raw = base64.urlsafe_b64decode(token.encode("ascii") + b"==")
     except (binascii.Error, UnicodeError):
@@ -79,16 +178,16 @@ def _read(token: str) -> UUID | None:
     named = raw[:_ID_BYTES]
     keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
     if len(named) < _ID_BYTES or not any(
-        constant_time_compare(_token(named, key), token) for key in keys
+        constant_time_compare(_token(named, key, purpose), token) for key in keys
     ):
         return None
     return UUID(bytes=named)
 
 
-def _token(named: bytes, key: str) -> str:
-    proof = salted_hmac("pipedai.asked-address", named, secret=key, algorithm="sha256").digest()
+def _token(named: bytes, key: str, purpose: str) -> str:
+    proof = salted_hmac(purpose, named, secret=key, algorithm="sha256").digest()
     return base64.urlsafe_b64encode(named + proof).rstrip(b"=").decode()
 
 
-def _event(action: str, asked: AskedAddress, actor: Actor) -> Event:
-    return Event(action, actor, asked.environment_id, "address", asked.id)
+def _event(action: str, asked: AskedAddress, actor: Actor, **metadata: bool) -> Event:
+    return Event(action, actor, asked.environment_id, "address", asked.id, metadata)

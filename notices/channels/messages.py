@@ -126,9 +126,12 @@ def _mail(row: Row) -> Mail:
         values |= {"lines": list(digest.lines), "more": digest.count - len(digest.lines)}
     why = Own("You get this mail because your address is in a channel of the environment.")
     link, headers = "", {}
+    # Without a mail server mails are files, and addresses that nobody has proved are members' too, without rows.
     if row["asked_id"] is not None:
-        link = consent.link_of(row["asked_id"])
-        headers = {"List-Unsubscribe": f"<{link}>"}
+        link, headers = (
+            consent.link_of(row["asked_id"]),
+            consent.unsubscribe_headers(row["asked_id"]),
+        )
     return compose(
         "notices/notice",
         to=row["address"],
@@ -177,6 +180,7 @@ def _question(row: Row) -> Mail:
         values={"environment": row["environment_name"], "asked_by": json.loads(row["body"])["by"]},
         link=consent.link_of(row["asked_id"]),
         why=Own("If you do nothing, you get no other mail of this environment."),
+        headers=consent.unsubscribe_headers(row["asked_id"]),
     )
 
 

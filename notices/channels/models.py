@@ -200,6 +200,12 @@ class Notice(OutboxRow):
                 name="notice_pending_of_channel",
                 condition=Q(status="pending"),
             ),
+            # This index counts the mails to an address, of all channels and environments.
+            models.Index(
+                fields=["address", "send_at"],
+                name="notice_mailed_to",
+                condition=~Q(status="digested") & ~Q(address=""),
+            ),
             models.Index(
                 fields=["created_at"], name="notice_prunable", condition=~Q(status="pending")
             ),
@@ -227,13 +233,14 @@ class NoticeAttempt(SendAttempt):
 
 
 class AskedAddress(models.Model):
-    """An address that was asked whether it wants an environment's mail, because it belongs to none of the environment's
-    verified members.
+    """An address, an environment, and whether the owner of the address wants the environment's mail (SPEC §14).
 
-    The address gets the one mail that asks, and nothing else before its owner confirms (SPEC §14).
+    An address that somebody else named gets the one mail that asks, and nothing else before its owner confirms. Users
+    who name their own address, or make the environment, have agreed by that.
     """
 
-    # The row's id, which the token in the mail names.
+    # The row's id, which the tokens in mails name. Links in earlier mails end when it changes, as it does if the owner
+    # of the address is removed from the environment by somebody else.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The environment whose notices the address would get.
     environment = models.ForeignKey(
@@ -241,12 +248,16 @@ class AskedAddress(models.Model):
     )
     # The address, in lower case.
     address = models.CharField(max_length=MAX_ADDRESS)
-    # The user who added the address to a channel. For an API key this is the user who minted the key.
+    # The user who first named the address: by adding it to a channel, also with an API key that they minted, or by
+    # leaving the environment. If it is the owner of the address, the address is not asked.
     asked_by = models.UUIDField()
     # When the address was added, by the database's clock.
     asked_at = models.DateTimeField(db_default=Now(), editable=False)
     # When the owner of the address confirmed that they want the mail; NULL if they have not.
     confirmed_at = models.DateTimeField(null=True)
+    # When the owner of the address refused the mail of this environment, by a link or by leaving it; NULL if they have
+    # not, or have agreed after that.
+    refused_at = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "asked_address"

@@ -1,9 +1,19 @@
-"""The HTML page `/account/notices`, on which the owner of an address agrees to get notices, or refuses them."""
+"""The HTML pages `/account/notices`, on which the owner of an address agrees to get notices, or refuses them, and
+`/account/notices/stop`, to which the header `List-Unsubscribe` of mails leads.
+"""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_safe
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_http_methods, require_safe
+
+from notices.channels.consent import stop_notices
+from pipedai.api.authentication import PostedForm
+from pipedai.api.errors import ApiError
+from pipedai.api.principal import address_of
+from pipedai.events import Actor
+from pipedai.ids import current_request_id
 
 
 @never_cache
@@ -14,5 +24,28 @@ def notices_page(request: HttpRequest) -> HttpResponse:
     mail.
     """
     response = render(request, "notices/address.html")
+    response["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+@csrf_exempt
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def stop_page(request: HttpRequest) -> HttpResponse:
+    """Shows a button, and ends the notices of an environment to an address when it is pressed. A mail program that
+    offers to unsubscribe sends the same POST, without cookies and `Origin` (RFC 8058).
+    """
+    context: dict[str, str] = {}
+    status = 200
+    if request.method == "POST":
+        actor = Actor(
+            "system", None, address_of(PostedForm(request)), current_request_id.get() or None
+        )
+        try:
+            stop_notices(token=request.GET.get("token", ""), actor=actor)
+            context["done"] = "No notices of the environment will come to your address any more."
+        except ApiError as error:
+            context["error"], status = error.message, error.status_code
+    response = render(request, "notices/stop.html", context, status=status)
     response["Referrer-Policy"] = "no-referrer"
     return response

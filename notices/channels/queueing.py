@@ -1,25 +1,27 @@
 """Queues notices: selects the channels that subscribe to an event, and writes the rows of their notices (SPEC §14).
 
-A channel of mail or Slack sends at most `MAX_AN_HOUR` notices an hour to one address. One digest tells the others; it
-gathers them until the channel may send again. So a storm of incidents makes one mail and not thousands, and the number
-of pending rows is bounded even while the mail server is away.
+An address gets at most `MAX_AN_HOUR` notices an hour, over all channels of all environments, and so does a channel of
+Slack. One digest of a channel tells the others; it gathers them until the address may get another mail. So a storm of
+incidents makes one mail and not thousands, and few rows are pending even while the mail server is away.
 """
 
+from bisect import insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+from notices.channels.consent import keep_consent
 from notices.channels.models import Channel, Notice
-from notices.channels.recipients import standings
+from notices.channels.recipients import Standing, standings
 from notices.channels.telling import Digest, Told, body_of
 from notices.channels.words import DIGEST
 from pipedai.ids import new_id
-from pipedai.outgoing import MAIL_HOST
+from pipedai.outgoing import mail_host
 from pipedai.sql import NOW, Row, execute, fetch_all
 
-# How many notices a channel of mail or Slack sends in an hour to one address, and how many it may have pending.
+# How many notices an address or a channel of Slack gets in an hour, and how many it may have pending.
 MAX_AN_HOUR: Final = 20
 AN_HOUR: Final = timedelta(hours=1)
 # How many notices a webhook may have pending. The oldest notices beyond this number are dropped.
@@ -46,21 +48,30 @@ WHERE c.environment_id = ANY(%(environments)s) AND {TELLS_OUTCOMES}
 ORDER BY c.id
 """  # noqa: S608
 
-# Reads for each channel and address how many notices count against the hourly limit, the time of the oldest of these,
-# how many notices are pending, and the digest that still gathers notices.
+# Makes transactions that tell the same address wait for each other, so that the second one counts what the first one
+# queued. Channels of other environments may have the address too. There are 1,024 locks, so that a batch needs few.
+_TAKE_TURNS: Final = """
+SELECT pg_advisory_xact_lock(hashtextextended('notices to ' || n, 0)) FROM (
+    SELECT DISTINCT hashtext(a) & 1023 AS n FROM unnest(%(addresses)s::text[]) a ORDER BY n) turn
+"""
+
+# Reads for each channel and address when its receiver was told the last times, or will be, as far as that counts
+# against the hourly limit, how many of these notices are pending, and the digest that still gathers notices.
 _ROOM: Final = f"""
-SELECT k.channel_id, k.address, lately.sent, lately.since, waiting.pending, digest.id AS digest_id, digest.body
+SELECT k.channel_id, k.address, lately.times, lately.pending, digest.id AS digest_id, digest.body
 FROM unnest(%(channels)s::uuid[], %(addresses)s::text[]) k (channel_id, address)
 CROSS JOIN LATERAL (
-    SELECT count(*) AS sent, min(send_at) AS since FROM (
-        SELECT send_at FROM notice
-        WHERE channel_id = k.channel_id AND address = k.address AND status <> 'digested'
-            AND send_at > {NOW} - interval '1 hour'
-        ORDER BY send_at DESC LIMIT %(most)s) n) lately
-CROSS JOIN LATERAL (
-    SELECT count(*) AS pending FROM (
-        SELECT FROM notice
-        WHERE channel_id = k.channel_id AND address = k.address AND status = 'pending' LIMIT %(most)s) n) waiting
+    SELECT count(*) FILTER (WHERE status = 'pending') AS pending,
+        coalesce(
+            array_agg(send_at ORDER BY send_at) FILTER (WHERE send_at > {NOW} - interval '1 hour'), '{{}}') AS times
+    FROM (
+        (SELECT send_at, status FROM notice
+        WHERE k.address <> '' AND address = k.address AND address <> '' AND status <> 'digested'
+        ORDER BY send_at DESC LIMIT %(most)s)
+        UNION ALL
+        (SELECT send_at, status FROM notice
+        WHERE k.address = '' AND channel_id = k.channel_id AND address = '' AND status <> 'digested'
+        ORDER BY send_at DESC LIMIT %(most)s)) n) lately
 LEFT JOIN LATERAL (
     SELECT id, body FROM notice
     WHERE channel_id = k.channel_id AND address = k.address AND event = '{DIGEST}' AND status = 'pending'
@@ -100,6 +111,37 @@ class _Line:
     @property
     def key(self) -> tuple[UUID, str]:
         return self.channel["id"], self.address
+
+    @property
+    def receiver(self) -> str | UUID:
+        """Who has the hourly limit: the address, or a channel without addresses."""
+        return self.address or self.channel["id"]
+
+
+@dataclass(slots=True)
+class _Room:
+    """What counts against the hourly limit of one receiver."""
+
+    # When the last notices were sent or will be, at most `MAX_AN_HOUR` of the last hour and later, in order.
+    times: list[datetime]
+    # How many of the last `MAX_AN_HOUR` notices are pending.
+    pending: int
+
+    @property
+    def free(self) -> int:
+        return max(0, MAX_AN_HOUR - max(len(self.times), self.pending))
+
+    def take(self, send_at: datetime) -> None:
+        insort(self.times, send_at)
+        del self.times[:-MAX_AN_HOUR]
+        self.pending += 1
+
+    def next_time(self, now: datetime) -> datetime:
+        """Returns when a digest may be sent: when the oldest of the notices stops counting. If notices are pending
+        because they can't be sent, the digest gathers for an hour, so that few digests are pending.
+        """
+        due = max(now, self.times[0] + AN_HOUR) if self.times else now + AN_HOUR
+        return max(due, now + AN_HOUR) if self.pending > len(self.times) else due
 
 
 def channels_wanting(
@@ -161,6 +203,7 @@ def _lines(wanted: list[tuple[Row, list[Told]]]) -> list[_Line]:
         for address in channel["emails"]
     }
     known = standings(pairs)
+    keep_consent([pair for pair, standing in known.items() if standing is Standing.MEMBER])
     lines = []
     for channel, told in wanted:
         for address in channel["emails"] or ("",):
@@ -184,23 +227,28 @@ def _limited(lines: list[_Line], now: datetime | None) -> list[Notice]:
         "most": MAX_AN_HOUR,
         "now": now,
     }
+    fetch_all(_TAKE_TURNS, {"addresses": [address for _, address in limited if address]})
     notices: list[Notice] = []
-    for room in fetch_all(_ROOM, params):
-        line = limited[room["channel_id"], room["address"]]
-        used = max(room["sent"], room["pending"])
-        free = 0 if room["digest_id"] else MAX_AN_HOUR - used
-        notices += [_notice(line, told) for told in line.told[:free]]
-        if held := line.told[max(0, free) :]:
-            notices += _digested(line, held, room)
+    rooms: dict[str | UUID, _Room] = {}
+    for row in fetch_all(_ROOM, params):
+        line = limited[row["channel_id"], row["address"]]
+        room = rooms.setdefault(line.receiver, _Room(row["times"], row["pending"]))
+        free = 0 if row["digest_id"] else room.free
+        for told in line.told[:free]:
+            notices.append(_notice(line, told))
+            room.take(line.channel["now"])
+        if held := line.told[free:]:
+            notices += _digested(line, held, row, room)
     return notices
 
 
-def _digested(line: _Line, held: list[Told], room: Row) -> list[Notice]:
+def _digested(line: _Line, held: list[Told], row: Row, room: _Room) -> list[Notice]:
     """Returns the rows of the notices that are held back. If no digest gathers yet, a new digest comes first."""
     lines = [told.line for told in held]
-    digest_id, digests = room["digest_id"], []
-    if digest_id is None or not _gather(digest_id, line, lines, room["body"]):
-        digest = _digest(line, lines, room)
+    digest_id, digests = row["digest_id"], []
+    if digest_id is None or not _gather(digest_id, line, lines, row["body"]):
+        digest = _digest(line, lines, room.next_time(line.channel["now"]))
+        room.take(digest.send_at)
         digest_id, digests = digest.id, [digest]
     return [*digests, *(_notice(line, told, digest_id=digest_id) for told in held)]
 
@@ -212,15 +260,8 @@ def _gather(digest_id: UUID, line: _Line, lines: list[str], body: str) -> bool:
     return execute(_GATHER, {"id": digest_id, "body": text}) == 1
 
 
-def _digest(line: _Line, lines: list[str], room: Row) -> Notice:
-    """Returns a new digest. It is due when the oldest notice of the last hour stops counting.
-
-    If notices are pending because they can't be sent, the digest gathers for an hour, so that few digests are pending.
-    """
-    digest_id, now = new_id(), line.channel["now"]
-    due = now + AN_HOUR
-    if room["sent"] >= room["pending"] and room["since"] is not None:
-        due = max(now, room["since"] + AN_HOUR)
+def _digest(line: _Line, lines: list[str], due: datetime) -> Notice:
+    digest_id = new_id()
     body = _digest_body(line, Digest().with_more(lines), digest_id)
     return _row(line, DIGEST, body, id=digest_id, send_at=due, next_attempt_at=due)
 
@@ -248,7 +289,7 @@ def _row(line: _Line, event: str, body: str, **values: object) -> Notice:
     return Notice(
         environment_id=line.channel["environment_id"],
         channel_id=line.channel["id"],
-        host=MAIL_HOST if line.address else line.channel["host"],
+        host=mail_host(line.address) if line.address else line.channel["host"],
         event=event,
         address=line.address,
         body=body,

@@ -1,4 +1,4 @@
-"""Gives a new environment its first channel (SPEC §14)."""
+"""Gives a new environment its first channel, and notes who leaves one (SPEC §14)."""
 
 from typing import Any
 from uuid import UUID
@@ -6,6 +6,7 @@ from uuid import UUID
 from django.conf import settings
 
 from accounts.models import User
+from notices.channels.consent import agree, leave
 from notices.channels.models import Channel
 from notices.channels.words import INCIDENT_EVENTS
 from pipedai.events import SYSTEM, Event, emit, happened
@@ -33,6 +34,14 @@ def add_first_channel(events: tuple[Event, ...], **_: Any) -> None:
             )
 
 
+def note_leavers(events: tuple[Event, ...], **_: Any) -> None:
+    """Ends the notices to members who leave an environment or are removed from it."""
+    for event in events:
+        if event.action == "member.removed" and event.environment_id and event.target_id:
+            is_removed = event.actor.id != event.target_id
+            leave(event.environment_id, event.target_id, is_removed=is_removed)
+
+
 def _add(environment_id: UUID, creator: User) -> None:
     channel = Channel(
         environment_id=environment_id,
@@ -43,10 +52,12 @@ def _add(environment_id: UUID, creator: User) -> None:
         created_by=creator.id,
     )
     channel.save(force_insert=True)
+    agree(environment_id, creator)
     told = {"name": channel.name, "kind": channel.kind}
     emit(Event("channel.created", SYSTEM, environment_id, "channel", channel.id, told))
 
 
 def connect() -> None:
     """Connects the receiver to the domain events. Call it in the module `ready` of the app."""
+    happened.connect(note_leavers, dispatch_uid="notices.channels.receivers.leavers")
     happened.connect(add_first_channel, dispatch_uid="notices.channels.receivers")

@@ -1,7 +1,7 @@
 """Says which addresses get the notices of an environment (SPEC §14).
 
-An address gets them if it belongs to a member of the environment who has proved it, or if its owner has confirmed that
-they want them. An address whose owner has refused all notices never gets them.
+An address gets them if it belongs to a member of the environment who has proved it and named it themselves, or if its
+owner has confirmed that they want them. An address whose owner has refused them gets none.
 """
 
 from collections.abc import Collection
@@ -16,13 +16,13 @@ from pipedai.sql import Row, fetch_all
 class Standing(StrEnum):
     """Whether an address gets the notices of an environment, and why."""
 
-    # The address gets notices: it is a member's, or the service requires no proof of addresses.
+    # The address gets notices: it is a member's who has named it, or the service requires no proof of addresses.
     MEMBER = "member"
     # The address gets notices, because its owner has confirmed.
     CONFIRMED = "confirmed"
     # The address gets no notices yet: its owner has been asked and has not confirmed.
     ASKED = "asked"
-    # The address never gets notices, because its owner has refused them.
+    # The address gets no notices, because its owner has refused those of this environment or all.
     REFUSED = "refused"
     # The address gets no notices: no member has it, or the member has not proved it, and its owner was never asked.
     UNKNOWN = "unknown"
@@ -35,14 +35,21 @@ class Standing(StrEnum):
 def standing_columns(environment: str, address: str) -> str:
     """Returns the SQL of the columns that `standing_of` reads. `environment` is an SQL expression for an environment's
     id, and `address` one for an address in lower case.
+
+    A member's address that has no row in `asked_address` was put into a channel before members were asked.
     """
     return f"""
-EXISTS (SELECT FROM refused_address r WHERE r.address = {address}) AS is_refused,
+EXISTS (SELECT FROM refused_address r WHERE r.address = {address})
+    OR EXISTS (SELECT FROM asked_address a
+        WHERE a.address = {address} AND a.environment_id = {environment} AND a.refused_at IS NOT NULL) AS is_refused,
 EXISTS (SELECT FROM user_account u JOIN membership m ON m.user_id = u.id
     WHERE u.email = {address} AND m.environment_id = {environment}
-        AND u.is_active AND u.email_verified_at IS NOT NULL) AS is_member,
+        AND u.is_active AND u.email_verified_at IS NOT NULL
+        AND NOT EXISTS (SELECT FROM asked_address a WHERE a.address = {address}
+            AND a.environment_id = {environment} AND a.asked_by <> u.id)) AS is_member,
 (SELECT a.confirmed_at IS NOT NULL FROM asked_address a
-    WHERE a.address = {address} AND a.environment_id = {environment}) AS is_confirmed"""  # noqa: S608
+    WHERE a.address = {address} AND a.environment_id = {environment} AND (a.confirmed_at IS NOT NULL
+        OR NOT EXISTS (SELECT FROM user_account u WHERE u.id = a.asked_by AND u.email = a.address))) AS is_confirmed"""  # noqa: S608
 
 
 _STANDINGS: Final = f"""

@@ -73,6 +73,12 @@ class TokenBody(StrictBody):
     token = TextField(max_length=_MAX_TOKEN)
 
 
+class RefusalBody(TokenBody):
+    """The body by which the owner of an address refuses notices."""
+
+    everywhere = TrueFalseField(required=False)
+
+
 class RecipientSerializer(serializers.Serializer[Any]):
     """An address of a channel, and whether it gets the channel's mail."""
 

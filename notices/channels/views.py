@@ -15,6 +15,7 @@ from notices.channels.serializers import (
     ChannelBody,
     ChannelSerializer,
     NoticeSerializer,
+    RefusalBody,
     TokenBody,
 )
 from pipedai.api.pagination import KeysetPaginator
@@ -228,16 +229,16 @@ class AddressViewSet(ApiViewSet):
 
     @Operation(
         id="refuseAddress",
-        summary="Refuse all notices",
-        body=TokenBody,
+        summary="Refuse notices",
+        body=RefusalBody,
         answers={204: None},
         says={204: "Also when it was refused before."},
         errors={409: "`link_unusable`."},
         audit=("address.refused",),
     )
     def refuse(self, request: Request) -> Response:
-        """POST /addresses/refuse: the owner of an address wants no notices, of any environment."""
-        consent.refuse_address(**read_body(TokenBody, request), actor=_nobody(request))
+        """POST /addresses/refuse: the owner of an address wants no notices, of any environment or of this one."""
+        consent.refuse_address(**read_body(RefusalBody, request), actor=_nobody(request))
         return Response(status=204)
 
 

@@ -8,57 +8,52 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.contrib import messages
-from django.contrib.admin import ShowFacets
+from django.contrib.admin import ShowFacets, display
+from django.core.checks import Error
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model, Q, QuerySet
+from django.db.models import ForeignKey, Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
+from django.utils.functional import cached_property
 from django.utils.text import capfirst
-from django.views.generic import RedirectView
-from unfold.admin import ModelAdmin
 
 from pipedai.admin.change_list import KeysetChangeList, Scope
-from pipedai.admin.panels import Panel, panels_for, panels_of_others
-from pipedai.admin.support import SupportAction, actions_for, staff_actor
+from pipedai.admin.fields import Declared, Fields, fields_of, never_read, reading, value_of
+from pipedai.admin.filters import related
+from pipedai.admin.panels import Facts, Panel, added_to, drawn
+from pipedai.admin.search import SearchedModelAdmin
+from pipedai.admin.support import SupportAction, staff_actor
 from pipedai.admin.values import list_of, page_of
 from pipedai.api.errors import ApiError
 
-_also_found_by: dict[type[Model], list[tuple[str, Callable[[str], Q]]]] = {}
 
+class StaffModelAdmin(SearchedModelAdmin):
+    """Shows one model to staff. A subclass declares the columns of the list and the panels of a row's page."""
 
-def also_find_by(model: type[Model], words: str, condition: Callable[[str], Q]) -> None:
-    """Makes the search of a model's list also find the rows for which `condition(term)` is true. `words` tells people
-    what the search compares.
-
-    An app calls it to make its data searchable in the list of another app, which must not import it.
-    """
-    _also_found_by.setdefault(model, []).append((words, condition))
-
-
-class StaffModelAdmin(ModelAdmin):
-    """Shows one model to staff. A subclass names the columns of the list and the panels of a row's page."""
-
-    # The columns that the list's query loads. A name such as `worker__name` loads a column of a joined row. No other
-    # columns are loaded.
-    list_reads: ClassVar[Sequence[str]] = ()
+    # The fields of the list. If the first one is `itself()`, it is the link to the row's page.
+    columns: ClassVar[Declared]
+    # The facts that a row's page tells. Lists and tables name those that they show as well.
+    facts: ClassVar[Declared]
+    # The panels above the facts, and those below them.
+    answers: ClassVar[Sequence[Panel]] = ()
+    panels: ClassVar[Sequence[Panel]] = ()
+    # The column with the name of a row, for the title of its page and for links to it. Without one they show its id.
+    named_by: ClassVar[str] = ""
+    # The columns that encrypted values and digests do not include, but that staff are not shown either. The admin never
+    # loads them.
+    never_read: ClassVar[Sequence[str]] = ()
+    # The columns that a row's page leaves out on purpose. `check` refuses a column that is neither here nor shown.
+    left_out: ClassVar[Sequence[str]] = ()
+    # The columns that the panels show, and those of joined rows that they need.
+    panels_read: ClassVar[Sequence[str]] = ()
     # The database indexes that serve the list while filters are active. If no index fits the filters, the list is
     # ordered by `newest_first`.
     scopes: ClassVar[Sequence[Scope]] = ()
     newest_first: ClassVar[Sequence[str]] = ("id",)
-    # The text columns that the search reads, and what people call them. The search also finds a row by its id, which
-    # need not be named here.
-    searched_text: ClassVar[Mapping[str, str]] = {}
-    # What the search finds by a whole e-mail address (see `found_by_address`), in words; empty if it finds nothing.
-    searched_address: ClassVar[str] = ""
     # How many rows a search by text, or a filter without an index, may read for one page; None for the usual number
     # (`change_list.LOOKS_THROUGH`). Tables that grow with customers and not with their runs can afford more.
     looks_through: ClassVar[int | None] = None
-    # The columns that hold encrypted values and hashes of tokens. The admin never loads them, not even for a row's own
-    # page.
-    never_read: ClassVar[Sequence[str]] = ()
-    # The foreign keys whose rows are loaded together with a row for the page about that row.
-    story_joins: ClassVar[Sequence[str]] = ()
     support: ClassVar[tuple[SupportAction, ...]] = ()
     icon: ClassVar[str] = "table_rows"
     # Whether the pages of users, members and workspaces link to this list for each environment.
@@ -66,9 +61,6 @@ class StaffModelAdmin(ModelAdmin):
     # The sentence that the list shows if the table has no rows: what has not happened yet.
     when_empty: ClassVar[str]
 
-    # Django links the first column of a list to the row's page. A list whose first column is `link_to(…)` sets this to
-    # None, because a link must not stand in a link.
-    list_display_links: Any = ()
     actions = None
     sortable_by = ()
     ordering: ClassVar[Any] = ("-id",)
@@ -80,32 +72,53 @@ class StaffModelAdmin(ModelAdmin):
     list_fullwidth = True
     change_list_template = "staff/change_list.html"
 
-    def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:
-        """Always false: only the API creates rows."""
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # A foreign key among the filters becomes a filter by the id of the other row.
+        self.list_filter = [self._filter(each) for each in self.list_filter]  # type: ignore[misc]
+        self.related_filters = {getattr(each, "name", "") for each in self.list_filter}
+
+    def _filter(self, each: Any) -> Any:
+        field = self.opts.get_field(each) if isinstance(each, str) else None
+        return related(field.name, field.related_model) if isinstance(field, ForeignKey) else each
+
+    def _never(self, request: HttpRequest, *_: Any, **__: Any) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Always false: only support actions change rows."""
-        return False
+    has_add_permission = has_change_permission = has_delete_permission = _never
 
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Always false: the admin deletes no row."""
-        return False
+    def check(self, **kwargs: Any) -> list[Any]:
+        """Returns what Django complains about, and an error for each column that somebody has forgotten."""
+        read = {path for each in self.named_facts.values() for path in each.reads}
+        shown = {path.partition("__")[0] for path in (*read, *self.panels_read)}
+        shown |= never_read(self.model)
+        hidden = {
+            each.name
+            for each in self.model._meta.concrete_fields
+            if not {each.name, each.attname} & shown
+        }
+        file = f"{type(self).__module__.replace('.', '/')}.py"
+        told = "must be either shown, in `facts`, or named in `left_out`, and not both"
+        return [
+            *super().check(**kwargs),
+            *(
+                Error(f"{self.model._meta.label}.{name} {told}: see {file}.", id="staff.E001")
+                for name in sorted(hidden ^ {*self.left_out})
+            ),
+        ]
 
-    def story(self, row: Any) -> Sequence[Panel]:
-        """Returns the panels of the row's page."""
-        raise NotImplementedError
+    @cached_property
+    def named_facts(self) -> Fields:
+        """The facts by their names."""
+        return fields_of(self.model, self.facts)
 
-    def story_asked(self, row: Any, sent: Mapping[str, str]) -> Sequence[Panel]:
-        """Returns the panels of the row's page for a request with these query parameters."""
-        return self.story(row)
-
-    def looked_at(self, row: Any, request: HttpRequest) -> None:
-        """Is called before the row's page is made, for models of which some reads are audited."""
+    @cached_property
+    def _list_fields(self) -> Fields:
+        return fields_of(self.model, self.columns, self.named_facts)
 
     def title_of(self, row: Any) -> str:
         """Returns the name of the row for the title of its page."""
-        return str(row.pk)
+        return str(value_of(row, self.named_by or "pk"))
 
     # --- The list page of a model
 
@@ -122,61 +135,19 @@ class StaffModelAdmin(ModelAdmin):
         """
         return [rows]
 
-    @property
-    def search_help_text(self) -> str:  # type: ignore[override]
-        """A text beside the search box that names what it finds."""
-        wholes = ["Whole id", *([self.searched_address] if self.searched_address else [])]
-        parts = [*self.searched_text.values(), *(words for words, _ in self._found_by_others())]
-        return ", ".join([*wholes, *([f"part of {_either(parts)}"] if parts else [])])
-
-    def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
-        """Returns the columns that the search reads. Django shows the search box only if there is at least one."""
-        return ("id", *self.searched_text)
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        """Returns the rows that the term names exactly, or else the rows that contain the term."""
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        exact = self.find_exactly(queryset, term)
-        if exact is not None:
-            return exact, False
-        found = Q()
-        for column in self.searched_text:
-            found |= Q(**{f"{column}__icontains": term})
-        for _, condition in self._found_by_others():
-            found |= condition(term)
-        return (queryset.filter(found) if found else queryset.none()), False
-
-    def _found_by_others(self) -> list[tuple[str, Callable[[str], Q]]]:
-        return _also_found_by.get(self.model, [])
-
-    def find_exactly(self, rows: QuerySet[Any], term: str) -> QuerySet[Any] | None:
-        """Returns the list's rows whose id the term is, or that belong to the user whose e-mail address the term is.
-        Indexes find both. Returns None if the term is neither an id nor an address.
-        """
-        try:
-            return self.find_by_id(rows, UUID(term))
-        except ValueError:
-            found = self.found_by_address(term) if self.searched_address and "@" in term else None
-            return None if found is None else rows.filter(found)
-
-    def found_by_address(self, address: str) -> Q | None:
-        """Returns the condition for the rows that belong to the user with this e-mail address, or None if no user has
-        it. A subclass with `searched_address` overrides this method.
-        """
-        return None
-
-    def find_by_id(self, rows: QuerySet[Any], row_id: UUID) -> QuerySet[Any]:
-        """Returns a queryset of the list's rows, limited to the row with this id."""
-        return rows.filter(id=row_id)
-
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Returns the list's rows with only the columns that the list reads."""
-        rows: QuerySet[Any] = super().get_queryset(request)
-        return rows.only(*self.list_reads) if self.list_reads else rows
+        """Returns the list's rows with only the columns that the list shows or is ordered by."""
+        keys = {key for scope in self.scopes for key in scope.keys} | {*self.newest_first}
+        return reading(super().get_queryset(request), self._list_fields.values(), *keys)
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        """Returns the functions from which Django makes the columns of the list."""
+        return [_column(name, each.show) for name, each in self._list_fields.items()]
+
+    def get_list_display_links(self, request: HttpRequest, list_display: Any) -> Any:
+        """Returns the column that Django links to the row's page: none if the first column is such a link already."""
+        first = next(iter(self._list_fields.values()))
+        return None if first.leads else list_display[:1]
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
         """Returns the class that divides the list into keyset pages."""
@@ -197,42 +168,34 @@ class StaffModelAdmin(ModelAdmin):
         return [
             path("", wrap(self.changelist_view), name=f"{name}_changelist"),
             path("<uuid:row_id>/", wrap(self.row_view), name=f"{name}_change"),
-            # Django's own admin has the page about a row at the address <id>/change/. Old links still use that address,
-            # so it is redirected to the page's address here.
-            path(
-                "<uuid:row_id>/change/",
-                RedirectView.as_view(pattern_name=f"{self.admin_site.name}:{name}_change"),
-            ),
             path("<uuid:row_id>/<slug:action>/", wrap(self.support_view), name=f"{name}_support"),
         ]
 
     def find(self, row_id: UUID) -> Model | None:
         """Returns the row with this id, or None if there is none."""
-        return self.story_rows().filter(pk=row_id).first()
+        return self.page_rows().filter(pk=row_id).first()
 
-    def story_rows(self) -> QuerySet[Any]:
-        """Returns the rows with the columns and joins that the page about a row and the support actions need."""
+    def page_rows(self) -> QuerySet[Any]:
+        """Returns the rows with all their columns, and what the facts and panels read of joined rows."""
+        own = (each.attname for each in self.model._meta.concrete_fields)
         rows: QuerySet[Any] = self.model._default_manager.all()
-        if self.story_joins:
-            rows = rows.select_related(*self.story_joins)
-        return rows.defer(*self.never_read)
+        return reading(rows, self.named_facts.values(), *own, *self.panels_read)
 
     def row_view(self, request: HttpRequest, row_id: UUID) -> HttpResponse:
         """Answers GET …/<id>/ with the page about one row."""
         row = self._find_or_leave(request, row_id)
         if isinstance(row, HttpResponse):
             return row
-        self.looked_at(row, request)
-        first, *others = self.story_asked(row, request.GET.dict())
+        told = [(name, each.show(row)) for name, each in self.named_facts.items()]
+        facts = Facts(capfirst(str(self.opts.verbose_name)), told)
+        panels = [*added_to(self.model), *self.panels, *added_to(Model)]
+        actions = [action for action in self.support if action.applies(row)]
         return self._page(
             request,
             row,
             "staff/row.html",
-            panels=[first, *panels_for(row), *others, *panels_of_others(row)],
-            support=[
-                (action, f"{page_of(self.model, row_id)}{action.name}/")
-                for action in actions_for(self.support, row)
-            ],
+            panels=[*drawn(row, request, self.answers), facts, *drawn(row, request, panels)],
+            support=[(each, f"{page_of(self.model, row_id)}{each.name}/") for each in actions],
         )
 
     def support_view(self, request: HttpRequest, row_id: UUID, action: str) -> HttpResponse:
@@ -282,7 +245,5 @@ class StaffModelAdmin(ModelAdmin):
         return TemplateResponse(request, template, {**known, **context})
 
 
-def _either(words: Sequence[str]) -> str:
-    """Joins words to an enumeration, such as "name, workspace or host name"."""
-    *others, last = words
-    return f"{', '.join(others)} or {last}" if others else last
+def _column(name: str, show: Callable[[Any], Any]) -> Any:
+    return display(description=name)(lambda row: show(row))

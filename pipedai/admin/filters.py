@@ -15,7 +15,45 @@ from pipedai.ids import first_id_at
 AFTER = "after"
 
 
-class RelatedFilter(ListFilter):
+class _SentFilter(ListFilter):
+    """A filter whose values staff enter, under the names `names` in the URL."""
+
+    names: tuple[str, ...]
+
+    def __init__(
+        self, request: HttpRequest, params: dict[str, Any], model: type[Model], model_admin: Any
+    ) -> None:
+        super().__init__(request, params, model, model_admin)
+        for name in self.names:
+            if sent := params.pop(name, [""])[-1]:
+                self.used_parameters[name] = sent
+
+    def has_output(self) -> bool:
+        """Always true, so that Django shows this filter beside every list that has it."""
+        return True
+
+    def expected_parameters(self) -> list[str | None]:
+        """Returns the names in the URL."""
+        return list(self.names)
+
+    def choices(self, changelist: Any) -> Iterator[Mapping[str, Any]]:
+        """Yields the values that the filter's template needs."""
+        kept = changelist.filter_params.items()
+        yield {
+            "sent": [(name, self.used_parameters.get(name, "")) for name in self.names],
+            "kept": [
+                (name, each) for name, sent in kept if name not in self.names for each in sent
+            ],
+            "without": changelist.get_query_string(remove=[*self.names, AFTER]),
+            **self.told(changelist),
+        }
+
+    def told(self, changelist: Any) -> dict[str, Any]:
+        """Returns what only the template of this kind of filter needs."""
+        raise NotImplementedError
+
+
+class RelatedFilter(_SentFilter):
     """Keeps the rows that refer to one other row, by its id.
 
     Links set this filter, because a menu of all triggers, for example, would be endless.
@@ -26,14 +64,6 @@ class RelatedFilter(ListFilter):
     # The model of the rows to which the column refers. The filter shows a link to such a row's page.
     other: type[Model] | None
 
-    def __init__(
-        self, request: HttpRequest, params: dict[str, Any], model: type[Model], model_admin: Any
-    ) -> None:
-        self.title = self.name
-        super().__init__(request, params, model, model_admin)
-        if sent := params.pop(self.name, [""])[-1]:
-            self.used_parameters[self.name] = sent
-
     @property
     def row_id(self) -> UUID | None:
         """Returns the id of the row to which the listed rows must refer, or None if the parameter is no id."""
@@ -42,24 +72,8 @@ class RelatedFilter(ListFilter):
         except (KeyError, ValueError):
             return None
 
-    def has_output(self) -> bool:
-        """Always true, so that Django shows this filter beside every list that has it."""
-        return True
-
-    def expected_parameters(self) -> list[str | None]:
-        """Returns the filter's name in the URL."""
-        return [self.name]
-
-    def choices(self, changelist: Any) -> Iterator[Mapping[str, Any]]:
-        """Yields the values that the filter's template needs."""
-        kept = changelist.filter_params.items()
-        yield {
-            "name": self.name,
-            "sent": self.used_parameters.get(self.name, ""),
-            "kept": [(name, each) for name, sent in kept if name != self.name for each in sent],
-            "without": changelist.get_query_string(remove=[self.name, AFTER]),
-            "page": page_of(self.other, self.row_id) if self.other and self.row_id else "",
-        }
+    def told(self, changelist: Any) -> dict[str, Any]:
+        return {"page": page_of(self.other, self.row_id) if self.other and self.row_id else ""}
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Returns the rows that refer to the given id, or no rows if the parameter is no id."""
@@ -70,7 +84,7 @@ class RelatedFilter(ListFilter):
         return queryset.filter(**{f"{self.name}_id": self.row_id})
 
 
-class DatesFilter(ListFilter):
+class DatesFilter(_SentFilter):
     """Keeps the rows of a range of days in UTC: from the start of the first day to the end of the last one.
 
     The days are compared with the column that orders the list's index, so that the index finds the rows. If that column
@@ -79,37 +93,16 @@ class DatesFilter(ListFilter):
 
     template = "staff/dates_filter.html"
     title = "date"
-    _NAMES = ("from", "to")
+    names = ("from", "to")
 
-    def __init__(
-        self, request: HttpRequest, params: dict[str, Any], model: type[Model], model_admin: Any
-    ) -> None:
-        super().__init__(request, params, model, model_admin)
-        for name in self._NAMES:
-            if sent := params.pop(name, [""])[-1]:
-                self.used_parameters[name] = sent
-
-    def has_output(self) -> bool:
-        """Always true, so that Django shows this filter beside every list that has it."""
-        return True
-
-    def expected_parameters(self) -> list[str | None]:
-        """Returns the names of the first and of the last day in the URL."""
-        return list(self._NAMES)
-
-    def choices(self, changelist: Any) -> Iterator[Mapping[str, Any]]:
-        """Yields the values that the filter's template needs."""
-        kept = changelist.filter_params.items()
+    def told(self, changelist: Any) -> dict[str, Any]:
         today = datetime.now(UTC).date()
         spans = (("Today", 0, 0), ("Yesterday", 1, 1), ("Last 7 days", 6, 0))
-        yield {
-            "sent": [(name, self.used_parameters.get(name, "")) for name in self._NAMES],
-            "kept": [(name, one) for name, sent in kept if name not in self._NAMES for one in sent],
-            "without": changelist.get_query_string(remove=[*self._NAMES, AFTER]),
+        return {
             "spans": [
                 (label, changelist.get_query_string(_days(today, first, last), remove=[AFTER]))
                 for label, first, last in spans
-            ],
+            ]
         }
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -165,4 +158,8 @@ def one_of(column: str, words: Iterable[str]) -> type[OneOf]:
 
 def related(name: str, other: type[Model] | None = None) -> type[RelatedFilter]:
     """Returns a filter for the column `<name>_id`, which holds ids of `other`."""
-    return type(f"{name.title()}Filter", (RelatedFilter,), {"name": name, "other": other})
+    return type(
+        f"{name.title()}Filter",
+        (RelatedFilter,),
+        {"name": name, "names": (name,), "title": name, "other": other},
+    )

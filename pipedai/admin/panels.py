@@ -1,17 +1,24 @@
-"""Defines the panels of a row's page, and lets other apps add theirs."""
+"""Defines the panels of a row's page, and lets other apps add theirs.
 
-from collections.abc import Callable, Sequence
+A panel is called with a row and the request, and returns what templates draw. Tables of other rows are declared as
+`Related`. What no declaration can say is a function.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from django.db.models import Model
+from django.db.models import Model, Q
+from django.http import HttpRequest
 
-from pipedai.admin.values import NOTHING
+from pipedai.admin.fields import Declared, Fields, column, fields_of, reading
+from pipedai.admin.site import site
+from pipedai.admin.values import NOTHING, list_of, long_text, text, took
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A panel of names with their values."""
+    """Names with their values. Those whose value is missing are not drawn."""
 
     template: ClassVar[str] = "staff/facts.html"
     title: str
@@ -25,9 +32,9 @@ class Facts:
 
 @dataclass(frozen=True)
 class Answer(Facts):
-    """A panel that answers a question in a sentence, with the facts behind it.
+    """A sentence that answers a question, with the facts behind it.
 
-    If `zone` is set, the panel has a field for another time in this zone. Staff enter a time to get the answer for it.
+    If `zone` is set, there is a field for another time in this zone. Staff enter a time to get the answer for it.
     `asked_at` is the time that the field shows.
     """
 
@@ -39,7 +46,7 @@ class Answer(Facts):
 
 @dataclass(frozen=True)
 class Table:
-    """A panel with a table. If it shows only the newest rows, `more` is the URL of the whole list."""
+    """A table. If it shows only the newest rows, `more` is the URL of the whole list."""
 
     template: ClassVar[str] = "staff/table.html"
     title: str
@@ -51,38 +58,85 @@ class Table:
 
 @dataclass(frozen=True)
 class Links:
-    """A panel of links to related pages."""
+    """Links to related pages."""
 
     template: ClassVar[str] = "staff/links.html"
     title: str
     links: Sequence[tuple[str, str]]
 
 
-Panel = Facts | Table | Links
+Drawn = Facts | Table | Links
+Panel = Callable[[Any, HttpRequest], Sequence[Drawn]]
 
 
-_makers: list[Callable[[Model], Panel]] = []
-_makers_of: dict[type[Model], list[Callable[[Any], Panel]]] = {}
+@dataclass(frozen=True)
+class Related:
+    """A panel with a table of the newest rows of another model that refer to the page's row, in one query.
 
-
-def add_to_every_page(make: Callable[[Model], Panel]) -> None:
-    """Adds the panel that `make(row)` returns to the end of each row's page, for rows of all models."""
-    _makers.append(make)
-
-
-def add_to_page_of(model: type[Model], make: Callable[[Any], Panel]) -> None:
-    """Adds the panel that `make(row)` returns to the pages of this model's rows, below the row's own facts.
-
-    An app uses it to show its rows on the pages of an app that must not import it.
+    `by` is the column that refers to it. The rows are those of the model's list with this filter, and if the list has
+    the filter, the panel links to it. A capitalised name among the columns is that of a field of the model's admin.
     """
-    _makers_of.setdefault(model, []).append(make)
+
+    title: str
+    model: Any
+    columns: Declared
+    by: str
+    where: Q | None = None
+    # The columns that order the rows, as for `order_by`; empty for the order of the model's list.
+    order: Sequence[str] = ()
+    shown: int = 50
+    # The sentence that stands for an empty table; if it is empty as well, there is no panel then.
+    nothing: str = "None."
+    # Returns the URL of a list to link to, if it is not the list of the model.
+    more: Callable[[Any], str] | None = None
+
+    def __call__(self, row: Model, request: HttpRequest) -> Sequence[Drawn]:
+        admin: Any = site._registry.get(self.model)
+        fields = fields_of(self.model, self.columns, admin and admin.named_facts)
+        key = {self.by: row.pk}
+        order = self.order or [f"-{each}" for each in admin.scope_of(key).keys]
+        rows = self.model._default_manager.filter(self.where or Q(), **key).order_by(*order)
+        has_list = admin and self.by in admin.related_filters
+        more = self.more(row) if self.more else list_of(self.model, **key) if has_list else ""
+        found = list(reading(rows, fields.values())[: self.shown])
+        if not (found or self.nothing):
+            return []
+        return [table_of(self.title, fields, found, nothing=self.nothing, more=more)]
 
 
-def panels_for(row: Model) -> list[Panel]:
-    """Returns the panels that other apps have added to the pages of this row's model."""
-    return [make(row) for make in _makers_of.get(type(row), ())]
+def table_of(title: str, fields: Fields, rows: Iterable[Any], **told: str) -> Table:
+    """Returns a table with these fields of the rows, and what else a Table is told."""
+    cells = [[each.show(row) for each in fields.values()] for row in rows]
+    return Table(title, list(fields), cells, **told)
 
 
-def panels_of_others(row: Model) -> list[Panel]:
-    """Returns the panels that other apps have added to the pages of all models."""
-    return [make(row) for make in _makers]
+ATTEMPT: Declared = (
+    ("Attempt", "n"), ("When", "at"), ("Answer", column("status_code", text)), ("Took", column("duration_ms", took)),
+    "error", ("Response", column("response_body", long_text)),
+)  # fmt: skip
+
+
+def attempts(model: Any, by: str, **told: Any) -> Related:
+    """Returns the panel with the attempts to send a message, rows of a model that is derived from `SendAttempt`."""
+    known = {"title": "Attempts", "columns": ATTEMPT, "nothing": "Not sent yet.", "order": ("n",)}
+    return Related(model=model, by=by, **{**known, **told})
+
+
+_added: dict[Any, list[Panel]] = {}
+
+
+def add_to_page_of(model: Any, *panels: Panel) -> None:
+    """Adds panels to the pages of this model's rows, below the row's own facts. An app uses it to show its rows on the
+    pages of an app that must not import it. For `Model` they come at the end of the pages of all rows.
+    """
+    _added.setdefault(model, []).extend(panels)
+
+
+def added_to(model: Any) -> Sequence[Panel]:
+    """Returns the panels that other apps have added to the pages of this model's rows."""
+    return _added.get(model, ())
+
+
+def drawn(row: Model, request: HttpRequest, panels: Iterable[Panel]) -> list[Drawn]:
+    """Returns what the panels draw for a row."""
+    return [each for panel in panels for each in panel(row, request)]

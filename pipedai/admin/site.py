@@ -47,6 +47,14 @@ class StaffSite(UnfoldAdminSite):
 site = StaffSite()
 
 
+def model_named(name: str) -> Any:
+    """Returns the model with pages that has this name, such as `data-key`, or None if there is none."""
+    names = {
+        str(model._meta.verbose_name).lower().replace(" ", "-"): model for model in site._registry
+    }
+    return names.get(name)
+
+
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """Returns the entries of the side bar: the start page, then the lists of each app."""
     start = {"title": "Start", "icon": "monitoring", "link": "/admin/"}

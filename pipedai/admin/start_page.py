@@ -1,12 +1,125 @@
-"""Builds the start page from figures and charts that the apps register. It caches the figures for a few seconds."""
+"""Builds the start page from figures and charts that the apps register, and caches them for a short time.
 
+The charts are drawn as SVG on the server. They need no script and no other file, and suit light and dark pages.
+"""
+
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.core.cache import cache
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 
-from pipedai.admin.charts import Chart
+# The size in the chart's own units. The browser stretches the drawing to the page's width, but not the text beside it.
+_WIDTH, _HEIGHT = 720.0, 180.0
+_GAP = 0.22  # The part of a bar's room that stays empty.
+
+
+@dataclass(frozen=True)
+class Series:
+    """One kind of value in a chart, such as failed runs. It has one colour, and a CSS class that ends with `name`."""
+
+    name: str
+    label: str
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Stacked bars, one for each label. `unit`, such as `$`, is written before the figures of the axis."""
+
+    title: str
+    labels: Sequence[str]
+    series: Sequence[Series]
+    unit: str = ""
+    nothing: str = "Nothing yet."
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the chart has nothing to draw."""
+        return not any(any(series.values) for series in self.series)
+
+    @property
+    def top(self) -> float:
+        """The value of the axis's top line: the least round number that no bar exceeds and whose half is round too."""
+        highest = max((sum(stack) for stack in self._stacks()), default=0.0) or 1.0
+        magnitude = 10.0 ** math.floor(math.log10(highest))
+        return next(step * magnitude for step in (2, 4, 6, 8, 10) if step * magnitude >= highest)
+
+    @property
+    def axis(self) -> list[str]:
+        """The figures beside the lines of the axis, from top to bottom."""
+        return [self.shown(self.top), self.shown(self.top / 2), self.shown(0)]
+
+    @property
+    def bars(self) -> list[dict[str, Any]]:
+        """The rectangles, from left to right and from the bottom up, each with the text of its tooltip."""
+        room = _WIDTH / max(1, len(self.labels))
+        drawn = []
+        for n, label in enumerate(self.labels):
+            y = _HEIGHT
+            for series in self.series:
+                height = series.values[n] / self.top * _HEIGHT
+                y -= height
+                if height:
+                    drawn.append(
+                        {
+                            "x": f"{n * room + room * _GAP / 2:.2f}",
+                            "y": f"{y:.2f}",
+                            "width": f"{room * (1 - _GAP):.2f}",
+                            "height": f"{height:.2f}",
+                            "name": series.name,
+                            "says": f"{label}: {self.shown(series.values[n])} {series.label}",
+                        }
+                    )
+        return drawn
+
+    @property
+    def legend(self) -> list[tuple[str, str, str]]:
+        """The meaning of each colour: the series' name and label, and the sum of its values."""
+        return [
+            (each.name, each.label, self.shown(float(sum(each.values)))) for each in self.series
+        ]
+
+    @property
+    def ends(self) -> tuple[str, str, str]:
+        """The first, middle and last label, which are written below the drawing."""
+        return self.labels[0], self.labels[len(self.labels) // 2], self.labels[-1]
+
+    def shown(self, value: float) -> str:
+        """Returns a value as text for the axis."""
+        digits = 2 if self.unit and value < 100 and value != int(value) else 0
+        if not self.unit and value != int(value):
+            digits = 1
+        return f"{self.unit}{value:,.{digits}f}"
+
+    def _stacks(self) -> list[tuple[float, ...]]:
+        return list(zip(*(series.values for series in self.series), strict=True))
+
+
+def share_bar(parts: Sequence[tuple[str, str, float]], *, whole: float) -> SafeString:
+    """Returns a horizontal bar that shows which parts of a whole are taken. Each part has the name of its colour (the
+    end of its CSS class), a text for its tooltip, and its size. Parts that come to more than the whole fill the bar.
+    """
+    scale = max(whole, sum(size for *_, size in parts)) or 1.0
+    drawn, x = [], 0.0
+    for name, says, size in parts:
+        width = 100 * size / scale
+        drawn.append((f"{x:.2f}", f"{width:.2f}", name, says))
+        x += width
+    rects = format_html_join(
+        "",
+        '<rect x="{}" width="{}" height="10" class="staff-bar-{}"><title>{}</title></rect>',
+        drawn,
+    )
+    return format_html(
+        '<svg class="staff-share" viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>',
+        ", ".join(says for _, says, _ in parts),
+        rects,
+    )
+
 
 _FIGURES_SECONDS = 5
 _CHARTS_SECONDS = 60

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from django import forms
-from django.db.models import Model
 from django.http import HttpRequest
 
 from pipedai.events import Actor
@@ -37,8 +36,3 @@ def staff_actor(request: HttpRequest) -> Actor:
     """Returns the staff user of a request as an actor for the audit log."""
     address = request.META.get("REMOTE_ADDR") or None
     return Actor("staff", request.user.pk, address, current_request_id.get() or None)
-
-
-def actions_for(actions: tuple[SupportAction, ...], row: Model) -> list[SupportAction]:
-    """Returns the actions that are possible with the row in its present state."""
-    return [action for action in actions if action.applies(row)]

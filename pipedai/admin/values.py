@@ -178,6 +178,16 @@ def number(value: int | None) -> str | SafeString:
     return NOTHING if value is None else f"{value:,}"
 
 
+def seconds(count: int | None) -> str | SafeString:
+    """Returns a number of seconds as a setting has it."""
+    return NOTHING if count is None else f"{count:,} s"
+
+
+def took(milliseconds: int) -> str:
+    """Returns how long an attempt to send something took."""
+    return f"{milliseconds:,} ms"
+
+
 def text(value: str | None) -> str | SafeString:
     """Returns a short text, or a dash if the text is empty."""
     return value or NOTHING

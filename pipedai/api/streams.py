@@ -27,7 +27,7 @@ LAST_EVENT_ID = header(
     {"type": "string"},
     description="The id of the last event that was read.",
 )
-# How many streams of runs and environments one user or API key may have open in one web process (SPEC §18).
+# How many event streams one user or key may have open in one web process (SPEC §18).
 MAX_STREAMS = 20
 _STREAMS = RequestLimit(MAX_STREAMS)
 

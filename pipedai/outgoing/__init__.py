@@ -13,13 +13,13 @@ registers an outbox. The modules:
 | `answers` | what an answer means for the message |
 | `pool`, `crew` | how many messages are sent at once, and by which threads |
 | `posts`, `request`, `addresses`, `signatures` | what a request says, how and where it is sent, and its signatures |
-| `mails`, `mail_server`, `mail_files` | what a mail says, and how it is sent or written into a file |
+| `mails`, `mail_server`, `smtp`, `mail_files` | what a mail says, and how it is sent or written into a file |
 """
 
 from pipedai.outgoing.addresses import names_forbidden_address, names_forbidden_port
 from pipedai.outgoing.kinds import Attempt, CannotSend, Kind, NeverSend
-from pipedai.outgoing.mail_server import MAIL_HOST, mail_is_on
-from pipedai.outgoing.mails import Mail, compose, foreign
+from pipedai.outgoing.mail_server import mail_is_on
+from pipedai.outgoing.mails import Mail, compose, foreign, mail_host
 from pipedai.outgoing.pool import register_kind, registered_kinds
 from pipedai.outgoing.posts import Answer, Post, Result, host_of, signed_post
 from pipedai.outgoing.request import post
@@ -33,7 +33,6 @@ from pipedai.outgoing.rows import (
 )
 
 __all__ = [
-    "MAIL_HOST",
     "Answer",
     "Attempt",
     "CannotSend",
@@ -49,6 +48,7 @@ __all__ = [
     "compose",
     "foreign",
     "host_of",
+    "mail_host",
     "mail_is_on",
     "names_forbidden_address",
     "names_forbidden_port",

@@ -19,7 +19,7 @@ from pipedai import tracing
 from pipedai.logs import get_logger
 from pipedai.outgoing import mail_server, request
 from pipedai.outgoing.kinds import Attempt, CannotSend, Kind
-from pipedai.outgoing.mails import Mail
+from pipedai.outgoing.mails import Mail, is_mail
 from pipedai.outgoing.posts import Answer, OwnAnswer, Result
 from pipedai.outgoing.rows import SendAttempt, SendStatus
 from pipedai.sql import Row, database_now, fetch_all
@@ -120,7 +120,7 @@ def _counted(kind: Kind, row: Row, answer: Answer) -> int:
     answer about the mail itself, after a long outage, would be the last one.
     """
     count: int = row["attempt_count"] + 1
-    if row["host"] != mail_server.MAIL_HOST or answer.result is not Result.AGAIN:
+    if not is_mail(row["host"]) or answer.result is not Result.AGAIN:
         return count
     earlier = kind.attempts._default_manager.filter(**{kind.attempt_key: row["id"]})
     return count - earlier.filter(error__in=mail_server.AWAY_ERRORS).count()

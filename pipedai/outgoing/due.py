@@ -3,7 +3,7 @@ Workspaces take turns, so that messages of one tenant or to one host do not keep
 
 The query goes through the pairs of an environment and a host that have pending messages, and reads only a few due
 messages of each pair. Its cost therefore does not grow with the number of due messages, and many messages to a slow
-host do not hide those to other hosts. Messages that belong to no environment are taken in the order of their due times.
+host do not hide those to other hosts. Mails that belong to no environment take turns by the recipients' domains.
 """
 
 import threading
@@ -19,7 +19,7 @@ from uuid import UUID
 from django.db import transaction
 
 from pipedai.outgoing.kinds import Kind
-from pipedai.outgoing.mail_server import MAIL_HOST
+from pipedai.outgoing.mails import MAIL_HOST, is_mail
 from pipedai.sql import NOW, Row, fetch_all
 
 
@@ -27,8 +27,8 @@ class Taker(NamedTuple):
     """The workspace, environment and host of a message that is being sent. A sender sends a limited number of messages
     at once, and counts by these three how many of them belong to each workspace and environment and go to each host.
 
-    A message without an environment has its own id in place of the workspace's and the environment's, so that it counts
-    as a tenant of its own.
+    A message without an environment has its own id in place of the environment's, and in place of the workspace's the
+    MD5 of its recipient's domain, of which only the last two labels count: a domain may have any number of subdomains.
     """
 
     workspace_id: UUID
@@ -44,6 +44,11 @@ _MOST_PAIRS = 1_000
 _MOST_REMEMBERED = 10_000
 
 _BEFORE_ALL = (UUID(int=0), "")
+
+
+def _domain_of(host: str) -> str:
+    """Returns the SQL of what stands in place of the workspace's id in mails that belong to nobody."""
+    return f"md5(coalesce(substring({host} from '[^.@]+[.][^.]+$'), {host}))::uuid"
 
 
 @lru_cache(maxsize=16)
@@ -79,9 +84,9 @@ WITH RECURSIVE pair (environment_id, host, due_at, step) AS (
 full_environment AS (
     SELECT id FROM {kind.tenants} WHERE workspace_id = ANY(%(full_workspaces)s::uuid[])
     UNION ALL SELECT unnest(%(full_environments)s::uuid[]))
-SELECT pair.environment_id, pair.host, pair.step, e.workspace_id, due.id, due.next_attempt_at
+SELECT pair.environment_id, pair.host, pair.step, e.workspace_id, due.id, due.next_attempt_at, due.attempt_count
 FROM pair JOIN {kind.tenants} e ON e.id = pair.environment_id LEFT JOIN LATERAL (
-    SELECT id, next_attempt_at FROM {kind.table}
+    SELECT id, next_attempt_at, attempt_count FROM {kind.table}
     WHERE status = 'pending' AND environment_id = pair.environment_id AND host = pair.host
         AND next_attempt_at <= {NOW} AND pair.host <> ALL(%(full_hosts)s)
         AND pair.environment_id NOT IN (SELECT id FROM full_environment)
@@ -91,14 +96,26 @@ WHERE due.id IS NOT NULL OR pair.step = %(most_pairs)s
 
 
 def _candidates_of_nobody(kind: Kind) -> str:
-    """Returns the query for messages that belong to no environment. It finds those that have been due longest, and
-    reads no more rows than it returns, so its cost does not grow when many messages wait for a host that can get no
-    more now. Such messages keep those after them waiting, as in a queue.
+    """Returns the query for mails that belong to no environment, which looks at each host as the other one does at each
+    pair.
     """
     return f"""
-SELECT id AS environment_id, id AS workspace_id, host, 0 AS step, id, next_attempt_at FROM {kind.table}
-WHERE status = 'pending' AND next_attempt_at <= {NOW}
-ORDER BY next_attempt_at LIMIT %(room)s
+WITH RECURSIVE pair (host, step) AS (
+    (SELECT host, 1 FROM {kind.table}
+    WHERE status = 'pending' AND host > %(after_host)s
+        AND {NOW} >= (
+            SELECT next_attempt_at FROM {kind.table} WHERE status = 'pending' ORDER BY next_attempt_at LIMIT 1)
+    ORDER BY host LIMIT 1)
+    UNION ALL
+    SELECT later.host, pair.step + 1 FROM pair CROSS JOIN LATERAL (
+        SELECT host FROM {kind.table} WHERE status = 'pending' AND host > pair.host ORDER BY host LIMIT 1) later
+    WHERE pair.step < %(most_pairs)s)
+SELECT due.id AS environment_id, {_domain_of("pair.host")} AS workspace_id, pair.host, pair.step, due.*
+FROM pair LEFT JOIN LATERAL (
+    SELECT id, next_attempt_at, attempt_count FROM {kind.table}
+    WHERE status = 'pending' AND host = pair.host AND next_attempt_at <= {NOW} AND pair.host <> ALL(%(full_hosts)s)
+    ORDER BY next_attempt_at LIMIT %(per_pair)s) due ON true
+WHERE due.id IS NOT NULL OR pair.step = %(most_pairs)s
 """
 
 
@@ -110,7 +127,8 @@ def _claim(kind: Kind) -> str:
     """
     reads = f", {kind.reads}" if kind.reads else ""
     if kind.tenants is None:
-        tenant, joins = "d.id AS environment_id, d.id AS workspace_id", kind.joins
+        tenant = f"d.id AS environment_id, {_domain_of('d.host')} AS workspace_id"
+        joins = kind.joins
         key, of_environments, is_free = "id", "", "claimed.id = free.id"
     else:
         # The conditions on the environment let PostgreSQL read one partition if the table is partitioned by it.
@@ -187,7 +205,7 @@ class Hosts:
                     del self._proven[next(iter(self._proven))]
 
     def proven(self) -> Container[str]:
-        """Returns the hosts that answered the last time, and our own mail server, which needs no proof."""
+        """Returns the hosts that answered the last time, and that of mails from earlier releases."""
         with self._lock:
             return frozenset((*self._proven, MAIL_HOST))
 
@@ -213,7 +231,7 @@ def claim_due(
 
     A sender sends a limited number of messages at once, so it has that number of places, and each message takes one
     while it is sent. `busy` says how many places are taken already, and by whom. Each free place goes to the workspace
-    that has the fewest, and among equals to the workspace that was served longest ago. There are four limits:
+    that has the fewest, and among equals to the workspace that was served longest ago. There are five limits:
 
     - A host has at most `per_host` places, and one if it is unproven (see Hosts). Without `hosts` every host counts as
       proven.
@@ -223,10 +241,12 @@ def claim_due(
       place therefore always finds a free one.
     - An environment has at most as many places as stay free, less those of its workspace: a third of all, if it is
       the only one. The other environments of the workspace therefore always find a free one.
+    - Mails have at most `kind.mails` places, and one of these is kept for first attempts. So domains that stall over
+      each mail delay nobody's first mail.
     """
     turns = turns or Turns()
     proven = _Everything() if hosts is None else hosts.proven()
-    places = _Places(busy, room, per_host, proven)
+    places = _Places(busy, room, per_host, proven, kind.mails)
     # Both statements are in one transaction, as each transaction costs as much as a statement.
     with transaction.atomic():
         chosen = places.fill(_look(kind, places, turns, now), turns)
@@ -247,11 +267,20 @@ class _Places:
     """
 
     def __init__(
-        self, busy: Mapping[Taker, int], room: int, per_host: int, proven: Container[str]
+        self,
+        busy: Mapping[Taker, int],
+        room: int,
+        per_host: int,
+        proven: Container[str],
+        mails: int = 0,
     ) -> None:
         self.room, self.per_host, self._proven = room, per_host, proven
-        # How many more places unproven hosts may take.
-        self._unproven_room = max(1, (room + sum(busy.values())) * 3 // 4)
+        places = room + sum(busy.values())
+        # How many more places unproven hosts may take, and how many more mails.
+        self._unproven_room = max(1, places * 3 // 4)
+        self._mail_room = mails
+        # How many places for mails are kept for first attempts.
+        self._kept = int(places > 1)
         self.workspaces: Counter[UUID] = Counter()
         self.environments: Counter[UUID] = Counter()
         self.hosts: Counter[str] = Counter()
@@ -265,6 +294,8 @@ class _Places:
         self.hosts[taker.host] += count
         if taker.host not in self._proven:
             self._unproven_room -= count
+        if is_mail(taker.host):
+            self._mail_room -= count
         self._workspace_of[taker.environment_id] = taker.workspace_id
 
     @property
@@ -308,10 +339,17 @@ class _Places:
 
     def _has_room(self, candidate: Row) -> bool:
         left = self.room - self.workspaces[candidate["workspace_id"]]
+        host = candidate["host"]
+        rooms = [self.room]
+        if host not in self._proven:
+            rooms.append(self._unproven_room)
+        if is_mail(host):
+            rooms.append(self._mail_room)
+        kept = self._kept if is_mail(host) and candidate["attempt_count"] else 0
         return (
             self.environments[candidate["environment_id"]] < left
-            and self.hosts[candidate["host"]] < self._most(candidate["host"])
-            and (candidate["host"] in self._proven or self._unproven_room > 0)
+            and self.hosts[host] < self._most(host)
+            and min(rooms) > kept
         )
 
     def _most(self, host: str) -> int:

@@ -22,7 +22,8 @@ environments and are sent over HTTP:
 
 `Notice(host=host_of(url), ...).save()`, in the transaction of the cause, is all that it takes to send a notice. The
 scheduler claims it within a quarter of a second, calls `message_of` with the row, sends what that returns, keeps the
-attempt, and tries again as SPEC §7 says. For a mail, `host` is `MAIL_HOST`, and `message_of` returns a `Mail`.
+attempt, and tries again as SPEC §7 says. For a mail, `host` is `mail_host(address)`, and `message_of` returns
+a `Mail`.
 """
 
 from collections.abc import Callable, Sequence
@@ -92,8 +93,7 @@ class Kind:
     # Is called with the attempts that a transaction records, in that transaction, and writes what follows from them.
     after_attempts: Callable[[Sequence[Attempt]], None] = _nothing
     # The table of the environments that own the rows, with the columns `id` and `workspace_id`. Workspaces then take
-    # turns. None means that nobody owns the rows, and that the row that has been due longest comes first. Many rows for
-    # one host then keep those for other hosts waiting, so None is only for mails.
+    # turns. None means that nobody owns the rows, which are mails, and that the domains of the recipients take turns.
     tenants: str | None = None
     # SQL that reads more for `message`: further columns, and joins to the claimed rows `d`, such as
     # `LEFT JOIN trigger t ON t.id = d.trigger_id`. The result must have each claimed row once, and no two columns of
@@ -103,6 +103,8 @@ class Kind:
     # How many messages of this kind one scheduler sends at once: `places` in all, and `per_host` to one host.
     places: int = 8
     per_host: int = 4
+    # How many of the places mails may take, and so how many connections a scheduler has to the mail server.
+    mails: int = 8
     # How many threads record results. There are fewer of them than threads that send, because each has a database
     # connection.
     recorders: int = 2

@@ -8,7 +8,6 @@ import contextlib
 import smtplib
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from email.errors import MessageError
@@ -19,9 +18,8 @@ from typing import Any
 import idna
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.mail import DNS_NAME, EmailMultiAlternatives
+from django.core.mail import EmailMultiAlternatives
 from django.core.mail.backends.base import BaseEmailBackend
-from django.core.mail.backends.smtp import EmailBackend
 from django.core.validators import validate_email
 
 from pipedai import env
@@ -29,16 +27,13 @@ from pipedai.logs import get_logger
 from pipedai.outgoing.mail_files import MailFiles, MailNotWritten
 from pipedai.outgoing.mails import Mail
 from pipedai.outgoing.posts import OwnAnswer, Result
-from pipedai.outgoing.request import look_up_within, within
+from pipedai.outgoing.smtp import BoundedBackend, SaysTooMuch
 
 log = get_logger(__name__)
 
-# The `host` of outbox rows that are mails. No URL's host contains an @, so the two can't be confused.
-MAIL_HOST = "@mail"
 # How many seconds sending a mail may take, from looking up the server's name to its last answer. It is more than the
 # time-out of a request, because mail servers make unknown senders wait. It is less than `due.CLAIM_SECONDS`.
 TIMEOUT_SECONDS = 30.0
-_SHARE_OF_LOOK_UP = 1 / 3
 
 
 def mail_is_on() -> bool:
@@ -69,6 +64,7 @@ def deliver(mail: Mail, *, message_id: str, timeout: float = TIMEOUT_SECONDS) ->
         message = _message(mail, message_id)
     except (ValueError, MessageError):
         return answer(Result.REFUSED, error="not an address or header that a mail can have")
+    backend: BaseEmailBackend | None = None
     try:
         with _bounded(timeout) as backend:
             backend.send_messages([message])
@@ -77,6 +73,12 @@ def deliver(mail: Mail, *, message_id: str, timeout: float = TIMEOUT_SECONDS) ->
         if result is Result.AWAY and time.monotonic() - begun >= timeout:
             # The connection was ended at the deadline, and this error is only a consequence.
             code, words = None, "timed out"
+            if isinstance(backend, BoundedBackend) and backend.has_named_recipient:
+                # Servers may ask the recipient's server before they answer, so this says nothing about our own.
+                result, words = (
+                    Result.AGAIN,
+                    "the mail server did not answer about this mail in time",
+                )
         return answer(result, code, words)
     return answer(Result.TAKEN, 250)
 
@@ -97,6 +99,9 @@ def check_server(timeout: float = 10.0) -> str | None:
 def _message(mail: Mail, message_id: str) -> EmailMultiAlternatives:
     """Returns the mail as a message for Django's mail backends. Raises ValueError if its address or a header is not
     valid.
+
+    Mail programs decode what stands between `=?` and `?=` in a header (RFC 2047), so a name of others could hide a link
+    or a line in it. No text has `=?` in a header.
     """
     sender = parseaddr(settings.EMAIL_FROM)[1]
     headers = {
@@ -105,8 +110,11 @@ def _message(mail: Mail, message_id: str) -> EmailMultiAlternatives:
         "Auto-Submitted": "auto-generated",
         **mail.headers,
     }
+    subject = mail.subject.replace("=?", "=[?]")
+    if any("=?" in value for value in mail.headers.values()):
+        raise ValueError("an encoded word")
     message = EmailMultiAlternatives(
-        mail.subject, mail.text, settings.EMAIL_FROM, [_address(mail.to)], headers=headers
+        subject, mail.text, settings.EMAIL_FROM, [_address(mail.to)], headers=headers
     )
     message.attach_alternative(mail.html, "text/html")
     # Building the message now checks its headers before anything is sent.
@@ -123,7 +131,7 @@ def _address(text: str) -> str:
         validate_email(address)
     except ValidationError:
         address = ""
-    if not address.isprintable() or not address:
+    if not address.isprintable() or not address or "=?" in address:
         raise ValueError("not an address")
     return address
 
@@ -144,7 +152,7 @@ def _bounded(timeout: float) -> Iterator[BaseEmailBackend]:
     if not settings.EMAIL_URL:
         yield MailFiles()
         return
-    backend = _Backend(deadline=time.monotonic() + timeout, **_config(settings.EMAIL_URL))
+    backend = BoundedBackend(deadline=time.monotonic() + timeout, **_config(settings.EMAIL_URL))
     try:
         yield backend
     finally:
@@ -154,98 +162,6 @@ def _bounded(timeout: float) -> Iterator[BaseEmailBackend]:
 @lru_cache(maxsize=2)
 def _config(url: str) -> dict[str, Any]:
     return env.email_config(url)
-
-
-class _Backend(EmailBackend):
-    """Django's SMTP backend, with one deadline for everything that is done on its connection.
-
-    smtplib limits the time of each read and write, but not their number, so a server that sends one byte a second could
-    hold the connection for hours. A timer therefore shuts the connection down at the deadline, and any read or write
-    that waits then ends with an error.
-    """
-
-    def __init__(self, *, deadline: float, **config: Any) -> None:
-        super().__init__(timeout=max(0.1, deadline - time.monotonic()), **config)
-        self._deadline = deadline
-        self._guards: list[_Guard] = []
-
-    @property
-    def connection_class(self) -> Any:
-        """A subclass of smtplib's class of connections, whose connection ends at the deadline."""
-        backend = self
-        kind: type[smtplib.SMTP] = smtplib.SMTP_SSL if self.use_ssl else smtplib.SMTP
-
-        class Connection(kind):  # type: ignore[valid-type, misc]
-            def _get_socket(self, host: str, port: int, timeout: float) -> Any:
-                plain = backend._connect(host, port)
-                if not backend.use_ssl:
-                    return plain
-                return self.context.wrap_socket(plain, server_hostname=host)
-
-        return Connection
-
-    def open(self) -> bool | None:
-        """Connects and logs in as the settings say. Raises OSError, and ValueError for settings that can't be used."""
-        # Django greets the server with this machine's full name, which it looks up once in a process. Nothing else
-        # limits the time of this look-up.
-        within((self._deadline - time.monotonic()) * _SHARE_OF_LOOK_UP, DNS_NAME.get_fqdn)
-        return super().open()
-
-    def _connect(self, host: str, port: int) -> socket.socket:
-        left = self._deadline - time.monotonic()
-        found = look_up_within(left * _SHARE_OF_LOOK_UP, host, port, 0, socket.SOCK_STREAM)
-        error: OSError = TimeoutError()
-        for family, kind, protocol, _, address in found:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                break
-            plain = socket.socket(family, kind, protocol)
-            try:
-                # The attempt gets half of the time that is left, so that the other half remains for another address of
-                # the server.
-                plain.settimeout(left / 2)
-                plain.connect(address)
-                plain.settimeout(self._deadline - time.monotonic())
-            except (OSError, ValueError) as reason:
-                plain.close()
-                error = reason if isinstance(reason, OSError) else TimeoutError()
-            else:
-                self._guards.append(_Guard(plain, self._deadline))
-                return plain
-        raise error
-
-    def close(self) -> None:
-        """Ends the connection. An error here does not matter, because the mail has been taken by then, or another error
-        is being raised already.
-        """
-        with contextlib.suppress(OSError):
-            super().close()
-
-    def hang_up(self) -> None:
-        """Ends the connection, and the timers that would shut it down at the deadline."""
-        self.close()
-        while self._guards:
-            self._guards.pop().end()
-
-
-class _Guard:
-    """Shuts a connection down at a deadline. It works on a duplicate of the socket's descriptor, because TLS takes the
-    descriptor away from the socket object.
-    """
-
-    def __init__(self, connection: socket.socket, deadline: float) -> None:
-        self._own = connection.dup()
-        self._timer = threading.Timer(max(0.0, deadline - time.monotonic()), self._shut_down)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _shut_down(self) -> None:
-        with contextlib.suppress(OSError):
-            self._own.shutdown(socket.SHUT_RDWR)
-
-    def end(self) -> None:
-        self._timer.cancel()
-        self._own.close()
 
 
 def _meaning(error: Exception) -> tuple[Result, int | None, str | None]:
@@ -267,6 +183,7 @@ def _meaning(error: Exception) -> tuple[Result, int | None, str | None]:
 
 # The descriptions of failures that say nothing about the mail. The first entry whose class fits the error counts.
 _AWAY: tuple[tuple[type[Exception], str], ...] = (
+    (SaysTooMuch, "the mail server says too much"),
     (smtplib.SMTPAuthenticationError, "the mail server refuses our login"),
     (smtplib.SMTPSenderRefused, "the mail server refuses our address"),
     (smtplib.SMTPResponseException, "the mail server refuses us"),

@@ -18,6 +18,8 @@ from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 
 PRODUCT = "PipedAI"
+# The `host` of mails that earlier releases queued.
+MAIL_HOST = "@mail"
 # A mail shows at most this many characters of a text that other people wrote (SPEC §14).
 MAX_FOREIGN = 200
 _MAX_SUBJECT = 200
@@ -31,6 +33,18 @@ _DOT = re.compile(r"(?<=[^\s!-/:-@[-^`{-~])[.。．｡](?=\w*[^\W\d])")
 _PLAIN = (int, float, Decimal, date, timedelta, UUID)
 # The Unicode categories of control, invisible, private and unassigned characters, and of breaks of lines.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def mail_host(address: str) -> str:
+    """Returns the `host` of an outbox row that is a mail to this address: the recipient's domain after an @, so that
+    domains take turns like the hosts of URLs. No URL's host begins with an @.
+    """
+    return f"@{address.rpartition('@')[2]}"
+
+
+def is_mail(host: str) -> bool:
+    """Returns whether an outbox row with this host is a mail."""
+    return host.startswith("@")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pipedai.outgoing import attempts
 from pipedai.outgoing.crew import Crew
 from pipedai.outgoing.due import Hosts, Taker, Turns, claim_due, taker_of
 from pipedai.outgoing.kinds import Kind
-from pipedai.outgoing.posts import Answer, OwnAnswer, Result
+from pipedai.outgoing.posts import Answer, Result
 from pipedai.sql import Row
 
 log = get_logger(__name__)
@@ -76,8 +76,7 @@ class Senders:
         self._per_host = kind.per_host if per_host is None else per_host
         self._busy: Counter[Taker] = Counter()
         self._turns = Turns()
-        # Messages that belong to nobody all go to our own mail server, which needs no proof.
-        self._hosts = None if kind.tenants is None else Hosts()
+        self._hosts = Hosts()
         self._changed = threading.Condition()
         self._sending = Crew(f"{kind.name}-sender", self._at_once, self._send)
         self._recording = Crew(
@@ -143,9 +142,10 @@ class Senders:
 
     def _note(self, host: str, answer: Answer) -> None:
         """Remembers whether the host answers. An attempt that failed soon changes nothing. It held its place for a
-        moment only, and the fault may be that of one tenant's URL, such as a wrong port, and not that of the host.
+        moment only, and the fault may be that of one tenant's URL, such as a wrong port, and not that of the host. An
+        attempt while our own mail server is away says nothing about the recipient's domain.
         """
-        if self._hosts is None or isinstance(answer, OwnAnswer):
+        if answer.result is Result.AWAY:
             return
         if answer.error is None:
             self._hosts.note(host, answered=True)

@@ -33,8 +33,8 @@ class OutboxRow(models.Model):
 
     # The row's id: a UUIDv7, made by the process that queues the message.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # What the message is sent to: the host of its URL, or `mail_server.MAIL_HOST` for a mail. Senders limit by it how
-    # many messages one host gets at once. It is empty if the URL has no host.
+    # What the message is sent to: the host of its URL, or for a mail the recipient's domain after an @. Senders limit
+    # by it how many messages one host gets at once. It is empty if the URL has no host.
     host = models.CharField(max_length=255)
     # Whether the message still has to be sent. Recording the result of an attempt changes it.
     status = models.CharField(max_length=9, choices=SendStatus.choices, default=SendStatus.PENDING)
@@ -117,8 +117,8 @@ def outbox_indexes(*, of_environments: bool) -> tuple[models.Index, ...]:
     )
     by_host = models.Index(
         # The queries in `due` read this index in its order.
-        fields=["environment", "host", "next_attempt_at"],
+        fields=[*(["environment"] if of_environments else []), "host", "next_attempt_at"],
         name="%(class)s_pending_by_host",
         condition=_PENDING,
     )
-    return (due, by_host) if of_environments else (due,)
+    return due, by_host

@@ -22,6 +22,7 @@ from rest_framework.request import Request
 from pipedai.api.principal import principal_of
 from pipedai.logs import get_logger
 from pipedai.replica.routing import REPLICA, is_on, reading_replica
+from pipedai.replica.writers import NOT_YET, READERS, begin_remembering
 from pipedai.sql import fetch_one, reason, sqlstate
 
 log = get_logger(__name__)
@@ -42,10 +43,13 @@ _AWAY_CLASSES = {"08", "28", "3D", "53", "57", "58"}
 # The statuses of errors that a replica may give only because it does not have a row yet.
 _MAYBE_TOO_EARLY = {400, 404}
 
-# What the primary says: the time, and the position up to which the caller has written (see `writers`).
+# What the primary says: the time, the position up to which the caller has written, and whether the readers' row is new
+# enough (see `writers`).
 _NEEDED = """
-SELECT clock_timestamp() AS now,
-    (SELECT position FROM recent_write WHERE principal_id = %(principal_id)s) AS position
+SELECT clock_timestamp() AS now, greatest(readers.position,
+    (SELECT position FROM recent_write WHERE principal_id = %(principal_id)s)) AS position,
+    readers.position < %(not_yet)s AND readers.written_at > statement_timestamp() - interval '1 hour' AS is_remembered
+FROM (SELECT) one LEFT JOIN recent_write readers ON readers.principal_id = %(readers)s
 """
 # What the replica says: up to which position it has replayed, and when the last replayed transaction was committed, by
 # the primary's clock. Web processes commit a heartbeat every 10 s, so that time is never much older than the replica.
@@ -107,8 +111,12 @@ def read_for(principal_id: UUID, work: Callable[[], T]) -> T:
     """
     if not is_on() or fitness.is_left_alone():
         return work()
-    needed = fetch_one(_NEEDED, {"principal_id": principal_id})
+    params = {"principal_id": principal_id, "readers": READERS, "not_yet": NOT_YET}
+    needed = fetch_one(_NEEDED, params)
     assert needed is not None
+    if not needed["is_remembered"]:
+        begin_remembering()
+        return work()
     looked = False
     try:
         # The state is read in the transaction of the list, so that both are read from one server, whatever stands

@@ -3,6 +3,10 @@
 A replica shows somebody what they have written as soon as it has replayed the WAL up to that position. The positions
 are rows of the primary's table `recent_write`, which all processes share and which outlives a crash and a failover.
 GitLab's database load balancer keeps the same position in Redis.
+
+The process that writes need not know of a replica that another process reads, as while REPLICA_DATABASE_URL reaches one
+process after the other. So a process that reads a replica writes a row of its own, the readers' row, and while that row
+is there all processes remember who writes. Otherwise remembering only reads one index entry.
 """
 
 from collections.abc import Iterable
@@ -21,17 +25,33 @@ log = get_logger(__name__)
 # The kinds of callers that read lists.
 _READERS = frozenset({"user", "api_key", "staff"})
 
+# The id in the readers' row. Its position is one up to which writes may not have been remembered.
+READERS = UUID(int=0)
+# The position of the readers' row until it is committed. No replica reaches it.
+NOT_YET = 2**63 - 1
+
 # The position is a number of bytes since the beginning of the WAL. `greatest` keeps the later position of two that
 # arrive in the wrong order.
 _REMEMBER = """
 INSERT INTO recent_write AS w (principal_id, position, written_at)
 SELECT id, pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, statement_timestamp()
-FROM unnest(%(ids)s::uuid[]) id ORDER BY id
+FROM unnest(%(ids)s::uuid[]) id WHERE EXISTS (SELECT FROM recent_write WHERE principal_id = %(readers)s) ORDER BY id
 ON CONFLICT (principal_id) DO UPDATE
 SET position = greatest(w.position, excluded.position), written_at = excluded.written_at
 """
+_ANNOUNCE = """
+INSERT INTO recent_write (principal_id, position, written_at)
+VALUES (%(readers)s, %(not_yet)s, statement_timestamp())
+ON CONFLICT (principal_id) DO UPDATE SET written_at = excluded.written_at
+"""
+# What a process commits after it has looked for the readers' row in vain is not remembered. That commit came before the
+# row's, so a position that is read after the row's commit is beyond it.
+_BEGIN = """
+UPDATE recent_write SET position = pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint
+WHERE principal_id = %(readers)s AND position = %(not_yet)s
+"""
 # A replica that is further behind than REPLICA_MAX_LAG_SECONDS, which is an hour at most, is not read at all. So older
-# rows have no effect.
+# rows have no effect. The readers' row is written anew each hour while a replica is read.
 _PRUNE = """
 WITH old AS MATERIALIZED (
     SELECT principal_id FROM recent_write WHERE written_at < statement_timestamp() - interval '2 hours'
@@ -57,9 +77,16 @@ def remember(ids: Iterable[UUID]) -> None:
     requests are answered until it is back.
     """
     try:
-        execute(_REMEMBER, {"ids": list(ids)})
+        execute(_REMEMBER, {"ids": list(ids), "readers": READERS})
     except DatabaseError as error:
         log.warning("replica.writer_not_remembered", error=type(error).__name__)
+
+
+def begin_remembering() -> None:
+    """Makes all processes remember who writes, for two hours at least. Call it outside of a transaction."""
+    params = {"readers": READERS, "not_yet": NOT_YET}
+    execute(_ANNOUNCE, params)
+    execute(_BEGIN, params)
 
 
 def prune_recent_writes(*, limit: int = 10_000) -> int:

@@ -13,6 +13,11 @@ _START_PAGE = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none';"
     " frame-ancestors 'none'"
 )
+# Pages with forms and a style sheet, and no script.
+_FORMS = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self';"
+    " frame-ancestors 'none'"
+)
 _POLICIES = {
     # The admin's pages need more: Alpine compiles code from template attributes, and each page begins with a <style>.
     # See docs/decisions/admin.md.
@@ -20,13 +25,10 @@ _POLICIES = {
         "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self';"
         " font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
-    # The page for pairing has forms and a style sheet, and no script.
-    "/pair": (
-        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self';"
-        " frame-ancestors 'none'"
-    ),
-    # The page on which the owner of an address agrees to notices or refuses them has two buttons. A script of ours
-    # calls the API when one is pressed.
+    "/pair": _FORMS,
+    "/account/notices/stop": _FORMS,
+    # The page on which the owner of an address agrees to notices or refuses them has buttons. A script of ours calls
+    # the API when one is pressed.
     "/account/notices": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
         " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

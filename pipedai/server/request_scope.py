@@ -54,6 +54,10 @@ KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPT
 # The key in the ASGI scope of the client's address, as resolved through the trusted proxies.
 CLIENT = "pipedai.client"
 
+# The page to which a mail program sends `List-Unsubscribe=One-Click`, as a multipart body if it likes (RFC 8058 §3.1).
+# The page does not read the body.
+ONE_CLICK = "/account/notices/stop"
+
 _ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
 # A parameter in the form of RFC 2231, which names its own charset, may be in pieces, and is decoded when it is parsed.
 _EXTENDED = re.compile(r"\*[0-9]*\*?\s*=")
@@ -83,7 +87,7 @@ def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]
     if not scope["query_string"].isascii():
         raise _malformed("The query string must be percent-encoded.")
     headers = _clean_headers(scope["headers"], host)
-    _check_charset(headers)
+    _check_charset(headers, path)
     said = header(headers, b"host")
     if not (said or "").strip() and not _may_lack_host(scope, path, said):
         raise _malformed("The Host header is missing.")
@@ -143,14 +147,14 @@ def _clean_headers(headers: RawHeaders, host: bytes | None) -> RawHeaders:
     return kept
 
 
-def _check_charset(headers: RawHeaders) -> None:
+def _check_charset(headers: RawHeaders, path: str) -> None:
     """Raises Refused for headers by which Django would decode the body, the query or a parameter with another codec.
 
     Python has codecs that take minutes for a megabyte (punycode) and such that decode no text (hex). The parts of a
     multipart body could name them as well, and nothing here reads such a body.
     """
     content_type = header(headers, b"content-type") or ""
-    if content_type.lstrip().lower().startswith("multipart/"):
+    if content_type.lstrip().lower().startswith("multipart/") and path != ONE_CLICK:
         raise _unsupported("The body must not be multipart.")
     if _OTHER_CHARSET.search(content_type) or _EXTENDED.search(content_type):
         raise _unsupported("The only charset is UTF-8.")

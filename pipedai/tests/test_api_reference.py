@@ -102,6 +102,9 @@ def test_a_throttled_route_says_429_and_its_rate(route):
         "GET environments/:environment/stats",
         "GET environments/:environment/events/stream",
         "GET runs/:run/events/stream",
+        "GET workers/:worker/events/stream",
+        "GET runs/:run/explain",
+        "GET triggers/:trigger/explain",
     )
     assert says_so is (throttled or crowded or is_metered(*route.key))
     shown = re.sub(r"<uuid:\w+>", ":id", route.route)

@@ -20,6 +20,7 @@ from django.conf import settings
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
 
+_COMMAND = [sys.executable, "-m", "pipedai.server"]
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _PORTS = 1_000
@@ -55,17 +56,23 @@ class Server:
 
 
 def serve(
-    database: str, *, log: Path, most_mib: int | None = None, **environment: str
+    database: str, *, log: Path, **environment: str
 ) -> contextlib.AbstractContextManager[Server]:
     """Serves the API with this database for the time of the block, and then stops it with SIGTERM.
 
-    It listens on `PORT` in `environment` or, without that, on a free port. On Linux, a process of the server that would
-    take more than `most_mib` of memory raises MemoryError, which its log then has.
+    It listens on `PORT` in `environment` or, without that, on a free port.
     """
-    command = [sys.executable, "-m", "pipedai.server"]
-    if most_mib is not None:
-        command = ["sh", "-c", f'ulimit -d {most_mib * 1024}; exec "$@"', "sh", *command]
-    return _serving(BASE_DIR, command, database, log, environment)
+    return _serving(BASE_DIR, _COMMAND, database, log, environment)
+
+
+def serve_in_bounds(
+    database: str, *, log: Path, most_mib: int
+) -> contextlib.AbstractContextManager[Server]:
+    """Does the same. On Linux, a process of the server that would take more memory raises MemoryError, which its log
+    then has.
+    """
+    bounded = ["sh", "-c", f'ulimit -d {most_mib * 1024}; exec "$@"', "sh", *_COMMAND]
+    return _serving(BASE_DIR, bounded, database, log, {})
 
 
 def serve_on(

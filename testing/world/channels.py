@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from notices.channels.consent import token_of
+from notices.channels.consent import agree, token_of
 from notices.channels.models import AskedAddress, Channel
 from notices.channels.services import create_channel
 from pipedai.events import Actor
@@ -16,11 +16,14 @@ CHANNEL_SECRET = "planted-secret-of-a-channel"  # noqa: S105
 
 def add_channel(cast: Cast, kind: str = "slack", **values: Any) -> Channel:
     """Adds a channel of the cast's environment, as its owner does. One of mail goes to its admin, unless `emails` says
-    otherwise; both then prove their addresses.
+    otherwise; both then prove their addresses, and have agreed to get mail.
     """
     target: dict[str, Any] = {"url": CHANNEL_URL}
     if kind == "email":
         prove(cast.owner, cast.admin)
+        for user in (cast.owner, cast.admin):
+            user.refresh_from_db()
+            agree(cast.environment.id, user)
         target = {"emails": [cast.admin.email]}
     channel_id = create_channel(
         environment_id=cast.environment.id,

@@ -7,7 +7,7 @@ from accounts.mail.tokens import new_token, token_with_digest
 from accounts.models import AccountMail, User
 from pipedai.api.tokens import digest
 from pipedai.ids import new_id
-from pipedai.outgoing import MAIL_HOST
+from pipedai.outgoing import mail_host
 from workspaces.models import Environment, Invitation
 
 MAIL_SERVER = "smtp://mail.example:25"
@@ -38,7 +38,7 @@ def issue_token(purpose: str, address: str, user: User | None = None) -> str:
     token = new_token(mail_id)
     AccountMail.objects.create(
         id=mail_id,
-        host=MAIL_HOST,
+        host=mail_host(address),
         purpose=purpose,
         address=address,
         user=user,

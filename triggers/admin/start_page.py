@@ -1,15 +1,47 @@
-"""The figures and charts about runs, deliveries and schedulers on the start page of the admin."""
+"""The start page's figures and charts about runs, deliveries and schedulers, and the admin pages of processes."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
-from pipedai.admin.charts import Chart, Series
-from pipedai.admin.start_page import Figure, show_chart, show_figures
-from pipedai.admin.values import list_of, page_of, span
+from django.contrib.admin import register
+
+from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.fields import Declared, column
+from pipedai.admin.site import site
+from pipedai.admin.start_page import Chart, Figure, Series, show_chart, show_figures
+from pipedai.admin.values import list_of, page_of, span, spoken
 from pipedai.sql import fetch_all, fetch_one
-from triggers.models import Delivery, Run, SchedulerHeartbeat
+from triggers.models import Delivery, Run, SchedulerHeartbeat, WebHeartbeat
 from triggers.schedules.heartbeats import ALIVE_WITHIN
-from triggers.states import Status
+from triggers.states import TERMINAL, Status
+
+
+class HeartbeatAdmin(StaffModelAdmin):
+    """Shows the processes of one kind that are alive, and those that ended without saying so within the last hour."""
+
+    icon = "ecg_heart"
+    columns = ("host", "Process", "started_at", "Last beat")
+    facts: ClassVar[Declared] = (
+        "host",
+        ("Process", column("pid", str)),
+        "started_at",
+        ("Last beat", "beat_at"),
+        "id",
+    )
+
+
+@register(SchedulerHeartbeat, site=site)
+class SchedulerHeartbeatAdmin(HeartbeatAdmin):
+    when_empty = "No scheduler has ever been alive: start manage.py runscheduler."
+
+
+@register(WebHeartbeat, site=site)
+class WebHeartbeatAdmin(HeartbeatAdmin):
+    """Shows the web processes, and since when workers could reach the service without a gap."""
+
+    when_empty = "No web process has written a heartbeat within the last hour."
+    facts = (*HeartbeatAdmin.facts, ("Service reachable since", "reachable_since"))
+
 
 _HOURS = 24
 _DAYS = 14
@@ -49,12 +81,6 @@ FROM environment e CROSS JOIN LATERAL (
     GROUP BY 1, 2) ended
 GROUP BY 1, 2
 """
-_OUTCOMES = (
-    (Status.SUCCEEDED, "succeeded"),
-    (Status.FAILED, "failed"),
-    (Status.TIMED_OUT, "timed out"),
-    (Status.CANCELED, "canceled"),
-)
 
 
 def waiting_figures() -> list[Figure]:
@@ -67,26 +93,21 @@ def waiting_figures() -> list[Figure]:
     return [
         Figure("Runs queued", _counted(row["queued"]), href=list_of(Run, status=Status.QUEUED)),
         Figure(
-            "Oldest queued run",
-            str(span(oldest)) if oldest is not None else "none",
-            "has waited" if oldest is not None else "",
+            "Oldest queued run", "none" if oldest is None else str(span(oldest)),
+            "" if oldest is None else "has waited",
             href=page_of(Run, row["oldest_id"]) if row["oldest_id"] else "",
             is_alarm=oldest is not None and oldest > _LONG_QUEUED,
         ),
         Figure(
-            "Deliveries waiting",
-            _counted(row["pending"]),
-            f"due for {span(late)}" if late else "",
+            "Deliveries waiting", _counted(row["pending"]), f"due for {span(late)}" if late else "",
             href=list_of(Delivery, status__exact=Delivery.Status.PENDING),
             is_alarm=late is not None and late > _LONG_DUE,
         ),
         Figure(
-            "Schedulers alive",
-            str(row["schedulers"]),
-            href=list_of(SchedulerHeartbeat),
+            "Schedulers alive", str(row["schedulers"]), href=list_of(SchedulerHeartbeat),
             is_alarm=not row["schedulers"],
         ),
-    ]
+    ]  # fmt: skip
 
 
 def runs_per_hour() -> Chart:
@@ -96,15 +117,11 @@ def runs_per_hour() -> Chart:
         "Runs per hour, by outcome",
         [hour.strftime("%H:%M") for hour in hours],
         [
-            Series(
-                status,
-                label,
-                [float(found.get((hour, status), {}).get("runs", 0)) for hour in hours],
-            )
-            for status, label in _OUTCOMES
+            Series(status, spoken(status), [float(found.get((hour, status), {}).get("runs", 0)) for hour in hours])
+            for status in TERMINAL
         ],
         nothing="No run has ended in the last 24 hours.",
-    )
+    )  # fmt: skip
 
 
 def cost_per_day() -> Chart:

@@ -1,285 +1,224 @@
-"""The admin pages of triggers and their revisions."""
+"""The admin pages of triggers, with the action that moves one to another worker, and of their revisions and ticks."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from django.contrib.admin import display, register
-from django.db.models import F, OuterRef, Q, QuerySet, Subquery
-from django.http import HttpRequest
+from django import forms
+from django.contrib.admin import register
+from django.db.models import F, OuterRef, Subquery
+from django.utils.html import format_html
+from unfold.widgets import UnfoldAdminSelectWidget
 
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS, Scope
-from pipedai.admin.filters import related
-from pipedai.admin.panels import Facts, Links, Panel, Table
+from pipedai.admin.fields import both_zones, column, itself, of_row, state_of, whether
+from pipedai.admin.filters import DatesFilter
+from pipedai.admin.panels import Links, Related
 from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
 from pipedai.admin.values import (
-    data,
-    ident,
-    in_both_zones,
+    NOTHING,
     link_to,
     list_of,
     long_text,
     moment,
-    money,
     number,
+    seconds,
     state,
-    text,
-    url,
-    yes,
-    zone_of,
 )
-from triggers.admin.explanations import Pool, Worker, trigger_panel
-from triggers.admin.moving import MoveForm, move
-from triggers.admin.tick_table import newest_ticks
-from triggers.models import Delivery, Run, Trigger, TriggerRevision
+from pipedai.events import Actor
+from triggers.admin.panels import Pool, Worker, beginning_of_error, due_time_panel, shown_error
+from triggers.explain.due_times import why_no_run
+from triggers.models import Delivery, Run, Tick, Trigger, TriggerRevision
 from triggers.queries import HEALTH
-from workspaces.admin.environments import where_member
-from workspaces.models import Environment
+from triggers.services import update_trigger
+from workspaces.admin.environments import BY_MEMBER, BY_PLACE
 
-_SHOWN = 10
+
+def _what_became_of(tick: Any) -> Any:
+    """Returns the state of the run that a tick made, with the run's error, or the reason why the tick made no run."""
+    run = tick.run
+    if run is None:
+        why = why_no_run(tick.decision)
+        said = f"{why[0].upper()}{why[1:]}."
+        blocker = tick.blocked_by_id
+        return format_html("{} It is {}", said, link_to(Run, blocker)) if blocker else said
+    error = shown_error(tick, run)
+    return state(run.status) if error is NOTHING else format_html("{} {}", state(run.status), error)
+
+
+def _due(tick: Tick) -> Any:
+    """Returns when a tick was due. For a row that stands for several due times it returns the first and the last."""
+    first = _FIRST.show(tick)
+    if tick.missed_count <= 1:
+        return first
+    return format_html("{}<br>to {}<br>{} due times", first, _LAST.show(tick), tick.missed_count)
+
+
+def _of_several(shown: Any) -> Any:
+    """Returns what is shown of a tick only if its row stands for several due times."""
+    return of_row(
+        lambda tick: shown.show(tick) if tick.missed_count > 1 else NOTHING,
+        *shown.reads,
+        "missed_count",
+    )
+
+
+_FIRST = both_zones("tick_at", "trigger__timezone")
+_LAST = both_zones("last_tick_at", "trigger__timezone")
+_DUE = of_row(_due, *_FIRST.reads, *_LAST.reads, "missed_count")
+_WHAT_BECAME_OF_IT = of_row(
+    _what_became_of,
+    "decision", "blocked_by_id", "run__status", "run__fault_class", "run__short_message",
+    error_begins=beginning_of_error("run__"),
+)  # fmt: skip
+
+
+class MoveForm(forms.Form):
+    """Asks which worker and which pool of the trigger's environment shall take its runs; at least one of them must."""
+
+    worker_id: Any = forms.ModelChoiceField(
+        None, label="Worker", required=False, empty_label="Any worker of the pool", widget=UnfoldAdminSelectWidget
+    )  # fmt: skip
+    pool_id: Any = forms.ModelChoiceField(
+        None, label="Pool", required=False, empty_label="No pool", widget=UnfoldAdminSelectWidget,
+        help_text="With a worker and a pool, the worker comes first, and the pool's others take what it leaves.",
+    )  # fmt: skip
+
+    def __init__(self, trigger: Trigger, posted: Mapping[str, Any] | None) -> None:
+        present = {"worker_id": trigger.worker_id, "pool_id": trigger.pool_id}
+        super().__init__(posted, initial=present)
+        live = {"environment_id": trigger.environment_id, "deleted_at__isnull": True}
+        workers, pools = (model._default_manager.filter(**live) for model in (Worker, Pool))
+        columns = ("label", "hostname", "disabled_at")
+        _choose_from(self.fields["worker_id"], workers.only(*columns).order_by("label"), _worker)
+        _choose_from(self.fields["pool_id"], pools.only("name").order_by("name"), str)
+
+    def clean(self) -> dict[str, Any]:
+        """Returns the ids of the chosen worker and pool, each None if nothing was chosen."""
+        chosen = {name: row and row.id for name, row in self.cleaned_data.items()}
+        if not self.errors and not any(chosen.values()):
+            raise forms.ValidationError("Choose a worker, a pool, or both.")
+        return chosen
+
+
+def _choose_from(field: Any, rows: Any, label: Any) -> None:
+    field.queryset = rows
+    field.label_from_instance = label
+
+
+def _worker(worker: Any) -> str:
+    """Returns the label of a worker, with its host name if that differs, and whether it is disabled."""
+    where = "" if worker.hostname == worker.label else f" on {worker.hostname}"
+    return f"{worker.label}{where}{' (disabled)' if worker.disabled_at else ''}"
+
+
+def _move(trigger: Trigger, actor: Actor, **values: Any) -> None:
+    update_trigger(trigger_id=trigger.id, values=values, actor=actor)
+
+
+def _newest_run(trigger: Any) -> Any:
+    status = trigger.newest_run_status
+    return link_to(Run, trigger.newest_run_id, status and state(status))
+
+
+_RUNS = Run.objects.filter(trigger=OuterRef("pk")).order_by("-queued_at", "-id")
+_NEWEST_RUN = of_row(
+    _newest_run,
+    newest_run_id=Subquery(_RUNS.values("id")[:1]),
+    newest_run_status=Subquery(_RUNS.values("status")[:1]),
+)
 
 
 @register(Trigger, site=site)
 class TriggerAdmin(StaffModelAdmin):
-    """Shows the triggers of all workspaces."""
-
     icon = "bolt"
     is_shortcut = True
     when_empty = "Nobody has made a trigger yet."
-    list_display = (
-        "name",
-        "shown_state",
-        "schedule",
-        "next_run",
-        "last_run",
-        "in_environment",
-        "on_worker",
-        "in_pool",
-        "created",
-    )
-    list_filter = (
-        "enabled",
-        related("environment", Environment),
-        related("worker", Worker),
-        related("pool", Pool),
-    )
-    list_reads = (
-        "id", "name", "enabled", "schedule", "next_run_at", "created_at", "deleted_at", "worker__label",
-        "pool__name", "environment__name",
+    named_by = "name"
+    columns = (
+        "name", "State", "schedule", ("Due next", "next_run_at"), ("Newest run", _NEWEST_RUN), "environment", "worker",
+        "pool", "created_at",
     )  # fmt: skip
-    list_select_related = ("worker", "pool", "environment")
-    searched_text = {
-        "name": "name",
-        "environment__name": "environment",
-        "environment__workspace__name": "workspace",
-    }
-    searched_address = "member's e-mail address"
+    list_filter = ("enabled", "environment", "worker", "pool")
+    searched_text = {"name": "name", **BY_PLACE}
+    searched_address = BY_MEMBER
     looks_through = LOOKS_THROUGH_CUSTOMERS
     scopes = (Scope(("environment",), ("id",)),)
-    story_joins = ("worker", "pool", "environment", "revision")
-    never_read = ("mcp_headers", "webhook_secret", "worker__token_digest", "worker__account_id")
+    left_out = ("mcp_key", "webhook_key")
+    facts = (
+        ("State", state_of("disabled", deleted="deleted_at", active="enabled")), "name", "environment", "worker",
+        "pool", ("Worker before the pool's others for", column("prefer_seconds", seconds)),
+        ("Taken within", column("start_deadline_seconds", seconds)), ("Runs at once", "max_concurrent_runs"),
+        "schedule", ("Time zone", "timezone"), ("Due next", both_zones("next_run_at", "timezone")),
+        ("While a run is unfinished", column("overlap_policy", lambda policy: f"{policy} the next")),
+        ("Retries", "max_retries"), ("A retry", column("retry_mode", lambda mode: f"{mode}s")),
+        ("Retries after effects", "retry_after_effects"), ("Records events", "record_events"),
+        ("Time limit", column("timeout_seconds", seconds)), ("Cost limit", "max_cost_usd"),
+        ("Health", of_row(lambda row: state(row.health), health=HEALTH)),
+        ("Failures in a row", of_row(lambda row: number(row.failures), failures=F("judged__failures"))),
+        ("Late since", of_row(lambda row: moment(row.late_since), late_since=F("judged__late_since"))),
+        ("Failing after failures", "alert_after_failures"),
+        ("Late without success after", column("success_deadline_seconds", seconds)),
+        ("Model", "revision__model"), ("MCP server", "mcp_url"), ("MCP headers", whether("mcp_headers", "none")),
+        ("Webhook", "webhook_url"), ("Webhook secret", whether("webhook_secret", "none")), "created_at",
+        ("Changed", "updated_at"), "deleted_at", "id", "description",
+        ("Prompt", column("revision__prompt", long_text)), "revision__output_schema",
+    )  # fmt: skip
+    answers = (due_time_panel,)
+    panels = (
+        Related(
+            "Newest runs", Run,
+            (("Run", itself()), ("State", column("status", state)), "source", "queued_at", "ended_at"), by="trigger",
+            shown=10, nothing="It has never run.",
+        ),
+        Related(
+            "Newest ticks", Tick, (("Due", _DUE), "Decision", ("What became of it", _WHAT_BECAME_OF_IT), "run"),
+            by="trigger", nothing="None has come due.",
+        ),
+        lambda trigger, _: [Links("See also", [
+            ("Deliveries", list_of(Delivery, trigger=trigger.id)),
+            ("Former prompts", list_of(TriggerRevision, trigger=trigger.id)),
+        ])],
+    )  # fmt: skip
     support = (
         SupportAction(
-            "move",
-            "Move the trigger",
+            "move", "Move the trigger",
             "Its runs go to another worker or pool of the environment from now on, also those that are queued. What a"
             " worker holds, it finishes. Whoever gets a run is handed the MCP headers in plaintext: be sure whose"
             " machine it is.",
-            "The trigger is moved.",
-            applies=lambda trigger: trigger.deleted_at is None,
-            perform=move,
-            form=MoveForm,
+            "The trigger is moved.", applies=lambda trigger: trigger.deleted_at is None, perform=_move, form=MoveForm,
         ),
-    )
-
-    def found_by_address(self, address: str) -> Q | None:
-        """Returns the condition for the triggers of all environments of which a user with this address is a member."""
-        return where_member(address, "environment")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Returns the list's rows, each with the id and the state of its newest run."""
-        runs = Run.objects.filter(trigger=OuterRef("pk")).order_by("-queued_at", "-id")
-        rows: QuerySet[Any] = (
-            super()
-            .get_queryset(request)
-            .annotate(
-                newest_run_id=Subquery(runs.values("id")[:1]),
-                newest_run_status=Subquery(runs.values("status")[:1]),
-            )
-        )
-        return rows
-
-    @display(description="State")
-    def shown_state(self, trigger: Trigger) -> Any:
-        """Shows whether the trigger is active, disabled or deleted."""
-        if trigger.deleted_at:
-            return state("deleted")
-        return state("active" if trigger.enabled else "disabled")
-
-    @display(description="Due next")
-    def next_run(self, trigger: Trigger) -> Any:
-        return moment(trigger.next_run_at)
-
-    @display(description="Newest run")
-    def last_run(self, trigger: Any) -> Any:
-        status = trigger.newest_run_status
-        return link_to(Run, trigger.newest_run_id, status and state(status))
-
-    @display(description="Worker")
-    def on_worker(self, trigger: Trigger) -> Any:
-        return link_to(Worker, trigger.worker_id, trigger.worker and trigger.worker.label)
-
-    @display(description="Pool")
-    def in_pool(self, trigger: Trigger) -> Any:
-        return link_to(Pool, trigger.pool_id, trigger.pool and trigger.pool.name)
-
-    @display(description="Environment")
-    def in_environment(self, trigger: Trigger) -> Any:
-        return link_to(Environment, trigger.environment_id, trigger.environment.name)
-
-    @display(description="Created")
-    def created(self, trigger: Trigger) -> Any:
-        return moment(trigger.created_at)
-
-    def title_of(self, row: Trigger) -> str:
-        return row.name
-
-    def story_rows(self) -> QuerySet[Any]:
-        """Returns the query for one trigger. It reads whether the trigger has secrets, but not the secrets."""
-        rows: QuerySet[Any] = (
-            super()
-            .story_rows()
-            .annotate(
-                has_mcp_headers=Q(mcp_headers__isnull=False),
-                has_webhook_secret=Q(webhook_secret__isnull=False),
-                health=HEALTH,
-                failures=F("judged__failures"),
-                late_since=F("judged__late_since"),
-            )
-        )
-        return rows
-
-    def story_asked(self, row: Any, sent: Mapping[str, str]) -> list[Panel]:
-        """Returns the panels of one trigger. The first one says what became of the last due time, or of the one that
-        the parameter `at` asks about.
-        """
-        return [trigger_panel(row, sent), *self.story(row)]
-
-    def story(self, row: Any) -> list[Panel]:
-        """Returns the panels of one trigger: its facts, its newest runs, its newest ticks and links to more."""
-        zone = zone_of(row.timezone)
-        return [
-            Facts(
-                "Trigger",
-                [
-                    ("State", self.shown_state(row)),
-                    ("Name", row.name),
-                    ("Environment", self.in_environment(row)),
-                    ("Worker", self.on_worker(row)),
-                    ("Pool", self.in_pool(row)),
-                    ("Worker before the pool's others for", _seconds(row.prefer_seconds)),
-                    ("Taken within", _seconds(row.start_deadline_seconds)),
-                    ("Runs at once", number(row.max_concurrent_runs)),
-                    ("Schedule", text(row.schedule)),
-                    ("Time zone", row.timezone),
-                    ("Due next", in_both_zones(row.next_run_at, zone)),
-                    ("While a run is unfinished", f"{row.overlap_policy} the next"),
-                    ("Retries", row.max_retries),
-                    ("A retry", f"{row.retry_mode}s"),
-                    ("Retries after effects", yes(row.retry_after_effects)),
-                    ("Records events", yes(row.record_events)),
-                    ("Time limit", f"{row.timeout_seconds:,} s"),
-                    ("Cost limit", money(row.max_cost_usd)),
-                    ("Health", state(row.health)),
-                    ("Failures in a row", number(row.failures)),
-                    ("Late since", moment(row.late_since)),
-                    ("Failing after failures", number(row.alert_after_failures)),
-                    ("Late without success after", _seconds(row.success_deadline_seconds)),
-                    ("Model", text(row.revision.model)),
-                    ("MCP server", url(row.mcp_url)),
-                    ("MCP headers", yes(row.has_mcp_headers, "none")),
-                    ("Webhook", url(row.webhook_url)),
-                    ("Webhook secret", yes(row.has_webhook_secret, "none")),
-                    ("Created", self.created(row)),
-                    ("Changed", moment(row.updated_at)),
-                    ("Deleted", moment(row.deleted_at)),
-                    ("Id", ident(row.id)),
-                    ("Description", text(row.description)),
-                    ("Prompt", long_text(row.revision.prompt)),
-                    ("Output schema", data(row.revision.output_schema)),
-                ],
-            ),
-            Table(
-                "Newest runs",
-                ("Run", "State", "Source", "Queued", "Ended"),
-                [
-                    (
-                        link_to(Run, run.id),
-                        state(run.status),
-                        run.source,
-                        moment(run.queued_at),
-                        moment(run.ended_at),
-                    )
-                    for run in Run.objects.filter(trigger=row)
-                    .only("status", "source", "queued_at", "ended_at")
-                    .order_by("-queued_at", "-id")[:_SHOWN]
-                ],
-                nothing="It has never run.",
-                more=list_of(Run, trigger=row.id),
-            ),
-            newest_ticks(row),
-            Links(
-                "See also",
-                [
-                    ("Deliveries", list_of(Delivery, trigger=row.id)),
-                    ("Former prompts", list_of(TriggerRevision, trigger=row.id)),
-                ],
-            ),
-        ]
+    )  # fmt: skip
 
 
 @register(TriggerRevision, site=site)
 class TriggerRevisionAdmin(StaffModelAdmin):
-    """The prompts, models and output schemas that triggers have or had."""
-
     icon = "history_edu"
     when_empty = "Nobody has made a trigger yet, so there is no revision of one."
-    list_display = ("made", "of_trigger", "model", "in_environment")
-    list_filter = (related("trigger", Trigger),)
-    list_reads = ("id", "model", "created_at", "trigger__name", "environment__name")
-    list_select_related = ("trigger", "environment")
-    story_joins = ("trigger", "environment")
-    never_read = ("trigger__mcp_headers", "trigger__webhook_secret")
-
-    @display(description="Made")
-    def made(self, revision: TriggerRevision) -> Any:
-        return moment(revision.created_at)
-
-    @display(description="Trigger")
-    def of_trigger(self, revision: TriggerRevision) -> Any:
-        return link_to(Trigger, revision.trigger_id, revision.trigger.name)
-
-    @display(description="Environment")
-    def in_environment(self, revision: TriggerRevision) -> Any:
-        return link_to(Environment, revision.environment_id, revision.environment.name)
-
-    def story(self, row: TriggerRevision) -> list[Panel]:
-        return [
-            Facts(
-                "Revision",
-                [
-                    ("Trigger", self.of_trigger(row)),
-                    ("Environment", self.in_environment(row)),
-                    ("Made", self.made(row)),
-                    ("Model", text(row.model)),
-                    ("Id", ident(row.id)),
-                    ("Prompt", long_text(row.prompt)),
-                    ("Output schema", data(row.output_schema)),
-                ],
-            )
-        ]
+    columns = ("Made", "trigger", "model", "environment")
+    list_filter = ("trigger",)
+    facts = (
+        "trigger", "environment", ("Made", "created_at"), "model", "id", ("Prompt", column("prompt", long_text)),
+        "output_schema",
+    )  # fmt: skip
 
 
-def _seconds(count: int | None) -> Any:
-    return text(None if count is None else f"{count:,} s")
+@register(Tick, site=site)
+class TickAdmin(StaffModelAdmin):
+    """Shows the due times of schedules and what the scheduler decided about each."""
+
+    icon = "schedule"
+    when_empty = "No schedule has come due yet."
+    columns = (
+        ("Due", "tick_at"), "Decision", "environment", "trigger", "run",
+        ("Due times", column("missed_count", lambda count: max(1, count))), ("Decided", "decided_at"),
+    )  # fmt: skip
+    list_filter = ("decision", DatesFilter, "environment", "trigger")
+    scopes = (Scope(("trigger",), ("tick_at",)),)
+    facts = (
+        ("Decision", column("decision", state)), ("What became of it", _WHAT_BECAME_OF_IT), "trigger", "environment",
+        ("Due", _FIRST), ("The last of these was due", _of_several(_LAST)),
+        ("Due times without a run", _of_several(column("missed_count", number))),
+        ("Decided", both_zones("decided_at", "trigger__timezone")), "run", ("Blocked by the run", "blocked_by"), "id",
+    )  # fmt: skip

@@ -60,8 +60,8 @@ counted AS (
         changes = w.changes + 1, is_changed = true,
         notional_reserved_usd = w.notional_reserved_usd + CASE WHEN %(is_notional)s THEN n.amount ELSE 0 END
     FROM n WHERE w.id = n.window_id)
-INSERT INTO run_reservation (run_id, window_id, environment_id, amount_usd, is_estimate, is_notional)
-SELECT %(run_id)s, n.window_id, %(environment_id)s, n.amount, false, %(is_notional)s FROM n
+INSERT INTO run_reservation (run_id, window_id, environment_id, amount_usd, is_cap, is_estimate, is_notional)
+SELECT %(run_id)s, n.window_id, %(environment_id)s, n.amount, %(is_cap)s, false, %(is_notional)s FROM n
 """
 
 
@@ -98,6 +98,7 @@ def reserve(run: Row) -> bool:
                 "environment_id": run["environment_id"],
                 "window_ids": [budget["window_id"] for budget in budgets],
                 "amounts": [budget["amount"] for budget in budgets],
+                "is_cap": run["max_cost_usd"] is not None,
                 "is_notional": budgets[0]["is_notional"],
             },
         )

@@ -57,6 +57,11 @@ BUDGETS_HAVE_ROOM = f"""(SELECT true FROM {BUDGETS}
 HAS_BUDGETS = f"EXISTS (SELECT FROM budget b WHERE {_COVERS})"
 # The run `r` has taken something from a budget, which its end has to settle.
 HAS_RESERVATIONS = "EXISTS (SELECT FROM run_reservation x WHERE x.run_id = r.id)"
+# The cap (`max_cost_usd`) with which the run `r` was claimed; NULL if it had none. If no budget has a reservation for
+# the run, it is the one that the trigger `t` has now.
+CAP = """(SELECT CASE WHEN bool_and(x.is_cap) THEN min(x.amount_usd)
+        WHEN bool_and(x.is_cap) IS NULL THEN t.max_cost_usd END
+    FROM run_reservation x WHERE x.run_id = r.id)"""
 # The environment of the trigger `t` has a budget that can refuse requests for runs.
 CAN_REJECT = """EXISTS (
     SELECT FROM budget b

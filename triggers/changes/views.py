@@ -17,7 +17,6 @@ from pipedai.api.streams import (
     stream_answer,
     ticket_of,
 )
-from pipedai.replica.routing import is_on
 from pipedai.replica.writers import remember
 from pipedai.server.ticket import EnvironmentStreamTicket
 from triggers.changes.reading import changes_of
@@ -61,7 +60,7 @@ class EnvironmentEventViewSet(StreamViewMixin, TenantViewSet):
             # Some notifications were lost, so the reader must read everything again.
             ticket.missed = False
             told.insert(0, {"type": "all"})
-        if told and is_on():
+        if told:
             # Whoever is told of a change reads a list next, which must show the change.
             remember([principal_of(request).id])
         return stream_answer("".join(event_text(compact_json(each)) for each in told))

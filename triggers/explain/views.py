@@ -12,12 +12,19 @@ from pipedai.api.errors import Invalid, NotFound
 from pipedai.api.filters import TimeField
 from pipedai.api.principal import principal_of
 from pipedai.api.schema.operation import Operation, query
+from pipedai.api.throttling import TooManyRequests
+from pipedai.server.memory_budget import RequestLimit
 from triggers import tenancy
 from triggers.explain.due_times import check_time_in_question, explain_trigger
 from triggers.explain.runs import explain_run
 from triggers.explain.serializers import RunExplanationSerializer, TriggerExplanationSerializer
 from workspaces.access import TenantViewSet, find_visible
 from workspaces.permissions import IsViewer
+
+# Each environment may have two explanations under way in a process, because an explanation of a run in a long queue
+# takes PostgreSQL as long as many other calls. Those that staff read in admin, and `manage.py explain`, don't count.
+_UNDER_WAY = RequestLimit(2)
+_BUSY = {429: "Two explanations of the environment are being worked out already."}
 
 
 class RunExplanationViewSet(TenantViewSet):
@@ -35,9 +42,11 @@ class RunExplanationViewSet(TenantViewSet):
         summary="Explain why a run has not run",
         answers={200: RunExplanationSerializer},
         says={200: "With what the run waits for, who holds it, or how it ended."},
+        errors=_BUSY,
     )
     def retrieve(self, request: Request, run_id: UUID) -> Response:
         """Answers GET /runs/:id/explain with where the run stands, and why."""
+        _count_request(self.access.environment_id, request)
         explanation = explain_run(run_id)
         if explanation is None:
             raise NotFound
@@ -62,14 +71,25 @@ class TriggerExplanationViewSet(tenancy.OneTriggerViewSet):
         ),
         answers={200: TriggerExplanationSerializer},
         says={200: "With what became, or will become, of the due time at or next before `at`."},
-        errors={400: "A bad `at`."},
+        errors={400: "A bad `at`.", **_BUSY},
     )
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
         """Answers GET /triggers/:id/explain with what became of the due time at or next before `at`."""
-        explanation = explain_trigger(trigger_id, at=_time_in_question(request))
+        at = _time_in_question(request)
+        _count_request(self.access.environment_id, request)
+        explanation = explain_trigger(trigger_id, at=at)
         if explanation is None:
             raise NotFound
         return Response(TriggerExplanationSerializer(explanation).data)
+
+
+def _count_request(environment_id: UUID, request: Request) -> None:
+    """Counts the request as one of its environment's. Raises TooManyRequests if two are under way."""
+    if not _UNDER_WAY.admits(environment_id, request):
+        raise TooManyRequests(
+            "Two explanations are being worked out already: ask again when they are there.",
+            headers={"Retry-After": "1"},
+        )
 
 
 def _time_in_question(request: Request) -> datetime | None:

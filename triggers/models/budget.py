@@ -194,6 +194,9 @@ class RunReservation(models.Model):
     window = tenant_key("triggers.BudgetWindow", related_name="+")
     # How many US dollars the claim reserved.
     amount_usd = money()
+    # Whether that is the `max_cost_usd` which the run's trigger had, and not the budget's `reserve_usd`; NULL if a
+    # process of an older release claimed the run.
+    is_cap = models.BooleanField(null=True)
     # How many US dollars count as spent for the run; NULL until the run has ended.
     cost_usd = money(null=True)
     # Whether `cost_usd` is the reserved amount because nobody has told what the run cost, as for a lost run.

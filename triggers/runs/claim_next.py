@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
 from django.db import transaction
 
 from pipedai.events import Actor
+from pipedai.sql import Row
 from triggers.runs import lifecycle
 from triggers.runs.conditions import Limits
 from triggers.runs.handout import HandedOut, choose_runs, note_receiver, read_claimed
@@ -84,7 +86,7 @@ def _take(
             now=now,
         )
         if claimed is not None:
-            return HandedOut({**claimed, **due.row}, due.mcp_headers)
+            return _with_cap(claimed["max_cost_usd"], claimed, due)
     return None
 
 
@@ -105,6 +107,7 @@ def _claimed_before(
     if held is None:
         return None
     run = lifecycle.read_own_run(held.row["id"], worker_id, now)
+    cap = run["max_cost_usd"]
     if start and run["status"] == Status.CLAIMED:
         try:
             run = lifecycle.start_run(worker_id=worker_id, run_id=run["id"], actor=actor, now=now)
@@ -114,4 +117,9 @@ def _claimed_before(
     if run["status"] not in HELD:
         return None
     note_receiver([held], worker_id=worker_id, actor=actor)
-    return HandedOut({**run, **held.row}, held.mcp_headers)
+    return _with_cap(cap, run, held)
+
+
+def _with_cap(cap: Decimal | None, claimed: Row, due: HandedOut) -> HandedOut:
+    """Returns the run with the cap that its claim reserved, whatever cap its trigger had before or has now."""
+    return HandedOut({**claimed, **due.row, "max_cost_usd": cap}, due.mcp_headers)

@@ -126,7 +126,8 @@ def claim_run(
     now: datetime | None = None,
 ) -> Row:
     """Moves a run from queued to claimed and gives it a lease. If the worker repeats a claim with the same `claim_id`,
-    it returns the stored run. With `start`, the run is running at once, and a repeated claim finds it running.
+    it returns the stored run. With `start`, the run is running at once, and a repeated claim finds it running. The
+    `max_cost_usd` of the result is what the claim reserved.
 
     Call it in a transaction that has locked the worker's row, so that no other claim changes how many runs the worker
     holds. `capacity` is how many runs the worker may hold according to that row; with 0 it gets no new run. `approved`
@@ -154,7 +155,8 @@ def claim_run(
     if run["worker_id"] == worker_id and (run["status"] == Status.CLAIMED or is_started):
         if run["claim_id"] == claim_id:
             if start and not is_started:
-                return start_run(worker_id=worker_id, run_id=run_id, actor=actor, now=now)
+                started = start_run(worker_id=worker_id, run_id=run_id, actor=actor, now=now)
+                return {**run, **started}
             return run
         raise Refused(
             "The run has been claimed with another claimId.",

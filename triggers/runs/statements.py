@@ -9,7 +9,7 @@ execute the statements.
 from functools import cache
 
 from pipedai.sql import NOW
-from triggers.budgets.room import CAN_REJECT, HAS_BUDGETS, HAS_RESERVATIONS
+from triggers.budgets.room import CAN_REJECT, CAP, HAS_BUDGETS, HAS_RESERVATIONS
 from triggers.models import RUN_COLUMNS
 from triggers.runs.conditions import IS_COUNTED_AS_QUEUED, IS_HELD, MAY_BE_CLAIMED, OF_ENVIRONMENT
 from triggers.runs.reachability import LEASES_COUNT
@@ -271,7 +271,8 @@ RETURNING {_REPORTED}
 
 READ = f"""
 SELECT {_RUN}, {_WILL_RETRY}, {_RESUME_UNTIL}, r.claim_id, r.ended_by, t.name AS trigger_name, t.max_concurrent_runs,
-    x.error_message, x.late_result IS NOT NULL AS has_late_result, v.output_schema IS NOT NULL AS has_output_schema
+    {CAP} AS max_cost_usd, x.error_message, x.late_result IS NOT NULL AS has_late_result,
+    v.output_schema IS NOT NULL AS has_output_schema
 FROM run r JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
 LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.id = %(run_id)s

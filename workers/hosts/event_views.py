@@ -16,6 +16,7 @@ from pipedai.api.streams import (
     StreamViewMixin,
     event_text,
     stream_answer,
+    take_place,
     ticket_of,
 )
 from pipedai.server.ticket import WorkerStreamTicket
@@ -49,6 +50,7 @@ class WorkerEventViewSet(StreamViewMixin, HostViewSet):
             )
         },
         media_type=MEDIA_TYPE,
+        errors={429: "The caller has 20 streams open."},
     )
     def stream(self, request: Request, worker_id: UUID) -> HttpResponse:
         """Answers GET /workers/:id/events/stream with the events after the last one that the client has read.
@@ -60,6 +62,7 @@ class WorkerEventViewSet(StreamViewMixin, HostViewSet):
         principal = principal_of(request)
         assert isinstance(principal, HostPrincipal | KeyPrincipal)
         ticket = ticket_of(request, WorkerStreamTicket, group=principal.workspace_id)
+        take_place(request, ticket)
         rows = read_events(
             ticket,
             worker_id=worker_id,

@@ -17,6 +17,7 @@ from workers.protocol.access import VERSION, WorkerProtocolViewSet
 from workers.protocol.limits import locked_limits
 from workers.protocol.serializers import (
     ClaimBody,
+    ClaimedRunSerializer,
     CompleteBody,
     CompletedRunSerializer,
     HeartbeatBody,
@@ -43,7 +44,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         body=ClaimBody,
         example={"claimId": "01a20e61-d1c1-7d52-9c1e-0f5a8ad3a1b2"},
         parameters=(VERSION,),
-        answers={200: RunSerializer},
+        answers={200: ClaimedRunSerializer},
         says={200: "With the run, claimed, and running with `start`."},
         errors={
             409: (
@@ -70,7 +71,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
                 **locked_limits(self.worker),
                 actor=self._actor(request),
             )
-        return Response(RunSerializer(run).data)
+        return Response(ClaimedRunSerializer(run).data)
 
     @Operation(
         id="startRun",

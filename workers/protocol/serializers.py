@@ -270,6 +270,12 @@ def _reported_names() -> dict[str, str]:
     return {str(field.source): name for name, field in CompleteBody().fields.items()}
 
 
+class ClaimedRunSerializer(RunSerializer):
+    """A run as `claim` answers it. `maxCostUsd` is what the claim reserved: it counts, and not what a poll told."""
+
+    maxCostUsd = MoneyField(source="max_cost_usd", allow_null=True)
+
+
 class CompletedRunSerializer(RunSerializer):
     """A run as `complete` answers it. `resumeUntil` says how long the worker must keep the run's session, and null that
     the session is not needed any more.
@@ -307,5 +313,5 @@ class HandedOutRunSerializer(RowSerializer):
         return super().to_representation({**instance.row, "mcp_headers": instance.mcp_headers})
 
 
-class NextRunSerializer(HandedOutRunSerializer, RunSerializer):
+class NextRunSerializer(HandedOutRunSerializer, ClaimedRunSerializer):
     """A run as `claim-next` answers it: all that a poll and a claim say of it."""

@@ -1,6 +1,7 @@
 """POST /workers/:id/claim-next, and `start` of a claim (SPEC §21)."""
 
 from datetime import timedelta
+from decimal import Decimal
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -21,9 +22,11 @@ from testing.world.budgets import add_budget
 from testing.world.cast import Cast, register
 from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
-from triggers.models import Run, RunText, Trigger
+from triggers.models import Run, RunReservation, RunText, Trigger
 from triggers.runs import claim_next, handout
 from workers.models import Worker, WorkerEvent
+from workers.protocol import claim_next_views
+from workers.protocol.limits import locked_limits
 from workspaces.models import Environment
 
 HEADERS = {"x-api-key": "planted-secret-1"}
@@ -121,6 +124,85 @@ class TestTheAnswer:
         worker = Worker.objects.get(id=cast.worker.worker_id)
         assert worker.last_seen_at is not None
         assert worker.account_id == "an-account"
+
+
+class TestTheCostLimit:
+    """What a claim reserves in a budget is what it tells, also if the trigger changes meanwhile."""
+
+    @pytest.fixture(autouse=True)
+    def budget(self, cast, request):
+        if "without_a_budget" not in request.node.name:
+            add_budget(cast, reserve_usd="3")
+
+    def cap(self, runs, amount):
+        Trigger.objects.filter(id=runs.trigger_id).update(max_cost_usd=amount)
+
+    @pytest.mark.parametrize("caps", [("150", "1"), (None, "1"), ("150", None)])
+    @pytest.mark.parametrize("most_at_once", [None, 1])
+    def test_it_is_what_was_reserved(self, calls, runs, monkeypatch, caps, most_at_once):
+        self._change_between_the_statements(calls, runs, monkeypatch, caps, most_at_once)
+        (reserved,) = RunReservation.objects.all()
+        assert reserved.amount_usd == Decimal(caps[1] or "3")
+
+    def test_without_a_budget_it_is_what_the_claim_reads(self, calls, runs, monkeypatch):
+        self._change_between_the_statements(calls, runs, monkeypatch, ("150", "1"), None)
+        assert not RunReservation.objects.exists()
+
+    def _change_between_the_statements(self, calls, runs, monkeypatch, caps, most_at_once):
+        """The trigger is changed after the call has read its run, and before it claims it."""
+
+        def change(worker):
+            self.cap(runs, caps[1])
+            return locked_limits(worker)
+
+        monkeypatch.setattr(claim_next_views, "locked_limits", change)
+        Trigger.objects.filter(id=runs.trigger_id).update(max_concurrent_runs=most_at_once)
+        self.cap(runs, caps[0])
+        runs.queue()
+        assert _taken(calls.claim_next(claimId="mine"))["maxCostUsd"] == caps[1]
+
+    @pytest.mark.parametrize("caps", [("1", "150"), ("1", None), (None, "1")])
+    @pytest.mark.parametrize("start", [False, True])
+    def test_a_repeated_call_tells_the_same(self, calls, runs, caps, start):
+        self.cap(runs, caps[0])
+        run_id = runs.queue()
+        add_budget(runs.cast, reserve_usd="0.5", trigger_id=runs.trigger_id)
+        tell = [
+            lambda: _taken(calls.claim_next(claimId="mine", start=start)),
+            lambda: calls.claim(run_id, claimId="mine", start=start).json(),
+        ]
+        for told in (tell[0], *tell, tell[1]):
+            assert told()["maxCostUsd"] == caps[0]
+            self.cap(runs, caps[1])
+        if not start:
+            assert calls.claim(run_id, claimId="mine", start=True).json()["maxCostUsd"] == caps[0]
+            assert calls.claim(run_id, claimId="mine", start=True).json()["maxCostUsd"] == caps[0]
+
+    @pytest.mark.parametrize("start", [False, True])
+    def test_a_claim_answers_it_where_the_poll_told_another(self, calls, runs, start):
+        self.cap(runs, "150")
+        run_id = runs.queue()
+        assert calls.poll().json()["runs"][0]["maxCostUsd"] == "150"
+        self.cap(runs, "2.5")
+        assert calls.claim(run_id, claimId="mine", start=start).json()["maxCostUsd"] == "2.5"
+        (reserved,) = RunReservation.objects.all()
+        assert reserved.amount_usd == Decimal("2.5")
+
+    def test_a_repeated_call_without_a_budget_tells_the_present_one(self, calls, runs):
+        self.cap(runs, "1")
+        run_id = runs.queue()
+        assert _taken(calls.claim_next(claimId="mine"))["maxCostUsd"] == "1"
+        self.cap(runs, "2")
+        assert _taken(calls.claim_next(claimId="mine"))["maxCostUsd"] == "2"
+        assert calls.claim(run_id, claimId="mine").json()["maxCostUsd"] == "2"
+
+    def test_so_it_does_for_a_run_that_an_older_release_claimed(self, calls, runs):
+        self.cap(runs, "1")
+        runs.queue()
+        assert _taken(calls.claim_next(claimId="mine"))["maxCostUsd"] == "1"
+        RunReservation.objects.update(is_cap=None)
+        self.cap(runs, "2")
+        assert _taken(calls.claim_next(claimId="mine"))["maxCostUsd"] == "2"
 
 
 class TestARepeatedCall:

@@ -1,10 +1,3 @@
-"""Django admin's pages of workspaces, environments, their members and their keys."""
+"""The admin pages of workspaces, environments, their members and their keys."""
 
-from workspaces.admin import (  # noqa: F401 - importing each module registers its pages
-    api_keys,
-    data_keys,
-    environments,
-    invitations,
-    memberships,
-    workspaces,
-)
+from workspaces.admin import environments, keys  # noqa: F401 - importing a module registers its pages

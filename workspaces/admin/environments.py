@@ -1,44 +1,65 @@
-"""Django admin's pages of environments. Each page links to the lists of the environment's triggers, runs, keys and so
-on.
+"""The admin pages of workspaces, the customers' accounts, of their environments, and of who is a member of them or is
+invited. Staff can't invite or change roles, since the environment's own admins do that.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
 from django import forms
-from django.contrib.admin import display, register
-from django.db.models import Q
+from django.contrib.admin import register
+from django.db.models import Exists, OuterRef
+from django.http import HttpRequest
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from unfold.widgets import UnfoldAdminTextInputWidget, UnfoldBooleanWidget
 
-from accounts.admin import id_of_address
 from accounts.models import User
 from pipedai.admin.base import StaffModelAdmin
-from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS
-from pipedai.admin.filters import related
-from pipedai.admin.panels import Facts, Links, Panel, Table
+from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS, Scope
+from pipedai.admin.fields import itself, of_row, state_of
+from pipedai.admin.panels import Drawn, Links, Related, add_to_page_of
 from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
-from pipedai.admin.values import ident, link_to, links, list_of, moment, state, text
+from pipedai.admin.values import link_to, links, list_of, state, two_lines
 from pipedai.events import Actor
-from workspaces.invitations import open_invitations
-from workspaces.models import Environment, Membership, Workspace
+from workspaces.invitations import IS_OPEN
+from workspaces.models import Environment, Invitation, Membership, Workspace
+from workspaces.roles import Role
 from workspaces.services import update_environment
 
-_SHOWN_MEMBERS = 50
+# How the rows of an environment are found: by parts of names, and by the address of a member.
+BY_PLACE = {"environment__name": "environment", "environment__workspace__name": "workspace"}
+BY_MEMBER = ("environment__memberships__user", "member's e-mail address")
+
+
+def shortcuts(environment_id: UUID) -> SafeString:
+    """Returns links to those lists of this environment's rows that support needs most."""
+    return links(_lists(environment_id, lambda admin: admin.is_shortcut))
+
+
+def _lists(environment_id: UUID, wanted: Callable[[Any], bool]) -> list[tuple[str, str]]:
+    return [
+        (capfirst(str(model._meta.verbose_name_plural)), list_of(model, environment=environment_id))
+        for model, admin in site._registry.items()
+        if wanted(admin)
+    ]
+
+
+def _holdings(environment: Environment, _: HttpRequest) -> list[Drawn]:
+    """Returns the panel with links to all lists that can be filtered by environment."""
+    lists = _lists(environment.id, lambda admin: "environment" in admin.related_filters)
+    return [Links("What it holds", lists)]
 
 
 class PauseForm(forms.Form):
     """Asks why an environment is paused, and whether the runs that its workers hold shall be canceled as well."""
 
     pause_reason = forms.CharField(
-        label="Reason",
-        max_length=500,
-        help_text="The environment's members read it.",
+        label="Reason", max_length=500, help_text="The environment's members read it.",
         widget=UnfoldAdminTextInputWidget({"autocomplete": "off", "autofocus": True}),
-    )
+    )  # fmt: skip
     cancel_held = forms.BooleanField(
         label="Cancel the runs that workers hold", required=False, widget=UnfoldBooleanWidget
     )
@@ -47,159 +68,135 @@ class PauseForm(forms.Form):
         super().__init__(posted)
 
 
-def _pause(environment: Environment, actor: Actor, **values: Any) -> None:
-    update_environment(
-        environment_id=environment.id, values={"paused": True, **values}, actor=actor
-    )
+def _update(environment: Environment, actor: Actor, **values: Any) -> None:
+    update_environment(environment_id=environment.id, values=values, actor=actor)
 
 
-def _resume(environment: Environment, actor: Actor) -> None:
-    update_environment(environment_id=environment.id, values={"paused": False}, actor=actor)
+_GO_TO = of_row(lambda environment: shortcuts(environment.id))
 
 
 @register(Environment, site=site)
 class EnvironmentAdmin(StaffModelAdmin):
     icon = "deployed_code"
     when_empty = "Nobody has made an environment yet."
-    list_display = ("name", "in_workspace", "shown_state", "created", "deleted", "go_to")
-    list_filter = (related("workspace", Workspace),)
-    list_reads = ("id", "name", "paused_at", "created_at", "deleted_at", "workspace__name")
-    list_select_related = ("workspace",)
+    named_by = "name"
+    columns = ("name", "workspace", "State", "created_at", "deleted_at", ("Go to", _GO_TO))
+    list_filter = ("workspace",)
     searched_text = {"name": "name", "workspace__name": "workspace"}
-    searched_address = "member's e-mail address"
+    searched_address = ("memberships__user", "member's e-mail address")
     looks_through = LOOKS_THROUGH_CUSTOMERS
-    story_joins = ("workspace",)
+    facts = (
+        "name", "workspace", ("State", state_of("active", deleted="deleted_at", paused="paused_at")), "paused_at",
+        ("Why it is paused", "pause_reason"), "created_at", "deleted_at", "id",
+    )  # fmt: skip
+    panels = (
+        _holdings,
+        Related("Members", Membership, ("user", "user__name", "role", "Since"), by="environment"),
+        Related(
+            "Open invitations", Invitation, ("Address", "role", "By", "Sent", "Works until"), by="environment",
+            where=IS_OPEN, order=("-created_at",),
+        ),
+    )  # fmt: skip
     support = (
         SupportAction(
-            "pause",
-            "Pause the environment",
+            "pause", "Pause the environment",
             "Its workers are given no run, nobody can start one, and its schedules make none, until it is resumed. What"
             " is queued waits.",
             "The environment is paused.",
             applies=lambda environment: not (environment.deleted_at or environment.paused),
-            perform=_pause,
-            is_harsh=True,
+            perform=lambda environment, actor, **why: _update(environment, actor, paused=True, **why), is_harsh=True,
             form=PauseForm,
         ),
         SupportAction(
-            "resume",
-            "Resume the environment",
+            "resume", "Resume the environment",
             "Its workers get runs again, what has waited for them first, and its schedules make runs from now on. Due"
             " times of the pause are not made up for.",
             "The environment is resumed.",
             applies=lambda environment: environment.deleted_at is None and environment.paused,
-            perform=_resume,
+            perform=lambda environment, actor: _update(environment, actor, paused=False),
         ),
-    )
-
-    def found_by_address(self, address: str) -> Q | None:
-        """Returns the condition for the environments of which the user with this address is a member."""
-        return where_member(address, "id")
-
-    @display(description="Workspace")
-    def in_workspace(self, environment: Environment) -> Any:
-        return link_to(Workspace, environment.workspace_id, environment.workspace.name)
-
-    @display(description="State")
-    def shown_state(self, environment: Environment) -> Any:
-        """Shows whether the environment is active, paused or deleted."""
-        if environment.deleted_at:
-            return state("deleted")
-        return state("paused" if environment.paused else "active")
-
-    @display(description="Created")
-    def created(self, environment: Environment) -> Any:
-        return moment(environment.created_at)
-
-    @display(description="Deleted")
-    def deleted(self, environment: Environment) -> Any:
-        return moment(environment.deleted_at)
-
-    @display(description="Go to")
-    def go_to(self, environment: Environment) -> Any:
-        return shortcuts(environment.id)
+    )  # fmt: skip
 
     def title_of(self, row: Environment) -> str:
         return f"{row.name} of {row.workspace.name}"
 
-    def story(self, row: Environment) -> list[Panel]:
-        """Returns the panels of an environment's page: its facts, its members, its open invitations, and links to the
-        lists of all that belongs to it.
-        """
-        members = row.memberships.select_related("user").defer("user__password")
-        return [
-            Facts(
-                "Environment",
-                [
-                    ("Name", row.name),
-                    ("Workspace", self.in_workspace(row)),
-                    ("State", self.shown_state(row)),
-                    ("Paused", moment(row.paused_at)),
-                    ("Why it is paused", text(row.pause_reason)),
-                    ("Created", self.created(row)),
-                    ("Deleted", self.deleted(row)),
-                    ("Id", ident(row.id)),
-                ],
-            ),
-            Links("What it holds", _holdings(row)),
-            Table(
-                "Members",
-                ("User", "Name", "Role", "Since"),
-                [
-                    (
-                        link_to(User, each.user_id, each.user.email),
-                        text(each.user.name),
-                        each.role,
-                        moment(each.created_at),
-                    )
-                    for each in members.order_by("-id")[:_SHOWN_MEMBERS]
-                ],
-                more=list_of(Membership, environment=row.id),
-            ),
-            Table(
-                "Open invitations",
-                ("Address", "Role", "By", "Sent", "Works until"),
-                [
-                    (
-                        text(each.email),
-                        each.role,
-                        link_to(User, each.invited_by_id, each.invited_by.email),
-                        moment(each.created_at),
-                        moment(each.expires_at),
-                    )
-                    for each in open_invitations(row.id)
-                    .select_related("invited_by")
-                    .defer("invited_by__password")
-                    .order_by("-created_at")[:_SHOWN_MEMBERS]
-                ],
-                nothing="None.",
-            ),
-        ]
+
+@register(Workspace, site=site)
+class WorkspaceAdmin(StaffModelAdmin):
+    icon = "apartment"
+    when_empty = "Nobody has made a workspace yet."
+    named_by = "name"
+    columns = ("name", "created_by", "created_at")
+    searched_text = {"name": "name"}
+    searched_address = ("created_by", "creator's e-mail address")
+    looks_through = LOOKS_THROUGH_CUSTOMERS
+    facts = ("name", "created_by", "created_at", "id")
+    panels = (
+        Related(
+            "Environments", Environment, (("Name", itself("name")), "created_at", "deleted_at", ("Go to", _GO_TO)),
+            by="workspace", shown=100,
+        ),
+    )  # fmt: skip
 
 
-def where_member(address: str, column: str) -> Q | None:
-    """Returns the condition that `column` holds the id of an environment of which the user with this e-mail address is
-    a member. Returns None if no user has the address.
-    """
-    user_id = id_of_address(address)
-    if user_id is None:
-        return None
-    return Q(**{f"{column}__in": Membership.objects.filter(user=user_id).values("environment")})
+@register(Invitation, site=site)
+class InvitationAdmin(StaffModelAdmin):
+    icon = "forward_to_inbox"
+    when_empty = "Nobody has been invited yet."
+    columns = (
+        ("Invitation", itself()), "Address", "environment", "role", "Sent", "accepted_at", "revoked_at",
+    )  # fmt: skip
+    list_filter = ("role", "environment")
+    searched_text = {"email": "e-mail address"}
+    facts = (
+        ("Address", "email"), "environment", "role", ("By", "invited_by"), "mail", ("Sent", "created_at"),
+        ("Works until", "expires_at"), "accepted_at", "revoked_at", "id",
+    )  # fmt: skip
 
 
-def shortcuts(environment_id: UUID) -> SafeString:
-    """Returns links to those lists of this environment's rows that support needs most."""
-    return links(
-        (capfirst(str(model._meta.verbose_name_plural)), list_of(model, environment=environment_id))
-        for model, admin in site._registry.items()
-        if getattr(admin, "is_shortcut", False)
-    )
+def _environment(membership: Membership) -> Any:
+    """Shows the environment's name, and whether the environment has been deleted."""
+    shown = link_to(Environment, membership.environment_id, membership.environment.name)
+    if membership.environment.deleted_at is None:
+        return shown
+    return format_html("{} {}", shown, state("deleted"))
 
 
-def _holdings(environment: Environment) -> list[tuple[str, str]]:
-    """Returns the names and URLs of all admin lists that can be filtered by environment."""
-    return [
-        (capfirst(str(model._meta.verbose_name_plural)), list_of(model, environment=environment.id))
-        for model, admin in site._registry.items()
-        if "environment" in (getattr(each, "name", "") for each in admin.list_filter)
-    ]
+@register(Membership, site=site)
+class MembershipAdmin(StaffModelAdmin):
+    icon = "group"
+    when_empty = "No environment has members yet."
+    columns = ("user", "Environment", "Workspace", "role", "Since", "Go to")
+    list_filter = ("role", "environment", "user")
+    searched_text = {"user__email": "e-mail address", "user__name": "name", **BY_PLACE}
+    searched_address = ("user", "e-mail address")
+    looks_through = LOOKS_THROUGH_CUSTOMERS
+    scopes = (Scope(("user",), ("id",)), Scope(("environment",), ("id",)))
+    facts = (
+        "user", ("Environment", of_row(_environment, "environment__name", "environment__deleted_at")),
+        "environment__workspace", ("Go to", of_row(lambda row: shortcuts(row.environment_id), "environment_id")),
+        "role", ("Since", "created_at"), "id",
+    )  # fmt: skip
+
+
+def _role(membership: Any) -> Any:
+    """Shows the role. If the user is the only owner, it says so, and whether they can't log in any more."""
+    if membership.role != Role.OWNER or membership.others:
+        return membership.role
+    told = "the only owner" if membership.user.is_active else "the only owner, who can't log in"
+    return two_lines(membership.role, told)
+
+
+_OTHER_OWNERS = Membership.objects.filter(
+    environment=OuterRef("environment"), role=Role.OWNER
+).exclude(id=OuterRef("id"))
+_OF_USER = Related(
+    "Member of", Membership,
+    (
+        "Environment", "Workspace",
+        ("Role", of_row(_role, "role", "user__is_active", others=Exists(_OTHER_OWNERS))), "Since", "Go to",
+    ),
+    by="user", nothing="No environment.",
+)  # fmt: skip
+
+add_to_page_of(User, _OF_USER)

@@ -7,6 +7,7 @@ from django.db import transaction
 
 from accounts.addresses import change_email, verify_email
 from accounts.emails import Email
+from accounts.mail.tokens import LinkUnusable
 from accounts.models import Session, User
 from accounts.registration import register_user
 from accounts.resets import reset_password
@@ -27,10 +28,10 @@ from testing.world.mails import (
 )
 from testing.world.users import PASSWORD, UserFactory
 from workspaces.api_keys import mint_api_key
-from workspaces.invitations import accept_invitation
+from workspaces.invitations import accept_invitation, revoke_invitation
 from workspaces.locks import lock_environment
 from workspaces.members import add_member, remove_member
-from workspaces.models import ApiKey, Membership
+from workspaces.models import ApiKey, Invitation, Membership
 from workspaces.roles import Role
 
 EMAIL = Email("ada@example.com")
@@ -101,6 +102,28 @@ def test_an_invitation_is_accepted_or_its_inviter_is_gone(cast, ada, round_):
     assert statuses(answers[1:]) == [200]
     accepted = not isinstance(answers[0], ApiError)
     assert Membership.objects.filter(user=ada).exists() is accepted
+
+
+def test_an_invitation_that_is_revoked_while_it_is_accepted_makes_nobody_a_member(
+    cast, ada, round_
+):
+    prove(ada)
+    token = invite_for_test(cast.environment, cast.owner, EMAIL)
+    revoke = partial(
+        revoke_invitation,
+        environment_id=cast.environment.id,
+        invitation_id=Invitation.objects.get().id,
+        actor=Actor("user", cast.owner.id),
+    )
+    with transaction.atomic():
+        revoke()
+        accepting = Started(
+            partial(accept_invitation, token=token, user_id=ada.id, actor=Actor("user", ada.id))
+        )
+        accepting.wait_until_blocked()
+    answer = accepting.answer()
+    assert isinstance(answer, LinkUnusable)
+    assert not Membership.objects.filter(user=ada).exists()
 
 
 @pytest.mark.parametrize("same_token", [True, False])

@@ -8,11 +8,9 @@ import pytest
 from accounts.emails import Email
 from accounts.models import Session, User
 from accounts.services import change_password, log_in
-from accounts.session_tokens import verify
-from accounts.sessions import Device
+from accounts.sessions import Device, open_session
 from audit.models import AuditEntry
 from pipedai.api.errors import ApiError
-from pipedai.api.principal import UserPrincipal
 from pipedai.events import Actor
 from testing.processes.racing import ROUNDS, at_once
 from testing.world.cast import TEST_ACTOR, register, session_cookie
@@ -422,15 +420,15 @@ def test_a_registration_key_used_and_revoked_at_once_is_one_of_both(cast, round_
 @pytest.mark.parametrize("round_", ROUNDS)
 def test_no_session_opened_with_the_old_password_outlives_its_change(cast, round_):
     user = User.objects.get(id=cast.owner.id)
-    claims = verify(session_cookie(user))
+    session_cookie(user)
     changed, _ = at_once(
         partial(
             change_password,
-            principal=UserPrincipal(user.id, claims.session_id),
+            user_id=user.id,
             current_password=PASSWORD,
             new_password="another long password",
-            device=Device(b"", None, ""),
             actor=TEST_ACTOR,
+            enter=lambda user: open_session(user, Device(b"", None, "")),
         ),
         partial(
             log_in,

@@ -284,7 +284,7 @@ class FakeApi:
             self._move(run, {"queued"}, "claimed", claim_id=claim_id)
         self._start_with(run, body)
         run.renew()
-        return 200, {"run": {**run.handed_out(), **run.shown()}, **self._told()}
+        return 200, {"run": {**run.handed_out(), **run.shown(), **run.claimed_as}, **self._told()}
 
     def _start_with(self, run: FakeRun, body: Any) -> None:
         if body.get("start") and self.short_protocol and self.starts:
@@ -302,13 +302,13 @@ class FakeApi:
         started = run.status == "running" and body.get("start") and self.short_protocol
         if repeated and (run.status == "claimed" or started):
             self._start_with(run, body)
-            return 200, run.shown()
+            return 200, {**run.shown(), **run.claimed_as}
         if run.status == "claimed":
             return 409, _conflict("The run is claimed.", "claimed_by_another", run)
         status, answer = self._move(run, {"queued"}, "claimed", claim_id=body.get("claimId"))
         if status == 200:
             self._start_with(run, body)
-            answer = run.shown()
+            answer = {**run.shown(), **run.claimed_as}
         return status, answer
 
     def _start(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:

@@ -30,6 +30,8 @@ class FakeRun:
     max_cost_usd: Any = None
     # These fields are added to the run when it is handed out, as a newer version of the API might do.
     newer: dict[str, Any] = field(default_factory=dict)
+    # These fields are added to the answer to a claim of the run. They count, and not what a poll said.
+    claimed_as: dict[str, Any] = field(default_factory=dict)
     # What the answer to the run's report says of how long its session can be resumed. "" leaves the field out, as an
     # older version of the API does.
     resume_until: str | None = ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from pipedai_worker.api import Api
 from pipedai_worker.backoff import Backoff
 from pipedai_worker.events.spool import SpoolReader
 from pipedai_worker.gateway.events import EventSplitter, EventTooLarge
+from pipedai_worker.json_values import parse
 from pipedai_worker.numbers import whole
 from pipedai_worker.patience import Outage
 
@@ -108,8 +108,8 @@ def from_file(
 
 def _event(text: bytes) -> RunEvent | None:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse(text)
+    except ValueError:
         return None
     return value if _is_event(value) else None
 

@@ -85,7 +85,7 @@ class Conversation:
         """Return the result that a stream of events brings for a request; None if the stream ends without it."""
         async for event in events:
             size = sum(map(len, event.lines))
-            result = result_in(event.data, id_as_json, method)
+            result = await result_in(event.data, id_as_json, method)
             if result is not None:
                 self._count(size)
                 return result
@@ -95,12 +95,13 @@ class Conversation:
         return None
 
 
-def result_in(data: bytes, id_as_json: str, method: str) -> dict[str, Any] | None:
+async def result_in(data: bytes, id_as_json: str, method: str) -> dict[str, Any] | None:
     """Return the result that answers the request with this id, or None if `data` has none.
 
-    `data` is what the server sent. Raises ServerFailed if the server answered the request with an error.
+    `data` is what the server sent. Raises ServerFailed if the server answered the request with an error, or if `data`
+    has too many values.
     """
-    for message in messages.read_answered(data):
+    for message in await messages.read_apart(data, messages.read_answered):
         if messages.answer_id(message) != id_as_json or message.get("jsonrpc") != "2.0":
             continue
         if "error" in message:

@@ -23,6 +23,7 @@ from pipedai_worker.gateway.reading import (
     VERSION,
     events_of,
     media_type,
+    read_short,
     read_whole,
     session_in,
 )
@@ -47,7 +48,7 @@ class Posted:
     is_batch: bool = False
     # True if the answers come on a stream of the older transport (HTTP with SSE), and not as the answer to this POST.
     in_stream: bool = False
-    may_be_silent: bool = True
+    may_take_long: bool = True
 
 
 class Forwarding:
@@ -80,7 +81,7 @@ class Forwarding:
         With `stream`, their answers come on that stream of the older transport (HTTP with SSE).
         """
         try:
-            posted = messages.read_posted(request.body)
+            posted = await messages.read_apart(request.body, messages.read_posted)
         except ValueError:
             problem = messages.error("null", messages.PARSE_ERROR, "This is no JSON-RPC message.")
             await answer.send(HTTPStatus.BAD_REQUEST, problem)
@@ -92,15 +93,15 @@ class Forwarding:
             [one for one in found if one is not None],
             is_batch=request.body.lstrip()[:1] == b"[",
             in_stream=stream is not None,
-            may_be_silent=not all(map(messages.is_quick, posted)),
+            may_take_long=not all(map(messages.is_quick, posted)),
         )
         if told.ids:
             answer.presence.expect_client()
         try:
             await self._announce(told, posted)
-            silence = None if told.may_be_silent else limits.SILENCE_SECONDS
+            seconds = None if told.may_take_long else limits.ANSWER_SECONDS
             async with self._upstream.send(
-                "POST", request.headers, request.body, url=url, silence=silence
+                "POST", request.headers, request.body, url=url, seconds=seconds
             ) as response:
                 await self._answer_post(told, response, answer)
         except NotAllowed as refused:
@@ -161,10 +162,10 @@ class Forwarding:
             await self._pass_events(told, response, answer)
         elif kind == JSON:
             body = await read_whole(response)
-            self._waiting.hear(told.session, body)
+            await self._waiting.hear_apart(told.session, body)
             await answer.send(response.status_code, body, headers=headers)
         else:
-            body = await read_whole(response, limits.LARGEST_HEAD)
+            body = await read_short(response)
             if body.strip() and told.ids and response.status_code != HTTPStatus.ACCEPTED:
                 raise faults.client(
                     "The MCP server's answer is neither JSON nor a stream of events."
@@ -175,7 +176,7 @@ class Forwarding:
         """Forward a stream of events that the client opens or resumes."""
         answer.presence.expect_client()
         session = request.header(SESSION) or ""
-        async with self._upstream.send("GET", request.headers, silence=None) as response:
+        async with self._upstream.send("GET", request.headers, seconds=None) as response:
             if not 200 <= response.status_code < 300:
                 await self._pass_refusal(response, answer)
             elif media_type(response) != EVENTS:
@@ -204,7 +205,7 @@ class Forwarding:
         try:
             async for event in events_of(response):
                 resumable |= event.has_id
-                for heard in self._waiting.hear(told.session, event.data):
+                for heard in await self._waiting.hear_apart(told.session, event.data):
                     open_ids.pop(heard, None)
                 await answer.write(event.encode())
             whole = True
@@ -227,7 +228,7 @@ class Forwarding:
         status = response.status_code
         body = b""
         if media_type(response) == JSON:
-            body = await read_whole(response, limits.LARGEST_HEAD)
+            body = await read_short(response)
         if not any("jsonrpc" in message for message in messages.read_answered(body)):
             fault = faults.of_status(status)
             body = messages.errors(

@@ -11,6 +11,9 @@ LARGEST_REQUEST = 16 * MIB
 MOST_MESSAGES = 100
 LONGEST_ID = 1024
 MOST_CONNECTIONS = 128
+# How many connections may wait until the gateway takes them, if the system allows so many. They wait in turn, so a
+# client that comes while strangers connect without end is late, but not refused.
+MOST_UNTAKEN = 4096
 # How many connections may be open that have not sent a request with this gateway's secret path yet. If there is one
 # more, the oldest of them is closed.
 MOST_STRANGERS = 64
@@ -26,6 +29,8 @@ LINGER_SECONDS = 2.0
 # answer that is no stream, the gateway holds it in memory as a whole.
 LARGEST_ANSWER = 16 * MIB
 LARGEST_EVENT = 16 * MIB
+# A message of this size or more, of either side, is parsed apart from the event loop.
+LARGE_MESSAGE = 256 * KIB
 LARGEST_TOOLS_LIST = 4 * MIB
 MOST_TOOLS_PAGES = 100
 MOST_TOOLS = 10_000
@@ -36,9 +41,9 @@ MOST_WAITING = 1_000
 
 CONNECT_SECONDS = 10.0
 SEND_SECONDS = 30.0
-# A server that is silent for this long has failed. During a tool call, and on a stream that the CLI has opened, it may
-# be silent for as long as the run lasts.
-SILENCE_SECONDS = 120.0
+# A server whose whole answer takes longer than this has failed. The answer to a tool call, and a stream that the CLI
+# has opened, may take as long as the run lasts.
+ANSWER_SECONDS = 120.0
 PROBE_SECONDS = 30.0
 FAREWELL_SECONDS = 2.0
 # Servers close idle connections after 5 s or more. The gateway closes its connections to them earlier, so that it does

@@ -42,7 +42,13 @@ class Listener:
     async def open(self) -> None:
         """Begin to take connections."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self, loop), sock=self._socket)
+        # With backlog=1 asyncio takes one connection at a time, and reads from those that it has before it takes the
+        # next. Otherwise a crowd of strangers, taken all at once, would close a client that has sent its request.
+        self._server = await loop.create_server(
+            lambda: _Connection(self, loop), sock=self._socket, backlog=1
+        )
+        # Asyncio has asked the system to hold only `backlog` connections until they are taken.
+        self._socket.listen(limits.MOST_UNTAKEN)
 
     async def close(self) -> None:
         """Close every connection, and wait until the tasks that served them have ended."""

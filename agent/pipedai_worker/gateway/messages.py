@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
-from pipedai_worker.gateway.limits import LONGEST_ID, MOST_MESSAGES
+from pipedai_worker.gateway import faults, limits
+from pipedai_worker.json_values import TooManyValues, parse
 
 TOOLS_CALL, TOOLS_LIST = "tools/call", "tools/list"
 # A server answers these requests at once, unless it is broken. Other requests may take it as long as the run lasts.
@@ -15,37 +19,54 @@ _MEMBERS_OF_A_CALL = frozenset({"name", "arguments"})
 _INFINITE = (float("inf"), float("-inf"))
 PARSE_ERROR, SERVER_ERROR = -32700, -32000
 
+Read = TypeVar("Read")
+# All gateways of the worker share this one thread, so that only one large message is parsed at a time.
+_PARSER = ThreadPoolExecutor(1, "parser")
+
+
+async def read_apart(data: bytes, read: Callable[[bytes], Read]) -> Read:
+    """Return `read(data)`, which parses the message `data`.
+
+    A large message is parsed apart from the event loop, after all those that came before it. What `read` returns should
+    be small, because it stays in memory while the next one is parsed.
+    """
+    if len(data) < limits.LARGE_MESSAGE:
+        return read(data)
+    return await asyncio.get_running_loop().run_in_executor(_PARSER, read, data)
+
 
 def read_posted(body: bytes) -> list[dict[str, Any]]:
-    """Return the messages in the body of a POST: one, or a batch.
+    """Return the messages in the body of a POST: one, or a batch. They have only what the gateway looks at.
 
-    Raises ValueError if the body is no JSON-RPC, or if the server could understand it differently than the gateway.
-    That is so if it is not JSON in UTF-8, if an object has the same name twice, or if a name that JSON-RPC defines is
-    written with other capitals, because some servers ignore the difference.
+    Raises ValueError if the body is no JSON-RPC, if it has too many values, or if the server could understand it
+    differently than the gateway. The last is so if it is not JSON in UTF-8, if an object has the same name twice, or if
+    a name that JSON-RPC defines is written with other capitals, because some servers ignore the difference.
     """
-    try:
-        value = json.loads(
-            body.decode(), object_pairs_hook=_without_doubles, parse_constant=_refuse_constant
-        )
-    except RecursionError:
-        raise ValueError("The message is nested too deep.") from None
+    value = parse(
+        body.decode(), object_pairs_hook=_without_doubles, parse_constant=_refuse_constant
+    )
     messages = value if isinstance(value, list) else [value]
     if not messages or not all(isinstance(message, dict) for message in messages):
         raise ValueError("The body is no JSON-RPC message.")
     if any(_is_ambiguous(message) for message in messages):
         raise ValueError("A member of the message is written in another way than the protocol's.")
-    if len(messages) > MOST_MESSAGES:
+    if len(messages) > limits.MOST_MESSAGES:
         raise ValueError("The batch has too many messages.")
-    if any(len(_id(message) or "") > LONGEST_ID for message in messages):
+    if any(len(_id(message) or "") > limits.LONGEST_ID for message in messages):
         raise ValueError("The id of a message is too long.")
-    return messages
+    return [_outline(message) for message in messages]
 
 
 def read_answered(data: bytes) -> list[dict[str, Any]]:
-    """Return the messages in an answer or in the data of an event; none if it is no JSON-RPC."""
+    """Return the messages in an answer or in the data of an event; none if it is no JSON-RPC.
+
+    Raises ServerFailed if it has too many values.
+    """
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
+        value = parse(data)
+    except TooManyValues:
+        raise faults.client("The MCP server's answer has too many values.") from None
+    except ValueError:
         return []
     messages = value if isinstance(value, list) else [value]
     return [message for message in messages if isinstance(message, dict)]
@@ -91,6 +112,12 @@ def error(id_as_json: str, code: int, sentence: str) -> bytes:
     """Return one JSON-RPC message that says that a request has failed."""
     problem = json.dumps({"code": code, "message": sentence})
     return f'{{"jsonrpc":"2.0","id":{id_as_json},"error":{problem}}}'.encode()
+
+
+def _outline(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message without what would only take memory until it is answered, such as a call's arguments."""
+    kept: dict[str, Any] = {name: message[name] for name in ("id", "method") if name in message}
+    return {**kept, "params": {"name": tool_of(message)}}
 
 
 def _id(message: dict[str, Any]) -> str | None:

@@ -43,7 +43,7 @@ class OlderTransport:
         answer.presence.expect_client()
         number = str(next(self._numbers))
         try:
-            async with self._upstream.send("GET", request.headers, silence=None) as response:
+            async with self._upstream.send("GET", request.headers, seconds=None) as response:
                 failed = faults.of_status(response.status_code)
                 if failed is not None:
                     raise failed
@@ -56,7 +56,7 @@ class OlderTransport:
                         own = f"event: endpoint\ndata: {self._posts}{number}\n\n"
                         await answer.write(own.encode())
                     else:
-                        self._waiting.hear(_session(number), event.data)
+                        await self._waiting.hear_apart(_session(number), event.data)
                         await answer.write(event.encode())
                 await answer.end()
         finally:

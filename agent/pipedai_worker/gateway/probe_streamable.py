@@ -46,7 +46,7 @@ class PostConversation(Conversation):
                 self._session = session_in(response)
             kind = media_type(response)
             if kind == JSON:
-                result = result_in(await self._read(response), id_as_json, method)
+                result = await result_in(await self._read(response), id_as_json, method)
             elif kind == EVENTS:
                 result = await self._await_event(events_in(response), id_as_json, method)
             else:
@@ -83,7 +83,8 @@ class PostConversation(Conversation):
         if failed is None:
             return
         if response.status_code in {400, 404} and media_type(response) == JSON:
-            for message in messages.read_answered(await self._read(response)):
+            body = await self._read(response)
+            for message in await messages.read_apart(body, messages.read_answered):
                 error = message.get("error")
                 if message.get("jsonrpc") == "2.0" and isinstance(error, dict):
                     raise ServerError(method, error.get("code"))

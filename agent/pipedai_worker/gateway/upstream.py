@@ -5,6 +5,7 @@ It follows no redirect.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -19,6 +20,7 @@ import httpx
 
 from pipedai_worker.gateway import faults, limits
 from pipedai_worker.gateway.faults import ServerFailed
+from pipedai_worker.gateway.reading import ENDS_AT, within
 
 # Headers with these names are never forwarded. They concern a single connection (RFC 9110 §7.6.1), or the form in which
 # a message is sent on it.
@@ -90,23 +92,24 @@ class Upstream:
         body: bytes | None = None,
         *,
         url: httpx.URL | None = None,
-        silence: float | None = limits.SILENCE_SECONDS,
+        seconds: float | None = limits.ANSWER_SECONDS,
     ) -> AsyncIterator[httpx.Response]:
         """Send a request with a client's headers, and yield the answer before its body is read.
 
-        `silence` is for how many seconds the server may send nothing; None sets no limit. Raises ServerFailed.
+        `seconds` is within how many seconds the whole answer must come; None sets no limit. Raises ServerFailed.
         """
         if self._fault is not None:
             raise self._fault
         if self._client is None:
             raise faults.infra("The gateway is closed.")
         timeout = httpx.Timeout(
-            silence,
+            None,
             connect=limits.CONNECT_SECONDS,
             write=limits.SEND_SECONDS,
             pool=limits.CONNECT_SECONDS,
         )
         place = url or self.url
+        ends_at = None if seconds is None else asyncio.get_running_loop().time() + seconds
         try:
             request = httpx.Request(
                 method,
@@ -115,9 +118,10 @@ class Upstream:
                 content=body,
                 extensions={"timeout": timeout.as_dict()},
             )
-            answer = await self._client.send(request, stream=True)
+            answer = await within(ends_at, self._client.send(request, stream=True))
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise faults.of_error(error) from None
+        answer.extensions[ENDS_AT] = ends_at
         try:
             if answer.headers.get("content-encoding", "identity").lower() != "identity":
                 raise faults.client(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from functools import partial
 from typing import Any, Union
 
 from pipedai_worker.gateway import messages
@@ -39,8 +40,15 @@ class Waiting:
             while len(self._awaited) > MOST_WAITING:
                 self._awaited.popitem(last=False)
 
+    async def hear_apart(self, session: str, data: bytes) -> set[str]:
+        """Do what `hear` does, apart from the event loop if the message is large."""
+        return await messages.read_apart(data, partial(self.hear, session))
+
     def hear(self, session: str, data: bytes) -> set[str]:
-        """Take a message or a batch that the server sent in a session. Return the ids of the requests it answers."""
+        """Take a message or a batch that the server sent in a session. Return the ids of the requests it answers.
+
+        Raises ServerFailed if it has too many values.
+        """
         heard = set()
         for message in messages.read_answered(data):
             found = messages.answer_id(message)

@@ -6,6 +6,9 @@ import contextlib
 import http.client
 import itertools
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,6 +116,38 @@ class Way:
 
     def outcomes(self) -> list[tuple[str, str, str]]:
         return [(item["tool"], item["effect"], item["outcome"]) for item in self.calls.listed()]
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from pipedai_worker.gateway import Gateway
+from pipedai_worker.tool_calls import ToolCalls
+
+_, url, path, token = sys.argv
+headers, calls = {"Authorization": token}, ToolCalls(Path(path))
+with Gateway(url=url, headers=headers, calls=calls, before_first_effect=lambda: None) as gateway:
+    print(gateway.url, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def held_gateway(url: str, path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Client]]:
+    """Open a gateway in a process of its own, whose journal is the file `path`. Yield the process, and a client."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, url, str(path), TOKEN],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(AGENT)},
+    ) as process:
+        assert process.stdout is not None
+        client = Client(process.stdout.readline().decode().strip())
+        try:
+            yield process, client
+        finally:
+            client.close()
+            process.kill()
 
 
 @pytest.fixture

@@ -102,6 +102,7 @@ def test_other_methods_are_refused(server: McpServer, open_way: Open, method: st
         '{"id": 1, "method": "ping"}'.encode("utf-16"),
         b"\xff\xfe",
         json.dumps({"id": "x" * 2000, "method": "ping"}).encode(),
+        b'{"id": 1, "method": "ping", "params": [' + b"{}," * 500_000 + b"{}]}",
         json.dumps([{"jsonrpc": "2.0", "method": "ping"}] * (limits.MOST_MESSAGES + 1)).encode(),
     ],
 )

@@ -90,4 +90,4 @@ def test_two_who_add_addresses_at_once_stay_within_the_day(committed_cast, setti
 
     answers = at_once(lambda: add("ab"), lambda: add("cd"))
     assert sum(isinstance(answer, ApiError) for answer in answers) == 1
-    assert AskedAddress.objects.count() == 2
+    assert AskedAddress.objects.filter(address__regex="^[abcd]@").count() == 2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipedai.admin.charts import Chart, Series
+from pipedai.admin.start_page import Chart, Series
 
 
 def chart(*values, unit=""):

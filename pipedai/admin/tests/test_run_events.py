@@ -5,7 +5,7 @@ from pipedai.admin.tests.test_pages import text_of
 from pipedai.admin.values import page_of
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.runs import Runs
-from triggers.admin import run_events
+from triggers.admin import panels
 from triggers.models import Run
 
 
@@ -18,7 +18,7 @@ def looked(run):
 
 
 def test_events_are_shown_when_staff_ask_and_each_look_is_audited(desk, cast, monkeypatch):
-    monkeypatch.setattr(run_events, "_SHOWN", 2)
+    monkeypatch.setattr(panels, "_SHOWN", 2)
     run = Runs.of(cast, record_events=True).running()
     page = page_of(Run, run)
     assert "the events" not in text_of(desk.get(page))

@@ -166,7 +166,7 @@ def test_a_queued_runs_page_says_what_it_waits_for_and_what_to_do(desk, cast):
     for told in (
         "What it waits for",
         "worker disabled",
-        page_of(Worker, cast.worker.worker_id),
+        f"worker {link_to(Worker, cast.worker.worker_id, 'host-1')}",
         "<span>2026-05-04</span> <span>12:00:00</span></time> UTC",
         "<span>14:00:00 CEST</span>",
     ):

@@ -16,8 +16,9 @@ from django.core.mail import DNS_NAME, EmailMultiAlternatives
 
 from pipedai import env
 from pipedai.checks.probes import mail_server_answers
-from pipedai.outgoing import Mail, Result, mail_is_on, mail_server
+from pipedai.outgoing import Mail, Result, compose, mail_is_on, mail_server
 from pipedai.outgoing.mail_server import check_server, deliver
+from pipedai.outgoing.smtp import BoundedBackend
 from testing.processes.certificate import self_signed
 from testing.processes.mail_receiver import MailReceiver, receiving_mail
 
@@ -75,22 +76,31 @@ def test_a_server_that_answers_without_a_code_is_told_without_one(receiver, said
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "words"), [("stall", "timed out"), ("drop", "connection lost")]
+    ("behaviour", "means", "words"),
+    [
+        ("stall", Result.AGAIN, "the mail server did not answer about this mail in time"),
+        ("drop", Result.AWAY, "connection lost"),
+    ],
 )
 @pytest.mark.parametrize("when", ["answers", "data_answers"])
-def test_a_server_that_stalls_or_drops_is_away_and_the_attempt_ends(
-    receiver, behaviour, words, when
+def test_a_server_that_stalls_over_a_mail_is_not_away_and_one_that_drops_is(
+    receiver, behaviour, means, words, when
 ):
     getattr(receiver, when).append(behaviour)
     begun = time.monotonic()
     answer = deliver(MAIL, message_id=ID, timeout=1.0)
     assert time.monotonic() - begun < 10
-    assert (answer.result, answer.status_code, answer.error) == (Result.AWAY, None, words)
+    assert (answer.result, answer.status_code, answer.error) == (means, None, words)
+    assert (words in mail_server.AWAY_ERRORS) == (means is Result.AWAY)
 
 
 @contextmanager
-def dripping(scheme: str, begin: bytes) -> Iterator[str]:
-    """Runs a server that sends `begin`, and then a byte now and then, and never ends its line or record of TLS."""
+def dripping(
+    scheme: str, begin: bytes, more: bytes = b"2", pause: float = 0.05, answer_to: bytes = b""
+) -> Iterator[str]:
+    """Runs a server that sends `begin`, and then `more` again and again, and never ends its answer or record of TLS. If
+    `answer_to` is given, it answers commands with 250 until this command comes.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     over = threading.Event()
 
@@ -98,9 +108,11 @@ def dripping(scheme: str, begin: bytes) -> Iterator[str]:
         connection, _ = listener.accept()
         with connection:
             connection.send(begin)
-            while not over.wait(0.05):
+            while answer_to and (line := connection.recv(4096)) and answer_to not in line:
+                connection.send(b"250 OK\r\n")
+            while not over.wait(pause):
                 try:
-                    connection.send(b"2")
+                    connection.sendall(more)
                 except OSError:
                     return
 
@@ -121,6 +133,30 @@ def test_a_server_that_drips_is_held_to_the_same_deadline(settings, scheme, begi
         answer = deliver(MAIL, message_id=ID, timeout=0.5)
         assert time.monotonic() - begun < 10
     assert (answer.result, answer.error) == (Result.AWAY, "timed out")
+
+
+@pytest.mark.parametrize("answer_to", [b"", b"mail FROM", b"rcpt TO", b"quit"])
+def test_a_server_that_never_ends_an_answer_is_left_after_some_kilobytes(
+    settings, answer_to, monkeypatch
+):
+    """With quit it has refused the mail before."""
+    begin = b"220-" if not answer_to else b"220 hi\r\n"
+    kept: list[int] = []
+    hear = BoundedBackend.hear
+
+    def count(self: BoundedBackend, line: bytes) -> None:
+        kept.append(len(line))
+        hear(self, line)
+
+    monkeypatch.setattr(BoundedBackend, "hear", count)
+    flood = dripping("smtp", begin, more=b"250-and\r\n" * 1_000, pause=0, answer_to=answer_to)
+    with flood as settings.EMAIL_URL:
+        answer = deliver(MAIL, message_id=ID)
+    assert sum(kept) < 100_000
+    if answer_to == b"quit":  # The answer to DATA was 250, and not 354.
+        assert (answer.result, answer.status_code) == (Result.AGAIN, 250)
+    else:
+        assert (answer.result, answer.error) == (Result.AWAY, "the mail server says too much")
 
 
 def test_so_is_the_look_up_of_our_own_name(settings, monkeypatch, receiver):
@@ -256,6 +292,42 @@ def test_a_mail_reaches_exactly_its_address(receiver, settings, address, reached
     ids=["subject", "recipient", "two-recipients", "header", "nobody"],
 )
 def test_nothing_can_be_injected_into_headers(receiver, mail):
+    assert deliver(mail, message_id=ID).result is Result.REFUSED
+    assert receiver.received == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "=?utf-8?q?Your_account_is_locked:_https://evil.example?=",
+        "=?utf-8?b?WW91ciBhY2NvdW50IGlzIGxvY2tlZA==?=",
+        "=\u200b?utf-8?q?evil?=",
+        "\u202e=\u2066?utf-8?q?evil?=\u2069",
+        "ä =?utf-8?q?evil?= " + "long words " * 20,
+        "x" * 60 + "=?utf-8?q?evil?=",
+    ],
+)
+def test_a_name_of_others_is_shown_as_it_is_and_nothing_in_it_is_decoded(receiver, name):
+    mail = compose(
+        "accounts/reset", to="ada@example.com", subject="For {name}", values={"name": name}
+    )
+    assert deliver(mail, message_id=ID).result is Result.TAKEN
+    shown = receiver.received[0].message["Subject"]
+    assert "=[?]utf-8?" in shown
+    assert "account is locked" not in shown
+    raw = receiver.received[0].raw.partition(b"Message-ID")[0]
+    assert b"=?utf-8?q?evil" not in raw
+    assert b"\xe2" not in raw
+
+
+@pytest.mark.parametrize(
+    "mail",
+    [
+        Mail("=?utf-8?q?evil?=@example.com", "Hi", "", ""),
+        Mail("ada@example.com", "Hi", "", "", {"X-About": "=?utf-8?q?evil?="}),
+    ],
+)
+def test_no_encoded_word_is_in_an_address_or_another_header(receiver, mail):
     assert deliver(mail, message_id=ID).result is Result.REFUSED
     assert receiver.received == []
 

@@ -9,10 +9,8 @@ import pytest
 from django.db import connections
 
 from pipedai.embedded.server import EmbeddedPostgres
-from pipedai.events import happened
 from pipedai.replica.reading import fitness
 from pipedai.replica.routing import REPLICA
-from pipedai.replica.writers import note_writers
 from testing.processes.own_postgres import own_postgres
 from testing.processes.standby import as_superuser, standby_of
 from testing.processes.worker_process import until
@@ -54,7 +52,6 @@ def pair(kept_cluster: Path) -> Iterator[Pair]:
 def replicated(pair: Pair, django_db_setup: None, django_db_blocker, settings) -> Iterator[Pair]:
     """Lets this process use the primary as its database and the standby as its read replica, as the settings would."""
     settings.DATABASE_ROUTERS = ["pipedai.replica.routing.ReplicaRouter"]
-    happened.connect(note_writers, dispatch_uid="pipedai.replica")
     fitness.found("ok")
     fitness.try_again()
     with (
@@ -63,7 +60,6 @@ def replicated(pair: Pair, django_db_setup: None, django_db_blocker, settings) -
         _database(REPLICA, pair.standby),
     ):
         yield pair
-    happened.disconnect(dispatch_uid="pipedai.replica")
 
 
 @contextmanager

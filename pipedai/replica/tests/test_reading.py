@@ -15,7 +15,7 @@ from pipedai.events import Actor, Event, emit
 from pipedai.replica import reading
 from pipedai.replica.reading import fitness
 from pipedai.replica.routing import REPLICA
-from pipedai.replica.writers import prune_recent_writes
+from pipedai.replica.writers import begin_remembering, prune_recent_writes
 from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now, execute, fetch_all
 from testing.processes.standby import as_superuser
@@ -32,6 +32,8 @@ def cast(replicated):
     made = make_cast()
     # What the cast wrote while it was made is old, and the replica has it.
     execute("DELETE FROM recent_write", {})
+    begin_remembering()
+    replicated.catch_up()
     return made
 
 
@@ -227,7 +229,7 @@ def test_nothing_is_written_through_the_replica(replicated, cast):
 
     def work():
         tried.append(1)
-        return execute("DELETE FROM recent_write", {})
+        return execute("DELETE FROM recent_write WHERE written_at IS NULL", {})
 
     assert reading.read_for(cast.viewer.id, work) == 0
     assert len(tried) == 2
@@ -238,7 +240,32 @@ def test_positions_of_writers_are_removed_after_two_hours(replicated, cast):
     assert prune_recent_writes() == 0
     old = "UPDATE recent_write SET written_at = written_at - interval '3 hours'"
     assert as_superuser(replicated.primary, old) == []
-    assert prune_recent_writes() == 1
+    assert prune_recent_writes() == 2
+
+
+def test_a_process_that_knows_of_no_replica_remembers_who_writes_once_another_reads_one(
+    replicated, cast
+):
+    """The first reader after a time without one reads the primary, as what was written before is not remembered."""
+    execute("DELETE FROM recent_write", {})
+    owner, viewer = cast.client(cast.owner), cast.client(cast.viewer)
+    with replicated.standing_still():
+        before = run_trigger(owner, cast)
+        assert fetch_all("SELECT FROM recent_write", {}) == []
+        assert runs(owner, cast) == [before]
+        # The replica may have to show something that was not remembered, so nobody's lists come from it yet.
+        assert runs(viewer, cast) == [before]
+    replicated.catch_up()
+    with replicated.standing_still():
+        by_owner = run_trigger(owner, cast)
+        assert runs(owner, cast) == [by_owner, before]
+        assert runs(viewer, cast) == [before]
+
+
+def test_a_readers_row_that_grows_old_is_written_anew(replicated, cast):
+    execute("UPDATE recent_write SET written_at = written_at - interval '90 minutes'", {})
+    runs(cast.client(cast.owner), cast)
+    assert fetch_all("SELECT FROM recent_write WHERE written_at > now() - interval '1 hour'", {})
 
 
 def test_the_settings_switch_it_on_for_a_served_api(replicated, cast, tmp_path):

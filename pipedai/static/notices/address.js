@@ -10,14 +10,15 @@ function show(sentence, isError) {
   element("answer").hidden = false;
 }
 
-async function answer(which, done) {
-  const buttons = [element("confirm"), element("refuse")];
+const buttons = ["confirm", "refuse-one", "refuse"].map(element);
+
+async function answer(which, done, more) {
   buttons.forEach((button) => { button.disabled = true; });
   try {
     const response = await fetch(`/api/v1/addresses/${which}`, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ token }),
+      body: JSON.stringify({ token, ...more }),
     });
     if (response.ok) {
       show(done, false);
@@ -33,8 +34,9 @@ async function answer(which, done) {
 }
 
 if (token) {
-  element("confirm").disabled = element("refuse").disabled = false;
+  buttons.forEach((button) => { button.disabled = false; });
   element("confirm").addEventListener("click", () => answer("confirm", "Thank you. Notices come to your address from now on."));
+  element("refuse-one").addEventListener("click", () => answer("refuse", "No notices of this environment will come to your address any more.", { everywhere: false }));
   element("refuse").addEventListener("click", () => answer("refuse", "No notices will come to your address any more."));
 } else {
   show("The link is not complete. Open it from the mail once more.", true);

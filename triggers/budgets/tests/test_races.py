@@ -2,6 +2,8 @@
 
 from decimal import Decimal
 from functools import partial
+from itertools import cycle
+from threading import Event
 
 import pytest
 from django.db import transaction
@@ -10,6 +12,7 @@ from notices.budgets import find_reached_budgets
 from pipedai.api.errors import ApiError
 from pipedai.events import SYSTEM
 from testing.processes.racing import ROUNDS, Started, accepted, at_once
+from testing.processes.worker_calls import WorkerCalls
 from testing.world.budgets import add_budget, used
 from testing.world.runs import Runs, allow
 from triggers.budgets.services import update_budget
@@ -93,6 +96,37 @@ def test_claims_and_changes_of_a_budget_do_not_deadlock(runs: Runs) -> None:
     accepted(at_once(*claims(runs, 20, workers=5), *changes))
     totals = BudgetWindow.objects.filter(budget=budget).values_list("runs", flat=True)
     assert sum(totals) == 20
+
+
+def test_what_workers_are_told_is_what_is_reserved_while_the_trigger_changes(runs: Runs) -> None:
+    add_budget(runs.cast)
+    owner, path = runs.cast.client(runs.cast.owner), f"/api/v1/triggers/{runs.trigger_id}"
+    worker = WorkerCalls(runs.cast.worker)
+    Trigger.objects.update(max_cost_usd=Decimal(1))
+    queued = [runs.queue() for _ in range(20)]
+    told: dict[str, str] = {}
+    claimed = Event()
+
+    def change() -> None:
+        for amount in cycle(("150", "1")):
+            assert owner.patch(path, {"maxCostUsd": amount}).status_code == 200
+            if claimed.is_set():
+                return
+
+    def claim() -> None:
+        try:
+            for n, run_id in enumerate(queued):
+                if n % 4:
+                    run = worker.claim_next(claimId=f"next-{n}").json()["run"]
+                elif str(run_id) not in told:
+                    run = worker.claim(run_id).json()
+                told[run["id"]] = run["maxCostUsd"]
+        finally:
+            claimed.set()
+
+    accepted(at_once(change, claim))
+    reserved = RunReservation.objects.values_list("run_id", "amount_usd")
+    assert told == {str(run_id): f"{amount.normalize():f}" for run_id, amount in reserved}
 
 
 def test_ends_of_every_kind_and_all_who_lock_windows_do_not_deadlock(runs: Runs) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, invalid
 from testing.probes.statement_count import counted
@@ -289,3 +290,28 @@ def test_the_time_is_now_unless_one_is_asked_about(runs: Runs) -> None:
     assert told is not None
     assert abs(told.at - database_now()) < timedelta(minutes=1)
     assert explain_trigger(runs.queue()) is None
+
+
+def test_an_environment_has_two_explanations_worked_out_at_a_time(cast: Cast) -> None:
+    """Those of runs and of triggers count together, whoever asks for them."""
+    run_id = Runs.of(cast).queue()
+    held = [Holding(MemoryBudget(), f"192.0.2.{n}") for n in range(3)]
+
+    def ask(who: Any, of: str, under_way: Holding, **query: str) -> Any:
+        extra: Any = {"asgi.scope": {HOLDING: under_way}}
+        return who.get(f"/api/v1/{of}/explain", query, **extra)
+
+    viewer, operator = cast.client(cast.viewer), cast.client(cast.operator)
+    run, trigger = f"runs/{run_id}", f"triggers/{cast.trigger_id}"
+    assert ask(viewer, run, held[0]).status_code == 200
+    assert ask(operator, trigger, held[1]).status_code == 200
+    for who, of in ((viewer, run), (viewer, trigger), (operator, run)):
+        refused = ask(who, of, held[2])
+        assert (refused.status_code, refused["Retry-After"]) == (429, "1")
+        assert refused.json()["code"] == "throttled"
+    held[0].leave()
+    # A mistake takes no place.
+    assert ask(viewer, trigger, held[2], at="noon").status_code == 400
+    assert ask(viewer, trigger, held[2]).status_code == 200
+    for each in held[1:]:
+        each.leave()

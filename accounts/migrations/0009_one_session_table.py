@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("accounts", "0006_proof_and_mails")]
+    dependencies = [("accounts", "0008_account_mail_by_host")]
 
     operations = [
         migrations.AddField(
