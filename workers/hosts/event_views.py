@@ -14,9 +14,9 @@ from pipedai.api.streams import (
     LAST_EVENT_ID,
     MEDIA_TYPE,
     StreamViewMixin,
+    count_stream,
     event_text,
     stream_answer,
-    take_place,
     ticket_of,
 )
 from pipedai.server.ticket import WorkerStreamTicket
@@ -62,7 +62,7 @@ class WorkerEventViewSet(StreamViewMixin, HostViewSet):
         principal = principal_of(request)
         assert isinstance(principal, HostPrincipal | KeyPrincipal)
         ticket = ticket_of(request, WorkerStreamTicket, group=principal.workspace_id)
-        take_place(request, ticket)
+        count_stream(request, ticket)
         rows = read_events(
             ticket,
             worker_id=worker_id,

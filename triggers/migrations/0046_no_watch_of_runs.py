@@ -5,7 +5,7 @@ from django.db import migrations
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("triggers", "0044_run_waiting"),
+        ("triggers", "0045_run_reservation_is_cap"),
     ]
 
     operations = [
