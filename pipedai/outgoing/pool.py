@@ -12,7 +12,7 @@ from pipedai.logs import get_logger
 from pipedai.loop import Job, register_job
 from pipedai.outgoing import attempts
 from pipedai.outgoing.crew import Crew
-from pipedai.outgoing.due import Hosts, Taker, Turns, claim_due, taker_of
+from pipedai.outgoing.due import Memory, Taker, claim_due, taker_of
 from pipedai.outgoing.kinds import Kind
 from pipedai.outgoing.posts import Answer, Result
 from pipedai.sql import Row
@@ -72,11 +72,10 @@ class Senders:
         self, kind: Kind, *, at_once: int | None = None, per_host: int | None = None
     ) -> None:
         self._kind = kind
-        self._at_once = kind.places if at_once is None else at_once
+        self._at_once = kind.shares if at_once is None else at_once
         self._per_host = kind.per_host if per_host is None else per_host
         self._busy: Counter[Taker] = Counter()
-        self._turns = Turns()
-        self._hosts = Hosts()
+        self._memory = Memory()
         self._changed = threading.Condition()
         self._sending = Crew(f"{kind.name}-sender", self._at_once, self._send)
         self._recording = Crew(
@@ -97,8 +96,7 @@ class Senders:
             room=room,
             busy=busy,
             per_host=self._per_host,
-            turns=self._turns,
-            hosts=self._hosts,
+            memory=self._memory,
         )
         for row in claimed:
             with self._changed:
@@ -141,16 +139,16 @@ class Senders:
             self._recording.give((row, answer))
 
     def _note(self, host: str, answer: Answer) -> None:
-        """Remembers whether the host answers. An attempt that failed soon changes nothing. It held its place for a
+        """Remembers whether the host answers. An attempt that failed soon changes nothing. It held its share for a
         moment only, and the fault may be that of one tenant's URL, such as a wrong port, and not that of the host. An
         attempt while our own mail server is away says nothing about the recipient's domain.
         """
         if answer.result is Result.AWAY:
             return
         if answer.error is None:
-            self._hosts.note(host, answered=True)
+            self._memory.note(host, answered=True)
         elif answer.duration_ms >= _SOON_MS:
-            self._hosts.note(host, answered=False)
+            self._memory.note(host, answered=False)
 
     def _record(self, sent: list[Sent]) -> None:
         """Records the answers: those of messages that were taken together, and each other one alone, because more
@@ -166,7 +164,7 @@ class Senders:
                 self._leave(each[0])
 
     def _could_record(self, sent: list[Sent]) -> bool:
-        """Records the answers in one transaction, and frees the places of the messages. Returns False if that failed,
+        """Records the answers in one transaction, and frees the shares of the messages. Returns False if that failed,
         which may be the fault of any of them.
         """
         try:
