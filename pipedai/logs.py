@@ -143,6 +143,10 @@ class _StdoutHandler(logging.StreamHandler[TextIO]):
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        # Logging would write the whole record to stderr, in which nothing is redacted.
+        super().handleError(logging.makeLogRecord({"msg": f"a line of {record.name}"}))
+
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
         return sys.stdout
