@@ -90,7 +90,8 @@ def look_at_all() -> Iterator[tuple[str, CheckMessage]]:
     If a probe needs the database and the database is away, that is a Warning and no further problem. So it is if
     migrations are not applied and the database therefore refuses the probe's query.
     """
-    probes = [each for each in registry.deployment_checks if isinstance(each, Probe)]
+    checks_made: set[Any] = registry.deployment_checks
+    probes = [each for each in checks_made if isinstance(each, Probe)]
     reachable = migrated = True
     for probe in sorted(probes, key=lambda each: each.number):
         if probe.needs_database and not reachable:
