@@ -253,7 +253,7 @@ if REPLICA_DATABASE_URL:
         "OPTIONS": {**_replica["OPTIONS"], **_STATEMENT_OPTIONS},
         **_KEPT_CONNECTIONS,
     }
-    DATABASE_ROUTERS = ["pipedai.replica.routing.ReplicaRouter"]
+    DATABASE_ROUTERS = ["pipedai.replica.ReplicaRouter"]
 
 # --- The web process ---------------------------------------------------------------------------------------
 WEB_THREADS = env.whole("WEB_THREADS", 8, at_least=1, at_most=256)

@@ -21,8 +21,8 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unavailable
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.views import ApiViewSet, IsPublic
+from pipedai.replica import is_on
 from pipedai.replica.reading import state_of_replica
-from pipedai.replica.routing import is_on
 from pipedai.server.headers import API
 from pipedai.sql import database_now, takes_writes
 from pipedai.version import VERSION

@@ -19,8 +19,8 @@ from pipedai.clocks import TOLERATED_SKEW_SECONDS, SkewMeter, machine_now
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.outgoing import mail_server
 from pipedai.patience import invalid_indexes
+from pipedai.replica import is_on
 from pipedai.replica.reading import state_of_replica
-from pipedai.replica.routing import is_on
 from pipedai.server.listen import listen_params
 from pipedai.sql import database_now, fetch_one, reason
 

@@ -10,9 +10,8 @@ registers an outbox. The modules:
 | `rows` | the columns and indexes of an outbox |
 | `due` | which messages are sent next, and which sender claims them |
 | `attempts` | sending a message, what is kept of the attempt, and when the next attempt is due |
-| `answers` | what an answer means for the message |
-| `pool`, `crew` | how many messages are sent at once, and by which threads |
-| `posts`, `request`, `addresses`, `signatures` | what a request says, how and where it is sent, and its signatures |
+| `pool` | how many messages are sent at once, and by which threads |
+| `posts`, `request`, `addresses` | what a request says, its signatures and its answer, how and where it is sent |
 | `mails`, `mail_server`, `smtp`, `mail_files` | what a mail says, and how it is sent or written into a file |
 """
 

@@ -21,7 +21,7 @@ from rest_framework.request import Request
 
 from pipedai.api.principal import principal_of
 from pipedai.logs import get_logger
-from pipedai.replica.routing import REPLICA, is_on, reading_replica
+from pipedai.replica import REPLICA, is_on, reading_replica
 from pipedai.replica.writers import NOT_YET, READERS, begin_remembering
 from pipedai.sql import fetch_one, reason, sqlstate
 

@@ -12,9 +12,8 @@ from accounts.services import create_staff
 from pipedai.admin.tests.conftest import log_in, use_instant_passwords
 from pipedai.checks.probes import replica_follows
 from pipedai.events import Actor, Event, emit
-from pipedai.replica import reading
+from pipedai.replica import REPLICA, reading
 from pipedai.replica.reading import fitness
-from pipedai.replica.routing import REPLICA
 from pipedai.replica.writers import begin_remembering, prune_recent_writes
 from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now, execute, fetch_all

@@ -24,7 +24,7 @@ from audit.models import AuditEntry
 from pipedai import loop
 from pipedai.env import BASE_DIR
 from pipedai.loop import registered_jobs
-from pipedai.outgoing import Answer, attempts, crew
+from pipedai.outgoing import Answer, attempts
 from pipedai.outgoing import pool as senders_module
 from pipedai.outgoing.attempts import BACKOFF_SECONDS, verdict
 from pipedai.outgoing.due import (
@@ -35,7 +35,7 @@ from pipedai.outgoing.due import (
     claim_due,
     taker_of,
 )
-from pipedai.outgoing.pool import Senders
+from pipedai.outgoing.pool import Crew, Senders
 from pipedai.outgoing.posts import OwnAnswer
 from pipedai.sql import execute, fetch_one
 from testing.probes.statement_count import counted
@@ -524,7 +524,7 @@ def test_the_end_closes_the_connections_and_ends_the_threads(
 def test_a_connection_that_has_nothing_to_do_is_closed_and_opened_again(
     committed_cast, receiver: Receiver, make_senders, monkeypatch
 ):
-    monkeypatch.setattr(crew, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("pipedai.outgoing.pool.IDLE_SECONDS", 0.05)
     pool = make_senders()
     for count in (1, 2):
         queue(committed_cast, receiver.url())
@@ -697,7 +697,7 @@ def test_a_thread_works_on_what_waits_together_and_ends_when_it_is_told_to(monke
         done.append(items)
         assert gate.wait(60)
 
-    one = crew.Crew("together", 1, work, at_once=3)
+    one = Crew("together", 1, work, at_once=3)
     for item in range(6):
         one.give(item)
     wait_for(lambda: len(done) == 1)
