@@ -86,7 +86,10 @@ class HealthViewSet(ApiViewSet):
         },
     )
     def live(self, request: Request) -> Response:
-        """Answers GET /health/live. `pipedai.server.lanes` keeps the answer and repeats it without a thread."""
+        """Answers GET /health/live to pages of other origins. `pipedai.server.lanes` has a copy for all others.
+
+        The event loop must answer although no thread is free, and only Django adds the headers for an origin.
+        """
         return Response(_ALIVE)
 
 

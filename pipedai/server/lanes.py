@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 from uuid import UUID
@@ -13,10 +12,9 @@ from pipedai.server.ears import EventsEar, ThingsEar
 from pipedai.server.event_stream import EventStreams, StreamKind
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.password_lane import PasswordLane, may_hash
-from pipedai.server.request_body import whole_answer
-from pipedai.server.request_scope import App, Message, Receive, Scope, Send, header
+from pipedai.server.request_scope import App, Receive, Scope, Send, header
 from pipedai.server.ticket import EnvironmentStreamTicket, StreamTicket, WorkerStreamTicket
-from pipedai.server.waiting_lane import status_of
+from pipedai.version import VERSION
 
 # The key, in ASGI's lifespan state, of a function of the application. The server calls it when it begins to stop.
 STOP = "pipedai.stop"
@@ -50,6 +48,13 @@ STREAMS = (
     ),
 )
 
+_LIVE_BODY = f'{{"status":"ok","version":"{VERSION}"}}'.encode()
+_LIVE_HEADERS = [
+    (b"content-type", b"application/json"),
+    (b"allow", b"GET, HEAD"),
+    (b"vary", b"origin"),
+]
+
 
 class Lanes:
     """Sends waiting polls, event streams and requests that may hash a password to the part of the server for each.
@@ -71,8 +76,6 @@ class Lanes:
         self._streams = streams
         self._passwords = passwords
         self._background = background
-        # What the endpoint of LIVE answered, once it was asked.
-        self._alive: list[Message] = []
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
@@ -84,22 +87,8 @@ class Lanes:
         if may_hash(scope):
             return self._passwords.serve(scope, receive, send)
         if scope["path"] == LIVE and _is_asked_by_a_probe(scope):
-            return self._say_alive(scope, send)
+            return _say_alive(scope, send)
         return self._threads(scope, receive, send)
-
-    async def _say_alive(self, scope: Scope, send: Send) -> None:
-        """Answer as the endpoint did when it was first asked, so that it works when no thread is free.
-
-        See docs/decisions/fast-paths.md.
-        """
-        if self._alive:
-            # Django usually tells the access log the route. It does not see this call.
-            scope[LOG]["route"] = LIVE.removeprefix("/")
-        answer = self._alive or await whole_answer(self._threads, scope, b"")
-        if status_of(answer) == HTTPStatus.OK:
-            self._alive = answer
-        for message in answer:
-            await send(message)
 
     def _stop(self) -> None:
         self._long_poll.stop()
@@ -127,6 +116,17 @@ def _is_asked_by_a_probe(scope: Scope) -> bool:
     The answer to a request with an `Origin` needs CORS headers.
     """
     return scope["method"] in {"GET", "HEAD"} and header(scope["headers"], b"origin") is None
+
+
+async def _say_alive(scope: Scope, send: Send) -> None:
+    """Answer as the view in pipedai.api.service does, but in the event loop, so that it works when no thread is free.
+
+    See docs/decisions/fast-paths.md.
+    """
+    # Django usually tells the access log the route. It does not see this call.
+    scope[LOG]["route"] = LIVE.removeprefix("/")
+    await send({"type": "http.response.start", "status": 200, "headers": _LIVE_HEADERS})
+    await send({"type": "http.response.body", "body": _LIVE_BODY})
 
 
 def waiting_worker(scope: Scope) -> UUID | None:

@@ -83,6 +83,7 @@ def test_chunks_and_what_follows_them_may_come_in_any_pieces(web):
             answer = read_all(connection)
         assert answer.count(b"HTTP/1.1 200") == 4
         assert answer.count(b'"body": "abcdefg"') == 3
+        assert b'{"status":"ok",' in answer
 
 
 def test_a_body_in_chunks_that_turns_out_malformed_late_is_a_400(web):
