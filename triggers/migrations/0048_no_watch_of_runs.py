@@ -5,7 +5,7 @@ from django.db import migrations
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("triggers", "0045_run_reservation_is_cap"),
+        ("triggers", "0047_run_reservation_is_cap"),
     ]
 
     operations = [
