@@ -18,11 +18,10 @@ from accounts.serializers import (
 )
 from accounts.views import SIGNED_IN, caller_of, signed_in, user_of
 from pipedai.api.pagination import KeysetPaginator
-from pipedai.api.permissions import IsPublic, IsSignedIn
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
-from pipedai.api.views import ApiViewSet
+from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 
 _TOKEN = "acc_2jmGzT6n…"  # noqa: S105 - It stands in an example.
 

@@ -19,7 +19,7 @@ def register_consequence(end: Callable[[UUID, Actor], None]) -> None:
     """Registers `end(user_id, actor)`, with which another app ends what a deactivated user must not keep, such as keys.
 
     `end` is called in the transaction that deactivates the user, after the user's row is locked. Call this function
-    from `AppConfig.ready()`.
+    in the module `ready` of the app.
     """
     _consequences.append(end)
 

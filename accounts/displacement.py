@@ -40,7 +40,7 @@ _consequences: list[Consequence] = []
 
 
 def register_consequence(consequence: Consequence) -> None:
-    """Registers what another app does when an account is displaced. Call it from `AppConfig.ready()`."""
+    """Registers what another app does when an account is displaced. Call it in the module `ready` of the app."""
     _consequences.append(consequence)
 
 

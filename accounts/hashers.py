@@ -2,9 +2,9 @@
 
 from django.contrib.auth.hashers import Argon2PasswordHasher, identify_hasher
 
-# The size of a place in KiB. A place is a share of the memory for hashing passwords, into which one hash with today's
-# settings fits. The number of places is limited, and login requests wait in a queue until one is free.
-PLACE_KIB = 64 * 1024
+# The memory of a permit for hashing passwords, in KiB, into which one hash with today's settings fits. The number of
+# permits is limited, and login requests wait in a queue until one is free.
+PERMIT_KIB = 64 * 1024
 
 
 class PasswordHasher(Argon2PasswordHasher):
@@ -21,10 +21,9 @@ class PasswordHasher(Argon2PasswordHasher):
     parallelism = 1
 
 
-def places_of(encoded: str) -> int:
-    """Returns how many places it takes to verify a password against this hash: one for a hash with today's settings,
-    two for a hash that Django's own class made. A place is a share of PLACE_KIB of the memory that may be used for
-    hashing passwords at one time.
+def permits_of(encoded: str) -> int:
+    """Returns how many permits it takes to verify a password against this hash: one for a hash with today's settings,
+    two for a hash that Django's own class made.
     """
     try:
         hasher = identify_hasher(encoded)
@@ -34,4 +33,4 @@ def places_of(encoded: str) -> int:
         return 1
     if not isinstance(hasher, Argon2PasswordHasher):
         return 1
-    return -(-int(hasher.decode(encoded)["memory_cost"]) // PLACE_KIB)
+    return -(-int(hasher.decode(encoded)["memory_cost"]) // PERMIT_KIB)

@@ -1,4 +1,4 @@
-"""Hashes and verifies passwords with Argon2, and replaces hashes that were made with older settings (SPEC §3, §19).
+"""Hashes and verifies passwords with Argon2, and repermits hashes that were made with older settings (SPEC §3, §19).
 
 Argon2 takes much memory and CPU by design, so only a few hashes are computed at once. In the web process, requests that
 need a hash wait in a queue (the password lane) and occupy no thread while they wait; docs/decisions/password-turns.md
@@ -15,7 +15,7 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from accounts.hashers import places_of
+from accounts.hashers import permits_of
 from accounts.models import User
 from accounts.staff_sessions import carry_staff_sessions_over
 from pipedai.api.errors import Invalid, Overloaded
@@ -29,17 +29,17 @@ _turns = threading.BoundedSemaphore(settings.ARGON2_CONCURRENCY)
 
 def hash_password(password: str) -> str:
     """Returns the hash to store. Raises Overloaded if too many passwords are being hashed."""
-    with _turn(places=1):
+    with _turn(permits=1):
         return make_password(password)
 
 
 def is_password_of(user: User | None, password: str) -> bool:
     """Returns whether this is the user's password. If `user` is None, it returns False and takes as long as for a user.
 
-    If the password is right and its hash was made with older settings, this replaces the hash and sets `user.password`
+    If the password is right and its hash was made with older settings, this repermits the hash and sets `user.password`
     to the new one. Raises Overloaded if too many passwords are being hashed.
     """
-    with _turn(places=1 if user is None else places_of(user.password)):
+    with _turn(permits=1 if user is None else permits_of(user.password)):
         if user is None:
             make_password(password)
             return False
@@ -90,9 +90,9 @@ def _replace_hash(user: User, encoded: str) -> bool:
 
 
 @contextmanager
-def _turn(*, places: int) -> Iterator[None]:
+def _turn(*, permits: int) -> Iterator[None]:
     """A context in which the caller may compute one hash. Only a few hashes are computed at once, because each takes
-    much memory: `places` shares of the memory that may be used for hashing. Raises Overloaded if too many hashes are
+    much memory: `permits` shares of the memory that may be used for hashing. Raises Overloaded if too many hashes are
     being computed.
 
     A command waits here for its turn. In the web process, a request's first call raises Overloaded at once; the web
@@ -110,7 +110,7 @@ def _turn(*, places: int) -> Iterator[None]:
     elif ticket.granted:
         yield
     else:
-        ticket.places = places
+        ticket.permits = permits
         raise Overloaded(_BUSY)
 
 

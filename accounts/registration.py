@@ -32,7 +32,7 @@ _invited: list[Callable[[AccountMail, User, Actor], None]] = []
 def register_invitation(accept: Callable[[AccountMail, User, Actor], None]) -> None:
     """Registers the function `accept(mail, user, actor)`, which is called for a user who has just registered with the
     token of an invitation. It accepts the invitation in the mail for this user. Call `register_invitation` from
-    `AppConfig.ready()`.
+    the module `ready` of the app.
     """
     _invited.append(accept)
 

@@ -76,7 +76,7 @@ class SessionStore(SessionBase):
 
     @classmethod
     def clear_expired(cls) -> None:
-        """Does nothing: `accounts.pruning` deletes expired sessions."""
+        """Does nothing: `accounts.ready` deletes expired sessions."""
 
     def _row(self) -> QuerySet[Session]:
         return _live(self.session_key) if self.session_key else Session.objects.none()

@@ -26,8 +26,8 @@ from accounts.sessions import device_of
 from accounts.staff_sessions import open_staff_session
 from pipedai.admin.site import site
 from pipedai.admin.support import staff_actor
+from pipedai.api.authentication import PostedForm
 from pipedai.api.errors import ApiError, Invalid, Overloaded
-from pipedai.api.posted_form import PostedForm
 from pipedai.api.throttling import check_rate
 
 

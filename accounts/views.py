@@ -19,14 +19,12 @@ from accounts.serializers import (
 )
 from accounts.sessions import device_of, open_session
 from pipedai.api.errors import Invalid
-from pipedai.api.permissions import IsPublic, IsSignedIn
 from pipedai.api.principal import UserPrincipal, address_of, principal_of
-from pipedai.api.request_id import current_request_id
-from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.schema.parameters import query
+from pipedai.api.schema.operation import Operation, answer, query
 from pipedai.api.serializers import read_body
-from pipedai.api.views import ApiViewSet
+from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from pipedai.events import Actor
+from pipedai.ids import current_request_id
 
 # The e-mail address and password in the OpenAPI document's examples of request bodies.
 _CREDENTIALS = {"email": "ada@example.com", "password": "correct horse battery"}

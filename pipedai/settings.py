@@ -114,14 +114,11 @@ INSTALLED_APPS = [
     # it.
     "notices",
 ]
-# Django's middleware is skipped for two kinds of calls. Calls below /api/v1/ that are not OPTIONS and have no Origin
-# header skip it, because pipedai.wsgi makes the checks that they need. GET /api/v1/health/live is answered by the event
-# loop, without Django. See docs/decisions/fast-paths.md.
 MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.common.CommonMiddleware",  # Refuses a Host that is not in ALLOWED_HOSTS.
     "pipedai.static_files.serve_static_files",
-    "pipedai.unavailable_page.UnavailablePages",
+    "pipedai.api.exceptions.UnavailablePages",
     "pipedai.admin.middleware.AdminSessions",
     "pipedai.admin.middleware.AdminCsrf",
     "pipedai.admin.middleware.AdminUsers",
@@ -151,7 +148,7 @@ USE_I18N = False
 SILENCED_SYSTEM_CHECKS = [
     "security.W001",  # pipedai.server adds `nosniff` and HSTS to every answer.
     "security.W002",  # pipedai.server adds a policy with `frame-ancestors 'none'` to every answer.
-    "security.W003",  # pipedai.api.origin refuses foreign origins.
+    "security.W003",  # pipedai.api.authentication refuses foreign origins.
 ]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "accounts.User"
@@ -256,7 +253,7 @@ if REPLICA_DATABASE_URL:
         "OPTIONS": {**_replica["OPTIONS"], **_STATEMENT_OPTIONS},
         **_KEPT_CONNECTIONS,
     }
-    DATABASE_ROUTERS = ["pipedai.replica.routing.ReplicaRouter"]
+    DATABASE_ROUTERS = ["pipedai.replica.ReplicaRouter"]
 
 # --- The web process ---------------------------------------------------------------------------------------
 WEB_THREADS = env.whole("WEB_THREADS", 8, at_least=1, at_most=256)
@@ -271,7 +268,6 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_PERMISSION_CLASSES": [],
     "DEFAULT_RENDERER_CLASSES": ["pipedai.api.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["pipedai.api.parsers.StrictJSONParser"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "pipedai.api.negotiation.ContentNegotiation",
     "DEFAULT_SCHEMA_CLASS": "pipedai.api.schema.auto.ApiSchema",
     "EXCEPTION_HANDLER": "pipedai.api.exceptions.handle_exception",
     "URL_FORMAT_OVERRIDE": None,
@@ -296,8 +292,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "ENUM_SUFFIX": "",
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_NAME_OVERRIDES": {
-        "HealthStatus": "pipedai.api.health.HEALTHY",
-        "ReplicaState": "pipedai.api.health.REPLICA_STATES",
+        "HealthStatus": "pipedai.api.service.HEALTHY",
+        "ReplicaState": "pipedai.api.service.REPLICA_STATES",
         "ActorType": "audit.serializers.ACTOR_TYPES",
         "Role": "workspaces.roles.Role",
         "KeyRole": "workspaces.roles.KEY_ROLES",

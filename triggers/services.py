@@ -13,8 +13,7 @@ from django.db.models.functions import Now
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.outside_urls import same_origin, without_query
-from pipedai.api.renderers import compact_json, money
-from pipedai.api.wording import api_name, counted, cut
+from pipedai.api.renderers import api_name, compact_json, counted, cut, money
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED

@@ -9,11 +9,10 @@ from accounts.authentication import CookieJWTAuthentication
 from accounts.serializers import MailTokenBody
 from accounts.throttles import ACCEPT_INVITATION, INVITE
 from pipedai.api.pagination import KeysetPaginator
-from pipedai.api.permissions import IsSignedIn
 from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
-from pipedai.api.views import ApiViewSet
+from pipedai.api.views import ApiViewSet, IsSignedIn
 from workspaces import invitations
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin

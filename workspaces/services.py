@@ -11,7 +11,7 @@ from accounts.authentication import session_ended
 from accounts.models import User
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import CeilingReached, Conflict, Invalid
-from pipedai.api.wording import counted
+from pipedai.api.renderers import counted
 from pipedai.events import Actor, Event, emit
 from workspaces.acting import hold_right_to_create_in, hold_role
 from workspaces.dependents import dependents_of

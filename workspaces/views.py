@@ -9,11 +9,10 @@ from rest_framework.response import Response
 from accounts.authentication import CookieJWTAuthentication
 from pipedai.api.errors import Forbidden, NotFound
 from pipedai.api.pagination import KeysetPaginator
-from pipedai.api.permissions import IsSignedIn
 from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
-from pipedai.api.views import ApiViewSet
+from pipedai.api.views import ApiViewSet, IsSignedIn
 from workspaces import queries, services
 from workspaces.access import TenantViewSet
 from workspaces.acting import MAY_NOT_CREATE

@@ -101,7 +101,7 @@ def read_form(body: type[StrictBody], **values: str) -> dict[str, Any]:
 
 
 # These pages need no CSRF token, because a request is refused unless its Origin is allowed, as in the API
-# (pipedai.api.origin).
+# (pipedai.api.authentication).
 @method_decorator(csrf_exempt, name="dispatch")
 @method_decorator(never_cache, name="dispatch")
 class LinkPage(View):

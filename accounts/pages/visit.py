@@ -11,12 +11,11 @@ from accounts.models import Session, User
 from accounts.serializers import LoginBody
 from accounts.services import log_in
 from accounts.sessions import Device, device_of
+from pipedai.api.authentication import PostedForm, check_origin
 from pipedai.api.errors import ApiError, Invalid
-from pipedai.api.origin import check_origin
-from pipedai.api.posted_form import PostedForm
 from pipedai.api.principal import UserPrincipal, address_of
-from pipedai.api.request_id import current_request_id
 from pipedai.events import Actor
+from pipedai.ids import current_request_id
 
 
 class Visit:

@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.hashers import Argon2PasswordHasher, identify_hasher
 
 from accounts import passwords
-from accounts.hashers import PLACE_KIB, PasswordHasher, places_of
+from accounts.hashers import PERMIT_KIB, PasswordHasher, permits_of
 from testing.world.cast import browser, session_cookie
 from testing.world.users import PASSWORD, UserFactory
 
@@ -82,11 +82,11 @@ def test_the_hash_is_argon2id_in_46_mib():
     encoded = passwords.hash_password(PASSWORD)
     assert isinstance(identify_hasher(encoded), PasswordHasher)
     assert encoded.startswith("argon2$argon2id$v=19$m=47104,t=1,p=1$")
-    assert PasswordHasher.memory_cost <= PLACE_KIB
+    assert PasswordHasher.memory_cost <= PERMIT_KIB
 
 
 @pytest.mark.parametrize(
-    ("encoded", "places"),
+    ("encoded", "permits"),
     [
         ("argon2$argon2id$v=19$m=65536,t=1,p=1$c29tZXNhbHQ$aGFzaA", 1),
         ("argon2$argon2id$v=19$m=65537,t=1,p=1$c29tZXNhbHQ$aGFzaA", 2),
@@ -94,10 +94,10 @@ def test_the_hash_is_argon2id_in_46_mib():
         ("", 1),
     ],
 )
-def test_a_hash_takes_a_place_for_each_64_mib(encoded, places):
-    assert places_of(encoded) == places
+def test_a_hash_takes_a_permit_for_each_64_mib(encoded, permits):
+    assert permits_of(encoded) == permits
 
 
-@pytest.mark.parametrize(("hasher", "places"), [(PasswordHasher, 1), (Argon2PasswordHasher, 2)])
-def test_a_hash_of_ours_takes_one_place_and_one_of_djangos_takes_two(hasher, places):
-    assert places_of(hasher().encode("x", "somesaltsomesalt")) == places
+@pytest.mark.parametrize(("hasher", "permits"), [(PasswordHasher, 1), (Argon2PasswordHasher, 2)])
+def test_a_hash_of_ours_takes_one_permit_and_one_of_djangos_takes_two(hasher, permits):
+    assert permits_of(hasher().encode("x", "somesaltsomesalt")) == permits

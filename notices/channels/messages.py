@@ -7,8 +7,9 @@ from uuid import UUID
 from notices.channels import consent, secrets
 from notices.channels.models import Channel
 from notices.channels.recipients import Standing, standing_columns, standing_of
-from notices.channels.telling import Digest, as_json
+from notices.channels.telling import Digest
 from notices.channels.words import CONFIRM, DIGEST, TEST, headline
+from pipedai.api.renderers import compact_json
 from pipedai.crypto import CannotOpen
 from pipedai.outgoing import CannotSend, Mail, NeverSend, Post, compose, foreign, signed_post
 from pipedai.outgoing.mails import Own
@@ -66,7 +67,7 @@ def message_of(row: Row) -> Post | Mail:
         return _mail(row)
     url = _opened(row, "url", secrets.URL)
     if row["kind"] == Channel.Kind.SLACK:
-        text = json.dumps({"text": slack_text(row)}, ensure_ascii=False)
+        text = compact_json({"text": slack_text(row)})
         headers = {"Content-Type": "application/json", "User-Agent": _AGENT}
         return Post(url, text.encode(), headers)
     return signed_post(
@@ -84,7 +85,7 @@ def _with_output(row: Row) -> str:
     if body.get("run") is None:
         return str(row["body"])
     output = None if row["run_output"] is None else json.loads(row["run_output"])
-    return as_json({**body, "run": {**body["run"], "output": output}})
+    return compact_json({**body, "run": {**body["run"], "output": output}})
 
 
 def slack_text(row: Row) -> str:

@@ -9,11 +9,11 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_safe
 
 from notices.channels.consent import stop_notices
+from pipedai.api.authentication import PostedForm
 from pipedai.api.errors import ApiError
-from pipedai.api.posted_form import PostedForm
 from pipedai.api.principal import address_of
-from pipedai.api.request_id import current_request_id
 from pipedai.events import Actor
+from pipedai.ids import current_request_id
 
 
 @never_cache

@@ -58,6 +58,6 @@ def _add(environment_id: UUID, creator: User) -> None:
 
 
 def connect() -> None:
-    """Connects the receivers to the domain events. Call it from `AppConfig.ready()`."""
+    """Connects the receiver to the domain events. Call it in the module `ready` of the app."""
     happened.connect(note_leavers, dispatch_uid="notices.channels.receivers.leavers")
     happened.connect(add_first_channel, dispatch_uid="notices.channels.receivers")

@@ -52,7 +52,7 @@ NOTICES = Kind(
     tenants="environment",
     reads=READS,
     joins=JOINS,
-    places=16,
+    shares=16,
     per_host=4,
     recorders=2,
 )

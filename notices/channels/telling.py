@@ -9,7 +9,7 @@ from uuid import UUID
 
 from notices.channels.words import RECOVERED, headline
 from notices.serializers import IncidentSerializer
-from pipedai.api.renderers import JSONEncoder
+from pipedai.api.renderers import compact_json
 from pipedai.sql import Row, fetch_all
 from triggers.runs.queries import runs_in_order
 from triggers.runs.serializers import RunSerializer
@@ -49,11 +49,7 @@ def body_of(told: Told, notice_id: UUID) -> str:
         "run": None,
         **told.about,
     }
-    return as_json(body)
-
-
-def as_json(body: Mapping[str, Any]) -> str:
-    return json.dumps(body, cls=JSONEncoder, ensure_ascii=False, separators=(",", ":"))
+    return compact_json(body)
 
 
 def incidents_told(wanted: Collection[tuple[UUID, str, bool]], now: datetime) -> list[Told]:

@@ -1,15 +1,35 @@
-"""Renders answers as JSON, with times in ISO 8601 UTC with milliseconds and `Z` (SPEC §2)."""
+"""Writes answers as JSON, with times in ISO 8601 UTC with milliseconds and `Z` (SPEC §2), and words for people."""
 
-import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-import orjson
 from rest_framework.renderers import JSONRenderer as DRFJSONRenderer
 from rest_framework.utils.encoders import JSONEncoder as DRFJSONEncoder
+
+# How many characters of a changed text an audit row shows, at most.
+_LONGEST_SHOWN = 200
+
+
+def counted(number: int, singular: str) -> str:
+    """Returns the number with its noun, such as `1 trigger`, `2 triggers` or `2 deliveries`."""
+    if number == 1:
+        return f"{number} {singular}"
+    if singular.endswith("y") and singular[-2] not in "aeiou":
+        return f"{number} {singular[:-1]}ies"
+    return f"{number} {singular}s"
+
+
+def api_name(attribute: str) -> str:
+    """Returns the API's name for an attribute of the code: `maxRetries` for `max_retries`."""
+    first, *others = attribute.split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
+def cut(text: str) -> str:
+    """Returns the text as the audit log shows it: a long one is cut, and ends in an ellipsis."""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def iso_time(moment: datetime) -> str:
@@ -25,16 +45,10 @@ def money(amount: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def compact_json(value: Any) -> str:
-    """Returns the shortest JSON of a value. The limits of payloads, schemas and outputs count its bytes in UTF-8."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
 class JSONEncoder(DRFJSONEncoder):
     """Encodes the Python types that rows hold and that JSON lacks, such as times and UUIDs."""
 
     def default(self, obj: Any) -> Any:
-        """Returns the JSON value for a type that JSON lacks."""
         if isinstance(obj, UUID):
             return str(obj)
         if isinstance(obj, datetime):
@@ -47,24 +61,14 @@ class JSONEncoder(DRFJSONEncoder):
 _ENCODER = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
+def compact_json(value: Any) -> str:
+    """Returns the shortest JSON of a value, with times and amounts as in answers. The limits of payloads, schemas and
+    outputs count its bytes in UTF-8.
+    """
+    return _ENCODER.encode(value)
+
+
 class JSONRenderer(DRFJSONRenderer):
-    """The only renderer of the API."""
+    """The only renderer of the API. A client may ask for indented JSON (`application/json; indent=2`)."""
 
     encoder_class = JSONEncoder
-
-    # See docs/decisions/fast-paths.md.
-    def render(
-        self,
-        data: Any,
-        accepted_media_type: str | None = None,
-        renderer_context: Mapping[str, Any] | None = None,
-    ) -> bytes:
-        """Returns the value as JSON in UTF-8. A client may ask for indented JSON (`application/json; indent=2`)."""
-        if accepted_media_type != self.media_type or data is None:
-            rendered: bytes = super().render(data, accepted_media_type, renderer_context)
-            return rendered
-        try:
-            text = orjson.dumps(data, _ENCODER.default, orjson.OPT_PASSTHROUGH_DATETIME)
-        except TypeError:  # for example because of an integer of more than 64 bits
-            text = _ENCODER.encode(data).encode()
-        return text.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")

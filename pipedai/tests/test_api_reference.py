@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from pipedai.api import openapi
+from pipedai.api import service
 from pipedai.api.error_codes import ErrorCode
 from pipedai.env import BASE_DIR
 from testing.probes.api_urls import is_metered, is_throttled, operation_of_action
@@ -122,7 +122,7 @@ class TestErrorCodes:
         assert set(statuses_by_code()) == set(ErrorCode)
 
     def test_the_schema_has_all_and_each_error_has_one(self):
-        parts = json.loads(openapi.document())["components"]
+        parts = json.loads(service.document())["components"]
         assert parts["schemas"]["ErrorCode"]["enum"] == list(ErrorCode)
         for answer in parts["responses"].values():
             body = answer["content"]["application/json"]["schema"]["$ref"]

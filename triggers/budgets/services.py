@@ -9,8 +9,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.api.errors import Invalid, NotFound
-from pipedai.api.renderers import money
-from pipedai.api.wording import api_name
+from pipedai.api.renderers import api_name, money
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import execute

@@ -29,7 +29,8 @@ _SALT = "pipedai.pairing-page"
 Values = dict[str, Any]
 
 
-# This page needs no CSRF token: a request is refused unless its Origin is allowed, as in the API (pipedai.api.origin).
+# This page needs no CSRF token: a request is refused unless its Origin is allowed, as in the API
+# (pipedai.api.authentication).
 @method_decorator(csrf_exempt, name="dispatch")
 @method_decorator(never_cache, name="dispatch")
 class PairingPage(View):

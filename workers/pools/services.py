@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
-from pipedai.api.wording import counted, cut
+from pipedai.api.renderers import counted, cut
 from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger

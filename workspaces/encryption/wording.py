@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipedai.api.wording import counted
+from pipedai.api.renderers import counted
 from workspaces.encryption.check import KeyReport
 from workspaces.encryption.keys import masters
 

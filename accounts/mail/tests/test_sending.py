@@ -13,7 +13,7 @@ from accounts.mail.outbox import queue_mail
 from accounts.mail.sending import ACCOUNT_MAILS
 from accounts.mail.tokens import make_void
 from accounts.models import AccountMail, AccountMailAttempt
-from accounts.pruning import prune_account_mails
+from accounts.ready import prune_account_mails
 from pipedai.outgoing import attempts
 from pipedai.outgoing.due import claim_due
 from pipedai.retention import Order

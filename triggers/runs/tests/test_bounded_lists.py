@@ -11,7 +11,7 @@ from django.test import RequestFactory
 from rest_framework.request import Request
 
 from bench.growth.plans import nodes, rows_read
-from pipedai.keyset import before, merged
+from pipedai.api.pagination import before, merged
 from pipedai.sql import execute
 from testing.probes.plans import explained, prefer_indexes
 from testing.world.cast import Cast

@@ -7,8 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from pipedai.management.operator_command import OperatorCommand
-from pipedai.management.progress import Progress
+from pipedai.management.operator_command import OperatorCommand, Progress
 from workspaces.encryption.check import check_keys
 from workspaces.encryption.wording import broken_lines, counted_values, does_not_open, key_lines
 

@@ -7,9 +7,8 @@ from uuid import UUID
 from django.core.management.base import CommandError, CommandParser
 
 from accounts.authenticators import rewrap_authenticators
-from pipedai.api.wording import counted
-from pipedai.management.operator_command import OperatorCommand
-from pipedai.management.progress import Progress
+from pipedai.api.renderers import counted
+from pipedai.management.operator_command import OperatorCommand, Progress
 from workspaces.encryption.check import KeyReport, check_keys
 from workspaces.encryption.keys import masters
 from workspaces.encryption.rotate_data import Plan, plan_data_rotation, rotate_data_keys
