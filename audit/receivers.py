@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import orjson
 from django.dispatch import receiver
 
 from audit.partitions import add_partitions_of
@@ -46,4 +47,11 @@ def write_entries(events: tuple[Event, ...], **_: Any) -> None:
         }
         for event in events
     ]
-    execute_later(_INSERT, {"entries": json.dumps(entries, default=str)})
+    execute_later(_INSERT, {"entries": _json(entries)})
+
+
+def _json(entries: list[dict[str, Any]]) -> str:
+    try:
+        return orjson.dumps(entries, str).decode()
+    except TypeError:  # because of an integer of more than 64 bits
+        return json.dumps(entries, default=str)

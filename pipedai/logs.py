@@ -1,9 +1,11 @@
 """Sets up logging. Every line, ours or a library's, goes to stdout after secrets are redacted from it."""
 
+import json
 import logging
 import sys
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -25,6 +27,8 @@ _LOUD = {
     "asyncio": logging.WARNING,
     "urllib3": logging.WARNING,
 }
+
+_add_time = structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")
 
 # The processors that change an event before Python's logging gets it. The list is changed in place, because loggers
 # that are in use keep a reference to it.
@@ -49,7 +53,7 @@ def configure(*, form: str, level: str) -> None:
     before: list[Processor] = [
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        _add_time,
         _add_request_id,
     ]
     _processors[:] = [
@@ -80,6 +84,8 @@ def configure(*, form: str, level: str) -> None:
     for old in [old for old in root.handlers if isinstance(old, _StdoutHandler)]:
         root.removeHandler(old)
     root.addHandler(handler)
+    global _json_handler
+    _json_handler = handler if form == "json" else None
     root.setLevel(level)
     logging.getLogger("django.request").addFilter(_is_news)
     for name, least in _LOUD.items():
@@ -87,6 +93,29 @@ def configure(*, form: str, level: str) -> None:
     logging.captureWarnings(True)
     # No log line shows the thread and the process, so logging need not spend time on finding them out.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+def log_line(name: str, level: int, event: str, fields: Mapping[str, Any]) -> None:
+    """Log an event as `get_logger(name)` would, with a third of its CPU time.
+
+    It is for the one line of each request.
+    """
+    logger = logging.getLogger(name)
+    if not logger.isEnabledFor(level):
+        return
+    method = logging.getLevelName(level).lower()
+    said: EventDict = {"event": event, **fields, "logger": name, "level": method}
+    said = _add_request_id(logger, method, _add_time(logger, method, said))
+    handler = _json_handler
+    if handler is not None and logging.root.handlers == [handler] and not logger.handlers:
+        # Nobody but our handler wants the line, so it is written without a record.
+        # See docs/decisions/fast-paths.md.
+        handler.write(_encode(redact_event(logger, method, said)))
+        return
+    record = logging.LogRecord(name, level, "", 0, said, None, None)
+    # These two attributes tell structlog's formatter that the record is ours and not a library's.
+    record.__dict__ |= {"_logger": logger, "_name": method}
+    logger.handle(record)
 
 
 def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -143,6 +172,19 @@ class _StdoutHandler(logging.StreamHandler[TextIO]):
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
+    def write(self, line: str) -> None:
+        """Writes a line that is complete but for its line feed. An error, such as a full disk, is told on stderr, as
+        `emit` does, and not raised.
+        """
+        self.acquire()
+        try:
+            self.stream.write(line + "\n")
+            self.flush()
+        except Exception:
+            self.handleError(logging.makeLogRecord({"name": "log_line"}))
+        finally:
+            self.release()
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         # Logging would write the whole record to stderr, in which nothing is redacted.
         super().handleError(logging.makeLogRecord({"msg": f"a line of {record.name}"}))
@@ -150,3 +192,9 @@ class _StdoutHandler(logging.StreamHandler[TextIO]):
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
         return sys.stdout
+
+
+# The handler of this process if it writes JSON, or None.
+_json_handler: _StdoutHandler | None = None
+
+_encode = json.JSONEncoder().encode

@@ -268,6 +268,7 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_PERMISSION_CLASSES": [],
     "DEFAULT_RENDERER_CLASSES": ["pipedai.api.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["pipedai.api.parsers.StrictJSONParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "pipedai.api.renderers.ContentNegotiation",
     "DEFAULT_SCHEMA_CLASS": "pipedai.api.schema.auto.ApiSchema",
     "EXCEPTION_HANDLER": "pipedai.api.exceptions.handle_exception",
     "URL_FORMAT_OVERRIDE": None,

@@ -1,11 +1,16 @@
-"""Writes answers as JSON, with times in ISO 8601 UTC with milliseconds and `Z` (SPEC §2), and words for people."""
+"""Renders answers as JSON, with times in ISO 8601 UTC with milliseconds and `Z` (SPEC §2)."""
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import orjson
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.renderers import BaseRenderer
 from rest_framework.renderers import JSONRenderer as DRFJSONRenderer
+from rest_framework.request import Request
 from rest_framework.utils.encoders import JSONEncoder as DRFJSONEncoder
 
 # How many characters of a changed text an audit row shows, at most.
@@ -30,6 +35,26 @@ def api_name(attribute: str) -> str:
 def cut(text: str) -> str:
     """Returns the text as the audit log shows it: a long one is cut, and ends in an ellipsis."""
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+class ContentNegotiation(DefaultContentNegotiation):
+    """DRF's choice of a renderer, without parsing the Accept headers that nearly all clients send."""
+
+    def select_renderer(
+        self,
+        request: Request,
+        renderers: Iterable[BaseRenderer],
+        format_suffix: str | None = None,
+    ) -> tuple[BaseRenderer, str]:
+        # Most clients accept anything or name JSON, so a comparison of strings replaces the parsing of the header.
+        # See docs/decisions/fast-paths.md.
+        first = next(iter(renderers))
+        if request.META.get("HTTP_ACCEPT", "*/*") in {"*/*", first.media_type}:
+            return first, first.media_type
+        chosen: tuple[BaseRenderer, str] = super().select_renderer(
+            request, renderers, format_suffix
+        )
+        return chosen
 
 
 def iso_time(moment: datetime) -> str:
@@ -69,6 +94,21 @@ def compact_json(value: Any) -> str:
 
 
 class JSONRenderer(DRFJSONRenderer):
-    """The only renderer of the API. A client may ask for indented JSON (`application/json; indent=2`)."""
-
     encoder_class = JSONEncoder
+
+    # See docs/decisions/fast-paths.md.
+    def render(
+        self,
+        data: Any,
+        accepted_media_type: str | None = None,
+        renderer_context: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        """Returns the value as JSON in UTF-8. A client may ask for indented JSON (`application/json; indent=2`)."""
+        if accepted_media_type != self.media_type or data is None:
+            rendered: bytes = super().render(data, accepted_media_type, renderer_context)
+            return rendered
+        try:
+            text = orjson.dumps(data, _ENCODER.default, orjson.OPT_PASSTHROUGH_DATETIME)
+        except TypeError:  # for example because of an integer of more than 64 bits
+            text = _ENCODER.encode(data).encode()
+        return text.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")

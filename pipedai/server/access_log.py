@@ -4,10 +4,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from pipedai.logs import get_logger
+from pipedai.logs import log_line
 from pipedai.server.headers import PROBES
-
-log = get_logger("pipedai.access")
 
 # The key of a dict in each request's ASGI scope. What the application puts into that dict is added to the request's log
 # line.
@@ -54,7 +52,7 @@ def log_request(
     }
     level = _level(status, more)
     named = {name: value for name, value in said.items() if value is not None and value != ""}
-    log.log(level, "request", **named)
+    log_line("pipedai.access", level, "request", named)
 
 
 def _level(status: int, said: dict[str, Any]) -> int:

@@ -185,6 +185,25 @@ def test_a_warning_goes_to_the_log(lines):
     assert TOKEN[4:] not in line["event"]
 
 
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside-another-handler"])
+def test_the_short_way_writes_the_same_line(lines, monkeypatch, alone):
+    handlers = logging.root.handlers
+    ours = [handler for handler in handlers if isinstance(handler, logs._StdoutHandler)]
+    monkeypatch.setattr(logging.root, "handlers", ours if alone else [*ours, logging.NullHandler()])
+    token = current_request_id.set("r-1")
+    said = {"path": f"/x/{TOKEN}", "status": 200, "password": SECRET, "id": new_id(), "t": 1.5}
+    logs.get_logger("a").info("request", **said)
+    logs.log_line("a", logging.INFO, "request", said)
+    logs.get_logger("a").error("request", **said)
+    logs.log_line("a", logging.ERROR, "request", said)
+    logs.log_line("a", logging.DEBUG, "request", said)
+    current_request_id.reset(token)
+    written = [{**line, "time": len(line["time"])} for line in lines()]
+    assert len(written) == 4
+    assert written[0] == written[1] != written[2] == written[3]
+    assert TOKEN[4:] not in json.dumps(written)
+
+
 def test_a_line_that_can_not_be_written_fails_no_request(lines, monkeypatch, capsys):
     """As on a full disk. The error is told on stderr, without the line."""
     ours = [each for each in logging.root.handlers if isinstance(each, logs._StdoutHandler)]
@@ -192,7 +211,7 @@ def test_a_line_that_can_not_be_written_fails_no_request(lines, monkeypatch, cap
     path = f"/{new_id()}"
     with Path("/dev/full").open("w") as full, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", full)
-        logs.get_logger("a").info("request", path=path)
+        logs.log_line("a", logging.INFO, "request", {"path": path})
         patch.undo()
         with pytest.raises(OSError, match="No space left"):
             full.close()

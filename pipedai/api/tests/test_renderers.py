@@ -1,14 +1,18 @@
 """Times and amounts of money have the right form in answers."""
 
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
+from django.utils.translation import gettext_lazy
 from hypothesis import given
 from hypothesis import strategies as st
+from rest_framework.exceptions import ErrorDetail
 
 from pipedai.api.renderers import JSONRenderer, iso_time, money
+from triggers.states import Status
 
 
 @pytest.mark.parametrize(
@@ -61,3 +65,26 @@ def test_an_answer_is_json_with_both():
         "costUsd": "0.1",
         "name": "ß",
     }
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        {},
+        [],
+        {"a": ["é\u2028\u2029😀", 1.5, True, None, '\x00\x1f\x7f"\\/'], "": {"b": [[], {}]}},
+        {"large": [2**63 - 1, 2**64 - 1, 2**64, -(2**63), -(2**64), 10**300]},
+        {1: "a number as a name", "status": Status.QUEUED, "words": ErrorDetail("Unknown.", "x")},
+        {"lazy": gettext_lazy("Yes"), "day": date(2026, 1, 1), "pair": (1, 2)},
+        {"at": datetime(2026, 1, 1, tzinfo=UTC), "cost": Decimal("0.0120"), "id": UUID(int=7)},
+    ],
+)
+@pytest.mark.parametrize("media_type", ["application/json", "application/json; indent=2"])
+def test_it_renders_what_drf_renders(value, media_type):
+    rendered = JSONRenderer().render(value, media_type, {})
+    assert rendered == super(JSONRenderer, JSONRenderer()).render(value, media_type, {})
+
+
+def test_a_number_that_json_lacks_is_null():
+    assert JSONRenderer().render({"n": float("nan")}, "application/json", {}) == b'{"n":null}'
