@@ -92,6 +92,9 @@ class ApiViewSet(ViewSet):
     def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
         """Sets `self.action` to the route's action for the method, or to None. DRF would set one for OPTIONS too."""
         initialized = super().initialize_request(request, *args, **kwargs)
+        # Without this, each read of `META` goes through DRF's __getattr__, which happens a dozen times a request.
+        # See docs/decisions/fast-paths.md.
+        initialized.META = request.META
         self.action = self.action_map.get(str(request.method).lower())  # type: ignore[assignment]
         return initialized
 

@@ -1,10 +1,15 @@
-"""Statements as text read times as the ORM does: aware, in UTC, and to the microsecond."""
+"""Our loader reads times as Django's does: aware, in UTC, and to the microsecond."""
 
 from datetime import UTC, datetime
 
 import pytest
+from django.db import connection
+from django.db.backends.postgresql.base import TIMESTAMPTZ_OID
+from psycopg.pq import Format
 
+from pipedai.database.base import TimeLoader
 from pipedai.sql import fetch_one
+from workspaces.models import Workspace
 
 pytestmark = pytest.mark.django_db
 
@@ -22,3 +27,10 @@ def test_a_time_is_in_utc(written, read):
     row = fetch_one("SELECT %(written)s::timestamptz AS moment", {"written": written})
     assert row == {"moment": read}
     assert read is None or row["moment"].tzinfo is UTC
+
+
+def test_the_orm_reads_times_so_too(cast):
+    row = Workspace.objects.get(id=cast.workspace.id)
+    assert row.created_at.tzinfo is UTC
+    loader = connection.connection.adapters.get_loader(TIMESTAMPTZ_OID, Format.TEXT)
+    assert loader is TimeLoader
