@@ -114,6 +114,9 @@ INSTALLED_APPS = [
     # it.
     "notices",
 ]
+# Django's middleware is skipped for two kinds of calls. Calls below /api/v1/ that are not OPTIONS and have no Origin
+# header skip it, because pipedai.wsgi makes the checks that they need. GET /api/v1/health/live is answered by the event
+# loop, without Django. See docs/decisions/fast-paths.md.
 MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.common.CommonMiddleware",  # Refuses a Host that is not in ALLOWED_HOSTS.
