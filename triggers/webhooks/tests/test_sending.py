@@ -402,7 +402,7 @@ def test_what_could_not_be_sent_at_all_says_nothing_about_its_host(
     monkeypatch.setattr(attempts, "send", lambda kind, row: refused)
     assert pool.top_up() == 1
     assert pool.wait(60)
-    assert "hooks.example" in pool._hosts.proven()
+    assert "hooks.example" in pool._memory.proven()
 
 
 @pytest.mark.parametrize(
@@ -422,8 +422,8 @@ def test_a_host_loses_its_shares_only_if_it_keeps_the_sender_waiting_in_vain(
     pool = Senders(WEBHOOKS)
     answered_before(pool, "hooks.example")
     pool._note("hooks.example", answer)
-    assert pool._hosts is not None
-    assert ("hooks.example" in pool._hosts.proven()) == is_proven
+    assert pool._memory is not None
+    assert ("hooks.example" in pool._memory.proven()) == is_proven
 
 
 def test_a_slow_host_does_not_hold_up_another(committed_cast, receiver: Receiver, make_senders):

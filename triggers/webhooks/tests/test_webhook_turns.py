@@ -25,7 +25,7 @@ from triggers.webhooks.sending import WEBHOOKS
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 LATE = datetime(2100, 1, 1, tzinfo=UTC)
 SLOW = timedelta(seconds=10)
-AT_ONCE, PER_HOST = WEBHOOKS.places, WEBHOOKS.per_host
+AT_ONCE, PER_HOST = WEBHOOKS.shares, WEBHOOKS.per_host
 DELIVERED = Answer(200, 5, None, b"", None)
 
 
