@@ -6,7 +6,7 @@ from django.db.models.functions import Now
 
 from accounts.authentication import session_ended
 from accounts.displacement import EMAIL_TAKEN, displace, lock_holder
-from accounts.emails import Email, spellings
+from accounts.emails import Email
 from accounts.mail.outbox import queue_mail
 from accounts.mail.proof import check_mail_is_on, proof_counts
 from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
@@ -32,7 +32,6 @@ def verify_email(*, principal: UserPrincipal, token: str, actor: Actor) -> User:
     mail = find_mail(token, Purpose.VERIFY, Purpose.CHANGE)
     if mail.user_id != principal.id:
         raise LinkUnusable
-    address = Email(mail.address)
     try:
         with transaction.atomic():
             holder = lock_holder(mail, principal.id)
@@ -41,9 +40,9 @@ def verify_email(*, principal: UserPrincipal, token: str, actor: Actor) -> User:
                 raise session_ended()
             use_up(mail)
             if mail.purpose == Purpose.VERIFY:
-                _prove(user, address, actor)
+                _prove(user, mail.address, actor)
             else:
-                _move(user, address, holder, actor)
+                _move(user, mail.address, holder, actor)
     except IntegrityError:
         raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN) from None
     return User.objects.get(id=principal.id)
@@ -75,9 +74,9 @@ def change_email(
     user = User.objects.get(id=principal.id)
     if not is_password_of(user, current_password):
         raise Invalid({"currentPassword": ["Not your password."]})
-    if user.email in spellings(new_email):
+    if user.email == new_email:
         raise Invalid({"newEmail": ["This is your address already."]})
-    holder = User.objects.with_address(new_email).first()
+    holder = User.objects.filter(email=new_email).first()
     if holder is not None and (holder.has_proved_email or not proof_counts()):
         raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
     with transaction.atomic():
@@ -95,7 +94,7 @@ def change_email(
         emit(Event("user.email-change-requested", actor, None, "user", user.id))
 
 
-def _prove(user: User, address: Email, actor: Actor) -> None:
+def _prove(user: User, address: str, actor: Actor) -> None:
     """Writes that the user has proved the address. Raises LinkUnusable if the account has another address by now."""
     if user.email != address:
         raise LinkUnusable
@@ -104,7 +103,7 @@ def _prove(user: User, address: Email, actor: Actor) -> None:
         emit(Event("user.email-verified", actor, None, "user", user.id))
 
 
-def _move(user: User, address: Email, holder: User | None, actor: Actor) -> None:
+def _move(user: User, address: str, holder: User | None, actor: Actor) -> None:
     """Makes an address, which its owner has just proved, the address of the account. If another account, `holder`, has
     it without proof, that account loses it. Raises Conflict if `holder` has proved it.
     """

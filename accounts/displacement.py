@@ -12,7 +12,6 @@ from uuid import UUID, uuid4
 
 from django.db.models import Q
 
-from accounts.emails import Email
 from accounts.mail.tokens import make_void
 from accounts.models import AccountMail, User
 from accounts.sessions import end_sessions
@@ -51,15 +50,15 @@ def lock_holder(mail: AccountMail, *also: UUID) -> User | None:
     ids. The lock on an account that may be displaced also keeps others from making rows that refer to it, such as
     memberships.
     """
-    email = Email(mail.address)
-    holder_id = User.objects.with_address(email).values_list("id", flat=True).first()
+    holders = User.objects.filter(email=mail.address)
+    holder_id = holders.values_list("id", flat=True).first()
     may_be_displaced = None if holder_id in also else holder_id
     for consequence in _consequences:
         consequence.lock(may_be_displaced, mail)
     for user_id in sorted({*also, *([holder_id] if holder_id else [])}):
         weak = user_id in also
         User.objects.select_for_update(no_key=weak).filter(id=user_id).first()
-    return User.objects.with_address(email).first()
+    return holders.first()
 
 
 def is_displaced(user: User) -> bool:

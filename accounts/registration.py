@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from accounts.displacement import EMAIL_TAKEN, displace, lock_holder
-from accounts.emails import Email, in_one_form, spellings
+from accounts.emails import Email
 from accounts.mail.outbox import queue_mail
 from accounts.mail.proof import proof_counts
 from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
@@ -62,8 +62,6 @@ def register_user(
             if mail is not None:
                 _take_address(mail, actor)
                 user.email_verified_at = Now()
-            if len(spellings(email)) > 1 and User.objects.with_address(email).exists():
-                raise IntegrityError("An account from before has the address in its other form.")
             user.save(force_insert=True)
             emit(Event("user.registered", actor, None, "user", user.id))
             if mail is not None:
@@ -89,7 +87,7 @@ def _proof_of(email: Email, registration: str | None, invitation: str | None) ->
         mail = find_mail(invitation, Purpose.INVITATION)
     else:
         return None
-    if in_one_form(Email(mail.address)) != email:
+    if mail.address != email:
         raise LinkUnusable
     return mail
 
@@ -114,14 +112,14 @@ def _follow_up(mail: AccountMail, user: User, actor: Actor) -> None:
     if mail.purpose == Purpose.INVITATION:
         for accept in _invited:
             accept(mail, user, actor)
-    make_void(Q(address__in=spellings(Email(user.email)), purpose=Purpose.REGISTRATION))
+    make_void(Q(address=user.email, purpose=Purpose.REGISTRATION))
 
 
 def _taken(email: Email) -> Conflict:
     """Returns the error for a taken address. If nobody has proved the address, this also sends a mail to it, with which
     its owner can register.
     """
-    holder = User.objects.with_address(email).first()
+    holder = User.objects.filter(email=email).first()
     if holder is None or holder.has_proved_email or not proof_counts():
         return Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
     with transaction.atomic():

@@ -27,16 +27,14 @@ def forget_password(*, email: Email) -> None:
     their own.
     """
     check_mail_is_on()
-    user = User.objects.with_address(email).first()
+    user = User.objects.filter(email=email).first()
     purpose = Purpose.RESET
     if user is not None and proof_counts() and not user.has_proved_email:
         purpose = Purpose.REGISTRATION
     elif user is not None and not user.is_active:
         user = None
     with transaction.atomic():
-        queue_mail(
-            purpose, address=user.email if user else email, user_id=user.id if user else None
-        )
+        queue_mail(purpose, address=email, user_id=user.id if user else None)
 
 
 def reset_password(*, token: str, new_password: str, actor: Actor) -> None:

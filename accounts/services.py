@@ -80,7 +80,7 @@ def _admit(
     """Returns the session that `enter` opens for the active user with this e-mail address and password. Raises
     Unauthenticated with `refusal` if there is none such, or if `enter` returns None.
     """
-    user = User.objects.with_address(email).first()
+    user = User.objects.filter(email=email).first()
     opened = None
     if is_password_of(user, password) and user is not None and user.is_active:
         with transaction.atomic():
@@ -165,10 +165,7 @@ def promote_to_staff(*, email: Email, actor: Actor) -> bool:
     """
     with transaction.atomic():
         user = (
-            User.objects.with_address(email)
-            .select_for_update(no_key=True)
-            .filter(is_active=True)
-            .first()
+            User.objects.select_for_update(no_key=True).filter(email=email, is_active=True).first()
         )
         if user is None:
             raise NotFound
@@ -183,10 +180,9 @@ def promote_to_staff(*, email: Email, actor: Actor) -> bool:
 def find_user(email: Email) -> User:
     """Returns the active user with exactly this e-mail address. Raises NotFound.
 
-    While proof counts, a user who has not proved the address is not found. Accounts from before the service asked for
-    proof are found all the same.
+    While proof counts, a user who has not proved the address is not found, unless they registered when it did not.
     """
-    user = User.objects.with_address(email).filter(is_active=True).first()
+    user = User.objects.filter(email=email, is_active=True).first()
     if user is None or not is_findable(user):
         raise NotFound
     return user

@@ -53,9 +53,7 @@ class LoginForm(forms.Form):
     )
 
     def clean_email(self) -> Email:
-        """Returns the e-mail address in the spelling in which accounts are stored. The throttles count logins by that
-        spelling.
-        """
+        """Returns the e-mail address in the form in which accounts are stored. The throttles count logins by it."""
         try:
             return read_email(self.cleaned_data["email"])
         except NotAnEmail as error:

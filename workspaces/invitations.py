@@ -9,7 +9,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from accounts.emails import Email, spellings
+from accounts.emails import Email
 from accounts.mail.outbox import LIFETIMES, queue_mail
 from accounts.mail.proof import check_mail_is_on, check_proof
 from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
@@ -116,7 +116,7 @@ def accept_invitation(*, token: str, user_id: UUID, actor: Actor) -> Membership:
             # block each other.
             fetch_one(_HOLD_USER, {"id": user_id})
             user = User.objects.get(id=user_id)
-            if mail.address not in spellings(Email(user.email)) or not user.is_active:
+            if mail.address != user.email or not user.is_active:
                 raise LinkUnusable
             check_proof(user)
             member = _accept(mail, user, actor)
@@ -201,9 +201,7 @@ def _check_room(environment_id: UUID, email: Email) -> None:
     """Ends an expired invitation of the address. Raises Conflict if the address is a member's, or if the environment
     has as many invitations as it may.
     """
-    if Membership.objects.filter(
-        environment_id=environment_id, user__email__in=spellings(email)
-    ).exists():
+    if Membership.objects.filter(environment_id=environment_id, user__email=email).exists():
         raise Conflict("This user is a member already.", code=ErrorCode.ALREADY_MEMBER)
     invitations = open_invitations(environment_id)
     invitations.filter(email=email, expires_at__lte=Now()).update(revoked_at=Now())

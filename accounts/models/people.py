@@ -6,32 +6,19 @@ from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.db import models
 from django.db.models.functions import Lower, Now
 
-from accounts.emails import Email, NotAnEmail, read_email, spellings
+from accounts.emails import NotAnEmail, read_email
 from pipedai.ids import new_id
 
 
 class UserManager(BaseUserManager["User"]):
-    """Makes users, and finds them by e-mail address without regard to upper and lower case."""
+    """Finds users by an e-mail address that somebody has typed."""
 
     def get_by_natural_key(self, username: str | None) -> "User":
         """Returns the user with this e-mail address. Raises User.DoesNotExist."""
         try:
-            user = self.with_address(read_email(username or "")).first()
+            return self.get(email=read_email(username or ""))
         except NotAnEmail:
-            user = None
-        if user is None:
-            raise self.model.DoesNotExist
-        return user
-
-    def with_address(self, email: Email) -> models.QuerySet["User"]:
-        """Returns the users whose address is this one. There may be two, from before domains had one form; the one with
-        exactly this spelling comes first.
-        """
-        forms = spellings(email)
-        if len(forms) == 1:
-            return self.filter(email=email)
-        is_other = models.Case(models.When(email=email, then=0), default=1)
-        return self.filter(email__in=forms).order_by(is_other, "email")
+            raise self.model.DoesNotExist from None
 
 
 class User(AbstractBaseUser):
@@ -43,15 +30,14 @@ class User(AbstractBaseUser):
 
     # The user's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The e-mail address by which the user logs in, in the spelling that `read_email` returns, and for accounts that are
-    # not from before also in the form that `in_one_form` returns. The user may change it by proving another one. If
-    # somebody else proves that the address is theirs, the account gets a placeholder instead.
+    # The e-mail address by which the user logs in, in the form that `read_email` returns. The user may change it by
+    # proving another one. If somebody else proves that the address is theirs, the account gets a placeholder instead.
     email = models.CharField(max_length=254, unique=True)
     # When the user proved that the address is theirs, by the link in a mail. For an account that the operator made,
     # this is the time at which it was made. None for an address that nobody has proved.
     email_verified_at = models.DateTimeField(null=True)
-    # Whether others find the user by their address only after it is proved. Registration writes it. It is false for
-    # accounts from before the service asked for proof, which stay findable (SPEC §15).
+    # Whether others find the user by their address only after it is proved. Registration writes it. It is false for who
+    # registered while there was no mail server: such accounts stay findable when there is one (SPEC §15).
     must_prove_email = models.BooleanField(default=False, db_default=False)
     # What the user wants to be called; registration writes it, and it may be empty.
     name = models.CharField(max_length=200, blank=True)

@@ -15,7 +15,6 @@ from django.views.decorators.csrf import csrf_exempt
 from accounts import throttles
 from accounts.addresses import verify_email
 from accounts.cookies import clear_auth_cookie, set_auth_cookie
-from accounts.emails import Email, in_one_form
 from accounts.mail.tokens import find_mail
 from accounts.models import AccountMail, Session
 from accounts.pages.visit import Visit
@@ -56,7 +55,7 @@ class LinkVisit(Visit):
             name=self.posted("name"),
             password=self.posted("password"),
         )
-        values |= {"email": in_one_form(Email(mail.address)), f"{kind}_token": self.posted("token")}
+        values |= {f"{kind}_token": self.posted("token")}
         self.user, self.opened = register_user(**values, device=self.device(), actor=self.actor())
 
     def sign_out(self) -> HttpResponse:
