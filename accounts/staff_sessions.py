@@ -7,7 +7,6 @@ lengthen it.
 """
 
 import hashlib
-from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
@@ -96,20 +95,6 @@ def open_staff_session(user: User, device: Device) -> SessionStore:
     session = SessionStore(key)
     session.modified = True  # Django's session middleware sets the cookie of a modified session.
     return session
-
-
-def carry_staff_sessions_over(user: User, before: Collection[str]) -> None:
-    """Lets the user's admin sessions continue when a login replaces the hash of their unchanged password.
-
-    Django stores a digest of the password's hash in each session, and ends the session when the digest differs.
-    `before` holds the digests of the old hash. Call this in the transaction that replaces the hash.
-    """
-    sessions = Session.objects.select_for_update(no_key=True)
-    for session in sessions.filter(user=user, key_digest__isnull=False, revoked_at__isnull=True):
-        assert session.data is not None, "the database holds it for sessions with a key"
-        if session.data.get(HASH_SESSION_KEY) in before:
-            session.data[HASH_SESSION_KEY] = user.get_session_auth_hash()
-            session.save(update_fields=["data"])
 
 
 def _live(session_key: str) -> QuerySet[Session]:
