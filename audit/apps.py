@@ -16,8 +16,7 @@ class AuditConfig(AppConfig):
         """
         from audit import receivers  # noqa: F401 - importing it subscribes it; the models must be loaded before
         from audit.deployment import partitions_are_ahead
-        from audit.partitions import add_partitions
-        from audit.pruning import AT_LEAST_DAYS, drop_partitions
+        from audit.partitions import AT_LEAST_DAYS, add_partitions, drop_partitions
 
         register_probe(Probe("audit log", partitions_are_ahead))
         register_job(Job("add-audit-partitions", every_seconds=3600.0, work=add_partitions))
