@@ -28,7 +28,7 @@ class AccountsConfig(AppConfig):
         """
         # These imports stand inside the method because they import models, which Django loads before it calls `ready`.
         from accounts.authenticators import rewrap_authenticators
-        from accounts.mail.sending import ACCOUNT_MAILS
+        from accounts.mail.outbox import ACCOUNT_MAILS
         from accounts.pruning import prune_account_mails, prune_sessions
         from pipedai.outgoing import register_kind
 

@@ -7,10 +7,10 @@ from django.db.models import Q
 
 from accounts.emails import Email
 from accounts.mail.outbox import queue_mail
-from accounts.mail.proof import check_mail_is_on, proof_counts
 from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
 from accounts.models import AccountMail, User
 from accounts.passwords import check_strength, hash_password
+from accounts.proof import check_mail_is_on, proof_counts
 from accounts.sessions import end_sessions
 from pipedai.events import Actor, Event, emit
 

@@ -134,7 +134,6 @@ class SessionSerializer(serializers.Serializer[Any]):
     current = serializers.SerializerMethodField()
 
     def get_current(self, session: Session) -> bool:
-        """Returns whether the request came with this session."""
         return bool(session.id == self.context["current"])
 
 

@@ -61,7 +61,6 @@ def live_sessions(user_id: UUID) -> "QuerySet[Session]":
 
 
 def end_sessions(user_id: UUID) -> None:
-    """Ends all sessions of the user, in the API and in Django admin."""
     end(Session.objects.filter(user_id=user_id, revoked_at__isnull=True))
 
 

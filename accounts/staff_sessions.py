@@ -48,7 +48,6 @@ class SessionStore(SessionBase):
         return not self.session_key
 
     def exists(self, session_key: str) -> bool:
-        """Returns whether there is a session with this key that has not ended."""
         return _live(session_key).exists()
 
     def create(self) -> None:
@@ -65,7 +64,6 @@ class SessionStore(SessionBase):
             end(_live(key))
 
     def cycle_key(self) -> None:
-        """Gives the session a new key. Its old key does not work any more."""
         row, key = self._row(), get_random_string(_KEY_LENGTH)
         data = self._get_session()  # type: ignore[attr-defined]
         if row.update(key_digest=_digest(key)):

@@ -313,7 +313,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "TriggerHealth": "triggers.states.Health",
         "IncidentKind": "notices.states.Kind",
         "ChannelKind": "notices.channels.models.Channel.Kind",
-        "ChannelEvent": "notices.channels.words.EVENTS",
+        "ChannelEvent": "notices.states.EVENTS",
         "NoticeStatus": "notices.channels.models.Notice.Status",
         "CallerKind": "workers.whoami_views.CALLER_KINDS",
         "Kind": "workers.models.Enrollment.Kind",

@@ -18,9 +18,9 @@ from pipedai.api.throttling import Rate, check_rate
 from pipedai.api.views import ApiViewSet
 from pipedai.sql import fetch_one
 from workspaces.authentication import ApiKeyAuthentication
-from workspaces.models import Membership
 from workspaces.roles import Role
 
+_ENVIRONMENTS = "SELECT id, id AS environment_id FROM environment"
 _MEMBER = """
 JOIN membership m ON m.environment_id = r.environment_id AND m.user_id = %(user_id)s
 JOIN environment e ON e.id = r.environment_id AND e.deleted_at IS NULL
@@ -33,27 +33,6 @@ class Access:
 
     environment_id: UUID
     role: Role
-
-
-def environment_access(principal: Principal, environment_id: UUID) -> Access:
-    """Returns the caller's role in an environment. Raises NotFound if the caller has none there. It takes one query at
-    most.
-    """
-    if isinstance(principal, KeyPrincipal) and principal.environment_id == environment_id:
-        return Access(environment_id, Role(principal.role))
-    if isinstance(principal, UserPrincipal):
-        role = (
-            Membership.objects.filter(
-                environment_id=environment_id,
-                user_id=principal.id,
-                environment__deleted_at__isnull=True,
-            )
-            .values_list("role", flat=True)
-            .first()
-        )
-        if role is not None:
-            return Access(environment_id, Role(role))
-    raise NotFound
 
 
 def find_visible(principal: Principal, rows: str, row_id: UUID) -> Access:
@@ -111,4 +90,8 @@ class TenantViewSet(ApiViewSet):
         """Sets `self.access` to the environment that the URL names and the caller's role in it. Raises NotFound if the
         caller has none.
         """
-        self.access = environment_access(principal_of(request), kwargs["environment_id"])
+        principal, environment_id = principal_of(request), kwargs["environment_id"]
+        if isinstance(principal, KeyPrincipal) and principal.environment_id == environment_id:
+            self.access = Access(environment_id, Role(principal.role))
+        else:
+            self.access = find_visible(principal, _ENVIRONMENTS, environment_id)

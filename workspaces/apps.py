@@ -14,18 +14,14 @@ class WorkspacesConfig(AppConfig):
         the encryption keys.
         """
         # These imports stand inside the method because they import models, which Django loads before it calls `ready`.
-        from accounts import displacement
-        from accounts.deactivation import register_consequence
-        from accounts.registration import register_invitation
+        from accounts.proof import Rights, register_rights
         from workspaces import stream_access  # noqa: F401 - importing it subscribes it
         from workspaces.api_keys import end_keys_of_deactivated
         from workspaces.deployment import keys_open
-        from workspaces.displaced import end_rights, lock_environments
-        from workspaces.invitations import accept_by_registering
+        from workspaces.invitations import accept_by_registering, lock_environments
+        from workspaces.members import end_rights
 
         register_probe(Probe("keys", keys_open))
-        register_consequence(end_keys_of_deactivated)
-        displacement.register_consequence(
-            displacement.Consequence(lock=lock_environments, end=end_rights)
+        register_rights(
+            Rights(lock_environments, accept_by_registering, end_rights, end_keys_of_deactivated)
         )
-        register_invitation(accept_by_registering)

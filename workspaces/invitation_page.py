@@ -2,18 +2,14 @@
 
 from typing import Any
 
-from accounts.mail.proof import proof_counts
 from accounts.mail.tokens import LinkUnusable, find_mail
 from accounts.models import AccountMail, User
 from accounts.pages.links import LinkPage, LinkVisit
+from accounts.proof import proof_counts
 from accounts.throttles import ACCEPT_INVITATION
 from pipedai.api.errors import ApiError
 from workspaces.invitations import accept_invitation
 from workspaces.models import Invitation
-
-
-class _InvitationVisit(LinkVisit):
-    template, title = "account/invitation.html", "Invitation"
 
 
 class InvitationPage(LinkPage):
@@ -23,7 +19,7 @@ class InvitationPage(LinkPage):
     account that may accept; else to register.
     """
 
-    visit = _InvitationVisit
+    template, title = "account/invitation.html", "Invitation"
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
         """Carries out the step of the submitted form. A step that does not accept the invitation shows it."""

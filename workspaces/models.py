@@ -79,7 +79,6 @@ class Environment(models.Model):
 
     @property
     def paused(self) -> bool:
-        """Whether the environment is paused."""
         return self.paused_at is not None
 
 

@@ -19,21 +19,6 @@ def visible_workspaces(user_id: UUID) -> QuerySet[Workspace]:
     return Workspace.objects.filter(Q(created_by_id=user_id) | Exists(mine))
 
 
-def may_create_environments(user_id: UUID, workspace: Workspace) -> bool:
-    """Returns whether the user may create environments in the workspace: its creator may, and owners of its
-    environments.
-    """
-    return (
-        workspace.created_by_id == user_id
-        or Membership.objects.filter(
-            user_id=user_id,
-            role=Role.OWNER,
-            environment__workspace_id=workspace.id,
-            environment__deleted_at__isnull=True,
-        ).exists()
-    )
-
-
 def administered_environments(user_id: UUID) -> QuerySet[Environment]:
     """Returns the environments in which the user is an admin or owner, with their workspaces, ordered by name."""
     return (

@@ -7,7 +7,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.authentication import CookieJWTAuthentication
-from pipedai.api.errors import Forbidden, NotFound
+from pipedai.api.errors import NotFound
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.permissions import IsSignedIn
 from pipedai.api.principal import actor_of, principal_of
@@ -16,8 +16,8 @@ from pipedai.api.serializers import read_body
 from pipedai.api.views import ApiViewSet
 from workspaces import queries, services
 from workspaces.access import TenantViewSet
-from workspaces.acting import MAY_NOT_CREATE
-from workspaces.models import Environment, Workspace
+from workspaces.locks import hold_right_to_create_in
+from workspaces.models import Environment
 from workspaces.permissions import IsAdmin, IsOwner, IsViewer
 from workspaces.roles import Role
 from workspaces.serializers import (
@@ -45,9 +45,6 @@ class WorkspaceViewSet(ApiViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request) -> Response:
-        """Answers GET /workspaces with the workspaces that the user made, and those in which the user is a member of an
-        environment.
-        """
         rows = queries.visible_workspaces(principal_of(request).id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
@@ -64,7 +61,6 @@ class WorkspaceViewSet(ApiViewSet):
         audit=("workspace.created",),
     )
     def create(self, request: Request) -> Response:
-        """POST /workspaces: makes a workspace."""
         workspace = services.create_workspace(
             **read_body(NameBody, request),
             user_id=principal_of(request).id,
@@ -74,24 +70,19 @@ class WorkspaceViewSet(ApiViewSet):
 
 
 class WorkspaceEnvironmentViewSet(ApiViewSet):
-    """Those environments of a workspace of which the user is a member."""
-
     tag = "Environments"
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"list": IsSignedIn, "create": IsSignedIn}
-    workspace: Workspace
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the workspace that the URL names. Raises NotFound, and Forbidden for a user who may see the workspace
         but not create environments in it.
         """
-        user_id = principal_of(request).id
-        workspace = queries.visible_workspaces(user_id).filter(id=kwargs["workspace_id"]).first()
-        if workspace is None:
+        user_id, workspace_id = principal_of(request).id, kwargs["workspace_id"]
+        if self.action == "create":
+            hold_right_to_create_in(workspace_id, user_id)
+        elif not queries.visible_workspaces(user_id).filter(id=workspace_id).exists():
             raise NotFound
-        if self.action == "create" and not queries.may_create_environments(user_id, workspace):
-            raise Forbidden(MAY_NOT_CREATE)
-        self.workspace = workspace
 
     @Operation(
         id="listEnvironments",
@@ -101,7 +92,6 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
         errors={400: "A bad `limit` or `cursor`.", 404: "No such workspace, or not visible."},
     )
     def list(self, request: Request, workspace_id: UUID) -> Response:
-        """Answers GET /workspaces/:wsId/environments with the environments of which the user is a member."""
         rows = queries.environments_of(principal_of(request).id, workspace_id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
@@ -121,7 +111,6 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
         audit=("environment.created",),
     )
     def create(self, request: Request, workspace_id: UUID) -> Response:
-        """POST /workspaces/:wsId/environments: makes an environment. The user becomes its owner."""
         environment: Any = services.create_environment(
             **read_body(NameBody, request),
             workspace_id=workspace_id,
@@ -133,8 +122,6 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
 
 
 class EnvironmentViewSet(TenantViewSet):
-    """The endpoints that read, rename, pause and delete one environment."""
-
     tag = "Environments"
     permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsOwner}
 
@@ -145,7 +132,6 @@ class EnvironmentViewSet(TenantViewSet):
         says={200: "With the environment and the caller's `role` (a key's own)."},
     )
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:id with the environment and the caller's role in it."""
         return Response(self._shown(environment_id))
 
     @Operation(
@@ -160,7 +146,6 @@ class EnvironmentViewSet(TenantViewSet):
         audit=("environment.updated", "run.cancel-requested"),
     )
     def update(self, request: Request, environment_id: UUID) -> Response:
-        """PATCH /environments/:id: changes the fields that the body names."""
         services.update_environment(
             environment_id=environment_id,
             values=read_body(EnvironmentBody, request, partial=True),
@@ -181,7 +166,6 @@ class EnvironmentViewSet(TenantViewSet):
         audit=("environment.deleted",),
     )
     def destroy(self, request: Request, environment_id: UUID) -> Response:
-        """DELETE /environments/:id: deletes an environment that has no triggers, workers or unfinished runs."""
         services.delete_environment(environment_id=environment_id, actor=actor_of(request))
         return Response(status=204)
 

@@ -74,8 +74,6 @@ class AccountMail(OutboxRow):
 
 
 class AccountMailAttempt(SendAttempt):
-    """An attempt to send a mail about an account."""
-
     pk = models.CompositePrimaryKey("mail_id", "n")
     # The mail that was to be sent.
     mail = models.ForeignKey(

@@ -24,8 +24,8 @@ class UserManager(BaseUserManager["User"]):
 class User(AbstractBaseUser):
     """A person with an account.
 
-    The column `password` comes from Django's base class: it is an Argon2 hash, which registration, password changes and
-    logins that replace an old hash write (accounts/passwords.py).
+    The column `password` comes from Django's base class: it is an Argon2 hash, which registration and password changes
+    write (accounts/passwords.py).
     """
 
     # The user's id: a UUIDv7 that the service makes.
@@ -41,7 +41,7 @@ class User(AbstractBaseUser):
     must_prove_email = models.BooleanField(default=False, db_default=False)
     # What the user wants to be called; registration writes it, and it may be empty.
     name = models.CharField(max_length=200, blank=True)
-    # Whether the user may log in. False if staff deactivated the user (accounts/deactivation.py).
+    # Whether the user may log in. False if staff deactivated the user (accounts/services.py).
     is_active = models.BooleanField(default=True)
     # Whether the user may log in to Django admin; `create_staff` sets it. It permits nothing under /api/v1.
     is_staff = models.BooleanField(default=False)
@@ -59,7 +59,6 @@ class User(AbstractBaseUser):
 
     @property
     def has_proved_email(self) -> bool:
-        """Whether the user has proved that the address is theirs."""
         return self.email_verified_at is not None
 
     class Meta:
@@ -78,7 +77,6 @@ class User(AbstractBaseUser):
         return self.is_active and self.is_staff
 
     def has_module_perms(self, app_label: str) -> bool:
-        """Staff see every app in Django admin."""
         return self.is_active and self.is_staff
 
 

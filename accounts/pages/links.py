@@ -14,7 +14,6 @@ from django.views.decorators.csrf import csrf_exempt
 
 from accounts import throttles
 from accounts.addresses import verify_email
-from accounts.cookies import clear_auth_cookie, set_auth_cookie
 from accounts.mail.tokens import find_mail
 from accounts.models import AccountMail, Session
 from accounts.pages.visit import Visit
@@ -22,6 +21,7 @@ from accounts.registration import register_user
 from accounts.resets import reset_password
 from accounts.serializers import RegisterBody, ResetPasswordBody
 from accounts.services import log_out
+from accounts.session_tokens import clear_auth_cookie, set_auth_cookie
 from pipedai.api.errors import ApiError, Invalid
 from pipedai.api.serializers import StrictBody
 from pipedai.api.throttling import Throttle
@@ -32,10 +32,9 @@ class LinkVisit(Visit):
     is rendered, so that the answer sets the cookie.
     """
 
-    title: ClassVar[str]
-
-    def __init__(self, request: HttpRequest) -> None:
+    def __init__(self, request: HttpRequest, template: str, title: str) -> None:
         super().__init__(request)
+        self.template, self.title = template, title
         self.opened: Session | None = None
 
     def ensure_signed_in(self) -> None:
@@ -104,13 +103,16 @@ def read_form(body: type[StrictBody], **values: str) -> dict[str, Any]:
 @method_decorator(csrf_exempt, name="dispatch")
 @method_decorator(never_cache, name="dispatch")
 class LinkPage(View):
-    """A page whose GET shows a form and whose POST carries it out. A subclass sets `visit`, and overrides `act`."""
+    """A page whose GET shows a form and whose POST carries it out. Subclasses set `template` and `title`, and
+    override `act`.
+    """
 
     http_method_names = ["get", "head", "post"]
-    visit: ClassVar[type[LinkVisit]]
+    template: ClassVar[str]
+    title: ClassVar[str]
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        visit = self.visit(request)
+        visit = LinkVisit(request, self.template, self.title)
         try:
             visit.find_user()
         except ApiError as error:
@@ -119,7 +121,7 @@ class LinkPage(View):
 
     def post(self, request: HttpRequest) -> HttpResponse:
         """Carries the form out. If that fails, shows the form again with a sentence about the error."""
-        visit = self.visit(request)
+        visit = LinkVisit(request, self.template, self.title)
         try:
             visit.begin()
             if visit.posted("step") == "sign-out":
@@ -140,17 +142,12 @@ class LinkPage(View):
         return {name: visit.posted(name) for name in ("email", "name")}
 
 
-class _Verify(LinkVisit):
-    template, title = "account/verify.html", "Confirm your address"
-
-
 class VerifyPage(LinkPage):
     """GET and POST /account/verify: proves an address. The visitor must sign in to the account as well."""
 
-    visit = _Verify
+    template, title = "account/verify.html", "Confirm your address"
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
-        """Signs in, unless somebody is signed in, and proves the address by the token."""
         visit.ensure_signed_in()
         assert visit.session is not None
         visit.check(throttles.VERIFY_EMAIL)
@@ -161,14 +158,10 @@ class VerifyPage(LinkPage):
         return {"done": f"{user.email} is confirmed."}
 
 
-class _Reset(LinkVisit):
-    template, title = "account/reset.html", "Set a new password"
-
-
 class ResetPage(LinkPage):
     """GET and POST /account/reset: sets a new password."""
 
-    visit = _Reset
+    template, title = "account/reset.html", "Set a new password"
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
         """Sets the password by the token. It signs nobody in."""
@@ -181,16 +174,11 @@ class ResetPage(LinkPage):
         return {"done": "The new password is set. Sign in with it."}
 
 
-class _Register(LinkVisit):
-    template, title = "account/register.html", "Register"
-
-
 class RegisterPage(LinkPage):
     """GET and POST /account/register: makes an account for the owner of an address that a stranger registered."""
 
-    visit = _Register
+    template, title = "account/register.html", "Register"
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
-        """Makes the account by the token, and signs the new user in."""
         visit.register("registration")
         return {"done": "Your account is ready, and your address is confirmed."}

@@ -1,6 +1,6 @@
 """One visit to an HTML page of the service: who is signed in, what the form says, and how the page is shown."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -25,7 +25,7 @@ class Visit:
     A subclass for one page sets `template`.
     """
 
-    template: ClassVar[str]
+    template: str
 
     def __init__(self, request: HttpRequest) -> None:
         self.request = request

@@ -16,7 +16,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.crypto import constant_time_compare, salted_hmac
 
-from accounts.mail.links import link_to
+from accounts.mail.tokens import link_to
 from accounts.models import User
 from notices.channels.models import AskedAddress, RefusedAddress
 from pipedai.api.error_codes import ErrorCode

@@ -8,7 +8,7 @@ from django.conf import settings
 from accounts.models import User
 from notices.channels.consent import agree, leave
 from notices.channels.models import Channel
-from notices.channels.words import INCIDENT_EVENTS
+from notices.states import INCIDENT_EVENTS
 from pipedai.events import SYSTEM, Event, emit, happened
 from workspaces.models import Environment
 
@@ -53,8 +53,8 @@ def _add(environment_id: UUID, creator: User) -> None:
     )
     channel.save(force_insert=True)
     agree(environment_id, creator)
-    told = {"name": channel.name, "kind": channel.kind}
-    emit(Event("channel.created", SYSTEM, environment_id, "channel", channel.id, told))
+    metadata = {"name": channel.name, "kind": channel.kind}
+    emit(Event("channel.created", SYSTEM, environment_id, "channel", channel.id, metadata))
 
 
 def connect() -> None:

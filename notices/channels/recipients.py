@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from accounts.mail.proof import proof_counts
+from accounts.proof import proof_counts
 from pipedai.sql import Row, fetch_all
 
 

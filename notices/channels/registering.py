@@ -2,9 +2,9 @@
 
 from django.conf import settings
 
+from notices.channels.models import SECRET, URL
 from notices.channels.pruning import prune_notices
 from notices.channels.receivers import connect
-from notices.channels.secrets import SECRET, URL
 from notices.channels.sending import NOTICES
 from pipedai.outgoing import register_kind
 from pipedai.retention import Retention, register_retention

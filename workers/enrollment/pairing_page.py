@@ -11,9 +11,9 @@ from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
-from accounts.cookies import clear_auth_cookie, set_auth_cookie
 from accounts.pages.visit import Visit
 from accounts.services import log_out
+from accounts.session_tokens import clear_auth_cookie, set_auth_cookie
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Conflict, Invalid, NotFound
 from workers.enrollment import pairing
