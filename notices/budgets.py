@@ -16,7 +16,7 @@ from notices.states import Kind, SubjectType
 from pipedai.api.renderers import iso_time, money
 from pipedai.api.wording import counted
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
-from triggers.budgets.room import IS_HOLDING, SPENT
+from triggers.budgets.room import AMOUNT, IS_HOLDING, SPENT
 from triggers.models import Budget
 
 # Lets one scheduler at a time look, so that no incident is opened twice.
@@ -24,26 +24,39 @@ _TAKE_TURN = "SELECT pg_try_advisory_xact_lock(hashtext('find_reached_budgets'))
 
 # Reads what decides about each window that has changed or is over. The windows are not locked, because claims and ends
 # of runs lock them after everything else. `least_amount` is the least that any run would reserve; it is read only if it
-# can matter. `is_followed` is whether the budget's open incident is already about its present window, and not about
-# this one: so it stays open when this one is looked at.
+# can matter, and the triggers of an environment only once for all its budgets. `is_followed` is whether the budget's
+# open incident is already about its present window, and not about this one: so it stays open when this one is looked
+# at.
 _READ = f"""
-SELECT w.id, w.environment_id, w.budget_id, w.ends_at, w.runs, w.changes, w.noticed_pct, {SPENT} AS spent,
-    b.name, b.limit_usd, b.limit_runs, b.notice_at_pct, b.when_reached,
-    b.deleted_at IS NULL AND w.generation = b.generation AS is_live, w.ends_at <= {NOW} AS is_over,
-    w.noticed_pct > 0 AND EXISTS (
-        SELECT FROM budget_window other
-        WHERE other.budget_id = w.budget_id AND other.generation = b.generation AND other.id <> w.id
-            AND other.starts_at > {NOW} - interval '32 days' AND other.ends_at > {NOW} AND other.noticed_pct > 0)
-        AS is_followed,
-    CASE WHEN {IS_HOLDING} AND {SPENT} > 0 AND {SPENT} < b.limit_usd AND 100 = ANY(b.notice_at_pct) THEN (
-        SELECT min(coalesce(t.max_cost_usd, b.reserve_usd)) FROM trigger t
-        WHERE t.environment_id = b.environment_id AND t.deleted_at IS NULL AND t.enabled
-            AND (b.trigger_id IS NULL OR b.trigger_id = t.id)) END AS least_amount
-FROM budget_window w JOIN budget b ON b.id = w.budget_id
-WHERE w.id IN (
-    (SELECT id FROM budget_window WHERE is_changed ORDER BY id LIMIT %(limit)s)
-    UNION (SELECT id FROM budget_window WHERE noticed_pct > 0 AND ends_at <= {NOW} LIMIT %(limit)s))
-ORDER BY w.id
+WITH looked_at AS MATERIALIZED (
+    SELECT w.id, w.environment_id, w.budget_id, w.ends_at, w.runs, w.changes, w.noticed_pct, {SPENT} AS spent,
+        b.name, b.limit_usd, b.limit_runs, b.notice_at_pct, b.when_reached, b.trigger_id, b.reserve_usd,
+        b.deleted_at IS NULL AND w.generation = b.generation AS is_live, w.ends_at <= {NOW} AS is_over,
+        w.noticed_pct > 0 AND EXISTS (
+            SELECT FROM budget_window other
+            WHERE other.budget_id = w.budget_id AND other.generation = b.generation AND other.id <> w.id
+                AND other.starts_at > {NOW} - interval '32 days' AND other.ends_at > {NOW} AND other.noticed_pct > 0)
+            AS is_followed,
+        {IS_HOLDING} AND {SPENT} > 0 AND {SPENT} < b.limit_usd AND 100 = ANY(b.notice_at_pct) AS may_lack_room
+    FROM budget_window w JOIN budget b ON b.id = w.budget_id
+    WHERE w.id IN (
+        (SELECT id FROM budget_window WHERE is_changed ORDER BY id LIMIT %(limit)s)
+        UNION (SELECT id FROM budget_window WHERE noticed_pct > 0 AND ends_at <= {NOW} LIMIT %(limit)s))),
+cheapest AS MATERIALIZED (
+    SELECT e.environment_id, t.* FROM (
+        SELECT DISTINCT environment_id FROM looked_at WHERE may_lack_room AND trigger_id IS NULL) e
+    CROSS JOIN LATERAL (
+        SELECT min(max_cost_usd) AS max_cost_usd, bool_or(max_cost_usd IS NULL) AS has_unlimited FROM trigger
+        WHERE environment_id = e.environment_id AND deleted_at IS NULL AND enabled) t)
+SELECT b.*, CASE
+    WHEN may_lack_room AND trigger_id IS NULL THEN (
+        SELECT least(t.max_cost_usd, CASE WHEN has_unlimited THEN b.reserve_usd END) FROM cheapest t
+        WHERE t.environment_id = b.environment_id)
+    WHEN may_lack_room THEN (
+        SELECT {AMOUNT} FROM trigger t
+        WHERE t.id = b.trigger_id AND t.environment_id = b.environment_id AND t.deleted_at IS NULL AND t.enabled)
+    END AS least_amount
+FROM looked_at b ORDER BY b.id
 """  # noqa: S608
 
 # Stores what was told. A window that has changed since it was read stays marked.

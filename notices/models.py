@@ -100,6 +100,11 @@ class Incident(models.Model):
                 condition=Q(closed_at__isnull=True),
             ),
             models.Index(
+                fields=["environment", "opened_at", "id"],
+                name="incident_closed",
+                condition=Q(closed_at__isnull=False),
+            ),
+            models.Index(
                 fields=["environment", "kind", "opened_at", "id"], name="incident_of_kind"
             ),
             models.Index(fields=["subject_id", "opened_at", "id"], name="incident_of_subject"),

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import connections
+from django.db import connections, transaction
 from psycopg import Cursor
 from psycopg.rows import dict_row
 
@@ -21,6 +21,11 @@ T = TypeVar("T")
 # The present time, for the text of a statement: the time on the database's clock, unless the caller passes `now`. SQL's
 # now() is the time when the transaction began, which is too old after a wait for a lock.
 NOW = "coalesce(%(now)s::timestamptz, statement_timestamp())"
+
+# Both settings last until the transaction ends.
+_NO_SORTING = """
+SELECT set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true)
+"""
 
 
 def fetch_all(sql: str, params: Mapping[str, Any]) -> list[Row]:
@@ -67,6 +72,17 @@ def planned_for_values() -> Iterator[None]:
         yield
     finally:
         driver.prepare_threshold = kept
+
+
+@contextmanager
+def without_sorting() -> Iterator[None]:
+    """Makes PostgreSQL read each statement of the block by an index that has the rows in the order of the statement.
+
+    Where PostgreSQL expects few rows, it may take another index for as good and sort, though there are a million.
+    """
+    with transaction.atomic(using=where.alias):
+        execute(_NO_SORTING, {})
+        yield
 
 
 def database_now() -> datetime:

@@ -7,10 +7,13 @@ import pytest
 from notices.budgets import find_reached_budgets
 from notices.models import Incident
 from pipedai.events import Actor
+from testing.probes.plans import explained
 from testing.world.budgets import add_budget
+from testing.world.copied_rows import copy_row
+from testing.world.many_triggers import add_triggers
 from testing.world.runs import Runs, allow
 from triggers.budgets.services import delete_budget, update_budget
-from triggers.models import BudgetWindow
+from triggers.models import Budget, BudgetWindow
 
 
 @pytest.fixture
@@ -60,6 +63,29 @@ def test_when_no_run_has_room_the_limit_counts_as_reached(runs: Runs) -> None:
     assert looked(runs) == ["$7.5 of $10 is spent, and no run has room any more"]
     update_budget(budget_id=budget.id, values={"reserve_usd": Decimal(1)}, actor=actor(runs))
     assert looked(runs) == []
+
+
+def test_the_least_amount_is_of_the_budgets_own_trigger_or_of_the_cheapest_one(runs: Runs) -> None:
+    runs.cast.add_trigger(max_cost_usd=Decimal(2))
+    add_budget(runs.cast, trigger_id=runs.trigger_id, name="own", limit_usd="10", reserve_usd="3")
+    add_budget(runs.cast, name="roomy", limit_usd="10", reserve_usd="3")
+    add_budget(runs.cast, name="tight", limit_usd="9.4", reserve_usd="3")
+    add_budget(runs.cast, name="of runs", limit_runs=9)
+    runs.ended(costUsd="7.5")
+    looked(runs)
+    assert set(Incident.objects.values_list("subject_name", flat=True)) == {"own", "tight"}
+
+
+def test_a_look_reads_the_triggers_of_an_environment_once_for_all_its_budgets(runs: Runs) -> None:
+    add_triggers(runs.cast, 200)
+    budget = add_budget(runs.cast, limit_usd="10")
+    runs.ended(costUsd="1")
+    copy_row(Budget, budget.id, 20, name="'budget ' || n")
+    nth = "(SELECT id FROM budget WHERE name = 'budget ' || n)"
+    copy_row(BudgetWindow, BudgetWindow.objects.get().id, 20, budget_id=nth)
+    with explained("WITH looked_at") as plans:
+        assert find_reached_budgets(now=runs.now) == 21
+    assert plans.rows_read("trigger") < 400
 
 
 def test_what_is_only_reserved_is_not_told(runs: Runs) -> None:

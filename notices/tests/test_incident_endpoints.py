@@ -9,7 +9,9 @@ from audit.models import AuditEntry
 from notices.incidents import change_incidents, remind
 from notices.models import Incident
 from notices.states import Kind, SubjectType
+from testing.probes.plans import explained, prefer_indexes
 from testing.probes.shapes import A_TIME, AN_ID, page
+from testing.world.copied_rows import copy_row
 from testing.world.incidents import open_incident
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
@@ -106,3 +108,15 @@ def test_a_closed_one_can_be_acknowledged(cast):
     answer = acknowledge(cast.client(cast.operator), incident_id)
     assert answer.status_code == 200
     assert (answer.json()["closedAt"], answer.json()["acknowledgedAt"]) == (A_TIME, A_TIME)
+
+
+def test_a_list_of_closed_incidents_reads_none_that_is_open(cast, url):
+    first = open_incident(cast)
+    closed(first)
+    columns = {"closed_at": "NULL", "subject_id": "gen_random_uuid()"}
+    copy_row(Incident, first, 500, **columns, opened_at="r.opened_at + n * interval '1 second'")
+    prefer_indexes()
+    with explained('SELECT "incident"') as plans:
+        response = cast.client(cast.viewer).get(url, {"status": "closed"})
+    assert ids(response) == [str(first)]
+    assert plans.rows_read("incident") < 10

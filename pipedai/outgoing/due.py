@@ -124,6 +124,9 @@ def _claim(kind: Kind) -> str:
     """Returns the statement that claims messages. It skips a message that another sender has claimed before, because
     that is no longer due, and one that another sender is claiming at this moment. It also reads what the kind needs to
     make the messages, because they are sent right after.
+
+    Whether a message is still due stands in a CASE, which no index answers, so that PostgreSQL looks the messages up by
+    their ids. Otherwise it may read all pending messages of their environments instead.
     """
     reads = f", {kind.reads}" if kind.reads else ""
     if kind.tenants is None:
@@ -143,8 +146,8 @@ def _claim(kind: Kind) -> str:
         )
     return f"""
 WITH free AS MATERIALIZED (
-    SELECT {key} FROM {kind.table} WHERE id = ANY(%(ids)s){of_environments} AND status = 'pending'
-        AND next_attempt_at <= {NOW}
+    SELECT {key} FROM {kind.table} WHERE id = ANY(%(ids)s){of_environments}
+        AND CASE WHEN status = 'pending' THEN next_attempt_at <= {NOW} ELSE false END
     FOR UPDATE SKIP LOCKED),
 d AS (
     UPDATE {kind.table} claimed SET next_attempt_at = {NOW} + %(claim_seconds)s * interval '1 second'

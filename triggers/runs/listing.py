@@ -93,16 +93,19 @@ def _unfinished(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
 
 
 def _ended(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
-    rows = in_states(rows, [status])
+    of_status = in_states(rows, [status])
     faults = [
         each for each in _FAULTS[Status(status)] if not wanted.faults or each in wanted.faults
     ]
     if wanted.final and FaultClass.INFRA in faults:
         # The final runs that infrastructure ended have indexes of their own, because most runs of this fault class have
         # a retry. These indexes have few runs, so they do without a column for the source.
-        part = final(unretried_faults(rows))
+        part = final(unretried_faults(of_status))
         yield part.filter(source__in=wanted.sources) if wanted.sources else part
         faults.remove(FaultClass.INFRA)
+    if wanted.of_pair and not wanted.of_pool:
+        # Without a condition on `ended_at`, the only index of ended runs that fits is that of a trigger and a worker.
+        of_status = rows.filter(status=status)
     for fault, source in product(faults, wanted.sources or Source.values):
-        part = rows.filter(source=source, fault_class=fault)
+        part = of_status.filter(source=source, fault_class=fault)
         yield final(part) if wanted.final else part

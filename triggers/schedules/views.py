@@ -1,5 +1,6 @@
 """The endpoints of schedules: preview a schedule, and list a trigger's ticks, which are its due times."""
 
+from contextlib import nullcontext
 from uuid import UUID
 
 from rest_framework import serializers
@@ -13,7 +14,7 @@ from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, TooManyRequests
 from pipedai.replica.reading import from_replica
 from pipedai.server.places import Places
-from pipedai.sql import database_now
+from pipedai.sql import database_now, without_sorting
 from triggers.filters import TickFilters
 from triggers.models import Tick
 from triggers.schedules import cron, preview
@@ -106,5 +107,7 @@ class TickViewSet(OneTriggerViewSet):
         """Answers GET /triggers/:id/ticks with the trigger's ticks, the latest due time first."""
         filters = TickFilters.read(Tick.objects.filter(trigger_id=trigger_id), request)
         paginator = TickPaginator()
-        page = paginator.paginate_parts(filters.parts, request, self)
+        # The index `tick_by_decision` has the ticks of one decision in order, but none has those of all decisions.
+        with without_sorting() if filters.values["decision"] else nullcontext():
+            page = paginator.paginate_parts(filters.parts, request, self)
         return paginator.get_paginated_response(TickSerializer(page, many=True).data)

@@ -15,18 +15,22 @@ _COLUMNS = sorted(sources_of(PoolSerializer) - {"workers"})
 LIVE_POOLS = "SELECT id, environment_id FROM pool WHERE deleted_at IS NULL"
 
 # Counts the workers of pools. A worker that is in several of the pools is looked at once. It is free if it is online
-# and could take another run: it is neither disabled nor limited, and holds fewer runs than it may.
+# and could take another run: it is neither disabled nor limited, and holds fewer runs than it may. Each worker's state
+# comes with the list of its pools, because a join of states and members would compare each with each if PostgreSQL
+# expected few rows.
 _COUNT = """
-WITH member AS MATERIALIZED (SELECT pool_id, worker_id FROM pool_member WHERE pool_id = ANY(%(pool_ids)s)),
-    state AS (
-        SELECT w.id, w.disabled_at IS NULL AND coalesce(w.limited_until <= statement_timestamp(), true)
-            AND w.max_concurrency > (SELECT count(*) FROM run r WHERE r.worker_id = w.id AND r.slot IS NOT NULL)
-            AS may_take, coalesce(w.last_seen_at > statement_timestamp() - %(within)s, false) AS online
-        FROM worker w WHERE w.id IN (SELECT worker_id FROM member))
-SELECT member.pool_id, count(*) AS total, count(*) FILTER (WHERE state.online) AS online,
-    count(*) FILTER (WHERE state.online AND state.may_take) AS free
-FROM member JOIN state ON state.id = member.worker_id
-GROUP BY member.pool_id
+WITH state AS MATERIALIZED (
+    SELECT member.pool_ids, w.disabled_at IS NULL AND coalesce(w.limited_until <= statement_timestamp(), true)
+        AND w.max_concurrency > (SELECT count(*) FROM run r WHERE r.worker_id = w.id AND r.slot IS NOT NULL)
+        AS may_take, coalesce(w.last_seen_at > statement_timestamp() - %(within)s, false) AS online
+    FROM (
+        SELECT worker_id, array_agg(pool_id) AS pool_ids FROM pool_member
+        WHERE pool_id = ANY(%(pool_ids)s) GROUP BY worker_id) member
+    JOIN worker w ON w.id = member.worker_id)
+SELECT pool_id, count(*) AS total, count(*) FILTER (WHERE online) AS online,
+    count(*) FILTER (WHERE online AND may_take) AS free
+FROM state CROSS JOIN unnest(pool_ids) AS pool_id
+GROUP BY pool_id
 """
 _NONE = {"total": 0, "online": 0, "free": 0}
 

@@ -5,7 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db.models.functions import Now
 
+from pipedai.sql import execute
+from testing.probes.plans import explained
 from testing.probes.shapes import invalid
+from testing.world.cast import make_cast
+from testing.world.copied_rows import copy_ended_run
 from testing.world.runs import Runs
 from triggers.models import Run
 from triggers.runs.overview import run_figures
@@ -138,3 +142,15 @@ def test_a_zone_that_is_none_is_a_field_error(cast, url, zone):
     assert response.status_code == 400
     (messages,) = response.json()["details"]["fieldErrors"].values()
     assert response.json() == invalid({"timezone": messages})
+
+
+def test_the_figures_read_no_older_runs_also_of_an_environment_that_is_new(cast):
+    """PostgreSQL has seen the runs of another environment alone, so it expects few of this one."""
+    copy_ended_run(Runs.of(make_cast()).ended(), 1_000)
+    execute("ANALYZE run", {})
+    copy_ended_run(Runs.of(cast).ended(), 3_000)
+    with explained("WITH clock") as plans:
+        figures = run_figures(environment_id=cast.environment.id, timezone="UTC")
+    assert figures["todays_runs"] > 0
+    # A month has 744 hours at most, and the day's runs are read twice.
+    assert plans.rows_read("run") < 1_000

@@ -8,12 +8,17 @@ from standardwebhooks.webhooks import Webhook
 
 from audit.models import AuditEntry
 from notices.channels.models import Channel, Notice
+from notices.channels.sending import NOTICES
 from notices.channels.services import delete_channel, update_channel
 from notices.channels.tests.conftest import send_due, tell
 from notices.models import Incident
+from pipedai.outgoing.due import claim_due
+from pipedai.sql import execute
+from testing.probes.plans import explained, prefer_indexes
 from testing.processes.webhook_receiver import receiving
 from testing.world.cast import TEST_ACTOR
 from testing.world.channels import add_channel
+from testing.world.copied_rows import copy_row
 from testing.world.runs import Runs
 
 SECRET = "whsec_cGxhbnRlZCBzZWNyZXQgb2YgYSBjaGFubmVs"
@@ -180,3 +185,16 @@ def test_a_host_that_moved_into_our_network_gets_nothing(cast, receiver, setting
     (answer, *_) = send_due(datetime.now(UTC) + timedelta(minutes=1))
     assert answer.status_code is None
     assert receiver.received == []
+
+
+def test_a_claim_reads_its_notices_by_their_ids_also_after_a_burst(cast, open_incidents):
+    add_channel(cast, "webhook")
+    # PostgreSQL would expect no rows in the pages that rows of other tests have left.
+    execute("TRUNCATE notice CASCADE", {})
+    open_incidents()
+    execute("ANALYZE notice", {})
+    copy_row(Notice, Notice.objects.get().id, 2_000)
+    prefer_indexes()
+    with explained("WITH free") as plans:
+        claim_due(NOTICES, room=4, busy={}, per_host=4, now=datetime(2100, 1, 1, tzinfo=UTC))
+    assert plans.rows_read("notice") < 50

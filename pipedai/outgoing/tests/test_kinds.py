@@ -31,10 +31,11 @@ from pipedai.outgoing.attempts import BACKOFF_SECONDS
 from pipedai.outgoing.due import CLAIM_SECONDS, Hosts, Taker, claim_due, taker_of
 from pipedai.outgoing.pool import Senders
 from pipedai.sql import execute
-from testing.probes.plans import explained
+from testing.probes.plans import explained, prefer_indexes
 from testing.processes.mail_receiver import MailReceiver, receiving_mail
 from testing.processes.webhook_receiver import receiving
 from testing.world.cast import TEST_ACTOR
+from testing.world.copied_rows import copy_row
 from triggers.models import Delivery
 from triggers.webhooks.outbox import send_test
 from triggers.webhooks.sending import WEBHOOKS
@@ -286,6 +287,16 @@ def test_a_look_reads_few_rows_however_many_wait_for_domains_that_stall(letters)
     with explained("WITH RECURSIVE pair") as plans:
         assert claim_due(letters.kind, room=4, busy=busy, per_host=4, now=NOW) == []
     assert plans.rows_read("letter") <= 4
+
+
+def test_a_claim_reads_its_mails_by_their_ids_also_after_a_burst(letters):
+    letters.add()
+    execute("ANALYZE letter", {})
+    copy_row(letters.rows, letters.rows.objects.get().id, 2_000)
+    prefer_indexes()
+    with explained("WITH free") as plans:
+        claim_due(letters.kind, room=4, busy={}, per_host=4, now=NOW)
+    assert plans.rows_read("letter") < 50
 
 
 def test_a_name_is_registered_once():

@@ -7,13 +7,15 @@ from itertools import chain, combinations
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.test import RequestFactory
 from rest_framework.request import Request
 
 from bench.growth.plans import nodes, rows_read
 from pipedai.keyset import before, merged
+from pipedai.sql import execute
+from testing.probes.plans import explained, prefer_indexes
 from testing.world.cast import Cast
+from testing.world.copied_rows import copy_ended_run, copy_row
 from testing.world.pools import add_pool
 from testing.world.runs import NOON, Runs
 from triggers.filters import EnvironmentRunFilters, TickFilters
@@ -33,12 +35,6 @@ _UNBOUNDED = (
     {"poolId", "workerId", "final"},
     {"poolId", "triggerId", "final"},
 )
-
-# Copies a run to `rows` runs that differ from it in some columns, queued at moments among those of the other kinds.
-_COPY = """
-INSERT INTO run ({columns})
-SELECT {values} FROM run r, generate_series(1, %(rows)s) n WHERE r.id = %(id)s
-"""
 
 
 @pytest.fixture
@@ -62,9 +58,10 @@ def ledger(cast: Cast) -> dict[str, str]:
         {"retried": "true"},
     )
     for nth, other in enumerate(({}, *others * _TIMES_MORE)):
-        _copy(run_id, nth, other)
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE run")
+        # The moments at which they were queued are among those of the other kinds.
+        queued_at = f"r.queued_at - n * interval '1 minute' - {nth} * interval '1 second'"
+        copy_row(Run, run_id, _OF_A_KIND, queued_at=queued_at, **other)
+    execute("ANALYZE run", {})
     return {
         "workerId": str(cast.worker.worker_id),
         "triggerId": str(runs.trigger_id),
@@ -84,7 +81,7 @@ def test_a_page_of_runs_reads_only_the_runs_that_it_shows(
     It has ended runs only. Unfinished runs are few, so PostgreSQL may read them all. No index is for what _UNBOUNDED
     has, so that these combinations are left out.
     """
-    _make_sorting_dear()
+    prefer_indexes()
     place = (NOON - timedelta(minutes=5), cast.environment.id)
     wanted = [
         {"status": _ENDED, **{name: ledger[name] for name in names}}
@@ -96,6 +93,52 @@ def test_a_page_of_runs_reads_only_the_runs_that_it_shows(
         asked = Request(RequestFactory().get("/", sent))
         filters = EnvironmentRunFilters.read_for(cast.environment.id, asked)
         _check_bounds(filters.parts, "queued_at", place, tuple(sent))
+
+
+def test_a_page_of_a_trigger_and_a_worker_reads_no_runs_that_only_one_of_them_has(
+    cast: Cast,
+) -> None:
+    """Of their rare runs, each has many without the other. PostgreSQL expects few of all three."""
+    run_id = Runs.of(cast).ended("succeeded")
+    trigger_id, worker_id = Run.objects.values_list("trigger_id", "worker_id").get(id=run_id)
+    rare = {"status": "'timed_out'", "source": "'api'", "fault_class": "'client'"}
+    of_another_trigger = {"trigger_id": f"'{cast.trigger_id}'"}
+    copy_ended_run(run_id, 1_000)
+    copy_ended_run(run_id, 1_000, **of_another_trigger)
+    copy_ended_run(run_id, 5, **rare)
+    copy_ended_run(run_id, 300, **rare, **of_another_trigger)
+    copy_ended_run(run_id, 300, **rare, worker_id=f"'{cast.register('host-2').worker_id}'")
+    execute("ANALYZE run", {})
+    prefer_indexes()
+    sent = {"triggerId": str(trigger_id), "workerId": str(worker_id), "status": "timed_out"}
+    asked = Request(RequestFactory().get("/", sent))
+    filters = EnvironmentRunFilters.read_for(cast.environment.id, asked)
+    _check_bounds(filters.parts, "queued_at", None, tuple(sent))
+
+
+def test_a_page_of_ticks_reads_no_ticks_of_other_decisions_also_of_a_trigger_that_is_new(
+    cast: Cast,
+) -> None:
+    """PostgreSQL has seen a tick of another trigger alone, so it expects few of this one."""
+    tick = Tick(
+        environment=cast.environment,
+        trigger_id=cast.trigger_id,
+        tick_at=NOON,
+        last_tick_at=NOON,
+        decision=Decision.SKIPPED_OVERLAP,
+    )
+    tick.save(force_insert=True)
+    execute("ANALYZE tick", {})
+    at = dict.fromkeys(("tick_at", "last_tick_at"), "r.tick_at - n * interval '1 minute'")
+    new = cast.add_trigger()
+    copy_row(Tick, tick.id, 250, trigger_id=f"'{new}'", **at)
+    prefer_indexes()
+    times = {"from": (NOON - timedelta(hours=5)).isoformat(), "to": NOON.isoformat()}
+    query = {"decision": Decision.SKIPPED_MISSED, **times}
+    with explained('SELECT "tick"') as plans:
+        response = cast.client(cast.viewer).get(f"/api/v1/triggers/{new}/ticks", query)
+    assert response.json()["items"] == []
+    assert plans.rows_read("tick") == 0
 
 
 def test_a_page_of_ticks_reads_only_the_ticks_that_it_shows(cast: Cast) -> None:
@@ -114,9 +157,8 @@ def test_a_page_of_ticks_reads_only_the_ticks_that_it_shows(cast: Cast) -> None:
         for m, decision in enumerate(Decision)
         for at in [NOON - timedelta(minutes=n, seconds=m)]
     )
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE tick")
-    _make_sorting_dear()
+    execute("ANALYZE tick", {})
+    prefer_indexes()
     times = {"from": (NOON - timedelta(hours=1)).isoformat(), "to": NOON.isoformat()}
     place = (NOON - timedelta(minutes=5), cast.environment.id)
     for decision in Decision:
@@ -149,24 +191,6 @@ def _check_bounds(
     assert read <= _MOST_TIMES * shown + len(parts), (
         f"{read} rows read for {shown} with {asked}: {found.explain()}"
     )
-
-
-def _copy(run_id: Any, nth: int, other: dict[str, str]) -> None:
-    values = {
-        **{str(field.column): f"r.{field.column}" for field in Run._meta.concrete_fields},
-        "id": "gen_random_uuid()",
-        "queued_at": f"r.queued_at - n * interval '1 minute' - {nth} * interval '1 second'",
-        **other,
-    }
-    statement = _COPY.format(columns=", ".join(values), values=", ".join(values.values()))
-    with connection.cursor() as cursor:
-        cursor.execute(statement, {"rows": _OF_A_KIND, "id": run_id})
-
-
-def _make_sorting_dear() -> None:
-    """Makes PostgreSQL plan for these few rows as it does for millions, which nobody wants to sort."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
 
 
 def _subsets(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -13,7 +13,7 @@ from pipedai.outgoing import Answer, attempts
 from pipedai.outgoing import due as due_module
 from pipedai.outgoing.due import Taker, Turns, claim_due, taker_of
 from pipedai.sql import Row, execute, fetch_all
-from testing.probes.plans import explained
+from testing.probes.plans import explained, prefer_indexes
 from testing.processes.racing import accepted, at_once
 from testing.world.cast import TEST_ACTOR, Cast, make_cast
 from testing.world.many_deliveries import add_deliveries
@@ -267,6 +267,19 @@ def test_a_look_at_ten_thousand_due_deliveries_reads_a_few_of_each_host(cast: Ca
     assert len(claimed) > AT_ONCE / 2
     assert "delivery" not in plans.read_whole
     assert plans.rows_read("delivery") < 1_000
+
+
+def test_a_claim_reads_its_deliveries_by_their_ids_also_after_a_burst(cast: Cast) -> None:
+    trigger_id = a_webhook(cast)
+    # PostgreSQL would expect no rows in the pages that rows of other tests have left.
+    execute("TRUNCATE delivery CASCADE", {})
+    add_deliveries(trigger_id, 1, due=NOW)
+    execute("ANALYZE delivery", {})
+    add_deliveries(trigger_id, 2_000, due=NOW)
+    prefer_indexes()
+    with explained("WITH free") as plans:
+        claim(room=AT_ONCE, per_host=PER_HOST)
+    assert plans.rows_read("delivery") < 50
 
 
 # --- Several senders

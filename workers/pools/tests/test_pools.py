@@ -7,9 +7,11 @@ import pytest
 from django.db.models.functions import Now
 
 from pipedai.ids import new_id
-from pipedai.sql import database_now
+from pipedai.sql import database_now, execute
 from testing.probes.audited import audited
+from testing.probes.plans import explained
 from testing.probes.shapes import A_TIME, AN_ID, NOT_FOUND, invalid, page
+from testing.world.copied_rows import copy_row
 from testing.world.pools import add_pool
 from testing.world.runs import Runs
 from triggers.models import Trigger
@@ -256,3 +258,29 @@ class TestTheNumbersOfWorkers:
             item["id"]: tuple(item["workers"].values()) for item in client.get(url).json()["items"]
         }
         assert counts == {str(pool_id): (1, 1, 1), str(second): (2, 1, 1)}
+
+
+def test_a_list_looks_at_each_member_once_also_after_all_have_left_and_joined_again(
+    cast, client, url
+):
+    """PostgreSQL has seen the tables without members, so it expects one of them."""
+    copy_row(Worker, cast.worker.worker_id, 199, hostname="'member-' || n", token_digest="NULL")
+    for _ in range(10):
+        add_pool(cast)
+    _join_all()
+    PoolMember.objects.all().delete()
+    execute("ANALYZE worker, pool_member", {})
+    _join_all()
+    with explained("WITH") as plans:
+        (first, *_) = client.get(url).json()["items"]
+    assert first["workers"]["total"] == 200
+    # There are 2,000 members.
+    assert plans.rows_of_all_scans < 10_000
+
+
+def _join_all():
+    statement = """
+    INSERT INTO pool_member (worker_id, pool_id, environment_id)
+    SELECT w.id, p.id, w.environment_id FROM worker w JOIN pool p USING (environment_id)
+    """
+    execute(statement, {})

@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("triggers", "0044_run_waiting")]
+    dependencies = [("triggers", "0046_run_of_pair_alone")]
 
     operations = [
         migrations.AddField(
