@@ -1,4 +1,5 @@
-"""Receives the domain events of all apps, and passes on those that open or close incidents (SPEC §14).
+"""Receives the domain events of all apps: opens and closes incidents because of them, gives new environments their
+first channel, and notes who leaves one (SPEC §14).
 
 It runs in the transaction of the action that emitted the events, like the audit log. An error rolls the action back.
 """
@@ -7,9 +8,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.dispatch import receiver
 
+from accounts.models import User
 from notices.channels.announcements import of_outcomes
+from notices.channels.consent import agree, leave
+from notices.channels.models import Channel
 from notices.channels.queueing import channels_wanting_outcomes, queue_notices
 from notices.health import (
     Ended,
@@ -20,10 +25,11 @@ from notices.health import (
     watch_new,
 )
 from notices.incidents import Finding, change_incidents
-from notices.states import Kind, SubjectType
-from pipedai.events import Event, happened
+from notices.states import INCIDENT_EVENTS, Kind, SubjectType
+from pipedai.events import SYSTEM, Event, emit, happened
 from pipedai.sql import fetch_all
 from triggers.states import Status
+from workspaces.models import Environment
 
 # The events of runs that ended with an outcome. A canceled run has none, so `run.canceled` is not among them.
 _ENDS = frozenset({"run.completed", "run.lost", "run.timed-out", "run.not-started"})
@@ -53,6 +59,9 @@ JOIN incident i ON i.subject_id = d.trigger_id AND i.kind = 'webhook_dead' AND i
     AND i.closed_at IS NULL
 WHERE d.id = ANY(%(ids)s)
 """
+
+
+_FIRST_CHANNEL = "Mail to the owner"
 
 
 @receiver(happened, dispatch_uid="notices.notice")
@@ -183,3 +192,47 @@ _NOTED: Mapping[str, Callable[[Sequence[Event]], None]] = {
     "webhook.failed": _note_given_up,
     "webhook.delivered": _note_delivered,
 }
+
+
+@receiver(happened, dispatch_uid="notices.add_first_channel")
+def add_first_channel(events: tuple[Event, ...], **_: Any) -> None:
+    """Adds to each new environment a channel that mails all incidents and recoveries to the creator. It does so only
+    while the service sends mail. The channel sends nothing before the creator has proved their address.
+
+    The environment of the demo gets a channel even without a mail server, because its mails are then written to files.
+    """
+    for event in events:
+        if event.environment_id is None:
+            continue
+        if event.action == "environment.created" and event.actor.type == "user":
+            if settings.EMAIL_URL and event.actor.id is not None:
+                _add_channel(event.environment_id, User.objects.get(id=event.actor.id))
+        elif event.action == "demo.seeded" and "environment" in event.metadata.get("made", ()):
+            environment = Environment.objects.select_related("workspace__created_by")
+            _add_channel(
+                event.environment_id, environment.get(id=event.environment_id).workspace.created_by
+            )
+
+
+@receiver(happened, dispatch_uid="notices.note_leavers")
+def note_leavers(events: tuple[Event, ...], **_: Any) -> None:
+    """Ends the notices to members who leave an environment or are removed from it."""
+    for event in events:
+        if event.action == "member.removed" and event.environment_id and event.target_id:
+            is_removed = event.actor.id != event.target_id
+            leave(event.environment_id, event.target_id, is_removed=is_removed)
+
+
+def _add_channel(environment_id: UUID, creator: User) -> None:
+    channel = Channel(
+        environment_id=environment_id,
+        name=_FIRST_CHANNEL,
+        kind=Channel.Kind.EMAIL,
+        emails=[creator.email],
+        events=list(INCIDENT_EVENTS),
+        created_by=creator.id,
+    )
+    channel.save(force_insert=True)
+    agree(environment_id, creator)
+    metadata = {"name": channel.name, "kind": channel.kind}
+    emit(Event("channel.created", SYSTEM, environment_id, "channel", channel.id, metadata))

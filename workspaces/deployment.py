@@ -2,9 +2,8 @@
 keys.
 """
 
-from pipedai import crypto
 from pipedai.deployment import Finding
-from pipedai.sql import Row, fetch_all
+from pipedai.sql import fetch_all
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
 
@@ -34,18 +33,14 @@ def keys_open() -> Finding:
         names = ", ".join(f"{row['master_key_id']} ({row['data_keys']})" for row in missing)
         return Finding(f"Data keys lie under master keys that are not at hand: {names}.", _REMEDY)
     sample = fetch_all(_SAMPLE, {"sample": SAMPLE})
-    if broken := {row["master_key_id"] for row in sample if not _opens(row)}:
+    if broken := {
+        row["master_key_id"]
+        for row in sample
+        if not keys.opens(row["environment_id"], WrappedKey.of(row))
+    }:
         return Finding(
             f"Data keys under {', '.join(sorted(broken))} do not open.",
             "Set MASTER_KEYS to the key that had this id, then call `manage.py check_keys`.",
         )
     total = sum(row["data_keys"] for row in found)
     return Finding(f"{len(sample)} of {total} data keys were tried, and open.")
-
-
-def _opens(row: Row) -> bool:
-    try:
-        keys.unwrap(row["environment_id"], WrappedKey.of(row))
-    except crypto.CannotOpen:
-        return False
-    return True

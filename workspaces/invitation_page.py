@@ -4,7 +4,7 @@ from typing import Any
 
 from accounts.mail.tokens import LinkUnusable, find_mail
 from accounts.models import AccountMail, User
-from accounts.pages.links import LinkPage, LinkVisit
+from accounts.pages import LinkPage, LinkVisit
 from accounts.proof import proof_counts
 from accounts.throttles import ACCEPT_INVITATION
 from pipedai.api.errors import ApiError

@@ -15,7 +15,7 @@ from pipedai.api.authentication import bad_token
 from pipedai.api.errors import CeilingReached, Forbidden, Invalid, NotFound
 from pipedai.events import Actor
 from pipedai.sql import fetch_all, fetch_one
-from workspaces.queries import visible_workspaces
+from workspaces.access import visible_workspaces
 from workspaces.roles import HOST_ROLE, Role, check_includes
 
 # The statement locks the membership, because some actions lock the environment in a way that lets others change

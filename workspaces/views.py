@@ -14,8 +14,8 @@ from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
 from pipedai.api.views import ApiViewSet
-from workspaces import queries, services
-from workspaces.access import TenantViewSet
+from workspaces import services
+from workspaces.access import TenantViewSet, environments_of, visible_workspaces
 from workspaces.locks import hold_right_to_create_in
 from workspaces.models import Environment
 from workspaces.permissions import IsAdmin, IsOwner, IsViewer
@@ -45,7 +45,7 @@ class WorkspaceViewSet(ApiViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request) -> Response:
-        rows = queries.visible_workspaces(principal_of(request).id)
+        rows = visible_workspaces(principal_of(request).id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
         return paginator.get_paginated_response(WorkspaceSerializer(page, many=True).data)
@@ -81,7 +81,7 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
         user_id, workspace_id = principal_of(request).id, kwargs["workspace_id"]
         if self.action == "create":
             hold_right_to_create_in(workspace_id, user_id)
-        elif not queries.visible_workspaces(user_id).filter(id=workspace_id).exists():
+        elif not visible_workspaces(user_id).filter(id=workspace_id).exists():
             raise NotFound
 
     @Operation(
@@ -92,7 +92,7 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
         errors={400: "A bad `limit` or `cursor`.", 404: "No such workspace, or not visible."},
     )
     def list(self, request: Request, workspace_id: UUID) -> Response:
-        rows = queries.environments_of(principal_of(request).id, workspace_id)
+        rows = environments_of(principal_of(request).id, workspace_id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
         return paginator.get_paginated_response(EnvironmentSerializer(page, many=True).data)

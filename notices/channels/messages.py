@@ -6,8 +6,8 @@ from uuid import UUID
 
 from notices.channels import consent
 from notices.channels.announcements import Digest, as_json
+from notices.channels.consent import Standing, standing_columns, standing_of
 from notices.channels.models import SECRET, URL, Channel
-from notices.channels.recipients import Standing, standing_columns, standing_of
 from notices.states import CONFIRM, DIGEST, TEST, headline
 from pipedai.crypto import CannotOpen
 from pipedai.outgoing import CannotSend, Mail, NeverSend, Post, compose, foreign, signed_post

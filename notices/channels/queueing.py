@@ -13,9 +13,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from notices.channels.announcements import Announcement, Digest, body_of
-from notices.channels.consent import keep_consent
+from notices.channels.consent import Standing, keep_consent, standings
 from notices.channels.models import Channel, Notice
-from notices.channels.recipients import Standing, standings
 from notices.states import DIGEST
 from pipedai.ids import new_id
 from pipedai.outgoing import mail_host

@@ -4,7 +4,6 @@ from django.conf import settings
 
 from notices.channels.models import SECRET, URL
 from notices.channels.pruning import prune_notices
-from notices.channels.receivers import connect
 from notices.channels.sending import NOTICES
 from pipedai.outgoing import register_kind
 from pipedai.retention import Retention, register_retention
@@ -13,7 +12,6 @@ from workspaces.encryption.sealed_fields import register_sealed_field
 
 def register_channels() -> None:
     """Registers the kind of messages, the columns and the retentions of channels. Call it from `AppConfig.ready()`."""
-    connect()
     register_kind(NOTICES)
     for field in (URL, SECRET):
         register_sealed_field(field)

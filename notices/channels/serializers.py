@@ -6,8 +6,8 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from accounts.serializers import NewEmailField
+from notices.channels.consent import Standing
 from notices.channels.models import Channel, Notice
-from notices.channels.recipients import Standing
 from notices.states import EVENTS, INCIDENT_EVENTS
 from pipedai.api.fields import NameField, TextField, TrueFalseField
 from pipedai.api.filters import ApiFilterSet, WordsFilter

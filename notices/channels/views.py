@@ -8,8 +8,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from notices.channels import consent, services
+from notices.channels.consent import standings
 from notices.channels.models import Channel, Notice
-from notices.channels.recipients import standings
 from notices.channels.serializers import (
     ChannelBody,
     ChannelSerializer,
@@ -211,7 +211,7 @@ class AddressViewSet(ApiViewSet):
         audit=("address.confirmed",),
     )
     def confirm(self, request: Request) -> Response:
-        consent.confirm_address(**read_body(TokenBody, request), actor=_nobody(request))
+        consent.confirm_address(**read_body(TokenBody, request), actor=nobody(request))
         return Response(status=204)
 
     @Operation(
@@ -224,10 +224,10 @@ class AddressViewSet(ApiViewSet):
         audit=("address.refused",),
     )
     def refuse(self, request: Request) -> Response:
-        consent.refuse_address(**read_body(RefusalBody, request), actor=_nobody(request))
+        consent.refuse_address(**read_body(RefusalBody, request), actor=nobody(request))
         return Response(status=204)
 
 
-def _nobody(request: Request) -> Actor:
+def nobody(request: Request) -> Actor:
     """Returns the actor of a request without credentials."""
     return Actor("system", None, address_of(request), current_request_id.get() or None)
