@@ -20,8 +20,14 @@ from accounts.mail.tokens import make_void
 from accounts.models import AccountMail, Session, User
 from accounts.passwords import check_strength, hash_password, is_password_of
 from accounts.proof import EmailTaken, check_proof, is_findable, registered_rights
-from accounts.sessions import Device, end, end_sessions, open_session
-from accounts.staff_sessions import SessionStore, open_staff_session
+from accounts.sessions import (
+    Device,
+    SessionStore,
+    end,
+    end_sessions,
+    open_session,
+    open_staff_session,
+)
 from accounts.throttles import FAILED_LOGIN_ROWS
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Invalid, NotFound, Unauthenticated

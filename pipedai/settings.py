@@ -168,8 +168,8 @@ AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
 # --- Admin (SPEC §10) --------------------------------------------------------------------------------------
 
 # Browsers send the admin's cookies only to the admin's own path. A session lasts eight hours, however much it is used:
-# see accounts.staff_sessions.
-SESSION_ENGINE = "accounts.staff_sessions"
+# see accounts.sessions.
+SESSION_ENGINE = "accounts.sessions"
 SESSION_COOKIE_NAME = "staff_session"
 SESSION_COOKIE_AGE = 8 * 3600
 CSRF_COOKIE_NAME = "staff_csrf"

@@ -9,8 +9,7 @@ import pytest
 from django.db import connections
 
 from accounts.models import Session, User
-from accounts.sessions import Device
-from accounts.staff_sessions import open_staff_session
+from accounts.sessions import Device, open_staff_session
 from audit.models import AuditEntry
 from pipedai.server.password_lane import PasswordLane, may_hash
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
