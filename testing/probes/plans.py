@@ -43,7 +43,7 @@ class Plans:
 
 
 @contextmanager
-def explained(begin: str = "WITH RECURSIVE") -> Iterator[Plans]:
+def explained(begin: str | tuple[str, ...] = "WITH RECURSIVE") -> Iterator[Plans]:
     """Explains each query of the block that begins so, by executing it once before, and keeps the plans."""
     found = Plans()
 

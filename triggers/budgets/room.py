@@ -5,9 +5,9 @@ The SQL fragments are about a budget with the alias `b` and its present window w
 
 from pipedai.sql import NOW
 
-# The budget covers the run `r`.
-_COVERS = """b.environment_id = r.environment_id AND b.deleted_at IS NULL
-    AND (b.trigger_id IS NULL OR b.trigger_id = r.trigger_id)"""
+# The budget covers the runs of the trigger `t`.
+_COVERS = """b.environment_id = t.environment_id AND b.deleted_at IS NULL
+    AND (b.trigger_id IS NULL OR b.trigger_id = t.id)"""
 # The window of the budget that contains the present time.
 IS_PRESENT = f"""w.budget_id = b.id AND w.generation = b.generation
     AND w.starts_at <= {NOW} AND w.ends_at > {NOW}"""
@@ -42,18 +42,18 @@ def lacks_room(amount: str, *, is_notional: str = IS_NOTIONAL) -> str:
             AND ({USED} >= b.limit_usd OR {USED} + {amount} > b.limit_usd)))"""
 
 
-# What the run `r` of the trigger `t` would reserve in the budget.
+# What a run of the trigger `t` would reserve in the budget.
 AMOUNT = "coalesce(t.max_cost_usd, b.reserve_usd)"
 IS_HOLDING = "b.when_reached <> 'notify'"
 
 # The budgets with their present windows.
 BUDGETS = f"budget b LEFT JOIN budget_window w ON {IS_PRESENT}"
-# All budgets that hold runs back have room for the run `r` of the trigger `t`. It is a scalar subquery, so that
-# PostgreSQL looks up the budgets of the run's environment and does not read those of all others.
-BUDGETS_HAVE_ROOM = f"""(SELECT true FROM {BUDGETS}
-    WHERE {_COVERS} AND {IS_HOLDING} AND {lacks_room(AMOUNT)} LIMIT 1) IS NULL"""
-# Budgets cover the run `r`. The claim reads this in its own statement, so that a run without budgets needs no further
-# one.
+# All budgets that hold runs back have room for a run of the trigger `t`. It is a scalar subquery, so that PostgreSQL
+# looks up the budgets of the trigger's environment and does not read those of all others.
+BUDGETS_HAVE_ROOM = f"""coalesce((SELECT false FROM {BUDGETS}
+    WHERE {_COVERS} AND {IS_HOLDING} AND {lacks_room(AMOUNT)} LIMIT 1), true)"""
+# Budgets cover the runs of the trigger `t`. The claim reads this in its own statement, so that a run without budgets
+# needs no further one.
 HAS_BUDGETS = f"EXISTS (SELECT FROM budget b WHERE {_COVERS})"
 # The run `r` has taken something from a budget, which its end has to settle.
 HAS_RESERVATIONS = "EXISTS (SELECT FROM run_reservation x WHERE x.run_id = r.id)"

@@ -6,21 +6,12 @@ run's pool has.
 
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
 
 from pipedai.sql import NOW, Row, fetch_all
-from triggers.budgets.room import BUDGETS_HAVE_ROOM
 from triggers.explain.answers import WaitingFor
 from triggers.runs.conditions import (
+    EVALUATED,
     FREE_IN_TRIGGER,
-    FREE_PLACES,
-    HEADERS_MAY_GO,
-    IS_DUE,
-    IS_HELD,
-    IS_IN_TIME,
-    IS_NOT_AVOIDED,
-    IS_OFFERED,
-    MAY_START,
     ONLINE_WITHIN,
     Limits,
     about,
@@ -30,22 +21,18 @@ from triggers.runs.conditions import (
 # Evaluates the conditions for the run, and for each worker that could take it: the run's own worker and the workers of
 # its pool. If there is no such worker, it returns one row without a worker.
 _EVALUATE = f"""
-SELECT {IS_DUE} AS is_due, {IS_IN_TIME} AS is_in_time, {MAY_START} AS may_start,
-    t.max_concurrent_runs IS NULL OR {FREE_IN_TRIGGER} > 0 AS trigger_has_room,
+SELECT {about(EVALUATED, "c")},
     CASE WHEN t.max_concurrent_runs IS NOT NULL THEN {FREE_IN_TRIGGER} END AS free_in_trigger,
     r.resume_until > {NOW} AS is_resuming, r.pool_from > greatest({NOW}, r.available_at) AS is_for_worker_first,
     c.id AS worker_id, c.id = r.worker_id AS is_own, c.label, c.max_concurrency, c.disabled_at, c.unapproved_since,
     c.last_seen_at, c.deleted_at, c.token_digest IS NOT NULL AS has_token,
-    CASE WHEN c.limited_until > {NOW} THEN c.limited_until END AS limited_until,
     coalesce(c.last_seen_at > {NOW} - %(online_within)s::interval, false) AS is_online,
-    {about(IS_OFFERED, "c")} AS is_offered, {about(IS_NOT_AVOIDED, "c")} AS is_not_avoided,
-    {about(BUDGETS_HAVE_ROOM, "c")} AS budgets_have_room,
-    {about(HEADERS_MAY_GO, "c")} AS headers_may_go, {about(FREE_PLACES, "c")} AS free_places,
-    (SELECT max(claimed_at) FROM run WHERE {about(IS_HELD, "c")}) AS last_claimed_at,
     EXISTS (SELECT FROM pool_member m WHERE m.pool_id = r.pool_id AND m.worker_id = c.id) AS is_member
 FROM run r JOIN trigger t ON t.id = r.trigger_id
-LEFT JOIN worker c ON c.id IN (
-    SELECT r.worker_id UNION ALL SELECT m.worker_id FROM pool_member m WHERE m.pool_id = r.pool_id)
+LEFT JOIN LATERAL (
+    SELECT w.* FROM (
+        SELECT r.worker_id AS id UNION SELECT m.worker_id FROM pool_member m WHERE m.pool_id = r.pool_id) given
+    JOIN worker w ON w.id = given.id) c ON true
 WHERE r.id = %(run_id)s
 ORDER BY c.id
 """
@@ -83,9 +70,15 @@ class Candidates:
         return own if self.is_for_one else [*own, *self.others]
 
 
-def find_candidates(run_id: UUID, *, now: datetime | None) -> Candidates:
-    """Returns the workers that could take a queued run. It takes one statement."""
-    rows = fetch_all(_EVALUATE, {"run_id": run_id, "online_within": ONLINE_WITHIN, "now": now})
+def find_candidates(run: Row, *, now: datetime | None) -> Candidates:
+    """Returns the workers that could take a queued run, a row of `triggers.explain.runs`. It takes one statement."""
+    params = {
+        "run_id": run["id"],
+        "environment_id": run["environment_id"],
+        "online_within": ONLINE_WITHIN,
+        "now": now,
+    }
+    rows = fetch_all(_EVALUATE, params)
     assert rows, "a queued run is never deleted"
     workers = [row for row in rows if row["worker_id"] is not None]
     return Candidates(

@@ -8,49 +8,32 @@ from datetime import datetime
 
 from pipedai.sql import Row, fetch_all, fetch_one
 from triggers.explain.candidates import limits_of_candidate, room_of
-from triggers.runs.conditions import (
-    HAND_OUT_ORDER,
-    MAY_BE_CLAIMED_AS_OWN,
-    MAY_BE_CLAIMED_FROM_POOL,
-    about,
-)
+from triggers.runs.conditions import about, first_due
 from triggers.runs.handout import MOST_AT_ONCE, choose_runs, shut_triggers_of_environment
 
 # At most this many runs ahead of a run are counted, so that the explanation of a run behind 100,000 others takes no
 # longer than others.
 MOST_COUNTED = 1000
 
+# Due runs that a worker gets before the run. The runs of the triggers in `shut` do not count: no worker gets them,
+# because their headers can't be decrypted.
 _IS_AHEAD = """r.trigger_id <> ALL(%(shut)s::uuid[])
-            AND (r.available_at, r.id) < (%(available_at)s::timestamptz, %(run_id)s::uuid)"""
+    AND (r.available_at, r.id) < (%(available_at)s::timestamptz, %(run_id)s::uuid)"""
+_AHEAD = f"""
+SELECT count(*) AS ahead FROM (
+    SELECT FROM ({first_due(_IS_AHEAD, own=MOST_COUNTED, of_each_pool=MOST_COUNTED)}) first
+    LIMIT {MOST_COUNTED}) ahead
+"""
 
-
-def _count_ahead(most: str) -> str:
-    """Returns the SQL expression for the number of due runs that a worker `c` gets before the run, `most` at most.
-
-    The runs of the triggers in `shut` do not count: no worker gets them, because their headers can't be decrypted.
-    """
-    runs = "run r JOIN trigger t ON t.id = r.trigger_id"
-    return f"""(SELECT count(*) FROM (
-        (SELECT r.id FROM {runs} WHERE {about(MAY_BE_CLAIMED_AS_OWN, "c")} AND {_IS_AHEAD}
-        ORDER BY {HAND_OUT_ORDER} LIMIT {most})
-        UNION
-        (SELECT open.id FROM pool_member m CROSS JOIN LATERAL (
-            SELECT r.id FROM {runs} WHERE {about(MAY_BE_CLAIMED_FROM_POOL, "c")} AND {_IS_AHEAD}
-            ORDER BY r.pool_from, r.id LIMIT {most}) open
-        WHERE m.worker_id = c.id)
-        LIMIT {most}) ahead)"""
-
-
-_AHEAD = (
-    f"SELECT {_count_ahead(str(MOST_COUNTED))} AS ahead FROM worker c WHERE c.id = %(worker_id)s"
-)
-
+_AHEAD_OF_EACH = first_due(_IS_AHEAD, own=MOST_AT_ONCE, of_each_pool=MOST_AT_ONCE, at_most="c.room")
 # Finds among workers the one that will come to the run first. It counts at most as many runs as a worker has room for,
 # which is enough to know whether the worker's next poll returns the run.
 _SOONEST = f"""
-SELECT c.id FROM unnest(%(worker_ids)s::uuid[], %(rooms)s::int[]) AS given (id, room)
-JOIN worker c ON c.id = given.id CROSS JOIN LATERAL (SELECT {_count_ahead("given.room")} AS n) ahead
-ORDER BY ahead.n >= given.room, ahead.n, given.room DESC, c.id LIMIT 1
+SELECT c.id
+FROM unnest(%(worker_ids)s::uuid[], %(rooms)s::int[], %(unapproved_since)s::timestamptz[])
+    AS c (id, room, unapproved_since)
+CROSS JOIN LATERAL (SELECT least(count(*), c.room) AS n FROM ({about(_AHEAD_OF_EACH, "c")}) first) ahead
+ORDER BY ahead.n >= c.room, ahead.n, c.room DESC, c.id LIMIT 1
 """
 
 
@@ -75,6 +58,7 @@ def find_place(run: Row, workers: list[Row], *, now: datetime | None) -> QueuePl
         return None
     params = {
         "run_id": run["id"],
+        "environment_id": run["environment_id"],
         "available_at": run["available_at"],
         "shut": shut_triggers_of_environment(environment_id=run["environment_id"], now=now),
         "now": now,
@@ -84,8 +68,10 @@ def find_place(run: Row, workers: list[Row], *, now: datetime | None) -> QueuePl
         if soonest is not worker and _gets(soonest, run, now):
             return None
         worker = soonest
-    found = fetch_one(_AHEAD, {**params, "worker_id": worker["worker_id"]})
-    assert found is not None, "a worker is never deleted"
+    approved = limits_of_candidate(worker)["approved"]
+    params |= {"worker_id": worker["worker_id"], "approved": approved}
+    found = fetch_one(_AHEAD, params)
+    assert found is not None, "a count is always one row"
     return QueuePlace(worker, found["ahead"]) if with_room or found["ahead"] else None
 
 
@@ -96,7 +82,11 @@ def _gets(worker: Row, run: Row, now: datetime | None) -> bool:
 
 
 def _soonest(workers: list[Row], params: Row) -> Row:
-    rooms = [min(MOST_AT_ONCE, room_of(worker)) for worker in workers]
     ids = [worker["worker_id"] for worker in workers]
-    (found,) = fetch_all(_SOONEST, {**params, "worker_ids": ids, "rooms": rooms})
+    given = {
+        "worker_ids": ids,
+        "rooms": [min(MOST_AT_ONCE, room_of(worker)) for worker in workers],
+        "unapproved_since": [worker["unapproved_since"] for worker in workers],
+    }
+    (found,) = fetch_all(_SOONEST, {**params, **given})
     return workers[ids.index(found["id"])]

@@ -34,7 +34,7 @@ def reasons(run: Row, *, now: datetime | None) -> list[Reason]:
     may take the run returns it, and that worker's claim succeeds. It takes the statements of `find_candidates` and
     `find_place`.
     """
-    found = find_candidates(run["id"], now=now)
+    found = find_candidates(run, now=now)
     told = list(_too_late(run, found)) or [
         *_of_run(run, found),
         *_of_workers(run, found, now),

@@ -14,6 +14,7 @@ from pipedai.sql import Row
 from triggers.runs import lifecycle
 from triggers.runs.conditions import Limits
 from triggers.runs.handout import HandedOut, choose_runs, note_receiver, read_claimed
+from triggers.runs.offers import Offers
 from triggers.states import HELD, Status
 
 # How many runs one call tries to claim, if other workers of a pool are faster each time. A call that waits then asks
@@ -39,6 +40,7 @@ def claim_next_run(
     lock_worker: Callable[[], Limits],
     has_pools: bool,
     actor: Actor,
+    offers: Offers | None = None,
     now: datetime | None = None,
 ) -> Next:
     """Claims the first of the runs that `hand_out_runs` would return to the worker, and with `start` starts it too.
@@ -48,11 +50,17 @@ def claim_next_run(
     many calls come at once, because the claim's UPDATE says so while it holds the lock of the worker's row.
 
     `limits` are those of the worker when it was authenticated. `lock_worker` locks the worker's row until the
-    transaction ends, and returns the limits that it has then. Without a run to claim, nothing is locked.
+    transaction ends, and returns the limits that it has then. Without a run to claim, nothing is locked. `offers` is as
+    for `hand_out_runs`.
     """
     for _ in range(MOST_TRIES):
         chosen = choose_runs(
-            worker_id=worker_id, **limits, has_pools=has_pools, only_first=True, now=now
+            worker_id=worker_id,
+            **limits,
+            has_pools=has_pools,
+            only_first=True,
+            offers=offers,
+            now=now,
         )
         if not chosen.runs:
             return Next(_claimed_before(worker_id, claim_id, start, limits, actor, now))

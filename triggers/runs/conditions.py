@@ -13,16 +13,15 @@ from typing import TypedDict
 from uuid import UUID
 
 from pipedai.sql import NOW, Row, fetch_one
-from triggers.budgets.room import BUDGETS_HAVE_ROOM
+from triggers.budgets.room import BUDGETS, BUDGETS_HAVE_ROOM, IS_HOLDING, lacks_room
 
 # A worker counts as online if it polled or sent a heartbeat within this time (SPEC §5).
 ONLINE_WITHIN = timedelta(seconds=180)
 
+_ENVIRONMENT = "(SELECT own.environment_id FROM worker own WHERE own.id = %(worker_id)s)"
 # The row is in the worker's environment. It follows from the other conditions, but lets PostgreSQL read only one
 # partition if the table is partitioned by environment (docs/scaling.md).
-OF_ENVIRONMENT = (
-    "environment_id = (SELECT own.environment_id FROM worker own WHERE own.id = %(worker_id)s)"
-)
+OF_ENVIRONMENT = f"environment_id = {_ENVIRONMENT}"
 # The run is the worker's own: it is assigned to the worker alone, or to it before the other workers of the run's pool.
 IS_OWN = "r.worker_id = %(worker_id)s"
 # The run may be taken by any worker of its pool, and the worker is in that pool.
@@ -45,31 +44,85 @@ MAY_START = f"NOT (r.had_effects AND r.resume_until <= {NOW})"
 # A worker that is not approved gets no run whose trigger has secret headers.
 HEADERS_MAY_GO = "(%(approved)s OR t.mcp_headers IS NULL)"
 # The environment is not paused. PostgreSQL evaluates the subquery once for a statement, since it names no run.
-IS_NOT_PAUSED = """(SELECT e.paused_at FROM environment e
-        WHERE e.id = (SELECT w.environment_id FROM worker w WHERE w.id = %(worker_id)s)) IS NULL"""
+IS_NOT_PAUSED = f"(SELECT e.paused_at FROM environment e WHERE e.id = {_ENVIRONMENT}) IS NULL"
 # How many more runs of the trigger `t` may be claimed. It is read only for triggers that have such a limit.
 FREE_IN_TRIGGER = """(t.max_concurrent_runs - (SELECT count(*) FROM run p
         WHERE p.trigger_id = t.id AND p.environment_id = t.environment_id AND p.place IS NOT NULL))"""
-# The trigger's limit leaves room for another run. PostgreSQL finds the full triggers of the environment once for a
-# statement, and not for each queued run of them, because the subquery names no run.
-TRIGGER_HAS_ROOM = f"""(t.max_concurrent_runs IS NULL OR t.id <> ALL(ARRAY(
-        SELECT t.id FROM trigger t
-        WHERE t.environment_id = (SELECT w.environment_id FROM worker w WHERE w.id = %(worker_id)s)
-            AND t.max_concurrent_runs IS NOT NULL AND t.deleted_at IS NULL AND {FREE_IN_TRIGGER} <= 0)))"""
-# The conditions that a run must meet for any worker to get it, whether it is the worker's own or its pool's.
-_MAY_GO_OUT = f"""r.{OF_ENVIRONMENT}
-    AND {IS_QUEUED} AND {IS_DUE} AND {IS_NOT_PAUSED} AND {HEADERS_MAY_GO} AND {IS_IN_TIME} AND {MAY_START}
-    AND {IS_NOT_AVOIDED} AND {TRIGGER_HAS_ROOM} AND {BUDGETS_HAVE_ROOM}"""
-# The conditions of a worker's own runs, and those of the runs that it may take from the pool `m`. A poll reads the two
-# kinds by one index each.
-MAY_BE_CLAIMED_AS_OWN = f"{IS_OWN} AND {_MAY_GO_OUT}"
-MAY_BE_CLAIMED_FROM_POOL = f"r.pool_id = m.pool_id AND {IS_OPEN_TO_POOL} AND {_MAY_GO_OUT}"
+# The trigger's limit leaves room for another run.
+TRIGGER_HAS_ROOM = f"(t.max_concurrent_runs IS NULL OR {FREE_IN_TRIGGER} > 0)"
+# The conditions that a run must meet for any worker to get it, without those about its trigger.
+_RUN_MAY_GO_OUT = f"""r.{OF_ENVIRONMENT}
+    AND {IS_QUEUED} AND {IS_DUE} AND {IS_NOT_PAUSED} AND {IS_IN_TIME} AND {MAY_START}"""
 # The conditions of a claim. Two more are not part of this text: the worker must have room for the run, and in a poll
 # no other run may come before it.
-MAY_BE_CLAIMED = f"{IS_OFFERED} AND {_MAY_GO_OUT}"
+MAY_BE_CLAIMED = f"""{IS_OFFERED} AND {_RUN_MAY_GO_OUT} AND {HEADERS_MAY_GO} AND {IS_NOT_AVOIDED}
+    AND {TRIGGER_HAS_ROOM} AND {BUDGETS_HAVE_ROOM}"""
+
+
+def _not_of(triggers: str) -> str:
+    """Returns the condition that the run is of none of these triggers of the worker's environment.
+
+    The subquery names no run, so PostgreSQL executes it once for a statement. A run of such a trigger then costs no
+    look-up of the trigger, however many of them stand in the queue before the first run that may go out.
+    """
+    return (
+        f"r.trigger_id NOT IN (SELECT t.id FROM trigger t WHERE t.{OF_ENVIRONMENT} AND {triggers})"
+    )
+
+
+def _in_all_budgets(amount: str) -> str:
+    """Returns the condition that all budgets of the worker's whole environment that hold runs back have room for a run
+    that reserves `amount`. It names no run either.
+    """
+    return f"""coalesce((SELECT false FROM {BUDGETS}
+        WHERE b.{OF_ENVIRONMENT} AND b.deleted_at IS NULL AND b.trigger_id IS NULL
+            AND {IS_HOLDING} AND {lacks_room(amount)} LIMIT 1), true)"""
+
+
+# The same as HEADERS_MAY_GO, for reading a queue.
+HEADERS_MAY_GO_FROM_QUEUE = f"(%(approved)s OR {_not_of('t.mcp_headers IS NOT NULL')})"
+# The runs of a queue that may go out. The conditions say the same as those of a claim. Some of them also say in advance
+# what follows from others, to pass over many runs at little cost.
+#
+# PostgreSQL would expect that few runs meet so many conditions, and would read the whole queue and sort it instead of
+# reading it in order until it has enough. So it looks each trigger up by itself (OFFSET 0), and expects a million rows
+# for each run of the last two tables, which have one.
+_QUEUE = f"""run r CROSS JOIN LATERAL (
+        SELECT t.prefer_seconds FROM trigger t WHERE t.id = r.trigger_id AND {BUDGETS_HAVE_ROOM} OFFSET 0) t
+    CROSS JOIN generate_series(1, (SELECT 1)) one CROSS JOIN generate_series(1, (SELECT 1)) another
+    WHERE {_RUN_MAY_GO_OUT} AND {IS_NOT_AVOIDED} AND {_in_all_budgets("0")}
+    AND {HEADERS_MAY_GO_FROM_QUEUE}
+    AND {_not_of(f"t.max_concurrent_runs IS NOT NULL AND t.deleted_at IS NULL AND NOT {TRIGGER_HAS_ROOM}")}
+    AND {_not_of(f"t.max_cost_usd IS NULL AND t.deleted_at IS NULL AND NOT {_in_all_budgets('b.reserve_usd')}")}"""
 
 # The order in which a worker gets its due runs: those that have been due longest come first.
 HAND_OUT_ORDER = "r.available_at, r.id"
+
+
+def first_due(
+    where: str, *, own: int, of_each_pool: int | None = None, at_most: str = "ALL"
+) -> str:
+    """Returns the query for the due runs that a worker would get first: so many of its own, and of each of its pools so
+    many that have been open to the whole pool longest. `where` is a further condition.
+
+    Own runs and those of pools are read by one index each. `own` and `of_each_pool` are part of the statement, because
+    PostgreSQL expects to return a tenth of the queue if it does not know them. `at_most` is an SQL expression for how
+    many of each are really read.
+    """
+
+    def first(mine: str, order: str, most: int) -> str:
+        query = f"SELECT r.* FROM {_QUEUE} AND {where} AND {mine} ORDER BY {order} LIMIT {most}"
+        return f"(SELECT * FROM ({query}) due LIMIT {at_most})"
+
+    of_worker = first(IS_OWN, HAND_OUT_ORDER, own)
+    if of_each_pool is None:
+        return of_worker
+    of_pool = first(
+        f"r.pool_id = m.pool_id AND {IS_OPEN_TO_POOL}", "r.pool_from, r.id", of_each_pool
+    )
+    return f"""{of_worker} UNION (
+    SELECT open.* FROM pool_member m CROSS JOIN LATERAL {of_pool} open WHERE m.worker_id = %(worker_id)s)"""
+
 
 # The condition for the runs that the worker holds: it has claimed them, and they have not ended. It is for the table
 # `run` without an alias.
@@ -77,26 +130,28 @@ IS_HELD = f"{OF_ENVIRONMENT} AND worker_id = %(worker_id)s AND slot IS NOT NULL"
 # How many more runs the worker may claim. A worker may hold more runs than its capacity, if the capacity was lowered.
 FREE_PLACES = f"greatest(0, %(capacity)s - (SELECT count(*) FROM run WHERE {IS_HELD}))"
 
-# Evaluates for one run and one worker each condition that can hold a queued run back.
-_EVALUATE = f"""
-SELECT {IS_OFFERED} AS is_offered, {IS_NOT_AVOIDED} AS is_not_avoided, {IS_DUE} AS is_due, {IS_IN_TIME} AS is_in_time,
-    {MAY_START} AS may_start, {IS_NOT_PAUSED} AS is_not_paused, {TRIGGER_HAS_ROOM} AS trigger_has_room,
-    {HEADERS_MAY_GO} AS headers_may_go, {FREE_PLACES} AS free_places,
+# Each condition that can hold a queued run back from a worker, by its name.
+EVALUATED = f"""{IS_OFFERED} AS is_offered, {IS_NOT_AVOIDED} AS is_not_avoided, {IS_DUE} AS is_due,
+    {IS_IN_TIME} AS is_in_time, {MAY_START} AS may_start, {IS_NOT_PAUSED} AS is_not_paused,
+    {TRIGGER_HAS_ROOM} AS trigger_has_room, {HEADERS_MAY_GO} AS headers_may_go, {FREE_PLACES} AS free_places,
     {BUDGETS_HAVE_ROOM} AS budgets_have_room,
     (SELECT w.limited_until FROM worker w WHERE w.id = %(worker_id)s AND w.limited_until > {NOW}) AS limited_until,
-    (SELECT max(claimed_at) FROM run WHERE {IS_HELD}) AS last_claimed_at
-FROM run r JOIN trigger t ON t.id = r.trigger_id WHERE r.id = %(run_id)s
-"""
+    (SELECT max(claimed_at) FROM run WHERE {IS_HELD}) AS last_claimed_at"""
+_EVALUATE = (
+    f"SELECT {EVALUATED} FROM run r JOIN trigger t ON t.id = r.trigger_id WHERE r.id = %(run_id)s"
+)
 
 
 def about(condition: str, worker: str) -> str:
     """Returns a condition about each worker of a statement, instead of the one that its parameters name.
 
-    `worker` is the alias of the table `worker` in the statement. The capacity of a worker that is disabled or limited
-    is not 0 then.
+    `worker` is the alias of the table `worker` in the statement, or of another one with the columns that the condition
+    needs. All these workers are of the environment that the parameter `environment_id` names. The capacity of a worker
+    that is disabled or limited is not 0 then.
     """
     return (
-        condition.replace("%(worker_id)s", f"{worker}.id")
+        condition.replace(_ENVIRONMENT, "%(environment_id)s::uuid")
+        .replace("%(worker_id)s", f"{worker}.id")
         .replace("%(capacity)s", f"{worker}.max_concurrency")
         .replace("%(approved)s", f"({worker}.unapproved_since IS NULL)")
     )

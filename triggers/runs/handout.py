@@ -28,10 +28,10 @@ from triggers.runs.conditions import (
     IS_DUE,
     IS_OFFERED,
     IS_QUEUED,
-    MAY_BE_CLAIMED_AS_OWN,
-    MAY_BE_CLAIMED_FROM_POOL,
     OF_ENVIRONMENT,
+    first_due,
 )
+from triggers.runs.offers import Offers
 from workspaces.encryption.keys import WrappedKey
 
 log = get_logger(__name__)
@@ -44,27 +44,20 @@ MOST_BYTES = MAX_PAGE_BYTES
 # The most bytes that JSON needs for one byte of text: a control character becomes six characters (`\u0001`).
 _LONGEST_ESCAPE = 6
 
-_MOST = f"least({MOST_AT_ONCE}, {FREE_PLACES})"
-_ONE = f"least(1, {FREE_PLACES})"
+# How often runs are chosen anew, if another worker was offered one of them at the same moment.
+_MOST_TRIES = 4
+
 _IS_NOT_SHUT = "r.trigger_id <> ALL(%(shut)s::uuid[])"
 
 _RUNS = "run r JOIN trigger t ON t.id = r.trigger_id"
-_IS_OWN_AND_DUE = f"{_IS_NOT_SHUT} AND {MAY_BE_CLAIMED_AS_OWN}"
-
-# Finds the due runs that a worker with pools may get: the first ones of its own, and of each pool those that have been
-# open to the whole pool longest.
-_FOUND = f"""(
-    (SELECT r.id FROM {_RUNS} WHERE {_IS_OWN_AND_DUE} ORDER BY {HAND_OUT_ORDER} LIMIT {MOST_AT_ONCE})
-    UNION
-    (SELECT open.id FROM pool_member m CROSS JOIN LATERAL (
-        SELECT r.id FROM {_RUNS} WHERE {_IS_NOT_SHUT} AND {MAY_BE_CLAIMED_FROM_POOL}
-        ORDER BY r.pool_from, r.id LIMIT {MOST_AT_ONCE}) open
-    WHERE m.worker_id = %(worker_id)s)) found"""
 
 
-def _reading_due(runs: str, where: str, *, most: str = _MOST, resumed_at: str = NOW) -> str:
+def _reading_due(
+    runs: str, where: str, *, most: str, last: str = "false", resumed_at: str = NOW
+) -> str:
     """Returns the statement that reads due runs until the answer is full, or until there are `most` of them. `runs` and
-    `where` say which runs, in SQL; `resumed_at`, which moment counts for whether a run continues a session.
+    `where` say which runs, in SQL; `last`, which of them come after all others; `resumed_at`, which moment counts for
+    whether a run continues a session.
 
     `weight` estimates a run's bytes in the answer. PostgreSQL knows the length of a long text without reading it, so
     the weights cost little. A run that continues a session has it as `resume_session_id`, for its worker alone.
@@ -78,7 +71,7 @@ SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v
     CASE WHEN r.resume_until > {resumed_at} AND r.worker_id = %(worker_id)s THEN (
         SELECT o.session_id FROM run o WHERE o.id = r.retry_of_id) END AS resume_session_id,
     CASE WHEN t.max_concurrent_runs IS NOT NULL THEN {FREE_IN_TRIGGER} END AS free_in_trigger,
-    x.mcp_url AS handed_out_url, x.handed_to[1] AS handed_to, r.available_at,
+    x.mcp_url AS handed_out_url, x.handed_to[1] AS handed_to, {last} AS is_last, r.available_at,
     1024 + 6 * octet_length(t.name) + octet_length(v.prompt) + coalesce(octet_length(x.payload::text), 0)
         + coalesce(octet_length(v.output_schema::text), 0) + 2 * octet_length(t.mcp_url)
         + 2 * coalesce(octet_length(t.mcp_headers), 0) AS weight
@@ -87,23 +80,31 @@ JOIN trigger_revision v ON v.id = r.revision_id
 LEFT JOIN data_key k ON k.id = t.mcp_key_id
 LEFT JOIN run_text x ON x.run_id = r.id
 WHERE {where}
-ORDER BY {HAND_OUT_ORDER}
+ORDER BY is_last, {HAND_OUT_ORDER}
 LIMIT {most}
 ), weighed AS (
-SELECT *, sum(weight) OVER (ORDER BY available_at, id ROWS UNBOUNDED PRECEDING) AS weight_so_far FROM due
+SELECT *, sum(weight) OVER (ORDER BY is_last, available_at, id ROWS UNBOUNDED PRECEDING) AS weight_so_far FROM due
 )
 SELECT * FROM weighed WHERE weight_so_far <= %(most_bytes)s OR weight_so_far = weight
-ORDER BY available_at, id
+ORDER BY is_last, available_at, id
 """
 
 
-# Most workers are in no pool. Their poll reads by the shorter statement, which costs less to plan.
-_DUE = _reading_due(_RUNS, _IS_OWN_AND_DUE)
-_RUNS_WITH_POOLS = f"{_FOUND} JOIN run r ON r.id = found.id JOIN trigger t ON t.id = r.trigger_id"
-_DUE_WITH_POOLS = _reading_due(_RUNS_WITH_POOLS, f"r.{OF_ENVIRONMENT}")
+def _reading_first(own: int, *, with_pools: bool) -> str:
+    """Returns the statement that reads the due runs that a worker may claim: the first `own` of its own at most, and
+    `with_pools` also those of its pools. Most workers are in no pool, and a statement without them costs less to plan.
+    """
+    found = first_due(_IS_NOT_SHUT, own=own, of_each_pool=MOST_AT_ONCE if with_pools else None)
+    runs = f"({found}) r JOIN trigger t ON t.id = r.trigger_id"
+    last = "r.id = ANY(%(theirs)s::uuid[])" if with_pools else "false"
+    return _reading_due(runs, "true", most=f"least({own}, {FREE_PLACES})", last=last)
+
+
+_DUE = _reading_first(MOST_AT_ONCE, with_pools=False)
+_DUE_WITH_POOLS = _reading_first(MOST_AT_ONCE, with_pools=True)
 # These two read only the first of the runs that a poll would return.
-_NEXT = _reading_due(_RUNS, _IS_OWN_AND_DUE, most=_ONE)
-_NEXT_WITH_POOLS = _reading_due(_RUNS_WITH_POOLS, f"r.{OF_ENVIRONMENT}", most=_ONE)
+_NEXT = _reading_first(1, with_pools=False)
+_NEXT_WITH_POOLS = _reading_first(1, with_pools=True)
 # Reads the run that a worker holds and has claimed with this claimId. A worker may have claimed several runs one by one
 # with the same claimId; then it is the first of them.
 _CLAIMED = _reading_due(
@@ -115,23 +116,26 @@ _CLAIMED = _reading_due(
 )
 
 
-def _reading_sealed(where: str) -> str:
-    """Returns the statement that reads the sealed headers of triggers with due runs. `where` says which runs."""
+def _reading_sealed(environment: str, where: str) -> str:
+    """Returns the statement that reads the sealed headers of triggers with due runs in an environment. `where` says
+    which runs. It begins with the triggers, most of which have no headers in many environments.
+    """
     return f"""
-SELECT DISTINCT ON (t.id) t.id AS trigger_id, t.environment_id, t.mcp_headers,
-    k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
-FROM run r
-JOIN trigger t ON t.id = r.trigger_id
+SELECT t.id AS trigger_id, t.environment_id, t.mcp_headers, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
+FROM trigger t
 JOIN data_key k ON k.id = t.mcp_key_id
-WHERE {where} AND {IS_QUEUED} AND {IS_DUE}
+CROSS JOIN LATERAL (
+    SELECT FROM run r
+    WHERE r.trigger_id = t.id AND r.ended_at IS NULL AND {where} AND {IS_QUEUED} AND {IS_DUE}
+    LIMIT 1) due
+WHERE t.{environment} AND t.deleted_at IS NULL AND t.mcp_headers IS NOT NULL
 ORDER BY t.id
 """
 
 
-_SEALED = _reading_sealed(IS_OFFERED)
-_SEALED_IN_ENVIRONMENT = _reading_sealed(
-    "r.environment_id = %(environment_id)s AND r.ended_at IS NULL"
-)
+_SEALED = _reading_sealed(OF_ENVIRONMENT, f"r.{OF_ENVIRONMENT} AND {IS_OFFERED}")
+_OF_GIVEN = "environment_id = %(environment_id)s"
+_SEALED_IN_ENVIRONMENT = _reading_sealed(_OF_GIVEN, f"r.{_OF_GIVEN}")
 
 # Reads until when the worker gets nothing because of its usage limit. Without a limit, it reads when the worker's next
 # own run comes due, the next run is opened to a pool of the worker, or the next window of a budget begins, whichever is
@@ -199,6 +203,7 @@ def hand_out_runs(
     has_pools: bool = True,
     actor: Actor,
     most_bytes: int = MOST_BYTES,
+    offers: Offers | None = None,
     now: datetime | None = None,
 ) -> list[HandedOut]:
     """Returns the due runs that a worker may claim, those that have been due longest first.
@@ -206,7 +211,8 @@ def hand_out_runs(
     `capacity` is how many runs the worker may hold at once, that is, have claimed and not ended. The answer has at most
     as many runs as the worker may still claim, at most MOST_AT_ONCE, and at most what fits into `most_bytes` as JSON;
     but a single run may be larger. A worker that is not `approved` gets no run whose trigger has secret headers. A
-    caller who knows that the worker is in no pool says so by `has_pools`, which makes the statement cheaper.
+    caller who knows that the worker is in no pool says so by `has_pools`, which makes the statement cheaper. With
+    `offers`, a run that other workers of its pool were just offered comes after all that they were not.
 
     One statement reads URL and headers from the trigger, so that a secret only ever goes with the URL that it was given
     for. The URL is stored with the run, and so is the receiver of the headers: the worker and the address of `actor`. A
@@ -222,6 +228,7 @@ def hand_out_runs(
         approved=approved,
         has_pools=has_pools,
         most_bytes=most_bytes,
+        offers=offers,
         now=now,
     )
     note_receiver(chosen.runs, worker_id=worker_id, actor=actor)
@@ -236,26 +243,38 @@ def choose_runs(
     has_pools: bool = True,
     most_bytes: int = MOST_BYTES,
     only_first: bool = False,
+    offers: Offers | None = None,
     now: datetime | None = None,
 ) -> Chosen:
     """Returns the runs that `hand_out_runs` would give to the worker, or `only_first` of them, and writes nothing."""
-    params = {
+    params: Row = {
         "worker_id": worker_id,
         "capacity": capacity,
         "approved": approved,
         "now": now,
         "shut": [],
+        "theirs": [],
         "most_bytes": most_bytes,
     }
     own, pooled = (_NEXT, _NEXT_WITH_POOLS) if only_first else (_DUE, _DUE_WITH_POOLS)
-    statement = pooled if has_pools else own
-    rows = _fitting(_within_limits(fetch_all(statement, params)), most_bytes)
+    if offers is None or not has_pools:
+        return _choose(pooled if has_pools else own, params)
+    for _ in range(_MOST_TRIES):
+        params["theirs"] = offers.to_others(worker_id)
+        chosen = _choose(pooled, params)
+        if offers.add(worker_id, [run.row["id"] for run in chosen.runs], besides=params["theirs"]):
+            break
+    return chosen
+
+
+def _choose(statement: str, params: Row) -> Chosen:
+    rows = _fitting(_within_limits(fetch_all(statement, params)), params["most_bytes"])
     runs = _opened(rows)
     if len(runs) == len(rows):
         return Chosen(runs, [])
-    shut = shut_triggers(worker_id=worker_id, now=now)
+    shut = shut_triggers(worker_id=params["worker_id"], now=params["now"])
     rows = _within_limits(fetch_all(statement, {**params, "shut": shut}))
-    return Chosen(_opened(_fitting(rows, most_bytes)), shut)
+    return Chosen(_opened(_fitting(rows, params["most_bytes"])), shut)
 
 
 def read_claimed(

@@ -13,6 +13,7 @@ from pipedai.api.permissions import IsSignedIn
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from triggers.runs.claim_next import claim_next_run
+from triggers.runs.offers import offers_of
 from workers.protocol.access import VERSION
 from workers.protocol.asking import ACCOUNT, AskingViewSet, told_fields
 from workers.protocol.limits import locked_limits
@@ -82,6 +83,7 @@ class ClaimNextViewSet(AskingViewSet):
             lock_worker=partial(locked_limits, self.worker),
             has_pools=bool(self.worker.pool_ids),
             actor=self._actor(request),
+            offers=offers_of(self.worker.environment_id),
         )
         self._end(
             request,

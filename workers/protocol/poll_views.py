@@ -11,6 +11,7 @@ from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.schema.parameters import query
 from pipedai.server.memory_budget import room_for_answer
 from triggers.runs.handout import MOST_BYTES, hand_out_runs
+from triggers.runs.offers import offers_of
 from workers.protocol.access import VERSION
 from workers.protocol.asking import ACCOUNT, AskingViewSet, told_fields
 from workers.protocol.serializers import MAX_WAIT_SECONDS, HandedOutRunSerializer
@@ -65,6 +66,7 @@ class PollViewSet(AskingViewSet):
             **limits,
             has_pools=bool(self.worker.pool_ids),
             actor=self._actor(request),
+            offers=offers_of(self.worker.environment_id),
             most_bytes=room_for_answer(request, MOST_BYTES),
         )
         self._end(request, wait=wait, runs=len(runs), capacity=limits["capacity"])

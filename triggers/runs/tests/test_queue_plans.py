@@ -1,0 +1,196 @@
+"""Polls, claims of the next run and explanations read what they return, however long the queue is and whatever holds
+its runs back. PostgreSQL may know the tables' statistics, or not yet, as after a burst.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import transaction
+
+from pipedai.sql import database_now, execute, fetch_all
+from testing.probes.plans import Plans, explained
+from testing.world.budgets import add_budget
+from testing.world.cast import Cast
+from testing.world.many_triggers import add_triggers
+from testing.world.pools import add_pool
+from testing.world.runs import Runs, allow
+from triggers.explain.queue_place import MOST_COUNTED
+from triggers.explain.runs import explain_run
+from triggers.models import Run, Trigger
+from triggers.runs.handout import MOST_AT_ONCE, choose_runs
+from workers.models import PoolMember, Worker
+
+# How many runs wait, and of how many triggers.
+_QUEUED, _TRIGGERS = 2_400, 200
+_MEMBERS, _OTHER_WORKERS = 50, 1_500
+
+# Copies a queued run to each of the triggers, `times` times. The copies are due one second after another.
+_COPY_RUN = """
+INSERT INTO run ({columns})
+SELECT {values}
+FROM run r, (SELECT *, row_number() OVER (ORDER BY id) AS nth FROM trigger WHERE id = ANY(%(trigger_ids)s)) t,
+    generate_series(1, %(times)s) n
+WHERE r.id = %(run_id)s
+"""
+_LATER = "r.{} + (n * %(triggers)s + t.nth) * interval '1 second'"
+_QUEUED_ANEW = {
+    "id": "gen_random_uuid()", "trigger_id": "t.id", "revision_id": "t.revision_id",
+    "available_at": _LATER.format("available_at"), "pool_from": _LATER.format("pool_from"),
+}  # fmt: skip
+# Lets another worker hold the first runs, which are one of each trigger.
+_HOLD = """
+UPDATE run r SET worker_id = %(worker_id)s, status = 'claimed', slot = first.nth, place = 1, claimed_at = r.queued_at,
+    lease_expires_at = r.queued_at, deadline_at = r.queued_at
+FROM (SELECT id, row_number() OVER (ORDER BY available_at) AS nth FROM run) first
+WHERE first.id = r.id AND first.nth <= %(triggers)s
+"""
+_COPY_WORKER = """
+INSERT INTO worker ({columns}) SELECT {values} FROM worker w, generate_series(1, %(count)s) n WHERE w.id = %(id)s
+RETURNING id
+"""
+
+analysed = pytest.mark.parametrize("analysed", [True, False], ids=["analysed", "burst"])
+
+
+@analysed
+@pytest.mark.parametrize("pooled", [False, True], ids=["own", "pool"])
+def test_a_long_queue_is_not_read_to_its_end(cast: Cast, pooled: bool, analysed: bool) -> None:
+    worker_id = cast.worker.worker_id
+    homes = {"worker_id": None, "pool_id": add_pool(cast, worker_id)} if pooled else {}
+    last = _queue(cast, [cast.add_trigger(**homes)], _QUEUED)
+    allow(worker_id, MOST_AT_ONCE)
+    Worker.objects.filter(id=worker_id).update(last_seen_at=database_now())
+    _others_wait(cast)
+    _analyse(analysed)
+    with _explained() as plans:
+        assert _poll(worker_id) == MOST_AT_ONCE
+    assert plans.rows_read("run") <= 4 * MOST_AT_ONCE
+    with _explained() as plans:
+        assert _poll(worker_id, only_first=True) == 1
+    assert plans.rows_read("run") <= 2 * MOST_AT_ONCE
+    with _explained() as plans:
+        assert _place(last) == MOST_COUNTED + 1
+    assert plans.rows_read("run") <= MOST_COUNTED + 10 * MOST_AT_ONCE
+
+
+@analysed
+def test_a_poll_passes_over_runs_that_cannot_go_out_without_looking_at_each(
+    cast: Cast, analysed: bool
+) -> None:
+    worker_id = cast.worker.worker_id
+    add_triggers(cast, _TRIGGERS - 1, name="One of many")
+    many = Trigger.objects.filter(name="One of many")
+    ids = list(many.values_list("id", flat=True))
+    _queue(cast, ids, _QUEUED)
+    _analyse(analysed)
+
+    with _changed():
+        add_budget(cast, limit_usd="0")
+        with _explained() as plans:
+            assert _poll(worker_id) == 0
+        assert plans.rows_read("run") <= MOST_AT_ONCE, "a budget is used up"
+    with _changed():
+        add_budget(cast, limit_usd="1", reserve_usd="2")
+        with _explained() as plans:
+            assert _poll(worker_id) == 0
+        assert plans.rows_read("budget") <= MOST_AT_ONCE, "a budget is nearly used up"
+        assert plans.rows_read("trigger") <= 3 * _TRIGGERS
+    with _changed():
+        many.update(max_concurrent_runs=1)
+        held = {"worker_id": cast.register("holder").worker_id, "triggers": _TRIGGERS}
+        assert execute(_HOLD, held) == _TRIGGERS
+        with _explained() as plans:
+            assert _poll(worker_id) == 0
+        assert plans.rows_read("trigger") <= 3 * _TRIGGERS, "all triggers are full"
+    with _changed():
+        headers = Trigger.objects.get(id=cast.add_trigger(mcp_headers={"X-Key": "planted-header"}))
+        many.update(mcp_headers=headers.mcp_headers, mcp_key_id=headers.mcp_key_id)
+        with _explained() as plans:
+            assert _poll(worker_id, approved=False) == 0
+        assert plans.rows_read("trigger") <= 3 * _TRIGGERS, "the worker is not approved"
+
+
+@analysed
+def test_an_explanation_reads_no_rows_of_others(cast: Cast, analysed: bool) -> None:
+    """The run's worker is one of a pool of fifty, and the run waits behind one that none of them has room for."""
+    members = _copy_workers(cast, _MEMBERS, environment_id=cast.environment.id)
+    pool_id = add_pool(cast, cast.worker.worker_id)
+    PoolMember.objects.bulk_create(
+        PoolMember(environment=cast.environment, pool_id=pool_id, worker_id=worker_id)
+        for worker_id in members
+    )
+    Worker.objects.update(last_seen_at=database_now())
+    last = _queue(cast, [cast.add_trigger(worker_id=None, pool_id=pool_id)], 3 * _MEMBERS)
+    _others_wait(cast)
+    _copy_workers(cast, _OTHER_WORKERS, environment_id=cast.strange_environment.id)
+    _analyse(analysed)
+    with _explained() as plans:
+        assert _place(last) == 3 * _MEMBERS
+    assert plans.rows_read("worker") < _OTHER_WORKERS
+    assert plans.rows_read("run") < _QUEUED
+
+
+def _queue(cast: Cast, trigger_ids: list[UUID], count: int) -> UUID:
+    """Queues so many runs of these triggers, and returns the last one."""
+    first = Runs(cast, trigger_ids[0]).queue()
+    columns = [str(field.column) for field in Run._meta.concrete_fields]
+    values = [_QUEUED_ANEW.get(column, f"r.{column}") for column in columns]
+    more = {
+        "trigger_ids": trigger_ids, "triggers": len(trigger_ids),
+        "times": count // len(trigger_ids), "run_id": first,
+    }  # fmt: skip
+    execute(_COPY_RUN.format(columns=", ".join(columns), values=", ".join(values)), more)
+    Run.objects.filter(id=first).delete()
+    return Run.objects.filter(trigger_id__in=trigger_ids).latest("available_at").id
+
+
+def _others_wait(cast: Cast) -> None:
+    """Queues as many runs in the strange environment."""
+    strange = replace(cast, environment=cast.strange_environment, owner=cast.stranger)
+    theirs = strange.register("theirs").worker_id
+    _queue(strange, [strange.add_trigger(worker_id=theirs)], _QUEUED)
+
+
+def _copy_workers(cast: Cast, count: int, *, environment_id: UUID) -> list[UUID]:
+    anew = {
+        "id": "gen_random_uuid()", "environment_id": "%(environment_id)s", "hostname": "w.hostname || n",
+        "token_digest": "sha256(gen_random_uuid()::text::bytea)",
+    }  # fmt: skip
+    columns = [str(field.column) for field in Worker._meta.concrete_fields]
+    values = [anew.get(column, f"w.{column}") for column in columns]
+    statement = _COPY_WORKER.format(columns=", ".join(columns), values=", ".join(values))
+    params = {"count": count, "id": cast.worker.worker_id, "environment_id": environment_id}
+    return [row["id"] for row in fetch_all(statement, params)]
+
+
+def _analyse(analysed: bool) -> None:
+    if analysed:
+        execute("ANALYZE", {})
+
+
+def _explained() -> AbstractContextManager[Plans]:
+    return explained(("SELECT", "WITH"))
+
+
+@contextmanager
+def _changed() -> Iterator[None]:
+    """Undoes at its end what the block changes."""
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+def _poll(worker_id: UUID, *, approved: bool = True, only_first: bool = False) -> int:
+    limits: Any = {"capacity": MOST_AT_ONCE, "approved": approved}
+    return len(choose_runs(worker_id=worker_id, **limits, only_first=only_first).runs)
+
+
+def _place(run_id: UUID) -> int | None:
+    told = explain_run(run_id)
+    assert told is not None
+    (reason,) = told.waiting_for
+    return reason.place
