@@ -80,14 +80,14 @@ def principal_of_cookie(cookie: str) -> UserPrincipal:
     The call makes one database query and, at most every 10 s, a second one that writes when the session was last used.
     """
     try:
-        claims = verify(cookie)
+        user = verify(cookie)
     except ExpiredSessionToken:
         raise session_ended(ErrorCode.TOKEN_EXPIRED) from None
     except BadSessionToken:
         raise session_ended() from None
     found = Session.objects.filter(
-        id=claims.session_id,
-        user_id=claims.user_id,
+        id=user.session_id,
+        user_id=user.id,
         revoked_at__isnull=True,
         user__is_active=True,
     ).values_list(
@@ -99,6 +99,6 @@ def principal_of_cookie(cookie: str) -> UserPrincipal:
             raise session_ended(ErrorCode.TOKEN_EXPIRED)
         if not is_noted:
             with unless_read_only():
-                execute(_NOTE_USE, {"id": claims.session_id})
-        return UserPrincipal(claims.user_id, claims.session_id)
+                execute(_NOTE_USE, {"id": user.session_id})
+        return user
     raise session_ended()

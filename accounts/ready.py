@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db import transaction
 
 from accounts.authenticators import rewrap_authenticators
-from accounts.mail.sending import ACCOUNT_MAILS
+from accounts.mail.outbox import ACCOUNT_MAILS
 from accounts.models import AccountMail
 from pipedai.loop import Job, register_job
 from pipedai.outgoing import register_kind

@@ -6,7 +6,6 @@ from rest_framework.response import Response
 
 from accounts import services, throttles
 from accounts.authentication import CookieJWTAuthentication, PresentedSession
-from accounts.cookies import clear_auth_cookie, set_auth_cookie
 from accounts.emails import NotAnEmail, read_email
 from accounts.models import Session, User
 from accounts.registration import register_user
@@ -17,6 +16,7 @@ from accounts.serializers import (
     RegisterBody,
     UserSerializer,
 )
+from accounts.session_tokens import clear_auth_cookie, set_auth_cookie
 from accounts.sessions import device_of, open_session
 from pipedai.api.errors import Invalid
 from pipedai.api.principal import UserPrincipal, address_of, principal_of
@@ -61,7 +61,6 @@ class SessionViewSet(ApiViewSet):
         audit=("user.registered", "user.displaced", "invitation.accepted"),
     )
     def register(self, request: Request) -> Response:
-        """POST /auth/register: makes an account and logs its user in. The token of a mail proves its address."""
         body = read_body(RegisterBody, request)
         user, session = register_user(**body, device=device_of(request), actor=caller_of(request))
         return self._with_cookie(user, session, status=201)
@@ -90,7 +89,6 @@ class SessionViewSet(ApiViewSet):
         audit=("user.logged-in", "user.login-failed"),
     )
     def login(self, request: Request) -> Response:
-        """POST /auth/login: opens a session, which replaces the one that came with the request."""
         body = read_body(LoginBody, request)
         user, session = services.log_in(
             **body,
@@ -126,8 +124,6 @@ class SessionViewSet(ApiViewSet):
 
 
 class MeViewSet(ApiViewSet):
-    """The signed-in user's own account."""
-
     tag = "Accounts"
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"retrieve": IsSignedIn, "change_password": IsSignedIn}
@@ -141,7 +137,6 @@ class MeViewSet(ApiViewSet):
         errors={401: "Without a live session."},
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers GET /auth/me with the signed-in user."""
         user = User.objects.get(id=principal_of(request).id)
         return signed_in(user)
 
@@ -159,7 +154,6 @@ class MeViewSet(ApiViewSet):
         audit=("user.password-changed",),
     )
     def change_password(self, request: Request) -> Response:
-        """POST /auth/change-password: ends all sessions and gives this browser a new one."""
         session = services.change_password(
             **read_body(ChangePasswordBody, request),
             user_id=principal_of(request).id,
@@ -200,7 +194,6 @@ class UserLookupViewSet(ApiViewSet):
         errors={400: "Without `email`, or one with a NUL character.", 404: "Nobody."},
     )
     def lookup(self, request: Request) -> Response:
-        """Answers GET /users/lookup?email= with the active user who has this address."""
         email = request.query_params.get("email")
         if not email:
             raise Invalid({"email": ["This parameter is required."]})
@@ -212,7 +205,6 @@ class UserLookupViewSet(ApiViewSet):
 
 
 def signed_in(user: User, *, status: int = 200) -> Response:
-    """Returns the answer that shows the signed-in user."""
     return Response({"user": UserSerializer(user).data}, status=status)
 
 

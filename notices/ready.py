@@ -9,8 +9,7 @@ from django.conf import settings
 
 from notices import receivers  # noqa: F401 - the import connects the receivers
 from notices.budgets import find_reached_budgets
-from notices.channels.receivers import connect
-from notices.channels.secrets import SECRET, URL
+from notices.channels.models import SECRET, URL
 from notices.channels.sending import NOTICES
 from notices.incidents import remind
 from notices.lateness import find_late_triggers
@@ -77,7 +76,6 @@ def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
     ]
 
 
-connect()
 register_kind(NOTICES)
 register_changing(Kind("incident", _states))
 for field in (URL, SECRET):

@@ -155,7 +155,7 @@ SILENCED_SYSTEM_CHECKS = [
 ]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "accounts.User"
-PASSWORD_HASHERS = ["accounts.hashers.PasswordHasher"]
+PASSWORD_HASHERS = ["accounts.passwords.PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {
@@ -168,8 +168,8 @@ AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
 # --- Admin (SPEC §10) --------------------------------------------------------------------------------------
 
 # Browsers send the admin's cookies only to the admin's own path. A session lasts eight hours, however much it is used:
-# see accounts.staff_sessions.
-SESSION_ENGINE = "accounts.staff_sessions"
+# see accounts.sessions.
+SESSION_ENGINE = "accounts.sessions"
 SESSION_COOKIE_NAME = "staff_session"
 SESSION_COOKIE_AGE = 8 * 3600
 CSRF_COOKIE_NAME = "staff_csrf"
@@ -313,7 +313,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "TriggerHealth": "triggers.states.Health",
         "IncidentKind": "notices.states.Kind",
         "ChannelKind": "notices.channels.models.Channel.Kind",
-        "ChannelEvent": "notices.channels.words.EVENTS",
+        "ChannelEvent": "notices.states.EVENTS",
         "NoticeStatus": "notices.channels.models.Notice.Status",
         "CallerKind": "workers.whoami_views.CALLER_KINDS",
         "Kind": "workers.models.Enrollment.Kind",

@@ -4,7 +4,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 import triggers.urls
-from accounts.pages.links import RegisterPage, ResetPage, VerifyPage
+from accounts.pages import RegisterPage, ResetPage, VerifyPage
 from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
 from notices.channels.page import notices_page, stop_page
 from pipedai.admin.site import site

@@ -26,9 +26,7 @@ from triggers.runs.lifecycle import prefer_anew, reassign_queued_runs
 from triggers.runs.pools import give_places, wake_for
 from triggers.schedules import cron
 from triggers.trigger_ceiling import check_room_for_trigger
-from workspaces.acting import hold_role
-from workspaces.locks import lock_environment
-from workspaces.pools import hold_pools
+from workspaces.locks import hold_pools, hold_role, lock_environment
 from workspaces.roles import Role
 
 # The values of a TriggerBody that are not stored unchanged in the table `trigger`: secrets, which are encrypted first,

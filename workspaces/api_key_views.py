@@ -31,7 +31,6 @@ class ApiKeyViewSet(TenantViewSet):
         says={200: "A list of keys, revoked, expired and consumed ones too."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/api-keys with all keys, also revoked ones, without their tokens."""
         rows = ApiKey.objects.filter(environment_id=environment_id).defer("token_digest")
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
@@ -48,7 +47,6 @@ class ApiKeyViewSet(TenantViewSet):
         audit=("api-key.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/api-keys: mints a key. Only this answer holds the key's token."""
         key, token = api_keys.mint_api_key(
             **read_body(ApiKeyBody, request),
             environment_id=environment_id,
@@ -65,7 +63,6 @@ class ApiKeyViewSet(TenantViewSet):
         audit=("api-key.revoked",),
     )
     def destroy(self, request: Request, environment_id: UUID, key_id: UUID) -> Response:
-        """DELETE /environments/:envId/api-keys/:keyId: revokes a key, whose token is refused from then on."""
         api_keys.revoke_api_key(
             environment_id=environment_id, key_id=key_id, actor=actor_of(request)
         )

@@ -4,8 +4,7 @@ keys.
 
 from django.core.checks import CheckMessage, Error, Info
 
-from pipedai import crypto
-from pipedai.sql import Row, fetch_all
+from pipedai.sql import fetch_all
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
 
@@ -37,18 +36,14 @@ def keys_open() -> CheckMessage:
             f"Data keys lie under master keys that are not at hand: {names}.", hint=_REMEDY
         )
     sample = fetch_all(_SAMPLE, {"sample": SAMPLE})
-    if broken := {row["master_key_id"] for row in sample if not _opens(row)}:
+    if broken := {
+        row["master_key_id"]
+        for row in sample
+        if not keys.opens(row["environment_id"], WrappedKey.of(row))
+    }:
         return Error(
             f"Data keys under {', '.join(sorted(broken))} do not open.",
             hint="Set MASTER_KEYS to the key that had this id, then call `manage.py check_keys`.",
         )
     total = sum(row["data_keys"] for row in found)
     return Info(f"{len(sample)} of {total} data keys were tried, and open.")
-
-
-def _opens(row: Row) -> bool:
-    try:
-        keys.unwrap(row["environment_id"], WrappedKey.of(row))
-    except crypto.CannotOpen:
-        return False
-    return True

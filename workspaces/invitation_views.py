@@ -39,7 +39,6 @@ class InvitationViewSet(TenantViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/invitations with the open invitations."""
         paginator = KeysetPaginator()
         rows = invitations.open_invitations(environment_id)
         page = paginator.paginate_queryset(rows, request, self)
@@ -59,7 +58,6 @@ class InvitationViewSet(TenantViewSet):
         audit=("invitation.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/invitations: sends a mail whose link makes its reader a member."""
         invitation = invitations.invite(
             **read_body(InvitationBody, request),
             environment_id=environment_id,
@@ -75,7 +73,6 @@ class InvitationViewSet(TenantViewSet):
         audit=("invitation.revoked",),
     )
     def destroy(self, request: Request, environment_id: UUID, invitation_id: UUID) -> Response:
-        """DELETE /environments/:envId/invitations/:id: makes its link useless."""
         invitations.revoke_invitation(
             environment_id=environment_id,
             invitation_id=invitation_id,
@@ -85,8 +82,6 @@ class InvitationViewSet(TenantViewSet):
 
 
 class AcceptViewSet(ApiViewSet):
-    """The endpoint by which the owner of an invited address becomes a member."""
-
     tag = "Members"
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"accept": IsSignedIn}
@@ -105,7 +100,6 @@ class AcceptViewSet(ApiViewSet):
         audit=("invitation.accepted",),
     )
     def accept(self, request: Request) -> Response:
-        """POST /invitations/accept: makes the signed-in user a member, if the invitation is to their address."""
         member = invitations.accept_invitation(
             **read_body(MailTokenBody, request),
             user_id=principal_of(request).id,

@@ -6,16 +6,14 @@ from typing import Any
 
 from django.dispatch import receiver
 
-from accounts import displacement
-from accounts.deactivation import register_consequence
-from accounts.registration import register_invitation
+from accounts.proof import Rights, register_rights
 from pipedai.checks import register_probe
 from pipedai.events import Event, happened
 from pipedai.wakeups import wake_workers
 from workspaces.api_keys import end_keys_of_deactivated
 from workspaces.deployment import keys_open
-from workspaces.displaced import end_rights, lock_environments
-from workspaces.invitations import accept_by_registering
+from workspaces.invitations import accept_by_registering, lock_environments
+from workspaces.members import end_rights
 
 # What may take somebody's access away. The targets are users, or the environment itself. The revocation of an API key
 # is announced where it is done.
@@ -43,6 +41,6 @@ def recheck_streams(events: tuple[Event, ...], **_: Any) -> None:
 
 
 register_probe("keys", keys_open)
-register_consequence(end_keys_of_deactivated)
-displacement.register_consequence(displacement.Consequence(lock_environments, end_rights))
-register_invitation(accept_by_registering)
+register_rights(
+    Rights(lock_environments, accept_by_registering, end_rights, end_keys_of_deactivated)
+)

@@ -13,9 +13,9 @@ def hashed(monkeypatch):
     """Returns a list that gets one entry for each password that is hashed."""
     turn, hashed = passwords._turn, []
 
-    def noting(*, permits):
-        hashed.append(permits)
-        return turn(permits=permits)
+    def noting():
+        hashed.append(True)
+        return turn()
 
     monkeypatch.setattr(passwords, "_turn", noting)
     return hashed

@@ -4,17 +4,17 @@ import json
 from typing import Any, Final
 from uuid import UUID
 
-from notices.channels import consent, secrets
-from notices.channels.models import Channel
-from notices.channels.recipients import Standing, standing_columns, standing_of
-from notices.channels.telling import Digest
-from notices.channels.words import CONFIRM, DIGEST, TEST, headline
+from notices.channels import consent
+from notices.channels.announcements import Digest
+from notices.channels.consent import Standing, standing_columns, standing_of
+from notices.channels.models import SECRET, URL, Channel
+from notices.states import CONFIRM, DIGEST, TEST, headline
 from pipedai.api.renderers import compact_json
 from pipedai.crypto import CannotOpen
 from pipedai.outgoing import CannotSend, Mail, NeverSend, Post, compose, foreign, signed_post
 from pipedai.outgoing.mails import Own
 from pipedai.sql import Row
-from workspaces.encryption.keys import WrappedKey
+from workspaces.encryption import keys
 from workspaces.encryption.sealed_fields import SealedField
 
 # The columns that the claim of a notice reads besides the notice's own. The URL and the secret are those that the
@@ -65,7 +65,7 @@ def message_of(row: Row) -> Post | Mail:
         if not standing.gets_mail:
             raise NeverSend(_STOPPED[standing])
         return _mail(row)
-    url = _opened(row, "url", secrets.URL)
+    url = _opened(row, "url", URL)
     if row["kind"] == Channel.Kind.SLACK:
         text = compact_json({"text": slack_text(row)})
         headers = {"Content-Type": "application/json", "User-Agent": _AGENT}
@@ -74,7 +74,7 @@ def message_of(row: Row) -> Post | Mail:
         url,
         message_id=f"msg_{row['id'].hex}",
         body=_with_output(row),
-        secret=None if row["secret"] is None else _opened(row, "secret", secrets.SECRET),
+        secret=None if row["secret"] is None else _opened(row, "secret", SECRET),
         now=row["claimed_at"],
     )
 
@@ -189,9 +189,10 @@ def _opened(row: Row, column: str, field: SealedField) -> str:
     key = {name: row[source] for name, source in names.items()}
     key["master_key_id"] = row[f"{column}_master_key_id"]
     channel_id: UUID = row["channel_id"]
+    box = bytes(row[column])
     try:
-        return secrets.unseal(
-            field, row["environment_id"], channel_id, row[column], WrappedKey.of(key)
-        )
+        return keys.unseal(
+            field, row["environment_id"], channel_id, box, keys.WrappedKey.of(key)
+        ).decode()
     except CannotOpen:
         raise CannotSend(f"the channel's {column} does not open") from None

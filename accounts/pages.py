@@ -1,12 +1,14 @@
-"""The pages to which the links in mails lead while DASHBOARD_URL is not set (SPEC §15).
+"""The service's own HTML pages for people who open the link of a mail, while DASHBOARD_URL is not set (SPEC §15), and
+what these and other pages know of a visit: who is signed in, and what the form says.
 
-The token is in the URL's fragment, which no browser sends. A script moves it into the form of the page.
+The token of a link is in the URL's fragment, which no browser sends. A script moves it into the form of the page.
 """
 
 from typing import Any, ClassVar
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.cache import never_cache
@@ -14,18 +16,99 @@ from django.views.decorators.csrf import csrf_exempt
 
 from accounts import throttles
 from accounts.addresses import verify_email
-from accounts.cookies import clear_auth_cookie, set_auth_cookie
-from accounts.emails import Email, in_one_form
+from accounts.authentication import PresentedSession
 from accounts.mail.tokens import find_mail
-from accounts.models import AccountMail, Session
-from accounts.pages.visit import Visit
+from accounts.models import AccountMail, Session, User
 from accounts.registration import register_user
 from accounts.resets import reset_password
-from accounts.serializers import RegisterBody, ResetPasswordBody
-from accounts.services import log_out
+from accounts.serializers import LoginBody, RegisterBody, ResetPasswordBody
+from accounts.services import log_in, log_out
+from accounts.session_tokens import clear_auth_cookie, set_auth_cookie
+from accounts.sessions import Device, device_of
+from pipedai.api.authentication import PostedForm, check_origin
 from pipedai.api.errors import ApiError, Invalid
+from pipedai.api.principal import UserPrincipal, address_of
 from pipedai.api.serializers import StrictBody
 from pipedai.api.throttling import Throttle
+from pipedai.events import Actor
+from pipedai.ids import current_request_id
+
+
+class Visit:
+    """One request to a page, with the signed-in user and their session, if there are any.
+
+    A subclass for one page sets `template`.
+    """
+
+    template: str
+
+    def __init__(self, request: HttpRequest) -> None:
+        self.request = request
+        self.asked = PostedForm(request)
+        self.session: UserPrincipal | None = None
+        self.user: User | None = None
+
+    def find_user(self) -> None:
+        """Sets `session` and `user` from the cookie. Raises Unauthenticated for a bearer token or for two cookies."""
+        found = PresentedSession().authenticate(self.asked)
+        if found is not None:
+            self.session = found[0]
+            self.user = User.objects.get(id=self.session.id)
+
+    def begin(self) -> None:
+        """Checks the origin of a submitted form, and finds the signed-in user. Raises Forbidden, Unauthenticated."""
+        check_origin(self.asked)
+        self.find_user()
+
+    def posted(self, name: str) -> str:
+        """Returns a field of the form. NUL characters are removed, because PostgreSQL refuses them in text."""
+        return str(self.request.POST.get(name, "")).replace("\0", "")
+
+    def actor(self) -> Actor:
+        """Returns who acts, for the audit log: the user, or an actor without an id before the user has signed in."""
+        user_id = self.session.id if self.session else None
+        return Actor("user", user_id, address_of(self.asked), current_request_id.get() or None)
+
+    def device(self) -> Device:
+        return device_of(self.asked)
+
+    def sign_in(self) -> Session:
+        """Signs in with the form's `email` and `password`, and sets `session` and `user`.
+
+        Returns the new session; the caller sets its cookie. Raises the errors of the API's login.
+        """
+        for throttle in throttles.LOGIN:
+            throttle.check(self.asked)
+        form = self.request.POST  # NULs stay in it: an address with one is not valid.
+        body = LoginBody(data={name: form.get(name, "") for name in ("email", "password")})
+        if not body.is_valid():
+            raise Invalid(form=["Type your e-mail address and your password."])
+        self.user, session = log_in(
+            **body.validated_data,
+            replaces=self.session,
+            device=self.device(),
+            actor=self.actor(),
+        )
+        self.session = UserPrincipal(self.user.id, session.id)
+        return session
+
+    def show(self, *, error: ApiError | None = None, **context: Any) -> HttpResponse:
+        """Renders the page. If there is an `error`, the page has its status, its headers and its sentence."""
+        context = {"user": self.user, "error": error and sentence_of(error), **context}
+        status = error.status_code if error else 200
+        response = render(self.request, self.template, context, status=status)
+        for name, value in (error.headers if error else {}).items():
+            response[name] = value
+        response["Referrer-Policy"] = "same-origin"
+        return response
+
+
+def sentence_of(error: ApiError) -> str:
+    """Returns what a page says about an error: its sentence, or the messages about the form."""
+    if not isinstance(error, Invalid):
+        return error.message
+    messages = [*error.form, *(each for field in error.fields.values() for each in field)]
+    return " ".join(messages) or error.message
 
 
 class LinkVisit(Visit):
@@ -33,10 +116,9 @@ class LinkVisit(Visit):
     is rendered, so that the answer sets the cookie.
     """
 
-    title: ClassVar[str]
-
-    def __init__(self, request: HttpRequest) -> None:
+    def __init__(self, request: HttpRequest, template: str, title: str) -> None:
         super().__init__(request)
+        self.template, self.title = template, title
         self.opened: Session | None = None
 
     def ensure_signed_in(self) -> None:
@@ -56,7 +138,7 @@ class LinkVisit(Visit):
             name=self.posted("name"),
             password=self.posted("password"),
         )
-        values |= {"email": in_one_form(Email(mail.address)), f"{kind}_token": self.posted("token")}
+        values |= {f"{kind}_token": self.posted("token")}
         self.user, self.opened = register_user(**values, device=self.device(), actor=self.actor())
 
     def sign_out(self) -> HttpResponse:
@@ -105,13 +187,16 @@ def read_form(body: type[StrictBody], **values: str) -> dict[str, Any]:
 @method_decorator(csrf_exempt, name="dispatch")
 @method_decorator(never_cache, name="dispatch")
 class LinkPage(View):
-    """A page whose GET shows a form and whose POST carries it out. A subclass sets `visit`, and overrides `act`."""
+    """A page whose GET shows a form and whose POST carries it out. Subclasses set `template` and `title`, and
+    override `act`.
+    """
 
     http_method_names = ["get", "head", "post"]
-    visit: ClassVar[type[LinkVisit]]
+    template: ClassVar[str]
+    title: ClassVar[str]
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        visit = self.visit(request)
+        visit = LinkVisit(request, self.template, self.title)
         try:
             visit.find_user()
         except ApiError as error:
@@ -120,7 +205,7 @@ class LinkPage(View):
 
     def post(self, request: HttpRequest) -> HttpResponse:
         """Carries the form out. If that fails, shows the form again with a sentence about the error."""
-        visit = self.visit(request)
+        visit = LinkVisit(request, self.template, self.title)
         try:
             visit.begin()
             if visit.posted("step") == "sign-out":
@@ -141,17 +226,12 @@ class LinkPage(View):
         return {name: visit.posted(name) for name in ("email", "name")}
 
 
-class _Verify(LinkVisit):
-    template, title = "account/verify.html", "Confirm your address"
-
-
 class VerifyPage(LinkPage):
     """GET and POST /account/verify: proves an address. The visitor must sign in to the account as well."""
 
-    visit = _Verify
+    template, title = "account/verify.html", "Confirm your address"
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
-        """Signs in, unless somebody is signed in, and proves the address by the token."""
         visit.ensure_signed_in()
         assert visit.session is not None
         visit.check(throttles.VERIFY_EMAIL)
@@ -162,14 +242,10 @@ class VerifyPage(LinkPage):
         return {"done": f"{user.email} is confirmed."}
 
 
-class _Reset(LinkVisit):
-    template, title = "account/reset.html", "Set a new password"
-
-
 class ResetPage(LinkPage):
     """GET and POST /account/reset: sets a new password."""
 
-    visit = _Reset
+    template, title = "account/reset.html", "Set a new password"
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
         """Sets the password by the token. It signs nobody in."""
@@ -182,16 +258,11 @@ class ResetPage(LinkPage):
         return {"done": "The new password is set. Sign in with it."}
 
 
-class _Register(LinkVisit):
-    template, title = "account/register.html", "Register"
-
-
 class RegisterPage(LinkPage):
     """GET and POST /account/register: makes an account for the owner of an address that a stranger registered."""
 
-    visit = _Register
+    template, title = "account/register.html", "Register"
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
-        """Makes the account by the token, and signs the new user in."""
         visit.register("registration")
         return {"done": "Your account is ready, and your address is confirmed."}

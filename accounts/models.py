@@ -1,4 +1,6 @@
-"""The tables of users and their browser sessions, and of the staff's authenticators for Django admin."""
+"""The tables of users and their browser sessions, of the staff's authenticators for Django admin, and of the outbox of
+the mails about accounts, with the one-time tokens that these mails carry (SPEC §15).
+"""
 
 from typing import Any, ClassVar
 
@@ -6,56 +8,49 @@ from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.db import models
 from django.db.models.functions import Lower, Now
 
-from accounts.emails import Email, NotAnEmail, read_email, spellings
+from accounts.emails import NotAnEmail, read_email
 from pipedai.ids import new_id
+from pipedai.outgoing import (
+    OutboxRow,
+    SendAttempt,
+    attempt_constraints,
+    outbox_constraints,
+    outbox_indexes,
+)
 
 
 class UserManager(BaseUserManager["User"]):
-    """Makes users, and finds them by e-mail address without regard to upper and lower case."""
+    """Finds users by an e-mail address that somebody has typed."""
 
     def get_by_natural_key(self, username: str | None) -> "User":
         """Returns the user with this e-mail address. Raises User.DoesNotExist."""
         try:
-            user = self.with_address(read_email(username or "")).first()
+            return self.get(email=read_email(username or ""))
         except NotAnEmail:
-            user = None
-        if user is None:
-            raise self.model.DoesNotExist
-        return user
-
-    def with_address(self, email: Email) -> models.QuerySet["User"]:
-        """Returns the users whose address is this one. There may be two, from before domains had one form; the one with
-        exactly this spelling comes first.
-        """
-        forms = spellings(email)
-        if len(forms) == 1:
-            return self.filter(email=email)
-        is_other = models.Case(models.When(email=email, then=0), default=1)
-        return self.filter(email__in=forms).order_by(is_other, "email")
+            raise self.model.DoesNotExist from None
 
 
 class User(AbstractBaseUser):
     """A person with an account.
 
-    The column `password` comes from Django's base class: it is an Argon2 hash, which registration, password changes and
-    logins that replace an old hash write (accounts/passwords.py).
+    The column `password` comes from Django's base class: it is an Argon2 hash, which registration and password changes
+    write (accounts/passwords.py).
     """
 
     # The user's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The e-mail address by which the user logs in, in the spelling that `read_email` returns, and for accounts that are
-    # not from before also in the form that `in_one_form` returns. The user may change it by proving another one. If
-    # somebody else proves that the address is theirs, the account gets a placeholder instead.
+    # The e-mail address by which the user logs in, in the form that `read_email` returns. The user may change it by
+    # proving another one. If somebody else proves that the address is theirs, the account gets a placeholder instead.
     email = models.CharField(max_length=254, unique=True)
     # When the user proved that the address is theirs, by the link in a mail. For an account that the operator made,
     # this is the time at which it was made. None for an address that nobody has proved.
     email_verified_at = models.DateTimeField(null=True)
-    # Whether others find the user by their address only after it is proved. Registration writes it. It is false for
-    # accounts from before the service asked for proof, which stay findable (SPEC §15).
+    # Whether others find the user by their address only after it is proved. Registration writes it. It is false for who
+    # registered while there was no mail server: such accounts stay findable when there is one (SPEC §15).
     must_prove_email = models.BooleanField(default=False, db_default=False)
     # What the user wants to be called; registration writes it, and it may be empty.
     name = models.CharField(max_length=200, blank=True)
-    # Whether the user may log in. False if staff deactivated the user (accounts/deactivation.py).
+    # Whether the user may log in. False if staff deactivated the user (accounts/services.py).
     is_active = models.BooleanField(default=True)
     # Whether the user may log in to Django admin; `create_staff` sets it. It permits nothing under /api/v1.
     is_staff = models.BooleanField(default=False)
@@ -73,7 +68,6 @@ class User(AbstractBaseUser):
 
     @property
     def has_proved_email(self) -> bool:
-        """Whether the user has proved that the address is theirs."""
         return self.email_verified_at is not None
 
     class Meta:
@@ -92,7 +86,6 @@ class User(AbstractBaseUser):
         return self.is_active and self.is_staff
 
     def has_module_perms(self, app_label: str) -> bool:
-        """Staff see every app in Django admin."""
         return self.is_active and self.is_staff
 
 
@@ -206,3 +199,75 @@ class RecoveryCode(models.Model):
                 fields=["authenticator", "code_digest"], name="recovery_code_once"
             ),
         )
+
+
+class AccountMail(OutboxRow):
+    """A mail about an account, and the one-time token in its link if it has one.
+
+    The token itself is stored nowhere. `accounts.mail.tokens` makes it from the row's id and the service's secret when
+    the mail is sent. The token works once, and only for this purpose, address and account.
+    """
+
+    class Purpose(models.TextChoices):
+        """What the mail is for, and what its token permits."""
+
+        # The token proves that the address of the user is theirs.
+        VERIFY = "verify"
+        # The token makes `address` the new address of the user.
+        CHANGE = "change"
+        # Tells the old address that its account is about to get another one. It has no token.
+        CHANGE_NOTICE = "change_notice"
+        # The token permits one new password.
+        RESET = "reset"
+        # The token permits to register `address`, although somebody who never proved it has an account with it.
+        REGISTRATION = "registration"
+        # The token accepts an invitation into an environment.
+        INVITATION = "invitation"
+
+    # What the mail is for; it never changes.
+    purpose = models.CharField(max_length=16, choices=Purpose.choices)
+    # Where the mail goes. The token in it works only for this address.
+    address = models.CharField(max_length=254)
+    # The account that the mail is about. None for an invitation. None also if somebody asked for a new password at an
+    # address without an account; that mail is never sent.
+    user = models.ForeignKey(
+        User, null=True, on_delete=models.CASCADE, related_name="+", db_index=False
+    )
+    # What the mail's text says beside its link, such as the name of the environment in an invitation.
+    facts = models.JSONField(default=dict)
+    # The SHA-256 of the token. None for a mail without a token.
+    token_digest = models.BinaryField(max_length=32, null=True, unique=True)
+    # When the token stops working, by the database's clock. None for a mail without a token.
+    expires_at = models.DateTimeField(null=True)
+    # When the token was used, or when another act made it void, such as a new password. None while it works.
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "account_mail"
+        verbose_name = "account mail"
+        constraints = (
+            *outbox_constraints(),
+            models.CheckConstraint(
+                condition=models.Q(token_digest__isnull=True, expires_at__isnull=True)
+                | models.Q(token_digest__isnull=False, expires_at__isnull=False),
+                name="account_mail_token_expires",
+            ),
+        )
+        indexes = (
+            *outbox_indexes(of_environments=False),
+            # Django admin's page of a user reads this index, and so does the code that makes a user's tokens void.
+            models.Index(fields=["user", "created_at"], name="account_mail_of_user"),
+            models.Index(fields=["created_at"], name="account_mail_old"),
+        )
+
+
+class AccountMailAttempt(SendAttempt):
+    pk = models.CompositePrimaryKey("mail_id", "n")
+    # The mail that was to be sent.
+    mail = models.ForeignKey(
+        AccountMail, on_delete=models.CASCADE, related_name="attempts", db_index=False
+    )
+
+    class Meta:
+        db_table = "account_mail_attempt"
+        constraints = attempt_constraints("account_mail_attempt_ended_somehow")

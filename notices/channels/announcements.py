@@ -1,4 +1,6 @@
-"""Makes the JSON text of a notice, from which the texts of mails and of Slack are made (SPEC §14)."""
+"""What channels tell: of incidents, ended runs and tests, and the digest of several notices. From the JSON text of a
+notice the texts of mails and of Slack are made (SPEC §14).
+"""
 
 import json
 from collections.abc import Collection, Mapping
@@ -7,10 +9,10 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from notices.channels.words import RECOVERED, headline
-from notices.serializers import IncidentSerializer
+from notices.serializers import incident_shown
+from notices.states import RECOVERED, RUN_ENDED, headline
 from pipedai.api.renderers import compact_json
-from pipedai.sql import Row, fetch_all
+from pipedai.sql import fetch_all
 from triggers.runs.queries import runs_in_order
 from triggers.runs.serializers import RunSerializer
 
@@ -21,7 +23,7 @@ _INCIDENTS: Final = "SELECT * FROM incident WHERE id = ANY(%(ids)s)"
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Announcement:
     """One thing that channels tell: an event of an incident, an ended run, a test or a digest."""
 
     environment_id: UUID
@@ -35,59 +37,58 @@ class Told:
     run_id: UUID | None = None
 
 
-def body_of(told: Told, notice_id: UUID) -> str:
+def body_of(announcement: Announcement, notice_id: UUID) -> str:
     """Returns the JSON text of a notice without the `output` of its run, which is added when a webhook sends the
     notice.
     """
     body = {
         "id": notice_id,
-        "event": told.event,
-        "at": told.at,
-        "environmentId": told.environment_id,
+        "event": announcement.event,
+        "at": announcement.at,
+        "environmentId": announcement.environment_id,
         "subject": None,
         "incident": None,
         "run": None,
-        **told.about,
+        **announcement.about,
     }
     return compact_json(body)
 
 
-def incidents_told(wanted: Collection[tuple[UUID, str, bool]], now: datetime) -> list[Told]:
+def of_incidents(wanted: Collection[tuple[UUID, str, bool]], now: datetime) -> list[Announcement]:
     """Returns what is to be told about incidents. Each item of `wanted` is an incident's id, the event, and whether
     it is a reminder. It takes two queries.
     """
     rows = {row["id"]: row for row in fetch_all(_INCIDENTS, {"ids": [id_ for id_, *_ in wanted]})}
     runs = _runs_shown([row["run_id"] for row in rows.values() if row["run_id"]])
-    told = []
+    announcements = []
     for incident_id, event, is_reminder in wanted:
         if row := rows.get(incident_id):
-            at = (
-                now
-                if is_reminder
-                else row["closed_at" if event.endswith(RECOVERED) else "opened_at"]
-            )
-            shown = _incident_shown(row)
-            run = runs.get(row["run_id"])
-            told.append(
-                Told(
+            at = row["closed_at" if event.endswith(RECOVERED) else "opened_at"]
+            shown = incident_shown(row)
+            announcements.append(
+                Announcement(
                     row["environment_id"],
                     event,
                     headline(event, row["subject_name"], reminder=is_reminder),
-                    at,
-                    {"subject": shown["subject"], "incident": shown, "run": run},
+                    now if is_reminder else at,
+                    {
+                        "subject": shown["subject"],
+                        "incident": shown,
+                        "run": runs.get(row["run_id"]),
+                    },
                     incident_id,
                     row["run_id"],
                 )
             )
-    return told
+    return announcements
 
 
-def outcomes_told(run_ids: Collection[UUID], event: str) -> list[Told]:
+def of_outcomes(run_ids: Collection[UUID]) -> list[Announcement]:
     """Returns what is to be told about ended runs, in one query."""
     return [
-        Told(
+        Announcement(
             run["environmentId"],
-            event,
+            RUN_ENDED,
             f"A run of trigger {run['triggerName']} has ended",
             run["endedAt"],
             {
@@ -104,26 +105,12 @@ def outcomes_told(run_ids: Collection[UUID], event: str) -> list[Told]:
     ]
 
 
-def _incident_shown(row: Row) -> dict[str, Any]:
-    """Returns an incident as the API shows it."""
-    subject = {
-        "type": row["subject_type"],
-        "id": row["subject_id"],
-        "name": row["subject_name"],
-    }
-    cause = {"run_id": row["run_id"], "message": row["message"]}
-    return dict(IncidentSerializer({**row, "subject": subject, "cause": cause}).data)
-
-
 def _runs_shown(ids: Collection[UUID]) -> dict[UUID, dict[str, Any]]:
     if not ids:
         return {}
     rows = runs_in_order(list(dict.fromkeys(ids)))
-    return {row["id"]: shown for row, shown in zip(rows, _rendered(rows), strict=True)}
-
-
-def _rendered(rows: list[Row]) -> list[dict[str, Any]]:
-    return [dict(each) for each in RunSerializer(rows, many=True).data]
+    shown = RunSerializer(rows, many=True).data
+    return {row["id"]: dict(each) for row, each in zip(rows, shown, strict=True)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ from uuid import UUID
 
 from django.conf import settings
 
-from accounts.mail.proof import check_proof, proof_counts
 from accounts.models import User
+from accounts.proof import check_proof, proof_counts
+from notices.channels.announcements import Announcement
 from notices.channels.consent import agree
 from notices.channels.models import AskedAddress, Channel, RefusedAddress
 from notices.channels.queueing import queue_for
-from notices.channels.telling import Told
-from notices.channels.words import CONFIRM
+from notices.states import CONFIRM
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import CeilingReached, Conflict
 from pipedai.api.throttling import Rate, count_hit
@@ -89,9 +89,9 @@ def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor
             ]
         )
         _count_asks(new)
-        told = Told(environment_id, CONFIRM, "", database_now(), {"by": user.email})
+        question = Announcement(environment_id, CONFIRM, "", database_now(), {"by": user.email})
         for address in new:
-            queue_for(channel, told, address)
+            queue_for(channel, question, address)
 
 
 def _count_asks(addresses: Collection[str]) -> None:
