@@ -83,5 +83,5 @@ def _turn() -> Iterator[None]:
     elif ticket.granted:
         yield
     else:
-        ticket.permits = 1
+        ticket.hashes = True
         raise Overloaded(_BUSY)

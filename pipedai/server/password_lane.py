@@ -57,10 +57,9 @@ def password_turns(permits: int) -> Turns:
 class PasswordLane:
     """Asks the endpoint once, and a second time if the endpoint must hash a password and there is memory for the hash.
 
-    The endpoint, a Django view, gives a 503 when it is first asked and finds that it
-    must hash a password. The request then waits until permits are free. So credentials, throttles and validation are
-    checked before the wait, and every answer is the endpoint's own. A request that gets no permit in time is answered
-    with that 503.
+    The endpoint, a Django view, gives a 503 when it is first asked and finds that it must hash a password. The request
+    then waits until a permit is free. So credentials, throttles and validation are checked before the wait, and every
+    answer is the endpoint's own. A request that gets no permit in time is answered with that 503.
     """
 
     def __init__(self, endpoint: App, turns: Turns, *, patience: float = PATIENCE_SECONDS) -> None:
@@ -75,7 +74,7 @@ class PasswordLane:
         token = PASSWORD.set(ticket)
         try:
             answer = await whole_answer(self._endpoint, scope, body)
-            if ticket.permits:
+            if ticket.hashes:
                 answer = await self._ask_in_turn(ticket, scope, body, receive) or answer
         finally:
             PASSWORD.reset(token)
@@ -91,21 +90,21 @@ class PasswordLane:
         """
         ear = Ear()
         address = network_of(scope["client"][0])
-        turn = self._turns.ask(address, ticket.permits, wake=lambda _: ear.wake())
+        turn = self._turns.ask(address, 1, wake=lambda _: ear.wake())
         with ExitStack() as at_the_end:
             at_the_end.callback(self._turns.leave, turn)
             if not await self._comes(turn, ear, receive):
                 return None
             ticket.granted = True
             asking = asyncio.ensure_future(whole_answer(self._endpoint, scope, body))
-            # If the client leaves, this call is cancelled, but the thread goes on hashing. The permits are given back
+            # If the client leaves, this call is cancelled, but the thread goes on hashing. The permit is given back
             # only when the thread is done, because its hash takes memory until then.
             held = at_the_end.pop_all()
             asking.add_done_callback(lambda _: held.close())
         return await asyncio.shield(asking)
 
     async def _comes(self, turn: Turn, ear: Ear, receive: Receive) -> bool:
-        """Wait for the permits of the turn. Return whether they came in time. Raises ClientGone if the client left."""
+        """Wait for the permit of the turn. Return whether it came in time. Raises ClientGone if the client left."""
         clock = asyncio.get_running_loop().time
         until = clock() + self._patience
         while not (turn.granted or turn.refused) and (left := until - clock()) > 0:

@@ -19,15 +19,15 @@ STREAM = "pipedai.stream"
 
 @dataclass(slots=True)
 class PasswordTicket:
-    """Belongs to one request that may have to hash a password. PasswordLane asks its view again when permits are free.
+    """Belongs to one request that may have to hash a password. PasswordLane asks its view again when a permit is free.
 
-    The code in `accounts.passwords` sets `permits`, and PasswordLane sets `granted`.
+    The code in `accounts.passwords` sets `hashes`, and PasswordLane sets `granted`.
     """
 
-    # How many permits the hash needs: shares of the memory that all hashes of the process may use together. 0 means
-    # that the view has found no password to hash yet.
-    permits: int = 0
-    # Whether the permits are taken for this request. If so, the view has already run once, as far as the hash.
+    # Whether the view has found a password to hash. The hash needs one permit: a share of the memory that all hashes of
+    # the process may use together.
+    hashes: bool = False
+    # Whether the permit is taken for this request. If so, the view has already run once, as far as the hash.
     granted: bool = False
 
 

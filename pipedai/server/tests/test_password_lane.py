@@ -18,8 +18,8 @@ HERE, THERE = "203.0.113.7", "198.51.100.9"
 class Endpoint:
     """Stands in for an endpoint that hashes. It answers 503 until it may hash, and then 200."""
 
-    def __init__(self, permits=1):
-        self.permits = permits
+    def __init__(self, *, hashes=True):
+        self.hashes = hashes
         self.asked = []
         self.may_end = asyncio.Event()
         self.may_end.set()
@@ -31,8 +31,8 @@ class Endpoint:
         ticket = PASSWORD.get()
         assert ticket is not None
         self.asked.append(is_asked_again())
-        ticket.permits = self.permits
-        status = 503 if self.permits else 400
+        ticket.hashes = self.hashes
+        status = 503 if self.hashes else 400
         if ticket.granted:
             self.hashing += 1
             await self.may_end.wait()
@@ -90,7 +90,7 @@ async def test_the_endpoint_is_asked_again_when_it_may_hash():
 
 
 async def test_what_has_nothing_to_hash_is_answered_at_once_though_no_turn_is_free():
-    endpoint, turns = Endpoint(permits=0), Turns(1)
+    endpoint, turns = Endpoint(hashes=False), Turns(1)
     turns.ask(THERE, 1, wake=lambda _: None)
     request = exchange()
     await PasswordLane(endpoint, turns).serve(request.scope, request.receive, request.send)
@@ -178,16 +178,16 @@ async def test_nobody_hashes_for_a_client_that_has_left_when_its_turn_comes():
     assert (turns.free, endpoint.asked) == (1, [False])
 
 
-async def test_a_crash_gives_the_permits_back():
-    endpoint, turns = Endpoint(permits=2), Turns(2)
+async def test_a_crash_gives_the_permit_back():
+    endpoint, turns = Endpoint(), Turns(1)
     endpoint.fails = True
     request = exchange()
     with pytest.raises(RuntimeError, match="told you"):
         await PasswordLane(endpoint, turns).serve(request.scope, request.receive, request.send)
-    await true(lambda: turns.free == 2)
+    await true(lambda: turns.free == 1)
 
 
-async def test_the_permits_of_a_cancelled_request_are_taken_until_its_thread_is_done():
+async def test_the_permit_of_a_cancelled_request_is_taken_until_its_thread_is_done():
     endpoint, turns = Endpoint(), Turns(1)
     endpoint.may_end.clear()
     _, task = start(PasswordLane(endpoint, turns))
