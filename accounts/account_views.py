@@ -8,7 +8,6 @@ from rest_framework.response import Response
 
 from accounts import addresses, resets, sessions, throttles
 from accounts.authentication import CookieJWTAuthentication, PresentedSession
-from accounts.cookies import clear_auth_cookie
 from accounts.serializers import (
     ChangeEmailBody,
     ForgotPasswordBody,
@@ -16,13 +15,13 @@ from accounts.serializers import (
     ResetPasswordBody,
     SessionSerializer,
 )
+from accounts.session_tokens import clear_auth_cookie
 from accounts.views import SIGNED_IN, caller_of, signed_in, user_of
 from pipedai.api.pagination import KeysetPaginator
-from pipedai.api.permissions import IsPublic, IsSignedIn
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
-from pipedai.api.views import ApiViewSet
+from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 
 _TOKEN = "acc_2jmGzT6n…"  # noqa: S105 - It stands in an example.
 
@@ -55,7 +54,6 @@ class ForgottenPasswordViewSet(ApiViewSet):
         audit=("user.password-reset",),
     )
     def forgot(self, request: Request) -> Response:
-        """Sends a mail with which the owner of the address sets a new password."""
         resets.forget_password(**read_body(ForgotPasswordBody, request))
         return Response(status=202)
 
@@ -75,14 +73,11 @@ class ForgottenPasswordViewSet(ApiViewSet):
         audit=("user.password-reset",),
     )
     def reset(self, request: Request) -> Response:
-        """Sets a new password and ends all sessions of the user."""
         resets.reset_password(**read_body(ResetPasswordBody, request), actor=caller_of(request))
         return Response(status=204)
 
 
 class AddressViewSet(ApiViewSet):
-    """The e-mail address of the signed-in user."""
-
     tag = "Accounts"
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"verify": IsSignedIn, "resend": IsSignedIn, "change": IsSignedIn}
@@ -104,7 +99,6 @@ class AddressViewSet(ApiViewSet):
         audit=("user.email-verified", "user.email-changed", "user.displaced"),
     )
     def verify(self, request: Request) -> Response:
-        """Proves the user's address, or gives the account the new one."""
         user = addresses.verify_email(
             **read_body(MailTokenBody, request),
             principal=user_of(request),
@@ -122,7 +116,6 @@ class AddressViewSet(ApiViewSet):
         audit=("user.verification-requested",),
     )
     def resend(self, request: Request) -> Response:
-        """Sends the mail again, unless the address is proved."""
         addresses.resend_verification(principal=user_of(request), actor=actor_of(request))
         return Response(status=202)
 
@@ -142,7 +135,6 @@ class AddressViewSet(ApiViewSet):
         audit=("user.email-change-requested",),
     )
     def change(self, request: Request) -> Response:
-        """Sends a mail to the new address, which must confirm it, and tells the old one."""
         addresses.change_email(
             **read_body(ChangeEmailBody, request),
             principal=user_of(request),
@@ -152,8 +144,6 @@ class AddressViewSet(ApiViewSet):
 
 
 class OwnSessionsViewSet(ApiViewSet):
-    """The live sessions of the signed-in user."""
-
     tag = "Accounts"
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"list": IsSignedIn, "destroy": IsSignedIn, "revoke_others": IsSignedIn}
@@ -167,7 +157,6 @@ class OwnSessionsViewSet(ApiViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request) -> Response:
-        """Answers with the user's sessions that have not ended."""
         principal = user_of(request)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(sessions.live_sessions(principal.id), request, self)
@@ -199,6 +188,5 @@ class OwnSessionsViewSet(ApiViewSet):
         audit=("user.session-ended",),
     )
     def revoke_others(self, request: Request) -> Response:
-        """Ends all sessions of the user but the request's own."""
         sessions.end_other_sessions(principal=user_of(request), actor=actor_of(request))
         return Response(status=204)

@@ -5,16 +5,14 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from accounts.authentication import session_ended
-from accounts.displacement import EMAIL_TAKEN, displace, lock_holder
-from accounts.emails import Email, spellings
+from accounts.emails import Email
 from accounts.mail.outbox import queue_mail
-from accounts.mail.proof import check_mail_is_on, proof_counts
 from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
 from accounts.models import AccountMail, User
 from accounts.passwords import is_password_of
+from accounts.proof import EmailTaken, check_mail_is_on, displace, keeps_address, lock_holder
 from accounts.services import hold_password
-from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, Invalid
+from pipedai.api.errors import Invalid
 from pipedai.api.principal import UserPrincipal
 from pipedai.events import Actor, Event, emit
 
@@ -26,13 +24,12 @@ def verify_email(*, principal: UserPrincipal, token: str, actor: Actor) -> User:
     address makes the address to which its mail went the account's new address.
 
     The caller must be signed in to the account as well. Otherwise a stranger who chose the account's password could
-    lead the owner of an address to confirm it. Raises LinkUnusable, and Conflict if another account has proved the
+    lead the owner of an address to confirm it. Raises LinkUnusable, and EmailTaken if another account keeps the
     address.
     """
     mail = find_mail(token, Purpose.VERIFY, Purpose.CHANGE)
     if mail.user_id != principal.id:
         raise LinkUnusable
-    address = Email(mail.address)
     try:
         with transaction.atomic():
             holder = lock_holder(mail, principal.id)
@@ -41,11 +38,11 @@ def verify_email(*, principal: UserPrincipal, token: str, actor: Actor) -> User:
                 raise session_ended()
             use_up(mail)
             if mail.purpose == Purpose.VERIFY:
-                _prove(user, address, actor)
+                _prove(user, mail.address, actor)
             else:
-                _move(user, address, holder, actor)
+                _move(user, mail.address, holder, actor)
     except IntegrityError:
-        raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN) from None
+        raise EmailTaken from None
     return User.objects.get(id=principal.id)
 
 
@@ -68,18 +65,18 @@ def change_email(
     """Sends a mail with a link to the new address, and tells the old address about it. The new address becomes the
     account's when its owner uses the link.
 
-    Raises Invalid for a wrong password and for the address that the account already has. Raises Conflict for an address
-    that another account has proved, and while the service sends no mail.
+    Raises Invalid for a wrong password and for the address that the account already has, EmailTaken for an address that
+    another account keeps, and Conflict while the service sends no mail.
     """
     check_mail_is_on()
     user = User.objects.get(id=principal.id)
     if not is_password_of(user, current_password):
         raise Invalid({"currentPassword": ["Not your password."]})
-    if user.email in spellings(new_email):
+    if user.email == new_email:
         raise Invalid({"newEmail": ["This is your address already."]})
-    holder = User.objects.with_address(new_email).first()
-    if holder is not None and (holder.has_proved_email or not proof_counts()):
-        raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
+    holder = User.objects.filter(email=new_email).first()
+    if holder is not None and keeps_address(holder):
+        raise EmailTaken
     with transaction.atomic():
         # This lock keeps the password from changing meanwhile. A new password makes open changes of the address void,
         # and would otherwise miss this one, which was begun with the old password.
@@ -95,7 +92,7 @@ def change_email(
         emit(Event("user.email-change-requested", actor, None, "user", user.id))
 
 
-def _prove(user: User, address: Email, actor: Actor) -> None:
+def _prove(user: User, address: str, actor: Actor) -> None:
     """Writes that the user has proved the address. Raises LinkUnusable if the account has another address by now."""
     if user.email != address:
         raise LinkUnusable
@@ -104,13 +101,11 @@ def _prove(user: User, address: Email, actor: Actor) -> None:
         emit(Event("user.email-verified", actor, None, "user", user.id))
 
 
-def _move(user: User, address: Email, holder: User | None, actor: Actor) -> None:
+def _move(user: User, address: str, holder: User | None, actor: Actor) -> None:
     """Makes an address, which its owner has just proved, the address of the account. If another account, `holder`, has
-    it without proof, that account loses it. Raises Conflict if `holder` has proved it.
+    it without proof, that account loses it. Raises EmailTaken if `holder` keeps it.
     """
     if holder is not None and holder.id != user.id:
-        if not proof_counts():
-            raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
         displace(holder, actor=actor)
     User.objects.filter(id=user.id).update(email=address, email_verified_at=Now())
     # Links that were mailed to the old address are made void, because they could set a new password for the account.

@@ -7,9 +7,9 @@ from typing import Any
 from django.contrib.admin import register
 
 from accounts.authenticators import has_authenticator, remove_authenticator
-from accounts.deactivation import deactivate_user, reactivate_user
-from accounts.displacement import is_displaced
 from accounts.models import AccountMail, AccountMailAttempt, Session, User
+from accounts.proof import is_displaced
+from accounts.services import deactivate_user, reactivate_user
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS
 from pipedai.admin.fields import column, itself, of_row, whether

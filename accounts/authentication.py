@@ -1,9 +1,7 @@
 """Authenticates browsers by the JWT in the `auth_token` cookie and the session row that it names (SPEC §3)."""
 
 from datetime import timedelta
-from uuid import UUID
 
-from django.db import DatabaseError
 from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.db.models.functions import Now
 from rest_framework.authentication import BaseAuthentication
@@ -18,9 +16,9 @@ from pipedai.api.authentication import (
     bearer_token,
     refusal,
 )
-from pipedai.api.database_errors import is_read_only
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unauthenticated
+from pipedai.api.exceptions import unless_read_only
 from pipedai.api.principal import UserPrincipal
 from pipedai.sql import execute
 
@@ -82,14 +80,14 @@ def principal_of_cookie(cookie: str) -> UserPrincipal:
     The call makes one database query and, at most every 10 s, a second one that writes when the session was last used.
     """
     try:
-        claims = verify(cookie)
+        user = verify(cookie)
     except ExpiredSessionToken:
         raise session_ended(ErrorCode.TOKEN_EXPIRED) from None
     except BadSessionToken:
         raise session_ended() from None
     found = Session.objects.filter(
-        id=claims.session_id,
-        user_id=claims.user_id,
+        id=user.session_id,
+        user_id=user.id,
         revoked_at__isnull=True,
         user__is_active=True,
     ).values_list(
@@ -100,15 +98,7 @@ def principal_of_cookie(cookie: str) -> UserPrincipal:
         if not is_running:
             raise session_ended(ErrorCode.TOKEN_EXPIRED)
         if not is_noted:
-            _note_use(claims.session_id)
-        return UserPrincipal(claims.user_id, claims.session_id)
+            with unless_read_only():
+                execute(_NOTE_USE, {"id": user.session_id})
+        return user
     raise session_ended()
-
-
-def _note_use(session_id: UUID) -> None:
-    try:
-        execute(_NOTE_USE, {"id": session_id})
-    except DatabaseError as error:
-        # A read-only standby database can't store the time of use, but the caller may still read from it.
-        if not is_read_only(error):
-            raise

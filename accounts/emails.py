@@ -1,18 +1,12 @@
-"""Turns e-mail addresses into the one spelling in which accounts are stored and looked up, and by which throttles
-count.
+"""Turns e-mail addresses into the one form in which they are stored and looked up, and by which throttles count."""
 
-A domain in Unicode has two spellings, `bücher.example` and `xn--bcher-kva.example`. New addresses have the first one.
-Accounts from before may have the second, so they are looked up by both.
-"""
-
-import contextlib
 import re
 import unicodedata
 from typing import NewType
 
 import idna
 
-# An address in the spelling of stored accounts. Only `read_email` makes one.
+# An address in its one form. Only `read_email` makes one.
 Email = NewType("Email", str)
 
 # Characters that no address may have: control characters (Unicode's category Cc), and lone surrogates, which PostgreSQL
@@ -28,7 +22,11 @@ class NotAnEmail(ValueError):  # noqa: N818 - named as what it says
 
 
 def read_email(text: str) -> Email:
-    """Returns the address in lower case and without white space at its ends. Raises NotAnEmail.
+    """Returns the address in lower case, without white space at its ends, and with its domain in Unicode. Raises
+    NotAnEmail.
+
+    A domain in Unicode can be written in two ways, `bücher.example` and `xn--bcher-kva.example`. The first is returned
+    for both. A label that is not valid (IDNA 2008) stays as it is.
 
     An address with a control character is refused. If the character were removed instead, the rest might be the address
     of somebody else's account.
@@ -38,11 +36,6 @@ def read_email(text: str) -> Email:
     email = text.strip().lower()
     if not email:
         raise NotAnEmail("This field may not be blank.")
-    return Email(email)
-
-
-def in_one_form(email: Email) -> Email:
-    """Returns the address with its domain in Unicode. A label that is not valid (IDNA 2008) stays as it is."""
     local, at, domain = email.rpartition("@")
     return Email(f"{local}{at}{'.'.join(_label(each) for each in domain.split('.'))}")
 
@@ -54,32 +47,14 @@ def _label(label: str) -> str:
         return label
 
 
-def spellings(email: Email) -> list[Email]:
-    """Returns the spellings under which an account may have this address, and the given one first."""
-    unicode = in_one_form(email)
-    found = [email, unicode]
-    local, at, domain = unicode.rpartition("@")
-    if not domain.isascii():
-        with contextlib.suppress(idna.IDNAError):
-            found.append(Email(f"{local}{at}{idna.encode(domain).decode()}"))
-    return list(dict.fromkeys(found))
-
-
-def mailbox_of(email: Email) -> str:
-    """Returns what all spellings of an address share, to count by it the mails that its owner gets. Accounts from
-    before may have a quoted name before the @, such as `"ada"`, which means the same as without quotes.
-    """
-    return re.sub(r'["\\]', "", in_one_form(email))
-
-
 def looks_like_itself(email: Email) -> bool:
     """Returns whether no other address looks the same as this one, or reaches the same mailbox.
 
     Returns False for an address that has invisible characters, or letters in a second Unicode form (full-width,
     decomposed). DNS and mail servers drop or replace such characters. They would therefore treat this address and its
     plain form as one address, although the two would be different accounts here. Returns False too for a quoted name
-    before the @, which can be written in many ways, for a domain in the form that `in_one_form` replaces or can't read,
-    and for what mail programs would decode in a header (RFC 2047).
+    before the @, which can be written in many ways, for a domain that `read_email` can't bring into Unicode, and for
+    what mail programs would decode in a header (RFC 2047).
     """
     if not email.isprintable() or unicodedata.normalize("NFKC", email) != email:
         return False

@@ -1,4 +1,4 @@
-"""Hashes and verifies passwords with Argon2, and replaces hashes that were made with older settings (SPEC §3, §19).
+"""Hashes and verifies passwords with Argon2id (SPEC §3, §19).
 
 Argon2 takes much memory and CPU by design, so only a few hashes are computed at once. In the web process, requests that
 need a hash wait in a queue (the password lane) and occupy no thread while they wait; docs/decisions/password-turns.md
@@ -10,14 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.conf import settings
-from django.contrib.auth.hashers import check_password, make_password
+from django.contrib.auth.hashers import Argon2PasswordHasher, check_password, make_password
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
-from django.db import transaction
 
-from accounts.hashers import places_of
 from accounts.models import User
-from accounts.staff_sessions import carry_staff_sessions_over
 from pipedai.api.errors import Invalid, Overloaded
 from pipedai.server.ticket import PASSWORD
 
@@ -25,25 +22,37 @@ from pipedai.server.ticket import PASSWORD
 # requests wait in a queue.
 _PATIENCE_SECONDS = 5.0
 _turns = threading.BoundedSemaphore(settings.ARGON2_CONCURRENCY)
+_BUSY = "Too many logins at this moment: try again in a second."
+
+
+class PasswordHasher(Argon2PasswordHasher):
+    """Hashes with Argon2id under the first of the settings that OWASP calls equally strong: 46 MiB, one pass, one
+    thread.
+
+    The C library (glibc) always returns a freed block of more than 32 MiB to the operating system, so the 46 MiB are
+    free again after each hash. One thread uses one CPU core.
+    """
+
+    time_cost = 1
+    memory_cost = 46 * 1024
+    parallelism = 1
 
 
 def hash_password(password: str) -> str:
     """Returns the hash to store. Raises Overloaded if too many passwords are being hashed."""
-    with _turn(places=1):
+    with _turn():
         return make_password(password)
 
 
 def is_password_of(user: User | None, password: str) -> bool:
     """Returns whether this is the user's password. If `user` is None, it returns False and takes as long as for a user.
-
-    If the password is right and its hash was made with older settings, this replaces the hash and sets `user.password`
-    to the new one. Raises Overloaded if too many passwords are being hashed.
+    Raises Overloaded if too many passwords are being hashed.
     """
-    with _turn(places=1 if user is None else places_of(user.password)):
+    with _turn():
         if user is None:
             make_password(password)
             return False
-        return _verify(user, password)
+        return check_password(password, user.password)
 
 
 def check_strength(password: str, user: User, *, field: str) -> None:
@@ -54,46 +63,10 @@ def check_strength(password: str, user: User, *, field: str) -> None:
         raise Invalid({field: error.messages}) from None
 
 
-def _verify(user: User, password: str) -> bool:
-    replaced = True
-
-    def replace_hash(password: str) -> None:
-        nonlocal replaced
-        replaced = _replace_hash(user, make_password(password))
-
-    # Only the hash of an active user is replaced. Replacing takes time, and the longer answer would tell somebody who
-    # guesses the password of a deactivated user that the guess was right.
-    is_right = check_password(
-        password, user.password, setter=replace_hash if user.is_active else None
-    )
-    if replaced:
-        return is_right
-    # The hash was not replaced because the stored one has changed: another login replaced it, or the password was
-    # changed. The password is therefore verified against the hash that is stored now.
-    user.refresh_from_db(fields=["password"])
-    return check_password(password, user.password)
-
-
-def _replace_hash(user: User, encoded: str) -> bool:
-    """Stores a new hash of the password that was just verified. Returns False if the stored hash is no longer the one
-    that was verified.
-
-    The password stays the same, so there is no audit row and every session continues.
-    """
-    with transaction.atomic():
-        if not User.objects.filter(pk=user.pk, password=user.password).update(password=encoded):
-            return False
-        before = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
-        user.password = encoded
-        carry_staff_sessions_over(user, before)
-    return True
-
-
 @contextmanager
-def _turn(*, places: int) -> Iterator[None]:
+def _turn() -> Iterator[None]:
     """A context in which the caller may compute one hash. Only a few hashes are computed at once, because each takes
-    much memory: `places` shares of the memory that may be used for hashing. Raises Overloaded if too many hashes are
-    being computed.
+    much memory. Raises Overloaded if too many hashes are being computed.
 
     A command waits here for its turn. In the web process, a request's first call raises Overloaded at once; the web
     server then puts the request into a queue and repeats the whole request when there is memory for the hash. So enter
@@ -110,8 +83,5 @@ def _turn(*, places: int) -> Iterator[None]:
     elif ticket.granted:
         yield
     else:
-        ticket.places = places
+        ticket.hashes = True
         raise Overloaded(_BUSY)
-
-
-_BUSY = "Too many logins at this moment: try again in a second."

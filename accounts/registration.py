@@ -1,19 +1,24 @@
 """Registers users (SPEC §5), also with an address that somebody else registered but never proved (SPEC §15)."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from accounts.displacement import EMAIL_TAKEN, displace, lock_holder
-from accounts.emails import Email, in_one_form, spellings
+from accounts.emails import Email
 from accounts.mail.outbox import queue_mail
-from accounts.mail.proof import proof_counts
 from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
 from accounts.models import AccountMail, Session, User
 from accounts.passwords import check_strength, hash_password
+from accounts.proof import (
+    EmailTaken,
+    displace,
+    keeps_address,
+    lock_holder,
+    proof_counts,
+    registered_rights,
+)
 from accounts.sessions import Device, open_session
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid
@@ -25,16 +30,6 @@ _UNPROVED = (
     " has been sent to it."
 )
 Purpose = AccountMail.Purpose
-
-_invited: list[Callable[[AccountMail, User, Actor], None]] = []
-
-
-def register_invitation(accept: Callable[[AccountMail, User, Actor], None]) -> None:
-    """Registers the function `accept(mail, user, actor)`, which is called for a user who has just registered with the
-    token of an invitation. It accepts the invitation in the mail for this user. Call `register_invitation` from
-    `AppConfig.ready()`.
-    """
-    _invited.append(accept)
 
 
 def register_user(
@@ -62,8 +57,6 @@ def register_user(
             if mail is not None:
                 _take_address(mail, actor)
                 user.email_verified_at = Now()
-            if len(spellings(email)) > 1 and User.objects.with_address(email).exists():
-                raise IntegrityError("An account from before has the address in its other form.")
             user.save(force_insert=True)
             emit(Event("user.registered", actor, None, "user", user.id))
             if mail is not None:
@@ -89,41 +82,35 @@ def _proof_of(email: Email, registration: str | None, invitation: str | None) ->
         mail = find_mail(invitation, Purpose.INVITATION)
     else:
         return None
-    if in_one_form(Email(mail.address)) != email:
+    if mail.address != email:
         raise LinkUnusable
     return mail
 
 
 def _take_address(mail: AccountMail, actor: Actor) -> None:
-    """Uses the token up, and displaces the account that has the mail's address, if there is one.
-
-    Raises LinkUnusable, and Conflict if that account has proved the address. While `proof_counts()` is false, no
-    account loses its address.
+    """Uses the token up, and displaces the account that has the mail's address, if there is one. Raises LinkUnusable,
+    EmailTaken.
     """
     holder = lock_holder(mail)
     use_up(mail)
-    if holder is None:
-        return
-    if not proof_counts():
-        raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
-    displace(holder, actor=actor)
+    if holder is not None:
+        displace(holder, actor=actor)
 
 
 def _follow_up(mail: AccountMail, user: User, actor: Actor) -> None:
     """Accepts the mail's invitation, if it has one, and makes other registration tokens of the address void."""
     if mail.purpose == Purpose.INVITATION:
-        for accept in _invited:
-            accept(mail, user, actor)
-    make_void(Q(address__in=spellings(Email(user.email)), purpose=Purpose.REGISTRATION))
+        registered_rights().accept(mail, user, actor)
+    make_void(Q(address=user.email, purpose=Purpose.REGISTRATION))
 
 
 def _taken(email: Email) -> Conflict:
     """Returns the error for a taken address. If nobody has proved the address, this also sends a mail to it, with which
     its owner can register.
     """
-    holder = User.objects.with_address(email).first()
-    if holder is None or holder.has_proved_email or not proof_counts():
-        return Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
+    holder = User.objects.filter(email=email).first()
+    if holder is None or keeps_address(holder):
+        return EmailTaken()
     with transaction.atomic():
         queue_mail(Purpose.REGISTRATION, address=holder.email, user_id=holder.id)
     return Conflict(_UNPROVED, code=ErrorCode.ADDRESS_UNPROVED)

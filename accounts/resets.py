@@ -7,10 +7,10 @@ from django.db.models import Q
 
 from accounts.emails import Email
 from accounts.mail.outbox import queue_mail
-from accounts.mail.proof import check_mail_is_on, proof_counts
 from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
 from accounts.models import AccountMail, User
 from accounts.passwords import check_strength, hash_password
+from accounts.proof import check_mail_is_on, proof_counts
 from accounts.sessions import end_sessions
 from pipedai.events import Actor, Event, emit
 
@@ -27,16 +27,14 @@ def forget_password(*, email: Email) -> None:
     their own.
     """
     check_mail_is_on()
-    user = User.objects.with_address(email).first()
+    user = User.objects.filter(email=email).first()
     purpose = Purpose.RESET
     if user is not None and proof_counts() and not user.has_proved_email:
         purpose = Purpose.REGISTRATION
     elif user is not None and not user.is_active:
         user = None
     with transaction.atomic():
-        queue_mail(
-            purpose, address=user.email if user else email, user_id=user.id if user else None
-        )
+        queue_mail(purpose, address=email, user_id=user.id if user else None)
 
 
 def reset_password(*, token: str, new_password: str, actor: Actor) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from accounts.emails import Email, NotAnEmail, in_one_form, looks_like_itself, read_email
+from accounts.emails import Email, NotAnEmail, looks_like_itself, read_email
 from accounts.models import Session, User
 from pipedai.api.fields import NameField, TextField
 from pipedai.api.serializers import StrictBody
@@ -20,7 +20,7 @@ class EmailField(TextField):
         super().__init__(max_length=254, **options)
 
     def to_internal_value(self, data: Any) -> Email:
-        """Returns the address in the spelling of stored accounts. Raises a field error if it is no address."""
+        """Returns the address in its one form. Raises a field error if it is no address."""
         if not isinstance(data, str):
             raise serializers.ValidationError("Must be a string.")
         return _read(data)
@@ -33,12 +33,12 @@ class NewEmailField(serializers.EmailField):
         super().__init__(max_length=254, **options)
 
     def to_internal_value(self, data: Any) -> Email:
-        """Returns the address in the spelling of new accounts. Raises a field error if it is no address, or if it
-        could be mistaken for another one that looks the same or reaches the same mailbox.
+        """Returns the address in its one form. Raises a field error if it is no address, or if it could be mistaken
+        for another one that looks the same or reaches the same mailbox.
         """
         if not isinstance(data, str):
             self.fail("invalid")
-        email = in_one_form(_read(data))
+        email = _read(data)
         if not looks_like_itself(email):
             self.fail("invalid")
         return email
@@ -134,7 +134,6 @@ class SessionSerializer(serializers.Serializer[Any]):
     current = serializers.SerializerMethodField()
 
     def get_current(self, session: Session) -> bool:
-        """Returns whether the request came with this session."""
         return bool(session.id == self.context["current"])
 
 

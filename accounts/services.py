@@ -1,4 +1,4 @@
-"""Logs users in and out, changes their passwords, and makes users staff (SPEC §3, §5, §10).
+"""Logs users in and out, changes their passwords, makes users staff, and deactivates them (SPEC §3, §5, §10).
 
 The functions take the `actor` for the audit log. Before a login nobody knows who is calling, so that `actor` has only
 the IP address and the id of the request, and the functions add the user's id.
@@ -15,17 +15,22 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from accounts.authenticators import accept_code
-from accounts.displacement import EMAIL_TAKEN
 from accounts.emails import Email
-from accounts.mail.proof import check_proof, is_findable
 from accounts.mail.tokens import make_void
 from accounts.models import AccountMail, Session, User
 from accounts.passwords import check_strength, hash_password, is_password_of
-from accounts.sessions import Device, end, end_sessions, open_session
-from accounts.staff_sessions import SessionStore, open_staff_session
+from accounts.proof import EmailTaken, check_proof, is_findable, registered_rights
+from accounts.sessions import (
+    Device,
+    SessionStore,
+    end,
+    end_sessions,
+    open_session,
+    open_staff_session,
+)
 from accounts.throttles import FAILED_LOGIN_ROWS
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, Invalid, NotFound, Unauthenticated
+from pipedai.api.errors import Invalid, NotFound, Unauthenticated
 from pipedai.api.principal import UserPrincipal
 from pipedai.api.throttling import count_hit
 from pipedai.events import Actor, Event, emit
@@ -80,7 +85,7 @@ def _admit(
     """Returns the session that `enter` opens for the active user with this e-mail address and password. Raises
     Unauthenticated with `refusal` if there is none such, or if `enter` returns None.
     """
-    user = User.objects.with_address(email).first()
+    user = User.objects.filter(email=email).first()
     opened = None
     if is_password_of(user, password) and user is not None and user.is_active:
         with transaction.atomic():
@@ -104,7 +109,6 @@ def log_out(*, principal: UserPrincipal, actor: Actor) -> None:
 
 
 def log_out_staff(*, user: User, session: SessionBase, actor: Actor) -> None:
-    """Ends the session of Django admin with which the request came."""
     with transaction.atomic():
         session.flush()
         _emit("user.logged-out", user.id, actor)
@@ -144,7 +148,7 @@ def change_password(
 def create_user(*, email: Email, password: str, name: str, actor: Actor) -> User:
     """Makes a user at an operator's request. The address counts as proved, because the operator vouches for it.
 
-    Raises Invalid for a weak password, Conflict for a taken e-mail address.
+    Raises Invalid for a weak password, EmailTaken for a taken address.
     """
     return _create(User(email=email, name=name), password, "user.registered", actor)
 
@@ -165,10 +169,7 @@ def promote_to_staff(*, email: Email, actor: Actor) -> bool:
     """
     with transaction.atomic():
         user = (
-            User.objects.with_address(email)
-            .select_for_update(no_key=True)
-            .filter(is_active=True)
-            .first()
+            User.objects.select_for_update(no_key=True).filter(email=email, is_active=True).first()
         )
         if user is None:
             raise NotFound
@@ -183,10 +184,9 @@ def promote_to_staff(*, email: Email, actor: Actor) -> bool:
 def find_user(email: Email) -> User:
     """Returns the active user with exactly this e-mail address. Raises NotFound.
 
-    While proof counts, a user who has not proved the address is not found. Accounts from before the service asked for
-    proof are found all the same.
+    While proof counts, a user who has not proved the address is not found, unless they registered when it did not.
     """
-    user = User.objects.with_address(email).filter(is_active=True).first()
+    user = User.objects.filter(email=email, is_active=True).first()
     if user is None or not is_findable(user):
         raise NotFound
     return user
@@ -201,7 +201,7 @@ def _create(user: User, password: str, action: str, actor: Actor) -> User:
             user.save(force_insert=True)
             emit(Event(action, actor, None, "user", user.id))
     except IntegrityError:
-        raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN) from None
+        raise EmailTaken from None
     user.refresh_from_db(fields=["email_verified_at"])
     return user
 
@@ -235,3 +235,38 @@ def _emit(action: str, user_id: UUID, actor: Actor) -> None:
 
 def _revoke(session_id: UUID) -> bool:
     return end(Session.objects.filter(id=session_id, revoked_at__isnull=True)) == 1
+
+
+def deactivate_user(*, user_id: UUID, actor: Actor) -> None:
+    """Deactivates the user, who can't log in any more. All their sessions and unused `wrk_` keys end at once.
+
+    The user's memberships stay, and so do `pwk_` keys, because they belong to environments. Does nothing if the user is
+    deactivated already. Raises NotFound if there is no such user.
+    """
+    with transaction.atomic():
+        if not _set_active(user_id, active=False):
+            return
+        end_sessions(user_id)
+        emit(Event("user.deactivated", actor, None, "user", user_id))
+        registered_rights().end_of_deactivated(user_id, actor)
+
+
+def reactivate_user(*, user_id: UUID, actor: Actor) -> None:
+    """Lets a deactivated user log in again. Does nothing if the user is active. Raises NotFound if there is no such
+    user.
+    """
+    with transaction.atomic():
+        if _set_active(user_id, active=True):
+            emit(Event("user.reactivated", actor, None, "user", user_id))
+
+
+def _set_active(user_id: UUID, *, active: bool) -> bool:
+    """Activates or deactivates the user, and locks the user's row until the transaction ends. Returns whether the
+    user's state changed. Raises NotFound if there is no such user.
+    """
+    user = User.objects.filter(id=user_id)
+    if user.filter(is_active=not active).update(is_active=active):
+        return True
+    if not user.exists():
+        raise NotFound
+    return False

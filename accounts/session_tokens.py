@@ -1,17 +1,17 @@
-"""Makes and verifies the JWT in the `auth_token` cookie, which names a session row (SPEC §3).
+"""The `auth_token` cookie, and the JWT in it, which names a session row (SPEC §3).
 
 The library simplejwt knows only one signing key. The class here also accepts JWTs signed with the keys of
 `SECRET_KEY_FALLBACKS`, so that a rotation of `SECRET_KEY` logs nobody out. JWTs are stored nowhere.
 """
 
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast
 from uuid import UUID
 
 import jwt
 from django.conf import settings
+from django.http import HttpResponse
 from django.utils.crypto import salted_hmac
 from rest_framework_simplejwt.backends import TokenBackend
 from rest_framework_simplejwt.exceptions import (
@@ -22,7 +22,12 @@ from rest_framework_simplejwt.exceptions import (
 )
 from rest_framework_simplejwt.tokens import Token
 
+from accounts.models import Session
+from pipedai.api.authentication import AUTH_COOKIE
+from pipedai.api.principal import UserPrincipal
+
 LIFETIME = timedelta(days=7)
+_SAME_SITE = cast("Literal['Lax', 'Strict', 'None']", settings.COOKIE_SAMESITE)
 _ALGORITHM = "HS256"
 _AUDIENCE = "pipedai-api"
 _REQUIRED_CLAIMS = ("typ", "aud", "jti", "sid", "sub", "exp")
@@ -36,12 +41,22 @@ class ExpiredSessionToken(BadSessionToken):
     """The error for a session's JWT that is genuine but has expired."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionClaims:
-    """The ids of the user and the session in a verified JWT."""
+def set_auth_cookie(response: HttpResponse, session: Session) -> None:
+    """Sets the cookie of a session on the response: HttpOnly, without Domain, Secure in production."""
+    response.set_cookie(
+        AUTH_COOKIE,
+        issue(session.user_id, session.id),
+        max_age=LIFETIME,
+        path="/",
+        secure=settings.PRODUCTION or settings.COOKIE_SAMESITE == "None",
+        httponly=True,
+        samesite=_SAME_SITE,
+    )
 
-    user_id: UUID
-    session_id: UUID
+
+def clear_auth_cookie(response: HttpResponse) -> None:
+    """Makes the response delete the `auth_token` cookie in the browser."""
+    response.delete_cookie(AUTH_COOKIE, path="/", samesite=_SAME_SITE)
 
 
 def issue(user_id: UUID, session_id: UUID) -> str:
@@ -52,13 +67,13 @@ def issue(user_id: UUID, session_id: UUID) -> str:
     return str(token)
 
 
-def verify(value: str) -> SessionClaims:
-    """Verifies a JWT and returns its claims. Raises ExpiredSessionToken if it has expired, and BadSessionToken if it is
-    not valid.
+def verify(value: str) -> UserPrincipal:
+    """Verifies a JWT and returns the user and the session that it names. Raises ExpiredSessionToken if it has expired,
+    and BadSessionToken if it is not valid.
     """
     try:
         token = _SessionToken(cast("Any", value))
-        return SessionClaims(UUID(token["sub"]), UUID(token["sid"]))
+        return UserPrincipal(UUID(token["sub"]), UUID(token["sid"]))
     except ExpiredTokenError:
         raise ExpiredSessionToken from None
     except (TokenError, KeyError, ValueError, TypeError, AttributeError):
@@ -104,9 +119,6 @@ class _SessionToken(Token):
 
     @property
     def token_backend(self) -> TokenBackend:
-        return self._backend
-
-    def get_token_backend(self) -> TokenBackend:
         return self._backend
 
 

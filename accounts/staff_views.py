@@ -22,13 +22,23 @@ from accounts import authenticators, throttles
 from accounts.emails import Email, NotAnEmail, read_email
 from accounts.models import User
 from accounts.services import change_password, log_in_staff, log_out_staff
-from accounts.sessions import device_of
-from accounts.staff_sessions import open_staff_session
+from accounts.sessions import device_of, open_staff_session
 from pipedai.admin.site import site
 from pipedai.admin.support import staff_actor
+from pipedai.api.authentication import PostedForm
 from pipedai.api.errors import ApiError, Invalid, Overloaded
-from pipedai.api.posted_form import PostedForm
 from pipedai.api.throttling import check_rate
+
+
+def _password(**options: Any) -> forms.CharField:
+    autocomplete = options.pop("autocomplete", "current-password")
+    widget = UnfoldAdminPasswordWidget({"autocomplete": autocomplete})
+    return forms.CharField(strip=False, max_length=1024, widget=widget, **options)
+
+
+def _code(**options: Any) -> forms.CharField:
+    widget = UnfoldAdminTextInputWidget({"autocomplete": "one-time-code"})
+    return forms.CharField(max_length=64, widget=widget, **options)
 
 
 class LoginForm(forms.Form):
@@ -40,22 +50,14 @@ class LoginForm(forms.Form):
         strip=False,
         widget=UnfoldAdminTextInputWidget({"autocomplete": "username", "autofocus": True}),
     )
-    password = forms.CharField(
-        strip=False,
-        max_length=1024,
-        widget=UnfoldAdminPasswordWidget({"autocomplete": "current-password"}),
-    )
-    code = forms.CharField(
+    password = _password()
+    code = _code(
         required=False,
-        max_length=64,
         help_text="From your authenticator, or a recovery code; empty if you have none.",
-        widget=UnfoldAdminTextInputWidget({"autocomplete": "one-time-code"}),
     )
 
     def clean_email(self) -> Email:
-        """Returns the e-mail address in the spelling in which accounts are stored. The throttles count logins by that
-        spelling.
-        """
+        """Returns the e-mail address in the form in which accounts are stored. The throttles count logins by it."""
         try:
             return read_email(self.cleaned_data["email"])
         except NotAnEmail as error:
@@ -63,24 +65,12 @@ class LoginForm(forms.Form):
 
 
 class PasswordForm(forms.Form):
-    current = forms.CharField(
-        label="Current password",
-        strip=False,
-        max_length=1024,
-        widget=UnfoldAdminPasswordWidget({"autocomplete": "current-password"}),
-    )
-    new = forms.CharField(
-        label="New password",
-        strip=False,
-        max_length=1024,
-        widget=UnfoldAdminPasswordWidget({"autocomplete": "new-password"}),
-    )
+    current = _password(label="Current password")
+    new = _password(label="New password", autocomplete="new-password")
 
 
 class CodeForm(forms.Form):
-    code = forms.CharField(
-        max_length=64, widget=UnfoldAdminTextInputWidget({"autocomplete": "one-time-code"})
-    )
+    code = _code()
 
 
 @method_decorator(never_cache, name="dispatch")
@@ -160,7 +150,8 @@ class StaffAccount(StaffView):
         name of the pressed button says which.
         """
         try:
-            _count_try(self.user)
+            if settings.THROTTLES_ENABLED:
+                check_rate(throttles.STAFF_ACCOUNT, str(self.user.id))
             if "change-password" in request.POST:
                 return self._change_password(request)
             if "begin" in request.POST:
@@ -186,16 +177,15 @@ class StaffAccount(StaffView):
                 actor=staff_actor(request),
                 enter=lambda user: open_staff_session(user, device),
             )
-        except Invalid as invalid:
-            for field, name in (("currentPassword", "current"), ("newPassword", "new")):
-                for sentence in invalid.fields.get(field, ()):
-                    form.add_error(name, sentence)
-            return self._page(request, password_form=form, status=400)
-        except Overloaded as error:
+        except (Invalid, Overloaded) as error:
             # The form itself shows the error. When too many passwords are being hashed, the web server drops this
             # response and handles the same POST again later. A message in Django's message storage would then be shown
             # all the same.
-            form.add_error(None, error.message)
+            said = error.fields if isinstance(error, Invalid) else {"": [error.message]}
+            names = {"currentPassword": "current", "newPassword": "new"}
+            for field, sentences in said.items():
+                for sentence in sentences:
+                    form.add_error(names.get(field), sentence)
             return self._page(
                 request, password_form=form, status=error.status_code, headers=error.headers
             )
@@ -243,12 +233,6 @@ class StaffAccount(StaffView):
                 omitsize=True, border=2, svgclass="staff-qr", lineclass=None
             )
         return TemplateResponse(request, "staff/account.html", context, **answer)
-
-
-def _count_try(user: User) -> None:
-    """Counts one try of a password or code on the user's own account page. Raises TooManyRequests after too many."""
-    if settings.THROTTLES_ENABLED:
-        check_rate(throttles.STAFF_ACCOUNT, str(user.id))
 
 
 def _hand_out(request: HttpRequest, session: SessionBase) -> None:

@@ -7,7 +7,7 @@ from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
 from rest_framework.request import Request
 
-from accounts.emails import Email, NotAnEmail, in_one_form, read_email, spellings
+from accounts.emails import Email, NotAnEmail, read_email
 from accounts.models import Session
 from pipedai.api.throttling import Rate, Throttle, by_address, by_caller
 
@@ -35,7 +35,7 @@ def _account(request: Request) -> Email | None:
     body = request.data
     email = body.get("email") if isinstance(body, dict) else None
     try:
-        return in_one_form(read_email(email)) if isinstance(email, str) else None
+        return read_email(email) if isinstance(email, str) else None
     except NotAnEmail:
         return None
 
@@ -58,7 +58,7 @@ def _account_from_an_unknown_address(request: Request) -> str | None:
     # address unknown.
     keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
     known = {
-        "user__email__in": spellings(account),
+        "user__email": account,
         "address_digest__in": [_digest_under(key, request) for key in keys],
         "created_at__gt": Now() - _KNOWN_FOR,
     }

@@ -6,7 +6,6 @@ from rest_framework.response import Response
 
 from accounts import services, throttles
 from accounts.authentication import CookieJWTAuthentication, PresentedSession
-from accounts.cookies import clear_auth_cookie, set_auth_cookie
 from accounts.emails import NotAnEmail, read_email
 from accounts.models import Session, User
 from accounts.registration import register_user
@@ -17,16 +16,15 @@ from accounts.serializers import (
     RegisterBody,
     UserSerializer,
 )
+from accounts.session_tokens import clear_auth_cookie, set_auth_cookie
 from accounts.sessions import device_of, open_session
 from pipedai.api.errors import Invalid
-from pipedai.api.permissions import IsPublic, IsSignedIn
 from pipedai.api.principal import UserPrincipal, address_of, principal_of
-from pipedai.api.request_id import current_request_id
-from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.schema.parameters import query
+from pipedai.api.schema.operation import Operation, answer, query
 from pipedai.api.serializers import read_body
-from pipedai.api.views import ApiViewSet
+from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from pipedai.events import Actor
+from pipedai.ids import current_request_id
 
 # The e-mail address and password in the OpenAPI document's examples of request bodies.
 _CREDENTIALS = {"email": "ada@example.com", "password": "correct horse battery"}
@@ -64,7 +62,6 @@ class SessionViewSet(ApiViewSet):
         audit=("user.registered", "user.displaced", "invitation.accepted"),
     )
     def register(self, request: Request) -> Response:
-        """Makes an account and logs its user in. The token of a mail proves its address."""
         body = read_body(RegisterBody, request)
         user, session = register_user(**body, device=device_of(request), actor=caller_of(request))
         return self._with_cookie(user, session, status=201)
@@ -94,7 +91,6 @@ class SessionViewSet(ApiViewSet):
         audit=("user.logged-in", "user.login-failed"),
     )
     def login(self, request: Request) -> Response:
-        """Opens a session, which replaces the one that came with the request."""
         body = read_body(LoginBody, request)
         user, session = services.log_in(
             **body,
@@ -131,8 +127,6 @@ class SessionViewSet(ApiViewSet):
 
 
 class MeViewSet(ApiViewSet):
-    """The signed-in user's own account."""
-
     tag = "Accounts"
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"retrieve": IsSignedIn, "change_password": IsSignedIn}
@@ -147,7 +141,6 @@ class MeViewSet(ApiViewSet):
         errors={401: "Without a live session."},
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers with the signed-in user."""
         user = User.objects.get(id=principal_of(request).id)
         return signed_in(user)
 
@@ -166,7 +159,6 @@ class MeViewSet(ApiViewSet):
         audit=("user.password-changed",),
     )
     def change_password(self, request: Request) -> Response:
-        """Ends all sessions and gives this browser a new one."""
         session = services.change_password(
             **read_body(ChangePasswordBody, request),
             user_id=principal_of(request).id,
@@ -208,7 +200,6 @@ class UserLookupViewSet(ApiViewSet):
         errors={400: "Without `email`, or one with a NUL character.", 404: "Nobody."},
     )
     def lookup(self, request: Request) -> Response:
-        """Answers with the active user who has this address."""
         email = request.query_params.get("email")
         if not email:
             raise Invalid({"email": ["This parameter is required."]})
@@ -220,7 +211,6 @@ class UserLookupViewSet(ApiViewSet):
 
 
 def signed_in(user: User, *, status: int = 200) -> Response:
-    """Returns the answer that shows the signed-in user."""
     return Response({"user": UserSerializer(user).data}, status=status)
 
 

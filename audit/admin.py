@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 
 from audit.models import AuditEntry
-from audit.queries import LABELS, with_actors
+from audit.serializers import LABELS, with_actors
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import KeysetChangeList, Scope
 from pipedai.admin.fields import column, fields_of, itself, of_row, reading

@@ -2,13 +2,12 @@
 
 from prometheus_client import Counter
 
-from pipedai.events import Event
-from pipedai.metrics.committed import count_events
+from pipedai.events import Event, on_committed
 
 ENTRIES = Counter("pipedai_audit_entries", "Rows written to the audit log.", ["action"])
 
 
-@count_events
+@on_committed
 def count_entry(event: Event) -> None:
     """Counts one audit row under its action. The metric has few labels, since there are few actions."""
     ENTRIES.labels(event.action).inc()

@@ -1,13 +1,24 @@
 """Makes the monthly partitions of the audit log: those of the coming months, and those of the past for which `seed_demo
---scale` invents entries.
+--scale` invents entries. Drops old ones, which only an operator's `prune --audit` does (SPEC §9).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
+from functools import partial
 
+from django.db import connection
+from psycopg import sql
+
+from pipedai.api.renderers import iso_time
+from pipedai.events import SYSTEM, Event, emit
+from pipedai.retention import Batch, Order, remove
 from pipedai.sql import fetch_all
 
 MONTHS_AHEAD = 3
+# Partitions are kept for at least this many days, whatever the operator asks for: those of this month and the three
+# before it.
+AT_LEAST_DAYS = 92
+_TRIES = 20
 
 # Rows of a month without a partition of its own are in the default partition. Such a month gets no partition any more,
 # since PostgreSQL refuses to move the rows. The advisory lock keeps two schedulers from making the same partition.
@@ -21,6 +32,17 @@ WHERE pg_try_advisory_xact_lock(hashtext('audit_add_partition'))
 _AHEAD = """
 SELECT (date_trunc('month', statement_timestamp() AT TIME ZONE 'UTC') + n * interval '1 month')::date AS month
 FROM generate_series(0, %(months)s) n
+"""
+
+# Reads the partitions and their ends from PostgreSQL's catalogue: the upper bound of a partition is the end of its
+# month. The default partition has no bound and is never dropped.
+_PARTITIONS = """
+SELECT name, ends_at FROM (
+    SELECT c.oid::regclass::text AS name,
+        substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \\(''([^'']+)''\\)')::timestamptz AS ends_at
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'audit_entry'::regclass) months
+WHERE ends_at <= %(before)s ORDER BY ends_at
 """
 
 
@@ -38,6 +60,42 @@ def add_partitions_of(moments: Iterable[datetime]) -> None:
         _add(months)
 
 
+def drop_partitions(order: Order) -> Iterator[Batch]:
+    """Drops the partitions of months that ended before `order.before`, the oldest first. It yields the number of rows
+    of each dropped partition.
+
+    Dropping a partition locks the whole table for an instant. While other transactions use the table, it tries again
+    for some seconds, and then raises InUse.
+    """
+    for month in fetch_all(_PARTITIONS, {"before": order.before}):
+        entries = _entries(month["name"])
+        if not order.dry_run:
+            remove(partial(_drop, month["name"], month["ends_at"], entries), tries=_TRIES)
+        yield Batch(entries, entries)
+
+
 def _add(months: Iterable[date]) -> int:
     rows = fetch_all(_ADD, {"months": sorted(months)})
     return sum(row["audit_add_partition"] for row in rows)
+
+
+def _drop(name: str, ends_at: datetime, entries: int) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+    metadata = {
+        "month": name.removeprefix("audit_entry_"),
+        "endedAt": iso_time(ends_at),
+        "entries": entries,
+    }
+    emit(Event("runs.pruned", SYSTEM, None, "audit-log", None, metadata))
+    return entries
+
+
+def _entries(name: str) -> int:
+    """Counts the rows of a partition. It is called before the partition is locked, so that nobody waits for the
+    counting.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(name)))
+        (count,) = cursor.fetchone()
+    return int(count)

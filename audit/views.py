@@ -5,13 +5,10 @@ from uuid import UUID
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit.filters import AuditFilters
 from audit.models import AuditEntry
-from audit.queries import with_actors
-from audit.serializers import AuditEntrySerializer
-from pipedai.api.pagination import KeysetPaginator
+from audit.serializers import AuditEntrySerializer, AuditFilters, with_actors
+from pipedai.api.pagination import KeysetPaginator, usual
 from pipedai.api.schema.operation import Operation
-from pipedai.keyset import usual
 from pipedai.replica.reading import from_replica
 from pipedai.sql import without_sorting
 from workspaces.access import TenantViewSet
@@ -19,8 +16,6 @@ from workspaces.permissions import IsAdmin
 
 
 class AuditLogViewSet(TenantViewSet):
-    """The audit log of an environment."""
-
     tag = "Audit log"
     permissions = {"list": IsAdmin}
     filter_names = AuditFilters.names()
@@ -35,7 +30,6 @@ class AuditLogViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers with the environment's entries, the newest first."""
         rows = AuditEntry.objects.filter(environment_id=usual(environment_id))
         filters = AuditFilters.read(rows, request)
         paginator = KeysetPaginator()

@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from bench.arguments import parse
 from bench.failure import BenchFailed
 from bench.figures import write_json
-from pipedai.embedded.errors import EmbeddedPostgresError
+from pipedai.embedded.programs import EmbeddedPostgresError
 
 
 def main() -> int:

@@ -26,8 +26,8 @@ from bin.ending import Afterwards, die_with_parent
 from bin.service_logs import ServiceLogs, is_alarming
 from bin.services import Services, procfile
 from pipedai.checks import refuse_unfit_settings
-from pipedai.embedded.errors import EmbeddedPostgresError
 from pipedai.embedded.layout import Layout
+from pipedai.embedded.programs import EmbeddedPostgresError
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.server import gunicorn_conf
 from pipedai.version import VERSION

@@ -13,8 +13,7 @@ from django.db import transaction
 
 from notices.incidents import Finding, change_incidents
 from notices.states import Kind, SubjectType
-from pipedai.api.renderers import iso_time, money
-from pipedai.api.wording import counted
+from pipedai.api.renderers import counted, iso_time, money
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
 from triggers.budgets.room import AMOUNT, IS_HOLDING, SPENT
 from triggers.models import Budget

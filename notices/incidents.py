@@ -1,22 +1,24 @@
-"""Opens, closes, acknowledges and repeats incidents (SPEC §14). No other module changes a row of the table.
+"""Opens, closes, acknowledges, repeats and announces incidents (SPEC §14). No other module changes a row of the table.
 
 Each change is one guarded statement, so that only one of two processes opens or closes an incident and announces it.
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 from django.db import transaction
 
-from notices.announcing import Announcement, Moment, announce
-from notices.states import Kind, SubjectType
+from notices.channels.announcements import of_incidents
+from notices.channels.queueing import channels_wanting, queue_notices
+from notices.states import RECOVERED, Kind, SubjectType
 from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id
-from pipedai.sql import NOW, Row, fetch_all
+from pipedai.sql import NOW, Row, execute, fetch_all
 
 # People are reminded of an open incident once a day, this many times at most (SPEC §14).
 MAX_REMINDERS: Final = 7
@@ -73,6 +75,18 @@ FROM due WHERE i.id = due.id
 RETURNING i.id, i.environment_id, i.kind
 """  # noqa: S608
 
+# Adds to the `notice_count` of incidents. The order of the rows does not matter, because the caller has locked them.
+_COUNT = """
+UPDATE incident i SET notice_count = i.notice_count + n.count
+FROM unnest(%(ids)s::uuid[], %(counts)s::int[]) n (id, count) WHERE i.id = n.id
+"""
+
+# When people are told of an incident. `opened` is announced once for each incident. `reminder` is announced once a day,
+# seven times at most, while the incident is open and nobody has acknowledged it. `recovered` is announced at most once,
+# if the cause has gone away. Nothing is announced when an incident is closed because its subject was disabled or
+# deleted.
+Moment = Literal["opened", "reminder", "recovered"]
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -118,7 +132,7 @@ def change_incidents(
         *(_event("incident.closed", SYSTEM, row, recovered=True) for row in well),
         *(_event("incident.closed", SYSTEM, row, recovered=False) for row in dropped),
     )
-    announce([*_announcements(opened, "opened"), *_announcements(well, "recovered")], now=now)
+    announce({"opened": opened, "recovered": well}, now=now)
     return len(opened) + len(well) + len(dropped)
 
 
@@ -139,7 +153,32 @@ def tell_past(
         *(_event("incident.opened", SYSTEM, row) for row in rows),
         *(_event("incident.closed", SYSTEM, row, recovered=True) for row in rows),
     )
-    announce([*_announcements(rows, "opened"), *_announcements(rows, "recovered")], now=now)
+    announce({"opened": rows, "recovered": rows}, now=now)
+
+
+def announce(moments: Mapping[Moment, Sequence[Row]], *, now: datetime | None = None) -> None:
+    """Queues the notices about incidents for the channels of their environments, and adds the number of notices to each
+    incident's `notice_count`. The rows have the incidents' `id`, `environment_id` and `kind`.
+
+    Call it once for a whole batch, in the transaction that opened, reminded of or closed the incidents, which has
+    locked their rows. It takes a constant number of statements and sends nothing itself, so a rollback removes the
+    notices too. `now` replaces the database's clock.
+    """
+    wanted = [
+        (row, f"{row['kind']}{RECOVERED if moment == 'recovered' else ''}", moment == "reminder")
+        for moment, rows in moments.items()
+        for row in rows
+    ]
+    if not wanted:
+        return
+    environments = [row["environment_id"] for row, *_ in wanted]
+    channels = channels_wanting(environments, [event for _, event, _ in wanted], now=now)
+    if not channels:
+        return
+    incidents = [(row["id"], event, is_reminder) for row, event, is_reminder in wanted]
+    queued = queue_notices(channels, of_incidents(incidents, channels[0]["now"]), now=now)
+    if counts := Counter(notice.incident_id for notice in queued if notice.incident_id):
+        execute(_COUNT, {"ids": list(counts), "counts": list(counts.values())})
 
 
 def _open(
@@ -200,14 +239,8 @@ def remind(*, limit: int = 100, now: datetime | None = None) -> int:
     """
     with transaction.atomic():
         rows = fetch_all(_REMIND, {"limit": limit, "most": MAX_REMINDERS, "now": now})
-        announce(_announcements(rows, "reminder"), now=now)
+        announce({"reminder": rows}, now=now)
     return len(rows)
-
-
-def _announcements(rows: Sequence[Row], moment: Moment) -> list[Announcement]:
-    return [
-        Announcement(row["id"], row["environment_id"], Kind(row["kind"]), moment) for row in rows
-    ]
 
 
 def _event(action: str, actor: Actor, row: Row, **more: bool) -> Event:

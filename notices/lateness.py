@@ -4,31 +4,45 @@ A due time counts even if it made no run, or if no scheduler has decided about i
 (`check_at`) before which it can't become late. A scheduler checks only triggers whose `check_at` has come. It locks
 their rows, so that no other scheduler checks them too.
 
-If no scheduler ran for a while, a trigger may have become late and succeeded meanwhile. `notices.missed_lateness` finds
-that.
+If no scheduler ran for a while, a trigger may have become late and succeeded meanwhile. That becomes one incident that
+is closed from the beginning. It says from when until when the trigger was late, by the tick ledger and the runs.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 from uuid import UUID
 
 from django.db import transaction
 
-from notices.due_times import DUE_COLUMNS, DUE_TICKS, first_due
-from notices.incidents import Finding, change_incidents
-from notices.missed_lateness import tell_missed
+from notices.incidents import Finding, Past, change_incidents, tell_past
 from notices.states import Kind, SubjectType
 from pipedai.api.renderers import iso_time
 from pipedai.logs import get_logger
 from pipedai.sql import NOW, Row, execute, fetch_all
+from triggers.schedules import cron
 
 log = get_logger(__name__)
 
 # A late trigger is checked again after this time, even if no event said that a run succeeded. So is a trigger whose
 # schedule can't be worked out, or whose environment is paused.
 _LOOK_AGAIN: Final = timedelta(minutes=5)
+
+# Joins the tick rows that decide about the first due time after the time `since.at` of a trigger `t`, and names the
+# columns that `_first_due` reads of them. `later` is the first row after that time. `around` is the last row up to it,
+# which may stand for several due times, some of them after that time.
+_DUE_TICKS: Final = """
+LEFT JOIN LATERAL (
+    SELECT tick_at, run_id FROM tick WHERE trigger_id = t.id AND tick_at > since.at
+    ORDER BY tick_at LIMIT 1) later ON true
+LEFT JOIN LATERAL (
+    SELECT last_tick_at FROM tick WHERE trigger_id = t.id AND tick_at <= since.at
+    ORDER BY tick_at DESC LIMIT 1) around ON true
+"""
+_DUE_COLUMNS: Final = "later.tick_at AS later_at, later.run_id, around.last_tick_at AS around_until"
 
 _LOCK_DUE = f"""
 SELECT trigger_id FROM trigger_health WHERE check_at <= {NOW} ORDER BY check_at LIMIT %(limit)s
@@ -41,14 +55,14 @@ _READ = f"""
 SELECT h.trigger_id, h.environment_id, h.late_since, h.check_at, t.name, t.schedule, t.timezone, t.next_run_at,
     t.success_deadline_seconds AS deadline, won.ended_at AS succeeded_at, since.at AS since,
     t.enabled AND t.deleted_at IS NULL AND t.success_deadline_seconds IS NOT NULL AS is_watched,
-    e.paused_at IS NOT NULL AS is_paused, {DUE_COLUMNS}, {NOW} AS now
+    e.paused_at IS NOT NULL AS is_paused, {_DUE_COLUMNS}, {NOW} AS now
 FROM trigger_health h JOIN trigger t ON t.id = h.trigger_id JOIN environment e ON e.id = h.environment_id
 LEFT JOIN LATERAL (
     SELECT ended_at FROM run
     WHERE trigger_id = h.trigger_id AND status = 'succeeded' AND ended_at >= coalesce(h.counts_from, '-infinity')
     ORDER BY ended_at DESC LIMIT 1) won ON true
 CROSS JOIN LATERAL (SELECT coalesce(won.ended_at, h.counts_from, t.created_at) AS at) since
-{DUE_TICKS}
+{_DUE_TICKS}
 WHERE h.trigger_id = ANY(%(ids)s)
 """  # noqa: S608
 
@@ -57,6 +71,35 @@ UPDATE trigger_health h SET late_since = n.late_since, check_at = n.check_at
 FROM unnest(%(ids)s::uuid[], %(late)s::timestamptz[], %(checks)s::timestamptz[]) AS n (id, late_since, check_at)
 WHERE h.trigger_id = n.id
 """
+
+# At most so many times between two successes are looked at for one trigger, the latest ones, because each may need the
+# schedule to be worked out.
+_MOST_GAPS: Final = 1_000
+
+# Finds the times between two successes, `since` and `until`, that were longer than the deadline and ended after
+# `check_at`. A trigger can't have become late before its `check_at`. `since` of the first one is the last success up to
+# `check_at`, or else the time at which the trigger was enabled or created. A lateness that has an incident already
+# began before `told_until`.
+_GAPS = f"""
+SELECT t.id AS trigger_id, t.environment_id, t.name, t.schedule, t.timezone, t.next_run_at,
+    t.success_deadline_seconds AS deadline, since.at AS since, gap.until, {_DUE_COLUMNS}
+FROM unnest(%(ids)s::uuid[], %(checks)s::timestamptz[], %(told)s::timestamptz[]) AS l (id, check_at, told_until)
+JOIN trigger t ON t.id = l.id JOIN trigger_health h ON h.trigger_id = t.id
+CROSS JOIN LATERAL (
+    SELECT coalesce(max(ended_at), h.counts_from, t.created_at) AS at FROM run
+    WHERE trigger_id = t.id AND status = 'succeeded' AND ended_at <= l.check_at
+        AND ended_at >= coalesce(h.counts_from, '-infinity')) base
+CROSS JOIN LATERAL (
+    SELECT * FROM (
+        SELECT ended_at AS until, lag(ended_at, 1, base.at) OVER (ORDER BY ended_at) AS since FROM run
+        WHERE trigger_id = t.id AND status = 'succeeded' AND ended_at > greatest(l.check_at, base.at)) won
+    WHERE until > since + make_interval(secs => t.success_deadline_seconds)
+        AND since >= coalesce(l.told_until, '-infinity')
+    ORDER BY until DESC LIMIT {_MOST_GAPS}) gap
+CROSS JOIN LATERAL (SELECT gap.since AS at) since
+{_DUE_TICKS}
+ORDER BY t.id, gap.until
+"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +143,7 @@ def _tell(rows: list[Row], verdicts: dict[UUID, _Verdict], now: datetime | None)
             begun.append(_finding(row, late_since))
     changes = partial(change_incidents, Kind.TRIGGER_LATE, SubjectType.TRIGGER, now=now)
     changes(recovered=recovered, withdrawn=withdrawn)
-    tell_missed([row for row in rows if row["is_watched"] and not row["is_paused"]], now)
+    _tell_missed([row for row in rows if row["is_watched"] and not row["is_paused"]], now)
     changes(begun=begun)
 
 
@@ -119,21 +162,13 @@ def _judge(row: Row) -> _Verdict:
         # Nobody is alarmed while the environment is paused. Once it is resumed, the trigger is checked again.
         return _Verdict(None, row["now"] + _LOOK_AGAIN)
     try:
-        due = first_due(row)
+        due = _first_due(row)
     except Exception as error:
-        # A schedule that can't be worked out must not stop the checks of other triggers, so this trigger keeps its
-        # state.
-        log.error(
-            "trigger.lateness_failed",
-            trigger_id=str(row["trigger_id"]),
-            schedule=row["schedule"],
-            timezone=row["timezone"],
-            error=f"{type(error).__name__}: {error}",
-        )
+        _log_failure(row, error)
         return _Verdict(row["late_since"], row["now"] + _LOOK_AGAIN)
     if due is None:
         return _Verdict(None, None)
-    late_from = due + timedelta(seconds=row["deadline"])
+    late_from = due + _deadline(row)
     if late_from > row["now"]:
         return _Verdict(None, late_from)
     return _Verdict(due, row["now"] + _LOOK_AGAIN)
@@ -145,3 +180,95 @@ def _finding(row: Row, late_since: datetime) -> Finding:
     )
     run_id = row["run_id"] if late_since == row["later_at"] else None
     return Finding(row["environment_id"], row["trigger_id"], row["name"], message, run_id)
+
+
+def _tell_missed(rows: list[Row], now: datetime | None) -> None:
+    """Tells about those of these triggers that were late and succeeded after their `check_at`. It takes no statement if
+    no trigger succeeded since.
+
+    `rows` has the triggers that a scheduler looks at, as they were before. Call it in the transaction that has locked
+    them.
+    """
+    succeeded = [
+        row for row in rows if row["succeeded_at"] and row["succeeded_at"] > row["check_at"]
+    ]
+    if not succeeded:
+        return
+    params = {
+        "ids": [row["trigger_id"] for row in succeeded],
+        "checks": [row["check_at"] for row in succeeded],
+        "told": [row["late_since"] for row in succeeded],
+    }
+    gaps = groupby(fetch_all(_GAPS, params), key=itemgetter("trigger_id"))
+    past = [found for _, each in gaps if (found := _past(list(each)))]
+    tell_past(Kind.TRIGGER_LATE, SubjectType.TRIGGER, past, now=now)
+
+
+def _past(gaps: list[Row]) -> Past | None:
+    """Returns the lateness within the gaps of one trigger, from the first one's beginning to the last one's end."""
+    late = [
+        (gap, due) for gap in gaps if (due := _due(gap)) and due + _deadline(gap) < gap["until"]
+    ]
+    if not late:
+        return None
+    (first, due), (last, _) = late[0], late[-1]
+    message = (
+        f"No run succeeded within {first['deadline']:,} s after the due time {iso_time(due)}. "
+        + (f"It happened {len(late):,} times until a" if len(late) > 1 else "A")
+        + f" run succeeded at {iso_time(last['until'])}, before a scheduler noticed."
+    )
+    run_id = first["run_id"] if due == first["later_at"] else None
+    finding = Finding(first["environment_id"], first["trigger_id"], first["name"], message, run_id)
+    return Past(finding, due + _deadline(first), last["until"])
+
+
+def _due(gap: Row) -> datetime | None:
+    try:
+        return _first_due(gap)
+    except Exception as error:
+        _log_failure(gap, error)
+        return None
+
+
+def _deadline(row: Row) -> timedelta:
+    return timedelta(seconds=row["deadline"])
+
+
+def _first_due(row: Row) -> datetime | None:
+    """Returns the first due time after `since`, or None if there is none. It comes from the tick rows if a scheduler
+    has decided about it, and otherwise from the trigger's schedule.
+
+    `row` has _DUE_COLUMNS, `since`, and the trigger's `schedule`, `timezone` and `next_run_at`. Raises an error if the
+    schedule can't be worked out.
+    """
+    since: datetime = row["since"]
+    until: datetime | None = row["around_until"]
+    later: datetime | None = row["later_at"]
+    following: datetime | None = row["next_run_at"]
+    if until is not None and until > since:
+        # The tick row stands for several due times, and `since` lies between them.
+        return until if row["schedule"] is None else min(_next(row, since), until)
+    if later is not None:
+        return later
+    if following is None or following > since:
+        return following
+    # A run succeeded after `next_run_at`, about which no scheduler has decided yet, so the schedule tells the next due
+    # time.
+    return _next(row, since)
+
+
+def _next(row: Row, after: datetime) -> datetime:
+    return cron.Schedule(row["schedule"], row["timezone"]).next_after(after)
+
+
+def _log_failure(row: Row, error: Exception) -> None:
+    """Logs that a schedule can't be worked out. That must not stop the checks of other triggers, so the trigger keeps
+    its state.
+    """
+    log.error(
+        "trigger.lateness_failed",
+        trigger_id=str(row["trigger_id"]),
+        schedule=row["schedule"],
+        timezone=row["timezone"],
+        error=f"{type(error).__name__}: {error}",
+    )

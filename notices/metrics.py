@@ -6,8 +6,7 @@ from prometheus_client import Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from notices.states import Kind
-from pipedai.events import Event
-from pipedai.metrics.committed import count_events
+from pipedai.events import Event, on_committed
 from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
 from pipedai.sql import fetch_all
 
@@ -20,7 +19,7 @@ SELECT kind, count(*) AS open FROM (SELECT kind FROM incident WHERE closed_at IS
 """
 
 
-@count_events
+@on_committed
 def count_incident(event: Event) -> None:
     """Counts an incident when it is opened, and when it is closed."""
     if event.action == "incident.opened":

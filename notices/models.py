@@ -57,7 +57,7 @@ class Incident(models.Model):
     acknowledged_at = models.DateTimeField(null=True)
     # The user who acknowledged the incident; NULL if nobody has, or if an API key did.
     acknowledged_by = models.UUIDField(null=True)
-    # How many notices about the opening, the reminders and the recovery were queued for channels. `notices.announcing`
+    # How many notices about the opening, the reminders and the recovery were queued for channels. `notices.incidents`
     # adds to it.
     notice_count = models.PositiveIntegerField(default=0, db_default=0)
     # How many times people were reminded of the incident.

@@ -1,4 +1,5 @@
-"""Receives the domain events of all apps, and passes on those that open or close incidents (SPEC §14).
+"""Receives the domain events of all apps: opens and closes incidents because of them, gives new environments their
+first channel, and notes who leaves one (SPEC §14).
 
 It runs in the transaction of the action that emitted the events, like the audit log. An error rolls the action back.
 """
@@ -7,10 +8,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.dispatch import receiver
 
-from notices.announcing import FinalOutcome, announce_outcomes
-from notices.dead_webhooks import note_delivered, note_given_up
+from accounts.models import User
+from notices.channels.announcements import of_outcomes
+from notices.channels.consent import agree, leave
+from notices.channels.models import Channel
+from notices.channels.queueing import channels_wanting_outcomes, queue_notices
 from notices.health import (
     Ended,
     judge_ends,
@@ -19,11 +24,12 @@ from notices.health import (
     judge_settings,
     watch_new,
 )
-from notices.incidents import change_incidents
-from notices.states import Kind, SubjectType
-from pipedai.events import Event, happened
+from notices.incidents import Finding, change_incidents
+from notices.states import INCIDENT_EVENTS, Kind, SubjectType
+from pipedai.events import SYSTEM, Event, emit, happened
 from pipedai.sql import fetch_all
 from triggers.states import Status
+from workspaces.models import Environment
 
 # The events of runs that ended with an outcome. A canceled run has none, so `run.canceled` is not among them.
 _ENDS = frozenset({"run.completed", "run.lost", "run.timed-out", "run.not-started"})
@@ -36,6 +42,26 @@ _SETTINGS = frozenset(
 _RETRIED = """
 SELECT retry_of_id FROM run WHERE retry_of_id = ANY(%(ids)s) AND ended_by IS DISTINCT FROM 'late_result'
 """
+
+# Selects the deliveries that open an incident. A delivery to a URL that the trigger no longer has opens none, because
+# it says nothing about the present URL. A test opens none, because whoever sent it sees its result.
+_GIVEN_UP = """
+SELECT d.id, d.environment_id, d.trigger_id, t.name, d.run_id
+FROM delivery d JOIN trigger t ON t.id = d.trigger_id
+WHERE d.id = ANY(%(ids)s) AND d.run_id IS NOT NULL AND t.deleted_at IS NULL AND t.webhook_url = d.url
+"""
+
+# Selects the triggers with an open incident among those whose webhooks were delivered.
+_DELIVERED = """
+SELECT i.subject_id FROM delivery d
+JOIN trigger t ON t.id = d.trigger_id AND t.webhook_url = d.url
+JOIN incident i ON i.subject_id = d.trigger_id AND i.kind = 'webhook_dead' AND i.environment_id = d.environment_id
+    AND i.closed_at IS NULL
+WHERE d.id = ANY(%(ids)s)
+"""
+
+
+_FIRST_CHANNEL = "Mail to the owner"
 
 
 @receiver(happened, dispatch_uid="notices.notice")
@@ -84,9 +110,9 @@ def _note_ends(ends: Sequence[Event], events: Sequence[Event]) -> None:
             # A late failure does not count here, because it replaces a failure that was counted already.
             each.failures += is_final and not replaces and status != Status.SUCCEEDED
         if is_final:
-            outcomes.append(_outcome(event))
+            outcomes.append(event)
     untold = judge_ends(ended) if ended else set()
-    announce_outcomes([each for each in outcomes if each.trigger_id not in untold])
+    _announce_outcomes([e for e in outcomes if UUID(e.metadata["triggerId"]) not in untold])
 
 
 def _retried_before(late: Collection[Event]) -> set[str]:
@@ -97,9 +123,14 @@ def _retried_before(late: Collection[Event]) -> set[str]:
     return {str(row["retry_of_id"]) for row in rows}
 
 
-def _outcome(event: Event) -> FinalOutcome:
-    assert event.environment_id is not None
-    return FinalOutcome(_target(event), event.environment_id, UUID(event.metadata["triggerId"]))
+def _announce_outcomes(outcomes: Sequence[Event]) -> None:
+    """Queues the notices about ended runs (`run.ended`) for the webhook channels that subscribe to them. In an
+    environment without such a channel it takes one statement that reads one index entry, because it is on the path of
+    every run's end.
+    """
+    environments = {event.environment_id for event in outcomes if event.environment_id}
+    if environments and (channels := channels_wanting_outcomes(environments)):
+        queue_notices(channels, of_outcomes([_target(event) for event in outcomes]))
 
 
 def _note_settings(updated: Sequence[Event]) -> None:
@@ -127,6 +158,25 @@ def _note_environments(updated: Sequence[Event]) -> None:
             judge_resumed(_target(event))
 
 
+def _note_given_up(given_up: Sequence[Event]) -> None:
+    answers = {event.target_id: event.metadata for event in given_up}
+    findings = []
+    for row in fetch_all(_GIVEN_UP, {"ids": list(answers)}):
+        answer = answers[row["id"]]
+        cause = answer["error"] or f"the receiver answered {answer['statusCode']}"
+        message = f"A webhook to {answer['host']} was given up: {cause}."
+        findings.append(
+            Finding(row["environment_id"], row["trigger_id"], row["name"], message, row["run_id"])
+        )
+    change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, begun=findings)
+
+
+def _note_delivered(delivered: Sequence[Event]) -> None:
+    rows = fetch_all(_DELIVERED, {"ids": [event.target_id for event in delivered]})
+    recovered = {row["subject_id"] for row in rows}
+    change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, recovered=recovered)
+
+
 def _target(event: Event) -> UUID:
     assert event.target_id is not None
     return event.target_id
@@ -139,6 +189,50 @@ _NOTED: Mapping[str, Callable[[Sequence[Event]], None]] = {
     "trigger.updated": _note_settings,
     "trigger.deleted": _note_deleted,
     "demo.seeded": _note_seeded,
-    "webhook.failed": note_given_up,
-    "webhook.delivered": note_delivered,
+    "webhook.failed": _note_given_up,
+    "webhook.delivered": _note_delivered,
 }
+
+
+@receiver(happened, dispatch_uid="notices.add_first_channel")
+def add_first_channel(events: tuple[Event, ...], **_: Any) -> None:
+    """Adds to each new environment a channel that mails all incidents and recoveries to the creator. It does so only
+    while the service sends mail. The channel sends nothing before the creator has proved their address.
+
+    The environment of the demo gets a channel even without a mail server, because its mails are then written to files.
+    """
+    for event in events:
+        if event.environment_id is None:
+            continue
+        if event.action == "environment.created" and event.actor.type == "user":
+            if settings.EMAIL_URL and event.actor.id is not None:
+                _add_channel(event.environment_id, User.objects.get(id=event.actor.id))
+        elif event.action == "demo.seeded" and "environment" in event.metadata.get("made", ()):
+            environment = Environment.objects.select_related("workspace__created_by")
+            _add_channel(
+                event.environment_id, environment.get(id=event.environment_id).workspace.created_by
+            )
+
+
+@receiver(happened, dispatch_uid="notices.note_leavers")
+def note_leavers(events: tuple[Event, ...], **_: Any) -> None:
+    """Ends the notices to members who leave an environment or are removed from it."""
+    for event in events:
+        if event.action == "member.removed" and event.environment_id and event.target_id:
+            is_removed = event.actor.id != event.target_id
+            leave(event.environment_id, event.target_id, is_removed=is_removed)
+
+
+def _add_channel(environment_id: UUID, creator: User) -> None:
+    channel = Channel(
+        environment_id=environment_id,
+        name=_FIRST_CHANNEL,
+        kind=Channel.Kind.EMAIL,
+        emails=[creator.email],
+        events=list(INCIDENT_EVENTS),
+        created_by=creator.id,
+    )
+    channel.save(force_insert=True)
+    agree(environment_id, creator)
+    metadata = {"name": channel.name, "kind": channel.kind}
+    emit(Event("channel.created", SYSTEM, environment_id, "channel", channel.id, metadata))

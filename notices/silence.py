@@ -1,11 +1,17 @@
-"""Finds out in the scheduler which workers and pools are offline although triggers need them (SPEC §14)."""
+"""Finds out in the scheduler which workers and pools are offline although triggers need them (SPEC §14).
 
+A worker may have been offline and called again before any scheduler looked, for example because none ran. Its call
+wrote a row of `worker_silence`. Such a silence becomes one incident that is closed from the beginning.
+"""
+
+from collections.abc import Callable
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 
 from django.db import transaction
 
-from notices.incidents import Finding, change_incidents
-from notices.missed_silence import tell_missed_silences
+from notices.incidents import Finding, Past, change_incidents, tell_past
 from notices.states import Kind, SubjectType
 from pipedai.api.renderers import iso_time
 from pipedai.sql import NOW, Row, fetch_all
@@ -74,25 +80,33 @@ WHERE i.kind = %(kind)s AND i.closed_at IS NULL
 LIMIT %(limit)s
 """  # noqa: S608
 
+# Deletes the rows, which makes sure that each is told once. It says of each whether people are to be told: not if an
+# incident told them already, and not if the worker is disabled or deleted by now. An incident about a silence is opened
+# ten minutes after the last call or later, and an incident about the silence that follows is opened ten minutes after
+# the end or later.
+_TAKE = """
+WITH old AS (
+    SELECT id FROM worker_silence ORDER BY worker_id, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED),
+s AS (DELETE FROM worker_silence s USING old WHERE s.id = old.id RETURNING s.*)
+SELECT s.worker_id, s.environment_id, w.label, s.last_seen_at, s.offline_at, s.ended_at,
+    w.deleted_at IS NULL AND w.disabled_at IS NULL AND NOT EXISTS (
+        SELECT FROM incident i
+        WHERE i.subject_id = s.worker_id AND i.kind = %(kind)s AND i.environment_id = s.environment_id
+            AND i.opened_at >= coalesce(s.last_seen_at, w.created_at) + %(silent_for)s
+            AND i.opened_at < s.ended_at + %(silent_for)s) AS is_to_be_told
+FROM s JOIN worker w ON w.id = s.worker_id
+ORDER BY s.worker_id, s.id
+"""
+
 
 def find_offline_workers(*, limit: int = 200, now: datetime | None = None) -> int:
     """Opens incidents for up to `limit` workers that are offline, and closes those of workers that are back or no
     longer needed by an enabled trigger. Tells also of silences that ended before a scheduler noticed. Returns how many
     silences it looked at, and how many incidents it opened and closed.
     """
-    params = {**_params(Kind.WORKER_OFFLINE, now), "limit": limit}
-    looked_at = tell_missed_silences(limit=limit, now=now)
-    with transaction.atomic():
-        offline = fetch_all(_OFFLINE, params)
-        over = fetch_all(_OVER, params)
-        return looked_at + change_incidents(
-            Kind.WORKER_OFFLINE,
-            SubjectType.WORKER,
-            begun=[_finding(row) for row in offline],
-            recovered=[row["id"] for row in over if row["is_back"]],
-            withdrawn=[row["id"] for row in over if not row["is_back"]],
-            now=now,
-        )
+    looked_at = _tell_missed_silences(limit=limit, now=now)
+    subject = (Kind.WORKER_OFFLINE, SubjectType.WORKER)
+    return looked_at + _change(*subject, _OFFLINE, _OVER, _of_worker, limit=limit, now=now)
 
 
 def find_offline_pools(*, limit: int = 200, now: datetime | None = None) -> int:
@@ -100,40 +114,50 @@ def find_offline_pools(*, limit: int = 200, now: datetime | None = None) -> int:
     and closes those of pools that have a worker again or are no longer needed. Returns how many incidents it opened and
     closed.
     """
-    params = {**_params(Kind.POOL_OFFLINE, now), "limit": limit}
-    with transaction.atomic():
-        offline = fetch_all(_POOLS_OFFLINE, params)
-        over = fetch_all(_POOLS_OVER, params)
-        return change_incidents(
-            Kind.POOL_OFFLINE,
-            SubjectType.POOL,
-            begun=[
-                Finding(row["environment_id"], row["id"], row["name"], _pool_words(row))
-                for row in offline
-            ],
-            recovered=[row["id"] for row in over if row["is_back"]],
-            withdrawn=[row["id"] for row in over if not row["is_back"]],
-            now=now,
-        )
+    subject = (Kind.POOL_OFFLINE, SubjectType.POOL)
+    return _change(*subject, _POOLS_OFFLINE, _POOLS_OVER, _of_pool, limit=limit, now=now)
 
 
-def _params(kind: Kind, now: datetime | None) -> Row:
-    return {
+def _change(
+    kind: Kind,
+    subject_type: SubjectType,
+    offline: str,
+    over: str,
+    finding: Callable[[Row], Finding],
+    *,
+    limit: int,
+    now: datetime | None,
+) -> int:
+    """Opens incidents for the rows of the statement `offline`, and closes those of the statement `over`."""
+    params = {
         "silent_for": SILENT_FOR,
         "kind": kind.value,
         "now": now,
         "gap": gap_seconds(),
         "grace": SILENT_FOR.total_seconds(),
+        "limit": limit,
     }
+    with transaction.atomic():
+        begun = [finding(row) for row in fetch_all(offline, params)]
+        ended = fetch_all(over, params)
+        return change_incidents(
+            kind,
+            subject_type,
+            begun=begun,
+            recovered=[row["id"] for row in ended if row["is_back"]],
+            withdrawn=[row["id"] for row in ended if not row["is_back"]],
+            now=now,
+        )
 
 
-def _pool_words(row: Row) -> str:
-    if not row["has_workers"]:
-        return "The pool has no workers."
-    return f"No worker of the pool has called since {iso_time(row['last_seen_at'])}."
+def _of_pool(row: Row) -> Finding:
+    message = "The pool has no workers."
+    if row["has_workers"]:
+        message = f"No worker of the pool has called since {iso_time(row['last_seen_at'])}."
+    return Finding(row["environment_id"], row["id"], row["name"], message)
 
 
-def _finding(row: Row) -> Finding:
+def _of_worker(row: Row) -> Finding:
     seen = row["last_seen_at"]
     message = (
         "The worker has never called."
@@ -141,3 +165,37 @@ def _finding(row: Row) -> Finding:
         else f"The worker has not called since {iso_time(seen)}."
     )
     return Finding(row["environment_id"], row["id"], row["label"], message)
+
+
+def _tell_missed_silences(*, limit: int, now: datetime | None = None) -> int:
+    """Takes up to `limit` silences that workers ended, and tells about those that no incident told. Returns how many it
+    took. Several silences of one worker become one incident.
+    """
+    with transaction.atomic():
+        params = {
+            "kind": Kind.WORKER_OFFLINE.value,
+            "silent_for": SILENT_FOR,
+            "limit": limit,
+        }
+        rows = fetch_all(_TAKE, params)
+        untold = (row for row in rows if row["is_to_be_told"])
+        past = [_past(list(each)) for _, each in groupby(untold, key=itemgetter("worker_id"))]
+        tell_past(Kind.WORKER_OFFLINE, SubjectType.WORKER, past, now=now)
+        return len(rows)
+
+
+def _past(silences: list[Row]) -> Past:
+    """Returns the silences of one worker, from the first one's beginning to the last one's end."""
+    first, last = silences[0], silences[-1]
+    seen = first["last_seen_at"]
+    message = (
+        (
+            "The worker had never called"
+            if seen is None
+            else f"The worker did not call after {iso_time(seen)}"
+        )
+        + (f", and was silent {len(silences):,} times" if len(silences) > 1 else "")
+        + f" until it called at {iso_time(last['ended_at'])}, before a scheduler noticed."
+    )
+    finding = Finding(first["environment_id"], first["worker_id"], first["label"], message)
+    return Past(finding, first["offline_at"], last["ended_at"])

@@ -6,10 +6,9 @@ from uuid import UUID
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from notices.filters import IncidentFilters
 from notices.incidents import acknowledge_incident
 from notices.models import Incident
-from notices.serializers import IncidentSerializer
+from notices.serializers import IncidentFilters, IncidentSerializer, incident_shown
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
@@ -22,14 +21,10 @@ _ALL_INCIDENTS = "SELECT id, environment_id FROM incident"
 
 
 class IncidentPaginator(KeysetPaginator):
-    """Makes pages of incidents, in descending order of the time at which they were opened."""
-
     time_field = "opened_at"
 
 
 class EnvironmentIncidentViewSet(TenantViewSet):
-    """The incidents of an environment."""
-
     tag = "Incidents"
     permissions = {"list": IsViewer}
     filter_names = IncidentFilters.names()
@@ -45,18 +40,15 @@ class EnvironmentIncidentViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers with the environment's incidents, the last opened first."""
         rows = Incident.objects.filter(environment_id=environment_id)
         filters = IncidentFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
         paginator = IncidentPaginator()
         page = paginator.paginate_parts(filters.parts, request, self)
-        return paginator.get_paginated_response(_shown(page))
+        return paginator.get_paginated_response([incident_shown(vars(row)) for row in page])
 
 
 class IncidentViewSet(TenantViewSet):
-    """The endpoint that acknowledges one incident."""
-
     tag = "Incidents"
     permissions = {"acknowledge": IsOperator}
 
@@ -73,19 +65,5 @@ class IncidentViewSet(TenantViewSet):
         audit=("incident.acknowledged",),
     )
     def acknowledge(self, request: Request, incident_id: UUID) -> Response:
-        """Notes that somebody has seen it, so that nobody is reminded any more."""
         acknowledge_incident(incident_id=incident_id, actor=actor_of(request))
-        (shown,) = _shown([Incident.objects.get(id=incident_id)])
-        return Response(shown)
-
-
-def _shown(rows: list[Incident]) -> Any:
-    return IncidentSerializer([_as_dict(row) for row in rows], many=True).data
-
-
-def _as_dict(row: Incident) -> dict[str, Any]:
-    return {
-        **vars(row),
-        "subject": {"type": row.subject_type, "id": row.subject_id, "name": row.subject_name},
-        "cause": {"run_id": row.run_id, "message": row.message},
-    }
+        return Response(incident_shown(vars(Incident.objects.get(id=incident_id))))

@@ -4,13 +4,9 @@ import sys
 from pathlib import Path
 
 from django.apps import AppConfig
-from django.conf import settings
-from django.core import checks as django_checks
+from django.utils.module_loading import autodiscover_modules
 
-from pipedai import checks, pulse
-from pipedai.deployment import DATABASE, MIGRATIONS, Probe, register_probe
-from pipedai.loop import Job, register_job
-from pipedai.retention import Rounds
+from pipedai import checks
 
 _PROGRAMS = {"manage.py", "django-admin"}
 _HELP = {"-h", "--help"}
@@ -18,46 +14,18 @@ _TELLING = {"help", "version", "--version"} | _HELP
 
 
 class PipedaiConfig(AppConfig):
-    """Registers the production checks, the probes of `check_deploy`, and the job that deletes old rows.
-
-    A production process that fails the checks does not start.
-    """
+    """Lets all apps register what they add to the service. A process with unfit settings does not start."""
 
     name = "pipedai"
 
     def ready(self) -> None:
-        """Registers this app's checks, probes and job, and checks the settings.
+        """Checks the settings, and imports the module `ready` of each app, in the order of INSTALLED_APPS.
 
-        Django calls it once in each process, before any work.
+        Django calls it once in each process, when all models are loaded and before any work.
         """
-        django_checks.register(
-            checks.check_production_settings, django_checks.Tags.security, deploy=True
-        )
         if not _only_tells(sys.argv):
             checks.refuse_unfit_settings()
-        _register_probes()
-        register_job(Job("heartbeat", pulse.EVERY_SECONDS, pulse.beat))
-        register_job(Job("prune", every_seconds=3600.0, work=Rounds().work))
-
-
-def _register_probes() -> None:
-    # These modules load the database's backends and migrations, which need the settings, so they can't be imported at
-    # the top of this file.
-    from pipedai.deployment import database, site
-
-    register_probe(Probe("settings", site.settings_are_fit, needs_database=False))
-    register_probe(Probe("public URL", site.public_url_is_ours, needs_database=False))
-    register_probe(Probe("static files", site.static_files_are_collected, needs_database=False))
-    register_probe(Probe("mail", site.mail_server_answers, needs_database=False))
-    register_probe(Probe(DATABASE, database.reachable, needs_database=False))
-    register_probe(Probe("version", database.new_enough))
-    register_probe(Probe(MIGRATIONS, database.migrated))
-    register_probe(Probe("time-outs", database.timeouts_hold))
-    register_probe(Probe("commits", database.commits_are_kept))
-    register_probe(Probe("clocks", database.clocks_agree))
-    register_probe(Probe("notifications", database.heard))
-    if settings.REPLICA_DATABASE_URL:
-        register_probe(Probe("replica", database.replica_follows))
+        autodiscover_modules("ready")
 
 
 def _only_tells(argv: list[str]) -> bool:

@@ -10,20 +10,18 @@ from django.conf import settings
 
 from pipedai import tracing
 from pipedai.client_address import parse_networks
-from pipedai.server.asgi_types import App
-from pipedai.server.event_stream import EventStreams
-from pipedai.server.fan_out import FanOut
+from pipedai.server.event_stream import EventStreams, FanOut
 from pipedai.server.heart import Heart
 from pipedai.server.lanes import Lanes
-from pipedai.server.listen import Listener
-from pipedai.server.listen_connection import connect, connect_as_requests
+from pipedai.server.listen import Listener, connect, connect_as_requests
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.memory_budget import MemoryBudget
 from pipedai.server.outer import Limits, Outer
 from pipedai.server.password_lane import PasswordLane, password_turns
+from pipedai.server.request_scope import App
 from pipedai.server.run_news import RunNews
 from pipedai.server.wsgi_lane import WsgiLane
-from pipedai.watches import watches
+from pipedai.wakeups import watches
 from pipedai.wsgi import application as wsgi
 
 
@@ -51,7 +49,7 @@ def _application() -> Outer:
             app, threads=threads, listener=listener, budget=budget, token=settings.METRICS_TOKEN
         )
     if tracing.is_on():
-        from pipedai.tracing.web import TracedRequests
+        from pipedai.tracing.provider import TracedRequests
 
         tracing.start("pipedai-web")
         app = TracedRequests(app)

@@ -20,7 +20,6 @@ class Skew:
 
 
 def machine_now() -> datetime:
-    """Returns the time on this machine's clock."""
     return datetime.now(UTC)
 
 

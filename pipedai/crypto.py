@@ -91,7 +91,6 @@ def parse_master_keys(entries: tuple[str, ...]) -> tuple[MasterKey, ...]:
 
 
 def new_data_key(data_key_id: str) -> DataKey:
-    """Returns a new random data key."""
     return DataKey(data_key_id, nacl.utils.random(KEY_BYTES))
 
 

@@ -4,9 +4,10 @@ A service calls `emit()` with one event for each action. The receivers of events
 An error in a receiver rolls the action back, so that no action is committed without its audit row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
@@ -154,3 +155,20 @@ def emit(*events: Event) -> None:
     if not transaction.get_connection().in_atomic_block:
         raise RuntimeError("emit() needs a transaction")
     happened.send(sender=Event, events=events)
+
+
+def on_committed(tell: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Decorator: calls the function with every domain event, after the event's transaction is committed.
+
+    An error in it is only logged, so that an action that is committed already does not look failed.
+    """
+
+    def tell_all(events: tuple[Event, ...]) -> None:
+        for event in events:
+            tell(event)
+
+    def receive(events: tuple[Event, ...], **_: Any) -> None:
+        transaction.on_commit(partial(tell_all, events), robust=True)
+
+    happened.connect(receive, weak=False, dispatch_uid=f"{tell.__module__}.{tell.__name__}")
+    return tell

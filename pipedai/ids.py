@@ -1,9 +1,13 @@
 """Makes the ids of all rows. They are UUIDv7, so that new rows go to the end of the primary key's index."""
 
+import re
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
+
+from pipedai.redaction import redact_text
 
 
 def new_id() -> UUID:
@@ -31,3 +35,21 @@ def moment_of(row_id: UUID) -> datetime | None:
         return datetime.fromtimestamp((row_id.int >> 80) / 1000, UTC)
     except ValueError:  # Python has no times after the year 9999.
         return None
+
+
+# The outer ASGI wrapper sets this variable for each request. Django's threads see it, because each runs in a copy of
+# the request's context.
+current_request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+_ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def accept_or_make(sent: str | None) -> str:
+    """Returns the caller's `X-Request-Id` if it is well-formed (SPEC §2) and holds none of our tokens, else a new id.
+
+    An id that holds a token is replaced, because the id is written to every log line and audit row, and these must hold
+    no secret.
+    """
+    if sent and _ACCEPTED.fullmatch(sent) and redact_text(sent) == sent:
+        return sent
+    return str(new_id())

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from pipedai.api.request_id import current_request_id
+from pipedai.ids import current_request_id
 from pipedai.redaction import escape_control, redact_name, redact_named, redact_text
 from pipedai.version import VERSION
 
@@ -181,9 +181,13 @@ class _StdoutHandler(logging.StreamHandler[TextIO]):
             self.stream.write(line + "\n")
             self.flush()
         except Exception:
-            self.handleError(logging.makeLogRecord({"msg": "a line of log_line"}))
+            self.handleError(logging.makeLogRecord({"name": "log_line"}))
         finally:
             self.release()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        # Logging would write the whole record to stderr, in which nothing is redacted.
+        super().handleError(logging.makeLogRecord({"msg": f"a line of {record.name}"}))
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]

@@ -51,7 +51,6 @@ class Job:
 
     @property
     def pause_seconds(self) -> float:
-        """For how long the job rests after it found nothing to do."""
         busy = self.is_busy is not None and self.is_busy()
         return min(_BUSY_SECONDS, self.every_seconds) if busy else self.every_seconds
 
@@ -60,12 +59,11 @@ _registered: list[Job] = []
 
 
 def register_job(job: Job) -> None:
-    """Adds a job to those that the scheduler runs. Call it from `AppConfig.ready()`."""
+    """Adds a job to those that the scheduler runs. Call it in the module `ready` of the app."""
     _registered.append(job)
 
 
 def registered_jobs() -> tuple[Job, ...]:
-    """Returns the background jobs that the apps have registered."""
     return tuple(_registered)
 
 

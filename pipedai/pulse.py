@@ -27,7 +27,6 @@ _sending: threading.Thread | None = None
 
 
 def note_failure() -> None:
-    """Writes down that a job has failed at this moment. The loop calls it."""
     global _failed_at
     with _lock:
         _failed_at = time.monotonic()
@@ -55,7 +54,6 @@ def beat() -> int:
 
 
 def wait() -> None:
-    """Waits until the request that is under way has ended, if there is one."""
     if _sending is not None:
         _sending.join(_TIMEOUT_SECONDS)
 

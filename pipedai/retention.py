@@ -5,22 +5,25 @@ its finished batches stay deleted and its last one is rolled back, so the next p
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import count
 from typing import NamedTuple
 
-import psycopg
-from django.db import IntegrityError, OperationalError, transaction
+from django.db import DatabaseError
 
+from pipedai import patience
 from pipedai.logs import get_logger
-from pipedai.patience import lacks_lock, set_lock_timeout
-from pipedai.sql import database_now, execute, fetch_all
+from pipedai.sql import database_now, execute, fetch_all, sqlstate
 
 log = get_logger(__name__)
 
 _PAUSE_SECONDS = 0.2
 _LOCK_SECONDS = 0.2
+# Besides a lock: foreign_key_violation, as somebody has just referred to a row.
+_IN_USE = patience.LACKS_LOCK | {"23503"}
 # _SCHEDULER_BATCH is the largest number of rows that the scheduler deletes in one batch, and _TURN_SECONDS the longest
 # time that it searches for rows to delete. Both are small, because the scheduler's other jobs wait meanwhile.
 _SCHEDULER_BATCH = 200
@@ -67,12 +70,11 @@ _registered: dict[str, Retention] = {}
 
 
 def register_retention(retention: Retention) -> None:
-    """Adds a kind of rows that can be deleted. Call it from `AppConfig.ready()`."""
+    """Adds a kind of rows that can be deleted. Call it in the module `ready` of the app."""
     _registered[retention.kind] = retention
 
 
 def retentions() -> tuple[Retention, ...]:
-    """Returns all registered kinds of rows."""
     return tuple(_registered.values())
 
 
@@ -90,19 +92,23 @@ def remove(step: Callable[[], int], *, tries: int = 5) -> int:
 
     If a row is in use, the whole batch is rolled back and tried again. Raises InUse after the last try.
     """
-    for attempt in range(tries):
-        time.sleep(_PAUSE_SECONDS if attempt else 0)
-        try:
-            with transaction.atomic():
-                execute(set_lock_timeout(_LOCK_SECONDS), {})
-                return step()
-        except (OperationalError, IntegrityError) as error:
-            referred_to = isinstance(error.__cause__, psycopg.errors.ForeignKeyViolation)
-            if not (referred_to or lacks_lock(error)):
-                raise
-            reason = type(error.__cause__).__name__
-            log.info("prune.in_use", reason=reason, attempt=attempt)
-    raise InUse("Somebody uses what was to be removed; nothing is half done: try again later.")
+
+    attempts = count()
+
+    def tell(_: float, error: DatabaseError) -> None:
+        reason = type(error.__cause__).__name__
+        log.info("prune.in_use", reason=reason, attempt=next(attempts))
+
+    work = partial(patience.in_transaction, step, _LOCK_SECONDS)
+    pauses = iter([_PAUSE_SECONDS] * (tries - 1))
+    try:
+        return patience.retry(work, pauses=pauses, tell=tell, states=_IN_USE)
+    except DatabaseError as error:
+        if sqlstate(error) not in _IN_USE:
+            raise
+        raise InUse(
+            "Somebody uses what was to be removed; nothing is half done: try again later."
+        ) from None
 
 
 def until_short(step: Callable[[], int], limit: int) -> Iterator[Batch]:
@@ -113,18 +119,32 @@ def until_short(step: Callable[[], int], limit: int) -> Iterator[Batch]:
         yield Batch(removed, removed)
 
 
-def count_or_remove(order: Order, *, count: str, remove: str) -> Iterator[Batch]:
-    """Counts the old rows if it is a dry run, and otherwise deletes them in batches. Yields the result of each batch.
+def rows_where(
+    table: str, old: str, *, by: str, key: Sequence[str] = ("id",)
+) -> Callable[[Order], Iterator[Batch]]:
+    """Returns the `prune` of a kind whose rows are those of a table for which the SQL condition `old` is true.
 
-    Both are SQL with the parameters `before` and `limit` of the order. `count` returns the number as `n`, and `remove`
-    deletes at most `limit` rows.
+    The condition may name the parameter `before` of the order and the table as `t`. Rows are deleted by their column
+    `by`, the smallest first, and rows that another process is deleting are skipped. `key` is the table's primary key.
     """
-    params = {"before": order.before, "limit": order.limit}
-    if order.dry_run:
-        found = fetch_all(count, params)[0]["n"]
-        yield Batch(found, found)
-    else:
-        yield from until_short(lambda: execute(remove, params), order.limit)
+    ours, theirs = (", ".join(f"{of}.{name}" for name in key) for of in ("t", "old"))
+    # The names and the conditions are constants of modules.
+    count = f"SELECT count(*) AS n FROM {table} t WHERE {old}"  # noqa: S608
+    remove = f"""
+WITH old AS MATERIALIZED (
+    SELECT {ours} FROM {table} t WHERE {old} ORDER BY {by} LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+DELETE FROM {table} t USING old WHERE ({ours}) = ({theirs})
+"""  # noqa: S608
+
+    def prune(order: Order) -> Iterator[Batch]:
+        params = {"before": order.before, "limit": order.limit}
+        if order.dry_run:
+            found = fetch_all(count, params)[0]["n"]
+            yield Batch(found, found)
+        else:
+            yield from until_short(lambda: execute(remove, params), order.limit)
+
+    return prune
 
 
 class Rounds:

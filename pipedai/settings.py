@@ -121,7 +121,7 @@ MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.common.CommonMiddleware",  # Refuses a Host that is not in ALLOWED_HOSTS.
     "pipedai.static_files.serve_static_files",
-    "pipedai.unavailable_page.UnavailablePages",
+    "pipedai.api.exceptions.UnavailablePages",
     "pipedai.admin.middleware.AdminSessions",
     "pipedai.admin.middleware.AdminCsrf",
     "pipedai.admin.middleware.AdminUsers",
@@ -151,11 +151,11 @@ USE_I18N = False
 SILENCED_SYSTEM_CHECKS = [
     "security.W001",  # pipedai.server adds `nosniff` and HSTS to every answer.
     "security.W002",  # pipedai.server adds a policy with `frame-ancestors 'none'` to every answer.
-    "security.W003",  # pipedai.api.origin refuses foreign origins.
+    "security.W003",  # pipedai.api.authentication refuses foreign origins.
 ]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "accounts.User"
-PASSWORD_HASHERS = ["accounts.hashers.PasswordHasher"]
+PASSWORD_HASHERS = ["accounts.passwords.PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {
@@ -168,8 +168,8 @@ AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
 # --- Admin (SPEC §10) --------------------------------------------------------------------------------------
 
 # Browsers send the admin's cookies only to the admin's own path. A session lasts eight hours, however much it is used:
-# see accounts.staff_sessions.
-SESSION_ENGINE = "accounts.staff_sessions"
+# see accounts.sessions.
+SESSION_ENGINE = "accounts.sessions"
 SESSION_COOKIE_NAME = "staff_session"
 SESSION_COOKIE_AGE = 8 * 3600
 CSRF_COOKIE_NAME = "staff_csrf"
@@ -256,7 +256,7 @@ if REPLICA_DATABASE_URL:
         "OPTIONS": {**_replica["OPTIONS"], **_STATEMENT_OPTIONS},
         **_KEPT_CONNECTIONS,
     }
-    DATABASE_ROUTERS = ["pipedai.replica.routing.ReplicaRouter"]
+    DATABASE_ROUTERS = ["pipedai.replica.ReplicaRouter"]
 
 # --- The web process ---------------------------------------------------------------------------------------
 WEB_THREADS = env.whole("WEB_THREADS", 8, at_least=1, at_most=256)
@@ -271,7 +271,7 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_PERMISSION_CLASSES": [],
     "DEFAULT_RENDERER_CLASSES": ["pipedai.api.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["pipedai.api.parsers.StrictJSONParser"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "pipedai.api.negotiation.ContentNegotiation",
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "pipedai.api.renderers.ContentNegotiation",
     "DEFAULT_SCHEMA_CLASS": "pipedai.api.schema.auto.ApiSchema",
     "EXCEPTION_HANDLER": "pipedai.api.exceptions.handle_exception",
     "URL_FORMAT_OVERRIDE": None,
@@ -296,8 +296,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "ENUM_SUFFIX": "",
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_NAME_OVERRIDES": {
-        "HealthStatus": "pipedai.api.health.HEALTHY",
-        "ReplicaState": "pipedai.api.health.REPLICA_STATES",
+        "HealthStatus": "pipedai.api.service.HEALTHY",
+        "ReplicaState": "pipedai.api.service.REPLICA_STATES",
         "ActorType": "audit.serializers.ACTOR_TYPES",
         "Role": "workspaces.roles.Role",
         "KeyRole": "workspaces.roles.KEY_ROLES",
@@ -313,7 +313,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "TriggerHealth": "triggers.states.Health",
         "IncidentKind": "notices.states.Kind",
         "ChannelKind": "notices.channels.models.Channel.Kind",
-        "ChannelEvent": "notices.channels.words.EVENTS",
+        "ChannelEvent": "notices.states.EVENTS",
         "NoticeStatus": "notices.channels.models.Notice.Status",
         "CallerKind": "workers.whoami_views.CALLER_KINDS",
         "Kind": "workers.models.Enrollment.Kind",

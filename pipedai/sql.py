@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 
 from pipedai.database.prepared import Prepared
 from pipedai.redaction import escape_control, redact_text
-from pipedai.replica.routing import where
+from pipedai.replica import where
 
 Row = dict[str, Any]
 T = TypeVar("T")

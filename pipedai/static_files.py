@@ -20,8 +20,6 @@ from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 
 class Storage(CompressedManifestStaticFilesStorage):
-    """Makes the names and the URLs of the collected files."""
-
     def url(self, name: str, force: bool = False) -> str:  # type: ignore[override]
         """Returns the URL of a static file. If the file was collected, the URL holds its hashed name."""
         if settings.STATIC_COLLECTED:

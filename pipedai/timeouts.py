@@ -64,7 +64,6 @@ def set_timeouts_of_role(timeouts: Timeouts = WEB) -> None:
 
 
 def session_timeouts(database: Any = connection) -> Timeouts:
-    """Return the time-outs that hold in a connection's session."""
     with database.cursor() as cursor:
         cursor.execute(
             "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')"

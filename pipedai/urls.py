@@ -3,15 +3,18 @@
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from accounts.pages.links import RegisterPage, ResetPage, VerifyPage
+from accounts.pages import RegisterPage, ResetPage, VerifyPage
 from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
 from notices.channels.page import notices_page, stop_page
 from pipedai.admin.site import site
-from pipedai.api.health import HealthViewSet
-from pipedai.api.openapi import OpenApiViewSet
+from pipedai.api.service import (
+    HealthViewSet,
+    OpenApiViewSet,
+    ServiceRootViewSet,
+    docs_page,
+    start_page,
+)
 from pipedai.api.views import paths_of
-from pipedai.docs_page import docs_page
-from pipedai.service_root import ServiceRootViewSet, start_page
 from workers.enrollment.pairing_page import PairingPage
 from workers.hosts.download_views import download
 from workspaces.invitation_page import InvitationPage

@@ -5,6 +5,8 @@ commit, because a NOTIFY inside a transaction makes commits queue up behind one 
 21,000 commits/s).
 """
 
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 from uuid import UUID
 
@@ -16,6 +18,13 @@ from pipedai.sql import execute
 log = get_logger(__name__)
 
 CHANNEL = "pipedai"
+
+# A stream announces its subject, a run or an environment, this often, and the announcement counts for WATCHED_SECONDS.
+ANNOUNCED_EVERY_SECONDS = 10.0
+WATCHED_SECONDS = 40.0
+# A process that has just begun to hear notifications knows of all streams after this many seconds, because each stream
+# asks its view within 15 s.
+LEARNING_SECONDS = 20.0
 
 # The topics of notifications. The text of a notification is `<topic> <id>[ <detail>]`, where the id is that of a
 # worker, an API key, a user, a run, a pool or an environment.
@@ -29,7 +38,7 @@ POLLING = "polling"
 EVENT = "event"
 POOL = "pool"
 # THINGS says that things of an environment changed; its detail is their kind and their ids. WATCHED says that somebody
-# streams the changes of an environment.
+# streams a run, or the changes of an environment.
 THINGS = "things"
 WATCHED = "watched"
 # RUNS says that events of runs were stored. In place of one id it has the name of the process that says so, which has
@@ -45,6 +54,49 @@ Gather = Callable[[UUID], bool]
 _gather: Gather | None = None
 
 _NOTIFY = "SELECT pg_notify(%(channel)s, payload) FROM unnest(%(payloads)s::text[]) payload"
+
+
+class Watches:
+    """The runs and environments that somebody streams, as far as this process knows, so that all others cost no
+    notification. Times are those of the monotonic clock. The event loop writes and the threads read; both are single
+    steps on a dict.
+
+    In a web process the listener keeps this up to date: each stream announces its subject again and again. In the
+    scheduler, which hears no notifications, a job does.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+        # Until then every subject counts as watched, because this process may not know of all streams.
+        self._all_until = 0.0
+
+    def hear(self, subject: str) -> None:
+        now = time.monotonic()
+        if subject not in self._until:
+            self._until = {id_: until for id_, until in self._until.items() if until > now}
+        self._until[subject] = now + WATCHED_SECONDS
+
+    def hear_nothing(self) -> None:
+        """Count every subject as watched, because announcements don't reach this process now."""
+        self._all_until = math.inf
+
+    def learn(self) -> None:
+        """Count every subject as watched until all streams have announced theirs to this process."""
+        self._all_until = time.monotonic() + LEARNING_SECONDS
+
+    def is_watched(self, subject: object) -> bool:
+        if not (self._until or self._all_until):
+            return False
+        now = time.monotonic()
+        return self._all_until > now or self._until.get(str(subject), 0.0) > now
+
+    def forget(self) -> None:
+        """Forget everything, as a test does before the next one."""
+        self._until, self._all_until = {}, 0.0
+
+
+# What this process knows.
+watches = Watches()
 
 
 def wake_workers(worker_ids: Iterable[UUID | None]) -> None:
@@ -110,9 +162,9 @@ def announce_things(environment_id: UUID, kind: str, ids: Iterable[UUID]) -> Non
         transaction.on_commit(lambda: _try_to_notify(payloads))
 
 
-def announce_watch(environment_id: UUID) -> None:
-    """Tell every web process that somebody streams the changes of an environment."""
-    _notify([f"{WATCHED} {environment_id}"])
+def announce_watch(subject: UUID) -> None:
+    """Tell every web process that somebody streams a run, or the changes of an environment."""
+    _notify([f"{WATCHED} {subject}"])
 
 
 def announce_poll(worker_id: UUID, order: int) -> None:

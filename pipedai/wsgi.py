@@ -19,8 +19,7 @@ from django.utils.cache import patch_vary_headers
 
 from pipedai.api.principal import Principal
 from pipedai.server.access_log import LOG
-from pipedai.server.headers import API
-from pipedai.server.probes import PROBES
+from pipedai.server.headers import API, PROBES
 
 django.setup(set_prefix=False)
 
@@ -34,7 +33,6 @@ class Request(WSGIRequest):
     """Django's request, with two changes: health checks may use any Host, and the access log shows a refused Host."""
 
     def get_host(self) -> str:
-        """Returns the Host of the request. Raises DisallowedHost if it is not in ALLOWED_HOSTS."""
         if self.path_info in PROBES:
             return self._get_raw_host()  # type: ignore[attr-defined,no-any-return]
         try:

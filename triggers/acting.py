@@ -7,8 +7,7 @@ from uuid import UUID
 from pipedai.api.errors import NotFound
 from pipedai.events import Actor
 from triggers.models import Trigger
-from workspaces.acting import hold_role
-from workspaces.locks import hold_environment, lock_environment
+from workspaces.locks import hold_environment, hold_role, lock_environment
 from workspaces.roles import Role
 
 

@@ -5,8 +5,9 @@ time.
 # Values are always passed as parameters. The f-string below only joins constants.
 # ruff: noqa: S608
 
-from pipedai.api.wording import counted
-from pipedai.deployment import Finding
+from django.core.checks import CheckMessage, Error, Info
+
+from pipedai.api.renderers import counted
 from pipedai.sql import fetch_all, fetch_one
 from triggers.runs.reachability import lease_params
 from triggers.runs.statements import LEASE_END
@@ -41,33 +42,33 @@ FROM make_interval(secs => %(late)s) late
 _MOST_COUNTED = 1_000
 
 
-def schedulers_live() -> Finding:
+def schedulers_live() -> CheckMessage:
     """Checks that at least one scheduler is alive, which shows in a fresh heartbeat."""
     alive = fetch_all(_ALIVE, {"alive": ALIVE_WITHIN})
     if alive:
         names = ", ".join(f"{row['host']} (pid {row['pid']})" for row in alive[:5])
         more = f" and {len(alive) - 5} more" if len(alive) > 5 else ""
-        return Finding(f"{len(alive)} alive: {names}{more}.")
+        return Info(f"{len(alive)} alive: {names}{more}.")
     last = fetch_one(_LAST, {})
     assert last is not None
     ago = f"{(last['now'] - last['at']).total_seconds():.0f} s ago" if last["at"] else "none"
-    return Finding(
+    return Error(
         f"None is alive; last heartbeat: {ago}.",
-        "Start the Procfile's `scheduler` process: `manage.py runscheduler`.",
+        hint="Start the Procfile's `scheduler` process: `manage.py runscheduler`.",
     )
 
 
-def work_is_on_time() -> Finding:
+def work_is_on_time() -> CheckMessage:
     """Checks that no tick, run or delivery has been due for more than LATE_SECONDS."""
     late = fetch_one(_LATE, {"late": LATE_SECONDS, "most": _MOST_COUNTED, **lease_params()})
     assert late is not None
     overdue = [_at_least(number, what) for what, number in late.items() if number]
     if overdue:
-        return Finding(
+        return Error(
             f"Overdue by more than {LATE_SECONDS} s: {', '.join(overdue)}.",
-            "Start a scheduler, or another one; its log says what fails (`job.failed`).",
+            hint="Start a scheduler, or another one; its log says what fails (`job.failed`).",
         )
-    return Finding("No tick, lease or delivery is overdue.")
+    return Info("No tick, lease or delivery is overdue.")
 
 
 def _at_least(number: int, what: str) -> str:

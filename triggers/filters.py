@@ -18,7 +18,7 @@ from pipedai.api.filters import (
     WordFilter,
     WordsFilter,
 )
-from pipedai.keyset import usual
+from pipedai.api.pagination import usual
 from triggers.models import Run, Trigger
 from triggers.runs.listing import Wanted, final, parts_of, unretried_faults
 from triggers.runs.queries import in_states

@@ -8,8 +8,7 @@ from typing import Any
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from pipedai.events import Event
-from pipedai.metrics.committed import count_events
+from pipedai.events import Event, on_committed
 from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
 from pipedai.outgoing import Answer
 from pipedai.outgoing.attempts import attempted
@@ -58,7 +57,7 @@ _SETTLED = {
 }
 
 
-@count_events
+@on_committed
 def count_run_event(event: Event) -> None:
     """Increases the counters that an event of a run concerns, after the event's transaction has committed."""
     match event.action:
@@ -81,7 +80,7 @@ def count_run_event(event: Event) -> None:
             LATE_RESULTS.labels("false").inc()
 
 
-@count_events
+@on_committed
 def count_outcome(event: Event) -> None:
     """Counts due times (ticks) that made no run, and webhook deliveries that were delivered or given up."""
     if event.action == "run.skipped":

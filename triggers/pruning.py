@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pipedai.api.renderers import iso_time
 from pipedai.events import SYSTEM, Event, emit
-from pipedai.retention import Batch, InUse, Order, count_or_remove, remove, until_short
+from pipedai.retention import Batch, InUse, Order, remove, until_short
 from pipedai.sql import Row, execute, fetch_all
 
 _ENVIRONMENTS = "SELECT id FROM environment ORDER BY id"
@@ -82,15 +82,6 @@ _REMOVE_DELIVERIES = {
     "attempts": "DELETE FROM delivery_attempt WHERE delivery_id = ANY(%(ids)s)",
     "deliveries": "DELETE FROM delivery WHERE id = ANY(%(ids)s)",
 }
-
-_COUNT_KEYS = "SELECT count(*) AS n FROM idempotency_key WHERE created_at < %(before)s"
-_REMOVE_KEYS = """
-WITH old AS MATERIALIZED (
-    SELECT trigger_id, caller_id, key FROM idempotency_key WHERE created_at < %(before)s
-    ORDER BY created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
-DELETE FROM idempotency_key k USING old
-WHERE (k.trigger_id, k.caller_id, k.key) = (old.trigger_id, old.caller_id, old.key)
-"""
 # The tables whose removed rows the audit row counts. Rows of other tables, such as texts and attempts, are removed
 # together with one of these rows and are not counted.
 _TOLD = ("runs", "ticks", "deliveries")
@@ -118,11 +109,6 @@ def prune_deliveries(order: Order) -> Iterator[Batch]:
         yield from _rows(
             environment_id, order, _ended_deliveries, _REMOVE_DELIVERIES, of_no_run=False
         )
-
-
-def prune_idempotency_keys(order: Order) -> Iterator[Batch]:
-    """Removes idempotency keys that have expired. It writes no audit row, since an expired key has no effect."""
-    return count_or_remove(order, count=_COUNT_KEYS, remove=_REMOVE_KEYS)
 
 
 def _environments() -> list[UUID]:

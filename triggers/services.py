@@ -13,8 +13,7 @@ from django.db.models.functions import Now
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.outside_urls import same_origin, without_query
-from pipedai.api.renderers import compact_json, money
-from pipedai.api.wording import api_name, counted, cut
+from pipedai.api.renderers import api_name, compact_json, counted, cut, money
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
@@ -27,9 +26,7 @@ from triggers.runs.lifecycle import prefer_anew, reassign_queued_runs
 from triggers.runs.pools import give_places, wake_for
 from triggers.schedules import cron
 from triggers.trigger_ceiling import check_room_for_trigger
-from workspaces.acting import hold_role
-from workspaces.locks import lock_environment
-from workspaces.pools import hold_pools
+from workspaces.locks import hold_pools, hold_role, lock_environment
 from workspaces.roles import Role
 
 # The values of a TriggerBody that are not stored unchanged in the table `trigger`: secrets, which are encrypted first,

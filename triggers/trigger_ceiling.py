@@ -9,7 +9,7 @@ from django.conf import settings
 from pipedai.api.errors import CeilingReached
 from pipedai.sql import execute, fetch_one
 from triggers.models import Trigger
-from workspaces.ceilings import check_ceiling
+from workspaces.locks import check_ceiling
 
 # Requests that create triggers in the workspaces of one user run one after another by this advisory lock, so that two
 # at once can't both create the last trigger that is allowed. Locking the user's row instead could deadlock: each

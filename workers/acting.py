@@ -5,8 +5,7 @@ from uuid import UUID
 
 from pipedai.events import Actor
 from workers.models import Worker
-from workspaces.acting import hold_role
-from workspaces.locks import hold_environment
+from workspaces.locks import hold_environment, hold_role
 from workspaces.roles import Role
 
 

@@ -8,8 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.principal import principal_of
-from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.schema.parameters import query
+from pipedai.api.schema.operation import Operation, answer, query
 from pipedai.replica.reading import read_for
 from triggers.models import Run
 from triggers.runs.overview import run_figures

@@ -5,8 +5,7 @@ from typing import Any
 
 from pipedai.api.principal import WorkerPrincipal
 from pipedai.sql import execute
-from pipedai.wakeups import announce_things
-from pipedai.watches import watches
+from pipedai.wakeups import announce_things, watches
 from workers.silence import NOTE_SILENCE, SILENT_FOR, silence_params
 from workers.worker_events import GONE_SECONDS, record_presence
 

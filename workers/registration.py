@@ -17,8 +17,7 @@ from pipedai.wakeups import wake_workers
 from workers.accounts import set_account
 from workers.models import Worker
 from workers.pools.membership import join_pools, pools_of_host
-from workspaces.ceilings import check_ceiling
-from workspaces.locks import lock_environment
+from workspaces.locks import check_ceiling, lock_environment
 
 # The SQL condition for a `wrk_` key that is neither used nor revoked. A key counts as revoked when the account of the
 # user who minted it is deactivated, or when the API key that minted it is revoked or expires.

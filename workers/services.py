@@ -8,8 +8,7 @@ from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound
-from pipedai.api.renderers import iso_time
-from pipedai.api.wording import api_name, counted
+from pipedai.api.renderers import api_name, counted, iso_time
 from pipedai.events import Actor, Event, emit
 from pipedai.redaction import REDACTED
 from pipedai.sql import database_now

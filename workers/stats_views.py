@@ -12,7 +12,7 @@ from pipedai.api.principal import principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.throttling import TooManyRequests
 from pipedai.replica.reading import read_for
-from pipedai.server.places import Places
+from pipedai.server.memory_budget import RequestLimit
 from pipedai.sql import database_now
 from triggers.models import Run
 from triggers.runs.stats import MAX_DAYS, Window, run_stats
@@ -23,7 +23,7 @@ from workspaces.permissions import IsViewer
 
 # Each environment may have two statistics under way in a process, because a long window of a busy environment takes a
 # thread, and a core of the database, for a second.
-_UNDER_WAY = Places(2)
+_UNDER_WAY = RequestLimit(2)
 
 
 class StatsViewSet(TenantViewSet):
@@ -60,7 +60,7 @@ class StatsViewSet(TenantViewSet):
         """Answers with the sums of each group and of all runs in the window."""
         sent = StatsFilters.read(Run.objects.none(), request).values
         window = _window(sent["from"], sent["to"], sent["timezone"])
-        if not _UNDER_WAY.take(environment_id, request):
+        if not _UNDER_WAY.admits(environment_id, request):
             raise TooManyRequests(
                 "Two statistics are being worked out already: ask again when they are there.",
                 headers={"Retry-After": "1"},

@@ -10,8 +10,7 @@ from accounts.authentication import CookieJWTAuthentication
 from pipedai.api.errors import Invalid
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of, principal_of
-from pipedai.api.schema.operation import Operation
-from pipedai.api.schema.parameters import query
+from pipedai.api.schema.operation import Operation, query
 from pipedai.api.serializers import read_body
 from triggers.filters import check_tenant_ids
 from workers import queries, services

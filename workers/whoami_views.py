@@ -9,7 +9,6 @@ from rest_framework.response import Response
 
 from accounts.authentication import CookieJWTAuthentication
 from accounts.models import Session
-from pipedai.api.permissions import IsSignedIn
 from pipedai.api.principal import (
     KeyPrincipal,
     Principal,
@@ -18,7 +17,7 @@ from pipedai.api.principal import (
     principal_of,
 )
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.views import ApiViewSet
+from pipedai.api.views import ApiViewSet, IsSignedIn
 from workers.authentication import WorkerTokenAuthentication
 from workers.models import Worker
 from workspaces.authentication import ApiKeyAuthentication, HostKeyAuthentication

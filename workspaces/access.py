@@ -1,5 +1,5 @@
-"""Finds the environment that a request is about and the caller's role in it. For the caller, an environment in which
-they have no role does not exist (SPEC §4).
+"""Finds the environment that a request is about and the caller's role in it, and what else a user may see. For the
+caller, an environment in which they have no role does not exist (SPEC §4).
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.conf import settings
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
@@ -18,9 +19,10 @@ from pipedai.api.throttling import Rate, check_rate
 from pipedai.api.views import ApiViewSet
 from pipedai.sql import fetch_one
 from workspaces.authentication import ApiKeyAuthentication
-from workspaces.models import Membership
+from workspaces.models import Environment, Membership, Workspace
 from workspaces.roles import Role
 
+_ENVIRONMENTS = "SELECT id, id AS environment_id FROM environment"
 _MEMBER = """
 JOIN membership m ON m.environment_id = r.environment_id AND m.user_id = %(user_id)s
 JOIN environment e ON e.id = r.environment_id AND e.deleted_at IS NULL
@@ -33,27 +35,6 @@ class Access:
 
     environment_id: UUID
     role: Role
-
-
-def environment_access(principal: Principal, environment_id: UUID) -> Access:
-    """Returns the caller's role in an environment. Raises NotFound if the caller has none there. It takes one query at
-    most.
-    """
-    if isinstance(principal, KeyPrincipal) and principal.environment_id == environment_id:
-        return Access(environment_id, Role(principal.role))
-    if isinstance(principal, UserPrincipal):
-        role = (
-            Membership.objects.filter(
-                environment_id=environment_id,
-                user_id=principal.id,
-                environment__deleted_at__isnull=True,
-            )
-            .values_list("role", flat=True)
-            .first()
-        )
-        if role is not None:
-            return Access(environment_id, Role(role))
-    raise NotFound
 
 
 def find_visible(principal: Principal, rows: str, row_id: UUID) -> Access:
@@ -79,6 +60,38 @@ def find_visible(principal: Principal, rows: str, row_id: UUID) -> Access:
         if found is not None:
             return Access(found["environment_id"], Role(found["role"]))
     raise NotFound
+
+
+def visible_workspaces(user_id: UUID) -> QuerySet[Workspace]:
+    """Returns the workspaces that the user created, and those with an environment of which the user is a member."""
+    mine = Membership.objects.filter(
+        user_id=user_id,
+        environment__workspace_id=OuterRef("id"),
+        environment__deleted_at__isnull=True,
+    )
+    return Workspace.objects.filter(Q(created_by_id=user_id) | Exists(mine))
+
+
+def administered_environments(user_id: UUID) -> QuerySet[Environment]:
+    """Returns the environments in which the user is an admin or owner, with their workspaces, ordered by name."""
+    return (
+        Environment.objects.filter(
+            memberships__user_id=user_id,
+            memberships__role__in=(Role.ADMIN, Role.OWNER),
+            deleted_at__isnull=True,
+        )
+        .select_related("workspace")
+        .order_by("workspace__name", "name", "id")
+    )
+
+
+def environments_of(user_id: UUID, workspace_id: UUID) -> QuerySet[Environment, Any]:
+    """Returns those environments of the workspace of which the user is a member, each with the user's role as
+    `caller_role`.
+    """
+    return Environment.objects.filter(
+        workspace_id=workspace_id, deleted_at__isnull=True, memberships__user_id=user_id
+    ).annotate(caller_role=F("memberships__role"))
 
 
 class TenantViewSet(ApiViewSet):
@@ -111,4 +124,8 @@ class TenantViewSet(ApiViewSet):
         """Sets `self.access` to the environment that the URL names and the caller's role in it. Raises NotFound if the
         caller has none.
         """
-        self.access = environment_access(principal_of(request), kwargs["environment_id"])
+        principal, environment_id = principal_of(request), kwargs["environment_id"]
+        if isinstance(principal, KeyPrincipal) and principal.environment_id == environment_id:
+            self.access = Access(environment_id, Role(principal.role))
+        else:
+            self.access = find_visible(principal, _ENVIRONMENTS, environment_id)

@@ -32,7 +32,6 @@ class ApiKeyViewSet(TenantViewSet):
         says={200: "A list of keys, revoked, expired and consumed ones too."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers with all keys, also revoked ones, without their tokens."""
         rows = ApiKey.objects.filter(environment_id=environment_id).defer("token_digest")
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
@@ -50,7 +49,6 @@ class ApiKeyViewSet(TenantViewSet):
         audit=("api-key.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """Mints a key. Only this answer holds the key's token."""
         key, token = api_keys.mint_api_key(
             **read_body(ApiKeyBody, request),
             environment_id=environment_id,
@@ -68,7 +66,6 @@ class ApiKeyViewSet(TenantViewSet):
         audit=("api-key.revoked",),
     )
     def destroy(self, request: Request, environment_id: UUID, key_id: UUID) -> Response:
-        """Revokes a key, whose token is refused from then on."""
         api_keys.revoke_api_key(
             environment_id=environment_id, key_id=key_id, actor=actor_of(request)
         )

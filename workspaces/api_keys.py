@@ -3,8 +3,9 @@
 SPEC §4 says how many keys an environment may have and when unused ones expire, §5 how keys are made and revoked.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
@@ -16,23 +17,30 @@ from pipedai.api import tokens
 from pipedai.api.errors import NotFound
 from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
-from workspaces.acting import hold_role, hold_role_of_user
-from workspaces.ceilings import check_ceiling
-from workspaces.locks import hold_environment, lock_environment
+from workspaces.locks import (
+    check_ceiling,
+    checked_pools,
+    hold_environment,
+    hold_role,
+    hold_role_of_user,
+    lock_environment,
+    pool_metadata,
+)
 from workspaces.models import ApiKey
-from workspaces.pools import checked_pools, told_pools
 from workspaces.roles import Role
 from workspaces.serializers import WRK_LIFETIME
 
 MINTED_LIFETIME = timedelta(minutes=15)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Minted:
-    """A new API key and its token. The token is shown once and stored nowhere."""
+class Minted(NamedTuple):
+    """A new API key and its token. The token is shown once and stored nowhere, so the repr lacks it."""
 
     key: ApiKey
     token: str
+
+    def __repr__(self) -> str:
+        return f"Minted({self.key!r})"
 
 
 def mint_api_key(
@@ -45,8 +53,8 @@ def mint_api_key(
     pool_ids: list[UUID] | None = None,
     user_id: UUID,
     actor: Actor,
-) -> tuple[ApiKey, str]:
-    """Makes an API key that a user asks for, and returns it with its token, which is stored nowhere.
+) -> Minted:
+    """Makes an API key that a user asks for.
 
     By default a `pwk` key has the role operator, and a `wrk` key expires after a day. `pool_ids` are the pools that the
     worker joins which registers with a `wrk` key.
@@ -54,41 +62,21 @@ def mint_api_key(
     Raises NotFound if the environment has been deleted, Invalid if it lacks one of the pools, Conflict if it has as
     many keys as it may, and what `hold_role` raises for a user who is no admin.
     """
-    token = tokens.mint(kind)
     with transaction.atomic():
         lock_environment(environment_id)
         hold_role_of_user(user_id, environment_id, Role.ADMIN)
-        check_room_for_key(environment_id)
         is_wrk = kind == ApiKey.Kind.WRK
-        key = ApiKey.objects.create(
-            environment_id=environment_id,
-            kind=kind,
+        minted = _create(
+            environment_id,
+            kind,
             name=name,
             role=None if is_wrk else role or Role.OPERATOR.value,
             pool_ids=checked_pools(environment_id, pool_ids),
-            token_digest=token.digest,
-            last_four=token.last_four,
             created_by_id=user_id,
             expires_at=Now() + WRK_LIFETIME if is_wrk and expires_at is None else expires_at,
         )
-        key.refresh_from_db(fields=["expires_at"])
-        emit(
-            Event(
-                "api-key.created",
-                actor,
-                environment_id,
-                "api-key",
-                key.id,
-                {
-                    "name": name,
-                    "prefix": kind,
-                    "role": key.role,
-                    "lastFour": key.last_four,
-                    **told_pools(key.pool_ids),
-                },
-            )
-        )
-    return key, token.value
+        _emit_created(minted.key, actor)
+    return minted
 
 
 def create_host_key(*, environment_id: UUID, name: str, created_by: UUID | None) -> Minted:
@@ -97,10 +85,7 @@ def create_host_key(*, environment_id: UUID, name: str, created_by: UUID | None)
 
     `created_by` is the user who let the host in. Raises Conflict if the environment has as many keys as it may.
     """
-    check_room_for_key(environment_id)
-    return _create(
-        environment_id, ApiKey.Kind.HOS, name=name, created_by_id=created_by, expires_at=None
-    )
+    return _create(environment_id, ApiKey.Kind.HOS.value, name=name, created_by_id=created_by)
 
 
 def mint_registration_token(
@@ -117,36 +102,21 @@ def mint_registration_token(
         # `hold_role` locks the acting key. A request that revokes it at the same moment waits, and then also revokes
         # the key that is made here.
         hold_role(actor, environment_id, Role.ADMIN)
-        check_room_for_key(environment_id)
         minted = _create(
             environment_id,
-            ApiKey.Kind.WRK,
+            ApiKey.Kind.WRK.value,
             name=label or "Registration token",
             parent_id=actor.id,
             pool_ids=checked_pools(environment_id, pool_ids),
             expires_at=Now() + MINTED_LIFETIME,
         )
-        minted.key.refresh_from_db(fields=["expires_at"])
-        metadata = {
-            "name": minted.key.name,
-            "prefix": minted.key.kind,
-            "role": None,
-            "lastFour": minted.key.last_four,
-            "parentId": str(actor.id),
-            **told_pools(minted.key.pool_ids),
-        }
-        emit(Event("api-key.created", actor, environment_id, "api-key", minted.key.id, metadata))
+        _emit_created(minted.key, actor, parentId=str(actor.id))
     return minted
 
 
 def end_minted_tokens(parent_id: UUID) -> list[UUID]:
     """Revokes the unused `wrk_` keys that were made at the request of a key, and returns their ids."""
-    unused = ApiKey.objects.select_for_update(no_key=True).filter(
-        parent_id=parent_id, revoked_at__isnull=True, consumed_at__isnull=True
-    )
-    ids = list(unused.order_by("id").values_list("id", flat=True))
-    ApiKey.objects.filter(id__in=ids).update(revoked_at=Now())
-    return ids
+    return [key.id for key in _revoke(Q(parent_id=parent_id))]
 
 
 def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
@@ -170,43 +140,53 @@ def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
 
 def revoke_unused_keys(*, user_id: UUID, environment_id: UUID) -> list[UUID]:
     """Revokes the unused `wrk_` keys that a user made in one environment, and returns their ids."""
-    return [key.id for key in _revoke(user_id, environment_id=environment_id)]
+    own = Q(created_by_id=user_id, kind=ApiKey.Kind.WRK, environment_id=environment_id)
+    return [key.id for key in _revoke(own)]
 
 
 def end_keys_of_deactivated(user_id: UUID, actor: Actor) -> None:
     """Revokes the unused `wrk_` keys that a deactivated user made in any environment, and emits an event for each."""
-    emit(
-        *(
-            Event(
-                "api-key.revoked",
-                actor,
-                key.environment_id,
-                "api-key",
-                key.id,
-                {"because": "user.deactivated"},
-            )
-            for key in _revoke(user_id)
-        )
-    )
+    keys = _revoke(Q(created_by_id=user_id, kind=ApiKey.Kind.WRK))
+    emit(*revoked_because("user.deactivated", keys, actor))
 
 
-def _revoke(user_id: UUID, **where: UUID) -> list[ApiKey]:
-    # The rows are locked in the order of their ids, so that two transactions that revoke the same keys don't deadlock.
+def revoke_keys_of_displaced(user_id: UUID) -> list[ApiKey]:
+    """Revokes the keys that the user made, the keys of hosts that the user let into the environment, and the unused
+    `wrk_` keys that any of these keys asked for. Returns them.
+    """
+    own = ApiKey.objects.filter(created_by_id=user_id, revoked_at__isnull=True)
+    parents = list(own.values_list("id", flat=True))
+    keys = _revoke(Q(created_by_id=user_id) | Q(parent_id__in=parents))
+    wake_workers(
+        [key.id for key in keys]
+    )  # This ends the event streams that the revoked keys opened.
+    return keys
+
+
+def revoked_because(reason: str, keys: Iterable[ApiKey], actor: Actor) -> list[Event]:
+    """Returns the events of keys that were revoked because of what happened to the user who made them."""
+    metadata = {"because": reason}
+    return [
+        Event("api-key.revoked", actor, key.environment_id, "api-key", key.id, metadata)
+        for key in keys
+    ]
+
+
+def _revoke(of: Q) -> list[ApiKey]:
+    """Revokes those of these keys that are neither revoked nor used up, and returns them. They are locked in the order
+    of their ids, so that two transactions that revoke the same keys don't deadlock.
+    """
     unused = ApiKey.objects.select_for_update(no_key=True).filter(
-        created_by_id=user_id,
-        kind=ApiKey.Kind.WRK,
-        revoked_at__isnull=True,
-        consumed_at__isnull=True,
-        **where,
+        of, revoked_at__isnull=True, consumed_at__isnull=True
     )
     keys = list(unused.order_by("id"))
     ApiKey.objects.filter(id__in=[key.id for key in keys]).update(revoked_at=Now())
     return keys
 
 
-def check_room_for_key(environment_id: UUID) -> None:
-    """Raises CeilingReached if the environment has as many keys as it may. The caller must have locked the
-    environment's row.
+def _create(environment_id: UUID, kind: str, **values: object) -> Minted:
+    """Makes a key in an environment, which the caller has locked. Raises CeilingReached if it has as many keys as it
+    may.
     """
     usable = ApiKey.objects.filter(
         Q(expires_at__isnull=True) | Q(expires_at__gt=Now()),
@@ -217,15 +197,25 @@ def check_room_for_key(environment_id: UUID) -> None:
     check_ceiling(
         "keys", "usable keys", held=usable.count(), limit=settings.MAX_KEYS_PER_ENVIRONMENT
     )
-
-
-def _create(environment_id: UUID, kind: ApiKey.Kind, **values: object) -> Minted:
     token = tokens.mint(kind)
     key = ApiKey.objects.create(
         environment_id=environment_id,
-        kind=kind.value,
+        kind=kind,
         token_digest=token.digest,
         last_four=token.last_four,
         **values,
     )
     return Minted(key, token.value)
+
+
+def _emit_created(key: ApiKey, actor: Actor, **more: str) -> None:
+    key.refresh_from_db(fields=["expires_at"])
+    metadata = {
+        "name": key.name,
+        "prefix": key.kind,
+        "role": key.role,
+        "lastFour": key.last_four,
+        **more,
+        **pool_metadata(key.pool_ids),
+    }
+    emit(Event("api-key.created", actor, key.environment_id, "api-key", key.id, metadata))

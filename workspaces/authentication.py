@@ -1,12 +1,8 @@
 """Authenticates external systems by their `pwk_` key and hosts by their `hos_` key (SPEC §3)."""
 
-from uuid import UUID
-
-from django.db import DatabaseError
-
 from pipedai.api.authentication import BearerAuthentication, bad_token
-from pipedai.api.database_errors import is_read_only
 from pipedai.api.error_codes import ErrorCode
+from pipedai.api.exceptions import unless_read_only
 from pipedai.api.principal import HostPrincipal, KeyPrincipal
 from pipedai.sql import Row, execute, fetch_one
 from workspaces.models import ApiKey
@@ -67,14 +63,6 @@ def _find(digest: bytes, kind: str) -> Row | None:
     if row["is_over"]:
         raise bad_token(ErrorCode.TOKEN_EXPIRED)
     if not row["used_lately"]:
-        _note_use(row["id"])
+        with unless_read_only():
+            execute(_NOTE_USE, {"id": row["id"]})
     return row
-
-
-def _note_use(key_id: UUID) -> None:
-    try:
-        execute(_NOTE_USE, {"id": key_id})
-    except DatabaseError as error:
-        # If the database is a read-only standby, the time can't be written, but the caller may still read from it.
-        if not is_read_only(error):
-            raise

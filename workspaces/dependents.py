@@ -10,7 +10,7 @@ _counts: dict[str, Callable[[UUID], int]] = {}
 
 def register_dependents(name: str, count: Callable[[UUID], int]) -> None:
     """Registers `count(environment_id)`, which returns how many rows of a kind the environment has. `name` is the kind,
-    in the singular. Call it in `AppConfig.ready()`.
+    in the singular. Call it in the module `ready` of the app.
     """
     _counts[name] = count
 

@@ -2,9 +2,9 @@
 keys.
 """
 
-from pipedai import crypto
-from pipedai.deployment import Finding
-from pipedai.sql import Row, fetch_all
+from django.core.checks import CheckMessage, Error, Info
+
+from pipedai.sql import fetch_all
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
 
@@ -23,29 +23,27 @@ WHERE place <= %(sample)s
 _REMEDY = "Set MASTER_KEYS to hold the missing key too, then call `manage.py check_keys`."
 
 
-def keys_open() -> Finding:
+def keys_open() -> CheckMessage:
     """Decrypts some of the data keys that are encrypted under each master key, with this process's MASTER_KEYS."""
     try:
         known = {master.id for master in keys.masters()}
     except ValueError as error:
-        return Finding(str(error), "Set MASTER_KEYS to keys of that form.")
+        return Error(str(error), hint="Set MASTER_KEYS to keys of that form.")
     found = fetch_all(_MASTERS, {})
     if missing := [row for row in found if row["master_key_id"] not in known]:
         names = ", ".join(f"{row['master_key_id']} ({row['data_keys']})" for row in missing)
-        return Finding(f"Data keys lie under master keys that are not at hand: {names}.", _REMEDY)
+        return Error(
+            f"Data keys lie under master keys that are not at hand: {names}.", hint=_REMEDY
+        )
     sample = fetch_all(_SAMPLE, {"sample": SAMPLE})
-    if broken := {row["master_key_id"] for row in sample if not _opens(row)}:
-        return Finding(
+    if broken := {
+        row["master_key_id"]
+        for row in sample
+        if not keys.opens(row["environment_id"], WrappedKey.of(row))
+    }:
+        return Error(
             f"Data keys under {', '.join(sorted(broken))} do not open.",
-            "Set MASTER_KEYS to the key that had this id, then call `manage.py check_keys`.",
+            hint="Set MASTER_KEYS to the key that had this id, then call `manage.py check_keys`.",
         )
     total = sum(row["data_keys"] for row in found)
-    return Finding(f"{len(sample)} of {total} data keys were tried, and open.")
-
-
-def _opens(row: Row) -> bool:
-    try:
-        keys.unwrap(row["environment_id"], WrappedKey.of(row))
-    except crypto.CannotOpen:
-        return False
-    return True
+    return Info(f"{len(sample)} of {total} data keys were tried, and open.")

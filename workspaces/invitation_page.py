@@ -2,19 +2,14 @@
 
 from typing import Any
 
-from accounts.emails import Email, spellings
-from accounts.mail.proof import proof_counts
 from accounts.mail.tokens import LinkUnusable, find_mail
 from accounts.models import AccountMail, User
-from accounts.pages.links import LinkPage, LinkVisit
+from accounts.pages import LinkPage, LinkVisit
+from accounts.proof import proof_counts
 from accounts.throttles import ACCEPT_INVITATION
 from pipedai.api.errors import ApiError
 from workspaces.invitations import accept_invitation
 from workspaces.models import Invitation
-
-
-class _InvitationVisit(LinkVisit):
-    template, title = "account/invitation.html", "Invitation"
 
 
 class InvitationPage(LinkPage):
@@ -24,7 +19,7 @@ class InvitationPage(LinkPage):
     account that may accept; else to register.
     """
 
-    visit = _InvitationVisit
+    template, title = "account/invitation.html", "Invitation"
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
         """Carries out the step of the submitted form. A step that does not accept the invitation shows it."""
@@ -60,17 +55,17 @@ def _shown(visit: LinkVisit) -> dict[str, Any]:
     )
     if invitation is None:
         raise LinkUnusable
-    return {"invitation": invitation, "way": _way(visit.user, Email(invitation.email))}
+    return {"invitation": invitation, "way": _way(visit.user, invitation.email)}
 
 
-def _way(user: User | None, email: Email) -> str:
+def _way(user: User | None, email: str) -> str:
     """Returns what the owner of the invited address has to do: `accept`, `sign-in`, `register`, or `replace`.
 
     `replace` means to register, and so to displace an account that has the address but never proved it.
     """
-    if user is not None and user.email in spellings(email):
+    if user is not None and user.email == email:
         return "accept"
-    holder = User.objects.with_address(email).filter(is_active=True).first()
+    holder = User.objects.filter(email=email, is_active=True).first()
     if holder is None:
         return "register"
     return "replace" if proof_counts() and not holder.has_proved_email else "sign-in"

@@ -9,11 +9,10 @@ from accounts.authentication import CookieJWTAuthentication
 from accounts.serializers import MailTokenBody
 from accounts.throttles import ACCEPT_INVITATION, INVITE
 from pipedai.api.pagination import KeysetPaginator
-from pipedai.api.permissions import IsSignedIn
 from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
-from pipedai.api.views import ApiViewSet
+from pipedai.api.views import ApiViewSet, IsSignedIn
 from workspaces import invitations
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin
@@ -41,7 +40,6 @@ class InvitationViewSet(TenantViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers with the open invitations."""
         paginator = KeysetPaginator()
         rows = invitations.open_invitations(environment_id)
         page = paginator.paginate_queryset(rows, request, self)
@@ -62,7 +60,6 @@ class InvitationViewSet(TenantViewSet):
         audit=("invitation.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """Sends a mail whose link makes its reader a member."""
         invitation = invitations.invite(
             **read_body(InvitationBody, request),
             environment_id=environment_id,
@@ -79,7 +76,6 @@ class InvitationViewSet(TenantViewSet):
         audit=("invitation.revoked",),
     )
     def destroy(self, request: Request, environment_id: UUID, invitation_id: UUID) -> Response:
-        """Makes its link useless."""
         invitations.revoke_invitation(
             environment_id=environment_id,
             invitation_id=invitation_id,
@@ -89,8 +85,6 @@ class InvitationViewSet(TenantViewSet):
 
 
 class AcceptViewSet(ApiViewSet):
-    """The endpoint by which the owner of an invited address becomes a member."""
-
     tag = "Members"
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"accept": IsSignedIn}
@@ -110,7 +104,6 @@ class AcceptViewSet(ApiViewSet):
         audit=("invitation.accepted",),
     )
     def accept(self, request: Request) -> Response:
-        """Makes the signed-in user a member, if the invitation is to their address."""
         member = invitations.accept_invitation(
             **read_body(MailTokenBody, request),
             user_id=principal_of(request).id,

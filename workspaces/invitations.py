@@ -9,11 +9,11 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from accounts.emails import Email, spellings
-from accounts.mail.outbox import LIFETIMES, queue_mail
-from accounts.mail.proof import check_mail_is_on, check_proof
+from accounts.emails import Email
+from accounts.mail.outbox import INVITATION_LIFETIME, queue_mail
 from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
 from accounts.models import AccountMail, User
+from accounts.proof import check_mail_is_on, check_proof
 from accounts.throttles import MAILS_AN_HOUR
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Conflict, NotFound
@@ -21,10 +21,8 @@ from pipedai.api.throttling import Rate, check_rate, too_many_requests
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import fetch_one
-from workspaces.acting import hold_role, hold_role_of_user
-from workspaces.ceilings import check_ceiling
-from workspaces.locks import lock_environment
-from workspaces.members import check_may_grant
+from workspaces.locks import check_ceiling, hold_role, hold_role_of_user, lock_environment
+from workspaces.members import check_may_grant, check_room_for_member
 from workspaces.models import Environment, Invitation, Membership
 from workspaces.roles import Role
 
@@ -44,7 +42,6 @@ IS_OPEN = Q(accepted_at__isnull=True, revoked_at__isnull=True)
 
 
 def open_invitations(environment_id: UUID) -> "QuerySet[Invitation]":
-    """Returns the open invitations of an environment."""
     return Invitation.objects.filter(IS_OPEN, environment_id=environment_id)
 
 
@@ -76,7 +73,7 @@ def invite(*, environment_id: UUID, email: Email, role: Role, actor: Actor) -> I
                 role=role.value,
                 invited_by=inviter,
                 mail=mail,
-                expires_at=Now() + LIFETIMES[Purpose.INVITATION],
+                expires_at=Now() + INVITATION_LIFETIME,
             )
             invitation.refresh_from_db(fields=["expires_at"])
             emit(_event("invitation.created", invitation, actor))
@@ -110,16 +107,16 @@ def accept_invitation(*, token: str, user_id: UUID, actor: Actor) -> Membership:
     mail = find_mail(token, Purpose.INVITATION)
     try:
         with transaction.atomic():
-            for environment_id in environment_of(mail):
-                _lock(environment_id)
+            invitation = _invitation_of(mail)
+            _lock(invitation.environment_id)
             # Several transactions may hold this lock at once, so two users who accept invitations of each other can't
             # block each other.
             fetch_one(_HOLD_USER, {"id": user_id})
             user = User.objects.get(id=user_id)
-            if mail.address not in spellings(Email(user.email)) or not user.is_active:
+            if mail.address != user.email or not user.is_active:
                 raise LinkUnusable
             check_proof(user)
-            member = _accept(mail, user, actor)
+            member = _accept(invitation, user, actor)
             use_up(mail)
     except IntegrityError:
         raise Conflict("You are a member already.", code=ErrorCode.ALREADY_MEMBER) from None
@@ -128,34 +125,42 @@ def accept_invitation(*, token: str, user_id: UUID, actor: Actor) -> Membership:
 
 def accept_by_registering(mail: AccountMail, user: User, actor: Actor) -> None:
     """Makes a user who has just registered with the token of an invitation a member. Raises LinkUnusable."""
-    _accept(mail, user, actor)
+    _accept(_invitation_of(mail), user, actor)
 
 
-def environment_of(mail: AccountMail) -> list[UUID]:
-    """Returns the id of the environment into which the mail invites, in a list. The list is empty for other mails."""
-    return list(Invitation.objects.filter(mail_id=mail.id).values_list("environment_id", flat=True))
+def lock_environments(user_id: UUID | None, mail: AccountMail) -> None:
+    """Locks the environments whose members change: those of the account that may be displaced, and the one into which
+    the mail invites. Then locks the user who invited, and raises LinkUnusable if they may not invite any more.
 
-
-def hold_inviter(mail: AccountMail) -> None:
-    """Locks the right of the user who invited, if the mail is an invitation. Raises LinkUnusable if they have it no
-    more. The caller has locked the environment.
+    The inviter is locked before the address is taken. Otherwise an inviter who takes the same address at the same
+    moment, and the user who registers with it, would wait for each other.
     """
-    for invitation in Invitation.objects.filter(mail_id=mail.id):
+    invitation = Invitation.objects.filter(mail_id=mail.id).first()
+    environments = {invitation.environment_id} if invitation else set()
+    if user_id is not None:
+        theirs = Membership.objects.filter(user_id=user_id)
+        environments.update(theirs.values_list("environment_id", flat=True))
+    for environment_id in sorted(environments):
+        try:
+            lock_environment(environment_id)
+        except NotFound:
+            # The environment has been deleted, so nobody sees it, and its keys do not work.
+            continue
+    if invitation is not None:
         _check_inviter(invitation)
 
 
-def _accept(mail: AccountMail, user: User, actor: Actor) -> Membership:
-    """Makes the user a member of the environment, which the caller has locked."""
+def _invitation_of(mail: AccountMail) -> Invitation:
     invitation = Invitation.objects.filter(mail_id=mail.id).first()
     if invitation is None:
         raise LinkUnusable
+    return invitation
+
+
+def _accept(invitation: Invitation, user: User, actor: Actor) -> Membership:
+    """Makes the user a member of the environment, which the caller has locked."""
     _check_inviter(invitation)
-    check_ceiling(
-        "members",
-        "members",
-        held=Membership.objects.filter(environment_id=invitation.environment_id).count(),
-        limit=settings.MAX_MEMBERS_PER_ENVIRONMENT,
-    )
+    check_room_for_member(invitation.environment_id)
     # The invitation may have been revoked while this transaction waited for the environment.
     still_open = open_invitations(invitation.environment_id).filter(id=invitation.id)
     if not still_open.update(accepted_at=Now()):
@@ -201,9 +206,7 @@ def _check_room(environment_id: UUID, email: Email) -> None:
     """Ends an expired invitation of the address. Raises Conflict if the address is a member's, or if the environment
     has as many invitations as it may.
     """
-    if Membership.objects.filter(
-        environment_id=environment_id, user__email__in=spellings(email)
-    ).exists():
+    if Membership.objects.filter(environment_id=environment_id, user__email=email).exists():
         raise Conflict("This user is a member already.", code=ErrorCode.ALREADY_MEMBER)
     invitations = open_invitations(environment_id)
     invitations.filter(email=email, expires_at__lte=Now()).update(revoked_at=Now())

@@ -1,9 +1,49 @@
-"""Locks an environment's row. A transaction that needs several locks takes this one first (docs/architecture.md)."""
+"""Takes the locks with which a change in an environment begins: the environment's, that of the caller's role, and those
+of pools of workers (SPEC §19). docs/architecture.md has the order of all locks.
 
+Between the permission check and the action, a request may wait for a lock. Meanwhile its caller may be removed, demoted
+or deactivated, or its key revoked. Each action that needs the role of an admin or owner therefore calls `hold_role`
+right after it has locked the environment. `hold_role` reads the role again, refuses a caller who has lost the role, and
+locks the role until the transaction ends.
+"""
+
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from pipedai.api.errors import NotFound
-from pipedai.sql import fetch_one
+from accounts.authentication import session_ended
+from pipedai.api.authentication import bad_token
+from pipedai.api.errors import CeilingReached, Forbidden, Invalid, NotFound
+from pipedai.events import Actor
+from pipedai.sql import fetch_all, fetch_one
+from workspaces.access import visible_workspaces
+from workspaces.roles import HOST_ROLE, Role, check_includes
+
+# The statement locks the membership, because some actions lock the environment in a way that lets others change
+# members. It also locks the user, because a deactivation of the user locks no environment.
+_HOLD_MEMBER = """
+SELECT m.role, u.is_active FROM membership m JOIN user_account u ON u.id = m.user_id
+WHERE m.environment_id = %(environment_id)s AND m.user_id = %(user_id)s
+FOR SHARE
+"""
+_HOLD_KEY = """
+SELECT coalesce(role, %(host_role)s) AS role FROM api_key
+WHERE id = %(key_id)s AND environment_id = %(environment_id)s AND kind IN ('pwk', 'hos') AND revoked_at IS NULL
+    AND (expires_at IS NULL OR expires_at > statement_timestamp())
+FOR SHARE
+"""
+# Only one membership is locked, even if the user owns several environments of the workspace, because owning one of them
+# gives the right.
+_HOLD_OWNED = """
+SELECT FROM membership m JOIN environment e ON e.id = m.environment_id
+WHERE e.workspace_id = %(workspace_id)s AND e.deleted_at IS NULL AND m.user_id = %(user_id)s AND m.role = 'owner'
+LIMIT 1
+FOR KEY SHARE OF e FOR SHARE OF m
+"""
+_HOLD_POOLS = """
+SELECT id FROM pool
+WHERE environment_id = %(environment_id)s AND id = ANY(%(pool_ids)s) AND deleted_at IS NULL
+ORDER BY id FOR KEY SHARE
+"""
 
 
 def hold_environment(environment_id: UUID) -> None:
@@ -30,6 +70,89 @@ def close_environment(environment_id: UUID) -> None:
     NotFound if it has been deleted.
     """
     _lock(environment_id, "FOR UPDATE")
+
+
+def check_ceiling(name: str, things: str, *, held: int, limit: int) -> None:
+    """Raises CeilingReached if the environment already has `limit` rows of some kind. The caller has counted them as
+    `held`.
+
+    Call it with the environment's row locked, so that nobody else counts at the same time. `name`
+    is the API's name for the ceiling. `things` is the plural word by which the error's message calls the rows.
+    """
+    if held >= limit:
+        raise CeilingReached(name, f"The environment has {limit} {things}, as many as it may.")
+
+
+def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
+    """Returns the actor's role in an environment and locks the role until the transaction ends. The caller has locked
+    the environment.
+
+    Raises NotFound for a user who is no member any more, Forbidden for a role below `needs`, Unauthenticated for a
+    revoked key or a deactivated user. Staff and the system have no role in an environment and may do everything.
+    """
+    if actor.type in ("staff", "system"):
+        return Role.OWNER
+    if actor.type == "user":
+        return hold_role_of_user(actor.id, environment_id, needs)
+    row = fetch_one(
+        _HOLD_KEY,
+        {"key_id": actor.id, "environment_id": environment_id, "host_role": HOST_ROLE.value},
+    )
+    if row is None:
+        raise bad_token()
+    return check_includes(Role(row["role"]), needs)
+
+
+def hold_role_of_user(user_id: UUID | None, environment_id: UUID, needs: Role) -> Role:
+    """Returns a user's role in an environment and locks it, as `hold_role` does for any actor. Raises NotFound,
+    Forbidden, Unauthenticated.
+    """
+    row = fetch_one(_HOLD_MEMBER, {"user_id": user_id, "environment_id": environment_id})
+    if row is None:
+        raise NotFound
+    if not row["is_active"]:
+        raise session_ended()
+    return check_includes(Role(row["role"]), needs)
+
+
+def hold_right_to_create_in(workspace_id: UUID, user_id: UUID) -> None:
+    """Makes sure that the user may create environments in the workspace, and keeps that so until the transaction ends.
+
+    The creator of the workspace may, and so may an owner of one of its environments; for an owner this locks the
+    membership. Raises NotFound for a workspace that the user may not see, Forbidden for other users.
+    """
+    held = fetch_one(_HOLD_OWNED, {"workspace_id": workspace_id, "user_id": user_id})
+    workspace = visible_workspaces(user_id).filter(id=workspace_id).first()
+    if workspace is None:
+        raise NotFound
+    if held is None and workspace.created_by_id != user_id:
+        raise Forbidden("Only the workspace's creator and its owners may do this.")
+
+
+def hold_pools(environment_id: UUID, pool_ids: Iterable[UUID]) -> list[UUID]:
+    """Returns those of the ids that are pools of the environment, sorted, and keeps these pools from being deleted
+    until the transaction ends.
+
+    The caller has locked the environment, and every worker that it locks (docs/architecture.md).
+    """
+    params = {"environment_id": environment_id, "pool_ids": list(pool_ids)}
+    return [row["id"] for row in fetch_all(_HOLD_POOLS, params)]
+
+
+def checked_pools(environment_id: UUID, pool_ids: Sequence[UUID] | None) -> list[UUID] | None:
+    """Returns the ids of the pools that a worker is to join, or None if there are none, and keeps the pools as
+    `hold_pools` does. Raises Invalid if the environment lacks one of them.
+    """
+    if not pool_ids:
+        return None
+    if hold_pools(environment_id, pool_ids) != sorted(pool_ids):
+        raise Invalid({"poolIds": ["One of the ids is no pool of this environment."]})
+    return list(pool_ids)
+
+
+def pool_metadata(pool_ids: Sequence[UUID] | None) -> dict[str, list[str]]:
+    """Returns what an audit row says about the pools that a worker joins or is to join: nothing if there are none."""
+    return {"poolIds": [str(pool_id) for pool_id in pool_ids]} if pool_ids else {}
 
 
 def _lock(environment_id: UUID, strength: str) -> None:

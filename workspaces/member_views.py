@@ -40,7 +40,6 @@ class MemberViewSet(TenantViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers with the environment's members and their roles."""
         rows = Membership.objects.filter(environment_id=environment_id).select_related("user")
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
@@ -61,7 +60,6 @@ class MemberViewSet(TenantViewSet):
         audit=("member.added",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """Makes a user, named by id or e-mail address, a member."""
         member = members.add_member(
             **read_body(MemberBody, request),
             environment_id=environment_id,
@@ -81,7 +79,6 @@ class MemberViewSet(TenantViewSet):
         audit=("member.role-changed",),
     )
     def update(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
-        """Changes the member's role."""
         member = members.change_role(
             **read_body(RoleBody, request),
             environment_id=environment_id,
@@ -99,7 +96,6 @@ class MemberViewSet(TenantViewSet):
         audit=("member.removed",),
     )
     def destroy(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
-        """Removes the member."""
         members.remove_member(
             environment_id=environment_id, user_id=user_id, actor=actor_of(request)
         )

@@ -1,4 +1,4 @@
-"""Adds members to environments, changes their roles, and removes them (SPEC §4).
+"""Adds members to environments, changes their roles, and removes them (SPEC §4, §15).
 
 Each function locks the environment's row first and then reads the caller's role. An environment therefore keeps an
 owner even if two requests come at the same moment. A constraint trigger in the database ensures the same (migration
@@ -17,15 +17,20 @@ from accounts.services import find_user
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Forbidden, NotFound
 from pipedai.events import Actor, Event, emit
+from pipedai.logs import get_logger
 from pipedai.sql import fetch_one
-from workspaces.acting import hold_role
-from workspaces.api_keys import revoke_unused_keys
-from workspaces.ceilings import check_ceiling
-from workspaces.locks import lock_environment
+from workspaces.api_keys import (
+    revoke_keys_of_displaced,
+    revoke_unused_keys,
+    revoked_because,
+)
+from workspaces.locks import check_ceiling, hold_role, lock_environment
 from workspaces.models import ApiKey, Membership
 from workspaces.roles import Role, check_includes
 
-# Keeps the account from being displaced (accounts/displacement.py) until the membership is committed. A displacement
+log = get_logger(__name__)
+
+# Keeps the account from being displaced (accounts/proof.py) until the membership is committed. A displacement
 # after that ends this membership too. Nothing else waits for this lock.
 _HOLD_USER = "SELECT FROM user_account WHERE id = %(id)s AND is_active FOR KEY SHARE"
 
@@ -49,12 +54,7 @@ def add_member(
             own = hold_role(actor, environment_id, Role.ADMIN)
             check_may_grant(own, role)
             user = _user(user_id, email)
-            check_ceiling(
-                "members",
-                "members",
-                held=Membership.objects.filter(environment_id=environment_id).count(),
-                limit=settings.MAX_MEMBERS_PER_ENVIRONMENT,
-            )
+            check_room_for_member(environment_id)
             member = Membership.objects.create(
                 environment_id=environment_id, user=user, role=role.value
             )
@@ -79,8 +79,7 @@ def change_role(*, environment_id: UUID, user_id: UUID, role: Role, actor: Actor
         old = Role(member.role)
         if role is old:
             return member
-        if old is Role.OWNER:
-            _check_another_owner(member)
+        _check_another_owner(member)
         Membership.objects.filter(id=member.id).update(role=role.value)
         member.role = role.value
         changes: dict[str, Any] = {"role": [old.value, role.value]}
@@ -104,8 +103,7 @@ def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
         if user_id != actor.id:
             check_includes(own, Role.ADMIN)
             _check_may_take(own, member)
-        if member.role == Role.OWNER:
-            _check_another_owner(member)
+        _check_another_owner(member)
         Membership.objects.filter(id=member.id).delete()
         changes = {
             "role": [member.role, None],
@@ -113,6 +111,34 @@ def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
             "keysLivingOn": [str(key) for key in _keys_living_on(environment_id, user_id)],
         }
         emit(_event("member.removed", environment_id, user_id, actor, changes))
+
+
+def end_rights(user_id: UUID, actor: Actor) -> None:
+    """Removes the memberships of a displaced user and revokes all keys that they made.
+
+    Where the user is the last owner, their membership stays, since an environment must keep an owner. Nobody can use
+    this membership. A log line and the user's page in Django admin tell staff, so that they find another owner.
+    """
+    events = []
+    for member in Membership.objects.filter(user_id=user_id).order_by("environment_id"):
+        if is_last_owner(member):
+            log.warning(
+                "user.displaced_last_owner",
+                user_id=str(user_id),
+                environment_id=str(member.environment_id),
+            )
+            continue
+        member.delete()
+        metadata = {"role": [member.role, None], "because": "user.displaced"}
+        events.append(_event("member.removed", member.environment_id, user_id, actor, metadata))
+    events += revoked_because("user.displaced", revoke_keys_of_displaced(user_id), actor)
+    emit(*events)
+
+
+def is_last_owner(member: Membership) -> bool:
+    """Returns whether the member is an owner, and the environment has no other one."""
+    owners = Membership.objects.filter(environment_id=member.environment_id, role=Role.OWNER)
+    return member.role == Role.OWNER and not owners.exclude(id=member.id).exists()
 
 
 def _user(user_id: UUID | None, email: Email | None) -> User:
@@ -135,6 +161,12 @@ def _member(environment_id: UUID, user_id: UUID) -> Membership:
     return member
 
 
+def check_room_for_member(environment_id: UUID) -> None:
+    """Raises CeilingReached if the environment, which the caller has locked, has as many members as it may."""
+    held = Membership.objects.filter(environment_id=environment_id).count()
+    check_ceiling("members", "members", held=held, limit=settings.MAX_MEMBERS_PER_ENVIRONMENT)
+
+
 def check_may_grant(own: Role, role: Role) -> None:
     """Raises Forbidden if the role to be granted is above the caller's own."""
     if not own.includes(role):
@@ -147,10 +179,7 @@ def _check_may_take(own: Role, member: Membership) -> None:
 
 
 def _check_another_owner(member: Membership) -> None:
-    others = Membership.objects.filter(
-        environment_id=member.environment_id, role=Role.OWNER
-    ).exclude(id=member.id)
-    if not others.exists():
+    if is_last_owner(member):
         raise Conflict("An environment must keep at least one owner.", code=ErrorCode.LAST_OWNER)
 
 

@@ -79,7 +79,6 @@ class Environment(models.Model):
 
     @property
     def paused(self) -> bool:
-        """Whether the environment is paused."""
         return self.paused_at is not None
 
 
@@ -134,7 +133,7 @@ class Invitation(models.Model):
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="invitations", db_index=False
     )
-    # The invited address, in the spelling of stored accounts.
+    # The invited address, in the form of stored accounts.
     email = models.CharField(max_length=254)
     # The role that the new member gets.
     role = models.CharField(max_length=8, choices=Role.choices)

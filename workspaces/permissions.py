@@ -23,24 +23,16 @@ class HasRole(BasePermission):
 
 
 class IsViewer(HasRole):
-    """Permits members with any role."""
-
     role = Role.VIEWER
 
 
 class IsOperator(HasRole):
-    """Permits operators, admins and owners."""
-
     role = Role.OPERATOR
 
 
 class IsAdmin(HasRole):
-    """Permits admins and owners."""
-
     role = Role.ADMIN
 
 
 class IsOwner(HasRole):
-    """Permits owners only."""
-
     role = Role.OWNER

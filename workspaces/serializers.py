@@ -88,39 +88,41 @@ class ApiKeyBody(StrictBody):
         return attrs
 
 
+class RoleField(serializers.ChoiceField):
+    """The role that a member is to have, as a `Role`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(choices=Role.choices, **options)
+
+    def to_internal_value(self, data: Any) -> Role:
+        return Role(super().to_internal_value(data))
+
+
 class MemberBody(StrictBody):
     """The body of POST /environments/:envId/members."""
 
     userId = IdField(source="user_id", required=False)
     email = EmailField(required=False)
-    role = serializers.ChoiceField(choices=Role.choices)
+    role = RoleField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuses a body unless it has exactly one of `userId` and `email`."""
         if ("user_id" in attrs) == ("email" in attrs):
             raise serializers.ValidationError("Name the user by either userId or email.")
-        return {**attrs, "role": Role(attrs["role"])}
+        return attrs
 
 
 class InvitationBody(StrictBody):
     """The body of POST /environments/:envId/invitations."""
 
     email = NewEmailField()
-    role = serializers.ChoiceField(choices=Role.choices)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Returns the body with its role as a `Role`."""
-        return {**attrs, "role": Role(attrs["role"])}
+    role = RoleField()
 
 
 class RoleBody(StrictBody):
     """The body of PATCH /environments/:envId/members/:userId."""
 
-    role = serializers.ChoiceField(choices=Role.choices)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Returns the body with its role as a `Role`."""
-        return {"role": Role(attrs["role"])}
+    role = RoleField()
 
 
 class MemberSerializer(serializers.Serializer[Any]):

@@ -11,12 +11,11 @@ from accounts.authentication import session_ended
 from accounts.models import User
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import CeilingReached, Conflict, Invalid
-from pipedai.api.wording import counted
+from pipedai.api.renderers import counted
 from pipedai.events import Actor, Event, emit
-from workspaces.acting import hold_right_to_create_in, hold_role
 from workspaces.dependents import dependents_of
 from workspaces.encryption.keys import create_data_key
-from workspaces.locks import close_environment, lock_environment
+from workspaces.locks import close_environment, hold_right_to_create_in, hold_role, lock_environment
 from workspaces.models import Environment, Membership, Workspace
 from workspaces.roles import Role
 

@@ -7,17 +7,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.authentication import CookieJWTAuthentication
-from pipedai.api.errors import Forbidden, NotFound
+from pipedai.api.errors import NotFound
 from pipedai.api.pagination import KeysetPaginator
-from pipedai.api.permissions import IsSignedIn
 from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
-from pipedai.api.views import ApiViewSet
-from workspaces import queries, services
-from workspaces.access import TenantViewSet
-from workspaces.acting import MAY_NOT_CREATE
-from workspaces.models import Environment, Workspace
+from pipedai.api.views import ApiViewSet, IsSignedIn
+from workspaces import services
+from workspaces.access import TenantViewSet, environments_of, visible_workspaces
+from workspaces.locks import hold_right_to_create_in
+from workspaces.models import Environment
 from workspaces.permissions import IsAdmin, IsOwner, IsViewer
 from workspaces.roles import Role
 from workspaces.serializers import (
@@ -46,10 +45,7 @@ class WorkspaceViewSet(ApiViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request) -> Response:
-        """Answers with the workspaces that the user made, and those in which the user is a member of an
-        environment.
-        """
-        rows = queries.visible_workspaces(principal_of(request).id)
+        rows = visible_workspaces(principal_of(request).id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
         return paginator.get_paginated_response(WorkspaceSerializer(page, many=True).data)
@@ -66,7 +62,6 @@ class WorkspaceViewSet(ApiViewSet):
         audit=("workspace.created",),
     )
     def create(self, request: Request) -> Response:
-        """Makes a workspace."""
         workspace = services.create_workspace(
             **read_body(NameBody, request),
             user_id=principal_of(request).id,
@@ -76,24 +71,19 @@ class WorkspaceViewSet(ApiViewSet):
 
 
 class WorkspaceEnvironmentViewSet(ApiViewSet):
-    """Those environments of a workspace of which the user is a member."""
-
     tag = "Environments"
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"list": IsSignedIn, "create": IsSignedIn}
-    workspace: Workspace
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the workspace that the URL names. Raises NotFound, and Forbidden for a user who may see the workspace
         but not create environments in it.
         """
-        user_id = principal_of(request).id
-        workspace = queries.visible_workspaces(user_id).filter(id=kwargs["workspace_id"]).first()
-        if workspace is None:
+        user_id, workspace_id = principal_of(request).id, kwargs["workspace_id"]
+        if self.action == "create":
+            hold_right_to_create_in(workspace_id, user_id)
+        elif not visible_workspaces(user_id).filter(id=workspace_id).exists():
             raise NotFound
-        if self.action == "create" and not queries.may_create_environments(user_id, workspace):
-            raise Forbidden(MAY_NOT_CREATE)
-        self.workspace = workspace
 
     @Operation(
         "GET /workspaces/{workspaceId}/environments",
@@ -104,8 +94,7 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
         errors={400: "A bad `limit` or `cursor`.", 404: "No such workspace, or not visible."},
     )
     def list(self, request: Request, workspace_id: UUID) -> Response:
-        """Answers with the environments of which the user is a member."""
-        rows = queries.environments_of(principal_of(request).id, workspace_id)
+        rows = environments_of(principal_of(request).id, workspace_id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
         return paginator.get_paginated_response(EnvironmentSerializer(page, many=True).data)
@@ -125,7 +114,6 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
         audit=("environment.created",),
     )
     def create(self, request: Request, workspace_id: UUID) -> Response:
-        """Makes an environment. The user becomes its owner."""
         environment: Any = services.create_environment(
             **read_body(NameBody, request),
             workspace_id=workspace_id,
@@ -137,8 +125,6 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
 
 
 class EnvironmentViewSet(TenantViewSet):
-    """The endpoints that read, rename, pause and delete one environment."""
-
     tag = "Environments"
     permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsOwner}
 
@@ -150,7 +136,6 @@ class EnvironmentViewSet(TenantViewSet):
         says={200: "With the environment and the caller's `role` (a key's own)."},
     )
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
-        """Answers with the environment and the caller's role in it."""
         return Response(self._shown(environment_id))
 
     @Operation(
@@ -166,7 +151,6 @@ class EnvironmentViewSet(TenantViewSet):
         audit=("environment.updated", "run.cancel-requested"),
     )
     def update(self, request: Request, environment_id: UUID) -> Response:
-        """Changes the fields that the body names."""
         services.update_environment(
             environment_id=environment_id,
             values=read_body(EnvironmentBody, request, partial=True),
@@ -188,7 +172,6 @@ class EnvironmentViewSet(TenantViewSet):
         audit=("environment.deleted",),
     )
     def destroy(self, request: Request, environment_id: UUID) -> Response:
-        """Deletes an environment that has no triggers, workers or unfinished runs."""
         services.delete_environment(environment_id=environment_id, actor=actor_of(request))
         return Response(status=204)
 

@@ -1,6 +1,10 @@
-"""Writes the mails about accounts into their outbox, in the transaction of their cause (SPEC §15)."""
+"""The outbox of the mails about accounts: queues them in the transaction of their cause, and makes their texts (SPEC
+§15). `pipedai.outgoing` says how the scheduler sends them.
+"""
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
@@ -9,37 +13,78 @@ from uuid import UUID
 from django.conf import settings
 from django.db.models.functions import Now
 
-from accounts.emails import Email, mailbox_of
-from accounts.mail.tokens import new_token
-from accounts.models import AccountMail
+from accounts.mail import tokens
+from accounts.models import AccountMail, AccountMailAttempt
 from accounts.throttles import MAILS_A_DAY, MAILS_AN_HOUR
 from pipedai.api.throttling import count_hit
 from pipedai.ids import new_id
-from pipedai.outgoing import mail_host
+from pipedai.outgoing import Kind, Mail, NeverSend, compose, mail_host
+from pipedai.sql import Row
 
-# How long the token of each purpose works (SPEC §15). A mail whose purpose is not listed has no token.
-LIFETIMES: Mapping[str, timedelta] = MappingProxyType(
+INVITATION_LIFETIME = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mails:
+    """The mails of one purpose. Their template is `mail/accounts/<purpose>`."""
+
+    # The subject and `why` may contain names of facts in braces. The values of the facts replace them.
+    subject: str
+    why: str
+    # The page to which the mail's link leads, and how long the token in it works. A mail without a page has no token.
+    page: str = ""
+    lifetime: timedelta = timedelta(hours=24)
+    # With which other mails the mail shares the limits for an address. With one limit for all, somebody who causes many
+    # invitations or confirmations could keep away the mail by which the owner of an address gets a new password or
+    # takes the address back. Mails that warn the owner of an account have no limit.
+    counted_as: str = ""
+
+
+_MAILS: Mapping[str, _Mails] = MappingProxyType(
     {
-        AccountMail.Purpose.VERIFY: timedelta(hours=24),
-        AccountMail.Purpose.CHANGE: timedelta(hours=24),
-        AccountMail.Purpose.RESET: timedelta(hours=1),
-        AccountMail.Purpose.REGISTRATION: timedelta(hours=24),
-        AccountMail.Purpose.INVITATION: timedelta(days=7),
+        AccountMail.Purpose.VERIFY: _Mails(
+            "Confirm your e-mail address",
+            "You get this mail because somebody registered at PipedAI with this address.",
+            page="verify",
+            counted_as="confirmation",
+        ),
+        AccountMail.Purpose.CHANGE: _Mails(
+            "Confirm your new e-mail address",
+            "You get this mail because somebody wants to use this address for their PipedAI account.",
+            page="verify",
+            counted_as="confirmation",
+        ),
+        AccountMail.Purpose.CHANGE_NOTICE: _Mails(
+            "Your e-mail address is about to change",
+            "You get this mail because a PipedAI account has this address.",
+        ),
+        AccountMail.Purpose.RESET: _Mails(
+            "Set a new password",
+            "You get this mail because somebody asked for a new password for this address at PipedAI.",
+            page="reset",
+            lifetime=timedelta(hours=1),
+            counted_as="recovery",
+        ),
+        AccountMail.Purpose.REGISTRATION: _Mails(
+            "Your e-mail address at PipedAI",
+            "You get this mail because somebody wants to register at PipedAI with this address.",
+            page="register",
+            counted_as="recovery",
+        ),
+        AccountMail.Purpose.INVITATION: _Mails(
+            "An invitation to {environment}",
+            "You get this mail because a user of PipedAI entered this address.",
+            page="invitation",
+            lifetime=INVITATION_LIFETIME,
+            counted_as="invitation",
+        ),
     }
 )
 
-# Groups the purposes of mails into kinds, each with its own limit for an address. With one limit for all, somebody who
-# causes many invitations or confirmations could keep away the mail by which the owner of an address gets a new password
-# or takes the address back. A purpose that is not listed has no limit, because its mails warn the owner of an account.
-_COUNTED_AS: Mapping[str, str] = MappingProxyType(
-    {
-        AccountMail.Purpose.VERIFY: "confirmation",
-        AccountMail.Purpose.CHANGE: "confirmation",
-        AccountMail.Purpose.RESET: "recovery",
-        AccountMail.Purpose.REGISTRATION: "recovery",
-        AccountMail.Purpose.INVITATION: "invitation",
-    }
-)
+
+def lifetime_of(purpose: AccountMail.Purpose) -> timedelta | None:
+    """Returns how long the token of a mail works, or None for a mail without one."""
+    return _MAILS[purpose].lifetime if _MAILS[purpose].page else None
 
 
 def queue_mail(
@@ -56,7 +101,7 @@ def queue_mail(
     if not _may_have_another(purpose, address):
         return None
     mail_id = new_id()
-    lifetime = LIFETIMES.get(purpose)
+    lifetime = lifetime_of(purpose)
     return AccountMail.objects.create(
         id=mail_id,
         host=mail_host(address),
@@ -64,15 +109,43 @@ def queue_mail(
         address=address,
         user_id=user_id,
         facts=dict(facts or {}),
-        token_digest=new_token(mail_id).digest if lifetime else None,
+        token_digest=tokens.new_token(mail_id).digest if lifetime else None,
         expires_at=Now() + lifetime if lifetime else None,
     )
 
 
 def _may_have_another(purpose: AccountMail.Purpose, address: str) -> bool:
-    kind = _COUNTED_AS.get(purpose)
-    if kind is None or not settings.THROTTLES_ENABLED:
+    kind = _MAILS[purpose].counted_as
+    if not kind or not settings.THROTTLES_ENABLED:
         return True
     rates = (MAILS_AN_HOUR, MAILS_A_DAY)
-    counts = [(rate, count_hit(rate, f"{kind} {mailbox_of(Email(address))}")[0]) for rate in rates]
+    counts = [(rate, count_hit(rate, f"{kind} {address}")[0]) for rate in rates]
     return all(hits <= rate.limit for rate, hits in counts)
+
+
+def _message(row: Row) -> Mail:
+    """Returns the mail of a claimed row. Raises NeverSend if the token in it would not work any more, or if a new
+    password was asked for at an address without an account.
+    """
+    mails = _MAILS[row["purpose"]]
+    if row["purpose"] == AccountMail.Purpose.RESET and row["user_id"] is None:
+        raise NeverSend("no account has this address")
+    link = ""
+    if mails.page:
+        if row["ended_at"] is not None or row["expires_at"] <= row["claimed_at"]:
+            raise NeverSend("its link would not work any more")
+        token = tokens.token_with_digest(row["id"], bytes(row["token_digest"]))
+        if token is None:
+            raise NeverSend("its link was made with a SECRET_KEY that is gone")
+        link = tokens.link_to(mails.page, token)
+    return compose(
+        f"accounts/{row['purpose']}",
+        to=row["address"],
+        subject=mails.subject,
+        values=json.loads(row["facts"]),
+        link=link,
+        why=mails.why,
+    )
+
+
+ACCOUNT_MAILS = Kind("account_mail", AccountMail, AccountMailAttempt, _message)

@@ -1,4 +1,5 @@
-"""The one-time tokens of mails: makes them, finds them, uses them up, and makes them void (SPEC §15).
+"""The one-time tokens of mails and the links that have them: makes, finds and uses tokens up, and makes them void (SPEC
+§15).
 
 A token is an HMAC of the id of its mail's row under the service's secret. The process that sends the mail can therefore
 make the token, and no table holds it: the row holds only the SHA-256 of the token. A transaction that uses a token
@@ -34,7 +35,6 @@ class LinkUnusable(Conflict):
 
 
 def new_token(mail_id: UUID) -> tokens.Token:
-    """Returns the token of the mail with this id."""
     return _token_under(settings.SECRET_KEY, mail_id)
 
 
@@ -43,6 +43,13 @@ def token_with_digest(mail_id: UUID, digest: bytes) -> str | None:
     the token was made.
     """
     return next((token.value for token in _tokens(mail_id) if token.digest == digest), None)
+
+
+def link_to(page: str, token: str) -> str:
+    """Returns the URL of a page with a token. The token is in the URL's fragment, because browsers send the fragment to
+    no server and write it into no Referer header.
+    """
+    return f"{settings.DASHBOARD_URL or settings.PUBLIC_URL}/account/{page}#token={token}"
 
 
 def find_mail(token: str, *purposes: AccountMail.Purpose) -> AccountMail:

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     atomic = False
 
-    dependencies = [("accounts", "0003_throttle")]
+    dependencies = [("accounts", "0002_session_address_digest")]
 
     operations = [
         AddIndexConcurrently(

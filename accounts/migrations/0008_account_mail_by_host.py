@@ -5,7 +5,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     atomic = False
 
-    dependencies = [("accounts", "0007_recent_write")]
+    dependencies = [("accounts", "0006_proof_and_mails")]
 
     operations = [
         AddIndexConcurrently(

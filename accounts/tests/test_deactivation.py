@@ -2,8 +2,8 @@
 
 import pytest
 
-from accounts.deactivation import deactivate_user, reactivate_user
 from accounts.models import Session, User
+from accounts.services import deactivate_user, reactivate_user
 from pipedai.api.errors import NotFound
 from pipedai.events import Actor
 from pipedai.ids import new_id

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from accounts.models import Session
-from accounts.pruning import prune_sessions
+from accounts.ready import prune_sessions
 from audit.models import AuditEntry
 from pipedai.retention import Order
 from testing.world.users import UserFactory

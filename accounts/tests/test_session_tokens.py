@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts.session_tokens import BadSessionToken, SessionClaims, _signing_key, issue, verify
+from accounts.session_tokens import BadSessionToken, _signing_key, issue, verify
+from pipedai.api.principal import UserPrincipal
 from pipedai.ids import new_id
 from testing.probes.tables import columns_with
 from testing.world.cast import browser, session_cookie
@@ -30,7 +31,7 @@ def claims():
 
 
 def test_it_names_the_user_and_the_session():
-    assert verify(issue(USER, SESSION)) == SessionClaims(USER, SESSION)
+    assert verify(issue(USER, SESSION)) == UserPrincipal(USER, SESSION)
 
 
 def test_it_says_what_it_is_for_and_until_when(claims):
@@ -45,7 +46,7 @@ def test_two_for_one_session_differ():
 
 
 def test_what_it_says_signed_with_our_key_counts(claims, settings):
-    assert verify(sign(settings, claims)) == SessionClaims(USER, SESSION)
+    assert verify(sign(settings, claims)) == UserPrincipal(USER, SESSION)
 
 
 @pytest.mark.parametrize("name", CLAIMS)
@@ -120,7 +121,7 @@ def test_rotating_the_secret_key_logs_nobody_out(settings):
     old = issue(USER, SESSION)
     settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
     settings.SECRET_KEY = "the next secret key, as long as any that an operator would choose"
-    assert verify(old) == verify(issue(USER, SESSION)) == SessionClaims(USER, SESSION)
+    assert verify(old) == verify(issue(USER, SESSION)) == UserPrincipal(USER, SESSION)
 
 
 def test_a_key_that_is_no_fallback_any_more_verifies_nothing(settings):

@@ -8,7 +8,7 @@ import pytest
 
 from audit.tests.calls import CHANGING, Call, entries_since, entry_ids
 from notices.channels.models import AskedAddress
-from pipedai.api.request_id import current_request_id
+from pipedai.ids import current_request_id
 from testing.world.cast import browser
 from testing.world.routes import ROUTES
 from workers.models import Enrollment

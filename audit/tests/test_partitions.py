@@ -7,8 +7,8 @@ from django.db import connection
 
 from audit.models import AuditEntry
 from audit.partitions import MONTHS_AHEAD, add_partitions
+from pipedai.api.pagination import before, not_before
 from pipedai.ids import new_id
-from pipedai.keyset import before, not_before
 
 pytestmark = pytest.mark.django_db
 

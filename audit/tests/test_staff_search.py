@@ -6,8 +6,7 @@ from django.test import Client
 
 from accounts.emails import Email
 from accounts.services import create_staff
-from accounts.sessions import Device
-from accounts.staff_sessions import open_staff_session
+from accounts.sessions import Device, open_staff_session
 from audit.models import AuditEntry
 from pipedai.events import SYSTEM
 from pipedai.ids import new_id

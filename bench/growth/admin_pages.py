@@ -12,8 +12,7 @@ from django.db import transaction
 from django.test import Client
 
 from accounts.models import User
-from accounts.sessions import Device
-from accounts.staff_sessions import open_staff_session
+from accounts.sessions import Device, open_staff_session
 from bench.growth.pages import Page, get, shown
 from bench.growth.subjects import Subjects, middle
 from pipedai.admin.filters import AFTER, DatesFilter, OneOf, RelatedFilter

@@ -12,7 +12,7 @@ from django.test import Client, RequestFactory
 from rest_framework.request import Request
 
 from accounts.models import User
-from audit.filters import AuditFilters
+from audit.serializers import AuditFilters
 from bench.failure import BenchFailed
 from bench.growth import same_work
 from bench.growth.subjects import Subjects, middle, quarters

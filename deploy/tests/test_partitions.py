@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from pipedai.env import BASE_DIR
 from pipedai.loop import registered_jobs
 from pipedai.outgoing import attempts, due
-from pipedai.outgoing.answers import Answer
+from pipedai.outgoing.posts import Answer
 from pipedai.sql import database_now
 from testing.probes.partitions import touched_partitions
 from testing.world.routes import ROUTES

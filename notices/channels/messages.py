@@ -4,16 +4,17 @@ import json
 from typing import Any, Final
 from uuid import UUID
 
-from notices.channels import consent, secrets
-from notices.channels.models import Channel
-from notices.channels.recipients import Standing, standing_columns, standing_of
-from notices.channels.telling import Digest, as_json
-from notices.channels.words import CONFIRM, DIGEST, TEST, headline
+from notices.channels import consent
+from notices.channels.announcements import Digest
+from notices.channels.consent import Standing, standing_columns, standing_of
+from notices.channels.models import SECRET, URL, Channel
+from notices.states import CONFIRM, DIGEST, TEST, headline
+from pipedai.api.renderers import compact_json
 from pipedai.crypto import CannotOpen
 from pipedai.outgoing import CannotSend, Mail, NeverSend, Post, compose, foreign, signed_post
 from pipedai.outgoing.mails import Own
 from pipedai.sql import Row
-from workspaces.encryption.keys import WrappedKey
+from workspaces.encryption import keys
 from workspaces.encryption.sealed_fields import SealedField
 
 # The columns that the claim of a notice reads besides the notice's own. The URL and the secret are those that the
@@ -64,16 +65,16 @@ def message_of(row: Row) -> Post | Mail:
         if not standing.gets_mail:
             raise NeverSend(_STOPPED[standing])
         return _mail(row)
-    url = _opened(row, "url", secrets.URL)
+    url = _opened(row, "url", URL)
     if row["kind"] == Channel.Kind.SLACK:
-        text = json.dumps({"text": slack_text(row)}, ensure_ascii=False)
+        text = compact_json({"text": slack_text(row)})
         headers = {"Content-Type": "application/json", "User-Agent": _AGENT}
         return Post(url, text.encode(), headers)
     return signed_post(
         url,
         message_id=f"msg_{row['id'].hex}",
         body=_with_output(row),
-        secret=None if row["secret"] is None else _opened(row, "secret", secrets.SECRET),
+        secret=None if row["secret"] is None else _opened(row, "secret", SECRET),
         now=row["claimed_at"],
     )
 
@@ -84,7 +85,7 @@ def _with_output(row: Row) -> str:
     if body.get("run") is None:
         return str(row["body"])
     output = None if row["run_output"] is None else json.loads(row["run_output"])
-    return as_json({**body, "run": {**body["run"], "output": output}})
+    return compact_json({**body, "run": {**body["run"], "output": output}})
 
 
 def slack_text(row: Row) -> str:
@@ -188,9 +189,10 @@ def _opened(row: Row, column: str, field: SealedField) -> str:
     key = {name: row[source] for name, source in names.items()}
     key["master_key_id"] = row[f"{column}_master_key_id"]
     channel_id: UUID = row["channel_id"]
+    box = bytes(row[column])
     try:
-        return secrets.unseal(
-            field, row["environment_id"], channel_id, row[column], WrappedKey.of(key)
-        )
+        return keys.unseal(
+            field, row["environment_id"], channel_id, box, keys.WrappedKey.of(key)
+        ).decode()
     except CannotOpen:
         raise CannotSend(f"the channel's {column} does not open") from None

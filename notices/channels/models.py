@@ -14,8 +14,12 @@ from pipedai.outgoing import (
     outbox_indexes,
 )
 from triggers.models.fields import tenant_key
+from workspaces.encryption.sealed_fields import SealedField
 from workspaces.models import Environment
 
+# The columns of a channel that are encrypted.
+URL = SealedField("channel", "url", "url_key_id")
+SECRET = SealedField("channel", "secret", "secret_key_id")
 # The longest e-mail address (RFC 5321 §4.5.3.1.3, less the angle brackets).
 MAX_ADDRESS = 254
 
@@ -57,7 +61,7 @@ class Channel(models.Model):
     secret = models.BinaryField(null=True)
     # The data key that encrypts `secret`; NULL if there is no secret.
     secret_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
-    # The events that the channel tells of: words from `notices.channels.words.EVENTS`.
+    # The events that the channel tells of: words from `notices.states.EVENTS`.
     events = ArrayField(models.CharField(max_length=30))
     # Whether the channel sends notices. Notices that are pending when the channel is disabled are given up.
     enabled = models.BooleanField(default=True)

@@ -9,11 +9,9 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_safe
 
 from notices.channels.consent import stop_notices
+from notices.channels.views import nobody
+from pipedai.api.authentication import PostedForm
 from pipedai.api.errors import ApiError
-from pipedai.api.posted_form import PostedForm
-from pipedai.api.principal import address_of
-from pipedai.api.request_id import current_request_id
-from pipedai.events import Actor
 
 
 @never_cache
@@ -38,9 +36,7 @@ def stop_page(request: HttpRequest) -> HttpResponse:
     context: dict[str, str] = {}
     status = 200
     if request.method == "POST":
-        actor = Actor(
-            "system", None, address_of(PostedForm(request)), current_request_id.get() or None
-        )
+        actor = nobody(PostedForm(request))
         try:
             stop_notices(token=request.GET.get("token", ""), actor=actor)
             context["done"] = "No notices of the environment will come to your address any more."

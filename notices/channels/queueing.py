@@ -12,11 +12,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from notices.channels.consent import keep_consent
+from notices.channels.announcements import Announcement, Digest, body_of
+from notices.channels.consent import Standing, keep_consent, standings
 from notices.channels.models import Channel, Notice
-from notices.channels.recipients import Standing, standings
-from notices.channels.telling import Digest, Told, body_of
-from notices.channels.words import DIGEST
+from notices.states import DIGEST
 from pipedai.ids import new_id
 from pipedai.outgoing import mail_host
 from pipedai.sql import NOW, Row, execute, fetch_all
@@ -106,7 +105,7 @@ class _Line:
 
     channel: Row
     address: str
-    told: list[Told] = field(default_factory=list)
+    announcements: list[Announcement] = field(default_factory=list)
 
     @property
     def key(self) -> tuple[UUID, str]:
@@ -160,15 +159,17 @@ def channels_wanting_outcomes(environments: Iterable[UUID]) -> list[Row]:
 
 
 def queue_notices(
-    channels: Sequence[Row], told: Sequence[Told], *, now: datetime | None = None
+    channels: Sequence[Row], announcements: Sequence[Announcement], *, now: datetime | None = None
 ) -> list[Notice]:
-    """Writes a notice of each channel for each item of `told` that the channel subscribes to, and returns the notices,
-    new digests included.
+    """Writes a notice of each channel for each announcement that it subscribes to, and returns the notices, new digests
+    included.
 
     Call it in the transaction of the cause, with rows that `channels_wanting` has just returned, and with the same
     `now`. It takes a constant number of statements, and two more for each digest.
     """
-    wanted = [(channel, [each for each in told if _wants(channel, each)]) for channel in channels]
+    wanted = [
+        (channel, [each for each in announcements if _wants(channel, each)]) for channel in channels
+    ]
     lines = _lines(wanted)
     rows = [*_unlimited(lines), *_limited(lines, now)]
     Notice.objects.bulk_create(rows, batch_size=_BATCH)
@@ -176,27 +177,30 @@ def queue_notices(
     return rows
 
 
-def queue_for(channel: Channel, told: Told, address: str = "") -> Notice:
+def queue_for(channel: Channel, announcement: Announcement, address: str = "") -> Notice:
     """Writes one notice of a channel, even if the channel does not subscribe to its event, and returns it. No limit on
     the number of notices applies.
     """
     row = {"id": channel.id, "environment_id": channel.environment_id, "host": channel.host}
-    notice = _notice(_Line(row, address), told)
+    notice = _notice(_Line(row, address), announcement)
     notice.save(force_insert=True)
     return notice
 
 
-def _wants(channel: Row, told: Told) -> bool:
-    return told.environment_id == channel["environment_id"] and told.event in channel["events"]
+def _wants(channel: Row, announcement: Announcement) -> bool:
+    return (
+        announcement.environment_id == channel["environment_id"]
+        and announcement.event in channel["events"]
+    )
 
 
 def _is_limited(line: _Line) -> bool:
     return bool(line.channel["kind"] != Channel.Kind.WEBHOOK)
 
 
-def _lines(wanted: list[tuple[Row, list[Told]]]) -> list[_Line]:
+def _lines(wanted: list[tuple[Row, list[Announcement]]]) -> list[_Line]:
     """Returns one line for each address that gets mail, and one for each channel without addresses."""
-    wanted = [(channel, told) for channel, told in wanted if told]
+    wanted = [(channel, found) for channel, found in wanted if found]
     pairs = {
         (channel["environment_id"], address)
         for channel, _ in wanted
@@ -205,16 +209,21 @@ def _lines(wanted: list[tuple[Row, list[Told]]]) -> list[_Line]:
     known = standings(pairs)
     keep_consent([pair for pair, standing in known.items() if standing is Standing.MEMBER])
     lines = []
-    for channel, told in wanted:
+    for channel, found in wanted:
         for address in channel["emails"] or ("",):
             standing = known.get((channel["environment_id"], address))
             if standing is None or standing.gets_mail:
-                lines.append(_Line(channel, address, told))
+                lines.append(_Line(channel, address, found))
     return lines
 
 
 def _unlimited(lines: list[_Line]) -> list[Notice]:
-    return [_notice(line, told) for line in lines if not _is_limited(line) for told in line.told]
+    return [
+        _notice(line, each)
+        for line in lines
+        if not _is_limited(line)
+        for each in line.announcements
+    ]
 
 
 def _limited(lines: list[_Line], now: datetime | None) -> list[Notice]:
@@ -234,23 +243,23 @@ def _limited(lines: list[_Line], now: datetime | None) -> list[Notice]:
         line = limited[row["channel_id"], row["address"]]
         room = rooms.setdefault(line.receiver, _Room(row["times"], row["pending"]))
         free = 0 if row["digest_id"] else room.free
-        for told in line.told[:free]:
-            notices.append(_notice(line, told))
+        for each in line.announcements[:free]:
+            notices.append(_notice(line, each))
             room.take(line.channel["now"])
-        if held := line.told[free:]:
+        if held := line.announcements[free:]:
             notices += _digested(line, held, row, room)
     return notices
 
 
-def _digested(line: _Line, held: list[Told], row: Row, room: _Room) -> list[Notice]:
+def _digested(line: _Line, held: list[Announcement], row: Row, room: _Room) -> list[Notice]:
     """Returns the rows of the notices that are held back. If no digest gathers yet, a new digest comes first."""
-    lines = [told.line for told in held]
+    lines = [each.line for each in held]
     digest_id, digests = row["digest_id"], []
     if digest_id is None or not _gather(digest_id, line, lines, row["body"]):
         digest = _digest(line, lines, room.next_time(line.channel["now"]))
         room.take(digest.send_at)
         digest_id, digests = digest.id, [digest]
-    return [*digests, *(_notice(line, told, digest_id=digest_id) for told in held)]
+    return [*digests, *(_notice(line, each, digest_id=digest_id) for each in held)]
 
 
 def _gather(digest_id: UUID, line: _Line, lines: list[str], body: str) -> bool:
@@ -267,13 +276,17 @@ def _digest(line: _Line, lines: list[str], due: datetime) -> Notice:
 
 
 def _digest_body(line: _Line, digest: Digest, digest_id: UUID) -> str:
-    told = Told(line.channel["environment_id"], DIGEST, "", line.channel["now"], digest.about)
-    return body_of(told, digest_id)
+    channel = line.channel
+    announcement = Announcement(channel["environment_id"], DIGEST, "", channel["now"], digest.about)
+    return body_of(announcement, digest_id)
 
 
-def _notice(line: _Line, told: Told, *, digest_id: UUID | None = None) -> Notice:
+def _notice(line: _Line, announcement: Announcement, *, digest_id: UUID | None = None) -> Notice:
     notice_id = new_id()
-    values: dict[str, Any] = {"incident_id": told.incident_id, "run_id": told.run_id}
+    values: dict[str, Any] = {
+        "incident_id": announcement.incident_id,
+        "run_id": announcement.run_id,
+    }
     if "now" in line.channel:
         values |= {"send_at": line.channel["now"], "next_attempt_at": line.channel["now"]}
     if digest_id is not None:
@@ -282,7 +295,7 @@ def _notice(line: _Line, told: Told, *, digest_id: UUID | None = None) -> Notice
             "digest_id": digest_id,
             "next_attempt_at": None,
         }
-    return _row(line, told.event, body_of(told, notice_id), id=notice_id, **values)
+    return _row(line, announcement.event, body_of(announcement, notice_id), id=notice_id, **values)
 
 
 def _row(line: _Line, event: str, body: str, **values: object) -> Notice:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from notices.channels.messages import JOINS, READS, message_of
 from notices.channels.models import Notice, NoticeAttempt
-from notices.channels.words import CONFIRM
+from notices.states import CONFIRM
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.outgoing import Attempt, Kind, SendStatus
 from pipedai.sql import execute
@@ -21,26 +21,22 @@ WHERE id = %(id)s
 def _follow(attempts: Sequence[Attempt]) -> None:
     """Records at the channels whether their notices get through, and emits an event if a notice was given up."""
     for attempt in attempts:
-        _follow_one(attempt)
-
-
-def _follow_one(attempt: Attempt) -> None:
-    row, answer = attempt.row, attempt.answer
-    if row["event"] != CONFIRM and attempt.status == SendStatus.DELIVERED:
-        execute(_WORKS, {"id": row["channel_id"]})
-    if attempt.status != SendStatus.DEAD:
-        return
-    error = answer.error or f"answered {answer.status_code}"
-    if row["event"] != CONFIRM:
-        execute(_FAILS, {"id": row["channel_id"], "error": error[:100]})
-    metadata = {
-        "channelId": str(row["channel_id"]),
-        "event": row["event"],
-        "attempts": attempt.count,
-        "statusCode": answer.status_code,
-        "error": answer.error,
-    }
-    emit(Event("notice.failed", SYSTEM, row["environment_id"], "notice", row["id"], metadata))
+        row, answer = attempt.row, attempt.answer
+        if row["event"] != CONFIRM and attempt.status == SendStatus.DELIVERED:
+            execute(_WORKS, {"id": row["channel_id"]})
+        if attempt.status != SendStatus.DEAD:
+            continue
+        error = answer.error or f"answered {answer.status_code}"
+        if row["event"] != CONFIRM:
+            execute(_FAILS, {"id": row["channel_id"], "error": error[:100]})
+        metadata = {
+            "channelId": str(row["channel_id"]),
+            "event": row["event"],
+            "attempts": attempt.count,
+            "statusCode": answer.status_code,
+            "error": answer.error,
+        }
+        emit(Event("notice.failed", SYSTEM, row["environment_id"], "notice", row["id"], metadata))
 
 
 NOTICES = Kind(
@@ -52,7 +48,7 @@ NOTICES = Kind(
     tenants="environment",
     reads=READS,
     joins=JOINS,
-    places=16,
+    shares=16,
     per_host=4,
     recorders=2,
 )

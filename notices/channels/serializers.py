@@ -1,4 +1,4 @@
-"""Checks the bodies of requests about channels, and renders channels and notices."""
+"""Checks the bodies of requests about channels, and renders channels and notices, and filters notices."""
 
 from typing import Any
 
@@ -6,10 +6,11 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from accounts.serializers import NewEmailField
+from notices.channels.consent import Standing
 from notices.channels.models import Channel, Notice
-from notices.channels.recipients import Standing
-from notices.channels.words import EVENTS, INCIDENT_EVENTS
+from notices.states import EVENTS, INCIDENT_EVENTS
 from pipedai.api.fields import NameField, TextField, TrueFalseField
+from pipedai.api.filters import ApiFilterSet, WordsFilter
 from pipedai.api.outside_urls import MAX_URL
 from pipedai.api.serializers import StrictBody
 from triggers.serializers import MIN_WEBHOOK_SECRET, checked_webhook_secret, checked_webhook_url
@@ -122,11 +123,9 @@ class ChannelSerializer(serializers.Serializer[Any]):
         ]
 
     def get_host(self, channel: Channel) -> str | None:
-        """The host of the URL; null for mail."""
         return channel.host or None
 
     def get_hasSecret(self, channel: Channel) -> bool:  # noqa: N802
-        """Whether notices are signed."""
         return channel.secret_key_id is not None
 
 
@@ -147,7 +146,6 @@ class NoticeSerializer(serializers.Serializer[Any]):
     attempts = serializers.SerializerMethodField()
 
     def get_email(self, notice: Notice) -> str | None:
-        """The address that the mail goes to; null for other kinds of channels."""
         return notice.address or None
 
     @extend_schema_field(AttemptSerializer(many=True))
@@ -155,3 +153,9 @@ class NoticeSerializer(serializers.Serializer[Any]):
         """Returns the attempts of the notice, the first one first. The view must have prefetched them."""
         attempts = sorted(notice.attempts.all(), key=lambda attempt: attempt.n)
         return AttemptSerializer(attempts, many=True, context={"shows_bodies": True}).data
+
+
+class NoticeFilters(ApiFilterSet):
+    """The filters of a list of notices: `?status`."""
+
+    status = WordsFilter(field_name="status", choices=Notice.Status.values)

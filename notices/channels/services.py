@@ -7,14 +7,13 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
-from accounts.mail.proof import check_mail_is_on
-from notices.channels import secrets
-from notices.channels.asking import ask_new_addresses, check_may_mail
-from notices.channels.models import Channel
+from accounts.proof import check_mail_is_on
+from notices.channels.announcements import Announcement
+from notices.channels.models import SECRET, URL, Channel
+from notices.channels.new_addresses import ask_new_addresses, check_may_mail
 from notices.channels.queueing import queue_notices
 from notices.channels.serializers import DEFAULTS
-from notices.channels.telling import Told
-from notices.channels.words import RUN_ENDED, TEST
+from notices.states import RUN_ENDED, TEST
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.outside_urls import same_origin
@@ -24,10 +23,8 @@ from pipedai.ids import new_id
 from pipedai.outgoing import host_of
 from pipedai.redaction import REDACTED
 from pipedai.sql import Row, database_now
-from workspaces.acting import hold_role
-from workspaces.ceilings import check_ceiling
-from workspaces.encryption.keys import WrappedKey
-from workspaces.locks import hold_environment, lock_environment
+from workspaces.encryption import keys
+from workspaces.locks import check_ceiling, hold_environment, hold_role, lock_environment
 from workspaces.models import DataKey
 from workspaces.roles import Role
 
@@ -54,8 +51,8 @@ def create_channel(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
         _apply(channel, values)
         channel.save(force_insert=True)
         ask_new_addresses(channel, channel.emails, actor)
-        told = {"name": channel.name, "kind": channel.kind}
-        emit(_event("channel.created", channel, actor, told))
+        metadata = {"name": channel.name, "kind": channel.kind}
+        emit(_event("channel.created", channel, actor, metadata))
     return channel.id
 
 
@@ -109,7 +106,7 @@ def test_channel(*, channel_id: UUID, actor: Actor) -> list[UUID]:
             "events": [TEST],
             "now": now,
         }
-        queued = queue_notices([row], [Told(channel.environment_id, TEST, "A test", now)])
+        queued = queue_notices([row], [Announcement(channel.environment_id, TEST, "A test", now)])
         emit(_event("channel.tested", channel, actor, {"name": channel.name}))
     return [notice.id for notice in queued]
 
@@ -154,9 +151,8 @@ def _apply(channel: Channel, values: dict[str, Any]) -> dict[str, Any]:
     if "secret" in values and (values["secret"] or channel.secret is not None):
         channel.secret, channel.secret_key_id = None, None
         if values["secret"]:
-            sealed = secrets.seal(
-                secrets.SECRET, channel.environment_id, channel.id, values["secret"]
-            )
+            secret = values["secret"].encode()
+            sealed = keys.seal(SECRET, channel.environment_id, channel.id, secret)
             channel.secret, channel.secret_key_id = sealed.box, sealed.data_key_id
         changes["secret"] = REDACTED
     return changes
@@ -170,7 +166,7 @@ def _apply_url(channel: Channel, values: dict[str, Any], changes: dict[str, Any]
     old = _url_of(channel)
     if url == old:
         return values
-    sealed = secrets.seal(secrets.URL, channel.environment_id, channel.id, url)
+    sealed = keys.seal(URL, channel.environment_id, channel.id, url.encode())
     channel.url, channel.url_key_id = sealed.box, sealed.data_key_id
     channel.host = host_of(url)
     changes["url"] = REDACTED
@@ -184,13 +180,12 @@ def _url_of(channel: Channel) -> str | None:
     if channel.url is None or channel.url_key_id is None:
         return None
     key = DataKey.objects.get(id=channel.url_key_id)
-    wrapped = WrappedKey(key.id, bytes(key.wrapped), key.master_key_id)
+    wrapped = keys.WrappedKey(key.id, bytes(key.wrapped), key.master_key_id)
     try:
-        return secrets.unseal(
-            secrets.URL, channel.environment_id, channel.id, bytes(channel.url), wrapped
-        )
+        url = keys.unseal(URL, channel.environment_id, channel.id, bytes(channel.url), wrapped)
     except CannotOpen:
         return None
+    return url.decode()
 
 
 def _check_fit(channel: Channel, values: dict[str, Any]) -> None:

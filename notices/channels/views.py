@@ -8,25 +8,24 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from notices.channels import consent, services
-from notices.channels.filters import NoticeFilters
+from notices.channels.consent import standings
 from notices.channels.models import Channel, Notice
-from notices.channels.recipients import standings
 from notices.channels.serializers import (
     ChannelBody,
     ChannelSerializer,
+    NoticeFilters,
     NoticeSerializer,
     RefusalBody,
     TokenBody,
 )
 from pipedai.api.pagination import KeysetPaginator
-from pipedai.api.permissions import IsPublic
 from pipedai.api.principal import actor_of, address_of, principal_of
-from pipedai.api.request_id import current_request_id
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, Throttle, by_address
-from pipedai.api.views import ApiViewSet
+from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.events import Actor
+from pipedai.ids import current_request_id
 from pipedai.replica.reading import from_replica
 from triggers.webhooks.views import NoBody
 from workspaces.access import TenantViewSet, find_visible
@@ -52,8 +51,6 @@ def _shown(channel_id: UUID) -> Any:
 
 
 class EnvironmentChannelViewSet(TenantViewSet):
-    """The channels of an environment."""
-
     tag = "Notices"
     permissions = {"list": IsAdmin, "create": IsAdmin}
 
@@ -65,7 +62,6 @@ class EnvironmentChannelViewSet(TenantViewSet):
         says={200: "A list of channels."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers with the environment's channels."""
         rows = Channel.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows.defer("url", "secret"), request, self)
@@ -86,7 +82,6 @@ class EnvironmentChannelViewSet(TenantViewSet):
         audit=("channel.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """Makes a channel."""
         channel_id = services.create_channel(
             environment_id=environment_id,
             actor=actor_of(request),
@@ -104,8 +99,6 @@ class _OneChannelViewSet(TenantViewSet):
 
 
 class ChannelViewSet(_OneChannelViewSet):
-    """The endpoints of one channel."""
-
     tag = "Notices"
     permissions = {
         "retrieve": IsAdmin,
@@ -123,7 +116,6 @@ class ChannelViewSet(_OneChannelViewSet):
         says={200: "With the channel."},
     )
     def retrieve(self, request: Request, channel_id: UUID) -> Response:
-        """Answers with the channel."""
         return Response(_shown(channel_id))
 
     @Operation(
@@ -143,7 +135,6 @@ class ChannelViewSet(_OneChannelViewSet):
         audit=("channel.updated",),
     )
     def update(self, request: Request, channel_id: UUID) -> Response:
-        """Changes the fields that the body names."""
         services.update_channel(
             channel_id=channel_id,
             actor=actor_of(request),
@@ -159,7 +150,6 @@ class ChannelViewSet(_OneChannelViewSet):
         audit=("channel.deleted",),
     )
     def destroy(self, request: Request, channel_id: UUID) -> Response:
-        """Deletes a channel. What it has not sent yet is given up."""
         services.delete_channel(channel_id=channel_id, actor=actor_of(request))
         return Response(status=204)
 
@@ -174,7 +164,6 @@ class ChannelViewSet(_OneChannelViewSet):
         audit=("channel.tested",),
     )
     def test(self, request: Request, channel_id: UUID) -> Response:
-        """Queues a notice that says that it is a test."""
         read_body(NoBody, request)
         # The answer is read in the transaction that queues the notices, so that a 503 leaves none behind.
         with transaction.atomic():
@@ -185,8 +174,6 @@ class ChannelViewSet(_OneChannelViewSet):
 
 
 class ChannelNoticeViewSet(_OneChannelViewSet):
-    """The notices of one channel."""
-
     tag = "Notices"
     permissions = {"list": IsAdmin}
     filter_names = NoticeFilters.names()
@@ -202,7 +189,6 @@ class ChannelNoticeViewSet(_OneChannelViewSet):
     )
     @from_replica
     def list(self, request: Request, channel_id: UUID) -> Response:
-        """Answers with the channel's notices and their attempts, the newest first."""
         rows = Notice.objects.filter(channel_id=channel_id).prefetch_related("attempts")
         filters = NoticeFilters.read(rows.defer("body"), request)
         paginator = KeysetPaginator()
@@ -232,8 +218,7 @@ class AddressViewSet(ApiViewSet):
         audit=("address.confirmed",),
     )
     def confirm(self, request: Request) -> Response:
-        """The owner of an address wants the notices of the environment."""
-        consent.confirm_address(**read_body(TokenBody, request), actor=_nobody(request))
+        consent.confirm_address(**read_body(TokenBody, request), actor=nobody(request))
         return Response(status=204)
 
     @Operation(
@@ -247,11 +232,10 @@ class AddressViewSet(ApiViewSet):
         audit=("address.refused",),
     )
     def refuse(self, request: Request) -> Response:
-        """The owner of an address wants no notices, of any environment or of this one."""
-        consent.refuse_address(**read_body(RefusalBody, request), actor=_nobody(request))
+        consent.refuse_address(**read_body(RefusalBody, request), actor=nobody(request))
         return Response(status=204)
 
 
-def _nobody(request: Request) -> Actor:
+def nobody(request: Request) -> Actor:
     """Returns the actor of a request without credentials."""
     return Actor("system", None, address_of(request), current_request_id.get() or None)

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from unfold.views import ChangeList
 
 from pipedai.admin.filters import AFTER, DatesFilter, RelatedFilter
-from pipedai.keyset import before, merged, not_before
+from pipedai.api.pagination import before, merged, not_before
 from pipedai.replica.reading import read_for
 from pipedai.sql import planned_for_values
 

@@ -12,7 +12,7 @@ from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
 
 from pipedai.api.authentication import times_sent
-from pipedai.api.database_errors import unavailable
+from pipedai.api.exceptions import unavailable
 
 PATH = "/admin"
 
@@ -59,7 +59,7 @@ class AdminMessages(_BelowAdmin, MessageMiddleware):
 
 
 class AdminCsrf(_BelowAdmin, CsrfViewMiddleware):
-    """Checks the CSRF tokens of forms. The API has its own check, pipedai.api.origin."""
+    """Checks the CSRF tokens of forms. The API has its own check, pipedai.api.authentication."""
 
     def process_view(self, request: HttpRequest, *view: Any) -> Any:
         """Checks the CSRF token of a form that is sent to the admin.

@@ -7,8 +7,8 @@ from typing import Any
 from django import forms
 from django.http import HttpRequest
 
-from pipedai.api.request_id import current_request_id
 from pipedai.events import Actor
+from pipedai.ids import current_request_id
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,6 @@ class ApiError(exceptions.APIException):
         self.extra = extra
 
     def body(self) -> JsonObject:
-        """Returns this error's JSON body."""
         return error_body(self.message, code=self.code, **self.extra)
 
 

@@ -1,16 +1,19 @@
 """Turns every error that is raised under /api/v1 into the API's JSON error body (SPEC §2)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from django.core.exceptions import DisallowedHost, PermissionDenied
-from django.http import Http404, HttpRequest, JsonResponse
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.template.loader import render_to_string
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 
 from pipedai.api.authentication import CHALLENGE
-from pipedai.api.database_errors import unavailable
 from pipedai.api.error_codes import ErrorCode, code_of_status
 from pipedai.api.errors import (
     INTERNAL,
@@ -19,9 +22,111 @@ from pipedai.api.errors import (
     Invalid,
     JsonObject,
     NotFound,
+    Overloaded,
+    Unavailable,
     error_body,
 )
-from pipedai.api.request_id import current_request_id
+from pipedai.ids import current_request_id
+from pipedai.logs import get_logger
+from pipedai.sql import reason, sqlstate
+
+
+class UnavailablePages:
+    """A middleware that answers 503 with a page when a view fails because the database is away or busy.
+
+    The page needs no database. The API's own errors never come here, because DRF answers them in the view.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self._get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Returns a page with a 503 if the database could not do what the view asked, else None.
+
+        Django calls this method with the error that the view raised. After None, Django handles the error as any other.
+        """
+        error = unavailable(exception)
+        if error is None:
+            return None
+        context = {"sentence": error.message, "path": request.path}
+        page = render_to_string("pipedai/unavailable.html", context)
+        headers = {**error.headers, "Cache-Control": "no-store"}
+        response = HttpResponse(page, status=error.status_code, headers=headers)
+        response._has_been_logged = True  # type: ignore[attr-defined]  # unavailable() has logged it.
+        return response
+
+
+log = get_logger(__name__)
+
+BUSY = "The service is busy: try again."
+AWAY = "The database can't do this at the moment: try again."
+# The value of `Retry-After`. A database that is just starting needs some seconds, and earlier retries would add to its
+# load.
+AWAY_RETRY_SECONDS = 5
+
+# The SQLSTATEs lock_not_available and query_canceled: PostgreSQL stopped the statement at a time-out that
+# pipedai.timeouts sets.
+_TIMED_OUT = {"55P03", "57014"}
+# The SQLSTATEs deadlock_detected and serialization_failure. The client may try again, but the error is logged, because
+# our transactions should lock rows in an order that causes no deadlock.
+_COLLIDED = {"40P01", "40001"}
+# The SQLSTATE classes that mean that the database can't work at present
+# (https://www.postgresql.org/docs/current/errcodes-appendix.html): 08 the connection broke, 53 the disk or the memory
+# is full or all connections are taken, 57 the server shuts down or starts, 58 the server can't read or write one of its
+# own files.
+_AWAY_CLASSES = {"08", "53", "57", "58"}
+# read_only_sql_transaction: the node is a standby, or an operator made it read-only.
+_READ_ONLY = "25006"
+# idle_in_transaction_session_timeout and transaction_timeout: the server ended the session, because the request stood
+# still in the middle of a transaction.
+_SESSION_ENDED = {"25P03", "25P04"}
+
+
+@contextmanager
+def unless_read_only() -> Iterator[None]:
+    """Ends a block of small writes, such as when a key was last used, without an error if the database takes no writes.
+
+    The caller may still read from a read-only standby.
+    """
+    try:
+        yield
+    except DatabaseError as error:
+        if sqlstate(error) != _READ_ONLY:
+            raise
+
+
+def unavailable(error: BaseException) -> Unavailable | None:
+    """Logs a failure of the database and returns the 503 to answer with, or returns None for any other error."""
+    if not isinstance(error, DatabaseError | InterfaceError):
+        return None
+    state = sqlstate(error)
+    cause = type(error.__cause__).__name__
+    if state in _TIMED_OUT:
+        log.warning("database.timed_out", error=cause)
+        return Overloaded(BUSY)
+    if state in _COLLIDED:
+        log.error("database.collided", error=cause, exc_info=error)
+        return Overloaded(BUSY)
+    if not _is_away(error, state):
+        return None
+    if not connection.in_atomic_block:
+        # The connection is closed, so that the next query opens a new one. If DATABASE_URL names several hosts, that
+        # connection goes to the new primary.
+        connection.close()
+    log.warning("database.unavailable", error=cause, sqlstate=state, reason=reason(error))
+    return Unavailable(AWAY, code=ErrorCode.DATABASE_UNAVAILABLE, retry_after=AWAY_RETRY_SECONDS)
+
+
+def _is_away(error: DatabaseError | InterfaceError, state: str | None) -> bool:
+    if state is None:
+        # The error is the driver's own: it could not connect, or the connection is closed. A wrong password is answered
+        # like this too, because the driver tells no SQLSTATE when it can't connect. The log line has the reason.
+        return isinstance(error, OperationalError | InterfaceError)
+    return state == _READ_ONLY or state in _SESSION_ENDED or state[:2] in _AWAY_CLASSES
+
 
 _SENTENCES = {
     status.HTTP_401_UNAUTHORIZED: "Authentication is required.",

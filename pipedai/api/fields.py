@@ -11,10 +11,7 @@ from rest_framework import serializers
 
 
 class TextField(serializers.CharField):
-    """A JSON string."""
-
     def to_internal_value(self, data: Any) -> str:
-        """Returns the string. Anything else is a field error."""
         if not isinstance(data, str):
             raise serializers.ValidationError("Must be a string.")
         return super().to_internal_value(data)
@@ -31,7 +28,6 @@ class NameField(TextField):
     """A name that people give to a resource: one line of visible characters that don't change the text around them."""
 
     def to_internal_value(self, data: Any) -> str:
-        """Returns the name. A name with invisible or disturbing characters is a field error."""
         value = super().to_internal_value(data)
         if any(unicodedata.category(c) in _BREAKING or c in _TURNING for c in value):
             raise serializers.ValidationError(
@@ -46,7 +42,6 @@ class IdField(serializers.UUIDField):
     """An id, as a JSON string with a UUID in its usual form."""
 
     def to_internal_value(self, data: Any) -> UUID:
-        """Returns the id. A JSON number, or a UUID in another notation, is a field error."""
         if not isinstance(data, str) or len(data) != 36:
             self.fail("invalid", value=data)
         return super().to_internal_value(data)
@@ -56,7 +51,6 @@ class WholeNumberField(serializers.IntegerField):
     """A JSON number without a fraction."""
 
     def to_internal_value(self, data: Any) -> int:
-        """Returns the number. A string, a boolean or a fraction is a field error."""
         if isinstance(data, float) and data.is_integer():
             data = int(data)
         if isinstance(data, bool) or not isinstance(data, int):
@@ -65,10 +59,7 @@ class WholeNumberField(serializers.IntegerField):
 
 
 class TrueFalseField(serializers.BooleanField):
-    """A JSON boolean."""
-
     def to_internal_value(self, data: Any) -> bool:
-        """Returns the boolean. Anything else is a field error."""
         if not isinstance(data, bool):
             raise serializers.ValidationError("Must be true or false.")
         return data
@@ -112,7 +103,6 @@ class AmountField(MoneyField):
         super().__init__(**kwargs)
 
     def to_internal_value(self, data: Any) -> Decimal:
-        """Returns the amount. One that is too large, too small or too exact is a field error."""
         if isinstance(data, bool) or not isinstance(data, str | int | float):
             raise serializers.ValidationError("Must be a number or a decimal string.")
         if isinstance(data, str) and not _AMOUNT.fullmatch(data):

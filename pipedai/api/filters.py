@@ -16,7 +16,7 @@ from django.utils.dateparse import parse_datetime
 from rest_framework.request import Request
 
 from pipedai.api.errors import Invalid
-from pipedai.keyset import usual
+from pipedai.api.pagination import usual
 
 # A list is split into at most this many queries. The audit log has a partition for each month, and PostgreSQL plans
 # each query for every partition. Planning 20 queries takes about 15 ms.
@@ -31,7 +31,6 @@ class TimeField(forms.Field):
     """A time in ISO 8601. A time without an offset counts as UTC."""
 
     def to_python(self, value: Any) -> datetime | None:
-        """Returns the time, or None if none was sent."""
         if value in self.empty_values:
             return None
         try:
@@ -51,7 +50,6 @@ class TrueFalseField(forms.Field):
     """A parameter that is `true` or `false`."""
 
     def to_python(self, value: Any) -> bool | None:
-        """Returns whether it is true, or None if it was not sent."""
         if value in self.empty_values:
             return None
         if value not in ("true", "false"):
@@ -71,8 +69,6 @@ class ApiFilter(django_filters.Filter):
 
 
 class IdFilter(ApiFilter, django_filters.UUIDFilter):
-    """Keeps the rows whose column holds the id that the parameter names."""
-
     described = {"schema": {"type": "string", "format": "uuid"}}
 
     def filter(self, qs: QuerySet[Any], value: UUID | None) -> QuerySet[Any]:
@@ -85,14 +81,11 @@ class WordFilter(ApiFilter, django_filters.ChoiceFilter):
 
     @property
     def described(self) -> dict[str, Any]:
-        """The OpenAPI description of the parameter: one word from a fixed set, and whether it must be sent."""
         words = [word for word, _ in self.extra["choices"]]
         return {"schema": {"type": "string", "enum": words}, "required": self.extra["required"]}
 
 
 class TrueFalseFilter(ApiFilter):
-    """Keeps the rows whose column is true, or those whose column is false, as the parameter says."""
-
     field_class = TrueFalseField
     described = {"schema": {"type": "boolean"}}
 
@@ -104,7 +97,6 @@ class TextFilter(ApiFilter):
 
     @property
     def described(self) -> dict[str, Any]:
-        """The OpenAPI description of the parameter: a text with a longest length."""
         return {"schema": {"type": "string", "maxLength": self.extra["max_length"]}}
 
 
@@ -147,7 +139,6 @@ class WordsField(forms.Field):
         super().__init__(widget=_RepeatedInput, **kwargs)
 
     def to_python(self, value: Any) -> list[str]:
-        """Returns each word once. An unknown word is a field error."""
         words = [word.strip() for item in value or () for word in item.split(",") if word.strip()]
         if unknown := [word for word in words if word not in self.choices]:
             raise forms.ValidationError(
@@ -168,12 +159,10 @@ class WordsFilter(ApiFilter):
 
     @property
     def described(self) -> dict[str, Any]:
-        """The OpenAPI description of the parameter: several words from a fixed set. The parameter may be repeated."""
         words = {"type": "string", "enum": list(self.extra["choices"])}
         return {"schema": {"type": "array", "items": words}, "style": "form", "explode": True}
 
     def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
-        """Keeps the rows with one of the words, or all rows if the request names no word."""
         return qs.filter(**{f"{self.field_name}__in": value}) if value else qs
 
 

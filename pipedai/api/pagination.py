@@ -8,15 +8,68 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from django.core import signing
-from django.db.models import Model
+from django.db.models import BooleanField, F, Func, Model, Q, QuerySet, Value
+from django.db.models.lookups import GreaterThanOrEqual, LessThan
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from pipedai.api.errors import Invalid
-from pipedai.keyset import before, merged
 from pipedai.sql import planned_for_values
+
+
+class _Row(Func):
+    """The SQL row value `(a, b)`, for comparing several columns at once."""
+
+    template = "(%(expressions)s)"
+    output_field = BooleanField()
+
+
+def usual(value: UUID | str) -> Func:
+    """Returns a value to compare a column with, of which PostgreSQL expects as many rows as of others in the column.
+
+    Of an id that is new since the last ANALYZE it would expect one row or none. All indexes that begin with the column
+    would then look equally good to it, also one that leaves the other filters to be tried row by row. The same goes for
+    a word that it takes for the only one.
+    """
+    return Func(Value(value), template="(SELECT %(expressions)s)")
+
+
+def before(fields: Sequence[str], place: Sequence[Any]) -> Q:
+    """Returns the condition that a row comes before the position `place`, which holds a value for each of `fields`."""
+    return _first_field("lte", fields, place) & Q(LessThan(*_rows(fields, place)))
+
+
+def not_before(fields: Sequence[str], place: Sequence[Any]) -> Q:
+    """Returns the condition that a row is at the position `place` or comes after it.
+
+    `place` holds a value for each of `fields`.
+    """
+    return _first_field("gte", fields, place) & Q(GreaterThanOrEqual(*_rows(fields, place)))
+
+
+def merged(parts: Sequence[QuerySet[Any]], order: Sequence[str], count: int) -> QuerySet[Any]:
+    """Returns the first `count` rows, in this order, of several querysets that share no row.
+
+    An index may return the rows of each queryset in order, but not the rows of all of them together. PostgreSQL then
+    reads the querysets side by side and merges them, and reads few rows more than needed.
+    """
+    first, *others = (part.order_by(*order)[:count] for part in parts)
+    return first.union(*others, all=True).order_by(*order)[:count] if others else first
+
+
+def _first_field(comparison: str, fields: Sequence[str], place: Sequence[Any]) -> Q:
+    """Returns a condition on the first field alone, which is true of all rows that the whole comparison selects.
+
+    With this condition PostgreSQL skips partitions of a table, which it can't do by a comparison of row values.
+    """
+    return Q(**{f"{fields[0]}__{comparison}": place[0]}) if len(fields) > 1 else Q()
+
+
+def _rows(fields: Sequence[str], place: Sequence[Any]) -> tuple[_Row, _Row]:
+    return _Row(*map(F, fields)), _Row(*map(Value, place))
+
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
@@ -40,7 +93,6 @@ class KeysetPaginator(BasePagination):
     def paginate_queryset(
         self, queryset: Any, request: Request, view: APIView | None = None
     ) -> list[Any]:
-        """Returns the rows of the requested page. Raises Invalid for a bad `limit` or `cursor`."""
         return self.paginate_parts([queryset], request, view)
 
     def paginate_parts(
@@ -63,7 +115,6 @@ class KeysetPaginator(BasePagination):
         return rows
 
     def get_paginated_response(self, data: Any) -> Response:
-        """Returns the answer that holds the page's rendered rows and the next cursor."""
         return Response({"items": data, "nextCursor": self._next})
 
     def _read_page(self, ordered: Any, limit: int) -> tuple[list[Any], Place | None]:

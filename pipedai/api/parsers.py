@@ -24,8 +24,6 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class CompressedBody(ApiError):  # noqa: N818 - named as what it answers
-    """415: the API accepts no compressed body."""
-
     status_code = status.HTTP_415_UNSUPPORTED_MEDIA_TYPE
 
     def __init__(self) -> None:
@@ -55,7 +53,6 @@ class StrictJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Returns the parsed value. Raises ParseError for a bad text, or CompressedBody for a compressed one."""
         # The parser checks the encoding, although the view does too. A throttle that counts by a field of the body may
         # parse the body before the view's check.
         if parser_context is not None:
@@ -63,11 +60,9 @@ class StrictJSONParser(BaseParser):
         return self.storable(self.read(stream.read()))
 
     def read(self, raw: bytes) -> Any:
-        """Returns the parsed value. Raises ParseError with one sentence."""
         return parse_json(raw)
 
     def storable(self, value: Any) -> Any:
-        """Returns the parsed value. Raises ParseError if it contains text that PostgreSQL can't store."""
         check_text(value)
         return value
 
@@ -89,7 +84,6 @@ class OutcomeJSONParser(StrictJSONParser):
     """
 
     def read(self, raw: bytes) -> Any:
-        """Returns the parsed value. Raises ParseError if the text is malformed."""
         value = _load(raw)
         if isinstance(value, dict):
             return {
@@ -99,7 +93,6 @@ class OutcomeJSONParser(StrictJSONParser):
         return parse_json(raw)
 
     def storable(self, value: Any) -> Any:
-        """Returns the parsed value with U+FFFD in place of the characters that PostgreSQL can't store."""
         return replace_unstorable(value)
 
 
@@ -111,7 +104,6 @@ class EventsJSONParser(OutcomeJSONParser):
     """
 
     def read(self, raw: bytes) -> Any:
-        """Returns the parsed value. Raises ParseError if the text is malformed."""
         value = _load(raw)
         # Most bodies have fewer brackets than it takes to be too deep, and need not be searched.
         if raw.count(b"{") + raw.count(b"[") >= MAX_DEPTH:

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from rest_framework.request import Request
 
-from pipedai.api.request_id import current_request_id
 from pipedai.events import Actor, ActorType
+from pipedai.ids import current_request_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +83,12 @@ class WorkerPrincipal(Principal):
 
 
 def principal_of(request: Request) -> Principal:
-    """Returns the caller of an authenticated request."""
     principal: object = request.user
     assert isinstance(principal, Principal), "this action is public"
     return principal
 
 
 def actor_of(request: Request) -> Actor:
-    """Returns the audit actor of an authenticated request."""
     principal = principal_of(request)
     return Actor(
         principal.type,

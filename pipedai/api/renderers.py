@@ -1,15 +1,60 @@
 """Renders answers as JSON, with times in ISO 8601 UTC with milliseconds and `Z` (SPEC §2)."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import orjson
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.renderers import BaseRenderer
 from rest_framework.renderers import JSONRenderer as DRFJSONRenderer
+from rest_framework.request import Request
 from rest_framework.utils.encoders import JSONEncoder as DRFJSONEncoder
+
+# How many characters of a changed text an audit row shows, at most.
+_LONGEST_SHOWN = 200
+
+
+def counted(number: int, singular: str) -> str:
+    """Returns the number with its noun, such as `1 trigger`, `2 triggers` or `2 deliveries`."""
+    if number == 1:
+        return f"{number} {singular}"
+    if singular.endswith("y") and singular[-2] not in "aeiou":
+        return f"{number} {singular[:-1]}ies"
+    return f"{number} {singular}s"
+
+
+def api_name(attribute: str) -> str:
+    """Returns the API's name for an attribute of the code: `maxRetries` for `max_retries`."""
+    first, *others = attribute.split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
+def cut(text: str) -> str:
+    """Returns the text as the audit log shows it: a long one is cut, and ends in an ellipsis."""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+class ContentNegotiation(DefaultContentNegotiation):
+    """DRF's choice of a renderer, without parsing the Accept headers that nearly all clients send."""
+
+    def select_renderer(
+        self,
+        request: Request,
+        renderers: Iterable[BaseRenderer],
+        format_suffix: str | None = None,
+    ) -> tuple[BaseRenderer, str]:
+        # Most clients accept anything or name JSON, so a comparison of strings replaces the parsing of the header.
+        # See docs/decisions/fast-paths.md.
+        first = next(iter(renderers))
+        if request.META.get("HTTP_ACCEPT", "*/*") in {"*/*", first.media_type}:
+            return first, first.media_type
+        chosen: tuple[BaseRenderer, str] = super().select_renderer(
+            request, renderers, format_suffix
+        )
+        return chosen
 
 
 def iso_time(moment: datetime) -> str:
@@ -25,16 +70,10 @@ def money(amount: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def compact_json(value: Any) -> str:
-    """Returns the shortest JSON of a value. The limits of payloads, schemas and outputs count its bytes in UTF-8."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
 class JSONEncoder(DRFJSONEncoder):
     """Encodes the Python types that rows hold and that JSON lacks, such as times and UUIDs."""
 
     def default(self, obj: Any) -> Any:
-        """Returns the JSON value for a type that JSON lacks."""
         if isinstance(obj, UUID):
             return str(obj)
         if isinstance(obj, datetime):
@@ -47,9 +86,14 @@ class JSONEncoder(DRFJSONEncoder):
 _ENCODER = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-class JSONRenderer(DRFJSONRenderer):
-    """The only renderer of the API."""
+def compact_json(value: Any) -> str:
+    """Returns the shortest JSON of a value, with times and amounts as in answers. The limits of payloads, schemas and
+    outputs count its bytes in UTF-8.
+    """
+    return _ENCODER.encode(value)
 
+
+class JSONRenderer(DRFJSONRenderer):
     encoder_class = JSONEncoder
 
     # See docs/decisions/fast-paths.md.

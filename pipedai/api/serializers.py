@@ -84,7 +84,6 @@ class RowSerializer(serializers.Serializer[Any]):
         return self.to_representation(row)
 
     def to_representation(self, instance: dict[str, Any]) -> dict[str, Any]:
-        """Returns the fields of the answer by name."""
         return {name: read(self, instance) for name, read in _readers(type(self))}
 
 

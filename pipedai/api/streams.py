@@ -2,6 +2,8 @@
 open. `pipedai.server.event_stream` holds it open, and asks the view for news again and again.
 """
 
+import time
+from collections.abc import Callable
 from typing import TypeVar
 from uuid import UUID
 
@@ -10,12 +12,14 @@ from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
+from pipedai.api.exceptions import unless_read_only
 from pipedai.api.principal import principal_of
 from pipedai.api.renderers import JSONRenderer
-from pipedai.api.schema.parameters import header
+from pipedai.api.schema.operation import header
 from pipedai.api.throttling import TooManyRequests
-from pipedai.server.places import Places
+from pipedai.server.memory_budget import RequestLimit
 from pipedai.server.ticket import STREAM, StreamTicket
+from pipedai.wakeups import ANNOUNCED_EVERY_SECONDS
 
 MEDIA_TYPE = "text/event-stream"
 LAST_EVENT_ID = header(
@@ -25,7 +29,7 @@ LAST_EVENT_ID = header(
 )
 # How many event streams one user or key may have open in one web process (SPEC §18).
 MAX_STREAMS = 20
-_STREAMS = Places(MAX_STREAMS)
+_STREAMS = RequestLimit(MAX_STREAMS)
 
 T = TypeVar("T", bound=StreamTicket)
 
@@ -38,7 +42,6 @@ class StreamViewMixin(ViewSet):
     def perform_content_negotiation(
         self, request: Request, force: bool = False
     ) -> tuple[BaseRenderer, str]:
-        """Returns the renderer of errors."""
         return JSONRenderer(), JSONRenderer.media_type
 
 
@@ -57,13 +60,24 @@ def ticket_of(request: Request, kind: type[T], *, group: UUID) -> T:
     return ticket
 
 
-def take_place(request: Request, ticket: StreamTicket) -> None:
+def count_stream(request: Request, ticket: StreamTicket) -> None:
     """Counts a new stream as one of its caller's. Raises TooManyRequests if the caller has MAX_STREAMS open."""
-    if ticket.asked == 1 and not _STREAMS.take(principal_of(request).id, request):
+    if ticket.asked == 1 and not _STREAMS.admits(principal_of(request).id, request):
         raise TooManyRequests(
             f"You have {MAX_STREAMS} streams open already: close one of them first.",
             headers={"Retry-After": "5"},
         )
+
+
+def announce_stream(ticket: StreamTicket, announce: Callable[[], None]) -> None:
+    """Calls `announce`, which tells all processes that the stream's subject is streamed, every few seconds. On a
+    read-only standby nothing can be told, and the stream then reads on its timer alone.
+    """
+    now = time.monotonic()
+    if now >= ticket.announce_again_at:
+        ticket.announce_again_at = now + ANNOUNCED_EVERY_SECONDS
+        with unless_read_only():
+            announce()
 
 
 def event_text(data: str, *, id_: int | None = None, event: str | None = None) -> str:
@@ -74,5 +88,4 @@ def event_text(data: str, *, id_: int | None = None, event: str | None = None) -
 
 
 def stream_answer(text: str) -> HttpResponse:
-    """Returns the answer of a stream's view: the news since its last answer."""
     return HttpResponse(text, content_type=MEDIA_TYPE)

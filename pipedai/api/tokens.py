@@ -39,7 +39,6 @@ class Token:
 
 
 def mint(prefix: str) -> Token:
-    """Returns a new token with one of the prefixes in KINDS."""
     return of_bytes(prefix, secrets.token_bytes(_RANDOM_BYTES))
 
 

@@ -10,18 +10,34 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
+from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
 
-from pipedai.api.authentication import RefuseTheRest
+from pipedai.api.authentication import SAFE_METHODS, RefuseTheRest, check_origin
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unauthenticated
-from pipedai.api.origin import SAFE_METHODS, check_origin
 from pipedai.api.parsers import check_encoding
-from pipedai.api.permissions import IsPublic
 from pipedai.api.principal import Principal, UserPrincipal
 from pipedai.api.schema.operation import has_operation, operation_of
-from pipedai.api.throttling import Throttle
-from pipedai.api.write_rate import check_write
+from pipedai.api.throttling import Throttle, check_write
+
+
+class IsPublic(BasePermission):
+    """Lets anyone call the action, without credentials."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        return True
+
+
+class IsSignedIn(BasePermission):
+    """Lets every authenticated principal call the action, whatever its role."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        """Whether the request has a principal.
+
+        A request without one never gets here, because the base viewset answers 401.
+        """
+        return isinstance(request.user, Principal)
 
 
 class ApiViewSet(ViewSet):
@@ -72,7 +88,6 @@ class ApiViewSet(ViewSet):
         return [*super().get_authenticators(), RefuseTheRest()]
 
     def get_permissions(self) -> list[BasePermission]:
-        """Returns the single permission class of the action."""
         return [self.permissions[self.action]()]
 
     def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
@@ -85,7 +100,6 @@ class ApiViewSet(ViewSet):
         return initialized
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Makes all checks that come before the action."""
         request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(
             request
         )

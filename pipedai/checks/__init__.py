@@ -1,14 +1,54 @@
-"""Refuses unfit settings when a process starts, and reports them in `manage.py check --deploy` (SPEC §8)."""
+"""Registers what is checked of settings and of deployments with Django's check framework (SPEC §8, §10).
+
+A rule looks at the settings. Unfit ones keep a process from starting, and `manage.py check --deploy` reports them. A
+probe looks at the deployment: `manage.py check_deploy` runs all of them.
+"""
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import Error
+from django.core import checks
+from django.core.checks import CheckMessage, Error
+from django.core.checks.registry import registry
 from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError
 
-from pipedai.checks import keys, mail, network, process
 from pipedai.redaction import escape_control, redact_text
+
+# The tags of rules that hold everywhere, because a setting that can't be read would crash the code that uses it; of
+# those that hold in production; and of probes.
+READABLE, PRODUCTION, DEPLOYMENT = "readable", "production", "deployment"
+DATABASE, MIGRATIONS = "database", "migrations"
+
+Rule = Callable[[], str | None]
+Look = Callable[[], CheckMessage]
+
+_numbers = count()
+
+
+def rule(check_id: str, tag: str = PRODUCTION) -> Callable[[Rule], Rule]:
+    """Decorator: registers a function that returns None if the settings keep its rule, else a sentence on the problem.
+
+    An id is never used again for another rule. No sentence contains a key.
+    """
+
+    def register(broken: Rule) -> Rule:
+        def check(**_: Any) -> list[Error]:
+            sentence = broken()
+            return [Error(escape_control(redact_text(sentence)), id=check_id)] if sentence else []
+
+        checks.register(check, checks.Tags.security, tag, deploy=True)
+        return broken
+
+    return register
+
+
+def problems(*tags: str) -> list[CheckMessage]:
+    """Returns the rules with these tags that the settings break; those of production, if no tag is given."""
+    found = checks.run_checks(tags=tags or (READABLE, PRODUCTION), include_deployment_checks=True)
+    return sorted(found, key=lambda each: str(each.id))
 
 
 def refuse_unfit_settings() -> None:
@@ -16,58 +56,69 @@ def refuse_unfit_settings() -> None:
 
     The message has a line for each problem. Every process of the service calls this when it starts.
     """
-    broken = problems() if settings.PRODUCTION else _broken(_READABLE)
-    if sentences := [sentence for _, sentence in broken]:
-        raise ImproperlyConfigured("\n".join(sentences))
+    broken = problems() if settings.PRODUCTION else problems(READABLE)
+    if broken:
+        raise ImproperlyConfigured("\n".join(each.msg for each in broken))
 
 
-def check_production_settings(**_kwargs: Any) -> list[Error]:
-    """Return the problems for `manage.py check --deploy`. It applies all production rules whatever `PIPEDAI_ENV` is."""
-    return [Error(sentence, id=check_id) for check_id, sentence in problems()]
+class Probe:
+    """One check of a deployment.
 
-
-def problems() -> Iterator[tuple[str, str]]:
-    """Yield an id and a sentence for each production rule that the settings break.
-
-    No sentence contains a key.
+    `look` returns what it found: an Info if all is well, else an Error whose hint says what to do, a line for each
+    step. It changes nothing, and may raise DatabaseError.
     """
-    return _broken(_RULES)
+
+    tags: tuple[str, ...]
+
+    def __init__(self, name: str, look: Look, *, needs_database: bool = True) -> None:
+        self.name, self.look, self.needs_database = name, look, needs_database
+        self.number = next(_numbers)
+
+    def __call__(self, databases: Any = None, **_: Any) -> list[CheckMessage]:
+        """Looks if Django may use a database: `manage.py check --deploy` alone looks at the settings only."""
+        return [self.look()] if databases else []
 
 
-def _broken(rules: dict[str, Callable[[], str | None]]) -> Iterator[tuple[str, str]]:
-    for check_id, rule in rules.items():
-        if sentence := rule():
-            yield check_id, escape_control(redact_text(sentence))
+def register_probe(name: str, look: Look, *, needs_database: bool = True) -> None:
+    """Adds a probe. Probes run in the order in which they were added."""
+    checks.register(Probe(name, look, needs_database=needs_database), DEPLOYMENT, deploy=True)
 
 
-# Each rule has an id, as Django's checks do. An id is never used again for another rule.
-_RULES: dict[str, Callable[[], str | None]] = {
-    "pipedai.E001": keys.secret_key,
-    "pipedai.E002": keys.master_keys,
-    "pipedai.E003": process.debug,
-    "pipedai.E004": network.allowed_hosts,
-    "pipedai.E005": network.allowed_origins,
-    "pipedai.E006": network.cookie_samesite,
-    "pipedai.E007": process.throttles,
-    "pipedai.E008": keys.beside_the_embedded_database,
-    "pipedai.E009": network.webhook_networks,
-    "pipedai.E010": network.public_url,
-    "pipedai.E011": network.trusted_proxies,
-    "pipedai.E012": process.durability,
-    "pipedai.E013": process.python_debug,
-    "pipedai.E014": keys.metrics_token,
-    "pipedai.E015": mail.sender,
-    "pipedai.E016": mail.encrypted_login,
-    "pipedai.E017": network.dashboard_url,
-}
+def look_at_all() -> Iterator[tuple[str, CheckMessage]]:
+    """Runs every probe and yields its name with what it found.
 
-# The rules in this dict hold in development too, because a setting that can't be read would crash the code that uses
-# it. Each rule is a part of the production rule with the same id.
-_READABLE: dict[str, Callable[[], str | None]] = {
-    "pipedai.E002": keys.unreadable_master_keys,
-    "pipedai.E009": network.unreadable_webhook_networks,
-    "pipedai.E010": network.unreadable_public_url,
-    "pipedai.E011": network.unreadable_trusted_proxies,
-    "pipedai.E015": mail.unreadable_sender,
-    "pipedai.E017": network.unreadable_dashboard_url,
-}
+    If a probe needs the database and the database is away, that is a Warning and no further problem. So it is if
+    migrations are not applied and the database therefore refuses the probe's query.
+    """
+    checks_made: set[Any] = registry.deployment_checks
+    probes = [each for each in checks_made if isinstance(each, Probe)]
+    reachable = migrated = True
+    for probe in sorted(probes, key=lambda each: each.number):
+        if probe.needs_database and not reachable:
+            yield probe.name, checks.Warning("Unknown without the database.")
+            continue
+        found = _look(probe, migrated=migrated)
+        if probe.name == DATABASE:
+            reachable = not found.is_serious()
+        elif probe.name == MIGRATIONS:
+            migrated = not found.is_serious()
+        yield probe.name, found
+
+
+def _look(probe: Probe, *, migrated: bool) -> CheckMessage:
+    # The import stands here, because `pipedai.sql` needs settings that are fit.
+    from pipedai.sql import reason
+
+    try:
+        return probe.look()
+    except DatabaseError as error:
+        if not migrated:
+            return checks.Warning("Unknown until the migrations are applied.")
+        return Error(
+            f"The database refused to answer: {reason(error)}.",
+            hint="Bring the schema up to date with `manage.py release`, or see the database's log.",
+        )
+
+
+# Importing these modules registers their rules. They need the names above.
+from pipedai.checks import keys, network, service  # noqa: E402, F401

@@ -1,7 +1,4 @@
-"""The rules for keys: they must be secret, hard to guess, and not stored beside what they protect.
-
-Each function returns None if the settings keep its rule, else a sentence on the problem.
-"""
+"""The rules for keys: they must be secret, hard to guess, and not stored beside what they protect."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +6,7 @@ from pathlib import Path
 from django.conf import settings
 
 from pipedai import crypto, env
+from pipedai.checks import READABLE, rule
 
 # The least length of SECRET_KEY, which Django's own check security.W009 demands too.
 _SECRET_KEY_LENGTH = 50
@@ -24,6 +22,7 @@ _SET_MASTER_KEYS = "set it to k1: and the output of `openssl rand -base64 32`"
 _KEY_FILE_BYTES = 64 * 1024
 
 
+@rule("pipedai.E001")
 def secret_key() -> str | None:
     """SECRET_KEY and its fallbacks must be secret and long."""
     keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
@@ -37,8 +36,8 @@ def secret_key() -> str | None:
     return None
 
 
+@rule("pipedai.E002", READABLE)
 def unreadable_master_keys() -> str | None:
-    """MASTER_KEYS must be readable."""
     try:
         crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
     except ValueError as error:
@@ -46,10 +45,11 @@ def unreadable_master_keys() -> str | None:
     return None
 
 
+@rule("pipedai.E002")
 def master_keys() -> str | None:
     """MASTER_KEYS must be readable, and each key secret and random."""
-    if sentence := unreadable_master_keys():
-        return sentence
+    if unreadable_master_keys():
+        return None
     keys = crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
     development = crypto.parse_master_keys(settings.DEVELOPMENT_MASTER_KEYS)
     if {key.key for key in keys} & {key.key for key in development}:
@@ -59,6 +59,7 @@ def master_keys() -> str | None:
     return None
 
 
+@rule("pipedai.E014")
 def metrics_token() -> str | None:
     """METRICS_TOKEN must be hard to guess if it is set."""
     if settings.METRICS_TOKEN and len(settings.METRICS_TOKEN) < _METRICS_TOKEN_LENGTH:
@@ -69,6 +70,7 @@ def metrics_token() -> str | None:
     return None
 
 
+@rule("pipedai.E008")
 def beside_the_embedded_database() -> str | None:
     """The keys must not lie in the embedded database's directory, so that a thief of it does not get the keys."""
     if settings.DATABASES["default"]["ENGINE"] != "pipedai.embedded":

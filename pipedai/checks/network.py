@@ -1,7 +1,4 @@
-"""The rules for who may call us, which proxies we trust, and which addresses webhooks may reach.
-
-Each function returns None if the settings keep its rule, else a sentence on the problem.
-"""
+"""The rules for who may call us, which proxies we trust, and which addresses webhooks may reach."""
 
 import ipaddress
 import re
@@ -9,6 +6,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
+from pipedai.checks import READABLE, rule
 from pipedai.client_address import Network, parse_networks
 
 # The networks that a webhook must never reach: those of this machine itself, and of the services that give credentials
@@ -32,6 +30,7 @@ _HOST_PATTERN = re.compile(rf"\.?{_HOST}", re.IGNORECASE)
 _HTTPS_ORIGIN = re.compile(rf"https://{_HOST}(?::[0-9]{{1,5}})?", re.IGNORECASE)
 
 
+@rule("pipedai.E004")
 def allowed_hosts() -> str | None:
     """ALLOWED_HOSTS must name our own hosts. It must not contain a wildcard that allows all hosts."""
     if not settings.ALLOWED_HOSTS or "*" in settings.ALLOWED_HOSTS:
@@ -48,6 +47,7 @@ def allowed_hosts() -> str | None:
     return None
 
 
+@rule("pipedai.E005")
 def allowed_origins() -> str | None:
     """ALLOWED_ORIGINS must name each origin in full, with https, because its pages may use the session cookie."""
     for origin in settings.ALLOWED_ORIGINS:
@@ -59,6 +59,7 @@ def allowed_origins() -> str | None:
     return None
 
 
+@rule("pipedai.E006")
 def cookie_samesite() -> str | None:
     """COOKIE_SAMESITE may be None only if ALLOWED_ORIGINS names the other sites that send the cookie."""
     if settings.COOKIE_SAMESITE == "None" and not settings.ALLOWED_ORIGINS:
@@ -69,8 +70,8 @@ def cookie_samesite() -> str | None:
     return None
 
 
+@rule("pipedai.E010", READABLE)
 def unreadable_public_url() -> str | None:
-    """PUBLIC_URL must be the URL of a server."""
     if _leads_to_a_server(settings.PUBLIC_URL, ("http", "https")):
         return None
     return (
@@ -88,23 +89,29 @@ def _leads_to_a_server(text: str, schemes: tuple[str, ...]) -> bool:
     return bool(sane) and "@" not in url.netloc and not url.query and not url.fragment
 
 
+@rule("pipedai.E017")
 def dashboard_url() -> str | None:
     """DASHBOARD_URL must lead to a server over TLS, because the links in mails begin with it and carry tokens."""
+    if unreadable_dashboard_url():
+        return None
     if not settings.DASHBOARD_URL or _leads_to_a_server(settings.DASHBOARD_URL, ("https",)):
         return None
     return "DASHBOARD_URL is no https URL: set it to one such as https://app.example.com, or leave it out."
 
 
+@rule("pipedai.E017", READABLE)
 def unreadable_dashboard_url() -> str | None:
-    """DASHBOARD_URL must be the URL of a server, if it is set."""
     url = settings.DASHBOARD_URL
     if not url or _leads_to_a_server(url, ("http", "https")):
         return None
     return "DASHBOARD_URL is no http or https URL: set it to one such as https://app.example.com, or leave it out."
 
 
+@rule("pipedai.E010")
 def public_url() -> str | None:
     """PUBLIC_URL must lead to us over TLS, because the links that we hand out begin with it."""
+    if unreadable_public_url():
+        return None
     if not _leads_to_a_server(settings.PUBLIC_URL, ("https",)):
         return (
             "PUBLIC_URL is not set to an https URL:"
@@ -113,8 +120,8 @@ def public_url() -> str | None:
     return None
 
 
+@rule("pipedai.E011", READABLE)
 def unreadable_trusted_proxies() -> str | None:
-    """TRUSTED_PROXIES must list networks."""
     try:
         parse_networks(settings.TRUSTED_PROXIES)
     except ValueError as error:
@@ -122,10 +129,11 @@ def unreadable_trusted_proxies() -> str | None:
     return None
 
 
+@rule("pipedai.E011")
 def trusted_proxies() -> str | None:
     """TRUSTED_PROXIES must name only proxies. It must not name a network that contains all clients."""
-    if sentence := unreadable_trusted_proxies():
-        return sentence
+    if unreadable_trusted_proxies():
+        return None
     networks = parse_networks(settings.TRUSTED_PROXIES)
     if any(network.prefixlen == 0 for network in networks):
         return (
@@ -135,8 +143,8 @@ def trusted_proxies() -> str | None:
     return None
 
 
+@rule("pipedai.E009", READABLE)
 def unreadable_webhook_networks() -> str | None:
-    """WEBHOOK_ALLOWED_NETWORKS must list networks."""
     for text in settings.WEBHOOK_ALLOWED_NETWORKS:
         try:
             ipaddress.ip_network(text, strict=False)
@@ -148,10 +156,11 @@ def unreadable_webhook_networks() -> str | None:
     return None
 
 
+@rule("pipedai.E009")
 def webhook_networks() -> str | None:
     """WEBHOOK_ALLOWED_NETWORKS must allow neither this machine nor a cloud's service for credentials."""
-    if sentence := unreadable_webhook_networks():
-        return sentence
+    if unreadable_webhook_networks():
+        return None
     for text in settings.WEBHOOK_ALLOWED_NETWORKS:
         network = _unmapped(ipaddress.ip_network(text, strict=False))
         for kind, members in _NEVER_FOR_WEBHOOKS.items():

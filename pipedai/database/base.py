@@ -40,7 +40,6 @@ class TimeLoader(Loader):
         self._load = _OWN_LOADER(oid, context).load
 
     def load(self, data: Buffer) -> Any:
-        """Returns the time that PostgreSQL wrote as text."""
         return self._load(data)
 
 
@@ -54,7 +53,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
     prepared: Prepared
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection[Any]:
-        """Returns a connection that reads times with TimeLoader."""
         connection: Connection[Any] = super().get_new_connection(conn_params)
         if self.timezone == UTC:
             connection.adapters.register_loader("timestamptz", TimeLoader)

@@ -27,8 +27,6 @@ _KEPT_TEXTS = 1024
 
 
 class _Bound(NamedTuple):
-    """A prepared statement with its parameters."""
-
     key: tuple[bytes, tuple[int, ...]]
     name: bytes
     values: Sequence[Buffer | None]

@@ -7,8 +7,8 @@ from typing import Any
 from django.db.backends.postgresql import client
 
 from pipedai.database import base
-from pipedai.embedded.errors import EmbeddedPostgresError
 from pipedai.embedded.installation import wheel_bin
+from pipedai.embedded.programs import EmbeddedPostgresError
 from pipedai.embedded.server import EmbeddedPostgres
 
 
@@ -34,7 +34,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     @cached_property
     def server(self) -> EmbeddedPostgres:
-        """Returns the embedded server to which this connection goes."""
         return EmbeddedPostgres(self.settings_dict["DATA_DIR"])
 
     def get_connection_params(self) -> dict[str, Any]:
@@ -49,7 +48,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
             raise self.Database.OperationalError(str(error)) from error
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """Returns a connection, after starting the server if nothing answers."""
         try:
             return super().get_new_connection(conn_params)
         except self.Database.OperationalError as error:

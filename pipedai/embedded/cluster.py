@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipedai.embedded import passwords, tuning
-from pipedai.embedded.errors import EmbeddedPostgresError, explaining
 from pipedai.embedded.layout import Layout
-from pipedai.embedded.programs import Outcome, User, run
+from pipedai.embedded.programs import EmbeddedPostgresError, Outcome, User, explaining, run
 
 DATABASE = "pipedai"
 

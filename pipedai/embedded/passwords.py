@@ -5,7 +5,7 @@ import os
 import secrets
 from pathlib import Path
 
-from pipedai.embedded.errors import EmbeddedPostgresError, explaining
+from pipedai.embedded.programs import EmbeddedPostgresError, explaining
 
 SUPERUSER = "postgres"
 APPLICATION = "pipedai"
@@ -17,7 +17,6 @@ HOW_TO_RENEW = (
 
 
 def generate() -> dict[str, str]:
-    """Return a new password of 256 bits for each role."""
     return {role: secrets.token_urlsafe(32) for role in (SUPERUSER, APPLICATION)}
 
 

@@ -1,14 +1,16 @@
-"""Runs other programs as a given user, without access to our terminal and our environment variables."""
+"""Runs other programs as a given user, without access to our terminal and our environment variables, and finds out what
+that user may reach. Every failure is an EmbeddedPostgresError, whose message is a sentence for the operator.
+"""
 
 import os
 import re
+import stat
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-from pipedai.embedded.errors import EmbeddedPostgresError, explaining
 
 # The only environment variables that programs get. Ours contain keys, which a server that runs longer than we do must
 # not keep. The time zone and locale are fixed, so that the server's log and sort order don't depend on the user who
@@ -22,6 +24,19 @@ _WORST_FIRST = (
 )
 
 
+class EmbeddedPostgresError(Exception):
+    """The embedded server cannot be used. The message is one sentence on the reason, and contains no secret."""
+
+
+@contextmanager
+def explaining(doing: str) -> Iterator[None]:
+    """Turn an OSError inside the block into an EmbeddedPostgresError, whose sentence begins "Cannot" and `doing`."""
+    try:
+        yield
+    except OSError as error:
+        raise EmbeddedPostgresError(f"Cannot {doing}: {error.strerror or error}.") from error
+
+
 @dataclass(frozen=True)
 class User:
     """A user of the operating system, by number. The number need not have an account."""
@@ -31,7 +46,6 @@ class User:
 
     @property
     def is_us(self) -> bool:
-        """Whether this process runs as that user."""
         return self.uid == os.geteuid()
 
     def __str__(self) -> str:
@@ -105,3 +119,37 @@ def run(
             raise EmbeddedPostgresError(f"{name} took more than {timeout:.0f} seconds.") from None
         said.seek(0)
         return Outcome(ended.returncode, said.read())
+
+
+def passes(user: User, test: str, path: Path) -> bool:
+    """Whether the shell's `test` command succeeds for `path` as `user`.
+
+    The kernel decides, so access control lists count too.
+    """
+    return run("/bin/sh", "-c", f'test {test} "$1"', "sh", path, user=user).code == 0
+
+
+def first_closed(user: User, path: Path) -> Path | None:
+    """Return the first directory on the way to `path`, or `path` itself, that `user` may not enter, or None."""
+    if passes(user, "-x", path):
+        return None
+    way = (*reversed(path.parents), path)
+    return next((directory for directory in way if not passes(user, "-x", directory)), path)
+
+
+def verify_private(directory: Path, owner: User) -> None:
+    """Raise an error if a directory is not private.
+
+    It must not be a symbolic link, must belong to `owner`, and must be closed to its group and to others.
+    """
+    with explaining(f"use {directory}"):
+        found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise EmbeddedPostgresError(f"{directory} must be a directory, and no link to one.")
+    if found.st_uid != owner.uid:
+        raise EmbeddedPostgresError(
+            f"{directory} belongs to uid {found.st_uid} and not to the database server's {owner}:"
+            " remove it if it is not yours, or set PIPEDAI_DATA_DIR to another directory."
+        )
+    if found.st_mode & 0o077:
+        raise EmbeddedPostgresError(f"Others may enter {directory}: run `chmod 700` on it.")

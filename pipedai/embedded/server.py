@@ -13,10 +13,9 @@ from psycopg.pq import PGconn, Ping
 
 from pipedai.embedded import locks, passwords, tuning
 from pipedai.embedded.cluster import DATABASE, ClusterMaker
-from pipedai.embedded.errors import EmbeddedPostgresError, explaining
 from pipedai.embedded.installation import server_bin
 from pipedai.embedded.layout import Layout
-from pipedai.embedded.programs import ENVIRONMENT, Outcome, run
+from pipedai.embedded.programs import ENVIRONMENT, EmbeddedPostgresError, Outcome, explaining, run
 
 _LOCK_SECONDS = 180.0
 _START_SECONDS = 90.0
@@ -91,7 +90,6 @@ class EmbeddedPostgres:
         return Ping(PGconn.ping(target.encode())) == Ping.OK
 
     def status(self) -> Status:
-        """Whether the server runs, and where it is."""
         layout = self.layout
         running = self.answers()
         return Status(

@@ -65,12 +65,10 @@ def fast_unsafe() -> bool:
 
 
 def faster() -> Mapping[str, str]:
-    """Return the settings that make a server faster if it may lose data, and otherwise none."""
     return _FAST_UNSAFE if fast_unsafe() else {}
 
 
 def server_arguments(socket_dir: Path) -> list[str]:
-    """Return the command line of a server that listens on a socket in this directory and nowhere else."""
     return as_arguments(
         {
             **_PINNED,

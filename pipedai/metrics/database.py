@@ -1,4 +1,7 @@
-"""Metrics that are read from the database when Prometheus asks for them, but not again within a few seconds."""
+"""Metrics that are read from the database when Prometheus asks for them, but not again within a few seconds.
+
+Those about the database itself show when it is in trouble.
+"""
 
 import threading
 import time
@@ -9,7 +12,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from pipedai.logs import get_logger
-from pipedai.sql import execute
+from pipedai.sql import Row, execute, fetch_all, fetch_one
 
 log = get_logger(__name__)
 
@@ -49,7 +52,6 @@ class DatabaseCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Yields the metrics, which are at most `KEEP_SECONDS` old."""
         with self._lock:
             if time.monotonic() - self._read_at > KEEP_SECONDS:
                 self._metrics = _read()
@@ -73,3 +75,86 @@ def _read() -> list[Metric]:
         # The thread needs no connection until Prometheus asks for the metrics again.
         connection.close()
     return [up, *metrics]
+
+
+# Only for roles with pg_read_all_stats does this query see the lag of standbys and the transactions of other roles.
+_STATE = """
+SELECT (current_setting('transaction_read_only') = 'on')::int AS read_only,
+    (SELECT coalesce(extract(epoch FROM statement_timestamp() - min(xact_start)), 0)
+        FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend') AS oldest,
+    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'SyncRep') AS waiting
+"""
+_LAG = """
+SELECT coalesce(nullif(application_name, ''), 'unnamed') AS standby,
+    extract(epoch FROM coalesce(max(replay_lag), interval '0')) AS lag
+FROM pg_stat_replication GROUP BY 1 ORDER BY 1 LIMIT 20
+"""
+# PostgreSQL counts dead rows for each table. Each partition of a table is listed as a table of its own.
+_DEAD = """
+SELECT relname AS name, n_dead_tup AS dead FROM pg_stat_user_tables
+WHERE schemaname = current_schema() ORDER BY n_dead_tup DESC LIMIT 10
+"""
+
+
+@read_at_scrape
+def read_state() -> Iterator[Metric]:
+    state: Row | None = fetch_one(_STATE, {})
+    assert state is not None
+    yield GaugeMetricFamily(
+        "pipedai_database_read_only", "1 if the database takes no writes.", value=state["read_only"]
+    )
+    yield GaugeMetricFamily(
+        "pipedai_database_oldest_transaction_seconds",
+        "Age of the oldest open transaction.",
+        value=float(state["oldest"]),
+    )
+    yield GaugeMetricFamily(
+        "pipedai_database_commits_waiting",
+        "Commits that wait for a synchronous standby.",
+        value=state["waiting"],
+    )
+    lag = GaugeMetricFamily(
+        "pipedai_database_replication_lag_seconds",
+        "How far a standby is behind.",
+        labels=["standby"],
+    )
+    for row in fetch_all(_LAG, {}):
+        lag.add_metric([row["standby"]], float(row["lag"]))
+    yield lag
+    dead = GaugeMetricFamily(
+        "pipedai_database_dead_rows",
+        "Rows that were changed or deleted and that no vacuum has removed yet.",
+        labels=["table"],
+    )
+    for row in fetch_all(_DEAD, {}):
+        dead.add_metric([row["name"]], row["dead"])
+    yield dead
+
+
+_STATES = ("active", "idle", "idle_in_transaction", "other")
+
+_CONNECTIONS = """
+SELECT CASE WHEN state IN ('active', 'idle', 'idle in transaction') THEN replace(state, ' ', '_')
+        ELSE 'other' END AS state,
+    count(*) AS connections
+FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'
+GROUP BY 1
+"""
+
+
+@read_at_scrape
+def read_connections() -> Iterator[Metric]:
+    rows = {row["state"]: row["connections"] for row in fetch_all(_CONNECTIONS, {})}
+    connections = GaugeMetricFamily(
+        "pipedai_database_connections", "Connections to the database.", labels=["state"]
+    )
+    for state in _STATES:
+        connections.add_metric([state], rows.get(state, 0))
+    yield connections
+    most = fetch_one("SELECT current_setting('max_connections')::int AS most", {})
+    assert most is not None
+    yield GaugeMetricFamily(
+        "pipedai_database_connections_max",
+        "Connections that the database server allows.",
+        value=most["most"],
+    )

@@ -37,7 +37,6 @@ def forget_process(pid: int, directory: Path) -> None:
 
 
 def remove_directory(directory: Path) -> None:
-    """Remove the directory of the metrics when gunicorn's master process ends."""
     shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -1,27 +1,52 @@
-"""Answers scrapes by Prometheus in the web and the scheduler process.
-
-It checks the token and writes the metrics as text.
-"""
+"""Answers scrapes by Prometheus, in the web and in the scheduler process, and tells what both processes tell."""
 
 import hmac
 import os
+from http import HTTPStatus
 
-from prometheus_client import REGISTRY, CollectorRegistry
+from django.utils.module_loading import autodiscover_modules
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from pipedai.api.error_codes import ErrorCode
+from pipedai.clocks import of_this_process
 from pipedai.metrics.directory import VARIABLE
+from pipedai.server.headers import RawHeaders
+from pipedai.server.reply import error_answer
+from pipedai.version import VERSION
 
 PATH = "/metrics"
-UNAUTHORIZED = "Metrics need the bearer token that METRICS_TOKEN holds."
-CHALLENGE = 'Bearer realm="metrics"'
+_UNAUTHORIZED = "Metrics need the bearer token that METRICS_TOKEN holds."
+_CHALLENGE = (b"www-authenticate", b'Bearer realm="metrics"')
+
+# The value is always 1. All processes of a web server run the same version, so one line stands for all of them.
+_BUILD = Gauge(
+    "pipedai_build_info",
+    "1, with the version of the service that the process runs.",
+    ["version"],
+    multiprocess_mode="max",
+)
+CLOCK_SKEW = Gauge(
+    "pipedai_clock_skew_seconds",
+    "How far the database's clock is ahead of the process's, measured at its last heartbeat.",
+    multiprocess_mode="liveall",
+)
 
 
-def is_authorized(authorization: str | None, token: str) -> bool:
-    """Whether an Authorization header contains the token. The comparison takes constant time."""
-    scheme, _, sent = (authorization or "").partition(" ")
-    # The comparison is of bytes, because compare_digest refuses text that is not ASCII.
-    return scheme.lower() == "bearer" and hmac.compare_digest(sent.strip().encode(), token.encode())
+def begin() -> None:
+    """Makes the metrics of all apps. Call it once in a process whose metrics are on, when the apps are ready."""
+    autodiscover_modules("metrics")
+    # The import stands here, because `outgoing` loads models, and this file is loaded before the models.
+    from pipedai.metrics import outgoing
+
+    outgoing.start_at_zero()
+    _BUILD.labels(VERSION).set(1)
+
+
+def skew_of_this_process() -> float:
+    """Returns the seconds by which the database's clock is ahead of this process's; 0 before the first heartbeat."""
+    return of_this_process.last.seconds if of_this_process.last else 0.0
 
 
 def registry() -> CollectorRegistry:
@@ -36,7 +61,34 @@ def registry() -> CollectorRegistry:
     return shared
 
 
-def exposition(metrics: CollectorRegistry, accept: str) -> tuple[str, bytes]:
-    """Returns the content type that fits the client's Accept header, and the metrics as text of that type."""
+def refusal(
+    path: str, method: str, authorization: str | None, token: str
+) -> tuple[HTTPStatus, RawHeaders, bytes] | None:
+    """Returns the answer to a request that is no scrape with the right token, else None."""
+    if path != PATH:
+        status, more, sentence = HTTPStatus.NOT_FOUND, [], f"Metrics are at {PATH}."
+        code = ErrorCode.NOT_FOUND
+    elif not _is_authorized(authorization, token):
+        status, more, sentence = HTTPStatus.UNAUTHORIZED, [_CHALLENGE], _UNAUTHORIZED
+        code = ErrorCode.INVALID_TOKEN if authorization else ErrorCode.UNAUTHENTICATED
+    elif method not in {"GET", "HEAD"}:
+        status, more = HTTPStatus.METHOD_NOT_ALLOWED, [(b"allow", b"GET, HEAD")]
+        sentence, code = "Metrics are read with GET.", ErrorCode.METHOD_NOT_ALLOWED
+    else:
+        return None
+    headers, body = error_answer(sentence, code=code)
+    return status, [*headers, *more], body
+
+
+def exposition(metrics: CollectorRegistry, accept: str) -> tuple[HTTPStatus, RawHeaders, bytes]:
+    """Returns the answer with the metrics, as text of the type that fits the client's Accept header."""
     encode, content_type = choose_encoder(accept)
-    return content_type, encode(metrics)
+    headers = [(b"content-type", content_type.encode()), (b"cache-control", b"no-store")]
+    return HTTPStatus.OK, headers, encode(metrics)
+
+
+def _is_authorized(authorization: str | None, token: str) -> bool:
+    """Whether an Authorization header contains the token. The comparison takes constant time."""
+    scheme, _, sent = (authorization or "").partition(" ")
+    # The comparison is of bytes, because compare_digest refuses text that is not ASCII.
+    return scheme.lower() == "bearer" and hmac.compare_digest(sent.strip().encode(), token.encode())

@@ -22,7 +22,6 @@ SETTLED = Counter(
 
 
 def count_attempt(kind: Kind, status: SendStatus, answer: Answer, **_: Any) -> None:
-    """Counts a recorded attempt to send a message, and the end of the message if it was the last one."""
     ATTEMPTS.labels(kind.name, answer.result.value).inc()
     if status is not SendStatus.PENDING:
         SETTLED.labels(kind.name, status.value).inc()
@@ -52,7 +51,6 @@ FROM (SELECT next_attempt_at FROM {kind.table} WHERE status = 'pending' ORDER BY
 
 @read_at_scrape
 def read_waiting() -> Iterator[Metric]:
-    """Yields how many messages of each kind wait, and for how long the oldest of them has been due."""
     pending = GaugeMetricFamily(
         "pipedai_outgoing_pending",
         "Messages that are neither delivered nor given up.",

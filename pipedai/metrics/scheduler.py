@@ -9,13 +9,10 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from django.utils.module_loading import autodiscover_modules
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
 
 from pipedai.loop import Job
-from pipedai.metrics.build import tell_version
-from pipedai.metrics.clock import clock_gauge, skew_of_this_process
-from pipedai.metrics.exposition import CHALLENGE, PATH, UNAUTHORIZED, exposition, is_authorized
+from pipedai.metrics.exposition import CLOCK_SKEW, begin, exposition, refusal, skew_of_this_process
 
 JOB_SECONDS = Histogram(
     "pipedai_job_duration_seconds",
@@ -35,13 +32,8 @@ JOB_LAST_SUCCESS = Gauge(
 def measured(jobs: Iterable[Job]) -> tuple[Job, ...]:
     """Returns the jobs, each wrapped in code that times and counts its work. Call it once in a process."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # No time stamps of counters.
-    autodiscover_modules("metrics")
-    # The import stands here, because `outgoing` loads models, and this file is loaded before the models.
-    from pipedai.metrics import outgoing
-
-    outgoing.start_at_zero()
-    tell_version()
-    clock_gauge().set_function(skew_of_this_process)
+    begin()
+    CLOCK_SKEW.set_function(skew_of_this_process)
     return tuple(replace(job, work=_timed(job)) for job in jobs)
 
 
@@ -90,24 +82,13 @@ def serve_metrics(bind: str, token: str) -> str:
 
 
 class _Scrapes:
-    """The WSGI application that answers scrapes."""
-
     def __init__(self, token: str) -> None:
         self._token = token
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
-        status, headers, body = self._answer(environ)
-        start_response(status, [*headers, ("Cache-Control", "no-store")])
-        yield b"" if environ["REQUEST_METHOD"] == "HEAD" else body
-
-    def _answer(self, environ: WSGIEnvironment) -> tuple[str, list[tuple[str, str]], bytes]:
-        text = [("Content-Type", "text/plain; charset=utf-8")]
-        if environ["PATH_INFO"] != PATH:
-            return "404 Not Found", text, b"Metrics are at /metrics.\n"
-        if not is_authorized(environ.get("HTTP_AUTHORIZATION"), self._token):
-            challenge = ("WWW-Authenticate", CHALLENGE)
-            return "401 Unauthorized", [*text, challenge], UNAUTHORIZED.encode() + b"\n"
-        if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
-            return "405 Method Not Allowed", [*text, ("Allow", "GET, HEAD")], b""
-        content_type, body = exposition(REGISTRY, environ.get("HTTP_ACCEPT", ""))
-        return "200 OK", [("Content-Type", content_type)], body
+        method, sent = environ["REQUEST_METHOD"], environ.get("HTTP_AUTHORIZATION")
+        refused = refusal(environ["PATH_INFO"], method, sent, self._token)
+        status, headers, body = refused or exposition(REGISTRY, environ.get("HTTP_ACCEPT", ""))
+        told = [(name.decode(), value.decode()) for name, value in headers]
+        start_response(f"{status.value} {status.phrase}", told)
+        yield b"" if method == "HEAD" else body

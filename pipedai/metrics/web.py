@@ -4,31 +4,24 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from django.utils.module_loading import autodiscover_modules
-from prometheus_client import Gauge
+from prometheus_client import Gauge, Histogram
 
-from pipedai.api.error_codes import ErrorCode
-from pipedai.metrics import connections, database_state  # noqa: F401 - they register what they read
-from pipedai.metrics.build import tell_version
-from pipedai.metrics.clock import clock_gauge, skew_of_this_process
 from pipedai.metrics.database import DatabaseCollector
 from pipedai.metrics.exposition import (
-    CHALLENGE,
+    CLOCK_SKEW,
     PATH,
-    UNAUTHORIZED,
+    begin,
     exposition,
-    is_authorized,
+    refusal,
     registry,
+    skew_of_this_process,
 )
-from pipedai.metrics.requests import observe_request
 from pipedai.server import access_log
 from pipedai.server.access_log import LOG
-from pipedai.server.asgi_types import App, Receive, Scope, Send
-from pipedai.server.error_answer import error_answer
 from pipedai.server.headers import RawHeaders
 from pipedai.server.listen import Listener
 from pipedai.server.memory_budget import MemoryBudget
-from pipedai.server.request_scope import header
+from pipedai.server.request_scope import KNOWN_METHODS, App, Receive, Scope, Send, header
 from pipedai.server.wsgi_lane import WsgiLane
 
 _SAMPLE_SECONDS = 1.0
@@ -47,7 +40,6 @@ _STREAMS = _gauge("pipedai_web_streams_open", "Event streams that somebody reads
 _HELD = _gauge(
     "pipedai_web_bytes_held", "Bytes of requests not yet answered and of answers not yet sent."
 )
-_SKEW = clock_gauge()
 _LISTENING = _gauge("pipedai_web_listening", "Whether the database's notifications are heard.")
 
 
@@ -55,12 +47,7 @@ def measured(
     app: App, *, threads: WsgiLane, listener: Listener, budget: MemoryBudget, token: str
 ) -> App:
     """Returns the application wrapped in code that measures it and answers scrapes. Call it once in a process."""
-    autodiscover_modules("metrics")
-    # The import stands here, because `outgoing` loads models, and this file is loaded before the models.
-    from pipedai.metrics import outgoing
-
-    outgoing.start_at_zero()
-    tell_version()
+    begin()
     access_log.observers.append(observe_request)
     return Endpoint(Sampled(app, threads, listener, budget), token)
 
@@ -98,7 +85,7 @@ class Sampled:
             _STREAMS.set(self._listener.streaming)
             _HELD.set(self._budget.used)
             _LISTENING.set(self._listener.healthy)
-            _SKEW.set(skew_of_this_process())
+            CLOCK_SKEW.set(skew_of_this_process())
             await asyncio.sleep(_SAMPLE_SECONDS)
 
 
@@ -126,21 +113,38 @@ class Endpoint:
 
     async def _answer(self, scope: Scope) -> tuple[int, RawHeaders, bytes]:
         sent = header(scope["headers"], b"authorization")
-        if not is_authorized(sent, self._token):
-            code = ErrorCode.INVALID_TOKEN if sent else ErrorCode.UNAUTHENTICATED
-            headers, body = error_answer(UNAUTHORIZED, code=code)
-            return 401, [*headers, (b"www-authenticate", CHALLENGE.encode())], body
-        if scope["method"] not in {"GET", "HEAD"}:
-            headers, body = error_answer(
-                "Metrics are read with GET.", code=ErrorCode.METHOD_NOT_ALLOWED
-            )
-            return 405, [*headers, (b"allow", b"GET, HEAD")], body
+        if refused := refusal(scope["path"], scope["method"], sent, self._token):
+            return refused
         accept = header(scope["headers"], b"accept") or ""
-        content_type, body = await asyncio.get_running_loop().run_in_executor(
-            self._thread, exposition, self._registry, accept
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, exposition, self._registry, accept)
+
+
+# The label of all requests without a route. Unknown methods share a label too, so that clients can't make the number of
+# labels grow.
+UNMATCHED = "unmatched"
+OTHER = "other"
+
+REQUEST_SECONDS = Histogram(
+    "pipedai_http_request_duration_seconds",
+    "Time from a request's headers to the end of its answer, waiting polls included.",
+    ["method", "route", "status"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 35),
+)
+
+# The labelled metrics are kept here, because finding one with `labels()` takes longer than counting and timing a
+# request.
+_known: dict[tuple[str | None, str | None, int], Histogram] = {}
+
+
+def observe_request(method: str | None, route: str | None, status: int, seconds: float) -> None:
+    """Count one answered request. `route` is the URL template that matched, or None."""
+    status_class = status // 100
+    child = _known.get((method, route, status_class))
+    if child is None:
+        child = REQUEST_SECONDS.labels(
+            method if method in KNOWN_METHODS else OTHER, route or UNMATCHED, f"{status_class}xx"
         )
-        return (
-            200,
-            [(b"content-type", content_type.encode()), (b"cache-control", b"no-store")],
-            body,
-        )
+        if method in KNOWN_METHODS:
+            _known[method, route, status_class] = child
+    child.observe(seconds)

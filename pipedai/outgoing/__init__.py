@@ -10,19 +10,17 @@ registers an outbox. The modules:
 | `rows` | the columns and indexes of an outbox |
 | `due` | which messages are sent next, and which sender claims them |
 | `attempts` | sending a message, what is kept of the attempt, and when the next attempt is due |
-| `answers` | what an answer means for the message |
-| `pool`, `crew` | how many messages are sent at once, and by which threads |
-| `posts`, `request`, `addresses`, `signatures` | what a request says, how and where it is sent, and its signatures |
+| `pool` | how many messages are sent at once, and by which threads |
+| `posts`, `request`, `addresses` | what a request says, its signatures and its answer, how and where it is sent |
 | `mails`, `mail_server`, `smtp`, `mail_files` | what a mail says, and how it is sent or written into a file |
 """
 
 from pipedai.outgoing.addresses import names_forbidden_address, names_forbidden_port
-from pipedai.outgoing.answers import Answer, Result
 from pipedai.outgoing.kinds import Attempt, CannotSend, Kind, NeverSend
 from pipedai.outgoing.mail_server import mail_is_on
 from pipedai.outgoing.mails import Mail, compose, foreign, mail_host
 from pipedai.outgoing.pool import register_kind, registered_kinds
-from pipedai.outgoing.posts import Post, host_of
+from pipedai.outgoing.posts import Answer, Post, Result, host_of, signed_post
 from pipedai.outgoing.request import post
 from pipedai.outgoing.rows import (
     OutboxRow,
@@ -32,7 +30,6 @@ from pipedai.outgoing.rows import (
     outbox_constraints,
     outbox_indexes,
 )
-from pipedai.outgoing.signatures import signed_post
 
 __all__ = [
     "Answer",

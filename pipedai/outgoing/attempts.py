@@ -18,9 +18,9 @@ from django.dispatch import Signal
 from pipedai import tracing
 from pipedai.logs import get_logger
 from pipedai.outgoing import mail_server, request
-from pipedai.outgoing.answers import Answer, OwnAnswer, Result
 from pipedai.outgoing.kinds import Attempt, CannotSend, Kind
 from pipedai.outgoing.mails import Mail, is_mail
+from pipedai.outgoing.posts import Answer, OwnAnswer, Result
 from pipedai.outgoing.rows import SendAttempt, SendStatus
 from pipedai.sql import Row, database_now, fetch_all
 

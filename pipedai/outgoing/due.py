@@ -8,12 +8,12 @@ host do not hide those to other hosts. Mails that belong to no environment take 
 
 import threading
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from heapq import heapify, heappop, heapreplace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import transaction
@@ -53,11 +53,11 @@ def _domain_of(host: str) -> str:
 
 @lru_cache(maxsize=16)
 def _candidates(kind: Kind) -> str:
-    """Returns the query that finds due messages which may be sent now. A sender has one place for each message that it
-    may send at once. An environment, a workspace and a host may each take only a part of the places.
+    """Returns the query that finds due messages which may be sent now. A sender has one share for each message that it
+    may send at once. An environment, a workspace and a host may each take only a part of the shares.
 
     The recursion reads the index `…_pending_by_host` once for each pair of an environment and a host. When an
-    environment has as many places as it may have, the recursion skips the environment's other hosts. If nothing is due,
+    environment has as many shares as it may have, the recursion skips the environment's other hosts. If nothing is due,
     the query reads one entry of `…_due_by_host` and stops.
     """
     if kind.tenants is None:
@@ -157,67 +157,56 @@ FROM d {joins}
 """
 
 
+def taker_of(message: Row) -> Taker:
+    return Taker(message["workspace_id"], message["environment_id"], message["host"])
+
+
 @dataclass
-class Turns:
-    """What one sender remembers about which workspace it serves next. If the sender's process dies, this memory is
-    lost, and a workspace waits at most one turn longer.
+class Memory:
+    """What one sender remembers: which workspace it serves next, and which hosts answer. If the sender's process dies,
+    this is lost: a workspace waits at most one turn longer, and each host has one share until it answers.
+
+    A host that has never answered this sender, or kept it waiting in vain the last time, is unproven. Most hosts
+    answer within milliseconds, so a new host is proven soon, while a dead host holds its one share for as long as an
+    attempt may take.
     """
 
+    # Whether every host counts as proven.
+    trusting: bool = False
     # For each workspace, how many messages this sender had claimed when it last served the workspace. The workspace
     # served last is the last key.
     served: dict[UUID, int] = field(default_factory=dict)
     # The environment and the host after which the next query begins.
     after: tuple[UUID, str] = _BEFORE_ALL
     _count: int = 0
-
-    def serve(self, workspace_id: UUID) -> None:
-        """Remembers that the workspace has just been served."""
-        self._count += 1
-        self.served.pop(workspace_id, None)
-        self.served[workspace_id] = self._count
-        if len(self.served) > _MOST_REMEMBERED:
-            del self.served[next(iter(self.served))]
-
-
-def taker_of(message: Row) -> Taker:
-    return Taker(message["workspace_id"], message["environment_id"], message["host"])
-
-
-@dataclass
-class Hosts:
-    """What one sender remembers about which hosts answer. If the sender's process dies, this memory is lost, and each
-    host has one place until it answers.
-
-    A host that has never answered this sender, or kept it waiting in vain the last time, is unproven. Most hosts
-    answer within milliseconds, so a new host is proven soon, while a dead host holds its one place for as long as an
-    attempt may take.
-    """
-
     # The hosts that answered the last time, the one that answered last being the last key.
     _proven: dict[str, None] = field(default_factory=dict)
     # Threads that send note what they saw, while the scheduler's own thread reads.
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def serve(self, workspace_id: UUID) -> None:
+        """Remembers that the workspace has just been served."""
+        self._count += 1
+        _put_last(self.served, workspace_id, self._count)
 
     def note(self, host: str, *, answered: bool) -> None:
         """Remembers whether the host answered an attempt, with whatever status."""
         with self._lock:
             self._proven.pop(host, None)
             if answered:
-                self._proven[host] = None
-                if len(self._proven) > _MOST_REMEMBERED:
-                    del self._proven[next(iter(self._proven))]
+                _put_last(self._proven, host, None)
 
-    def proven(self) -> Container[str]:
+    def proven(self) -> frozenset[str]:
         """Returns the hosts that answered the last time, and that of mails from earlier releases."""
         with self._lock:
             return frozenset((*self._proven, MAIL_HOST))
 
 
-class _Everything:
-    """The container that has every host."""
-
-    def __contains__(self, host: object) -> bool:
-        return True
+def _put_last(known: dict[Any, Any], key: Any, value: Any) -> None:
+    known.pop(key, None)
+    known[key] = value
+    if len(known) > _MOST_REMEMBERED:
+        del known[next(iter(known))]
 
 
 def claim_due(
@@ -226,33 +215,31 @@ def claim_due(
     room: int,
     busy: Mapping[Taker, int],
     per_host: int,
-    turns: Turns | None = None,
-    hosts: Hosts | None = None,
+    memory: Memory | None = None,
     now: datetime | None = None,
 ) -> list[Row]:
     """Claims up to `room` due messages of a kind and returns their rows. Pass each row to `attempts.send` at once.
 
-    A sender sends a limited number of messages at once, so it has that number of places, and each message takes one
-    while it is sent. `busy` says how many places are taken already, and by whom. Each free place goes to the workspace
+    A sender sends a limited number of messages at once, so it has that number of shares, and each message takes one
+    while it is sent. `busy` says how many shares are taken already, and by whom. Each free share goes to the workspace
     that has the fewest, and among equals to the workspace that was served longest ago. There are five limits:
 
-    - A host has at most `per_host` places, and one if it is unproven (see Hosts). Without `hosts` every host counts as
-      proven.
-    - All unproven hosts together have at most three quarters of all places. Hosts that answer therefore find free
-      places, however many hosts are dead.
-    - A workspace has at most as many places as stay free: half of all, if it is the only one. A workspace without a
-      place therefore always finds a free one.
-    - An environment has at most as many places as stay free, less those of its workspace: a third of all, if it is
+    - A host has at most `per_host` shares, and one if it is unproven (see Memory). Without a `memory` every
+      host counts as proven.
+    - All unproven hosts together have at most three quarters of all shares. Hosts that answer therefore find free
+      shares, however many hosts are dead.
+    - A workspace has at most as many shares as stay free: half of all, if it is the only one. A workspace without a
+      share therefore always finds a free one.
+    - An environment has at most as many shares as stay free, less those of its workspace: a third of all, if it is
       the only one. The other environments of the workspace therefore always find a free one.
-    - Mails have at most `kind.mails` places, and one of these is kept for first attempts. So domains that stall over
+    - Mails have at most `kind.mails` shares, and one of these is kept for first attempts. So domains that stall over
       each mail delay nobody's first mail.
     """
-    turns = turns or Turns()
-    proven = _Everything() if hosts is None else hosts.proven()
-    places = _Places(busy, room, per_host, proven, kind.mails)
+    memory = memory or Memory(trusting=True)
+    shares = _Shares(busy, room, per_host, memory, kind.mails)
     # Both statements are in one transaction, as each transaction costs as much as a statement.
     with transaction.atomic():
-        chosen = places.fill(_look(kind, places, turns, now), turns)
+        chosen = shares.fill(_look(kind, shares, memory, now))
         if not chosen:
             return []
         params = {
@@ -264,9 +251,9 @@ def claim_due(
         return fetch_all(_claim(kind), params)
 
 
-class _Places:
-    """Counts who has taken how many of a sender's places, and decides who gets the next one. A sender has as many
-    places as the messages that it may send at once.
+class _Shares:
+    """Counts who has taken how many of a sender's shares, and decides who gets the next one. A sender has as many
+    shares as the messages that it may send at once.
     """
 
     def __init__(
@@ -274,16 +261,17 @@ class _Places:
         busy: Mapping[Taker, int],
         room: int,
         per_host: int,
-        proven: Container[str],
+        memory: Memory,
         mails: int = 0,
     ) -> None:
-        self.room, self.per_host, self._proven = room, per_host, proven
-        places = room + sum(busy.values())
-        # How many more places unproven hosts may take, and how many more mails.
-        self._unproven_room = max(1, places * 3 // 4)
+        self.room, self.per_host, self._memory = room, per_host, memory
+        self._proven = memory.proven()
+        total = room + sum(busy.values())
+        # How many more shares unproven hosts may take, and how many more mails.
+        self._unproven_room = max(1, total * 3 // 4)
         self._mail_room = mails
-        # How many places for mails are kept for first attempts.
-        self._kept = int(places > 1)
+        # How many shares for mails are kept for first attempts.
+        self._kept = int(total > 1)
         self.workspaces: Counter[UUID] = Counter()
         self.environments: Counter[UUID] = Counter()
         self.hosts: Counter[str] = Counter()
@@ -295,7 +283,7 @@ class _Places:
         self.workspaces[taker.workspace_id] += count
         self.environments[taker.environment_id] += count
         self.hosts[taker.host] += count
-        if taker.host not in self._proven:
+        if not self._is_proven(taker.host):
             self._unproven_room -= count
         if is_mail(taker.host):
             self._mail_room -= count
@@ -317,26 +305,26 @@ class _Places:
             if count >= self.room - self.workspaces[self._workspace_of[id_]]
         ]
 
-    def fill(self, candidates: list[Row], turns: Turns) -> list[Row]:
-        """Chooses messages for the free places of the sender, and returns these candidates.
+    def fill(self, candidates: list[Row]) -> list[Row]:
+        """Chooses messages for the free shares of the sender, and returns these candidates.
 
         A message that is chosen can only move others of its workspace further back, and leave them less room. So the
         heap's first candidate is the next one if it still has its old order.
         """
         chosen: list[Row] = []
-        waiting = [(self._order(row, turns), n, row) for n, row in enumerate(candidates)]
+        waiting = [(self._order(row), n, row) for n, row in enumerate(candidates)]
         heapify(waiting)
         while self.room > 0 and waiting:
             order, n, first = waiting[0]
             if not self._has_room(first):
                 heappop(waiting)
-            elif (present := self._order(first, turns)) != order:
+            elif (present := self._order(first)) != order:
                 heapreplace(waiting, (present, n, first))
             else:
                 heappop(waiting)
                 self._take(taker_of(first), 1)
                 self.room -= 1
-                turns.serve(first["workspace_id"])
+                self._memory.serve(first["workspace_id"])
                 chosen.append(first)
         return chosen
 
@@ -344,7 +332,7 @@ class _Places:
         left = self.room - self.workspaces[candidate["workspace_id"]]
         host = candidate["host"]
         rooms = [self.room]
-        if host not in self._proven:
+        if not self._is_proven(host):
             rooms.append(self._unproven_room)
         if is_mail(host):
             rooms.append(self._mail_room)
@@ -355,21 +343,24 @@ class _Places:
             and min(rooms) > kept
         )
 
-    def _most(self, host: str) -> int:
-        """Returns how many places the host may have."""
-        return self.per_host if host in self._proven else 1
+    def _is_proven(self, host: str) -> bool:
+        return self._memory.trusting or host in self._proven
 
-    def _order(self, candidate: Row, turns: Turns) -> tuple[int, int, int, datetime]:
+    def _most(self, host: str) -> int:
+        """Returns how many shares the host may have."""
+        return self.per_host if self._is_proven(host) else 1
+
+    def _order(self, candidate: Row) -> tuple[int, int, int, datetime]:
         workspace_id = candidate["workspace_id"]
         return (
             self.workspaces[workspace_id],
-            turns.served.get(workspace_id, 0),
+            self._memory.served.get(workspace_id, 0),
             self.environments[candidate["environment_id"]],
             candidate["next_attempt_at"],
         )
 
 
-def _look(kind: Kind, places: _Places, turns: Turns, now: datetime | None) -> list[Row]:
+def _look(kind: Kind, shares: _Shares, memory: Memory, now: datetime | None) -> list[Row]:
     """Returns due messages that the sender may send now: for each environment and host, those that have been due
     longest.
 
@@ -377,21 +368,21 @@ def _look(kind: Kind, places: _Places, turns: Turns, now: datetime | None) -> li
     it begins again with the first.
     """
     params = {
-        "full_hosts": places.full_hosts,
-        "full_workspaces": places.full_workspaces,
-        "full_environments": places.full_environments,
-        "per_pair": min(places.per_host, places.room),
-        "room": places.room,
+        "full_hosts": shares.full_hosts,
+        "full_workspaces": shares.full_workspaces,
+        "full_environments": shares.full_environments,
+        "per_pair": min(shares.per_host, shares.room),
+        "room": shares.room,
         "most_pairs": _MOST_PAIRS,
         "now": now,
     }
-    began_at = turns.after
-    after = {"after_environment": turns.after[0], "after_host": turns.after[1]}
+    began_at = memory.after
+    after = {"after_environment": memory.after[0], "after_host": memory.after[1]}
     with without_sorting():
         rows = fetch_all(_candidates(kind), params | after)
     last = next((row for row in rows if row["step"] == _MOST_PAIRS), None)
-    turns.after = _BEFORE_ALL if last is None else (last["environment_id"], last["host"])
+    memory.after = _BEFORE_ALL if last is None else (last["environment_id"], last["host"])
     found = [row for row in rows if row["id"] is not None]
     if not found and last is None and began_at != _BEFORE_ALL:
-        return _look(kind, places, turns, now)
+        return _look(kind, shares, memory, now)
     return found

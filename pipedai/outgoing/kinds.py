@@ -16,13 +16,9 @@ environments and are sent over HTTP:
         environment = ...
         notice = tenant_key("notices.Notice", related_name="attempts")
 
-    NOTICES = Kind("notice", Notice, NoticeAttempt, message_of, tenants="environment", places=16)
+    NOTICES = Kind("notice", Notice, NoticeAttempt, message_of, tenants="environment", shares=16)
 
-    class NoticesConfig(AppConfig):
-        def ready(self):
-            from pipedai.outgoing import register_kind  # Not at the top of the file: it imports models.
-            ...
-            register_kind(NOTICES)
+    register_kind(NOTICES)  # in the module `ready` of the app
 
 `Notice(host=host_of(url), ...).save()`, in the transaction of the cause, is all that it takes to send a notice. The
 scheduler claims it within a quarter of a second, calls `message_of` with the row, sends what that returns, keeps the
@@ -36,9 +32,8 @@ from typing import Any
 
 from django.db import models
 
-from pipedai.outgoing.answers import Answer, Result
 from pipedai.outgoing.mails import Mail
-from pipedai.outgoing.posts import Post
+from pipedai.outgoing.posts import Answer, Post, Result
 from pipedai.outgoing.rows import OutboxRow, SendAttempt, SendStatus
 from pipedai.sql import Row
 
@@ -80,9 +75,9 @@ def _nothing(attempts: Sequence[Attempt]) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of messages, and the places that it has in each scheduler.
+    """One kind of messages, and the shares that it has in each scheduler.
 
-    Each kind has places, threads and database connections of its own, so a storm of one kind or a dead mail server
+    Each kind has shares, threads and database connections of its own, so a storm of one kind or a dead mail server
     delays no other kind (docs/decisions/outbox.md).
     """
 
@@ -105,10 +100,10 @@ class Kind:
     # the same name.
     reads: str = ""
     joins: str = ""
-    # How many messages of this kind one scheduler sends at once: `places` in all, and `per_host` to one host.
-    places: int = 8
+    # How many messages of this kind one scheduler sends at once: `shares` in all, and `per_host` to one host.
+    shares: int = 8
     per_host: int = 4
-    # How many of the places mails may take, and so how many connections a scheduler has to the mail server.
+    # How many of the shares mails may take, and so how many connections a scheduler has to the mail server.
     mails: int = 8
     # How many threads record results. There are fewer of them than threads that send, because each has a database
     # connection.

@@ -29,7 +29,6 @@ class MailFiles(BaseEmailBackend):
     """
 
     def send_messages(self, email_messages: Any) -> int:
-        """Writes the mails and returns how many they are. Raises MailNotWritten."""
         for message in email_messages:
             self._write(message)
         return len(email_messages)

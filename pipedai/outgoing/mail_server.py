@@ -24,9 +24,9 @@ from django.core.validators import validate_email
 
 from pipedai import env
 from pipedai.logs import get_logger
-from pipedai.outgoing.answers import OwnAnswer, Result
 from pipedai.outgoing.mail_files import MailFiles, MailNotWritten
 from pipedai.outgoing.mails import Mail
+from pipedai.outgoing.posts import OwnAnswer, Result
 from pipedai.outgoing.smtp import BoundedBackend, SaysTooMuch
 
 log = get_logger(__name__)

@@ -3,19 +3,108 @@ many to one host (SPEC §7).
 """
 
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
 
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
 
 from pipedai import timeouts
 from pipedai.logs import get_logger
 from pipedai.loop import Job, register_job
 from pipedai.outgoing import attempts
-from pipedai.outgoing.answers import Answer, Result
-from pipedai.outgoing.crew import Crew
-from pipedai.outgoing.due import Hosts, Taker, Turns, claim_due, taker_of
+from pipedai.outgoing.due import Memory, Taker, claim_due, taker_of
 from pipedai.outgoing.kinds import Kind
+from pipedai.outgoing.posts import Answer, Result
 from pipedai.sql import Row
+
+T = TypeVar("T")
+
+# A thread that has had no work for this many seconds closes its database connection.
+IDLE_SECONDS = 60.0
+
+
+class Crew(Generic[T]):
+    """Up to `most` threads, which call `work` with the items of a queue: with one after another, or with up to
+    `at_once` if so many are waiting. `work` must not raise.
+
+    A thread is started only when all others are busy, and lives until `stop`. The threads are daemons: the process can
+    end without waiting for them. A thread opens a database connection only if `work` uses one.
+    """
+
+    def __init__(
+        self, name: str, most: int, work: Callable[[list[T]], None], *, at_once: int = 1
+    ) -> None:
+        self._name, self._most, self._work, self._at_once = name, most, work, at_once
+        self._queue: SimpleQueue[T | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        # How many items are in the queue or being worked on.
+        self._unfinished = 0
+
+    def give(self, item: T) -> None:
+        with self._lock:
+            self._unfinished += 1
+            if len(self._threads) < min(self._unfinished, self._most):
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        self._queue.put(item)
+
+    def stop(self, seconds: float) -> None:
+        """Lets the threads finish the work in the queue, close their database connections and end. Waits for their end
+        for `seconds` at most.
+
+        `give` may be called again afterwards. It then starts new threads.
+        """
+        until = time.monotonic() + seconds
+        with self._lock:
+            threads, self._threads = self._threads, []
+        for _ in threads:
+            self._queue.put(None)
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _run(self) -> None:
+        try:
+            while self._do_next():
+                pass
+        finally:
+            connection.close()
+
+    def _do_next(self) -> bool:
+        """Waits for an item, and works on it and those that wait with it. Returns whether the thread is to go on. An
+        item may hold a secret, so it is not kept in memory while the thread waits for the next one.
+        """
+        try:
+            item = self._queue.get(timeout=IDLE_SECONDS)
+        except Empty:
+            connection.close()
+            return True
+        if item is None:
+            return False
+        items = [item, *self._waiting()]
+        try:
+            self._work(items)
+        finally:
+            with self._lock:
+                self._unfinished -= len(items)
+        return True
+
+    def _waiting(self) -> Iterator[T]:
+        """Takes the items that wait in the queue, one less than a thread may work on at once."""
+        for _ in range(self._at_once - 1):
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                return
+            if item is None:  # A thread is to end, and this one has something to do before.
+                self._queue.put(None)
+                return
+            yield item
+
 
 log = get_logger(__name__)
 
@@ -36,7 +125,9 @@ _registered: dict[str, Kind] = {}
 
 
 def register_kind(kind: Kind) -> None:
-    """Registers a job that makes the scheduler send the messages of this kind. Call it from `AppConfig.ready()`."""
+    """Registers a job that makes the scheduler send the messages of this kind. Call it in the app's module
+    `ready`.
+    """
     if kind.name in _registered:
         raise ValueError(f"There is a kind {kind.name} already.")
     _registered[kind.name] = kind
@@ -70,11 +161,10 @@ class Senders:
         self, kind: Kind, *, at_once: int | None = None, per_host: int | None = None
     ) -> None:
         self._kind = kind
-        self._at_once = kind.places if at_once is None else at_once
+        self._at_once = kind.shares if at_once is None else at_once
         self._per_host = kind.per_host if per_host is None else per_host
         self._busy: Counter[Taker] = Counter()
-        self._turns = Turns()
-        self._hosts = Hosts()
+        self._memory = Memory()
         self._changed = threading.Condition()
         self._sending = Crew(f"{kind.name}-sender", self._at_once, self._send)
         self._recording = Crew(
@@ -95,8 +185,7 @@ class Senders:
             room=room,
             busy=busy,
             per_host=self._per_host,
-            turns=self._turns,
-            hosts=self._hosts,
+            memory=self._memory,
         )
         for row in claimed:
             with self._changed:
@@ -139,16 +228,16 @@ class Senders:
             self._recording.give((row, answer))
 
     def _note(self, host: str, answer: Answer) -> None:
-        """Remembers whether the host answers. An attempt that failed soon changes nothing. It held its place for a
+        """Remembers whether the host answers. An attempt that failed soon changes nothing. It held its share for a
         moment only, and the fault may be that of one tenant's URL, such as a wrong port, and not that of the host. An
         attempt while our own mail server is away says nothing about the recipient's domain.
         """
         if answer.result is Result.AWAY:
             return
         if answer.error is None:
-            self._hosts.note(host, answered=True)
+            self._memory.note(host, answered=True)
         elif answer.duration_ms >= _SOON_MS:
-            self._hosts.note(host, answered=False)
+            self._memory.note(host, answered=False)
 
     def _record(self, sent: list[Sent]) -> None:
         """Records the answers: those of messages that were taken together, and each other one alone, because more
@@ -164,7 +253,7 @@ class Senders:
                 self._leave(each[0])
 
     def _could_record(self, sent: list[Sent]) -> bool:
-        """Records the answers in one transaction, and frees the places of the messages. Returns False if that failed,
+        """Records the answers in one transaction, and frees the shares of the messages. Returns False if that failed,
         which may be the fault of any of them.
         """
         try:

@@ -1,10 +1,20 @@
-"""A message that is sent by POST, and the host that it goes to."""
+"""A message that is sent by POST, its signatures, and its answer (SPEC §7).
 
+All messages to customers' webhooks are signed here, whatever they are about: with `X-Pipedai-Signature`, and with the
+headers of the Standard Webhooks specification.
+"""
+
+import base64
+import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
 from urllib.parse import urlsplit
 
 from pipedai.api.outside_urls import MAX_HOST
+
+_STANDARD_PREFIX = "whsec_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +37,94 @@ def host_of(url: str) -> str:
         return (urlsplit(url).hostname or "")[:MAX_HOST]
     except ValueError:
         return ""
+
+
+def signed_post(url: str, *, message_id: str, body: str, secret: str | None, now: datetime) -> Post:
+    """Returns the request that sends the JSON text `body` to a webhook.
+
+    `secret` is the secret of the webhook, or None for a message without signatures. `now` is when the request is sent.
+    """
+    sent = body.encode()
+    signed = webhook_headers(message_id=message_id, body=sent, secret=secret, now=now)
+    headers = {"Content-Type": "application/json", "User-Agent": "PipedAI-Webhooks/1", **signed}
+    return Post(url, sent, headers)
+
+
+def webhook_headers(
+    *, message_id: str, body: bytes, secret: str | None, now: datetime
+) -> dict[str, str]:
+    """Returns the headers with the id, the time and the signatures of a message. Without a secret there are no
+    signatures.
+    """
+    timestamp = str(int(now.timestamp()))
+    headers = {"webhook-id": message_id, "webhook-timestamp": timestamp}
+    if secret is None:
+        return headers
+    signed = b".".join((message_id.encode(), timestamp.encode(), body))
+    signature = base64.b64encode(hmac.digest(_standard_key(secret), signed, "sha256")).decode()
+    return {
+        **headers,
+        "webhook-signature": f"v1,{signature}",
+        "X-Pipedai-Signature": f"sha256={hmac.digest(secret.encode(), body, 'sha256').hex()}",
+    }
+
+
+def _standard_key(secret: str) -> bytes:
+    """Returns the key for the Standard Webhooks signature.
+
+    If the secret begins with `whsec_`, the rest of it is the key in base64. Otherwise the bytes of the secret are the
+    key.
+    """
+    if secret.startswith(_STANDARD_PREFIX):
+        return base64.b64decode(secret.removeprefix(_STANDARD_PREFIX))
+    return secret.encode()
+
+
+class Result(StrEnum):
+    # The receiver has taken the message.
+    TAKEN = "taken"
+    # The receiver refuses the message. Sending it again would change nothing.
+    REFUSED = "refused"
+    # The receiver may take the message later. The message is given up after a number of such answers.
+    AGAIN = "again"
+    # The service's own mail server can't be reached, or refuses the service itself. This says nothing about the
+    # message, so the message waits for the server.
+    AWAY = "away"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a request over HTTP.
+
+    `error` says in a few words why no complete answer came in time, or is None. It never names an address.
+    `status_code` may be set beside `error`. `body` is the first KiB of the answer's body, unchanged.
+    """
+
+    status_code: int | None
+    duration_ms: int
+    error: str | None = None
+    body: bytes | None = None
+    retry_after: str | None = None
+
+    @property
+    def result(self) -> Result:
+        """The meaning of the answer: 2xx is TAKEN; 429, 5xx and no answer are AGAIN; others are REFUSED (SPEC §7)."""
+        code = self.status_code
+        if self.error is not None or code is None:
+            return Result.AGAIN
+        if 200 <= code < 300:
+            return Result.TAKEN
+        return Result.AGAIN if code == 429 or code >= 500 else Result.REFUSED
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAnswer(Answer):
+    """An answer whose result is given, because no HTTP status decides it. It comes from a mail server, or from our own
+    code if that could not make the message.
+    """
+
+    means: Result = Result.AGAIN
+
+    @property
+    def result(self) -> Result:
+        return self.means

@@ -20,7 +20,7 @@ from ssrfguard import SSRFGuardError
 from ssrfguard.httpx import SafeBackend
 
 from pipedai.outgoing import addresses
-from pipedai.outgoing.answers import Answer
+from pipedai.outgoing.posts import Answer
 
 TIMEOUT_SECONDS = 10.0
 KEPT_BODY_BYTES = 1024

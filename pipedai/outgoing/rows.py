@@ -29,8 +29,6 @@ class SendStatus(models.TextChoices):
 
 
 class OutboxRow(models.Model):
-    """A message that is to be sent, or was."""
-
     Status = SendStatus
 
     # The row's id: a UUIDv7, made by the process that queues the message.

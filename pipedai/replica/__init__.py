@@ -1,5 +1,58 @@
 """Reads lists and statistics from a standby of the database, if REPLICA_DATABASE_URL names one (docs/scaling.md).
 
-`routing` says where the statements of a thread go, `reading` decides for each request whether the standby may answer
+This module says where the statements of a thread go. `reading` decides for each request whether the standby may answer
 it, and `writers` remembers who has written lately, so that everybody sees what they have just written.
 """
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import DEFAULT_DB_ALIAS, connections
+
+# The alias of the replica in DATABASES. It is there only if REPLICA_DATABASE_URL is set.
+REPLICA = "replica"
+
+
+class _Where(threading.local):
+    alias = DEFAULT_DB_ALIAS
+
+
+# `alias` is that of the database to which this thread sends its reads now. `pipedai.sql` reads it for each statement.
+where = _Where()
+
+
+def is_on() -> bool:
+    return REPLICA in connections.databases
+
+
+@contextmanager
+def reading_replica() -> Iterator[None]:
+    """Sends this thread's reads to the replica for the time of the block."""
+    where.alias = REPLICA
+    try:
+        yield
+    finally:
+        where.alias = DEFAULT_DB_ALIAS
+
+
+class ReplicaRouter:
+    """Sends the ORM's reads to where the thread reads now, and all its writes to the primary.
+
+    Django asks it only if DATABASE_ROUTERS names it, which the settings do if there is a replica.
+    """
+
+    def db_for_read(self, model: type, **hints: Any) -> str:
+        return where.alias
+
+    def db_for_write(self, model: type, **hints: Any) -> str:
+        return DEFAULT_DB_ALIAS
+
+    def allow_relation(self, obj1: object, obj2: object, **hints: Any) -> bool:
+        """Rows of both databases may refer to each other, because they are rows of the same tables."""
+        return True
+
+    def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool:
+        """Only the primary is migrated. The replica repeats what happens there."""
+        return db == DEFAULT_DB_ALIAS

@@ -21,7 +21,7 @@ from rest_framework.request import Request
 
 from pipedai.api.principal import principal_of
 from pipedai.logs import get_logger
-from pipedai.replica.routing import REPLICA, is_on, reading_replica
+from pipedai.replica import REPLICA, is_on, reading_replica
 from pipedai.replica.writers import NOT_YET, READERS, begin_remembering
 from pipedai.sql import fetch_one, reason, sqlstate
 
@@ -71,7 +71,6 @@ class Fitness:
         return time.monotonic() < self._pause_until
 
     def found(self, state: State, why: str = "") -> None:
-        """Remembers the state, and logs if it has changed."""
         with self._lock:
             before, self.state = self.state, state
             if state != "ok":
@@ -83,7 +82,6 @@ class Fitness:
                 log.warning("replica.passed_over", state=state, reason=why)
 
     def try_again(self) -> None:
-        """Lets the replica be asked at once."""
         self._pause_until = 0.0
 
 

@@ -90,5 +90,4 @@ def begin_remembering() -> None:
 
 
 def prune_recent_writes(*, limit: int = 10_000) -> int:
-    """Deletes at most `limit` positions that no longer matter, and returns how many it deleted."""
     return execute(_PRUNE, {"limit": limit})

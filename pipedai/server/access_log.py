@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipedai.logs import log_line
-from pipedai.server.probes import PROBES
+from pipedai.server.headers import PROBES
 
 # The key of a dict in each request's ASGI scope. What the application puts into that dict is added to the request's log
 # line.

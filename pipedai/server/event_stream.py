@@ -2,17 +2,21 @@
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
+from pipedai.logs import get_logger
 from pipedai.server.access_log import LOG
-from pipedai.server.asgi_types import App, Message, Receive, Scope, Send
-from pipedai.server.asking import WaitingLane, status_of
-from pipedai.server.fan_out import FanOut
-from pipedai.server.listen import EventsEar, Listener, StreamEar
-from pipedai.server.refusal import ClientGone
-from pipedai.server.ticket import STREAM, Piece, StreamTicket
+from pipedai.server.ears import EventsEar, StreamEar
+from pipedai.server.listen import Listener
+from pipedai.server.request_scope import App, ClientGone, Message, Receive, Scope, Send
+from pipedai.server.ticket import STREAM, Piece, ReadTogether, StreamTicket
+from pipedai.server.waiting_lane import WaitingLane, status_of
+
+log = get_logger(__name__)
 
 # A stream asks for events again after this many seconds even without a notification. Asking takes time as well, so the
 # stream's credential is checked again about every 15 s.
@@ -22,6 +26,10 @@ RECHECK_SECONDS = 12.0
 LONGEST_SEND_SECONDS = 10.0
 # Events that FanOut has read may be sent for so many seconds after the last check of the stream's credential.
 LONGEST_UNCHECKED_SECONDS = 14.0
+# Streams that are woken within this time share one statement.
+GATHER_SECONDS = 0.2
+# One statement reads for at most so many streams that are not equally far, so that its answer stays small.
+MOST_TOGETHER = 100
 
 _KEEP_ALIVE = b": still here\n\n"
 
@@ -40,6 +48,65 @@ class StreamKind:
     ear: type[StreamEar] = StreamEar
     # A stream waits this many seconds before it asks for news, so that one answer carries what comes together.
     pause_seconds: float = 0.1
+
+
+Pieces = dict[tuple[UUID, int], Piece]
+# Runs a function in one of the threads that serve requests.
+InThread = Callable[[Callable[[], Pieces]], Awaitable[Pieces]]
+
+
+class FanOut:
+    """Collects what streams want for GATHER_SECONDS, reads it in one statement, and hands each stream its piece.
+
+    Streams that have sent equally much of one subject get the same bytes. One reading is under way at a time, so
+    streams hold one thread at most, and nothing is kept after it was handed out.
+    """
+
+    def __init__(self, in_thread: InThread) -> None:
+        self._in_thread = in_thread
+        # The streams that wait for the next reading, by the function that reads, and by their subject and the number
+        # of the last event that they have sent.
+        self._wanted: dict[ReadTogether, dict[tuple[UUID, int], asyncio.Future[Piece | None]]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def piece(self, read: ReadTogether, subject: UUID, after: int) -> Piece | None:
+        """Return the events of a subject after a number, or None if they could not be read."""
+        waiting = self._wanted.setdefault(read, {})
+        found = waiting.get((subject, after))
+        if found is None:
+            found = waiting[subject, after] = asyncio.get_running_loop().create_future()
+        if self._task is None:
+            self._task = asyncio.create_task(self._work())
+        # Several streams wait for the same piece, and one that ends must not cancel it for the others.
+        return await asyncio.shield(found)
+
+    async def _work(self) -> None:
+        try:
+            while self._wanted:
+                await asyncio.sleep(GATHER_SECONDS)
+                wanted, self._wanted = self._wanted, {}
+                for read, waiting in wanted.items():
+                    pairs = list(waiting)
+                    for start in range(0, len(pairs), MOST_TOGETHER):
+                        await self._read(read, pairs[start : start + MOST_TOGETHER], waiting)
+        finally:
+            self._task = None
+
+    async def _read(
+        self,
+        read: ReadTogether,
+        pairs: list[tuple[UUID, int]],
+        waiting: dict[tuple[UUID, int], "asyncio.Future[Piece | None]"],
+    ) -> None:
+        pieces: Pieces | None = None
+        try:
+            pieces = await self._in_thread(partial(read, pairs))
+        except Exception as error:
+            log.warning("events could not be read for streams", error=type(error).__name__)
+        for pair in pairs:
+            waiting[pair].set_result(
+                None if pieces is None else pieces.get(pair, Piece(b"", pair[1]))
+            )
 
 
 class EventStreams(WaitingLane):

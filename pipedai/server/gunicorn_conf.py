@@ -10,10 +10,28 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+# mypy: disallow-untyped-calls=False
+from gunicorn.glogging import Logger
+
 from pipedai import checks, env, tracing
 from pipedai.client_address import parse_networks
+from pipedai.logs import log_start
 from pipedai.metrics.directory import forget_process, make_directory, remove_directory
-from pipedai.server.gunicorn_log import ChainLogger
+
+
+class ChainLogger(Logger):
+    """gunicorn's logger without handlers of its own, so that its lines go to the handlers of the root logger."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.propagate = True
+        # gunicorn makes its logger once for each start, before it logs anything. So this is the place to log that the
+        # process starts.
+        log_start("web")
+
+    def _set_handler(self, *_args: Any, **_kwargs: Any) -> None:
+        """Add no handler, so that the root logger's handlers alone write gunicorn's lines."""
+
 
 try:
     _production = settings.PRODUCTION
@@ -53,7 +71,6 @@ logger_class = ChainLogger
 
 
 def refuse_unfit_settings() -> None:
-    """Exit with sentences that name the unfit settings, if there are any."""
     try:
         checks.refuse_unfit_settings()
         tracing.is_on()
@@ -80,7 +97,6 @@ def child_exit(_server: Any, worker: Any) -> None:
 
 
 def on_exit(_server: Any) -> None:
-    """Remove the directory of the metrics. gunicorn calls this function when it ends."""
     for directory in _metrics:
         remove_directory(directory)
 

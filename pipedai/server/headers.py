@@ -49,12 +49,10 @@ _HSTS = {b"strict-transport-security": b"max-age=31536000"}
 
 
 def is_api(path: str) -> bool:
-    """Whether the path belongs to the JSON API."""
     return _is_below(path, API)
 
 
 def content_policy(path: str) -> str:
-    """Return the Content-Security-Policy for answers under this path."""
     if path == "/":
         return _START_PAGE
     return next(
@@ -89,3 +87,8 @@ def complete_headers(
 
 def _is_below(path: str, prefix: str) -> bool:
     return path == prefix or path.startswith(f"{prefix}/")
+
+
+# These paths answer whatever the request's Host says, because probes call a process by its address. HTTP/1.0 has no
+# Host header at all, and HAProxy's checks are of that version unless it is told otherwise.
+PROBES = frozenset({f"{API}/health", f"{API}/health/live", "/metrics"})

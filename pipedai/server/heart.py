@@ -39,7 +39,7 @@ _makers: list[Callable[[], Beat]] = []
 
 
 def register_beat(make: Callable[[], Beat]) -> None:
-    """Adds a heartbeat that every web process writes. Call it from `AppConfig.ready()`.
+    """Adds a heartbeat that every web process writes. Call it in the module `ready` of the app.
 
     Each process calls `make` once to get its own statement.
     """

@@ -7,14 +7,13 @@ from typing import Any
 from urllib.parse import parse_qs
 from uuid import UUID
 
-from pipedai.server import request_scope
 from pipedai.server.access_log import LOG
-from pipedai.server.asgi_types import App, Receive, Scope, Send
+from pipedai.server.ears import EventsEar, ThingsEar
 from pipedai.server.event_stream import EventStreams, StreamKind
-from pipedai.server.listen import EventsEar, ThingsEar
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.password_lane import PasswordLane, may_hash
-from pipedai.server.ticket import EnvironmentStreamTicket, RunStreamTicket, WorkerStreamTicket
+from pipedai.server.request_scope import App, Receive, Scope, Send, header
+from pipedai.server.ticket import EnvironmentStreamTicket, StreamTicket, WorkerStreamTicket
 from pipedai.version import VERSION
 
 # The key, in ASGI's lifespan state, of a function of the application. The server calls it when it begins to stop.
@@ -36,7 +35,7 @@ STREAMS = (
     StreamKind(
         "run events",
         re.compile(f"/api/v1/runs/{_ID}/events/stream"),
-        RunStreamTicket,
+        StreamTicket,
         EventsEar,
         pause_seconds=0.25,
     ),
@@ -116,16 +115,15 @@ def _is_asked_by_a_probe(scope: Scope) -> bool:
 
     The answer to a request with an `Origin` needs CORS headers.
     """
-    return (
-        scope["method"] in {"GET", "HEAD"}
-        and request_scope.header(scope["headers"], b"origin") is None
-    )
+    return scope["method"] in {"GET", "HEAD"} and header(scope["headers"], b"origin") is None
 
 
 async def _say_alive(scope: Scope, send: Send) -> None:
-    """Answer as the view in pipedai.api.health does, but in the event loop, so that it works when no thread is free."""
-    # Django usually tells the access log the route. It does not see this call, so the route is set here.
-    # See docs/decisions/fast-paths.md.
+    """Answer as the view in pipedai.api.service does, but in the event loop, so that it works when no thread is free.
+
+    See docs/decisions/fast-paths.md.
+    """
+    # Django usually tells the access log the route. It does not see this call.
     scope[LOG]["route"] = LIVE.removeprefix("/")
     await send({"type": "http.response.start", "status": 200, "headers": _LIVE_HEADERS})
     await send({"type": "http.response.body", "body": _LIVE_BODY})

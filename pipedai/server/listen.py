@@ -5,16 +5,18 @@ import random
 import secrets
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 from uuid import UUID
 
+from django.conf import settings
+from django.db import connections
+from django.db.utils import ConnectionHandler
 from psycopg import AsyncConnection, sql
 
+from pipedai import env
 from pipedai.logs import get_logger
-from pipedai.server.asgi_types import Receive
-from pipedai.server.refusal import ClientGone
-from pipedai.server.ticket import EnvironmentStreamTicket, PollTicket, StreamTicket
-from pipedai.wakeups import CHANGED, CHANNEL, EVENT, POLLING, POOL, RUNS, THINGS, WATCHED
-from pipedai.watches import Watches
+from pipedai.server.ears import Ear, StreamEar
+from pipedai.wakeups import CHANGED, CHANNEL, EVENT, POLLING, POOL, RUNS, THINGS, WATCHED, Watches
 
 log = get_logger(__name__)
 
@@ -22,145 +24,6 @@ Connect = Callable[[], Awaitable[AsyncConnection]]
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 2.0
-# A stream of an environment remembers at most so many changed things between two answers. If there are more, it tells
-# that anything may have changed.
-MOST_THINGS = 1000
-
-
-class Ear:
-    """Belongs to one waiting request, and remembers which notifications the database sent about its worker.
-
-    It remembers those that came since the request last asked the endpoint. The request waits by calling `wait`, which a
-    notification ends.
-    """
-
-    __slots__ = ("_alarm", "changed", "newest_poll")
-
-    def __init__(self) -> None:
-        self._alarm: asyncio.Timeout | None = None
-        self.changed = False
-        # The largest `order` of all polls of the worker that began while this request waits. A newer poll has a larger
-        # order.
-        self.newest_poll = 0
-
-    def hear_change(self) -> None:
-        """Remember that something about the worker changed, and end the wait. The request then asks again."""
-        self.changed = True
-        self.wake()
-
-    def hear_poll(self, order: int) -> None:
-        """Remember that a poll of the worker began, and end the wait if that poll is the newest yet.
-
-        `order` is larger for a newer poll.
-        """
-        if order > self.newest_poll:
-            self.newest_poll = order
-            self.wake()
-
-    def hear_event(self) -> None:
-        """Ignore a notification that the worker has a new event, because only event streams send events."""
-
-    def hear_things(self, kind: str, ids: list[UUID]) -> None:
-        """Ignore a notification that things of an environment changed, because only its streams tell of them."""
-
-    def pour(self, ticket: PollTicket | StreamTicket) -> None:
-        """Forget what was heard, because the view is about to be asked. A subclass moves it into the ticket."""
-        self.changed = False
-
-    def hear_again(self) -> None:
-        """Note that notifications arrive again, after some may have been lost."""
-        self.hear_change()
-
-    def wake(self) -> None:
-        """End the wait, if the request is waiting. Its code then finds out why it was woken."""
-        if self._alarm is not None and not self._alarm.expired():
-            self._alarm.reschedule(0)
-
-    async def wait(self, receive: Receive, seconds: float) -> None:
-        """Return when `wake` is called or after `seconds`. Raises ClientGone when the client leaves or has left."""
-        try:
-            async with asyncio.timeout(seconds) as self._alarm:
-                await receive()
-            raise ClientGone
-        except TimeoutError:
-            pass
-        finally:
-            self._alarm = None
-
-
-class StreamEar(Ear):
-    """The Ear of an event stream. It also remembers that there are new events."""
-
-    __slots__ = ()
-
-    @property
-    def heard(self) -> bool:
-        """Whether there may be something to send."""
-        return self.changed
-
-    def hear_event(self) -> None:
-        """Remember that there is a new event to send, and end the wait."""
-        self.hear_change()
-
-
-class EventsEar(StreamEar):
-    """The Ear of a stream whose events are read together with those of other streams, if only events are new."""
-
-    __slots__ = ("has_events",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        # Whether there are new events, which the view need not be asked for.
-        self.has_events = False
-
-    @property
-    def heard(self) -> bool:
-        """Whether there may be something to send."""
-        return self.changed or self.has_events
-
-    def hear_event(self) -> None:
-        """Remember that there is a new event to send, and end the wait."""
-        self.has_events = True
-        self.wake()
-
-    def pour(self, ticket: PollTicket | StreamTicket) -> None:
-        """Forget what was heard, because the view answers with new events too."""
-        super().pour(ticket)
-        self.has_events = False
-
-
-class ThingsEar(StreamEar):
-    """The Ear of a stream of an environment. It remembers which things changed there, at most MOST_THINGS of them."""
-
-    __slots__ = ("missed", "things")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.things: set[tuple[str, UUID]] = set()
-        # Whether changes may have been missed.
-        self.missed = False
-
-    def hear_things(self, kind: str, ids: list[UUID]) -> None:
-        """Remember that these things of the environment changed, and end the wait."""
-        self.things.update((kind, id_) for id_ in ids)
-        if len(self.things) > MOST_THINGS:
-            self.things.clear()
-            self.missed = True
-        self.hear_change()
-
-    def hear_again(self) -> None:
-        """Remember that notifications may have been lost, and end the wait."""
-        self.missed = True
-        self.hear_change()
-
-    def pour(self, ticket: PollTicket | StreamTicket) -> None:
-        """Move the changed things into the ticket."""
-        assert isinstance(ticket, EnvironmentStreamTicket)
-        super().pour(ticket)
-        ticket.changed |= self.things
-        ticket.missed |= self.missed
-        self.things.clear()
-        self.missed = False
 
 
 class Listener:
@@ -189,7 +52,6 @@ class Listener:
         self._ears[str(subject)].append(ear)
 
     def unsubscribe(self, ear: Ear, subject: UUID) -> None:
-        """Stop passing notifications about a subject to the Ear of a waiting request."""
         name = str(subject)
         self._ears[name].remove(ear)
         if not self._ears[name]:
@@ -209,7 +71,6 @@ class Listener:
         return len({ear for ear in self._all() if isinstance(ear, StreamEar)})
 
     def wake_all(self) -> None:
-        """Wake every waiting request."""
         for ear in self._all():
             ear.wake()
 
@@ -310,3 +171,39 @@ class Listener:
 
     def _all(self) -> list[Ear]:
         return [ear for ears in self._ears.values() for ear in ears]
+
+
+# Options that Django adds to its own connections. The connections of the event loop must not get them.
+_NOT_OURS = ("cursor_factory", "context", "prepare_threshold")
+
+
+async def connect() -> AsyncConnection:
+    """Return a new connection for the database's notifications.
+
+    It never starts an embedded PostgreSQL: the first request starts it, and a stopped one stays stopped.
+    """
+    return await AsyncConnection.connect(**await asyncio.to_thread(listen_params), autocommit=True)
+
+
+def listen_params() -> dict[str, Any]:
+    """Return psycopg's arguments for a connection that can LISTEN, which goes past PgBouncer if there is one."""
+    handler = connections
+    if settings.DATABASE_LISTEN_URL:
+        handler = ConnectionHandler({"default": env.database_config(settings.DATABASE_LISTEN_URL)})
+    return _params(handler, "pipedai-listen")
+
+
+async def connect_as_requests() -> AsyncConnection:
+    """Return a new connection that takes the same way to the database as requests, through a pooler if there is one.
+
+    It never starts an embedded PostgreSQL.
+    """
+    params = await asyncio.to_thread(_params, connections, "pipedai-heartbeat")
+    # A pooler may run each statement in another session, which does not know statements prepared before.
+    return await AsyncConnection.connect(**params, autocommit=True, prepare_threshold=None)
+
+
+def _params(handler: ConnectionHandler, name: str) -> dict[str, Any]:
+    params = handler["default"].get_connection_params()
+    ours = {option: value for option, value in params.items() if option not in _NOT_OURS}
+    return {**ours, "application_name": name}

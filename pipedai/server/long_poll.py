@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from pipedai.server.access_log import LOG
-from pipedai.server.asgi_types import Message, Receive, Scope, Send
-from pipedai.server.asking import WaitingLane, status_of
-from pipedai.server.listen import Ear
+from pipedai.server.ears import Ear
 from pipedai.server.request_body import Replay
+from pipedai.server.request_scope import Message, Receive, Scope, Send
 from pipedai.server.ticket import POLL, PollTicket
+from pipedai.server.waiting_lane import WaitingLane, status_of
 
 # A waiting poll asks again after this many seconds even without a notification.
 RECHECK_SECONDS = 15.0

@@ -1,17 +1,19 @@
-"""Counts the bytes that a process holds of requests not yet answered and of answers not yet sent (SPEC §19).
-
-Everything here runs in the event loop, except `is_overdrawn`, which threads call.
+"""Counts what a process holds of requests that are not answered yet: their bytes, and those of their answers, and how
+many requests there are of one subject (SPEC §19).
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
+from functools import partial
 from http import HTTPStatus
+from threading import Lock
 
 from django.http import HttpRequest
 from rest_framework.request import Request
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.client_address import network_of
-from pipedai.server.refusal import Refused
+from pipedai.server.request_scope import Refused
 
 # The key of the request's Holding in its ASGI scope.
 HOLDING = "pipedai.holding"
@@ -27,7 +29,10 @@ _FOR_LARGE = 7 / 8
 
 
 class MemoryBudget:
-    """Counts the bytes that one process holds for requests and answers, in all and for each client address."""
+    """Counts the bytes that one process holds for requests and answers, in all and for each client address.
+
+    It and the holdings run in the event loop, except `is_overdrawn`, which threads call.
+    """
 
     def __init__(self, mebibytes: int = 48) -> None:
         self.used = 0
@@ -36,7 +41,6 @@ class MemoryBudget:
         self._by_address: dict[str, int] = {}
 
     def has_room(self, address: str, size: int, *, small: bool) -> bool:
-        """Whether the process may hold `size` more bytes for this client address."""
         part = 1 if small else _FOR_LARGE
         return (
             self.used + size <= self._total * part
@@ -71,7 +75,6 @@ class Holding:
         self._at_end: list[Callable[[], None]] = []
 
     def has_room(self, size: int) -> bool:
-        """Whether the memory budget has room for `size` more bytes of this request."""
         small = self._size + size <= SMALL_BYTES
         return self._budget.has_room(self.address, size, small=small)
 
@@ -82,11 +85,9 @@ class Holding:
             self._budget.add(self.address, size)
 
     def give_back(self, size: int) -> None:
-        """Note that the request no longer holds `size` of its bytes."""
         self.take(-size)
 
     def give_all_back(self) -> None:
-        """Give back all bytes that the request holds."""
         self.give_back(self._size)
 
     def is_overdrawn(self) -> bool:
@@ -137,3 +138,34 @@ def overloaded(*, unread: bool) -> Refused:
         code=ErrorCode.OVERLOADED,
         retry_after=1,
     )
+
+
+class RequestLimit:
+    """Lets each subject, such as a worker, have at most `most` requests under way in this process."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._counts: Counter[Hashable] = Counter()
+        self._lock = Lock()
+
+    def admits(self, subject: Hashable, request: HttpRequest | Request) -> bool:
+        """Counts the request as one of the subject's, or returns False if the subject has the most that it may have.
+
+        The request counts until its answer has been sent or its client has left. Only our own server tells when that
+        happens, so under any other server nothing is counted, and the result is always True.
+        """
+        holding: Holding | None = request.META.get("asgi.scope", {}).get(HOLDING)
+        if holding is None:
+            return True
+        with self._lock:
+            if self._counts[subject] >= self._most:
+                return False
+            self._counts[subject] += 1
+        holding.at_end(partial(self._leave, subject))
+        return True
+
+    def _leave(self, subject: Hashable) -> None:
+        with self._lock:
+            self._counts[subject] -= 1
+            if not self._counts[subject]:
+                del self._counts[subject]

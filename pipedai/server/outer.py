@@ -8,17 +8,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipedai.api.request_id import accept_or_make, current_request_id
 from pipedai.client_address import Network
+from pipedai.ids import accept_or_make, current_request_id
 from pipedai.logs import get_logger
 from pipedai.server.access_log import CLIENT_GONE, LOG, log_request
-from pipedai.server.asgi_types import App, Receive, Scope, Send
-from pipedai.server.error_answer import crash_answer, error_answer
 from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
-from pipedai.server.refusal import ClientGone, Refused
-from pipedai.server.reply import Reply
+from pipedai.server.reply import Reply, crash_answer, error_answer
 from pipedai.server.request_body import Replay, discard_body, read_body
-from pipedai.server.request_scope import clean_scope, header, resolve_client, say_body_length
+from pipedai.server.request_scope import (
+    App,
+    ClientGone,
+    Receive,
+    Refused,
+    Scope,
+    Send,
+    clean_scope,
+    header,
+    resolve_client,
+    say_body_length,
+)
 
 log = get_logger(__name__)
 

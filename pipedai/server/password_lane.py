@@ -7,9 +7,9 @@ import asyncio
 from contextlib import ExitStack
 
 from pipedai.client_address import network_of
-from pipedai.server.asgi_types import App, Message, Receive, Scope, Send
-from pipedai.server.listen import Ear
-from pipedai.server.request_body import Replay
+from pipedai.server.ears import Ear
+from pipedai.server.request_body import whole_answer
+from pipedai.server.request_scope import App, Message, Receive, Scope, Send
 from pipedai.server.ticket import PASSWORD, PasswordTicket
 from pipedai.server.turns import Turn, Turns
 
@@ -46,21 +46,20 @@ def may_hash(scope: Scope) -> bool:
     return scope["path"] in _PATHS and scope["method"] == "POST"
 
 
-def password_turns(places: int) -> Turns:
-    """Return the Turns that divide the places for hashing among the waiting requests; client addresses take turns.
+def password_turns(permits: int) -> Turns:
+    """Return the Turns that divide the permits for hashing among the waiting requests; client addresses take turns.
 
-    A place is a share of the memory that all password hashes of this process may use. `places` is how many there are.
+    A permit is a share of the memory that all password hashes of this process may use. `permits` is how many there are.
     """
-    return Turns(places, most_waiting=_MOST_WAITING, most_of_a_group=_MOST_OF_AN_ADDRESS)
+    return Turns(permits, most_waiting=_MOST_WAITING, most_of_a_group=_MOST_OF_AN_ADDRESS)
 
 
 class PasswordLane:
     """Asks the endpoint once, and a second time if the endpoint must hash a password and there is memory for the hash.
 
-    A place is a share of that memory. The endpoint, a Django view, gives a 503 when it is first asked and finds that it
-    must hash a password. The request then waits until places are free. So credentials, throttles and validation are
-    checked before the wait, and every answer is the endpoint's own. A request that gets no places in time is answered
-    with that 503.
+    The endpoint, a Django view, gives a 503 when it is first asked and finds that it must hash a password. The request
+    then waits until a permit is free. So credentials, throttles and validation are checked before the wait, and every
+    answer is the endpoint's own. A request that gets no permit in time is answered with that 503.
     """
 
     def __init__(self, endpoint: App, turns: Turns, *, patience: float = PATIENCE_SECONDS) -> None:
@@ -74,8 +73,8 @@ class PasswordLane:
         ticket = PasswordTicket()
         token = PASSWORD.set(ticket)
         try:
-            answer = await self._ask(scope, body)
-            if ticket.places:
+            answer = await whole_answer(self._endpoint, scope, body)
+            if ticket.hashes:
                 answer = await self._ask_in_turn(ticket, scope, body, receive) or answer
         finally:
             PASSWORD.reset(token)
@@ -91,21 +90,21 @@ class PasswordLane:
         """
         ear = Ear()
         address = network_of(scope["client"][0])
-        turn = self._turns.ask(address, ticket.places, wake=ear.wake)
+        turn = self._turns.ask(address, 1, wake=lambda _: ear.wake())
         with ExitStack() as at_the_end:
             at_the_end.callback(self._turns.leave, turn)
             if not await self._comes(turn, ear, receive):
                 return None
             ticket.granted = True
-            asking = asyncio.ensure_future(self._ask(scope, body))
-            # If the client leaves, this call is cancelled, but the thread goes on hashing. The places are given back
+            asking = asyncio.ensure_future(whole_answer(self._endpoint, scope, body))
+            # If the client leaves, this call is cancelled, but the thread goes on hashing. The permit is given back
             # only when the thread is done, because its hash takes memory until then.
             held = at_the_end.pop_all()
             asking.add_done_callback(lambda _: held.close())
         return await asyncio.shield(asking)
 
     async def _comes(self, turn: Turn, ear: Ear, receive: Receive) -> bool:
-        """Wait until the turn has its places. Return whether that was in time. Raises ClientGone if the client left."""
+        """Wait for the permit of the turn. Return whether it came in time. Raises ClientGone if the client left."""
         clock = asyncio.get_running_loop().time
         until = clock() + self._patience
         while not (turn.granted or turn.refused) and (left := until - clock()) > 0:
@@ -113,16 +112,3 @@ class PasswordLane:
         if turn.granted:
             await ear.wait(receive, 0)
         return turn.granted
-
-    async def _ask(self, scope: Scope, body: bytes) -> list[Message]:
-        answer: list[Message] = []
-
-        async def keep(message: Message) -> None:
-            answer.append(message)
-
-        await self._endpoint(scope, Replay(body, _nothing_more), keep)
-        return answer
-
-
-async def _nothing_more() -> Message:
-    return {"type": "http.disconnect"}

@@ -17,13 +17,12 @@ from django.conf import settings
 from gunicorn.asgi.protocol import _REASON_PHRASES, ASGIProtocol, FlowControl
 
 from pipedai.api.error_codes import code_of_status
-from pipedai.api.request_id import accept_or_make, current_request_id
 from pipedai.client_address import client_address
+from pipedai.ids import accept_or_make, current_request_id
 from pipedai.server.access_log import log_request
-from pipedai.server.error_answer import crash_answer, error_answer, phrase
+from pipedai.server.flow import Body, Pace, Signal
 from pipedai.server.headers import API, RawHeaders, complete_headers
-from pipedai.server.pace import Pace
-from pipedai.server.receiving import Body, Signal
+from pipedai.server.reply import crash_answer, error_answer, phrase
 
 if TYPE_CHECKING:
     from pipedai.server.worker import Worker
@@ -173,7 +172,7 @@ class Protocol(ASGIProtocol):
 
     def _parse_in_turn(self, data: bytes) -> None:
         if not self._unparsed:
-            self.worker.unchunking.add(self)
+            self.worker.unchunking.add(self.parse_some)
         self._unparsed += data
         self._pause_reading()
 
@@ -202,7 +201,6 @@ class Protocol(ASGIProtocol):
     # --- Stopping
 
     def is_waiting(self) -> bool:
-        """Whether the connection has no request that is being served."""
         return bool(self._awaiting_request)
 
     def has_partial_request(self) -> bool:
@@ -215,7 +213,6 @@ class Protocol(ASGIProtocol):
         return self._asked and not self.has_partial_request()
 
     def close_waiting(self) -> None:
-        """Close the connection, on which no request is being served."""
         self._close_transport()
         self._request_ready.set()
 

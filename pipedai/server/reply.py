@@ -1,10 +1,45 @@
 """Passes an application's answer on to the client, and completes the answer's headers and length."""
 
-from pipedai.api.error_codes import code_of_status
-from pipedai.server.asgi_types import Message, Send
-from pipedai.server.error_answer import error_answer, phrase
+import json
+from http import HTTPStatus
+
+from pipedai.api.error_codes import ErrorCode, code_of_status
+from pipedai.api.errors import INTERNAL, error_body
 from pipedai.server.headers import API, RawHeaders, complete_headers, is_api
 from pipedai.server.memory_budget import SMALL_BYTES, Holding, overloaded
+from pipedai.server.request_scope import Message, Send
+
+
+def error_answer(
+    sentence: str, *, code: ErrorCode, close: bool = False, **extra: str
+) -> tuple[RawHeaders, bytes]:
+    """Return the headers and the body of `{ "error": sentence, "code": code, … }`.
+
+    `close` makes the headers announce that the connection ends, because the rest of the request was not read.
+    """
+    body = json.dumps(error_body(sentence, code=code, **extra)).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    if close:
+        headers.append((b"connection", b"close"))
+    return headers, body
+
+
+def crash_answer(request_id: str, *, close: bool = False) -> tuple[RawHeaders, bytes]:
+    """Return the answer to a crash. It holds only the request id, under which the log describes the crash."""
+    return error_answer(INTERNAL, code=ErrorCode.INTERNAL_ERROR, close=close, requestId=request_id)
+
+
+def phrase(status: int) -> str:
+    """Return a short phrase for an HTTP status, for use where there is no sentence of our own about the error."""
+    try:
+        # Python's phrase "Not Found" is written as "Not found", like the API's own sentences.
+        return HTTPStatus(status).phrase.capitalize()
+    except ValueError:
+        return "Error"
+
 
 # The connection copies what the client does not take at once, so it gets at most this many bytes of an answer at a
 # time.

@@ -6,10 +6,9 @@ from contextlib import suppress
 from http import HTTPStatus
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.server.asgi_types import Message, Receive
 from pipedai.server.headers import RawHeaders
 from pipedai.server.memory_budget import Holding, overloaded
-from pipedai.server.refusal import ClientGone, Refused
+from pipedai.server.request_scope import App, ClientGone, Message, Receive, Refused, Scope
 
 # A refused client may go on sending for this many seconds, and at most LINGER_BYTES bytes. If we closed the connection
 # while bytes are unread, the operating system would reset it and the client would lose the answer.
@@ -82,6 +81,23 @@ class Replay:
             return self._receive()
         body, self._body = self._body, None
         return _whole(body)
+
+
+async def whole_answer(endpoint: App, scope: Scope, body: bytes) -> list[Message]:
+    """Return the messages of the endpoint's answer to a request with this body. The endpoint hears of no client that
+    leaves.
+    """
+    answer: list[Message] = []
+
+    async def keep(message: Message) -> None:
+        answer.append(message)
+
+    await endpoint(scope, Replay(body, _nothing_more), keep)
+    return answer
+
+
+async def _nothing_more() -> Message:
+    return {"type": "http.disconnect"}
 
 
 async def _whole(body: bytes) -> Message:

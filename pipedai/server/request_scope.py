@@ -4,15 +4,49 @@ The scope is changed in place. If each step made a copy, a waiting request would
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
+from typing import Any
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.client_address import Network, client_address, is_trusted_proxy
-from pipedai.server.asgi_types import Scope
-from pipedai.server.headers import RawHeaders
-from pipedai.server.probes import PROBES
-from pipedai.server.refusal import Refused
+from pipedai.server.headers import PROBES, RawHeaders
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a failure
+    """Ends a request with this status, sentence and error code.
+
+    `unread` says whether a part of the request's body may not have arrived yet. `retry_after` is the number of seconds
+    after which the client may send the request again.
+    """
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        sentence: str,
+        *,
+        code: ErrorCode,
+        unread: bool = True,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+        self.unread = unread
+        self.code = code
+        self.retry_after = retry_after
+
+
+class ClientGone(Exception):  # noqa: N818
+    """The client has left, so nobody waits for an answer."""
+
+
+Scope = dict[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
 
 # The HTTP methods that metrics and traces name. A client may send any word as a method, so all others share one label.
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
@@ -38,7 +72,6 @@ def header(headers: RawHeaders, name: bytes) -> str | None:
 
 
 def resolve_client(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
-    """Return the client's address, resolved through the trusted proxies."""
     forwarded_for = header(scope["headers"], b"x-forwarded-for") if trusted_proxies else None
     return client_address(_peer(scope), forwarded_for, trusted_proxies)
 

@@ -19,16 +19,15 @@ STREAM = "pipedai.stream"
 
 @dataclass(slots=True)
 class PasswordTicket:
-    """Belongs to one request that may have to hash a password. PasswordLane asks its view again when places are free.
+    """Belongs to one request that may have to hash a password. PasswordLane asks its view again when a permit is free.
 
-    A place is a share of the memory that all password hashes of a process may use. The code in `accounts.passwords`
-    sets `places`, and PasswordLane sets `granted`.
+    The code in `accounts.passwords` sets `hashes`, and PasswordLane sets `granted`.
     """
 
-    # How many places the hash needs: shares of the memory that all hashes of the process may use together. 0 means that
-    # the view has found no password to hash yet.
-    places: int = 0
-    # Whether the places are taken for this request. If so, the view has already run once, as far as the hash.
+    # Whether the view has found a password to hash. The hash needs one permit: a share of the memory that all hashes of
+    # the process may use together.
+    hashes: bool = False
+    # Whether the permit is taken for this request. If so, the view has already run once, as far as the hash.
     granted: bool = False
 
 
@@ -107,7 +106,7 @@ ReadTogether = Callable[[Sequence[tuple[UUID, int]]], dict[tuple[UUID, int], Pie
 class StreamTicket:
     """Belongs to one event stream. The class EventStreams asks the view again whenever there may be news.
 
-    The view sets these fields. Each kind of stream has its own subclass, in which its view notes what it has sent.
+    The view sets these fields. A kind of stream may have its own subclass, in which its view notes what it has sent.
     """
 
     # How often EventStreams has asked the view for this stream.
@@ -124,6 +123,8 @@ class StreamTicket:
     again_seconds: float | None = None
     # How many seconds the stream waits before it sends its first line.
     opening_seconds: float = 0.0
+    # When the view must announce again that its subject is streamed, by the monotonic clock.
+    announce_again_at: float = 0.0
     # Reads new events for this stream together with those of other streams, while nothing but events is new. None if
     # only the view can tell the news. `sent` is the number of the last event that the stream has sent, or that the
     # client says it has; None until the view was asked once.
@@ -146,14 +147,6 @@ class WorkerStreamTicket(StreamTicket):
 
 
 @dataclass(slots=True)
-class RunStreamTicket(StreamTicket):
-    """Belongs to a stream of the events of one run."""
-
-    # When the view must note again that the run is streamed, by the monotonic clock.
-    watch_again_at: float = 0.0
-
-
-@dataclass(slots=True)
 class EnvironmentStreamTicket(StreamTicket):
     """Belongs to a stream of what changes in one environment."""
 
@@ -163,5 +156,3 @@ class EnvironmentStreamTicket(StreamTicket):
     missed: bool = False
     # When the view was last asked, by the database's clock.
     asked_at: datetime | None = None
-    # When the view must announce again that the environment is streamed, by the monotonic clock.
-    announce_again_at: float = 0.0

@@ -10,6 +10,7 @@ import asyncio
 import ctypes
 import gc
 import resource
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,11 +19,13 @@ from gunicorn.workers import gasgi
 
 from pipedai.server.lanes import STOP
 from pipedai.server.protocol import Protocol
-from pipedai.server.unchunking import Unchunking
 
 # A process that stops waits this many seconds for requests whose headers have arrived only in part, and for the first
 # request on each new connection.
 STOP_HEADER_SECONDS = 0.5
+# The parser works for at most this many seconds at a time. Afterwards the event loop gets at least as much time for
+# everything else.
+TURN_SECONDS = 0.002
 OPEN_FILES = 65_536
 LARGE_BLOCK_BYTES = 256 * 1024
 KEPT_FREE_BYTES = 16 * 1024 * 1024
@@ -54,6 +57,36 @@ def _give_large_blocks_back() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_FREE_BYTES)
+
+
+class Unchunking:
+    """Parses the received parts of chunked bodies, one small piece of one connection after another, so that the event
+    loop has time for everything else. The parser takes as long for a chunk of one byte as for one of a kilobyte, so 16
+    KiB of tiny chunks take 5 ms.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: deque[Callable[[], bool]] = deque()
+        self._next: asyncio.Handle | None = None
+
+    def add(self, parse_some: Callable[[], bool]) -> None:
+        """Call a connection's `parse_some` until it has nothing left to parse. Don't add a connection twice."""
+        self._waiting.append(parse_some)
+        if self._next is None:
+            self._next = self._loop.call_soon(self._work)
+
+    def _work(self) -> None:
+        began, spent = self._loop.time(), 0.0
+        try:
+            while self._waiting and spent < TURN_SECONDS:
+                parse_some = self._waiting.popleft()
+                if parse_some():
+                    self._waiting.append(parse_some)
+                spent = self._loop.time() - began
+        finally:
+            again = bool(self._waiting)
+            self._next = self._loop.call_later(spent, self._work) if again else None
 
 
 class Worker(gasgi.ASGIWorker):
@@ -106,7 +139,6 @@ class Worker(gasgi.ASGIWorker):
             closing.cancel()
 
     def _stop_waiting(self) -> None:
-        """Make the application answer the polls and streams that are waiting, because the process stops."""
         stop: Callable[[], None] | None = self.state.get(STOP)
         if stop is not None:
             stop()

@@ -3,6 +3,7 @@
 import asyncio
 import io
 from collections.abc import Callable, Hashable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -12,10 +13,10 @@ from typing import Any, TypeVar
 from a2wsgi.wsgi import build_environ
 from django.db import close_old_connections
 
-from pipedai.server.asgi_types import Receive, Scope, Send
-from pipedai.server.fair_threads import FairThreads
 from pipedai.server.headers import RawHeaders
 from pipedai.server.memory_budget import HOLDING, Holding, overloaded
+from pipedai.server.request_scope import Receive, Scope, Send
+from pipedai.server.turns import Turn, Turns
 
 T = TypeVar("T")
 
@@ -33,9 +34,11 @@ class WsgiLane:
         # The number of requests that are being served in a thread or wait for a free thread.
         self.running = 0
         self._wsgi = wsgi
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wsgi")
         # The calls of one client address form a group, and groups take turns, so that no address makes the others wait
-        # for long.
-        self._pool = FairThreads(threads)
+        # for long. One gets three quarters of the threads at most, because all its calls may wait for the same locked
+        # row.
+        self._turns = Turns(threads, most_held=threads - threads // 4)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = (await receive()).get("body", b"")
@@ -48,9 +51,7 @@ class WsgiLane:
         self.running += 1
         done = partial(self._done, answering, holding)
         run = copy_context().run
-        self._pool.submit(
-            holding.address, partial(run, self._work, scope, body, holding, loop, done)
-        )
+        self._submit(holding.address, partial(run, self._work, scope, body, holding, loop, done))
         answer = await answering
         await send(
             {
@@ -81,8 +82,16 @@ class WsgiLane:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(_settle, running, outcome)
 
-        self._pool.submit(group, work)
+        self._submit(group, work)
         return await running
+
+    def _submit(self, group: Hashable, call: Callable[[], None]) -> None:
+        """Make a call in a thread when it is the group's turn. The call must not raise."""
+        self._turns.ask(group, 1, wake=lambda turn: self._pool.submit(self._make, call, turn))
+
+    def _make(self, call: Callable[[], None], turn: Turn) -> None:
+        call()
+        self._turns.leave(turn)
 
     def _work(
         self,
@@ -92,7 +101,6 @@ class WsgiLane:
         loop: asyncio.AbstractEventLoop,
         done: Callable[["_Answer | BaseException"], None],
     ) -> None:
-        """Answer the request in a thread, and pass the answer to the event loop."""
         outcome: _Answer | BaseException
         try:
             # The request is refused here if the process is short of memory, because the answer would need memory as
@@ -141,8 +149,6 @@ def _settle(waiting: "asyncio.Future[T]", outcome: T | BaseException) -> None:
 
 @dataclass(slots=True)
 class _Answer:
-    """The WSGI application's answer, collected in memory."""
-
     status: int = 0
     headers: RawHeaders = field(default_factory=list)
     body: bytes = b""

@@ -12,9 +12,8 @@ from uuid import UUID
 import pytest
 from django.test import override_settings
 
-from pipedai.api.request_id import current_request_id
 from pipedai.env import BASE_DIR
-from pipedai.ids import new_id
+from pipedai.ids import current_request_id, new_id
 from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, AN_ID, a_token

@@ -9,7 +9,7 @@ from django.conf import settings
 from rest_framework import serializers
 from rest_framework.fields import empty
 
-from pipedai.api import openapi
+from pipedai.api import service
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.fields import MoneyField
 from pipedai.api.schema import reference
@@ -190,7 +190,7 @@ class TestErrorCodes:
         assert set(statuses_by_code()) == set(ErrorCode)
 
     def test_the_schema_has_all_and_each_error_has_one(self):
-        parts = json.loads(openapi.document())["components"]
+        parts = json.loads(service.document())["components"]
         assert parts["schemas"]["ErrorCode"]["enum"] == list(ErrorCode)
         for answer in parts["responses"].values():
             body = answer["content"]["application/json"]["schema"]["$ref"]

@@ -14,9 +14,9 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError, connection
 
 from pipedai import env
-from pipedai.deployment import database
+from pipedai.checks import probes
 from pipedai.ids import new_id
-from pipedai.server.listen_connection import listen_params
+from pipedai.server.listen import listen_params
 from pipedai.timeouts import set_timeouts_of_role
 from testing.processes.web_process import url_of
 from testing.world.runs import Runs
@@ -234,10 +234,10 @@ def test_with_rows_of_this_month_in_the_default_partition(deployment, capsys):
 
 @pytest.mark.parametrize(("seconds", "word"), [(-9, "behind"), (9, "ahead of")])
 def test_with_a_clock_that_is_wrong(db, seconds, word):
-    found = database.clocks_agree(lambda: datetime.now(UTC) + timedelta(seconds=seconds))
-    assert not found.ok
-    assert f"s {word} the database's" in found.says
-    assert database.clocks_agree().ok
+    found = probes.clocks_agree(lambda: datetime.now(UTC) + timedelta(seconds=seconds))
+    assert found.is_serious()
+    assert f"s {word} the database's" in found.msg
+    assert not probes.clocks_agree().is_serious()
 
 
 def check_deploy(*options, **environment):

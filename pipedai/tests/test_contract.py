@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from pipedai.api import openapi
+from pipedai.api import service
 from pipedai.sql import database_now
 from testing.probes.api_schema import camel
 from testing.world.cast import make_cast, session_cookie
@@ -136,7 +136,7 @@ def schema_with_ids(stage):
     """Returns the schema with ids that exist in its paths. With other ids schemathesis would mostly get 404."""
     ids = {**stage.ids, "run_id": stage.runs["claimed"]}
     ids = {camel(name): str(value) for name, value in ids.items()}
-    schema = json.loads(openapi.document())
+    schema = json.loads(service.document())
     schema["paths"] = {path.format(**ids): item for path, item in schema["paths"].items()}
     for item in schema["paths"].values():
         for operation in item.values():

@@ -19,7 +19,7 @@ import pytest
 from django.db import DatabaseError, connection
 from psycopg import AsyncConnection
 
-from pipedai.api.database_errors import unavailable
+from pipedai.api.exceptions import unavailable
 from pipedai.embedded.passwords import SUPERUSER
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.server.heart import Heart

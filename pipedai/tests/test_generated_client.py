@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipedai.api import openapi
+from pipedai.api import service
 from pipedai.env import BASE_DIR
 from testing.processes.npm import npm_ci
 from testing.processes.programs import program
@@ -26,7 +26,7 @@ TYPESCRIPT = BASE_DIR / "testing" / "processes" / "typescript_client"
 @pytest.fixture(scope="module")
 def schema_file(tmp_path_factory) -> Path:
     file: Path = tmp_path_factory.mktemp("schema") / "openapi.json"
-    file.write_bytes(openapi.document())
+    file.write_bytes(service.document())
     return file
 
 

@@ -10,8 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from pipedai import logs
-from pipedai.api.request_id import current_request_id
-from pipedai.ids import new_id
+from pipedai.ids import current_request_id, new_id
 
 TOKEN = "pwk_" + "0aZ" * 16 + "9"
 SECRET = "hunter2-hunter2"

@@ -9,7 +9,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from pipedai.api import openapi
+from pipedai.api import service
 from pipedai.api.schema import reference
 from pipedai.api.schema.answers import ANY_REQUEST
 from pipedai.events import ACTIONS
@@ -134,7 +134,7 @@ def test_anyone_may_read_it_and_nothing_else_may_be_asked_for():
     response = browser().get("/api/v1/openapi.json")
     assert response.status_code == 200
     assert response["Content-Type"] == "application/json"
-    assert response.content == openapi.document()
+    assert response.content == service.document()
     assert browser().get("/api/v1/openapi.json", headers={"accept": "text/html"}).status_code == 406
     assert browser().post("/api/v1/openapi.json").status_code == 405
 

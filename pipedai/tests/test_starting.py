@@ -12,6 +12,7 @@ from django.apps import apps
 
 from bin.services import procfile
 from pipedai import checks, env
+from pipedai.tests.test_checks import ids_of_rules
 
 # Nothing listens at this URL, so a process that starts by mistake ends at once.
 NO_DATABASE = "postgres://nobody@127.0.0.1:1/nowhere"
@@ -242,7 +243,7 @@ def test_manage_py_refuses_each_with_its_sentence_and_nothing_else(directory):
 
 
 def test_every_rule_is_started_with():
-    assert {f"pipedai.{check_id}" for check_id, _, _ in UNSAFE} == set(checks._RULES)
+    assert {check_id for check_id, _, _ in UNSAFE} == ids_of_rules(checks.PRODUCTION)
 
 
 def test_the_settings_are_checked_before_any_other_app_starts():

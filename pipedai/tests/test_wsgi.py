@@ -130,7 +130,7 @@ def test_a_crash(monkeypatch):
     def crash(*_args, **_kwargs):
         raise RuntimeError("told you")
 
-    monkeypatch.setattr("pipedai.api.health.HealthViewSet.live", crash)
+    monkeypatch.setattr("pipedai.api.service.HealthViewSet.live", crash)
     status, _, body = same_both_ways("GET", "/api/v1/health/live")
     assert status == 500
     assert b"told you" not in body

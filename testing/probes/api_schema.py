@@ -4,10 +4,10 @@ import json
 import re
 from typing import Any
 
-from pipedai.api import openapi
+from pipedai.api import service
 from testing.world.routes import Route
 
-SCHEMA: dict[str, Any] = json.loads(openapi.document())
+SCHEMA: dict[str, Any] = json.loads(service.document())
 # The keys are a method and a path, such as "GET /triggers/{triggerId}".
 OPERATIONS: dict[str, Any] = {
     f"{method.upper()} {path}": operation

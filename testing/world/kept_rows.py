@@ -14,8 +14,8 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Model
 
-from pipedai.api import write_rate
-from pipedai.watches import watches
+from pipedai.api import throttling
+from pipedai.wakeups import watches
 from testing.probes.planted import Planted, plant_all, planted
 from workspaces.encryption.alarms import alarms
 
@@ -128,6 +128,6 @@ def _move(made: Any, by: timedelta, moved: set[int]) -> None:
 
 def _forget() -> None:
     """Forgets what this process remembers of the tenants of earlier tests, since this one has the same ids."""
-    write_rate._buckets._buckets.clear()
+    throttling._buckets._buckets.clear()
     alarms._told.clear()
     watches.forget()

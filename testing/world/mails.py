@@ -2,7 +2,7 @@
 
 from django.db.models.functions import Now
 
-from accounts.mail.outbox import LIFETIMES
+from accounts.mail.outbox import INVITATION_LIFETIME, lifetime_of
 from accounts.mail.tokens import new_token, token_with_digest
 from accounts.models import AccountMail, User
 from pipedai.api.tokens import digest
@@ -43,7 +43,7 @@ def issue_token(purpose: str, address: str, user: User | None = None) -> str:
         address=address,
         user=user,
         token_digest=token.digest,
-        expires_at=Now() + LIFETIMES[purpose],
+        expires_at=Now() + lifetime_of(AccountMail.Purpose(purpose)),
     )
     return token.value
 
@@ -58,6 +58,6 @@ def invite_for_test(environment: Environment, by: User, address: str, role: str 
         role=role,
         invited_by=by,
         mail=mail,
-        expires_at=Now() + LIFETIMES[AccountMail.Purpose.INVITATION],
+        expires_at=Now() + INVITATION_LIFETIME,
     )
     return token

@@ -29,7 +29,7 @@ from pipedai.admin.values import (
     two_lines,
     url,
 )
-from pipedai.api.wording import counted
+from pipedai.api.renderers import counted
 from triggers.admin.panels import (
     MOMENTS,
     beginning_of_error,

@@ -9,16 +9,13 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.api.errors import Invalid, NotFound
-from pipedai.api.renderers import money
-from pipedai.api.wording import api_name
+from pipedai.api.renderers import api_name, money
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import execute
 from triggers.budgets.settling import wake_held_back
 from triggers.models import Budget, Trigger
-from workspaces.acting import hold_role
-from workspaces.ceilings import check_ceiling
-from workspaces.locks import hold_environment, lock_environment
+from workspaces.locks import check_ceiling, hold_environment, hold_role, lock_environment
 from workspaces.roles import Role
 
 # What decides which runs a window counts. If one of these changes, the budget counts anew.

@@ -34,7 +34,7 @@ _kinds: dict[str, Kind] = {}
 
 
 def register_changing(kind: Kind) -> None:
-    """Adds a kind of things. Call it from `AppConfig.ready()`."""
+    """Adds a kind of things. Call it in the module `ready` of the app."""
     _kinds[kind.name] = kind
 
 

@@ -1,16 +1,13 @@
 """Reads what the stream of an environment tells next: the changed things, each with the state that it has now."""
 
-import time
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 from uuid import UUID
 
-from django.db import DatabaseError
-
-from pipedai.api.database_errors import is_read_only
+from pipedai.api.streams import announce_stream
 from pipedai.server.ticket import EnvironmentStreamTicket
 from pipedai.sql import database_now
-from pipedai.watches import ANNOUNCED_EVERY_SECONDS
 from triggers.changes.kinds import kinds
 from triggers.changes.telling import announce
 
@@ -33,7 +30,7 @@ class Change(NamedTuple):
 
 def changes_of(ticket: EnvironmentStreamTicket, *, environment_id: UUID) -> list[Change]:
     """Returns the changes that the stream has not told, one piece at a time, and takes them out of the ticket."""
-    _announce(ticket, environment_id)
+    announce_stream(ticket, partial(announce, environment_id))
     now = database_now()
     since, ticket.asked_at = ticket.asked_at, now
     if since is None:
@@ -58,16 +55,3 @@ def changes_of(ticket: EnvironmentStreamTicket, *, environment_id: UUID) -> list
             if state:
                 piece.update(state.others)
     return told
-
-
-def _announce(ticket: EnvironmentStreamTicket, environment_id: UUID) -> None:
-    now = time.monotonic()
-    if now < ticket.announce_again_at:
-        return
-    ticket.announce_again_at = now + ANNOUNCED_EVERY_SECONDS
-    try:
-        announce(environment_id)
-    except DatabaseError as error:
-        # On a read-only standby nothing changes, so there is nothing to tell.
-        if not is_read_only(error):
-            raise

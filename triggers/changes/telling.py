@@ -8,8 +8,7 @@ from django.dispatch import receiver
 
 from pipedai.events import Event, happened
 from pipedai.sql import execute, fetch_all
-from pipedai.wakeups import announce_things, announce_watch
-from pipedai.watches import WATCHED_SECONDS, watches
+from pipedai.wakeups import WATCHED_SECONDS, announce_things, announce_watch, watches
 from triggers.changes.kinds import is_told
 
 _WATCH = """

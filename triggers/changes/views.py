@@ -12,9 +12,9 @@ from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.streams import (
     MEDIA_TYPE,
     StreamViewMixin,
+    count_stream,
     event_text,
     stream_answer,
-    take_place,
     ticket_of,
 )
 from pipedai.replica.writers import remember
@@ -52,7 +52,7 @@ class EnvironmentEventViewSet(StreamViewMixin, TenantViewSet):
         it again and again, as long as the reader reads.
         """
         ticket = ticket_of(request, EnvironmentStreamTicket, group=environment_id)
-        take_place(request, ticket)
+        count_stream(request, ticket)
         told = [
             {"type": change.kind, "id": str(change.id), "status": change.status}
             for change in changes_of(ticket, environment_id=environment_id)

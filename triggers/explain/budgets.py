@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from uuid import UUID
 
-from pipedai.api.renderers import money
-from pipedai.api.wording import counted
+from pipedai.api.renderers import counted, money
 from pipedai.sql import Row
 from triggers.budgets.periods import period_around
 from triggers.budgets.requests import reached_budgets

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfoNotFoundError
 
-from pipedai.api.wording import counted
+from pipedai.api.renderers import counted
 from pipedai.sql import NOW, Row, database_now, fetch_one
 from triggers.explain.answers import (
     DISABLED,

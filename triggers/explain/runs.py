@@ -5,7 +5,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from pipedai.api.wording import counted
+from pipedai.api.renderers import counted
 from pipedai.sql import NOW, Row, fetch_one
 from triggers.explain.answers import (
     INFRA_FAULT,

@@ -11,10 +11,9 @@ from rest_framework.response import Response
 from pipedai.api.errors import Invalid, NotFound
 from pipedai.api.filters import TimeField
 from pipedai.api.principal import principal_of
-from pipedai.api.schema.operation import Operation
-from pipedai.api.schema.parameters import query
+from pipedai.api.schema.operation import Operation, query
 from pipedai.api.throttling import TooManyRequests
-from pipedai.server.places import Places
+from pipedai.server.memory_budget import RequestLimit
 from triggers import tenancy
 from triggers.explain.due_times import check_time_in_question, explain_trigger
 from triggers.explain.runs import explain_run
@@ -24,7 +23,7 @@ from workspaces.permissions import IsViewer
 
 # Each environment may have two explanations under way in a process, because an explanation of a run in a long queue
 # takes PostgreSQL as long as many other calls. Those that staff read in admin, and `manage.py explain`, don't count.
-_UNDER_WAY = Places(2)
+_UNDER_WAY = RequestLimit(2)
 _BUSY = {429: "Two explanations of the environment are being worked out already."}
 
 
@@ -48,7 +47,7 @@ class RunExplanationViewSet(TenantViewSet):
     )
     def retrieve(self, request: Request, run_id: UUID) -> Response:
         """Answers with where the run stands, and why."""
-        _take_place(self.access.environment_id, request)
+        _count_request(self.access.environment_id, request)
         explanation = explain_run(run_id)
         if explanation is None:
             raise NotFound
@@ -79,16 +78,16 @@ class TriggerExplanationViewSet(tenancy.OneTriggerViewSet):
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
         """Answers with what became of the due time at or next before `at`."""
         at = _time_in_question(request)
-        _take_place(self.access.environment_id, request)
+        _count_request(self.access.environment_id, request)
         explanation = explain_trigger(trigger_id, at=at)
         if explanation is None:
             raise NotFound
         return Response(TriggerExplanationSerializer(explanation).data)
 
 
-def _take_place(environment_id: UUID, request: Request) -> None:
+def _count_request(environment_id: UUID, request: Request) -> None:
     """Counts the request as one of its environment's. Raises TooManyRequests if two are under way."""
-    if not _UNDER_WAY.take(environment_id, request):
+    if not _UNDER_WAY.admits(environment_id, request):
         raise TooManyRequests(
             "Two explanations are being worked out already: ask again when they are there.",
             headers={"Retry-After": "1"},

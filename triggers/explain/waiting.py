@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from uuid import UUID
 
-from pipedai.api.wording import counted
+from pipedai.api.renderers import counted
 from pipedai.sql import Row
 from triggers.explain import pool_reasons, worker_reasons
 from triggers.explain.answers import Reason, Subject, WaitingFor

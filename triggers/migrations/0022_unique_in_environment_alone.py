@@ -39,7 +39,7 @@ _OLD_INDEXES = {
 
 
 class _InTransaction(migrations.RunSQL):
-    """SQL that has a transaction of its own, so that `pipedai.migrating` limits how long it waits for its lock.
+    """SQL that has a transaction of its own, so that `pipedai.patience` limits how long it waits for its lock.
 
     It must be the last operation. If it can't get its lock, the whole migration is tried again, and only the operations
     before it can be carried out twice.

@@ -170,7 +170,7 @@ class BudgetWindow(models.Model):
             models.Index(
                 fields=["ends_at"], name="budget_window_noticed", condition=Q(noticed_pct__gt=0)
             ),
-            # `triggers.budgets.pruning` finds by this index the windows that are old enough.
+            # `triggers.ready` finds by this index the windows that are old enough.
             models.Index(fields=["ends_at"], name="budget_window_ended"),
         )
 
@@ -231,6 +231,6 @@ class RunReservation(models.Model):
                 name="run_reservation_estimate",
                 condition=Q(is_estimate=True),
             ),
-            # `triggers.budgets.pruning`, and the foreign key's check, find by this index whether a window has any.
+            # `triggers.ready`, and the foreign key's check, find by this index whether a window has any.
             models.Index(fields=["window"], name="run_reservation_of_window"),
         )

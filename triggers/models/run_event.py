@@ -38,9 +38,6 @@ class RunEventLog(models.Model):
     # partitions of these days.
     first_at = models.DateTimeField(null=True)
     last_at = models.DateTimeField(null=True)
-    # Until when calls that store events notify the event streams of the run, by the database's clock. Each stream of
-    # the run moves it on, so that runs which nobody streams cost no notification. NULL if nobody ever streamed the run.
-    watched_until = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "run_event_log"

@@ -1,20 +1,16 @@
 """Reads the stored events of a run, for pages and for streams."""
 
-import time
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 from uuid import UUID
 
-from django.db import DatabaseError
-
-from pipedai.api.database_errors import is_read_only
-from pipedai.api.streams import event_text
-from pipedai.server.ticket import Piece, RunStreamTicket
-from pipedai.sql import Row, execute, fetch_all, fetch_one
-from triggers.run_events.event import TAKEN_AFTER_END
+from pipedai.api.streams import announce_stream, event_text
+from pipedai.server.ticket import Piece, StreamTicket
+from pipedai.sql import Row, fetch_all, fetch_one
+from pipedai.wakeups import announce_watch
 
 # How many events, and how many bytes, a stream sends at a time.
 PIECE, PIECE_BYTES = 500, 256 * 1024
@@ -23,8 +19,8 @@ TOGETHER_BYTES = 64 * 1024
 # A stream ends so many seconds after the end of its run, or after the latest event that came later. A worker sends its
 # last events at about the time at which it reports the end.
 LINGERING_SECONDS = 10.0
-# A stream notes that it watches the run for so long, and does so again in half of that time.
-_WATCHED = timedelta(minutes=5)
+# A process that stores events may not have heard yet that the run is streamed. So a new stream asks once more so soon.
+SOON_SECONDS = 1.0
 
 # Reads how far a run and its events are. `silent_seconds` is how long ago the run ended, or its latest event was stored
 # if that was later; NULL while the run has not ended.
@@ -62,14 +58,6 @@ CROSS JOIN LATERAL (
         ORDER BY last_seq LIMIT %(limit)s) next) batch
 WHERE batch.so_far <= %(most_bytes)s OR batch.so_far = batch.bytes
 ORDER BY wanted.run_id, wanted.after, batch.first_seq
-"""
-# Notes that somebody streams the run. The statement waits for a call that stores events at this moment, so that whoever
-# reads afterwards sees its events.
-_WATCH = """
-INSERT INTO run_event_log AS l (run_id, environment_id, watched_until)
-SELECT id, environment_id, statement_timestamp() + %(watched)s FROM run
-WHERE id = %(run_id)s AND (ended_at IS NULL OR ended_at > statement_timestamp() - %(taken_after_end)s)
-ON CONFLICT (run_id) DO UPDATE SET watched_until = excluded.watched_until
 """
 
 
@@ -109,7 +97,7 @@ class News(NamedTuple):
     ended_as: str | None
 
 
-def news_of_run(ticket: RunStreamTicket, *, run_id: UUID, begin_after: int) -> News:
+def news_of_run(ticket: StreamTicket, *, run_id: UUID, begin_after: int) -> News:
     """Returns the events that the stream has not sent, one piece at a time, and notes in the ticket what it sends.
 
     A new stream begins after the event with the number `begin_after`.
@@ -117,7 +105,8 @@ def news_of_run(ticket: RunStreamTicket, *, run_id: UUID, begin_after: int) -> N
     if ticket.sent is None:
         ticket.sent = begin_after
     ticket.read_together = read_together
-    _watch(ticket, run_id)
+    announce_stream(ticket, partial(announce_watch, run_id))
+    ticket.again_seconds = SOON_SECONDS if ticket.asked == 1 else None
     progress = _progress(run_id)
     events = _read(progress, run_id, after=ticket.sent, limit=PIECE, most_bytes=PIECE_BYTES)
     # Old events may have been dropped. Then none is left to wait for.
@@ -180,20 +169,3 @@ def _after(batches: list[Row], after: int) -> Iterator[StoredEvent]:
         for seq, json in enumerate(batch["events"], batch["first_seq"]):
             if seq > after:
                 yield StoredEvent(seq, json)
-
-
-def _watch(ticket: RunStreamTicket, run_id: UUID) -> None:
-    """Makes the calls that store events notify the streams of this run from now on."""
-    now = time.monotonic()
-    if now < ticket.watch_again_at:
-        return
-    ticket.watch_again_at = now + _WATCHED.total_seconds() / 2
-    try:
-        execute(
-            _WATCH,
-            {"run_id": run_id, "watched": _WATCHED, "taken_after_end": TAKEN_AFTER_END},
-        )
-    except DatabaseError as error:
-        # A read-only standby can't store it. The stream then reads on its timer alone.
-        if not is_read_only(error):
-            raise

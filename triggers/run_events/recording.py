@@ -14,7 +14,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.api.renderers import iso_time
 from pipedai.sql import NOW, Row, execute, fetch_one
-from pipedai.wakeups import announce_events_of_run
+from pipedai.wakeups import announce_events_of_run, watches
 from triggers.models.run_event import MAX_RUN_EVENTS
 from triggers.run_events.event import (
     MAX_DAY_BYTES,
@@ -39,8 +39,7 @@ stored = Signal()
 # caller has noted the version.
 _APPEND = f"""
 WITH log AS (
-    SELECT l.run_id, r.environment_id, {NOW} AS now,
-        coalesce(l.watched_until > statement_timestamp(), false) AS is_watched
+    SELECT l.run_id, r.environment_id, {NOW} AS now
     FROM worker w JOIN environment e ON e.id = w.environment_id
     JOIN run r ON r.worker_id = w.id JOIN trigger t ON t.id = r.trigger_id JOIN run_event_log l ON l.run_id = r.id
     WHERE w.token_digest = %(token_digest)s AND w.id = %(worker_id)s AND w.deleted_at IS NULL AND e.deleted_at IS NULL
@@ -64,13 +63,13 @@ batch AS (
 UPDATE run_event_log l SET next_seq = %(last)s + 1, stored = %(last)s, bytes = l.bytes + %(bytes)s,
     first_at = least(l.first_at, log.now), last_at = greatest(l.last_at, log.now)
 FROM log, batch WHERE l.run_id = log.run_id
-RETURNING log.is_watched
+RETURNING l.run_id
 """
 # Locks the row that counts the run's events, so that calls for one run take turns.
 _LOCK = f"""
 SELECT r.environment_id, r.status, coalesce(r.ended_at < {NOW} - %(taken_after_end)s, false) AS is_over,
     t.record_events, l.next_seq, l.stored, l.bytes, l.is_truncated,
-    coalesce(l.watched_until > statement_timestamp(), false) AS is_watched, {NOW} AS now
+    {NOW} AS now
 FROM run_event_log l JOIN run r ON r.id = l.run_id JOIN trigger t ON t.id = r.trigger_id
 WHERE l.run_id = %(run_id)s AND r.worker_id = %(worker_id)s
 FOR UPDATE OF l
@@ -151,7 +150,7 @@ def append_events(
     )
     if appended is None:
         return False
-    _tell(run_id, len(events), is_watched=appended["is_watched"])
+    _tell(run_id, len(events))
     return True
 
 
@@ -187,11 +186,11 @@ def store_events(
         return int(new[-1].seq + 1 if new else log["next_seq"])
 
 
-def _tell(run_id: UUID, count: int, *, is_watched: bool, is_truncated: bool = False) -> None:
+def _tell(run_id: UUID, count: int, *, is_truncated: bool = False) -> None:
     """Tells the metrics and the streams of the run what was stored, after the commit."""
     told = partial(stored.send, sender=None, count=count, is_truncated=is_truncated)
     transaction.on_commit(told, robust=True)
-    if is_watched:
+    if watches.is_watched(run_id):
         announce_events_of_run(run_id)
 
 
@@ -271,5 +270,5 @@ def _write(
     }
     if execute(_STORE, params) == 0:
         return False
-    _tell(run_id, len(events), is_watched=log["is_watched"], is_truncated=is_truncated)
+    _tell(run_id, len(events), is_truncated=is_truncated)
     return True

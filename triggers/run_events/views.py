@@ -13,19 +13,18 @@ from pipedai.api.errors import Invalid
 from pipedai.api.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_PAGE_BYTES, limit_of
 from pipedai.api.principal import principal_of
 from pipedai.api.renderers import compact_json
-from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.schema.parameters import query
+from pipedai.api.schema.operation import Operation, answer, query
 from pipedai.api.streams import (
     LAST_EVENT_ID,
     MEDIA_TYPE,
     StreamViewMixin,
+    count_stream,
     event_text,
     stream_answer,
-    take_place,
     ticket_of,
 )
 from pipedai.server.memory_budget import room_for_answer
-from pipedai.server.ticket import RunStreamTicket
+from pipedai.server.ticket import StreamTicket
 from triggers import tenancy
 from triggers.run_events.reading import news_of_run, page_of_events
 from workspaces.access import TenantViewSet, find_visible
@@ -123,8 +122,8 @@ class RunEventStreamViewSet(StreamViewMixin, RunEventViewSet):
         """Answers with the events that the reader has not. The web process calls it again
         and again, as long as the reader reads.
         """
-        ticket = ticket_of(request, RunStreamTicket, group=self.access.environment_id)
-        take_place(request, ticket)
+        ticket = ticket_of(request, StreamTicket, group=self.access.environment_id)
+        count_stream(request, ticket)
         last_read = request.META.get("HTTP_LAST_EVENT_ID", "")
         comes_back = bool(_SEQ.fullmatch(last_read))
         news = news_of_run(ticket, run_id=run_id, begin_after=int(last_read) if comes_back else 0)

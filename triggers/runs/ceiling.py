@@ -6,8 +6,7 @@ from django.conf import settings
 
 from pipedai.sql import fetch_one
 from triggers.runs.conditions import IS_COUNTED_AS_QUEUED
-from workspaces.ceilings import check_ceiling
-from workspaces.locks import lock_environment
+from workspaces.locks import check_ceiling, lock_environment
 
 # How many transactions can be queueing a run at the same moment, at most: PostgreSQL has fewer connections than this.
 _UNDER_WAY = 500

@@ -1,7 +1,7 @@
 """Splits a filtered list of runs, ordered by `queued_at`, into parts that an index each returns in order.
 
-A page then reads only a few rows more than it shows, even if one run in a million fits the filters. `pipedai.keyset`
-merges the parts.
+A page then reads only a few rows more than it shows, even if one run in a million fits the filters.
+`pipedai.api.pagination` merges the parts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from pipedai.keyset import usual
+from pipedai.api.pagination import usual
 from triggers.models import Run
 from triggers.runs.queries import in_states, is_retried
 from triggers.states import TERMINAL, FaultClass, Source, Status

@@ -13,7 +13,7 @@ from django.db import transaction
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import NotFound
-from pipedai.api.renderers import JSONEncoder
+from pipedai.api.renderers import compact_json
 from pipedai.events import Actor, emit
 from pipedai.sql import Row, execute, fetch_all, fetch_one
 from triggers.budgets.settling import settle_reservations
@@ -113,7 +113,7 @@ def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Ac
     such report of a run is stored. What the run cost according to it counts in the budgets nevertheless.
     """
     if not run["has_late_result"]:
-        report = json.dumps(reported, cls=JSONEncoder, ensure_ascii=False)
+        report = compact_json(reported)
         execute(sql.KEEP_LATE_RESULT, {**params, "late_result": report})
         emit(run_event("run.late-result", actor, run, {"reported": reported.get("status")}))
         if params["cost_usd"] is not None:

@@ -10,12 +10,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid
-from pipedai.api.pagination import KeysetPaginator
+from pipedai.api.pagination import KeysetPaginator, usual
 from pipedai.api.principal import KeyPrincipal, Principal, actor_of, principal_of
-from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.schema.parameters import header
+from pipedai.api.schema.operation import Operation, answer, header
 from pipedai.api.serializers import read_body
-from pipedai.keyset import usual
 from pipedai.replica.reading import from_replica
 from pipedai.sql import without_sorting
 from triggers import tenancy

@@ -13,7 +13,7 @@ from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, TooManyRequests
 from pipedai.replica.reading import from_replica
-from pipedai.server.places import Places
+from pipedai.server.memory_budget import RequestLimit
 from pipedai.sql import database_now, without_sorting
 from triggers.filters import TickFilters
 from triggers.models import Tick
@@ -29,7 +29,7 @@ from workspaces.permissions import IsViewer
 
 # Each environment may have one preview under way in a process. A preview takes some milliseconds of CPU, and several
 # at once would slow down the calls of everybody else.
-_PREVIEWS = Places(1)
+_PREVIEWS = RequestLimit(1)
 
 
 class SchedulePreviewViewSet(TenantViewSet):
@@ -59,7 +59,7 @@ class SchedulePreviewViewSet(TenantViewSet):
     def preview(self, request: Request, environment_id: UUID) -> Response:
         """Answers with a schedule in words and its coming due times."""
         body = read_body(SchedulePreviewBody, request)
-        if not _PREVIEWS.take(environment_id, request):
+        if not _PREVIEWS.admits(environment_id, request):
             raise TooManyRequests(
                 "A preview is being worked out already: ask again when it is there.",
                 headers={"Retry-After": "1"},

@@ -1,6 +1,5 @@
 """Queues webhook deliveries: in the transaction that ends a run (SPEC §7), or when a user asks for one."""
 
-import json
 from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
@@ -9,7 +8,7 @@ from django.db import transaction
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
-from pipedai.api.renderers import JSONEncoder
+from pipedai.api.renderers import compact_json
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.outgoing import host_of
@@ -78,7 +77,7 @@ def send_test(*, trigger_id: UUID, actor: Actor) -> UUID:
     }
     with transaction.atomic():
         hold_trigger_environment(trigger_id, actor)
-        return _queue_by_request(trigger_id, actor, "webhook.tested", {}, body=_json(sample))
+        return _queue_by_request(trigger_id, actor, "webhook.tested", {}, body=compact_json(sample))
 
 
 def _queue_by_request(
@@ -147,9 +146,5 @@ def body_of(run: Row) -> str:
         "faultClass": run["fault_class"],
         "endedAt": run["ended_at"],
     }
-    return _json(message)
-
-
-def _json(message: dict[str, Any]) -> str:
-    """Returns the message as JSON text. Exactly its bytes are signed and sent."""
-    return json.dumps(message, cls=JSONEncoder, ensure_ascii=False, separators=(",", ":"))
+    # Exactly the bytes of this text are signed and sent.
+    return compact_json(message)

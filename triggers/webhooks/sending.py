@@ -80,7 +80,7 @@ WEBHOOKS = Kind(
     reads="t.webhook_secret, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id",
     joins="JOIN trigger t ON t.id = d.trigger_id LEFT JOIN data_key k ON k.id = t.webhook_key_id",
     # Three quarters of them are for hosts that have not answered yet, so as many dead hosts delay no others.
-    places=128,
+    shares=128,
     per_host=4,
     recorders=2,
     # Their events lock incidents, in the order of their ids.

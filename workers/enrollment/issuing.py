@@ -15,10 +15,15 @@ from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import Actor, Event, emit
 from workers.enrollment.codes import digest
 from workers.models import Enrollment
-from workspaces.acting import hold_role, hold_role_of_user
-from workspaces.ceilings import check_ceiling
-from workspaces.locks import hold_environment, lock_environment
-from workspaces.pools import checked_pools, told_pools
+from workspaces.locks import (
+    check_ceiling,
+    checked_pools,
+    hold_environment,
+    hold_role,
+    hold_role_of_user,
+    lock_environment,
+    pool_metadata,
+)
 from workspaces.roles import Role
 from workspaces.serializers import WRK_LIFETIME
 
@@ -57,7 +62,7 @@ def issue_code(
             pool_ids=checked_pools(environment_id, pool_ids),
         )
         enrollment.refresh_from_db(fields=["expires_at", "approved_at"])
-        metadata = {"lastFour": code.last_four, **told_pools(enrollment.pool_ids)}
+        metadata = {"lastFour": code.last_four, **pool_metadata(enrollment.pool_ids)}
         emit(event("enrollment.created", enrollment, actor, metadata))
     return enrollment, code.value
 

@@ -27,8 +27,7 @@ from workers.enrollment.codes import (
 )
 from workers.enrollment.issuing import event
 from workers.models import Enrollment, Worker
-from workspaces.acting import hold_role_of_user
-from workspaces.locks import lock_environment
+from workspaces.locks import hold_role_of_user, lock_environment
 from workspaces.roles import Role
 
 LIFETIME = timedelta(minutes=10)

@@ -11,17 +11,17 @@ from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
-from accounts.cookies import clear_auth_cookie, set_auth_cookie
-from accounts.pages.visit import Visit
+from accounts.pages import Visit
 from accounts.services import log_out
+from accounts.session_tokens import clear_auth_cookie, set_auth_cookie
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Conflict, Invalid, NotFound
 from workers.enrollment import pairing
 from workers.enrollment.codes import normal_user_code
 from workers.hosts.worker_package import worker_package
 from workers.models import Enrollment, Worker
+from workspaces.access import administered_environments
 from workspaces.models import Environment
-from workspaces.queries import administered_environments
 
 PATH = "/pair"
 _SALT = "pipedai.pairing-page"
@@ -29,7 +29,8 @@ _SALT = "pipedai.pairing-page"
 Values = dict[str, Any]
 
 
-# This page needs no CSRF token: a request is refused unless its Origin is allowed, as in the API (pipedai.api.origin).
+# This page needs no CSRF token: a request is refused unless its Origin is allowed, as in the API
+# (pipedai.api.authentication).
 @method_decorator(csrf_exempt, name="dispatch")
 @method_decorator(never_cache, name="dispatch")
 class PairingPage(View):

@@ -17,10 +17,8 @@ from workers.enrollment.issuing import event
 from workers.models import Enrollment
 from workers.pools.membership import join_pools
 from workers.registration import seat_worker
-from workspaces.acting import hold_role_of_user
 from workspaces.api_keys import create_host_key
-from workspaces.locks import lock_environment
-from workspaces.pools import told_pools
+from workspaces.locks import hold_role_of_user, lock_environment, pool_metadata
 from workspaces.roles import Role
 
 MAX_POLL_SECONDS = 60
@@ -175,7 +173,7 @@ def _seat(row: Row, values: dict[str, Any], actor: Actor) -> Redeemed:
         "version": values["version"],
         "workerId": str(worker.worker_id),
         "keyId": str(host.key.id),
-        **told_pools(joined),
+        **pool_metadata(joined),
     }
     enrollment = Enrollment.objects.get(id=row["id"])
     emit(event("enrollment.redeemed", enrollment, replace(actor, id=host.key.id), metadata))

@@ -10,14 +10,13 @@ from rest_framework.response import Response
 
 from accounts.authentication import CookieJWTAuthentication
 from pipedai.api.pagination import KeysetPaginator
-from pipedai.api.permissions import IsPublic
 from pipedai.api.principal import actor_of, address_of, principal_of
-from pipedai.api.request_id import current_request_id
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, Throttle, by_address
-from pipedai.api.views import ApiViewSet
+from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.events import Actor
+from pipedai.ids import current_request_id
 from workers.enrollment import issuing, pairing
 from workers.enrollment.redeeming import redeem
 from workers.enrollment.serializers import (

@@ -8,15 +8,15 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from pipedai.api.principal import HostPrincipal, KeyPrincipal, principal_of
-from pipedai.api.renderers import JSONEncoder, iso_time
+from pipedai.api.renderers import compact_json, iso_time
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.streams import (
     LAST_EVENT_ID,
     MEDIA_TYPE,
     StreamViewMixin,
+    count_stream,
     event_text,
     stream_answer,
-    take_place,
     ticket_of,
 )
 from pipedai.server.ticket import WorkerStreamTicket
@@ -63,7 +63,7 @@ class WorkerEventViewSet(StreamViewMixin, HostViewSet):
         principal = principal_of(request)
         assert isinstance(principal, HostPrincipal | KeyPrincipal)
         ticket = ticket_of(request, WorkerStreamTicket, group=principal.workspace_id)
-        take_place(request, ticket)
+        count_stream(request, ticket)
         rows = read_events(
             ticket,
             worker_id=worker_id,
@@ -79,4 +79,4 @@ def _told(row: Row, worker_id: UUID) -> str:
         "workerId": worker_id,
         **json.loads(row["data"]),
     }
-    return event_text(json.dumps(data, cls=JSONEncoder), id_=row["id"])
+    return event_text(compact_json(data), id_=row["id"])

@@ -5,9 +5,8 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from pipedai.api.permissions import IsPublic
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.views import ApiViewSet
+from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.version import VERSION
 from workers.hosts.worker_package import worker_package
 

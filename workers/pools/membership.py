@@ -11,7 +11,7 @@ from pipedai.sql import fetch_all
 from triggers.models import Trigger
 from triggers.states import RetryMode
 from workers.models import PoolMember
-from workspaces.pools import hold_pools
+from workspaces.locks import hold_pools
 
 _JOIN = """
 INSERT INTO pool_member (environment_id, worker_id, pool_id)

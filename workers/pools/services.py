@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
-from pipedai.api.wording import counted, cut
+from pipedai.api.renderers import counted, cut
 from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
@@ -17,10 +17,13 @@ from triggers.runs.lifecycle import reassign_resuming_runs
 from workers.acting import hold_workers
 from workers.models import Pool, PoolMember
 from workers.pools.membership import join_pools, lock_resuming_triggers
-from workspaces.acting import hold_role
-from workspaces.ceilings import check_ceiling
-from workspaces.locks import hold_environment, lock_environment
-from workspaces.pools import hold_pools
+from workspaces.locks import (
+    check_ceiling,
+    hold_environment,
+    hold_pools,
+    hold_role,
+    lock_environment,
+)
 from workspaces.roles import Role
 
 _NAME_TAKEN = "The environment has a pool of this name already."

@@ -6,7 +6,7 @@ from rest_framework.request import Request
 
 from pipedai.api.errors import NotFound
 from pipedai.api.principal import WorkerPrincipal, actor_of, principal_of
-from pipedai.api.schema.parameters import header
+from pipedai.api.schema.operation import header
 from pipedai.api.views import ApiViewSet
 from pipedai.events import Actor
 from workers.authentication import WorkerTokenAuthentication

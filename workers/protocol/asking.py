@@ -3,10 +3,10 @@
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from pipedai.api.schema.parameters import header
+from pipedai.api.schema.operation import header
 from pipedai.api.throttling import TooManyRequests
 from pipedai.server.access_log import LOG
-from pipedai.server.places import Places
+from pipedai.server.memory_budget import RequestLimit
 from pipedai.server.ticket import POLL, PollTicket
 from pipedai.wakeups import announce_poll
 from triggers.runs.conditions import Limits, limits_of
@@ -23,7 +23,7 @@ ACCOUNT = header(
 
 # How many requests that don't wait one worker may have under way. The answers contain long prompts, and a worker that
 # does not read its answers must not fill the memory of the web process.
-_PLACES = Places(2)
+_POLLS = RequestLimit(2)
 
 
 class AskingViewSet(WorkerProtocolViewSet):
@@ -39,7 +39,7 @@ class AskingViewSet(WorkerProtocolViewSet):
 
         Raises TooManyRequests if the worker has too many requests under way that don't wait.
         """
-        if not waits and not _PLACES.take(self.worker.id, request):
+        if not waits and not _POLLS.admits(self.worker.id, request):
             raise TooManyRequests(
                 "Two polls of this worker are being answered already: read their answers first.",
                 headers={"Retry-After": "1"},

@@ -9,9 +9,9 @@ from rest_framework.response import Response
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError
-from pipedai.api.permissions import IsSignedIn
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
+from pipedai.api.views import IsSignedIn
 from triggers.runs.claim_next import claim_next_run
 from triggers.runs.offers import offers_of
 from workers.protocol.access import VERSION

@@ -11,9 +11,9 @@ from rest_framework.response import Response
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError
 from pipedai.api.parsers import EventsJSONParser
-from pipedai.api.permissions import IsSignedIn
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
+from pipedai.api.views import IsSignedIn
 from pipedai.server.access_log import LOG
 from triggers.run_events.event import MAX_CALL_BYTES, RunEvent
 from triggers.run_events.recording import store_events

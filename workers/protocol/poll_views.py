@@ -6,9 +6,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid
-from pipedai.api.permissions import IsSignedIn
-from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.schema.parameters import query
+from pipedai.api.schema.operation import Operation, answer, query
+from pipedai.api.views import IsSignedIn
 from pipedai.server.memory_budget import room_for_answer
 from triggers.runs.handout import MOST_BYTES, hand_out_runs
 from triggers.runs.offers import offers_of

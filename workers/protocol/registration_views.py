@@ -8,15 +8,14 @@ from pipedai.api import tokens
 from pipedai.api.authentication import bearer_token, refusal
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unauthenticated
-from pipedai.api.permissions import IsPublic
 from pipedai.api.principal import address_of
-from pipedai.api.request_id import current_request_id
+from pipedai.api.schema.hooks import registration_token
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.schema.security import registration_token
 from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, Throttle, by_address
-from pipedai.api.views import ApiViewSet
+from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.events import Actor
+from pipedai.ids import current_request_id
 from workers.models import Worker
 from workers.protocol.serializers import RegisterBody, RegistrationBody
 from workers.registration import find_registration_key, register_worker

@@ -8,9 +8,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.parsers import OutcomeJSONParser
-from pipedai.api.permissions import IsSignedIn
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
+from pipedai.api.views import IsSignedIn
 from triggers.runs import lifecycle, reports
 from triggers.runs.serializers import RunSerializer
 from triggers.states import Status

@@ -144,6 +144,15 @@ def unwrap(environment_id: UUID, key: WrappedKey) -> crypto.DataKey:
     )
 
 
+def opens(environment_id: UUID, key: WrappedKey) -> bool:
+    """Returns whether a data key can be decrypted with this process's master keys."""
+    try:
+        unwrap(environment_id, key)
+    except crypto.CannotOpen:
+        return False
+    return True
+
+
 def place(sealed_field: SealedField, environment_id: UUID, row_id: UUID) -> crypto.Place:
     """Returns the place (environment, table, column, row) for which a value is encrypted. Such a value can't be
     decrypted for another place.

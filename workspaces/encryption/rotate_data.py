@@ -185,20 +185,14 @@ def _replace_key(environment_id: UUID, before: datetime, *, replace_lost: bool) 
     fetch_one(_HOLD_ENVIRONMENT, params)
     row = fetch_one(_IN_USE, params)
     if row is not None:
-        if row["created_at"] >= before or not (replace_lost or _opens(environment_id, row)):
+        if row["created_at"] >= before or not (
+            replace_lost or keys.opens(environment_id, WrappedKey.of(row))
+        ):
             return False
         execute(_RETIRE, {"id": row["key_id"]})
     new = keys.create_data_key(environment_id, not_before=before)
     metadata = {"dataKeyId": [str(row["key_id"]) if row else None, str(new.id)]}
     emit(Event("data-key.rotated", SYSTEM, environment_id, "data-key", new.id, metadata))
-    return True
-
-
-def _opens(environment_id: UUID, row: Row) -> bool:
-    try:
-        keys.unwrap(environment_id, WrappedKey.of(row))
-    except crypto.CannotOpen:
-        return False
     return True
 
 

@@ -29,7 +29,7 @@ _registered: dict[str, SealedField] = {}
 
 
 def register_sealed_field(field: SealedField) -> None:
-    """Registers a column for rotations and checks of keys. Call it from `AppConfig.ready()`."""
+    """Registers a column for rotations and checks of keys. Call it in the module `ready` of the app."""
     _registered[str(field)] = field
 
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from accounts.deactivation import deactivate_user, reactivate_user
+from accounts.services import deactivate_user, reactivate_user
 from pipedai.events import Actor
 from testing.probes.audited import audited
 from testing.processes.racing import at_once

@@ -9,11 +9,10 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.test import override_settings
 
-from accounts.mail.outbox import queue_mail
-from accounts.mail.sending import ACCOUNT_MAILS
+from accounts.mail.outbox import ACCOUNT_MAILS, queue_mail
 from accounts.mail.tokens import make_void
 from accounts.models import AccountMail, AccountMailAttempt
-from accounts.pruning import prune_account_mails
+from accounts.ready import prune_account_mails
 from pipedai.outgoing import attempts
 from pipedai.outgoing.due import claim_due
 from pipedai.retention import Order

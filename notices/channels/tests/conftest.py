@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 from django.db import transaction
 
-from notices.announcing import Announcement, Moment, announce
 from notices.channels.sending import NOTICES
+from notices.incidents import Moment, announce
 from notices.models import Incident
 from notices.states import Kind
 from pipedai.ids import new_id
@@ -49,11 +49,12 @@ def tell(
     cast: Cast, ids: list[UUID], moment: Moment = "opened", *, now: datetime | None = None
 ) -> None:
     """Announces incidents, all in one transaction."""
-    told: list[Any] = [
-        Announcement(id_, cast.environment.id, Kind.TRIGGER_FAILING, moment) for id_ in ids
+    rows = [
+        {"id": id_, "environment_id": cast.environment.id, "kind": Kind.TRIGGER_FAILING.value}
+        for id_ in ids
     ]
     with transaction.atomic():
-        announce(told, now=now)
+        announce({moment: rows}, now=now)
 
 
 @pytest.fixture

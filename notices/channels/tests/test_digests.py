@@ -8,9 +8,9 @@ from django.db import transaction
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from notices.channels.announcements import MOST_NAMED
 from notices.channels.models import Notice
 from notices.channels.queueing import MAX_AN_HOUR
-from notices.channels.telling import MOST_NAMED
 from notices.channels.tests.conftest import add_incidents, tell
 from notices.models import Incident
 from testing.world.cast import make_cast

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 
 from notices.channels.models import Channel, Notice, NoticeAttempt
-from notices.channels.pruning import prune_notices
 from notices.channels.services import delete_channel
 from notices.channels.tests.conftest import send_due
+from notices.ready import prune_notices
 from pipedai.retention import Order
 from testing.world.cast import TEST_ACTOR
 from testing.world.channels import add_channel

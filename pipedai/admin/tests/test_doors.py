@@ -7,10 +7,9 @@ from django.db.models.functions import Now
 from django.test import Client
 
 from accounts import passwords
-from accounts.deactivation import deactivate_user, reactivate_user
 from accounts.emails import Email
 from accounts.models import Session, User
-from accounts.services import promote_to_staff
+from accounts.services import deactivate_user, promote_to_staff, reactivate_user
 from audit.models import AuditEntry
 from pipedai.admin.tests.conftest import LOGIN, log_in
 from pipedai.api.authentication import AUTH_COOKIE

@@ -8,18 +8,60 @@ from functools import cached_property
 from typing import Any
 
 import uritemplate
+from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
 
-from pipedai.api.origin import SAFE_METHODS
-from pipedai.api.permissions import IsPublic
-from pipedai.api.schema import fields as _  # noqa: F401 - importing it registers our fields
-from pipedai.api.schema import parameters, reference, security
+from pipedai.api.authentication import SAFE_METHODS
+from pipedai.api.fields import AmountField, MoneyField, TextField
+from pipedai.api.schema import reference
 from pipedai.api.schema.answers import ANY_REQUEST, JSON, error_answer, header_refs
-from pipedai.api.schema.operation import Operation, Schema, operation_of
+from pipedai.api.schema.hooks import requirement
+from pipedai.api.schema.operation import PAGE, Operation, Schema, of_filters, operation_of
 from pipedai.api.serializers import Body, StrictBody
 from pipedai.api.throttling import Rate
-from pipedai.api.views import ApiViewSet
+from pipedai.api.views import ApiViewSet, IsPublic
+
+_DECIMAL = r"^\d+(\.\d+)?$"
+
+
+class Text(OpenApiSerializerFieldExtension):
+    """Describes a TextField. If it trims a request's text, the pattern demands a character that is no space."""
+
+    target_class = TextField
+    match_subclasses = True
+
+    def map_serializer_field(self, auto_schema: Any, direction: str) -> Schema:
+        """Returns the schema without lengths, which drf-spectacular adds from the field's validators."""
+        field = self.target
+        trimmed = field.trim_whitespace and not field.allow_blank and direction == "request"
+        return {"type": "string", "pattern": r"\S"} if trimmed else {"type": "string"}
+
+
+class Money(OpenApiSerializerFieldExtension):
+    """Describes a MoneyField, which is a decimal string in answers, and a string or a number in requests."""
+
+    target_class = MoneyField
+
+    def map_serializer_field(self, auto_schema: Any, direction: str) -> Schema:
+        text: Schema = {"type": "string", "pattern": _DECIMAL}
+        if direction == "response":
+            return text
+        number: Schema = {"type": "number", "minimum": 0, "maximum": int(MoneyField.MAX)}
+        return {"oneOf": [number, text]}
+
+
+class Amount(OpenApiSerializerFieldExtension):
+    """Describes an AmountField as a MoneyField whose bounds are kept."""
+
+    target_class = AmountField
+
+    def map_serializer_field(self, auto_schema: Any, direction: str) -> Schema:
+        least = "exclusiveMinimum" if self.target.above_zero else "minimum"
+        number: Schema = {"type": "number", least: 0, "maximum": int(AmountField.MAX)}
+        text: Schema = {"type": "string", "pattern": r"^[0-9]{1,8}(\.[0-9]{1,6})?$"}
+        return {"oneOf": [number, text]}
+
 
 # The descriptions of successful answers, by status, for actions whose `@Operation` gives no description.
 _SAID = {200: "Done.", 201: "Made.", 204: "Done; there is nothing to say."}
@@ -52,11 +94,9 @@ class ApiSchema(AutoSchema):
         return self._operation.id
 
     def get_summary(self) -> str:
-        """Returns the summary from `@Operation`."""
         return self._operation.summary
 
     def get_tags(self) -> list[str]:
-        """Returns the group in which documentation shows the operation."""
         return [self.view.tag]
 
     def get_description(self) -> str:  # type: ignore[override]
@@ -67,7 +107,6 @@ class ApiSchema(AutoSchema):
         return self._section.prose + (f"\n\nAt most {rates}." if rates else "")
 
     def get_extensions(self) -> Schema:
-        """Returns the role that the action needs, and the audit actions that it writes."""
         role = self._role()
         return {
             **({"x-required-role": role.value} if role else {}),
@@ -81,7 +120,7 @@ class ApiSchema(AutoSchema):
         """
         if self._operation.security:
             return [dict(one) for one in self._operation.security]
-        asked = map(security.requirement, self.view.get_authenticators())
+        asked = map(requirement, self.view.get_authenticators())
         accepted = [one for one in asked if one is not None]
         return [{}, *accepted] if self._is_public() else accepted
 
@@ -89,9 +128,9 @@ class ApiSchema(AutoSchema):
         operation = self._operation
         found = list(operation.parameters)
         if operation.filters:
-            found += parameters.of_filters(operation.filters, self._section.fields)
+            found += of_filters(operation.filters, self._section.fields)
         if operation.items:
-            found += parameters.PAGE
+            found += PAGE
         return [*self._path_parameters(), *found]
 
     def _path_parameters(self) -> Iterator[Schema]:
@@ -117,7 +156,6 @@ class ApiSchema(AutoSchema):
         return {"content": {JSON: content}, "required": required}
 
     def _texts_of_fields(self) -> dict[str, str]:
-        """Returns what API.md says about the fields of the body, by name."""
         operation = self._operation
         if not operation.fields_as:
             return self._section.fields

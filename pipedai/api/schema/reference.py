@@ -21,8 +21,6 @@ _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 
 @dataclass(frozen=True)
 class Section:
-    """One section of API.md."""
-
     text: str
 
     @property
@@ -44,7 +42,6 @@ class Section:
 
     @property
     def example(self) -> Any:
-        """The section's first JSON example, or None if it has none."""
         found = _EXAMPLE.search(self.text)
         return None if found is None else json.loads(found[1])
 
@@ -71,7 +68,6 @@ def endpoint(method: str, path: str) -> Section:
 
 
 def thing(name: str) -> Section:
-    """Returns the section with this heading. Raises LookupError if there is none."""
     return _section(name)
 
 

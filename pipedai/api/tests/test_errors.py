@@ -10,8 +10,8 @@ from rest_framework import exceptions, serializers
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from pipedai.api.exceptions import handle_exception
-from pipedai.api.request_id import current_request_id
 from pipedai.api.throttling import TooManyRequests
+from pipedai.ids import current_request_id
 from testing.probes.shapes import NOT_FOUND, invalid
 from testing.world.cast import JSONClient, browser
 from triggers import queries

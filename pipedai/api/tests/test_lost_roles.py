@@ -9,8 +9,8 @@ import pytest
 from django.db import transaction
 
 from accounts.authentication import CookieJWTAuthentication
-from accounts.deactivation import deactivate_user
 from accounts.models import User
+from accounts.services import deactivate_user
 from audit.models import AuditEntry
 from pipedai.api import tokens
 from pipedai.api.errors import ApiError
@@ -27,10 +27,9 @@ from testing.world.stage import Stage
 from testing.world.users import UserFactory
 from workers.enrollment.pairing import approve_pairing, begin_pairing
 from workers.models import Worker
-from workspaces.acting import hold_role
 from workspaces.api_keys import revoke_api_key
 from workspaces.authentication import ApiKeyAuthentication, HostKeyAuthentication
-from workspaces.locks import lock_environment
+from workspaces.locks import hold_role, lock_environment
 from workspaces.members import change_role, remove_member
 from workspaces.models import ApiKey, Membership
 from workspaces.permissions import IsAdmin, IsOwner

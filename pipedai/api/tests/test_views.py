@@ -2,9 +2,8 @@
 
 import pytest
 
-from pipedai.api.permissions import IsSignedIn
 from pipedai.api.schema.operation import Operation, operation_of
-from pipedai.api.views import ApiViewSet
+from pipedai.api.views import ApiViewSet, IsSignedIn
 from testing.probes.api_urls import api_paths, api_routes
 
 LIST = Operation("GET /things", id="listThings", summary="List things")

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from pipedai.api import write_rate
-from pipedai.api.throttling import Rate
-from pipedai.api.write_rate import BURST, WRITES, Buckets
+from pipedai.api import throttling
+from pipedai.api.throttling import BURST, WRITES, Buckets, Rate
 from pipedai.ids import new_id
 from testing.probes.audited import audited
 from testing.world.cast import Cast, bearer
@@ -86,7 +85,7 @@ class TestABucket:
 def one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives each caller one write, and the next one only after an hour."""
     hourly = Buckets(Rate("writes", limit=1, seconds=3_600), 1, most=10)
-    monkeypatch.setattr(write_rate, "_buckets", hourly)
+    monkeypatch.setattr(throttling, "_buckets", hourly)
 
 
 @pytest.mark.parametrize("who", ["user", "pwk", "hos"])

@@ -12,9 +12,9 @@ import pytest
 
 from pipedai.embedded import locks
 from pipedai.embedded import server as server_module
-from pipedai.embedded.errors import EmbeddedPostgresError
 from pipedai.embedded.installation import server_bin
 from pipedai.embedded.locks import server_pids
+from pipedai.embedded.programs import EmbeddedPostgresError
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.conftest import fresh_data_dir
 from pipedai.embedded.tests.processes import START, ask, eventually, python

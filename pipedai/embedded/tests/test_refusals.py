@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipedai.embedded.errors import EmbeddedPostgresError
 from pipedai.embedded.layout import Layout
+from pipedai.embedded.programs import EmbeddedPostgresError
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.processes import ask
 

@@ -4,9 +4,10 @@ import json
 import textwrap
 from typing import Any
 
+from django.core.checks import WARNING, CheckMessage
 from django.core.management.base import CommandError, CommandParser
 
-from pipedai.deployment import Finding, Probe, look_at_all
+from pipedai.checks import look_at_all
 from pipedai.management.operator_command import OperatorCommand
 
 _NAME_WIDTH = 14
@@ -40,32 +41,38 @@ class Command(OperatorCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         found = []
-        for probe, finding in look_at_all():
-            found.append((probe, finding))
+        for name, each in look_at_all():
+            found.append((name, each))
             if not options["json"]:
-                self._say(probe, finding)
+                self._say(name, each)
         if options["json"]:
             self.stdout.write(json.dumps([_as_json(*each) for each in found], indent=2))
-        if problems := sum(bool(finding.remedy) for _, finding in found):
-            unknown = sum(finding.unknown for _, finding in found)
+        if problems := sum(each.is_serious() for _, each in found):
+            unknown = sum(_is_unknown(each) for _, each in found)
             more = f" {unknown} more can't be looked at until then." if unknown else ""
             raise CommandError(f"{problems} of {len(found)} need attention.{more}")
 
-    def _say(self, probe: Probe, finding: Finding) -> None:
-        if finding.unknown:
+    def _say(self, name: str, found: CheckMessage) -> None:
+        if _is_unknown(found):
             mark = self.style.WARNING("unknown")
         else:
-            mark = self.style.SUCCESS("ok     ") if finding.ok else self.style.ERROR("problem")
-        self.stdout.write(f"{mark} {probe.name:<{_NAME_WIDTH}} {finding.says}")
-        for line in finding.remedy.splitlines():
+            mark = (
+                self.style.ERROR("problem") if found.is_serious() else self.style.SUCCESS("ok     ")
+            )
+        self.stdout.write(f"{mark} {name:<{_NAME_WIDTH}} {found.msg}")
+        for line in (found.hint or "").splitlines():
             self.stdout.write(_WRAP.fill(line))
 
 
-def _as_json(probe: Probe, finding: Finding) -> dict[str, Any]:
+def _is_unknown(found: CheckMessage) -> bool:
+    return found.level == WARNING
+
+
+def _as_json(name: str, found: CheckMessage) -> dict[str, Any]:
     return {
-        "name": probe.name,
-        "ok": finding.ok,
-        "unknown": finding.unknown,
-        "says": finding.says,
-        "remedy": finding.remedy or None,
+        "name": name,
+        "ok": found.level < WARNING,
+        "unknown": _is_unknown(found),
+        "says": found.msg,
+        "remedy": found.hint,
     }

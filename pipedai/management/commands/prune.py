@@ -6,8 +6,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from pipedai.management.operator_command import OperatorCommand
-from pipedai.management.progress import Progress
+from pipedai.management.operator_command import OperatorCommand, Progress
 from pipedai.retention import InUse, Retention, prune, retentions
 
 # The largest number of days that `--days` accepts. The retention settings have the same bound.

@@ -9,7 +9,7 @@ from django.db import DatabaseError
 
 from pipedai.logs import log_start
 from pipedai.management.operator_command import OperatorCommand
-from pipedai.migrating import OutOfPatience, invalid_indexes, migrate_alone
+from pipedai.patience import OutOfPatience, invalid_indexes, migrate_alone
 from pipedai.sql import sqlstate
 from pipedai.timeouts import session_without_timeouts, set_timeouts_of_role
 

@@ -28,7 +28,7 @@ from pipedai.outgoing import (
     registered_kinds,
 )
 from pipedai.outgoing.attempts import BACKOFF_SECONDS
-from pipedai.outgoing.due import CLAIM_SECONDS, Hosts, Taker, claim_due, taker_of
+from pipedai.outgoing.due import CLAIM_SECONDS, Memory, Taker, claim_due, taker_of
 from pipedai.outgoing.pool import Senders
 from pipedai.sql import execute
 from testing.probes.plans import explained, prefer_indexes
@@ -260,24 +260,24 @@ def many(letters, *hosts, count=500, **values):
 def test_many_mails_to_one_domain_keep_a_mail_to_another_waiting_for_no_turn(letters, hosts):
     many(letters, *hosts, count=60 // len(hosts))
     stranger = letters.add(next_attempt_at=NOW)
-    claimed = claim_due(letters.kind, room=8, busy={}, per_host=4, hosts=Hosts(), now=NOW)
+    claimed = claim_due(letters.kind, room=8, busy={}, per_host=4, memory=Memory(), now=NOW)
     assert stranger.id in {row["id"] for row in claimed}
     assert len(claimed) == min(len(hosts), 4) + 1  # Each of the hosts is unproven.
 
 
-def test_second_attempts_leave_a_place_for_a_first_one(letters):
+def test_second_attempts_leave_a_share_for_a_first_one(letters):
     busy: dict[Taker, int] = {}
     for n in range(12):
         letters.add(address=f"ada@stalls{n}.example", attempt_count=1, next_attempt_at=NOW)
     for _ in range(3):
         rows = claim_due(
-            letters.kind, room=8 - len(busy), busy=busy, per_host=4, hosts=Hosts(), now=NOW
+            letters.kind, room=8 - len(busy), busy=busy, per_host=4, memory=Memory(), now=NOW
         )
         busy |= {taker_of(row): 1 for row in rows}
-    # Unproven hosts have three quarters of the places.
+    # Unproven hosts have three quarters of the shares.
     assert len(busy) == 5
     stranger = letters.add(next_attempt_at=NOW)
-    rows = claim_due(letters.kind, room=3, busy=busy, per_host=4, hosts=Hosts(), now=NOW)
+    rows = claim_due(letters.kind, room=3, busy=busy, per_host=4, memory=Memory(), now=NOW)
     assert [row["id"] for row in rows] == [stranger.id]
 
 
@@ -324,7 +324,7 @@ def test_stalling_recipients_and_webhooks_delay_nobody_else(committed_cast, rece
         stranger = letters.add()
         assert mails.top_up() == 1
         until(lambda: shown(stranger) == ("delivered", 1))
-        # Now the webhooks' only place for this host is taken, and mails go on.
+        # Now the webhooks' only share for this host is taken, and mails go on.
         hooks.gate.clear()
         send_test(trigger_id=trigger_id, actor=TEST_ACTOR)
         until(lambda: webhooks.top_up() == 1)

@@ -15,7 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.mail import DNS_NAME, EmailMultiAlternatives
 
 from pipedai import env
-from pipedai.deployment.site import mail_server_answers
+from pipedai.checks.probes import mail_server_answers
 from pipedai.outgoing import Mail, Result, compose, mail_is_on, mail_server
 from pipedai.outgoing.mail_server import check_server, deliver
 from pipedai.outgoing.smtp import BoundedBackend

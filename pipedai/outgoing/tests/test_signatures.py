@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from pipedai.outgoing.signatures import webhook_headers
+from pipedai.outgoing.posts import webhook_headers
 
 BODY = '{"runId":"é🙂"}'.encode()
 STANDARD = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()

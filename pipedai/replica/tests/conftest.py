@@ -9,8 +9,8 @@ import pytest
 from django.db import connections
 
 from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.replica import REPLICA
 from pipedai.replica.reading import fitness
-from pipedai.replica.routing import REPLICA
 from testing.processes.own_postgres import own_postgres
 from testing.processes.standby import as_superuser, standby_of
 from testing.processes.worker_process import until
@@ -51,7 +51,7 @@ def pair(kept_cluster: Path) -> Iterator[Pair]:
 @pytest.fixture
 def replicated(pair: Pair, django_db_setup: None, django_db_blocker, settings) -> Iterator[Pair]:
     """Lets this process use the primary as its database and the standby as its read replica, as the settings would."""
-    settings.DATABASE_ROUTERS = ["pipedai.replica.routing.ReplicaRouter"]
+    settings.DATABASE_ROUTERS = ["pipedai.replica.ReplicaRouter"]
     fitness.found("ok")
     fitness.try_again()
     with (

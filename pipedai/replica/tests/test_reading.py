@@ -10,11 +10,10 @@ from django.test import Client
 from accounts.emails import Email
 from accounts.services import create_staff
 from pipedai.admin.tests.conftest import log_in, use_instant_passwords
-from pipedai.deployment.database import replica_follows
+from pipedai.checks.probes import replica_follows
 from pipedai.events import Actor, Event, emit
-from pipedai.replica import reading
+from pipedai.replica import REPLICA, reading
 from pipedai.replica.reading import fitness
-from pipedai.replica.routing import REPLICA
 from pipedai.replica.writers import begin_remembering, prune_recent_writes
 from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now, execute, fetch_all
@@ -154,7 +153,7 @@ def test_a_replica_that_is_too_far_behind_is_passed_over(replicated, cast, setti
         settings.REPLICA_MAX_LAG_SECONDS = 0
         assert runs(viewer, cast) == [run]
         assert viewer.get("/api/v1/health").json()["replica"] == "behind"
-        assert "because the replica is behind" in replica_follows().says
+        assert "because the replica is behind" in replica_follows().msg
         settings.REPLICA_MAX_LAG_SECONDS = 30
         # For a moment nobody asks it again.
         assert runs(viewer, cast) == [run]
@@ -165,7 +164,7 @@ def test_a_replica_that_is_too_far_behind_is_passed_over(replicated, cast, setti
         "version": viewer.get("/api/v1/health/live").json()["version"],
         "replica": "ok",
     }
-    assert replica_follows().ok
+    assert not replica_follows().is_serious()
     said = capsys.readouterr().out
     assert said.count("replica.passed_over") == 1
     assert said.count("replica.used_again") == 1

@@ -5,8 +5,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipedai.server.asgi_types import App, Message
 from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
+from pipedai.server.request_scope import App, Message
 from testing.probes.error_codes import CODES
 
 

@@ -9,11 +9,10 @@ from typing import Any
 from django.conf import settings
 
 from pipedai.client_address import parse_networks
-from pipedai.server import pace, protocol, worker
+from pipedai.server import flow, protocol, worker
 from pipedai.server.event_stream import EventStreams
 from pipedai.server.lanes import Lanes
-from pipedai.server.listen import Listener
-from pipedai.server.listen_connection import connect
+from pipedai.server.listen import Listener, connect
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.memory_budget import MemoryBudget
 from pipedai.server.outer import Limits, Outer
@@ -24,7 +23,7 @@ from pipedai.server.wsgi_lane import WsgiLane
 
 # Tests that wait for this deadline shorten it.
 protocol.HEADER_SECONDS = float(os.environ.get("HEADER_SECONDS", protocol.HEADER_SECONDS))
-pace.SECONDS = float(os.environ.get("PACE_SECONDS", pace.SECONDS))
+flow.SECONDS = float(os.environ.get("PACE_SECONDS", flow.SECONDS))
 worker.STOP_HEADER_SECONDS = float(
     os.environ.get("STOP_HEADER_SECONDS", worker.STOP_HEADER_SECONDS)
 )

@@ -9,7 +9,7 @@ from pipedai.server import event_stream
 from pipedai.server.access_log import LOG
 from pipedai.server.event_stream import EventStreams
 from pipedai.server.lanes import STREAMS
-from pipedai.server.refusal import ClientGone
+from pipedai.server.request_scope import ClientGone
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.ticket import STREAM
 from pipedai.wakeups import CHANGED, EVENT

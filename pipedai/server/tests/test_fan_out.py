@@ -5,12 +5,11 @@ from uuid import UUID
 
 import pytest
 
-from pipedai.server import event_stream, fan_out
+from pipedai.server import event_stream
 from pipedai.server.access_log import LOG
-from pipedai.server.event_stream import EventStreams
-from pipedai.server.fan_out import FanOut
+from pipedai.server.event_stream import EventStreams, FanOut
 from pipedai.server.lanes import STREAMS
-from pipedai.server.refusal import ClientGone
+from pipedai.server.request_scope import ClientGone
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.ticket import STREAM, Piece
 from pipedai.wakeups import CHANGED, EVENT
@@ -71,7 +70,7 @@ class Reader(Exchange):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(fan_out, "GATHER_SECONDS", 0.02)
+    monkeypatch.setattr(event_stream, "GATHER_SECONDS", 0.02)
 
 
 @pytest.fixture

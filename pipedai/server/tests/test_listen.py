@@ -11,9 +11,9 @@ from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
 from pipedai.server import listen
-from pipedai.server.listen import Ear, Listener
-from pipedai.server.listen_connection import connect
-from pipedai.server.refusal import ClientGone
+from pipedai.server.ears import Ear
+from pipedai.server.listen import Listener, connect
+from pipedai.server.request_scope import ClientGone
 from pipedai.wakeups import announce_poll, wake_workers
 
 WORKER = UUID("0192b7a0-0000-7000-8000-00000000000a")

@@ -5,9 +5,16 @@ import threading
 
 import pytest
 
-from pipedai.server.memory_budget import ADDRESSES, HOLDING, MIB, SMALL_BYTES, Holding, MemoryBudget
+from pipedai.server.memory_budget import (
+    ADDRESSES,
+    HOLDING,
+    MIB,
+    SMALL_BYTES,
+    Holding,
+    MemoryBudget,
+    RequestLimit,
+)
 from pipedai.server.outer import Limits, Outer
-from pipedai.server.places import Places
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.wsgi_lane import WsgiLane
 
@@ -253,25 +260,25 @@ async def test_what_was_done_is_told_all_the_same_and_then_nothing_more_is_begun
     assert budget.used == 0
 
 
-# --- Places
+# --- Requests of one subject
 
 
 def test_a_place_is_free_again_when_the_request_has_ended(budget, rf):
-    places = Places(2)
+    limit = RequestLimit(2)
     requests = []
     for _ in range(3):
         request = rf.get("/")
         request.META["asgi.scope"] = {HOLDING: Holding(budget, "192.0.2.1")}
         requests.append(request)
-    assert [places.take("a", request) for request in requests] == [True, True, False]
-    assert places.take("b", requests[2])
+    assert [limit.admits("a", request) for request in requests] == [True, True, False]
+    assert limit.admits("b", requests[2])
     requests[0].META["asgi.scope"][HOLDING].leave()
-    assert places.take("a", requests[2])
+    assert limit.admits("a", requests[2])
     for request in requests[1:]:
         request.META["asgi.scope"][HOLDING].leave()
-    assert not places._taken
+    assert not limit._counts
 
 
-def test_where_nobody_says_when_an_answer_was_sent_there_are_places_for_all(rf):
-    places = Places(1)
-    assert all(places.take("a", rf.get("/")) for _ in range(3))
+def test_where_nobody_says_when_an_answer_was_sent_all_are_admitted(rf):
+    limit = RequestLimit(1)
+    assert all(limit.admits("a", rf.get("/")) for _ in range(3))

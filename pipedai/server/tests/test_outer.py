@@ -11,12 +11,12 @@ from encodings.aliases import aliases
 import pytest
 
 from pipedai.api import tokens
-from pipedai.api.request_id import current_request_id
 from pipedai.client_address import parse_networks
+from pipedai.ids import current_request_id
 from pipedai.server import access_log
-from pipedai.server.asgi_types import Scope
+from pipedai.server.headers import PROBES
 from pipedai.server.outer import Limits, Outer
-from pipedai.server.probes import PROBES
+from pipedai.server.request_scope import Scope
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 
 pytestmark = pytest.mark.anyio

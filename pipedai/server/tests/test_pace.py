@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipedai.server.pace import LEAST_BYTES_PER_SECOND, SECONDS, Pace
+from pipedai.server.flow import LEAST_BYTES_PER_SECOND, SECONDS, Pace
 
 LEAST = int(LEAST_BYTES_PER_SECOND * SECONDS)
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from pipedai.server.password_lane import PasswordLane, may_hash
-from pipedai.server.refusal import ClientGone
+from pipedai.server.request_scope import ClientGone
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.ticket import PASSWORD, is_asked_again
 from pipedai.server.turns import Turns
@@ -18,8 +18,8 @@ HERE, THERE = "203.0.113.7", "198.51.100.9"
 class Endpoint:
     """Stands in for an endpoint that hashes. It answers 503 until it may hash, and then 200."""
 
-    def __init__(self, places=1):
-        self.places = places
+    def __init__(self, *, hashes=True):
+        self.hashes = hashes
         self.asked = []
         self.may_end = asyncio.Event()
         self.may_end.set()
@@ -31,8 +31,8 @@ class Endpoint:
         ticket = PASSWORD.get()
         assert ticket is not None
         self.asked.append(is_asked_again())
-        ticket.places = self.places
-        status = 503 if self.places else 400
+        ticket.hashes = self.hashes
+        status = 503 if self.hashes else 400
         if ticket.granted:
             self.hashing += 1
             await self.may_end.wait()
@@ -90,8 +90,8 @@ async def test_the_endpoint_is_asked_again_when_it_may_hash():
 
 
 async def test_what_has_nothing_to_hash_is_answered_at_once_though_no_turn_is_free():
-    endpoint, turns = Endpoint(places=0), Turns(1)
-    turns.ask(THERE, 1, wake=lambda: None)
+    endpoint, turns = Endpoint(hashes=False), Turns(1)
+    turns.ask(THERE, 1, wake=lambda _: None)
     request = exchange()
     await PasswordLane(endpoint, turns).serve(request.scope, request.receive, request.send)
     assert (request.status, endpoint.asked) == (400, [False])
@@ -99,7 +99,7 @@ async def test_what_has_nothing_to_hash_is_answered_at_once_though_no_turn_is_fr
 
 async def test_beyond_its_patience_the_first_answer_is_given_and_nothing_else_is_asked():
     endpoint, turns = Endpoint(), Turns(1)
-    held = turns.ask(THERE, 1, wake=lambda: None)
+    held = turns.ask(THERE, 1, wake=lambda _: None)
     request = exchange()
     lane = PasswordLane(endpoint, turns, patience=0.05)
     await lane.serve(request.scope, request.receive, request.send)
@@ -111,7 +111,7 @@ async def test_beyond_its_patience_the_first_answer_is_given_and_nothing_else_is
 
 async def test_who_finds_the_queue_full_is_answered_at_once():
     endpoint, turns = Endpoint(), Turns(1, most_of_a_group=0)
-    held = turns.ask(THERE, 1, wake=lambda: None)
+    held = turns.ask(THERE, 1, wake=lambda _: None)
     request = exchange()
     await PasswordLane(endpoint, turns, patience=600).serve(
         request.scope, request.receive, request.send
@@ -123,11 +123,11 @@ async def test_who_finds_the_queue_full_is_answered_at_once():
 
 async def test_whose_place_in_a_full_queue_is_given_away_is_answered_at_once():
     endpoint, turns = Endpoint(), Turns(1, most_waiting=2)
-    turns.ask(THERE, 1, wake=lambda: None)
+    turns.ask(THERE, 1, wake=lambda _: None)
     lane = PasswordLane(endpoint, turns, patience=600)
     first, second = start(lane), start(lane)
     await true(lambda: turns.waiting == 2)
-    turns.ask("192.0.2.1", 1, wake=lambda: None)
+    turns.ask("192.0.2.1", 1, wake=lambda _: None)
     await second[1]
     assert (second[0].status, first[1].done()) == (503, False)
     first[0].gone.set()
@@ -138,7 +138,7 @@ async def test_whose_place_in_a_full_queue_is_given_away_is_answered_at_once():
 async def test_turns_go_round_between_addresses_and_an_ipv6_network_is_one():
     endpoint, turns = Endpoint(), Turns(1)
     lane = PasswordLane(endpoint, turns, patience=600)
-    held = turns.ask(THERE, 1, wake=lambda: None)
+    held = turns.ask(THERE, 1, wake=lambda _: None)
     many = []
     for n in range(20):
         many.append(start(lane, f"2001:db8:1:2::{n + 1:x}"))
@@ -154,7 +154,7 @@ async def test_turns_go_round_between_addresses_and_an_ipv6_network_is_one():
 
 async def test_a_client_that_leaves_while_it_waits_gives_its_place_back():
     endpoint, turns = Endpoint(), Turns(1)
-    held = turns.ask(THERE, 1, wake=lambda: None)
+    held = turns.ask(THERE, 1, wake=lambda _: None)
     request, task = start(PasswordLane(endpoint, turns, patience=600))
     await true(lambda: turns.waiting == 1)
     request.gone.set()
@@ -178,16 +178,16 @@ async def test_nobody_hashes_for_a_client_that_has_left_when_its_turn_comes():
     assert (turns.free, endpoint.asked) == (1, [False])
 
 
-async def test_a_crash_gives_the_places_back():
-    endpoint, turns = Endpoint(places=2), Turns(2)
+async def test_a_crash_gives_the_permit_back():
+    endpoint, turns = Endpoint(), Turns(1)
     endpoint.fails = True
     request = exchange()
     with pytest.raises(RuntimeError, match="told you"):
         await PasswordLane(endpoint, turns).serve(request.scope, request.receive, request.send)
-    await true(lambda: turns.free == 2)
+    await true(lambda: turns.free == 1)
 
 
-async def test_the_places_of_a_cancelled_request_are_taken_until_its_thread_is_done():
+async def test_the_permit_of_a_cancelled_request_is_taken_until_its_thread_is_done():
     endpoint, turns = Endpoint(), Turns(1)
     endpoint.may_end.clear()
     _, task = start(PasswordLane(endpoint, turns))

@@ -8,7 +8,8 @@ import pytest
 
 from pipedai import wakeups
 from pipedai.server import run_news
-from pipedai.server.listen import EventsEar, Listener
+from pipedai.server.ears import EventsEar
+from pipedai.server.listen import Listener
 from pipedai.server.run_news import RunNews
 from pipedai.wakeups import announce_runs_with_events
 

@@ -1,22 +1,24 @@
-"""Places are handed out fairly between groups, few enough turns wait, and no turn waits for ever (SPEC §19)."""
+"""Permits are handed out fairly between groups, few enough turns wait, and no turn waits for ever (SPEC §19)."""
 
 import asyncio
+import threading
 from collections.abc import Hashable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from pipedai.server.turns import Turn, Turns
 
 
-def ask(turns: Turns, group: str, places: int) -> Turn:
-    return turns.ask(group, places, wake=lambda: None)
+def ask(turns: Turns, group: str, permits: int) -> Turn:
+    return turns.ask(group, permits, wake=lambda _: None)
 
 
 def granted(turns):
     return [turn.granted for turn in turns]
 
 
-def test_as_many_are_granted_as_there_are_places():
+def test_as_many_are_granted_as_there_are_permits():
     turns = Turns(2)
     asked = [ask(turns, "a", 1) for _ in range(3)]
     assert granted(asked) == [True, True, False]
@@ -49,7 +51,7 @@ def test_groups_take_turns_however_many_one_of_them_has_waiting():
     assert order == ["many", "b", "c", "many", "many", "many"]
 
 
-def test_an_group_that_comes_back_waits_behind_the_others():
+def test_a_group_that_comes_back_waits_behind_the_others():
     turns = Turns(1)
     held = ask(turns, "a", 1)
     other, again = ask(turns, "b", 1), ask(turns, "a", 1)
@@ -57,7 +59,7 @@ def test_an_group_that_comes_back_waits_behind_the_others():
     assert granted([other, again]) == [True, False]
 
 
-def test_who_needs_two_places_is_not_overtaken_by_those_who_need_one():
+def test_who_needs_two_permits_is_not_overtaken_by_those_who_need_one():
     turns = Turns(2)
     first, second = ask(turns, "a", 1), ask(turns, "b", 1)
     large, small = ask(turns, "c", 2), ask(turns, "d", 1)
@@ -70,7 +72,7 @@ def test_who_needs_two_places_is_not_overtaken_by_those_who_need_one():
     assert turns.free == 1
 
 
-def test_who_needs_more_places_than_there_are_gets_them_all():
+def test_who_needs_more_permits_than_there_are_gets_them_all():
     turns = Turns(1)
     large = ask(turns, "a", 2)
     assert large.granted
@@ -104,7 +106,7 @@ def test_leaving_twice_gives_nothing_back_twice():
     assert turns.free == 1
 
 
-def test_an_group_has_only_so_many_waiting():
+def test_a_group_has_only_so_many_waiting_turns():
     turns = Turns(1, most_of_a_group=2)
     asked = [ask(turns, "a", 1) for _ in range(5)]
     assert [turn.refused for turn in asked] == [False, False, False, True, True]
@@ -123,7 +125,36 @@ def test_a_full_queue_makes_room_at_the_cost_of_whoever_has_most_waiting():
     assert turns.waiting == 4
 
 
-# --- One place each, for the length of a block
+def test_one_group_holds_only_so_many_permits_though_more_are_free():
+    turns = Turns(4, most_held=3)
+    many = [ask(turns, "a", 1) for _ in range(9)]
+    assert granted(many) == [True] * 3 + [False] * 6
+    other, another = ask(turns, "b", 1), ask(turns, "b", 1)
+    assert granted([other, another]) == [True, False]
+    turns.leave(many[0])
+    assert granted([many[3], another]) == [True, False]
+    turns.leave(many[1])
+    assert another.granted
+
+
+def test_threads_that_ask_and_leave_all_get_their_turns():
+    turns, left = Turns(3, most_held=2), threading.Semaphore(0)
+    pool = ThreadPoolExecutor(3)
+
+    def work(turn):
+        turns.leave(turn)
+        left.release()
+
+    for number in range(2000):
+        turns.ask(number % 7, 1, wake=lambda turn: pool.submit(work, turn))
+    for _ in range(2000):
+        assert left.acquire(timeout=60)
+    pool.shutdown()
+    assert (turns.free, turns.waiting) == (3, 0)
+    assert not turns._held
+
+
+# --- One permit each, for the length of a block
 
 
 class Line:

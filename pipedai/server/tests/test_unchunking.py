@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from pipedai.server.receiving import Body
-from pipedai.server.unchunking import TURN_SECONDS, Unchunking
+from pipedai.server.flow import Body
+from pipedai.server.worker import TURN_SECONDS, Unchunking
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +38,7 @@ async def test_each_is_parsed_to_its_end():
     for _ in range(2):
         for connection in connections:
             connection.parsed = 0
-            unchunking.add(connection)
+            unchunking.add(connection.parse_some)
         await until_parsed(*connections)
     assert [each.parsed for each in connections] == [1, 5, 2]
 
@@ -46,8 +46,8 @@ async def test_each_is_parsed_to_its_end():
 async def test_one_that_has_much_does_not_keep_the_others_waiting():
     unchunking = Unchunking(asyncio.get_running_loop())
     much, little = Connection(1000, TURN_SECONDS), Connection(1)
-    unchunking.add(much)
-    unchunking.add(little)
+    unchunking.add(much.parse_some)
+    unchunking.add(little.parse_some)
     await until_parsed(little)
     assert much.parsed < 10
     much.pieces = 0
@@ -57,7 +57,7 @@ async def test_however_many_there_are_the_loop_goes_on():
     unchunking = Unchunking(asyncio.get_running_loop())
     connections = [Connection(20, TURN_SECONDS / 2) for _ in range(50)]
     for connection in connections:
-        unchunking.add(connection)
+        unchunking.add(connection.parse_some)
     turns: Counter[int] = Counter()
     while sum(each.parsed for each in connections) < 100:
         before = sum(each.parsed for each in connections)
@@ -77,8 +77,8 @@ async def test_one_that_fails_does_not_stop_the_others():
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     unchunking = Unchunking(asyncio.get_running_loop())
     sound = Connection(3)
-    unchunking.add(Failing(1))
-    unchunking.add(sound)
+    unchunking.add(Failing(1).parse_some)
+    unchunking.add(sound.parse_some)
     await until_parsed(sound)
     assert len(told) == 1
 

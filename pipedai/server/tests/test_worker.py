@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 import pytest
 
+from pipedai.server.flow import Body, Signal
 from pipedai.server.protocol import Protocol
-from pipedai.server.receiving import Body, Signal
 from pipedai.server.tests.web_process import (
     SMALL_APP,
     gunicorn,

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from pipedai.api.request_id import current_request_id
+from pipedai.ids import current_request_id
 from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.wsgi_lane import WsgiLane

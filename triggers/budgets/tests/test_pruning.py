@@ -6,8 +6,8 @@ from pipedai.retention import Order
 from pipedai.sql import execute
 from testing.world.budgets import add_budget
 from testing.world.runs import Runs
-from triggers.budgets.pruning import prune_windows
 from triggers.models import BudgetWindow
+from triggers.ready import prune_windows
 
 
 def pruned(runs: Runs, *, days: int = 10, dry_run: bool = False) -> int:

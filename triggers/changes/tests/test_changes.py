@@ -8,10 +8,10 @@ import pytest
 from django.db.models.functions import Now
 
 from pipedai.ids import new_id
-from pipedai.server.listen import MOST_THINGS, ThingsEar
+from pipedai.server.ears import MOST_THINGS, ThingsEar
 from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now
-from pipedai.watches import Watches, watches
+from pipedai.wakeups import Watches, watches
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.incidents import open_incident
 from testing.world.runs import Runs

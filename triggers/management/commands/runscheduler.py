@@ -79,7 +79,7 @@ def _traced(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
     except ImproperlyConfigured as error:
         raise CommandError(str(error)) from None
     # The import stands here, so that it takes no time and memory while tracing is off.
-    from pipedai.tracing import scheduler
+    from pipedai.tracing.provider import traced
 
     tracing.start("pipedai-scheduler")
-    return scheduler.traced(jobs)
+    return traced(jobs)

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from pipedai.server.ticket import STREAM, RunStreamTicket
+from pipedai.server.ticket import STREAM, StreamTicket
 from pipedai.sql import database_now
+from pipedai.wakeups import watches
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.runs import Runs
-from triggers.models import RunEventBatch, RunEventLog
+from triggers.models import RunEventBatch
 from triggers.run_events import reading
 from triggers.run_events.reading import page_of_events
 
@@ -75,7 +76,7 @@ class Stream:
     """A stream of a run, as the web process would hold it."""
 
     def __init__(self, client, run, **headers):
-        self.ticket = RunStreamTicket()
+        self.ticket = StreamTicket()
         self._ask = lambda: client.get(
             f"/api/v1/runs/{run}/events/stream",
             headers=headers,
@@ -160,11 +161,13 @@ def test_calls_notify_only_while_somebody_streams(calls, run, stream, said):
     calls.events(run, 1)
     assert said == []
     stream().news()
+    assert said == [f"watched {run}"]
+    watches.hear(str(run))
     calls.events(run, 2)
-    assert said == [f"runs - {run}"]
-    RunEventLog.objects.update(watched_until=None)
+    assert said[1:] == [f"runs - {run}"]
+    watches.forget()
     calls.events(run, 3)
-    assert len(said) == 1
+    assert len(said) == 2
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from rest_framework.request import Request
 
 from audit.models import AuditEntry
 from bench.growth.plans import nodes, rows_read
-from pipedai.keyset import before, merged
+from pipedai.api.pagination import before, merged
 from pipedai.sql import database_now, execute
 from testing.probes.plans import explained, prefer_indexes
 from testing.world.cast import Cast, make_cast

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipedai.server.heart import Heart
-from pipedai.server.listen_connection import connect_as_requests
+from pipedai.server.listen import connect_as_requests
 from pipedai.sql import execute, fetch_one
 from testing.world.runs import Runs
 from triggers.models import Run, WebHeartbeat

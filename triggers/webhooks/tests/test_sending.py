@@ -1,5 +1,6 @@
 """Deliveries are claimed, sent and recorded; none is lost, and no slow host delays another (SPEC §7)."""
 
+import itertools
 import json
 import os
 import random
@@ -23,20 +24,19 @@ from audit.models import AuditEntry
 from pipedai import loop
 from pipedai.env import BASE_DIR
 from pipedai.loop import registered_jobs
-from pipedai.outgoing import Answer, attempts, crew
+from pipedai.outgoing import Answer, attempts
 from pipedai.outgoing import pool as senders_module
-from pipedai.outgoing.answers import OwnAnswer
 from pipedai.outgoing.attempts import BACKOFF_SECONDS, verdict
 from pipedai.outgoing.due import (
     CLAIM_SECONDS,
-    Hosts,
+    Memory,
     Taker,
-    Turns,
-    _Places,
+    _Shares,
     claim_due,
     taker_of,
 )
-from pipedai.outgoing.pool import Senders
+from pipedai.outgoing.pool import Crew, Senders
+from pipedai.outgoing.posts import OwnAnswer
 from pipedai.sql import execute, fetch_one
 from testing.probes.statement_count import counted
 from testing.processes.racing import at_once
@@ -347,32 +347,31 @@ def statuses() -> list[str]:
 
 
 def answered_before(pool: Senders, host: str) -> None:
-    """Lets a host have as many places as any host may, as if it had answered an attempt of this pool."""
-    assert pool._hosts is not None
-    pool._hosts.note(host, answered=True)
+    """Lets a host have as many shares as any host may, as if it had answered an attempt of this pool."""
+    pool._memory.note(host, answered=True)
 
 
-def test_a_host_has_one_place_until_it_answers_and_again_when_it_does_not(cast):
+def test_a_host_has_one_share_until_it_answers_and_again_when_it_does_not(cast):
     for _ in range(8):
         for host in ("one", "other"):
             queue(cast, f"https://{host}.example/")
-    hosts, busy = Hosts(), Counter[Taker]()
+    memory, busy = Memory(), Counter[Taker]()
 
     def claimed() -> dict[str, int]:
-        rows = claim_due(WEBHOOKS, room=60, busy=busy, per_host=4, hosts=hosts, now=LATE)
+        rows = claim_due(WEBHOOKS, room=60, busy=busy, per_host=4, memory=memory, now=LATE)
         busy.update(taker_of(row) for row in rows)
         return Counter(row["host"] for row in rows)
 
     assert claimed() == {"one.example": 1, "other.example": 1}
     assert claimed() == {}
-    hosts.note("one.example", answered=True)
+    memory.note("one.example", answered=True)
     assert claimed() == {"one.example": 3}
     busy.clear()
-    hosts.note("one.example", answered=False)
+    memory.note("one.example", answered=False)
     assert claimed() == {"one.example": 1, "other.example": 1}
 
 
-def test_hosts_that_have_not_answered_leave_a_quarter_of_the_places_to_others():
+def test_hosts_that_have_not_answered_leave_a_quarter_of_the_shares_to_others():
     def due_row(host: str, minute: int) -> dict[str, Any]:
         tenant = uuid4()
         due = NOW + timedelta(minutes=minute)
@@ -386,8 +385,9 @@ def test_hosts_that_have_not_answered_leave_a_quarter_of_the_places_to_others():
 
     dead = [due_row(f"dead-{n}", n) for n in range(20)]
     live = [due_row("live", 30 + n) for n in range(4)]
-    places = _Places({}, 16, 4, frozenset({"live"}))
-    chosen = [row["host"] for row in places.fill([*dead, *live], Turns())]
+    memory = Memory()
+    memory.note("live", answered=True)
+    chosen = [row["host"] for row in _Shares({}, 16, 4, memory).fill([*dead, *live])]
     assert len([host for host in chosen if host != "live"]) == 12
     assert chosen.count("live") == 4
 
@@ -402,7 +402,7 @@ def test_what_could_not_be_sent_at_all_says_nothing_about_its_host(
     monkeypatch.setattr(attempts, "send", lambda kind, row: refused)
     assert pool.top_up() == 1
     assert pool.wait(60)
-    assert "hooks.example" in pool._hosts.proven()
+    assert "hooks.example" in pool._memory.proven()
 
 
 @pytest.mark.parametrize(
@@ -411,19 +411,19 @@ def test_what_could_not_be_sent_at_all_says_nothing_about_its_host(
         # One tenant's URL may name a wrong port of a host to which others send as well.
         (Answer(None, 20, "the TLS handshake failed"), True),
         (Answer(None, 10_000, "no answer in time"), False),
-        # A host that never ends its answers holds its places as long as one that gives none.
+        # A host that never ends its answers holds its shares as long as one that gives none.
         (Answer(200, 10_000, "no whole answer in time"), False),
         (Answer(503, 9_000), True),
     ],
 )
-def test_a_host_loses_its_places_only_if_it_keeps_the_sender_waiting_in_vain(
+def test_a_host_loses_its_shares_only_if_it_keeps_the_sender_waiting_in_vain(
     answer: Answer, is_proven: bool
 ):
     pool = Senders(WEBHOOKS)
     answered_before(pool, "hooks.example")
     pool._note("hooks.example", answer)
-    assert pool._hosts is not None
-    assert ("hooks.example" in pool._hosts.proven()) == is_proven
+    assert pool._memory is not None
+    assert ("hooks.example" in pool._memory.proven()) == is_proven
 
 
 def test_a_slow_host_does_not_hold_up_another(committed_cast, receiver: Receiver, make_senders):
@@ -524,7 +524,7 @@ def test_the_end_closes_the_connections_and_ends_the_threads(
 def test_a_connection_that_has_nothing_to_do_is_closed_and_opened_again(
     committed_cast, receiver: Receiver, make_senders, monkeypatch
 ):
-    monkeypatch.setattr(crew, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("pipedai.outgoing.pool.IDLE_SECONDS", 0.05)
     pool = make_senders()
     for count in (1, 2):
         queue(committed_cast, receiver.url())
@@ -572,7 +572,7 @@ def test_an_answer_that_cannot_be_recorded_leaves_its_place_to_others(
 
 
 def test_each_free_place_goes_to_the_first_in_order_as_it_is_by_then():
-    """Compares the choice with one that orders all candidates anew for each place."""
+    """Compares the choice with one that orders all candidates anew for each share."""
     chance = random.Random(7)
     for _ in range(200):
         workspaces = [UUID(int=n) for n in range(1, 5)]
@@ -593,18 +593,21 @@ def test_each_free_place_goes_to_the_first_in_order_as_it_is_by_then():
         ]
         busy, room = Counter(takers(chance.randrange(8))), chance.randrange(1, 12)
         proven = chance.sample(hosts, 3)
-        chosen = _Places(busy, room, 4, proven).fill(candidates, first := Turns())
+        first, second = Memory(), Memory()
+        for memory, host in itertools.product((first, second), proven):
+            memory.note(host, answered=True)
+        chosen = _Shares(busy, room, 4, first).fill(candidates)
 
-        places, turns, expected, left = _Places(busy, room, 4, proven), Turns(), [], candidates
-        while places.room and (left := [row for row in left if places._has_room(row)]):
-            row = min(left, key=lambda row: places._order(row, turns))
+        shares, expected, left = _Shares(busy, room, 4, second), [], candidates
+        while shares.room and (left := [row for row in left if shares._has_room(row)]):
+            row = min(left, key=lambda row: shares._order(row))
             left = [each for each in left if each is not row]
-            places._take(taker_of(row), 1)
-            places.room -= 1
-            turns.serve(row["workspace_id"])
+            shares._take(taker_of(row), 1)
+            shares.room -= 1
+            second.serve(row["workspace_id"])
             expected.append(row)
         assert chosen == expected
-        assert first.served == turns.served
+        assert first.served == second.served
 
 
 # --- Answers that are recorded together
@@ -694,7 +697,7 @@ def test_a_thread_works_on_what_waits_together_and_ends_when_it_is_told_to(monke
         done.append(items)
         assert gate.wait(60)
 
-    one = crew.Crew("together", 1, work, at_once=3)
+    one = Crew("together", 1, work, at_once=3)
     for item in range(6):
         one.give(item)
     wait_for(lambda: len(done) == 1)

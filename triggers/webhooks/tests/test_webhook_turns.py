@@ -11,7 +11,7 @@ import pytest
 from pipedai.ids import new_id
 from pipedai.outgoing import Answer, attempts
 from pipedai.outgoing import due as due_module
-from pipedai.outgoing.due import Taker, Turns, claim_due, taker_of
+from pipedai.outgoing.due import Memory, Taker, claim_due, taker_of
 from pipedai.sql import Row, execute, fetch_all
 from testing.probes.plans import explained, prefer_indexes
 from testing.processes.racing import accepted, at_once
@@ -25,7 +25,7 @@ from triggers.webhooks.sending import WEBHOOKS
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 LATE = datetime(2100, 1, 1, tzinfo=UTC)
 SLOW = timedelta(seconds=10)
-AT_ONCE, PER_HOST = WEBHOOKS.places, WEBHOOKS.per_host
+AT_ONCE, PER_HOST = WEBHOOKS.shares, WEBHOOKS.per_host
 DELIVERED = Answer(200, 5, None, b"", None)
 
 
@@ -43,14 +43,16 @@ def claim(
     room: int = 100,
     per_host: int = 100,
     busy: Mapping[Taker, int] | None = None,
-    turns: Turns | None = None,
+    memory: Memory | None = None,
     now: datetime = LATE,
 ) -> list[Row]:
-    return claim_due(WEBHOOKS, room=room, busy=busy or {}, per_host=per_host, turns=turns, now=now)
+    return claim_due(
+        WEBHOOKS, room=room, busy=busy or {}, per_host=per_host, memory=memory, now=now
+    )
 
 
 def taken_by(claimed: list[Row]) -> Counter[UUID]:
-    """Returns how many places each workspace got."""
+    """Returns how many shares each workspace got."""
     return Counter(row["workspace_id"] for row in claimed)
 
 
@@ -63,7 +65,7 @@ class Sender:
     def __init__(self, started: datetime, takes: Mapping[UUID, timedelta]) -> None:
         self.now = started
         self.begun: dict[UUID, datetime] = {}
-        self._takes, self._turns = takes, Turns()
+        self._takes, self._memory = takes, Memory(trusting=True)
         self._under_way: list[tuple[datetime, Row]] = []
 
     def look(self) -> None:
@@ -73,7 +75,7 @@ class Sender:
             room=AT_ONCE - len(self._under_way),
             busy=Counter(taker_of(row) for _, row in self._under_way),
             per_host=PER_HOST,
-            turns=self._turns,
+            memory=self._memory,
             now=self.now,
         ):
             for row in claimed:
@@ -154,8 +156,8 @@ def test_of_workspaces_with_as_many_places_the_one_served_longest_ago_comes_firs
     for age, mine in enumerate(tenants):
         due = NOW - timedelta(hours=age)
         add_deliveries(a_webhook(mine), 9, hosts=9, due=due, domain=f"{age}.example")
-    turns = Turns()
-    served = [claim(room=1, turns=turns)[0]["workspace_id"] for _ in range(8)]
+    memory = Memory(trusting=True)
+    served = [claim(room=1, memory=memory)[0]["workspace_id"] for _ in range(8)]
     in_turn = [mine.workspace.id for mine in reversed(tenants)]
     assert served == in_turn * 2
 
@@ -229,10 +231,10 @@ def test_looks_that_see_only_a_part_come_round_to_everybody(
     tenants = add_environments(cast, 7, workspaces=7)
     for n, mine in enumerate(tenants):
         add_deliveries(a_webhook(mine), 2, hosts=2, due=NOW, domain=f"{n}.example")
-    turns = Turns()
-    claimed = [row for _ in range(8) for row in claim(turns=turns)]
+    memory = Memory(trusting=True)
+    claimed = [row for _ in range(8) for row in claim(memory=memory)]
     assert taken_by(claimed) == {mine.workspace.id: 2 for mine in tenants}
-    assert claim(turns=turns) == []
+    assert claim(memory=memory) == []
 
 
 def test_a_look_from_the_middle_goes_on_at_the_beginning(
@@ -243,19 +245,19 @@ def test_a_look_from_the_middle_goes_on_at_the_beginning(
     for n, mine in enumerate((first, *others)):
         due = NOW if mine is first else LATE
         add_deliveries(a_webhook(mine), 1, due=due, domain=f"{n}.example")
-    turns = Turns()
-    assert len(claim(turns=turns, now=NOW)) == 1
+    memory = Memory(trusting=True)
+    assert len(claim(memory=memory, now=NOW)) == 1
     add_deliveries(a_webhook(first), 1, due=NOW, domain="again.example")
-    assert turns.after != (UUID(int=0), "")
-    assert len(claim(turns=turns, now=NOW)) == 1
+    assert memory.after != (UUID(int=0), "")
+    assert len(claim(memory=memory, now=NOW)) == 1
 
 
 def test_a_sender_remembers_no_more_workspaces_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(due_module, "_MOST_REMEMBERED", 2)
-    turns, ids = Turns(), [new_id() for _ in range(3)]
+    memory, ids = Memory(trusting=True), [new_id() for _ in range(3)]
     for id_ in (*ids, ids[1]):
-        turns.serve(id_)
-    assert list(turns.served) == [ids[2], ids[1]]
+        memory.serve(id_)
+    assert list(memory.served) == [ids[2], ids[1]]
 
 
 def test_a_look_at_ten_thousand_due_deliveries_reads_a_few_of_each_host(cast: Cast) -> None:
@@ -291,10 +293,10 @@ def test_senders_at_once_claim_nothing_twice_and_forget_nothing(committed_cast: 
         add_deliveries(a_webhook(mine), 40, hosts=20, due=NOW, domain=f"{n}.example")
 
     def drain() -> list[Any]:
-        turns, ids, idle = Turns(), [], 0
+        memory, ids, idle = Memory(trusting=True), [], 0
         # A sender skips what another one has locked, so it may find nothing before all is done.
         while idle < 5:
-            claimed = claim(room=9, per_host=4, turns=turns)
+            claimed = claim(room=9, per_host=4, memory=memory)
             idle = 0 if claimed else idle + 1
             ids += [row["id"] for row in claimed]
         return ids

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from django.db.models.functions import Now
 
-from accounts.deactivation import deactivate_user
+from accounts.services import deactivate_user
 from pipedai.api import tokens
 from pipedai.api.errors import ApiError
 from testing.processes.racing import at_once

@@ -23,8 +23,7 @@ from accounts.sessions import end_sessions
 from pipedai.api import tokens
 from pipedai.api.errors import ApiError
 from pipedai.events import SYSTEM, Event, emit
-from pipedai.management.operator_command import OperatorCommand
-from pipedai.management.progress import Progress
+from pipedai.management.operator_command import OperatorCommand, Progress
 from pipedai_worker import __version__ as worker_version
 from pipedai_worker.disk import durable
 from pipedai_worker.identity.config import ConfigError, WorkerConfig

@@ -7,10 +7,14 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from pipedai.management.operator_command import OperatorCommand
-from pipedai.management.progress import Progress
-from workspaces.encryption.check import check_keys
-from workspaces.encryption.wording import broken_lines, counted_values, does_not_open, key_lines
+from pipedai.management.operator_command import OperatorCommand, Progress
+from workspaces.encryption.check import (
+    broken_lines,
+    check_keys,
+    counted_values,
+    does_not_open,
+    key_lines,
+)
 
 
 class Command(OperatorCommand):

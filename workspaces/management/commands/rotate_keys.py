@@ -7,14 +7,18 @@ from uuid import UUID
 from django.core.management.base import CommandError, CommandParser
 
 from accounts.authenticators import rewrap_authenticators
-from pipedai.api.wording import counted
-from pipedai.management.operator_command import OperatorCommand
-from pipedai.management.progress import Progress
-from workspaces.encryption.check import KeyReport, check_keys
+from pipedai.api.renderers import counted
+from pipedai.management.operator_command import OperatorCommand, Progress
+from workspaces.encryption.check import (
+    KeyReport,
+    broken_lines,
+    check_keys,
+    counted_values,
+    does_not_open,
+)
 from workspaces.encryption.keys import masters
 from workspaces.encryption.rotate_data import Plan, plan_data_rotation, rotate_data_keys
 from workspaces.encryption.rotate_master import older_masters, rotate_master_key
-from workspaces.encryption.wording import broken_lines, counted_values, does_not_open
 from workspaces.models import Environment
 
 

@@ -1,0 +1,273 @@
+"""The tables of users and their browser sessions, of the staff's authenticators for Django admin, and of the outbox of
+the mails about accounts, with the one-time tokens that these mails carry (SPEC §15).
+"""
+
+from typing import Any, ClassVar
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.db import models
+from django.db.models.functions import Lower, Now
+
+from accounts.emails import NotAnEmail, read_email
+from pipedai.ids import new_id
+from pipedai.outgoing import (
+    OutboxRow,
+    SendAttempt,
+    attempt_constraints,
+    outbox_constraints,
+    outbox_indexes,
+)
+
+
+class UserManager(BaseUserManager["User"]):
+    """Finds users by an e-mail address that somebody has typed."""
+
+    def get_by_natural_key(self, username: str | None) -> "User":
+        """Returns the user with this e-mail address. Raises User.DoesNotExist."""
+        try:
+            return self.get(email=read_email(username or ""))
+        except NotAnEmail:
+            raise self.model.DoesNotExist from None
+
+
+class User(AbstractBaseUser):
+    """A person with an account.
+
+    The column `password` comes from Django's base class: it is an Argon2 hash, which registration and password changes
+    write (accounts/passwords.py).
+    """
+
+    # The user's id: a UUIDv7 that the service makes.
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    # The e-mail address by which the user logs in, in the form that `read_email` returns. The user may change it by
+    # proving another one. If somebody else proves that the address is theirs, the account gets a placeholder instead.
+    email = models.CharField(max_length=254, unique=True)
+    # When the user proved that the address is theirs, by the link in a mail. For an account that the operator made,
+    # this is the time at which it was made. None for an address that nobody has proved.
+    email_verified_at = models.DateTimeField(null=True)
+    # Whether others find the user by their address only after it is proved. Registration writes it. It is false for who
+    # registered while there was no mail server: such accounts stay findable when there is one (SPEC §15).
+    must_prove_email = models.BooleanField(default=False, db_default=False)
+    # What the user wants to be called; registration writes it, and it may be empty.
+    name = models.CharField(max_length=200, blank=True)
+    # Whether the user may log in. False if staff deactivated the user (accounts/services.py).
+    is_active = models.BooleanField(default=True)
+    # Whether the user may log in to Django admin; `create_staff` sets it. It permits nothing under /api/v1.
+    is_staff = models.BooleanField(default=False)
+    # When the user registered; the database writes it.
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # Django's base class has a column `last_login`; setting None leaves it out, since the sessions say when a user
+    # logged in.
+    last_login = None
+
+    USERNAME_FIELD = "email"
+    EMAIL_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
+
+    objects: ClassVar[UserManager] = UserManager()
+
+    @property
+    def has_proved_email(self) -> bool:
+        return self.email_verified_at is not None
+
+    class Meta:
+        db_table = "user_account"
+        constraints = (
+            models.CheckConstraint(
+                condition=models.Q(email=Lower("email")), name="user_account_email_is_lower_case"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.email
+
+    def has_perm(self, perm: str, obj: Any = None) -> bool:
+        """Staff have every permission that Django admin asks for."""
+        return self.is_active and self.is_staff
+
+    def has_module_perms(self, app_label: str) -> bool:
+        return self.is_active and self.is_staff
+
+
+class Session(models.Model):
+    """A user's login in one browser, to the API or to Django admin. Neither login opens the other's doors.
+
+    A session of the API is named by the id in the JWT of the `auth_token` cookie. A session of Django admin is a staff
+    user's and is named by the key in the `staff_session` cookie: it alone has `key_digest` and `data`.
+
+    The scheduler deletes the row only some time after the session's end, because the login throttles use these rows to
+    know from which addresses the user has logged in.
+    """
+
+    # The session's id: a UUIDv7 that the login makes.
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    # The user who logged in.
+    user = models.ForeignKey(
+        User, on_delete=models.CASCADE, related_name="sessions", db_index=False
+    )
+    # When the user logged in; the database writes it.
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # When the session expires: seven days after the login, in Django admin eight hours. Use does not lengthen it.
+    expires_at = models.DateTimeField()
+    # The HMAC-SHA256 of the IP address from which the user logged in. The limit on failed logins to an account does not
+    # apply to such addresses.
+    address_digest = models.BinaryField(max_length=32)
+    # The IP address from which the user logged in, which the user sees in the list of their sessions. None if it is not
+    # known.
+    address = models.GenericIPAddressField(null=True)
+    # The header User-Agent of the login, cut to 255 characters. Empty if there was none.
+    user_agent = models.CharField(max_length=255, blank=True, default="", db_default="")
+    # When a request of the API last used the session. Requests write it, at most every 10 s.
+    last_used_at = models.DateTimeField(null=True)
+    # When the session was ended before it expired: by logout, another login, a new password or the user's deactivation,
+    # or by the user from another session. None if it was not.
+    revoked_at = models.DateTimeField(null=True)
+    # The SHA-256 of the key in the cookie of a session of Django admin, so that a copy of the database does not tell
+    # the key. None for a session of the API.
+    key_digest = models.BinaryField(max_length=32, unique=True, null=True)
+    # What Django keeps in a session of Django admin, such as the user's id, written by Django's session middleware. It
+    # is empty once the session has ended. None for a session of the API.
+    data = models.JSONField(null=True)
+
+    class Meta:
+        db_table = "session"
+        constraints = (
+            models.CheckConstraint(
+                condition=models.Q(key_digest__isnull=True, data__isnull=True)
+                | models.Q(key_digest__isnull=False, data__isnull=False),
+                name="session_of_admin_has_key_and_data",
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=["user"],
+                name="session_live_of_user",
+                condition=models.Q(revoked_at__isnull=True),
+            ),
+            models.Index(fields=["expires_at"], name="session_expired"),
+        )
+
+
+class Authenticator(models.Model):
+    """The authenticator app with which a staff user makes one-time passwords (RFC 6238).
+
+    The user makes the row by setting up the app and deletes it by removing the app. Only accounts/authenticators.py
+    writes it.
+    """
+
+    # The staff user to whom the authenticator app belongs.
+    user = models.OneToOneField(
+        User, primary_key=True, on_delete=models.CASCADE, related_name="authenticator"
+    )
+    # The secret that the service shares with the authenticator app. It is encrypted under a master key, in such a way
+    # that it can't be decrypted as another user's.
+    secret = models.BinaryField()
+    # The id, in the setting MASTER_KEYS, of the master key that encrypts `secret`. When a newer master key is set, the
+    # scheduler encrypts the secret anew and writes both columns.
+    master_key_id = models.CharField(max_length=64)
+    # The time step of the last code that was accepted; time steps of 30 s are counted since 1970. Only codes of later
+    # steps are accepted, so that no code works twice.
+    last_step = models.BigIntegerField(default=0)
+    # When the user began to set the authenticator up; the database writes it.
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # When the user first entered a right code. From then on the login asks for codes. None if the set-up is not
+    # finished.
+    confirmed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "authenticator"
+
+
+class RecoveryCode(models.Model):
+    """A code that a staff user who has lost their authenticator may enter once in place of its one-time password."""
+
+    # The row's id: a UUIDv7 that the service makes.
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    # The authenticator in place of which the code may be used. Deleting the authenticator deletes the code.
+    authenticator = models.ForeignKey(
+        Authenticator, on_delete=models.CASCADE, related_name="recovery_codes", db_index=False
+    )
+    # The digest of the code. A fast hash is enough, because the code is random and too long to be guessed.
+    code_digest = models.BinaryField(max_length=32)
+    # When the user entered the code, which works only once. None if it is unused.
+    used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "recovery_code"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["authenticator", "code_digest"], name="recovery_code_once"
+            ),
+        )
+
+
+class AccountMail(OutboxRow):
+    """A mail about an account, and the one-time token in its link if it has one.
+
+    The token itself is stored nowhere. `accounts.mail.tokens` makes it from the row's id and the service's secret when
+    the mail is sent. The token works once, and only for this purpose, address and account.
+    """
+
+    class Purpose(models.TextChoices):
+        """What the mail is for, and what its token permits."""
+
+        # The token proves that the address of the user is theirs.
+        VERIFY = "verify"
+        # The token makes `address` the new address of the user.
+        CHANGE = "change"
+        # Tells the old address that its account is about to get another one. It has no token.
+        CHANGE_NOTICE = "change_notice"
+        # The token permits one new password.
+        RESET = "reset"
+        # The token permits to register `address`, although somebody who never proved it has an account with it.
+        REGISTRATION = "registration"
+        # The token accepts an invitation into an environment.
+        INVITATION = "invitation"
+
+    # What the mail is for; it never changes.
+    purpose = models.CharField(max_length=16, choices=Purpose.choices)
+    # Where the mail goes. The token in it works only for this address.
+    address = models.CharField(max_length=254)
+    # The account that the mail is about. None for an invitation. None also if somebody asked for a new password at an
+    # address without an account; that mail is never sent.
+    user = models.ForeignKey(
+        User, null=True, on_delete=models.CASCADE, related_name="+", db_index=False
+    )
+    # What the mail's text says beside its link, such as the name of the environment in an invitation.
+    facts = models.JSONField(default=dict)
+    # The SHA-256 of the token. None for a mail without a token.
+    token_digest = models.BinaryField(max_length=32, null=True, unique=True)
+    # When the token stops working, by the database's clock. None for a mail without a token.
+    expires_at = models.DateTimeField(null=True)
+    # When the token was used, or when another act made it void, such as a new password. None while it works.
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "account_mail"
+        verbose_name = "account mail"
+        constraints = (
+            *outbox_constraints(),
+            models.CheckConstraint(
+                condition=models.Q(token_digest__isnull=True, expires_at__isnull=True)
+                | models.Q(token_digest__isnull=False, expires_at__isnull=False),
+                name="account_mail_token_expires",
+            ),
+        )
+        indexes = (
+            *outbox_indexes(of_environments=False),
+            # Django admin's page of a user reads this index, and so does the code that makes a user's tokens void.
+            models.Index(fields=["user", "created_at"], name="account_mail_of_user"),
+            models.Index(fields=["created_at"], name="account_mail_old"),
+        )
+
+
+class AccountMailAttempt(SendAttempt):
+    pk = models.CompositePrimaryKey("mail_id", "n")
+    # The mail that was to be sent.
+    mail = models.ForeignKey(
+        AccountMail, on_delete=models.CASCADE, related_name="attempts", db_index=False
+    )
+
+    class Meta:
+        db_table = "account_mail_attempt"
+        constraints = attempt_constraints("account_mail_attempt_ended_somehow")

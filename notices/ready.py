@@ -1,0 +1,103 @@
+"""What the app adds to the service: receivers of domain events, jobs, channels' messages and secrets, and how long its
+rows are kept.
+"""
+
+from collections.abc import Collection, Iterator
+from uuid import UUID
+
+from django.conf import settings
+
+from notices import receivers  # noqa: F401 - the import connects the receivers
+from notices.budgets import find_reached_budgets
+from notices.channels.models import SECRET, URL
+from notices.channels.sending import NOTICES
+from notices.incidents import remind
+from notices.lateness import find_late_triggers
+from notices.models import Incident
+from notices.silence import find_offline_pools, find_offline_workers
+from pipedai.loop import Job, register_job
+from pipedai.outgoing import register_kind
+from pipedai.retention import (
+    Batch,
+    Order,
+    Retention,
+    register_retention,
+    rows_where,
+    until_short,
+)
+from pipedai.sql import execute, fetch_all
+from triggers.changes.kinds import Kind, State, register_changing
+from workspaces.encryption.sealed_fields import register_sealed_field
+
+_OLD_NOTICES = """
+SELECT id FROM notice WHERE created_at < %(before)s AND status <> 'pending' ORDER BY created_at LIMIT %(limit)s
+"""
+_COUNT_NOTICES = f"SELECT count(*) AS n FROM ({_OLD_NOTICES}) old"  # noqa: S608
+_REMOVE_ATTEMPTS = "DELETE FROM notice_attempt WHERE notice_id = ANY(%(ids)s)"
+_REMOVE_NOTICES = "DELETE FROM notice WHERE id = ANY(%(ids)s)"
+_REMOVE_CHANNELS = """
+WITH old AS MATERIALIZED (
+    SELECT id FROM channel c WHERE deleted_at < %(before)s
+        AND NOT EXISTS (SELECT FROM notice n WHERE n.channel_id = c.id)
+    LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+DELETE FROM channel c USING old WHERE c.id = old.id
+"""
+
+# The audit log keeps the events of incidents.
+prune_incidents = rows_where("incident", "t.closed_at < %(before)s", by="t.closed_at")
+
+
+def prune_notices(order: Order) -> Iterator[Batch]:
+    """Removes notices that were queued before `order.before` and are no longer pending, with their attempts. Also
+    removes channels that were deleted before that time. The audit log keeps the events of the channels.
+    """
+    params = {"before": order.before, "limit": order.limit}
+    if order.dry_run:
+        count = fetch_all(_COUNT_NOTICES, {**params, "limit": None})[0]["n"]
+        yield Batch(count, count)
+        return
+
+    def step() -> int:
+        ids = [row["id"] for row in fetch_all(f"{_OLD_NOTICES} FOR UPDATE SKIP LOCKED", params)]
+        if ids:
+            execute(_REMOVE_ATTEMPTS, {"ids": ids})
+            execute(_REMOVE_NOTICES, {"ids": ids})
+        return len(ids)
+
+    yield from until_short(step, order.limit)
+    yield from until_short(lambda: execute(_REMOVE_CHANNELS, params), order.limit)
+
+
+def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
+    rows = Incident.objects.filter(environment_id=environment_id, id__in=ids)
+    return [
+        State(id_, "open" if closed_at is None else "closed")
+        for id_, closed_at in rows.values_list("id", "closed_at")
+    ]
+
+
+register_kind(NOTICES)
+register_changing(Kind("incident", _states))
+for field in (URL, SECRET):
+    register_sealed_field(field)
+register_job(Job("find-late-triggers", every_seconds=1.0, work=find_late_triggers))
+register_job(Job("find-offline-workers", every_seconds=10.0, work=find_offline_workers))
+register_job(Job("find-offline-pools", every_seconds=10.0, work=find_offline_pools))
+register_job(Job("find-reached-budgets", every_seconds=2.0, work=find_reached_budgets))
+register_job(Job("remind-of-incidents", every_seconds=10.0, work=remind))
+register_retention(
+    Retention(
+        "notices",
+        "notices that were sent, told in a digest or given up, and deleted channels",
+        lambda: settings.DELIVERY_RETENTION_DAYS or settings.RUN_RETENTION_DAYS or None,
+        prune_notices,
+    )
+)
+register_retention(
+    Retention(
+        "incidents",
+        "incidents that are closed",
+        lambda: settings.RUN_RETENTION_DAYS or None,
+        prune_incidents,
+    )
+)

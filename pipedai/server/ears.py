@@ -1,0 +1,141 @@
+"""What a waiting request hears while it waits: an Ear takes the notifications about its subjects, and ends the wait."""
+
+import asyncio
+from uuid import UUID
+
+from pipedai.server.request_scope import ClientGone, Receive
+from pipedai.server.ticket import EnvironmentStreamTicket, PollTicket, StreamTicket
+
+# A stream of an environment remembers at most so many changed things between two answers. If there are more, it tells
+# that anything may have changed.
+MOST_THINGS = 1000
+
+
+class Ear:
+    """Belongs to one waiting request, and remembers which notifications the database sent about its worker.
+
+    It remembers those that came since the request last asked the endpoint. The request waits by calling `wait`, which a
+    notification ends.
+    """
+
+    __slots__ = ("_alarm", "changed", "newest_poll")
+
+    def __init__(self) -> None:
+        self._alarm: asyncio.Timeout | None = None
+        self.changed = False
+        # The largest `order` of all polls of the worker that began while this request waits. A newer poll has a larger
+        # order.
+        self.newest_poll = 0
+
+    def hear_change(self) -> None:
+        """Remember that something about the worker changed, and end the wait. The request then asks again."""
+        self.changed = True
+        self.wake()
+
+    def hear_poll(self, order: int) -> None:
+        """Remember that a poll of the worker began, and end the wait if that poll is the newest yet.
+
+        `order` is larger for a newer poll.
+        """
+        if order > self.newest_poll:
+            self.newest_poll = order
+            self.wake()
+
+    def hear_event(self) -> None:
+        """Ignore a notification that the worker has a new event, because only event streams send events."""
+
+    def hear_things(self, kind: str, ids: list[UUID]) -> None:
+        """Ignore a notification that things of an environment changed, because only its streams tell of them."""
+
+    def pour(self, ticket: PollTicket | StreamTicket) -> None:
+        """Forget what was heard, because the view is about to be asked. A subclass moves it into the ticket."""
+        self.changed = False
+
+    def hear_again(self) -> None:
+        """Note that notifications arrive again, after some may have been lost."""
+        self.hear_change()
+
+    def wake(self) -> None:
+        """End the wait, if the request is waiting. Its code then finds out why it was woken."""
+        if self._alarm is not None and not self._alarm.expired():
+            self._alarm.reschedule(0)
+
+    async def wait(self, receive: Receive, seconds: float) -> None:
+        """Return when `wake` is called or after `seconds`. Raises ClientGone when the client leaves or has left."""
+        try:
+            async with asyncio.timeout(seconds) as self._alarm:
+                await receive()
+            raise ClientGone
+        except TimeoutError:
+            pass
+        finally:
+            self._alarm = None
+
+
+class StreamEar(Ear):
+    """The Ear of an event stream. It also remembers that there are new events."""
+
+    __slots__ = ()
+
+    @property
+    def heard(self) -> bool:
+        """Whether there may be something to send."""
+        return self.changed
+
+    def hear_event(self) -> None:
+        self.hear_change()
+
+
+class EventsEar(StreamEar):
+    """The Ear of a stream whose events are read together with those of other streams, if only events are new."""
+
+    __slots__ = ("has_events",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Whether there are new events, which the view need not be asked for.
+        self.has_events = False
+
+    @property
+    def heard(self) -> bool:
+        return self.changed or self.has_events
+
+    def hear_event(self) -> None:
+        self.has_events = True
+        self.wake()
+
+    def pour(self, ticket: PollTicket | StreamTicket) -> None:
+        """Forget what was heard, because the view answers with new events too."""
+        super().pour(ticket)
+        self.has_events = False
+
+
+class ThingsEar(StreamEar):
+    """The Ear of a stream of an environment. It remembers which things changed there, at most MOST_THINGS of them."""
+
+    __slots__ = ("missed", "things")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.things: set[tuple[str, UUID]] = set()
+        # Whether changes may have been missed.
+        self.missed = False
+
+    def hear_things(self, kind: str, ids: list[UUID]) -> None:
+        self.things.update((kind, id_) for id_ in ids)
+        if len(self.things) > MOST_THINGS:
+            self.things.clear()
+            self.missed = True
+        self.hear_change()
+
+    def hear_again(self) -> None:
+        self.missed = True
+        self.hear_change()
+
+    def pour(self, ticket: PollTicket | StreamTicket) -> None:
+        assert isinstance(ticket, EnvironmentStreamTicket)
+        super().pour(ticket)
+        ticket.changed |= self.things
+        ticket.missed |= self.missed
+        self.things.clear()
+        self.missed = False

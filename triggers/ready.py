@@ -1,0 +1,118 @@
+"""What the app adds to the service: jobs, webhooks, probes, how long its rows are kept, which of them keep an
+environment from being deleted, and columns with encrypted values.
+"""
+
+from collections.abc import Collection
+from uuid import UUID
+
+from django.conf import settings
+
+from pipedai.checks import register_probe
+from pipedai.loop import Job, register_job
+from pipedai.outgoing import register_kind
+from pipedai.retention import Retention, register_retention, rows_where
+from pipedai.server.heart import register_beat
+from triggers import pausing  # noqa: F401 - importing it subscribes it to events
+from triggers.budgets.settling import settle_left_over
+from triggers.changes.kinds import Kind, State, register_changing
+from triggers.changes.telling import read_watches  # importing it also subscribes it
+from triggers.deployment import schedulers_live, work_is_on_time
+from triggers.models import Run, Trigger
+from triggers.pruning import prune_deliveries, prune_runs
+from triggers.run_events.partitions import add_partitions
+from triggers.run_events.pruning import AT_LEAST_DAYS, drop_partitions
+from triggers.runs.lifecycle import expire_queued_runs, expire_runs
+from triggers.runs.reachability import beat_of_this_process
+from triggers.schedules.firing import fire_due_ticks
+from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
+from triggers.webhooks.sending import WEBHOOKS
+from workspaces.dependents import register_dependents
+from workspaces.encryption.sealed_fields import register_sealed_field
+
+# How many days a window is kept after its end: two years, so that the same month of the year before can be looked up.
+_WINDOW_DAYS = 731
+
+# A window stays as long as one of its runs, whose reservation names it, and until its last notice is settled. No audit
+# row tells of it, since the API shows present windows alone.
+prune_windows = rows_where(
+    "budget_window",
+    "t.ends_at < %(before)s AND t.noticed_pct = 0 AND NOT t.is_changed"
+    " AND NOT EXISTS (SELECT FROM run_reservation x WHERE x.window_id = t.id)",
+    by="t.ends_at",
+)
+# No audit row tells of it, since an expired key has no effect.
+prune_idempotency_keys = rows_where(
+    "idempotency_key",
+    "t.created_at < %(before)s",
+    by="t.created_at",
+    key=("trigger_id", "caller_id", "key"),
+)
+
+
+def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
+    """Returns the state of each run. A claimed or ended run also changes what its worker does."""
+    rows = Run.objects.filter(environment_id=environment_id, id__in=ids)
+    return [
+        State(id_, status, (("worker", worker_id),) if worker_id else ())
+        for id_, status, worker_id in rows.values_list("id", "status", "worker_id")
+    ]
+
+
+register_probe("schedulers", schedulers_live)
+register_probe("background", work_is_on_time)
+register_beat(beat_of_this_process)
+register_job(Job("fire-ticks", every_seconds=0.25, work=fire_due_ticks))
+register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
+register_job(Job("expire-queued-runs", every_seconds=1.0, work=expire_queued_runs))
+register_job(Job("settle-reservations", every_seconds=5.0, work=settle_left_over))
+register_job(Job("read-watches", every_seconds=1.0, work=read_watches))
+register_job(Job("add-run-event-partitions", every_seconds=3600.0, work=add_partitions))
+register_changing(Kind("run", _states))
+register_kind(WEBHOOKS)
+triggers = Trigger.objects.filter(deleted_at__isnull=True)
+runs = Run.objects.filter(ended_at__isnull=True)
+register_dependents("trigger", lambda id_: triggers.filter(environment_id=id_).count())
+register_dependents("unfinished run", lambda id_: runs.filter(environment_id=id_).count())
+register_retention(
+    Retention(
+        "runs",
+        "ended runs with their texts, ticks and deliveries",
+        lambda: settings.RUN_RETENTION_DAYS or None,
+        prune_runs,
+    )
+)
+register_retention(
+    Retention(
+        "deliveries",
+        "webhooks that were delivered or given up, with their attempts",
+        lambda: settings.DELIVERY_RETENTION_DAYS or None,
+        prune_deliveries,
+    )
+)
+register_retention(
+    Retention(
+        "run-events",
+        "days of run events",
+        lambda: settings.RUN_EVENTS_DAYS,
+        drop_partitions,
+        at_least=AT_LEAST_DAYS,
+    )
+)
+register_retention(
+    Retention(
+        "idempotency-keys",
+        "remembered Idempotency-Keys, which count for a day",
+        lambda: 1,
+        prune_idempotency_keys,
+    )
+)
+register_retention(
+    Retention(
+        "budget-windows",
+        "past days and months of budgets, whose runs are removed",
+        lambda: _WINDOW_DAYS,
+        prune_windows,
+    )
+)
+for field in (MCP_HEADERS, WEBHOOK_SECRET):
+    register_sealed_field(field)

@@ -1,0 +1,61 @@
+"""What the app adds to the service: the events of workers, what environments' streams tell of workers, how long rows
+are kept, and that an environment with workers is not deleted.
+"""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.dispatch import receiver
+
+from pipedai.events import Event, happened
+from pipedai.retention import Retention, register_retention, rows_where
+from triggers.changes.kinds import Kind, State, register_changing
+from workers import queries
+from workers.models import ONLINE_WITHIN, Worker
+from workers.serializers import WorkerSerializer
+from workers.worker_events import record_events
+from workspaces.dependents import register_dependents
+
+# The actions that worker events report stay in the audit log, as denials of pairings do.
+prune_events = rows_where("worker_event", "t.at < %(before)s", by="t.at")
+prune_pairings = rows_where(
+    "enrollment",
+    "t.kind = 'device' AND t.approved_at IS NULL AND t.expires_at < %(before)s",
+    by="t.expires_at",
+)
+
+
+@receiver(happened, dispatch_uid="workers.record_events")
+def record(events: tuple[Event, ...], **_: Any) -> None:
+    """Records the domain events that event streams send. An exception here also rolls back the action they report."""
+    record_events(events)
+
+
+def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
+    rows = queries.workers().filter(environment_id=environment_id, id__in=ids)
+    status_of = WorkerSerializer().get_derivedStatus
+    return [State(row["id"], status_of(row)) for row in rows]
+
+
+def _gone_offline(environment_id: UUID, since: datetime, until: datetime) -> Collection[UUID]:
+    """Returns the workers that have been silent for so long, since some time between these two, that they count as
+    offline. No call tells of it.
+    """
+    rows = Worker.objects.filter(
+        environment_id=environment_id,
+        deleted_at__isnull=True,
+        last_seen_at__gt=since - ONLINE_WITHIN,
+        last_seen_at__lte=until - ONLINE_WITHIN,
+    )
+    return list(rows.values_list("id", flat=True))
+
+
+register_changing(Kind("worker", _states, _gone_offline))
+_live = Worker.objects.filter(deleted_at__isnull=True)
+register_dependents("worker", lambda id_: _live.filter(environment_id=id_).count())
+register_retention(Retention("worker-events", "events of workers", lambda: 1, prune_events))
+register_retention(
+    Retention("pairings", "requests for pairing that expired", lambda: 1, prune_pairings)
+)

@@ -1,0 +1,46 @@
+"""What the app adds to the service: what ends with a user's access, how an invitation is accepted by registering, and
+that `check_deploy` looks at the encryption keys.
+"""
+
+from typing import Any
+
+from django.dispatch import receiver
+
+from accounts.proof import Rights, register_rights
+from pipedai.checks import register_probe
+from pipedai.events import Event, happened
+from pipedai.wakeups import wake_workers
+from workspaces.api_keys import end_keys_of_deactivated
+from workspaces.deployment import keys_open
+from workspaces.invitations import accept_by_registering, lock_environments
+from workspaces.members import end_rights
+
+# What may take somebody's access away. The targets are users, or the environment itself. The revocation of an API key
+# is announced where it is done.
+_ENDING = frozenset(
+    {
+        "member.removed",
+        "member.role-changed",
+        "user.logged-out",
+        "user.session-ended",
+        "user.password-changed",
+        "user.password-reset",
+        "user.displaced",
+        "user.deactivated",
+        "environment.deleted",
+    }
+)
+
+
+@receiver(happened, dispatch_uid="workspaces.recheck_streams")
+def recheck_streams(events: tuple[Event, ...], **_: Any) -> None:
+    """Wakes the streams that the users opened, when the transaction commits. Each then asks its endpoint, which checks
+    the session and the role.
+    """
+    wake_workers(event.target_id for event in events if event.action in _ENDING)
+
+
+register_probe("keys", keys_open)
+register_rights(
+    Rights(lock_environments, accept_by_registering, end_rights, end_keys_of_deactivated)
+)
