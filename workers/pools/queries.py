@@ -21,7 +21,9 @@ LIVE_POOLS = "SELECT id, environment_id FROM pool WHERE deleted_at IS NULL"
 _COUNT = """
 WITH state AS MATERIALIZED (
     SELECT member.pool_ids, w.disabled_at IS NULL AND coalesce(w.limited_until <= statement_timestamp(), true)
-        AND w.max_concurrency > (SELECT count(*) FROM run r WHERE r.worker_id = w.id AND r.slot IS NOT NULL)
+        AND w.max_concurrency > (
+            SELECT count(*) FROM run r
+            WHERE r.worker_id = w.id AND r.environment_id = w.environment_id AND r.slot IS NOT NULL)
         AS may_take, coalesce(w.last_seen_at > statement_timestamp() - %(within)s, false) AS online
     FROM (
         SELECT worker_id, array_agg(pool_id) AS pool_ids FROM pool_member
