@@ -173,7 +173,8 @@ def _of_outcome(evidence: Evidence, run: Row, execution: Execution) -> Iterator[
         before
         and run["pool_id"]
         and before["worker_id"] == run["worker_id"]
-        and not run["claimed_late"]
+        # It is None if nobody has claimed the retry, as of one that a late result canceled.
+        and run["claimed_late"] is False
     ):
         yield "was retried by the worker that was lost, though others of the pool could take it"
     said = (run["short_message"], run["exit_code"])

@@ -54,6 +54,13 @@ INSERT INTO worker ({columns}) SELECT {values} FROM worker w, generate_series(1,
 RETURNING id
 """
 
+
+@pytest.fixture
+def cast(committed_cast: Cast) -> Cast:
+    """The sizes of tables that ANALYZE notes outlive a transaction, so they go with a database of the test's own."""
+    return committed_cast
+
+
 analysed = pytest.mark.parametrize("analysed", [True, False], ids=["analysed", "burst"])
 
 
