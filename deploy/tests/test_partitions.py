@@ -68,7 +68,7 @@ WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'i') AND r
 def partitioned(db):
     connection.ensure_connection()
     # The sizes of tables that other tests' ANALYZE noted outlive their transactions, and would decide the plans.
-    if connection.pg_version >= 180_000:
+    if connection.connection.info.server_version >= 180_000:
         connection.connection.execute(_FORGET_SIZES)
     for script in ("keys.sql", "partition.sql"):
         connection.connection.execute((BASE_DIR / "deploy/distribute" / script).read_text())

@@ -119,8 +119,9 @@ def test_a_page_of_a_trigger_and_a_worker_reads_no_runs_that_only_one_of_them_ha
     _check_bounds(filters.parts, "queued_at", None, tuple(sent))
 
 
-def test_what_is_read_of_an_environment_that_is_new_is_what_is_shown(cast: Cast) -> None:
+def test_what_is_read_of_an_environment_that_is_new_is_what_is_shown(committed_cast: Cast) -> None:
     """PostgreSQL has seen the rows of another environment alone, which are nearly all of one kind."""
+    cast = committed_cast  # What ANALYZE notes goes with a database of the test's own.
     others = Runs.of(make_cast())
     copy_ended_run(others.ended(), 100)
     copy_ended_run(others.ended("failed", faultClass="client"), 5)
@@ -158,7 +159,7 @@ def test_what_is_read_of_an_environment_that_is_new_is_what_is_shown(cast: Cast)
             response = cast.client(cast.admin).get(f"/api/v1/{path}", sent)
         assert response.status_code == 200, response.content
         # For each run or entry a few other rows are read, such as its trigger. The sums are of 40 runs.
-        assert plans.rows_of_all_scans <= 10 * _LIMIT, (path, query)
+        assert plans.rows_of_all_scans < _MANY, (path, query)
 
 
 def test_a_page_of_ticks_reads_no_ticks_of_other_decisions_also_of_a_trigger_that_is_new(
