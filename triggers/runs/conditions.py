@@ -70,12 +70,12 @@ def _in_all_budgets(amount: str) -> str:
 
 # Triggers of the worker's environment. PostgreSQL reads them once for a statement, since they name no run. A run of
 # such a trigger then costs no look-up of the trigger.
-_OF_ENVIRONMENT = f"SELECT t.id FROM trigger t WHERE t.{OF_ENVIRONMENT} AND t.deleted_at IS NULL"
-_FULL = f"{_OF_ENVIRONMENT} AND t.max_concurrent_runs IS NOT NULL AND NOT {TRIGGER_HAS_ROOM}"
+_LIVE_TRIGGERS = f"SELECT t.id FROM trigger t WHERE t.{OF_ENVIRONMENT} AND t.deleted_at IS NULL"
+_FULL = f"{_LIVE_TRIGGERS} AND t.max_concurrent_runs IS NOT NULL AND NOT {TRIGGER_HAS_ROOM}"
 _TOO_DEAR = (
-    f"{_OF_ENVIRONMENT} AND t.max_cost_usd IS NULL AND NOT {_in_all_budgets('b.reserve_usd')}"
+    f"{_LIVE_TRIGGERS} AND t.max_cost_usd IS NULL AND NOT {_in_all_budgets('b.reserve_usd')}"
 )
-_WITH_HEADERS = f"{_OF_ENVIRONMENT} AND t.mcp_headers IS NOT NULL"
+_WITH_HEADERS = f"{_LIVE_TRIGGERS} AND t.mcp_headers IS NOT NULL"
 # The same as HEADERS_MAY_GO, for reading a queue.
 HEADERS_MAY_GO_FROM_QUEUE = f"(%(approved)s OR r.trigger_id NOT IN ({_WITH_HEADERS}))"
 # The conditions under which a run of a queue may go out, and those under which runs of a trigger may. Together they say
