@@ -18,6 +18,7 @@ from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
 from pipedai.sql import database_now
+from pipedai.timezones import BadTimezone
 from triggers import secrets
 from triggers.acting import hold_trigger_environment
 from triggers.models import MAX_CONCURRENT_RUNS, Trigger, TriggerRevision
@@ -245,7 +246,7 @@ def _next_run_at(values: dict[str, Any]) -> Any:
         return cron.parse(values["schedule"], values["timezone"]).next_after(database_now())
     except cron.BadSchedule as error:
         raise Invalid({"schedule": [str(error)]}) from None
-    except cron.BadTimezone as error:
+    except BadTimezone as error:
         # This happens if the time zone was removed from the zone database after it was stored.
         raise Invalid({"timezone": [str(error)]}) from None
 

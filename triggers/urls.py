@@ -5,6 +5,7 @@ from triggers.budgets.views import BudgetViewSet, EnvironmentBudgetViewSet
 from triggers.changes.views import EnvironmentEventViewSet
 from triggers.explain.views import RunExplanationViewSet, TriggerExplanationViewSet
 from triggers.run_events.views import RunEventListViewSet, RunEventStreamViewSet
+from triggers.runs.stats_views import OverviewViewSet, StatsViewSet
 from triggers.runs.views import EnvironmentRunViewSet, RunViewSet, TriggerRunViewSet
 from triggers.schedules.views import SchedulePreviewViewSet, TickViewSet
 from triggers.views import EnvironmentTriggerViewSet, TriggerViewSet
@@ -23,6 +24,8 @@ urlpatterns = paths_of(
     DeliveryViewSet,
     EnvironmentBudgetViewSet,
     BudgetViewSet,
+    OverviewViewSet,
+    StatsViewSet,
     RunViewSet,
     RunEventListViewSet,
     RunEventStreamViewSet,

@@ -1,9 +1,10 @@
-"""Computes the figures about runs on an environment's dashboard, in one query (SPEC §5)."""
+"""Computes the figures on an environment's dashboard (SPEC §5)."""
 
 from datetime import datetime
 from uuid import UUID
 
 from pipedai.sql import NOW, Row, fetch_one, without_sorting
+from triggers.runs.conditions import ONLINE_WITHIN
 
 # The percentage of successes among ended runs, to one decimal, or NULL if no run counts. Canceled runs do not count:
 # somebody stopped them, so they tell nothing about the work. The expression is for a SELECT from `run r`.
@@ -38,6 +39,20 @@ FROM (
         WHERE environment_id = %(environment_id)s AND ended_at >= (SELECT first FROM since)
         ORDER BY ended_at) r) spent
 """
+
+
+_ONLINE = f"""
+SELECT count(*) AS online FROM worker
+WHERE environment_id = %(environment_id)s AND deleted_at IS NULL AND last_seen_at > {NOW} - %(online_within)s::interval
+"""
+
+
+def count_online_workers(environment_id: UUID) -> int:
+    """Returns how many workers of the environment are online."""
+    params = {"environment_id": environment_id, "online_within": ONLINE_WITHIN, "now": None}
+    row = fetch_one(_ONLINE, params)
+    assert row is not None
+    return int(row["online"])
 
 
 def run_figures(*, environment_id: UUID, timezone: str, now: datetime | None = None) -> Row:

@@ -17,9 +17,9 @@ from pipedai.api.serializers import read_body
 from pipedai.replica.reading import from_replica
 from pipedai.sql import without_sorting
 from triggers import tenancy
-from triggers.filters import EnvironmentRunFilters, RunFilters
 from triggers.models import Run
 from triggers.runs import lifecycle, queries
+from triggers.runs.filters import EnvironmentRunFilters, RunFilters
 from triggers.runs.idempotency import Queued, rerun_run, run_trigger
 from triggers.runs.serializers import (
     RerunBody,
