@@ -1,6 +1,5 @@
 """The endpoints of schedules: preview a schedule, and list a trigger's ticks, which are its due times."""
 
-from contextlib import nullcontext
 from uuid import UUID
 
 from rest_framework import serializers
@@ -14,7 +13,7 @@ from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, TooManyRequests
 from pipedai.replica.reading import from_replica
 from pipedai.server.memory_budget import RequestLimit
-from pipedai.sql import database_now, without_sorting
+from pipedai.sql import database_now
 from triggers.filters import TickFilters
 from triggers.models import Tick
 from triggers.schedules import cron, preview
@@ -110,6 +109,6 @@ class TickViewSet(OneTriggerViewSet):
         filters = TickFilters.read(Tick.objects.filter(trigger_id=trigger_id), request)
         paginator = TickPaginator()
         # The index `tick_by_decision` has the ticks of one decision in order, but none has those of all decisions.
-        with without_sorting() if filters.values["decision"] else nullcontext():
-            page = paginator.paginate_parts(filters.parts, request, self)
+        paginator.sorts = not filters.values["decision"]
+        page = paginator.paginate_parts(filters.parts, request, self)
         return paginator.get_paginated_response(TickSerializer(page, many=True).data)
