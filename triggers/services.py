@@ -20,9 +20,8 @@ from pipedai.redaction import REDACTED
 from pipedai.sql import database_now
 from pipedai.timezones import BadTimezone
 from triggers import secrets
-from triggers.acting import hold_trigger_environment
+from triggers.locks import hold_trigger_environment, lock_workers
 from triggers.models import MAX_CONCURRENT_RUNS, Trigger, TriggerRevision
-from triggers.pausing import lock_workers
 from triggers.runs.lifecycle import prefer_anew, reassign_queued_runs
 from triggers.runs.pools import give_places, wake_for
 from triggers.schedules import cron

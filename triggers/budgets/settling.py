@@ -33,11 +33,11 @@ _LARGEST_CAP = """(SELECT max(t.max_cost_usd) FROM trigger t
 _SETTLE = f"""
 WITH due AS MATERIALIZED (
     SELECT x.run_id, x.window_id, x.is_notional, x.amount_usd, x.cost_usd AS old,
-        coalesce(cost.told, x.amount_usd) AS new, cost.told IS NULL AS is_estimate
-    FROM run r JOIN run_reservation x ON x.run_id = r.id CROSS JOIN LATERAL (SELECT {_COST} AS told) cost
+        coalesce(cost.reported, x.amount_usd) AS new, cost.reported IS NULL AS is_estimate
+    FROM run r JOIN run_reservation x ON x.run_id = r.id CROSS JOIN LATERAL (SELECT {_COST} AS reported) cost
     WHERE r.id = ANY(%(run_ids)s) AND r.ended_at IS NOT NULL
-        AND CASE WHEN cost.told IS NULL THEN x.settled_at IS NULL
-            ELSE (x.cost_usd, x.is_estimate) IS DISTINCT FROM (cost.told, false) END),
+        AND CASE WHEN cost.reported IS NULL THEN x.settled_at IS NULL
+            ELSE (x.cost_usd, x.is_estimate) IS DISTINCT FROM (cost.reported, false) END),
 sums AS (
     SELECT window_id, sum(new - coalesce(old, 0)) AS spent,
         coalesce(sum(new - coalesce(old, 0)) FILTER (WHERE is_notional), 0) AS notional_spent,

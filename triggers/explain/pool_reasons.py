@@ -48,7 +48,7 @@ def empty(run: Row) -> Reason:
     )
 
 
-def told(run: Row, held_back: Iterable[tuple[Row, list[WaitingFor]]]) -> Iterator[Reason]:
+def reasons(run: Row, held_back: Iterable[tuple[Row, list[WaitingFor]]]) -> Iterator[Reason]:
     """Yields the reasons why these workers of the run's pool do not take it. Each worker has its hindrances with it, of
     which the first counts. The run's own worker is not among them, because it has reasons of its own.
     """

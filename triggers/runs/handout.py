@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from itertools import accumulate
 from operator import itemgetter
 from typing import NamedTuple
@@ -44,8 +45,9 @@ MOST_BYTES = MAX_PAGE_BYTES
 # The most bytes that JSON needs for one byte of text: a control character becomes six characters (`\u0001`).
 _LONGEST_ESCAPE = 6
 
-# How often runs are chosen anew, if another worker was offered one of them at the same moment.
-_MOST_TRIES = 4
+# How often runs are chosen anew, if another worker was offered or claimed one of them at the same moment. A call that
+# waits then asks again soon; any other is answered as if there were none.
+MOST_TRIES = 4
 
 _IS_NOT_SHUT = "r.trigger_id <> ALL(%(shut)s::uuid[])"
 
@@ -90,7 +92,8 @@ ORDER BY is_last, available_at, id
 """
 
 
-def _reading_first(own: int, *, with_pools: bool) -> str:
+@cache
+def _due(own: int, *, with_pools: bool) -> str:
     """Returns the statement that reads the due runs that a worker may claim: the first `own` of its own at most, and
     `with_pools` also those of its pools. Most workers are in no pool, and a statement without them costs less to plan.
     """
@@ -100,11 +103,6 @@ def _reading_first(own: int, *, with_pools: bool) -> str:
     return _reading_due(runs, "true", most=f"least({own}, {FREE_PLACES})", last=last)
 
 
-_DUE = _reading_first(MOST_AT_ONCE, with_pools=False)
-_DUE_WITH_POOLS = _reading_first(MOST_AT_ONCE, with_pools=True)
-# These two read only the first of the runs that a poll would return.
-_NEXT = _reading_first(1, with_pools=False)
-_NEXT_WITH_POOLS = _reading_first(1, with_pools=True)
 # Reads the run that a worker holds and has claimed with this claimId. A worker may have claimed several runs one by one
 # with the same claimId; then it is the first of them.
 _CLAIMED = _reading_due(
@@ -256,12 +254,12 @@ def choose_runs(
         "theirs": [],
         "most_bytes": most_bytes,
     }
-    own, pooled = (_NEXT, _NEXT_WITH_POOLS) if only_first else (_DUE, _DUE_WITH_POOLS)
+    statement = _due(1 if only_first else MOST_AT_ONCE, with_pools=has_pools)
     if offers is None or not has_pools:
-        return _choose(pooled if has_pools else own, params)
-    for _ in range(_MOST_TRIES):
+        return _choose(statement, params)
+    for _ in range(MOST_TRIES):
         params["theirs"] = offers.to_others(worker_id)
-        chosen = _choose(pooled, params)
+        chosen = _choose(statement, params)
         if offers.add(worker_id, [run.row["id"] for run in chosen.runs], besides=params["theirs"]):
             break
     return chosen

@@ -11,6 +11,7 @@ and docs/run-lifecycle.md describes the states.
 import json
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -135,22 +136,24 @@ def claim_run(
     Refused if the run can't be claimed. If a budget refuses it, the transaction must be rolled back; any other refusal
     has written nothing.
     """
-    params = {
-        **_leasing(run_id, worker_id, now),
-        "claim_id": claim_id,
-        "capacity": capacity,
-        "approved": approved,
-    }
-    if (claimed := fetch_one(sql.claim(start=start), params)) is None:
-        run = _read_claimable(run_id, worker_id, now)
-        if run["status"] == Status.QUEUED and run["max_concurrent_runs"] is not None:
-            execute(sql.LOCK_TRIGGER, {"trigger_id": run["trigger_id"]})
-            claimed = fetch_one(sql.claim(in_place=True, start=start), params)
-            run = run if claimed else _read_claimable(run_id, worker_id, now)
-    if claimed is not None:
-        emit(*_claim_events(claimed, actor))
-        _reserve(claimed)
+    take = partial(
+        take_run,
+        worker_id=worker_id,
+        run_id=run_id,
+        claim_id=claim_id,
+        start=start,
+        capacity=capacity,
+        approved=approved,
+        actor=actor,
+        now=now,
+    )
+    if claimed := take():
         return claimed
+    run = _read_claimable(run_id, worker_id, now)
+    if run["status"] == Status.QUEUED and run["max_concurrent_runs"] is not None:
+        if claimed := take(limited_trigger=run["trigger_id"]):
+            return claimed
+        run = _read_claimable(run_id, worker_id, now)
     is_started = start and run["status"] == Status.RUNNING
     if run["worker_id"] == worker_id and (run["status"] == Status.CLAIMED or is_started):
         if run["claim_id"] == claim_id:
@@ -180,36 +183,40 @@ def claim_run(
 def take_run(
     *,
     worker_id: UUID,
-    due: Row,
-    claim_id: str,
+    run_id: UUID,
+    claim_id: str | None,
     start: bool,
     capacity: int,
     approved: bool,
     actor: Actor,
-    then: Callable[[], None],
+    limited_trigger: UUID | None = None,
+    once: bool = False,
+    then: Callable[[], None] = lambda: None,
     now: datetime | None = None,
 ) -> Row | None:
-    """Claims the run `due`, as `choose_runs` has read it, unless the worker holds a run that it claimed with this
-    `claim_id`. Returns None if it claims nothing.
+    """Claims a run, as `claim_run` says, or returns None and has written nothing. Raises Refused if a budget has no
+    room.
 
-    Call it in a transaction that has locked the worker's row, as for `claim_run`. `then` is called when the run is
-    claimed, and before budgets are locked. Raises Refused if a budget has no room; then the transaction must be rolled
-    back.
+    `limited_trigger` is the run's trigger, if it limits how many of its runs may be held at once. With `once`, it
+    claims nothing if the worker holds a run that it claimed with this `claim_id`. `then` is called when the run is
+    claimed, and before budgets are locked.
     """
+    if limited_trigger is not None:
+        execute(sql.LOCK_TRIGGER, {"trigger_id": limited_trigger})
     params = {
-        **_leasing(due["id"], worker_id, now),
+        **_leasing(run_id, worker_id, now),
         "claim_id": claim_id,
         "capacity": capacity,
         "approved": approved,
     }
-    in_place = due["free_in_trigger"] is not None
-    if in_place:
-        execute(sql.LOCK_TRIGGER, {"trigger_id": due["trigger_id"]})
-    claimed = fetch_one(sql.claim(in_place=in_place, start=start, once=True), params)
-    if claimed is not None:
-        emit(*_claim_events(claimed, actor))
-        then()
-        _reserve(claimed)
+    statement = sql.claim(in_place=limited_trigger is not None, start=start, once=once)
+    if (claimed := fetch_one(statement, params)) is None:
+        return None
+    emit(*_claim_events(claimed, actor))
+    then()
+    # Budgets come last in a claim, because the claims of an environment wait for each other from here on.
+    if claimed["has_budgets"] and not reserve(claimed):
+        raise _no_room({"status": Status.QUEUED})
     return claimed
 
 
@@ -221,15 +228,6 @@ def _claim_events(claimed: Row, actor: Actor) -> list[Event]:
         run_event("run.claimed", actor, {**claimed, "status": Status.CLAIMED.value}),
         run_event("run.started", actor, claimed),
     ]
-
-
-def _reserve(claimed: Row) -> None:
-    """Reserves the cost of a run that has just been claimed. Raises Refused if a budget has no room.
-
-    Budgets come last in a claim, because the claims of an environment wait for each other from here on.
-    """
-    if claimed["has_budgets"] and not reserve(claimed):
-        raise _no_room({"status": Status.QUEUED})
 
 
 def _refusal(run: Row, met: Row, capacity: int) -> Refused:

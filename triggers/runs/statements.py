@@ -140,15 +140,24 @@ LOCK_TRIGGER = "SELECT FROM trigger WHERE id = %(trigger_id)s FOR NO KEY UPDATE"
 # taken, so the lowest free slot is never greater than `capacity`.
 
 
-def _claim(
-    *,
-    where_trigger: str,
-    place: str = "NULL",
-    places_of_trigger: str = "",
-    start: bool = False,
-    once: bool = False,
-) -> str:
+@cache
+def claim(*, in_place: bool = False, start: bool = False, once: bool = False) -> str:
+    """Returns the statement that claims a run.
+
+    With `in_place`, it is for a trigger that limits how many of its runs may be held at once: the run gets the lowest
+    free place of the trigger in the same way, and the caller has locked the trigger. Without it, the statement changes
+    nothing for such a trigger. With `start`, the run is running at once. With `once`, the statement changes nothing if
+    the worker holds a run that it claimed with the same `claim_id`; the caller has locked the worker.
+    """
     status = f"status = 'running', started_at = {NOW}" if start else "status = 'claimed'"
+    place, places, where_trigger = "NULL", "", "t.max_concurrent_runs IS NULL"
+    if in_place:
+        place, where_trigger = "places.free", "places.held < t.max_concurrent_runs"
+        places = """ CROSS JOIN LATERAL (
+    SELECT count(*) AS held, coalesce(min(rank) FILTER (WHERE place > rank), count(*) + 1) AS free
+    FROM (
+        SELECT place, row_number() OVER (ORDER BY place) AS rank
+        FROM run WHERE trigger_id = t.id AND environment_id = t.environment_id AND place IS NOT NULL) held) places"""
     claim_id, was_used, is_unused = "", "", ""
     if once:
         claim_id = "claim_id, "
@@ -158,7 +167,7 @@ def _claim(
 UPDATE run r
 SET {status}, worker_id = %(worker_id)s, slot = slots.free, place = {place}, claim_id = %(claim_id)s,
     claimed_at = {NOW}, lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
-FROM trigger t{places_of_trigger}, (
+FROM trigger t{places}, (
     SELECT count(*) AS held, coalesce(min(rank) FILTER (WHERE slot > rank), count(*) + 1) AS free{was_used}
     FROM (
         SELECT slot, {claim_id}row_number() OVER (ORDER BY slot) AS rank
@@ -169,32 +178,6 @@ RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, t
     {HAS_BUDGETS} AS has_budgets
 """
 
-
-@cache
-def claim(*, in_place: bool = False, start: bool = False, once: bool = False) -> str:
-    """Returns the statement that claims a run.
-
-    With `in_place`, it is for a trigger that limits how many of its runs may be held at once: the run gets the lowest
-    free place of the trigger in the same way, and the caller has locked the trigger. Without it, the statement changes
-    nothing for such a trigger. With `start`, the run is running at once. With `once`, the statement changes nothing if
-    the worker holds a run that it claimed with the same `claim_id`; the caller has locked the worker.
-    """
-    if not in_place:
-        return _claim(where_trigger="t.max_concurrent_runs IS NULL", start=start, once=once)
-    return _claim(
-        where_trigger="places.held < t.max_concurrent_runs",
-        place="places.free",
-        places_of_trigger=""" CROSS JOIN LATERAL (
-    SELECT count(*) AS held, coalesce(min(rank) FILTER (WHERE place > rank), count(*) + 1) AS free
-    FROM (
-        SELECT place, row_number() OVER (ORDER BY place) AS rank
-        FROM run WHERE trigger_id = t.id AND environment_id = t.environment_id AND place IS NOT NULL) held) places""",
-        start=start,
-        once=once,
-    )
-
-
-CLAIM = claim()
 
 START = f"""
 UPDATE run r

@@ -15,8 +15,8 @@ from pipedai.api.views import IsSignedIn
 from triggers.runs.claim_next import claim_next_run
 from triggers.runs.offers import offers_of
 from workers.protocol.access import VERSION
-from workers.protocol.asking import ACCOUNT, AskingViewSet, told_fields
 from workers.protocol.limits import locked_limits
+from workers.protocol.polling import ACCOUNT, PollingViewSet, worker_fields
 from workers.protocol.serializers import ClaimNextBody, NextRunSerializer
 
 # A call that waits keeps its body in memory all the time, so the body must be small.
@@ -34,7 +34,7 @@ class BodyTooLarge(ApiError):  # noqa: N818 - named as what it answers
         super().__init__("The body must not be longer than 16 KiB.", code=ErrorCode.BODY_TOO_LARGE)
 
 
-class ClaimNextViewSet(AskingViewSet):
+class ClaimNextViewSet(PollingViewSet):
     """The endpoint by which a worker takes its next run."""
 
     permissions = {"claim_next": IsSignedIn}
@@ -53,7 +53,7 @@ class ClaimNextViewSet(AskingViewSet):
                 "ClaimedNext",
                 "The run that the worker has claimed.",
                 run=NextRunSerializer(allow_null=True),
-                **told_fields(),
+                **worker_fields(),
             )
         },
         says={
@@ -94,7 +94,7 @@ class ClaimNextViewSet(AskingViewSet):
             again_seconds=LATE_AGAIN_SECONDS if was_late else None,
         )
         return Response(
-            {"run": None if run is None else NextRunSerializer(run).data, **self._told()}
+            {"run": None if run is None else NextRunSerializer(run).data, **self._about_worker()}
         )
 
 

@@ -408,9 +408,9 @@ class TestARaceWithOthers:
     def test_after_a_few_tries_it_gives_up_and_a_waiting_call_asks_again_soon(
         self, cast, pool, monkeypatch
     ):
-        for _ in range(claim_next.MOST_TRIES + 1):
+        for _ in range(handout.MOST_TRIES + 1):
             pool.queue()
-        self._lose(monkeypatch, claim_next.MOST_TRIES)
+        self._lose(monkeypatch, handout.MOST_TRIES)
         ticket = PollTicket(cast.worker.worker_id)
         environ: Any = {"asgi.scope": {POLL: ticket}}
         ask = partial(

@@ -26,7 +26,7 @@ ACCOUNT = header(
 _POLLS = RequestLimit(2)
 
 
-class AskingViewSet(WorkerProtocolViewSet):
+class PollingViewSet(WorkerProtocolViewSet):
     """The base of the endpoints by which a worker asks for runs.
 
     They answer at once, even without a run. If the worker wants to wait, the web process keeps an answer without runs
@@ -89,8 +89,8 @@ class AskingViewSet(WorkerProtocolViewSet):
         ticket.next_due_seconds = None if until is None else until.total_seconds()
         ticket.pool_ids = self.worker.pool_ids if has_room else ()
 
-    def _told(self) -> dict[str, object]:
-        """Returns what the answer tells of the worker itself. `told_fields` has their types."""
+    def _about_worker(self) -> dict[str, object]:
+        """Returns what the answer tells of the worker itself. `worker_fields` has their types."""
         return {
             "serverTime": self.worker.now,
             "authMode": self.worker.auth_mode,
@@ -98,7 +98,7 @@ class AskingViewSet(WorkerProtocolViewSet):
         }
 
 
-def told_fields() -> dict[str, serializers.Field]:  # type: ignore[type-arg]
+def worker_fields() -> dict[str, serializers.Field]:  # type: ignore[type-arg]
     """Returns the fields of an answer that tell of the worker itself."""
     return {
         "serverTime": serializers.DateTimeField(),
