@@ -1,21 +1,18 @@
 """The endpoint by which a worker asks for the next run and claims it, in one call (SPEC §21)."""
 
 from functools import partial
-from typing import Any
 from uuid import UUID
 
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import ApiError
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.views import IsSignedIn
 from triggers.runs.claim_next import claim_next_run
 from triggers.runs.offers import offers_of
-from workers.protocol.access import VERSION
-from workers.protocol.limits import locked_limits
+from workers.locks import locked_limits
+from workers.protocol.access import VERSION, check_size
 from workers.protocol.polling import ACCOUNT, PollingViewSet, worker_fields
 from workers.protocol.serializers import ClaimNextBody, NextRunSerializer
 
@@ -23,15 +20,6 @@ from workers.protocol.serializers import ClaimNextBody, NextRunSerializer
 MAX_BODY_BYTES = 16 * 1024
 # After how many seconds a waiting call tries again when others have claimed each run that it tried.
 LATE_AGAIN_SECONDS = 1.0
-
-
-class BodyTooLarge(ApiError):  # noqa: N818 - named as what it answers
-    """413: the body is longer than that of a call which may wait."""
-
-    status_code = 413
-
-    def __init__(self) -> None:
-        super().__init__("The body must not be longer than 16 KiB.", code=ErrorCode.BODY_TOO_LARGE)
 
 
 class ClaimNextViewSet(PollingViewSet):
@@ -73,7 +61,7 @@ class ClaimNextViewSet(PollingViewSet):
     )
     def claim_next(self, request: Request, worker_id: UUID) -> Response:
         """Gives the worker the first run that a poll would return, claimed for it."""
-        _check_size(request.META)
+        check_size(request, MAX_BODY_BYTES)
         body = read_body(ClaimNextBody, request)
         limits = self._begin(request, waits=bool(body["wait"]))
         run, was_late = claim_next_run(
@@ -96,9 +84,3 @@ class ClaimNextViewSet(PollingViewSet):
         return Response(
             {"run": None if run is None else NextRunSerializer(run).data, **self._about_worker()}
         )
-
-
-def _check_size(meta: Any) -> None:
-    """Raises BodyTooLarge. The web server has read the whole body, and tells its length."""
-    if int(meta.get("CONTENT_LENGTH") or 0) > MAX_BODY_BYTES:
-        raise BodyTooLarge
