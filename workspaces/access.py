@@ -99,13 +99,15 @@ class TenantViewSet(ApiViewSet):
     caller's role in it, and then checks the role.
 
     A viewset whose URL names an environment needs nothing more. One whose URL names another row, such as a trigger,
-    overrides `find_tenant` to set `self.access` from that row with `find_visible`.
+    says so by `row`.
     """
 
     authentication_classes: Sequence[type[BaseAuthentication]] = (
         CookieJWTAuthentication,
         ApiKeyAuthentication,
     )
+    # The name by which the URL has the row's id, and a SELECT of `id` and `environment_id` from the row's table.
+    row: ClassVar[tuple[str, str]] = ("environment_id", _ENVIRONMENTS)
     access: Access
     # For each action, how often it may be done in one environment. The calls are counted after the check of the role,
     # so that callers whose role is too low don't use up the number of calls that is left for others.
@@ -121,11 +123,17 @@ class TenantViewSet(ApiViewSet):
             check_rate(rate, str(self.access.environment_id))
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Sets `self.access` to the environment that the URL names and the caller's role in it. Raises NotFound if the
-        caller has none.
+        """Sets `self.access` to the environment of the row that the URL names and the caller's role in it. Raises
+        NotFound if the caller has none.
         """
-        principal, environment_id = principal_of(request), kwargs["environment_id"]
-        if isinstance(principal, KeyPrincipal) and principal.environment_id == environment_id:
-            self.access = Access(environment_id, Role(principal.role))
+        name, rows = self.row
+        principal, row_id = principal_of(request), kwargs[name]
+        is_environment = rows == _ENVIRONMENTS
+        if (
+            is_environment
+            and isinstance(principal, KeyPrincipal)
+            and principal.environment_id == row_id
+        ):
+            self.access = Access(row_id, Role(principal.role))
         else:
-            self.access = find_visible(principal, _ENVIRONMENTS, environment_id)
+            self.access = find_visible(principal, rows, row_id)

@@ -1,7 +1,6 @@
 """The endpoints that explain why a run was not executed, and what became of a due time of a trigger (SPEC §13)."""
 
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from django.forms import ValidationError
@@ -10,7 +9,6 @@ from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid, NotFound
 from pipedai.api.filters import TimeField
-from pipedai.api.principal import principal_of
 from pipedai.api.schema.operation import Operation, query
 from pipedai.api.throttling import TooManyRequests
 from pipedai.server.memory_budget import RequestLimit
@@ -18,7 +16,7 @@ from triggers import tenancy
 from triggers.explain.due_times import check_time_in_question, explain_trigger
 from triggers.explain.runs import explain_run
 from triggers.explain.serializers import RunExplanationSerializer, TriggerExplanationSerializer
-from workspaces.access import TenantViewSet, find_visible
+from workspaces.access import TenantViewSet
 from workspaces.permissions import IsViewer
 
 # Each environment may have two explanations under way in a process, because an explanation of a run in a long queue
@@ -30,12 +28,9 @@ _BUSY = {429: "Two explanations of the environment are being worked out already.
 class RunExplanationViewSet(TenantViewSet):
     """The endpoint that explains where a run stands."""
 
+    row = tenancy.ALL_RUNS
     tag = "Runs"
     permissions = {"retrieve": IsViewer}
-
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the run that the URL names, and the caller's role in its environment. Raises NotFound."""
-        self.access = find_visible(principal_of(request), tenancy.ALL_RUNS, kwargs["run_id"])
 
     @Operation(
         "GET /runs/{runId}/explain",
@@ -54,9 +49,10 @@ class RunExplanationViewSet(TenantViewSet):
         return Response(RunExplanationSerializer(explanation).data)
 
 
-class TriggerExplanationViewSet(tenancy.OneTriggerViewSet):
+class TriggerExplanationViewSet(TenantViewSet):
     """The endpoint that explains what became of a due time of a trigger."""
 
+    row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
     permissions = {"retrieve": IsViewer}
 

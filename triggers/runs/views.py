@@ -69,7 +69,7 @@ class TriggerRunViewSet(TenantViewSet):
         get the run of the first request.
         """
         rows = tenancy.ALL_TRIGGERS if self.action == "run" else tenancy.LIVE_TRIGGERS
-        self.access = find_visible(principal_of(request), rows, kwargs["trigger_id"])
+        self.access = find_visible(principal_of(request), rows[1], kwargs["trigger_id"])
 
     @Operation(
         "POST /triggers/{triggerId}/run",
@@ -148,6 +148,7 @@ class EnvironmentRunViewSet(TenantViewSet):
 class RunViewSet(TenantViewSet):
     """The endpoints that read, cancel and rerun one run and list its tool calls."""
 
+    row = tenancy.ALL_RUNS
     tag = "Runs"
     permissions = {
         "retrieve": IsViewer,
@@ -157,10 +158,6 @@ class RunViewSet(TenantViewSet):
     }
     # A rerun does not count against the caller's write rate, because the ceiling of the queue bounds it.
     unmetered = frozenset({"rerun"})
-
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the run that the URL names, and the caller's role in its environment. Raises NotFound."""
-        self.access = find_visible(principal_of(request), tenancy.ALL_RUNS, kwargs["run_id"])
 
     @Operation(
         "GET /runs/{runId}",

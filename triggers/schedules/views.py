@@ -14,6 +14,7 @@ from pipedai.api.throttling import Rate, TooManyRequests
 from pipedai.replica.reading import from_replica
 from pipedai.server.memory_budget import RequestLimit
 from pipedai.sql import database_now
+from triggers import tenancy
 from triggers.filters import TickFilters
 from triggers.models import Tick
 from triggers.schedules import cron, preview
@@ -22,7 +23,6 @@ from triggers.schedules.serializers import (
     SchedulePreviewBody,
     TickSerializer,
 )
-from triggers.tenancy import OneTriggerViewSet
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsViewer
 
@@ -82,9 +82,10 @@ class TickPaginator(KeysetPaginator):
     time_field = "tick_at"
 
 
-class TickViewSet(OneTriggerViewSet):
+class TickViewSet(TenantViewSet):
     """The ticks of one trigger: the due times of its schedule, and what was decided about each."""
 
+    row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
     permissions = {"list": IsViewer}
     filter_names = TickFilters.names()
