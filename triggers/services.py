@@ -23,7 +23,7 @@ from triggers import secrets
 from triggers.locks import hold_trigger_environment, lock_workers
 from triggers.models import MAX_CONCURRENT_RUNS, Trigger, TriggerRevision
 from triggers.runs.lifecycle import prefer_anew, reassign_queued_runs
-from triggers.runs.pools import give_places, wake_for
+from triggers.runs.pools import give_trigger_slots, wake_for
 from triggers.schedules import cron
 from triggers.trigger_ceiling import check_room_for_trigger
 from workspaces.locks import hold_pools, hold_role, lock_environment
@@ -87,7 +87,7 @@ def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) ->
         elif "preferSeconds" in changes:
             prefer_anew(trigger_id=trigger.id)
         if "maxConcurrentRuns" in changes:
-            _adjust_places(trigger, *changes["maxConcurrentRuns"])
+            _adjust_slots(trigger, *changes["maxConcurrentRuns"])
         emit(_event("trigger.updated", trigger, actor, changes))
 
 
@@ -135,7 +135,7 @@ def _locked(
     among the trigger's new values, because these come before triggers in the order of locks.
 
     If the values limit how many runs may be held at once, it locks all workers of the environment, and keeps others
-    from registering, so that no claim is under way. Only then can each held run get a place.
+    from registering, so that no claim is under way. Only then can each held run get a slot of the trigger.
     """
     is_limited = values.get("max_concurrent_runs") is not None
     environment_id = hold_trigger_environment(trigger_id, actor, alone=is_limited)
@@ -196,12 +196,12 @@ def _apply_revision(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def _adjust_places(trigger: Trigger, old: int | None, new: int | None) -> None:
-    """Gives the trigger's held runs places if its number of such runs is limited from now on, and wakes the workers
-    that may take further runs if the number grows.
+def _adjust_slots(trigger: Trigger, old: int | None, new: int | None) -> None:
+    """Gives the trigger's held runs their slots if the number of such runs is limited from now on, and wakes the
+    workers that may take further runs if the number grows.
     """
     if old is None:
-        give_places(environment_id=trigger.environment_id, trigger_id=trigger.id)
+        give_trigger_slots(environment_id=trigger.environment_id, trigger_id=trigger.id)
     elif new is None or new > old:
         one = {"worker_id": trigger.worker_id, "pool_id": trigger.pool_id}
         wake_for([one] * ((new or MAX_CONCURRENT_RUNS) - old))

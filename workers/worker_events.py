@@ -48,10 +48,10 @@ INSERT INTO worker_event (environment_id, worker_id, type, at, data)
 SELECT w.environment_id, w.id, e.type, statement_timestamp(),
     jsonb_build_object('runId', r.id, 'triggerId', r.trigger_id, 'status', r.status)
 FROM unnest(%(types)s::text[], %(run_ids)s::uuid[], %(environment_ids)s::uuid[])
-        WITH ORDINALITY e (type, run_id, environment_id, place)
+        WITH ORDINALITY e (type, run_id, environment_id, position)
     JOIN run r ON r.id = e.run_id AND r.environment_id = e.environment_id
     JOIN worker w ON w.id = r.worker_id AND w.is_streamed
-ORDER BY e.place
+ORDER BY e.position
 RETURNING worker_id
 """
 _RECORD = """

@@ -140,7 +140,7 @@ class RunAdmin(StaffModelAdmin):
     # The panels say what most of these mean. The others only keep the machinery's place.
     left_out = (
         "retry_of", "avoided_worker", "retried", "resume_until", "had_effects", "at_limit", "limit_retries", "slot",
-        "place", "claim_id",
+        "trigger_slot", "claim_id",
     )  # fmt: skip
     answers = (run_panels,)
     panels = (

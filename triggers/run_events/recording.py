@@ -114,7 +114,7 @@ def append_events(
     if not events or not _is_sequence(events):
         return False
     next_seq = events[-1].seq + 1
-    checked = {
+    checked: dict[str, Any] = {
         "token_digest": token_digest,
         "worker_id": worker_id,
         "version": version,

@@ -18,7 +18,7 @@ from pipedai.api.filters import (
 from pipedai.api.pagination import usual
 from triggers.filters import check_tenant_ids
 from triggers.models import Run
-from triggers.runs.listing import Wanted, final, parts_of, unretried_faults
+from triggers.runs.listing import Wanted, parts_of
 from triggers.runs.queries import in_states
 from triggers.runs.stats import GROUPINGS
 from triggers.states import TERMINAL, FaultClass, Source, Status
@@ -31,13 +31,6 @@ class StatusFilter(WordsFilter):
         return in_states(qs, value) if value else qs
 
 
-class FinalFilter(WordFilter):
-    """Keeps the runs that no retry follows, if the request asks for them (`?final=true`)."""
-
-    def filter(self, qs: QuerySet[Any], value: str) -> QuerySet[Any]:
-        return final(qs) if value else qs
-
-
 class RunFilters(ApiFilterSet):
     """The filters of a list of runs: `?status&faultClass&source&final&from&to&endedFrom&endedTo`, where `from` ≤
     `queuedAt` < `to` and `endedFrom` ≤ `endedAt` < `endedTo`.
@@ -48,12 +41,16 @@ class RunFilters(ApiFilterSet):
     status = StatusFilter(field_name="status", choices=Status.values)
     faultClass = WordsFilter(field_name="fault_class", choices=FaultClass.values)
     source = WordsFilter(field_name="source", choices=Source.values)
-    final = FinalFilter(choices=[("true", "true")])
+    final = WordFilter(choices=[("true", "true")], method="without_retried")
     to = EndFilter(field_name="queued_at")
     # `from` is a keyword of Python, so it cannot be assigned directly.
     vars()["from"] = TimeFilter(field_name="queued_at", lookup_expr="gte")
     endedFrom = TimeFilter(field_name="ended_at", lookup_expr="gte")
     endedTo = EndFilter(field_name="ended_at")
+
+    def without_retried(self, rows: QuerySet[Any], _name: str, _value: str) -> QuerySet[Any]:
+        """Keeps the runs that no retry follows."""
+        return rows.filter(retried=False)
 
     @property
     def time_field(self) -> str:
@@ -69,8 +66,6 @@ class RunFilters(ApiFilterSet):
         sent = self.values
         if self.time_field == "ended_at":
             rows: Any = self.qs
-            if sent["final"] and sent["faultClass"] == [FaultClass.INFRA]:
-                rows = unretried_faults(rows)
             states = [each for each in sent["status"] or TERMINAL if each in TERMINAL]
             if not self._of_one_trigger or not states:
                 return [rows]

@@ -23,7 +23,7 @@ from triggers import secrets
 from triggers.budgets.room import NEXT_WINDOW
 from triggers.runs.conditions import (
     FREE_IN_TRIGGER,
-    FREE_PLACES,
+    FREE_SLOTS,
     HAND_OUT_ORDER,
     HEADERS_MAY_GO,
     IS_DUE,
@@ -100,7 +100,7 @@ def _due(own: int, *, with_pools: bool) -> str:
     found = first_due(_IS_NOT_SHUT, own=own, of_each_pool=MOST_AT_ONCE if with_pools else None)
     runs = f"({found}) r JOIN trigger t ON t.id = r.trigger_id"
     last = "r.id = ANY(%(theirs)s::uuid[])" if with_pools else "false"
-    return _reading_due(runs, "true", most=f"least({own}, {FREE_PLACES})", last=last)
+    return _reading_due(runs, "true", most=f"least({own}, {FREE_SLOTS})", last=last)
 
 
 # Reads the run that a worker holds and has claimed with this claimId. A worker may have claimed several runs one by one
@@ -147,7 +147,7 @@ SELECT coalesce((SELECT limited_until FROM worker WHERE id = %(worker_id)s AND l
         ORDER BY pool_from LIMIT 1) next
      WHERE m.worker_id = %(worker_id)s),
     {NEXT_WINDOW})) - {NOW} AS until,
-    {FREE_PLACES} > 0 AS has_room
+    {FREE_SLOTS} > 0 AS has_room
 """
 
 # How many receivers of a run's secret headers are stored with the run. A receiver is a worker together with its IP
@@ -342,7 +342,7 @@ def outlook(*, worker_id: UUID, capacity: int, now: datetime | None = None) -> O
 
 def _within_limits(rows: list[Row]) -> list[Row]:
     """Returns the rows without those that a limit of their trigger would keep the worker from claiming: of each trigger
-    at most as many as it has free places.
+    at most as many as it has free slots.
     """
     left = {row["trigger_id"]: row["free_in_trigger"] for row in rows}
     kept = []

@@ -31,7 +31,7 @@ from triggers.runs import conditions
 from triggers.runs import statements as sql
 from triggers.runs.ceiling import check_queue_room, room_without_turns
 from triggers.runs.ending import ended_event, follow_up, run_event
-from triggers.runs.outcome import ToolCalls
+from triggers.runs.outcome import ToolCalls, counts_of
 from triggers.runs.pools import is_member, wake_for
 from triggers.runs.reachability import lease_params
 from triggers.runs.retries import lock_triggers
@@ -209,7 +209,7 @@ def take_run(
         "capacity": capacity,
         "approved": approved,
     }
-    statement = sql.claim(in_place=limited_trigger is not None, start=start, once=once)
+    statement = sql.claim(limited=limited_trigger is not None, start=start, once=once)
     if (claimed := fetch_one(statement, params)) is None:
         return None
     emit(*_claim_events(claimed, actor))
@@ -295,16 +295,12 @@ def heartbeat_run(
     that the run's session is known if the worker is lost. Raises NotFound for another
     worker's run, and Refused if the worker no longer holds the run and must stop it.
     """
-    params = {**_leasing(run_id, worker_id, now), "session_id": session_id}
-    if tool_calls is None:
-        beat = fetch_one(sql.HEARTBEAT, params)
-    else:
-        counts = {
-            "tool_calls_total": tool_calls.total,
-            "tool_calls_effects": tool_calls.effects,
-            "tool_calls_unknown": tool_calls.unknown,
-        }
-        beat = fetch_one(sql.HEARTBEAT_WITH_COUNTS, {**params, **counts})
+    params = {
+        **_leasing(run_id, worker_id, now),
+        "session_id": session_id,
+        **counts_of(tool_calls),
+    }
+    beat = fetch_one(sql.HEARTBEAT, params)
     if beat is None:
         run = read_own_run(run_id, worker_id, now)
         raise Refused(f"The run is {run['status']}: this worker does not hold it.", run)
@@ -397,22 +393,12 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
         "lease_seconds": settings.RUN_LEASE_SECONDS,
         **lease_params(),
     }
-    with transaction.atomic():
-        overdue = fetch_all(sql.OVERDUE, params)
-        if not overdue:
-            return 0
-        lock_triggers(row["trigger_id"] for row in overdue)
-        ended = fetch_all(sql.EXPIRE, {**params, **_ids_of(overdue)})
-        follow_up(
-            ended,
-            [
-                ended_event(
-                    "run.lost" if run["ended_by"] == EndedBy.LEASE else "run.timed-out", SYSTEM, run
-                )
-                for run in ended
-            ],
-        )
-    return len(ended)
+    return _end_found(
+        sql.OVERDUE,
+        sql.EXPIRE,
+        params,
+        lambda run: "run.lost" if run["ended_by"] == EndedBy.LEASE else "run.timed-out",
+    )
 
 
 def expire_queued_runs(*, limit: int = 100, now: datetime | None = None) -> int:
@@ -421,24 +407,25 @@ def expire_queued_runs(*, limit: int = 100, now: datetime | None = None) -> int:
 
     The start deadline of such a run has passed, or it could only have continued a session, and nobody did in time.
     """
+    params = {"limit": limit, "now": now}
+    return _end_found(sql.UNSTARTABLE, sql.END_UNSTARTABLE, params, lambda _: "run.not-started")
+
+
+def _end_found(find: str, end: str, params: Row, action: Callable[[Row], str]) -> int:
+    """Ends the runs that the statement `find` finds by the statement `end`, and returns how many. `action` says which
+    action the end of a run is.
+    """
     with transaction.atomic():
-        found = fetch_all(sql.UNSTARTABLE, {"limit": limit, "now": now})
+        found = fetch_all(find, params)
         if not found:
             return 0
         lock_triggers(row["trigger_id"] for row in found)
-        ended = fetch_all(sql.END_UNSTARTABLE, {**_ids_of(found), "now": now})
-        follow_up(ended, [ended_event("run.not-started", SYSTEM, run) for run in ended])
+        ids = [run["id"] for run in found]
+        # With the environments PostgreSQL reads only their partitions, if the table is partitioned by environment.
+        environment_ids = list({run["environment_id"] for run in found})
+        ended = fetch_all(end, {**params, "ids": ids, "environment_ids": environment_ids})
+        follow_up(ended, [ended_event(action(run), SYSTEM, run) for run in ended])
     return len(ended)
-
-
-def _ids_of(runs: list[Row]) -> Row:
-    """Returns the parameters of the SQL statements that end runs by their ids. With the environments PostgreSQL reads
-    only their partitions, if the table is partitioned by environment.
-    """
-    return {
-        "ids": [run["id"] for run in runs],
-        "environment_ids": list({run["environment_id"] for run in runs}),
-    }
 
 
 def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:

@@ -32,6 +32,15 @@ class ToolCalls:
     unknown: int
 
 
+def counts_of(calls: ToolCalls | None) -> dict[str, int | None]:
+    """Returns the counts as the parameters of SQL statements."""
+    return {
+        "tool_calls_total": calls and calls.total,
+        "tool_calls_effects": calls and calls.effects,
+        "tool_calls_unknown": calls and calls.unknown,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class UsageLimit:
     """The usage limit of the account that pays for the model, as a worker reports it: when it ends, and a word for what
@@ -111,14 +120,11 @@ class Outcome:
 
     def columns(self) -> dict[str, Any]:
         """Returns the outcome's values as the parameters of the SQL statement `statements.COMPLETE`."""
-        calls = self.tool_calls
         return {
             **{name: getattr(self, name) for name in self.__slots__},
             "lacks_output": self.lacks_output,
             "at_limit": self.at_limit,
-            "tool_calls_total": calls and calls.total,
-            "tool_calls_effects": calls and calls.effects,
-            "tool_calls_unknown": calls and calls.unknown,
+            **counts_of(self.tool_calls),
         }
 
 

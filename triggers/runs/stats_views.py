@@ -109,7 +109,7 @@ class StatsViewSet(TenantViewSet):
                 "Two statistics are being worked out already: ask again when they are there.",
                 headers={"Retry-After": "1"},
             )
-        # Only this part may be done twice: the place was taken above, and the window must not change.
+        # Only this part may be done twice: the request was counted above, and the window must not change.
         stats = read_for(
             principal_of(request).id,
             lambda: run_stats(

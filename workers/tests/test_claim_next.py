@@ -24,9 +24,9 @@ from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
 from triggers.models import Run, RunReservation, RunText, Trigger
 from triggers.runs import claim_next, handout
+from workers.locks import locked_limits
 from workers.models import Worker, WorkerEvent
 from workers.protocol import claim_next_views
-from workers.protocol.limits import locked_limits
 from workspaces.models import Environment
 
 HEADERS = {"x-api-key": "planted-secret-1"}
@@ -196,14 +196,6 @@ class TestTheCostLimit:
         assert _taken(calls.claim_next(claimId="mine"))["maxCostUsd"] == "2"
         assert calls.claim(run_id, claimId="mine").json()["maxCostUsd"] == "2"
 
-    def test_so_it_does_for_a_run_that_an_older_release_claimed(self, calls, runs):
-        self.cap(runs, "1")
-        runs.queue()
-        assert _taken(calls.claim_next(claimId="mine"))["maxCostUsd"] == "1"
-        RunReservation.objects.update(is_cap=None)
-        self.cap(runs, "2")
-        assert _taken(calls.claim_next(claimId="mine"))["maxCostUsd"] == "2"
-
 
 class TestARepeatedCall:
     @pytest.mark.parametrize("start", [False, True])
@@ -322,13 +314,13 @@ class TestWhatIsNotGivenOut:
         Trigger.objects.filter(id=runs.trigger_id).update(max_concurrent_runs=1)
         first, _, other = runs.queue(), runs.queue(), runs.queue(trigger_id=cast.trigger_id)
         assert [_id(calls.claim_next(claimId=str(n))) for n in range(3)] == [first, other, None]
-        assert runs.stored(first)["place"] == 1
+        assert runs.stored(first)["trigger_slot"] == 1
 
     def test_with_start_too_it_has_its_place(self, calls, runs):
         Trigger.objects.filter(id=runs.trigger_id).update(max_concurrent_runs=1)
         first = runs.queue()
         assert _taken(calls.claim_next(claimId="mine", start=True))["status"] == "running"
-        assert runs.stored(first)["place"] == 1
+        assert runs.stored(first)["trigger_slot"] == 1
 
     def test_a_budget_without_room_holds_it(self, cast, calls, runs):
         allow(cast.worker.worker_id, 5)
@@ -584,7 +576,7 @@ class TestAClaimWithStart:
         Trigger.objects.filter(id=runs.trigger_id).update(max_concurrent_runs=1)
         run_id = runs.queue()
         assert calls.claim(run_id, start=True).json()["status"] == "running"
-        assert runs.stored(run_id)["place"] == 1
+        assert runs.stored(run_id)["trigger_slot"] == 1
 
     @pytest.mark.parametrize("start", ["yes", 1, []])
     def test_a_bad_start_is_a_field_error(self, calls, runs, start):

@@ -44,8 +44,8 @@ _QUEUED_ANEW = {
 }  # fmt: skip
 # Lets another worker hold the first runs, which are one of each trigger.
 _HOLD = """
-UPDATE run r SET worker_id = %(worker_id)s, status = 'claimed', slot = first.nth, place = 1, claimed_at = r.queued_at,
-    lease_expires_at = r.queued_at, deadline_at = r.queued_at
+UPDATE run r SET worker_id = %(worker_id)s, status = 'claimed', slot = first.nth, trigger_slot = 1,
+    claimed_at = r.queued_at, lease_expires_at = r.queued_at, deadline_at = r.queued_at
 FROM (SELECT id, row_number() OVER (ORDER BY available_at) AS nth FROM run) first
 WHERE first.id = r.id AND first.nth <= %(triggers)s
 """
