@@ -15,7 +15,7 @@ from uuid import UUID
 from pipedai.api.principal import WorkerPrincipal
 from pipedai.events import Actor, Event
 from pipedai.server.ticket import WorkerStreamTicket
-from pipedai.sql import Row, execute, fetch_all, fetch_one
+from pipedai.sql import Row, execute, fetch_all, fetch_row
 from pipedai.wakeups import announce_events
 
 # The most events that one call of `read_events` returns. The stream calls it again for more.
@@ -169,8 +169,7 @@ def read_events(
 def _beginning(worker_id: UUID, last_event_id: str | None) -> int:
     if last_event_id is not None and _ID.fullmatch(last_event_id):
         return int(last_event_id)
-    row = fetch_one(_NEWEST, {"worker_id": worker_id})
-    assert row is not None
+    row = fetch_row(_NEWEST, {"worker_id": worker_id})
     return int(row["id"])
 
 

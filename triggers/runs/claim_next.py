@@ -58,12 +58,12 @@ def claim_next_run(
             offers=offers,
             now=now,
         )
-        if not chosen.runs:
-            return Next(_claimed_before(worker_id, claim_id, start, limits, actor, now))
-        taken = _take(chosen.runs[0], worker_id, claim_id, start, lock_worker, actor, now)
-        # Nothing may have been taken because this is a repeated call.
-        run = taken or _claimed_before(worker_id, claim_id, start, limits, actor, now)
-        if run is not None:
+        run = None
+        if chosen:
+            run = _take(chosen[0], worker_id, claim_id, start, lock_worker, actor, now)
+        # Nothing may have been there or taken because this is a repeated call.
+        run = run or _claimed_before(worker_id, claim_id, start, limits, actor, now)
+        if run is not None or not chosen:
             return Next(run)
     return Next(None, was_late=True)
 

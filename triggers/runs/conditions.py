@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import TypedDict
 from uuid import UUID
 
-from pipedai.sql import NOW, Row, fetch_one
+from pipedai.sql import NOW, Row, fetch_row
 from triggers.budgets.room import BUDGETS, BUDGETS_HAVE_ROOM, IS_HOLDING, lacks_room
 
 # A worker counts as online if it polled or sent a heartbeat within this time (SPEC §5).
@@ -220,6 +220,4 @@ def evaluate(
         "approved": approved,
         "now": now,
     }
-    found = fetch_one(_EVALUATE, params)
-    assert found is not None, "a queued run is never deleted"
-    return found
+    return fetch_row(_EVALUATE, params)

@@ -18,7 +18,7 @@ from pipedai.api.pagination import MAX_PAGE_BYTES
 from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, Event, emit
 from pipedai.logs import get_logger
-from pipedai.sql import NOW, Row, fetch_all, fetch_one
+from pipedai.sql import NOW, Row, fetch_all, fetch_row
 from triggers import secrets
 from triggers.budgets.room import NEXT_WINDOW
 from triggers.runs.conditions import (
@@ -183,16 +183,6 @@ class HandedOut:
     mcp_headers: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Chosen:
-    """The runs that a poll returns, and `shut`: the triggers that it left out because their headers can't be decrypted.
-    `shut` is empty if no such trigger was in the way. It holds secrets in plaintext, so it must not be stored.
-    """
-
-    runs: list[HandedOut]
-    shut: list[UUID]
-
-
 def hand_out_runs(
     *,
     worker_id: UUID,
@@ -220,7 +210,7 @@ def hand_out_runs(
     A run whose headers can't be decrypted stays queued and raises an alarm, since it must not be given out without
     them. The answer may have another run instead.
     """
-    chosen = choose_runs(
+    runs = choose_runs(
         worker_id=worker_id,
         capacity=capacity,
         approved=approved,
@@ -229,8 +219,8 @@ def hand_out_runs(
         offers=offers,
         now=now,
     )
-    note_receiver(chosen.runs, worker_id=worker_id, actor=actor)
-    return chosen.runs
+    note_receiver(runs, worker_id=worker_id, actor=actor)
+    return runs
 
 
 def choose_runs(
@@ -243,7 +233,7 @@ def choose_runs(
     only_first: bool = False,
     offers: Offers | None = None,
     now: datetime | None = None,
-) -> Chosen:
+) -> list[HandedOut]:
     """Returns the runs that `hand_out_runs` would give to the worker, or `only_first` of them, and writes nothing."""
     params: Row = {
         "worker_id": worker_id,
@@ -259,20 +249,20 @@ def choose_runs(
         return _choose(statement, params)
     for _ in range(MOST_TRIES):
         params["theirs"] = offers.to_others(worker_id)
-        chosen = _choose(statement, params)
-        if offers.add(worker_id, [run.row["id"] for run in chosen.runs], besides=params["theirs"]):
+        runs = _choose(statement, params)
+        if offers.add(worker_id, [run.row["id"] for run in runs], besides=params["theirs"]):
             break
-    return chosen
+    return runs
 
 
-def _choose(statement: str, params: Row) -> Chosen:
+def _choose(statement: str, params: Row) -> list[HandedOut]:
     rows = _fitting(_within_limits(fetch_all(statement, params)), params["most_bytes"])
     runs = _opened(rows)
     if len(runs) == len(rows):
-        return Chosen(runs, [])
+        return runs
     shut = shut_triggers(worker_id=params["worker_id"], now=params["now"])
     rows = _within_limits(fetch_all(statement, {**params, "shut": shut}))
-    return Chosen(_opened(_fitting(rows, params["most_bytes"])), shut)
+    return _opened(_fitting(rows, params["most_bytes"]))
 
 
 def read_claimed(
@@ -335,8 +325,7 @@ class Outlook(NamedTuple):
 
 def outlook(*, worker_id: UUID, capacity: int, now: datetime | None = None) -> Outlook:
     """Returns what the worker may expect next. `capacity` is how many runs it may hold at once."""
-    row = fetch_one(_OUTLOOK, {"worker_id": worker_id, "capacity": capacity, "now": now})
-    assert row is not None, "the statement reads no table in its outermost part"
+    row = fetch_row(_OUTLOOK, {"worker_id": worker_id, "capacity": capacity, "now": now})
     return Outlook(row["until"], row["has_room"])
 
 

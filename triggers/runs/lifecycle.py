@@ -22,10 +22,10 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id
-from pipedai.sql import Row, execute, fetch_all, fetch_one
+from pipedai.sql import Row, execute, fetch_all, fetch_one, fetch_row
 from pipedai.wakeups import wake_workers
-from triggers.budgets.requests import check_budgets
 from triggers.budgets.reserving import reserve
+from triggers.budgets.room import check_budgets
 from triggers.models import Trigger
 from triggers.runs import conditions
 from triggers.runs import statements as sql
@@ -376,8 +376,7 @@ def _reassign(statement: str, **params: Any) -> int:
 
 def count_unfinished_runs(*, worker_id: UUID) -> int:
     """Returns how many of the worker's runs have not ended: those that are queued, claimed or running."""
-    row = fetch_one(sql.COUNT_UNFINISHED, {"worker_id": worker_id})
-    assert row is not None
+    row = fetch_row(sql.COUNT_UNFINISHED, {"worker_id": worker_id})
     return int(row["unfinished"])
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from pipedai.sql import NOW, Row, fetch_one, without_sorting
+from pipedai.sql import NOW, Row, fetch_row, without_sorting
 from triggers.runs.conditions import ONLINE_WITHIN
 
 # The percentage of successes among ended runs, to one decimal, or NULL if no run counts. Canceled runs do not count:
@@ -50,8 +50,7 @@ WHERE environment_id = %(environment_id)s AND deleted_at IS NULL AND last_seen_a
 def count_online_workers(environment_id: UUID) -> int:
     """Returns how many workers of the environment are online."""
     params = {"environment_id": environment_id, "online_within": ONLINE_WITHIN, "now": None}
-    row = fetch_one(_ONLINE, params)
-    assert row is not None
+    row = fetch_row(_ONLINE, params)
     return int(row["online"])
 
 
@@ -63,6 +62,4 @@ def run_figures(*, environment_id: UUID, timezone: str, now: datetime | None = N
     """
     params = {"environment_id": environment_id, "timezone": timezone, "now": now}
     with without_sorting():
-        row = fetch_one(_OVERVIEW, params)
-    assert row is not None
-    return row
+        return fetch_row(_OVERVIEW, params)

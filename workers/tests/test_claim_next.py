@@ -387,7 +387,7 @@ class TestARaceWithOthers:
             chosen = choose(**which)
             if left[0]:
                 left[0] -= 1
-                assert rival.claim(chosen.runs[0].row["id"]).status_code == 200
+                assert rival.claim(chosen[0].row["id"]).status_code == 200
             return chosen
 
         monkeypatch.setattr(claim_next, "choose_runs", choosing)

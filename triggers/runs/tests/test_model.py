@@ -210,7 +210,7 @@ class RunHistory(RuleBasedStateMachine):
             approved=True,
             now=now,
         )
-        polled = {run.row["id"] for run in chosen.runs}
+        polled = {run.row["id"] for run in chosen}
         room = min(model.room_of(worker, now), model.room_of_trigger())
         assert polled <= may_claim
         assert len(polled) == min(len(may_claim), room)

@@ -201,7 +201,7 @@ def _changed() -> Iterator[None]:
 
 def _poll(worker_id: UUID, *, approved: bool = True, only_first: bool = False) -> int:
     limits: Any = {"capacity": MOST_AT_ONCE, "approved": approved}
-    return len(choose_runs(worker_id=worker_id, **limits, only_first=only_first).runs)
+    return len(choose_runs(worker_id=worker_id, **limits, only_first=only_first))
 
 
 def _place(run_id: UUID) -> int | None:
