@@ -32,7 +32,7 @@ class ToolCalls:
     unknown: int
 
 
-def counts_of(calls: ToolCalls | None) -> dict[str, int | None]:
+def counts_of(calls: ToolCalls | None) -> dict[str, Any]:
     """Returns the counts as the parameters of SQL statements."""
     return {
         "tool_calls_total": calls and calls.total,
