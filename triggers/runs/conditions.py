@@ -9,7 +9,7 @@ The SQL conditions are about a run with the alias `r` and its trigger with the a
 """
 
 from datetime import datetime, timedelta
-from typing import TypedDict
+from typing import TypedDict, Unpack
 from uuid import UUID
 
 from pipedai.sql import NOW, Row, fetch_row
@@ -201,9 +201,8 @@ def evaluate(
     *,
     run_id: UUID,
     worker_id: UUID | None,
-    capacity: int,
-    approved: bool,
     now: datetime | None = None,
+    **limits: Unpack[Limits],
 ) -> Row:
     """Returns for a queued run and a worker which conditions hold.
 
@@ -213,11 +212,5 @@ def evaluate(
     that it holds, or None if it holds none. Without a worker only those count that concern the run alone. The refusal
     of a claim and the explanation of a waiting run both use this result.
     """
-    params = {
-        "run_id": run_id,
-        "worker_id": worker_id,
-        "capacity": capacity,
-        "approved": approved,
-        "now": now,
-    }
+    params = {"run_id": run_id, "worker_id": worker_id, "now": now, **limits}
     return fetch_row(_EVALUATE, params)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from itertools import accumulate
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 from uuid import UUID
 
 from django.db import transaction
@@ -30,6 +30,7 @@ from triggers.runs.conditions import (
     IS_OFFERED,
     IS_QUEUED,
     OF_ENVIRONMENT,
+    Limits,
     first_due,
 )
 from triggers.runs.offers import Offers
@@ -186,13 +187,12 @@ class HandedOut:
 def hand_out_runs(
     *,
     worker_id: UUID,
-    capacity: int,
-    approved: bool,
     has_pools: bool = True,
     actor: Actor,
     most_bytes: int = MOST_BYTES,
     offers: Offers | None = None,
     now: datetime | None = None,
+    **limits: Unpack[Limits],
 ) -> list[HandedOut]:
     """Returns the due runs that a worker may claim, those that have been due longest first.
 
@@ -212,12 +212,11 @@ def hand_out_runs(
     """
     runs = choose_runs(
         worker_id=worker_id,
-        capacity=capacity,
-        approved=approved,
         has_pools=has_pools,
         most_bytes=most_bytes,
         offers=offers,
         now=now,
+        **limits,
     )
     note_receiver(runs, worker_id=worker_id, actor=actor)
     return runs
@@ -226,19 +225,17 @@ def hand_out_runs(
 def choose_runs(
     *,
     worker_id: UUID,
-    capacity: int,
-    approved: bool,
     has_pools: bool = True,
     most_bytes: int = MOST_BYTES,
     only_first: bool = False,
     offers: Offers | None = None,
     now: datetime | None = None,
+    **limits: Unpack[Limits],
 ) -> list[HandedOut]:
     """Returns the runs that `hand_out_runs` would give to the worker, or `only_first` of them, and writes nothing."""
     params: Row = {
+        **limits,
         "worker_id": worker_id,
-        "capacity": capacity,
-        "approved": approved,
         "now": now,
         "shut": [],
         "theirs": [],

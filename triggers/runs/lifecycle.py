@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 from uuid import UUID
 
 from django.conf import settings
@@ -121,10 +121,9 @@ def claim_run(
     run_id: UUID,
     claim_id: str | None,
     start: bool = False,
-    capacity: int,
-    approved: bool,
     actor: Actor,
     now: datetime | None = None,
+    **limits: Unpack[conditions.Limits],
 ) -> Row:
     """Moves a run from queued to claimed and gives it a lease. If the worker repeats a claim with the same `claim_id`,
     it returns the stored run. With `start`, the run is running at once, and a repeated claim finds it running. The
@@ -142,10 +141,9 @@ def claim_run(
         run_id=run_id,
         claim_id=claim_id,
         start=start,
-        capacity=capacity,
-        approved=approved,
         actor=actor,
         now=now,
+        **limits,
     )
     if claimed := take():
         return claimed
@@ -174,10 +172,8 @@ def claim_run(
         )
     if run["status"] != Status.QUEUED:
         raise Refused(f"The run is {run['status']} and can't be claimed.", run)
-    met = conditions.evaluate(
-        run_id=run_id, worker_id=worker_id, capacity=capacity, approved=approved, now=now
-    )
-    raise _refusal(run, met, capacity)
+    met = conditions.evaluate(run_id=run_id, worker_id=worker_id, now=now, **limits)
+    raise _refusal(run, met, limits["capacity"])
 
 
 def take_run(
@@ -186,13 +182,12 @@ def take_run(
     run_id: UUID,
     claim_id: str | None,
     start: bool,
-    capacity: int,
-    approved: bool,
     actor: Actor,
     limited_trigger: UUID | None = None,
     once: bool = False,
     then: Callable[[], None] = lambda: None,
     now: datetime | None = None,
+    **limits: Unpack[conditions.Limits],
 ) -> Row | None:
     """Claims a run, as `claim_run` says, or returns None and has written nothing. Raises Refused if a budget has no
     room.
@@ -203,12 +198,7 @@ def take_run(
     """
     if limited_trigger is not None:
         execute(sql.LOCK_TRIGGER, {"trigger_id": limited_trigger})
-    params = {
-        **_leasing(run_id, worker_id, now),
-        "claim_id": claim_id,
-        "capacity": capacity,
-        "approved": approved,
-    }
+    params = {**_leasing(run_id, worker_id, now), "claim_id": claim_id, **limits}
     statement = sql.claim(limited=limited_trigger is not None, start=start, once=once)
     if (claimed := fetch_one(statement, params)) is None:
         return None
