@@ -855,11 +855,6 @@ class Migration(migrations.Migration):
                         fields=["resume_until"],
                         name="run_resume_until",
                     ),
-                    models.Index(
-                        condition=models.Q(("ended_at__isnull", True)),
-                        fields=["trigger", "available_at", "id"],
-                        name="run_unfinished_of_trigger",
-                    ),
                     models.Index(fields=["environment", "queued_at", "id"], name="run_listed"),
                     models.Index(fields=["trigger", "queued_at", "id"], name="run_of_trigger"),
                     models.Index(fields=["worker", "queued_at", "id"], name="run_of_worker"),
@@ -867,6 +862,11 @@ class Migration(migrations.Migration):
                         condition=models.Q(("ended_at__isnull", True)),
                         fields=["environment", "status", "queued_at", "id"],
                         name="run_unfinished_of_status",
+                    ),
+                    models.Index(
+                        condition=models.Q(("ended_at__isnull", True)),
+                        fields=["trigger", "available_at", "id"],
+                        name="run_unfinished_of_trigger",
                     ),
                     models.Index(
                         condition=models.Q(("ended_at__isnull", False)),
