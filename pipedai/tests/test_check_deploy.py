@@ -120,8 +120,10 @@ def test_without_a_scheduler(deployment, capsys):
 
 
 def test_with_a_missing_migration(deployment, capsys):
-    execute("DELETE FROM django_migrations WHERE app = 'audit' AND name = '0003_names'")
-    assert problems(capsys) == {"migrations": "Migrations are not applied: audit.0003_names."}
+    execute("DELETE FROM django_migrations WHERE app = 'notices' AND name = '0002_tenant_keys'")
+    assert problems(capsys) == {
+        "migrations": "Migrations are not applied: notices.0002_tenant_keys."
+    }
 
 
 def test_with_commits_that_a_crash_would_lose(deployment, capsys):
@@ -139,7 +141,7 @@ def test_at_a_node_that_takes_no_writes(deployment, capsys):
 
 
 def test_a_table_that_a_migration_would_make_is_no_further_problem(deployment, capsys):
-    execute("DELETE FROM django_migrations WHERE app = 'audit' AND name = '0003_names'")
+    execute("DELETE FROM django_migrations WHERE app = 'notices' AND name = '0002_tenant_keys'")
     execute("ALTER TABLE scheduler_heartbeat RENAME TO not_yet")
     try:
         with pytest.raises(CommandError, match=r"^1 of 15 need attention\. 1 more can't be looked"):

@@ -293,8 +293,8 @@ WRONG_ROWS = [
     (
         "data_key_one_in_use",
         (
-            "INSERT INTO data_key SELECT gen_random_uuid(), wrapped, master_key_id, created_at, NULL,"
-            " environment_id FROM data_key WHERE id = %(data_key)s"
+            "INSERT INTO data_key (id, wrapped, master_key_id, environment_id)"
+            " SELECT gen_random_uuid(), wrapped, master_key_id, environment_id FROM data_key WHERE id = %(data_key)s"
         ),
     ),
     *(
@@ -311,7 +311,7 @@ WRONG_ROWS = [
     (
         "environment_name_free_in_workspace",
         (
-            "INSERT INTO environment SELECT gen_random_uuid(), name, now(), NULL, workspace_id"
+            "INSERT INTO environment (id, name, workspace_id) SELECT gen_random_uuid(), name, workspace_id"
             " FROM environment WHERE id = %(environment)s"
         ),
     ),

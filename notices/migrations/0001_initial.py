@@ -1,4 +1,4 @@
-"""Adds the tables of channels, of their notices, and of the addresses that get mail (SPEC §14)."""
+"""Makes the tables of incidents, channels and notices."""
 
 import django.contrib.postgres.fields
 import django.db.models.deletion
@@ -9,9 +9,10 @@ import pipedai.ids
 
 
 class Migration(migrations.Migration):
+    initial = True
+
     dependencies = [
-        ("notices", "0001_incidents"),
-        ("workspaces", "0009_host_keys_valid"),
+        ("workspaces", "0001_initial"),
     ]
 
     operations = [
@@ -42,6 +43,15 @@ class Migration(migrations.Migration):
                         serialize=False,
                     ),
                 ),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="workspaces.environment",
+                    ),
+                ),
                 ("name", models.CharField(max_length=200)),
                 (
                     "kind",
@@ -57,8 +67,30 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("url", models.BinaryField(null=True)),
+                (
+                    "url_key",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="workspaces.datakey",
+                    ),
+                ),
                 ("host", models.CharField(db_default="", default="", max_length=255)),
                 ("secret", models.BinaryField(null=True)),
+                (
+                    "secret_key",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="workspaces.datakey",
+                    ),
+                ),
                 (
                     "events",
                     django.contrib.postgres.fields.ArrayField(
@@ -81,37 +113,6 @@ class Migration(migrations.Migration):
                 ("failing_since", models.DateTimeField(null=True)),
                 ("last_error", models.CharField(max_length=100, null=True)),
                 ("dropped_count", models.PositiveIntegerField(db_default=0, default=0)),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
-                (
-                    "secret_key",
-                    models.ForeignKey(
-                        db_constraint=False,
-                        db_index=False,
-                        null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.datakey",
-                    ),
-                ),
-                (
-                    "url_key",
-                    models.ForeignKey(
-                        db_constraint=False,
-                        db_index=False,
-                        null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.datakey",
-                    ),
-                ),
             ],
             options={
                 "db_table": "channel",
@@ -132,6 +133,9 @@ class Migration(migrations.Migration):
                     ),
                 ],
                 "constraints": [
+                    models.UniqueConstraint(
+                        fields=("environment", "id"), name="channel_in_environment"
+                    ),
                     models.CheckConstraint(
                         condition=models.Q(("kind__in", ("email", "webhook", "slack"))),
                         name="channel_kind",
@@ -183,6 +187,163 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="Incident",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=pipedai.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="workspaces.environment",
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("trigger_failing", "Trigger Failing"),
+                            ("trigger_late", "Trigger Late"),
+                            ("worker_offline", "Worker Offline"),
+                            ("pool_offline", "Pool Offline"),
+                            ("webhook_dead", "Webhook Dead"),
+                            ("budget_reached", "Budget Reached"),
+                        ],
+                        max_length=15,
+                    ),
+                ),
+                (
+                    "subject_type",
+                    models.CharField(
+                        choices=[
+                            ("trigger", "Trigger"),
+                            ("worker", "Worker"),
+                            ("pool", "Pool"),
+                            ("budget", "Budget"),
+                        ],
+                        max_length=7,
+                    ),
+                ),
+                ("subject_id", models.UUIDField()),
+                ("subject_name", models.CharField(max_length=255)),
+                ("run_id", models.UUIDField(null=True)),
+                ("message", models.CharField(max_length=300)),
+                (
+                    "opened_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                ("closed_at", models.DateTimeField(null=True)),
+                ("acknowledged_at", models.DateTimeField(null=True)),
+                ("acknowledged_by", models.UUIDField(null=True)),
+                ("notice_count", models.PositiveIntegerField(db_default=0, default=0)),
+                ("reminder_count", models.PositiveSmallIntegerField(db_default=0, default=0)),
+                ("remind_at", models.DateTimeField(null=True)),
+            ],
+            options={
+                "db_table": "incident",
+                "indexes": [
+                    models.Index(fields=["environment", "opened_at", "id"], name="incident_listed"),
+                    models.Index(
+                        condition=models.Q(("closed_at__isnull", True)),
+                        fields=["environment", "opened_at", "id"],
+                        name="incident_open",
+                    ),
+                    models.Index(
+                        condition=models.Q(("closed_at__isnull", False)),
+                        fields=["environment", "opened_at", "id"],
+                        name="incident_closed",
+                    ),
+                    models.Index(
+                        fields=["environment", "kind", "opened_at", "id"], name="incident_of_kind"
+                    ),
+                    models.Index(
+                        fields=["subject_id", "opened_at", "id"], name="incident_of_subject"
+                    ),
+                    models.Index(
+                        condition=models.Q(("remind_at__isnull", False)),
+                        fields=["remind_at"],
+                        name="incident_reminded",
+                    ),
+                    models.Index(
+                        condition=models.Q(("closed_at__isnull", True)),
+                        fields=["kind", "id"],
+                        name="incident_watched",
+                    ),
+                    models.Index(
+                        condition=models.Q(("closed_at__isnull", False)),
+                        fields=["closed_at"],
+                        name="incident_prunable",
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("closed_at__isnull", True)),
+                        fields=("subject_id", "kind", "environment"),
+                        name="incident_one_open",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "kind__in",
+                                [
+                                    "trigger_failing",
+                                    "trigger_late",
+                                    "worker_offline",
+                                    "pool_offline",
+                                    "webhook_dead",
+                                    "budget_reached",
+                                ],
+                            )
+                        ),
+                        name="incident_kind",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("subject_type__in", ["trigger", "worker", "pool", "budget"])
+                        ),
+                        name="incident_subject_type",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("closed_at__isnull", True),
+                            ("closed_at__gte", models.F("opened_at")),
+                            _connector="OR",
+                        ),
+                        name="incident_closed_after_opening",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("acknowledged_by__isnull", True),
+                            ("acknowledged_at__isnull", False),
+                            _connector="OR",
+                        ),
+                        name="incident_acknowledged_has_a_time",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("remind_at__isnull", True),
+                            models.Q(
+                                ("acknowledged_at__isnull", True), ("closed_at__isnull", True)
+                            ),
+                            _connector="OR",
+                        ),
+                        name="incident_reminded_is_open",
+                    ),
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="Notice",
             fields=[
                 (
@@ -222,16 +383,15 @@ class Migration(migrations.Migration):
                         max_length=9,
                     ),
                 ),
-                ("event", models.CharField(max_length=30)),
-                ("incident_id", models.UUIDField(null=True)),
-                ("run_id", models.UUIDField(null=True)),
-                ("address", models.CharField(db_default="", default="", max_length=254)),
-                ("body", models.TextField()),
                 (
-                    "send_at",
-                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                    "environment",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="workspaces.environment",
+                    ),
                 ),
-                ("digest_id", models.UUIDField(null=True)),
                 (
                     "channel",
                     models.ForeignKey(
@@ -242,15 +402,16 @@ class Migration(migrations.Migration):
                         to="notices.channel",
                     ),
                 ),
+                ("event", models.CharField(max_length=30)),
+                ("incident_id", models.UUIDField(null=True)),
+                ("run_id", models.UUIDField(null=True)),
+                ("address", models.CharField(db_default="", default="", max_length=254)),
+                ("body", models.TextField()),
                 (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
+                    "send_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
                 ),
+                ("digest_id", models.UUIDField(null=True)),
             ],
             options={
                 "db_table": "notice",
@@ -277,12 +438,23 @@ class Migration(migrations.Migration):
                         name="notice_pending_of_channel",
                     ),
                     models.Index(
+                        condition=models.Q(
+                            models.Q(("status", "digested"), _negated=True),
+                            models.Q(("address", ""), _negated=True),
+                        ),
+                        fields=["address", "send_at"],
+                        name="notice_mailed_to",
+                    ),
+                    models.Index(
                         condition=models.Q(("status", "pending"), _negated=True),
                         fields=["created_at"],
                         name="notice_prunable",
                     ),
                 ],
                 "constraints": [
+                    models.UniqueConstraint(
+                        fields=("environment", "id"), name="notice_in_environment"
+                    ),
                     models.CheckConstraint(
                         condition=models.Q(
                             models.Q(("next_attempt_at__isnull", False), ("status", "pending")),
@@ -378,7 +550,7 @@ class Migration(migrations.Migration):
                             _connector="OR",
                         ),
                         name="notice_attempt_has_an_end",
-                    ),
+                    )
                 ],
             },
         ),
@@ -394,15 +566,6 @@ class Migration(migrations.Migration):
                         serialize=False,
                     ),
                 ),
-                ("address", models.CharField(max_length=254)),
-                ("asked_by", models.UUIDField()),
-                (
-                    "asked_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
-                ("confirmed_at", models.DateTimeField(null=True)),
                 (
                     "environment",
                     models.ForeignKey(
@@ -412,6 +575,16 @@ class Migration(migrations.Migration):
                         to="workspaces.environment",
                     ),
                 ),
+                ("address", models.CharField(max_length=254)),
+                ("asked_by", models.UUIDField()),
+                (
+                    "asked_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                ("confirmed_at", models.DateTimeField(null=True)),
+                ("refused_at", models.DateTimeField(null=True)),
             ],
             options={
                 "db_table": "asked_address",
@@ -427,37 +600,5 @@ class Migration(migrations.Migration):
                     )
                 ],
             },
-        ),
-        migrations.AddConstraint(
-            model_name="channel",
-            constraint=models.UniqueConstraint(
-                fields=("environment", "id"), name="channel_in_environment"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="notice",
-            constraint=models.UniqueConstraint(
-                fields=("environment", "id"), name="notice_in_environment"
-            ),
-        ),
-        migrations.RunSQL(
-            "ALTER TABLE channel ADD CONSTRAINT channel_url_key_in_environment "
-            "FOREIGN KEY (environment_id, url_key_id) REFERENCES data_key (environment_id, id)",
-            "ALTER TABLE channel DROP CONSTRAINT channel_url_key_in_environment",
-        ),
-        migrations.RunSQL(
-            "ALTER TABLE channel ADD CONSTRAINT channel_secret_key_in_environment "
-            "FOREIGN KEY (environment_id, secret_key_id) REFERENCES data_key (environment_id, id)",
-            "ALTER TABLE channel DROP CONSTRAINT channel_secret_key_in_environment",
-        ),
-        migrations.RunSQL(
-            "ALTER TABLE notice ADD CONSTRAINT notice_channel_in_environment "
-            "FOREIGN KEY (environment_id, channel_id) REFERENCES channel (environment_id, id)",
-            "ALTER TABLE notice DROP CONSTRAINT notice_channel_in_environment",
-        ),
-        migrations.RunSQL(
-            "ALTER TABLE notice_attempt ADD CONSTRAINT notice_attempt_notice_in_environment "
-            "FOREIGN KEY (environment_id, notice_id) REFERENCES notice (environment_id, id)",
-            "ALTER TABLE notice_attempt DROP CONSTRAINT notice_attempt_notice_in_environment",
         ),
     ]
