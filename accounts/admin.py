@@ -1,6 +1,4 @@
-"""The admin pages of users, their sessions, and the mails about their accounts, which say whether a mail went out and
-why not.
-"""
+"""The admin pages of users, their sessions, and the mails about their accounts."""
 
 from typing import Any
 
@@ -40,14 +38,12 @@ def _remove_authenticator(user: User, actor: Actor) -> None:
 
 
 def _state(user: User) -> Any:
-    """Shows whether the user is active, was deactivated, or has lost the address to somebody who proved it."""
     if is_displaced(user):
         return state("displaced")
     return state("active" if user.is_active else "deactivated")
 
 
 def _link_state(mail: AccountMail) -> str:
-    """Shows whether the link in the mail still works."""
     if mail.expires_at is None:
         return "none"
     if mail.ended_at is not None:

@@ -1,6 +1,4 @@
-"""The tables of users and their browser sessions, of the staff's authenticators for Django admin, and of the outbox of
-the mails about accounts, with the one-time tokens that these mails carry (SPEC §15).
-"""
+"""The tables of users, their sessions, the staff's authenticators, and the mails about accounts (SPEC §15)."""
 
 from typing import Any, ClassVar
 
@@ -23,7 +21,6 @@ class UserManager(BaseUserManager["User"]):
     """Finds users by an e-mail address that somebody has typed."""
 
     def get_by_natural_key(self, username: str | None) -> "User":
-        """Returns the user with this e-mail address. Raises User.DoesNotExist."""
         try:
             return self.get(email=read_email(username or ""))
         except NotAnEmail:
@@ -31,11 +28,7 @@ class UserManager(BaseUserManager["User"]):
 
 
 class User(AbstractBaseUser):
-    """A person with an account.
-
-    The column `password` comes from Django's base class: it is an Argon2 hash, which registration and password changes
-    write (accounts/passwords.py).
-    """
+    """A person with an account. `password`, from Django's base class, is the Argon2 hash of accounts/passwords.py."""
 
     # The user's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -90,13 +83,9 @@ class User(AbstractBaseUser):
 
 
 class Session(models.Model):
-    """A user's login in one browser, to the API or to Django admin. Neither login opens the other's doors.
-
-    A session of the API is named by the id in the JWT of the `auth_token` cookie. A session of Django admin is a staff
-    user's and is named by the key in the `staff_session` cookie: it alone has `key_digest` and `data`.
-
-    The scheduler deletes the row only some time after the session's end, because the login throttles use these rows to
-    know from which addresses the user has logged in.
+    """A user's login in one browser, to the API or to Django admin. The JWT in the cookie `auth_token` names a session
+    of the API; the key in the cookie `staff_session` names one of admin, which alone has `key_digest` and `data`. The
+    row outlives the session, because login throttles look up the addresses of earlier logins.
     """
 
     # The session's id: a UUIDv7 that the login makes.
@@ -149,11 +138,7 @@ class Session(models.Model):
 
 
 class Authenticator(models.Model):
-    """The authenticator app with which a staff user makes one-time passwords (RFC 6238).
-
-    The user makes the row by setting up the app and deletes it by removing the app. Only accounts/authenticators.py
-    writes it.
-    """
+    """The authenticator app of a staff user (RFC 6238). Only accounts/authenticators.py writes these rows."""
 
     # The staff user to whom the authenticator app belongs.
     user = models.OneToOneField(
@@ -202,10 +187,8 @@ class RecoveryCode(models.Model):
 
 
 class AccountMail(OutboxRow):
-    """A mail about an account, and the one-time token in its link if it has one.
-
-    The token itself is stored nowhere. `accounts.mail.tokens` makes it from the row's id and the service's secret when
-    the mail is sent. The token works once, and only for this purpose, address and account.
+    """A mail about an account. The token in its link works once, for this purpose, address and account. It is stored
+    nowhere: `accounts.mail.tokens` makes it when the mail is sent.
     """
 
     class Purpose(models.TextChoices):

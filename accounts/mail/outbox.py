@@ -1,6 +1,4 @@
-"""The outbox of the mails about accounts: queues them in the transaction of their cause, and makes their texts (SPEC
-§15). `pipedai.outgoing` says how the scheduler sends them.
-"""
+"""The outbox of the mails about accounts: queues them in the transaction of their cause, and makes their texts."""
 
 import json
 from collections.abc import Mapping
@@ -26,8 +24,6 @@ INVITATION_LIFETIME = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class _Mails:
-    """The mails of one purpose. Their template is `mail/accounts/<purpose>`."""
-
     # The subject and `why` may contain names of facts in braces. The values of the facts replace them.
     subject: str
     why: str
@@ -94,9 +90,8 @@ def queue_mail(
     user_id: UUID | None,
     facts: Mapping[str, Any] | None = None,
 ) -> AccountMail | None:
-    """Writes a mail into the outbox and returns its row; the scheduler sends it. Returns None and writes nothing if the
-    address has had as many mails of this kind as it may in an hour or a day. The caller then answers as if the mail
-    were written.
+    """Returns None and writes nothing if the address has got all mails of this kind that it may get in an hour or a
+    day. The caller then answers as if the mail had been written.
     """
     if not _may_have_another(purpose, address):
         return None
@@ -124,9 +119,7 @@ def _may_have_another(purpose: AccountMail.Purpose, address: str) -> bool:
 
 
 def _message(row: Row) -> Mail:
-    """Returns the mail of a claimed row. Raises NeverSend if the token in it would not work any more, or if a new
-    password was asked for at an address without an account.
-    """
+    """Raises NeverSend if the mail's token would not work, or if nobody has the address that needs a new password."""
     mails = _MAILS[row["purpose"]]
     if row["purpose"] == AccountMail.Purpose.RESET and row["user_id"] is None:
         raise NeverSend("no account has this address")
