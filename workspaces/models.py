@@ -1,7 +1,4 @@
-"""The tables of workspaces, environments, members, API keys and data keys.
-
-An environment is the boundary between tenants: every row of a tenant, in every app, carries the environment's id.
-"""
+"""The tables of workspaces, environments, members, API keys and data keys. Every tenant's row has its environment."""
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
@@ -15,9 +12,7 @@ from workspaces.roles import KEY_ROLES, Role
 
 
 class Workspace(models.Model):
-    """A customer's account. It groups environments. A workspace has no members of its own, because users are members of
-    its environments.
-    """
+    """A customer's account, which groups environments. It has no members: users are members of environments."""
 
     # The workspace's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -38,9 +33,7 @@ class Workspace(models.Model):
 
 
 class Environment(models.Model):
-    """The boundary between tenants: an environment has its own members, keys, triggers, workers, runs, audit log and
-    data key.
-    """
+    """The boundary between tenants, with its own members, keys, triggers, workers, runs, audit log and data key."""
 
     # The environment's id: a UUIDv7 that the service makes. Every row that belongs to the environment carries it as
     # `environment_id`.
@@ -83,10 +76,7 @@ class Environment(models.Model):
 
 
 class Membership(models.Model):
-    """A user's role in one environment. The database ensures that every environment keeps an owner (migration 0002).
-
-    The row is deleted when the membership ends; the audit log still has an entry about it.
-    """
+    """A user's role in one environment. The row is deleted when the membership ends."""
 
     # The row's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -121,11 +111,7 @@ class Membership(models.Model):
 
 
 class Invitation(models.Model):
-    """An invitation of an e-mail address into an environment (SPEC §15). The mail of the invitation has the token with
-    which the owner of the address accepts it, and says which address that is.
-
-    The row is deleted with its mail, some weeks after the token has expired.
-    """
+    """An invitation of an e-mail address into an environment (SPEC §15). The row is deleted with its mail."""
 
     # The invitation's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -180,13 +166,9 @@ class Invitation(models.Model):
 
 
 class ApiKey(models.Model):
-    """An API key: the `pwk_` key of an external system, a `wrk_` key with which one worker registers once, or the
-    `hos_` key of a host.
-    """
+    """A `pwk_` key of an external system, a `wrk_` key that registers one worker once, or a host's `hos_` key."""
 
     class Kind(models.TextChoices):
-        """What the key is for, as the prefix of its token says."""
-
         PWK = "pwk"
         WRK = "wrk"
         HOS = "hos"
@@ -283,9 +265,7 @@ class ApiKey(models.Model):
 
 
 class DataKey(models.Model):
-    """An environment's data key, which encrypts its secrets and is itself stored encrypted under a master key (SPEC
-    §8). An environment has one data key in use at a time.
-    """
+    """An environment's data key, stored encrypted under a master key (SPEC §8). Only one is in use."""
 
     # The data key's id: a UUIDv7 that the service makes. The row of each encrypted value has it beside the value.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -317,12 +297,7 @@ class DataKey(models.Model):
 
 
 class DataKeyRotation(models.Model):
-    """A rotation of data keys that has not finished. It replaces those data keys in use that are older than
-    `started_at`.
-
-    The command `rotate_keys` deletes the row when it finishes. If its process is killed, the next call finds the row
-    and continues that rotation.
-    """
+    """An unfinished rotation of the data keys older than `started_at`. A later `rotate_keys` continues it."""
 
     # The rotation's id: a UUIDv7 that the command `rotate_keys` makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
