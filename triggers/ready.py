@@ -1,6 +1,4 @@
-"""What the app adds to the service: jobs, webhooks, probes, how long its rows are kept, which of them keep an
-environment from being deleted, and columns with encrypted values.
-"""
+"""What the app adds to the service: jobs, webhooks, probes, retention, dependents and sealed columns."""
 
 from collections.abc import Collection
 from uuid import UUID

@@ -36,7 +36,6 @@ def _limit(budget: Budget) -> str:
 
 
 def _used(budget: Budget) -> Any:
-    """Returns a bar of what a window has spent and reserved and what is left. Without a limit it is a text."""
     sums = with_sums(vars(budget))
     spent, reserved, left = sums["spent"], sums["reserved"], sums["remaining"]
     if left is None:
@@ -50,7 +49,6 @@ def _used(budget: Budget) -> Any:
 
 
 def _sum(name: str, show: Any) -> Any:
-    """Shows what `with_sums` tells of the budget's present window."""
     return of_row(lambda budget: show(with_sums(vars(budget))[name]))
 
 

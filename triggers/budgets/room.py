@@ -1,7 +1,4 @@
-"""The condition that budgets have room for a run, which the poll, the claim, requests for runs and explanations share.
-
-The SQL fragments are about a budget with the alias `b` and its present window with the alias `w`, which may be missing.
-"""
+"""The condition that budgets have room for a run, as SQL about a budget `b` and its window `w`, if there is one."""
 
 from pipedai.sql import NOW
 
@@ -32,11 +29,7 @@ MAY_BE_NOTIONAL = """(EXISTS (
 
 
 def lacks_room(amount: str, *, is_notional: str = IS_NOTIONAL) -> str:
-    """Returns the SQL condition that the budget has no room for another run, which would reserve `amount`, an SQL
-    expression. It regards limits alone, and not what happens when one is reached.
-
-    A limit that is used up has no room even for a run that reserves nothing.
-    """
+    """`amount` is SQL for what a run would reserve. A limit that is used up has no room for any run."""
     return f"""(coalesce(w.runs, 0) >= b.limit_runs
         OR ((b.count_notional OR NOT {is_notional})
             AND ({USED} >= b.limit_usd OR {USED} + {amount} > b.limit_usd)))"""

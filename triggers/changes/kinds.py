@@ -34,15 +34,12 @@ _kinds: dict[str, Kind] = {}
 
 
 def register_changing(kind: Kind) -> None:
-    """Adds a kind of things. Call it in the module `ready` of the app."""
     _kinds[kind.name] = kind
 
 
 def kinds() -> list[Kind]:
-    """Returns the registered kinds, in the order of registration. A kind comes before those that depend on it."""
     return list(_kinds.values())
 
 
 def is_told(target_type: str) -> bool:
-    """Whether changes of such a target are told."""
     return target_type in _kinds

@@ -11,14 +11,12 @@ from workspaces.models import Environment
 
 
 def money(**kwargs: object) -> models.DecimalField:  # type: ignore[type-arg]
-    """Makes a column for US dollars with six decimal places, as exact as the cost of a run."""
     return models.DecimalField(max_digits=20, decimal_places=6, **kwargs)  # type: ignore[arg-type]
 
 
 class Budget(models.Model):
-    """What the runs of an environment, or of one trigger, may cost in a day or a month (SPEC §17).
-
-    `triggers.budgets.services` writes the rows.
+    """What the runs of an environment, or of one trigger, may cost in a day or a month (SPEC §17). Only
+    `triggers.budgets.services` writes it.
     """
 
     class Period(models.TextChoices):
@@ -103,10 +101,8 @@ class Budget(models.Model):
 
 
 class BudgetWindow(models.Model):
-    """What a budget has used in one day or month. A window without a row has used nothing.
-
-    `triggers.budgets.reserving` inserts the row with the first run that is claimed in the window. A transaction that
-    needs several of these rows locks them in the order of their ids.
+    """What a budget has used in one day or month. The first claim in the window inserts the row; without it nothing was
+    used. Transactions lock several rows in the order of ids.
     """
 
     # The window's id: a UUIDv7, made by the process that claims the first run.
@@ -176,10 +172,8 @@ class BudgetWindow(models.Model):
 
 
 class RunReservation(models.Model):
-    """What a claimed run takes from one window of a budget that covers it.
-
-    The claim inserts the row in its own transaction, and `triggers.budgets.settling` settles it when the run ends. If
-    the run is pruned, the database removes the row; the sums of the window stay.
+    """What a claimed run takes from one window of a budget. The claim inserts it, and `triggers.budgets.settling`
+    settles it when the run ends. It is removed with a pruned run; the sums of the window stay.
     """
 
     pk = models.CompositePrimaryKey("run_id", "window_id")

@@ -1,7 +1,4 @@
-"""The tables of webhooks: the outbox of deliveries, and the attempts to send each of them.
-
-`OutboxRow` and `SendAttempt` explain the columns that these tables share with the outboxes of other messages.
-"""
+"""The tables of webhooks: the outbox of deliveries, and the attempts to send each (see `OutboxRow`, `SendAttempt`)."""
 
 from django.db import models
 from django.db.models import Q
@@ -18,11 +15,7 @@ from workspaces.models import Environment
 
 
 class Delivery(OutboxRow):
-    """A webhook message that is to be sent, or was: a row of the outbox.
-
-    The transaction that ends a run writes the row, so that the message of no ended run is lost. Users can add rows by
-    asking for a redelivery or a test.
-    """
+    """A webhook message. It is written in the transaction that ends a run, or at a user's request."""
 
     # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
     # another environment.
@@ -56,8 +49,6 @@ class Delivery(OutboxRow):
 
 
 class DeliveryAttempt(SendAttempt):
-    """One attempt to send a delivery, and its result."""
-
     # The primary key is the delivery's id together with the number of the attempt.
     pk = models.CompositePrimaryKey("delivery_id", "n")
     # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of

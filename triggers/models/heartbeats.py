@@ -7,10 +7,7 @@ from pipedai.ids import new_id
 
 
 class ProcessHeartbeat(models.Model):
-    """A process of the service that is alive, or that ended within the last hour.
-
-    The process writes the row itself. All its times are by the database's clock.
-    """
+    """A process that is alive, or that ended within the last hour. It writes the row by the database's clock."""
 
     # A UUIDv7 that the process makes when it starts.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -28,9 +25,7 @@ class ProcessHeartbeat(models.Model):
 
 
 class SchedulerHeartbeat(ProcessHeartbeat):
-    """A scheduler process. Operators, metrics and `check_deploy` see from the row whether background work is being
-    done.
-    """
+    """A scheduler process, by which operators, metrics and `check_deploy` see that background work is done."""
 
     class Meta:
         db_table = "scheduler_heartbeat"
@@ -38,9 +33,8 @@ class SchedulerHeartbeat(ProcessHeartbeat):
 
 
 class WebHeartbeat(ProcessHeartbeat):
-    """A web process. Its row says since when workers could reach the service without a gap.
-
-    The scheduler gives up a silent worker's run only if the worker could have renewed its lease (SPEC §22).
+    """A web process, and since when workers could reach the service. The scheduler gives up a silent worker's run only
+    if the worker could have renewed its lease (SPEC §22).
     """
 
     # Since when some web process has reached the database without a gap: see `triggers.runs.reachability`.

@@ -11,10 +11,8 @@ from workspaces.models import Environment
 
 
 class Tick(models.Model):
-    """A due time of a trigger's schedule (a tick), and what the scheduler decided about it.
-
-    One row can stand for several due times: for all due times that passed while no scheduler ran, or for a stretch: all
-    due times that follow each other while the trigger has no worker. `triggers.schedules.firing` writes the rows.
+    """A due time (tick), and what the scheduler decided about it. A row can stand for all due times that passed while
+    no scheduler ran, or that follow each other while the trigger has no worker. `triggers.schedules.firing` writes it.
     """
 
     # The tick's id: a UUIDv7, made by the scheduler that decided about the tick.

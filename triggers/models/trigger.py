@@ -238,9 +238,7 @@ class Trigger(models.Model):
 
 
 class TriggerRevision(models.Model):
-    """A prompt, model and output schema that a trigger has or had. It never changes, so that runs refer to it and copy
-    nothing.
-    """
+    """A prompt, model and output schema of a trigger. It never changes, so that runs refer to it."""
 
     # The revision's id: a UUIDv7. The services make it before they save the row, because trigger and revision refer to
     # each other.

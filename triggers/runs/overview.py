@@ -41,11 +41,7 @@ FROM (
 
 
 def run_figures(*, environment_id: UUID, timezone: str, now: datetime | None = None) -> Row:
-    """Returns `todays_runs`, `success_rate` and `month_cost_usd` of an environment.
-
-    `success_rate` is the percentage of successes among the runs that ended today, canceled ones not counted. It is None
-    if there are no such runs.
-    """
+    """`success_rate` is in percent of the runs that ended today and were not canceled; None if there are none."""
     params = {"environment_id": environment_id, "timezone": timezone, "now": now}
     with without_sorting():
         row = fetch_one(_OVERVIEW, params)

@@ -16,12 +16,9 @@ MAX_PAYLOAD_BYTES = 64 * 1024
 
 
 class RunBody(StrictBody):
-    """The body of POST /triggers/:id/run."""
-
     payload = serializers.JSONField(required=False, allow_null=True, default=None)
 
     def validate_payload(self, value: Any) -> Any:
-        """Accepts a payload of up to MAX_PAYLOAD_BYTES, measured as compact JSON in UTF-8."""
         if len(compact_json(value).encode()) > MAX_PAYLOAD_BYTES:
             raise serializers.ValidationError("Must not be longer than 64 KiB.")
         return value

@@ -1,6 +1,4 @@
-"""What a webhook delivery sends, and what follows when it was delivered or given up (SPEC §7). The scheduler sends it
-as `pipedai.outgoing` says.
-"""
+"""What a delivery sends, and what follows when it was delivered or given up (SPEC §7)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,11 +19,7 @@ _ACTIONS = {SendStatus.DELIVERED: "webhook.delivered", SendStatus.DEAD: "webhook
 
 
 def _message(delivery: Row) -> Post:
-    """Returns the request that sends a claimed delivery.
-
-    If the secret can't be decrypted, the attempt fails, because the message must not be sent unsigned. A later attempt
-    succeeds if an operator has restored the key meanwhile.
-    """
+    """If the secret can't be decrypted, the attempt fails, because the message must not go unsigned."""
     try:
         secret = _secret(delivery)
     except CannotOpen:
@@ -51,7 +45,6 @@ def _secret(delivery: Row) -> str | None:
 
 
 def _tell_ends(attempts: Sequence[Attempt]) -> None:
-    """Emits the events of the deliveries that were delivered or given up."""
     emit(*(_end(attempt) for attempt in attempts if attempt.status in _ACTIONS))
 
 
