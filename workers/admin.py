@@ -31,7 +31,6 @@ from workspaces.models import ApiKey, Environment, Membership
 
 
 def _enrollment_state(enrollment: Enrollment) -> str:
-    """Returns `active` if a host can still redeem the enrollment, else a word for why not, such as `expired`."""
     if enrollment.consumed_at:
         return "consumed"
     if enrollment.revoked_at:
@@ -49,8 +48,6 @@ def _pools_joined(enrollment: Enrollment) -> Any:
 
 @register(Enrollment, site=site)
 class EnrollmentAdmin(StaffModelAdmin):
-    """Shows the enrollments: the codes that admins issued and the pairings that hosts asked for."""
-
     icon = "add_link"
     when_empty = "No host has asked to be let in yet, and nobody has issued a code for one."
     columns = (
@@ -224,7 +221,6 @@ class PoolAdmin(StaffModelAdmin):
     )  # fmt: skip
 
     def find(self, row_id: UUID) -> Model | None:
-        """Returns the pool with the counts of its workers."""
         pool = super().find(row_id)
         if pool is not None:
             vars(pool)["counts"] = with_workers([{"id": pool.pk}])[0]["workers"]
@@ -250,7 +246,6 @@ show_figures(_figures)
 
 
 def _with_host(term: str) -> QuerySet[Worker, Any]:
-    """Returns the environments that have a worker whose host name contains the term."""
     return Worker.objects.filter(hostname__icontains=term).values("environment")
 
 

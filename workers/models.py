@@ -1,6 +1,4 @@
-"""The tables of workers: registered machines, their pools, enrollments of hosts, and the events that workers' event
-streams send.
-"""
+"""The tables of workers, pools, enrollments, and the events of workers' streams."""
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
@@ -189,11 +187,9 @@ class PoolMember(models.Model):
 
 
 class Enrollment(models.Model):
-    """The permission by which one host gets its first worker and its `hos_` key, once: a code or a pairing (RFC 8628).
-
-    An admin issues a code, which counts as approved from the beginning. A host asks for a pairing, which belongs to no
-    environment until an admin approves it. An enrollment ends when the host redeems it (`consumed_at`), when somebody
-    revokes or denies it (`revoked_at`), or when it expires (`expires_at`).
+    """The permission by which one host gets its first worker and its `hos_` key, once. An admin issues a code; or a
+    host asks for a pairing (RFC 8628), which has no environment until an admin approves it. It ends when it is redeemed
+    (`consumed_at`), revoked or denied (`revoked_at`), or expires.
     """
 
     class Kind(models.TextChoices):
@@ -302,9 +298,8 @@ class Enrollment(models.Model):
 
 
 class WorkerEvent(models.Model):
-    """Something that happened to a worker, recorded for the worker's event stream if `is_streamed` is set.
-
-    A stream can send an event again for an hour. Events are deleted after a day.
+    """Something that happened to a worker. If `is_streamed`, its stream can send it again for an hour; it
+    is deleted after a day.
     """
 
     # A growing number that the database assigns. Streams send events in this order, and a reader who reconnects names
@@ -345,10 +340,8 @@ class WorkerEvent(models.Model):
 
 
 class WorkerSilence(models.Model):
-    """A silence of a worker that has ended, kept until a scheduler has told people about it (SPEC §14).
-
-    The call that ends a silence writes the row, if a scheduler would have opened an incident meanwhile. The next look
-    of a scheduler deletes it, and adds the incident if there was none.
+    """A silence that a worker's call has ended, if it was long enough for an incident (SPEC §14). The next look of a
+    scheduler tells of it, if no incident did, and deletes the row.
     """
 
     # A growing number that the database assigns.
