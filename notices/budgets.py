@@ -1,7 +1,6 @@
 """Finds out in the scheduler which budgets have reached one of their percentages (SPEC §14, §17).
 
-Each window of a budget stores the highest percentage of which people were told. A claim, the end of a run and a change
-of the budget mark the window as changed, and the scheduler looks at changed windows alone, and at those that are over.
+A window stores the highest percentage of which people were told. Only changed and ended windows are looked at.
 """
 
 from dataclasses import dataclass
@@ -78,11 +77,8 @@ class _Use:
 
 
 def find_reached_budgets(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Opens and closes the incidents of up to `limit` changed windows of budgets, and as many that are over. Returns at
-    how many it looked.
-
-    At each higher percentage the open incident is closed and another one opened, so that people are told of both. An
-    incident is over when the window is, or when the window has used less than each percentage again.
+    """Looks at up to `limit` changed windows of budgets and as many ended ones, and returns at how many. At each higher
+    percentage it closes the open incident and opens another, so that people are told of both.
     """
     with transaction.atomic():
         turn = fetch_one(_TAKE_TURN, {})
@@ -125,7 +121,6 @@ def _tell(rows: list[Row], reached: dict[UUID, int], now: datetime | None) -> No
 
 
 def _reached(row: Row) -> int:
-    """Returns the highest of the budget's percentages that the window has reached, or 0."""
     if row["is_over"] or not row["is_live"]:
         return 0
     pct = _use(row).pct
@@ -133,9 +128,7 @@ def _reached(row: Row) -> int:
 
 
 def _use(row: Row) -> _Use:
-    """Returns how much of its limits a window has used. If no run has room any more, it is 100 %, though a little of
-    the limit may be left.
-    """
+    """If no run has room any more, it is 100 %, though a little of the limit may be left."""
     uses = [_Use(Decimal(0), "")]
     if (limit := row["limit_usd"]) is not None:
         spent, least = row["spent"], row["least_amount"]

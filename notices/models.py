@@ -26,10 +26,7 @@ __all__ = [
 
 
 class Incident(models.Model):
-    """Something that is wrong, from the moment at which it was noticed until it is over (SPEC §14).
-
-    A unique index allows a subject one open incident of each kind. `notices.incidents` writes the rows.
-    """
+    """Something that is wrong, until it is over (SPEC §14). A subject has one open incident of each kind."""
 
     # The incident's id: a UUIDv7, made by the process that opens it.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)

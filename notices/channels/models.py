@@ -25,8 +25,6 @@ MAX_ADDRESS = 254
 
 
 class Channel(models.Model):
-    """A way by which an environment tells people or programs of its incidents: mail, a webhook, or Slack."""
-
     class Kind(models.TextChoices):
         """How a channel sends its notices."""
 
@@ -129,11 +127,7 @@ class Channel(models.Model):
 
 
 class Notice(OutboxRow):
-    """A message that a channel sends or has sent. It is a row of the outbox.
-
-    The transaction that causes the notice writes the row. A channel with several addresses has one notice for each of
-    them.
-    """
+    """A message of a channel to one address. The transaction that causes it writes this row of the outbox."""
 
     class Status(models.TextChoices):
         """Whether a notice still has to be sent, and how it ended."""
@@ -220,8 +214,6 @@ class Notice(OutboxRow):
 
 
 class NoticeAttempt(SendAttempt):
-    """One attempt to send a notice, and its result."""
-
     # The primary key is the notice's id together with the number of the attempt.
     pk = models.CompositePrimaryKey("notice_id", "n")
     # The environment that owns the row.
@@ -237,10 +229,8 @@ class NoticeAttempt(SendAttempt):
 
 
 class AskedAddress(models.Model):
-    """An address, an environment, and whether the owner of the address wants the environment's mail (SPEC §14).
-
-    An address that somebody else named gets the one mail that asks, and nothing else before its owner confirms. Users
-    who name their own address, or make the environment, have agreed by that.
+    """Whether the owner of an address wants an environment's mail (SPEC §14). Before they confirm, they get only the
+    one mail that asks. Users who name their own address, or make the environment, have agreed.
     """
 
     # The row's id, which the tokens in mails name. Links in earlier mails end when it changes, as it does if the owner
@@ -281,8 +271,6 @@ class AskedAddress(models.Model):
 
 
 class RefusedAddress(models.Model):
-    """An address whose owner wants no notices, of any environment, ever again."""
-
     # The address, in lower case.
     address = models.CharField(max_length=MAX_ADDRESS, primary_key=True)
     # When the owner of the address refused all notices, by the database's clock.
