@@ -52,7 +52,6 @@ class FakeRun:
     longest_silence: float = 0.0
 
     def handed_out(self) -> dict[str, Any]:
-        """Return the run as the answer to a poll shows it."""
         return {
             "id": self.id,
             "triggerId": str(uuid4()),
@@ -81,10 +80,7 @@ class FakeRun:
         return shown if self.resume_until == "" else {**shown, "resumeUntil": self.resume_until}
 
     def settled(self, body: dict[str, Any]) -> str:
-        """Return the status that a report (`body`) gives the run.
-
-        If the run has an output schema, a success without an output, or with one that is too large, is a failure.
-        """
+        """Return the status that a report gives the run. A success whose required output is missing is a failure."""
         if body["status"] != "succeeded" or self.output_schema is None:
             return str(body["status"])
         output = json.dumps(body.get("output"), ensure_ascii=False, separators=(",", ":"))
@@ -92,7 +88,6 @@ class FakeRun:
         return "succeeded" if fits else "failed"
 
     def renew(self) -> None:
-        """Renew the run's lease, as every successful request about the run does."""
         moment = time.monotonic()
         if self.renewed_at:
             self.longest_silence = max(self.longest_silence, moment - self.renewed_at)

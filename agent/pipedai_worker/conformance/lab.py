@@ -105,7 +105,6 @@ class Lab:
             )
 
     def kill(self) -> None:
-        """Kill the worker with SIGKILL, as if its machine had lost power."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._worker.pid, signal.SIGKILL)
         self._worker.wait()
@@ -172,7 +171,6 @@ class Lab:
     # --- Waiting for the worker ------------------------------------------------------------------
 
     def pause(self, seconds: float) -> None:
-        """Sleep for `seconds`. Raises Failed if the whole conformance test is interrupted meanwhile."""
         if self._called_off.wait(seconds):
             raise Failed("The check was called off.")
 

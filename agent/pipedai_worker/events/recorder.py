@@ -54,10 +54,7 @@ class Recorder:
         redactor: Redactor,
         wait: Callable[[float], bool],
     ) -> Recorder | None:
-        """Make the run's file and begin to send it. Return None if the disk fails.
-
-        `wait` sleeps for so many seconds, and returns True once the worker has to exit.
-        """
+        """Make the run's file and begin to send it. Return None if the disk fails. `wait` is that of Sender."""
         try:
             make_room(path.parent, most_bytes=MOST_BYTES_OF_ALL)
             writer = SpoolWriter(path)

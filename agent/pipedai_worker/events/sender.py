@@ -47,9 +47,8 @@ class _Dropped(Exception):  # noqa: N818 - an end, not an error
 
 
 class Sender:
-    """Sends what a run's file has and what is added to it. Call `run()` once, in a thread of its own.
-
-    `wait` sleeps for so many seconds, and returns True once the worker has to exit. `clock` returns seconds.
+    """Sends what a run's file has and what is added. Call `run()` in a thread of its own. `wait` sleeps for so many
+    seconds, and returns True once the worker has to exit. `clock` returns seconds.
     """
 
     def __init__(
@@ -79,7 +78,6 @@ class Sender:
         self._news.set()
 
     def finish(self) -> None:
-        """Note that the run has ended: nothing is added to the file any more."""
         self._ended_at = self._clock()
         self._ended.set()
         self._news.set()

@@ -47,7 +47,6 @@ class Watch:
         )
 
     def read(self, chunk: bytes) -> None:
-        """Take the next piece of claude's stdout."""
         self._heard_at = time.monotonic()
         self._lines.feed(chunk)
 
@@ -89,7 +88,6 @@ class Watch:
         return None
 
     def conclude(self, ending: Ending) -> Execution:
-        """Return the outcome, once the process has ended."""
         self._lines.finish()
         self._said = self.stderr.finish(ending)
         stopped_by = ending.stopped_by

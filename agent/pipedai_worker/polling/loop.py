@@ -47,12 +47,9 @@ NEVER = float("inf")
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of the worker's main loop.
-
-    `max_concurrency` is the most runs at a time; None leaves the limit to the API. `drain_seconds` is the time that
-    runs get to finish after a signal. With `once` the loop takes the runs that are due now, and ends with them. With
-    `drain` it takes no run at all: it only settles what earlier processes of the worker have left. `pass_env` names the
-    environment variables that runs' programs get in addition.
+    """The options of the main loop. It executes at most `max_concurrency` runs at a time (None: as the API says). After
+    a signal runs get `drain_seconds` to finish. With `once` it takes only runs that are due now, with `drain` none.
+    `pass_env` names environment variables for programs.
     """
 
     max_concurrency: int | None
@@ -361,7 +358,6 @@ class Loop:
 
 
 def _id_of(state: dict[str, Any]) -> str | None:
-    """Return the id of a run that can't be read; None if even that can't be read."""
     try:
         return str(UUID(state["id"]))
     except (KeyError, TypeError, ValueError, AttributeError):

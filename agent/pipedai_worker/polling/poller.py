@@ -27,10 +27,7 @@ SHORTEST_EMPTY_POLL_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Granted:
-    """A run that the API has claimed for the worker and started, under `claim_id`.
-
-    `state` is what the API says of the run. `run` is None if the run can't be read.
-    """
+    """A run that the API has claimed by `claim_id` and started. `run` is None if the answer, `state`, can't be read."""
 
     claim_id: str
     # It has the run's secrets.
@@ -47,10 +44,8 @@ class Polled:
 
 
 class Poller:
-    """Sends polls, one at a time, in another thread. The result of each is passed to `deliver`.
-
-    A poll that failed results in the exception that says why. The main thread then passes the result to `answered()` or
-    `failed()`, which decide when the next poll is due.
+    """Sends one poll at a time in another thread, and passes its result or exception to `deliver`. The main thread then
+    calls `answered()` or `failed()`, which decide when the next poll is due.
     """
 
     def __init__(
