@@ -21,7 +21,7 @@ log = get_logger(__name__)
 
 _PAUSE_SECONDS = 0.2
 _LOCK_SECONDS = 0.2
-# Besides a lock: foreign_key_violation, as somebody has just referred to a row.
+# The errors that mean that a row is in use. 23503 is foreign_key_violation: somebody has just referred to it.
 _IN_USE = patience.LACKS_LOCK | {"23503"}
 # _SCHEDULER_BATCH is the largest number of rows that the scheduler deletes in one batch, and _TURN_SECONDS the longest
 # time that it searches for rows to delete. Both are small, because the scheduler's other jobs wait meanwhile.

@@ -90,7 +90,7 @@ class Watches:
         self._until, self._all_until = {}, 0.0
 
 
-# What this process knows.
+# The watches of this process.
 watches = Watches()
 
 

@@ -65,7 +65,7 @@ class Handler(WSGIHandler):
         cookies = (("Set-Cookie", each.output(header="")) for each in response.cookies.values())
         start_response(status, [*response.items(), *cookies])
         if response.streaming:
-            # Django's signals come when the last piece was sent.
+            # Django reads this attribute when the last piece was sent, and then sends its signals.
             response._handler_class = self.__class__
             return response  # type: ignore[no-any-return]
         for close in response._resource_closers:

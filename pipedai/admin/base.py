@@ -37,8 +37,8 @@ class StaffModelAdmin(SearchedModelAdmin):
     panels: ClassVar[Sequence[Panel]] = ()
     # The column with the name of a row, for the title of its page and for links to it. Without one they show its id.
     named_by: ClassVar[str] = ""
-    # The columns that encrypted values and digests do not include, but that staff are not shown either. The admin never
-    # loads them.
+    # Columns that staff must not see although they are neither encrypted values nor digests. The admin never loads
+    # them.
     never_read: ClassVar[Sequence[str]] = ()
     # The columns that a row's page leaves out on purpose. `check` refuses a column that is neither here nor shown.
     left_out: ClassVar[Sequence[str]] = ()

@@ -73,7 +73,7 @@ class Related:
     # The columns that order the rows, as for `order_by`; empty for the order of the model's list.
     order: Sequence[str] = ()
     shown: int = 50
-    # The sentence that stands for an empty table; if it is empty as well, there is no panel then.
+    # The sentence that stands for an empty table. If this is empty as well, the panel is left out.
     nothing: str = "None."
     # Returns the URL of a list to link to, if it is not the list of the model.
     more: Callable[[Any], str] | None = None

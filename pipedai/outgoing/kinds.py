@@ -53,7 +53,6 @@ class Kind:
 
     # A word in the singular, such as `webhook`. Log events, jobs, threads and metrics are named after it.
     name: str
-    # The outbox, and the table of attempts.
     rows: type[OutboxRow]
     attempts: type[SendAttempt]
     # Makes the message of a claimed row. It runs in a thread that has no database connection and must not open one, so

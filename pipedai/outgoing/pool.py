@@ -89,7 +89,7 @@ class Crew(Generic[T]):
                 item = self._queue.get_nowait()
             except Empty:
                 return
-            if item is None:  # A thread is to end, and this one has something to do before.
+            if item is None:  # The None asks some thread to end; the items come first.
                 self._queue.put(None)
                 return
             yield item

@@ -41,7 +41,6 @@ class OutboxRow(models.Model):
     next_attempt_at = models.DateTimeField(null=True, db_default=Now())
     # How many attempts have been recorded.
     attempt_count = models.PositiveSmallIntegerField(default=0, db_default=0)
-    # When the message was queued, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When it was recorded that the receiver took the message; NULL before that, and for a message that was given up.
     delivered_at = models.DateTimeField(null=True)
@@ -61,7 +60,6 @@ class SendAttempt(models.Model):
     at = models.DateTimeField()
     # The status of the answer, of HTTP or of SMTP; NULL if there was none.
     status_code = models.PositiveSmallIntegerField(null=True)
-    # How long the attempt took, in milliseconds.
     duration_ms = models.PositiveIntegerField()
     # Why no complete answer came in time, in a few words for the owner of the message; NULL if one came.
     error = models.CharField(max_length=100, null=True)

@@ -6,7 +6,7 @@ from uuid import UUID
 from pipedai.server.request_scope import ClientGone, Receive
 from pipedai.server.ticket import EnvironmentStreamTicket, PollTicket, StreamTicket
 
-# A stream of an environment remembers at most so many changed things between two answers. If there are more, it tells
+# The most changed things that a stream of an environment remembers between two answers. If there are more, it tells
 # that anything may have changed.
 MOST_THINGS = 1000
 

@@ -24,11 +24,11 @@ RECHECK_SECONDS = 12.0
 # A reader that takes nothing for this many seconds has stopped reading. The time is shorter than RECHECK_SECONDS, so
 # that a slow reader can't put off the next check of its credential.
 LONGEST_SEND_SECONDS = 10.0
-# Events that FanOut has read may be sent for so many seconds after the last check of the stream's credential.
+# Events that FanOut has read may be sent for this many seconds after the last check of the stream's credential.
 LONGEST_UNCHECKED_SECONDS = 14.0
 # Streams that are woken within this time share one statement.
 GATHER_SECONDS = 0.2
-# One statement reads for at most so many streams that are not equally far, so that its answer stays small.
+# One statement reads for at most this many streams that are not equally far, so that its answer stays small.
 MOST_TOGETHER = 100
 
 _KEEP_ALIVE = b": still here\n\n"

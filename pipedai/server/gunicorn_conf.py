@@ -60,7 +60,7 @@ limit_request_line = 8190
 limit_request_fields = 100
 limit_request_field_size = 8190
 
-# gunicorn itself trusts no proxy, because pipedai.server.request_scope handles proxies, by TRUSTED_PROXIES.
+# gunicorn itself trusts no proxy, because pipedai.server.request_scope decides about proxies.
 forwarded_allow_ips = ""
 # gunicorn's control socket would lie in the home directory and accept commands, so there is none.
 control_socket_disable = True

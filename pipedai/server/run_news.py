@@ -28,7 +28,6 @@ class RunNews:
         self._listener = listener
         self._in_thread = in_thread
         self._lock = Lock()
-        # The runs that are to be told.
         self._runs: set[UUID] = set()
         # The event loop and its event `self._come`, which says that there are such runs. The loop is None while `run`
         # does not run.
