@@ -62,7 +62,7 @@ class UserAdmin(StaffModelAdmin):
     searched_address = ("id", "e-mail address")
     looks_through = LOOKS_THROUGH_CUSTOMERS
     never_read = ("password",)
-    left_out = ("must_prove_email",)  # It tells accounts from before the service asked for proof.
+    left_out = ("must_prove_email",)  # It marks accounts that are older than the request for proof.
     facts = (
         ("E-mail address", "email"),
         ("Confirmed", column("email_verified_at", lambda at: moment(at) if at else "no")),
@@ -139,7 +139,7 @@ class AccountMailAdmin(StaffModelAdmin):
     columns = (("Mail", itself()), "What for", "To", "State", "Queued", "Its link")
     list_filter = ("status", "purpose")
     searched_text = {"address": "e-mail address"}
-    left_out = ("host",)  # All mails go to the mail server.
+    left_out = ("host",)  # All mails go to the same mail server.
     facts = (
         ("What for", of_row(AccountMail.get_purpose_display, "purpose")), ("To", "address"), ("About", "user"),
         ("State", column("status", state)), ("Queued", "created_at"), ("Attempts", "attempt_count"), "next_attempt_at",

@@ -13,7 +13,7 @@ Email = NewType("Email", str)
 # can't store in text.
 _REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
-# How a label of a domain begins that stands for one in Unicode.
+# The prefix of a domain's label that stands for a label in Unicode.
 _ENCODED = "xn--"
 
 

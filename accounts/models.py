@@ -30,7 +30,6 @@ class UserManager(BaseUserManager["User"]):
 class User(AbstractBaseUser):
     """A person with an account. `password`, from Django's base class, is the Argon2 hash of accounts/passwords.py."""
 
-    # The user's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The e-mail address by which the user logs in, in the form that `read_email` returns. The user may change it by
     # proving another one. If somebody else proves that the address is theirs, the account gets a placeholder instead.
@@ -38,8 +37,8 @@ class User(AbstractBaseUser):
     # When the user proved that the address is theirs, by the link in a mail. For an account that the operator made,
     # this is the time at which it was made. None for an address that nobody has proved.
     email_verified_at = models.DateTimeField(null=True)
-    # Whether others find the user by their address only after it is proved. Registration writes it. It is false for who
-    # registered while there was no mail server: such accounts stay findable when there is one (SPEC §15).
+    # Whether others find the user by their address only after it is proved. Registration writes it: false while there
+    # was no mail server. Such accounts stay findable when there is one (SPEC §15).
     must_prove_email = models.BooleanField(default=False, db_default=False)
     # What the user wants to be called; registration writes it, and it may be empty.
     name = models.CharField(max_length=200, blank=True)
@@ -47,7 +46,6 @@ class User(AbstractBaseUser):
     is_active = models.BooleanField(default=True)
     # Whether the user may log in to Django admin; `create_staff` sets it. It permits nothing under /api/v1.
     is_staff = models.BooleanField(default=False)
-    # When the user registered; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # Django's base class has a column `last_login`; setting None leaves it out, since the sessions say when a user
     # logged in.
@@ -88,13 +86,10 @@ class Session(models.Model):
     row outlives the session, because login throttles look up the addresses of earlier logins.
     """
 
-    # The session's id: a UUIDv7 that the login makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The user who logged in.
     user = models.ForeignKey(
         User, on_delete=models.CASCADE, related_name="sessions", db_index=False
     )
-    # When the user logged in; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When the session expires: seven days after the login, in Django admin eight hours. Use does not lengthen it.
     expires_at = models.DateTimeField()
@@ -166,7 +161,6 @@ class Authenticator(models.Model):
 class RecoveryCode(models.Model):
     """A code that a staff user who has lost their authenticator may enter once in place of its one-time password."""
 
-    # The row's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The authenticator in place of which the code may be used. Deleting the authenticator deletes the code.
     authenticator = models.ForeignKey(
@@ -246,7 +240,6 @@ class AccountMail(OutboxRow):
 
 class AccountMailAttempt(SendAttempt):
     pk = models.CompositePrimaryKey("mail_id", "n")
-    # The mail that was to be sent.
     mail = models.ForeignKey(
         AccountMail, on_delete=models.CASCADE, related_name="attempts", db_index=False
     )

@@ -72,7 +72,7 @@ class Visit:
         """Signs in with the form's `email` and `password`. The caller sets the cookie. Raises the login's errors."""
         for throttle in throttles.LOGIN:
             throttle.check(self.asked)
-        form = self.request.POST  # NULs stay in it: an address with one is not valid.
+        form = self.request.POST  # NUL characters stay, so that an address with one is refused.
         body = LoginBody(data={name: form.get(name, "") for name in ("email", "password")})
         if not body.is_valid():
             raise Invalid(form=["Type your e-mail address and your password."])
@@ -139,7 +139,7 @@ class LinkVisit(Visit):
     def check(self, limits: tuple[Throttle, ...]) -> None:
         """Counts the visit against the limits of its IP address or of its signed-in user. Raises TooManyRequests."""
         if self.session is not None:
-            # Throttles that count by user read it, as in the API.
+            # Throttles that count by user read `user`, as they do in the API.
             self.asked.user = self.session  # type: ignore[assignment]
         for throttle in limits:
             throttle.check(self.asked)

@@ -25,7 +25,7 @@ _SESSIONS_KNOWN_DAYS = 30
 # The longest time for which the token of a mail works: that of an invitation.
 _TOKENS_WORK_DAYS = 7
 
-# No audit row tells of it, since an expired session permits nothing any more.
+# Pruning sessions writes no audit row, because an expired session permits nothing any more.
 prune_sessions = rows_where("session", "t.expires_at < %(before)s", by="t.expires_at")
 
 

@@ -30,7 +30,7 @@ class _Mails:
     # The page to which the mail's link leads, and how long the token in it works. A mail without a page has no token.
     page: str = ""
     lifetime: timedelta = timedelta(hours=24)
-    # With which other mails the mail shares the limits for an address. With one limit for all, somebody who causes many
+    # Mails with the same word here share the limits for an address. With one limit for all, somebody who causes many
     # invitations or confirmations could keep away the mail by which the owner of an address gets a new password or
     # takes the address back. Mails that warn the owner of an account have no limit.
     counted_as: str = ""
