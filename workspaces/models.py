@@ -14,7 +14,6 @@ from workspaces.roles import KEY_ROLES, Role
 class Workspace(models.Model):
     """A customer's account, which groups environments. It has no members: users are members of environments."""
 
-    # The workspace's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The name that the workspace's creator gave it. Two workspaces may have the same name.
     name = models.CharField(max_length=200)
@@ -22,7 +21,6 @@ class Workspace(models.Model):
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
     )
-    # When the workspace was created; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -38,7 +36,6 @@ class Environment(models.Model):
     # The environment's id: a UUIDv7 that the service makes. Every row that belongs to the environment carries it as
     # `environment_id`.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The workspace to which the environment belongs; it never changes.
     workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT, related_name="environments")
     # The environment's name, unique among the workspace's environments that are not deleted. Admins may change it.
     name = models.CharField(max_length=200)
@@ -47,7 +44,6 @@ class Environment(models.Model):
     paused_at = models.DateTimeField(null=True)
     # Why the environment is paused, as the admin wrote it; None if they wrote nothing or it is not paused.
     pause_reason = models.CharField(max_length=500, null=True)
-    # When the environment was created; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When an owner deleted the environment. Since then nobody sees it, and its keys and tokens do not work. None if it
     # is not deleted.
@@ -78,9 +74,7 @@ class Environment(models.Model):
 class Membership(models.Model):
     """A user's role in one environment. The row is deleted when the membership ends."""
 
-    # The row's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment in which the user has a role.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="memberships", db_index=False
     )
@@ -94,7 +88,6 @@ class Membership(models.Model):
     # The member's role: `viewer`, `operator`, `admin` or `owner`. Whoever added the member chose it, and admins and
     # owners may change it.
     role = models.CharField(max_length=8, choices=Role.choices)
-    # When the user became a member; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -113,23 +106,18 @@ class Membership(models.Model):
 class Invitation(models.Model):
     """An invitation of an e-mail address into an environment (SPEC §15). The row is deleted with its mail."""
 
-    # The invitation's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment to which the address is invited.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="invitations", db_index=False
     )
     # The invited address, in the form of stored accounts.
     email = models.CharField(max_length=254)
-    # The role that the new member gets.
     role = models.CharField(max_length=8, choices=Role.choices)
     # The user who invites. The invitation works only while this user may still grant the role.
     invited_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The mail with the token.
     mail = models.OneToOneField(AccountMail, on_delete=models.CASCADE, related_name="invitation")
-    # When the invitation was made; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When the token stops working: seven days after the invitation was made, as `mail` says.
     expires_at = models.DateTimeField()
@@ -173,7 +161,6 @@ class ApiKey(models.Model):
         WRK = "wrk"
         HOS = "hos"
 
-    # The key's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The one environment in which the key is valid; it never changes.
     environment = models.ForeignKey(
@@ -193,7 +180,6 @@ class ApiKey(models.Model):
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
-    # When the key was made; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a request last used the key. Requests write it, at most every 10 s. None if no request has used the key.
     last_used_at = models.DateTimeField(null=True)
@@ -269,7 +255,6 @@ class DataKey(models.Model):
 
     # The data key's id: a UUIDv7 that the service makes. The row of each encrypted value has it beside the value.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment whose secrets the data key encrypts; it never changes.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="data_keys", db_index=False
     )
@@ -305,7 +290,6 @@ class DataKeyRotation(models.Model):
     environment = models.ForeignKey(
         Environment, null=True, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # When the rotation began; the database writes it.
     started_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
