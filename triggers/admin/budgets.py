@@ -64,7 +64,7 @@ class BudgetAdmin(StaffModelAdmin):
     columns = ("name", "State", "environment", "Covers", "Limit", ("Used", _USED), "Made")
     list_filter = ("period", "when_reached", "environment")
     scopes = (Scope(("environment",), ("created_at", "id")),)
-    left_out = ("generation",)  # It tells a changed budget's windows from the former ones.
+    left_out = ("generation",)  # It only separates a changed budget's windows from earlier ones.
     facts = (
         ("State", of_row(_state, "deleted_at", "when_reached")), "name", "environment",
         ("Covers", of_row(_covers, "trigger__name")),

@@ -135,7 +135,7 @@ class RunAdmin(StaffModelAdmin):
         ("Output", of_row(_output, "result__output", has_output=Q(result__output__isnull=False))),
         "text__late_result", "text__payload", ("Prompt", column("revision__prompt", long_text)),
     )  # fmt: skip
-    # The panels say what most of these mean. The others only keep the machinery's place.
+    # The panels explain most of these columns. The others matter only to the service itself.
     left_out = (
         "retry_of", "avoided_worker", "retried", "resume_until", "had_effects", "at_limit", "limit_retries", "slot",
         "place", "claim_id",
@@ -210,7 +210,7 @@ class DeliveryAdmin(StaffModelAdmin):
     )  # fmt: skip
     list_filter = ("status", DatesFilter, "environment", "trigger")
     scopes = (Scope(("trigger",), ("created_at", "id")), Scope(("environment",), ("id",)))
-    left_out = ("host",)  # It is a part of the URL.
+    left_out = ("host",)  # It is a part of the URL, which is shown.
     facts = (
         ("State", column("status", state)), ("URL", "url"), "run", "trigger", "environment", ("Queued", "created_at"),
         ("Attempts", "attempt_count"), "next_attempt_at", "delivered_at", ("webhook-id", column("message_id", ident)),

@@ -15,7 +15,7 @@ from triggers.explain.queue_place import MOST_COUNTED, find_place
 from triggers.runs.handout import headers_are_readable
 
 _ORDER = list(WaitingFor)
-# With one of these, the run has no place among the due runs of the worker.
+# A run that waits for one of these has no place among the due runs of a worker.
 _OF_THE_RUN = {
     WaitingFor.WORKER_UNAPPROVED,
     WaitingFor.FIRST_WORKER,

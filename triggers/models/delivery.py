@@ -17,8 +17,7 @@ from workspaces.models import Environment
 class Delivery(OutboxRow):
     """A webhook message. It is written in the transaction that ends a run, or at a user's request."""
 
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
+    # The environment that owns the row.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -49,14 +48,10 @@ class Delivery(OutboxRow):
 
 
 class DeliveryAttempt(SendAttempt):
-    # The primary key is the delivery's id together with the number of the attempt.
     pk = models.CompositePrimaryKey("delivery_id", "n")
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The delivery that was sent.
     delivery = tenant_key("triggers.Delivery", related_name="attempts")
 
     class Meta:

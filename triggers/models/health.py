@@ -21,8 +21,7 @@ class TriggerHealth(models.Model):
         db_constraint=False,
         related_name="judged",
     )
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
+    # The environment that owns the row.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )

@@ -9,15 +9,11 @@ from pipedai.ids import new_id
 class ProcessHeartbeat(models.Model):
     """A process that is alive, or that ended within the last hour. It writes the row by the database's clock."""
 
-    # A UUIDv7 that the process makes when it starts.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The name of the machine on which the process runs, cut to 255 characters.
     host = models.CharField(max_length=255)
-    # The process's id on that machine.
     pid = models.PositiveIntegerField()
-    # When the process wrote its first heartbeat.
     started_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When the process wrote its latest heartbeat.
     beat_at = models.DateTimeField(db_default=Now())
 
     class Meta:

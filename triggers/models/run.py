@@ -124,8 +124,7 @@ class Run(models.Model):
 
     # The run's id: a UUIDv7, made by the process that queues the run.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
+    # The environment that owns the row.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -327,7 +326,7 @@ class Run(models.Model):
                 name="run_polled_of_pool",
                 condition=Q(status=Status.QUEUED, pool__isnull=False),
             ),
-            # The scheduler finds the runs by these two indexes that it must end in the queue.
+            # By these two indexes the scheduler finds the runs that it must end in the queue.
             models.Index(
                 fields=["start_deadline_at"],
                 name="run_start_deadline",
@@ -338,7 +337,7 @@ class Run(models.Model):
                 name="run_resume_until",
                 condition=Q(status=Status.QUEUED, had_effects=True),
             ),
-            # A poll finds the runs of a trigger by this index, if those at the head of its queue can't go out.
+            # By this index a poll finds the runs of a trigger, if those at the head of its queue can't go out.
             models.Index(
                 fields=["trigger", "available_at", "id"],
                 name="run_unfinished_of_trigger",
@@ -462,12 +461,9 @@ class Run(models.Model):
 class RunText(models.Model):
     """The long texts of a run, which are rarely read. A run without long texts has no row here."""
 
-    # The run to which the texts belong. A run has at most one row of texts.
     run = models.OneToOneField(
         Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="text"
     )
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -495,12 +491,9 @@ class RunText(models.Model):
 class RunResult(models.Model):
     """The output and the listed tool calls of a run. A run with neither has no row here."""
 
-    # The run to which the result belongs. A run has at most one row of results.
     run = models.OneToOneField(
         Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="result"
     )
-    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
-    # environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -522,16 +515,12 @@ class IdempotencyKey(models.Model):
 
     # The caller is a part of the primary key, so that two callers may use the same key independently.
     pk = models.CompositePrimaryKey("trigger_id", "caller_id", "key")
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The trigger for which a run was requested.
     trigger = tenant_key("triggers.Trigger", related_name="+")
     # The id of the user or API key that sent the request. Callers that choose the same key don't get each other's runs.
     caller_id = models.UUIDField()
-    # The text of the `Idempotency-Key` header.
     key = models.CharField(max_length=255)
     # The SHA-256 of the request's body as canonical JSON. A request with the same key and another body is refused.
     body_digest = models.BinaryField(max_length=32)

@@ -15,14 +15,10 @@ class Tick(models.Model):
     no scheduler ran, or that follow each other while the trigger has no worker. `triggers.schedules.firing` writes it.
     """
 
-    # The tick's id: a UUIDv7, made by the scheduler that decided about the tick.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The trigger whose schedule came due.
     trigger = tenant_key("triggers.Trigger", related_name="ticks")
     # The due time. If the row stands for several due times, it is the first of them.
     tick_at = models.DateTimeField()

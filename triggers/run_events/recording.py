@@ -232,7 +232,7 @@ def _store(run_id: UUID, log: Row, new: list[RunEvent]) -> None:
         text=reason,
         data=None,
     )
-    # The event that says so has its place beyond the limits.
+    # The event that says that a limit was reached has its place beyond that limit.
     _write(run_id, log, [*kept, marker], next_seq, day_limit=None, is_truncated=True)
 
 

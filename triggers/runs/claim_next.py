@@ -58,7 +58,7 @@ def claim_next_run(
         if not chosen.runs:
             return Next(_claimed_before(worker_id, claim_id, start, limits, actor, now))
         taken = _take(chosen.runs[0], worker_id, claim_id, start, lock_worker, actor, now)
-        # Nothing may have been taken because this is a repeated call.
+        # If nothing was taken, this may be a repeated call, whose run the worker holds already.
         run = taken or _claimed_before(worker_id, claim_id, start, limits, actor, now)
         if run is not None:
             return Next(run)

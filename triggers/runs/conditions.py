@@ -82,8 +82,8 @@ _TRIGGER_MAY = f"""t.{OF_ENVIRONMENT} AND t.deleted_at IS NULL AND {HEADERS_MAY_
 # Looks the trigger of each run up by itself (OFFSET 0).
 _WITH_TRIGGER = f"""CROSS JOIN LATERAL (
         SELECT t.prefer_seconds FROM trigger t WHERE t.id = r.trigger_id AND {BUDGETS_HAVE_ROOM} OFFSET 0) t"""
-# PostgreSQL would expect that few runs meet so many conditions, and would read the whole queue and sort it instead of
-# reading it in order until it has enough. So it expects a million rows for each run of these tables, which have one.
+# PostgreSQL would expect that few runs meet so many conditions, and would read the whole queue and sort it, instead of
+# reading it in order until it has enough. These joins add one row each, but make it expect a million.
 _MANY = "CROSS JOIN generate_series(1, (SELECT 1)) one CROSS JOIN generate_series(1, (SELECT 1)) another"
 # How many runs at the head of a queue are looked at one by one. If there are not enough among them that may go out, the
 # others are found by the triggers whose runs may: most runs of a long queue may be of triggers that are full.

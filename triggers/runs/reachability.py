@@ -17,7 +17,7 @@ LONGEST_GRACE_SECONDS = 60.0
 # An outage is never assumed after less than this time without a heartbeat, however short the lease is, because a
 # heartbeat may be late for a moment on a busy machine.
 SHORTEST_GAP_SECONDS = 2.0
-# How long a beat may take at least. It may always take longer than it counts: see `Beat`.
+# The least time that a heartbeat gets. It always gets longer than it counts: see `Beat`.
 SHORTEST_PATIENCE_SECONDS = 10.0
 # How long the row of an ended process is kept.
 KEEP_SECONDS = 3600

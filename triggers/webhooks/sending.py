@@ -72,10 +72,10 @@ WEBHOOKS = Kind(
     # The secret is the one that the trigger has when the delivery is sent.
     reads="t.webhook_secret, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id",
     joins="JOIN trigger t ON t.id = d.trigger_id LEFT JOIN data_key k ON k.id = t.webhook_key_id",
-    # Three quarters of them are for hosts that have not answered yet, so as many dead hosts delay no others.
+    # Three quarters of the shares are for hosts that have not answered yet, so that dead hosts delay no others.
     shares=128,
     per_host=4,
     recorders=2,
-    # Their events lock incidents, in the order of their ids.
+    # Several messages may be recorded at once, because their events lock incidents in the order of ids.
     recorded_at_once=32,
 )
