@@ -68,7 +68,7 @@ class EnrollmentAdmin(StaffModelAdmin):
         "kind",
         # The admin who issued the code chose the label, or the host that asked for the pairing.
         ("Label (unverified)", "label"),
-        # There is none for a pairing that is not approved yet.
+        # A pairing that is not approved yet has no environment.
         "environment",
         ("Pays by", "auth_mode"), ("Joins pools", of_row(_pools_joined, "pool_ids")), "asked_from",
         ("Program", "asked_by"), ("Issued, approved or denied by", "decided_by"), "created_at", "approved_at",
@@ -119,7 +119,7 @@ class WorkerAdmin(StaffModelAdmin):
     scopes = (Scope(("environment",), ("created_at", "id")),)
     # Nobody is shown the word for the account; the page says whether there is one.
     never_read = ("account_id",)
-    left_out = ("is_streamed",)  # It says how events are kept, not how the worker is.
+    left_out = ("is_streamed",)  # It says how events are kept, and nothing about the worker.
     facts = (
         ("State", of_row(lambda worker: state(_worker_state(worker)), *_STATE_READS)), "label",
         ("Host name", "hostname"), "environment", ("System", "os"), "version", ("Pays by", "auth_mode"),

@@ -122,7 +122,6 @@ class Worker(models.Model):
 class Pool(models.Model):
     """A group of workers, any of which may take the runs of the triggers that name the pool (SPEC §16)."""
 
-    # A UUIDv7, made when an admin creates the pool.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The environment to which the pool and all of its workers belong. It never changes.
     environment = models.ForeignKey(
@@ -132,7 +131,6 @@ class Pool(models.Model):
     name = models.CharField(max_length=200)
     # Free text for people; empty if there is none.
     description = models.CharField(max_length=2000, blank=True)
-    # When the pool was created; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When an admin deleted the pool; None if nobody did. The row stays, because runs refer to it.
     deleted_at = models.DateTimeField(null=True)
@@ -163,22 +161,16 @@ class Pool(models.Model):
 class PoolMember(models.Model):
     """A worker's membership in a pool. Deleting the pool or deregistering the worker deletes the row."""
 
-    # A worker is in a pool at most once.
     pk = models.CompositePrimaryKey("worker_id", "pool_id")
-    # The environment of both. Every foreign key includes this column, so that no worker can be in a pool of another
-    # environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The worker that may take the runs of the pool.
     worker = models.ForeignKey(
         Worker, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
     )
-    # The pool to which the worker belongs.
     pool = models.ForeignKey(
         Pool, on_delete=models.PROTECT, related_name="members", db_index=False, db_constraint=False
     )
-    # When the worker joined; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -198,14 +190,12 @@ class Enrollment(models.Model):
         CODE = "code"
         DEVICE = "device"
 
-    # A UUIDv7, made with the enrollment.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The environment in which the host gets its worker. Issuing a code or approving a pairing writes it. None for a
     # pairing that was not approved.
     environment = models.ForeignKey(
         Environment, null=True, on_delete=models.PROTECT, related_name="enrollments", db_index=False
     )
-    # Whether the enrollment is a code or a pairing. It never changes.
     kind = models.CharField(max_length=6, choices=Kind.choices)
     # The label for the worker that the host will get. It was chosen by the admin who issued the code, or by the host
     # that asked for the pairing, which nobody has verified. None if the host chooses the label when it redeems.
@@ -232,7 +222,6 @@ class Enrollment(models.Model):
     decided_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
-    # When the admin issued the code or the host asked for the pairing; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # From this time on nobody can approve or redeem the enrollment. By default a code lives for a day; a pairing lives
     # for 10 minutes.
@@ -305,11 +294,9 @@ class WorkerEvent(models.Model):
     # A growing number that the database assigns. Streams send events in this order, and a reader who reconnects names
     # the last id that it got.
     id = models.BigAutoField(primary_key=True)
-    # The worker's environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The worker to which the event happened.
     worker = models.ForeignKey(
         Worker, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
     )
@@ -344,13 +331,10 @@ class WorkerSilence(models.Model):
     scheduler tells of it, if no incident did, and deletes the row.
     """
 
-    # A growing number that the database assigns.
     id = models.BigAutoField(primary_key=True)
-    # The worker's environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The worker that was silent.
     worker = models.ForeignKey(
         Worker, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
     )

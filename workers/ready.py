@@ -16,7 +16,7 @@ from workers.serializers import WorkerSerializer
 from workers.worker_events import record_events
 from workspaces.dependents import register_dependents
 
-# The actions that worker events report stay in the audit log, as denials of pairings do.
+# The audit log keeps the actions that worker events report, so that nothing is lost here.
 prune_events = rows_where("worker_event", "t.at < %(before)s", by="t.at")
 prune_pairings = rows_where(
     "enrollment",
