@@ -22,9 +22,8 @@ _TAKE_TURN = "SELECT pg_try_advisory_xact_lock(hashtext('find_reached_budgets'))
 
 # Reads what decides about each window that has changed or is over. The windows are not locked, because claims and ends
 # of runs lock them after everything else. `least_amount` is the least that any run would reserve; it is read only if it
-# can matter, and the triggers of an environment only once for all its budgets. `is_followed` is whether the budget's
-# open incident is already about its present window, and not about this one: so it stays open when this one is looked
-# at.
+# can matter, and the triggers of an environment only once for all its budgets. `is_followed` says whether the budget's
+# open incident is about its present window and no longer about this one. Such an incident stays open.
 _READ = f"""
 WITH looked_at AS MATERIALIZED (
     SELECT w.id, w.environment_id, w.budget_id, w.ends_at, w.runs, w.changes, w.noticed_pct, {SPENT} AS spent,

@@ -68,8 +68,8 @@ FROM unnest(%(ids)s::uuid[], %(late)s::timestamptz[], %(checks)s::timestamptz[])
 WHERE h.trigger_id = n.id
 """
 
-# At most so many times between two successes are looked at for one trigger, the latest ones, because each may need the
-# schedule to be worked out.
+# For one trigger at most this many intervals between two successes are looked at, the latest ones, because each may
+# need the schedule to be worked out.
 _MOST_GAPS: Final = 1_000
 
 # Finds the times between two successes, `since` and `until`, that were longer than the deadline and ended after

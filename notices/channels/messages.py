@@ -120,7 +120,7 @@ def _mail(row: Row) -> Mail:
         values |= {"lines": list(digest.lines), "more": digest.count - len(digest.lines)}
     why = Own("You get this mail because your address is in a channel of the environment.")
     link, headers = "", {}
-    # Without a mail server mails are files, and addresses that nobody has proved are members' too, without rows.
+    # Without a mail server, members' addresses that nobody has proved get mails too (as files), and have no row.
     if row["asked_id"] is not None:
         link, headers = (
             consent.link_of(row["asked_id"]),

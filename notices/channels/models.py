@@ -35,9 +35,7 @@ class Channel(models.Model):
         # As a text to an incoming webhook of Slack, or of a service that understands the same request.
         SLACK = "slack"
 
-    # The channel's id: a UUIDv7, made by the process that creates it.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -65,9 +63,7 @@ class Channel(models.Model):
     enabled = models.BooleanField(default=True)
     # The user who made the channel; NULL if an API key or the service did.
     created_by = models.UUIDField(null=True)
-    # When the channel was made, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When a user last changed the channel.
     updated_at = models.DateTimeField(db_default=Now())
     # When the channel was deleted; NULL if it is not. The row stays, because its notices refer to it.
     deleted_at = models.DateTimeField(null=True)
@@ -141,7 +137,6 @@ class Notice(OutboxRow):
         DIGESTED = "digested"
 
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
-    # The environment that owns the row.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -214,13 +209,10 @@ class Notice(OutboxRow):
 
 
 class NoticeAttempt(SendAttempt):
-    # The primary key is the notice's id together with the number of the attempt.
     pk = models.CompositePrimaryKey("notice_id", "n")
-    # The environment that owns the row.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The notice that was sent.
     notice = tenant_key("notices.Notice", related_name="attempts")
 
     class Meta:
@@ -236,7 +228,6 @@ class AskedAddress(models.Model):
     # The row's id, which the tokens in mails name. Links in earlier mails end when it changes, as it does if the owner
     # of the address is removed from the environment by somebody else.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment whose notices the address would get.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -245,7 +236,6 @@ class AskedAddress(models.Model):
     # The user who first named the address: by adding it to a channel, also with an API key that they minted, or by
     # leaving the environment. If it is the owner of the address, the address is not asked.
     asked_by = models.UUIDField()
-    # When the address was added, by the database's clock.
     asked_at = models.DateTimeField(db_default=Now(), editable=False)
     # When the owner of the address confirmed that they want the mail; NULL if they have not.
     confirmed_at = models.DateTimeField(null=True)

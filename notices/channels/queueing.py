@@ -53,8 +53,8 @@ SELECT pg_advisory_xact_lock(hashtextextended('notices to ' || n, 0)) FROM (
     SELECT DISTINCT hashtext(a) & 1023 AS n FROM unnest(%(addresses)s::text[]) a ORDER BY n) turn
 """
 
-# Reads for each channel and address when its receiver was told the last times, or will be, as far as that counts
-# against the hourly limit, how many of these notices are pending, and the digest that still gathers notices.
+# Reads for each channel and address the times of its receiver's last notices, as far as they count against the hourly
+# limit, how many of these are pending, and the digest that still gathers notices.
 _ROOM: Final = f"""
 SELECT k.channel_id, k.address, lately.times, lately.pending, digest.id AS digest_id, digest.body
 FROM unnest(%(channels)s::uuid[], %(addresses)s::text[]) k (channel_id, address)
@@ -119,7 +119,7 @@ class _Line:
 class _Room:
     """What counts against the hourly limit of one receiver."""
 
-    # When the last notices were sent or will be, at most `MAX_AN_HOUR` of the last hour and later, in order.
+    # When the last notices were sent or are to be sent: at most `MAX_AN_HOUR`, of the last hour or later, in order.
     times: list[datetime]
     # How many of the last `MAX_AN_HOUR` notices are pending.
     pending: int
