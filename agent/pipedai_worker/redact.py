@@ -132,13 +132,13 @@ class RedactingTexts:
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
-        # The end of the texts before, with its secrets.
+        # The end of the earlier texts, with its secrets.
         self._before = ""
 
     def next(self, text: str, room: int = sys.maxsize) -> str:
         if not text:
             return ""
-        # What comes after these characters can't be returned, and no secret that begins before `room` ends later.
+        # Only these characters matter: `room` of them are returned, and a secret that begins in those ends in these.
         seen = text[: room + self._redactor.longest]
         joined, border = self._before + seen, len(self._before)
         done = []

@@ -28,10 +28,9 @@ TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 # A stream of events says at least twice in this time that it is still there.
 STREAM_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 EVENTS_A_PAGE = 200
-# The API may hold a poll back for as many seconds as the parameter `wait` says. The answer may take this many seconds
-# longer before the request times out.
+# The API may hold a poll back for `wait` seconds. The request times out this many seconds later.
 POLL_MARGIN_SECONDS = 15.0
-# A header, because a poll has no body, and because proxies write URLs to their logs.
+# The account goes into a header, because a poll has no body and proxies write URLs to their logs.
 ACCOUNT_HEADER = "X-Pipedai-Account-Id"
 LARGEST_PORT = 65535
 # A person is told to set this machine's clock if it differs by more from the API's.

@@ -22,7 +22,7 @@ class Bounds(NamedTuple):
     """What a request and its answer may take. With `streams`, a successful answer is a stream without bounds."""
 
     seconds: float = 60.0
-    # What the API tells of one run, without its prompt, is far smaller.
+    # The default is far more than what the API says of one run without its prompt.
     largest: int = 2 * 1024 * 1024
     streams: bool = False
 
@@ -38,7 +38,7 @@ class BoundedTransport(httpx.HTTPTransport):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._left = _Left()
-        # Only below httpx can all bytes be counted and each read be given the time that is left.
+        # Only the network layer below httpx can count all bytes and give each read the time that is left.
         self._pool._network_backend = _Network(self._pool._network_backend, self._left)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:

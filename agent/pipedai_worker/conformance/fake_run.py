@@ -30,7 +30,7 @@ class FakeRun:
     max_cost_usd: Any = None
     # These fields are added to the run when it is handed out, as a newer version of the API might do.
     newer: dict[str, Any] = field(default_factory=dict)
-    # These fields are added to the answer to a claim of the run. They count, and not what a poll said.
+    # These fields are added to the answer to a claim of the run, and override what a poll said.
     claimed_as: dict[str, Any] = field(default_factory=dict)
     # What the answer to the run's report says of how long its session can be resumed. "" leaves the field out.
     resume_until: str | None = ""
@@ -43,7 +43,6 @@ class FakeRun:
     outcome: dict[str, Any] | None = None
     # The counts of tool calls that the worker told last; None if it told none.
     tool_calls: dict[str, int] | None = None
-    # The events that the worker has told, in order.
     events: list[dict[str, Any]] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
     # When the run's lease was last renewed, on the monotonic clock; and the longest time between two renewals, in

@@ -67,7 +67,7 @@ class Lab:
         for name in ("bin", "tmp"):
             (self.directory / name).mkdir()
         claude = self.directory / "bin" / "claude"
-        # Without a session nothing of a prompt stays in files that the worker under test knows nothing of.
+        # Sessions are off, because their files would hold the prompt where the worker under test does not look.
         options = ["--offline", "--no-session-persistence"]
         program = shlex.join([*stand_in.COMMAND, *options])
         claude.write_text(f'#!/bin/sh\nexec {program} "$@"\n')

@@ -19,13 +19,13 @@ WHOLE_NUMBERS = (
     *("exitCode", "numTurns"),
     *("inputTokens", "outputTokens", "cacheReadTokens", "cacheCreationTokens"),
 )
-# Of events: so many in a call, in a run, and so long.
+# The API's bounds on events: their number and bytes in a call and in a run, and the length of a type.
 MOST_IN_A_CALL = 500
 MOST_BYTES_IN_A_CALL = 256 * 1024
 MOST_EVENTS = 20_000
 MOST_BYTES = 5 * 1024 * 1024
 LONGEST_TYPE = 64
-# Of tool calls and of usage limits.
+# The API's bounds on lists of tool calls, on the names in them, and on usage limits.
 LONGEST_LIST = 500
 LONGEST_NAME = 200
 _MOST = 2**31 - 1

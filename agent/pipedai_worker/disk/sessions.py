@@ -26,12 +26,12 @@ _NAMESPACE = UUID("5d0f3c52-3c8e-4c55-9c4e-0f6a2f1b7a90")
 # kept so long unless the API tells another time.
 RESUME_SECONDS = 3600.0
 LONGEST_SECONDS = 8 * 86_400.0 + RESUME_SECONDS
-# The files of one session, and those of all sessions, may take so many bytes. Beyond that, and beyond so many sessions,
+# The most bytes that the files of one session, and of all sessions, may take. Beyond that, and beyond so many sessions,
 # the oldest ones lose their files.
 LARGEST_BYTES = 256 * 1024 * 1024
 LARGEST_SUM_BYTES = 1024 * 1024 * 1024
 MOST_KEPT = 100
-# What is known of a session is kept, without its files, for so many sessions.
+# For at most this many sessions the worker remembers what it knows of them, without their files.
 MOST_KNOWN = 1000
 MOST_UNANSWERED = 50
 TIDY_SECONDS = 60.0
@@ -50,7 +50,7 @@ class Session:
     """What the worker knows of one session. It holds no prompt and no secret."""
 
     id: str
-    # The run that has, or had last, the session.
+    # The run that uses the session, or that used it last.
     run_id: str
     # The run's scratch directory. Empty if the session's files have been removed.
     root: str

@@ -27,7 +27,7 @@ LONGEST_LIST = 500
 LONGEST_TOOL_NAME = 200
 # Stands for the name of a tool in a call that names none. The API takes no empty name.
 UNNAMED = "(unnamed)"
-# The file is replaced by a summary when it has grown by so much.
+# The file is replaced by a summary when it has grown by this many bytes.
 SUMMARY_AFTER_BYTES = 256 * 1024
 
 # Control characters and surrogates, which the API's database can't hold or a page can't show.

@@ -104,7 +104,7 @@ def from_file(
     with contextlib.closing(SpoolReader(path)) as reader:
         reader.go_to(after + 1)
         while True:
-            # What was added before the run was over is still read.
+            # The end is noted before the lines are read, so that events added before the end are read too.
             over = reader.removed or is_over()
             lines = reader.lines()
             for line in lines:
@@ -221,7 +221,7 @@ def _said(event: dict[str, Any]) -> str:
     text, data = event.get("text"), event.get("data")
     said = text.rstrip("\n") if isinstance(text, str) else ""
     if event.get("type") == TOOL_CALL and isinstance(data, dict):
-        # The tool's name is the text.
+        # The tool's name is the event's text, so only the tool's input is shown here.
         data = data.get("input")
     elif said:
         return said

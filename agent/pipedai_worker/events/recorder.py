@@ -40,7 +40,7 @@ class Recorder:
         self._writer = writer
         self._sender = sender
         self._redactor = redactor
-        # Texts of one type may go on where the last one of this type ended, and so may a secret in them.
+        # A secret may begin in one text and end in the next text of the same type, so each type has its own redactor.
         self._texts: defaultdict[str, RedactingTexts] = defaultdict(
             lambda: RedactingTexts(redactor)
         )

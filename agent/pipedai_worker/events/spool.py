@@ -16,15 +16,15 @@ from pipedai_worker.events.kinds import TRUNCATED
 from pipedai_worker.reporting.outcome import iso
 
 SUFFIX = ".ndjson"
-# The API takes so much of a run (SPEC §18).
+# The most events that the API takes of a run (SPEC §18).
 MOST_EVENTS = 20_000
 MOST_BYTES = 5 * 1024 * 1024
-# So much of these bytes is kept free for the last event, which says that there was more.
+# This many of these bytes are kept free for the last event, which says that there was more.
 _ROOM_BYTES = 1024
-# The API takes so many events, and 256 KiB, a call. Part of these bytes is kept for what a call has beside the events.
+# The most events that the API takes in a call. The call has 256 KiB at most, and some of that is not for events.
 MOST_IN_A_CALL = 500
 MOST_BYTES_IN_A_CALL = 240 * 1024
-# The files of all runs together have at most so many bytes. Beyond that, the oldest files are removed.
+# The most bytes that the event files of all runs have together. Beyond that, the oldest files are removed.
 MOST_BYTES_OF_ALL = 256 * 1024 * 1024
 
 
@@ -130,7 +130,7 @@ def make_room(directory: Path, *, most_bytes: float = inf, most: float = inf) ->
     """Remove the oldest files, until those that are left have at most so many bytes, and are at most so many."""
     files = []
     for path in directory.glob(f"*{SUFFIX}"):
-        # The thread that sends a file, or that of another run, may be removing it.
+        # Another thread, which sends this file or removes old ones, may be removing it.
         with contextlib.suppress(FileNotFoundError):
             found = path.stat()
             files.append((found.st_mtime, found.st_size, path))

@@ -53,8 +53,8 @@ class Conversation:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._ids = itertools.count(1)
-        # How many bytes the server may still send: `_left` in answers to requests, `_other` in a stream's events that
-        # answer none.
+        # How many bytes the server may still send: `_left` counts answers to requests, and `_other` a stream's events
+        # that answer no request.
         self._left = self._other = limits.LARGEST_TOOLS_LIST
         # The version of MCP that the server has agreed to; None before that.
         self.version: str | None = None

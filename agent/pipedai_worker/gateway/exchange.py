@@ -137,7 +137,7 @@ class Wire:
     async def _next(self) -> h11.Event | None:
         try:
             while (event := self._http.next_event()) is h11.NEED_DATA:
-                # So much fits beside what h11 holds of a head that is not complete.
+                # Reads only what fits beside the part of an incomplete head that h11 already holds.
                 data = await self._reader.read(
                     limits.LARGEST_HEAD + 1 - len(self._http.trailing_data[0])
                 )

@@ -105,7 +105,7 @@ class Loop:
             account_id=settings.account_id,
         )
         self._runs: dict[str, Run] = {}
-        # The runs that were granted, and are not written down yet. Until then nothing else is asked for.
+        # The runs that were granted and are not written to disk yet. Until then the worker asks for no other run.
         self._claiming: set[str] = set()
         self._settling = 0
         # True once no further run is to be taken, because none is due; only with `once`.
@@ -230,7 +230,7 @@ class Loop:
             self._hand_back(_id_of(granted.state), recovery.UNREADABLE)
             self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
         elif run.id in self._runs or self._journal.has_outcome(run.id):
-            # The claimId could not be dropped when the run came first.
+            # The worker has this run already, but could not drop its claimId then.
             self._hand_back(None, recovery.NOT_BEGUN)
             self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
         elif self._draining.is_set():
@@ -248,8 +248,8 @@ class Loop:
             except OSError as error:
                 log.warning("a claimId can't be removed from disk: %s", error.strerror)
             return
-        # Until its claimId is dropped, another call with it would get this run again, or one whose claimId is then
-        # dropped too early.
+        # Until the claimId is dropped, the worker asks for nothing: another call with it would get this run again, or a
+        # run whose claimId is then dropped too early.
         self._claiming.add(run_id)
         self._settle(
             partial(

@@ -30,7 +30,7 @@ class Granted:
     """A run that the API has claimed by `claim_id` and started. `run` is None if the answer, `state`, can't be read."""
 
     claim_id: str
-    # It has the run's secrets.
+    # It holds the run's secrets, so the repr leaves it out.
     state: dict[str, Any] = field(repr=False)
     run: AssignedRun | None
 
@@ -88,7 +88,7 @@ class Poller:
             granted = None if state is None else Granted(claim_id, state, AssignedRun.parse(state))
             return Polled(granted, time.monotonic() - began)
         except OSError as error:
-            # A run that can't be written down would only be taken away from others.
+            # A run that can't be written to disk would only be taken away from other workers.
             return Unavailable(f"the worker's files can't be written: {error.strerror}")
         except ApiError as error:
             return error

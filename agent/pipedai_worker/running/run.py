@@ -159,7 +159,7 @@ class Run:
 
     def _execute(self) -> Outcome | None:
         if self._granted.get("cancelRequested"):
-            # The API has started the run with its claim, and would take its cost for unknown.
+            # The claim has started the run, and without this 0 the API would take its cost for unknown.
             return Outcome(CANCELED, cost_usd=0.0)
         try:
             reason = self.stop.reason

@@ -226,7 +226,7 @@ class Player:
         self._talk.say("SIGTERM is ignored.")
 
     def do_leave_child(self, _: str) -> None:
-        import subprocess  # here, because few runs need it and each would wait for it
+        import subprocess  # imported here, because few runs need it and importing takes time
 
         child = subprocess.Popen(["sleep", "600"], start_new_session=True)
         self._talk.say(f"child {child.pid}")

@@ -131,7 +131,7 @@ def _answer(
         connection.request(method, target, body, headers)
         return connection.getresponse()
     finally:
-        # The answer reads on: the system closes the connection only when the answer is closed as well.
+        # The socket is closed too, because the open answer would keep the connection open.
         if connection.sock is not None:
             connection.sock.close()
 
