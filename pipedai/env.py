@@ -33,7 +33,8 @@ DATABASE_PATIENCE: dict[str, object] = {
     "tcp_user_timeout": 30_000,
 }
 
-# The same for a read replica. Nobody must wait long for it, because the primary can answer instead.
+# The same parameters for a read replica, but shorter: nobody must wait long for it, because the primary can answer
+# instead.
 REPLICA_PATIENCE: dict[str, object] = {
     **DATABASE_PATIENCE,
     "connect_timeout": 2,

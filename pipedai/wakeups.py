@@ -63,7 +63,7 @@ class Watches:
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
-        # Until then every subject counts as watched, because this process may not know of all streams.
+        # Until this time every subject counts as watched, because this process may not know of all streams.
         self._all_until = 0.0
 
     def hear(self, subject: str) -> None:

@@ -16,8 +16,8 @@ from django.db import DatabaseError
 
 from pipedai.redaction import escape_control, redact_text
 
-# The tags of rules that hold everywhere, because a setting that can't be read would crash the code that uses it; of
-# those that hold in production; and of probes.
+# Three tags: of rules that hold everywhere, because a setting that can't be read would crash the code that uses it; of
+# rules that hold in production; and of probes.
 READABLE, PRODUCTION, DEPLOYMENT = "readable", "production", "deployment"
 DATABASE, MIGRATIONS = "database", "migrations"
 

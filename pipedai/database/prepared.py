@@ -118,7 +118,7 @@ class Prepared:
             values: Any = bound.values  # psycopg's annotation forgets None, which is NULL
             result = pgconn.exec_prepared(bound.name, values, bound.formats)
         else:
-            # `wait` lets Ctrl-C through, which Python raises in the main thread.
+            # The main thread uses `wait`, which lets Ctrl-C through: Python raises it there.
             with connection.lock:
                 pgconn.send_query_prepared(bound.name, bound.values, bound.formats)
                 result = connection.wait(execute(pgconn))[0]

@@ -68,7 +68,7 @@ def _read() -> list[Metric]:
     return [up, *metrics]
 
 
-# Only for roles with pg_read_all_stats does this query see the lag of standbys and the transactions of other roles.
+# This query sees the lag of standbys and the transactions of other roles only if its role has pg_read_all_stats.
 _STATE = """
 SELECT (current_setting('transaction_read_only') = 'on')::int AS read_only,
     (SELECT coalesce(extract(epoch FROM statement_timestamp() - min(xact_start)), 0)

@@ -18,7 +18,7 @@ class _Where(threading.local):
     alias = DEFAULT_DB_ALIAS
 
 
-# `alias` is that of the database to which this thread sends its reads now. `pipedai.sql` reads it for each statement.
+# The database to which this thread sends its reads now, as `alias`. `pipedai.sql` reads it for each statement.
 where = _Where()
 
 

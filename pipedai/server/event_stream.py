@@ -42,7 +42,7 @@ class StreamKind:
     path: re.Pattern[str]
     # Makes the ticket of a stream.
     ticket: type[StreamTicket]
-    # Makes what hears the notifications for a stream.
+    # Makes the Ear that hears the notifications for a stream.
     ear: type[StreamEar] = StreamEar
     # A stream waits this many seconds before it asks for news, so that one answer carries what comes together.
     pause_seconds: float = 0.1
@@ -186,7 +186,7 @@ class EventStreams(WaitingLane):
             or asyncio.get_running_loop().time() >= until
         ):
             return None
-        # It is set again by events that are stored while the piece is read.
+        # Events that are stored while the piece is read set this again.
         ear.has_events = False
         piece = await self._fan_out.piece(ticket.read_together, subject, ticket.sent)
         if piece is not None and piece.more:

@@ -91,8 +91,8 @@ class StreamTicket:
 
     # How often EventStreams has asked the view for this stream.
     asked: int = 0
-    # Of whom else the stream wants notifications: the user or API key that opened it, because their access may end.
-    # `workspace_id` is the workspace of the stream's subject.
+    # The ids of others whose notifications the stream wants: the user or API key that opened it, because their access
+    # may end. `workspace_id` is the workspace of the stream's subject.
     hears_of: frozenset[UUID] = frozenset()
     workspace_id: UUID | None = None
     # Whether the view must be asked again at once, because one answer could not hold all news.
