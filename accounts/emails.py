@@ -6,7 +6,7 @@ from typing import NewType
 
 import idna
 
-# An address in its one form. Only `read_email` makes one.
+# An address in the form in which accounts are stored. Only `read_email` makes one.
 Email = NewType("Email", str)
 
 # Characters that no address may have: control characters (Unicode's category Cc), and lone surrogates, which PostgreSQL
