@@ -13,8 +13,8 @@ from workspaces.deployment import keys_open
 from workspaces.invitations import accept_by_registering, lock_environments
 from workspaces.members import end_rights
 
-# What may take somebody's access away. The targets are users, or the environment itself. The revocation of an API key
-# is announced where it is done.
+# The actions that may take somebody's access away. Their targets are users, or the environment itself. The revocation
+# of an API key is announced where it is done.
 _ENDING = frozenset(
     {
         "member.removed",
