@@ -31,7 +31,7 @@ class WaitingFor(StrEnum):
     # The worker has not called for a while. The poll and the claim do not check this: the run goes out once the worker
     # polls.
     WORKER_OFFLINE = "worker_offline"
-    # The workers of the run's pool that nothing else keeps from taking it have not called for a while.
+    # No worker of the run's pool has called for a while. Workers that something else keeps from the run don't count.
     POOL_OFFLINE = "pool_offline"
     # The secret headers of the run's trigger can't be decrypted.
     HEADERS_UNREADABLE = "headers_unreadable"
@@ -47,7 +47,8 @@ class WaitingFor(StrEnum):
     WORKER_FULL = "worker_full"
     # A budget that covers the run has no room for it.
     BUDGET_EXHAUSTED = "budget_exhausted"
-    # The workers of the run's pool that nothing else keeps from taking it hold as many runs as they may.
+    # The workers of the run's pool hold as many runs as they may. Workers that something else keeps from the run don't
+    # count.
     POOL_FULL = "pool_full"
     # Other due runs go first, and the next poll of no worker has room for this one.
     BEHIND_OTHERS = "behind_others"

@@ -236,7 +236,7 @@ def _previous(asked: _Question, moment: datetime) -> datetime | None:
     last: datetime = row.last_tick_at
     if last < moment:
         return last
-    # The row stands for several due times, and `moment` is one of them or lies between them.
+    # The tick row stands for several due times, and `moment` is one of them or lies between them.
     first: datetime = row.tick_at
     within = asked.schedule.last_between(first, moment - _MOMENT) if asked.schedule else None
     return within or first

@@ -20,7 +20,7 @@ SELECT name FROM (
     WHERE i.inhparent = 'run_event_batch'::regclass) days
 WHERE ends_at <= %(before)s ORDER BY ends_at
 """
-# Batches that came when their day had no partition.
+# Batches in the default partition: their day had no partition when they were stored.
 _STRAYS = """
 DELETE FROM run_event_batch_default WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM run_event_batch_default WHERE stored_at < %(before)s LIMIT %(limit)s))

@@ -220,7 +220,7 @@ def _store(run_id: UUID, log: Row, new: list[RunEvent]) -> None:
     if len(kept) == len(new) and _write(run_id, log, kept, next_seq, day_limit=MAX_DAY_BYTES):
         return
     reason = _RUN_IS_FULL
-    # The lock keeps the room on this day until the events are stored.
+    # The lock keeps others from taking the room that this day has left, until the events are stored.
     day = fetch_one(_LOCK_DAY, log)
     within_day = fitting(kept, MAX_DAY_BYTES - (day["bytes"] if day else 0))
     if len(within_day) < len(kept):

@@ -28,8 +28,8 @@ IS_OFFERED = f"({IS_OWN} OR ({IS_OPEN_TO_POOL} AND {IS_IN_POOL}))"
 IS_NOT_AVOIDED = f"""(r.avoided_worker_id IS DISTINCT FROM %(worker_id)s
         OR r.available_at + t.prefer_seconds * interval '1 second' <= {NOW})"""
 IS_QUEUED = "r.status = 'queued'"
-# The same for counting the queue of an environment, by the index `run_unfinished_of_status`. Polls don't name
-# `ended_at`: the planner might then take that index, and read the queues of all other workers.
+# The condition IS_QUEUED for counting the queue of an environment, by the index `run_unfinished_of_status`. Polls don't
+# name `ended_at`: the planner might then take that index, and read the queues of all other workers.
 IS_COUNTED_AS_QUEUED = f"{IS_QUEUED} AND r.ended_at IS NULL"
 # The run's waiting time, such as that of a retry, is over.
 IS_DUE = f"r.available_at <= {NOW}"

@@ -96,7 +96,7 @@ def _reading_first(own: int, *, with_pools: bool) -> str:
 
 _DUE = _reading_first(MOST_AT_ONCE, with_pools=False)
 _DUE_WITH_POOLS = _reading_first(MOST_AT_ONCE, with_pools=True)
-# These two read only the first of the runs that a poll would return.
+# These two statements read only the first of the runs that a poll would return.
 _NEXT = _reading_first(1, with_pools=False)
 _NEXT_WITH_POOLS = _reading_first(1, with_pools=True)
 # Reads the run that a worker holds and has claimed with this claimId. A worker may have claimed several runs one by one

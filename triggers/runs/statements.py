@@ -38,7 +38,7 @@ _INSERT = """INSERT INTO run (
         id, environment_id, trigger_id, revision_id, worker_id, pool_id, pool_from, status, source, attempt,
         max_retries, timeout_seconds, retry_of_id, rerun_of_id, scheduled_for, queued_at, available_at,
         start_deadline_at, model)"""
-# The same with the columns that only retries have.
+# The same INSERT with the columns that only retries have.
 _INSERT_RETRY = _INSERT.replace(
     "model)", "model, avoided_worker_id, resume_until, had_effects, limit_retries)"
 )
@@ -452,10 +452,10 @@ RETURNING moved.worker_id AS old_worker_id, moved.pool_id AS old_pool_id, r.work
 
 _OF_TRIGGER = "trigger_id = %(trigger_id)s AND ended_at IS NULL"
 REASSIGN = _reassign(_OF_TRIGGER)
-# The same for a trigger whose worker and pool stay as they are, so that runs may go on waiting for a session.
+# The reassignment for a trigger whose worker and pool stay as they are, so that runs may go on waiting for a session.
 PREFER_ANEW = _reassign(f"{_OF_TRIGGER} AND resume_until IS NULL")
 REASSIGN_OF_WORKER = _reassign("worker_id = %(worker_id)s")
-# The same for the runs of a pool that waited for a session of a worker which is in the pool no more.
+# The reassignment of a pool's runs that waited for a session of a worker which is in the pool no more.
 REASSIGN_RESUMING = _reassign(
     """worker_id = %(worker_id)s AND pool_id = %(pool_id)s AND resume_until IS NOT NULL
         AND (SELECT t.worker_id FROM trigger t WHERE t.id = trigger_id) IS DISTINCT FROM %(worker_id)s"""

@@ -42,8 +42,8 @@ WHERE r.environment_id = %(environment_id)s AND r.ended_at IS NOT NULL
 
 # Reads the runs of each day between the day's beginning and end, which the caller works out. Converting the time of
 # each run to a zone would take PostgreSQL a third of the whole statement. The days without runs are included. The runs
-# of a day are read in order, so that PostgreSQL begins at the day in the index. Of an environment for which it expects
-# few runs it might otherwise read all, and compare each with each day.
+# of a day are read in order, so that PostgreSQL starts to read the index at the day. Otherwise it might read all runs
+# of an environment in which it expects few, and compare each with each day.
 _RUNS_OF_DAYS = """
 FROM unnest(%(days)s::date[], %(begins)s::timestamptz[], %(ends)s::timestamptz[]) AS d (key, begin, until)
 LEFT JOIN LATERAL (
