@@ -66,7 +66,7 @@ class EnrollmentAdmin(StaffModelAdmin):
             ),
         ),
         "kind",
-        # The admin who issued the code chose the label, or the host that asked for the pairing.
+        # Nobody has verified the label: the admin who issued the code chose it, or the host that asked for the pairing.
         ("Label (unverified)", "label"),
         # A pairing that is not approved yet has no environment.
         "environment",

@@ -62,7 +62,8 @@ class StatsViewSet(TenantViewSet):
                 "Two statistics are being worked out already: ask again when they are there.",
                 headers={"Retry-After": "1"},
             )
-        # Only this part may be done twice: the place was taken above, and the window must not change.
+        # Only this part may be done twice, for a replica and then for the primary. The request is counted above, and
+        # the window must not change.
         stats = read_for(
             principal_of(request).id,
             lambda: run_stats(
