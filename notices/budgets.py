@@ -56,7 +56,7 @@ SELECT b.*, CASE
 FROM looked_at b ORDER BY b.id
 """  # noqa: S608
 
-# Stores what was told. A window that has changed since it was read stays marked.
+# Stores the percentage of which people were told. A window that has changed since it was read stays marked.
 _WRITE = """
 WITH n AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(percentages)s::int[], %(changes)s::bigint[]) AS n (id, pct, changes)),

@@ -45,8 +45,8 @@ SELECT trigger_id FROM trigger_health WHERE check_at <= {NOW} ORDER BY check_at 
 FOR NO KEY UPDATE SKIP LOCKED
 """  # noqa: S608
 
-# Reads what decides about each trigger, after the rows were locked. Due times count if they are later than `since`, the
-# last success or else the time at which the trigger was enabled or created.
+# Reads, after the rows were locked, what decides whether each trigger is late. Due times count if they are later than
+# `since`: the last success, or else the time at which the trigger was enabled or created.
 _READ = f"""
 SELECT h.trigger_id, h.environment_id, h.late_since, h.check_at, t.name, t.schedule, t.timezone, t.next_run_at,
     t.success_deadline_seconds AS deadline, won.ended_at AS succeeded_at, since.at AS since,
@@ -72,10 +72,10 @@ WHERE h.trigger_id = n.id
 # need the schedule to be worked out.
 _MOST_GAPS: Final = 1_000
 
-# Finds the times between two successes, `since` and `until`, that were longer than the deadline and ended after
-# `check_at`. A trigger can't have become late before its `check_at`. `since` of the first one is the last success up to
-# `check_at`, or else the time at which the trigger was enabled or created. A lateness that has an incident already
-# began before `told_until`.
+# Finds the intervals between two successes, from `since` to `until`, that were longer than the deadline and ended after
+# `check_at`. The trigger can't have become late before its `check_at`. The first interval begins at the last success up
+# to `check_at`, or else when the trigger was enabled or created. If a lateness has an incident already, it began before
+# `told_until`.
 _GAPS = f"""
 SELECT t.id AS trigger_id, t.environment_id, t.name, t.schedule, t.timezone, t.next_run_at,
     t.success_deadline_seconds AS deadline, since.at AS since, gap.until, {_DUE_COLUMNS}

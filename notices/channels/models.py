@@ -39,7 +39,7 @@ class Channel(models.Model):
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The name that people gave it, 1 to 200 characters.
+    # The channel's name, which people chose: 1 to 200 characters.
     name = models.CharField(max_length=200)
     # How the channel sends notices. The kind of a channel never changes.
     kind = models.CharField(max_length=7, choices=Kind.choices)
