@@ -40,7 +40,7 @@ class Watch:
         self._had_finished = False
         self._was_kept_by: str | None = None
         self._session_told = False
-        # The end of what claude wrote to stderr, once it has ended.
+        # The end of what claude wrote to stderr; empty until claude has ended.
         self._said = ""
         self.stderr = Tail(
             job.redactor, STDERR_LENGTH, lambda text: job.on_event("stderr", {"text": text})

@@ -43,7 +43,7 @@ class Listener:
         self._server = await loop.create_server(
             lambda: _Connection(self, loop), sock=self._socket, backlog=1
         )
-        # Asyncio has asked the system to hold only `backlog` connections until they are taken.
+        # Asyncio has told the system to hold only `backlog` connections that are not taken yet; this raises the number.
         self._socket.listen(limits.MOST_UNTAKEN)
 
     async def close(self) -> None:

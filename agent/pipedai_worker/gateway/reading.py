@@ -16,7 +16,8 @@ _SESSION_ID = re.compile(r"[!-~]+")
 
 JSON, EVENTS, HTML = "application/json", "text/event-stream", "text/html"
 SESSION, VERSION = "mcp-session-id", "mcp-protocol-version"
-# The extension of an answer that says when all of it must have come, by the event loop's clock; None sets no limit.
+# The key of an httpx answer's extension with the time by which the whole answer must have come, by the event loop's
+# clock; None sets no limit.
 ENDS_AT = "pipedai_ends_at"
 
 Came = TypeVar("Came")

@@ -163,7 +163,7 @@ class Loop:
     def _finished(self) -> bool:
         busy = bool(self._runs) or self._settling > 0
         if self._draining.is_set():
-            # A run that the API grants at this moment has to be handed back.
+            # The API may be granting a run at this moment. The worker then has to hand it back, so it is still busy.
             busy = busy or (self._poller.under_way and self._failure is None)
             return not busy or time.monotonic() >= self._leave_at
         return self._all_taken and not busy
