@@ -118,7 +118,7 @@ def _holds_part(lowered: str) -> bool:
 
 
 def escape_control(text: str, *, keep_lines: bool = False) -> str:
-    """No text can then fake a log line or control a terminal. `keep_lines` is for tracebacks."""
+    """Returns the text with control characters escaped, against faked log lines. `keep_lines` is for tracebacks."""
     if text.isascii() and text.isprintable():
         return text
     pattern = _CONTROL_IN_LINES if keep_lines else _CONTROL

@@ -74,7 +74,7 @@ class RunFilters(ApiFilterSet):
 
     @property
     def parts(self) -> list[QuerySet[Any]]:
-        """Returns querysets without common rows that an index has in order; see `triggers.runs.listing`."""
+        """Returns querysets that share no row, each in an index's order; see `triggers.runs.listing`."""
         sent = self.values
         if self.time_field == "ended_at":
             rows: Any = self.qs

@@ -92,7 +92,7 @@ def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor
 
 
 def _count_asks(addresses: Collection[str]) -> None:
-    """Counts one mail to each address, so that many environments together can't fill somebody's mailbox."""
+    """Counts one mail to each address, because many environments together could fill somebody's mailbox."""
     rate = Rate("ask-address", limit=settings.MAX_ASKS_PER_ADDRESS, seconds=86_400)
     # The addresses are counted in sorted order, because two requests that count the same ones in different orders could
     # deadlock.

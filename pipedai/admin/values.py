@@ -47,7 +47,7 @@ def link(href: str, text: Any) -> SafeString:
 
 
 def link_to(model: type[Model], row_id: Any, text: Any = None) -> SafeString:
-    """The text is `text`, or else the short id with a button that copies the whole id."""
+    """Returns a link with `text`, or else with the short id and a button that copies the whole id."""
     if row_id is None:
         return NOTHING
     if text is not None:

@@ -72,7 +72,7 @@ TOO_DEEP = _TooDeep()
 
 
 class OutcomeJSONParser(StrictJSONParser):
-    """Parses a worker's outcome, and replaces bad values, so that no outcome is refused: see TOO_DEEP, U+FFFD."""
+    """Parses a worker's outcome. It replaces bad values by U+FFFD or TOO_DEEP, so that no outcome is refused."""
 
     def read(self, raw: bytes) -> Any:
         value = _load(raw)

@@ -111,7 +111,7 @@ class RunEventStreamViewSet(StreamViewMixin, RunEventViewSet):
         errors={429: "The caller has 20 streams open."},
     )
     def stream(self, request: Request, run_id: UUID) -> HttpResponse | Response:
-        """Answers with new events. The web process calls it as long as the reader reads."""
+        """Answers with the events that the reader has not. The web process calls it as long as the reader reads."""
         ticket = ticket_of(request, StreamTicket, group=self.access.environment_id)
         count_stream(request, ticket)
         last_read = request.META.get("HTTP_LAST_EVENT_ID", "")

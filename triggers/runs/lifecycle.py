@@ -59,8 +59,8 @@ def queue_run(
     now: datetime | None = None,
 ) -> Row:
     """Queues a run of a trigger, due at once, in the caller's transaction. `rerun_of` is the run whose payload is used
-    again. Raises NotFound; Conflict if the trigger is disabled, paused or without worker and pool, or if a budget
-    refuses; CeilingReached.
+    again. Raises NotFound; Conflict if the trigger is disabled or has neither worker nor pool, if the environment is
+    paused, or if a budget refuses; CeilingReached.
     """
     params = {
         "id": run_id or new_id(),

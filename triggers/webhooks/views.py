@@ -85,7 +85,7 @@ class DeliveryViewSet(_DeliveriesShown):
     environment_rates = {"redeliver": Rate("redeliver", 10, _A_MINUTE)}
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Nobody can see the deliveries of a deleted trigger any more."""
+        """Finds the delivery's environment. Nobody can see the deliveries of a deleted trigger any more."""
         self.access = find_visible(
             principal_of(request), tenancy.LIVE_DELIVERIES, kwargs["delivery_id"]
         )
