@@ -73,7 +73,6 @@ class User(AbstractBaseUser):
         return self.email
 
     def has_perm(self, perm: str, obj: Any = None) -> bool:
-        """Staff have every permission that Django admin asks for."""
         return self.is_active and self.is_staff
 
     def has_module_perms(self, app_label: str) -> bool:

@@ -83,7 +83,6 @@ def registered_rights() -> Rights:
 
 
 def keeps_address(holder: User) -> bool:
-    """Returns whether nobody else can take the address of this account by proving it."""
     return holder.has_proved_email or not proof_counts()
 
 

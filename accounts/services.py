@@ -200,7 +200,6 @@ def note_failed_login(user: User | None, email: Email, actor: Actor) -> None:
 
 
 def _emit(action: str, user_id: UUID, actor: Actor) -> None:
-    """Emits an event whose actor and target are the same user."""
     emit(Event(action, replace(actor, id=user_id), None, "user", user_id))
 
 

@@ -24,7 +24,6 @@ def level_of(line: str) -> str | None:
 
 
 def is_alarming(line: str) -> bool:
-    """Return whether a line is a log line of a warning or of something worse."""
     return level_of(line) not in {None, *_QUIET}
 
 

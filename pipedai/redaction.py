@@ -79,7 +79,6 @@ _CONTROL_IN_LINES = re.compile(_CONTROL.pattern.replace("\x00-\x1f", "\x00-\x08\
 
 @lru_cache(maxsize=1024)
 def is_secret_name(name: str) -> bool:
-    """Whether a field, setting or header with this name holds a secret."""
     return _SECRET_NAME.search(name.lower().replace("_", "").replace("-", "")) is not None
 
 

@@ -90,7 +90,6 @@ def takes_writes() -> bool:
 
 
 def sqlstate(error: BaseException) -> str | None:
-    """Returns PostgreSQL's code for the error, or None if the error did not come from the server."""
     return getattr(error.__cause__, "sqlstate", None)
 
 

@@ -41,11 +41,9 @@ class NullField(serializers.Field[Any, Any, Any, Any]):
 
     # DRF's `allow_null` would do the same, but drf-spectacular can't describe a field that allows null alone.
     def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
-        """Returns null as it is, and that no more is to be checked."""
         return (True, None) if data is None else super().validate_empty_values(data)
 
     def to_internal_value(self, data: Any) -> NoReturn:
-        """Raises a field error, because only other values than null come here."""
         raise serializers.ValidationError("Must be null.")
 
 

@@ -79,7 +79,6 @@ _MAILS: Mapping[str, _Mails] = MappingProxyType(
 
 
 def lifetime_of(purpose: AccountMail.Purpose) -> timedelta | None:
-    """Returns how long the token of a mail works, or None for a mail without one."""
     return _MAILS[purpose].lifetime if _MAILS[purpose].page else None
 
 

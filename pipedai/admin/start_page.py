@@ -78,7 +78,6 @@ class Chart:
 
     @property
     def ends(self) -> tuple[str, str, str]:
-        """The first, middle and last label, which are written below the drawing."""
         return self.labels[0], self.labels[len(self.labels) // 2], self.labels[-1]
 
     def shown(self, value: float) -> str:

@@ -166,7 +166,6 @@ def seconds(count: int | None) -> str | SafeString:
 
 
 def took(milliseconds: int) -> str:
-    """Returns how long an attempt to send something took."""
     return f"{milliseconds:,} ms"
 
 

@@ -194,7 +194,6 @@ def _flatten(detail: Any, name: str) -> Iterator[tuple[str, str]]:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:  # noqa: ARG001
-    """Answers a URL without a route. It is Django's handler404."""
     return JsonResponse(error_body(NOT_FOUND, code=ErrorCode.NOT_FOUND), status=404)
 
 

@@ -38,7 +38,6 @@ def before(fields: Sequence[str], place: Sequence[Any]) -> Q:
 
 
 def not_before(fields: Sequence[str], place: Sequence[Any]) -> Q:
-    """`place` holds a value for each of `fields`."""
     return _first_field("gte", fields, place) & Q(GreaterThanOrEqual(*_rows(fields, place)))
 
 

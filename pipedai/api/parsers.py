@@ -104,7 +104,6 @@ class EventsJSONParser(OutcomeJSONParser):
         return replace_unstorable(value) if b"\\u" in raw else value
 
     def storable(self, value: Any) -> Any:
-        """Returns the value unchanged, because `read` has replaced what can't be stored."""
         return value
 
 

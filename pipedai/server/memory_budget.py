@@ -87,7 +87,6 @@ class Holding:
         return not self._budget.has_room(self.address, 0, small=True)
 
     def keep(self) -> None:
-        """Keeps the bytes until this part of the server calls `leave`."""
         self._keepers += 1
 
     def leave(self) -> None:

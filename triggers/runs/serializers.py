@@ -114,7 +114,6 @@ class RunDetailSerializer(RunSerializer):
 
     @extend_schema_field(ToolCallsSerializer(allow_null=True))
     def get_toolCalls(self, run: dict[str, Any]) -> dict[str, int] | None:  # noqa: N802
-        """The counts of the run's tool calls; null if its worker reported none."""
         return tool_calls(run)
 
 

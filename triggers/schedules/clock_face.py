@@ -125,7 +125,6 @@ def _bits(numbers: set[int]) -> int:
 
 
 def _below(end: int) -> int:
-    """Returns a number with all bits below `end` set."""
     return (1 << end) - 1
 
 

@@ -32,7 +32,6 @@ class WorkerPackage:
 
     @property
     def url(self) -> str:
-        """The address from which hosts download the wheel."""
         return f"{settings.PUBLIC_URL}{DOWNLOADS}{self.name}"
 
     @property

@@ -17,7 +17,6 @@ class SealedField:
         return f"{self.table}.{self.column}"
 
     def into(self, statement: str) -> str:
-        """Returns the SQL statement with this column's names put in for `{table}`, `{column}` and `{key_column}`."""
         return statement.format(table=self.table, column=self.column, key_column=self.key_column)
 
 

@@ -99,7 +99,6 @@ class SpoolReader:
 
     @property
     def removed(self) -> bool:
-        """Tell whether the file has been removed, because the API has all of its events."""
         return os.fstat(self._file.fileno()).st_nlink == 0
 
     def lines(self) -> list[bytes]:

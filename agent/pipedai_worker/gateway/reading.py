@@ -115,7 +115,6 @@ class Event:
 
     @property
     def has_id(self) -> bool:
-        """Tell whether a client can resume the stream after this event."""
         return any(self._values(b"id"))
 
     def _values(self, field: bytes) -> list[bytes]:

@@ -53,7 +53,6 @@ class Waiting:
                 self._awaited.popitem(last=False)
 
     async def hear_apart(self, session: str, data: bytes) -> set[str]:
-        """Do what `hear` does, apart from the event loop if the message is large."""
         return await messages.read_apart(data, partial(self.hear, session))
 
     def hear(self, session: str, data: bytes) -> set[str]:
