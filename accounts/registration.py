@@ -42,10 +42,8 @@ def register_user(
     device: Device,
     actor: Actor,
 ) -> tuple[User, Session]:
-    """Makes a user and logs them in. Raises Invalid for a weak password, Conflict for a taken e-mail address.
-
-    A token from a mail proves the address, and an account that has the address without proof loses it. If there is no
-    token and the address is taken but not proved, a mail with a token goes to the address, and the error says so.
+    """Makes a user and logs them in. A token from a mail proves the address. Without a token, an address that is taken
+    but not proved gets a mail with one. Raises Invalid for a weak password, Conflict for a taken address.
     """
     mail = _proof_of(email, registration_token, invitation_token)
     user = User(email=email, name=name, must_prove_email=proof_counts())
@@ -71,9 +69,7 @@ def register_user(
 
 
 def _proof_of(email: Email, registration: str | None, invitation: str | None) -> AccountMail | None:
-    """Returns the mail whose token came with the request, if there was one. Raises LinkUnusable if that mail went to
-    another address.
-    """
+    """Raises LinkUnusable if the token's mail went to another address."""
     if registration is not None and invitation is not None:
         raise Invalid(form=["Send either registrationToken or invitationToken."])
     if registration is not None:
@@ -88,9 +84,7 @@ def _proof_of(email: Email, registration: str | None, invitation: str | None) ->
 
 
 def _take_address(mail: AccountMail, actor: Actor) -> None:
-    """Uses the token up, and displaces the account that has the mail's address, if there is one. Raises LinkUnusable,
-    EmailTaken.
-    """
+    """Uses the token up, and displaces the account that has its address. Raises LinkUnusable, EmailTaken."""
     holder = lock_holder(mail)
     use_up(mail)
     if holder is not None:
@@ -105,9 +99,7 @@ def _follow_up(mail: AccountMail, user: User, actor: Actor) -> None:
 
 
 def _taken(email: Email) -> Conflict:
-    """Returns the error for a taken address. If nobody has proved the address, this also sends a mail to it, with which
-    its owner can register.
-    """
+    """If nobody has proved the address, this also sends it a mail, with which its owner can register."""
     holder = User.objects.filter(email=email).first()
     if holder is None or keeps_address(holder):
         return EmailTaken()

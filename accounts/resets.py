@@ -18,13 +18,9 @@ Purpose = AccountMail.Purpose
 
 
 def forget_password(*, email: Email) -> None:
-    """Queues the mail with which the owner of an address gets a new password. Raises Conflict while the service sends
-    no mail.
-
-    The function makes the same statements for every address, so that nobody learns from its duration who has an
-    account. A mail for an address without an account is queued too, and the sender gives it up. An account that never
-    proved its address gets no new password: the owner of the address gets a mail with which they make an account of
-    their own.
+    """Queues the mail for a new password. Every address takes the same statements, so that nobody learns from the
+    duration who has an account. An address that nobody proved gets a mail to register with. Raises Conflict while the
+    service sends no mail.
     """
     check_mail_is_on()
     user = User.objects.filter(email=email).first()
@@ -38,10 +34,7 @@ def forget_password(*, email: Email) -> None:
 
 
 def reset_password(*, token: str, new_password: str, actor: Actor) -> None:
-    """Sets a new password by the token of a mail, and ends all sessions of the user.
-
-    Raises LinkUnusable, and Invalid for a weak password, after which the token still works.
-    """
+    """Sets the password and ends all sessions. Raises LinkUnusable, and Invalid, which leaves the token usable."""
     mail = find_mail(token, Purpose.RESET)
     if mail.user is None:
         raise LinkUnusable

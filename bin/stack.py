@@ -70,7 +70,6 @@ class CannotStart(Exception):  # noqa: N818
 
 
 def main() -> int:
-    """Carry out bin/run with the options of its command line, and return the exit code."""
     options = _parse(sys.argv[1:])
     try:
         return Stack(demo=not options.no_demo, claude=options.claude, verbose=options.verbose).run()
@@ -115,10 +114,7 @@ class Stack:
         }
 
     def run(self) -> int:
-        """Start all processes, show the states of the demo's run, and wait for a signal or the end of a process.
-
-        Return the exit code.
-        """
+        """Start all processes, show a run of the demo, and wait for a signal or a process's end."""
         os.chdir(settings.BASE_DIR)
         Layout(settings.DATA_DIR).prepare_data_dir()
         with _only_one_in(settings.DATA_DIR):
@@ -137,10 +133,8 @@ class Stack:
                     stop_database.now()
 
     def _start_database(self) -> Afterwards | None:
-        """Start the embedded database, unless the settings name another database or it is running already.
-
-        Return the object that stops the database at the end, or None if the database was not started here. Raises
-        CannotStart if the database that the settings name does not answer.
+        """Return what stops the embedded database at the end, or None if it was not started here. Raises CannotStart if
+        the database that the settings name does not answer.
         """
         if settings.DATABASES["default"]["ENGINE"] != "pipedai.embedded":
             try:
@@ -158,10 +152,7 @@ class Stack:
         return stop
 
     def _finish(self, command: str) -> None:
-        """Run a command to its end, and print the warnings in its output.
-
-        Raises CannotStart, with the whole output in its message, if the command fails.
-        """
+        """Run a command and print its warnings. Raises CannotStart with the whole output if it fails."""
         done = subprocess.run(
             ["sh", "-c", command],
             env=self._environment,
@@ -241,7 +232,6 @@ def _free_address() -> str:
 
 
 def _free_port(preferred: int) -> int:
-    """Return this port of the loopback interface if it is free, and another one that is free if not."""
     for port in (preferred, 0):
         try:
             with socket.create_server(("127.0.0.1", port)) as found:

@@ -1,6 +1,4 @@
-"""Takes the locks that must come before the lock on a trigger when an admin changes it: the environment's and the
-admin's role.
-"""
+"""The locks that an admin's change of a trigger needs before that on the trigger: the environment and the role."""
 
 from uuid import UUID
 
@@ -12,11 +10,9 @@ from workspaces.roles import Role
 
 
 def hold_trigger_environment(trigger_id: UUID, actor: Actor, *, alone: bool = False) -> UUID:
-    """Locks the trigger's environment, so that it is not deleted meanwhile, and the actor's role in it. Returns the
-    environment's id.
-
-    With `alone`, others who change what the environment holds wait as well, such as workers that register.
-    Raises NotFound if there is no such trigger, and whatever `hold_role` raises.
+    """Locks the trigger's environment and the actor's role, and returns the environment's id. With `alone`, others who
+    change what the environment holds wait too, such as workers that register. Raises NotFound, and the errors of
+    `hold_role`.
     """
     environment = Trigger.objects.filter(id=trigger_id).values_list("environment_id", flat=True)
     environment_id = environment.first()

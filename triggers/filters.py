@@ -26,9 +26,7 @@ from triggers.states import TERMINAL, Decision, FaultClass, Health, Source, Stat
 
 
 class TriggerFilters(ApiFilterSet):
-    """The filters of a list of triggers: `?workerId&poolId&enabled&health&name`. `name` is a part of the name, in any
-    case.
-    """
+    """The filters `?workerId&poolId&enabled&health&name`. `name` is a part of the name, in any case."""
 
     workerId = IdFilter(field_name="worker_id")
     poolId = IdFilter(field_name="pool_id")
@@ -38,8 +36,6 @@ class TriggerFilters(ApiFilterSet):
 
 
 class TickFilters(ApiFilterSet):
-    """The filters of a list of ticks: `?decision&from&to`, where `from` ≤ `tickAt` < `to`."""
-
     decision = WordsFilter(field_name="decision", choices=Decision.values)
     to = EndFilter(field_name="tick_at")
     # `from` is a keyword of Python, so it cannot be assigned directly.
@@ -47,24 +43,18 @@ class TickFilters(ApiFilterSet):
 
 
 class StatusFilter(WordsFilter):
-    """Keeps the runs that are in one of the given states, or all runs if none is given."""
-
     def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
         return in_states(qs, value) if value else qs
 
 
 class FinalFilter(WordFilter):
-    """Keeps the runs that no retry follows, if the request asks for them (`?final=true`)."""
-
     def filter(self, qs: QuerySet[Any], value: str) -> QuerySet[Any]:
         return final(qs) if value else qs
 
 
 class RunFilters(ApiFilterSet):
-    """The filters of a list of runs: `?status&faultClass&source&final&from&to&endedFrom&endedTo`, where `from` ≤
-    `queuedAt` < `to` and `endedFrom` ≤ `endedAt` < `endedTo`.
-
-    With `endedFrom` or `endedTo` the list is ordered by `endedAt`, otherwise by `queuedAt`.
+    """The filters `?status&faultClass&source&final&from&to&endedFrom&endedTo`. Beginnings are included, and ends are
+    not. With `endedFrom` or `endedTo` the list is ordered by `endedAt`, otherwise by `queuedAt`.
     """
 
     status = StatusFilter(field_name="status", choices=Status.values)
@@ -79,15 +69,12 @@ class RunFilters(ApiFilterSet):
 
     @property
     def time_field(self) -> str:
-        """The column by which the list is ordered."""
         sent = self.values
         return "ended_at" if sent["endedFrom"] or sent["endedTo"] else "queued_at"
 
     @property
     def parts(self) -> list[QuerySet[Any]]:
-        """Returns querysets that share no row and that an index returns in the order of the list; see
-        `triggers.runs.listing`.
-        """
+        """Returns querysets that share no row, each in an index's order; see `triggers.runs.listing`."""
         sent = self.values
         if self.time_field == "ended_at":
             rows: Any = self.qs
@@ -115,23 +102,17 @@ class RunFilters(ApiFilterSet):
 
     @property
     def _of_one_trigger(self) -> bool:
-        """Whether all runs of the list are of one trigger."""
         return True
 
 
 class EnvironmentRunFilters(RunFilters):
-    """The filters of the list of an environment's runs: those of RunFilters, and `?workerId&poolId&triggerId`."""
-
     workerId = IdFilter(field_name="worker_id")
     poolId = IdFilter(field_name="pool_id")
     triggerId = IdFilter(field_name="trigger_id")
 
     @classmethod
     def read_for(cls, environment_id: UUID, request: Request) -> Self:
-        """Applies the filters of a request to the runs of an environment.
-
-        Raises Invalid with a field error for each bad parameter, also for an id that the environment does not have.
-        """
+        """Raises Invalid for bad parameters, also for an id that the environment does not have."""
         filters = cls.read(Run.objects.filter(environment_id=usual(environment_id)), request)
         check_tenant_ids(environment_id, filters)
         if filters.values["workerId"] or filters.values["triggerId"]:
@@ -146,10 +127,8 @@ class EnvironmentRunFilters(RunFilters):
 
 
 def check_tenant_ids(environment_id: UUID, filters: ApiFilterSet) -> None:
-    """Raises Invalid if a filter names a worker, pool or trigger that the environment does not have.
-
-    The message is the same for an id of another environment and for an id that does not exist, so that nobody learns
-    which ids other tenants have.
+    """Raises Invalid if a filter names a row that the environment does not have. The message is the same whether the
+    row exists elsewhere or not, so that nobody learns which ids exist.
     """
     models: dict[str, Any] = {
         "workerId": apps.get_model("workers", "Worker"),

@@ -1,7 +1,4 @@
-"""Stops and resumes the handing out of runs when an environment is paused or resumed (SPEC §16).
-
-It hears of that by the domain event of the change, since the app `workspaces` knows no runs.
-"""
+"""Stops and resumes the handing out of runs by the domain event of an environment's pause (SPEC §16)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -22,19 +19,15 @@ SELECT id FROM worker WHERE environment_id = %(environment_id)s AND deleted_at I
 
 
 def lock_workers(environment_id: UUID) -> list[UUID]:
-    """Locks the environment's workers until the transaction ends, and returns their ids.
-
-    It waits for all claims that are under way, and later claims wait for it. The caller has locked the environment.
-    """
+    """Locks the workers of a locked environment: waits for claims under way, and lets later ones wait."""
     rows = fetch_all(_LOCK_WORKERS, {"environment_id": environment_id})
     return [row["id"] for row in rows]
 
 
 @receiver(happened, dispatch_uid="triggers.pausing")
 def pause(events: Iterable[Event], **_: Any) -> None:
-    """Waits for the claims of an environment that has just been paused, and asks to cancel its runs if that is wanted.
-
-    After the commit, no claim ends any more. When an environment is resumed, its workers are woken.
+    """Waits for the claims of an environment that was just paused, so that none ends after the commit, and cancels its
+    runs if that is wanted. A resumed environment's workers are woken.
     """
     for event in events:
         if event.action != "environment.updated":

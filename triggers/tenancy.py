@@ -19,10 +19,6 @@ SELECT d.id, d.environment_id FROM delivery d JOIN trigger t ON t.id = d.trigger
 
 
 class OneTriggerViewSet(TenantViewSet):
-    """The base of viewsets whose URL names one trigger."""
-
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the trigger that the URL names, and the caller's role in its environment. Raises NotFound, also for a
-        deleted trigger.
-        """
+        """Raises NotFound, also for a deleted trigger."""
         self.access = find_visible(principal_of(request), LIVE_TRIGGERS, kwargs["trigger_id"])

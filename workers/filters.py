@@ -12,8 +12,6 @@ from workers.models import PoolMember, Worker
 
 
 class WorkerFilters(ApiFilterSet):
-    """The query parameters of the worker list: `?status`, which is `online` or `offline`, and `?poolId`."""
-
     status = WordFilter(choices=[("online", "online"), ("offline", "offline")], method="by_status")
     poolId = IdFilter(method="by_pool")
 
@@ -27,7 +25,6 @@ class WorkerFilters(ApiFilterSet):
         return queryset.filter(Q(online=value == "online"))
 
     def by_pool(self, queryset: QuerySet[Worker], name: str, value: UUID) -> QuerySet[Worker]:
-        """Keeps the workers that are in the pool."""
         return queryset.filter(
             Exists(PoolMember.objects.filter(pool_id=value, worker_id=OuterRef("id")))
         )
@@ -37,7 +34,6 @@ class _ZoneField(forms.CharField):
     """The IANA name of a time zone, by default UTC."""
 
     def clean(self, value: str | None) -> str:
-        """Returns the name. A name that the IANA database lacks is a field error."""
         name = "UTC" if value is None else value
         try:
             check_timezone(name)
@@ -52,14 +48,10 @@ class _ZoneFilter(ApiFilter):
 
 
 class OverviewFilters(ApiFilterSet):
-    """The query parameter of the overview: `?timezone`."""
-
     timezone = _ZoneFilter()
 
 
 class StatsFilters(ApiFilterSet):
-    """The query parameters of the statistics: `?groupBy&from&to&timezone`."""
-
     groupBy = WordFilter(choices=[(each, each) for each in GROUPINGS], required=True)
     to = TimeFilter()
     timezone = _ZoneFilter()

@@ -27,8 +27,6 @@ _UNDER_WAY = RequestLimit(2)
 
 
 class StatsViewSet(TenantViewSet):
-    """The statistics of an environment's ended runs."""
-
     tag = "Overview"
     permissions = {"list": IsViewer}
 
@@ -57,7 +55,6 @@ class StatsViewSet(TenantViewSet):
         },
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers with the sums of each group and of all runs in the window."""
         sent = StatsFilters.read(Run.objects.none(), request).values
         window = _window(sent["from"], sent["to"], sent["timezone"])
         if not _UNDER_WAY.admits(environment_id, request):
@@ -65,7 +62,8 @@ class StatsViewSet(TenantViewSet):
                 "Two statistics are being worked out already: ask again when they are there.",
                 headers={"Retry-After": "1"},
             )
-        # Only this part may be done twice: the place was taken above, and the window must not change.
+        # Only this part may be done twice, for a replica and then for the primary. The request is counted above, and
+        # the window must not change.
         stats = read_for(
             principal_of(request).id,
             lambda: run_stats(
@@ -84,7 +82,6 @@ class StatsViewSet(TenantViewSet):
 
 
 def _window(begin: datetime | None, end: datetime | None, timezone: str) -> Window:
-    """Returns the window that the parameters name. Raises Invalid if it is empty or too long."""
     try:
         window = Window.of(begin, end or database_now(), timezone)
         length = window.length

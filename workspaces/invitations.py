@@ -46,11 +46,9 @@ def open_invitations(environment_id: UUID) -> "QuerySet[Invitation]":
 
 
 def invite(*, environment_id: UUID, email: Email, role: Role, actor: Actor) -> Invitation:
-    """Invites an address into the environment and queues the mail.
-
-    Raises Forbidden for a role above the caller's own. Raises Conflict if the service sends no mail, if the caller has
-    not proved their address, if the address is a member's or is invited already, or if the environment has as many
-    invitations as it may. Raises TooManyRequests if the workspace has sent too many, or the address got too many mails.
+    """Invites an address and queues the mail. Raises Forbidden for a role above the caller's; Conflict if no mail can
+    be sent, the caller's address is not proved, or the address is a member's or invited; CeilingReached;
+    TooManyRequests.
     """
     check_mail_is_on()
     try:
@@ -99,11 +97,7 @@ def revoke_invitation(*, environment_id: UUID, invitation_id: UUID, actor: Actor
 
 
 def accept_invitation(*, token: str, user_id: UUID, actor: Actor) -> Membership:
-    """Makes the signed-in user a member by the token of an invitation.
-
-    Raises LinkUnusable if the token does not work or the invitation is for another address than the user's, and
-    Conflict if the user has not proved their address or is a member already.
-    """
+    """Makes the signed-in user a member. Raises LinkUnusable, and Conflict for an unproved or a member's address."""
     mail = find_mail(token, Purpose.INVITATION)
     try:
         with transaction.atomic():
@@ -129,11 +123,8 @@ def accept_by_registering(mail: AccountMail, user: User, actor: Actor) -> None:
 
 
 def lock_environments(user_id: UUID | None, mail: AccountMail) -> None:
-    """Locks the environments whose members change: those of the account that may be displaced, and the one into which
-    the mail invites. Then locks the user who invited, and raises LinkUnusable if they may not invite any more.
-
-    The inviter is locked before the address is taken. Otherwise an inviter who takes the same address at the same
-    moment, and the user who registers with it, would wait for each other.
+    """Locks the environments whose members change, then the inviter. That comes before the address is taken, because an
+    inviter who takes the same address at the same moment could deadlock. Raises LinkUnusable.
     """
     invitation = Invitation.objects.filter(mail_id=mail.id).first()
     environments = {invitation.environment_id} if invitation else set()
@@ -158,7 +149,6 @@ def _invitation_of(mail: AccountMail) -> Invitation:
 
 
 def _accept(invitation: Invitation, user: User, actor: Actor) -> Membership:
-    """Makes the user a member of the environment, which the caller has locked."""
     _check_inviter(invitation)
     check_room_for_member(invitation.environment_id)
     # The invitation may have been revoked while this transaction waited for the environment.
@@ -182,7 +172,7 @@ def _accept(invitation: Invitation, user: User, actor: Actor) -> Membership:
 
 
 def _lock(environment_id: UUID) -> None:
-    """Locks the environment. Raises LinkUnusable if it has been deleted."""
+    """Raises LinkUnusable if the environment has been deleted."""
     try:
         lock_environment(environment_id)
     except NotFound:
@@ -190,9 +180,7 @@ def _lock(environment_id: UUID) -> None:
 
 
 def _check_inviter(invitation: Invitation) -> None:
-    """Raises LinkUnusable if the environment has been deleted, or if the user who invited may not grant the role any
-    more.
-    """
+    """Raises LinkUnusable if the environment is deleted, or if the inviter may not grant the role any more."""
     role = Role(invitation.role)
     needs = role if role.includes(Role.ADMIN) else Role.ADMIN
     _lock(invitation.environment_id)
@@ -203,9 +191,7 @@ def _check_inviter(invitation: Invitation) -> None:
 
 
 def _check_room(environment_id: UUID, email: Email) -> None:
-    """Ends an expired invitation of the address. Raises Conflict if the address is a member's, or if the environment
-    has as many invitations as it may.
-    """
+    """Ends an expired invitation of the address. Raises Conflict for a member's address, and CeilingReached."""
     if Membership.objects.filter(environment_id=environment_id, user__email=email).exists():
         raise Conflict("This user is a member already.", code=ErrorCode.ALREADY_MEMBER)
     invitations = open_invitations(environment_id)
@@ -219,7 +205,7 @@ def _check_room(environment_id: UUID, email: Email) -> None:
 
 
 def _queue(environment: Environment, email: Email, role: Role, inviter: User) -> AccountMail:
-    """Queues the mail of an invitation. Raises TooManyRequests if the address has had as many mails as it may."""
+    """Raises TooManyRequests if the address has had as many mails as it may."""
     facts = {
         "environment": environment.name,
         "workspace": environment.workspace.name,

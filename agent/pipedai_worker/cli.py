@@ -20,7 +20,6 @@ log = logs.get_logger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that `argv` (without the program's name) asks for, and return the exit code."""
     # A process that ends need not look for garbage first, which would take a fifth of a short command.
     atexit.register(gc.freeze)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -69,7 +68,6 @@ def add_runworker_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line. It sets `handler` to the function of the chosen command."""
     parser = argparse.ArgumentParser(
         prog="pipedai-worker",
         description="Executes the runs that PipedAI assigns to this machine.",

@@ -1,17 +1,12 @@
-"""Lists the error codes. The `code` of an error body is for programs; its sentence is for people.
-
-We may reword a sentence, but we never change a code (SPEC §12).
-"""
+"""The error codes, for programs. Sentences for people may change, but codes never do (SPEC §12)."""
 
 from enum import StrEnum
 from types import MappingProxyType
 
 
 class ErrorCode(StrEnum):
-    """Every error code of the API.
-
-    A comment above a code gives the HTTP status and says when the API sends it; API.md lists all codes. Two cases that
-    a client would treat differently have two codes.
+    """A comment above a code gives its HTTP status and when it is sent. Two cases that a client would treat differently
+    have two codes.
     """
 
     # 400: fields of the body, the query or the header are wrong. `details` says which.
@@ -177,6 +172,5 @@ _BY_STATUS = MappingProxyType(
 
 
 def code_of_status(status: int) -> ErrorCode:
-    """Returns the code for an error that has only an HTTP status."""
     otherwise = ErrorCode.MALFORMED_REQUEST if status < 500 else ErrorCode.INTERNAL_ERROR
     return _BY_STATUS.get(status, otherwise)

@@ -60,10 +60,8 @@ class HealthViewSet(ApiViewSet):
         errors={503: ""},
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers GET /health: 200 if the database takes writes, else 503.
-
-        A database that can only be read counts as down, because nearly every call writes. A read replica that is away
-        does not, because the primary answers in its place; the answer says so.
+        """Answers GET /health: 503 if the database can't take writes, which nearly every call does. A replica that is
+        away is only told of, because the primary answers in its place.
         """
         try:
             writable = takes_writes()
@@ -88,10 +86,7 @@ class HealthViewSet(ApiViewSet):
         },
     )
     def live(self, request: Request) -> Response:
-        """Answers GET /health/live to pages of other origins. `pipedai.server.lanes` has a copy for all others.
-
-        The event loop must answer although no thread is free, and only Django adds the headers for an origin.
-        """
+        """Answers requests with an `Origin`, which need Django's headers. `pipedai.server.lanes` answers others."""
         return Response(_ALIVE)
 
 
@@ -100,8 +95,6 @@ def _unavailable(sentence: str) -> Unavailable:
 
 
 class OpenApiViewSet(ApiViewSet):
-    """Serves the OpenAPI schema to everybody, because the schema holds nothing that API.md does not."""
-
     tag = "Service"
     authentication_classes = ()
     permissions = {"retrieve": IsPublic}
@@ -122,7 +115,6 @@ class OpenApiViewSet(ApiViewSet):
         says={200: "With this reference as an OpenAPI 3.1 document."},
     )
     def retrieve(self, request: Request) -> HttpResponse:
-        """Answers GET /openapi.json."""
         with _MAKING:
             made = document()
         return HttpResponse(made, content_type=_JSON)
@@ -139,8 +131,6 @@ def document() -> bytes:
 
 
 class ServiceRootViewSet(ApiViewSet):
-    """Describes the service to a client that knows only the base URL of the API."""
-
     # The OpenAPI schema leaves this viewset out. All paths in the schema follow on /api/v1 with a slash, so none of
     # them can name /api/v1 itself.
     schema: Any = None
@@ -165,7 +155,6 @@ class ServiceRootViewSet(ApiViewSet):
         },
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers GET /api/v1."""
         return Response(_description())
 
 
@@ -182,7 +171,6 @@ def _description() -> dict[str, str]:
 
 @require_safe
 def start_page(request: HttpRequest) -> HttpResponse:
-    """Answers GET /, which is public: a page with links if the client prefers HTML, as browsers do, else JSON."""
     response: HttpResponse
     if request.get_preferred_type([_JSON, _HTML]) == _HTML:
         response = render(request, "pipedai/start.html", {"version": VERSION})

@@ -106,7 +106,6 @@ def timeouts_hold() -> CheckMessage:
 
 
 def clocks_agree(now: Callable[[], datetime] = machine_now) -> CheckMessage:
-    """Checks that this machine's clock and the database's agree, allowing for the time of one query."""
     database_now()  # This opens the connection, so that the query below is fast.
     meter = SkewMeter(now)
     skew = meter.compare(now(), database_now())
@@ -121,10 +120,8 @@ def clocks_agree(now: Callable[[], datetime] = machine_now) -> CheckMessage:
 
 
 def commits_are_kept() -> CheckMessage:
-    """Checks that the database takes writes, and that a commit it has answered outlives a crash.
-
-    With `synchronous_commit = off` the last commits are lost when the server crashes, and with asynchronous standbys
-    they are lost at a failover (docs/high-availability.md).
+    """Checks that the database takes writes, and that commits outlive a crash or a failover, as they do not with
+    `synchronous_commit = off` or asynchronous standbys (docs/high-availability.md).
     """
     row = fetch_one(_DURABILITY, {})
     assert row is not None
@@ -213,7 +210,6 @@ def public_url_is_ours() -> CheckMessage:
 
 
 def static_files_are_collected() -> CheckMessage:
-    """Checks that the static files were collected under names with a hash, which browsers may cache for ever."""
     if not (settings.STATIC_ROOT / "staticfiles.json").is_file():
         return Error(
             f"They are not collected in {settings.STATIC_ROOT}: pages load slowly.",

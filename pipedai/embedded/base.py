@@ -25,10 +25,7 @@ class DatabaseClient(client.DatabaseClient):
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Connects to the embedded server. If no server answers, it starts the server and connects again.
-
-    DATA_DIR in the database's settings is the server's data directory. The settings need no user and no host.
-    """
+    """Connects to the embedded server in DATA_DIR, and starts it if it does not answer."""
 
     client_class = DatabaseClient
 
@@ -37,10 +34,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return EmbeddedPostgres(self.settings_dict["DATA_DIR"])
 
     def get_connection_params(self) -> dict[str, Any]:
-        """Returns psycopg's arguments.
-
-        They have no password before the server's first start, which makes the password.
-        """
+        """Returns psycopg's arguments, which have no password before the server's first start makes it."""
         params: dict[str, Any] = super().get_connection_params()
         try:
             return params | self.server.connection_params(params["dbname"])

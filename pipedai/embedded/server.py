@@ -1,5 +1,3 @@
-"""Starts, stops and describes a private PostgreSQL server, without Django."""
-
 import contextlib
 import shlex
 import time
@@ -38,10 +36,7 @@ class Status:
 
 
 class EmbeddedPostgres:
-    """The server of one data directory. Any number of processes may use this class at once.
-
-    Every method raises EmbeddedPostgresError, with one sentence, if the server cannot be used.
-    """
+    """The server of one data directory, for any number of processes. Every method raises EmbeddedPostgresError."""
 
     def __init__(self, data_dir: Path) -> None:
         self.layout = Layout(Path(data_dir).expanduser().resolve())
@@ -50,7 +45,6 @@ class EmbeddedPostgres:
         return f"EmbeddedPostgres({str(self.layout.data_dir)!r})"
 
     def ensure_running(self) -> None:
-        """Make the cluster and start the server if necessary, and return when the server answers."""
         if not self.answers():
             self.layout.prepare_data_dir()
             with locks.only_one(self.layout.start_lock, seconds=_LOCK_SECONDS) as start_lock:
@@ -61,7 +55,6 @@ class EmbeddedPostgres:
             )
 
     def stop(self) -> bool:
-        """Stop the server and end its sessions. Return False if no server ran."""
         with explaining(f"look into {self.layout.data_dir}"):
             if not self.layout.cluster.exists():
                 return False
@@ -80,7 +73,6 @@ class EmbeddedPostgres:
             return lived
 
     def answers(self) -> bool:
-        """Whether the server accepts connections. The question needs no password."""
         layout = self.layout
         with explaining(f"look into {layout.data_dir}"):
             if not (layout.socket_dir.is_dir() and layout.pid_file.exists()):
@@ -103,10 +95,7 @@ class EmbeddedPostgres:
     def connection_params(
         self, database: str = DATABASE, *, role: str = passwords.APPLICATION
     ) -> dict[str, Any]:
-        """Return keyword arguments for psycopg.connect(), without starting the server.
-
-        They contain no password before the server's first start, because that start makes the password.
-        """
+        """Return arguments for psycopg.connect(). The server's first start makes the password that they contain."""
         if self.layout.socket_dir.exists():
             self.layout.verify_socket_dir()
         params = {
@@ -121,7 +110,6 @@ class EmbeddedPostgres:
         return params if kept is None else {**params, "password": kept[role]}
 
     def url(self, database: str = DATABASE, *, role: str = passwords.APPLICATION) -> str:
-        """Start the server if necessary, and return its `postgres://` URL with the password."""
         self.ensure_running()
         params = self.connection_params(database, role=role)
         address = f"{role}:{params['password']}@:{params['port']}"
@@ -206,12 +194,10 @@ class EmbeddedPostgres:
         )
 
     def _is_alive(self) -> bool:
-        """Whether any process of the server is alive, even one that was left over when the main process was killed."""
         with locks.if_free(self.layout.run_lock) as run_lock:
             return run_lock is None or bool(locks.server_pids(self.layout.cluster))
 
     def _main_pid(self) -> int | None:
-        """Return the number of the server's main process, which the pid file names, or None if it is not alive."""
         written = self._pid_file_lines()[0]
         alive = locks.server_pids(self.layout.cluster)
         return next((pid for pid in alive if str(pid) == written), None)
@@ -223,7 +209,6 @@ class EmbeddedPostgres:
         return self._pid_file_lines()[-1] == "ready"
 
     def _pid_file_lines(self) -> list[str]:
-        """Return the lines of the server's pid file. The first is the server's process id, the last is its state."""
         try:
             text = self.layout.pid_file.read_text(errors="replace")
         except OSError:
@@ -232,17 +217,12 @@ class EmbeddedPostgres:
 
 
 class _Patience:
-    """Waits in short steps for a server that starts, stops or dies, and gives up after a time."""
-
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._began = self._seen = time.monotonic()
 
     def wait(self) -> None:
-        """Sleep briefly.
-
-        Raise an error if the server has taken too long, or if no process of the server has been seen.
-        """
+        """Sleep briefly. Raise an error after too long, or if no process of the server has been seen."""
         now = time.monotonic()
         if locks.server_pids(self._layout.cluster):
             self._seen = now

@@ -63,11 +63,7 @@ def content_policy(path: str) -> str:
 def complete_headers(
     given: RawHeaders, *, request_id: str, path: str, production: bool
 ) -> RawHeaders:
-    """Return an answer's headers together with those that every answer of the service has.
-
-    Under the API's paths the service's headers replace those that the application set. A page elsewhere keeps its own
-    headers, and decides on its own caching.
-    """
+    """Under the API's paths the service's headers replace the application's. Other pages keep their own."""
     ours = {
         b"x-content-type-options": b"nosniff",
         b"content-security-policy": content_policy(path).encode("latin-1"),

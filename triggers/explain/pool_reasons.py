@@ -1,6 +1,4 @@
-"""Words the reasons why no worker of a run's pool takes it (SPEC §13, §16). Each reason is about all workers that have
-the same hindrance, so that a pool of 500 workers is told in a few sentences.
-"""
+"""Words the reasons why no worker of a run's pool takes it, one for each hindrance (SPEC §13, §16)."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -39,7 +37,6 @@ class _Group:
 
 
 def empty(run: Row) -> Reason:
-    """Returns the reason of a run whose pool has no workers."""
     return Reason(
         WaitingFor.POOL_EMPTY,
         f"Pool {run['pool_name']} has no workers.",
@@ -49,9 +46,7 @@ def empty(run: Row) -> Reason:
 
 
 def told(run: Row, held_back: Iterable[tuple[Row, list[WaitingFor]]]) -> Iterator[Reason]:
-    """Yields the reasons why these workers of the run's pool do not take it. Each worker has its hindrances with it, of
-    which the first counts. The run's own worker is not among them, because it has reasons of its own.
-    """
+    """Yields a reason for each hindrance that is the first of one of these workers, without the run's own."""
     groups: dict[WaitingFor, list[Row]] = {}
     for worker, codes in held_back:
         groups.setdefault(codes[0], []).append(worker)

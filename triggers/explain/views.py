@@ -28,13 +28,10 @@ _BUSY = {429: "Two explanations of the environment are being worked out already.
 
 
 class RunExplanationViewSet(TenantViewSet):
-    """The endpoint that explains where a run stands."""
-
     tag = "Runs"
     permissions = {"retrieve": IsViewer}
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the run that the URL names, and the caller's role in its environment. Raises NotFound."""
         self.access = find_visible(principal_of(request), tenancy.ALL_RUNS, kwargs["run_id"])
 
     @Operation(
@@ -46,7 +43,6 @@ class RunExplanationViewSet(TenantViewSet):
         errors=_BUSY,
     )
     def retrieve(self, request: Request, run_id: UUID) -> Response:
-        """Answers with where the run stands, and why."""
         _count_request(self.access.environment_id, request)
         explanation = explain_run(run_id)
         if explanation is None:
@@ -55,8 +51,6 @@ class RunExplanationViewSet(TenantViewSet):
 
 
 class TriggerExplanationViewSet(tenancy.OneTriggerViewSet):
-    """The endpoint that explains what became of a due time of a trigger."""
-
     tag = "Triggers"
     permissions = {"retrieve": IsViewer}
 
@@ -76,7 +70,6 @@ class TriggerExplanationViewSet(tenancy.OneTriggerViewSet):
         errors={400: "A bad `at`.", **_BUSY},
     )
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
-        """Answers with what became of the due time at or next before `at`."""
         at = _time_in_question(request)
         _count_request(self.access.environment_id, request)
         explanation = explain_trigger(trigger_id, at=at)
@@ -86,7 +79,6 @@ class TriggerExplanationViewSet(tenancy.OneTriggerViewSet):
 
 
 def _count_request(environment_id: UUID, request: Request) -> None:
-    """Counts the request as one of its environment's. Raises TooManyRequests if two are under way."""
     if not _UNDER_WAY.admits(environment_id, request):
         raise TooManyRequests(
             "Two explanations are being worked out already: ask again when they are there.",
@@ -95,9 +87,7 @@ def _count_request(environment_id: UUID, request: Request) -> None:
 
 
 def _time_in_question(request: Request) -> datetime | None:
-    """Returns the query parameter `at`, or None if it was not sent. Raises Invalid if it is no time, or too far
-    ahead.
-    """
+    """Raises Invalid if `at` is no time, or too far ahead."""
     try:
         at: datetime | None = TimeField(required=False).clean(request.query_params.get("at"))
         check_time_in_question(at)

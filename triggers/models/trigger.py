@@ -32,8 +32,7 @@ class Trigger(models.Model):
     # The trigger's id: a UUIDv7. `create_trigger` makes it before it saves the row, because the secrets are encrypted
     # for this id.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
+    # The environment that owns the row.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -225,7 +224,7 @@ class Trigger(models.Model):
                 name="trigger_of_pool",
                 condition=Q(deleted_at__isnull=True, pool__isnull=False),
             ),
-            # Polls find the triggers by this index of which as many runs are held as may be.
+            # By this index polls find the triggers of which as many runs are held as their limit allows.
             models.Index(
                 fields=["environment"],
                 name="trigger_limited",
@@ -238,19 +237,14 @@ class Trigger(models.Model):
 
 
 class TriggerRevision(models.Model):
-    """A prompt, model and output schema that a trigger has or had. It never changes, so that runs refer to it and copy
-    nothing.
-    """
+    """A prompt, model and output schema of a trigger. It never changes, so that runs refer to it."""
 
     # The revision's id: a UUIDv7. The services make it before they save the row, because trigger and revision refer to
     # each other.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The trigger that has, or had, this prompt.
     trigger = tenant_key("triggers.Trigger", related_name="revisions")
     # The text that the worker gives to the AI model, up to 256 KiB. It never changes.
     prompt = models.TextField()
@@ -258,7 +252,6 @@ class TriggerRevision(models.Model):
     model = models.CharField(max_length=200, null=True)
     # The JSON Schema 2020-12 of the run's output, as text and unchanged; NULL if a run need not have an output.
     output_schema = JSONAsGivenField(null=True)
-    # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

@@ -62,46 +62,33 @@ ORDER BY wanted.run_id, wanted.after, batch.first_seq
 
 
 class StoredEvent(NamedTuple):
-    """An event of a run: its number, and its JSON text."""
-
     seq: int
     json: str
 
 
 class Page(NamedTuple):
-    """Some events of a run, and the number of its last one; 0 if it has none."""
-
     events: list[StoredEvent]
     last_seq: int
 
 
 def page_of_events(run_id: UUID, *, after: int, limit: int, most_bytes: int) -> Page:
-    """Returns the first `limit` events whose number is larger than `after`, in order.
-
-    It returns fewer if they have more than `most_bytes`, but at least one if there is any.
-    """
+    """Returns the first `limit` events after a number; fewer if they exceed `most_bytes`, but at least one."""
     progress = _progress(run_id)
     events = _read(progress, run_id, after=after, limit=limit, most_bytes=most_bytes)
     return Page(events, progress["stored"])
 
 
 def stored_events(run_id: UUID) -> int:
-    """Returns how many events of the run were stored."""
     return int(_progress(run_id)["stored"])
 
 
 class News(NamedTuple):
-    """What a stream sends next: events, and the state of the run if the stream ends with them."""
-
     events: list[StoredEvent]
     ended_as: str | None
 
 
 def news_of_run(ticket: StreamTicket, *, run_id: UUID, begin_after: int) -> News:
-    """Returns the events that the stream has not sent, one piece at a time, and notes in the ticket what it sends.
-
-    A new stream begins after the event with the number `begin_after`.
-    """
+    """Returns the next events of a stream, and notes in the ticket that they were sent."""
     if ticket.sent is None:
         ticket.sent = begin_after
     ticket.read_together = read_together
@@ -121,10 +108,8 @@ def news_of_run(ticket: StreamTicket, *, run_id: UUID, begin_after: int) -> News
 
 
 def read_together(streams: Sequence[tuple[UUID, int]]) -> dict[tuple[UUID, int], Piece]:
-    """Returns the next events of several streams, as the text that a stream sends. A stream is given by its run's id
-    and the number of the last event that it has sent. Streams without new events are left out.
-
-    The caller vouches that the readers may see these runs.
+    """Returns the next text of several streams, each given by its run and the number of the last event sent. Streams
+    without new events are left out. The caller vouches that the readers may see these runs.
     """
     params = {
         "run_ids": [run_id for run_id, _ in streams],

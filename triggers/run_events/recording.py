@@ -119,10 +119,8 @@ def append_events(
     events: Sequence[RunEvent],
     now: datetime | None = None,
 ) -> bool:
-    """Stores the events of the worker with this token if nothing is special about the call, and returns whether it did.
-
-    All of them must be new, in order and within the limits, and not the first ones of their run. Otherwise nothing is
-    changed, and `store_events` has to decide. `version` is that of the worker's program, or None if it told none.
+    """Stores the events if they are all new, in order, within the limits and not the first of their run, and returns
+    whether it did. Otherwise `store_events` has to decide. `version` is that of the worker's program.
     """
     if not events:
         return False
@@ -157,13 +155,9 @@ def append_events(
 def store_events(
     *, worker_id: UUID, run_id: UUID, events: Sequence[RunEvent], now: datetime | None = None
 ) -> int:
-    """Stores the events that are new, and returns the number that the worker's next event must have.
-
-    Events that were stored before are skipped, so a call may be repeated. Where a limit is reached, one event of the
-    type `truncated` is stored, and everything after it is counted and not stored.
-
-    Raises NotFound for another worker's run; Refused if the worker has not claimed the run, or if it ended more than 24
-    h ago; Conflict if the run's trigger records no events, or if the events are not in order or leave a gap.
+    """Stores the events that are new, and returns the number that the next one must have, so a call may be repeated.
+    Where a limit is reached, one event `truncated` is stored, and the rest is only counted. Raises NotFound; Refused
+    for a run that is not claimed, or that ended over 24 h ago; Conflict if the trigger records none, or for a gap.
     """
     params = {
         "run_id": run_id,
@@ -204,10 +198,7 @@ def _check(log: Row) -> None:
 
 
 def _is_sequence(events: Sequence[RunEvent]) -> bool:
-    """Whether each event has the number after that of the event before it.
-
-    The numbers are the caller's, so nothing is made whose size follows from them.
-    """
+    """Whether the numbers follow each other. They are the caller's, so nothing as long as they say is made."""
     return all(after.seq == before.seq + 1 for before, after in pairwise(events))
 
 
@@ -229,7 +220,7 @@ def _store(run_id: UUID, log: Row, new: list[RunEvent]) -> None:
     if len(kept) == len(new) and _write(run_id, log, kept, next_seq, day_limit=MAX_DAY_BYTES):
         return
     reason = _RUN_IS_FULL
-    # The lock keeps the room on this day until the events are stored.
+    # The lock keeps others from taking the room that this day has left, until the events are stored.
     day = fetch_one(_LOCK_DAY, log)
     within_day = fitting(kept, MAX_DAY_BYTES - (day["bytes"] if day else 0))
     if len(within_day) < len(kept):
@@ -241,7 +232,7 @@ def _store(run_id: UUID, log: Row, new: list[RunEvent]) -> None:
         text=reason,
         data=None,
     )
-    # The event that says so has its place beyond the limits.
+    # The event that says that a limit was reached has its place beyond that limit.
     _write(run_id, log, [*kept, marker], next_seq, day_limit=None, is_truncated=True)
 
 

@@ -45,16 +45,11 @@ RunEventSerializer = answer(
 
 
 class RunEventViewSet(TenantViewSet):
-    """Finds the run that the URL names, for its events."""
-
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the run, and the caller's role in its environment. Raises NotFound."""
         self.access = find_visible(principal_of(request), tenancy.ALL_RUNS, kwargs["run_id"])
 
 
 class RunEventListViewSet(RunEventViewSet):
-    """The endpoint that answers the stored events of a run."""
-
     tag = "Runs"
     permissions = {"list": IsOperator}
 
@@ -86,7 +81,6 @@ class RunEventListViewSet(RunEventViewSet):
         errors={400: "A bad `after` or `limit`."},
     )
     def list(self, request: Request, run_id: UUID) -> HttpResponse:
-        """Answers with the events after a number. They are stored as the JSON that is answered."""
         page = page_of_events(
             run_id,
             after=_after(request),
@@ -100,8 +94,6 @@ class RunEventListViewSet(RunEventViewSet):
 
 
 class RunEventStreamViewSet(StreamViewMixin, RunEventViewSet):
-    """The endpoint that streams the events of a run as they come."""
-
     tag = "Runs"
     permissions = {"stream": IsOperator}
 
@@ -119,9 +111,7 @@ class RunEventStreamViewSet(StreamViewMixin, RunEventViewSet):
         errors={429: "The caller has 20 streams open."},
     )
     def stream(self, request: Request, run_id: UUID) -> HttpResponse | Response:
-        """Answers with the events that the reader has not. The web process calls it again
-        and again, as long as the reader reads.
-        """
+        """Answers with the events that the reader has not. The web process calls it as long as the reader reads."""
         ticket = ticket_of(request, StreamTicket, group=self.access.environment_id)
         count_stream(request, ticket)
         last_read = request.META.get("HTTP_LAST_EVENT_ID", "")
@@ -137,7 +127,6 @@ class RunEventStreamViewSet(StreamViewMixin, RunEventViewSet):
 
 
 def _after(request: Request) -> int:
-    """Returns the query parameter `after`; 0 if it was not sent. Raises Invalid if it is no whole number."""
     sent = request.query_params.get("after", "0")
     if not _SEQ.fullmatch(sent):
         raise Invalid({"after": ["Must be a whole number, 0 or more."]})

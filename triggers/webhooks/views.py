@@ -31,8 +31,6 @@ class NoBody(StrictBody):
 
 
 class _DeliveriesShown(TenantViewSet):
-    """The base of viewsets that render deliveries. Only admins see what the receiver answered."""
-
     def _shown(self, rows: list[Delivery]) -> Any:
         context = {"shows_bodies": self.access.role.includes(Role.ADMIN)}
         return DeliverySerializer(rows, many=True, context=context).data
@@ -47,8 +45,6 @@ class _DeliveriesShown(TenantViewSet):
 
 
 class TriggerDeliveryViewSet(_DeliveriesShown, OneTriggerViewSet):
-    """The deliveries of one trigger."""
-
     tag = "Webhooks"
     permissions = {"list": IsViewer, "test": IsAdmin}
     environment_rates = {"test": Rate("test-webhook", 10, _A_MINUTE)}
@@ -63,7 +59,6 @@ class TriggerDeliveryViewSet(_DeliveriesShown, OneTriggerViewSet):
     )
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        """Answers with the trigger's deliveries and their attempts, the newest first."""
         rows = Delivery.objects.filter(trigger_id=trigger_id).prefetch_related("attempts")
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows.defer("body"), request, self)
@@ -80,22 +75,17 @@ class TriggerDeliveryViewSet(_DeliveriesShown, OneTriggerViewSet):
         audit=("webhook.tested",),
     )
     def test(self, request: Request, trigger_id: UUID) -> Response:
-        """Queues a sample message, which is about no real run."""
         read_body(NoBody, request)
         return self._created(outbox.send_test, request, trigger_id=trigger_id)
 
 
 class DeliveryViewSet(_DeliveriesShown):
-    """The endpoint that sends one delivery again."""
-
     tag = "Webhooks"
     permissions = {"redeliver": IsAdmin}
     environment_rates = {"redeliver": Rate("redeliver", 10, _A_MINUTE)}
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the delivery that the URL names, and the caller's role in its environment. Nobody can see the
-        deliveries of a deleted trigger any more.
-        """
+        """Finds the delivery's environment. Nobody can see the deliveries of a deleted trigger any more."""
         self.access = find_visible(
             principal_of(request), tenancy.LIVE_DELIVERIES, kwargs["delivery_id"]
         )
@@ -111,6 +101,5 @@ class DeliveryViewSet(_DeliveriesShown):
         audit=("webhook.redelivered",),
     )
     def redeliver(self, request: Request, delivery_id: UUID) -> Response:
-        """Queues the delivery's message again, as a new delivery."""
         read_body(NoBody, request)
         return self._created(outbox.redeliver, request, delivery_id=delivery_id)

@@ -27,18 +27,12 @@ _POLLS = RequestLimit(2)
 
 
 class AskingViewSet(WorkerProtocolViewSet):
-    """The base of the endpoints by which a worker asks for runs.
-
-    They answer at once, even without a run. If the worker wants to wait, the web process keeps an answer without runs
-    back, and calls the endpoint again until there is a run or the time is over. A ticket, an object that belongs to the
-    waiting request, tells the web process when to call.
+    """The base of the endpoints by which a worker asks for runs. They answer at once. If the worker wants to wait, the
+    web process keeps an empty answer back and calls again, as the request's ticket says.
     """
 
     def _begin(self, request: Request, *, waits: bool) -> Limits:
-        """Notes what the worker tells with its request, and returns the worker's limits.
-
-        Raises TooManyRequests if the worker has too many requests under way that don't wait.
-        """
+        """Notes what the request tells, and returns the worker's limits. Raises TooManyRequests."""
         if not waits and not _POLLS.admits(self.worker.id, request):
             raise TooManyRequests(
                 "Two polls of this worker are being answered already: read their answers first.",
@@ -61,10 +55,8 @@ class AskingViewSet(WorkerProtocolViewSet):
         capacity: int,
         again_seconds: float | None = None,
     ) -> None:
-        """Notes how many runs the answer has, for the access log and on the ticket of a request that waits.
-
-        `again_seconds` is after how many seconds the endpoint wants to be called again, if that is sooner than the next
-        run comes due.
+        """Notes how many runs the answer has, for the access log and the ticket. `again_seconds` is when to call again,
+        if that is before the next run comes due.
         """
         scope = request.META.get("asgi.scope", {})
         scope.get(LOG, {})["runs"] = runs
@@ -75,9 +67,7 @@ class AskingViewSet(WorkerProtocolViewSet):
                 ticket.next_due_seconds = again_seconds
 
     def _fill(self, ticket: PollTicket, *, wait: float, empty: bool, capacity: int) -> None:
-        """Writes on the ticket of a waiting request how long the web process is to wait, when the worker's next run
-        comes due, and for the runs of which pools it waits.
-        """
+        """Writes on the ticket how long to wait, when the next run comes due, and of which pools runs may come."""
         ticket.workspace_id = self.worker.workspace_id
         ticket.wait_seconds, ticket.empty = wait, empty
         if not empty or not wait:
@@ -90,7 +80,6 @@ class AskingViewSet(WorkerProtocolViewSet):
         ticket.pool_ids = self.worker.pool_ids if has_room else ()
 
     def _told(self) -> dict[str, object]:
-        """Returns what the answer tells of the worker itself. `told_fields` has their types."""
         return {
             "serverTime": self.worker.now,
             "authMode": self.worker.auth_mode,
@@ -99,7 +88,6 @@ class AskingViewSet(WorkerProtocolViewSet):
 
 
 def told_fields() -> dict[str, serializers.Field]:  # type: ignore[type-arg]
-    """Returns the fields of an answer that tell of the worker itself."""
     return {
         "serverTime": serializers.DateTimeField(),
         "authMode": serializers.ChoiceField(choices=Worker.AuthMode.choices),

@@ -35,8 +35,6 @@ class BodyTooLarge(ApiError):  # noqa: N818 - named as what it answers
 
 
 class ClaimNextViewSet(AskingViewSet):
-    """The endpoint by which a worker takes its next run."""
-
     permissions = {"claim_next": IsSignedIn}
     # A worker must call as often as its runs need.
     unmetered = frozenset(permissions)
@@ -99,6 +97,5 @@ class ClaimNextViewSet(AskingViewSet):
 
 
 def _check_size(meta: Any) -> None:
-    """Raises BodyTooLarge. The web server has read the whole body, and tells its length."""
     if int(meta.get("CONTENT_LENGTH") or 0) > MAX_BODY_BYTES:
         raise BodyTooLarge

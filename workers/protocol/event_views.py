@@ -32,8 +32,6 @@ class EventsTooLarge(ApiError):  # noqa: N818 - named as what it answers
 
 
 class WorkerRunEventViewSet(WorkerProtocolViewSet):
-    """The endpoint that stores the events of a run."""
-
     permissions = {"store": IsSignedIn}
     # The events of the call, if they are stored already.
     _appended: Sequence[RunEvent] = ()
@@ -43,9 +41,7 @@ class WorkerRunEventViewSet(WorkerProtocolViewSet):
 
     # See docs/decisions/fast-paths.md.
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Stores the events of most calls by one statement, which also checks the token. If that statement does not
-        store them, makes all checks as other views do, and leaves it to the action to store the events.
-        """
+        """Stores most calls by one statement, which also checks the token. If it can't, all checks are made."""
         negotiated = self.perform_content_negotiation(request)
         request.accepted_renderer, request.accepted_media_type = negotiated
         self._appended = append_plain_call(request, **kwargs)
@@ -83,7 +79,6 @@ class WorkerRunEventViewSet(WorkerProtocolViewSet):
         },
     )
     def store(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        """Stores the events that are new."""
         events = self._appended
         if events:
             next_seq = events[-1].seq + 1
@@ -97,6 +92,5 @@ class WorkerRunEventViewSet(WorkerProtocolViewSet):
 
 
 def _check_size(meta: Any) -> None:
-    """Raises EventsTooLarge. The web server has read the whole body, and tells its length."""
     if int(meta.get("CONTENT_LENGTH") or 0) > MAX_CALL_BYTES:
         raise EventsTooLarge

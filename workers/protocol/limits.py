@@ -7,10 +7,7 @@ from triggers.runs.conditions import Limits, limits_of
 
 
 def locked_limits(worker: WorkerPrincipal) -> Limits:
-    """Locks the worker's row until the transaction ends, and returns its limits.
-
-    Raises Unauthenticated if the token was revoked since the request was authenticated.
-    """
+    """Locks the worker's row. Raises Unauthenticated if the token was revoked since authentication."""
     row = fetch_one(
         "SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved,"
         " coalesce(limited_until > statement_timestamp(), false) AS limited FROM worker"

@@ -1,5 +1,3 @@
-"""`manage.py create_staff`: makes a user who may log in to Django admin, or lets an existing user do so."""
-
 import getpass
 import secrets
 import sys
@@ -84,7 +82,6 @@ def _password() -> str:
 
 
 def _sentence(errors: Any) -> str:
-    """Joins the error messages of all fields into one line."""
     return " ".join(
         f"{field}: {message}" for field, messages in errors.items() for message in messages
     )

@@ -48,11 +48,7 @@ EventJson = dict[str, Any]
 def from_api(
     api: Api, run_id: str, after: int, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[EventJson]:
-    """Yield the events after the number `after`, and those that come, until the run ends.
-
-    A stream that breaks off is opened again, where it was. Raises TokenRefused, and Refused if the API does not show
-    the run's events to this key.
-    """
+    """Yield the events after a number, until the run ends. A stream that breaks off is opened again."""
     backoff, outage = Backoff(), Outage()
     while True:
         try:
@@ -104,14 +100,11 @@ def from_file(
     is_over: Callable[[], bool],
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[EventJson]:
-    """Yield the events of the file after the number `after`, and those that are added until the run is over.
-
-    Raises FileNotFoundError.
-    """
+    """Yield the file's events after a number until the run is over. Raises FileNotFoundError."""
     with contextlib.closing(SpoolReader(path)) as reader:
         reader.go_to(after + 1)
         while True:
-            # What was added before the run was over is still read.
+            # The end is noted before the lines are read, so that events added before the end are read too.
             over = reader.removed or is_over()
             lines = reader.lines()
             for line in lines:
@@ -137,16 +130,12 @@ def _is_event(value: Any) -> bool:
 
 
 class Connect(Protocol):
-    """Makes the client of the API at this URL, for a user's key."""
-
     def __call__(self, url: str, *, key: str) -> Api: ...
 
 
 def events_of(options: argparse.Namespace, connect: Connect) -> Iterator[dict[str, Any]]:
-    """Return the events that the command `logs` is to show. Raises Exit if there are none to be had, and ConfigError.
-
-    They come from the API if there is a key for it, and else from the file that the worker keeps until it has sent
-    them.
+    """Return the events for `logs`, from the API if there is a key for it, else from the worker's file.
+    Raises Exit, ConfigError.
     """
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not key.isascii() or not key.isprintable():
@@ -208,12 +197,10 @@ LONGEST_DATA = 300
 
 
 def wants_colour(file: TextIO) -> bool:
-    """Tell whether what is written there may be coloured: it is a terminal, and nobody has set NO_COLOR."""
     return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def shown(event: dict[str, Any], *, colour: bool) -> str:
-    """Return an event as lines for a person: its time on this machine's clock, its type, and what it says."""
     kind = harmless(str(event.get("type")))
     lines = [harmless(line) for line in _said(event).split("\n")]
     text = f"\n{_INDENT}".join(lines)
@@ -234,7 +221,7 @@ def _said(event: dict[str, Any]) -> str:
     text, data = event.get("text"), event.get("data")
     said = text.rstrip("\n") if isinstance(text, str) else ""
     if event.get("type") == TOOL_CALL and isinstance(data, dict):
-        # The tool's name is the text.
+        # The tool's name is the event's text, so only the tool's input is shown here.
         data = data.get("input")
     elif said:
         return said

@@ -40,7 +40,7 @@ class Recorder:
         self._writer = writer
         self._sender = sender
         self._redactor = redactor
-        # Texts of one type may go on where the last one of this type ended, and so may a secret in them.
+        # A secret may begin in one text and end in the next text of the same type, so each type has its own redactor.
         self._texts: defaultdict[str, RedactingTexts] = defaultdict(
             lambda: RedactingTexts(redactor)
         )
@@ -54,10 +54,7 @@ class Recorder:
         redactor: Redactor,
         wait: Callable[[float], bool],
     ) -> Recorder | None:
-        """Make the run's file and begin to send it. Return None if the disk fails.
-
-        `wait` sleeps for so many seconds, and returns True once the worker has to exit.
-        """
+        """Make the run's file and begin to send it. Return None if the disk fails. `wait` is that of Sender."""
         try:
             make_room(path.parent, most_bytes=MOST_BYTES_OF_ALL)
             writer = SpoolWriter(path)

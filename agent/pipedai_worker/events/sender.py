@@ -19,13 +19,13 @@ from pipedai_worker.values import whole
 
 log = get_logger(__name__)
 
-# The API takes the events of a run until so long after its end (SPEC §18).
+# The API takes the events of a run until this long after its end (SPEC §18).
 LATEST_SECONDS = 24 * 3600.0
 # After a call that was not full, the events of this time are gathered for the next one. A call costs the API about as
 # much with forty events as with one, so the first event is sent at once, and those that follow once a second.
 GATHER_SECONDS = 1.0
-# A run that told more events than this within that time tells more than a person can read as they come, such as the
-# output of a build. So its events are gathered for twice the time.
+# If a run told more events than this within GATHER_SECONDS, no person can read them as they come, as with the output of
+# a build. Its events are then gathered for twice the time.
 MANY_EVENTS = 10
 # The API answers with this code if events are missing before those that it got.
 EVENT_GAP = "event_gap"
@@ -47,9 +47,8 @@ class _Dropped(Exception):  # noqa: N818 - an end, not an error
 
 
 class Sender:
-    """Sends what a run's file has and what is added to it. Call `run()` once, in a thread of its own.
-
-    `wait` sleeps for so many seconds, and returns True once the worker has to exit. `clock` returns seconds.
+    """Sends what a run's file has and what is added. Call `run()` in a thread of its own. `wait` sleeps for so many
+    seconds, and returns True once the worker has to exit. `clock` returns seconds.
     """
 
     def __init__(
@@ -79,7 +78,6 @@ class Sender:
         self._news.set()
 
     def finish(self) -> None:
-        """Note that the run has ended: nothing is added to the file any more."""
         self._ended_at = self._clock()
         self._ended.set()
         self._news.set()

@@ -14,14 +14,12 @@ from pipedai_worker.values import number, whole
 DEFAULT_TIMEOUT_SECONDS = 1800.0
 # A longer limit counts as this one, since clocks and other programs take no number of seconds beyond some size.
 LONGEST_TIMEOUT_SECONDS = 30 * 86_400.0
-# The least and the most that may be the limit of a run's cost: as plain numbers, others could have millions of digits.
+# The smallest and the largest limit of a run's cost. Written as plain numbers, others could have millions of digits.
 SMALLEST_COST_USD, LARGEST_COST_USD = Decimal("1e-9"), Decimal("1e12")
 
 
 @dataclass(frozen=True)
 class AssignedRun:
-    """One run to execute. Its `id` is a UUID, so a file name may contain it."""
-
     id: str
     trigger_name: str
     prompt: str = field(repr=False)
@@ -44,7 +42,6 @@ class AssignedRun:
 
     @classmethod
     def parse(cls, item: Any) -> AssignedRun | None:
-        """Read a run that the API hands out. Return None if a field that the run needs is missing or wrong."""
         try:
             headers = item.get("mcpHeaders") or {}
             return cls(
@@ -77,11 +74,7 @@ def _schema(value: Any) -> dict[str, Any] | None:
 
 
 def _cost(value: Any) -> str | None:
-    """Return a limit of the cost as a plain decimal number, or None if there is none.
-
-    The API may give it as a number or as a text. Raises ValueError for anything else: a run whose limit can't be read
-    is not executed without one.
-    """
+    """Return a limit as a plain decimal number, or None. Raises ValueError for one that can't be read."""
     if value is None:
         return None
     try:
@@ -95,10 +88,7 @@ def _cost(value: Any) -> str | None:
 
 
 def _text(value: Any) -> str:
-    """Return `value` if it is text that UTF-8 can encode; JSON may contain lone surrogates, which it can't encode.
-
-    Raises TypeError for a value that is no text, and ValueError for a text with surrogates.
-    """
+    """Raises TypeError for no text, and ValueError for lone surrogates, which UTF-8 can't encode."""
     if not isinstance(value, str):
         raise TypeError
     value.encode()

@@ -50,8 +50,6 @@ NO_CALLS = {"total": 0, "effects": 0, "unknown": 0}
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The objects and settings that all runs of this worker share."""
-
     api: Api
     journal: Journal
     executor: Executor
@@ -73,7 +71,6 @@ class Run:
         around: Surroundings,
         granted: dict[str, Any],
     ) -> None:
-        """Make the run. `granted` is what the API says of it, as it has claimed it for this worker."""
         self.assigned = assigned
         self._granted = granted
         self.stop = StopRequest()
@@ -103,11 +100,8 @@ class Run:
             known_secrets.remove(run_id)
 
     def _keep(self) -> bool:
-        """Write the run down, and tell whether that could be done. If not, the run has been reported.
-
-        Until the run is on disk, the worker asks for no other one: a worker that is killed before that gets this run
-        again by the same claimId. If it can't be written down, `claimed` stays false, so that the worker waits before
-        it takes another run.
+        """Write the run down. Return False if that failed; the run has then been reported. The worker asks for no other
+        run before: if it is killed, the same claimId gives it this run again.
         """
         around, run_id = self._around, self.assigned.id
         try:
@@ -164,9 +158,8 @@ class Run:
         journal.release(run_id)
 
     def _execute(self) -> Outcome | None:
-        """Execute the run. Return the outcome to report, or None when the run no longer belongs to this worker."""
         if self._granted.get("cancelRequested"):
-            # The API has started the run with its claim, and would take its cost for unknown.
+            # The claim has started the run, and without this 0 the API would take its cost for unknown.
             return Outcome(CANCELED, cost_usd=0.0)
         try:
             reason = self.stop.reason

@@ -116,10 +116,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def answer_without_server(self, action: str) -> None:
-        """Answers if DATABASE_URL names a server that we don't manage.
-
-        `url` prints that URL; start, stop and status say that there is nothing to manage. Any other action is an error,
-        so that it does not look done.
+        """Answers if DATABASE_URL names a server that is not ours. `url` prints it; start, stop and status say that
+        there is nothing to do. Any other action is an error.
         """
         if action == "url":
             self.stdout.write(settings.DATABASE_URL)
