@@ -6,7 +6,12 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+)
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -17,6 +22,8 @@ from pipedai.api.authentication import is_from_own_page
 Screen = Callable[..., HttpResponse]
 
 HOME = "/console/"
+# Django redirects to no URL of more than 2,048 characters, and one within another is three times as long at most.
+_LONGEST_NEXT = 600
 
 
 def screen(view: Screen) -> Screen:
@@ -70,12 +77,14 @@ def see_other(request: HttpRequest, path: str) -> HttpResponse:
     """
     if "HX-Request" in request.headers:
         return HttpResponse(headers={"HX-Redirect": path})
-    return HttpResponse(status=303, headers={"Location": path})
+    return HttpResponseRedirect(path, status=303)
 
 
 def sign_in_path(request: HttpRequest) -> str:
     """Returns the path of the sign-in page that leads back to the page that was asked for."""
-    asked = request.get_full_path() if request.method != "POST" else request.path
+    asked = request.get_full_path()
+    if request.method == "POST" or len(asked) > _LONGEST_NEXT:
+        asked = request.path
     return f"{reverse('console:sign-in')}?{urlencode({'next': asked})}"
 
 
@@ -83,7 +92,7 @@ def safe_next(request: HttpRequest) -> str:
     """Returns the page of ours that `next` names, or the console's first page if it names another site or nothing."""
     path = request.POST.get("next") or request.GET.get("next") or ""
     is_ours = path.startswith("/") and url_has_allowed_host_and_scheme(path, allowed_hosts=None)
-    return path if is_ours else HOME
+    return path if is_ours and len(path) <= _LONGEST_NEXT else HOME
 
 
 def environment_of(request: HttpRequest, environment_id: UUID | str) -> Json:

@@ -48,6 +48,7 @@ def _workspaces(request: HttpRequest) -> list[Json]:
 
 @screen
 def new_workspace(request: HttpRequest) -> HttpResponse:
+    ask(request, "GET", "auth/me")  # Whoever is not signed in is sent to sign in before they type.
     form = Form("POST", "workspaces", {"name": Look(help="Such as the name of your company.")})
     if request.method == "POST" and (answer := form.send(request)):
         return see_other(request, reverse("console:new-environment", args=[answer.data["id"]]))
@@ -58,7 +59,11 @@ def new_workspace(request: HttpRequest) -> HttpResponse:
 @screen
 def new_environment(request: HttpRequest, workspace_id: UUID) -> HttpResponse:
     name = Look(help="Such as production. Its members, machines and triggers see no other one's.")
-    form = Form("POST", f"workspaces/{workspace_id}/environments", {"name": name})
+    path = f"workspaces/{workspace_id}/environments"
+    ask(
+        request, "GET", path, query={"limit": 1}
+    )  # A workspace that the visitor can't see is a 404.
+    form = Form("POST", path, {"name": name})
     if request.method == "POST" and (answer := form.send(request)):
         return see_other(request, reverse("console:environment", args=[answer.data["id"]]))
     context = {"form": form, "title": "New environment", "button": "Make the environment"}

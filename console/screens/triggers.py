@@ -25,6 +25,7 @@ def triggers(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     page["items"].sort(key=lambda each: _HEALTH.index(each["health"]))
     context = {
         "environment": environment,
+        "menu": "triggers",
         "triggers": page["items"],
         "filters": query,
         "healths": _HEALTH,

@@ -60,12 +60,9 @@ def when(moment: str | None, zone: str | None = None) -> str:
     if zone is None:
         return format_html('<time datetime="{}" data-local>{} UTC</time>', moment, _day(at))
     there = at.astimezone(ZoneInfo(zone))
-    beside = (
-        "" if zone == "UTC" else format_html(' <span class="soft">{} UTC</span>', f"{at:%H:%M}")
-    )
-    return format_html(
-        '<time datetime="{}" title="{}">{}{}</time>', moment, zone, _day(there), beside
-    )
+    beside = "" if zone == "UTC" else format_html(' <span class="soft">{:%H:%M} UTC</span>', at)
+    shown = f"{_day(there)} {there:%Z}"
+    return format_html('<time datetime="{}" title="{}">{}</time>{}', moment, zone, shown, beside)
 
 
 def _day(at: datetime) -> str:

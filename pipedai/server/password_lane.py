@@ -35,6 +35,8 @@ _PATHS = frozenset(
         "/account/register",
         "/account/invitation",
         "/pair",
+        "/console/sign-in",
+        "/console/register",
         "/admin/login/",
         "/admin/account/",
     }
