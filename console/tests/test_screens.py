@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from django.core.handlers.wsgi import WSGIRequest
 from django.test import Client, RequestFactory
 
 from console import asking, pages
@@ -23,11 +24,10 @@ def named(screen: Screen) -> str:
 @pytest.mark.parametrize("screen", SCREENS, ids=named)
 def test_a_screen_asks_as_often_as_it_says_and_has_no_code_of_its_own(screen, stage, monkeypatch):
     asked = []
-    real = asking.WSGIRequest
 
     def noting(environ):
         asked.append(environ["PATH_INFO"])
-        return real(environ)
+        return WSGIRequest(environ)
 
     monkeypatch.setattr(asking, "WSGIRequest", noting)
     page = visitor(None if screen.role == "nobody" else stage.cast.owner).get(screen.url(stage))
