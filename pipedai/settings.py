@@ -113,6 +113,8 @@ INSTALLED_APPS = [
     # This app comes after `audit`, so that the audit log records the end of a run before it records what follows from
     # it.
     "notices",
+    "console",
+    "django_htmx",  # It brings htmx itself as a static file; its middleware is not used.
 ]
 # Django's middleware is skipped for two kinds of calls. Calls below /api/v1/ that are not OPTIONS and have no Origin
 # header skip it, because pipedai.wsgi makes the checks that they need. GET /api/v1/health/live is answered by the event

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
@@ -48,7 +49,17 @@ def check_origin(request: Request) -> None:
         )
 
 
-def _is_own(origin: str, request: Request) -> bool:
+def is_from_own_page(request: HttpRequest) -> bool:
+    """Whether a page of this service itself made the browser send the request, by its `Origin` or `Sec-Fetch-Site`.
+
+    Pages of the origins in ALLOWED_ORIGINS call the API, and have no business with our own forms.
+    """
+    origin = request.META.get("HTTP_ORIGIN")
+    own = origin is not None and _is_own(origin, request)
+    return own or request.META.get("HTTP_SEC_FETCH_SITE") == "same-origin"
+
+
+def _is_own(origin: str, request: Request | HttpRequest) -> bool:
     own = urlsplit(settings.PUBLIC_URL)
     if origin == f"{own.scheme}://{own.netloc}":
         return True

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
@@ -23,7 +23,7 @@ from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.replica import is_on
 from pipedai.replica.reading import state_of_replica
-from pipedai.server.headers import API
+from pipedai.server.headers import API, CONSOLE
 from pipedai.sql import database_now, takes_writes
 from pipedai.version import VERSION
 
@@ -171,9 +171,10 @@ def _description() -> dict[str, str]:
 
 @require_safe
 def start_page(request: HttpRequest) -> HttpResponse:
+    """Answers GET /, which is public: browsers, which prefer HTML, go on to the console; other clients get JSON."""
     response: HttpResponse
     if request.get_preferred_type([_JSON, _HTML]) == _HTML:
-        response = render(request, "pipedai/start.html", {"version": VERSION})
+        response = HttpResponseRedirect(f"{CONSOLE}/")
     else:
         response = JsonResponse(_description())
     patch_vary_headers(response, ["Accept"])

@@ -32,6 +32,8 @@ _PATHS = frozenset(
         "/account/register",
         "/account/invitation",
         "/pair",
+        "/console/sign-in",
+        "/console/register",
         "/admin/login/",
         "/admin/account/",
     }
