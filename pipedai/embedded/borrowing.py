@@ -1,12 +1,12 @@
 """Starts the embedded server for a command of manage.py, and stops it when the command ends."""
 
-import contextlib
 import sys
 import time
 
 import psycopg
 from django.conf import settings
 
+from pipedai.embedded.programs import EmbeddedPostgresError
 from pipedai.embedded.server import EmbeddedPostgres
 
 # The servers that this process has started for itself.
@@ -36,15 +36,20 @@ def give_back(*, patience: float = 3.0) -> None:
     while _borrowed:
         server = _borrowed.pop()
         deadline = time.monotonic() + patience
-        # Somebody else may stop the server at any moment.
-        with contextlib.suppress(psycopg.OperationalError):
+        try:
             while used := server.has_clients():
                 if time.monotonic() > deadline:
                     break
                 time.sleep(0.02)
             if not used:
                 server.stop()
-                continue
+        except psycopg.OperationalError:
+            # Somebody else has stopped the server already.
+            continue
+        except EmbeddedPostgresError as error:
+            sys.stderr.write(f"{error}\n")
+            continue
+        if used:
             sys.stderr.write(
                 f"PostgreSQL in {server.layout.data_dir} runs on, because others use it.\n"
             )
