@@ -33,6 +33,8 @@ ALLOWED_HOSTS = env.words(
 ALLOWED_ORIGINS = env.words("ALLOWED_ORIGINS")
 TRUSTED_PROXIES = env.words("TRUSTED_PROXIES")
 THROTTLES_ENABLED = env.flag("THROTTLES_ENABLED", default=True)
+# Who may register: anybody, only who has an invitation, or nobody (SPEC §15).
+REGISTRATION = env.choice("REGISTRATION", ("open", "invited", "closed"), "open")
 COOKIE_SAMESITE = env.choice("COOKIE_SAMESITE", ("Lax", "Strict", "None"), "Lax")
 
 CORS_ALLOWED_ORIGINS = ALLOWED_ORIGINS

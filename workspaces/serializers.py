@@ -10,7 +10,7 @@ from rest_framework import serializers
 from accounts.serializers import EmailField, NewEmailField
 from pipedai.api.fields import IdField, NameField, TextField, TrueFalseField
 from pipedai.api.serializers import StrictBody
-from workspaces.models import ApiKey, Workspace
+from workspaces.models import ApiKey, Invitation, Workspace
 from workspaces.roles import KEY_ROLES, Role
 
 WRK_LIFETIME = timedelta(hours=24)
@@ -121,6 +121,16 @@ class InvitationSerializer(serializers.Serializer[Any]):
     invitedBy = serializers.UUIDField(source="invited_by_id")
     createdAt = serializers.DateTimeField(source="created_at")
     expiresAt = serializers.DateTimeField(source="expires_at")
+
+
+class NewInvitationSerializer(InvitationSerializer):
+    """An invitation that was just made. Its context has the link to hand over, which is shown only once."""
+
+    link = serializers.SerializerMethodField()
+
+    def get_link(self, invitation: Invitation) -> str | None:
+        link: str | None = self.context["link"]
+        return link
 
 
 class AcceptedSerializer(serializers.Serializer[Any]):
