@@ -319,7 +319,9 @@ class Loop:
         if self._draining.is_set():
             return
         self._draining.set()
-        log.info("%s: takes nothing new, and ends after the %d runs in hand", name, len(self._runs))
+        log.info(
+            "%s: takes nothing new, and ends after its runs in hand: %d", name, len(self._runs)
+        )
         try:
             self._journal.tell(draining=True)
         except OSError as error:
