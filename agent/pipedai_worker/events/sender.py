@@ -12,9 +12,12 @@ from typing import Any
 from pipedai_worker.api.answers import Refused, TokenRefused
 from pipedai_worker.api.client import Api
 from pipedai_worker.api.patience import GaveUp, until_answered
+from pipedai_worker.disk.journal import KEPT
 from pipedai_worker.events.kinds import STATUS
 from pipedai_worker.events.spool import SpoolReader, is_full, line_of
 from pipedai_worker.logs import get_logger
+from pipedai_worker.reporting.outcome import SUCCEEDED
+from pipedai_worker.running.stopping import run_in_background
 from pipedai_worker.values import whole
 
 log = get_logger(__name__)
@@ -32,6 +35,11 @@ EVENT_GAP = "event_gap"
 # If the API asks for other events than it got more often than this in a row, the worker sends it no more.
 MOST_GAPS = 3
 
+# A run's thread waits so long for the run's last events to arrive: before the report, so that those who watch the run
+# see them, or after it, so that a failure's events are soon there. If the API is away it does not wait.
+FLUSH_SECONDS = 2.0
+_LOOK_SECONDS = 0.02
+
 Wait = Callable[[float], bool]
 
 
@@ -47,7 +55,7 @@ class _Dropped(Exception):  # noqa: N818 - an end, not an error
 
 
 class Sender:
-    """Sends what a run's file has and what is added to it. Call `run()` once, in a thread of its own.
+    """Sends what a run's file has and what is added to it, in a thread of its own from `begin()` or `end()` on.
 
     `wait` sleeps for so many seconds, and returns True once the worker has to exit. `clock` returns seconds.
     """
@@ -70,6 +78,7 @@ class Sender:
         self._ended_at: float | None = None
         self._answered = True
         self._gaps = 0
+        self._begun = False
         # True once the API has said that it takes no more events of this run.
         self.dropped = False
         # Set once nothing more is sent: everything has been, the API takes no more, or the worker exits.
@@ -91,6 +100,33 @@ class Sender:
     @property
     def answered(self) -> bool:
         return self._answered
+
+    def begin(self) -> None:
+        """Begin to send."""
+        self._begun = True
+        run_in_background(f"events {self._run_id}", self.run)
+
+    def flush(self) -> None:
+        """After `finish()`, give the last events a moment to arrive, if they are being sent."""
+        give_up_at = time.monotonic() + FLUSH_SECONDS
+        while self._begun and self.answered and time.monotonic() < give_up_at:
+            if self.done.wait(_LOOK_SECONDS):
+                return
+
+    def end(self, status: str | None, *, hasty: bool = False) -> None:
+        """After `finish()`, send the file if that has not begun, or remove it if it is kept and the run has succeeded.
+
+        `status` is that of the run, as the API has said; None if it is not known, so that the API decides. With `hasty`
+        the last events get no moment to arrive.
+        """
+        if self._begun:
+            return
+        if status == SUCCEEDED and self._path.name.endswith(KEPT):
+            self._remove()
+            return
+        self.begin()
+        if not hasty:
+            self.flush()
 
     def run(self) -> None:
         """Send everything, until the run has ended or the worker exits. What is left then stays on disk."""
@@ -174,10 +210,10 @@ class Sender:
             self._path.unlink()
 
 
-def send_left(api: Api, paths: list[Path], wait: Wait) -> None:
-    """Send what earlier processes of this worker have left in these files, one after the other."""
-    for path in paths:
-        sender = Sender(api, path.stem, path, wait)
+def send_left(api: Api, files: dict[str, Path], wait: Wait) -> None:
+    """Send what earlier processes of this worker have left of these runs, one after the other."""
+    for run_id, path in files.items():
+        sender = Sender(api, run_id, path, wait)
         sender.finish()
         sender.run()
         if wait(0):

@@ -16,7 +16,7 @@ from triggers.run_events.reading import page_of_events
 
 @pytest.fixture
 def runs(cast):
-    return Runs(cast, cast.add_trigger(record_events=True), now=database_now())
+    return Runs(cast, cast.add_trigger(record_events="always"), now=database_now())
 
 
 @pytest.fixture
