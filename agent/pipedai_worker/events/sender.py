@@ -30,8 +30,9 @@ GATHER_SECONDS = 1.0
 # A run that told more events than this within that time tells more than a person can read as they come, such as the
 # output of a build. So its events are gathered for twice the time.
 MANY_EVENTS = 10
-# The API answers with this code if events are missing before those that it got.
-EVENT_GAP = "event_gap"
+# The API answers with these codes if events are missing before those that it got, and if the run's trigger does not ask
+# for them, at least not now.
+EVENT_GAP, EVENTS_OFF = "event_gap", "events_off"
 # If the API asks for other events than it got more often than this in a row, the worker sends it no more.
 MOST_GAPS = 3
 
@@ -78,7 +79,7 @@ class Sender:
         self._ended_at: float | None = None
         self._answered = True
         self._gaps = 0
-        self._begun = False
+        self._begun = self._over = False
         # True once the API has said that it takes no more events of this run.
         self.dropped = False
         # Set once nothing more is sent: everything has been, the API takes no more, or the worker exits.
@@ -104,6 +105,7 @@ class Sender:
     def begin(self) -> None:
         """Begin to send."""
         self._begun = True
+        self.done.clear()
         run_in_background(f"events {self._run_id}", self.run)
 
     def flush(self) -> None:
@@ -119,6 +121,7 @@ class Sender:
         `status` is that of the run, as the API has said; None if it is not known, so that the API decides. With `hasty`
         the last events get no moment to arrive.
         """
+        self._over = True
         if self._begun:
             return
         if status == SUCCEEDED and self._path.name.endswith(KEPT):
@@ -134,6 +137,10 @@ class Sender:
             with contextlib.closing(SpoolReader(self._path)) as reader:
                 self._send_all(reader)
         except (_Dropped, Refused) as refused:
+            if self._begun and not self._over and getattr(refused, "code", None) == EVENTS_OFF:
+                # The trigger's `recordEvents` was changed. The API may take the events after the run's end.
+                self._begun = False
+                return
             log.info("run %s: the API takes no more of its events: %s", self._run_id, refused)
             self.dropped = True
             self._remove()

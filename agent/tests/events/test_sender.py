@@ -201,9 +201,27 @@ def test_a_run_s_report_waits_for_its_last_events_but_not_for_an_api_that_is_awa
     assert recording.sender.done.wait(60)
 
 
+def test_a_trigger_that_is_set_to_failures_meanwhile_gets_the_events_after_the_end(
+    tmp_path: Path,
+) -> None:
+    api, path = EventApi(), tmp_path / "run.ndjson"
+    api.run.record_events, api.run.status = "failures", "running"
+    recording = Recorder.begin(api, "run", path, Redactor(), lambda _: False)
+    assert recording is not None
+    for _ in range(2):
+        recording.take("assistant", saying("on"))
+        assert recording.sender.done.wait(60)
+    recording.finish()
+    api.run.status = "failed"
+    recording.sender.end("failed")
+    assert recording.sender.done.wait(60)
+    assert api.seqs == [1, 2]
+    assert not path.exists()
+
+
 def test_a_recorder_stops_when_the_api_takes_no_more(tmp_path: Path) -> None:
     api, path = EventApi(), tmp_path / "run.ndjson"
-    api.run.record_events = "never"
+    api.failure = Refused("Not found", 404, "not_found")
     recording = Recorder.begin(api, "run", path, Redactor(), lambda _: False)
     assert recording is not None
     recording.take("assistant", saying("on"))
@@ -213,4 +231,4 @@ def test_a_recorder_stops_when_the_api_takes_no_more(tmp_path: Path) -> None:
     assert not recording._writer.open
     assert not path.exists()
     recording.finish()
-    assert len(api.calls) == 1
+    assert recording.sender.dropped
