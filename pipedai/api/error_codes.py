@@ -118,7 +118,7 @@ class ErrorCode(StrEnum):
     # 409: the worker's report is too late. The server gave the run up, and its retry has been claimed. The report is
     # kept with the run.
     RETRY_CLAIMED = "retry_claimed"
-    # 409: the run's trigger records no events, so the worker sends no more of them.
+    # 409: the trigger's `recordEvents` does not ask for events of the run, at least not yet.
     EVENTS_OFF = "events_off"
     # 409: the events are not in order, or an event before them is missing. The body's `nextSeq` is the number of the
     # event with which the worker goes on.

@@ -187,12 +187,15 @@ class Api:
         headers = {"Content-Type": "application/json"}
         return self._ask("POST", f"runs/{run_id}/events", content=body, headers=headers)
 
-    def list_events(self, run_id: str, after: int) -> list[Any]:
-        """Return some of a run's events after the number `after`, in order. The token has to be a `pwk_` key."""
+    def list_events(self, run_id: str, after: int) -> dict[str, Any]:
+        """Return some of a run's events after the number `after`, in order. The token has to be a `pwk_` key.
+
+        The answer has them as `items`, a list, and `whyNone`, a sentence on why there are none.
+        """
         params = {"after": after, "limit": EVENTS_A_PAGE}
         answer = self._request("GET", f"/runs/{run_id}/events", params=params, bounds=PAGE)
         events = answer.get("items")
-        return events if isinstance(events, list) else []
+        return {**answer, "items": events if isinstance(events, list) else []}
 
     def stream_events(self, run_id: str, after: int) -> Generator[bytes | None, None, None]:
         """Yield the bytes of the stream after `after`; None at the run's end. The token has to be a `pwk_` key."""

@@ -59,6 +59,8 @@ TRIGGER = {
         "required": ["greeting"],
     },
     "timeoutSeconds": 120,
+    # Whoever looks at a run of the demo sees what it told, although it succeeded.
+    "recordEvents": "always",
 }
 POOL = "Demo pool"
 # No program runs as this worker, so that the pool shows how its work goes on while one machine is off.
