@@ -22,7 +22,7 @@ COPY requirements.txt ./
 COPY bin/setup bin/
 RUN bin/setup
 COPY . .
-RUN .venv/bin/python -m compileall -q accounts agent audit bin notices pipedai triggers workers workspaces \
+RUN .venv/bin/python -m compileall -q accounts agent audit bin console notices pipedai triggers workers workspaces \
  && PIPEDAI_ENV=development .venv/bin/python manage.py collectstatic --no-input -v 0
 
 FROM python:${PYTHON}-slim-${DEBIAN} AS app

@@ -35,7 +35,6 @@ class ForgottenPasswordViewSet(ApiViewSet):
     throttles = {"forgot": throttles.FORGOT_PASSWORD, "reset": throttles.RESET_PASSWORD}
 
     def get_authenticators(self) -> list[BaseAuthentication]:
-        """Returns an authentication that accepts a request without a session, and refuses API tokens."""
         return [PresentedSession()]
 
     @Operation(

@@ -20,12 +20,9 @@ Purpose = AccountMail.Purpose
 
 
 def verify_email(*, principal: UserPrincipal, token: str, actor: Actor) -> User:
-    """Proves the address of the signed-in user by the token of a mail, and returns the user. A token for a change of
-    address makes the address to which its mail went the account's new address.
-
-    The caller must be signed in to the account as well. Otherwise a stranger who chose the account's password could
-    lead the owner of an address to confirm it. Raises LinkUnusable, and EmailTaken if another account keeps the
-    address.
+    """Proves the address of the signed-in user by the token of a mail; that of a change moves the account to the new
+    address. The caller must be signed in: otherwise a stranger who chose the password could lead the owner to confirm
+    it. Raises LinkUnusable, EmailTaken.
     """
     mail = find_mail(token, Purpose.VERIFY, Purpose.CHANGE)
     if mail.user_id != principal.id:
@@ -47,9 +44,7 @@ def verify_email(*, principal: UserPrincipal, token: str, actor: Actor) -> User:
 
 
 def resend_verification(*, principal: UserPrincipal, actor: Actor) -> None:
-    """Sends the mail that proves the user's address once more. Does nothing if the address is proved already. Raises
-    Conflict while the service sends no mail.
-    """
+    """Sends the mail that proves the user's address once more. Raises Conflict while the service sends no mail."""
     check_mail_is_on()
     user = User.objects.get(id=principal.id)
     if user.has_proved_email:
@@ -62,11 +57,9 @@ def resend_verification(*, principal: UserPrincipal, actor: Actor) -> None:
 def change_email(
     *, principal: UserPrincipal, new_email: Email, current_password: str, actor: Actor
 ) -> None:
-    """Sends a mail with a link to the new address, and tells the old address about it. The new address becomes the
-    account's when its owner uses the link.
-
-    Raises Invalid for a wrong password and for the address that the account already has, EmailTaken for an address that
-    another account keeps, and Conflict while the service sends no mail.
+    """Sends a link to the new address, which becomes the account's when the link is used, and tells the old address.
+    Raises Invalid for a wrong password or the present address, EmailTaken, and Conflict while the service sends no
+    mail.
     """
     check_mail_is_on()
     user = User.objects.get(id=principal.id)
@@ -93,7 +86,7 @@ def change_email(
 
 
 def _prove(user: User, address: str, actor: Actor) -> None:
-    """Writes that the user has proved the address. Raises LinkUnusable if the account has another address by now."""
+    """Raises LinkUnusable if the account has another address by now."""
     if user.email != address:
         raise LinkUnusable
     if not user.has_proved_email:
@@ -102,9 +95,7 @@ def _prove(user: User, address: str, actor: Actor) -> None:
 
 
 def _move(user: User, address: str, holder: User | None, actor: Actor) -> None:
-    """Makes an address, which its owner has just proved, the address of the account. If another account, `holder`, has
-    it without proof, that account loses it. Raises EmailTaken if `holder` keeps it.
-    """
+    """Gives the user an address that they proved, which `holder` loses. Raises EmailTaken if `holder` keeps it."""
     if holder is not None and holder.id != user.id:
         displace(holder, actor=actor)
     User.objects.filter(id=user.id).update(email=address, email_verified_at=Now())

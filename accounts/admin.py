@@ -1,6 +1,4 @@
-"""The admin pages of users, their sessions, and the mails about their accounts, which say whether a mail went out and
-why not.
-"""
+"""The admin pages of users, their sessions, and the mails about their accounts."""
 
 from typing import Any
 
@@ -40,14 +38,12 @@ def _remove_authenticator(user: User, actor: Actor) -> None:
 
 
 def _state(user: User) -> Any:
-    """Shows whether the user is active, was deactivated, or has lost the address to somebody who proved it."""
     if is_displaced(user):
         return state("displaced")
     return state("active" if user.is_active else "deactivated")
 
 
 def _link_state(mail: AccountMail) -> str:
-    """Shows whether the link in the mail still works."""
     if mail.expires_at is None:
         return "none"
     if mail.ended_at is not None:
@@ -66,7 +62,7 @@ class UserAdmin(StaffModelAdmin):
     searched_address = ("id", "e-mail address")
     looks_through = LOOKS_THROUGH_CUSTOMERS
     never_read = ("password",)
-    left_out = ("must_prove_email",)  # It tells accounts from before the service asked for proof.
+    left_out = ("must_prove_email",)  # It marks accounts that are older than the request for proof.
     facts = (
         ("E-mail address", "email"),
         ("Confirmed", column("email_verified_at", lambda at: moment(at) if at else "no")),
@@ -143,7 +139,7 @@ class AccountMailAdmin(StaffModelAdmin):
     columns = (("Mail", itself()), "What for", "To", "State", "Queued", "Its link")
     list_filter = ("status", "purpose")
     searched_text = {"address": "e-mail address"}
-    left_out = ("host",)  # All mails go to the mail server.
+    left_out = ("host",)  # All mails go to the same mail server.
     facts = (
         ("What for", of_row(AccountMail.get_purpose_display, "purpose")), ("To", "address"), ("About", "user"),
         ("State", column("status", state)), ("Queued", "created_at"), ("Attempts", "attempt_count"), "next_attempt_at",

@@ -35,9 +35,7 @@ class CookieJWTAuthentication(BaseAuthentication):
     """Authenticates a user by their session cookie, unless the request has an Authorization header."""
 
     def authenticate(self, request: Request) -> tuple[UserPrincipal, str] | None:
-        """Returns the user whose session the cookie names, or None without a cookie. Raises Unauthenticated if the
-        cookie is invalid or the request has two such cookies.
-        """
+        """Raises Unauthenticated if the cookie is invalid or the request has two such cookies."""
         if bearer_token(request) is not None:
             return None
         cookie = auth_cookie(request)
@@ -50,14 +48,10 @@ class CookieJWTAuthentication(BaseAuthentication):
 
 
 class PresentedSession(BaseAuthentication):
-    """Finds the user's session for endpoints that also answer without one, such as the login. A request whose session
-    has ended counts as a request without a session.
-    """
+    """Finds the user's session for endpoints that also answer without one. An ended session counts as none."""
 
     def authenticate(self, request: Request) -> tuple[UserPrincipal, str] | None:
-        """Returns the user whose session the cookie names, or None if there is no cookie or the session has ended.
-        Raises Unauthenticated if the request has an API token or two session cookies.
-        """
+        """Raises Unauthenticated if the request has an API token or two session cookies."""
         if (token := bearer_token(request)) is not None:
             raise refusal(token)
         cookie = auth_cookie(request)
@@ -75,10 +69,7 @@ def session_ended(code: ErrorCode = ErrorCode.INVALID_TOKEN) -> Unauthenticated:
 
 
 def principal_of_cookie(cookie: str) -> UserPrincipal:
-    """Returns the user whose session the cookie names. Raises Unauthenticated if that session has ended.
-
-    The call makes one database query and, at most every 10 s, a second one that writes when the session was last used.
-    """
+    """Raises Unauthenticated. Makes one query, and at most every 10 s a second one that notes the session's use."""
     try:
         user = verify(cookie)
     except ExpiredSessionToken:

@@ -1,6 +1,4 @@
-"""The one-time passwords of staff users (RFC 6238) and the recovery codes that users may enter in their place (SPEC
-§10).
-"""
+"""The one-time passwords of staff users (RFC 6238) and their recovery codes (SPEC §10)."""
 
 import base64
 import hashlib
@@ -34,19 +32,14 @@ _RECOVERY_BYTES = 10
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Setup:
-    """The secret that the user enters into their authenticator app when they set it up, also as a URI. The class has no
-    repr, so that nobody prints the secret by mistake.
-    """
+    """The new secret, also as a URI. The class has no repr, so that nobody prints the secret by mistake."""
 
     secret: str
     uri: str
 
 
 def begin_setup(user: User) -> Setup | None:
-    """Makes a new authenticator secret for the user. Returns None if the user already has an authenticator.
-
-    The login asks for codes of this authenticator only after `confirm_setup` has been called.
-    """
+    """Returns None if the user has an authenticator. The login asks for codes only after `confirm_setup`."""
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=user.pk)
         Authenticator.objects.filter(user=user, confirmed_at__isnull=True).delete()
@@ -57,10 +50,7 @@ def begin_setup(user: User) -> Setup | None:
 
 
 def confirm_setup(user: User, code: str, *, actor: Actor) -> list[str] | None:
-    """Turns the user's new authenticator on if `code` is the code that it shows at present.
-
-    Returns the recovery codes, which are stored nowhere in plain text, or None if the code is wrong.
-    """
+    """Turns the authenticator on and returns the recovery codes, or returns None if the code is wrong."""
     with transaction.atomic():
         held = _locked(user.pk)
         if held is None or held.confirmed_at is not None or not _accept(held, code):
@@ -86,16 +76,12 @@ def remove_authenticator(user_id: UUID, *, actor: Actor) -> None:
 
 
 def has_authenticator(user_id: UUID) -> bool:
-    """Returns whether the user has turned an authenticator on, so that the login asks for its code."""
     return Authenticator.objects.filter(user_id=user_id, confirmed_at__isnull=False).exists()
 
 
 def accept_code(user_id: UUID, code: str) -> bool:
-    """Returns whether the user may log in with this code. An accepted code is used up.
-
-    A user without an authenticator may log in with any code, also an empty one. A user with an authenticator needs
-    either the code that it shows at about this time, not used before, or an unused recovery code. Call this in the
-    login's transaction, so that the code is used up only if the login succeeds.
+    """Returns whether the user may log in with this code. An accepted code is used up, so call this in the login's
+    transaction. A user without an authenticator may log in with any code, also an empty one.
     """
     held = _locked(user_id)
     if held is None or held.confirmed_at is None:
@@ -104,7 +90,6 @@ def accept_code(user_id: UUID, code: str) -> bool:
 
 
 def disable(user_id: UUID, code: str, *, actor: Actor) -> bool:
-    """Deletes the user's own authenticator if the login would accept the code. Returns whether it did."""
     with transaction.atomic():
         accepted = accept_code(user_id, code)
         if accepted:
@@ -113,9 +98,7 @@ def disable(user_id: UUID, code: str, *, actor: Actor) -> bool:
 
 
 def rewrap_authenticators(*, limit: int = 100) -> int:
-    """Encrypts with the newest master key all authenticator secrets that are still encrypted with an older master key.
-    Returns the number of these secrets.
-    """
+    """Encrypts older authenticator secrets under the newest master key. Returns how many."""
     newest, *older = (master.id for master in _masters())
     with transaction.atomic():
         # If the master key of a secret is not in this process's setting MASTER_KEYS, the process can't decrypt the
@@ -131,9 +114,7 @@ def rewrap_authenticators(*, limit: int = 100) -> int:
 
 
 def probe_authenticators() -> Iterator[tuple[UUID, str, crypto.CannotOpen | None]]:
-    """Tries to decrypt each authenticator's secret. Yields the user's id, the id of the master key, and the error,
-    which is None if the secret could be decrypted.
-    """
+    """Yields the user's id, the master key's id, and the error, which is None if the secret could be decrypted."""
     for held in Authenticator.objects.order_by("pk"):
         try:
             _open(held)
@@ -155,9 +136,7 @@ def _locked(user_id: UUID) -> Authenticator | None:
 
 
 def _accept(held: Authenticator, code: str) -> bool:
-    """Returns whether the authenticator shows `code` at about this time, and the code was not used before. An accepted
-    code is marked as used. The caller has locked the authenticator's row.
-    """
+    """The caller has locked the authenticator's row. An accepted code is marked as used."""
     try:
         totp = _totp(held)
     except crypto.CannotOpen:

@@ -6,14 +6,14 @@ from typing import NewType
 
 import idna
 
-# An address in its one form. Only `read_email` makes one.
+# An address in the form in which accounts are stored. Only `read_email` makes one.
 Email = NewType("Email", str)
 
 # Characters that no address may have: control characters (Unicode's category Cc), and lone surrogates, which PostgreSQL
 # can't store in text.
 _REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
-# How a label of a domain begins that stands for one in Unicode.
+# The prefix of a domain's label that stands for a label in Unicode.
 _ENCODED = "xn--"
 
 
@@ -22,14 +22,8 @@ class NotAnEmail(ValueError):  # noqa: N818 - named as what it says
 
 
 def read_email(text: str) -> Email:
-    """Returns the address in lower case, without white space at its ends, and with its domain in Unicode. Raises
-    NotAnEmail.
-
-    A domain in Unicode can be written in two ways, `bücher.example` and `xn--bcher-kva.example`. The first is returned
-    for both. A label that is not valid (IDNA 2008) stays as it is.
-
-    An address with a control character is refused. If the character were removed instead, the rest might be the address
-    of somebody else's account.
+    """Returns the address in lower case, without white space around it, and with its domain in Unicode. Raises
+    NotAnEmail. A control character is refused: without it, the address might be that of somebody else's account.
     """
     if _REFUSED.search(text):
         raise NotAnEmail("Must not hold control characters.")
@@ -48,13 +42,8 @@ def _label(label: str) -> str:
 
 
 def looks_like_itself(email: Email) -> bool:
-    """Returns whether no other address looks the same as this one, or reaches the same mailbox.
-
-    Returns False for an address that has invisible characters, or letters in a second Unicode form (full-width,
-    decomposed). DNS and mail servers drop or replace such characters. They would therefore treat this address and its
-    plain form as one address, although the two would be different accounts here. Returns False too for a quoted name
-    before the @, which can be written in many ways, for a domain that `read_email` can't bring into Unicode, and for
-    what mail programs would decode in a header (RFC 2047).
+    """Returns whether no other address looks the same or reaches the same mailbox. It is False for invisible
+    characters, second Unicode forms, quoted names, and what mail programs would decode in a header (RFC 2047).
     """
     if not email.isprintable() or unicodedata.normalize("NFKC", email) != email:
         return False

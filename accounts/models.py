@@ -1,6 +1,4 @@
-"""The tables of users and their browser sessions, of the staff's authenticators for Django admin, and of the outbox of
-the mails about accounts, with the one-time tokens that these mails carry (SPEC §15).
-"""
+"""The tables of users, their sessions, the staff's authenticators, and the mails about accounts (SPEC §15)."""
 
 from typing import Any, ClassVar
 
@@ -23,7 +21,6 @@ class UserManager(BaseUserManager["User"]):
     """Finds users by an e-mail address that somebody has typed."""
 
     def get_by_natural_key(self, username: str | None) -> "User":
-        """Returns the user with this e-mail address. Raises User.DoesNotExist."""
         try:
             return self.get(email=read_email(username or ""))
         except NotAnEmail:
@@ -31,13 +28,8 @@ class UserManager(BaseUserManager["User"]):
 
 
 class User(AbstractBaseUser):
-    """A person with an account.
+    """A person with an account. `password`, from Django's base class, is the Argon2 hash of accounts/passwords.py."""
 
-    The column `password` comes from Django's base class: it is an Argon2 hash, which registration and password changes
-    write (accounts/passwords.py).
-    """
-
-    # The user's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The e-mail address by which the user logs in, in the form that `read_email` returns. The user may change it by
     # proving another one. If somebody else proves that the address is theirs, the account gets a placeholder instead.
@@ -45,8 +37,8 @@ class User(AbstractBaseUser):
     # When the user proved that the address is theirs, by the link in a mail. For an account that the operator made,
     # this is the time at which it was made. None for an address that nobody has proved.
     email_verified_at = models.DateTimeField(null=True)
-    # Whether others find the user by their address only after it is proved. Registration writes it. It is false for who
-    # registered while there was no mail server: such accounts stay findable when there is one (SPEC §15).
+    # Whether others find the user by their address only after it is proved. Registration writes it: false while there
+    # was no mail server. Such accounts stay findable when there is one (SPEC §15).
     must_prove_email = models.BooleanField(default=False, db_default=False)
     # What the user wants to be called; registration writes it, and it may be empty.
     name = models.CharField(max_length=200, blank=True)
@@ -54,7 +46,6 @@ class User(AbstractBaseUser):
     is_active = models.BooleanField(default=True)
     # Whether the user may log in to Django admin; `create_staff` sets it. It permits nothing under /api/v1.
     is_staff = models.BooleanField(default=False)
-    # When the user registered; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # Django's base class has a column `last_login`; setting None leaves it out, since the sessions say when a user
     # logged in.
@@ -82,7 +73,6 @@ class User(AbstractBaseUser):
         return self.email
 
     def has_perm(self, perm: str, obj: Any = None) -> bool:
-        """Staff have every permission that Django admin asks for."""
         return self.is_active and self.is_staff
 
     def has_module_perms(self, app_label: str) -> bool:
@@ -90,22 +80,15 @@ class User(AbstractBaseUser):
 
 
 class Session(models.Model):
-    """A user's login in one browser, to the API or to Django admin. Neither login opens the other's doors.
-
-    A session of the API is named by the id in the JWT of the `auth_token` cookie. A session of Django admin is a staff
-    user's and is named by the key in the `staff_session` cookie: it alone has `key_digest` and `data`.
-
-    The scheduler deletes the row only some time after the session's end, because the login throttles use these rows to
-    know from which addresses the user has logged in.
+    """A user's login in one browser, to the API or to Django admin. The JWT in the cookie `auth_token` names a session
+    of the API; the key in the cookie `staff_session` names one of admin, which alone has `key_digest` and `data`. The
+    row outlives the session, because login throttles look up the addresses of earlier logins.
     """
 
-    # The session's id: a UUIDv7 that the login makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The user who logged in.
     user = models.ForeignKey(
         User, on_delete=models.CASCADE, related_name="sessions", db_index=False
     )
-    # When the user logged in; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When the session expires: seven days after the login, in Django admin eight hours. Use does not lengthen it.
     expires_at = models.DateTimeField()
@@ -149,11 +132,7 @@ class Session(models.Model):
 
 
 class Authenticator(models.Model):
-    """The authenticator app with which a staff user makes one-time passwords (RFC 6238).
-
-    The user makes the row by setting up the app and deletes it by removing the app. Only accounts/authenticators.py
-    writes it.
-    """
+    """The authenticator app of a staff user (RFC 6238). Only accounts/authenticators.py writes these rows."""
 
     # The staff user to whom the authenticator app belongs.
     user = models.OneToOneField(
@@ -181,7 +160,6 @@ class Authenticator(models.Model):
 class RecoveryCode(models.Model):
     """A code that a staff user who has lost their authenticator may enter once in place of its one-time password."""
 
-    # The row's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The authenticator in place of which the code may be used. Deleting the authenticator deletes the code.
     authenticator = models.ForeignKey(
@@ -202,11 +180,18 @@ class RecoveryCode(models.Model):
 
 
 class AccountMail(OutboxRow):
-    """A mail about an account, and the one-time token in its link if it has one.
-
-    The token itself is stored nowhere. `accounts.mail.tokens` makes it from the row's id and the service's secret when
-    the mail is sent. The token works once, and only for this purpose, address and account.
+    """A mail about an account. The token in its link works once, for this purpose, address and account. It is stored
+    nowhere: `accounts.mail.tokens` makes it when the mail is sent.
     """
+
+    class Status(models.TextChoices):
+        """Whether the mail still has to be sent, and how it ended."""
+
+        PENDING = "pending"
+        DELIVERED = "delivered"
+        DEAD = "dead"
+        # It is never sent. Whoever caused it was shown its link, to hand it over to the owner of the address.
+        HANDED = "handed"
 
     class Purpose(models.TextChoices):
         """What the mail is for, and what its token permits."""
@@ -224,6 +209,7 @@ class AccountMail(OutboxRow):
         # The token accepts an invitation into an environment.
         INVITATION = "invitation"
 
+    status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
     # What the mail is for; it never changes.
     purpose = models.CharField(max_length=16, choices=Purpose.choices)
     # Where the mail goes. The token in it works only for this address.
@@ -242,11 +228,16 @@ class AccountMail(OutboxRow):
     # When the token was used, or when another act made it void, such as a new password. None while it works.
     ended_at = models.DateTimeField(null=True)
 
+    @property
+    def proves_address(self) -> bool:
+        """Whether only who reads what comes to the address can have the token."""
+        return self.status != self.Status.HANDED
+
     class Meta:
         db_table = "account_mail"
         verbose_name = "account mail"
         constraints = (
-            *outbox_constraints(),
+            *outbox_constraints(ended=("delivered", "dead", "handed")),
             models.CheckConstraint(
                 condition=models.Q(token_digest__isnull=True, expires_at__isnull=True)
                 | models.Q(token_digest__isnull=False, expires_at__isnull=False),
@@ -263,7 +254,6 @@ class AccountMail(OutboxRow):
 
 class AccountMailAttempt(SendAttempt):
     pk = models.CompositePrimaryKey("mail_id", "n")
-    # The mail that was to be sent.
     mail = models.ForeignKey(
         AccountMail, on_delete=models.CASCADE, related_name="attempts", db_index=False
     )

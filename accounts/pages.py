@@ -1,7 +1,6 @@
-"""The service's own HTML pages for people who open the link of a mail, while DASHBOARD_URL is not set (SPEC §15), and
-what these and other pages know of a visit: who is signed in, and what the form says.
+"""The HTML pages to which the links of mails lead while DASHBOARD_URL is not set (SPEC §15).
 
-The token of a link is in the URL's fragment, which no browser sends. A script moves it into the form of the page.
+A script moves the token from the URL's fragment, which no browser sends, into the page's form.
 """
 
 from typing import Any, ClassVar
@@ -19,7 +18,7 @@ from accounts.addresses import verify_email
 from accounts.authentication import PresentedSession
 from accounts.mail.tokens import find_mail
 from accounts.models import AccountMail, Session, User
-from accounts.registration import register_user
+from accounts.registration import RegistrationClosed, check_registration, register_user
 from accounts.resets import reset_password
 from accounts.serializers import LoginBody, RegisterBody, ResetPasswordBody
 from accounts.services import log_in, log_out
@@ -35,10 +34,7 @@ from pipedai.ids import current_request_id
 
 
 class Visit:
-    """One request to a page, with the signed-in user and their session, if there are any.
-
-    A subclass for one page sets `template`.
-    """
+    """A request to a page, with the signed-in user and session, if any. Subclasses set `template`."""
 
     template: str
 
@@ -73,13 +69,10 @@ class Visit:
         return device_of(self.asked)
 
     def sign_in(self) -> Session:
-        """Signs in with the form's `email` and `password`, and sets `session` and `user`.
-
-        Returns the new session; the caller sets its cookie. Raises the errors of the API's login.
-        """
+        """Signs in with the form's `email` and `password`. The caller sets the cookie. Raises the login's errors."""
         for throttle in throttles.LOGIN:
             throttle.check(self.asked)
-        form = self.request.POST  # NULs stay in it: an address with one is not valid.
+        form = self.request.POST  # NUL characters stay, so that an address with one is refused.
         body = LoginBody(data={name: form.get(name, "") for name in ("email", "password")})
         if not body.is_valid():
             raise Invalid(form=["Type your e-mail address and your password."])
@@ -93,7 +86,6 @@ class Visit:
         return session
 
     def show(self, *, error: ApiError | None = None, **context: Any) -> HttpResponse:
-        """Renders the page. If there is an `error`, the page has its status, its headers and its sentence."""
         context = {"user": self.user, "error": error and sentence_of(error), **context}
         status = error.status_code if error else 200
         response = render(self.request, self.template, context, status=status)
@@ -112,9 +104,7 @@ def sentence_of(error: ApiError) -> str:
 
 
 class LinkVisit(Visit):
-    """A visit to a page to which the link of a mail leads. If it opens a session, it keeps the session until the page
-    is rendered, so that the answer sets the cookie.
-    """
+    """A visit to a page by a mail's link. If it opens a session, the answer sets the session's cookie."""
 
     def __init__(self, request: HttpRequest, template: str, title: str) -> None:
         super().__init__(request)
@@ -122,14 +112,11 @@ class LinkVisit(Visit):
         self.opened: Session | None = None
 
     def ensure_signed_in(self) -> None:
-        """Signs in with the address and the password in the form, unless somebody is signed in."""
         if self.session is None:
             self.opened = self.sign_in()
 
     def register(self, kind: str) -> None:
-        """Registers with the name and the password in the form. The form's token is of the given kind, `registration`
-        or `invitation`, and says which address the account gets.
-        """
+        """Registers with the form. `kind` says what the form's token is: `registration` or `invitation`."""
         self.check(throttles.REGISTER)
         mail = find_mail(self.posted("token"), AccountMail.Purpose(kind))
         values = read_form(
@@ -142,7 +129,6 @@ class LinkVisit(Visit):
         self.user, self.opened = register_user(**values, device=self.device(), actor=self.actor())
 
     def sign_out(self) -> HttpResponse:
-        """Ends the session of a visitor who is signed in to another account, and shows the page anew."""
         if self.session is not None:
             log_out(principal=self.session, actor=self.actor())
         self.session = self.user = None
@@ -153,18 +139,19 @@ class LinkVisit(Visit):
     def check(self, limits: tuple[Throttle, ...]) -> None:
         """Counts the visit against the limits of its IP address or of its signed-in user. Raises TooManyRequests."""
         if self.session is not None:
-            # Throttles that count by user read it, as in the API.
+            # Throttles that count by user read `user`, as they do in the API.
             self.asked.user = self.session  # type: ignore[assignment]
         for throttle in limits:
             throttle.check(self.asked)
 
     def page(self, *, error: ApiError | None = None, **context: Any) -> HttpResponse:
-        """Renders the page with its title and the token that the form had, and sets the cookie of a new session."""
         response = self.show(
             error=error,
             title=self.title,
             token=self.posted("token"),
             dashboard=settings.DASHBOARD_URL,
+            # There is no use in a form for who may not register.
+            refused=isinstance(error, RegistrationClosed),
             **context,
         )
         if self.opened is not None:
@@ -173,7 +160,6 @@ class LinkVisit(Visit):
 
 
 def read_form(body: type[StrictBody], **values: str) -> dict[str, Any]:
-    """Checks the fields of a form as the API checks its bodies, and returns them. Raises Invalid."""
     read = body(data=values)
     if not read.is_valid():
         raise Invalid(
@@ -187,9 +173,7 @@ def read_form(body: type[StrictBody], **values: str) -> dict[str, Any]:
 @method_decorator(csrf_exempt, name="dispatch")
 @method_decorator(never_cache, name="dispatch")
 class LinkPage(View):
-    """A page whose GET shows a form and whose POST carries it out. Subclasses set `template` and `title`, and
-    override `act`.
-    """
+    """A page whose GET shows a form and whose POST carries it out. Subclasses set `template` and `title`."""
 
     http_method_names = ["get", "head", "post"]
     template: ClassVar[str]
@@ -199,6 +183,7 @@ class LinkPage(View):
         visit = LinkVisit(request, self.template, self.title)
         try:
             visit.find_user()
+            self.check()
         except ApiError as error:
             return visit.page(error=error)
         return visit.page()
@@ -215,14 +200,14 @@ class LinkPage(View):
             return visit.page(error=error, **self.again(visit))
         return visit.page(**context)
 
+    def check(self) -> None:
+        """Raises an ApiError if nobody can use the page at present."""
+
     def act(self, visit: LinkVisit) -> dict[str, Any]:
-        """Does what the form is for. Returns the values for the page's template: `done` is the sentence that ends the
-        visit.
-        """
+        """Returns the values for the page's template: `done` is the sentence that ends the visit."""
         raise NotImplementedError
 
     def again(self, visit: LinkVisit) -> dict[str, Any]:
-        """Returns the values of the form that are shown again after an error."""
         return {name: visit.posted(name) for name in ("email", "name")}
 
 
@@ -243,12 +228,9 @@ class VerifyPage(LinkPage):
 
 
 class ResetPage(LinkPage):
-    """GET and POST /account/reset: sets a new password."""
-
     template, title = "account/reset.html", "Set a new password"
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
-        """Sets the password by the token. It signs nobody in."""
         visit.check(throttles.RESET_PASSWORD)
         values = read_form(
             ResetPasswordBody, token=visit.posted("token"), newPassword=visit.posted("password")
@@ -262,6 +244,9 @@ class RegisterPage(LinkPage):
     """GET and POST /account/register: makes an account for the owner of an address that a stranger registered."""
 
     template, title = "account/register.html", "Register"
+
+    def check(self) -> None:
+        check_registration(invited=False)
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
         visit.register("registration")

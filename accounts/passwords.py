@@ -1,8 +1,5 @@
-"""Hashes and verifies passwords with Argon2id (SPEC §3, §19).
-
-Argon2 takes much memory and CPU by design, so only a few hashes are computed at once. In the web process, requests that
-need a hash wait in a queue (the password lane) and occupy no thread while they wait; docs/decisions/password-turns.md
-says why.
+"""Hashes and verifies passwords with Argon2id, only a few at once, since each takes much memory (SPEC §3, §19).
+docs/decisions/password-turns.md says how requests wait for it.
 """
 
 import threading
@@ -26,11 +23,8 @@ _BUSY = "Too many logins at this moment: try again in a second."
 
 
 class PasswordHasher(Argon2PasswordHasher):
-    """Hashes with Argon2id under the first of the settings that OWASP calls equally strong: 46 MiB, one pass, one
-    thread.
-
-    The C library (glibc) always returns a freed block of more than 32 MiB to the operating system, so the 46 MiB are
-    free again after each hash. One thread uses one CPU core.
+    """Argon2id with the first of OWASP's settings: 46 MiB, one pass, one thread. glibc returns freed blocks of more
+    than 32 MiB to the system after each hash.
     """
 
     time_cost = 1
@@ -45,9 +39,7 @@ def hash_password(password: str) -> str:
 
 
 def is_password_of(user: User | None, password: str) -> bool:
-    """Returns whether this is the user's password. If `user` is None, it returns False and takes as long as for a user.
-    Raises Overloaded if too many passwords are being hashed.
-    """
+    """Returns False if `user` is None, and takes as long as for a user. Raises Overloaded."""
     with _turn():
         if user is None:
             make_password(password)
@@ -65,12 +57,8 @@ def check_strength(password: str, user: User, *, field: str) -> None:
 
 @contextmanager
 def _turn() -> Iterator[None]:
-    """A context in which the caller may compute one hash. Only a few hashes are computed at once, because each takes
-    much memory. Raises Overloaded if too many hashes are being computed.
-
-    A command waits here for its turn. In the web process, a request's first call raises Overloaded at once; the web
-    server then puts the request into a queue and repeats the whole request when there is memory for the hash. So enter
-    this context before anything is written.
+    """A context in which the caller may compute one hash. If too many are being computed, a command waits, and a web
+    request gets Overloaded: the server repeats the whole request later, so enter this before writing anything.
     """
     ticket = PASSWORD.get()
     if ticket is None:

@@ -1,9 +1,7 @@
-"""Proof that an address belongs to its account: whether it counts, what needs it, and what becomes of an account that
-never proved its address when somebody else does (SPEC §15).
+"""Proof that an address belongs to its account (SPEC §15).
 
-Such an account is displaced: it is deactivated and gets a placeholder as its address. Its memberships and keys end, so
-that nothing that others gave to the address stays with the stranger who registered it. The environments, triggers and
-runs that the account made stay.
+If somebody else proves the address, an account that never did is displaced: it is deactivated and loses its memberships
+and keys, so that nothing given to the address stays with a stranger.
 """
 
 from collections.abc import Callable
@@ -32,11 +30,7 @@ class EmailTaken(Conflict):
 
 
 def proof_counts() -> bool:
-    """Returns whether an account needs a proved address before others can find it or give it anything.
-
-    This is so only while a mail server is set. Without one, in development too, users could not be sure to get the mail
-    that proves their address, so accounts then work without proof.
-    """
+    """Returns whether accounts need a proved address. Without a mail server nobody could prove one."""
     return bool(settings.EMAIL_URL)
 
 
@@ -55,7 +49,6 @@ def check_proof(user: User) -> None:
 
 
 def check_mail_is_on() -> None:
-    """Raises Conflict if no mail can be sent, for calls that need one."""
     if not mail_is_on():
         raise Conflict(
             "This service sends no mail: its operator has not set EMAIL_URL.",
@@ -65,9 +58,7 @@ def check_mail_is_on() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """The functions of the app that knows what users may do in environments. They are called in the transaction that
-    changes an account.
-    """
+    """The functions by which the app that knows users' rights takes part in changes of accounts."""
 
     # Locks the rows that come before users in the order of locks (docs/architecture.md), before users are locked. Its
     # arguments are the id of the account that may be displaced, or None, and the mail whose token is used.
@@ -84,7 +75,6 @@ _registered: list[Rights] = []
 
 
 def register_rights(rights: Rights) -> None:
-    """Registers what follows from changes of accounts. Call it in the module `ready` of the app."""
     _registered[:] = [rights]
 
 
@@ -93,16 +83,12 @@ def registered_rights() -> Rights:
 
 
 def keeps_address(holder: User) -> bool:
-    """Returns whether nobody else can take the address of this account by proving it."""
     return holder.has_proved_email or not proof_counts()
 
 
 def lock_holder(mail: AccountMail, *also: UUID) -> User | None:
-    """Returns the account that has the address of the mail, or None, and locks it until the transaction ends.
-
-    Call it before anything else is locked. The users whose ids are in `also` are locked too, all in the order of their
-    ids. The lock on an account that may be displaced also keeps others from making rows that refer to it, such as
-    memberships.
+    """Returns the account with the mail's address, or None, and locks it and the users in `also`, in the order of ids.
+    Call it before any other lock. While it is locked, nobody adds rows that refer to it, such as memberships.
     """
     holders = User.objects.filter(email=mail.address)
     holder_id = holders.values_list("id", flat=True).first()
@@ -115,16 +101,11 @@ def lock_holder(mail: AccountMail, *also: UUID) -> User | None:
 
 
 def is_displaced(user: User) -> bool:
-    """Returns whether the account has lost its address to somebody who proved it."""
     return not user.is_active and user.email.endswith(_PLACEHOLDER)
 
 
 def displace(holder: User, *, actor: Actor) -> None:
-    """Deactivates an account and frees its address, which somebody else has proved. The caller has locked the account
-    with `lock_holder`.
-
-    Raises EmailTaken if the account keeps its address.
-    """
+    """Deactivates an account that `lock_holder` has locked, and frees its address. Raises EmailTaken."""
     if keeps_address(holder):
         raise EmailTaken
     # The placeholder is random. The stranger knows the account's id, and could register a placeholder that followed

@@ -25,14 +25,12 @@ _SESSIONS_KNOWN_DAYS = 30
 # The longest time for which the token of a mail works: that of an invitation.
 _TOKENS_WORK_DAYS = 7
 
-# No audit row tells of it, since an expired session permits nothing any more.
+# Pruning sessions writes no audit row, because an expired session permits nothing any more.
 prune_sessions = rows_where("session", "t.expires_at < %(before)s", by="t.expires_at")
 
 
 def prune_account_mails(order: Order) -> Iterator[Batch]:
-    """Deletes mails about accounts that were queued before `order.before`, with their attempts and invitations. It
-    deletes no mail that waits to be sent or whose token still works. It writes no audit row.
-    """
+    """Deletes mails queued before `order.before`, unless they wait to be sent or have a working token."""
     old = AccountMail.objects.filter(created_at__lt=order.before)
     if order.dry_run:
         count = old.count()

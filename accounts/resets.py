@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 
@@ -24,24 +25,22 @@ def forget_password(*, email: Email) -> None:
     The function makes the same statements for every address, so that nobody learns from its duration who has an
     account. A mail for an address without an account is queued too, and the sender gives it up. An account that never
     proved its address gets no new password: the owner of the address gets a mail with which they make an account of
-    their own.
+    their own, if anybody may register.
     """
     check_mail_is_on()
     user = User.objects.filter(email=email).first()
     purpose = Purpose.RESET
-    if user is not None and proof_counts() and not user.has_proved_email:
+    unproved = user is not None and proof_counts() and not user.has_proved_email
+    if unproved and settings.REGISTRATION == "open":
         purpose = Purpose.REGISTRATION
-    elif user is not None and not user.is_active:
+    elif unproved or (user is not None and not user.is_active):
         user = None
     with transaction.atomic():
         queue_mail(purpose, address=email, user_id=user.id if user else None)
 
 
 def reset_password(*, token: str, new_password: str, actor: Actor) -> None:
-    """Sets a new password by the token of a mail, and ends all sessions of the user.
-
-    Raises LinkUnusable, and Invalid for a weak password, after which the token still works.
-    """
+    """Sets the password and ends all sessions. Raises LinkUnusable, and Invalid, which leaves the token usable."""
     mail = find_mail(token, Purpose.RESET)
     if mail.user is None:
         raise LinkUnusable

@@ -1,5 +1,3 @@
-"""Reads the bodies of the auth endpoints, and renders users."""
-
 from typing import Any
 
 from rest_framework import serializers
@@ -20,7 +18,6 @@ class EmailField(TextField):
         super().__init__(max_length=254, **options)
 
     def to_internal_value(self, data: Any) -> Email:
-        """Returns the address in its one form. Raises a field error if it is no address."""
         if not isinstance(data, str):
             raise serializers.ValidationError("Must be a string.")
         return _read(data)
@@ -33,9 +30,7 @@ class NewEmailField(serializers.EmailField):
         super().__init__(max_length=254, **options)
 
     def to_internal_value(self, data: Any) -> Email:
-        """Returns the address in its one form. Raises a field error if it is no address, or if it could be mistaken
-        for another one that looks the same or reaches the same mailbox.
-        """
+        """Raises a field error for a text that is no address, or that could be mistaken for another address."""
         if not isinstance(data, str):
             self.fail("invalid")
         email = _read(data)
@@ -59,8 +54,6 @@ def _read(text: str) -> Email:
 
 
 class RegisterBody(StrictBody):
-    """The body of POST /auth/register."""
-
     email = NewEmailField()
     password = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
     name = NameField(max_length=200, required=False, allow_blank=True, default="")
@@ -69,27 +62,19 @@ class RegisterBody(StrictBody):
 
 
 class MailTokenBody(StrictBody):
-    """The body of a call that needs the token of a mail and nothing else."""
-
     token = MailTokenField()
 
 
 class ForgotPasswordBody(StrictBody):
-    """The body of POST /auth/forgot-password."""
-
     email = EmailField()
 
 
 class ResetPasswordBody(StrictBody):
-    """The body of POST /auth/reset-password."""
-
     token = MailTokenField()
     newPassword = TextField(source="new_password", max_length=_MAX_PASSWORD, trim_whitespace=False)
 
 
 class ChangeEmailBody(StrictBody):
-    """The body of POST /auth/change-email."""
-
     newEmail = NewEmailField(source="new_email")
     currentPassword = TextField(
         source="current_password", max_length=_MAX_PASSWORD, trim_whitespace=False
@@ -97,15 +82,11 @@ class ChangeEmailBody(StrictBody):
 
 
 class LoginBody(StrictBody):
-    """The body of POST /auth/login."""
-
     email = EmailField()
     password = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
 
 
 class ChangePasswordBody(StrictBody):
-    """The body of POST /auth/change-password."""
-
     currentPassword = TextField(
         source="current_password", max_length=_MAX_PASSWORD, trim_whitespace=False
     )

@@ -1,7 +1,6 @@
-"""Logs users in and out, changes their passwords, makes users staff, and deactivates them (SPEC §3, §5, §10).
+"""Logs users in and out, changes passwords, makes users staff, and deactivates them (SPEC §3, §5, §10).
 
-The functions take the `actor` for the audit log. Before a login nobody knows who is calling, so that `actor` has only
-the IP address and the id of the request, and the functions add the user's id.
+Before a login the `actor` has only the IP address and the request's id; the functions add the user's id.
 """
 
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from django.db.models.functions import Now
 
 from accounts.authenticators import accept_code
 from accounts.emails import Email
+from accounts.mail.outbox import hand_over
 from accounts.mail.tokens import make_void
 from accounts.models import AccountMail, Session, User
 from accounts.passwords import check_strength, hash_password, is_password_of
@@ -45,10 +45,8 @@ _WRONG_OR_CODE = "The e-mail address, the password or the code is wrong."
 def log_in(
     *, email: Email, password: str, replaces: UserPrincipal | None, device: Device, actor: Actor
 ) -> tuple[User, Session]:
-    """Opens a session for the user with this e-mail address and password. Raises Unauthenticated.
-
-    If the request came with a session, `replaces` names it, and it is ended. A login takes the same time and raises the
-    same error whether or not there is such a user, so that nobody learns who has an account.
+    """Opens a session, and ends the session that `replaces` names. Raises Unauthenticated after the same time and with
+    the same sentence whether or not there is such a user.
     """
 
     def enter(user: User) -> tuple[User, Session]:
@@ -62,10 +60,8 @@ def log_in(
 def log_in_staff(
     *, email: Email, password: str, code: str, device: Device, actor: Actor
 ) -> SessionStore:
-    """Opens a session of Django admin for an active staff user. Raises Unauthenticated.
-
-    `code` is a code of the user's authenticator or a recovery code. It is ignored if the user has no authenticator. The
-    error does not say what was wrong.
+    """Opens a session of Django admin. `code` is from the authenticator or a recovery code; it is ignored for a user
+    without an authenticator. Raises Unauthenticated, which does not say what was wrong.
     """
 
     def enter(user: User) -> SessionStore | None:
@@ -82,9 +78,7 @@ def _admit(
     enter: Callable[[User], Opened | None],
     refusal: str,
 ) -> Opened:
-    """Returns the session that `enter` opens for the active user with this e-mail address and password. Raises
-    Unauthenticated with `refusal` if there is none such, or if `enter` returns None.
-    """
+    """Returns the session that `enter` opens. Raises Unauthenticated with the sentence `refusal` if there is none."""
     user = User.objects.filter(email=email).first()
     opened = None
     if is_password_of(user, password) and user is not None and user.is_active:
@@ -100,9 +94,7 @@ def _admit(
 
 
 def log_out(*, principal: UserPrincipal, actor: Actor) -> None:
-    """Ends the session on the server, so that a copy of its cookie does not work any more. Does nothing if the session
-    has ended already.
-    """
+    """Ends the session on the server, so that a copy of its cookie does not work any more."""
     with transaction.atomic():
         if _revoke(principal.session_id):
             _emit("user.logged-out", principal.id, actor)
@@ -122,11 +114,7 @@ def change_password(
     actor: Actor,
     enter: Callable[[User], Opened],
 ) -> Opened:
-    """Sets a new password, ends all sessions of the user in the API and in Django admin, and returns the one that
-    `enter` opens for the caller.
-
-    Raises Invalid for a wrong current password and for a weak new one.
-    """
+    """Sets the password, ends all sessions of the user, and returns the one that `enter` opens. Raises Invalid."""
     user = User.objects.get(id=user_id)
     if not is_password_of(user, current_password):
         raise Invalid({"currentPassword": ["Not your password."]})
@@ -146,27 +134,29 @@ def change_password(
 
 
 def create_user(*, email: Email, password: str, name: str, actor: Actor) -> User:
-    """Makes a user at an operator's request. The address counts as proved, because the operator vouches for it.
-
-    Raises Invalid for a weak password, EmailTaken for a taken address.
-    """
+    """Makes a user for an operator, who vouches for the address. Raises Invalid, EmailTaken."""
     return _create(User(email=email, name=name), password, "user.registered", actor)
 
 
-def create_staff(*, email: Email, password: str, name: str, actor: Actor) -> User:
-    """Makes a staff user, whose address counts as proved. Raises the errors of `create_user`.
-
-    There is one kind of staff: a user with `is_staff` may do everything that Django admin offers.
+def create_user_with_link(
+    *, email: Email, password: str, name: str, actor: Actor
+) -> tuple[User, str]:
+    """Makes a user as `create_user` does. Returns the user with a link by which somebody sets another password once, to
+    hand over.
     """
+    with transaction.atomic():
+        user = create_user(email=email, password=password, name=name, actor=actor)
+        _, link = hand_over(Purpose.RESET, address=user.email, user_id=user.id)
+    return user, link
+
+
+def create_staff(*, email: Email, password: str, name: str, actor: Actor) -> User:
+    """Makes a staff user, who may do everything in Django admin. Raises the errors of `create_user`."""
     return _create(User(email=email, name=name, is_staff=True), password, "staff.created", actor)
 
 
 def promote_to_staff(*, email: Email, actor: Actor) -> bool:
-    """Makes an active user staff, with the password that they have. Returns False if they were staff already.
-
-    Raises NotFound for an e-mail address without an active user, and Conflict for an address that nobody has proved,
-    while proof counts.
-    """
+    """Makes an active user staff; returns False if they were. Raises NotFound, and Conflict for an unproved address."""
     with transaction.atomic():
         user = (
             User.objects.select_for_update(no_key=True).filter(email=email, is_active=True).first()
@@ -182,10 +172,7 @@ def promote_to_staff(*, email: Email, actor: Actor) -> bool:
 
 
 def find_user(email: Email) -> User:
-    """Returns the active user with exactly this e-mail address. Raises NotFound.
-
-    While proof counts, a user who has not proved the address is not found, unless they registered when it did not.
-    """
+    """Returns the active user with this address. Raises NotFound, also for an unproved address while proof counts."""
     user = User.objects.filter(email=email, is_active=True).first()
     if user is None or not is_findable(user):
         raise NotFound
@@ -207,9 +194,8 @@ def _create(user: User, password: str, action: str, actor: Actor) -> User:
 
 
 def hold_password(user: User) -> None:
-    """Keeps the password that was just verified from being changed until the transaction ends. Otherwise a session
-    opened with the old password could outlive the change. Raises Unauthenticated if the password has changed since it
-    was verified.
+    """Keeps the verified password from being changed until the transaction ends, so that no session of an old password
+    outlives its change. Raises Unauthenticated if it has been changed already.
     """
     unchanged = User.objects.select_for_update(no_key=True).filter(
         id=user.id, password=user.password, is_active=True
@@ -219,9 +205,7 @@ def hold_password(user: User) -> None:
 
 
 def note_failed_login(user: User | None, email: Email, actor: Actor) -> None:
-    """Writes an audit row for a failed login to a known account: at most one a minute for each account and IP address,
-    so that nobody can fill the audit log.
-    """
+    """Writes at most one audit row a minute for each account and IP address, so that nobody can fill the log."""
     hits, _ = count_hit(FAILED_LOGIN_ROWS, f"{actor.ip} {email}")
     if user is not None and hits <= FAILED_LOGIN_ROWS.limit:
         with transaction.atomic():
@@ -229,7 +213,6 @@ def note_failed_login(user: User | None, email: Email, actor: Actor) -> None:
 
 
 def _emit(action: str, user_id: UUID, actor: Actor) -> None:
-    """Emits an event whose actor and target are the same user."""
     emit(Event(action, replace(actor, id=user_id), None, "user", user_id))
 
 
@@ -238,11 +221,7 @@ def _revoke(session_id: UUID) -> bool:
 
 
 def deactivate_user(*, user_id: UUID, actor: Actor) -> None:
-    """Deactivates the user, who can't log in any more. All their sessions and unused `wrk_` keys end at once.
-
-    The user's memberships stay, and so do `pwk_` keys, because they belong to environments. Does nothing if the user is
-    deactivated already. Raises NotFound if there is no such user.
-    """
+    """Ends the user's sessions and unused `wrk_` keys. Memberships and `pwk_` keys stay. Raises NotFound."""
     with transaction.atomic():
         if not _set_active(user_id, active=False):
             return
@@ -252,18 +231,14 @@ def deactivate_user(*, user_id: UUID, actor: Actor) -> None:
 
 
 def reactivate_user(*, user_id: UUID, actor: Actor) -> None:
-    """Lets a deactivated user log in again. Does nothing if the user is active. Raises NotFound if there is no such
-    user.
-    """
+    """Raises NotFound if there is no such user."""
     with transaction.atomic():
         if _set_active(user_id, active=True):
             emit(Event("user.reactivated", actor, None, "user", user_id))
 
 
 def _set_active(user_id: UUID, *, active: bool) -> bool:
-    """Activates or deactivates the user, and locks the user's row until the transaction ends. Returns whether the
-    user's state changed. Raises NotFound if there is no such user.
-    """
+    """Locks the user's row until the transaction ends. Returns whether the state changed. Raises NotFound."""
     user = User.objects.filter(id=user_id)
     if user.filter(is_active=not active).update(is_active=active):
         return True

@@ -1,8 +1,4 @@
-"""The `auth_token` cookie, and the JWT in it, which names a session row (SPEC §3).
-
-The library simplejwt knows only one signing key. The class here also accepts JWTs signed with the keys of
-`SECRET_KEY_FALLBACKS`, so that a rotation of `SECRET_KEY` logs nobody out. JWTs are stored nowhere.
-"""
+"""The `auth_token` cookie, and the JWT in it, which names a session row and is stored nowhere (SPEC §3)."""
 
 from datetime import timedelta
 from functools import cached_property
@@ -55,7 +51,6 @@ def set_auth_cookie(response: HttpResponse, session: Session) -> None:
 
 
 def clear_auth_cookie(response: HttpResponse) -> None:
-    """Makes the response delete the `auth_token` cookie in the browser."""
     response.delete_cookie(AUTH_COOKIE, path="/", samesite=_SAME_SITE)
 
 
@@ -68,9 +63,7 @@ def issue(user_id: UUID, session_id: UUID) -> str:
 
 
 def verify(value: str) -> UserPrincipal:
-    """Verifies a JWT and returns the user and the session that it names. Raises ExpiredSessionToken if it has expired,
-    and BadSessionToken if it is not valid.
-    """
+    """Raises ExpiredSessionToken if the JWT has expired, and BadSessionToken if it is not valid."""
     try:
         token = _SessionToken(cast("Any", value))
         return UserPrincipal(UUID(token["sub"]), UUID(token["sid"]))
@@ -81,9 +74,7 @@ def verify(value: str) -> UserPrincipal:
 
 
 class _FallbackTokenBackend(TokenBackend):
-    """Signs JWTs with the newest key, verifies those of any key, and refuses a JWT that lacks a claim that `issue`
-    makes.
-    """
+    """Signs with the newest key, accepts those of any key, and refuses a JWT that lacks one of our claims."""
 
     def decode(self, token: Any, verify: bool = True) -> dict[str, Any]:
         for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
@@ -123,7 +114,5 @@ class _SessionToken(Token):
 
 
 def _signing_key(secret: str) -> str:
-    """Derives a signing key from a SECRET_KEY for session JWTs alone. What the service signs for other purposes is
-    therefore never a valid session JWT.
-    """
+    """Derives a key for session JWTs alone, so that nothing signed for another purpose is a valid session."""
     return salted_hmac("pipedai.session-jwt", "", secret=secret, algorithm="sha256").hexdigest()

@@ -1,9 +1,6 @@
-"""Opens the browser sessions of users, lists them and ends them: those of the API and those of Django admin (SPEC §3,
-§10, §15).
+"""Opens, lists and ends the browser sessions of users, in the API and in Django admin (SPEC §3, §10, §15).
 
-The `staff_session` cookie carries the key of a session of Django admin. Django's session middleware uses
-`SessionStore`, because the setting SESSION_ENGINE names this module. Only `open_staff_session` opens such a session, in
-the login's transaction. It lasts for eight hours; using it does not lengthen it.
+The setting SESSION_ENGINE names this module. A session of Django admin lasts for eight hours.
 """
 
 import hashlib
@@ -65,7 +62,6 @@ def open_session(
 
 
 def live_sessions(user_id: UUID) -> QuerySet[Session]:
-    """Returns the sessions of the user in the API that neither expired nor were ended."""
     return Session.objects.filter(
         user_id=user_id, revoked_at__isnull=True, expires_at__gt=Now(), key_digest__isnull=True
     ).defer("address_digest")
@@ -83,9 +79,7 @@ def end(sessions: QuerySet[Session]) -> int:
 
 
 def end_session(*, principal: UserPrincipal, session_id: UUID, actor: Actor) -> None:
-    """Ends one session of the caller, which may be the one that the request came with. Raises NotFound unless it is a
-    live session of theirs.
-    """
+    """Ends one live session of the caller, which may be the request's own. Raises NotFound."""
     with transaction.atomic():
         if not end(live_sessions(principal.id).filter(id=session_id)):
             raise NotFound
@@ -105,11 +99,7 @@ def _event(action: str, principal: UserPrincipal, actor: Actor, sessions: int) -
 
 
 class SessionStore(SessionBase):
-    """The admin session that the request's cookie names.
-
-    Only a login opens a session. A request whose session has ended, or that has none, therefore stores nothing, so that
-    an ended session never comes back.
-    """
+    """The admin session that the cookie names. Only a login opens sessions; other requests store nothing."""
 
     def load(self) -> dict[str, Any]:
         """Returns the session's data, or an empty dict if the session has ended."""
@@ -120,9 +110,7 @@ class SessionStore(SessionBase):
         return dict(data)
 
     def is_empty(self) -> bool:
-        """Returns True for a request without a session. Django then sets no cookie, because only a login opens a
-        session.
-        """
+        """Returns True without a session. Django then sets no cookie."""
         return not self.session_key
 
     def exists(self, session_key: str) -> bool:
@@ -132,7 +120,6 @@ class SessionStore(SessionBase):
         """Does nothing: only `open_staff_session` opens a session."""
 
     def save(self, must_create: bool = False) -> None:
-        """Stores the data that the request changed. Raises UpdateError if the session has ended meanwhile."""
         if self.session_key and not self._row().update(data=self._get_session(must_create)):  # type: ignore[attr-defined]
             raise UpdateError
 
@@ -158,9 +145,7 @@ class SessionStore(SessionBase):
 
 
 def open_staff_session(user: User, device: Device) -> SessionStore:
-    """Opens an admin session for the user. Its key is stored nowhere: only the response's cookie carries it. Call this
-    in the login's transaction.
-    """
+    """Opens an admin session in the login's transaction. Its key is stored only in the response's cookie."""
     key = get_random_string(_KEY_LENGTH)
     data = {
         SESSION_KEY: str(user.pk),

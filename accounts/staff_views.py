@@ -57,7 +57,6 @@ class LoginForm(forms.Form):
     )
 
     def clean_email(self) -> Email:
-        """Returns the e-mail address in the form in which accounts are stored. The throttles count logins by it."""
         try:
             return read_email(self.cleaned_data["email"])
         except NotAnEmail as error:
@@ -75,17 +74,13 @@ class CodeForm(forms.Form):
 
 @method_decorator(never_cache, name="dispatch")
 class StaffLogin(View):
-    """The login page of Django admin: GET and POST /admin/login/."""
-
     def get(self, request: HttpRequest) -> HttpResponse:
         if site.has_permission(request):
             return HttpResponseRedirect(_next(request))
         return self._form(request, LoginForm())
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        """Logs the staff user in. The throttles count the try before a password is hashed, since hashing costs much
-        CPU.
-        """
+        """The throttles count the try before a password is hashed, since hashing costs much CPU."""
         form = LoginForm(request.POST)
         asked = PostedForm(request)
         try:
@@ -113,8 +108,6 @@ class StaffLogin(View):
 
 
 class StaffView(View):
-    """The base of the pages that only staff may see."""
-
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
         """Wraps the view in Django admin's check, which redirects everybody but staff to the login page."""
@@ -128,8 +121,6 @@ class StaffView(View):
 
 
 class StaffLogout(StaffView):
-    """The logout of Django admin: POST /admin/logout/."""
-
     http_method_names = ("post",)
 
     def post(self, request: HttpRequest) -> HttpResponse:
@@ -138,17 +129,13 @@ class StaffLogout(StaffView):
 
 
 class StaffAccount(StaffView):
-    """The page where staff change their password and set up or remove their authenticator: GET and POST
-    /admin/account/.
-    """
+    """The page /admin/account/, where staff change their password and set up or remove their authenticator."""
 
     def get(self, request: HttpRequest) -> HttpResponse:
         return self._page(request)
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        """Carries out one of the page's forms: changing the password, or setting up or removing the authenticator. The
-        name of the pressed button says which.
-        """
+        """Carries out the form whose button was pressed."""
         try:
             if settings.THROTTLES_ENABLED:
                 check_rate(throttles.STAFF_ACCOUNT, str(self.user.id))
@@ -236,15 +223,12 @@ class StaffAccount(StaffView):
 
 
 def _hand_out(request: HttpRequest, session: SessionBase) -> None:
-    """Makes the response set the cookie of the new session and a new token against forged forms (CSRF)."""
     request.session = session
     rotate_token(request)
 
 
 def _next(request: HttpRequest) -> str:
-    """Returns the path to go to after the login: the page of Django admin that the user asked for before the login, or
-    else admin's start page.
-    """
+    """Returns the page of admin that the user asked for before the login, or else admin's start page."""
     wanted = str(request.POST.get("next") or request.GET.get("next") or "")
     start = reverse("admin:index")
     if wanted.startswith(start) and url_has_allowed_host_and_scheme(wanted, allowed_hosts=None):

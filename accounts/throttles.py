@@ -29,9 +29,7 @@ def _digest_under(secret: str, request: Request) -> bytes:
 
 
 def _account(request: Request) -> Email | None:
-    """Returns the e-mail address of the account that a login request names. Returns None if the body names none; the
-    validation of the body refuses that request later.
-    """
+    """Returns None if the body names no account: its validation refuses that request later."""
     body = request.data
     email = body.get("email") if isinstance(body, dict) else None
     try:
@@ -46,10 +44,8 @@ def _account_and_address(request: Request) -> str | None:
 
 
 def _account_from_an_unknown_address(request: Request) -> str | None:
-    """Returns the account that a login request names, for a throttle to count its tries.
-
-    Returns None, so that the try is not counted, if the account's user has lately logged in from the same address.
-    Other people's wrong tries can therefore not lock the user out.
+    """Returns the account whose tries a throttle counts. Returns None if the user has lately logged in from this
+    address: other people's wrong tries can therefore not lock the user out.
     """
     account = _account(request)
     if account is None:

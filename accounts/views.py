@@ -33,15 +33,12 @@ SIGNED_IN = answer("SignedIn", "The signed-in user.", user=UserSerializer())
 
 
 class SessionViewSet(ApiViewSet):
-    """The endpoints that open and end a browser's session."""
-
     tag = "Accounts"
     permissions = {"register": IsPublic, "login": IsPublic, "logout": IsPublic}
     browser_entries = frozenset({"register", "login", "logout"})
     throttles = {"register": throttles.REGISTER, "login": throttles.LOGIN}
 
     def get_authenticators(self) -> list[BaseAuthentication]:
-        """Returns an authentication that finds the request's session, and accepts a request that has none."""
         return [PresentedSession()]
 
     @Operation(
@@ -56,6 +53,7 @@ class SessionViewSet(ApiViewSet):
         errors={
             400: "Validation.",
             401: "A token or two cookies were sent.",
+            403: "Foreign origin, or `registration_closed`.",
             409: "`email_taken`, `address_unproved`, `link_unusable`, or for an invitation also `ceiling_reached`.",
             503: "",
         },
@@ -111,9 +109,7 @@ class SessionViewSet(ApiViewSet):
         audit=("user.logged-out",),
     )
     def logout(self, request: Request) -> Response:
-        """Ends the session and deletes the cookie. It also succeeds if the session has ended already
-        or the request came without one.
-        """
+        """Succeeds also if the session has ended already or the request came without one."""
         if principal := _presented(request):
             services.log_out(principal=principal, actor=caller_of(request))
         response = Response(status=204, headers={"Clear-Site-Data": '"cache"'})
@@ -171,8 +167,6 @@ class MeViewSet(ApiViewSet):
 
 
 class UserLookupViewSet(ApiViewSet):
-    """The endpoint that finds a user by e-mail address, so that an admin can add the user as a member."""
-
     tag = "Accounts"
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"lookup": IsSignedIn}
@@ -215,20 +209,16 @@ def signed_in(user: User, *, status: int = 200) -> Response:
 
 
 def user_of(request: Request) -> UserPrincipal:
-    """Returns the signed-in user of a request to a viewset that accepts only cookies."""
     principal = principal_of(request)
     assert isinstance(principal, UserPrincipal), "the viewset accepts only cookies"
     return principal
 
 
 def caller_of(request: Request) -> Actor:
-    """Returns the caller as an actor for the audit log. It has no user id yet, because nobody has logged in; the
-    service adds the id.
-    """
+    """It has no user id yet, because nobody has logged in; the service adds the id."""
     return Actor("user", None, address_of(request), current_request_id.get() or None)
 
 
 def _presented(request: Request) -> UserPrincipal | None:
-    """Returns the session with which the request came, or None if there is none or it has ended."""
     principal: object = request.user
     return principal if isinstance(principal, UserPrincipal) else None

@@ -45,11 +45,7 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Figures:
-    """How long a tool call takes, in milliseconds, at the median and the 99th percentile.
-
-    `direct_…` is for calls straight to the MCP server, and `gateway_…` for calls through the gateway. `processor` is
-    the processor time that the gateway spends on a call.
-    """
+    """How many milliseconds a call takes, directly and through the gateway. `processor` is the gateway's CPU time."""
 
     answer: str
     calls: int
@@ -61,7 +57,6 @@ class Figures:
 
     @property
     def cost_p50(self) -> float:
-        """Return by how many milliseconds the median call is longer through the gateway than directly."""
         return self.gateway_p50 - self.direct_p50
 
 
@@ -83,8 +78,6 @@ class _Server(McpHandler):
 
 
 class _Client:
-    """An HTTP client that makes all its calls on one connection, which it keeps open."""
-
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
         self._path = place.path
@@ -92,7 +85,6 @@ class _Client:
         self._connection.connect()
 
     def call(self, number: int) -> float:
-        """Call a tool. Return how many milliseconds it took."""
         params = {"name": "measured", "arguments": {"text": "y" * 200}}
         asked = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
         body = json.dumps(asked).encode()
@@ -110,10 +102,7 @@ class _Client:
 
 
 def measure(url: str, calls: int, journal: Path) -> Figures:
-    """Make `calls` tool calls directly and as many through the gateway, alternately. Return how long they took.
-
-    The path of `url` says in which form the MCP server answers. `journal` is the file of the gateway's tool calls.
-    """
+    """Make `calls` calls directly and as many through the gateway. The path of `url` says how the server answers."""
     direct: list[float] = []
     by_gateway: list[float] = []
     with _process(AS_GATEWAY, url, str(journal)) as (gateway, gateway_url):
@@ -140,7 +129,6 @@ def measure(url: str, calls: int, journal: Path) -> Figures:
 
 @contextmanager
 def _process(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Start this file anew. Yield the process and the first line that it writes, and kill it at the end."""
     command = [sys.executable, __file__, *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
@@ -157,7 +145,6 @@ def _percentiles(times: list[float]) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -30,7 +30,7 @@ from pipedai_worker.conformance.fake_api import DROP, FakeApi, route
 from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.serving import Service
 from pipedai_worker.conformance.wire import TERMINAL
-from pipedai_worker.events import local, recorder, sender
+from pipedai_worker.events import local, sender
 from pipedai_worker.identity.config import WorkerConfig
 from pipedai_worker.polling import loop, poller
 from pipedai_worker.reporting import calls
@@ -52,8 +52,6 @@ AS_WORKER = "--as-worker"
 
 @dataclass(frozen=True)
 class Sample:
-    """The resources that the worker's process used at one moment: memory, threads and open files."""
-
     memory_kib: int
     threads: int
     files: int
@@ -61,10 +59,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Figures:
-    """The result of a soak.
-
-    `lost` counts runs without an outcome, `doubled` runs that were executed or reported twice. The largest memory of
-    the last quarter of the time is compared with that of the second quarter.
+    """`lost` counts runs without an outcome, and `doubled` runs that were executed or reported twice. The memory of the
+    last quarter of the time is compared with that of the second.
     """
 
     hours: float
@@ -86,13 +82,10 @@ class Figures:
 
     @property
     def growth_kib(self) -> int:
-        """Return how much more memory the worker used at most in the last quarter than in the second, in KiB."""
         return self.last_quarter.memory_kib - self.second_quarter.memory_kib
 
 
 class UnreliableApi(FakeApi):
-    """A fake API in which time passes `speed` times as fast, and in which requests fail by chance."""
-
     def __init__(self, speed: float, chance: random.Random) -> None:
         super().__init__()
         self._speed = speed
@@ -102,7 +95,6 @@ class UnreliableApi(FakeApi):
         self.lease_seconds = LEASE_SECONDS / speed
 
     def answer(self, method: str, url: str, headers: Any, body: dict[str, Any]) -> Any:
-        """Answer a request as the fake API does, or let it fail."""
         with self.lock:
             status = self._chosen_fault()
             if status is not None:
@@ -123,10 +115,7 @@ class UnreliableApi(FakeApi):
 
 
 def soak(hours: float, speed: float, seed: int = 1) -> Figures:
-    """Let a worker live for so many hours, and return the figures.
-
-    Raises AssertionError if runs do not end, or if their events do not arrive.
-    """
+    """Raises AssertionError if runs do not end, or if their events do not arrive."""
     chance = random.Random(seed)  # noqa: S311 - so that a soak can be repeated
     api = UnreliableApi(speed, chance)
     service = Service(api)
@@ -168,7 +157,7 @@ def _live(
             # grow.
             headers = {"Authorization": f"Bearer {chance.getrandbits(256):064x}"}
             prompt = f"{length_of_run:.3f}"
-            runs.append(api.add(prompt, mcp_headers=headers, record_events=True))
+            runs.append(api.add(prompt, mcp_headers=headers, record_events="always"))
             if chance.random() < CANCELED_RUNS:
                 api.cancel(runs[-1])
         if restarts < now * speed // RESTART_EVERY_SECONDS:
@@ -206,7 +195,6 @@ def _live(
 
 
 def _has_told(run: FakeRun) -> bool:
-    """Tell whether what the run's program wrote has arrived as an event, once."""
     return [event["text"] for event in run.events] == [f"{run.id}\n"]
 
 
@@ -250,7 +238,6 @@ def _start_worker(api: FakeApi, url: str, directory: Path, speed: float) -> subp
 
 
 def _be_worker(speed: float, argv: list[str]) -> int:
-    """Run the worker program in this process. Its pauses between requests are divided by `speed`."""
     for module, name in (
         (poller, "SHORTEST_EMPTY_POLL_SECONDS"),
         (patience, "FIRST_SECONDS"),
@@ -258,14 +245,13 @@ def _be_worker(speed: float, argv: list[str]) -> int:
         (calls, "LONGEST_SECONDS"),
         (loop, "UNCLAIMED_PAUSE_SECONDS"),
         (sender, "GATHER_SECONDS"),
-        (recorder, "FLUSH_SECONDS"),
+        (sender, "FLUSH_SECONDS"),
     ):
         setattr(module, name, getattr(module, name) / speed)
     return cli.main(argv)
 
 
 def main() -> int:
-    """Run the command line. Return 1 if an outcome was lost or doubled, memory grew or the worker failed, else 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

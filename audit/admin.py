@@ -29,9 +29,7 @@ _CLOCKS_APART = timedelta(hours=1)
 
 
 def _of_id(rows: QuerySet[AuditEntry], row_id: UUID) -> QuerySet[AuditEntry]:
-    """Narrows the query to the entry with this id. The id contains the time at which it was made, so PostgreSQL
-    searches only the partitions (months) around that time.
-    """
+    """The id contains the time when it was made, so PostgreSQL searches only the partitions around that time."""
     about = moment_of(row_id)
     if about is None:
         return rows.none()
@@ -59,12 +57,8 @@ def _where(entry: Any) -> Any:
 
 
 class AuditChangeList(KeysetChangeList):
-    """A page of the list of audit entries, each with the names of its actor and environment."""
-
     def get_results(self, request: HttpRequest) -> None:
-        """Reads the page's entries, then the names of actors and environments: one query for each kind of actor and one
-        for the environments.
-        """
+        """It takes one query for each kind of actor and one for the environments."""
         super().get_results(request)
         named(self.result_list)
 
@@ -95,21 +89,16 @@ class AuditEntryAdmin(StaffModelAdmin):
         return AuditChangeList
 
     def find(self, row_id: UUID) -> Model | None:
-        """Returns the entry with the names of its actor and environment."""
         entry = _of_id(AuditEntry.objects.all(), row_id).first()
         return named([entry])[0] if entry else None
 
     def find_by_id(self, rows: QuerySet[AuditEntry], row_id: UUID) -> QuerySet[AuditEntry]:
-        """Narrows the list to the entry with this id and to the time that the id contains. Without a range of time,
-        PostgreSQL would search the partitions of all months.
-        """
+        """Without the range of time in the id, PostgreSQL would search the partitions of all months."""
         return _of_id(rows, row_id)
 
 
 def named(entries: list[Any]) -> list[Any]:
-    """Adds `actor_label` and `environment_name` to the entries. It takes one query for each kind of actor and one for
-    the environments.
-    """
+    """Adds `actor_label` and `environment_name`: one query for each kind of actor, one for the environments."""
     places = Environment.objects.filter(id__in={entry.environment_id for entry in entries} - {None})
     names = dict(places.values_list("id", "name"))
     for entry, told in zip(entries, with_actors(entries), strict=True):
@@ -119,9 +108,7 @@ def named(entries: list[Any]) -> list[Any]:
 
 
 def audit_panel(row: Model, _: HttpRequest) -> list[Drawn]:
-    """Returns the panel with the audit entries about a row. If the row is an environment or belongs to one, it reads
-    only the entries of that environment; otherwise, as for a user or a workspace, only entries without an environment.
-    """
+    """Returns the panel with the audit entries about a row: those of its environment, or those without one."""
     environment_id = (
         row.pk if isinstance(row, Environment) else getattr(row, "environment_id", None)
     )

@@ -7,12 +7,11 @@ from pipedai.ids import new_id
 
 
 class AuditEntry(models.Model):
-    """An audit entry: who did what to which row, when and from where (SPEC §9).
+    """Who did what to which row, when and from where (SPEC §9). Only `audit/receivers.py` writes, in the event's
+    transaction.
 
-    The table is partitioned by month, and rows can only be added: the database refuses UPDATE, DELETE and TRUNCATE. It
-    has no foreign keys, so that an entry stays when the rows that it names are deleted. Its real primary key is
-    `(created_at, id)`, because PostgreSQL requires that a primary key contains the column by which the table is
-    partitioned. Only `audit/receivers.py` writes entries: one for each domain event, in the transaction of the event.
+    The table is partitioned by month, so its real primary key is `(created_at, id)`. The database refuses UPDATE,
+    DELETE and TRUNCATE. It has no foreign keys, so that an entry outlives the rows that it names.
     """
 
     # The entry's id: a UUIDv7 that `audit/receivers.py` makes just before it inserts the row.

@@ -1,6 +1,4 @@
-"""Makes the monthly partitions of the audit log: those of the coming months, and those of the past for which `seed_demo
---scale` invents entries. Drops old ones, which only an operator's `prune --audit` does (SPEC §9).
-"""
+"""Makes the monthly partitions of the audit log, and drops old ones for `prune --audit` (SPEC §9)."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
@@ -52,20 +50,15 @@ def add_partitions() -> int:
 
 
 def add_partitions_of(moments: Iterable[datetime]) -> None:
-    """Makes the partitions of the months in which these moments lie. `seed_demo --scale` needs them for entries of an
-    invented past.
-    """
+    """Makes the partitions for the entries that `seed_demo --scale` invents in the past."""
     months = {moment.astimezone(UTC).date().replace(day=1) for moment in moments}
     if months:
         _add(months)
 
 
 def drop_partitions(order: Order) -> Iterator[Batch]:
-    """Drops the partitions of months that ended before `order.before`, the oldest first. It yields the number of rows
-    of each dropped partition.
-
-    Dropping a partition locks the whole table for an instant. While other transactions use the table, it tries again
-    for some seconds, and then raises InUse.
+    """Drops partitions that ended before `order.before`, the oldest first, and yields their numbers of rows. That locks
+    the whole table for an instant. Raises InUse if other transactions use it for some seconds.
     """
     for month in fetch_all(_PARTITIONS, {"before": order.before}):
         entries = _entries(month["name"])
@@ -92,9 +85,7 @@ def _drop(name: str, ends_at: datetime, entries: int) -> int:
 
 
 def _entries(name: str) -> int:
-    """Counts the rows of a partition. It is called before the partition is locked, so that nobody waits for the
-    counting.
-    """
+    """Called before the partition is locked, so that nobody waits for the counting."""
     with connection.cursor() as cursor:
         cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(name)))
         (count,) = cursor.fetchone()

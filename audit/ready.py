@@ -19,7 +19,6 @@ _REMEDY = "Keep a scheduler running: it makes them, three months ahead, every ho
 
 
 def partitions_are_ahead() -> CheckMessage:
-    """Checks that the audit log has a partition for the rows of this month and one for those of the next month."""
     row = fetch_one(_PARTITIONS, {})
     assert row is not None
     if not (row["this_month"] and row["next_month"]):

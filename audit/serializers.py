@@ -74,9 +74,7 @@ def with_actors(entries: list[AuditEntry]) -> list[dict[str, Any]]:
 
 
 class AuditFilters(ApiFilterSet):
-    """The filters of a list of audit entries: `?action=&actions=a,b&targetId=&from=&to=`, where `from` ≤ `createdAt` <
-    `to`.
-    """
+    """The filters `?action=&actions=a,b&targetId=&from=&to=`, where `from` ≤ `createdAt` < `to`."""
 
     action = WordsFilter(field_name="action", choices=sorted(ACTIONS))
     actions = WordsFilter(field_name="action", choices=sorted(ACTIONS))

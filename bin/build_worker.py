@@ -1,7 +1,4 @@
-"""Builds the worker's package to publish it: the wheel that the service serves, byte for byte, and its sources.
-
-It is run as `python -m bin.build_worker`. docs/releasing.md says when.
-"""
+"""`python -m bin.build_worker` builds the wheel and the sources of the worker's package (docs/releasing.md)."""
 
 import hashlib
 import os
@@ -18,10 +15,7 @@ _EPOCH = {"SOURCE_DATE_EPOCH": "315532800"}
 
 
 def main() -> int:
-    """Write the wheel and the archive of the sources, and print their digests.
-
-    The folder is the one that the command line names, else dist/.
-    """
+    """The folder is the one that the command line names, else dist/."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else _DEFAULT)
     for path in build(folder):
         print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path}")
@@ -29,7 +23,6 @@ def main() -> int:
 
 
 def build(folder: Path) -> list[Path]:
-    """Write the wheel and the archive of the sources into the folder, which is made if need be. Return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     package = worker_package()
     wheel = folder / package.name

@@ -1,8 +1,4 @@
-"""Fails if the API's contract (API.md) has changed and CHANGELOG.md has not.
-
-It also fails if CHANGELOG.md lacks a section for this version, or above it the section [Unreleased] for later changes.
-It is run as `python -m bin.changelog_check`.
-"""
+"""`python -m bin.changelog_check` fails if API.md has changed and CHANGELOG.md has not, or lacks a section."""
 
 import re
 import subprocess
@@ -32,10 +28,7 @@ def main() -> int:
 
 
 def sections_wrong(text: str, version: str) -> str | None:
-    """Return a sentence about what is wrong with the sections of a changelog, or None.
-
-    The first section is [Unreleased]. The next one has this version, and the day on which it was released.
-    """
+    """Return what is wrong with the changelog's sections, or None. [Unreleased] comes before this version's."""
     sections = re.findall(r"^## (.*)$", text, re.MULTILINE)
     if not sections or sections[0] != "[Unreleased]":
         return f"The first section of {_CHANGELOG} must be [Unreleased]."
@@ -50,9 +43,8 @@ def sections_wrong(text: str, version: str) -> str | None:
 
 
 def names_changed(root: Path) -> list[str]:
-    """Return the names that API.md gained (`+ …`) and lost (`- …`) since CHANGELOG.md last changed.
-
-    The list is empty if CHANGELOG.md has changes that are not committed yet, or if there is no Git history.
+    """Return what API.md gained (`+ …`) and lost (`- …`) since CHANGELOG.md last changed. The list is empty if
+    CHANGELOG.md has uncommitted changes, or if there is no Git history.
     """
     last = _git(root, "log", "-1", "--format=%H", "--", _CHANGELOG)
     if not last or _git(root, "status", "--porcelain", "--", _CHANGELOG):
@@ -67,7 +59,6 @@ def names_changed(root: Path) -> list[str]:
 
 
 def names_in(reference: str) -> set[str]:
-    """Return the calls, parameters, fields and codes that API.md has. Changes of its prose do not count."""
     calls = re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /[^`]*)`", reference)
     return {*calls, *re.findall(r"`\??(\w+)=?`", reference), *re.findall(r'"(\w+)":', reference)}
 

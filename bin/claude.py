@@ -1,7 +1,6 @@
-"""Installs the real Claude CLI and a library for MCP servers, which tests need, from their registries into a cache.
+"""Installs the real Claude CLI, which is not free software, and a library for MCP servers into a cache.
 
-Neither is a part of this project. The CLI is not free software, so only those who ask for it get it
-(`bin/setup --claude`).
+Only tests need them, and only those who ask get them (`bin/setup --claude`).
 """
 
 import fcntl
@@ -67,20 +66,17 @@ def main() -> int:
 
 
 def cache() -> Path:
-    """Return the cache's folder: the one that CLAUDE_CACHE names, else one in this checkout."""
     named = os.environ.get("CLAUDE_CACHE")
     return Path(named).expanduser().absolute() if named else _ROOT / ".cache" / "claude"
 
 
 def cli(version: str = PINNED) -> Path | None:
-    """Return the path of the Claude CLI in this version, or None if it is not installed."""
     folder = _cli_folder(version)
     found = folder / "node_modules" / f"{NPM_NAME}-{_platform()}" / "claude"
     return found if _finished(folder) else None
 
 
 def mcp_python() -> Path | None:
-    """Return the path of a Python that can import the package `mcp`, or None if it is not installed."""
     folder = _mcp_folder()
     return folder / "bin" / "python" if _finished(folder) else None
 
@@ -99,10 +95,7 @@ def install() -> None:
 
 
 def _make(folder: Path, announcement: str, fill: Callable[[Path], None]) -> None:
-    """Have `fill` install something into the folder, unless an earlier installation has finished that.
-
-    What an unfinished installation left in the folder is removed first. `announcement` is printed before.
-    """
+    """Have `fill` install something into the folder, unless that is done. An unfinished installation is removed."""
     if _finished(folder):
         return
     shutil.rmtree(folder, ignore_errors=True)
@@ -150,7 +143,6 @@ def _run(name: str, command: list[str]) -> None:
 
 
 def _platform() -> str:
-    """Return the platform as npm's packages name it."""
     machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64"}.get(
         platform.machine().lower(), platform.machine().lower()
     )

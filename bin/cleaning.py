@@ -13,10 +13,7 @@ _PATIENCE_SECONDS = 5
 
 
 def clean_up(data_dir: Path) -> None:
-    """Ends all processes that use the directory, and its database server, and removes the directory.
-
-    The process that calls this, and its ancestors, must no longer use the directory, or they would be ended too.
-    """
+    """The calling process and its ancestors must no longer use the directory, or they would be ended too."""
     while users := _users_of(data_dir):
         # The processes get only a few seconds to end. With more time, some would start the database server again to run
         # their last statements.

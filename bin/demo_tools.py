@@ -1,7 +1,4 @@
-"""Serves the demo's MCP server on the loopback interface: one tool, which tells the time of this machine.
-
-It needs nothing but the standard library, so that the demo works without internet.
-"""
+"""Serves the demo's MCP server, which has one tool. It needs nothing but the standard library."""
 
 import sys
 from datetime import datetime
@@ -17,13 +14,10 @@ _HOST = "127.0.0.1"
 
 
 def url_at(port: int) -> str:
-    """Return the server's URL."""
     return f"http://{_HOST}:{port}{McpHandler.served_at}"
 
 
 class Handler(McpHandler):
-    """Answers the requests of MCP clients."""
-
     tools = {
         TOOL: Tool(
             {
@@ -38,7 +32,6 @@ class Handler(McpHandler):
 
 
 def main() -> None:
-    """Serve until a signal ends the process. The port is the only argument."""
     with ThreadingHTTPServer((_HOST, int(sys.argv[1])), Handler) as server:
         server.serve_forever()
 

@@ -12,9 +12,8 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(signum: signal.Signals) -> Callable[[], None]:
-    """Return a `preexec_fn` for `subprocess`: the child process gets the signal when this process ends.
-
-    The Linux kernel sends the signal. On other systems the children of a killed script keep running.
+    """Return a `preexec_fn` for `subprocess`: Linux sends the child this signal when this process ends. On other
+    systems the children of a killed script keep running.
     """
     parent = os.getpid()
 
@@ -29,9 +28,8 @@ def die_with_parent(signum: signal.Signals) -> Callable[[], None]:
 
 
 class Afterwards:
-    """A shell command that runs when this process ends, even by SIGKILL, or when `now()` is called.
-
-    A waiting shell is started at once. It runs the command when a pipe ends that only this process holds open.
+    """A shell command that runs when this process ends, even by SIGKILL, or when `now()` is called. A waiting shell
+    runs it when a pipe ends that only this process holds open.
     """
 
     def __init__(self, command: str, environment: Mapping[str, str]) -> None:
@@ -45,5 +43,4 @@ class Afterwards:
         )
 
     def now(self) -> None:
-        """Run the shell command now, and wait until it has ended."""
         self._waiting.communicate()

@@ -1,7 +1,4 @@
-"""Refuses migrations that lock tables in use, or break the previous release, which serves while they run.
-
-It is run as `python -m bin.migration_check`.
-"""
+"""`python -m bin.migration_check`: refuses migrations that lock tables in use or break the previous release."""
 
 import json
 import os
@@ -64,10 +61,7 @@ def main() -> int:
 
 
 def findings(exempt_up_to: dict[str, str]) -> Iterator[Finding]:
-    """Yield the rules that this project's migrations break, in the order of their names, after those in `exempt_up_to`.
-
-    A migration may break a rule if its `safe_because` gives a reason for that rule.
-    """
+    """Yield the rules that migrations after `exempt_up_to` break, unless `safe_because` gives a reason for it."""
     loader = MigrationLoader(connection, replace_migrations=False)
     for (app, name), migration in sorted(loader.disk_migrations.items()):
         if not _is_ours(app) or name <= exempt_up_to.get(app, ""):

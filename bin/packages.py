@@ -1,7 +1,4 @@
-"""Installs the Debian packages whose programs some tests run, if it is called as root on Debian or Ubuntu.
-
-On other systems it installs nothing, and tests are skipped if their program is missing.
-"""
+"""Installs the Debian packages whose programs some tests run, if called as root on Debian or Ubuntu."""
 
 import os
 import shutil
@@ -28,7 +25,6 @@ _QUIET = {
 
 
 def main() -> int:
-    """Install the missing packages if possible. Return 1 in CI if one is still missing, else 0."""
     lacking = provide(PACKAGES)
     if lacking:
         print(f"Without {', '.join(lacking)}, the tests that need them cannot run.", flush=True)
@@ -46,10 +42,7 @@ def provide(wanted: Sequence[str]) -> list[str]:
 
 
 def missing(packages: Sequence[str]) -> list[str]:
-    """Return the packages that dpkg has not installed. Without dpkg, return all of them.
-
-    Node and npm count as installed if their program is on the PATH, wherever it came from.
-    """
+    """Return the packages that dpkg has not installed. Node and npm count as installed if they are on the PATH."""
     packages = [each for each in packages if not shutil.which(_PROGRAMS.get(each, ""))]
     if not packages or shutil.which("dpkg-query") is None:
         return packages
@@ -63,7 +56,6 @@ def missing(packages: Sequence[str]) -> list[str]:
 
 
 def install(packages: Sequence[str]) -> None:
-    """Install packages with apt. SIGINT, SIGTERM and SIGHUP are ignored until apt has finished."""
     with _uninterrupted(), _files(_QUIET):
         if not _apt(*_INSTALL, *packages):
             # On a new machine apt's lists of packages may be old or missing, so they are fetched before the second

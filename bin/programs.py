@@ -1,7 +1,4 @@
-"""Installs the programs that only the tests need: the system packages, and in CI the real Claude CLI.
-
-Elsewhere `bin/setup --claude` installs the CLI, because whoever gets it has to ask for it.
-"""
+"""Installs the programs that only the tests need: the system packages, and in CI the real Claude CLI."""
 
 import os
 import sys

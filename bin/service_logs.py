@@ -1,4 +1,4 @@
-"""Keeps what the services of bin/run print in files, and says which of their lines a person should see at once."""
+"""Keeps what the services of bin/run print in files, and says which lines a person should see at once."""
 
 import json
 import re
@@ -12,10 +12,7 @@ _TEXT = re.compile(r"\d{4}-\d\d-\d\dT\S+ \[([a-z]+) *\]|\d\d:\d\d:\d\d ([a-z]+) 
 
 
 def level_of(line: str) -> str | None:
-    """Return the level of a log line in one of the three forms that our processes write, such as `info`.
-
-    None means that the line has no level: it is a part of a traceback, or a program has printed it.
-    """
+    """Return the level of a log line, or None if it has none, as a line of a traceback or a print."""
     if line.startswith("{"):
         try:
             level = json.loads(line).get("level")
@@ -27,15 +24,11 @@ def level_of(line: str) -> str | None:
 
 
 def is_alarming(line: str) -> bool:
-    """Return whether a line is a log line of a warning or of something worse."""
     return level_of(line) not in {None, *_QUIET}
 
 
 class ServiceLogs:
-    """A log file for each service in the directory `place`, which is made.
-
-    Only this user may read it. The file of the previous start is kept under the name `<service>.log.1`.
-    """
+    """A log file for each service, which only this user may read. The previous one ends in `.log.1`."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -44,21 +37,16 @@ class ServiceLogs:
         self._shown: dict[str, bool] = {}
 
     def path_of(self, service: str) -> Path:
-        """Return the path of a service's log file."""
         return self.place / f"{service}.log"
 
     def begin(self, service: str) -> None:
-        """Begin an empty log file for a service."""
         path = self.path_of(service)
         if path.exists():
             path.replace(path.with_name(f"{path.name}.1"))
         path.touch(mode=0o600)
 
     def keep(self, service: str, line: str) -> bool:
-        """Append a line to the service's file.
-
-        Return False if nobody needs to see the line at once, because its level is info or debug; else True.
-        """
+        """Append a line to the service's file. Return whether a person should see it at once."""
         with self.path_of(service).open("a") as file:
             file.write(f"{line}\n")
         level = level_of(line)

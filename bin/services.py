@@ -30,11 +30,8 @@ def procfile(path: Path) -> Mapping[str, str]:
 
 
 class Services:
-    """Command lines to run at the same time.
-
-    Each must `exec` its program, because a shell in between would not pass signals on to it. With `logs`, the output of
-    each command line also goes to a log file. With `quiet` as well, standard output then has only the warnings, the
-    errors, and a line for a service that has ended although nobody asked it to.
+    """Command lines to run at the same time. Each must `exec` its program, because a shell would not pass signals on.
+    With `logs` their output also goes to files. With `quiet` only warnings, errors and unexpected ends are shown.
     """
 
     def __init__(
@@ -53,7 +50,6 @@ class Services:
         self._logs = logs
 
     def add(self, name: str, command: str) -> None:
-        """Add a command line. `run` starts it."""
         if self._logs is not None:
             self._logs.begin(name)
         self._manager.add_process(name, command, env=self._environment)
@@ -64,10 +60,8 @@ class Services:
         self._manager.events.put(line)
 
     def run(self, *, when_started: Callable[[], None]) -> int:
-        """Start all services, wait until all have ended, and return the exit code.
-
-        When one service ends, or SIGINT or SIGTERM comes, the other services are ended too. `when_started` is called
-        once all services have been started; it may start threads.
+        """Return the exit code when all services have ended. The end of one, or a signal, ends all. `when_started` is
+        called once all have been started.
         """
         self._manager.when_started = when_started
         try:
@@ -82,10 +76,8 @@ class Services:
 
 
 class _Output:
-    """Standard output without a buffer.
-
-    With a buffer, honcho's signal handler could not print while another print is going on. When the program that reads
-    the output has ended, this class asks for the end of bin/run by SIGTERM.
+    """Standard output without a buffer, so that honcho's signal handler may interrupt a print. If nobody reads it any
+    more, bin/run gets SIGTERM.
     """
 
     def __init__(self) -> None:
@@ -108,10 +100,7 @@ class _Output:
 
 
 class _Printer(Printer):
-    """Prints the script's own lines without a prefix; the lines of a service have its name as prefix.
-
-    The lines of a service go to its log file first. If `quiet`, only those worth showing are printed.
-    """
+    """Writes a service's lines to its log file, and prints them with its name as prefix, unless `quiet` hides them."""
 
     def __init__(self, output: _Output, logs: ServiceLogs | None, *, quiet: bool) -> None:
         super().__init__(output)

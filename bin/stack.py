@@ -25,6 +25,7 @@ from bin.demo import Demo, DemoFailed, Seeded, wait_until_ready
 from bin.ending import Afterwards, die_with_parent
 from bin.service_logs import ServiceLogs, is_alarming
 from bin.services import Services, procfile
+from pipedai import env
 from pipedai.checks import refuse_unfit_settings
 from pipedai.embedded.layout import Layout
 from pipedai.embedded.programs import EmbeddedPostgresError
@@ -43,6 +44,7 @@ PipedAI {version} is up. Ctrl-C stops it and keeps the data.
   Documentation  {site}/api/docs
   Staff admin    {site}/admin/
   Logs           {logs}/*.log
+  Commands       {manage} help
 """
 _LOG_INS = """
   Log in to the API as    {seeded.email}  {seeded.password}
@@ -58,7 +60,7 @@ Log in, list the runs with the demo's API key, and fire its trigger once more:
     -H 'Authorization: Bearer {seeded.api_key}'
 """
 _NO_LOG_INS = """
-Staff log in after `.venv/bin/python manage.py create_staff EMAIL --generate`."""
+Staff log in after `{manage} create_staff EMAIL --generate`."""
 
 
 # `bin/run --help` explains each.
@@ -70,7 +72,6 @@ class CannotStart(Exception):  # noqa: N818
 
 
 def main() -> int:
-    """Carry out bin/run with the options of its command line, and return the exit code."""
     options = _parse(sys.argv[1:])
     try:
         return Stack(demo=not options.no_demo, claude=options.claude, verbose=options.verbose).run()
@@ -115,10 +116,7 @@ class Stack:
         }
 
     def run(self) -> int:
-        """Start all processes, show the states of the demo's run, and wait for a signal or the end of a process.
-
-        Return the exit code.
-        """
+        """Start all processes, show a run of the demo, and wait for a signal or a process's end."""
         os.chdir(settings.BASE_DIR)
         Layout(settings.DATA_DIR).prepare_data_dir()
         with _only_one_in(settings.DATA_DIR):
@@ -137,10 +135,8 @@ class Stack:
                     stop_database.now()
 
     def _start_database(self) -> Afterwards | None:
-        """Start the embedded database, unless the settings name another database or it is running already.
-
-        Return the object that stops the database at the end, or None if the database was not started here. Raises
-        CannotStart if the database that the settings name does not answer.
+        """Return what stops the embedded database at the end, or None if it was not started here. Raises CannotStart if
+        the database that the settings name does not answer.
         """
         if settings.DATABASES["default"]["ENGINE"] != "pipedai.embedded":
             try:
@@ -158,10 +154,7 @@ class Stack:
         return stop
 
     def _finish(self, command: str) -> None:
-        """Run a command to its end, and print the warnings in its output.
-
-        Raises CannotStart, with the whole output in its message, if the command fails.
-        """
+        """Run a command and print its warnings. Raises CannotStart with the whole output if it fails."""
         done = subprocess.run(
             ["sh", "-c", command],
             env=self._environment,
@@ -211,13 +204,31 @@ class Stack:
             say(str(failure))
             return
         site = settings.PUBLIC_URL
-        said = _UP.format(version=VERSION, site=site, logs=self._log_dir)
+        said = _UP.format(version=VERSION, site=site, logs=self._log_dir, manage=_manage())
         if seeded is None:
-            said += _NO_LOG_INS
+            said += _NO_LOG_INS.format(manage=_manage())
         else:
             said += _LOG_INS.format(url=f"{site}/api/v1", seeded=seeded)
         # All lines are printed by one call, so that no warning of a service comes between them.
         say(said)
+
+
+def _manage() -> str:
+    """Return the beginning of a command line of manage.py, with the variables by which it finds this service.
+
+    DATABASE_URL is not among them, because it contains a password.
+    """
+    ours = {
+        "PIPEDAI_ENV": (settings.PIPEDAI_ENV, "development"),
+        "PIPEDAI_DATA_DIR": (str(settings.DATA_DIR), str(env.default_data_dir())),
+        "PORT": (str(settings.PORT), "8000"),
+    }
+    variables = [
+        f"{name}={shlex.quote(value)}"
+        for name, (value, default) in ours.items()
+        if value != default
+    ]
+    return " ".join([*variables, ".venv/bin/python manage.py"])
 
 
 def _free_address() -> str:
@@ -241,7 +252,6 @@ def _free_address() -> str:
 
 
 def _free_port(preferred: int) -> int:
-    """Return this port of the loopback interface if it is free, and another one that is free if not."""
     for port in (preferred, 0):
         try:
             with socket.create_server(("127.0.0.1", port)) as found:

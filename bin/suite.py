@@ -39,7 +39,6 @@ _PATIENCE_SECONDS = 15
 
 
 def main() -> int:
-    """Carry out bin/test with the arguments of its command line, and return the exit code."""
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
         print(_HELP, end="")
@@ -58,10 +57,7 @@ def main() -> int:
 
 
 class Suite:
-    """Runs the tests, and the checks that only read the code beside them.
-
-    It stops all that runs when this process gets a signal.
-    """
+    """Runs the tests, and beside them the checks that only read code. It stops them when a signal comes."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -74,10 +70,7 @@ class Suite:
     def run(
         self, pytest_arguments: list[str], *, only_tests: bool = False, long: bool = False
     ) -> int:
-        """Run all checks, or with `only_tests` the tests alone. Return the exit code.
-
-        The long tests run with `long`, and where the arguments name files.
-        """
+        """Return the exit code. The long tests run with `long`, and where the arguments name files."""
         # The tests and what must be installed for them often wait, so the other checks take the processors meanwhile.
         with ThreadPoolExecutor(1) as beside:
             others = None if only_tests else beside.submit(self._check_without_running)
@@ -98,9 +91,7 @@ class Suite:
         return self._verdict()
 
     def _compile_tests(self) -> None:
-        """Let one process compile the test modules that changed. Otherwise each process of the tests would do so at the
-        same time. What it says is of no interest, as the tests say the same.
-        """
+        """Let one process compile the test modules, before all processes of the tests would. Its output is dropped."""
         with tempfile.TemporaryFile() as output:
             self._wait(self._begin("", ["pytest", "--collect-only", "-qq"], {}, output))
 
@@ -185,9 +176,8 @@ def _is_path(argument: str) -> bool:
 
 
 def new_data_dir() -> Path:
-    """Make a temporary data directory for the embedded PostgreSQL. As root, let PostgreSQL's own user enter it.
-
-    It is in memory if that has room, where copying a database takes half of the CPU time.
+    """Make a data directory for the embedded PostgreSQL, in memory if there is room, which halves the CPU time. As
+    root, PostgreSQL's own user may enter it.
     """
     places = ["/var/tmp", "/tmp"]  # noqa: S108
     if _may_hold_a_database(_MEMORY):
@@ -209,10 +199,7 @@ def _may_hold_a_database(place: str) -> bool:
 
 
 def environment_of(data_dir: Path) -> dict[str, str]:
-    """Return the environment for the checks: this process's, but with every setting empty.
-
-    Settings that were absent would be read from the developer's file .env.
-    """
+    """Return this process's environment with every setting empty. Absent ones would be read from the file .env."""
     listed = (_ROOT / ".env.example").read_text()
     names = re.findall(r"^#?([A-Z][A-Z0-9_]*)=", listed, re.MULTILINE)
     return {

@@ -1,4 +1,4 @@
-"""The admin pages of incidents, channels and notices, and their panels on the pages of what they are about."""
+"""The admin pages of incidents, channels and notices, and their panels on other rows' pages."""
 
 import json
 from typing import Any
@@ -22,7 +22,6 @@ from workspaces.models import Environment
 
 
 def _channel_state(channel: Channel) -> Any:
-    """Shows whether the channel is deleted, disabled, failing or working."""
     if channel.deleted_at:
         return state("deleted")
     if not channel.enabled:
@@ -42,8 +41,6 @@ _GOES_TO = ("Goes to", of_row(_goes_to, "kind", "emails", "host"))
 
 @register(Channel, site=site)
 class ChannelAdmin(StaffModelAdmin):
-    """Shows the channels over which environments send notices. The pages never read URLs and secrets."""
-
     icon = "campaign"
     when_empty = "No environment has a channel yet."
     named_by = "name"
@@ -88,8 +85,6 @@ def _subject(incident: Incident) -> Any:
 
 @register(Incident, site=site)
 class IncidentAdmin(StaffModelAdmin):
-    """Shows what is or was wrong with triggers, workers, pools, webhooks and budgets."""
-
     icon = "warning"
     is_shortcut = True
     when_empty = "Nothing has gone wrong yet."

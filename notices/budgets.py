@@ -1,7 +1,6 @@
 """Finds out in the scheduler which budgets have reached one of their percentages (SPEC §14, §17).
 
-Each window of a budget stores the highest percentage of which people were told. A claim, the end of a run and a change
-of the budget mark the window as changed, and the scheduler looks at changed windows alone, and at those that are over.
+A window stores the highest percentage of which people were told. Only changed and ended windows are looked at.
 """
 
 from dataclasses import dataclass
@@ -23,9 +22,8 @@ _TAKE_TURN = "SELECT pg_try_advisory_xact_lock(hashtext('find_reached_budgets'))
 
 # Reads what decides about each window that has changed or is over. The windows are not locked, because claims and ends
 # of runs lock them after everything else. `least_amount` is the least that any run would reserve; it is read only if it
-# can matter, and the triggers of an environment only once for all its budgets. `is_followed` is whether the budget's
-# open incident is already about its present window, and not about this one: so it stays open when this one is looked
-# at.
+# can matter, and the triggers of an environment only once for all its budgets. `is_followed` says whether the budget's
+# open incident is about its present window and no longer about this one. Such an incident stays open.
 _READ = f"""
 WITH looked_at AS MATERIALIZED (
     SELECT w.id, w.environment_id, w.budget_id, w.ends_at, w.runs, w.changes, w.noticed_pct, {SPENT} AS spent,
@@ -58,7 +56,7 @@ SELECT b.*, CASE
 FROM looked_at b ORDER BY b.id
 """  # noqa: S608
 
-# Stores what was told. A window that has changed since it was read stays marked.
+# Stores the percentage of which people were told. A window that has changed since it was read stays marked.
 _WRITE = """
 WITH n AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(percentages)s::int[], %(changes)s::bigint[]) AS n (id, pct, changes)),
@@ -78,11 +76,8 @@ class _Use:
 
 
 def find_reached_budgets(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Opens and closes the incidents of up to `limit` changed windows of budgets, and as many that are over. Returns at
-    how many it looked.
-
-    At each higher percentage the open incident is closed and another one opened, so that people are told of both. An
-    incident is over when the window is, or when the window has used less than each percentage again.
+    """Looks at up to `limit` changed windows of budgets and as many ended ones, and returns at how many. At each higher
+    percentage it closes the open incident and opens another, so that people are told of both.
     """
     with transaction.atomic():
         turn = fetch_one(_TAKE_TURN, {})
@@ -125,7 +120,6 @@ def _tell(rows: list[Row], reached: dict[UUID, int], now: datetime | None) -> No
 
 
 def _reached(row: Row) -> int:
-    """Returns the highest of the budget's percentages that the window has reached, or 0."""
     if row["is_over"] or not row["is_live"]:
         return 0
     pct = _use(row).pct
@@ -133,9 +127,7 @@ def _reached(row: Row) -> int:
 
 
 def _use(row: Row) -> _Use:
-    """Returns how much of its limits a window has used. If no run has room any more, it is 100 %, though a little of
-    the limit may be left.
-    """
+    """If no run has room any more, it is 100 %, though a little of the limit may be left."""
     uses = [_Use(Decimal(0), "")]
     if (limit := row["limit_usd"]) is not None:
         spent, least = row["spent"], row["least_amount"]

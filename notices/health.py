@@ -1,8 +1,7 @@
-"""Judges whether triggers are failing, in the transaction that ends their runs or changes their settings (SPEC §14).
+"""Judges whether triggers are failing, in the transaction that ends their runs or changes them (SPEC §14).
 
-The row of a trigger in `trigger_health` is locked first. A later statement reads the table of runs, and so sees the
-runs of all transactions that had the lock before. If two runs end at the same moment, the one with the later end
-decides, whichever transaction commits first. Most ends of runs change nothing and take one statement, which locks.
+The trigger's row in `trigger_health` is locked first, so that a later statement sees the runs of all who had the lock.
+Most ends of runs change nothing and take one statement.
 """
 
 from collections.abc import Collection, Mapping
@@ -121,9 +120,7 @@ WHERE trigger_id = ANY(%(ids)s)
 
 @dataclass(slots=True)
 class Ended:
-    """What has just ended for one trigger: whether runs succeeded, how many failed without a retry that follows, and
-    whether a late result replaced an outcome that was counted before.
-    """
+    """What ended for one trigger: whether runs succeeded, how many failed, and whether a late result changed that."""
 
     succeeded: bool = False
     failures: int = 0
@@ -145,10 +142,8 @@ class Ended:
 
 
 def judge_ends(ended: Mapping[UUID, Ended]) -> set[UUID]:
-    """Judges the triggers whose runs have just ended, and opens and closes their `trigger_failing` incidents. Returns
-    triggers whose ended runs no channel tells of; those that had no row before may be missing.
-
-    Call it in the transaction that ended the runs. It takes one statement if nothing changes.
+    """Judges the triggers whose runs have just ended, in the same transaction. It takes one statement if nothing
+    changes. Returns triggers of whose ended runs no channel tells; it may leave out new ones.
     """
     health = _lock(ended)
     changed = {id_: each for id_, each in ended.items() if each.changes(health.get(id_))}
@@ -174,10 +169,8 @@ def judge_made_up(workspace_id: UUID) -> None:
 
 
 def judge_settings(trigger_ids: Collection[UUID], *, enabled: Collection[UUID] = ()) -> None:
-    """Judges triggers that were deleted, or whose settings have changed. `enabled` has those that have just been
-    enabled: their earlier outcomes no longer count.
-
-    Call it in the transaction of the change.
+    """Judges triggers that were deleted or changed, in the same transaction. `enabled` has those that have just been
+    enabled, whose earlier outcomes no longer count.
     """
     if not trigger_ids:
         return
@@ -189,19 +182,14 @@ def judge_settings(trigger_ids: Collection[UUID], *, enabled: Collection[UUID] =
 
 
 def judge_resumed(environment_id: UUID) -> None:
-    """Judges the triggers of an environment of which runs failed while it was paused, when nobody was alarmed.
-
-    Call it in the transaction that ends the pause.
-    """
+    """Judges the triggers of which runs failed during a pause, in the transaction that ends the pause."""
     rows = fetch_all(_LOCK_ALL_OF, {"environment_id": environment_id})
     failed = [row["trigger_id"] for row in rows if row["failures"] and not row["is_failing"]]
     _judge(dict.fromkeys(failed, Ended()))
 
 
 def _lock(ended: Mapping[UUID, Ended]) -> dict[UUID, Row]:
-    """Locks the rows of these triggers and returns those that exist. If there are several triggers, it first makes the
-    missing rows, because all rows must be locked in the order of their ids.
-    """
+    """Returns the existing rows of these triggers, locked. Missing rows of several are made first."""
     ids = list(ended)
     if len(ids) > 1:
         execute(_ADD, {"ids": ids})

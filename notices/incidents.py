@@ -1,6 +1,6 @@
-"""Opens, closes, acknowledges, repeats and announces incidents (SPEC §14). No other module changes a row of the table.
+"""Opens, closes, acknowledges, repeats and announces incidents (SPEC §14). No other module changes them.
 
-Each change is one guarded statement, so that only one of two processes opens or closes an incident and announces it.
+Each change is one guarded statement, so that only one of two processes does it and announces it.
 """
 
 import json
@@ -117,12 +117,9 @@ def change_incidents(
     withdrawn: Collection[UUID] = (),
     now: datetime | None = None,
 ) -> int:
-    """Opens and closes incidents of one kind, and announces both. Returns how many it opened and closed.
-
-    `begun` opens an incident for each finding whose subject has none of this kind open. `recovered` has subjects whose
-    cause has gone away, and `withdrawn` those that are no longer watched: their open incidents are closed, and only
-    recoveries are announced. Call it in a transaction. It locks all incidents before any channel, because two
-    transactions that lock both in different orders could deadlock.
+    """Opens incidents for `begun`, closes those of the subjects `recovered` and `withdrawn`, and announces all but the
+    last. Returns how many it opened and closed. Call it in a transaction. It locks incidents before channels, because
+    another order could deadlock.
     """
     opened = _open(kind, subject_type, begun, now)
     well = _close(kind, recovered, now)
@@ -139,9 +136,7 @@ def change_incidents(
 def tell_past(
     kind: Kind, subject_type: SubjectType, past: Sequence[Past], *, now: datetime | None = None
 ) -> None:
-    """Inserts a closed incident for each thing that was over before it was noticed, and announces its beginning and its
-    recovery, as for any other incident. Call it in the transaction that makes sure that nobody else tells it.
-    """
+    """Inserts and announces closed incidents for what was over before anybody noticed. The caller holds a lock."""
     if not past:
         return
     found = [
@@ -157,12 +152,9 @@ def tell_past(
 
 
 def announce(moments: Mapping[Moment, Sequence[Row]], *, now: datetime | None = None) -> None:
-    """Queues the notices about incidents for the channels of their environments, and adds the number of notices to each
-    incident's `notice_count`. The rows have the incidents' `id`, `environment_id` and `kind`.
-
-    Call it once for a whole batch, in the transaction that opened, reminded of or closed the incidents, which has
-    locked their rows. It takes a constant number of statements and sends nothing itself, so a rollback removes the
-    notices too. `now` replaces the database's clock.
+    """Queues the notices about these incidents, and adds their number to `notice_count`. Rows have `id`,
+    `environment_id` and `kind`. Call it once for a batch, in the transaction that has locked them. It takes a constant
+    number of statements.
     """
     wanted = [
         (row, f"{row['kind']}{RECOVERED if moment == 'recovered' else ''}", moment == "reminder")
@@ -202,7 +194,6 @@ def _insert(
 
 
 def _values(finding: Finding) -> Row:
-    """Returns the columns of a new incident."""
     return {
         "id": new_id(),
         "environment_id": finding.environment_id,
@@ -220,11 +211,7 @@ def _close(kind: Kind, subject_ids: Collection[UUID], now: datetime | None) -> l
 
 
 def acknowledge_incident(*, incident_id: UUID, actor: Actor) -> None:
-    """Records that somebody has seen the incident, which ends its reminders. A second call changes nothing.
-
-    A closed incident can be acknowledged too, so that a call does not fail if the incident is closed at the same
-    moment.
-    """
+    """Records that somebody has seen the incident. A closed one may be acknowledged too."""
     user_id = actor.id if actor.type == "user" else None
     with transaction.atomic():
         params = {"incident_id": incident_id, "user_id": user_id}
@@ -233,10 +220,7 @@ def acknowledge_incident(*, incident_id: UUID, actor: Actor) -> None:
 
 
 def remind(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Reminds people of up to `limit` open incidents that nobody has acknowledged, and returns of how many.
-
-    If no scheduler ran for days, people are reminded of an incident once, and not once for each missed day.
-    """
+    """Reminds people of up to `limit` open incidents, of each once even after days without a scheduler."""
     with transaction.atomic():
         rows = fetch_all(_REMIND, {"limit": limit, "most": MAX_REMINDERS, "now": now})
         announce({"reminder": rows}, now=now)

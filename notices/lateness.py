@@ -1,11 +1,7 @@
 """Finds out in the scheduler which triggers are late: a due time passed, and no run succeeded in time (SPEC §14).
 
-A due time counts even if it made no run, or if no scheduler has decided about it yet. Each watched trigger has a time
-(`check_at`) before which it can't become late. A scheduler checks only triggers whose `check_at` has come. It locks
-their rows, so that no other scheduler checks them too.
-
-If no scheduler ran for a while, a trigger may have become late and succeeded meanwhile. That becomes one incident that
-is closed from the beginning. It says from when until when the trigger was late, by the tick ledger and the runs.
+A due time counts even if it made no run. A trigger is checked when its `check_at` has come. If it was late and has
+succeeded before a check, that becomes one closed incident.
 """
 
 from dataclasses import dataclass
@@ -49,8 +45,8 @@ SELECT trigger_id FROM trigger_health WHERE check_at <= {NOW} ORDER BY check_at 
 FOR NO KEY UPDATE SKIP LOCKED
 """  # noqa: S608
 
-# Reads what decides about each trigger, after the rows were locked. Due times count if they are later than `since`, the
-# last success or else the time at which the trigger was enabled or created.
+# Reads, after the rows were locked, what decides whether each trigger is late. Due times count if they are later than
+# `since`: the last success, or else the time at which the trigger was enabled or created.
 _READ = f"""
 SELECT h.trigger_id, h.environment_id, h.late_since, h.check_at, t.name, t.schedule, t.timezone, t.next_run_at,
     t.success_deadline_seconds AS deadline, won.ended_at AS succeeded_at, since.at AS since,
@@ -72,14 +68,14 @@ FROM unnest(%(ids)s::uuid[], %(late)s::timestamptz[], %(checks)s::timestamptz[])
 WHERE h.trigger_id = n.id
 """
 
-# At most so many times between two successes are looked at for one trigger, the latest ones, because each may need the
-# schedule to be worked out.
+# For one trigger at most this many intervals between two successes are looked at, the latest ones, because each may
+# need the schedule to be worked out.
 _MOST_GAPS: Final = 1_000
 
-# Finds the times between two successes, `since` and `until`, that were longer than the deadline and ended after
-# `check_at`. A trigger can't have become late before its `check_at`. `since` of the first one is the last success up to
-# `check_at`, or else the time at which the trigger was enabled or created. A lateness that has an incident already
-# began before `told_until`.
+# Finds the intervals between two successes, from `since` to `until`, that were longer than the deadline and ended after
+# `check_at`. The trigger can't have become late before its `check_at`. The first interval begins at the last success up
+# to `check_at`, or else when the trigger was enabled or created. If a lateness has an incident already, it began before
+# `told_until`.
 _GAPS = f"""
 SELECT t.id AS trigger_id, t.environment_id, t.name, t.schedule, t.timezone, t.next_run_at,
     t.success_deadline_seconds AS deadline, since.at AS since, gap.until, {_DUE_COLUMNS}
@@ -111,9 +107,7 @@ class _Verdict:
 
 
 def find_late_triggers(*, limit: int = 200, now: datetime | None = None) -> int:
-    """Checks up to `limit` triggers whose `check_at` has come, and opens and closes their incidents. Returns how many
-    it checked.
-    """
+    """Checks up to `limit` triggers whose `check_at` has come, and returns how many."""
     with transaction.atomic():
         ids = [row["trigger_id"] for row in fetch_all(_LOCK_DUE, {"limit": limit, "now": now})]
         if not ids:
@@ -148,9 +142,7 @@ def _tell(rows: list[Row], verdicts: dict[UUID, _Verdict], now: datetime | None)
 
 
 def _has_recovered(row: Row) -> bool:
-    """Returns whether the trigger was late and a run has succeeded since. The other reason for an end of the lateness
-    is a change of the trigger's settings.
-    """
+    """Returns whether a run has succeeded since the trigger was late; changed settings also end a lateness."""
     was_late, succeeded_at = row["late_since"], row["succeeded_at"]
     return bool(row["is_watched"] and was_late and succeeded_at and succeeded_at >= was_late)
 
@@ -183,11 +175,8 @@ def _finding(row: Row, late_since: datetime) -> Finding:
 
 
 def _tell_missed(rows: list[Row], now: datetime | None) -> None:
-    """Tells about those of these triggers that were late and succeeded after their `check_at`. It takes no statement if
-    no trigger succeeded since.
-
-    `rows` has the triggers that a scheduler looks at, as they were before. Call it in the transaction that has locked
-    them.
+    """Tells of those triggers that were late and succeeded after their `check_at`. `rows` has the triggers as they were
+    before. Call it in the transaction that has locked them.
     """
     succeeded = [
         row for row in rows if row["succeeded_at"] and row["succeeded_at"] > row["check_at"]
@@ -235,11 +224,8 @@ def _deadline(row: Row) -> timedelta:
 
 
 def _first_due(row: Row) -> datetime | None:
-    """Returns the first due time after `since`, or None if there is none. It comes from the tick rows if a scheduler
-    has decided about it, and otherwise from the trigger's schedule.
-
-    `row` has _DUE_COLUMNS, `since`, and the trigger's `schedule`, `timezone` and `next_run_at`. Raises an error if the
-    schedule can't be worked out.
+    """Returns the first due time after `since`, from the tick rows or else from the schedule; None if there is none.
+    `row` has _DUE_COLUMNS, `since`, `schedule`, `timezone` and `next_run_at`. Raises an error for a bad schedule.
     """
     since: datetime = row["since"]
     until: datetime | None = row["around_until"]
@@ -262,9 +248,7 @@ def _next(row: Row, after: datetime) -> datetime:
 
 
 def _log_failure(row: Row, error: Exception) -> None:
-    """Logs that a schedule can't be worked out. That must not stop the checks of other triggers, so the trigger keeps
-    its state.
-    """
+    """A schedule that can't be worked out must not stop the other checks, so the trigger keeps its state."""
     log.error(
         "trigger.lateness_failed",
         trigger_id=str(row["trigger_id"]),

@@ -21,7 +21,6 @@ SELECT kind, count(*) AS open FROM (SELECT kind FROM incident WHERE closed_at IS
 
 @on_committed
 def count_incident(event: Event) -> None:
-    """Counts an incident when it is opened, and when it is closed."""
     if event.action == "incident.opened":
         OPENED.labels(event.metadata["kind"]).inc()
     elif event.action == "incident.closed":
@@ -30,7 +29,6 @@ def count_incident(event: Event) -> None:
 
 @read_at_scrape
 def read_open_incidents() -> Iterator[Metric]:
-    """Yields how many incidents of each kind are open."""
     counts = {row["kind"]: row["open"] for row in fetch_all(_OPEN, {"limit": ROW_LIMIT})}
     family = GaugeMetricFamily(
         "pipedai_incidents_open", "Incidents that are open.", labels=["kind"]

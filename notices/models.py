@@ -26,14 +26,9 @@ __all__ = [
 
 
 class Incident(models.Model):
-    """Something that is wrong, from the moment at which it was noticed until it is over (SPEC §14).
+    """Something that is wrong, until it is over (SPEC §14). A subject has one open incident of each kind."""
 
-    A unique index allows a subject one open incident of each kind. `notices.incidents` writes the rows.
-    """
-
-    # The incident's id: a UUIDv7, made by the process that opens it.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -49,7 +44,6 @@ class Incident(models.Model):
     run_id = models.UUIDField(null=True)
     # The cause in one sentence for people, up to 300 characters.
     message = models.CharField(max_length=300)
-    # When the incident was opened, by the database's clock.
     opened_at = models.DateTimeField(db_default=Now(), editable=False)
     # When the incident was closed, because its cause went away or its subject is not watched any more; NULL while open.
     closed_at = models.DateTimeField(null=True)

@@ -1,6 +1,4 @@
-"""What the app adds to the service: receivers of domain events, jobs, channels' messages and secrets, and how long its
-rows are kept.
-"""
+"""What the app adds to the service: receivers, jobs, channels' messages and secrets, and retention."""
 
 from collections.abc import Collection, Iterator
 from uuid import UUID
@@ -48,9 +46,7 @@ prune_incidents = rows_where("incident", "t.closed_at < %(before)s", by="t.close
 
 
 def prune_notices(order: Order) -> Iterator[Batch]:
-    """Removes notices that were queued before `order.before` and are no longer pending, with their attempts. Also
-    removes channels that were deleted before that time. The audit log keeps the events of the channels.
-    """
+    """Removes notices queued before `order.before` that are no longer pending, and channels deleted before."""
     params = {"before": order.before, "limit": order.limit}
     if order.dry_run:
         count = fetch_all(_COUNT_NOTICES, {**params, "limit": None})[0]["n"]

@@ -1,7 +1,5 @@
-"""Receives the domain events of all apps: opens and closes incidents because of them, gives new environments their
-first channel, and notes who leaves one (SPEC §14).
-
-It runs in the transaction of the action that emitted the events, like the audit log. An error rolls the action back.
+"""Receives the domain events of all apps, in their transactions: opens and closes incidents because of them, gives new
+environments their first channel, and notes who leaves one (SPEC §14).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -91,9 +89,7 @@ def _note_seeded(seeded: Sequence[Event]) -> None:
 
 
 def _note_ends(ends: Sequence[Event], events: Sequence[Event]) -> None:
-    """Judges the triggers whose runs have ended. A failure that a retry follows does not count as an outcome (SPEC
-    §14).
-    """
+    """A failure that a retry follows does not count as an outcome (SPEC §14)."""
     retried = {
         event.metadata["retryOf"] for event in events if event.action == "run.retried"
     } | _retried_before([event for event in ends if event.metadata.get("late")])
@@ -124,9 +120,8 @@ def _retried_before(late: Collection[Event]) -> set[str]:
 
 
 def _announce_outcomes(outcomes: Sequence[Event]) -> None:
-    """Queues the notices about ended runs (`run.ended`) for the webhook channels that subscribe to them. In an
-    environment without such a channel it takes one statement that reads one index entry, because it is on the path of
-    every run's end.
+    """Queues the notices about ended runs (`run.ended`). It is on the path of every run's end, so without a channel
+    that subscribes it reads only one index entry.
     """
     environments = {event.environment_id for event in outcomes if event.environment_id}
     if environments and (channels := channels_wanting_outcomes(environments)):
@@ -196,10 +191,8 @@ _NOTED: Mapping[str, Callable[[Sequence[Event]], None]] = {
 
 @receiver(happened, dispatch_uid="notices.add_first_channel")
 def add_first_channel(events: tuple[Event, ...], **_: Any) -> None:
-    """Adds to each new environment a channel that mails all incidents and recoveries to the creator. It does so only
-    while the service sends mail. The channel sends nothing before the creator has proved their address.
-
-    The environment of the demo gets a channel even without a mail server, because its mails are then written to files.
+    """Adds to each new environment a channel that mails its creator. It sends nothing before the creator has proved
+    their address. Without a mail server only the demo's environment gets one.
     """
     for event in events:
         if event.environment_id is None:
@@ -216,7 +209,6 @@ def add_first_channel(events: tuple[Event, ...], **_: Any) -> None:
 
 @receiver(happened, dispatch_uid="notices.note_leavers")
 def note_leavers(events: tuple[Event, ...], **_: Any) -> None:
-    """Ends the notices to members who leave an environment or are removed from it."""
     for event in events:
         if event.action == "member.removed" and event.environment_id and event.target_id:
             is_removed = event.actor.id != event.target_id

@@ -41,22 +41,17 @@ class IncidentSerializer(RowSerializer):
 
 
 def incident_shown(row: Row) -> dict[str, Any]:
-    """Returns an incident as the API shows it, from its row."""
     subject = {"type": row["subject_type"], "id": row["subject_id"], "name": row["subject_name"]}
     cause = {"run_id": row["run_id"], "message": row["message"]}
     return dict(IncidentSerializer({**row, "subject": subject, "cause": cause}).data)
 
 
 class StatusFilter(WordFilter):
-    """Keeps the open incidents, or the closed ones."""
-
     def filter(self, qs: QuerySet[Any], value: str) -> QuerySet[Any]:
         return qs.filter(closed_at__isnull=value == "open") if value else qs
 
 
 class IncidentFilters(ApiFilterSet):
-    """The filters of a list of incidents: `?status&kind&triggerId`."""
-
     status = StatusFilter(choices=[("open", "open"), ("closed", "closed")])
     kind = WordsFilter(field_name="kind", choices=Kind.values)
     triggerId = IdFilter(field_name="subject_id")

@@ -1,7 +1,7 @@
 """Finds out in the scheduler which workers and pools are offline although triggers need them (SPEC §14).
 
-A worker may have been offline and called again before any scheduler looked, for example because none ran. Its call
-wrote a row of `worker_silence`. Such a silence becomes one incident that is closed from the beginning.
+A worker that called again before a scheduler looked has left a row of `worker_silence`, which becomes one closed
+incident.
 """
 
 from collections.abc import Callable
@@ -100,9 +100,8 @@ ORDER BY s.worker_id, s.id
 
 
 def find_offline_workers(*, limit: int = 200, now: datetime | None = None) -> int:
-    """Opens incidents for up to `limit` workers that are offline, and closes those of workers that are back or no
-    longer needed by an enabled trigger. Tells also of silences that ended before a scheduler noticed. Returns how many
-    silences it looked at, and how many incidents it opened and closed.
+    """Opens incidents for up to `limit` offline workers, and closes those of workers that are back or no longer needed.
+    Tells also of silences that ended before. Returns how many silences and incidents there were.
     """
     looked_at = _tell_missed_silences(limit=limit, now=now)
     subject = (Kind.WORKER_OFFLINE, SubjectType.WORKER)
@@ -110,9 +109,8 @@ def find_offline_workers(*, limit: int = 200, now: datetime | None = None) -> in
 
 
 def find_offline_pools(*, limit: int = 200, now: datetime | None = None) -> int:
-    """Opens incidents for up to `limit` pools of which no worker has called for ten minutes, or which have no workers,
-    and closes those of pools that have a worker again or are no longer needed. Returns how many incidents it opened and
-    closed.
+    """Opens incidents for up to `limit` pools of which no worker has called for ten minutes, and closes those of pools
+    that are back or no longer needed. Returns how many.
     """
     subject = (Kind.POOL_OFFLINE, SubjectType.POOL)
     return _change(*subject, _POOLS_OFFLINE, _POOLS_OVER, _of_pool, limit=limit, now=now)
@@ -168,9 +166,7 @@ def _of_worker(row: Row) -> Finding:
 
 
 def _tell_missed_silences(*, limit: int, now: datetime | None = None) -> int:
-    """Takes up to `limit` silences that workers ended, and tells about those that no incident told. Returns how many it
-    took. Several silences of one worker become one incident.
-    """
+    """Takes up to `limit` ended silences, and tells of those that no incident told. Returns how many it took."""
     with transaction.atomic():
         params = {
             "kind": Kind.WORKER_OFFLINE.value,

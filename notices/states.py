@@ -28,8 +28,6 @@ class Kind(TextChoices):
 
 
 class SubjectType(TextChoices):
-    """What an incident can be about."""
-
     TRIGGER = "trigger"
     WORKER = "worker"
     POOL = "pool"
@@ -64,9 +62,7 @@ _SENTENCES: Final = {
 
 
 def headline(event: str, name: str, *, reminder: bool = False) -> str:
-    """Returns one sentence without a full stop on what an event of an incident is, with the name of its subject as it
-    is. A reminder says that the incident is still open.
-    """
+    """Returns a sentence without a full stop. A reminder says that the incident is still open."""
     kind, recovered = event.removesuffix(RECOVERED), event.endswith(RECOVERED)
     sentence = _SENTENCES[Kind(kind)][recovered].format(name)
     return f"Still open: {sentence}" if reminder else sentence

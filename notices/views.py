@@ -53,7 +53,6 @@ class IncidentViewSet(TenantViewSet):
     permissions = {"acknowledge": IsOperator}
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the incident that the URL names, and the caller's role in its environment. Raises NotFound."""
         self.access = find_visible(principal_of(request), _ALL_INCIDENTS, kwargs["incident_id"])
 
     @Operation(

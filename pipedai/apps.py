@@ -19,10 +19,7 @@ class PipedaiConfig(AppConfig):
     name = "pipedai"
 
     def ready(self) -> None:
-        """Checks the settings, and imports the module `ready` of each app, in the order of INSTALLED_APPS.
-
-        Django calls it once in each process, when all models are loaded and before any work.
-        """
+        """Checks the settings, and imports the module `ready` of each app, in the order of INSTALLED_APPS."""
         if not _only_tells(sys.argv):
             checks.refuse_unfit_settings()
         autodiscover_modules("ready")

@@ -1,8 +1,4 @@
-"""Builds the web process's ASGI application.
-
-Each kind of request, such as ordinary requests, long polls and event streams, is served by its own part of the server,
-which is called a lane. One outer application wraps all lanes.
-"""
+"""Builds the web process's ASGI application: a lane for each kind of request, wrapped by one outer application."""
 
 from functools import partial
 

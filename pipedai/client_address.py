@@ -34,11 +34,8 @@ def parse_networks(words: Iterable[str]) -> tuple[Network, ...]:
 def client_address(
     peer: str | None, forwarded_for: str | None, trusted_proxies: Sequence[Network]
 ) -> str:
-    """Returns the client's address: the rightmost hop of `X-Forwarded-For` that is no trusted proxy.
-
-    If the peer itself is no trusted proxy, the peer is the client. A hop that is not an address ends the search, and
-    the proxy that passed it on counts as the client. If every hop is trusted, the first hop is the client. The returned
-    address has no port and no zone, and an IPv4 address mapped into IPv6 is returned as IPv4.
+    """Returns the rightmost hop of `X-Forwarded-For` that is no trusted proxy; the peer, if it is none itself. A hop
+    that is no address ends the search, and the proxy that passed it on counts. The result has no port and no zone.
     """
     nearest = _address(peer or LOCAL)
     if nearest is None:
@@ -54,20 +51,14 @@ def client_address(
 
 
 def is_trusted_proxy(peer: str | None, trusted_proxies: Sequence[Network]) -> bool:
-    """Whether the peer is a trusted proxy.
-
-    If so, we believe its headers about the original request, such as the client's address and the scheme.
-    """
+    """If so, we believe its headers about the original request, such as the client's address and the scheme."""
     address = _address(peer or LOCAL)
     return address is not None and _is_in(address, trusted_proxies)
 
 
 @lru_cache(maxsize=256)
 def network_of(address: str) -> str:
-    """Returns an IPv4 address itself, and the /64 network of an IPv6 address, which is what one subscriber usually has.
-
-    A text that is not an address is returned unchanged.
-    """
+    """Returns an IPv4 address itself, and the /64 network of an IPv6 address, which one subscriber usually has."""
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -83,10 +74,7 @@ def _is_in(address: Address, networks: Sequence[Network]) -> bool:
 # again.
 @lru_cache(maxsize=256)
 def _address(text: str) -> Address | None:
-    """Returns the address in a hop, which is one entry of `X-Forwarded-For`, or None if the hop holds no address.
-
-    The hop may also have a port or a zone: `[::1]:80`, `192.0.2.1:80`, `fe80::1%eth0`.
-    """
+    """Returns the address in one hop of `X-Forwarded-For`, which may have a port or a zone, or None."""
     text = text.strip().strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]

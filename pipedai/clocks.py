@@ -10,10 +10,7 @@ TOLERATED_SKEW_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Skew:
-    """The difference between the database's clock and this machine's.
-
-    `seconds` is how far the database's clock is ahead, and `uncertainty` by how many seconds this figure may be wrong.
-    """
+    """By how many `seconds` the database's clock is ahead, and the `uncertainty` of this figure in seconds."""
 
     seconds: float
     uncertainty: float
@@ -24,18 +21,14 @@ def machine_now() -> datetime:
 
 
 class SkewMeter:
-    """Compares the machine's clock with the database's, and remembers the result. `now` returns the machine's time."""
-
     def __init__(self, now: Callable[[], datetime] = machine_now) -> None:
         self.now = now
         # The last result, or None before the first comparison.
         self.last: Skew | None = None
 
     def compare(self, asked: datetime, theirs: datetime) -> Skew:
-        """Returns how far the database's clock is ahead of the machine's.
-
-        `asked` is the machine's time when a query was sent, and `theirs` the database's time in its answer. Call this
-        method as soon as the answer has arrived, because the time in between counts as the query's duration.
+        """`asked` is the machine's time when the query was sent, `theirs` the database's in the answer. Call it as soon
+        as the answer has arrived.
         """
         way = (self.now() - asked).total_seconds() / 2
         self.last = Skew((theirs - asked).total_seconds() - way, way)

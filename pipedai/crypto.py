@@ -1,8 +1,7 @@
 """Envelope encryption: master keys encrypt data keys, and data keys encrypt values (SPEC §8).
 
-libsodium's secretbox has no associated data. So each value is encrypted with a key of its own, which is derived with
-BLAKE2b from the data key and from where the value is stored. A ciphertext that was moved to another row, field or
-environment can't be decrypted. Data keys are bound to their environment in the same way.
+secretbox has no associated data, so BLAKE2b derives each value's key from the data key and the value's place. A
+ciphertext that was moved to another row, field or environment can't be decrypted.
 """
 
 import base64
@@ -26,9 +25,8 @@ _PERSON_WRAP = b"pipedai-wrap"
 
 
 class CannotOpen(Exception):  # noqa: N818
-    """The sealed value was changed, moved or cut, or its key is missing. The message tells nothing about the value.
-
-    A subclass means that the data key is at fault, and not the value.
+    """The value was changed, moved or cut, or its key is missing. The message tells nothing about the value. A subclass
+    means that the data key is at fault, and not the value.
     """
 
 
@@ -45,10 +43,7 @@ class NoDataKey(CannotOpen):
 
 
 class Place(NamedTuple):
-    """Where a sealed value is stored: its environment, table, field and row.
-
-    The key that encrypts the value is derived from these four, so the value can't be opened if it is moved elsewhere.
-    """
+    """Where a sealed value is stored. Its key is derived from these four, so a moved value can't be opened."""
 
     environment_id: str
     table: str
@@ -58,16 +53,12 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MasterKey:
-    """A key from `MASTER_KEYS`. Its repr shows only its id."""
-
     id: str
     key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class DataKey:
-    """An environment's opened data key. Its repr shows only its id."""
-
     id: str
     key: bytes = field(repr=False)
 
@@ -119,18 +110,12 @@ def unwrap(
 
 
 def seal(data_key: DataKey, place: Place, plaintext: bytes) -> bytes:
-    """Returns the value encrypted for the place where it will be stored.
-
-    The result is a version byte, a random nonce and the ciphertext.
-    """
+    """Returns a version byte, a random nonce and the ciphertext, for the place where it will be stored."""
     return _box(_derive(data_key.key, _PERSON_DATA, (data_key.id, *place)), plaintext)
 
 
 def unseal(data_key: DataKey, place: Place, sealed: bytes) -> bytes:
-    """Returns the decrypted value.
-
-    Raises CannotOpen if it was not sealed with this data key and for this place of storage.
-    """
+    """Raises CannotOpen if the value was not sealed with this data key and for this place."""
     return _unbox(_derive(data_key.key, _PERSON_DATA, (data_key.id, *place)), sealed)
 
 

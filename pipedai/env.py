@@ -33,7 +33,8 @@ DATABASE_PATIENCE: dict[str, object] = {
     "tcp_user_timeout": 30_000,
 }
 
-# The same for a read replica. Nobody must wait long for it, because the primary can answer instead.
+# The same parameters for a read replica, but shorter: nobody must wait long for it, because the primary can answer
+# instead.
 REPLICA_PATIENCE: dict[str, object] = {
     **DATABASE_PATIENCE,
     "connect_timeout": 2,
@@ -47,12 +48,10 @@ if (BASE_DIR / ".env").is_file():
 
 
 def text(name: str, default: str = "") -> str:
-    """Reads a string. An empty variable counts as unset."""
     return os.environ.get(name, "").strip() or default
 
 
 def flag(name: str, *, default: bool) -> bool:
-    """Reads a boolean: 1/0, true/false, yes/no or on/off."""
     value = text(name).lower()
     if not value:
         return default
@@ -78,7 +77,6 @@ def whole(name: str, default: int, *, at_least: int = 0, at_most: int = 10**9) -
 
 
 def words(name: str, default: tuple[str, ...] = ()) -> list[str]:
-    """Reads a comma-separated list."""
     value = text(name)
     if not value:
         return list(default)
@@ -94,7 +92,6 @@ def semver(name: str, default: str) -> str:
 
 
 def choice(name: str, options: tuple[str, ...], default: str) -> str:
-    """Reads a word. Raises an error for a word that is not in `options`."""
     value = text(name, default)
     if value not in options:
         raise ImproperlyConfigured(f"{name} must be one of: {', '.join(options)}.")
@@ -102,31 +99,30 @@ def choice(name: str, options: tuple[str, ...], default: str) -> str:
 
 
 def pipedai_env() -> Environment:
-    """Reads PIPEDAI_ENV: `production`, in which unsafe settings are refused, or `development`.
-
-    The Procfile sets production.
-    """
+    """In `production` unsafe settings are refused. The Procfile sets it."""
     return cast("Environment", choice("PIPEDAI_ENV", ("development", "production"), "development"))
 
 
 def data_dir() -> Path:
-    """Returns the directory of the embedded database and of other files of this installation.
+    """Returns the directory of the embedded database and of other files of this installation."""
+    if chosen := text("PIPEDAI_DATA_DIR"):
+        return Path(chosen).expanduser().resolve()
+    return default_data_dir()
+
+
+def default_data_dir() -> Path:
+    """Returns the data directory of an installation that names no other.
 
     If root runs the process, the default is under /var/lib, because PostgreSQL then runs as an unprivileged user, who
     could not reach a directory under root's home. For other users the default is under their own data directory.
     """
-    if chosen := text("PIPEDAI_DATA_DIR"):
-        return Path(chosen).expanduser().resolve()
     if os.geteuid() == 0:
         return Path("/var/lib/pipedai")
     return Path(text("XDG_DATA_HOME", str(Path.home() / ".local" / "share"))) / "pipedai"
 
 
 def database_url(name: str) -> str:
-    """Reads a database's `postgres://` URL, or "" if the variable is unset.
-
-    An error never quotes the URL's password.
-    """
+    """Reads a `postgres://` URL, or "" if the variable is unset. No error quotes the URL's password."""
     url = text(name)
     if url:
         try:
@@ -143,10 +139,7 @@ def database_url(name: str) -> str:
 def database_config(
     url: str, *, patience: Mapping[str, object] = DATABASE_PATIENCE
 ) -> dict[str, Any]:
-    """Returns Django's settings for the database at this URL. `?host=/path` in it names a socket directory.
-
-    `patience` are the connection parameters that the URL may override.
-    """
+    """`?host=/path` in the URL names a socket directory. The URL may override the parameters in `patience`."""
     config: dict[str, Any] = _env.db_url_config(url)  # type: ignore[no-untyped-call]
     return {**config, "OPTIONS": {**patience, **config.get("OPTIONS", {})}}
 
@@ -157,10 +150,8 @@ _MAIL_PORTS = {"smtp": 25, "smtp+tls": 587, "smtp+ssl": 465}
 
 
 def email_url(name: str) -> str:
-    """Returns the URL of a mail server from the variable `name`, or "" if the variable is unset.
-
-    `smtp+tls` means STARTTLS, `smtp+ssl` means TLS from the first byte, and `smtp` means no encryption. An error never
-    quotes the URL's password.
+    """Reads a mail server's URL, or "": `smtp+tls` for STARTTLS, `smtp+ssl` for TLS from the first byte, `smtp` for
+    none. No error quotes the URL's password.
     """
     url = text(name)
     if url:
@@ -177,7 +168,6 @@ def email_url(name: str) -> str:
 
 
 def email_config(url: str) -> dict[str, Any]:
-    """Returns the arguments of Django's SMTP backend for the mail server at this URL."""
     config: dict[str, Any] = _env.email_url_config(url)  # type: ignore[no-untyped-call]
     return {
         "host": config["EMAIL_HOST"],

@@ -1,7 +1,6 @@
-"""Domain events, by which a service tells what it did, inside the transaction that did it (SPEC §9).
+"""Domain events, by which a service tells what it did (SPEC §9).
 
-A service calls `emit()` with one event for each action. The receivers of events run at once, in the same transaction.
-An error in a receiver rolls the action back, so that no action is committed without its audit row.
+Receivers run at once, in the same transaction: an error in one rolls the action back, so that none lacks its audit row.
 """
 
 from collections.abc import Callable, Mapping
@@ -123,10 +122,7 @@ SYSTEM = Actor("system")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One action on one target. `metadata` must hold no token and no secret (SPEC §9).
-
-    `at` is the time of the action. Only made-up demo data sets it; for real actions the database's clock sets the time.
-    """
+    """One action on one target. `metadata` must hold no secret (SPEC §9). Only made-up demo data sets `at`."""
 
     action: str
     actor: Actor
@@ -146,10 +142,7 @@ happened = Signal()
 
 
 def emit(*events: Event) -> None:
-    """Tell the receivers what was done. Call it inside the transaction that does it.
-
-    Raises RuntimeError outside a transaction, because an action and its audit row must be committed together.
-    """
+    """Tell the receivers what was done. Raises RuntimeError outside the transaction that does it."""
     if not events:
         return
     if not transaction.get_connection().in_atomic_block:
@@ -158,9 +151,8 @@ def emit(*events: Event) -> None:
 
 
 def on_committed(tell: Callable[[Event], None]) -> Callable[[Event], None]:
-    """Decorator: calls the function with every domain event, after the event's transaction is committed.
-
-    An error in it is only logged, so that an action that is committed already does not look failed.
+    """Decorator: calls the function with every event after its commit. Its errors are only logged, so that what is
+    committed does not look failed.
     """
 
     def tell_all(events: tuple[Event, ...]) -> None:

@@ -11,18 +11,12 @@ from pipedai.redaction import redact_text
 
 
 def new_id() -> UUID:
-    """Returns a new UUIDv7.
-
-    The id is made here and not in the database, because sealing a secret needs the row's id.
-    """
+    """The id is made here and not in the database, because sealing a secret needs the row's id."""
     return uuid7()
 
 
 def first_id_at(moment: datetime) -> UUID:
-    """Returns an id that sorts after each id made before `moment`, and before each id made from then on.
-
-    It turns a range of times into a range of ids, which the index of a primary key can find.
-    """
+    """Returns an id between those made before `moment` and those made later, to search a primary key by time."""
     milliseconds = max(0, int(moment.timestamp() * 1000))
     return UUID(int=milliseconds << 80)
 
@@ -45,10 +39,8 @@ _ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def accept_or_make(sent: str | None) -> str:
-    """Returns the caller's `X-Request-Id` if it is well-formed (SPEC §2) and holds none of our tokens, else a new id.
-
-    An id that holds a token is replaced, because the id is written to every log line and audit row, and these must hold
-    no secret.
+    """Returns the caller's `X-Request-Id` if it is well-formed (SPEC §2), else a new id. Every log line and audit row
+    has it, so one that holds a token of ours is replaced.
     """
     if sent and _ACCEPTED.fullmatch(sent) and redact_text(sent) == sent:
         return sent

@@ -36,20 +36,15 @@ _processors: list[Processor] = []
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Returns a logger. Log an event as a constant text with named values: `info("claimed", run=id)`."""
     return structlog.stdlib.get_logger(name)
 
 
 def log_start(process: str) -> None:
-    """Logs the first line of a process, which tells its version. `process` is web, scheduler or release."""
     get_logger(__name__).info("process.started", process=process, version=VERSION)
 
 
 def configure(*, form: str, level: str) -> None:
-    """Send all log lines of this process to stdout, as JSON (`json`) or in a form for people (`text`).
-
-    It may be called again, and the last call counts.
-    """
+    """Send all log lines to stdout, as `json` or as `text` for people. The last call counts."""
     before: list[Processor] = [
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
@@ -96,10 +91,7 @@ def configure(*, form: str, level: str) -> None:
 
 
 def log_line(name: str, level: int, event: str, fields: Mapping[str, Any]) -> None:
-    """Log an event as `get_logger(name)` would, with a third of its CPU time.
-
-    It is for the one line of each request.
-    """
+    """Log as `get_logger(name)` would, in a third of the CPU time, for the one line of each request."""
     logger = logging.getLogger(name)
     if not logger.isEnabledFor(level):
         return
@@ -131,10 +123,7 @@ def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether to log Django's record of an error.
-
-    Its record of a 503 is not logged, because the service chose that answer and the access log shows it.
-    """
+    """A 503 is not logged, because the service chose that answer and the access log shows it."""
     return getattr(record, "status_code", 0) != HTTPStatus.SERVICE_UNAVAILABLE
 
 
@@ -173,9 +162,7 @@ class _StdoutHandler(logging.StreamHandler[TextIO]):
         logging.Handler.__init__(self)
 
     def write(self, line: str) -> None:
-        """Writes a line that is complete but for its line feed. An error, such as a full disk, is told on stderr, as
-        `emit` does, and not raised.
-        """
+        """Writes a complete line. An error, such as a full disk, is told on stderr and not raised."""
         self.acquire()
         try:
             self.stream.write(line + "\n")

@@ -1,7 +1,6 @@
 """Runs the scheduler's background jobs until SIGTERM (SPEC §7).
 
-A job is a small function that does one batch of work and returns how much it did. The apps register their jobs when
-Django starts. The loop runs each job that is due, runs it again while it has more to do, and then sleeps.
+A job does one batch of work and returns how much it did. It runs when it is due, and again while it has more to do.
 """
 
 import os
@@ -35,12 +34,9 @@ _LONGEST_GOODBYE_SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A background job. `work` does one batch and returns how many units it did.
-
-    The loop calls `work` every `every_seconds`, and again at once if it returned more than 0. While `is_busy` returns
-    True, it calls `work` every `_BUSY_SECONDS`, because the job will soon be able to do more. When the loop ends, it
-    calls `finish` in a thread, beside those of the other jobs. `finish` waits for work of the job that is still going
-    on, for example in threads.
+    """A background job. `work` does one batch and returns how many units it did. The loop calls it every
+    `every_seconds`, again at once if it returned more than 0, and every `_BUSY_SECONDS` while `is_busy`. When the loop
+    ends, a thread calls `finish`, which waits for what is going on.
     """
 
     name: str
@@ -59,7 +55,6 @@ _registered: list[Job] = []
 
 
 def register_job(job: Job) -> None:
-    """Adds a job to those that the scheduler runs. Call it in the module `ready` of the app."""
     _registered.append(job)
 
 
@@ -68,10 +63,7 @@ def registered_jobs() -> tuple[Job, ...]:
 
 
 def stop_on_signals() -> threading.Event:
-    """Returns an event that SIGTERM and SIGINT set. The loop then finishes the present batch and starts no other.
-
-    If the batch takes more than four seconds, the process ends without finishing it.
-    """
+    """Returns an event that SIGTERM and SIGINT set. The present batch is finished if it takes four seconds at most."""
     stop = threading.Event()
 
     def ask_to_stop(*_: object) -> None:
@@ -87,10 +79,8 @@ def stop_on_signals() -> threading.Event:
 
 @timeouts.overriding(timeouts.SCHEDULER)
 def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
-    """Runs each job when it is due, one job at a time, until `stop` is set. Returns how many units each job has done.
-
-    An error in one job delays no other job. A job that has much to do lets the other jobs run between its batches.
-    While the database is away, all jobs wait for it.
+    """Runs due jobs one at a time until `stop` is set. Returns each job's units. An error in one delays no other. While
+    the database is away, all jobs wait for it.
     """
     due = {job.name: time.monotonic() for job in jobs}
     failures = Counter[str]()
@@ -125,7 +115,6 @@ def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
 
 
 def _finish(waits: Sequence[Callable[[], None]]) -> None:
-    """Calls the `finish` of all jobs at the same time, because together they have only a few seconds."""
     if waits:
         with ThreadPoolExecutor(len(waits)) as pool:
             list(pool.map(lambda wait: wait(), waits))
@@ -141,10 +130,7 @@ def _is_away(error: Exception) -> bool:
 
 
 def _answers() -> bool:
-    """Whether the database works. A connection alone proves nothing, because a pooler gives one for a dead database.
-
-    A standby counts as away too, because no job can write there.
-    """
+    """Whether the database works. A pooler accepts connections for a dead one, and a standby takes no writes."""
     try:
         return takes_writes()
     except (DatabaseError, InterfaceError):
@@ -153,10 +139,7 @@ def _answers() -> bool:
 
 
 def _wait_for_database(error: Exception, stop: threading.Event) -> None:
-    """Returns when the database answers or `stop` is set.
-
-    Logs a line when the database went away and one when it is back.
-    """
+    """Returns when the database answers or `stop` is set. Logs a line at the beginning and at the end."""
     since = time.monotonic()
     log.warning("database.away", error=type(error).__name__)
     while not stop.wait(_RECONNECT_SECONDS):

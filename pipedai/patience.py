@@ -1,8 +1,6 @@
-"""Runs work that needs locks without making others wait long, such as migrations, of which only one release applies any
-at a time.
+"""Runs work that needs locks, such as migrations, without making others wait long.
 
-A statement that waits for a lock makes all later statements that need it wait too. So the work gives up after a short
-wait for a lock, and is tried again later.
+A statement that waits for a lock makes later ones wait too, so the work gives up soon and is tried again.
 """
 
 import time
@@ -31,10 +29,8 @@ Done = TypeVar("Done")
 
 
 def patiently(work: Callable[[], Done], *, say: Say, what: str) -> Done:
-    """Calls `work` in a transaction, again and again until it gets its locks, and returns its result.
-
-    `say` is called with a message each time that `work` could not get its locks. `what` names the locked thing in that
-    message.
+    """Calls `work` in a transaction, again until it gets its locks, and returns its result. `say` gets a message each
+    time that it did not; `what` names the locked thing.
     """
 
     def tell(pause: float, _: DatabaseError) -> None:
@@ -50,9 +46,8 @@ def retry(
     tell: Callable[[float, DatabaseError], None],
     states: Container[str | None] = LACKS_LOCK,
 ) -> Done:
-    """Calls `work` until it fails with none of the SQLSTATEs, with these pauses in seconds, and returns its result.
-
-    Raises its last error when there are no more pauses. `tell` is called before each pause.
+    """Calls `work`, with these pauses in seconds, until it fails with none of the SQLSTATEs, and returns its result.
+    `tell` is called before each pause. Raises the last error.
     """
     while True:
         try:
@@ -66,7 +61,6 @@ def retry(
 
 
 def in_transaction(work: Callable[[], Done], lock_seconds: float) -> Done:
-    """Calls `work` in a transaction that waits so long for each lock at most."""
     with transaction.atomic():
         execute(_lock_timeout(lock_seconds), {})
         return work()
@@ -88,9 +82,8 @@ class OutOfPatience(Exception):  # noqa: N818
 
 
 def migrate_alone(migrate: Callable[[], None], *, patience: float, say: Say) -> None:
-    """Call `migrate` while no other release is at work, and call it again if it could not get its locks.
-
-    `patience` is the total time to wait, in seconds. Raises OutOfPatience when it is over.
+    """Call `migrate` while no other release works, and again if it could not get its locks, for `patience` seconds in
+    all. Raises OutOfPatience.
     """
     until = time.monotonic() + patience
 
@@ -114,7 +107,6 @@ def migrate_alone(migrate: Callable[[], None], *, patience: float, say: Say) -> 
 
 
 def invalid_indexes() -> list[str]:
-    """Return the indexes whose CREATE INDEX CONCURRENTLY is under way or was interrupted."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid")
         return [name for (name,) in cursor.fetchall()]
@@ -122,10 +114,7 @@ def invalid_indexes() -> list[str]:
 
 @contextmanager
 def _only_release(until: float, say: Say) -> Iterator[None]:
-    """Hold the database's lock for releases, so that only one release works at a time.
-
-    The lock belongs to a transaction of its own and not to a session, because PgBouncer does not keep a session for us.
-    """
+    """Hold the database's lock for releases, in a transaction, as PgBouncer keeps no session for us."""
     keeper = connection.copy()
     try:
         waited = False

@@ -1,9 +1,7 @@
-"""Shows an outside monitor that the service works: each scheduler requests `HEARTBEAT_URL` once a minute while no job
-fails (SPEC §14).
+"""Shows an outside monitor that the service works: schedulers request `HEARTBEAT_URL` once a minute while no job fails
+(SPEC §14).
 
-The monitor, which somebody else runs, expects these requests. If they stop, it tells the operator that the service is
-in trouble, because the service itself may not be able to. The loop runs one job after the other, so a job that hangs
-stops the requests too.
+The loop runs one job at a time, so a job that hangs stops the requests too.
 """
 
 import threading
@@ -33,11 +31,7 @@ def note_failure() -> None:
 
 
 def beat() -> int:
-    """Requests the URL in a thread of its own, unless a job failed within the last minute. Returns 0, because there is
-    nothing more to do.
-
-    Requests nothing while the previous request is still under way.
-    """
+    """Requests the URL in a thread of its own, unless a job failed lately or a request is under way. Returns 0."""
     global _sending
     url = settings.HEARTBEAT_URL
     if not url:
@@ -59,9 +53,7 @@ def wait() -> None:
 
 
 def _request(url: str) -> None:
-    """Requests the URL. The URL may lie in a private network, because the operator chose it. The log names only its
-    host, because whoever knows the rest could send heartbeats.
-    """
+    """Requests the URL. It may lie in a private network, as the operator chose it. The log names its host only."""
     host = urlsplit(url).hostname
     try:
         with httpx.Client(timeout=_TIMEOUT_SECONDS, trust_env=False) as client:

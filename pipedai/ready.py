@@ -1,7 +1,4 @@
-"""What the service as a whole adds when Django is ready: probes, jobs, and the memory of who has written.
-
-The apps have such modules too. `PipedaiConfig.ready` imports them all, when all models are loaded.
-"""
+"""What the service as a whole adds when Django is ready: probes, jobs, and the memory of who has written."""
 
 from pipedai import pulse
 from pipedai.api.throttling import prune_throttles

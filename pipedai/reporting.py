@@ -1,7 +1,6 @@
-"""Keeps secrets out of crash reports: Django's error pages and mails, and a service such as Sentry.
+"""Keeps secrets out of crash reports: Django's pages and mails, and a service such as Sentry.
 
-A crash report usually shows the values of variables, which may be customers' secrets that no name and no pattern marks
-as secret. Therefore our reports tell where the code crashed and with which message, and show no values.
+Values of variables may be secrets that no pattern marks, so our reports show none.
 """
 
 from collections.abc import ItemsView
@@ -19,10 +18,7 @@ Report = dict[str, Any]
 
 
 def scrub_report(report: Report, _hint: Any = None) -> Report:
-    """Returns a Sentry report without the values of variables, and with the secrets in its other parts redacted.
-
-    It is Sentry's `before_send`.
-    """
+    """Sentry's `before_send`: removes the values of variables, and redacts the rest."""
     scrubbed: Report = redact(_without_held(report))
     if isinstance(request := scrubbed.get("request"), dict):
         scrubbed["request"] = {name: request[name] for name in _REQUEST if name in request}
@@ -48,10 +44,7 @@ SENTRY_OPTIONS: dict[str, Any] = {
 
 
 class BlindReporterFilter(SafeExceptionReporterFilter):
-    """Hides all variables, form fields and cookies in Django's crash reports, even with DEBUG.
-
-    The setting DEFAULT_EXCEPTION_REPORTER_FILTER names this class.
-    """
+    """Hides all variables, form fields and cookies in Django's crash reports, even with DEBUG."""
 
     def is_active(self, request: HttpRequest | None) -> bool:
         return True

@@ -1,7 +1,6 @@
-"""Deletes old rows. The apps register the kinds of rows, and `manage.py prune` and the scheduler delete them.
+"""Deletes old rows of the kinds that apps register, by `manage.py prune` and by the scheduler.
 
-Rows are deleted in small batches. Each batch is a transaction that waits only briefly for a lock. If a process dies,
-its finished batches stay deleted and its last one is rolled back, so the next process can go on from there.
+Each batch is a small transaction that waits only briefly for a lock, so a killed process loses one.
 """
 
 import time
@@ -22,7 +21,7 @@ log = get_logger(__name__)
 
 _PAUSE_SECONDS = 0.2
 _LOCK_SECONDS = 0.2
-# Besides a lock: foreign_key_violation, as somebody has just referred to a row.
+# The errors that mean that a row is in use. 23503 is foreign_key_violation: somebody has just referred to it.
 _IN_USE = patience.LACKS_LOCK | {"23503"}
 # _SCHEDULER_BATCH is the largest number of rows that the scheduler deletes in one batch, and _TURN_SECONDS the longest
 # time that it searches for rows to delete. Both are small, because the scheduler's other jobs wait meanwhile.
@@ -39,10 +38,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to prune: the rows older than `before`, in batches of about `limit` rows.
-
-    If `dry_run`, they are only counted.
-    """
+    """Rows older than `before`, in batches of about `limit`. `dry_run` only counts them."""
 
     before: datetime
     limit: int
@@ -51,11 +47,8 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """A kind of rows that may be deleted when old.
-
-    `days` returns how many days such rows are kept: None means for ever, and a number must be `at_least` or more.
-    `prune` deletes the rows in batches, one at each step of its iterator. If the kind is not `automatic`, only an
-    operator's command deletes its rows, and the scheduler does not.
+    """A kind of rows that may be deleted when old. `days` returns how long they are kept (None: for ever), which must
+    be `at_least` so many days. `prune` deletes a batch at each step. The scheduler deletes only `automatic` kinds.
     """
 
     kind: str
@@ -70,7 +63,6 @@ _registered: dict[str, Retention] = {}
 
 
 def register_retention(retention: Retention) -> None:
-    """Adds a kind of rows that can be deleted. Call it in the module `ready` of the app."""
     _registered[retention.kind] = retention
 
 
@@ -79,7 +71,6 @@ def retentions() -> tuple[Retention, ...]:
 
 
 def prune(retention: Retention, *, days: int, limit: int, dry_run: bool = False) -> Iterator[Batch]:
-    """Deletes rows that are over `days` days old by the database's clock, one batch at each step of the iterator."""
     return retention.prune(Order(database_now() - timedelta(days=days), limit, dry_run))
 
 
@@ -88,10 +79,7 @@ class InUse(Exception):  # noqa: N818 - what is the matter
 
 
 def remove(step: Callable[[], int], *, tries: int = 5) -> int:
-    """Runs one batch in a transaction that waits only briefly for a lock, and returns how many rows it deleted.
-
-    If a row is in use, the whole batch is rolled back and tried again. Raises InUse after the last try.
-    """
+    """Runs one batch and returns how many rows it deleted. It tries again if a row is in use. Raises InUse."""
 
     attempts = count()
 
@@ -122,10 +110,9 @@ def until_short(step: Callable[[], int], limit: int) -> Iterator[Batch]:
 def rows_where(
     table: str, old: str, *, by: str, key: Sequence[str] = ("id",)
 ) -> Callable[[Order], Iterator[Batch]]:
-    """Returns the `prune` of a kind whose rows are those of a table for which the SQL condition `old` is true.
-
-    The condition may name the parameter `before` of the order and the table as `t`. Rows are deleted by their column
-    `by`, the smallest first, and rows that another process is deleting are skipped. `key` is the table's primary key.
+    """Returns the `prune` of a table's rows for which the SQL condition `old` is true, which may use `before` and the
+    table as `t`. The smallest `by` are deleted first, and rows that another process deletes are skipped. `key` is the
+    primary key.
     """
     ours, theirs = (", ".join(f"{of}.{name}" for name in key) for of in ("t", "old"))
     # The names and the conditions are constants of modules.
@@ -148,19 +135,14 @@ DELETE FROM {table} t USING old WHERE ({ours}) = ({theirs})
 
 
 class Rounds:
-    """The scheduler's job that deletes old rows.
-
-    One round goes over all registered kinds of rows that the scheduler may delete and that are not kept for ever.
-    """
+    """The scheduler's job that deletes old rows, kind by kind, in rounds."""
 
     def __init__(self) -> None:
         self._round: Iterator[Batch] | None = None
 
     def work(self) -> int:
-        """Does one batch and returns how many rows it examined. Returns 0 only when all kinds of rows are done.
-
-        If the search finds no old rows for 0.2 s, because many environments have none, it stops and returns 1. Then the
-        scheduler's other jobs run before the search goes on.
+        """Does one batch and returns how many rows it examined, or 0 when all is done. It stops after 0.2 s in which it
+        found no old rows, and returns 1, so that other jobs run before it goes on.
         """
         self._round = self._round or self._begin()
         until = time.monotonic() + _TURN_SECONDS

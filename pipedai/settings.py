@@ -33,6 +33,8 @@ ALLOWED_HOSTS = env.words(
 ALLOWED_ORIGINS = env.words("ALLOWED_ORIGINS")
 TRUSTED_PROXIES = env.words("TRUSTED_PROXIES")
 THROTTLES_ENABLED = env.flag("THROTTLES_ENABLED", default=True)
+# Who may register: anybody, only who has an invitation, or nobody (SPEC §15).
+REGISTRATION = env.choice("REGISTRATION", ("open", "invited", "closed"), "open")
 COOKIE_SAMESITE = env.choice("COOKIE_SAMESITE", ("Lax", "Strict", "None"), "Lax")
 
 CORS_ALLOWED_ORIGINS = ALLOWED_ORIGINS
@@ -113,6 +115,8 @@ INSTALLED_APPS = [
     # This app comes after `audit`, so that the audit log records the end of a run before it records what follows from
     # it.
     "notices",
+    "console",
+    "django_htmx",  # It brings htmx itself as a static file; its middleware is not used.
 ]
 # Django's middleware is skipped for two kinds of calls. Calls below /api/v1/ that are not OPTIONS and have no Origin
 # header skip it, because pipedai.wsgi makes the checks that they need. GET /api/v1/health/live is answered by the event

@@ -31,12 +31,10 @@ SELECT set_config('enable_sort', 'off', true), set_config('enable_incremental_so
 
 
 def fetch_all(sql: str, params: Mapping[str, Any]) -> list[Row]:
-    """Returns the rows of a query or of a RETURNING clause, each as a dict by column name."""
     return _run(sql, params, Prepared.rows, Cursor[Row].fetchall)
 
 
 def fetch_one(sql: str, params: Mapping[str, Any]) -> Row | None:
-    """Returns the first row, or None if there is none."""
     rows = fetch_all(sql, params)
     return rows[0] if rows else None
 
@@ -48,16 +46,11 @@ def fetch_row(sql: str, params: Mapping[str, Any]) -> Row:
 
 
 def execute(sql: str, params: Mapping[str, Any]) -> int:
-    """Runs a statement and returns how many rows it changed."""
     return _run(sql, params, Prepared.count, _row_count)
 
 
 def execute_later(sql: str, params: Mapping[str, Any]) -> None:
-    """Runs a statement in the present transaction whose result nobody needs.
-
-    It may be sent with the next statement of the transaction or with its COMMIT, which saves a round trip. If it fails,
-    that one fails, and the transaction is rolled back.
-    """
+    """Runs a statement together with the transaction's next one or its COMMIT, which fails if this one fails."""
     database: Any = connections[where.alias]
     database.validate_no_broken_transaction()
     if _is_watched(database) or not database.prepared.later(sql, params):
@@ -66,11 +59,8 @@ def execute_later(sql: str, params: Mapping[str, Any]) -> None:
 
 @contextmanager
 def planned_for_values() -> Iterator[None]:
-    """Lets PostgreSQL plan each statement of the block for the values with which it is sent.
-
-    PostgreSQL may keep one general plan for all values of a prepared statement. For a list with filters that plan can
-    be a bad one: it does not know whether a value is rare or how long a span of time is, and it can't use an index that
-    has only the rows with some values. So this block sends no prepared statements.
+    """Lets PostgreSQL plan each statement of the block for its values, because none is prepared. One plan for all
+    values does not know whether a value is rare, and can't use an index of only some values.
     """
     database: Any = connections[where.alias]
     database.ensure_connection()
@@ -84,17 +74,13 @@ def planned_for_values() -> Iterator[None]:
 
 @contextmanager
 def without_sorting() -> Iterator[None]:
-    """Makes PostgreSQL read each statement of the block by an index that has the rows in the order of the statement.
-
-    Where PostgreSQL expects few rows, it may take another index for as good and sort, though there are a million.
-    """
+    """Makes PostgreSQL read by an index in the order of the statement. Otherwise it may sort a million rows."""
     with transaction.atomic(using=where.alias):
         execute(_NO_SORTING, {})
         yield
 
 
 def database_now() -> datetime:
-    """Returns the time on the database's clock. That clock alone decides what is due."""
     row = fetch_one("SELECT clock_timestamp() AS now", {})
     assert row is not None
     moment = row["now"]
@@ -103,22 +89,17 @@ def database_now() -> datetime:
 
 
 def takes_writes() -> bool:
-    """Asks the database whether it takes writes. A standby does not, nor a primary whose operator made it read-only.
-
-    Raises DatabaseError if no database answers.
-    """
+    """A standby does not, nor a primary that an operator made read-only. Raises DatabaseError."""
     row = fetch_one("SELECT current_setting('transaction_read_only') = 'off' AS writable", {})
     assert row is not None
     return bool(row["writable"])
 
 
 def sqlstate(error: BaseException) -> str | None:
-    """Returns PostgreSQL's code for the error, or None if the error did not come from the server."""
     return getattr(error.__cause__, "sqlstate", None)
 
 
 def reason(error: Exception) -> str:
-    """Returns the first line of the message of a database error, with secrets redacted and without a full stop."""
     line = str(error).strip().partition("\n")[0].removesuffix(".")
     return escape_control(redact_text(line))
 

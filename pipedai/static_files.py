@@ -1,8 +1,6 @@
-"""Serves static files from the web process itself (SPEC §10).
+"""Serves static files from the web process (SPEC §10), in production those of `manage.py collectstatic`.
 
-In production `manage.py collectstatic` puts the files into STATIC_ROOT, compressed and under names that contain a hash
-of their content, so that browsers may cache them for ever. If the files were not collected, they are served from the
-packages, under their plain names.
+Their names contain a hash, so that browsers may cache them for ever.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -21,7 +19,6 @@ from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 class Storage(CompressedManifestStaticFilesStorage):
     def url(self, name: str, force: bool = False) -> str:  # type: ignore[override]
-        """Returns the URL of a static file. If the file was collected, the URL holds its hashed name."""
         if settings.STATIC_COLLECTED:
             return str(super().url(name, force))
         return str(StaticFilesStorage.url(self, name))
@@ -43,7 +40,6 @@ def _files() -> _Files:
 def serve_static_files(
     get_response: Callable[[HttpRequest], HttpResponseBase],
 ) -> Callable[[HttpRequest], HttpResponseBase]:
-    """A middleware that answers requests for static files, and passes all other requests on."""
     files = _files()
 
     def serve(request: HttpRequest) -> HttpResponseBase:

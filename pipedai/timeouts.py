@@ -1,8 +1,7 @@
 """Limits how long a statement may run and wait for a lock: seconds in a web request, longer elsewhere (SPEC §19).
 
-A locked row must not stop the web process. Each request that waits for the row keeps a thread, until no thread is left.
-So the application's database role has the time-outs of web requests as its defaults. Schedulers and commands set their
-own time-outs in each transaction, because PgBouncer may run each transaction in another session and lose a plain `SET`.
+Requests that wait for a locked row keep threads, so the role's defaults are those of web requests. Others set their own
+in each transaction, because PgBouncer may lose a plain `SET`.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,8 +19,6 @@ from pipedai import env
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """The values of PostgreSQL's settings `lock_timeout` and `statement_timeout`, as text. "0" means no limit."""
-
     lock: str
     statement: str
 
@@ -46,11 +43,7 @@ class PooledSession(Exception):  # noqa: N818
 
 
 def set_timeouts_of_role(timeouts: Timeouts = WEB) -> None:
-    """Make these time-outs the defaults of the application's role in this database.
-
-    A role may do this for itself. The defaults hold in sessions that begin later, and open sessions keep their values.
-    Other databases, such as those of tests, are not changed.
-    """
+    """Make these the role's defaults in this database, which a role may do, for sessions that begin later."""
     alter = sql.SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET {} = {}")
     with transaction.atomic(), connection.cursor() as cursor:
         # The database's name is asked from PostgreSQL, because a PgBouncer may use another name for it in DATABASE_URL.
@@ -73,10 +66,8 @@ def session_timeouts(database: Any = connection) -> Timeouts:
 
 @contextmanager
 def overriding(timeouts: Timeouts) -> Iterator[None]:
-    """Set these time-outs at the start of each transaction of this thread's connection, for as long as the block lasts.
-
-    A statement outside a transaction gets a transaction of its own, because `SET LOCAL` has no effect without one. For
-    statements that can't run in a transaction, use `session_without_timeouts`.
+    """Set these time-outs in each transaction of this thread's connection, for the block. A single statement gets a
+    transaction, because `SET LOCAL` needs one. If that is impossible, use `session_without_timeouts`.
     """
     values = [timeouts.lock, timeouts.statement]
 
@@ -102,11 +93,9 @@ def overriding(timeouts: Timeouts) -> Iterator[None]:
 
 @contextmanager
 def session_without_timeouts() -> Iterator[None]:
-    """Give this thread another connection, whose session has no time-outs, for as long as the block lasts.
-
-    It is for statements that can't run in a transaction, such as building an index CONCURRENTLY, or VACUUM. If
-    DATABASE_URL goes through a pooler, the new connection goes past it, to DATABASE_LISTEN_URL. Raises PooledSession if
-    there is a pooler nevertheless, because then a statement may run in a session without the settings.
+    """Give this thread, for the block, a session without time-outs, for statements that can't run in a transaction,
+    such as CONCURRENTLY. It goes past a pooler, to DATABASE_LISTEN_URL. Raises PooledSession if there is a pooler
+    nevertheless.
     """
     database = connections[DEFAULT_DB_ALIAS]
     kept = database.settings_dict, database.execute_wrappers

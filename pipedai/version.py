@@ -1,7 +1,6 @@
-"""The version of this project. Everything that tells a version takes it from here.
+"""The version, from which everything that tells a version takes it (docs/releasing.md).
 
-`agent/pipedai_worker` has a copy of it, because the worker is a package of its own; a test compares the two.
-docs/releasing.md says when it changes.
+`agent/pipedai_worker` has a copy, because it is a package of its own; a test compares the two.
 """
 
 # A semantic version (https://semver.org).

@@ -1,8 +1,7 @@
-"""Tells waiting polls and event streams that something changed for a worker, by PostgreSQL's NOTIFY.
+"""Tells waiting polls and event streams, by PostgreSQL's NOTIFY, that something changed. They also ask on a timer.
 
-Nothing depends on a notification, because waiting requests also ask again on a timer. A notification is sent after the
-commit, because a NOTIFY inside a transaction makes commits queue up behind one lock (we measured 6,800 instead of
-21,000 commits/s).
+Notifications are sent after the commit: a NOTIFY inside a transaction makes commits queue up (6,800 instead of 21,000 a
+second).
 """
 
 import math
@@ -57,17 +56,14 @@ _NOTIFY = "SELECT pg_notify(%(channel)s, payload) FROM unnest(%(payloads)s::text
 
 
 class Watches:
-    """The runs and environments that somebody streams, as far as this process knows, so that all others cost no
-    notification. Times are those of the monotonic clock. The event loop writes and the threads read; both are single
-    steps on a dict.
-
-    In a web process the listener keeps this up to date: each stream announces its subject again and again. In the
-    scheduler, which hears no notifications, a job does.
+    """The runs and environments that somebody streams, as far as this process knows; all others cost no notification.
+    The event loop writes and threads read, each in single steps on a dict. Streams announce their subjects again and
+    again. Times are of the monotonic clock.
     """
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
-        # Until then every subject counts as watched, because this process may not know of all streams.
+        # Until this time every subject counts as watched, because this process may not know of all streams.
         self._all_until = 0.0
 
     def hear(self, subject: str) -> None:
@@ -91,29 +87,22 @@ class Watches:
         return self._all_until > now or self._until.get(str(subject), 0.0) > now
 
     def forget(self) -> None:
-        """Forget everything, as a test does before the next one."""
         self._until, self._all_until = {}, 0.0
 
 
-# What this process knows.
+# The watches of this process.
 watches = Watches()
 
 
 def wake_workers(worker_ids: Iterable[UUID | None]) -> None:
-    """When this transaction commits, make the waiting polls and the event streams of these workers ask again.
-
-    `worker_ids` may also contain ids of API keys, users and runs. Such an id makes the event streams of the
-    run, or those that the key or the user opened, ask again.
+    """When this transaction commits, make the polls and streams of these workers ask again. An id may also be that of a
+    run, whose streams ask, or of an API key or user, whose own streams do.
     """
     _after_commit(CHANGED, worker_ids)
 
 
 def wake_pools(runs: Mapping[UUID, int]) -> None:
-    """When this transaction commits, make waiting polls of these pools' workers ask again.
-
-    `runs` has for each pool how many of its runs can be taken now. Each web process wakes at most as many polls of the
-    pool. The others find what is left on their timers.
-    """
+    """When this transaction commits, wake as many polls of each pool as it has runs that can be taken."""
     if runs:
         payloads = [f"{POOL} {pool_id} {count}" for pool_id, count in sorted(runs.items())]
         transaction.on_commit(lambda: _try_to_notify(payloads))
@@ -141,20 +130,14 @@ def gather_runs_with_events(gather: Gather | None) -> None:
 
 
 def announce_runs_with_events(run_ids: Iterable[UUID], *, told_by: str = NOBODY) -> None:
-    """Makes the event streams of these runs read the new events, except those of the process with the name `told_by`.
-
-    An error of the database is only logged.
-    """
+    """Makes these runs' streams read, except in the process `told_by`. A database error is only logged."""
     names = sorted(str(run_id) for run_id in run_ids)
     pieces = [names[n : n + _IDS_AT_ONCE] for n in range(0, len(names), _IDS_AT_ONCE)]
     _try_to_notify([f"{RUNS} {told_by} {' '.join(piece)}" for piece in pieces])
 
 
 def announce_things(environment_id: UUID, kind: str, ids: Iterable[UUID]) -> None:
-    """When this transaction commits, tell the streams of an environment that these things changed.
-
-    `kind` is one word, such as `run`.
-    """
+    """When this transaction commits, tell the environment's streams that things of a `kind`, such as `run`, changed."""
     names = sorted({str(id_) for id_ in ids})
     pieces = [names[n : n + _IDS_AT_ONCE] for n in range(0, len(names), _IDS_AT_ONCE)]
     payloads = [f"{THINGS} {environment_id} {kind} {' '.join(piece)}" for piece in pieces]
@@ -163,15 +146,12 @@ def announce_things(environment_id: UUID, kind: str, ids: Iterable[UUID]) -> Non
 
 
 def announce_watch(subject: UUID) -> None:
-    """Tell every web process that somebody streams a run, or the changes of an environment."""
     _notify([f"{WATCHED} {subject}"])
 
 
 def announce_poll(worker_id: UUID, order: int) -> None:
-    """Tell every web process that a poll of this worker began, so that older polls of the worker end (SPEC §5).
-
-    `order` is the time when the poll began, in microseconds on the database's clock. Thus a notification that arrives
-    late ends only polls that are older.
+    """Tell every web process that a poll began, so that older polls of the worker end (SPEC §5). `order` is the poll's
+    beginning in microseconds on the database's clock, so that a late notification ends only older ones.
     """
     _notify([f"{POLLING} {worker_id} {order}"])
 
@@ -183,10 +163,7 @@ def _after_commit(topic: str, worker_ids: Iterable[UUID | None]) -> None:
 
 
 def _try_to_notify(payloads: list[str]) -> None:
-    """Sends the notifications to PostgreSQL.
-
-    An error is only logged, because the transaction that caused the notifications is already committed.
-    """
+    """An error is only logged, because the transaction is already committed."""
     try:
         _notify(payloads)
     except DatabaseError as error:

@@ -45,10 +45,8 @@ class Request(WSGIRequest):
 
 
 class Handler(WSGIHandler):
-    """Django's handler, which also tells the access log the route and the caller of each request.
-
-    API calls without an `Origin` header skip the middleware, which would take a twentieth of the web process's CPU
-    time. `_answer_directly` does everything that these calls need.
+    """Django's handler, which tells the access log the route and the caller. API calls without an `Origin` skip the
+    middleware, which saves a twentieth of the CPU time, because `_answer_directly` does all that they need.
     """
 
     # Every request gets this class, whether it goes through the middleware or not, so that its Host is checked by the
@@ -67,7 +65,7 @@ class Handler(WSGIHandler):
         cookies = (("Set-Cookie", each.output(header="")) for each in response.cookies.values())
         start_response(status, [*response.items(), *cookies])
         if response.streaming:
-            # Django's signals come when the last piece was sent.
+            # Django reads this attribute when the last piece was sent, and then sends its signals.
             response._handler_class = self.__class__
             return response  # type: ignore[no-any-return]
         for close in response._resource_closers:
@@ -87,10 +85,7 @@ class Handler(WSGIHandler):
         self._middleware_chain: Any = self._answer
 
     def resolve_request(self, request: HttpRequest) -> ResolverMatch:
-        """Returns the view for a request and its arguments. Raises Resolver404 if there is none.
-
-        Paths that differ in their ids alone have one route, which is looked for once.
-        """
+        """Raises Resolver404. Paths that differ in ids alone have one route, which is looked for once."""
         path = request.path_info
         if not path.startswith(_API):
             return super().resolve_request(request)
@@ -142,9 +137,7 @@ class Handler(WSGIHandler):
 
 
 def _take_apart(response: Any) -> None:
-    """Lets go of what a response holds. It, its view and its request hold each other in circles, which would stay in
-    memory, some 5 KB for each request, until Python next collects garbage. See docs/decisions/fast-paths.md.
-    """
+    """Breaks the circles in which a response and its request hold 5 KB (docs/decisions/fast-paths.md)."""
     context = response.__dict__.pop("renderer_context", None)
     response._resource_closers.clear()
     if context is not None:
@@ -154,7 +147,6 @@ def _take_apart(response: Any) -> None:
 
 
 def _log_of(request: HttpRequest) -> dict[str, Any] | None:
-    """Returns the dict that the access log adds to a request's line, or None if another server runs the application."""
     said: dict[str, Any] | None = request.META.get("asgi.scope", {}).get(LOG)
     return said
 

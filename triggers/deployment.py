@@ -1,6 +1,4 @@
-"""The checks that `check_deploy` makes of background work: whether a scheduler is alive, and whether its work is on
-time.
-"""
+"""The probes of background work: whether a scheduler is alive, and whether its work is on time."""
 
 # Values are always passed as parameters. The f-string below only joins constants.
 # ruff: noqa: S608

@@ -17,24 +17,23 @@ from pipedai.api.filters import (
     WordsFilter,
 )
 from triggers.models import Trigger
-from triggers.states import Decision, Health
+from triggers.states import Decision, Health, RecordEvents
 
 
 class TriggerFilters(ApiFilterSet):
-    """The filters of a list of triggers: `?workerId&poolId&enabled&health&name`. `name` is a part of the name, in any
-    case.
+    """The filters of a list of triggers: `?workerId&poolId&enabled&recordEvents&health&name`. `name` is a part of the
+    name, in any case.
     """
 
     workerId = IdFilter(field_name="worker_id")
     poolId = IdFilter(field_name="pool_id")
     enabled = TrueFalseFilter(field_name="enabled")
+    recordEvents = WordsFilter(field_name="record_events", choices=RecordEvents.values)
     health = WordsFilter(field_name="health", choices=Health.values)
     name = TextFilter(field_name="name", lookup_expr="icontains", max_length=200)
 
 
 class TickFilters(ApiFilterSet):
-    """The filters of a list of ticks: `?decision&from&to`, where `from` ≤ `tickAt` < `to`."""
-
     decision = WordsFilter(field_name="decision", choices=Decision.values)
     to = EndFilter(field_name="tick_at")
     # `from` is a keyword of Python, so it cannot be assigned directly.
@@ -42,10 +41,8 @@ class TickFilters(ApiFilterSet):
 
 
 def check_tenant_ids(environment_id: UUID, filters: ApiFilterSet) -> None:
-    """Raises Invalid if a filter names a worker, pool or trigger that the environment does not have.
-
-    The message is the same for an id of another environment and for an id that does not exist, so that nobody learns
-    which ids other tenants have.
+    """Raises Invalid if a filter names a row that the environment does not have. The message is the same whether the
+    row exists elsewhere or not, so that nobody learns which ids exist.
     """
     models: dict[str, Any] = {
         "workerId": apps.get_model("workers", "Worker"),

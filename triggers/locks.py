@@ -16,11 +16,9 @@ SELECT id FROM worker WHERE environment_id = %(environment_id)s AND deleted_at I
 
 
 def hold_trigger_environment(trigger_id: UUID, actor: Actor, *, alone: bool = False) -> UUID:
-    """Locks the trigger's environment, so that it is not deleted meanwhile, and the actor's role in it. Returns the
-    environment's id.
-
-    With `alone`, others who change what the environment holds wait as well, such as workers that register.
-    Raises NotFound if there is no such trigger, and whatever `hold_role` raises.
+    """Locks the trigger's environment and the actor's role, and returns the environment's id. With `alone`, others who
+    change what the environment holds wait too, such as workers that register. Raises NotFound, and the errors of
+    `hold_role`.
     """
     environment = Trigger.objects.filter(id=trigger_id).values_list("environment_id", flat=True)
     environment_id = environment.first()

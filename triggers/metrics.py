@@ -82,7 +82,6 @@ def count_run_event(event: Event) -> None:
 
 @on_committed
 def count_outcome(event: Event) -> None:
-    """Counts due times (ticks) that made no run, and webhook deliveries that were delivered or given up."""
     if event.action == "run.skipped":
         missed = event.metadata["missedCount"]
         TICKS_SKIPPED.labels(event.metadata["decision"]).inc(missed or 1)
@@ -106,7 +105,6 @@ def _count_end(event: Event) -> None:
 
 
 def count_attempt(answer: Answer, **_: Any) -> None:
-    """Counts a recorded attempt to send a webhook."""
     answered = answer.error is None and answer.status_code is not None
     result = f"{(answer.status_code or 0) // 100}xx" if answered else "error"
     ATTEMPT_SECONDS.labels(result).observe(answer.duration_ms / 1000)
@@ -116,10 +114,7 @@ attempted.connect(count_attempt, sender=Delivery, dispatch_uid="triggers.metrics
 
 
 def count_lengthened(decisions: Sequence[str], **_: Any) -> None:
-    """Counts skipped due times that were added to a stretch, a row that stands for several due times. The first due
-    time of a stretch is not counted here, because it emits an event, and `count_outcome` counts that. `decisions` has
-    the decision about each later due time.
-    """
+    """Counts due times that lengthened a stretch. Its first one emits an event, which `count_outcome` counts."""
     for decision in decisions:
         TICKS_SKIPPED.labels(decision).inc()
 
@@ -128,7 +123,6 @@ lengthened.connect(count_lengthened, dispatch_uid="triggers.metrics")
 
 
 def count_stored(count: int, is_truncated: bool, **_: Any) -> None:
-    """Counts the events of runs that a call stored, and the runs of which a limit was reached."""
     RUN_EVENTS.inc(count)
     if is_truncated:
         RUN_EVENTS_TRUNCATED.inc()
@@ -202,9 +196,7 @@ def _seconds(iso: str) -> float:
 
 
 def _start_at_zero() -> None:
-    """Makes each counter with the value 0 for each of its labels. Otherwise a rate would miss the first event, because
-    it is computed as the difference from an earlier value.
-    """
+    """Makes each counter 0 for all of its labels. Otherwise a rate would miss the first event."""
     for source in Source:
         QUEUED.labels(source.value)
     for status, fault in (

@@ -1,7 +1,6 @@
-"""Checks that a trigger's `outputSchema` is a JSON Schema 2020-12 that a worker can use without a network (SPEC §18).
+"""Checks that an `outputSchema` is a JSON Schema 2020-12 that a worker can use without a network (SPEC §18).
 
-This module validates no value against the schema and applies none of its patterns to a text, because either could take
-endlessly long. The limits below keep the check of the schema itself short.
+It validates no value and applies no pattern, because that could take endlessly long.
 """
 
 import re
@@ -45,18 +44,12 @@ _WIDE = re.compile(r"[^\x00-\xff]|\\[uUN]")
 
 
 class BadOutputSchema(Exception):  # noqa: N818 - named as what the value is
-    """The error for a value that is no JSON Schema 2020-12, or that goes beyond the limits of this module. The message
-    is a sentence for users.
-    """
+    """The value is no JSON Schema 2020-12 or too large. The message is a sentence for users."""
 
 
 def check_output_schema(schema: Any) -> None:
-    """Raises BadOutputSchema unless the value can be a trigger's `outputSchema`. The error says in a sentence what is
-    wrong.
-
-    The value must be a JSON Schema 2020-12, and a JSON object of at most MAX_BYTES as compact JSON and MAX_DEPTH
-    levels. Its `$schema` must be absent or name 2020-12. Every reference must name a schema inside of the value, and
-    every pattern must be a valid regular expression.
+    """Raises BadOutputSchema unless the value is a JSON Schema 2020-12 of at most MAX_BYTES as compact JSON and
+    MAX_DEPTH levels, in which each reference names a schema inside of it and each pattern is valid.
     """
     if not isinstance(schema, dict):
         raise BadOutputSchema("Must be a JSON object.")
@@ -116,9 +109,7 @@ def _check_dialect(schema: Any) -> None:
 
 
 def _subschemas(schema: Any) -> Iterator[Any]:
-    """Yields a valid schema and every schema in it. The value of a keyword such as `const` is no schema, so it is not
-    yielded.
-    """
+    """The value of a keyword such as `const` is no schema, so it is not yielded."""
     yield schema
     for each in DRAFT202012.subresources_of(schema):
         yield from _subschemas(each)
@@ -153,10 +144,7 @@ def _check_patterns(places: list[Any]) -> None:
 
 
 def _check_references(schema: dict[str, Any], places: list[Any]) -> None:
-    """Checks that each `$ref` of the schema leads to one of `places`, its own subschemas.
-
-    The library that looks the references up is given no other document and no way to fetch one.
-    """
+    """Raises BadOutputSchema unless each `$ref` leads to one of `places`. No other document is fetched."""
     known = {id(place) for place in places}
     resource = DRAFT202012.create_resource(schema)
     uri = resource.id() or ""
@@ -185,9 +173,7 @@ def _check_reference(reference: str, resolver: Any, known: set[int]) -> None:
 
 
 def _resolvers(schema: Any, resolver: Any) -> Iterator[tuple[Any, Any]]:
-    """Yields the schema and each schema in it that is an object, together with a resolver that looks up references
-    relative to the `$id` of that object.
-    """
+    """Yields each schema that is an object, with a resolver for references relative to its `$id`."""
     if isinstance(schema, dict):
         resolver = resolver.in_subresource(DRAFT202012.create_resource(schema))
         yield schema, resolver

@@ -1,7 +1,4 @@
-"""Stops and resumes the handing out of runs when an environment is paused or resumed (SPEC §16).
-
-It hears of that by the domain event of the change, since the app `workspaces` knows no runs.
-"""
+"""Stops and resumes the handing out of runs by the domain event of an environment's pause (SPEC §16)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -18,9 +15,8 @@ from triggers.runs.ending import run_event
 
 @receiver(happened, dispatch_uid="triggers.pausing")
 def pause(events: Iterable[Event], **_: Any) -> None:
-    """Waits for the claims of an environment that has just been paused, and asks to cancel its runs if that is wanted.
-
-    After the commit, no claim ends any more. When an environment is resumed, its workers are woken.
+    """Waits for the claims of an environment that was just paused, so that none ends after the commit, and cancels its
+    runs if that is wanted. A resumed environment's workers are woken.
     """
     for event in events:
         if event.action != "environment.updated":

@@ -1,7 +1,6 @@
-"""Removes old runs and the rows that refer to them, if the operator has set how long they are kept (SPEC §10).
+"""Removes old runs and the rows that refer to them, if the operator has set their retention (SPEC §10).
 
-It never removes an unfinished run or a run with a pending delivery. A run and its retries are removed together, when
-the last of them is old enough. A run that was retried is therefore never left without the retry that shows the result.
+Unfinished runs and those with pending deliveries stay. A run goes with its retries, which show the result.
 """
 
 from collections.abc import Callable, Iterator
@@ -88,10 +87,8 @@ _TOLD = ("runs", "ticks", "deliveries")
 
 
 def prune_runs(order: Order) -> Iterator[Batch]:
-    """Removes runs that ended before `order.before`, with their texts, results, events, ticks, deliveries and
-    idempotency keys.
-
-    It also removes skipped ticks and webhook tests from before that time. It goes through the environments one by one.
+    """Removes runs that ended before `order.before`, and all that refers to them; also skipped ticks and webhook tests
+    from before. It goes through the environments one by one.
     """
     for environment_id in _environments():
         yield from _ended_runs(environment_id, order)
@@ -102,9 +99,7 @@ def prune_runs(order: Order) -> Iterator[Batch]:
 
 
 def prune_deliveries(order: Order) -> Iterator[Batch]:
-    """Removes deliveries that were queued before `order.before` and are no longer pending, with their attempts. The
-    runs stay.
-    """
+    """Removes deliveries queued before `order.before` that are no longer pending. Their runs stay."""
     for environment_id in _environments():
         yield from _rows(
             environment_id, order, _ended_deliveries, _REMOVE_DELIVERIES, of_no_run=False
@@ -138,7 +133,6 @@ class _Pages:
         self._environment_id, self._order = environment_id, order
 
     def prune_next(self) -> int:
-        """Reads the next page and removes those of its runs that may be removed. Returns how many runs it removed."""
         order = self._order
         params = {
             **self._last,
@@ -154,7 +148,6 @@ class _Pages:
         return len(ids)
 
     def turn(self) -> None:
-        """Makes `prune_next` continue after the present page."""
         self._last = self.page[-1]
 
 

@@ -28,7 +28,6 @@ HEALTH = Case(
 
 
 def triggers() -> QuerySet[Trigger, dict[str, Any]]:
-    """Returns the triggers that are not deleted, as dicts. `with_last_runs` makes them ready for TriggerSerializer."""
     newest = Run.objects.filter(trigger_id=OuterRef("id")).order_by("-queued_at", "-id")
     succeeded = Run.objects.filter(
         trigger_id=OuterRef("id"), status=Status.SUCCEEDED, ended_at__isnull=False

@@ -1,6 +1,4 @@
-"""What the app adds to the service: jobs, webhooks, probes, how long its rows are kept, which of them keep an
-environment from being deleted, and columns with encrypted values.
-"""
+"""What the app adds to the service: jobs, webhooks, probes, retention, dependents and sealed columns."""
 
 from collections.abc import Collection
 from uuid import UUID
@@ -32,14 +30,14 @@ from workspaces.encryption.sealed_fields import register_sealed_field
 _WINDOW_DAYS = 731
 
 # A window stays as long as one of its runs, whose reservation names it, and until its last notice is settled. No audit
-# row tells of it, since the API shows present windows alone.
+# row is written, because the API shows present windows alone.
 prune_windows = rows_where(
     "budget_window",
     "t.ends_at < %(before)s AND t.noticed_pct = 0 AND NOT t.is_changed"
     " AND NOT EXISTS (SELECT FROM run_reservation x WHERE x.window_id = t.id)",
     by="t.ends_at",
 )
-# No audit row tells of it, since an expired key has no effect.
+# Pruning keys writes no audit row, because an expired key has no effect.
 prune_idempotency_keys = rows_where(
     "idempotency_key",
     "t.created_at < %(before)s",

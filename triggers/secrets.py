@@ -13,9 +13,7 @@ WEBHOOK_SECRET = SealedField("trigger", "webhook_secret", "webhook_key_id")
 def seal_mcp_headers(
     environment_id: UUID, trigger_id: UUID, headers: dict[str, str]
 ) -> keys.Sealed:
-    """Returns the headers, encrypted so that they can be decrypted for this trigger only. Call it in the transaction
-    that stores them.
-    """
+    """Encrypts headers for this trigger only, in the transaction that stores them."""
     return keys.seal(MCP_HEADERS, environment_id, trigger_id, json.dumps(headers).encode())
 
 
@@ -28,9 +26,7 @@ def open_mcp_headers(
 
 
 def seal_webhook_secret(environment_id: UUID, trigger_id: UUID, secret: str) -> keys.Sealed:
-    """Returns the signing secret, encrypted so that it can be decrypted for this trigger only. Call it in the
-    transaction that stores it.
-    """
+    """Encrypts the secret for this trigger only, in the transaction that stores it."""
     return keys.seal(WEBHOOK_SECRET, environment_id, trigger_id, secret.encode())
 
 

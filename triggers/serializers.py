@@ -36,7 +36,7 @@ from triggers.models import (
     Trigger,
 )
 from triggers.schedules import cron
-from triggers.states import Health, RetryMode, Status
+from triggers.states import Health, RecordEvents, RetryMode, Status
 
 MAX_PROMPT_BYTES = 256 * 1024
 MAX_HEADERS_BYTES = 8 * 1024
@@ -51,13 +51,10 @@ _RESERVED_HEADERS = frozenset({"host", "content-length", "connection", "transfer
 
 @extend_schema_field({"type": "string", "minLength": 1, "maxLength": MAX_PROMPT_BYTES})
 class PromptField(TextField):
-    """A prompt of at most MAX_PROMPT_BYTES bytes."""
-
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
 
     def to_internal_value(self, data: Any) -> str:
-        """Returns the prompt. Raises a field error if it is empty or longer than MAX_PROMPT_BYTES."""
         value = super().to_internal_value(data)
         if len(value.encode()) > MAX_PROMPT_BYTES:
             raise serializers.ValidationError("Must not be longer than 256 KiB.")
@@ -73,12 +70,8 @@ class PromptField(TextField):
     component_name="McpHeaders",
 )
 class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
-    """Secret headers for the MCP server: an object of valid header names and text values, of 8 KiB at most."""
-
     def to_internal_value(self, data: Any) -> dict[str, str]:
-        """Returns the headers unchanged, if they are valid. An error message does not repeat a bad name, because it may
-        be a misplaced secret.
-        """
+        """An error message does not repeat a bad name, because it may be a misplaced secret."""
         if not isinstance(data, dict):
             raise serializers.ValidationError("Must be an object of header names and values.")
         for name in data:
@@ -97,7 +90,6 @@ class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
         return data
 
     def to_representation(self, value: Any) -> Any:
-        """Raises NotImplementedError, because no answer of the API may contain the headers."""
         raise NotImplementedError
 
 
@@ -114,8 +106,6 @@ class OutputSchemaField(serializers.JSONField):
 
 
 class TriggerBody(StrictBody):
-    """The body of POST /environments/:envId/triggers."""
-
     name = NameField(max_length=200)
     description = TextField(max_length=2000, allow_blank=True, required=False, default="")
     prompt = PromptField()
@@ -184,7 +174,12 @@ class TriggerBody(StrictBody):
         source="retry_mode", choices=RetryMode.choices, required=False, default=RetryMode.RESTART
     )
     retryAfterEffects = TrueFalseField(source="retry_after_effects", required=False, default=True)
-    recordEvents = TrueFalseField(source="record_events", required=False, default=False)
+    recordEvents = serializers.ChoiceField(
+        source="record_events",
+        choices=RecordEvents.choices,
+        required=False,
+        default=RecordEvents.FAILURES,
+    )
     alertAfterFailures = WholeNumberField(
         source="alert_after_failures",
         min_value=1,
@@ -209,21 +204,16 @@ class TriggerBody(StrictBody):
     )
 
     def validate_mcpUrl(self, value: str) -> str:  # noqa: N802 - DRF finds it by the field's name
-        """Accepts an http or https URL with a host and without a user name or password."""
         return _checked_url(value)
 
     def validate_webhookUrl(self, value: str | None) -> str | None:  # noqa: N802
-        """Accepts the URLs that `mcpUrl` accepts, unless they name an address or a port to which no webhook is sent. In
-        production, the URL must be https (SPEC §7).
-        """
+        """Accepts the URLs of `mcpUrl` to which webhooks may be sent, in production with https (SPEC §7)."""
         return checked_webhook_url(value) if value else value
 
     def validate_webhookSecret(self, value: str | None) -> str | None:  # noqa: N802
-        """Refuses a secret that no message can be signed with."""
         return checked_webhook_secret(value) if value else value
 
     def validate_outputSchema(self, value: Any) -> Any:  # noqa: N802
-        """Accepts a JSON Schema 2020-12 of limited size whose references all name a part of the schema itself."""
         if value is None:
             return None
         # The libraries for JSON Schema are a tenth of all that a process would import at its start.
@@ -236,9 +226,7 @@ class TriggerBody(StrictBody):
         return value
 
     def validate_schedule(self, value: str | None) -> str | None:
-        """Accepts a valid schedule of five crontab(5) fields. It checks them in the zone UTC, because the zone does not
-        matter for their form.
-        """
+        """Accepts five valid crontab(5) fields. The zone does not matter for their form, so it is UTC here."""
         if value is None:
             return None
         try:
@@ -248,9 +236,7 @@ class TriggerBody(StrictBody):
 
 
 def checked_webhook_url(url: str) -> str:
-    """Returns a URL to which messages may be sent. Raises a field error for one that names an address or a port to
-    which none is sent, and in production for one that is not https (SPEC §7).
-    """
+    """Refuses an address or port to which no message is sent, and in production all but https (SPEC §7)."""
     _checked_url(url, https_only=settings.PRODUCTION)
     if names_forbidden_address(url):
         raise serializers.ValidationError("Must not name a private or reserved address.")
@@ -260,8 +246,8 @@ def checked_webhook_url(url: str) -> str:
 
 
 def checked_webhook_secret(secret: str) -> str:
-    """Returns a secret that signs messages. Raises a field error if it begins with `whsec_` and the text after this
-    prefix is not base64. To sign a message, that text is decoded into the key (Standard Webhooks).
+    """Returns a secret that signs messages. Raises a field error if the text after `whsec_`, from which the key is
+    decoded (Standard Webhooks), is not base64.
     """
     if secret.startswith("whsec_"):
         try:
@@ -278,12 +264,9 @@ def _checked_url(url: str, *, https_only: bool = False) -> str:
 
 
 class RotateBody(StrictBody):
-    """The body of POST /triggers/:id/rotate-mcp-token."""
-
     mcpHeaders = McpHeadersField(source="mcp_headers")
 
     def validate_mcpHeaders(self, value: dict[str, str]) -> dict[str, str]:  # noqa: N802
-        """Refuses an empty object, because this endpoint replaces headers. A PATCH of the trigger removes them."""
         if not value:
             raise serializers.ValidationError("Must hold at least one header.")
         return value
@@ -327,7 +310,7 @@ class TriggerSerializer(RowSerializer):
     )
     retryMode = serializers.ChoiceField(source="retry_mode", choices=RetryMode.choices)
     retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
-    recordEvents = serializers.BooleanField(source="record_events")
+    recordEvents = serializers.ChoiceField(source="record_events", choices=RecordEvents.choices)
     alertAfterFailures = serializers.IntegerField(source="alert_after_failures", allow_null=True)
     successDeadlineSeconds = serializers.IntegerField(
         source="success_deadline_seconds", allow_null=True

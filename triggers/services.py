@@ -36,11 +36,8 @@ _NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "prompt", "model", "ou
 
 
 def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
-    """Creates a trigger from the validated values of a TriggerBody and returns its id. It encrypts the secrets among
-    them.
-
-    Raises NotFound if the environment has been deleted, Invalid if the environment has no such worker or pool or the
-    schedule never comes due, CeilingReached if there are too many triggers, and whatever `hold_role` raises.
+    """Creates a trigger from a TriggerBody's values, and encrypts its secrets. Raises NotFound, Invalid for a missing
+    worker or pool or a schedule that never comes due, CeilingReached, and the errors of `hold_role`.
     """
     columns = _columns_of(values)
     trigger = Trigger(
@@ -65,13 +62,9 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
 
 
 def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) -> None:
-    """Changes the given values of a trigger, which are validated as for a TriggerBody. A value that is equal to the
-    present one changes nothing.
-
-    A secret that is absent from `values` stays; one that is null or empty is removed. If `mcp_url` moves to another
-    origin without new headers, the headers are removed too, because a secret goes only to the server that it was given
-    for. If the trigger gets another worker or pool, its queued runs move there. Raises NotFound, Invalid, and whatever
-    `hold_role` raises.
+    """Changes the given values of a trigger. A null or empty secret is removed. If `mcp_url` moves to another origin
+    without new headers, they are removed, because a secret goes only to its own server. Queued runs move with worker
+    and pool. Raises NotFound, Invalid, and the errors of `hold_role`.
     """
     with transaction.atomic():
         trigger = _locked(trigger_id, actor, values)
@@ -92,9 +85,7 @@ def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) ->
 
 
 def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Actor) -> None:
-    """Replaces the trigger's secret headers for the MCP server. Runs that are given to workers from now on get the new
-    ones. Raises NotFound.
-    """
+    """Runs that are given to workers from now on get the new headers. Raises NotFound."""
     with transaction.atomic():
         trigger = _locked(trigger_id, actor)
         _seal_headers(trigger, mcp_headers)
@@ -104,9 +95,8 @@ def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Ac
 
 
 def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
-    """Deletes a trigger by marking its row. Its runs stay in the ledger, but its secret headers are removed.
-
-    Raises NotFound, and Conflict while the trigger has unfinished runs.
+    """Marks a trigger as deleted and removes its headers; its runs stay. Raises NotFound, and Conflict
+    while runs are unfinished.
     """
     with transaction.atomic():
         hold_trigger_environment(trigger_id, actor)
@@ -153,10 +143,7 @@ def _locked(
 
 
 def _apply(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
-    """Sets those of the values on the trigger that differ from its present ones. Returns the changes for the audit row.
-
-    The changes are `{ field: [old, new] }`, without secrets and without the query strings of URLs.
-    """
+    """Sets the values that differ. Returns the changes, `{ field: [old, new] }`, without secrets."""
     changes: dict[str, Any] = {}
     for attribute, new in _columns_of(values).items():
         old = getattr(trigger, attribute)
@@ -208,14 +195,11 @@ def _adjust_slots(trigger: Trigger, old: int | None, new: int | None) -> None:
 
 
 def _columns_of(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns those values of a TriggerBody that are stored unchanged in a column of the table `trigger`."""
     return {name: value for name, value in values.items() if name not in _NO_COLUMNS}
 
 
 def _for_audit(attribute: str, value: Any) -> Any:
-    """Returns a value as the audit log stores it: a long text is cut, and a URL loses its query, which may hold a
-    secret.
-    """
+    """Returns a value as the audit log has it: long texts are cut, and URLs lose their query, maybe a secret."""
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, Decimal):
@@ -269,15 +253,12 @@ def _seal_secret(trigger: Trigger, secret: str | None) -> None:
 
 
 def _check_pool(environment_id: UUID, pool_id: UUID | None) -> None:
-    """Keeps the pool from being deleted until the transaction ends. Raises Invalid if the environment has no such
-    pool.
-    """
+    """Keeps the pool from being deleted. Raises Invalid if the environment has no such pool."""
     if pool_id is not None and not hold_pools(environment_id, [pool_id]):
         raise Invalid({"poolId": ["No such pool in this environment."]})
 
 
 def _check_worker(environment_id: UUID, worker_id: UUID | None) -> None:
-    """Locks the worker until the transaction ends. Raises Invalid if the environment has no such worker."""
     if worker_id is None:
         return
     workers = apps.get_model("workers", "Worker")._default_manager

@@ -1,7 +1,4 @@
-"""The states of a run, and the other fixed words that describe runs, ticks and triggers (SPEC §6, §14).
-
-docs/run-lifecycle.md draws the state machine. `triggers.runs.lifecycle` moves runs from state to state.
-"""
+"""The states of a run, and other fixed words of runs, ticks and triggers (SPEC §6, §14, docs/run-lifecycle.md)."""
 
 from typing import Final
 
@@ -9,11 +6,7 @@ from django.db.models import TextChoices
 
 
 class Status(TextChoices):
-    """The state of a run.
-
-    The text below each state says what it means, who moves the run on to another state, and who ends the run if nobody
-    does so.
-    """
+    """The state of a run. The text below each says what it means, who moves the run on, and who ends it otherwise."""
 
     QUEUED = "queued"
     """The run waits for its worker, or for a worker of its pool, which may claim it from `availableAt` on. Moved on by
@@ -138,6 +131,17 @@ class RetryMode(TextChoices):
     RESTART = "restart"
     # The retry continues the session of the run that it repeats, on the worker that has the session's files.
     RESUME = "resume"
+
+
+class RecordEvents(TextChoices):
+    """Which events of a trigger's runs the service takes, and when the worker sends them (SPEC §18)."""
+
+    # None.
+    NEVER = "never"
+    # Those of runs that end otherwise than succeeded. The worker keeps them on its disk until then.
+    FAILURES = "failures"
+    # Those of every run, as they come.
+    ALWAYS = "always"
 
 
 class Health(TextChoices):

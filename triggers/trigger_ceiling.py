@@ -1,6 +1,4 @@
-"""Refuses to create a trigger if the environment, or the user who created its workspace, has as many as allowed (SPEC
-§4, §19).
-"""
+"""Refuses a trigger if the environment, or the creator of its workspace, has as many as allowed (SPEC §4, §19)."""
 
 from uuid import UUID
 
@@ -31,11 +29,8 @@ SELECT count(*) AS number FROM (
 
 
 def check_room_for_trigger(environment_id: UUID) -> None:
-    """Raises CeilingReached if the environment has as many triggers as it may, or all workspaces of the user who
-    created its workspace have as many as they may together.
-
-    Call it with the environment's row locked. Until the transaction ends, other transactions that count the same
-    creator's triggers wait.
+    """Raises CeilingReached if the environment has as many triggers as it may, or all workspaces of its workspace's
+    creator together. The environment is locked. Others who count for the same creator wait.
     """
     live = Trigger.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
     limit = settings.MAX_TRIGGERS_PER_ENVIRONMENT

@@ -36,9 +36,7 @@ def _octets(text: Any) -> Func:
 
 
 class TriggerPaginator(HeavyPaginator):
-    """Makes pages of triggers. The size of a page is also limited in bytes, because each trigger is shown with its
-    prompt and output schema.
-    """
+    """The size of a page is also limited in bytes, because triggers have prompts and output schemas."""
 
     weight = _octets(F("revision__prompt")) + Coalesce(
         _octets(Cast("revision__output_schema", TextField())), 0
@@ -46,8 +44,6 @@ class TriggerPaginator(HeavyPaginator):
 
 
 class EnvironmentTriggerViewSet(TenantViewSet):
-    """The triggers of an environment."""
-
     tag = "Triggers"
     permissions = {"list": IsViewer, "create": IsAdmin}
     filter_names = TriggerFilters.names()
@@ -65,7 +61,6 @@ class EnvironmentTriggerViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers with the environment's triggers."""
         rows = queries.triggers().filter(environment_id=environment_id)
         filters = TriggerFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
@@ -85,7 +80,6 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         audit=("trigger.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """Makes a trigger, and encrypts its secrets."""
         values = read_body(TriggerBody, request)
         # The answer is read in the transaction that makes the trigger. If reading fails and the caller gets a 503, no
         # trigger stays behind.
@@ -117,7 +111,6 @@ class TriggerViewSet(TenantViewSet):
         says={200: "With the trigger."},
     )
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
-        """Answers with the trigger, without its secrets."""
         return Response(_shown(trigger_id))
 
     @Operation(
@@ -134,7 +127,6 @@ class TriggerViewSet(TenantViewSet):
         audit=("trigger.updated",),
     )
     def update(self, request: Request, trigger_id: UUID) -> Response:
-        """Changes the fields that the body names."""
         services.update_trigger(
             trigger_id=trigger_id,
             values=read_body(TriggerBody, request, partial=True),
@@ -151,7 +143,6 @@ class TriggerViewSet(TenantViewSet):
         audit=("trigger.deleted",),
     )
     def destroy(self, request: Request, trigger_id: UUID) -> Response:
-        """Deletes a trigger that has no unfinished runs."""
         services.delete_trigger(trigger_id=trigger_id, actor=actor_of(request))
         return Response(status=204)
 
@@ -167,7 +158,6 @@ class TriggerViewSet(TenantViewSet):
         audit=("mcp-token.rotated",),
     )
     def rotate_mcp_token(self, request: Request, trigger_id: UUID) -> Response:
-        """Replaces the MCP headers."""
         services.rotate_mcp_token(
             trigger_id=trigger_id, **read_body(RotateBody, request), actor=actor_of(request)
         )
@@ -175,6 +165,5 @@ class TriggerViewSet(TenantViewSet):
 
 
 def _shown(trigger_id: UUID) -> Any:
-    """Returns the trigger as an answer shows it, with its last run."""
     (row,) = queries.with_last_runs([queries.triggers().get(id=trigger_id)])
     return TriggerSerializer(row).data

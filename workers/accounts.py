@@ -29,10 +29,8 @@ _SANE = re.compile(r"[!-~]{1,64}", re.ASCII)
 
 
 def note_account(worker: WorkerPrincipal, *, header: str | None) -> None:
-    """Stores the account that a worker names in the `header` of a poll, if it is another than the stored one.
-
-    A worker names its account with each poll, because it can't make the word for it before it knows its environment,
-    and because somebody may log in to another account meanwhile.
+    """Stores the account in a poll's `header`, if it is a new one. A worker can name it only when it knows its
+    environment, and somebody may log in to another account, so each poll has it.
     """
     if header is None or header == worker.account_id or not _SANE.fullmatch(header):
         return
@@ -42,11 +40,8 @@ def note_account(worker: WorkerPrincipal, *, header: str | None) -> None:
 
 
 def set_account(*, environment_id: UUID, worker_id: UUID, account_id: str | None) -> None:
-    """Stores a worker's account, and limits the worker for as long as the environment's other workers of this account
-    are limited.
-
-    If it is limited, other workers of its pools may take at once what would have waited for it, and runs that continue
-    a session of it wait for the limit too. The caller has locked the worker.
+    """Stores a worker's account, and limits the worker while others of the account are limited. Others of its pools may
+    then take its runs at once, except those that continue a session. The caller has locked the worker.
     """
     params = {
         "environment_id": environment_id,

@@ -31,7 +31,6 @@ from workspaces.models import ApiKey, Environment, Membership
 
 
 def _enrollment_state(enrollment: Enrollment) -> str:
-    """Returns `active` if a host can still redeem the enrollment, else a word for why not, such as `expired`."""
     if enrollment.consumed_at:
         return "consumed"
     if enrollment.revoked_at:
@@ -49,8 +48,6 @@ def _pools_joined(enrollment: Enrollment) -> Any:
 
 @register(Enrollment, site=site)
 class EnrollmentAdmin(StaffModelAdmin):
-    """Shows the enrollments: the codes that admins issued and the pairings that hosts asked for."""
-
     icon = "add_link"
     when_empty = "No host has asked to be let in yet, and nobody has issued a code for one."
     columns = (
@@ -69,9 +66,9 @@ class EnrollmentAdmin(StaffModelAdmin):
             ),
         ),
         "kind",
-        # The admin who issued the code chose the label, or the host that asked for the pairing.
+        # Nobody has verified the label: the admin who issued the code chose it, or the host that asked for the pairing.
         ("Label (unverified)", "label"),
-        # There is none for a pairing that is not approved yet.
+        # A pairing that is not approved yet has no environment.
         "environment",
         ("Pays by", "auth_mode"), ("Joins pools", of_row(_pools_joined, "pool_ids")), "asked_from",
         ("Program", "asked_by"), ("Issued, approved or denied by", "decided_by"), "created_at", "approved_at",
@@ -122,7 +119,7 @@ class WorkerAdmin(StaffModelAdmin):
     scopes = (Scope(("environment",), ("created_at", "id")),)
     # Nobody is shown the word for the account; the page says whether there is one.
     never_read = ("account_id",)
-    left_out = ("is_streamed",)  # It says how events are kept, not how the worker is.
+    left_out = ("is_streamed",)  # It says how events are kept, and nothing about the worker.
     facts = (
         ("State", of_row(lambda worker: state(_worker_state(worker)), *_STATE_READS)), "label",
         ("Host name", "hostname"), "environment", ("System", "os"), "version", ("Pays by", "auth_mode"),
@@ -224,7 +221,6 @@ class PoolAdmin(StaffModelAdmin):
     )  # fmt: skip
 
     def find(self, row_id: UUID) -> Model | None:
-        """Returns the pool with the counts of its workers."""
         pool = super().find(row_id)
         if pool is not None:
             vars(pool)["counts"] = with_workers([{"id": pool.pk}])[0]["workers"]
@@ -250,7 +246,6 @@ show_figures(_figures)
 
 
 def _with_host(term: str) -> QuerySet[Worker, Any]:
-    """Returns the environments that have a worker whose host name contains the term."""
     return Worker.objects.filter(hostname__icontains=term).values("environment")
 
 

@@ -25,8 +25,6 @@ class WorkerTokenAuthentication(BearerAuthentication):
     prefix = "wkt"
 
     def find(self, digest: bytes) -> WorkerPrincipal | None:
-        """Returns the worker whose token has this digest. Returns None if there is no such worker, or if the worker or
-        its environment is deleted.
-        """
+        """Returns None without such a worker, or if it or its environment is deleted."""
         row = fetch_one(_FIND, {"digest": digest})
         return None if row is None else WorkerPrincipal(**row, token_digest=digest)

@@ -9,8 +9,6 @@ from workers.models import PoolMember, Worker
 
 
 class WorkerFilters(ApiFilterSet):
-    """The query parameters of the worker list: `?status`, which is `online` or `offline`, and `?poolId`."""
-
     status = WordFilter(choices=[("online", "online"), ("offline", "offline")], method="by_status")
     poolId = IdFilter(method="by_pool")
 
@@ -24,7 +22,6 @@ class WorkerFilters(ApiFilterSet):
         return queryset.filter(Q(online=value == "online"))
 
     def by_pool(self, queryset: QuerySet[Worker], name: str, value: UUID) -> QuerySet[Worker]:
-        """Keeps the workers that are in the pool."""
         return queryset.filter(
             Exists(PoolMember.objects.filter(pool_id=value, worker_id=OuterRef("id")))
         )

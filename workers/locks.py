@@ -16,10 +16,8 @@ from workspaces.roles import Role
 def hold_workers(
     environment_id: UUID, worker_ids: Iterable[UUID], actor: Actor
 ) -> dict[UUID, Worker]:
-    """Locks the workers in the order of their ids, and returns by id those that are registered in the environment.
-
-    First it locks the environment's row and checks that the actor is an admin of the environment. Raises NotFound if
-    the environment has been deleted, and what `hold_role` raises for an actor who is no admin.
+    """Returns by id those of the workers that are registered in the environment, locked in the order of ids. First the
+    environment and the actor's role are locked. Raises NotFound, and the errors of `hold_role`.
     """
     hold_environment(environment_id)
     hold_role(actor, environment_id, Role.ADMIN)

@@ -33,10 +33,7 @@ _PARAMS = {"online": ONLINE_WITHIN, "limit": ROW_LIMIT}
 
 @read_at_scrape
 def read_queue() -> Iterator[Metric]:
-    """Yields how many runs are queued and due, and how long the oldest has been due.
-
-    The label `worker` says whether the runs' worker is `online`, `offline` (or disabled), or `none` if they have none.
-    """
+    """Yields how many runs are due and for how long, by `worker`: `online`, `offline` (or disabled), `none`."""
     rows = {row["worker"]: row for row in fetch_all(_QUEUE, _PARAMS)}
     queued = GaugeMetricFamily("pipedai_queue_runs", "Queued runs.", labels=["worker"])
     due = GaugeMetricFamily(
@@ -58,7 +55,6 @@ def read_queue() -> Iterator[Metric]:
 
 @read_at_scrape
 def read_workers() -> Iterator[Metric]:
-    """Yields the number of workers that called within ONLINE_WITHIN."""
     row = fetch_one(_ONLINE, _PARAMS)
     assert row is not None
     yield GaugeMetricFamily(

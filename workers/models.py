@@ -1,6 +1,4 @@
-"""The tables of workers: registered machines, their pools, enrollments of hosts, and the events that workers' event
-streams send.
-"""
+"""The tables of workers, pools, enrollments, and the events of workers' streams."""
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
@@ -124,7 +122,6 @@ class Worker(models.Model):
 class Pool(models.Model):
     """A group of workers, any of which may take the runs of the triggers that name the pool (SPEC §16)."""
 
-    # A UUIDv7, made when an admin creates the pool.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The environment to which the pool and all of its workers belong. It never changes.
     environment = models.ForeignKey(
@@ -134,7 +131,6 @@ class Pool(models.Model):
     name = models.CharField(max_length=200)
     # Free text for people; empty if there is none.
     description = models.CharField(max_length=2000, blank=True)
-    # When the pool was created; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When an admin deleted the pool; None if nobody did. The row stays, because runs refer to it.
     deleted_at = models.DateTimeField(null=True)
@@ -165,22 +161,16 @@ class Pool(models.Model):
 class PoolMember(models.Model):
     """A worker's membership in a pool. Deleting the pool or deregistering the worker deletes the row."""
 
-    # A worker is in a pool at most once.
     pk = models.CompositePrimaryKey("worker_id", "pool_id")
-    # The environment of both. Every foreign key includes this column, so that no worker can be in a pool of another
-    # environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The worker that may take the runs of the pool.
     worker = models.ForeignKey(
         Worker, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
     )
-    # The pool to which the worker belongs.
     pool = models.ForeignKey(
         Pool, on_delete=models.PROTECT, related_name="members", db_index=False, db_constraint=False
     )
-    # When the worker joined; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -189,11 +179,9 @@ class PoolMember(models.Model):
 
 
 class Enrollment(models.Model):
-    """The permission by which one host gets its first worker and its `hos_` key, once: a code or a pairing (RFC 8628).
-
-    An admin issues a code, which counts as approved from the beginning. A host asks for a pairing, which belongs to no
-    environment until an admin approves it. An enrollment ends when the host redeems it (`consumed_at`), when somebody
-    revokes or denies it (`revoked_at`), or when it expires (`expires_at`).
+    """The permission by which one host gets its first worker and its `hos_` key, once. An admin issues a code; or a
+    host asks for a pairing (RFC 8628), which has no environment until an admin approves it. It ends when it is redeemed
+    (`consumed_at`), revoked or denied (`revoked_at`), or expires.
     """
 
     class Kind(models.TextChoices):
@@ -202,14 +190,12 @@ class Enrollment(models.Model):
         CODE = "code"
         DEVICE = "device"
 
-    # A UUIDv7, made with the enrollment.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The environment in which the host gets its worker. Issuing a code or approving a pairing writes it. None for a
     # pairing that was not approved.
     environment = models.ForeignKey(
         Environment, null=True, on_delete=models.PROTECT, related_name="enrollments", db_index=False
     )
-    # Whether the enrollment is a code or a pairing. It never changes.
     kind = models.CharField(max_length=6, choices=Kind.choices)
     # The label for the worker that the host will get. It was chosen by the admin who issued the code, or by the host
     # that asked for the pairing, which nobody has verified. None if the host chooses the label when it redeems.
@@ -236,7 +222,6 @@ class Enrollment(models.Model):
     decided_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
-    # When the admin issued the code or the host asked for the pairing; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # From this time on nobody can approve or redeem the enrollment. By default a code lives for a day; a pairing lives
     # for 10 minutes.
@@ -302,19 +287,16 @@ class Enrollment(models.Model):
 
 
 class WorkerEvent(models.Model):
-    """Something that happened to a worker, recorded for the worker's event stream if `is_streamed` is set.
-
-    A stream can send an event again for an hour. Events are deleted after a day.
+    """Something that happened to a worker. If `is_streamed`, its stream can send it again for an hour; it
+    is deleted after a day.
     """
 
     # A growing number that the database assigns. Streams send events in this order, and a reader who reconnects names
     # the last id that it got.
     id = models.BigAutoField(primary_key=True)
-    # The worker's environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The worker to which the event happened.
     worker = models.ForeignKey(
         Worker, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
     )
@@ -345,19 +327,14 @@ class WorkerEvent(models.Model):
 
 
 class WorkerSilence(models.Model):
-    """A silence of a worker that has ended, kept until a scheduler has told people about it (SPEC §14).
-
-    The call that ends a silence writes the row, if a scheduler would have opened an incident meanwhile. The next look
-    of a scheduler deletes it, and adds the incident if there was none.
+    """A silence that a worker's call has ended, if it was long enough for an incident (SPEC §14). The next look of a
+    scheduler tells of it, if no incident did, and deletes the row.
     """
 
-    # A growing number that the database assigns.
     id = models.BigAutoField(primary_key=True)
-    # The worker's environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The worker that was silent.
     worker = models.ForeignKey(
         Worker, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
     )

@@ -36,10 +36,8 @@ def sane_version(header: str | None) -> str | None:
 
 
 def note_call(worker: WorkerPrincipal, *, version_header: str | None, seen: bool) -> None:
-    """Records a worker's call in the worker's row, with as few writes as possible.
-
-    With `seen`, writes `last_seen_at` unless it was written within the last 10 s. Writes the version of
-    `version_header` if it is new. The first call after a long silence also writes a row of `worker_silence`.
+    """Records a worker's call with few writes: `last_seen_at`, if `seen`, at most every 10 s; its version if that is
+    new; and after a long silence a row of `worker_silence`.
     """
     sane = sane_version(version_header)
     version = sane if sane != worker.version else None

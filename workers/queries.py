@@ -19,10 +19,8 @@ LIVE_WORKERS = "SELECT id, environment_id FROM worker WHERE deleted_at IS NULL"
 
 
 def workers() -> QuerySet[Worker, dict[str, Any]]:
-    """Returns the workers that are not deregistered.
-
-    Each has the computed columns `online`, `disabled`, `approved`, `current_run_id`, which is the id of a run that the
-    worker has claimed and not ended, `limit_ends_at`, which is NULL if the worker is not limited now, and `pool_ids`.
+    """Returns the workers that are not deregistered, with the computed columns `online`, `disabled`, `approved`,
+    `current_run_id` (of a held run), `limit_ends_at` (NULL if not limited) and `pool_ids`.
     """
     pools = PoolMember.objects.filter(worker_id=OuterRef("id")).order_by("pool_id")
     held = Run.objects.filter(

@@ -1,6 +1,4 @@
-"""What the app adds to the service: the events of workers, what environments' streams tell of workers, how long rows
-are kept, and that an environment with workers is not deleted.
-"""
+"""What the app adds to the service: workers' events and changes, retention, and dependents."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -18,7 +16,7 @@ from workers.serializers import WorkerSerializer
 from workers.worker_events import record_events
 from workspaces.dependents import register_dependents
 
-# The actions that worker events report stay in the audit log, as denials of pairings do.
+# The audit log keeps the actions that worker events report, so that nothing is lost here.
 prune_events = rows_where("worker_event", "t.at < %(before)s", by="t.at")
 prune_pairings = rows_where(
     "enrollment",
@@ -29,7 +27,6 @@ prune_pairings = rows_where(
 
 @receiver(happened, dispatch_uid="workers.record_events")
 def record(events: tuple[Event, ...], **_: Any) -> None:
-    """Records the domain events that event streams send. An exception here also rolls back the action they report."""
     record_events(events)
 
 
@@ -40,9 +37,7 @@ def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
 
 
 def _gone_offline(environment_id: UUID, since: datetime, until: datetime) -> Collection[UUID]:
-    """Returns the workers that have been silent for so long, since some time between these two, that they count as
-    offline. No call tells of it.
-    """
+    """Returns the workers that went offline between the two moments. No call tells of that."""
     rows = Worker.objects.filter(
         environment_id=environment_id,
         deleted_at__isnull=True,

@@ -95,10 +95,7 @@ class Registered:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Seated:
-    """A worker that `seat_worker` made or updated, with its new token in plaintext.
-
-    `replaced` has the `id` of the worker and its previous `address` if the machine was registered before; else None.
-    """
+    """`replaced` has the `id` and `address` of the worker that the machine had before; None if it had none."""
 
     worker_id: UUID
     worker_token: str
@@ -108,11 +105,8 @@ class Seated:
 
 def find_registration_key(token: str) -> Row:
     """Returns the `wrk_` key with this token: its `id`, `environment_id`, `workspace_id`, and who minted it.
-
-    `is_vouched_for` is false if a `pwk_` key minted it, and true if a person did, or a host that a person let in. The
-    reason: a stranger who finds a `pwk_` key must not get a worker to which the service sends secrets.
-
-    Raises Unauthenticated if the token is unknown, used, expired or revoked.
+    `is_vouched_for` is false if a `pwk_` key minted it, because whoever finds such a key must not get secrets. Raises
+    Unauthenticated.
     """
     key = fetch_one(_FIND_KEY, {"digest": tokens.digest(token)})
     if key is None:
@@ -123,11 +117,8 @@ def find_registration_key(token: str) -> Row:
 
 
 def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Registered:
-    """Consumes the `wrk_` token and makes a worker from `values`, the validated body of the request.
-
-    `actor` carries the caller's address and request id; in the audit log its id becomes that of the `wrk_` key. Raises
-    Unauthenticated for a token that is unknown, used, expired or revoked. If two calls use one token at the same time,
-    only one of them succeeds.
+    """Uses the `wrk_` token up, and makes a worker from the body's values. The actor's id becomes that of the key.
+    Raises Unauthenticated, also in the second of two calls at once.
     """
     key = find_registration_key(token)
     with transaction.atomic():
@@ -190,13 +181,10 @@ def seat_worker(
     may_replace: bool,
     approved: bool,
 ) -> Seated:
-    """Makes a worker with a new token. The caller has locked the environment's row, and emits the event.
-
-    With `may_replace`, a registered worker of the same hostname is updated and gets the new token. Without
-    `may_replace`, a suffix makes the new worker's hostname unique, so that no stranger takes over the triggers of
-    another machine. Unless `approved` is true, the worker waits for an admin's approval, even if an admin approved it
-    before. If `values` have no `account_id`, a worker that is updated keeps the one that it has. Raises
-    Conflict if the environment has as many workers as it may have.
+    """Makes a worker with a new token. The caller has locked the environment, and emits the event. With `may_replace` a
+    registered worker of the hostname is updated, and keeps its account if `values` name none. Otherwise a suffix makes
+    the hostname unique, so that no stranger takes over its triggers. Unless `approved`, an admin must approve it, even
+    again. Raises CeilingReached.
     """
     minted = tokens.mint("wkt")
     hostname = values["hostname"]
@@ -229,9 +217,7 @@ def seat_worker(
 
 
 def _pools_to_join(key: Row) -> list[UUID]:
-    """Returns the ids of the pools that a worker joins which registers with this `wrk_` key. Some of the pools may have
-    been deleted since the key was minted. A host's key names pools that the host may have left since then.
-    """
+    """Returns the pools that the key names, except those that were deleted or that the key's host has left."""
     pool_ids: list[UUID] = key["pool_ids"] or []
     if pool_ids and key["host_key_id"] is not None:
         own = pools_of_host(key["host_key_id"])

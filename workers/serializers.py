@@ -15,7 +15,6 @@ class AuthModeField(serializers.ChoiceField):
     """How the agent pays for the model: `claude_max` or `api_key`. Hyphens instead of underscores are accepted."""
 
     def to_internal_value(self, data: Any) -> Any:
-        """Returns the mode with underscores instead of hyphens."""
         return super().to_internal_value(data.replace("-", "_") if isinstance(data, str) else data)
 
 
@@ -28,14 +27,12 @@ class AccountIdField(TextField):
         )
 
     def to_internal_value(self, data: Any) -> str:
-        """Returns the word. The error for a bad one does not repeat it."""
         value = super().to_internal_value(data)
         if not (value.isascii() and value.isprintable()):
             raise serializers.ValidationError("Must be printable ASCII characters.")
         return value
 
     def to_representation(self, value: Any) -> NoReturn:
-        """Raises NotImplementedError, because no answer of the API may contain the word."""
         raise NotImplementedError
 
 
@@ -45,17 +42,13 @@ class NullField(serializers.Field[Any, Any, Any, Any]):
 
     # DRF's `allow_null` would do the same, but drf-spectacular can't describe a field that allows null alone.
     def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
-        """Returns null as it is, and that no more is to be checked."""
         return (True, None) if data is None else super().validate_empty_values(data)
 
     def to_internal_value(self, data: Any) -> NoReturn:
-        """Raises a field error, because only other values than null come here."""
         raise serializers.ValidationError("Must be null.")
 
 
 class WorkerBody(StrictBody):
-    """The body of PATCH /workers/:id, by which an admin changes a worker."""
-
     label = NameField(max_length=255)  # type: ignore[assignment]
     maxConcurrency = WholeNumberField(
         source="max_concurrency", min_value=1, max_value=MAX_CONCURRENCY

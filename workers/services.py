@@ -23,11 +23,8 @@ from workers.pools.membership import leave_all_pools, lock_resuming_triggers
 
 
 def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> None:
-    """Changes the worker's columns that `values` (of a WorkerBody) names. Values that are the same change nothing.
-
-    A disabled worker finishes the runs that it holds and gets no others. A `limited_until` among the values, which is
-    None, lifts the usage limit of this worker alone, even if other workers have the same account. Raises NotFound if
-    the worker is deregistered, and what `hold_role` raises for a caller who is no admin any more.
+    """Changes what a WorkerBody names. A disabled worker finishes its runs and gets no others. `limited_until`, which
+    is None, lifts the usage limit of this worker alone. Raises NotFound, and the errors of `hold_role`.
     """
     with transaction.atomic():
         locked = _held(worker, actor)[worker.id]
@@ -52,9 +49,7 @@ def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> No
 
 
 def _changed_account(worker: Worker, values: dict[str, Any]) -> dict[str, Any]:
-    """Stores the account and lifts the usage limit of a locked worker as the values ask for it. Returns the changes for
-    the audit row, which does not show the account.
-    """
+    """Stores the account and lifts the limit. Returns the changes for the audit row, without the account."""
     changes: dict[str, Any] = {}
     account_id = values.get("account_id", worker.account_id)
     if account_id != worker.account_id:
@@ -71,10 +66,7 @@ def _changed_account(worker: Worker, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def approve_worker(*, worker: Worker, actor: Actor) -> None:
-    """Approves the worker: from now on it also gets runs whose triggers have MCP headers. A repeat changes nothing.
-
-    Raises NotFound if the worker is deregistered, and what `hold_role` raises for a caller who is no admin any more.
-    """
+    """Approves the worker, which now also gets MCP headers. Raises NotFound, and the errors of `hold_role`."""
     with transaction.atomic():
         locked = _held(worker, actor)[worker.id]
         if locked.unapproved_since is None:
@@ -87,10 +79,7 @@ def approve_worker(*, worker: Worker, actor: Actor) -> None:
 
 
 def revoke_token(*, worker: Worker, actor: Actor) -> None:
-    """Revokes the worker's `wkt_` token at once, so that the worker must register again. A repeat changes nothing.
-
-    Raises NotFound if the worker is deregistered, and what `hold_role` raises for a caller who is no admin any more.
-    """
+    """Revokes the token, so that the worker must register again. Raises NotFound, and the errors of `hold_role`."""
     with transaction.atomic():
         locked = _held(worker, actor)[worker.id]
         if locked.token_digest is None:
@@ -104,13 +93,9 @@ def revoke_token(*, worker: Worker, actor: Actor) -> None:
 
 
 def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor) -> None:
-    """Deregisters a worker: marks its row as deleted and removes its token.
-
-    It leaves its pools, and others of a pool may take at once what would have waited for it. With `reassign_to`, its
-    triggers and queued runs move to that other worker. A run that it still holds is lost when its lease ends, and the
-    retry goes to the other worker. Without `reassign_to`, raises Conflict if the worker has triggers or unfinished
-    runs. Raises NotFound if the worker is deregistered, and Invalid if `reassign_to` is not another worker of the
-    environment.
+    """Marks a worker as deleted, removes its token and ends its memberships. With `reassign_to`, its triggers, queued
+    runs and later retries of its held runs go to that worker. Without it, raises Conflict if there are triggers or
+    unfinished runs. Raises NotFound, and Invalid for a bad `reassign_to`.
     """
     if reassign_to == worker.id:
         raise Invalid({"reassignTo": ["Must be another worker."]})
@@ -135,10 +120,7 @@ def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor)
 
 
 def _held(worker: Worker, actor: Actor, *others: UUID) -> dict[UUID, Worker]:
-    """Locks what `hold_workers` locks for `worker` and `others`, and returns by id those that are not deregistered.
-
-    Raises NotFound if `worker` is deregistered, and what `hold_workers` raises.
-    """
+    """Locks these workers and returns the registered ones. Raises NotFound for `worker`, and as `hold_workers`."""
     workers = hold_workers(worker.environment_id, [worker.id, *others], actor)
     if worker.id not in workers:
         raise NotFound

@@ -1,7 +1,6 @@
-"""Says when a worker counts as silent, and notes a silence that ends with a worker's call (SPEC §14).
+"""Says when a worker counts as silent, and notes a silence that ends with a call (SPEC §14).
 
-The scheduler notices a silence while it lasts. If no scheduler runs, nobody does, so the call that ends a long silence
-writes a row, and a scheduler tells people about it later. The row is written whether or not a scheduler noticed.
+No scheduler may have seen it, so the call writes a row, and a scheduler tells people later.
 """
 
 from datetime import timedelta
@@ -37,5 +36,4 @@ WHERE NOT EXISTS (SELECT FROM environment e WHERE e.id = w.environment_id AND e.
 
 
 def silence_params() -> dict[str, Any]:
-    """Returns the parameters of NOTE_SILENCE."""
     return {"silent_for": SILENT_FOR, "gap": gap_seconds()}

@@ -38,7 +38,6 @@ class EnvironmentWorkerViewSet(TenantViewSet):
         errors={400: "A bad parameter, or a pool that is not this environment's."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers with the environment's workers, the newest first."""
         rows = queries.workers().filter(environment_id=environment_id)
         filters = WorkerFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
@@ -53,14 +52,11 @@ class OneWorkerViewSet(TenantViewSet):
     worker: Worker
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the worker that the URL names, and the caller's role in the worker's environment. Raises NotFound."""
         self.access = find_visible(principal_of(request), queries.LIVE_WORKERS, kwargs["worker_id"])
         self.worker = Worker(id=kwargs["worker_id"], environment_id=self.access.environment_id)
 
 
 class WorkerViewSet(OneWorkerViewSet):
-    """The endpoints that people and their scripts call to read, change and deregister one worker."""
-
     tag = "Workers"
     permissions = {
         "retrieve": IsViewer,
@@ -77,7 +73,6 @@ class WorkerViewSet(OneWorkerViewSet):
         says={200: "With the worker."},
     )
     def retrieve(self, request: Request, worker_id: UUID) -> Response:
-        """Answers with the worker."""
         return Response(WorkerSerializer(queries.workers().get(id=worker_id)).data)
 
     @Operation(
@@ -92,7 +87,6 @@ class WorkerViewSet(OneWorkerViewSet):
         audit=("worker.updated",),
     )
     def update(self, request: Request, worker_id: UUID) -> Response:
-        """Changes the fields that the body names."""
         services.update_worker(
             worker=self.worker,
             values=read_body(WorkerBody, request, partial=True),
@@ -122,9 +116,7 @@ class WorkerViewSet(OneWorkerViewSet):
         audit=("worker.deregistered",),
     )
     def destroy(self, request: Request, worker_id: UUID) -> Response:
-        """Deregisters the worker. `?reassignTo=` names the worker that takes over its triggers and
-        queued runs.
-        """
+        """`?reassignTo=` names the worker that takes over triggers and queued runs."""
         services.deregister_worker(
             worker=self.worker,
             reassign_to=_uuid_parameter(request, "reassignTo"),
@@ -147,9 +139,7 @@ class WorkerViewSet(OneWorkerViewSet):
 
 
 class WorkerApprovalViewSet(OneWorkerViewSet):
-    """An admin's permission for a worker to get secrets. Only people can give it: a leaked key must not approve the
-    worker that it registered.
-    """
+    """An admin's permission to send a worker secrets. No key can give it: a leaked key must not approve its worker."""
 
     tag = "Workers"
     authentication_classes = (CookieJWTAuthentication,)
@@ -164,13 +154,11 @@ class WorkerApprovalViewSet(OneWorkerViewSet):
         audit=("worker.approved",),
     )
     def approve(self, request: Request, worker_id: UUID) -> Response:
-        """Lets the worker get runs with secrets."""
         services.approve_worker(worker=self.worker, actor=actor_of(request))
         return Response(WorkerSerializer(queries.workers().get(id=worker_id)).data)
 
 
 def _uuid_parameter(request: Request, name: str) -> UUID | None:
-    """Returns the query parameter `name`, or None if it was not sent. Raises Invalid if it is no UUID."""
     sent = request.query_params.get(name)
     if sent is None:
         return None

@@ -58,7 +58,6 @@ class WhoAmIViewSet(ApiViewSet):
         },
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers with the owner of the request's credentials."""
         principal = principal_of(request)
         kind, name, expires_at = _described(principal)
         return Response(
@@ -75,9 +74,7 @@ class WhoAmIViewSet(ApiViewSet):
 
 
 def _described(principal: Principal) -> tuple[str, str, datetime | None]:
-    """Returns the kind of a caller, the name by which people know it, and when its credentials expire. It takes one
-    query.
-    """
+    """Returns a caller's kind, name and expiry of its credentials, in one query."""
     row: Any
     if isinstance(principal, UserPrincipal):
         row = Session.objects.values_list("user__email", "expires_at").get(id=principal.session_id)

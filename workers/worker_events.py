@@ -1,8 +1,7 @@
-"""Records what happens to workers, for their event streams, and reads those events.
+"""Records what happens to workers, for their event streams, and reads these events.
 
-The recording of a worker's events begins with the first request for its event stream and never stops. Workers that
-nobody has streamed therefore cost no writes, and a reader who reconnects gets the events of the last hour without a
-gap.
+Recording begins with the first request for a worker's stream and never stops. Other workers cost no writes, and a
+reader who reconnects misses nothing of the last hour.
 """
 
 import json
@@ -92,14 +91,12 @@ class UnwatchedWorker(Actor):
 
 
 def actor_of_worker(actor: Actor, worker: WorkerPrincipal) -> Actor:
-    """Returns the actor for a worker's call; an UnwatchedWorker if the worker's events are not recorded."""
     if worker.is_streamed:
         return actor
     return UnwatchedWorker(actor.type, actor.id, actor.ip, actor.request_id)
 
 
 def record_events(events: tuple[Event, ...]) -> None:
-    """Records the domain events that event streams send, in the transaction of the actions that they report."""
     runs = [
         event
         for event in events
@@ -123,10 +120,7 @@ def record_events(events: tuple[Event, ...]) -> None:
 
 
 def record_presence(worker_id: UUID, silence_seconds: float | None) -> None:
-    """Records an event if the worker calls again after a long silence, or for the first time.
-
-    `silence_seconds` is the time since the worker's last call; None means that it never called before.
-    """
+    """Records that a worker calls again after a long silence; `silence_seconds` is None if it never called."""
     if silence_seconds is None or silence_seconds > GONE_SECONDS:
         type_ = "worker.started"
     elif silence_seconds > LATE_SECONDS:
@@ -139,10 +133,8 @@ def record_presence(worker_id: UUID, silence_seconds: float | None) -> None:
 def read_events(
     ticket: WorkerStreamTicket, *, worker_id: UUID, last_event_id: str | None
 ) -> list[Row]:
-    """Returns the events that the stream sends next, oldest first, as `id`, `type`, `at` and `data`.
-
-    `ticket` belongs to one stream and remembers which events it has sent. A new stream gets the events from now on.
-    With `last_event_id` it also gets the events of the last hour that came after the event with that id.
+    """Returns the next events of a stream as `id`, `type`, `at` and `data`; its `ticket` remembers which were sent. A
+    new stream gets the events from now on, with `last_event_id` also those of the last hour after it.
     """
     execute(_RECORD_SILENCE, {"worker_id": worker_id, "late": LATE_SECONDS, "gone": GONE_SECONDS})
     if ticket.began_after is None:

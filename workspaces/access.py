@@ -1,6 +1,4 @@
-"""Finds the environment that a request is about and the caller's role in it, and what else a user may see. For the
-caller, an environment in which they have no role does not exist (SPEC §4).
-"""
+"""Finds the environment of a request and the caller's role in it. Without a role it does not exist (SPEC §4)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,18 +29,13 @@ JOIN environment e ON e.id = r.environment_id AND e.deleted_at IS NULL
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """An environment that the caller may see, with the caller's role in it."""
-
     environment_id: UUID
     role: Role
 
 
 def find_visible(principal: Principal, rows: str, row_id: UUID) -> Access:
-    """Returns the caller's role in the environment of the row with this id. Raises NotFound if the caller has none
-    there, or if there is no such row.
-
-    `rows` is a SELECT of `id` and `environment_id` from the row's table. This takes one query. The query is raw SQL,
-    because every request with an API key needs it and the ORM would take long to build it.
+    """Returns the environment of a row, and the caller's role in it. `rows` is a SELECT of `id` and `environment_id`.
+    It takes one query, in raw SQL because every request with an API key makes it. Raises NotFound.
     """
     # The queries are raw SQL for speed, so no migration renames columns in them. See docs/decisions/fast-paths.md.
     if isinstance(principal, KeyPrincipal):
@@ -86,9 +79,7 @@ def administered_environments(user_id: UUID) -> QuerySet[Environment]:
 
 
 def environments_of(user_id: UUID, workspace_id: UUID) -> QuerySet[Environment, Any]:
-    """Returns those environments of the workspace of which the user is a member, each with the user's role as
-    `caller_role`.
-    """
+    """Each has the user's role as `caller_role`."""
     return Environment.objects.filter(
         workspace_id=workspace_id, deleted_at__isnull=True, memberships__user_id=user_id
     ).annotate(caller_role=F("memberships__role"))
@@ -114,9 +105,7 @@ class TenantViewSet(ApiViewSet):
     environment_rates: ClassVar[Mapping[str, Rate]] = {}
 
     def check_permissions(self, request: Request) -> None:
-        """Checks the caller's role, and then that the action has not been done too often in the environment. Raises
-        Forbidden, TooManyRequests.
-        """
+        """Checks the role and the environment's rates. Raises Forbidden, TooManyRequests."""
         super().check_permissions(request)
         rate = self.environment_rates.get(self.action or "")
         if rate is not None and settings.THROTTLES_ENABLED:

@@ -1,7 +1,4 @@
-"""Makes and revokes API keys: keys that people ask for, keys of hosts, and `wrk_` keys that other keys ask for.
-
-SPEC §4 says how many keys an environment may have and when unused ones expire, §5 how keys are made and revoked.
-"""
+"""Makes and revokes API keys (SPEC §4, §5)."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -34,8 +31,6 @@ MINTED_LIFETIME = timedelta(minutes=15)
 
 
 class Minted(NamedTuple):
-    """A new API key and its token. The token is shown once and stored nowhere, so the repr lacks it."""
-
     key: ApiKey
     token: str
 
@@ -54,13 +49,9 @@ def mint_api_key(
     user_id: UUID,
     actor: Actor,
 ) -> Minted:
-    """Makes an API key that a user asks for.
-
-    By default a `pwk` key has the role operator, and a `wrk` key expires after a day. `pool_ids` are the pools that the
-    worker joins which registers with a `wrk` key.
-
-    Raises NotFound if the environment has been deleted, Invalid if it lacks one of the pools, Conflict if it has as
-    many keys as it may, and what `hold_role` raises for a user who is no admin.
+    """Makes a key that a user asks for. By default a `pwk` key is an operator's, and a `wrk` key expires after a day.
+    `pool_ids` are pools that the worker joins. Raises NotFound, Invalid for a missing pool, CeilingReached, and the
+    errors of `hold_role`.
     """
     with transaction.atomic():
         lock_environment(environment_id)
@@ -80,22 +71,15 @@ def mint_api_key(
 
 
 def create_host_key(*, environment_id: UUID, name: str, created_by: UUID | None) -> Minted:
-    """Makes the `hos_` key of a new host. The caller must have locked the environment, and emits the audit event
-    itself.
-
-    `created_by` is the user who let the host in. Raises Conflict if the environment has as many keys as it may.
-    """
+    """The caller has locked the environment and emits the event. Raises CeilingReached."""
     return _create(environment_id, ApiKey.Kind.HOS.value, name=name, created_by_id=created_by)
 
 
 def mint_registration_token(
     *, environment_id: UUID, label: str | None, pool_ids: list[UUID] | None = None, actor: Actor
 ) -> Minted:
-    """Makes a `wrk_` key at the request of another key, the acting one. One new worker can register with it within
-    MINTED_LIFETIME, unless the acting key is revoked before. The worker then joins the pools `pool_ids`.
-
-    Raises Invalid if the environment lacks one of the pools, Conflict if it has as many keys as it may, Unauthenticated
-    if the acting key has been revoked meanwhile.
+    """Makes a `wrk_` key at the request of another key. One worker can register with it, within MINTED_LIFETIME. Raises
+    Invalid for a missing pool, CeilingReached, and Unauthenticated if the acting key was revoked.
     """
     with transaction.atomic():
         lock_environment(environment_id)
@@ -115,16 +99,11 @@ def mint_registration_token(
 
 
 def end_minted_tokens(parent_id: UUID) -> list[UUID]:
-    """Revokes the unused `wrk_` keys that were made at the request of a key, and returns their ids."""
     return [key.id for key in _revoke(Q(parent_id=parent_id))]
 
 
 def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
-    """Revokes a key at once, and with it the unused `wrk_` keys that were made at its request. A second call changes
-    nothing.
-
-    Raises NotFound for a key of another environment.
-    """
+    """Revokes a key, and the unused `wrk_` keys that were made at its request. Raises NotFound."""
     own = ApiKey.objects.filter(id=key_id, environment_id=environment_id)
     with transaction.atomic():
         hold_environment(environment_id)
@@ -151,9 +130,7 @@ def end_keys_of_deactivated(user_id: UUID, actor: Actor) -> None:
 
 
 def revoke_keys_of_displaced(user_id: UUID) -> list[ApiKey]:
-    """Revokes the keys that the user made, the keys of hosts that the user let into the environment, and the unused
-    `wrk_` keys that any of these keys asked for. Returns them.
-    """
+    """Revokes and returns the user's keys, those of hosts that they let in, and unused `wrk_` keys of these."""
     own = ApiKey.objects.filter(created_by_id=user_id, revoked_at__isnull=True)
     parents = list(own.values_list("id", flat=True))
     keys = _revoke(Q(created_by_id=user_id) | Q(parent_id__in=parents))
@@ -173,9 +150,7 @@ def revoked_because(reason: str, keys: Iterable[ApiKey], actor: Actor) -> list[E
 
 
 def _revoke(of: Q) -> list[ApiKey]:
-    """Revokes those of these keys that are neither revoked nor used up, and returns them. They are locked in the order
-    of their ids, so that two transactions that revoke the same keys don't deadlock.
-    """
+    """Revokes those that still work, and returns them, locked in the order of ids against deadlocks."""
     unused = ApiKey.objects.select_for_update(no_key=True).filter(
         of, revoked_at__isnull=True, consumed_at__isnull=True
     )
@@ -185,9 +160,7 @@ def _revoke(of: Q) -> list[ApiKey]:
 
 
 def _create(environment_id: UUID, kind: str, **values: object) -> Minted:
-    """Makes a key in an environment, which the caller has locked. Raises CeilingReached if it has as many keys as it
-    may.
-    """
+    """The caller has locked the environment. Raises CeilingReached."""
     usable = ApiKey.objects.filter(
         Q(expires_at__isnull=True) | Q(expires_at__gt=Now()),
         environment_id=environment_id,

@@ -25,16 +25,10 @@ WHERE id = (SELECT id FROM api_key WHERE id = %(id)s FOR NO KEY UPDATE SKIP LOCK
 
 
 class ApiKeyAuthentication(BearerAuthentication):
-    """Authenticates a `pwk_` key, which acts in its one environment with its own role."""
-
     prefix = ApiKey.Kind.PWK.value
 
     def find(self, digest: bytes) -> KeyPrincipal | None:
-        """Returns the key whose token has this digest, if the key works and its environment is not deleted. Raises
-        Unauthenticated if the key has expired.
-
-        It takes one query. The query is raw SQL, since each call of a script begins with it and the ORM is slower.
-        """
+        """Raises Unauthenticated if the key has expired. It is raw SQL: each call of a script begins with it."""
         row = _find(digest, self.prefix)
         if row is None:
             return None
@@ -42,14 +36,10 @@ class ApiKeyAuthentication(BearerAuthentication):
 
 
 class HostKeyAuthentication(BearerAuthentication):
-    """Authenticates a `hos_` key, which manages the workers that its host enrolled or registered."""
-
     prefix = ApiKey.Kind.HOS.value
 
     def find(self, digest: bytes) -> HostPrincipal | None:
-        """Returns the key whose token has this digest, if the key works and its environment is not deleted. Raises
-        Unauthenticated if the key has expired. It takes one query.
-        """
+        """Raises Unauthenticated if the key has expired. One query."""
         row = _find(digest, self.prefix)
         if row is None:
             return None

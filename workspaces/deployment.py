@@ -1,6 +1,4 @@
-"""A probe for `check_deploy`, which checks that the master keys that this database needs are set and decrypt its data
-keys.
-"""
+"""A probe for `check_deploy`: the master keys decrypt this database's data keys."""
 
 from django.core.checks import CheckMessage, Error, Info
 
@@ -24,7 +22,6 @@ _REMEDY = "Set MASTER_KEYS to hold the missing key too, then call `manage.py che
 
 
 def keys_open() -> CheckMessage:
-    """Decrypts some of the data keys that are encrypted under each master key, with this process's MASTER_KEYS."""
     try:
         known = {master.id for master in keys.masters()}
     except ValueError as error:

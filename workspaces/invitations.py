@@ -10,10 +10,10 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from accounts.emails import Email
-from accounts.mail.outbox import INVITATION_LIFETIME, queue_mail
+from accounts.mail.outbox import INVITATION_LIFETIME, hand_over, queue_mail
 from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
 from accounts.models import AccountMail, User
-from accounts.proof import check_mail_is_on, check_proof
+from accounts.proof import check_proof, proof_counts
 from accounts.throttles import MAILS_AN_HOUR
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Conflict, NotFound
@@ -45,14 +45,16 @@ def open_invitations(environment_id: UUID) -> "QuerySet[Invitation]":
     return Invitation.objects.filter(IS_OPEN, environment_id=environment_id)
 
 
-def invite(*, environment_id: UUID, email: Email, role: Role, actor: Actor) -> Invitation:
-    """Invites an address into the environment and queues the mail.
+def invite(
+    *, environment_id: UUID, email: Email, role: Role, actor: Actor
+) -> tuple[Invitation, str | None]:
+    """Invites an address into the environment and queues the mail. Without a mail server, no mail is queued, and the
+    link of the invitation is returned too, for the caller to hand over; nobody else sees it.
 
-    Raises Forbidden for a role above the caller's own. Raises Conflict if the service sends no mail, if the caller has
-    not proved their address, if the address is a member's or is invited already, or if the environment has as many
-    invitations as it may. Raises TooManyRequests if the workspace has sent too many, or the address got too many mails.
+    Raises Forbidden for a role above the caller's own. Raises Conflict if the caller has not proved their address, if
+    the address is a member's or is invited already, or if the environment has as many invitations as it may. Raises
+    TooManyRequests if the workspace has sent too many, or the address got too many mails.
     """
-    check_mail_is_on()
     try:
         with transaction.atomic():
             lock_environment(environment_id)
@@ -65,7 +67,7 @@ def invite(*, environment_id: UUID, email: Email, role: Role, actor: Actor) -> I
             environment = Environment.objects.select_related("workspace").get(id=environment_id)
             if settings.THROTTLES_ENABLED:
                 check_rate(INVITATIONS_OF_WORKSPACE, str(environment.workspace_id))
-            mail = _queue(environment, email, role, inviter)
+            mail, link = _queue(environment, email, role, inviter)
             invitation = Invitation.objects.create(
                 id=new_id(),
                 environment_id=environment_id,
@@ -82,7 +84,7 @@ def invite(*, environment_id: UUID, email: Email, role: Role, actor: Actor) -> I
             "This address has an open invitation: revoke it to send another one.",
             code=ErrorCode.ALREADY_INVITED,
         ) from None
-    return invitation
+    return invitation, link
 
 
 def revoke_invitation(*, environment_id: UUID, invitation_id: UUID, actor: Actor) -> None:
@@ -99,11 +101,7 @@ def revoke_invitation(*, environment_id: UUID, invitation_id: UUID, actor: Actor
 
 
 def accept_invitation(*, token: str, user_id: UUID, actor: Actor) -> Membership:
-    """Makes the signed-in user a member by the token of an invitation.
-
-    Raises LinkUnusable if the token does not work or the invitation is for another address than the user's, and
-    Conflict if the user has not proved their address or is a member already.
-    """
+    """Makes the signed-in user a member. Raises LinkUnusable, and Conflict for an unproved or a member's address."""
     mail = find_mail(token, Purpose.INVITATION)
     try:
         with transaction.atomic():
@@ -129,11 +127,8 @@ def accept_by_registering(mail: AccountMail, user: User, actor: Actor) -> None:
 
 
 def lock_environments(user_id: UUID | None, mail: AccountMail) -> None:
-    """Locks the environments whose members change: those of the account that may be displaced, and the one into which
-    the mail invites. Then locks the user who invited, and raises LinkUnusable if they may not invite any more.
-
-    The inviter is locked before the address is taken. Otherwise an inviter who takes the same address at the same
-    moment, and the user who registers with it, would wait for each other.
+    """Locks the environments whose members change, then the inviter. That comes before the address is taken, because an
+    inviter who takes the same address at the same moment could deadlock. Raises LinkUnusable.
     """
     invitation = Invitation.objects.filter(mail_id=mail.id).first()
     environments = {invitation.environment_id} if invitation else set()
@@ -158,7 +153,6 @@ def _invitation_of(mail: AccountMail) -> Invitation:
 
 
 def _accept(invitation: Invitation, user: User, actor: Actor) -> Membership:
-    """Makes the user a member of the environment, which the caller has locked."""
     _check_inviter(invitation)
     check_room_for_member(invitation.environment_id)
     # The invitation may have been revoked while this transaction waited for the environment.
@@ -182,7 +176,7 @@ def _accept(invitation: Invitation, user: User, actor: Actor) -> Membership:
 
 
 def _lock(environment_id: UUID) -> None:
-    """Locks the environment. Raises LinkUnusable if it has been deleted."""
+    """Raises LinkUnusable if the environment has been deleted."""
     try:
         lock_environment(environment_id)
     except NotFound:
@@ -190,9 +184,7 @@ def _lock(environment_id: UUID) -> None:
 
 
 def _check_inviter(invitation: Invitation) -> None:
-    """Raises LinkUnusable if the environment has been deleted, or if the user who invited may not grant the role any
-    more.
-    """
+    """Raises LinkUnusable if the environment is deleted, or if the inviter may not grant the role any more."""
     role = Role(invitation.role)
     needs = role if role.includes(Role.ADMIN) else Role.ADMIN
     _lock(invitation.environment_id)
@@ -203,9 +195,7 @@ def _check_inviter(invitation: Invitation) -> None:
 
 
 def _check_room(environment_id: UUID, email: Email) -> None:
-    """Ends an expired invitation of the address. Raises Conflict if the address is a member's, or if the environment
-    has as many invitations as it may.
-    """
+    """Ends an expired invitation of the address. Raises Conflict for a member's address, and CeilingReached."""
     if Membership.objects.filter(environment_id=environment_id, user__email=email).exists():
         raise Conflict("This user is a member already.", code=ErrorCode.ALREADY_MEMBER)
     invitations = open_invitations(environment_id)
@@ -218,19 +208,26 @@ def _check_room(environment_id: UUID, email: Email) -> None:
     )
 
 
-def _queue(environment: Environment, email: Email, role: Role, inviter: User) -> AccountMail:
-    """Queues the mail of an invitation. Raises TooManyRequests if the address has had as many mails as it may."""
+def _queue(
+    environment: Environment, email: Email, role: Role, inviter: User
+) -> tuple[AccountMail, str | None]:
+    """Queues the mail of an invitation, or returns its link if there is no mail server. Raises TooManyRequests if the
+    address has had as many mails as it may.
+    """
     facts = {
         "environment": environment.name,
         "workspace": environment.workspace.name,
         "role": role.value,
         "inviter": inviter.name or inviter.email,
         "inviter_email": inviter.email,
+        "closed": settings.REGISTRATION == "closed",
     }
+    if not proof_counts():
+        return hand_over(Purpose.INVITATION, address=email, user_id=None, facts=facts)
     mail = queue_mail(Purpose.INVITATION, address=email, user_id=None, facts=facts)
     if mail is None:
         raise too_many_requests(MAILS_AN_HOUR, MAILS_AN_HOUR.seconds)
-    return mail
+    return mail, None
 
 
 def _event(action: str, invitation: Invitation, actor: Actor) -> Event:

@@ -1,10 +1,6 @@
-"""Takes the locks with which a change in an environment begins: the environment's, that of the caller's role, and those
-of pools of workers (SPEC §19). docs/architecture.md has the order of all locks.
+"""The locks with which a change in an environment begins (SPEC §19); docs/architecture.md has their order.
 
-Between the permission check and the action, a request may wait for a lock. Meanwhile its caller may be removed, demoted
-or deactivated, or its key revoked. Each action that needs the role of an admin or owner therefore calls `hold_role`
-right after it has locked the environment. `hold_role` reads the role again, refuses a caller who has lost the role, and
-locks the role until the transaction ends.
+While a request waits for a lock its caller may lose their role, so `hold_role` reads it again under the lock.
 """
 
 from collections.abc import Iterable, Sequence
@@ -47,48 +43,34 @@ ORDER BY id FOR KEY SHARE
 
 
 def hold_environment(environment_id: UUID) -> None:
-    """Keeps the environment from being deleted until the transaction ends. Raises NotFound if it has been deleted.
-
-    A foreign key alone would not be enough: a deleted environment keeps its row and only gets a time in `deleted_at`.
-    """
+    """Keeps the environment from being marked as deleted, as a foreign key does not. Raises NotFound."""
     _lock(environment_id, "FOR KEY SHARE")
 
 
 def lock_environment(environment_id: UUID) -> None:
-    """Keeps the environment from being deleted until the transaction ends, and makes other callers of this function
-    wait.
-
-    Transactions call it before they count, add or remove rows whose number is limited, so that only one does so at a
-    time. Transactions that only insert rows that refer to the environment don't wait. Raises NotFound if the
-    environment has been deleted.
+    """Keeps the environment, and makes other callers wait: only one transaction at a time may count, add or remove rows
+    whose number is limited. Plain inserts don't wait. Raises NotFound if the environment has been deleted.
     """
     _lock(environment_id, "FOR NO KEY UPDATE")
 
 
 def close_environment(environment_id: UUID) -> None:
-    """Locks the environment for its deletion: waits for all transactions that hold it, and makes others wait. Raises
-    NotFound if it has been deleted.
-    """
+    """Locks the environment for its deletion, against all who hold it. Raises NotFound."""
     _lock(environment_id, "FOR UPDATE")
 
 
 def check_ceiling(name: str, things: str, *, held: int, limit: int) -> None:
-    """Raises CeilingReached if the environment already has `limit` rows of some kind. The caller has counted them as
-    `held`.
-
-    Call it with the environment's row locked, so that nobody else counts at the same time. `name`
-    is the API's name for the ceiling. `things` is the plural word by which the error's message calls the rows.
+    """Raises CeilingReached if `held` has reached `limit`. The caller has locked the environment before counting.
+    `name` is the API's name for the ceiling, `things` the rows' plural in the message.
     """
     if held >= limit:
         raise CeilingReached(name, f"The environment has {limit} {things}, as many as it may.")
 
 
 def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
-    """Returns the actor's role in an environment and locks the role until the transaction ends. The caller has locked
-    the environment.
-
-    Raises NotFound for a user who is no member any more, Forbidden for a role below `needs`, Unauthenticated for a
-    revoked key or a deactivated user. Staff and the system have no role in an environment and may do everything.
+    """Returns the actor's role, and locks it. The caller has locked the environment. Staff and the system may do
+    everything. Raises NotFound for a user who is no member, Forbidden below `needs`, and Unauthenticated for a revoked
+    key or a deactivated user.
     """
     if actor.type in ("staff", "system"):
         return Role.OWNER
@@ -104,9 +86,7 @@ def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
 
 
 def hold_role_of_user(user_id: UUID | None, environment_id: UUID, needs: Role) -> Role:
-    """Returns a user's role in an environment and locks it, as `hold_role` does for any actor. Raises NotFound,
-    Forbidden, Unauthenticated.
-    """
+    """Does for a user what `hold_role` does for any actor. Raises NotFound, Forbidden, Unauthenticated."""
     row = fetch_one(_HOLD_MEMBER, {"user_id": user_id, "environment_id": environment_id})
     if row is None:
         raise NotFound
@@ -116,10 +96,8 @@ def hold_role_of_user(user_id: UUID | None, environment_id: UUID, needs: Role) -
 
 
 def hold_right_to_create_in(workspace_id: UUID, user_id: UUID) -> None:
-    """Makes sure that the user may create environments in the workspace, and keeps that so until the transaction ends.
-
-    The creator of the workspace may, and so may an owner of one of its environments; for an owner this locks the
-    membership. Raises NotFound for a workspace that the user may not see, Forbidden for other users.
+    """Makes sure, until the transaction ends, that the user created the workspace or owns one of its environments.
+    Raises NotFound for a workspace that the user may not see, Forbidden for other users.
     """
     held = fetch_one(_HOLD_OWNED, {"workspace_id": workspace_id, "user_id": user_id})
     workspace = visible_workspaces(user_id).filter(id=workspace_id).first()
@@ -130,19 +108,15 @@ def hold_right_to_create_in(workspace_id: UUID, user_id: UUID) -> None:
 
 
 def hold_pools(environment_id: UUID, pool_ids: Iterable[UUID]) -> list[UUID]:
-    """Returns those of the ids that are pools of the environment, sorted, and keeps these pools from being deleted
-    until the transaction ends.
-
-    The caller has locked the environment, and every worker that it locks (docs/architecture.md).
+    """Returns those of the ids that are pools of the environment, sorted, and keeps these from being deleted. The
+    caller has locked the environment, and every worker that it locks.
     """
     params = {"environment_id": environment_id, "pool_ids": list(pool_ids)}
     return [row["id"] for row in fetch_all(_HOLD_POOLS, params)]
 
 
 def checked_pools(environment_id: UUID, pool_ids: Sequence[UUID] | None) -> list[UUID] | None:
-    """Returns the ids of the pools that a worker is to join, or None if there are none, and keeps the pools as
-    `hold_pools` does. Raises Invalid if the environment lacks one of them.
-    """
+    """Holds the pools that a worker is to join. Raises Invalid if the environment lacks one."""
     if not pool_ids:
         return None
     if hold_pools(environment_id, pool_ids) != sorted(pool_ids):

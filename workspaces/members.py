@@ -1,8 +1,6 @@
 """Adds members to environments, changes their roles, and removes them (SPEC §4, §15).
 
-Each function locks the environment's row first and then reads the caller's role. An environment therefore keeps an
-owner even if two requests come at the same moment. A constraint trigger in the database ensures the same (migration
-0002).
+Each call locks the environment first, so that it keeps an owner; a constraint trigger ensures the same.
 """
 
 from typing import Any
@@ -43,10 +41,8 @@ def add_member(
     email: Email | None = None,
     actor: Actor,
 ) -> Membership:
-    """Makes a user a member of the environment. Either `user_id` or `email` names the user.
-
-    Raises Forbidden for a role that only an owner may grant, NotFound if there is no such user, Conflict if they are a
-    member already or the environment has as many members as it may.
+    """Either `user_id` or `email` names the user. Raises Forbidden for a role above the caller's, NotFound, Conflict
+    for a member, CeilingReached.
     """
     try:
         with transaction.atomic():
@@ -65,10 +61,8 @@ def add_member(
 
 
 def change_role(*, environment_id: UUID, user_id: UUID, role: Role, actor: Actor) -> Membership:
-    """Gives a member another role. If the member has that role already, nothing changes.
-
-    Raises NotFound for a user who is no member, Forbidden if only an owner may make this change, Conflict for the last
-    owner. If the member is no admin any more, the unused `wrk_` keys that they made are revoked.
+    """If the member is no admin any more, their unused `wrk_` keys are revoked. Raises NotFound, Forbidden if only an
+    owner may do this, Conflict for the last owner.
     """
     with transaction.atomic():
         lock_environment(environment_id)
@@ -90,11 +84,8 @@ def change_role(*, environment_id: UUID, user_id: UUID, role: Role, actor: Actor
 
 
 def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
-    """Ends a membership. Members may end their own, and admins those of others.
-
-    Raises NotFound for a user who is no member, Forbidden if only an owner may do this, Conflict for the last owner.
-    The unused `wrk_` keys that the user made are revoked. Their `pwk_` keys, and the `hos_` keys of hosts that they let
-    in, belong to the environment and stay; the audit row lists the keys that stay.
+    """Ends a membership: one's own, or an admin that of others. Unused `wrk_` keys of the user are revoked; `pwk_` and
+    `hos_` keys stay, and the audit row lists them. Raises NotFound, Forbidden, Conflict for the last owner.
     """
     with transaction.atomic():
         lock_environment(environment_id)
@@ -114,10 +105,8 @@ def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
 
 
 def end_rights(user_id: UUID, actor: Actor) -> None:
-    """Removes the memberships of a displaced user and revokes all keys that they made.
-
-    Where the user is the last owner, their membership stays, since an environment must keep an owner. Nobody can use
-    this membership. A log line and the user's page in Django admin tell staff, so that they find another owner.
+    """Removes the memberships of a displaced user, and revokes their keys. The membership of a last owner stays,
+    because an environment must keep one; a log line tells staff of it.
     """
     events = []
     for member in Membership.objects.filter(user_id=user_id).order_by("environment_id"):
@@ -168,7 +157,6 @@ def check_room_for_member(environment_id: UUID) -> None:
 
 
 def check_may_grant(own: Role, role: Role) -> None:
-    """Raises Forbidden if the role to be granted is above the caller's own."""
     if not own.includes(role):
         raise Forbidden(f"Only an {Role.OWNER.value} may grant this role.")
 
@@ -184,17 +172,13 @@ def _check_another_owner(member: Membership) -> None:
 
 
 def _revoke_unused_wrk(environment_id: UUID, user_id: UUID) -> dict[str, list[str]]:
-    """Revokes the unused `wrk_` keys that the user made in the environment. Returns what the audit row is to say about
-    them.
-    """
+    """Returns what the audit row is to say about the revoked keys."""
     ids = revoke_unused_keys(user_id=user_id, environment_id=environment_id)
     return {"keysRevoked": [str(key_id) for key_id in ids]} if ids else {}
 
 
 def _keys_living_on(environment_id: UUID, user_id: UUID) -> Any:
-    """Returns the ids of the user's keys that stay when their membership ends. The `hos_` key of a host counts as the
-    user's if the user issued or approved the host's enrollment.
-    """
+    """Returns the keys that stay when the membership ends, with those of hosts that the user let in."""
     return (
         ApiKey.objects.filter(
             environment_id=environment_id,

@@ -1,7 +1,4 @@
-"""The tables of workspaces, environments, members, API keys and data keys.
-
-An environment is the boundary between tenants: every row of a tenant, in every app, carries the environment's id.
-"""
+"""The tables of workspaces, environments, members, API keys and data keys. Every tenant's row has its environment."""
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
@@ -15,11 +12,8 @@ from workspaces.roles import KEY_ROLES, Role
 
 
 class Workspace(models.Model):
-    """A customer's account. It groups environments. A workspace has no members of its own, because users are members of
-    its environments.
-    """
+    """A customer's account, which groups environments. It has no members: users are members of environments."""
 
-    # The workspace's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The name that the workspace's creator gave it. Two workspaces may have the same name.
     name = models.CharField(max_length=200)
@@ -27,7 +21,6 @@ class Workspace(models.Model):
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
     )
-    # When the workspace was created; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -38,14 +31,11 @@ class Workspace(models.Model):
 
 
 class Environment(models.Model):
-    """The boundary between tenants: an environment has its own members, keys, triggers, workers, runs, audit log and
-    data key.
-    """
+    """The boundary between tenants, with its own members, keys, triggers, workers, runs, audit log and data key."""
 
     # The environment's id: a UUIDv7 that the service makes. Every row that belongs to the environment carries it as
     # `environment_id`.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The workspace to which the environment belongs; it never changes.
     workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT, related_name="environments")
     # The environment's name, unique among the workspace's environments that are not deleted. Admins may change it.
     name = models.CharField(max_length=200)
@@ -54,7 +44,6 @@ class Environment(models.Model):
     paused_at = models.DateTimeField(null=True)
     # Why the environment is paused, as the admin wrote it; None if they wrote nothing or it is not paused.
     pause_reason = models.CharField(max_length=500, null=True)
-    # When the environment was created; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When an owner deleted the environment. Since then nobody sees it, and its keys and tokens do not work. None if it
     # is not deleted.
@@ -83,14 +72,9 @@ class Environment(models.Model):
 
 
 class Membership(models.Model):
-    """A user's role in one environment. The database ensures that every environment keeps an owner (migration 0002).
+    """A user's role in one environment. The row is deleted when the membership ends."""
 
-    The row is deleted when the membership ends; the audit log still has an entry about it.
-    """
-
-    # The row's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment in which the user has a role.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="memberships", db_index=False
     )
@@ -104,7 +88,6 @@ class Membership(models.Model):
     # The member's role: `viewer`, `operator`, `admin` or `owner`. Whoever added the member chose it, and admins and
     # owners may change it.
     role = models.CharField(max_length=8, choices=Role.choices)
-    # When the user became a member; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -121,29 +104,20 @@ class Membership(models.Model):
 
 
 class Invitation(models.Model):
-    """An invitation of an e-mail address into an environment (SPEC §15). The mail of the invitation has the token with
-    which the owner of the address accepts it, and says which address that is.
+    """An invitation of an e-mail address into an environment (SPEC §15). The row is deleted with its mail."""
 
-    The row is deleted with its mail, some weeks after the token has expired.
-    """
-
-    # The invitation's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment to which the address is invited.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="invitations", db_index=False
     )
     # The invited address, in the form of stored accounts.
     email = models.CharField(max_length=254)
-    # The role that the new member gets.
     role = models.CharField(max_length=8, choices=Role.choices)
     # The user who invites. The invitation works only while this user may still grant the role.
     invited_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The mail with the token.
     mail = models.OneToOneField(AccountMail, on_delete=models.CASCADE, related_name="invitation")
-    # When the invitation was made; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When the token stops working: seven days after the invitation was made, as `mail` says.
     expires_at = models.DateTimeField()
@@ -180,18 +154,13 @@ class Invitation(models.Model):
 
 
 class ApiKey(models.Model):
-    """An API key: the `pwk_` key of an external system, a `wrk_` key with which one worker registers once, or the
-    `hos_` key of a host.
-    """
+    """A `pwk_` key of an external system, a `wrk_` key that registers one worker once, or a host's `hos_` key."""
 
     class Kind(models.TextChoices):
-        """What the key is for, as the prefix of its token says."""
-
         PWK = "pwk"
         WRK = "wrk"
         HOS = "hos"
 
-    # The key's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The one environment in which the key is valid; it never changes.
     environment = models.ForeignKey(
@@ -211,7 +180,6 @@ class ApiKey(models.Model):
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
-    # When the key was made; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a request last used the key. Requests write it, at most every 10 s. None if no request has used the key.
     last_used_at = models.DateTimeField(null=True)
@@ -283,13 +251,10 @@ class ApiKey(models.Model):
 
 
 class DataKey(models.Model):
-    """An environment's data key, which encrypts its secrets and is itself stored encrypted under a master key (SPEC
-    §8). An environment has one data key in use at a time.
-    """
+    """An environment's data key, stored encrypted under a master key (SPEC §8). Only one is in use."""
 
     # The data key's id: a UUIDv7 that the service makes. The row of each encrypted value has it beside the value.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment whose secrets the data key encrypts; it never changes.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="data_keys", db_index=False
     )
@@ -317,12 +282,7 @@ class DataKey(models.Model):
 
 
 class DataKeyRotation(models.Model):
-    """A rotation of data keys that has not finished. It replaces those data keys in use that are older than
-    `started_at`.
-
-    The command `rotate_keys` deletes the row when it finishes. If its process is killed, the next call finds the row
-    and continues that rotation.
-    """
+    """An unfinished rotation of the data keys older than `started_at`. A later `rotate_keys` continues it."""
 
     # The rotation's id: a UUIDv7 that the command `rotate_keys` makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -330,7 +290,6 @@ class DataKeyRotation(models.Model):
     environment = models.ForeignKey(
         Environment, null=True, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # When the rotation began; the database writes it.
     started_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

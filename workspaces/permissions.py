@@ -11,8 +11,6 @@ from workspaces.roles import Role, check_includes
 
 
 class HasRole(BasePermission):
-    """Permits callers whose role in the request's environment is `role` or a higher one."""
-
     role: ClassVar[Role]
 
     def has_permission(self, request: Request, view: APIView) -> bool:

@@ -1,6 +1,4 @@
-"""What the app adds to the service: what ends with a user's access, how an invitation is accepted by registering, and
-that `check_deploy` looks at the encryption keys.
-"""
+"""What the app adds to the service: what ends with a user's access, invitations, and a probe of the keys."""
 
 from typing import Any
 
@@ -15,8 +13,8 @@ from workspaces.deployment import keys_open
 from workspaces.invitations import accept_by_registering, lock_environments
 from workspaces.members import end_rights
 
-# What may take somebody's access away. The targets are users, or the environment itself. The revocation of an API key
-# is announced where it is done.
+# The actions that may take somebody's access away. Their targets are users, or the environment itself. The revocation
+# of an API key is announced where it is done.
 _ENDING = frozenset(
     {
         "member.removed",
@@ -34,9 +32,7 @@ _ENDING = frozenset(
 
 @receiver(happened, dispatch_uid="workspaces.recheck_streams")
 def recheck_streams(events: tuple[Event, ...], **_: Any) -> None:
-    """Wakes the streams that the users opened, when the transaction commits. Each then asks its endpoint, which checks
-    the session and the role.
-    """
+    """When this transaction commits, makes the users' streams ask again; the endpoint checks session and role."""
     wake_workers(event.target_id for event in events if event.action in _ENDING)
 
 

@@ -15,11 +15,9 @@ class Role(TextChoices):
 
     @property
     def rank(self) -> int:
-        """Returns the role's position in the order of the roles. The lowest role has 0."""
         return _ORDER.index(self)
 
     def includes(self, other: "Role") -> bool:
-        """Returns whether this role is `other` or a higher role."""
         return self.rank >= other.rank
 
 
@@ -32,7 +30,6 @@ HOST_ROLE = Role.ADMIN
 
 
 def check_includes(role: Role, needs: Role) -> Role:
-    """Returns `role` if it is `needs` or a higher role. Raises Forbidden otherwise."""
     if not role.includes(needs):
         raise Forbidden(f"This needs the role {needs.value} or above.")
     return role

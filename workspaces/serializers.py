@@ -10,7 +10,7 @@ from rest_framework import serializers
 from accounts.serializers import EmailField, NewEmailField
 from pipedai.api.fields import IdField, NameField, TextField, TrueFalseField
 from pipedai.api.serializers import StrictBody
-from workspaces.models import ApiKey, Workspace
+from workspaces.models import ApiKey, Invitation, Workspace
 from workspaces.roles import KEY_ROLES, Role
 
 WRK_LIFETIME = timedelta(hours=24)
@@ -20,10 +20,7 @@ MINTABLE = (ApiKey.Kind.PWK, ApiKey.Kind.WRK)
 
 
 def check_expires_at(expires_at: datetime | None, *, short_lived: str | None) -> None:
-    """Raises a field error if the time at which a key is to expire is past. For a kind of key that may live for 30 days
-    at most, a later time is refused too; `short_lived` then names the kind for the error's message, and is None for
-    other kinds.
-    """
+    """Raises a field error if the time is past, or over 30 days ahead and `short_lived`, the kind's name, is set."""
     now = datetime.now(UTC)
     if expires_at is not None and expires_at <= now:
         raise serializers.ValidationError({"expiresAt": ["Must be in the future."]})
@@ -34,21 +31,16 @@ def check_expires_at(expires_at: datetime | None, *, short_lived: str | None) ->
 
 
 class NameBody(StrictBody):
-    """The body of POST /workspaces and of POST /workspaces/:wsId/environments."""
-
     name = NameField(max_length=200)
 
 
 class PoolIdsField(serializers.ListField):
-    """The ids of the pools that a worker joins when it registers with a `wrk_` key, or when its host enrolls with a
-    code: at most MAX_POOLS_PER_WORKER.
-    """
+    """The ids of pools that a worker joins with a `wrk_` key or an enrollment's code."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(child=IdField(), source="pool_ids", required=False, **kwargs)
 
     def to_internal_value(self, data: Any) -> list[UUID]:
-        """Returns each id once."""
         ids = sorted(set(super().to_internal_value(data)))
         if len(ids) > settings.MAX_POOLS_PER_WORKER:
             raise serializers.ValidationError(
@@ -58,8 +50,6 @@ class PoolIdsField(serializers.ListField):
 
 
 class EnvironmentBody(StrictBody):
-    """The body of PATCH /environments/:id. Every field is optional."""
-
     name = NameField(max_length=200)
     paused = TrueFalseField()
     pauseReason = TextField(source="pause_reason", max_length=500, allow_null=True)
@@ -67,8 +57,6 @@ class EnvironmentBody(StrictBody):
 
 
 class ApiKeyBody(StrictBody):
-    """The body of POST /environments/:envId/api-keys."""
-
     name = NameField(max_length=200)
     prefix = serializers.ChoiceField(source="kind", choices=[kind.value for kind in MINTABLE])
     role = serializers.ChoiceField(choices=[role.value for role in KEY_ROLES], required=False)
@@ -76,9 +64,7 @@ class ApiKeyBody(StrictBody):
     poolIds = PoolIdsField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Refuses a role or a life of more than 30 days for a `wrk_` key, pools for another key, and an expiry in the
-        past for any key.
-        """
+        """Refuses a role or a long life for a `wrk_` key, pools for another key, and an expiry in the past."""
         is_wrk = attrs["kind"] == ApiKey.Kind.WRK
         if not is_wrk and "pool_ids" in attrs:
             raise serializers.ValidationError({"poolIds": ["Only a wrk_ key has pools."]})
@@ -89,8 +75,6 @@ class ApiKeyBody(StrictBody):
 
 
 class RoleField(serializers.ChoiceField):
-    """The role that a member is to have, as a `Role`."""
-
     def __init__(self, **options: Any) -> None:
         super().__init__(choices=Role.choices, **options)
 
@@ -99,29 +83,22 @@ class RoleField(serializers.ChoiceField):
 
 
 class MemberBody(StrictBody):
-    """The body of POST /environments/:envId/members."""
-
     userId = IdField(source="user_id", required=False)
     email = EmailField(required=False)
     role = RoleField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Refuses a body unless it has exactly one of `userId` and `email`."""
         if ("user_id" in attrs) == ("email" in attrs):
             raise serializers.ValidationError("Name the user by either userId or email.")
         return attrs
 
 
 class InvitationBody(StrictBody):
-    """The body of POST /environments/:envId/invitations."""
-
     email = NewEmailField()
     role = RoleField()
 
 
 class RoleBody(StrictBody):
-    """The body of PATCH /environments/:envId/members/:userId."""
-
     role = RoleField()
 
 
@@ -144,6 +121,16 @@ class InvitationSerializer(serializers.Serializer[Any]):
     invitedBy = serializers.UUIDField(source="invited_by_id")
     createdAt = serializers.DateTimeField(source="created_at")
     expiresAt = serializers.DateTimeField(source="expires_at")
+
+
+class NewInvitationSerializer(InvitationSerializer):
+    """An invitation that was just made. Its context has the link to hand over, which is shown only once."""
+
+    link = serializers.SerializerMethodField()
+
+    def get_link(self, invitation: Invitation) -> str | None:
+        link: str | None = self.context["link"]
+        return link
 
 
 class AcceptedSerializer(serializers.Serializer[Any]):

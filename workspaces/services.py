@@ -34,10 +34,8 @@ def create_workspace(*, name: str, user_id: UUID, actor: Actor) -> Workspace:
 def create_environment(
     *, workspace_id: UUID, name: str, user_id: UUID, actor: Actor
 ) -> Environment:
-    """Makes an environment with a data key, and makes the user its owner.
-
-    Raises NotFound for a workspace that the user may not see, Forbidden if the user may not create environments in it,
-    and Conflict if the name is taken or the user has as many environments as they may.
+    """Makes an environment with a data key, and the user its owner. Raises NotFound, Forbidden, Conflict for a taken
+    name, and CeilingReached.
     """
     try:
         with transaction.atomic():
@@ -64,11 +62,9 @@ def create_environment(
 
 
 def update_environment(*, environment_id: UUID, values: dict[str, Any], actor: Actor) -> None:
-    """Changes what an EnvironmentBody names: the name, the pause and its reason. Equal values change nothing.
-
-    While an environment is paused, no run of it is given to a worker or claimed, and no schedule makes runs. Runs that
-    workers hold go on, unless `cancel_held` asks their workers to stop them. Raises NotFound, Invalid for what only a
-    paused environment can have, and Conflict for a taken name.
+    """Changes the name, the pause and its reason. While an environment is paused, no run is handed out or claimed and
+    no schedule makes runs; held runs go on unless `cancel_held`. Raises NotFound, Invalid, and Conflict for a taken
+    name.
     """
     try:
         with transaction.atomic():
@@ -94,9 +90,7 @@ def update_environment(*, environment_id: UUID, values: dict[str, Any], actor: A
 
 
 def _apply(environment: Environment, values: dict[str, Any]) -> dict[str, Any]:
-    """Sets those of the values on the environment that differ from its present ones. Returns the changes for the audit
-    row.
-    """
+    """Returns the changes for the audit row."""
     changes: dict[str, Any] = {}
     if (name := values.get("name", environment.name)) != environment.name:
         changes["name"] = [environment.name, name]
@@ -119,7 +113,6 @@ def _apply(environment: Environment, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_without_pause(values: dict[str, Any]) -> None:
-    """Raises Invalid if the values name what only a paused environment can have."""
     only = {"pause_reason": "pauseReason", "cancel_held": "cancelHeld"}
     if wrong := [name for attribute, name in only.items() if values.get(attribute)]:
         raise Invalid(
@@ -128,9 +121,8 @@ def _refuse_without_pause(values: dict[str, Any]) -> None:
 
 
 def delete_environment(*, environment_id: UUID, actor: Actor) -> None:
-    """Deletes an empty environment by marking its row. Its name becomes free, and its keys and tokens stop working.
-
-    Raises NotFound, and Conflict while the environment has rows of other apps, such as triggers; the error counts them.
+    """Marks an empty environment as deleted: its name becomes free, and its keys stop working. Raises NotFound, and
+    Conflict with counts of the rows that it has.
     """
     with transaction.atomic():
         close_environment(environment_id)
@@ -162,9 +154,7 @@ def _check_room_for_environment(user_id: UUID) -> None:
 
 
 def _lock_user(user_id: UUID) -> None:
-    """Locks the user's row until the transaction ends. Requests that count how many workspaces or environments the user
-    has therefore run one after the other. Raises Unauthenticated if the user was deactivated meanwhile.
-    """
+    """Locks the user's row, so that counts of what the user has don't overlap. Raises Unauthenticated."""
     active = User.objects.select_for_update(no_key=True).filter(id=user_id, is_active=True)
     if not active.exists():
         raise session_ended()

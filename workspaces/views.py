@@ -28,9 +28,7 @@ from workspaces.serializers import (
 
 
 class WorkspaceViewSet(ApiViewSet):
-    """The workspaces that a user may see. No API key can call these endpoints, since an API key belongs to a single
-    environment.
-    """
+    """The workspaces that a user may see. No API key may, because it belongs to a single environment."""
 
     tag = "Workspaces"
     authentication_classes = (CookieJWTAuthentication,)
@@ -76,9 +74,7 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
     permissions = {"list": IsSignedIn, "create": IsSignedIn}
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the workspace that the URL names. Raises NotFound, and Forbidden for a user who may see the workspace
-        but not create environments in it.
-        """
+        """Raises NotFound, and Forbidden for a user who may not create environments in the workspace."""
         user_id, workspace_id = principal_of(request).id, kwargs["workspace_id"]
         if self.action == "create":
             hold_right_to_create_in(workspace_id, user_id)

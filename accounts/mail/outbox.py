@@ -1,6 +1,4 @@
-"""The outbox of the mails about accounts: queues them in the transaction of their cause, and makes their texts (SPEC
-§15). `pipedai.outgoing` says how the scheduler sends them.
-"""
+"""The outbox of the mails about accounts: queues them in the transaction of their cause, and makes their texts."""
 
 import json
 from collections.abc import Mapping
@@ -21,20 +19,19 @@ from pipedai.ids import new_id
 from pipedai.outgoing import Kind, Mail, NeverSend, compose, mail_host
 from pipedai.sql import Row
 
+# How long the tokens of invitations work, and those of all links that somebody hands over.
 INVITATION_LIFETIME = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
 class _Mails:
-    """The mails of one purpose. Their template is `mail/accounts/<purpose>`."""
-
     # The subject and `why` may contain names of facts in braces. The values of the facts replace them.
     subject: str
     why: str
     # The page to which the mail's link leads, and how long the token in it works. A mail without a page has no token.
     page: str = ""
     lifetime: timedelta = timedelta(hours=24)
-    # With which other mails the mail shares the limits for an address. With one limit for all, somebody who causes many
+    # Mails with the same word here share the limits for an address. With one limit for all, somebody who causes many
     # invitations or confirmations could keep away the mail by which the owner of an address gets a new password or
     # takes the address back. Mails that warn the owner of an account have no limit.
     counted_as: str = ""
@@ -83,7 +80,6 @@ _MAILS: Mapping[str, _Mails] = MappingProxyType(
 
 
 def lifetime_of(purpose: AccountMail.Purpose) -> timedelta | None:
-    """Returns how long the token of a mail works, or None for a mail without one."""
     return _MAILS[purpose].lifetime if _MAILS[purpose].page else None
 
 
@@ -94,14 +90,40 @@ def queue_mail(
     user_id: UUID | None,
     facts: Mapping[str, Any] | None = None,
 ) -> AccountMail | None:
-    """Writes a mail into the outbox and returns its row; the scheduler sends it. Returns None and writes nothing if the
-    address has had as many mails of this kind as it may in an hour or a day. The caller then answers as if the mail
-    were written.
+    """Returns None and writes nothing if the address has got all mails of this kind that it may get in an hour or a
+    day. The caller then answers as if the mail had been written.
     """
     if not _may_have_another(purpose, address):
         return None
+    return _write(purpose, address, user_id, facts, lifetime_of(purpose))
+
+
+def hand_over(
+    purpose: AccountMail.Purpose,
+    *,
+    address: str,
+    user_id: UUID | None,
+    facts: Mapping[str, Any] | None = None,
+) -> tuple[AccountMail, str]:
+    """Writes the row of a mail that is never sent. Returns it with the link that the mail would have, which works for
+    seven days. The caller shows the link to whoever hands it over to the owner of the address, and to nobody else.
+    """
+    status = AccountMail.Status.HANDED
+    mail = _write(
+        purpose, address, user_id, facts, INVITATION_LIFETIME, status=status, next_attempt_at=None
+    )
+    return mail, tokens.link_to(_MAILS[purpose].page, tokens.new_token(mail.id).value)
+
+
+def _write(
+    purpose: AccountMail.Purpose,
+    address: str,
+    user_id: UUID | None,
+    facts: Mapping[str, Any] | None,
+    lifetime: timedelta | None,
+    **more: Any,
+) -> AccountMail:
     mail_id = new_id()
-    lifetime = lifetime_of(purpose)
     return AccountMail.objects.create(
         id=mail_id,
         host=mail_host(address),
@@ -111,6 +133,7 @@ def queue_mail(
         facts=dict(facts or {}),
         token_digest=tokens.new_token(mail_id).digest if lifetime else None,
         expires_at=Now() + lifetime if lifetime else None,
+        **more,
     )
 
 
@@ -124,9 +147,7 @@ def _may_have_another(purpose: AccountMail.Purpose, address: str) -> bool:
 
 
 def _message(row: Row) -> Mail:
-    """Returns the mail of a claimed row. Raises NeverSend if the token in it would not work any more, or if a new
-    password was asked for at an address without an account.
-    """
+    """Raises NeverSend if the mail's token would not work, or if nobody has the address that needs a new password."""
     mails = _MAILS[row["purpose"]]
     if row["purpose"] == AccountMail.Purpose.RESET and row["user_id"] is None:
         raise NeverSend("no account has this address")

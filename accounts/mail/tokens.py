@@ -1,9 +1,7 @@
-"""The one-time tokens of mails and the links that have them: makes, finds and uses tokens up, and makes them void (SPEC
-§15).
+"""Makes, finds and uses up the one-time tokens of mails, and makes their links (SPEC §15).
 
-A token is an HMAC of the id of its mail's row under the service's secret. The process that sends the mail can therefore
-make the token, and no table holds it: the row holds only the SHA-256 of the token. A transaction that uses a token
-locks environments first, then users, and the mail's row last.
+A token is an HMAC of the id of its mail's row, so the sender can make it and no table holds it. A transaction that uses
+a token locks environments first, then users, and the mail's row last.
 """
 
 from collections.abc import Iterator
@@ -39,23 +37,18 @@ def new_token(mail_id: UUID) -> tokens.Token:
 
 
 def token_with_digest(mail_id: UUID, digest: bytes) -> str | None:
-    """Makes the token of a mail again and returns it. Returns None if the service no longer has the secret under which
-    the token was made.
-    """
+    """Makes the token again. Returns None if the service no longer has the secret under which it was made."""
     return next((token.value for token in _tokens(mail_id) if token.digest == digest), None)
 
 
 def link_to(page: str, token: str) -> str:
-    """Returns the URL of a page with a token. The token is in the URL's fragment, because browsers send the fragment to
-    no server and write it into no Referer header.
-    """
+    """The token is in the fragment, which browsers send to no server and write into no Referer header."""
     return f"{settings.DASHBOARD_URL or settings.PUBLIC_URL}/account/{page}#token={token}"
 
 
 def find_mail(token: str, *purposes: AccountMail.Purpose) -> AccountMail:
-    """Returns the mail with this token, if the token works for one of the purposes. Raises LinkUnusable otherwise.
-
-    Another request may use the token up at any moment after that, until `use_up` has succeeded.
+    """Returns the mail if the token works for one of the purposes. Raises LinkUnusable. Until `use_up` has succeeded,
+    another request may use the token up.
     """
     if tokens.prefix_of(token) != PREFIX:
         raise LinkUnusable
@@ -66,20 +59,16 @@ def find_mail(token: str, *purposes: AccountMail.Purpose) -> AccountMail:
 
 
 def use_up(mail: AccountMail) -> None:
-    """Marks the mail's token as used. Raises LinkUnusable if another request used it first, or if it has expired or
-    become void.
-    """
+    """Raises LinkUnusable if another request used the token first, or if it has expired or become void."""
     if not _usable(Q(id=mail.id)).update(ended_at=Now()):
         raise LinkUnusable
 
 
 def make_void(of: Q) -> None:
-    """Makes the tokens of the mails that match `of` unusable."""
     _usable(of).update(ended_at=Now())
 
 
 def outstanding() -> Q:
-    """Returns the condition that finds the mails whose token still works."""
     return Q(token_digest__isnull=False, ended_at__isnull=True, expires_at__gt=Now())
 
 

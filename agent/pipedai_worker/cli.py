@@ -20,7 +20,6 @@ log = logs.get_logger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that `argv` (without the program's name) asks for, and return the exit code."""
     # A process that ends need not look for garbage first, which would take a fifth of a short command.
     atexit.register(gc.freeze)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -69,7 +68,6 @@ def add_runworker_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line. It sets `handler` to the function of the chosen command."""
     parser = argparse.ArgumentParser(
         prog="pipedai-worker",
         description="Executes the runs that PipedAI assigns to this machine.",
@@ -116,9 +114,11 @@ def make_parser() -> argparse.ArgumentParser:
     logs_ = subparsers.add_parser(
         "logs",
         help="follow what a run does",
-        description="Shows the events of a run whose trigger records them (recordEvents), and follows"
-        f" them until the run ends. It asks the API with the pwk_ key in {arguments.KEY_VARIABLE}. Without"
-        " one it reads the events that are still on this machine, of a run that this worker executes.",
+        description="Shows the events of a run, and follows them until the run ends. If there are none, it says"
+        " why: the trigger's recordEvents decides whether they come while the run goes on (always), after a run"
+        " that did not succeed (failures), or never. It asks the API with the pwk_ key in"
+        f" {arguments.KEY_VARIABLE}. Without one it reads the events that are still on this machine, of a run that"
+        " this worker executes.",
     )
     arguments.add_common(logs_)
     arguments.add_api_url(logs_, required=False, help_text="instead of the registration's own")

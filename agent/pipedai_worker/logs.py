@@ -16,8 +16,6 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class _KnownSecrets:
-    """The secret header values of the runs that the worker has now. They are replaced in every log line."""
-
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_run: dict[str, tuple[str, ...]] = {}

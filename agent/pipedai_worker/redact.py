@@ -1,10 +1,8 @@
-"""Replaces secrets in text by `[redacted]`, in each of the forms in which programs usually print them.
+"""Replaces secrets in text, which are a run's header values, by `[redacted]`.
 
-The secrets are a run's header values. For each value these are found: the value itself; the part after an
-authentication scheme (`x` in `Bearer x`); the user and password that `Basic` encodes; and each of these escaped as JSON
-(once or twice), percent-encoded, or in base64, even within longer base64. The service's own tokens are found by their
-form. Not found are other encodings (hex, gzip), a value with other text in its middle, and a part of a value, unless
-the part stands at the end of a text, or the text before has the part that comes before it.
+It finds a value, the part after an authentication scheme, and the user and password of `Basic`; each also escaped as
+JSON, percent-encoded and in base64. It finds the service's own tokens by their form. It does not find other encodings,
+or a part of a value in the middle of a text.
 """
 
 from __future__ import annotations
@@ -59,10 +57,8 @@ class Redactor:
         return text if start == len(text) else text[:start] + MARK
 
     def begun_at(self, text: str, position: int = 0, *, shortest: int = 1) -> int:
-        """Return where a secret begins that goes on after the end of `text`, or the length of `text`.
-
-        Only a secret that begins at `position` or later counts, and only if `text` has `shortest` characters of it or
-        more. The text `[redacted]` counts as a secret too, because it must not be taken apart.
+        """Return where a secret begins that goes on after the end of `text`, or the length of `text`. It must begin at
+        `position` or later, and have `shortest` characters in the text. `[redacted]` counts as a secret.
         """
         position = max(position, len(text) - self.longest)
         token = _BEGUN_SERVICE_TOKEN.search(text, position)
@@ -72,7 +68,6 @@ class Redactor:
         return len(text)
 
     def _goes_on(self, beginning: str) -> bool:
-        """Tell whether a secret is longer than `beginning` and begins with it."""
         # All forms that begin with this text stand together in the alphabetical list, and the text itself would be the
         # first of them.
         index = bisect_left(self._alphabetical, beginning)
@@ -81,10 +76,8 @@ class Redactor:
         return index < len(self._alphabetical) and self._alphabetical[index].startswith(beginning)
 
     def redact_json(self, value: Any, redact_string: Change | None = None) -> Any:
-        """Return the JSON value with every secret replaced, or `{"redacted": true}` if it then is no JSON any more.
-
-        `redact_string` redacts the strings; by default `redact` does. `redact` always does the names in objects. Raises
-        RecursionError if the value is nested too deep.
+        """Return the JSON value redacted, or `{"redacted": true}` if that is no JSON any more. `redact_string`, by
+        default `redact`, is for strings. Raises RecursionError if it is nested too deep.
         """
         clean = with_strings(value, redact_string or self.redact, self.redact)
         text = json.dumps(clean, ensure_ascii=False)
@@ -98,7 +91,6 @@ class Redactor:
             return {"redacted": True}
 
     def matches(self, text: str) -> Iterator[re.Match[str]]:
-        """Find the secrets in `text`, and the places where `[redacted]` stands already."""
         return self._pattern.finditer(text)
 
 
@@ -134,22 +126,19 @@ class RedactingStream:
 
 
 class RedactingTexts:
-    """Redacts texts that are passed on one by one, and also finds a secret that begins in one and ends in a later one.
-
-    A text is never held back. A part of a secret at its end is therefore replaced as soon as it has 6 characters, and
-    the rest of the secret at the beginning of the next text is replaced in any case.
+    """Redacts texts one by one, and finds a secret that goes on in a later text. As no text is held back, a part of a
+    secret at an end is replaced if it has 6 characters, and its rest in any case.
     """
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
-        # The end of the texts before, with its secrets.
+        # The end of the earlier texts, with its secrets.
         self._before = ""
 
     def next(self, text: str, room: int = sys.maxsize) -> str:
-        """Return the text after its secrets are replaced, or the first `room` characters of it."""
         if not text:
             return ""
-        # What comes after these characters can't be returned, and no secret that begins before `room` ends later.
+        # Only these characters matter: `room` of them are returned, and a secret that begins in those ends in these.
         seen = text[: room + self._redactor.longest]
         joined, border = self._before + seen, len(self._before)
         done = []
@@ -206,11 +195,7 @@ def _encodings(value: str) -> Iterator[str]:
 
 
 def _base64_forms(value: bytes) -> Iterator[str]:
-    """Yield the forms that `value` can take within longer base64 text.
-
-    Base64 encodes three bytes at a time, so there are three forms, one for each position at which the value can begin.
-    Characters at the ends that depend on the neighbouring bytes are left out.
-    """
+    """Yield the three forms that `value` has within longer base64, one for each position in a group of three bytes."""
     for offset in range(3):
         encoded = base64.b64encode(b"\0" * offset + value).decode().rstrip("=")
         first = (0, 2, 3)[offset]

@@ -73,7 +73,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="standin",
         description=__doc__,
-        # A width that is given spares argparse to look up the terminal's, for which it would import much.
+        # With a fixed width argparse need not look up the terminal's, for which it would import much.
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100),
     )
     parser.add_argument("--version", action="version", version=VERSION)

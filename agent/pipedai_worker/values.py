@@ -19,11 +19,7 @@ class TooManyValues(ValueError):  # noqa: N818 - a state of the text
 
 
 def has_too_many_values(text: str | bytes) -> bool:
-    """Tell whether a JSON text may have more than MOST_VALUES values.
-
-    Each value but the first stands after a comma or a bracket. Those inside strings are counted too, because counting
-    is cheap only as long as nothing is parsed.
-    """
+    """Tell whether a JSON text may have too many values. Counting commas and brackets needs no parsing."""
     if len(text) <= MOST_VALUES:
         return False
     if isinstance(text, str):
@@ -32,10 +28,7 @@ def has_too_many_values(text: str | bytes) -> bool:
 
 
 def parse(text: str | bytes, **options: Any) -> Any:
-    """Return the value of a JSON text, as `json.loads` does with these options.
-
-    Raises ValueError if the text is no JSON, is nested too deep, or has too many values (TooManyValues).
-    """
+    """Raises ValueError if the text is no JSON, is nested too deep, or has too many values (TooManyValues)."""
     if has_too_many_values(text):
         raise TooManyValues
     try:
@@ -45,11 +38,7 @@ def parse(text: str | bytes, **options: Any) -> Any:
 
 
 def with_strings(value: Any, change: Change, change_name: Change | None = None) -> Any:
-    """Return the JSON value with `change` applied to each of its strings.
-
-    The names in objects are changed by `change_name`, or by `change` too if that is None. Raises RecursionError if the
-    value is nested too deep.
-    """
+    """Apply `change` to all strings, and `change_name`, or also `change`, to names. Raises RecursionError."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list):
@@ -66,7 +55,6 @@ LARGEST_WHOLE = 2**63 - 1
 
 
 def whole(value: object, largest: int = LARGEST_WHOLE) -> int | None:
-    """Return `value` if it is a whole number from 0 to `largest`, else None."""
     finite = number(value)
     if finite is None or not isinstance(value, (int, float)) or value != int(value):
         return None
@@ -74,7 +62,6 @@ def whole(value: object, largest: int = LARGEST_WHOLE) -> int | None:
 
 
 def number(value: object) -> float | None:
-    """Return `value` if it is a finite number of 0 or more, else None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:

@@ -24,7 +24,7 @@ def test_sigusr1_lets_runs_take_their_time(
     assert f"process {worker.process.pid} executes runs" in capsys.readouterr().out
 
     worker.process.send_signal(signal.SIGUSR1)
-    worker.until_logged("SIGUSR1: takes nothing new, and ends after the 1 runs in hand")
+    worker.until_logged("SIGUSR1: takes nothing new, and ends after its runs in hand: 1")
     api.until(lambda: not api.polls_waiting)
     later = api.add()
     assert cli.main(doctor) == 0

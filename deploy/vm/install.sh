@@ -111,7 +111,7 @@ step_start() {
 step_code() {
   cd "$release"
   bin/setup
-  .venv/bin/python -m compileall -q accounts agent audit notices pipedai triggers workers workspaces
+  .venv/bin/python -m compileall -q accounts agent audit console notices pipedai triggers workers workspaces
   PIPEDAI_ENV=development .venv/bin/python manage.py collectstatic --no-input -v 0
   chmod -R go=u-w "$release"
 }

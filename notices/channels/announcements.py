@@ -1,6 +1,4 @@
-"""What channels tell: of incidents, ended runs and tests, and the digest of several notices. From the JSON text of a
-notice the texts of mails and of Slack are made (SPEC §14).
-"""
+"""What channels tell, as the JSON from which the texts of mails and of Slack are made (SPEC §14)."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -24,8 +22,6 @@ _INCIDENTS: Final = "SELECT * FROM incident WHERE id = ANY(%(ids)s)"
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """One thing that channels tell: an event of an incident, an ended run, a test or a digest."""
-
     environment_id: UUID
     event: str
     # One sentence for people, without a full stop. Names that others wrote are in it unchanged.
@@ -38,9 +34,7 @@ class Announcement:
 
 
 def body_of(announcement: Announcement, notice_id: UUID) -> str:
-    """Returns the JSON text of a notice without the `output` of its run, which is added when a webhook sends the
-    notice.
-    """
+    """Returns the JSON of a notice without its run's `output`, which is added when a webhook sends it."""
     body = {
         "id": notice_id,
         "event": announcement.event,
@@ -55,9 +49,7 @@ def body_of(announcement: Announcement, notice_id: UUID) -> str:
 
 
 def of_incidents(wanted: Collection[tuple[UUID, str, bool]], now: datetime) -> list[Announcement]:
-    """Returns what is to be told about incidents. Each item of `wanted` is an incident's id, the event, and whether
-    it is a reminder. It takes two queries.
-    """
+    """Items of `wanted` are an incident's id, the event, and whether it is a reminder. It takes two queries."""
     rows = {row["id"]: row for row in fetch_all(_INCIDENTS, {"ids": [id_ for id_, *_ in wanted]})}
     runs = _runs_shown([row["run_id"] for row in rows.values() if row["run_id"]])
     announcements = []

@@ -1,11 +1,7 @@
-"""Says which addresses get the notices of an environment, and takes what their owners say about it: by the links in
-mails, by naming their own address, and by leaving (SPEC §14).
+"""Says which addresses get an environment's notices, and takes the answers of their owners (SPEC §14).
 
-An address gets them if it belongs to a member of the environment who has proved it and named it themselves, or if its
-owner has confirmed that they want them. An address whose owner has refused them gets none.
-
-The tokens in mails are stored nowhere. A token names the row of the address and carries an HMAC of it, so the sender
-makes the same token at each attempt. That of `List-Unsubscribe` goes to servers in its URL, so it can only refuse.
+An address gets them if its member proved and named it, or if its owner confirmed, unless the owner refused. Tokens in
+mails are HMACs that are stored nowhere. That of `List-Unsubscribe` reaches servers, so it can only refuse.
 """
 
 import base64
@@ -82,10 +78,8 @@ class Standing(StrEnum):
 
 
 def standing_columns(environment: str, address: str) -> str:
-    """Returns the SQL of the columns that `standing_of` reads. `environment` is an SQL expression for an environment's
-    id, and `address` one for an address in lower case.
-
-    A member's address that has no row in `asked_address` was put into a channel before members were asked.
+    """Returns the SQL of the columns that `standing_of` reads. `environment` and `address` are SQL expressions, the
+    latter in lower case. A member's address that has no row was put into a channel before members were asked.
     """
     return f"""
 EXISTS (SELECT FROM refused_address r WHERE r.address = {address})
@@ -131,19 +125,15 @@ def standings(wanted: Collection[tuple[UUID, str]]) -> dict[tuple[UUID, str], St
 
 
 def token_of(asked_id: UUID) -> str:
-    """Returns the token by which the owner of an asked address answers."""
     return _token(asked_id.bytes, settings.SECRET_KEY, _ANSWERS)
 
 
 def link_of(asked_id: UUID) -> str:
-    """Returns the URL of the page on which the owner answers."""
     return link_to("notices", token_of(asked_id))
 
 
 def unsubscribe_headers(asked_id: UUID) -> dict[str, str]:
-    """Returns the headers by which a mail program offers to end an environment's notices (RFC 8058). The URL is ours
-    even if there is a dashboard, because a request to it must end them.
-    """
+    """Returns the headers of RFC 8058. The URL is always ours, not the dashboard's, because it must take a POST."""
     token = _token(asked_id.bytes, settings.SECRET_KEY, _STOPS)
     return {
         "List-Unsubscribe": f"<{settings.PUBLIC_URL}/account/notices/stop?token={token}>",
@@ -152,9 +142,7 @@ def unsubscribe_headers(asked_id: UUID) -> dict[str, str]:
 
 
 def agree(environment_id: UUID, user: User) -> None:
-    """Records that a user has named their own address for the notices of an environment. If they have proved it, that
-    ends an earlier refusal.
-    """
+    """Records that a user named their own address. If they have proved it, that ends an earlier refusal."""
     params = {
         "id": new_id(),
         "environment_id": environment_id,
@@ -168,9 +156,7 @@ def agree(environment_id: UUID, user: User) -> None:
 
 
 def leave(environment_id: UUID, user_id: UUID, *, is_removed: bool) -> None:
-    """Records that a user who is a member no more refuses the notices of the environment. Who was removed by somebody
-    else can't agree by the links of earlier mails either.
-    """
+    """Records that a former member refuses the notices. With `is_removed`, links in earlier mails don't help."""
     params = {
         "id": new_id(),
         "environment_id": environment_id,
@@ -188,10 +174,7 @@ def keep_consent(members: Collection[tuple[UUID, str]]) -> None:
 
 
 def confirm_address(*, token: str, actor: Actor) -> None:
-    """Records that the owner of the address wants the notices of the environment. A second call changes nothing.
-
-    It also removes an earlier refusal by this owner, because the later answer counts. Raises Conflict for a bad token.
-    """
+    """Records that the address's owner wants the notices, which ends a refusal. Raises Conflict for a bad token."""
     with transaction.atomic():
         asked = _asked(token, _ANSWERS)
         refused = RefusedAddress.objects.filter(address=asked.address).delete()[0]
@@ -201,9 +184,7 @@ def confirm_address(*, token: str, actor: Actor) -> None:
 
 
 def refuse_address(*, token: str, everywhere: bool = True, actor: Actor) -> None:
-    """Records that the owner of the address wants no notices, of any environment ever or only of this one. A second
-    call changes nothing. Raises Conflict for a bad token.
-    """
+    """Records that the owner wants no notices, of any environment or of this one. Raises Conflict for a bad token."""
     with transaction.atomic():
         asked = _asked(token, _ANSWERS)
         if not everywhere:
@@ -217,9 +198,7 @@ def refuse_address(*, token: str, everywhere: bool = True, actor: Actor) -> None
 
 
 def stop_notices(*, token: str, actor: Actor) -> None:
-    """Does what the header `List-Unsubscribe` offers: the owner of the address refuses the notices of the environment.
-    A second call changes nothing. Raises Conflict for a bad token.
-    """
+    """Records that the owner refuses the environment's notices. Raises Conflict for a bad token."""
     with transaction.atomic():
         _refuse_environment(_asked(token, _STOPS), actor)
 

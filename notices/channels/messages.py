@@ -51,10 +51,8 @@ _AGENT: Final = "PipedAI-Notices/1"
 
 
 def message_of(row: Row) -> Post | Mail:
-    """Returns the message of a claimed notice.
-
-    Raises NeverSend if the message must not be sent any more, because the channel is off or the address gets no mail
-    now. Raises CannotSend if the channel's URL or secret can't be decrypted.
+    """Returns the message of a claimed notice. Raises NeverSend if the channel is off or the address gets no mail now,
+    and CannotSend if the channel's URL or secret can't be decrypted.
     """
     if row["event"] == CONFIRM:
         return _question(row)
@@ -89,18 +87,14 @@ def _with_output(row: Row) -> str:
 
 
 def slack_text(row: Row) -> str:
-    """Returns the text of a notice for Slack. Texts of others in it can't make links, mentions or lines of their own.
-    Slack and Mattermost also make links of bare URLs, so those are changed as well.
-    """
+    """Returns the text for Slack. Texts of others in it make no links, also of bare URLs, mentions or new lines."""
     title, lines = _content(row)
     text = "\n".join([f"{title} ({foreign(row['environment_name'])})", *map(foreign, lines)])
     return text.translate(_SLACK_ESCAPES)
 
 
 def _content(row: Row) -> tuple[str, list[str]]:
-    """Returns the title of a notice, without a full stop, and the lines that follow it. Names of others in the title
-    are changed so that they make no links. The lines are unchanged.
-    """
+    """Returns the title, in which names of others make no links, and the lines that follow it."""
     body = json.loads(row["body"])
     if row["event"] == DIGEST:
         digest = Digest.of(row["body"])
@@ -126,7 +120,7 @@ def _mail(row: Row) -> Mail:
         values |= {"lines": list(digest.lines), "more": digest.count - len(digest.lines)}
     why = Own("You get this mail because your address is in a channel of the environment.")
     link, headers = "", {}
-    # Without a mail server mails are files, and addresses that nobody has proved are members' too, without rows.
+    # Without a mail server, members' addresses that nobody has proved get mails too (as files), and have no row.
     if row["asked_id"] is not None:
         link, headers = (
             consent.link_of(row["asked_id"]),
@@ -165,7 +159,6 @@ def _cause(body: dict[str, Any]) -> str:
 
 
 def _minute(iso: str | None) -> str:
-    """Returns a time of the API to the minute, such as `2026-11-26 08:19 UTC`."""
     return f"{iso[:10]} {iso[11:16]} UTC" if iso else ""
 
 

@@ -25,8 +25,6 @@ MAX_ADDRESS = 254
 
 
 class Channel(models.Model):
-    """A way by which an environment tells people or programs of its incidents: mail, a webhook, or Slack."""
-
     class Kind(models.TextChoices):
         """How a channel sends its notices."""
 
@@ -37,13 +35,11 @@ class Channel(models.Model):
         # As a text to an incoming webhook of Slack, or of a service that understands the same request.
         SLACK = "slack"
 
-    # The channel's id: a UUIDv7, made by the process that creates it.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The name that people gave it, 1 to 200 characters.
+    # The channel's name, which people chose: 1 to 200 characters.
     name = models.CharField(max_length=200)
     # How the channel sends notices. The kind of a channel never changes.
     kind = models.CharField(max_length=7, choices=Kind.choices)
@@ -67,9 +63,7 @@ class Channel(models.Model):
     enabled = models.BooleanField(default=True)
     # The user who made the channel; NULL if an API key or the service did.
     created_by = models.UUIDField(null=True)
-    # When the channel was made, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When a user last changed the channel.
     updated_at = models.DateTimeField(db_default=Now())
     # When the channel was deleted; NULL if it is not. The row stays, because its notices refer to it.
     deleted_at = models.DateTimeField(null=True)
@@ -129,11 +123,7 @@ class Channel(models.Model):
 
 
 class Notice(OutboxRow):
-    """A message that a channel sends or has sent. It is a row of the outbox.
-
-    The transaction that causes the notice writes the row. A channel with several addresses has one notice for each of
-    them.
-    """
+    """A message of a channel to one address. The transaction that causes it writes this row of the outbox."""
 
     class Status(models.TextChoices):
         """Whether a notice still has to be sent, and how it ended."""
@@ -147,7 +137,6 @@ class Notice(OutboxRow):
         DIGESTED = "digested"
 
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
-    # The environment that owns the row.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -220,15 +209,10 @@ class Notice(OutboxRow):
 
 
 class NoticeAttempt(SendAttempt):
-    """One attempt to send a notice, and its result."""
-
-    # The primary key is the notice's id together with the number of the attempt.
     pk = models.CompositePrimaryKey("notice_id", "n")
-    # The environment that owns the row.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The notice that was sent.
     notice = tenant_key("notices.Notice", related_name="attempts")
 
     class Meta:
@@ -237,16 +221,13 @@ class NoticeAttempt(SendAttempt):
 
 
 class AskedAddress(models.Model):
-    """An address, an environment, and whether the owner of the address wants the environment's mail (SPEC §14).
-
-    An address that somebody else named gets the one mail that asks, and nothing else before its owner confirms. Users
-    who name their own address, or make the environment, have agreed by that.
+    """Whether the owner of an address wants an environment's mail (SPEC §14). Before they confirm, they get only the
+    one mail that asks. Users who name their own address, or make the environment, have agreed.
     """
 
     # The row's id, which the tokens in mails name. Links in earlier mails end when it changes, as it does if the owner
     # of the address is removed from the environment by somebody else.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment whose notices the address would get.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -255,7 +236,6 @@ class AskedAddress(models.Model):
     # The user who first named the address: by adding it to a channel, also with an API key that they minted, or by
     # leaving the environment. If it is the owner of the address, the address is not asked.
     asked_by = models.UUIDField()
-    # When the address was added, by the database's clock.
     asked_at = models.DateTimeField(db_default=Now(), editable=False)
     # When the owner of the address confirmed that they want the mail; NULL if they have not.
     confirmed_at = models.DateTimeField(null=True)
@@ -281,8 +261,6 @@ class AskedAddress(models.Model):
 
 
 class RefusedAddress(models.Model):
-    """An address whose owner wants no notices, of any environment, ever again."""
-
     # The address, in lower case.
     address = models.CharField(max_length=MAX_ADDRESS, primary_key=True)
     # When the owner of the address refused all notices, by the database's clock.

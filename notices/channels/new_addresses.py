@@ -43,9 +43,8 @@ SELECT (SELECT count(*) FROM asked_address
 
 
 def check_may_mail(addresses: Collection[str], actor: Actor) -> User | None:
-    """Raises Conflict if the actor may not have mail sent to these addresses, because the actor has proved no address
-    of their own. Returns the user who is responsible for the mail, or None if no proof is needed: the service does not
-    require it, there are no addresses, or the only one is the user's own.
+    """Raises Conflict if the actor has proved no address of their own. Returns the user who is responsible for the
+    mail, or None if no proof is needed, as for the user's own address alone.
     """
     if not proof_counts() or not addresses:
         return None
@@ -60,11 +59,9 @@ def check_may_mail(addresses: Collection[str], actor: Actor) -> User | None:
 
 
 def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor) -> None:
-    """Queues a mail that asks for consent to each address that was not asked yet. The actor's own address is not asked,
-    because naming it is an agreement.
-
-    Call it in the transaction that adds the addresses to the channel, with the environment locked. Raises Conflict if
-    the actor may not have mail sent to others, and CeilingReached if the actor added too many new addresses today.
+    """Queues a mail that asks for consent to each new address, except the actor's own. Call it in the transaction that
+    adds the addresses, with the environment locked. Raises Conflict as `check_may_mail` does, and CeilingReached for
+    too many in a day.
     """
     if not addresses:
         return
@@ -95,9 +92,7 @@ def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor
 
 
 def _count_asks(addresses: Collection[str]) -> None:
-    """Counts one mail to each address against the limit of that address. Without this limit many users together could
-    fill somebody's mailbox, because each environment may ask the same address.
-    """
+    """Counts one mail to each address, because many environments together could fill somebody's mailbox."""
     rate = Rate("ask-address", limit=settings.MAX_ASKS_PER_ADDRESS, seconds=86_400)
     # The addresses are counted in sorted order, because two requests that count the same ones in different orders could
     # deadlock.

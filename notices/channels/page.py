@@ -1,6 +1,4 @@
-"""The HTML pages `/account/notices`, on which the owner of an address agrees to get notices, or refuses them, and
-`/account/notices/stop`, to which the header `List-Unsubscribe` of mails leads.
-"""
+"""The HTML pages `/account/notices` and, for `List-Unsubscribe`, `/account/notices/stop`."""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -17,9 +15,8 @@ from pipedai.api.errors import ApiError
 @never_cache
 @require_safe
 def notices_page(request: HttpRequest) -> HttpResponse:
-    """Shows the same page to everybody. Its script takes the token from the fragment of the URL, which browsers do not
-    send to servers, and calls the API. Opening the page changes nothing, because some programs open every link of a
-    mail.
+    """Shows everybody the same page, whose script sends the token from the URL's fragment to the API. Opening it
+    changes nothing, because some programs open every link of a mail.
     """
     response = render(request, "notices/address.html")
     response["Referrer-Policy"] = "no-referrer"
@@ -30,9 +27,7 @@ def notices_page(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 def stop_page(request: HttpRequest) -> HttpResponse:
-    """Shows a button, and ends the notices of an environment to an address when it is pressed. A mail program that
-    offers to unsubscribe sends the same POST, without cookies and `Origin` (RFC 8058).
-    """
+    """Shows a button that ends the notices. Mail programs send its POST without cookies and `Origin` (RFC 8058)."""
     context: dict[str, str] = {}
     status = 200
     if request.method == "POST":

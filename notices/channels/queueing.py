@@ -1,8 +1,7 @@
-"""Queues notices: selects the channels that subscribe to an event, and writes the rows of their notices (SPEC §14).
+"""Queues notices: selects the channels that subscribe to an event, and writes their rows (SPEC §14).
 
-An address gets at most `MAX_AN_HOUR` notices an hour, over all channels of all environments, and so does a channel of
-Slack. One digest of a channel tells the others; it gathers them until the address may get another mail. So a storm of
-incidents makes one mail and not thousands, and few rows are pending even while the mail server is away.
+An address, or a channel of Slack, gets at most `MAX_AN_HOUR` notices an hour. A digest of a channel gathers the others,
+so that a storm of incidents makes one mail.
 """
 
 from bisect import insort
@@ -54,8 +53,8 @@ SELECT pg_advisory_xact_lock(hashtextextended('notices to ' || n, 0)) FROM (
     SELECT DISTINCT hashtext(a) & 1023 AS n FROM unnest(%(addresses)s::text[]) a ORDER BY n) turn
 """
 
-# Reads for each channel and address when its receiver was told the last times, or will be, as far as that counts
-# against the hourly limit, how many of these notices are pending, and the digest that still gathers notices.
+# Reads for each channel and address the times of its receiver's last notices, as far as they count against the hourly
+# limit, how many of these are pending, and the digest that still gathers notices.
 _ROOM: Final = f"""
 SELECT k.channel_id, k.address, lately.times, lately.pending, digest.id AS digest_id, digest.body
 FROM unnest(%(channels)s::uuid[], %(addresses)s::text[]) k (channel_id, address)
@@ -113,7 +112,6 @@ class _Line:
 
     @property
     def receiver(self) -> str | UUID:
-        """Who has the hourly limit: the address, or a channel without addresses."""
         return self.address or self.channel["id"]
 
 
@@ -121,7 +119,7 @@ class _Line:
 class _Room:
     """What counts against the hourly limit of one receiver."""
 
-    # When the last notices were sent or will be, at most `MAX_AN_HOUR` of the last hour and later, in order.
+    # When the last notices were sent or are to be sent: at most `MAX_AN_HOUR`, of the last hour or later, in order.
     times: list[datetime]
     # How many of the last `MAX_AN_HOUR` notices are pending.
     pending: int
@@ -136,9 +134,7 @@ class _Room:
         self.pending += 1
 
     def next_time(self, now: datetime) -> datetime:
-        """Returns when a digest may be sent: when the oldest of the notices stops counting. If notices are pending
-        because they can't be sent, the digest gathers for an hour, so that few digests are pending.
-        """
+        """Returns when a digest may be sent: when the oldest notice stops counting, or after an hour."""
         due = max(now, self.times[0] + AN_HOUR) if self.times else now + AN_HOUR
         return max(due, now + AN_HOUR) if self.pending > len(self.times) else due
 
@@ -146,9 +142,7 @@ class _Room:
 def channels_wanting(
     environments: Iterable[UUID], events: Iterable[str], *, now: datetime | None = None
 ) -> list[Row]:
-    """Returns the channels of these environments that subscribe to one of the events, and locks them until the
-    transaction ends.
-    """
+    """Returns the channels that subscribe to one of the events, locked until the transaction ends."""
     params = {"environments": list(set(environments)), "events": list(set(events)), "now": now}
     return fetch_all(_WANTING, params)
 
@@ -161,11 +155,9 @@ def channels_wanting_outcomes(environments: Iterable[UUID]) -> list[Row]:
 def queue_notices(
     channels: Sequence[Row], announcements: Sequence[Announcement], *, now: datetime | None = None
 ) -> list[Notice]:
-    """Writes a notice of each channel for each announcement that it subscribes to, and returns the notices, new digests
-    included.
-
-    Call it in the transaction of the cause, with rows that `channels_wanting` has just returned, and with the same
-    `now`. It takes a constant number of statements, and two more for each digest.
+    """Writes the notices of these channels, and returns them with new digests. Call it in the transaction of the cause,
+    with the result and the `now` of `channels_wanting`. It takes a constant number of statements, and two for each
+    digest.
     """
     wanted = [
         (channel, [each for each in announcements if _wants(channel, each)]) for channel in channels
@@ -178,9 +170,7 @@ def queue_notices(
 
 
 def queue_for(channel: Channel, announcement: Announcement, address: str = "") -> Notice:
-    """Writes one notice of a channel, even if the channel does not subscribe to its event, and returns it. No limit on
-    the number of notices applies.
-    """
+    """Writes one notice, even if the channel does not subscribe to its event, and without a limit on their number."""
     row = {"id": channel.id, "environment_id": channel.environment_id, "host": channel.host}
     notice = _notice(_Line(row, address), announcement)
     notice.save(force_insert=True)

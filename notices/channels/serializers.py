@@ -21,8 +21,6 @@ _MAX_TOKEN = 200
 
 
 class ChannelBody(StrictBody):
-    """The body of POST /environments/:envId/channels, and without `kind` of PATCH /channels/:id."""
-
     name = NameField(max_length=200)
     kind = serializers.ChoiceField(choices=Channel.Kind.choices)
     emails = serializers.ListField(
@@ -42,7 +40,6 @@ class ChannelBody(StrictBody):
     enabled = TrueFalseField(required=False)
 
     def validate_emails(self, value: list[str] | None) -> list[str] | None:
-        """Returns each address once."""
         return value and list(dict.fromkeys(value))
 
     def validate_events(self, value: list[str]) -> list[str]:
@@ -50,11 +47,9 @@ class ChannelBody(StrictBody):
         return [event for event in EVENTS if event in value]
 
     def validate_url(self, value: str | None) -> str | None:
-        """Accepts the URLs that the webhook of a trigger may have."""
         return checked_webhook_url(value) if value else value
 
     def validate_secret(self, value: str | None) -> str | None:
-        """Accepts the secrets that the webhook of a trigger may have."""
         return checked_webhook_secret(value) if value else value
 
 
@@ -69,14 +64,10 @@ DEFAULTS: dict[str, Any] = {
 
 
 class TokenBody(StrictBody):
-    """The body by which the owner of an address answers: the token of the mail."""
-
     token = TextField(max_length=_MAX_TOKEN)
 
 
 class RefusalBody(TokenBody):
-    """The body by which the owner of an address refuses notices."""
-
     everywhere = TrueFalseField(required=False)
 
 
@@ -108,7 +99,6 @@ class ChannelSerializer(serializers.Serializer[Any]):
 
     @extend_schema_field(serializers.ListField(child=serializers.CharField(), allow_null=True))
     def get_emails(self, channel: Channel) -> list[str] | None:
-        """The addresses of a channel of the kind `email`, else null."""
         return channel.emails or None
 
     @extend_schema_field(RecipientSerializer(many=True, allow_null=True))
@@ -156,6 +146,4 @@ class NoticeSerializer(serializers.Serializer[Any]):
 
 
 class NoticeFilters(ApiFilterSet):
-    """The filters of a list of notices: `?status`."""
-
     status = WordsFilter(field_name="status", choices=Notice.Status.values)

@@ -32,10 +32,8 @@ _ONLY_WEBHOOKS: Final = "Only a channel of the kind webhook has it."
 
 
 def create_channel(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
-    """Creates a channel from the validated values of a ChannelBody and returns its id.
-
-    Raises NotFound if the environment has been deleted, Invalid if the values don't fit the kind, CeilingReached,
-    Conflict if the channel needs mail that can't be sent, and whatever `hold_role` raises.
+    """Creates a channel from a ChannelBody's values. Raises NotFound, Invalid for values that don't fit the kind,
+    CeilingReached, Conflict if its mail can't be sent, and the errors of `hold_role`.
     """
     values = DEFAULTS | values
     channel = Channel(
@@ -57,10 +55,8 @@ def create_channel(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
 
 
 def update_channel(*, channel_id: UUID, actor: Actor, values: dict[str, Any]) -> None:
-    """Changes the given values of a channel. A value that is equal to the present one changes nothing.
-
-    If the URL moves to another origin without a new secret, the secret is removed, because a secret is for one server
-    only. Raises NotFound, Invalid, Conflict, and whatever `hold_role` raises.
+    """Changes the given values of a channel. If the URL moves to another origin without a new secret, the secret is
+    removed, because it is for one server only. Raises NotFound, Invalid, Conflict, and the errors of `hold_role`.
     """
     with transaction.atomic():
         channel = _locked(channel_id, actor)
@@ -74,9 +70,7 @@ def update_channel(*, channel_id: UUID, actor: Actor, values: dict[str, Any]) ->
 
 
 def delete_channel(*, channel_id: UUID, actor: Actor) -> None:
-    """Marks a channel as deleted, and removes its URL and secret. Its pending notices are given up when they come due.
-    Raises NotFound.
-    """
+    """Marks a channel as deleted, and removes its URL and secret. Due notices are then given up. Raises NotFound."""
     with transaction.atomic():
         channel = _locked(channel_id, actor)
         Channel.objects.filter(id=channel.id).update(
@@ -86,10 +80,8 @@ def delete_channel(*, channel_id: UUID, actor: Actor) -> None:
 
 
 def test_channel(*, channel_id: UUID, actor: Actor) -> list[UUID]:
-    """Queues a test notice for each address of the channel that gets mail now, or one if the channel has no addresses.
-    Returns the notices' ids.
-
-    Raises NotFound. Raises Conflict if the channel is disabled, or if the actor may not have mail sent to others.
+    """Queues a test notice for each address that gets mail now, or one for a channel without addresses. Raises
+    NotFound, Conflict for a disabled channel or an actor who may not have mail sent to others.
     """
     with transaction.atomic():
         channel = _locked(channel_id, actor)
@@ -112,7 +104,6 @@ def test_channel(*, channel_id: UUID, actor: Actor) -> list[UUID]:
 
 
 def _locked(channel_id: UUID, actor: Actor) -> Channel:
-    """Locks the environment and the actor's role, and then the channel. Returns the channel."""
     live = Channel.objects.filter(id=channel_id, deleted_at__isnull=True)
     environment_id = live.values_list("environment_id", flat=True).first()
     if environment_id is None:
@@ -132,9 +123,7 @@ def _check_ceiling(environment_id: UUID) -> None:
 
 
 def _apply(channel: Channel, values: dict[str, Any]) -> dict[str, Any]:
-    """Sets those of the values that differ from the present ones. Returns the changes for the audit row, which does not
-    show the URL, the secret and the addresses.
-    """
+    """Returns the changes for the audit row, which does not show the URL, the secret and the addresses."""
     _check_fit(channel, values)
     changes: dict[str, Any] = {}
     for name in ("name", "events", "enabled"):
@@ -159,9 +148,7 @@ def _apply(channel: Channel, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _apply_url(channel: Channel, values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Sets a new URL. Returns the values; if the URL has moved to another origin without a new secret, they remove the
-    secret.
-    """
+    """Sets a new URL. Returns the values; they remove the secret if the origin changed and no secret came."""
     url = values["url"]
     old = _url_of(channel)
     if url == old:

@@ -40,7 +40,6 @@ _QUEUED = answer(
 
 
 def shown(channels: list[Channel]) -> Any:
-    """Returns channels as answers show them, with the standing of their addresses."""
     wanted = {(channel.environment_id, email) for channel in channels for email in channel.emails}
     context = {"standings": standings(wanted)}
     return ChannelSerializer(channels, many=True, context=context).data
@@ -91,10 +90,7 @@ class EnvironmentChannelViewSet(TenantViewSet):
 
 
 class _OneChannelViewSet(TenantViewSet):
-    """The base of viewsets whose URL names one channel."""
-
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the channel that the URL names, and the caller's role in its environment. Raises NotFound."""
         self.access = find_visible(principal_of(request), _LIVE, kwargs["channel_id"])
 
 
@@ -237,5 +233,4 @@ class AddressViewSet(ApiViewSet):
 
 
 def nobody(request: Request) -> Actor:
-    """Returns the actor of a request without credentials."""
     return Actor("system", None, address_of(request), current_request_id.get() or None)

@@ -1,7 +1,4 @@
-"""The base of every model's admin: a list of rows, a page about each row, and support actions.
-
-Staff can't add, change or delete rows here. They can only use the support actions, which call services.
-"""
+"""The base of every model's admin: a list, a page about each row, and support actions, which alone can change rows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -40,8 +37,8 @@ class StaffModelAdmin(SearchedModelAdmin):
     panels: ClassVar[Sequence[Panel]] = ()
     # The column with the name of a row, for the title of its page and for links to it. Without one they show its id.
     named_by: ClassVar[str] = ""
-    # The columns that encrypted values and digests do not include, but that staff are not shown either. The admin never
-    # loads them.
+    # Columns that staff must not see although they are neither encrypted values nor digests. The admin never loads
+    # them.
     never_read: ClassVar[Sequence[str]] = ()
     # The columns that a row's page leaves out on purpose. `check` refuses a column that is neither here nor shown.
     left_out: ClassVar[Sequence[str]] = ()
@@ -88,7 +85,7 @@ class StaffModelAdmin(SearchedModelAdmin):
     has_add_permission = has_change_permission = has_delete_permission = _never
 
     def check(self, **kwargs: Any) -> list[Any]:
-        """Returns what Django complains about, and an error for each column that somebody has forgotten."""
+        """Returns Django's errors, and one for each column that is in neither `facts` nor `left_out`."""
         read = {path for each in self.named_facts.values() for path in each.reads}
         shown = {path.partition("__")[0] for path in (*read, *self.panels_read)}
         shown |= never_read(self.model)
@@ -109,7 +106,6 @@ class StaffModelAdmin(SearchedModelAdmin):
 
     @cached_property
     def named_facts(self) -> Fields:
-        """The facts by their names."""
         return fields_of(self.model, self.facts)
 
     @cached_property
@@ -117,40 +113,31 @@ class StaffModelAdmin(SearchedModelAdmin):
         return fields_of(self.model, self.columns, self.named_facts)
 
     def title_of(self, row: Any) -> str:
-        """Returns the name of the row for the title of its page."""
         return str(value_of(row, self.named_by or "pk"))
 
     # --- The list page of a model
 
     def scope_of(self, sent: Mapping[str, str]) -> Scope:
-        """Returns the index in `scopes` that covers most of the active filters, or newest-first order if none fits."""
         known = [scope for scope in self.scopes if sent.keys() >= set(scope.filters)]
         nothing = Scope((), self.newest_first)
         return max((nothing, *known), key=lambda scope: len(scope.filters))
 
     def parts_of(self, rows: QuerySet[Any], sent: Mapping[str, str]) -> Sequence[QuerySet[Any]]:
-        """Returns querysets that share no row and together have these rows of a list that is filtered by `sent`.
-
-        An index returns the rows of each in the order of the list. Most lists need one queryset only.
-        """
+        """Returns querysets that share no row and make up `rows`, each in an order that an index has."""
         return [rows]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Returns the list's rows with only the columns that the list shows or is ordered by."""
         keys = {key for scope in self.scopes for key in scope.keys} | {*self.newest_first}
         return reading(super().get_queryset(request), self._list_fields.values(), *keys)
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
-        """Returns the functions from which Django makes the columns of the list."""
         return [_column(name, each.show) for name, each in self._list_fields.items()]
 
     def get_list_display_links(self, request: HttpRequest, list_display: Any) -> Any:
-        """Returns the column that Django links to the row's page: none if the first column is such a link already."""
         first = next(iter(self._list_fields.values()))
         return None if first.leads else list_display[:1]
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
-        """Returns the class that divides the list into keyset pages."""
         return KeysetChangeList
 
     def changelist_view(
@@ -162,7 +149,6 @@ class StaffModelAdmin(SearchedModelAdmin):
     # --- The page about one row
 
     def get_urls(self) -> list[URLPattern]:
-        """Returns the URLs of the list, of each row's page, and of each support action."""
         opts, wrap = self.opts, self.admin_site.admin_view
         name = f"{opts.app_label}_{opts.model_name}"
         return [
@@ -172,17 +158,14 @@ class StaffModelAdmin(SearchedModelAdmin):
         ]
 
     def find(self, row_id: UUID) -> Model | None:
-        """Returns the row with this id, or None if there is none."""
         return self.page_rows().filter(pk=row_id).first()
 
     def page_rows(self) -> QuerySet[Any]:
-        """Returns the rows with all their columns, and what the facts and panels read of joined rows."""
         own = (each.attname for each in self.model._meta.concrete_fields)
         rows: QuerySet[Any] = self.model._default_manager.all()
         return reading(rows, self.named_facts.values(), *own, *self.panels_read)
 
     def row_view(self, request: HttpRequest, row_id: UUID) -> HttpResponse:
-        """Answers GET …/<id>/ with the page about one row."""
         row = self._find_or_leave(request, row_id)
         if isinstance(row, HttpResponse):
             return row
@@ -199,9 +182,7 @@ class StaffModelAdmin(SearchedModelAdmin):
         )
 
     def support_view(self, request: HttpRequest, row_id: UUID, action: str) -> HttpResponse:
-        """Answers GET …/<id>/<action>/ with a page that asks for confirmation, and performs the action on POST. If what
-        was posted does not fit the action's form, the page comes again and says why.
-        """
+        """Asks for confirmation, and on POST performs the action. A form with errors is shown again."""
         row = self._find_or_leave(request, row_id)
         if isinstance(row, HttpResponse):
             return row

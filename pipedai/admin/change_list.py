@@ -27,34 +27,25 @@ Place = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A part of a list that one database index serves: the filters that may be set, and the order of the rows.
-
-    A list shows only such parts, so that each page is found by an index and not by reading the whole table.
-    """
+    """The filters and the order of a part of a list that one index serves. Lists show only such parts."""
 
     filters: Sequence[str]
     keys: Sequence[str]
 
 
 class KeysetChangeList(ChangeList):
-    """A page of at most `list_per_page` rows, newest first, that starts after the row whose position is in `?after=`.
-
-    The filters that an index covers (`StaffModelAdmin.scope_of`) decide which rows are read. The other filters are
-    tested on at most LOOKS_THROUGH of these rows. If that limit ends a page, the page says so, and the next page goes
-    on from there.
+    """A page of at most `list_per_page` rows, newest first, after the place in `?after=`. Filters that no index covers
+    are tested on at most LOOKS_THROUGH rows, and the next page goes on from there.
     """
 
     def get_filters_params(self, params: Any = None) -> Any:
-        """Returns the URL's parameters that are filters. It leaves out `after`, which names a place in the list."""
         found = super().get_filters_params(params)
         found.pop(AFTER, None)
         return found
 
     def get_filters(self, request: HttpRequest) -> Any:
-        """Returns the filters. Raises IncorrectLookupParameters for a parameter that is no filter of this list.
-
-        Django itself would filter by any column of the model, so that somebody could guess a value that no page shows,
-        such as a password's hash, bit by bit.
+        """Raises IncorrectLookupParameters for a parameter that is no filter of this list. Django itself would filter
+        by any column, so that somebody could guess a password's hash bit by bit.
         """
         if any("\0" in value for sent in request.GET.lists() for value in sent[1]):
             raise IncorrectLookupParameters("PostgreSQL's text knows no NUL.")
@@ -64,9 +55,7 @@ class KeysetChangeList(ChangeList):
         return found
 
     def get_results(self, request: HttpRequest) -> None:
-        """Reads the rows of the requested page, from the read replica if there is one that is fit, and sets the
-        attributes that Django's list template shows.
-        """
+        """Reads the rows of the page, from the read replica if it is fit, for Django's list template."""
         staff: Any = request.user
         read_for(staff.pk, lambda: self._read_results(request))
 
@@ -112,7 +101,6 @@ class KeysetChangeList(ChangeList):
 
     @property
     def nothing(self) -> str:
-        """The sentence that the list shows in place of its rows if the page has none."""
         if self.looked_through:
             return f"None of the {self.looked_through} rows that were looked through matches."
         if self.is_narrowed:
@@ -121,12 +109,10 @@ class KeysetChangeList(ChangeList):
 
     @property
     def is_narrowed(self) -> bool:
-        """Whether a filter or a search is active."""
         return bool(self.query or self.get_filters_params())
 
     @property
     def _limit(self) -> int:
-        """How many rows may be read for one page."""
         own: int | None = self._admin.looks_through
         return own or LOOKS_THROUGH
 
@@ -135,17 +121,13 @@ class KeysetChangeList(ChangeList):
         return parts
 
     def _places(self, rows: Any, sent: Mapping[str, str], keys: Sequence[str], count: int) -> Any:
-        """Returns the query for the places of the first `count` rows. It merges the parts of the list, each of which an
-        index returns in order.
-        """
+        """Returns the query for the places of the first `count` rows, which merges the parts of the list."""
         parts = [part.values_list(*keys) for part in self._parts(rows, sent)]
         return merged(parts, [f"-{key}" for key in keys], count)
 
     def _walk(self, request: HttpRequest) -> tuple[Any, Sequence[str], bool, Mapping[str, str]]:
-        """Returns the rows of the index that fits the active filters, and the columns that order these rows.
-
-        The third returned value tells whether each row must also be tested by filters that the index does not cover, or
-        by the search. The last one has the values of the active filters.
+        """Returns the rows of the index that fits the active filters, the columns of its order, whether other filters
+        or the search must test each row, and the values of the active filters.
         """
         active = {name: spec for spec in self.filter_specs if (name := _active(spec))}
         sent = {name: _sent(spec) for name, spec in active.items()}
@@ -159,9 +141,7 @@ class KeysetChangeList(ChangeList):
 
 
 def _active(spec: Any) -> str:
-    """Returns the name of the filter if it is active, else "". A filter by dates counts as inactive, because every
-    index serves it.
-    """
+    """Returns the active filter's name, or "". A filter by dates counts as inactive: every index serves it."""
     if not spec.used_parameters or isinstance(spec, DatesFilter):
         return ""
     if isinstance(spec, RelatedFilter):
@@ -170,7 +150,6 @@ def _active(spec: Any) -> str:
 
 
 def _sent(spec: Any) -> str:
-    """Returns the value that the request gives to an active filter."""
     value = next(iter(spec.used_parameters.values()))
     return str(value[-1] if isinstance(value, list) else value)
 

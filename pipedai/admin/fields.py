@@ -1,13 +1,7 @@
-"""Declares what staff see of a row in a list, among the facts of its page, or in a table of another page.
+"""Declares what staff see of a row. A field is the name of a column, `("Name", "column")`, `("Name", kind)` with one of
+the kinds below, or the name of a fact of the model's admin.
 
-A field is declared in one of four ways:
-
-    "created_at"                          a column, under its own name, shown as its type is
-    ("Made", "created_at")                the same under another name
-    ("State", column("status", state))    one of the kinds below, which show something otherwise
-    "State"                               in lists and tables: the fact that the model's admin declares under this name
-
-A name such as `trigger__timezone` is a column of a joined row. Queries load what the fields read, and nothing else.
+A name such as `trigger__timezone` is a column of a joined row. Queries load only what fields read.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,10 +34,7 @@ from pipedai.admin.values import (
 
 @dataclass(frozen=True)
 class Shown:
-    """How something is shown of a row, the columns that are read for it, and what else the query for the rows needs.
-
-    `leads` means that it is a link to the row's own page.
-    """
+    """How something is shown of a row, and the columns that this reads. `leads`: it links to the row's page."""
 
     show: Callable[[Any], Any]
     reads: Sequence[str] = ()
@@ -68,7 +59,6 @@ _BY_TYPE: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
 
 
 def column(path: str, show: Callable[[Any], Any]) -> Shown:
-    """Shows a column by a function of `pipedai.admin.values`."""
     return Shown(lambda row: show(value_of(row, path)), (path,))
 
 
@@ -88,7 +78,6 @@ def state_of(otherwise: str, **columns: str) -> Shown:
 
 
 def link(path: str, model: Any) -> Shown:
-    """Shows the id in this column as a short link to the page of the model's row."""
     return column(path, lambda row_id: link_to(model, row_id))
 
 
@@ -117,16 +106,13 @@ def whether(path: str, no: str = "no") -> Shown:
 
 
 def value_of(row: Any, path: str) -> Any:
-    """Returns the value of a column, or None if a row on the way to it does not exist."""
     for name in path.split("__"):
         row = getattr(row, name, None)
     return row
 
 
 def _of_column(model: type[Model], path: str) -> Shown:
-    """Returns how a column is shown by its type. A foreign key is a link with the name of the row to which it refers. A
-    URL is shown without what may be secret in it.
-    """
+    """A foreign key becomes a link with its row's name. A URL is shown without what may be secret in it."""
     found = get_fields_from_path(model, path)[-1]
     if isinstance(found, models.ForeignKey):
         other: Any = found.related_model
@@ -141,7 +127,6 @@ def _of_column(model: type[Model], path: str) -> Shown:
 
 
 def fields_of(model: Any, declared: Declared, known: Mapping[str, Shown] | None = None) -> Fields:
-    """Returns the declared fields of a model by their names. A name with a capital letter is that of a known field."""
     fields = {}
     for each in declared:
         if isinstance(each, str) and each[0].isupper():
@@ -157,9 +142,7 @@ def _name_of(path: str) -> str:
 
 
 def reading(rows: QuerySet[Any], fields: Iterable[Shown], *also: str) -> QuerySet[Any]:
-    """Returns the query as the fields need it, with their joins. It loads their columns and those of `also`, but
-    none that is never read.
-    """
+    """Returns the query with the joins and only the columns that the fields need, and those of `also`."""
     reads = {*also}
     for each in fields:
         reads |= {*each.reads}
@@ -170,9 +153,7 @@ def reading(rows: QuerySet[Any], fields: Iterable[Shown], *also: str) -> QuerySe
 
 
 def never_read(model: Any) -> set[str]:
-    """Returns the names of the model's columns that no page reads: all bytes, which are sealed values and digests, and
-    what the model's admin names.
-    """
+    """Returns the columns that no page reads: all bytes (sealed values, digests), and what the admin names."""
     columns = model._meta.concrete_fields
     sealed = {each.name for each in columns if isinstance(each, models.BinaryField)}
     return sealed | {*getattr(site._registry.get(model), "never_read", ())}

@@ -16,8 +16,6 @@ AFTER = "after"
 
 
 class _SentFilter(ListFilter):
-    """A filter whose values staff enter, under the names `names` in the URL."""
-
     names: tuple[str, ...]
 
     def __init__(
@@ -29,15 +27,12 @@ class _SentFilter(ListFilter):
                 self.used_parameters[name] = sent
 
     def has_output(self) -> bool:
-        """Always true, so that Django shows this filter beside every list that has it."""
         return True
 
     def expected_parameters(self) -> list[str | None]:
-        """Returns the names in the URL."""
         return list(self.names)
 
     def choices(self, changelist: Any) -> Iterator[Mapping[str, Any]]:
-        """Yields the values that the filter's template needs."""
         kept = changelist.filter_params.items()
         yield {
             "sent": [(name, self.used_parameters.get(name, "")) for name in self.names],
@@ -49,15 +44,11 @@ class _SentFilter(ListFilter):
         }
 
     def told(self, changelist: Any) -> dict[str, Any]:
-        """Returns what only the template of this kind of filter needs."""
         raise NotImplementedError
 
 
 class RelatedFilter(_SentFilter):
-    """Keeps the rows that refer to one other row, by its id.
-
-    Links set this filter, because a menu of all triggers, for example, would be endless.
-    """
+    """Keeps the rows that refer to one other row. Links set it, because a menu of all rows would be endless."""
 
     template = "staff/related_filter.html"
     name: str
@@ -66,7 +57,6 @@ class RelatedFilter(_SentFilter):
 
     @property
     def row_id(self) -> UUID | None:
-        """Returns the id of the row to which the listed rows must refer, or None if the parameter is no id."""
         try:
             return UUID(str(self.used_parameters[self.name]))
         except (KeyError, ValueError):
@@ -76,7 +66,6 @@ class RelatedFilter(_SentFilter):
         return {"page": page_of(self.other, self.row_id) if self.other and self.row_id else ""}
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Returns the rows that refer to the given id, or no rows if the parameter is no id."""
         if not self.used_parameters:
             return queryset
         if self.row_id is None:
@@ -85,10 +74,8 @@ class RelatedFilter(_SentFilter):
 
 
 class DatesFilter(_SentFilter):
-    """Keeps the rows of a range of days in UTC: from the start of the first day to the end of the last one.
-
-    The days are compared with the column that orders the list's index, so that the index finds the rows. If that column
-    is the id, the days are compared with the time in the id, at which the row was made.
+    """Keeps the rows of a range of days in UTC, by the column that orders the index. If that is the id, the time in the
+    id is compared.
     """
 
     template = "staff/dates_filter.html"
@@ -106,7 +93,6 @@ class DatesFilter(_SentFilter):
         }
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Returns all rows. The list calls `within` later, because only the list knows the column of its order."""
         return queryset
 
     def within(self, column: str, rows: QuerySet[Any]) -> QuerySet[Any]:
@@ -124,7 +110,6 @@ class DatesFilter(_SentFilter):
 
 
 def _days(today: date, first: int, last: int) -> dict[str, str]:
-    """Returns the URL's parameters for the days from `first` to `last` days before today."""
     return {
         "from": (today - timedelta(days=first)).isoformat(),
         "to": (today - timedelta(days=last)).isoformat(),
@@ -141,17 +126,14 @@ class OneOf(SimpleListFilter):
     words: Iterable[str]
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Returns the words with the text that the menu shows for each."""
         return [(word, spoken(word)) for word in self.words]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Returns the rows whose column holds the chosen word."""
         word = self.value()
         return queryset.filter(**{str(self.parameter_name): word}) if word else queryset
 
 
 def one_of(column: str, words: Iterable[str]) -> type[OneOf]:
-    """Returns a filter for a column that holds one of these words."""
     attributes = {"parameter_name": column, "title": spoken(column), "words": words}
     return type(f"{column.title()}Filter", (OneOf,), attributes)
 

@@ -18,8 +18,6 @@ PATH = "/admin"
 
 
 class _BelowAdmin:
-    """A mixin that makes a middleware skip requests outside the admin's path, where the admin's cookies do nothing."""
-
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if _is_below_admin(request):
             return super().__call__(request)  # type: ignore[misc,no-any-return]
@@ -27,19 +25,14 @@ class _BelowAdmin:
 
 
 class AdminSessions(_BelowAdmin, SessionMiddleware):
-    """Sets `request.session` from the `staff_session` cookie.
-
-    If there are two such cookies, it ignores both, because an attacker must have planted one of them.
-    """
+    """Sets `request.session` from the `staff_session` cookie. It ignores two of them: an attacker planted one."""
 
     def process_request(self, request: HttpRequest) -> None:
-        """Sets `request.session` from the cookie."""
         if times_sent(settings.SESSION_COOKIE_NAME, request.META) > 1:
             del request.COOKIES[settings.SESSION_COOKIE_NAME]
         super().process_request(request)
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        """Saves the changes that the request made to the session."""
         try:
             return super().process_response(request, response)
         except (DatabaseError, InterfaceError) as error:
@@ -62,10 +55,7 @@ class AdminCsrf(_BelowAdmin, CsrfViewMiddleware):
     """Checks the CSRF tokens of forms. The API has its own check, pipedai.api.authentication."""
 
     def process_view(self, request: HttpRequest, *view: Any) -> Any:
-        """Checks the CSRF token of a form that is sent to the admin.
-
-        Django calls this method for every request, so the method itself skips requests outside the admin's path.
-        """
+        """Checks the tokens of admin's forms only, although Django calls this method for every request."""
         return super().process_view(request, *view) if _is_below_admin(request) else None
 
 

@@ -1,7 +1,6 @@
-"""Defines the panels of a row's page, and lets other apps add theirs.
+"""The panels of a row's page. Apps add theirs with `add_to_page_of`.
 
-A panel is called with a row and the request, and returns what templates draw. Tables of other rows are declared as
-`Related`. What no declaration can say is a function.
+A panel is called with a row and the request, and returns what templates draw.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,25 +17,18 @@ from pipedai.admin.values import NOTHING, list_of, long_text, text, took
 
 @dataclass(frozen=True)
 class Facts:
-    """Names with their values. Those whose value is missing are not drawn."""
-
     template: ClassVar[str] = "staff/facts.html"
     title: str
     rows: Sequence[tuple[str, Any]]
 
     @property
     def known(self) -> list[tuple[str, Any]]:
-        """Returns the pairs of name and value, without those whose value is missing."""
         return [(name, value) for name, value in self.rows if value is not NOTHING]
 
 
 @dataclass(frozen=True)
 class Answer(Facts):
-    """A sentence that answers a question, with the facts behind it.
-
-    If `zone` is set, there is a field for another time in this zone. Staff enter a time to get the answer for it.
-    `asked_at` is the time that the field shows.
-    """
+    """A sentence that answers a question. With `zone` staff may ask for another time, which `asked_at` shows."""
 
     template: ClassVar[str] = "staff/answer.html"
     sentence: str
@@ -58,8 +50,6 @@ class Table:
 
 @dataclass(frozen=True)
 class Links:
-    """Links to related pages."""
-
     template: ClassVar[str] = "staff/links.html"
     title: str
     links: Sequence[tuple[str, str]]
@@ -71,10 +61,8 @@ Panel = Callable[[Any, HttpRequest], Sequence[Drawn]]
 
 @dataclass(frozen=True)
 class Related:
-    """A panel with a table of the newest rows of another model that refer to the page's row, in one query.
-
-    `by` is the column that refers to it. The rows are those of the model's list with this filter, and if the list has
-    the filter, the panel links to it. A capitalised name among the columns is that of a field of the model's admin.
+    """A panel with the newest rows of another model that refer to the page's row by the column `by`, in one query. A
+    capitalised name among the columns is that of a field of the model's admin.
     """
 
     title: str
@@ -85,7 +73,7 @@ class Related:
     # The columns that order the rows, as for `order_by`; empty for the order of the model's list.
     order: Sequence[str] = ()
     shown: int = 50
-    # The sentence that stands for an empty table; if it is empty as well, there is no panel then.
+    # The sentence that stands for an empty table. If this is empty as well, the panel is left out.
     nothing: str = "None."
     # Returns the URL of a list to link to, if it is not the list of the model.
     more: Callable[[Any], str] | None = None
@@ -105,7 +93,6 @@ class Related:
 
 
 def table_of(title: str, fields: Fields, rows: Iterable[Any], **told: str) -> Table:
-    """Returns a table with these fields of the rows, and what else a Table is told."""
     cells = [[each.show(row) for each in fields.values()] for row in rows]
     return Table(title, list(fields), cells, **told)
 
@@ -126,17 +113,13 @@ _added: dict[Any, list[Panel]] = {}
 
 
 def add_to_page_of(model: Any, *panels: Panel) -> None:
-    """Adds panels to the pages of this model's rows, below the row's own facts. An app uses it to show its rows on the
-    pages of an app that must not import it. For `Model` they come at the end of the pages of all rows.
-    """
+    """Adds panels from apps that the model's app must not import; for `Model`, to the pages of all rows."""
     _added.setdefault(model, []).extend(panels)
 
 
 def added_to(model: Any) -> Sequence[Panel]:
-    """Returns the panels that other apps have added to the pages of this model's rows."""
     return _added.get(model, ())
 
 
 def drawn(row: Model, request: HttpRequest, panels: Iterable[Panel]) -> list[Drawn]:
-    """Returns what the panels draw for a row."""
     return [each for panel in panels for each in panel(row, request)]

@@ -14,10 +14,8 @@ _also_found_by: dict[type[Model], list[tuple[str, Callable[[str], Q]]]] = {}
 
 
 def also_find_by(model: type[Model], words: str, condition: Callable[[str], Q]) -> None:
-    """Makes the search of a model's list also find the rows for which `condition(term)` is true. `words` tells people
-    what the search compares.
-
-    An app calls it to make its data searchable in the list of another app, which must not import it.
+    """Makes the search of a model's list also find rows by `condition(term)`, for an app that the model's app must not
+    import. `words` tells people what is compared.
     """
     _also_found_by.setdefault(model, []).append((words, condition))
 
@@ -33,7 +31,6 @@ class SearchedModelAdmin(ModelAdmin):
 
     @property
     def search_help_text(self) -> str:  # type: ignore[override]
-        """A text beside the search box that names what it finds."""
         found = ["Whole id", *(self.searched_address or ())[1:]]
         others = (words for words, _ in self._found_by_others())
         if parts := [*self.searched_text.values(), *others]:
@@ -41,13 +38,11 @@ class SearchedModelAdmin(ModelAdmin):
         return ", ".join(found)
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
-        """Returns the columns that the search reads. Django shows the search box only if there is at least one."""
         return ("id", *self.searched_text)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Returns the rows that the term names exactly, or else the rows that contain the term."""
         term = search_term.strip()
         if not term:
             return queryset, False
@@ -65,9 +60,7 @@ class SearchedModelAdmin(ModelAdmin):
         return _also_found_by.get(self.model, [])
 
     def find_exactly(self, rows: QuerySet[Any], term: str) -> QuerySet[Any] | None:
-        """Returns the list's rows whose id the term is, or that belong to the user whose e-mail address the term is.
-        Indexes find both. Returns None if the term is neither an id nor the address of a user.
-        """
+        """Returns the row with this id, or those of the user with this address. None if the term is neither."""
         try:
             return self.find_by_id(rows, UUID(term))
         except ValueError:
@@ -81,5 +74,4 @@ class SearchedModelAdmin(ModelAdmin):
         return rows.filter(**{self.searched_address[0]: user.pk})
 
     def find_by_id(self, rows: QuerySet[Any], row_id: UUID) -> QuerySet[Any]:
-        """Returns a queryset of the list's rows, limited to the row with this id."""
         return rows.filter(id=row_id)

@@ -12,30 +12,24 @@ from pipedai.version import VERSION
 
 
 class StaffSite(UnfoldAdminSite):
-    """The admin for active staff. accounts.staff_views has the pages for login, logout and the user's own account."""
-
     index_title = "Start"
     enable_nav_sidebar = True
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        """Shows the start page."""
         request.current_app = self.name
         context = {**self.each_context(request), "title": self.index_title, **start_page()}
         return TemplateResponse(request, "staff/start.html", context)
 
     def search(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        """Answers the search in the side bar."""
         try:
             return super().search(request, extra_context)
         except (ValueError, InvalidPage):
             raise Http404 from None
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        """Returns what every page of the admin shows. The footer shows the service's version."""
         return {**super().each_context(request), "version": VERSION}
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> Any:
-        """Returns the apps, each after the apps that it imports, with their models in the order of registration."""
         apps = super().get_app_list(request, app_label)
         order = list(dict.fromkeys(model._meta.app_label for model in self._registry))
         models = list(self._registry)
@@ -48,7 +42,6 @@ site = StaffSite()
 
 
 def model_named(name: str) -> Any:
-    """Returns the model with pages that has this name, such as `data-key`, or None if there is none."""
     names = {
         str(model._meta.verbose_name).lower().replace(" ", "-"): model for model in site._registry
     }

@@ -1,7 +1,4 @@
-"""Builds the start page from figures and charts that the apps register, and caches them for a short time.
-
-The charts are drawn as SVG on the server. They need no script and no other file, and suit light and dark pages.
-"""
+"""Builds the start page from figures and SVG charts that the apps register, and caches them for a short time."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,8 +16,6 @@ _GAP = 0.22  # The part of a bar's room that stays empty.
 
 @dataclass(frozen=True)
 class Series:
-    """One kind of value in a chart, such as failed runs. It has one colour, and a CSS class that ends with `name`."""
-
     name: str
     label: str
     values: Sequence[float]
@@ -38,7 +33,6 @@ class Chart:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the chart has nothing to draw."""
         return not any(any(series.values) for series in self.series)
 
     @property
@@ -50,7 +44,6 @@ class Chart:
 
     @property
     def axis(self) -> list[str]:
-        """The figures beside the lines of the axis, from top to bottom."""
         return [self.shown(self.top), self.shown(self.top / 2), self.shown(0)]
 
     @property
@@ -85,11 +78,9 @@ class Chart:
 
     @property
     def ends(self) -> tuple[str, str, str]:
-        """The first, middle and last label, which are written below the drawing."""
         return self.labels[0], self.labels[len(self.labels) // 2], self.labels[-1]
 
     def shown(self, value: float) -> str:
-        """Returns a value as text for the axis."""
         digits = 2 if self.unit and value < 100 and value != int(value) else 0
         if not self.unit and value != int(value):
             digits = 1
@@ -100,9 +91,7 @@ class Chart:
 
 
 def share_bar(parts: Sequence[tuple[str, str, float]], *, whole: float) -> SafeString:
-    """Returns a horizontal bar that shows which parts of a whole are taken. Each part has the name of its colour (the
-    end of its CSS class), a text for its tooltip, and its size. Parts that come to more than the whole fill the bar.
-    """
+    """Returns a bar of the taken parts of a whole: each with its colour's name, tooltip and size."""
     scale = max(whole, sum(size for *_, size in parts)) or 1.0
     drawn, x = [], 0.0
     for name, says, size in parts:
@@ -141,10 +130,7 @@ _charts: list[Callable[[], Chart]] = []
 
 
 def show_figures(read: Callable[[], Sequence[Figure]]) -> None:
-    """Makes the start page show the figures that `read` returns.
-
-    `read` may be called every few seconds, so it must read only few rows and find them by an index.
-    """
+    """`read` may be called every few seconds, so it must read few rows and find them by an index."""
     _figures.append(read)
 
 
@@ -154,7 +140,6 @@ def show_chart(read: Callable[[], Chart]) -> None:
 
 
 def start_page() -> dict[str, Any]:
-    """Returns the values that the template of the start page shows."""
     return {
         "figures": cache.get_or_set("admin.figures", _read_figures, _FIGURES_SECONDS),
         "charts": cache.get_or_set("admin.charts", _read_charts, _CHARTS_SECONDS),

@@ -13,10 +13,8 @@ from pipedai.ids import current_request_id
 
 @dataclass(frozen=True)
 class SupportAction:
-    """An action by which staff change one row.
-
-    `perform` calls the same service as the API, which checks and audits it. It gets the row, the staff user as an
-    actor, and the values that staff have entered in the action's form as keyword arguments, by their names there.
+    """An action on one row. `perform` calls the API's service with the row, the staff user as actor, and the form's
+    values as keyword arguments.
     """
 
     name: str
@@ -33,6 +31,5 @@ class SupportAction:
 
 
 def staff_actor(request: HttpRequest) -> Actor:
-    """Returns the staff user of a request as an actor for the audit log."""
     address = request.META.get("REMOTE_ADDR") or None
     return Actor("staff", request.user.pk, address, current_request_id.get() or None)

@@ -26,13 +26,11 @@ _EXCERPT = 100
 
 
 def page_of(model: type[Model], row_id: Any) -> str:
-    """Returns the URL of a row's page."""
     opts = model._meta
     return reverse(f"admin:{opts.app_label}_{opts.model_name}_change", args=[row_id])
 
 
 def list_of(model: type[Model], **filters: Any) -> str:
-    """Returns the URL of a list with these filters set."""
     opts = model._meta
     page = reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist")
     query = "&".join(f"{name}={value}" for name, value in filters.items())
@@ -49,9 +47,7 @@ def link(href: str, text: Any) -> SafeString:
 
 
 def link_to(model: type[Model], row_id: Any, text: Any = None) -> SafeString:
-    """Returns an HTML link to a row's page. The text of the link is `text`, or else the row's short id, beside which a
-    button copies the whole id.
-    """
+    """Returns a link with `text`, or else with the short id and a button that copies the whole id."""
     if row_id is None:
         return NOTHING
     if text is not None:
@@ -61,14 +57,12 @@ def link_to(model: type[Model], row_id: Any, text: Any = None) -> SafeString:
 
 
 def ident(row_id: UUID | str | None) -> SafeString:
-    """Returns an id as HTML that shows all of it, with a button that copies it."""
     if row_id is None:
         return NOTHING
     return format_html('<span class="staff-id">{}</span>{}', row_id, _copy_button(row_id))
 
 
 def short_id(row_id: UUID | str) -> SafeString:
-    """Returns the last characters of an id as HTML. A tooltip shows the whole id."""
     return format_html(
         '<span class="staff-id" title="{}">…{}</span>', row_id, str(row_id)[-_SHORT_ID:]
     )
@@ -85,7 +79,6 @@ def _copy_button(row_id: UUID | str) -> SafeString:
 
 
 def moment(at: datetime | None) -> SafeString:
-    """Returns a time in UTC to the second. A tooltip shows it in full."""
     if at is None:
         return NOTHING
     at = at.astimezone(UTC)
@@ -93,7 +86,6 @@ def moment(at: datetime | None) -> SafeString:
 
 
 def zone_of(name: str) -> tzinfo:
-    """Returns the time zone with this name, or UTC if this machine does not know the zone any more."""
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
@@ -109,7 +101,6 @@ def local_moment(at: datetime | None, zone: tzinfo) -> SafeString:
 
 
 def _time(at: datetime, title: str, clock: str) -> SafeString:
-    """Returns a time as HTML. Its line can break between the date and the time of day, but nowhere else."""
     return format_html(
         '<time class="staff-time" datetime="{}" title="{}"><span>{}</span> <span>{}</span></time>',
         at.isoformat(),
@@ -120,7 +111,6 @@ def _time(at: datetime, title: str, clock: str) -> SafeString:
 
 
 def in_both_zones(at: datetime | None, zone: tzinfo) -> SafeString:
-    """Returns a time in UTC, and below it in this zone unless the zone is UTC."""
     if at is None or str(zone) == "UTC":
         return moment(at)
     both = two_lines(format_html("{} UTC", moment(at)), local_moment(at, zone))
@@ -128,30 +118,25 @@ def in_both_zones(at: datetime | None, zone: tzinfo) -> SafeString:
 
 
 def links(targets: Iterable[tuple[str, str]]) -> SafeString:
-    """Returns links side by side. Each is made from a text and a URL."""
     made = ((link(href, text),) for text, href in targets)
     return format_html('<span class="staff-links">{}</span>', format_html_join("", "{}", made))
 
 
 def state(word: str | None) -> SafeString:
-    """Returns a state as a coloured word."""
     if not word:
         return NOTHING
     return format_html('<span class="staff-state staff-state-{}">{}</span>', word, spoken(word))
 
 
 def spoken(word: str) -> str:
-    """Returns a stored word such as `in_progress` with spaces instead of underscores, for people to read."""
     return word.replace("_", " ")
 
 
 def yes(value: bool, no: str = "no") -> str:
-    """Returns the word "yes" if the value is true, else the argument `no`."""
     return "yes" if value else no
 
 
 def span(length: timedelta | None) -> str | SafeString:
-    """Returns a length of time in its two largest units."""
     if length is None:
         return NOTHING
     total = length.total_seconds()
@@ -167,29 +152,24 @@ def span(length: timedelta | None) -> str | SafeString:
 
 
 def money(usd: Decimal | None) -> str | SafeString:
-    """Returns an amount of US dollars, rounded to cents unless it is only a few cents."""
     if usd is None:
         return NOTHING
     return f"${usd:,.2f}" if usd >= 1 else f"${usd.normalize():f}"
 
 
 def number(value: int | None) -> str | SafeString:
-    """Returns a count with commas between thousands."""
     return NOTHING if value is None else f"{value:,}"
 
 
 def seconds(count: int | None) -> str | SafeString:
-    """Returns a number of seconds as a setting has it."""
     return NOTHING if count is None else f"{count:,} s"
 
 
 def took(milliseconds: int) -> str:
-    """Returns how long an attempt to send something took."""
     return f"{milliseconds:,} ms"
 
 
 def text(value: str | None) -> str | SafeString:
-    """Returns a short text, or a dash if the text is empty."""
     return value or NOTHING
 
 
@@ -210,7 +190,6 @@ def excerpt(value: str | None) -> str | SafeString:
 
 
 def long_text(value: str | None) -> SafeString:
-    """Returns a text of any length with its line breaks."""
     return format_html('<pre class="staff-text">{}</pre>', value) if value else NOTHING
 
 
@@ -223,7 +202,6 @@ def url(address: str | None) -> str | SafeString:
 
 
 def data(value: Any, *, depth: int = 0) -> str | SafeString:
-    """Returns JSON data of any shape as nested HTML tables."""
     if value is None:
         return NOTHING
     if isinstance(value, Mapping) and depth < _DEEPEST:
@@ -243,10 +221,7 @@ def data(value: Any, *, depth: int = 0) -> str | SafeString:
 
 
 def changes(metadata: Mapping[str, Any]) -> SafeString:
-    """Returns the changes that an audit row records, with a line for each field.
-
-    `[old, new]` is shown with an arrow.
-    """
+    """Returns a line for each changed field of an audit row. `[old, new]` is shown with an arrow."""
     lines = ((name, _change(value)) for name, value in metadata.items())
     return format_html_join("", '<div class="staff-change"><b>{}</b> {}</div>', lines) or NOTHING
 

@@ -1,8 +1,7 @@
-"""Holds what the authentication classes for users, API keys and workers share (SPEC §3).
+"""What the authentication classes for users, API keys and workers share (SPEC §3).
 
-If a request has an Authorization header, the header alone decides who calls, and the cookie is ignored. Each view lists
-the classes that it accepts. The base viewset appends `RefuseTheRest`, which answers 401 when none of them accepted the
-credentials.
+An Authorization header alone decides who calls. Each view lists the classes that it accepts; `RefuseTheRest` comes
+last.
 """
 
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
@@ -20,10 +20,7 @@ from pipedai.api.principal import Principal
 
 
 class PostedForm(Request):
-    """A Django request whose `data` is `request.POST`: the form as Django parsed it and as the page's view reads it.
-
-    DRF would parse the body again by other rules, so that a throttle might count another value than the view uses.
-    """
+    """A request whose `data` is Django's `request.POST`, so that a throttle counts the value that the view uses."""
 
     @property
     def data(self) -> Any:
@@ -34,11 +31,8 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def check_origin(request: Request) -> None:
-    """Raises Forbidden if a page of another site made the browser send this request.
-
-    A foreign `Origin` is always refused. `Origin: null` is accepted only with `Sec-Fetch-Site: same-origin`. Without an
-    `Origin`, the header `Sec-Fetch-Site` decides. A request with neither header is accepted: it comes from a program
-    that is not a browser, and no page can make such a program send anything.
+    """Raises Forbidden if another site's page made the browser send this request. `Origin: null` needs `Sec-Fetch-Site:
+    same-origin`, and without `Origin` that header decides. A request with neither comes from no browser.
     """
     origin = request.META.get("HTTP_ORIGIN")
     site = request.META.get("HTTP_SEC_FETCH_SITE")
@@ -55,7 +49,17 @@ def check_origin(request: Request) -> None:
         )
 
 
-def _is_own(origin: str, request: Request) -> bool:
+def is_from_own_page(request: HttpRequest) -> bool:
+    """Whether a page of this service itself made the browser send the request, by its `Origin` or `Sec-Fetch-Site`.
+
+    Pages of the origins in ALLOWED_ORIGINS call the API, and have no business with our own forms.
+    """
+    origin = request.META.get("HTTP_ORIGIN")
+    own = origin is not None and _is_own(origin, request)
+    return own or request.META.get("HTTP_SEC_FETCH_SITE") == "same-origin"
+
+
+def _is_own(origin: str, request: Request | HttpRequest) -> bool:
     own = urlsplit(settings.PUBLIC_URL)
     if origin == f"{own.scheme}://{own.netloc}":
         return True
@@ -70,10 +74,7 @@ BAD_TOKEN = "The token is invalid, expired or revoked."  # noqa: S105
 
 
 def bearer_token(request: Request) -> str | None:
-    """Returns the token of the `Bearer` header, or None if the request has no Authorization header.
-
-    Raises Unauthenticated for any other scheme and for an empty or ambiguous header.
-    """
+    """Returns None without an Authorization header. Raises Unauthenticated for one that is no Bearer token."""
     header = request.META.get("HTTP_AUTHORIZATION")
     if header is None:
         return None
@@ -87,10 +88,7 @@ def bearer_token(request: Request) -> str | None:
 
 
 def auth_cookie(request: Request) -> str | None:
-    """Returns the value of the `auth_token` cookie, or None if the request has none.
-
-    Raises Unauthenticated when there are two such cookies: another subdomain planted one of them (cookie tossing).
-    """
+    """Raises Unauthenticated for two such cookies: another subdomain planted one of them (cookie tossing)."""
     if times_sent(AUTH_COOKIE, request.META) > 1:
         raise Unauthenticated(
             f"Two {AUTH_COOKIE} cookies were sent.", code=ErrorCode.UNAUTHENTICATED
@@ -100,16 +98,12 @@ def auth_cookie(request: Request) -> str | None:
 
 
 def times_sent(cookie: str, meta: Mapping[str, Any]) -> int:
-    """Counts the cookies of this name in a request, because Django's `COOKIES` keeps only one of several."""
     header = meta.get("HTTP_COOKIE", "")
     return [pair.partition("=")[0].strip() for pair in header.split(";")].count(cookie)
 
 
 def refusal(token: str) -> Unauthenticated:
-    """Returns the error to raise for a Bearer token of a kind that this view does not accept.
-
-    Its sentence names the kind.
-    """
+    """Returns the error for a token of a kind that this view does not accept. Its sentence names the kind."""
     prefix = tokens.prefix_of(token)
     if prefix is None:
         return bad_token()
@@ -117,7 +111,6 @@ def refusal(token: str) -> Unauthenticated:
 
 
 def bad_token(code: ErrorCode = ErrorCode.INVALID_TOKEN) -> Unauthenticated:
-    """Returns the error to raise for a Bearer token that does not work. Its sentence is the same for every code."""
     return Unauthenticated(BAD_TOKEN, code=code)
 
 
@@ -129,10 +122,7 @@ def _not_accepted(credentials: str) -> Unauthenticated:
 
 
 class BearerAuthentication(BaseAuthentication):
-    """Base of the classes that authenticate by a Bearer token.
-
-    A subclass names one prefix of tokens and finds their owner.
-    """
+    """Authenticates by a Bearer token. A subclass names one prefix of tokens and finds their owner."""
 
     prefix: ClassVar[str]
 
@@ -154,17 +144,12 @@ class BearerAuthentication(BaseAuthentication):
         return CHALLENGE
 
     def find(self, digest: bytes) -> Principal | None:
-        """Returns the principal whose token has this SHA-256, or None if the token is unknown or revoked. Raises
-        Unauthenticated if the token has expired.
-        """
+        """Returns None for an unknown or revoked token. Raises Unauthenticated if the token has expired."""
         raise NotImplementedError
 
 
 class RefuseTheRest(BaseAuthentication):
-    """Comes last in each view's list of authentication classes, and refuses credentials that no other class accepted.
-
-    The error's sentence names the kind of credential that was sent.
-    """
+    """Comes last in each view's list, and refuses, by kind, credentials that no other class accepted."""
 
     def authenticate(self, request: Request) -> None:
         token = bearer_token(request)

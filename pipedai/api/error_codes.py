@@ -1,17 +1,12 @@
-"""Lists the error codes. The `code` of an error body is for programs; its sentence is for people.
-
-We may reword a sentence, but we never change a code (SPEC §12).
-"""
+"""The error codes, for programs. Sentences for people may change, but codes never do (SPEC §12)."""
 
 from enum import StrEnum
 from types import MappingProxyType
 
 
 class ErrorCode(StrEnum):
-    """Every error code of the API.
-
-    A comment above a code gives the HTTP status and says when the API sends it; API.md lists all codes. Two cases that
-    a client would treat differently have two codes.
+    """A comment above a code gives its HTTP status and when it is sent. Two cases that a client would treat differently
+    have two codes.
     """
 
     # 400: fields of the body, the query or the header are wrong. `details` says which.
@@ -44,6 +39,8 @@ class ErrorCode(StrEnum):
     FORBIDDEN = "forbidden"
     # 403: a page of another site made the browser send the request.
     FOREIGN_ORIGIN = "foreign_origin"
+    # 403: the service lets nobody register, or only who is invited.
+    REGISTRATION_CLOSED = "registration_closed"
     # 403: the enrollment was denied or revoked, or the person who approved the host is no admin any more.
     ENROLLMENT_DENIED = "enrollment_denied"
 
@@ -121,7 +118,7 @@ class ErrorCode(StrEnum):
     # 409: the worker's report is too late. The server gave the run up, and its retry has been claimed. The report is
     # kept with the run.
     RETRY_CLAIMED = "retry_claimed"
-    # 409: the run's trigger records no events, so the worker sends no more of them.
+    # 409: the trigger's `recordEvents` does not ask for events of the run, at least not yet.
     EVENTS_OFF = "events_off"
     # 409: the events are not in order, or an event before them is missing. The body's `nextSeq` is the number of the
     # event with which the worker goes on.
@@ -177,6 +174,5 @@ _BY_STATUS = MappingProxyType(
 
 
 def code_of_status(status: int) -> ErrorCode:
-    """Returns the code for an error that has only an HTTP status."""
     otherwise = ErrorCode.MALFORMED_REQUEST if status < 500 else ErrorCode.INTERNAL_ERROR
     return _BY_STATUS.get(status, otherwise)

@@ -1,7 +1,6 @@
-"""Defines the JSON body of every error answer, `{ "error": …, "code": … }`, and the errors that services raise.
+"""The JSON body of error answers, `{ "error": …, "code": … }`, and the errors that services raise.
 
-A service raises an error such as `Conflict`, `NotFound` or `Invalid`. The exception handler turns these errors, and all
-errors of DRF and Django, into that body with the right status.
+The exception handler turns these, and all errors of DRF and Django, into that body.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,10 +19,8 @@ INTERNAL = "Internal server error"
 
 
 class ApiError(exceptions.APIException):
-    """An error with its HTTP status, a sentence for people, a code for programs, and further content of the body.
-
-    `extra` holds further top-level keys of the body, such as the current `status` when a transition is refused.
-    `headers` are added to the answer.
+    """`extra` holds further keys of the body, such as the current `status` when a transition is refused. `headers` are
+    added to the answer.
     """
 
     status_code: int = status.HTTP_500_INTERNAL_SERVER_ERROR
@@ -53,10 +50,7 @@ class Conflict(ApiError):  # noqa: N818 - named as the status it answers
 
 
 class CeilingReached(Conflict):
-    """409: one more row would exceed a ceiling (SPEC §4).
-
-    A ceiling is the largest number of rows of one kind that the settings allow. The body's key `ceiling` names it.
-    """
+    """409: one more row would exceed a ceiling of the settings (SPEC §4). The body's key `ceiling` names it."""
 
     def __init__(self, ceiling: str, message: str) -> None:
         super().__init__(message, code=ErrorCode.CEILING_REACHED, ceiling=ceiling)
@@ -120,8 +114,5 @@ class Invalid(ApiError):  # noqa: N818
 
 
 def error_body(message: str, *, code: ErrorCode, **extra: Any) -> JsonObject:
-    """Returns the JSON body of an error answer.
-
-    It is also called where no `ApiError` is raised, as for Django's 404 page.
-    """
+    """Also called where no `ApiError` is raised, as for Django's 404 page."""
     return {"error": message, "code": code.value, **extra}

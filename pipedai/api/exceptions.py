@@ -28,14 +28,12 @@ from pipedai.api.errors import (
 )
 from pipedai.ids import current_request_id
 from pipedai.logs import get_logger
+from pipedai.server.headers import CONSOLE
 from pipedai.sql import reason, sqlstate
 
 
 class UnavailablePages:
-    """A middleware that answers 503 with a page when a view fails because the database is away or busy.
-
-    The page needs no database. The API's own errors never come here, because DRF answers them in the view.
-    """
+    """A middleware that answers 503 with a page, if a page's view fails because the database is away or busy."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
@@ -44,15 +42,11 @@ class UnavailablePages:
         return self._get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Returns a page with a 503 if the database could not do what the view asked, else None.
-
-        Django calls this method with the error that the view raised. After None, Django handles the error as any other.
-        """
+        """Returns None for other errors, which Django then handles as usual."""
         error = unavailable(exception)
         if error is None:
             return None
-        context = {"sentence": error.message, "path": request.path}
-        page = render_to_string("pipedai/unavailable.html", context)
+        page = _problem("Unavailable", error.message, request.path)
         headers = {**error.headers, "Cache-Control": "no-store"}
         response = HttpResponse(page, status=error.status_code, headers=headers)
         response._has_been_logged = True  # type: ignore[attr-defined]  # unavailable() has logged it.
@@ -87,10 +81,7 @@ _SESSION_ENDED = {"25P03", "25P04"}
 
 @contextmanager
 def unless_read_only() -> Iterator[None]:
-    """Ends a block of small writes, such as when a key was last used, without an error if the database takes no writes.
-
-    The caller may still read from a read-only standby.
-    """
+    """Ends a block of small writes without an error if the database is read-only, as a standby is."""
     try:
         yield
     except DatabaseError as error:
@@ -170,9 +161,7 @@ def _headers(error: exceptions.APIException) -> dict[str, str]:
 
 
 def _as_invalid(error: exceptions.ValidationError) -> Invalid:
-    """Returns the errors under dotted field names. An error of a nested field also appears under the name of the outer
-    field.
-    """
+    """Returns the errors under dotted field names. An error of a nested field also appears under the outer one."""
     if not isinstance(error.detail, dict):
         return Invalid(form=[str(message) for message in error.detail])
     fields: dict[str, list[str]] = {}
@@ -204,22 +193,37 @@ def _flatten(detail: Any, name: str) -> Iterator[tuple[str, str]]:
         yield name, str(detail)
 
 
-def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:  # noqa: ARG001
+def _problem(title: str, sentence: str, path: str) -> str:
+    context = {"title": title, "sentences": [sentence], "path": path}
+    return render_to_string("pipedai/problem.html", context)
+
+
+def _wants_page(request: HttpRequest) -> bool:
+    """Whether a person in a browser is to read the answer, because the path is one of the console's."""
+    return request.path.startswith(f"{CONSOLE}/")
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001
     """Answers a URL without a route. It is Django's handler404."""
+    if _wants_page(request):
+        sentence = "There is no such page."
+        return HttpResponse(_problem("Not found", sentence, f"{CONSOLE}/"), status=404)
     return JsonResponse(error_body(NOT_FOUND, code=ErrorCode.NOT_FOUND), status=404)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:  # noqa: ARG001
-    """Answers a request that Django refuses as suspicious, such as one with an unknown Host.
-
-    It is Django's handler400.
-    """
+    """Answers a request that Django refuses as suspicious, such as an unknown Host. It is handler400."""
     foreign = isinstance(exception, DisallowedHost)
     code = ErrorCode.HOST_NOT_ALLOWED if foreign else ErrorCode.MALFORMED_REQUEST
     return JsonResponse(error_body("Bad request", code=code), status=400)
 
 
-def server_error(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
+def server_error(request: HttpRequest) -> HttpResponse:
     """Answers a crash. The log has the traceback and the request id. It is Django's handler500."""
+    if _wants_page(request):
+        sentence = (
+            f"{INTERNAL}. Its number for the people who run the service: {current_request_id.get()}"
+        )
+        return HttpResponse(_problem("Something broke", sentence, request.path), status=500)
     body = error_body(INTERNAL, code=ErrorCode.INTERNAL_ERROR, requestId=current_request_id.get())
     return JsonResponse(body, status=500)

@@ -84,17 +84,14 @@ class TrueFalseField(serializers.BooleanField):
 
 
 class MoneyField(serializers.Field[Decimal | None, Any, Decimal | None, Any]):
-    """An amount of US dollars, at least 0, sent as a number or a string and kept to six decimal places.
-
-    Workers send such amounts, as a part of a run's outcome. An impossible amount becomes None instead of an error,
-    because an error would make us lose the whole outcome. For amounts that people set there is AmountField.
+    """US dollars, at least 0, as a number or a string, to six decimal places, in a run's outcome. An impossible amount
+    becomes None, because an error would lose the whole outcome.
     """
 
     PLACES = Decimal("0.000001")
     MAX = Decimal(99999999)
 
     def to_internal_value(self, data: Any) -> Decimal | None:
-        """Returns the amount, rounded half to even at the sixth decimal place, or None if it is below 0 or over MAX."""
         if isinstance(data, bool) or not isinstance(data, str | int | float):
             raise serializers.ValidationError("Must be a number or a decimal string.")
         try:
@@ -106,7 +103,6 @@ class MoneyField(serializers.Field[Decimal | None, Any, Decimal | None, Any]):
             raise serializers.ValidationError("Must be a number or a decimal string.") from None
 
     def to_representation(self, value: Decimal | None) -> Decimal | None:
-        """Returns the amount unchanged, because the renderer writes decimals as strings."""
         return value
 
 
@@ -138,5 +134,4 @@ class AmountField(MoneyField):
 
 
 def is_finite_number(value: Any) -> bool:
-    """Whether the value is a JSON number other than infinity or NaN."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

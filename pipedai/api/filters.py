@@ -1,7 +1,4 @@
-"""The filters of the API's lists, made with django-filter (SPEC §2).
-
-A malformed value is a field error, and an unknown parameter is ignored.
-"""
+"""The filters of the API's lists (SPEC §2). A bad value is a field error; an unknown parameter is ignored."""
 
 import re
 from datetime import UTC, datetime
@@ -69,13 +66,9 @@ class _TimezoneField(forms.CharField):
 
 
 class ApiFilter(django_filters.Filter):
-    """Base of the API's filters. Each filter describes its query parameter for the OpenAPI schema."""
-
     @property
     def described(self) -> dict[str, Any]:
-        """The parameter's OpenAPI description: its `schema`, and `style`, `explode` and `required` if they are not the
-        default.
-        """
+        """The parameter's `schema` in OpenAPI, and `style`, `explode` and `required` if they are not the default."""
         raise NotImplementedError(f"{type(self).__name__} has no `described`.")
 
 
@@ -83,13 +76,10 @@ class IdFilter(ApiFilter, django_filters.UUIDFilter):
     described = {"schema": {"type": "string", "format": "uuid"}}
 
     def filter(self, qs: QuerySet[Any], value: UUID | None) -> QuerySet[Any]:
-        """Keeps the rows with the id, or all rows if the request names none."""
         return super().filter(qs, usual(value) if value else None)
 
 
 class WordFilter(ApiFilter, django_filters.ChoiceFilter):
-    """Filters rows by a parameter whose value must be one of a fixed set of words, such as a status."""
-
     @property
     def described(self) -> dict[str, Any]:
         words = [word for word, _ in self.extra["choices"]]
@@ -134,13 +124,8 @@ class EndFilter(TimeFilter):
         super().__init__(lookup_expr="lt", **kwargs)
 
     def filter(self, qs: QuerySet[Any], value: datetime | None) -> QuerySet[Any]:
-        """Keeps the rows before the time. Adds no condition if the list is ordered by the same time, and the request
-        has a cursor and the parameter only once.
-
-        A cursor is valid only for the filters with which it was made, so all rows after the cursor lie before the time
-        anyway. If both conditions were given, PostgreSQL might start at the time and read all rows down to the cursor.
-        If a request repeats the parameter, its last value counts. The cursor may have been made for another value, so
-        the condition is added then.
+        """Adds no condition if the list has this order, and the request a cursor and the parameter once: all rows after
+        the cursor lie before the time anyway. With both conditions PostgreSQL might read all rows in between.
         """
         sent = self.parent.data
         name = next(name for name, each in self.parent.filters.items() if each is self)
@@ -185,25 +170,17 @@ class WordsFilter(ApiFilter):
 
 
 class ApiFilterSet(django_filters.FilterSet):
-    """All filters of one list, under the names of their query parameters."""
-
     @property
     def time_field(self) -> str | None:
-        """The column of times by which the list is ordered. None means the column that the set's EndFilter compares."""
         return None
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """Returns the names of all parameters of the filters. A cursor is valid only with the same values for them."""
         return tuple(cls.base_filters)
 
     @classmethod
     def read(cls, queryset: QuerySet[Any], request: Request) -> Self:
-        """Applies the filters of a request, and returns the filter set.
-
-        Its `qs` holds the filtered rows, and its `values` the parameters by name. Raises Invalid with a field error for
-        each bad parameter.
-        """
+        """Returns the filter set, with the filtered rows as `qs` and the parameters as `values`. Raises Invalid."""
         filters = cls(data=request.query_params, queryset=queryset)
         if not filters.is_valid():
             raise Invalid(
@@ -213,10 +190,8 @@ class ApiFilterSet(django_filters.FilterSet):
 
     @property
     def parts(self) -> list[QuerySet[Any]]:
-        """Returns one queryset for each word that the request names in a filter for words. They share no row.
-
-        The caller merges the querysets, because an index returns the rows of one word in order, but not those of
-        several words.
+        """Returns one queryset for each word of a filter for words. An index has the rows of one word in order, but not
+        those of several, so the caller merges the querysets.
         """
         sent = self.values
         apart = {
@@ -234,5 +209,4 @@ class ApiFilterSet(django_filters.FilterSet):
 
     @property
     def values(self) -> dict[str, Any]:
-        """Returns each parameter's value by name. A parameter that was not sent is None or empty."""
         return dict(self.form.cleaned_data)

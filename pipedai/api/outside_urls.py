@@ -36,12 +36,10 @@ def check_url(url: str, *, https_only: bool = False) -> str | None:
 
 
 def without_query(url: str) -> str:
-    """Returns the URL without its query and fragment, because people put secret keys into both."""
     return re.split("[?#]", url, maxsplit=1)[0]
 
 
 def same_origin(one: str, other: str) -> bool:
-    """Whether two valid URLs name the same scheme, host and port."""
     return _origin(one) == _origin(other)
 
 

@@ -28,43 +28,30 @@ class _Row(Func):
 
 
 def usual(value: UUID | str) -> Func:
-    """Returns a value to compare a column with, of which PostgreSQL expects as many rows as of others in the column.
-
-    Of an id that is new since the last ANALYZE it would expect one row or none. All indexes that begin with the column
-    would then look equally good to it, also one that leaves the other filters to be tried row by row. The same goes for
-    a word that it takes for the only one.
+    """Returns a value that PostgreSQL does not know when it plans. It expects no rows of an id that is new since the
+    last ANALYZE, and then takes any index that begins with the column for equally good.
     """
     return Func(Value(value), template="(SELECT %(expressions)s)")
 
 
 def before(fields: Sequence[str], place: Sequence[Any]) -> Q:
-    """Returns the condition that a row comes before the position `place`, which holds a value for each of `fields`."""
     return _first_field("lte", fields, place) & Q(LessThan(*_rows(fields, place)))
 
 
 def not_before(fields: Sequence[str], place: Sequence[Any]) -> Q:
-    """Returns the condition that a row is at the position `place` or comes after it.
-
-    `place` holds a value for each of `fields`.
-    """
     return _first_field("gte", fields, place) & Q(GreaterThanOrEqual(*_rows(fields, place)))
 
 
 def merged(parts: Sequence[QuerySet[Any]], order: Sequence[str], count: int) -> QuerySet[Any]:
-    """Returns the first `count` rows, in this order, of several querysets that share no row.
-
-    An index may return the rows of each queryset in order, but not the rows of all of them together. PostgreSQL then
-    reads the querysets side by side and merges them, and reads few rows more than needed.
+    """Returns the first `count` rows of several querysets that share no row. PostgreSQL reads each by its index and
+    merges them, and reads few rows more than needed.
     """
     first, *others = (part.order_by(*order)[:count] for part in parts)
     return first.union(*others, all=True).order_by(*order)[:count] if others else first
 
 
 def _first_field(comparison: str, fields: Sequence[str], place: Sequence[Any]) -> Q:
-    """Returns a condition on the first field alone, which is true of all rows that the whole comparison selects.
-
-    With this condition PostgreSQL skips partitions of a table, which it can't do by a comparison of row values.
-    """
+    """Returns a condition that follows from the whole comparison, and by which PostgreSQL skips partitions."""
     return Q(**{f"{fields[0]}__{comparison}": place[0]}) if len(fields) > 1 else Q()
 
 
@@ -81,11 +68,8 @@ Place = tuple[datetime, UUID]
 
 
 class KeysetPaginator(BasePagination):
-    """Pages of `{ items, nextCursor }`, in descending order of (time, id).
-
-    A cursor holds the time and id of the page's last row. Its signature also covers the path and the filters, so
-    another list, or the same list with other filters, refuses the cursor. A cursor gives no access to rows: the view's
-    query still returns only the rows of the caller's tenant.
+    """Pages of `{ items, nextCursor }`, in descending order of (time, id). A cursor is signed, and valid only for its
+    path and filters. It gives no access to rows: the view's query decides that.
     """
 
     time_field: ClassVar[str] = "created_at"
@@ -101,10 +85,7 @@ class KeysetPaginator(BasePagination):
     def paginate_parts(
         self, parts: Sequence[Any], request: Request, view: APIView | None = None
     ) -> list[Any]:
-        """Returns the rows of the requested page of several querysets, which share no row, as if they were one list.
-
-        Raises Invalid for a bad `limit` or `cursor`.
-        """
+        """Returns the page of several querysets as if they were one list. Raises Invalid for bad parameters."""
         limit = limit_of(request, self.default_limit)
         self._salt = _salt(request, getattr(view, "filter_names", ()))
         if (cursor := request.query_params.get("cursor")) is not None:
@@ -121,7 +102,6 @@ class KeysetPaginator(BasePagination):
         return Response({"items": data, "nextCursor": self._next})
 
     def _read_page(self, ordered: Any, limit: int) -> tuple[list[Any], Place | None]:
-        """Returns the first `limit` rows, and the (time, id) of the last of them if more rows follow, else None."""
         rows = list(ordered[: limit + 1])
         return rows[:limit], self._place_of(rows[limit - 1]) if len(rows) > limit else None
 
@@ -138,11 +118,7 @@ class KeysetPaginator(BasePagination):
 
 
 class HeavyPaginator(KeysetPaginator):
-    """Pages of rows with long texts. A page holds at most MAX_PAGE_BYTES of texts, but at least one row.
-
-    A first query reads the sizes of the texts, which is cheap, because PostgreSQL knows a text's size without reading
-    it.
-    """
+    """Pages of rows with long texts. A first query reads their sizes, and a page has at most MAX_PAGE_BYTES."""
 
     # A database expression for the size of a row's texts, in bytes.
     weight: ClassVar[Any]

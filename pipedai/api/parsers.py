@@ -1,7 +1,4 @@
-"""Parses JSON bodies (SPEC §2).
-
-A value that PostgreSQL or a JavaScript client could not hold is answered with 400.
-"""
+"""Parses JSON bodies (SPEC §2). What PostgreSQL or JavaScript could not hold is answered with 400."""
 
 import json
 import math
@@ -40,10 +37,7 @@ def check_encoding(request: Request) -> None:
 
 
 class StrictJSONParser(BaseParser):
-    """Reads `application/json` in UTF-8.
-
-    Refuses duplicate keys, non-finite numbers, NUL, lone surrogates and a depth over 64.
-    """
+    """Reads UTF-8. Refuses duplicate keys, non-finite numbers, NUL, lone surrogates and a depth over 64."""
 
     media_type = "application/json"
 
@@ -78,10 +72,7 @@ TOO_DEEP = _TooDeep()
 
 
 class OutcomeJSONParser(StrictJSONParser):
-    """Parses the outcome of a run, which a worker sends. It replaces bad values, so that no outcome is refused.
-
-    U+FFFD replaces NUL and lone surrogates, and TOO_DEEP a member of the body that is nested too deep.
-    """
+    """Parses a worker's outcome. It replaces bad values by U+FFFD or TOO_DEEP, so that no outcome is refused."""
 
     def read(self, raw: bytes) -> Any:
         value = _load(raw)
@@ -97,10 +88,8 @@ class OutcomeJSONParser(StrictJSONParser):
 
 
 class EventsJSONParser(OutcomeJSONParser):
-    """Parses the events of a run, which a worker sends. Bad values are replaced as in an outcome, because a worker
-    could only send them again.
-
-    TOO_DEEP replaces the `data` of an event if it is nested so deep that the whole body would be refused.
+    """Parses a worker's events, and replaces bad values as in an outcome, because the worker could only send them
+    again. TOO_DEEP replaces the `data` of an event that is nested too deep.
     """
 
     def read(self, raw: bytes) -> Any:
@@ -115,7 +104,6 @@ class EventsJSONParser(OutcomeJSONParser):
         return replace_unstorable(value) if b"\\u" in raw else value
 
     def storable(self, value: Any) -> Any:
-        """Returns the value unchanged, because `read` has replaced what can't be stored."""
         return value
 
 

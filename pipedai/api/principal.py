@@ -14,8 +14,6 @@ from pipedai.ids import current_request_id
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated caller. Each kind of credential (session cookie, API key, worker token) has its own subclass."""
-
     type: ClassVar[ActorType]
     # DRF reads this attribute of `request.user`. A principal is always an authenticated caller.
     is_authenticated: ClassVar[bool] = True
@@ -51,10 +49,7 @@ class HostPrincipal(Principal):
 
 @dataclass(frozen=True, slots=True)
 class WorkerPrincipal(Principal):
-    """A worker, identified by its `wkt_` token. It carries columns that every call of a worker needs.
-
-    Authentication loads these columns together with the token, which saves a second query.
-    """
+    """A worker, by its `wkt_` token, with the columns that every call of a worker needs, read in the same query."""
 
     type: ClassVar[ActorType] = "worker"
     environment_id: UUID

@@ -27,7 +27,6 @@ def counted(number: int, singular: str) -> str:
 
 
 def api_name(attribute: str) -> str:
-    """Returns the API's name for an attribute of the code: `maxRetries` for `max_retries`."""
     first, *others = attribute.split("_")
     return first + "".join(word.capitalize() for word in others)
 
@@ -58,7 +57,6 @@ class ContentNegotiation(DefaultContentNegotiation):
 
 
 def iso_time(moment: datetime) -> str:
-    """Returns a time in the API's form: `2026-11-24T15:29:30.123Z`."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
     return f"{moment.isoformat(timespec='milliseconds')[:-6]}Z"
@@ -87,9 +85,7 @@ _ENCODER = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"
 
 
 def compact_json(value: Any) -> str:
-    """Returns the shortest JSON of a value, with times and amounts as in answers. The limits of payloads, schemas and
-    outputs count its bytes in UTF-8.
-    """
+    """Returns the shortest JSON. The limits of payloads, schemas and outputs count its bytes in UTF-8."""
     return _ENCODER.encode(value)
 
 

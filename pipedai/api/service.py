@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
@@ -23,7 +23,7 @@ from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.replica import is_on
 from pipedai.replica.reading import state_of_replica
-from pipedai.server.headers import API
+from pipedai.server.headers import API, CONSOLE
 from pipedai.sql import database_now, takes_writes
 from pipedai.version import VERSION
 
@@ -60,10 +60,8 @@ class HealthViewSet(ApiViewSet):
         errors={503: ""},
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers GET /health: 200 if the database takes writes, else 503.
-
-        A database that can only be read counts as down, because nearly every call writes. A read replica that is away
-        does not, because the primary answers in its place; the answer says so.
+        """Answers GET /health: 503 if the database can't take writes, which nearly every call does. A replica that is
+        away is only told of, because the primary answers in its place.
         """
         try:
             writable = takes_writes()
@@ -88,10 +86,7 @@ class HealthViewSet(ApiViewSet):
         },
     )
     def live(self, request: Request) -> Response:
-        """Answers GET /health/live to pages of other origins. `pipedai.server.lanes` has a copy for all others.
-
-        The event loop must answer although no thread is free, and only Django adds the headers for an origin.
-        """
+        """Answers requests with an `Origin`, which need Django's headers. `pipedai.server.lanes` answers others."""
         return Response(_ALIVE)
 
 
@@ -100,8 +95,6 @@ def _unavailable(sentence: str) -> Unavailable:
 
 
 class OpenApiViewSet(ApiViewSet):
-    """Serves the OpenAPI schema to everybody, because the schema holds nothing that API.md does not."""
-
     tag = "Service"
     authentication_classes = ()
     permissions = {"retrieve": IsPublic}
@@ -122,7 +115,6 @@ class OpenApiViewSet(ApiViewSet):
         says={200: "With this reference as an OpenAPI 3.1 document."},
     )
     def retrieve(self, request: Request) -> HttpResponse:
-        """Answers GET /openapi.json."""
         with _MAKING:
             made = document()
         return HttpResponse(made, content_type=_JSON)
@@ -139,8 +131,6 @@ def document() -> bytes:
 
 
 class ServiceRootViewSet(ApiViewSet):
-    """Describes the service to a client that knows only the base URL of the API."""
-
     # The OpenAPI schema leaves this viewset out. All paths in the schema follow on /api/v1 with a slash, so none of
     # them can name /api/v1 itself.
     schema: Any = None
@@ -165,7 +155,6 @@ class ServiceRootViewSet(ApiViewSet):
         },
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers GET /api/v1."""
         return Response(_description())
 
 
@@ -182,10 +171,10 @@ def _description() -> dict[str, str]:
 
 @require_safe
 def start_page(request: HttpRequest) -> HttpResponse:
-    """Answers GET /, which is public: a page with links if the client prefers HTML, as browsers do, else JSON."""
+    """Answers GET /, which is public: browsers, which prefer HTML, go on to the console; other clients get JSON."""
     response: HttpResponse
     if request.get_preferred_type([_JSON, _HTML]) == _HTML:
-        response = render(request, "pipedai/start.html", {"version": VERSION})
+        response = HttpResponseRedirect(f"{CONSOLE}/")
     else:
         response = JsonResponse(_description())
     patch_vary_headers(response, ["Accept"])

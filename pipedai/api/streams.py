@@ -1,6 +1,4 @@
-"""What the views of event streams share. An event stream is an answer in the format of server-sent events that stays
-open. `pipedai.server.event_stream` holds it open, and asks the view for news again and again.
-"""
+"""What the views of event streams share. `pipedai.server.event_stream` holds the streams open."""
 
 import time
 from collections.abc import Callable
@@ -35,9 +33,7 @@ T = TypeVar("T", bound=StreamTicket)
 
 
 class StreamViewMixin(ViewSet):
-    """A view of an event stream. It ignores the Accept header, because a stream has one format, and its errors are JSON
-    whatever is asked for.
-    """
+    """A view of an event stream. It ignores the Accept header: a stream has one format, and errors are JSON."""
 
     def perform_content_negotiation(
         self, request: Request, force: bool = False
@@ -46,10 +42,8 @@ class StreamViewMixin(ViewSet):
 
 
 def ticket_of(request: Request, kind: type[T], *, group: UUID) -> T:
-    """Returns the ticket of the stream for which the view is asked, in which it notes what it has sent.
-
-    A request that no stream made gets a new ticket, and so an answer with the news up to now. `group` is the id of the
-    workspace or environment that takes turns with others at asking.
+    """Returns the ticket of the stream that asks, or a new one for any other request. `group`, the id of a workspace or
+    environment, takes turns with others.
     """
     ticket = request.META.get("asgi.scope", {}).get(STREAM)
     if not isinstance(ticket, kind):
@@ -70,9 +64,7 @@ def count_stream(request: Request, ticket: StreamTicket) -> None:
 
 
 def announce_stream(ticket: StreamTicket, announce: Callable[[], None]) -> None:
-    """Calls `announce`, which tells all processes that the stream's subject is streamed, every few seconds. On a
-    read-only standby nothing can be told, and the stream then reads on its timer alone.
-    """
+    """Calls `announce` every few seconds, so that all processes know of the stream; a standby can't tell."""
     now = time.monotonic()
     if now >= ticket.announce_again_at:
         ticket.announce_again_at = now + ANNOUNCED_EVERY_SECONDS
@@ -81,7 +73,6 @@ def announce_stream(ticket: StreamTicket, announce: Callable[[], None]) -> None:
 
 
 def event_text(data: str, *, id_: int | None = None, event: str | None = None) -> str:
-    """Returns a server-sent event. `data` is JSON, which has no line breaks."""
     head = "" if id_ is None else f"id: {id_}\n"
     name = "" if event is None else f"event: {event}\n"
     return f"{head}{name}data: {data}\n\n"

@@ -1,9 +1,7 @@
 """Throttles limit how often a caller may do something (SPEC §3). API.md lists the rates.
 
-Writes are counted in the memory of each process, which costs no SQL statement. All other counters are in an UNLOGGED
-table, which all processes share and update atomically. It has one small row, called a bucket, for each rate and caller.
-The row is deleted some time after the rate's window ended. An HMAC names the bucket, so the table holds no address and
-no account.
+Writes are counted in each process's memory, everything else in an UNLOGGED table with a row, a bucket, for each rate
+and caller. An HMAC names the bucket, so that the table holds no address and no account.
 """
 
 import math
@@ -71,10 +69,7 @@ class TooManyRequests(ApiError):  # noqa: N818 - named as the status it answers
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most `limit` hits, which are counted requests, in each window of `seconds`.
-
-    If `in_a_row`, a window ends only after `seconds` without a hit.
-    """
+    """At most `limit` hits in each window of `seconds`. If `in_a_row`, a window ends after a pause of `seconds`."""
 
     name: str
     limit: int
@@ -84,8 +79,6 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """A rate and the callers that it limits. `key` names the caller, or returns None if the rate does not apply."""
-
     rate: Rate
     key: Callable[[Request], str | None]
 
@@ -99,10 +92,8 @@ class Throttle:
 
 
 def check_rate(rate: Rate, key: str) -> None:
-    """Counts one hit of `key`. Raises TooManyRequests if the hits exceed the rate.
-
-    A request that must hash a password may be run twice (see pipedai.server.password_lane). Only its first run is
-    counted.
+    """Counts one hit of `key`. Raises TooManyRequests. Of a request that hashes a password and is run twice, only the
+    first run counts.
     """
     if is_asked_again():
         return
@@ -112,7 +103,6 @@ def check_rate(rate: Rate, key: str) -> None:
 
 
 def too_many_requests(rate: Rate, seconds_left: int) -> TooManyRequests:
-    """Returns the error to raise when a rate is exceeded and its window lasts for `seconds_left` more seconds."""
     return TooManyRequests(
         f"Too many requests: try again in {seconds_left} s.",
         headers={
@@ -124,10 +114,7 @@ def too_many_requests(rate: Rate, seconds_left: int) -> TooManyRequests:
 
 
 def count_hit(rate: Rate, key: str) -> tuple[int, int]:
-    """Counts a hit of `key`.
-
-    Returns the number of hits in its window, with this one, and the window's remaining seconds.
-    """
+    """Returns the number of hits in the window, with this one, and the window's remaining seconds."""
     params = {"bucket": _bucket(rate, key), "seconds": rate.seconds, "limit": rate.limit}
     row = fetch_one(_COUNT_ROW if rate.in_a_row else _COUNT, params)
     assert row is not None
@@ -164,10 +151,7 @@ _MOST_CALLERS = 10_000
 
 
 class Buckets:
-    """A bucket of at most `burst` tokens for each caller. A write takes a token, and they come back at a steady rate.
-
-    So no caller can occupy a whole process. A caller whose bucket is full again is forgotten.
-    """
+    """A bucket of at most `burst` tokens for each caller, which come back at a steady rate."""
 
     def __init__(self, rate: Rate, burst: int, *, most: int) -> None:
         self._per_second = rate.limit / rate.seconds
@@ -182,10 +166,7 @@ class Buckets:
         return len(self._buckets)
 
     def take(self, caller: UUID, *, now: float) -> float:
-        """Takes one of the caller's tokens and returns 0. If there is none, returns the seconds until the next token.
-
-        `now` is in seconds on a clock that never goes back.
-        """
+        """Takes a token and returns 0, or returns the seconds until the next one. `now` never goes back."""
         with self._lock:
             self._forget(now)
             tokens, then = self._buckets.pop(caller, (self._burst, now))

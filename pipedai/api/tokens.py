@@ -1,7 +1,7 @@
-"""Defines the format of our bearer tokens: `<prefix>_<43 base62 characters><6 base62 characters of CRC32>` (SPEC §3).
+"""The format of our bearer tokens: `<prefix>_<43 base62 characters><6 base62 characters of CRC32>` (SPEC §3).
 
-The checksum lets secret scanners recognise a token and lets us refuse a mistyped one without a query. We store only the
-SHA-256 of a token: nobody can guess 32 random bytes, so they need no slow hash.
+The checksum lets scanners recognise a token, and us refuse a mistyped one without a query. Only the SHA-256 is stored:
+nobody can guess 32 random bytes, so they need no slow hash.
 """
 
 import hashlib
@@ -43,7 +43,6 @@ def mint(prefix: str) -> Token:
 
 
 def of_bytes(prefix: str, secret: bytes) -> Token:
-    """Returns the token that consists of a prefix in KINDS and of `secret`, 32 bytes that nobody can guess."""
     if prefix not in KINDS:
         raise ValueError(f"unknown token prefix {prefix!r}")
     number = int.from_bytes(secret, "big")
@@ -62,7 +61,6 @@ def prefix_of(value: str) -> str | None:
 
 
 def digest(value: str) -> bytes:
-    """Returns the SHA-256 of a token, which is what the database stores."""
     return hashlib.sha256(value.encode()).digest()
 
 

@@ -33,21 +33,14 @@ class IsSignedIn(BasePermission):
     """Lets every authenticated principal call the action, whatever its role."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Whether the request has a principal.
-
-        A request without one never gets here, because the base viewset answers 401.
-        """
+        """A request without a principal never gets here: the base viewset answers 401."""
         return isinstance(request.user, Principal)
 
 
 class ApiViewSet(ViewSet):
-    """The base of all viewsets. It makes the same checks, in the same order, before each action.
-
-    The web process has already checked the body's size, and the URL resolver has found the route. The viewset checks
-    credentials, method, origin, throttle, visibility and role, in this order. Then the action checks the body and the
-    state. Each action needs a permission class in `permissions`, and an `@Operation` that describes it in the OpenAPI
-    schema; a class that has actions needs a `tag`. A class that lacks one of these can't be defined: Python raises a
-    TypeError that says what is missing.
+    """Checks credentials, method, origin, throttle, visibility and role, in this order, before each action. Each action
+    needs a class in `permissions` and an `@Operation`, and the viewset a `tag`. Without them Python raises TypeError
+    when the class is defined.
     """
 
     # The group in which documentation shows the actions; pipedai/api/schema/hooks.py lists the groups.
@@ -128,16 +121,12 @@ class ApiViewSet(ViewSet):
         """Finds the rows that the URL names, and the caller's role. Raises NotFound if the caller can't see them."""
 
     def _is_public(self) -> bool:
-        """Whether anyone may call the action.
-
-        If the route has no action for the request's method, the answer is whether all actions of the route are public.
-        """
+        """Whether anyone may call the action, or all actions of the route if it has none for the method."""
         named = {self.action} if self.action else set(self.action_map.values())
         return all(self.permissions[action] is IsPublic for action in named)
 
 
 def paths_of(*viewsets: type[ApiViewSet]) -> list[URLPattern]:
-    """Returns the URLs of the viewsets, below /api/v1/, as the `@Operation` of each action says."""
     urls: dict[tuple[type[ApiViewSet], str], dict[str, Any]] = {}
     for viewset in viewsets:
         for action in viewset.permissions:

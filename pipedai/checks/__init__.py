@@ -1,7 +1,6 @@
-"""Registers what is checked of settings and of deployments with Django's check framework (SPEC §8, §10).
+"""Registers rules for settings and probes of deployments with Django's check framework (SPEC §8, §10).
 
-A rule looks at the settings. Unfit ones keep a process from starting, and `manage.py check --deploy` reports them. A
-probe looks at the deployment: `manage.py check_deploy` runs all of them.
+Settings that break a rule keep a process from starting. `manage.py check_deploy` runs the probes.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,10 +16,12 @@ from django.db import DatabaseError
 
 from pipedai.redaction import escape_control, redact_text
 
-# The tags of rules that hold everywhere, because a setting that can't be read would crash the code that uses it; of
-# those that hold in production; and of probes.
+# Three tags: of rules that hold everywhere, because a setting that can't be read would crash the code that uses it; of
+# rules that hold in production; and of probes.
 READABLE, PRODUCTION, DEPLOYMENT = "readable", "production", "deployment"
 DATABASE, MIGRATIONS = "database", "migrations"
+# The id of what a probe could not look at.
+UNKNOWN = "pipedai.unknown"
 
 Rule = Callable[[], str | None]
 Look = Callable[[], CheckMessage]
@@ -29,10 +30,7 @@ _numbers = count()
 
 
 def rule(check_id: str, tag: str = PRODUCTION) -> Callable[[Rule], Rule]:
-    """Decorator: registers a function that returns None if the settings keep its rule, else a sentence on the problem.
-
-    An id is never used again for another rule. No sentence contains a key.
-    """
+    """Registers a function that returns None, or a sentence on the problem that contains no key."""
 
     def register(broken: Rule) -> Rule:
         def check(**_: Any) -> list[Error]:
@@ -52,10 +50,7 @@ def problems(*tags: str) -> list[CheckMessage]:
 
 
 def refuse_unfit_settings() -> None:
-    """Raise ImproperlyConfigured for settings that can't be read, and in production also for unsafe ones.
-
-    The message has a line for each problem. Every process of the service calls this when it starts.
-    """
+    """Raises ImproperlyConfigured for settings that can't be read, and in production for unsafe ones."""
     broken = problems() if settings.PRODUCTION else problems(READABLE)
     if broken:
         raise ImproperlyConfigured("\n".join(each.msg for each in broken))
@@ -64,8 +59,9 @@ def refuse_unfit_settings() -> None:
 class Probe:
     """One check of a deployment.
 
-    `look` returns what it found: an Info if all is well, else an Error whose hint says what to do, a line for each
-    step. It changes nothing, and may raise DatabaseError.
+    `look` returns what it found: an Info if all is well, a Warning if an operator should know what follows from a
+    choice of theirs, else an Error. The hint of the latter two says what to do, a line for each step. It changes
+    nothing, and may raise DatabaseError.
     """
 
     tags: tuple[str, ...]
@@ -75,27 +71,25 @@ class Probe:
         self.number = next(_numbers)
 
     def __call__(self, databases: Any = None, **_: Any) -> list[CheckMessage]:
-        """Looks if Django may use a database: `manage.py check --deploy` alone looks at the settings only."""
         return [self.look()] if databases else []
 
 
 def register_probe(name: str, look: Look, *, needs_database: bool = True) -> None:
-    """Adds a probe. Probes run in the order in which they were added."""
     checks.register(Probe(name, look, needs_database=needs_database), DEPLOYMENT, deploy=True)
 
 
 def look_at_all() -> Iterator[tuple[str, CheckMessage]]:
     """Runs every probe and yields its name with what it found.
 
-    If a probe needs the database and the database is away, that is a Warning and no further problem. So it is if
-    migrations are not applied and the database therefore refuses the probe's query.
+    If a probe needs the database and the database is away, that is a Warning with the id UNKNOWN and no further
+    problem. So it is if migrations are not applied and the database therefore refuses the probe's query.
     """
     checks_made: set[Any] = registry.deployment_checks
     probes = [each for each in checks_made if isinstance(each, Probe)]
     reachable = migrated = True
     for probe in sorted(probes, key=lambda each: each.number):
         if probe.needs_database and not reachable:
-            yield probe.name, checks.Warning("Unknown without the database.")
+            yield probe.name, checks.Warning("Unknown without the database.", id=UNKNOWN)
             continue
         found = _look(probe, migrated=migrated)
         if probe.name == DATABASE:
@@ -113,7 +107,7 @@ def _look(probe: Probe, *, migrated: bool) -> CheckMessage:
         return probe.look()
     except DatabaseError as error:
         if not migrated:
-            return checks.Warning("Unknown until the migrations are applied.")
+            return checks.Warning("Unknown until the migrations are applied.", id=UNKNOWN)
         return Error(
             f"The database refused to answer: {reason(error)}.",
             hint="Bring the schema up to date with `manage.py release`, or see the database's log.",

@@ -173,10 +173,7 @@ def webhook_networks() -> str | None:
 
 
 def _unmapped(network: Network) -> Network:
-    """Returns the IPv4 network that an IPv4-mapped IPv6 network means, and any other network unchanged.
-
-    For example, `::ffff:10.0.0.0/104` means 10.0.0.0/8.
-    """
+    """Returns the IPv4 network that a mapped one means: `::ffff:10.0.0.0/104` is 10.0.0.0/8."""
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED_IPV4):
         address = int(network.network_address) & 0xFFFF_FFFF
         return ipaddress.IPv4Network((address, network.prefixlen - _MAPPED_IPV4.prefixlen))

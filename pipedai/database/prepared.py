@@ -1,7 +1,4 @@
-"""Runs statements that psycopg has prepared on the server, without psycopg's cursor, and several in one round trip.
-
-See docs/decisions/fast-paths.md.
-"""
+"""Runs statements that psycopg has prepared, several in one round trip. See docs/decisions/fast-paths.md."""
 
 import threading
 from collections import OrderedDict
@@ -35,19 +32,12 @@ class _Bound(NamedTuple):
 
 @lru_cache(_KEPT_TEXTS)
 def _converted(sql: str) -> tuple[bytes, list[PyFormat], list[str]]:
-    """Returns a statement with `$1` in place of `%(name)s`, as psycopg writes it, and the formats and the names of its
-    parameters.
-    """
     query, formats, order, _ = _query2pg_nocache(sql.encode(), "utf-8")
     return query, formats, order or []
 
 
 class Prepared:
-    """The prepared statements of one connection.
-
-    psycopg's cursor decides which statements are prepared, and when they are forgotten. This class runs those that
-    psycopg has prepared, and leaves the others to it.
-    """
+    """The prepared statements of one connection. psycopg's cursor decides which are prepared and forgotten."""
 
     def __init__(self, connection: Connection[Any]) -> None:
         self._connection = connection
@@ -61,7 +51,6 @@ class Prepared:
         self._later: list[_Bound] = []
 
     def rows(self, sql: str, params: Mapping[str, Any]) -> list[Row] | None:
-        """Runs a statement and returns its rows, or None if psycopg's cursor must run it. Raises psycopg.Error."""
         bound = self._bind(sql, params)
         if bound is None:
             return None
@@ -74,18 +63,12 @@ class Prepared:
         return rows
 
     def count(self, sql: str, params: Mapping[str, Any]) -> int | None:
-        """Runs a statement and returns how many rows it changed or read, or None if psycopg's cursor must run it.
-
-        Raises psycopg.Error.
-        """
+        """Returns how many rows were changed or read, or None if psycopg's cursor must run it. Raises psycopg.Error."""
         bound = self._bind(sql, params)
         return None if bound is None else self._run(bound).command_tuples or 0
 
     def later(self, sql: str, params: Mapping[str, Any]) -> bool:
-        """Keeps a statement until the next statement or the COMMIT of the present transaction, with which it is sent.
-
-        Returns False if it must be run now.
-        """
+        """Keeps a statement, to send it with the next one or the COMMIT. Returns False if it must be run now."""
         if self._pgconn.transaction_status != TransactionStatus.INTRANS:
             return False
         bound = self._bind(sql, params)
@@ -95,16 +78,13 @@ class Prepared:
         return True
 
     def flush(self) -> None:
-        """Runs the statements that wait. Raises psycopg.Error if one fails."""
         if self._later:
             self._send_together(())
 
     @contextmanager
     def through_rollback(self) -> Iterator[None]:
-        """Forgets the statements that wait, and keeps the prepared ones while the block rolls back.
-
-        psycopg forgets all prepared statements then, because they may be about tables that the transaction had made.
-        Ours makes none, and PostgreSQL keeps a session's prepared statements through a rollback.
+        """Forgets the waiting statements, and keeps the prepared ones while the block rolls back. psycopg would forget
+        these too, in case the transaction had made their tables, but ours makes none.
         """
         self._later.clear()
         manager = self._manager
@@ -120,9 +100,7 @@ class Prepared:
             manager._names, manager._counts, manager.prepare_threshold = kept
 
     def commit(self) -> bool:
-        """Commits the transaction, together with the statements that wait. Returns False, and does nothing, if none
-        waits. Raises psycopg.Error if one of them or the COMMIT fails.
-        """
+        """Commits together with the waiting statements, or returns False if none waits. Raises psycopg.Error."""
         if not self._later:
             return False
         self._send_together((b"COMMIT",))
@@ -140,7 +118,7 @@ class Prepared:
             values: Any = bound.values  # psycopg's annotation forgets None, which is NULL
             result = pgconn.exec_prepared(bound.name, values, bound.formats)
         else:
-            # `wait` lets Ctrl-C through, which Python raises in the main thread.
+            # The main thread uses `wait`, which lets Ctrl-C through: Python raises it there.
             with connection.lock:
                 pgconn.send_query_prepared(bound.name, bound.values, bound.formats)
                 result = connection.wait(execute(pgconn))[0]
@@ -149,9 +127,8 @@ class Prepared:
         return result
 
     def _send_together(self, last: Sequence[_Bound | bytes]) -> PGresult:
-        """Runs the statements that wait and then `last` in one round trip, and returns the result of the last one.
-
-        Raises psycopg.Error for the first that fails. PostgreSQL does not run those after it.
+        """Runs the waiting statements and `last` in one round trip, and returns the last result. Raises psycopg.Error
+        for the first that fails; PostgreSQL skips those after it.
         """
         statements = [*self._later, *last]
         self._later.clear()
@@ -194,7 +171,6 @@ class Prepared:
         raise errors.error_from_result(result)
 
     def _bind(self, sql: str, params: Mapping[str, Any]) -> _Bound | None:
-        """Returns a prepared statement with its parameters, or None if psycopg has not prepared it."""
         manager = self._manager
         if manager.prepare_threshold is None:
             return None

@@ -1,7 +1,4 @@
-"""Makes the embedded server's database cluster (its directory of data), with the roles and the database.
-
-The cluster is made completely or not at all.
-"""
+"""Makes the embedded server's cluster (its data), roles and database, completely or not at all."""
 
 import contextlib
 import os
@@ -25,11 +22,8 @@ _LENT_ACCOUNTS = ("bin", "nobody")
 
 @dataclass(frozen=True)
 class ClusterMaker:
-    """Makes and repairs the cluster of an embedded server.
-
-    Use it only while no server is alive and this process holds the start lock, the file lock that lets only one process
-    at a time make, start or stop the server. The programs that it runs inherit the lock. If our process is killed, they
-    keep the lock until they end, so that no other process touches the cluster before.
+    """Makes and repairs the cluster. Use it only while no server is alive and this process holds the start lock. The
+    programs that it runs inherit the lock, and keep it if our process is killed.
     """
 
     layout: Layout
@@ -37,7 +31,6 @@ class ClusterMaker:
     start_lock: int
 
     def ensure(self) -> None:
-        """Make sure that there is a cluster of our major version of PostgreSQL, and that we know its passwords."""
         kept = passwords.read(self.layout.passwords)
         if not self.layout.cluster.exists():
             if kept is None:
@@ -105,19 +98,13 @@ class ClusterMaker:
         self._verify_done(run(program, f"--pgdata={cluster}", *options, user=user, inherit=inherit))
 
     def _replace_access_rules(self, cluster: Path, user: User) -> None:
-        """Make the server demand a password of everyone, by a new pg_hba.conf.
-
-        The file is written as `user`, because root must not write there.
-        """
+        """Writes, as `user`, a pg_hba.conf that demands a password of everyone. Root must not write there."""
         rules = cluster / "pg_hba.conf"
         given = "local all all scram-sha-256\n"
         self._verify_done(run("/bin/sh", "-c", 'cat > "$1"', "sh", rules, user=user, stdin=given))
 
     def _execute(self, statements: list[str], cluster: Path, user: User) -> None:
-        """Run SQL statements in PostgreSQL's single-user mode, which needs no server and no password.
-
-        Each statement must be one line.
-        """
+        """Runs SQL in single-user mode, which needs no server and no password. Each statement must be one line."""
         settings = {
             **tuning.DISCREET,
             "exit_on_error": "on",
@@ -167,7 +154,6 @@ def _password_statements(kept: dict[str, str]) -> list[str]:
 
 
 def _maker(server_user: User) -> User:
-    """Return the user who makes the cluster: the server's user or, if it has no account, one of _LENT_ACCOUNTS."""
     if server_user.is_us:
         return server_user
     with contextlib.suppress(KeyError):

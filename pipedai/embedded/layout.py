@@ -46,7 +46,6 @@ class Layout:
 
     @property
     def start_lock(self) -> Path:
-        """The file lock that lets only one process at a time make, start or stop the server."""
         return self.data_dir / "postgres.start.lock"
 
     @property
@@ -56,10 +55,8 @@ class Layout:
 
     @cached_property
     def socket_dir(self) -> Path:
-        """The directory of the server's socket. Its path is short, because a socket's path has 107 bytes at most.
-
-        It does not depend on TMPDIR, so that all processes find it. If root runs the server, the directory is in /run,
-        where no other user could create it first.
+        """The directory of the server's socket. A socket's path has 107 bytes at most, and all processes must find it,
+        so it ignores TMPDIR. For root it is in /run, where no other user could create it first.
         """
         name = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
         if os.geteuid() == 0:
@@ -72,10 +69,8 @@ class Layout:
 
     @property
     def server_user(self) -> User:
-        """The user as whom the server runs.
-
-        It is the user of this process. If that is root, it is the owner of the cluster, or without a cluster the
-        account `postgres`, or without such an account the number SERVER_UID.
+        """The user of this process. For root it is the owner of the cluster, or the account `postgres`, or
+        the number SERVER_UID.
         """
         if os.geteuid() != 0:
             return User(os.geteuid(), os.getegid())

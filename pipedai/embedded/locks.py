@@ -1,8 +1,4 @@
-"""Tells whether an embedded PostgreSQL server is alive.
-
-It looks at the processes themselves and at locks that the kernel releases when a process ends. It does not trust the
-content of files such as a pid file, which a killed server leaves behind.
-"""
+"""Tells whether an embedded PostgreSQL server is alive, by its processes and the kernel's locks."""
 
 import fcntl
 import os
@@ -33,19 +29,14 @@ def only_one(lock: Path, *, seconds: float) -> Iterator[int]:
 
 @contextmanager
 def if_free(lock: Path) -> Iterator[int | None]:
-    """Hold the lock and yield its open file, or yield None if another process holds it.
-
-    A program that inherits the open file keeps holding the lock until it and its children end.
-    """
+    """Yield the open file, or None if another process holds it. Programs that inherit the file keep the lock."""
     with _opened(lock) as file:
         yield file if _try_lock(file) else None
 
 
 def server_pids(cluster: Path) -> set[int]:
-    """Return the PostgreSQL processes whose working directory is `cluster`.
-
-    These include a server whose directory was removed. Such a server soon ends by itself and then removes its socket,
-    so a new server must not use the same path before that.
+    """Return the PostgreSQL processes that work in `cluster`. They may be of a server whose directory was removed: it
+    soon removes its socket, and a new one must not start before.
     """
     return {process.pid for process in psutil.process_iter() if _works_in(process, cluster)}
 

@@ -21,7 +21,6 @@ def generate() -> dict[str, str]:
 
 
 def read(path: Path) -> dict[str, str] | None:
-    """Return each role's password, or None if there is no file yet."""
     with explaining(f"read {path}"):
         try:
             file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -1,6 +1,4 @@
-"""Runs other programs as a given user, without access to our terminal and our environment variables, and finds out what
-that user may reach. Every failure is an EmbeddedPostgresError, whose message is a sentence for the operator.
-"""
+"""Runs other programs as a given user. Every failure is an EmbeddedPostgresError, a sentence for the operator."""
 
 import os
 import re
@@ -39,8 +37,6 @@ def explaining(doing: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class User:
-    """A user of the operating system, by number. The number need not have an account."""
-
     uid: int
     gid: int
 
@@ -71,7 +67,6 @@ class Outcome:
 
     @property
     def reason(self) -> str:
-        """Why the program failed: the line that explains it, else the output's last line, else the exit code."""
         if self.complaint is not None:
             return self.complaint
         lines = self.text.strip().splitlines()
@@ -85,10 +80,8 @@ def run(
     inherit: Sequence[int] = (),
     timeout: float = 120,
 ) -> Outcome:
-    """Run a program to its end as `user`, in a session of its own, so that a Ctrl-C in our terminal does not reach it.
-
-    `inherit` are open files that the program, and all processes that it leaves running, keep open. `timeout` is in
-    seconds.
+    """Run a program to its end as `user`, in a session of its own that Ctrl-C does not reach. It and its children keep
+    the files in `inherit` open. `timeout` is in seconds.
     """
     name = Path(command[0]).name
     # The program's output goes to a file and not to a pipe. A server that the program starts would keep a pipe open,
@@ -122,10 +115,7 @@ def run(
 
 
 def passes(user: User, test: str, path: Path) -> bool:
-    """Whether the shell's `test` command succeeds for `path` as `user`.
-
-    The kernel decides, so access control lists count too.
-    """
+    """Asks the shell's `test` as `user`, so that the kernel decides and access control lists count too."""
     return run("/bin/sh", "-c", f'test {test} "$1"', "sh", path, user=user).code == 0
 
 
@@ -138,10 +128,7 @@ def first_closed(user: User, path: Path) -> Path | None:
 
 
 def verify_private(directory: Path, owner: User) -> None:
-    """Raise an error if a directory is not private.
-
-    It must not be a symbolic link, must belong to `owner`, and must be closed to its group and to others.
-    """
+    """Raise an error if it is a symbolic link, is not `owner`'s, or is open to its group or others."""
     with explaining(f"use {directory}"):
         found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode):

@@ -1,5 +1,3 @@
-"""Starts, stops and describes a private PostgreSQL server, without Django."""
-
 import contextlib
 import shlex
 import time
@@ -9,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psycopg
 from psycopg.pq import PGconn, Ping
 
 from pipedai.embedded import locks, passwords, tuning
@@ -24,6 +23,9 @@ _STOP_SECONDS = 60.0
 # we can't see it, such as in another container.
 _UNSEEN_SECONDS = 5.0
 _LOG_BYTES = 10 * 1024 * 1024
+_OTHER_CLIENTS = """
+    SELECT FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,12 @@ class Status:
     log: Path
 
 
-class EmbeddedPostgres:
-    """The server of one data directory. Any number of processes may use this class at once.
+class NotMade(EmbeddedPostgresError):  # noqa: N818
+    """The data directory has no cluster, so there is nothing that could be started."""
 
-    Every method raises EmbeddedPostgresError, with one sentence, if the server cannot be used.
-    """
+
+class EmbeddedPostgres:
+    """The server of one data directory, for any number of processes. Every method raises EmbeddedPostgresError."""
 
     def __init__(self, data_dir: Path) -> None:
         self.layout = Layout(Path(data_dir).expanduser().resolve())
@@ -49,22 +52,31 @@ class EmbeddedPostgres:
     def __repr__(self) -> str:
         return f"EmbeddedPostgres({str(self.layout.data_dir)!r})"
 
-    def ensure_running(self) -> None:
-        """Make the cluster and start the server if necessary, and return when the server answers."""
+    def ensure_running(self, *, make: bool = True) -> bool:
+        """Start the server if necessary, and return when it answers. Return whether this call has started it.
+
+        If there is no cluster, make one; with `make=False` that is an error, because whoever forgot to name the data
+        directory would otherwise get an empty database beside their own.
+        """
+        started = False
         if not self.answers():
+            if not make:
+                self.verify_made()
             self.layout.prepare_data_dir()
             with locks.only_one(self.layout.start_lock, seconds=_LOCK_SECONDS) as start_lock:
-                self._start(start_lock)
+                started = self._start(start_lock)
         if passwords.read(self.layout.passwords) is None:
             raise EmbeddedPostgresError(
                 f"{self.layout.passwords} is gone: {passwords.HOW_TO_RENEW}."
             )
+        return started
 
     def stop(self) -> bool:
         """Stop the server and end its sessions. Return False if no server ran."""
-        with explaining(f"look into {self.layout.data_dir}"):
-            if not self.layout.cluster.exists():
-                return False
+        try:
+            self.verify_made()
+        except NotMade:
+            return False
         self.layout.prepare_data_dir()
         with locks.only_one(self.layout.start_lock, seconds=_LOCK_SECONDS):
             patience = _Patience(self.layout)
@@ -80,7 +92,6 @@ class EmbeddedPostgres:
             return lived
 
     def answers(self) -> bool:
-        """Whether the server accepts connections. The question needs no password."""
         layout = self.layout
         with explaining(f"look into {layout.data_dir}"):
             if not (layout.socket_dir.is_dir() and layout.pid_file.exists()):
@@ -88,6 +99,20 @@ class EmbeddedPostgres:
         layout.verify_socket_dir()
         target = f"host={layout.socket_dir} port=5432 user=nobody connect_timeout=5"
         return Ping(PGconn.ping(target.encode())) == Ping.OK
+
+    def verify_made(self) -> None:
+        """Raise NotMade if there is no cluster."""
+        with explaining(f"look into {self.layout.data_dir}"):
+            if not self.layout.cluster.exists():
+                raise NotMade(
+                    f"There is no database in {self.layout.data_dir}: set PIPEDAI_DATA_DIR or DATABASE_URL to what your"
+                    " service has, or call bin/run, which makes one."
+                )
+
+    def has_clients(self) -> bool:
+        """Whether any session of a client is open at the server, which must run."""
+        with psycopg.connect(**self.connection_params(role=passwords.SUPERUSER)) as connection:
+            return connection.execute(_OTHER_CLIENTS).fetchone() is not None
 
     def status(self) -> Status:
         layout = self.layout
@@ -103,10 +128,7 @@ class EmbeddedPostgres:
     def connection_params(
         self, database: str = DATABASE, *, role: str = passwords.APPLICATION
     ) -> dict[str, Any]:
-        """Return keyword arguments for psycopg.connect(), without starting the server.
-
-        They contain no password before the server's first start, because that start makes the password.
-        """
+        """Return arguments for psycopg.connect(). The server's first start makes the password that they contain."""
         if self.layout.socket_dir.exists():
             self.layout.verify_socket_dir()
         params = {
@@ -121,8 +143,8 @@ class EmbeddedPostgres:
         return params if kept is None else {**params, "password": kept[role]}
 
     def url(self, database: str = DATABASE, *, role: str = passwords.APPLICATION) -> str:
-        """Start the server if necessary, and return its `postgres://` URL with the password."""
-        self.ensure_running()
+        """Start the server of an existing cluster if necessary, and return its `postgres://` URL with the password."""
+        self.ensure_running(make=False)
         params = self.connection_params(database, role=role)
         address = f"{role}:{params['password']}@:{params['port']}"
         return f"postgres://{address}/{quote(database, safe='')}?host={params['host']}"
@@ -130,8 +152,10 @@ class EmbeddedPostgres:
     def environment(
         self, database: str = DATABASE, *, role: str = passwords.APPLICATION
     ) -> dict[str, str]:
-        """Start the server if necessary, and return the environment by which psql and pg_dump find it."""
-        self.ensure_running()
+        """Start the server of an existing cluster if necessary, and return the environment by which psql and pg_dump
+        find it.
+        """
+        self.ensure_running(make=False)
         params = self.connection_params(database, role=role)
         return {
             **ENVIRONMENT,
@@ -143,17 +167,19 @@ class EmbeddedPostgres:
             "PGREQUIREAUTH": params["require_auth"],
         }
 
-    def _start(self, start_lock: int) -> None:
+    def _start(self, start_lock: int) -> bool:
+        """Wait until the server answers, and start it if nobody else does. Return whether this call has started it."""
         patience = _Patience(self.layout)
         while not self.answers():
             with locks.if_free(self.layout.run_lock) as run_lock:
                 if run_lock is not None and not locks.server_pids(self.layout.cluster):
                     self._start_anew(start_lock, run_lock)
-                    return
+                    return True
             if self._lost_its_socket():
                 self._pg_ctl_stop()
             else:
                 patience.wait()
+        return False
 
     def _start_anew(self, start_lock: int, run_lock: int) -> None:
         layout = self.layout
@@ -206,12 +232,10 @@ class EmbeddedPostgres:
         )
 
     def _is_alive(self) -> bool:
-        """Whether any process of the server is alive, even one that was left over when the main process was killed."""
         with locks.if_free(self.layout.run_lock) as run_lock:
             return run_lock is None or bool(locks.server_pids(self.layout.cluster))
 
     def _main_pid(self) -> int | None:
-        """Return the number of the server's main process, which the pid file names, or None if it is not alive."""
         written = self._pid_file_lines()[0]
         alive = locks.server_pids(self.layout.cluster)
         return next((pid for pid in alive if str(pid) == written), None)
@@ -223,7 +247,6 @@ class EmbeddedPostgres:
         return self._pid_file_lines()[-1] == "ready"
 
     def _pid_file_lines(self) -> list[str]:
-        """Return the lines of the server's pid file. The first is the server's process id, the last is its state."""
         try:
             text = self.layout.pid_file.read_text(errors="replace")
         except OSError:
@@ -232,17 +255,12 @@ class EmbeddedPostgres:
 
 
 class _Patience:
-    """Waits in short steps for a server that starts, stops or dies, and gives up after a time."""
-
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._began = self._seen = time.monotonic()
 
     def wait(self) -> None:
-        """Sleep briefly.
-
-        Raise an error if the server has taken too long, or if no process of the server has been seen.
-        """
+        """Sleep briefly. Raise an error after too long, or if no process of the server has been seen."""
         now = time.monotonic()
         if locks.server_pids(self._layout.cluster):
             self._seen = now

@@ -57,10 +57,7 @@ _FAST_UNSAFE: Mapping[str, str] = {
 
 
 def fast_unsafe() -> bool:
-    """Whether the server may lose data in a crash, to be faster (`PIPEDAI_PG_FAST_UNSAFE=1`).
-
-    Only tests may set this.
-    """
+    """Whether the server may lose data in a crash, to be faster. Only tests may set this."""
     return os.environ.get("PIPEDAI_PG_FAST_UNSAFE", "") == "1"
 
 
@@ -79,5 +76,4 @@ def server_arguments(socket_dir: Path) -> list[str]:
 
 
 def as_arguments(settings: Mapping[str, str]) -> list[str]:
-    """Return settings as arguments for PostgreSQL's programs: `-c name=value`."""
     return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]

@@ -1,7 +1,4 @@
-"""The base of all commands for operators.
-
-It shows examples in `--help`, and explains in a sentence if the database is not ready.
-"""
+"""The base of operators' commands. It shows examples in `--help`, and says if the database is not ready."""
 
 import argparse
 import time
@@ -18,6 +15,7 @@ from django.db import DatabaseError, OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from pipedai import timeouts
+from pipedai.embedded.programs import EmbeddedPostgresError
 from pipedai.sql import reason, sqlstate
 
 _BAR_WIDTH = 30
@@ -26,10 +24,7 @@ _LINE_SECONDS = 10.0
 
 
 class Progress:
-    """Counts the finished units of some work, out of `total` if that is known.
-
-    Use it as a context manager, which shows the final count when it ends.
-    """
+    """Counts finished units, out of `total` if known. As a context manager it shows the final count."""
 
     def __init__(self, stream: TextIO, label: str, total: int | None = None) -> None:
         self._stream, self._label, self._total = stream, label, total
@@ -45,7 +40,6 @@ class Progress:
             self._show()
 
     def say(self, line: str) -> None:
-        """Prints a line of text, above the bar if there is one."""
         self._stream.write(f"\r{line}\x1b[K\n" if self._terminal else f"{line}\n")
         self._show()
 
@@ -94,8 +88,6 @@ _OF_THE_SCHEMA = {"42P01", "42703"}
 
 
 class _Formatter(DjangoHelpFormatter):
-    """Formats the help: wraps the lines of all texts except the examples at the end."""
-
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if "\n" in text:
             return argparse.RawDescriptionHelpFormatter._fill_text(self, text, width, indent)
@@ -103,11 +95,8 @@ class _Formatter(DjangoHelpFormatter):
 
 
 class OperatorCommand(BaseCommand):
-    """The base of a command for operators.
-
-    `examples` is the text of the help's last part. Each line of it is a call of the command, and what that call does.
-    The command raises CommandError if the database does not answer or lacks this release's schema. PostgreSQL's
-    time-outs for web requests don't apply to the command's statements.
+    """The base of operators' commands. `examples` ends the help. Raises CommandError if the database is not ready. The
+    time-outs of web requests don't apply.
     """
 
     examples: ClassVar[str]
@@ -118,11 +107,7 @@ class OperatorCommand(BaseCommand):
         return parser
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        """Runs the command. Raises CommandError if the database is not ready.
-
-        PostgreSQL's time-outs for statements and for locks are off meanwhile, because a command may take long, and the
-        person who started it can stop it.
-        """
+        """Time-outs are off meanwhile, because whoever started a long command can stop it. Raises CommandError."""
         try:
             with timeouts.overriding(timeouts.COMMAND):
                 return super().execute(*args, **options)
@@ -136,6 +121,8 @@ class OperatorCommand(BaseCommand):
 
 def _not_ready(error: DatabaseError) -> str | None:
     """Returns a sentence if the error means that the database is not ready, or None for any other error."""
+    if isinstance(error.__cause__, EmbeddedPostgresError):
+        return str(error)
     state = sqlstate(error)
     if isinstance(error, OperationalError) and (state and state[:2]) in _AWAY:
         return f"The database does not answer: {reason(error)}."

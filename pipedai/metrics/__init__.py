@@ -1,4 +1,1 @@
-"""Prometheus metrics of the web and the scheduler processes. docs/metrics.md lists them all.
-
-Without METRICS_TOKEN no module of this package is imported except `directory`, which gunicorn's hooks use.
-"""
+"""Prometheus metrics of the processes (docs/metrics.md). Without METRICS_TOKEN only `directory` is imported."""

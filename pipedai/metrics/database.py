@@ -1,7 +1,4 @@
-"""Metrics that are read from the database when Prometheus asks for them, but not again within a few seconds.
-
-Those about the database itself show when it is in trouble.
-"""
+"""Metrics that are read from the database at a scrape, but not again within a few seconds."""
 
 import threading
 import time
@@ -28,19 +25,13 @@ _readers: list[Read] = []
 
 
 def read_at_scrape(read: Read) -> Read:
-    """Decorator: the function reads metrics from the database when Prometheus asks for them (a scrape).
-
-    All such functions run in one transaction.
-    """
+    """Decorator: the function reads metrics at each scrape, all in one transaction."""
     _readers.append(read)
     return read
 
 
 class DatabaseCollector(Collector):
-    """Collects the metrics that are read from the database.
-
-    If the database is away, a scrape still gets all other metrics.
-    """
+    """Collects metrics from the database. If it is away, a scrape still gets all others."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -77,7 +68,7 @@ def _read() -> list[Metric]:
     return [up, *metrics]
 
 
-# Only for roles with pg_read_all_stats does this query see the lag of standbys and the transactions of other roles.
+# This query sees the lag of standbys and the transactions of other roles only if its role has pg_read_all_stats.
 _STATE = """
 SELECT (current_setting('transaction_read_only') = 'on')::int AS read_only,
     (SELECT coalesce(extract(epoch FROM statement_timestamp() - min(xact_start)), 0)

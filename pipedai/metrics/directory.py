@@ -1,7 +1,4 @@
-"""Manages the directory in which the web processes of one service share their metrics.
-
-Each start of the service makes a new directory, and it is removed when the service ends.
-"""
+"""The directory in which the web processes of one service share their metrics, from its start to its end."""
 
 import os
 import shutil
@@ -16,10 +13,7 @@ _PREFIX = "pipedai-metrics-"
 
 
 def make_directory() -> Path:
-    """Make a new directory for the metrics of this process and its forks.
-
-    The directories of processes that were killed are removed.
-    """
+    """Make a new directory for this process and its forks, and remove those of killed processes."""
     _remove_orphans()
     path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     os.environ[VARIABLE] = str(path)
@@ -27,10 +21,7 @@ def make_directory() -> Path:
 
 
 def forget_process(pid: int, directory: Path) -> None:
-    """Delete the gauges of a web process that has ended, whether it stopped or crashed.
-
-    The counters of the process are kept, because they are part of the service's totals.
-    """
+    """Delete the gauges of a web process that has ended. Its counters stay a part of the service's totals."""
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
@@ -41,7 +32,6 @@ def remove_directory(directory: Path) -> None:
 
 
 def leave_directory() -> None:
-    """Let this process keep its metrics to itself, even if its environment names a shared directory."""
     os.environ.pop(VARIABLE, None)
 
 

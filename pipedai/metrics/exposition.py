@@ -35,7 +35,6 @@ CLOCK_SKEW = Gauge(
 
 
 def begin() -> None:
-    """Makes the metrics of all apps. Call it once in a process whose metrics are on, when the apps are ready."""
     autodiscover_modules("metrics")
     # The import stands here, because `outgoing` loads models, and this file is loaded before the models.
     from pipedai.metrics import outgoing
@@ -45,15 +44,11 @@ def begin() -> None:
 
 
 def skew_of_this_process() -> float:
-    """Returns the seconds by which the database's clock is ahead of this process's; 0 before the first heartbeat."""
     return of_this_process.last.seconds if of_this_process.last else 0.0
 
 
 def registry() -> CollectorRegistry:
-    """Returns the metrics of this process.
-
-    In the web process they include those of all processes that share its directory.
-    """
+    """In the web process these include the metrics of all processes that share its directory."""
     if VARIABLE not in os.environ:
         return REGISTRY
     shared = CollectorRegistry()
@@ -81,14 +76,12 @@ def refusal(
 
 
 def exposition(metrics: CollectorRegistry, accept: str) -> tuple[HTTPStatus, RawHeaders, bytes]:
-    """Returns the answer with the metrics, as text of the type that fits the client's Accept header."""
     encode, content_type = choose_encoder(accept)
     headers = [(b"content-type", content_type.encode()), (b"cache-control", b"no-store")]
     return HTTPStatus.OK, headers, encode(metrics)
 
 
 def _is_authorized(authorization: str | None, token: str) -> bool:
-    """Whether an Authorization header contains the token. The comparison takes constant time."""
     scheme, _, sent = (authorization or "").partition(" ")
     # The comparison is of bytes, because compare_digest refuses text that is not ASCII.
     return scheme.lower() == "bearer" and hmac.compare_digest(sent.strip().encode(), token.encode())

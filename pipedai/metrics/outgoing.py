@@ -31,9 +31,7 @@ attempted.connect(count_attempt, dispatch_uid="pipedai.metrics.outgoing")
 
 
 def start_at_zero() -> None:
-    """Makes each counter with the value 0 for each kind, because a rate would otherwise miss the first event. Call it
-    when the apps have registered their kinds.
-    """
+    """Makes each counter 0 for each registered kind, because a rate would otherwise miss the first event."""
     for kind in registered_kinds():
         for result in Result:
             ATTEMPTS.labels(kind.name, result.value)

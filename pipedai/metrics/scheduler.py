@@ -30,7 +30,6 @@ JOB_LAST_SUCCESS = Gauge(
 
 
 def measured(jobs: Iterable[Job]) -> tuple[Job, ...]:
-    """Returns the jobs, each wrapped in code that times and counts its work. Call it once in a process."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # No time stamps of counters.
     begin()
     CLOCK_SKEW.set_function(skew_of_this_process)
@@ -66,10 +65,8 @@ class _Handler(WSGIRequestHandler):
 
 
 def serve_metrics(bind: str, token: str) -> str:
-    """Answer scrapes from now on, in threads of their own, and return the address of the server.
-
-    `bind` is `host:port`, where port 0 means any free port. Raises ValueError for another form, OSError if the port is
-    taken.
+    """Answer scrapes in threads, and return the address. `bind` is `host:port`; port 0 means any free one. Raises
+    ValueError, and OSError if the port is taken.
     """
     host, _, port = bind.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:

@@ -53,8 +53,6 @@ def measured(
 
 
 class Sampled:
-    """Sets the process's gauges every second while the process lives, so that requests spend no time on them."""
-
     def __init__(
         self, app: App, threads: WsgiLane, listener: Listener, budget: MemoryBudget
     ) -> None:
@@ -90,10 +88,7 @@ class Sampled:
 
 
 class Endpoint:
-    """Answers `GET /metrics` to clients that have the token, and passes all other requests to the application.
-
-    Scrapes have a thread of their own, so that they are answered even while all other threads are busy.
-    """
+    """Answers `GET /metrics` to clients with the token, in a thread of its own, even while all others are busy."""
 
     def __init__(self, app: App, token: str) -> None:
         self._app = app

@@ -1,18 +1,7 @@
-"""Sends what the service has to say to others: requests to URLs that customers gave us, and mails.
+"""Sends what the service has to say to others, requests to customers' URLs and mails; nothing else may (SPEC §7).
 
-No other code of the service may send either (SPEC §7). An app that has something to send writes a row into an outbox of
-its own, in the transaction that causes the message, and the scheduler sends it. The module `kinds` shows how an app
-registers an outbox. The modules:
-
-| module | responsible for |
-| --- | --- |
-| `kinds` | what an app says about the messages that it sends |
-| `rows` | the columns and indexes of an outbox |
-| `due` | which messages are sent next, and which sender claims them |
-| `attempts` | sending a message, what is kept of the attempt, and when the next attempt is due |
-| `pool` | how many messages are sent at once, and by which threads |
-| `posts`, `request`, `addresses` | what a request says, its signatures and its answer, how and where it is sent |
-| `mails`, `mail_server`, `smtp`, `mail_files` | what a mail says, and how it is sent or written into a file |
+An app writes a row into its outbox in the transaction of the cause; `kinds` shows how. `due` picks and claims messages,
+`pool` has the threads, `attempts` sends and records, and `posts` and `mails` are what is sent.
 """
 
 from pipedai.outgoing.addresses import names_forbidden_address, names_forbidden_port

@@ -46,16 +46,12 @@ _DOTS = str.maketrans({"。": ".", "．": ".", "｡": "."})
 
 
 def policy() -> Policy:
-    """Returns the rules for where requests may go: the public internet and the networks in the settings.
-
-    This machine's own addresses are forbidden.
-    """
+    """Requests may go to the public internet and to the networks in the settings, but not to this machine."""
     allowed, age = tuple(settings.WEBHOOK_ALLOWED_NETWORKS), int(time.monotonic() // _KNOWN_SECONDS)
     return _policy(allowed, _own_addresses(psutil.net_if_addrs, age))
 
 
 def may_use_port(port: int, addresses: Iterable[IPAddress]) -> bool:
-    """Whether a request may go to this port: any port within WEBHOOK_ALLOWED_NETWORKS, else only 80 and 443."""
     if port in PORTS:
         return True
     allowed = policy().allowed_networks
@@ -63,10 +59,8 @@ def may_use_port(port: int, addresses: Iterable[IPAddress]) -> bool:
 
 
 def names_forbidden_port(url: str) -> bool:
-    """Whether no request would ever go to the URL's port, whatever the addresses of its host are.
-
-    If the host is a name, it is not resolved here. While WEBHOOK_ALLOWED_NETWORKS names a network, a name may then have
-    any port, because its address may lie in that network. The URL must be one that `check_url` accepts.
+    """Whether no request would ever go to the URL's port. A host's name is not resolved: while WEBHOOK_ALLOWED_NETWORKS
+    names a network, its address may lie there, so any port is good.
     """
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -78,10 +72,7 @@ def names_forbidden_port(url: str) -> bool:
 
 
 def names_forbidden_address(url: str) -> bool:
-    """Whether the URL's host is a forbidden address, in any spelling that a resolver accepts.
-
-    A host that is a name is not resolved here. The addresses of a name are checked when a request connects.
-    """
+    """Whether the URL's host spells a forbidden address. A name is checked when a request connects."""
     host = _plain(urlsplit(url).hostname or "")
     if _is_loopback_name(host):
         return not _permits(IPv4Address("127.0.0.1"))
@@ -102,7 +93,6 @@ def _permits(address: IPAddress) -> bool:
 
 
 def _plain(host: str) -> str:
-    """Returns the host as a resolver would read it: without escapes, special Unicode forms and a dot at the end."""
     folded = unicodedata.normalize("NFKC", unquote(host)).translate(_DOTS)
     # Characters of the Unicode category Cf are invisible, and resolvers drop them from a name, so they are dropped
     # before the check too.
@@ -111,10 +101,8 @@ def _plain(host: str) -> str:
 
 
 def _literal(host: str) -> IPAddress | None:
-    """Returns the address that `host` spells, or None if it spells none.
-
-    It may be IPv6 with or without a zone, or IPv4 in one to four parts, each decimal, octal or hexadecimal, as
-    inet_aton(3) reads it.
+    """Returns the address that `host` spells, or None: IPv6 with or without a zone, or IPv4 in one to four decimal,
+    octal or hexadecimal parts, as inet_aton(3) reads it.
     """
     try:
         return ip_address(host.partition("%")[0])
@@ -149,10 +137,7 @@ def _network(text: str) -> IPNetwork:
 
 @lru_cache(maxsize=1)
 def _own_addresses(read: Callable[[], Mapping[str, Any]], _age: int) -> frozenset[str]:
-    """Returns the public addresses of this machine, where our own servers listen. Private ones are always forbidden.
-
-    `read` returns the addresses of each network interface. They are read anew when `_age` changes.
-    """
+    """Returns the public addresses of this machine, where our servers listen; reads them anew for each `_age`."""
     return frozenset(
         address.address
         for addresses in read().values()

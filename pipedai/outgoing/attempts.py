@@ -1,8 +1,7 @@
 """Sends claimed messages outside of any transaction, and records the results (SPEC §7).
 
-A sender that claims a message moves its `next_attempt_at` ahead, so that the message comes due again if the sender
-dies. The new value identifies the claim: a result is recorded only while the row still has that value. A message may
-therefore be sent twice, with the same id, but none is forgotten.
+A claim moves `next_attempt_at` ahead, so that a message of a dead sender comes due again, and a result is recorded only
+while the row has that value. So a message may be sent twice, with the same id, but none is forgotten.
 """
 
 import random
@@ -67,10 +66,8 @@ def send(kind: Kind, row: Row) -> Answer:
 
 
 def record(kind: Kind, sent: Sequence[tuple[Row, Answer]], *, now: datetime | None = None) -> None:
-    """Records the results of attempts to send messages, in one transaction, and when the next attempts are due if there
-    are to be any. `sent` has the claimed rows, with their answers.
-
-    Changes nothing of a message that another sender has claimed meanwhile, or that is no longer to be sent.
+    """Records the results of claimed rows and the times of the next attempts, in one transaction. Changes nothing of a
+    message that another sender has claimed meanwhile, or that is no longer to be sent.
     """
     with transaction.atomic():
         now = now or database_now()
@@ -114,10 +111,8 @@ def _verdict_on(
 
 
 def _counted(kind: Kind, row: Row, answer: Answer) -> int:
-    """Returns how many attempts count, including this one.
-
-    If a mail is to be sent again, the attempts while our own mail server was away don't count. Otherwise the first
-    answer about the mail itself, after a long outage, would be the last one.
+    """Returns how many attempts count, with this one. For a mail, those while our own mail server was away don't:
+    otherwise the first answer after a long outage would be the last.
     """
     count: int = row["attempt_count"] + 1
     if not is_mail(row["host"]) or answer.result is not Result.AGAIN:
@@ -129,10 +124,7 @@ def _counted(kind: Kind, row: Row, answer: Answer) -> int:
 def verdict(
     answer: Answer, *, attempts: int, now: datetime, queued: datetime | None = None
 ) -> tuple[SendStatus, datetime | None]:
-    """Returns the status that a message has after this answer, and the time of the next attempt or None.
-
-    `attempts` is the number of attempts that count, including this one. `queued` is when the message was queued.
-    """
+    """Returns the message's status and the time of its next attempt, if any. `attempts` counts this one."""
     result = answer.result
     if result is Result.TAKEN:
         return SendStatus.DELIVERED, None
@@ -154,10 +146,7 @@ def _is_over(result: Result, attempts: int, queued: datetime | None, now: dateti
 
 
 def _asked_for(retry_after: str | None, now: datetime) -> datetime | None:
-    """Returns the time that a Retry-After header asks for, at most 24 hours ahead; None without a valid header.
-
-    The header has seconds or a date (RFC 9110 §10.2.3).
-    """
+    """Returns the time in a Retry-After header, seconds or a date (RFC 9110 §10.2.3), within 24 hours; or None."""
     text = (retry_after or "").strip()
     latest = now + MAX_RETRY_AFTER
     if text.isascii() and text.isdigit():
@@ -173,9 +162,7 @@ def _asked_for(retry_after: str | None, now: datetime) -> datetime | None:
 
 @lru_cache(maxsize=16)
 def _record(kind: Kind) -> str:
-    """Returns the statement that records results. It locks the rows in the order of their ids, because another sender
-    may record results of the same rows, if this one was slower than its claims.
-    """
+    """Returns the statement that records results. It locks rows in the order of ids, as other senders do."""
     # The conditions on the environment let PostgreSQL read one partition if the table is partitioned by it.
     of_environments = of_environment = ""
     if kind.tenants is not None:
@@ -214,7 +201,6 @@ def _columns(
 
 
 def _keep(kind: Kind, recorded: Sequence[Attempt]) -> None:
-    """Writes a row for each attempt."""
     kind.attempts._default_manager.bulk_create(_kept(kind, attempt) for attempt in recorded)
 
 

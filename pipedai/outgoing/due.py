@@ -1,9 +1,7 @@
-"""Picks the due messages of one kind that a sender sends next. A sender sends a limited number of messages at once.
-Workspaces take turns, so that messages of one tenant or to one host do not keep all others waiting (SPEC §7, §19).
+"""Picks the due messages of one kind that a sender sends next. Workspaces take turns (SPEC §7, §19).
 
-The query goes through the pairs of an environment and a host that have pending messages, and reads only a few due
-messages of each pair. Its cost therefore does not grow with the number of due messages, and many messages to a slow
-host do not hide those to other hosts. Mails that belong to no environment take turns by the recipients' domains.
+The query reads a few due messages of each pair of an environment and a host, so its cost does not grow with the due
+messages, and a slow host hides no other. Mails without an environment take turns by domain.
 """
 
 import threading
@@ -24,11 +22,9 @@ from pipedai.sql import NOW, Row, fetch_all, without_sorting
 
 
 class Taker(NamedTuple):
-    """The workspace, environment and host of a message that is being sent. A sender sends a limited number of messages
-    at once, and counts by these three how many of them belong to each workspace and environment and go to each host.
-
-    A message without an environment has its own id in place of the environment's, and in place of the workspace's the
-    MD5 of its recipient's domain, of which only the last two labels count: a domain may have any number of subdomains.
+    """The workspace, environment and host of a message that is being sent, by which a sender counts its shares. Without
+    an environment, the message's own id stands for it, and the MD5 of the recipient's domain for the workspace. Of the
+    domain only the last two labels count.
     """
 
     workspace_id: UUID
@@ -53,12 +49,9 @@ def _domain_of(host: str) -> str:
 
 @lru_cache(maxsize=16)
 def _candidates(kind: Kind) -> str:
-    """Returns the query that finds due messages which may be sent now. A sender has one share for each message that it
-    may send at once. An environment, a workspace and a host may each take only a part of the shares.
-
-    The recursion reads the index `…_pending_by_host` once for each pair of an environment and a host. When an
-    environment has as many shares as it may have, the recursion skips the environment's other hosts. If nothing is due,
-    the query reads one entry of `…_due_by_host` and stops.
+    """Returns the query for due messages that may be sent now. It looks at each pair of an environment and a host in
+    the index `…_pending_by_host`, and skips the other hosts of an environment that has used its shares up. If nothing
+    is due, it reads one entry of `…_due_by_host`.
     """
     if kind.tenants is None:
         return _candidates_of_nobody(kind)
@@ -96,9 +89,7 @@ WHERE due.id IS NOT NULL OR pair.step = %(most_pairs)s
 
 
 def _candidates_of_nobody(kind: Kind) -> str:
-    """Returns the query for mails that belong to no environment, which looks at each host as the other one does at each
-    pair.
-    """
+    """Returns the query for mails that belong to no environment, which looks at each host."""
     return f"""
 WITH RECURSIVE pair (host, step) AS (
     (SELECT host, 1 FROM {kind.table}
@@ -121,12 +112,9 @@ WHERE due.id IS NOT NULL OR pair.step = %(most_pairs)s
 
 @lru_cache(maxsize=16)
 def _claim(kind: Kind) -> str:
-    """Returns the statement that claims messages. It skips a message that another sender has claimed before, because
-    that is no longer due, and one that another sender is claiming at this moment. It also reads what the kind needs to
-    make the messages, because they are sent right after.
-
-    Whether a message is still due stands in a CASE, which no index answers, so that PostgreSQL looks the messages up by
-    their ids. Otherwise it may read all pending messages of their environments instead.
+    """Returns the statement that claims messages and reads what is needed to make them. It skips those that another
+    sender has claimed. No index answers the CASE, so PostgreSQL looks rows up by id instead of reading all that are
+    pending.
     """
     reads = f", {kind.reads}" if kind.reads else ""
     if kind.tenants is None:
@@ -163,12 +151,9 @@ def taker_of(message: Row) -> Taker:
 
 @dataclass
 class Memory:
-    """What one sender remembers: which workspace it serves next, and which hosts answer. If the sender's process dies,
-    this is lost: a workspace waits at most one turn longer, and each host has one share until it answers.
-
-    A host that has never answered this sender, or kept it waiting in vain the last time, is unproven. Most hosts
-    answer within milliseconds, so a new host is proven soon, while a dead host holds its one share for as long as an
-    attempt may take.
+    """What one sender remembers: which workspace it serves next, and which hosts answer. A host that has never answered
+    this sender, or kept it waiting in vain the last time, is unproven and has one share at most. If the process dies,
+    all hosts are unproven for a moment.
     """
 
     # Whether every host counts as proven.
@@ -185,7 +170,6 @@ class Memory:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def serve(self, workspace_id: UUID) -> None:
-        """Remembers that the workspace has just been served."""
         self._count += 1
         _put_last(self.served, workspace_id, self._count)
 
@@ -197,7 +181,6 @@ class Memory:
                 _put_last(self._proven, host, None)
 
     def proven(self) -> frozenset[str]:
-        """Returns the hosts that answered the last time, and that of mails from earlier releases."""
         with self._lock:
             return frozenset((*self._proven, MAIL_HOST))
 
@@ -218,22 +201,17 @@ def claim_due(
     memory: Memory | None = None,
     now: datetime | None = None,
 ) -> list[Row]:
-    """Claims up to `room` due messages of a kind and returns their rows. Pass each row to `attempts.send` at once.
+    """Claims up to `room` due messages and returns their rows; pass each to `attempts.send` at once. A sender has as
+    many shares as it may send messages at once, and `busy` says who has taken how many. A free share goes to the
+    workspace that has fewest.
 
-    A sender sends a limited number of messages at once, so it has that number of shares, and each message takes one
-    while it is sent. `busy` says how many shares are taken already, and by whom. Each free share goes to the workspace
-    that has the fewest, and among equals to the workspace that was served longest ago. There are five limits:
+    - A host has at most `per_host` shares, and one if it is unproven; without a `memory` all are proven. Unproven hosts
+    together have three quarters at most, so that hosts that answer find free ones.
 
-    - A host has at most `per_host` shares, and one if it is unproven (see Memory). Without a `memory` every
-      host counts as proven.
-    - All unproven hosts together have at most three quarters of all shares. Hosts that answer therefore find free
-      shares, however many hosts are dead.
-    - A workspace has at most as many shares as stay free: half of all, if it is the only one. A workspace without a
-      share therefore always finds a free one.
-    - An environment has at most as many shares as stay free, less those of its workspace: a third of all, if it is
-      the only one. The other environments of the workspace therefore always find a free one.
-    - Mails have at most `kind.mails` shares, and one of these is kept for first attempts. So domains that stall over
-      each mail delay nobody's first mail.
+    - A workspace has at most as many as stay free, and an environment as many as stay free less those of its workspace,
+    so that others always find one.
+
+    - Mails have `kind.mails`, one of which is for first attempts, so that domains that stall delay nobody's first mail.
     """
     memory = memory or Memory(trusting=True)
     shares = _Shares(busy, room, per_host, memory, kind.mails)
@@ -252,9 +230,7 @@ def claim_due(
 
 
 class _Shares:
-    """Counts who has taken how many of a sender's shares, and decides who gets the next one. A sender has as many
-    shares as the messages that it may send at once.
-    """
+    """Counts who has taken how many of a sender's shares, and decides who gets the next one."""
 
     def __init__(
         self,
@@ -306,9 +282,7 @@ class _Shares:
         ]
 
     def fill(self, candidates: list[Row]) -> list[Row]:
-        """Chooses messages for the free shares of the sender, and returns these candidates.
-
-        A message that is chosen can only move others of its workspace further back, and leave them less room. So the
+        """Chooses messages for the free shares. A choice can only move others of its workspace further back, so the
         heap's first candidate is the next one if it still has its old order.
         """
         chosen: list[Row] = []
@@ -347,7 +321,6 @@ class _Shares:
         return self._memory.trusting or host in self._proven
 
     def _most(self, host: str) -> int:
-        """Returns how many shares the host may have."""
         return self.per_host if self._is_proven(host) else 1
 
     def _order(self, candidate: Row) -> tuple[int, int, int, datetime]:
@@ -361,11 +334,8 @@ class _Shares:
 
 
 def _look(kind: Kind, shares: _Shares, memory: Memory, now: datetime | None) -> list[Row]:
-    """Returns due messages that the sender may send now: for each environment and host, those that have been due
-    longest.
-
-    It begins after the environment and host at which the last query stopped. If it finds nothing from there to the end,
-    it begins again with the first.
+    """Returns due messages, for each environment and host those that have been due longest. It begins after the pair
+    where the last query stopped, and begins again with the first if it finds none.
     """
     params = {
         "full_hosts": shares.full_hosts,

@@ -15,7 +15,6 @@ log = get_logger(__name__)
 
 
 def mail_folder() -> Path:
-    """Returns the folder of the mails: `mail` in the data directory."""
     return Path(settings.DATA_DIR) / "mail"
 
 
@@ -24,9 +23,7 @@ class MailNotWritten(Exception):  # noqa: N818 - named as what it says
 
 
 class MailFiles(BaseEmailBackend):
-    """A backend for Django's mails. It writes each mail into a file that only this user can read, because a mail may
-    hold a token, and logs where it is.
-    """
+    """Writes each mail into a file for this user alone, because a mail may hold a token, and logs where it is."""
 
     def send_messages(self, email_messages: Any) -> int:
         for message in email_messages:

@@ -1,7 +1,6 @@
 """Hands mails to the operator's mail server by SMTP, and says what its answer means (SPEC §15).
 
-`EMAIL_URL` names the server. The operator chose it, so it may lie in a private network, and the rules for customers'
-URLs do not hold for it.
+The operator chose the server in `EMAIL_URL`, so the rules for customers' URLs do not hold for it.
 """
 
 import contextlib
@@ -37,17 +36,13 @@ TIMEOUT_SECONDS = 30.0
 
 
 def mail_is_on() -> bool:
-    """Whether mails are sent or, in development, written into files. If this is false, calls that need mail answer 409
-    `mail_off`.
-    """
+    """Whether mails are sent or, in development, written into files. If not, calls that need mail answer 409."""
     return bool(settings.EMAIL_URL) or not settings.PRODUCTION
 
 
 def deliver(mail: Mail, *, message_id: str, timeout: float = TIMEOUT_SECONDS) -> OwnAnswer:
-    """Hands a mail to the server and returns the answer within `timeout` seconds. It raises nothing.
-
-    `message_id` becomes the part of the header Message-ID before the @, so that a mail that is sent twice can be
-    recognised. `status_code` of the answer is the server's code, such as 250 or 550, if it gave one.
+    """Hands a mail to the server and returns the answer within `timeout` seconds; raises nothing. `message_id` becomes
+    the part of Message-ID before the @, so that a mail that is sent twice can be recognised.
     """
     begun = time.monotonic()
 
@@ -84,9 +79,7 @@ def deliver(mail: Mail, *, message_id: str, timeout: float = TIMEOUT_SECONDS) ->
 
 
 def check_server(timeout: float = 10.0) -> str | None:
-    """Connects to the mail server and logs in, without sending anything. Returns None, or what went wrong in a few
-    words. EMAIL_URL must be set.
-    """
+    """Logs in without sending anything. Returns None, or what went wrong in a few words."""
     try:
         with _bounded(timeout) as backend:
             backend.open()
@@ -97,11 +90,8 @@ def check_server(timeout: float = 10.0) -> str | None:
 
 
 def _message(mail: Mail, message_id: str) -> EmailMultiAlternatives:
-    """Returns the mail as a message for Django's mail backends. Raises ValueError if its address or a header is not
-    valid.
-
-    Mail programs decode what stands between `=?` and `?=` in a header (RFC 2047), so a name of others could hide a link
-    or a line in it. No text has `=?` in a header.
+    """Returns the mail for Django's backends. Raises ValueError for a bad address or header. No text has `=?`, because
+    mail programs decode what follows (RFC 2047), which may hide a link.
     """
     sender = parseaddr(settings.EMAIL_FROM)[1]
     headers = {
@@ -123,9 +113,7 @@ def _message(mail: Mail, message_id: str) -> EmailMultiAlternatives:
 
 
 def _address(text: str) -> str:
-    """Returns an address in the form that every mail server understands. Raises ValueError if the text is anything
-    else than one address, such as a name with an address.
-    """
+    """Raises ValueError if the text is anything but one address, such as a name with an address."""
     address = f"{text.rpartition('@')[0]}@{_domain(text)}"
     try:
         validate_email(address)
@@ -137,11 +125,8 @@ def _address(text: str) -> str:
 
 
 def _domain(address: str) -> str:
-    """Returns the domain of an address in ASCII, by the rules of IDNA 2008. Raises ValueError if the domain is not
-    valid.
-
-    Python's own codec, which Django would use, follows the rules of 2003. They turn some domains into those of other
-    people: `straße.example` into `strasse.example`.
+    """Returns the domain in ASCII by IDNA 2008. Raises ValueError. Django would use Python's codec, whose older rules
+    turn `straße.example` into `strasse.example`, a domain of other people.
     """
     return idna.encode(address.rpartition("@")[2], uts46=True).decode()
 
@@ -165,9 +150,7 @@ def _config(url: str) -> dict[str, Any]:
 
 
 def _meaning(error: Exception) -> tuple[Result, int | None, str | None]:
-    """Returns what a failure means, the server's code, and a description in our own words. The error's own message may
-    contain addresses.
-    """
+    """Returns what a failure means, the server's code, and our own words, since the error's may have addresses."""
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         ((refusal, _),) = error.recipients.values()  # A mail has one recipient.
         return _of_code(refusal)
@@ -206,10 +189,8 @@ AWAY_ERRORS = frozenset({words for _, words in _AWAY} | {_GOING_AWAY, _OFF})
 
 
 def _of_code(code: int) -> tuple[Result, int, str | None]:
-    """Returns what an answer of the server means for a mail, with its code and our own words for the error.
-
-    4xx asks for another try later, as greylisting does; 5xx is final (RFC 5321 §4.2.1). 421 means that the server
-    itself stops its service for now.
+    """Returns an answer's meaning: 4xx asks for another try, as greylisting does; 5xx is final (RFC 5321 §4.2.1); 421
+    means that the server itself stops for now.
     """
     if code == 421:
         return Result.AWAY, code, _GOING_AWAY

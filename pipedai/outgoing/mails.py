@@ -1,8 +1,6 @@
-"""Writes mails as plain text and as HTML from two small templates. Texts that other people wrote are changed, so that
-they can't pass for links or for the service's own words.
+"""Writes mails as plain text and HTML, in which texts of others can't pass for links or our words.
 
-A mail has a name, such as `accounts/verify`. Its templates are `mail/accounts/verify.txt` and
-`mail/accounts/verify.html`, which extend `mail/base.txt` and `mail/base.html` and fill the block `body`.
+The mail `accounts/verify` has the templates `mail/accounts/verify.txt` and `.html`, which extend `mail/base`.
 """
 
 import re
@@ -36,14 +34,11 @@ _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def mail_host(address: str) -> str:
-    """Returns the `host` of an outbox row that is a mail to this address: the recipient's domain after an @, so that
-    domains take turns like the hosts of URLs. No URL's host begins with an @.
-    """
+    """Returns an outbox row's `host` for a mail: the domain after an @, which no URL's host begins with."""
     return f"@{address.rpartition('@')[2]}"
 
 
 def is_mail(host: str) -> bool:
-    """Returns whether an outbox row with this host is a mail."""
     return host.startswith("@")
 
 
@@ -60,9 +55,7 @@ class Mail:
 
 
 class Own(str):
-    """A text of the service itself, such as a link or a sentence, which `compose` passes to the templates unchanged.
-    HTML in it is escaped all the same.
-    """
+    """A text of ours, such as a link, which `compose` does not change. HTML in it is escaped all the same."""
 
     __slots__ = ()
 
@@ -77,12 +70,9 @@ def compose(
     why: str = "",
     headers: Mapping[str, str] | None = None,
 ) -> Mail:
-    """Returns the mail with this name to one address.
-
-    Every text in `values`, also in lists and dicts within, counts as written by others and goes through `foreign`,
-    unless it is an `Own`. The base templates show `link`, a URL of ours, as a button named by the block `button`, and
-    `why` at the end: the reason why the reader gets the mail. `subject` and `why` are texts of ours that may name
-    values in braces, as in `"{trigger} fails"`. Never put a text of others into them yourself.
+    """Returns the mail with this name. Texts in `values`, also nested, count as written by others and go through
+    `foreign`, unless they are `Own`. `link` is shown as a button, `why` at the end. `subject` and `why` are ours and
+    may name values in braces; never put texts of others into them.
     """
     safe: dict[str, Any] = {key: _made_safe(value) for key, value in (values or {}).items()}
     context = {**safe, "product": PRODUCT, "link": link, "why": why.format_map(safe)}
@@ -92,10 +82,8 @@ def compose(
 
 
 def foreign(text: str) -> str:
-    """Returns a text that other people wrote as a mail may show it: one line of at most 200 characters that no mail
-    program makes a link of (SPEC §14).
-
-    `Visit https://evil.example now` becomes `Visit https[:]//evil[.]example now`.
+    """Returns a text of others as one line of at most 200 characters without links (SPEC §14): `Visit
+    https://evil.example now` becomes `Visit https[:]//evil[.]example now`.
     """
     seen = "".join(
         " " if character.isspace() else character

@@ -1,6 +1,4 @@
-"""Sends messages in threads of the scheduler process. It limits how many of a kind are sent at once in all, and how
-many to one host (SPEC §7).
-"""
+"""Sends messages in threads of the scheduler, a limited number of a kind and of a host at once (SPEC §7)."""
 
 import threading
 import time
@@ -27,11 +25,8 @@ IDLE_SECONDS = 60.0
 
 
 class Crew(Generic[T]):
-    """Up to `most` threads, which call `work` with the items of a queue: with one after another, or with up to
-    `at_once` if so many are waiting. `work` must not raise.
-
-    A thread is started only when all others are busy, and lives until `stop`. The threads are daemons: the process can
-    end without waiting for them. A thread opens a database connection only if `work` uses one.
+    """Up to `most` threads, which call `work` with up to `at_once` items of a queue. `work` must not raise. A thread is
+    started only when all others are busy, and lives until `stop`, but does not keep the process alive.
     """
 
     def __init__(
@@ -54,11 +49,7 @@ class Crew(Generic[T]):
         self._queue.put(item)
 
     def stop(self, seconds: float) -> None:
-        """Lets the threads finish the work in the queue, close their database connections and end. Waits for their end
-        for `seconds` at most.
-
-        `give` may be called again afterwards. It then starts new threads.
-        """
+        """Lets the threads finish the queue and end, within `seconds`. A later `give` starts new threads."""
         until = time.monotonic() + seconds
         with self._lock:
             threads, self._threads = self._threads, []
@@ -75,9 +66,7 @@ class Crew(Generic[T]):
             connection.close()
 
     def _do_next(self) -> bool:
-        """Waits for an item, and works on it and those that wait with it. Returns whether the thread is to go on. An
-        item may hold a secret, so it is not kept in memory while the thread waits for the next one.
-        """
+        """Returns whether the thread is to go on. A waiting thread keeps no item, which may hold a secret."""
         try:
             item = self._queue.get(timeout=IDLE_SECONDS)
         except Empty:
@@ -100,7 +89,7 @@ class Crew(Generic[T]):
                 item = self._queue.get_nowait()
             except Empty:
                 return
-            if item is None:  # A thread is to end, and this one has something to do before.
+            if item is None:  # The None asks some thread to end; the items come first.
                 self._queue.put(None)
                 return
             yield item
@@ -125,9 +114,7 @@ _registered: dict[str, Kind] = {}
 
 
 def register_kind(kind: Kind) -> None:
-    """Registers a job that makes the scheduler send the messages of this kind. Call it in the app's module
-    `ready`.
-    """
+    """Registers the job that sends messages of this kind, in the app's module `ready`."""
     if kind.name in _registered:
         raise ValueError(f"There is a kind {kind.name} already.")
     _registered[kind.name] = kind
@@ -148,13 +135,9 @@ def registered_kinds() -> tuple[Kind, ...]:
 
 
 class Senders:
-    """A pool with a limited number of threads that send messages of one kind. It claims only as many messages as it can
-    send at once, so that none waits after it is claimed.
-
-    One group of threads sends, and a smaller one records the answers. Of the messages that are sent at one time, at
-    most `per_host` go to one host, and one to a host that does not answer, so slow and dead hosts can't delay all
-    others; and at most half belong to one workspace: see `claim_due`. The threads are daemons: if the process ends
-    while a message is being sent, the message stays claimed and comes due again when the claim has expired.
+    """Threads that send messages of one kind, and others that record the answers. It claims only what can be sent at
+    once, within the limits of `claim_due`. If the process ends, a message that was being sent comes due again when its
+    claim has expired.
     """
 
     def __init__(
@@ -172,9 +155,7 @@ class Senders:
         )
 
     def top_up(self) -> int:
-        """Claims as many due messages as can be sent now and starts to send them. Returns how many, and does not wait
-        until they are sent.
-        """
+        """Claims what can be sent now and starts to send it. Returns how many."""
         with self._changed:
             busy = dict(self._busy)
         room = self._at_once - sum(busy.values())
@@ -194,12 +175,10 @@ class Senders:
         return len(claimed)
 
     def is_busy(self) -> bool:
-        """Returns whether a message is being sent. When it is sent, another message to its host can be."""
         with self._changed:
             return bool(self._busy)
 
     def wait(self, seconds: float = STOP_SECONDS) -> bool:
-        """Waits until no message is being sent, for `seconds` at most. Returns whether none is."""
         with self._changed:
             idle = self._changed.wait_for(lambda: not self._busy, seconds)
             if not idle:
@@ -208,9 +187,7 @@ class Senders:
         return idle
 
     def finish(self) -> None:
-        """Waits for the messages that are being sent, for `STOP_SECONDS` at most, and then ends the idle threads. The
-        loop calls it when the scheduler stops.
-        """
+        """Waits `STOP_SECONDS` at most for what is being sent, and ends the idle threads."""
         if self.wait():
             self._sending.stop(_GOODBYE_SECONDS / 2)
             self._recording.stop(_GOODBYE_SECONDS / 2)
@@ -228,9 +205,8 @@ class Senders:
             self._recording.give((row, answer))
 
     def _note(self, host: str, answer: Answer) -> None:
-        """Remembers whether the host answers. An attempt that failed soon changes nothing. It held its share for a
-        moment only, and the fault may be that of one tenant's URL, such as a wrong port, and not that of the host. An
-        attempt while our own mail server is away says nothing about the recipient's domain.
+        """Remembers whether the host answers. A quick failure changes nothing, because one tenant's URL may have a
+        wrong port. Neither does a failure of our own mail server.
         """
         if answer.result is Result.AWAY:
             return
@@ -240,9 +216,7 @@ class Senders:
             self._memory.note(host, answered=False)
 
     def _record(self, sent: list[Sent]) -> None:
-        """Records the answers: those of messages that were taken together, and each other one alone, because more
-        follows from it.
-        """
+        """Records the answers of messages that were taken together; any other one is recorded alone."""
         taken = [each for each in sent if each[1].result is Result.TAKEN]
         alone = sent
         if len(taken) > 1 and self._could_record(taken):
@@ -253,9 +227,7 @@ class Senders:
                 self._leave(each[0])
 
     def _could_record(self, sent: list[Sent]) -> bool:
-        """Records the answers in one transaction, and frees the shares of the messages. Returns False if that failed,
-        which may be the fault of any of them.
-        """
+        """Records the answers in one transaction, and frees the shares. Returns False if that failed."""
         try:
             close_old_connections()
             with timeouts.overriding(timeouts.SCHEDULER):

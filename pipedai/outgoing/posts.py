@@ -1,7 +1,6 @@
 """A message that is sent by POST, its signatures, and its answer (SPEC §7).
 
-All messages to customers' webhooks are signed here, whatever they are about: with `X-Pipedai-Signature`, and with the
-headers of the Standard Webhooks specification.
+All webhooks are signed here, by `X-Pipedai-Signature` and the Standard Webhooks specification.
 """
 
 import base64
@@ -27,11 +26,8 @@ class Post:
 
 
 def host_of(url: str) -> str:
-    """Returns the host in a URL, by which senders limit requests. Returns an empty text if the URL has none or is
-    invalid.
-
-    It raises nothing, because a URL that was accepted under older rules must not keep a run from ending. The attempt to
-    send to the URL will fail instead.
+    """Returns the host in a URL, by which senders limit requests, or "". It raises nothing, because a URL that older
+    rules accepted must not keep a run from ending.
     """
     try:
         return (urlsplit(url).hostname or "")[:MAX_HOST]
@@ -40,10 +36,7 @@ def host_of(url: str) -> str:
 
 
 def signed_post(url: str, *, message_id: str, body: str, secret: str | None, now: datetime) -> Post:
-    """Returns the request that sends the JSON text `body` to a webhook.
-
-    `secret` is the secret of the webhook, or None for a message without signatures. `now` is when the request is sent.
-    """
+    """`secret` is the webhook's, or None for no signatures; `now` is when the request is sent."""
     sent = body.encode()
     signed = webhook_headers(message_id=message_id, body=sent, secret=secret, now=now)
     headers = {"Content-Type": "application/json", "User-Agent": "PipedAI-Webhooks/1", **signed}
@@ -53,9 +46,7 @@ def signed_post(url: str, *, message_id: str, body: str, secret: str | None, now
 def webhook_headers(
     *, message_id: str, body: bytes, secret: str | None, now: datetime
 ) -> dict[str, str]:
-    """Returns the headers with the id, the time and the signatures of a message. Without a secret there are no
-    signatures.
-    """
+    """Returns the headers with a message's id, time and, with a secret, signatures."""
     timestamp = str(int(now.timestamp()))
     headers = {"webhook-id": message_id, "webhook-timestamp": timestamp}
     if secret is None:
@@ -70,11 +61,7 @@ def webhook_headers(
 
 
 def _standard_key(secret: str) -> bytes:
-    """Returns the key for the Standard Webhooks signature.
-
-    If the secret begins with `whsec_`, the rest of it is the key in base64. Otherwise the bytes of the secret are the
-    key.
-    """
+    """The rest of a secret after `whsec_` is the key in base64. Otherwise the bytes of the secret are the key."""
     if secret.startswith(_STANDARD_PREFIX):
         return base64.b64decode(secret.removeprefix(_STANDARD_PREFIX))
     return secret.encode()
@@ -94,10 +81,8 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to a request over HTTP.
-
-    `error` says in a few words why no complete answer came in time, or is None. It never names an address.
-    `status_code` may be set beside `error`. `body` is the first KiB of the answer's body, unchanged.
+    """The answer to a request over HTTP. `error` says in a few words, without an address, why no complete answer came,
+    or is None; `status_code` may be set beside it. `body` is the first KiB of the answer.
     """
 
     status_code: int | None
@@ -108,7 +93,6 @@ class Answer:
 
     @property
     def result(self) -> Result:
-        """The meaning of the answer: 2xx is TAKEN; 429, 5xx and no answer are AGAIN; others are REFUSED (SPEC §7)."""
         code = self.status_code
         if self.error is not None or code is None:
             return Result.AGAIN
@@ -119,9 +103,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class OwnAnswer(Answer):
-    """An answer whose result is given, because no HTTP status decides it. It comes from a mail server, or from our own
-    code if that could not make the message.
-    """
+    """An answer from a mail server, or from our code if it could not make the message, with its result given."""
 
     means: Result = Result.AGAIN
 

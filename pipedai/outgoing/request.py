@@ -1,7 +1,4 @@
-"""Sends one request to a customer's URL.
-
-It connects only to addresses that it has checked, and ends within a fixed time.
-"""
+"""Sends one request to a customer's URL, to checked addresses only and within a fixed time."""
 
 import queue
 import socket
@@ -32,9 +29,8 @@ T = TypeVar("T")
 def post(
     url: str, *, headers: Mapping[str, str], body: bytes, timeout: float = TIMEOUT_SECONDS
 ) -> Answer:
-    """Sends `body` by POST and returns the answer within `timeout` seconds, whatever the other side does.
-
-    It raises nothing, follows no redirect, uses no proxy, and supports neither cookies nor compression.
+    """Returns the answer within `timeout` seconds. It raises nothing, follows no redirect, uses no proxy, and supports
+    neither cookies nor compression.
     """
     begun = time.monotonic()
     exchange = _Exchange(begun + timeout)
@@ -52,8 +48,6 @@ def post(
 
 
 class _Exchange:
-    """One request, and the part of its answer that has arrived so far."""
-
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
         self.status_code: int | None = None
@@ -87,8 +81,6 @@ class _Exchange:
 
 
 class _BoundedBackend(SafeBackend):
-    """Connects only to addresses that it has checked. One deadline bounds everything that is done on a connection."""
-
     def __init__(self, *, policy: Any, deadline: float) -> None:
         super().__init__(policy=policy, resolver=self._resolve)
         self._deadline = deadline
@@ -99,10 +91,7 @@ class _BoundedBackend(SafeBackend):
         return _BoundedStream(stream.get_extra_info("socket"), self._deadline)
 
     def _resolve(self, host: str, port: int, *args: Any) -> _Answers:
-        """Returns the addresses of a host.
-
-        `getaddrinfo` has no timeout, so the result is awaited for at most a third of the time that is left.
-        """
+        """Returns the addresses of a host. `getaddrinfo` has no timeout, so the wait is a third of the time left."""
         share = _left(self._deadline, httpcore.ConnectTimeout) / (addresses.CONNECTION_ATTEMPTS + 1)
         found = look_up_within(share, host, port, *args)
         if not addresses.may_use_port(port, [ip_address(answer[4][0]) for answer in found]):
@@ -152,15 +141,12 @@ def look_up(host: str, port: int, *args: Any) -> Iterable[Any]:
 
 
 def look_up_within(seconds: float, *args: Any) -> _Answers:
-    """Resolves a name as `look_up` does. Raises TimeoutError if that takes more than `seconds`."""
     return within(seconds, lambda: list(look_up(*args)))
 
 
 def within(seconds: float, look: Callable[[], T]) -> T:
-    """Calls `look`, which looks up a name, in a thread of its own, and returns its result. Raises what `look` raises,
-    and TimeoutError if it takes more than `seconds`.
-
-    After a TimeoutError the thread goes on, because nothing can stop it, and its result is dropped.
+    """Calls `look` in a thread of its own, and returns or raises what it does. Raises TimeoutError after `seconds`; the
+    thread then goes on, because nothing can stop it.
     """
     answer: queue.SimpleQueue[tuple[T] | Exception] = queue.SimpleQueue()
 
@@ -181,7 +167,6 @@ def within(seconds: float, look: Callable[[], T]) -> T:
 
 
 def _left(deadline: float, late: type[Exception]) -> float:
-    """Returns the seconds until the deadline. Raises an error of the type `late` if the deadline has passed."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise late

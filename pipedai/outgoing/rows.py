@@ -1,9 +1,7 @@
-"""The columns, constraints and indexes that the tables of all outboxes share.
+"""The columns, constraints and indexes that all outboxes share.
 
-An outbox is a table with a row for each message that is to be sent, or was. The transaction that changes something also
-writes the row of the message about the change, so no message is lost and none is sent for something that did not
-happen. An app derives its table from `OutboxRow`, and a table for the attempts from `SendAttempt`. The module `kinds`
-shows how.
+The row of a message is written in the transaction that causes it, so none is lost or sent for nothing. An app derives
+one table from `OutboxRow` and one from `SendAttempt`.
 """
 
 from collections.abc import Sequence
@@ -43,7 +41,6 @@ class OutboxRow(models.Model):
     next_attempt_at = models.DateTimeField(null=True, db_default=Now())
     # How many attempts have been recorded.
     attempt_count = models.PositiveSmallIntegerField(default=0, db_default=0)
-    # When the message was queued, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When it was recorded that the receiver took the message; NULL before that, and for a message that was given up.
     delivered_at = models.DateTimeField(null=True)
@@ -53,10 +50,8 @@ class OutboxRow(models.Model):
 
 
 class SendAttempt(models.Model):
-    """One attempt to send a message, and its result.
-
-    A table that is derived from this one has a foreign key to its outbox, and a composite primary key of that foreign
-    key's column and `n`, in this order. If environments own the outbox's rows, both tables have `environment_id`.
+    """A derived table has a foreign key to its outbox, and a composite primary key of that column and `n`. If
+    environments own the rows, both tables have `environment_id`.
     """
 
     # The number of the attempt, from 1: the outbox row's `attempt_count` after the attempt.
@@ -65,7 +60,6 @@ class SendAttempt(models.Model):
     at = models.DateTimeField()
     # The status of the answer, of HTTP or of SMTP; NULL if there was none.
     status_code = models.PositiveSmallIntegerField(null=True)
-    # How long the attempt took, in milliseconds.
     duration_ms = models.PositiveIntegerField()
     # Why no complete answer came in time, in a few words for the owner of the message; NULL if one came.
     error = models.CharField(max_length=100, null=True)
@@ -80,10 +74,7 @@ class SendAttempt(models.Model):
 def outbox_constraints(
     ended: Sequence[str] = ("delivered", "dead"),
 ) -> tuple[models.CheckConstraint, ...]:
-    """Returns the CHECKs that tie an outbox's times to its status.
-
-    `ended` are the states of messages that are not sent any more. An app with another such state names all of them.
-    """
+    """The CHECKs that tie an outbox's times to its status. `ended` are all states that are not sent any more."""
     return (
         models.CheckConstraint(
             condition=Q(status="pending", next_attempt_at__isnull=False)
@@ -99,7 +90,6 @@ def outbox_constraints(
 
 
 def attempt_constraints(name: str) -> tuple[models.CheckConstraint, ...]:
-    """Returns the CHECK that an attempt has an answer or an error. `name` is the constraint's."""
     return (
         models.CheckConstraint(
             condition=Q(status_code__isnull=False) | Q(error__isnull=False), name=name
@@ -108,10 +98,7 @@ def attempt_constraints(name: str) -> tuple[models.CheckConstraint, ...]:
 
 
 def outbox_indexes(*, of_environments: bool) -> tuple[models.Index, ...]:
-    """Returns the indexes from which `due` reads the pending rows.
-
-    `of_environments` says whether environments own the rows.
-    """
+    """The indexes by which `due` reads pending rows. `of_environments`: environments own the rows."""
     due = models.Index(
         fields=["next_attempt_at", "host"], name="%(class)s_due_by_host", condition=_PENDING
     )

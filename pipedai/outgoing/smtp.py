@@ -19,11 +19,8 @@ _MOST_SAID = 65_536
 
 
 class BoundedBackend(EmailBackend):
-    """Django's SMTP backend, with one deadline for everything that is done on its connection.
-
-    smtplib limits the time of each read and write, but not their number, so a server that sends one byte a second could
-    hold the connection for hours. A timer therefore shuts the connection down at the deadline, and any read or write
-    that waits then ends with an error. It does not limit the number of lines of an answer either.
+    """Django's SMTP backend, with one deadline for all that is done on its connection: a timer then shuts it down.
+    smtplib limits the time of each read, but neither their number nor that of an answer's lines.
     """
 
     def __init__(self, *, deadline: float, **config: Any) -> None:
@@ -36,9 +33,7 @@ class BoundedBackend(EmailBackend):
 
     @property
     def connection_class(self) -> Any:
-        """A subclass of smtplib's class of connections, whose connection ends at the deadline, or when the server has
-        said too much.
-        """
+        """A connection of smtplib that ends at the deadline, or when the server has said too much."""
         backend = self
         kind: type[smtplib.SMTP] = smtplib.SMTP_SSL if self.use_ssl else smtplib.SMTP
 
@@ -67,13 +62,11 @@ class BoundedBackend(EmailBackend):
         return Connection
 
     def hear(self, line: bytes) -> None:
-        """Counts what the server said. Raises SaysTooMuch."""
         self._room -= len(line)
         if self._room < 0:
             raise SaysTooMuch
 
     def open(self) -> bool | None:
-        """Connects and logs in as the settings say. Raises OSError, and ValueError for settings that can't be used."""
         # Django greets the server with this machine's full name, which it looks up once in a process. Nothing else
         # limits the time of this look-up.
         within((self._deadline - time.monotonic()) * _SHARE_OF_LOOK_UP, DNS_NAME.get_fqdn)
@@ -103,14 +96,11 @@ class BoundedBackend(EmailBackend):
         raise error
 
     def close(self) -> None:
-        """Ends the connection. An error here does not matter, because the mail has been taken by then, or another error
-        is being raised already.
-        """
+        """An error here does not matter: the mail has been taken, or another error is being raised."""
         with contextlib.suppress(OSError, SaysTooMuch):
             super().close()
 
     def hang_up(self) -> None:
-        """Ends the connection, and the timers that would shut it down at the deadline."""
         self.close()
         while self._guards:
             self._guards.pop().end()
@@ -136,9 +126,7 @@ class _Heard:
 
 
 class _Guard:
-    """Shuts a connection down at a deadline. It works on a duplicate of the socket's descriptor, because TLS takes the
-    descriptor away from the socket object.
-    """
+    """Works on a duplicate of the socket's descriptor, because TLS takes it away from the socket object."""
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
         self._own = connection.dup()

@@ -1,7 +1,6 @@
-"""Reads lists and statistics from a standby of the database, if REPLICA_DATABASE_URL names one (docs/scaling.md).
+"""Reads lists and statistics from a standby, if REPLICA_DATABASE_URL names one (docs/scaling.md).
 
-This module says where the statements of a thread go. `reading` decides for each request whether the standby may answer
-it, and `writers` remembers who has written lately, so that everybody sees what they have just written.
+`reading` decides for each request whether the standby may answer, and `writers` remembers who has written lately.
 """
 
 import threading
@@ -19,7 +18,7 @@ class _Where(threading.local):
     alias = DEFAULT_DB_ALIAS
 
 
-# `alias` is that of the database to which this thread sends its reads now. `pipedai.sql` reads it for each statement.
+# The database to which this thread sends its reads now, as `alias`. `pipedai.sql` reads it for each statement.
 where = _Where()
 
 
@@ -29,7 +28,6 @@ def is_on() -> bool:
 
 @contextmanager
 def reading_replica() -> Iterator[None]:
-    """Sends this thread's reads to the replica for the time of the block."""
     where.alias = REPLICA
     try:
         yield
@@ -38,10 +36,7 @@ def reading_replica() -> Iterator[None]:
 
 
 class ReplicaRouter:
-    """Sends the ORM's reads to where the thread reads now, and all its writes to the primary.
-
-    Django asks it only if DATABASE_ROUTERS names it, which the settings do if there is a replica.
-    """
+    """Sends the ORM's reads to where the thread reads now, and all writes to the primary."""
 
     def db_for_read(self, model: type, **hints: Any) -> str:
         return where.alias
@@ -50,7 +45,6 @@ class ReplicaRouter:
         return DEFAULT_DB_ALIAS
 
     def allow_relation(self, obj1: object, obj2: object, **hints: Any) -> bool:
-        """Rows of both databases may refer to each other, because they are rows of the same tables."""
         return True
 
     def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool:

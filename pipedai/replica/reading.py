@@ -1,9 +1,7 @@
-"""Decides for each list whether the replica may answer it, and asks the primary in all other cases.
+"""Decides for each list whether the replica may answer it.
 
-The replica answers a caller only if it is a standby, is at most REPLICA_MAX_LAG_SECONDS behind, and has replayed all
-that the caller has written. An answer of the replica counts only if it is a success. If the replica is away, cancels
-the statement, or answers with an error of the request, the primary is asked the same. So no request fails because of
-the replica.
+It must be a standby, at most REPLICA_MAX_LAG_SECONDS behind, and have replayed all that the caller has written. If it
+fails in any way, the primary is asked.
 """
 
 import functools
@@ -89,9 +87,8 @@ fitness = Fitness()
 
 
 def from_replica(action: Action) -> Action:
-    """Lets the replica answer this action of a viewset, which must only read. It stands below `@Operation`.
-
-    Credentials, tenant and role have been read from the primary before the action begins.
+    """Lets the replica answer an action that only reads; stands below `@Operation`. Credentials, tenant and role were
+    read from the primary.
     """
 
     @functools.wraps(action)
@@ -105,9 +102,8 @@ def from_replica(action: Action) -> Action:
 
 
 def read_for(principal_id: UUID, work: Callable[[], T]) -> T:
-    """Returns the result of `work`, which reads for this caller, from the replica if it is fit and else the primary.
-
-    `work` may be called twice. What it raises at the primary is raised.
+    """Returns the result of `work`, which reads from the replica if it is fit, and else from the primary. `work` may be
+    called twice.
     """
     if not is_on() or fitness.is_left_alone():
         return work()
@@ -137,7 +133,6 @@ def read_for(principal_id: UUID, work: Callable[[], T]) -> T:
 
 
 def state_of_replica(now: datetime) -> State:
-    """Returns the replica's state, for GET /health. `now` is the time on the primary's clock."""
     if not fitness.is_left_alone():
         try:
             with transaction.atomic(using=REPLICA), reading_replica():
@@ -164,9 +159,8 @@ def _has_reached(position: int | None, *, now: datetime) -> bool:
 
 
 def _failed(error: Exception, *, looked: bool) -> None:
-    """Logs an error of the replica, and leaves the replica alone for a while if the error is not about the list alone.
-
-    `looked` says whether the replica had told its state before the error.
+    """Leaves the replica alone for a while if the error is not about the list alone. `looked` says whether the replica
+    had told its state before.
     """
     state = sqlstate(error)
     if state is None or state[:2] in _AWAY_CLASSES:

@@ -1,12 +1,8 @@
 """Remembers up to which position of the write-ahead log (WAL) a user or an API key has written.
 
-A replica shows somebody what they have written as soon as it has replayed the WAL up to that position. The positions
-are rows of the primary's table `recent_write`, which all processes share and which outlives a crash and a failover.
-GitLab's database load balancer keeps the same position in Redis.
-
-The process that writes need not know of a replica that another process reads, as while REPLICA_DATABASE_URL reaches one
-process after the other. So a process that reads a replica writes a row of its own, the readers' row, and while that row
-is there all processes remember who writes. Otherwise remembering only reads one index entry.
+A replica shows somebody what they wrote once it has replayed that position. The primary's table `recent_write` has the
+positions, which all processes share. A process that reads a replica writes the readers' row, and only while that is
+there do processes remember who writes.
 """
 
 from collections.abc import Iterable
@@ -61,21 +57,14 @@ DELETE FROM recent_write w USING old WHERE w.principal_id = old.principal_id
 
 
 def note_writers(sender: Any, events: Iterable[Event], **kwargs: Any) -> None:  # noqa: ARG001
-    """Receives the domain events of a transaction, and remembers their actors when it has committed.
-
-    Every action of a user or a key sends an event, whether it came through the API, a page or a command.
-    """
+    """Receives the domain events, which every action sends, and remembers their actors after the commit."""
     ids = {event.actor.id for event in events if event.actor.type in _READERS and event.actor.id}
     if ids:
         transaction.on_commit(partial(remember, ids))
 
 
 def remember(ids: Iterable[UUID]) -> None:
-    """Lets these users and API keys see all that is committed now, wherever their lists are read.
-
-    An error is only logged, because what was written is committed already. The primary is then away, and nobody's
-    requests are answered until it is back.
-    """
+    """Lets these users and keys see what is committed now. An error, as when the primary is away, is only logged."""
     try:
         execute(_REMEMBER, {"ids": list(ids), "readers": READERS})
     except DatabaseError as error:

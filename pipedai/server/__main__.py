@@ -8,7 +8,6 @@ from pipedai.server import gunicorn_conf
 
 
 def main() -> None:
-    """Serve until SIGTERM. If a setting is unfit, end the process with one sentence."""
     # gunicorn reads WEB_CONCURRENCY when it is imported, and would end with a traceback if the value is no number. So
     # the variable gets a valid number first.
     os.environ["WEB_CONCURRENCY"] = str(gunicorn_conf.workers)

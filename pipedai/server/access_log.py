@@ -34,10 +34,7 @@ def log_request(
     path: str = "",
     **more: Any,
 ) -> None:
-    """Log a request and its answer. `path` comes without its query, because a query may hold private data.
-
-    A call without `method` and `path` logs a request that could not be parsed.
-    """
+    """`path` comes without its query, which may be private. Without `method` the request could not be parsed."""
     for observe in observers:
         observe(method, more.get("route"), status, seconds)
     said = {

@@ -6,17 +6,13 @@ from uuid import UUID
 from pipedai.server.request_scope import ClientGone, Receive
 from pipedai.server.ticket import EnvironmentStreamTicket, PollTicket, StreamTicket
 
-# A stream of an environment remembers at most so many changed things between two answers. If there are more, it tells
+# The most changed things that a stream of an environment remembers between two answers. If there are more, it tells
 # that anything may have changed.
 MOST_THINGS = 1000
 
 
 class Ear:
-    """Belongs to one waiting request, and remembers which notifications the database sent about its worker.
-
-    It remembers those that came since the request last asked the endpoint. The request waits by calling `wait`, which a
-    notification ends.
-    """
+    """Belongs to one waiting request: remembers the notifications since it last asked, and ends its `wait`."""
 
     __slots__ = ("_alarm", "changed", "newest_poll")
 
@@ -28,15 +24,11 @@ class Ear:
         self.newest_poll = 0
 
     def hear_change(self) -> None:
-        """Remember that something about the worker changed, and end the wait. The request then asks again."""
         self.changed = True
         self.wake()
 
     def hear_poll(self, order: int) -> None:
-        """Remember that a poll of the worker began, and end the wait if that poll is the newest yet.
-
-        `order` is larger for a newer poll.
-        """
+        """Remember a poll of the worker, and end the wait if it is the newest. `order` grows with newer polls."""
         if order > self.newest_poll:
             self.newest_poll = order
             self.wake()
@@ -48,15 +40,12 @@ class Ear:
         """Ignore a notification that things of an environment changed, because only its streams tell of them."""
 
     def pour(self, ticket: PollTicket | StreamTicket) -> None:
-        """Forget what was heard, because the view is about to be asked. A subclass moves it into the ticket."""
         self.changed = False
 
     def hear_again(self) -> None:
-        """Note that notifications arrive again, after some may have been lost."""
         self.hear_change()
 
     def wake(self) -> None:
-        """End the wait, if the request is waiting. Its code then finds out why it was woken."""
         if self._alarm is not None and not self._alarm.expired():
             self._alarm.reschedule(0)
 
@@ -73,13 +62,10 @@ class Ear:
 
 
 class StreamEar(Ear):
-    """The Ear of an event stream. It also remembers that there are new events."""
-
     __slots__ = ()
 
     @property
     def heard(self) -> bool:
-        """Whether there may be something to send."""
         return self.changed
 
     def hear_event(self) -> None:
@@ -105,7 +91,6 @@ class EventsEar(StreamEar):
         self.wake()
 
     def pour(self, ticket: PollTicket | StreamTicket) -> None:
-        """Forget what was heard, because the view answers with new events too."""
         super().pour(ticket)
         self.has_events = False
 

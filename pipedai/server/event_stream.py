@@ -24,11 +24,11 @@ RECHECK_SECONDS = 12.0
 # A reader that takes nothing for this many seconds has stopped reading. The time is shorter than RECHECK_SECONDS, so
 # that a slow reader can't put off the next check of its credential.
 LONGEST_SEND_SECONDS = 10.0
-# Events that FanOut has read may be sent for so many seconds after the last check of the stream's credential.
+# Events that FanOut has read may be sent for this many seconds after the last check of the stream's credential.
 LONGEST_UNCHECKED_SECONDS = 14.0
 # Streams that are woken within this time share one statement.
 GATHER_SECONDS = 0.2
-# One statement reads for at most so many streams that are not equally far, so that its answer stays small.
+# One statement reads for at most this many streams that are not equally far, so that its answer stays small.
 MOST_TOGETHER = 100
 
 _KEEP_ALIVE = b": still here\n\n"
@@ -36,15 +36,13 @@ _KEEP_ALIVE = b": still here\n\n"
 
 @dataclass(frozen=True, slots=True)
 class StreamKind:
-    """A kind of event streams: that of a worker, of a run, or of an environment."""
-
     # The first line that a reader gets, as a comment (SSE).
     opening: str
     # Matches the path of a request for such a stream. Its group is the id of the subject.
     path: re.Pattern[str]
     # Makes the ticket of a stream.
     ticket: type[StreamTicket]
-    # Makes what hears the notifications for a stream.
+    # Makes the Ear that hears the notifications for a stream.
     ear: type[StreamEar] = StreamEar
     # A stream waits this many seconds before it asks for news, so that one answer carries what comes together.
     pause_seconds: float = 0.1
@@ -56,10 +54,8 @@ InThread = Callable[[Callable[[], Pieces]], Awaitable[Pieces]]
 
 
 class FanOut:
-    """Collects what streams want for GATHER_SECONDS, reads it in one statement, and hands each stream its piece.
-
-    Streams that have sent equally much of one subject get the same bytes. One reading is under way at a time, so
-    streams hold one thread at most, and nothing is kept after it was handed out.
+    """Collects for GATHER_SECONDS what streams want, and reads that in one statement at a time, so that streams hold
+    one thread at most. Streams that have sent equally much get the same bytes.
     """
 
     def __init__(self, in_thread: InThread) -> None:
@@ -70,7 +66,6 @@ class FanOut:
         self._task: asyncio.Task[None] | None = None
 
     async def piece(self, read: ReadTogether, subject: UUID, after: int) -> Piece | None:
-        """Return the events of a subject after a number, or None if they could not be read."""
         waiting = self._wanted.setdefault(read, {})
         found = waiting.get((subject, after))
         if found is None:
@@ -110,14 +105,9 @@ class FanOut:
 
 
 class EventStreams(WaitingLane):
-    """Asks the endpoint for new events, sends them, waits, and asks again, as long as the endpoint answers 200.
-
-    The endpoint, a Django view, is asked anew each time, so it alone checks credentials and chooses what to send. This
-    process queues no events: they are stored in a table, and the endpoint returns a limited number at a time. It is
-    asked for more only when the reader has taken the events that were sent.
-
-    While a stream of a run has new events and nothing else is new, `fan_out` reads them, and the endpoint is asked
-    about every 12 s. Other streams ask the endpoint each time, as all do if there is no `fan_out`.
+    """Asks the endpoint for new events, sends them when the reader has taken those before, waits, and asks again while
+    it answers 200. The endpoint, a Django view, alone checks credentials. While nothing but events of a run is new,
+    `fan_out` reads them, and the endpoint is asked about every 12 s.
     """
 
     def __init__(
@@ -129,7 +119,6 @@ class EventStreams(WaitingLane):
     async def serve(
         self, kind: StreamKind, subject: UUID, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Answer one request for a stream of this kind. Raises ClientGone when the client has left."""
         body = (await receive()).get("body", b"")
         ear, ticket = kind.ear(), kind.ticket()
         scope[STREAM] = ticket
@@ -176,7 +165,6 @@ class EventStreams(WaitingLane):
         at_the_end.callback(self._listener.unsubscribe, ear, subject)
 
     def _next_asking(self, ticket: StreamTicket) -> float:
-        """Return when the stream asks the endpoint again even without a notification, by the loop's clock."""
         patience = self._patience(RECHECK_SECONDS)
         if ticket.again_seconds is not None:
             patience = min(patience, ticket.again_seconds)
@@ -198,7 +186,7 @@ class EventStreams(WaitingLane):
             or asyncio.get_running_loop().time() >= until
         ):
             return None
-        # It is set again by events that are stored while the piece is read.
+        # Events that are stored while the piece is read set this again.
         ear.has_events = False
         piece = await self._fan_out.piece(ticket.read_together, subject, ticket.sent)
         if piece is not None and piece.more:
@@ -206,7 +194,6 @@ class EventStreams(WaitingLane):
         return piece
 
     async def _wait(self, ear: StreamEar, receive: Receive, until: float) -> None:
-        """Return when there may be something to send, at the time `until`, or when the server stops."""
         clock = asyncio.get_running_loop().time
         while not (ear.heard or self._stopping) and (left := until - clock()) > 0:
             await ear.wait(receive, left)
@@ -227,10 +214,6 @@ def _content(answer: list[Message]) -> bytes:
 
 
 def _lasting(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return the headers of an event stream, made from the headers of the endpoint's first answer.
-
-    Content-Length is left out, because it is the length of the first answer only. An added header stops nginx from
-    buffering the stream.
-    """
+    """Return an event stream's headers: without the first answer's Content-Length, and not buffered by nginx."""
     kept = [(name, value) for name, value in headers if name.lower() != b"content-length"]
     return [*kept, (b"x-accel-buffering", b"no")]

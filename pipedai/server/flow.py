@@ -1,6 +1,6 @@
-"""Keeps the arriving bytes of a request's body, and wakes the code that waits for them.
+"""Keeps the arriving bytes of a body, and wakes who waits for them.
 
-`Body` overrides private methods of gunicorn 27.0, and `tests/test_worker.py` fails when gunicorn changes them.
+`Body` overrides private methods of gunicorn 27.0; `tests/test_worker.py` fails when they change.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -19,10 +19,8 @@ SECONDS = 30.0
 
 
 class Pace:
-    """Measures how fast the client of one connection takes what is written to it.
-
-    A connection is stalled while it holds bytes that the operating system does not accept yet. While it is stalled, the
-    server writes nothing more to it.
+    """Measures how fast the client of a connection takes what is written. It is stalled while the operating system
+    accepts no more bytes, and the server then writes nothing more to it.
     """
 
     __slots__ = ("_left", "_loop", "_since", "_taken", "_timer", "_transport", "_waited")
@@ -67,10 +65,8 @@ class Pace:
         self._taken += self._left - self._to_take()
 
     def _to_take(self) -> int:
-        """Return how many written bytes the client's machine has not confirmed yet.
-
-        This counts the bytes in the operating system's buffer too. That buffer holds some hundred kilobytes, and it
-        accepts more only when a third of them has left, so the transport's buffer alone would shrink in large steps.
+        """Return how many bytes the client's machine has not confirmed. This includes the operating system's buffer,
+        which is large and accepts more only when a third of it has left.
         """
         buffered = self._transport.get_write_buffer_size()
         try:
@@ -84,10 +80,7 @@ class Pace:
 
 
 class Signal:
-    """A small asyncio.Event for a single waiter.
-
-    It saves each connection the 700 bytes of an Event's queue of waiters.
-    """
+    """An asyncio.Event for one waiter, without the 700 bytes of a queue of waiters."""
 
     __slots__ = ("_is_set", "_waiter")
 
@@ -113,8 +106,6 @@ class Signal:
 
 
 class Body(BodyReceiver):
-    """Receives a request's body and, after the body, the news that the client has left."""
-
     __slots__ = ()
 
     def feed(self, chunk: bytes) -> None:

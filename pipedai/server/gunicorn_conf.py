@@ -60,7 +60,7 @@ limit_request_line = 8190
 limit_request_fields = 100
 limit_request_field_size = 8190
 
-# gunicorn itself trusts no proxy, because pipedai.server.request_scope handles proxies, by TRUSTED_PROXIES.
+# gunicorn itself trusts no proxy, because pipedai.server.request_scope decides about proxies.
 forwarded_allow_ips = ""
 # gunicorn's control socket would lie in the home directory and accept commands, so there is none.
 control_socket_disable = True
@@ -79,10 +79,7 @@ def refuse_unfit_settings() -> None:
 
 
 def on_starting(server: Any) -> None:
-    """Exit with a sentence if a setting is unfit or the port is taken, and make the directory of the metrics.
-
-    gunicorn calls this function when it starts.
-    """
+    """Exit with a sentence if a setting is unfit or the port is taken, and make the metrics' directory."""
     refuse_unfit_settings()
     if not {"GUNICORN_FD", "LISTEN_FDS"} & set(os.environ):
         _refuse_taken_ports(server)
@@ -91,7 +88,6 @@ def on_starting(server: Any) -> None:
 
 
 def child_exit(_server: Any, worker: Any) -> None:
-    """Delete the metrics' gauges of a worker process that ended in any way. gunicorn calls this when one ends."""
     for directory in _metrics:
         forget_process(worker.pid, directory)
 

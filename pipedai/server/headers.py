@@ -1,6 +1,7 @@
 """Adds the headers that every answer carries, whichever part of the server made it (SPEC §2)."""
 
 API = "/api/v1"
+CONSOLE = "/console"
 SERVER = b"pipedai"
 
 RawHeaders = list[tuple[bytes, bytes]]
@@ -8,17 +9,16 @@ RawHeaders = list[tuple[bytes, bytes]]
 # The Content-Security-Policy of the API and of every path without a policy of its own. A browser may load nothing under
 # it.
 _NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
-# The start page has a style sheet and links, and nothing else.
-_START_PAGE = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none';"
-    " frame-ancestors 'none'"
-)
 # Pages with forms and a style sheet, and no script.
 _FORMS = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self';"
     " frame-ancestors 'none'"
 )
 _POLICIES = {
+    CONSOLE: (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none';"
+        " form-action 'self'; frame-ancestors 'none'"
+    ),
     # The admin's pages need more: Alpine compiles code from template attributes, and each page begins with a <style>.
     # See docs/decisions/admin.md.
     "/admin": (
@@ -45,6 +45,7 @@ _POLICIES = {
     ),
 }
 _API_HEADERS = {b"cache-control": b"no-store"}
+_CONSOLE_HEADERS = {**_API_HEADERS, b"referrer-policy": b"same-origin"}
 _HSTS = {b"strict-transport-security": b"max-age=31536000"}
 
 
@@ -53,8 +54,6 @@ def is_api(path: str) -> bool:
 
 
 def content_policy(path: str) -> str:
-    if path == "/":
-        return _START_PAGE
     return next(
         (policy for prefix, policy in _POLICIES.items() if _is_below(path, prefix)), _NO_PAGE
     )
@@ -63,15 +62,13 @@ def content_policy(path: str) -> str:
 def complete_headers(
     given: RawHeaders, *, request_id: str, path: str, production: bool
 ) -> RawHeaders:
-    """Return an answer's headers together with those that every answer of the service has.
-
-    Under the API's paths the service's headers replace those that the application set. A page elsewhere keeps its own
-    headers, and decides on its own caching.
-    """
+    """Under the API's paths the service's headers replace the application's. Other pages keep their own."""
     ours = {
         b"x-content-type-options": b"nosniff",
         b"content-security-policy": content_policy(path).encode("latin-1"),
     } | (_HSTS if production else {})
+    if _is_below(path, CONSOLE):
+        ours |= _CONSOLE_HEADERS
     if is_api(path):
         ours |= _API_HEADERS
         kept = [(name, value) for name, value in given if name.lower() not in ours]

@@ -1,7 +1,4 @@
-"""Writes the heartbeats of a web process, by which other processes see that it is alive.
-
-The event loop writes them, so that a process whose event loop hangs writes none.
-"""
+"""Writes the heartbeats of a web process in its event loop, so that a process that hangs writes none."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,12 +18,9 @@ _AGAIN_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """An SQL statement that a process runs every `every_seconds` to record that it is alive: a heartbeat.
-
-    The statement returns the time on the database's clock. A heartbeat that takes longer than `patience_seconds` counts
-    as failed and is canceled, because a connection to a dead database may hang. If its commit waits for a standby, the
-    cancel ends only the wait, and others then see the heartbeat. So the patience must be longer than the time for which
-    a heartbeat counts.
+    """A heartbeat: an SQL statement that a process runs every `every_seconds`, and that returns the database's time.
+    After `patience_seconds` it is canceled. If its commit waits for a standby, others see the heartbeat all the same,
+    so the patience must be longer than a heartbeat counts.
     """
 
     every_seconds: float
@@ -39,21 +33,12 @@ _makers: list[Callable[[], Beat]] = []
 
 
 def register_beat(make: Callable[[], Beat]) -> None:
-    """Adds a heartbeat that every web process writes. Call it in the module `ready` of the app.
-
-    Each process calls `make` once to get its own statement.
-    """
+    """Adds a heartbeat to every web process, which calls `make` once. Call it in the module `ready`."""
     _makers.append(make)
 
 
 class Heart:
-    """Writes heartbeats of this process to the database as long as `run` runs.
-
-    `makers` make them; by default they are all registered ones.
-
-    When a heartbeat could not be written, it awaits `failed`, because other connections of this process may be dead
-    too.
-    """
+    """Writes heartbeats while `run` runs. It awaits `failed` after one that could not be written."""
 
     def __init__(
         self,
@@ -67,10 +52,7 @@ class Heart:
         self._failing = False
 
     async def run(self) -> None:
-        """Write heartbeats until cancelled.
-
-        After a heartbeat that could not be written, the next one uses a new connection.
-        """
+        """After a heartbeat that could not be written, the next one uses a new connection."""
         async with asyncio.TaskGroup() as hearts:
             for make in self._makers:
                 hearts.create_task(self._beat(make()))

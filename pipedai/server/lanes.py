@@ -57,10 +57,8 @@ _LIVE_HEADERS = [
 
 
 class Lanes:
-    """Sends waiting polls, event streams and requests that may hash a password to the part of the server for each.
-
-    All other requests go to `threads`, which runs Django in a pool of threads. `background` are functions that return
-    coroutines which run until the server stops, such as the one that listens for the database's notifications.
+    """Sends waiting polls, event streams and requests that may hash a password to their lanes, and all others to
+    `threads`. `background` makes coroutines that run until the server stops.
     """
 
     def __init__(
@@ -111,18 +109,12 @@ class Lanes:
 
 
 def _is_asked_by_a_probe(scope: Scope) -> bool:
-    """Whether a request is a read without an `Origin`, as health checks send it.
-
-    The answer to a request with an `Origin` needs CORS headers.
-    """
+    """Health checks send no `Origin`; an answer to a request with one needs CORS headers."""
     return scope["method"] in {"GET", "HEAD"} and header(scope["headers"], b"origin") is None
 
 
 async def _say_alive(scope: Scope, send: Send) -> None:
-    """Answer as the view in pipedai.api.service does, but in the event loop, so that it works when no thread is free.
-
-    See docs/decisions/fast-paths.md.
-    """
+    """Answers in the event loop, so that no free thread is needed (docs/decisions/fast-paths.md)."""
     # Django usually tells the access log the route. It does not see this call.
     scope[LOG]["route"] = LIVE.removeprefix("/")
     await send({"type": "http.response.start", "status": 200, "headers": _LIVE_HEADERS})
@@ -130,11 +122,8 @@ async def _say_alive(scope: Scope, send: Send) -> None:
 
 
 def waiting_worker(scope: Scope) -> UUID | None:
-    """Return the id of the worker who asks for runs by this request, and may want to wait for one.
-
-    Returns None for any other request, and for a poll whose parameter `wait` is 0 or missing, so that it is answered at
-    once. Any other `wait` counts, even one that is no number, because the endpoint refuses bad values. A claim of the
-    next run tells in its body whether it waits, which only LongPoll reads.
+    """Return the id of the worker who asks for runs by this request and may wait, else None. Any `wait` but 0 counts,
+    because the endpoint refuses bad values. A claim of the next run says in its body whether it waits.
     """
     if scope["method"] == "POST" and (match := _CLAIM_NEXT.fullmatch(scope["path"])):
         return UUID(match[1])
@@ -148,9 +137,7 @@ def waiting_worker(scope: Scope) -> UUID | None:
 
 
 def streamed(scope: Scope) -> tuple[StreamKind, UUID] | None:
-    """Return the kind and the subject's id of the event stream that this request asks for, or None if it asks for
-    none.
-    """
+    """Return the kind and the subject's id of the event stream that a request asks for, or None."""
     if scope["method"] == "GET" and scope["path"].endswith("/events/stream"):
         for kind in STREAMS:
             if match := kind.path.fullmatch(scope["path"]):

@@ -27,10 +27,7 @@ LONGEST_PAUSE_SECONDS = 2.0
 
 
 class Listener:
-    """Keeps the process's LISTEN connection open as long as `run` runs.
-
-    `healthy` says whether notifications arrive. While they don't, waiting requests must ask more often.
-    """
+    """Keeps the process's LISTEN connection open. While it is not `healthy`, waiting requests ask more often."""
 
     def __init__(self, connect: Connect, watches: Watches | None = None) -> None:
         self._connect = connect
@@ -59,15 +56,11 @@ class Listener:
 
     @property
     def waiting(self) -> int:
-        """Return how many waiting polls this process holds. A poll counts once, although it may also wait for pools."""
         return len({ear for ear in self._all() if not isinstance(ear, StreamEar)})
 
     @property
     def streaming(self) -> int:
-        """Return how many event streams this process holds.
-
-        A stream counts once, although it gets notifications about several subjects, such as a worker and an API key.
-        """
+        """A stream counts once, although it gets notifications about several subjects."""
         return len({ear for ear in self._all() if isinstance(ear, StreamEar)})
 
     def wake_all(self) -> None:
@@ -75,10 +68,7 @@ class Listener:
             ear.wake()
 
     def deliver(self, payload: str) -> None:
-        """Pass a notification on to the requests that wait for news of its subject, such as a worker or an API key.
-
-        Its form is `<topic> <id of the subject>[ <detail>]`. Any other text is ignored.
-        """
+        """`payload` is `<topic> <id of the subject>[ <detail>]`; any other text is ignored."""
         topic, _, rest = payload.partition(" ")
         subject, _, detail = rest.partition(" ")
         if topic == RUNS and subject != self.name:
@@ -103,16 +93,13 @@ class Listener:
                 ear.hear_things(kind, [UUID(id_) for id_ in ids])
 
     def hear_events(self, subjects: Iterable[str]) -> None:
-        """Tell the requests that wait for news of these subjects, such as runs, that there are new events."""
         for subject in subjects:
             for ear in self._ears.get(subject, ()):
                 ear.hear_event()
 
     async def reconnect(self) -> None:
-        """Close the connection on which notifications arrive, if it is open, so that `run` opens another.
-
-        This is needed when the database's server lost its network or is no longer the primary, because then it sends
-        nothing and does not end the connection.
+        """Close the connection on which notifications arrive, so that `run` opens another. A database's server that is
+        cut off, or is no longer the primary, sends nothing and ends no connection.
         """
         # `run` closes the connection itself. If it were closed here, its file descriptor would still be watched by the
         # event loop, and the next socket that gets the same number would never be read.
@@ -178,15 +165,11 @@ _NOT_OURS = ("cursor_factory", "context", "prepare_threshold")
 
 
 async def connect() -> AsyncConnection:
-    """Return a new connection for the database's notifications.
-
-    It never starts an embedded PostgreSQL: the first request starts it, and a stopped one stays stopped.
-    """
+    """Never starts an embedded PostgreSQL: the first request does, and a stopped one stays stopped."""
     return await AsyncConnection.connect(**await asyncio.to_thread(listen_params), autocommit=True)
 
 
 def listen_params() -> dict[str, Any]:
-    """Return psycopg's arguments for a connection that can LISTEN, which goes past PgBouncer if there is one."""
     handler = connections
     if settings.DATABASE_LISTEN_URL:
         handler = ConnectionHandler({"default": env.database_config(settings.DATABASE_LISTEN_URL)})
@@ -194,10 +177,7 @@ def listen_params() -> dict[str, Any]:
 
 
 async def connect_as_requests() -> AsyncConnection:
-    """Return a new connection that takes the same way to the database as requests, through a pooler if there is one.
-
-    It never starts an embedded PostgreSQL.
-    """
+    """Connects through the pooler, if there is one, as requests do. Never starts an embedded PostgreSQL."""
     params = await asyncio.to_thread(_params, connections, "pipedai-heartbeat")
     # A pooler may run each statement in another session, which does not know statements prepared before.
     return await AsyncConnection.connect(**params, autocommit=True, prepare_threshold=None)

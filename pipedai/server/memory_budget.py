@@ -1,6 +1,4 @@
-"""Counts what a process holds of requests that are not answered yet: their bytes, and those of their answers, and how
-many requests there are of one subject (SPEC §19).
-"""
+"""Counts the bytes that a process holds for unanswered requests, and the requests of one subject (SPEC §19)."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -29,10 +27,7 @@ _FOR_LARGE = 7 / 8
 
 
 class MemoryBudget:
-    """Counts the bytes that one process holds for requests and answers, in all and for each client address.
-
-    It and the holdings run in the event loop, except `is_overdrawn`, which threads call.
-    """
+    """Counts the bytes that a process holds, in all and for each client address. It runs in the event loop."""
 
     def __init__(self, mebibytes: int = 48) -> None:
         self.used = 0
@@ -58,10 +53,8 @@ class MemoryBudget:
 
 
 class Holding:
-    """The bytes of the memory budget that one request holds.
-
-    Each part of the server that works on the request calls `keep` before its work and `leave` after it. After the last
-    `leave` all bytes are given back.
+    """The bytes of the memory budget that one request holds. Each part of the server that works on the request calls
+    `keep` before and `leave` after it. The last `leave` gives all bytes back.
     """
 
     __slots__ = ("_at_end", "_budget", "_keepers", "_size", "address")
@@ -79,7 +72,6 @@ class Holding:
         return self._budget.has_room(self.address, size, small=small)
 
     def take(self, size: int) -> None:
-        """Hold `size` more bytes, even if there is no room for them."""
         if size:
             self._size += size
             self._budget.add(self.address, size)
@@ -91,21 +83,13 @@ class Holding:
         self.give_back(self._size)
 
     def is_overdrawn(self) -> bool:
-        """Whether the process, or the request's client address, holds more bytes than the memory budget allows.
-
-        If so, no new work should start for the request.
-        """
+        """If the process or the client's address holds too many bytes, no new work should start."""
         return not self._budget.has_room(self.address, 0, small=True)
 
     def keep(self) -> None:
-        """Note that one more part of the server works on the request.
-
-        The bytes are kept until that part calls `leave`.
-        """
         self._keepers += 1
 
     def leave(self) -> None:
-        """Note that a part of the server is done with the request. After the last one, all bytes are given back."""
         self._keepers -= 1
         if self._keepers:
             return
@@ -114,16 +98,12 @@ class Holding:
             self._at_end.pop()()
 
     def at_end(self, then: Callable[[], None]) -> None:
-        """Call `then` after the last `leave`, when the answer has been sent or the client has left."""
         self._at_end.append(then)
 
 
 def room_for_answer(request: HttpRequest | Request, wanted: int) -> int:
-    """Return how many bytes an answer may have: `wanted`, or SMALL_BYTES if memory is too short for `wanted` now.
-
-    An endpoint with large answers asks this before it makes an answer, because an answer that is made and then refused
-    costs as much as one that is sent. If the application runs under another server than ours, the result is always
-    `wanted`.
+    """Return how many bytes an answer may have: `wanted`, or SMALL_BYTES if memory is short. Endpoints with large
+    answers ask this first. Under another server than ours the result is always `wanted`.
     """
     holding: Holding | None = request.META.get("asgi.scope", {}).get(HOLDING)
     return wanted if holding is None or holding.has_room(wanted) else SMALL_BYTES
@@ -141,18 +121,14 @@ def overloaded(*, unread: bool) -> Refused:
 
 
 class RequestLimit:
-    """Lets each subject, such as a worker, have at most `most` requests under way in this process."""
-
     def __init__(self, most: int) -> None:
         self._most = most
         self._counts: Counter[Hashable] = Counter()
         self._lock = Lock()
 
     def admits(self, subject: Hashable, request: HttpRequest | Request) -> bool:
-        """Counts the request as one of the subject's, or returns False if the subject has the most that it may have.
-
-        The request counts until its answer has been sent or its client has left. Only our own server tells when that
-        happens, so under any other server nothing is counted, and the result is always True.
+        """Counts the request as one of the subject's until it is answered or its client has left. Returns False if the
+        subject has the most already. Under another server nothing is counted.
         """
         holding: Holding | None = request.META.get("asgi.scope", {}).get(HOLDING)
         if holding is None:

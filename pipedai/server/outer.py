@@ -1,7 +1,4 @@
-"""The outermost ASGI application.
-
-It does what every request needs, whichever part of the server answers it (SPEC §2).
-"""
+"""The outermost ASGI application, which does what every request needs (SPEC §2)."""
 
 import time
 from collections.abc import Sequence
@@ -33,18 +30,13 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of a request. A request that exceeds one of them is refused."""
-
     body_bytes: int
     body_seconds: float = 30.0
 
 
 class Outer:
-    """Wraps the application, and does what every request needs.
-
-    It gives each request an id, checks the limits of its body, counts its memory, adds headers to the answer, answers
-    crashes and writes the access log. The application is called only when the whole body has arrived, and gets it in
-    one piece.
+    """Gives each request an id, checks its body's limits, counts its memory, adds headers, answers crashes and writes
+    the access log. The application gets the whole body in one piece.
     """
 
     def __init__(

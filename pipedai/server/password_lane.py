@@ -1,7 +1,4 @@
-"""Serves requests that may hash a password (SPEC §19).
-
-Only a few passwords are hashed at once. A request that must wait for that holds no thread meanwhile.
-"""
+"""Serves requests that may hash a password (SPEC §19). They hold no thread while they wait for a permit."""
 
 import asyncio
 from contextlib import ExitStack
@@ -35,6 +32,8 @@ _PATHS = frozenset(
         "/account/register",
         "/account/invitation",
         "/pair",
+        "/console/sign-in",
+        "/console/register",
         "/admin/login/",
         "/admin/account/",
     }
@@ -47,19 +46,14 @@ def may_hash(scope: Scope) -> bool:
 
 
 def password_turns(permits: int) -> Turns:
-    """Return the Turns that divide the permits for hashing among the waiting requests; client addresses take turns.
-
-    A permit is a share of the memory that all password hashes of this process may use. `permits` is how many there are.
-    """
+    """Return the Turns for hashing, where client addresses take turns. A permit is a share of the memory."""
     return Turns(permits, most_waiting=_MOST_WAITING, most_of_a_group=_MOST_OF_AN_ADDRESS)
 
 
 class PasswordLane:
-    """Asks the endpoint once, and a second time if the endpoint must hash a password and there is memory for the hash.
-
-    The endpoint, a Django view, gives a 503 when it is first asked and finds that it must hash a password. The request
-    then waits until a permit is free. So credentials, throttles and validation are checked before the wait, and every
-    answer is the endpoint's own. A request that gets no permit in time is answered with that 503.
+    """Asks the endpoint once, and a second time with a permit if it answers 503 because it must hash. So credentials,
+    throttles and validation are checked before the wait, and every answer is the endpoint's own. A request that gets no
+    permit in time is answered with that 503.
     """
 
     def __init__(self, endpoint: App, turns: Turns, *, patience: float = PATIENCE_SECONDS) -> None:
@@ -68,7 +62,6 @@ class PasswordLane:
         self._patience = patience
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request that may hash a password. Raises ClientGone if its client leaves meanwhile."""
         body = (await receive()).get("body", b"")
         ticket = PasswordTicket()
         token = PASSWORD.set(ticket)
@@ -84,10 +77,7 @@ class PasswordLane:
     async def _ask_in_turn(
         self, ticket: PasswordTicket, scope: Scope, body: bytes, receive: Receive
     ) -> list[Message] | None:
-        """Wait until there is memory for the hash, then ask the endpoint a second time, now with leave to hash.
-
-        Returns the endpoint's second answer, or None if there was not enough memory in time.
-        """
+        """Return the endpoint's second answer, made with leave to hash, or None if no memory came in time."""
         ear = Ear()
         address = network_of(scope["client"][0])
         turn = self._turns.ask(address, 1, wake=lambda _: ear.wake())

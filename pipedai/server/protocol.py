@@ -1,7 +1,6 @@
-"""Adds JSON error answers, deadlines and limits of memory to the connections of gunicorn's ASGI worker.
+"""Adds JSON errors, deadlines and memory limits to the connections of gunicorn's ASGI worker.
 
-gunicorn answers requests that it can't parse in plain text, and has no hooks to change this. So the class Protocol
-overrides private methods of gunicorn 27.0, and `tests/test_worker.py` fails when gunicorn changes them.
+`Protocol` overrides private methods of gunicorn 27.0; `tests/test_worker.py` fails when they change.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -177,7 +176,6 @@ class Protocol(ASGIProtocol):
         self._pause_reading()
 
     def parse_some(self) -> bool:
-        """Parse a small piece of the chunked body that has arrived, and return whether more is left."""
         data, self._unparsed = self._unparsed[:PARSED_BYTES], self._unparsed[PARSED_BYTES:]
         if self._callback_parser is None or not super()._feed_callback_parser(data):
             self._unparsed = b""

@@ -13,10 +13,7 @@ from pipedai.server.request_scope import Message, Send
 def error_answer(
     sentence: str, *, code: ErrorCode, close: bool = False, **extra: str
 ) -> tuple[RawHeaders, bytes]:
-    """Return the headers and the body of `{ "error": sentence, "code": code, … }`.
-
-    `close` makes the headers announce that the connection ends, because the rest of the request was not read.
-    """
+    """`close` announces that the connection ends, because the rest of the request was not read."""
     body = json.dumps(error_body(sentence, code=code, **extra)).encode()
     headers = [
         (b"content-type", b"application/json"),
@@ -28,7 +25,6 @@ def error_answer(
 
 
 def crash_answer(request_id: str, *, close: bool = False) -> tuple[RawHeaders, bytes]:
-    """Return the answer to a crash. It holds only the request id, under which the log describes the crash."""
     return error_answer(INTERNAL, code=ErrorCode.INTERNAL_ERROR, close=close, requestId=request_id)
 
 
@@ -47,11 +43,9 @@ PIECE_BYTES = 64 * 1024
 
 
 class Reply:
-    """The ASGI `send` function of one request.
-
-    It adds our headers, adds Content-Length to an answer that comes in one piece, and drops the body where HTTP allows
-    none (HEAD, 204, 304). Under the API's paths it replaces an error that is not JSON with a JSON one. The part of the
-    answer that is not sent yet counts against the memory budget. `status` and `body_bytes` tell what was sent.
+    """The ASGI `send` of one request. It adds our headers and Content-Length, drops bodies that HTTP forbids (HEAD,
+    204, 304), and replaces errors of the API that are not JSON. Bytes that are not sent yet count against the memory
+    budget. `status` and `body_bytes` tell what was sent.
     """
 
     def __init__(
@@ -73,7 +67,6 @@ class Reply:
         self.complete = False
 
     async def send(self, message: Message) -> None:
-        """Take one message of the application's answer. Raises Refused if there is no memory for a large answer."""
         if self.complete:
             return
         if message["type"] == "http.response.start":

@@ -19,10 +19,8 @@ LINGER_BYTES = 16 * 1024 * 1024
 async def read_body(
     headers: RawHeaders, receive: Receive, *, max_bytes: int, seconds: float, holding: Holding
 ) -> bytes:
-    """Return the whole body, and count its bytes in `holding`, the request's part of the memory budget.
-
-    Raises Refused if the body is too large, too late or malformed, or if there is no room for it. Raises ClientGone if
-    the client has left.
+    """Return the whole body, counted in `holding`. Raises Refused if it is too large, too late or malformed, or if
+    there is no room, and ClientGone.
     """
     _refuse_by_headers(dict(headers), max_bytes)
     whole: bytes | bytearray = b""
@@ -56,7 +54,6 @@ async def read_body(
 
 
 async def discard_body(receive: Receive) -> None:
-    """Read and drop what a refused client still sends, for a limited time."""
     size = 0
     with suppress(TimeoutError):
         async with asyncio.timeout(LINGER_SECONDS):
@@ -84,9 +81,7 @@ class Replay:
 
 
 async def whole_answer(endpoint: App, scope: Scope, body: bytes) -> list[Message]:
-    """Return the messages of the endpoint's answer to a request with this body. The endpoint hears of no client that
-    leaves.
-    """
+    """Return the messages of the endpoint's answer. It hears of no client that leaves."""
     answer: list[Message] = []
 
     async def keep(message: Message) -> None:

@@ -1,7 +1,4 @@
-"""Cleans a request's ASGI scope, so that WSGI reads the same request from it.
-
-The scope is changed in place. If each step made a copy, a waiting request would keep all copies in memory.
-"""
+"""Cleans a request's ASGI scope, so that WSGI reads the same request. It makes no copies, to save memory."""
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,11 +11,7 @@ from pipedai.server.headers import PROBES, RawHeaders
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a failure
-    """Ends a request with this status, sentence and error code.
-
-    `unread` says whether a part of the request's body may not have arrived yet. `retry_after` is the number of seconds
-    after which the client may send the request again.
-    """
+    """Ends a request with this answer. `unread`: its body may not have arrived. `retry_after` is in seconds."""
 
     def __init__(
         self,
@@ -66,7 +59,6 @@ _OTHER_CHARSET = re.compile(r'charset(?!\s*=\s*(?:utf-?8|"utf-?8")\s*(?:;|$))', 
 
 
 def header(headers: RawHeaders, name: bytes) -> str | None:
-    """Return the header's value, with repeated headers joined by a comma, or None if there is none."""
     values = [value for key, value in headers if key == name]
     return b",".join(values).decode("latin-1") if values else None
 
@@ -77,11 +69,9 @@ def resolve_client(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
 
 
 def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]) -> None:
-    """Change the scope so that ASGI and WSGI code read the same request from it.
-
-    Raises Refused for a request without a Host, unless it is a probe that may lack one; for a target that is not a
-    path; for a query that is not ASCII (RFC 3986), because the conversion to WSGI would fail on it; and for a charset
-    other than UTF-8.
+    """Change the scope so that ASGI and WSGI code read the same request. Raises Refused for a request without a Host
+    (unless it is a probe), a target that is no path, a query that is not ASCII (RFC 3986), and a charset other than
+    UTF-8.
     """
     path, host = _target(scope["path"])
     if not scope["query_string"].isascii():
@@ -100,7 +90,6 @@ def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]
 
 
 def say_body_length(scope: Scope, body: bytes) -> None:
-    """Set Content-Length to the length of the body that was read, because WSGI reads exactly that many bytes."""
     kept = [
         (name, value)
         for name, value in scope["headers"]
@@ -122,7 +111,6 @@ def _peer(scope: Scope) -> str | None:
 
 
 def _target(path: str) -> tuple[str, bytes | None]:
-    """Return the path of the request's target, and also the host if the target is an absolute URL (RFC 9112 §3.2.2)."""
     if path.startswith("/"):
         return path, None
     if scheme := _ABSOLUTE.match(path):
@@ -133,10 +121,8 @@ def _target(path: str) -> tuple[str, bytes | None]:
 
 
 def _clean_headers(headers: RawHeaders, host: bytes | None) -> RawHeaders:
-    """Return the headers in a form that WSGI can't confuse.
-
-    WSGI gives `a_b` and `a-b` the same name, so names with `_` are dropped. Repeated headers are joined by a comma, and
-    cookies by a semicolon.
+    """Return headers that WSGI can't confuse. It gives `a_b` and `a-b` the same name, so names with `_` are dropped.
+    Repeated headers are joined by a comma, and cookies by a semicolon.
     """
     cookies = [value for name, value in headers if name == b"cookie"]
     kept = [(name, value) for name, value in headers if b"_" not in name and name != b"cookie"]
@@ -148,10 +134,8 @@ def _clean_headers(headers: RawHeaders, host: bytes | None) -> RawHeaders:
 
 
 def _check_charset(headers: RawHeaders, path: str) -> None:
-    """Raises Refused for headers by which Django would decode the body, the query or a parameter with another codec.
-
-    Python has codecs that take minutes for a megabyte (punycode) and such that decode no text (hex). The parts of a
-    multipart body could name them as well, and nothing here reads such a body.
+    """Raises Refused for headers that make Django use another codec than UTF-8. Some of Python's codecs take minutes
+    for a megabyte (punycode) or decode no text (hex).
     """
     content_type = header(headers, b"content-type") or ""
     if content_type.lstrip().lower().startswith("multipart/") and path != ONE_CLICK:

@@ -1,8 +1,4 @@
-"""Tells streams which runs have new events: all runs together, a few times a second.
-
-Without it, each call of a worker whose run is watched would send a notification of its own, which each web process
-would receive.
-"""
+"""Tells streams which runs have new events, all runs together, so that not every call sends a notification."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -24,18 +20,14 @@ InThread = Callable[[Callable[[], None]], Awaitable[None]]
 
 
 class RunNews:
-    """Collects the runs whose events this process stored, for GATHER_SECONDS. Then it wakes this process's streams
-    directly, and those of other processes by one notification.
-
-    If the process dies meanwhile, nobody is told. The events are stored, and each stream looks again by itself after
-    `event_stream.RECHECK_SECONDS` at most.
+    """Collects runs for GATHER_SECONDS, then wakes this process's streams directly, and those of others by one
+    notification. Streams look again after `event_stream.RECHECK_SECONDS`, in case the process dies before.
     """
 
     def __init__(self, listener: Listener, in_thread: InThread) -> None:
         self._listener = listener
         self._in_thread = in_thread
         self._lock = Lock()
-        # The runs that are to be told.
         self._runs: set[UUID] = set()
         # The event loop and its event `self._come`, which says that there are such runs. The loop is None while `run`
         # does not run.
@@ -58,7 +50,6 @@ class RunNews:
             await self._tell()
 
     def add(self, run_id: UUID) -> bool:
-        """Note that a run has new events, and return whether they will be told. Threads call this."""
         with self._lock:
             if self._loop is None:
                 return False

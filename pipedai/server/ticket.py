@@ -1,7 +1,4 @@
-"""Defines tickets, by which the server's code that lets a request wait and the Django view tell each other facts.
-
-The server asks the view for an answer again and again while the request waits. Each waiting request has one ticket.
-"""
+"""Tickets, by which a waiting request and the Django view that it asks again and again tell each other facts."""
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -19,10 +16,7 @@ STREAM = "pipedai.stream"
 
 @dataclass(slots=True)
 class PasswordTicket:
-    """Belongs to one request that may have to hash a password. PasswordLane asks its view again when a permit is free.
-
-    The code in `accounts.passwords` sets `hashes`, and PasswordLane sets `granted`.
-    """
+    """The ticket of a request that may hash: `accounts.passwords` sets `hashes`, and PasswordLane `granted`."""
 
     # Whether the view has found a password to hash. The hash needs one permit: a share of the memory that all hashes of
     # the process may use together.
@@ -37,20 +31,15 @@ PASSWORD: ContextVar[PasswordTicket | None] = ContextVar("PASSWORD", default=Non
 
 
 def is_asked_again() -> bool:
-    """Whether the server asks the view a second time with the same request, now with leave to hash a password.
-
-    Throttles must not count such a request again.
-    """
+    """Whether the server asks the view again, with leave to hash. Throttles must not count this a second time."""
     ticket = PASSWORD.get()
     return ticket is not None and ticket.granted
 
 
 @dataclass(slots=True)
 class PollTicket:
-    """Belongs to one waiting poll. The class LongPoll asks the poll view again and again until there is a run.
-
-    The view sets `workspace_id`, `order` (when first asked), `wait_seconds`, `empty`, `next_due_seconds` and
-    `pool_ids`. LongPoll sets the other fields.
+    """The ticket of a waiting poll. The view sets `workspace_id`, `order` (when first asked), `wait_seconds`, `empty`,
+    `next_due_seconds` and `pool_ids`, and LongPoll the rest.
     """
 
     worker_id: UUID
@@ -73,24 +62,18 @@ class PollTicket:
     superseded: bool = False
 
     def begin(self) -> None:
-        """Forget what the view noted about its last answer, because LongPoll is about to ask it again."""
         self.asked += 1
         self.empty = False
         self.next_due_seconds = None
 
     @property
     def is_first_ask(self) -> bool:
-        """Whether the view is asked for the first time for this poll.
-
-        The view then notifies the worker's older polls that a newer one began, so that they end.
-        """
+        """The view then notifies the worker's older polls, so that they end."""
         return self.asked == 1
 
 
 class Piece(NamedTuple):
-    """The next events for streams that are equally far: their text, the number of the last, and whether there are more
-    of them.
-    """
+    """The next events for streams that are equally far. More of them may follow."""
 
     text: bytes
     last: int
@@ -104,15 +87,12 @@ ReadTogether = Callable[[Sequence[tuple[UUID, int]]], dict[tuple[UUID, int], Pie
 
 @dataclass(slots=True)
 class StreamTicket:
-    """Belongs to one event stream. The class EventStreams asks the view again whenever there may be news.
-
-    The view sets these fields. A kind of stream may have its own subclass, in which its view notes what it has sent.
-    """
+    """The ticket of an event stream, whose view sets the fields; a subclass notes what it has sent."""
 
     # How often EventStreams has asked the view for this stream.
     asked: int = 0
-    # Of whom else the stream wants notifications: the user or API key that opened it, because their access may end.
-    # `workspace_id` is the workspace of the stream's subject.
+    # The ids of others whose notifications the stream wants: the user or API key that opened it, because their access
+    # may end. `workspace_id` is the workspace of the stream's subject.
     hears_of: frozenset[UUID] = frozenset()
     workspace_id: UUID | None = None
     # Whether the view must be asked again at once, because one answer could not hold all news.
@@ -134,8 +114,6 @@ class StreamTicket:
 
 @dataclass(slots=True)
 class WorkerStreamTicket(StreamTicket):
-    """Belongs to a stream of what happens to one worker."""
-
     # The stream sends events with a larger id than this one. It is the id of the last event that the client says it
     # has, or else of the newest event when the stream began. It is None until the view was asked once.
     began_after: int | None = None
@@ -148,8 +126,6 @@ class WorkerStreamTicket(StreamTicket):
 
 @dataclass(slots=True)
 class EnvironmentStreamTicket(StreamTicket):
-    """Belongs to a stream of what changes in one environment."""
-
     # What has changed since the last answer: pairs of a kind, such as `run`, and an id.
     changed: set[tuple[str, UUID]] = field(default_factory=set)
     # Whether changes may have been missed, because notifications were lost or too many came at once.

@@ -1,7 +1,4 @@
-"""Divides a limited number of permits among waiting requests. Groups of requests take turns (SPEC §19).
-
-A permit is a share of something scarce: a thread, the memory for one password hash, or the leave to ask an endpoint.
-"""
+"""Divides permits, shares of something scarce, among waiting requests, whose groups take turns (SPEC §19)."""
 
 import asyncio
 from collections import Counter, OrderedDict, deque
@@ -11,8 +8,6 @@ from threading import RLock
 
 
 class Turn:
-    """One request's turn: it waits for the permits that the request needs, has them, and gives them back."""
-
     __slots__ = ("granted", "group", "permits", "refused", "wake")
 
     def __init__(self, group: Hashable, permits: int, wake: Callable[["Turn"], object]) -> None:
@@ -24,15 +19,12 @@ class Turn:
 
 
 class Turns:
-    """Gives `permits` permits to requests. A request belongs to a group, such as a workspace, and groups take turns.
+    """Gives permits to requests of groups that take turns: after a group has got one, each other waiting group gets one
+    first, so that a thousand requests of one group delay another by a single turn. If the next turn needs more permits
+    than are free, all later ones wait behind it.
 
-    After a group has got a turn, each other waiting group gets one before that group's next. So a thousand requests of
-    one group delay a request of another group by a single turn. The turns of one group keep their order. If the next
-    turn needs more permits than are free, all later turns wait behind it, because otherwise a request for two permits
-    might never find two free.
-
-    One group holds at most `most_held` permits. At most `most_waiting` turns may wait in all, and `most_of_a_group` of
-    one group; None means any number.
+    A group holds at most `most_held` permits. At most `most_waiting` turns wait, and `most_of_a_group` of one group;
+    None means any number.
     """
 
     def __init__(
@@ -57,10 +49,7 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, group: Hashable) -> AsyncIterator[None]:
-        """Waits in the event loop for one permit, and holds it until the `with` block ends.
-
-        Use it only with Turns that let any number of turns wait, because it does not notice that a turn was refused.
-        """
+        """Holds a permit in the block. Only for Turns that let any number wait, because it notices no refusal."""
         granted = asyncio.Event()
         turn = self.ask(group, 1, wake=lambda _: granted.set())
         try:
@@ -70,11 +59,8 @@ class Turns:
             self.leave(turn)
 
     def ask(self, group: Hashable, permits: int, *, wake: Callable[[Turn], object]) -> Turn:
-        """Asks for permits for a request of a group, and returns its turn.
-
-        The turn has its permits at once, or waits for them, or is refused because too many turns wait. `wake` is called
-        with the turn, under the lock, when it gets its permits or is refused. The caller must call `leave` with the
-        turn in every case.
+        """Asks for permits, and returns a turn that has them, waits, or is refused because too many wait. `wake` is
+        called with it, under the lock, when that changes. The caller must call `leave` in every case.
         """
         turn = Turn(group, min(permits, self.permits), wake)
         with self._lock:
@@ -96,10 +82,7 @@ class Turns:
         return turn
 
     def leave(self, turn: Turn) -> None:
-        """Ends a turn and frees its permits.
-
-        Every turn must be ended, also one that still waits or that was refused.
-        """
+        """Ends a turn and frees its permits, also one that still waits or that was refused."""
         with self._lock:
             if turn.granted:
                 turn.granted = False

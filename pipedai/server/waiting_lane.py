@@ -1,7 +1,4 @@
-"""The base of the parts of the server that hold waiting polls and event streams.
-
-It asks the endpoint, which is a Django view, for an answer on behalf of such a request.
-"""
+"""The base of the lanes of waiting polls and event streams, which ask a Django view for the answer."""
 
 import random
 
@@ -19,10 +16,8 @@ UNHEALTHY_RECHECK_SECONDS = 2.0
 
 
 class WaitingLane:
-    """Serves one kind of request that waits for news, by asking the view at `endpoint` for an answer again and again.
-
-    At most `turns` requests ask at the same time, and workspaces take turns at asking. So some of the endpoint's
-    threads stay free for other requests, however many waiting requests wake together.
+    """Serves requests that wait for news, by asking the view at `endpoint` again and again. At most `turns` of them ask
+    at once, and workspaces take turns, so that some threads stay free for others.
     """
 
     def __init__(self, endpoint: App, listener: Listener, *, turns: int) -> None:
@@ -32,16 +27,11 @@ class WaitingLane:
         self._stopping = False
 
     def stop(self) -> None:
-        """Answer all waiting requests now, and let no other request wait, because the server is stopping."""
         self._stopping = True
         self._listener.wake_all()
 
     def _patience(self, trusted: float) -> float:
-        """Return for how many seconds to wait for a notification before asking the endpoint again without one.
-
-        The result is about `trusted` seconds while the database's notifications arrive, and about
-        UNHEALTHY_RECHECK_SECONDS while they don't.
-        """
+        """Return the seconds to wait for a notification: about `trusted`, or few while none can arrive."""
         patience = trusted if self._listener.healthy else UNHEALTHY_RECHECK_SECONDS
         # Without the random factor, requests that were woken together would ask again together.
         return patience * random.uniform(0.8, 1)  # noqa: S311
@@ -54,11 +44,8 @@ class WaitingLane:
         ear: Ear,
         ticket: PollTicket | StreamTicket,
     ) -> list[Message]:
-        """Return the endpoint's whole answer. Raises ClientGone if the client has left.
-
-        Only a limited number of requests may ask the endpoint at once, and workspaces take turns at it. Until the
-        endpoint has authenticated the request, its client's address takes part in place of its workspace. Otherwise a
-        stranger could use up a workspace's turns by sending requests for one of its workers.
+        """Return the endpoint's answer. Raises ClientGone. Workspaces take turns at asking. Before a request is
+        authenticated its client's address takes part instead, so that a stranger can't use up a workspace's turns.
         """
         async with self._turns.turn(ticket.workspace_id or network_of(scope.get(CLIENT, ""))):
             await ear.wait(receive, 0)

@@ -1,7 +1,6 @@
-"""Makes gunicorn's ASGI worker use our class of connections and stop promptly.
+"""Makes gunicorn's ASGI worker use our connections and stop promptly.
 
-gunicorn has no hooks for this. So the class Worker overrides private methods of gunicorn 27.0, and
-`tests/test_worker.py` fails when gunicorn changes them.
+`Worker` overrides private methods of gunicorn 27.0; `tests/test_worker.py` fails when they change.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -34,10 +33,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def _allow_many_connections() -> None:
-    """Raise the process's limit of open files, which is often 1,024.
-
-    Each connection takes one open file, and each waiting poll keeps a connection.
-    """
+    """Raise the limit of open files, often 1,024: each connection, and so each waiting poll, takes one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -45,12 +41,8 @@ def _allow_many_connections() -> None:
 
 
 def _give_large_blocks_back() -> None:
-    """Make the C library return each large block of memory to the system when the block is freed.
-
-    By default the library keeps freed large blocks for each thread. After a few answers of megabytes at once, the
-    process then kept hundreds of megabytes. If this setting is changed, the library no longer adapts how much free
-    memory it keeps for small blocks, so that amount is set too. If it were too small, each request would take memory
-    from the system and give it back.
+    """Make the C library return large blocks to the system when they are freed. By default it kept hundreds of
+    megabytes. As it then no longer adapts how much it keeps for small blocks, that is set too.
     """
     # Only the C library glibc has the function mallopt.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -60,9 +52,8 @@ def _give_large_blocks_back() -> None:
 
 
 class Unchunking:
-    """Parses the received parts of chunked bodies, one small piece of one connection after another, so that the event
-    loop has time for everything else. The parser takes as long for a chunk of one byte as for one of a kilobyte, so 16
-    KiB of tiny chunks take 5 ms.
+    """Parses chunked bodies in small pieces, connection after connection, because 16 KiB of one-byte chunks keep the
+    event loop busy for 5 ms.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

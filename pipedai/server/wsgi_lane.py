@@ -22,11 +22,8 @@ T = TypeVar("T")
 
 
 class WsgiLane:
-    """Runs Django for each request to its end in one of `threads` threads, even if the request's client leaves.
-
-    The thread gets the whole body and returns the whole answer, so a client that reads slowly or leaves holds up no
-    thread. This also saves a fifth of the web process's CPU, because a2wsgi's own bridge changes threads for each piece
-    of an answer. An answer that is sent piece by piece, such as an event stream, can't be served in this way.
+    """Runs Django for each request to its end in one of `threads` threads. A thread gets the whole body and returns the
+    whole answer, so that no slow client holds it. This also saves a fifth of the CPU time of a2wsgi's own bridge.
     """
 
     def __init__(self, wsgi: Any, *, threads: int) -> None:
@@ -63,9 +60,8 @@ class WsgiLane:
         await send({"type": "http.response.body", "body": answer.body})
 
     async def run(self, group: Hashable, function: Callable[[], T]) -> T:
-        """Run a function in one of the threads, with the thread's database connection, and return its result.
-
-        `group` takes turns with the addresses of clients. Raises what the function raises.
+        """Run a function in a thread with a database connection. `group` takes turns with clients'
+        addresses. Raises what it raises.
         """
         loop = asyncio.get_running_loop()
         running: asyncio.Future[T] = loop.create_future()
@@ -154,10 +150,7 @@ class _Answer:
     body: bytes = b""
 
     def start(self, status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> None:
-        """Note the answer's status and headers.
-
-        WSGI applications call this function as `start_response`. A second call replaces the first (PEP 3333).
-        """
+        """WSGI's `start_response`. A second call replaces the first (PEP 3333)."""
         self.status = int(status[:3])
         self.headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers

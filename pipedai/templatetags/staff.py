@@ -10,5 +10,4 @@ register = template.Library()
 
 @register.filter
 def beside(headers: Iterable[str], row: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    """Yields each column's header together with the row's cell in that column."""
     return zip(headers, row, strict=True)

@@ -232,7 +232,7 @@ def assert_is_page(web: WebProcess, page: httpx.Response) -> None:
     assert page.headers["Content-Type"].startswith("text/html")
     assert page.headers["Cache-Control"] == "no-store"
     assert AWAY["error"] in html.unescape(page.text)
-    assert "/static/pipedai/page.css" in page.text
+    assert "/static/pipedai/style.css" in page.text
     request_id = page.headers["X-Request-Id"]
     # The server writes this line after it has sent the page.
     web.wait_for_line(event="request", request_id=request_id)

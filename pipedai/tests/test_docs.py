@@ -36,7 +36,7 @@ API = (BASE_DIR / "API.md").read_text()
 DOCUMENTS = sorted(
     path for glob in ("*.md", "docs/**/*.md", "agent/*.md") for path in BASE_DIR.glob(glob)
 )
-CODE = ("pipedai", "accounts", "workspaces", "triggers", "workers", "notices", "audit")
+CODE = ("pipedai", "accounts", "workspaces", "triggers", "workers", "notices", "audit", "console")
 
 
 # --- Routes --------------------------------------------------------------------------------------

@@ -6,7 +6,16 @@ from itertools import pairwise
 
 from pipedai import env
 
-PACKAGES = ("pipedai", "accounts", "workspaces", "triggers", "workers", "notices", "audit")
+PACKAGES = (
+    "pipedai",
+    "accounts",
+    "workspaces",
+    "triggers",
+    "workers",
+    "notices",
+    "audit",
+    "console",
+)
 LISTED = re.compile(r"#?([A-Z][A-Z0-9_]*)=")
 READ = re.compile(
     r"""(?: \b(?:text|flag|whole|words|choice|semver|database_url|email_url)\(

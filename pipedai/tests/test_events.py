@@ -10,7 +10,16 @@ from pipedai.env import BASE_DIR
 from pipedai.events import ACTIONS, SYSTEM, Actor, Event, emit, happened
 from pipedai.ids import new_id
 
-PACKAGES = ("pipedai", "accounts", "workspaces", "triggers", "workers", "notices", "audit")
+PACKAGES = (
+    "pipedai",
+    "accounts",
+    "workspaces",
+    "triggers",
+    "workers",
+    "notices",
+    "audit",
+    "console",
+)
 
 
 def event(action="run.created", **more):

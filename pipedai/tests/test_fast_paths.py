@@ -6,7 +6,7 @@ from pipedai.env import BASE_DIR
 
 PAGE = "docs/decisions/fast-paths.md"
 TEXT = (BASE_DIR / PAGE).read_text()
-CODE = ("accounts", "audit", "notices", "pipedai", "triggers", "workers", "workspaces")
+CODE = ("accounts", "audit", "console", "notices", "pipedai", "triggers", "workers", "workspaces")
 # The settings tell which calls pass by the middleware.
 BESIDES = {"pipedai/settings.py"}
 

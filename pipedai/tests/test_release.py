@@ -7,11 +7,9 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
-from django.db.migrations.executor import MigrationExecutor
 
 from pipedai import patience
 from pipedai.env import BASE_DIR
@@ -165,27 +163,6 @@ def test_nobody_queues_up_behind_a_release_that_waits_for_a_table(own_database, 
     with connection.cursor() as cursor:
         cursor.execute("SHOW lock_timeout")
         assert cursor.fetchone() == ("0",)
-
-
-def test_a_constraint_is_swapped_in_another_try_if_its_table_is_in_use(own_database, said):
-    executor = MigrationExecutor(connection)
-    before = executor.loader.project_state([("triggers", "0021_unique_in_environment")])
-    migration = executor.loader.get_migration("triggers", "0022_unique_in_environment_alone")
-
-    def swap():
-        executor.apply_migration(before.clone(), migration)
-
-    # Taking back only this migration is much quicker than `migrate triggers 0021`, which takes back all that follow.
-    executor.unapply_migration(before.clone(), migration)
-    with psycopg.connect(**connection.get_connection_params()) as reader:
-        reader.execute("SELECT FROM tick LIMIT 1")
-        with pytest.raises(OutOfPatience):
-            migrate_alone(swap, patience=0, say=said.append)
-    migrate_alone(swap, patience=20, say=said.append)
-    with connection.cursor() as cursor:
-        constraints = connection.introspection.get_constraints(cursor, "tick")
-    assert "tick_one_decision" in constraints
-    assert "tick_decided_once" not in constraints
 
 
 def test_an_index_is_built_however_long_that_takes(own_database, monkeypatch):

@@ -1,7 +1,4 @@
-"""Writes OpenTelemetry traces if its standard variables ask for them. docs/traces.md says what they contain.
-
-Only the module `provider` imports OpenTelemetry, and that module is imported only if traces are on.
-"""
+"""Writes OpenTelemetry traces if its standard variables ask for them (docs/traces.md)."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -43,7 +40,6 @@ def is_on() -> bool:
 
 
 def start(service: str) -> None:
-    """Trace this process from now on, under this name unless OTEL_SERVICE_NAME sets another."""
     global _open
     from pipedai.tracing.provider import open_client_span, set_up
 

@@ -53,10 +53,7 @@ def flush() -> None:
 def open_span(
     name: str, attributes: Attributes, *, kind: SpanKind, parent: Any = None
 ) -> Iterator[trace.Span]:
-    """Open a span that lasts as long as the block.
-
-    Of an error only the type is recorded, because its text may be private.
-    """
+    """Of an error only the type is recorded, because its text may be private."""
     span = tracer().start_span(name, context=parent, kind=kind, attributes=dict(attributes))
     with trace.use_span(span, record_exception=False, set_status_on_exception=False):
         try:
@@ -127,10 +124,7 @@ _OTHER = "_OTHER"
 
 
 class TracedRequests:
-    """Wraps an application and traces its requests.
-
-    A client's `traceparent` header names the parent of the request's span.
-    """
+    """Traces an application's requests. `traceparent` names the parent of a request's span."""
 
     def __init__(self, app: App) -> None:
         self._app = app

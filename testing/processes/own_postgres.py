@@ -25,6 +25,7 @@ def kept_cluster(shared: Path) -> Path:
         if not kept.exists():
             with _directory() as directory:
                 postgres = EmbeddedPostgres(directory)
+                postgres.ensure_running()
                 _release(postgres)
                 postgres.stop()
                 # The server's user can't reach the directories of pytest, so the cluster was made elsewhere.

@@ -36,7 +36,6 @@ def _limit(budget: Budget) -> str:
 
 
 def _used(budget: Budget) -> Any:
-    """Returns a bar of what a window has spent and reserved and what is left. Without a limit it is a text."""
     sums = with_sums(vars(budget))
     spent, reserved, left = sums["spent"], sums["reserved"], sums["remaining"]
     if left is None:
@@ -50,7 +49,6 @@ def _used(budget: Budget) -> Any:
 
 
 def _sum(name: str, show: Any) -> Any:
-    """Shows what `with_sums` tells of the budget's present window."""
     return of_row(lambda budget: show(with_sums(vars(budget))[name]))
 
 
@@ -66,7 +64,7 @@ class BudgetAdmin(StaffModelAdmin):
     columns = ("name", "State", "environment", "Covers", "Limit", ("Used", _USED), "Made")
     list_filter = ("period", "when_reached", "environment")
     scopes = (Scope(("environment",), ("created_at", "id")),)
-    left_out = ("generation",)  # It tells a changed budget's windows from the former ones.
+    left_out = ("generation",)  # It only separates a changed budget's windows from earlier ones.
     facts = (
         ("State", of_row(_state, "deleted_at", "when_reached")), "name", "environment",
         ("Covers", of_row(_covers, "trigger__name")),

@@ -1,6 +1,4 @@
-"""The panels of runs and triggers that answer questions: why a run was not executed, what it did and when, and what
-became of a due time (SPEC §13).
-"""
+"""The panels of runs and triggers that answer questions of staff (SPEC §13)."""
 
 import json
 from collections.abc import Callable
@@ -52,23 +50,18 @@ Both = Callable[[datetime | None], Any]
 
 
 def beginning_of_error(run: str = "") -> Left:
-    """Returns the expression for the beginning of a run's error message, to annotate rows with. `run` is the path from
-    the rows to the run, such as `run__`. Lists show why runs failed without reading the whole message.
-    """
+    """Returns an annotation: the beginning of the error message of the run at the path `run`, such as `run__`."""
     return Left(f"{run}text__error_message", 300)
 
 
 def shown_error(row: Any, run: Any = None) -> Any:
-    """Returns the beginning of a run's error message, or what the worker said of a failed run that has none. `row` has
-    the annotation `error_begins`; it is the run, or a row with this run.
-    """
+    """Returns the row's `error_begins`, or what the worker said of a failed run that has no message."""
     run = run or row
     is_failure = run.fault_class in (FaultClass.INFRA, FaultClass.CLIENT)
     return excerpt(row.error_begins or (run.short_message if is_failure else None))
 
 
 def run_panels(run: Run, _: HttpRequest) -> list[Drawn]:
-    """Returns the panel that explains the state of a run, and for a run that waits a table of what it waits for."""
     told = explain_run(run.id)
     if told is None:
         return []
@@ -86,10 +79,8 @@ def run_panels(run: Run, _: HttpRequest) -> list[Drawn]:
 
 
 def due_time_panel(trigger: Trigger, request: HttpRequest) -> list[Drawn]:
-    """Returns the panel that says what became of a trigger's last due time, and what comes next.
-
-    The parameter `at` of the page's URL names another time to ask about. A time without an offset is read in the
-    trigger's zone.
+    """Returns the panel about the trigger's last due time, or the one before `at` in the page's URL. A time without an
+    offset is in the trigger's zone.
     """
     zone, asked_at = zone_of(trigger.timezone), request.GET.get("at", "")
     title = "What became of its due time" if asked_at else "What became of its last due time"
@@ -196,9 +187,7 @@ _MOST_BYTES = 1024 * 1024
 
 
 def timeline(run: Run, _: HttpRequest) -> list[Drawn]:
-    """Returns a table of what happened to a run and is to happen, each with the time since the row before. The times
-    are in UTC and in the trigger's zone.
-    """
+    """Returns a table of what happened to a run and will happen, in UTC and in the trigger's zone."""
     zone = zone_of(run.trigger.timezone)
     moments = {name: at for name in MOMENTS if (at := getattr(run, name)) is not None}
     if run.available_at == run.queued_at:
@@ -220,7 +209,6 @@ def timeline(run: Run, _: HttpRequest) -> list[Drawn]:
 
 
 def chain(run: Run, _: HttpRequest) -> list[Drawn]:
-    """Returns a table of the run and of all runs that it repeats or that repeat it."""
     rows = [
         (
             each["attempt"],
@@ -238,9 +226,7 @@ def chain(run: Run, _: HttpRequest) -> list[Drawn]:
 
 
 def tool_calls(run: Run, _: HttpRequest) -> list[Drawn]:
-    """Returns a table of a run's listed tool calls. The names and times are shown as the worker reported them, and
-    nobody has verified them.
-    """
+    """Returns a table of a run's listed tool calls. The worker's word for them is not verified."""
     rows = [
         (call["at"], call["tool"], number(call["durationMs"]), call["outcome"], call["effect"])
         for call in value_of(run, "result__tool_calls") or ()
@@ -251,11 +237,13 @@ def tool_calls(run: Run, _: HttpRequest) -> list[Drawn]:
 
 def events(run: Run, request: HttpRequest) -> list[Drawn]:
     """Returns the panels with the events that staff ask for, and audits that they did, because events may hold what the
-    customer works on. If nobody asks, it returns a link that does, or nothing for a run without events.
+    customer works on. If nobody asks, it returns a link that does, or the reason why the run has no events.
     """
     if ASKED not in request.GET:
-        stored = stored_events(run.id)
-        return [Links("Events", [(f"Show the {stored:,} events", f"?{ASKED}=0")])] if stored else []
+        stored, why = stored_events(run.id)
+        if why is not None:
+            return [Table("Events", (), [], nothing=why)]
+        return [Links("Events", [(f"Show the {stored:,} events", f"?{ASKED}=0")])]
     sent = request.GET[ASKED]
     after = int(sent) if sent.isascii() and sent.isdigit() and len(sent) < 10 else 0
     actor = staff_actor(request)
@@ -270,7 +258,7 @@ def events(run: Run, request: HttpRequest) -> list[Drawn]:
             (row["seq"], row["at"], row["type"], long_text(row["text"]), data(row["data"]))
             for row in rows
         ],
-        nothing="There are none after this number.",
+        nothing=page.why_none or "There are none after this number.",
     )
     if not rows or rows[-1]["seq"] >= page.last_seq:
         return [table]

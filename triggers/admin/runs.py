@@ -52,7 +52,6 @@ _WORDS = {"status": Status.values, "source": Source.values, "fault_class": Fault
 
 
 def _words(sent: Mapping[str, str]) -> dict[str, str]:
-    """Returns the filters by state, source and fault class. A filter for runs without a fault class is none of them."""
     return {name: sent[name] for name, known in _WORDS.items() if sent.get(name) in known}
 
 
@@ -69,7 +68,6 @@ class StateFilter(OneOf):
 
 
 def _run_state(run: Run) -> Any:
-    """Shows the run's state, and below it why the run exists, and for a retry which attempt it is."""
     made_by = run.source if run.attempt == 1 else f"{run.source}, attempt {run.attempt}"
     return two_lines(state(run.status), made_by)
 
@@ -137,7 +135,7 @@ class RunAdmin(StaffModelAdmin):
         ("Output", of_row(_output, "result__output", has_output=Q(result__output__isnull=False))),
         "text__late_result", "text__payload", ("Prompt", column("revision__prompt", long_text)),
     )  # fmt: skip
-    # The panels say what most of these mean. The others only keep the machinery's place.
+    # The panels explain most of these columns. The others matter only to the service itself.
     left_out = (
         "retry_of", "avoided_worker", "retried", "resume_until", "had_effects", "at_limit", "limit_retries", "slot",
         "trigger_slot", "claim_id",
@@ -168,10 +166,8 @@ class RunAdmin(StaffModelAdmin):
     )  # fmt: skip
 
     def scope_of(self, sent: Mapping[str, str]) -> Scope:
-        """Returns the filters and the order for which an index must be able to find the runs of a filtered list.
-
-        The runs of an environment, a trigger or a worker are found by state, source and fault class, too. Of all
-        environments together only unfinished runs are found by their state.
+        """Returns the filters and the order that an index serves. In an environment, a trigger or a worker it finds
+        runs by state, source and fault class; of all environments, only unfinished runs by state.
         """
         scope = super().scope_of(sent)
         if scope.filters:
@@ -192,7 +188,6 @@ class RunAdmin(StaffModelAdmin):
 
 
 def _delivery_state(delivery: Delivery) -> Any:
-    """Shows the delivery's state, and below it how often it was sent."""
     return two_lines(state(delivery.status), counted(delivery.attempt_count, "attempt"))
 
 
@@ -205,8 +200,6 @@ _LAST_ERROR = of_row(
 
 @register(Delivery, site=site)
 class DeliveryAdmin(StaffModelAdmin):
-    """Shows all webhook deliveries: those that are still to be sent, those that were delivered, and those given up."""
-
     icon = "outbox"
     when_empty = (
         "No webhook was to be sent yet: no trigger with a webhookUrl has had a run that ended."
@@ -217,7 +210,7 @@ class DeliveryAdmin(StaffModelAdmin):
     )  # fmt: skip
     list_filter = ("status", DatesFilter, "environment", "trigger")
     scopes = (Scope(("trigger",), ("created_at", "id")), Scope(("environment",), ("id",)))
-    left_out = ("host",)  # It is a part of the URL.
+    left_out = ("host",)  # It is a part of the URL, which is shown.
     facts = (
         ("State", column("status", state)), ("URL", "url"), "run", "trigger", "environment", ("Queued", "created_at"),
         ("Attempts", "attempt_count"), "next_attempt_at", "delivered_at", ("webhook-id", column("message_id", ident)),

@@ -17,8 +17,6 @@ from triggers.states import TERMINAL, Status
 
 
 class HeartbeatAdmin(StaffModelAdmin):
-    """Shows the processes of one kind that are alive, and those that ended without saying so within the last hour."""
-
     icon = "ecg_heart"
     columns = ("host", "Process", "started_at", "Last beat")
     facts: ClassVar[Declared] = (
@@ -37,8 +35,6 @@ class SchedulerHeartbeatAdmin(HeartbeatAdmin):
 
 @register(WebHeartbeat, site=site)
 class WebHeartbeatAdmin(HeartbeatAdmin):
-    """Shows the web processes, and since when workers could reach the service without a gap."""
-
     when_empty = "No web process has written a heartbeat within the last hour."
     facts = (*HeartbeatAdmin.facts, ("Service reachable since", "reachable_since"))
 
@@ -84,9 +80,7 @@ GROUP BY 1, 2
 
 
 def waiting_figures() -> list[Figure]:
-    """Returns the start page's figures: queued runs, how long the oldest has waited, pending deliveries and living
-    schedulers.
-    """
+    """Returns the figures of queued runs, the oldest one's wait, pending deliveries and living schedulers."""
     row = fetch_one(_WAITING, {"counted": _COUNTED, "alive": ALIVE_WITHIN})
     assert row is not None
     oldest, late = _since(row["oldest_at"], row["now"]), _since(row["due_at"], row["now"])
@@ -111,7 +105,6 @@ def waiting_figures() -> list[Figure]:
 
 
 def runs_per_hour() -> Chart:
-    """Returns the chart of the runs that ended in the last 24 hours, by their outcome."""
     hours, found = _ended("hour", _HOURS)
     return Chart(
         "Runs per hour, by outcome",
@@ -125,7 +118,6 @@ def runs_per_hour() -> Chart:
 
 
 def cost_per_day() -> Chart:
-    """Returns the chart of what the runs of the last 14 days cost, in US dollars."""
     days, found = _ended("day", _DAYS)
     costs = dict.fromkeys(days, 0.0)
     for (day, _), row in found.items():
@@ -141,11 +133,7 @@ def cost_per_day() -> Chart:
 
 
 def _ended(unit: str, count: int) -> tuple[list[datetime], dict[tuple[datetime, str], Any]]:
-    """Returns the last `count` hours or days in UTC, and for each of them and each state the number and cost of the
-    runs that ended.
-
-    `unit` is "hour" or "day".
-    """
+    """Returns the last `count` hours or days, and the number and cost of the runs that ended, by these and state."""
     step = timedelta(**{f"{unit}s": 1})
     rows = fetch_all(_ENDED, {"unit": unit, "back": step * (count - 1)})
     clock = fetch_one("SELECT statement_timestamp() AS now", {})
@@ -157,7 +145,6 @@ def _ended(unit: str, count: int) -> tuple[list[datetime], dict[tuple[datetime, 
 
 
 def _since(at: datetime | None, now: datetime) -> timedelta | None:
-    """Returns how long before `now` a moment was. Returns None if there is no moment or it lies in the future."""
     return now - at if at is not None and at <= now else None
 
 

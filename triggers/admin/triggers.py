@@ -36,7 +36,6 @@ from workspaces.admin.environments import BY_MEMBER, BY_PLACE
 
 
 def _what_became_of(tick: Any) -> Any:
-    """Returns the state of the run that a tick made, with the run's error, or the reason why the tick made no run."""
     run = tick.run
     if run is None:
         why = why_no_run(tick.decision)
@@ -56,7 +55,6 @@ def _due(tick: Tick) -> Any:
 
 
 def _of_several(shown: Any) -> Any:
-    """Returns what is shown of a tick only if its row stands for several due times."""
     return of_row(
         lambda tick: shown.show(tick) if tick.missed_count > 1 else NOTHING,
         *shown.reads,
@@ -95,7 +93,6 @@ class MoveForm(forms.Form):
         _choose_from(self.fields["pool_id"], pools.only("name").order_by("name"), str)
 
     def clean(self) -> dict[str, Any]:
-        """Returns the ids of the chosen worker and pool, each None if nothing was chosen."""
         chosen = {name: row and row.id for name, row in self.cleaned_data.items()}
         if not self.errors and not any(chosen.values()):
             raise forms.ValidationError("Choose a worker, a pool, or both.")
@@ -108,7 +105,6 @@ def _choose_from(field: Any, rows: Any, label: Any) -> None:
 
 
 def _worker(worker: Any) -> str:
-    """Returns the label of a worker, with its host name if that differs, and whether it is disabled."""
     where = "" if worker.hostname == worker.label else f" on {worker.hostname}"
     return f"{worker.label}{where}{' (disabled)' if worker.disabled_at else ''}"
 
@@ -206,8 +202,6 @@ class TriggerRevisionAdmin(StaffModelAdmin):
 
 @register(Tick, site=site)
 class TickAdmin(StaffModelAdmin):
-    """Shows the due times of schedules and what the scheduler decided about each."""
-
     icon = "schedule"
     when_empty = "No schedule has come due yet."
     columns = (

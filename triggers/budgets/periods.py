@@ -7,11 +7,8 @@ from triggers.models import Budget
 
 
 def period_around(moment: datetime, period: str, timezone: str) -> tuple[datetime, datetime]:
-    """Returns the beginning and the end of the day or month in which the moment lies, as UTC. `period` is a value of
-    `Budget.Period`.
-
-    A day begins when the zone's clocks first show its midnight. If they skip midnight, it begins when they do so. So a
-    day has 23, 24 or 25 hours. A zone that the zone database no longer has counts as UTC.
+    """Returns the beginning and the end of the day or month of `moment`, as UTC. A day begins when the zone's clocks
+    first show its midnight, or skip it, so it has 23 to 25 hours. A zone that is unknown counts as UTC.
     """
     zone = _zone(timezone)
     day = moment.astimezone(zone).date()

@@ -18,7 +18,6 @@ _OF_WINDOW = ("starts_at", "ends_at", "runs", *_SUMS)
 
 
 def with_present_window(rows: QuerySet[Budget, Any]) -> QuerySet[Budget, Any]:
-    """Adds to each budget the columns of its present window, which are None if it has used nothing yet, and `now`."""
     return rows.annotate(
         present=FilteredRelation(
             "windows",
@@ -34,18 +33,15 @@ def with_present_window(rows: QuerySet[Budget, Any]) -> QuerySet[Budget, Any]:
 
 
 def budgets() -> QuerySet[Budget, dict[str, Any]]:
-    """Returns the budgets that are not deleted, as dicts with their present windows, for `with_sums`."""
     live = with_present_window(Budget.objects.filter(deleted_at__isnull=True))
     rows: QuerySet[Budget, dict[str, Any]] = live.values(*_BUDGET_COLUMNS, "now", *_OF_WINDOW)
     return rows
 
 
 def with_sums(row: dict[str, Any]) -> dict[str, Any]:
-    """Returns the columns of a budget with its present window, together with `window` (`starts_at`, `ends_at`),
-    `spent`, `reserved`, `notional`, `runs` and `remaining`, for BudgetSerializer.
-
-    `spent` and `reserved` are what counts against the limit, and `remaining` is what they leave of it: never less than
-    0, and None without a limit. `notional` is what subscriptions paid for, whether it counts or not.
+    """Returns the budget's columns, and of its present window `window`, `spent`, `reserved`, `notional`, `runs` and
+    `remaining`. `spent` and `reserved` count against the limit, and `remaining` is what they leave: never below 0, and
+    None without a limit. `notional` is what subscriptions paid for.
     """
     sums = {name: row[name] or Decimal(0) for name in _SUMS}
     if row["starts_at"] is None:

@@ -66,12 +66,9 @@ SELECT %(run_id)s, n.window_id, %(environment_id)s, n.amount, %(is_cap)s, false,
 
 
 def reserve(run: Row) -> bool:
-    """Reserves the cost of a run that this transaction has claimed, in each budget that covers it. Returns False if a
-    budget that holds runs back has no room; the caller must then roll the claim back.
-
-    `run` has the claim's `id`, `environment_id`, `trigger_id`, `worker_id`, `claimed_at` and `max_cost_usd`. It takes
-    two statements, or six for the first run of a window. The windows stay locked until the transaction ends, so that
-    two claims can't both take the last room.
+    """Reserves the cost of a run that this transaction has claimed, in all budgets that cover it. Returns False if a
+    budget that holds runs back has no room; the claim must then be rolled back. It takes two statements, or six for a
+    window's first run. The windows stay locked, so that two claims can't both take the last room.
     """
     params = {
         "environment_id": run["environment_id"],

@@ -1,7 +1,4 @@
-"""The condition that budgets have room for a run, which the poll, the claim, requests for runs and explanations share.
-
-The SQL fragments are about a budget with the alias `b` and its present window with the alias `w`, which may be missing.
-"""
+"""The condition that budgets have room for a run, as SQL about a budget `b` and its window `w`, if there is one."""
 
 from datetime import datetime
 from uuid import UUID
@@ -11,10 +8,10 @@ from pipedai.api.errors import Conflict
 from pipedai.sql import NOW, Row, fetch_all
 from triggers.models import Budget
 
-# The budget covers the runs of the trigger `t`.
+# The SQL condition that the budget covers the runs of the trigger `t`.
 _COVERS = """b.environment_id = t.environment_id AND b.deleted_at IS NULL
     AND (b.trigger_id IS NULL OR b.trigger_id = t.id)"""
-# The window of the budget that contains the present time.
+# The SQL condition for the budget's window that contains the present time.
 IS_PRESENT = f"""w.budget_id = b.id AND w.generation = b.generation
     AND w.starts_at <= {NOW} AND w.ends_at > {NOW}"""
 
@@ -24,11 +21,11 @@ RESERVED = """(coalesce(w.reserved_usd, 0)
     - CASE WHEN b.count_notional THEN 0 ELSE coalesce(w.notional_reserved_usd, 0) END)"""
 USED = f"({SPENT} + {RESERVED})"
 
-# A subscription pays for the worker, so its costs are notional.
+# The SQL condition that a subscription pays for the worker, so that its costs are notional.
 IS_NOTIONAL = """coalesce((SELECT payer.auth_mode = 'claude_max' FROM worker payer
     WHERE payer.id = %(worker_id)s::uuid), false)"""
 
-# A subscription pays for one of the workers that may take the run `r`: its own worker, or one of its pool.
+# The SQL condition that a subscription pays for a worker that may take the run `r`: its own, or one of its pool.
 MAY_BE_NOTIONAL = """(EXISTS (
     SELECT FROM worker payer
     WHERE payer.id = r.worker_id AND payer.auth_mode = 'claude_max' AND payer.deleted_at IS NULL)
@@ -38,11 +35,7 @@ MAY_BE_NOTIONAL = """(EXISTS (
 
 
 def lacks_room(amount: str, *, is_notional: str = IS_NOTIONAL) -> str:
-    """Returns the SQL condition that the budget has no room for another run, which would reserve `amount`, an SQL
-    expression. It regards limits alone, and not what happens when one is reached.
-
-    A limit that is used up has no room even for a run that reserves nothing.
-    """
+    """`amount` is SQL for what a run would reserve. A limit that is used up has no room for any run."""
     return f"""(coalesce(w.runs, 0) >= b.limit_runs
         OR ((b.count_notional OR NOT {is_notional})
             AND ({USED} >= b.limit_usd OR {USED} + {amount} > b.limit_usd)))"""
@@ -54,21 +47,21 @@ IS_HOLDING = "b.when_reached <> 'notify'"
 
 # The budgets with their present windows.
 BUDGETS = f"budget b LEFT JOIN budget_window w ON {IS_PRESENT}"
-# All budgets that hold runs back have room for a run of the trigger `t`. It is a scalar subquery, so that PostgreSQL
-# looks up the budgets of the trigger's environment and does not read those of all others.
+# The SQL condition that all budgets that hold runs back have room for a run of the trigger `t`. It is a scalar
+# subquery, so that PostgreSQL looks up the budgets of the trigger's environment and does not read those of all others.
 BUDGETS_HAVE_ROOM = f"""coalesce((SELECT false FROM {BUDGETS}
     WHERE {_COVERS} AND {IS_HOLDING} AND {lacks_room(AMOUNT)} LIMIT 1), true)"""
-# Budgets cover the runs of the trigger `t`. The claim reads this in its own statement, so that a run without budgets
-# needs no further one.
+# The SQL condition that budgets cover the runs of the trigger `t`. The claim reads this in its own statement, so that a
+# run without budgets needs no further one.
 HAS_BUDGETS = f"EXISTS (SELECT FROM budget b WHERE {_COVERS})"
-# The run `r` has taken something from a budget, which its end has to settle.
+# The SQL condition that the run `r` has taken something from a budget, which its end has to settle.
 HAS_RESERVATIONS = "EXISTS (SELECT FROM run_reservation x WHERE x.run_id = r.id)"
 # The cap (`max_cost_usd`) with which the run `r` was claimed; NULL if it had none. If no budget has a reservation for
 # the run, it is the one that the trigger `t` has now.
 CAP = """(SELECT CASE WHEN bool_and(x.is_cap) THEN min(x.amount_usd)
         WHEN bool_and(x.is_cap) IS NULL THEN t.max_cost_usd END
     FROM run_reservation x WHERE x.run_id = r.id)"""
-# The environment of the trigger `t` has a budget that can refuse requests for runs.
+# The SQL condition that the environment of the trigger `t` has a budget that can refuse requests for runs.
 CAN_REJECT = """EXISTS (
     SELECT FROM budget b
     WHERE b.environment_id = t.environment_id AND b.deleted_at IS NULL AND b.when_reached = 'reject')"""

@@ -19,8 +19,6 @@ _INT4 = 2**31 - 1
 
 
 class BudgetBody(StrictBody):
-    """The body of POST /environments/:envId/budgets."""
-
     name = NameField(max_length=200)
     triggerId = IdField(source="trigger_id", allow_null=True, required=False, default=None)
     period = serializers.ChoiceField(choices=Budget.Period.choices)
@@ -51,7 +49,6 @@ class BudgetBody(StrictBody):
     countNotional = TrueFalseField(source="count_notional", required=False, default=True)
 
     def validate_noticeAtPct(self, value: list[int]) -> list[int]:  # noqa: N802
-        """Returns each percentage once, in ascending order."""
         return sorted(set(value))
 
 

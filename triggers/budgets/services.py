@@ -32,11 +32,8 @@ UPDATE budget_window w SET changes = w.changes + 1, is_changed = true FROM found
 
 
 def create_budget(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
-    """Creates a budget from the validated values of a BudgetBody and returns its id. It counts the runs that are
-    claimed from now on.
-
-    Raises NotFound if the environment has been deleted, Invalid if it has no such trigger, CeilingReached, and whatever
-    `hold_role` raises.
+    """Creates a budget from a BudgetBody's values; it counts runs that are claimed from now on. Raises NotFound,
+    Invalid for a missing trigger, CeilingReached, and the errors of `hold_role`.
     """
     budget = Budget(id=new_id(), environment_id=environment_id, **values)
     with transaction.atomic():
@@ -50,11 +47,8 @@ def create_budget(*, environment_id: UUID, actor: Actor, values: dict[str, Any])
 
 
 def update_budget(*, budget_id: UUID, values: dict[str, Any], actor: Actor) -> None:
-    """Changes the given values of a budget, which are validated as for a BudgetBody. A value that is equal to the
-    present one changes nothing.
-
-    If the trigger, the period or the time zone changes, a new window begins, which has used nothing. Runs that were
-    claimed before are settled in their old windows. Raises NotFound, Invalid, and whatever `hold_role` raises.
+    """Changes the given values of a budget. Another trigger, period or time zone begins a new window. Runs that were
+    claimed before are settled in their old windows. Raises NotFound, Invalid, and the errors of `hold_role`.
     """
     with transaction.atomic():
         budget = _locked(budget_id, actor)
@@ -76,9 +70,7 @@ def update_budget(*, budget_id: UUID, values: dict[str, Any], actor: Actor) -> N
 
 
 def delete_budget(*, budget_id: UUID, actor: Actor) -> None:
-    """Deletes a budget by marking its row. Runs that it holds back can go out at once. What it has reserved for runs
-    is settled when they end. Raises NotFound.
-    """
+    """Marks a budget as deleted. Runs that it held back can go out; reservations are still settled. Raises NotFound."""
     with transaction.atomic():
         budget = _locked(budget_id, actor)
         Budget.objects.filter(id=budget.id).update(deleted_at=Now())
@@ -93,7 +85,6 @@ def _apply(budget: Budget) -> None:
 
 
 def _locked(budget_id: UUID, actor: Actor) -> Budget:
-    """Locks the environment and the actor's role, and then the budget. Returns the budget."""
     live = Budget.objects.filter(id=budget_id, deleted_at__isnull=True)
     environment_id = live.values_list("environment_id", flat=True).first()
     if environment_id is None:

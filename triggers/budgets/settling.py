@@ -1,7 +1,6 @@
 """Settles what was reserved for runs when they end: what they cost counts as spent instead (SPEC §17).
 
-A run that was started and whose cost nobody tells, such as a lost one, counts as if it had cost what was reserved. A
-late report of its cost replaces that.
+A run that was started and whose cost nobody tells counts as what was reserved, until a late report.
 """
 
 from collections.abc import Collection
@@ -82,9 +81,7 @@ def settle_reservations(run_ids: Collection[UUID], *, late_cost: Decimal | None 
 
 
 def wake_held_back(environment_ids: Collection[UUID]) -> None:
-    """Makes the waiting polls of those workers of the environments ask again that have queued runs, or whose pools
-    have.
-    """
+    """Makes the polls of workers with queued runs, their own or their pools', ask again."""
     if environment_ids:
         rows = fetch_all(_WAITING, {"environment_ids": list(environment_ids)})
         wake_workers([row["id"] for row in rows])

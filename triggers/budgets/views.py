@@ -32,8 +32,6 @@ def _shown(budget_id: UUID) -> Any:
 
 
 class EnvironmentBudgetViewSet(TenantViewSet):
-    """The budgets of an environment."""
-
     tag = "Budgets"
     permissions = {"list": IsViewer, "create": IsAdmin}
 
@@ -45,7 +43,6 @@ class EnvironmentBudgetViewSet(TenantViewSet):
         says={200: "A list of budgets."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers with the environment's budgets."""
         paginator = KeysetPaginator()
         rows = budgets().filter(environment_id=environment_id)
         page = [with_sums(row) for row in paginator.paginate_queryset(rows, request, self)]
@@ -63,7 +60,6 @@ class EnvironmentBudgetViewSet(TenantViewSet):
         audit=("budget.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """Makes a budget."""
         budget_id = services.create_budget(
             environment_id=environment_id,
             actor=actor_of(request),
@@ -87,7 +83,6 @@ class BudgetViewSet(TenantViewSet):
         says={200: "With the budget."},
     )
     def retrieve(self, request: Request, budget_id: UUID) -> Response:
-        """Answers with the budget and what its present window has used."""
         return Response(_shown(budget_id))
 
     @Operation(
@@ -103,7 +98,6 @@ class BudgetViewSet(TenantViewSet):
         audit=("budget.updated",),
     )
     def update(self, request: Request, budget_id: UUID) -> Response:
-        """Changes the fields that the body names."""
         services.update_budget(
             budget_id=budget_id,
             values=read_body(BudgetBody, request, partial=True),

@@ -25,8 +25,8 @@ class Kind:
     name: str
     # Returns the states of those of the things with these ids that exist in an environment.
     read: Callable[[UUID, Collection[UUID]], list[State]]
-    # Returns which things changed by the mere passing of time after the first of two times, up to the second. None
-    # for a kind of which none does.
+    # Returns which things changed merely because time passed from the first to the second of two times. None for a kind
+    # of which nothing changes in this way.
     changed_by_time: Callable[[UUID, datetime, datetime], Collection[UUID]] | None = None
 
 
@@ -34,15 +34,12 @@ _kinds: dict[str, Kind] = {}
 
 
 def register_changing(kind: Kind) -> None:
-    """Adds a kind of things. Call it in the module `ready` of the app."""
     _kinds[kind.name] = kind
 
 
 def kinds() -> list[Kind]:
-    """Returns the registered kinds, in the order of registration. A kind comes before those that depend on it."""
     return list(_kinds.values())
 
 
 def is_told(target_type: str) -> bool:
-    """Whether changes of such a target are told."""
     return target_type in _kinds

@@ -29,7 +29,6 @@ class Change(NamedTuple):
 
 
 def changes_of(ticket: EnvironmentStreamTicket, *, environment_id: UUID) -> list[Change]:
-    """Returns the changes that the stream has not told, one piece at a time, and takes them out of the ticket."""
     announce_stream(ticket, partial(announce, environment_id))
     now = database_now()
     since, ticket.asked_at = ticket.asked_at, now

@@ -23,7 +23,6 @@ _WATCHED = (
 
 @receiver(happened, dispatch_uid="triggers.tell_changes")
 def tell(events: tuple[Event, ...], **_: Any) -> None:
-    """Notifies the streams of the events' environments, when the transaction commits."""
     changed: defaultdict[tuple[UUID, str], set[UUID]] = defaultdict(set)
     for event in events:
         if (
@@ -38,9 +37,7 @@ def tell(events: tuple[Event, ...], **_: Any) -> None:
 
 
 def announce(environment_id: UUID) -> None:
-    """Tells all processes that somebody streams the changes of this environment. The web processes hear it at once,
-    and the scheduler reads it within a second.
-    """
+    """Tells all processes that somebody streams this environment. Schedulers read it within a second."""
     execute(_WATCH, {"environment_id": environment_id, "seconds": WATCHED_SECONDS})
     announce_watch(environment_id)
 

@@ -25,8 +25,6 @@ from workspaces.permissions import IsViewer
 
 
 class EnvironmentEventViewSet(StreamViewMixin, TenantViewSet):
-    """The endpoint that tells which runs, workers and incidents of an environment have changed."""
-
     tag = "Environments"
     permissions = {"stream": IsViewer}
 
@@ -48,9 +46,7 @@ class EnvironmentEventViewSet(StreamViewMixin, TenantViewSet):
         errors={429: "The caller has 20 streams open."},
     )
     def stream(self, request: Request, environment_id: UUID) -> HttpResponse:
-        """Answers with the changes since the last answer. The web process calls
-        it again and again, as long as the reader reads.
-        """
+        """Answers with the changes since the last answer. The web process calls it as long as the reader reads."""
         ticket = ticket_of(request, EnvironmentStreamTicket, group=environment_id)
         count_stream(request, ticket)
         told = [

@@ -12,10 +12,8 @@ from triggers.states import Decision
 
 
 class WaitingFor(StrEnum):
-    """What a queued run waits for. A run may wait for several things at once.
-
-    The order of the codes is the order in which they are told: first what somebody has to act on, last what time alone
-    will bring.
+    """What a queued run waits for. It may wait for several things; they are told in this order: first what somebody has
+    to act on, last what time alone will bring.
     """
 
     # The run's start deadline has passed. The scheduler ends the run in a moment.
@@ -33,7 +31,7 @@ class WaitingFor(StrEnum):
     # The worker has not called for a while. The poll and the claim do not check this: the run goes out once the worker
     # polls.
     WORKER_OFFLINE = "worker_offline"
-    # The same, of those workers of the run's pool that nothing else keeps from taking it.
+    # No worker of the run's pool has called for a while. Workers that something else keeps from the run don't count.
     POOL_OFFLINE = "pool_offline"
     # The secret headers of the run's trigger can't be decrypted.
     HEADERS_UNREADABLE = "headers_unreadable"
@@ -49,7 +47,8 @@ class WaitingFor(StrEnum):
     WORKER_FULL = "worker_full"
     # A budget that covers the run has no room for it.
     BUDGET_EXHAUSTED = "budget_exhausted"
-    # So do those workers of the run's pool that nothing else keeps from taking it.
+    # The workers of the run's pool hold as many runs as they may. Workers that something else keeps from the run don't
+    # count.
     POOL_FULL = "pool_full"
     # Other due runs go first, and the next poll of no worker has room for this one.
     BEHIND_OTHERS = "behind_others"
@@ -99,11 +98,8 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One thing that a queued run waits for.
-
-    `message` is a sentence for people, and `remedy` is one that says what to do about it; None if time alone helps.
-    `since` and `until` are None if they are not known. `place` is the run's place among the due runs of the worker that
-    will come to it first, from 1 on; it is set for BEHIND_OTHERS alone.
+    """One thing that a queued run waits for. `remedy` is None if time alone helps; `since` and `until` are None if
+    unknown. `place` is the run's place, from 1, at the worker that comes to it first; only BEHIND_OTHERS has it.
     """
 
     code: WaitingFor
@@ -132,8 +128,6 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a run ended. `by` is a value of `triggers.states.EndedBy`."""
-
     at: datetime
     by: str
     fault_class: str
@@ -153,10 +147,8 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class RunExplanation:
-    """Where a run stands, and why. `summary` is one sentence for people.
-
-    A queued run has `waiting_for`, which is empty if an online worker gets the run when it polls next. A claimed or
-    running run has `held`. An ended run has `ended` and `retry`.
+    """Where a run stands, and why. A queued run has `waiting_for`, which is empty if an online worker gets the run at
+    its next poll. A claimed or running run has `held`. An ended run has `ended` and `retry`.
     """
 
     run_id: UUID
@@ -170,11 +162,8 @@ class RunExplanation:
 
 @dataclass(frozen=True, slots=True)
 class TriggerExplanation:
-    """What became, or will become, of one due time of a trigger: the last one up to the time `at`.
-
-    `decision` is one of DECISIONS, and `message` a sentence or two for people. `due_at` is that due time; None if there
-    is none. `tick` is the row that has the decision; it may stand for several due times. `previous_due_at` and
-    `next_due_at` are the due times before and after it.
+    """What became, or will become, of the last due time (`due_at`) up to `at`. `decision` is one of DECISIONS; `tick`
+    is its row, which may stand for several due times.
     """
 
     at: datetime

@@ -13,11 +13,8 @@ from triggers.explain.clock_words import moment_words
 
 
 def budget_reasons(run: Row, *, worker_id: UUID | None, now: datetime | None) -> Iterator[Reason]:
-    """Yields a reason for each budget that has no room for the run if this worker claims it. `run` is a row of
-    `triggers.explain.runs`.
-
-    `until` is when the next window of the budget begins; None if the limit is too small for the run in any window.
-    Whether the next window has room then depends on the runs that are claimed before this one.
+    """Yields a reason for each budget that has no room for the run, a row of `triggers.explain.runs`, if this worker
+    claims it. `until` is when the budget's next window begins; None if no window has room for it.
     """
     for budget in reached_budgets(run_id=run["id"], worker_id=worker_id, now=now):
         _, end = period_around(budget["now"], budget["period"], budget["timezone"])

@@ -1,7 +1,6 @@
-"""Finds out for a queued run which workers could take it, and what keeps each of them from it (SPEC §13, §16).
+"""Finds the workers that could take a queued run, and what keeps each from it (SPEC §13, §16).
 
-One statement evaluates the named conditions of `triggers.runs.conditions` for all of these workers, however many the
-run's pool has.
+One statement evaluates the conditions of `triggers.runs.conditions` for all of them.
 """
 
 from dataclasses import dataclass
@@ -40,11 +39,8 @@ ORDER BY c.id
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The workers that could take a queued run, and the conditions of the run itself.
-
-    `run` has `is_due`, `is_in_time`, `may_start`, `trigger_has_room`, `free_in_trigger`, `is_resuming` and
-    `is_for_worker_first`. `own` is the run's worker, if it has one. `others` are the further workers of its pool; they
-    may take the run unless it is its worker's alone at present.
+    """The workers that could take a queued run, and in `run` the conditions of the run itself. `own` is the run's
+    worker. `others` are further workers of its pool, which may take it unless it is for its worker alone.
     """
 
     run: Row
@@ -65,7 +61,6 @@ class Candidates:
 
     @property
     def eligible(self) -> list[Row]:
-        """Returns the workers that may take the run, at present or when it comes due. The run's own worker is first."""
         own = [self.own] if self.own is not None else []
         return own if self.is_for_one else [*own, *self.others]
 
@@ -89,7 +84,6 @@ def find_candidates(run: Row, *, now: datetime | None) -> Candidates:
 
 
 def limits_of_candidate(worker: Row) -> Limits:
-    """Returns what a worker of `find_candidates` may take."""
     return limits_of(
         max_concurrency=worker["max_concurrency"],
         disabled=worker["disabled_at"] is not None,
@@ -105,9 +99,8 @@ def room_of(worker: Row) -> int:
 
 
 def hindrances(worker: Row, *, is_due: bool) -> list[WaitingFor]:
-    """Returns what keeps a worker of `find_candidates` from taking the run, the most lasting first.
-
-    `is_due` is whether the run is due. Before, nobody can tell which worker will be passed over when it is.
+    """Returns what keeps a candidate from taking the run, the most lasting first. Which worker is passed over is known
+    only when the run `is_due`.
     """
     holds = {
         WaitingFor.WORKER_REVOKED: not worker["has_token"],

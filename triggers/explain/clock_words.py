@@ -5,9 +5,7 @@ from zoneinfo import ZoneInfo
 
 
 def moment_words(moment: datetime, now: datetime, *, to_the_second: bool = False) -> str:
-    """Returns a moment in UTC, such as `21:55 UTC`. It has seconds if `to_the_second`, and a date unless that is
-    today's.
-    """
+    """Returns a moment in UTC, such as `21:55 UTC`, with a date unless it is today."""
     moment, now = moment.astimezone(UTC), now.astimezone(UTC)
     clock = "%H:%M:%S" if to_the_second else "%H:%M"
     day = "" if moment.date() == now.date() else "%Y-%m-%d "

@@ -1,7 +1,6 @@
 """Explains what became, or will become, of a due time of a trigger's schedule (SPEC §13).
 
-The tick table has the decisions of schedulers about due times. Every due time before a trigger's `next_run_at` has been
-decided about. The due times from `next_run_at` on follow from the present schedule and are still open.
+Ticks have the decisions about due times before `next_run_at`. Later ones follow from the present schedule.
 """
 
 from dataclasses import dataclass
@@ -49,9 +48,7 @@ FROM trigger t JOIN environment e ON e.id = t.environment_id WHERE t.id = %(trig
 
 @dataclass(frozen=True, slots=True)
 class _History:
-    """The tick rows around the time in question. `last` is the row that begins last up to this time; `before` and
-    `after` are the rows before and after that one.
-    """
+    """The tick row `last`, which begins last up to the time in question, and those before and after it."""
 
     last: Tick | None
     before: Tick | None
@@ -60,9 +57,7 @@ class _History:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A question about the last due time of a trigger up to the time `at`. `due_at` is this due time by the present
-    schedule. `schedule` is None if the trigger has none, or if it can't be worked out.
-    """
+    """A question about the last due time up to `at`, which is `due_at` by the present schedule, if there is one."""
 
     trigger: Row
     at: datetime
@@ -80,10 +75,7 @@ class _Question:
 
 
 def why_no_run(decision: str) -> str:
-    """Returns why a decision about a due time made no run, as the end of a sentence: `the trigger had no worker`.
-
-    A decision of a newer release, which this one does not know, is named instead.
-    """
+    """Returns why there was no run, as the end of a sentence. It names a decision of a newer release."""
     return _WHY_NO_RUN.get(decision, f"a scheduler decided {decision}")
 
 
@@ -96,10 +88,8 @@ def check_time_in_question(at: datetime | None) -> None:
 def explain_trigger(
     trigger_id: UUID, *, at: datetime | None = None, now: datetime | None = None
 ) -> TriggerExplanation | None:
-    """Returns what became, or will become, of the last due time up to the time `at`, which is the present if None.
-    Returns None if there is no such trigger. It changes nothing.
-
-    It takes at most four statements, and those of `explain_run` if the due time made a run.
+    """Returns what became, or will become, of the last due time up to `at`, by default now. Returns None if there is no
+    such trigger. It takes at most four statements, and those of `explain_run` if there is a run.
     """
     trigger = fetch_one(_TRIGGER, {"trigger_id": trigger_id, "now": now})
     if trigger is None:
@@ -153,12 +143,8 @@ def _question(trigger: Row, at: datetime) -> _Question:
 
 
 def _is_told_by(row: Tick, asked: _Question) -> bool:
-    """Returns whether the tick row has the answer, that is, whether no due time lies between the row and the time asked
-    about.
-
-    If the trigger has no schedule any more, the row has the answer for times before the trigger's last change, because
-    the schedule may still have existed then. If the present schedule has no due time up to the time asked about, the
-    row is one of a former schedule and has the answer.
+    """Returns whether no due time lies between the row and the time asked about. If the trigger has no schedule now,
+    that is so before its last change. If the present schedule has no due time by then, the row is of a former one.
     """
     if asked.schedule is not None:
         return bool(asked.due_at is None or asked.due_at <= row.last_tick_at)
@@ -239,7 +225,6 @@ def _answer(
 
 
 def _previous(asked: _Question, moment: datetime) -> datetime | None:
-    """Returns the last due time before `moment`, whether a scheduler has decided about it yet or not."""
     coming = asked.trigger["next_run_at"]
     if coming is not None and coming < moment and asked.schedule is not None:
         return asked.schedule.last_between(coming - _MOMENT, moment - _MOMENT)
@@ -251,14 +236,13 @@ def _previous(asked: _Question, moment: datetime) -> datetime | None:
     last: datetime = row.last_tick_at
     if last < moment:
         return last
-    # The row stands for several due times, and `moment` is one of them or lies between them.
+    # The tick row stands for several due times, and `moment` is one of them or lies between them.
     first: datetime = row.tick_at
     within = asked.schedule.last_between(first, moment - _MOMENT) if asked.schedule else None
     return within or first
 
 
 def _next(asked: _Question, moment: datetime) -> datetime | None:
-    """Returns the first due time after `moment`, whether a scheduler has decided about it yet or not."""
     row = asked.history.last
     coming: datetime | None = asked.trigger["next_run_at"]
     if row is not None and row.tick_at <= moment < row.last_tick_at:

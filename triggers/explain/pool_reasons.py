@@ -1,6 +1,4 @@
-"""Words the reasons why no worker of a run's pool takes it (SPEC §13, §16). Each reason is about all workers that have
-the same hindrance, so that a pool of 500 workers is told in a few sentences.
-"""
+"""Words the reasons why no worker of a run's pool takes it, one for each hindrance (SPEC §13, §16)."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -39,7 +37,6 @@ class _Group:
 
 
 def empty(run: Row) -> Reason:
-    """Returns the reason of a run whose pool has no workers."""
     return Reason(
         WaitingFor.POOL_EMPTY,
         f"Pool {run['pool_name']} has no workers.",

@@ -1,7 +1,4 @@
-"""Finds out whether other runs go before a queued run, at every worker that could take it (SPEC §13).
-
-`choose_runs`, with which a poll chooses the runs that it returns, decides. So an explanation can't contradict a poll.
-"""
+"""Finds out by `choose_runs`, as a poll does, whether other runs go before a run at every worker (SPEC §13)."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -46,11 +43,8 @@ class QueuePlace:
 
 
 def find_place(run: Row, workers: list[Row], *, now: datetime | None) -> QueuePlace | None:
-    """Returns where the run stands at the one of these workers that will come to it first. Returns None if the next
-    poll of one of them returns the run, or if none has room and no run goes first.
-
-    `run` is a row of `triggers.explain.runs`, and `workers` are some of its candidates, at least one. It takes two
-    polls and three statements at most, however many workers there are.
+    """Returns where the run stands at the candidate that comes to it first. Returns None if the next poll of one of
+    them returns it, or if none has room and no run goes first. It takes two polls and three statements at most.
     """
     with_room = [worker for worker in workers if room_of(worker)]
     worker = max(with_room or workers, key=room_of)

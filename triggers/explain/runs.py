@@ -95,10 +95,7 @@ _RETRY_WORDS = {
 
 
 def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation | None:
-    """Returns the explanation of a run's state, or None if there is no such run. It changes nothing.
-
-    It takes one statement, those of `reasons` for a queued run, and one more for a held run that is overdue.
-    """
+    """It takes one statement, those of `reasons` for a queued run, and one for a held run that is overdue."""
     run = fetch_one(_RUN, {"run_id": run_id, "now": now})
     if run is None:
         return None
@@ -143,9 +140,7 @@ def _held(run: Row) -> Held:
 
 
 def _last_heartbeat(run: Row) -> datetime:
-    """Returns when the worker last renewed the lease. No column has that time, but each renewal sets the lease's end to
-    RUN_LEASE_SECONDS later.
-    """
+    """Returns when the lease was last renewed: each renewal sets its end to RUN_LEASE_SECONDS later."""
     renewed: datetime = run["lease_expires_at"] - timedelta(seconds=settings.RUN_LEASE_SECONDS)
     claimed: datetime = run["claimed_at"]
     return max(renewed, claimed)
@@ -181,9 +176,7 @@ def _ended(run: Row) -> Ended:
 
 
 def _ended_words(run: Row, retry: Retry) -> str:
-    """Returns one sentence on how the run ended and what became of its retry. The sentence leaves out the retry if the
-    run succeeded or was canceled, because nobody expects one then.
-    """
+    """Leaves out the retry of a run that succeeded or was canceled, because nobody expects one."""
     words = _ENDED_WORDS[Status(run["status"])] + _BY_WORDS.get(run["ended_by"], "")
     if run["status"] == Status.CANCELED and run["ended_by"] == EndedBy.LEASE:
         words = "Was canceled, because somebody had asked for it and its worker was lost"
@@ -196,11 +189,7 @@ def _ended_words(run: Row, retry: Retry) -> str:
 
 
 def _retry(run: Row) -> Retry:
-    """Returns what became of the retry of an ended run, and why.
-
-    `why_no_retry` decides only if there is no retry, because it goes by the trigger as it is now, which may have
-    changed since the run ended.
-    """
+    """Asks `why_no_retry` only if there is no retry, because the trigger may have changed since the end."""
     retry_id, due = run["retry_id"], run["retry_available_at"]
     why = USAGE_LIMIT if run["at_limit"] else INFRA_FAULT
     if retry_id is not None and run["retry_status"] == Status.QUEUED:
@@ -248,9 +237,7 @@ def _why_not_again(run: Row) -> str:
 
 
 def _as_it_ended(run: Row) -> Row:
-    """Returns the run, without its trigger's deletion unless the trigger was deleted before the run ended. A trigger
-    with unfinished runs can't be deleted, so only a late result makes a run end after the deletion.
-    """
+    """Returns the run without its trigger's deletion, unless the trigger was deleted before the run ended."""
     deleted = run["trigger_deleted_at"]
     return {
         **run,

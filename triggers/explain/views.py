@@ -41,7 +41,6 @@ class RunExplanationViewSet(TenantViewSet):
         errors=_BUSY,
     )
     def retrieve(self, request: Request, run_id: UUID) -> Response:
-        """Answers with where the run stands, and why."""
         _count_request(self.access.environment_id, request)
         explanation = explain_run(run_id)
         if explanation is None:
@@ -72,7 +71,6 @@ class TriggerExplanationViewSet(TenantViewSet):
         errors={400: "A bad `at`.", **_BUSY},
     )
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
-        """Answers with what became of the due time at or next before `at`."""
         at = _time_in_question(request)
         _count_request(self.access.environment_id, request)
         explanation = explain_trigger(trigger_id, at=at)
@@ -82,7 +80,6 @@ class TriggerExplanationViewSet(TenantViewSet):
 
 
 def _count_request(environment_id: UUID, request: Request) -> None:
-    """Counts the request as one of its environment's. Raises TooManyRequests if two are under way."""
     if not _UNDER_WAY.admits(environment_id, request):
         raise TooManyRequests(
             "Two explanations are being worked out already: ask again when they are there.",
@@ -91,9 +88,7 @@ def _count_request(environment_id: UUID, request: Request) -> None:
 
 
 def _time_in_question(request: Request) -> datetime | None:
-    """Returns the query parameter `at`, or None if it was not sent. Raises Invalid if it is no time, or too far
-    ahead.
-    """
+    """Raises Invalid if `at` is no time, or too far ahead."""
     try:
         at: datetime | None = TimeField(required=False).clean(request.query_params.get("at"))
         check_time_in_question(at)

@@ -1,8 +1,4 @@
-"""Finds what a queued run waits for (SPEC §13).
-
-The reasons come from the conditions of the poll and the claim themselves: from `triggers.runs.conditions`, and from
-`choose_runs`, with which a poll chooses the runs that it returns.
-"""
+"""Finds what a queued run waits for, from the conditions of the poll and the claim themselves (SPEC §13)."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -19,7 +15,7 @@ from triggers.explain.queue_place import MOST_COUNTED, find_place
 from triggers.runs.handout import headers_are_readable
 
 _ORDER = list(WaitingFor)
-# With one of these, the run has no place among the due runs of the worker.
+# A run that waits for one of these has no place among the due runs of a worker.
 _OF_THE_RUN = {
     WaitingFor.WORKER_UNAPPROVED,
     WaitingFor.FIRST_WORKER,
@@ -28,11 +24,8 @@ _OF_THE_RUN = {
 
 
 def reasons(run: Row, *, now: datetime | None) -> list[Reason]:
-    """Returns what a queued run waits for, in the order of WaitingFor.
-
-    `run` is a row of `triggers.explain.runs`. If nothing is returned, the next poll of one of the online workers that
-    may take the run returns it, and that worker's claim succeeds. It takes the statements of `find_candidates` and
-    `find_place`.
+    """Returns what a queued run, a row of `triggers.explain.runs`, waits for, in the order of WaitingFor. If it is
+    nothing, the next poll of an online worker returns the run, and that worker's claim succeeds.
     """
     found = find_candidates(run, now=now)
     told = list(_too_late(run, found)) or [
@@ -119,9 +112,7 @@ def _paused(run: Row) -> Reason:
 
 
 def _of_workers(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reason]:
-    """Yields why none of the workers can take the run, worker by worker for its own and in sum for its pool's. It
-    yields nothing if one of them can.
-    """
+    """Yields why no worker can take the run: one by one for its own, in sum for its pool's; nothing if one can."""
     held_back = {
         worker["worker_id"]: hindrances(worker, is_due=found.run["is_due"])
         for worker in found.eligible
@@ -146,10 +137,8 @@ def _of_workers(run: Row, found: Candidates, now: datetime | None) -> Iterator[R
 def _of_budgets(
     run: Row, found: Candidates, held_back: dict[UUID, list[WaitingFor]], now: datetime | None
 ) -> Iterator[Reason]:
-    """Yields which budgets have no room for the run, for the first of the workers that they keep from taking it. A
-    budget may have room for some workers only, because a subscription pays for these.
-
-    It takes the code out of the codes of each worker, since a budget is told of once and not worker by worker.
+    """Yields which budgets have no room, for the first worker that they keep from the run; for others a subscription
+    may pay. It removes the code from those of each worker, as a budget is told of once.
     """
     short = [id_ for id_, codes in held_back.items() if WaitingFor.BUDGET_EXHAUSTED in codes]
     for worker_id in short:
@@ -159,7 +148,6 @@ def _of_budgets(
 
 
 def _of_place(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reason]:
-    """Yields why the polls of all workers return other runs, and not this one."""
     can_go = found.run["is_due"] and found.run["trigger_has_room"] and run["paused_at"] is None
     if not can_go or not headers_are_readable(run):
         return
@@ -194,9 +182,8 @@ def _of_place(run: Row, found: Candidates, now: datetime | None) -> Iterator[Rea
 
 
 def _more_room(run: Row, found: Candidates, has_room: bool) -> str | None:
-    """Returns how a run behind others gets to go out earlier. `has_room` is whether the worker has room for all of
-    them. Then a limit of the trigger holds the run back, or one of the answer to a poll, against which nobody can do
-    anything.
+    """Returns how a run behind others gets out earlier. If the worker `has_room` for all, only a limit of the trigger
+    can be changed.
     """
     if not has_room:
         return (

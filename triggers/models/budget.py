@@ -11,14 +11,12 @@ from workspaces.models import Environment
 
 
 def money(**kwargs: object) -> models.DecimalField:  # type: ignore[type-arg]
-    """Makes a column for US dollars with six decimal places, as exact as the cost of a run."""
     return models.DecimalField(max_digits=20, decimal_places=6, **kwargs)  # type: ignore[arg-type]
 
 
 class Budget(models.Model):
-    """What the runs of an environment, or of one trigger, may cost in a day or a month (SPEC §17).
-
-    `triggers.budgets.services` writes the rows.
+    """What the runs of an environment, or of one trigger, may cost in a day or a month (SPEC §17). Only
+    `triggers.budgets.services` writes it.
     """
 
     class Period(models.TextChoices):
@@ -37,18 +35,13 @@ class Budget(models.Model):
         # They go on. The budget only counts and opens incidents.
         NOTIFY = "notify"
 
-    # The budget's id: a UUIDv7, made by the service that creates it.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The name that people gave the budget. It need not be unique.
     name = models.CharField(max_length=200)
     # The trigger whose runs the budget covers; NULL if it covers all runs of the environment.
     trigger = tenant_key("triggers.Trigger", null=True, related_name="+")
-    # How long each window lasts.
     period = models.CharField(max_length=5, choices=Period.choices)
     # The IANA time zone in which days and months begin.
     timezone = models.CharField(max_length=64, default="UTC")
@@ -56,7 +49,6 @@ class Budget(models.Model):
     limit_usd = money(null=True)
     # How many claimed runs a window allows; NULL for no limit.
     limit_runs = models.PositiveIntegerField(null=True)
-    # What happens when the budget has no room for a run.
     when_reached = models.CharField(
         max_length=6, choices=WhenReached.choices, default=WhenReached.HOLD
     )
@@ -69,9 +61,7 @@ class Budget(models.Model):
     # The number of times that the trigger, the period or the time zone were changed. Windows of an earlier generation
     # keep their sums, and no longer count.
     generation = models.PositiveIntegerField(default=0)
-    # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When a user last changed the budget, by the database's clock.
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user deleted the budget; NULL if nobody did. The row stays, because reservations of runs refer to it.
     deleted_at = models.DateTimeField(null=True)
@@ -103,24 +93,17 @@ class Budget(models.Model):
 
 
 class BudgetWindow(models.Model):
-    """What a budget has used in one day or month. A window without a row has used nothing.
-
-    `triggers.budgets.reserving` inserts the row with the first run that is claimed in the window. A transaction that
-    needs several of these rows locks them in the order of their ids.
+    """What a budget has used in one day or month. The first claim in the window inserts the row; without it nothing was
+    used. Transactions lock several rows in the order of ids.
     """
 
-    # The window's id: a UUIDv7, made by the process that claims the first run.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The budget to which the window belongs.
     budget = tenant_key("triggers.Budget", related_name="windows")
     # The budget's `generation` when the row was inserted.
     generation = models.PositiveIntegerField()
-    # The beginning of the window.
     starts_at = models.DateTimeField()
     # The end of the window, which is the beginning of the next one.
     ends_at = models.DateTimeField()
@@ -165,30 +148,25 @@ class BudgetWindow(models.Model):
             ),
         )
         indexes = (
-            # `notices.budgets` finds by these two indexes the windows whose notices may have to change.
+            # By these two indexes `notices.budgets` finds the windows whose notices may have to change.
             models.Index(fields=["id"], name="budget_window_changed", condition=Q(is_changed=True)),
             models.Index(
                 fields=["ends_at"], name="budget_window_noticed", condition=Q(noticed_pct__gt=0)
             ),
-            # `triggers.ready` finds by this index the windows that are old enough.
+            # By this index `triggers.ready` finds the windows that are old enough to be deleted.
             models.Index(fields=["ends_at"], name="budget_window_ended"),
         )
 
 
 class RunReservation(models.Model):
-    """What a claimed run takes from one window of a budget that covers it.
-
-    The claim inserts the row in its own transaction, and `triggers.budgets.settling` settles it when the run ends. If
-    the run is pruned, the database removes the row; the sums of the window stay.
+    """What a claimed run takes from one window of a budget. The claim inserts it, and `triggers.budgets.settling`
+    settles it when the run ends. It is removed with a pruned run; the sums of the window stay.
     """
 
     pk = models.CompositePrimaryKey("run_id", "window_id")
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The run for which the amount is reserved.
     run = tenant_key("triggers.Run", related_name="+")
     # The window in which the run was claimed.
     window = tenant_key("triggers.BudgetWindow", related_name="+")

@@ -1,7 +1,4 @@
-"""The tables of webhooks: the outbox of deliveries, and the attempts to send each of them.
-
-`OutboxRow` and `SendAttempt` explain the columns that these tables share with the outboxes of other messages.
-"""
+"""The tables of webhooks: the outbox of deliveries, and the attempts to send each (see `OutboxRow`, `SendAttempt`)."""
 
 from django.db import models
 from django.db.models import Q
@@ -18,14 +15,9 @@ from workspaces.models import Environment
 
 
 class Delivery(OutboxRow):
-    """A webhook message that is to be sent, or was: a row of the outbox.
+    """A webhook message. It is written in the transaction that ends a run, or at a user's request."""
 
-    The transaction that ends a run writes the row, so that the message of no ended run is lost. Users can add rows by
-    asking for a redelivery or a test.
-    """
-
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
+    # The environment that owns the row.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -56,16 +48,10 @@ class Delivery(OutboxRow):
 
 
 class DeliveryAttempt(SendAttempt):
-    """One attempt to send a delivery, and its result."""
-
-    # The primary key is the delivery's id together with the number of the attempt.
     pk = models.CompositePrimaryKey("delivery_id", "n")
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The delivery that was sent.
     delivery = tenant_key("triggers.Delivery", related_name="attempts")
 
     class Meta:

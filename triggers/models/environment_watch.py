@@ -6,9 +6,7 @@ from workspaces.models import Environment
 
 
 class EnvironmentWatch(models.Model):
-    """Says that somebody streams the changes of an environment. Processes that change something there then notify the
-    streams; in all other environments they don't, so that an environment which nobody streams costs no notification.
-    """
+    """Says that somebody streams the changes of an environment. Changes in others send no notification."""
 
     # The environment whose changes are streamed.
     environment = models.OneToOneField(Environment, primary_key=True, on_delete=models.CASCADE)

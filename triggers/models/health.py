@@ -8,12 +8,9 @@ from workspaces.models import Environment
 
 
 class TriggerHealth(models.Model):
-    """What is known about the health of a trigger (SPEC §14). It has its own table, so that the end of a run does not
-    rewrite the trigger's row.
-
-    `notices.health` and `notices.lateness` write the rows. A trigger without a row has nothing to tell yet. The row is
-    locked while its trigger is judged, so that two ends of runs, or an end and the scheduler, are judged one after the
-    other.
+    """What is known about a trigger's health (SPEC §14), in a row of its own, so that ends of runs don't rewrite the
+    trigger. `notices.health` and `notices.lateness` write it. It is locked while the trigger is judged, so that
+    judgements follow each other.
     """
 
     # The trigger whose health the row describes. A trigger has one row at most.
@@ -24,8 +21,7 @@ class TriggerHealth(models.Model):
         db_constraint=False,
         related_name="judged",
     )
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
+    # The environment that owns the row.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )

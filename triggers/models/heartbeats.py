@@ -7,20 +7,13 @@ from pipedai.ids import new_id
 
 
 class ProcessHeartbeat(models.Model):
-    """A process of the service that is alive, or that ended within the last hour.
+    """A process that is alive, or that ended within the last hour. It writes the row by the database's clock."""
 
-    The process writes the row itself. All its times are by the database's clock.
-    """
-
-    # A UUIDv7 that the process makes when it starts.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The name of the machine on which the process runs, cut to 255 characters.
     host = models.CharField(max_length=255)
-    # The process's id on that machine.
     pid = models.PositiveIntegerField()
-    # When the process wrote its first heartbeat.
     started_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When the process wrote its latest heartbeat.
     beat_at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -28,9 +21,7 @@ class ProcessHeartbeat(models.Model):
 
 
 class SchedulerHeartbeat(ProcessHeartbeat):
-    """A scheduler process. Operators, metrics and `check_deploy` see from the row whether background work is being
-    done.
-    """
+    """A scheduler process, by which operators, metrics and `check_deploy` see that background work is done."""
 
     class Meta:
         db_table = "scheduler_heartbeat"
@@ -38,9 +29,8 @@ class SchedulerHeartbeat(ProcessHeartbeat):
 
 
 class WebHeartbeat(ProcessHeartbeat):
-    """A web process. Its row says since when workers could reach the service without a gap.
-
-    The scheduler gives up a silent worker's run only if the worker could have renewed its lease (SPEC §22).
+    """A web process, and since when workers could reach the service. The scheduler gives up a silent worker's run only
+    if the worker could have renewed its lease (SPEC §22).
     """
 
     # Since when some web process has reached the database without a gap: see `triggers.runs.reachability`.

@@ -24,23 +24,19 @@ RUN_COLUMNS = (
 
 
 def duration_ms(run: Row) -> int | None:
-    """Returns the milliseconds from start to end, or None for a run that never started or has not ended (SPEC §6)."""
     if run["started_at"] is None or run["ended_at"] is None:
         return None
     return int((run["ended_at"] - run["started_at"]) / timedelta(milliseconds=1))
 
 
 def tool_calls(run: Row) -> dict[str, int] | None:
-    """Returns the counts of a run's tool calls in the form of the API, or None if its worker has reported none."""
     if run["tool_calls_total"] is None:
         return None
     return {part: run[f"tool_calls_{part}"] for part in ("total", "effects", "unknown")}
 
 
 def _tool_calls() -> Q:
-    """Returns, for a CHECK constraint, the condition that the three counts of tool calls are all NULL or all set, and
-    that neither the calls with a possible effect nor the calls without an answer are more than all calls.
-    """
+    """The CHECK that the three counts are all NULL or all set, and that none exceeds the number of all calls."""
     none = Q(
         tool_calls_total__isnull=True,
         tool_calls_effects__isnull=True,
@@ -59,9 +55,7 @@ def _tool_calls() -> Q:
 
 
 def _held() -> Q:
-    """Returns, for a CHECK constraint, the condition that the columns for the slot, the lease and the deadline are set
-    in claimed and running runs, and NULL in all other runs.
-    """
+    """The CHECK that slot, lease and deadline are set in claimed and running runs alone."""
     held = Q(
         status__in=HELD,
         worker__isnull=False,
@@ -76,11 +70,8 @@ def _held() -> Q:
 
 
 def _ended() -> Q:
-    """Returns, for a CHECK constraint, the condition that ended runs have a time (`ended_at`), a cause (`ended_by`) and
-    a fault class (`fault_class`) of their end, and that other runs have none.
-
-    It tests for NULL explicitly: with a NULL, `ended_by IN (…)` is NULL too, and a CHECK accepts NULL as if it were
-    true.
+    """The CHECK that `ended_at`, `ended_by` and `fault_class` are set in ended runs alone. It tests for NULL
+    explicitly, because a CHECK accepts NULL as if it were true.
     """
     ended = Q(
         status__in=TERMINAL,
@@ -102,10 +93,8 @@ def _ended() -> Q:
 
 
 def _times_of_state() -> Q:
-    """Returns, for a CHECK constraint, the condition that the times of claim and start fit the run's state.
-
-    A queued run has neither of them, and a claimed one has no start. An ended run has been claimed, unless it was
-    canceled or failed in the queue.
+    """The CHECK that times of claim and start fit the state. An ended run has been claimed, unless it was canceled or
+    failed in the queue.
     """
     return (
         Q(status=Status.QUEUED, claimed_at__isnull=True, started_at__isnull=True)
@@ -129,16 +118,13 @@ def _times_of_state() -> Q:
 
 
 class Run(models.Model):
-    """One attempt at executing a trigger. The table is the ledger of all runs, from which no user can delete a row.
-
-    Only the statements in `triggers/runs/statements.py` insert or change runs. Long texts are in RunText, so that these
-    rows stay small.
+    """One attempt at executing a trigger. The table is the ledger of all runs, from which no user can delete. Only the
+    statements in `triggers/runs/statements.py` write it. Long texts are in RunText, so that these rows stay small.
     """
 
     # The run's id: a UUIDv7, made by the process that queues the run.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
+    # The environment that owns the row.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -339,7 +325,7 @@ class Run(models.Model):
                 name="run_polled_of_pool",
                 condition=Q(status=Status.QUEUED, pool__isnull=False),
             ),
-            # The scheduler finds the runs by these two indexes that it must end in the queue.
+            # By these two indexes the scheduler finds the runs that it must end in the queue.
             models.Index(
                 fields=["start_deadline_at"],
                 name="run_start_deadline",
@@ -350,18 +336,19 @@ class Run(models.Model):
                 name="run_resume_until",
                 condition=Q(status=Status.QUEUED, had_effects=True),
             ),
-            # A poll finds the runs of a trigger by this index, if those at the head of its queue can't go out.
-            models.Index(
-                fields=["trigger", "available_at", "id"],
-                name="run_unfinished_of_trigger",
-                condition=Q(ended_at__isnull=True),
-            ),
             models.Index(fields=["environment", "queued_at", "id"], name="run_listed"),
             models.Index(fields=["trigger", "queued_at", "id"], name="run_of_trigger"),
             models.Index(fields=["worker", "queued_at", "id"], name="run_of_worker"),
             models.Index(
                 fields=["environment", "status", "queued_at", "id"],
                 name="run_unfinished_of_status",
+                condition=Q(ended_at__isnull=True),
+            ),
+            # A poll finds the runs of a trigger by this index, if those at the head of its queue can't go out. It
+            # follows the one above, because of two indexes that seem to cost nothing PostgreSQL takes the younger.
+            models.Index(
+                fields=["trigger", "available_at", "id"],
+                name="run_unfinished_of_trigger",
                 condition=Q(ended_at__isnull=True),
             ),
             # These three indexes find the ended runs of one state, source and fault class, even if one run in a million
@@ -474,12 +461,9 @@ class Run(models.Model):
 class RunText(models.Model):
     """The long texts of a run, which are rarely read. A run without long texts has no row here."""
 
-    # The run to which the texts belong. A run has at most one row of texts.
     run = models.OneToOneField(
         Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="text"
     )
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -505,16 +489,11 @@ class RunText(models.Model):
 
 
 class RunResult(models.Model):
-    """The rarely read parts of a worker's report about a run: the run's output and its list of tool calls. A run with
-    neither of the two has no row here.
-    """
+    """The output and the listed tool calls of a run. A run with neither has no row here."""
 
-    # The run to which the result belongs. A run has at most one row of results.
     run = models.OneToOneField(
         Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="result"
     )
-    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
-    # environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -537,16 +516,12 @@ class IdempotencyKey(models.Model):
 
     # The caller is a part of the primary key, so that two callers may use the same key independently.
     pk = models.CompositePrimaryKey("trigger_id", "caller_id", "key")
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The trigger for which a run was requested.
     trigger = tenant_key("triggers.Trigger", related_name="+")
     # The id of the user or API key that sent the request. Callers that choose the same key don't get each other's runs.
     caller_id = models.UUIDField()
-    # The text of the `Idempotency-Key` header.
     key = models.CharField(max_length=255)
     # The SHA-256 of the request's body as canonical JSON. A request with the same key and another body is refused.
     body_digest = models.BinaryField(max_length=32)

@@ -12,16 +12,11 @@ MAX_RUN_EVENTS = 20_000
 
 
 class RunEventLog(models.Model):
-    """How far the events of a run have come. Each call that stores events locks and changes the row, so that two
-    calls at once count right. A run without events has no row here, unless somebody streamed it.
-    """
+    """How far a run's events have come. Calls that store events lock it. It begins with a first event or stream."""
 
-    # The run to which the events belong. A run has at most one row.
     run = models.OneToOneField(
         Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="events"
     )
-    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
-    # environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -50,22 +45,17 @@ class RunEventLog(models.Model):
 
 
 class RunEventBatch(models.Model):
-    """The events of a run that one call stored. The table is partitioned by the day (UTC) of `stored_at`, so that old
-    days are dropped as whole tables. It has no foreign keys, because each one would be checked at every insert.
-
-    Its real primary key is `(run_id, last_seq, stored_at)`, because a primary key must contain the column by which the
-    table is partitioned.
+    """The events of a run that one call stored. The table is partitioned by the day (UTC) of `stored_at`, so its real
+    primary key is `(run_id, last_seq, stored_at)`. It has no foreign keys, because each would cost a check at every
+    insert.
     """
 
     pk = models.CompositePrimaryKey("run_id", "last_seq", "stored_at")
-    # The environment that owns the row.
     environment_id = models.UUIDField()
-    # The run to which the events belong.
     run_id = models.UUIDField()
     # The numbers of the first and the last event. The events between them have the numbers between.
     first_seq = models.IntegerField()
     last_seq = models.IntegerField()
-    # When the events were stored, by the database's clock.
     stored_at = models.DateTimeField()
     # How many bytes the events have, as JSON in UTF-8.
     bytes = models.IntegerField()

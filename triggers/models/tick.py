@@ -11,20 +11,14 @@ from workspaces.models import Environment
 
 
 class Tick(models.Model):
-    """A due time of a trigger's schedule (a tick), and what the scheduler decided about it.
-
-    One row can stand for several due times: for all due times that passed while no scheduler ran, or for a stretch: all
-    due times that follow each other while the trigger has no worker. `triggers.schedules.firing` writes the rows.
+    """A due time (tick), and what the scheduler decided about it. A row can stand for all due times that passed while
+    no scheduler ran, or that follow each other while the trigger has no worker. `triggers.schedules.firing` writes it.
     """
 
-    # The tick's id: a UUIDv7, made by the scheduler that decided about the tick.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The trigger whose schedule came due.
     trigger = tenant_key("triggers.Trigger", related_name="ticks")
     # The due time. If the row stands for several due times, it is the first of them.
     tick_at = models.DateTimeField()

@@ -6,7 +6,7 @@ from django.db.models.functions import Now
 
 from pipedai.ids import new_id
 from triggers.models.fields import JSONAsGivenField, tenant_key
-from triggers.states import RetryMode
+from triggers.states import RecordEvents, RetryMode
 from workspaces.models import Environment
 
 MAX_RETRIES = 10
@@ -32,8 +32,7 @@ class Trigger(models.Model):
     # The trigger's id: a UUIDv7. `create_trigger` makes it before it saves the row, because the secrets are encrypted
     # for this id.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
+    # The environment that owns the row.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
@@ -105,8 +104,13 @@ class Trigger(models.Model):
     # Whether a run that failed through the fault of infrastructure is retried even if its tool calls may have changed
     # something. Users set it. If it is false, `triggers.runs.retries` decides by the run's counts of tool calls.
     retry_after_effects = models.BooleanField(default=True, db_default=True)
-    # Whether workers send what a run's CLI tells, as events of the run. Users set it.
-    record_events = models.BooleanField(default=False, db_default=False)
+    # Of which runs workers send what the CLI tells, as events of the run, and when. Users set it.
+    record_events = models.CharField(
+        max_length=8,
+        choices=RecordEvents.choices,
+        default=RecordEvents.FAILURES,
+        db_default=RecordEvents.FAILURES,
+    )
     # After how many final outcomes in a row that failed or timed out the trigger counts as failing, from 1 to
     # MAX_ALERT_AFTER_FAILURES; NULL if it never does. Users set it.
     alert_after_failures = models.PositiveSmallIntegerField(null=True, default=1, db_default=1)
@@ -199,6 +203,9 @@ class Trigger(models.Model):
                 condition=Q(retry_mode__in=RetryMode.values), name="trigger_retry_mode"
             ),
             models.CheckConstraint(
+                condition=Q(record_events__in=RecordEvents.values), name="trigger_record_events"
+            ),
+            models.CheckConstraint(
                 condition=Q(max_cost_usd__isnull=True) | Q(max_cost_usd__gt=0),
                 name="trigger_max_cost_usd",
             ),
@@ -225,7 +232,7 @@ class Trigger(models.Model):
                 name="trigger_of_pool",
                 condition=Q(deleted_at__isnull=True, pool__isnull=False),
             ),
-            # Polls find the triggers by this index of which as many runs are held as may be.
+            # By this index polls find the triggers of which as many runs are held as their limit allows.
             models.Index(
                 fields=["environment"],
                 name="trigger_limited",
@@ -238,19 +245,14 @@ class Trigger(models.Model):
 
 
 class TriggerRevision(models.Model):
-    """A prompt, model and output schema that a trigger has or had. It never changes, so that runs refer to it and copy
-    nothing.
-    """
+    """A prompt, model and output schema of a trigger. It never changes, so that runs refer to it."""
 
     # The revision's id: a UUIDv7. The services make it before they save the row, because trigger and revision refer to
     # each other.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
-    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The trigger that has, or had, this prompt.
     trigger = tenant_key("triggers.Trigger", related_name="revisions")
     # The text that the worker gives to the AI model, up to 256 KiB. It never changes.
     prompt = models.TextField()
@@ -258,7 +260,6 @@ class TriggerRevision(models.Model):
     model = models.CharField(max_length=200, null=True)
     # The JSON Schema 2020-12 of the run's output, as text and unchanged; NULL if a run need not have an output.
     output_schema = JSONAsGivenField(null=True)
-    # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

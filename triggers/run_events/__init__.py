@@ -1,3 +1,1 @@
-"""The events of runs: what the CLI of a run told, as its worker sends it. They are stored here, read, streamed and
-dropped when they are old.
-"""
+"""Stores, reads, streams and drops the events of runs, which tell what the run's CLI told."""

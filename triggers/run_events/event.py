@@ -23,14 +23,11 @@ TRUNCATED = "truncated"
 
 
 class RunEvent(NamedTuple):
-    """One event: its number in the run, and the JSON text in which it is stored and answered."""
-
     seq: int
     json: str
 
     @property
     def size(self) -> int:
-        """The bytes that count against the limits."""
         return len(self.json.encode())
 
 
@@ -44,15 +41,13 @@ def make_event(seq: int, *, at: str, type_: str, text: str | None, data: Any) ->
 
 
 def joined(events: Sequence[RunEvent]) -> tuple[str, int]:
-    """Returns the JSON texts of events as lines of one text, and the bytes that count against the limits.
-
-    PostgreSQL splits the text. Python would take longer to make an array of PostgreSQL's than to do all else with them.
+    """Returns JSON texts as lines of one text, which PostgreSQL splits faster than Python can make an array, and the
+    bytes that count against the limits.
     """
     lines = "\n".join(event.json for event in events)
     return lines, len(lines.encode()) - (len(events) - 1)
 
 
 def fitting(events: Sequence[RunEvent], room: int) -> Sequence[RunEvent]:
-    """Returns as many of the first events as fit into so many bytes."""
     sums = accumulate(event.size for event in events)
     return events[: sum(total <= room for total in sums)]

@@ -20,7 +20,7 @@ SELECT name FROM (
     WHERE i.inhparent = 'run_event_batch'::regclass) days
 WHERE ends_at <= %(before)s ORDER BY ends_at
 """
-# Batches that came when their day had no partition.
+# Batches in the default partition: their day had no partition when they were stored.
 _STRAYS = """
 DELETE FROM run_event_batch_default WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM run_event_batch_default WHERE stored_at < %(before)s LIMIT %(limit)s))
@@ -33,11 +33,8 @@ DELETE FROM run_event_day WHERE ctid = ANY(ARRAY(
 
 
 def drop_partitions(order: Order) -> Iterator[Batch]:
-    """Drops the partitions of days that ended before `order.before`, the oldest first. It yields the number of dropped
-    batches of each.
-
-    Dropping a partition locks the whole table for an instant. A partition that is in use stays until the next pruning.
-    It writes no audit row, since events of a run are no part of the ledger.
+    """Drops the partitions of days before `order.before`, and yields how many batches each had. A partition in use
+    stays until the next time. It writes no audit row, because events are no part of the ledger.
     """
     for day in fetch_all(_PARTITIONS, {"before": order.before}):
         batches = _batches(day["name"])

@@ -11,6 +11,7 @@ from pipedai.api.streams import announce_stream, event_text
 from pipedai.server.ticket import Piece, StreamTicket
 from pipedai.sql import Row, fetch_all, fetch_one
 from pipedai.wakeups import announce_watch
+from triggers.run_events.absence import DROPPED, why_none
 
 # How many events, and how many bytes, a stream sends at a time.
 PIECE, PIECE_BYTES = 500, 256 * 1024
@@ -25,11 +26,12 @@ SOON_SECONDS = 1.0
 # Reads how far a run and its events are. `silent_seconds` is how long ago the run ended, or its latest event was stored
 # if that was later; NULL while the run has not ended.
 _PROGRESS = """
-SELECT r.status, coalesce(l.stored, 0) AS stored, l.first_at, l.last_at,
+SELECT r.status, t.record_events, coalesce(l.stored, 0) AS stored, l.first_at, l.last_at,
+    r.claimed_at IS NOT NULL AS was_claimed,
     CASE WHEN r.ended_at IS NOT NULL
         THEN extract(epoch FROM statement_timestamp() - greatest(r.ended_at, l.last_at))::float8
     END AS silent_seconds
-FROM run r LEFT JOIN run_event_log l ON l.run_id = r.id
+FROM run r JOIN trigger t ON t.id = r.trigger_id LEFT JOIN run_event_log l ON l.run_id = r.id
 WHERE r.id = %(run_id)s
 """
 # Reads the batches that hold the events after the number `after`, as many as fit into `most_bytes`, but at least one.
@@ -62,46 +64,41 @@ ORDER BY wanted.run_id, wanted.after, batch.first_seq
 
 
 class StoredEvent(NamedTuple):
-    """An event of a run: its number, and its JSON text."""
-
     seq: int
     json: str
 
 
 class Page(NamedTuple):
-    """Some events of a run, and the number of its last one; 0 if it has none."""
+    """Some events of a run, the number of its last one (0 if it has none), and a sentence on why there are none to be
+    had (None if there are).
+    """
 
     events: list[StoredEvent]
     last_seq: int
+    why_none: str | None
 
 
 def page_of_events(run_id: UUID, *, after: int, limit: int, most_bytes: int) -> Page:
-    """Returns the first `limit` events whose number is larger than `after`, in order.
-
-    It returns fewer if they have more than `most_bytes`, but at least one if there is any.
-    """
+    """Returns the first `limit` events after a number; fewer if they exceed `most_bytes`, but at least one."""
     progress = _progress(run_id)
     events = _read(progress, run_id, after=after, limit=limit, most_bytes=most_bytes)
-    return Page(events, progress["stored"])
+    gone = after < progress["stored"] and not events
+    return Page(events, progress["stored"], DROPPED if gone else why_none(progress))
 
 
-def stored_events(run_id: UUID) -> int:
-    """Returns how many events of the run were stored."""
-    return int(_progress(run_id)["stored"])
+def stored_events(run_id: UUID) -> tuple[int, str | None]:
+    """Returns how many events of the run were stored, and why none were if none were."""
+    progress = _progress(run_id)
+    return progress["stored"], why_none(progress)
 
 
 class News(NamedTuple):
-    """What a stream sends next: events, and the state of the run if the stream ends with them."""
-
     events: list[StoredEvent]
     ended_as: str | None
 
 
 def news_of_run(ticket: StreamTicket, *, run_id: UUID, begin_after: int) -> News:
-    """Returns the events that the stream has not sent, one piece at a time, and notes in the ticket what it sends.
-
-    A new stream begins after the event with the number `begin_after`.
-    """
+    """Returns the next events of a stream, and notes in the ticket that they were sent."""
     if ticket.sent is None:
         ticket.sent = begin_after
     ticket.read_together = read_together
@@ -121,10 +118,8 @@ def news_of_run(ticket: StreamTicket, *, run_id: UUID, begin_after: int) -> News
 
 
 def read_together(streams: Sequence[tuple[UUID, int]]) -> dict[tuple[UUID, int], Piece]:
-    """Returns the next events of several streams, as the text that a stream sends. A stream is given by its run's id
-    and the number of the last event that it has sent. Streams without new events are left out.
-
-    The caller vouches that the readers may see these runs.
+    """Returns the next text of several streams, each given by its run and the number of the last event sent. Streams
+    without new events are left out. The caller vouches that the readers may see these runs.
     """
     params = {
         "run_ids": [run_id for run_id, _ in streams],

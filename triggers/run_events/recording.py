@@ -27,11 +27,15 @@ from triggers.run_events.event import (
     make_event,
 )
 from triggers.runs.lifecycle import Refused
-from triggers.states import Status
+from triggers.states import RecordEvents, Status
 
 # This signal tells how many events a transaction has stored (`count`), and whether a limit was reached
 # (`is_truncated`), after its commit. The metrics need it, because storing events emits no domain event.
 stored = Signal()
+
+# Whether the trigger `t` lets the run `r` have events: any run, or one that has ended otherwise than succeeded.
+_IS_ON = """(t.record_events = 'always'
+    OR (t.record_events = 'failures' AND r.status IN ('failed', 'timed_out', 'canceled')))"""
 
 # Stores events in the run's `log`, and adds their bytes to those of the environment's day, unless these would then be
 # more than `day_limit`. In that case, or without a row of `log`, the statement changes nothing.
@@ -63,7 +67,7 @@ _APPEND = _STORE.format(
     JOIN run r ON r.worker_id = w.id JOIN trigger t ON t.id = r.trigger_id JOIN run_event_log l ON l.run_id = r.id
     WHERE w.token_digest = %(token_digest)s AND w.id = %(worker_id)s AND w.deleted_at IS NULL AND e.deleted_at IS NULL
         AND (%(version)s::text IS NULL OR w.version = %(version)s::text)
-        AND r.id = %(run_id)s AND r.status <> 'queued' AND t.record_events
+        AND r.id = %(run_id)s AND r.status <> 'queued' AND {_IS_ON}
         AND coalesce(r.ended_at >= {NOW} - %(taken_after_end)s, true)
         AND l.next_seq = %(first)s AND NOT l.is_truncated
         AND %(last)s <= %(most_events)s AND l.bytes + %(bytes)s <= %(most_bytes)s
@@ -75,8 +79,7 @@ _STORE_IN_LOCKED = _STORE.format(
 # Locks the row that counts the run's events, so that calls for one run take turns.
 _LOCK = f"""
 SELECT r.environment_id, r.status, coalesce(r.ended_at < {NOW} - %(taken_after_end)s, false) AS is_over,
-    t.record_events, l.next_seq, l.stored, l.bytes, l.is_truncated,
-    {NOW} AS now
+    t.record_events, {_IS_ON} AS is_on, l.next_seq, l.stored, l.bytes, l.is_truncated, {NOW} AS now
 FROM run_event_log l JOIN run r ON r.id = l.run_id JOIN trigger t ON t.id = r.trigger_id
 WHERE l.run_id = %(run_id)s AND r.worker_id = %(worker_id)s
 FOR UPDATE OF l
@@ -93,6 +96,10 @@ WHERE environment_id = %(environment_id)s AND day = (%(now)s::timestamptz AT TIM
 FOR UPDATE
 """
 
+_OFF = {
+    RecordEvents.NEVER: "The run's trigger records no events.",
+    RecordEvents.FAILURES: "The run's trigger records only events of runs that have ended otherwise than succeeded.",
+}
 _RUN_IS_FULL = "The run has as many events as it may have: 20,000, or 5 MiB. The rest is not kept."
 _DAY_IS_FULL = "The environment has 1 GiB of events of this day. The rest of the run is not kept."
 
@@ -106,10 +113,8 @@ def append_events(
     events: Sequence[RunEvent],
     now: datetime | None = None,
 ) -> bool:
-    """Stores the events of the worker with this token if nothing is special about the call, and returns whether it did.
-
-    All of them must be new, in order and within the limits, and not the first ones of their run. Otherwise nothing is
-    changed, and `store_events` has to decide. `version` is that of the worker's program, or None if it told none.
+    """Stores the events if they are all new, in order, within the limits and not the first of their run, and returns
+    whether it did. Otherwise `store_events` has to decide. `version` is that of the worker's program.
     """
     if not events or not _is_sequence(events):
         return False
@@ -134,7 +139,8 @@ def store_events(
     type `truncated` is stored, and everything after it is counted and not stored.
 
     Raises NotFound for another worker's run; Refused if the worker has not claimed the run, or if it ended more than 24
-    h ago; Conflict if the run's trigger records no events, or if the events are not in order or leave a gap.
+    h ago; Conflict if the trigger's `record_events` keeps the run without events, or if these are not in order or leave
+    a gap.
     """
     params = {
         "run_id": run_id,
@@ -170,15 +176,12 @@ def _check(log: Row) -> None:
         raise Refused("The run is queued: claim it first.", log)
     if log["is_over"]:
         raise Refused("The run ended more than 24 hours ago and takes no more events.", log)
-    if not log["record_events"]:
-        raise Conflict("The run's trigger records no events.", code=ErrorCode.EVENTS_OFF)
+    if not log["is_on"]:
+        raise Conflict(_OFF[log["record_events"]], code=ErrorCode.EVENTS_OFF)
 
 
 def _is_sequence(events: Sequence[RunEvent]) -> bool:
-    """Whether each event has the number after that of the event before it.
-
-    The numbers are the caller's, so nothing is made whose size follows from them.
-    """
+    """Whether the numbers follow each other. They are the caller's, so nothing as long as they say is made."""
     return all(after.seq == before.seq + 1 for before, after in pairwise(events))
 
 
@@ -201,7 +204,7 @@ def _store(run_id: UUID, log: Row, new: list[RunEvent]) -> None:
     if len(kept) == len(new) and write(kept, day_limit=MAX_DAY_BYTES):
         return
     reason = _RUN_IS_FULL
-    # The lock keeps the room on this day until the events are stored.
+    # The lock keeps others from taking the room that this day has left, until the events are stored.
     day = fetch_one(_LOCK_DAY, log)
     within_day = fitting(kept, MAX_DAY_BYTES - (day["bytes"] if day else 0))
     if len(within_day) < len(kept):

@@ -71,13 +71,13 @@ class RunEventListViewSet(TenantViewSet):
                 "Some events of a run, in the order in which they happened.",
                 items=RunEventSerializer(many=True),
                 lastSeq=serializers.IntegerField(min_value=0),
+                whyNone=serializers.CharField(allow_null=True),
             )
         },
         says={200: "With the events after `after`, and `lastSeq`, the `seq` of the run's last."},
         errors={400: "A bad `after` or `limit`."},
     )
     def list(self, request: Request, run_id: UUID) -> HttpResponse:
-        """Answers with the events after a number. They are stored as the JSON that is answered."""
         page = page_of_events(
             run_id,
             after=_after(request),
@@ -85,9 +85,8 @@ class RunEventListViewSet(TenantViewSet):
             most_bytes=room_for_answer(request, MAX_PAGE_BYTES),
         )
         events = ",".join(event.json for event in page.events)
-        return HttpResponse(
-            f'{{"items":[{events}],"lastSeq":{page.last_seq}}}', content_type="application/json"
-        )
+        rest = f'"lastSeq":{page.last_seq},"whyNone":{compact_json(page.why_none)}'
+        return HttpResponse(f'{{"items":[{events}],{rest}}}', content_type="application/json")
 
 
 class RunEventStreamViewSet(StreamViewMixin, TenantViewSet):
@@ -111,9 +110,7 @@ class RunEventStreamViewSet(StreamViewMixin, TenantViewSet):
         errors={429: "The caller has 20 streams open."},
     )
     def stream(self, request: Request, run_id: UUID) -> HttpResponse | Response:
-        """Answers with the events that the reader has not. The web process calls it again
-        and again, as long as the reader reads.
-        """
+        """Answers with the events that the reader has not. The web process calls it as long as the reader reads."""
         ticket = ticket_of(request, StreamTicket, group=self.access.environment_id)
         count_stream(request, ticket)
         last_read = request.META.get("HTTP_LAST_EVENT_ID", "")
@@ -129,7 +126,6 @@ class RunEventStreamViewSet(StreamViewMixin, TenantViewSet):
 
 
 def _after(request: Request) -> int:
-    """Returns the query parameter `after`; 0 if it was not sent. Raises Invalid if it is no whole number."""
     sent = request.query_params.get("after", "0")
     if not _SEQ.fullmatch(sent):
         raise Invalid({"after": ["Must be a whole number, 0 or more."]})

@@ -23,24 +23,17 @@ WHERE t.id = %(trigger_id)s AND t.enabled AND (t.worker_id IS NOT NULL OR t.pool
 
 
 def room_without_turns() -> int:
-    """Returns how many runs an environment may have in its queue before requests for more runs must lock the
-    environment. Below this number, requests queue runs without taking turns.
-
-    The number is half of the ceiling, less the number of requests that can count the queue at the same moment. Even if
-    all these requests queue a run at once, the queue stays below the ceiling.
+    """Returns below how many queued runs requests need no lock: half of the ceiling, less the requests that may count
+    at the same moment.
     """
     return max(0, settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT // 2 - _UNDER_WAY)
 
 
 def check_queue_room(trigger_id: UUID) -> None:
-    """Raises CeilingReached if the trigger's environment has as many queued runs as it may have.
-
-    Call it in the transaction that queues the run, before that transaction locks the trigger. If the environment has
-    `room_without_turns()` queued runs or more, this locks the environment's row and counts again, so that requests
-    count one after the other. Schedules and retries don't call this: their runs are queued even above the ceiling.
-
-    If the trigger can't be run, this locks nothing and raises nothing. The caller may already hold the trigger's lock
-    in that case, and an environment must never be locked after a trigger.
+    """Raises CeilingReached if the environment has as many queued runs as it may. Call it before the trigger is locked.
+    With `room_without_turns()` runs or more it locks the environment and counts again. Schedules and retries don't call
+    it. If the trigger can't be run it does nothing, because the caller may then hold the trigger's lock, which comes
+    after the environment's.
     """
     limit = settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT
     params = {"trigger_id": trigger_id, "limit": limit}

@@ -19,9 +19,7 @@ from triggers.states import HELD, Status
 
 
 class Next(NamedTuple):
-    """The run that the worker has claimed, with all that a claim answers; None if it got none. `was_late` is whether
-    there were runs, which others claimed first.
-    """
+    """The run that the worker claimed, with all that a claim answers, or None. `was_late`: others took the runs."""
 
     run: HandedOut | None
     was_late: bool = False
@@ -39,15 +37,10 @@ def claim_next_run(
     offers: Offers | None = None,
     now: datetime | None = None,
 ) -> Next:
-    """Claims the first of the runs that `hand_out_runs` would return to the worker, and with `start` starts it too.
-
-    If the worker holds a run that it has claimed with this `claim_id`, it gets that one again: so a call whose answer
-    was lost can be repeated. It never claims a second run with the `claim_id` of one that the worker holds, however
-    many calls come at once, because the claim's UPDATE says so while it holds the lock of the worker's row.
-
-    `limits` are those of the worker when it was authenticated. `lock_worker` locks the worker's row until the
-    transaction ends, and returns the limits that it has then. Without a run to claim, nothing is locked. `offers` is as
-    for `hand_out_runs`.
+    """Claims the first run that `hand_out_runs` would return, and with `start` starts it. If the worker holds a run
+    that it claimed with this `claim_id`, it gets that one again, so a call whose answer was lost can be repeated; the
+    claim's UPDATE checks that under the worker's lock. `lock_worker` takes this lock and returns the worker's limits;
+    it is not called if there is no run. `offers` is as for `hand_out_runs`.
     """
     for _ in range(MOST_TRIES):
         chosen = choose_runs(
@@ -105,9 +98,7 @@ def _claimed_before(
     actor: Actor,
     now: datetime | None,
 ) -> HandedOut | None:
-    """Returns the run that the worker holds and has claimed with this `claim_id`, started if it is to be; None if there
-    is none.
-    """
+    """Returns the run that the worker holds by this `claim_id`, started if `start`; None if there is none."""
     held = read_claimed(
         worker_id=worker_id, claim_id=claim_id, approved=limits["approved"], now=now
     )
@@ -128,5 +119,4 @@ def _claimed_before(
 
 
 def _with_cap(cap: Decimal | None, claimed: Row, due: HandedOut) -> HandedOut:
-    """Returns the run with the cap that its claim reserved, whatever cap its trigger had before or has now."""
     return HandedOut({**claimed, **due.row, "max_cost_usd": cap}, due.mcp_headers)

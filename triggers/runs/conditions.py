@@ -1,11 +1,7 @@
-"""The conditions under which a worker that polls is given a queued run, and may claim it (SPEC §6, §16, §19).
+"""The conditions under which a worker is given a queued run, and may claim it (SPEC §6, §16, §19).
 
-Each condition stands here once. The statements of the poll and of the claim are made of them, and so is the
-explanation of why a run waits (`triggers.explain`), so that an explanation names the very condition that holds the run
-back.
-
-The SQL conditions are about a run with the alias `r` and its trigger with the alias `t`. Their parameters are `now`,
-`worker_id`, and those of `Limits`.
+Each stands here once: the poll, the claim and the explanation are made of them. The SQL is about a run `r` and its
+trigger `t`. Its parameters are `now`, `worker_id`, and those of `Limits`.
 """
 
 from datetime import datetime, timedelta
@@ -32,8 +28,8 @@ IS_OFFERED = f"({IS_OWN} OR ({IS_OPEN_TO_POOL} AND {IS_IN_POOL}))"
 IS_NOT_AVOIDED = f"""(r.avoided_worker_id IS DISTINCT FROM %(worker_id)s
         OR r.available_at + t.prefer_seconds * interval '1 second' <= {NOW})"""
 IS_QUEUED = "r.status = 'queued'"
-# The same for counting the queue of an environment, by the index `run_unfinished_of_status`. Polls don't name
-# `ended_at`: the planner might then take that index, and read the queues of all other workers.
+# The condition IS_QUEUED for counting the queue of an environment, by the index `run_unfinished_of_status`. Polls don't
+# name `ended_at`: the planner might then take that index, and read the queues of all other workers.
 IS_COUNTED_AS_QUEUED = f"{IS_QUEUED} AND r.ended_at IS NULL"
 # The run's waiting time, such as that of a retry, is over.
 IS_DUE = f"r.available_at <= {NOW}"
@@ -60,9 +56,7 @@ MAY_BE_CLAIMED = f"""{IS_OFFERED} AND {_RUN_MAY_GO_OUT} AND {HEADERS_MAY_GO} AND
 
 
 def _in_all_budgets(amount: str) -> str:
-    """Returns the condition that all budgets of the worker's whole environment that hold runs back have room for a run
-    that reserves `amount`. It names no run, so PostgreSQL evaluates it once for a statement.
-    """
+    """Returns a condition about budgets that names no run, so that PostgreSQL evaluates it once."""
     return f"""coalesce((SELECT false FROM {BUDGETS}
         WHERE b.{OF_ENVIRONMENT} AND b.deleted_at IS NULL AND b.trigger_id IS NULL
             AND {IS_HOLDING} AND {lacks_room(amount)} LIMIT 1), true)"""
@@ -88,8 +82,8 @@ _TRIGGER_MAY = f"""t.{OF_ENVIRONMENT} AND t.deleted_at IS NULL AND {HEADERS_MAY_
 # Looks the trigger of each run up by itself (OFFSET 0).
 _WITH_TRIGGER = f"""CROSS JOIN LATERAL (
         SELECT t.prefer_seconds FROM trigger t WHERE t.id = r.trigger_id AND {BUDGETS_HAVE_ROOM} OFFSET 0) t"""
-# PostgreSQL would expect that few runs meet so many conditions, and would read the whole queue and sort it instead of
-# reading it in order until it has enough. So it expects a million rows for each run of these tables, which have one.
+# PostgreSQL would expect that few runs meet so many conditions, and would read the whole queue and sort it, instead of
+# reading it in order until it has enough. These joins add one row each, but make it expect a million.
 _MANY = "CROSS JOIN generate_series(1, (SELECT 1)) one CROSS JOIN generate_series(1, (SELECT 1)) another"
 # How many runs at the head of a queue are looked at one by one. If there are not enough among them that may go out, the
 # others are found by the triggers whose runs may: most runs of a long queue may be of triggers that are full.
@@ -102,12 +96,9 @@ HAND_OUT_ORDER = "r.available_at, r.id"
 def first_due(
     where: str, *, own: int, of_each_pool: int | None = None, at_most: str | None = None
 ) -> str:
-    """Returns the query for the due runs that a worker would get first: so many of its own, and of each of its pools so
-    many that have been open to the whole pool longest. `where` is a further condition.
-
-    Own runs and those of pools are read by one index each. `own` and `of_each_pool` are part of the statement, because
-    PostgreSQL expects to return a tenth of the queue if it does not know them. `at_most` is an SQL expression for how
-    many of each are really read.
+    """Returns the query for a worker's first due runs: `own` of its own, and `of_each_pool` that have been open to the
+    pool longest. These numbers are part of the text, because otherwise PostgreSQL expects a tenth of the queue.
+    `at_most` is SQL for how many are really read.
     """
     of_worker = _first(IS_OWN, where, HAND_OUT_ORDER, own, at_most)
     if of_each_pool is None:
@@ -119,10 +110,8 @@ def first_due(
 
 
 def _first(mine: str, where: str, order: str, most: int, at_most: str | None) -> str:
-    """Returns the query for the first runs of one queue that may go out, `most` or if that is less `at_most`.
-
-    OFFSET 0 makes PostgreSQL read a trigger's runs by the index of these alone. Without it, it may take that of the
-    whole queue for as good.
+    """Returns the query for the first `most`, or `at_most`, runs of one queue that may go out. OFFSET 0 makes
+    PostgreSQL read them by the index of these runs, and not by that of the whole queue.
     """
     enough = str(most) if at_most is None else f"least({most}, {at_most})"
     head = max(_HEAD, 2 * most)
@@ -167,11 +156,8 @@ _EVALUATE = (
 
 
 def about(condition: str, worker: str) -> str:
-    """Returns a condition about each worker of a statement, instead of the one that its parameters name.
-
-    `worker` is the alias of the table `worker` in the statement, or of another one with the columns that the condition
-    needs. All these workers are of the environment that the parameter `environment_id` names. The capacity of a worker
-    that is disabled or limited is not 0 then.
+    """Returns a condition about each worker of a statement, instead of the one in the parameters. `worker` is an alias
+    in it; the workers are of the environment `environment_id`. A disabled or limited worker's capacity is not 0 then.
     """
     return (
         condition.replace(_ENVIRONMENT, "%(environment_id)s::uuid")
@@ -182,18 +168,14 @@ def about(condition: str, worker: str) -> str:
 
 
 class Limits(TypedDict):
-    """What a worker may take: the most runs that it may hold at once, and whether an admin has approved it for runs
-    with secret headers.
-    """
+    """How many runs a worker may hold at once, and whether it is approved for secret headers."""
 
     capacity: int
     approved: bool
 
 
 def limits_of(*, max_concurrency: int, disabled: bool, limited: bool, approved: bool) -> Limits:
-    """Returns the limits of a worker. It may take no run if it is disabled, or `limited` by its account's usage
-    limit.
-    """
+    """A worker that is disabled, or `limited` by its account's usage limit, may take no run."""
     return {"capacity": 0 if disabled or limited else max_concurrency, "approved": approved}
 
 

@@ -1,6 +1,4 @@
-"""Writes the error messages, retries, webhook deliveries and audit events that the end of a run leads to, and settles
-its budgets, in the transaction that ends the run.
-"""
+"""Writes what the end of a run leads to, in its transaction: error, retry, webhook, audit event and budgets."""
 
 from typing import Any
 
@@ -16,13 +14,9 @@ from triggers.webhooks.outbox import queue_deliveries
 def follow_up(
     ended: list[Row], events: list[Event], *, retry_after_seconds: int | None = None
 ) -> None:
-    """Writes the error messages, retries, webhook deliveries and audit rows that the end of these runs leads to, and
-    settles what budgets have reserved for them.
-
-    It notes in each of the rows `ended`, as `will_retry`, whether it has queued a retry, and as `resume_until`, until
-    when the run's worker may continue the session with it; None if it may not. Call it in the transaction
-    that ended the runs. When the transaction commits, the workers that wait for runs and the streams of the ended runs
-    are woken.
+    """Writes the error messages, retries, deliveries and audit rows of ended runs, and settles their budgets, in the
+    transaction of their end. It sets in each row `will_retry`, and `resume_until`: until when the worker may continue
+    the session, or None. On commit workers and streams are woken.
     """
     keep_errors([run for run in ended if run["error_message"] is not None])
     retries = create_retries(ended, retry_after_seconds=retry_after_seconds)
@@ -42,7 +36,6 @@ def follow_up(
 
 
 def keep_errors(runs: list[Row]) -> None:
-    """Stores the error messages of runs; a message that is None removes the stored one."""
     if runs:
         execute(
             sql.KEEP_ERRORS,
@@ -55,16 +48,13 @@ def keep_errors(runs: list[Row]) -> None:
 
 
 def ended_event(action: str, actor: Actor, run: Row, more: dict[str, Any] | None = None) -> Event:
-    """Returns the event of an ended run. If the run gets no retry because its tool calls may have changed something,
-    the event says so.
-    """
+    """Returns the event of an ended run. It says if possible effects of tool calls prevent a retry."""
     if stopped_by_effects(run):
         more = {**(more or {}), "retry": "had_effects"}
     return run_event(action, actor, run, more)
 
 
 def run_event(action: str, actor: Actor, run: Row, more: dict[str, Any] | None = None) -> Event:
-    """Returns the domain event of a run that has just changed its state. The event names the new state."""
     metadata = {"triggerId": str(run["trigger_id"]), "status": run["status"], **(more or {})}
     if run["fault_class"] is not None:
         metadata["faultClass"] = run["fault_class"]

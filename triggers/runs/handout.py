@@ -1,6 +1,4 @@
-"""Gives due runs to the workers that ask for them (SPEC §5, §8, §19, §21). Only this module decrypts the MCP headers
-of triggers.
-"""
+"""Gives due runs to the workers that ask (SPEC §5, §8, §19, §21). No other module decrypts MCP headers."""
 
 import json
 from collections.abc import Iterable
@@ -58,12 +56,10 @@ _RUNS = "run r JOIN trigger t ON t.id = r.trigger_id"
 def _reading_due(
     runs: str, where: str, *, most: str, last: str = "false", resumed_at: str = NOW
 ) -> str:
-    """Returns the statement that reads due runs until the answer is full, or until there are `most` of them. `runs` and
-    `where` say which runs, in SQL; `last`, which of them come after all others; `resumed_at`, which moment counts for
-    whether a run continues a session.
-
-    `weight` estimates a run's bytes in the answer. PostgreSQL knows the length of a long text without reading it, so
-    the weights cost little. A run that continues a session has it as `resume_session_id`, for its worker alone.
+    """Returns the statement that reads due runs until the answer is full, or `most`. In SQL, `runs` and `where` say
+    which, `last` which come last, and `resumed_at` when a session must be alive. `weight` estimates a run's bytes in
+    the answer; PostgreSQL knows a text's length without reading it. Only the worker of a session gets
+    `resume_session_id`.
     """
     return f"""
 WITH due AS (
@@ -116,9 +112,7 @@ _CLAIMED = _reading_due(
 
 
 def _reading_sealed(environment: str, where: str) -> str:
-    """Returns the statement that reads the sealed headers of triggers with due runs in an environment. `where` says
-    which runs. It begins with the triggers, most of which have no headers in many environments.
-    """
+    """Returns the statement for sealed headers of due runs. It begins with triggers, most of which have none."""
     return f"""
 SELECT t.id AS trigger_id, t.environment_id, t.mcp_headers, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
 FROM trigger t
@@ -178,8 +172,6 @@ RETURNING run_id, handed_to
 
 @dataclass(frozen=True, slots=True, repr=False)
 class HandedOut:
-    """A run as its worker gets it. It holds secrets in plaintext, so it has no repr and must not be stored."""
-
     row: Row
     mcp_headers: dict[str, str]
 
@@ -194,21 +186,14 @@ def hand_out_runs(
     now: datetime | None = None,
     **limits: Unpack[Limits],
 ) -> list[HandedOut]:
-    """Returns the due runs that a worker may claim, those that have been due longest first.
+    """Returns the due runs that a worker may claim, those that have been due longest first. Their number is limited by
+    `capacity`, less the runs that it holds, by MOST_AT_ONCE and by `most_bytes` as JSON, but a single run may be
+    larger. Only an `approved` worker gets secret headers. `has_pools` is False if the worker is in no pool, which is
+    cheaper. With `offers`, a run that others of its pool were just offered comes last.
 
-    `capacity` is how many runs the worker may hold at once, that is, have claimed and not ended. The answer has at most
-    as many runs as the worker may still claim, at most MOST_AT_ONCE, and at most what fits into `most_bytes` as JSON;
-    but a single run may be larger. A worker that is not `approved` gets no run whose trigger has secret headers. A
-    caller who knows that the worker is in no pool says so by `has_pools`, which makes the statement cheaper. With
-    `offers`, a run that other workers of its pool were just offered comes after all that they were not.
-
-    One statement reads URL and headers from the trigger, so that a secret only ever goes with the URL that it was given
-    for. The URL is stored with the run, and so is the receiver of the headers: the worker and the address of `actor`. A
-    worker that polls again before it claims gets the same runs. A repeated poll writes nothing, unless the worker or
-    its address has changed.
-
-    A run whose headers can't be decrypted stays queued and raises an alarm, since it must not be given out without
-    them. The answer may have another run instead.
+    URL and headers are read by one statement, so that a secret goes only with its URL, and the receiver is stored. A
+    worker that polls again gets the same runs, and nothing is written. A run whose headers can't be decrypted stays
+    queued, raises an alarm, and leaves its place to another.
     """
     runs = choose_runs(
         worker_id=worker_id,
@@ -265,11 +250,8 @@ def _choose(statement: str, params: Row) -> list[HandedOut]:
 def read_claimed(
     *, worker_id: UUID, claim_id: str, approved: bool, now: datetime | None = None
 ) -> HandedOut | None:
-    """Returns the run that the worker holds and has claimed with this `claim_id`, with the URL and the headers that its
-    trigger has now, and writes nothing.
-
-    Returns None if there is no such run, if its headers can't be decrypted, or if the worker is not `approved` for them
-    any more.
+    """Returns the run that the worker holds by this `claim_id`, with its trigger's present URL and headers; writes
+    nothing. Returns None if there is none, or if its headers can't be decrypted or must not go to this worker.
     """
     params = {
         "worker_id": worker_id,
@@ -283,10 +265,7 @@ def read_claimed(
 
 
 def headers_are_readable(trigger: Row) -> bool:
-    """Returns whether the secret headers of a trigger can be decrypted. A trigger without headers counts as readable.
-
-    `trigger` has the columns that `choose_runs` reads of a trigger with headers. The plaintext is discarded at once.
-    """
+    """`trigger` has the columns that `choose_runs` reads. The plaintext is discarded at once."""
     return trigger["mcp_headers"] is None or _headers(trigger) is not None
 
 
@@ -298,7 +277,6 @@ def shut_triggers(*, worker_id: UUID, now: datetime | None = None) -> list[UUID]
 def shut_triggers_of_environment(
     *, environment_id: UUID, now: datetime | None = None
 ) -> list[UUID]:
-    """Returns the triggers whose headers can't be decrypted, among those with due runs in the environment."""
     params = {"environment_id": environment_id, "now": now}
     return _unreadable(fetch_all(_SEALED_IN_ENVIRONMENT, params))
 
@@ -308,12 +286,8 @@ def _unreadable(sealed: list[Row]) -> list[UUID]:
 
 
 class Outlook(NamedTuple):
-    """What a worker without a run to claim may expect.
-
-    `until` is the time until the next queued run comes due that the worker may take, or the next window of a budget
-    begins, or until the worker's usage limit ends if it has one, by the database's clock; None if none of them will
-    happen. `has_room` is whether it may hold another
-    run.
+    """What a worker without a run may expect. `until` is when the next run comes due, a budget's window begins or the
+    worker's usage limit ends; None if none of these will happen. `has_room` is whether it may hold another run.
     """
 
     until: timedelta | None
@@ -375,11 +349,7 @@ def _headers(row: Row) -> dict[str, str] | None:
 
 
 def note_receiver(runs: Iterable[HandedOut], *, worker_id: UUID, actor: Actor) -> None:
-    """Stores with each run its URL and who received its headers. Writes an audit row if a new worker or address
-    received a run's headers.
-
-    The audit rows are written in the same transaction.
-    """
+    """Stores each run's URL and who got its headers, and audits a new worker or address in the same transaction."""
     receiver = _receiver(worker_id, actor.ip)
     news: dict[UUID, Row] = {}
     for row in (run.row for run in runs):
@@ -404,9 +374,7 @@ def note_receiver(runs: Iterable[HandedOut], *, worker_id: UUID, actor: Actor) -
 
 
 def _store(rows: list[Row], *, later: bool) -> dict[UUID, list[str]]:
-    """Stores the URL and the receiver of each run. Returns the runs that this changed, each with the receivers that
-    were stored before, the latest first.
-    """
+    """Returns the runs that this changed, each with the receivers stored before, the latest first."""
     if not rows:
         return {}
     # Rows are locked in the order of their ids, so that two polls at the same moment don't deadlock.

@@ -43,8 +43,6 @@ _RERUN_OF = "run_rerun_of_in_environment"
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """The run that answers a request, and whether an earlier request with the same key made it."""
-
     run: Row
     replayed: bool
 
@@ -58,12 +56,8 @@ def run_trigger(
     source: Source,
     actor: Actor,
 ) -> Queued:
-    """Queues a run. If one caller sends several requests for one trigger with the same `key` within 24 hours, only the
-    first makes a run.
-
-    A repeated request returns the run of the first one in its present state, whatever has happened to the trigger
-    since. Raises Conflict if the key was used with another body, and whatever `lifecycle.queue_run` raises. A request
-    that failed is not remembered, so it may be repeated with the same key.
+    """Queues a run. A request that repeats a `key` within 24 hours gets the first one's run, in its present state. A
+    failed request may be repeated. Raises Conflict if the key came with another body, and the errors of `queue_run`.
     """
     return _queue_once(
         trigger_id=trigger_id,
@@ -79,11 +73,8 @@ def run_trigger(
 def rerun_run(
     *, run_id: UUID, caller_id: UUID, key: str | None, source: Source, actor: Actor
 ) -> Queued:
-    """Queues a new run of a run's trigger as it is now, with the payload of that run. `key` works as in `run_trigger`,
-    with which it shares the keys of the trigger.
-
-    Raises Refused if the run has not ended, Conflict if the key was used with another request, and whatever
-    `lifecycle.queue_run` raises. Raises NotFound also if the run is pruned meanwhile.
+    """Queues a new run of the run's trigger as it is now, with the same payload. `key` works as in `run_trigger`.
+    Raises Refused if the run has not ended, Conflict, NotFound, and the errors of `queue_run`.
     """
     original: Any = (
         Run.objects.filter(id=run_id).values("trigger_id", "status", "text__payload").first()
@@ -116,9 +107,8 @@ def rerun_run(
 def _queue_once(
     *, trigger_id: UUID, caller_id: UUID, key: str | None, digest: bytes | None, **run: Any
 ) -> Queued:
-    """Queues a run with what `lifecycle.queue_run` takes, unless the caller has used the key for the trigger within 24
-    hours. In that case it returns the run of the earlier request if the digest is the same, and raises Conflict
-    otherwise. The digest is needed only with a key.
+    """Queues a run, or returns the one of an earlier request with this key if the digest is the same, and raises
+    Conflict otherwise. The digest is needed only with a key.
     """
     run_id = new_id()
     params = {

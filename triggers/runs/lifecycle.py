@@ -1,11 +1,9 @@
-"""The run state machine (SPEC §6): the ways for a run to begin or to change its state.
+"""The run state machine (SPEC §6, docs/run-lifecycle.md). `retries` queues retries, and `reports` ends runs as workers
+say.
 
-`retries` queues retries, and `reports` ends a run as its worker says.
-
-Each transition is one UPDATE whose condition names the expected state, so that of two processes only one can succeed.
-The present state is read for an error only if the UPDATE changed nothing. What follows from a transition (a retry, a
-delivery, audit rows) is written in the same transaction. docs/architecture.md has the order in which locks are taken,
-and docs/run-lifecycle.md describes the states.
+Each transition is one UPDATE whose condition names the expected state, so that only one of two processes succeeds. The
+state is read, for an error, only if nothing was changed. What follows is written in the same transaction.
+docs/architecture.md has the order of locks.
 """
 
 import json
@@ -61,13 +59,9 @@ def queue_run(
     rerun_of: UUID | None = None,
     now: datetime | None = None,
 ) -> Row:
-    """Queues a run of a trigger for its present worker or pool, due at once, and returns it. Call it inside a
-    transaction.
-
-    `rerun_of` is the run whose payload a user has executed again, if the new run is a rerun. Raises NotFound for a
-    deleted trigger, Conflict for one that is disabled, has neither worker nor pool, whose environment is paused, or
-    whose budget refuses more runs, and
-    CeilingReached if the environment has as many queued runs as it may have.
+    """Queues a run of a trigger, due at once, in the caller's transaction. `rerun_of` is the run whose payload is used
+    again. Raises NotFound; Conflict if the trigger is disabled or has neither worker nor pool, if the environment is
+    paused, or if a budget refuses; CeilingReached.
     """
     params = {
         "id": run_id or new_id(),
@@ -101,10 +95,8 @@ def queue_run(
 
 
 def queue_scheduled_runs(ticks: list[Row], *, now: datetime | None = None) -> None:
-    """Inserts runs for due times of schedules, to be executed at once. Each of `ticks` has `run_id`, `trigger_id` and
-    `tick_at`.
-
-    Call it in the transaction that has locked the triggers. The caller emits the events and wakes the workers.
+    """Inserts a run for each tick, which has `run_id`, `trigger_id` and `tick_at`. The caller has locked the triggers,
+    and emits the events and wakes the workers.
     """
     params = {
         "run_ids": [tick["run_id"] for tick in ticks],
@@ -125,15 +117,10 @@ def claim_run(
     now: datetime | None = None,
     **limits: Unpack[conditions.Limits],
 ) -> Row:
-    """Moves a run from queued to claimed and gives it a lease. If the worker repeats a claim with the same `claim_id`,
-    it returns the stored run. With `start`, the run is running at once, and a repeated claim finds it running. The
-    `max_cost_usd` of the result is what the claim reserved.
-
-    Call it in a transaction that has locked the worker's row, so that no other claim changes how many runs the worker
-    holds. `capacity` is how many runs the worker may hold according to that row; with 0 it gets no new run. `approved`
-    is whether that row allows runs whose triggers have secret headers. Raises NotFound for another worker's run, and
-    Refused if the run can't be claimed. If a budget refuses it, the transaction must be rolled back; any other refusal
-    has written nothing.
+    """Moves a run from queued to claimed and gives it a lease; with `start` it is running at once. A repetition with
+    the same `claim_id` returns the run. The caller has locked the worker's row, from which `capacity` and `approved`
+    come, so that no other claim changes what the worker holds. Raises NotFound, and Refused; if a budget refuses, the
+    transaction must be rolled back. `max_cost_usd` is what was reserved.
     """
     take = partial(
         take_run,
@@ -211,7 +198,6 @@ def take_run(
 
 
 def _claim_events(claimed: Row, actor: Actor) -> list[Event]:
-    """Returns the events of a run that has just been claimed, or claimed and started."""
     if claimed["status"] == Status.CLAIMED:
         return [run_event("run.claimed", actor, claimed)]
     return [
@@ -221,7 +207,6 @@ def _claim_events(claimed: Row, actor: Actor) -> list[Event]:
 
 
 def _refusal(run: Row, met: Row, capacity: int) -> Refused:
-    """Returns the error for a claim of a queued run. `met` says which of the conditions of a claim hold."""
     if not met["is_not_paused"]:
         return Refused("The environment is paused.", run, code=ErrorCode.ENVIRONMENT_PAUSED)
     if not met["is_due"]:
@@ -254,11 +239,7 @@ def _refusal(run: Row, met: Row, capacity: int) -> Refused:
 
 
 def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
-    """Moves a run from claimed to running and renews its lease. If the run is running already, it returns the stored
-    run.
-
-    Raises NotFound for another worker's run, and Refused if the run can't be started.
-    """
+    """Moves a run from claimed to running and renews its lease. A running one is returned. Raises NotFound, Refused."""
     with transaction.atomic():
         run = fetch_one(sql.START, _leasing(run_id, worker_id, now))
         if run is not None:
@@ -278,12 +259,9 @@ def heartbeat_run(
     session_id: str | None = None,
     now: datetime | None = None,
 ) -> Row:
-    """Renews the lease of a run that the worker holds. Returns `status`, `cancel_requested_at` and `lease_expires_at`
-    of the run.
-
-    The counts `tool_calls` are stored with the run, unless later counts are stored already. `session_id` is stored, so
-    that the run's session is known if the worker is lost. Raises NotFound for another
-    worker's run, and Refused if the worker no longer holds the run and must stop it.
+    """Renews the lease of a held run, and returns `status`, `cancel_requested_at` and `lease_expires_at`. Stores
+    `tool_calls`, unless later counts are there, and `session_id`, to know it if the worker is lost. Raises NotFound,
+    and Refused if the worker must stop the run.
     """
     params = {
         **_leasing(run_id, worker_id, now),
@@ -298,10 +276,8 @@ def heartbeat_run(
 
 
 def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
-    """Cancels a run: ends a queued run at once, or asks the worker of a claimed or running one to stop it. A second
-    call changes nothing.
-
-    Raises NotFound, and Refused for a run that has ended. The caller has checked that the user may cancel the run.
+    """Ends a queued run, or asks the worker of a claimed or running one to stop it. A second call changes nothing.
+    Raises NotFound, and Refused for an ended run. The caller has checked the user's role.
     """
     params = {"run_id": run_id, "now": now}
     with transaction.atomic():
@@ -320,44 +296,33 @@ def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Ro
 
 
 def reassign_queued_runs(*, trigger_id: UUID, now: datetime | None = None) -> None:
-    """Moves a trigger's queued runs to its present worker and pool. If it has neither, the runs wait until it has one.
-
-    The caller has changed and locked the trigger, so that no run is queued for the old worker meanwhile.
+    """Moves queued runs to the trigger's present worker and pool. The caller has changed and locked the trigger, so
+    that no run is queued for the old ones.
     """
     _reassign(sql.REASSIGN, trigger_id=trigger_id, now=now)
 
 
 def prefer_anew(*, trigger_id: UUID) -> None:
-    """Works out again for a trigger's queued runs how long its worker has them for itself before the others of its
-    pool. Runs that wait for a session go on waiting.
-
-    The caller has changed and locked the trigger.
-    """
+    """Works out again how long queued runs are for the trigger's worker first. The caller has locked the trigger."""
     _reassign(sql.PREFER_ANEW, trigger_id=trigger_id, now=None)
 
 
 def reassign_runs_of_worker(*, worker_id: UUID) -> int:
-    """Moves the queued runs that a worker would take alone, or first, to the present workers and pools of their
-    triggers, and returns how many.
-
-    The caller has locked these triggers, and has taken the worker out of its pools.
+    """Moves runs that a worker would take alone or first, and returns how many. The caller has locked their triggers
+    and ended the worker's memberships.
     """
     return _reassign(sql.REASSIGN_OF_WORKER, worker_id=worker_id, now=None)
 
 
 def reassign_resuming_runs(*, worker_id: UUID, pool_id: UUID) -> None:
-    """Lets the runs of a pool that wait for a session of this worker wait no longer, unless the worker is that of their
-    trigger.
-
-    The caller has taken the worker out of the pool, and has locked the pool's triggers that resume.
+    """Lets a pool's runs that wait for a session of this worker wait no longer, unless it is their trigger's. The
+    caller has taken the worker out of the pool, and has locked the pool's triggers that resume.
     """
     _reassign(sql.REASSIGN_RESUMING, worker_id=worker_id, pool_id=pool_id, now=None)
 
 
 def _reassign(statement: str, **params: Any) -> int:
-    """Executes a statement that reassigns queued runs, wakes their old and new workers, and returns how many it
-    moved.
-    """
+    """Reassigns queued runs, wakes old and new workers, and returns how many it moved."""
     moved = fetch_all(statement, params)
     wake_for(moved)
     wake_workers([run["old_worker_id"] for run in moved])
@@ -371,10 +336,8 @@ def count_unfinished_runs(*, worker_id: UUID) -> int:
 
 
 def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Ends up to `limit` claimed or running runs whose lease or deadline has passed, in one transaction, and returns
-    how many.
-
-    A lease counts only while workers can reach the service: see `triggers.runs.reachability`.
+    """Ends up to `limit` claimed or running runs whose lease or deadline has passed, and returns how many. A lease
+    counts only while workers can reach the service (`triggers.runs.reachability`).
     """
     params = {
         "limit": limit,
@@ -391,10 +354,8 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
 
 
 def expire_queued_runs(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Ends up to `limit` queued runs as failed that no worker may claim any more, in one transaction, and returns how
-    many.
-
-    The start deadline of such a run has passed, or it could only have continued a session, and nobody did in time.
+    """Ends up to `limit` queued runs that no worker may claim any more, and returns how many: their start deadline has
+    passed, or nobody continued their session in time.
     """
     params = {"limit": limit, "now": now}
     return _end_found(sql.UNSTARTABLE, sql.END_UNSTARTABLE, params, lambda _: "run.not-started")
@@ -428,7 +389,6 @@ def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
 
 
 def read_own_run(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
-    """Returns the run. Raises NotFound if there is no such run or if it belongs to another worker."""
     run = fetch_one(sql.READ, {"run_id": run_id, "now": now})
     if run is None or run["worker_id"] != worker_id:
         raise NotFound
@@ -436,7 +396,6 @@ def read_own_run(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
 
 
 def _read_claimable(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
-    """Returns the run if it is the worker's own, or if the worker is in its pool. Raises NotFound otherwise."""
     run = fetch_one(sql.READ, {"run_id": run_id, "now": now})
     if run is None or (run["worker_id"] != worker_id and not is_member(run["pool_id"], worker_id)):
         raise NotFound

@@ -1,7 +1,6 @@
-"""Splits a filtered list of runs, ordered by `queued_at`, into parts that an index each returns in order.
+"""Splits a filtered list of runs, ordered by `queued_at`, into parts that an index returns in order.
 
-A page then reads only a few rows more than it shows, even if one run in a million fits the filters.
-`pipedai.api.pagination` merges the parts.
+`pipedai.api.pagination` merges them, so that a page reads few rows more than it shows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,12 +30,9 @@ _FAULTS = {
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The filters of a request. Each list keeps the runs that have one of its words, and an empty list keeps all runs.
-
-    `final` says whether the runs must be final. `of_some` says whether all runs are of one trigger, worker or pool: no
-    index returns the unfinished ones in order. `of_pair` says whether all runs are of two of these at once, such as one
-    trigger and one worker: the index of such runs returns them in order only if their state, source and fault class are
-    named, too. `of_pool` says whether all runs are of one pool: an index returns those that have ended in order.
+    """The filters of a request; an empty list keeps all runs. `of_some`: all are of one trigger, worker or pool, of
+    whose unfinished runs no index has the order. `of_pair`: of two of these, which have an order only together with
+    state, source and fault class. `of_pool`: of one pool, whose ended runs have an order.
     """
 
     statuses: Sequence[str] = ()
@@ -54,10 +50,8 @@ class Wanted:
 
 
 def parts_of(rows: Rows, wanted: Wanted) -> list[Rows]:
-    """Returns querysets that share no row and together have the wanted ones of `rows`.
-
-    Unfinished runs are read by their state, since an environment has few of them. Ended runs are read by source, state
-    and fault class together, which are the columns before the time in their indexes. There are at most 27 parts.
+    """Returns querysets that share no row. Unfinished runs, of which there are few, are read by state; ended ones by
+    source, state and fault class, as their indexes have it. There are at most 27 parts.
     """
     if wanted.is_everything:
         if not wanted.of_pool:

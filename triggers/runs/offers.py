@@ -23,8 +23,6 @@ class _Offer(NamedTuple):
 
 
 class Offers:
-    """The runs of an environment that this process has lately offered. `clock` returns seconds that never go back."""
-
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = Lock()
@@ -32,14 +30,11 @@ class Offers:
         self._offers: dict[UUID, _Offer] = {}
 
     def to_others(self, worker_id: UUID) -> list[UUID]:
-        """Returns the runs that count as offered to other workers than this one."""
         with self._lock:
             return self._to_others(worker_id)
 
     def add(self, worker_id: UUID, run_ids: Collection[UUID], *, besides: Collection[UUID]) -> bool:
-        """Remembers that the worker is offered these runs, but for those in `besides`. Returns False, and remembers
-        nothing, if one of them counts as offered to another worker.
-        """
+        """Remembers these offers, but for `besides`. Returns False, and does nothing, if another worker has one."""
         new = {*run_ids}.difference(besides)
         with self._lock:
             if not new.isdisjoint(self._to_others(worker_id)):
@@ -67,5 +62,4 @@ class Offers:
 
 @lru_cache(_ENVIRONMENTS)
 def offers_of(_environment_id: UUID) -> Offers:
-    """Returns the offers of an environment."""
     return Offers()

@@ -43,9 +43,7 @@ def counts_of(calls: ToolCalls | None) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class UsageLimit:
-    """The usage limit of the account that pays for the model, as a worker reports it: when it ends, and a word for what
-    it limits, such as `five_hour`.
-    """
+    """When a usage limit ends, and a word for what it limits, such as `five_hour`."""
 
     resets_at: datetime
     kind: str | None
@@ -53,10 +51,8 @@ class UsageLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A worker's report that ends a run, after validation.
-
-    Its messages have been cut to their longest length, and `settled_fault` has decided `fault_class`. The other fields
-    have the names and the units of the columns of Run. `retry_after_seconds` postpones a retry.
+    """A worker's report that ends a run, after validation. Messages are cut, and `settled_fault` has decided
+    `fault_class`. The other fields are as in Run. `retry_after_seconds` postpones a retry.
     """
 
     status: str
@@ -86,12 +82,10 @@ class Outcome:
 
     @property
     def blames_infrastructure(self) -> bool:
-        """Returns whether infrastructure is to blame for the end of the run, so that the run may get a retry."""
         return self.fault_class == FaultClass.INFRA
 
     @property
     def at_limit(self) -> bool:
-        """Returns whether the run failed because a usage limit was reached."""
         return (
             self.usage_limit is not None
             and self.status == Status.FAILED
@@ -100,14 +94,11 @@ class Outcome:
 
     @property
     def lacks_output(self) -> bool:
-        """Returns whether the outcome is a success without an output."""
         return self.status == Status.SUCCEEDED and self.output is None
 
     def settled(self, *, has_output_schema: bool) -> "Outcome":
-        """Returns the outcome that counts: a reported success counts as a failure if it lacks the output for which the
-        trigger has an output schema.
-
-        The service does not check the output against that schema, because the worker does so (SPEC §18).
+        """Returns the outcome that counts: a success without the output that the trigger asks for is a failure. The
+        worker has checked the output against the schema (SPEC §18).
         """
         if not has_output_schema or not self.lacks_output:
             return self
@@ -129,11 +120,7 @@ class Outcome:
 
 
 def settled_fault(status: str, reported: str | None) -> str:
-    """Returns whose fault the end of a run was (SPEC §6).
-
-    Nobody is at fault (`none`) if the run succeeded or was canceled. Otherwise the fault is infrastructure's if the
-    worker reported `infra`, and the client's (`client`) if not.
-    """
+    """Returns `none` if the run succeeded or was canceled, else `infra` if that was reported, or `client`."""
     if status in (Status.SUCCEEDED, Status.CANCELED):
         return FaultClass.NONE
     return FaultClass.INFRA if reported == FaultClass.INFRA else FaultClass.CLIENT

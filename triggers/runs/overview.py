@@ -14,8 +14,8 @@ round(100.0 * count(*) FILTER (WHERE r.status = 'succeeded')
 
 # Sums up the runs of the present day and month, which begin at midnight in the given time zone. The sums are quick,
 # because two indexes contain all the columns they need: `run_ended` for the day, and `run_ended_cost`, which is narrow,
-# for the month. Day and month begin at scalar subqueries, and the runs are read in order, so that PostgreSQL reads the
-# indexes from there on. Otherwise it might read all runs of an environment for which it expects few, and compare each.
+# for the month. The beginnings are scalar subqueries and the runs are read in order, so that PostgreSQL starts to read
+# the index there. Otherwise it might read all runs of an environment in which it expects few.
 _OVERVIEW = f"""
 WITH clock AS (
     SELECT {NOW} AS now),
@@ -55,11 +55,7 @@ def count_online_workers(environment_id: UUID) -> int:
 
 
 def run_figures(*, environment_id: UUID, timezone: str, now: datetime | None = None) -> Row:
-    """Returns `todays_runs`, `success_rate` and `month_cost_usd` of an environment.
-
-    `success_rate` is the percentage of successes among the runs that ended today, canceled ones not counted. It is None
-    if there are no such runs.
-    """
+    """`success_rate` is in percent of the runs that ended today and were not canceled; None if there are none."""
     params = {"environment_id": environment_id, "timezone": timezone, "now": now}
     with without_sorting():
         return fetch_row(_OVERVIEW, params)

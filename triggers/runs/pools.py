@@ -13,10 +13,7 @@ _IS_MEMBER = "SELECT FROM pool_member WHERE pool_id = %(pool_id)s AND worker_id 
 
 
 def wake_for(runs: Iterable[Row], *, also: Iterable[UUID | None] = ()) -> None:
-    """When this transaction commits, wakes the workers that may take these queued runs: each run's own worker, and of
-    each pool as many workers as it has runs. It wakes the workers and streams with the ids in `also` as well, in the
-    same notification.
-    """
+    """On commit, wakes each run's own worker, as many workers of each pool as it has runs, and `also`."""
     runs = list(runs)
     wake_workers([*(run["worker_id"] for run in runs), *also])
     wake_pools(Counter(run["pool_id"] for run in runs if run["pool_id"] is not None))
@@ -34,7 +31,6 @@ def freed_slots(ended: Iterable[Row]) -> list[Row]:
 
 
 def is_member(pool_id: UUID | None, worker_id: UUID) -> bool:
-    """Returns whether the worker is in the pool. Nobody is in the pool None."""
     params = {"pool_id": pool_id, "worker_id": worker_id}
     return pool_id is not None and fetch_one(_IS_MEMBER, params) is not None
 
@@ -42,10 +38,8 @@ def is_member(pool_id: UUID | None, worker_id: UUID) -> bool:
 def open_to_pools(
     worker_ids: Sequence[UUID], *, until: datetime | None = None, now: datetime | None = None
 ) -> None:
-    """Lets the other workers of the pools take the queued runs at once that these workers would take first.
-
-    Call it when the workers can't take runs any more. If a usage limit is the reason, `until` is when it ends, and runs
-    that continue a session wait for their worker that long. The caller has locked the workers.
+    """Lets others of the pools take the runs at once that these workers would take first. `until` is the end of a usage
+    limit, for which runs that continue a session wait. The caller has locked the workers.
     """
     params = {"worker_ids": list(worker_ids), "until": until, "now": now}
     opened = fetch_all(sql.OPEN_TO_POOLS, params)

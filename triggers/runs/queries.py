@@ -14,7 +14,6 @@ _ADDED = ("trigger_name", "error_message", "will_retry")
 
 
 def runs(of: QuerySet[Run, Any] | None = None) -> QuerySet[Run, dict[str, Any]]:
-    """Returns the runs of a queryset, or all runs, as dicts for RunSerializer."""
     rows: QuerySet[Run, dict[str, Any]] = (
         (Run.objects.all() if of is None else of)
         .annotate(
@@ -28,16 +27,13 @@ def runs(of: QuerySet[Run, Any] | None = None) -> QuerySet[Run, dict[str, Any]]:
 
 
 def runs_in_order(ids: Sequence[UUID]) -> list[dict[str, Any]]:
-    """Returns the runs with these ids as dicts for RunSerializer, in the order of the ids."""
     rows = {row["id"]: row for row in runs().filter(id__in=ids)}
     return [rows[run_id] for run_id in ids if run_id in rows]
 
 
 def in_states(rows: QuerySet[Run, Any], states: Sequence[str]) -> QuerySet[Run, Any]:
-    """Keeps only the runs that are in one of these states.
-
-    If these are all states of ended runs, or all of unfinished runs, it also adds the matching condition on `ended_at`.
-    PostgreSQL needs that condition to choose an index, since each index has either only ended or only unfinished runs.
+    """Keeps the runs in these states. If they are all ended or all unfinished, it also adds the condition on `ended_at`
+    that PostgreSQL needs to choose an index.
     """
     ended = {state in TERMINAL for state in states}
     if len(ended) == 1:
@@ -74,8 +70,6 @@ def run_in_full(run_id: UUID) -> dict[str, Any]:
 
 
 def tool_calls_of(run_id: UUID) -> dict[str, Any]:
-    """Returns the API's answer about a run's tool calls: the calls that its worker listed, and the number of all its
-    calls. Raises Run.DoesNotExist.
-    """
+    """Returns the listed calls and the number of all. Raises Run.DoesNotExist."""
     row = Run.objects.values("tool_calls_total", "result__tool_calls").get(id=run_id)
     return {"items": row["result__tool_calls"] or [], "total": row["tool_calls_total"]}

@@ -1,10 +1,7 @@
-"""Tells whether workers could reach the service lately. If they could not, a run whose lease expired meanwhile is not
-given up, because its worker could not renew the lease (SPEC §22).
+"""Tells whether workers could reach the service lately. If not, a run whose lease expired is not given up (SPEC §22).
 
-Each web process writes a heartbeat row from its event loop, through the same way to the database as requests. Without a
-database, or without a web process, no heartbeat is written. A gap between the heartbeats is therefore an outage of the
-service, and no worker is to blame that it did not call during the gap. After a gap each worker gets some time to renew
-its leases.
+Web processes write heartbeats on the way that requests take. A gap is an outage of the service; after it workers get
+time to renew their leases.
 """
 
 import os
@@ -20,7 +17,7 @@ LONGEST_GRACE_SECONDS = 60.0
 # An outage is never assumed after less than this time without a heartbeat, however short the lease is, because a
 # heartbeat may be late for a moment on a busy machine.
 SHORTEST_GAP_SECONDS = 2.0
-# How long a beat may take at least. It may always take longer than it counts: see `Beat`.
+# The least time that a heartbeat gets. It always gets longer than it counts: see `Beat`.
 SHORTEST_PATIENCE_SECONDS = 10.0
 # How long the row of an ended process is kept.
 KEEP_SECONDS = 3600
@@ -52,9 +49,7 @@ LEASES_COUNT = f"""coalesce(
 
 
 def gap_seconds() -> float:
-    """Returns the time in seconds after which an outage is assumed if no web process has written a heartbeat. It is a
-    sixth of a run's lease, but at least 2 s and at most 30 s.
-    """
+    """Returns after how long without a heartbeat an outage is assumed: a sixth of a lease, from 2 to 30 s."""
     return min(LONGEST_GAP_SECONDS, max(SHORTEST_GAP_SECONDS, settings.RUN_LEASE_SECONDS / 6))
 
 
@@ -64,14 +59,11 @@ def grace_seconds() -> float:
 
 
 def lease_params() -> dict[str, float]:
-    """Returns the parameters of LEASES_COUNT, in seconds."""
     return {"gap": gap_seconds(), "grace": grace_seconds()}
 
 
 def beat_of_this_process() -> Beat:
-    """Returns the heartbeat of this web process. Call it after the last fork of the process, because the row has the
-    process's id.
-    """
+    """Call it after the process's last fork, because the row has the process's id."""
     params = {
         "id": new_id(),
         "host": socket.gethostname()[:255],

@@ -1,7 +1,6 @@
-"""Ends runs as their workers report. This includes reports that lack a required output, that come twice, or that come
-after the server has ended the run (late results).
+"""Ends runs as their workers report, also twice, without a required output, or after the server has ended the run.
 
-docs/run-lifecycle.md describes late results.
+docs/run-lifecycle.md describes such late results.
 """
 
 import json
@@ -36,13 +35,9 @@ def complete_run(
     actor: Actor,
     now: datetime | None = None,
 ) -> Row:
-    """Ends a run as its worker reports, and returns it. `reported` is the report as it came; it is stored if it comes
-    too late to count.
-
-    If the worker reports the same status again, it returns the stored run. If the server has ended the run because of
-    its lease or deadline, the report still replaces that end, until a worker has claimed the retry. A success that
-    lacks the output which the run's output schema asks for ends the run as failed. Raises NotFound for another worker's
-    run, and Refused if the run can't be ended in this way.
+    """Ends a run as its worker reports, and returns it, also if the report is repeated. Until the retry has been
+    claimed, a report replaces an end by lease or deadline; later it is only stored, as `reported`. A success that lacks
+    a required output is a failure. Raises NotFound, Refused.
     """
     params = {**outcome.columns(), "run_id": run_id, "worker_id": worker_id, "now": now}
     with transaction.atomic():
@@ -70,10 +65,8 @@ def _limit(limited: list[UUID], outcome: Outcome, actor: Actor, now: datetime | 
 def _complete_otherwise(
     params: Row, outcome: Outcome, reported: dict[str, Any], actor: Actor, limited: list[UUID]
 ) -> Row | Refused:
-    """Handles a worker's report for which the usual UPDATE ended no run. The report lacks a required output, is a
-    repetition, comes after the server has ended the run (a late result), or must be refused.
-
-    Returns the run, or the refusal for the caller to raise. Raises NotFound for another worker's run.
+    """Handles a report for which the usual UPDATE ended no run: it lacks an output, is a repetition, comes late, or
+    must be refused. Returns the run, or the refusal for the caller to raise. Raises NotFound.
     """
     # The run is locked by a statement of its own. A statement that must wait for a lock sees other rows as they were
     # before the wait, so the next statement reads them.
@@ -108,9 +101,7 @@ def _no_cancel(run: Row) -> Refused:
 
 
 def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Actor) -> Refused:
-    """Stores a worker's report that came too late to count, because its run's retry has been claimed. Only the first
-    such report of a run is stored. What the run cost according to it counts in the budgets nevertheless.
-    """
+    """Stores a run's first report that came after its retry was claimed. Its cost still counts in budgets."""
     if not run["has_late_result"]:
         report = compact_json(reported)
         execute(sql.KEEP_LATE_RESULT, {**params, "late_result": report})
@@ -125,11 +116,9 @@ def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Ac
 def _accept_late_result(
     params: Row, outcome: Outcome, retry: Row | None, actor: Actor, limited: list[UUID]
 ) -> Row:
-    """Lets a worker's late report replace the end that the server had decided for the run, and cancels the retry that
-    waits in the queue.
-
-    If the reported end calls for a retry too, the waiting retry is kept, and the report's `retryAfterSeconds` may
-    postpone it. A usage limit counts as in any other report: `limited` are the workers that it limits.
+    """Lets a late report replace the end that the server had decided, and cancels the queued retry. If the reported end
+    calls for a retry too, it stays, and `retryAfterSeconds` may postpone it. `limited` are workers that a reported
+    usage limit stops.
     """
     run = fetch_row(sql.COMPLETE_LATE, params)
     changes: dict[str, Any] = {"late": True}
@@ -157,9 +146,7 @@ def _accept_late_result(
 
 
 def _follow_up_report(run: Row, outcome: Outcome, actor: Actor) -> None:
-    """Stores the results of a run that its worker has just ended, and writes its error message, retry, webhook delivery
-    and audit row.
-    """
+    """Stores the results of an ended run, and writes its error, retry, delivery and audit row."""
     _keep_result(run, outcome)
     action = "run.canceled" if run["status"] == Status.CANCELED else "run.completed"
     follow_up(
@@ -170,7 +157,6 @@ def _follow_up_report(run: Row, outcome: Outcome, actor: Actor) -> None:
 
 
 def _keep_result(run: Row, outcome: Outcome) -> None:
-    """Stores the output and the list of tool calls, if the worker reported any."""
     if outcome.output is not None or outcome.tool_call_list:
         calls = json.dumps(outcome.tool_call_list) if outcome.tool_call_list else None
         params = {"run_id": run["id"], "output": outcome.output, "tool_call_list": calls}

@@ -1,7 +1,4 @@
-"""Queues retries of runs that failed through the fault of infrastructure (SPEC §6).
-
-A retry is a new run. It is queued in the transaction that ended the run that it repeats.
-"""
+"""Queues retries of runs that failed through infrastructure, in the transaction of their end (SPEC §6)."""
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -26,9 +23,7 @@ _LOCK_TRIGGERS = "SELECT id FROM trigger WHERE id = ANY(%(ids)s) ORDER BY id FOR
 
 
 def lock_triggers(trigger_ids: Iterable[UUID]) -> None:
-    """Locks triggers against changes until the transaction ends, so that a retry goes to the trigger's present worker.
-
-    Call it before anything locks the triggers' runs: triggers come before runs in the order of locks
+    """Locks triggers against changes, so that a retry goes to the present worker. Call it before their runs are locked
     (docs/architecture.md).
     """
     fetch_all(_LOCK_TRIGGERS, {"ids": sorted(set(trigger_ids))})
@@ -54,7 +49,6 @@ class NoRetry(StrEnum):
 
 
 def why_no_retry(run: Row) -> NoRetry | None:
-    """Returns why an ended run gets no retry, or None if it gets one. It decides by the run and its trigger."""
     if reason := why_not_repeated(run):
         return reason
     if run["trigger_deleted_at"] is not None:
@@ -63,10 +57,7 @@ def why_no_retry(run: Row) -> NoRetry | None:
 
 
 def why_not_repeated(run: Row) -> NoRetry | None:
-    """Returns why an ended run must not be repeated, whether its trigger is enabled or not, or None if it may be.
-
-    HAD_EFFECTS is returned only if there is no other reason.
-    """
+    """Ignores whether the trigger is enabled. Returns HAD_EFFECTS only if there is no other reason."""
     if run["status"] == Status.SUCCEEDED:
         return NoRetry.SUCCEEDED
     if run["status"] == Status.CANCELED:
@@ -85,25 +76,19 @@ def why_not_repeated(run: Row) -> NoRetry | None:
 
 
 def _retries_are_used(run: Row) -> bool:
-    """Returns whether the run may have no further retry. Attempts that ended at a usage limit are counted by
-    themselves.
-    """
+    """Returns whether there may be no further retry. Attempts that ended at a usage limit count by themselves."""
     if run["at_limit"]:
         return bool(run["limit_retries"] >= MAX_LIMIT_RETRIES)
     return bool(run["attempt"] - run["limit_retries"] > run["max_retries"])
 
 
 def stopped_by_effects(run: Row) -> bool:
-    """Returns whether an ended run gets no retry for the sole reason that its tool calls may have changed something
-    (SPEC §18).
-    """
+    """Whether the only reason against a retry is what tool calls may have changed (SPEC §18)."""
     return why_not_repeated(run) is NoRetry.HAD_EFFECTS
 
 
 def can_resume(run: Row) -> bool:
-    """Returns whether a retry of an ended run is to continue the run's session: its trigger says so, the session is
-    known, and the run's worker is still the trigger's, or in its pool. A worker that was deregistered is neither.
-    """
+    """Whether the trigger resumes, the session is known, and its worker is still the trigger's or in its pool."""
     return (
         run["retry_mode"] == RetryMode.RESUME
         and run["session_id"] is not None
@@ -113,21 +98,15 @@ def can_resume(run: Row) -> bool:
 
 
 def _worker_is_in_pool(run: Row) -> bool:
-    """Returns whether the worker of an ended run is in the pool of the run's trigger.
-
-    It reads this once for a run, and notes it in the row. The statements that end runs don't read it, because few runs
-    need it.
-    """
+    """Returns whether the run's worker is in the trigger's pool. Few runs need it, so it is read only here."""
     if "worker_is_in_pool" not in run:
         run["worker_is_in_pool"] = is_member(run["trigger_pool_id"], run["worker_id"])
     return bool(run["worker_is_in_pool"])
 
 
 def may_have_had_effects(run: Row) -> bool:
-    """Returns whether tool calls of an ended run, or of the session that it continued, may have changed something.
-
-    If the worker reported no counts of tool calls, a run that was started counts as such a run, and a run that was
-    never started does not.
+    """Returns whether tool calls of a run, or of the session that it continued, may have changed something. Without
+    reported counts, that is so if the run was started.
     """
     if run["had_effects"]:
         return True
@@ -137,9 +116,7 @@ def may_have_had_effects(run: Row) -> bool:
 
 
 def _effects_forbid(run: Row) -> bool:
-    """Returns whether the run must not be repeated because its tool calls may have changed something.
-
-    A trigger that resumes never starts such a run anew (SPEC §16). Any other trigger does, unless its
+    """Returns whether possible effects forbid a retry. They do if the trigger resumes (SPEC §16), or if its
     `retryAfterEffects` is false (SPEC §18).
     """
     if run["retry_mode"] == RetryMode.RESUME:
@@ -148,13 +125,9 @@ def _effects_forbid(run: Row) -> bool:
 
 
 def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = None) -> list[Row]:
-    """Queues a retry of each ended run that needs one. `lock_triggers` must have locked the triggers.
-
-    The retry comes due after the waiting time for its attempt, or after `retry_after_seconds` if that is longer. The
-    retry of a run that failed `at_limit`, the usage limit of its worker, is due at once, since it waits for the limit.
-    Returns `id`, `environment_id`, `worker_id`, `pool_id`, `attempt`, `available_at` and `retry_of_id` of each new run.
-    A run whose trigger is disabled or deleted gets no retry, nor does a run that already has one. It takes two
-    statements at most.
+    """Queues a retry of each run that needs one, in two statements at most; `lock_triggers` comes first. It comes due
+    after the waiting time of its attempt, or `retry_after_seconds` if longer; after a usage limit at once, since it
+    waits for the limit. Returns columns of the new runs.
     """
     runs = [run for run in ended if why_no_retry(run) is None]
     if not runs:
@@ -193,7 +166,6 @@ def _delay(run: Row, retry_after_seconds: int | None) -> timedelta:
 
 
 def retry_events(retries: Sequence[Row]) -> list[Event]:
-    """Returns the events for new retries. Each is about the new run, and its actor is the system."""
     return [
         Event(
             "run.retried",

@@ -1,17 +1,11 @@
-"""Says in SQL from when the workers of its pool may take a new run, and which worker is passed over (SPEC §16).
-
-The expressions are about a trigger with the alias `t`. They look at workers only if the trigger has a pool.
-"""
+"""SQL for from when a pool's workers may take a run of the trigger `t`, and which one is passed over (SPEC §16)."""
 
 from triggers.runs.conditions import ONLINE_WITHIN
 
 
 def pool_from(due: str, now: str) -> str:
-    """Returns the SQL expression for the time from which all workers of the trigger's pool may take a run.
-
-    `due` and `now` are SQL expressions: when the run comes due, and the time at which workers are looked at. The result
-    is NULL if the trigger has no pool. The trigger's worker has `prefer_seconds` for itself, but none if it is
-    disabled, limited or offline, or if no other worker of the pool could take the run instead.
+    """Returns SQL for the time from which the whole pool may take a run that comes due at `due`; NULL without a pool.
+    The trigger's worker has `prefer_seconds` for itself, unless at `now` it can't take runs, or no other worker can.
     """
     return f"""CASE WHEN t.pool_id IS NULL THEN NULL
         WHEN t.worker_id IS NOT NULL AND EXISTS (SELECT FROM worker o WHERE o.id = t.worker_id AND {_is_ready(now)})
@@ -20,9 +14,7 @@ def pool_from(due: str, now: str) -> str:
 
 
 def avoided_worker(failed: str, now: str) -> str:
-    """Returns the SQL expression for the worker that a retry passes over: `failed`, an SQL expression for the worker
-    that failed the run, if another worker could take the retry at the time `now`. Otherwise it is NULL.
-    """
+    """Returns SQL for the worker that a retry passes over: `failed`, if another can take it at `now`, else NULL."""
     return f"""CASE WHEN t.pool_id IS NULL THEN NULL
         WHEN {_another_is_ready(failed, now)} OR EXISTS (
             SELECT FROM worker o WHERE o.id = t.worker_id AND o.id <> {failed} AND {_is_ready(now)})
@@ -30,7 +22,6 @@ def avoided_worker(failed: str, now: str) -> str:
 
 
 def _is_ready(now: str) -> str:
-    """Returns the condition that a worker `o` could take a run at the time `now`, if it has room."""
     return f"""o.deleted_at IS NULL AND o.token_digest IS NOT NULL AND o.disabled_at IS NULL
     AND (o.limited_until IS NULL OR o.limited_until <= {now})
     AND o.last_seen_at > {now} - interval '{ONLINE_WITHIN.total_seconds():.0f} seconds'"""

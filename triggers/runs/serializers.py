@@ -16,12 +16,9 @@ MAX_PAYLOAD_BYTES = 64 * 1024
 
 
 class RunBody(StrictBody):
-    """The body of POST /triggers/:id/run."""
-
     payload = serializers.JSONField(required=False, allow_null=True, default=None)
 
     def validate_payload(self, value: Any) -> Any:
-        """Accepts a payload of up to MAX_PAYLOAD_BYTES, measured as compact JSON in UTF-8."""
         if len(compact_json(value).encode()) > MAX_PAYLOAD_BYTES:
             raise serializers.ValidationError("Must not be longer than 64 KiB.")
         return value
@@ -117,7 +114,6 @@ class RunDetailSerializer(RunSerializer):
 
     @extend_schema_field(ToolCallsSerializer(allow_null=True))
     def get_toolCalls(self, run: dict[str, Any]) -> dict[str, int] | None:  # noqa: N802
-        """The counts of the run's tool calls; null if its worker reported none."""
         return tool_calls(run)
 
 

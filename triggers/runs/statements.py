@@ -1,7 +1,6 @@
-"""The SQL statements that write runs. No other module inserts or changes a run (docs/decisions/lifecycle-sql.md).
+"""The SQL statements that write runs; no other module does (docs/decisions/lifecycle-sql.md).
 
-Each transition is one UPDATE whose condition names the expected state and the run's worker. `lifecycle` and `retries`
-execute the statements.
+Each transition is one UPDATE whose condition names the expected state and the run's worker.
 """
 
 # These statements are raw SQL for speed, so no migration renames columns in them. See docs/decisions/fast-paths.md.
@@ -36,14 +35,13 @@ _INSERT = """INSERT INTO run (
         id, environment_id, trigger_id, revision_id, worker_id, pool_id, pool_from, status, source, attempt,
         max_retries, timeout_seconds, retry_of_id, rerun_of_id, scheduled_for, queued_at, available_at,
         start_deadline_at, model)"""
-# The same with the columns that only retries have.
+# The same INSERT with the columns that only retries have.
 _INSERT_RETRY = _INSERT.replace(
     "model)", "model, avoided_worker_id, resume_until, had_effects, limit_retries)"
 )
 
 
 def _start_deadline(due: str) -> str:
-    """Returns the SQL expression of the start deadline of a run that comes due at `due`, for the trigger `t`."""
     return f"{due} + t.start_deadline_seconds * interval '1 second'"
 
 
@@ -411,10 +409,8 @@ RETURNING {_ENDED},
 
 
 def _reassign(which: str) -> str:
-    """Returns the statement that gives queued runs to the present worker and pool of their trigger. `which`, an SQL
-    condition, says which runs.
-
-    A run that was to continue a session no longer waits for that. It ends soon if it may not start anew.
+    """Returns the statement that gives queued runs, which the SQL `which` names, to their trigger's present worker and
+    pool. They no longer wait for a session, and end soon if they may not start anew.
     """
     return f"""
 WITH moved AS (
@@ -434,10 +430,10 @@ RETURNING moved.worker_id AS old_worker_id, moved.pool_id AS old_pool_id, r.work
 
 _OF_TRIGGER = "trigger_id = %(trigger_id)s AND ended_at IS NULL"
 REASSIGN = _reassign(_OF_TRIGGER)
-# The same for a trigger whose worker and pool stay as they are, so that runs may go on waiting for a session.
+# The reassignment for a trigger whose worker and pool stay as they are, so that runs may go on waiting for a session.
 PREFER_ANEW = _reassign(f"{_OF_TRIGGER} AND resume_until IS NULL")
 REASSIGN_OF_WORKER = _reassign("worker_id = %(worker_id)s")
-# The same for the runs of a pool that waited for a session of a worker which is in the pool no more.
+# The reassignment of a pool's runs that waited for a session of a worker which is in the pool no more.
 REASSIGN_RESUMING = _reassign(
     """worker_id = %(worker_id)s AND pool_id = %(pool_id)s AND resume_until IS NOT NULL
         AND (SELECT t.worker_id FROM trigger t WHERE t.id = trigger_id) IS DISTINCT FROM %(worker_id)s"""

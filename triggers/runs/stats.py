@@ -42,8 +42,8 @@ WHERE r.environment_id = %(environment_id)s AND r.ended_at IS NOT NULL
 
 # Reads the runs of each day between the day's beginning and end, which the caller works out. Converting the time of
 # each run to a zone would take PostgreSQL a third of the whole statement. The days without runs are included. The runs
-# of a day are read in order, so that PostgreSQL begins at the day in the index. Of an environment for which it expects
-# few runs it might otherwise read all, and compare each with each day.
+# of a day are read in order, so that PostgreSQL starts to read the index at the day. Otherwise it might read all runs
+# of an environment in which it expects few, and compare each with each day.
 _RUNS_OF_DAYS = """
 FROM unnest(%(days)s::date[], %(begins)s::timestamptz[], %(ends)s::timestamptz[]) AS d (key, begin, until)
 LEFT JOIN LATERAL (
@@ -87,8 +87,6 @@ SELECT shown.*, {name} AS name FROM shown {names} ORDER BY is_total DESC, {order
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The time in which runs ended: `begin` ≤ `ended_at` < `end`. The window's days begin at midnight in `timezone`."""
-
     begin: datetime
     end: datetime
     timezone: str
@@ -104,9 +102,7 @@ class Window:
 
     @property
     def length(self) -> timedelta:
-        """The time between beginning and end by the zone's clocks: each day has 24 hours, even if the clocks change on
-        it.
-        """
+        """Returns the time by the zone's clocks: each day has 24 hours, even if the clocks change on it."""
         begin, end = (
             _on_the_clock(moment, ZoneInfo(self.timezone)) for moment in (self.begin, self.end)
         )
@@ -114,7 +110,6 @@ class Window:
 
     @property
     def days(self) -> list[tuple[date, datetime, datetime]]:
-        """The days of the window, the earliest first: each date with its beginning and its end inside the window."""
         zone = ZoneInfo(self.timezone)
         first = _on_the_clock(self.begin, zone).date()
         # If clocks go back over midnight, a short window may begin on a later date than the one on which it ends.
@@ -134,12 +129,9 @@ class Stats:
 
 
 def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Stats:
-    """Returns the sums of the runs that ended in the window, by the groups that `group_by`, one of GROUPINGS, names.
-
-    The groups with the most runs come first, and there are MAX_GROUPS at most. Days come in their order instead, and a
-    day without runs has zeros. In each row `p50_ms` and `p95_ms` are the median and the 95th percentile of the runs'
-    durations in milliseconds. They are None if no run had started, or if the window is longer than
-    MAX_DAYS_OF_PERCENTILES.
+    """Returns the sums of the runs that ended in the window, by `group_by`, one of GROUPINGS: the MAX_GROUPS with most
+    runs, or all days in order. `p50_ms` and `p95_ms` are of durations; None if no run started, or for a window longer
+    than MAX_DAYS_OF_PERCENTILES.
     """
     params: dict[str, Any] = {
         "environment_id": environment_id,
@@ -157,9 +149,7 @@ def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Stats:
 
 
 def _converted(row: Row) -> Row:
-    """Returns a row of the statement with numbers in the API's units and types. PostgreSQL returns sums and quotients
-    of whole numbers as decimals.
-    """
+    """Returns numbers in the API's types: PostgreSQL makes decimals of sums and quotients of whole numbers."""
     rate = row["success_rate"]
     p50, p95 = row["durations"] or (None, None)
     return {
@@ -193,10 +183,8 @@ def _midnight(day: date, zone: ZoneInfo) -> datetime:
 
 
 def _on_the_clock(moment: datetime, zone: ZoneInfo) -> datetime:
-    """Returns the time that clocks in the zone show at the moment, without a zone."""
     return moment.astimezone(zone).replace(tzinfo=None)
 
 
 def _last_day(end: datetime, zone: ZoneInfo) -> date:
-    """Returns the date of the last moment before `end`. A window that ends at midnight does not reach the next day."""
     return _on_the_clock(end - timedelta(microseconds=1), zone).date()

@@ -71,8 +71,6 @@ class OverviewViewSet(TenantViewSet):
 
 
 class StatsViewSet(TenantViewSet):
-    """The statistics of an environment's ended runs."""
-
     tag = "Overview"
     permissions = {"list": IsViewer}
 
@@ -101,7 +99,6 @@ class StatsViewSet(TenantViewSet):
         },
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers with the sums of each group and of all runs in the window."""
         sent = StatsFilters.read(Run.objects.none(), request).values
         window = _window(sent["from"], sent["to"], sent["timezone"])
         if not _UNDER_WAY.admits(environment_id, request):
@@ -128,7 +125,6 @@ class StatsViewSet(TenantViewSet):
 
 
 def _window(begin: datetime | None, end: datetime | None, timezone: str) -> Window:
-    """Returns the window that the parameters name. Raises Invalid if it is empty or too long."""
     try:
         window = Window.of(begin, end or database_now(), timezone)
         length = window.length

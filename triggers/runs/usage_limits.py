@@ -34,9 +34,7 @@ RETURNING id, environment_id, limited_until
 
 
 def lock_account(worker_id: UUID) -> list[UUID]:
-    """Locks the worker and the workers that share its account, and returns their ids.
-
-    Call it before anything locks triggers or runs: workers come before them in the order of locks
+    """Locks the worker and others of its account, and returns their ids. Call it before triggers or runs are locked
     (docs/architecture.md).
     """
     return [row["id"] for row in fetch_all(_LOCK_ACCOUNT, {"worker_id": worker_id})]
@@ -45,9 +43,8 @@ def lock_account(worker_id: UUID) -> list[UUID]:
 def limit_workers(
     worker_ids: list[UUID], limit: UsageLimit, *, actor: Actor, now: datetime | None = None
 ) -> None:
-    """Gives these workers no runs until the limit ends. `lock_account` has locked them, and `actor` is one of them.
-
-    Their queued runs go to other workers of their pools at once, and runs that continue a session wait for them.
+    """Gives these workers, which `lock_account` has locked, no runs until the limit ends. Others of their pools may
+    take their queued runs at once, except those that continue a session.
     """
     params = {"worker_ids": worker_ids, "resets_at": limit.resets_at, "now": now}
     limited = fetch_all(_LIMIT, params)

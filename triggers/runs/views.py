@@ -39,23 +39,17 @@ _KEY_HEADER = header(
 
 
 class RunPaginator(KeysetPaginator):
-    """Makes pages of runs, in the order in which the runs were queued."""
-
     time_field = "queued_at"
     sorts = False
 
 
 class EndedRunPaginator(KeysetPaginator):
-    """Makes pages of ended runs, in the order in which the runs ended."""
-
     time_field = "ended_at"
     # The index of an environment's ended runs has no ids, so only PostgreSQL can order the runs that ended at once.
     sorts = True
 
 
 class TriggerRunViewSet(TenantViewSet):
-    """The endpoints that queue a run of a trigger and list the trigger's runs."""
-
     tag = "Triggers"
     permissions = {"run": IsOperator, "list": IsViewer}
     # Running a trigger does not count against the caller's write rate, because the ceiling of the queue bounds it.
@@ -63,11 +57,7 @@ class TriggerRunViewSet(TenantViewSet):
     filter_names = RunFilters.names()
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the trigger that the URL names, and with it the tenant.
-
-        The endpoint `run` also finds a deleted trigger, because a repeated request with an `Idempotency-Key` must still
-        get the run of the first request.
-        """
+        """`run` also finds a deleted trigger, because a repeated `Idempotency-Key` must still get its run."""
         rows = tenancy.ALL_TRIGGERS if self.action == "run" else tenancy.LIVE_TRIGGERS
         self.access = find_visible(principal_of(request), rows[1], kwargs["trigger_id"])
 
@@ -96,7 +86,6 @@ class TriggerRunViewSet(TenantViewSet):
         audit=("run.created",),
     )
     def run(self, request: Request, trigger_id: UUID) -> Response:
-        """Queues a run. A repeat with the same `Idempotency-Key` gets the first run."""
         principal = principal_of(request)
         queued = run_trigger(
             trigger_id=trigger_id,
@@ -118,14 +107,11 @@ class TriggerRunViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        """Answers with the trigger's runs, the last queued first."""
         filters = RunFilters.read(Run.objects.filter(trigger_id=usual(trigger_id)), request)
         return _run_page(filters, request, self)
 
 
 class EnvironmentRunViewSet(TenantViewSet):
-    """The runs of an environment, across its triggers."""
-
     tag = "Runs"
     permissions = {"list": IsViewer}
     filter_names = EnvironmentRunFilters.names()
@@ -141,7 +127,6 @@ class EnvironmentRunViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers with the environment's runs, the last queued first."""
         return _run_page(EnvironmentRunFilters.read_for(environment_id, request), request, self)
 
 
@@ -172,7 +157,6 @@ class RunViewSet(TenantViewSet):
         },
     )
     def retrieve(self, request: Request, run_id: UUID) -> Response:
-        """Answers with the whole run, also the fields that lists leave out."""
         return Response(RunDetailSerializer(queries.run_in_full(run_id)).data)
 
     @Operation(
@@ -190,7 +174,6 @@ class RunViewSet(TenantViewSet):
         says={200: "With the first 500 calls, and `total`, how many the run made."},
     )
     def tool_calls(self, request: Request, run_id: UUID) -> Response:
-        """Answers with the tool calls that the run's worker listed."""
         return Response(queries.tool_calls_of(run_id))
 
     @Operation(
@@ -203,9 +186,7 @@ class RunViewSet(TenantViewSet):
         audit=("run.canceled", "run.cancel-requested"),
     )
     def cancel(self, request: Request, run_id: UUID) -> Response:
-        """Cancels a queued run. If a worker has claimed the run, it asks the worker to stop
-        it.
-        """
+        """Cancels a queued run, or asks its worker to stop it."""
         lifecycle.cancel_run(run_id=run_id, actor=actor_of(request))
         return Response(RunDetailSerializer(queries.run_in_full(run_id)).data)
 
@@ -231,7 +212,6 @@ class RunViewSet(TenantViewSet):
         audit=("run.created",),
     )
     def rerun(self, request: Request, run_id: UUID) -> Response:
-        """Queues a new run of the trigger as it is now, with the payload of an ended run."""
         key = _idempotency_key(request)
         read_body(RerunBody, request)
         principal = principal_of(request)
@@ -246,7 +226,6 @@ class RunViewSet(TenantViewSet):
 
 
 def _answer(queued: Queued) -> Response:
-    """Answers 201 with a new run, or 200 with the run of an earlier request that had the same `Idempotency-Key`."""
     shown = RunDetailSerializer(queued.run).data
     if queued.replayed:
         return Response(shown, headers={"Idempotent-Replayed": "true"})
@@ -254,7 +233,6 @@ def _answer(queued: Queued) -> Response:
 
 
 def _source(principal: Principal) -> Source:
-    """Returns the source of a run that this caller requests."""
     return Source.API if isinstance(principal, KeyPrincipal) else Source.MANUAL
 
 

@@ -1,7 +1,6 @@
-"""Works out which dates and times match a crontab(5) expression, without regard to time zones.
+"""Works out which dates and times match a crontab(5) expression, without time zones.
 
-The library cronsim parses the expression. Each of its fields becomes a number in which bit n is set if the field allows
-n. The search then needs a few bit operations for each hour, day or month, and never tries minute after minute.
+A field of the expression is a number with bit n set if n is allowed, so that a search takes few operations.
 """
 
 from calendar import isleap
@@ -23,11 +22,7 @@ _LENGTHS = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 @dataclass(frozen=True, slots=True)
 class ClockFace:
-    """The fields of a crontab expression, each as a number whose bits are the values that it allows.
-
-    It finds times without a zone, such as a clock on the wall shows. In a time zone such a time may be missing or come
-    twice.
-    """
+    """A crontab expression as bits. It finds times without a zone; in a zone they may be missing or come twice."""
 
     minutes: int
     hours: int
@@ -39,16 +34,13 @@ class ClockFace:
     needs_both_days: bool
 
     def numbers(self) -> tuple[list[int], ...]:
-        """Returns for each field of the expression the numbers that it allows. Sunday is 0."""
         fields = (self.minutes, self.hours, self.days, self.months, self.weekdays)
         return tuple(
             [number for number in range(bits.bit_length()) if bits >> number & 1] for bits in fields
         )
 
     def first_from(self, wall: datetime) -> datetime:
-        """Returns the first matching time at or after `wall`. There always is one, because cronsim refuses days that
-        never come.
-        """
+        """There always is one, because cronsim refuses days that never come."""
         day = self._first_day_from(wall.date())
         if day == wall.date():
             clock = self._first_clock_from(wall.hour, wall.minute)
@@ -58,13 +50,11 @@ class ClockFace:
         return datetime.combine(day, time(_first(self.hours), _first(self.minutes)))
 
     def between(self, start: datetime, end: datetime) -> Iterator[datetime]:
-        """Yields the matching times in [start, end)."""
         while (start := self.first_from(start)) < end:
             yield start
             start += _MINUTE
 
     def count(self, start: datetime, end: datetime) -> int:
-        """Returns how many times in [start, end) match."""
         if end <= start:
             return 0
         whole_days = self._count_days(start.date(), end.date())
@@ -72,7 +62,6 @@ class ClockFace:
         return whole_days * each_day + self._count_before(end) - self._count_before(start)
 
     def _first_clock_from(self, hour: int, minute: int) -> time | None:
-        """Returns the first matching time of day at or after the given one, or None if the day has no more."""
         if self.hours >> hour & 1:
             later = _lowest(self.minutes, minute)
             if later is not None:
@@ -81,10 +70,7 @@ class ClockFace:
         return None if later is None else time(later, _first(self.minutes))
 
     def _first_day_from(self, day: date) -> date:
-        """Returns the first matching day at or after `day`. It tries one month after another.
-
-        The rarest day is 29 February on a given day of the week. It comes at least every 40 years.
-        """
+        """Tries one month after another. The rarest day, a certain 29 February, comes at least every 40 years."""
         year, month, earliest = day.year, day.month, day.day
         while True:
             found = _lowest(self._days_of(year, month), earliest)
@@ -105,7 +91,6 @@ class ClockFace:
         return days & _below(length + 1)
 
     def _count_days(self, start: date, end: date) -> int:
-        """Returns how many days in [start, end) match."""
         days = -(self._days_of(start.year, start.month) & _below(start.day)).bit_count()
         year, month = start.year, start.month
         while (year, month) < (end.year, end.month):
@@ -114,7 +99,6 @@ class ClockFace:
         return days + (self._days_of(year, month) & _below(end.day)).bit_count()
 
     def _count_before(self, wall: datetime) -> int:
-        """Returns how many matching times the day of `wall` has before `wall`."""
         if not self._days_of(wall.year, wall.month) >> wall.day & 1:
             return 0
         count = (self.hours & _below(wall.hour)).bit_count() * self.minutes.bit_count()
@@ -125,7 +109,6 @@ class ClockFace:
 
 @lru_cache(maxsize=4096)
 def clock_face(expression: str) -> ClockFace:
-    """Parses a crontab expression. Raises CronSimError if it is not valid."""
     cron = CronSim(expression, datetime(2000, 1, 1))  # noqa: DTZ001 - on the clock face
     return ClockFace(
         minutes=_bits(cron.minutes),
@@ -142,12 +125,10 @@ def _bits(numbers: set[int]) -> int:
 
 
 def _below(end: int) -> int:
-    """Returns a number with all bits below `end` set."""
     return (1 << end) - 1
 
 
 def _lowest(bits: int, start: int) -> int | None:
-    """Returns the position of the lowest set bit at or above `start`, or None if there is none."""
     bits = bits >> start << start
     return (bits & -bits).bit_length() - 1 if bits else None
 

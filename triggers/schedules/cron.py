@@ -1,8 +1,7 @@
-"""Works out the due times (ticks) of a crontab(5) schedule in a time zone, also when the clocks change (SPEC §5).
+"""Works out the due times (ticks) of a crontab(5) schedule in a time zone, also when clocks change (SPEC §5).
 
-`clock_face` finds the dates and times that match the expression. This module decides which expressions and zones are
-accepted, and what a clock change does to the times. It never tries one time after another, so the work is limited for
-any schedule (SPEC §19).
+`clock_face` finds the matching times. The work is limited for any schedule, as no time is tried after another (SPEC
+§19).
 """
 
 import re
@@ -38,10 +37,8 @@ _BEYOND_CRONTAB = re.compile(r".*[#?@].*|\d*[LW]{1,2}", re.IGNORECASE)
 
 
 class Due(NamedTuple):
-    """A due time (tick), and the clock change that affects it, if there is one.
-
-    For a schedule with a fixed time of day, it is the change that moved the tick or that repeats its time. For a
-    recurring schedule, it is the last change that skipped matching times between the tick before and this one.
+    """A due time (tick), and the clock change that affects it: of a fixed time of day, one that moved or repeats it; of
+    a recurring schedule, the last that skipped matching times before it.
     """
 
     at: datetime
@@ -50,9 +47,7 @@ class Due(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """The due times (ticks) in a period: the latest one, the number and the last of those before it, and the first
-    after it.
-    """
+    """The due times (ticks) in a period: the latest, those before it (number and last), and the first after it."""
 
     latest: datetime
     earlier_count: int
@@ -77,43 +72,31 @@ class Schedule:
 
     @property
     def is_fixed_time(self) -> bool:
-        """Returns whether the schedule names fixed times of day.
-
-        If a clock change skips a fixed time, its tick is moved; if a change repeats the time, it has one tick. A
-        schedule whose minute or hour begins with `*` is recurring instead, and has a tick whenever the clocks show a
-        matching time.
+        """Whether the schedule names fixed times of day: each comes once a day, moved if the clocks skip it. A
+        recurring one, with a minute or hour that begins with `*`, comes whenever the clocks show a matching time.
         """
         minute, hour = self.expression.split()[:2]
         return not minute.startswith("*") and not hour.startswith("*")
 
     def next_after(self, moment: datetime) -> datetime:
-        """Returns the first due time (tick) later than `moment`, in UTC. Raises BadSchedule if there is none."""
         return _next_tick(self, _whole_minute(moment))
 
     def due_after(self, moment: datetime) -> Due:
-        """Returns the first due time (tick) later than `moment`, with the clock change that affects it. Raises
-        BadSchedule if there is none.
-        """
+        """Raises BadSchedule if there is no tick later than `moment`."""
         return _next_due(self, _whole_minute(moment))
 
     def ticks(self, first: datetime, until: datetime) -> Ticks:
-        """Returns the due times (ticks) in [first, until]. `first` must be a tick. Raises BadSchedule if no tick comes
-        after `until`.
-        """
+        """Returns the ticks in [first, until]; `first` must be one. Raises BadSchedule if none comes after."""
         return _ticks(self, _whole_minute(first), _whole_minute(until))
 
     def last_between(self, after: datetime, until: datetime) -> datetime | None:
-        """Returns the last due time (tick) later than `after` and not later than `until`, in UTC. Returns None if there
-        is none. Raises BadSchedule if the schedule never comes due.
-        """
+        """Returns the last tick in (after, until], or None. Raises BadSchedule if there never is one."""
         first, until = self.next_after(after), _whole_minute(until)
         return None if first > until else _latest(self, first, until)
 
     def spelled_out(self) -> str:
-        """Returns the expression with some steps, such as `*/100`, replaced by the numbers that they stand for.
-
-        cron-descriptor puts schedules into words. It describes steps wrongly in a list, in days of the week, and if
-        they leave one number only, so these are replaced.
+        """Returns the expression without those steps that cron-descriptor describes wrongly: in lists, in days of the
+        week, and if they leave one number only.
         """
         return " ".join(
             ",".join(map(str, numbers))
@@ -126,14 +109,11 @@ class Schedule:
 
     @property
     def face(self) -> ClockFace:
-        """Returns the dates and times that match the expression, whether or not the clocks of the zone show them."""
         return clock_face(self.expression)
 
 
 def _whole_minute(moment: datetime) -> datetime:
-    """Returns the start of the moment's minute in UTC. All moments of a minute have the same next tick, so a cache can
-    find the next tick by the minute.
-    """
+    """All moments of a minute have the same next tick, so a cache finds it by the minute."""
     return moment.astimezone(UTC).replace(second=0, microsecond=0)
 
 
@@ -148,11 +128,7 @@ def _next_due(schedule: Schedule, minute: datetime) -> Due:
 
 
 def _next_fixed(schedule: Schedule, after: datetime) -> Due:
-    """Returns the next tick of a schedule with a fixed time of day. The tick comes when the clocks first show that
-    time.
-
-    If the clocks skip the time, the tick comes at the moment when they go forward.
-    """
+    """The tick comes when the clocks first show the time, or when they skip it by going forward."""
     zone = schedule.zone
     wall = schedule.face.first_from(wall_time.not_yet_shown(after, zone))
     change = wall_time.change_around(wall, zone)
@@ -162,10 +138,7 @@ def _next_fixed(schedule: Schedule, after: datetime) -> Due:
 
 
 def _next_recurring(schedule: Schedule, after: datetime) -> Due:
-    """Returns the next tick of a recurring schedule. A tick comes whenever the clocks show a matching time.
-
-    A time that the clocks repeat therefore has two ticks, and a time that they skip has none.
-    """
+    """The tick comes whenever the clocks show a matching time: twice if they repeat it, never if they skip it."""
     repeated = _next_repeated(schedule, after)
     zone, face, gap = schedule.zone, schedule.face, None
     wall = face.first_from(wall_time.not_yet_shown(after, zone))
@@ -178,10 +151,7 @@ def _next_recurring(schedule: Schedule, after: datetime) -> Due:
 
 
 def _next_repeated(schedule: Schedule, after: datetime) -> datetime | None:
-    """Returns the next tick among the times that the clocks show for the second time, after they have gone back.
-
-    Returns None if the clocks do not show `after` twice, or if no such tick is left.
-    """
+    """Returns the next tick among times shown for the second time, after the clocks went back, or None."""
     local = after.astimezone(schedule.zone)
     wall = local.replace(tzinfo=None, fold=0)
     change = wall_time.change_around(wall, schedule.zone)
@@ -203,10 +173,7 @@ def _ticks(schedule: Schedule, first: datetime, until: datetime) -> Ticks:
 
 
 def _latest(schedule: Schedule, first: datetime, until: datetime) -> datetime:
-    """Returns the last tick in [first, until]. `first` must be a tick.
-
-    The last tick is the first minute whose next tick is later than `until`. A bisection finds that minute.
-    """
+    """A bisection finds the first minute whose next tick is later than `until`. `first` must be a tick."""
     minutes = range((until - first) // _MINUTE + 1)
     is_last = bisect_left(
         minutes, True, key=lambda minute: _next_due(schedule, first + minute * _MINUTE).at > until
@@ -215,10 +182,7 @@ def _latest(schedule: Schedule, first: datetime, until: datetime) -> datetime:
 
 
 def _count(schedule: Schedule, first: datetime, until: datetime) -> int:
-    """Returns how many ticks lie in (first, until]. Both must be ticks.
-
-    It adds up the matching times between one clock change and the next, and corrects the sum for each change.
-    """
+    """Counts the ticks in (first, until], both of which must be ticks, between one clock change and the next."""
     zone, face = schedule.zone, schedule.face
     start, count = wall_time.on_the_clock(first, wall_time.offset_at(first, zone)) + _MINUTE, 0
     for change in wall_time.changes(zone, first, until):
@@ -254,10 +218,8 @@ def parse(expression: str, timezone: str) -> Schedule:
 
 
 def _explain(message: str, parts: dict[str, str]) -> str:
-    """Returns a message for people about the field that cronsim's error message names.
-
-    cronsim also names the day of month if that field is valid and none of the chosen months has such a day. In that
-    case the message says that the schedule never comes due.
+    """Returns a message about the field that cronsim names. It also names a valid day of month that no chosen month
+    has; the message then says that the schedule never comes due.
     """
     field = message.removeprefix("Bad ").replace("-", " ")
     if field == "day of month" and _is_valid(f"* * {parts[field]} * *"):

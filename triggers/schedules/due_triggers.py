@@ -1,9 +1,6 @@
-"""Picks the due triggers that the scheduler handles next, in such a way that no workspace must wait for another (SPEC
-§19).
+"""Picks the due triggers that the scheduler handles next, so that no workspace must wait for another (SPEC §19).
 
-The scheduler handles triggers in batches, and each batch is split between all workspaces that have due triggers. A
-workspace with one due trigger therefore waits for one batch, even if another workspace has forty thousand. Inside a
-workspace, the triggers that have been due longest come first.
+Each batch is split between all workspaces; inside one, triggers that have been due longest come first.
 """
 
 from datetime import datetime
@@ -51,7 +48,5 @@ LIMIT %(limit)s
 
 
 def lock_due_triggers(*, limit: int, now: datetime | None = None) -> list[Row]:
-    """Locks up to `limit` due triggers until the transaction ends. Returns the columns that `triggers.schedules.firing`
-    needs.
-    """
+    """Locks up to `limit` due triggers, and returns the columns that `triggers.schedules.firing` needs."""
     return fetch_all(_DUE, {"limit": limit, "most_pairs": _MOST_PAIRS, "now": now})

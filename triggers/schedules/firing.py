@@ -1,9 +1,7 @@
-"""Decides about each due time of a schedule (tick) exactly once. It makes a run, or a row that says why there is none
-(SPEC §7).
+"""Decides about each due time (tick) exactly once: makes a run, or a row that says why there is none (SPEC §7).
 
-One transaction locks some due triggers, decides about their ticks and sets their next due times. It skips triggers that
-another scheduler has locked. The pair (trigger, tick) is unique, so the database refuses a second decision.
-`next_run_at` changes in the transaction of the decision, so no tick is lost.
+A transaction locks some due triggers, skips those that others have locked, decides, and sets `next_run_at`, so that no
+tick is lost. The pair (trigger, tick) is unique, so the database refuses a second decision.
 """
 
 import time
@@ -65,9 +63,7 @@ FROM unnest(%(ids)s::uuid[], %(nexts)s::timestamptz[]) AS n (id, next_run_at) WH
 
 @dataclass(frozen=True, slots=True)
 class _Tick:
-    """A decision to be stored as a row of the tick table. It is about one tick, or about the `missed_count` ticks from
-    `at` to `last_at`.
-    """
+    """A decision about one tick, or about the `missed_count` ticks from `at` to `last_at`."""
 
     trigger: Row
     at: datetime
@@ -80,21 +76,14 @@ class _Tick:
 
 @dataclass(slots=True)
 class _Batch:
-    """The decisions about the due triggers of one transaction: their ticks, and when each trigger comes due next.
-
-    `busy` maps each trigger that gets no run now, because another run is unfinished, to that run.
-    """
+    """The decisions of one transaction. `busy` has the triggers that get no run now, and their unfinished runs."""
 
     busy: dict[UUID, UUID]
     ticks: list[_Tick] = field(default_factory=list)
     nexts: dict[UUID, datetime] = field(default_factory=dict)
 
     def decide(self, trigger: Row) -> None:
-        """Decides about the due ticks of a trigger.
-
-        A schedule that can't be worked out must not stop the other triggers. The error is logged, the trigger comes due
-        again after `_RETRY_AFTER`, and nothing is decided about its ticks until then.
-        """
+        """Decides about a trigger. A schedule that can't be worked out is tried again after `_RETRY_AFTER`."""
         try:
             ticks, following = _decisions(trigger, self.busy)
         except Exception as error:
@@ -112,9 +101,7 @@ class _Batch:
 
 
 def fire_due_ticks(*, limit: int = 500, now: datetime | None = None) -> int:
-    """Decides about the due ticks of up to `limit` triggers in one transaction. Returns for how many triggers it did
-    so.
-    """
+    """Decides about the ticks of up to `limit` triggers in one transaction, and returns how many."""
     with transaction.atomic():
         # The triggers are locked first: the order of locks (docs/architecture.md) has triggers before their runs.
         due = lock_due_triggers(limit=limit, now=now)
@@ -144,9 +131,7 @@ def _store(batch: _Batch, now: datetime | None) -> None:
 
 
 def _ticks_of_their_own(ticks: list[_Tick]) -> list[_Tick]:
-    """Returns the ticks that need a row of their own. A tick that continues a stretch (ticks without a worker, or in a
-    paused environment) is counted in the stretch's row instead.
-    """
+    """Returns the ticks that need a row of their own. Others lengthen a stretch (no worker, or paused)."""
     stretched = {tick.trigger["id"]: tick for tick in ticks if tick.decision in STRETCHED}
     joined = join_stretches(
         {
@@ -162,9 +147,7 @@ def _ticks_of_their_own(ticks: list[_Tick]) -> list[_Tick]:
 
 
 def _busy_triggers(due: list[Row]) -> dict[UUID, UUID]:
-    """Returns those of the due triggers that have the overlap policy `skip` and an unfinished run, each with the id of
-    the unfinished run that was queued first.
-    """
+    """Returns the triggers with the overlap policy `skip` and their first unfinished run."""
     skipping = [row for row in due if row["overlap_policy"] == Trigger.OverlapPolicy.SKIP]
     if not skipping:
         return {}
@@ -179,10 +162,8 @@ def _busy_triggers(due: list[Row]) -> dict[UUID, UUID]:
 
 
 def _decisions(trigger: Row, busy: dict[UUID, UUID]) -> tuple[list[_Tick], datetime]:
-    """Returns the decisions about the ticks that a trigger has had since `next_run_at`, and the trigger's next due
-    time.
-
-    There is at most one run, for the latest tick, and one row for all older ones (SPEC §7).
+    """Returns the decisions about ticks since `next_run_at`, and the trigger's next due time. There is one run at most,
+    for the latest tick, and one row for all older ones (SPEC §7).
     """
     now = trigger["now"]
     schedule = _schedule(trigger)
@@ -234,7 +215,6 @@ def _columns(ticks: list[_Tick]) -> dict[str, list[Any]]:
 
 
 def _event(tick: Row) -> Event:
-    """Returns the audit event of a decision. It is about the run if one was made, otherwise about the trigger."""
     metadata = {"tickAt": iso_time(tick["tick_at"]), "triggerId": str(tick["trigger_id"])}
     if tick["run_id"]:
         return Event(

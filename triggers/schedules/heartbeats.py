@@ -32,11 +32,7 @@ class Heartbeat:
         self._row = {"id": self.id, "host": socket.gethostname()[:255], "pid": os.getpid()}
 
     def beat(self) -> int:
-        """Writes that the process is alive, and removes the rows of processes that were killed long ago.
-
-        It is a job of the scheduler's loop, which expects the number of units of work done. It returns 0, so that the
-        loop sleeps before it calls again.
-        """
+        """Writes that this process lives, and removes rows of killed ones. Returns 0, so that the loop sleeps."""
         asked = clocks.machine_now()
         (row,) = fetch_all(_BEAT, self._row)
         clocks.of_this_process.compare(asked, row["now"])
@@ -48,5 +44,4 @@ class Heartbeat:
         return 0
 
     def end(self) -> None:
-        """Removes this process's row. It is called when the process stops."""
         SchedulerHeartbeat.objects.filter(id=self.id).delete()

@@ -11,14 +11,11 @@ from triggers.schedules.cron import Due, Schedule
 
 @dataclass(frozen=True, slots=True)
 class ComingTime:
-    """One coming due time, with a note if a clock change moves it, repeats its time, or skips times before it."""
-
     at: datetime
     note: str | None
 
 
 def describe(schedule: Schedule) -> str:
-    """Returns the expression in English words, for example "At 02:30, only on Monday"."""
     options = Options()
     options.use_24hour_time_format = True
     words = str(ExpressionDescriptor(schedule.spelled_out(), options).get_description())
@@ -28,7 +25,6 @@ def describe(schedule: Schedule) -> str:
 
 
 def coming_times(schedule: Schedule, after: datetime, count: int) -> list[ComingTime]:
-    """Returns the next `count` due times (ticks) later than `after`. Raises BadSchedule if there are none."""
     times: list[ComingTime] = []
     for _ in range(count):
         due = schedule.due_after(after)

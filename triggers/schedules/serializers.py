@@ -11,8 +11,6 @@ from triggers.states import Decision
 
 
 class SchedulePreviewBody(StrictBody):
-    """The body of POST /environments/:envId/schedule-preview."""
-
     schedule = TextField(max_length=200)
     timezone = TimezoneField(required=False, default="UTC")
     count = WholeNumberField(min_value=1, max_value=100, required=False, default=10)

@@ -1,9 +1,8 @@
-"""Keeps one row for each stretch: due times (ticks) that follow each other directly while their trigger has no worker,
-or while its environment is paused (SPEC §16, §19).
+"""Keeps one row for a stretch: ticks that follow each other while their trigger has no worker or is paused (SPEC §16,
+§19).
 
-The first tick of a stretch makes a tick row and an audit row. Each later tick moves `last_tick_at` of that row and adds
-1 to its `missed_count`. The stretch ends with a tick that gets another decision, or when the schedule had ticks in
-between that were not decided about, for example because the trigger was disabled.
+The first tick makes the row and an audit row; later ones move `last_tick_at` and add to `missed_count`. A stretch ends
+with another decision, or with ticks about which nobody decided.
 """
 
 from collections.abc import Mapping
@@ -26,8 +25,6 @@ lengthened = Signal()
 
 
 class Continuation(NamedTuple):
-    """A tick that may continue a stretch: the trigger's schedule, the due time, and the decision about it."""
-
     schedule: cron.Schedule
     tick: datetime
     decision: Decision
@@ -53,11 +50,8 @@ RETURNING t.trigger_id, t.decision
 
 
 def join_stretches(ticks: Mapping[UUID, Continuation]) -> set[UUID]:
-    """Adds each trigger's tick to the row of the stretch that it continues. Returns the triggers for which there is
-    such a row.
-
-    `ticks` has one tick of each trigger. The ticks of the triggers that are not returned need a row of
-    their own. Call it in the transaction that has locked the triggers.
+    """Adds each trigger's tick to the stretch that it continues, and returns these triggers. All other ticks need a row
+    of their own. The caller has locked the triggers.
     """
     if not ticks:
         return set()

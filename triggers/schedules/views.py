@@ -32,8 +32,6 @@ _PREVIEWS = RequestLimit(1)
 
 
 class SchedulePreviewViewSet(TenantViewSet):
-    """The endpoint that shows what a schedule would do. It changes nothing."""
-
     tag = "Triggers"
     permissions = {"preview": IsViewer}
     # The rate is high, because a page that shows a preview asks for a new one at each change of the schedule's field.
@@ -56,7 +54,6 @@ class SchedulePreviewViewSet(TenantViewSet):
         errors={403: "Origin."},
     )
     def preview(self, request: Request, environment_id: UUID) -> Response:
-        """Answers with a schedule in words and its coming due times."""
         body = read_body(SchedulePreviewBody, request)
         if not _PREVIEWS.admits(environment_id, request):
             raise TooManyRequests(
@@ -77,8 +74,6 @@ class SchedulePreviewViewSet(TenantViewSet):
 
 
 class TickPaginator(KeysetPaginator):
-    """Makes pages of ticks, in the order of their due times."""
-
     time_field = "tick_at"
 
 
@@ -106,7 +101,6 @@ class TickViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        """Answers with the trigger's ticks, the latest due time first."""
         filters = TickFilters.read(Tick.objects.filter(trigger_id=trigger_id), request)
         paginator = TickPaginator()
         # The index `tick_by_decision` has the ticks of one decision in order, but none has those of all decisions.

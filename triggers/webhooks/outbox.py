@@ -23,19 +23,13 @@ _OLD = "SELECT run_id, message_id, body FROM delivery WHERE id = %(id)s FOR KEY 
 
 
 def queue_deliveries(ended: Iterable[Row]) -> None:
-    """Queues one delivery for each ended run whose trigger has a webhook, in one statement at most.
-
-    Each row of `ended` has the columns of a run, its `error_message`, and the `webhook_url` of its trigger.
-    """
+    """Queues one delivery for each run that has a `webhook_url`, in one statement. Rows have `error_message`."""
     Delivery.objects.bulk_create([_of_run(run) for run in ended if run["webhook_url"]])
 
 
 def redeliver(*, delivery_id: UUID, actor: Actor) -> UUID:
-    """Queues the message of a delivery once more, to the URL that its trigger has now. Returns the id of the new
-    delivery.
-
-    The new delivery has the same `webhook-id`, so that receivers can recognise the message. Raises NotFound if the old
-    delivery has been pruned or the trigger deleted, and Conflict if the trigger has no URL.
+    """Queues a delivery's message once more, to the trigger's present URL, with the same `webhook-id`. Returns the new
+    id. Raises NotFound if the delivery or trigger is gone, and Conflict if there is no URL.
     """
     trigger_id = (
         Delivery.objects.filter(id=delivery_id).values_list("trigger_id", flat=True).first()
@@ -59,11 +53,7 @@ def redeliver(*, delivery_id: UUID, actor: Actor) -> UUID:
 
 
 def send_test(*, trigger_id: UUID, actor: Actor) -> UUID:
-    """Queues a sample message to the webhook URL of a trigger. Returns the id of the delivery.
-
-    The sample is about a run with the nil UUID. Raises NotFound if the trigger has been deleted, and Conflict if it has
-    no URL.
-    """
+    """Queues a sample message, about a run with the nil UUID. Raises NotFound, and Conflict if there is no URL."""
     sample = {
         "runId": UUID(int=0),
         "triggerId": trigger_id,
@@ -83,9 +73,7 @@ def send_test(*, trigger_id: UUID, actor: Actor) -> UUID:
 def _queue_by_request(
     trigger_id: UUID, actor: Actor, action: str, metadata: dict[str, Any], **values: Any
 ) -> UUID:
-    """Queues a delivery that a user asked for, and emits its event. Call it in a transaction: the trigger stays locked
-    until the transaction ends.
-    """
+    """Queues what a user asked for, and emits its event. The trigger stays locked until the transaction ends."""
     trigger = fetch_one(
         "SELECT environment_id, webhook_url FROM trigger"
         " WHERE id = %(id)s AND deleted_at IS NULL FOR SHARE",

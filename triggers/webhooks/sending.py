@@ -1,6 +1,4 @@
-"""What a webhook delivery sends, and what follows when it was delivered or given up (SPEC §7). The scheduler sends it
-as `pipedai.outgoing` says.
-"""
+"""What a delivery sends, and what follows when it was delivered or given up (SPEC §7)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,11 +19,7 @@ _ACTIONS = {SendStatus.DELIVERED: "webhook.delivered", SendStatus.DEAD: "webhook
 
 
 def _message(delivery: Row) -> Post:
-    """Returns the request that sends a claimed delivery.
-
-    If the secret can't be decrypted, the attempt fails, because the message must not be sent unsigned. A later attempt
-    succeeds if an operator has restored the key meanwhile.
-    """
+    """If the secret can't be decrypted, the attempt fails, because the message must not go unsigned."""
     try:
         secret = _secret(delivery)
     except CannotOpen:
@@ -51,7 +45,6 @@ def _secret(delivery: Row) -> str | None:
 
 
 def _tell_ends(attempts: Sequence[Attempt]) -> None:
-    """Emits the events of the deliveries that were delivered or given up."""
     emit(*(_end(attempt) for attempt in attempts if attempt.status in _ACTIONS))
 
 
@@ -79,10 +72,10 @@ WEBHOOKS = Kind(
     # The secret is the one that the trigger has when the delivery is sent.
     reads="t.webhook_secret, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id",
     joins="JOIN trigger t ON t.id = d.trigger_id LEFT JOIN data_key k ON k.id = t.webhook_key_id",
-    # Three quarters of them are for hosts that have not answered yet, so as many dead hosts delay no others.
+    # Three quarters of the shares are for hosts that have not answered yet, so that dead hosts delay no others.
     shares=128,
     per_host=4,
     recorders=2,
-    # Their events lock incidents, in the order of their ids.
+    # Several messages may be recorded at once, because their events lock incidents in the order of ids.
     recorded_at_once=32,
 )

@@ -30,8 +30,6 @@ class NoBody(StrictBody):
 
 
 class _DeliveriesShown(TenantViewSet):
-    """The base of viewsets that render deliveries. Only admins see what the receiver answered."""
-
     def _shown(self, rows: list[Delivery]) -> Any:
         context = {"shows_bodies": self.access.role.includes(Role.ADMIN)}
         return DeliverySerializer(rows, many=True, context=context).data
@@ -63,7 +61,6 @@ class TriggerDeliveryViewSet(_DeliveriesShown):
     )
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        """Answers with the trigger's deliveries and their attempts, the newest first."""
         rows = Delivery.objects.filter(trigger_id=trigger_id).prefetch_related("attempts")
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows.defer("body"), request, self)
@@ -80,7 +77,6 @@ class TriggerDeliveryViewSet(_DeliveriesShown):
         audit=("webhook.tested",),
     )
     def test(self, request: Request, trigger_id: UUID) -> Response:
-        """Queues a sample message, which is about no real run."""
         read_body(NoBody, request)
         return self._created(outbox.send_test, request, trigger_id=trigger_id)
 
@@ -104,6 +100,5 @@ class DeliveryViewSet(_DeliveriesShown):
         audit=("webhook.redelivered",),
     )
     def redeliver(self, request: Request, delivery_id: UUID) -> Response:
-        """Queues the delivery's message again, as a new delivery."""
         read_body(NoBody, request)
         return self._created(outbox.redeliver, request, delivery_id=delivery_id)

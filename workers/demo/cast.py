@@ -37,10 +37,8 @@ def lock_demo() -> None:
 
 
 def find_or_make_cast(size: Size, user_id: UUID) -> Workspace:
-    """Returns the demo workspace for this size. If there is none, makes it with its environments, keys, workers and
-    triggers.
-
-    Everything is made in one transaction. The history of runs ends at the moment of the workspace's `created_at`.
+    """Returns the demo workspace of this size. A missing one is made, with all that belongs to it, in one transaction.
+    The history of runs ends at its `created_at`.
     """
     with transaction.atomic():
         lock_demo()
@@ -85,10 +83,7 @@ def _furnish(
 
 
 def _schedules(ticks: float, rng: random.Random) -> list[tuple[str | None, timedelta]]:
-    """Chooses the schedules of one environment's triggers, and how long ago each trigger was made.
-
-    The ages are such that all schedules together have come due about `ticks` times.
-    """
+    """Chooses the schedules and the ages of an environment's triggers, with about `ticks` due times in all."""
     plans: list[tuple[str | None, timedelta]] = []
     while ticks >= 1 and len(plans) < _MOST_TRIGGERS:
         schedule = rng.choice(list(SCHEDULES))

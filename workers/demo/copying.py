@@ -49,12 +49,9 @@ def copy_slice(
     rng: random.Random,
     ids: Ids,
 ) -> None:
-    """Inserts the made-up runs of one slice (a part of the demo's year), and the rows that belong to them: texts,
-    ticks, webhook deliveries, audit entries.
-
-    `skipped` are due times at which no run was made, as (trigger, seconds since 1970). With `whole_story` the audit log
-    gets an entry for every step of each run. Without it, only the end of each run gets one, because the entries of all
-    steps of a year would take four times the space of the runs.
+    """Inserts the made-up runs of a slice, and what belongs to them. `skipped` are due times without a run, as
+    (trigger, seconds since 1970). Without `whole_story` the audit log gets only the ends of runs, because all steps
+    would take four times the space of the runs.
     """
     deliveries: list[Row] = []
     attempts: list[Row] = []

@@ -1,8 +1,6 @@
-"""Fills the demo workspace with a made-up year of runs, which is divided into short parts (slices). Each transaction
-writes the runs of one slice.
+"""Fills the demo workspace with a made-up year of runs, one slice of it in each transaction.
 
-The content of a slice depends only on the seed and on the slice's number, and slices are filled in order. A command
-that was interrupted therefore continues after the last slice that the database has.
+A slice depends only on the seed and its number, so that an interrupted command can go on.
 """
 
 import random
@@ -50,11 +48,8 @@ class Ledger:
         self._targets = self._runs_of_each_slice()
 
     def fill(self) -> Iterator[int]:
-        """Makes the runs of each missing slice (a part of the made-up year), and yields after each slice how many runs
-        were made.
-
-        The first number yielded counts the runs that an earlier command made. If two commands run at once, a lock lets
-        only one of them make a slice at a time.
+        """Makes the runs of each missing slice, and yields how many; first how many there were. A lock lets only one
+        command make a slice at a time.
         """
         first = number = self._next_slice()
         yield sum(self._targets[:number])
@@ -93,11 +88,7 @@ class Ledger:
         return ticks_between(trigger.schedule, max(begin, trigger.created_at.timestamp()), end)
 
     def _next_slice(self) -> int:
-        """Returns the number of the first slice (a part of the made-up year) that has no runs yet: the one after the
-        slice of the newest run.
-
-        Retries are left out of this search, because a run near the end of a slice can have a retry in the next slice.
-        """
+        """Returns the slice after that of the newest run. Retries don't count: they may lie in the next slice."""
         latest = fetch_one(
             "SELECT max(latest.queued_at) AS at FROM unnest(%(ids)s::uuid[]) e (id) CROSS JOIN LATERAL ("
             " SELECT queued_at FROM run WHERE environment_id = e.id AND queued_at < %(until)s AND source <> 'retry'"
@@ -142,9 +133,7 @@ class Ledger:
         return len(runs)
 
     def _capacity(self) -> Capacity:
-        """Returns how many runs each worker may execute at once, and the slots (numbers below that limit) that its
-        unfinished runs take. These runs were made up before, for earlier parts of the year.
-        """
+        """Returns the workers' limits, and the slots that runs of earlier slices still take."""
         of_it = {"environment__workspace": self.workspace}
         held: dict[UUID, set[int]] = {}
         holding = Run.objects.filter(**of_it, slot__isnull=False, worker_id__isnull=False)
@@ -168,7 +157,6 @@ class Ledger:
 
 
 def _vacuum() -> None:
-    """Vacuums and analyzes every table, so that queries are planned as in a database that has run for a year."""
     with session_without_timeouts(), connection.cursor() as cursor:
         for table in connection.introspection.table_names():
             cursor.execute(f'VACUUM (ANALYZE) "{table}"')

@@ -32,7 +32,6 @@ class Size:
 
     @property
     def workspace(self) -> str:
-        """Returns the name of the demo workspace, by which a second command with the same size finds it."""
         return f"Scale: {self.runs} runs, {self.environments} environments, seed {self.seed}"
 
     def shares(self) -> list[float]:

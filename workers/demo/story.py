@@ -33,15 +33,12 @@ _FAILURE = (
 
 @dataclass
 class Capacity:
-    """How many runs each worker may execute at once (`limits`), and the slots that its unfinished made-up runs take
-    (`held`). A worker's slots are the numbers below its limit, and each run takes one.
-    """
+    """How many runs each worker may execute (`limits`), and the slots below it that are taken (`held`)."""
 
     limits: dict[UUID, int]
     held: dict[UUID, set[int]] = field(default_factory=dict)
 
     def take(self, worker_id: UUID) -> int | None:
-        """Takes the worker's lowest free slot and returns its number; None if the worker has no free slot."""
         held = self.held.setdefault(worker_id, set())
         free = next((slot for slot in range(self.limits[worker_id]) if slot not in held), None)
         if free is not None:
@@ -50,21 +47,17 @@ class Capacity:
 
 
 class Ids:
-    """Makes UUIDv7 ids for made-up moments, from random numbers for which the text `place` is the seed. The same text
-    makes the same ids.
-    """
+    """Makes UUIDv7 ids for made-up moments. The same text `place` makes the same ids."""
 
     def __init__(self, place: str) -> None:
         self._rng = random.Random(place)  # noqa: S311 - reproducible, and no secret
 
     def at(self, moment: float) -> UUID:
-        """Returns a new id whose embedded time is `moment`, in seconds since 1970."""
         random_bits = self._rng.getrandbits(12) << 64 | 2 << 62 | self._rng.getrandbits(62)
         return UUID(int=int(moment * 1000) << 80 | 7 << 76 | random_bits)
 
 
 def time_of(moment: float) -> datetime:
-    """Turns seconds since 1970 into a datetime in UTC."""
     return datetime.fromtimestamp(moment, UTC)
 
 
@@ -75,10 +68,8 @@ class Storyteller:
         self._rng, self._ids, self._until, self._capacity = rng, ids, until, capacity
 
     def tell(self, trigger: Any, source: Source, queued: float, tick: int | None) -> Iterator[Row]:
-        """Yields the row of a run that was queued at `queued`, then the rows of its retries.
-
-        Each row has the columns of RUN_COLUMNS, `error_message` and `payload`. `queued` and `tick`, the due time of a
-        scheduled run, are in seconds since 1970.
+        """Yields the row of a run, then those of its retries, with RUN_COLUMNS, `error_message` and `payload`. Times
+        are in seconds since 1970; `tick` is the due time of a scheduled run.
         """
         run = self._queued(trigger, source, queued, queued)
         run["scheduled_for"] = None if tick is None else time_of(tick)
@@ -124,7 +115,6 @@ class Storyteller:
         }
 
     def _live(self, run: Row, trigger: Any) -> float | None:
-        """Fills in the run's states up to the moment `until`. Returns when the run ended; None if it is unfinished."""
         rng = self._rng
         available: float = run["available_at"].timestamp()
         claimed = available + 0.1 + rng.expovariate(0.3)
@@ -148,7 +138,6 @@ class Storyteller:
     def _outcome(
         self, run: Row, chance: float, seconds: float
     ) -> tuple[tuple[str, str, str], float]:
-        """Returns the run's final status, who sets it and whose fault it is; and how many seconds the run takes."""
         worker, timeout = EndedBy.WORKER, float(run["timeout_seconds"])
         if chance < 0.90:
             return (Status.SUCCEEDED, worker, FaultClass.NONE), seconds
@@ -165,9 +154,7 @@ class Storyteller:
         return (Status.CANCELED, worker, FaultClass.NONE), seconds
 
     def _use(self, run: Row, seconds: float) -> None:
-        """Fills in the tokens, the cost and the counts of tool calls of an agent that worked on the run for `seconds`
-        seconds.
-        """
+        """Fills in tokens, cost and tool calls of so many seconds of work."""
         rng = self._rng
         turns = 1 + int(seconds / 12)
         run["num_turns"], run["input_tokens"] = turns, turns * rng.randint(150, 900)
@@ -210,9 +197,7 @@ class Storyteller:
             run["cancel_requested_at"] = time_of(ended - min(5, rng.random() * 5))
 
     def _leave_unfinished(self, run: Row, claimed: float, started: float) -> None:
-        """Puts the run into the state that it has at `until`: claimed or running, or still queued if its worker
-        executes as many runs as it may.
-        """
+        """Leaves the run claimed, running, or queued if its worker is busy, as it is at `until`."""
         slot = self._capacity.take(run["worker_id"]) if claimed < self._until else None
         if slot is None:
             return

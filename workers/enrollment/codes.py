@@ -13,15 +13,12 @@ _DEVICE_BYTES = 32
 
 
 def make_user_code() -> str:
-    """Returns a new code for a person to type, such as `WDJB-MJHT`."""
     letters = "".join(secrets.choice(_LETTERS) for _ in range(2 * _HALF))
     return f"{letters[:_HALF]}-{letters[_HALF:]}"
 
 
 def normal_user_code(typed: str) -> str | None:
-    """Returns a typed code in the form of `make_user_code`, whatever its case and punctuation. Returns None for a text
-    that can't be such a code.
-    """
+    """Returns a typed code in the form of `make_user_code`, whatever its case and punctuation, or None."""
     letters = [character for character in typed.upper() if character.isalnum()]
     if len(letters) != 2 * _HALF or not set(letters) <= set(_LETTERS):
         return None
@@ -29,7 +26,6 @@ def normal_user_code(typed: str) -> str | None:
 
 
 def make_device_code() -> str:
-    """Returns a new secret of 256 bits, with which the host that began a pairing asks for its tokens."""
     return secrets.token_urlsafe(_DEVICE_BYTES)
 
 
@@ -39,7 +35,6 @@ def digest(purpose: str, code: str) -> bytes:
 
 
 def digests(purpose: str, code: str) -> list[bytes]:
-    """Returns the HMACs to look a code up by: under SECRET_KEY and under each older key in SECRET_KEY_FALLBACKS."""
     return [
         salted_hmac(f"pipedai.enrollment.{purpose}", code, secret=key, algorithm="sha256").digest()
         for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)

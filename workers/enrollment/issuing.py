@@ -38,11 +38,9 @@ def issue_code(
     user_id: UUID,
     actor: Actor,
 ) -> tuple[Enrollment, str]:
-    """Makes an enrollment and returns it with its `enr_` code. Only an HMAC of the code is stored.
-
-    The code expires after a day unless `expires_at` says otherwise. `pool_ids` are the pools that the host's worker
-    joins. Raises NotFound if the environment has been deleted, Invalid if it lacks one of the pools, Conflict if it has
-    as many usable enrollments as it may have, and what `hold_role_of_user` raises if the user is no admin.
+    """Makes an enrollment and returns it with its `enr_` code, of which an HMAC is stored. It expires after a day
+    unless `expires_at` says otherwise. Raises NotFound, Invalid for a missing pool, CeilingReached, and the errors of
+    `hold_role_of_user`.
     """
     code = tokens.mint("enr")
     with transaction.atomic():
@@ -68,10 +66,8 @@ def issue_code(
 
 
 def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor) -> None:
-    """Revokes the enrollment, so that no host can redeem it any more. Revoking it twice changes nothing.
-
-    Raises NotFound if the enrollment is not in this environment, and Conflict if a host has redeemed it: the host's
-    `hos_` key must be revoked instead.
+    """Revokes the enrollment. A repetition changes nothing. Raises NotFound, and Conflict if a host has redeemed it:
+    then its `hos_` key must be revoked.
     """
     own = Enrollment.objects.filter(id=enrollment_id, environment_id=environment_id)
     with transaction.atomic():
@@ -91,7 +87,6 @@ def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor
 
 
 def event(action: str, enrollment: Enrollment, actor: Actor, metadata: dict[str, Any]) -> Event:
-    """Makes the domain event that reports an action on an enrollment, for the audit log."""
     metadata = {"kind": enrollment.kind, "label": enrollment.label, **metadata}
     return Event(action, actor, enrollment.environment_id, "enrollment", enrollment.id, metadata)
 

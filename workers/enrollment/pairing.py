@@ -69,10 +69,8 @@ class Pairing:
 
 
 def begin_pairing(*, label: str | None, address: str | None, program: str | None) -> Pairing:
-    """Begins a pairing for a host that asks. The pairing then waits until a person approves or denies it.
-
-    Raises TooManyRequests if MAX_PENDING pairings of this address wait already. IPv6 addresses of the same /64 network
-    count as one address. No audit entry is written, because the pairing belongs to no environment yet.
+    """Begins a pairing, which has no environment yet and so no audit entry. Raises TooManyRequests if MAX_PENDING of
+    the caller's address (the /64 network for IPv6) wait already.
     """
     device_code, user_code = make_device_code(), make_user_code()
     with transaction.atomic():
@@ -107,7 +105,6 @@ def find_pending(*, typed: str, user_id: UUID) -> Enrollment:
 
 
 def pending_pairing(enrollment_id: UUID) -> Enrollment:
-    """Returns the pairing if it still waits for a decision. Raises NotFound if not."""
     pending = _pending(id=enrollment_id)
     if pending is None:
         raise NotFound
@@ -117,10 +114,8 @@ def pending_pairing(enrollment_id: UUID) -> Enrollment:
 def approve_pairing(
     *, enrollment_id: UUID, environment_id: UUID, auth_mode: str, user_id: UUID, actor: Actor
 ) -> Enrollment:
-    """Approves the pairing for the environment. The next time the host asks, the host gets its tokens.
-
-    Raises Conflict if the pairing was approved or denied before or has expired, and what `hold_role_of_user` raises for
-    a user who is no admin of the environment.
+    """Approves the pairing. The host gets its tokens when it asks the next time. Raises Conflict if somebody decided
+    before or it has expired, and the errors of `hold_role_of_user`.
     """
     with transaction.atomic():
         lock_environment(environment_id)

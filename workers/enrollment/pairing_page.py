@@ -34,16 +34,13 @@ Values = dict[str, Any]
 @method_decorator(csrf_exempt, name="dispatch")
 @method_decorator(never_cache, name="dispatch")
 class PairingPage(View):
-    """GET and POST /pair: the user signs in, types the code, sees which host asks, and approves or denies it.
-
-    Each step is a form. The page ignores a code in its URL: a person who follows a stranger's link must still read the
-    code from the machine that they let in.
+    """The user signs in, types the code, sees which host asks, and approves or denies it. A code in the URL is ignored,
+    so that a person who follows a stranger's link must still read the code from a machine.
     """
 
     http_method_names = ["get", "head", "post"]
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        """Shows the form for signing in, or the form for the code if the user is signed in."""
         visit = _Visit(request)
         try:
             visit.find_user()
@@ -67,8 +64,6 @@ class PairingPage(View):
 
 
 class _Visit(Visit):
-    """One request to the page."""
-
     template = "pairing/page.html"
 
     def at(self, step: str, *, error: ApiError | None = None, **context: Any) -> HttpResponse:
@@ -170,9 +165,7 @@ def _ask(
 
 
 def _found(visit: _Visit) -> tuple[Enrollment, str]:
-    """Returns the pairing whose code this session typed, and the code. Raises Conflict if the pairing no longer waits
-    for a decision.
-    """
+    """Returns the pairing whose code this session typed, and the code. Raises Conflict if it no longer waits."""
     assert visit.session is not None
     try:
         proof = signing.loads(visit.posted("proof"), salt=_SALT, max_age=pairing.LIFETIME)
@@ -187,7 +180,6 @@ _OVER = "Somebody has decided on this request already, or it has expired: type t
 
 
 def _chosen(visit: _Visit) -> Environment | None:
-    """Returns the environment that the form names. None if the user is no admin of it."""
     assert visit.session is not None
     try:
         chosen = UUID(visit.posted("environment"))

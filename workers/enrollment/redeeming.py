@@ -61,10 +61,7 @@ class Redeemed:
 
 
 class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
-    """The enrollment can't be redeemed.
-
-    With status 400 the pairing still waits for approval, and the host may ask again. Any other status is final.
-    """
+    """With status 400 the pairing still waits for approval, and the host may ask again. Any other is final."""
 
     def __init__(self, status_code: int, code: ErrorCode, message: str) -> None:
         super().__init__(message, code=code)
@@ -74,13 +71,9 @@ class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
 def redeem(
     *, code: str | None, device_code: str | None, values: dict[str, Any], actor: Actor
 ) -> Redeemed:
-    """Makes the host's worker and its `hos_` key, lets the worker join the enrollment's pools, and marks the enrollment
-    as redeemed.
-
-    `values` are the validated `hostname`, `os`, `version` and `label` of the worker. `actor` carries the caller's
-    address and request id; in the audit log its id becomes that of the new key. Raises NotFound for an unknown code;
-    EnrollmentRefused with 400 while a pairing waits, 410 if the enrollment has expired, 403 if it was denied or
-    revoked, 409 if it was redeemed before; Conflict if the environment has as many workers or keys as it may have.
+    """Makes the host's worker and its `hos_` key, whose id the actor gets, and ends the enrollment. Raises NotFound for
+    an unknown code; EnrollmentRefused with 400 while a pairing waits, 410 if the enrollment has expired, 403 if it was
+    denied or revoked, 409 if it was redeemed; CeilingReached.
     """
     if code is not None and tokens.prefix_of(code) != "enr":
         # The code's checksum is wrong, so the database need not be asked.

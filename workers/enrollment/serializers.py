@@ -13,8 +13,6 @@ from workspaces.serializers import PoolIdsField, check_expires_at
 
 
 class EnrollmentBody(StrictBody):
-    """The body of POST /environments/:envId/enrollments, by which an admin issues a code."""
-
     label = NameField(max_length=255, required=False, allow_null=True, default=None)  # type: ignore[assignment]
     authMode = AuthModeField(
         source="auth_mode", choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX
@@ -25,20 +23,15 @@ class EnrollmentBody(StrictBody):
     poolIds = PoolIdsField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Refuses an `expiresAt` in the past, or more than 30 days ahead."""
         check_expires_at(attrs["expires_at"], short_lived="A code")
         return attrs
 
 
 class PairingBody(Body):
-    """The body of POST /enrollments/device, by which a host asks for a pairing."""
-
     label = NameField(max_length=255, required=False, allow_null=True, default=None)  # type: ignore[assignment]
 
 
 class RedeemBody(Body):
-    """The body of POST /enrollments/redeem, by which a host exchanges its code for its tokens."""
-
     code = TextField(max_length=255, required=False, default=None)
     deviceCode = TextField(source="device_code", max_length=255, required=False, default=None)
     hostname = NameField(max_length=255)
@@ -48,7 +41,6 @@ class RedeemBody(Body):
     accountId = AccountIdField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Refuses a body unless it has exactly one of `code` and `deviceCode`."""
         if (attrs["code"] is None) == (attrs["device_code"] is None):
             raise serializers.ValidationError("Send either code or deviceCode.")
         return attrs

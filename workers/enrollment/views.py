@@ -53,7 +53,6 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         },
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers with the environment's codes and approved pairings."""
         rows = Enrollment.objects.filter(environment_id=environment_id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
@@ -90,7 +89,6 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         audit=("enrollment.revoked",),
     )
     def destroy(self, request: Request, environment_id: UUID, enrollment_id: UUID) -> Response:
-        """Revokes an enrollment that no host has redeemed."""
         issuing.revoke_enrollment(
             environment_id=environment_id, enrollment_id=enrollment_id, actor=actor_of(request)
         )
@@ -215,5 +213,4 @@ class EnrollmentViewSet(ApiViewSet):
 
 
 def _printable(text: str) -> str:
-    """Returns the text without control characters, because the page that approves a pairing shows it."""
     return "".join(character for character in text if character.isprintable())

@@ -1,3 +1,1 @@
-"""The endpoints that hosts call: they list, disable, enable and deregister workers, stream their events, and name the
-newest releases.
-"""
+"""The endpoints by which hosts manage workers, stream their events, and learn of new releases."""

@@ -20,9 +20,7 @@ class HostViewSet(TenantViewSet):
     authentication_classes = (HostKeyAuthentication, ApiKeyAuthentication)
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """If the URL names a workspace, checks that the key's environment is in it. If the URL names a worker, checks
-        that the key may change it.
-        """
+        """Checks that the key's environment is in the URL's workspace, and that the key may change its worker."""
         principal = principal_of(request)
         assert isinstance(principal, HostPrincipal | KeyPrincipal)
         role = HOST_ROLE if isinstance(principal, HostPrincipal) else Role(principal.role)
@@ -37,9 +35,7 @@ class HostViewSet(TenantViewSet):
             self.worker = self._find_worker(principal, kwargs["worker_id"])
 
     def _find_worker(self, principal: HostPrincipal | KeyPrincipal, worker_id: UUID) -> Worker:
-        """Returns the worker. A `hos_` key finds only a worker that its host enrolled, or whose `wrk_` token it minted.
-        Raises NotFound.
-        """
+        """A `hos_` key finds only workers that its host enrolled or minted a token for. Raises NotFound."""
         rows = Worker.objects.only("id", "environment_id").filter(
             id=worker_id, environment_id=principal.environment_id, deleted_at__isnull=True
         )

@@ -54,11 +54,8 @@ class WorkerEventViewSet(StreamViewMixin, HostViewSet):
         errors={429: "The caller has 20 streams open."},
     )
     def stream(self, request: Request, worker_id: UUID) -> HttpResponse:
-        """Answers with the events after the last one that the client has read.
-
-        It does not wait for events. The part of the web process that keeps event streams open calls this method again
-        and again, as long as the client reads. The ticket is an object that belongs to one open stream and remembers
-        which events were sent.
+        """Answers with the events that the client has not read. The web process calls it again and again as long as the
+        client reads; the ticket remembers what was sent.
         """
         principal = principal_of(request)
         assert isinstance(principal, HostPrincipal | KeyPrincipal)

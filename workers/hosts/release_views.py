@@ -45,9 +45,7 @@ class ReleaseViewSet(ApiViewSet):
         },
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers with the version of the worker in this build, and that of the orchestrator that
-        the settings name.
-        """
+        """Answers with the worker's version in this build, and the orchestrator's in the settings."""
         package = worker_package()
         return Response(
             {

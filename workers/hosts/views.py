@@ -24,8 +24,6 @@ from workspaces.permissions import IsAdmin
 
 
 class HostPaginator(KeysetPaginator):
-    """Makes the largest pages by default, because the published host client reads one page and asks for no limit."""
-
     default_limit = MAX_LIMIT
 
 
@@ -55,7 +53,6 @@ class WorkspaceWorkerViewSet(HostViewSet):
         },
     )
     def list(self, request: Request, workspace_id: UUID) -> Response:
-        """Answers with the workers of the key's environment."""
         rows = queries.workers().filter(environment_id=self.access.environment_id)
         filters = WorkerFilters.read(rows, request)
         check_tenant_ids(self.access.environment_id, filters)
@@ -73,7 +70,6 @@ class WorkspaceWorkerViewSet(HostViewSet):
         audit=("worker.updated",),
     )
     def disable(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
-        """Gives the worker no new runs from now on."""
         return self._set_disabled(request, disabled=True)
 
     @Operation(
@@ -86,7 +82,6 @@ class WorkspaceWorkerViewSet(HostViewSet):
         audit=("worker.updated",),
     )
     def enable(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
-        """Gives a disabled worker runs again."""
         return self._set_disabled(request, disabled=False)
 
     @Operation(
@@ -98,7 +93,6 @@ class WorkspaceWorkerViewSet(HostViewSet):
         audit=("worker.deregistered",),
     )
     def destroy(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
-        """Deregisters a worker that has no triggers and no unfinished runs."""
         services.deregister_worker(worker=self.worker, reassign_to=None, actor=actor_of(request))
         return Response(status=204)
 
@@ -147,9 +141,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
         )
 
     def _check_pools(self, request: Request, pool_ids: Iterable[UUID]) -> None:
-        """Raises Invalid if a host names a pool in which none of its workers is. A `pwk_` key of an admin may name any
-        pool, because the worker then waits for a person's approval.
-        """
+        """Raises Invalid if a host names a pool without a worker of its own. A `pwk_` key may name any pool."""
         principal = principal_of(request)
         if isinstance(principal, HostPrincipal) and not pools_of_host(principal.id).issuperset(
             pool_ids

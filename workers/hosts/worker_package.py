@@ -1,8 +1,6 @@
-"""The worker program as a package (a wheel), which this service builds from `agent/` and offers to hosts.
+"""The wheel of the worker program, built from `agent/`, which hosts download (docs/releasing.md).
 
-The bytes depend on the files of `agent/` and on the locked flit_core alone, not on the machine, the Python, the time or
-the umask. All web processes of a release therefore serve the same bytes, and `python -m bin.build_worker` writes them
-to a file. docs/releasing.md says how the package is published.
+Its bytes depend on these files and the locked flit_core alone, so all web processes serve the same.
 """
 
 import hashlib
@@ -34,23 +32,17 @@ class WorkerPackage:
 
     @property
     def url(self) -> str:
-        """The address from which hosts download the wheel."""
         return f"{settings.PUBLIC_URL}{DOWNLOADS}{self.name}"
 
     @property
     def install_command(self) -> str:
-        """The command line that installs the wheel on a host. It names the wheel's digest, and refuses a file with
-        another digest.
-        """
+        """Returns a command that installs the wheel, and refuses a file with another digest."""
         return f"pipx install {shlex.quote(f'{self.url}#sha256={self.sha256}')}"
 
 
 @cache
 def worker_package() -> WorkerPackage:
-    """Returns the wheel of this release's worker. A process builds it once, which takes a tenth of a second.
-
-    Raises OSError if the files of `agent/` are not there, as in an image without them.
-    """
+    """A process builds it once, in a tenth of a second. Raises OSError in an image without `agent/`."""
     compressed = io.BytesIO()
     builder = WheelBuilder.from_ini_path(SOURCE / "pyproject.toml", compressed)  # type: ignore[no-untyped-call]
     builder.build()
@@ -59,10 +51,7 @@ def worker_package() -> WorkerPackage:
 
 
 def _uncompressed(wheel: io.BytesIO) -> bytes:
-    """Returns a copy of the wheel without the things that differ between machines: compression, times and permissions.
-
-    The new wheel is not compressed, because different versions of zlib make different bytes.
-    """
+    """Returns the wheel without what differs between machines: compression (zlib), times and permissions."""
     rewritten = io.BytesIO()
     with (
         zipfile.ZipFile(wheel) as built,

@@ -24,11 +24,8 @@ RETURNING pool_id
 def join_pools(
     *, environment_id: UUID, worker_id: UUID, pool_ids: Iterable[UUID]
 ) -> list[UUID] | None:
-    """Makes the worker a member of those of the pools that exist, and returns the ids of the pools that it was not in
-    before. Returns None if none of the pools exists.
-
-    The caller has locked the environment and the worker, so that nobody else counts the worker's pools meanwhile.
-    Raises CeilingReached if the worker would be in more pools than it may.
+    """Makes the worker a member of those pools that exist, and returns the ones it was not in; None if none exists. The
+    caller has locked the environment and the worker. Raises CeilingReached.
     """
     held = hold_pools(environment_id, pool_ids)
     if not held:
@@ -44,10 +41,8 @@ def join_pools(
 
 
 def leave_all_pools(*, environment_id: UUID, worker_id: UUID) -> list[UUID]:
-    """Ends all memberships of a worker, and returns the ids of the pools. The caller has locked the environment and the
-    worker.
-
-    It locks the pools first, so that it does not wait for a deletion of one of them with other memberships in hand.
+    """Ends all memberships of a worker, and returns the pools. The caller has locked the environment and the worker.
+    The pools are locked first, so that it holds nothing while it waits for the deletion of one.
     """
     memberships = PoolMember.objects.filter(worker_id=worker_id)
     left = hold_pools(environment_id, memberships.values_list("pool_id", flat=True))
@@ -58,11 +53,8 @@ def leave_all_pools(*, environment_id: UUID, worker_id: UUID) -> list[UUID]:
 def lock_resuming_triggers(
     pool_ids: Sequence[UUID], *, worker_id: UUID | None = None
 ) -> list[UUID]:
-    """Locks the triggers that resume runs in one of the pools, and all triggers of the worker `worker_id`, until the
-    transaction ends. Returns the ids of the worker's triggers.
-
-    Call it after a worker has left the pools. It waits for ends of runs whose retry may still wait for a session of
-    that worker, and later ends see that the worker has left.
+    """Locks the triggers that resume in the pools, and those of `worker_id`, whose ids it returns. Call it after a
+    worker has left: it waits for ends of runs whose retry may want a session of the worker.
     """
     of_pools = Q(pool_id__in=pool_ids, retry_mode=RetryMode.RESUME)
     triggers = Trigger.objects.filter(
@@ -73,10 +65,8 @@ def lock_resuming_triggers(
 
 
 def pools_of_host(key_id: UUID) -> set[UUID]:
-    """Returns the ids of the pools of all workers that a host brought in. `key_id` is the id of the host's `hos_` key.
-
-    A host may let its further workers join only these: the workers of a pool get the secrets of its triggers, so that
-    it is for an admin to decide which machines are in it.
+    """Returns the pools of all workers that a host brought in. Its further workers may join only these, because pools
+    get secrets of triggers, and an admin decides which machines are in them.
     """
     own = PoolMember.objects.filter(
         worker__host_key_id=key_id, worker__deleted_at__isnull=True, pool__deleted_at__isnull=True

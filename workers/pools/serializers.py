@@ -7,8 +7,6 @@ from pipedai.api.serializers import RowSerializer, StrictBody
 
 
 class PoolBody(StrictBody):
-    """The body of POST /environments/:envId/pools."""
-
     name = NameField(max_length=200)
     description = TextField(max_length=2000, allow_blank=True, required=False, default="")
 

@@ -30,10 +30,8 @@ _NAME_TAKEN = "The environment has a pool of this name already."
 
 
 def create_pool(*, environment_id: UUID, values: dict[str, Any], actor: Actor) -> UUID:
-    """Creates a pool without workers from the validated values of a PoolBody, and returns its id.
-
-    Raises NotFound if the environment has been deleted, Conflict if another pool has the name, CeilingReached if there
-    are too many pools, and whatever `hold_role` raises.
+    """Creates a pool without workers and returns its id. Raises NotFound, Conflict for a taken name, CeilingReached,
+    and the errors of `hold_role`.
     """
     pool = Pool(environment_id=environment_id, **values)
     try:
@@ -51,11 +49,7 @@ def create_pool(*, environment_id: UUID, values: dict[str, Any], actor: Actor) -
 
 
 def update_pool(*, pool: Pool, values: dict[str, Any], actor: Actor) -> None:
-    """Changes the columns that `values` (of a PoolBody) names. Values that are the same change nothing.
-
-    Raises NotFound if the pool has been deleted, Conflict if another pool has the name, and whatever `hold_role`
-    raises.
-    """
+    """Changes what a PoolBody names. Raises NotFound, Conflict for a taken name, and the errors of `hold_role`."""
     try:
         with transaction.atomic():
             locked = _held(pool, actor, no_key=True)
@@ -74,9 +68,8 @@ def update_pool(*, pool: Pool, values: dict[str, Any], actor: Actor) -> None:
 
 
 def delete_pool(*, pool: Pool, actor: Actor) -> None:
-    """Deletes a pool by marking its row, and ends its memberships. Its name is then free again.
-
-    Raises NotFound if it has been deleted before, Conflict while triggers point at it, and whatever `hold_role` raises.
+    """Marks a pool as deleted, which frees its name. Raises NotFound, Conflict while triggers point at it, and the
+    errors of `hold_role`.
     """
     with transaction.atomic():
         # This lock waits for transactions that make a trigger point at the pool, or let a worker join it.
@@ -92,11 +85,7 @@ def delete_pool(*, pool: Pool, actor: Actor) -> None:
 
 
 def add_worker(*, pool: Pool, worker_id: UUID, actor: Actor) -> None:
-    """Puts a worker into a pool. A repeat changes nothing.
-
-    Raises NotFound if the pool has been deleted or its environment has no such worker, CeilingReached if the worker is
-    in as many pools as it may be, and whatever `hold_role` raises.
-    """
+    """Puts a worker into a pool, if it is not in it. Raises NotFound, CeilingReached, and the errors of `hold_role`."""
     with transaction.atomic():
         _hold_worker(pool, worker_id, actor)
         joined = join_pools(
@@ -111,10 +100,8 @@ def add_worker(*, pool: Pool, worker_id: UUID, actor: Actor) -> None:
 
 
 def remove_worker(*, pool: Pool, worker_id: UUID, actor: Actor) -> None:
-    """Takes a worker out of a pool. A repeat changes nothing. The worker finishes the runs of the pool that it holds.
-    Runs of the pool that wait for a session of the worker wait no longer.
-
-    Raises NotFound if the pool has been deleted or its environment has no such worker, and whatever `hold_role` raises.
+    """Takes a worker out of a pool. It finishes the runs that it holds, and runs that wait for its sessions wait no
+    longer. A repetition changes nothing. Raises NotFound, and the errors of `hold_role`.
     """
     with transaction.atomic():
         _hold_worker(pool, worker_id, actor)
@@ -127,10 +114,7 @@ def remove_worker(*, pool: Pool, worker_id: UUID, actor: Actor) -> None:
 
 
 def _held(pool: Pool, actor: Actor, *, no_key: bool) -> Pool:
-    """Locks the environment, the actor's role and then the pool, and returns the pool. Raises NotFound.
-
-    `no_key` is false to wait also for transactions that only keep the pool from being deleted (`hold_pools`).
-    """
+    """Locks environment, role and pool. With `no_key` false, it waits also for `hold_pools`. Raises NotFound."""
     hold_environment(pool.environment_id)
     hold_role(actor, pool.environment_id, Role.ADMIN)
     rows = Pool.objects.select_for_update(no_key=no_key)

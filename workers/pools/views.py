@@ -18,8 +18,6 @@ from workspaces.permissions import IsAdmin, IsViewer
 
 
 class EnvironmentPoolViewSet(TenantViewSet):
-    """The pools of an environment."""
-
     tag = "Pools"
     permissions = {"list": IsViewer, "create": IsAdmin}
 
@@ -31,7 +29,6 @@ class EnvironmentPoolViewSet(TenantViewSet):
         says={200: "A list of pools."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers with the environment's pools, the newest first."""
         rows = queries.pools().filter(environment_id=environment_id)
         paginator = KeysetPaginator()
         page = queries.with_workers(paginator.paginate_queryset(rows, request, self))
@@ -49,7 +46,6 @@ class EnvironmentPoolViewSet(TenantViewSet):
         audit=("pool.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """Makes a pool."""
         pool_id = services.create_pool(
             environment_id=environment_id,
             values=read_body(PoolBody, request),
@@ -59,19 +55,14 @@ class EnvironmentPoolViewSet(TenantViewSet):
 
 
 class _OnePoolViewSet(TenantViewSet):
-    """The base of viewsets whose URL names one pool."""
-
     pool: Pool
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the pool that the URL names, and the caller's role in its environment. Raises NotFound."""
         self.access = find_visible(principal_of(request), queries.LIVE_POOLS, kwargs["pool_id"])
         self.pool = Pool(id=kwargs["pool_id"], environment_id=self.access.environment_id)
 
 
 class PoolViewSet(_OnePoolViewSet):
-    """The endpoints that read, change and delete one pool."""
-
     tag = "Pools"
     permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsAdmin}
 
@@ -83,7 +74,6 @@ class PoolViewSet(_OnePoolViewSet):
         says={200: "With the pool."},
     )
     def retrieve(self, request: Request, pool_id: UUID) -> Response:
-        """Answers with the pool."""
         return Response(_shown(pool_id))
 
     @Operation(
@@ -100,7 +90,6 @@ class PoolViewSet(_OnePoolViewSet):
         audit=("pool.updated",),
     )
     def update(self, request: Request, pool_id: UUID) -> Response:
-        """Changes the fields that the body names."""
         services.update_pool(
             pool=self.pool,
             values=read_body(PoolBody, request, partial=True),
@@ -117,7 +106,6 @@ class PoolViewSet(_OnePoolViewSet):
         audit=("pool.deleted",),
     )
     def destroy(self, request: Request, pool_id: UUID) -> Response:
-        """Deletes a pool at which no triggers point."""
         services.delete_pool(pool=self.pool, actor=actor_of(request))
         return Response(status=204)
 
@@ -138,7 +126,6 @@ class PoolMemberViewSet(_OnePoolViewSet):
         audit=("pool.worker-added",),
     )
     def add(self, request: Request, pool_id: UUID, worker_id: UUID) -> Response:
-        """Puts a worker into the pool."""
         services.add_worker(pool=self.pool, worker_id=worker_id, actor=actor_of(request))
         return Response(status=204)
 

@@ -1,3 +1,1 @@
-"""The endpoints that a worker program calls to register, to poll for runs, and to report on the runs that it
-executes.
-"""
+"""The endpoints by which a worker program registers, gets runs and reports on them."""

@@ -42,7 +42,6 @@ class WorkerProtocolViewSet(ApiViewSet):
     worker: WorkerPrincipal
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Checks that the caller is the worker that the URL names, and notes its call. Raises NotFound."""
         principal = principal_of(request)
         if not isinstance(principal, WorkerPrincipal) or principal.id != kwargs["worker_id"]:
             raise NotFound
@@ -54,5 +53,4 @@ class WorkerProtocolViewSet(ApiViewSet):
         )
 
     def _actor(self, request: Request) -> Actor:
-        """Returns the worker as the actor of what the request changes."""
         return actor_of_worker(actor_of(request), self.worker)

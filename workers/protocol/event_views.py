@@ -21,8 +21,6 @@ from workers.protocol.run_events import EventsBody
 
 
 class WorkerRunEventViewSet(WorkerProtocolViewSet):
-    """The endpoint that stores the events of a run."""
-
     permissions = {"store": IsSignedIn}
     # The events of the call, if they are stored already.
     _appended: Sequence[RunEvent] = ()
@@ -32,9 +30,7 @@ class WorkerRunEventViewSet(WorkerProtocolViewSet):
 
     # See docs/decisions/fast-paths.md.
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Stores the events of most calls by one statement, which also checks the token. If that statement does not
-        store them, makes all checks as other views do, and leaves it to the action to store the events.
-        """
+        """Stores most calls by one statement, which also checks the token. If it can't, all checks are made."""
         negotiated = self.perform_content_negotiation(request)
         request.accepted_renderer, request.accepted_media_type = negotiated
         self._appended = append_plain_call(request, **kwargs)
@@ -65,14 +61,14 @@ class WorkerRunEventViewSet(WorkerProtocolViewSet):
         says={200: "With the number of the worker's next event."},
         errors={
             409: (
-                "`events_off`: the trigger records none; `event_gap`: not in order, and `nextSeq` "
-                "says where to go on; `run_state`: not claimed yet, or ended more than 24 h ago."
+                "`events_off`: the trigger's `recordEvents` does not ask for them; `event_gap`: not in "
+                "order, and `nextSeq` says where to go on; `run_state`: not claimed yet, or ended more "
+                "than 24 h ago."
             ),
             413: "The body is over 256 KiB.",
         },
     )
     def store(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        """Stores the events that are new."""
         events = self._appended
         if events:
             next_seq = events[-1].seq + 1

@@ -29,10 +29,8 @@ class CallingWorker(Principal):
 
 
 def append_plain_call(request: Request, worker_id: UUID, run_id: UUID) -> Sequence[RunEvent]:
-    """Stores the events of a call, and returns them.
-
-    Returns none, and has changed nothing, if anything about the call is bad or unusual. Then the view decides, by the
-    checks that all views make, in their order.
+    """Stores the events of a call and returns them. If anything is bad or unusual it returns none and changes nothing,
+    and the view decides by its checks.
     """
     digest = _token_digest(request)
     events = _events(request) if digest is not None else []
@@ -46,7 +44,6 @@ def append_plain_call(request: Request, worker_id: UUID, run_id: UUID) -> Sequen
 
 
 def _token_digest(request: Request) -> bytes | None:
-    """Returns the SHA-256 of the worker's token, or None if the request has no well-formed one."""
     try:
         token = bearer_token(request)
     except ApiError:

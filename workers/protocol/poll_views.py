@@ -76,9 +76,7 @@ class PollViewSet(PollingViewSet):
 
 
 def _wait_seconds(request: Request) -> float:
-    """Returns the query parameter `wait` in seconds; 0 if it was not sent. Raises Invalid if it is no whole number from
-    0 to MAX_WAIT_SECONDS.
-    """
+    """Raises Invalid if `wait` is no whole number from 0 to MAX_WAIT_SECONDS."""
     sent = request.query_params.get("wait", "0")
     if not (sent.isascii() and sent.isdigit() and len(sent) <= 2 and int(sent) <= MAX_WAIT_SECONDS):
         raise Invalid({"wait": [f"Must be a whole number from 0 to {MAX_WAIT_SECONDS}."]})

@@ -35,10 +35,7 @@ class PollingViewSet(WorkerProtocolViewSet):
     """
 
     def _begin(self, request: Request, *, waits: bool) -> Limits:
-        """Notes what the worker tells with its request, and returns the worker's limits.
-
-        Raises TooManyRequests if the worker has too many requests under way that don't wait.
-        """
+        """Notes what the request tells, and returns the worker's limits. Raises TooManyRequests."""
         if not waits and not _POLLS.admits(self.worker.id, request):
             raise TooManyRequests(
                 "Two polls of this worker are being answered already: read their answers first.",
@@ -61,10 +58,8 @@ class PollingViewSet(WorkerProtocolViewSet):
         capacity: int,
         again_seconds: float | None = None,
     ) -> None:
-        """Notes how many runs the answer has, for the access log and on the ticket of a request that waits.
-
-        `again_seconds` is after how many seconds the endpoint wants to be called again, if that is sooner than the next
-        run comes due.
+        """Notes how many runs the answer has, for the access log and the ticket. `again_seconds` is when to call again,
+        if that is before the next run comes due.
         """
         scope = request.META.get("asgi.scope", {})
         scope.get(LOG, {})["runs"] = runs
@@ -75,9 +70,7 @@ class PollingViewSet(WorkerProtocolViewSet):
                 ticket.next_due_seconds = again_seconds
 
     def _fill(self, ticket: PollTicket, *, wait: float, empty: bool, capacity: int) -> None:
-        """Writes on the ticket of a waiting request how long the web process is to wait, when the worker's next run
-        comes due, and for the runs of which pools it waits.
-        """
+        """Writes on the ticket how long to wait, when the next run comes due, and of which pools runs may come."""
         ticket.workspace_id = self.worker.workspace_id
         ticket.wait_seconds, ticket.empty = wait, empty
         if not empty or not wait:

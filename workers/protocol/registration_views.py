@@ -87,7 +87,6 @@ class RegistrationViewSet(ApiViewSet):
 
 
 def _registration_token(request: Request) -> str:
-    """Returns the `wrk_` token from the Bearer header or, without one, from the body. Raises Unauthenticated."""
     if (sent := bearer_token(request)) is not None:
         if tokens.prefix_of(sent) != "wrk":
             raise refusal(sent)

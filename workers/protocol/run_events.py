@@ -36,12 +36,10 @@ class EventsField(serializers.Field[Any, Any, Any, Any]):
     """A list of events. It is read without a serializer for each event, because a worker sends many of them."""
 
     def to_internal_value(self, data: Any) -> list[RunEvent]:
-        """Returns the events. Raises ValidationError for a list that is too long, and for a malformed event."""
         return events_of(data)
 
 
 def events_of(data: Any) -> list[RunEvent]:
-    """Returns the events of a parsed list. Raises ValidationError as EventsField does."""
     if not isinstance(data, list):
         raise serializers.ValidationError("Must be a list.")
     if len(data) > MAX_CALL_EVENTS:
@@ -84,6 +82,4 @@ def _wrong(item: dict[str, Any], seq: Any, at: str | None) -> str:
 
 
 class EventsBody(Body):
-    """The body of POST /workers/:id/runs/:runId/events."""
-
     events = EventsField()

@@ -55,10 +55,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         audit=("run.claimed", "run.started"),
     )
     def claim(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        """Gives a queued run to the worker, with a lease that it must renew.
-
-        With `start`, the run is running at once.
-        """
+        """Gives a queued run a lease that the worker must renew; with `start` it is running at once."""
         body = read_body(ClaimBody, request)
         with transaction.atomic():
             run = lifecycle.claim_run(
@@ -81,7 +78,6 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         audit=("run.started",),
     )
     def start(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        """Notes that the worker has begun to execute the run."""
         read_body(Body, request)
         run = lifecycle.start_run(worker_id=worker_id, run_id=run_id, actor=self._actor(request))
         return Response(RunSerializer(run).data)
@@ -105,7 +101,6 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         errors={409: "`run_state`: the run is no longer this worker's to run: it must stop."},
     )
     def heartbeat(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        """Renews the lease, and tells the worker whether to stop."""
         body = read_body(HeartbeatBody, request)
         beat = lifecycle.heartbeat_run(worker_id=worker_id, run_id=run_id, **body)
         return Response(
@@ -118,8 +113,6 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
 
 
 class RunEndViewSet(WorkerProtocolViewSet):
-    """The endpoint by which a worker reports the end of a run."""
-
     permissions = {"complete": IsSignedIn}
     unmetered = frozenset(permissions)
     # Text in a run's outcome can hold characters that PostgreSQL can't store. This parser replaces them, so that the
@@ -143,7 +136,6 @@ class RunEndViewSet(WorkerProtocolViewSet):
         audit=("run.completed", "run.canceled", "run.retried", "worker.limited"),
     )
     def complete(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        """Ends the run as the worker reports, and queues a retry if due."""
         values = read_body(CompleteBody, request)
         run = reports.complete_run(
             worker_id=worker_id,

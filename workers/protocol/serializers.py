@@ -34,7 +34,7 @@ from triggers.runs.outcome import (
 from triggers.runs.retries import MAX_RETRY_AFTER_SECONDS
 from triggers.runs.serializers import RunSerializer
 from triggers.serializers import OutputSchemaField
-from triggers.states import TERMINAL, FaultClass, RetryMode
+from triggers.states import TERMINAL, FaultClass, RecordEvents, RetryMode
 from workers.models import MAX_CONCURRENCY, Worker
 from workers.protocol.tool_calls import ToolCallListField, ToolCallsField
 from workers.serializers import AccountIdField, AuthModeField
@@ -46,42 +46,33 @@ MAX_WAIT_SECONDS = 30
 
 
 class CutTextField(TextField):
-    """A text in a worker's report of how a run ended. A text that is too long is cut, because refusing it would lose
-    the whole report.
-    """
+    """A reported text. A too long one is cut, because refusing it would lose the whole report."""
 
     def __init__(self, *, cut_to: int, **kwargs: Any) -> None:
         self.cut_to = cut_to
         super().__init__(trim_whitespace=False, allow_blank=True, **kwargs)
 
     def to_internal_value(self, data: Any) -> str:
-        """Returns the first `cut_to` characters of the text."""
         return super().to_internal_value(data)[: self.cut_to]
 
 
 class ReportedNumberField(WholeNumberField):
-    """A whole number in a worker's report of how a run ended. A number out of range becomes null, because refusing it
-    would lose the whole report.
-    """
+    """A reported whole number. One out of range becomes null, because refusing it would lose the whole report."""
 
     def __init__(self, *, least: int, most: int, **kwargs: Any) -> None:
         self.range = range(least, most + 1)
         super().__init__(required=False, allow_null=True, **kwargs)
 
     def to_internal_value(self, data: Any) -> int | None:  # type: ignore[override]
-        """Returns the number, or None if it is outside of the field's range."""
         number = super().to_internal_value(data)
         return number if number in self.range else None
 
 
 @extend_schema_field({"type": "number"})
 class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
-    """How many seconds a retry is to wait, rounded up and limited to 24 hours. A value that is no number counts as
-    null.
-    """
+    """Seconds, rounded up and limited to 24 hours. A value that is no number counts as null."""
 
     def to_internal_value(self, data: Any) -> int | None:
-        """Returns the seconds as a whole number from 0 to 24 hours, or None for a value that is no number."""
         if not is_finite_number(data):
             return None
         seconds: int = math.ceil(min(max(data, 0), MAX_RETRY_AFTER_SECONDS))
@@ -102,7 +93,6 @@ class UsageLimitField(serializers.Field[Any, Any, Any, Any]):
     """The usage limit that ended a run. A malformed one counts as null, because refusing it would lose the report."""
 
     def to_internal_value(self, data: Any) -> UsageLimit | None:
-        """Returns the limit, or None if the value has no time `resetsAt` with an offset from UTC."""
         if not isinstance(data, dict) or not isinstance(data.get("resetsAt"), str):
             return None
         try:
@@ -120,12 +110,9 @@ class UsageLimitField(serializers.Field[Any, Any, Any, Any]):
 
 @extend_schema_field({})
 class OutputField(serializers.Field[Any, Any, Any, Any]):
-    """The output of a run: any JSON value. The JSON parser puts the marker TOO_DEEP in the place of a value that is
-    nested too deep; this field accepts the marker too.
-    """
+    """Any JSON value, or TOO_DEEP, by which the parser replaces a value that is nested too deep."""
 
     def to_internal_value(self, data: Any) -> Any:
-        """Returns the value unchanged."""
         return data
 
 
@@ -146,16 +133,12 @@ class RegisterBody(Body):
 
 
 class RegistrationBody(RegisterBody):
-    """The body of POST /workers/register including its `wrk_` token. Only the OpenAPI document uses this class: the
-    view itself takes the token from the body or the header, before it checks the other fields.
-    """
+    """Is for the OpenAPI schema only. The view takes the token, from header or body, before it reads fields."""
 
     token = serializers.CharField(required=False)
 
 
 class ClaimBody(Body):
-    """The body of POST /workers/:id/runs/:runId/claim, by which a worker takes a queued run."""
-
     claimId = TextField(
         source="claim_id",
         max_length=64,
@@ -168,8 +151,6 @@ class ClaimBody(Body):
 
 
 class ClaimNextBody(Body):
-    """The body of POST /workers/:id/claim-next, by which a worker takes the next run, whichever that is."""
-
     claimId = TextField(source="claim_id", max_length=64, trim_whitespace=False)
     start = TrueFalseField(default=False)
     wait = WholeNumberField(min_value=0, max_value=MAX_WAIT_SECONDS, default=0)
@@ -180,15 +161,11 @@ def _tokens(name: str) -> ReportedNumberField:
 
 
 class HeartbeatBody(Body):
-    """The body of POST /workers/:id/runs/:runId/heartbeat, by which a worker renews the lease of a run."""
-
     toolCalls = ToolCallsField(source="tool_calls", required=False, allow_null=True)
     sessionId = CutTextField(source="session_id", cut_to=255, required=False, allow_null=True)
 
 
 class CompleteBody(Body):
-    """The body of POST /workers/:id/runs/:runId/complete, by which a worker reports how a run ended."""
-
     status = serializers.ChoiceField(choices=[status.value for status in TERMINAL])
     # The range is wider than 32 bits with a sign, because Windows has unsigned exit codes such as 3221225786.
     exitCode = ReportedNumberField(source="exit_code", least=-_INT8, most=_INT8)
@@ -219,22 +196,18 @@ class CompleteBody(Body):
     output = OutputField(required=False, allow_null=True)
 
     def to_internal_value(self, data: Any) -> Any:
-        """Returns the validated values. A list of tool calls that is null counts as absent."""
         if isinstance(data, dict) and data.get("toolCallList", ()) is None:
             data = {name: value for name, value in data.items() if name != "toolCallList"}
         return super().to_internal_value(data)
 
 
 def outcome_of(values: dict[str, Any]) -> Outcome:
-    """Returns the Outcome that the validated values of a CompleteBody describe."""
     fault = settled_fault(values["status"], values.get("fault_class"))
     return Outcome(**{**values, **_output_of(values), "fault_class": fault})
 
 
 def _output_of(values: dict[str, Any]) -> dict[str, str | None]:
-    """Returns the values `output` and `unfit_output` for an Outcome: the reported output as JSON text, or why it is not
-    kept.
-    """
+    """Returns `output` and `unfit_output` for an Outcome: the output as JSON text, or why it is not kept."""
     if "output" not in values:
         return {}
     if values["output"] is TOO_DEEP:
@@ -246,11 +219,8 @@ def _output_of(values: dict[str, Any]) -> dict[str, str | None]:
 
 
 def as_reported(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the validated values of a CompleteBody under their names in the API. In this form a report is stored that
-    came too late to count (a late result).
-
-    The list of tool calls is left out, and so is an output that is too long, because the late result is a part of the
-    run's answer in the API, which must stay small.
+    """Returns a report in the form in which a late result is stored, by the API's names. The list of tool calls and too
+    long an output are left out, because it is a part of the run's answer.
     """
     names = _reported_names()
     reported = {names[attribute]: value for attribute, value in values.items()}
@@ -304,12 +274,11 @@ class HandedOutRunSerializer(RowSerializer):
     resumeSessionId = serializers.CharField(source="resume_session_id", allow_null=True)
     resumeUntil = serializers.DateTimeField(source="resume_until", allow_null=True)
     maxCostUsd = MoneyField(source="max_cost_usd", allow_null=True)
-    recordEvents = serializers.BooleanField(source="record_events")
+    recordEvents = serializers.ChoiceField(source="record_events", choices=RecordEvents.choices)
     attempt = serializers.IntegerField()
     queuedAt = serializers.DateTimeField(source="queued_at")
 
     def to_representation(self, instance: HandedOut) -> dict[str, Any]:  # type: ignore[override]
-        """Returns the run with its MCP headers, which are stored encrypted, in plaintext."""
         return super().to_representation({**instance.row, "mcp_headers": instance.mcp_headers})
 
 

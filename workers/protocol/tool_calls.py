@@ -1,6 +1,4 @@
-"""Reads what a worker reports about a run's tool calls. Malformed values are dropped and not refused, because refusing
-them would lose the whole report of how the run ended.
-"""
+"""Reads what a worker reports about tool calls. Malformed values are dropped, and do not lose the report."""
 
 import re
 from collections.abc import Iterator
@@ -36,7 +34,6 @@ class ToolCallsField(serializers.Field[Any, Any, Any, Any]):
     """The counts of a run's tool calls. Malformed counts become None and raise no error."""
 
     def to_internal_value(self, data: Any) -> ToolCalls | None:
-        """Returns the counts, or None if one of them is no whole number, is out of range, or exceeds the total."""
         if not isinstance(data, dict):
             return None
         total, effects, unknown = (
@@ -67,7 +64,6 @@ class ToolCallListField(serializers.Field[Any, Any, Any, Any]):
     """The list of a run's first tool calls. Malformed calls are left out and raise no error."""
 
     def to_internal_value(self, data: Any) -> list[dict[str, Any]]:
-        """Returns the well-formed calls, MAX_LISTED_CALLS at most, in the form in which the API shows them."""
         return list(islice(_calls(data if isinstance(data, list) else []), MAX_LISTED_CALLS))
 
 
@@ -98,7 +94,6 @@ def _is_one(value: Any, words: tuple[str, ...]) -> bool:
 
 
 def _count(value: Any) -> int | None:
-    """Returns the value as a whole number; None if it is no whole number, is negative, or is larger than _MOST."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
@@ -107,7 +102,6 @@ def _count(value: Any) -> int | None:
 
 
 def time_of(value: Any) -> str | None:
-    """Returns a time in the form of the API, or None if the value is no time or names no offset from UTC."""
     if not isinstance(value, str):
         return None
     try:

@@ -1,6 +1,4 @@
-"""The admin pages of workspaces, the customers' accounts, of their environments, and of who is a member of them or is
-invited. Staff can't invite or change roles, since the environment's own admins do that.
-"""
+"""The admin pages of workspaces, environments, members and invitations."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -35,7 +33,6 @@ BY_MEMBER = ("environment__memberships__user", "member's e-mail address")
 
 
 def shortcuts(environment_id: UUID) -> SafeString:
-    """Returns links to those lists of this environment's rows that support needs most."""
     return links(_lists(environment_id, lambda admin: admin.is_shortcut))
 
 
@@ -54,8 +51,6 @@ def _holdings(environment: Environment, _: HttpRequest) -> list[Drawn]:
 
 
 class PauseForm(forms.Form):
-    """Asks why an environment is paused, and whether the runs that its workers hold shall be canceled as well."""
-
     pause_reason = forms.CharField(
         label="Reason", max_length=500, help_text="The environment's members read it.",
         widget=UnfoldAdminTextInputWidget({"autocomplete": "off", "autofocus": True}),

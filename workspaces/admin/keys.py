@@ -1,5 +1,3 @@
-"""The admin pages of API keys, which staff can revoke, and of data keys and the rotations that replace them."""
-
 from typing import Any
 
 from django.contrib.admin import register
@@ -27,8 +25,6 @@ def _state(key: ApiKey) -> Any:
 
 @register(ApiKey, site=site)
 class ApiKeyAdmin(StaffModelAdmin):
-    """Shows all API keys: those of external systems, those of hosts, and those with which workers register."""
-
     icon = "vpn_key"
     when_empty = "Nobody has minted an API key yet."
     named_by = "name"
@@ -59,9 +55,7 @@ class ApiKeyAdmin(StaffModelAdmin):
 
 @register(DataKey, site=site)
 class DataKeyAdmin(StaffModelAdmin):
-    """Shows the data keys with which environments' secrets are encrypted: their ids and dates, never the keys
-    themselves.
-    """
+    """Shows ids and dates of data keys, never the keys themselves."""
 
     icon = "encrypted"
     when_empty = "There is no environment yet, so there is no data key."
@@ -73,7 +67,6 @@ class DataKeyAdmin(StaffModelAdmin):
 
 
 def _rotated(rotation: DataKeyRotation) -> Any:
-    """Shows the environment whose data key the rotation replaces, or that it replaces those of all environments."""
     return link_to(Environment, rotation.environment_id) if rotation.environment_id else "all"
 
 

@@ -31,7 +31,6 @@ _Place = tuple[UUID, str, UUID, str]
 
 
 def reason_of(error: CannotOpen) -> str:
-    """Returns in words, for the operator of the service, why a key or a value can't be decrypted."""
     return _REASONS[type(error)]
 
 
@@ -53,11 +52,7 @@ class Alarms:
         wrapped_under: str | None,
         now: float | None = None,
     ) -> None:
-        """Logs which value can't be decrypted and why, unless this process did so in the last five minutes.
-
-        `wrapped_under` is the id of the master key that encrypts the value's data key, or None if there is no data key.
-        `now` is in seconds of the monotonic clock.
-        """
+        """`wrapped_under` is the master key of the value's data key, or None. `now` is of the monotonic clock."""
         now = time.monotonic() if now is None else now
         if not self._is_due((environment_id, table, row_id, field), now):
             return

@@ -1,6 +1,4 @@
-"""Checks that every data key and every sealed (encrypted) value can be decrypted, and reports in lines of text for the
-operator of the service which keys are in use (SPEC §8).
-"""
+"""Checks that every data key and sealed value can be decrypted, and reports the keys in use (SPEC §8)."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -49,8 +47,6 @@ ORDER BY v.id LIMIT %(limit)s
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A key or value that can't be decrypted, with the reason in words. It holds no part of the value."""
-
     environment_id: UUID | None
     table: str
     row_id: UUID
@@ -60,9 +56,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class FoundKey:
-    """A data key that the check found. `retired` means that another key has replaced it, so that it encrypts no new
-    values.
-    """
+    """`retired` means that another key has replaced it, so that it encrypts no new values."""
 
     id: UUID
     environment_id: UUID
@@ -72,9 +66,7 @@ class FoundKey:
 
 @dataclass
 class KeyReport:
-    """The result of a check. `values` counts the sealed values by their column, `values_under` by the data key that
-    encrypts them.
-    """
+    """`values` counts the sealed values by their column, `values_under` by their data key."""
 
     data_keys: list[FoundKey] = field(default_factory=list)
     values: Counter[str] = field(default_factory=Counter)
@@ -86,9 +78,7 @@ class KeyReport:
 
     @property
     def under_master(self) -> Counter[str]:
-        """Returns by the id of each master key how many data keys it encrypts: 0 for a master key that is set and not
-        used.
-        """
+        """Returns how many data keys each master key encrypts: 0 for one that is set and not used."""
         found = Counter({master.id: 0 for master in keys.masters()})
         found.update(key.master_key_id for key in self.data_keys)
         return found
@@ -99,11 +89,8 @@ def check_keys(
     environment_id: UUID | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> KeyReport:
-    """Decrypts every data key and every sealed value, of one environment or of all, and changes nothing.
-
-    It reads small batches in separate statements, so it blocks nobody. Its memory grows with the number of data keys,
-    but not with the number of values. A value that can't be decrypted raises no error and goes into the report.
-    `on_progress` is called with the number of values of each batch.
+    """Decrypts every data key and sealed value, in small batches, and changes nothing. What can't be decrypted goes
+    into the report. `on_progress` gets the number of values of each batch.
     """
     report = KeyReport()
     for row in _rows(_KEYS, environment_id):
@@ -135,7 +122,6 @@ def check_keys(
 
 
 def key_lines(report: KeyReport, *, each_data_key: bool = False) -> Iterator[str]:
-    """Yields a line for each master key and data key in use, with how much it encrypts."""
     known = [master.id for master in keys.masters()]
     under = report.under_master
     for master_id in dict.fromkeys((*under, *report.authenticators)):
@@ -169,9 +155,7 @@ def broken_lines(report: KeyReport) -> Iterator[str]:
 
 
 def does_not_open(report: KeyReport) -> str:
-    """Returns the error message of a command that found values which do not open, that is, which can't be decrypted
-    with the present keys. The message says how many there are.
-    """
+    """Returns the error message of a command that found values which can't be decrypted."""
     return f"{counted(report.broken_count, 'place')} with something sealed that does not open."
 
 

@@ -1,6 +1,4 @@
-"""Encrypts (seals) and decrypts (opens) values under an environment's data key (SPEC §8). No other module decrypts data
-keys.
-"""
+"""Seals and opens values under an environment's data key (SPEC §8). No other module decrypts data keys."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -48,9 +46,7 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class WrappedKey:
-    """A data key as the database has it: encrypted under a master key. Callers may read its columns by a join in a
-    query of their own.
-    """
+    """A data key as the database has it: encrypted under a master key."""
 
     id: UUID
     wrapped: bytes = field(repr=False)
@@ -58,15 +54,11 @@ class WrappedKey:
 
     @classmethod
     def of(cls, row: Row) -> "WrappedKey":
-        """Makes a WrappedKey from the columns `key_id`, `key_wrapped` and `master_key_id` of a query's row."""
         return cls(row["key_id"], bytes(row["key_wrapped"]), row["master_key_id"])
 
 
 def create_data_key(environment_id: UUID, *, not_before: datetime | None = None) -> DataKey:
-    """Makes a data key for an environment that has none in use. It is stored encrypted under the newest master key.
-
-    Its `created_at` is not before `not_before`, even if the database's clock was put back.
-    """
+    """Its `created_at` is not before `not_before`, even if the database's clock was put back."""
     key_id = new_id()
     master = masters()[0]
     wrapped = crypto.wrap(crypto.new_data_key(str(key_id)), master, str(environment_id))
@@ -80,11 +72,8 @@ def create_data_key(environment_id: UUID, *, not_before: datetime | None = None)
 
 
 def seal(sealed_field: SealedField, environment_id: UUID, row_id: UUID, plaintext: bytes) -> Sealed:
-    """Encrypts a value for one column of one row, under the environment's data key in use. It takes one query.
-
-    Call it in the transaction that writes the value, after any lock on the value's row. Raises RuntimeError outside a
-    transaction. Logs an alarm and raises Unavailable if the environment has no data key in use or that key can't be
-    decrypted.
+    """Encrypts a value under the environment's data key, in one query. Call it in the transaction that writes the
+    value, after any lock on its row. If the key is missing or can't be decrypted, logs an alarm and raises Unavailable.
     """
     key = None
     try:
@@ -101,9 +90,7 @@ def seal(sealed_field: SealedField, environment_id: UUID, row_id: UUID, plaintex
 def unseal(
     sealed_field: SealedField, environment_id: UUID, row_id: UUID, box: bytes, key: WrappedKey
 ) -> bytes:
-    """Decrypts what `seal` made for this column and row. It takes no query. If that fails, it logs an alarm and raises
-    crypto.CannotOpen.
-    """
+    """Decrypts what `seal` made, without a query. Logs an alarm and raises crypto.CannotOpen if that fails."""
     try:
         opened = unwrap(environment_id, key)
     except crypto.CannotOpen as error:
@@ -124,10 +111,7 @@ def unseal(
 
 
 def hold_key_in_use(environment_id: UUID) -> WrappedKey:
-    """Returns the environment's data key in use, and locks it so that it stays in use until the transaction ends.
-
-    Raises crypto.NoDataKey, and RuntimeError outside a transaction.
-    """
+    """Returns the data key in use, and keeps it so until the transaction ends. Raises crypto.NoDataKey."""
     if not transaction.get_connection().in_atomic_block:
         raise RuntimeError("sealing needs a transaction")
     for _ in range(_LOOKS):
@@ -138,14 +122,13 @@ def hold_key_in_use(environment_id: UUID) -> WrappedKey:
 
 
 def unwrap(environment_id: UUID, key: WrappedKey) -> crypto.DataKey:
-    """Decrypts a data key. Raises crypto.UnknownMasterKey or crypto.BrokenDataKey; the caller is to log the alarm."""
+    """Raises crypto.UnknownMasterKey or crypto.BrokenDataKey; the caller is to log the alarm."""
     return crypto.unwrap(
         key.wrapped, str(key.id), key.master_key_id, str(environment_id), masters()
     )
 
 
 def opens(environment_id: UUID, key: WrappedKey) -> bool:
-    """Returns whether a data key can be decrypted with this process's master keys."""
     try:
         unwrap(environment_id, key)
     except crypto.CannotOpen:
@@ -154,14 +137,11 @@ def opens(environment_id: UUID, key: WrappedKey) -> bool:
 
 
 def place(sealed_field: SealedField, environment_id: UUID, row_id: UUID) -> crypto.Place:
-    """Returns the place (environment, table, column, row) for which a value is encrypted. Such a value can't be
-    decrypted for another place.
-    """
+    """A value encrypted for one place can't be decrypted for another."""
     return crypto.Place(str(environment_id), sealed_field.table, sealed_field.column, str(row_id))
 
 
 def masters() -> tuple[crypto.MasterKey, ...]:
-    """Returns the master keys of this process, the newest first."""
     return crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
 
 

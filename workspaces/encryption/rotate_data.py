@@ -1,5 +1,3 @@
-"""Gives environments a new data key, and encrypts with it the values that the old one encrypts (SPEC §8)."""
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -85,9 +83,7 @@ DELETE FROM data_key WHERE id = %(key_id)s AND environment_id = %(environment_id
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a rotation would do. If it would continue an unfinished rotation, `resumed` is the time at which that one
-    began; otherwise `resumed` is None.
-    """
+    """What a rotation would do. `resumed` is when the unfinished rotation that it would continue began."""
 
     environments: int
     values: int
@@ -103,7 +99,6 @@ class Reencrypted:
 
 
 def plan_data_rotation(environment_id: UUID | None) -> Plan:
-    """Returns what `rotate_data_keys` would do, and changes nothing."""
     rotation = fetch_one(_UNDER_WAY, {"environment_id": environment_id})
     resumed = rotation["started_at"] if rotation else None
     params = {"environment_id": environment_id, "before": resumed or "infinity"}
@@ -125,19 +120,10 @@ def rotate_data_keys(
     on_progress: Callable[[int], None] = lambda _: None,
     say: Say = lambda _: None,
 ) -> Reencrypted:
-    """Replaces the data key of one environment or of all, and encrypts the values of older keys with the new one.
-
-    An environment without a data key in use gets one. One transaction gives an environment its new key, with its audit
-    row. The values follow in small batches, and the old key is deleted when no value uses it any more. If the process
-    is killed at any point, the next call continues the same rotation. Several calls may run at once, and nobody else
-    has to stop reading or writing values.
-
-    A value that can't be decrypted stays as it is, and so does its key (see `workspaces.encryption.check`). A data key
-    in use that can't be decrypted is replaced only with `replace_lost`: otherwise a call with a wrong `MASTER_KEYS`
-    would give environments keys that no other process can decrypt.
-
-    `on_progress` is called with the number of values of each batch, and `say` with a sentence whenever the rotation
-    must wait for a lock of another transaction.
+    """Gives one environment, or all, a new data key, and encrypts the values of older keys with it in small batches.
+    Several calls may run at once, and the next one continues after a kill. A value that can't be decrypted stays, with
+    its key. A key in use that can't be decrypted is replaced only with `replace_lost`, because `MASTER_KEYS` may be
+    wrong. `on_progress` gets the number of values of each batch, and `say` a sentence at each wait for a lock.
     """
     rotation = _begin(environment_id)
     before = rotation["started_at"]
@@ -157,7 +143,6 @@ def rotate_data_keys(
 
 
 def _begin(environment_id: UUID | None) -> Row:
-    """Returns the rotation that is unfinished, or begins one if there is none."""
     params = {"environment_id": environment_id}
     rotation = None
     # `_BEGIN` may find an unfinished rotation which another process finishes before it can be read. Then the loop
@@ -178,9 +163,7 @@ def _environments(environment_id: UUID | None, before: datetime) -> Iterator[UUI
 
 
 def _replace_key(environment_id: UUID, before: datetime, *, replace_lost: bool) -> bool:
-    """Replaces the environment's data key in use by a new one, if the old one was made before `before`. Returns whether
-    it did.
-    """
+    """Replaces the key in use if it was made before `before`. Returns whether it did."""
     params = {"environment_id": environment_id}
     fetch_one(_HOLD_ENVIRONMENT, params)
     row = fetch_one(_IN_USE, params)
@@ -207,9 +190,7 @@ def _empty(
     on_progress: Callable[[int], None],
     say: Say,
 ) -> None:
-    """Decrypts the values that a retired data key encrypts, and encrypts them with the key in use. Values that can't be
-    decrypted stay as they are.
-    """
+    """Encrypts a retired key's values with the key in use. Those that can't be decrypted stay."""
     params = {"environment_id": environment_id, "key_id": old.id}
     try:
         opened = keys.unwrap(environment_id, old)
@@ -233,9 +214,7 @@ def _empty(
 def _move(
     sealed_field: SealedField, environment_id: UUID, opened: crypto.DataKey, params: Row
 ) -> int:
-    """Encrypts the values of one batch of rows under the data key in use, and returns how many. Call it in a
-    transaction.
-    """
+    """Re-encrypts one batch of rows in the caller's transaction, and returns how many."""
     rows = fetch_all(sealed_field.into(_VALUES), params)
     # The data key is locked after the rows of the values. `seal` and its callers lock in the same order, so that there
     # is no deadlock.

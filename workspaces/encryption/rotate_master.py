@@ -49,24 +49,16 @@ class Rewrapped:
 
 
 def older_masters() -> list[Row]:
-    """Returns what `rotate_master_key` would still have to encrypt, as a row for each older master key:
-    `master_key_id`, and how many `data_keys` of how many `environments` it encrypts.
-    """
+    """Returns a row for each older master key: how many `data_keys` of how many `environments` it encrypts."""
     return fetch_all(_OLDER, {"newest": keys.masters()[0].id})
 
 
 def rotate_master_key(
     *, on_progress: Callable[[int], None] = lambda _: None, say: Say = lambda _: None
 ) -> Rewrapped:
-    """Encrypts with the newest master key those data keys that an older one encrypts. The values that the data keys
-    encrypt stay as they are.
-
-    `on_progress` is called with the number of keys of each batch, and `say` with a sentence whenever the rotation must
-    wait for a lock of another transaction.
-
-    Each transaction encrypts the keys of some environments and writes an audit row for each environment. If the process
-    is killed, an environment's keys are all done or all not done. Several calls may run at once. A data key that can't
-    be decrypted stays as it is.
+    """Encrypts with the newest master key the data keys of older ones; values stay as they are. Several calls may run
+    at once or be killed. A data key that can't be decrypted stays. `on_progress` gets the number of keys of each batch,
+    and `say` a sentence at each wait for a lock.
     """
     done, after = Rewrapped(), UUID(int=0)
     newest = keys.masters()[0]
@@ -85,9 +77,7 @@ def rotate_master_key(
 
 
 def _rewrap(params: Row, newest: crypto.MasterKey, done: Rewrapped) -> None:
-    """Encrypts the data keys of some environments under the newest master key and emits the events. Call it in a
-    transaction.
-    """
+    """Encrypts the data keys of some environments in the caller's transaction, and emits the events."""
     changed: list[tuple[Row, bytes]] = []
     for row in fetch_all(_KEYS, params):
         environment_id = row["environment_id"]

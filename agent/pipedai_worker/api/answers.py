@@ -31,8 +31,6 @@ class ApiError(Exception):
 
 
 class Unanswered(ApiError):  # noqa: N818
-    """No usable answer to a request came. If `sent` is true, the API may have carried the request out all the same."""
-
     def __init__(
         self, message: str, *, retry_after: float | None = None, sent: bool = True
     ) -> None:
@@ -58,10 +56,7 @@ class TokenRefused(ApiError):  # noqa: N818
 
 
 class Refused(ApiError):  # noqa: N818
-    """The API answered with a 4xx status, and would answer the same if the request were repeated.
-
-    `code` is the answer's error code, or None if it has none. `body` is the whole answer.
-    """
+    """The API answered 4xx, and would do so again. `code` is its error code, or None, and `body` the whole answer."""
 
     def __init__(
         self,
@@ -77,7 +72,6 @@ class Refused(ApiError):  # noqa: N818
 
     @property
     def is_unfit(self) -> bool:
-        """Whether the API can't store what the request has, or not as much of it."""
         return self.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE}
 
 
@@ -114,7 +108,6 @@ def read(response: httpx.Response) -> dict[str, Any]:
 
 
 def _details(body: Any) -> str:
-    """Return the errors that a 400 answer lists for single fields, in parentheses, to append to a message."""
     details = body.get("details")
     fields = details.get("fieldErrors") if isinstance(details, dict) else None
     if not isinstance(fields, dict):

@@ -28,10 +28,9 @@ TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 # A stream of events says at least twice in this time that it is still there.
 STREAM_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 EVENTS_A_PAGE = 200
-# The API may hold a poll back for as many seconds as the parameter `wait` says. The answer may take this many seconds
-# longer before the request times out.
+# The API may hold a poll back for `wait` seconds. The request times out this many seconds later.
 POLL_MARGIN_SECONDS = 15.0
-# A header, because a poll has no body, and because proxies write URLs to their logs.
+# The account goes into a header, because a poll has no body and proxies write URLs to their logs.
 ACCOUNT_HEADER = "X-Pipedai-Account-Id"
 LARGEST_PORT = 65535
 # A person is told to set this machine's clock if it differs by more from the API's.
@@ -55,8 +54,6 @@ def normalize_url(url: str) -> str:
 
 
 class Api:
-    """The HTTP client of one worker. Several threads may use it at the same time."""
-
     def __init__(
         self,
         url: str,
@@ -116,7 +113,6 @@ class Api:
         self._client.close()
 
     def health(self) -> None:
-        """Check that the API and its database work. Raises an ApiError if they do not."""
         sent_at = time.time()
         response = self._send("GET", "/health")
         try:
@@ -142,18 +138,14 @@ class Api:
         return answer
 
     def environment_id(self) -> str | None:
-        """Return the id of the environment that the worker belongs to, or None if the API does not say."""
         found = self._request("GET", "/whoami").get("environmentId")
         return found if isinstance(found, str) else None
 
     def claim_next(
         self, claim_id: str, wait: float, account_id: str | None = None
     ) -> dict[str, Any] | None:
-        """Take the next run that is due, and start it, waiting up to `wait` seconds for one.
-
-        Return what the API says of the run, or None if there is none. If the answer is lost, the same call can be sent
-        again with its `claim_id`, and the API gives the same run again. `account_id` is the word for the account of
-        claude that pays for this worker's runs.
+        """Take and start the next due run, waiting up to `wait` seconds for one; return None if there is none. The same
+        `claim_id` gives the same run again, in case an answer is lost. `account_id` is the word for claude's account.
         """
         sent_at = time.time()
         answer = self._ask(
@@ -182,38 +174,31 @@ class Api:
     def heartbeat(
         self, run_id: str, tool_calls: dict[str, int] | None = None, session_id: str | None = None
     ) -> dict[str, Any]:
-        """Renew the run's lease, and tell the API how many tool calls the run has made, and in which session it works.
-
-        The answer has `status`, `cancelRequested` and `leaseExpiresAt`.
-        """
+        """Renew the run's lease. The answer has `status`, `cancelRequested` and `leaseExpiresAt`."""
         body = {"toolCalls": tool_calls, "sessionId": session_id}
         known = {name: value for name, value in body.items() if value is not None}
         return self._ask("POST", f"runs/{run_id}/heartbeat", json=known)
 
     def complete(self, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:
-        """Report how a run ended. It is safe to send the same outcome again."""
         return self._ask("POST", f"runs/{run_id}/complete", json=outcome)
 
     def tell_events(self, run_id: str, body: bytes) -> dict[str, Any]:
-        """Tell what a run's program does. It is safe to send the same events again.
-
-        `body` is the JSON `{"events": [...]}`. The answer has `nextSeq`, the number of the event that the API expects.
-        """
+        """Send events, as the JSON `{"events": [...]}`. It is safe to repeat. The answer has the expected `nextSeq`."""
         headers = {"Content-Type": "application/json"}
         return self._ask("POST", f"runs/{run_id}/events", content=body, headers=headers)
 
-    def list_events(self, run_id: str, after: int) -> list[Any]:
-        """Return some of a run's events after the number `after`, in order. The token has to be a `pwk_` key."""
+    def list_events(self, run_id: str, after: int) -> dict[str, Any]:
+        """Return some of a run's events after the number `after`, in order. The token has to be a `pwk_` key.
+
+        The answer has them as `items`, a list, and `whyNone`, a sentence on why there are none.
+        """
         params = {"after": after, "limit": EVENTS_A_PAGE}
         answer = self._request("GET", f"/runs/{run_id}/events", params=params, bounds=PAGE)
         events = answer.get("items")
-        return events if isinstance(events, list) else []
+        return {**answer, "items": events if isinstance(events, list) else []}
 
     def stream_events(self, run_id: str, after: int) -> Generator[bytes | None, None, None]:
-        """Yield the bytes of the stream of a run's events, from the one after the number `after` on.
-
-        Yield None if the run has ended and has no further events. The token has to be a `pwk_` key.
-        """
+        """Yield the bytes of the stream after `after`; None at the run's end. The token has to be a `pwk_` key."""
         headers = {"Accept": "text/event-stream"}
         if after:
             headers["Last-Event-ID"] = str(after)
@@ -280,11 +265,7 @@ def _sentence(way: str, error: Exception) -> str:
 
 
 def clock_complaint(ahead: float | None) -> str | None:
-    """Return a sentence about this machine's clock if the API's clock is `ahead` by more than a minute either way.
-
-    `ahead` is in seconds, and negative if the API's clock is behind. Return None when the two differ by a minute at
-    most, or when `ahead` is None because the difference is not known.
-    """
+    """Return a sentence if the API's clock is `ahead` of ours, or behind, by more than a minute, else None."""
     if ahead is None or abs(ahead) <= CLOCK_TOLERANCE_SECONDS:
         return None
     direction = "behind" if ahead > 0 else "ahead of"

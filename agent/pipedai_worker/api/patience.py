@@ -29,10 +29,7 @@ class Outage:
         self._reminded_at: float | None = None
 
     def failed(self, error: Unanswered) -> None:
-        """Note that an attempt failed, and log it unless it is the first failure in a row.
-
-        A single failure is normal, since the API may have closed an idle connection.
-        """
+        """Log that an attempt failed. The first failure in a row is not logged: the API may close idle connections."""
         self._failures += 1
         now = time.monotonic()
         due = self._reminded_at is None or now - self._reminded_at >= REMINDER_SECONDS
@@ -41,7 +38,6 @@ class Outage:
             log.warning("%s; trying again", error)
 
     def answered(self) -> None:
-        """Note that an attempt succeeded. If an outage was logged, log that the API answers again."""
         self._failures = 0
         if self._reminded_at is not None:
             self._reminded_at = None
@@ -54,10 +50,8 @@ def until_answered(
     *,
     again: type[Unanswered] = Unanswered,
 ) -> Answer:
-    """Call `call` until it no longer raises `again`, an exception's type.
-
-    Return its result; any other exception goes through. `wait(seconds)` sleeps between two attempts. If it returns True
-    the caller gives up, which raises GaveUp.
+    """Call `call` until it no longer raises `again`, and return its result. `wait(seconds)` sleeps between attempts. If
+    it returns True the caller gives up, which raises GaveUp.
     """
     backoff, outage = Backoff(), Outage()
     while True:

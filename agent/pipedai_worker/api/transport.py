@@ -1,7 +1,4 @@
-"""Sends requests to the API and bounds what their answers may take: bytes, seconds, and what comes before them.
-
-httpx itself bounds only how long each single read may take, and it decompresses an answer of any size.
-"""
+"""Sends requests to the API, and bounds the bytes and seconds that an answer may take, which httpx does not."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ class Bounds(NamedTuple):
     """What a request and its answer may take. With `streams`, a successful answer is a stream without bounds."""
 
     seconds: float = 60.0
-    # What the API tells of one run, without its prompt, is far smaller.
+    # The default is far more than what the API says of one run without its prompt.
     largest: int = 2 * 1024 * 1024
     streams: bool = False
 
@@ -39,14 +36,12 @@ class BoundedTransport(httpx.HTTPTransport):
     """Sends each request within the Bounds that are its extension EXTENSION."""
 
     def __init__(self, **options: Any) -> None:
-        """Take the options of httpx.HTTPTransport, and raise what it raises."""
         super().__init__(**options)
         self._left = _Left()
-        # Only below httpx can all bytes be counted and each read be given the time that is left.
+        # Only the network layer below httpx can count all bytes and give each read the time that is left.
         self._pool._network_backend = _Network(self._pool._network_backend, self._left)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and return its answer before the body is read."""
         bounds: Bounds = request.extensions[EXTENSION]
         self._left.begin(bounds.seconds)
         response = super().handle_request(request)
@@ -73,7 +68,6 @@ class _Left(threading.local):
         self.head_bytes = LARGEST_HEAD
 
     def seconds(self, timeout: float | None) -> float | None:
-        """Return how long the next read or write may take, where it might take `timeout` otherwise."""
         left = self.ends_at - time.monotonic()
         if left <= 0:
             raise httpcore.ReadTimeout("it took too long to answer")

@@ -158,7 +158,6 @@ def add_logs(parser: argparse.ArgumentParser) -> None:
 
 
 def path(text: str) -> Path:
-    """Convert text to a path, with the home for a leading `~`. Raises ArgumentTypeError if the home is unknown."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -174,7 +173,6 @@ def _text(text: str) -> str:
 
 
 def positive(text: str) -> int:
-    """Convert text to a whole number of 1 or more. Raises ArgumentTypeError for any other text."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError("must be a whole number of 1 or more")
     return int(text)
@@ -218,8 +216,6 @@ ALREADY_RUNNING = 5
 
 
 class Exit(Exception):  # noqa: N818 - not always an error
-    """Raise this to end the program: its sentence is logged, and `code` is the program's exit code."""
-
     def __init__(self, code: int, message: str = "") -> None:
         super().__init__(message)
         self.code = code

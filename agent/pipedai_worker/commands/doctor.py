@@ -31,8 +31,6 @@ NO_RUN = "00000000-0000-0000-0000-000000000000"
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check. `hint` says what to do when it failed."""
-
     name: str
     passed: bool
     detail: str

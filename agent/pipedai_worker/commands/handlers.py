@@ -47,13 +47,11 @@ STAND_IN = [*stand_in.COMMAND, "--offline"]
 
 
 def register(options: argparse.Namespace) -> None:
-    """Carry out `register`: exchange the token and write the configuration."""
     with _one_sentence():
         _register(options)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Carry out `run`: work until a signal stops it."""
     _log_start()
     with _one_sentence():
         _run(options, WorkerConfig.load(options.config))
@@ -238,11 +236,7 @@ def _program(command: str) -> list[str]:
 
 
 def _absolute(program: str) -> str:
-    """Make the path of a program absolute, because each run has a working directory of its own.
-
-    A name without a slash is returned as it is, because it is looked up in PATH. Raises Exit if the home of `~` is
-    unknown.
-    """
+    """Return the absolute path of a program. A name without a slash stays, because PATH leads to it. Raises Exit."""
     if "/" not in program:
         return program
     try:
@@ -295,10 +289,7 @@ LOOK_SECONDS = 0.2
 
 
 def journal_after_all_others(directory: Path) -> Journal:
-    """Open the journal of a registration, after the process that has it now has finished its runs and ended.
-
-    Raises AlreadyRunning if that process can't be found, and OSError.
-    """
+    """Open the journal after the process that has it has ended. Raises AlreadyRunning if it can't be found."""
     asked: Holder | None = None
     while True:
         try:
@@ -322,11 +313,8 @@ M_ARENA_MAX = -8
 
 
 def share_one_arena() -> None:
-    """Make all threads take their memory from one arena of glibc. Call this before any thread starts.
-
-    By default glibc gives each thread a memory pool (arena) of its own. The unused parts of these pools added up to 13
-    MiB in a day of three runs a minute, although the worker used no more memory. With another C library this does
-    nothing.
+    """Make all threads take memory from one arena of glibc; call this before any thread starts. With an arena for each
+    thread, their unused parts added up to 13 MiB in a day.
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)

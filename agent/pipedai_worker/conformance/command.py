@@ -105,10 +105,7 @@ def conformance(options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """Make SIGTERM raise KeyboardInterrupt, so that the workers under test are ended before this command exits.
-
-    Each worker runs in a session of its own, so signals to this command do not reach it.
-    """
+    """Make SIGTERM raise KeyboardInterrupt, so that the workers under test are ended before this command exits."""
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -25,8 +25,6 @@ DROP = "drop"
 
 @dataclass
 class Fault:
-    """A failure that a check asks for: the next `times` requests of one kind get `status` and `body` as answer."""
-
     status: int | str
     times: int
     body: Any = None
@@ -78,7 +76,6 @@ class FakeApi:
         self.stops = 0
 
     def add(self, prompt: str = "Say hello.", **fields: Any) -> FakeRun:
-        """Add a queued run, which the next poll hands out."""
         run = FakeRun(prompt, **{"mcp_url": self.mcp_url, **fields})
         with self.lock:
             self.runs[run.id] = run
@@ -86,7 +83,6 @@ class FakeApi:
         return run
 
     def fail(self, kind: str, status: int | str, times: int = 1, **rest: Any) -> None:
-        """Let the next `times` requests of this kind fail with `status`."""
         with self.lock:
             self.faults[kind].append(Fault(status, times, **rest))
 
@@ -95,14 +91,12 @@ class FakeApi:
             run.cancel_requested = True
 
     def count(self, kind: str, run: FakeRun | None = None) -> int:
-        """Return how many requests of this kind have come; with `run`, only those about this run."""
         with self.lock:
             return sum(
                 call[0] == kind and (run is None or call[1] == run.id) for call in self.calls
             )
 
     def asked(self) -> int:
-        """Return how often the worker has asked for runs, in either way."""
         return self.count("poll") + self.count("claim-next")
 
     def bodies(self, kind: str, run: FakeRun) -> list[dict[str, Any]]:
@@ -120,7 +114,6 @@ class FakeApi:
             ]
 
     def until(self, what: Callable[[], Any], seconds: float = 60.0) -> Any:
-        """Wait until `what()` is true, and return its result. Raises AssertionError after `seconds`."""
         deadline = time.monotonic() + seconds
         with self.lock:
             while not (value := what()):
@@ -131,7 +124,6 @@ class FakeApi:
             return value
 
     def until_ended(self, run: FakeRun, seconds: float = 60.0) -> dict[str, Any]:
-        """Wait until the run has ended, and return the outcome that the worker reported."""
         self.until(lambda: run.status in TERMINAL, seconds)
         return run.outcome or {}
 
@@ -217,10 +209,7 @@ class FakeApi:
         return 200, {"runs": [run.handed_out() for run in due or []], **self._told()}
 
     def _wait_for(self, what: Callable[[], Any], seconds: float) -> Any:
-        """Wait until `what()` is true, and return its result, true or not, when the time is up.
-
-        Return None if the service was stopped meanwhile, since nobody would get the answer.
-        """
+        """Wait until `what()` is true or the time is up, and return its result; None if the service was stopped."""
         seconds = seconds if self.long_polls else 0
         deadline = time.monotonic() + seconds
         self.waits += bool(seconds)

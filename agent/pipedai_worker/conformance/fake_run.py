@@ -24,13 +24,13 @@ class FakeRun:
     attempt: int = 1
     output_schema: Any = None
     retry_after_effects: bool = True
-    record_events: bool = False
+    record_events: str = "failures"
     retry_mode: str = "restart"
     resume_session_id: str | None = None
     max_cost_usd: Any = None
     # These fields are added to the run when it is handed out, as a newer version of the API might do.
     newer: dict[str, Any] = field(default_factory=dict)
-    # These fields are added to the answer to a claim of the run. They count, and not what a poll said.
+    # These fields are added to the answer to a claim of the run, and override what a poll said.
     claimed_as: dict[str, Any] = field(default_factory=dict)
     # What the answer to the run's report says of how long its session can be resumed. "" leaves the field out.
     resume_until: str | None = ""
@@ -43,7 +43,6 @@ class FakeRun:
     outcome: dict[str, Any] | None = None
     # The counts of tool calls that the worker told last; None if it told none.
     tool_calls: dict[str, int] | None = None
-    # The events that the worker has told, in order.
     events: list[dict[str, Any]] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
     # When the run's lease was last renewed, on the monotonic clock; and the longest time between two renewals, in
@@ -52,7 +51,6 @@ class FakeRun:
     longest_silence: float = 0.0
 
     def handed_out(self) -> dict[str, Any]:
-        """Return the run as the answer to a poll shows it."""
         return {
             "id": self.id,
             "triggerId": str(uuid4()),
@@ -81,10 +79,7 @@ class FakeRun:
         return shown if self.resume_until == "" else {**shown, "resumeUntil": self.resume_until}
 
     def settled(self, body: dict[str, Any]) -> str:
-        """Return the status that a report (`body`) gives the run.
-
-        If the run has an output schema, a success without an output, or with one that is too large, is a failure.
-        """
+        """Return the status that a report gives the run. A success whose required output is missing is a failure."""
         if body["status"] != "succeeded" or self.output_schema is None:
             return str(body["status"])
         output = json.dumps(body.get("output"), ensure_ascii=False, separators=(",", ":"))
@@ -92,7 +87,6 @@ class FakeRun:
         return "succeeded" if fits else "failed"
 
     def renew(self) -> None:
-        """Renew the run's lease, as every successful request about the run does."""
         moment = time.monotonic()
         if self.renewed_at:
             self.longest_silence = max(self.longest_silence, moment - self.renewed_at)

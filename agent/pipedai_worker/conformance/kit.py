@@ -16,9 +16,8 @@ from pipedai_worker.conformance.lab import LOG_LINES, Failed, Lab, Skipped
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of one check. `failure` says what went wrong, or is None; `log` is the end of the worker's output.
-
-    `skipped` says why the check is not about this worker; None if it is.
+    """`failure` says what went wrong, or is None; `log` is the end of the worker's output. `skipped` says why the check
+    is not about this worker, or is None.
     """
 
     check: Check
@@ -45,12 +44,9 @@ def judge(
     jobs: int = 1,
     patience: float = PATIENCE_SECONDS,
 ) -> Generator[Verdict, None, None]:
-    """Run all checks, or those in `names`, and yield the result of each as soon as it ends.
-
-    `command` starts the worker under test. It is split as a shell does, and `{config}` in it is replaced by the path of
-    a configuration file. `jobs` checks run at the same time. `patience` is how many seconds a check waits for something
-    that a correct worker does at once, because the machine may be busy. Raises KeyError if a name in `names` is that of
-    no check.
+    """Run the checks, at most `jobs` at once, and yield each result. `command` starts the worker under test, as in a
+    shell; `{config}` in it stands for its configuration file. `patience` is how many seconds a correct worker may take
+    for what it does at once. Raises KeyError for an unknown name.
     """
     checks = [CHECKS[name] for name in names] if names else list(CHECKS.values())
     called_off = threading.Event()

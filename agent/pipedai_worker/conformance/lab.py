@@ -67,7 +67,7 @@ class Lab:
         for name in ("bin", "tmp"):
             (self.directory / name).mkdir()
         claude = self.directory / "bin" / "claude"
-        # Without a session nothing of a prompt stays in files that the worker under test knows nothing of.
+        # Sessions are off, because their files would hold the prompt where the worker under test does not look.
         options = ["--offline", "--no-session-persistence"]
         program = shlex.join([*stand_in.COMMAND, *options])
         claude.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
@@ -105,7 +105,6 @@ class Lab:
             )
 
     def kill(self) -> None:
-        """Kill the worker with SIGKILL, as if its machine had lost power."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._worker.pid, signal.SIGKILL)
         self._worker.wait()
@@ -172,7 +171,6 @@ class Lab:
     # --- Waiting for the worker ------------------------------------------------------------------
 
     def pause(self, seconds: float) -> None:
-        """Sleep for `seconds`. Raises Failed if the whole conformance test is interrupted meanwhile."""
         if self._called_off.wait(seconds):
             raise Failed("The check was called off.")
 

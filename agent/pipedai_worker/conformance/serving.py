@@ -36,7 +36,6 @@ class Service:
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Accept connections, and answer each of them in a thread of its own."""
         with self._api.lock:
             self._api.closing = False
         self._server = _Server(self._api, self._port)
@@ -56,7 +55,6 @@ class Service:
         server.cut_connections()
 
     def close(self) -> None:
-        """Stop serving for good, and release the port."""
         self.stop()
         self._reserved.close()
 
@@ -117,7 +115,6 @@ class Handler(McpHandler):
             pass
 
     def date_time_string(self, timestamp: float | None = None) -> str:
-        """Return the `Date` header of an answer, by the fake API's clock, which a check can set ahead."""
         ahead = self.server.api.clock_ahead.total_seconds()
         return super().date_time_string((timestamp or time.time()) + ahead)
 

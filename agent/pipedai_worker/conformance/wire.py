@@ -19,13 +19,13 @@ WHOLE_NUMBERS = (
     *("exitCode", "numTurns"),
     *("inputTokens", "outputTokens", "cacheReadTokens", "cacheCreationTokens"),
 )
-# Of events: so many in a call, in a run, and so long.
+# The API's bounds on events: their number and bytes in a call and in a run, and the length of a type.
 MOST_IN_A_CALL = 500
 MOST_BYTES_IN_A_CALL = 256 * 1024
 MOST_EVENTS = 20_000
 MOST_BYTES = 5 * 1024 * 1024
 LONGEST_TYPE = 64
-# Of tool calls and of usage limits.
+# The API's bounds on lists of tool calls, on the names in them, and on usage limits.
 LONGEST_LIST = 500
 LONGEST_NAME = 200
 _MOST = 2**31 - 1
@@ -37,7 +37,6 @@ LONGEST_KIND = 64
 
 
 def parse(data: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in a request's body; None for any other body. An empty body counts as an empty object."""
     try:
         body = json.loads(data or b"{}", parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -143,7 +142,8 @@ def problem_of_events(body: dict[str, Any]) -> str | None:
 
 def take_events(run: FakeRun, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Add those events to the run that it has not got yet, and return the status and the answer."""
-    if not run.record_events:
+    failed = run.record_events == "failures" and run.status in TERMINAL - {"succeeded"}
+    if run.record_events != "always" and not failed:
         return 409, {"error": "The run's trigger records no events.", "code": "events_off"}
     for event in body["events"]:
         expected = len(run.events) + 1
@@ -156,15 +156,12 @@ def take_events(run: FakeRun, body: dict[str, Any]) -> tuple[int, dict[str, Any]
 
 
 def size(value: Any) -> int:
-    """Return how many bytes the JSON has, written compactly in UTF-8."""
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
 
 
 def flaw_of_calls(body: dict[str, Any], earlier: dict[str, int] | None) -> str | None:
-    """Return a sentence on what is wrong with the tool calls in a heartbeat or a report; None if nothing is.
-
-    A body may leave the tool calls out or have null in their place. `earlier` are the counts that the worker told last
-    for this run. The counts `total` and `effects` must never become smaller.
+    """Return what is wrong with the tool calls that a body tells, or None. `earlier` are the counts told before;
+    `total` and `effects` must never become smaller.
     """
     counts = body.get("toolCalls")
     if counts is not None:
@@ -227,10 +224,7 @@ def _is_count(value: Any) -> bool:
 
 
 def flaw_of_limit(body: dict[str, Any]) -> str | None:
-    """Return a sentence on what is wrong with the usage limit in a report; None if nothing is.
-
-    A report may leave `usageLimit` out or have null in its place.
-    """
+    """Return what is wrong with the usage limit in a report, or None. A report need not have one."""
     limit = body.get("usageLimit")
     if limit is None:
         return None

@@ -32,10 +32,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to the file `path` as JSON, with mode 0600. A crash leaves either the old file or the new one.
-
-    Raises OSError if the file can't be written, and then leaves no partial file.
-    """
+    """A crash leaves the old file or the new one. The mode is 0600. Raises OSError, and then leaves no partial file."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         write_private(temporary, json.dumps(value, indent=2).encode() + b"\n")

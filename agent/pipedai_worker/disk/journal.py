@@ -21,6 +21,9 @@ Entry = TypeVar("Entry")
 
 # The folders of the state directory with the runs in hand, and with the events that the API has not taken yet.
 HELD, EVENTS = "held", "events"
+# The name of a run's file of events ends so if they are sent as they come, or if they are kept on this machine and sent
+# only if the run does not succeed.
+SENT, KEPT = ".ndjson", ".kept.ndjson"
 
 
 class AlreadyRunning(Exception):  # noqa: N818 - a state, not a mistake
@@ -29,8 +32,6 @@ class AlreadyRunning(Exception):  # noqa: N818 - a state, not a mistake
 
 @dataclass(frozen=True)
 class HeldRun:
-    """A run that the worker has, with what a later start needs to clean up. It holds no secret."""
-
     run_id: str
     claim_id: str
     # The directory in which its program works; None before the program could be started.
@@ -83,11 +84,9 @@ class Journal:
         return claim_id
 
     def next_claim_id(self) -> str:
-        """Return the claimId with which to ask for the next run. It is on disk before it is sent, and stays the same,
-        also over a restart, until `drop_next_claim_id()` is called: the answer to it may have been lost.
-
-        Raises OSError, also if the last run could not be written down and the disk still fails: the worker would only
-        take the next run away from others, to report it as failed too.
+        """Return the claimId for the next run. It is written to disk before it is sent, and stays the same until
+        `drop_next_claim_id()`, because its answer may be lost. Raises OSError, also while an earlier run could not be
+        written down.
         """
         if self._could_not_hold:
             durable.try_writing(self._held)
@@ -99,18 +98,12 @@ class Journal:
         return self._next_claim_id
 
     def drop_next_claim_id(self) -> None:
-        """Use another claimId for the next run, because the worker has written down the run that it got by this one.
-
-        Raises OSError.
-        """
+        """Use another claimId from now on: the run of the present one has been written down. Raises OSError."""
         self._next_claim_id = None
         durable.remove(self._next_claim)
 
     def tell(self, *, draining: bool) -> None:
-        """Write down which process works with this registration, and whether it takes new runs. Raises OSError.
-
-        The text goes into the locked file itself, because a file that replaced it would not be locked.
-        """
+        """Write which process works here, and whether it takes runs, into the locked file itself. Raises OSError."""
         holder = Holder(os.getpid(), process.start_time(os.getpid()), draining)
         content = json.dumps(asdict(holder)).encode()
         os.ftruncate(self._lock, 0)
@@ -130,7 +123,6 @@ class Journal:
         os.close(self._lock)
 
     def hold(self, run: HeldRun) -> HeldRun:
-        """Write to disk that the worker has this run, or what changed about the run. Raises OSError."""
         try:
             durable.write_json(self._held / f"{run.run_id}.json", asdict(run))
         except OSError:
@@ -139,24 +131,23 @@ class Journal:
         return run
 
     def update(self, run: HeldRun, **changes: Any) -> HeldRun:
-        """Change some fields of a run that the worker has, and write the run to disk. Raises OSError."""
         return self.hold(replace(run, **changes))
 
     def release(self, run_id: str) -> None:
-        """Remove a run and its tool calls from disk, because the worker no longer has it."""
         durable.remove(self._held / f"{run_id}.json")
         durable.remove(self.calls_of(run_id))
 
     def calls_of(self, run_id: str) -> Path:
         return self._calls / f"{run_id}.ndjson"
 
-    def events_of(self, run_id: str) -> Path:
+    def events_of(self, run_id: str, *, kept: bool) -> Path:
         """Return the path of the file that holds the events of this run until the API has taken them."""
-        return self._events / f"{run_id}.ndjson"
+        return self._events / f"{run_id}{KEPT if kept else SENT}"
 
-    def events(self) -> list[Path]:
-        """Return the files of events that the API has not taken yet. Those of older runs come first."""
-        return sorted(self._events.glob("*.ndjson"), key=lambda path: path.stat().st_mtime)
+    def events(self) -> dict[str, Path]:
+        """Return the files of events that the API has not taken yet, by their run's id. Older ones come first."""
+        paths = sorted(self._events.glob("*.ndjson"), key=lambda path: path.stat().st_mtime)
+        return {path.name.partition(".")[0]: path for path in paths}
 
     def sweep(self) -> None:
         """Remove files of tool calls that belong to no run of this worker. A kill at a bad moment leaves them."""
@@ -167,23 +158,18 @@ class Journal:
                 path.unlink()
 
     def held(self) -> list[HeldRun]:
-        """Return the runs that the worker has, or had when it was killed, as their files on disk say."""
         return list(_read_all(self._held, lambda _, content: HeldRun(**content)))
 
     def put_outcome(self, run_id: str, body: dict[str, Any]) -> None:
-        """Write an outcome to disk, until the API has accepted it or refused it for good. Raises OSError."""
         durable.write_json(self._outcomes / f"{run_id}.json", body)
 
     def drop_outcome(self, run_id: str) -> None:
-        """Remove an outcome from disk, because the API has accepted it or refused it for good."""
         durable.remove(self._outcomes / f"{run_id}.json")
 
     def has_outcome(self, run_id: str) -> bool:
-        """Return whether an outcome of this run is on disk. Other threads may write and remove outcomes meanwhile."""
         return (self._outcomes / f"{run_id}.json").exists()
 
     def outcomes(self) -> dict[str, dict[str, Any]]:
-        """Return the outcomes on disk that the API has not accepted yet, each under its run's id."""
         return dict(_read_all(self._outcomes, lambda run_id, content: (run_id, content)))
 
 

@@ -19,18 +19,12 @@ PREFIX = "pipedai-run-"
 
 
 class Scratch:
-    """One run's directory, in the system's temporary directory.
-
-    `work` is the empty working directory, `temporary` the run's own directory for temporary files, and `files`
-    holds what the worker gives to the program.
+    """`work` is the run's empty working directory, `temporary` is for its temporary files, and `files` holds what the
+    worker gives to the program.
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        """Make the directory and those inside it. Raises OSError.
-
-        With `root`, open the directory of an earlier attempt again, with its working directory and its temporary files.
-        It is made anew if it is gone.
-        """
+        """Make the directory, or open `root`, that of an earlier attempt, again. Raises OSError."""
         if root is None:
             self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
         else:
@@ -48,15 +42,12 @@ class Scratch:
         self.mcp_config = self.root / "mcp.json"
 
     def write_mcp_config(self, content: bytes) -> None:
-        """Write the MCP configuration, which names the gateway's URL, a secret of the run. Raises OSError."""
         durable.write_private(self.mcp_config, content)
 
     def strip(self) -> None:
-        """Remove what only one attempt needs. What stays is what the next attempt goes on with."""
         strip(self.root)
 
     def remove(self) -> None:
-        """Remove the directory with everything that the run left in it."""
         remove(self.root)
 
 
@@ -72,10 +63,7 @@ def strip(root: Path) -> None:
 
 
 def _check_own(root: Path) -> None:
-    """Raise OSError unless only this account can enter the directory.
-
-    Everybody may make directories where it lies, and so might have made it again after it was removed.
-    """
+    """Raise OSError unless only this account can enter the directory: others might have made it anew."""
     found = root.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

@@ -26,12 +26,12 @@ _NAMESPACE = UUID("5d0f3c52-3c8e-4c55-9c4e-0f6a2f1b7a90")
 # kept so long unless the API tells another time.
 RESUME_SECONDS = 3600.0
 LONGEST_SECONDS = 8 * 86_400.0 + RESUME_SECONDS
-# The files of one session, and those of all sessions, may take so many bytes. Beyond that, and beyond so many sessions,
+# The most bytes that the files of one session, and of all sessions, may take. Beyond that, and beyond so many sessions,
 # the oldest ones lose their files.
 LARGEST_BYTES = 256 * 1024 * 1024
 LARGEST_SUM_BYTES = 1024 * 1024 * 1024
 MOST_KEPT = 100
-# What is known of a session is kept, without its files, for so many sessions.
+# For at most this many sessions the worker remembers what it knows of them, without their files.
 MOST_KNOWN = 1000
 MOST_UNANSWERED = 50
 TIDY_SECONDS = 60.0
@@ -41,11 +41,7 @@ LOOK_SECONDS = 0.1
 
 
 def session_of(claim_id: str) -> str:
-    """Return the id of the session that one claim of a run begins.
-
-    The id is derived from the claim's id. After a crash, the worker's next start knows the claim's id, and so can find
-    the files that claude has left under the session's id.
-    """
+    """Return the id of a claim's session. It is derived from the claim's id, which is known after a crash."""
     return str(uuid5(_NAMESPACE, claim_id))
 
 
@@ -54,7 +50,7 @@ class Session:
     """What the worker knows of one session. It holds no prompt and no secret."""
 
     id: str
-    # The run that has, or had last, the session.
+    # The run that uses the session, or that used it last.
     run_id: str
     # The run's scratch directory. Empty if the session's files have been removed.
     root: str
@@ -75,7 +71,6 @@ class Session:
         return scratch.work(Path(self.root))
 
     def after(self, counts: dict[str, int], listed: list[dict[str, Any]]) -> Session:
-        """Return the session after an attempt with these tool calls, as `ToolCalls` tells them."""
         new = [str(call["tool"]) for call in listed if call["outcome"] == UNKNOWN]
         # The same name counts once. No run has so many different tools that the last ones matter.
         unanswered = tuple(dict.fromkeys((*self.unanswered, *new)))[:MOST_UNANSWERED]
@@ -88,7 +83,6 @@ class Sessions:
     """The sessions of one worker registration, each in a file of its own. Several threads may use it."""
 
     def __init__(self, directory: Path) -> None:
-        """Make the directory. Raises OSError."""
         self._directory = durable.private_directory(directory)
         self._lock = threading.Lock()
         self._tidied_at = float("-inf")
@@ -101,15 +95,12 @@ class Sessions:
         return next((session for session in self.all() if session.run_id == run_id), None)
 
     def begin(self, session: Session) -> None:
-        """Write down that a run uses this session. Raises OSError."""
         with self._lock:
             self._write(replace(session, in_use=True))
 
     def take(self, session_id: str, run_id: str, given_up: Callable[[], bool]) -> Session | None:
-        """Mark a session as used by this run, and return it. Return None if it is not known here, or in use too long.
-
-        If the attempt before is still at work, because it does not know yet that the API has given it up, its end is
-        waited for, for a minute at most and until `given_up()` is true. Raises OSError.
+        """Mark a session as used, and return it; None if it is unknown or stays in use. An earlier attempt that still
+        works is waited for, at most for a minute and until `given_up()` is true. Raises OSError.
         """
         until = time.monotonic() + TAKE_SECONDS
         while True:
@@ -126,10 +117,8 @@ class Sessions:
             time.sleep(LOOK_SECONDS)
 
     def keep(self, session: Session, executor: Executor) -> bool:
-        """Keep a session that no run uses any more, and tell whether it can be resumed.
-
-        If claude has left no conversation, or too large files, only what is known of the session is kept: whether it
-        had effects. Raises OSError.
+        """Keep a session that no run uses, and tell whether it can be resumed. If claude left no conversation or too
+        large files, only whether it had effects is kept. Raises OSError.
         """
         had_files = any(session.work.iterdir()) if session.work.is_dir() else session.had_files
         paths = executor.session_files(session.id, session.work)
@@ -164,10 +153,7 @@ class Sessions:
             self._write(replace(session, keep_until=until))
 
     def keep_while_limited(self, seconds: float) -> None:
-        """Keep every idle session until an hour after the end of the worker's usage limit, `seconds` from now.
-
-        The API hands out no retry before that, even if it had told an earlier time. Raises OSError.
-        """
+        """Keep idle sessions until an hour after the usage limit, which ends in `seconds`. Raises OSError."""
         until = time.time() + min(seconds + RESUME_SECONDS, LONGEST_SECONDS)
         with self._lock:
             for session in self.all():
@@ -182,10 +168,7 @@ class Sessions:
                 self._forget(session, executor)
 
     def tidy(self, executor: Executor, now: float | None = None) -> None:
-        """Remove the sessions whose time is over. Calls within a minute of the last one do nothing.
-
-        `now` is in seconds since 1970; with it, the call is carried out in any case.
-        """
+        """Remove sessions whose time is over, once a minute at most. With `now`, do it in any case."""
         if now is None and time.monotonic() - self._tidied_at < TIDY_SECONDS:
             return
         self._tidied_at = time.monotonic()

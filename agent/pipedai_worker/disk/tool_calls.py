@@ -1,9 +1,7 @@
-"""Keeps the tool calls of one run in a file, so that they are known after a crash.
+"""Keeps one run's tool calls in a file, without arguments and results, so that they are known after a crash.
 
-The file holds one JSON object in each line: a `begin` for each call, synced to the disk before the call is sent, and an
-`end` once its answer has come. It has no arguments and no results of calls. An end is not synced: after a crash of the
-machine the call may count as one without an answer, which errs on the safe side. From time to time a summary replaces
-the file, so that its size stays bounded.
+A `begin` is on disk before its call is sent. An `end` is not synced: after a crash its call may count as one without an
+answer, which is safe. Now and then a summary replaces the file.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ LONGEST_LIST = 500
 LONGEST_TOOL_NAME = 200
 # Stands for the name of a tool in a call that names none. The API takes no empty name.
 UNNAMED = "(unnamed)"
-# The file is replaced by a summary when it has grown by so much.
+# The file is replaced by a summary when it has grown by this many bytes.
 SUMMARY_AFTER_BYTES = 256 * 1024
 
 # Control characters and surrogates, which the API's database can't hold or a page can't show.
@@ -46,7 +44,6 @@ class Call:
     ended: bool = False
 
     def sent(self) -> None:
-        """Note that the call is being sent now. Its duration is measured from this moment."""
         self.started = time.monotonic()
 
 
@@ -93,10 +90,7 @@ class RecordedCalls:
         }
 
     def counts(self) -> dict[str, int]:
-        """Return the numbers of calls that the API takes.
-
-        They are `total`, `effects` (calls that may change something) and `unknown` (calls without an answer).
-        """
+        """Return `total`, `effects` (calls that may change something) and `unknown` (calls without an answer)."""
         return {
             "total": self.total,
             "effects": self.effects,
@@ -104,7 +98,6 @@ class RecordedCalls:
         }
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return the first 500 calls in the form that the API takes, in the order in which they began."""
         return [dict(item) for item in self.items]
 
 
@@ -128,10 +121,7 @@ class ToolCalls:
 
     @staticmethod
     def read(path: Path) -> RecordedCalls:
-        """Return what a killed worker's file says; no calls at all if the file is missing. Raises OSError.
-
-        Only the last line can have been cut off by the crash. If that line is a `begin`, its call was not sent.
-        """
+        """Return what a killed worker's file says. A last line that is cut off was not sent. Raises OSError."""
         story = RecordedCalls()
         with contextlib.suppress(FileNotFoundError):
             for line in path.read_bytes().splitlines():
@@ -172,17 +162,14 @@ class ToolCalls:
                 self._summarise()
 
     def counts(self) -> dict[str, int]:
-        """Return what RecordedCalls.counts does."""
         with self._telling:
             return self._recorded.counts()
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return what RecordedCalls.listed does."""
         with self._telling:
             return self._recorded.listed()
 
     def close(self) -> None:
-        """Close the file. Later calls of `begin()` and `end()` raise OSError."""
         with self._lock:
             if self._file >= 0:
                 os.close(self._file)

@@ -17,7 +17,7 @@ from pipedai_worker.api.client import Api
 from pipedai_worker.api.patience import Backoff, Outage
 from pipedai_worker.commands import arguments
 from pipedai_worker.commands.arguments import KEY_VARIABLE, Exit
-from pipedai_worker.disk.journal import EVENTS, HELD
+from pipedai_worker.disk.journal import EVENTS, HELD, KEPT, SENT
 from pipedai_worker.events import following
 from pipedai_worker.events.kinds import (
     MESSAGE,
@@ -29,11 +29,14 @@ from pipedai_worker.events.kinds import (
     TOOL_RESULT,
     TRUNCATED,
 )
-from pipedai_worker.events.spool import SUFFIX, SpoolReader
+from pipedai_worker.events.spool import SpoolReader
 from pipedai_worker.gateway.reading import EventSplitter, EventTooLarge
 from pipedai_worker.identity import config as configuration
 from pipedai_worker.identity.config import WorkerConfig
+from pipedai_worker.logs import get_logger
 from pipedai_worker.values import parse, whole
+
+log = get_logger(__name__)
 
 # The largest event that is read from a stream. What the API sends is far smaller.
 LARGEST_EVENT_BYTES = 1024 * 1024
@@ -48,11 +51,7 @@ EventJson = dict[str, Any]
 def from_api(
     api: Api, run_id: str, after: int, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[EventJson]:
-    """Yield the events after the number `after`, and those that come, until the run ends.
-
-    A stream that breaks off is opened again, where it was. Raises TokenRefused, and Refused if the API does not show
-    the run's events to this key.
-    """
+    """Yield the events after a number, until the run ends. A stream that breaks off is opened again."""
     backoff, outage = Backoff(), Outage()
     while True:
         try:
@@ -93,7 +92,7 @@ def _stream(api: Api, run_id: str, after: int) -> Iterator[EventJson | None]:
 
 def listed(api: Api, run_id: str, after: int) -> Iterator[EventJson]:
     """Yield the events after the number `after` that the API has now."""
-    while events := [event for event in api.list_events(run_id, after) if _is_event(event)]:
+    while events := [e for e in api.list_events(run_id, after)["items"] if _is_event(e)]:
         yield from events
         after = events[-1]["seq"]
 
@@ -104,14 +103,11 @@ def from_file(
     is_over: Callable[[], bool],
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[EventJson]:
-    """Yield the events of the file after the number `after`, and those that are added until the run is over.
-
-    Raises FileNotFoundError.
-    """
+    """Yield the file's events after a number until the run is over. Raises FileNotFoundError."""
     with contextlib.closing(SpoolReader(path)) as reader:
         reader.go_to(after + 1)
         while True:
-            # What was added before the run was over is still read.
+            # The end is noted before the lines are read, so that events added before the end are read too.
             over = reader.removed or is_over()
             lines = reader.lines()
             for line in lines:
@@ -137,16 +133,14 @@ def _is_event(value: Any) -> bool:
 
 
 class Connect(Protocol):
-    """Makes the client of the API at this URL, for a user's key."""
-
     def __call__(self, url: str, *, key: str) -> Api: ...
 
 
 def events_of(options: argparse.Namespace, connect: Connect) -> Iterator[dict[str, Any]]:
-    """Return the events that the command `logs` is to show. Raises Exit if there are none to be had, and ConfigError.
+    """Return the events that the command `logs` is to show. If there are none, the log says why in one sentence.
 
     They come from the API if there is a key for it, and else from the file that the worker keeps until it has sent
-    them.
+    them. Raises Exit if they can't be had, and ConfigError.
     """
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not key.isascii() or not key.isprintable():
@@ -159,9 +153,18 @@ def events_of(options: argparse.Namespace, connect: Connect) -> Iterator[dict[st
 
 def _at_the_api(api: Api, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     read = following.from_api if options.follow else following.listed
+    told, said = False, None
     try:
         with contextlib.closing(api):
-            yield from read(api, options.run, options.after)
+            if options.follow:
+                # Whoever follows a run that tells nothing yet learns at once whether there is something to wait for.
+                with contextlib.suppress(Unanswered):
+                    said = _say_why_none(api, options)
+            for event in read(api, options.run, options.after):
+                told = True
+                yield event
+            if not told:
+                _say_why_none(api, options, said)
     except TokenRefused as refused:
         raise Exit(
             arguments.DEAD_TOKEN, f"The key in {KEY_VARIABLE} was refused: {refused}"
@@ -169,6 +172,17 @@ def _at_the_api(api: Api, options: argparse.Namespace) -> Iterator[dict[str, Any
     except Refused as refused:
         sentence = f"The API does not show the events of run {options.run}: {refused}"
         raise Exit(arguments.ERROR, sentence) from None
+
+
+def _say_why_none(api: Api, options: argparse.Namespace, said: str | None = None) -> str | None:
+    """Log a sentence on why the API has no events to show, unless it was `said` before, and return it."""
+    answer = api.list_events(options.run, options.after)
+    if answer["items"]:
+        return None
+    why = str(answer.get("whyNone") or f"The run has no events after number {options.after}.")
+    if why != said:
+        log.info("%s", why)
+    return why
 
 
 def _on_disk(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -179,15 +193,20 @@ def _on_disk(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         return not options.follow or not (state / HELD / f"{options.run}.json").exists()
 
     try:
-        yield from following.from_file(
-            state / EVENTS / f"{options.run}{SUFFIX}", options.after, is_over
-        )
+        paths = [state / EVENTS / f"{options.run}{suffix}" for suffix in (KEPT, SENT)]
+        path = next(filter(Path.exists, paths), paths[0])
+        told = False
+        for event in following.from_file(path, options.after, is_over):
+            told = True
+            yield event
     except FileNotFoundError:
         raise Exit(
             arguments.ERROR,
-            f"This machine has no events of run {options.run}. The API may have them: set"
-            f" {KEY_VARIABLE} to a pwk_ key.",
+            f"This machine has no events of run {options.run}: set {KEY_VARIABLE} to a pwk_ key, so that the API is"
+            " asked for them, or says why there are none.",
         ) from None
+    if not told:
+        log.info("The run has no events after number %d on this machine.", options.after)
 
 
 # The parameters of the terminal's colours (ECMA-48, SGR).
@@ -208,12 +227,10 @@ LONGEST_DATA = 300
 
 
 def wants_colour(file: TextIO) -> bool:
-    """Tell whether what is written there may be coloured: it is a terminal, and nobody has set NO_COLOR."""
     return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def shown(event: dict[str, Any], *, colour: bool) -> str:
-    """Return an event as lines for a person: its time on this machine's clock, its type, and what it says."""
     kind = harmless(str(event.get("type")))
     lines = [harmless(line) for line in _said(event).split("\n")]
     text = f"\n{_INDENT}".join(lines)
@@ -234,7 +251,7 @@ def _said(event: dict[str, Any]) -> str:
     text, data = event.get("text"), event.get("data")
     said = text.rstrip("\n") if isinstance(text, str) else ""
     if event.get("type") == TOOL_CALL and isinstance(data, dict):
-        # The tool's name is the text.
+        # The tool's name is the event's text, so only the tool's input is shown here.
         data = data.get("input")
     elif said:
         return said

@@ -27,9 +27,8 @@ _PARTS = frozenset({"stream_event"})
 
 @dataclass(frozen=True)
 class RunEvent:
-    """One event without its number and its time. Its texts and its data may still hold secrets.
-
-    The event's text consists of `texts`, one a line. Each of them may go on where the one before it ended.
+    """One event without its number and time. Each of `texts` is a line of the event's text, and may go on where the one
+    before it ended. Texts and data may still hold secrets.
     """
 
     type: str

@@ -33,20 +33,15 @@ Sink = Callable[[str, Any], None]
 
 
 def wanted() -> bool:
-    """Tell whether the environment variable PIPEDAI_LOCAL_RUN_EVENTS asks for such files."""
     return os.environ.get(VARIABLE, "").lower() in {"1", "true", "yes"}
 
 
 def directory(worker_id: str) -> Path:
-    """Return the directory that holds the event files of one worker's runs."""
     return DEFAULT_ROOT.expanduser() / worker_id
 
 
 class RunEvents:
-    """The event file of one run. Each event is added at once, as a line `{ seq, type, ts, payload }`.
-
-    If the file can't be written, the events are lost and the run continues.
-    """
+    """The event file of one run, with a line `{ seq, type, ts, payload }` for each. Errors only lose events."""
 
     def __init__(self, directory: Path, run_id: str, redactor: Redactor) -> None:
         self._redactor = redactor
@@ -69,7 +64,6 @@ class RunEvents:
             )
 
     def close(self) -> None:
-        """Close the file. Events that come later are not written."""
         if self._file is not None:
             self._file.close()
 

@@ -16,29 +16,23 @@ from pipedai_worker.events.kinds import TRUNCATED
 from pipedai_worker.reporting.outcome import iso
 
 SUFFIX = ".ndjson"
-# The API takes so much of a run (SPEC §18).
+# The most events that the API takes of a run (SPEC §18).
 MOST_EVENTS = 20_000
 MOST_BYTES = 5 * 1024 * 1024
-# So much of these bytes is kept free for the last event, which says that there was more.
+# This many of these bytes are kept free for the last event, which says that there was more.
 _ROOM_BYTES = 1024
-# The API takes so many events, and 256 KiB, a call. Part of these bytes is kept for what a call has beside the events.
+# The most events that the API takes in a call. The call has 256 KiB at most, and some of that is not for events.
 MOST_IN_A_CALL = 500
 MOST_BYTES_IN_A_CALL = 240 * 1024
-# The files of all runs together have at most so many bytes. Beyond that, the oldest files are removed.
+# The most bytes that the event files of all runs have together. Beyond that, the oldest files are removed.
 MOST_BYTES_OF_ALL = 256 * 1024 * 1024
 
 
 class EventFile:
-    """A new file to which events are appended, each as one line, until the file is full.
-
-    Nothing is synced to the disk: events survive a kill of the worker, and not every crash of the machine.
-    """
+    """A file to which events are appended until it is full. A crash of the machine may lose the last ones."""
 
     def __init__(self, path: Path, most_bytes: int, most_events: int) -> None:
-        """Make the file, with mode 0600. A file of the same run, which an earlier claim has left, is removed first.
-
-        Raises OSError.
-        """
+        """Make the file, mode 0600, in place of one that an earlier claim has left. Raises OSError."""
         path.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._file = os.open(path, flags, 0o600)
@@ -47,14 +41,10 @@ class EventFile:
 
     @property
     def open(self) -> bool:
-        """Tell whether further events are written."""
         return self._file >= 0
 
     def append(self, line: Callable[[int], bytes], last: Callable[[int], bytes]) -> None:
-        """Append the line of an event; if that has no room, append the last one instead, and close the file.
-
-        Both get the number of the event. Raises OSError, and leaves no part of a line then.
-        """
+        """Append an event's line or, if it has no room, the last one. Both get the event's number. Raises OSError."""
         if not self.open:
             return
         number = self.seq + 1
@@ -72,7 +62,6 @@ class EventFile:
             self.close()
 
     def close(self) -> None:
-        """Close the file, to which nothing is added any more."""
         file, self._file = self._file, -1
         if file >= 0:
             os.close(file)
@@ -85,7 +74,6 @@ class SpoolWriter(EventFile):
         super().__init__(path, MOST_BYTES - _ROOM_BYTES, MOST_EVENTS)
 
     def add(self, kind: str, text: str | None, data: dict[str, Any] | None) -> None:
-        """Append an event. If the API would take no more, append one last event, `truncated`. Raises OSError."""
         had = {"events": self.seq, "bytes": self.size}
         self.append(
             lambda seq: line_of(seq, kind, text, data),
@@ -104,7 +92,6 @@ class SpoolReader:
     """Reads the events of a file that may still grow. The number of an event is that of its line, from 1 on."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file. Raises OSError."""
         self._file = path.open("rb")
         # The number of the next event, and the place where its line begins.
         self.seq = 1
@@ -112,7 +99,6 @@ class SpoolReader:
 
     @property
     def removed(self) -> bool:
-        """Tell whether the file has been removed, because the API has all of its events."""
         return os.fstat(self._file.fileno()).st_nlink == 0
 
     def lines(self) -> list[bytes]:
@@ -143,7 +129,7 @@ def make_room(directory: Path, *, most_bytes: float = inf, most: float = inf) ->
     """Remove the oldest files, until those that are left have at most so many bytes, and are at most so many."""
     files = []
     for path in directory.glob(f"*{SUFFIX}"):
-        # The thread that sends a file, or that of another run, may be removing it.
+        # Another thread, which sends this file or removes old ones, may be removing it.
         with contextlib.suppress(FileNotFoundError):
             found = path.stat()
             files.append((found.st_mtime, found.st_size, path))

@@ -16,8 +16,6 @@ from pipedai_worker.running.stopping import StopReason
 
 @dataclass(frozen=True)
 class JobSession:
-    """The session of claude in which a run works."""
-
     id: str
     # True if an earlier attempt has begun the session, and claude is to resume it.
     resumed: bool = False
@@ -29,8 +27,6 @@ class JobSession:
 
 @dataclass(frozen=True)
 class Job:
-    """One run that is ready to be executed."""
-
     run: AssignedRun
     # The working directory: new, empty, and used by this run only.
     directory: Path
@@ -59,12 +55,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Execution:
-    """How the execution of a run's program ended.
-
-    If `stopped_by` is set, the worker stopped the program for that reason, and the worker decides the run's status. It
-    then takes only some fields, such as the cost, from `outcome`. If the reason was the time limit, the fault class is
-    one of these fields. It is `infra` if the model's API was failing or claude had not begun when the time was up, and
-    `outcome.error_message` says which; otherwise it is `client`.
+    """How the execution of a run's program ended. If `stopped_by` is set, the worker decides the status, and takes only
+    some fields of `outcome`, such as the cost. At the time limit it also takes the fault class: `infra` if the model's
+    API failed or claude had not begun, otherwise `client`.
     """
 
     outcome: Outcome
@@ -95,10 +88,7 @@ class Executor(Protocol):
     def clean_up(
         self, session_id: str, directory: Path, pid: int | None, *, keep_session: bool = False
     ) -> None:
-        """Remove what the program left outside the run's own directory. `directory` was the working directory.
-
-        With `keep_session` the files stay from which the session can be resumed.
-        """
+        """Remove what the program left outside the run's own directory. `keep_session` keeps the session's files."""
 
     def session_files(self, session_id: str, directory: Path) -> list[Path]:
         """Return the existing files and directories, outside the run's own, from which the session can be resumed."""

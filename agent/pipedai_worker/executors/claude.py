@@ -17,10 +17,8 @@ from pipedai_worker.reporting.outcome import CLIENT, FAILED, Outcome
 
 
 class ClaudeExecutor:
-    """Runs `argv`: claude, or a program that behaves like it.
-
-    `auth_mode` returns how claude is paid for, and is called for each run. A program that writes nothing for
-    `silence_seconds` is stopped; 0 sets no limit. `offline` says that the program needs no MCP server.
+    """Runs `argv`, which is claude or behaves like it. `auth_mode` returns how claude is paid for. A program that is
+    silent for `silence_seconds` is stopped; 0 sets no limit. With `offline` it needs no MCP server.
     """
 
     def __init__(
@@ -39,11 +37,9 @@ class ClaudeExecutor:
 
     @property
     def credentials(self) -> tuple[str, ...]:
-        """Return the names of the environment variables that claude logs in with."""
         return CREDENTIALS[self._auth_mode()]
 
     def execute(self, job: Job) -> Execution:
-        """Run claude on the job's prompt until claude ends, and return how it ended."""
         why = _refusal(job)
         if why is not None:
             return Execution(Outcome(FAILED, CLIENT, error_message=why))
@@ -72,7 +68,6 @@ class ClaudeExecutor:
     def clean_up(
         self, session_id: str, directory: Path, pid: int | None, *, keep_session: bool = False
     ) -> None:
-        """Remove claude's own files about a run, which may quote its prompt and its tools' results."""
         environment = allowed()
         traces.remove(traces.of_process(directory, session_id, pid, environment))
         if not keep_session:

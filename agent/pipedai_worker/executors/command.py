@@ -34,8 +34,6 @@ NOT_JSON = float("nan")
 
 
 class CommandExecutor:
-    """Runs one fixed command line for each run."""
-
     credentials: tuple[str, ...] = ()
     # The program may not need the run's MCP server, so the worker does not check beforehand that the server answers.
     needs_server = False
@@ -45,7 +43,6 @@ class CommandExecutor:
         self._argv = tuple(argv)
 
     def execute(self, job: Job) -> Execution:
-        """Run the program. Exit code 0 is a success, and any other is the client's fault."""
         output_file, payload_file = job.files / "output.json", job.files / "payload.json"
         durable.write_private(payload_file, json.dumps(job.run.payload).encode())
         job.environment["PIPEDAI_MCP_CONFIG"] = str(job.mcp_config)

@@ -1,8 +1,7 @@
-"""Decides whether a failure of claude is the client's fault or that of infrastructure.
+"""Decides whose fault a failure of claude is: the client's, if the same prompt would fail again, or else
+infrastructure's.
 
-The client is to blame if the same prompt would fail again, and infrastructure (the model's API, the host, its usage
-limit) if another attempt may succeed. Only codes and statuses that claude reports count: its texts for people change
-from version to version, and may quote what a prompt or a tool says.
+Only codes and statuses count, because claude's texts change and may quote prompts and tools.
 """
 
 from __future__ import annotations
@@ -66,10 +65,8 @@ class Fault:
 
 
 def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool) -> Fault:
-    """Return the fault of a result that is not a success.
-
-    `api_error` is the kind of API error that claude's own messages named last; `limit_reached` says
-    that the host's usage limit is used up.
+    """Return whose fault a failed result is. `api_error` is the kind of API error that claude named last, and
+    `limit_reached` says that the host's usage limit is used up.
     """
     subtype = _word(result.get("subtype"))
     if subtype in CLIENT_SUBTYPES:
@@ -95,7 +92,6 @@ def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool)
 
 
 def flaw(result: dict[str, Any]) -> Fault | None:
-    """Return what is wrong with a result that claude calls a success, or None if its task was carried out."""
     if result.get("num_turns") == 0:
         return Fault(CLIENT, "Claude took the prompt for a command of its own and asked no model.")
     reason = _word(result.get("terminal_reason"))

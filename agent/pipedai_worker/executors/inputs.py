@@ -43,10 +43,8 @@ def stdin_for_claude(run: AssignedRun) -> bytes:
 
 
 def stdin_to_resume(unanswered: tuple[str, ...]) -> bytes:
-    """Return the text with which claude goes on in an earlier session, whose prompt it knows already.
-
-    `unanswered` has the names of the tools that were called without an answer. The session may call such a call
-    rejected or interrupted, because it ended first, but the server may have carried it out.
+    """Return the text with which claude resumes a session. `unanswered` names tools whose calls the session may call
+    interrupted, although the server may have carried them out.
     """
     text = (
         "The session was interrupted: the task above is not finished. Go on where it stopped."
@@ -109,10 +107,8 @@ GATEWAY_HOST = "127.0.0.1"
 
 
 def allowed(extra: Iterable[str] = ()) -> dict[str, str]:
-    """Return the variables of this process's environment whose name is allowed or listed in `extra`.
-
-    If one of them names a proxy, NO_PROXY and no_proxy are set so that the program does not use the proxy for calls of
-    the run's gateway, the server on this machine that leads to the run's MCP server.
+    """Return the allowed variables of this process's environment, and those in `extra`. If one names a proxy, NO_PROXY
+    is set as well, so that calls of the run's gateway, on this machine, don't go through it.
     """
     names = ALLOWED.union(extra)
     environment = {

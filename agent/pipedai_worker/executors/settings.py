@@ -11,10 +11,7 @@ TOOL_PREFIX = f"mcp__{SERVER_NAME}__"
 
 
 def configuration(url: str, timeout_seconds: float) -> bytes:
-    """Return the text of the JSON file for claude's option `--mcp-config`.
-
-    `timeout_seconds` is how long a tool call may take.
-    """
+    """Return the text for `--mcp-config`. `timeout_seconds` is how long a tool call may take."""
     # By convention the URLs of the older transport (SSE) end in /sse; others speak streamable HTTP.
     transport = "sse" if urlsplit(url).path.rstrip("/").endswith("/sse") else "http"
     server = {
@@ -74,11 +71,8 @@ CONNECT_MILLISECONDS = 30_000
 
 
 def variables(timeout_seconds: float) -> dict[str, str]:
-    """Return the environment variables that limit how long claude waits, for a run with this time limit.
-
-    A quarter of the run's limit is for claude's pauses between its attempts to call the model's API, and another
-    quarter is for one attempt that gets no answer. Claude can thus report that the API fails before the worker stops
-    the run.
+    """Return the variables that limit how long claude waits. A quarter of the run's time is for its pauses between
+    attempts, and another for an attempt without an answer, so that claude reports a failing API in time.
     """
     share = timeout_seconds / 4
     call = min(max(share, SHORTEST_CALL_SECONDS), LONGEST_CALL_SECONDS)

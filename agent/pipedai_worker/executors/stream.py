@@ -24,10 +24,8 @@ _PIECE_BYTES = 16 * 1024
 
 
 class JsonLines:
-    """Calls `sink` with each line that is a JSON object; any other line is skipped.
-
-    In a line that is too long or has too many values, each long string is cut. If the line still is or has, it is
-    skipped.
+    """Calls `sink` with each line that is a JSON object. In a line that is too long or has too many values, long
+    strings are cut; if it is still too long, it is skipped.
     """
 
     def __init__(self, sink: Callable[[dict[str, Any]], None]) -> None:
@@ -37,7 +35,6 @@ class JsonLines:
         self._skipping = False
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next piece of the stream, and pass on the lines that it completes."""
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
             self._append(chunk[start:end])
@@ -46,7 +43,6 @@ class JsonLines:
         self._append(chunk[start:])
 
     def finish(self) -> None:
-        """Treat the text after the last newline as a line, because the stream has ended."""
         self._end_line()
 
     def _append(self, piece: bytes) -> None:
@@ -85,7 +81,6 @@ class StringCutter:
         self._held = b""
 
     def feed(self, piece: bytes) -> bytes:
-        """Take the next piece of the text, and return it with its long strings cut."""
         starts = range(0, len(piece), _PIECE_BYTES)
         return b"".join(self._feed(piece[start : start + _PIECE_BYTES]) for start in starts)
 

@@ -13,10 +13,7 @@ SPARE_CHARACTERS = 4096
 
 
 class _Output:
-    """Takes a program's output in pieces. `listener` is called with each piece after its secrets are redacted.
-
-    The end of a piece is held back until the next piece comes, because a secret may begin there.
-    """
+    """Passes each piece of output, redacted, to `listener`. The end of a piece waits, as a secret may begin there."""
 
     def __init__(
         self, redactor: Redactor, length: int, listener: Callable[[str], None] = lambda _: None
@@ -31,7 +28,6 @@ class _Output:
         self._take(self._redacting.feed(self._decoder.decode(chunk)))
 
     def finish(self, ending: Ending) -> str:
-        """Return what is kept of the whole output."""
         self._take(self._redacting.feed(self._decoder.decode(b"", final=True)))
         self._take(self._redacting.finish(cut_off=ending.killed))
         return self._kept.strip()

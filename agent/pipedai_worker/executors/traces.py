@@ -26,10 +26,8 @@ def remove(paths: Iterable[Path]) -> None:
 
 
 def of_session(work: Path, session_id: str, environment: Mapping[str, str]) -> Iterator[Path]:
-    """Return the paths of what claude needs to resume the session of a run that worked in the directory `work`.
-
-    The files are found by the name of that directory and by `session_id`. Both are random, so no other run's files
-    match. Not all of the paths exist.
+    """Return the paths that claude needs to resume a session; not all of them exist. The names contain `work` and
+    `session_id`, which are random, so that no other run's files match.
     """
     config = config_directory(environment)
     if config is not None:

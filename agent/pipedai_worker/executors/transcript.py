@@ -60,11 +60,7 @@ class Transcript:
 
     @property
     def tokens(self) -> Tokens | None:
-        """Return how many tokens the run has used; None if claude has told nothing of it.
-
-        The number is the sum over claude's models if a result told it, else the sum of the results, else the sum of the
-        messages so far.
-        """
+        """Return how many tokens the run has used so far; None if claude has told nothing of it."""
         if self._model_tokens is not None:
             return self._model_tokens
         if self._result_tokens is None and self._message_tokens:
@@ -83,7 +79,6 @@ class Transcript:
 
     @property
     def server_refused(self) -> bool:
-        """Tell whether claude has given up connecting to the run's MCP server."""
         return self.server_status in REFUSED
 
     @property
@@ -91,10 +86,7 @@ class Transcript:
         return bool(self._limits)
 
     def usage_limit(self, now: float) -> UsageLimit | None:
-        """Return the usage limit that is lifted last; None if claude has not said when one is lifted.
-
-        `now` is in seconds since 1970. A limit that has been lifted by then counts as lifted now.
-        """
+        """Return the usage limit that is lifted last, `now` in seconds since 1970; None if claude has not said."""
         known = [(reset, kind) for kind, reset in self._limits.items() if reset is not None]
         if not known:
             return None
@@ -102,7 +94,6 @@ class Transcript:
         return UsageLimit(min(max(reset, now), now + LONGEST_RESET_SECONDS), kind)
 
     def take(self, event: dict[str, Any]) -> None:
-        """Take one event of claude's stream. An event of an unknown type is ignored."""
         self.begun = True
         kind = str(event.get("type"))
         session = event.get("session_id")
@@ -199,7 +190,6 @@ class Transcript:
         self._take_usage(result)
 
     def _take_usage(self, result: dict[str, Any]) -> None:
-        """Learn the cost, and the tokens of each model, which unlike `usage` include those of sub-agents."""
         since = result.get("model_usage_since_last_result")
         if isinstance(since, dict):
             # A session that is resumed brings along its earlier cost and tokens, which an earlier run has reported.
@@ -226,7 +216,6 @@ def is_success(result: dict[str, Any]) -> bool:
 
 
 def text_of(result: dict[str, Any]) -> str:
-    """Return the text of a result for people: its final text, else its list of errors."""
     text = result.get("result")
     if isinstance(text, str) and text:
         return text

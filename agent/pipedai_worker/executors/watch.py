@@ -40,14 +40,13 @@ class Watch:
         self._had_finished = False
         self._was_kept_by: str | None = None
         self._session_told = False
-        # The end of what claude wrote to stderr, once it has ended.
+        # The end of what claude wrote to stderr; empty until claude has ended.
         self._said = ""
         self.stderr = Tail(
             job.redactor, STDERR_LENGTH, lambda text: job.on_event("stderr", {"text": text})
         )
 
     def read(self, chunk: bytes) -> None:
-        """Take the next piece of claude's stdout."""
         self._heard_at = time.monotonic()
         self._lines.feed(chunk)
 
@@ -89,7 +88,6 @@ class Watch:
         return None
 
     def conclude(self, ending: Ending) -> Execution:
-        """Return the outcome, once the process has ended."""
         self._lines.finish()
         self._said = self.stderr.finish(ending)
         stopped_by = ending.stopped_by

@@ -1,7 +1,4 @@
-"""Defines how the probe, which checks a run's MCP server before the run starts, speaks with that server.
-
-Each transport of MCP has a class of its own, made from `Conversation`. The rules for answers are the same for all.
-"""
+"""How the probe, which checks a run's MCP server before the run, speaks with it: a class for each transport."""
 
 from __future__ import annotations
 
@@ -56,8 +53,8 @@ class Conversation:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._ids = itertools.count(1)
-        # How many bytes the server may still send: `_left` in answers to requests, `_other` in a stream's events that
-        # answer none.
+        # How many bytes the server may still send: `_left` counts answers to requests, and `_other` a stream's events
+        # that answer no request.
         self._left = self._other = limits.LARGEST_TOOLS_LIST
         # The version of MCP that the server has agreed to; None before that.
         self.version: str | None = None
@@ -69,18 +66,15 @@ class Conversation:
         """Close the connections that this conversation still has open."""
 
     async def request(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        """Send a request and return its result."""
         raise NotImplementedError
 
     async def notify(self, method: str) -> None:
-        """Send a notification."""
         raise NotImplementedError
 
     async def leave(self) -> None:
         """End the session with the server, if this transport has sessions."""
 
     def _made(self, method: str, params: dict[str, Any]) -> tuple[str, bytes]:
-        """Make a request. Return its id as JSON text, and the whole request as JSON in bytes."""
         number = next(self._ids)
         message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
         return json.dumps(number), json.dumps(message).encode()
@@ -108,11 +102,7 @@ class Conversation:
 
 
 async def result_in(data: bytes, id_as_json: str, method: str) -> dict[str, Any] | None:
-    """Return the result that answers the request with this id, or None if `data` has none.
-
-    `data` is what the server sent. Raises ServerFailed if the server answered the request with an error, or if `data`
-    has too many values.
-    """
+    """Return the result for this id in what the server sent, or None. Raises ServerFailed if it is an error."""
     for message in await messages.read_apart(data, messages.read_answered):
         if messages.answer_id(message) != id_as_json or message.get("jsonrpc") != "2.0":
             continue
@@ -138,13 +128,11 @@ async def events_in(response: httpx.Response) -> AsyncIterator[Event]:
 
 
 def too_large() -> ServerFailed:
-    """Return the error for a server whose list of tools, or whose answer to the probe, is too large."""
     size = limits.LARGEST_TOOLS_LIST // limits.MIB
     return faults.client(f"What the MCP server tells of its tools is larger than {size} MiB.")
 
 
 def no_mcp() -> ServerFailed:
-    """Return the error for a server that answers with something that is not MCP."""
     return faults.client("The MCP server's answer is not MCP.")
 
 
@@ -202,10 +190,7 @@ _META = "io.modelcontextprotocol/"
 
 
 class PostConversation(Conversation):
-    """A conversation over streamable HTTP that begins with `initialize`.
-
-    It has a session if the server answers with the id of one.
-    """
+    """A conversation over streamable HTTP that begins with `initialize`. The server may give it a session."""
 
     _session: str | None = None
 

@@ -18,8 +18,6 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class BadRequest(Exception):  # noqa: N818 - carries the answer
-    """A request that can't be served. It is answered with the status `status`, and its connection is closed."""
-
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
@@ -35,7 +33,6 @@ class Request:
     body: bytes = field(repr=False)
 
     def header(self, name: str) -> str | None:
-        """Return the only value of a header; None if there is none or more than one."""
         found = [value for one, value in self.headers if one == name]
         return found[0] if len(found) == 1 else None
 
@@ -84,16 +81,12 @@ class Presence:
         self._expected = False
 
     def expect_client(self) -> None:
-        """Have the connection's task canceled if its client leaves.
-
-        Raises ConnectionError if the client has left already.
-        """
+        """Have the connection's task canceled if its client leaves. Raises ConnectionError if it has left."""
         if self.gone:
             raise ConnectionError
         self._expected = True
 
     def finished(self) -> None:
-        """Note that the request has been answered, so nothing is canceled if the client leaves now."""
         self._expected = False
 
     def leave(self) -> None:
@@ -142,10 +135,9 @@ class Wire:
         return replace(request, body=bytes(body)) if isinstance(event, h11.EndOfMessage) else None
 
     async def _next(self) -> h11.Event | None:
-        """Return what the client sends next; None when it has closed the connection. Raises BadRequest."""
         try:
             while (event := self._http.next_event()) is h11.NEED_DATA:
-                # So much fits beside what h11 holds of a head that is not complete.
+                # Reads only what fits beside the part of an incomplete head that h11 already holds.
                 data = await self._reader.read(
                     limits.LARGEST_HEAD + 1 - len(self._http.trailing_data[0])
                 )
@@ -157,7 +149,6 @@ class Wire:
         return event if isinstance(event, h11.Event) else None
 
     def write(self, *events: h11.Event) -> None:
-        """Send these parts of an answer, together, as soon as the connection takes them."""
         self._writer.write(b"".join(self._http.send(event) or b"" for event in events))
 
     async def drain(self) -> None:
@@ -203,11 +194,9 @@ class Answer:
         return h11.Response(status_code=status, headers=list(headers.items()), reason=reason)
 
     async def write(self, piece: bytes) -> None:
-        """Send a piece of a stream. Return when the client has taken enough of the earlier pieces."""
         self._wire.write(h11.Data(data=piece))
         await self._wire.drain()
 
     async def end(self) -> None:
-        """End the answer, so that the client sees that it is complete."""
         self._wire.write(h11.EndOfMessage())
         await self._wire.drain()

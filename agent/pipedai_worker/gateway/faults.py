@@ -19,15 +19,11 @@ INFRA_STATUSES = frozenset({408, TOO_MANY_REQUESTS})
 
 @dataclass(frozen=True)
 class ServerFault:
-    """Why the server can't be used. `fault_class` is `infra` or `client`; `sentence` holds no secret."""
-
     fault_class: str
     sentence: str
 
 
 class ServerFailed(Exception):  # noqa: N818 - carries the fault to whoever tells of it
-    """The MCP server can't be reached, or its answer can't be used."""
-
     def __init__(self, fault_class: str, sentence: str, *, unanswered: bool = False) -> None:
         """`unanswered` says that the server may have got the request, and that its answer did not come."""
         super().__init__(sentence)

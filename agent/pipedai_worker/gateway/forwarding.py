@@ -43,10 +43,7 @@ NO_ANSWER = "The MCP server ended its answer before the call was answered."
 
 @dataclass(frozen=True)
 class Posted:
-    """What the gateway remembers of one POST.
-
-    `session` together with one of `ids` names a JSON-RPC request that waits for an answer.
-    """
+    """What the gateway remembers of a POST. `session` with one of `ids` names a request that waits for an answer."""
 
     session: str
     ids: list[str] = field(default_factory=list)
@@ -81,10 +78,7 @@ class Forwarding:
         url: httpx.URL | None = None,
         stream: str | None = None,
     ) -> None:
-        """Forward the JSON-RPC messages in a POST.
-
-        With `stream`, their answers come on that stream of the older transport (HTTP with SSE).
-        """
+        """Forward a POST's messages. With `stream`, answers come on that stream of the older transport."""
         try:
             posted = await messages.read_apart(request.body, messages.read_posted)
         except ValueError:
@@ -118,9 +112,8 @@ class Forwarding:
             await self._fail(post, str(failed), answer)
 
     async def _announce(self, post: Posted, posted: list[dict[str, Any]]) -> None:
-        """Write a POST's tool calls to the journal. If one of them may change something, wait until it may be sent.
-
-        Raises NotAllowed if a call can't be written down or must not be sent.
+        """Write a POST's tool calls to the journal, and wait if one may change something. Raises NotAllowed if a call
+        can't be written down or must not be sent.
         """
         may_change = False
         begun: list[Call] = []
@@ -178,7 +171,6 @@ class Forwarding:
             await answer.send(response.status_code, headers=headers)
 
     async def get(self, request: Request, answer: Answer) -> None:
-        """Forward a stream of events that the client opens or resumes."""
         answer.presence.expect_client()
         session = request.header(SESSION) or ""
         async with self._upstream.send("GET", request.headers, seconds=None) as response:
@@ -191,7 +183,6 @@ class Forwarding:
                 await self._pass_events(Posted(session), response, answer)
 
     async def delete(self, request: Request, answer: Answer) -> None:
-        """Forward the request by which the client ends its session."""
         async with self._upstream.send("DELETE", request.headers) as response:
             if not 200 <= response.status_code < 300:
                 await self._pass_refusal(response, answer)
@@ -199,11 +190,7 @@ class Forwarding:
                 await answer.send(response.status_code)
 
     async def _pass_events(self, post: Posted, response: httpx.Response, answer: Answer) -> None:
-        """Pass a stream of events on, one event at a time.
-
-        If the stream ends before a request is answered, and can't be resumed, the client gets an error for that
-        request.
-        """
+        """Pass a stream of events on. If it ends before a request is answered, the client gets an error for that."""
         open_ids = dict.fromkeys(post.ids)
         resumable = False
         whole = False
@@ -244,10 +231,7 @@ class Forwarding:
         await answer.send(_passed_on(status), body, headers=self._headers(response))
 
     async def _fail(self, post: Posted, sentence: str, answer: Answer) -> None:
-        """Answer a POST in the server's place, because forwarding it has failed.
-
-        The answer is a JSON-RPC error if the client expects JSON-RPC as the answer to this POST, else a 502.
-        """
+        """Answer for the server with a JSON-RPC error if the client expects JSON-RPC, else with a 502."""
         if answer.begun:
             raise ConnectionError
         status = HTTPStatus.OK if post.ids and not post.in_stream else HTTPStatus.BAD_GATEWAY
@@ -272,10 +256,7 @@ class Forwarding:
 
 
 def _passed_on(status: int) -> int:
-    """Return the status that claude gets for a status of the server.
-
-    Claude gets no 401, because it would look for a login, and no redirect, because it must not follow one.
-    """
+    """Return the status for claude: never 401, for which it would look for a login, or a redirect."""
     if status in faults.REFUSED_HEADERS:
         return HTTPStatus.FORBIDDEN
     if status < 400 or status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:

@@ -36,10 +36,8 @@ LOOK_SECONDS = 0.1
 
 
 class Gateway:
-    """A context manager that serves one run's MCP server on the loopback interface, from entry to exit.
-
-    `url` is set at entry. It is the URL that the MCP configuration of the run's program names. Its path ends in /sse if
-    the path of the server's own URL does: by convention such a server speaks the older transport (HTTP with SSE).
+    """A context manager that serves one run's MCP server on the loopback interface, at `url`. The URL ends in /sse if
+    the server's own does, which by convention means the older transport (HTTP with SSE).
     """
 
     def __init__(
@@ -50,11 +48,9 @@ class Gateway:
         calls: ToolCalls,
         before_first_effect: Callable[[], None],
     ) -> None:
-        """Take the server's URL and the trigger's headers. If one of them can't be used, `probe()` says so.
-
-        `before_first_effect` is called before the first tool call that may change something is sent, in a thread of its
-        own. The call has been added to `calls` by then. `before_first_effect` returns once the API knows of the call.
-        If it raises an exception, the call is not sent. It must return or raise soon after the run has been stopped.
+        """Take the server's URL and the trigger's headers; `probe()` says if they can't be used. A thread calls
+        `before_first_effect` before the first call that may change something is sent. It returns once the API knows of
+        the call, and raises an exception to prevent the call. It must end soon after the run has been stopped.
         """
         self.url = ""
         self._older = is_older(url)
@@ -70,7 +66,6 @@ class Gateway:
         self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
 
     def __enter__(self) -> Gateway:
-        """Begin to listen on a free port, and start the gateway's thread. Raises OSError."""
         self._socket = socket.create_server((HOST, 0), backlog=128)
         self.url = f"http://{HOST}:{self._socket.getsockname()[1]}{self._path}"
         self._thread.start()
@@ -78,7 +73,6 @@ class Gateway:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close every connection. Tool calls that have no answer yet stay `unknown` in `calls`."""
         if self._loop is not None and self._main is not None:
             try:
                 self._loop.call_soon_threadsafe(self._main.cancel)
@@ -87,10 +81,8 @@ class Gateway:
         self._thread.join(LEAVE_SECONDS)
 
     def probe(self, stopped: Callable[[], bool] = lambda: False) -> ServerFault | None:
-        """Initialise the MCP server and list its tools, in 30 s at most. Return None, or why the server can't be used.
-
-        This calls no tool, and costs no tokens of a model. If the gateway is closed meanwhile, or `stopped` returns
-        True, it returns at once.
+        """Initialise the server and list its tools, in 30 s at most. Return None, or why it can't be used. If the
+        gateway is closed or `stopped` returns True meanwhile, return at once.
         """
         if self._loop is None:
             raise RuntimeError("The gateway is not open.")
@@ -153,12 +145,10 @@ class Gateway:
             await self._upstream.close()
 
     def _knows(self, target: str) -> bool:
-        """Tell whether the target of a request is below this gateway's secret path."""
         path, base = _path_in(target), f"{self._base}/".encode()
         return hmac.compare_digest(path[: len(base)], base)
 
     async def _answer(self, request: Request, answer: Answer) -> None:
-        """Pass one request to the code that answers requests with its path and its method."""
         path = _path_in(request.target)
         posts = f"{self._base}/messages/".encode()
         try:
@@ -198,10 +188,7 @@ def _path_in(target: str) -> bytes:
 
 
 def is_older(url: str) -> bool:
-    """Tell whether a server speaks MCP's older transport (HTTP with SSE).
-
-    By convention the path of its URL then ends in /sse.
-    """
+    """Tell whether the path ends in /sse, which by convention means MCP's older transport."""
     try:
         return urlsplit(url).path.rstrip("/").endswith("/sse")
     except ValueError:

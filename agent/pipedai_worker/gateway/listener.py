@@ -18,11 +18,9 @@ Handler = Callable[[Request, Answer], Awaitable[None]]
 
 
 class Listener:
-    """Serves connections to one listening socket, each in a task of its own, until `close()`.
-
-    When a client leaves, the work on the answer that it waits for is canceled. Every program on the machine can
-    connect, so a connection counts as a client's only after a request for which `knows` returns True. `knows` is called
-    with the request's target, such as `/secret/mcp`.
+    """Serves the connections of one socket, each in a task that is canceled when its client leaves. Every program on
+    the machine can connect; one is a client only after a request whose target, such as `/secret/mcp`, satisfies
+    `knows`.
     """
 
     def __init__(
@@ -45,7 +43,7 @@ class Listener:
         self._server = await loop.create_server(
             lambda: _Connection(self, loop), sock=self._socket, backlog=1
         )
-        # Asyncio has asked the system to hold only `backlog` connections until they are taken.
+        # Asyncio has told the system to hold only `backlog` connections that are not taken yet; this raises the number.
         self._socket.listen(limits.MOST_UNTAKEN)
 
     async def close(self) -> None:
@@ -56,7 +54,6 @@ class Listener:
         await asyncio.gather(*filter(None, tasks), return_exceptions=True)
 
     def opened(self, connection: _Connection) -> None:
-        """Count a new connection. If too many have not yet shown that they are a client's, close the oldest of them."""
         self._strangers[connection] = None
         if len(self._strangers) > limits.MOST_STRANGERS:
             oldest = next(iter(self._strangers))
@@ -102,10 +99,7 @@ class Listener:
             raise BadRequest(status)
 
     def _refusal(self, request: Request) -> int | None:
-        """Return the status with which to refuse a request; None to let it pass.
-
-        Requests that a page in a browser may have sent are refused, and those without the gateway's secret path.
-        """
+        """Return the status with which to refuse a request of a web page, or one without the secret path; else None."""
         if request.has("origin"):
             return HTTPStatus.FORBIDDEN
         if request.header("host") != self._host:
@@ -139,10 +133,7 @@ class _Connection(asyncio.StreamReaderProtocol):
         self.presence = Presence()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a new connection, and set TCP_NODELAY so that small pieces are sent at once.
-
-        Asyncio itself sets it only for some sockets.
-        """
+        """Set TCP_NODELAY, which asyncio sets only for some sockets, so that small pieces are sent at once."""
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
         self._listener.opened(self)
@@ -184,7 +175,6 @@ class _Connection(asyncio.StreamReaderProtocol):
         self.presence.leave()
 
     def abort(self) -> asyncio.Task[None] | None:
-        """Close the connection at once, and cancel the task that serves it. Return that task, if there is one."""
         task = self.presence.task
         if task is not None:
             task.cancel()

@@ -25,10 +25,8 @@ _PARSER = ThreadPoolExecutor(1, "parser")
 
 
 async def read_apart(data: bytes, read: Callable[[bytes], Read]) -> Read:
-    """Return `read(data)`, which parses the message `data`.
-
-    A large message is parsed apart from the event loop, after all those that came before it. What `read` returns should
-    be small, because it stays in memory while the next one is parsed.
+    """Return `read(data)`. A large message is parsed apart from the event loop, after those before it, so what `read`
+    returns should be small.
     """
     if len(data) < limits.LARGE_MESSAGE:
         return read(data)
@@ -36,11 +34,9 @@ async def read_apart(data: bytes, read: Callable[[bytes], Read]) -> Read:
 
 
 def read_posted(body: bytes) -> list[dict[str, Any]]:
-    """Return the messages in the body of a POST: one, or a batch. They have only what the gateway looks at.
-
-    Raises ValueError if the body is no JSON-RPC, if it has too many values, or if the server could understand it
-    differently than the gateway. The last is so if it is not JSON in UTF-8, if an object has the same name twice, or if
-    a name that JSON-RPC defines is written with other capitals, because some servers ignore the difference.
+    """Return the messages of a POST, without what the gateway does not look at. Raises ValueError if the server might
+    understand it differently: it is not UTF-8, an object has a name twice, or a name of JSON-RPC is in other capitals.
+    Also raises it for too many values.
     """
     value = parse(
         body.decode(), object_pairs_hook=_without_doubles, parse_constant=_refuse_constant
@@ -58,10 +54,7 @@ def read_posted(body: bytes) -> list[dict[str, Any]]:
 
 
 def read_answered(data: bytes) -> list[dict[str, Any]]:
-    """Return the messages in an answer or in the data of an event; none if it is no JSON-RPC.
-
-    Raises ServerFailed if it has too many values.
-    """
+    """Return the messages of an answer or event; none if it is no JSON-RPC. Raises ServerFailed."""
     try:
         value = parse(data)
     except TooManyValues:
@@ -78,12 +71,10 @@ def request_id(message: dict[str, Any]) -> str | None:
 
 
 def answer_id(message: dict[str, Any]) -> str | None:
-    """Return the id of an answer as JSON; None for a request or a notification."""
     return None if "method" in message else _id(message)
 
 
 def tool_of(message: dict[str, Any]) -> str | None:
-    """Return the name of the tool that a message calls; None if it calls none."""
     if message.get("method") != TOOLS_CALL:
         return None
     params = message.get("params")
@@ -97,13 +88,11 @@ def is_quick(message: dict[str, Any]) -> bool:
 
 
 def is_error(message: dict[str, Any]) -> bool:
-    """Tell whether the answer to a tool call is an error of the protocol or of the tool."""
     result = message.get("result")
     return not isinstance(result, dict) or result.get("isError") is True
 
 
 def errors(ids: list[str], sentence: str, *, batch: bool) -> bytes:
-    """Return a JSON-RPC answer that says that these requests have failed. `ids` are their ids as JSON."""
     made = [error(one, SERVER_ERROR, sentence) for one in ids]
     return b"[" + b",".join(made) + b"]" if batch else b"".join(made)
 

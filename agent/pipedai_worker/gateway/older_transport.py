@@ -22,10 +22,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class OlderTransport:
-    """Forwards MCP's older transport for one gateway.
-
-    The client is told URLs of the gateway, whose paths begin with `posts`, in place of the server's URLs.
-    """
+    """Forwards MCP's older transport. Instead of the server's URLs the client gets the gateway's, below `posts`."""
 
     def __init__(
         self, upstream: Upstream, waiting: Waiting, forwarding: Forwarding, posts: str
@@ -72,10 +69,7 @@ class OlderTransport:
 
 
 def endpoint(server: httpx.URL, data: bytes) -> httpx.URL:
-    """Return the URL for POSTs that an `endpoint` event names.
-
-    Raises ServerFailed if the URL has another origin than the server's.
-    """
+    """Return the URL of an `endpoint` event. Raises ServerFailed for another origin than the server's."""
     try:
         if len(data) > LONGEST_ENDPOINT:
             raise ValueError

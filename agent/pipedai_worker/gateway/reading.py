@@ -16,7 +16,8 @@ _SESSION_ID = re.compile(r"[!-~]+")
 
 JSON, EVENTS, HTML = "application/json", "text/event-stream", "text/html"
 SESSION, VERSION = "mcp-session-id", "mcp-protocol-version"
-# The extension of an answer that says when all of it must have come, by the event loop's clock; None sets no limit.
+# The key of an httpx answer's extension with the time by which the whole answer must have come, by the event loop's
+# clock; None sets no limit.
 ENDS_AT = "pipedai_ends_at"
 
 Came = TypeVar("Came")
@@ -32,7 +33,6 @@ async def within(ends_at: float | None, coming: Awaitable[Came]) -> Came:
 
 
 async def chunks_of(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Yield the bytes of an answer as they come. Raises ServerFailed if the connection fails or the time is up."""
     chunks = response.aiter_raw()
     try:
         while True:
@@ -44,7 +44,6 @@ async def chunks_of(response: httpx.Response) -> AsyncIterator[bytes]:
 
 
 async def events_of(response: httpx.Response) -> AsyncIterator[Event]:
-    """Yield the events of an answer as they come. Raises ServerFailed if one is too large or the connection fails."""
     splitter = EventSplitter(limits.LARGEST_EVENT)
     try:
         async for chunk in chunks_of(response):
@@ -56,7 +55,6 @@ async def events_of(response: httpx.Response) -> AsyncIterator[Event]:
 
 
 async def read_whole(response: httpx.Response, largest: int = limits.LARGEST_ANSWER) -> bytes:
-    """Return the body of an answer. Raises ServerFailed if it is too large or does not come whole."""
     body = bytearray()
     async for chunk in chunks_of(response):
         body += chunk
@@ -66,10 +64,7 @@ async def read_whole(response: httpx.Response, largest: int = limits.LARGEST_ANS
 
 
 async def read_short(response: httpx.Response) -> bytes:
-    """Return the body of an answer that is not what a call waits for, so it is short and comes at once.
-
-    Raises ServerFailed.
-    """
+    """Return the short body of an answer that is not what a call waits for. Raises ServerFailed."""
     if response.extensions[ENDS_AT] is None:
         now = asyncio.get_running_loop().time()
         response.extensions[ENDS_AT] = now + limits.ANSWER_SECONDS
@@ -77,7 +72,6 @@ async def read_short(response: httpx.Response) -> bytes:
 
 
 def media_type(response: httpx.Response) -> str:
-    """Return the media type of an answer in lower case, without parameters."""
     return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
 
 
@@ -113,7 +107,6 @@ class Event:
 
     @property
     def kind(self) -> bytes:
-        """Return the event's type: the value of its field `event`, or `message` if it has none."""
         return (self._values(b"event") or [b""])[-1] or b"message"
 
     @property
@@ -122,7 +115,6 @@ class Event:
 
     @property
     def has_id(self) -> bool:
-        """Tell whether a client can resume the stream after this event."""
         return any(self._values(b"id"))
 
     def _values(self, field: bytes) -> list[bytes]:
@@ -138,7 +130,6 @@ class EventSplitter:
     """Takes the bytes of one stream. An event that the stream's end cuts off is dropped, as the HTML standard says."""
 
     def __init__(self, largest: int) -> None:
-        """`largest` is how many bytes one event may have."""
         self._largest = largest
         self._held = bytearray()
         # How many bytes at the beginning of `_held` have been searched for a line end without finding one.
@@ -149,7 +140,6 @@ class EventSplitter:
         self._begun = False
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
-        """Take the next bytes of the stream, and yield each event that they complete. Raises EventTooLarge."""
         self._held += chunk
         if not self._begun:
             if _BYTE_ORDER_MARK.startswith(self._held) and len(self._held) < len(_BYTE_ORDER_MARK):

@@ -1,7 +1,4 @@
-"""Sends requests to a run's MCP server, with the trigger's headers and through this machine's proxy, if it has one.
-
-It follows no redirect.
-"""
+"""Sends requests to a run's MCP server, with the trigger's headers, by the machine's proxy, and without redirects."""
 
 from __future__ import annotations
 
@@ -68,7 +65,6 @@ class Upstream:
         self._secrets = tuple(value for value in headers.values() if len(value) >= 8)
 
     def open(self) -> None:
-        """Make the HTTP client. If this machine's proxy can't be used, every request raises ServerFailed."""
         if self._fault is None:
             try:
                 self._client = _client(self.url)
@@ -92,9 +88,8 @@ class Upstream:
         url: httpx.URL | None = None,
         seconds: float | None = limits.ANSWER_SECONDS,
     ) -> AsyncIterator[httpx.Response]:
-        """Send a request with a client's headers, and yield the answer before its body is read.
-
-        `seconds` is within how many seconds the whole answer must come; None sets no limit. Raises ServerFailed.
+        """Yield the answer before its body is read. The whole answer must come within `seconds`. Raises
+        ServerFailed.
         """
         if self._fault is not None:
             raise self._fault
@@ -146,7 +141,6 @@ class Upstream:
 
 
 def _parse(url: str) -> tuple[httpx.URL, list[tuple[str, str]]]:
-    """Return the URL without user, password and fragment, and the Authorization header for user and password."""
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError, TypeError):
@@ -167,10 +161,7 @@ def _parse(url: str) -> tuple[httpx.URL, list[tuple[str, str]]]:
 
 
 def _sendable(headers: list[tuple[str, str]]) -> Headers:
-    """Return the trigger's headers as bytes. If a name occurs twice, the last one counts.
-
-    Headers of HOP_BY_HOP or OF_THE_PROTOCOL, which the trigger must not set, are left out.
-    """
+    """Return the trigger's headers as bytes. The last of a name counts, and what it must not set is left out."""
     made: dict[bytes, tuple[bytes, bytes]] = {}
     for name, value in headers:
         pair = (name.encode(), value.strip(" \t").encode())

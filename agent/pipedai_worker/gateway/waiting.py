@@ -53,14 +53,10 @@ class Waiting:
                 self._awaited.popitem(last=False)
 
     async def hear_apart(self, session: str, data: bytes) -> set[str]:
-        """Do what `hear` does, apart from the event loop if the message is large."""
         return await messages.read_apart(data, partial(self.hear, session))
 
     def hear(self, session: str, data: bytes) -> set[str]:
-        """Take a message or a batch that the server sent in a session. Return the ids of the requests it answers.
-
-        Raises ServerFailed if it has too many values.
-        """
+        """Take a server's message or batch, and return the ids that it answers. Raises ServerFailed."""
         heard = set()
         for message in messages.read_answered(data):
             found = messages.answer_id(message)
@@ -92,21 +88,16 @@ class Waiting:
 
 
 def awaited_by(message: dict[str, Any]) -> ListOfTools | None:
-    """Return a ListOfTools if the message asks for the list of tools, because its answer has to be read; else None."""
     return ListOfTools() if message.get("method") == messages.TOOLS_LIST else None
 
 
 class Effects:
-    """What calls of one MCP server's tools may change.
-
-    If several answers to `tools/list` name a tool, the last one counts.
-    """
+    """What calls of a server's tools may change. The last answer to `tools/list` that names a tool counts."""
 
     def __init__(self) -> None:
         self._by_tool: dict[str, str] = {}
 
     def learn(self, result: Any) -> None:
-        """Learn the effects of tools from the result of a `tools/list` request. Parts of a wrong form are ignored."""
         tools = result.get("tools") if isinstance(result, dict) else None
         for tool in tools if isinstance(tools, list) else ():
             name = tool.get("name") if isinstance(tool, dict) else None
@@ -134,10 +125,7 @@ class NotAllowed(Exception):  # noqa: N818 - carries the sentence for the client
 
 
 class FirstEffect:
-    """Asks once whether tool calls that may change something may be sent; each such call waits for the answer.
-
-    `ask` returns if they may be sent, and raises an exception if not. After an exception, the next call asks again.
-    """
+    """Asks once whether calls that may change something may be sent. If `ask` raises, the next call asks again."""
 
     def __init__(self, ask: Callable[[], None]) -> None:
         self._ask = ask

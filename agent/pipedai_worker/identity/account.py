@@ -23,10 +23,8 @@ ASK_AGAIN_SECONDS = 600.0
 
 
 class Account:
-    """The account of claude that pays for this worker's runs. The poll's thread calls `word()`.
-
-    `auth_mode` returns how claude is paid for. `ask_environment` asks the API for the environment's id, if the worker's
-    configuration does not know it; it raises ApiError, and returns None if the API does not say.
+    """Claude's account. `auth_mode` returns how it is paid for. `ask_environment` asks the API for the environment's id
+    if it is not known; it raises ApiError, and may return None.
     """
 
     def __init__(
@@ -43,10 +41,8 @@ class Account:
         self._word: str | None = None
 
     def word(self) -> str | None:
-        """Return the account's word, of 64 characters, or None if the account or the environment is not known.
-
-        It is the same on every machine of the environment that uses the account, and another one in every other
-        environment. Nobody can tell the account from it.
+        """Return the account's word of 64 characters, or None if it is not known. All machines of an environment make
+        the same word, from which nobody can tell the account.
         """
         with self._lock:
             now = time.monotonic()
@@ -73,10 +69,7 @@ def word(environment_id: str, identity: str) -> str:
 
 
 def account(auth_mode: str) -> str | None:
-    """Return what tells claude's account from all others, or None if that is not known. It is a secret.
-
-    It is the token or the key that claude gets from the environment, else the account that claude is logged in with.
-    """
+    """Return what tells claude's account from others, or None. It is a secret: a token, a key, or the login."""
     for variable in CREDENTIALS[auth_mode]:
         if os.environ.get(variable):
             return f"{variable} {os.environ[variable]}"

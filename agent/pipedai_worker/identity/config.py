@@ -32,7 +32,6 @@ class WorkerConfig:
     environment_id: str | None = None
 
     def save(self, path: Path) -> None:
-        """Write the registration to a file that only its owner can read (mode 0600). Raises OSError."""
         durable.private_directory(path.parent)
         content = {
             "workerId": self.worker_id,
@@ -76,21 +75,16 @@ class WorkerConfig:
 
 
 def remember_auth_mode(path: Path, auth_mode: str) -> None:
-    """Write down in the configuration file how the API says that claude is paid for. Other fields stay as they are.
-
-    Raises OSError, and ValueError if the file holds no JSON object.
-    """
+    """Write down how the API says that claude is paid for; other fields stay. Raises OSError, ValueError."""
     content = durable.read_json_object(path)
     durable.write_json(path, {**content, "authMode": auth_mode})
 
 
 def readable_by_others(path: Path) -> bool:
-    """Tell whether other users of the machine may read the configuration file, which holds a token."""
     return bool(path.stat().st_mode & 0o077)
 
 
 def state_directory(config_path: Path) -> Path:
-    """Return the directory for the worker's current runs and unreported outcomes, beside the configuration file."""
     return config_path.with_name(f"{config_path.stem}.state")
 
 

@@ -38,12 +38,10 @@ class Paying:
 
     @property
     def mode(self) -> str:
-        """Return the present way of paying: `claude_max` or `api_key`."""
         return self._chosen or self._from_api or CLAUDE_MAX
 
     @property
     def why(self) -> str:
-        """Return who decided this way of paying, as words to be put in brackets."""
         if self._chosen:
             return "by --auth-mode or AUTH_MODE"
         if self._from_api:

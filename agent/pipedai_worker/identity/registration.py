@@ -59,11 +59,8 @@ class Registration:
 
 
 def register(api: Api, registration: Registration, path: Path) -> WorkerConfig:
-    """Register, and write the configuration to `path`.
-
-    It tries again, for a minute, but only while the token is certain to be unused. It raises
-    ConfigError when the file can't be written (if possible before the request is sent), NotReached,
-    AnswerLost, and the API's errors.
+    """Register, and write the configuration. It tries again for a minute, but only while the token is certain to be
+    unused. Raises ConfigError if the file can't be written, NotReached, AnswerLost, and the API's errors.
     """
     _check_writable(path)
     gives_up_at = time.monotonic() + PATIENCE_SECONDS

@@ -14,14 +14,16 @@ from pipedai_worker.values import number, whole
 DEFAULT_TIMEOUT_SECONDS = 1800.0
 # A longer limit counts as this one, since clocks and other programs take no number of seconds beyond some size.
 LONGEST_TIMEOUT_SECONDS = 30 * 86_400.0
-# The least and the most that may be the limit of a run's cost: as plain numbers, others could have millions of digits.
+# The smallest and the largest limit of a run's cost. Written as plain numbers, others could have millions of digits.
 SMALLEST_COST_USD, LARGEST_COST_USD = Decimal("1e-9"), Decimal("1e12")
+
+
+# Values of `recordEvents`.
+ALWAYS, FAILURES = "always", "failures"
 
 
 @dataclass(frozen=True)
 class AssignedRun:
-    """One run to execute. Its `id` is a UUID, so a file name may contain it."""
-
     id: str
     trigger_name: str
     prompt: str = field(repr=False)
@@ -33,8 +35,9 @@ class AssignedRun:
     attempt: int
     # A JSON Schema that the run's output has to fit; None if none is asked for.
     output_schema: dict[str, Any] | None = field(repr=False, default=None)
-    # Whether the API wants to be told what the run's program does, as it does it.
-    record_events: bool = False
+    # When the API takes what the run's program does: ALWAYS, as it does it, or FAILURES, once the run has ended
+    # otherwise than succeeded. With anything else it takes nothing.
+    record_events: str = ""
     # True if a later attempt may go on in the session of claude that this run begins (`retryMode` is `resume`).
     may_be_resumed: bool = False
     # The id of the session in which this run is to go on; None if it begins anew.
@@ -44,7 +47,6 @@ class AssignedRun:
 
     @classmethod
     def parse(cls, item: Any) -> AssignedRun | None:
-        """Read a run that the API hands out. Return None if a field that the run needs is missing or wrong."""
         try:
             headers = item.get("mcpHeaders") or {}
             return cls(
@@ -61,7 +63,7 @@ class AssignedRun:
                 payload=item.get("payload"),
                 attempt=whole(item.get("attempt")) or 1,
                 output_schema=_schema(item.get("outputSchema")),
-                record_events=item.get("recordEvents") is True,
+                record_events=str(item.get("recordEvents")),
                 may_be_resumed=item.get("retryMode") == "resume",
                 resume_session_id=_text(item.get("resumeSessionId") or "") or None,
                 max_cost_usd=_cost(item.get("maxCostUsd")),
@@ -77,11 +79,7 @@ def _schema(value: Any) -> dict[str, Any] | None:
 
 
 def _cost(value: Any) -> str | None:
-    """Return a limit of the cost as a plain decimal number, or None if there is none.
-
-    The API may give it as a number or as a text. Raises ValueError for anything else: a run whose limit can't be read
-    is not executed without one.
-    """
+    """Return a limit as a plain decimal number, or None. Raises ValueError for one that can't be read."""
     if value is None:
         return None
     try:
@@ -95,10 +93,7 @@ def _cost(value: Any) -> str | None:
 
 
 def _text(value: Any) -> str:
-    """Return `value` if it is text that UTF-8 can encode; JSON may contain lone surrogates, which it can't encode.
-
-    Raises TypeError for a value that is no text, and ValueError for a text with surrogates.
-    """
+    """Raises TypeError for no text, and ValueError for lone surrogates, which UTF-8 can't encode."""
     if not isinstance(value, str):
         raise TypeError
     value.encode()

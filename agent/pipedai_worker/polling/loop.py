@@ -19,7 +19,7 @@ from pipedai_worker.api.answers import ApiError, Refused, TokenRefused
 from pipedai_worker.api.client import Api
 from pipedai_worker.api.patience import GaveUp
 from pipedai_worker.disk.journal import Journal
-from pipedai_worker.events.sender import send_left
+from pipedai_worker.events.sender import Sender, send_left
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.logs import get_logger
 from pipedai_worker.polling.poller import Granted, Polled, Poller
@@ -47,12 +47,9 @@ NEVER = float("inf")
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of the worker's main loop.
-
-    `max_concurrency` is the most runs at a time; None leaves the limit to the API. `drain_seconds` is the time that
-    runs get to finish after a signal. With `once` the loop takes the runs that are due now, and ends with them. With
-    `drain` it takes no run at all: it only settles what earlier processes of the worker have left. `pass_env` names the
-    environment variables that runs' programs get in addition.
+    """The options of the main loop. It executes at most `max_concurrency` runs at a time (None: as the API says). After
+    a signal runs get `drain_seconds` to finish. With `once` it takes only runs that are due now, with `drain` none.
+    `pass_env` names environment variables for programs.
     """
 
     max_concurrency: int | None
@@ -108,7 +105,7 @@ class Loop:
             account_id=settings.account_id,
         )
         self._runs: dict[str, Run] = {}
-        # The runs that were granted, and are not written down yet. Until then nothing else is asked for.
+        # The runs that were granted and are not written to disk yet. Until then the worker asks for no other run.
         self._claiming: set[str] = set()
         self._settling = 0
         # True once no further run is to be taken, because none is due; only with `once`.
@@ -142,21 +139,21 @@ class Loop:
 
     def _settle_the_past(self) -> None:
         recovery.clean_up(self._journal, self._surroundings.executor)
-        self._send_events_of_the_past()
-        for run_id, body in self._journal.outcomes().items():
-            self._settle(
-                partial(
-                    report,
-                    *(self._api, self._journal, self._surroundings.executor),
-                    *(run_id, body, self._leaving.wait),
-                )
-            )
-
-    def _send_events_of_the_past(self) -> None:
         left = self._journal.events()
+        for run_id, body in self._journal.outcomes().items():
+            self._settle(partial(self._report_left, run_id, body, left.pop(run_id, None)))
         if left:
             # Nothing waits for these events. What can't be sent before the worker exits stays on disk.
             run_in_background("events", lambda: send_left(self._api, left, self._leaving.wait))
+
+    def _report_left(self, run_id: str, body: dict[str, Any], events: Path | None) -> None:
+        """Report a run of an earlier process, and then send its events: before, the API may not take them."""
+        around = self._surroundings
+        status = report(self._api, self._journal, around.executor, run_id, body, around.leaving)
+        if events is not None:
+            sender = Sender(self._api, run_id, events, around.leaving)
+            sender.finish()
+            sender.end(status)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # A signal may interrupt the main thread inside another put() on this queue. SimpleQueue allows that; with a
@@ -166,7 +163,7 @@ class Loop:
     def _finished(self) -> bool:
         busy = bool(self._runs) or self._settling > 0
         if self._draining.is_set():
-            # A run that the API grants at this moment has to be handed back.
+            # The API may be granting a run at this moment. The worker then has to hand it back, so it is still busy.
             busy = busy or (self._poller.under_way and self._failure is None)
             return not busy or time.monotonic() >= self._leave_at
         return self._all_taken and not busy
@@ -233,7 +230,7 @@ class Loop:
             self._hand_back(_id_of(granted.state), recovery.UNREADABLE)
             self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
         elif run.id in self._runs or self._journal.has_outcome(run.id):
-            # The claimId could not be dropped when the run came first.
+            # The worker has this run already, but could not drop its claimId then.
             self._hand_back(None, recovery.NOT_BEGUN)
             self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
         elif self._draining.is_set():
@@ -251,8 +248,8 @@ class Loop:
             except OSError as error:
                 log.warning("a claimId can't be removed from disk: %s", error.strerror)
             return
-        # Until its claimId is dropped, another call with it would get this run again, or one whose claimId is then
-        # dropped too early.
+        # Until the claimId is dropped, the worker asks for nothing: another call with it would get this run again, or a
+        # run whose claimId is then dropped too early.
         self._claiming.add(run_id)
         self._settle(
             partial(
@@ -319,7 +316,9 @@ class Loop:
         if self._draining.is_set():
             return
         self._draining.set()
-        log.info("%s: takes nothing new, and ends after the %d runs in hand", name, len(self._runs))
+        log.info(
+            "%s: takes nothing new, and ends after its runs in hand: %d", name, len(self._runs)
+        )
         try:
             self._journal.tell(draining=True)
         except OSError as error:
@@ -361,7 +360,6 @@ class Loop:
 
 
 def _id_of(state: dict[str, Any]) -> str | None:
-    """Return the id of a run that can't be read; None if even that can't be read."""
     try:
         return str(UUID(state["id"]))
     except (KeyError, TypeError, ValueError, AttributeError):

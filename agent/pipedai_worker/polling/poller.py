@@ -27,13 +27,10 @@ SHORTEST_EMPTY_POLL_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Granted:
-    """A run that the API has claimed for the worker and started, under `claim_id`.
-
-    `state` is what the API says of the run. `run` is None if the run can't be read.
-    """
+    """A run that the API has claimed by `claim_id` and started. `run` is None if the answer, `state`, can't be read."""
 
     claim_id: str
-    # It has the run's secrets.
+    # It holds the run's secrets, so the repr leaves it out.
     state: dict[str, Any] = field(repr=False)
     run: AssignedRun | None
 
@@ -47,10 +44,8 @@ class Polled:
 
 
 class Poller:
-    """Sends polls, one at a time, in another thread. The result of each is passed to `deliver`.
-
-    A poll that failed results in the exception that says why. The main thread then passes the result to `answered()` or
-    `failed()`, which decide when the next poll is due.
+    """Sends one poll at a time in another thread, and passes its result or exception to `deliver`. The main thread then
+    calls `answered()` or `failed()`, which decide when the next poll is due.
     """
 
     def __init__(
@@ -93,7 +88,7 @@ class Poller:
             granted = None if state is None else Granted(claim_id, state, AssignedRun.parse(state))
             return Polled(granted, time.monotonic() - began)
         except OSError as error:
-            # A run that can't be written down would only be taken away from others.
+            # A run that can't be written to disk would only be taken away from other workers.
             return Unavailable(f"the worker's files can't be written: {error.strerror}")
         except ApiError as error:
             return error

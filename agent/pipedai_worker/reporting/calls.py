@@ -35,10 +35,8 @@ class NotTold(Exception):  # noqa: N818 - a state of knowledge
 
 
 class Heartbeat:
-    """A context manager whose thread sends heartbeats from entry to exit, and the first one at once.
-
-    `counts` returns how many tool calls the run has made, for the heartbeats to tell; None while there are none.
-    `session_id`, once it is set, is told too: it is the session in which another attempt could go on.
+    """A context manager that sends heartbeats from entry to exit. `counts` returns the counts of tool calls to send, or
+    None. `session_id` is sent too, once it is set.
     """
 
     def __init__(
@@ -71,10 +69,7 @@ class Heartbeat:
             self._condition.notify_all()
 
     def tell(self) -> None:
-        """Send a heartbeat at once, and wait until the API has answered it. Raises NotTold.
-
-        The heartbeat tells the counts of tool calls as they are at this moment or later.
-        """
+        """Wait until a heartbeat with the present counts, or later ones, has been answered. Raises NotTold."""
         with self._condition:
             self._asked += 1
             mine = self._asked
@@ -121,10 +116,7 @@ class Heartbeat:
                     self._condition.notify_all()
 
     def _wait(self, seconds: float, *, in_any_case: bool) -> bool:
-        """Wait for `seconds`, but return early if `tell()` asks for a heartbeat. Return False once the run has ended.
-
-        With `in_any_case` the wait is not shortened by `tell()`.
-        """
+        """Sleep, but only until `tell()` needs a heartbeat, unless `in_any_case`. Return False at the run's end."""
         until = time.monotonic() + seconds
         with self._condition:
             while not self._ended:
@@ -136,10 +128,7 @@ class Heartbeat:
 
     @property
     def _longest_pause(self) -> float:
-        """The longest pause after a heartbeat that failed, in seconds: half of the usual interval.
-
-        After an outage the API waits for half of a lease (SPEC §22). A sixth of it leaves time for another attempt.
-        """
+        """Return half of the interval. After an outage the API waits three times as long (SPEC §22)."""
         return self._interval / 2
 
     def _next_interval(self, answer: dict[str, Any]) -> float:
@@ -159,28 +148,30 @@ def report(
     run_id: str,
     body: dict[str, Any],
     wait: Callable[[float], bool],
-) -> None:
+) -> str | None:
     """Send the outcome of a run, and remove it from disk after a 2xx or a 4xx that is final.
 
-    If the API can't store the outcome (400, 413), only its status and fault are sent. The answer says how long the
-    run's session can be resumed.
+    Return the status that the run then has, or None if the API refuses the outcome. If the API can't store the outcome
+    (400, 413), only its status and fault are sent. The answer says how long the run's session can be resumed.
 
     Raises GaveUp when `wait` returns True, and TokenRefused when the API refuses the token. In both cases the outcome
     stays on disk, and the worker's next start sends it.
     """
+    status = None
     try:
         answer = until_answered(lambda: api.complete(run_id, body), wait)
     except Refused as refused:
         if refused.is_unfit and body != bare(body):
             # Without any report the API would take the run for lost.
             log.warning("run %s: the API can't take the whole outcome: %s", run_id, refused)
-            report(api, journal, executor, run_id, bare(body), wait)
-            return
+            return report(api, journal, executor, run_id, bare(body), wait)
         log.warning("run %s: %s not accepted: %s", run_id, body.get("status"), refused)
         if refused.status == HTTPStatus.NOT_FOUND:
             journal.sessions.learn_end(run_id, None, executor)
     else:
+        status = answer.get("status")
         log.info("run %s %s", run_id, body.get("status"))
         if "resumeUntil" in answer:
             journal.sessions.learn_end(run_id, api.seconds_until(answer["resumeUntil"]), executor)
     journal.drop_outcome(run_id)
+    return status

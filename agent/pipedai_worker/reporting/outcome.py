@@ -32,16 +32,14 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class UsageLimit:
-    """A usage limit of claude's account that is used up.
-
-    `resets_at` is when it is lifted, in seconds since 1970. `kind` is claude's own word for it, such as `five_hour`.
+    """A usage limit of claude's account. It ends at `resets_at`, in seconds since 1970. `kind` is claude's word for it,
+    such as `five_hour`.
     """
 
     resets_at: float
     kind: str
 
     def body(self) -> dict[str, str]:
-        """Return the JSON object to report."""
         kind = _cut(self.kind, LIMIT_KIND_LENGTH) or "unknown"
         return {"resetsAt": iso(self.resets_at), "kind": kind}
 
@@ -83,7 +81,6 @@ class Outcome:
         )
 
     def body(self) -> dict[str, Any]:
-        """Return the JSON object to report, without the values that are not known."""
         fields: dict[str, Any] = {
             "status": self.status,
             "faultClass": self.fault_class,
@@ -110,10 +107,7 @@ class Outcome:
 
 
 def storable(value: Any) -> Any:
-    """Return JSON in which characters that the API can't store are replaced.
-
-    Raises RecursionError if it is nested too deep.
-    """
+    """Replaces characters that the API can't store. Raises RecursionError if it is nested too deep."""
     return with_strings(value, lambda text: _UNSTORABLE.sub("\ufffd", text))
 
 
@@ -123,7 +117,6 @@ def bare(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def iso(moment: float, precision: str = "milliseconds") -> str:
-    """Return a time, given in seconds since 1970, in the API's format."""
     text = datetime.fromtimestamp(moment, tz=timezone.utc).isoformat(timespec=precision)
     return text.replace("+00:00", "Z")
 

@@ -26,13 +26,9 @@ CHECKER = "pipedai_worker.reporting.schema_check"
 
 
 def settle(success: Outcome, schema: Any, output: Any, redactor: Redactor) -> Outcome:
-    """Return the outcome of a program that succeeded with this output; `ABSENT` stands for none.
-
-    The outcome's texts may still hold whole secrets, which are replaced later. They hold no half of a secret, because a
-    half would not be recognised any more.
-
-    If the trigger has no schema (None), the outcome stays a success, and an output that is too large is left out. If it
-    has one, a missing, too large or wrong output makes the run a failure of the client.
+    """Return the outcome of a program that succeeded with this output, or with ABSENT. If the trigger has a schema, a
+    missing, too large or wrong output makes it a failure of the client. Without a schema, too large an output is left
+    out.
     """
     if output is ABSENT:
         if schema is None:
@@ -60,18 +56,13 @@ def settle(success: Outcome, schema: Any, output: Any, redactor: Redactor) -> Ou
 
 
 class Complaint:
-    """Why an output was not accepted: a sentence, and whose fault it is."""
-
     def __init__(self, sentence: str, fault_class: str = CLIENT) -> None:
         self.sentence = _cut(sentence, LONGEST_SENTENCE)
         self.fault_class = fault_class
 
 
 def check(schema: Any, output: Any, redactor: Redactor) -> Complaint | None:
-    """Check in a process of its own whether the output fits the schema.
-
-    Return None if it fits, else a complaint without secrets.
-    """
+    """Check in a process of its own. Return None if it fits, else a complaint without secrets."""
     try:
         checked = subprocess.run(
             [sys.executable, "-m", CHECKER, str(CPU_SECONDS)],
@@ -124,10 +115,7 @@ def size_of(output: Any) -> int | None:
 
 
 def _held_int(literal: str) -> int:
-    """Raise ValueError for a whole number beyond JavaScript's largest, because the API refuses such numbers.
-
-    Return 0 for any other number, because its value is not needed.
-    """
+    """Raise ValueError for a number beyond JavaScript's largest, which the API refuses. The value is not needed."""
     if len(literal) > LONGEST_NUMBER or math.isinf(float(literal)):
         raise ValueError
     return 0

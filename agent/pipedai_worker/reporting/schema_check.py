@@ -1,9 +1,7 @@
-"""Checks a JSON document against a JSON Schema (2020-12), as a program of its own with limits of time and memory.
+"""Checks a JSON document against a JSON Schema (2020-12), as a program with limits of time and memory.
 
-It reads `{"schema": …, "output": …}` from stdin. It writes `{"sentence": …}`, which is null if the output fits, or
-`{"pointer": …, "misfit": …}`: where the output does not fit, as a JSON pointer, and why. These texts may quote the
-output and so hold a secret, and they are of any length: a secret that is cut in two could not be found any more. It
-loads no schema from anywhere: a reference leads into the schema itself or to the standard's own ones.
+It reads `{"schema": …, "output": …}` from stdin, and writes `{"sentence": …}` (null if the output fits) or `{"pointer":
+…, "misfit": …}`. These texts may hold whole secrets, which the worker redacts.
 """
 
 from __future__ import annotations
@@ -19,10 +17,7 @@ MEMORY_BYTES = 1024 * 1024 * 1024
 
 
 def main() -> None:
-    """Check the output in stdin against the schema in stdin.
-
-    The only argument of the command line is the number of seconds of processor time that may be used.
-    """
+    """The only argument is the number of seconds of processor time that may be used."""
     # A process that ends need not look for garbage first.
     atexit.register(gc.freeze)
     limit = int(sys.argv[1])
@@ -43,7 +38,6 @@ def main() -> None:
 
 
 def judged(schema: Any, output: Any) -> dict[str, Any]:
-    """Return the answer that this program writes: that the output fits the schema, or where and why it does not."""
     from jsonschema import Draft202012Validator
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import EMPTY_REGISTRY

@@ -37,7 +37,6 @@ class Ending:
 
     @property
     def killed(self) -> bool:
-        """Tell whether the program was ended by a signal or stopped, so that the end of its output may be missing."""
         return self.signal_name is not None or self.stopped_by is not None
 
     @property
@@ -49,12 +48,9 @@ class Ending:
 
 
 class Program:
-    """A program that has been started. Call `supervise()` once."""
-
     def __init__(
         self, argv: Sequence[str], *, stdin: bytes, directory: Path, environment: Mapping[str, str]
     ) -> None:
-        """Start the program. Raises OSError when it can't be launched."""
         # The program's input is a file. Through a pipe the worker would have to keep writing while the program is slow
         # to read.
         with tempfile.TemporaryFile() as input_file:
@@ -82,11 +78,9 @@ class Program:
         term_grace: Callable[[], float],
         interrupt_first: bool = False,
     ) -> Ending:
-        """Read the program's output until the program ends, or stop it as soon as `should_stop` returns a reason.
-
-        To stop it, its process group gets SIGTERM and, when `term_grace` seconds have passed, SIGKILL. With
-        `interrupt_first` the program alone gets SIGINT at first, and the group gets SIGTERM when half of that time has
-        passed. However the program ends, processes that it leaves in its group are killed.
+        """Read the program's output until it ends. If `should_stop` returns a reason, its process group gets SIGTERM
+        and, `term_grace` seconds later, SIGKILL. With `interrupt_first` the program gets SIGINT for the first half of
+        that time. Processes that it leaves in its group are killed.
         """
         try:
             with _Pipes(self._process, stdout, stderr) as pipes:
@@ -132,10 +126,7 @@ class Program:
         return Ending(128 - code, stopped_by, name)
 
     def _has_ended(self) -> bool:
-        """Tell whether the program has ended, without reaping it.
-
-        Until the program is reaped, no other process group can get the id of its group.
-        """
+        """Tell whether the program has ended, without reaping it: afterwards its group's id could be used again."""
         if hasattr(os, "waitid"):
             options = os.WEXITED | os.WNOHANG | os.WNOWAIT
             return os.waitid(os.P_PID, self.pid, options) is not None
@@ -204,7 +195,6 @@ class _Pipes:
         return bool(self._selector.get_map())
 
     def read(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for output and read one piece of each pipe. Tell if any came."""
         ready = self._selector.select(timeout)
         for key, _ in ready:
             try:

@@ -34,10 +34,8 @@ UNREADABLE = replace(NEVER_BEGUN, error_message="The worker can't read this run.
 
 
 def clean_up(journal: Journal, executor: Executor) -> None:
-    """End the processes of earlier runs, remove their files, and write an outcome to disk for each run in hand.
-
-    The outcome tells which tool calls the run had made, and which of them had no answer. The files of a session stay if
-    the run can be resumed in it. This sends nothing to the API.
+    """End the processes of earlier runs, remove their files, and write an outcome for each run in hand. The files of a
+    session that can be resumed stay. Nothing is sent to the API.
     """
     spooled = journal.outcomes()
     for run in journal.held():
@@ -113,10 +111,8 @@ def hand_back(
     kept: Callable[[], None],
     wait: Callable[[float], bool],
 ) -> None:
-    """Report a run that the API has granted and that the worker does not begin. Raises GaveUp and TokenRefused.
-
-    `kept` is called when the outcome is on disk and the run's claimId is used no more, or when the disk has failed.
-    Then the run is reported all the same.
+    """Report a run that the worker does not begin. `kept` is called when the outcome is on disk and the claimId is used
+    no more, or when the disk has failed. Raises GaveUp, TokenRefused.
     """
     body = outcome.body()
     try:
@@ -138,10 +134,7 @@ TERM_GRACE_SECONDS = 2.0
 
 
 def end_orphans(run: HeldRun) -> None:
-    """End the run's program and its process group, and (on Linux) every other process with the run's mark.
-
-    The mark is an environment variable, which all processes of a run inherit.
-    """
+    """End the run's process group and, on Linux, every process that has the run's mark in its environment."""
     if run.pid is not None and run.process_started is not None:
         _end_group(run.pid, run.process_started)
     end_marked(run.claim_id)
@@ -167,10 +160,8 @@ def _process_ids() -> list[int]:
 
 
 def _kill_if_marked(pid: int, claim_id: str) -> bool:
-    """Kill the process if its environment has the mark of this claim, and tell whether it did.
-
-    The process is opened (pidfd) before its environment is read. If the process ends in between and another one gets
-    its id, the signal therefore reaches nobody.
+    """Kill the process if it has the mark of this claim, and tell whether it did. Its pidfd is opened before the mark
+    is read, so that no process that gets the same id is killed.
     """
     try:
         handle = os.pidfd_open(pid)

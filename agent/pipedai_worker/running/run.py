@@ -21,7 +21,7 @@ from pipedai_worker.executors.inputs import allowed
 from pipedai_worker.gateway import Gateway
 from pipedai_worker.identity.paying import EVERY_CREDENTIAL
 from pipedai_worker.logs import get_logger, known_secrets
-from pipedai_worker.polling.assigned import AssignedRun
+from pipedai_worker.polling.assigned import ALWAYS, FAILURES, AssignedRun
 from pipedai_worker.redact import Redactor
 from pipedai_worker.reporting.calls import Heartbeat, report
 from pipedai_worker.reporting.outcome import (
@@ -50,8 +50,6 @@ NO_CALLS = {"total": 0, "effects": 0, "unknown": 0}
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The objects and settings that all runs of this worker share."""
-
     api: Api
     journal: Journal
     executor: Executor
@@ -73,7 +71,6 @@ class Run:
         around: Surroundings,
         granted: dict[str, Any],
     ) -> None:
-        """Make the run. `granted` is what the API says of it, as it has claimed it for this worker."""
         self.assigned = assigned
         self._granted = granted
         self.stop = StopRequest()
@@ -103,11 +100,8 @@ class Run:
             known_secrets.remove(run_id)
 
     def _keep(self) -> bool:
-        """Write the run down, and tell whether that could be done. If not, the run has been reported.
-
-        Until the run is on disk, the worker asks for no other one: a worker that is killed before that gets this run
-        again by the same claimId. If it can't be written down, `claimed` stays false, so that the worker waits before
-        it takes another run.
+        """Write the run down. Return False if that failed; the run has then been reported. The worker asks for no other
+        run before: if it is killed, the same claimId gives it this run again.
         """
         around, run_id = self._around, self.assigned.id
         try:
@@ -130,17 +124,21 @@ class Run:
             self.assigned.attempt,
         )
         self._calls = _open_calls(around.journal.calls_of(run_id))
+        status = None
         with self._heartbeat:
             outcome = self._execute()
             if outcome is None:
                 around.journal.release(run_id)
             else:
-                self._report(outcome)
+                status = self._report(outcome)
+        if self._recorder:
+            self._recorder.sender.end(status, hasty=self.stop.hasty)
 
     def _counts(self) -> dict[str, int] | None:
         return self._calls.counts() if self._calls else None
 
-    def _report(self, outcome: Outcome) -> None:
+    def _report(self, outcome: Outcome) -> str | None:
+        """Report the run, and return the status that the API then says it has."""
         if self._calls is not None:
             outcome = replace(
                 outcome, tool_calls=self._calls.counts(), tool_call_list=self._calls.listed()
@@ -158,15 +156,15 @@ class Run:
         except OSError as error:
             log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
         if self._recorder and not self.stop.hasty:
-            self._recorder.flush()
+            self._recorder.sender.flush()
         around = self._around
-        report(around.api, journal, around.executor, run_id, body, around.leaving)
+        status = report(around.api, journal, around.executor, run_id, body, around.leaving)
         journal.release(run_id)
+        return status
 
     def _execute(self) -> Outcome | None:
-        """Execute the run. Return the outcome to report, or None when the run no longer belongs to this worker."""
         if self._granted.get("cancelRequested"):
-            # The API has started the run with its claim, and would take its cost for unknown.
+            # The claim has started the run, and without this 0 the API would take its cost for unknown.
             return Outcome(CANCELED, cost_usd=0.0)
         try:
             reason = self.stop.reason
@@ -211,10 +209,10 @@ class Run:
                 recorder.finish()
 
     def _begin_recording(self) -> Recorder | None:
-        if not self.assigned.record_events:
+        if self.assigned.record_events not in {ALWAYS, FAILURES}:
             return None
         around, run_id = self._around, self.assigned.id
-        path = around.journal.events_of(run_id)
+        path = around.journal.events_of(run_id, kept=self.assigned.record_events == FAILURES)
         return Recorder.begin(around.api, run_id, path, self._redactor, around.leaving)
 
     def _execute_at(

@@ -27,8 +27,6 @@ HASTY = frozenset({StopReason.SHUTDOWN, StopReason.TOKEN_REFUSED})
 
 
 class StopRequest:
-    """A request to stop a run. Any thread may make it. If there are several reasons, the first one counts."""
-
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.reason: StopReason | None = None

@@ -49,10 +49,8 @@ def find(
     sessions: Sessions,
     given_up: Callable[[], bool],
 ) -> Workplace:
-    """Return the workplace for a granted run: that of the earlier attempt if the run is to resume its session.
-
-    Raises HadEffects, and OSError. When `given_up()` is true, an earlier attempt that is still at work is not waited
-    for any longer.
+    """Return the workplace for a granted run; to resume a session, that of the earlier attempt, which is waited for
+    until `given_up()` is true. Raises HadEffects, OSError.
     """
     if run.resume_session_id is None:
         return anew(run, claim_id, executor, sessions)
@@ -72,7 +70,6 @@ def find(
 
 
 def anew(run: AssignedRun, claim_id: str, executor: Executor, sessions: Sessions) -> Workplace:
-    """Return a new workplace. Raises OSError."""
     scratch = Scratch()
     session = JobSession(session_of(claim_id), kept=run.may_be_resumed and executor.resumes)
     if not session.kept:
@@ -108,10 +105,7 @@ def leave(
     executor: Executor,
     sessions: Sessions,
 ) -> bool:
-    """Remove what the attempt has left, or keep what another attempt needs to go on. Tell whether that is kept.
-
-    `execution` is how the attempt ended; None if the worker itself failed.
-    """
+    """Remove what the attempt left, or keep what another one needs to go on. Tell whether that is kept."""
     scratch, known = workplace.scratch, workplace.known
     if known is not None and workplace.session.kept and _may_be_retried(execution):
         executor.clean_up(known.id, scratch.work, pid, keep_session=True)
@@ -154,7 +148,6 @@ def _open_again(session: Session, executor: Executor) -> Scratch | None:
 
 
 def with_session(outcome: Outcome, session_id: str | None) -> Outcome:
-    """Return the outcome with the session in which the run can be resumed, if claude has not told it itself."""
     if session_id is None or outcome.session_id:
         return outcome
     return replace(outcome, session_id=session_id)

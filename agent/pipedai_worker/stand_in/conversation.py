@@ -52,11 +52,7 @@ _TIMES = ("first_content_frame_ms", "time_to_request_ms", "ttft_ms", "ttft_strea
 
 
 class Conversation:
-    """One conversation of claude with a model, as the events that it writes to stdout.
-
-    It consists of turns. A turn is claude's work from an `init` event, which `begin` writes, to the event of its
-    `result`.
-    """
+    """A conversation of claude with a model, as events on stdout. A turn goes from `init` to `result`."""
 
     def __init__(self, session_id: str, model: str, version: str) -> None:
         self.session_id = session_id
@@ -69,7 +65,6 @@ class Conversation:
 
     @property
     def has_spoken(self) -> bool:
-        """Tell whether the model has said anything, or called a tool, since the last `begin`."""
         return bool(self._turn.messages)
 
     def event(self, kind: str, **fields: Any) -> None:
@@ -77,7 +72,6 @@ class Conversation:
         print(json.dumps(line), flush=True)
 
     def system(self, subtype: str, **fields: Any) -> None:
-        """Write an event of the type `system`, in which claude tells something of itself."""
         self.event("system", subtype=subtype, **fields)
 
     def begin(self, tools: Sequence[str], servers: Mapping[str, Any]) -> None:
@@ -131,11 +125,7 @@ class Conversation:
             self.limit("allowed")
 
     def answer(self, number: str, content: Any, *, returned: Any, how: Any, **more: Any) -> None:
-        """Write an event with the result of a tool call.
-
-        `content` is what the model gets. `returned` is what the tool itself returned, and `how` says how the call was
-        permitted.
-        """
+        """`content` is what the model gets, `returned` what the tool returned, and `how` how it was permitted."""
         block = {"type": "tool_result", "tool_use_id": number, "content": content, **more}
         self._hear(block, tool_use_result=returned, tool_result_meta=[{"id": number, **how}])
 
@@ -183,10 +173,7 @@ class Conversation:
     def result(
         self, subtype: str, *, reason: str, stop: str | None, is_error: bool = False, **more: Any
     ) -> int:
-        """End a turn by writing a `result` event. Return the exit code with which claude would end after it.
-
-        `reason` is the event's `terminal_reason`. `stop` is its `stop_reason`: how the model's last message ended.
-        """
+        """Return claude's exit code. `reason` is the event's `terminal_reason`, `stop` its `stop_reason`."""
         if subtype == "success":
             more = {"api_error_status": None, **more}
             if not is_error:
@@ -244,10 +231,7 @@ class Conversation:
 
 
 class StoredSession:
-    """The file of one session, below claude's own directory, named after the working directory and the session.
-
-    With `stored` false nothing is written, as claude does with `--no-session-persistence`.
-    """
+    """The file of one session, where claude keeps it. Nothing is written if `stored` is false."""
 
     def __init__(self, session_id: str, *, stored: bool) -> None:
         directory = os.environ.get("CLAUDE_CONFIG_DIR") or os.path.expanduser("~/.claude")  # noqa: PTH111
@@ -259,7 +243,6 @@ class StoredSession:
         return self._path.is_file()
 
     def lines(self) -> list[str] | None:
-        """Return the lines that are still to be carried out; None if the session is a new one."""
         with contextlib.suppress(FileNotFoundError):
             stored: list[str] = json.loads(self._path.read_text().splitlines()[-1])
             return stored

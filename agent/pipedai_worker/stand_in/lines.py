@@ -26,10 +26,7 @@ _ACCEPTED = {"permission_decision": {"decision": "accept", "source": "config"}}
 
 
 class Player:
-    """Carries out one prompt in claude's place.
-
-    `schema` is the JSON Schema for the run's output; None if no output is asked for.
-    """
+    """Carries out one prompt in claude's place. `schema` is for the run's output; None if none is asked for."""
 
     def __init__(
         self,
@@ -112,7 +109,8 @@ class Player:
         return 0
 
     def _succeed(self, text: str, did: str = "did nothing else", **more: Any) -> int:
-        text = text or f"The stand-in for Claude read a prompt of {self._words} words and {did}."
+        words = "1 word" if self._words == 1 else f"{self._words} words"
+        text = text or f"The stand-in for Claude read a prompt of {words} and {did}."
         self._talk.say(text + self._shown)
         return self._done(text + self._shown, **more)
 
@@ -137,9 +135,8 @@ class Player:
         reason: str = "api_error",
         **fields: Any,
     ) -> int:
-        """Write an API error as claude does: with the subtype `success`, and with `is_error`.
-
-        `params` are written only in claude's message. The other fields are written in the message and in the result.
+        """Write an API error as claude does: a `success` with `is_error`. `params` are in the message alone, and other
+        fields in the result as well.
         """
         number = {"request_id": "req_stand_in"} if "api_error_status" in fields else {}
         self._talk.complain(kind, text, **number, **params, **fields)
@@ -230,7 +227,7 @@ class Player:
         self._talk.say("SIGTERM is ignored.")
 
     def do_leave_child(self, _: str) -> None:
-        import subprocess  # here, because few runs need it and each would wait for it
+        import subprocess  # imported here, because few runs need it and importing takes time
 
         child = subprocess.Popen(["sleep", "600"], start_new_session=True)
         self._talk.say(f"child {child.pid}")

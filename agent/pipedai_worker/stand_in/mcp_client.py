@@ -1,8 +1,4 @@
-"""Speaks with the run's MCP server as claude does: initialises it, lists its tools, and calls them.
-
-It uses the standard library alone, so that the stand-in can be run by any Python. It uses no proxy, as the worker's
-gateway is on this machine.
-"""
+"""Speaks with the run's MCP server as claude does, with the standard library alone and without a proxy."""
 
 from __future__ import annotations
 
@@ -25,8 +21,6 @@ class McpError(Exception):
 
 
 class McpClient:
-    """A client of the server that one entry of an MCP configuration names. Call `connect` first."""
-
     def __init__(self, server: Mapping[str, Any], connect_seconds: float = CONNECT_SECONDS) -> None:
         self._url = str(server.get("url"))
         self._older = server.get("type") == "sse"
@@ -41,7 +35,6 @@ class McpClient:
         self.tools: list[dict[str, Any]] = []
 
     def connect(self) -> None:
-        """Initialise the server and list its tools. Raises McpError."""
         limit = self._connect_seconds
         if self._older:
             self._open_stream(limit)
@@ -127,7 +120,6 @@ class McpClient:
 def _answer(
     url: str, method: str, body: bytes | None, headers: Mapping[str, str], seconds: float
 ) -> http.client.HTTPResponse:
-    """Send a request over a connection of its own, and return the answer before its body is read."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(f"not a URL of HTTP: {url}")
@@ -139,14 +131,13 @@ def _answer(
         connection.request(method, target, body, headers)
         return connection.getresponse()
     finally:
-        # The answer reads on: the system closes the connection only when the answer is closed as well.
+        # The socket is closed too, because the open answer would keep the connection open.
         if connection.sock is not None:
             connection.sock.close()
 
 
 @contextlib.contextmanager
 def _troubles() -> Iterator[None]:
-    """Turn any exception that the connection to a server may raise into a McpError."""
     try:
         yield
     except (OSError, ValueError, http.client.HTTPException) as error:

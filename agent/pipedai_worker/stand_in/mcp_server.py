@@ -13,14 +13,11 @@ METHOD_NOT_FOUND, INVALID_PARAMS = -32601, -32602
 
 
 class Tool(NamedTuple):
-    """One tool: how a list of tools shows it, and what its text is when it is called with these arguments."""
-
     shown: dict[str, Any]
     call: Callable[[dict[str, Any]], str]
 
 
 def answer(message: dict[str, Any], tools: Mapping[str, Tool]) -> dict[str, Any]:
-    """Return the `result`, or the `error`, that answers a JSON-RPC request."""
     asked, params = message.get("method"), message.get("params")
     params = params if isinstance(params, dict) else {}
     if asked == "initialize":
@@ -74,7 +71,6 @@ class McpHandler(BaseHTTPRequestHandler):
     do_DELETE = do_GET  # noqa: N815 - a session needs no end
 
     def take(self, message: dict[str, Any]) -> None:
-        """Answer a JSON-RPC request, or confirm that a notification has come."""
         if "id" in message:
             answered = answer(message, self.tools)
             self.reply({"jsonrpc": "2.0", "id": message["id"], **answered})
@@ -85,7 +81,6 @@ class McpHandler(BaseHTTPRequestHandler):
         self.json(answered)
 
     def whole(self, status: int, body: bytes = b"", kind: str = "", **headers: str) -> None:
-        """Send an answer at once."""
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         if kind:

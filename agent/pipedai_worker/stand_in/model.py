@@ -58,10 +58,7 @@ class Usage:
         }
 
     def of_model(self, model: str) -> dict[str, Any]:
-        """Return the field `modelUsage` of a `result` event, which has the model's numbers under the model's name.
-
-        It is empty if there was no message.
-        """
+        """Return the field `modelUsage` of a `result` event. It is empty if there was no message."""
         if not self.messages:
             return {}
         usage = {
@@ -101,11 +98,7 @@ CUT = "cut"
 
 
 class ApiError(NamedTuple):
-    """One failure of the model's API.
-
-    `status` is its HTTP status, or None if no answer came. `kind` is what claude's message calls it, and `type` is what
-    the API itself calls it.
-    """
+    """A failure of the model's API. `status` is None without an answer; `kind` is claude's word, `type` the API's."""
 
     status: int | None
     kind: str

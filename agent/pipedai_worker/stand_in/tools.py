@@ -20,10 +20,7 @@ OPTIONAL_SECONDS = 5.0
 
 
 class Server:
-    """The MCP server that the stand-in's configuration names, if it names one.
-
-    With `optional`, the run may do without the server: if it can't be reached, the events do not mention it.
-    """
+    """The MCP server in the stand-in's configuration, if there is one. With `optional`, a run may do without it."""
 
     def __init__(self, configuration: Mapping[str, Any] | None, *, optional: bool) -> None:
         self._optional = optional
@@ -50,7 +47,6 @@ class Server:
 
     @property
     def in_init(self) -> dict[str, Any]:
-        """Return what an `init` event tells of the MCP server: its field `mcp_servers`, or nothing."""
         if self._client is None:
             return {"mcp_servers": []}
         if self.status is None:
@@ -60,7 +56,6 @@ class Server:
 
     @property
     def tools(self) -> list[str]:
-        """Return the names of the server's tools in claude's form, such as `mcp__trigger__look_up`."""
         return [TOOL_PREFIX + str(tool.get("name")) for tool in self._tools()]
 
     def harmless(self) -> str | None:
@@ -88,8 +83,6 @@ class Server:
 
 
 class _Call:
-    """One tool call, which the model has asked for. `answer` makes it."""
-
     def __init__(
         self,
         talk: Conversation,
@@ -105,7 +98,6 @@ class _Call:
         self._client = client
 
     def answer(self) -> None:
-        """Make the tool call, and write an event with what the server answers."""
         if self._client is None:
             why = f"No such tool available: {TOOL_PREFIX}{self._tool}"
             self._talk.answer(self.number, why, returned=f"Error: {why}", how={}, is_error=True)
@@ -201,10 +193,7 @@ class BackgroundTask:
         talk.answer(self._call, text, returned=returned, how=how, is_error=False)
 
     def end(self) -> dict[str, object]:
-        """Wait until the command ends, and write the events about that.
-
-        Claude then goes on working and gives another result. Return the field `origin` of that result.
-        """
+        """Wait until the command ends, and write the events about it. Return the field `origin` of the next result."""
         time.sleep(self._seconds)
         patch = {"status": "completed", "end_time": round(time.time() * 1000)}
         self._talk.system("task_updated", **self._task, patch=patch)

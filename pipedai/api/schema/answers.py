@@ -142,13 +142,11 @@ def header_refs(*names: str) -> Schema:
 
 
 def error_answer(status: int, reason: str = "") -> Schema:
-    """Returns the error answer of this status. `reason` replaces the description in ERRORS."""
     answer: Schema = {"$ref": f"#/components/responses/{ERRORS[status][0]}"}
     return {**answer, "description": reason} if reason else answer
 
 
 def components() -> dict[str, dict[str, Any]]:
-    """Returns the components to which `header_refs` and `error_answer` refer."""
     return {
         "headers": {
             name: {"description": says, "required": always, "schema": schema}

@@ -32,7 +32,6 @@ class Text(OpenApiSerializerFieldExtension):
     match_subclasses = True
 
     def map_serializer_field(self, auto_schema: Any, direction: str) -> Schema:
-        """Returns the schema without lengths, which drf-spectacular adds from the field's validators."""
         field = self.target
         trimmed = field.trim_whitespace and not field.allow_blank and direction == "request"
         return {"type": "string", "pattern": r"\S"} if trimmed else {"type": "string"}
@@ -52,8 +51,6 @@ class Money(OpenApiSerializerFieldExtension):
 
 
 class Amount(OpenApiSerializerFieldExtension):
-    """Describes an AmountField as a MoneyField whose bounds are kept."""
-
     target_class = AmountField
 
     def map_serializer_field(self, auto_schema: Any, direction: str) -> Schema:
@@ -77,8 +74,6 @@ _WINDOWS = {60: "a minute", 3600: "an hour", 86_400: "a day"}
 
 
 class ApiSchema(AutoSchema):
-    """Makes the OpenAPI operation of one action of an ApiViewSet. There is one instance for each action."""
-
     view: ApiViewSet  # type: ignore[override]
 
     @property
@@ -90,7 +85,6 @@ class ApiSchema(AutoSchema):
         return reference.endpoint(self.method, self.path.removeprefix("/api/v1"))
 
     def get_operation_id(self) -> str:
-        """Returns the id from `@Operation`. It does not depend on the path, so that a new path breaks no client."""
         return self._operation.id
 
     def get_summary(self) -> str:
@@ -100,7 +94,6 @@ class ApiSchema(AutoSchema):
         return [self.view.tag]
 
     def get_description(self) -> str:  # type: ignore[override]
-        """Returns the action's description from API.md, followed by the action's rate limits."""
         rates = "; ".join(
             f"{rate.limit} {_WINDOWS[rate.seconds]} (`{rate.name}`)" for rate in self._rates()
         )
@@ -114,10 +107,7 @@ class ApiSchema(AutoSchema):
         }
 
     def get_auth(self) -> list[dict[str, list[str]]]:
-        """Returns a security requirement for each kind of credential that the viewset accepts.
-
-        A public action also gets an empty requirement, which means that no credential is needed.
-        """
+        """A public action also gets an empty requirement, which means that no credential is needed."""
         if self._operation.security:
             return [dict(one) for one in self._operation.security]
         asked = map(requirement, self.view.get_authenticators())
@@ -208,10 +198,8 @@ class ApiSchema(AutoSchema):
         return dict(page.ref)
 
     def _errors(self) -> dict[int, str]:
-        """Returns the errors that this operation may answer: for each status the reason, or "".
-
-        "" stands for the description in answers.py. Most of these errors follow from what the viewset declares.
-        `@Operation` adds other errors, and may replace a reason.
+        """Returns the reason of each error status that this operation may answer; "" stands for the description in
+        answers.py. Most follow from the viewset, and `@Operation` adds or replaces some.
         """
         role = self._role()
         takes_cookies = any("session" in one for one in self.get_auth())
@@ -236,7 +224,6 @@ class ApiSchema(AutoSchema):
             yield rate
 
     def _role(self) -> Any:
-        """Returns the lowest role that the action's permission class accepts, or None if it needs no role."""
         return getattr(self.view.permissions[self.view.action], "role", None)
 
     def _is_public(self) -> bool:

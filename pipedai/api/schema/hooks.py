@@ -107,10 +107,7 @@ def complete(result: Schema, **_: Any) -> Schema:
 
 
 def _add_example(operation: Schema, example: Any) -> None:
-    """Adds the example of API.md to the success answer of lowest status.
-
-    API.md shows one item for a list. The example in the schema is then a page that holds this item.
-    """
+    """Adds the example of API.md to the success answer of lowest status, for a list as the item of a page."""
     if example is None:
         return
     status = min(status for status in operation["responses"] if status < "300")
@@ -123,7 +120,6 @@ def _add_example(operation: Schema, example: Any) -> None:
 
 
 def _tags(result: Schema) -> list[str]:
-    """Returns the tags that operations use, in the order of _TAGS. Raises LookupError for a tag that _TAGS lacks."""
     operations = (one for path in result["paths"].values() for one in path.values())
     used = {tag for one in operations for tag in one["tags"]}
     if unknown := used - set(_TAGS):

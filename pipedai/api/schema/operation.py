@@ -1,7 +1,6 @@
-"""Defines `@Operation`, by which each action of a viewset tells its URL, and describes itself to the OpenAPI schema.
+"""Defines `@Operation`, by which an action of a viewset tells its URL and its part of the OpenAPI schema.
 
-Web processes import this module with their views, so it must not import drf-spectacular, which only the making of the
-schema needs.
+Web processes import this, so it must not import drf-spectacular.
 """
 
 import re
@@ -22,10 +21,7 @@ _Action = TypeVar("_Action", bound=Callable[..., Any])
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """The endpoint of one action, and what neither its viewset nor its serializers tell the OpenAPI schema about it.
-
-    It is a decorator of the action's method: `@Operation("GET /runs/{runId}", id="getRun", …)`. Requests never read it.
-    """
+    """Decorates an action's method: `@Operation("GET /runs/{runId}", id="getRun", …)`. Requests never read it."""
 
     # The method, and the path below /api/v1 as the schema spells it. Each name in braces stands for a UUID, which the
     # action gets as an argument: `{runId}` as `run_id`.
@@ -69,12 +65,10 @@ class Operation:
 
     @property
     def method(self) -> str:
-        """The method of the endpoint, such as `GET`."""
         return self.endpoint.partition(" ")[0]
 
     @property
     def route(self) -> str:
-        """The path of the endpoint as Django's resolver spells it, such as `runs/<uuid:run_id>`."""
         path = self.endpoint.partition(" /")[2]
         return re.sub(r"{([a-z]+)Id}", r"<uuid:\1_id>", path)
 
@@ -84,10 +78,8 @@ class Operation:
 
 
 def answer(name: str, description: str, /, **fields: Field[Any, Any, Any, Any]) -> Answer:
-    """Returns a serializer class that describes an object which a view puts together itself.
-
-    `name` is the name of the object's component in the schema, and `description` the text about it there. `fields` are
-    serializer fields by their names in the API.
+    """Returns a serializer class for an object that a view puts together itself. `name` and `description` are the
+    schema's, `fields` serializer fields by their names in the API.
     """
     return cast("Answer", type(name, (Serializer,), {"__doc__": description, **fields}))
 
@@ -97,10 +89,7 @@ def has_operation(action: Callable[..., Any]) -> bool:
 
 
 def operation_of(viewset: type, action: str) -> Operation:
-    """Returns the operation of this action of the viewset.
-
-    Raises LookupError if the viewset has no such action, or if the action is not decorated with `@Operation`.
-    """
+    """Raises LookupError if the viewset has no such action, or if the action has no `@Operation`."""
     operation = getattr(getattr(viewset, action, None), "operation", None)
     if not isinstance(operation, Operation):
         raise LookupError(
@@ -142,10 +131,7 @@ PAGE = (
 
 
 def of_filters(filters: type[ApiFilterSet], described: dict[str, str]) -> list[Schema]:
-    """Returns the query parameters of a filter set. `described` has a description of each by its name.
-
-    Raises TypeError for a filter that is no ApiFilter, because only those tell how they look in the schema.
-    """
+    """`described` has a description of each parameter. Raises TypeError for a filter that is no ApiFilter."""
     found = []
     for name, item in filters.base_filters.items():
         if not isinstance(item, ApiFilter):

@@ -25,7 +25,6 @@ class Section:
 
     @property
     def prose(self) -> str:
-        """The section's paragraphs without tables, examples and links, as Markdown."""
         without = _EXAMPLE.sub("", self.text)
         paragraphs = (part.strip() for part in without.split("\n\n"))
         kept = [part for part in paragraphs if part and not part.startswith("|")]
@@ -33,7 +32,6 @@ class Section:
 
     @property
     def fields(self) -> dict[str, str]:
-        """The descriptions of fields and parameters in the section's tables, by name."""
         return {
             name: _sentence(row[1])
             for row in _ROW.findall(self.text)
@@ -47,23 +45,16 @@ class Section:
 
 
 def plain(markdown: str) -> str:
-    """Returns the text without links, because they work only inside API.md."""
     return _LINK.sub(r"\1", markdown)
 
 
 def of_change(text: str) -> str:
-    """Changes a field's description, written for the creation of a resource, to fit a change of the resource.
-
-    It removes words such as "Required" and "by default", because absent fields stay as they are in a change.
-    """
+    """Makes a field's description fit a change, where absent fields stay: "Required" and defaults are removed."""
     return _sentence(_OF_SOMETHING_NEW.sub("", text))
 
 
 def endpoint(method: str, path: str) -> Section:
-    """Returns the section of an endpoint. Raises LookupError if there is none.
-
-    `path` is written as in the schema: `/triggers/{triggerId}`.
-    """
+    """`path` is as in the schema: `/triggers/{triggerId}`. Raises LookupError without a section."""
     return _section(f"`{method} {re.sub(r'{[^}]+}', ':id', path)}`")
 
 

@@ -96,10 +96,7 @@ Exits with 0 when it has come to the end, with 1 and one sentence otherwise.
 
 
 def _chosen(options: dict[str, Any]) -> list[Retention]:
-    """Returns the kinds of rows that the command line names.
-
-    Raises CommandError if the options on the command line contradict each other.
-    """
+    """Raises CommandError if the options contradict each other."""
     kinds, days = options["kinds"], options["days"]
     if options["audit"] and kinds:
         raise CommandError("--audit is about the audit log alone: name no other kind with it.")

@@ -99,11 +99,16 @@ async def test_what_is_no_page_may_do_nothing_in_a_browser():
         assert policy == SECURITY["content-security-policy"]
 
 
-async def test_the_start_page_may_load_styles_and_pictures_of_our_own_and_nothing_else():
-    exchange = await Exchange(http_scope(path="/")).run(outer(Answering()))
-    policy = exchange.headers["content-security-policy"]
-    assert policy.startswith("default-src 'none'; style-src 'self'; img-src 'self'; base-uri")
-    assert "script" not in policy
+async def test_the_console_may_load_files_of_our_own_and_nothing_else_and_is_kept_nowhere():
+    for path in ("/console/", "/console/sign-in", "/console"):
+        exchange = await Exchange(http_scope(path=path)).run(outer(Answering()))
+        policy = exchange.headers["content-security-policy"]
+        assert policy == (
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+            " base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+        )
+        assert exchange.headers["cache-control"] == "no-store"
+        assert exchange.headers["referrer-policy"] == "same-origin"
 
 
 async def test_the_documentation_may_run_scripts_of_our_own_and_none_inline():

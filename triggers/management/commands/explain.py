@@ -49,7 +49,9 @@ Exits with 1 if there is no such run or trigger.
         else:
             raise CommandError("There is no run and no trigger with this id.")
         for line in lines:
-            self.stdout.write(escape_control(line))
+            # A worker's message may have several lines. Those after the first are indented, and so fake no other line.
+            text = "\n  ".join(line.splitlines())
+            self.stdout.write(escape_control(text, keep_lines=True))
 
 
 def _time(text: str | None) -> datetime | None:

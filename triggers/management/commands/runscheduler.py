@@ -18,7 +18,7 @@ log = get_logger(__name__)
 
 
 class Command(BaseCommand):
-    """Runs the jobs that all apps have registered, again and again, until SIGTERM or Ctrl-C."""
+    """Runs the jobs of all apps until SIGTERM or Ctrl-C."""
 
     help = (
         "Does what is due in the background, until SIGTERM or Ctrl-C: fires schedules, ends runs"
@@ -44,9 +44,7 @@ class Command(BaseCommand):
 
 
 def _measured(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
-    """Returns the scheduler's jobs, wrapped so that they record metrics if the settings ask for that. Raises
-    CommandError for bad settings.
-    """
+    """Wraps the jobs if the settings ask for metrics. Raises CommandError for bad settings."""
     if not settings.SCHEDULER_METRICS_BIND:
         return jobs
     if not settings.METRICS_TOKEN:
@@ -70,9 +68,7 @@ def _measured(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
 
 
 def _traced(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
-    """Returns the scheduler's jobs, wrapped so that they record traces if the settings ask for that. Raises
-    CommandError for bad settings.
-    """
+    """Wraps the jobs if the settings ask for traces. Raises CommandError for bad settings."""
     try:
         if not tracing.is_on():
             return jobs

@@ -164,6 +164,7 @@ WRONG_ROWS = [
     ("trigger_max_concurrent_runs", "UPDATE trigger SET max_concurrent_runs = 101"),
     ("trigger_prefer_seconds", "UPDATE trigger SET prefer_seconds = 601"),
     ("trigger_retry_mode", "UPDATE trigger SET retry_mode = 'odd'"),
+    ("trigger_record_events", "UPDATE trigger SET record_events = 'odd'"),
     ("environment_pause_has_a_time", "UPDATE environment SET pause_reason = 'x'"),
     ("pool_name_free_in_environment", "UPDATE pool SET name = 'linux'"),
     (
@@ -296,8 +297,8 @@ WRONG_ROWS = [
     (
         "data_key_one_in_use",
         (
-            "INSERT INTO data_key SELECT gen_random_uuid(), wrapped, master_key_id, created_at, NULL,"
-            " environment_id FROM data_key WHERE id = %(data_key)s"
+            "INSERT INTO data_key (id, wrapped, master_key_id, environment_id)"
+            " SELECT gen_random_uuid(), wrapped, master_key_id, environment_id FROM data_key WHERE id = %(data_key)s"
         ),
     ),
     *(
@@ -314,7 +315,7 @@ WRONG_ROWS = [
     (
         "environment_name_free_in_workspace",
         (
-            "INSERT INTO environment SELECT gen_random_uuid(), name, now(), NULL, workspace_id"
+            "INSERT INTO environment (id, name, workspace_id) SELECT gen_random_uuid(), name, workspace_id"
             " FROM environment WHERE id = %(environment)s"
         ),
     ),

@@ -1,6 +1,4 @@
-"""`manage.py seed_demo`: makes the demo that bin/run shows: users, a workspace, an API key, two workers, a pool of
-both, a trigger for one of the workers, a trigger for the pool, and a budget.
-"""
+"""`manage.py seed_demo`: makes the demo that bin/run shows."""
 
 import platform
 import secrets
@@ -61,6 +59,8 @@ TRIGGER = {
         "required": ["greeting"],
     },
     "timeoutSeconds": 120,
+    # Whoever looks at a run of the demo sees what it told, although it succeeded.
+    "recordEvents": "always",
 }
 POOL = "Demo pool"
 # No program runs as this worker, so that the pool shows how its work goes on while one machine is off.
@@ -122,7 +122,6 @@ class Command(OperatorCommand):
             self.scale(size)
 
     def scale(self, size: Size) -> None:
-        """Makes the workspace of `--scale` and its made-up runs. Raises CommandError if the services refuse it."""
         try:
             workspace = find_or_make_cast(size, User.objects.get(email=EMAIL).id)
         except ApiError as error:
@@ -134,7 +133,6 @@ class Command(OperatorCommand):
 
 
 def _size(options: dict[str, Any]) -> Size | None:
-    """Returns the size that --scale's options ask for; None without --scale. Raises CommandError for a bad value."""
     given = {name: options[name] for name in ("runs", "environments", "seed")}
     chosen = {name: value for name, value in given.items() if value is not None}
     if not options["scale"]:
@@ -151,9 +149,7 @@ def _size(options: dict[str, Any]) -> Size | None:
 
 
 class Seed:
-    """Makes the rows and files of the demo that do not exist yet. The demo's trigger gets the URL `mcp_url`, unless
-    that is None.
-    """
+    """Makes what is missing of the demo. `mcp_url`, unless None, is the URL of its trigger."""
 
     def __init__(self, data_dir: Path, mcp_url: str | None = None) -> None:
         self._server = {} if mcp_url is None else {"mcpUrl": mcp_url}
@@ -163,10 +159,8 @@ class Seed:
         self._kept: dict[str, Any] = {}
 
     def sow(self) -> None:
-        """Makes everything that is missing in one transaction, and writes the demo's two files.
-
-        A lock is held while the files are read and written, so that a second command finds them complete. If the
-        transaction fails after the files were written, the next command corrects them.
+        """Makes what is missing in one transaction, and the demo's two files. A lock makes a second command find them
+        complete. If the transaction fails after that, the next command corrects them.
         """
         with transaction.atomic():
             with connection.cursor() as cursor:
@@ -223,11 +217,7 @@ class Seed:
     def _account(
         self, email: Email, kept_as: str, what: str, make: Callable[[str], User]
     ) -> tuple[User, str]:
-        """Returns the user with this e-mail address, and a password that works.
-
-        The password is the one in the demo's file if it still works, and a new one if not. A missing user is made by
-        `make`.
-        """
+        """Returns the user and a password that works: the one in the demo's file if it still works, else a new one."""
         kept = str(self._kept.get(kept_as))
         user = User.objects.filter(email=email).first()
         if user is not None and is_password_of(user, kept):
@@ -289,7 +279,6 @@ class Seed:
     def _register(
         self, hostname: str, label: str, environment: Environment, user: User, **key: Any
     ) -> Registered:
-        """Registers a worker with a new `wrk_` key, which has the values `key`."""
         body = RegisterBody(
             data={
                 "hostname": hostname,

@@ -1,6 +1,4 @@
-"""`manage.py check_keys`: checks that all stored secrets can be decrypted, and lists the keys that are still needed for
-it.
-"""
+"""`manage.py check_keys`: checks that all stored secrets can be decrypted, and which keys that needs."""
 
 import sys
 from typing import Any

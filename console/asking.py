@@ -1,0 +1,108 @@
+"""Asks the API in this process, as the visitor of a page would over HTTP. It is the only way to data of the console."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+from urllib.parse import urlencode
+
+from django.core.handlers.wsgi import WSGIRequest
+from django.http import HttpRequest
+from django.http.cookie import SimpleCookie
+from django.urls import resolve
+
+from pipedai.api.schema.operation import operation_of
+from pipedai.api.serializers import Body
+from pipedai.server.headers import API
+
+Json = dict[str, Any]
+
+# What the API may know of the visit: who calls, from where, and from which page. The body, the language and the
+# Authorization header of the page's own request are not for it.
+_PASSED_ON = (
+    "HTTP_COOKIE",
+    "HTTP_HOST",
+    "HTTP_ORIGIN",
+    "HTTP_SEC_FETCH_SITE",
+    "HTTP_USER_AGENT",
+    "REMOTE_ADDR",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "asgi.scope",
+    "wsgi.url_scheme",
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the API answered: its status, the JSON of its body (an empty object without one), and the cookies it set."""
+
+    status: int
+    data: Json
+    cookies: SimpleCookie
+
+
+class Refused(Exception):  # noqa: N818 - named as what the API did
+    """The API answered with an error. `fields` has the messages by field, and `form` those about no single field."""
+
+    def __init__(self, status: int, body: Json, retry_after: str | None = None) -> None:
+        super().__init__(body["error"])
+        self.status = status
+        self.code: str = body["code"]
+        self.retry_after = retry_after
+        details: Json = body.get("details") or {}
+        self.fields: dict[str, list[str]] = details.get("fieldErrors", {})
+        self.form: list[str] = details.get("formErrors", []) if details else [body["error"]]
+
+    @property
+    def sentences(self) -> list[str]:
+        """All that the API said, for a page without a form in which each message would have its place."""
+        return [*self.form, *(f"{name}: {' '.join(said)}" for name, said in self.fields.items())]
+
+
+def ask(
+    request: HttpRequest,
+    method: str,
+    path: str,
+    *,
+    query: Mapping[str, Any] | None = None,
+    body: Json | None = None,
+    key: str = "",
+) -> Answer:
+    """Calls an endpoint with the visitor's cookie, origin and address, and returns its answer.
+
+    `path` is the path below /api/v1, such as `f"triggers/{trigger_id}"`. A value of `query` may be a list. `key`
+    becomes the Idempotency-Key, so that a form that is sent twice acts once. Raises Refused for each
+    status from 400 on.
+    """
+    sent = b"" if body is None else json.dumps(body).encode()
+    environ = {name: request.META[name] for name in _PASSED_ON if name in request.META}
+    environ |= {
+        "REQUEST_METHOD": method,
+        "PATH_INFO": f"{API}/{path}",
+        "QUERY_STRING": urlencode(query or {}, doseq=True),
+        "CONTENT_TYPE": "application/json",
+        "CONTENT_LENGTH": str(len(sent)),
+        "wsgi.input": BytesIO(sent),
+    }
+    if key:
+        environ["HTTP_IDEMPOTENCY_KEY"] = key
+    inner = WSGIRequest(environ)
+    match = inner.resolver_match = resolve(inner.path_info)
+    response: Any = match.func(inner, **match.kwargs)
+    # The access log names the caller of the page's request, whom only the API has found out.
+    request.user = getattr(inner, "user", None)  # type: ignore[assignment]
+    response.render()
+    data: Json = json.loads(response.content) if response.content else {}
+    if response.status_code >= 400:
+        raise Refused(response.status_code, data, response.get("Retry-After"))
+    return Answer(response.status_code, data, response.cookies)
+
+
+def body_of(method: str, path: str) -> type[Body]:
+    """Returns the serializer by which an endpoint reads its body, so that a form has the body's fields."""
+    view: Any = resolve(f"{API}/{path}").func
+    body = operation_of(view.cls, view.actions[method.lower()]).body
+    assert body is not None, f"{method} {path} has no body"
+    return body

@@ -1,0 +1,210 @@
+"""Makes a form of the fields of an API body, and JSON of what people type into it.
+
+A form knows no rule: the body's serializer says which fields there are and of which type, and the API says what is
+wrong with a value.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.http import HttpRequest
+from rest_framework import serializers
+
+from console.asking import Answer, Json, Refused, ask, body_of
+
+# The kinds of fields that keep a secret. The API never shows their value, so a form that leaves one empty changes
+# nothing.
+_SECRET = {"password", "headers"}
+# What the API says about a form rather than about the visitor's right to see the page.
+_ABOUT_THE_FORM = {400, 409, 429, 503}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a form shows a field of the body, where its name and type don't say enough.
+
+    `kind` is `text`, `area`, `number`, `check`, `choice`, `list`, `email`, `password`, `headers`, `json`, `time` or
+    `hidden`; "" takes the one that fits the type. `choices` are pairs of a value and what people read.
+    """
+
+    label: str = ""
+    help: str = ""
+    kind: str = ""
+    choices: Iterable[tuple[str, str]] = ()
+    autocomplete: str = "off"
+    mono: bool = False
+
+
+@dataclass
+class Field:
+    """One field of a form, ready for the template console/field.html."""
+
+    name: str
+    label: str
+    look: Look
+    kind: str
+    required: bool
+    choices: list[tuple[str, str]]
+    bounds: dict[str, int]
+    value: Any = ""
+    errors: list[str] = field(default_factory=list)
+
+
+class Form:
+    """A form that sends one body to the API: `method` and `path` name the endpoint, `looks` the fields it shows."""
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        looks: Mapping[str, Look],
+        *,
+        values: Json | None = None,
+        catches: Iterable[int] = (),
+    ) -> None:
+        self.method, self.path = method, path
+        self._catches = _ABOUT_THE_FORM | set(catches)
+        self._partial = method == "PATCH"
+        self._declared = body_of(method, path)().fields
+        self.fields = [_field(name, self._declared[name], look) for name, look in looks.items()]
+        self.errors: list[str] = []
+        self.status = 200
+        for each in self.fields:
+            # A new thing begins with the API's defaults.
+            initial = getattr(self._declared[each.name], "default", None)
+            known = values or {}
+            value = known.get(each.name, None if initial is serializers.empty else initial)
+            each.value = _text(value)
+
+    def send(
+        self, request: HttpRequest, *, more: Json | None = None, key: str = ""
+    ) -> Answer | None:
+        """Sends what was typed, and `more`, to the API. Returns its answer, or None if the form is to be shown again
+        with what is wrong. Raises Refused for what the form can't mend, such as a role that is too low.
+        """
+        body = dict(more or {})
+        for each in self.fields:
+            self._read(each, request, body)
+        if any(each.errors for each in self.fields):
+            self.status = 400
+            return None
+        try:
+            return ask(request, self.method, self.path, body=body, key=key)
+        except Refused as refused:
+            if refused.status not in self._catches:
+                raise
+            self._show(refused)
+            return None
+
+    def _read(self, each: Field, request: HttpRequest, body: Json) -> None:
+        """Puts the JSON of one field into the body, unless the field was left empty and may be absent."""
+        sent = request.POST.getlist(each.name)
+        text = "\n".join(sent).replace("\r\n", "\n")
+        each.value = sent if each.kind == "choices" else text
+        declared = self._declared[each.name]
+        if each.kind == "check":
+            each.value = bool(sent)
+            body[each.name] = each.value
+        elif each.kind in {"list", "choices"}:
+            body[each.name] = text.split("\n") if text else []
+        elif text.strip():
+            try:
+                body[each.name] = _value(each.kind, text)
+            except ValueError as error:
+                each.errors = [str(error)]
+        elif each.kind in _SECRET and self._partial:
+            return
+        elif declared.allow_null:
+            body[each.name] = None
+        elif getattr(declared, "allow_blank", False) or declared.required:
+            body[each.name] = ""
+
+    def _show(self, refused: Refused) -> None:
+        self.status = refused.status
+        self.errors = list(refused.form)
+        by_name = {each.name: each for each in self.fields}
+        for name, messages in refused.fields.items():
+            if name in by_name:
+                by_name[name].errors = messages
+            elif name.partition(".")[0] not in by_name:
+                self.errors += [f"{_words(name)}: {message}" for message in messages]
+
+
+def _field(name: str, declared: Any, look: Look) -> Field:
+    choices = list(look.choices) or [
+        (str(value), str(said)) for value, said in getattr(declared, "choices", {}).items()
+    ]
+    kind = look.kind or ("choice" if choices else _kind(declared))
+    if kind == "choice" and (declared.allow_null or not declared.required) and not look.choices:
+        choices = choices if declared.default is not serializers.empty else [("", "–"), *choices]
+    bounds = {
+        attribute: value
+        for attribute, of in (
+            ("maxlength", "max_length"),
+            ("min", "min_value"),
+            ("max", "max_value"),
+        )
+        if (value := getattr(declared, of, None)) is not None
+    }
+    return Field(
+        name=name,
+        label=look.label or _words(name),
+        look=look,
+        kind=kind,
+        required=declared.required and kind not in {"check", "list"},
+        choices=choices,
+        bounds=bounds,
+    )
+
+
+_KINDS: tuple[tuple[type, str], ...] = (
+    (serializers.BooleanField, "check"),
+    (serializers.IntegerField, "number"),
+    (serializers.EmailField, "email"),
+    (serializers.DateTimeField, "time"),
+    (serializers.ListField, "list"),
+    (serializers.JSONField, "json"),
+)
+
+
+def _kind(declared: Any) -> str:
+    return next((kind for of, kind in _KINDS if isinstance(declared, of)), "text")
+
+
+def _words(name: str) -> str:
+    """Returns a field's name as people read it: `Max retries` for `maxRetries`."""
+    return "".join(f" {c.lower()}" if c.isupper() else c for c in name).capitalize()
+
+
+def _text(value: Any) -> Any:
+    """Returns the value as an input of HTML holds it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool | list):
+        return value
+    return json.dumps(value, indent=2) if isinstance(value, dict) else str(value)
+
+
+def _value(kind: str, text: str) -> Any:
+    """Returns the JSON value that somebody typed. Raises ValueError with what to say at the field."""
+    if kind == "number":
+        # A text that is no number goes to the API as it is, which says what it wants instead.
+        return int(text) if text.strip().removeprefix("-").isdecimal() else text
+    if kind == "json":
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"This is no JSON: {error}") from None
+    if kind == "headers":
+        return _headers(text)
+    # The browser's field for a time knows no zone; its label says that the time is in UTC.
+    return f"{text}Z" if kind == "time" else text
+
+
+def _headers(text: str) -> dict[str, str]:
+    pairs = [line.partition(":") for line in text.splitlines() if line.strip()]
+    if not all(colon for _, colon, _ in pairs):
+        raise ValueError("Write each header on a line of its own, as in Authorization: Bearer …")
+    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -1,0 +1,119 @@
+"""What every screen of the console shares: the checks before it, the page for a refusal, and its common answers."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+)
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
+
+from console.asking import Json, Refused, ask
+from pipedai.api.authentication import is_from_own_page
+
+Screen = Callable[..., HttpResponse]
+
+HOME = "/console/"
+# Django redirects to no URL of more than 2,048 characters, and one within another is three times as long at most.
+_LONGEST_NEXT = 600
+
+
+def screen(view: Screen) -> Screen:
+    """Makes a function that takes a request and the ids of its URL, and returns a page, a view of the console.
+
+    A POST must come from a page of this service, and so needs no CSRF token. What the API refuses and the function does
+    not catch becomes a page with the API's status; a visitor without a session is sent to sign in.
+    """
+
+    @wraps(view)
+    def answer(request: HttpRequest, **ids: UUID) -> HttpResponse:
+        if request.method not in {"GET", "HEAD", "POST"}:
+            return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
+        if request.method == "POST" and not is_from_own_page(request):
+            return problem(request, 403, ["This form was sent from a page of another site."])
+        try:
+            return view(request, **ids)
+        except Refused as refused:
+            if refused.status == 401:
+                return see_other(request, sign_in_path(request))
+            response = problem(request, refused.status, refused.sentences)
+            if refused.retry_after:
+                response["Retry-After"] = refused.retry_after
+            return response
+
+    return answer
+
+
+_TITLES = {
+    403: "You may not do this",
+    404: "There is no such page, or you may not see it",
+    409: "This can't be done now",
+    429: "Too often in too short a time",
+    503: "Unavailable",
+}
+
+
+def problem(request: HttpRequest, status: int, sentences: list[str]) -> HttpResponse:
+    """Renders what the API refused as a page with its status."""
+    # A 404 has nothing to say but that nothing was found, which its title says.
+    said = [] if status == 404 else sentences
+    title = _TITLES.get(status, "This can't be done")
+    path = request.get_full_path() if status in {429, 503} and request.method != "POST" else HOME
+    context = {"title": title, "sentences": said, "path": path}
+    return render(request, "pipedai/problem.html", context, status=status)
+
+
+def see_other(request: HttpRequest, path: str) -> HttpResponse:
+    """Sends the browser to another page of ours. htmx would put that page into a part of the present one, so it is told
+    to leave the page.
+    """
+    if "HX-Request" in request.headers:
+        return HttpResponse(headers={"HX-Redirect": path})
+    return HttpResponseRedirect(path, status=303)
+
+
+def sign_in_path(request: HttpRequest) -> str:
+    """Returns the path of the sign-in page that leads back to the page that was asked for."""
+    asked = request.get_full_path()
+    if request.method == "POST" or len(asked) > _LONGEST_NEXT:
+        asked = request.path
+    return f"{reverse('console:sign-in')}?{urlencode({'next': asked})}"
+
+
+def safe_next(request: HttpRequest) -> str:
+    """Returns the page of ours that `next` names, or the console's first page if it names another site or nothing."""
+    path = request.POST.get("next") or request.GET.get("next") or ""
+    is_ours = path.startswith("/") and url_has_allowed_host_and_scheme(path, allowed_hosts=None)
+    return path if is_ours and len(path) <= _LONGEST_NEXT else HOME
+
+
+def environment_of(request: HttpRequest, environment_id: UUID | str) -> Json:
+    """Returns the environment that a page is about. The page's header shows it, and `role` is the visitor's in it."""
+    return ask(request, "GET", f"environments/{environment_id}").data
+
+
+def confirm(request: HttpRequest, environment: Json, **said: Any) -> HttpResponse:
+    """Renders the page that asks before something is destroyed: `title`, `text`, `button`, and `back`, the path to
+    which "Keep it" leads. Its form posts to the page itself.
+    """
+    return render(request, "console/confirm.html", {"environment": environment, **said})
+
+
+def older(request: HttpRequest, page: Json) -> str | None:
+    """Returns the link to the next page of a list with the same filters, or None on the last page."""
+    if page["nextCursor"] is None:
+        return None
+    return f"?{urlencode({**request.GET.dict(), 'cursor': page['nextCursor']})}"
+
+
+def chosen(request: HttpRequest, *names: str) -> dict[str, str]:
+    """Returns the filters and the cursor of the page's URL that have a value, under their names in the API."""
+    return {name: value for name in (*names, "cursor") if (value := request.GET.get(name))}

@@ -1,0 +1,70 @@
+"""The screens for choosing or making a workspace and an environment."""
+
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+
+from console.asking import Json, ask
+from console.forms import Form, Look
+from console.pages import screen, see_other
+
+# A person is in a handful of workspaces. Each costs a call, so no more are shown.
+_MOST_WORKSPACES = 20
+
+
+@screen
+def home(request: HttpRequest) -> HttpResponse:
+    """Opens the visitor's environment if there is only one, and else lets them choose."""
+    found = [each for workspace in _workspaces(request) for each in workspace["environments"]]
+    if len(found) == 1:
+        return see_other(request, reverse("console:environment", args=[found[0]["id"]]))
+    return see_other(request, reverse("console:choose"))
+
+
+@screen
+def open_environment(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    """Opens the first screen of an environment."""
+    return see_other(request, reverse("console:triggers", args=[environment_id]))
+
+
+@screen
+def choose(request: HttpRequest) -> HttpResponse:
+    workspaces = _workspaces(request)
+    return render(request, "console/choose.html", {"workspaces": workspaces})
+
+
+def _workspaces(request: HttpRequest) -> list[Json]:
+    """Returns the visitor's workspaces, each with its `environments`."""
+    found: list[Json] = ask(request, "GET", "workspaces", query={"limit": _MOST_WORKSPACES}).data[
+        "items"
+    ]
+    for each in found:
+        path = f"workspaces/{each['id']}/environments"
+        each["environments"] = ask(request, "GET", path, query={"limit": 200}).data["items"]
+    return found
+
+
+@screen
+def new_workspace(request: HttpRequest) -> HttpResponse:
+    ask(request, "GET", "auth/me")  # Whoever is not signed in is sent to sign in before they type.
+    form = Form("POST", "workspaces", {"name": Look(help="Such as the name of your company.")})
+    if request.method == "POST" and (answer := form.send(request)):
+        return see_other(request, reverse("console:new-environment", args=[answer.data["id"]]))
+    context = {"form": form, "title": "New workspace", "button": "Make the workspace"}
+    return render(request, "console/form.html", context, status=form.status)
+
+
+@screen
+def new_environment(request: HttpRequest, workspace_id: UUID) -> HttpResponse:
+    name = Look(help="Such as production. Its members, machines and triggers see no other one's.")
+    path = f"workspaces/{workspace_id}/environments"
+    ask(
+        request, "GET", path, query={"limit": 1}
+    )  # A workspace that the visitor can't see is a 404.
+    form = Form("POST", path, {"name": name})
+    if request.method == "POST" and (answer := form.send(request)):
+        return see_other(request, reverse("console:environment", args=[answer.data["id"]]))
+    context = {"form": form, "title": "New environment", "button": "Make the environment"}
+    return render(request, "console/form.html", context, status=form.status)

@@ -1,0 +1,35 @@
+"""The table of the console's screens. A screen that is added here is tested as a page, and in a browser with axe."""
+
+from dataclasses import dataclass
+
+from testing.world.stage import Stage
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A screen that a visitor opens by a link.
+
+    `path` is below /console, with the names of `Stage.ids` and `Stage.runs` in braces; `calls` is how many calls of the
+    API it takes. `role` is the lowest role that sees it: one of an environment, or `user` or `nobody`.
+    """
+
+    name: str
+    path: str
+    calls: int
+    role: str = "viewer"
+
+    def url(self, stage: Stage) -> str:
+        return f"/console/{self.path.format(**stage.ids, **stage.runs)}"
+
+
+SCREENS = (
+    Screen("sign-in", "sign-in", 0, role="nobody"),
+    Screen("register", "register", 0, role="nobody"),
+    Screen("forgot-password", "forgot-password", 0, role="nobody"),
+    # One call for the workspaces, and one for the environments of each.
+    Screen("choose", "environments", 2, role="user"),
+    Screen("new-workspace", "workspaces/new", 1, role="user"),
+    Screen("new-environment", "workspaces/{workspace_id}/environments/new", 1, role="user"),
+    Screen("triggers", "environments/{environment_id}/triggers", 3),
+    Screen("no-triggers", "environments/{environment_id}/triggers?name=none", 3),
+)

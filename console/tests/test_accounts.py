@@ -1,0 +1,77 @@
+"""The screens for signing in and out, registering, and asking for a new password."""
+
+import pytest
+
+from accounts.models import AccountMail, User
+from console.tests.visits import text_of, visitor
+from testing.world.mails import MAIL_SERVER
+from testing.world.users import PASSWORD, UserFactory
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def ada():
+    return UserFactory.create(email="ada@example.com")
+
+
+def test_signing_in_opens_the_page_that_was_asked_for(ada):
+    client = visitor()
+    form = {"email": ada.email, "password": PASSWORD, "next": "/console/environments"}
+    wrong = client.post("/console/sign-in", {**form, "password": "a wrong password"})
+    assert wrong.status_code == 401
+    assert 'value="ada@example.com"' in wrong.content.decode()
+    assert 'value="/console/environments"' in wrong.content.decode()
+    assert "auth_token" not in client.cookies
+    right = client.post("/console/sign-in", form)
+    assert (right.status_code, right["Location"]) == (303, "/console/environments")
+    assert client.get("/console/environments").status_code == 200
+
+
+def test_signing_out_ends_the_session(ada):
+    client = visitor(ada)
+    cookie = client.cookies["auth_token"].value
+    page = client.post("/console/sign-out")
+    assert "You are signed out" in text_of(page)
+    assert client.cookies["auth_token"].value == ""
+    client.cookies["auth_token"] = cookie
+    assert client.get("/console/environments").status_code == 303
+
+
+def test_registering_signs_in_and_says_what_is_wrong_at_its_field(ada):
+    client = visitor()
+    form = {"email": "grace@example.com", "name": "Grace", "password": "short"}
+    wrong = client.post("/console/register", form)
+    assert wrong.status_code == 400
+    assert 'id="field-password-error"' in wrong.content.decode()
+    taken = client.post("/console/register", {**form, "email": ada.email, "password": PASSWORD})
+    assert taken.status_code == 409
+    made = client.post("/console/register", {**form, "password": PASSWORD})
+    assert (made.status_code, made["Location"]) == (303, "/console/")
+    assert User.objects.get(email="grace@example.com").name == "Grace"
+    assert client.get("/console/environments").status_code == 200
+
+
+def test_a_forgotten_password_is_asked_for_by_a_mail_whoever_asks(ada, settings):
+    settings.EMAIL_URL = MAIL_SERVER
+    for address in (ada.email, "nobody@example.com"):
+        page = visitor().post("/console/forgot-password", {"email": address})
+        assert "a mail is on its way" in text_of(page)
+    assert AccountMail.objects.filter(purpose="reset").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "to"), [("/login", "/console/sign-in"), ("/account", "/console/account")]
+)
+def test_the_paths_that_people_guess_lead_somewhere(path, to, client):
+    assert client.get(path)["Location"] == to
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/account/verify", "/account/reset", "/account/register", "/account/invitation", "/pair"],
+)
+def test_the_pages_of_mails_and_pairing_have_the_same_look_and_a_way_home(path, client):
+    page = client.get(path).content.decode()
+    assert '<a class="brand" href="/console/">' in page
+    assert "pipedai/style.css" in page

@@ -1,0 +1,97 @@
+"""The console in a real browser: axe finds nothing on any screen, wide and narrow, light and dark, and the jobs work.
+
+Screenshots go to the directory that PIPEDAI_SCREENSHOTS names. Without it there are none.
+"""
+
+from contextlib import contextmanager
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from console.tests.screens import SCREENS
+from testing.processes.browser import chromium, screenshot, sideways_overflow
+from testing.world.cast import session_cookie
+from testing.world.users import PASSWORD
+
+pytestmark = pytest.mark.long
+
+WIDTHS = (1280, 390)
+
+
+@pytest.fixture(autouse=True)
+def _instant_passwords():
+    """Turns the fast hashes of other tests off, because the served process verifies only real ones."""
+
+
+@contextmanager
+def browsing(server, profile, **options):
+    """Opens a browser's page below the served console, which must complain about nothing. The test has no database
+    until it is closed.
+    """
+    complaints: list[str] = []
+    with chromium(profile) as browser:
+        context = browser.new_context(base_url=f"{server.url}/console/", **options)
+        page = context.new_page()
+        page.set_default_timeout(60_000)  # A busy machine draws slowly.
+        page.on("console", lambda said: complaints.append(f"{page.url}: {said.text}"))
+        page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
+        yield page
+    assert complaints == [], "\n".join(complaints)
+
+
+def sign_in(page, cookie):
+    of_the_server = {"domain": "127.0.0.1", "path": "/"}
+    page.context.add_cookies([{"name": "auth_token", "value": cookie, **of_the_server}])
+
+
+def test_every_screen_fits_and_axe_finds_nothing(committed_stage, server, tmp_path):
+    cookie, axe = session_cookie(committed_stage.cast.owner), Axe()
+    with browsing(server, tmp_path) as page:
+        for screen in SCREENS:
+            if screen.role == "nobody":
+                page.context.clear_cookies()
+            else:
+                sign_in(page, cookie)
+            answer = page.goto(screen.url(committed_stage), wait_until="load")
+            assert answer.status == 200, screen.name
+            for width in WIDTHS:
+                page.set_viewport_size({"width": width, "height": 900})
+                for scheme in ("light", "dark"):
+                    page.emulate_media(color_scheme=scheme)
+                    place = f"{screen.name}-{width}-{scheme}"
+                    screenshot(page, f"console-{place}", full_page=True)
+                    assert sideways_overflow(page) == [], place
+                    found = axe.run(page)
+                    assert found.violations_count == 0, f"{place}: {found.generate_report()}"
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with-javascript", "without"])
+def test_one_signs_in_by_the_keyboard_and_out(committed_cast, server, tmp_path, scripts):
+    address = committed_cast.owner.email
+    with browsing(server, tmp_path, java_script_enabled=scripts) as page:
+        page.goto("/login")
+        page.focus("[name=email]")
+        page.keyboard.type(address)
+        page.keyboard.press("Tab")
+        page.keyboard.type(PASSWORD)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/triggers")
+        page.click("text=Sign out")
+        assert "You are signed out" in page.inner_text("h1")
+        page.goto("/console/")
+        page.wait_for_url("**/sign-in?next=*")
+
+
+def test_a_list_renews_itself_when_something_has_changed(committed_stage, server, tmp_path):
+    cookie = session_cookie(committed_stage.cast.owner)
+    with browsing(server, tmp_path) as page:
+        sign_in(page, cookie)
+        with page.expect_response("**/events/stream"):
+            page.goto("environments/{environment_id}/triggers".format(**committed_stage.ids))
+        page.wait_for_selector("#live .badge:has-text('Running')")
+        # The page itself makes the call, since the test has no database.
+        page.evaluate(
+            "path => fetch(path, {method: 'POST', body: '{}', headers: {'Content-Type': 'application/json'}})",
+            f"/api/v1/triggers/{committed_stage.cast.trigger_id}/run",
+        )
+        page.wait_for_selector("#live .badge:has-text('Waiting')")

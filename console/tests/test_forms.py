@@ -1,0 +1,83 @@
+"""What people type becomes the JSON of the body's types, and what the API says comes back to its field."""
+
+import pytest
+
+from console.forms import Form, Look
+from console.tests.visits import HOME
+
+LOOKS = {
+    "name": Look(),
+    "prompt": Look(kind="area"),
+    "mcpUrl": Look(),
+    "mcpHeaders": Look(kind="headers"),
+    "model": Look(),
+    "maxRetries": Look(),
+    "alertAfterFailures": Look(),
+    "maxCostUsd": Look(),
+    "enabled": Look(),
+    "overlapPolicy": Look(),
+    "outputSchema": Look(),
+    "description": Look(),
+}
+TYPED = {"name": "Report", "prompt": "One\r\ntwo", "mcpUrl": "https://mcp.example.com"}
+
+
+@pytest.fixture
+def sent(rf, monkeypatch):
+    """Returns a function that sends a form, and returns the form and the body that the API would get."""
+    bodies = []
+    monkeypatch.setattr("console.forms.ask", lambda *_, body, **__: bodies.append(body))
+
+    def send(typed, method="POST"):
+        ids = "00000000-0000-0000-0000-000000000000"
+        path = f"triggers/{ids}" if method == "PATCH" else f"environments/{ids}/triggers"
+        form = Form(method, path, LOOKS)
+        form.send(rf.post("/console/x", typed, headers=HOME))
+        return form, bodies[-1] if bodies else None
+
+    return send
+
+
+def test_each_type_of_field_has_its_json(sent):
+    _, body = sent(
+        {
+            **TYPED,
+            "mcpHeaders": "Authorization: Bearer a:b\n\nX-Team:  blue ",
+            "maxRetries": "2",
+            "alertAfterFailures": "",
+            "maxCostUsd": "0.50",
+            "enabled": "true",
+            "overlapPolicy": "skip",
+            "outputSchema": '{"type": "object"}',
+            "description": "",
+        }
+    )
+    assert body == {
+        "name": "Report",
+        "prompt": "One\ntwo",
+        "mcpUrl": "https://mcp.example.com",
+        "mcpHeaders": {"Authorization": "Bearer a:b", "X-Team": "blue"},
+        "model": None,
+        "maxRetries": 2,
+        "alertAfterFailures": None,
+        "maxCostUsd": "0.50",
+        "enabled": True,
+        "overlapPolicy": "skip",
+        "outputSchema": {"type": "object"},
+        "description": "",
+    }
+
+
+def test_a_secret_that_is_left_empty_stays_and_what_is_no_number_goes_to_the_api(sent):
+    _, body = sent({**TYPED, "maxRetries": "two"}, method="PATCH")
+    assert "mcpHeaders" not in body
+    assert body["maxRetries"] == "two"
+    assert body["enabled"] is False
+
+
+@pytest.mark.parametrize("wrong", [{"outputSchema": "{"}, {"mcpHeaders": "Bearer x"}])
+def test_what_is_no_json_is_said_at_its_field_and_not_sent(sent, wrong):
+    form, body = sent({**TYPED, **wrong})
+    assert body is None
+    assert [each.name for each in form.fields if each.errors] == list(wrong)
+    assert form.status == 400

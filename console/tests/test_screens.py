@@ -1,0 +1,148 @@
+"""Each screen as a page: who sees it, what it costs, and that nothing that people wrote becomes a part of the page."""
+
+import re
+
+import pytest
+from django.core.handlers.wsgi import WSGIRequest
+from django.test import Client, RequestFactory
+
+from console import asking, pages
+from console.asking import Refused
+from console.tests.screens import SCREENS, Screen
+from console.tests.visits import HOME, text_of, visitor
+from testing.world.users import UserFactory
+
+HOSTILE = "<img src=x onerror=alert(1)> javascript:alert(1) </title><script>alert(1)</script>"
+SIGNED_IN = [each for each in SCREENS if each.role != "nobody"]
+OF_ENVIRONMENT = [each for each in SIGNED_IN if each.role != "user"]
+
+
+def named(screen: Screen) -> str:
+    return screen.name
+
+
+@pytest.mark.parametrize("screen", SCREENS, ids=named)
+def test_a_screen_asks_as_often_as_it_says_and_has_no_code_of_its_own(screen, stage, monkeypatch):
+    asked = []
+
+    def noting(environ):
+        asked.append(environ["PATH_INFO"])
+        return WSGIRequest(environ)
+
+    monkeypatch.setattr(asking, "WSGIRequest", noting)
+    page = visitor(None if screen.role == "nobody" else stage.cast.owner).get(screen.url(stage))
+    assert page.status_code == 200, text_of(page)
+    assert len(asked) == screen.calls, asked
+    text = page.content.decode()
+    assert re.findall(r"<script(?! src=)|<style|\son\w+=|\sstyle=|javascript:", text) == []
+    assert len(re.findall("<h1", text)) == 1
+
+
+@pytest.mark.parametrize("screen", SIGNED_IN, ids=named)
+def test_who_is_not_signed_in_is_led_to_sign_in_and_back(screen, stage):
+    answer = visitor().get(screen.url(stage))
+    assert answer.status_code == 303
+    assert answer["Location"].startswith("/console/sign-in?next=%2Fconsole%2F")
+
+
+@pytest.mark.parametrize("screen", OF_ENVIRONMENT, ids=named)
+def test_a_screen_shows_itself_from_its_role_on_and_nothing_to_a_stranger(screen, stage):
+    url = screen.url(stage)
+    assert visitor(getattr(stage.cast, screen.role)).get(url).status_code == 200
+    page = visitor(stage.cast.stranger).get(url)
+    assert page.status_code == 404
+    assert stage.cast.environment.name not in text_of(page)
+
+
+def test_what_people_wrote_is_text(stage):
+    stage.cast.add_trigger(name=HOSTILE)
+    page = visitor(stage.cast.owner).get(
+        f"/console/environments/{stage.cast.environment.id}/triggers", {"name": "<img"}
+    )
+    assert HOSTILE in text_of(page).replace("  ", " ")
+    assert "<img src=x" not in page.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (HOME, 303),
+        ({"sec-fetch-site": "same-origin"}, 303),
+        ({"origin": "null", "sec-fetch-site": "same-origin"}, 303),
+        ({}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "https://dashboard.example", "sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+    ],
+)
+def test_a_form_comes_from_a_page_of_ours(headers, status, cast, settings):
+    settings.ALLOWED_ORIGINS = ("https://dashboard.example",)
+    client = Client(headers=headers)
+    client.cookies = visitor(cast.owner).cookies
+    answer = client.post("/console/workspaces/new", {"name": "Mine"})
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("named_page", "opened"),
+    [
+        ("/console/environments", "/console/environments"),
+        ("/pair", "/pair"),
+        ("", "/console/"),
+        ("//evil.example", "/console/"),
+        ("/\\evil.example", "/console/"),
+        ("https://evil.example/console/", "/console/"),
+        ("javascript:alert(1)", "/console/"),
+        ("/\t/evil.example", "/console/"),
+        ("/console/" + "x" * 9999, "/console/"),
+    ],
+)
+def test_signing_in_leads_to_pages_of_ours_alone(named_page, opened):
+    request = RequestFactory().get("/console/sign-in", {"next": named_page})
+    assert pages.safe_next(request) == opened
+
+
+@pytest.mark.parametrize("status", [403, 404, 409, 429, 503])
+def test_what_the_api_refuses_is_a_page_of_the_same_look(status, rf):
+    @pages.screen
+    def refused(request):
+        raise Refused(status, {"error": "Said by the API.", "code": "x"}, "7")
+
+    page = refused(rf.get("/console/x"))
+    assert page.status_code == status
+    assert ("Said by the API." in text_of(page)) == (status != 404)
+    assert page["Retry-After"] == "7"
+    assert "style.css" in page.content.decode()
+
+
+def test_a_path_without_a_page_and_a_crash_are_pages_too(client, cast, monkeypatch):
+    assert "There is no such page" in text_of(client.get("/console/nothing"))
+    monkeypatch.setattr(asking, "resolve", None)
+    client = visitor(cast.owner)
+    client.raise_request_exception = False
+    page = client.get("/console/environments")
+    assert page.status_code == 500
+    assert "Something broke" in text_of(page)
+
+
+def test_no_other_method_does_anything(client):
+    assert client.put("/console/sign-in").status_code == 405
+
+
+def test_one_environment_opens_itself_and_several_are_chosen(cast):
+    owner = visitor(cast.owner)
+    (to,) = {owner.get("/console/")["Location"]}
+    assert to == f"/console/environments/{cast.environment.id}"
+    assert visitor(UserFactory.create()).get("/console/")["Location"] == "/console/environments"
+
+
+def test_a_new_user_makes_a_workspace_and_an_environment(cast):
+    client = visitor(UserFactory.create())
+    assert "Make your first workspace" in text_of(client.get("/console/environments"))
+    wrong = client.post("/console/workspaces/new", {"name": "\u202e"})
+    assert wrong.status_code == 400
+    assert 'aria-invalid="true"' in wrong.content.decode()
+    made = client.post("/console/workspaces/new", {"name": "Acme"})
+    assert re.fullmatch("/console/workspaces/[0-9a-f-]+/environments/new", made["Location"])
+    opened = client.post(made["Location"], {"name": "production"}, follow=True)
+    assert "There is none yet" in text_of(opened)
