@@ -37,6 +37,7 @@ ACTIONS = frozenset(
         "authenticator.enabled",
         "authenticator.disabled",
         "workspace.created",
+        "workspace.updated",
         "environment.created",
         "environment.updated",
         "environment.deleted",

@@ -12,10 +12,12 @@ from uuid import UUID
 
 from accounts.authentication import session_ended
 from pipedai.api.authentication import bad_token
-from pipedai.api.errors import CeilingReached, Forbidden, Invalid, NotFound
+from pipedai.api.errors import Forbidden, Invalid, NotFound
 from pipedai.events import Actor
 from pipedai.sql import fetch_all, fetch_one
 from workspaces.access import visible_workspaces
+from workspaces.ceilings import PROFILE, most
+from workspaces.models import Workspace
 from workspaces.roles import HOST_ROLE, Role, check_includes
 
 # The statement locks the membership, because some actions lock the environment in a way that lets others change
@@ -70,17 +72,6 @@ def close_environment(environment_id: UUID) -> None:
     NotFound if it has been deleted.
     """
     _lock(environment_id, "FOR UPDATE")
-
-
-def check_ceiling(name: str, things: str, *, held: int, limit: int) -> None:
-    """Raises CeilingReached if the environment already has `limit` rows of some kind. The caller has counted them as
-    `held`.
-
-    Call it with the environment's row locked, so that nobody else counts at the same time. `name`
-    is the API's name for the ceiling. `things` is the plural word by which the error's message calls the rows.
-    """
-    if held >= limit:
-        raise CeilingReached(name, f"The environment has {limit} {things}, as many as it may.")
 
 
 def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
@@ -141,10 +132,14 @@ def hold_pools(environment_id: UUID, pool_ids: Iterable[UUID]) -> list[UUID]:
 
 def checked_pools(environment_id: UUID, pool_ids: Sequence[UUID] | None) -> list[UUID] | None:
     """Returns the ids of the pools that a worker is to join, or None if there are none, and keeps the pools as
-    `hold_pools` does. Raises Invalid if the environment lacks one of them.
+    `hold_pools` does. Raises Invalid if the environment lacks one of them, or a worker may not be in so many.
     """
     if not pool_ids:
         return None
+    if len(pool_ids) > PROFILE["poolsOfWorker"]:
+        workspace = Workspace.objects.get(environments=environment_id)
+        if len(pool_ids) > (limit := most("poolsOfWorker", workspace.ceilings)):
+            raise Invalid({"poolIds": [f"A worker is in at most {limit} pools."]})
     if hold_pools(environment_id, pool_ids) != sorted(pool_ids):
         raise Invalid({"poolIds": ["One of the ids is no pool of this environment."]})
     return list(pool_ids)

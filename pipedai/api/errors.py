@@ -55,7 +55,7 @@ class Conflict(ApiError):  # noqa: N818 - named as the status it answers
 class CeilingReached(Conflict):
     """409: one more row would exceed a ceiling (SPEC §4).
 
-    A ceiling is the largest number of rows of one kind that the settings allow. The body's key `ceiling` names it.
+    A ceiling is the largest number of rows of one kind (workspaces/ceilings.py). The body's key `ceiling` names it.
     """
 
     def __init__(self, ceiling: str, message: str) -> None:

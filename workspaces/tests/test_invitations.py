@@ -142,13 +142,13 @@ def test_none_is_sent_while_mail_is_off(cast, url, settings):
     assert conflict(answer) == (409, "mail_off")
 
 
-def test_there_are_ceilings_and_rates(cast, url, settings):
+def test_there_are_ceilings_and_rates(cast, url, ceilings):
     owner = cast.client(cast.owner)
-    settings.MAX_MEMBERS_PER_ENVIRONMENT = 1
+    ceilings["invitations"] = 1
     owner.post(url, {"email": GRACE, "role": "viewer"})
     answer = owner.post(url, {"email": "other@example.com", "role": "viewer"})
     assert (answer.json()["code"], answer.json()["ceiling"]) == ("ceiling_reached", "invitations")
-    settings.MAX_MEMBERS_PER_ENVIRONMENT = 1000
+    ceilings["invitations"] = 1000
     answers = [
         owner.post(url, {"email": f"n{n}@example.com", "role": "viewer"}).status_code
         for n in range(19)
