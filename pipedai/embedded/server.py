@@ -3,7 +3,7 @@
 import contextlib
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,10 @@ class EmbeddedPostgres:
     Every method raises EmbeddedPostgresError, with one sentence, if the server cannot be used.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, faster: Mapping[str, str] = {}) -> None:
+        """`faster` is for tests alone: `tuning.FASTER`, with which a crash of the machine loses data."""
         self.layout = Layout(Path(data_dir).expanduser().resolve())
+        self._faster = faster
 
     def __repr__(self) -> str:
         return f"EmbeddedPostgres({str(self.layout.data_dir)!r})"
@@ -158,7 +160,7 @@ class EmbeddedPostgres:
     def _start_anew(self, start_lock: int, run_lock: int) -> None:
         layout = self.layout
         layout.verify_reachable()
-        ClusterMaker(layout, server_bin(layout), start_lock).ensure()
+        ClusterMaker(layout, server_bin(layout), start_lock, self._faster).ensure()
         layout.prepare_socket_dir()
         with explaining(f"clear up in {layout.cluster}"):
             # A server that was killed leaves these files behind, and they would keep a new server from starting. The
@@ -172,7 +174,7 @@ class EmbeddedPostgres:
             "start",
             f"--timeout={_START_SECONDS:.0f}",
             f"--log={layout.log}",
-            f"--options={shlex.join(tuning.server_arguments(layout.socket_dir))}",
+            f"--options={shlex.join(tuning.server_arguments(layout.socket_dir, self._faster))}",
             inherit=[run_lock],
         )
         if started.code == 0:
