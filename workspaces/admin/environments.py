@@ -74,15 +74,20 @@ class PauseForm(forms.Form):
 
 
 class CeilingsForm(forms.Form):
-    """Asks for each of a workspace's ceilings, which begin with what they are."""
+    """Asks for each of a workspace's ceilings. Only those that were changed are set, so that a page that has stood open
+    does not undo what somebody else has raised meanwhile.
+    """
 
     def __init__(self, workspace: Workspace, posted: Mapping[str, Any] | None) -> None:
         super().__init__(posted)
         for name in RAISABLE:
             self.fields[name] = forms.IntegerField(
                 label=name, initial=most(name, workspace.ceilings), min_value=PROFILE[name],
-                max_value=PROFILE[name] * MOST_TIMES, widget=UnfoldAdminIntegerFieldWidget,
+                max_value=PROFILE[name] * MOST_TIMES, widget=UnfoldAdminIntegerFieldWidget, show_hidden_initial=True,
             )  # fmt: skip
+
+    def clean(self) -> dict[str, int]:
+        return {name: n for name, n in self.cleaned_data.items() if name in self.changed_data}
 
 
 def _ceilings(workspace: Workspace) -> str:

@@ -158,7 +158,13 @@ def test_staff_see_the_raises_and_set_them_within_the_bounds(desk, cast):
     assert "less than or equal to 10000" in refused.content.decode()
     desk.post(f"{page}ceilings/", {**entered, "workers": 10_000})
     assert "workers 10,000" in desk.get(page).content.decode()
-    assert 'value="10000"' in desk.get(f"{page}ceilings/").content.decode()
+    shown = desk.get(f"{page}ceilings/").content.decode()
+    assert 'value="10000"' in shown
+    # A page that was opened before does not undo the raise.
+    first = {f"initial-{name}": number for name, number in entered.items()}
+    assert all(f'name="{name}"' in shown for name in first)
+    desk.post(f"{page}ceilings/", {**entered, **first, "pools": 201})
+    assert Workspace.objects.get(id=cast.workspace.id).ceilings == {"workers": 10_000, "pools": 201}
 
 
 def test_a_displaced_account_says_so_and_cannot_be_reactivated(desk, cast):
