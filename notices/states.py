@@ -14,11 +14,11 @@ class Kind(TextChoices):
     # No run of a trigger succeeded within `successDeadlineSeconds` after a due time. The subject is the trigger. The
     # scheduler opens and closes it.
     TRIGGER_LATE = "trigger_late"
-    # A worker that enabled triggers point at has been silent for ten minutes. The subject is the worker. The scheduler
-    # opens and closes it.
+    # A worker that enabled triggers point at has been silent for ten minutes, or signed off a minute ago. The subject
+    # is the worker. The scheduler opens and closes it.
     WORKER_OFFLINE = "worker_offline"
-    # A pool that enabled triggers point at has no workers, or all of them have been silent for ten minutes. The subject
-    # is the pool. The scheduler opens and closes it.
+    # A pool that enabled triggers point at has no workers, or each of them has been silent for ten minutes, or signed
+    # off a minute ago. The subject is the pool. The scheduler opens and closes it.
     POOL_OFFLINE = "pool_offline"
     # A completion webhook of a trigger was given up. The subject is the trigger. The transaction that records the
     # attempt opens and closes it.

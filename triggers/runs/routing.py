@@ -3,7 +3,7 @@
 The expressions are about a trigger with the alias `t`. They look at workers only if the trigger has a pool.
 """
 
-from triggers.runs.conditions import ONLINE_WITHIN
+from triggers.runs.conditions import is_online
 
 
 def pool_from(due: str, now: str) -> str:
@@ -33,7 +33,7 @@ def _is_ready(now: str) -> str:
     """Returns the condition that a worker `o` could take a run at the time `now`, if it has room."""
     return f"""o.deleted_at IS NULL AND o.token_digest IS NOT NULL AND o.disabled_at IS NULL
     AND (o.limited_until IS NULL OR o.limited_until <= {now})
-    AND o.last_seen_at > {now} - interval '{ONLINE_WITHIN.total_seconds():.0f} seconds'"""
+    AND {is_online("o", now)}"""
 
 
 def _another_is_ready(worker: str, now: str) -> str:
