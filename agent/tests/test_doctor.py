@@ -71,8 +71,15 @@ def dead_token(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) 
     return ()
 
 
+def anothers_token(
+    workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, ...]:
+    api.worker_id = "another"
+    return ()
+
+
 def busy_api(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    api.fail("heartbeat", 503)
+    api.fail("whoami", 503)
     return ()
 
 
@@ -86,13 +93,21 @@ def broken_claude(
     return ("--claude", "/bin/false")
 
 
+def claude(workers: Workers) -> tuple[str, ...]:
+    """Return the options for a program that has the version of a claude."""
+    program = workers.directory / "claude"
+    program.write_text("#!/bin/sh\necho '2.1.197 (Claude Code)'\n")
+    program.chmod(0o700)
+    return ("--claude", str(program))
+
+
 def no_login(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     monkeypatch.delenv("CLAUDE_CODE_OAUTH_TOKEN")
-    return ()
+    return claude(workers)
 
 
 def no_key(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    return ("--auth-mode", "api_key")
+    return ("--auth-mode", "api_key", *claude(workers))
 
 
 def no_program(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
@@ -110,6 +125,7 @@ def no_program(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) 
         (clock_far_off, "clock"),
         (no_place_to_write, "state directory"),
         (dead_token, "worker token"),
+        (anothers_token, "worker token"),
         (busy_api, "worker token"),
         (no_claude, "claude on PATH"),
         (broken_claude, "claude executes"),
@@ -140,3 +156,18 @@ def test_a_failure_is_found_and_comes_with_a_hint(
     assert [lines[number].split(": ")[0] for number in failures] == [f"FAIL  {name}"]
     assert all(lines[number + 1].startswith("      ") for number in failures)
     assert not any(api.worker_token in line for line in lines)
+
+
+def test_the_stand_in_needs_no_login_and_a_check_is_no_poll(
+    api: FakeApi,
+    workers: Workers,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in ("CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR", "AUTH_MODE"):
+        monkeypatch.delenv(variable, raising=False)
+    assert cli.main(["doctor", "--config", str(workers.config_path), "--stand-in"]) == 0
+    assert "stand-in for Claude Code" in capsys.readouterr().out
+    assert [kind for kind, *_ in api.calls] == ["health", "whoami"]
