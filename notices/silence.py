@@ -13,8 +13,8 @@ from django.db import transaction
 
 from notices.incidents import Finding, Past, change_incidents, tell_past
 from notices.states import Kind, SubjectType
-from pipedai.api.renderers import iso_time
 from pipedai.sql import NOW, Row, fetch_all
+from triggers.explain.clock_words import zoned_words
 from triggers.runs.reachability import LEASES_COUNT, gap_seconds
 from workers.silence import IS_NEEDED, LAST_SEEN, OFFLINE_AT, SILENT_FOR, offline_params
 
@@ -161,7 +161,7 @@ def _change(
 def _of_pool(row: Row) -> Finding:
     message = "The pool has no workers."
     if row["has_workers"]:
-        message = f"No worker of the pool has called since {iso_time(row['last_seen_at'])}."
+        message = f"No worker of the pool has called since {zoned_words(row['last_seen_at'])}."
     return Finding(row["environment_id"], row["id"], row["name"], message)
 
 
@@ -170,7 +170,7 @@ def _of_worker(row: Row) -> Finding:
     message = (
         "The worker has never called."
         if seen is None
-        else f"The worker has not called since {iso_time(seen)}."
+        else f"The worker has not called since {zoned_words(seen)}."
     )
     return Finding(row["environment_id"], row["id"], row["label"], message)
 
@@ -200,10 +200,10 @@ def _past(silences: list[Row]) -> Past:
         (
             "The worker had never called"
             if seen is None
-            else f"The worker did not call after {iso_time(seen)}"
+            else f"The worker did not call after {zoned_words(seen)}"
         )
         + (f", and was silent {len(silences):,} times" if len(silences) > 1 else "")
-        + f" until it called at {iso_time(last['ended_at'])}, before a scheduler noticed."
+        + f" until it called at {zoned_words(last['ended_at'])}, before a scheduler noticed."
     )
     finding = Finding(first["environment_id"], first["worker_id"], first["label"], message)
     return Past(finding, first["offline_at"], last["ended_at"])

@@ -49,17 +49,27 @@ INCIDENT_EVENTS: Final = tuple(
 # What a channel can be asked to tell of. Only webhooks tell of ended runs.
 EVENTS: Final = (*INCIDENT_EVENTS, RUN_ENDED)
 
-# The sentences for the beginning and the end of an incident of each kind, with a place for the name of its subject.
+# The sentences for the beginning and the end of an incident of each kind, with a place for the name of its subject, and
+# the words that tell afterwards how it was.
 _SENTENCES: Final = {
-    Kind.TRIGGER_FAILING: ("Trigger {} is failing", "Trigger {} succeeds again"),
-    Kind.TRIGGER_LATE: ("Trigger {} is late", "Trigger {} is on time again"),
-    Kind.WORKER_OFFLINE: ("Worker {} is offline", "Worker {} is online again"),
-    Kind.POOL_OFFLINE: ("Pool {} has no worker online", "Pool {} has a worker online again"),
+    Kind.TRIGGER_FAILING: ("Trigger {} is failing", "Trigger {} succeeds again", "It was failing"),
+    Kind.TRIGGER_LATE: ("Trigger {} is late", "Trigger {} is on time again", "It was late"),
+    Kind.WORKER_OFFLINE: ("Worker {} is offline", "Worker {} is online again", "It was offline"),
+    Kind.POOL_OFFLINE: (
+        "Pool {} has no worker online",
+        "Pool {} has a worker online again",
+        "It had none",
+    ),
     Kind.WEBHOOK_DEAD: (
         "The webhook of trigger {} was given up",
         "The webhook of trigger {} arrives again",
+        "It did not arrive",
     ),
-    Kind.BUDGET_REACHED: ("Budget {} has reached a limit", "Budget {} has room again"),
+    Kind.BUDGET_REACHED: (
+        "Budget {} has reached a limit",
+        "Budget {} has room again",
+        "It had reached a limit",
+    ),
 }
 
 
@@ -70,3 +80,8 @@ def headline(event: str, name: str, *, reminder: bool = False) -> str:
     kind, recovered = event.removesuffix(RECOVERED), event.endswith(RECOVERED)
     sentence = _SENTENCES[Kind(kind)][recovered].format(name)
     return f"Still open: {sentence}" if reminder else sentence
+
+
+def how_it_was(event: str) -> str:
+    """Returns the beginning of a sentence that follows the headline of a recovery: `It was failing`."""
+    return _SENTENCES[Kind(event.removesuffix(RECOVERED))][2]
