@@ -1,6 +1,7 @@
 """The endpoints that explain why a run was not executed, and what became of a due time of a trigger (SPEC §13)."""
 
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -68,7 +69,10 @@ class TriggerExplanationViewSet(tenancy.OneTriggerViewSet):
             query(
                 "at",
                 {"type": "string", "format": "date-time"},
-                description="The time in question, at most 366 days ahead; now by default.",
+                description=(
+                    "The time in question, at most 366 days ahead, in the trigger's time zone unless it "
+                    "has an offset; now by default."
+                ),
             ),
         ),
         answers={200: TriggerExplanationSerializer},
@@ -77,7 +81,7 @@ class TriggerExplanationViewSet(tenancy.OneTriggerViewSet):
     )
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
         """Answers with what became of the due time at or next before `at`."""
-        at = _time_in_question(request)
+        at = _time_in_question(request, trigger_id)
         _count_request(self.access.environment_id, request)
         explanation = explain_trigger(trigger_id, at=at)
         if explanation is None:
@@ -94,12 +98,13 @@ def _count_request(environment_id: UUID, request: Request) -> None:
         )
 
 
-def _time_in_question(request: Request) -> datetime | None:
+def _time_in_question(request: Request, trigger_id: UUID) -> datetime | None:
     """Returns the query parameter `at`, or None if it was not sent. Raises Invalid if it is no time, or too far
     ahead.
     """
+    field = TimeField(required=False, zone=partial(tenancy.zone_of_trigger, trigger_id))
     try:
-        at: datetime | None = TimeField(required=False).clean(request.query_params.get("at"))
+        at: datetime | None = field.clean(request.query_params.get("at"))
         check_time_in_question(at)
     except ValidationError as error:
         raise Invalid({"at": [str(message) for message in error.messages]}) from None
