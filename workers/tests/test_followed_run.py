@@ -64,6 +64,10 @@ def test_a_run_is_followed_while_it_goes_on_and_to_its_end(
             assert ended_run(api, run["id"])["status"] == "succeeded"
             assert follower.wait(60) == 0
             stored = api.get(f"/runs/{run['id']}/events").raise_for_status().json()["items"]
+            worker = f"/workers/{body['workerId']}"
+            assert api.get(worker).json()["status"] == "online"
+        # The worker was stopped by SIGTERM, and has signed off.
+        assert api.get(worker).json()["status"] == "offline"
     told = [json.loads(line) for line in shown.read_text().splitlines()]
     assert told == stored
     assert [event["seq"] for event in told] == list(range(1, len(told) + 1))

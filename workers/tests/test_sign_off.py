@@ -1,6 +1,7 @@
 """POST /workers/:id/sign-off: what follows the worker's state follows at once, and a newer process wins."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db.models.functions import Now
@@ -27,7 +28,7 @@ class Process:
         self._headers = {"HTTP_X_PIPEDAI_WORKER_PROCESS": name} if name else {}
 
     def poll(self, **scope):
-        extra = {"asgi.scope": scope} if scope else {}
+        extra: Any = {"asgi.scope": scope} if scope else {}
         response = self._client.get(f"{self._path}/poll", **self._headers, **extra)
         assert response.status_code == 200, response.json()
 
