@@ -156,18 +156,3 @@ def test_a_failure_is_found_and_comes_with_a_hint(
     assert [lines[number].split(": ")[0] for number in failures] == [f"FAIL  {name}"]
     assert all(lines[number + 1].startswith("      ") for number in failures)
     assert not any(api.worker_token in line for line in lines)
-
-
-def test_the_stand_in_needs_no_login_and_a_check_is_no_poll(
-    api: FakeApi,
-    workers: Workers,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for variable in ("CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR", "AUTH_MODE"):
-        monkeypatch.delenv(variable, raising=False)
-    assert cli.main(["doctor", "--config", str(workers.config_path), "--stand-in"]) == 0
-    assert "stand-in for Claude Code" in capsys.readouterr().out
-    assert [kind for kind, *_ in api.calls] == ["health", "whoami"]
