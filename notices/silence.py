@@ -167,10 +167,11 @@ def _of_pool(row: Row) -> Finding:
 
 def _of_worker(row: Row) -> Finding:
     seen = row["last_seen_at"]
+    who = "The worker" if row["signed_off_at"] is None else "The worker signed off, and"
     message = (
         "The worker has never called."
         if seen is None
-        else f"The worker has not called since {zoned_words(seen)}."
+        else f"{who} has not called since {zoned_words(seen)}."
     )
     return Finding(row["environment_id"], row["id"], row["label"], message)
 

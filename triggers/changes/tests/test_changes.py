@@ -119,6 +119,9 @@ def test_a_worker_that_falls_silent_comes_back_or_signs_off_is_told(cast, said):
     assert stream.hear(said) == [{**told, "status": "online"}]
     assert WorkerCalls(cast.worker).sign_off().status_code == 204
     assert stream.hear(said) == [{**told, "status": "offline"}]
+    stream.ticket.asked_at = database_now() - timedelta(seconds=12)
+    worker.update(last_seen_at=Now() - timedelta(seconds=185))
+    assert stream.news() == [], "it was told already"
 
 
 def test_many_changes_come_in_pieces_and_too_many_are_told_as_all(cast, monkeypatch):
