@@ -6,7 +6,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import Body, read_body
 from pipedai.api.views import IsSignedIn
 from workers.presence import sign_off
 from workers.protocol.access import PROCESS, VERSION, WorkerProtocolViewSet
@@ -23,13 +22,11 @@ class SignOffViewSet(WorkerProtocolViewSet):
         "POST /workers/{workerId}/sign-off",
         id="signOffWorker",
         summary="Sign a worker off",
-        body=Body,
         parameters=(VERSION, PROCESS),
         answers={204: None},
         says={204: "Also for a repeat, and when another process has polled since."},
     )
     def sign_off(self, request: Request, worker_id: UUID) -> Response:
         """Makes the worker offline at once, unless another process of it has polled since."""
-        read_body(Body, request)
         sign_off(self.worker, process_header=request.META.get("HTTP_X_PIPEDAI_WORKER_PROCESS"))
         return Response(status=204)
