@@ -185,7 +185,10 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         ("", BLANK), (5, STRING), ("hooks.example", URL),
         ("https://a@hooks.example", "Must not hold a user name or password."),
         (f"https://hooks.example/{'x' * 2027}", longer_than(2048)),
-        ("https://hooks.example:8443/", "Its port must be 80 or 443."),
+        (
+            "https://hooks.example:8443/",
+            "Its port must be 80 or 443, unless WEBHOOK_ALLOWED_NETWORKS has its address.",
+        ),
     ],
     "webhookSecret": [
         ("", BLANK), (5, STRING), ("x" * 15, "Ensure this field has at least 16 characters."),
