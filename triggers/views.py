@@ -32,6 +32,11 @@ _TRIGGER = {
 }
 
 
+def octets_of(prompt: F, output_schema: F) -> Any:
+    """Returns the SQL expression for the size of a revision's long texts, in bytes."""
+    return _octets(prompt) + Coalesce(_octets(Cast(output_schema, TextField())), 0)
+
+
 def _octets(text: Any) -> Func:
     return Func(text, function="octet_length", output_field=IntegerField())
 
@@ -41,9 +46,7 @@ class TriggerPaginator(HeavyPaginator):
     prompt and output schema.
     """
 
-    weight = _octets(F("revision__prompt")) + Coalesce(
-        _octets(Cast("revision__output_schema", TextField())), 0
-    )
+    weight = octets_of(F("revision__prompt"), F("revision__output_schema"))
 
 
 class EnvironmentTriggerViewSet(TenantViewSet):
@@ -94,7 +97,7 @@ class EnvironmentTriggerViewSet(TenantViewSet):
             trigger_id = services.create_trigger(
                 environment_id=environment_id, actor=actor_of(request), values=values
             )
-            shown = _shown(trigger_id)
+            shown = trigger_shown(trigger_id)
         return Response(shown, status=201)
 
 
@@ -118,7 +121,7 @@ class TriggerViewSet(OneTriggerViewSet):
     )
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
         """Answers with the trigger, without its secrets."""
-        return Response(_shown(trigger_id))
+        return Response(trigger_shown(trigger_id))
 
     @Operation(
         "PATCH /triggers/{triggerId}",
@@ -140,7 +143,7 @@ class TriggerViewSet(OneTriggerViewSet):
             values=read_body(TriggerBody, request, partial=True),
             actor=actor_of(request),
         )
-        return Response(_shown(trigger_id))
+        return Response(trigger_shown(trigger_id))
 
     @Operation(
         "DELETE /triggers/{triggerId}",
@@ -171,10 +174,10 @@ class TriggerViewSet(OneTriggerViewSet):
         services.rotate_mcp_token(
             trigger_id=trigger_id, **read_body(RotateBody, request), actor=actor_of(request)
         )
-        return Response(_shown(trigger_id))
+        return Response(trigger_shown(trigger_id))
 
 
-def _shown(trigger_id: UUID) -> Any:
+def trigger_shown(trigger_id: UUID) -> Any:
     """Returns the trigger as an answer shows it, with its last run."""
     (row,) = queries.with_last_runs([queries.triggers().get(id=trigger_id)])
     return TriggerSerializer(row).data

@@ -260,11 +260,21 @@ class TriggerRevision(models.Model):
     output_schema = JSONAsGivenField(null=True)
     # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # What kind of actor made the revision, as in the audit log: a value of `pipedai.events.ActorType`; NULL if that is
+    # not known.
+    created_by_type = models.CharField(max_length=8, null=True)
+    # The id of the user, API key or staff user who made the revision; NULL for the system, or if that is not known.
+    created_by_id = models.UUIDField(null=True)
 
     class Meta:
         db_table = "trigger_revision"
         constraints = (
             models.UniqueConstraint(
                 fields=["environment", "id"], name="trigger_revision_in_environment"
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=["trigger", "created_at", "id"], name="trigger_revision_of_trigger"
             ),
         )

@@ -17,9 +17,9 @@ from triggers.states import Source, Status
 from workers.models import Worker
 
 RUN_FIELDS = [
-    "id", "triggerId", "triggerName", "environmentId", "workerId", "poolId", "status", "source", "attempt",
-    "retryOfRunId", "rerunOfRunId", "scheduledFor", "availableAt", "startDeadlineAt", "queuedAt", "claimedAt",
-    "startedAt", "endedAt", "durationMs", "exitCode", "shortMessage", "errorMessage", "faultClass", "willRetry",
+    "id", "triggerId", "triggerRevisionId", "triggerName", "environmentId", "workerId", "poolId", "status", "source",
+    "attempt", "retryOfRunId", "rerunOfRunId", "scheduledFor", "availableAt", "startDeadlineAt", "queuedAt",
+    "claimedAt", "startedAt", "endedAt", "durationMs", "exitCode", "shortMessage", "errorMessage", "faultClass", "willRetry",
     "model", "inputTokens", "outputTokens", "cacheReadTokens", "cacheCreationTokens", "costUsd", "numTurns",
     "sessionId", "cancelRequested",
 ]  # fmt: skip
