@@ -17,6 +17,8 @@ from triggers.budgets.room import BUDGETS, BUDGETS_HAVE_ROOM, IS_HOLDING, lacks_
 
 # A worker counts as online if it polled or sent a heartbeat within this time (SPEC §5).
 ONLINE_WITHIN = timedelta(seconds=180)
+# The worker `w` is online. Polls and claims do not look at this; it tells why nobody takes a run.
+IS_ONLINE = f"coalesce(w.last_seen_at > {NOW} - %(online_within)s::interval, false)"
 
 _ENVIRONMENT = "(SELECT own.environment_id FROM worker own WHERE own.id = %(worker_id)s)"
 # The row is in the worker's environment. It follows from the other conditions, but lets PostgreSQL read only one
