@@ -149,6 +149,8 @@ def prune_revisions(order: Order) -> Iterator[Batch]:
 
     def step() -> int:
         nonlocal page
+        # If nearly all runs have one revision, PostgreSQL would look for those of each other one among all runs.
+        execute("SET LOCAL enable_seqscan = off", {})
         page = fetch_one(statement, {**(page or {}), "before": order.before, "limit": order.limit})
         return page["removed"] if page else 0
 

@@ -10,7 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from notices.attention import words
-from notices.attention.words import Told
+from notices.attention.words import MOST_COUNTED, Told
 from notices.health import IS_FINAL
 from notices.states import Kind
 from notices.telling import told_of
@@ -19,11 +19,11 @@ from triggers.explain.due_times import LATE_AFTER
 from triggers.runs.conditions import (
     IS_DUE,
     IS_IN_TIME,
-    IS_ONLINE,
     IS_OPEN_TO_POOL,
     IS_QUEUED,
     MAY_START,
     ONLINE_WITHIN,
+    is_online,
 )
 
 # The most items of an answer.
@@ -46,9 +46,6 @@ KINDS: Final = (
     RUN_FAILED,
 )
 
-# At most so many runs at the head of a queue are looked at, for each machine.
-_HEAD: Final = 100
-
 # The columns of a run `r` that tell how it ended.
 _ENDED = """r.ended_by, r.fault_class, left(coalesce(
         (SELECT x.error_message FROM run_text x WHERE x.run_id = r.id), r.short_message), 300) AS error"""
@@ -64,6 +61,8 @@ _OF_ENVIRONMENT = "environment_id = %(environment_id)s"
 _IS_NOT_PAUSED = (
     "NOT EXISTS (SELECT FROM environment WHERE id = %(environment_id)s AND paused_at IS NOT NULL)"
 )
+
+_IS_ONLINE = is_online("w")
 
 # The open incidents. `late_since` is the due time since which a trigger is late, and `decision` the one about it.
 _INCIDENTS = f"""
@@ -100,7 +99,7 @@ def _waiting(queue: str, order: str, condition: str) -> str:
     """
     return f"""(
     SELECT count(*) AS runs, min(r.available_at) AS since FROM (
-        SELECT * FROM run r WHERE {queue} AND {IS_QUEUED} AND {IS_DUE} ORDER BY {order} LIMIT {_HEAD}) r
+        SELECT * FROM run r WHERE {queue} AND {IS_QUEUED} AND {IS_DUE} ORDER BY {order} LIMIT {MOST_COUNTED}) r
     WHERE {IS_IN_TIME} AND {MAY_START} AND {condition})"""  # noqa: S608
 
 
@@ -111,36 +110,28 @@ SELECT '{Kind.WORKER_OFFLINE.value}' AS kind, greatest(coalesce(w.last_seen_at, 
     w.token_digest IS NOT NULL AS has_token, q.runs, {NOW} AS now, count(*) OVER () AS total
 FROM worker w CROSS JOIN LATERAL
     {_waiting("r.worker_id = w.id", "r.available_at, r.id", f"NOT coalesce({IS_OPEN_TO_POOL}, false)")} q
-WHERE w.{_OF_ENVIRONMENT} AND w.deleted_at IS NULL AND w.disabled_at IS NULL AND NOT {IS_ONLINE} AND q.runs > 0
+WHERE w.{_OF_ENVIRONMENT} AND w.deleted_at IS NULL AND w.disabled_at IS NULL AND NOT {_IS_ONLINE} AND q.runs > 0
     AND {_IS_NOT_PAUSED} AND {_has_no_incident(Kind.WORKER_OFFLINE, "w")}
 ORDER BY since DESC, w.id LIMIT %(limit)s
 """  # noqa: S608
 
+# The run's own worker may take a run that is open to a pool without being in the pool.
+_OWN_IS_OFFLINE = f"""NOT EXISTS (
+        SELECT FROM worker w WHERE w.id = r.worker_id AND w.disabled_at IS NULL AND {_IS_ONLINE})"""
+_OF_POOL = f"r.pool_id = p.id AND {IS_OPEN_TO_POOL}"
 # The pools without an online worker for which due runs wait. If all workers of a pool are disabled, somebody has
-# decided so, and nobody is told, as of incidents. The run's own worker may take it without being in the pool.
+# decided so, and nobody is told, as of incidents.
 _POOLS = f"""
-SELECT '{
-    Kind.POOL_OFFLINE.value
-}' AS kind, greatest(coalesce(m.last_seen_at, p.created_at), q.since) AS since,
-    'pool' AS subject_type, p.id AS subject_id, p.name AS subject_name, m.n > 0 AS has_workers, m.last_seen_at, q.runs,
-    {NOW} AS now, count(*) OVER () AS total
+SELECT '{Kind.POOL_OFFLINE.value}' AS kind, greatest(coalesce(m.last_seen_at, p.created_at), q.since) AS since,
+    'pool' AS subject_type, p.id AS subject_id, p.name AS subject_name, m.n > 0 AS has_workers, q.runs,
+    count(*) OVER () AS total
 FROM pool p
 CROSS JOIN LATERAL (
     SELECT count(*) AS n, count(*) FILTER (WHERE w.disabled_at IS NULL) AS enabled,
-        count(*) FILTER (WHERE w.disabled_at IS NULL AND {
-    IS_ONLINE
-}) AS online, max(w.last_seen_at) AS last_seen_at
+        count(*) FILTER (WHERE w.disabled_at IS NULL AND {_IS_ONLINE}) AS online, max(w.last_seen_at) AS last_seen_at
     FROM pool_member m JOIN worker w ON w.id = m.worker_id WHERE m.pool_id = p.id) m
-CROSS JOIN LATERAL {
-    _waiting(
-        f"r.pool_id = p.id AND {IS_OPEN_TO_POOL}",
-        "r.pool_from, r.id",
-        f"NOT EXISTS (SELECT FROM worker w WHERE w.id = r.worker_id AND w.disabled_at IS NULL AND {IS_ONLINE})",
-    )
-} q
-WHERE p.{
-    _OF_ENVIRONMENT
-} AND p.deleted_at IS NULL AND m.online = 0 AND (m.n = 0 OR m.enabled > 0) AND q.runs > 0
+CROSS JOIN LATERAL {_waiting(_OF_POOL, "r.pool_from, r.id", _OWN_IS_OFFLINE)} q
+WHERE p.{_OF_ENVIRONMENT} AND p.deleted_at IS NULL AND m.online = 0 AND (m.n = 0 OR m.enabled > 0) AND q.runs > 0
     AND {_IS_NOT_PAUSED} AND {_has_no_incident(Kind.POOL_OFFLINE, "p")}
 ORDER BY since DESC, p.id LIMIT %(limit)s
 """  # noqa: S608
@@ -162,7 +153,8 @@ ORDER BY r.ended_at DESC LIMIT 1)"""  # noqa: S608
 # the environment was paused, or the trigger is to raise none.
 _FAILURES = f"""
 SELECT '{RUN_FAILED}' AS kind, r.ended_at AS since, 'trigger' AS subject_type, t.id AS subject_id,
-    t.name AS subject_name, r.id AS run_id, {_ENDED}, t.alert_after_failures, count(*) OVER () AS total
+    t.name AS subject_name, r.id AS run_id, {_ENDED}, t.alert_after_failures,
+    NOT {_IS_NOT_PAUSED} AS is_paused, count(*) OVER () AS total
 FROM trigger t LEFT JOIN trigger_health h ON h.trigger_id = t.id
 CROSS JOIN LATERAL (
     SELECT * FROM ({_FAULT.format(status="failed")} UNION ALL {_FAULT.format(status="timed_out")}) r

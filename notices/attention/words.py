@@ -6,9 +6,10 @@ from notices.states import Kind, headline
 from pipedai.api.renderers import counted
 from pipedai.sql import Row
 from triggers.explain import pool_reasons, worker_reasons
-from triggers.explain.answers import PENDING, Reason, WaitingFor
+from triggers.explain.answers import INFRA_FAULT, PENDING, Reason, WaitingFor
 from triggers.explain.clock_words import due_time_words
 from triggers.explain.due_times import why_no_run
+from triggers.runs.retries import NoRetry
 from triggers.states import Decision, EndedBy, FaultClass
 
 
@@ -20,17 +21,22 @@ class Told(NamedTuple):
     remedy: str
 
 
+# So many runs that wait for a machine are counted at most.
+MOST_COUNTED = 100
+
+# The codes of the faults that a worker reports.
+_FAULTS: dict[str, str] = {FaultClass.CLIENT: NoRetry.CLIENT_FAULT, FaultClass.INFRA: INFRA_FAULT}
 _RERUN = "then run it again with POST /runs/:id/rerun."
-# What to do about a failed run, by what ended it: a value of EndedBy, or the fault class that its worker reported.
+# What to do about a failed run, by what ended it.
 _AFTER_FAILURE: dict[str, str] = {
     EndedBy.LEASE: f"Look why the worker fell silent: at its machine and its log; {_RERUN}",
     EndedBy.DEADLINE: f"Raise timeoutSeconds with PATCH /triggers/:id, or make the prompt ask for less; {_RERUN}",
     EndedBy.START_DEADLINE: "See with GET /triggers/:id/explain why no worker took it, start one, or raise"
     f" startDeadlineSeconds with PATCH /triggers/:id; {_RERUN}",
     EndedBy.HAD_EFFECTS: f"See with GET /runs/:id/tool-calls what the run before it may have changed; {_RERUN}",
-    FaultClass.CLIENT: "Read the run's error, correct the trigger's prompt, model, MCP server or headers with PATCH"
+    NoRetry.CLIENT_FAULT: "Read the run's error, correct the trigger's prompt, model, MCP server or headers with PATCH"
     f" /triggers/:id; {_RERUN}",
-    FaultClass.INFRA: f"Read the run's error and the worker's log; {_RERUN}",
+    INFRA_FAULT: f"Read the run's error and the worker's log; {_RERUN}",
 }
 _UNKNOWN = "Look at the trigger's runs with GET /triggers/:id/runs."
 
@@ -56,10 +62,7 @@ def of_incident(row: Row) -> Told:
         return of_pool(row)
     said = f"{headline(row['kind'], row['subject_name'])}. {row['message']}"
     if row["kind"] == Kind.TRIGGER_FAILING:
-        reason = _of_run(row)
-        return Told(
-            reason and _CODES.get(reason, reason), said, _AFTER_FAILURE.get(reason or "", _UNKNOWN)
-        )
+        return _why(row, said)
     if row["kind"] == Kind.TRIGGER_LATE:
         decision = row["decision"] or PENDING
         if decision not in (Decision.FIRED, PENDING):
@@ -73,26 +76,26 @@ _OF_KIND: dict[str, str] = {
     " /triggers/:id, and send it again with POST /deliveries/:id/redeliver.",
     Kind.BUDGET_REACHED: "Raise limitUsd or limitRuns with PATCH /budgets/:id, or wait for its next window.",
 }
-# The codes of the fault classes, which are those of explanations.
-_CODES: dict[str, str] = {FaultClass.CLIENT: "client_fault", FaultClass.INFRA: "infra_fault"}
-
-
-def _of_run(row: Row) -> str | None:
-    """Returns what ended the run: a key of _AFTER_FAILURE, or None if the run is not there any more."""
-    by, fault = row["ended_by"], row["fault_class"]
-    return by if by in _AFTER_FAILURE else fault
 
 
 def of_failure(row: Row) -> Told:
     """Words a failure that raised no incident."""
-    reason, after = _of_run(row), row["alert_after_failures"]
-    when = "never" if after is None else f"after {counted(after, 'failure')} in a row"
-    return Told(
-        reason and _CODES.get(reason, reason),
-        f"The last run of trigger {row['subject_name']} failed or timed out. Nobody was told: its incident opens"
-        f" {when} (alertAfterFailures).",
-        _AFTER_FAILURE.get(reason or "", _UNKNOWN),
-    )
+    after = row["alert_after_failures"]
+    when = f"after {counted(after, 'failure')} in a row" if after else "never"
+    if after and row["is_paused"]:
+        when += ", and not while the environment is paused"
+    said = f"The last run of trigger {row['subject_name']} failed or timed out."
+    return _why(row, f"{said} No incident tells of it: one opens {when} (alertAfterFailures).")
+
+
+def _why(row: Row, said: str) -> Told:
+    """Words a failure by what ended the run: a rule of the server, or else the worker's report. If the run was pruned,
+    nobody knows.
+    """
+    reason = row["ended_by"]
+    if reason not in _AFTER_FAILURE:
+        reason = row["fault_class"] and _FAULTS.get(row["fault_class"])
+    return Told(reason, said, _AFTER_FAILURE.get(reason, _UNKNOWN))
 
 
 def of_worker(row: Row) -> Told:
@@ -140,4 +143,7 @@ def _of_machine(row: Row, reason: Reason) -> Told:
 
 def _waiting(row: Row) -> str:
     runs = row.get("runs")
-    return f"{counted(runs, 'due run')} {'waits' if runs == 1 else 'wait'} for it." if runs else ""
+    if not runs:
+        return ""
+    least = "At least " if runs == MOST_COUNTED else ""
+    return f"{least}{counted(runs, 'due run')} {'waits' if runs == 1 else 'wait'} for it."

@@ -12,10 +12,10 @@ from triggers.explain.answers import WaitingFor
 from triggers.runs.conditions import (
     EVALUATED,
     FREE_IN_TRIGGER,
-    IS_ONLINE,
     ONLINE_WITHIN,
     Limits,
     about,
+    is_online,
     limits_of,
 )
 
@@ -27,7 +27,7 @@ SELECT {about(EVALUATED, "c")},
     r.resume_until > {NOW} AS is_resuming, r.pool_from > greatest({NOW}, r.available_at) AS is_for_worker_first,
     c.id AS worker_id, c.id = r.worker_id AS is_own, c.label, c.max_concurrency, c.disabled_at, c.unapproved_since,
     c.last_seen_at, c.deleted_at, c.token_digest IS NOT NULL AS has_token,
-    {IS_ONLINE.replace("w.", "c.")} AS is_online,
+    {is_online("c")} AS is_online,
     EXISTS (SELECT FROM pool_member m WHERE m.pool_id = r.pool_id AND m.worker_id = c.id) AS is_member
 FROM run r JOIN trigger t ON t.id = r.trigger_id
 LEFT JOIN LATERAL (

@@ -439,7 +439,7 @@ class Run(models.Model):
                 condition=Q(ended_at__isnull=False),
             ),
             # The database uses this index when it removes a revision, to make sure that no run refers to it.
-            models.Index(fields=["revision"], name="run_of_revision"),
+            models.Index(fields=["revision", "environment"], name="run_of_revision"),
             # The database uses this index when it removes a run, to empty `rerun_of` of the runs that name it.
             models.Index(
                 fields=["rerun_of", "environment"],

@@ -225,6 +225,8 @@ class Trigger(models.Model):
                 name="trigger_of_pool",
                 condition=Q(deleted_at__isnull=True, pool__isnull=False),
             ),
+            # The database uses this index when it removes a revision, to make sure that it is no trigger's present one.
+            models.Index(fields=["revision", "environment"], name="trigger_of_revision"),
             # Polls find the triggers by this index of which as many runs are held as may be.
             models.Index(
                 fields=["environment"],

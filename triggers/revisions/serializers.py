@@ -22,11 +22,10 @@ class RevisionSerializer(RowSerializer):
 
 def revisions_shown(rows: list[TriggerRevision]) -> Any:
     """Returns revisions as the API shows them. It takes the queries of `actors_shown`."""
-    makers = actors_shown(
-        (row.created_by_type, row.created_by_id) for row in rows if row.created_by_type
-    )
+    makers = [(row.created_by_type, row.created_by_id) for row in rows]
+    named = actors_shown((kind, actor_id) for kind, actor_id in makers if kind)
     shown = [
-        {**vars(row), "created_by": makers.get((row.created_by_type, row.created_by_id))}
-        for row in rows
+        {**vars(row), "created_by": named[kind, actor_id] if kind else None}
+        for row, (kind, actor_id) in zip(rows, makers, strict=True)
     ]
     return RevisionSerializer(shown, many=True).data

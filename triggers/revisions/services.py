@@ -19,4 +19,4 @@ def restore_revision(*, trigger_id: UUID, revision_id: UUID, actor: Actor) -> No
     values = rows.values("prompt", "model", "output_schema").first()
     if values is None:
         raise NotFound
-    update_trigger(trigger_id=trigger_id, values=values, actor=actor, restored_id=revision_id)
+    update_trigger(trigger_id=trigger_id, values=dict(values), actor=actor, restored_id=revision_id)

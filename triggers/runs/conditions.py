@@ -17,8 +17,6 @@ from triggers.budgets.room import BUDGETS, BUDGETS_HAVE_ROOM, IS_HOLDING, lacks_
 
 # A worker counts as online if it polled or sent a heartbeat within this time (SPEC §5).
 ONLINE_WITHIN = timedelta(seconds=180)
-# The worker `w` is online. Polls and claims do not look at this; it tells why nobody takes a run.
-IS_ONLINE = f"coalesce(w.last_seen_at > {NOW} - %(online_within)s::interval, false)"
 
 _ENVIRONMENT = "(SELECT own.environment_id FROM worker own WHERE own.id = %(worker_id)s)"
 # The row is in the worker's environment. It follows from the other conditions, but lets PostgreSQL read only one
@@ -166,6 +164,13 @@ EVALUATED = f"""{IS_OFFERED} AS is_offered, {IS_NOT_AVOIDED} AS is_not_avoided, 
 _EVALUATE = (
     f"SELECT {EVALUATED} FROM run r JOIN trigger t ON t.id = r.trigger_id WHERE r.id = %(run_id)s"
 )
+
+
+def is_online(worker: str) -> str:
+    """Returns the condition that a worker is online, by the alias of its table. Polls and claims don't look at it: it
+    only tells why nobody takes a run. The statement has the parameter `online_within`.
+    """
+    return f"coalesce({worker}.last_seen_at > {NOW} - %(online_within)s::interval, false)"
 
 
 def about(condition: str, worker: str) -> str:

@@ -7,7 +7,7 @@ from django.db import transaction
 
 from notices.attention.sources import KINDS, MAX_ITEMS, find_attention
 from notices.channels.models import Channel
-from notices.incidents import Finding, acknowledge_incident, change_incidents
+from notices.incidents import Finding, acknowledge_incident, announce, change_incidents
 from notices.lateness import find_late_triggers
 from notices.models import Incident
 from notices.silence import find_offline_pools, find_offline_workers
@@ -89,8 +89,6 @@ def test_a_failing_trigger_is_told_with_why_who_was_told_and_what_to_do(cast):
 
 
 def test_of_each_receiver_the_last_notice_is_told(cast):
-    from notices.incidents import announce
-
     add_channel(cast, "slack", name="Team")
     add_channel(cast, "email", name="On call")
     incident_id = open_incident(cast)
