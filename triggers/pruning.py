@@ -101,7 +101,7 @@ old AS MATERIALIZED (
             ORDER BY n.created_at, n.id OFFSET {_KEPT_REVISIONS - 1})
         AND NOT EXISTS (SELECT FROM run r WHERE r.revision_id = p.id)
     {{lock}}){{removed}}
-SELECT last.*, (SELECT count(*) FROM page) AS seen, (SELECT count(*) FROM old) AS removed
+SELECT last.*, (SELECT count(*) FROM old) AS removed
 FROM (SELECT * FROM page ORDER BY trigger_id DESC, created_at DESC, id DESC LIMIT 1) last
 """  # noqa: S608
 _COUNT_REVISIONS = _REVISIONS.format(lock="", removed="")
@@ -158,7 +158,7 @@ def prune_revisions(order: Order) -> Iterator[Batch]:
         removed = remove(step)
         if page is None:
             return
-        yield Batch(page["seen"], removed)
+        yield Batch(removed, removed)
 
 
 def _environments() -> list[UUID]:

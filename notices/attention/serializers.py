@@ -21,7 +21,7 @@ class RemedySerializer(RowSerializer):
     text = serializers.CharField()
 
 
-class AttentionSerializer(RowSerializer):
+class AttentionItemSerializer(RowSerializer):
     """Something that somebody has to see to."""
 
     kind = serializers.ChoiceField(choices=KINDS)

@@ -194,8 +194,8 @@ SOURCES: Final = (
 
 
 def find_attention(environment_id: UUID, *, now: datetime | None = None) -> tuple[list[Row], int]:
-    """Returns what needs attention in an environment, as rows for AttentionSerializer, the most urgent first, and how
-    many items there are. At most MAX_ITEMS are returned. It takes a query for each source, and one more.
+    """Returns what needs attention in an environment, as rows for AttentionItemSerializer, the most urgent first, and
+    how many items there are. At most MAX_ITEMS are returned. It takes a query for each source, and one more.
     """
     params = {
         "environment_id": environment_id,

@@ -6,7 +6,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from notices.attention.serializers import AttentionSerializer
+from notices.attention.serializers import AttentionItemSerializer
 from notices.attention.sources import find_attention
 from pipedai.api.schema.operation import Operation, answer
 from workspaces.access import TenantViewSet
@@ -27,7 +27,7 @@ class AttentionViewSet(TenantViewSet):
             200: answer(
                 "Attention",
                 "What needs attention, the most urgent first.",
-                items=AttentionSerializer(many=True),
+                items=AttentionItemSerializer(many=True),
                 total=serializers.IntegerField(),
             )
         },
@@ -35,4 +35,4 @@ class AttentionViewSet(TenantViewSet):
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
         """Answers with the most urgent items, and with how many there are."""
         items, total = find_attention(environment_id)
-        return Response({"items": AttentionSerializer(items, many=True).data, "total": total})
+        return Response({"items": AttentionItemSerializer(items, many=True).data, "total": total})
