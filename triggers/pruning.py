@@ -85,8 +85,8 @@ _REMOVE_DELIVERIES = {
 # How many of its newest revisions a trigger keeps, even if no run has them (SPEC §23).
 _KEPT_REVISIONS = 50
 # Reads a page of the revisions of all triggers, trigger by trigger and the oldest first, by an index, so that each step
-# looks at a limited number of them, and removes those that are no longer needed. A trigger's present revision is its
-# newest one. A run can't come to refer to a revision that no run refers to and that is not the present one.
+# looks at a limited number of them, and removes those that are no longer needed. The present revision of a trigger is its
+# newest one, unless the database's clock was put back. A run can't come to refer to another revision that no run has.
 _REVISIONS = f"""
 WITH page AS MATERIALIZED (
     SELECT id, trigger_id, created_at FROM trigger_revision
@@ -100,6 +100,7 @@ old AS MATERIALIZED (
             WHERE n.trigger_id = p.trigger_id AND (n.created_at, n.id) > (p.created_at, p.id)
             ORDER BY n.created_at, n.id OFFSET {_KEPT_REVISIONS - 1})
         AND NOT EXISTS (SELECT FROM run r WHERE r.revision_id = p.id)
+        AND NOT EXISTS (SELECT FROM trigger t WHERE t.id = p.trigger_id AND t.revision_id = p.id)
     {{lock}}){{removed}}
 SELECT last.*, (SELECT count(*) FROM old) AS removed
 FROM (SELECT * FROM page ORDER BY trigger_id DESC, created_at DESC, id DESC LIMIT 1) last

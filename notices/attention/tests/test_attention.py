@@ -310,10 +310,10 @@ def test_what_is_acknowledged_comes_last_then_kinds_count_and_then_the_newest(ru
     cast = runs.cast
     (seen,) = add_incidents(cast, Kind.POOL_OFFLINE)
     acknowledge_incident(incident_id=Incident.objects.get(subject_id=seen).id, actor=TEST_ACTOR)
-    kinds = {kind: add_incidents(cast, kind)[0] for kind in reversed(Kind)}
+    kinds = {kind.value: add_incidents(cast, kind)[0] for kind in reversed(Kind)}
     (newest,) = add_incidents(cast, Kind.TRIGGER_FAILING)
     order = [kinds[kind] for kind in KINDS if kind in kinds]
-    order.insert(order.index(kinds[Kind.TRIGGER_FAILING]), newest)
+    order.insert(order.index(kinds["trigger_failing"]), newest)
     assert [id_ for *_, id_ in told(runs)] == [*order, seen]
 
 
