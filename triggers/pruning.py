@@ -85,7 +85,7 @@ _REMOVE_DELIVERIES = {
 # How many of its newest revisions a trigger keeps, even if no run has them (SPEC §23).
 _KEPT_REVISIONS = 50
 # Reads a page of the revisions of all triggers, trigger by trigger and the oldest first, by an index, so that each step
-# looks at a limited number of them, and removes those that are no longer needed. The present revision of a trigger is its
+# looks at a limited number of them, and removes those that are no longer needed. A trigger's present revision is its
 # newest one, unless the database's clock was put back. A run can't come to refer to another revision that no run has.
 _REVISIONS = f"""
 WITH page AS MATERIALIZED (
