@@ -1,5 +1,11 @@
 """Tells to which environment each row of the app belongs."""
 
+from datetime import tzinfo
+from uuid import UUID
+
+from pipedai.clocks import zone_of
+from pipedai.sql import fetch_one
+
 # Each is a `row` of TenantViewSet. ALL_TRIGGERS includes deleted triggers, because the runs of a deleted trigger can
 # still be read. Its deliveries can't.
 ALL_TRIGGERS = ("trigger_id", "SELECT id, environment_id FROM trigger")
@@ -12,3 +18,11 @@ LIVE_DELIVERIES = (
 SELECT d.id, d.environment_id FROM delivery d JOIN trigger t ON t.id = d.trigger_id WHERE t.deleted_at IS NULL
 """,
 )
+
+
+def zone_of_trigger(trigger_id: UUID) -> tzinfo:
+    """Returns the time zone of a trigger, in which times without an offset are read where the trigger is addressed. It
+    is UTC if there is no such trigger.
+    """
+    row = fetch_one("SELECT timezone FROM trigger WHERE id = %(id)s", {"id": trigger_id})
+    return zone_of("UTC" if row is None else row["timezone"])

@@ -4,7 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 from pipedai.sql import NOW, Row, fetch_row, without_sorting
-from triggers.runs.conditions import ONLINE_WITHIN
+from triggers.runs.conditions import is_online
 
 # The percentage of successes among ended runs, to one decimal, or NULL if no run counts. Canceled runs do not count:
 # somebody stopped them, so they tell nothing about the work. The expression is for a SELECT from `run r`.
@@ -42,16 +42,14 @@ FROM (
 
 
 _ONLINE = f"""
-SELECT count(*) AS online FROM worker
-WHERE environment_id = %(environment_id)s AND deleted_at IS NULL AND last_seen_at > {NOW} - %(online_within)s::interval
+SELECT count(*) AS online FROM worker w
+WHERE w.environment_id = %(environment_id)s AND w.deleted_at IS NULL AND {is_online("w")}
 """
 
 
 def count_online_workers(environment_id: UUID) -> int:
     """Returns how many workers of the environment are online."""
-    params = {"environment_id": environment_id, "online_within": ONLINE_WITHIN, "now": None}
-    row = fetch_row(_ONLINE, params)
-    return int(row["online"])
+    return int(fetch_row(_ONLINE, {"environment_id": environment_id, "now": None})["online"])
 
 
 def run_figures(*, environment_id: UUID, timezone: str, now: datetime | None = None) -> Row:

@@ -1,5 +1,6 @@
 """The endpoints of schedules: preview a schedule, and list a trigger's ticks, which are its due times."""
 
+from functools import partial
 from uuid import UUID
 
 from rest_framework import serializers
@@ -101,7 +102,11 @@ class TickViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        filters = TickFilters.read(Tick.objects.filter(trigger_id=trigger_id), request)
+        """Answers with the trigger's ticks, the latest due time first."""
+        ticks = Tick.objects.filter(trigger_id=trigger_id)
+        filters = TickFilters.read(
+            ticks, request, zone=partial(tenancy.zone_of_trigger, trigger_id)
+        )
         paginator = TickPaginator()
         # The index `tick_by_decision` has the ticks of one decision in order, but none has those of all decisions.
         paginator.sorts = not filters.values["decision"]

@@ -12,7 +12,7 @@ from pipedai.api.views import IsSignedIn
 from triggers.runs.claim_next import claim_next_run
 from triggers.runs.offers import offers_of
 from workers.locks import locked_limits
-from workers.protocol.access import VERSION, check_size
+from workers.protocol.access import PROCESS, VERSION, check_size
 from workers.protocol.polling import ACCOUNT, PollingViewSet, worker_fields
 from workers.protocol.serializers import ClaimNextBody, NextRunSerializer
 
@@ -35,7 +35,7 @@ class ClaimNextViewSet(PollingViewSet):
         summary="Claim the next run",
         body=ClaimNextBody,
         example={"claimId": "01a20e61-d1c1-7d52-9c1e-0f5a8ad3a1b2", "start": True, "wait": 25},
-        parameters=(VERSION, ACCOUNT),
+        parameters=(VERSION, PROCESS, ACCOUNT),
         answers={
             200: answer(
                 "ClaimedNext",
