@@ -16,7 +16,7 @@ from pipedai.api.service import (
 )
 from pipedai.api.views import paths_of
 from workers.enrollment.pairing_page import PairingPage
-from workers.hosts.download_views import download
+from workers.hosts.release_views import download
 from workspaces.invitation_page import InvitationPage
 
 handler400 = "pipedai.api.exceptions.bad_request"

@@ -4,13 +4,10 @@ A run that was started and whose cost nobody tells counts as what was reserved, 
 """
 
 from collections.abc import Collection
-from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from django.db import transaction
-
-from pipedai.sql import NOW, fetch_all
+from pipedai.sql import fetch_all
 from pipedai.wakeups import wake_workers
 
 # What a run `r` cost, or NULL if nobody has told. A run that its worker ended before its start has cost nothing.
@@ -32,11 +29,11 @@ _LARGEST_CAP = """(SELECT max(t.max_cost_usd) FROM trigger t
 _SETTLE = f"""
 WITH due AS MATERIALIZED (
     SELECT x.run_id, x.window_id, x.is_notional, x.amount_usd, x.cost_usd AS old,
-        coalesce(cost.told, x.amount_usd) AS new, cost.told IS NULL AS is_estimate
-    FROM run r JOIN run_reservation x ON x.run_id = r.id CROSS JOIN LATERAL (SELECT {_COST} AS told) cost
+        coalesce(cost.reported, x.amount_usd) AS new, cost.reported IS NULL AS is_estimate
+    FROM run r JOIN run_reservation x ON x.run_id = r.id CROSS JOIN LATERAL (SELECT {_COST} AS reported) cost
     WHERE r.id = ANY(%(run_ids)s) AND r.ended_at IS NOT NULL
-        AND CASE WHEN cost.told IS NULL THEN x.settled_at IS NULL
-            ELSE (x.cost_usd, x.is_estimate) IS DISTINCT FROM (cost.told, false) END),
+        AND CASE WHEN cost.reported IS NULL THEN x.settled_at IS NULL
+            ELSE (x.cost_usd, x.is_estimate) IS DISTINCT FROM (cost.reported, false) END),
 sums AS (
     SELECT window_id, sum(new - coalesce(old, 0)) AS spent,
         coalesce(sum(new - coalesce(old, 0)) FILTER (WHERE is_notional), 0) AS notional_spent,
@@ -47,7 +44,7 @@ sums AS (
 locked AS MATERIALIZED (
     SELECT id FROM budget_window WHERE id IN (SELECT window_id FROM sums) ORDER BY id FOR NO KEY UPDATE),
 settled AS (
-    UPDATE run_reservation x SET cost_usd = due.new, is_estimate = due.is_estimate, settled_at = {NOW}
+    UPDATE run_reservation x SET cost_usd = due.new, is_estimate = due.is_estimate, settled_at = statement_timestamp()
     FROM due WHERE x.run_id = due.run_id AND x.window_id = due.window_id)
 UPDATE budget_window w SET changes = w.changes + 1, is_changed = true,
     spent_usd = w.spent_usd + sums.spent, reserved_usd = w.reserved_usd - sums.released,
@@ -56,7 +53,7 @@ UPDATE budget_window w SET changes = w.changes + 1, is_changed = true,
 FROM locked JOIN sums ON sums.window_id = locked.id, budget b
 WHERE w.id = locked.id AND b.id = w.budget_id
 RETURNING w.environment_id,
-    b.when_reached <> 'notify' AND sums.spent < sums.released AND w.ends_at > {NOW}
+    b.when_reached <> 'notify' AND sums.spent < sums.released AND w.ends_at > statement_timestamp()
     AND (coalesce({_USED_BEFORE} + greatest(b.reserve_usd, sums.largest) > b.limit_usd, false)
         OR coalesce({_USED_BEFORE} + {_LARGEST_CAP} > b.limit_usd, false)) AS has_room_again
 """
@@ -70,26 +67,15 @@ WHERE w.environment_id = ANY(%(environment_ids)s) AND (EXISTS (
     WHERE r.environment_id = ANY(%(environment_ids)s) AND m.worker_id = w.id AND r.status = 'queued'))
 """
 
-# Finds what an older release has left: ended runs whose reservations it did not settle, and runs that count with an
-# estimate although a late report has told their cost. The second part looks back an hour, since releases run side by
-# side for minutes.
-_LEFT = f"""
-(SELECT x.run_id FROM run_reservation x JOIN run r ON r.id = x.run_id
-    WHERE x.settled_at IS NULL AND r.ended_at IS NOT NULL LIMIT %(limit)s)
-UNION
-(SELECT x.run_id FROM run_reservation x JOIN run r ON r.id = x.run_id
-    WHERE x.is_estimate AND x.settled_at > {NOW} - interval '1 hour' AND r.cost_usd IS NOT NULL LIMIT %(limit)s)
-"""
-_LOCK_RUNS = "SELECT id FROM run WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
 
+def settle_reservations(run_ids: Collection[UUID], *, late_cost: Decimal | None = None) -> None:
+    """Settles what was reserved for these ended runs. Call it in the transaction that ended them or has locked them.
 
-def settle_reservations(
-    run_ids: Collection[UUID], *, late_cost: Decimal | None = None, now: datetime | None = None
-) -> None:
-    """Settles these ended runs, as the last that the transaction locks. `late_cost` is the cost by a report that came
-    too late to be the outcome. If a budget has room again, the environment's workers with queued runs are woken.
+    `late_cost` is what a run cost according to a report that came too late to become the run's outcome. It takes one
+    statement, and one more if a budget that was nearly used up has room again: then the environment's workers with
+    queued runs are woken. The windows stay locked until the transaction ends, so this is the last that it does.
     """
-    params = {"run_ids": list(run_ids), "late_cost": late_cost, "now": now}
+    params = {"run_ids": list(run_ids), "late_cost": late_cost}
     windows = fetch_all(_SETTLE, params)
     wake_held_back({row["environment_id"] for row in windows if row["has_room_again"]})
 
@@ -99,13 +85,3 @@ def wake_held_back(environment_ids: Collection[UUID]) -> None:
     if environment_ids:
         rows = fetch_all(_WAITING, {"environment_ids": list(environment_ids)})
         wake_workers([row["id"] for row in rows])
-
-
-def settle_left_over(*, limit: int = 100, now: datetime | None = None) -> int:
-    left = fetch_all(_LEFT, {"limit": limit, "now": now})
-    if not left:
-        return 0
-    with transaction.atomic():
-        ids = [row["id"] for row in fetch_all(_LOCK_RUNS, {"ids": [row["run_id"] for row in left]})]
-        settle_reservations(ids, now=now)
-    return len(ids)
