@@ -84,9 +84,7 @@ class Form:
         """Sends what was typed, and `more`, to the API. Returns its answer, or None if the form is to be shown again
         with what is wrong. Raises Refused for what the form can't mend, such as a role that is too low.
         """
-        body = dict(more or {})
-        for each in self.fields:
-            self._read(each, request, body)
+        body = {**self.read(request), **(more or {})}
         if any(each.errors for each in self.fields):
             self.status = 400
             return None
@@ -97,6 +95,13 @@ class Form:
                 raise
             self._show(refused)
             return None
+
+    def read(self, request: HttpRequest) -> Json:
+        """Keeps what was typed, to show it again, and returns it as the JSON of the body."""
+        body: Json = {}
+        for each in self.fields:
+            self._read(each, request, body)
+        return body
 
     def _read(self, each: Field, request: HttpRequest, body: Json) -> None:
         """Puts the JSON of one field into the body, unless the field was left empty and may be absent."""

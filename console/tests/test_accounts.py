@@ -1,5 +1,7 @@
 """The screens for signing in and out, registering, and asking for a new password."""
 
+import re
+
 import pytest
 
 from accounts.models import AccountMail, User
@@ -75,3 +77,36 @@ def test_the_pages_of_mails_and_pairing_have_the_same_look_and_a_way_home(path, 
     page = client.get(path).content.decode()
     assert '<a class="brand" href="/console/">' in page
     assert "pipedai/style.css" in page
+
+
+def test_an_account_shows_and_changes_itself(ada, settings):
+    settings.EMAIL_URL = MAIL_SERVER
+    client, other = visitor(ada), visitor(ada)
+    page = text_of(client.get("/console/account"))
+    assert "ada@example.com Not confirmed" in page
+    confirm = client.post("/console/account/confirm", follow=True)
+    assert "on its way to ada@example.com" in text_of(confirm)
+    asked = {"newEmail": "ada@example.org", "currentPassword": PASSWORD}
+    assert "new address" in text_of(client.post("/console/account/email", asked, follow=True))
+    wrong = {"currentPassword": "wrong password", "newPassword": "a fresh horse battery"}
+    assert client.post("/console/account/password", wrong).status_code == 400
+    right = {**wrong, "currentPassword": PASSWORD}
+    assert client.post("/console/account/password", right).status_code == 303
+    assert other.get("/console/account").status_code == 303
+    assert "This one" in text_of(client.get("/console/account"))
+
+
+def test_sessions_are_ended_one_by_one_and_all_others_at_once(ada):
+    client, second, third = visitor(ada), visitor(ada), visitor(ada)
+    page = client.get("/console/account").content.decode()
+    named = re.findall(r'name="session" value="([^"]+)"', page)
+    assert len(named) == 2
+    client.post("/console/account/sessions", {"session": named[0]})
+    assert sum(each.get("/console/account").status_code == 200 for each in (second, third)) == 1
+    client.post("/console/account/sessions")
+    assert [each.get("/console/account").status_code for each in (client, second, third)] == [
+        200,
+        303,
+        303,
+    ]
+    assert client.post("/console/account/sessions", {"session": "../x"}).status_code == 404
