@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 from uuid import UUID
 
 from django.http import (
@@ -83,7 +83,9 @@ def see_other(request: HttpRequest, path: str) -> HttpResponse:
 def sign_in_path(request: HttpRequest) -> str:
     """Returns the path of the sign-in page that leads back to the page that was asked for."""
     asked = request.get_full_path()
-    if request.method == "POST" or len(asked) > _LONGEST_NEXT:
+    if part_of := request.headers.get("HX-Current-URL"):
+        asked = urlsplit(part_of).path
+    elif request.method == "POST" or len(asked) > _LONGEST_NEXT:
         asked = request.path
     return f"{reverse('console:sign-in')}?{urlencode({'next': asked})}"
 

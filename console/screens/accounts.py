@@ -105,8 +105,15 @@ def _change(request: HttpRequest, form: Form, *, title: str, to: str) -> HttpRes
         response = see_other(request, f"{back}{to}")
         response.cookies.update(answer.cookies)
         return response
-    ask(request, "GET", "auth/me")
-    context = {"form": form, "title": title, "button": title, "back": back}
+    user = ask(request, "GET", "auth/me").data["user"]
+    # A password manager wants to know whose password it is.
+    context = {
+        "form": form,
+        "title": title,
+        "button": title,
+        "back": back,
+        "username": user["email"],
+    }
     return render(request, "console/form.html", context, status=form.status)
 
 

@@ -1,6 +1,7 @@
 """The list of triggers, a trigger's page, and the forms that make and change one."""
 
 import re
+from urllib.parse import urlencode
 
 import pytest
 
@@ -119,6 +120,7 @@ def test_the_line_shows_what_became_of_each_due_time_and_what_comes(cast, page_o
         environment_id=cast.environment.id,
         trigger_id=scheduled,
         tick_at=runs.now,
+        last_tick_at=runs.now,
         decision="fired",
         run_id=failed,
     )
@@ -144,6 +146,15 @@ def test_the_next_due_times_show_as_one_types(typed, shown, cast):
     part = visitor(cast.viewer).post(path, typed).content.decode()
     assert shown in part
     assert part.count("<time") == (5 if "At" in shown else 0)
+
+
+def test_a_part_of_a_page_without_a_session_leads_from_the_whole_page_to_sign_in_and_back(cast):
+    page = f"/console/environments/{cast.environment.id}/triggers/new"
+    headers = {"hx-request": "true", "hx-current-url": f"http://localhost:8000{page}"}
+    path = f"/console/environments/{cast.environment.id}/schedule-preview"
+    answer = visitor().post(path, {"schedule": "* * * * *"}, headers=headers)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer["HX-Redirect"] == f"/console/sign-in?{urlencode({'next': page})}"
 
 
 def test_without_javascript_a_button_shows_them_and_keeps_what_was_typed(cast):
