@@ -25,8 +25,9 @@ _ABOUT_THE_FORM = {400, 409, 429, 503}
 class Look:
     """How a form shows a field of the body, where its name and type don't say enough.
 
-    `kind` is `text`, `area`, `number`, `check`, `choice`, `list`, `email`, `password`, `headers`, `json`, `time` or
-    `hidden`; "" takes the one that fits the type. `choices` are pairs of a value and what people read.
+    `kind` is `text`, `area`, `number`, `check`, `choice`, `choices`, `list`, `email`, `password`, `headers`, `json`,
+    `time` or `hidden`; "" takes the one that fits the type. `choices` are pairs of a value and what people read; those
+    of a list are boxes to check, and a list without them has a line for each item.
     """
 
     label: str = ""
@@ -34,7 +35,6 @@ class Look:
     kind: str = ""
     choices: Iterable[tuple[str, str]] = ()
     autocomplete: str = "off"
-    mono: bool = False
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Form:
             initial = getattr(self._declared[each.name], "default", None)
             known = values or {}
             value = known.get(each.name, None if initial is serializers.empty else initial)
-            each.value = _text(value)
+            each.value = value if each.kind == "choices" else _text(value)
 
     def send(
         self, request: HttpRequest, *, more: Json | None = None, key: str = ""
@@ -105,15 +105,14 @@ class Form:
 
     def _read(self, each: Field, request: HttpRequest, body: Json) -> None:
         """Puts the JSON of one field into the body, unless the field was left empty and may be absent."""
-        sent = request.POST.getlist(each.name)
-        text = "\n".join(sent).replace("\r\n", "\n")
-        each.value = sent if each.kind == "choices" else text
+        text = "\n".join(request.POST.getlist(each.name)).replace("\r\n", "\n")
+        each.value = text
         declared = self._declared[each.name]
         if each.kind == "check":
-            each.value = bool(sent)
-            body[each.name] = each.value
+            body[each.name] = each.value = bool(text)
         elif each.kind in {"list", "choices"}:
             body[each.name] = text.split("\n") if text else []
+            each.value = body[each.name] if each.kind == "choices" else text
         elif text.strip():
             try:
                 body[each.name] = _value(each.kind, text)
@@ -141,9 +140,11 @@ def _field(name: str, declared: Any, look: Look) -> Field:
     choices = list(look.choices) or [
         (str(value), str(said)) for value, said in getattr(declared, "choices", {}).items()
     ]
-    kind = look.kind or ("choice" if choices else _kind(declared))
-    if kind == "choice" and (declared.allow_null or not declared.required) and not look.choices:
-        choices = choices if declared.default is not serializers.empty else [("", "–"), *choices]
+    of_list = isinstance(declared, serializers.ListField)
+    kind = look.kind or (("choices" if of_list else "choice") if choices else _kind(declared))
+    may_be_left = not declared.required and declared.default in (serializers.empty, None)
+    if kind == "choice" and may_be_left and not look.choices:
+        choices = [("", "–"), *choices]
     bounds = {
         attribute: value
         for attribute, of in (
@@ -158,7 +159,7 @@ def _field(name: str, declared: Any, look: Look) -> Field:
         label=look.label or _words(name),
         look=look,
         kind=kind,
-        required=declared.required and kind not in {"check", "list"},
+        required=declared.required and kind not in {"check", "choices", "list"},
         choices=choices,
         bounds=bounds,
     )
@@ -187,8 +188,10 @@ def _text(value: Any) -> Any:
     """Returns the value as an input of HTML holds it."""
     if value is None:
         return ""
-    if isinstance(value, bool | list):
+    if isinstance(value, bool):
         return value
+    if isinstance(value, list):
+        return "\n".join(map(str, value))
     return json.dumps(value, indent=2) if isinstance(value, dict) else str(value)
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from accounts.models import AccountMail, User
 from console.tests.visits import text_of, visitor
+from pipedai.server.password_lane import may_hash
+from pipedai.server.tests.asgi_exchange import http_scope
 from testing.world.mails import MAIL_SERVER
 from testing.world.users import PASSWORD, UserFactory
 
@@ -60,6 +62,11 @@ def test_a_forgotten_password_is_asked_for_by_a_mail_whoever_asks(ada, settings)
         page = visitor().post("/console/forgot-password", {"email": address})
         assert "a mail is on its way" in text_of(page)
     assert AccountMail.objects.filter(purpose="reset").count() == 1
+
+
+@pytest.mark.parametrize("path", ["sign-in", "register", "account/password", "account/email"])
+def test_a_form_with_a_password_waits_for_its_turn_to_hash_without_a_thread(path):
+    assert may_hash(http_scope("POST", f"/console/{path}"))
 
 
 @pytest.mark.parametrize(

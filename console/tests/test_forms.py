@@ -1,6 +1,7 @@
 """What people type becomes the JSON of the body's types, and what the API says comes back to its field."""
 
 import pytest
+from django.template.loader import render_to_string
 
 from console.forms import Form, Look
 from console.tests.visits import HOME
@@ -66,6 +67,22 @@ def test_each_type_of_field_has_its_json(sent):
         "outputSchema": {"type": "object"},
         "description": "",
     }
+
+
+def test_a_list_is_lines_or_boxes_to_check(rf, monkeypatch):
+    bodies = []
+    monkeypatch.setattr("console.forms.ask", lambda *_, body, **__: bodies.append(body))
+    path = "environments/00000000-0000-0000-0000-000000000000/api-keys"
+    for choices in ((), (("a", "Machines"), ("b", "More"))):
+        form = Form("POST", path, {"poolIds": Look(choices=choices)})
+        page = render_to_string("console/fields.html", {"form": form})
+        assert page.count('type="checkbox"') == len(choices)
+        typed = {"poolIds": ["a", "b"] if choices else "a\r\nb"}
+        form.send(rf.post("/console/x", typed, headers=HOME))
+        assert bodies.pop() == {"poolIds": ["a", "b"]}
+        page = render_to_string("console/fields.html", {"form": form})
+        assert page.count(" checked") == len(choices)
+        assert choices or ">\na\nb</textarea>" in page
 
 
 def test_a_secret_that_is_left_empty_stays_and_what_is_no_number_goes_to_the_api(sent):

@@ -34,7 +34,8 @@ def page_of(cast):
 
 
 def key_on(page):
-    return re.search(r'name="key" value="([0-9a-f-]{36})"', page.content.decode())[1]
+    (key,) = set(re.findall(r'name="key" value="([0-9a-f-]{36})"', page.content.decode()))
+    return key
 
 
 def test_a_trigger_is_made_and_changed_and_its_secrets_stay(cast, page_of):
@@ -49,7 +50,8 @@ def test_a_trigger_is_made_and_changed_and_its_secrets_stay(cast, page_of):
     made = admin.post(path, TYPED)
     trigger = Trigger.objects.get(name="Morning report")
     assert (made.status_code, made["Location"]) == (303, page_of(trigger.id))
-    sealed = bytes(trigger.mcp_headers)
+    sealed = trigger.mcp_headers
+    assert sealed
     form = admin.get(page_of(trigger.id) + "/edit").content.decode()
     assert "planted-console-secret" not in form
     assert "It has headers" in form
@@ -57,7 +59,7 @@ def test_a_trigger_is_made_and_changed_and_its_secrets_stay(cast, page_of):
     assert admin.post(page_of(trigger.id) + "/edit", changed).status_code == 303
     trigger.refresh_from_db()
     assert trigger.name == "Evening report"
-    assert bytes(trigger.mcp_headers) == sealed
+    assert trigger.mcp_headers == sealed
 
 
 def test_running_twice_with_one_form_makes_one_run(cast, page_of):
@@ -173,7 +175,7 @@ def test_a_list_is_filtered_in_the_url_and_goes_on(cast):
     page = client.get(f"/console/environments/{cast.environment.id}/triggers", {"name": "report 0"})
     assert page.content.decode().count("<tr>") == 11
     first = client.get(f"/console/environments/{cast.environment.id}/triggers?name=report")
-    older = re.search(r'href="(\?[^"]+)" rel="next"', first.content.decode())[1]
+    (older,) = re.findall(r'href="(\?[^"]+)" rel="next"', first.content.decode())
     assert "name=report" in older
     second = client.get(
         f"/console/environments/{cast.environment.id}/triggers{older.replace('&amp;', '&')}"
