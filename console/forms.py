@@ -11,8 +11,10 @@ from typing import Any
 
 from django.http import HttpRequest
 from rest_framework import serializers
+from rest_framework.exceptions import ParseError
 
 from console.asking import Answer, Json, Refused, ask, body_of
+from pipedai.api.parsers import parse_json
 
 # The kinds of fields that keep a secret. The API never shows their value, so a form that leaves one empty changes
 # nothing.
@@ -202,9 +204,9 @@ def _value(kind: str, text: str) -> Any:
         return int(text) if text.strip().removeprefix("-").isdecimal() else text
     if kind == "json":
         try:
-            return json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"This is no JSON: {error}") from None
+            return parse_json(text.encode())
+        except ParseError as error:
+            raise ValueError(str(error.detail)) from None
     if kind == "headers":
         return _headers(text)
     # The browser's field for a time knows no zone; its label says that the time is in UTC.

@@ -43,13 +43,25 @@ def screen(view: Screen) -> Screen:
             return view(request, **ids)
         except Refused as refused:
             if refused.status == 401:
-                return see_other(request, sign_in_path(request))
+                return _sign_in(request)
             response = problem(request, refused.status, refused.sentences)
             if refused.retry_after:
                 response["Retry-After"] = refused.retry_after
             return response
 
     return answer
+
+
+def _sign_in(request: HttpRequest) -> HttpResponse:
+    """Sends a visitor without a session to sign in. What somebody typed into a form is not lost: its answer is a page
+    that the browser sends the form to once more when it is reloaded.
+    """
+    path = sign_in_path(request)
+    if request.method != "POST" or "HX-Request" in request.headers:
+        return see_other(request, path)
+    said = "Sign in in another tab, and then reload this page, which sends your form again."
+    context = {"title": "Your session has ended", "sentences": [said], "path": path, "tab": True}
+    return render(request, "pipedai/problem.html", context, status=401)
 
 
 _TITLES = {

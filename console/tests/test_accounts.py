@@ -70,7 +70,8 @@ def test_a_form_with_a_password_waits_for_its_turn_to_hash_without_a_thread(path
 
 
 @pytest.mark.parametrize(
-    ("path", "to"), [("/login", "/console/sign-in"), ("/account", "/console/account")]
+    ("path", "to"),
+    [("/login", "/console/sign-in"), ("/account", "/console/account"), ("/console", "/console/")],
 )
 def test_the_paths_that_people_guess_lead_somewhere(path, to, client):
     assert client.get(path)["Location"] == to

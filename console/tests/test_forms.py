@@ -92,7 +92,9 @@ def test_a_secret_that_is_left_empty_stays_and_what_is_no_number_goes_to_the_api
     assert body["enabled"] is False
 
 
-@pytest.mark.parametrize("wrong", [{"outputSchema": "{"}, {"mcpHeaders": "Bearer x"}])
+@pytest.mark.parametrize(
+    "wrong", [{"outputSchema": "{"}, {"outputSchema": "[" * 99_999}, {"mcpHeaders": "Bearer x"}]
+)
 def test_what_is_no_json_is_said_at_its_field_and_not_sent(sent, wrong):
     form, body = sent({**TYPED, **wrong})
     assert body is None

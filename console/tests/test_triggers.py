@@ -80,7 +80,7 @@ def test_what_prevents_a_run_is_said_on_the_page(cast, page_of):
     assert 'role="alert"' in page.content.decode()
     wrong = visitor(cast.operator).post(page_of() + "/run", {"payload": "{"})
     assert wrong.status_code == 400
-    assert "This is no JSON" in text_of(wrong)
+    assert "Malformed JSON" in text_of(wrong)
 
 
 def test_a_trigger_is_paused_resumed_and_deleted_after_a_question(cast, page_of):
