@@ -35,6 +35,7 @@ urlpatterns = [
     path("api/docs", docs_page),
     path("api/docs/", RedirectView.as_view(url="/api/docs")),
     path("", start_page),
+    path("console", RedirectView.as_view(url="/console/")),
     path("console/", include("console.urls")),
     path("account", RedirectView.as_view(url="/console/account")),
     path("login", RedirectView.as_view(url="/console/sign-in")),
