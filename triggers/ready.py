@@ -11,6 +11,7 @@ from pipedai.outgoing import register_kind
 from pipedai.retention import Retention, register_retention, rows_where
 from pipedai.server.heart import register_beat
 from triggers import pausing  # noqa: F401 - importing it subscribes it to events
+from triggers.budgets.settling import settle_left_over
 from triggers.changes.kinds import Kind, State, register_changing
 from triggers.changes.telling import read_watches  # importing it also subscribes it
 from triggers.deployment import schedulers_live, work_is_on_time
@@ -61,6 +62,7 @@ register_beat(beat_of_this_process)
 register_job(Job("fire-ticks", every_seconds=0.25, work=fire_due_ticks))
 register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
 register_job(Job("expire-queued-runs", every_seconds=1.0, work=expire_queued_runs))
+register_job(Job("settle-reservations", every_seconds=5.0, work=settle_left_over))
 register_job(Job("read-watches", every_seconds=1.0, work=read_watches))
 register_job(Job("add-run-event-partitions", every_seconds=3600.0, work=add_partitions))
 register_changing(Kind("run", _states))

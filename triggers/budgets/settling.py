@@ -4,10 +4,13 @@ A run that was started and whose cost nobody tells counts as what was reserved, 
 """
 
 from collections.abc import Collection
+from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from pipedai.sql import fetch_all
+from django.db import transaction
+
+from pipedai.sql import NOW, fetch_all
 from pipedai.wakeups import wake_workers
 
 # What a run `r` cost, or NULL if nobody has told. A run that its worker ended before its start has cost nothing.
@@ -44,7 +47,7 @@ sums AS (
 locked AS MATERIALIZED (
     SELECT id FROM budget_window WHERE id IN (SELECT window_id FROM sums) ORDER BY id FOR NO KEY UPDATE),
 settled AS (
-    UPDATE run_reservation x SET cost_usd = due.new, is_estimate = due.is_estimate, settled_at = statement_timestamp()
+    UPDATE run_reservation x SET cost_usd = due.new, is_estimate = due.is_estimate, settled_at = {NOW}
     FROM due WHERE x.run_id = due.run_id AND x.window_id = due.window_id)
 UPDATE budget_window w SET changes = w.changes + 1, is_changed = true,
     spent_usd = w.spent_usd + sums.spent, reserved_usd = w.reserved_usd - sums.released,
@@ -53,7 +56,7 @@ UPDATE budget_window w SET changes = w.changes + 1, is_changed = true,
 FROM locked JOIN sums ON sums.window_id = locked.id, budget b
 WHERE w.id = locked.id AND b.id = w.budget_id
 RETURNING w.environment_id,
-    b.when_reached <> 'notify' AND sums.spent < sums.released AND w.ends_at > statement_timestamp()
+    b.when_reached <> 'notify' AND sums.spent < sums.released AND w.ends_at > {NOW}
     AND (coalesce({_USED_BEFORE} + greatest(b.reserve_usd, sums.largest) > b.limit_usd, false)
         OR coalesce({_USED_BEFORE} + {_LARGEST_CAP} > b.limit_usd, false)) AS has_room_again
 """
@@ -67,15 +70,29 @@ WHERE w.environment_id = ANY(%(environment_ids)s) AND (EXISTS (
     WHERE r.environment_id = ANY(%(environment_ids)s) AND m.worker_id = w.id AND r.status = 'queued'))
 """
 
+# Finds what an older release has left: ended runs whose reservations it did not settle, and runs that count with an
+# estimate although a late report has told their cost. The second part looks back an hour, since releases run side by
+# side for minutes.
+_LEFT = f"""
+(SELECT x.run_id FROM run_reservation x JOIN run r ON r.id = x.run_id
+    WHERE x.settled_at IS NULL AND r.ended_at IS NOT NULL LIMIT %(limit)s)
+UNION
+(SELECT x.run_id FROM run_reservation x JOIN run r ON r.id = x.run_id
+    WHERE x.is_estimate AND x.settled_at > {NOW} - interval '1 hour' AND r.cost_usd IS NOT NULL LIMIT %(limit)s)
+"""
+_LOCK_RUNS = "SELECT id FROM run WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
 
-def settle_reservations(run_ids: Collection[UUID], *, late_cost: Decimal | None = None) -> None:
+
+def settle_reservations(
+    run_ids: Collection[UUID], *, late_cost: Decimal | None = None, now: datetime | None = None
+) -> None:
     """Settles what was reserved for these ended runs. Call it in the transaction that ended them or has locked them.
 
     `late_cost` is what a run cost according to a report that came too late to become the run's outcome. It takes one
     statement, and one more if a budget that was nearly used up has room again: then the environment's workers with
     queued runs are woken. The windows stay locked until the transaction ends, so this is the last that it does.
     """
-    params = {"run_ids": list(run_ids), "late_cost": late_cost}
+    params = {"run_ids": list(run_ids), "late_cost": late_cost, "now": now}
     windows = fetch_all(_SETTLE, params)
     wake_held_back({row["environment_id"] for row in windows if row["has_room_again"]})
 
@@ -85,3 +102,14 @@ def wake_held_back(environment_ids: Collection[UUID]) -> None:
     if environment_ids:
         rows = fetch_all(_WAITING, {"environment_ids": list(environment_ids)})
         wake_workers([row["id"] for row in rows])
+
+
+def settle_left_over(*, limit: int = 100, now: datetime | None = None) -> int:
+    """Settles up to `limit` ended runs that a process of an older release has ended, and returns how many."""
+    left = fetch_all(_LEFT, {"limit": limit, "now": now})
+    if not left:
+        return 0
+    with transaction.atomic():
+        ids = [row["id"] for row in fetch_all(_LOCK_RUNS, {"ids": [row["run_id"] for row in left]})]
+        settle_reservations(ids, now=now)
+    return len(ids)

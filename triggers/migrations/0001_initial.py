@@ -1611,7 +1611,19 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "run_reservation",
-                "indexes": [models.Index(fields=["window"], name="run_reservation_of_window")],
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("settled_at__isnull", True)),
+                        fields=["run"],
+                        name="run_reservation_open",
+                    ),
+                    models.Index(
+                        condition=models.Q(("is_estimate", True)),
+                        fields=["settled_at"],
+                        name="run_reservation_estimate",
+                    ),
+                    models.Index(fields=["window"], name="run_reservation_of_window"),
+                ],
                 "constraints": [
                     models.CheckConstraint(
                         condition=models.Q(

@@ -197,6 +197,17 @@ class RunReservation(models.Model):
             ),
         )
         indexes = (
+            # The scheduler finds by these two indexes what an older release has left to settle.
+            models.Index(
+                fields=["run"],
+                name="run_reservation_open",
+                condition=Q(settled_at__isnull=True),
+            ),
+            models.Index(
+                fields=["settled_at"],
+                name="run_reservation_estimate",
+                condition=Q(is_estimate=True),
+            ),
             # `triggers.ready`, and the foreign key's check, find by this index whether a window has any.
             models.Index(fields=["window"], name="run_reservation_of_window"),
         )

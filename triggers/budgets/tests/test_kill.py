@@ -21,6 +21,7 @@ from pipedai.sql import database_now, execute, fetch_all, fetch_one
 from testing.processes.forks import forked, kill
 from testing.world.budgets import add_budget
 from testing.world.runs import Runs, allow
+from triggers.budgets.settling import settle_left_over
 from triggers.models import Budget, BudgetWindow, Run
 from triggers.runs import lifecycle
 
@@ -49,6 +50,7 @@ def act_as_web(runs: Runs, rng: random.Random) -> None:
 
 def act_as_scheduler(runs: Runs, rng: random.Random) -> None:
     lifecycle.expire_runs(limit=rng.randrange(1, 5))
+    settle_left_over()
     find_reached_budgets()
     # Retries would wait for 30 s.
     execute(

@@ -28,6 +28,7 @@ from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, make_cast
 from testing.world.runs import Runs, allow
 from triggers.budgets.services import delete_budget, update_budget
+from triggers.budgets.settling import settle_left_over
 from triggers.models import BudgetWindow, Run, Trigger
 from triggers.runs.conditions import limits_of
 from triggers.runs.handout import choose_runs
@@ -243,6 +244,10 @@ class BudgetHistory(RuleBasedStateMachine):
     @rule(hours=st.sampled_from([0.01, 1, 12]))
     def time_passes(self, hours) -> None:
         self.runs.wait(hours=hours)
+
+    @rule()
+    def the_scheduler_looks(self) -> None:
+        assert settle_left_over() == 0
 
     # --- invariants ---
 
