@@ -48,6 +48,7 @@ class ChannelAdmin(StaffModelAdmin):
     list_filter = ("kind", "environment")
     left_out = ("url_key", "secret_key")
     facts = (
+    group = "Webhooks and notices"
         ("State", of_row(_channel_state, "deleted_at", "enabled", "failing_since")), "name", "kind", "host",
         ("Addresses", "emails"), ("Signs", whether("secret")), "environment",
         ("Tells of", "events"), "failing_since", "last_error", ("Dropped", "dropped_count"),
@@ -71,6 +72,7 @@ class NoticeAdmin(StaffModelAdmin):
     left_out = ("host", "send_at")
     facts = (
         ("State", column("status", state)), "event", "channel", "environment", "address",
+    group = "Webhooks and notices"
         ("Incident", link("incident_id", Incident)), ("Run", link("run_id", Run)),
         ("Told in", link("digest_id", Notice)), ("Queued", "created_at"), ("Attempts", "attempt_count"),
         "next_attempt_at", "delivered_at", "id",
@@ -93,6 +95,7 @@ class IncidentAdmin(StaffModelAdmin):
     scopes = (Scope(("environment",), ("opened_at", "id")),)
     facts = (
         ("State", state_of("open", closed="closed_at", acknowledged="acknowledged_at")),
+    group = "Webhooks and notices"
         ("Kind", column("kind", state)),
         ("About", of_row(_subject, "subject_type", "subject_id", "subject_name")), "environment", ("Cause", "message"),
         ("Run", link("run_id", Run)), "opened_at", "closed_at", "acknowledged_at",

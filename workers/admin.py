@@ -49,6 +49,7 @@ def _pools_joined(enrollment: Enrollment) -> Any:
 @register(Enrollment, site=site)
 class EnrollmentAdmin(StaffModelAdmin):
     icon = "add_link"
+    group = "Machines"
     when_empty = "No host has asked to be let in yet, and nobody has issued a code for one."
     columns = (
         ("Enrollment", itself()), "kind", "Label (unverified)", "State", "environment", "asked_from", "created_at",
@@ -108,6 +109,7 @@ def _is_limited(worker: Worker) -> bool:
 @register(Worker, site=site)
 class WorkerAdmin(StaffModelAdmin):
     icon = "dns"
+    group = "Machines"
     is_shortcut = True
     when_empty = "No worker has registered yet."
     named_by = "label"
@@ -184,6 +186,7 @@ class WorkerAdmin(StaffModelAdmin):
 @register(Pool, site=site)
 class PoolAdmin(StaffModelAdmin):
     icon = "hub"
+    group = "Machines"
     is_shortcut = True
     when_empty = "Nobody has made a pool yet."
     named_by = "name"

@@ -108,6 +108,7 @@ class RunAdmin(StaffModelAdmin):
         ("Run", itself()), ("State", of_row(_run_state, "status", "source", "attempt")), "environment", "trigger",
         "worker", "queued_at",
         ("Ended, cost", of_row(_ended, "ended_at", "cost_usd")),
+    group = "Runs"
         ("Error", of_row(shown_error, "fault_class", "short_message", error_begins=beginning_of_error())),
     )  # fmt: skip
     list_filter = (
@@ -211,6 +212,7 @@ class DeliveryAdmin(StaffModelAdmin):
     list_filter = ("status", DatesFilter, "environment", "trigger")
     scopes = (Scope(("trigger",), ("created_at", "id")), Scope(("environment",), ("id",)))
     left_out = ("host",)  # It is a part of the URL, which is shown.
+    group = "Webhooks and notices"
     facts = (
         ("State", column("status", state)), ("URL", "url"), "run", "trigger", "environment", ("Queued", "created_at"),
         ("Attempts", "attempt_count"), "next_attempt_at", "delivered_at", ("webhook-id", column("message_id", ident)),

@@ -26,6 +26,7 @@ class HeartbeatAdmin(StaffModelAdmin):
         ("Last beat", "beat_at"),
         "id",
     )
+    group = "Service"
 
 
 @register(SchedulerHeartbeat, site=site)

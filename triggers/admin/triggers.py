@@ -135,6 +135,7 @@ class TriggerAdmin(StaffModelAdmin):
     columns = (
         "name", "State", "schedule", ("Due next", "next_run_at"), ("Newest run", _NEWEST_RUN), "environment", "worker",
         "pool", "created_at",
+    group = "Triggers"
     )  # fmt: skip
     list_filter = ("enabled", "environment", "worker", "pool")
     searched_text = {"name": "name", **BY_PLACE}
@@ -196,6 +197,7 @@ class TriggerRevisionAdmin(StaffModelAdmin):
     list_filter = ("trigger",)
     facts = (
         "trigger", "environment", ("Made", "created_at"), "model", "id", ("Prompt", column("prompt", long_text)),
+    group = "Triggers"
         "output_schema",
     )  # fmt: skip
 
@@ -208,6 +210,7 @@ class TickAdmin(StaffModelAdmin):
         ("Due", "tick_at"), "Decision", "environment", "trigger", "run",
         ("Due times", column("missed_count", lambda count: max(1, count))), ("Decided", "decided_at"),
     )  # fmt: skip
+    group = "Triggers"
     list_filter = ("decision", DatesFilter, "environment", "trigger")
     scopes = (Scope(("trigger",), ("tick_at",)),)
     facts = (

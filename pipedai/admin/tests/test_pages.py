@@ -460,6 +460,16 @@ def test_a_list_without_matches_offers_all_rows(desk, cast, monkeypatch):
     monkeypatch.setattr(change_list, "LOOKS_THROUGH", 1)
     page = text_of(desk.get(f"{RUNS}?q=nothing-of-this"))
     assert "<p>None of the 1 rows that were looked through matches.</p>" in page
+def test_the_menu_groups_all_lists_by_what_staff_look_for(desk):
+    _, *groups = desk.get("/admin/").context["sidebar_navigation"]
+    assert [each["title"] for each in groups] == [
+        "Runs", "Triggers", "Machines", "Money", "People", "Webhooks and notices", "Service",
+    ]  # fmt: skip
+    links = [item["link"] for group in groups for item in group["items"]]
+    assert sorted(links) == sorted(map(list_of, site._registry))
+    assert all(group["items"] for group in groups)
+
+
 
 
 def test_the_page_after_the_last_row_says_so(desk, cast):
