@@ -98,7 +98,7 @@ def _worker_state(worker: Worker) -> str:
 
 
 _STATE_READS = ("deleted_at", "disabled_at", "last_seen_at")
-_TRIGGER = (("Name", itself("name")), "enabled", "schedule", ("Due next", "next_run_at"))
+_TRIGGER = (("Name", itself("name")), "State", "schedule", ("Due next", "next_run_at"))
 _LIVE, _NEWEST = Q(deleted_at__isnull=True), ("-created_at", "-id")
 
 

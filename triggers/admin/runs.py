@@ -132,7 +132,7 @@ class RunAdmin(StaffModelAdmin):
         ("Tool calls", of_row(_tool_calls, "tool_calls_total", "tool_calls_effects", "tool_calls_unknown")),
         ("Session", "session_id"),
         ("MCP server", of_row(_mcp_server, "text__mcp_url", "trigger__mcp_url")),
-        "id", ("Message", "short_message"), ("Error", column("text__error_message", long_text)),
+        "id", ("Message", "short_message"),
         ("Output", of_row(_output, "result__output", has_output=Q(result__output__isnull=False))),
         "text__late_result", "text__payload", ("Prompt", column("revision__prompt", long_text)),
     )  # fmt: skip
@@ -154,7 +154,9 @@ class RunAdmin(StaffModelAdmin):
         attempts(DeliveryAttempt, "delivery__run", title="Sent", order=("at",), nothing=""),
         events,
     )  # fmt: skip
-    panels_read = (*MOMENTS, "ended_by", "fault_class", "trigger__timezone", "result__tool_calls")
+    panels_read = (
+        *MOMENTS, "ended_by", "fault_class", "trigger__timezone", "text__error_message", "result__tool_calls",
+    )  # fmt: skip
     support = (
         SupportAction(
             "cancel", "Cancel the run",
