@@ -79,6 +79,24 @@ class Chart:
     @property
     def ends(self) -> tuple[str, str, str]:
         return self.labels[0], self.labels[len(self.labels) // 2], self.labels[-1]
+    @property
+    def totals(self) -> list[str]:
+        """The number below each bar, in thousands if it would be too long there."""
+        return [
+            self.shown(each) if each < 10_000 else f"{self.unit}{each / 1000:,.0f}k"
+            for each in map(sum, self._stacks())
+        ]
+
+    @property
+    def headers(self) -> list[str]:
+        return ["When", *(series.label for series in self.series)]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The chart as a table with these headers."""
+        stacks = zip(self.labels, self._stacks(), strict=True)
+        return [[label, *map(self.shown, stack)] for label, stack in stacks]
+
 
     def shown(self, value: float) -> str:
         digits = 2 if self.unit and value < 100 and value != int(value) else 0
@@ -91,7 +109,7 @@ class Chart:
 
 
 def share_bar(parts: Sequence[tuple[str, str, float]], *, whole: float) -> SafeString:
-    """Returns a bar of the taken parts of a whole: each with its colour's name, tooltip and size."""
+    """Returns a bar of the taken parts of a whole, above their texts: each with its colour's name, text and size."""
     scale = max(whole, sum(size for *_, size in parts)) or 1.0
     drawn, x = [], 0.0
     for name, says, size in parts:
@@ -104,15 +122,18 @@ def share_bar(parts: Sequence[tuple[str, str, float]], *, whole: float) -> SafeS
         drawn,
     )
     return format_html(
-        '<svg class="staff-share" viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>',
-        ", ".join(says for _, says, _ in parts),
+        '<svg class="staff-share" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">{}</svg>'
+        '<span class="staff-quiet">{}</span>',
         rects,
     )
 
 
+        ", ".join(says for _, says, _ in parts),
 _FIGURES_SECONDS = 5
 _CHARTS_SECONDS = 60
 
+# Rows are counted up to this number, since counting more takes too long. A larger number is shown as "over 100,000".
+MOST_COUNTED = 100_000
 
 @dataclass(frozen=True)
 class Figure:

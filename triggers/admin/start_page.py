@@ -108,8 +108,8 @@ def waiting_figures() -> list[Figure]:
 def runs_per_hour() -> Chart:
     hours, found = _ended("hour", _HOURS)
     return Chart(
-        "Runs per hour, by outcome",
-        [hour.strftime("%H:%M") for hour in hours],
+        "Runs per hour, by outcome (UTC)",
+        [hour.strftime("%H:%M UTC") for hour in hours],
         [
             Series(status, spoken(status), [float(found.get((hour, status), {}).get("runs", 0)) for hour in hours])
             for status in TERMINAL
@@ -125,9 +125,9 @@ def cost_per_day() -> Chart:
         if day in costs:
             costs[day] += float(row["cost_usd"] or 0)
     return Chart(
-        "Cost per day",
+        "Cost per day of the last 14 days (UTC)",
         [day.strftime("%d %b") for day in days],
-        [Series("cost", "in 14 days", list(costs.values()))],
+        [Series("cost", "cost", list(costs.values()))],
         unit="$",
         nothing="Nothing was spent in the last 14 days.",
     )
