@@ -43,7 +43,7 @@ from triggers.admin.panels import (
 from triggers.models import Delivery, DeliveryAttempt, Run
 from triggers.runs.lifecycle import cancel_run
 from triggers.runs.listing import Wanted, parts_of
-from triggers.runs.queries import in_states
+from triggers.runs.queries import failures, in_states
 from triggers.states import TERMINAL, FaultClass, Source, Status
 from triggers.webhooks.outbox import redeliver
 
@@ -55,15 +55,21 @@ def _words(sent: Mapping[str, str]) -> dict[str, str]:
     return {name: sent[name] for name, known in _WORDS.items() if sent.get(name) in known}
 
 
+# The word for all runs that failed or timed out.
+_FAILURES = "failures"
+
+
 class StateFilter(OneOf):
-    """Filters the list to the runs in one state."""
+    """Filters the list to the runs in one state, or to all failures."""
 
     title = "status"
     parameter_name = "status"
-    words = Status.values
+    words = (*Status.values, _FAILURES)
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         status = self.value()
+        if status == _FAILURES:
+            return failures(queryset)
         return in_states(queryset, [status]) if status else queryset
 
 
@@ -102,13 +108,13 @@ def _output(run: Any) -> Any:
 @register(Run, site=site)
 class RunAdmin(StaffModelAdmin):
     icon = "play_circle"
+    group = "Runs"
     is_shortcut = True
     when_empty = "No trigger has been fired yet, by a schedule or by hand."
     columns = (
         ("Run", itself()), ("State", of_row(_run_state, "status", "source", "attempt")), "environment", "trigger",
         "worker", "queued_at",
         ("Ended, cost", of_row(_ended, "ended_at", "cost_usd")),
-    group = "Runs"
         ("Error", of_row(shown_error, "fault_class", "short_message", error_begins=beginning_of_error())),
     )  # fmt: skip
     list_filter = (
@@ -175,6 +181,8 @@ class RunAdmin(StaffModelAdmin):
         scope = super().scope_of(sent)
         if scope.filters:
             return Scope((*scope.filters, *_words(sent)), scope.keys)
+        if sent.get("status") == _FAILURES:
+            return Scope(("status",), ("ended_at", "id"))
         if "status" in sent and sent["status"] not in TERMINAL:
             return Scope(("status",), scope.keys)
         return scope
@@ -204,6 +212,7 @@ _LAST_ERROR = of_row(
 @register(Delivery, site=site)
 class DeliveryAdmin(StaffModelAdmin):
     icon = "outbox"
+    group = "Webhooks and notices"
     when_empty = (
         "No webhook was to be sent yet: no trigger with a webhookUrl has had a run that ended."
     )
@@ -214,7 +223,6 @@ class DeliveryAdmin(StaffModelAdmin):
     list_filter = ("status", DatesFilter, "environment", "trigger")
     scopes = (Scope(("trigger",), ("created_at", "id")), Scope(("environment",), ("id",)))
     left_out = ("host",)  # It is a part of the URL, which is shown.
-    group = "Webhooks and notices"
     facts = (
         ("State", column("status", state)), ("URL", "url"), "run", "trigger", "environment", ("Queued", "created_at"),
         ("Attempts", "attempt_count"), "next_attempt_at", "delivered_at", ("webhook-id", column("message_id", ident)),

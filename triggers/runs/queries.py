@@ -8,7 +8,7 @@ from django.db.models import BooleanField, Case, F, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
 from triggers.models import RUN_COLUMNS, Run
-from triggers.states import TERMINAL, EndedBy
+from triggers.states import FAILURES, TERMINAL, EndedBy
 
 # The columns that `runs` adds to those of the table of runs.
 _ADDED = ("trigger_name", "error_message", "will_retry")
@@ -51,6 +51,11 @@ def in_states(rows: QuerySet[Run, Any], states: Sequence[str]) -> QuerySet[Run, 
     if len(ended) == 1:
         rows = rows.filter(ended_at__isnull=not ended.pop())
     return rows.filter(status__in=states)
+
+
+def failures(rows: QuerySet[Run, Any]) -> QuerySet[Run, Any]:
+    """Keeps the runs that failed or timed out, by the conditions of the index `run_failed`."""
+    return in_states(rows, FAILURES).filter(attempt__gte=1)
 
 
 def run_in_full(run_id: UUID) -> dict[str, Any]:
