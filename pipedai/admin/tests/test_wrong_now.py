@@ -4,17 +4,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from bench.growth.plans import nodes
 from notices.channels.models import Channel
 from notices.models import Incident
 from notices.states import Kind, SubjectType
 from pipedai.admin.tests.test_pages import ids_in
 from pipedai.admin.values import list_of
 from pipedai.ids import new_id
+from pipedai.sql import execute
 from testing.probes.plans import explained, prefer_indexes
 from testing.probes.statement_count import counted
 from testing.world.channels import add_channel
 from testing.world.copies import add_copies
-from testing.world.runs import Runs
+from testing.world.runs import NOON, Runs
 from triggers.models import Run
 
 
@@ -82,6 +84,16 @@ def test_the_figures_read_only_what_is_wrong_of_a_large_ledger(desk, cast, wrong
     assert len([sql for sql in statements.sql if sql.startswith("SELECT COUNT(*) FROM (")]) == 5
     assert not plans.read_whole
     assert plans.rows_of_all_scans == sum(map(len, wrong.values()))
+
+
+def test_a_list_of_one_environment_can_not_read_the_failures_of_all(cast):
+    runs = f"/api/v1/environments/{cast.environment.id}/runs?status=failed&endedFrom={NOON:%FT%TZ}"
+    execute("DROP INDEX run_ended, run_ended_cost, run_listed, run_of_source", {})
+    prefer_indexes()
+    with explained("SELECT") as plans:
+        assert cast.client(cast.viewer).get(runs).status_code == 200
+    used = {node.get("Index Name") for plan in plans.plans for node in nodes(plan)}
+    assert "run_failed" not in used
 
 
 def test_lists_of_what_is_wrong_do_not_fail_for_words_that_they_lack(desk, wrong):
