@@ -7,7 +7,7 @@ from uuid import UUID
 from django.db.models import Case, F, QuerySet, When
 
 from triggers.models import RUN_COLUMNS, Run
-from triggers.states import TERMINAL
+from triggers.states import FAILURES, TERMINAL
 
 # The columns that `runs` adds to those of the table of runs.
 _ADDED = ("trigger_name", "error_message", "will_retry")
@@ -39,6 +39,11 @@ def in_states(rows: QuerySet[Run, Any], states: Sequence[str]) -> QuerySet[Run, 
     if len(ended) == 1:
         rows = rows.filter(ended_at__isnull=not ended.pop())
     return rows.filter(status__in=states)
+
+
+def failures(rows: QuerySet[Run, Any]) -> QuerySet[Run, Any]:
+    """Keeps the runs that failed or timed out, by the conditions of the index `run_failed`."""
+    return in_states(rows, FAILURES).filter(attempt__gte=1)
 
 
 def run_in_full(run_id: UUID) -> dict[str, Any]:
