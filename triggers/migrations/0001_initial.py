@@ -1016,6 +1016,13 @@ class Migration(migrations.Migration):
                         name="run_rerun",
                     ),
                     models.Index(
+                        condition=models.Q(
+                            ("attempt__gte", 1), ("status__in", ("failed", "timed_out"))
+                        ),
+                        fields=["ended_at", "id"],
+                        name="run_failed",
+                    ),
+                    models.Index(
                         condition=models.Q(("ended_at__isnull", False)),
                         fields=["environment", "ended_at"],
                         include=("cost_usd",),
