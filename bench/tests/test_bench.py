@@ -30,6 +30,7 @@ NAMES = (
     "peer",
     "idle",
     "events",
+    "console",
     "growth",
     "start",
     "firing",
