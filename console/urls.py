@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from console.screens import accounts, environments, triggers
+from console.screens import accounts, environments, run, runs, triggers
 
 app_name = "console"
 
@@ -21,4 +21,8 @@ urlpatterns = [
     ),
     path("environments/<uuid:environment_id>", environments.open_environment, name="environment"),
     path("environments/<uuid:environment_id>/triggers", triggers.triggers, name="triggers"),
+    path("environments/<uuid:environment_id>/runs", runs.runs, name="runs"),
+    path("runs/<uuid:run_id>", run.run, name="run"),
+    path("runs/<uuid:run_id>/rerun", run.rerun, name="rerun"),
+    path("runs/<uuid:run_id>/cancel", run.cancel, name="cancel-run"),
 ]

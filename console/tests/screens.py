@@ -32,4 +32,12 @@ SCREENS = (
     Screen("new-environment", "workspaces/{workspace_id}/environments/new", 1, role="user"),
     Screen("triggers", "environments/{environment_id}/triggers", 3),
     Screen("no-triggers", "environments/{environment_id}/triggers?name=none", 3),
+    Screen("runs", "environments/{environment_id}/runs", 4),
+    Screen("no-runs", "environments/{environment_id}/runs?status=succeeded", 4),
+    # One for the worker more where one has the run.
+    Screen("run-waiting", "runs/{queued}", 5),
+    Screen("run-running", "runs/{running}", 5),
+    Screen("run-ended", "runs/{ended}", 5),
+    Screen("rerun", "runs/{ended}/rerun", 2),
+    Screen("cancel-run", "runs/{running}/cancel", 2),
 )
