@@ -197,6 +197,7 @@ ROWS: dict[str, Row | None] = {
     "POST workers/:worker/runs/:run/start": Row("run.started", "run", "claimed", _moved("running")),
     "POST workers/:worker/runs/:run/heartbeat": None,
     "POST workers/:worker/runs/:run/events": None,
+    "POST workers/:worker/sign-off": None,
     "POST workers/:worker/runs/:run/complete": Row("run.completed", "run", "running", _ended("succeeded")),
 }  # fmt: skip
 

@@ -179,7 +179,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     calls.claim(run, claimId="mine")
     calls.start(run)
     story.tell("POST /workers/:id/runs/:runId/heartbeat", calls.heartbeat(run).json())
-    call("patch", trigger, {"recordEvents": True})
+    call("patch", trigger, {"recordEvents": "always"})
     events = EXAMPLES["GET /runs/:id/events"]["items"]
     taken = calls.send_events(run, events).json()
     story.tell("POST /workers/:id/runs/:runId/events", taken)
@@ -192,7 +192,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     told = ada.get(f"/api/v1/{environment}/events/stream", **scope).content.decode()
     event = json.loads(told.removeprefix("data: ").partition("\n")[0])
     story.tell("GET /environments/:envId/events/stream", event)
-    call("patch", trigger, {"recordEvents": False})
+    call("patch", trigger, {"recordEvents": "failures"})
     story.tell("The worker", call("get", f"workers/{worker['workerId']}"))
     outcome = {
         name: EXAMPLES["The run"][name]

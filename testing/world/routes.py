@@ -266,6 +266,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "heartbeatRun": {"run": "running", "statements": 2},
     # The first events of a run need four statements more than the others.
     "sendRunEvents": {"run": "running", "statements": 6},
+    "signOffWorker": {"statements": 4},
     "completeRun": {"run": "running", "statements": 5},
 }
 

@@ -35,7 +35,9 @@ def set_stage(cast: Cast) -> Stage:
     cast.mint("pwk")
     ended = runs.queue()
     runs.cancel(ended)
-    Trigger.objects.filter(id=cast.trigger_id).update(webhook_url=WEBHOOK_URL, record_events=True)
+    Trigger.objects.filter(id=cast.trigger_id).update(
+        webhook_url=WEBHOOK_URL, record_events="always"
+    )
     return Stage(
         cast,
         {

@@ -94,7 +94,7 @@ def _limited(group: _Group) -> _Told:
 
 
 def _offline(group: _Group) -> _Told:
-    seen = group.last("last_seen_at")
+    seen = group.last("called_until")
     message = (
         group.say("has never called.", "have never called.")
         if seen is None

@@ -321,7 +321,19 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("retry_after_effects", models.BooleanField(db_default=True, default=True)),
-                ("record_events", models.BooleanField(db_default=False, default=False)),
+                (
+                    "record_events",
+                    models.CharField(
+                        choices=[
+                            ("never", "Never"),
+                            ("failures", "Failures"),
+                            ("always", "Always"),
+                        ],
+                        db_default="failures",
+                        default="failures",
+                        max_length=8,
+                    ),
+                ),
                 (
                     "alert_after_failures",
                     models.PositiveSmallIntegerField(db_default=1, default=1, null=True),
@@ -2032,6 +2044,13 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(
                 condition=models.Q(("retry_mode__in", ["restart", "resume"])),
                 name="trigger_retry_mode",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="trigger",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("record_events__in", ["never", "failures", "always"])),
+                name="trigger_record_events",
             ),
         ),
         migrations.AddConstraint(

@@ -6,7 +6,7 @@ from django.db.models.functions import Now
 
 from pipedai.ids import new_id
 from triggers.models.fields import JSONAsGivenField, tenant_key
-from triggers.states import RetryMode
+from triggers.states import RecordEvents, RetryMode
 from workspaces.models import Environment
 
 MAX_RETRIES = 10
@@ -104,8 +104,13 @@ class Trigger(models.Model):
     # Whether a run that failed through the fault of infrastructure is retried even if its tool calls may have changed
     # something. Users set it. If it is false, `triggers.runs.retries` decides by the run's counts of tool calls.
     retry_after_effects = models.BooleanField(default=True, db_default=True)
-    # Whether workers send what a run's CLI tells, as events of the run. Users set it.
-    record_events = models.BooleanField(default=False, db_default=False)
+    # Of which runs workers send what the CLI tells, as events of the run, and when. Users set it.
+    record_events = models.CharField(
+        max_length=8,
+        choices=RecordEvents.choices,
+        default=RecordEvents.FAILURES,
+        db_default=RecordEvents.FAILURES,
+    )
     # After how many final outcomes in a row that failed or timed out the trigger counts as failing, from 1 to
     # MAX_ALERT_AFTER_FAILURES; NULL if it never does. Users set it.
     alert_after_failures = models.PositiveSmallIntegerField(null=True, default=1, db_default=1)
@@ -196,6 +201,9 @@ class Trigger(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(retry_mode__in=RetryMode.values), name="trigger_retry_mode"
+            ),
+            models.CheckConstraint(
+                condition=Q(record_events__in=RecordEvents.values), name="trigger_record_events"
             ),
             models.CheckConstraint(
                 condition=Q(max_cost_usd__isnull=True) | Q(max_cost_usd__gt=0),
