@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from console.asking import Json, Refused, ask
 from console.pages import chosen, confirm, environment_of, screen, see_other
-from console.screens.run_words import how_ended, whether_retried, why_waiting
+from console.screens.run_words import what_is_with, whether_retried
 from console.templatetags.console import may
 
 # An event is shown up to this many characters; console.js has the same number.
@@ -30,9 +30,7 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "environment": environment,
         "menu": "runs",
         "run": found,
-        "summary": explained.get("summary", ""),
-        "waits": why_waiting(found, explained) if found["status"] == "queued" else [],
-        "end": how_ended(found, explained) if found["endedAt"] else None,
+        "said": what_is_with(found, explained),
         "retried": whether_retried(explained),
         "retry": retry,
         "machine": _perhaps(request, f"workers/{found['workerId']}") if found["workerId"] else {},
@@ -50,8 +48,8 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
 
 @screen
 def rerun(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    """Asks whether to do again what a run did, and what that has changed. The form's key makes sure that a form which is
-    sent twice makes one run.
+    """Asks whether to do again what a run did, and shows what that may have changed. The form's key makes sure that a
+    form which is sent twice makes one run.
     """
     found = ask(request, "GET", f"runs/{run_id}").data
     errors: list[str] = []
@@ -137,11 +135,11 @@ def _events(request: HttpRequest, found: Json) -> Json:
 
 
 def _text_of(event: Json) -> str:
-    """Returns the text of an event, with the input of a tool call; without a text its data. console.js does the same."""
+    """Returns an event's text, with the input of a tool call; without a text its data. console.js does the same."""
     text, data = event["text"] or "", event["data"]
     shown: Any = data.get("input") if isinstance(data, dict) else None
     if shown is None and not text:
         shown = data
     if shown is None:
         return text
-    return f"{text} {json.dumps(shown, ensure_ascii=False)}".strip()
+    return f"{text} {json.dumps(shown, ensure_ascii=False, separators=(',', ':'))}".strip()

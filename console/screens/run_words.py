@@ -59,15 +59,13 @@ _ENDS = {
     ),
     "user": ("Somebody canceled it before it began.", "", ""),
     "had_effects": (
-        "It was to go on where the attempt before had stopped, and could not. To begin anew might have repeated what"
-        " that attempt did.",
+        "It could not go on where the attempt before stopped, and to begin anew might repeat what that did.",
         "See what the attempt before it has changed. Then rerun it if that is right.",
         "",
     ),
     "late_result": ("Nobody needed it: the attempt before it succeeded after all.", "", ""),
     "client": (
-        "The fault is the trigger’s: its prompt, model, MCP server or a limit. Another attempt would probably end"
-        " in the same way.",
+        "The fault is the trigger’s: its prompt, model, MCP server or a limit.",
         "Correct the trigger, then rerun.",
         "trigger",
     ),
@@ -96,24 +94,19 @@ _LINKS = {
 }
 
 
-def why_waiting(run: Json, explained: Json) -> list[Said]:
-    """Returns what a run waits for, first what somebody must act on, or that it is about to begin."""
-    waiting_for = explained.get("waitingFor", [])
-    if not waiting_for:
-        return [Said(explained.get("summary", ""))]
+def what_is_with(run: Json, explained: Json) -> list[Said]:
+    """Returns what a run waits for, first what somebody must act on; who executes it; or whose fault its end was.
+    Without an explanation, which the API may be too busy for, less is said.
+    """
+    if run["endedAt"]:
+        by = (explained.get("ended") or {}).get("by", "worker")
+        if by == "worker":
+            by = "canceled" if run["status"] == "canceled" else run["faultClass"]
+        return [_said(run, *_ENDS.get(by, ("", "", "")))]
     return [
-        _said(run, each["message"], *_REMEDIES.get(each["code"], ("", ""))) for each in waiting_for
-    ]
-
-
-def how_ended(run: Json, explained: Json) -> Said | None:
-    """Returns whose fault the end of a run was, or None if it succeeded."""
-    if run["status"] == "succeeded":
-        return None
-    by = (explained.get("ended") or {}).get("by")
-    if by in {None, "worker"}:
-        by = "canceled" if run["status"] == "canceled" else run["faultClass"]
-    return _said(run, *_ENDS.get(by, ("", "", "")))
+        _said(run, each["message"], *_REMEDIES.get(each["code"], ("", "")))
+        for each in explained.get("waitingFor", ())
+    ] or [Said(explained.get("summary", ""))]
 
 
 def whether_retried(explained: Json) -> str:

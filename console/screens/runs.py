@@ -63,9 +63,7 @@ def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     return render(request, "console/all_runs.html", context, status=400 if wrong else 200)
 
 
-def _named(
-    request: HttpRequest, environment_id: UUID, of: str, name: str
-) -> dict[str | None, str]:
+def _named(request: HttpRequest, environment_id: UUID, of: str, name: str) -> dict[str | None, str]:
     path = f"environments/{environment_id}/{of}"
     items = ask(request, "GET", path, query={"limit": _MOST}).data["items"]
     return {each["id"]: each[name] for each in items}

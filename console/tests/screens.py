@@ -34,7 +34,7 @@ SCREENS = (
     Screen("no-triggers", "environments/{environment_id}/triggers?name=none", 3),
     Screen("runs", "environments/{environment_id}/runs", 4),
     Screen("no-runs", "environments/{environment_id}/runs?status=succeeded", 4),
-    # One for the worker more where one has the run.
+    # The run, its environment, why it waits or how it ended, its worker, and what it told.
     Screen("run-waiting", "runs/{queued}", 5),
     Screen("run-running", "runs/{running}", 5),
     Screen("run-ended", "runs/{ended}", 5),

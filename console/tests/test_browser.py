@@ -44,8 +44,21 @@ def sign_in(page, cookie):
     page.context.add_cookies([{"name": "auth_token", "value": cookie, **of_the_server}])
 
 
+def look_at(page, name):
+    """Asserts that a page fits and that axe finds nothing on it, wide and narrow, light and dark."""
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            place = f"{name}-{width}-{scheme}"
+            screenshot(page, f"console-{place}", full_page=True)
+            assert sideways_overflow(page) == [], place
+            found = Axe().run(page)
+            assert found.violations_count == 0, f"{place}: {found.generate_report()}"
+
+
 def test_every_screen_fits_and_axe_finds_nothing(committed_stage, server, tmp_path):
-    cookie, axe = session_cookie(committed_stage.cast.owner), Axe()
+    cookie = session_cookie(committed_stage.cast.owner)
     with browsing(server, tmp_path) as page:
         for screen in SCREENS:
             if screen.role == "nobody":
@@ -54,15 +67,7 @@ def test_every_screen_fits_and_axe_finds_nothing(committed_stage, server, tmp_pa
                 sign_in(page, cookie)
             answer = page.goto(screen.url(committed_stage), wait_until="load")
             assert answer.status == 200, screen.name
-            for width in WIDTHS:
-                page.set_viewport_size({"width": width, "height": 900})
-                for scheme in ("light", "dark"):
-                    page.emulate_media(color_scheme=scheme)
-                    place = f"{screen.name}-{width}-{scheme}"
-                    screenshot(page, f"console-{place}", full_page=True)
-                    assert sideways_overflow(page) == [], place
-                    found = axe.run(page)
-                    assert found.violations_count == 0, f"{place}: {found.generate_report()}"
+            look_at(page, screen.name)
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with-javascript", "without"])

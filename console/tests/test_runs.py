@@ -10,7 +10,6 @@ from testing.processes.worker_calls import WorkerCalls
 from testing.world.runs import Runs
 from testing.world.tool_calls import CALL
 from triggers.models import Run, Trigger
-from workers.models import Worker
 
 # What a browser might take for a part of the page, what a terminal might act upon, and what turns the text around it.
 HOSTILE = "<img src=x onerror=alert(1)> javascript:alert(1) \x1b[31mred\x1b[0m \u202egnp.exe"
@@ -19,9 +18,8 @@ SEEN = "<img src=x onerror=alert(1)> javascript:alert(1) \\u001b[31mred\\u001b[0
 
 @pytest.fixture
 def runs(cast):
-    """Runs of a new trigger that records events, at the database's time."""
-    now = Runs(cast, cast.trigger_id).now
-    return Runs.of(cast, name="Morning report")
+    """Runs of a new trigger, which records events."""
+    return Runs.of(cast, name="Morning report", record_events="always")
 
 
 def path_of(run_id, more=""):
@@ -67,8 +65,9 @@ def test_attempts_lead_to_each_other(cast, runs):
     retry = runs.retry_of(first)["id"]
     client = visitor(cast.viewer)
     page = client.get(path_of(first))
-    assert "It is tried again at" in text_of(page)
+    assert "It is tried again: its retry is due" in text_of(page)
     assert f'href="{path_of(retry)}">Open its retry' in page.content.decode()
+    assert f'data-follows="{first} {retry}"' in page.content.decode()
     page = client.get(path_of(retry))
     assert "This is attempt 2." in text_of(page)
     assert f'href="{path_of(first)}">Open the attempt before' in page.content.decode()
@@ -76,7 +75,6 @@ def test_attempts_lead_to_each_other(cast, runs):
 
 def test_what_a_run_wrote_is_text_and_no_character_hides(cast, runs):
     calls = WorkerCalls(cast.worker)
-    Trigger.objects.filter(id=runs.trigger_id).update(record_events="always")
     run_id = runs.running(payload={"note": HOSTILE})
     calls.events(run_id, 1, type=HOSTILE[:20], text=HOSTILE)
     calls.events(run_id, 2, type="tool_call", text="send", data={"input": {"to": HOSTILE}})
@@ -93,26 +91,37 @@ def test_what_a_run_wrote_is_text_and_no_character_hides(cast, runs):
         toolCallList=[{**CALL, "tool": HOSTILE}],
     )
     client = visitor(cast.operator)
-    for path in (path_of(run_id), path_of(run_id, "/rerun"), f"/console/environments/{cast.environment.id}/runs"):
+    for path in (
+        path_of(run_id),
+        path_of(run_id, "/rerun"),
+        f"/console/environments/{cast.environment.id}/runs",
+    ):
         page = client.get(path).content.decode()
         assert "<img src=x" not in page
         assert not set("\x1b\u202e") & set(page)
     shown = text_of(client.get(path_of(run_id)))
-    # The message, the error twice, output, tool, payload, and two events.
-    assert shown.count("\\u202egnp.exe") == 8
+    # The message, the error, output, tool, payload, and two events.
+    assert shown.count("\\u202egnp.exe") == 7
     assert len(shown) < 20_000
     whole = text_of(client.get(path_of(run_id, "?after=2&limit=1")))
     assert len(whole) > 250 * 1024
 
 
+def test_a_scheduled_run_has_its_due_time_in_the_zone_of_its_trigger(cast):
+    runs = Runs.of(cast, schedule="0 6 * * *", timezone="Europe/Berlin")
+    run_id = runs.queue()
+    Run.objects.filter(id=run_id).update(scheduled_for=runs.now)
+    shown = text_of(visitor(cast.viewer).get(path_of(run_id)))
+    assert re.search(r"4 May( 2026)?, 14:00 CEST 12:00 UTC", shown)
+
+
 def test_the_output_is_indented_text(cast, runs):
     run_id = runs.ended(output={"answer": [1, "ä"]})
     page = visitor(cast.viewer).get(path_of(run_id)).content.decode()
-    assert '{\n  &quot;answer&quot;: [\n    1,\n    &quot;ä&quot;\n  ]\n}</pre>' in page
+    assert "{\n  &quot;answer&quot;: [\n    1,\n    &quot;ä&quot;\n  ]\n}</pre>" in page
 
 
 def test_operators_see_payload_and_events_and_read_on_without_a_script(cast, runs):
-    Trigger.objects.filter(id=runs.trigger_id).update(record_events="always")
     run_id = runs.running(payload={"day": "monday"})
     WorkerCalls(cast.worker).events(run_id, *range(1, 121))
     client = visitor(cast.operator)
@@ -166,7 +175,7 @@ def test_a_page_offers_what_the_role_and_the_state_allow(cast, runs):
     for role, offered in {"viewer": [], "operator": ["cancel", "rerun"]}.items():
         client = visitor(getattr(cast, role))
         pages = [client.get(path_of(each)).content.decode() for each in (queued, ended)]
-        found = [re.findall("/(cancel|rerun)\"", page) for page in pages]
+        found = [re.findall('/(cancel|rerun)"', page) for page in pages]
         assert sum(found, []) == offered
         listed = client.get(f"/console/environments/{cast.environment.id}/runs").content.decode()
         assert (">Rerun<" in listed) == (role == "operator")
@@ -184,7 +193,7 @@ def test_the_list_is_filtered_in_the_url_and_goes_on(cast, runs):
     assert rows() == 50
     assert rows(status="failed,timed_out") == 1
     assert rows(triggerId=cast.trigger_id) == 0
-    assert rows(workerId=cast.worker.worker_id, source="manual") == 1
+    assert rows(workerId=cast.worker.worker_id, source="manual", status="failed") == 1
     later = Run.objects.get(id=failed).queued_at + timedelta(days=1)
     assert rows(to=f"{later:%Y-%m-%dT%H:%M}", status="failed") == 1
     assert rows(**{"from": f"{later:%Y-%m-%dT%H:%M}"}) == 0

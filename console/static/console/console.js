@@ -117,20 +117,24 @@ function textOf({ text, data }) {
 
 function append(list, event) {
   const item = document.getElementById("event").content.cloneNode(true).firstElementChild;
-  const time = item.querySelector("time"), text = textOf(event), isCut = text.length > LONGEST;
+  const time = item.querySelector("time"), text = textOf(event), isError = Boolean(event.data?.isError);
   time.dateTime = event.at;
   time.textContent = `${event.at.slice(11, 19)} UTC`;
   localize(item);
-  item.classList.toggle("failed", Boolean(event.data?.isError));
-  item.querySelector(".kind").textContent = visible(event.type.replaceAll("_", " "));
+  item.classList.toggle("failed", isError);
+  item.querySelector(".kind").textContent = visible(event.type.replaceAll("_", " ")) + (isError ? ", failed" : "");
   item.querySelector(".words").textContent = visible(text.slice(0, LONGEST));
-  if (isCut) {
+  if (text.length > LONGEST) {
     const whole = document.createElement("a");
     whole.href = `?after=${event.seq - 1}&limit=1#events`;
     whole.textContent = "Show it whole";
     item.append(whole);
   }
+  // Who has scrolled to the last line follows the lines that come.
+  const page = document.documentElement;
+  const isAtEnd = scrollY > 0 && scrollY + innerHeight > page.scrollHeight - 80;
   list.append(item);
+  if (isAtEnd) scrollTo(0, page.scrollHeight);
   if (list.childElementCount > MOST_LINES) list.firstElementChild.remove();
   document.getElementById("nothing")?.remove();
 }
