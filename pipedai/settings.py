@@ -281,7 +281,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "ENUM_NAME_OVERRIDES": {
         "HealthStatus": "pipedai.api.service.HEALTHY",
         "ReplicaState": "pipedai.api.service.REPLICA_STATES",
-        "ActorType": "audit.serializers.ACTOR_TYPES",
+        "ActorType": "workspaces.actors.ACTOR_TYPES",
         "Role": "workspaces.roles.Role",
         "KeyRole": "workspaces.roles.KEY_ROLES",
         "KeyPrefix": "workspaces.models.ApiKey.Kind",
@@ -295,6 +295,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "AuthMode": "workers.models.Worker.AuthMode",
         "TriggerHealth": "triggers.states.Health",
         "IncidentKind": "notices.states.Kind",
+        "AttentionKind": "notices.attention.sources.KINDS",
         "ChannelKind": "notices.channels.models.Channel.Kind",
         "ChannelEvent": "notices.states.EVENTS",
         "NoticeStatus": "notices.channels.models.Notice.Status",

@@ -16,7 +16,7 @@ from pipedai.api.service import (
 )
 from pipedai.api.views import paths_of
 from workers.enrollment.pairing_page import PairingPage
-from workers.hosts.download_views import download
+from workers.hosts.release_views import download
 from workspaces.invitation_page import InvitationPage
 
 handler400 = "pipedai.api.exceptions.bad_request"
@@ -35,6 +35,7 @@ urlpatterns = [
     path("api/docs", docs_page),
     path("api/docs/", RedirectView.as_view(url="/api/docs")),
     path("", start_page),
+    path("console", RedirectView.as_view(url="/console/")),
     path("console/", include("console.urls")),
     path("account", RedirectView.as_view(url="/console/account")),
     path("login", RedirectView.as_view(url="/console/sign-in")),

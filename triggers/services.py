@@ -18,12 +18,12 @@ from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
 from pipedai.sql import database_now
+from pipedai.timezones import BadTimezone
 from triggers import secrets
-from triggers.acting import hold_trigger_environment
+from triggers.locks import hold_trigger_environment, lock_workers
 from triggers.models import MAX_CONCURRENT_RUNS, Trigger, TriggerRevision
-from triggers.pausing import lock_workers
 from triggers.runs.lifecycle import prefer_anew, reassign_queued_runs
-from triggers.runs.pools import give_places, wake_for
+from triggers.runs.pools import give_trigger_slots, wake_for
 from triggers.schedules import cron
 from triggers.trigger_ceiling import check_room_for_trigger
 from workspaces.locks import hold_pools, hold_role, lock_environment
@@ -56,19 +56,26 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
         _seal_headers(trigger, values["mcp_headers"])
         _seal_secret(trigger, values["webhook_secret"])
         trigger.save(force_insert=True)
-        _revise(trigger, values["prompt"], values["model"], values["output_schema"])
+        _revise(trigger, actor, values["prompt"], values["model"], values["output_schema"])
         emit(_event("trigger.created", trigger, actor, {"name": trigger.name}))
     return trigger.id
 
 
-def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) -> None:
-    """Changes the given values of a trigger. A null or empty secret is removed. If `mcp_url` moves to another origin
-    without new headers, they are removed, because a secret goes only to its own server. Queued runs move with worker
-    and pool. Raises NotFound, Invalid, and the errors of `hold_role`.
+def update_trigger(
+    *, trigger_id: UUID, values: dict[str, Any], actor: Actor, restored_id: UUID | None = None
+) -> None:
+    """Changes the given values of a trigger, which are validated as for a TriggerBody. A value that is equal to the
+    present one changes nothing.
+
+    A secret that is absent from `values` stays; one that is null or empty is removed. If `mcp_url` moves to another
+    origin without new headers, the headers are removed too, because a secret goes only to the server that it was given
+    for. If the trigger gets another worker or pool, its queued runs move there. `restored_id` is the
+    revision that the values come from, if one is restored, for the audit row. Raises NotFound, Invalid, and whatever
+    `hold_role` raises.
     """
     with transaction.atomic():
         trigger = _locked(trigger_id, actor, values)
-        changes = _apply(trigger, values)
+        changes = _apply(trigger, values, actor)
         if not changes:
             return
         if changes.keys() & {"enabled", "schedule", "timezone"}:
@@ -80,8 +87,9 @@ def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) ->
         elif "preferSeconds" in changes:
             prefer_anew(trigger_id=trigger.id)
         if "maxConcurrentRuns" in changes:
-            _adjust_places(trigger, *changes["maxConcurrentRuns"])
-        emit(_event("trigger.updated", trigger, actor, changes))
+            _adjust_slots(trigger, *changes["maxConcurrentRuns"])
+        restored = {"restoredRevisionId": str(restored_id)} if restored_id else {}
+        emit(_event("trigger.updated", trigger, actor, changes | restored))
 
 
 def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Actor) -> None:
@@ -121,8 +129,11 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
 def _locked(
     trigger_id: UUID, actor: Actor, values: Mapping[str, Any] = MappingProxyType({})
 ) -> Trigger:
-    """Returns the trigger, locked after the environment, the role, and the new worker and pool. If held runs get a
-    limit, it locks all workers and keeps others from registering, so that no claim is under way when places are given.
+    """Locks a trigger and returns it. Before that it locks the environment, the actor's role, and the worker and pool
+    among the trigger's new values, because these come before triggers in the order of locks.
+
+    If the values limit how many runs may be held at once, it locks all workers of the environment, and keeps others
+    from registering, so that no claim is under way. Only then can each held run get a slot of the trigger.
     """
     is_limited = values.get("max_concurrent_runs") is not None
     environment_id = hold_trigger_environment(trigger_id, actor, alone=is_limited)
@@ -139,8 +150,11 @@ def _locked(
     return trigger
 
 
-def _apply(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
-    """Sets the values that differ. Returns the changes, `{ field: [old, new] }`, without secrets."""
+def _apply(trigger: Trigger, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
+    """Sets those of the values on the trigger that differ from its present ones. Returns the changes for the audit row.
+
+    The changes are `{ field: [old, new] }`, without secrets and without the query strings of URLs.
+    """
     changes: dict[str, Any] = {}
     for attribute, new in _columns_of(values).items():
         old = getattr(trigger, attribute)
@@ -157,10 +171,10 @@ def _apply(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
     ):
         _seal_secret(trigger, values["webhook_secret"])
         changes["webhookSecret"] = REDACTED
-    return changes | _apply_revision(trigger, values)
+    return changes | _apply_revision(trigger, values, actor)
 
 
-def _apply_revision(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
+def _apply_revision(trigger: Trigger, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
     """Makes a new revision if prompt, model or output schema differ. Queued runs keep the revision that they have."""
     old = trigger.revision
     prompt, model = values.get("prompt", old.prompt), values.get("model", old.model)
@@ -176,14 +190,16 @@ def _apply_revision(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
         changes["outputSchema"] = [_for_audit("output_schema", value) for value in both]
     if changes:
         trigger.revision_id = new_id()
-        _revise(trigger, prompt, model, schema)
+        _revise(trigger, actor, prompt, model, schema)
     return changes
 
 
-def _adjust_places(trigger: Trigger, old: int | None, new: int | None) -> None:
-    """Gives held runs places if their number is limited from now on, and wakes workers if the limit grows."""
+def _adjust_slots(trigger: Trigger, old: int | None, new: int | None) -> None:
+    """Gives the trigger's held runs their slots if the number of such runs is limited from now on, and wakes the
+    workers that may take further runs if the number grows.
+    """
     if old is None:
-        give_places(environment_id=trigger.environment_id, trigger_id=trigger.id)
+        give_trigger_slots(environment_id=trigger.environment_id, trigger_id=trigger.id)
     elif new is None or new > old:
         one = {"worker_id": trigger.worker_id, "pool_id": trigger.pool_id}
         wake_for([one] * ((new or MAX_CONCURRENT_RUNS) - old))
@@ -206,7 +222,9 @@ def _for_audit(attribute: str, value: Any) -> Any:
     return without_query(value) if attribute.endswith("_url") else cut(value)
 
 
-def _revise(trigger: Trigger, prompt: str, model: str | None, output_schema: Any) -> None:
+def _revise(
+    trigger: Trigger, actor: Actor, prompt: str, model: str | None, output_schema: Any
+) -> None:
     TriggerRevision.objects.create(
         id=trigger.revision_id,
         environment_id=trigger.environment_id,
@@ -214,6 +232,8 @@ def _revise(trigger: Trigger, prompt: str, model: str | None, output_schema: Any
         prompt=prompt,
         model=model,
         output_schema=output_schema,
+        created_by_type=actor.type,
+        created_by_id=actor.id,
     )
 
 
@@ -224,7 +244,7 @@ def _next_run_at(values: dict[str, Any]) -> Any:
         return cron.parse(values["schedule"], values["timezone"]).next_after(database_now())
     except cron.BadSchedule as error:
         raise Invalid({"schedule": [str(error)]}) from None
-    except cron.BadTimezone as error:
+    except BadTimezone as error:
         # This happens if the time zone was removed from the zone database after it was stored.
         raise Invalid({"timezone": [str(error)]}) from None
 

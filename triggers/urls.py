@@ -4,7 +4,9 @@ from pipedai.api.views import paths_of
 from triggers.budgets.views import BudgetViewSet, EnvironmentBudgetViewSet
 from triggers.changes.views import EnvironmentEventViewSet
 from triggers.explain.views import RunExplanationViewSet, TriggerExplanationViewSet
+from triggers.revisions.views import TriggerRevisionViewSet
 from triggers.run_events.views import RunEventListViewSet, RunEventStreamViewSet
+from triggers.runs.stats_views import OverviewViewSet, StatsViewSet
 from triggers.runs.views import EnvironmentRunViewSet, RunViewSet, TriggerRunViewSet
 from triggers.schedules.views import SchedulePreviewViewSet, TickViewSet
 from triggers.views import EnvironmentTriggerViewSet, TriggerViewSet
@@ -17,12 +19,15 @@ urlpatterns = paths_of(
     EnvironmentRunViewSet,
     SchedulePreviewViewSet,
     TriggerViewSet,
+    TriggerRevisionViewSet,
     TickViewSet,
     TriggerExplanationViewSet,
     TriggerDeliveryViewSet,
     DeliveryViewSet,
     EnvironmentBudgetViewSet,
     BudgetViewSet,
+    OverviewViewSet,
+    StatsViewSet,
     RunViewSet,
     RunEventListViewSet,
     RunEventStreamViewSet,

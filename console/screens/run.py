@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 
-from console.asking import Json, Refused, ask
+from console.asking import Json, Refused, ask, ask_if_free
 from console.pages import chosen, confirm, environment_of, screen, see_other
 from console.screens.run_words import what_is_with, whether_retried
 from console.templatetags.console import may
@@ -24,7 +24,7 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """Why does it wait, or how did it end?"""
     found = ask(request, "GET", f"runs/{run_id}").data
     environment = environment_of(request, found["environmentId"])
-    explained = _perhaps(request, f"runs/{run_id}/explain")
+    explained = ask_if_free(request, "GET", f"runs/{run_id}/explain")
     retry = explained.get("retry") or {}
     context = {
         "environment": environment,
@@ -33,13 +33,15 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "said": what_is_with(found, explained),
         "retried": whether_retried(explained),
         "retry": retry,
-        "machine": _perhaps(request, f"workers/{found['workerId']}") if found["workerId"] else {},
+        "machine": _if_there(request, f"workers/{found['workerId']}") if found["workerId"] else {},
         "calls": _tool_calls(request, found),
         # While it waits, what it waits for may change; afterwards only the run itself and its retry do.
         "follows": "" if found["status"] == "queued" else f"{run_id} {retry.get('runId') or ''}",
     }
     if found["scheduledFor"]:
-        context["zone"] = _perhaps(request, f"triggers/{found['triggerId']}").get("timezone", "UTC")
+        context["zone"] = _if_there(request, f"triggers/{found['triggerId']}").get(
+            "timezone", "UTC"
+        )
     # The script asks for the part above the events alone, since it appends the events itself.
     if may(environment, "operator") and "HX-Request" not in request.headers:
         context["events"] = _events(request, found)
@@ -95,12 +97,12 @@ def cancel(request: HttpRequest, run_id: UUID) -> HttpResponse:
     )
 
 
-def _perhaps(request: HttpRequest, path: str) -> Json:
-    """Returns what the page can do without: nothing if it is deleted, or the API too busy."""
+def _if_there(request: HttpRequest, path: str) -> Json:
+    """Returns what the page can do without, or nothing if it was deleted or the API is too busy."""
     try:
-        return ask(request, "GET", path).data
+        return ask_if_free(request, "GET", path)
     except Refused as refused:
-        if refused.status not in {404, 429, 503}:
+        if refused.status != 404:
             raise
         return {}
 

@@ -138,7 +138,7 @@ class RunAdmin(StaffModelAdmin):
     # The panels explain most of these columns. The others matter only to the service itself.
     left_out = (
         "retry_of", "avoided_worker", "retried", "resume_until", "had_effects", "at_limit", "limit_retries", "slot",
-        "place", "claim_id",
+        "trigger_slot", "claim_id",
     )  # fmt: skip
     answers = (run_panels,)
     panels = (

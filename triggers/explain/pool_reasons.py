@@ -9,6 +9,7 @@ from triggers.explain.answers import Reason, Subject, WaitingFor
 from triggers.explain.clock_words import moment_words
 
 _ADD = "add a worker to the pool with PUT /pools/:id/workers/:workerId."
+START_ONE = f"Start the worker program on one of them, or {_ADD}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,10 @@ def empty(run: Row) -> Reason:
     )
 
 
-def told(run: Row, held_back: Iterable[tuple[Row, list[WaitingFor]]]) -> Iterator[Reason]:
-    """Yields a reason for each hindrance that is the first of one of these workers, without the run's own."""
+def reasons(run: Row, held_back: Iterable[tuple[Row, list[WaitingFor]]]) -> Iterator[Reason]:
+    """Yields the reasons why these workers of the run's pool do not take it. Each worker has its hindrances with it, of
+    which the first counts. The run's own worker is not among them, because it has reasons of its own.
+    """
     groups: dict[WaitingFor, list[Row]] = {}
     for worker, codes in held_back:
         groups.setdefault(codes[0], []).append(worker)
@@ -103,7 +106,7 @@ def _offline(group: _Group) -> _Told:
             f"are offline, the last one since {group.words(seen)}.",
         )
     )
-    return message, seen, None, f"Start the worker program on one of them, or {_ADD}"
+    return message, seen, None, START_ONE
 
 
 def _unapproved(group: _Group) -> _Told:

@@ -640,9 +640,16 @@ class Migration(migrations.Migration):
                         db_default=django.db.models.functions.datetime.Now(), editable=False
                     ),
                 ),
+                ("created_by_type", models.CharField(max_length=8, null=True)),
+                ("created_by_id", models.UUIDField(null=True)),
             ],
             options={
                 "db_table": "trigger_revision",
+                "indexes": [
+                    models.Index(
+                        fields=["trigger", "created_at", "id"], name="trigger_revision_of_trigger"
+                    )
+                ],
                 "constraints": [
                     models.UniqueConstraint(
                         fields=("environment", "id"), name="trigger_revision_in_environment"
@@ -815,7 +822,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("slot", models.PositiveSmallIntegerField(null=True)),
-                ("place", models.PositiveSmallIntegerField(null=True)),
+                ("trigger_slot", models.PositiveSmallIntegerField(null=True)),
                 ("claim_id", models.CharField(max_length=64, null=True)),
                 ("lease_expires_at", models.DateTimeField(null=True)),
                 ("deadline_at", models.DateTimeField(null=True)),
@@ -1002,6 +1009,7 @@ class Migration(migrations.Migration):
                         fields=["trigger", "status", "ended_at", "id"],
                         name="run_of_trigger_by_end",
                     ),
+                    models.Index(fields=["revision", "environment"], name="run_of_revision"),
                     models.Index(
                         condition=models.Q(("rerun_of__isnull", False)),
                         fields=["rerun_of", "environment"],
@@ -1040,9 +1048,9 @@ class Migration(migrations.Migration):
                         name="run_one_in_slot",
                     ),
                     models.UniqueConstraint(
-                        condition=models.Q(("place__isnull", False)),
-                        fields=("trigger", "place", "environment"),
-                        name="run_one_in_place",
+                        condition=models.Q(("trigger_slot__isnull", False)),
+                        fields=("trigger", "trigger_slot", "environment"),
+                        name="run_one_in_trigger_slot",
                     ),
                     models.UniqueConstraint(
                         condition=models.Q(("source", "schedule")),
@@ -1231,11 +1239,11 @@ class Migration(migrations.Migration):
                     ),
                     models.CheckConstraint(
                         condition=models.Q(
-                            ("place__isnull", True),
-                            models.Q(("place__gte", 1), ("slot__isnull", False)),
+                            ("trigger_slot__isnull", True),
+                            models.Q(("slot__isnull", False), ("trigger_slot__gte", 1)),
                             _connector="OR",
                         ),
-                        name="run_in_place_is_held",
+                        name="run_in_trigger_slot_is_held",
                     ),
                     models.CheckConstraint(
                         condition=models.Q(
@@ -1595,7 +1603,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("amount_usd", models.DecimalField(decimal_places=6, max_digits=20)),
-                ("is_cap", models.BooleanField(null=True)),
+                ("is_cap", models.BooleanField()),
                 ("cost_usd", models.DecimalField(decimal_places=6, max_digits=20, null=True)),
                 ("is_estimate", models.BooleanField(default=False)),
                 ("is_notional", models.BooleanField()),
@@ -1901,6 +1909,10 @@ class Migration(migrations.Migration):
                 fields=["pool"],
                 name="trigger_of_pool",
             ),
+        ),
+        migrations.AddIndex(
+            model_name="trigger",
+            index=models.Index(fields=["revision", "environment"], name="trigger_of_revision"),
         ),
         migrations.AddIndex(
             model_name="trigger",

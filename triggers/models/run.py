@@ -15,7 +15,7 @@ from workspaces.models import Environment
 
 # The columns of runs that the API reads. SQL statements and ORM queries both take the list from here.
 RUN_COLUMNS = (
-    "id", "environment_id", "trigger_id", "worker_id", "pool_id", "status", "source", "attempt",
+    "id", "environment_id", "trigger_id", "revision_id", "worker_id", "pool_id", "status", "source", "attempt",
     "retry_of_id", "rerun_of_id", "scheduled_for", "available_at", "start_deadline_at", "queued_at", "claimed_at",
     "started_at", "ended_at", "cancel_requested_at", "exit_code", "fault_class", "short_message", "model",
     "input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "cost_usd", "num_turns",
@@ -164,8 +164,7 @@ class Run(models.Model):
     # too. If the original is pruned, the database sets NULL.
     rerun_of = tenant_key("self", null=True, related_name="+")
     # Whether a retry of the run was queued, unless a late result has canceled it. The statements that queue and cancel
-    # retries write it. Runs that earlier releases retried have false, so only the indexes of the filter `final` use it
-    # (`triggers.runs.listing`); elsewhere a run counts as retried if another run names it in `retry_of`.
+    # retries write it.
     retried = models.BooleanField(default=False, db_default=False)
     # The due time of the trigger's schedule for which the run was made; NULL for a run that somebody requested. A retry
     # copies it from the run that it repeats.
@@ -201,10 +200,10 @@ class Run(models.Model):
     # `maxConcurrency`. NULL unless the run is claimed or running. A claim takes the lowest free number. The pair
     # (worker, slot) is unique, so the database itself refuses more runs than the worker may hold.
     slot = models.PositiveSmallIntegerField(null=True)
-    # Which of its trigger's places the run takes, numbered from 1 to the trigger's `max_concurrent_runs`. A claim takes
-    # the lowest free number. The pair (trigger, place) is unique, so the database itself refuses more runs than the
-    # trigger may have at once. NULL unless the run is claimed or running and its trigger has such a limit.
-    place = models.PositiveSmallIntegerField(null=True)
+    # Which of its trigger's slots the run takes, numbered from 1 to the trigger's `max_concurrent_runs`. A claim takes
+    # the lowest free number. The pair (trigger, trigger_slot) is unique, so the database itself refuses more runs than
+    # the trigger may have at once. NULL unless the run is claimed or running and its trigger has such a limit.
+    trigger_slot = models.PositiveSmallIntegerField(null=True)
     # A text that the worker chose and sent with its claim. If the worker repeats the claim with the same text, it gets
     # the same answer. NULL if the worker sent no text.
     claim_id = models.CharField(max_length=64, null=True)
@@ -261,9 +260,9 @@ class Run(models.Model):
                 name="run_one_in_slot",
             ),
             models.UniqueConstraint(
-                fields=["trigger", "place", "environment"],
-                condition=Q(place__isnull=False),
-                name="run_one_in_place",
+                fields=["trigger", "trigger_slot", "environment"],
+                condition=Q(trigger_slot__isnull=False),
+                name="run_one_in_trigger_slot",
             ),
             models.UniqueConstraint(
                 fields=["trigger", "scheduled_for", "environment"],
@@ -301,8 +300,8 @@ class Run(models.Model):
             ),
             models.CheckConstraint(condition=_tool_calls(), name="run_tool_calls"),
             models.CheckConstraint(
-                condition=Q(place__isnull=True) | Q(place__gte=1, slot__isnull=False),
-                name="run_in_place_is_held",
+                condition=Q(trigger_slot__isnull=True) | Q(trigger_slot__gte=1, slot__isnull=False),
+                name="run_in_trigger_slot_is_held",
             ),
             models.CheckConstraint(
                 condition=Q(pool__isnull=True, pool_from__isnull=True, avoided_worker__isnull=True)
@@ -425,6 +424,8 @@ class Run(models.Model):
                 name="run_of_trigger_by_end",
                 condition=Q(ended_at__isnull=False),
             ),
+            # The database uses this index when it removes a revision, to make sure that no run refers to it.
+            models.Index(fields=["revision", "environment"], name="run_of_revision"),
             # The database uses this index when it removes a run, to empty `rerun_of` of the runs that name it.
             models.Index(
                 fields=["rerun_of", "environment"],
@@ -510,8 +511,9 @@ class RunResult(models.Model):
 
 
 class IdempotencyKey(models.Model):
-    """An `Idempotency-Key` of one caller for one trigger, and its run. `triggers.idempotency` writes it before the run,
-    so that only one of two equal requests makes a run.
+    """An `Idempotency-Key` that one caller sent for one trigger, with the run that the request made.
+
+    `triggers.runs.idempotency` writes the row before the run, so that only one of two equal requests makes a run.
     """
 
     # The caller is a part of the primary key, so that two callers may use the same key independently.

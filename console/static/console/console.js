@@ -139,6 +139,7 @@ function append(list, event) {
   document.getElementById("nothing")?.remove();
 }
 
+for (const each of document.querySelectorAll("[data-without-script]")) each.hidden = true;
 localize(document);
 document.addEventListener("htmx:load", (event) => localize(event.detail.elt));
 const live = document.getElementById("live");

@@ -17,11 +17,11 @@ from triggers.states import Source, Status
 from workers.models import Worker
 
 RUN_FIELDS = [
-    "id", "triggerId", "triggerName", "environmentId", "workerId", "poolId", "status", "source", "attempt",
-    "retryOfRunId", "rerunOfRunId", "scheduledFor", "availableAt", "startDeadlineAt", "queuedAt", "claimedAt",
-    "startedAt", "endedAt", "durationMs", "exitCode", "shortMessage", "errorMessage", "faultClass", "willRetry",
-    "model", "inputTokens", "outputTokens", "cacheReadTokens", "cacheCreationTokens", "costUsd", "numTurns",
-    "sessionId", "cancelRequested",
+    "id", "triggerId", "triggerRevisionId", "triggerName", "environmentId", "workerId", "poolId", "status", "source",
+    "attempt", "retryOfRunId", "rerunOfRunId", "scheduledFor", "availableAt", "startDeadlineAt", "queuedAt",
+    "claimedAt", "startedAt", "endedAt", "durationMs", "exitCode", "shortMessage", "errorMessage", "faultClass",
+    "willRetry", "model", "inputTokens", "outputTokens", "cacheReadTokens", "cacheCreationTokens", "costUsd",
+    "numTurns", "sessionId", "cancelRequested",
 ]  # fmt: skip
 
 
