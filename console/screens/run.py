@@ -24,7 +24,11 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """Why does it wait, or how did it end?"""
     found = ask(request, "GET", f"runs/{run_id}").data
     environment = environment_of(request, found["environmentId"])
-    explained = ask_if_free(request, "GET", f"runs/{run_id}/explain")
+    # The script asks for the part above the events alone, since it appends the events itself. While the API is too busy
+    # to explain, the part is refused, so that it stays as it is.
+    is_part = "HX-Request" in request.headers
+    path = f"runs/{run_id}/explain"
+    explained = ask(request, "GET", path).data if is_part else ask_if_free(request, "GET", path)
     retry = explained.get("retry") or {}
     context = {
         "environment": environment,
@@ -42,8 +46,7 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
         context["zone"] = _if_there(request, f"triggers/{found['triggerId']}").get(
             "timezone", "UTC"
         )
-    # The script asks for the part above the events alone, since it appends the events itself.
-    if may(environment, "operator") and "HX-Request" not in request.headers:
+    if may(environment, "operator") and not is_part:
         context["events"] = _events(request, found)
     return render(request, "console/run.html", context)
 
@@ -129,7 +132,7 @@ def _events(request: HttpRequest, found: Json) -> Json:
     return {
         **page,
         "read": read,
-        "begin": query.get("after", "0") != "0",
+        "begin": bool(query),
         "more": read < page["lastSeq"],
         "end": max(page["lastSeq"] - _EVENTS, 0),
         "isLive": not (found["endedAt"] or is_whole or read < page["lastSeq"]),

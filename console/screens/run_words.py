@@ -74,7 +74,7 @@ _ENDS = {
         "Look at the machine and the message below.",
         "machines",
     ),
-    "canceled": ("Somebody canceled it, and its machine stopped it.", "", ""),
+    "canceled": ("Somebody asked to cancel it while its machine worked on it.", "", ""),
 }
 # Why a run that failed is not tried again, where its end does not say so already.
 _NO_RETRY = {
@@ -100,8 +100,10 @@ def what_is_with(run: Json, explained: Json) -> list[Said]:
     """
     if run["endedAt"]:
         by = (explained.get("ended") or {}).get("by", "worker")
-        if by == "worker":
-            by = "canceled" if run["status"] == "canceled" else run["faultClass"]
+        if run["status"] == "canceled" and by in {"worker", "lease"}:
+            by = "canceled"
+        elif by == "worker":
+            by = run["faultClass"]
         return [_said(run, *_ENDS.get(by, ("", "", "")))]
     return [
         _said(run, each["message"], *_REMEDIES.get(each["code"], ("", "")))

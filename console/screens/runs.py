@@ -9,6 +9,7 @@ from django.shortcuts import render
 from console.asking import Json, Refused, ask
 from console.pages import chosen, environment_of, older, screen
 
+_FILTERS = ("status", "triggerId", "workerId", "source", "from", "to")
 _STATUSES = (
     ("failed,timed_out", "Failed or timed out"),
     ("queued", "Waiting"),
@@ -30,19 +31,19 @@ _MOST = 200
 def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Which runs were there, how did they end, and what did they say?"""
     environment = environment_of(request, environment_id)
-    query = chosen(request, "status", "triggerId", "workerId", "source", "from", "to")
+    query = chosen(request, *_FILTERS)
     triggers = _named(request, environment_id, "triggers", "name")
     machines = _named(request, environment_id, "workers", "label")
     wrong: dict[str, list[str]] = {}
     try:
         page = ask(request, "GET", f"environments/{environment_id}/runs", query=query).data
     except Refused as refused:
-        if refused.status != 400:
+        if refused.status != 400 or not refused.fields.keys() & set(_FILTERS):
             raise
         page, wrong = {"items": [], "nextCursor": None}, refused.fields
     for each in page["items"]:
         each["machine"] = machines.get(each["workerId"])
-        each["why"] = dict(_SOURCES)[each["source"]]
+        each["why"] = dict(_SOURCES).get(each["source"], each["source"])
     filters = [
         _filter(query, wrong, "status", "State", _STATUSES),
         _filter(query, wrong, "triggerId", "Trigger", triggers.items()),
@@ -68,6 +69,7 @@ def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 def _named(request: HttpRequest, environment_id: UUID, of: str, name: str) -> dict[str | None, str]:
     path = f"environments/{environment_id}/{of}"
     items = ask(request, "GET", path, query={"limit": _MOST}).data["items"]
+    items.sort(key=lambda each: each[name].lower())
     return {each["id"]: each[name] for each in items}
 
 

@@ -83,13 +83,14 @@ function refresh(isAsked) {
   const part = document.getElementById("live");
   const waits = !isAsked && isInUse(part);
   if (waits && changed.size) {
-    show.textContent = `Show ${changed.size} new`;
-    news.replaceChildren(show);
+    const words = `Show ${changed.size} new`;
+    if (show.textContent !== words) show.textContent = words;
+    if (!show.isConnected) news.append(show);
   }
   if (!isStale || waits) return;
   isStale = false;
   changed.clear();
-  news.replaceChildren();
+  show.remove();
   htmx.trigger(part, "refresh");
 }
 
