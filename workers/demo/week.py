@@ -7,9 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from pipedai.api.renderers import iso_time
 from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id
 from triggers.models import Tick, Trigger
+from triggers.run_events.event import make_event
+from triggers.run_events.recording import store_events
 from triggers.runs.conditions import limits_of
 from triggers.runs.lifecycle import claim_run, queue_run, queue_scheduled_runs
 from triggers.runs.reports import complete_run
@@ -56,6 +59,15 @@ _REFUSED: Final = {
     "shortMessage": "The MCP server refused the token.",
     "errorMessage": "tools/list answered 401 Unauthorized: the token has expired.",
 }
+# What the machine told of a failed run, as types and texts of events.
+_TOLD: Final = (
+    ("status", "Connecting to the MCP server."),
+    ("status", _REFUSED["errorMessage"]),
+    (
+        "assistant",
+        "I can't reach the pull requests without the tools of the MCP server, so I stop here.",
+    ),
+)
 
 
 class _Due(NamedTuple):
@@ -137,7 +149,7 @@ def _queue(due: _Due, user_id: UUID) -> UUID:
         run_id=run_id,
         decided_at=due.at,
     )
-    about = {"tickAt": due.at.isoformat(), "triggerId": str(trigger_id)}
+    about = {"tickAt": iso_time(due.at), "triggerId": str(trigger_id)}
     emit(Event("run.scheduled", SYSTEM, environment_id, "run", run_id, about, due.at))
     return run_id
 
@@ -153,6 +165,7 @@ def _execute(due: _Due, run_id: UUID, weight: int, share: float) -> None:
         now=due.at + timedelta(seconds=2),
         **limits_of(max_concurrency=1, disabled=False, limited=False, approved=True),
     )
+    ended = due.at + timedelta(seconds=2 + 19 * weight)
     body = CompleteBody(data=_report(due, weight, share))
     body.is_valid(raise_exception=True)
     complete_run(
@@ -161,8 +174,15 @@ def _execute(due: _Due, run_id: UUID, weight: int, share: float) -> None:
         outcome=outcome_of(dict(body.validated_data)),
         reported={},
         actor=actor,
-        now=due.at + timedelta(seconds=2 + 19 * weight),
+        now=ended,
     )
+    if due.fails:
+        at = iso_time(ended - timedelta(seconds=9))
+        events = [
+            make_event(seq, at=at, type_=type_, text=text, data=None)
+            for seq, (type_, text) in enumerate(_TOLD, start=1)
+        ]
+        store_events(worker_id=due.worker_id, run_id=run_id, events=events, now=ended)
 
 
 def _report(due: _Due, weight: int, share: float) -> dict[str, Any]:
