@@ -31,6 +31,7 @@ CROSSING = {
     "DELETE triggers/:trigger",
     "DELETE workers/:worker",
     "DELETE workspaces/:workspace/workers/:worker",
+    "GET environments/:environment/attention",
     "GET environments/:environment/triggers",
     "GET runs/:run",
     "GET runs/:run/events",
