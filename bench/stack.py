@@ -45,11 +45,9 @@ _SETTINGS = {
     "DATABASE_URL": "",
     "DATABASE_LISTEN_URL": "",
     "REPLICA_DATABASE_URL": "",
-    "PIPEDAI_PG_FAST_UNSAFE": "",
-    "THROTTLES_ENABLED": "false",
+    "DJANGO_SETTINGS_MODULE": "testing.settings",
     "TRUSTED_PROXIES": "",
     "ALLOWED_HOSTS": "",
-    "DEBUG": "false",
     "LOG_FORMAT": "json",
     "LOG_LEVEL": "INFO",
 }

@@ -245,9 +245,13 @@ def checked_webhook_url(url: str) -> str:
     """Refuses an address or port to which no message is sent, and in production all but https (SPEC §7)."""
     _checked_url(url, https_only=settings.PRODUCTION)
     if names_forbidden_address(url):
-        raise serializers.ValidationError("Must not name a private or reserved address.")
+        raise serializers.ValidationError(
+            "Must not name a private or reserved address that is not in WEBHOOK_ALLOWED_NETWORKS."
+        )
     if names_forbidden_port(url):
-        raise serializers.ValidationError("Its port must be 80 or 443.")
+        raise serializers.ValidationError(
+            "Its port must be 80 or 443, unless WEBHOOK_ALLOWED_NETWORKS has its address."
+        )
     return url
 
 

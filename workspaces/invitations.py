@@ -21,7 +21,8 @@ from pipedai.api.throttling import Rate, check_rate, too_many_requests
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import fetch_one
-from workspaces.locks import check_ceiling, hold_role, hold_role_of_user, lock_environment
+from workspaces.ceilings import check_ceiling
+from workspaces.locks import hold_role, hold_role_of_user, lock_environment
 from workspaces.members import check_may_grant, check_room_for_member
 from workspaces.models import Environment, Invitation, Membership
 from workspaces.roles import Role
@@ -201,10 +202,7 @@ def _check_room(environment_id: UUID, email: Email) -> None:
     invitations = open_invitations(environment_id)
     invitations.filter(email=email, expires_at__lte=Now()).update(revoked_at=Now())
     check_ceiling(
-        "invitations",
-        "open invitations",
-        held=invitations.count(),
-        limit=settings.MAX_MEMBERS_PER_ENVIRONMENT,
+        "invitations", "open invitations", environment_id=environment_id, rows=invitations
     )
 
 

@@ -63,3 +63,5 @@ def test_drain_settles_what_a_killed_worker_has_left(api: FakeApi, workers: Work
     assert drained.wait() == 0
     assert (run.outcome or {})["errorMessage"] == "worker restarted"
     assert api.asked() == asked
+    # It has not polled, so it does not sign off: the worker that did may be at work again.
+    assert api.count("sign-off") == 0

@@ -76,8 +76,8 @@ class ErrorCode(StrEnum):
     HAS_CHILDREN = "has_children"
     # 409: the trigger that is to be deleted still has unfinished runs.
     UNFINISHED_RUNS = "unfinished_runs"
-    # 409: the request would add a row beyond a ceiling, which is the largest number of rows of one kind that the
-    # settings allow. The body's `ceiling` names it.
+    # 409: the request would add a row beyond a ceiling, which is the largest number of rows of one kind
+    # (workspaces/ceilings.py). The body's `ceiling` names it.
     CEILING_REACHED = "ceiling_reached"
     # 409: the trigger is disabled.
     TRIGGER_DISABLED = "trigger_disabled"

@@ -1,7 +1,7 @@
 import contextlib
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,10 @@ class NotMade(EmbeddedPostgresError):  # noqa: N818
 class EmbeddedPostgres:
     """The server of one data directory, for any number of processes. Every method raises EmbeddedPostgresError."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, faster: Mapping[str, str] = {}) -> None:
+        """`faster` is for tests alone: `tuning.FASTER`, with which a crash of the machine loses data."""
         self.layout = Layout(Path(data_dir).expanduser().resolve())
+        self._faster = faster
 
     def __repr__(self) -> str:
         return f"EmbeddedPostgres({str(self.layout.data_dir)!r})"
@@ -184,7 +186,7 @@ class EmbeddedPostgres:
     def _start_anew(self, start_lock: int, run_lock: int) -> None:
         layout = self.layout
         layout.verify_reachable()
-        ClusterMaker(layout, server_bin(layout), start_lock).ensure()
+        ClusterMaker(layout, server_bin(layout), start_lock, self._faster).ensure()
         layout.prepare_socket_dir()
         with explaining(f"clear up in {layout.cluster}"):
             # A server that was killed leaves these files behind, and they would keep a new server from starting. The
@@ -198,7 +200,7 @@ class EmbeddedPostgres:
             "start",
             f"--timeout={_START_SECONDS:.0f}",
             f"--log={layout.log}",
-            f"--options={shlex.join(tuning.server_arguments(layout.socket_dir))}",
+            f"--options={shlex.join(tuning.server_arguments(layout.socket_dir, self._faster))}",
             inherit=[run_lock],
         )
         if started.code == 0:

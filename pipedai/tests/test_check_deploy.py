@@ -52,7 +52,7 @@ def execute(statement):
 @pytest.fixture
 def fit(settings, tmp_path, monkeypatch):
     """Sets the settings of a production with which nothing is wrong."""
-    for name in ("PIPEDAI_PG_FAST_UNSAFE", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE"):
+    for name in ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE"):
         monkeypatch.delenv(name, raising=False)
     settings.PRODUCTION = True
     settings.SECRET_KEY = base64.b64encode(bytes(range(100, 148))).decode()

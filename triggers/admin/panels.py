@@ -30,8 +30,8 @@ from pipedai.admin.values import (
     state,
     text,
     yes,
-    zone_of,
 )
+from pipedai.clocks import zone_of
 from pipedai.events import Event, emit
 from pipedai.sql import fetch_all
 from triggers.explain.answers import Reason, RunExplanation, TriggerExplanation

@@ -640,9 +640,16 @@ class Migration(migrations.Migration):
                         db_default=django.db.models.functions.datetime.Now(), editable=False
                     ),
                 ),
+                ("created_by_type", models.CharField(max_length=8, null=True)),
+                ("created_by_id", models.UUIDField(null=True)),
             ],
             options={
                 "db_table": "trigger_revision",
+                "indexes": [
+                    models.Index(
+                        fields=["trigger", "created_at", "id"], name="trigger_revision_of_trigger"
+                    )
+                ],
                 "constraints": [
                     models.UniqueConstraint(
                         fields=("environment", "id"), name="trigger_revision_in_environment"
@@ -1002,6 +1009,7 @@ class Migration(migrations.Migration):
                         fields=["trigger", "status", "ended_at", "id"],
                         name="run_of_trigger_by_end",
                     ),
+                    models.Index(fields=["revision", "environment"], name="run_of_revision"),
                     models.Index(
                         condition=models.Q(("rerun_of__isnull", False)),
                         fields=["rerun_of", "environment"],
@@ -1901,6 +1909,10 @@ class Migration(migrations.Migration):
                 fields=["pool"],
                 name="trigger_of_pool",
             ),
+        ),
+        migrations.AddIndex(
+            model_name="trigger",
+            index=models.Index(fields=["revision", "environment"], name="trigger_of_revision"),
         ),
         migrations.AddIndex(
             model_name="trigger",

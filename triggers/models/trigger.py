@@ -232,7 +232,9 @@ class Trigger(models.Model):
                 name="trigger_of_pool",
                 condition=Q(deleted_at__isnull=True, pool__isnull=False),
             ),
-            # By this index polls find the triggers of which as many runs are held as their limit allows.
+            # The database uses this index when it removes a revision, to make sure that it is no trigger's present one.
+            models.Index(fields=["revision", "environment"], name="trigger_of_revision"),
+            # Polls find the triggers by this index of which as many runs are held as may be.
             models.Index(
                 fields=["environment"],
                 name="trigger_limited",
@@ -261,11 +263,21 @@ class TriggerRevision(models.Model):
     # The JSON Schema 2020-12 of the run's output, as text and unchanged; NULL if a run need not have an output.
     output_schema = JSONAsGivenField(null=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # What kind of actor made the revision, as in the audit log: a value of `pipedai.events.ActorType`; NULL if that is
+    # not known.
+    created_by_type = models.CharField(max_length=8, null=True)
+    # The id of the user, API key or staff user who made the revision; NULL for the system, or if that is not known.
+    created_by_id = models.UUIDField(null=True)
 
     class Meta:
         db_table = "trigger_revision"
         constraints = (
             models.UniqueConstraint(
                 fields=["environment", "id"], name="trigger_revision_in_environment"
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=["trigger", "created_at", "id"], name="trigger_revision_of_trigger"
             ),
         )

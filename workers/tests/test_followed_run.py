@@ -80,6 +80,10 @@ def test_a_run_is_followed_while_it_goes_on_and_to_its_end(
             none = api.get(f"/runs/{well['id']}/events").raise_for_status().json()
             assert "because it succeeded" in none["whyNone"]
             assert RunEventLog.objects.filter(run_id=well["id"]).count() == 0
+            worker = f"/workers/{body['workerId']}"
+            assert api.get(worker).json()["status"] == "online"
+        # The worker was stopped by SIGTERM, and has signed off.
+        assert api.get(worker).json()["status"] == "offline"
     told = [json.loads(line) for line in shown.read_text().splitlines()]
     assert told == stored
     assert [event["seq"] for event in told] == list(range(1, len(told) + 1))

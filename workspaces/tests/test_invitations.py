@@ -195,13 +195,13 @@ class TestWithoutMailServer:
         assert accept(grace, token).status_code == 200
 
 
-def test_there_are_ceilings_and_rates(cast, url, settings):
+def test_there_are_ceilings_and_rates(cast, url, ceilings):
     owner = cast.client(cast.owner)
-    settings.MAX_MEMBERS_PER_ENVIRONMENT = 1
+    ceilings["invitations"] = 1
     owner.post(url, {"email": GRACE, "role": "viewer"})
     answer = owner.post(url, {"email": "other@example.com", "role": "viewer"})
     assert (answer.json()["code"], answer.json()["ceiling"]) == ("ceiling_reached", "invitations")
-    settings.MAX_MEMBERS_PER_ENVIRONMENT = 1000
+    ceilings["invitations"] = 1000
     answers = [
         owner.post(url, {"email": f"n{n}@example.com", "role": "viewer"}).status_code
         for n in range(19)

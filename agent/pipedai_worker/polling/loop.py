@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from pipedai_worker.api.answers import ApiError, Refused, TokenRefused
-from pipedai_worker.api.client import Api
+from pipedai_worker.api.client import SIGN_OFF_SECONDS, Api
 from pipedai_worker.api.patience import GaveUp
 from pipedai_worker.disk.journal import Journal
 from pipedai_worker.events.sender import Sender, send_left
@@ -130,6 +130,8 @@ class Loop:
                 self._finish("--drain")
             while not self._finished():
                 self._step()
+            if time.monotonic() < self._leave_at and self._failure is None:
+                self._sign_off()
         finally:
             self._leaving.set()
             for number, handler in previous.items():
@@ -341,6 +343,23 @@ class Loop:
         self._stop_at = time.monotonic() + seconds
         self._leave_at = self._stop_at + LEAVE_SECONDS
         self._poller.end_wait()
+
+    def _sign_off(self) -> None:
+        """Tell the API that this process ends, if it has polled. It ends soon also if the API does not answer."""
+        if not self._poller.connected:
+            return
+        told = threading.Event()
+
+        def tell() -> None:
+            try:
+                self._api.sign_off()
+            except ApiError as error:
+                log.debug("the worker could not sign off: %s", error)
+            finally:
+                told.set()
+
+        run_in_background("sign-off", tell)
+        told.wait(SIGN_OFF_SECONDS)
 
     def _stop_all(self) -> None:
         self._stop_at = NEVER

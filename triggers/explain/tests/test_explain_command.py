@@ -58,6 +58,9 @@ def test_a_due_time_is_printed_with_its_run(cast: Cast, runs: Runs) -> None:
     assert "- due time after it: 2026-05-05T12:00:00.000Z" in explain(
         cast.trigger_id, "--at", "2026-05-04T13:00Z"
     )
+    triggers.update(timezone="Asia/Kolkata")
+    bare = explain(cast.trigger_id, "--at", "2026-05-04T17:31")
+    assert bare == explain(cast.trigger_id, "--at", "2026-05-04T12:01Z")
 
 
 def test_what_is_not_there_or_cannot_be_meant_is_said(runs: Runs) -> None:
