@@ -61,8 +61,9 @@ def _rendered(name: str) -> tuple[str, list[tuple[str, str]], SafeString]:
     ]
     for opening, text in headings:
         opening.attrSet("id", anchor(text))
-    for token, following, closing in zip(tokens, tokens[1:], tokens[2:], strict=False):
+    for token in tokens:
         _hide_links(token.children or [], posixpath.dirname(name))
+    for token, following, closing in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if token.type == "th_open" and not following.content:
             token.tag = closing.tag = "td"  # The head of a column without a name is none.
     chapters = [(anchor(text), text) for opening, text in headings if opening.tag == "h2"]
