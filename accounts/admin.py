@@ -54,6 +54,7 @@ def _link_state(mail: AccountMail) -> str:
 @register(User, site=site)
 class UserAdmin(StaffModelAdmin):
     icon = "person"
+    group = "People"
     when_empty = "Nobody has an account yet."
     named_by = "email"
     columns = ("email", "name", "State", "is_staff", ("Registered", "created_at"))
@@ -120,6 +121,7 @@ class UserAdmin(StaffModelAdmin):
 @register(Session, site=site)
 class SessionAdmin(StaffModelAdmin):
     icon = "key"
+    group = "People"
     when_empty = "Nobody has logged in yet."
     columns = ("Opened", "user", "Of admin", "Ends", "Ended early")
     list_filter = ("user",)
@@ -135,6 +137,7 @@ class AccountMailAdmin(StaffModelAdmin):
     """Shows all mails about accounts. A mail's token is stored nowhere, and no page shows its digest."""
 
     icon = "mail"
+    group = "People"
     when_empty = "No mail was to be sent yet: nobody has registered."
     columns = (("Mail", itself()), "What for", "To", "State", "Queued", "Its link")
     list_filter = ("status", "purpose")

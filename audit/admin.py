@@ -30,14 +30,13 @@ _SHOWN = 50
 _CLOCKS_APART = timedelta(hours=1)
 
 
-def _of_id(rows: QuerySet[AuditEntry], row_id: UUID) -> QuerySet[AuditEntry]:
-    """The id contains the time when it was made, so PostgreSQL searches only the partitions around that time."""
-    about = moment_of(row_id)
-    if about is None:
+def _of_ids(rows: QuerySet[AuditEntry], first: UUID, last: UUID) -> QuerySet[AuditEntry]:
+    """An id begins with the time when it was made, so PostgreSQL searches only the partitions around these times."""
+    try:
+        span = (moment_of(first) - _CLOCKS_APART, moment_of(last) + _CLOCKS_APART)
+    except (ValueError, OverflowError):
         return rows.none()
-    return rows.filter(
-        id=row_id, created_at__gte=about - _CLOCKS_APART, created_at__lte=about + _CLOCKS_APART
-    )
+    return rows.filter(id__gte=first, id__lte=last, created_at__range=span)
 
 
 def _who(entry: Any) -> Any:
@@ -68,6 +67,7 @@ class AuditChangeList(KeysetChangeList):
 @register(AuditEntry, site=site)
 class AuditEntryAdmin(StaffModelAdmin):
     icon = "receipt_long"
+    group = "Service"
     when_empty = "Nothing has been done yet that the audit log keeps."
     columns = ("When", "action", "Who", "What", "Environment", "Changes")
     facts = (
@@ -91,12 +91,14 @@ class AuditEntryAdmin(StaffModelAdmin):
         return AuditChangeList
 
     def find(self, row_id: UUID) -> Model | None:
-        entry = _of_id(AuditEntry.objects.all(), row_id).first()
+        entry = _of_ids(AuditEntry.objects.all(), row_id, row_id).first()
         return named([entry])[0] if entry else None
 
-    def find_by_id(self, rows: QuerySet[AuditEntry], row_id: UUID) -> QuerySet[AuditEntry]:
-        """Without the range of time in the id, PostgreSQL would search the partitions of all months."""
-        return _of_id(rows, row_id)
+    def find_by_ids(
+        self, rows: QuerySet[AuditEntry], first: UUID, last: UUID
+    ) -> QuerySet[AuditEntry]:
+        """Without the range of time in the ids, PostgreSQL would search the partitions of all months."""
+        return _of_ids(rows, first, last)
 
 
 def named(entries: list[Any]) -> list[Any]:

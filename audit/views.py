@@ -10,7 +10,6 @@ from audit.serializers import AuditEntrySerializer, AuditFilters, with_actors
 from pipedai.api.pagination import KeysetPaginator, usual
 from pipedai.api.schema.operation import Operation
 from pipedai.replica.reading import from_replica
-from pipedai.sql import without_sorting
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin
 
@@ -33,7 +32,7 @@ class AuditLogViewSet(TenantViewSet):
         rows = AuditEntry.objects.filter(environment_id=usual(environment_id))
         filters = AuditFilters.read(rows, request)
         paginator = KeysetPaginator()
-        with without_sorting():
-            entries = paginator.paginate_parts(filters.parts, request, self)
+        paginator.sorts = False
+        entries = paginator.paginate_parts(filters.parts, request, self)
         page = with_actors(entries)
         return paginator.get_paginated_response(AuditEntrySerializer(page, many=True).data)

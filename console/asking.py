@@ -73,8 +73,8 @@ def ask(
     """Calls an endpoint with the visitor's cookie, origin and address, and returns its answer.
 
     `path` is the path below /api/v1, such as `f"triggers/{trigger_id}"`. A value of `query` may be a list. `key`
-    becomes the Idempotency-Key, so that a form that is sent twice acts once. Raises Refused for each
-    status from 400 on.
+    becomes the Idempotency-Key, so that a form that is sent twice acts once. Raises Refused for each status
+    from 400 on.
     """
     sent = b"" if body is None else json.dumps(body).encode()
     environ = {name: request.META[name] for name in _PASSED_ON if name in request.META}
@@ -98,6 +98,18 @@ def ask(
     if response.status_code >= 400:
         raise Refused(response.status_code, data, response.get("Retry-After"))
     return Answer(response.status_code, data, response.cookies)
+
+
+def ask_if_free(request: HttpRequest, method: str, path: str, **more: Any) -> Json:
+    """Calls an endpoint whose answer a page can do without, and returns the answer's JSON. It is empty if the API is
+    too busy for it.
+    """
+    try:
+        return ask(request, method, path, **more).data
+    except Refused as refused:
+        if refused.status not in {429, 503}:
+            raise
+        return {}
 
 
 def body_of(method: str, path: str) -> type[Body]:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from console.screens import accounts, environments, triggers
+from console.screens import accounts, environments, trigger, trigger_forms, triggers
 
 app_name = "console"
 
@@ -11,6 +11,11 @@ urlpatterns = [
     path("register", accounts.register, name="register"),
     path("forgot-password", accounts.forgot_password, name="forgot-password"),
     path("sign-out", accounts.sign_out, name="sign-out"),
+    path("account", accounts.account, name="account"),
+    path("account/password", accounts.change_password, name="change-password"),
+    path("account/email", accounts.change_email, name="change-email"),
+    path("account/confirm", accounts.send_confirmation, name="send-confirmation"),
+    path("account/sessions", accounts.end_sessions, name="end-sessions"),
     path("", environments.home, name="home"),
     path("environments", environments.choose, name="choose"),
     path("workspaces/new", environments.new_workspace, name="new-workspace"),
@@ -21,4 +26,15 @@ urlpatterns = [
     ),
     path("environments/<uuid:environment_id>", environments.open_environment, name="environment"),
     path("environments/<uuid:environment_id>/triggers", triggers.triggers, name="triggers"),
+    path("environments/<uuid:environment_id>/triggers/new", trigger_forms.new, name="new-trigger"),
+    path(
+        "environments/<uuid:environment_id>/schedule-preview",
+        trigger_forms.schedule_preview,
+        name="schedule-preview",
+    ),
+    path("triggers/<uuid:trigger_id>", trigger.trigger, name="trigger"),
+    path("triggers/<uuid:trigger_id>/edit", trigger_forms.edit, name="edit-trigger"),
+    path("triggers/<uuid:trigger_id>/run", trigger.run, name="run-trigger"),
+    path("triggers/<uuid:trigger_id>/switch", trigger.switch, name="switch-trigger"),
+    path("triggers/<uuid:trigger_id>/delete", trigger.delete, name="delete-trigger"),
 ]

@@ -1,22 +1,27 @@
 """The admin pages of incidents, channels and notices, and their panels on other rows' pages."""
 
 import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, time
 from typing import Any
 
 from django.contrib.admin import register
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from accounts.models import User
-from notices.channels.models import Channel, Notice, NoticeAttempt
+from notices.channels.models import IS_FAILING, Channel, Notice, NoticeAttempt
 from notices.models import Incident
+from notices.states import Kind
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import Scope
 from pipedai.admin.fields import column, itself, link, of_row, state_of, whether
-from pipedai.admin.filters import DatesFilter
+from pipedai.admin.filters import DatesFilter, in_state
 from pipedai.admin.panels import Related, add_to_page_of, attempts
 from pipedai.admin.site import model_named, site
+from pipedai.admin.start_page import Figure, alarm, show_alarms
 from pipedai.admin.values import data, link_to, state, text
 from triggers.models import Budget, Run, Trigger
+from triggers.runs.queries import failures
 from workers.models import Pool, Worker
 from workspaces.models import Environment
 
@@ -36,16 +41,19 @@ def _goes_to(channel: Channel) -> Any:
     return text(channel.host)
 
 
+_IS_OPEN = Q(closed_at__isnull=True)
 _GOES_TO = ("Goes to", of_row(_goes_to, "kind", "emails", "host"))
 
 
 @register(Channel, site=site)
 class ChannelAdmin(StaffModelAdmin):
     icon = "campaign"
+    group = "Webhooks and notices"
     when_empty = "No environment has a channel yet."
     named_by = "name"
     columns = ("name", "kind", "State", _GOES_TO, "environment", "failing_since", "Made")
-    list_filter = ("kind", "environment")
+    list_filter = (in_state(failing=IS_FAILING), "kind", "environment")
+    scopes = (Scope(("state",), ("id",)),)
     left_out = ("url_key", "secret_key")
     facts = (
         ("State", of_row(_channel_state, "deleted_at", "enabled", "failing_since")), "name", "kind", "host",
@@ -64,6 +72,7 @@ class ChannelAdmin(StaffModelAdmin):
 @register(Notice, site=site)
 class NoticeAdmin(StaffModelAdmin):
     icon = "notifications"
+    group = "Webhooks and notices"
     when_empty = "No channel was to tell anything yet."
     columns = ("event", "State", "channel", "Attempts", "Queued", "next_attempt_at")
     list_filter = ("status", "channel")
@@ -86,11 +95,17 @@ def _subject(incident: Incident) -> Any:
 @register(Incident, site=site)
 class IncidentAdmin(StaffModelAdmin):
     icon = "warning"
+    group = "Webhooks and notices"
     is_shortcut = True
     when_empty = "Nothing has gone wrong yet."
     columns = ("opened_at", "Kind", "State", "About", "environment", "message", "closed_at")
-    list_filter = ("kind", DatesFilter, "environment")
-    scopes = (Scope(("environment",), ("opened_at", "id")),)
+    list_filter = (in_state(open=_IS_OPEN), "kind", DatesFilter, "environment")
+    scopes = (
+        Scope(("environment",), ("opened_at", "id")),
+        Scope(("environment", "state"), ("opened_at", "id")),
+        Scope(("state",), ("id",)),
+        Scope(("state", "kind"), ("id",)),
+    )
     facts = (
         ("State", state_of("open", closed="closed_at", acknowledged="acknowledged_at")),
         ("Kind", column("kind", state)),
@@ -99,6 +114,10 @@ class IncidentAdmin(StaffModelAdmin):
         ("Acknowledged by", link("acknowledged_by", User)), ("Notices", "notice_count"),
         ("Reminders", "reminder_count"), ("Next reminder", "remind_at"), "id",
     )  # fmt: skip
+
+    def parts_of(self, rows: QuerySet[Any], sent: Mapping[str, str]) -> Sequence[QuerySet[Any]]:
+        """Returns all open incidents by their kinds, as the index `incident_watched` has them."""
+        return [rows.filter(kind=kind) for kind in Kind] if sent == {"state": "open"} else [rows]
 
 
 _INCIDENT = (("Opened", itself("opened_at")), "Kind", "State", "About", "Cause", "closed_at")
@@ -111,13 +130,33 @@ _OPEN_INCIDENTS = Related(
     Incident,
     _INCIDENT,
     by="environment",
-    where=Q(closed_at__isnull=True),
+    where=_IS_OPEN,
     shown=10,
 )
 _INCIDENTS = Related(
     "Incidents", Incident, _INCIDENT, by="subject_id", order=("-opened_at", "-id"), shown=10
 )
 
+
+def _what_is_wrong() -> list[Figure]:
+    today = datetime.combine(datetime.now(UTC), time.min, UTC)
+    failed = failures(Run.objects.filter(ended_at__gte=today))
+    failing = Channel.objects.filter(IS_FAILING)
+    incidents = Incident.objects.filter(_IS_OPEN)
+
+    def of_kind(label: str, kind: Kind) -> Figure:
+        return alarm(label, incidents.filter(kind=kind), state="open", kind__exact=kind.value)
+
+    return [
+        alarm("Open incidents", incidents, state="open"),
+        of_kind("Late triggers", Kind.TRIGGER_LATE),
+        alarm("Failures today (UTC)", failed, status="failures", **{"from": today.date()}),
+        of_kind("Budgets reached", Kind.BUDGET_REACHED),
+        alarm("Failing channels", failing, state="failing"),
+    ]
+
+
+show_alarms(_what_is_wrong)
 add_to_page_of(Environment, _CHANNELS, _OPEN_INCIDENTS)
 for _model in (Trigger, Worker, Pool, Budget):
     add_to_page_of(_model, _INCIDENTS)

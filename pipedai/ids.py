@@ -21,14 +21,19 @@ def first_id_at(moment: datetime) -> UUID:
     return UUID(int=milliseconds << 80)
 
 
-def moment_of(row_id: UUID) -> datetime | None:
-    """Returns the approximate time at which an id was made, or None if the id is no UUIDv7 of ours."""
-    if row_id.version != 7:
+def moment_of(row_id: UUID) -> datetime:
+    """Returns the time in an id, when it was made. Raises ValueError after the year 9999, which Python lacks."""
+    return datetime.fromtimestamp((row_id.int >> 80) / 1000, UTC)
+
+
+def ids_beginning_with(text: str) -> tuple[UUID, UUID] | None:
+    """Returns the least and the greatest id that begin with a text of 8 to 32 hexadecimal digits and any hyphens, or
+    None for another text.
+    """
+    digits = text.replace("-", "")
+    if not re.fullmatch(r"[0-9A-Fa-f]{8,32}", digits):
         return None
-    try:
-        return datetime.fromtimestamp((row_id.int >> 80) / 1000, UTC)
-    except ValueError:  # Python has no times after the year 9999.
-        return None
+    return UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
 
 
 # The outer ASGI wrapper sets this variable for each request. Django's threads see it, because each runs in a copy of

@@ -38,6 +38,12 @@ def fetch_one(sql: str, params: Mapping[str, Any]) -> Row | None:
     return rows[0] if rows else None
 
 
+def fetch_row(sql: str, params: Mapping[str, Any]) -> Row:
+    """Returns the row of a statement that always has one, such as a count."""
+    (row,) = fetch_all(sql, params)
+    return row
+
+
 def execute(sql: str, params: Mapping[str, Any]) -> int:
     return _run(sql, params, Prepared.count, _row_count)
 

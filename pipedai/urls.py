@@ -11,7 +11,7 @@ from pipedai.api.documents import docs_page, document_page
 from pipedai.api.service import HealthViewSet, OpenApiViewSet, ServiceRootViewSet, start_page
 from pipedai.api.views import paths_of
 from workers.enrollment.pairing_page import PairingPage
-from workers.hosts.download_views import download
+from workers.hosts.release_views import download
 from workspaces.invitation_page import InvitationPage
 
 handler400 = "pipedai.api.exceptions.bad_request"
@@ -31,6 +31,7 @@ urlpatterns = [
     path("api/docs/", RedirectView.as_view(url="/api/docs")),
     path("api/docs/<path:name>", document_page),
     path("", start_page),
+    path("console", RedirectView.as_view(url="/console/")),
     path("console/", include("console.urls")),
     path("account", RedirectView.as_view(url="/console/account")),
     path("login", RedirectView.as_view(url="/console/sign-in")),

@@ -6,7 +6,7 @@
 from django.core.checks import CheckMessage, Error, Info
 
 from pipedai.api.renderers import counted
-from pipedai.sql import fetch_all, fetch_one
+from pipedai.sql import fetch_all, fetch_row
 from triggers.runs.reachability import lease_params
 from triggers.runs.statements import LEASE_END
 from triggers.schedules.heartbeats import ALIVE_WITHIN
@@ -47,8 +47,7 @@ def schedulers_live() -> CheckMessage:
         names = ", ".join(f"{row['host']} (pid {row['pid']})" for row in alive[:5])
         more = f" and {len(alive) - 5} more" if len(alive) > 5 else ""
         return Info(f"{len(alive)} alive: {names}{more}.")
-    last = fetch_one(_LAST, {})
-    assert last is not None
+    last = fetch_row(_LAST, {})
     ago = f"{(last['now'] - last['at']).total_seconds():.0f} s ago" if last["at"] else "none"
     return Error(
         f"None is alive; last heartbeat: {ago}.",
@@ -58,8 +57,7 @@ def schedulers_live() -> CheckMessage:
 
 def work_is_on_time() -> CheckMessage:
     """Checks that no tick, run or delivery has been due for more than LATE_SECONDS."""
-    late = fetch_one(_LATE, {"late": LATE_SECONDS, "most": _MOST_COUNTED, **lease_params()})
-    assert late is not None
+    late = fetch_row(_LATE, {"late": LATE_SECONDS, "most": _MOST_COUNTED, **lease_params()})
     overdue = [_at_least(number, what) for what, number in late.items() if number]
     if overdue:
         return Error(

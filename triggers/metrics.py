@@ -12,7 +12,7 @@ from pipedai.events import Event, on_committed
 from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
 from pipedai.outgoing import Answer
 from pipedai.outgoing.attempts import attempted
-from pipedai.sql import fetch_all, fetch_one
+from pipedai.sql import fetch_all, fetch_row
 from triggers.models import Delivery
 from triggers.run_events.recording import stored
 from triggers.schedules.heartbeats import ALIVE_WITHIN
@@ -187,8 +187,7 @@ def read_held_runs() -> Iterator[Metric]:
 
 
 def _figures(sql: str) -> dict[str, float]:
-    row = fetch_one(sql, {"limit": ROW_LIMIT, "alive": ALIVE_WITHIN})
-    assert row is not None
+    row = fetch_row(sql, {"limit": ROW_LIMIT, "alive": ALIVE_WITHIN})
     return {name: float(value) for name, value in row.items()}
 
 

@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from jsonschema import Draft202012Validator
+from jsonschema_specifications import REGISTRY
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from pipedai.api.renderers import compact_json
-from triggers.schema_rules import schema_validator
 
 MAX_BYTES = 32 * 1024
 MAX_DEPTH = 32
@@ -40,9 +41,6 @@ _INLINE_FLAGS = re.compile(r"\(\?[aiLmsux-]")
 # Finds whether a pattern may have a character beyond U+00FF: as such, or written as an escape like \u0100 or \N{GREEK
 # SMALL LETTER ALPHA}.
 _WIDE = re.compile(r"[^\x00-\xff]|\\[uUN]")
-
-
-_METASCHEMA = schema_validator()
 
 
 class BadOutputSchema(Exception):  # noqa: N818 - named as what the value is
@@ -185,3 +183,37 @@ def _resolvers(schema: Any, resolver: Any) -> Iterator[tuple[Any, Any]]:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+def schema_validator() -> Any:
+    """Returns a validator that says whether a value is a JSON Schema 2020-12.
+
+    It checks by one flat schema that is made of the metaschema, because that is ten times as fast. The standard spreads
+    the metaschema's rules over seven vocabularies, which refer to each other by `$dynamicRef`. This service adds no
+    vocabulary, so each `$dynamicRef` means the whole metaschema.
+    """
+    root: Any = Draft202012Validator.META_SCHEMA
+    rules: dict[str, Any] = {"type": root["type"], "properties": {}, "$defs": {}}
+    resolver = REGISTRY.resolver(base_uri=root["$id"])
+    vocabularies = [resolver.lookup(part["$ref"]).contents for part in root["allOf"]]
+    for each in (*vocabularies, root):
+        rules["properties"].update(each["properties"])
+        rules["$defs"].update(each.get("$defs", {}))
+    return Draft202012Validator(_flat(rules))
+
+
+def _flat(value: Any) -> Any:
+    """Returns a copy of the metaschema's rules in which each reference points into the flat schema itself."""
+    if isinstance(value, list):
+        return [_flat(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("$dynamicRef") == "#meta":
+        return {"$ref": "#"}
+    flat = {name: _flat(item) for name, item in value.items()}
+    if isinstance(value.get("$ref"), str):
+        flat["$ref"] = "#" + value["$ref"].partition("#")[2]
+    return flat
+
+
+_METASCHEMA = schema_validator()

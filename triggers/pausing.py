@@ -2,26 +2,15 @@
 
 from collections.abc import Iterable
 from typing import Any
-from uuid import UUID
 
 from django.dispatch import receiver
 
 from pipedai.events import Event, emit, happened
 from pipedai.sql import fetch_all
 from pipedai.wakeups import wake_workers
+from triggers.locks import lock_workers
 from triggers.runs import statements as sql
 from triggers.runs.ending import run_event
-
-# Locks the workers of an environment, as each claim locks its worker.
-_LOCK_WORKERS = """
-SELECT id FROM worker WHERE environment_id = %(environment_id)s AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE
-"""
-
-
-def lock_workers(environment_id: UUID) -> list[UUID]:
-    """Locks the workers of a locked environment: waits for claims under way, and lets later ones wait."""
-    rows = fetch_all(_LOCK_WORKERS, {"environment_id": environment_id})
-    return [row["id"] for row in rows]
 
 
 @receiver(happened, dispatch_uid="triggers.pausing")

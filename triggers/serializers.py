@@ -15,6 +15,7 @@ from pipedai.api.fields import (
     MoneyField,
     NameField,
     TextField,
+    TimezoneField,
     TrueFalseField,
     WholeNumberField,
 )
@@ -126,7 +127,7 @@ class TriggerBody(StrictBody):
         default=None,
     )
     schedule = TextField(max_length=200, allow_null=True, required=False, default=None)
-    timezone = TextField(max_length=64, required=False, default="UTC")
+    timezone = TimezoneField(required=False, default="UTC")
     workerId = IdField(source="worker_id", allow_null=True, required=False, default=None)
     poolId = IdField(source="pool_id", allow_null=True, required=False, default=None)
     preferSeconds = WholeNumberField(
@@ -221,13 +222,6 @@ class TriggerBody(StrictBody):
         try:
             check_output_schema(value)
         except BadOutputSchema as error:
-            raise serializers.ValidationError(str(error)) from None
-        return value
-
-    def validate_timezone(self, value: str) -> str:
-        try:
-            cron.check_timezone(value)
-        except cron.BadTimezone as error:
             raise serializers.ValidationError(str(error)) from None
         return value
 

@@ -18,12 +18,12 @@ from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
 from pipedai.sql import database_now
+from pipedai.timezones import BadTimezone
 from triggers import secrets
-from triggers.acting import hold_trigger_environment
+from triggers.locks import hold_trigger_environment, lock_workers
 from triggers.models import MAX_CONCURRENT_RUNS, Trigger, TriggerRevision
-from triggers.pausing import lock_workers
 from triggers.runs.lifecycle import prefer_anew, reassign_queued_runs
-from triggers.runs.pools import give_places, wake_for
+from triggers.runs.pools import give_trigger_slots, wake_for
 from triggers.schedules import cron
 from triggers.trigger_ceiling import check_room_for_trigger
 from workspaces.locks import hold_pools, hold_role, lock_environment
@@ -87,7 +87,7 @@ def update_trigger(
         elif "preferSeconds" in changes:
             prefer_anew(trigger_id=trigger.id)
         if "maxConcurrentRuns" in changes:
-            _adjust_places(trigger, *changes["maxConcurrentRuns"])
+            _adjust_slots(trigger, *changes["maxConcurrentRuns"])
         restored = {"restoredRevisionId": str(restored_id)} if restored_id else {}
         emit(_event("trigger.updated", trigger, actor, changes | restored))
 
@@ -129,8 +129,11 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
 def _locked(
     trigger_id: UUID, actor: Actor, values: Mapping[str, Any] = MappingProxyType({})
 ) -> Trigger:
-    """Returns the trigger, locked after the environment, the role, and the new worker and pool. If held runs get a
-    limit, it locks all workers and keeps others from registering, so that no claim is under way when places are given.
+    """Locks a trigger and returns it. Before that it locks the environment, the actor's role, and the worker and pool
+    among the trigger's new values, because these come before triggers in the order of locks.
+
+    If the values limit how many runs may be held at once, it locks all workers of the environment, and keeps others
+    from registering, so that no claim is under way. Only then can each held run get a slot of the trigger.
     """
     is_limited = values.get("max_concurrent_runs") is not None
     environment_id = hold_trigger_environment(trigger_id, actor, alone=is_limited)
@@ -191,10 +194,12 @@ def _apply_revision(trigger: Trigger, values: dict[str, Any], actor: Actor) -> d
     return changes
 
 
-def _adjust_places(trigger: Trigger, old: int | None, new: int | None) -> None:
-    """Gives held runs places if their number is limited from now on, and wakes workers if the limit grows."""
+def _adjust_slots(trigger: Trigger, old: int | None, new: int | None) -> None:
+    """Gives the trigger's held runs their slots if the number of such runs is limited from now on, and wakes the
+    workers that may take further runs if the number grows.
+    """
     if old is None:
-        give_places(environment_id=trigger.environment_id, trigger_id=trigger.id)
+        give_trigger_slots(environment_id=trigger.environment_id, trigger_id=trigger.id)
     elif new is None or new > old:
         one = {"worker_id": trigger.worker_id, "pool_id": trigger.pool_id}
         wake_for([one] * ((new or MAX_CONCURRENT_RUNS) - old))
@@ -239,7 +244,7 @@ def _next_run_at(values: dict[str, Any]) -> Any:
         return cron.parse(values["schedule"], values["timezone"]).next_after(database_now())
     except cron.BadSchedule as error:
         raise Invalid({"schedule": [str(error)]}) from None
-    except cron.BadTimezone as error:
+    except BadTimezone as error:
         # This happens if the time zone was removed from the zone database after it was stored.
         raise Invalid({"timezone": [str(error)]}) from None
 

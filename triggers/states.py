@@ -47,6 +47,7 @@ class Status(TextChoices):
 HELD: Final = (Status.CLAIMED, Status.RUNNING)
 # The states in which a run has ended.
 TERMINAL: Final = (Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.CANCELED)
+FAILURES: Final = (Status.FAILED, Status.TIMED_OUT)
 
 
 class Source(TextChoices):

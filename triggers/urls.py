@@ -6,6 +6,7 @@ from triggers.changes.views import EnvironmentEventViewSet
 from triggers.explain.views import RunExplanationViewSet, TriggerExplanationViewSet
 from triggers.revisions.views import TriggerRevisionViewSet
 from triggers.run_events.views import RunEventListViewSet, RunEventStreamViewSet
+from triggers.runs.stats_views import OverviewViewSet, StatsViewSet
 from triggers.runs.views import EnvironmentRunViewSet, RunViewSet, TriggerRunViewSet
 from triggers.schedules.views import SchedulePreviewViewSet, TickViewSet
 from triggers.views import EnvironmentTriggerViewSet, TriggerViewSet
@@ -25,6 +26,8 @@ urlpatterns = paths_of(
     DeliveryViewSet,
     EnvironmentBudgetViewSet,
     BudgetViewSet,
+    OverviewViewSet,
+    StatsViewSet,
     RunViewSet,
     RunEventListViewSet,
     RunEventStreamViewSet,

@@ -14,10 +14,9 @@ from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
 from pipedai.replica.reading import from_replica
-from triggers import queries, services
+from triggers import queries, services, tenancy
 from triggers.filters import TriggerFilters, check_tenant_ids
 from triggers.serializers import RotateBody, TriggerBody, TriggerSerializer
-from triggers.tenancy import OneTriggerViewSet
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin, IsViewer
 
@@ -95,7 +94,10 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         return Response(shown, status=201)
 
 
-class TriggerViewSet(OneTriggerViewSet):
+class TriggerViewSet(TenantViewSet):
+    """The endpoints that read, change and delete one trigger, and replace its MCP headers."""
+
+    row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
     permissions = {
         "retrieve": IsViewer,

@@ -50,6 +50,7 @@ def _pools_joined(enrollment: Enrollment) -> Any:
 @register(Enrollment, site=site)
 class EnrollmentAdmin(StaffModelAdmin):
     icon = "add_link"
+    group = "Machines"
     when_empty = "No host has asked to be let in yet, and nobody has issued a code for one."
     columns = (
         ("Enrollment", itself()), "kind", "Label (unverified)", "State", "environment", "asked_from", "created_at",
@@ -99,7 +100,7 @@ def _worker_state(worker: Worker) -> str:
 
 
 _STATE_READS = ("deleted_at", "disabled_at", "last_seen_at", "signed_off_at")
-_TRIGGER = (("Name", itself("name")), "enabled", "schedule", ("Due next", "next_run_at"))
+_TRIGGER = (("Name", itself("name")), "State", "schedule", ("Due next", "next_run_at"))
 _LIVE, _NEWEST = Q(deleted_at__isnull=True), ("-created_at", "-id")
 
 
@@ -110,6 +111,7 @@ def _is_limited(worker: Worker) -> bool:
 @register(Worker, site=site)
 class WorkerAdmin(StaffModelAdmin):
     icon = "dns"
+    group = "Machines"
     is_shortcut = True
     when_empty = "No worker has registered yet."
     named_by = "label"
@@ -188,6 +190,7 @@ class WorkerAdmin(StaffModelAdmin):
 @register(Pool, site=site)
 class PoolAdmin(StaffModelAdmin):
     icon = "hub"
+    group = "Machines"
     is_shortcut = True
     when_empty = "Nobody has made a pool yet."
     named_by = "name"

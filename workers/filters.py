@@ -1,13 +1,10 @@
-"""The filters of the worker list, and the parameters of the overview and the statistics (SPEC §5, §12)."""
+"""The filters of the worker list (SPEC §5)."""
 
 from uuid import UUID
 
-from django import forms
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from pipedai.api.filters import ApiFilter, ApiFilterSet, IdFilter, TimeFilter, WordFilter
-from triggers.runs.stats import GROUPINGS
-from triggers.schedules.cron import BadTimezone, check_timezone
+from pipedai.api.filters import ApiFilterSet, IdFilter, WordFilter
 from workers.models import PoolMember, Worker
 
 
@@ -28,32 +25,3 @@ class WorkerFilters(ApiFilterSet):
         return queryset.filter(
             Exists(PoolMember.objects.filter(pool_id=value, worker_id=OuterRef("id")))
         )
-
-
-class _ZoneField(forms.CharField):
-    """The IANA name of a time zone, by default UTC."""
-
-    def clean(self, value: str | None) -> str:
-        name = "UTC" if value is None else value
-        try:
-            check_timezone(name)
-        except BadTimezone as error:
-            raise forms.ValidationError(str(error)) from None
-        return name
-
-
-class _ZoneFilter(ApiFilter):
-    field_class = _ZoneField
-    described = {"schema": {"type": "string", "maxLength": 64, "default": "UTC"}}
-
-
-class OverviewFilters(ApiFilterSet):
-    timezone = _ZoneFilter()
-
-
-class StatsFilters(ApiFilterSet):
-    groupBy = WordFilter(choices=[(each, each) for each in GROUPINGS], required=True)
-    to = TimeFilter()
-    timezone = _ZoneFilter()
-    # `from` is a keyword of Python, so it cannot be assigned directly.
-    vars()["from"] = TimeFilter()

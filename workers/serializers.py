@@ -1,4 +1,4 @@
-"""Reads the bodies of the worker endpoints for people, and renders workers and the overview."""
+"""Reads the bodies of the worker endpoints for people, and renders workers."""
 
 from typing import Any, Literal, NoReturn
 
@@ -6,8 +6,9 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from pipedai.api.fields import NameField, TextField, TrueFalseField, WholeNumberField
-from pipedai.api.serializers import RowSerializer, StrictBody
+from pipedai.api.serializers import Body, RowSerializer, StrictBody
 from workers.models import MAX_CONCURRENCY, Worker
+from workspaces.serializers import PoolIdsField
 
 
 class AuthModeField(serializers.ChoiceField):
@@ -92,3 +93,10 @@ class WorkerSerializer(RowSerializer):
         if worker["disabled"]:
             return "disabled"
         return "busy" if worker["current_run_id"] else self.get_status(worker)
+
+
+class RegistrationTokenBody(Body):
+    """The body of POST /workspaces/:wsId/workers/registration-token, by which a `wrk_` token is minted."""
+
+    label = NameField(max_length=200, required=False, allow_null=True, default=None)  # type: ignore[assignment]
+    poolIds = PoolIdsField()

@@ -17,7 +17,7 @@ from triggers.models import Trigger
 from triggers.runs.lifecycle import count_unfinished_runs, reassign_runs_of_worker
 from triggers.runs.pools import open_to_pools
 from workers.accounts import set_account
-from workers.acting import hold_workers
+from workers.locks import hold_workers
 from workers.models import Worker
 from workers.pools.membership import leave_all_pools, lock_resuming_triggers
 

@@ -5,7 +5,6 @@ from workers.enrollment.views import EnrollmentViewSet, EnvironmentEnrollmentVie
 from workers.hosts.event_views import WorkerEventViewSet
 from workers.hosts.release_views import ReleaseViewSet
 from workers.hosts.views import WorkspaceWorkerViewSet
-from workers.overview_views import OverviewViewSet
 from workers.pools.views import EnvironmentPoolViewSet, PoolMemberViewSet, PoolViewSet
 from workers.protocol.claim_next_views import ClaimNextViewSet
 from workers.protocol.event_views import WorkerRunEventViewSet
@@ -13,7 +12,6 @@ from workers.protocol.poll_views import PollViewSet
 from workers.protocol.registration_views import RegistrationViewSet
 from workers.protocol.run_views import RunEndViewSet, WorkerRunViewSet
 from workers.protocol.sign_off_views import SignOffViewSet
-from workers.stats_views import StatsViewSet
 from workers.views import EnvironmentWorkerViewSet, WorkerApprovalViewSet, WorkerViewSet
 from workers.whoami_views import WhoAmIViewSet
 
@@ -30,8 +28,6 @@ urlpatterns = paths_of(
     EnvironmentPoolViewSet,
     PoolViewSet,
     PoolMemberViewSet,
-    OverviewViewSet,
-    StatsViewSet,
     WorkerViewSet,
     WorkerApprovalViewSet,
     EnrollmentViewSet,

@@ -14,7 +14,7 @@ from uuid import UUID
 from pipedai.api.principal import WorkerPrincipal
 from pipedai.events import Actor, Event
 from pipedai.server.ticket import WorkerStreamTicket
-from pipedai.sql import Row, execute, fetch_all, fetch_one
+from pipedai.sql import Row, execute, fetch_all, fetch_row
 from pipedai.wakeups import announce_events
 
 # The most events that one call of `read_events` returns. The stream calls it again for more.
@@ -49,10 +49,10 @@ INSERT INTO worker_event (environment_id, worker_id, type, at, data)
 SELECT w.environment_id, w.id, e.type, statement_timestamp(),
     jsonb_build_object('runId', r.id, 'triggerId', r.trigger_id, 'status', r.status)
 FROM unnest(%(types)s::text[], %(run_ids)s::uuid[], %(environment_ids)s::uuid[])
-        WITH ORDINALITY e (type, run_id, environment_id, place)
+        WITH ORDINALITY e (type, run_id, environment_id, position)
     JOIN run r ON r.id = e.run_id AND r.environment_id = e.environment_id
     JOIN worker w ON w.id = r.worker_id AND w.is_streamed
-ORDER BY e.place
+ORDER BY e.position
 RETURNING worker_id
 """
 _RECORD = """
@@ -172,8 +172,7 @@ def read_events(
 def _beginning(worker_id: UUID, last_event_id: str | None) -> int:
     if last_event_id is not None and _ID.fullmatch(last_event_id):
         return int(last_event_id)
-    row = fetch_one(_NEWEST, {"worker_id": worker_id})
-    assert row is not None
+    row = fetch_row(_NEWEST, {"worker_id": worker_id})
     return int(row["id"])
 
 

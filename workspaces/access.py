@@ -86,14 +86,19 @@ def environments_of(user_id: UUID, workspace_id: UUID) -> QuerySet[Environment, 
 
 
 class TenantViewSet(ApiViewSet):
-    """The base of viewsets inside one environment: sets `self.access`, and then checks the role. A viewset whose URL
-    names another row, such as a trigger, overrides `find_tenant`.
+    """The base of viewsets whose actions are inside one environment. It sets `self.access`, the environment and the
+    caller's role in it, and then checks the role.
+
+    A viewset whose URL names an environment needs nothing more. One whose URL names another row, such as a trigger,
+    says so by `row`.
     """
 
     authentication_classes: Sequence[type[BaseAuthentication]] = (
         CookieJWTAuthentication,
         ApiKeyAuthentication,
     )
+    # The name by which the URL has the row's id, and a SELECT of `id` and `environment_id` from the row's table.
+    row: ClassVar[tuple[str, str]] = ("environment_id", _ENVIRONMENTS)
     access: Access
     # For each action, how often it may be done in one environment. The calls are counted after the check of the role,
     # so that callers whose role is too low don't use up the number of calls that is left for others.
@@ -107,9 +112,17 @@ class TenantViewSet(ApiViewSet):
             check_rate(rate, str(self.access.environment_id))
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Sets `self.access` from the environment that the URL names. Raises NotFound."""
-        principal, environment_id = principal_of(request), kwargs["environment_id"]
-        if isinstance(principal, KeyPrincipal) and principal.environment_id == environment_id:
-            self.access = Access(environment_id, Role(principal.role))
+        """Sets `self.access` to the environment of the row that the URL names and the caller's role in it. Raises
+        NotFound if the caller has none.
+        """
+        name, rows = self.row
+        principal, row_id = principal_of(request), kwargs[name]
+        is_environment = rows == _ENVIRONMENTS
+        if (
+            is_environment
+            and isinstance(principal, KeyPrincipal)
+            and principal.environment_id == row_id
+        ):
+            self.access = Access(row_id, Role(principal.role))
         else:
-            self.access = find_visible(principal, _ENVIRONMENTS, environment_id)
+            self.access = find_visible(principal, rows, row_id)

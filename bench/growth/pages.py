@@ -22,8 +22,9 @@ from pipedai.api.pagination import _salt, _sign
 from pipedai.outgoing.due import claim_due
 from pipedai.sql import database_now
 from testing.world.cast import session_cookie
-from triggers.filters import EnvironmentRunFilters, RunFilters, TickFilters, TriggerFilters
+from triggers.filters import TickFilters, TriggerFilters
 from triggers.models import Run
+from triggers.runs.filters import EnvironmentRunFilters, RunFilters
 from triggers.runs.lifecycle import expire_runs
 from triggers.runs.stats import GROUPINGS
 from triggers.schedules.firing import fire_due_ticks

@@ -8,17 +8,18 @@ from django.urls import reverse
 
 from console.asking import Json, ask
 from console.forms import Form, Look
-from console.pages import screen, see_other
+from console.pages import chosen, older, screen, see_other
 
-# A person is in a handful of workspaces. Each costs a call, so no more are shown.
-_MOST_WORKSPACES = 20
+# Each workspace costs a call, so a page has a few. Most people are in one or two.
+_WORKSPACES = 20
 
 
 @screen
 def home(request: HttpRequest) -> HttpResponse:
     """Opens the visitor's environment if there is only one, and else lets them choose."""
-    found = [each for workspace in _workspaces(request) for each in workspace["environments"]]
-    if len(found) == 1:
+    page = _workspaces(request)
+    found = [each for workspace in page["items"] for each in workspace["environments"]]
+    if len(found) == 1 and page["nextCursor"] is None:
         return see_other(request, reverse("console:environment", args=[found[0]["id"]]))
     return see_other(request, reverse("console:choose"))
 
@@ -31,19 +32,18 @@ def open_environment(request: HttpRequest, environment_id: UUID) -> HttpResponse
 
 @screen
 def choose(request: HttpRequest) -> HttpResponse:
-    workspaces = _workspaces(request)
-    return render(request, "console/choose.html", {"workspaces": workspaces})
+    page = _workspaces(request)
+    context = {"workspaces": page["items"], "older": older(request, page)}
+    return render(request, "console/choose.html", context)
 
 
-def _workspaces(request: HttpRequest) -> list[Json]:
-    """Returns the visitor's workspaces, each with its `environments`."""
-    found: list[Json] = ask(request, "GET", "workspaces", query={"limit": _MOST_WORKSPACES}).data[
-        "items"
-    ]
-    for each in found:
+def _workspaces(request: HttpRequest) -> Json:
+    """Returns a page of the visitor's workspaces, each with its `environments`."""
+    page = ask(request, "GET", "workspaces", query={**chosen(request), "limit": _WORKSPACES}).data
+    for each in page["items"]:
         path = f"workspaces/{each['id']}/environments"
         each["environments"] = ask(request, "GET", path, query={"limit": 200}).data["items"]
-    return found
+    return page
 
 
 @screen

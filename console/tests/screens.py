@@ -26,10 +26,17 @@ SCREENS = (
     Screen("sign-in", "sign-in", 0, role="nobody"),
     Screen("register", "register", 0, role="nobody"),
     Screen("forgot-password", "forgot-password", 0, role="nobody"),
+    Screen("account", "account", 2, role="user"),
+    Screen("change-password", "account/password", 1, role="user"),
+    Screen("change-email", "account/email", 1, role="user"),
     # One call for the workspaces, and one for the environments of each.
     Screen("choose", "environments", 2, role="user"),
     Screen("new-workspace", "workspaces/new", 1, role="user"),
     Screen("new-environment", "workspaces/{workspace_id}/environments/new", 1, role="user"),
     Screen("triggers", "environments/{environment_id}/triggers", 3),
     Screen("no-triggers", "environments/{environment_id}/triggers?name=none", 3),
+    Screen("trigger", "triggers/{trigger_id}", 5),
+    Screen("new-trigger", "environments/{environment_id}/triggers/new", 3, role="admin"),
+    Screen("edit-trigger", "triggers/{trigger_id}/edit", 4, role="admin"),
+    Screen("delete-trigger", "triggers/{trigger_id}/delete", 2, role="admin"),
 )

@@ -1,9 +1,13 @@
 """The screens for signing in and out, registering, and asking for a new password."""
 
+import re
+
 import pytest
 
 from accounts.models import AccountMail, User
 from console.tests.visits import text_of, visitor
+from pipedai.server.password_lane import may_hash
+from pipedai.server.tests.asgi_exchange import http_scope
 from testing.world.mails import MAIL_SERVER
 from testing.world.users import PASSWORD, UserFactory
 
@@ -60,8 +64,14 @@ def test_a_forgotten_password_is_asked_for_by_a_mail_whoever_asks(ada, settings)
     assert AccountMail.objects.filter(purpose="reset").count() == 1
 
 
+@pytest.mark.parametrize("path", ["sign-in", "register", "account/password", "account/email"])
+def test_a_form_with_a_password_waits_for_its_turn_to_hash_without_a_thread(path):
+    assert may_hash(http_scope("POST", f"/console/{path}"))
+
+
 @pytest.mark.parametrize(
-    ("path", "to"), [("/login", "/console/sign-in"), ("/account", "/console/account")]
+    ("path", "to"),
+    [("/login", "/console/sign-in"), ("/account", "/console/account"), ("/console", "/console/")],
 )
 def test_the_paths_that_people_guess_lead_somewhere(path, to, client):
     assert client.get(path)["Location"] == to
@@ -75,3 +85,36 @@ def test_the_pages_of_mails_and_pairing_have_the_same_look_and_a_way_home(path, 
     page = client.get(path).content.decode()
     assert '<a class="brand" href="/console/">' in page
     assert "pipedai/style.css" in page
+
+
+def test_an_account_shows_and_changes_itself(ada, settings):
+    settings.EMAIL_URL = MAIL_SERVER
+    client, other = visitor(ada), visitor(ada)
+    page = text_of(client.get("/console/account"))
+    assert "ada@example.com Not confirmed" in page
+    confirm = client.post("/console/account/confirm", follow=True)
+    assert "on its way to ada@example.com" in text_of(confirm)
+    asked = {"newEmail": "ada@example.org", "currentPassword": PASSWORD}
+    assert "new address" in text_of(client.post("/console/account/email", asked, follow=True))
+    wrong = {"currentPassword": "wrong password", "newPassword": "a fresh horse battery"}
+    assert client.post("/console/account/password", wrong).status_code == 400
+    right = {**wrong, "currentPassword": PASSWORD}
+    assert client.post("/console/account/password", right).status_code == 303
+    assert other.get("/console/account").status_code == 303
+    assert "This one" in text_of(client.get("/console/account"))
+
+
+def test_sessions_are_ended_one_by_one_and_all_others_at_once(ada):
+    client, second, third = visitor(ada), visitor(ada), visitor(ada)
+    page = client.get("/console/account").content.decode()
+    named = re.findall(r'name="session" value="([^"]+)"', page)
+    assert len(named) == 2
+    client.post("/console/account/sessions", {"session": named[0]})
+    assert sum(each.get("/console/account").status_code == 200 for each in (second, third)) == 1
+    client.post("/console/account/sessions")
+    assert [each.get("/console/account").status_code for each in (client, second, third)] == [
+        200,
+        303,
+        303,
+    ]
+    assert client.post("/console/account/sessions", {"session": "../x"}).status_code == 404

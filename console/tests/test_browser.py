@@ -44,8 +44,21 @@ def sign_in(page, cookie):
     page.context.add_cookies([{"name": "auth_token", "value": cookie, **of_the_server}])
 
 
+def look_at(page, name):
+    """Asserts that a page fits and that axe finds nothing on it, wide and narrow, light and dark."""
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            place = f"{name}-{width}-{scheme}"
+            screenshot(page, f"console-{place}", full_page=True)
+            assert sideways_overflow(page) == [], place
+            found = Axe().run(page)
+            assert found.violations_count == 0, f"{place}: {found.generate_report()}"
+
+
 def test_every_screen_fits_and_axe_finds_nothing(committed_stage, server, tmp_path):
-    cookie, axe = session_cookie(committed_stage.cast.owner), Axe()
+    cookie = session_cookie(committed_stage.cast.owner)
     with browsing(server, tmp_path) as page:
         for screen in SCREENS:
             if screen.role == "nobody":
@@ -54,15 +67,11 @@ def test_every_screen_fits_and_axe_finds_nothing(committed_stage, server, tmp_pa
                 sign_in(page, cookie)
             answer = page.goto(screen.url(committed_stage), wait_until="load")
             assert answer.status == 200, screen.name
-            for width in WIDTHS:
-                page.set_viewport_size({"width": width, "height": 900})
-                for scheme in ("light", "dark"):
-                    page.emulate_media(color_scheme=scheme)
-                    place = f"{screen.name}-{width}-{scheme}"
-                    screenshot(page, f"console-{place}", full_page=True)
-                    assert sideways_overflow(page) == [], place
-                    found = axe.run(page)
-                    assert found.violations_count == 0, f"{place}: {found.generate_report()}"
+            look_at(page, screen.name)
+        # The pages of links and of pairing are other apps', and look alike.
+        for path in ("pair", "account/verify", "account/reset", "account/invitation"):
+            page.goto(f"/{path}", wait_until="load")
+            look_at(page, path.replace("/", "-"))
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with-javascript", "without"])
@@ -80,6 +89,37 @@ def test_one_signs_in_by_the_keyboard_and_out(committed_cast, server, tmp_path, 
         assert "You are signed out" in page.inner_text("h1")
         page.goto("/console/")
         page.wait_for_url("**/sign-in?next=*")
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with-javascript", "without"])
+def test_a_new_user_gets_to_a_first_run(server, tmp_path, scripts):
+    with browsing(server, tmp_path, java_script_enabled=scripts) as page:
+        page.goto("sign-in")
+        page.click("text=Register")
+        page.fill("[name=name]", "Ada")
+        page.fill("[name=email]", "ada@example.com")
+        page.fill("[name=password]", PASSWORD)
+        page.click("main button")
+        page.click("text=Make your first workspace")
+        page.fill("[name=name]", "Acme")
+        page.click("main button")
+        page.fill("[name=name]", "production")
+        page.click("main button")
+        page.click("text=Make the first one")
+        page.fill("[name=name]", "Morning report")
+        page.fill("[name=prompt]", "Say what happened overnight.")
+        page.fill("[name=mcpUrl]", "https://mcp.example.com/mcp")
+        page.fill("[name=timezone]", "Europe/Berlin")
+        page.fill("[name=schedule]", "0 6 * * mon-fri")
+        if not scripts:
+            page.click("text=Show the next due times")
+        page.wait_for_selector(".coming li >> nth=4")
+        assert "Monday through Friday" in page.inner_text(".preview")
+        page.click("text=Make the trigger")
+        page.wait_for_selector("text=It has no machine yet.")
+        assert page.locator(".line .badge:has-text('To come')").count() == 5
+        page.click("text=Pause")
+        page.wait_for_selector("text=Resume")
 
 
 def test_a_list_renews_itself_when_something_has_changed(committed_stage, server, tmp_path):

@@ -5,6 +5,7 @@ import re
 import pytest
 from django.core.handlers.wsgi import WSGIRequest
 from django.test import Client, RequestFactory
+from django.utils.html import escape
 
 from console import asking, pages
 from console.asking import Refused
@@ -45,6 +46,16 @@ def test_who_is_not_signed_in_is_led_to_sign_in_and_back(screen, stage):
     assert answer["Location"].startswith("/console/sign-in?next=%2Fconsole%2F")
 
 
+def test_a_form_whose_session_has_ended_is_sent_again_after_signing_in(cast):
+    client = visitor()
+    page = client.post("/console/workspaces/new", {"name": "Acme"})
+    assert page.status_code == 401
+    assert "reload this page" in text_of(page)
+    assert "/console/sign-in?next=%2Fconsole%2Fworkspaces%2Fnew" in page.content.decode()
+    client.cookies = visitor(cast.owner).cookies
+    assert client.post("/console/workspaces/new", {"name": "Acme"}).status_code == 303
+
+
 @pytest.mark.parametrize("screen", OF_ENVIRONMENT, ids=named)
 def test_a_screen_shows_itself_from_its_role_on_and_nothing_to_a_stranger(screen, stage):
     url = screen.url(stage)
@@ -54,13 +65,22 @@ def test_a_screen_shows_itself_from_its_role_on_and_nothing_to_a_stranger(screen
     assert stage.cast.environment.name not in text_of(page)
 
 
-def test_what_people_wrote_is_text(stage):
-    stage.cast.add_trigger(name=HOSTILE)
-    page = visitor(stage.cast.owner).get(
-        f"/console/environments/{stage.cast.environment.id}/triggers", {"name": "<img"}
-    )
-    assert HOSTILE in text_of(page).replace("  ", " ")
-    assert "<img src=x" not in page.content.decode()
+@pytest.mark.parametrize(
+    "path",
+    [
+        "environments/{}/triggers?name=%3Cimg",
+        "triggers/{}",
+        "triggers/{}/edit",
+        "triggers/{}/delete",
+    ],
+)
+def test_what_people_wrote_is_text(path, cast):
+    hostile = cast.add_trigger(name=HOSTILE, prompt=HOSTILE)
+    of = cast.environment.id if "environments" in path else hostile
+    page = visitor(cast.owner).get(f"/console/{path.format(of)}").content.decode()
+    assert escape(HOSTILE) in page
+    assert "<img src=x" not in page
+    assert "<script>" not in page
 
 
 @pytest.mark.parametrize(

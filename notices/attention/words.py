@@ -102,7 +102,7 @@ def of_worker(row: Row) -> Told:
     """Words an offline worker: that of an incident, or one for which `runs` due runs wait."""
     code = WaitingFor.WORKER_OFFLINE if row["has_token"] else WaitingFor.WORKER_REVOKED
     worker = {**row, "worker_id": row["subject_id"], "deleted_at": None}
-    (reason,) = worker_reasons.told({"pool_id": None, "now": row["now"]}, worker, [code])
+    (reason,) = worker_reasons.reasons({"pool_id": None, "now": row["now"]}, worker, [code])
     return _of_machine(row, reason)
 
 

@@ -24,6 +24,10 @@ SECRET = SealedField("channel", "secret", "secret_key_id")
 MAX_ADDRESS = 254
 
 
+# The condition that a channel should send notices and that its last ones were given up.
+IS_FAILING = Q(failing_since__isnull=False, enabled=True, deleted_at__isnull=True)
+
+
 class Channel(models.Model):
     class Kind(models.TextChoices):
         """How a channel sends its notices."""
@@ -109,6 +113,8 @@ class Channel(models.Model):
                 name="channel_listed",
                 condition=Q(deleted_at__isnull=True),
             ),
+            # Admin finds the channels that fail by this index.
+            models.Index(fields=["id"], name="channel_failing", condition=IS_FAILING),
             # The end of every run reads this index to find the channels that tell of ended runs. Most environments have
             # none.
             models.Index(

@@ -126,6 +126,15 @@ class Migration(migrations.Migration):
                         condition=models.Q(
                             ("deleted_at__isnull", True),
                             ("enabled", True),
+                            ("failing_since__isnull", False),
+                        ),
+                        fields=["id"],
+                        name="channel_failing",
+                    ),
+                    models.Index(
+                        condition=models.Q(
+                            ("deleted_at__isnull", True),
+                            ("enabled", True),
                             ("events__contains", ["run.ended"]),
                         ),
                         fields=["environment"],

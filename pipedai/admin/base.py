@@ -20,6 +20,7 @@ from pipedai.admin.fields import Declared, Fields, fields_of, never_read, readin
 from pipedai.admin.filters import related
 from pipedai.admin.panels import Facts, Panel, added_to, drawn
 from pipedai.admin.search import SearchedModelAdmin
+from pipedai.admin.site import Group
 from pipedai.admin.support import SupportAction, staff_actor
 from pipedai.admin.values import list_of, page_of
 from pipedai.api.errors import ApiError
@@ -53,6 +54,8 @@ class StaffModelAdmin(SearchedModelAdmin):
     looks_through: ClassVar[int | None] = None
     support: ClassVar[tuple[SupportAction, ...]] = ()
     icon: ClassVar[str] = "table_rows"
+    # The group of the side bar with the link to the list.
+    group: ClassVar[Group]
     # Whether the pages of users, members and workspaces link to this list for each environment.
     is_shortcut: ClassVar[bool] = False
     # The sentence that the list shows if the table has no rows: what has not happened yet.

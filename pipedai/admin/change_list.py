@@ -129,13 +129,16 @@ class KeysetChangeList(ChangeList):
         """Returns the rows of the index that fits the active filters, the columns of its order, whether other filters
         or the search must test each row, and the values of the active filters.
         """
+        term = self.query.strip()
+        if self._admin.ids_named(term):
+            # The primary key finds and orders these few rows, whatever filters are active.
+            return self.root_queryset, self._admin.newest_first, False, {}
         active = {name: spec for spec in self.filter_specs if (name := _active(spec))}
         sent = {name: _sent(spec) for name, spec in active.items()}
         scope: Scope = self._admin.scope_of(sent)
         rows: Any = self.root_queryset
         for name in scope.filters:
             rows = active[name].queryset(request, rows)
-        term = self.query.strip()
         is_text = bool(term) and self._admin.find_exactly(rows, term) is None
         return rows, scope.keys, is_text or active.keys() > set(scope.filters), sent
 

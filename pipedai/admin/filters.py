@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.admin.filters import ListFilter, SimpleListFilter
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 
 from pipedai.admin.values import page_of, spoken
@@ -136,6 +136,24 @@ class OneOf(SimpleListFilter):
 def one_of(column: str, words: Iterable[str]) -> type[OneOf]:
     attributes = {"parameter_name": column, "title": spoken(column), "words": words}
     return type(f"{column.title()}Filter", (OneOf,), attributes)
+
+
+class InState(OneOf):
+    """Keeps the rows in a state that no column holds as a word."""
+
+    title = parameter_name = "state"
+    conditions: Mapping[str, Q]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        word = self.value()
+        if not word:
+            return queryset
+        return queryset.filter(self.conditions[word]) if word in self.words else queryset.none()
+
+
+def in_state(**conditions: Q) -> type[InState]:
+    """Returns a filter `?state=` with a condition for each of its words."""
+    return type("StateFilter", (InState,), {"conditions": conditions, "words": tuple(conditions)})
 
 
 def related(name: str, other: type[Model] | None = None) -> type[RelatedFilter]:

@@ -1,4 +1,4 @@
-"""The search of admin's lists: by a whole id or e-mail address through an index, and by a part of a text."""
+"""The search of admin's lists: by the beginning of an id or a whole address through an index, or by parts of texts."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -9,6 +9,8 @@ from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.text import get_text_list
 from unfold.admin import ModelAdmin
+
+from pipedai.ids import ids_beginning_with
 
 _also_found_by: dict[type[Model], list[tuple[str, Callable[[str], Q]]]] = {}
 
@@ -23,7 +25,7 @@ def also_find_by(model: type[Model], words: str, condition: Callable[[str], Q]) 
 class SearchedModelAdmin(ModelAdmin):
     """Gives a list its search box."""
 
-    # The text columns that the search reads, and what people call them. The search also finds a row by its id, which
+    # The text columns that the search reads, and what people call them. The search also finds rows by their ids, which
     # need not be named here.
     searched_text: ClassVar[Mapping[str, str]] = {}
     # The path to the user by whose whole e-mail address the search finds a row, and what people call the address.
@@ -31,7 +33,7 @@ class SearchedModelAdmin(ModelAdmin):
 
     @property
     def search_help_text(self) -> str:  # type: ignore[override]
-        found = ["Whole id", *(self.searched_address or ())[1:]]
+        found = ["First 8 characters of an id", *(self.searched_address or ())[1:]]
         others = (words for words, _ in self._found_by_others())
         if parts := [*self.searched_text.values(), *others]:
             found.append(f"part of {get_text_list(parts, 'or')}")
@@ -59,13 +61,21 @@ class SearchedModelAdmin(ModelAdmin):
     def _found_by_others(self) -> list[tuple[str, Callable[[str], Q]]]:
         return _also_found_by.get(self.model, [])
 
+    def ids_named(self, term: str) -> tuple[UUID, UUID] | None:
+        """Returns the least and the greatest id that the term can mean, or None. Where names are searched, a term such
+        as 20261129 means ids only if there are some that begin with it.
+        """
+        ids = ids_beginning_with(term)
+        if ids is None or ids[0] == ids[1] or not self.searched_text:
+            return ids
+        return ids if self.find_by_ids(self.model._default_manager.all(), *ids).exists() else None
+
     def find_exactly(self, rows: QuerySet[Any], term: str) -> QuerySet[Any] | None:
-        """Returns the row with this id, or those of the user with this address. None if the term is neither."""
-        try:
-            return self.find_by_id(rows, UUID(term))
-        except ValueError:
-            if self.searched_address is None or "@" not in term:
-                return None
+        """Returns the rows whose ids begin so, or those of the user with this address. None if the term is neither."""
+        if ids := self.ids_named(term):
+            return self.find_by_ids(rows, *ids)
+        if self.searched_address is None or "@" not in term:
+            return None
         users: Any = get_user_model()
         try:
             user = users.objects.get_by_natural_key(term)
@@ -73,5 +83,5 @@ class SearchedModelAdmin(ModelAdmin):
             return None
         return rows.filter(**{self.searched_address[0]: user.pk})
 
-    def find_by_id(self, rows: QuerySet[Any], row_id: UUID) -> QuerySet[Any]:
-        return rows.filter(id=row_id)
+    def find_by_ids(self, rows: QuerySet[Any], first: UUID, last: UUID) -> QuerySet[Any]:
+        return rows.filter(id__gte=first, id__lte=last)

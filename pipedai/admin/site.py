@@ -1,14 +1,21 @@
 """Defines the admin site: its pages, its navigation and its start page."""
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 from django.core.paginator import InvalidPage
 from django.http import Http404, HttpRequest
 from django.template.response import TemplateResponse
+from django.utils.text import capfirst
 from unfold.sites import UnfoldAdminSite
 
 from pipedai.admin.start_page import start_page
+from pipedai.admin.values import list_of
 from pipedai.version import VERSION
+
+# The groups of the side bar, in their order, named after what staff look for.
+Group = Literal[
+    "Runs", "Triggers", "Machines", "Money", "People", "Webhooks and notices", "Service"
+]
 
 
 class StaffSite(UnfoldAdminSite):
@@ -29,14 +36,6 @@ class StaffSite(UnfoldAdminSite):
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         return {**super().each_context(request), "version": VERSION}
 
-    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> Any:
-        apps = super().get_app_list(request, app_label)
-        order = list(dict.fromkeys(model._meta.app_label for model in self._registry))
-        models = list(self._registry)
-        for app in apps:
-            app["models"].sort(key=lambda entry: models.index(entry["model"]))
-        return sorted(apps, key=lambda app: order.index(app["app_label"]))
-
 
 site = StaffSite()
 
@@ -48,22 +47,12 @@ def model_named(name: str) -> Any:
     return names.get(name)
 
 
-def navigation(request: HttpRequest) -> list[dict[str, Any]]:
-    """Returns the entries of the side bar: the start page, then the lists of each app."""
+def navigation(_: HttpRequest) -> list[dict[str, Any]]:
     start = {"title": "Start", "icon": "monitoring", "link": "/admin/"}
-    groups = [
-        {
-            "title": str(app["name"]),
-            "separator": True,
-            "items": [
-                {
-                    "title": str(entry["name"]),
-                    "icon": getattr(site._registry[entry["model"]], "icon", "table_rows"),
-                    "link": entry["admin_url"],
-                }
-                for entry in app["models"]
-            ],
-        }
-        for app in site.get_app_list(request)
-    ]
-    return [{"title": "", "items": [start]}, *groups]
+    groups: dict[str, list[dict[str, str]]] = {group: [] for group in get_args(Group)}
+    admin: Any
+    for model, admin in site._registry.items():
+        title = capfirst(str(model._meta.verbose_name_plural))
+        groups[admin.group].append({"title": title, "icon": admin.icon, "link": list_of(model)})
+    shown = [{"title": title, "separator": True, "items": items} for title, items in groups.items()]
+    return [{"title": "", "items": [start]}, *shown]

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.cache import cache
+from django.db.models import QuerySet
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+
+from pipedai.admin.values import list_of
 
 # The size in the chart's own units. The browser stretches the drawing to the page's width, but not the text beside it.
 _WIDTH, _HEIGHT = 720.0, 180.0
@@ -77,6 +80,24 @@ class Chart:
         ]
 
     @property
+    def totals(self) -> list[str]:
+        """The number below each bar, in thousands if it would be too long there."""
+        return [
+            self.shown(each) if each < 10_000 else f"{self.unit}{each / 1000:,.0f}k"
+            for each in map(sum, self._stacks())
+        ]
+
+    @property
+    def headers(self) -> list[str]:
+        return ["When", *(series.label for series in self.series)]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The chart as a table with these headers."""
+        stacks = zip(self.labels, self._stacks(), strict=True)
+        return [[label, *map(self.shown, stack)] for label, stack in stacks]
+
+    @property
     def ends(self) -> tuple[str, str, str]:
         return self.labels[0], self.labels[len(self.labels) // 2], self.labels[-1]
 
@@ -91,7 +112,7 @@ class Chart:
 
 
 def share_bar(parts: Sequence[tuple[str, str, float]], *, whole: float) -> SafeString:
-    """Returns a bar of the taken parts of a whole: each with its colour's name, tooltip and size."""
+    """Returns a bar of the taken parts of a whole, above their texts: each with its colour's name, text and size."""
     scale = max(whole, sum(size for *_, size in parts)) or 1.0
     drawn, x = [], 0.0
     for name, says, size in parts:
@@ -104,12 +125,15 @@ def share_bar(parts: Sequence[tuple[str, str, float]], *, whole: float) -> SafeS
         drawn,
     )
     return format_html(
-        '<svg class="staff-share" viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>',
-        ", ".join(says for _, says, _ in parts),
+        '<svg class="staff-share" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">{}</svg>'
+        '<span class="staff-quiet">{}</span>',
         rects,
+        ", ".join(says for _, says, _ in parts),
     )
 
 
+# Rows are counted up to this number, since counting more takes too long. A larger number is shown as "over 100,000".
+MOST_COUNTED = 100_000
 _FIGURES_SECONDS = 5
 _CHARTS_SECONDS = 60
 
@@ -125,8 +149,25 @@ class Figure:
     is_alarm: bool = False
 
 
+_alarms: list[Callable[[], Sequence[Figure]]] = []
 _figures: list[Callable[[], Sequence[Figure]]] = []
 _charts: list[Callable[[], Chart]] = []
+
+
+def shown_count(count: int) -> str:
+    return f"{count:,}" if count <= MOST_COUNTED else f"over {MOST_COUNTED:,}"
+
+
+def alarm(label: str, rows: QuerySet[Any], **filters: Any) -> Figure:
+    """Returns how many of these rows there are, which an index must tell, and a link to their list by `filters`."""
+    count = rows[: MOST_COUNTED + 1].count()
+    href = list_of(rows.model, **filters)
+    return Figure(label, shown_count(count), href=href, is_alarm=count > 0)
+
+
+def show_alarms(read: Callable[[], Sequence[Figure]]) -> None:
+    """Makes the start page begin with the figures of what is wrong now. For `read` see `show_figures`."""
+    _alarms.append(read)
 
 
 def show_figures(read: Callable[[], Sequence[Figure]]) -> None:
@@ -141,13 +182,14 @@ def show_chart(read: Callable[[], Chart]) -> None:
 
 def start_page() -> dict[str, Any]:
     return {
-        "figures": cache.get_or_set("admin.figures", _read_figures, _FIGURES_SECONDS),
+        "alarms": cache.get_or_set("admin.alarms", lambda: _read(_alarms), _FIGURES_SECONDS),
+        "figures": cache.get_or_set("admin.figures", lambda: _read(_figures), _FIGURES_SECONDS),
         "charts": cache.get_or_set("admin.charts", _read_charts, _CHARTS_SECONDS),
     }
 
 
-def _read_figures() -> list[Figure]:
-    return [figure for read in _figures for figure in read()]
+def _read(figures: Sequence[Callable[[], Sequence[Figure]]]) -> list[Figure]:
+    return [figure for read in figures for figure in read()]
 
 
 def _read_charts() -> list[Chart]:

@@ -81,7 +81,7 @@ def moment(at: datetime | None) -> SafeString:
     if at is None:
         return NOTHING
     at = at.astimezone(UTC)
-    return _time(at, at.isoformat(timespec="milliseconds"), at.strftime("%H:%M:%S"))
+    return _time(at, at.isoformat(timespec="milliseconds"), at.strftime("%H:%M:%S UTC"))
 
 
 def local_moment(at: datetime | None, zone: tzinfo) -> SafeString:
@@ -105,7 +105,7 @@ def _time(at: datetime, title: str, clock: str) -> SafeString:
 def in_both_zones(at: datetime | None, zone: tzinfo) -> SafeString:
     if at is None or str(zone) == "UTC":
         return moment(at)
-    both = two_lines(format_html("{} UTC", moment(at)), local_moment(at, zone))
+    both = two_lines(moment(at), local_moment(at, zone))
     return format_html('<span class="staff-zones">{}</span>', both)
 
 

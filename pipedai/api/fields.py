@@ -8,6 +8,9 @@ from typing import Any
 from uuid import UUID
 
 from rest_framework import serializers
+from rest_framework.fields import empty
+
+from pipedai.timezones import BadTimezone, check_timezone
 
 
 class TextField(serializers.CharField):
@@ -35,6 +38,21 @@ class NameField(TextField):
             )
         if value and not any(unicodedata.category(c)[0] in "LNPS" for c in value):
             raise serializers.ValidationError("Must hold something that can be seen.")
+        return value
+
+
+class TimezoneField(TextField):
+    """The IANA name of a time zone."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=64, **kwargs)
+
+    def run_validation(self, data: Any = empty) -> str:
+        value: str = super().run_validation(data)
+        try:
+            check_timezone(value)
+        except BadTimezone as error:
+            raise serializers.ValidationError(str(error)) from None
         return value
 
 

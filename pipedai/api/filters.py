@@ -15,6 +15,7 @@ from rest_framework.request import Request
 
 from pipedai.api.errors import Invalid
 from pipedai.api.pagination import usual
+from pipedai.timezones import BadTimezone, check_timezone
 
 # A list is split into at most this many queries. The audit log has a partition for each month, and PostgreSQL plans
 # each query for every partition. Planning 20 queries takes about 15 ms.
@@ -67,6 +68,16 @@ class TrueFalseField(forms.Field):
         return bool(value == "true")
 
 
+class _TimezoneField(forms.CharField):
+    def clean(self, value: str | None) -> str:
+        name = "UTC" if value is None else value
+        try:
+            check_timezone(name)
+        except BadTimezone as error:
+            raise forms.ValidationError(str(error)) from None
+        return name
+
+
 class ApiFilter(django_filters.Filter):
     @property
     def described(self) -> dict[str, Any]:
@@ -91,6 +102,13 @@ class WordFilter(ApiFilter, django_filters.ChoiceFilter):
 class TrueFalseFilter(ApiFilter):
     field_class = TrueFalseField
     described = {"schema": {"type": "boolean"}}
+
+
+class TimezoneFilter(ApiFilter):
+    """A parameter with the IANA name of a time zone, by default UTC."""
+
+    field_class = _TimezoneField
+    described = {"schema": {"type": "string", "maxLength": 64, "default": "UTC"}}
 
 
 class TextFilter(ApiFilter):

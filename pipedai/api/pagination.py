@@ -1,6 +1,7 @@
 """Divides lists into pages, newest first. A signed cursor names the place where the next page begins (SPEC §2)."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from itertools import accumulate
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from pipedai.api.errors import Invalid
-from pipedai.sql import planned_for_values
+from pipedai.sql import planned_for_values, without_sorting
 
 
 class _Row(Func):
@@ -73,6 +74,8 @@ class KeysetPaginator(BasePagination):
 
     time_field: ClassVar[str] = "created_at"
     default_limit: ClassVar[int] = DEFAULT_LIMIT
+    # Whether PostgreSQL may sort rows. False makes it read an index that has them in the order of the list.
+    sorts: bool = True
 
     def paginate_queryset(
         self, queryset: Any, request: Request, view: APIView | None = None
@@ -90,7 +93,7 @@ class KeysetPaginator(BasePagination):
             parts = [part.filter(before((self.time_field, "id"), place)) for part in parts]
         order = (f"-{self.time_field}", "-id")
         ordered = parts[0].order_by(*order) if len(parts) == 1 else merged(parts, order, limit + 1)
-        with planned_for_values():
+        with planned_for_values(), nullcontext() if self.sorts else without_sorting():
             rows, last = self._read_page(ordered, limit)
         self._next = _sign(self._salt, *last) if last else None
         return rows

@@ -34,6 +34,8 @@ _PATHS = frozenset(
         "/pair",
         "/console/sign-in",
         "/console/register",
+        "/console/account/password",
+        "/console/account/email",
         "/admin/login/",
         "/admin/account/",
     }

@@ -66,7 +66,7 @@ class ModelRun:
     had_effects: bool = False
     limit_retries: int = 0
     at_limit: bool = False
-    place: int | None = None
+    trigger_slot: int | None = None
     session: str | None = None
     effects: int | None = None  # calls that may have changed something; None if none were counted
     status: str = "queued"
@@ -162,8 +162,8 @@ class Model:
             return run.told() if same else run.refused()
         run.status, run.claim_id, run.claimed_at, run.worker = "claimed", claim_id, now, worker
         if self.max_concurrent is not None:
-            taken = {other.place for other in self.runs}
-            run.place = next(n for n in range(1, self.max_concurrent + 1) if n not in taken)
+            taken = {other.trigger_slot for other in self.runs}
+            run.trigger_slot = next(n for n in range(1, self.max_concurrent + 1) if n not in taken)
         self._renew(run, now, counted_from_now=True)
         self.audited["run.claimed"] += 1
         return run.told()
@@ -390,7 +390,7 @@ class Model:
 
     def _end(self, run: ModelRun, status: str, fault: str, by: str, now: datetime) -> None:
         run.status, run.fault, run.ended_by, run.ended_at = status, fault, by, now
-        run.lease = run.deadline = run.place = None
+        run.lease = run.deadline = run.trigger_slot = None
         run.delivered.append(status)
 
     def _renew(self, run: ModelRun, now: datetime, *, counted_from_now: bool) -> None:

@@ -138,7 +138,7 @@ class Runs:
         with transaction.atomic():
             limits = locked_limits(worker_id, self.now)
         chosen = choose_runs(worker_id=worker_id, **limits, now=self.now)
-        return [run.row["id"] for run in chosen.runs]
+        return [run.row["id"] for run in chosen]
 
     def call(self, *worker_ids: UUID) -> None:
         """Lets these workers be online at `now`, as a call of each would."""

@@ -59,6 +59,7 @@ _USED = Shown(_used, _READ, with_present_window)
 @register(Budget, site=site)
 class BudgetAdmin(StaffModelAdmin):
     icon = "savings"
+    group = "Money"
     when_empty = "No environment has a budget yet."
     named_by = "name"
     columns = ("name", "State", "environment", "Covers", "Limit", ("Used", _USED), "Made")

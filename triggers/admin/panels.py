@@ -34,7 +34,7 @@ from pipedai.admin.values import (
 from pipedai.clocks import zone_of
 from pipedai.events import Event, emit
 from pipedai.sql import fetch_all
-from triggers.explain.answers import Reason, RunExplanation, TriggerExplanation
+from triggers.explain.answers import NOT_SCHEDULED, Reason, RunExplanation, TriggerExplanation
 from triggers.explain.due_times import check_time_in_question, explain_trigger
 from triggers.explain.runs import explain_run
 from triggers.models import Run, Trigger
@@ -66,7 +66,8 @@ def run_panels(run: Run, _: HttpRequest) -> list[Drawn]:
     if told is None:
         return []
     both = partial(in_both_zones, zone=zone_of(run.trigger.timezone))
-    panels: list[Drawn] = [Answer("Where it stands, and why", _run_facts(told, both), told.summary)]
+    facts = _run_facts(run, told, both)
+    panels: list[Drawn] = [Answer("Where it stands, and why", facts, told.summary)]
     if told.waiting_for:
         panels.append(
             Table(
@@ -105,7 +106,7 @@ def _time(sent: str, zone: tzinfo) -> datetime:
     return at
 
 
-def _run_facts(told: RunExplanation, both: Both) -> list[tuple[str, Any]]:
+def _run_facts(run: Run, told: RunExplanation, both: Both) -> list[tuple[str, Any]]:
     facts: list[tuple[str, Any]] = []
     if held := told.held:
         facts += [
@@ -117,7 +118,9 @@ def _run_facts(told: RunExplanation, both: Both) -> list[tuple[str, Any]]:
             ("Cancel requested", yes(held.cancel_requested)),
         ]
     if ended := told.ended:
+        is_error = ended.fault_class != FaultClass.NONE or value_of(run, "text__error_message")
         facts += [
+            ("Error", long_text(ended.message if is_error else None)),
             ("Ended", both(ended.at)),
             ("Ended by", spoken(ended.by)),
             ("Fault", ended.fault_class),
@@ -150,7 +153,8 @@ def _reason_row(reason: Reason, both: Both) -> tuple[Any, ...]:
 def _due_facts(told: TriggerExplanation, both: Both) -> list[tuple[str, Any]]:
     tick = told.tick
     return [
-        ("Decision", state(told.decision)),
+        # Nothing was decided about a time at which nothing was due, which the sentence above says.
+        ("Decision", NOTHING if told.decision == NOT_SCHEDULED else state(told.decision)),
         ("Due", both(told.due_at)),
         ("Decided", both(tick.decided_at if tick else None)),
         ("Run", link_to(Run, tick.run_id if tick else None)),

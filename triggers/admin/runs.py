@@ -43,7 +43,7 @@ from triggers.admin.panels import (
 from triggers.models import Delivery, DeliveryAttempt, Run
 from triggers.runs.lifecycle import cancel_run
 from triggers.runs.listing import Wanted, parts_of
-from triggers.runs.queries import in_states
+from triggers.runs.queries import failures, in_states
 from triggers.states import TERMINAL, FaultClass, Source, Status
 from triggers.webhooks.outbox import redeliver
 
@@ -55,15 +55,21 @@ def _words(sent: Mapping[str, str]) -> dict[str, str]:
     return {name: sent[name] for name, known in _WORDS.items() if sent.get(name) in known}
 
 
+# The word for all runs that failed or timed out.
+_FAILURES = "failures"
+
+
 class StateFilter(OneOf):
-    """Filters the list to the runs in one state."""
+    """Filters the list to the runs in one state, or to all failures."""
 
     title = "status"
     parameter_name = "status"
-    words = Status.values
+    words = (*Status.values, _FAILURES)
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         status = self.value()
+        if status == _FAILURES:
+            return failures(queryset)
         return in_states(queryset, [status]) if status else queryset
 
 
@@ -102,6 +108,7 @@ def _output(run: Any) -> Any:
 @register(Run, site=site)
 class RunAdmin(StaffModelAdmin):
     icon = "play_circle"
+    group = "Runs"
     is_shortcut = True
     when_empty = "No trigger has been fired yet, by a schedule or by hand."
     columns = (
@@ -131,14 +138,14 @@ class RunAdmin(StaffModelAdmin):
         ("Tool calls", of_row(_tool_calls, "tool_calls_total", "tool_calls_effects", "tool_calls_unknown")),
         ("Session", "session_id"),
         ("MCP server", of_row(_mcp_server, "text__mcp_url", "trigger__mcp_url")),
-        "id", ("Message", "short_message"), ("Error", column("text__error_message", long_text)),
+        "id", ("Message", "short_message"),
         ("Output", of_row(_output, "result__output", has_output=Q(result__output__isnull=False))),
         "text__late_result", "text__payload", ("Prompt", column("revision__prompt", long_text)),
     )  # fmt: skip
     # The panels explain most of these columns. The others matter only to the service itself.
     left_out = (
         "retry_of", "avoided_worker", "retried", "resume_until", "had_effects", "at_limit", "limit_retries", "slot",
-        "place", "claim_id",
+        "trigger_slot", "claim_id",
     )  # fmt: skip
     answers = (run_panels,)
     panels = (
@@ -153,7 +160,9 @@ class RunAdmin(StaffModelAdmin):
         attempts(DeliveryAttempt, "delivery__run", title="Sent", order=("at",), nothing=""),
         events,
     )  # fmt: skip
-    panels_read = (*MOMENTS, "ended_by", "fault_class", "trigger__timezone", "result__tool_calls")
+    panels_read = (
+        *MOMENTS, "ended_by", "fault_class", "trigger__timezone", "text__error_message", "result__tool_calls",
+    )  # fmt: skip
     support = (
         SupportAction(
             "cancel", "Cancel the run",
@@ -172,6 +181,8 @@ class RunAdmin(StaffModelAdmin):
         scope = super().scope_of(sent)
         if scope.filters:
             return Scope((*scope.filters, *_words(sent)), scope.keys)
+        if sent.get("status") == _FAILURES:
+            return Scope(("status",), ("ended_at", "id"))
         if "status" in sent and sent["status"] not in TERMINAL:
             return Scope(("status",), scope.keys)
         return scope
@@ -201,6 +212,7 @@ _LAST_ERROR = of_row(
 @register(Delivery, site=site)
 class DeliveryAdmin(StaffModelAdmin):
     icon = "outbox"
+    group = "Webhooks and notices"
     when_empty = (
         "No webhook was to be sent yet: no trigger with a webhookUrl has had a run that ended."
     )

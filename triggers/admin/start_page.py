@@ -8,7 +8,15 @@ from django.contrib.admin import register
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.fields import Declared, column
 from pipedai.admin.site import site
-from pipedai.admin.start_page import Chart, Figure, Series, show_chart, show_figures
+from pipedai.admin.start_page import (
+    MOST_COUNTED,
+    Chart,
+    Figure,
+    Series,
+    show_chart,
+    show_figures,
+    shown_count,
+)
 from pipedai.admin.values import list_of, page_of, span, spoken
 from pipedai.sql import fetch_all, fetch_one
 from triggers.models import Delivery, Run, SchedulerHeartbeat, WebHeartbeat
@@ -18,6 +26,7 @@ from triggers.states import TERMINAL, Status
 
 class HeartbeatAdmin(StaffModelAdmin):
     icon = "ecg_heart"
+    group = "Service"
     columns = ("host", "Process", "started_at", "Last beat")
     facts: ClassVar[Declared] = (
         "host",
@@ -41,8 +50,6 @@ class WebHeartbeatAdmin(HeartbeatAdmin):
 
 _HOURS = 24
 _DAYS = 14
-# Rows are counted up to this number, since counting more takes too long. A larger number is shown as "over 100,000".
-_COUNTED = 100_000
 # The start page shows an alarm when the oldest queued run has waited for longer than `_LONG_QUEUED`, or a delivery has
 # been due for longer than `_LONG_DUE`.
 _LONG_QUEUED = timedelta(hours=1)
@@ -81,11 +88,11 @@ GROUP BY 1, 2
 
 def waiting_figures() -> list[Figure]:
     """Returns the figures of queued runs, the oldest one's wait, pending deliveries and living schedulers."""
-    row = fetch_one(_WAITING, {"counted": _COUNTED, "alive": ALIVE_WITHIN})
+    row = fetch_one(_WAITING, {"counted": MOST_COUNTED, "alive": ALIVE_WITHIN})
     assert row is not None
     oldest, late = _since(row["oldest_at"], row["now"]), _since(row["due_at"], row["now"])
     return [
-        Figure("Runs queued", _counted(row["queued"]), href=list_of(Run, status=Status.QUEUED)),
+        Figure("Runs queued", shown_count(row["queued"]), href=list_of(Run, status=Status.QUEUED)),
         Figure(
             "Oldest queued run", "none" if oldest is None else str(span(oldest)),
             "" if oldest is None else "has waited",
@@ -93,7 +100,7 @@ def waiting_figures() -> list[Figure]:
             is_alarm=oldest is not None and oldest > _LONG_QUEUED,
         ),
         Figure(
-            "Deliveries waiting", _counted(row["pending"]), f"due for {span(late)}" if late else "",
+            "Deliveries waiting", shown_count(row["pending"]), f"due for {span(late)}" if late else "",
             href=list_of(Delivery, status__exact=Delivery.Status.PENDING),
             is_alarm=late is not None and late > _LONG_DUE,
         ),
@@ -107,8 +114,8 @@ def waiting_figures() -> list[Figure]:
 def runs_per_hour() -> Chart:
     hours, found = _ended("hour", _HOURS)
     return Chart(
-        "Runs per hour, by outcome",
-        [hour.strftime("%H:%M") for hour in hours],
+        "Runs per hour, by outcome (UTC)",
+        [hour.strftime("%H:%M UTC") for hour in hours],
         [
             Series(status, spoken(status), [float(found.get((hour, status), {}).get("runs", 0)) for hour in hours])
             for status in TERMINAL
@@ -124,9 +131,9 @@ def cost_per_day() -> Chart:
         if day in costs:
             costs[day] += float(row["cost_usd"] or 0)
     return Chart(
-        "Cost per day",
+        "Cost per day of the last 14 days (UTC)",
         [day.strftime("%d %b") for day in days],
-        [Series("cost", "in 14 days", list(costs.values()))],
+        [Series("cost", "cost", list(costs.values()))],
         unit="$",
         nothing="Nothing was spent in the last 14 days.",
     )
@@ -146,10 +153,6 @@ def _ended(unit: str, count: int) -> tuple[list[datetime], dict[tuple[datetime, 
 
 def _since(at: datetime | None, now: datetime) -> timedelta | None:
     return now - at if at is not None and at <= now else None
-
-
-def _counted(count: int) -> str:
-    return f"{count:,}" if count <= _COUNTED else f"over {_COUNTED:,}"
 
 
 show_figures(waiting_figures)

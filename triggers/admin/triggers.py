@@ -12,7 +12,7 @@ from unfold.widgets import UnfoldAdminSelectWidget
 
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS, Scope
-from pipedai.admin.fields import both_zones, column, itself, of_row, state_of, whether
+from pipedai.admin.fields import both_zones, column, itself, of_row, whether
 from pipedai.admin.filters import DatesFilter
 from pipedai.admin.panels import Links, Related
 from pipedai.admin.site import site
@@ -128,9 +128,16 @@ _NEWEST_RUN = of_row(
 )
 
 
+def _state(trigger: Any) -> Any:
+    """Shows the worst that is true of a trigger: that it is gone or disabled, or else its health."""
+    health = trigger.health if trigger.enabled else "disabled"
+    return state("deleted" if trigger.deleted_at else health)
+
+
 @register(Trigger, site=site)
 class TriggerAdmin(StaffModelAdmin):
     icon = "bolt"
+    group = "Triggers"
     is_shortcut = True
     when_empty = "Nobody has made a trigger yet."
     named_by = "name"
@@ -145,7 +152,7 @@ class TriggerAdmin(StaffModelAdmin):
     scopes = (Scope(("environment",), ("id",)),)
     left_out = ("mcp_key", "webhook_key")
     facts = (
-        ("State", state_of("disabled", deleted="deleted_at", active="enabled")), "name", "environment", "worker",
+        ("State", of_row(_state, "deleted_at", "enabled", health=HEALTH)), "name", "environment", "worker",
         "pool", ("Worker before the pool's others for", column("prefer_seconds", seconds)),
         ("Taken within", column("start_deadline_seconds", seconds)), ("Runs at once", "max_concurrent_runs"),
         "schedule", ("Time zone", "timezone"), ("Due next", both_zones("next_run_at", "timezone")),
@@ -153,7 +160,6 @@ class TriggerAdmin(StaffModelAdmin):
         ("Retries", "max_retries"), ("A retry", column("retry_mode", lambda mode: f"{mode}s")),
         ("Retries after effects", "retry_after_effects"), ("Records events", "record_events"),
         ("Time limit", column("timeout_seconds", seconds)), ("Cost limit", "max_cost_usd"),
-        ("Health", of_row(lambda row: state(row.health), health=HEALTH)),
         ("Failures in a row", of_row(lambda row: number(row.failures), failures=F("judged__failures"))),
         ("Late since", of_row(lambda row: moment(row.late_since), late_since=F("judged__late_since"))),
         ("Failing after failures", "alert_after_failures"),
@@ -201,6 +207,7 @@ def _made_by(revision: TriggerRevision) -> Any:
 @register(TriggerRevision, site=site)
 class TriggerRevisionAdmin(StaffModelAdmin):
     icon = "history_edu"
+    group = "Triggers"
     when_empty = "Nobody has made a trigger yet, so there is no revision of one."
     columns = ("Made", "trigger", "model", "environment")
     list_filter = ("trigger",)
@@ -214,6 +221,7 @@ class TriggerRevisionAdmin(StaffModelAdmin):
 @register(Tick, site=site)
 class TickAdmin(StaffModelAdmin):
     icon = "schedule"
+    group = "Triggers"
     when_empty = "No schedule has come due yet."
     columns = (
         ("Due", "tick_at"), "Decision", "environment", "trigger", "run",

@@ -1,6 +1,12 @@
 """The condition that budgets have room for a run, as SQL about a budget `b` and its window `w`, if there is one."""
 
-from pipedai.sql import NOW
+from datetime import datetime
+from uuid import UUID
+
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import Conflict
+from pipedai.sql import NOW, Row, fetch_all
+from triggers.models import Budget
 
 # The SQL condition that the budget covers the runs of the trigger `t`.
 _COVERS = """b.environment_id = t.environment_id AND b.deleted_at IS NULL
@@ -77,11 +83,38 @@ ORDER BY b.id
 
 
 # The budgets that have no room for a run if a certain worker takes it, the first to be made first.
-REACHED = _reached(IS_NOTIONAL)
+_REACHED = _reached(IS_NOTIONAL)
 # The budgets that have no room for a run whichever worker takes it.
-REACHED_FOR_ALL = _reached(MAY_BE_NOTIONAL)
+_REACHED_FOR_ALL = _reached(MAY_BE_NOTIONAL)
 
 # When the first of the present windows ends that may hold runs of the worker's environment back.
 NEXT_WINDOW = f"""(SELECT min(w.ends_at) FROM budget b JOIN budget_window w ON {IS_PRESENT}
     WHERE b.environment_id = (SELECT environment_id FROM worker WHERE id = %(worker_id)s)
         AND b.deleted_at IS NULL AND {IS_HOLDING})"""
+
+
+def reached_budgets(
+    *, run_id: UUID, worker_id: UUID | None, now: datetime | None = None
+) -> list[Row]:
+    """Returns the budgets that keep a worker from taking a queued run, in the order in which they were made.
+
+    Each has what it allows and has used, `amount` (what the run would reserve), `ends_at` (the end of the present
+    window, None if nothing was used in it), `never_has_room` (whether the limit is too small for the run), and the time
+    `now`.
+    """
+    return fetch_all(_REACHED, {"run_id": run_id, "worker_id": worker_id, "now": now})
+
+
+def check_budgets(*, run_id: UUID, now: datetime | None = None) -> None:
+    """Raises Conflict if a budget that rejects requests has no room for this run, which the request has just queued.
+    The caller rolls the request back.
+
+    The worker that will take a run of a pool is not known yet. So a budget that does not count notional costs has room
+    if a subscription pays for one of the workers that may take the run.
+    """
+    for budget in fetch_all(_REACHED_FOR_ALL, {"run_id": run_id, "now": now}):
+        if budget["when_reached"] == Budget.WhenReached.REJECT:
+            raise Conflict(
+                f"The budget {budget['name']} has no room for another run.",
+                code=ErrorCode.BUDGET_EXHAUSTED,
+            )

@@ -7,13 +7,12 @@ from pipedai.api.fields import (
     IdField,
     MoneyField,
     NameField,
-    TextField,
+    TimezoneField,
     TrueFalseField,
     WholeNumberField,
 )
 from pipedai.api.serializers import RowSerializer, StrictBody
 from triggers.models import Budget
-from triggers.schedules import cron
 
 MAX_NOTICES = 20
 _INT4 = 2**31 - 1
@@ -23,7 +22,7 @@ class BudgetBody(StrictBody):
     name = NameField(max_length=200)
     triggerId = IdField(source="trigger_id", allow_null=True, required=False, default=None)
     period = serializers.ChoiceField(choices=Budget.Period.choices)
-    timezone = TextField(max_length=64, required=False, default="UTC")
+    timezone = TimezoneField(required=False, default="UTC")
     limitUsd = AmountField(source="limit_usd", allow_null=True, required=False, default=None)
     limitRuns = WholeNumberField(
         source="limit_runs",
@@ -48,13 +47,6 @@ class BudgetBody(StrictBody):
     )
     reserveUsd = AmountField(source="reserve_usd", required=False, default=1)
     countNotional = TrueFalseField(source="count_notional", required=False, default=True)
-
-    def validate_timezone(self, value: str) -> str:
-        try:
-            cron.check_timezone(value)
-        except cron.BadTimezone as error:
-            raise serializers.ValidationError(str(error)) from None
-        return value
 
     def validate_noticeAtPct(self, value: list[int]) -> list[int]:  # noqa: N802
         return sorted(set(value))

@@ -32,11 +32,11 @@ _LARGEST_CAP = """(SELECT max(t.max_cost_usd) FROM trigger t
 _SETTLE = f"""
 WITH due AS MATERIALIZED (
     SELECT x.run_id, x.window_id, x.is_notional, x.amount_usd, x.cost_usd AS old,
-        coalesce(cost.told, x.amount_usd) AS new, cost.told IS NULL AS is_estimate
-    FROM run r JOIN run_reservation x ON x.run_id = r.id CROSS JOIN LATERAL (SELECT {_COST} AS told) cost
+        coalesce(cost.reported, x.amount_usd) AS new, cost.reported IS NULL AS is_estimate
+    FROM run r JOIN run_reservation x ON x.run_id = r.id CROSS JOIN LATERAL (SELECT {_COST} AS reported) cost
     WHERE r.id = ANY(%(run_ids)s) AND r.ended_at IS NOT NULL
-        AND CASE WHEN cost.told IS NULL THEN x.settled_at IS NULL
-            ELSE (x.cost_usd, x.is_estimate) IS DISTINCT FROM (cost.told, false) END),
+        AND CASE WHEN cost.reported IS NULL THEN x.settled_at IS NULL
+            ELSE (x.cost_usd, x.is_estimate) IS DISTINCT FROM (cost.reported, false) END),
 sums AS (
     SELECT window_id, sum(new - coalesce(old, 0)) AS spent,
         coalesce(sum(new - coalesce(old, 0)) FILTER (WHERE is_notional), 0) AS notional_spent,
@@ -86,8 +86,11 @@ _LOCK_RUNS = "SELECT id FROM run WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY 
 def settle_reservations(
     run_ids: Collection[UUID], *, late_cost: Decimal | None = None, now: datetime | None = None
 ) -> None:
-    """Settles these ended runs, as the last that the transaction locks. `late_cost` is the cost by a report that came
-    too late to be the outcome. If a budget has room again, the environment's workers with queued runs are woken.
+    """Settles what was reserved for these ended runs. Call it in the transaction that ended them or has locked them.
+
+    `late_cost` is what a run cost according to a report that came too late to become the run's outcome. It takes one
+    statement, and one more if a budget that was nearly used up has room again: then the environment's workers with
+    queued runs are woken. The windows stay locked until the transaction ends, so this is the last that it does.
     """
     params = {"run_ids": list(run_ids), "late_cost": late_cost, "now": now}
     windows = fetch_all(_SETTLE, params)
@@ -102,6 +105,7 @@ def wake_held_back(environment_ids: Collection[UUID]) -> None:
 
 
 def settle_left_over(*, limit: int = 100, now: datetime | None = None) -> int:
+    """Settles up to `limit` ended runs that a process of an older release has ended, and returns how many."""
     left = fetch_all(_LEFT, {"limit": limit, "now": now})
     if not left:
         return 0

@@ -7,14 +7,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.pagination import KeysetPaginator
-from pipedai.api.principal import actor_of, principal_of
+from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
 from triggers import tenancy
 from triggers.budgets import services
 from triggers.budgets.queries import budgets, with_sums
 from triggers.budgets.serializers import BudgetBody, BudgetSerializer
-from workspaces.access import TenantViewSet, find_visible
+from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin, IsViewer
 
 # The fields of a budget in the OpenAPI document's example of a request body.
@@ -69,11 +69,11 @@ class EnvironmentBudgetViewSet(TenantViewSet):
 
 
 class BudgetViewSet(TenantViewSet):
+    """The endpoints that read, change and delete one budget."""
+
+    row = tenancy.LIVE_BUDGETS
     tag = "Budgets"
     permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsAdmin}
-
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        self.access = find_visible(principal_of(request), tenancy.LIVE_BUDGETS, kwargs["budget_id"])
 
     @Operation(
         "GET /budgets/{budgetId}",

@@ -7,7 +7,7 @@ from uuid import UUID
 from pipedai.api.renderers import counted, money
 from pipedai.sql import Row
 from triggers.budgets.periods import period_around
-from triggers.budgets.requests import reached_budgets
+from triggers.budgets.room import reached_budgets
 from triggers.explain.answers import Reason, Subject, WaitingFor
 from triggers.explain.clock_words import moment_words
 

@@ -93,7 +93,7 @@ def limits_of_candidate(worker: Row) -> Limits:
 
 def room_of(worker: Row) -> int:
     """Returns how many more runs a worker of `find_candidates` may claim: none if it is disabled or limited."""
-    free: int = worker["free_places"]
+    free: int = worker["free_slots"]
     return min(limits_of_candidate(worker)["capacity"], free)
 
 
@@ -110,6 +110,6 @@ def hindrances(worker: Row, *, is_due: bool) -> list[WaitingFor]:
         WaitingFor.BUDGET_EXHAUSTED: not worker["budgets_have_room"],
         WaitingFor.FIRST_WORKER: is_due and not (worker["is_offered"] and worker["is_not_avoided"]),
         WaitingFor.WORKER_FULL: limits_of_candidate(worker)["capacity"] > 0
-        and not worker["free_places"],
+        and not worker["free_slots"],
     }
     return [code for code, holds_it_back in holds.items() if holds_it_back]

@@ -46,8 +46,10 @@ def empty(run: Row) -> Reason:
     )
 
 
-def told(run: Row, held_back: Iterable[tuple[Row, list[WaitingFor]]]) -> Iterator[Reason]:
-    """Yields a reason for each hindrance that is the first of one of these workers, without the run's own."""
+def reasons(run: Row, held_back: Iterable[tuple[Row, list[WaitingFor]]]) -> Iterator[Reason]:
+    """Yields the reasons why these workers of the run's pool do not take it. Each worker has its hindrances with it, of
+    which the first counts. The run's own worker is not among them, because it has reasons of its own.
+    """
     groups: dict[WaitingFor, list[Row]] = {}
     for worker, codes in held_back:
         groups.setdefault(codes[0], []).append(worker)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipedai.sql import Row, fetch_all, fetch_one
+from pipedai.sql import Row, fetch_all, fetch_row
 from triggers.explain.candidates import limits_of_candidate, room_of
 from triggers.runs.conditions import about, first_due
 from triggers.runs.handout import MOST_AT_ONCE, choose_runs, shut_triggers_of_environment
@@ -64,15 +64,14 @@ def find_place(run: Row, workers: list[Row], *, now: datetime | None) -> QueuePl
         worker = soonest
     approved = limits_of_candidate(worker)["approved"]
     params |= {"worker_id": worker["worker_id"], "approved": approved}
-    found = fetch_one(_AHEAD, params)
-    assert found is not None, "a count is always one row"
+    found = fetch_row(_AHEAD, params)
     return QueuePlace(worker, found["ahead"]) if with_room or found["ahead"] else None
 
 
 def _gets(worker: Row, run: Row, now: datetime | None) -> bool:
     """Returns whether the worker's next poll returns the run."""
     chosen = choose_runs(worker_id=worker["worker_id"], **limits_of_candidate(worker), now=now)
-    return any(each.row["id"] == run["id"] for each in chosen.runs)
+    return any(each.row["id"] == run["id"] for each in chosen)
 
 
 def _soonest(workers: list[Row], params: Row) -> Row:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from pipedai.sql import NOW, fetch_one
+from pipedai.sql import NOW, fetch_row
 from triggers.explain.clock_words import moment_words
 from triggers.schedules.heartbeats import ALIVE_WITHIN
 
@@ -13,9 +13,10 @@ FROM scheduler_heartbeat
 
 
 def without_scheduler(*, now: datetime | None) -> str | None:
-    """Returns words on since when no scheduler is alive, and what to do; None if one is. It takes one statement."""
-    beats = fetch_one(_BEATS, {"within": ALIVE_WITHIN, "now": now})
-    assert beats is not None, "the query returns one row"
+    """Returns words that say that no scheduler is alive, since when, and what to do. Returns None if one is alive. It
+    takes one statement.
+    """
+    beats = fetch_row(_BEATS, {"within": ALIVE_WITHIN, "now": now})
     if beats["is_alive"]:
         return None
     since = f" since {moment_words(beats['last'], beats['now'])}" if beats["last"] else ""

@@ -2,7 +2,6 @@
 
 from datetime import datetime
 from functools import partial
-from typing import Any
 from uuid import UUID
 
 from django.forms import ValidationError
@@ -11,7 +10,6 @@ from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid, NotFound
 from pipedai.api.filters import TimeField
-from pipedai.api.principal import principal_of
 from pipedai.api.schema.operation import Operation, query
 from pipedai.api.throttling import TooManyRequests
 from pipedai.server.memory_budget import RequestLimit
@@ -19,7 +17,7 @@ from triggers import tenancy
 from triggers.explain.due_times import check_time_in_question, explain_trigger
 from triggers.explain.runs import explain_run
 from triggers.explain.serializers import RunExplanationSerializer, TriggerExplanationSerializer
-from workspaces.access import TenantViewSet, find_visible
+from workspaces.access import TenantViewSet
 from workspaces.permissions import IsViewer
 
 # Each environment may have two explanations under way in a process, because an explanation of a run in a long queue
@@ -29,11 +27,11 @@ _BUSY = {429: "Two explanations of the environment are being worked out already.
 
 
 class RunExplanationViewSet(TenantViewSet):
+    """The endpoint that explains where a run stands."""
+
+    row = tenancy.ALL_RUNS
     tag = "Runs"
     permissions = {"retrieve": IsViewer}
-
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        self.access = find_visible(principal_of(request), tenancy.ALL_RUNS, kwargs["run_id"])
 
     @Operation(
         "GET /runs/{runId}/explain",
@@ -51,7 +49,10 @@ class RunExplanationViewSet(TenantViewSet):
         return Response(RunExplanationSerializer(explanation).data)
 
 
-class TriggerExplanationViewSet(tenancy.OneTriggerViewSet):
+class TriggerExplanationViewSet(TenantViewSet):
+    """The endpoint that explains what became of a due time of a trigger."""
+
+    row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
     permissions = {"retrieve": IsViewer}
 

@@ -122,7 +122,7 @@ def _of_workers(run: Row, found: Candidates, now: datetime | None) -> Iterator[R
     yield from _of_budgets(run, found, held_back, now)
     if found.own is not None:
         codes = held_back[found.own["worker_id"]]
-        yield from worker_reasons.told(run, found.own, codes)
+        yield from worker_reasons.reasons(run, found.own, codes)
         if found.is_for_one:
             yield worker_reasons.why_only_one(run, found)
             return
@@ -131,7 +131,7 @@ def _of_workers(run: Row, found: Candidates, now: datetime | None) -> Iterator[R
     if found.pool_is_empty:
         yield pool_reasons.empty(run)
     others = [(worker, held_back[worker["worker_id"]]) for worker in found.others]
-    yield from pool_reasons.told(run, [(worker, codes) for worker, codes in others if codes])
+    yield from pool_reasons.reasons(run, [(worker, codes) for worker, codes in others if codes])
 
 
 def _of_budgets(

@@ -9,8 +9,10 @@ from triggers.explain.candidates import Candidates
 from triggers.explain.clock_words import moment_words
 
 
-def told(run: Row, worker: Row, codes: Iterable[WaitingFor]) -> Iterator[Reason]:
-    """Yields a reason for each hindrance of the run's own worker, which is one of its candidates."""
+def reasons(run: Row, worker: Row, codes: Iterable[WaitingFor]) -> Iterator[Reason]:
+    """Yields a reason for each of the hindrances of the run's own worker. `run` is a row of `triggers.explain.runs`,
+    and `worker` one of its candidates.
+    """
     for code in codes:
         message, since, until, remedy = _WORDS[code](run, worker)
         yield Reason(

@@ -822,7 +822,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("slot", models.PositiveSmallIntegerField(null=True)),
-                ("place", models.PositiveSmallIntegerField(null=True)),
+                ("trigger_slot", models.PositiveSmallIntegerField(null=True)),
                 ("claim_id", models.CharField(max_length=64, null=True)),
                 ("lease_expires_at", models.DateTimeField(null=True)),
                 ("deadline_at", models.DateTimeField(null=True)),
@@ -1016,6 +1016,13 @@ class Migration(migrations.Migration):
                         name="run_rerun",
                     ),
                     models.Index(
+                        condition=models.Q(
+                            ("attempt__gte", 1), ("status__in", ("failed", "timed_out"))
+                        ),
+                        fields=["ended_at", "id"],
+                        name="run_failed",
+                    ),
+                    models.Index(
                         condition=models.Q(("ended_at__isnull", False)),
                         fields=["environment", "ended_at"],
                         include=("cost_usd",),
@@ -1048,9 +1055,9 @@ class Migration(migrations.Migration):
                         name="run_one_in_slot",
                     ),
                     models.UniqueConstraint(
-                        condition=models.Q(("place__isnull", False)),
-                        fields=("trigger", "place", "environment"),
-                        name="run_one_in_place",
+                        condition=models.Q(("trigger_slot__isnull", False)),
+                        fields=("trigger", "trigger_slot", "environment"),
+                        name="run_one_in_trigger_slot",
                     ),
                     models.UniqueConstraint(
                         condition=models.Q(("source", "schedule")),
@@ -1239,11 +1246,11 @@ class Migration(migrations.Migration):
                     ),
                     models.CheckConstraint(
                         condition=models.Q(
-                            ("place__isnull", True),
-                            models.Q(("place__gte", 1), ("slot__isnull", False)),
+                            ("trigger_slot__isnull", True),
+                            models.Q(("slot__isnull", False), ("trigger_slot__gte", 1)),
                             _connector="OR",
                         ),
-                        name="run_in_place_is_held",
+                        name="run_in_trigger_slot_is_held",
                     ),
                     models.CheckConstraint(
                         condition=models.Q(
@@ -1603,7 +1610,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("amount_usd", models.DecimalField(decimal_places=6, max_digits=20)),
-                ("is_cap", models.BooleanField(null=True)),
+                ("is_cap", models.BooleanField()),
                 ("cost_usd", models.DecimalField(decimal_places=6, max_digits=20, null=True)),
                 ("is_estimate", models.BooleanField(default=False)),
                 ("is_notional", models.BooleanField()),

@@ -172,9 +172,8 @@ class RunReservation(models.Model):
     window = tenant_key("triggers.BudgetWindow", related_name="+")
     # How many US dollars the claim reserved.
     amount_usd = money()
-    # Whether that is the `max_cost_usd` which the run's trigger had, and not the budget's `reserve_usd`; NULL if a
-    # process of an older release claimed the run.
-    is_cap = models.BooleanField(null=True)
+    # Whether that is the `max_cost_usd` which the run's trigger had, and not the budget's `reserve_usd`.
+    is_cap = models.BooleanField()
     # How many US dollars count as spent for the run; NULL until the run has ended.
     cost_usd = money(null=True)
     # Whether `cost_usd` is the reserved amount because nobody has told what the run cost, as for a lost run.
@@ -198,7 +197,7 @@ class RunReservation(models.Model):
             ),
         )
         indexes = (
-            # By these two indexes the scheduler finds what an older release has left to settle.
+            # The scheduler finds by these two indexes what an older release has left to settle.
             models.Index(
                 fields=["run"],
                 name="run_reservation_open",
@@ -209,6 +208,6 @@ class RunReservation(models.Model):
                 name="run_reservation_estimate",
                 condition=Q(is_estimate=True),
             ),
-            # By this index `triggers.ready` and the foreign key's check find whether a window has reservations.
+            # `triggers.ready`, and the foreign key's check, find by this index whether a window has any.
             models.Index(fields=["window"], name="run_reservation_of_window"),
         )

@@ -10,7 +10,16 @@ from django.db.models.functions import Now
 from pipedai.ids import new_id
 from pipedai.sql import Row
 from triggers.models.fields import JSONAsGivenField, tenant_key
-from triggers.states import HELD, NEVER_CLAIMED, TERMINAL, EndedBy, FaultClass, Source, Status
+from triggers.states import (
+    FAILURES,
+    HELD,
+    NEVER_CLAIMED,
+    TERMINAL,
+    EndedBy,
+    FaultClass,
+    Source,
+    Status,
+)
 from workspaces.models import Environment
 
 # The columns of runs that the API reads. SQL statements and ORM queries both take the list from here.
@@ -82,7 +91,7 @@ def _ended() -> Q:
     ) & (
         Q(status__in=(Status.SUCCEEDED, Status.CANCELED), fault_class=FaultClass.NONE)
         | Q(
-            status__in=(Status.FAILED, Status.TIMED_OUT),
+            status__in=FAILURES,
             fault_class__in=(FaultClass.INFRA, FaultClass.CLIENT),
         )
     )
@@ -164,8 +173,7 @@ class Run(models.Model):
     # too. If the original is pruned, the database sets NULL.
     rerun_of = tenant_key("self", null=True, related_name="+")
     # Whether a retry of the run was queued, unless a late result has canceled it. The statements that queue and cancel
-    # retries write it. Runs that earlier releases retried have false, so only the indexes of the filter `final` use it
-    # (`triggers.runs.listing`); elsewhere a run counts as retried if another run names it in `retry_of`.
+    # retries write it.
     retried = models.BooleanField(default=False, db_default=False)
     # The due time of the trigger's schedule for which the run was made; NULL for a run that somebody requested. A retry
     # copies it from the run that it repeats.
@@ -201,10 +209,10 @@ class Run(models.Model):
     # `maxConcurrency`. NULL unless the run is claimed or running. A claim takes the lowest free number. The pair
     # (worker, slot) is unique, so the database itself refuses more runs than the worker may hold.
     slot = models.PositiveSmallIntegerField(null=True)
-    # Which of its trigger's places the run takes, numbered from 1 to the trigger's `max_concurrent_runs`. A claim takes
-    # the lowest free number. The pair (trigger, place) is unique, so the database itself refuses more runs than the
-    # trigger may have at once. NULL unless the run is claimed or running and its trigger has such a limit.
-    place = models.PositiveSmallIntegerField(null=True)
+    # Which of its trigger's slots the run takes, numbered from 1 to the trigger's `max_concurrent_runs`. A claim takes
+    # the lowest free number. The pair (trigger, trigger_slot) is unique, so the database itself refuses more runs than
+    # the trigger may have at once. NULL unless the run is claimed or running and its trigger has such a limit.
+    trigger_slot = models.PositiveSmallIntegerField(null=True)
     # A text that the worker chose and sent with its claim. If the worker repeats the claim with the same text, it gets
     # the same answer. NULL if the worker sent no text.
     claim_id = models.CharField(max_length=64, null=True)
@@ -261,9 +269,9 @@ class Run(models.Model):
                 name="run_one_in_slot",
             ),
             models.UniqueConstraint(
-                fields=["trigger", "place", "environment"],
-                condition=Q(place__isnull=False),
-                name="run_one_in_place",
+                fields=["trigger", "trigger_slot", "environment"],
+                condition=Q(trigger_slot__isnull=False),
+                name="run_one_in_trigger_slot",
             ),
             models.UniqueConstraint(
                 fields=["trigger", "scheduled_for", "environment"],
@@ -301,8 +309,8 @@ class Run(models.Model):
             ),
             models.CheckConstraint(condition=_tool_calls(), name="run_tool_calls"),
             models.CheckConstraint(
-                condition=Q(place__isnull=True) | Q(place__gte=1, slot__isnull=False),
-                name="run_in_place_is_held",
+                condition=Q(trigger_slot__isnull=True) | Q(trigger_slot__gte=1, slot__isnull=False),
+                name="run_in_trigger_slot_is_held",
             ),
             models.CheckConstraint(
                 condition=Q(pool__isnull=True, pool_from__isnull=True, avoided_worker__isnull=True)
@@ -433,6 +441,14 @@ class Run(models.Model):
                 name="run_rerun",
                 condition=Q(rerun_of__isnull=False),
             ),
+            # Admin finds the failures of all environments by this index. All runs meet the condition on `attempt`. It
+            # keeps the index from queries without it, such as lists of one environment, which would read the failures
+            # of all others.
+            models.Index(
+                fields=["ended_at", "id"],
+                name="run_failed",
+                condition=Q(status__in=FAILURES, attempt__gte=1),
+            ),
             # The overview adds up the costs of a month from this index alone, which is a third as large as the next.
             models.Index(
                 fields=["environment", "ended_at"],
@@ -512,8 +528,9 @@ class RunResult(models.Model):
 
 
 class IdempotencyKey(models.Model):
-    """An `Idempotency-Key` of one caller for one trigger, and its run. `triggers.idempotency` writes it before the run,
-    so that only one of two equal requests makes a run.
+    """An `Idempotency-Key` that one caller sent for one trigger, with the run that the request made.
+
+    `triggers.runs.idempotency` writes the row before the run, so that only one of two equal requests makes a run.
     """
 
     # The caller is a part of the primary key, so that two callers may use the same key independently.

@@ -29,8 +29,8 @@ class Tick(models.Model):
     decision = models.CharField(max_length=17, choices=Decision.choices)
     # The run that was made for the due time; NULL unless the decision is `fired`.
     run = tenant_key("triggers.Run", null=True, related_name="+")
-    # The unfinished run because of which no run was made; NULL unless the decision is `skipped_overlap`. Rows that
-    # earlier releases wrote have NULL. If the run is pruned, the database sets NULL.
+    # The unfinished run because of which no run was made; NULL unless the decision is `skipped_overlap`. If the
+    # run is pruned, the database sets NULL.
     blocked_by = tenant_key("triggers.Run", null=True, related_name="+")
     # For how many due times the row stands if the decision is `skipped_missed`, `skipped_no_worker` or
     # `skipped_paused`; 0 for other decisions.

@@ -10,13 +10,14 @@ from pipedai.api.pagination import HeavyPaginator
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
+from triggers import tenancy
 from triggers.models import TriggerRevision
 from triggers.revisions.serializers import RevisionSerializer, revisions_shown
 from triggers.revisions.services import restore_revision
 from triggers.serializers import TriggerSerializer
-from triggers.tenancy import OneTriggerViewSet
 from triggers.views import octets_of, trigger_shown
 from triggers.webhooks.views import NoBody
+from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin, IsViewer
 
 
@@ -26,9 +27,10 @@ class RevisionPaginator(HeavyPaginator):
     weight = octets_of(F("prompt"), F("output_schema"))
 
 
-class TriggerRevisionViewSet(OneTriggerViewSet):
+class TriggerRevisionViewSet(TenantViewSet):
     """The revisions of a trigger."""
 
+    row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
     permissions = {"list": IsViewer, "restore": IsAdmin}
 

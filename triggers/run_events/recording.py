@@ -37,22 +37,10 @@ stored = Signal()
 _IS_ON = """(t.record_events = 'always'
     OR (t.record_events = 'failures' AND r.status IN ('failed', 'timed_out', 'canceled')))"""
 
-# Stores events that are all new and within the limits, as most calls have them, in one statement, which also checks the
-# worker's token. It changes nothing if one of its conditions does not hold: the `FOR UPDATE` checks them again after a
-# wait for another call. A call that tells a new version of the worker's program is left to `store_events`, since its
-# caller has noted the version.
-_APPEND = f"""
-WITH log AS (
-    SELECT l.run_id, r.environment_id, {NOW} AS now
-    FROM worker w JOIN environment e ON e.id = w.environment_id
-    JOIN run r ON r.worker_id = w.id JOIN trigger t ON t.id = r.trigger_id JOIN run_event_log l ON l.run_id = r.id
-    WHERE w.token_digest = %(token_digest)s AND w.id = %(worker_id)s AND w.deleted_at IS NULL AND e.deleted_at IS NULL
-        AND (%(version)s::text IS NULL OR w.version = %(version)s::text)
-        AND r.id = %(run_id)s AND r.status <> 'queued' AND {_IS_ON}
-        AND coalesce(r.ended_at >= {NOW} - %(taken_after_end)s, true)
-        AND l.next_seq = %(first)s AND NOT l.is_truncated
-        AND %(last)s <= %(most_events)s AND l.bytes + %(bytes)s <= %(most_bytes)s
-    FOR UPDATE OF l),
+# Stores events in the run's `log`, and adds their bytes to those of the environment's day, unless these would then be
+# more than `day_limit`. In that case, or without a row of `log`, the statement changes nothing.
+_STORE = """
+WITH log AS ({log}),
 day AS (
     INSERT INTO run_event_day AS d (environment_id, day, bytes)
     SELECT environment_id, (now AT TIME ZONE 'UTC')::date, %(bytes)s FROM log WHERE %(bytes)s <= %(day_limit)s
@@ -64,11 +52,30 @@ batch AS (
     SELECT environment_id, run_id, %(first)s, %(last)s, now, %(bytes)s, string_to_array(%(events)s::text, chr(10))
     FROM log, day
     RETURNING 1)
-UPDATE run_event_log l SET next_seq = %(last)s + 1, stored = %(last)s, bytes = l.bytes + %(bytes)s,
-    first_at = least(l.first_at, log.now), last_at = greatest(l.last_at, log.now)
+UPDATE run_event_log l SET next_seq = %(next_seq)s, stored = %(last)s, bytes = l.bytes + %(bytes)s,
+    is_truncated = %(is_truncated)s, first_at = least(l.first_at, log.now), last_at = greatest(l.last_at, log.now)
 FROM log, batch WHERE l.run_id = log.run_id
-RETURNING l.run_id
 """
+# Stores events that are all new and within the limits, as most calls have them, and also checks the worker's token. It
+# changes nothing if one of its conditions does not hold: the `FOR UPDATE` checks them again after a wait for another
+# call. A call that tells a new version of the worker's program is left to `store_events`, since its caller has noted
+# the version.
+_APPEND = _STORE.format(
+    log=f"""
+    SELECT l.run_id, r.environment_id, {NOW} AS now
+    FROM worker w JOIN environment e ON e.id = w.environment_id
+    JOIN run r ON r.worker_id = w.id JOIN trigger t ON t.id = r.trigger_id JOIN run_event_log l ON l.run_id = r.id
+    WHERE w.token_digest = %(token_digest)s AND w.id = %(worker_id)s AND w.deleted_at IS NULL AND e.deleted_at IS NULL
+        AND (%(version)s::text IS NULL OR w.version = %(version)s::text)
+        AND r.id = %(run_id)s AND r.status <> 'queued' AND {_IS_ON}
+        AND coalesce(r.ended_at >= {NOW} - %(taken_after_end)s, true)
+        AND l.next_seq = %(first)s AND NOT l.is_truncated
+        AND %(last)s <= %(most_events)s AND l.bytes + %(bytes)s <= %(most_bytes)s
+    FOR UPDATE OF l"""
+)
+_STORE_IN_LOCKED = _STORE.format(
+    log="SELECT run_id, environment_id, %(now)s::timestamptz AS now FROM run_event_log WHERE run_id = %(run_id)s"
+)
 # Locks the row that counts the run's events, so that calls for one run take turns.
 _LOCK = f"""
 SELECT r.environment_id, r.status, coalesce(r.ended_at < {NOW} - %(taken_after_end)s, false) AS is_over,
@@ -81,26 +88,6 @@ _BEGIN = """
 INSERT INTO run_event_log (run_id, environment_id)
 SELECT id, environment_id FROM run WHERE id = %(run_id)s AND worker_id = %(worker_id)s
 ON CONFLICT DO NOTHING
-"""
-# Stores events, and adds their bytes to those of the environment's day, unless these would then be more than
-# `day_limit`. In that case the statement changes nothing.
-_STORE = """
-WITH day AS (
-    INSERT INTO run_event_day AS d (environment_id, day, bytes)
-    SELECT %(environment_id)s, (%(now)s::timestamptz AT TIME ZONE 'UTC')::date, %(bytes)s
-    WHERE %(bytes)s <= %(day_limit)s
-    ON CONFLICT (environment_id, day) DO UPDATE SET bytes = d.bytes + excluded.bytes
-    WHERE d.bytes + excluded.bytes <= %(day_limit)s
-    RETURNING 1),
-batch AS (
-    INSERT INTO run_event_batch (environment_id, run_id, first_seq, last_seq, stored_at, bytes, events)
-    SELECT %(environment_id)s, %(run_id)s, %(first)s, %(last)s, %(now)s, %(bytes)s,
-        string_to_array(%(events)s::text, chr(10))
-    FROM day
-    RETURNING 1)
-UPDATE run_event_log SET next_seq = %(next_seq)s, stored = %(last)s, bytes = bytes + %(bytes)s,
-    is_truncated = %(is_truncated)s, first_at = least(first_at, %(now)s), last_at = greatest(last_at, %(now)s)
-FROM batch WHERE run_id = %(run_id)s
 """
 _SKIP = "UPDATE run_event_log SET next_seq = %(next_seq)s WHERE run_id = %(run_id)s"
 _LOCK_DAY = """
@@ -129,34 +116,18 @@ def append_events(
     """Stores the events if they are all new, in order, within the limits and not the first of their run, and returns
     whether it did. Otherwise `store_events` has to decide. `version` is that of the worker's program.
     """
-    if not events:
+    if not events or not _is_sequence(events):
         return False
-    first, last = events[0].seq, events[-1].seq
-    if not _is_sequence(events):
-        return False
-    lines, size = joined(events)
-    appended = fetch_one(
-        _APPEND,
-        {
-            "token_digest": token_digest,
-            "worker_id": worker_id,
-            "version": version,
-            "run_id": run_id,
-            "taken_after_end": TAKEN_AFTER_END,
-            "now": now,
-            "first": first,
-            "last": last,
-            "bytes": size,
-            "events": lines,
-            "most_events": MAX_RUN_EVENTS,
-            "most_bytes": MAX_RUN_BYTES,
-            "day_limit": MAX_DAY_BYTES,
-        },
-    )
-    if appended is None:
-        return False
-    _tell(run_id, len(events))
-    return True
+    next_seq = events[-1].seq + 1
+    checked: dict[str, Any] = {
+        "token_digest": token_digest,
+        "worker_id": worker_id,
+        "version": version,
+        "taken_after_end": TAKEN_AFTER_END,
+        "most_events": MAX_RUN_EVENTS,
+        "most_bytes": MAX_RUN_BYTES,
+    }
+    return _write(_APPEND, run_id, events, next_seq, now=now, day_limit=MAX_DAY_BYTES, **checked)
 
 
 def store_events(
@@ -229,7 +200,8 @@ def _store(run_id: UUID, log: Row, new: list[RunEvent]) -> None:
         execute(_SKIP, {"run_id": run_id, "next_seq": next_seq})
         return
     kept = fitting(new[: MAX_RUN_EVENTS - log["stored"]], MAX_RUN_BYTES - log["bytes"])
-    if len(kept) == len(new) and _write(run_id, log, kept, next_seq, day_limit=MAX_DAY_BYTES):
+    write = partial(_write, _STORE_IN_LOCKED, run_id, next_seq=next_seq, now=log["now"])
+    if len(kept) == len(new) and write(kept, day_limit=MAX_DAY_BYTES):
         return
     reason = _RUN_IS_FULL
     # The lock keeps others from taking the room that this day has left, until the events are stored.
@@ -244,34 +216,35 @@ def _store(run_id: UUID, log: Row, new: list[RunEvent]) -> None:
         text=reason,
         data=None,
     )
-    # The event that says that a limit was reached has its place beyond that limit.
-    _write(run_id, log, [*kept, marker], next_seq, day_limit=None, is_truncated=True)
+    # The event that says so has its place beyond the limits.
+    write([*kept, marker], day_limit=2**62, is_truncated=True)
 
 
 def _write(
+    statement: str,
     run_id: UUID,
-    log: Row,
     events: Sequence[RunEvent],
     next_seq: int,
     *,
-    day_limit: int | None,
+    day_limit: int,
     is_truncated: bool = False,
+    **params: Any,
 ) -> bool:
-    """Stores the events, and returns whether the environment's day had room for them. None is no limit."""
+    """Stores the events, and returns whether it did: whether the environment's day had room for them, and what else
+    `statement` checks, by the further `params`, was right.
+    """
     lines, size = joined(events)
-    params: dict[str, Any] = {
-        "environment_id": log["environment_id"],
+    params |= {
         "run_id": run_id,
-        "now": log["now"],
         "first": events[0].seq,
         "last": events[-1].seq,
         "bytes": size,
         "events": lines,
         "next_seq": next_seq,
         "is_truncated": is_truncated,
-        "day_limit": 2**62 if day_limit is None else day_limit,
+        "day_limit": day_limit,
     }
-    if execute(_STORE, params) == 0:
+    if execute(statement, params) == 0:
         return False
     _tell(run_id, len(events), is_truncated=is_truncated)
     return True

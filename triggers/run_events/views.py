@@ -1,7 +1,6 @@
 """The endpoints that read and stream the events of a run."""
 
 import re
-from typing import Any
 from uuid import UUID
 
 from django.http import HttpResponse
@@ -11,7 +10,6 @@ from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid
 from pipedai.api.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_PAGE_BYTES, limit_of
-from pipedai.api.principal import principal_of
 from pipedai.api.renderers import compact_json
 from pipedai.api.schema.operation import Operation, answer, query
 from pipedai.api.streams import (
@@ -27,7 +25,7 @@ from pipedai.server.memory_budget import room_for_answer
 from pipedai.server.ticket import StreamTicket
 from triggers import tenancy
 from triggers.run_events.reading import news_of_run, page_of_events
-from workspaces.access import TenantViewSet, find_visible
+from workspaces.access import TenantViewSet
 from workspaces.permissions import IsOperator
 
 # The form of an event's number. A number of nine digits fits into the database's column.
@@ -44,12 +42,10 @@ RunEventSerializer = answer(
 )
 
 
-class RunEventViewSet(TenantViewSet):
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        self.access = find_visible(principal_of(request), tenancy.ALL_RUNS, kwargs["run_id"])
+class RunEventListViewSet(TenantViewSet):
+    """The endpoint that answers the stored events of a run."""
 
-
-class RunEventListViewSet(RunEventViewSet):
+    row = tenancy.ALL_RUNS
     tag = "Runs"
     permissions = {"list": IsOperator}
 
@@ -93,7 +89,10 @@ class RunEventListViewSet(RunEventViewSet):
         return HttpResponse(f'{{"items":[{events}],{rest}}}', content_type="application/json")
 
 
-class RunEventStreamViewSet(StreamViewMixin, RunEventViewSet):
+class RunEventStreamViewSet(StreamViewMixin, TenantViewSet):
+    """The endpoint that streams the events of a run as they come."""
+
+    row = tenancy.ALL_RUNS
     tag = "Runs"
     permissions = {"stream": IsOperator}
 

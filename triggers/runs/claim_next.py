@@ -13,13 +13,9 @@ from pipedai.events import Actor
 from pipedai.sql import Row
 from triggers.runs import lifecycle
 from triggers.runs.conditions import Limits
-from triggers.runs.handout import HandedOut, choose_runs, note_receiver, read_claimed
+from triggers.runs.handout import MOST_TRIES, HandedOut, choose_runs, note_receiver, read_claimed
 from triggers.runs.offers import Offers
 from triggers.states import HELD, Status
-
-# How many runs one call tries to claim, if other workers of a pool are faster each time. A call that waits then asks
-# again soon; any other is answered without a run.
-MOST_TRIES = 4
 
 
 class Next(NamedTuple):
@@ -55,12 +51,12 @@ def claim_next_run(
             offers=offers,
             now=now,
         )
-        if not chosen.runs:
-            return Next(_claimed_before(worker_id, claim_id, start, limits, actor, now))
-        taken = _take(chosen.runs[0], worker_id, claim_id, start, lock_worker, actor, now)
-        # If nothing was taken, this may be a repeated call, whose run the worker holds already.
-        run = taken or _claimed_before(worker_id, claim_id, start, limits, actor, now)
-        if run is not None:
+        run = None
+        if chosen:
+            run = _take(chosen[0], worker_id, claim_id, start, lock_worker, actor, now)
+        # Nothing may have been there or taken because this is a repeated call.
+        run = run or _claimed_before(worker_id, claim_id, start, limits, actor, now)
+        if run is not None or not chosen:
             return Next(run)
     return Next(None, was_late=True)
 
@@ -76,13 +72,16 @@ def _take(
 ) -> HandedOut | None:
     """Claims the run, and notes who receives its headers. Returns None if it can't be claimed any more."""
     with suppress(lifecycle.Refused), transaction.atomic():
+        is_limited = due.row["free_in_trigger"] is not None
         claimed = lifecycle.take_run(
             worker_id=worker_id,
-            due=due.row,
+            run_id=due.row["id"],
             claim_id=claim_id,
             start=start,
             **lock_worker(),
             actor=actor,
+            limited_trigger=due.row["trigger_id"] if is_limited else None,
+            once=True,
             then=lambda: note_receiver([due], worker_id=worker_id, actor=actor),
             now=now,
         )

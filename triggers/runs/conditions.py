@@ -5,10 +5,10 @@ trigger `t`. Its parameters are `now`, `worker_id`, and those of `Limits`.
 """
 
 from datetime import datetime, timedelta
-from typing import TypedDict
+from typing import TypedDict, Unpack
 from uuid import UUID
 
-from pipedai.sql import NOW, Row, fetch_one
+from pipedai.sql import NOW, Row, fetch_row
 from triggers.budgets.room import BUDGETS, BUDGETS_HAVE_ROOM, IS_HOLDING, lacks_room
 
 # A worker counts as online if it polled or sent a heartbeat within this time (SPEC §5), and has not signed off since.
@@ -55,7 +55,7 @@ HEADERS_MAY_GO = "(%(approved)s OR t.mcp_headers IS NULL)"
 IS_NOT_PAUSED = f"(SELECT e.paused_at FROM environment e WHERE e.id = {_ENVIRONMENT}) IS NULL"
 # How many more runs of the trigger `t` may be claimed. It is read only for triggers that have such a limit.
 FREE_IN_TRIGGER = """(t.max_concurrent_runs - (SELECT count(*) FROM run p
-        WHERE p.trigger_id = t.id AND p.environment_id = t.environment_id AND p.place IS NOT NULL))"""
+        WHERE p.trigger_id = t.id AND p.environment_id = t.environment_id AND p.trigger_slot IS NOT NULL))"""
 # The trigger's limit leaves room for another run.
 TRIGGER_HAS_ROOM = f"(t.max_concurrent_runs IS NULL OR {FREE_IN_TRIGGER} > 0)"
 # The conditions that a run must meet for any worker to get it, without those about its trigger.
@@ -153,12 +153,12 @@ def _first(mine: str, where: str, order: str, most: int, at_most: str | None) ->
 # `run` without an alias.
 IS_HELD = f"{OF_ENVIRONMENT} AND worker_id = %(worker_id)s AND slot IS NOT NULL"
 # How many more runs the worker may claim. A worker may hold more runs than its capacity, if the capacity was lowered.
-FREE_PLACES = f"greatest(0, %(capacity)s - (SELECT count(*) FROM run WHERE {IS_HELD}))"
+FREE_SLOTS = f"greatest(0, %(capacity)s - (SELECT count(*) FROM run WHERE {IS_HELD}))"
 
 # Each condition that can hold a queued run back from a worker, by its name.
 EVALUATED = f"""{IS_OFFERED} AS is_offered, {IS_NOT_AVOIDED} AS is_not_avoided, {IS_DUE} AS is_due,
     {IS_IN_TIME} AS is_in_time, {MAY_START} AS may_start, {IS_NOT_PAUSED} AS is_not_paused,
-    {TRIGGER_HAS_ROOM} AS trigger_has_room, {HEADERS_MAY_GO} AS headers_may_go, {FREE_PLACES} AS free_places,
+    {TRIGGER_HAS_ROOM} AS trigger_has_room, {HEADERS_MAY_GO} AS headers_may_go, {FREE_SLOTS} AS free_slots,
     {BUDGETS_HAVE_ROOM} AS budgets_have_room,
     (SELECT w.limited_until FROM worker w WHERE w.id = %(worker_id)s AND w.limited_until > {NOW}) AS limited_until,
     (SELECT max(claimed_at) FROM run WHERE {IS_HELD}) AS last_claimed_at"""
@@ -195,21 +195,16 @@ def evaluate(
     *,
     run_id: UUID,
     worker_id: UUID | None,
-    capacity: int,
-    approved: bool,
     now: datetime | None = None,
+    **limits: Unpack[Limits],
 ) -> Row:
-    """Returns which conditions of a claim hold for a queued run and a worker: `is_offered`, `is_due`,
-    `budgets_have_room` and others. `limited_until` is the end of the worker's usage limit, and `last_claimed_at` its
-    last claim of a held run. Without a worker only conditions of the run count.
+    """Returns for a queued run and a worker which conditions hold.
+
+    They are `is_offered` to the worker, `is_not_avoided`, `is_due`, `is_in_time`, `may_start`, `is_not_paused`,
+    `trigger_has_room`, `headers_may_go`, `budgets_have_room`, and `free_slots`, a number. `limited_until` is when the
+    worker's usage limit ends, or None if it has none. `last_claimed_at` is when the worker claimed the last of the runs
+    that it holds, or None if it holds none. Without a worker only those count that concern the run alone. The refusal
+    of a claim and the explanation of a waiting run both use this result.
     """
-    params = {
-        "run_id": run_id,
-        "worker_id": worker_id,
-        "capacity": capacity,
-        "approved": approved,
-        "now": now,
-    }
-    found = fetch_one(_EVALUATE, params)
-    assert found is not None, "a queued run is never deleted"
-    return found
+    params = {"run_id": run_id, "worker_id": worker_id, "now": now, **limits}
+    return fetch_row(_EVALUATE, params)

@@ -6,7 +6,7 @@ from pipedai.events import Actor, Event, emit
 from pipedai.sql import Row, execute
 from triggers.budgets.settling import settle_reservations
 from triggers.runs import statements as sql
-from triggers.runs.pools import freed_places, wake_for
+from triggers.runs.pools import freed_slots, wake_for
 from triggers.runs.retries import create_retries, retry_events, stopped_by_effects
 from triggers.webhooks.outbox import queue_deliveries
 
@@ -32,7 +32,7 @@ def follow_up(
         settle_reservations(reserved)
     # The ids of the ended runs wake the streams of their events, which then end as well.
     told = [id_ for run in ended for id_ in (run["worker_id"], run["id"])]
-    wake_for([*retries, *freed_places(ended)], also=told)
+    wake_for([*retries, *freed_slots(ended)], also=told)
 
 
 def keep_errors(runs: list[Row]) -> None:

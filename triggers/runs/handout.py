@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from itertools import accumulate
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 from uuid import UUID
 
 from django.db import transaction
@@ -15,18 +16,19 @@ from pipedai.api.pagination import MAX_PAGE_BYTES
 from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, Event, emit
 from pipedai.logs import get_logger
-from pipedai.sql import NOW, Row, fetch_all, fetch_one
+from pipedai.sql import NOW, Row, fetch_all, fetch_row
 from triggers import secrets
 from triggers.budgets.room import NEXT_WINDOW
 from triggers.runs.conditions import (
     FREE_IN_TRIGGER,
-    FREE_PLACES,
+    FREE_SLOTS,
     HAND_OUT_ORDER,
     HEADERS_MAY_GO,
     IS_DUE,
     IS_OFFERED,
     IS_QUEUED,
     OF_ENVIRONMENT,
+    Limits,
     first_due,
 )
 from triggers.runs.offers import Offers
@@ -42,8 +44,9 @@ MOST_BYTES = MAX_PAGE_BYTES
 # The most bytes that JSON needs for one byte of text: a control character becomes six characters (`\u0001`).
 _LONGEST_ESCAPE = 6
 
-# How often runs are chosen anew, if another worker was offered one of them at the same moment.
-_MOST_TRIES = 4
+# How often runs are chosen anew, if another worker was offered or claimed one of them at the same moment. A call that
+# waits then asks again soon; any other is answered as if there were none.
+MOST_TRIES = 4
 
 _IS_NOT_SHUT = "r.trigger_id <> ALL(%(shut)s::uuid[])"
 
@@ -86,19 +89,17 @@ ORDER BY is_last, available_at, id
 """
 
 
-def _reading_first(own: int, *, with_pools: bool) -> str:
-    """Returns the statement for at most `own` due runs of the worker, and `with_pools` also runs of its pools."""
+@cache
+def _due(own: int, *, with_pools: bool) -> str:
+    """Returns the statement that reads the due runs that a worker may claim: the first `own` of its own at most, and
+    `with_pools` also those of its pools. Most workers are in no pool, and a statement without them costs less to plan.
+    """
     found = first_due(_IS_NOT_SHUT, own=own, of_each_pool=MOST_AT_ONCE if with_pools else None)
     runs = f"({found}) r JOIN trigger t ON t.id = r.trigger_id"
     last = "r.id = ANY(%(theirs)s::uuid[])" if with_pools else "false"
-    return _reading_due(runs, "true", most=f"least({own}, {FREE_PLACES})", last=last)
+    return _reading_due(runs, "true", most=f"least({own}, {FREE_SLOTS})", last=last)
 
 
-_DUE = _reading_first(MOST_AT_ONCE, with_pools=False)
-_DUE_WITH_POOLS = _reading_first(MOST_AT_ONCE, with_pools=True)
-# These two statements read only the first of the runs that a poll would return.
-_NEXT = _reading_first(1, with_pools=False)
-_NEXT_WITH_POOLS = _reading_first(1, with_pools=True)
 # Reads the run that a worker holds and has claimed with this claimId. A worker may have claimed several runs one by one
 # with the same claimId; then it is the first of them.
 _CLAIMED = _reading_due(
@@ -141,7 +142,7 @@ SELECT coalesce((SELECT limited_until FROM worker WHERE id = %(worker_id)s AND l
         ORDER BY pool_from LIMIT 1) next
      WHERE m.worker_id = %(worker_id)s),
     {NEXT_WINDOW})) - {NOW} AS until,
-    {FREE_PLACES} > 0 AS has_room
+    {FREE_SLOTS} > 0 AS has_room
 """
 
 # How many receivers of a run's secret headers are stored with the run. A receiver is a worker together with its IP
@@ -175,26 +176,15 @@ class HandedOut:
     mcp_headers: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Chosen:
-    """A poll's runs, and in `shut` the triggers that it left out because their headers can't be decrypted. The headers
-    are in plaintext, so this must not be stored.
-    """
-
-    runs: list[HandedOut]
-    shut: list[UUID]
-
-
 def hand_out_runs(
     *,
     worker_id: UUID,
-    capacity: int,
-    approved: bool,
     has_pools: bool = True,
     actor: Actor,
     most_bytes: int = MOST_BYTES,
     offers: Offers | None = None,
     now: datetime | None = None,
+    **limits: Unpack[Limits],
 ) -> list[HandedOut]:
     """Returns the due runs that a worker may claim, those that have been due longest first. Their number is limited by
     `capacity`, less the runs that it holds, by MOST_AT_ONCE and by `most_bytes` as JSON, but a single run may be
@@ -205,59 +195,56 @@ def hand_out_runs(
     worker that polls again gets the same runs, and nothing is written. A run whose headers can't be decrypted stays
     queued, raises an alarm, and leaves its place to another.
     """
-    chosen = choose_runs(
+    runs = choose_runs(
         worker_id=worker_id,
-        capacity=capacity,
-        approved=approved,
         has_pools=has_pools,
         most_bytes=most_bytes,
         offers=offers,
         now=now,
+        **limits,
     )
-    note_receiver(chosen.runs, worker_id=worker_id, actor=actor)
-    return chosen.runs
+    note_receiver(runs, worker_id=worker_id, actor=actor)
+    return runs
 
 
 def choose_runs(
     *,
     worker_id: UUID,
-    capacity: int,
-    approved: bool,
     has_pools: bool = True,
     most_bytes: int = MOST_BYTES,
     only_first: bool = False,
     offers: Offers | None = None,
     now: datetime | None = None,
-) -> Chosen:
+    **limits: Unpack[Limits],
+) -> list[HandedOut]:
     """Returns the runs that `hand_out_runs` would give to the worker, or `only_first` of them, and writes nothing."""
     params: Row = {
+        **limits,
         "worker_id": worker_id,
-        "capacity": capacity,
-        "approved": approved,
         "now": now,
         "shut": [],
         "theirs": [],
         "most_bytes": most_bytes,
     }
-    own, pooled = (_NEXT, _NEXT_WITH_POOLS) if only_first else (_DUE, _DUE_WITH_POOLS)
+    statement = _due(1 if only_first else MOST_AT_ONCE, with_pools=has_pools)
     if offers is None or not has_pools:
-        return _choose(pooled if has_pools else own, params)
-    for _ in range(_MOST_TRIES):
+        return _choose(statement, params)
+    for _ in range(MOST_TRIES):
         params["theirs"] = offers.to_others(worker_id)
-        chosen = _choose(pooled, params)
-        if offers.add(worker_id, [run.row["id"] for run in chosen.runs], besides=params["theirs"]):
+        runs = _choose(statement, params)
+        if offers.add(worker_id, [run.row["id"] for run in runs], besides=params["theirs"]):
             break
-    return chosen
+    return runs
 
 
-def _choose(statement: str, params: Row) -> Chosen:
+def _choose(statement: str, params: Row) -> list[HandedOut]:
     rows = _fitting(_within_limits(fetch_all(statement, params)), params["most_bytes"])
     runs = _opened(rows)
     if len(runs) == len(rows):
-        return Chosen(runs, [])
+        return runs
     shut = shut_triggers(worker_id=params["worker_id"], now=params["now"])
     rows = _within_limits(fetch_all(statement, {**params, "shut": shut}))
-    return Chosen(_opened(_fitting(rows, params["most_bytes"])), shut)
+    return _opened(_fitting(rows, params["most_bytes"]))
 
 
 def read_claimed(
@@ -308,13 +295,15 @@ class Outlook(NamedTuple):
 
 
 def outlook(*, worker_id: UUID, capacity: int, now: datetime | None = None) -> Outlook:
-    row = fetch_one(_OUTLOOK, {"worker_id": worker_id, "capacity": capacity, "now": now})
-    assert row is not None, "the statement reads no table in its outermost part"
+    """Returns what the worker may expect next. `capacity` is how many runs it may hold at once."""
+    row = fetch_row(_OUTLOOK, {"worker_id": worker_id, "capacity": capacity, "now": now})
     return Outlook(row["until"], row["has_room"])
 
 
 def _within_limits(rows: list[Row]) -> list[Row]:
-    """Returns at most as many rows of a trigger as it has free places."""
+    """Returns the rows without those that a limit of their trigger would keep the worker from claiming: of each trigger
+    at most as many as it has free slots.
+    """
     left = {row["trigger_id"]: row["free_in_trigger"] for row in rows}
     kept = []
     for row in rows:

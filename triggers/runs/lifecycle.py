@@ -9,7 +9,8 @@ docs/architecture.md has the order of locks.
 import json
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, Unpack
 from uuid import UUID
 
 from django.conf import settings
@@ -19,16 +20,16 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id
-from pipedai.sql import Row, execute, fetch_all, fetch_one
+from pipedai.sql import Row, execute, fetch_all, fetch_one, fetch_row
 from pipedai.wakeups import wake_workers
-from triggers.budgets.requests import check_budgets
 from triggers.budgets.reserving import reserve
+from triggers.budgets.room import check_budgets
 from triggers.models import Trigger
 from triggers.runs import conditions
 from triggers.runs import statements as sql
 from triggers.runs.ceiling import check_queue_room, room_without_turns
 from triggers.runs.ending import ended_event, follow_up, run_event
-from triggers.runs.outcome import ToolCalls
+from triggers.runs.outcome import ToolCalls, counts_of
 from triggers.runs.pools import is_member, wake_for
 from triggers.runs.reachability import lease_params
 from triggers.runs.retries import lock_triggers
@@ -112,32 +113,32 @@ def claim_run(
     run_id: UUID,
     claim_id: str | None,
     start: bool = False,
-    capacity: int,
-    approved: bool,
     actor: Actor,
     now: datetime | None = None,
+    **limits: Unpack[conditions.Limits],
 ) -> Row:
     """Moves a run from queued to claimed and gives it a lease; with `start` it is running at once. A repetition with
     the same `claim_id` returns the run. The caller has locked the worker's row, from which `capacity` and `approved`
     come, so that no other claim changes what the worker holds. Raises NotFound, and Refused; if a budget refuses, the
     transaction must be rolled back. `max_cost_usd` is what was reserved.
     """
-    params = {
-        **_leasing(run_id, worker_id, now),
-        "claim_id": claim_id,
-        "capacity": capacity,
-        "approved": approved,
-    }
-    if (claimed := fetch_one(sql.claim(start=start), params)) is None:
-        run = _read_claimable(run_id, worker_id, now)
-        if run["status"] == Status.QUEUED and run["max_concurrent_runs"] is not None:
-            execute(sql.LOCK_TRIGGER, {"trigger_id": run["trigger_id"]})
-            claimed = fetch_one(sql.claim(in_place=True, start=start), params)
-            run = run if claimed else _read_claimable(run_id, worker_id, now)
-    if claimed is not None:
-        emit(*_claim_events(claimed, actor))
-        _reserve(claimed)
+    take = partial(
+        take_run,
+        worker_id=worker_id,
+        run_id=run_id,
+        claim_id=claim_id,
+        start=start,
+        actor=actor,
+        now=now,
+        **limits,
+    )
+    if claimed := take():
         return claimed
+    run = _read_claimable(run_id, worker_id, now)
+    if run["status"] == Status.QUEUED and run["max_concurrent_runs"] is not None:
+        if claimed := take(limited_trigger=run["trigger_id"]):
+            return claimed
+        run = _read_claimable(run_id, worker_id, now)
     is_started = start and run["status"] == Status.RUNNING
     if run["worker_id"] == worker_id and (run["status"] == Status.CLAIMED or is_started):
         if run["claim_id"] == claim_id:
@@ -158,42 +159,41 @@ def claim_run(
         )
     if run["status"] != Status.QUEUED:
         raise Refused(f"The run is {run['status']} and can't be claimed.", run)
-    met = conditions.evaluate(
-        run_id=run_id, worker_id=worker_id, capacity=capacity, approved=approved, now=now
-    )
-    raise _refusal(run, met, capacity)
+    met = conditions.evaluate(run_id=run_id, worker_id=worker_id, now=now, **limits)
+    raise _refusal(run, met, limits["capacity"])
 
 
 def take_run(
     *,
     worker_id: UUID,
-    due: Row,
-    claim_id: str,
+    run_id: UUID,
+    claim_id: str | None,
     start: bool,
-    capacity: int,
-    approved: bool,
     actor: Actor,
-    then: Callable[[], None],
+    limited_trigger: UUID | None = None,
+    once: bool = False,
+    then: Callable[[], None] = lambda: None,
     now: datetime | None = None,
+    **limits: Unpack[conditions.Limits],
 ) -> Row | None:
-    """Claims the run `due`. Returns None if it claims nothing, as when the worker holds a run by this `claim_id`. The
-    caller has locked the worker, as for `claim_run`. `then` is called before budgets are locked. Raises Refused if a
-    budget has no room; the transaction must then be rolled back.
+    """Claims a run, as `claim_run` says, or returns None and has written nothing. Raises Refused if a budget has no
+    room.
+
+    `limited_trigger` is the run's trigger, if it limits how many of its runs may be held at once. With `once`, it
+    claims nothing if the worker holds a run that it claimed with this `claim_id`. `then` is called when the run is
+    claimed, and before budgets are locked.
     """
-    params = {
-        **_leasing(due["id"], worker_id, now),
-        "claim_id": claim_id,
-        "capacity": capacity,
-        "approved": approved,
-    }
-    in_place = due["free_in_trigger"] is not None
-    if in_place:
-        execute(sql.LOCK_TRIGGER, {"trigger_id": due["trigger_id"]})
-    claimed = fetch_one(sql.claim(in_place=in_place, start=start, once=True), params)
-    if claimed is not None:
-        emit(*_claim_events(claimed, actor))
-        then()
-        _reserve(claimed)
+    if limited_trigger is not None:
+        execute(sql.LOCK_TRIGGER, {"trigger_id": limited_trigger})
+    params = {**_leasing(run_id, worker_id, now), "claim_id": claim_id, **limits}
+    statement = sql.claim(limited=limited_trigger is not None, start=start, once=once)
+    if (claimed := fetch_one(statement, params)) is None:
+        return None
+    emit(*_claim_events(claimed, actor))
+    then()
+    # Budgets come last in a claim, because the claims of an environment wait for each other from here on.
+    if claimed["has_budgets"] and not reserve(claimed):
+        raise _no_room({"status": Status.QUEUED})
     return claimed
 
 
@@ -204,12 +204,6 @@ def _claim_events(claimed: Row, actor: Actor) -> list[Event]:
         run_event("run.claimed", actor, {**claimed, "status": Status.CLAIMED.value}),
         run_event("run.started", actor, claimed),
     ]
-
-
-def _reserve(claimed: Row) -> None:
-    """Raises Refused if a budget has no room. Budgets come last, because an environment's claims wait from here on."""
-    if claimed["has_budgets"] and not reserve(claimed):
-        raise _no_room({"status": Status.QUEUED})
 
 
 def _refusal(run: Row, met: Row, capacity: int) -> Refused:
@@ -269,16 +263,12 @@ def heartbeat_run(
     `tool_calls`, unless later counts are there, and `session_id`, to know it if the worker is lost. Raises NotFound,
     and Refused if the worker must stop the run.
     """
-    params = {**_leasing(run_id, worker_id, now), "session_id": session_id}
-    if tool_calls is None:
-        beat = fetch_one(sql.HEARTBEAT, params)
-    else:
-        counts = {
-            "tool_calls_total": tool_calls.total,
-            "tool_calls_effects": tool_calls.effects,
-            "tool_calls_unknown": tool_calls.unknown,
-        }
-        beat = fetch_one(sql.HEARTBEAT_WITH_COUNTS, {**params, **counts})
+    params = {
+        **_leasing(run_id, worker_id, now),
+        "session_id": session_id,
+        **counts_of(tool_calls),
+    }
+    beat = fetch_one(sql.HEARTBEAT, params)
     if beat is None:
         run = read_own_run(run_id, worker_id, now)
         raise Refused(f"The run is {run['status']}: this worker does not hold it.", run)
@@ -340,8 +330,8 @@ def _reassign(statement: str, **params: Any) -> int:
 
 
 def count_unfinished_runs(*, worker_id: UUID) -> int:
-    row = fetch_one(sql.COUNT_UNFINISHED, {"worker_id": worker_id})
-    assert row is not None
+    """Returns how many of the worker's runs have not ended: those that are queued, claimed or running."""
+    row = fetch_row(sql.COUNT_UNFINISHED, {"worker_id": worker_id})
     return int(row["unfinished"])
 
 
@@ -355,44 +345,37 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
         "lease_seconds": settings.RUN_LEASE_SECONDS,
         **lease_params(),
     }
-    with transaction.atomic():
-        overdue = fetch_all(sql.OVERDUE, params)
-        if not overdue:
-            return 0
-        lock_triggers(row["trigger_id"] for row in overdue)
-        ended = fetch_all(sql.EXPIRE, {**params, **_ids_of(overdue)})
-        follow_up(
-            ended,
-            [
-                ended_event(
-                    "run.lost" if run["ended_by"] == EndedBy.LEASE else "run.timed-out", SYSTEM, run
-                )
-                for run in ended
-            ],
-        )
-    return len(ended)
+    return _end_found(
+        sql.OVERDUE,
+        sql.EXPIRE,
+        params,
+        lambda run: "run.lost" if run["ended_by"] == EndedBy.LEASE else "run.timed-out",
+    )
 
 
 def expire_queued_runs(*, limit: int = 100, now: datetime | None = None) -> int:
     """Ends up to `limit` queued runs that no worker may claim any more, and returns how many: their start deadline has
     passed, or nobody continued their session in time.
     """
+    params = {"limit": limit, "now": now}
+    return _end_found(sql.UNSTARTABLE, sql.END_UNSTARTABLE, params, lambda _: "run.not-started")
+
+
+def _end_found(find: str, end: str, params: Row, action: Callable[[Row], str]) -> int:
+    """Ends the runs that the statement `find` finds by the statement `end`, and returns how many. `action` says which
+    action the end of a run is.
+    """
     with transaction.atomic():
-        found = fetch_all(sql.UNSTARTABLE, {"limit": limit, "now": now})
+        found = fetch_all(find, params)
         if not found:
             return 0
         lock_triggers(row["trigger_id"] for row in found)
-        ended = fetch_all(sql.END_UNSTARTABLE, {**_ids_of(found), "now": now})
-        follow_up(ended, [ended_event("run.not-started", SYSTEM, run) for run in ended])
+        ids = [run["id"] for run in found]
+        # With the environments PostgreSQL reads only their partitions, if the table is partitioned by environment.
+        environment_ids = list({run["environment_id"] for run in found})
+        ended = fetch_all(end, {**params, "ids": ids, "environment_ids": environment_ids})
+        follow_up(ended, [ended_event(action(run), SYSTEM, run) for run in ended])
     return len(ended)
-
-
-def _ids_of(runs: list[Row]) -> Row:
-    """Returns the parameters that name runs. With their environments PostgreSQL can skip partitions."""
-    return {
-        "ids": [run["id"] for run in runs],
-        "environment_ids": list({run["environment_id"] for run in runs}),
-    }
 
 
 def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:

@@ -13,7 +13,7 @@ from django.db.models.functions import Left
 
 from pipedai.api.pagination import usual
 from triggers.models import Run
-from triggers.runs.queries import in_states, is_retried
+from triggers.runs.queries import in_states
 from triggers.states import TERMINAL, FaultClass, Source, Status
 
 Rows = QuerySet[Run, Any]
@@ -47,16 +47,6 @@ class Wanted:
     def is_everything(self) -> bool:
         """Whether no filter leaves out a run, and an index returns the ended runs of all states in order."""
         return not (self.statuses or self.faults or self.sources or self.final or self.of_pair)
-
-
-def final(rows: Rows) -> Rows:
-    """Keeps only the runs that no retry follows, except one that a late result canceled."""
-    return rows.alias(is_retried=is_retried()).filter(is_retried=False)
-
-
-def unretried_faults(rows: Rows) -> Rows:
-    """The three indexes `run_final_fault…` contain only these runs."""
-    return rows.filter(fault_class=FaultClass.INFRA, retried=False)
 
 
 def parts_of(rows: Rows, wanted: Wanted) -> list[Rows]:
@@ -108,7 +98,7 @@ def _ended(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
     if wanted.final and FaultClass.INFRA in faults:
         # The final runs that infrastructure ended have indexes of their own, because most runs of this fault class have
         # a retry. These indexes have few runs, so they do without a column for the source.
-        part = final(unretried_faults(in_states(rows, [status])))
+        part = in_states(rows, [status]).filter(fault_class=FaultClass.INFRA, retried=False)
         yield part.filter(source__in=wanted.sources) if wanted.sources else part
         faults.remove(FaultClass.INFRA)
     # Without a condition on `ended_at`, the only index of ended runs that fits is that of a trigger and a worker.
@@ -116,4 +106,4 @@ def _ended(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
     ended = rows if is_of_pair else rows.filter(ended_at__isnull=False)
     for fault, source in product(faults, wanted.sources or Source.values):
         part = ended.filter(status=usual(status), source=source, fault_class=fault)
-        yield final(part) if wanted.final else part
+        yield part.filter(retried=False) if wanted.final else part

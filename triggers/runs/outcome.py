@@ -32,6 +32,15 @@ class ToolCalls:
     unknown: int
 
 
+def counts_of(calls: ToolCalls | None) -> dict[str, Any]:
+    """Returns the counts as the parameters of SQL statements."""
+    return {
+        "tool_calls_total": calls and calls.total,
+        "tool_calls_effects": calls and calls.effects,
+        "tool_calls_unknown": calls and calls.unknown,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class UsageLimit:
     """When a usage limit ends, and a word for what it limits, such as `five_hour`."""
@@ -101,14 +110,12 @@ class Outcome:
         )
 
     def columns(self) -> dict[str, Any]:
-        calls = self.tool_calls
+        """Returns the outcome's values as the parameters of the SQL statement `statements.COMPLETE`."""
         return {
             **{name: getattr(self, name) for name in self.__slots__},
             "lacks_output": self.lacks_output,
             "at_limit": self.at_limit,
-            "tool_calls_total": calls and calls.total,
-            "tool_calls_effects": calls and calls.effects,
-            "tool_calls_unknown": calls and calls.unknown,
+            **counts_of(self.tool_calls),
         }
 
 

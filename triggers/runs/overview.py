@@ -1,9 +1,10 @@
-"""Computes the figures about runs on an environment's dashboard, in one query (SPEC §5)."""
+"""Computes the figures on an environment's dashboard (SPEC §5)."""
 
 from datetime import datetime
 from uuid import UUID
 
-from pipedai.sql import NOW, Row, fetch_one, without_sorting
+from pipedai.sql import NOW, Row, fetch_row, without_sorting
+from triggers.runs.conditions import is_online
 
 # The percentage of successes among ended runs, to one decimal, or NULL if no run counts. Canceled runs do not count:
 # somebody stopped them, so they tell nothing about the work. The expression is for a SELECT from `run r`.
@@ -40,10 +41,19 @@ FROM (
 """
 
 
+_ONLINE = f"""
+SELECT count(*) AS online FROM worker w
+WHERE w.environment_id = %(environment_id)s AND w.deleted_at IS NULL AND {is_online("w")}
+"""
+
+
+def count_online_workers(environment_id: UUID) -> int:
+    """Returns how many workers of the environment are online."""
+    return int(fetch_row(_ONLINE, {"environment_id": environment_id, "now": None})["online"])
+
+
 def run_figures(*, environment_id: UUID, timezone: str, now: datetime | None = None) -> Row:
     """`success_rate` is in percent of the runs that ended today and were not canceled; None if there are none."""
     params = {"environment_id": environment_id, "timezone": timezone, "now": now}
     with without_sorting():
-        row = fetch_one(_OVERVIEW, params)
-    assert row is not None
-    return row
+        return fetch_row(_OVERVIEW, params)

@@ -19,8 +19,10 @@ def wake_for(runs: Iterable[Row], *, also: Iterable[UUID | None] = ()) -> None:
     wake_pools(Counter(run["pool_id"] for run in runs if run["pool_id"] is not None))
 
 
-def freed_places(ended: Iterable[Row]) -> list[Row]:
-    """Returns for each place of a trigger that these ended runs freed who may take it, for `wake_for`."""
+def freed_slots(ended: Iterable[Row]) -> list[Row]:
+    """Returns for each slot of a trigger that one of these ended runs has freed who may take it, as `wake_for` reads
+    it from a run.
+    """
     return [
         {"worker_id": run["trigger_worker_id"], "pool_id": run["trigger_pool_id"]}
         for run in ended
@@ -44,9 +46,10 @@ def open_to_pools(
     wake_pools(Counter(run["pool_id"] for run in opened if run["pool_id"] is not None))
 
 
-def give_places(*, environment_id: UUID, trigger_id: UUID) -> None:
-    """Numbers the held runs of a trigger with a new limit. The caller has locked the environment's workers, so that no
-    claim is under way, and then the trigger.
+def give_trigger_slots(*, environment_id: UUID, trigger_id: UUID) -> None:
+    """Numbers the held runs of a trigger that has just got a limit of such runs.
+
+    The caller has locked the environment's workers, so that no claim is under way, and then the trigger.
     """
-    execute(sql.TAKE_PLACES, {"trigger_id": trigger_id, "environment_id": environment_id})
-    execute(sql.GIVE_PLACES, {"trigger_id": trigger_id})
+    execute(sql.TAKE_TRIGGER_SLOTS, {"trigger_id": trigger_id, "environment_id": environment_id})
+    execute(sql.GIVE_TRIGGER_SLOTS, {"trigger_id": trigger_id})

@@ -4,25 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from django.db.models import BooleanField, Case, F, OuterRef, QuerySet, Subquery, Value, When
-from django.db.models.functions import Coalesce
+from django.db.models import Case, F, QuerySet, When
 
 from triggers.models import RUN_COLUMNS, Run
-from triggers.states import TERMINAL, EndedBy
+from triggers.states import FAILURES, TERMINAL
 
 # The columns that `runs` adds to those of the table of runs.
 _ADDED = ("trigger_name", "error_message", "will_retry")
-
-
-def is_retried() -> Coalesce:
-    """Whether a run has a retry which no late result canceled. It reads one row of the index `run_one_retry`, where
-    PostgreSQL might answer an EXISTS by reading all retries.
-    """
-    retries = Run.objects.filter(retry_of=OuterRef("id"), environment=OuterRef("environment"))
-    stands = Case(
-        When(ended_by=EndedBy.LATE_RESULT, then=False), default=True, output_field=BooleanField()
-    )
-    return Coalesce(Subquery(retries.values(stands=stands)), Value(False))
 
 
 def runs(of: QuerySet[Run, Any] | None = None) -> QuerySet[Run, dict[str, Any]]:
@@ -31,7 +19,7 @@ def runs(of: QuerySet[Run, Any] | None = None) -> QuerySet[Run, dict[str, Any]]:
         .annotate(
             trigger_name=F("trigger__name"),
             error_message=F("text__error_message"),
-            will_retry=Case(When(ended_at__isnull=False, then=is_retried())),
+            will_retry=Case(When(ended_at__isnull=False, then=F("retried"))),
         )
         .values(*RUN_COLUMNS, *_ADDED)
     )
@@ -51,6 +39,11 @@ def in_states(rows: QuerySet[Run, Any], states: Sequence[str]) -> QuerySet[Run, 
     if len(ended) == 1:
         rows = rows.filter(ended_at__isnull=not ended.pop())
     return rows.filter(status__in=states)
+
+
+def failures(rows: QuerySet[Run, Any]) -> QuerySet[Run, Any]:
+    """Keeps the runs that failed or timed out, by the conditions of the index `run_failed`."""
+    return in_states(rows, FAILURES).filter(attempt__gte=1)
 
 
 def run_in_full(run_id: UUID) -> dict[str, Any]:

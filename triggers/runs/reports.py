@@ -14,7 +14,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import NotFound
 from pipedai.api.renderers import compact_json
 from pipedai.events import Actor, emit
-from pipedai.sql import Row, execute, fetch_all, fetch_one
+from pipedai.sql import Row, execute, fetch_all, fetch_one, fetch_row
 from triggers.budgets.settling import settle_reservations
 from triggers.runs import statements as sql
 from triggers.runs.ending import ended_event, follow_up, keep_errors, run_event
@@ -77,8 +77,7 @@ def _complete_otherwise(
     if (settled := outcome.settled(has_output_schema=run["has_output_schema"])) is not outcome:
         outcome, params = settled, {**params, **settled.columns()}
         if run["status"] in HELD:
-            failed = fetch_one(sql.COMPLETE, params)
-            assert failed is not None, "the row is locked"
+            failed = fetch_row(sql.COMPLETE, params)
             _follow_up_report(failed, outcome, actor)
             return failed
     if run["ended_by"] == EndedBy.WORKER and run["status"] == outcome.status:
@@ -121,8 +120,7 @@ def _accept_late_result(
     calls for a retry too, it stays, and `retryAfterSeconds` may postpone it. `limited` are workers that a reported
     usage limit stops.
     """
-    run = fetch_one(sql.COMPLETE_LATE, params)
-    assert run is not None, "the row is locked"
+    run = fetch_row(sql.COMPLETE_LATE, params)
     changes: dict[str, Any] = {"late": True}
     is_retried = retry is not None
     if retry is not None and why_not_repeated(run):
@@ -142,8 +140,7 @@ def _accept_late_result(
         retry_after_seconds=outcome.retry_after_seconds,
     )
     if is_retried:
-        retry = fetch_one(sql.RETRY_FOR_UPDATE, params)
-        assert retry is not None, "a run is never deleted while it is unfinished"
+        retry = fetch_row(sql.RETRY_FOR_UPDATE, params)
         run |= {"will_retry": True, "resume_until": retry["resume_until"]}
     return run
 

@@ -22,17 +22,14 @@ _LEASE = f"{NOW} + %(lease_seconds)s * interval '1 second'"
 # The deadline of a run. After `timeoutSeconds`, the worker has 60 s to report the time-out itself; then the server ends
 # the run (SPEC §6).
 _DEADLINE = f"{NOW} + (r.timeout_seconds + 60) * interval '1 second'"
-# The column `will_retry` of a run `r`: whether it has a retry that no late result canceled; NULL until the run has
-# ended. It is a scalar subquery, because PostgreSQL may answer an EXISTS by reading all retries.
-_WILL_RETRY = """CASE WHEN r.ended_at IS NOT NULL THEN coalesce((
-        SELECT retry.ended_by IS DISTINCT FROM 'late_result' FROM run retry
-        WHERE retry.retry_of_id = r.id AND retry.environment_id = r.environment_id), false) END AS will_retry"""
+# The column `will_retry` of a run `r`: whether it has a retry that no late result canceled; NULL until it has ended.
+_WILL_RETRY = "CASE WHEN r.ended_at IS NOT NULL THEN r.retried END AS will_retry"
 # Until when the retry of a run `r` waits for the run's worker to continue the session; NULL if it does not.
 _RESUME_UNTIL = """CASE WHEN r.ended_at IS NOT NULL THEN (
         SELECT retry.resume_until FROM run retry
         WHERE retry.retry_of_id = r.id AND retry.environment_id = r.environment_id) END AS resume_until"""
 _NOT_ENDED = "NULL::boolean AS will_retry"
-_RELEASED = "slot = NULL, place = NULL, lease_expires_at = NULL, deadline_at = NULL"
+_RELEASED = "slot = NULL, trigger_slot = NULL, lease_expires_at = NULL, deadline_at = NULL"
 # The columns that are set in every new run, whatever made it. All other columns begin as NULL.
 _INSERT = """INSERT INTO run (
         id, environment_id, trigger_id, revision_id, worker_id, pool_id, pool_from, status, source, attempt,
@@ -129,7 +126,7 @@ WHERE r.id = ANY(%(ids)s) AND r.environment_id = ANY(%(environment_ids)s) AND x.
 """
 
 # Locks a trigger that limits how many of its runs may be held at once. Claims of its runs then come one after the
-# other, and the next statement sees the places that the earlier ones took.
+# other, and the next statement sees the slots that the earlier ones took.
 LOCK_TRIGGER = "SELECT FROM trigger WHERE id = %(trigger_id)s FOR NO KEY UPDATE"
 
 # Claims a run and gives it the lowest free slot of its worker. A slot is a number from 1 on, and each run that a worker
@@ -138,15 +135,25 @@ LOCK_TRIGGER = "SELECT FROM trigger WHERE id = %(trigger_id)s FOR NO KEY UPDATE"
 # taken, so the lowest free slot is never greater than `capacity`.
 
 
-def _claim(
-    *,
-    where_trigger: str,
-    place: str = "NULL",
-    places_of_trigger: str = "",
-    start: bool = False,
-    once: bool = False,
-) -> str:
+@cache
+def claim(*, limited: bool = False, start: bool = False, once: bool = False) -> str:
+    """Returns the statement that claims a run.
+
+    With `limited`, it is for a trigger that limits how many of its runs may be held at once: the run gets the lowest
+    free slot of the trigger in the same way, and the caller has locked the trigger. Without it, the statement changes
+    nothing for such a trigger. With `start`, the run is running at once. With `once`, the statement changes nothing if
+    the worker holds a run that it claimed with the same `claim_id`; the caller has locked the worker.
+    """
     status = f"status = 'running', started_at = {NOW}" if start else "status = 'claimed'"
+    trigger_slot, of_trigger, where_trigger = "NULL", "", "t.max_concurrent_runs IS NULL"
+    if limited:
+        trigger_slot, where_trigger = "of_trigger.free", "of_trigger.held < t.max_concurrent_runs"
+        of_trigger = """ CROSS JOIN LATERAL (
+    SELECT count(*) AS held, coalesce(min(rank) FILTER (WHERE trigger_slot > rank), count(*) + 1) AS free
+    FROM (
+        SELECT trigger_slot, row_number() OVER (ORDER BY trigger_slot) AS rank
+        FROM run
+        WHERE trigger_id = t.id AND environment_id = t.environment_id AND trigger_slot IS NOT NULL) held) of_trigger"""
     claim_id, was_used, is_unused = "", "", ""
     if once:
         claim_id = "claim_id, "
@@ -154,9 +161,9 @@ def _claim(
         is_unused = " AND NOT slots.was_used"
     return f"""
 UPDATE run r
-SET {status}, worker_id = %(worker_id)s, slot = slots.free, place = {place}, claim_id = %(claim_id)s,
-    claimed_at = {NOW}, lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
-FROM trigger t{places_of_trigger}, (
+SET {status}, worker_id = %(worker_id)s, slot = slots.free, trigger_slot = {trigger_slot},
+    claim_id = %(claim_id)s, claimed_at = {NOW}, lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
+FROM trigger t{of_trigger}, (
     SELECT count(*) AS held, coalesce(min(rank) FILTER (WHERE slot > rank), count(*) + 1) AS free{was_used}
     FROM (
         SELECT slot, {claim_id}row_number() OVER (ORDER BY slot) AS rank
@@ -168,29 +175,6 @@ RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, t
 """
 
 
-@cache
-def claim(*, in_place: bool = False, start: bool = False, once: bool = False) -> str:
-    """Returns the statement that claims a run. `in_place` is for triggers that limit how many runs may be held, and
-    gives the run the lowest free place; the caller has locked the trigger. Without it such runs are not claimed. With
-    `once` nothing happens if the worker, locked, holds a run by this `claim_id`.
-    """
-    if not in_place:
-        return _claim(where_trigger="t.max_concurrent_runs IS NULL", start=start, once=once)
-    return _claim(
-        where_trigger="places.held < t.max_concurrent_runs",
-        place="places.free",
-        places_of_trigger=""" CROSS JOIN LATERAL (
-    SELECT count(*) AS held, coalesce(min(rank) FILTER (WHERE place > rank), count(*) + 1) AS free
-    FROM (
-        SELECT place, row_number() OVER (ORDER BY place) AS rank
-        FROM run WHERE trigger_id = t.id AND environment_id = t.environment_id AND place IS NOT NULL) held) places""",
-        start=start,
-        once=once,
-    )
-
-
-CLAIM = claim()
-
 START = f"""
 UPDATE run r
 SET status = 'running', started_at = {NOW}, lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
@@ -200,23 +184,17 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'claimed'
 RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message
 """
 
+# Renews the lease, and stores the counts of tool calls, if the worker sent any, unless the stored ones are newer. Two
+# heartbeats can arrive in the wrong order, so the counts themselves show which are newer: those with more calls, or,
+# with as many calls, those with fewer unanswered ones.
 HEARTBEAT = f"""
-UPDATE run r SET lease_expires_at = {_LEASE}, session_id = coalesce(%(session_id)s, r.session_id)
-WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL
-    AND r.{OF_ENVIRONMENT}
-RETURNING r.status, r.cancel_requested_at, r.lease_expires_at
-"""
-
-# Renews the lease, and stores the counts of tool calls unless the stored ones are newer. Two heartbeats can arrive in
-# the wrong order, so the counts themselves show which are newer: those with more calls, or, with as many calls, those
-# with fewer unanswered ones.
-HEARTBEAT_WITH_COUNTS = f"""
 UPDATE run r
 SET lease_expires_at = {_LEASE}, session_id = coalesce(%(session_id)s, r.session_id),
     tool_calls_total = greatest(r.tool_calls_total, %(tool_calls_total)s::int),
     tool_calls_effects = greatest(r.tool_calls_effects, %(tool_calls_effects)s::int),
     tool_calls_unknown = CASE
-        WHEN r.tool_calls_total > %(tool_calls_total)s::int THEN r.tool_calls_unknown
+        WHEN r.tool_calls_total > %(tool_calls_total)s::int OR %(tool_calls_total)s::int IS NULL
+            THEN r.tool_calls_unknown
         WHEN r.tool_calls_total = %(tool_calls_total)s::int
             THEN least(r.tool_calls_unknown, %(tool_calls_unknown)s::int)
         ELSE %(tool_calls_unknown)s::int END
@@ -480,20 +458,20 @@ FROM opened WHERE r.id = opened.id
 RETURNING CASE WHEN r.resume_until IS NULL THEN r.pool_id END AS pool_id
 """
 
-# Takes away the places that held runs still have from an earlier limit of their trigger. The statement below would
-# otherwise give a place that another row still has, and the database checks that row by row.
-TAKE_PLACES = """
-UPDATE run SET place = NULL
-WHERE trigger_id = %(trigger_id)s AND environment_id = %(environment_id)s AND place IS NOT NULL
+# Takes away the slots that held runs still have from an earlier limit of their trigger. The statement below would
+# otherwise give a slot that another row still has, and the database checks that row by row.
+TAKE_TRIGGER_SLOTS = """
+UPDATE run SET trigger_slot = NULL
+WHERE trigger_id = %(trigger_id)s AND environment_id = %(environment_id)s AND trigger_slot IS NOT NULL
 """
 
 # Numbers the held runs of a trigger that has just got a limit of such runs, in the order of their claims. The caller
 # has locked the environment's workers and the trigger, so that no claim is under way.
-GIVE_PLACES = """
+GIVE_TRIGGER_SLOTS = """
 WITH held AS (
-    SELECT id, row_number() OVER (ORDER BY claimed_at, id) AS place FROM run
+    SELECT id, row_number() OVER (ORDER BY claimed_at, id) AS number FROM run
     WHERE trigger_id = %(trigger_id)s AND ended_at IS NULL AND slot IS NOT NULL)
-UPDATE run r SET place = held.place FROM held WHERE r.id = held.id AND r.slot IS NOT NULL
+UPDATE run r SET trigger_slot = held.number FROM held WHERE r.id = held.id AND r.slot IS NOT NULL
 """
 
 # Counts a worker's unfinished runs that no other worker may take. Each of the two counts reads a partial index: one has

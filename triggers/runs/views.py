@@ -1,7 +1,6 @@
 """The endpoints of runs: run a trigger, list runs, read, cancel or rerun one."""
 
 import re
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -16,12 +15,11 @@ from pipedai.api.principal import KeyPrincipal, Principal, actor_of, principal_o
 from pipedai.api.schema.operation import Operation, answer, header
 from pipedai.api.serializers import read_body
 from pipedai.replica.reading import from_replica
-from pipedai.sql import without_sorting
 from triggers import tenancy
-from triggers.filters import EnvironmentRunFilters, RunFilters
-from triggers.idempotency import Queued, rerun_run, run_trigger
 from triggers.models import Run
 from triggers.runs import lifecycle, queries
+from triggers.runs.filters import EnvironmentRunFilters, RunFilters
+from triggers.runs.idempotency import Queued, rerun_run, run_trigger
 from triggers.runs.serializers import (
     RerunBody,
     RunBody,
@@ -43,10 +41,13 @@ _KEY_HEADER = header(
 
 class RunPaginator(KeysetPaginator):
     time_field = "queued_at"
+    sorts = False
 
 
 class EndedRunPaginator(KeysetPaginator):
     time_field = "ended_at"
+    # The index of an environment's ended runs has no ids, so only PostgreSQL can order the runs that ended at once.
+    sorts = True
 
 
 class TriggerRunViewSet(TenantViewSet):
@@ -59,7 +60,7 @@ class TriggerRunViewSet(TenantViewSet):
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """`run` also finds a deleted trigger, because a repeated `Idempotency-Key` must still get its run."""
         rows = tenancy.ALL_TRIGGERS if self.action == "run" else tenancy.LIVE_TRIGGERS
-        self.access = find_visible(principal_of(request), rows, kwargs["trigger_id"])
+        self.access = find_visible(principal_of(request), rows[1], kwargs["trigger_id"])
 
     @Operation(
         "POST /triggers/{triggerId}/run",
@@ -134,6 +135,9 @@ class EnvironmentRunViewSet(TenantViewSet):
 
 
 class RunViewSet(TenantViewSet):
+    """The endpoints that read, cancel and rerun one run and list its tool calls."""
+
+    row = tenancy.ALL_RUNS
     tag = "Runs"
     permissions = {
         "retrieve": IsViewer,
@@ -143,9 +147,6 @@ class RunViewSet(TenantViewSet):
     }
     # A rerun does not count against the caller's write rate, because the ceiling of the queue bounds it.
     unmetered = frozenset({"rerun"})
-
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        self.access = find_visible(principal_of(request), tenancy.ALL_RUNS, kwargs["run_id"])
 
     @Operation(
         "GET /runs/{runId}",
@@ -243,15 +244,13 @@ def _run_page(filters: RunFilters, request: Request, view: TenantViewSet) -> Res
     is_by_end = filters.time_field == EndedRunPaginator.time_field
     paginator = EndedRunPaginator() if is_by_end else RunPaginator()
     parts = filters.parts
-    # The index of an environment's ended runs has no ids, so only PostgreSQL can order the runs that ended at once.
-    with nullcontext() if is_by_end else without_sorting():
-        if len(parts) == 1:
-            page = paginator.paginate_queryset(queries.runs(parts[0]), request, view)
-        else:
-            # A statement of up to 27 parts is planned in much less time if the parts join no other tables.
-            keys = [part.values("id", paginator.time_field) for part in parts]
-            found = paginator.paginate_parts(keys, request, view)
-            page = queries.runs_in_order([key["id"] for key in found])
+    if len(parts) == 1:
+        page = paginator.paginate_queryset(queries.runs(parts[0]), request, view)
+    else:
+        # A statement of up to 27 parts is planned in much less time if the parts join no other tables.
+        keys = [part.values("id", paginator.time_field) for part in parts]
+        found = paginator.paginate_parts(keys, request, view)
+        page = queries.runs_in_order([key["id"] for key in found])
     return paginator.get_paginated_response(RunSerializer(page, many=True).data)
 
 

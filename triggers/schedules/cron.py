@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import NamedTuple
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from cronsim import CronSimError
 
+from pipedai.timezones import check_timezone
 from triggers.schedules import wall_time
 from triggers.schedules.clock_face import ClockFace, clock_face
 from triggers.schedules.wall_time import Change
@@ -24,9 +25,6 @@ _MINUTE = timedelta(minutes=1)
 # zone Europe/Berlin: it names 02:00 to 03:00 on the last Sunday of March, which the clocks of Berlin always skip.
 _NEVER_YEARS = 100
 
-# Names in the zone database that are no time zones of a place. The first two depend on the machine, and `Factory`
-# stands for a clock that was never set.
-_NO_ZONES = frozenset({"localtime", "posixrules", "Factory"})
 # The fields of a crontab expression, with the values that the error message about a field names.
 _FIELDS = {
     "minute": "0 to 59",
@@ -59,10 +57,6 @@ class Ticks:
 
 class BadSchedule(ValueError):  # noqa: N818
     """The error for an expression that is not a valid schedule. The message tells its author what is wrong."""
-
-
-class BadTimezone(ValueError):  # noqa: N818
-    """The error for a name that is not a time zone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +217,6 @@ def parse(expression: str, timezone: str) -> Schedule:
     return schedule
 
 
-def check_timezone(name: str) -> None:
-    if name not in _zone_names():
-        raise BadTimezone("Not a time zone of the IANA database, such as Europe/Berlin.")
-
-
 def _explain(message: str, parts: dict[str, str]) -> str:
     """Returns a message about the field that cronsim names. It also names a valid day of month that no chosen month
     has; the message then says that the schedule never comes due.
@@ -247,8 +236,3 @@ def _is_valid(expression: str) -> bool:
     except CronSimError:
         return False
     return True
-
-
-@lru_cache(maxsize=1)
-def _zone_names() -> frozenset[str]:
-    return frozenset(available_timezones()) - _NO_ZONES

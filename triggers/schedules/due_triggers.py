@@ -13,8 +13,8 @@ from pipedai.sql import NOW, Row, fetch_all
 # ran for a while, there are hardly more pairs than environments with due triggers.
 _MOST_PAIRS = 5_000
 
-# Locks the due triggers of a batch. `place` is the position of a pair (a due time and an environment) in the queue of
-# its workspace, and `size` is how many triggers of the batch each workspace gets. If a workspace has several pairs,
+# Locks the due triggers of a batch. `position` is where a pair (a due time and an environment) stands in the queue
+# of its workspace, and `size` is how many triggers of the batch each workspace gets. If a workspace has several pairs,
 # they share its part. Triggers that another scheduler has locked are skipped.
 _DUE = f"""
 WITH RECURSIVE due (next_run_at, environment_id, step) AS (
@@ -28,15 +28,15 @@ WITH RECURSIVE due (next_run_at, environment_id, step) AS (
     WHERE due.step < %(most_pairs)s),
 queue AS (
     SELECT due.next_run_at, due.environment_id, e.workspace_id, e.paused_at IS NOT NULL AS paused,
-        count(*) OVER workspace AS places,
-        row_number() OVER (workspace ORDER BY due.next_run_at, random()) AS place
+        count(*) OVER workspace AS pairs,
+        row_number() OVER (workspace ORDER BY due.next_run_at, random()) AS position
     FROM due JOIN environment e ON e.id = due.environment_id
     WINDOW workspace AS (PARTITION BY e.workspace_id)),
 share AS (
     SELECT ceil(%(limit)s::numeric / greatest(count(DISTINCT workspace_id), 1))::int AS size FROM queue),
 turn AS (
-    SELECT next_run_at, environment_id, paused, ceil(size::numeric / least(places, size))::int AS most
-    FROM queue CROSS JOIN share WHERE place <= size ORDER BY place, random())
+    SELECT next_run_at, environment_id, paused, ceil(size::numeric / least(pairs, size))::int AS most
+    FROM queue CROSS JOIN share WHERE position <= size ORDER BY position, random())
 SELECT t.*, turn.paused, {NOW} AS now FROM turn CROSS JOIN LATERAL (
     SELECT id, environment_id, worker_id, pool_id, revision_id, schedule, timezone, next_run_at, overlap_policy,
         max_retries, timeout_seconds

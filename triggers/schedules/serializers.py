@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from pipedai.api.fields import TextField, WholeNumberField
+from pipedai.api.fields import TextField, TimezoneField, WholeNumberField
 from pipedai.api.serializers import StrictBody
 from triggers.serializers import TriggerBody
 from triggers.states import Decision
@@ -12,11 +12,10 @@ from triggers.states import Decision
 
 class SchedulePreviewBody(StrictBody):
     schedule = TextField(max_length=200)
-    timezone = TextField(max_length=64, required=False, default="UTC")
+    timezone = TimezoneField(required=False, default="UTC")
     count = WholeNumberField(min_value=1, max_value=100, required=False, default=10)
 
     validate_schedule = TriggerBody.validate_schedule
-    validate_timezone = TriggerBody.validate_timezone
 
 
 class ComingTimeSerializer(serializers.Serializer[Any]):

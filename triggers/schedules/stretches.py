@@ -40,10 +40,9 @@ CROSS JOIN LATERAL (
 WHERE last.decision = due.decision
 """
 
-# Adds a tick to each stretch's row. `greatest` is for rows of an older version of the service, which counted a single
-# tick as 0. A row that was pruned meanwhile is not returned.
+# Adds a tick to each stretch's row. A row that was pruned meanwhile is not returned.
 _LENGTHEN = """
-UPDATE tick t SET last_tick_at = longer.tick_at, missed_count = greatest(t.missed_count, 1) + 1
+UPDATE tick t SET last_tick_at = longer.tick_at, missed_count = t.missed_count + 1
 FROM unnest(%(ids)s::uuid[], %(ticks)s::timestamptz[]) AS longer (id, tick_at)
 WHERE t.id = longer.id AND t.last_tick_at < longer.tick_at
 RETURNING t.trigger_id, t.decision

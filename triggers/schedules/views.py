@@ -1,6 +1,5 @@
 """The endpoints of schedules: preview a schedule, and list a trigger's ticks, which are its due times."""
 
-from contextlib import nullcontext
 from functools import partial
 from uuid import UUID
 
@@ -15,7 +14,8 @@ from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, TooManyRequests
 from pipedai.replica.reading import from_replica
 from pipedai.server.memory_budget import RequestLimit
-from pipedai.sql import database_now, without_sorting
+from pipedai.sql import database_now
+from triggers import tenancy
 from triggers.filters import TickFilters
 from triggers.models import Tick
 from triggers.schedules import cron, preview
@@ -24,7 +24,6 @@ from triggers.schedules.serializers import (
     SchedulePreviewBody,
     TickSerializer,
 )
-from triggers.tenancy import OneTriggerViewSet, zone_of_trigger
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsViewer
 
@@ -79,7 +78,10 @@ class TickPaginator(KeysetPaginator):
     time_field = "tick_at"
 
 
-class TickViewSet(OneTriggerViewSet):
+class TickViewSet(TenantViewSet):
+    """The ticks of one trigger: the due times of its schedule, and what was decided about each."""
+
+    row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
     permissions = {"list": IsViewer}
     filter_names = TickFilters.names()
@@ -102,9 +104,11 @@ class TickViewSet(OneTriggerViewSet):
     def list(self, request: Request, trigger_id: UUID) -> Response:
         """Answers with the trigger's ticks, the latest due time first."""
         ticks = Tick.objects.filter(trigger_id=trigger_id)
-        filters = TickFilters.read(ticks, request, zone=partial(zone_of_trigger, trigger_id))
+        filters = TickFilters.read(
+            ticks, request, zone=partial(tenancy.zone_of_trigger, trigger_id)
+        )
         paginator = TickPaginator()
         # The index `tick_by_decision` has the ticks of one decision in order, but none has those of all decisions.
-        with without_sorting() if filters.values["decision"] else nullcontext():
-            page = paginator.paginate_parts(filters.parts, request, self)
+        paginator.sorts = not filters.values["decision"]
+        page = paginator.paginate_parts(filters.parts, request, self)
         return paginator.get_paginated_response(TickSerializer(page, many=True).data)

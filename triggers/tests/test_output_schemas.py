@@ -9,8 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from triggers.models import Run, TriggerRevision
-from triggers.output_schemas import DIALECT, BadOutputSchema, check_output_schema
-from triggers.schema_rules import schema_validator
+from triggers.output_schemas import DIALECT, BadOutputSchema, check_output_schema, schema_validator
 
 METASCHEMA = schema_validator()
 ODD: tuple[Any, ...] = (

@@ -115,10 +115,10 @@ def test_others_take_at_once_what_waits_for_a_worker_that_can_take_nothing(
     assert routing(run_id) == (cast.worker.worker_id, pool_id, 0)
 
 
-def places():
-    """Returns the places of the held runs, by the order of their claims."""
+def slots():
+    """Returns the trigger's slots of the held runs, by the order of their claims."""
     held = Run.objects.filter(slot__isnull=False).order_by("claimed_at", "id")
-    return list(held.values_list("place", flat=True))
+    return list(held.values_list("trigger_slot", flat=True))
 
 
 def test_held_runs_get_places_when_their_number_is_limited(cast, patch):
@@ -126,10 +126,10 @@ def test_held_runs_get_places_when_their_number_is_limited(cast, patch):
     runs = Runs(cast, cast.trigger_id, now=database_now())
     for _ in range(3):
         runs.claimed()
-    assert places() == [None] * 3
+    assert slots() == [None] * 3
     with audited() as rows:
         assert patch(maxConcurrentRuns=2).json()["maxConcurrentRuns"] == 2
-    assert places() == [1, 2, 3]
+    assert slots() == [1, 2, 3]
     assert rows.told() == [("trigger.updated", {"maxConcurrentRuns": [None, 2]})]
 
 

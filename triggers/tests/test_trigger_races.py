@@ -16,9 +16,9 @@ from pipedai.events import SYSTEM
 from testing.processes.racing import ROUNDS, Started, accepted, at_once
 from testing.world.cast import Cast
 from testing.world.runs import allow
-from triggers.idempotency import run_trigger
 from triggers.models import Run, Tick, Trigger
 from triggers.runs.handout import hand_out_runs
+from triggers.runs.idempotency import run_trigger
 from triggers.schedules.firing import fire_due_ticks
 from triggers.services import delete_trigger, rotate_mcp_token, update_trigger
 from triggers.states import Source

@@ -13,7 +13,7 @@ from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.outgoing import host_of
 from pipedai.sql import Row, database_now, fetch_one
-from triggers.acting import hold_trigger_environment
+from triggers.locks import hold_trigger_environment
 from triggers.models import Delivery
 from triggers.models.run import duration_ms
 

@@ -9,17 +9,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.pagination import KeysetPaginator
-from pipedai.api.principal import actor_of, principal_of
+from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import StrictBody, read_body
 from pipedai.api.throttling import Rate
 from pipedai.replica.reading import from_replica
 from triggers import tenancy
 from triggers.models import Delivery
-from triggers.tenancy import OneTriggerViewSet
 from triggers.webhooks import outbox
 from triggers.webhooks.serializers import DeliverySerializer
-from workspaces.access import TenantViewSet, find_visible
+from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin, IsViewer
 from workspaces.roles import Role
 
@@ -44,7 +43,10 @@ class _DeliveriesShown(TenantViewSet):
         return Response(shown, status=201)
 
 
-class TriggerDeliveryViewSet(_DeliveriesShown, OneTriggerViewSet):
+class TriggerDeliveryViewSet(_DeliveriesShown):
+    """The deliveries of one trigger."""
+
+    row = tenancy.LIVE_TRIGGERS
     tag = "Webhooks"
     permissions = {"list": IsViewer, "test": IsAdmin}
     environment_rates = {"test": Rate("test-webhook", 10, _A_MINUTE)}
@@ -80,15 +82,12 @@ class TriggerDeliveryViewSet(_DeliveriesShown, OneTriggerViewSet):
 
 
 class DeliveryViewSet(_DeliveriesShown):
+    """The endpoint that sends one delivery again."""
+
+    row = tenancy.LIVE_DELIVERIES
     tag = "Webhooks"
     permissions = {"redeliver": IsAdmin}
     environment_rates = {"redeliver": Rate("redeliver", 10, _A_MINUTE)}
-
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the delivery's environment. Nobody can see the deliveries of a deleted trigger any more."""
-        self.access = find_visible(
-            principal_of(request), tenancy.LIVE_DELIVERIES, kwargs["delivery_id"]
-        )
 
     @Operation(
         "POST /deliveries/{deliveryId}/redeliver",

@@ -68,8 +68,8 @@ def copy_slice(
     _copy("delivery_attempt", _ATTEMPT, attempts)
     events: list[Event] = []
     for run in runs:
-        told = list(_told(run, keys, user_id))
-        events += told if whole_story else told[-1:]
+        steps = list(_events_of(run, keys, user_id))
+        events += steps if whole_story else steps[-1:]
         if len(events) >= _EVENTS_AT_ONCE:
             emit(*events)
             events = []
@@ -154,7 +154,7 @@ def _attempts(delivery: Row, rng: random.Random) -> Iterator[Row]:
         }
 
 
-def _told(run: Row, keys: Mapping[UUID, UUID], user_id: UUID) -> Iterator[Event]:
+def _events_of(run: Row, keys: Mapping[UUID, UUID], user_id: UUID) -> Iterator[Event]:
     """Yields the domain events of a run's steps, from which the audit log is written, in order of time."""
     worker, trigger_id = Actor("worker", run["worker_id"]), str(run["trigger_id"])
 

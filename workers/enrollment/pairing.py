@@ -17,7 +17,7 @@ from pipedai.api.throttling import (
 )
 from pipedai.client_address import network_of
 from pipedai.events import Actor, emit
-from pipedai.sql import execute, fetch_one
+from pipedai.sql import execute, fetch_row
 from workers.enrollment.codes import (
     digest,
     digests,
@@ -146,8 +146,7 @@ def deny_pairing(*, enrollment_id: UUID, user_id: UUID, actor: Actor) -> Enrollm
 def _check_pending(address: str) -> None:
     params = {"network": network_of(address)}
     execute(_TAKE_TURNS, params)
-    row = fetch_one(_COUNT_PENDING, params)
-    assert row is not None
+    row = fetch_row(_COUNT_PENDING, params)
     if row["pending"] >= MAX_PENDING:
         raise TooManyRequests(
             f"{MAX_PENDING} hosts at this address wait for approval, as many as may.",

@@ -66,10 +66,10 @@ class WorkerEventViewSet(StreamViewMixin, HostViewSet):
             worker_id=worker_id,
             last_event_id=request.META.get("HTTP_LAST_EVENT_ID"),
         )
-        return stream_answer("".join(_told(row, worker_id) for row in rows))
+        return stream_answer("".join(_text_of(row, worker_id) for row in rows))
 
 
-def _told(row: Row, worker_id: UUID) -> str:
+def _text_of(row: Row, worker_id: UUID) -> str:
     data = {
         "type": row["type"],
         "ts": iso_time(row["at"]),

@@ -1,6 +1,8 @@
-"""The endpoint that tells hosts which versions of their programs are the newest."""
+"""Tells hosts which versions of their programs are the newest, and serves the worker's package."""
 
 from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse
+from django.views.decorators.http import condition, require_safe
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -60,3 +62,26 @@ class ReleaseViewSet(ApiViewSet):
                 },
             }
         )
+
+
+def _etag(_request: HttpRequest, name: str) -> str | None:
+    package = worker_package()
+    return f'"{package.sha256}"' if name == package.name else None
+
+
+@require_safe
+@condition(etag_func=_etag)
+def download(_request: HttpRequest, name: str) -> HttpResponse:
+    """Answers GET /downloads/<name>, which is public, with the wheel of this release's worker.
+
+    Any other name is answered with 404.
+    """
+    package = worker_package()
+    if name != package.name:
+        raise Http404
+    response = HttpResponse(package.content, content_type="application/octet-stream")
+    response["Content-Disposition"] = f'attachment; filename="{package.name}"'
+    # A cache must ask again before each use. The install command names the digest of the newest wheel, so hosts would
+    # refuse an older wheel from a cache.
+    response["Cache-Control"] = "no-cache"
+    return response

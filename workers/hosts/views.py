@@ -17,9 +17,8 @@ from triggers.filters import check_tenant_ids
 from workers import queries, services
 from workers.filters import WorkerFilters
 from workers.hosts.access import HostViewSet
-from workers.hosts.serializers import RegistrationTokenBody
 from workers.pools.membership import pools_of_host
-from workers.serializers import WorkerSerializer
+from workers.serializers import RegistrationTokenBody, WorkerSerializer
 from workspaces.api_keys import mint_registration_token
 from workspaces.permissions import IsAdmin
 

@@ -13,7 +13,7 @@ from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
 from triggers.runs.lifecycle import reassign_resuming_runs
-from workers.acting import hold_workers
+from workers.locks import hold_workers
 from workers.models import Pool, PoolMember
 from workers.pools.membership import join_pools, lock_resuming_triggers
 from workspaces.ceilings import check_ceiling

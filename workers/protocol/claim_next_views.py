@@ -1,22 +1,19 @@
 """The endpoint by which a worker asks for the next run and claims it, in one call (SPEC §21)."""
 
 from functools import partial
-from typing import Any
 from uuid import UUID
 
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import ApiError
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.views import IsSignedIn
 from triggers.runs.claim_next import claim_next_run
 from triggers.runs.offers import offers_of
-from workers.protocol.access import PROCESS, VERSION
-from workers.protocol.asking import ACCOUNT, AskingViewSet, told_fields
-from workers.protocol.limits import locked_limits
+from workers.locks import locked_limits
+from workers.protocol.access import PROCESS, VERSION, check_size
+from workers.protocol.polling import ACCOUNT, PollingViewSet, worker_fields
 from workers.protocol.serializers import ClaimNextBody, NextRunSerializer
 
 # A call that waits keeps its body in memory all the time, so the body must be small.
@@ -25,16 +22,9 @@ MAX_BODY_BYTES = 16 * 1024
 LATE_AGAIN_SECONDS = 1.0
 
 
-class BodyTooLarge(ApiError):  # noqa: N818 - named as what it answers
-    """413: the body is longer than that of a call which may wait."""
+class ClaimNextViewSet(PollingViewSet):
+    """The endpoint by which a worker takes its next run."""
 
-    status_code = 413
-
-    def __init__(self) -> None:
-        super().__init__("The body must not be longer than 16 KiB.", code=ErrorCode.BODY_TOO_LARGE)
-
-
-class ClaimNextViewSet(AskingViewSet):
     permissions = {"claim_next": IsSignedIn}
     # A worker must call as often as its runs need.
     unmetered = frozenset(permissions)
@@ -51,7 +41,7 @@ class ClaimNextViewSet(AskingViewSet):
                 "ClaimedNext",
                 "The run that the worker has claimed.",
                 run=NextRunSerializer(allow_null=True),
-                **told_fields(),
+                **worker_fields(),
             )
         },
         says={
@@ -71,7 +61,7 @@ class ClaimNextViewSet(AskingViewSet):
     )
     def claim_next(self, request: Request, worker_id: UUID) -> Response:
         """Gives the worker the first run that a poll would return, claimed for it."""
-        _check_size(request.META)
+        check_size(request, MAX_BODY_BYTES)
         body = read_body(ClaimNextBody, request)
         limits = self._begin(request, waits=bool(body["wait"]))
         run, was_late = claim_next_run(
@@ -92,10 +82,5 @@ class ClaimNextViewSet(AskingViewSet):
             again_seconds=LATE_AGAIN_SECONDS if was_late else None,
         )
         return Response(
-            {"run": None if run is None else NextRunSerializer(run).data, **self._told()}
+            {"run": None if run is None else NextRunSerializer(run).data, **self._about_worker()}
         )
-
-
-def _check_size(meta: Any) -> None:
-    if int(meta.get("CONTENT_LENGTH") or 0) > MAX_BODY_BYTES:
-        raise BodyTooLarge

@@ -8,8 +8,6 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import ApiError
 from pipedai.api.parsers import EventsJSONParser
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
@@ -17,18 +15,9 @@ from pipedai.api.views import IsSignedIn
 from pipedai.server.access_log import LOG
 from triggers.run_events.event import MAX_CALL_BYTES, RunEvent
 from triggers.run_events.recording import store_events
-from workers.protocol.access import VERSION, WorkerProtocolViewSet
+from workers.protocol.access import VERSION, WorkerProtocolViewSet, check_size
 from workers.protocol.plain_events import CallingWorker, append_plain_call
 from workers.protocol.run_events import EventsBody
-
-
-class EventsTooLarge(ApiError):  # noqa: N818 - named as what it answers
-    """413: the body is longer than a call with events may be."""
-
-    status_code = 413
-
-    def __init__(self) -> None:
-        super().__init__("The body must not be longer than 256 KiB.", code=ErrorCode.BODY_TOO_LARGE)
 
 
 class WorkerRunEventViewSet(WorkerProtocolViewSet):
@@ -84,14 +73,9 @@ class WorkerRunEventViewSet(WorkerProtocolViewSet):
         if events:
             next_seq = events[-1].seq + 1
         else:
-            _check_size(request.META)
+            check_size(request, MAX_CALL_BYTES)
             events = read_body(EventsBody, request)["events"]
             next_seq = store_events(worker_id=worker_id, run_id=run_id, events=events)
         # The access log writes the line of a call that stored events at level DEBUG only.
         request.META.get("asgi.scope", {}).get(LOG, {})["events"] = len(events)
         return Response({"nextSeq": next_seq})
-
-
-def _check_size(meta: Any) -> None:
-    if int(meta.get("CONTENT_LENGTH") or 0) > MAX_CALL_BYTES:
-        raise EventsTooLarge

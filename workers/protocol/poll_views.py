@@ -12,11 +12,13 @@ from pipedai.server.memory_budget import room_for_answer
 from triggers.runs.handout import MOST_BYTES, hand_out_runs
 from triggers.runs.offers import offers_of
 from workers.protocol.access import PROCESS, VERSION
-from workers.protocol.asking import ACCOUNT, AskingViewSet, told_fields
+from workers.protocol.polling import ACCOUNT, PollingViewSet, worker_fields
 from workers.protocol.serializers import MAX_WAIT_SECONDS, HandedOutRunSerializer
 
 
-class PollViewSet(AskingViewSet):
+class PollViewSet(PollingViewSet):
+    """The endpoint by which a worker polls for runs."""
+
     permissions = {"poll": IsSignedIn}
 
     @Operation(
@@ -38,7 +40,7 @@ class PollViewSet(AskingViewSet):
                 "Poll",
                 "The runs that a worker is to claim.",
                 runs=HandedOutRunSerializer(many=True),
-                **told_fields(),
+                **worker_fields(),
             )
         },
         says={
@@ -70,7 +72,7 @@ class PollViewSet(AskingViewSet):
         )
         self._end(request, wait=wait, runs=len(runs), capacity=limits["capacity"])
         return Response(
-            {"runs": [HandedOutRunSerializer(run).data for run in runs], **self._told()}
+            {"runs": [HandedOutRunSerializer(run).data for run in runs], **self._about_worker()}
         )
 
 

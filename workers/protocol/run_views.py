@@ -14,8 +14,8 @@ from pipedai.api.views import IsSignedIn
 from triggers.runs import lifecycle, reports
 from triggers.runs.serializers import RunSerializer
 from triggers.states import Status
+from workers.locks import locked_limits
 from workers.protocol.access import VERSION, WorkerProtocolViewSet
-from workers.protocol.limits import locked_limits
 from workers.protocol.serializers import (
     ClaimBody,
     ClaimedRunSerializer,

@@ -411,8 +411,10 @@ def test_poll_and_claim_take_as_many_statements_as_for_an_approved_one(cast: Cas
 @pytest.mark.parametrize(
     ("statement", "condition"),
     [
-        pytest.param(handout._DUE, conditions.HEADERS_MAY_GO_FROM_QUEUE, id="poll"),
-        pytest.param(statements.CLAIM, conditions.HEADERS_MAY_GO, id="claim"),
+        pytest.param(
+            handout._due(50, with_pools=False), conditions.HEADERS_MAY_GO_FROM_QUEUE, id="poll"
+        ),
+        pytest.param(statements.claim(), conditions.HEADERS_MAY_GO, id="claim"),
     ],
 )
 def test_an_approved_workers_plan_is_as_if_there_were_no_approval(

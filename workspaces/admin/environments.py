@@ -100,6 +100,7 @@ _GO_TO = of_row(lambda environment: shortcuts(environment.id))
 @register(Environment, site=site)
 class EnvironmentAdmin(StaffModelAdmin):
     icon = "deployed_code"
+    group = "People"
     when_empty = "Nobody has made an environment yet."
     named_by = "name"
     columns = ("name", "workspace", "State", "created_at", "deleted_at", ("Go to", _GO_TO))
@@ -146,6 +147,7 @@ class EnvironmentAdmin(StaffModelAdmin):
 @register(Workspace, site=site)
 class WorkspaceAdmin(StaffModelAdmin):
     icon = "apartment"
+    group = "People"
     when_empty = "Nobody has made a workspace yet."
     named_by = "name"
     columns = ("name", "created_by", "created_at")
@@ -182,6 +184,7 @@ class WorkspaceAdmin(StaffModelAdmin):
 @register(Invitation, site=site)
 class InvitationAdmin(StaffModelAdmin):
     icon = "forward_to_inbox"
+    group = "People"
     when_empty = "Nobody has been invited yet."
     columns = (
         ("Invitation", itself()), "Address", "environment", "role", "Sent", "accepted_at", "revoked_at",
@@ -205,6 +208,7 @@ def _environment(membership: Membership) -> Any:
 @register(Membership, site=site)
 class MembershipAdmin(StaffModelAdmin):
     icon = "group"
+    group = "People"
     when_empty = "No environment has members yet."
     columns = ("user", "Environment", "Workspace", "role", "Since", "Go to")
     list_filter = ("role", "environment", "user")

@@ -26,6 +26,7 @@ def _state(key: ApiKey) -> Any:
 @register(ApiKey, site=site)
 class ApiKeyAdmin(StaffModelAdmin):
     icon = "vpn_key"
+    group = "People"
     when_empty = "Nobody has minted an API key yet."
     named_by = "name"
     columns = ("name", "Token", "role", "State", "environment", "last_used_at", "created_at")
@@ -58,6 +59,7 @@ class DataKeyAdmin(StaffModelAdmin):
     """Shows ids and dates of data keys, never the keys themselves."""
 
     icon = "encrypted"
+    group = "Service"
     when_empty = "There is no environment yet, so there is no data key."
     columns = (("Id", itself()), "environment", "master_key_id", "created_at", "retired_at")
     list_filter = ("environment",)
@@ -73,6 +75,7 @@ def _rotated(rotation: DataKeyRotation) -> Any:
 @register(DataKeyRotation, site=site)
 class DataKeyRotationAdmin(StaffModelAdmin):
     icon = "autorenew"
+    group = "Service"
     when_empty = "No data key has been rotated yet."
     columns = ("Begun", "Environment")
     facts = (

@@ -30,6 +30,7 @@ function listen() {
   stream.onmessage = () => { changed = true; };
 }
 
+for (const each of document.querySelectorAll("[data-without-script]")) each.hidden = true;
 localize(document);
 listen();
 if (document.getElementById("live")) setInterval(refresh, 1000);

@@ -26,6 +26,18 @@ def test_the_axis_of_a_count_has_whole_figures_that_no_bar_passes(highest, axis)
     assert chart(0, highest, 0).axis == axis
 
 
+def test_each_bar_has_its_number_and_each_part_of_it_one_in_the_table():
+    spent = Chart(
+        "Cost", ["Mon", "Tue"], [Series("a", "a", [1.5, 0]), Series("b", "b", [2, 0])], "$"
+    )
+    assert spent.totals == ["$3.50", "$0"]
+    assert chart(9_999, 12_345).totals == ["9,999", "12k"]
+    assert (spent.headers, spent.rows) == (
+        ["When", "a", "b"],
+        [["Mon", "$1.50", "$2"], ["Tue", "$0", "$0"]],
+    )
+
+
 def test_bars_stand_on_each_other():
     stacked = Chart("Runs", ["now"], [Series("a", "a", [1]), Series("b", "b", [3])])
     assert [(bar["y"], bar["height"]) for bar in stacked.bars] == [

@@ -26,6 +26,7 @@ from workers.models import Enrollment, Worker
 from workspaces.models import ApiKey, Environment, Membership, Workspace
 
 RUNS = "/admin/triggers/run/"
+TIME_WITHOUT_ZONE = re.compile(r"\d\d:\d\d:\d\d</span></time>")
 AUDIT = "/admin/audit/auditentry/"
 # These models have no pages of their own, because their rows are shown on the pages of other rows. Worker events are
 # kept for an hour only, and the audit log has the same for ever. A silence becomes an incident within seconds.
@@ -75,9 +76,12 @@ def test_each_list_and_page_opens_reads_no_secret_and_offers_no_adding_or_deleti
 def open_list_and_page(model, desk):
     answer = text_read_without_secrets(desk, list_of(model))
     assert "/add/" not in answer
+    assert not TIME_WITHOUT_ZONE.search(answer)
     row = model._default_manager.order_by("pk").last()
     if row is not None:
-        assert str(row.pk) in text_read_without_secrets(desk, page_of(model, row.pk))
+        page = text_read_without_secrets(desk, page_of(model, row.pk))
+        assert str(row.pk) in page
+        assert not TIME_WITHOUT_ZONE.search(page)
 
 
 def try_to_add_change_or_delete(model, desk):
@@ -162,6 +166,23 @@ def test_a_runs_page_tells_its_whole_story_from_the_first_attempt(desk, story):
         assert told in page, told
     assert "&quot;since&quot;" not in page, "the payload is a table"
     assert str(story) in text_of(desk.get(page_of(Run, retry.id))), "the first attempt is told too"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [
+        ({"status": "failed", "errorMessage": "Error: it broke\n  at main"}, "Error: it broke at main"),
+        ({"status": "timed_out", "shortMessage": "It took too long."}, "It took too long."),
+        ({"status": "succeeded", "shortMessage": "All is well."}, ""),
+    ],
+    ids=lambda each: each["status"] if isinstance(each, dict) else "",
+)  # fmt: skip
+def test_a_runs_first_box_has_its_error(desk, cast, outcome, told):
+    page = text_of(desk.get(page_of(Run, Runs.of(cast).ended(**outcome))))
+    first_box = page.partition("Where it stands, and why")[2].partition("</section>")[0]
+    error = f'<dt>Error</dt><dd><pre class="staff-text">{told}</pre></dd>'
+    assert (error in first_box) is bool(told)
+    assert page.count("<dt>Error</dt>") == bool(told)
 
 
 def test_a_runs_page_tells_what_it_did_and_why_it_is_not_retried(desk, cast):
@@ -437,6 +458,16 @@ def test_the_start_page_counts_what_waits_and_draws_the_last_day_and_fortnight(d
 def test_an_empty_house_has_a_start_page(desk):
     page = text_of(desk.get("/admin/"))
     assert "No run has ended in the last 24 hours." in page
+
+
+def test_the_menu_groups_all_lists_by_what_staff_look_for(desk):
+    _, *groups = desk.get("/admin/").context["sidebar_navigation"]
+    assert [each["title"] for each in groups] == [
+        "Runs", "Triggers", "Machines", "Money", "People", "Webhooks and notices", "Service",
+    ]  # fmt: skip
+    links = [item["link"] for group in groups for item in group["items"]]
+    assert sorted(links) == sorted(map(list_of, site._registry))
+    assert all(group["items"] for group in groups)
 
 
 def test_an_empty_list_says_what_has_not_happened_yet(desk, subtests):

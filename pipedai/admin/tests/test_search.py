@@ -1,12 +1,19 @@
 """The search of each list finds rows by all that its search box promises."""
 
 from typing import Any
+from uuid import UUID
 
+import pytest
 from django.contrib.admin.utils import get_fields_from_path
 
+from audit.models import AuditEntry
 from pipedai.admin.site import site
 from pipedai.admin.tests.test_pages import ids_in
 from pipedai.admin.values import list_of
+from testing.probes.plans import explained, prefer_indexes
+from testing.world.copies import add_copies
+from testing.world.runs import Runs
+from triggers.models import Run, Trigger
 
 
 def write(row: Any, path: str, value: str) -> None:
@@ -34,4 +41,31 @@ def test_each_declared_column_and_address_and_the_id_find_the_row(desk, stage, s
                 assert str(row.pk) in ids_in(desk.get(list_of(model), {"q": term}))
                 assert ids_in(desk.get(list_of(model), {"q": f"{term.strip()}-not"})) == []
         if row:
-            assert ids_in(desk.get(list_of(model), {"q": str(row.pk)})) == [str(row.pk)]
+            whole = str(row.pk)
+            assert ids_in(desk.get(list_of(model), {"q": whole})) == [whole]
+            for beginning in (whole[:8], f" {whole[:13].upper()} "):
+                assert whole in ids_in(desk.get(list_of(model), {"q": beginning}))
+
+
+def test_the_beginning_of_an_id_finds_rows_by_the_primary_key_beside_any_filter(desk, cast):
+    runs = Runs.of(cast)
+    run_id = str(runs.ended())
+    add_copies(Run, UUID(run_id), 3000)
+    prefer_indexes()
+    for filters in ({}, {"environment": str(cast.environment.id), "status": "succeeded"}):
+        with explained("SELECT") as plans:
+            found = ids_in(desk.get(list_of(Run), {"q": run_id[:8], **filters}))
+        assert found == [run_id]
+        assert plans.rows_read("run") == 1
+    assert ids_in(desk.get(list_of(Run), {"q": run_id[:8], "status": "failed"})) == []
+    assert ids_in(desk.get(list_of(Run), {"q": run_id[:7]})) == []
+
+
+def test_a_name_that_looks_like_the_beginning_of_an_id_is_found(desk, cast):
+    named = cast.add_trigger(name="of deadbeef")
+    assert ids_in(desk.get(list_of(Trigger), {"q": "deadbeef"})) == [str(named)]
+
+
+@pytest.mark.parametrize("term", ["ffffffff", "00000000", "e677d21f"])
+def test_times_that_no_calendar_has_begin_no_audit_entrys_id(desk, cast, term):
+    assert ids_in(desk.get(list_of(AuditEntry), {"q": term})) == []

@@ -13,7 +13,7 @@ from pipedai.events import Actor
 from testing.probes.statement_count import counted
 from testing.world.runs import NOON, Runs
 from testing.world.users import UserFactory
-from triggers.models import Run, Tick, Trigger
+from triggers.models import Run, Tick, Trigger, TriggerHealth
 from triggers.states import Decision
 from workers.models import Worker
 from workspaces.models import Environment, Membership, Workspace
@@ -159,6 +159,36 @@ def test_the_list_of_triggers_shows_how_the_newest_run_went(desk, cast):
     assert f'{page_of(Run, newest)}"><span class="staff-state staff-state-timed_out">' in page
 
 
+LATE, FAILING = {"late_since": NOON}, {"is_failing": True, "failures": 1}
+
+
+@pytest.mark.parametrize(
+    ("word", "judged", "paused_at", "values"),
+    [
+        ("idle", None, None, {}),
+        ("ok", {}, None, {}),
+        ("paused", {}, NOON, {}),
+        ("late", LATE, NOON, {}),
+        ("failing", {**LATE, **FAILING}, NOON, {}),
+        ("disabled", FAILING, None, {"enabled": False}),
+        ("deleted", None, None, {"enabled": False, "deleted_at": NOON}),
+    ],
+)
+def test_a_trigger_has_one_state_which_is_the_worst(desk, cast, word, judged, paused_at, values):
+    trigger_id = cast.add_trigger()
+    Trigger.objects.filter(id=trigger_id).update(name="Judged", **values)
+    Environment.objects.filter(id=cast.environment.id).update(paused_at=paused_at)
+    if judged is not None:
+        health = {"environment": cast.environment, "has_outcome": True, **judged}
+        TriggerHealth.objects.create(trigger_id=trigger_id, **health)
+    shown = f'<span class="staff-state staff-state-{word}">{word}</span>'
+    page = text_of(desk.get(page_of(Trigger, trigger_id)))
+    facts = page.partition("<h2>Trigger</h2>")[2].partition("</section>")[0]
+    assert f"<dt>State</dt><dd>{shown}</dd>" in facts
+    assert facts.count('class="staff-state ') == 1
+    assert shown in text_of(desk.get(list_of(Trigger), {"q": str(trigger_id)}))
+
+
 def test_a_queued_runs_page_says_what_it_waits_for_and_what_to_do(desk, cast):
     runs = Runs.of(cast, **BERLIN)
     Worker.objects.update(disabled_at=NOON)
@@ -167,7 +197,7 @@ def test_a_queued_runs_page_says_what_it_waits_for_and_what_to_do(desk, cast):
         "What it waits for",
         "worker disabled",
         f"worker {link_to(Worker, cast.worker.worker_id, 'host-1')}",
-        "<span>2026-05-04</span> <span>12:00:00</span></time> UTC",
+        "<span>2026-05-04</span> <span>12:00:00 UTC</span></time>",
         "<span>14:00:00 CEST</span>",
     ):
         assert told in page, told
@@ -200,7 +230,9 @@ def test_a_triggers_page_tells_of_its_last_due_time_and_of_any_other(desk, cast)
     assert "2026-05-04 07:00 UTC (09:00 in Europe/Berlin) was due and made no run" in page
     assert 'value="2026-05-04T09:00"' in page
     assert "Ask about another time in Europe/Berlin" in page
-    assert "The trigger was made later" in text_of(desk.get(url, {"at": "2026-01-01T09:00"}))
+    page = text_of(desk.get(url, {"at": "2026-01-01T09:00"}))
+    assert "The trigger was made later" in page
+    assert "not scheduled" not in page, "it has a schedule"
     for bad in ("nine", "0001-01-01T00:00", "9999-12-31T23:59"):
         assert "no time that can be asked about" in text_of(desk.get(url, {"at": bad}))
 

@@ -89,5 +89,5 @@ def test_a_run_with_a_place_reserves_too_and_keeps_none_if_a_budget_refuses_it(p
     run_id = pooled.runs.queue()
     with pytest.raises(Refused):
         pooled.runs.claim(run_id, worker_id=pooled.billed)
-    assert pooled.runs.stored(run_id)["place"] is None
+    assert pooled.runs.stored(run_id)["trigger_slot"] is None
     assert BudgetWindow.objects.get().reserved_usd == 1

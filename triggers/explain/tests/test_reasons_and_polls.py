@@ -29,7 +29,7 @@ from triggers.models import Budget, Run, Trigger
 from triggers.runs import lifecycle
 from triggers.runs.conditions import ONLINE_WITHIN
 from triggers.runs.handout import hand_out_runs
-from triggers.runs.pools import give_places, open_to_pools
+from triggers.runs.pools import give_trigger_slots, open_to_pools
 from triggers.states import TERMINAL, Status
 from workers.models import PoolMember, Worker
 from workspaces.models import Environment
@@ -102,7 +102,7 @@ class World:
     def limit_trigger(self, number: int) -> None:
         """Limits how many runs of a trigger may be held at once, or lifts the limit."""
         if self._set(number, max_concurrent_runs=[1, 2, None][number // 4 % 3]):
-            give_places(
+            give_trigger_slots(
                 environment_id=self.cast.environment.id, trigger_id=self.triggers[number % 4]
             )
 

@@ -21,8 +21,8 @@ from testing.world.mails import invite_for_test
 from testing.world.pools import add_pool
 from testing.world.run_states import STATES
 from testing.world.runs import NOON, WEBHOOK_URL, Runs, allow
-from triggers.idempotency import rerun_run, run_trigger
 from triggers.models import BudgetWindow, Delivery, DeliveryAttempt, Run, RunEventLog, Tick, Trigger
+from triggers.runs.idempotency import rerun_run, run_trigger
 from triggers.states import TERMINAL, Decision, Source, Status
 from workers.enrollment.pairing import begin_pairing
 from workers.models import WorkerEvent, WorkerSilence
@@ -88,8 +88,8 @@ WRONG_RUNS = [
     ("run_scheduled_has_a_tick", "queued, due", "source = 'schedule'"),
     ("run_source", "queued, due", "source = 'magic'"),
     ("run_cost", "succeeded", "cost_usd = -0.000001"),
-    ("run_in_place_is_held", "queued, due", "place = 1"),
-    ("run_in_place_is_held", "running", "place = 0"),
+    ("run_in_trigger_slot_is_held", "queued, due", "trigger_slot = 1"),
+    ("run_in_trigger_slot_is_held", "running", "trigger_slot = 0"),
     ("run_pool_from", "queued, due", "pool_from = now()"),
     ("run_pool_from", "queued, due", "avoided_worker_id = worker_id"),
     ("run_resuming_is_a_retry", "queued, due", "resume_until = now()"),
@@ -118,7 +118,10 @@ WRONG_RUNS = [
 # (constraint, statement); the parameters are the ids of the rows that the fixture `there` makes.
 WRONG_ROWS = [
     ("run_one_in_slot", "UPDATE run SET slot = 1 WHERE id = %(second_held)s"),
-    ("run_one_in_place", "UPDATE run SET place = 1 WHERE id IN (%(first_held)s, %(second_held)s)"),
+    (
+        "run_one_in_trigger_slot",
+        "UPDATE run SET trigger_slot = 1 WHERE id IN (%(first_held)s, %(second_held)s)",
+    ),
     (
         "run_one_for_tick",
         (

@@ -210,7 +210,7 @@ class RunHistory(RuleBasedStateMachine):
             approved=True,
             now=now,
         )
-        polled = {run.row["id"] for run in chosen.runs}
+        polled = {run.row["id"] for run in chosen}
         room = min(model.room_of(worker, now), model.room_of_trigger())
         assert polled <= may_claim
         assert len(polled) == min(len(may_claim), room)
@@ -555,7 +555,7 @@ class RunHistory(RuleBasedStateMachine):
             "had_effects": bool(row["had_effects"]),
             "at_limit": bool(row["at_limit"]),
             "limit_retries": row["limit_retries"],
-            "place": row["place"],
+            "trigger_slot": row["trigger_slot"],
             "session": row["session_id"],
         }
 
@@ -585,7 +585,7 @@ class RunHistory(RuleBasedStateMachine):
             "had_effects": run.had_effects,
             "at_limit": run.at_limit,
             "limit_retries": run.limit_retries,
-            "place": run.place,
+            "trigger_slot": run.trigger_slot,
             "session": run.session,
         }
 

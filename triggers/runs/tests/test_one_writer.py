@@ -8,9 +8,10 @@ import pytest
 
 from pipedai.env import BASE_DIR
 
-APPS = ("accounts", "audit", "pipedai", "triggers", "workers", "workspaces")
+APPS = ("accounts", "audit", "notices", "pipedai", "triggers", "workers", "workspaces")
 STATEMENTS = "triggers/runs/statements.py"
-# The demo makes up a past, and old runs are removed by the operator's retention.
+# The demo makes up a past that never took the steps of the one writer, so it copies whole rows. Old runs are removed by
+# the operator's retention.
 SEEDING, PRUNING = "workers/demo/copying.py", "triggers/pruning.py"
 ORM_WRITES = (
     r"\bRun(\.objects\b[^\n]*)?\.(create|bulk_create|bulk_update|update|delete|get_or_create)\("

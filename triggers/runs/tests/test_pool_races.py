@@ -83,7 +83,7 @@ def test_no_more_runs_are_held_than_the_trigger_allows(runs: Runs) -> None:
         runs.queue()
     answers = at_once(*(work_off(runs, worker_id) for worker_id in workers))
     assert sum(answer for answer in answers if not isinstance(answer, ApiError)) == 7
-    places = Run.objects.filter(slot__isnull=False).values_list("place", flat=True)
+    places = Run.objects.filter(slot__isnull=False).values_list("trigger_slot", flat=True)
     assert set(places) == set(range(1, 8))
 
 

@@ -15,10 +15,10 @@ from testing.processes.racing import Started, accepted, at_once
 from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.old_runs import add_old_runs
 from testing.world.runs import NOON, Runs
-from triggers.idempotency import run_trigger
 from triggers.models import Delivery, DeliveryAttempt, IdempotencyKey, Run, RunResult, RunText, Tick
 from triggers.pruning import prune_deliveries, prune_runs
 from triggers.ready import prune_idempotency_keys
+from triggers.runs.idempotency import run_trigger
 from triggers.states import Decision, Source
 from triggers.webhooks import outbox
 

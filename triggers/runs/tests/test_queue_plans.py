@@ -44,8 +44,8 @@ _QUEUED_ANEW = {
 }  # fmt: skip
 # Lets another worker hold the first runs, which are one of each trigger.
 _HOLD = """
-UPDATE run r SET worker_id = %(worker_id)s, status = 'claimed', slot = first.nth, place = 1, claimed_at = r.queued_at,
-    lease_expires_at = r.queued_at, deadline_at = r.queued_at
+UPDATE run r SET worker_id = %(worker_id)s, status = 'claimed', slot = first.nth, trigger_slot = 1,
+    claimed_at = r.queued_at, lease_expires_at = r.queued_at, deadline_at = r.queued_at
 FROM (SELECT id, row_number() OVER (ORDER BY available_at) AS nth FROM run) first
 WHERE first.id = r.id AND first.nth <= %(triggers)s
 """
@@ -201,7 +201,7 @@ def _changed() -> Iterator[None]:
 
 def _poll(worker_id: UUID, *, approved: bool = True, only_first: bool = False) -> int:
     limits: Any = {"capacity": MOST_AT_ONCE, "approved": approved}
-    return len(choose_runs(worker_id=worker_id, **limits, only_first=only_first).runs)
+    return len(choose_runs(worker_id=worker_id, **limits, only_first=only_first))
 
 
 def _place(run_id: UUID) -> int | None:

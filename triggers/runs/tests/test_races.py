@@ -14,8 +14,8 @@ from pipedai.events import SYSTEM, Actor
 from pipedai.sql import execute
 from testing.processes.racing import ROUNDS, accepted, at_once
 from testing.world.runs import Runs
-from triggers.idempotency import run_trigger
 from triggers.models import Run
+from triggers.runs.idempotency import run_trigger
 from triggers.services import update_trigger
 from triggers.states import Source
 from workspaces.models import Membership

@@ -11,9 +11,9 @@ from testing.probes.shapes import NOT_FOUND, shown_run
 from testing.processes.racing import ROUNDS, Started, accepted, at_once
 from testing.world.cast import TEST_ACTOR
 from testing.world.runs import Runs
-from triggers.idempotency import rerun_run
 from triggers.models import IdempotencyKey, Run, Trigger
 from triggers.pruning import prune_runs
+from triggers.runs.idempotency import rerun_run
 from triggers.states import Source
 
 

@@ -49,7 +49,7 @@ def failed(runs: Runs, effects: int = 0, *, session_id: str | None = "s-1") -> A
 
 
 def session_handed_out(runs: Runs, worker_id: UUID) -> str | None:
-    (run,) = choose_runs(worker_id=worker_id, capacity=1, approved=True, now=runs.now).runs
+    (run,) = choose_runs(worker_id=worker_id, capacity=1, approved=True, now=runs.now)
     session_id: str | None = run.row["resume_session_id"]
     return session_id
 

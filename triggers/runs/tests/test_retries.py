@@ -12,7 +12,6 @@ from testing.world.cast import Cast
 from testing.world.runs import NOON, WEBHOOK_URL, Runs
 from triggers.models import Run, Trigger, TriggerRevision
 from triggers.runs import lifecycle
-from triggers.runs.listing import final
 from triggers.runs.queries import run_in_full
 from triggers.states import Source
 
@@ -295,4 +294,3 @@ def test_a_retry_that_a_late_result_canceled_does_not_follow(
     assert runs.complete(run_id, status, **report)["will_retry"] is expected
     assert run_in_full(run_id)["will_retry"] is expected
     assert Run.objects.get(id=run_id).retried is expected
-    assert final(Run.objects.filter(id=run_id)).exists() is not expected

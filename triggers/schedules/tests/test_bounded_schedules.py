@@ -12,6 +12,7 @@ from zoneinfo import available_timezones
 
 import pytest
 
+from pipedai.timezones import check_timezone
 from triggers.schedules import cron
 from triggers.schedules.cron import BadSchedule, Schedule, parse
 from triggers.schedules.preview import coming_times
@@ -58,7 +59,7 @@ def steps(action: Callable[[], Any]) -> int:
 @pytest.fixture(autouse=True)
 def _nothing_is_known_yet() -> None:
     """Forgets the computed due times. The names of the zones stay known, since a process reads them once."""
-    cron.check_timezone("UTC")
+    check_timezone("UTC")
     cron._next_tick.cache_clear()
     cron._ticks.cache_clear()
 

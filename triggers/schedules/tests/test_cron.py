@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from triggers.schedules.cron import BadSchedule, BadTimezone, Schedule, check_timezone, parse
+from pipedai.timezones import BadTimezone, check_timezone
+from triggers.schedules.cron import BadSchedule, Schedule, parse
 
 
 def at(text):

@@ -138,14 +138,6 @@ def test_another_schedule_goes_on_where_its_ticks_follow(cast: Cast, monkeypatch
     assert rows(trigger_id) == [("skipped_no_worker", 0, 2, 2)]
 
 
-def test_a_row_of_the_release_before_is_lengthened_too(cast: Cast) -> None:
-    trigger_id = without_worker(cast)
-    fire(0)
-    Tick.objects.update(missed_count=0)
-    fire(1)
-    assert rows(trigger_id) == [("skipped_no_worker", 0, 1, 2)]
-
-
 def test_a_stretch_that_was_pruned_begins_anew(cast: Cast) -> None:
     trigger_id = without_worker(cast)
     fire(0)

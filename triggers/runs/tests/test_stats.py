@@ -18,9 +18,9 @@ from pipedai.sql import execute
 from testing.probes.shapes import invalid
 from testing.world.runs import NOON, Runs
 from triggers.models import Run, Trigger
+from triggers.runs.serializers import StatsSerializer
 from triggers.runs.stats import MAX_GROUPS, Window, run_stats
 from workers.models import Worker
-from workers.stats_serializers import StatsSerializer
 
 NO_RUNS = {
     "runs": 0,

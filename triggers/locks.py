@@ -1,12 +1,18 @@
-"""The locks that an admin's change of a trigger needs before that on the trigger: the environment and the role."""
+"""Takes the locks that come before the lock on a trigger: the environment's, the admin's role, and the workers'."""
 
 from uuid import UUID
 
 from pipedai.api.errors import NotFound
 from pipedai.events import Actor
+from pipedai.sql import fetch_all
 from triggers.models import Trigger
 from workspaces.locks import hold_environment, hold_role, lock_environment
 from workspaces.roles import Role
+
+# Locks the workers of an environment, as each claim locks its worker.
+_LOCK_WORKERS = """
+SELECT id FROM worker WHERE environment_id = %(environment_id)s AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE
+"""
 
 
 def hold_trigger_environment(trigger_id: UUID, actor: Actor, *, alone: bool = False) -> UUID:
@@ -22,3 +28,12 @@ def hold_trigger_environment(trigger_id: UUID, actor: Actor, *, alone: bool = Fa
     lock(environment_id)
     hold_role(actor, environment_id, Role.ADMIN)
     return environment_id
+
+
+def lock_workers(environment_id: UUID) -> list[UUID]:
+    """Locks the environment's workers until the transaction ends, and returns their ids.
+
+    It waits for all claims that are under way, and later claims wait for it. The caller has locked the environment.
+    """
+    rows = fetch_all(_LOCK_WORKERS, {"environment_id": environment_id})
+    return [row["id"] for row in rows]

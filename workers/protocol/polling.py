@@ -26,9 +26,12 @@ ACCOUNT = header(
 _POLLS = RequestLimit(2)
 
 
-class AskingViewSet(WorkerProtocolViewSet):
-    """The base of the endpoints by which a worker asks for runs. They answer at once. If the worker wants to wait, the
-    web process keeps an empty answer back and calls again, as the request's ticket says.
+class PollingViewSet(WorkerProtocolViewSet):
+    """The base of the endpoints by which a worker asks for runs.
+
+    They answer at once, even without a run. If the worker wants to wait, the web process keeps an answer without runs
+    back, and calls the endpoint again until there is a run or the time is over. A ticket, an object that belongs to the
+    waiting request, tells the web process when to call.
     """
 
     def _begin(self, request: Request, *, waits: bool) -> Limits:
@@ -79,7 +82,8 @@ class AskingViewSet(WorkerProtocolViewSet):
         ticket.next_due_seconds = None if until is None else until.total_seconds()
         ticket.pool_ids = self.worker.pool_ids if has_room else ()
 
-    def _told(self) -> dict[str, object]:
+    def _about_worker(self) -> dict[str, object]:
+        """Returns what the answer tells of the worker itself. `worker_fields` has their types."""
         return {
             "serverTime": self.worker.now,
             "authMode": self.worker.auth_mode,
@@ -87,7 +91,8 @@ class AskingViewSet(WorkerProtocolViewSet):
         }
 
 
-def told_fields() -> dict[str, serializers.Field]:  # type: ignore[type-arg]
+def worker_fields() -> dict[str, serializers.Field]:  # type: ignore[type-arg]
+    """Returns the fields of an answer that tell of the worker itself."""
     return {
         "serverTime": serializers.DateTimeField(),
         "authMode": serializers.ChoiceField(choices=Worker.AuthMode.choices),

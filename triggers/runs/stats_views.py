@@ -1,4 +1,4 @@
-"""The endpoint of the statistics of an environment's runs."""
+"""The endpoints of an environment's figures: the overview, and the statistics of runs."""
 
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -15,15 +15,59 @@ from pipedai.replica.reading import read_for
 from pipedai.server.memory_budget import RequestLimit
 from pipedai.sql import database_now
 from triggers.models import Run
+from triggers.runs.filters import OverviewFilters, StatsFilters
+from triggers.runs.overview import count_online_workers, run_figures
+from triggers.runs.serializers import GroupStatsSerializer, StatsSerializer
 from triggers.runs.stats import MAX_DAYS, Window, run_stats
-from workers.filters import StatsFilters
-from workers.stats_serializers import GroupStatsSerializer, StatsSerializer
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsViewer
 
 # Each environment may have two statistics under way in a process, because a long window of a busy environment takes a
 # thread, and a core of the database, for a second.
 _UNDER_WAY = RequestLimit(2)
+
+
+class OverviewViewSet(TenantViewSet):
+    """The figures of an environment's dashboard."""
+
+    tag = "Overview"
+    permissions = {"retrieve": IsViewer}
+
+    @Operation(
+        "GET /environments/{environmentId}/dashboard/overview",
+        id="getOverview",
+        summary="Get the figures of a dashboard",
+        filters=OverviewFilters,
+        answers={
+            200: answer(
+                "Overview",
+                "The figures of a dashboard.",
+                onlineWorkers=serializers.IntegerField(),
+                todaysRuns=serializers.IntegerField(),
+                successRatePct=serializers.FloatField(allow_null=True),
+                monthTokenSpendUsd=serializers.FloatField(),
+            )
+        },
+        errors={400: "A bad `timezone`."},
+    )
+    def retrieve(self, request: Request, environment_id: UUID) -> Response:
+        """Answers with the figures of workers and runs."""
+        timezone = OverviewFilters.read(Run.objects.none(), request).values["timezone"]
+        figures = read_for(
+            principal_of(request).id,
+            lambda: run_figures(environment_id=environment_id, timezone=timezone),
+        )
+        rate = figures["success_rate"]
+        return Response(
+            {
+                # These are read from the primary, because a replica that is some seconds behind would show workers as
+                # offline.
+                "onlineWorkers": count_online_workers(environment_id),
+                "todaysRuns": figures["todays_runs"],
+                "successRatePct": None if rate is None else float(rate),
+                "monthTokenSpendUsd": float(figures["month_cost_usd"]),
+            }
+        )
 
 
 class StatsViewSet(TenantViewSet):
@@ -62,8 +106,7 @@ class StatsViewSet(TenantViewSet):
                 "Two statistics are being worked out already: ask again when they are there.",
                 headers={"Retry-After": "1"},
             )
-        # Only this part may be done twice, for a replica and then for the primary. The request is counted above, and
-        # the window must not change.
+        # Only this part may be done twice: the request was counted above, and the window must not change.
         stats = read_for(
             principal_of(request).id,
             lambda: run_stats(

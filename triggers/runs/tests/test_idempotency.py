@@ -10,8 +10,8 @@ from pipedai.events import Actor
 from pipedai.sql import execute
 from testing.world.cast import Cast
 from testing.world.runs import Runs
-from triggers.idempotency import Queued, run_trigger
 from triggers.models import IdempotencyKey, Run, Trigger
+from triggers.runs.idempotency import Queued, run_trigger
 from triggers.states import Source
 
 CALLER = uuid4()

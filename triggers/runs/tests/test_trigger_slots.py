@@ -28,7 +28,10 @@ def test_a_third_run_waits_until_a_place_is_free(limited: Runs) -> None:
     limited.complete(first)
     assert limited.polled() == [third]
     limited.claim(third)
-    assert set(Run.objects.filter(slot__isnull=False).values_list("place", flat=True)) == {1, 2}
+    assert set(Run.objects.filter(slot__isnull=False).values_list("trigger_slot", flat=True)) == {
+        1,
+        2,
+    }
 
 
 def test_a_full_trigger_does_not_hold_up_others(limited: Runs) -> None:
@@ -49,7 +52,7 @@ def test_a_lost_run_frees_its_place(limited: Runs) -> None:
     limited.claimed()
     limited.lost(limited.running())
     limited.wait(minutes=10)
-    assert len(limited.polled()) == 2 - Run.objects.filter(place__isnull=False).count()
+    assert len(limited.polled()) == 2 - Run.objects.filter(trigger_slot__isnull=False).count()
 
 
 def test_a_new_limit_counts_the_runs_that_are_held_already(cast: Cast) -> None:
@@ -74,11 +77,11 @@ def test_a_limit_that_was_lifted_and_set_again_numbers_the_held_runs_anew(limite
     update_trigger(
         trigger_id=limited.trigger_id, values={"max_concurrent_runs": 5}, actor=TEST_ACTOR
     )
-    assert {limited.stored(run_id)["place"] for run_id in (second, third)} == {1, 2}
+    assert {limited.stored(run_id)["trigger_slot"] for run_id in (second, third)} == {1, 2}
 
 
 def test_the_database_itself_refuses_a_place_twice(limited: Runs) -> None:
     first, second = limited.claimed(), limited.claimed()
-    place = limited.stored(first)["place"]
+    place = limited.stored(first)["trigger_slot"]
     with pytest.raises(IntegrityError):
-        Run.objects.filter(id=second).update(place=place)
+        Run.objects.filter(id=second).update(trigger_slot=place)

@@ -1,0 +1,141 @@
+"""The forms by which a trigger is made and changed, with the next due times of its schedule as somebody types it."""
+
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+
+from console.asking import Json, Refused, ask
+from console.forms import Form, Look
+from console.pages import environment_of, screen, see_other
+from console.screens.trigger import preview
+
+Choices = list[tuple[str, str]]
+
+
+def _looks(workers: Choices, pools: Choices) -> dict[str, Look]:
+    return {
+        "name": Look(),
+        "prompt": Look(help="What the agent is to do.", kind="area"),
+        "mcpUrl": Look("URL of the MCP server", help="The server whose tools the agent uses."),
+        "mcpHeaders": Look(
+            "Headers for the MCP server",
+            help="One a line, as in Authorization: Bearer … They are sealed, and shown to nobody.",
+            kind="headers",
+        ),
+        "schedule": Look(
+            help="Minute, hour, day, month, weekday, as in 0 6 * * mon-fri. Without one it runs when you say."
+        ),
+        "timezone": Look("Time zone", help="Such as Europe/Berlin."),
+        "workerId": Look("Machine", choices=workers),
+        "poolId": Look("Pool", help="Any machine of it may take a run.", choices=pools),
+        "description": Look(),
+        "model": Look(help="Empty: the machine's own choice."),
+        "timeoutSeconds": Look("A run may take, in seconds"),
+        "maxCostUsd": Look("A run may cost, in US dollars"),
+        "maxRetries": Look("Retries after a fault of the infrastructure"),
+        "retryMode": Look(
+            "A retry", choices=[("restart", "begins anew"), ("resume", "goes on where it was")]
+        ),
+        "retryAfterEffects": Look("Retry also what may have changed something"),
+        "overlapPolicy": Look(
+            "Due while a run is unfinished",
+            choices=[("queue", "Queue another run"), ("skip", "Skip it")],
+        ),
+        "maxConcurrentRuns": Look("Runs at once, at most"),
+        "preferSeconds": Look("Seconds for which the machine comes before its pool"),
+        "startDeadlineSeconds": Look("A run must be taken within, in seconds"),
+        "alertAfterFailures": Look("Failing after so many failures in a row", help="Empty: never."),
+        "successDeadlineSeconds": Look(
+            "Late if no run succeeded within, in seconds",
+            help="Counted from each due time. Empty: never.",
+        ),
+        "recordEvents": Look("Show what happens during a run"),
+        "outputSchema": Look("Schema of the output", help="A JSON Schema 2020-12.", kind="json"),
+        "webhookUrl": Look("Webhook", help="A URL that is told of the end of each run."),
+        "webhookSecret": Look("Secret that signs it", kind="password", autocomplete="new-password"),
+        "enabled": Look("Runs when it is due"),
+    }
+
+
+# So many fields come first; the others have good defaults, and are folded.
+_FIRST = 8
+
+
+@screen
+def new(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    environment = environment_of(request, environment_id)
+    form = Form(
+        "POST", f"environments/{environment_id}/triggers", _looks(*_places(request, environment))
+    )
+    return _answer(request, environment, form, title="New trigger", button="Make the trigger")
+
+
+@screen
+def edit(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
+    found = ask(request, "GET", f"triggers/{trigger_id}").data
+    environment = environment_of(request, found["environmentId"])
+    looks = _looks(*_places(request, environment))
+    form = Form("PATCH", f"triggers/{trigger_id}", looks, values=found)
+    back = reverse("console:trigger", args=[trigger_id])
+    title = f"Edit {found['name']}"
+    return _answer(request, environment, form, title=title, button="Save", back=back, kept=found)
+
+
+def _answer(request: HttpRequest, environment: Json, form: Form, **said: object) -> HttpResponse:
+    coming: Json = {}
+    if "preview" in request.POST:  # Without JavaScript a button shows the next due times.
+        form.read(request)
+        coming = _preview(request, environment["id"])
+    elif request.method == "POST" and (answer := form.send(request)):
+        return see_other(request, reverse("console:trigger", args=[answer.data["id"]]))
+    context = {
+        "environment": environment,
+        "menu": "triggers",
+        "form": form,
+        "first": form.fields[:_FIRST],
+        "others": form.fields[_FIRST:],
+        "open": any(each.errors for each in form.fields[_FIRST:]),
+        "coming": coming,
+        **said,
+    }
+    return render(request, "console/trigger_form.html", context, status=form.status)
+
+
+@screen
+def schedule_preview(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    """The part of a form that says when a schedule is next due, for htmx."""
+    coming = _preview(request, str(environment_id))
+    return render(request, "console/coming.html", {"coming": coming})
+
+
+def _preview(request: HttpRequest, environment_id: str) -> Json:
+    """Returns the schedule in words and its next due times, or what is wrong with it."""
+    schedule, zone = (request.POST.get(name, "").strip() for name in ("schedule", "timezone"))
+    if not schedule:
+        return {}
+    try:
+        coming = preview(request, environment_id, schedule, zone or "UTC")
+    except Refused as refused:
+        if refused.status != 400:
+            raise
+        return {"wrong": " ".join(each for said in refused.fields.values() for each in said)}
+    return {**coming, "zone": zone or "UTC"}
+
+
+def _places(request: HttpRequest, environment: Json) -> tuple[Choices, Choices]:
+    """Returns the machines and the pools that may run a trigger, as choices."""
+    path, query = f"environments/{environment['id']}", {"limit": 200}
+    workers = ask(request, "GET", f"{path}/workers", query=query).data["items"]
+    pools = ask(request, "GET", f"{path}/pools", query=query).data["items"]
+    return (
+        [
+            ("", "None"),
+            *(
+                (each["id"], f"{each['label'] or each['hostname']} ({each['status']})")
+                for each in workers
+            ),
+        ],
+        [("", "None"), *((each["id"], each["name"]) for each in pools)],
+    )

@@ -1,0 +1,189 @@
+"""The list of triggers, a trigger's page, and the forms that make and change one."""
+
+import re
+from urllib.parse import urlencode
+
+import pytest
+
+from console.tests.visits import text_of, visitor
+from testing.world.runs import Runs
+from triggers.models import Run, Tick, Trigger
+
+TYPED = {
+    "name": "Morning report",
+    "prompt": "Say what happened.",
+    "mcpUrl": "https://mcp.example.com/mcp",
+    "mcpHeaders": "Authorization: Bearer planted-console-secret",
+    "schedule": "0 6 * * mon-fri",
+    "timezone": "Europe/Berlin",
+    "enabled": "true",
+    "maxRetries": "3",
+    "timeoutSeconds": "1800",
+    "preferSeconds": "60",
+    "alertAfterFailures": "1",
+    "overlapPolicy": "queue",
+    "retryMode": "restart",
+    "retryAfterEffects": "true",
+}
+
+
+@pytest.fixture
+def page_of(cast):
+    """Returns the path of a trigger's page; without an id that of the cast's trigger."""
+    return lambda trigger_id=None: f"/console/triggers/{trigger_id or cast.trigger_id}"
+
+
+def key_on(page):
+    (key,) = set(re.findall(r'name="key" value="([0-9a-f-]{36})"', page.content.decode()))
+    return key
+
+
+def test_a_trigger_is_made_and_changed_and_its_secrets_stay(cast, page_of):
+    admin = visitor(cast.admin)
+    path = f"/console/environments/{cast.environment.id}/triggers/new"
+    wrong = admin.post(path, {**TYPED, "schedule": "0 25 * * *", "maxRetries": "11"})
+    assert wrong.status_code == 400
+    page = wrong.content.decode()
+    assert 'id="field-schedule-error"' in page
+    assert "<details open>" in page
+    assert "planted-console-secret" in page  # It is still the visitor's own typing.
+    made = admin.post(path, TYPED)
+    trigger = Trigger.objects.get(name="Morning report")
+    assert (made.status_code, made["Location"]) == (303, page_of(trigger.id))
+    sealed = trigger.mcp_headers
+    assert sealed
+    form = admin.get(page_of(trigger.id) + "/edit").content.decode()
+    assert "planted-console-secret" not in form
+    assert "It has headers" in form
+    changed = {**TYPED, "name": "Evening report", "mcpHeaders": ""}
+    assert admin.post(page_of(trigger.id) + "/edit", changed).status_code == 303
+    trigger.refresh_from_db()
+    assert trigger.name == "Evening report"
+    assert trigger.mcp_headers == sealed
+
+
+def test_running_twice_with_one_form_makes_one_run(cast, page_of):
+    operator = visitor(cast.operator)
+    form = {"key": key_on(operator.get(page_of())), "payload": '{"day": "monday"}'}
+    for _ in range(2):
+        assert operator.post(page_of() + "/run", form)["Location"] == page_of()
+    (run,) = Run.objects.filter(trigger_id=cast.trigger_id)
+    got = cast.client(cast.viewer).get(f"/api/v1/runs/{run.id}").json()
+    assert got["payload"] == {"day": "monday"}
+    assert "Waiting" in text_of(operator.get(page_of()))
+
+
+def test_what_prevents_a_run_is_said_on_the_page(cast, page_of):
+    homeless = cast.add_trigger(worker_id=None)
+    page = visitor(cast.operator).post(page_of(homeless) + "/run")
+    assert page.status_code == 409
+    assert 'role="alert"' in page.content.decode()
+    wrong = visitor(cast.operator).post(page_of() + "/run", {"payload": "{"})
+    assert wrong.status_code == 400
+    assert "Malformed JSON" in text_of(wrong)
+
+
+def test_a_trigger_is_paused_resumed_and_deleted_after_a_question(cast, page_of):
+    admin = visitor(cast.admin)
+    admin.post(page_of() + "/switch", {"enabled": "false"})
+    paused = text_of(admin.get(page_of()))
+    assert "Resume" in paused
+    assert "Run now" not in paused
+    admin.post(page_of() + "/switch", {"enabled": "true"})
+    assert Trigger.objects.get(id=cast.trigger_id).enabled
+    question = admin.get(page_of() + "/delete")
+    assert "can't be brought back" in text_of(question)
+    assert Trigger.objects.get(id=cast.trigger_id).deleted_at is None
+    assert admin.post(page_of() + "/delete").status_code == 303
+    assert admin.get(page_of()).status_code == 404
+
+
+def test_a_page_offers_what_the_role_may_do(cast, page_of):
+    offers = {
+        "viewer": [],
+        "operator": ["Run now"],
+        "admin": ["Run now", "Pause", "Edit", "Delete"],
+    }
+    for role, offered in offers.items():
+        shown = text_of(visitor(getattr(cast, role)).get(page_of()))
+        found = [each for each in offers["admin"] if f" {each} " in shown]
+        assert found == offered, role
+    assert visitor(cast.viewer).post(page_of() + "/run").status_code == 403
+    assert visitor(cast.operator).post(page_of() + "/switch").status_code == 403
+    assert visitor(cast.operator).post(page_of() + "/delete").status_code == 403
+
+
+def test_the_line_shows_what_became_of_each_due_time_and_what_comes(cast, page_of):
+    scheduled = cast.add_trigger(schedule="0 6 * * *", timezone="Europe/Berlin")
+    runs = Runs(cast, scheduled, now=Runs.of(cast).now)
+    failed = runs.running()
+    Run.objects.filter(id=failed).update(scheduled_for=runs.now)
+    Tick.objects.create(
+        environment_id=cast.environment.id,
+        trigger_id=scheduled,
+        tick_at=runs.now,
+        last_tick_at=runs.now,
+        decision="fired",
+        run_id=failed,
+    )
+    shown = text_of(visitor(cast.viewer).get(page_of(scheduled)))
+    assert "At 06:00, in Europe/Berlin" in shown
+    line = shown[shown.index("Due times") : shown.index(" Runs ")]
+    assert line.count("Running") == 1
+    assert line.count("To come") == 5
+    assert re.search(r"To come \w+ \d+ \w+( \d{4})?, 06:00 CES?T 0[45]:00 UTC", line)
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ({"schedule": "30 2 * * mon", "timezone": "Europe/Berlin"}, "At 02:30, only on Monday"),
+        ({"schedule": "61 * * * *", "timezone": "UTC"}, "wrong"),
+        ({"schedule": "0 6 * * *", "timezone": "Mars/Base"}, "wrong"),
+        ({"schedule": "", "timezone": ""}, ""),
+    ],
+)
+def test_the_next_due_times_show_as_one_types(typed, shown, cast):
+    path = f"/console/environments/{cast.environment.id}/schedule-preview"
+    part = visitor(cast.viewer).post(path, typed).content.decode()
+    assert shown in part
+    assert part.count("<time") == (5 if "At" in shown else 0)
+
+
+def test_a_part_of_a_page_without_a_session_leads_from_the_whole_page_to_sign_in_and_back(cast):
+    page = f"/console/environments/{cast.environment.id}/triggers/new"
+    headers = {"hx-request": "true", "hx-current-url": f"http://localhost:8000{page}"}
+    path = f"/console/environments/{cast.environment.id}/schedule-preview"
+    answer = visitor().post(path, {"schedule": "* * * * *"}, headers=headers)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer["HX-Redirect"] == f"/console/sign-in?{urlencode({'next': page})}"
+
+
+def test_without_javascript_a_button_shows_them_and_keeps_what_was_typed(cast):
+    path = f"/console/environments/{cast.environment.id}/triggers/new"
+    page = visitor(cast.admin).post(path, {**TYPED, "preview": "true"})
+    assert page.status_code == 200
+    assert page.content.decode().count("<time") == 5
+    assert 'value="Morning report"' in page.content.decode()
+    assert not Trigger.objects.filter(name="Morning report").exists()
+
+
+def test_a_list_is_filtered_in_the_url_and_goes_on(cast):
+    for number in range(51):
+        cast.add_trigger(name=f"Report {number:02}")
+    client = visitor(cast.viewer)
+    page = client.get(f"/console/environments/{cast.environment.id}/triggers", {"name": "report 0"})
+    assert page.content.decode().count("<tr>") == 11
+    first = client.get(f"/console/environments/{cast.environment.id}/triggers?name=report")
+    (older,) = re.findall(r'href="(\?[^"]+)" rel="next"', first.content.decode())
+    assert "name=report" in older
+    second = client.get(
+        f"/console/environments/{cast.environment.id}/triggers{older.replace('&amp;', '&')}"
+    )
+    assert "Report 00" in text_of(second)
+    assert (
+        client.get(
+            f"/console/environments/{cast.environment.id}/triggers", {"health": "x"}
+        ).status_code
+        == 400
+    )
