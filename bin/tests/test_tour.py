@@ -104,7 +104,9 @@ def test_the_first_trigger_runs_and_its_failure_and_its_recovery_are_mailed(
     programs, data, port = tmp_path / "bin", tmp_path / "data", str(free_port())
     programs.mkdir()
     claude = programs / "claude"
-    claude.write_text(f'#!/bin/sh\nexec {sys.executable} {BASE_DIR}/agent/pipedai_worker/standin.py "$@"\n')
+    claude.write_text(
+        f'#!/bin/sh\nexec {sys.executable} {BASE_DIR}/agent/pipedai_worker/standin.py "$@"\n'
+    )
     claude.chmod(0o755)
     serving = subprocess.Popen([sys.executable, "bin/demo_tools.py", port], cwd=BASE_DIR)
     try:

@@ -3,6 +3,7 @@
 import posixpath
 import re
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from django.http import Http404, HttpRequest, HttpResponse
@@ -56,7 +57,7 @@ def _rendered(name: str) -> tuple[str, list[tuple[str, str]], SafeString]:
     tokens = markdown.parse((BASE_DIR / name).read_text())
     headings = [
         (opening, following.content.replace("`", ""))
-        for opening, following in zip(tokens, tokens[1:], strict=False)
+        for opening, following in pairwise(tokens)
         if opening.type == "heading_open"
     ]
     for opening, text in headings:

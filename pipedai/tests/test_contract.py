@@ -139,7 +139,9 @@ def schema_with_ids(stage):
     schema = json.loads(service.document())
     routes = {re.sub(r"<uuid:\w+>", "{}", f"/{route}"): f"/{route}" for _, route in api_routes()}
     schema["paths"] = {
-        re.sub(r"<uuid:(\w+)>", lambda name: str(ids[name[1]]), routes[re.sub(r"{\w+}", "{}", path)]): item
+        re.sub(
+            r"<uuid:(\w+)>", lambda name: str(ids[name[1]]), routes[re.sub(r"{\w+}", "{}", path)]
+        ): item
         for path, item in schema["paths"].items()
     }
     for item in schema["paths"].values():

@@ -111,7 +111,7 @@ def test_a_browser_filters_by_keyboard_shows_an_operation_and_complains_of_nothi
         page.reload()
         page.wait_for_selector("text=Summarise what happened overnight.")
         (link,) = page.locator(".opblock.is-open .opblock-external-docs a").all()
-        page.goto(link.get_attribute("href"))
+        page.goto(link.get_attribute("href") or "")
         assert page.is_visible("h3:text-is('POST /environments/:envId/triggers')")
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
