@@ -135,7 +135,7 @@ def check(blocks: list[str], promised: list[list[str]], **environment: str) -> N
     if shutil.which("curl") is None:
         pytest.skip("no curl here")
     # A newcomer's shell continues after a failure, but here the first failure ends it.
-    script = "".join(f"echo '--- {number}'\n{block}" for number, block in enumerate(blocks))
+    script = "".join(f"printf '\\n--- {number}\\n'\n{block}" for number, block in enumerate(blocks))
     process = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=BASE_DIR,

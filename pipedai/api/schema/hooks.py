@@ -107,7 +107,7 @@ def complete(result: Schema, **_: Any) -> Schema:
 
 
 def _as_in_the_reference(paths: Schema) -> Schema:
-    """Returns the operations in the order of API.md, with its names of path parameters, its examples and links to it."""
+    """Returns the operations in the order of API.md, with its names of path parameters, its examples, links to it."""
     told = [
         (reference.endpoint(method.upper(), path), method, operation)
         for path, operations in paths.items()
