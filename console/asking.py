@@ -93,7 +93,8 @@ def ask(
     response: Any = match.func(inner, **match.kwargs)
     # The access log names the caller of the page's request, whom only the API has found out.
     request.user = getattr(inner, "user", None)  # type: ignore[assignment]
-    response.render()
+    if hasattr(response, "render"):  # A list of events comes as text that needs no rendering.
+        response.render()
     data: Json = json.loads(response.content) if response.content else {}
     if response.status_code >= 400:
         raise Refused(response.status_code, data, response.get("Retry-After"))

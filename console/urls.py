@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from console.screens import accounts, environments, trigger, trigger_forms, triggers
+from console.screens import accounts, environments, run, runs, trigger, trigger_forms, triggers
 
 app_name = "console"
 
@@ -37,4 +37,8 @@ urlpatterns = [
     path("triggers/<uuid:trigger_id>/run", trigger.run, name="run-trigger"),
     path("triggers/<uuid:trigger_id>/switch", trigger.switch, name="switch-trigger"),
     path("triggers/<uuid:trigger_id>/delete", trigger.delete, name="delete-trigger"),
+    path("environments/<uuid:environment_id>/runs", runs.runs, name="runs"),
+    path("runs/<uuid:run_id>", run.run, name="run"),
+    path("runs/<uuid:run_id>/rerun", run.rerun, name="rerun"),
+    path("runs/<uuid:run_id>/cancel", run.cancel, name="cancel-run"),
 ]

@@ -18,7 +18,6 @@ class Skew:
 
 
 def zone_of(name: str) -> tzinfo:
-    """Returns the time zone with this name, or UTC if this machine does not know the zone any more."""
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):

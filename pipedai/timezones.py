@@ -13,7 +13,6 @@ class BadTimezone(ValueError):  # noqa: N818
 
 
 def check_timezone(name: str) -> None:
-    """Raises BadTimezone if the name is no time zone of the IANA database."""
     if name not in _zone_names():
         raise BadTimezone("Not a time zone of the IANA database, such as Europe/Berlin.")
 

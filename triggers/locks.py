@@ -31,9 +31,6 @@ def hold_trigger_environment(trigger_id: UUID, actor: Actor, *, alone: bool = Fa
 
 
 def lock_workers(environment_id: UUID) -> list[UUID]:
-    """Locks the environment's workers until the transaction ends, and returns their ids.
-
-    It waits for all claims that are under way, and later claims wait for it. The caller has locked the environment.
-    """
+    """Locks the workers of a locked environment: waits for claims under way, and lets later ones wait."""
     rows = fetch_all(_LOCK_WORKERS, {"environment_id": environment_id})
     return [row["id"] for row in rows]

@@ -151,10 +151,7 @@ def _locked(
 
 
 def _apply(trigger: Trigger, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
-    """Sets those of the values on the trigger that differ from its present ones. Returns the changes for the audit row.
-
-    The changes are `{ field: [old, new] }`, without secrets and without the query strings of URLs.
-    """
+    """Sets the values that differ. Returns the changes, `{ field: [old, new] }`, without secrets."""
     changes: dict[str, Any] = {}
     for attribute, new in _columns_of(values).items():
         old = getattr(trigger, attribute)

@@ -95,8 +95,6 @@ class EnvironmentTriggerViewSet(TenantViewSet):
 
 
 class TriggerViewSet(TenantViewSet):
-    """The endpoints that read, change and delete one trigger, and replace its MCP headers."""
-
     row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
     permissions = {
@@ -114,7 +112,6 @@ class TriggerViewSet(TenantViewSet):
         says={200: "With the trigger."},
     )
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
-        """Answers with the trigger, without its secrets."""
         return Response(trigger_shown(trigger_id))
 
     @Operation(

@@ -28,10 +28,7 @@ def hold_workers(
 
 
 def locked_limits(worker: WorkerPrincipal) -> Limits:
-    """Locks the worker's row until the transaction ends, and returns its limits.
-
-    Raises Unauthenticated if the token was revoked since the request was authenticated.
-    """
+    """Locks the worker's row. Raises Unauthenticated if the token was revoked since authentication."""
     row = fetch_one(
         "SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved,"
         " coalesce(limited_until > statement_timestamp(), false) AS limited FROM worker"

@@ -41,7 +41,6 @@ WHERE NOT EXISTS (SELECT FROM environment e WHERE e.id = w.environment_id AND e.
 
 
 def silence_params() -> dict[str, Any]:
-    """Returns the parameters of NOTE_SILENCE."""
     return {**offline_params(), "gap": gap_seconds()}
 
 

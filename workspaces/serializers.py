@@ -46,7 +46,6 @@ class PoolIdsField(serializers.ListField):
         )
 
     def to_internal_value(self, data: Any) -> list[UUID]:
-        """Returns each id once."""
         return sorted(set(super().to_internal_value(data)))
 
 

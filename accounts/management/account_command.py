@@ -49,7 +49,6 @@ def typed_password() -> str:
 
 
 def _sentence(errors: Any) -> str:
-    """Joins the error messages of all fields into one line."""
     return " ".join(
         f"{field}: {message}" for field, messages in errors.items() for message in messages
     )

@@ -39,4 +39,12 @@ SCREENS = (
     Screen("new-trigger", "environments/{environment_id}/triggers/new", 3, role="admin"),
     Screen("edit-trigger", "triggers/{trigger_id}/edit", 4, role="admin"),
     Screen("delete-trigger", "triggers/{trigger_id}/delete", 2, role="admin"),
+    Screen("runs", "environments/{environment_id}/runs", 4),
+    Screen("no-runs", "environments/{environment_id}/runs?status=succeeded", 4),
+    # The run, its environment, why it waits or how it ended, its worker, and what it told.
+    Screen("run-waiting", "runs/{queued}", 5),
+    Screen("run-running", "runs/{running}", 5),
+    Screen("run-ended", "runs/{ended}", 5),
+    Screen("rerun", "runs/{ended}/rerun", 2),
+    Screen("cancel-run", "runs/{running}/cancel", 2),
 )

@@ -94,9 +94,7 @@ def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor
 
 
 def _count_asks(addresses: Collection[str]) -> None:
-    """Counts one mail to each address against the limit of that address. Without this limit many users together could
-    fill somebody's mailbox, because each environment may ask the same address.
-    """
+    """Counts one mail to each address, because many environments together could fill somebody's mailbox."""
     rate = Rate("ask-address", limit=PROFILE["asksOfAddress"], seconds=86_400)
     # The addresses are counted in sorted order, because two requests that count the same ones in different orders could
     # deadlock.

@@ -204,7 +204,6 @@ def _wants_page(request: HttpRequest) -> bool:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001
-    """Answers a URL without a route. It is Django's handler404."""
     if _wants_page(request):
         sentence = "There is no such page."
         return HttpResponse(_problem("Not found", sentence, f"{CONSOLE}/"), status=404)
@@ -219,7 +218,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:  # 
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Answers a crash. The log has the traceback and the request id. It is Django's handler500."""
+    """Answers a crash, whose traceback is in the log. It is Django's handler500."""
     if _wants_page(request):
         sentence = (
             f"{INTERNAL}. Its number for the people who run the service: {current_request_id.get()}"

@@ -74,7 +74,6 @@ class EmbeddedPostgres:
         return started
 
     def stop(self) -> bool:
-        """Stop the server and end its sessions. Return False if no server ran."""
         try:
             self.verify_made()
         except NotMade:

@@ -120,7 +120,6 @@ class OperatorCommand(BaseCommand):
 
 
 def _not_ready(error: DatabaseError) -> str | None:
-    """Returns a sentence if the error means that the database is not ready, or None for any other error."""
     if isinstance(error.__cause__, EmbeddedPostgresError):
         return str(error)
     state = sqlstate(error)

@@ -96,21 +96,15 @@ NEXT_WINDOW = f"""(SELECT min(w.ends_at) FROM budget b JOIN budget_window w ON {
 def reached_budgets(
     *, run_id: UUID, worker_id: UUID | None, now: datetime | None = None
 ) -> list[Row]:
-    """Returns the budgets that keep a worker from taking a queued run, in the order in which they were made.
-
-    Each has what it allows and has used, `amount` (what the run would reserve), `ends_at` (the end of the present
-    window, None if nothing was used in it), `never_has_room` (whether the limit is too small for the run), and the time
-    `now`.
+    """Returns the budgets that keep a worker from taking a queued run. Each has `amount`, which the run would reserve,
+    `ends_at` of its present window, `never_has_room` (whether the limit is too small for the run), and `now`.
     """
     return fetch_all(_REACHED, {"run_id": run_id, "worker_id": worker_id, "now": now})
 
 
 def check_budgets(*, run_id: UUID, now: datetime | None = None) -> None:
-    """Raises Conflict if a budget that rejects requests has no room for this run, which the request has just queued.
-    The caller rolls the request back.
-
-    The worker that will take a run of a pool is not known yet. So a budget that does not count notional costs has room
-    if a subscription pays for one of the workers that may take the run.
+    """Raises Conflict if a budget that rejects requests has no room for this run, which the request has queued. A run
+    of a pool has room if a subscription pays for one of the pool's workers.
     """
     for budget in fetch_all(_REACHED_FOR_ALL, {"run_id": run_id, "now": now}):
         if budget["when_reached"] == Budget.WhenReached.REJECT:

@@ -86,11 +86,8 @@ _LOCK_RUNS = "SELECT id FROM run WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY 
 def settle_reservations(
     run_ids: Collection[UUID], *, late_cost: Decimal | None = None, now: datetime | None = None
 ) -> None:
-    """Settles what was reserved for these ended runs. Call it in the transaction that ended them or has locked them.
-
-    `late_cost` is what a run cost according to a report that came too late to become the run's outcome. It takes one
-    statement, and one more if a budget that was nearly used up has room again: then the environment's workers with
-    queued runs are woken. The windows stay locked until the transaction ends, so this is the last that it does.
+    """Settles these ended runs, as the last that the transaction locks. `late_cost` is the cost by a report that came
+    too late to be the outcome. If a budget has room again, the environment's workers with queued runs are woken.
     """
     params = {"run_ids": list(run_ids), "late_cost": late_cost, "now": now}
     windows = fetch_all(_SETTLE, params)
@@ -105,7 +102,6 @@ def wake_held_back(environment_ids: Collection[UUID]) -> None:
 
 
 def settle_left_over(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Settles up to `limit` ended runs that a process of an older release has ended, and returns how many."""
     left = fetch_all(_LEFT, {"limit": limit, "now": now})
     if not left:
         return 0

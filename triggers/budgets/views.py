@@ -69,8 +69,6 @@ class EnvironmentBudgetViewSet(TenantViewSet):
 
 
 class BudgetViewSet(TenantViewSet):
-    """The endpoints that read, change and delete one budget."""
-
     row = tenancy.LIVE_BUDGETS
     tag = "Budgets"
     permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsAdmin}

@@ -13,9 +13,7 @@ FROM scheduler_heartbeat
 
 
 def without_scheduler(*, now: datetime | None) -> str | None:
-    """Returns words that say that no scheduler is alive, since when, and what to do. Returns None if one is alive. It
-    takes one statement.
-    """
+    """Returns words on since when no scheduler is alive, and what to do; None if one is. It takes one statement."""
     beats = fetch_row(_BEATS, {"within": ALIVE_WITHIN, "now": now})
     if beats["is_alive"]:
         return None

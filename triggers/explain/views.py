@@ -27,8 +27,6 @@ _BUSY = {429: "Two explanations of the environment are being worked out already.
 
 
 class RunExplanationViewSet(TenantViewSet):
-    """The endpoint that explains where a run stands."""
-
     row = tenancy.ALL_RUNS
     tag = "Runs"
     permissions = {"retrieve": IsViewer}
@@ -50,8 +48,6 @@ class RunExplanationViewSet(TenantViewSet):
 
 
 class TriggerExplanationViewSet(TenantViewSet):
-    """The endpoint that explains what became of a due time of a trigger."""
-
     row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
     permissions = {"retrieve": IsViewer}
@@ -75,7 +71,6 @@ class TriggerExplanationViewSet(TenantViewSet):
         errors={400: "A bad `at`.", **_BUSY},
     )
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
-        """Answers with what became of the due time at or next before `at`."""
         at = _time_in_question(request, trigger_id)
         _count_request(self.access.environment_id, request)
         explanation = explain_trigger(trigger_id, at=at)
@@ -93,9 +88,7 @@ def _count_request(environment_id: UUID, request: Request) -> None:
 
 
 def _time_in_question(request: Request, trigger_id: UUID) -> datetime | None:
-    """Returns the query parameter `at`, or None if it was not sent. Raises Invalid if it is no time, or too far
-    ahead.
-    """
+    """Raises Invalid if `at` is no time, or too far ahead."""
     field = TimeField(required=False, zone=partial(tenancy.zone_of_trigger, trigger_id))
     try:
         at: datetime | None = field.clean(request.query_params.get("at"))

@@ -43,8 +43,6 @@ RunEventSerializer = answer(
 
 
 class RunEventListViewSet(TenantViewSet):
-    """The endpoint that answers the stored events of a run."""
-
     row = tenancy.ALL_RUNS
     tag = "Runs"
     permissions = {"list": IsOperator}
@@ -90,8 +88,6 @@ class RunEventListViewSet(TenantViewSet):
 
 
 class RunEventStreamViewSet(StreamViewMixin, TenantViewSet):
-    """The endpoint that streams the events of a run as they come."""
-
     row = tenancy.ALL_RUNS
     tag = "Runs"
     permissions = {"stream": IsOperator}

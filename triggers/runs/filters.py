@@ -25,17 +25,13 @@ from triggers.states import TERMINAL, FaultClass, Source, Status
 
 
 class StatusFilter(WordsFilter):
-    """Keeps the runs that are in one of the given states, or all runs if none is given."""
-
     def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
         return in_states(qs, value) if value else qs
 
 
 class RunFilters(ApiFilterSet):
-    """The filters of a list of runs: `?status&faultClass&source&final&from&to&endedFrom&endedTo`, where `from` ≤
-    `queuedAt` < `to` and `endedFrom` ≤ `endedAt` < `endedTo`.
-
-    With `endedFrom` or `endedTo` the list is ordered by `endedAt`, otherwise by `queuedAt`.
+    """The filters `?status&faultClass&source&final&from&to&endedFrom&endedTo`. Beginnings are included, and ends are
+    not. With `endedFrom` or `endedTo` the list is ordered by `endedAt`, otherwise by `queuedAt`.
     """
 
     status = StatusFilter(field_name="status", choices=Status.values)
@@ -54,15 +50,12 @@ class RunFilters(ApiFilterSet):
 
     @property
     def time_field(self) -> str:
-        """The column by which the list is ordered."""
         sent = self.values
         return "ended_at" if sent["endedFrom"] or sent["endedTo"] else "queued_at"
 
     @property
     def parts(self) -> list[QuerySet[Any]]:
-        """Returns querysets that share no row and that an index returns in the order of the list; see
-        `triggers.runs.listing`.
-        """
+        """Returns querysets that share no row, each in an index's order; see `triggers.runs.listing`."""
         sent = self.values
         if self.time_field == "ended_at":
             rows: Any = self.qs
@@ -88,23 +81,17 @@ class RunFilters(ApiFilterSet):
 
     @property
     def _of_one_trigger(self) -> bool:
-        """Whether all runs of the list are of one trigger."""
         return True
 
 
 class EnvironmentRunFilters(RunFilters):
-    """The filters of the list of an environment's runs: those of RunFilters, and `?workerId&poolId&triggerId`."""
-
     workerId = IdFilter(field_name="worker_id")
     poolId = IdFilter(field_name="pool_id")
     triggerId = IdFilter(field_name="trigger_id")
 
     @classmethod
     def read_for(cls, environment_id: UUID, request: Request) -> Self:
-        """Applies the filters of a request to the runs of an environment.
-
-        Raises Invalid with a field error for each bad parameter, also for an id that the environment does not have.
-        """
+        """Raises Invalid for bad parameters, also for an id that the environment does not have."""
         filters = cls.read(Run.objects.filter(environment_id=usual(environment_id)), request)
         check_tenant_ids(environment_id, filters)
         if filters.values["workerId"] or filters.values["triggerId"]:
@@ -119,14 +106,10 @@ class EnvironmentRunFilters(RunFilters):
 
 
 class OverviewFilters(ApiFilterSet):
-    """The query parameter of the overview: `?timezone`."""
-
     timezone = TimezoneFilter()
 
 
 class StatsFilters(ApiFilterSet):
-    """The query parameters of the statistics: `?groupBy&from&to&timezone`."""
-
     groupBy = WordFilter(choices=[(each, each) for each in GROUPINGS], required=True)
     to = TimeFilter()
     timezone = TimezoneFilter()

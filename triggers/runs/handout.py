@@ -295,7 +295,6 @@ class Outlook(NamedTuple):
 
 
 def outlook(*, worker_id: UUID, capacity: int, now: datetime | None = None) -> Outlook:
-    """Returns what the worker may expect next. `capacity` is how many runs it may hold at once."""
     row = fetch_row(_OUTLOOK, {"worker_id": worker_id, "capacity": capacity, "now": now})
     return Outlook(row["until"], row["has_room"])
 

@@ -330,7 +330,6 @@ def _reassign(statement: str, **params: Any) -> int:
 
 
 def count_unfinished_runs(*, worker_id: UUID) -> int:
-    """Returns how many of the worker's runs have not ended: those that are queued, claimed or running."""
     row = fetch_row(sql.COUNT_UNFINISHED, {"worker_id": worker_id})
     return int(row["unfinished"])
 

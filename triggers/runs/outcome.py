@@ -110,7 +110,6 @@ class Outcome:
         )
 
     def columns(self) -> dict[str, Any]:
-        """Returns the outcome's values as the parameters of the SQL statement `statements.COMPLETE`."""
         return {
             **{name: getattr(self, name) for name in self.__slots__},
             "lacks_output": self.lacks_output,

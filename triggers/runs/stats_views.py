@@ -51,7 +51,6 @@ class OverviewViewSet(TenantViewSet):
         errors={400: "A bad `timezone`."},
     )
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
-        """Answers with the figures of workers and runs."""
         timezone = OverviewFilters.read(Run.objects.none(), request).values["timezone"]
         figures = read_for(
             principal_of(request).id,

@@ -108,7 +108,6 @@ class TriggerRunViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        """Answers with the trigger's runs, the last queued first."""
         runs = Run.objects.filter(trigger_id=usual(trigger_id))
         zone = partial(tenancy.zone_of_trigger, trigger_id)
         filters = RunFilters.read(runs, request, zone=zone)
@@ -135,8 +134,6 @@ class EnvironmentRunViewSet(TenantViewSet):
 
 
 class RunViewSet(TenantViewSet):
-    """The endpoints that read, cancel and rerun one run and list its tool calls."""
-
     row = tenancy.ALL_RUNS
     tag = "Runs"
     permissions = {

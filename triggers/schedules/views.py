@@ -79,8 +79,6 @@ class TickPaginator(KeysetPaginator):
 
 
 class TickViewSet(TenantViewSet):
-    """The ticks of one trigger: the due times of its schedule, and what was decided about each."""
-
     row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
     permissions = {"list": IsViewer}
@@ -102,7 +100,6 @@ class TickViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        """Answers with the trigger's ticks, the latest due time first."""
         ticks = Tick.objects.filter(trigger_id=trigger_id)
         filters = TickFilters.read(
             ticks, request, zone=partial(tenancy.zone_of_trigger, trigger_id)

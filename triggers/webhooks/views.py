@@ -44,8 +44,6 @@ class _DeliveriesShown(TenantViewSet):
 
 
 class TriggerDeliveryViewSet(_DeliveriesShown):
-    """The deliveries of one trigger."""
-
     row = tenancy.LIVE_TRIGGERS
     tag = "Webhooks"
     permissions = {"list": IsViewer, "test": IsAdmin}
@@ -82,8 +80,6 @@ class TriggerDeliveryViewSet(_DeliveriesShown):
 
 
 class DeliveryViewSet(_DeliveriesShown):
-    """The endpoint that sends one delivery again."""
-
     row = tenancy.LIVE_DELIVERIES
     tag = "Webhooks"
     permissions = {"redeliver": IsAdmin}

@@ -72,10 +72,7 @@ def _etag(_request: HttpRequest, name: str) -> str | None:
 @require_safe
 @condition(etag_func=_etag)
 def download(_request: HttpRequest, name: str) -> HttpResponse:
-    """Answers GET /downloads/<name>, which is public, with the wheel of this release's worker.
-
-    Any other name is answered with 404.
-    """
+    """Answers GET /downloads/<name>, which is public, with the wheel of this release's worker, else 404."""
     package = worker_package()
     if name != package.name:
         raise Http404

@@ -23,8 +23,6 @@ LATE_AGAIN_SECONDS = 1.0
 
 
 class ClaimNextViewSet(PollingViewSet):
-    """The endpoint by which a worker takes its next run."""
-
     permissions = {"claim_next": IsSignedIn}
     # A worker must call as often as its runs need.
     unmetered = frozenset(permissions)

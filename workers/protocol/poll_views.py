@@ -17,8 +17,6 @@ from workers.protocol.serializers import MAX_WAIT_SECONDS, HandedOutRunSerialize
 
 
 class PollViewSet(PollingViewSet):
-    """The endpoint by which a worker polls for runs."""
-
     permissions = {"poll": IsSignedIn}
 
     @Operation(

@@ -1,5 +1,3 @@
-"""`manage.py create_staff`: makes a user who may log in to Django admin, or lets an existing user do so."""
-
 import secrets
 from typing import Any
 

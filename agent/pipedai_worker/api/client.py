@@ -147,7 +147,6 @@ class Api:
         return self._request("GET", "/whoami")
 
     def environment_id(self) -> str | None:
-        """Return the id of the environment that the worker belongs to, or None if the API does not say."""
         found = self.whoami().get("environmentId")
         return found if isinstance(found, str) else None
 

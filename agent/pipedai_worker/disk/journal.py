@@ -141,7 +141,6 @@ class Journal:
         return self._calls / f"{run_id}.ndjson"
 
     def events_of(self, run_id: str, *, kept: bool) -> Path:
-        """Return the path of the file that holds the events of this run until the API has taken them."""
         return self._events / f"{run_id}{KEPT if kept else SENT}"
 
     def events(self) -> dict[str, Path]:
