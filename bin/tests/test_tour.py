@@ -120,12 +120,13 @@ def test_the_first_trigger_runs_and_its_failure_and_its_recovery_are_mailed(
                 MCP_URL=f"http://127.0.0.1:{port}/mcp",
                 CLAUDE_CODE_OAUTH_TOKEN="a-token",
             )
-            mails = lambda: [mail.read_text() for mail in (data / "mail").glob("*")]  # noqa: E731
-            until(lambda: len(mails()) == 4)  # the account's, a test, the failure, the recovery
+            # The account's, a test, the failure, the recovery.
+            until(lambda: len(list((data / "mail").glob("*.eml"))) == 4)
     finally:
         serving.kill()
         serving.wait()
-    assert sum("Morning report" in mail for mail in mails()) == 2
+    mails = [mail.read_text() for mail in (data / "mail").glob("*.eml")]
+    assert sum("Morning report" in mail for mail in mails) == 2
 
 
 def check(blocks: list[str], promised: list[list[str]], **environment: str) -> None:
