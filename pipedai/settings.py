@@ -264,7 +264,7 @@ REST_FRAMEWORK: dict[str, Any] = {
 }
 SPECTACULAR_SETTINGS: dict[str, Any] = {
     "TITLE": "PipedAI API",
-    "DESCRIPTION": "The orchestrator and ledger of scheduled AI-agent work. API.md tells the whole.",
+    "DESCRIPTION": "Orchestrator and ledger of scheduled AI-agent work. [API.md](/api/docs/API.md) tells the whole.",
     "VERSION": VERSION,
     "OAS_VERSION": "3.1.1",
     "SERVERS": [{"url": "/api/v1"}],

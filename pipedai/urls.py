@@ -7,13 +7,8 @@ from accounts.pages import RegisterPage, ResetPage, VerifyPage
 from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
 from notices.channels.page import notices_page, stop_page
 from pipedai.admin.site import site
-from pipedai.api.service import (
-    HealthViewSet,
-    OpenApiViewSet,
-    ServiceRootViewSet,
-    docs_page,
-    start_page,
-)
+from pipedai.api.documents import docs_page, document_page
+from pipedai.api.service import HealthViewSet, OpenApiViewSet, ServiceRootViewSet, start_page
 from pipedai.api.views import paths_of
 from workers.enrollment.pairing_page import PairingPage
 from workers.hosts.release_views import download
@@ -34,6 +29,7 @@ urlpatterns = [
     path("api/v1/", include(paths_of(HealthViewSet, OpenApiViewSet))),
     path("api/docs", docs_page),
     path("api/docs/", RedirectView.as_view(url="/api/docs")),
+    path("api/docs/<path:name>", document_page),
     path("", start_page),
     path("console", RedirectView.as_view(url="/console/")),
     path("console/", include("console.urls")),

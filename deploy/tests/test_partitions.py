@@ -31,6 +31,7 @@ CROSSING = {
     "DELETE triggers/:trigger",
     "DELETE workers/:worker",
     "DELETE workspaces/:workspace/workers/:worker",
+    "GET environments/:environment/attention",
     "GET environments/:environment/triggers",
     "GET runs/:run",
     "GET runs/:run/events",
@@ -47,15 +48,17 @@ CROSSING = {
     "POST environments/:environment/triggers",
     "POST runs/:run/cancel",
     "POST runs/:run/rerun",
+    "POST triggers/:trigger/revisions/:revision/restore",
     "POST triggers/:trigger/rotate-mcp-token",
     "POST triggers/:trigger/test-webhook",
     "POST workers/:worker/revoke-token",
+    "POST workers/:worker/sign-off",
     "POST workers/:worker/runs/:run/complete",
     "POST workers/:worker/runs/:run/events",
     "POST workspaces/:workspace/workers/:worker/disable",
 }
 # Jobs of the scheduler look for what is due in all environments.
-CROSSING_JOBS = {"expire-queued-runs", "expire-runs"}
+CROSSING_JOBS = {"expire-queued-runs", "expire-runs", "settle-reservations"}
 
 
 _FORGET_SIZES = """

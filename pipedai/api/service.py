@@ -10,7 +10,6 @@ from typing import Any
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
-from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
 from rest_framework import serializers
@@ -179,9 +178,3 @@ def start_page(request: HttpRequest) -> HttpResponse:
         response = JsonResponse(_description())
     patch_vary_headers(response, ["Accept"])
     return response
-
-
-@require_safe
-def docs_page(request: HttpRequest) -> HttpResponse:
-    """Answers GET /api/docs, which is public: the schema in Swagger UI, with all files from this server (SPEC §5)."""
-    return render(request, "pipedai/docs.html")

@@ -6,6 +6,7 @@ the schema describes. The fixture `server` watches the service's memory meanwhil
 
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import pytest
 
 from pipedai.api import service
 from pipedai.sql import database_now
-from testing.probes.api_schema import camel
+from testing.probes.api_urls import api_routes
 from testing.world.cast import make_cast, session_cookie
 from testing.world.runs import Runs, allow
 from testing.world.stage import set_stage
@@ -135,9 +136,14 @@ def _queue_for_each_claim(cast):
 def schema_with_ids(stage):
     """Returns the schema with ids that exist in its paths. With other ids schemathesis would mostly get 404."""
     ids = {**stage.ids, "run_id": stage.runs["claimed"]}
-    ids = {camel(name): str(value) for name, value in ids.items()}
     schema = json.loads(service.document())
-    schema["paths"] = {path.format(**ids): item for path, item in schema["paths"].items()}
+    routes = {re.sub(r"<uuid:\w+>", "{}", f"/{route}"): f"/{route}" for _, route in api_routes()}
+    schema["paths"] = {
+        re.sub(
+            r"<uuid:(\w+)>", lambda name: str(ids[name[1]]), routes[re.sub(r"{\w+}", "{}", path)]
+        ): item
+        for path, item in schema["paths"].items()
+    }
     for item in schema["paths"].values():
         for operation in item.values():
             parameters = operation.get("parameters", [])

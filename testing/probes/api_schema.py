@@ -8,7 +8,7 @@ from pipedai.api import service
 from testing.world.routes import Route
 
 SCHEMA: dict[str, Any] = json.loads(service.document())
-# The keys are a method and a path, such as "GET /triggers/{triggerId}".
+# The keys are a method and a path, such as "GET /triggers/{id}".
 OPERATIONS: dict[str, Any] = {
     f"{method.upper()} {path}": operation
     for path, methods in SCHEMA["paths"].items()
@@ -16,10 +16,13 @@ OPERATIONS: dict[str, Any] = {
 }
 
 
+_BY_ROUTE = {re.sub(r"{\w+}", "{}", name): operation for name, operation in OPERATIONS.items()}
+
+
 def operation_of(route: Route) -> Any:
     """What the schema says of a route. Raises LookupError if it knows none such."""
     try:
-        return OPERATIONS[_name_of(route)]
+        return _BY_ROUTE[_name_of(route)]
     except KeyError:
         raise LookupError(
             f"the schema has no {_name_of(route)}: see To the OpenAPI schema in CONTRIBUTING.md."
@@ -28,17 +31,11 @@ def operation_of(route: Route) -> Any:
 
 def is_list(route: Route) -> bool:
     """Whether a route answers a page of items."""
-    answers = OPERATIONS.get(_name_of(route), {}).get("responses", {})
+    answers = _BY_ROUTE.get(_name_of(route), {}).get("responses", {})
     contents = answers.get("200", {}).get("content", {}).values()
     return any(each["schema"].get("$ref", "").endswith("Page") for each in contents)
 
 
 def _name_of(route: Route) -> str:
-    path = re.sub(r"<uuid:(\w+)>", lambda m: "{" + camel(m[1]) + "}", route.route)
+    path = re.sub(r"<uuid:\w+>", "{}", route.route)
     return f"{route.method} /{path}"
-
-
-def camel(name: str) -> str:
-    """Returns the resolver's name in the spelling of the schema."""
-    first, *rest = name.split("_")
-    return first + "".join(word.title() for word in rest)

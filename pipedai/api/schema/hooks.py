@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from django.conf import settings
 from rest_framework.authentication import BaseAuthentication
+from uritemplate import variables
 
 from pipedai.api.authentication import AUTH_COOKIE, BearerAuthentication, RefuseTheRest
 from pipedai.api.schema import answers, reference
@@ -99,11 +101,30 @@ def complete(result: Schema, **_: Any) -> Schema:
     components["securitySchemes"] = schemes()
     for name, section in _THINGS.items():
         components["schemas"][name]["examples"] = [reference.thing(section).example]
-    for path, operations in result["paths"].items():
-        for method, operation in operations.items():
-            _add_example(operation, reference.endpoint(method.upper(), path).example)
+    result["paths"] = _as_in_the_reference(result["paths"])
     result["tags"] = [{"name": name} for name in _tags(result)]
     return result
+
+
+def _as_in_the_reference(paths: Schema) -> Schema:
+    """Returns the operations in the order of API.md, with its names of path parameters, its examples, links to it."""
+    told = [
+        (reference.endpoint(method.upper(), path), method, operation)
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    ]
+    found: Schema = {}
+    for section, method, operation in sorted(told, key=lambda one: one[0].place):
+        named = [each for each in operation.get("parameters", ()) if each["in"] == "path"]
+        for parameter, name in zip(named, variables(section.path), strict=True):
+            parameter["name"] = name
+        _add_example(operation, section.example)
+        operation["externalDocs"] = {
+            "description": "The section in API.md",
+            "url": f"{settings.PUBLIC_URL}/api/docs/API.md#{section.anchor}",
+        }
+        found.setdefault(section.path, {})[method] = operation
+    return found
 
 
 def _add_example(operation: Schema, example: Any) -> None:

@@ -21,7 +21,20 @@ _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 
 @dataclass(frozen=True)
 class Section:
+    # The heading without backquotes: of an endpoint, `GET /environments/:envId/runs`.
+    heading: str
+    # Its place among all sections. In each group of endpoints those come first that are used first.
+    place: int
     text: str
+
+    @property
+    def path(self) -> str:
+        """The path of an endpoint's section as a schema spells it, with the names of API.md."""
+        return re.sub(r":(\w+)", r"{\1}", self.heading.partition(" ")[2])
+
+    @property
+    def anchor(self) -> str:
+        return anchor(self.heading)
 
     @property
     def prose(self) -> str:
@@ -42,6 +55,11 @@ class Section:
     def example(self) -> Any:
         found = _EXAMPLE.search(self.text)
         return None if found is None else json.loads(found[1])
+
+
+def anchor(heading: str) -> str:
+    """Returns the fragment that leads to a heading, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def plain(markdown: str) -> str:
@@ -75,7 +93,8 @@ def _section(heading: str) -> Section:
 def _sections() -> dict[str, Section]:
     text = (BASE_DIR / "API.md").read_text()
     return {
-        re.sub(r":\w+", ":id", heading): Section(body) for heading, body in _HEADING.findall(text)
+        re.sub(r":\w+", ":id", heading): Section(heading.replace("`", ""), place, body)
+        for place, (heading, body) in enumerate(_HEADING.findall(text))
     }
 
 

@@ -37,16 +37,16 @@ const person = createClient<paths>({ baseUrl, headers: { Cookie: cookie } });
 
 const workspace = expectStatus(await person.POST("/workspaces", { body: { name: "Acme" } }), 201);
 const environment = expectStatus(
-  await person.POST("/workspaces/{workspaceId}/environments", {
-    params: { path: { workspaceId: workspace.id } },
+  await person.POST("/workspaces/{wsId}/environments", {
+    params: { path: { wsId: workspace.id } },
     body: { name: "production" },
   }),
   201,
 );
-const inEnvironment = { path: { environmentId: environment.id } };
+const inEnvironment = { path: { envId: environment.id } };
 const key = async (body: components["schemas"]["CreateApiKeyBody"]) =>
   expectStatus(
-    await person.POST("/environments/{environmentId}/api-keys", { params: inEnvironment, body }),
+    await person.POST("/environments/{envId}/api-keys", { params: inEnvironment, body }),
     201,
   ).token;
 const script = bearer(await key({ name: "script", prefix: "pwk", role: "admin" }));
@@ -59,7 +59,7 @@ const machine = expectStatus(
   201,
 );
 const trigger = expectStatus(
-  await script.POST("/environments/{environmentId}/triggers", {
+  await script.POST("/environments/{envId}/triggers", {
     params: inEnvironment,
     // Fields with defaults may be left out.
     body: {
@@ -74,9 +74,9 @@ const trigger = expectStatus(
   201,
 );
 expectEqual([trigger.maxRetries, trigger.timeoutSeconds], [0, 1800]);
-const ofTrigger = { path: { triggerId: trigger.id } };
+const ofTrigger = { path: { id: trigger.id } };
 const renamed = expectStatus(
-  await script.PATCH("/triggers/{triggerId}", { params: ofTrigger, body: { name: "Report" } }),
+  await script.PATCH("/triggers/{id}", { params: ofTrigger, body: { name: "Report" } }),
   200,
 );
 expectEqual([renamed.name, renamed.maxRetries], ["Report", 0]);
@@ -84,13 +84,13 @@ const order = {
   params: { ...ofTrigger, header: { "Idempotency-Key": "once" } },
   body: { payload: { day: "monday" } },
 };
-const run = expectStatus(await script.POST("/triggers/{triggerId}/run", order), 201);
-expectEqual(expectStatus(await script.POST("/triggers/{triggerId}/run", order), 200).id, run.id);
+const run = expectStatus(await script.POST("/triggers/{id}/run", order), 201);
+expectEqual(expectStatus(await script.POST("/triggers/{id}/run", order), 200).id, run.id);
 
 const worker = bearer(machine.workerToken);
 const polled = expectStatus(
-  await worker.GET("/workers/{workerId}/poll", {
-    params: { path: { workerId: machine.workerId }, query: { wait: 5 } },
+  await worker.GET("/workers/{id}/poll", {
+    params: { path: { id: machine.workerId }, query: { wait: 5 } },
   }),
   200,
 );
@@ -98,25 +98,25 @@ expectEqual(
   polled.runs.map(({ id, payload, mcpHeaders }) => [id, payload, mcpHeaders]),
   [[run.id, { day: "monday" }, { "x-api-key": "a-secret" }]],
 );
-const held = { path: { workerId: machine.workerId, runId: run.id } };
+const held = { path: { id: machine.workerId, runId: run.id } };
 const claim = { params: held, body: { claimId: "1" } };
-expectStatus(await worker.POST("/workers/{workerId}/runs/{runId}/claim", claim), 200);
+expectStatus(await worker.POST("/workers/{id}/runs/{runId}/claim", claim), 200);
 expectStatus(
-  await worker.POST("/workers/{workerId}/runs/{runId}/start", { params: held, body: {} }),
+  await worker.POST("/workers/{id}/runs/{runId}/start", { params: held, body: {} }),
   200,
 );
 expectStatus(
-  await worker.POST("/workers/{workerId}/runs/{runId}/heartbeat", { params: held, body: {} }),
+  await worker.POST("/workers/{id}/runs/{runId}/heartbeat", { params: held, body: {} }),
   200,
 );
 expectStatus(
-  await worker.POST("/workers/{workerId}/runs/{runId}/complete", {
+  await worker.POST("/workers/{id}/runs/{runId}/complete", {
     params: held,
     body: { status: "succeeded", costUsd: "0.012" },
   }),
   200,
 );
-const refused = await worker.POST("/workers/{workerId}/runs/{runId}/start", {
+const refused = await worker.POST("/workers/{id}/runs/{runId}/start", {
   params: held,
   body: {},
 });
@@ -130,12 +130,12 @@ expectEqual(refused.error?.code, expected);
 if (refused.error?.code === "no_such_code") throw new Error("impossible");
 
 const ended = expectStatus(
-  await script.GET("/runs/{runId}", { params: { path: { runId: run.id } } }),
+  await script.GET("/runs/{id}", { params: { path: { id: run.id } } }),
   200,
 );
 expectEqual([ended.status, ended.costUsd], ["succeeded", "0.012"]);
 const page = expectStatus(
-  await script.GET("/environments/{environmentId}/runs", {
+  await script.GET("/environments/{envId}/runs", {
     params: { ...inEnvironment, query: { status: ["succeeded"] } },
   }),
   200,
