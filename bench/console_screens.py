@@ -114,10 +114,11 @@ def _measure(call: Callable[[], bytes]) -> dict[str, Any]:
 @contextmanager
 def _noting_calls() -> Iterator[list[tuple[str, float]]]:
     """Notes the path of each call of the API, with ids left out, and its milliseconds."""
+    from django.urls import resolve
+
     from console import asking
 
     calls: list[tuple[str, float]] = []
-    resolve = asking.resolve
 
     def noting(path: str) -> Any:
         match = resolve(path)

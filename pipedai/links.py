@@ -24,8 +24,8 @@ PAGES: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def link_to_page(page: str, about: object = "") -> str:
-    """Returns the URL of a page of `PAGES` about what has that id. A dashboard that DASHBOARD_URL names has its pages at
-    the same paths as the console.
+    """Returns the URL of a page of `PAGES` about what has that id. A dashboard that DASHBOARD_URL names has its pages
+    at the same paths as the console.
     """
     site = settings.DASHBOARD_URL or f"{settings.PUBLIC_URL}{CONSOLE}"
     return f"{site}/{PAGES[page].format(about)}"

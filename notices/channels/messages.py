@@ -93,8 +93,8 @@ def _with_output(row: Row) -> str:
 
 
 def slack_text(row: Row) -> str:
-    """Returns the text for Slack, with a link to the page that it is about. Texts of others in it make no links, also of
-    bare URLs, mentions or new lines.
+    """Returns the text for Slack, with a link to the page that it is about. Texts of others in it make no links, also
+    of bare URLs, mentions or new lines.
     """
     title, lines = _content(row)
     text = "\n".join([f"{title} ({foreign(row['environment_name'])})", *map(foreign, lines)])

@@ -22,21 +22,21 @@ from workers.models import Worker
 from workers.protocol.serializers import CompleteBody, outcome_of
 
 # The triggers of the runs: one is well, one fails, and one waits for a machine that is offline.
-HEALTHY: Final = {
+HEALTHY: Final[dict[str, Any]] = {
     "name": "Morning report",
     "description": "Made by seed_demo.",
     "prompt": "Sum up what happened overnight: orders, complaints, and whatever needs an answer today.",
     "schedule": "0 6 * * *",
     "timezone": "Europe/Berlin",
 }
-FAILING: Final = {
+FAILING: Final[dict[str, Any]] = {
     **HEALTHY,
     "name": "Review pull requests",
     "prompt": "Review each open pull request, and say what keeps it from being merged.",
     "schedule": "0 9,17 * * *",
     "alertAfterFailures": 2,
 }
-STRANDED: Final = {
+STRANDED: Final[dict[str, Any]] = {
     **HEALTHY,
     "name": "Check the backups",
     "prompt": "Look whether every backup of the last day is there and can be read.",
@@ -53,7 +53,7 @@ _SAID: Final = {
     FAILING["name"]: "Reviewed three pull requests: two are fine, one lacks a test.",
     STRANDED["name"]: "All four backups are there, and the newest is from an hour ago.",
 }
-_REFUSED: Final = {
+_REFUSED: Final[dict[str, Any]] = {
     "status": "failed",
     "exitCode": 1,
     "shortMessage": "The MCP server refused the token.",
