@@ -47,11 +47,9 @@ _SPAN = timedelta(days=7)
 # Runs are over before the demo begins.
 _QUIET = timedelta(minutes=10)
 _SAID: Final = {
-    HEALTHY[
-        "name"
-    ]: "Two orders are late, and one customer asked for a call. The rest is as usual.",
-    FAILING["name"]: "Reviewed three pull requests: two are fine, one lacks a test.",
-    STRANDED["name"]: "All four backups are there, and the newest is from an hour ago.",
+    "Morning report": "Two orders are late, and one customer asked for a call. The rest is as usual.",
+    "Review pull requests": "Reviewed three pull requests: two are fine, one lacks a test.",
+    "Check the backups": "All four backups are there, and the newest is from an hour ago.",
 }
 _REFUSED: Final[dict[str, Any]] = {
     "status": "failed",
@@ -63,10 +61,7 @@ _REFUSED: Final[dict[str, Any]] = {
 _TOLD: Final = (
     ("status", "Connecting to the MCP server."),
     ("status", _REFUSED["errorMessage"]),
-    (
-        "assistant",
-        "I can't reach the pull requests without the tools of the MCP server, so I stop here.",
-    ),
+    ("message", "Without the tools of the MCP server I can't read the pull requests, so I stop."),
 )
 
 
@@ -109,7 +104,8 @@ def live_through(
     runs.sort(key=lambda each: each.at)
     month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     weights = {each: 2 + number % 3 for number, each in enumerate(runs) if not each.waits}
-    share = SPENT_USD / sum(weight for each, weight in weights.items() if each.at >= month)
+    # In the first minutes of a month there may be no run of it.
+    share = SPENT_USD / (sum(weights[each] for each in weights if each.at >= month) or 100)
     for each in runs:
         run_id = _queue(each, user_id)
         if not each.waits:
