@@ -100,6 +100,18 @@ def ask(
     return Answer(response.status_code, data, response.cookies)
 
 
+def ask_if_free(request: HttpRequest, method: str, path: str, **more: Any) -> Json:
+    """Calls an endpoint whose answer a page can do without, and returns the answer's JSON. It is empty if the API is
+    too busy for it.
+    """
+    try:
+        return ask(request, method, path, **more).data
+    except Refused as refused:
+        if refused.status not in {429, 503}:
+            raise
+        return {}
+
+
 def body_of(method: str, path: str) -> type[Body]:
     """Returns the serializer by which an endpoint reads its body, so that a form has the body's fields."""
     view: Any = resolve(f"{API}/{path}").func

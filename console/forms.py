@@ -25,8 +25,8 @@ _ABOUT_THE_FORM = {400, 409, 429, 503}
 class Look:
     """How a form shows a field of the body, where its name and type don't say enough.
 
-    `kind` is `text`, `area`, `number`, `check`, `choice`, `list`, `email`, `password`, `headers`, `json`, `time` or
-    `hidden`; "" takes the one that fits the type. `choices` are pairs of a value and what people read.
+    `kind` is `text`, `area`, `number`, `check`, `choice`, `choices`, `list`, `email`, `password`, `headers`, `json`,
+    `time` or `hidden`; "" takes the one that fits the type. `choices` are pairs of a value and what people read.
     """
 
     label: str = ""
@@ -103,12 +103,13 @@ class Form:
         sent = request.POST.getlist(each.name)
         text = "\n".join(sent).replace("\r\n", "\n")
         each.value = sent if each.kind == "choices" else text
-        declared = self._declared[each.name]
+        declared: Any = self._declared[each.name]
         if each.kind == "check":
             each.value = bool(sent)
             body[each.name] = each.value
         elif each.kind in {"list", "choices"}:
-            body[each.name] = text.split("\n") if text else []
+            kind = _kind(declared.child)
+            body[each.name] = [_value(kind, line) for line in text.split("\n") if line.strip()]
         elif text.strip():
             try:
                 body[each.name] = _value(each.kind, text)
@@ -153,7 +154,7 @@ def _field(name: str, declared: Any, look: Look) -> Field:
         label=look.label or _words(name),
         look=look,
         kind=kind,
-        required=declared.required and kind not in {"check", "list"},
+        required=declared.required and kind not in {"check", "list", "choices"},
         choices=choices,
         bounds=bounds,
     )

@@ -1,0 +1,235 @@
+"""The screens of money: what is spent, on what, what stops it, and the forms of budgets."""
+
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+
+from console.asking import Json, ask, ask_if_free
+from console.forms import Form, Look
+from console.pages import confirm, environment_of, screen, see_other
+from console.screens.machines import MOST
+
+_PERIODS = ("7", "30", "90")
+# The chart has colours for so many triggers, the costliest; the others share one.
+_COLOURED = 5
+# The chart's height and the width of a day, in the units of its drawing, and the gap between two bars.
+_HEIGHT, _WIDTH, _GAP = 100, 10, 2
+
+
+@screen
+def money(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    """What is spent, on what, and what stops it?"""
+    environment = environment_of(request, environment_id)
+    path = f"environments/{environment_id}/budgets"
+    budgets = [
+        {**each, **_used(each)}
+        for each in ask(request, "GET", path, query={"limit": MOST}).data["items"]
+    ]
+    days = request.GET.get("days", "")
+    days = days if days in _PERIODS else "30"
+    context = {
+        "environment": environment,
+        "menu": "money",
+        "budgets": sorted(budgets, key=lambda each: each["percent"], reverse=True),
+        "days": days,
+        "periods": _PERIODS,
+        # When htmx renews the budgets, it needs no chart.
+        **(
+            {} if "HX-Request" in request.headers else _spending(request, environment_id, int(days))
+        ),
+    }
+    return render(request, "console/money.html", context)
+
+
+def _used(budget: Json) -> Json:
+    """Returns how full a budget is: its `state`, the `percent` of its limits that is spent, and the `reserved` ones."""
+    limit, runs = budget["limitUsd"], budget["limitRuns"]
+    spent, reserved = (
+        0 if limit is None else _percent(Decimal(budget[name]), Decimal(limit))
+        for name in ("spentUsd", "reservedUsd")
+    )
+    of_runs = 0 if runs is None else _percent(Decimal(budget["runs"]), Decimal(runs))
+    percent = max(spent, of_runs)
+    used_up = of_runs >= 100 or (limit is not None and Decimal(budget["remainingUsd"]) == 0)
+    # A run that reserves more than what is left has no room either.
+    too_little = limit is not None and Decimal(budget["remainingUsd"]) < Decimal(
+        budget["reserveUsd"]
+    )
+    near = percent >= min(budget["noticeAtPct"], default=100)
+    return {
+        "percent": percent,
+        "reserved": min(reserved, 100 - percent) if spent == percent else 0,
+        "too_little": too_little and not used_up,
+        "state": "used_up" if used_up else "near" if near or too_little else "ok",
+    }
+
+
+def _percent(part: Decimal, whole: Decimal) -> int:
+    return 100 if part >= whole else int(part * 100 / whole)
+
+
+def _spending(request: HttpRequest, environment_id: UUID, days: int) -> Json:
+    """Returns the chart of what each day cost, and what each trigger did; nothing while the API is too busy for it."""
+    now = datetime.now(UTC)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    window = {"from": midnight - timedelta(days=days - 1), "to": now}
+    path = f"environments/{environment_id}/stats"
+    by_day = ask_if_free(request, "GET", path, query={"groupBy": "day", **window})
+    pairs = ask_if_free(request, "GET", path, query={"groupBy": "day,trigger", **window})
+    if not by_day or not pairs:
+        return {}
+    triggers: dict[str, Json] = {}
+    for each in pairs["items"]:
+        entry = triggers.setdefault(
+            each["key"],
+            {
+                "key": each["key"],
+                "name": each["name"],
+                "cost": Decimal(0),
+                "notional": Decimal(0),
+                "runs": 0,
+            },
+        )
+        entry["cost"] += Decimal(each["costUsd"])
+        entry["notional"] += Decimal(each["notionalUsd"])
+        entry["runs"] += each["runs"]
+    costliest = sorted(triggers.values(), key=lambda each: each["cost"], reverse=True)
+    for place, each in enumerate(costliest):
+        each["series"] = min(place, _COLOURED)
+    return {
+        "total": by_day["total"],
+        "by_day": by_day["items"],
+        "chart": _chart(by_day["items"], pairs["items"], triggers),
+        "triggers": costliest[:20],
+        # The API tells of the busiest triggers alone if there are too many of them.
+        "cut": pairs["groups"] > len(pairs["items"]),
+    }
+
+
+def _chart(days: list[Json], pairs: list[Json], triggers: dict[str, Json]) -> Json:
+    """Returns the bars of the days, each a pile of parts: one for each coloured trigger, and one for all others."""
+    top = max(Decimal(each["costUsd"]) for each in days)
+    parts: dict[str, dict[int, Json]] = defaultdict(dict)
+    for each in pairs:
+        trigger = triggers[each["key"]]
+        if trigger["series"] < _COLOURED:
+            parts[each["day"]][trigger["series"]] = {**each, "series": trigger["series"]}
+    bars = []
+    for place, day in enumerate(days):
+        coloured = [parts[day["key"]][series] for series in sorted(parts[day["key"]])]
+        rest = {
+            name: Decimal(day[name]) - sum(Decimal(each[name]) for each in coloured)
+            for name in ("costUsd", "notionalUsd")
+        }
+        bottom = Decimal(_HEIGHT)
+        for each in [*coloured, {**rest, "name": "Others", "series": _COLOURED}]:
+            cost = Decimal(each["costUsd"])
+            if cost <= 0:
+                continue
+            height = cost * _HEIGHT / top
+            bottom -= height
+            bars.append(
+                {
+                    "x": place * _WIDTH,
+                    "y": round(bottom, 2),
+                    "height": round(height, 2),
+                    "notional": round(height * Decimal(each["notionalUsd"]) / cost, 2),
+                    "series": each["series"],
+                    "name": each["name"],
+                    "cost": cost,
+                    "day": day["key"],
+                }
+            )
+    return {
+        "bars": bars,
+        "width": len(days) * _WIDTH - _GAP,
+        "bar": _WIDTH - _GAP,
+        "height": _HEIGHT,
+        "top": top,
+        "first": days[0]["key"],
+        "last": days[-1]["key"],
+    }
+
+
+@screen
+def new_budget(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    environment = environment_of(request, environment_id)
+    looks = _looks(request, environment_id)
+    form = Form("POST", f"environments/{environment_id}/budgets", looks, values={"period": "month"})
+    return _answer(request, environment, form, title="New budget", button="Make the budget")
+
+
+@screen
+def edit_budget(request: HttpRequest, budget_id: UUID) -> HttpResponse:
+    found = ask(request, "GET", f"budgets/{budget_id}").data
+    environment = environment_of(request, found["environmentId"])
+    looks = _looks(request, found["environmentId"], found)
+    form = Form("PATCH", f"budgets/{budget_id}", looks, values=found)
+    return _answer(request, environment, form, title=f"Edit {found['name']}", button="Save")
+
+
+def _answer(request: HttpRequest, environment: Json, form: Form, **said: str) -> HttpResponse:
+    back = reverse("console:money", args=[environment["id"]])
+    if request.method == "POST" and form.send(request):
+        return see_other(request, back)
+    context = {"environment": environment, "menu": "money", "form": form, "back": back, **said}
+    return render(request, "console/form.html", context, status=form.status)
+
+
+def _looks(
+    request: HttpRequest, environment_id: UUID | str, budget: Json | None = None
+) -> dict[str, Look]:
+    path = f"environments/{environment_id}/triggers"
+    listed = ask(request, "GET", path, query={"limit": MOST}).data["items"]
+    triggers = {each["id"]: each["name"] for each in listed}
+    if budget and budget["triggerId"]:
+        triggers[budget["triggerId"]] = budget["triggerName"]
+    return {
+        "name": Look(),
+        "triggerId": Look("It covers", choices=[("", "All runs"), *triggers.items()]),
+        "limitUsd": Look("Limit in US dollars", help="Empty: no limit of this kind."),
+        "limitRuns": Look("Limit of runs", help="Empty: no limit of this kind."),
+        "period": Look("In each", choices=[("month", "Month"), ("day", "Day")]),
+        "timezone": Look(
+            "Time zone", help="The day or month begins at midnight there. Such as Europe/Berlin."
+        ),
+        "whenReached": Look(
+            "When it is used up",
+            choices=[
+                ("hold", "Runs wait for the next day or month"),
+                ("reject", "The same, and running a trigger by hand is refused"),
+                ("notify", "Only tell; nothing waits"),
+            ],
+        ),
+        "noticeAtPct": Look(
+            "Tell when it has reached, in percent", help="One number a line.", kind="list"
+        ),
+        "reserveUsd": Look(
+            "Reserved for a run whose trigger has no limit, in US dollars",
+            help="A run that is under way counts with this until its real cost is known.",
+        ),
+        "countNotional": Look("Count what a subscription has paid for already"),
+    }
+
+
+@screen
+def delete_budget(request: HttpRequest, budget_id: UUID) -> HttpResponse:
+    found = ask(request, "GET", f"budgets/{budget_id}").data
+    back = reverse("console:money", args=[found["environmentId"]])
+    if request.method == "POST":
+        ask(request, "DELETE", f"budgets/{budget_id}")
+        return see_other(request, back)
+    return confirm(
+        request,
+        environment_of(request, found["environmentId"]),
+        menu="money",
+        title=f"Delete {found['name']}?",
+        text="Runs that wait for it go out. What it has counted is gone; what runs have cost stays.",
+        button="Delete the budget",
+        back=back,
+    )
