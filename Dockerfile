@@ -25,6 +25,29 @@ COPY . .
 RUN .venv/bin/python -m compileall -q accounts agent audit bin console notices pipedai triggers workers workspaces \
  && PIPEDAI_ENV=development .venv/bin/python manage.py collectstatic --no-input -v 0
 
+# The Claude CLI from npm, in the version that bin/claude.py tests. It is not free software: see its terms before you pass
+# the image on.
+FROM node:24-slim AS claude
+ARG CLAUDE=2.1.332
+RUN npm install --ignore-scripts --no-audit --no-fund --prefix /claude "@anthropic-ai/claude-code-linux-$(node -p process.arch)@${CLAUDE}" \
+ && install -m 0755 /claude/node_modules/@anthropic-ai/claude-code-linux-*/claude /usr/local/bin/claude
+
+# A worker, for a machine of its own. Its registration and its runs' directories are in the volume at its home.
+FROM python:${PYTHON}-slim-${DEBIAN} AS worker
+RUN groupadd --gid 10001 pipedai \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/pipedai-worker --shell /usr/sbin/nologin pipedai \
+ && install -d -o 10001 -g 10001 -m 0700 /var/lib/pipedai-worker
+COPY --from=claude /usr/local/bin/claude /usr/local/bin/claude
+COPY --from=build /app/.venv /app/.venv
+COPY --from=build /app/agent /app/agent
+COPY deploy/image/worker.sh /app/
+ENV PATH=/app/.venv/bin:$PATH PYTHONPATH=/app/agent HOME=/var/lib/pipedai-worker TMPDIR=/var/lib/pipedai-worker/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+WORKDIR /var/lib/pipedai-worker
+USER 10001:10001
+# The runs that it holds get 23 s to finish, so give it 35 s before SIGKILL.
+STOPSIGNAL SIGTERM
+CMD ["sh", "/app/worker.sh"]
+
 FROM python:${PYTHON}-slim-${DEBIAN} AS app
 # The user has a number and no home. /data is only for compose.yaml's demo; the service itself writes to /tmp alone.
 RUN groupadd --gid 10001 pipedai \

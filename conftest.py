@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.conf import settings
@@ -33,6 +34,7 @@ from testing.world.database_copy import database_copy, instead_of_the_default
 from testing.world.kept_rows import Kept
 from testing.world.stage import Stage, set_stage
 from triggers.models import WebHeartbeat
+from workspaces.ceilings import PROFILE
 
 _DATABASE = {"db", "own_database"}
 # The memory of a served API's process, which takes 150 MiB when it is idle, and which no request may exceed.
@@ -117,6 +119,13 @@ def committed_cast(kept_cast: Kept[Cast], own_database: str) -> Cast:
 def committed_stage(kept_stage: Kept[Stage], own_database: str) -> Stage:
     """Commits the cast and the stage in the test's own database."""
     return kept_stage.put_back()
+
+
+@pytest.fixture
+def ceilings() -> Iterator[dict[str, int]]:
+    """Lets the test change the profile of ceilings by their names in the API."""
+    with patch.dict(PROFILE):
+        yield PROFILE
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,38 @@ import sys
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management import execute_from_command_line
+from django.core.management import ManagementUtility
+from django.db import OperationalError, connections
+
+from pipedai.embedded.programs import EmbeddedPostgresError
+
+# Django's commands that `manage.py help` does not list, because there is a better one here (bin/test, spectacular,
+# create_staff, create_user, `pg dump`) or nothing for them to do. They can be called all the same.
+_UNLISTED = (
+    "changepassword", "compilemessages", "createcachetable", "createsuperuser", "diffsettings", "dumpdata",
+    "findstatic", "flush", "generateschema", "inspectdb", "loaddata", "makemessages", "optimizemigration",
+    "remove_stale_contenttypes", "runserver", "sendtestemail", "sqlflush", "sqlsequencereset", "squashmigrations",
+    "startapp", "startproject", "test", "testserver",
+)  # fmt: skip
+
+
+class Manage(ManagementUtility):
+    """Django's command line, whose help lists the commands that make sense here."""
+
+    def main_help_text(self, commands_only: bool = False) -> str:
+        sections = super().main_help_text(commands_only).split("\n\n")
+        listed = [
+            "\n".join(line for line in section.split("\n") if line.strip() not in _UNLISTED)
+            for section in sections
+        ]
+        # A section of which only the app's name is left is left out.
+        return "\n\n".join(text for text in listed if commands_only or "\n" in text or "'" in text)
 
 
 def main() -> None:
-    """Run the command that the command line names. If a setting is invalid, end with one sentence about it."""
+    """Run the command that the command line names. If a setting is invalid, or the embedded database can't be used, end
+    with one sentence about it.
+    """
     # With Python's default of 700, hundreds of garbage collections would take a seventh of the start's CPU time, and
     # find nothing, because imports make no garbage.
     gc.set_threshold(50_000)
@@ -20,9 +47,18 @@ def main() -> None:
     # path.
     sys.path.append(str(Path(__file__).resolve().parent / "agent"))
     try:
-        execute_from_command_line(sys.argv)
-    except ImproperlyConfigured as error:
+        Manage(sys.argv).execute()
+    except (ImproperlyConfigured, EmbeddedPostgresError) as error:
         sys.exit(str(error))
+    except OperationalError as error:
+        if isinstance(error.__cause__, EmbeddedPostgresError):
+            sys.exit(str(error))
+        raise
+    finally:
+        # A command that needed no embedded server has not imported this.
+        if borrowing := sys.modules.get("pipedai.embedded.borrowing"):
+            connections.close_all()
+            borrowing.give_back()
 
 
 if __name__ == "__main__":

@@ -184,6 +184,15 @@ class AccountMail(OutboxRow):
     nowhere: `accounts.mail.tokens` makes it when the mail is sent.
     """
 
+    class Status(models.TextChoices):
+        """Whether the mail still has to be sent, and how it ended."""
+
+        PENDING = "pending"
+        DELIVERED = "delivered"
+        DEAD = "dead"
+        # It is never sent. Whoever caused it was shown its link, to hand it over to the owner of the address.
+        HANDED = "handed"
+
     class Purpose(models.TextChoices):
         """What the mail is for, and what its token permits."""
 
@@ -200,6 +209,7 @@ class AccountMail(OutboxRow):
         # The token accepts an invitation into an environment.
         INVITATION = "invitation"
 
+    status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
     # What the mail is for; it never changes.
     purpose = models.CharField(max_length=16, choices=Purpose.choices)
     # Where the mail goes. The token in it works only for this address.
@@ -218,11 +228,16 @@ class AccountMail(OutboxRow):
     # When the token was used, or when another act made it void, such as a new password. None while it works.
     ended_at = models.DateTimeField(null=True)
 
+    @property
+    def proves_address(self) -> bool:
+        """Whether only who reads what comes to the address can have the token."""
+        return self.status != self.Status.HANDED
+
     class Meta:
         db_table = "account_mail"
         verbose_name = "account mail"
         constraints = (
-            *outbox_constraints(),
+            *outbox_constraints(ended=("delivered", "dead", "handed")),
             models.CheckConstraint(
                 condition=models.Q(token_digest__isnull=True, expires_at__isnull=True)
                 | models.Q(token_digest__isnull=False, expires_at__isnull=False),

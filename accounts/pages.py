@@ -18,7 +18,7 @@ from accounts.addresses import verify_email
 from accounts.authentication import PresentedSession
 from accounts.mail.tokens import find_mail
 from accounts.models import AccountMail, Session, User
-from accounts.registration import register_user
+from accounts.registration import RegistrationClosed, check_registration, register_user
 from accounts.resets import reset_password
 from accounts.serializers import LoginBody, RegisterBody, ResetPasswordBody
 from accounts.services import log_in, log_out
@@ -150,6 +150,8 @@ class LinkVisit(Visit):
             title=self.title,
             token=self.posted("token"),
             dashboard=settings.DASHBOARD_URL,
+            # There is no use in a form for who may not register.
+            refused=isinstance(error, RegistrationClosed),
             **context,
         )
         if self.opened is not None:
@@ -181,6 +183,7 @@ class LinkPage(View):
         visit = LinkVisit(request, self.template, self.title)
         try:
             visit.find_user()
+            self.check()
         except ApiError as error:
             return visit.page(error=error)
         return visit.page()
@@ -196,6 +199,9 @@ class LinkPage(View):
         except ApiError as error:
             return visit.page(error=error, **self.again(visit))
         return visit.page(**context)
+
+    def check(self) -> None:
+        """Raises an ApiError if nobody can use the page at present."""
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
         """Returns the values for the page's template: `done` is the sentence that ends the visit."""
@@ -238,6 +244,9 @@ class RegisterPage(LinkPage):
     """GET and POST /account/register: makes an account for the owner of an address that a stranger registered."""
 
     template, title = "account/register.html", "Register"
+
+    def check(self) -> None:
+        check_registration(invited=False)
 
     def act(self, visit: LinkVisit) -> dict[str, Any]:
         visit.register("registration")

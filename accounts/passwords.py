@@ -13,6 +13,7 @@ from django.core.exceptions import ValidationError
 
 from accounts.models import User
 from pipedai.api.errors import Invalid, Overloaded
+from pipedai.machine import HASH_MIB
 from pipedai.server.ticket import PASSWORD
 
 # How many seconds a thread of a command waits until it may compute a hash. In the web process no thread waits: whole
@@ -28,7 +29,7 @@ class PasswordHasher(Argon2PasswordHasher):
     """
 
     time_cost = 1
-    memory_cost = 46 * 1024
+    memory_cost = HASH_MIB * 1024
     parallelism = 1
 
 

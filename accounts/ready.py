@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from django.conf import settings
 from django.db import transaction
 
 from accounts.authenticators import rewrap_authenticators
@@ -22,8 +21,9 @@ from pipedai.retention import (
 # The row of a session is kept for at least 30 days after the session's end. The throttles that limit logins read in
 # these rows from which IP addresses a user has logged in (SPEC §3).
 _SESSIONS_KNOWN_DAYS = 30
-# The longest time for which the token of a mail works: that of an invitation.
+# The longest time for which the token of a mail works, that of an invitation, and how long mails are kept.
 _TOKENS_WORK_DAYS = 7
+_MAILS_KEPT_DAYS = 30
 
 # Pruning sessions writes no audit row, because an expired session permits nothing any more.
 prune_sessions = rows_where("session", "t.expires_at < %(before)s", by="t.expires_at")
@@ -53,7 +53,7 @@ register_retention(
     Retention(
         "sessions",
         "sessions, of the API and of admin, that have expired",
-        lambda: settings.SESSION_RETENTION_DAYS,
+        lambda: _SESSIONS_KNOWN_DAYS,
         prune_sessions,
         at_least=_SESSIONS_KNOWN_DAYS,
     )
@@ -62,7 +62,7 @@ register_retention(
     Retention(
         "account-mails",
         "mails about accounts, with their attempts, and the invitations in them",
-        lambda: settings.ACCOUNT_MAIL_RETENTION_DAYS,
+        lambda: _MAILS_KEPT_DAYS,
         prune_account_mails,
         at_least=_TOKENS_WORK_DAYS + 1,
     )

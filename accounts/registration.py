@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -21,7 +22,7 @@ from accounts.proof import (
 )
 from accounts.sessions import Device, open_session
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, Invalid
+from pipedai.api.errors import Conflict, Forbidden, Invalid
 from pipedai.events import Actor, Event, emit
 from pipedai.outgoing import mail_is_on
 
@@ -29,7 +30,24 @@ _UNPROVED = (
     "Somebody registered this e-mail address and never confirmed it. If it is yours, open the link in the mail that"
     " has been sent to it."
 )
+_REFUSALS = {
+    "invited": "Only who is invited may register with this service: open the link of your invitation.",
+    "closed": "Nobody may register with this service: ask its operator for an account.",
+}
 Purpose = AccountMail.Purpose
+
+
+class RegistrationClosed(Forbidden):
+    """403: the setting REGISTRATION lets the caller not register. It says the same about every address."""
+
+    def __init__(self) -> None:
+        super().__init__(_REFUSALS[settings.REGISTRATION], code=ErrorCode.REGISTRATION_CLOSED)
+
+
+def check_registration(*, invited: bool) -> None:
+    """Raises RegistrationClosed unless somebody with or without an invitation may register."""
+    if settings.REGISTRATION == "closed" or (settings.REGISTRATION == "invited" and not invited):
+        raise RegistrationClosed
 
 
 def register_user(
@@ -42,9 +60,13 @@ def register_user(
     device: Device,
     actor: Actor,
 ) -> tuple[User, Session]:
-    """Makes a user and logs them in. A token from a mail proves the address. Without a token, an address that is taken
-    but not proved gets a mail with one. Raises Invalid for a weak password, Conflict for a taken address.
+    """Makes a user and logs them in. Raises RegistrationClosed, Invalid for a weak password, and Conflict for a taken
+    e-mail address.
+
+    A token from a mail proves the address, and an account that has the address without proof loses it. If there is no
+    token and the address is taken but not proved, a mail with a token goes to the address, and the error says so.
     """
+    check_registration(invited=invitation_token is not None)
     mail = _proof_of(email, registration_token, invitation_token)
     user = User(email=email, name=name, must_prove_email=proof_counts())
     check_strength(password, user, field="password")
@@ -54,7 +76,7 @@ def register_user(
         with transaction.atomic():
             if mail is not None:
                 _take_address(mail, actor)
-                user.email_verified_at = Now()
+                user.email_verified_at = Now() if mail.proves_address else None
             user.save(force_insert=True)
             emit(Event("user.registered", actor, None, "user", user.id))
             if mail is not None:
@@ -69,7 +91,9 @@ def register_user(
 
 
 def _proof_of(email: Email, registration: str | None, invitation: str | None) -> AccountMail | None:
-    """Raises LinkUnusable if the token's mail went to another address."""
+    """Returns the mail whose token came with the request, if there was one. Raises LinkUnusable if that mail went to
+    another address, or if it was handed over and so proves nothing, while proof counts.
+    """
     if registration is not None and invitation is not None:
         raise Invalid(form=["Send either registrationToken or invitationToken."])
     if registration is not None:
@@ -78,7 +102,7 @@ def _proof_of(email: Email, registration: str | None, invitation: str | None) ->
         mail = find_mail(invitation, Purpose.INVITATION)
     else:
         return None
-    if mail.address != email:
+    if mail.address != email or (proof_counts() and not mail.proves_address):
         raise LinkUnusable
     return mail
 

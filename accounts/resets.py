@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 
@@ -18,16 +19,21 @@ Purpose = AccountMail.Purpose
 
 
 def forget_password(*, email: Email) -> None:
-    """Queues the mail for a new password. Every address takes the same statements, so that nobody learns from the
-    duration who has an account. An address that nobody proved gets a mail to register with. Raises Conflict while the
-    service sends no mail.
+    """Queues the mail with which the owner of an address gets a new password. Raises Conflict while the service sends
+    no mail.
+
+    The function makes the same statements for every address, so that nobody learns from its duration who has an
+    account. A mail for an address without an account is queued too, and the sender gives it up. An account that never
+    proved its address gets no new password: the owner of the address gets a mail with which they make an account of
+    their own, if anybody may register.
     """
     check_mail_is_on()
     user = User.objects.filter(email=email).first()
     purpose = Purpose.RESET
-    if user is not None and proof_counts() and not user.has_proved_email:
+    unproved = user is not None and proof_counts() and not user.has_proved_email
+    if unproved and settings.REGISTRATION == "open":
         purpose = Purpose.REGISTRATION
-    elif user is not None and not user.is_active:
+    elif unproved or (user is not None and not user.is_active):
         user = None
     with transaction.atomic():
         queue_mail(purpose, address=email, user_id=user.id if user else None)

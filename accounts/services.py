@@ -15,6 +15,7 @@ from django.db.models.functions import Now
 
 from accounts.authenticators import accept_code
 from accounts.emails import Email
+from accounts.mail.outbox import hand_over
 from accounts.mail.tokens import make_void
 from accounts.models import AccountMail, Session, User
 from accounts.passwords import check_strength, hash_password, is_password_of
@@ -135,6 +136,18 @@ def change_password(
 def create_user(*, email: Email, password: str, name: str, actor: Actor) -> User:
     """Makes a user for an operator, who vouches for the address. Raises Invalid, EmailTaken."""
     return _create(User(email=email, name=name), password, "user.registered", actor)
+
+
+def create_user_with_link(
+    *, email: Email, password: str, name: str, actor: Actor
+) -> tuple[User, str]:
+    """Makes a user as `create_user` does. Returns the user with a link by which somebody sets another password once, to
+    hand over.
+    """
+    with transaction.atomic():
+        user = create_user(email=email, password=password, name=name, actor=actor)
+        _, link = hand_over(Purpose.RESET, address=user.email, user_id=user.id)
+    return user, link
 
 
 def create_staff(*, email: Email, password: str, name: str, actor: Actor) -> User:

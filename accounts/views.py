@@ -53,6 +53,7 @@ class SessionViewSet(ApiViewSet):
         errors={
             400: "Validation.",
             401: "A token or two cookies were sent.",
+            403: "Foreign origin, or `registration_closed`.",
             409: "`email_taken`, `address_unproved`, `link_unusable`, or for an invitation also `ceiling_reached`.",
             503: "",
         },

@@ -30,7 +30,7 @@ from pipedai_worker.conformance.fake_api import DROP, FakeApi, route
 from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.serving import Service
 from pipedai_worker.conformance.wire import TERMINAL
-from pipedai_worker.events import local, recorder, sender
+from pipedai_worker.events import local, sender
 from pipedai_worker.identity.config import WorkerConfig
 from pipedai_worker.polling import loop, poller
 from pipedai_worker.reporting import calls
@@ -157,7 +157,7 @@ def _live(
             # grow.
             headers = {"Authorization": f"Bearer {chance.getrandbits(256):064x}"}
             prompt = f"{length_of_run:.3f}"
-            runs.append(api.add(prompt, mcp_headers=headers, record_events=True))
+            runs.append(api.add(prompt, mcp_headers=headers, record_events="always"))
             if chance.random() < CANCELED_RUNS:
                 api.cancel(runs[-1])
         if restarts < now * speed // RESTART_EVERY_SECONDS:
@@ -245,7 +245,7 @@ def _be_worker(speed: float, argv: list[str]) -> int:
         (calls, "LONGEST_SECONDS"),
         (loop, "UNCLAIMED_PAUSE_SECONDS"),
         (sender, "GATHER_SECONDS"),
-        (recorder, "FLUSH_SECONDS"),
+        (sender, "FLUSH_SECONDS"),
     ):
         setattr(module, name, getattr(module, name) / speed)
     return cli.main(argv)

@@ -4,13 +4,14 @@ from datetime import timedelta
 from typing import Any, get_args
 from uuid import UUID
 
+from django.apps import apps
 from django.contrib.admin import register
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 
 from audit.models import AuditEntry
-from audit.serializers import LABELS, with_actors
+from audit.serializers import with_actors
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import KeysetChangeList, Scope
 from pipedai.admin.fields import column, fields_of, itself, of_row, reading
@@ -20,6 +21,7 @@ from pipedai.admin.site import model_named, site
 from pipedai.admin.values import changes, ident, link_to, list_of
 from pipedai.events import ACTIONS, ActorType
 from pipedai.ids import moment_of
+from workspaces.actors import LABELS
 from workspaces.models import Environment
 
 _SHOWN = 50
@@ -41,7 +43,7 @@ def _of_id(rows: QuerySet[AuditEntry], row_id: UUID) -> QuerySet[AuditEntry]:
 def _who(entry: Any) -> Any:
     if entry.actor_type not in LABELS or entry.actor_id is None:
         return entry.actor_type
-    model, _ = LABELS[entry.actor_type]
+    model = apps.get_model(LABELS[entry.actor_type][0])
     return format_html("{} {}", entry.actor_type, link_to(model, entry.actor_id, entry.actor_label))
 
 

@@ -135,7 +135,7 @@ def _runs(port: int, count: int, keys: int) -> list[Told]:
         told = []
         for number in range(max(count, keys)):
             environment_id, key = environments[number % keys]
-            pair = customer.pair(environment_id, key, f"host-{number}", recordEvents=True)
+            pair = customer.pair(environment_id, key, f"host-{number}", recordEvents="always")
             path = f"/triggers/{pair.trigger_id}/run"
             run_id = connection.call("POST", path, token=key).json()["id"]
             for verb in ("claim", "start"):

@@ -17,7 +17,7 @@ GTHREAD = Program(
         "-m", "gunicorn", "-c", "python:pipedai.server.gunicorn_conf", "-k", "gthread",
         "--threads", "8", "--access-logfile", "-", "pipedai.wsgi:application",
     ),
-    {"DJANGO_SETTINGS_MODULE": "pipedai.settings"},
+    {"DJANGO_SETTINGS_MODULE": "testing.settings"},
 )  # fmt: skip
 # The servers take turns so many times, so that neither has the machine's faster minutes.
 _ROUNDS = 2

@@ -45,11 +45,9 @@ _SETTINGS = {
     "DATABASE_URL": "",
     "DATABASE_LISTEN_URL": "",
     "REPLICA_DATABASE_URL": "",
-    "PIPEDAI_PG_FAST_UNSAFE": "",
-    "THROTTLES_ENABLED": "false",
+    "DJANGO_SETTINGS_MODULE": "testing.settings",
     "TRUSTED_PROXIES": "",
     "ALLOWED_HOSTS": "",
-    "DEBUG": "false",
     "LOG_FORMAT": "json",
     "LOG_LEVEL": "INFO",
 }
@@ -69,13 +67,11 @@ class Database:
 
     def start(self) -> None:
         """Create, start and migrate the database. Raises BenchFailed if it would not survive a power cut."""
-        if copy_kept_cluster(self.directory):
-            # The server's environment says whether it keeps what it commits.
-            with patch.dict(os.environ, self.environment):
-                self._server.ensure_running()
-        else:
-            # A command that needs the database makes it, if there is none, and starts it.
+        if not copy_kept_cluster(self.directory):
             self.python("manage.py", "migrate", "--no-input")
+        # The server's environment says whether it keeps what it commits.
+        with patch.dict(os.environ, self.environment):
+            self._server.ensure_running()
         found = {name: self.one(f"SHOW {name}")[name] for name in _DURABLE}
         if found != _DURABLE:
             raise BenchFailed(f"PostgreSQL does not keep what it commits: {found}.")

@@ -28,18 +28,28 @@ def main() -> int:
 
 
 def sections_wrong(text: str, version: str) -> str | None:
-    """Return what is wrong with the changelog's sections, or None. [Unreleased] comes before this version's."""
+    """Return a sentence about what is wrong with the sections of a changelog, or None.
+
+    The first section is [Unreleased]. The next one has the newest release and its day: this version, or for one that is
+    in development (`.dev0`) a release before it.
+    """
     sections = re.findall(r"^## (.*)$", text, re.MULTILINE)
     if not sections or sections[0] != "[Unreleased]":
         return f"The first section of {_CHANGELOG} must be [Unreleased]."
-    if len(sections) == 1 or not re.fullmatch(
-        rf"\[{re.escape(version)}\] - \d{{4}}-\d{{2}}-\d{{2}}", sections[1]
-    ):
+    newest = re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - \d{4}-\d{2}-\d{2}", "".join(sections[1:2]))
+    coming, is_coming, _ = version.partition(".dev")
+    fits = newest and (_parts(newest[1]) < _parts(coming) if is_coming else newest[1] == version)
+    if not fits:
+        wanted = f"a release before {coming}" if is_coming else f"`## [{version}] - YYYY-MM-DD`"
         return (
-            f"Below [Unreleased], {_CHANGELOG} must have the section `## [{version}] - YYYY-MM-DD`,"
-            " since pipedai/version.py has that version (docs/releasing.md)."
+            f"Below [Unreleased], {_CHANGELOG} must have the section of {wanted},"
+            f" since pipedai/version.py has {version} (docs/releasing.md)."
         )
     return None
+
+
+def _parts(release: str) -> list[int]:
+    return [int(part) for part in release.split(".")]
 
 
 def names_changed(root: Path) -> list[str]:

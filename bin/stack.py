@@ -25,6 +25,7 @@ from bin.demo import Demo, DemoFailed, Seeded, wait_until_ready
 from bin.ending import Afterwards, die_with_parent
 from bin.service_logs import ServiceLogs, is_alarming
 from bin.services import Services, procfile
+from pipedai import env
 from pipedai.checks import refuse_unfit_settings
 from pipedai.embedded.layout import Layout
 from pipedai.embedded.programs import EmbeddedPostgresError
@@ -43,6 +44,7 @@ PipedAI {version} is up. Ctrl-C stops it and keeps the data.
   Documentation  {site}/api/docs
   Staff admin    {site}/admin/
   Logs           {logs}/*.log
+  Commands       {manage} help
 """
 _LOG_INS = """
   Log in to the API as    {seeded.email}  {seeded.password}
@@ -58,7 +60,7 @@ Log in, list the runs with the demo's API key, and fire its trigger once more:
     -H 'Authorization: Bearer {seeded.api_key}'
 """
 _NO_LOG_INS = """
-Staff log in after `.venv/bin/python manage.py create_staff EMAIL --generate`."""
+Staff log in after `{manage} create_staff EMAIL --generate`."""
 
 
 # `bin/run --help` explains each.
@@ -202,13 +204,31 @@ class Stack:
             say(str(failure))
             return
         site = settings.PUBLIC_URL
-        said = _UP.format(version=VERSION, site=site, logs=self._log_dir)
+        said = _UP.format(version=VERSION, site=site, logs=self._log_dir, manage=_manage())
         if seeded is None:
-            said += _NO_LOG_INS
+            said += _NO_LOG_INS.format(manage=_manage())
         else:
             said += _LOG_INS.format(url=f"{site}/api/v1", seeded=seeded)
         # All lines are printed by one call, so that no warning of a service comes between them.
         say(said)
+
+
+def _manage() -> str:
+    """Return the beginning of a command line of manage.py, with the variables by which it finds this service.
+
+    DATABASE_URL is not among them, because it contains a password.
+    """
+    ours = {
+        "PIPEDAI_ENV": (settings.PIPEDAI_ENV, "development"),
+        "PIPEDAI_DATA_DIR": (str(settings.DATA_DIR), str(env.default_data_dir())),
+        "PORT": (str(settings.PORT), "8000"),
+    }
+    variables = [
+        f"{name}={shlex.quote(value)}"
+        for name, (value, default) in ours.items()
+        if value != default
+    ]
+    return " ".join([*variables, ".venv/bin/python manage.py"])
 
 
 def _free_address() -> str:

@@ -17,6 +17,8 @@ from types import FrameType
 from typing import IO
 
 from bin.ending import Afterwards, die_with_parent
+from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.embedded.tuning import FASTER
 
 _ROOT = Path(__file__).resolve().parent.parent
 _HELP = """\
@@ -48,6 +50,9 @@ def main() -> int:
     environment = environment_of(data_dir)
     clean_up = Afterwards("exec python -m bin.cleaning", environment)
     try:
+        if not environment["DATABASE_URL"]:
+            # Whoever asks first starts the server, and only here is it told that it may be fast and lose data.
+            EmbeddedPostgres(data_dir, faster=FASTER).ensure_running()
         pytest_arguments = [each for each in arguments if each not in (NO_CHECKS, ALL)]
         return Suite(environment).run(
             pytest_arguments, only_tests=NO_CHECKS in arguments, long=ALL in arguments
@@ -209,7 +214,8 @@ def environment_of(data_dir: Path) -> dict[str, str]:
         "WEB_CONCURRENCY": "1",
         "DATABASE_URL": os.environ.get("TEST_DATABASE_URL", ""),
         "PIPEDAI_DATA_DIR": str(data_dir),
-        "PIPEDAI_PG_FAST_UNSAFE": "1",
+        # OpenTelemetry's variables are no settings of ours, and this one would send traces of the tests.
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "",
         # Python may write compiled files, so that each of hundreds of processes need not compile this project again.
         "PYTHONDONTWRITEBYTECODE": "",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -220,7 +226,6 @@ def production_settings() -> dict[str, str]:
     """Return settings for the check of production settings, such as an operator would choose."""
     return {
         "PIPEDAI_ENV": "production",
-        "PIPEDAI_PG_FAST_UNSAFE": "",
         "SECRET_KEY": secrets.token_urlsafe(48),
         "MASTER_KEYS": f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}",
         "ALLOWED_HOSTS": "api.example.com",

@@ -12,9 +12,10 @@ from django.db import transaction
 
 from notices.incidents import Finding, change_incidents
 from notices.states import Kind, SubjectType
-from pipedai.api.renderers import counted, iso_time, money
+from pipedai.api.renderers import counted, money
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
 from triggers.budgets.room import AMOUNT, IS_HOLDING, SPENT
+from triggers.explain.clock_words import zoned_words
 from triggers.models import Budget
 
 # Lets one scheduler at a time look, so that no incident is opened twice.
@@ -27,7 +28,7 @@ _TAKE_TURN = "SELECT pg_try_advisory_xact_lock(hashtext('find_reached_budgets'))
 _READ = f"""
 WITH looked_at AS MATERIALIZED (
     SELECT w.id, w.environment_id, w.budget_id, w.ends_at, w.runs, w.changes, w.noticed_pct, {SPENT} AS spent,
-        b.name, b.limit_usd, b.limit_runs, b.notice_at_pct, b.when_reached, b.trigger_id, b.reserve_usd,
+        b.name, b.timezone, b.limit_usd, b.limit_runs, b.notice_at_pct, b.when_reached, b.trigger_id, b.reserve_usd,
         b.deleted_at IS NULL AND w.generation = b.generation AS is_live, w.ends_at <= {NOW} AS is_over,
         w.noticed_pct > 0 AND EXISTS (
             SELECT FROM budget_window other
@@ -154,5 +155,6 @@ def _finding(row: Row) -> Finding:
         Budget.WhenReached.HOLD: "Runs without room wait until then.",
         Budget.WhenReached.REJECT: "Runs without room wait until then, and requests for more are refused.",
     }.get(row["when_reached"], "No run is held back.")
-    message = f"{use.words[0].upper()}{use.words[1:]} in the window that ends at {iso_time(row['ends_at'])}. {then}"
+    ends = zoned_words(row["ends_at"], row["timezone"])
+    message = f"{use.words[0].upper()}{use.words[1:]} in the window that ends at {ends}. {then}"
     return Finding(row["environment_id"], row["budget_id"], row["name"], message)

@@ -38,16 +38,19 @@ SELECT id, environment_id, false, 0, false FROM trigger WHERE id = ANY(%(ids)s) 
 ON CONFLICT (trigger_id) DO NOTHING
 """
 
-# The final outcomes of one state that came after the last success, the newest first. An outcome is final if no retry
-# follows it. A retry that a late result canceled does not count.
-_FAULTS = """
+# The SQL condition that no retry follows the run `r`. A retry that a late result canceled does not count.
+IS_FINAL = """NOT EXISTS (
+        SELECT FROM run retry WHERE retry.retry_of_id = r.id AND retry.environment_id = r.environment_id
+            AND retry.ended_by IS DISTINCT FROM 'late_result')"""
+
+# The final outcomes of one state that came after the last success, the newest first.
+_FAULTS = f"""
 SELECT r.id, r.ended_at FROM run r
-WHERE r.trigger_id = h.trigger_id AND r.status = '{status}' AND r.ended_at >= coalesce(h.counts_from, '-infinity')
+WHERE r.trigger_id = h.trigger_id AND r.status = '{{status}}' AND r.ended_at >= coalesce(h.counts_from, '-infinity')
     AND r.ended_at > coalesce(won.ended_at, '-infinity')
-    AND NOT EXISTS (SELECT FROM run retry WHERE retry.retry_of_id = r.id
-        AND retry.environment_id = r.environment_id AND retry.ended_by IS DISTINCT FROM 'late_result')
+    AND {IS_FINAL}
 ORDER BY r.ended_at DESC LIMIT coalesce(t.alert_after_failures, 0)
-"""
+"""  # noqa: S608
 
 # Judges triggers by the table of runs. If it has no success, older failures may have been pruned, so the former count
 # is kept and `added`, the number of new failures, is added to it. The scheduler is to check a trigger at once while it

@@ -16,9 +16,9 @@ from django.db import transaction
 
 from notices.incidents import Finding, Past, change_incidents, tell_past
 from notices.states import Kind, SubjectType
-from pipedai.api.renderers import iso_time
 from pipedai.logs import get_logger
 from pipedai.sql import NOW, Row, execute, fetch_all
+from triggers.explain.clock_words import zoned_words
 from triggers.schedules import cron
 
 log = get_logger(__name__)
@@ -167,9 +167,8 @@ def _judge(row: Row) -> _Verdict:
 
 
 def _finding(row: Row, late_since: datetime) -> Finding:
-    message = (
-        f"No run succeeded within {row['deadline']:,} s after the due time {iso_time(late_since)}."
-    )
+    due = zoned_words(late_since, row["timezone"])
+    message = f"No run succeeded within {row['deadline']:,} s after the due time {due}."
     run_id = row["run_id"] if late_since == row["later_at"] else None
     return Finding(row["environment_id"], row["trigger_id"], row["name"], message, run_id)
 
@@ -201,10 +200,11 @@ def _past(gaps: list[Row]) -> Past | None:
     if not late:
         return None
     (first, due), (last, _) = late[0], late[-1]
+    zone = first["timezone"]
     message = (
-        f"No run succeeded within {first['deadline']:,} s after the due time {iso_time(due)}. "
+        f"No run succeeded within {first['deadline']:,} s after the due time {zoned_words(due, zone)}. "
         + (f"It happened {len(late):,} times until a" if len(late) > 1 else "A")
-        + f" run succeeded at {iso_time(last['until'])}, before a scheduler noticed."
+        + f" run succeeded at {zoned_words(last['until'], zone)}, before a scheduler noticed."
     )
     run_id = first["run_id"] if due == first["later_at"] else None
     finding = Finding(first["environment_id"], first["trigger_id"], first["name"], message, run_id)

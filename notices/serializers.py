@@ -1,11 +1,15 @@
 """Renders incidents for the API, and filters their list (SPEC §14)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db.models import QuerySet
 from rest_framework import serializers
 
+from notices.channels.models import Channel, Notice
+from notices.models import Incident
 from notices.states import Kind, SubjectType
+from notices.telling import told_of
 from pipedai.api.filters import ApiFilterSet, IdFilter, WordFilter, WordsFilter
 from pipedai.api.serializers import RowSerializer
 from pipedai.sql import Row
@@ -26,7 +30,7 @@ class IncidentCauseSerializer(RowSerializer):
     message = serializers.CharField()
 
 
-class IncidentSerializer(RowSerializer):
+class NoticedIncidentSerializer(RowSerializer):
     """An incident: what is wrong, since when, and whether somebody has seen to it."""
 
     id = serializers.UUIDField()
@@ -40,10 +44,44 @@ class IncidentSerializer(RowSerializer):
     noticeCount = serializers.IntegerField(source="notice_count")
 
 
+class ToldSerializer(RowSerializer):
+    """Somebody who was told of an incident, by a channel, and what became of the last notice to them."""
+
+    channelId = serializers.UUIDField(source="channel_id")
+    channelName = serializers.CharField(source="channel_name")
+    kind = serializers.ChoiceField(choices=Channel.Kind.choices)
+    email = serializers.CharField(allow_null=True)
+    event = serializers.CharField()
+    status = serializers.ChoiceField(choices=Notice.Status.choices)
+    createdAt = serializers.DateTimeField(source="created_at")
+    deliveredAt = serializers.DateTimeField(source="delivered_at", allow_null=True)
+
+
+class IncidentSerializer(NoticedIncidentSerializer):
+    """An incident, and who was told of it."""
+
+    toldTo = ToldSerializer(many=True, source="told")
+
+
 def incident_shown(row: Row) -> dict[str, Any]:
+    """Returns an incident as notices show it, from its row."""
+    return dict(NoticedIncidentSerializer(_with_parts(row)).data)
+
+
+def incidents_shown(incidents: Sequence[Incident]) -> Any:
+    """Returns incidents as the API shows them, with who was told of them. It takes one query."""
+    told = told_of([incident.id for incident in incidents])
+    rows = [{**_with_parts(vars(each)), "told": told[each.id]} for each in incidents]
+    return IncidentSerializer(rows, many=True).data
+
+
+def _with_parts(row: Row) -> Row:
     subject = {"type": row["subject_type"], "id": row["subject_id"], "name": row["subject_name"]}
-    cause = {"run_id": row["run_id"], "message": row["message"]}
-    return dict(IncidentSerializer({**row, "subject": subject, "cause": cause}).data)
+    return {
+        **row,
+        "subject": subject,
+        "cause": {"run_id": row["run_id"], "message": row["message"]},
+    }
 
 
 class StatusFilter(WordFilter):

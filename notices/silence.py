@@ -13,21 +13,21 @@ from django.db import transaction
 
 from notices.incidents import Finding, Past, change_incidents, tell_past
 from notices.states import Kind, SubjectType
-from pipedai.api.renderers import iso_time
 from pipedai.sql import NOW, Row, fetch_all
+from triggers.explain.clock_words import zoned_words
 from triggers.runs.reachability import LEASES_COUNT, gap_seconds
-from workers.silence import IS_NEEDED, LAST_SEEN, SILENT_FOR
+from workers.silence import IS_NEEDED, LAST_SEEN, OFFLINE_AT, SILENT_FOR, offline_params
 
 _IS_PAUSED = (
     "EXISTS (SELECT FROM environment e WHERE e.id = {}.environment_id AND e.paused_at IS NOT NULL)"
 )
 
-# Finds the workers that have been silent for too long. After an outage of the service it finds none for that long,
-# because workers could not reach the service. The statement reads all registered workers, which takes a few
-# milliseconds for ten thousand.
+# Finds the workers that have signed off or been silent for too long. After an outage of the service it finds none for
+# ten minutes, because workers could not reach the service. The statement reads all registered workers, which takes a
+# few milliseconds for ten thousand.
 _OFFLINE = f"""
-SELECT w.id, w.environment_id, w.label, w.last_seen_at FROM worker w
-WHERE w.deleted_at IS NULL AND w.disabled_at IS NULL AND {LAST_SEEN} < {NOW} - %(silent_for)s AND {LEASES_COUNT}
+SELECT w.id, w.environment_id, w.label, w.last_seen_at, w.signed_off_at FROM worker w
+WHERE w.deleted_at IS NULL AND w.disabled_at IS NULL AND {OFFLINE_AT} < {NOW} AND {LEASES_COUNT}
     AND NOT EXISTS (
         SELECT FROM incident i
         WHERE i.subject_id = w.id AND i.kind = %(kind)s AND i.environment_id = w.environment_id
@@ -39,29 +39,37 @@ LIMIT %(limit)s
 # Finds the workers with an open incident that are back, disabled or deleted, that no enabled trigger needs any more,
 # or whose environment is paused.
 _OVER = f"""
-SELECT w.id, w.disabled_at IS NULL AND w.deleted_at IS NULL AND {LAST_SEEN} >= {NOW} - %(silent_for)s AS is_back
+SELECT w.id, w.disabled_at IS NULL AND w.deleted_at IS NULL AND {OFFLINE_AT} >= {NOW} AS is_back
 FROM incident i JOIN worker w ON w.id = i.subject_id
 WHERE i.kind = %(kind)s AND i.closed_at IS NULL
-    AND (w.deleted_at IS NOT NULL OR w.disabled_at IS NOT NULL OR {LAST_SEEN} >= {NOW} - %(silent_for)s
+    AND (w.deleted_at IS NOT NULL OR w.disabled_at IS NOT NULL OR {OFFLINE_AT} >= {NOW}
         OR NOT {IS_NEEDED} OR {_IS_PAUSED.format("w")})
 LIMIT %(limit)s
 """  # noqa: S608
 
-# When a worker of the pool `p` last called. Disabled workers do not count. NULL if the pool has no other workers.
-_POOL_SEEN = f"""(
-        SELECT max({LAST_SEEN}) FROM pool_member m JOIN worker w ON w.id = m.worker_id
+
+def _latest_of_pool(moment: str) -> str:
+    """Returns the latest of these times of the workers `w` of the pool `p`. Disabled workers do not count. NULL if the
+    pool has no other workers.
+    """
+    return f"""(
+        SELECT max({moment}) FROM pool_member m JOIN worker w ON w.id = m.worker_id
         WHERE m.pool_id = p.id AND w.disabled_at IS NULL)"""  # noqa: S608
+
+
+_POOL_OFFLINE_AT = _latest_of_pool(OFFLINE_AT)
 _HAS_WORKERS = "EXISTS (SELECT FROM pool_member m WHERE m.pool_id = p.id)"
-_POOL_IS_SILENT = f"""coalesce({_POOL_SEEN} < {NOW} - %(silent_for)s,
+_POOL_IS_SILENT = f"""coalesce({_POOL_OFFLINE_AT} < {NOW},
         NOT {_HAS_WORKERS} AND p.created_at < {NOW} - %(silent_for)s)"""
 _POOL_IS_NEEDED = """EXISTS (
     SELECT FROM trigger t
     WHERE t.pool_id = p.id AND t.environment_id = p.environment_id AND t.enabled AND t.deleted_at IS NULL)"""
 
-# Finds the pools without workers, and those whose workers have all been silent for too long. If all workers of a pool
-# are disabled, somebody has decided so, and nobody is told.
+# Finds the pools without workers, and those whose workers have all signed off or been silent for too long. If all
+# workers of a pool are disabled, somebody has decided so, and nobody is told.
 _POOLS_OFFLINE = f"""
-SELECT p.id, p.environment_id, p.name, {_HAS_WORKERS} AS has_workers, {_POOL_SEEN} AS last_seen_at FROM pool p
+SELECT p.id, p.environment_id, p.name, {_HAS_WORKERS} AS has_workers, {_latest_of_pool(LAST_SEEN)} AS last_seen_at
+FROM pool p
 WHERE p.deleted_at IS NULL AND {LEASES_COUNT}
     AND NOT EXISTS (
         SELECT FROM incident i
@@ -73,7 +81,7 @@ LIMIT %(limit)s
 
 # Finds the pools with an open incident of which a worker is back, or about which nobody is told any more.
 _POOLS_OVER = f"""
-SELECT p.id, coalesce({_POOL_SEEN} >= {NOW} - %(silent_for)s, false) AS is_back
+SELECT p.id, coalesce({_POOL_OFFLINE_AT} >= {NOW}, false) AS is_back
 FROM incident i JOIN pool p ON p.id = i.subject_id
 WHERE i.kind = %(kind)s AND i.closed_at IS NULL
     AND (p.deleted_at IS NOT NULL OR NOT {_POOL_IS_SILENT} OR NOT {_POOL_IS_NEEDED} OR {_IS_PAUSED.format("p")})
@@ -82,8 +90,8 @@ LIMIT %(limit)s
 
 # Deletes the rows, which makes sure that each is told once. It says of each whether people are to be told: not if an
 # incident told them already, and not if the worker is disabled or deleted by now. An incident about a silence is opened
-# ten minutes after the last call or later, and an incident about the silence that follows is opened ten minutes after
-# the end or later.
+# ten minutes after the last call or later, or after the worker signed off. An incident about the silence after it is
+# opened at least a minute after the end.
 _TAKE = """
 WITH old AS (
     SELECT id FROM worker_silence ORDER BY worker_id, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED),
@@ -92,8 +100,8 @@ SELECT s.worker_id, s.environment_id, w.label, s.last_seen_at, s.offline_at, s.e
     w.deleted_at IS NULL AND w.disabled_at IS NULL AND NOT EXISTS (
         SELECT FROM incident i
         WHERE i.subject_id = s.worker_id AND i.kind = %(kind)s AND i.environment_id = s.environment_id
-            AND i.opened_at >= coalesce(s.last_seen_at, w.created_at) + %(silent_for)s
-            AND i.opened_at < s.ended_at + %(silent_for)s) AS is_to_be_told
+            AND i.opened_at >= least(coalesce(s.last_seen_at, w.created_at) + %(silent_for)s, s.offline_at)
+            AND i.opened_at < s.ended_at + %(restarts_within)s) AS is_to_be_told
 FROM s JOIN worker w ON w.id = s.worker_id
 ORDER BY s.worker_id, s.id
 """
@@ -128,7 +136,7 @@ def _change(
 ) -> int:
     """Opens incidents for the rows of the statement `offline`, and closes those of the statement `over`."""
     params = {
-        "silent_for": SILENT_FOR,
+        **offline_params(),
         "kind": kind.value,
         "now": now,
         "gap": gap_seconds(),
@@ -151,16 +159,17 @@ def _change(
 def _of_pool(row: Row) -> Finding:
     message = "The pool has no workers."
     if row["has_workers"]:
-        message = f"No worker of the pool has called since {iso_time(row['last_seen_at'])}."
+        message = f"No worker of the pool has called since {zoned_words(row['last_seen_at'])}."
     return Finding(row["environment_id"], row["id"], row["name"], message)
 
 
 def _of_worker(row: Row) -> Finding:
     seen = row["last_seen_at"]
+    who = "The worker" if row["signed_off_at"] is None else "The worker signed off, and"
     message = (
         "The worker has never called."
         if seen is None
-        else f"The worker has not called since {iso_time(seen)}."
+        else f"{who} has not called since {zoned_words(seen)}."
     )
     return Finding(row["environment_id"], row["id"], row["label"], message)
 
@@ -170,7 +179,7 @@ def _tell_missed_silences(*, limit: int, now: datetime | None = None) -> int:
     with transaction.atomic():
         params = {
             "kind": Kind.WORKER_OFFLINE.value,
-            "silent_for": SILENT_FOR,
+            **offline_params(),
             "limit": limit,
         }
         rows = fetch_all(_TAKE, params)
@@ -188,10 +197,10 @@ def _past(silences: list[Row]) -> Past:
         (
             "The worker had never called"
             if seen is None
-            else f"The worker did not call after {iso_time(seen)}"
+            else f"The worker did not call after {zoned_words(seen)}"
         )
         + (f", and was silent {len(silences):,} times" if len(silences) > 1 else "")
-        + f" until it called at {iso_time(last['ended_at'])}, before a scheduler noticed."
+        + f" until it called at {zoned_words(last['ended_at'])}, before a scheduler noticed."
     )
     finding = Finding(first["environment_id"], first["worker_id"], first["label"], message)
     return Past(finding, first["offline_at"], last["ended_at"])

@@ -14,11 +14,11 @@ class Kind(TextChoices):
     # No run of a trigger succeeded within `successDeadlineSeconds` after a due time. The subject is the trigger. The
     # scheduler opens and closes it.
     TRIGGER_LATE = "trigger_late"
-    # A worker that enabled triggers point at has been silent for ten minutes. The subject is the worker. The scheduler
-    # opens and closes it.
+    # A worker that enabled triggers point at has been silent for ten minutes, or signed off a minute ago. The subject
+    # is the worker. The scheduler opens and closes it.
     WORKER_OFFLINE = "worker_offline"
-    # A pool that enabled triggers point at has no workers, or all of them have been silent for ten minutes. The subject
-    # is the pool. The scheduler opens and closes it.
+    # A pool that enabled triggers point at has no workers, or each of them has been silent for ten minutes, or signed
+    # off a minute ago. The subject is the pool. The scheduler opens and closes it.
     POOL_OFFLINE = "pool_offline"
     # A completion webhook of a trigger was given up. The subject is the trigger. The transaction that records the
     # attempt opens and closes it.
@@ -47,17 +47,27 @@ INCIDENT_EVENTS: Final = tuple(
 # What a channel can be asked to tell of. Only webhooks tell of ended runs.
 EVENTS: Final = (*INCIDENT_EVENTS, RUN_ENDED)
 
-# The sentences for the beginning and the end of an incident of each kind, with a place for the name of its subject.
+# The sentences for the beginning and the end of an incident of each kind, with a place for the name of its subject, and
+# the words that tell afterwards how it was.
 _SENTENCES: Final = {
-    Kind.TRIGGER_FAILING: ("Trigger {} is failing", "Trigger {} succeeds again"),
-    Kind.TRIGGER_LATE: ("Trigger {} is late", "Trigger {} is on time again"),
-    Kind.WORKER_OFFLINE: ("Worker {} is offline", "Worker {} is online again"),
-    Kind.POOL_OFFLINE: ("Pool {} has no worker online", "Pool {} has a worker online again"),
+    Kind.TRIGGER_FAILING: ("Trigger {} is failing", "Trigger {} succeeds again", "It was failing"),
+    Kind.TRIGGER_LATE: ("Trigger {} is late", "Trigger {} is on time again", "It was late"),
+    Kind.WORKER_OFFLINE: ("Worker {} is offline", "Worker {} is online again", "It was offline"),
+    Kind.POOL_OFFLINE: (
+        "Pool {} has no worker online",
+        "Pool {} has a worker online again",
+        "It had none",
+    ),
     Kind.WEBHOOK_DEAD: (
         "The webhook of trigger {} was given up",
         "The webhook of trigger {} arrives again",
+        "It did not arrive",
     ),
-    Kind.BUDGET_REACHED: ("Budget {} has reached a limit", "Budget {} has room again"),
+    Kind.BUDGET_REACHED: (
+        "Budget {} has reached a limit",
+        "Budget {} has room again",
+        "It had reached a limit",
+    ),
 }
 
 
@@ -66,3 +76,8 @@ def headline(event: str, name: str, *, reminder: bool = False) -> str:
     kind, recovered = event.removesuffix(RECOVERED), event.endswith(RECOVERED)
     sentence = _SENTENCES[Kind(kind)][recovered].format(name)
     return f"Still open: {sentence}" if reminder else sentence
+
+
+def how_it_was(event: str) -> str:
+    """Returns the beginning of a sentence that follows the headline of a recovery: `It was failing`."""
+    return _SENTENCES[Kind(event.removesuffix(RECOVERED))][2]

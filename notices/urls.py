@@ -1,5 +1,6 @@
 """The viewsets of the notices app, whose endpoints are below /api/v1/."""
 
+from notices.attention.views import AttentionViewSet
 from notices.channels.views import (
     AddressViewSet,
     ChannelNoticeViewSet,
@@ -15,5 +16,6 @@ urlpatterns = paths_of(
     ChannelNoticeViewSet,
     AddressViewSet,
     EnvironmentIncidentViewSet,
+    AttentionViewSet,
     IncidentViewSet,
 )

@@ -8,7 +8,7 @@ from rest_framework.response import Response
 
 from notices.incidents import acknowledge_incident
 from notices.models import Incident
-from notices.serializers import IncidentFilters, IncidentSerializer, incident_shown
+from notices.serializers import IncidentFilters, IncidentSerializer, incidents_shown
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
@@ -45,7 +45,7 @@ class EnvironmentIncidentViewSet(TenantViewSet):
         check_tenant_ids(environment_id, filters)
         paginator = IncidentPaginator()
         page = paginator.paginate_parts(filters.parts, request, self)
-        return paginator.get_paginated_response([incident_shown(vars(row)) for row in page])
+        return paginator.get_paginated_response(incidents_shown(page))
 
 
 class IncidentViewSet(TenantViewSet):
@@ -65,4 +65,5 @@ class IncidentViewSet(TenantViewSet):
     )
     def acknowledge(self, request: Request, incident_id: UUID) -> Response:
         acknowledge_incident(incident_id=incident_id, actor=actor_of(request))
-        return Response(incident_shown(vars(Incident.objects.get(id=incident_id))))
+        (shown,) = incidents_shown([Incident.objects.get(id=incident_id)])
+        return Response(shown)

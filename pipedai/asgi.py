@@ -32,9 +32,7 @@ def _application() -> Outer:
         turns=max(1, settings.WEB_THREADS // 4),
         fan_out=FanOut(partial(threads.run, "streams")),
     )
-    # Passwords are hashed on half of the threads at most, so that the other threads can serve other requests.
-    turns = password_turns(min(settings.ARGON2_CONCURRENCY, max(1, settings.WEB_THREADS // 2)))
-    passwords = PasswordLane(threads, turns)
+    passwords = PasswordLane(threads, password_turns(settings.ARGON2_CONCURRENCY))
     heart = Heart(connect_as_requests, listener.reconnect)
     news = RunNews(listener, partial(threads.run, "streams"))
     app: App = Lanes(threads, long_poll, streams, passwords, (listener.run, heart.run, news.run))

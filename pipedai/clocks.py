@@ -1,8 +1,9 @@
-"""Compares this machine's clock with the database's, which decides what is due (SPEC §22)."""
+"""Compares this machine's clock with the database's, which decides what is due (SPEC §22), and finds time zones."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
+from zoneinfo import ZoneInfo
 
 # The difference between the clocks, in seconds, from which on `check_deploy` warns and an alert fires.
 TOLERATED_SKEW_SECONDS = 5.0
@@ -14,6 +15,14 @@ class Skew:
 
     seconds: float
     uncertainty: float
+
+
+def zone_of(name: str) -> tzinfo:
+    """Returns the time zone with this name, or UTC if this machine does not know the zone any more."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return ZoneInfo("UTC")
 
 
 def machine_now() -> datetime:

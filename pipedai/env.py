@@ -104,11 +104,18 @@ def pipedai_env() -> Environment:
 
 
 def data_dir() -> Path:
-    """The directory of the embedded database. Under root it is in /var/lib, because PostgreSQL then runs as a user who
-    could not reach root's home.
-    """
+    """Returns the directory of the embedded database and of other files of this installation."""
     if chosen := text("PIPEDAI_DATA_DIR"):
         return Path(chosen).expanduser().resolve()
+    return default_data_dir()
+
+
+def default_data_dir() -> Path:
+    """Returns the data directory of an installation that names no other.
+
+    If root runs the process, the default is under /var/lib, because PostgreSQL then runs as an unprivileged user, who
+    could not reach a directory under root's home. For other users the default is under their own data directory.
+    """
     if os.geteuid() == 0:
         return Path("/var/lib/pipedai")
     return Path(text("XDG_DATA_HOME", str(Path.home() / ".local" / "share"))) / "pipedai"

@@ -36,6 +36,7 @@ ACTIONS = frozenset(
         "authenticator.enabled",
         "authenticator.disabled",
         "workspace.created",
+        "workspace.updated",
         "environment.created",
         "environment.updated",
         "environment.deleted",

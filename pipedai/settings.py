@@ -4,7 +4,7 @@ from typing import Any
 
 from django.templatetags.static import static
 
-from pipedai import env, logs
+from pipedai import env, logs, machine
 from pipedai.version import VERSION
 
 BASE_DIR = env.BASE_DIR
@@ -12,7 +12,6 @@ PIPEDAI_ENV = env.pipedai_env()
 PRODUCTION = PIPEDAI_ENV == "production"
 DATA_DIR = env.data_dir()
 PORT = env.whole("PORT", 8000, at_least=1, at_most=65535)
-DEBUG = env.flag("DEBUG", default=False)
 
 # --- Keys --------------------------------------------------------------------------------------------------
 
@@ -32,7 +31,10 @@ ALLOWED_HOSTS = env.words(
 )
 ALLOWED_ORIGINS = env.words("ALLOWED_ORIGINS")
 TRUSTED_PROXIES = env.words("TRUSTED_PROXIES")
-THROTTLES_ENABLED = env.flag("THROTTLES_ENABLED", default=True)
+# Whether requests are throttled. Only the settings of tests and benchmarks (testing/settings.py) turn this off.
+THROTTLES_ENABLED = True
+# Who may register: anybody, only who has an invitation, or nobody (SPEC §15).
+REGISTRATION = env.choice("REGISTRATION", ("open", "invited", "closed"), "open")
 COOKIE_SAMESITE = env.choice("COOKIE_SAMESITE", ("Lax", "Strict", "None"), "Lax")
 
 CORS_ALLOWED_ORIGINS = ALLOWED_ORIGINS
@@ -64,32 +66,11 @@ EMAIL_FROM = env.text("EMAIL_FROM", "PipedAI <pipedai@localhost>")
 DASHBOARD_URL = env.text("DASHBOARD_URL", "").rstrip("/")
 # The version to which GET /releases/latest tells the hosts to upgrade the program that supervises their workers.
 LATEST_ORCHESTRATOR_VERSION = env.semver("LATEST_ORCHESTRATOR_VERSION", "0.7.1")
-# Ceilings (SPEC §4): the most rows of each kind. A request for one more is answered with a 409 that names the ceiling.
-MAX_WORKSPACES_PER_USER = env.whole("MAX_WORKSPACES_PER_USER", 100)
-MAX_ENVIRONMENTS_PER_USER = env.whole("MAX_ENVIRONMENTS_PER_USER", 100)
-MAX_MEMBERS_PER_ENVIRONMENT = env.whole("MAX_MEMBERS_PER_ENVIRONMENT", 1_000)
-MAX_KEYS_PER_ENVIRONMENT = env.whole("MAX_KEYS_PER_ENVIRONMENT", 200)
-MAX_WORKERS_PER_ENVIRONMENT = env.whole("MAX_WORKERS_PER_ENVIRONMENT", 1_000)
-MAX_POOLS_PER_ENVIRONMENT = env.whole("MAX_POOLS_PER_ENVIRONMENT", 200)
-MAX_POOLS_PER_WORKER = env.whole("MAX_POOLS_PER_WORKER", 20)
-MAX_TRIGGERS_PER_ENVIRONMENT = env.whole("MAX_TRIGGERS_PER_ENVIRONMENT", 5_000)
-MAX_CHANNELS_PER_ENVIRONMENT = env.whole("MAX_CHANNELS_PER_ENVIRONMENT", 100)
-MAX_BUDGETS_PER_ENVIRONMENT = env.whole("MAX_BUDGETS_PER_ENVIRONMENT", 100)
-MAX_NEW_ADDRESSES_PER_USER = env.whole("MAX_NEW_ADDRESSES_PER_USER", 20)
-MAX_NEW_ADDRESSES_PER_WORKSPACE = env.whole("MAX_NEW_ADDRESSES_PER_WORKSPACE", 100)
-MAX_ASKS_PER_ADDRESS = env.whole("MAX_ASKS_PER_ADDRESS", 20)
-MAX_TRIGGERS_PER_CREATOR = env.whole("MAX_TRIGGERS_PER_CREATOR", 20_000)
-MAX_QUEUED_RUNS_PER_ENVIRONMENT = env.whole("MAX_QUEUED_RUNS_PER_ENVIRONMENT", 10_000)
 # How many days old rows are kept (SPEC §10). 0 keeps them for ever. docs/operations.md explains each setting.
 RUN_RETENTION_DAYS = env.whole("RUN_RETENTION_DAYS", 0, at_most=36_500)
 DELIVERY_RETENTION_DAYS = env.whole("DELIVERY_RETENTION_DAYS", 0, at_most=36_500)
 # Events of runs: a run takes events until a day after its end, so they are kept for two days at least.
 RUN_EVENTS_DAYS = env.whole("RUN_EVENTS_DAYS", 14, at_least=2, at_most=36_500)
-# The tokens in mails work for seven days at most, so their rows must be older than that.
-ACCOUNT_MAIL_RETENTION_DAYS = env.whole(
-    "ACCOUNT_MAIL_RETENTION_DAYS", 30, at_least=8, at_most=36_500
-)
-SESSION_RETENTION_DAYS = env.whole("SESSION_RETENTION_DAYS", 30, at_least=30, at_most=36_500)
 
 # --- Django's own settings ---------------------------------------------------------------------------------
 INSTALLED_APPS = [
@@ -246,10 +227,6 @@ _database["OPTIONS"] = {**_database.get("OPTIONS", {}), **_STATEMENT_OPTIONS}
 DATABASES: dict[str, dict[str, Any]] = {"default": {**_database, **_KEPT_CONNECTIONS}}
 # A standby of the database, from which lists and statistics are read (docs/scaling.md).
 REPLICA_DATABASE_URL = env.database_url("REPLICA_DATABASE_URL")
-# How many seconds the standby may be behind the primary. If it is further behind, the primary is read. Web processes
-# write a heartbeat every 10 s, by which the lag is measured, so a smaller number than 15 would be too small while
-# nothing else is written.
-REPLICA_MAX_LAG_SECONDS = env.whole("REPLICA_MAX_LAG_SECONDS", 30, at_least=15, at_most=3600)
 if REPLICA_DATABASE_URL:
     _replica = env.database_config(REPLICA_DATABASE_URL, patience=env.REPLICA_PATIENCE)
     DATABASES["replica"] = {
@@ -262,11 +239,15 @@ if REPLICA_DATABASE_URL:
 
 # --- The web process ---------------------------------------------------------------------------------------
 WEB_THREADS = env.whole("WEB_THREADS", 8, at_least=1, at_most=256)
-# How many passwords a process hashes at once. Each hash takes at most 64 MiB of memory (SPEC §19).
-ARGON2_CONCURRENCY = env.whole("ARGON2_CONCURRENCY", 2, at_least=1, at_most=64)
-# The memory that a process may use for requests and answers that are under way (see pipedai.server.memory_budget). One
-# client address may use a quarter of it. A quarter of the least value allowed still holds the longest answer to a poll.
-MEMORY_BUDGET_MIB = env.whole("MEMORY_BUDGET_MIB", 48, at_least=24, at_most=65_536)
+# How many processes serve requests; gunicorn reads it too.
+WEB_CONCURRENCY = env.whole("WEB_CONCURRENCY", 2 if PRODUCTION else 1, at_least=1, at_most=256)
+_MEMORY_MIB = machine.memory_mib() // WEB_CONCURRENCY
+# How many passwords a process hashes at once.
+ARGON2_CONCURRENCY = machine.passwords_at_once(
+    processors=machine.processors(), threads=WEB_THREADS, memory_mib=_MEMORY_MIB
+)
+# The memory that a process may use for requests and answers that are under way (see pipedai.server.memory_budget).
+MEMORY_BUDGET_MIB = machine.memory_budget_mib(_MEMORY_MIB)
 
 REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],
@@ -300,7 +281,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "ENUM_NAME_OVERRIDES": {
         "HealthStatus": "pipedai.api.service.HEALTHY",
         "ReplicaState": "pipedai.api.service.REPLICA_STATES",
-        "ActorType": "audit.serializers.ACTOR_TYPES",
+        "ActorType": "workspaces.actors.ACTOR_TYPES",
         "Role": "workspaces.roles.Role",
         "KeyRole": "workspaces.roles.KEY_ROLES",
         "KeyPrefix": "workspaces.models.ApiKey.Kind",
@@ -314,6 +295,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "AuthMode": "workers.models.Worker.AuthMode",
         "TriggerHealth": "triggers.states.Health",
         "IncidentKind": "notices.states.Kind",
+        "AttentionKind": "notices.attention.sources.KINDS",
         "ChannelKind": "notices.channels.models.Channel.Kind",
         "ChannelEvent": "notices.states.EVENTS",
         "NoticeStatus": "notices.channels.models.Notice.Status",
@@ -350,8 +332,6 @@ LOG_FORMAT = env.choice("LOG_FORMAT", ("json", "text"), "json" if PRODUCTION els
 LOG_LEVEL = env.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
 LOGGING_CONFIG = None
 DEFAULT_EXCEPTION_REPORTER_FILTER = "pipedai.reporting.BlindReporterFilter"
-# With DEBUG a crash is answered in JSON and without a stack trace, as in production.
-DEBUG_PROPAGATE_EXCEPTIONS = DEBUG
 logs.configure(form=LOG_FORMAT, level=LOG_LEVEL)
 
 if PRODUCTION:

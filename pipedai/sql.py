@@ -6,7 +6,6 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from django.conf import settings
 from django.db import connections, transaction
 from psycopg import Cursor
 from psycopg.rows import dict_row
@@ -98,10 +97,6 @@ def reason(error: Exception) -> str:
     return escape_control(redact_text(line))
 
 
-# Whether Django logs all statements. Reading a setting for each statement would take as long as preparing its
-# parameters.
-_LOGS_QUERIES: bool = settings.DEBUG
-
 _row_count: Callable[[Cursor[Row]], int] = attrgetter("rowcount")
 
 
@@ -136,4 +131,4 @@ def _run(
 
 def _is_watched(database: Any) -> bool:
     """Whether somebody wants to see each statement, so that all must pass through Django's cursor."""
-    return bool(database.execute_wrappers or database.force_debug_cursor or _LOGS_QUERIES)
+    return bool(database.execute_wrappers or database.force_debug_cursor)

@@ -3,5 +3,6 @@
 `agent/pipedai_worker` has a copy, because it is a package of its own; a test compares the two.
 """
 
-# A semantic version (https://semver.org).
-VERSION = "1.0.0"
+# A release is a semantic version (https://semver.org). What comes after one is `.dev0` of the next, as Python's
+# packages write it (PEP 440).
+VERSION = "1.1.0.dev0"

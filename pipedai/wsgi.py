@@ -57,7 +57,7 @@ class Handler(WSGIHandler):
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         """Answers a request. For those of the API it does itself what Django does by signals before and after each."""
-        if settings.DEBUG or not environ["PATH_INFO"].startswith(_API):
+        if not environ["PATH_INFO"].startswith(_API):
             return super().__call__(environ, start_response)
         close_old_connections()
         response: Any = self.get_response(self.request_class(environ))

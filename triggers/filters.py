@@ -22,15 +22,18 @@ from pipedai.api.pagination import usual
 from triggers.models import Run, Trigger
 from triggers.runs.listing import Wanted, final, parts_of, unretried_faults
 from triggers.runs.queries import in_states
-from triggers.states import TERMINAL, Decision, FaultClass, Health, Source, Status
+from triggers.states import TERMINAL, Decision, FaultClass, Health, RecordEvents, Source, Status
 
 
 class TriggerFilters(ApiFilterSet):
-    """The filters `?workerId&poolId&enabled&health&name`. `name` is a part of the name, in any case."""
+    """The filters of a list of triggers: `?workerId&poolId&enabled&recordEvents&health&name`. `name` is a part of the
+    name, in any case.
+    """
 
     workerId = IdFilter(field_name="worker_id")
     poolId = IdFilter(field_name="pool_id")
     enabled = TrueFalseFilter(field_name="enabled")
+    recordEvents = WordsFilter(field_name="record_events", choices=RecordEvents.values)
     health = WordsFilter(field_name="health", choices=Health.values)
     name = TextFilter(field_name="name", lookup_expr="icontains", max_length=200)
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from pipedai.api.renderers import iso_time
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.retention import Batch, InUse, Order, remove, until_short
-from pipedai.sql import Row, execute, fetch_all
+from pipedai.sql import Row, execute, fetch_all, fetch_one
 
 _ENVIRONMENTS = "SELECT id FROM environment ORDER BY id"
 
@@ -81,6 +81,34 @@ _REMOVE_DELIVERIES = {
     "attempts": "DELETE FROM delivery_attempt WHERE delivery_id = ANY(%(ids)s)",
     "deliveries": "DELETE FROM delivery WHERE id = ANY(%(ids)s)",
 }
+# How many of its newest revisions a trigger keeps, even if no run has them (SPEC §23).
+_KEPT_REVISIONS = 50
+# Reads a page of the revisions of all triggers, trigger by trigger and the oldest first, by an index, so that each step
+# looks at a limited number of them, and removes those that are no longer needed. A trigger's present revision is its
+# newest one, unless the database's clock was put back. A run can't come to refer to another revision that no run has.
+_REVISIONS = f"""
+WITH page AS MATERIALIZED (
+    SELECT id, trigger_id, created_at FROM trigger_revision
+    WHERE (trigger_id, created_at, id) > (%(trigger_id)s::uuid, %(created_at)s::timestamptz, %(id)s::uuid)
+    ORDER BY trigger_id, created_at, id LIMIT %(limit)s),
+old AS MATERIALIZED (
+    SELECT v.id FROM page p JOIN trigger_revision v ON v.id = p.id
+    WHERE p.created_at < %(before)s
+        AND EXISTS (
+            SELECT FROM trigger_revision n
+            WHERE n.trigger_id = p.trigger_id AND (n.created_at, n.id) > (p.created_at, p.id)
+            ORDER BY n.created_at, n.id OFFSET {_KEPT_REVISIONS - 1})
+        AND NOT EXISTS (SELECT FROM run r WHERE r.revision_id = p.id)
+        AND NOT EXISTS (SELECT FROM trigger t WHERE t.id = p.trigger_id AND t.revision_id = p.id)
+    {{lock}}){{removed}}
+SELECT last.*, (SELECT count(*) FROM old) AS removed
+FROM (SELECT * FROM page ORDER BY trigger_id DESC, created_at DESC, id DESC LIMIT 1) last
+"""  # noqa: S608
+_COUNT_REVISIONS = _REVISIONS.format(lock="", removed="")
+_REMOVE_REVISIONS = _REVISIONS.format(
+    lock="FOR UPDATE OF v SKIP LOCKED",
+    removed=", gone AS (DELETE FROM trigger_revision v USING old WHERE v.id = old.id)",
+)
 # The tables whose removed rows the audit row counts. Rows of other tables, such as texts and attempts, are removed
 # together with one of these rows and are not counted.
 _TOLD = ("runs", "ticks", "deliveries")
@@ -104,6 +132,29 @@ def prune_deliveries(order: Order) -> Iterator[Batch]:
         yield from _rows(
             environment_id, order, _ended_deliveries, _REMOVE_DELIVERIES, of_no_run=False
         )
+
+
+def prune_revisions(order: Order) -> Iterator[Batch]:
+    """Removes revisions of triggers that were made before `order.before`, that no run refers to, and that are not among
+    the newest ones of their triggers. Each step looks at `order.limit` revisions at most.
+
+    No audit row tells of it, because the rows about changes of triggers stay.
+    """
+    statement = _COUNT_REVISIONS if order.dry_run else _REMOVE_REVISIONS
+    page: Row | None = {"trigger_id": UUID(int=0), "created_at": "-infinity", "id": UUID(int=0)}
+
+    def step() -> int:
+        nonlocal page
+        # If nearly all runs have one revision, PostgreSQL would look for those of each other one among all runs.
+        execute("SET LOCAL enable_seqscan = off", {})
+        page = fetch_one(statement, {**(page or {}), "before": order.before, "limit": order.limit})
+        return page["removed"] if page else 0
+
+    while True:
+        removed = remove(step)
+        if page is None:
+            return
+        yield Batch(removed, removed)
 
 
 def _environments() -> list[UUID]:

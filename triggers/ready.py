@@ -16,7 +16,7 @@ from triggers.changes.kinds import Kind, State, register_changing
 from triggers.changes.telling import read_watches  # importing it also subscribes it
 from triggers.deployment import schedulers_live, work_is_on_time
 from triggers.models import Run, Trigger
-from triggers.pruning import prune_deliveries, prune_runs
+from triggers.pruning import prune_deliveries, prune_revisions, prune_runs
 from triggers.run_events.partitions import add_partitions
 from triggers.run_events.pruning import AT_LEAST_DAYS, drop_partitions
 from triggers.runs.lifecycle import expire_queued_runs, expire_runs
@@ -85,6 +85,14 @@ register_retention(
         "webhooks that were delivered or given up, with their attempts",
         lambda: settings.DELIVERY_RETENTION_DAYS or None,
         prune_deliveries,
+    )
+)
+register_retention(
+    Retention(
+        "revisions",
+        "former prompts of triggers that no run refers to, but for the last 50 of each trigger",
+        lambda: 1,
+        prune_revisions,
     )
 )
 register_retention(

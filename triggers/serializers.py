@@ -35,7 +35,7 @@ from triggers.models import (
     Trigger,
 )
 from triggers.schedules import cron
-from triggers.states import Health, RetryMode, Status
+from triggers.states import Health, RecordEvents, RetryMode, Status
 
 MAX_PROMPT_BYTES = 256 * 1024
 MAX_HEADERS_BYTES = 8 * 1024
@@ -173,7 +173,12 @@ class TriggerBody(StrictBody):
         source="retry_mode", choices=RetryMode.choices, required=False, default=RetryMode.RESTART
     )
     retryAfterEffects = TrueFalseField(source="retry_after_effects", required=False, default=True)
-    recordEvents = TrueFalseField(source="record_events", required=False, default=False)
+    recordEvents = serializers.ChoiceField(
+        source="record_events",
+        choices=RecordEvents.choices,
+        required=False,
+        default=RecordEvents.FAILURES,
+    )
     alertAfterFailures = WholeNumberField(
         source="alert_after_failures",
         min_value=1,
@@ -240,9 +245,13 @@ def checked_webhook_url(url: str) -> str:
     """Refuses an address or port to which no message is sent, and in production all but https (SPEC §7)."""
     _checked_url(url, https_only=settings.PRODUCTION)
     if names_forbidden_address(url):
-        raise serializers.ValidationError("Must not name a private or reserved address.")
+        raise serializers.ValidationError(
+            "Must not name a private or reserved address that is not in WEBHOOK_ALLOWED_NETWORKS."
+        )
     if names_forbidden_port(url):
-        raise serializers.ValidationError("Its port must be 80 or 443.")
+        raise serializers.ValidationError(
+            "Its port must be 80 or 443, unless WEBHOOK_ALLOWED_NETWORKS has its address."
+        )
     return url
 
 
@@ -311,7 +320,7 @@ class TriggerSerializer(RowSerializer):
     )
     retryMode = serializers.ChoiceField(source="retry_mode", choices=RetryMode.choices)
     retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
-    recordEvents = serializers.BooleanField(source="record_events")
+    recordEvents = serializers.ChoiceField(source="record_events", choices=RecordEvents.choices)
     alertAfterFailures = serializers.IntegerField(source="alert_after_failures", allow_null=True)
     successDeadlineSeconds = serializers.IntegerField(
         source="success_deadline_seconds", allow_null=True

@@ -56,19 +56,26 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
         _seal_headers(trigger, values["mcp_headers"])
         _seal_secret(trigger, values["webhook_secret"])
         trigger.save(force_insert=True)
-        _revise(trigger, values["prompt"], values["model"], values["output_schema"])
+        _revise(trigger, actor, values["prompt"], values["model"], values["output_schema"])
         emit(_event("trigger.created", trigger, actor, {"name": trigger.name}))
     return trigger.id
 
 
-def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) -> None:
-    """Changes the given values of a trigger. A null or empty secret is removed. If `mcp_url` moves to another origin
-    without new headers, they are removed, because a secret goes only to its own server. Queued runs move with worker
-    and pool. Raises NotFound, Invalid, and the errors of `hold_role`.
+def update_trigger(
+    *, trigger_id: UUID, values: dict[str, Any], actor: Actor, restored_id: UUID | None = None
+) -> None:
+    """Changes the given values of a trigger, which are validated as for a TriggerBody. A value that is equal to the
+    present one changes nothing.
+
+    A secret that is absent from `values` stays; one that is null or empty is removed. If `mcp_url` moves to another
+    origin without new headers, the headers are removed too, because a secret goes only to the server that it was given
+    for. If the trigger gets another worker or pool, its queued runs move there. `restored_id` is the
+    revision that the values come from, if one is restored, for the audit row. Raises NotFound, Invalid, and whatever
+    `hold_role` raises.
     """
     with transaction.atomic():
         trigger = _locked(trigger_id, actor, values)
-        changes = _apply(trigger, values)
+        changes = _apply(trigger, values, actor)
         if not changes:
             return
         if changes.keys() & {"enabled", "schedule", "timezone"}:
@@ -81,7 +88,8 @@ def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) ->
             prefer_anew(trigger_id=trigger.id)
         if "maxConcurrentRuns" in changes:
             _adjust_places(trigger, *changes["maxConcurrentRuns"])
-        emit(_event("trigger.updated", trigger, actor, changes))
+        restored = {"restoredRevisionId": str(restored_id)} if restored_id else {}
+        emit(_event("trigger.updated", trigger, actor, changes | restored))
 
 
 def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Actor) -> None:
@@ -139,8 +147,11 @@ def _locked(
     return trigger
 
 
-def _apply(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
-    """Sets the values that differ. Returns the changes, `{ field: [old, new] }`, without secrets."""
+def _apply(trigger: Trigger, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
+    """Sets those of the values on the trigger that differ from its present ones. Returns the changes for the audit row.
+
+    The changes are `{ field: [old, new] }`, without secrets and without the query strings of URLs.
+    """
     changes: dict[str, Any] = {}
     for attribute, new in _columns_of(values).items():
         old = getattr(trigger, attribute)
@@ -157,10 +168,10 @@ def _apply(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
     ):
         _seal_secret(trigger, values["webhook_secret"])
         changes["webhookSecret"] = REDACTED
-    return changes | _apply_revision(trigger, values)
+    return changes | _apply_revision(trigger, values, actor)
 
 
-def _apply_revision(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
+def _apply_revision(trigger: Trigger, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
     """Makes a new revision if prompt, model or output schema differ. Queued runs keep the revision that they have."""
     old = trigger.revision
     prompt, model = values.get("prompt", old.prompt), values.get("model", old.model)
@@ -176,7 +187,7 @@ def _apply_revision(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
         changes["outputSchema"] = [_for_audit("output_schema", value) for value in both]
     if changes:
         trigger.revision_id = new_id()
-        _revise(trigger, prompt, model, schema)
+        _revise(trigger, actor, prompt, model, schema)
     return changes
 
 
@@ -206,7 +217,9 @@ def _for_audit(attribute: str, value: Any) -> Any:
     return without_query(value) if attribute.endswith("_url") else cut(value)
 
 
-def _revise(trigger: Trigger, prompt: str, model: str | None, output_schema: Any) -> None:
+def _revise(
+    trigger: Trigger, actor: Actor, prompt: str, model: str | None, output_schema: Any
+) -> None:
     TriggerRevision.objects.create(
         id=trigger.revision_id,
         environment_id=trigger.environment_id,
@@ -214,6 +227,8 @@ def _revise(trigger: Trigger, prompt: str, model: str | None, output_schema: Any
         prompt=prompt,
         model=model,
         output_schema=output_schema,
+        created_by_type=actor.type,
+        created_by_id=actor.id,
     )
 
 

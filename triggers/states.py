@@ -133,6 +133,17 @@ class RetryMode(TextChoices):
     RESUME = "resume"
 
 
+class RecordEvents(TextChoices):
+    """Which events of a trigger's runs the service takes, and when the worker sends them (SPEC §18)."""
+
+    # None.
+    NEVER = "never"
+    # Those of runs that end otherwise than succeeded. The worker keeps them on its disk until then.
+    FAILURES = "failures"
+    # Those of every run, as they come.
+    ALWAYS = "always"
+
+
 class Health(TextChoices):
     """How a trigger is doing. The first of these that applies counts (SPEC §14)."""
 

@@ -2,12 +2,10 @@
 
 from uuid import UUID
 
-from django.conf import settings
-
 from pipedai.api.errors import CeilingReached
 from pipedai.sql import execute, fetch_one
 from triggers.models import Trigger
-from workspaces.locks import check_ceiling
+from workspaces.ceilings import PROFILE, check_ceiling
 
 # Requests that create triggers in the workspaces of one user run one after another by this advisory lock, so that two
 # at once can't both create the last trigger that is allowed. Locking the user's row instead could deadlock: each
@@ -18,13 +16,14 @@ SELECT pg_advisory_xact_lock(hashtextextended('triggers of ' || w.created_by_id,
 FROM environment e JOIN workspace w ON w.id = e.workspace_id WHERE e.id = %(environment_id)s
 """
 _COUNT = """
-SELECT count(*) AS number FROM (
-    SELECT FROM environment here
-    JOIN workspace this ON this.id = here.workspace_id
-    JOIN workspace w ON w.created_by_id = this.created_by_id
-    JOIN environment e ON e.workspace_id = w.id
-    JOIN trigger t ON t.environment_id = e.id AND t.deleted_at IS NULL
-    WHERE here.id = %(environment_id)s LIMIT %(limit)s) t
+SELECT here.most, counted.number FROM (
+    SELECT w.created_by_id, greatest((w.ceilings ->> 'triggersOfCreator')::int, %(limit)s) AS most
+    FROM environment e JOIN workspace w ON w.id = e.workspace_id WHERE e.id = %(environment_id)s) here,
+    LATERAL (SELECT count(*) AS number FROM (
+        SELECT FROM workspace w
+        JOIN environment e ON e.workspace_id = w.id
+        JOIN trigger t ON t.environment_id = e.id AND t.deleted_at IS NULL
+        WHERE w.created_by_id = here.created_by_id LIMIT here.most) t) counted
 """
 
 
@@ -33,15 +32,13 @@ def check_room_for_trigger(environment_id: UUID) -> None:
     creator together. The environment is locked. Others who count for the same creator wait.
     """
     live = Trigger.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
-    limit = settings.MAX_TRIGGERS_PER_ENVIRONMENT
-    check_ceiling("triggers", "triggers", held=live.count(), limit=limit)
-    limit = settings.MAX_TRIGGERS_PER_CREATOR
-    params = {"environment_id": environment_id, "limit": limit}
+    check_ceiling("triggers", "triggers", environment_id=environment_id, rows=live)
+    params = {"environment_id": environment_id, "limit": PROFILE["triggersOfCreator"]}
     execute(_TAKE_TURNS, params)
     row = fetch_one(_COUNT, params)
     assert row is not None
-    if row["number"] >= limit:
+    if row["number"] >= row["most"]:
         raise CeilingReached(
             "triggersOfCreator",
-            f"The workspaces of this one's creator have {limit} triggers, as many as they may.",
+            f"The workspaces of this one's creator have {row['most']} triggers, as many as they may.",
         )

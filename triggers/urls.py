@@ -4,6 +4,7 @@ from pipedai.api.views import paths_of
 from triggers.budgets.views import BudgetViewSet, EnvironmentBudgetViewSet
 from triggers.changes.views import EnvironmentEventViewSet
 from triggers.explain.views import RunExplanationViewSet, TriggerExplanationViewSet
+from triggers.revisions.views import TriggerRevisionViewSet
 from triggers.run_events.views import RunEventListViewSet, RunEventStreamViewSet
 from triggers.runs.views import EnvironmentRunViewSet, RunViewSet, TriggerRunViewSet
 from triggers.schedules.views import SchedulePreviewViewSet, TickViewSet
@@ -17,6 +18,7 @@ urlpatterns = paths_of(
     EnvironmentRunViewSet,
     SchedulePreviewViewSet,
     TriggerViewSet,
+    TriggerRevisionViewSet,
     TickViewSet,
     TriggerExplanationViewSet,
     TriggerDeliveryViewSet,

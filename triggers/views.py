@@ -32,6 +32,11 @@ _TRIGGER = {
 }
 
 
+def octets_of(prompt: F, output_schema: F) -> Any:
+    """Returns the SQL expression for the size of a revision's long texts, in bytes."""
+    return _octets(prompt) + Coalesce(_octets(Cast(output_schema, TextField())), 0)
+
+
 def _octets(text: Any) -> Func:
     return Func(text, function="octet_length", output_field=IntegerField())
 
@@ -39,9 +44,7 @@ def _octets(text: Any) -> Func:
 class TriggerPaginator(HeavyPaginator):
     """The size of a page is also limited in bytes, because triggers have prompts and output schemas."""
 
-    weight = _octets(F("revision__prompt")) + Coalesce(
-        _octets(Cast("revision__output_schema", TextField())), 0
-    )
+    weight = octets_of(F("revision__prompt"), F("revision__output_schema"))
 
 
 class EnvironmentTriggerViewSet(TenantViewSet):
@@ -88,7 +91,7 @@ class EnvironmentTriggerViewSet(TenantViewSet):
             trigger_id = services.create_trigger(
                 environment_id=environment_id, actor=actor_of(request), values=values
             )
-            shown = _shown(trigger_id)
+            shown = trigger_shown(trigger_id)
         return Response(shown, status=201)
 
 
@@ -109,7 +112,8 @@ class TriggerViewSet(OneTriggerViewSet):
         says={200: "With the trigger."},
     )
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
-        return Response(_shown(trigger_id))
+        """Answers with the trigger, without its secrets."""
+        return Response(trigger_shown(trigger_id))
 
     @Operation(
         "PATCH /triggers/{triggerId}",
@@ -130,7 +134,7 @@ class TriggerViewSet(OneTriggerViewSet):
             values=read_body(TriggerBody, request, partial=True),
             actor=actor_of(request),
         )
-        return Response(_shown(trigger_id))
+        return Response(trigger_shown(trigger_id))
 
     @Operation(
         "DELETE /triggers/{triggerId}",
@@ -159,9 +163,10 @@ class TriggerViewSet(OneTriggerViewSet):
         services.rotate_mcp_token(
             trigger_id=trigger_id, **read_body(RotateBody, request), actor=actor_of(request)
         )
-        return Response(_shown(trigger_id))
+        return Response(trigger_shown(trigger_id))
 
 
-def _shown(trigger_id: UUID) -> Any:
+def trigger_shown(trigger_id: UUID) -> Any:
+    """Returns the trigger as an answer shows it, with its last run."""
     (row,) = queries.with_last_runs([queries.triggers().get(id=trigger_id)])
     return TriggerSerializer(row).data

@@ -18,6 +18,7 @@ from pipedai.admin.support import SupportAction
 from pipedai.admin.values import links, list_of, number, page_of, state
 from pipedai.sql import fetch_one
 from triggers.models import Run, Trigger
+from triggers.runs.conditions import is_online
 from triggers.states import HELD
 from workers.enrollment.issuing import revoke_enrollment
 from workers.models import ONLINE_WITHIN, Enrollment, Pool, PoolMember, Worker
@@ -93,10 +94,11 @@ def _worker_state(worker: Worker) -> str:
     if worker.disabled_at:
         return "disabled"
     seen = worker.last_seen_at
-    return "online" if seen and seen > timezone.now() - ONLINE_WITHIN else "offline"
+    is_here = seen and seen > timezone.now() - ONLINE_WITHIN and not worker.signed_off_at
+    return "online" if is_here else "offline"
 
 
-_STATE_READS = ("deleted_at", "disabled_at", "last_seen_at")
+_STATE_READS = ("deleted_at", "disabled_at", "last_seen_at", "signed_off_at")
 _TRIGGER = (("Name", itself("name")), "enabled", "schedule", ("Due next", "next_run_at"))
 _LIVE, _NEWEST = Q(deleted_at__isnull=True), ("-created_at", "-id")
 
@@ -119,14 +121,16 @@ class WorkerAdmin(StaffModelAdmin):
     scopes = (Scope(("environment",), ("created_at", "id")),)
     # Nobody is shown the word for the account; the page says whether there is one.
     never_read = ("account_id",)
-    left_out = ("is_streamed",)  # It says how events are kept, and nothing about the worker.
+    # They say how events are kept, and which process polled, not how the worker is.
+    left_out = ("is_streamed", "process_id")
     facts = (
         ("State", of_row(lambda worker: state(_worker_state(worker)), *_STATE_READS)), "label",
         ("Host name", "hostname"), "environment", ("System", "os"), "version", ("Pays by", "auth_mode"),
         ("Names its account", whether("account_id")), ("Usage limit until", "limited_until"),
         ("Runs at once", "max_concurrency"), ("Has a token", whether("token_digest")), "registered_from",
         ("Brought in by the host of key", link("host_key_id", ApiKey)), ("Registered", "created_at"),
-        ("Last seen", "last_seen_at"), ("Waits for approval since", "unapproved_since"), ("Disabled", "disabled_at"),
+        ("Last seen", "last_seen_at"), ("Signed off", "signed_off_at"),
+        ("Waits for approval since", "unapproved_since"), ("Disabled", "disabled_at"),
         ("Deregistered", "deleted_at"), "id",
     )  # fmt: skip
     panels = (
@@ -227,15 +231,14 @@ class PoolAdmin(StaffModelAdmin):
         return pool
 
 
-_ONLINE = """
-SELECT count(*) AS live, count(*) FILTER (
-    WHERE last_seen_at > statement_timestamp() - %(within)s) AS online
-FROM worker WHERE deleted_at IS NULL
-"""
+_ONLINE = f"""
+SELECT count(*) AS live, count(*) FILTER (WHERE {is_online("w", "statement_timestamp()")}) AS online
+FROM worker w WHERE w.deleted_at IS NULL
+"""  # noqa: S608
 
 
 def _figures() -> list[Figure]:
-    row = fetch_one(_ONLINE, {"within": ONLINE_WITHIN})
+    row = fetch_one(_ONLINE, {})
     assert row is not None
     return [
         Figure("Workers online", f"{row['online']:,}", f"of {row['live']:,}", href=list_of(Worker))

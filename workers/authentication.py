@@ -11,7 +11,7 @@ SELECT w.id, w.environment_id, e.workspace_id, w.max_concurrency, w.auth_mode, w
     w.unapproved_since IS NULL AS approved, w.account_id,
     CASE WHEN w.limited_until > statement_timestamp() THEN w.limited_until END AS limited_until,
     ARRAY(SELECT m.pool_id FROM pool_member m WHERE m.worker_id = w.id) AS pool_ids, w.version, w.last_seen_at,
-    w.is_streamed,
+    w.process_id, w.signed_off_at IS NOT NULL AS signed_off, w.is_streamed,
     coalesce(w.last_seen_at > statement_timestamp() - interval '10 seconds', false) AS seen_lately,
     statement_timestamp() AS now
 FROM worker w JOIN environment e ON e.id = w.environment_id

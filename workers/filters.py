@@ -21,7 +21,7 @@ class WorkerFilters(ApiFilterSet):
         name: str,
         value: str,
     ) -> QuerySet[Worker]:
-        """Keeps the workers that called within ONLINE_WITHIN for `online`, and all others for `offline`."""
+        """Keeps the workers that are online for `online`, and all others for `offline`."""
         return queryset.filter(Q(online=value == "online"))
 
     def by_pool(self, queryset: QuerySet[Worker], name: str, value: UUID) -> QuerySet[Worker]:

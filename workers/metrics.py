@@ -6,13 +6,14 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
 from pipedai.sql import fetch_all, fetch_one
-from workers.models import ONLINE_WITHIN
+from triggers.runs.conditions import is_online
 
 # Queued runs are counted by the state of their worker: many queued runs of a worker that is switched off mean no
 # trouble.
-_QUEUE = """
+_ONLINE_NOW = is_online("w", "statement_timestamp()")
+_QUEUE = f"""
 SELECT CASE WHEN r.worker_id IS NULL THEN 'none'
-        WHEN w.disabled_at IS NULL AND w.last_seen_at > statement_timestamp() - %(online)s THEN 'online'
+        WHEN w.disabled_at IS NULL AND {_ONLINE_NOW} THEN 'online'
         ELSE 'offline' END AS worker,
     count(*) AS queued,
     count(*) FILTER (WHERE available_at <= statement_timestamp()) AS due,
@@ -20,15 +21,15 @@ SELECT CASE WHEN r.worker_id IS NULL THEN 'none'
 FROM (SELECT worker_id, available_at FROM run WHERE status = 'queued' LIMIT %(limit)s) r
 LEFT JOIN worker w ON w.id = r.worker_id
 GROUP BY 1
-"""
+"""  # noqa: S608
 
-_ONLINE = """
+_ONLINE = f"""
 SELECT count(*) AS online
-FROM (SELECT last_seen_at FROM worker WHERE deleted_at IS NULL LIMIT %(limit)s) w
-WHERE last_seen_at > statement_timestamp() - %(online)s
-"""
+FROM (SELECT last_seen_at, signed_off_at FROM worker WHERE deleted_at IS NULL LIMIT %(limit)s) w
+WHERE {_ONLINE_NOW}
+"""  # noqa: S608
 
-_PARAMS = {"online": ONLINE_WITHIN, "limit": ROW_LIMIT}
+_PARAMS = {"limit": ROW_LIMIT}
 
 
 @read_at_scrape
@@ -55,8 +56,9 @@ def read_queue() -> Iterator[Metric]:
 
 @read_at_scrape
 def read_workers() -> Iterator[Metric]:
+    """Yields the number of workers that are online."""
     row = fetch_one(_ONLINE, _PARAMS)
     assert row is not None
     yield GaugeMetricFamily(
-        "pipedai_workers_online", "Workers that called lately.", value=row["online"]
+        "pipedai_workers_online", "Workers that are online.", value=row["online"]
     )

@@ -78,6 +78,12 @@ class Worker(models.Model):
     # When the worker last polled or sent a heartbeat. Its calls write this, at most every 10 s. None if it has never
     # called.
     last_seen_at = models.DateTimeField(null=True)
+    # The word by which the process that polled last names itself. Polls write it, so that a process that ends signs off
+    # only while no other one has polled since. None if the process sends no such word.
+    process_id = models.CharField(max_length=64, null=True)
+    # When the worker's process said that it ends. The worker is offline from then on. The first poll of another process
+    # clears it.
+    signed_off_at = models.DateTimeField(null=True)
     # When the worker registered for the first time. The database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When the worker was deregistered: it then has no token, no list shows it, and another machine may use its

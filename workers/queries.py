@@ -31,7 +31,9 @@ def workers() -> QuerySet[Worker, dict[str, Any]]:
         Worker.objects.filter(deleted_at__isnull=True)
         .annotate(
             workspace_id=F("environment__workspace_id"),
-            online=Coalesce(Q(last_seen_at__gt=Now() - ONLINE_WITHIN), False),
+            online=Coalesce(
+                Q(last_seen_at__gt=Now() - ONLINE_WITHIN, signed_off_at__isnull=True), False
+            ),
             disabled=Q(disabled_at__isnull=False),
             approved=Q(unapproved_since__isnull=True),
             limit_ends_at=Case(When(limited_until__gt=Now(), then="limited_until")),

@@ -37,10 +37,13 @@ def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
 
 
 def _gone_offline(environment_id: UUID, since: datetime, until: datetime) -> Collection[UUID]:
-    """Returns the workers that went offline between the two moments. No call tells of that."""
+    """Returns the workers that have been silent for so long, since some time between these two, that they count as
+    offline. No call tells of it, other than that by which a worker signs off.
+    """
     rows = Worker.objects.filter(
         environment_id=environment_id,
         deleted_at__isnull=True,
+        signed_off_at__isnull=True,
         last_seen_at__gt=since - ONLINE_WITHIN,
         last_seen_at__lte=until - ONLINE_WITHIN,
     )

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 
 from pipedai.api import tokens
@@ -17,7 +16,8 @@ from pipedai.wakeups import wake_workers
 from workers.accounts import set_account
 from workers.models import Worker
 from workers.pools.membership import join_pools, pools_of_host
-from workspaces.locks import check_ceiling, lock_environment
+from workspaces.ceilings import check_ceiling
+from workspaces.locks import lock_environment
 
 # The SQL condition for a `wrk_` key that is neither used nor revoked. A key counts as revoked when the account of the
 # user who minted it is deactivated, or when the API key that minted it is revoked or expires.
@@ -207,8 +207,7 @@ def seat_worker(
     old = fetch_one(_FIND_OLD, params)
     if old is None:
         live = Worker.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
-        limit = settings.MAX_WORKERS_PER_ENVIRONMENT
-        check_ceiling("workers", "workers", held=live.count(), limit=limit)
+        check_ceiling("workers", "workers", environment_id=environment_id, rows=live)
     worker = fetch_one(_UPSERT, params)
     assert worker is not None
     if (account_id := values.get("account_id")) is not None:

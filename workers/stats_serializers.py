@@ -27,6 +27,7 @@ class StatsSerializer(RowSerializer):
 class _KeySerializer(RowSerializer):
     key = serializers.CharField(allow_null=True)
     name = serializers.CharField(allow_null=True)
+    day = serializers.DateField(allow_null=True)
 
 
 class GroupStatsSerializer(_KeySerializer, StatsSerializer):

@@ -12,6 +12,7 @@ from workers.protocol.event_views import WorkerRunEventViewSet
 from workers.protocol.poll_views import PollViewSet
 from workers.protocol.registration_views import RegistrationViewSet
 from workers.protocol.run_views import RunEndViewSet, WorkerRunViewSet
+from workers.protocol.sign_off_views import SignOffViewSet
 from workers.stats_views import StatsViewSet
 from workers.views import EnvironmentWorkerViewSet, WorkerApprovalViewSet, WorkerViewSet
 from workers.whoami_views import WhoAmIViewSet
@@ -22,6 +23,7 @@ urlpatterns = paths_of(
     WorkerRunViewSet,
     RunEndViewSet,
     WorkerRunEventViewSet,
+    SignOffViewSet,
     WhoAmIViewSet,
     RegistrationViewSet,
     EnvironmentWorkerViewSet,

@@ -23,6 +23,8 @@ PIECE = 200
 # `worker.stopped`.
 LATE_SECONDS, GONE_SECONDS = 90, 180
 
+_STOPPED = "worker.stopped"
+
 # How long a stream remembers which events it has sent. It must be longer than 30 s, because `_READ` reads the events of
 # the last 30 s again each time.
 _LOOKED_THROUGH = timedelta(seconds=60)
@@ -65,7 +67,8 @@ _RECORD_SILENCE = """
 INSERT INTO worker_event (environment_id, worker_id, type, at, data)
 SELECT w.environment_id, w.id, s.type, w.last_seen_at + s.after * interval '1 second', '{}'
 FROM worker w, (VALUES ('poll.error', %(late)s), ('worker.stopped', %(gone)s)) s (type, after)
-WHERE w.id = %(worker_id)s AND w.last_seen_at > statement_timestamp() - interval '1 hour'
+WHERE w.id = %(worker_id)s AND w.signed_off_at IS NULL
+    AND w.last_seen_at > statement_timestamp() - interval '1 hour'
     AND w.last_seen_at + s.after * interval '1 second' <= statement_timestamp()
 ORDER BY s.after
 ON CONFLICT DO NOTHING
@@ -115,12 +118,15 @@ def record_events(events: tuple[Event, ...]) -> None:
             new = event.metadata["maxConcurrency"][1]
             told += _record(event.target_id, "concurrency.changed", {"maxConcurrency": new})
         elif event.action == "worker.token-revoked":
-            told += _record(event.target_id, "worker.stopped", {})
+            told += _record(event.target_id, _STOPPED, {})
     announce_events(row["worker_id"] for row in told)
 
 
 def record_presence(worker_id: UUID, silence_seconds: float | None) -> None:
-    """Records that a worker calls again after a long silence; `silence_seconds` is None if it never called."""
+    """Records an event if the worker calls again after a long silence, or for the first time.
+
+    `silence_seconds` is the time since the worker's last call; None means that it never called before, or signed off.
+    """
     if silence_seconds is None or silence_seconds > GONE_SECONDS:
         type_ = "worker.started"
     elif silence_seconds > LATE_SECONDS:
@@ -128,6 +134,11 @@ def record_presence(worker_id: UUID, silence_seconds: float | None) -> None:
     else:
         return
     announce_events(row["worker_id"] for row in _record(worker_id, type_, {}))
+
+
+def record_stop(worker_id: UUID) -> None:
+    """Records that the worker has signed off, in the transaction that does it."""
+    announce_events(row["worker_id"] for row in _record(worker_id, _STOPPED, {}))
 
 
 def read_events(

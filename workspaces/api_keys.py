@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -14,8 +13,8 @@ from pipedai.api import tokens
 from pipedai.api.errors import NotFound
 from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
+from workspaces.ceilings import check_ceiling
 from workspaces.locks import (
-    check_ceiling,
     checked_pools,
     hold_environment,
     hold_role,
@@ -167,9 +166,7 @@ def _create(environment_id: UUID, kind: str, **values: object) -> Minted:
         revoked_at__isnull=True,
         consumed_at__isnull=True,
     )
-    check_ceiling(
-        "keys", "usable keys", held=usable.count(), limit=settings.MAX_KEYS_PER_ENVIRONMENT
-    )
+    check_ceiling("keys", "usable keys", environment_id=environment_id, rows=usable)
     token = tokens.mint(kind)
     key = ApiKey.objects.create(
         environment_id=environment_id,

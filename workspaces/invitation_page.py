@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from django.conf import settings
+
 from accounts.mail.tokens import LinkUnusable, find_mail
 from accounts.models import AccountMail, User
 from accounts.pages import LinkPage, LinkVisit
@@ -54,10 +56,16 @@ def _shown(visit: LinkVisit) -> dict[str, Any]:
 
 
 def _way(user: User | None, email: str) -> str:
-    """Returns what the address's owner has to do: `accept`, `sign-in`, `register`, or `replace` a false account."""
+    """Returns what the owner of the invited address has to do: `accept`, `sign-in`, `register`, `replace` or `ask`.
+
+    `replace` means to register, and so to displace an account that has the address but never proved it. `ask` means to
+    ask the operator for an account, because nobody may register.
+    """
     if user is not None and user.email == email:
         return "accept"
     holder = User.objects.filter(email=email, is_active=True).first()
-    if holder is None:
-        return "register"
-    return "replace" if proof_counts() and not holder.has_proved_email else "sign-in"
+    if holder is not None and (holder.has_proved_email or not proof_counts()):
+        return "sign-in"
+    if settings.REGISTRATION == "closed":
+        return "ask"
+    return "register" if holder is None else "replace"

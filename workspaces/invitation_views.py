@@ -20,6 +20,7 @@ from workspaces.serializers import (
     AcceptedSerializer,
     InvitationBody,
     InvitationSerializer,
+    NewInvitationSerializer,
 )
 
 
@@ -51,21 +52,24 @@ class InvitationViewSet(TenantViewSet):
         summary="Invite somebody by e-mail",
         body=InvitationBody,
         example={"email": "grace@example.com", "role": "operator"},
-        answers={201: InvitationSerializer},
-        says={201: "With the invitation; a mail with a link goes to the address."},
+        answers={201: NewInvitationSerializer},
+        says={
+            201: "With the invitation; a mail with a link goes to the address, or `link` is that link.",
+        },
         errors={
-            409: "`already_invited`, `already_member`, `email_unverified`, `mail_off`, or `ceiling_reached`.",
+            409: "`already_invited`, `already_member`, `email_unverified`, or `ceiling_reached`.",
             429: "Too many invitations by the caller or the workspace, or too many mails to the address.",
         },
         audit=("invitation.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        invitation = invitations.invite(
+        invitation, link = invitations.invite(
             **read_body(InvitationBody, request),
             environment_id=environment_id,
             actor=actor_of(request),
         )
-        return Response(InvitationSerializer(invitation).data, status=201)
+        shown = NewInvitationSerializer(invitation, context={"link": link})
+        return Response(shown.data, status=201)
 
     @Operation(
         "DELETE /environments/{environmentId}/invitations/{invitationId}",

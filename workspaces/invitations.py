@@ -10,10 +10,10 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from accounts.emails import Email
-from accounts.mail.outbox import INVITATION_LIFETIME, queue_mail
+from accounts.mail.outbox import INVITATION_LIFETIME, hand_over, queue_mail
 from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
 from accounts.models import AccountMail, User
-from accounts.proof import check_mail_is_on, check_proof
+from accounts.proof import check_proof, proof_counts
 from accounts.throttles import MAILS_AN_HOUR
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Conflict, NotFound
@@ -21,7 +21,8 @@ from pipedai.api.throttling import Rate, check_rate, too_many_requests
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import fetch_one
-from workspaces.locks import check_ceiling, hold_role, hold_role_of_user, lock_environment
+from workspaces.ceilings import check_ceiling
+from workspaces.locks import hold_role, hold_role_of_user, lock_environment
 from workspaces.members import check_may_grant, check_room_for_member
 from workspaces.models import Environment, Invitation, Membership
 from workspaces.roles import Role
@@ -45,12 +46,16 @@ def open_invitations(environment_id: UUID) -> "QuerySet[Invitation]":
     return Invitation.objects.filter(IS_OPEN, environment_id=environment_id)
 
 
-def invite(*, environment_id: UUID, email: Email, role: Role, actor: Actor) -> Invitation:
-    """Invites an address and queues the mail. Raises Forbidden for a role above the caller's; Conflict if no mail can
-    be sent, the caller's address is not proved, or the address is a member's or invited; CeilingReached;
-    TooManyRequests.
+def invite(
+    *, environment_id: UUID, email: Email, role: Role, actor: Actor
+) -> tuple[Invitation, str | None]:
+    """Invites an address into the environment and queues the mail. Without a mail server, no mail is queued, and the
+    link of the invitation is returned too, for the caller to hand over; nobody else sees it.
+
+    Raises Forbidden for a role above the caller's own. Raises Conflict if the caller has not proved their address, if
+    the address is a member's or is invited already, or if the environment has as many invitations as it may. Raises
+    TooManyRequests if the workspace has sent too many, or the address got too many mails.
     """
-    check_mail_is_on()
     try:
         with transaction.atomic():
             lock_environment(environment_id)
@@ -63,7 +68,7 @@ def invite(*, environment_id: UUID, email: Email, role: Role, actor: Actor) -> I
             environment = Environment.objects.select_related("workspace").get(id=environment_id)
             if settings.THROTTLES_ENABLED:
                 check_rate(INVITATIONS_OF_WORKSPACE, str(environment.workspace_id))
-            mail = _queue(environment, email, role, inviter)
+            mail, link = _queue(environment, email, role, inviter)
             invitation = Invitation.objects.create(
                 id=new_id(),
                 environment_id=environment_id,
@@ -80,7 +85,7 @@ def invite(*, environment_id: UUID, email: Email, role: Role, actor: Actor) -> I
             "This address has an open invitation: revoke it to send another one.",
             code=ErrorCode.ALREADY_INVITED,
         ) from None
-    return invitation
+    return invitation, link
 
 
 def revoke_invitation(*, environment_id: UUID, invitation_id: UUID, actor: Actor) -> None:
@@ -197,26 +202,30 @@ def _check_room(environment_id: UUID, email: Email) -> None:
     invitations = open_invitations(environment_id)
     invitations.filter(email=email, expires_at__lte=Now()).update(revoked_at=Now())
     check_ceiling(
-        "invitations",
-        "open invitations",
-        held=invitations.count(),
-        limit=settings.MAX_MEMBERS_PER_ENVIRONMENT,
+        "invitations", "open invitations", environment_id=environment_id, rows=invitations
     )
 
 
-def _queue(environment: Environment, email: Email, role: Role, inviter: User) -> AccountMail:
-    """Raises TooManyRequests if the address has had as many mails as it may."""
+def _queue(
+    environment: Environment, email: Email, role: Role, inviter: User
+) -> tuple[AccountMail, str | None]:
+    """Queues the mail of an invitation, or returns its link if there is no mail server. Raises TooManyRequests if the
+    address has had as many mails as it may.
+    """
     facts = {
         "environment": environment.name,
         "workspace": environment.workspace.name,
         "role": role.value,
         "inviter": inviter.name or inviter.email,
         "inviter_email": inviter.email,
+        "closed": settings.REGISTRATION == "closed",
     }
+    if not proof_counts():
+        return hand_over(Purpose.INVITATION, address=email, user_id=None, facts=facts)
     mail = queue_mail(Purpose.INVITATION, address=email, user_id=None, facts=facts)
     if mail is None:
         raise too_many_requests(MAILS_AN_HOUR, MAILS_AN_HOUR.seconds)
-    return mail
+    return mail, None
 
 
 def _event(action: str, invitation: Invitation, actor: Actor) -> Event:

@@ -8,10 +8,12 @@ from uuid import UUID
 
 from accounts.authentication import session_ended
 from pipedai.api.authentication import bad_token
-from pipedai.api.errors import CeilingReached, Forbidden, Invalid, NotFound
+from pipedai.api.errors import Forbidden, Invalid, NotFound
 from pipedai.events import Actor
 from pipedai.sql import fetch_all, fetch_one
 from workspaces.access import visible_workspaces
+from workspaces.ceilings import PROFILE, most
+from workspaces.models import Workspace
 from workspaces.roles import HOST_ROLE, Role, check_includes
 
 # The statement locks the membership, because some actions lock the environment in a way that lets others change
@@ -57,14 +59,6 @@ def lock_environment(environment_id: UUID) -> None:
 def close_environment(environment_id: UUID) -> None:
     """Locks the environment for its deletion, against all who hold it. Raises NotFound."""
     _lock(environment_id, "FOR UPDATE")
-
-
-def check_ceiling(name: str, things: str, *, held: int, limit: int) -> None:
-    """Raises CeilingReached if `held` has reached `limit`. The caller has locked the environment before counting.
-    `name` is the API's name for the ceiling, `things` the rows' plural in the message.
-    """
-    if held >= limit:
-        raise CeilingReached(name, f"The environment has {limit} {things}, as many as it may.")
 
 
 def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
@@ -116,9 +110,15 @@ def hold_pools(environment_id: UUID, pool_ids: Iterable[UUID]) -> list[UUID]:
 
 
 def checked_pools(environment_id: UUID, pool_ids: Sequence[UUID] | None) -> list[UUID] | None:
-    """Holds the pools that a worker is to join. Raises Invalid if the environment lacks one."""
+    """Returns the ids of the pools that a worker is to join, or None if there are none, and keeps the pools as
+    `hold_pools` does. Raises Invalid if the environment lacks one of them, or a worker may not be in so many.
+    """
     if not pool_ids:
         return None
+    if len(pool_ids) > PROFILE["poolsOfWorker"]:
+        workspace = Workspace.objects.get(environments=environment_id)
+        if len(pool_ids) > (limit := most("poolsOfWorker", workspace.ceilings)):
+            raise Invalid({"poolIds": [f"A worker is in at most {limit} pools."]})
     if hold_pools(environment_id, pool_ids) != sorted(pool_ids):
         raise Invalid({"poolIds": ["One of the ids is no pool of this environment."]})
     return list(pool_ids)

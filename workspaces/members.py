@@ -6,7 +6,6 @@ Each call locks the environment first, so that it keeps an owner; a constraint t
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from accounts.emails import Email
@@ -22,7 +21,8 @@ from workspaces.api_keys import (
     revoke_unused_keys,
     revoked_because,
 )
-from workspaces.locks import check_ceiling, hold_role, lock_environment
+from workspaces.ceilings import check_ceiling
+from workspaces.locks import hold_role, lock_environment
 from workspaces.models import ApiKey, Membership
 from workspaces.roles import Role, check_includes
 
@@ -152,8 +152,8 @@ def _member(environment_id: UUID, user_id: UUID) -> Membership:
 
 def check_room_for_member(environment_id: UUID) -> None:
     """Raises CeilingReached if the environment, which the caller has locked, has as many members as it may."""
-    held = Membership.objects.filter(environment_id=environment_id).count()
-    check_ceiling("members", "members", held=held, limit=settings.MAX_MEMBERS_PER_ENVIRONMENT)
+    members = Membership.objects.filter(environment_id=environment_id)
+    check_ceiling("members", "members", environment_id=environment_id, rows=members)
 
 
 def check_may_grant(own: Role, role: Role) -> None:

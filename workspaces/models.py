@@ -3,7 +3,7 @@
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
 from django.db.models.functions import Now
 
 from accounts.models import AccountMail
@@ -22,6 +22,8 @@ class Workspace(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # The ceilings that staff have raised: the most rows of each kind, by the API's names (workspaces/ceilings.py).
+    ceilings = models.JSONField(db_default=Value({}, models.JSONField()))
 
     class Meta:
         db_table = "workspace"

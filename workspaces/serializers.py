@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from rest_framework import serializers
 
 from accounts.serializers import EmailField, NewEmailField
 from pipedai.api.fields import IdField, NameField, TextField, TrueFalseField
 from pipedai.api.serializers import StrictBody
-from workspaces.models import ApiKey, Workspace
+from workspaces.ceilings import MOST_TIMES, PROFILE
+from workspaces.models import ApiKey, Invitation, Workspace
 from workspaces.roles import KEY_ROLES, Role
 
 WRK_LIFETIME = timedelta(hours=24)
@@ -35,18 +35,19 @@ class NameBody(StrictBody):
 
 
 class PoolIdsField(serializers.ListField):
-    """The ids of pools that a worker joins with a `wrk_` key or an enrollment's code."""
+    """The ids of the pools that a worker joins when it registers with a `wrk_` key, or when its host enrolls with a
+    code. `checked_pools` looks at the workspace's ceiling.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(child=IdField(), source="pool_ids", required=False, **kwargs)
+        longest = PROFILE["poolsOfWorker"] * MOST_TIMES
+        super().__init__(
+            child=IdField(), source="pool_ids", required=False, max_length=longest, **kwargs
+        )
 
     def to_internal_value(self, data: Any) -> list[UUID]:
-        ids = sorted(set(super().to_internal_value(data)))
-        if len(ids) > settings.MAX_POOLS_PER_WORKER:
-            raise serializers.ValidationError(
-                f"A worker is in at most {settings.MAX_POOLS_PER_WORKER} pools."
-            )
-        return ids
+        """Returns each id once."""
+        return sorted(set(super().to_internal_value(data)))
 
 
 class EnvironmentBody(StrictBody):
@@ -121,6 +122,16 @@ class InvitationSerializer(serializers.Serializer[Any]):
     invitedBy = serializers.UUIDField(source="invited_by_id")
     createdAt = serializers.DateTimeField(source="created_at")
     expiresAt = serializers.DateTimeField(source="expires_at")
+
+
+class NewInvitationSerializer(InvitationSerializer):
+    """An invitation that was just made. Its context has the link to hand over, which is shown only once."""
+
+    link = serializers.SerializerMethodField()
+
+    def get_link(self, invitation: Invitation) -> str | None:
+        link: str | None = self.context["link"]
+        return link
 
 
 class AcceptedSerializer(serializers.Serializer[Any]):

@@ -3,7 +3,6 @@
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
@@ -13,6 +12,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import CeilingReached, Conflict, Invalid
 from pipedai.api.renderers import counted
 from pipedai.events import Actor, Event, emit
+from workspaces.ceilings import PROFILE, held_and_most
 from workspaces.dependents import dependents_of
 from workspaces.encryption.keys import create_data_key
 from workspaces.locks import close_environment, hold_right_to_create_in, hold_role, lock_environment
@@ -40,7 +40,7 @@ def create_environment(
     try:
         with transaction.atomic():
             hold_right_to_create_in(workspace_id, user_id)
-            _check_room_for_environment(user_id)
+            _check_room_for_environment(workspace_id, user_id)
             environment = Environment.objects.create(workspace_id=workspace_id, name=name)
             create_data_key(environment.id)
             Membership.objects.create(
@@ -135,7 +135,7 @@ def delete_environment(*, environment_id: UUID, actor: Actor) -> None:
 
 
 def _check_room_for_workspace(user_id: UUID) -> None:
-    limit = settings.MAX_WORKSPACES_PER_USER
+    limit = PROFILE["workspaces"]
     _lock_user(user_id)
     if Workspace.objects.filter(created_by_id=user_id).count() >= limit:
         raise CeilingReached(
@@ -143,13 +143,13 @@ def _check_room_for_workspace(user_id: UUID) -> None:
         )
 
 
-def _check_room_for_environment(user_id: UUID) -> None:
-    limit = settings.MAX_ENVIRONMENTS_PER_USER
+def _check_room_for_environment(workspace_id: UUID, user_id: UUID) -> None:
     _lock_user(user_id)
     owned = Membership.objects.filter(
         user_id=user_id, role=Role.OWNER, environment__deleted_at__isnull=True
     )
-    if owned.count() >= limit:
+    held, limit = held_and_most("environments", Workspace.objects.filter(id=workspace_id), owned)
+    if held >= limit:
         raise CeilingReached("environments", f"You own {limit} environments, as many as you may.")
 
 

@@ -19,6 +19,7 @@ from pipedai.ids import new_id
 from pipedai.outgoing import Kind, Mail, NeverSend, compose, mail_host
 from pipedai.sql import Row
 
+# How long the tokens of invitations work, and those of all links that somebody hands over.
 INVITATION_LIFETIME = timedelta(days=7)
 
 
@@ -94,8 +95,35 @@ def queue_mail(
     """
     if not _may_have_another(purpose, address):
         return None
+    return _write(purpose, address, user_id, facts, lifetime_of(purpose))
+
+
+def hand_over(
+    purpose: AccountMail.Purpose,
+    *,
+    address: str,
+    user_id: UUID | None,
+    facts: Mapping[str, Any] | None = None,
+) -> tuple[AccountMail, str]:
+    """Writes the row of a mail that is never sent. Returns it with the link that the mail would have, which works for
+    seven days. The caller shows the link to whoever hands it over to the owner of the address, and to nobody else.
+    """
+    status = AccountMail.Status.HANDED
+    mail = _write(
+        purpose, address, user_id, facts, INVITATION_LIFETIME, status=status, next_attempt_at=None
+    )
+    return mail, tokens.link_to(_MAILS[purpose].page, tokens.new_token(mail.id).value)
+
+
+def _write(
+    purpose: AccountMail.Purpose,
+    address: str,
+    user_id: UUID | None,
+    facts: Mapping[str, Any] | None,
+    lifetime: timedelta | None,
+    **more: Any,
+) -> AccountMail:
     mail_id = new_id()
-    lifetime = lifetime_of(purpose)
     return AccountMail.objects.create(
         id=mail_id,
         host=mail_host(address),
@@ -105,6 +133,7 @@ def queue_mail(
         facts=dict(facts or {}),
         token_digest=tokens.new_token(mail_id).digest if lifetime else None,
         expires_at=Now() + lifetime if lifetime else None,
+        **more,
     )
 
 

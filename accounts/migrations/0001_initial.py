@@ -67,18 +67,6 @@ class Migration(migrations.Migration):
                 ),
                 ("host", models.CharField(max_length=255)),
                 (
-                    "status",
-                    models.CharField(
-                        choices=[
-                            ("pending", "Pending"),
-                            ("delivered", "Delivered"),
-                            ("dead", "Dead"),
-                        ],
-                        default="pending",
-                        max_length=9,
-                    ),
-                ),
-                (
                     "next_attempt_at",
                     models.DateTimeField(
                         db_default=django.db.models.functions.datetime.Now(), null=True
@@ -92,6 +80,19 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("delivered_at", models.DateTimeField(null=True)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("pending", "Pending"),
+                            ("delivered", "Delivered"),
+                            ("dead", "Dead"),
+                            ("handed", "Handed"),
+                        ],
+                        default="pending",
+                        max_length=9,
+                    ),
+                ),
                 (
                     "purpose",
                     models.CharField(
@@ -145,7 +146,7 @@ class Migration(migrations.Migration):
                             models.Q(("next_attempt_at__isnull", False), ("status", "pending")),
                             models.Q(
                                 ("next_attempt_at__isnull", True),
-                                ("status__in", ("delivered", "dead")),
+                                ("status__in", ("delivered", "dead", "handed")),
                             ),
                             _connector="OR",
                         ),

@@ -119,8 +119,32 @@ class TestRegister:
         ada.refresh_from_db()
         assert not ada.is_active
 
+    @pytest.mark.parametrize("registration", ["invited", "closed"])
+    def test_who_may_not_register_reads_that_and_finds_no_form(
+        self, visitor, settings, registration
+    ):
+        settings.REGISTRATION = registration
+        page = visitor.get("/account/register")
+        assert page.status_code == 403
+        assert "may register with this service" in text_of(page)
+        assert 'name="password"' not in text_of(page)
+
 
 class TestInvitation:
+    def test_while_registration_is_closed_it_says_whom_to_ask_for_an_account(
+        self, cast, visitor, settings, ada
+    ):
+        settings.REGISTRATION = "closed"
+        prove(cast.owner, ada)
+        token = invite_for_test(cast.environment, cast.owner, "new@example.com")
+        page = self.look(visitor, token)
+        assert "ask its operator for an account" in page
+        assert 'value="register"' not in page
+        form = {"token": token, "step": "register", "name": "New", "password": PASSWORD}
+        assert visitor.post("/account/invitation", form).status_code == 403
+        theirs = invite_for_test(cast.environment, cast.owner, ada.email)
+        assert 'value="sign-in"' in self.look(visitor, theirs)
+
     def look(self, client, token):
         return text_of(client.post("/account/invitation", {"token": token, "step": "look"}))
 

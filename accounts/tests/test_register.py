@@ -2,9 +2,10 @@
 
 import pytest
 
-from accounts.models import Session, User
+from accounts.models import AccountMail, Session, User
 from testing.probes.shapes import A_TIME, AN_ID, invalid
 from testing.world.cast import browser
+from testing.world.mails import MAIL_SERVER, invite_for_test, issue_token, prove
 from testing.world.users import PASSWORD, UserFactory
 
 URL = "/api/v1/auth/register"
@@ -152,3 +153,44 @@ def test_an_address_over_254_characters_is_refused():
     assert response.json() == invalid(
         {"email": ["Ensure this field has no more than 254 characters."]}
     )
+
+
+class TestWhoMay:
+    """The setting REGISTRATION."""
+
+    @pytest.mark.parametrize("registration", ["invited", "closed"])
+    def test_strangers_learn_nothing_and_get_no_mail(self, settings, registration):
+        settings.EMAIL_URL, settings.REGISTRATION = MAIL_SERVER, registration
+        UserFactory.create(email="unproved@example.com", must_prove_email=True)
+        prove(UserFactory.create(email="proved@example.com"))
+        answers = [
+            browser().post(URL, {**NEW, "email": f"{name}@example.com"})
+            for name in ("unproved", "proved", "nobody")
+        ]
+        assert {answer.status_code for answer in answers} == {403}
+        assert {answer.json()["code"] for answer in answers} == {"registration_closed"}
+        assert len({answer.json()["error"] for answer in answers}) == 1
+        assert not AccountMail.objects.exists()
+
+    def test_with_an_invitation_to_their_address_unless_it_is_closed(self, settings, cast):
+        settings.EMAIL_URL = MAIL_SERVER
+        prove(cast.owner)
+        token = invite_for_test(cast.environment, cast.owner, NEW["email"])
+        settings.REGISTRATION = "closed"
+        assert browser().post(URL, {**NEW, "invitationToken": token}).status_code == 403
+        settings.REGISTRATION = "invited"
+        others = browser().post(URL, {**NEW, "email": "x@example.com", "invitationToken": token})
+        assert (others.status_code, others.json()["code"]) == (409, "link_unusable")
+        assert browser().post(URL, {**NEW, "invitationToken": token}).status_code == 201
+
+    def test_a_lost_password_of_an_unproved_account_leads_to_no_registration(self, settings):
+        settings.EMAIL_URL, settings.REGISTRATION = MAIL_SERVER, "invited"
+        user = UserFactory.create(email=NEW["email"], must_prove_email=True)
+        body = {"email": user.email}
+        assert browser().post("/api/v1/auth/forgot-password", body).status_code == 202
+        mail = AccountMail.objects.get()
+        assert (mail.purpose, mail.user) == ("reset", None)
+        # A link from before is of no use any more.
+        token = issue_token("registration", user.email, user)
+        answer = browser().post(URL, {**NEW, "registrationToken": token})
+        assert (answer.status_code, answer.json()["code"]) == (403, "registration_closed")

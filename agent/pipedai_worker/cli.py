@@ -114,9 +114,11 @@ def make_parser() -> argparse.ArgumentParser:
     logs_ = subparsers.add_parser(
         "logs",
         help="follow what a run does",
-        description="Shows the events of a run whose trigger records them (recordEvents), and follows"
-        f" them until the run ends. It asks the API with the pwk_ key in {arguments.KEY_VARIABLE}. Without"
-        " one it reads the events that are still on this machine, of a run that this worker executes.",
+        description="Shows the events of a run, and follows them until the run ends. If there are none, it says"
+        " why: the trigger's recordEvents decides whether they come while the run goes on (always), after a run"
+        " that did not succeed (failures), or never. It asks the API with the pwk_ key in"
+        f" {arguments.KEY_VARIABLE}. Without one it reads the events that are still on this machine, of a run that"
+        " this worker executes.",
     )
     arguments.add_common(logs_)
     arguments.add_api_url(logs_, required=False, help_text="instead of the registration's own")

@@ -71,8 +71,15 @@ def dead_token(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) 
     return ()
 
 
+def anothers_token(
+    workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, ...]:
+    api.worker_id = "another"
+    return ()
+
+
 def busy_api(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    api.fail("heartbeat", 503)
+    api.fail("whoami", 503)
     return ()
 
 
@@ -86,13 +93,21 @@ def broken_claude(
     return ("--claude", "/bin/false")
 
 
+def claude(workers: Workers) -> tuple[str, ...]:
+    """Return the options for a program that has the version of a claude."""
+    program = workers.directory / "claude"
+    program.write_text("#!/bin/sh\necho '2.1.197 (Claude Code)'\n")
+    program.chmod(0o700)
+    return ("--claude", str(program))
+
+
 def no_login(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     monkeypatch.delenv("CLAUDE_CODE_OAUTH_TOKEN")
-    return ()
+    return claude(workers)
 
 
 def no_key(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    return ("--auth-mode", "api_key")
+    return ("--auth-mode", "api_key", *claude(workers))
 
 
 def no_program(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
@@ -110,6 +125,7 @@ def no_program(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) 
         (clock_far_off, "clock"),
         (no_place_to_write, "state directory"),
         (dead_token, "worker token"),
+        (anothers_token, "worker token"),
         (busy_api, "worker token"),
         (no_claude, "claude on PATH"),
         (broken_claude, "claude executes"),

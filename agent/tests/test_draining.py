@@ -24,7 +24,7 @@ def test_sigusr1_lets_runs_take_their_time(
     assert f"process {worker.process.pid} executes runs" in capsys.readouterr().out
 
     worker.process.send_signal(signal.SIGUSR1)
-    worker.until_logged("SIGUSR1: takes nothing new, and ends after the 1 runs in hand")
+    worker.until_logged("SIGUSR1: takes nothing new, and ends after its runs in hand: 1")
     api.until(lambda: not api.polls_waiting)
     later = api.add()
     assert cli.main(doctor) == 0
@@ -63,3 +63,5 @@ def test_drain_settles_what_a_killed_worker_has_left(api: FakeApi, workers: Work
     assert drained.wait() == 0
     assert (run.outcome or {})["errorMessage"] == "worker restarted"
     assert api.asked() == asked
+    # It has not polled, so it does not sign off: the worker that did may be at work again.
+    assert api.count("sign-off") == 0

@@ -51,6 +51,12 @@ def test_registering_writes_a_private_file(api: FakeApi, workers: Workers, url: 
     }
     assert token not in worker.log
     assert api.worker_token not in worker.log
+    assert worker.log == (
+        f"Registered as worker {api.worker_id} at {url}.\n"
+        f"Its token is in {path}, which only you can read.\n"
+        f"Check this machine:  pipedai-worker doctor --config {path}\n"
+        f"Start the worker:    pipedai-worker run --config {path}\n"
+    )
 
 
 def test_the_token_may_come_from_the_environment(api: FakeApi, workers: Workers, url: str) -> None:

@@ -92,6 +92,7 @@ def test_without_any_line_it_calls_only_a_tool_that_reads(tmp_path: Path) -> Non
 def test_it_says_that_a_server_can_not_be_reached_unless_it_may_do_without(tmp_path: Path) -> None:
     events = play(tmp_path, "Go.", NOWHERE)
     assert events[0]["mcp_servers"][0]["status"] == "failed"
+    assert "a prompt of 1 word and" in events[-1]["result"]
     assert "mcp_servers" not in play(tmp_path, "Go.", NOWHERE, offline=True)[0]
 
 

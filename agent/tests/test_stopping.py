@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from pipedai_worker.conformance.fake_api import FakeApi
+from pipedai_worker.conformance.fake_api import DROP, FakeApi
 from pipedai_worker.disk.journal import HeldRun, Journal
 from pipedai_worker.running import process
 from pipedai_worker.running.recovery import end_orphans
@@ -37,6 +37,16 @@ def test_an_idle_worker_ends_at_once(api: FakeApi, workers: Workers, number: int
     api.until(lambda: api.count("claim-next") >= 2)
     api.until(lambda: api.polls_waiting)
     assert worker.stop(number) == 0
+    assert [kind for kind, *_ in api.calls].count("sign-off") == 1
+    assert len({headers["X-Pipedai-Worker-Process"] for headers in api.headers}) == 1
+
+
+def test_a_worker_that_cannot_sign_off_ends_all_the_same(api: FakeApi, workers: Workers) -> None:
+    api.fail("sign-off", DROP)
+    worker = workers.start()
+    api.until(lambda: api.count("claim-next") >= 2)
+    assert worker.stop() == 0
+    assert api.count("sign-off") == 1
 
 
 def test_a_stopping_worker_finishes_what_it_holds_and_takes_nothing_new(
@@ -50,10 +60,13 @@ def test_a_stopping_worker_finishes_what_it_holds_and_takes_nothing_new(
     worker.until_logged("SIGTERM: up to 123 s")
     api.until(lambda: not api.polls_waiting)
     later = api.add()
+    assert api.count("sign-off") == 0
     go.touch()
     assert worker.wait() == 0
     assert run.status == "succeeded"
     assert later.status == "queued"
+    kinds = [kind for kind, *_ in api.calls]
+    assert kinds.index("sign-off") > kinds.index("complete")
 
 
 def test_what_does_not_finish_in_time_is_handed_back_to_be_retried(

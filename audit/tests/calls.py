@@ -76,7 +76,7 @@ class Call:
         if name == "POST workers/register":
             client = bearer(cast.mint("wrk"))
             return client, ("api_key", cast.environment.api_keys.latest("id").id)
-        if name.startswith(("POST workers/:worker/runs/", "POST workers/:worker/claim-next")):
+        if route.of_workers:
             return cast.worker_client(), ("worker", cast.worker.worker_id)
         if _HOSTED in name:
             return bearer(self.host.operator_token), ("api_key", _newest_key(cast, "hos"))

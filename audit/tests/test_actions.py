@@ -102,6 +102,12 @@ ROWS: dict[str, Row | None] = {
     "POST triggers/:trigger/rotate-mcp-token": Row(
         "mcp-token.rotated", "trigger", "trigger_id", {}
     ),
+    "POST triggers/:trigger/revisions/:revision/restore": Row(
+        "trigger.updated",
+        "trigger",
+        "trigger_id",
+        {"prompt": ["Report.", "A former prompt."], "restoredRevisionId": ANY},
+    ),
     "POST triggers/:trigger/test-webhook": Row("webhook.tested", "delivery", "id", ABOUT_DELIVERY),
     "POST deliveries/:delivery/redeliver": Row(
         "webhook.redelivered",
@@ -197,6 +203,7 @@ ROWS: dict[str, Row | None] = {
     "POST workers/:worker/runs/:run/start": Row("run.started", "run", "claimed", _moved("running")),
     "POST workers/:worker/runs/:run/heartbeat": None,
     "POST workers/:worker/runs/:run/events": None,
+    "POST workers/:worker/sign-off": None,
     "POST workers/:worker/runs/:run/complete": Row("run.completed", "run", "running", _ended("succeeded")),
 }  # fmt: skip
 

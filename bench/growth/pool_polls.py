@@ -1,10 +1,10 @@
 """Polls of workers that share pools, each of an environment with as many queued runs as one may have (SPEC §16)."""
 
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.test import Client
 
@@ -18,11 +18,12 @@ from triggers.runs import lifecycle
 from triggers.states import Source
 from workers.models import Worker
 from workers.registration import Registered
+from workspaces.ceilings import PROFILE
 
 
 def pool_polls() -> Iterator[Page]:
     """Makes the environments, and yields a poll in each. Whatever a poll writes is rolled back."""
-    queued = settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT
+    queued = int(os.environ.get("BENCH_QUEUED", PROFILE["queuedRuns"]))  # The suite names fewer.
 
     cast, worker, pool_id = with_a_pool()
     add_queued(cast.add_trigger(worker_id=worker.worker_id), queued // 2)

@@ -43,7 +43,7 @@ class _OfTheSuite(Database):
 def stage(own_database, tmp_path) -> Iterator[Stage]:
     """Serves the API as the benchmark does, without a scheduler."""
     settings = {
-        "THROTTLES_ENABLED": "true",
+        "DJANGO_SETTINGS_MODULE": "pipedai.settings",
         "TRUSTED_PROXIES": "127.0.0.1",
         "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
     }

@@ -204,7 +204,7 @@ def test_events_come_once_and_in_order(data_dir):
 
 @pytest.mark.long
 def test_growth_looks_at_every_list_and_at_shapes_and_keeps_each_plan(data_dir, monkeypatch):
-    monkeypatch.setenv("MAX_QUEUED_RUNS_PER_ENVIRONMENT", "100")
+    monkeypatch.setenv("BENCH_QUEUED", "100")
     short = ("--sizes", "1k", "--month", "1000", "--repeats", "1", "--values", "1")
     one_shape = ("--shapes", "many-budgets", "--rows", "1k,2k")
     found, shown = _measured(data_dir, "growth", *short, *one_shape, may_miss=True)

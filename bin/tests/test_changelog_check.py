@@ -89,3 +89,9 @@ def test_what_comes_after_a_release_needs_a_line_above_it(repository):
 def test_the_sections_are_for_what_comes_and_for_this_version(text, sentence):
     wrong = sections_wrong(text, "1.2.0")
     assert wrong is None if sentence is None else sentence in (wrong or "")
+
+
+@pytest.mark.parametrize(("newest", "fits"), [("1.1.9", True), ("1.2.0", False), ("1.10.0", False)])
+def test_what_is_in_development_comes_after_the_newest_release(newest, fits):
+    wrong = sections_wrong(f"## [Unreleased]\n\n## [{newest}] - 2026-11-26\n", "1.2.0.dev0")
+    assert (wrong is None) is fits

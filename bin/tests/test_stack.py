@@ -162,6 +162,9 @@ def test_without_the_demo_there_is_the_service_alone_and_verbose_shows_all_that_
     with bin_run("--no-demo", "--verbose", PORT=port) as process:
         said = read_until(process, "manage.py create_staff EMAIL --generate")
         assert UP in said
+        command = f"PIPEDAI_DATA_DIR={data_dir} PORT={port} .venv/bin/python manage.py"
+        assert f"  Commands       {command} help\n" in said
+        assert f"`{command} create_staff EMAIL --generate`" in said
         assert "web started (pid=" in said
         # The scheduler may start before or after the web process answers.
         job = "[pipedai.loop] job=add-audit-partitions"

@@ -72,7 +72,6 @@ def test_the_developers_settings_do_not_reach_the_checks(monkeypatch, tmp_path):
     assert environment["DATABASE_URL"] == ""
     assert environment["PORT"] == ""  # it is empty, so that a .env file does not set it
     assert environment["PIPEDAI_DATA_DIR"] == str(tmp_path)
-    assert environment["PIPEDAI_PG_FAST_UNSAFE"] == "1"
 
 
 def test_a_database_for_tests_is_used_when_one_is_named(monkeypatch, tmp_path):

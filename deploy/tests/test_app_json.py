@@ -1,16 +1,15 @@
 """Everything that app.json names exists."""
 
 import json
-import re
 
 from pipedai.env import BASE_DIR
+from pipedai.tests.test_env_example import names_listed
 
 APP = json.loads((BASE_DIR / "app.json").read_text())
 
 
 def test_its_settings_are_ours():
-    known = re.findall(r"^#([A-Z_]+)=", (BASE_DIR / ".env.example").read_text(), re.MULTILINE)
-    assert APP["env"].keys() <= set(known)
+    assert APP["env"].keys() <= set(names_listed())
 
 
 def test_its_process_types_are_the_procfiles():

@@ -1,8 +1,10 @@
 """The image: what its Dockerfile says is executed step by step, and then serves, as its user, on a read-only root."""
 
 import json
+import os
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
@@ -16,11 +18,13 @@ import yaml
 from compose_spec import PyCompose
 from django.conf import settings
 
+from bin.claude import PINNED
 from bin.services import procfile
 from bin.suite import production_settings
 from deploy.tests.image import build, build_without_packages, context, exec_form, stages
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
+from pipedai.tests.test_env_example import names_listed
 from pipedai.version import VERSION
 from testing.processes.programs import program
 from testing.processes.socket_relay import relayed
@@ -148,17 +152,46 @@ def test_every_app_is_compiled_since_its_processes_may_not_write_what_they_compi
 
 
 def test_its_stages_end_as_a_number_without_rights_and_take_no_shell_for_their_command():
-    for name in ("app", "pgbouncer"):
+    for name in ("app", "pgbouncer", "worker"):
         stage = stages()[name]
         last_root = max(i for i, (step, _) in enumerate(stage.steps) if step in ("RUN", "COPY"))
         assert stage.steps.index(("USER", "10001:10001")) > last_root
         assert exec_form(stage.value("CMD"))
-        assert exec_form(stage.value("HEALTHCHECK"))
+        # A worker listens at no port, so nothing can ask it.
+        assert name == "worker" or exec_form(stage.value("HEALTHCHECK"))
         assert stage.value("STOPSIGNAL") in ("SIGTERM", "SIGINT")
     assert {stage.base for stage in stages().values()} == {
         "debian:trixie-slim",
+        "node:24-slim",
         "python:3.13-slim-trixie",
     }
+    assert list(stages())[-1] == "app", "it is what a build without a target makes"
+
+
+def test_the_workers_claude_is_the_version_that_is_tested():
+    assert stages()["claude"].value("ARG") == f"CLAUDE={PINNED}"
+
+
+def test_the_worker_registers_once_and_then_runs(tmp_path):
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\ncase $3 in register) : > "$5" ;; esac\necho "$@"\n')
+    python.chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "TMPDIR": str(tmp_path / "tmp"),
+        "PIPEDAI_API_URL": "https://api.example.com",
+    }
+
+    def started() -> list[str]:
+        command = ["sh", str(BASE_DIR / "deploy/image/worker.sh")]
+        return subprocess.check_output(command, env=environment, text=True).splitlines()
+
+    config = f"--config {tmp_path}/worker.json"
+    run = f"-m pipedai_worker run {config}"
+    registering = f"-m pipedai_worker register {config} --api-url https://api.example.com"
+    assert started() == [registering, run]
+    assert started() == [run]
 
 
 def test_its_context_has_the_code_and_neither_secrets_nor_tests(tmp_path):
@@ -185,7 +218,8 @@ def test_the_compose_file_is_valid_and_says_what_the_procfile_says():
     PyCompose.from_json(json.dumps(written))
     services = written["services"]
     assert list(services) == [
-        *("postgres", "pgbouncer", "release", "web", "scheduler", "seed", "tools", "worker", "demo")
+        *("postgres", "pgbouncer", "release", "web", "scheduler", "seed", "tools", "worker"),
+        *("claude-worker", "demo"),
     ]
     processes = procfile(BASE_DIR / "Procfile")
     commands = {name: " ".join(each.get("command", [])) for name, each in services.items()}
@@ -198,6 +232,11 @@ def test_the_compose_file_is_valid_and_says_what_the_procfile_says():
             continue
         assert service["build"]["target"] in known
         assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+    # The worker's variables are its own; docs/hosts.md explains them.
+    known_settings = set(names_listed())
+    for name, service in services.items():
+        if name not in ("postgres", "pgbouncer", "claude-worker"):
+            assert service["environment"].keys() <= known_settings
     # Nothing can be reached from another machine.
     ports = [
         yaml.safe_load(COMPOSE.read_text())["services"][name].get("ports") for name in services

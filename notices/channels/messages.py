@@ -1,6 +1,7 @@
 """Makes the message of a notice: the request of a webhook, the text for Slack, or a mail (SPEC §14)."""
 
 import json
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -8,12 +9,13 @@ from notices.channels import consent
 from notices.channels.announcements import Digest
 from notices.channels.consent import Standing, standing_columns, standing_of
 from notices.channels.models import SECRET, URL, Channel
-from notices.states import CONFIRM, DIGEST, TEST, headline
+from notices.states import CONFIRM, DIGEST, RECOVERED, TEST, headline, how_it_was
 from pipedai.api.renderers import compact_json
 from pipedai.crypto import CannotOpen
 from pipedai.outgoing import CannotSend, Mail, NeverSend, Post, compose, foreign, signed_post
 from pipedai.outgoing.mails import Own
 from pipedai.sql import Row
+from triggers.explain.clock_words import duration_words, zoned_words
 from workspaces.encryption import keys
 from workspaces.encryption.sealed_fields import SealedField
 
@@ -26,6 +28,8 @@ c.kind, c.name AS channel_name, c.url, c.secret, e.name AS environment_name, res
 e.deleted_at IS NOT NULL AS is_gone,
 uk.id AS url_key_id, uk.wrapped AS url_key_wrapped, uk.master_key_id AS url_master_key_id,
 sk.id AS secret_key_id, sk.wrapped AS secret_key_wrapped, sk.master_key_id AS secret_master_key_id,
+coalesce((SELECT t.timezone FROM trigger t WHERE t.id = i.subject_id),
+    (SELECT b.timezone FROM budget b WHERE b.id = i.subject_id), 'UTC') AS timezone,
 (SELECT a.id FROM asked_address a
     WHERE a.address = d.address AND a.environment_id = d.environment_id) AS asked_id,
 {standing_columns("d.environment_id", "d.address")}
@@ -34,6 +38,7 @@ JOINS: Final = """
 JOIN channel c ON c.id = d.channel_id
 LEFT JOIN data_key uk ON uk.id = c.url_key_id
 LEFT JOIN data_key sk ON sk.id = c.secret_key_id
+LEFT JOIN incident i ON i.id = d.incident_id AND i.environment_id = d.environment_id
 LEFT JOIN run_result result
     ON result.run_id = d.run_id AND result.environment_id = d.environment_id AND c.kind = 'webhook'
 """
@@ -102,7 +107,14 @@ def _content(row: Row) -> tuple[str, list[str]]:
         return _digest_title(digest), [*digest.lines, *([f"and {more} more"] if more else [])]
     if row["event"] == TEST:
         return f"This is a test of the channel {foreign(row['channel_name'])}", []
-    return _title(body, foreign(body["subject"]["name"])), [_cause(body)] if _cause(body) else []
+    title, cause, story = (
+        _title(body, foreign(body["subject"]["name"])),
+        _cause(body),
+        _story(row, body),
+    )
+    if story:
+        return title, [story, f"What had happened: {cause}"]
+    return title, [cause] if cause else []
 
 
 def _mail(row: Row) -> Mail:
@@ -112,8 +124,9 @@ def _mail(row: Row) -> Mail:
         "channel": row["channel_name"],
         "title": Own(_mail_title(row, body)),
         "cause": _cause(body),
-        "since": Own(_minute((body["incident"] or {}).get("openedAt"))),
-        "until": Own(_minute((body["incident"] or {}).get("closedAt"))),
+        "story": Own(_story(row, body)),
+        "since": Own(_words(row, body, "openedAt")),
+        "until": Own(_words(row, body, "closedAt")),
     }
     if row["event"] == DIGEST:
         digest = Digest.of(row["body"])
@@ -158,8 +171,23 @@ def _cause(body: dict[str, Any]) -> str:
     return str(((body["incident"] or {}).get("cause") or {}).get("message") or "")
 
 
-def _minute(iso: str | None) -> str:
-    return f"{iso[:10]} {iso[11:16]} UTC" if iso else ""
+def _story(row: Row, body: dict[str, Any]) -> str:
+    """Returns for a recovery how long it took, as a sentence; for other notices nothing."""
+    if not row["event"].endswith(RECOVERED):
+        return ""
+    opened, closed = (
+        datetime.fromisoformat(body["incident"][each]) for each in ("openedAt", "closedAt")
+    )
+    begun, ended = (_words(row, body, each) for each in ("openedAt", "closedAt"))
+    return f"{how_it_was(row['event'])} for {duration_words(closed - opened)}, from {begun} until {ended}."
+
+
+def _words(row: Row, body: dict[str, Any], name: str) -> str:
+    """Returns a time of the notice's incident in the time zone of the trigger or budget that it is about, else in UTC.
+    It is empty if the incident has no such time.
+    """
+    iso = (body["incident"] or {}).get(name)
+    return zoned_words(datetime.fromisoformat(iso), row["timezone"]) if iso else ""
 
 
 def _question(row: Row) -> Mail:

@@ -199,6 +199,12 @@ class Notice(OutboxRow):
                 name="notice_mailed_to",
                 condition=~Q(status="digested") & ~Q(address=""),
             ),
+            # This index finds who was told of an incident.
+            models.Index(
+                fields=["incident_id", "created_at"],
+                name="notice_of_incident",
+                condition=Q(incident_id__isnull=False),
+            ),
             models.Index(
                 fields=["created_at"], name="notice_prunable", condition=~Q(status="pending")
             ),

@@ -4,8 +4,6 @@ from collections.abc import Collection
 from typing import Final
 from uuid import UUID
 
-from django.conf import settings
-
 from accounts.models import User
 from accounts.proof import check_proof, proof_counts
 from notices.channels.announcements import Announcement
@@ -18,6 +16,7 @@ from pipedai.api.errors import CeilingReached, Conflict
 from pipedai.api.throttling import Rate, count_hit
 from pipedai.events import Actor
 from pipedai.sql import Row, database_now, execute, fetch_one
+from workspaces.ceilings import PROFILE
 from workspaces.models import ApiKey
 
 _NOBODY: Final = (
@@ -38,7 +37,10 @@ SELECT (SELECT count(*) FROM asked_address
     WHERE asked_by = %(user_id)s AND address <> %(own)s AND {_LATELY}) AS by_user,
     (SELECT count(*) FROM environment here JOIN environment e ON e.workspace_id = here.workspace_id
      JOIN asked_address a ON a.environment_id = e.id AND a.{_LATELY}
-     WHERE here.id = %(environment_id)s) AS in_workspace
+     WHERE here.id = %(environment_id)s) AS in_workspace,
+    greatest((w.ceilings ->> 'newAddresses')::int, %(most_by_user)s) AS most_by_user,
+    greatest((w.ceilings ->> 'newAddressesInWorkspace')::int, %(most_in_workspace)s) AS most_in_workspace
+FROM environment e JOIN workspace w ON w.id = e.workspace_id WHERE e.id = %(environment_id)s
 """  # noqa: S608
 
 
@@ -92,8 +94,10 @@ def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor
 
 
 def _count_asks(addresses: Collection[str]) -> None:
-    """Counts one mail to each address, because many environments together could fill somebody's mailbox."""
-    rate = Rate("ask-address", limit=settings.MAX_ASKS_PER_ADDRESS, seconds=86_400)
+    """Counts one mail to each address against the limit of that address. Without this limit many users together could
+    fill somebody's mailbox, because each environment may ask the same address.
+    """
+    rate = Rate("ask-address", limit=PROFILE["asksOfAddress"], seconds=86_400)
     # The addresses are counted in sorted order, because two requests that count the same ones in different orders could
     # deadlock.
     for address in sorted(addresses):
@@ -114,17 +118,22 @@ def _user_of(actor: Actor) -> User | None:
 
 
 def _check_room(environment_id: UUID, user: User, new: int) -> None:
-    params = {"environment_id": environment_id, "user_id": user.id, "own": user.email}
+    params = {
+        "environment_id": environment_id,
+        "user_id": user.id,
+        "own": user.email,
+        "most_by_user": PROFILE["newAddresses"],
+        "most_in_workspace": PROFILE["newAddressesInWorkspace"],
+    }
     execute(_TAKE_TURNS, params)
     row: Row | None = fetch_one(_COUNT, params)
     assert row is not None
-    if row["by_user"] + new > settings.MAX_NEW_ADDRESSES_PER_USER:
+    if row["by_user"] + new > row["most_by_user"]:
         raise CeilingReached(
-            "newAddresses",
-            f"You may add {settings.MAX_NEW_ADDRESSES_PER_USER} new addresses a day.",
+            "newAddresses", f"You may add {row['most_by_user']} new addresses a day."
         )
-    if row["in_workspace"] + new > settings.MAX_NEW_ADDRESSES_PER_WORKSPACE:
+    if row["in_workspace"] + new > row["most_in_workspace"]:
         raise CeilingReached(
             "newAddressesInWorkspace",
-            f"The workspace may add {settings.MAX_NEW_ADDRESSES_PER_WORKSPACE} new addresses a day.",
+            f"The workspace may add {row['most_in_workspace']} new addresses a day.",
         )

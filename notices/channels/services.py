@@ -3,7 +3,6 @@
 from typing import Any, Final
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
@@ -23,8 +22,9 @@ from pipedai.ids import new_id
 from pipedai.outgoing import host_of
 from pipedai.redaction import REDACTED
 from pipedai.sql import Row, database_now
+from workspaces.ceilings import check_ceiling
 from workspaces.encryption import keys
-from workspaces.locks import check_ceiling, hold_environment, hold_role, lock_environment
+from workspaces.locks import hold_environment, hold_role, lock_environment
 from workspaces.models import DataKey
 from workspaces.roles import Role
 
@@ -117,9 +117,8 @@ def _locked(channel_id: UUID, actor: Actor) -> Channel:
 
 
 def _check_ceiling(environment_id: UUID) -> None:
-    held = Channel.objects.filter(environment_id=environment_id, deleted_at__isnull=True).count()
-    limit = settings.MAX_CHANNELS_PER_ENVIRONMENT
-    check_ceiling("channels", "channels", held=held, limit=limit)
+    live = Channel.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
+    check_ceiling("channels", "channels", environment_id=environment_id, rows=live)
 
 
 def _apply(channel: Channel, values: dict[str, Any]) -> dict[str, Any]:

@@ -446,6 +446,11 @@ class Migration(migrations.Migration):
                         name="notice_mailed_to",
                     ),
                     models.Index(
+                        condition=models.Q(("incident_id__isnull", False)),
+                        fields=["incident_id", "created_at"],
+                        name="notice_of_incident",
+                    ),
+                    models.Index(
                         condition=models.Q(("status", "pending"), _negated=True),
                         fields=["created_at"],
                         name="notice_prunable",

@@ -49,6 +49,7 @@ def shown(cast, **changes):
         "acknowledgedAt": None,
         "acknowledgedBy": None,
         "noticeCount": 0,
+        "toldTo": [],
         **changes,
     }
 

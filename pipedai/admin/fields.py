@@ -28,8 +28,8 @@ from pipedai.admin.values import (
     text,
     url,
     yes,
-    zone_of,
 )
+from pipedai.clocks import zone_of
 
 
 @dataclass(frozen=True)

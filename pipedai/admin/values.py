@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from django.db.models import Model
 from django.urls import reverse
@@ -83,13 +82,6 @@ def moment(at: datetime | None) -> SafeString:
         return NOTHING
     at = at.astimezone(UTC)
     return _time(at, at.isoformat(timespec="milliseconds"), at.strftime("%H:%M:%S"))
-
-
-def zone_of(name: str) -> tzinfo:
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        return ZoneInfo("UTC")
 
 
 def local_moment(at: datetime | None, zone: tzinfo) -> SafeString:

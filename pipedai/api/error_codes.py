@@ -39,6 +39,8 @@ class ErrorCode(StrEnum):
     FORBIDDEN = "forbidden"
     # 403: a page of another site made the browser send the request.
     FOREIGN_ORIGIN = "foreign_origin"
+    # 403: the service lets nobody register, or only who is invited.
+    REGISTRATION_CLOSED = "registration_closed"
     # 403: the enrollment was denied or revoked, or the person who approved the host is no admin any more.
     ENROLLMENT_DENIED = "enrollment_denied"
 
@@ -74,8 +76,8 @@ class ErrorCode(StrEnum):
     HAS_CHILDREN = "has_children"
     # 409: the trigger that is to be deleted still has unfinished runs.
     UNFINISHED_RUNS = "unfinished_runs"
-    # 409: the request would add a row beyond a ceiling, which is the largest number of rows of one kind that the
-    # settings allow. The body's `ceiling` names it.
+    # 409: the request would add a row beyond a ceiling, which is the largest number of rows of one kind
+    # (workspaces/ceilings.py). The body's `ceiling` names it.
     CEILING_REACHED = "ceiling_reached"
     # 409: the trigger is disabled.
     TRIGGER_DISABLED = "trigger_disabled"
@@ -116,7 +118,7 @@ class ErrorCode(StrEnum):
     # 409: the worker's report is too late. The server gave the run up, and its retry has been claimed. The report is
     # kept with the run.
     RETRY_CLAIMED = "retry_claimed"
-    # 409: the run's trigger records no events, so the worker sends no more of them.
+    # 409: the trigger's `recordEvents` does not ask for events of the run, at least not yet.
     EVENTS_OFF = "events_off"
     # 409: the events are not in order, or an event before them is missing. The body's `nextSeq` is the number of the
     # event with which the worker goes on.

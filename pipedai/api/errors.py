@@ -50,7 +50,10 @@ class Conflict(ApiError):  # noqa: N818 - named as the status it answers
 
 
 class CeilingReached(Conflict):
-    """409: one more row would exceed a ceiling of the settings (SPEC §4). The body's key `ceiling` names it."""
+    """409: one more row would exceed a ceiling (SPEC §4).
+
+    A ceiling is the largest number of rows of one kind (workspaces/ceilings.py). The body's key `ceiling` names it.
+    """
 
     def __init__(self, ceiling: str, message: str) -> None:
         super().__init__(message, code=ErrorCode.CEILING_REACHED, ceiling=ceiling)

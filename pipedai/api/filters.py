@@ -1,7 +1,8 @@
 """The filters of the API's lists (SPEC §2). A bad value is a field error; an unknown parameter is ignored."""
 
 import re
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, tzinfo
 from math import prod
 from typing import Any, Self
 from uuid import UUID
@@ -24,8 +25,19 @@ _MOST_PARTS = 20
 _BLANK_FOR_PLUS = re.compile(r"\d{2}:\d{2}\S* \d{2}(:?\d{2})?$")
 
 
+def utc() -> tzinfo:
+    """Returns the zone in which a time without an offset is read where no trigger is addressed."""
+    return UTC
+
+
 class TimeField(forms.Field):
-    """A time in ISO 8601. A time without an offset counts as UTC."""
+    """A time in ISO 8601. `zone` returns the zone in which a time without an offset is read. It is called only for such
+    a time.
+    """
+
+    def __init__(self, *, zone: Callable[[], tzinfo] = utc, **kwargs: Any) -> None:
+        self.zone = zone
+        super().__init__(**kwargs)
 
     def to_python(self, value: Any) -> datetime | None:
         if value in self.empty_values:
@@ -34,7 +46,8 @@ class TimeField(forms.Field):
             moment = parse_datetime(value)
             if moment is not None:
                 # The time is converted to UTC, because PostgreSQL refuses offsets beyond 16 hours.
-                return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+                whole = moment if moment.tzinfo else moment.replace(tzinfo=self.zone())
+                return whole.astimezone(UTC)
         except (ValueError, OverflowError):
             pass
         sentence = "Must be an ISO 8601 time, such as 2026-11-24T15:30:00Z."
@@ -161,9 +174,18 @@ class ApiFilterSet(django_filters.FilterSet):
         return tuple(cls.base_filters)
 
     @classmethod
-    def read(cls, queryset: QuerySet[Any], request: Request) -> Self:
-        """Returns the filter set, with the filtered rows as `qs` and the parameters as `values`. Raises Invalid."""
+    def read(
+        cls, queryset: QuerySet[Any], request: Request, *, zone: Callable[[], tzinfo] = utc
+    ) -> Self:
+        """Applies the filters of a request, and returns the filter set.
+
+        Its `qs` holds the filtered rows, and its `values` the parameters by name. Times without an offset are read in
+        the time zone that `zone` returns. Raises Invalid with a field error for each bad parameter.
+        """
         filters = cls(data=request.query_params, queryset=queryset)
+        for each in filters.filters.values():
+            if isinstance(each, TimeFilter):
+                each.extra["zone"] = zone
         if not filters.is_valid():
             raise Invalid(
                 {name: [str(m) for m in messages] for name, messages in filters.errors.items()}

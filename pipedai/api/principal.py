@@ -69,6 +69,10 @@ class WorkerPrincipal(Principal):
     pool_ids: Sequence[UUID]
     version: str
     last_seen_at: datetime | None
+    # The word by which the process that polled last names itself; None if it sent none.
+    process_id: str | None
+    # Whether that process has said that it ends.
+    signed_off: bool
     # Whether a client has ever opened the event stream of this worker.
     is_streamed: bool
     # Whether the worker's `lastSeenAt` is so recent that this call need not write it.

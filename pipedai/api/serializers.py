@@ -89,6 +89,7 @@ _GIVE_IT_BACK = frozenset(
         serializers.BooleanField,
         serializers.CharField,
         serializers.ChoiceField,
+        serializers.DateField,
         serializers.DateTimeField,
         serializers.DictField,
         serializers.FloatField,

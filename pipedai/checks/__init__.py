@@ -20,6 +20,8 @@ from pipedai.redaction import escape_control, redact_text
 # rules that hold in production; and of probes.
 READABLE, PRODUCTION, DEPLOYMENT = "readable", "production", "deployment"
 DATABASE, MIGRATIONS = "database", "migrations"
+# The id of what a probe could not look at.
+UNKNOWN = "pipedai.unknown"
 
 Rule = Callable[[], str | None]
 Look = Callable[[], CheckMessage]
@@ -55,8 +57,11 @@ def refuse_unfit_settings() -> None:
 
 
 class Probe:
-    """One check of a deployment. `look` returns an Info, or an Error whose hint has a line for each step to take. It
-    changes nothing, and may raise DatabaseError.
+    """One check of a deployment.
+
+    `look` returns what it found: an Info if all is well, a Warning if an operator should know what follows from a
+    choice of theirs, else an Error. The hint of the latter two says what to do, a line for each step. It changes
+    nothing, and may raise DatabaseError.
     """
 
     tags: tuple[str, ...]
@@ -74,13 +79,17 @@ def register_probe(name: str, look: Look, *, needs_database: bool = True) -> Non
 
 
 def look_at_all() -> Iterator[tuple[str, CheckMessage]]:
-    """Runs every probe, and yields its name with what it found. A database that is away is only a Warning."""
+    """Runs every probe and yields its name with what it found.
+
+    If a probe needs the database and the database is away, that is a Warning with the id UNKNOWN and no further
+    problem. So it is if migrations are not applied and the database therefore refuses the probe's query.
+    """
     checks_made: set[Any] = registry.deployment_checks
     probes = [each for each in checks_made if isinstance(each, Probe)]
     reachable = migrated = True
     for probe in sorted(probes, key=lambda each: each.number):
         if probe.needs_database and not reachable:
-            yield probe.name, checks.Warning("Unknown without the database.")
+            yield probe.name, checks.Warning("Unknown without the database.", id=UNKNOWN)
             continue
         found = _look(probe, migrated=migrated)
         if probe.name == DATABASE:
@@ -98,7 +107,7 @@ def _look(probe: Probe, *, migrated: bool) -> CheckMessage:
         return probe.look()
     except DatabaseError as error:
         if not migrated:
-            return checks.Warning("Unknown until the migrations are applied.")
+            return checks.Warning("Unknown until the migrations are applied.", id=UNKNOWN)
         return Error(
             f"The database refused to answer: {reason(error)}.",
             hint="Bring the schema up to date with `manage.py release`, or see the database's log.",

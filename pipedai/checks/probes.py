@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Info
+from django.core.checks import WARNING, CheckMessage, Error, Info
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http.request import validate_host
@@ -16,7 +16,7 @@ from psycopg import sql
 from pipedai import checks, timeouts
 from pipedai.checks import DATABASE, MIGRATIONS, register_probe
 from pipedai.clocks import TOLERATED_SKEW_SECONDS, SkewMeter, machine_now
-from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.embedded.server import EmbeddedPostgres, NotMade
 from pipedai.outgoing import mail_server
 from pipedai.patience import invalid_indexes
 from pipedai.replica import is_on
@@ -38,7 +38,12 @@ def reachable() -> CheckMessage:
     """Checks that the database answers. An embedded database that is stopped is not started for this check."""
     database = settings.DATABASES["default"]
     if database["ENGINE"] == "pipedai.embedded":
-        if not EmbeddedPostgres(database["DATA_DIR"]).status().running:
+        server = EmbeddedPostgres(database["DATA_DIR"])
+        try:
+            server.verify_made()
+        except NotMade as error:
+            return Error(str(error), hint="bin/run prints the variables that it runs with.")
+        if not server.status().running:
             return Error(
                 f"The embedded PostgreSQL in {database['DATA_DIR']} does not run.",
                 hint="Start the service, which starts it, or call `manage.py pg start`.",
@@ -221,7 +226,12 @@ def static_files_are_collected() -> CheckMessage:
 def mail_server_answers() -> CheckMessage:
     """Checks that the service can log in to the mail server, if the settings name one. It sends nothing."""
     if not settings.EMAIL_URL:
-        return Info("EMAIL_URL is not set, so no mail is sent.")
+        return CheckMessage(
+            WARNING,
+            "No mail is sent: EMAIL_URL is not set.",
+            hint="Without mail nobody confirms an address or gets a forgotten password reset, invitations are links to"
+            " hand over, and incidents are told by webhook and Slack alone. Set EMAIL_URL and EMAIL_FROM.",
+        )
     if trouble := mail_server.check_server():
         return Error(
             f"The mail server that EMAIL_URL names can't be used: {trouble}.",
@@ -230,11 +240,25 @@ def mail_server_answers() -> CheckMessage:
     return Info("The mail server lets us in.")
 
 
+def who_may_register() -> CheckMessage:
+    """Tells who may register. That anybody may is a warning, because not every operator means it."""
+    if settings.REGISTRATION == "invited":
+        return Info("Only who is invited may register.")
+    if settings.REGISTRATION == "closed":
+        return Info("Nobody may register: `manage.py create_user` makes accounts.")
+    return CheckMessage(
+        WARNING,
+        "Anybody who reaches the service may register: REGISTRATION is open.",
+        hint="Set REGISTRATION to invited or closed, unless strangers shall use this service.",
+    )
+
+
 def register_probes() -> None:
     register_probe("settings", settings_are_fit, needs_database=False)
     register_probe("public URL", public_url_is_ours, needs_database=False)
     register_probe("static files", static_files_are_collected, needs_database=False)
     register_probe("mail", mail_server_answers, needs_database=False)
+    register_probe("registration", who_may_register, needs_database=False)
     register_probe(DATABASE, reachable, needs_database=False)
     register_probe("version", new_enough)
     register_probe(MIGRATIONS, migrated)

@@ -11,28 +11,6 @@ from django.core.validators import validate_email
 
 from pipedai import env
 from pipedai.checks import READABLE, rule
-from pipedai.embedded import tuning
-
-
-@rule("pipedai.E003")
-def debug() -> str | None:
-    if settings.DEBUG:
-        return "DEBUG shows secrets in error pages: unset it or set it to false."
-    return None
-
-
-@rule("pipedai.E007")
-def throttles() -> str | None:
-    if not settings.THROTTLES_ENABLED:
-        return "THROTTLES_ENABLED is off and lets passwords be guessed: unset it or set it to true."
-    return None
-
-
-@rule("pipedai.E012")
-def durability() -> str | None:
-    if tuning.fast_unsafe():
-        return "PIPEDAI_PG_FAST_UNSAFE loses data when the machine crashes: unset it."
-    return None
 
 
 @rule("pipedai.E013")

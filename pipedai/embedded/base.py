@@ -1,12 +1,17 @@
-"""The Django engine `pipedai.embedded`, which uses the embedded PostgreSQL and starts it when a connection needs it."""
+"""The Django engine `pipedai.embedded`, which uses the embedded PostgreSQL and starts it when a connection needs it.
+
+It makes no database: bin/run, `manage.py release` and `manage.py migrate` do.
+"""
 
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
+from django.db import OperationalError
 from django.db.backends.postgresql import client
 
 from pipedai.database import base
+from pipedai.embedded.borrowing import borrow
 from pipedai.embedded.installation import wheel_bin
 from pipedai.embedded.programs import EmbeddedPostgresError
 from pipedai.embedded.server import EmbeddedPostgres
@@ -20,6 +25,7 @@ class DatabaseClient(client.DatabaseClient):
         cls, settings_dict: dict[str, Any], parameters: Iterable[str]
     ) -> tuple[list[str], dict[str, str]]:
         server = EmbeddedPostgres(settings_dict["DATA_DIR"])
+        borrow(server)
         environment = server.environment(settings_dict["NAME"])
         return [str(wheel_bin() / "psql"), *parameters], environment
 
@@ -39,7 +45,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         try:
             return params | self.server.connection_params(params["dbname"])
         except EmbeddedPostgresError as error:
-            raise self.Database.OperationalError(str(error)) from error
+            raise OperationalError(str(error)) from error
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         try:
@@ -48,7 +54,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             if error.sqlstate:
                 raise
         try:
-            self.server.ensure_running()
+            borrow(self.server)
         except EmbeddedPostgresError as error:
-            raise self.Database.OperationalError(str(error)) from error
+            raise OperationalError(str(error)) from error
         return super().get_new_connection(self.get_connection_params())

@@ -5,6 +5,7 @@ import os
 import pwd
 import secrets
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ class ClusterMaker:
     layout: Layout
     programs: Path
     start_lock: int
+    # Settings of the server, for tests alone: with any, nothing is kept safe from a crash.
+    faster: Mapping[str, str]
 
     def ensure(self) -> None:
         kept = passwords.read(self.layout.passwords)
@@ -81,7 +84,7 @@ class ClusterMaker:
                 draft,
                 maker,
             )
-            if not tuning.fast_unsafe():
+            if not self.faster:
                 self._initdb(draft, maker, "--sync-only")
             if maker != layout.server_user:
                 _hand_over(draft, layout.server_user)
@@ -109,7 +112,7 @@ class ClusterMaker:
             **tuning.DISCREET,
             "exit_on_error": "on",
             "password_encryption": "scram-sha-256",
-            **tuning.faster(),
+            **self.faster,
         }
         done = run(
             self.programs / "postgres",

@@ -1,12 +1,13 @@
 import contextlib
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psycopg
 from psycopg.pq import PGconn, Ping
 
 from pipedai.embedded import locks, passwords, tuning
@@ -22,6 +23,9 @@ _STOP_SECONDS = 60.0
 # we can't see it, such as in another container.
 _UNSEEN_SECONDS = 5.0
 _LOG_BYTES = 10 * 1024 * 1024
+_OTHER_CLIENTS = """
+    SELECT FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
 
 
 @dataclass(frozen=True)
@@ -35,29 +39,46 @@ class Status:
     log: Path
 
 
+class NotMade(EmbeddedPostgresError):  # noqa: N818
+    """The data directory has no cluster, so there is nothing that could be started."""
+
+
 class EmbeddedPostgres:
     """The server of one data directory, for any number of processes. Every method raises EmbeddedPostgresError."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, faster: Mapping[str, str] = {}) -> None:
+        """`faster` is for tests alone: `tuning.FASTER`, with which a crash of the machine loses data."""
         self.layout = Layout(Path(data_dir).expanduser().resolve())
+        self._faster = faster
 
     def __repr__(self) -> str:
         return f"EmbeddedPostgres({str(self.layout.data_dir)!r})"
 
-    def ensure_running(self) -> None:
+    def ensure_running(self, *, make: bool = True) -> bool:
+        """Start the server if necessary, and return when it answers. Return whether this call has started it.
+
+        If there is no cluster, make one; with `make=False` that is an error, because whoever forgot to name the data
+        directory would otherwise get an empty database beside their own.
+        """
+        started = False
         if not self.answers():
+            if not make:
+                self.verify_made()
             self.layout.prepare_data_dir()
             with locks.only_one(self.layout.start_lock, seconds=_LOCK_SECONDS) as start_lock:
-                self._start(start_lock)
+                started = self._start(start_lock)
         if passwords.read(self.layout.passwords) is None:
             raise EmbeddedPostgresError(
                 f"{self.layout.passwords} is gone: {passwords.HOW_TO_RENEW}."
             )
+        return started
 
     def stop(self) -> bool:
-        with explaining(f"look into {self.layout.data_dir}"):
-            if not self.layout.cluster.exists():
-                return False
+        """Stop the server and end its sessions. Return False if no server ran."""
+        try:
+            self.verify_made()
+        except NotMade:
+            return False
         self.layout.prepare_data_dir()
         with locks.only_one(self.layout.start_lock, seconds=_LOCK_SECONDS):
             patience = _Patience(self.layout)
@@ -80,6 +101,20 @@ class EmbeddedPostgres:
         layout.verify_socket_dir()
         target = f"host={layout.socket_dir} port=5432 user=nobody connect_timeout=5"
         return Ping(PGconn.ping(target.encode())) == Ping.OK
+
+    def verify_made(self) -> None:
+        """Raise NotMade if there is no cluster."""
+        with explaining(f"look into {self.layout.data_dir}"):
+            if not self.layout.cluster.exists():
+                raise NotMade(
+                    f"There is no database in {self.layout.data_dir}: set PIPEDAI_DATA_DIR or DATABASE_URL to what your"
+                    " service has, or call bin/run, which makes one."
+                )
+
+    def has_clients(self) -> bool:
+        """Whether any session of a client is open at the server, which must run."""
+        with psycopg.connect(**self.connection_params(role=passwords.SUPERUSER)) as connection:
+            return connection.execute(_OTHER_CLIENTS).fetchone() is not None
 
     def status(self) -> Status:
         layout = self.layout
@@ -110,7 +145,8 @@ class EmbeddedPostgres:
         return params if kept is None else {**params, "password": kept[role]}
 
     def url(self, database: str = DATABASE, *, role: str = passwords.APPLICATION) -> str:
-        self.ensure_running()
+        """Start the server of an existing cluster if necessary, and return its `postgres://` URL with the password."""
+        self.ensure_running(make=False)
         params = self.connection_params(database, role=role)
         address = f"{role}:{params['password']}@:{params['port']}"
         return f"postgres://{address}/{quote(database, safe='')}?host={params['host']}"
@@ -118,8 +154,10 @@ class EmbeddedPostgres:
     def environment(
         self, database: str = DATABASE, *, role: str = passwords.APPLICATION
     ) -> dict[str, str]:
-        """Start the server if necessary, and return the environment by which psql and pg_dump find it."""
-        self.ensure_running()
+        """Start the server of an existing cluster if necessary, and return the environment by which psql and pg_dump
+        find it.
+        """
+        self.ensure_running(make=False)
         params = self.connection_params(database, role=role)
         return {
             **ENVIRONMENT,
@@ -131,22 +169,24 @@ class EmbeddedPostgres:
             "PGREQUIREAUTH": params["require_auth"],
         }
 
-    def _start(self, start_lock: int) -> None:
+    def _start(self, start_lock: int) -> bool:
+        """Wait until the server answers, and start it if nobody else does. Return whether this call has started it."""
         patience = _Patience(self.layout)
         while not self.answers():
             with locks.if_free(self.layout.run_lock) as run_lock:
                 if run_lock is not None and not locks.server_pids(self.layout.cluster):
                     self._start_anew(start_lock, run_lock)
-                    return
+                    return True
             if self._lost_its_socket():
                 self._pg_ctl_stop()
             else:
                 patience.wait()
+        return False
 
     def _start_anew(self, start_lock: int, run_lock: int) -> None:
         layout = self.layout
         layout.verify_reachable()
-        ClusterMaker(layout, server_bin(layout), start_lock).ensure()
+        ClusterMaker(layout, server_bin(layout), start_lock, self._faster).ensure()
         layout.prepare_socket_dir()
         with explaining(f"clear up in {layout.cluster}"):
             # A server that was killed leaves these files behind, and they would keep a new server from starting. The
@@ -160,7 +200,7 @@ class EmbeddedPostgres:
             "start",
             f"--timeout={_START_SECONDS:.0f}",
             f"--log={layout.log}",
-            f"--options={shlex.join(tuning.server_arguments(layout.socket_dir))}",
+            f"--options={shlex.join(tuning.server_arguments(layout.socket_dir, self._faster))}",
             inherit=[run_lock],
         )
         if started.code == 0:

@@ -1,6 +1,5 @@
 """The server's settings: those that an operator may change, and those on which safety depends."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,7 +45,8 @@ _PINNED: Mapping[str, str] = {
     **DISCREET,
 }
 
-_FAST_UNSAFE: Mapping[str, str] = {
+# Settings of a server that only tests use: it may lose data in a crash, and is faster.
+FASTER: Mapping[str, str] = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
@@ -56,23 +56,9 @@ _FAST_UNSAFE: Mapping[str, str] = {
 }
 
 
-def fast_unsafe() -> bool:
-    """Whether the server may lose data in a crash, to be faster. Only tests may set this."""
-    return os.environ.get("PIPEDAI_PG_FAST_UNSAFE", "") == "1"
-
-
-def faster() -> Mapping[str, str]:
-    return _FAST_UNSAFE if fast_unsafe() else {}
-
-
-def server_arguments(socket_dir: Path) -> list[str]:
-    return as_arguments(
-        {
-            **_PINNED,
-            "unix_socket_directories": str(socket_dir),
-            **faster(),
-        }
-    )
+def server_arguments(socket_dir: Path, more: Mapping[str, str]) -> list[str]:
+    """Returns the server's arguments: what is pinned, its socket's directory, and the settings `more`."""
+    return as_arguments({**_PINNED, "unix_socket_directories": str(socket_dir), **more})
 
 
 def as_arguments(settings: Mapping[str, str]) -> list[str]:

@@ -15,6 +15,7 @@ from django.db import DatabaseError, OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from pipedai import timeouts
+from pipedai.embedded.programs import EmbeddedPostgresError
 from pipedai.sql import reason, sqlstate
 
 _BAR_WIDTH = 30
@@ -119,6 +120,9 @@ class OperatorCommand(BaseCommand):
 
 
 def _not_ready(error: DatabaseError) -> str | None:
+    """Returns a sentence if the error means that the database is not ready, or None for any other error."""
+    if isinstance(error.__cause__, EmbeddedPostgresError):
+        return str(error)
     state = sqlstate(error)
     if isinstance(error, OperationalError) and (state and state[:2]) in _AWAY:
         return f"The database does not answer: {reason(error)}."

@@ -201,8 +201,8 @@ _Kinds = type[BaseException] | tuple[type[BaseException], ...]
 # The words for each kind of error. The first kind in this list that fits the error, or an error that caused it, gives
 # the words, so precise kinds come first.
 _WORDS: tuple[tuple[_Kinds, str], ...] = (
-    (_PortNotAllowed, "port not allowed"),
-    (SSRFGuardError, "address not allowed"),
+    (_PortNotAllowed, "port not allowed (WEBHOOK_ALLOWED_NETWORKS)"),
+    (SSRFGuardError, "address not allowed (WEBHOOK_ALLOWED_NETWORKS)"),
     ((httpcore.TimeoutException, TimeoutError), "timed out"),
     (socket.gaierror, "name not found"),
     (ssl.SSLError, "TLS failed"),

@@ -46,8 +46,8 @@ _BEGIN = """
 UPDATE recent_write SET position = pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint
 WHERE principal_id = %(readers)s AND position = %(not_yet)s
 """
-# A replica that is further behind than REPLICA_MAX_LAG_SECONDS, which is an hour at most, is not read at all. So older
-# rows have no effect. The readers' row is written anew each hour while a replica is read.
+# A replica that is further behind than half a minute is not read at all. So older rows have no effect. The readers' row
+# is written anew each hour while a replica is read.
 _PRUNE = """
 WITH old AS MATERIALIZED (
     SELECT principal_id FROM recent_write WHERE written_at < statement_timestamp() - interval '2 hours'

@@ -38,7 +38,7 @@ try:
     parse_networks(settings.TRUSTED_PROXIES)
     _address = f"{'0.0.0.0' if _production else '127.0.0.1'}:{settings.PORT}"  # noqa: S104
     bind = env.words("WEB_BIND", (_address,))
-    workers = env.whole("WEB_CONCURRENCY", 2 if _production else 1, at_least=1, at_most=256)
+    workers = settings.WEB_CONCURRENCY
 except (ImproperlyConfigured, ValueError) as error:
     sys.exit(str(error))
 

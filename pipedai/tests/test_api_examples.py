@@ -179,7 +179,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     calls.claim(run, claimId="mine")
     calls.start(run)
     story.tell("POST /workers/:id/runs/:runId/heartbeat", calls.heartbeat(run).json())
-    call("patch", trigger, {"recordEvents": True})
+    call("patch", trigger, {"recordEvents": "always"})
     events = EXAMPLES["GET /runs/:id/events"]["items"]
     taken = calls.send_events(run, events).json()
     story.tell("POST /workers/:id/runs/:runId/events", taken)
@@ -192,7 +192,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     told = ada.get(f"/api/v1/{environment}/events/stream", **scope).content.decode()
     event = json.loads(told.removeprefix("data: ").partition("\n")[0])
     story.tell("GET /environments/:envId/events/stream", event)
-    call("patch", trigger, {"recordEvents": False})
+    call("patch", trigger, {"recordEvents": "failures"})
     story.tell("The worker", call("get", f"workers/{worker['workerId']}"))
     outcome = {
         name: EXAMPLES["The run"][name]
@@ -210,6 +210,8 @@ def test_every_example_is_what_is_answered(monkeypatch):
     story.tell("The run", shown)
     story.tell("GET /runs/:id/tool-calls", call("get", f"runs/{run}/tool-calls"))
     story.tell("The trigger", call("get", trigger))
+    (item,) = call("get", f"{trigger}/revisions")["items"]
+    story.tell("GET /triggers/:id/revisions", item)
     story.tell("The budget", call("get", budget))
     overview = f"{environment}/dashboard/overview"
     story.tell("GET /environments/:envId/dashboard/overview", call("get", overview))
@@ -294,12 +296,6 @@ def test_every_example_is_what_is_answered(monkeypatch):
     first_calls.complete(UUID(item["runId"]), status="succeeded")
     explained = call("get", f"{trigger}/explain", {"at": due_at})
     story.tell("GET /triggers/:id/explain", explained)
-    # A run fails, and somebody looks after it.
-    run = call("post", f"{trigger}/run", {}, client=script)["id"]
-    first_calls.claim(run)
-    first_calls.complete(run, status="failed", errorMessage="No such tool.")
-    (item,) = call("get", f"{environment}/incidents")["items"]
-    story.tell("The incident", call("post", f"incidents/{item['id']}/acknowledge"))
     channel = {
         "name": "On call",
         "kind": "webhook",
@@ -309,6 +305,14 @@ def test_every_example_is_what_is_answered(monkeypatch):
     }
     channel = call("post", f"{environment}/channels", channel)
     story.tell("The channel", channel)
+    # A run fails, and somebody looks after it.
+    run = call("post", f"{trigger}/run", {}, client=script)["id"]
+    first_calls.claim(run)
+    first_calls.complete(run, status="failed", errorMessage="No such tool.")
+    (item,) = call("get", f"{environment}/incidents")["items"]
+    attention = call("get", f"{environment}/attention")
+    story.tell("GET /environments/:envId/attention", attention)
+    story.tell("The incident", call("post", f"incidents/{item['id']}/acknowledge"))
     (notice,) = call("post", f"channels/{channel['id']}/test", {})["notices"]
     story.tell("The notice", notice)
     monkeypatch.setattr(views, "database_now", lambda: datetime(2026, 11, 24, tzinfo=UTC))

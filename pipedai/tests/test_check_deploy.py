@@ -29,6 +29,7 @@ NAMES = [
     "public URL",
     "static files",
     "mail",
+    "registration",
     "database",
     "version",
     "migrations",
@@ -51,7 +52,7 @@ def execute(statement):
 @pytest.fixture
 def fit(settings, tmp_path, monkeypatch):
     """Sets the settings of a production with which nothing is wrong."""
-    for name in ("PIPEDAI_PG_FAST_UNSAFE", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE"):
+    for name in ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE"):
         monkeypatch.delenv(name, raising=False)
     settings.PRODUCTION = True
     settings.SECRET_KEY = base64.b64encode(bytes(range(100, 148))).decode()
@@ -95,7 +96,7 @@ def test_a_deployment_that_lacks_nothing_passes(deployment, capsys):
 
 def test_the_table_says_what_is_wrong_and_what_to_do(deployment, settings, capsys):
     settings.PUBLIC_URL = "https://elsewhere.example.com"
-    with pytest.raises(CommandError, match=r"^1 of 15 need attention\.$"):
+    with pytest.raises(CommandError, match=r"^1 of 16 need attention\.$"):
         call_command("check_deploy", no_color=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "ok      settings       They are fit for production."
@@ -103,6 +104,20 @@ def test_the_table_says_what_is_wrong_and_what_to_do(deployment, settings, capsy
         "problem public URL     PUBLIC_URL is https://elsewhere.example.com,"
     )
     assert lines[2].strip().startswith("→ Set PUBLIC_URL to where clients reach the service")
+
+
+def test_no_mail_and_open_registration_are_warnings_and_no_problems(deployment, settings, capsys):
+    call_command("check_deploy", no_color=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert "warning mail           No mail is sent: EMAIL_URL is not set." in lines
+    open_ = "Anybody who reaches the service may register: REGISTRATION is open."
+    assert f"warning registration   {open_}" in lines
+    settings.REGISTRATION = "invited"
+    call_command("check_deploy", "--json")
+    found = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    assert (found["mail"]["ok"], found["mail"]["warning"]) == (True, True)
+    said = found["registration"]
+    assert (said["warning"], said["says"]) == (False, "Only who is invited may register.")
 
 
 def test_with_a_mail_server_that_is_away(deployment, settings, capsys):
@@ -144,7 +159,7 @@ def test_a_table_that_a_migration_would_make_is_no_further_problem(deployment, c
     execute("DELETE FROM django_migrations WHERE app = 'notices' AND name = '0002_tenant_keys'")
     execute("ALTER TABLE scheduler_heartbeat RENAME TO not_yet")
     try:
-        with pytest.raises(CommandError, match=r"^1 of 15 need attention\. 1 more can't be looked"):
+        with pytest.raises(CommandError, match=r"^1 of 16 need attention\. 1 more can't be looked"):
             call_command("check_deploy", no_color=True)
     finally:
         execute("ALTER TABLE not_yet RENAME TO scheduler_heartbeat")
@@ -262,12 +277,12 @@ def test_without_a_database_the_rest_is_said_to_be_unknown():
     assert list(found) == NAMES
     assert "SECRET_KEY" in found["settings"]["remedy"]
     assert found["database"]["says"].startswith("The database does not answer: ")
-    assert {found[name]["says"] for name in NAMES[5:]} == {"Unknown without the database."}
-    assert all(found[name]["unknown"] and not found[name]["ok"] for name in NAMES[5:])
-    causes = [name for name in NAMES if found[name]["remedy"]]
+    assert {found[name]["says"] for name in NAMES[6:]} == {"Unknown without the database."}
+    assert all(found[name]["unknown"] and not found[name]["ok"] for name in NAMES[6:])
+    causes = [name for name in NAMES if not (found[name]["ok"] or found[name]["unknown"])]
     assert causes[-1] == "database"
     assert answer.stderr == (
-        f"CommandError: {len(causes)} of 15 need attention. 10 more can't be looked at until then.\n"
+        f"CommandError: {len(causes)} of 16 need attention. 10 more can't be looked at until then.\n"
     )
 
 
@@ -289,12 +304,14 @@ def test_connections_are_given_up_soon_unless_the_url_says_otherwise(settings, m
     assert (params["connect_timeout"], params["tcp_user_timeout"]) == (seconds, 30_000)
 
 
-def test_an_embedded_database_that_is_stopped_stays_stopped(tmp_path):
+def test_an_embedded_database_is_neither_made_nor_started(tmp_path):
     answer = check_deploy(PIPEDAI_DATA_DIR=str(tmp_path))
     assert answer.returncode == 1
-    assert (
-        f"problem database       The embedded PostgreSQL in {tmp_path} does not run."
-        in answer.stdout
-    )
+    assert f"problem database       There is no database in {tmp_path}: set" in answer.stdout
     assert "unknown version        Unknown without the database." in answer.stdout
     assert list(tmp_path.iterdir()) == []
+    cluster = tmp_path / "postgres"
+    cluster.mkdir()
+    said = check_deploy(PIPEDAI_DATA_DIR=str(tmp_path)).stdout
+    assert f"problem database       The embedded PostgreSQL in {tmp_path} does not run." in said
+    assert list(cluster.iterdir()) == []

@@ -52,7 +52,7 @@ def postgres(kept_cluster: Path) -> Iterator[EmbeddedPostgres]:
 def web(
     postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WebProcess]:
-    settings = {"DATABASE_URL": postgres.url(), "THROTTLES_ENABLED": "false"}
+    settings = {"DATABASE_URL": postgres.url(), "DJANGO_SETTINGS_MODULE": "testing.settings"}
     folder = tmp_path_factory.mktemp("web")
     with serving(folder, "pipedai.asgi:application", **settings) as served:
         yield served

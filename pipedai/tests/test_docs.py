@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from audit.serializers import AuditEntrySerializer
@@ -17,12 +16,15 @@ from pipedai.env import BASE_DIR
 from pipedai.events import ACTIONS
 from pipedai.sql import fetch_all
 from testing.probes.api_schema import SCHEMA
+from triggers.explain.answers import DECISIONS, RETRY_CODES, WaitingFor
 from triggers.runs.serializers import RunSerializer
 from triggers.schedules.serializers import TickSerializer
 from triggers.serializers import TriggerSerializer
+from triggers.states import Decision
 from triggers.webhooks.serializers import AttemptSerializer, DeliverySerializer
 from workers.protocol.serializers import HandedOutRunSerializer
 from workers.serializers import WorkerSerializer
+from workspaces.ceilings import PROFILE
 from workspaces.invitations import INVITATIONS_OF_WORKSPACE
 from workspaces.serializers import (
     ApiKeySerializer,
@@ -69,8 +71,7 @@ def test_the_api_reference_lists_every_rate():
 
 def test_the_api_reference_lists_every_ceiling():
     listed = re.findall(r"^\| ([\d,]+) .*\| `(\w+)` \|", _section("### Ceilings"), re.MULTILINE)
-    ceilings = {name: getattr(settings, name) for name in dir(settings) if "_PER_" in name}
-    assert {name: int(number.replace(",", "")) for number, name in listed} == ceilings
+    assert {name: int(number.replace(",", "")) for number, name in listed} == PROFILE
 
 
 def _routes(patterns: list[Any], before: str) -> Iterator[tuple[str, str]]:
@@ -132,6 +133,34 @@ def _example(section: str) -> dict[str, Any]:
     assert found is not None
     example: dict[str, Any] = json.loads(found[1])
     return example
+
+
+@pytest.mark.parametrize(
+    ("section", "head", "words"),
+    [
+        ("### `GET /triggers/:id/explain`", "`decision` | ", DECISIONS),
+        ("### `GET /runs/:id/explain`", "`code` | the run waits because", WaitingFor),
+        ("### `GET /runs/:id/explain`", "`code` | ", RETRY_CODES),
+    ],
+)
+def test_a_table_of_an_explanation_has_each_word_that_it_can_have(section, head, words):
+    (rows,) = re.findall(
+        rf"^\| {re.escape(head)} ?\|\n\|[ -|]+\n((?:\|.*\n)+)", _section(section), re.MULTILINE
+    )
+    told = [
+        word
+        for cell in re.findall(r"^\|([^|]+)", rows, re.MULTILINE)
+        for word in re.findall(r"\w+", cell)
+    ]
+    assert sorted(told) == sorted(map(str, words))
+
+
+@pytest.mark.parametrize("line", [r"^`decision` is `fired`", r"^\| `run\.skipped`"])
+def test_each_decision_about_a_due_time_is_named_wherever_they_are_listed(line):
+    (text,) = re.findall(rf"{line}.*$", API, re.MULTILINE)
+    assert {word for word in Decision if word != Decision.FIRED} == set(
+        re.findall(r"`(skipped_\w+)`", text)
+    )
 
 
 # --- Audit actions -------------------------------------------------------------------------------

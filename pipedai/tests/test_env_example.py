@@ -23,16 +23,22 @@ READ = re.compile(
         \s*"([A-Z][A-Z0-9_]*)\"""",
     re.VERBOSE,
 )
-# The XDG standard and not PipedAI defines this variable, so the file need not list it.
-STANDARD = {"XDG_DATA_HOME"}
+# The XDG standard and OpenTelemetry define these variables, so the file need not list them.
+STANDARD = {
+    "XDG_DATA_HOME", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SERVICE_NAME", "OTEL_SDK_DISABLED",
+}  # fmt: skip
+GROUPS = ("Needed in production", "Usual", "Rare")
 
 
 def example():
     return (env.BASE_DIR / ".env.example").read_text().splitlines()
 
 
+def names_listed():
+    return [found[1] for line in example() if (found := LISTED.match(line))]
+
+
 def test_every_variable_that_is_read_is_listed_once_and_every_one_listed_is_read():
-    listed = Counter(found[1] for line in example() if (found := LISTED.match(line)))
     read = {
         name
         for package in PACKAGES
@@ -40,10 +46,16 @@ def test_every_variable_that_is_read_is_listed_once_and_every_one_listed_is_read
         if "tests" not in path.parts
         for name in READ.findall(path.read_text())
     }
-    assert listed == Counter(read - STANDARD)
+    assert Counter(names_listed()) == Counter(read - STANDARD)
 
 
-def test_each_variable_is_explained_by_a_comment_above_it():
-    for above, line in pairwise(example()):
+def test_each_variable_is_explained_by_one_line_above_it():
+    for (before, above), (_, line) in pairwise(pairwise(example())):
         if LISTED.match(line):
-            assert above.startswith("# "), line
+            assert (before, above[:2]) == ("", "# "), line
+
+
+def test_there_are_few_in_three_groups():
+    groups = [found[1] for line in example() if (found := re.match("# === (.*?) =", line))]
+    assert tuple(groups) == GROUPS
+    assert len(names_listed()) <= 35

@@ -124,7 +124,8 @@ def test_a_generated_client_does_the_main_job(call):
         script, 201, "triggers", "create_trigger", environment.id,
         body=models.CreateTriggerBody(
             name="Morning report", prompt="Work.", mcp_url="https://mcp.example/",
-            mcp_headers=headers, worker_id=machine.worker_id, record_events=True,
+            mcp_headers=headers, worker_id=machine.worker_id,
+            record_events=models.RecordEvents.ALWAYS,
         ),
     )  # fmt: skip
     assert trigger.has_mcp_headers

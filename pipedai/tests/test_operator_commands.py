@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, call_command, get_commands
 from django.db import ProgrammingError, connection
 
+from manage import _UNLISTED, Manage
 from pipedai import env
 from pipedai.management.operator_command import OperatorCommand
 
@@ -20,6 +21,7 @@ COMMANDS = [
     ("prune", "sessions", "--days", "40"),
     ("create_staff", "ada@example.com", "--generate"),
     ("create_staff", "ada@example.com", "--promote"),
+    ("create_user", "ada@example.com", "--link"),
     ("seed_demo",),
 ]
 
@@ -96,3 +98,18 @@ def test_on_the_command_line_it_is_all_that_is_said():
     assert answer.returncode == 1
     assert "Traceback" not in answer.stderr
     assert last.startswith("CommandError: The database does not answer: ")
+
+
+def test_the_help_lists_only_commands_that_make_sense_here():
+    listed = set(Manage(["manage.py"]).main_help_text().split())
+    assert set(_UNLISTED) <= set(get_commands())
+    assert not set(_UNLISTED) & listed
+    assert {"create_user", "release", "migrate"} <= listed
+    assert "[auth]" not in listed
+
+
+def test_createsuperuser_names_the_command_to_call():
+    with pytest.raises(
+        CommandError, match=r"^There are no superusers here: `manage.py create_staff EMAIL`"
+    ):
+        call_command("createsuperuser")

@@ -35,7 +35,7 @@ def postgres(kept_cluster: Path) -> Iterator[EmbeddedPostgres]:
 
 
 def test_all_stay_up_say_it_once_and_catch_up(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
-    environment = {"DATABASE_URL": postgres.url(), "THROTTLES_ENABLED": "false"}
+    environment = {"DATABASE_URL": postgres.url(), "DJANGO_SETTINGS_MODULE": "testing.settings"}
     with (
         serving(tmp_path, "pipedai.asgi:application", **environment) as web,
         _scheduler(tmp_path, environment) as scheduler,

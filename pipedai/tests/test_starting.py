@@ -62,7 +62,6 @@ UNSAFE = [
         {"MASTER_KEYS": f"k1:{'A' * 43}="},
         "MASTER_KEYS holds a key that is not random: set it",
     ),
-    ("E003", {"DEBUG": "true"}, "DEBUG shows secrets in error pages: unset it"),
     ("E004", {"ALLOWED_HOSTS": ""}, "ALLOWED_HOSTS is empty or holds *: set it"),
     ("E004", {"ALLOWED_HOSTS": "*"}, "ALLOWED_HOSTS is empty or holds *: set it"),
     ("E005", {"ALLOWED_ORIGINS": "*"}, "ALLOWED_ORIGINS holds *, which is no https origin: set it"),
@@ -80,11 +79,6 @@ UNSAFE = [
         "E006",
         {"COOKIE_SAMESITE": "None"},
         "COOKIE_SAMESITE=None lets every site send the cookie along: set",
-    ),
-    (
-        "E007",
-        {"THROTTLES_ENABLED": "off"},
-        "THROTTLES_ENABLED is off and lets passwords be guessed: unset",
     ),
     (
         "E008",
@@ -118,11 +112,6 @@ UNSAFE = [
         "TRUSTED_PROXIES holds every address, so that each client may",
     ),
     (
-        "E012",
-        {"PIPEDAI_PG_FAST_UNSAFE": "1"},
-        "PIPEDAI_PG_FAST_UNSAFE loses data when the machine crashes",
-    ),
-    (
         "E013",
         {"PYTHONASYNCIODEBUG": "1"},
         "PYTHONASYNCIODEBUG logs values that the program holds: unset",
@@ -154,7 +143,7 @@ MALFORMED = [
     ({"RUN_LEASE_SECONDS": "0"}, "RUN_LEASE_SECONDS must be between 1 and 86400."),
     ({"COOKIE_SAMESITE": "none"}, "COOKIE_SAMESITE must be one of: Lax, Strict, None."),
     ({"LOG_LEVEL": "loud"}, "LOG_LEVEL must be one of: DEBUG, INFO, WARNING, ERROR."),
-    ({"DEBUG": "maybe"}, "DEBUG must be true or false."),
+    ({"DATABASE_PREPARE": "maybe"}, "DATABASE_PREPARE must be true or false."),
     ({"DATABASE_URL": "mysql://a:hunter2@db/x"}, "DATABASE_URL must be a URL such as postgres://"),
     ({"DATABASE_URL": "postgres://a:hunter2@db:x/x"}, "DATABASE_URL must be a URL such as"),
     ({"DATABASE_LISTEN_URL": "hunter2"}, "DATABASE_LISTEN_URL must be a URL such as postgres://"),
@@ -255,8 +244,8 @@ def test_each_process_of_the_procfile_names_all_that_is_unsafe(process, director
     """Each process uses the rules' own sentences, because all of them make the same checks at start."""
     unsafe = {
         "PIPEDAI_DATA_DIR": directory,
-        "THROTTLES_ENABLED": "no",
-        "PIPEDAI_PG_FAST_UNSAFE": "1",
+        "METRICS_TOKEN": "short",
+        "PYTHONASYNCIODEBUG": "1",
     }
 
     refused = run("sh", "-c", PROCESSES[process], **unsafe)
@@ -266,28 +255,28 @@ def test_each_process_of_the_procfile_names_all_that_is_unsafe(process, director
         "SECRET_KEY",
         "MASTER_KEYS",
         "ALLOWED_HOSTS",
-        "THROTTLES_ENABLED",
         "PUBLIC_URL",
-        "PIPEDAI_PG_FAST_UNSAFE",
+        "PYTHONASYNCIODEBUG",
+        "METRICS_TOKEN",
     ]
 
 
 def test_gunicorn_by_itself_goes_through_it_too(directory):
     options = ("-c", "python:pipedai.server.gunicorn_conf", "pipedai.asgi:application")
-    unsafe = {**PRODUCTION, "PIPEDAI_DATA_DIR": directory, "THROTTLES_ENABLED": "no"}
+    unsafe = {**PRODUCTION, "PIPEDAI_DATA_DIR": directory, "METRICS_TOKEN": "short"}
 
     refused = run(sys.executable, "-m", "gunicorn", *options, **unsafe)
 
     assert refused.returncode == 1
-    assert refused.stderr.startswith("THROTTLES_ENABLED is off")
+    assert refused.stderr.startswith("METRICS_TOKEN needs 32")
     assert refused.stderr.count("\n") == 1
 
 
 def test_the_web_process_checks_its_settings_without_serving():
     check = (sys.executable, "-m", "pipedai.server", "--check-config")
-    refused = run(*check, **PRODUCTION, THROTTLES_ENABLED="no")
+    refused = run(*check, **PRODUCTION, METRICS_TOKEN="short")
     assert refused.returncode == 1
-    assert refused.stderr.startswith("THROTTLES_ENABLED is off")
+    assert refused.stderr.startswith("METRICS_TOKEN needs 32")
     assert refused.stderr.count("\n") == 1
     assert run(*check, **PRODUCTION).returncode == 0
 

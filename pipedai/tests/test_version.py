@@ -24,6 +24,13 @@ def test_the_changelog_has_a_section_for_it():
     assert sections_wrong((BASE_DIR / "CHANGELOG.md").read_text(), VERSION) is None
 
 
+def test_no_document_but_that_on_releasing_names_a_tag():
+    """A tag is made after the documents of its release, so one that they name may not be there."""
+    places = [*BASE_DIR.glob("*.md"), *BASE_DIR.glob("docs/**/*.md"), BASE_DIR / "compose.yaml"]
+    for path in {*places, *BASE_DIR.glob("deploy/**/*.y*ml")} - {BASE_DIR / "docs/releasing.md"}:
+        assert not re.search(r"\bv\d+\.\d+\.\d+|pipedai\S*:v?\d+\.\d", path.read_text()), path
+
+
 def test_the_contract_tells_it():
     assert browser().get("/api/v1/openapi.json").json()["info"]["version"] == VERSION
 

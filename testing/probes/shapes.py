@@ -53,6 +53,7 @@ def shown_run(cast: "Cast", **changes: Any) -> dict[str, Any]:
     return {
         "id": AN_ID,
         "triggerId": str(cast.trigger_id),
+        "triggerRevisionId": AN_ID,
         "triggerName": "Nightly report",
         "environmentId": str(cast.environment.id),
         "workerId": str(cast.worker.worker_id),

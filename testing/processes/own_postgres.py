@@ -12,6 +12,7 @@ from bin.suite import new_data_dir
 from pipedai.embedded import locks
 from pipedai.embedded.layout import Layout
 from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.embedded.tuning import FASTER
 from pipedai.env import BASE_DIR
 
 
@@ -24,7 +25,8 @@ def kept_cluster(shared: Path) -> Path:
     with locks.only_one(shared / "kept-cluster.lock", seconds=180):
         if not kept.exists():
             with _directory() as directory:
-                postgres = EmbeddedPostgres(directory)
+                postgres = EmbeddedPostgres(directory, faster=FASTER)
+                postgres.ensure_running()
                 _release(postgres)
                 postgres.stop()
                 # The server's user can't reach the directories of pytest, so the cluster was made elsewhere.
@@ -48,7 +50,7 @@ def own_postgres(kept: Path) -> Iterator[EmbeddedPostgres]:
     """Starts an embedded server on a copy of a kept cluster. At the end it stops the server and removes the copy."""
     with _directory() as directory:
         copy_cluster(kept, directory)
-        postgres = EmbeddedPostgres(directory)
+        postgres = EmbeddedPostgres(directory, faster=FASTER)
         postgres.ensure_running()
         yield postgres
         postgres.stop()

@@ -14,6 +14,7 @@ from pipedai.embedded.installation import server_bin
 from pipedai.embedded.layout import Layout
 from pipedai.embedded.programs import run
 from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.embedded.tuning import FASTER
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def standby_of(primary: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
         user=user,
     )
     assert copied.code == 0, copied.text
-    standby = EmbeddedPostgres(directory)
+    standby = EmbeddedPostgres(directory, faster=FASTER)
     standby.ensure_running()
     yield standby
     standby.stop()

@@ -94,7 +94,12 @@ def serve_checkout(
     """Does the same with the code of another checkout, started as that checkout's Procfile says."""
     (web,) = re.findall(r"^web: (.+)$", (checkout / "Procfile").read_text(), re.MULTILINE)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {"PIPEDAI_ENV": "development", "WEB_CONCURRENCY": "1", "PATH": path}
+    environment = {
+        "DJANGO_SETTINGS_MODULE": "pipedai.settings",  # The checkout may be older than the settings of tests.
+        "PIPEDAI_ENV": "development",
+        "WEB_CONCURRENCY": "1",
+        "PATH": path,
+    }
     return _serving(checkout, ["sh", "-c", web], database, log, environment)
 
 
@@ -119,7 +124,7 @@ def _serving(
                 "PORT": str(port),
                 "PUBLIC_URL": f"http://127.0.0.1:{port}",
                 "WEB_BIND": f"127.0.0.1:{port}",
-                "THROTTLES_ENABLED": "false",
+                "DJANGO_SETTINGS_MODULE": "testing.settings",
                 **environment,
             },
             stdout=output,

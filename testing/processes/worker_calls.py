@@ -25,6 +25,10 @@ class WorkerCalls:
             f"{self._path}/claim-next", json.dumps(body), content_type="application/json"
         )
 
+    def sign_off(self) -> Any:
+        """POST …/sign-off"""
+        return self._client.post(f"{self._path}/sign-off")
+
     def claim(self, run_id: UUID, **body: Any) -> Any:
         """POST …/claim"""
         return self._post(run_id, "claim", body)

@@ -8,6 +8,7 @@ from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
 
 from pipedai.embedded import locks
+from pipedai.embedded.borrowing import make_database
 from testing.world.database_copy import (
     copy_database,
     end_sessions,
@@ -25,6 +26,7 @@ def set_up(shared: Path | None) -> list[Any]:
     `shared` is a directory of all processes of the suite, or None if there is one process. Of several, the first one
     leaves a database for the others to copy, to which nobody connects.
     """
+    make_database()
     if shared is None:
         return _migrated(keepdb=False)
     with _alone(shared):

@@ -229,8 +229,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "createTrigger": {"body": _trigger},
     "previewSchedule": {"writes": False},
     "getTrigger": {"statements": 4},
+    "listRevisions": {"statements": 5},
     "deleteTrigger": {"answer": 409},
     "listDeliveries": {"statements": 4},
+    "listIncidents": {"statements": 4},
+    "getAttention": {"statements": 9},
     "listChannels": {"statements": 4},
     "createChannel": {"body": _constant(name="New", kind="slack", url=CHANNEL_URL)},
     "listNotices": {"statements": 4},
@@ -266,6 +269,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "heartbeatRun": {"run": "running", "statements": 2},
     # The first events of a run need four statements more than the others.
     "sendRunEvents": {"run": "running", "statements": 6},
+    "signOffWorker": {"statements": 4},
     "completeRun": {"run": "running", "statements": 5},
 }
 

@@ -1,6 +1,7 @@
 """Makes a row of every kind that a URL of the API can name."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 from django.db.models.functions import Now
@@ -14,8 +15,8 @@ from testing.world.channels import CHANNEL_SECRET, add_channel
 from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test
 from testing.world.pools import add_pool
-from testing.world.runs import WEBHOOK_URL, Runs, allow
-from triggers.models import Trigger
+from testing.world.runs import NOON, WEBHOOK_URL, Runs, allow
+from triggers.models import Trigger, TriggerRevision
 from triggers.webhooks.outbox import send_test
 
 
@@ -35,7 +36,9 @@ def set_stage(cast: Cast) -> Stage:
     cast.mint("pwk")
     ended = runs.queue()
     runs.cancel(ended)
-    Trigger.objects.filter(id=cast.trigger_id).update(webhook_url=WEBHOOK_URL, record_events=True)
+    Trigger.objects.filter(id=cast.trigger_id).update(
+        webhook_url=WEBHOOK_URL, record_events="always"
+    )
     return Stage(
         cast,
         {
@@ -46,6 +49,7 @@ def set_stage(cast: Cast) -> Stage:
             "session_id": Session.objects.create(user=cast.owner, expires_at=Now() + LIFETIME).id,
             "invitation_id": _open_invitation(cast),
             "trigger_id": cast.trigger_id,
+            "revision_id": _former_revision(cast),
             "worker_id": cast.worker.worker_id,
             "pool_id": add_pool(cast, cast.worker.worker_id, name="Machines"),
             "enrollment_id": issue_enrollment(cast.environment, cast.owner)[0].id,
@@ -62,6 +66,17 @@ def set_stage(cast: Cast) -> Stage:
             "running": runs.running(),
         },
     )
+
+
+def _former_revision(cast: Cast) -> UUID:
+    row = TriggerRevision(
+        environment=cast.environment,
+        trigger_id=cast.trigger_id,
+        prompt="A former prompt.",
+        created_at=NOON - timedelta(days=1),
+    )
+    row.save(force_insert=True)
+    return row.id
 
 
 def _open_invitation(cast: Cast) -> UUID:

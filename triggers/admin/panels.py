@@ -30,8 +30,8 @@ from pipedai.admin.values import (
     state,
     text,
     yes,
-    zone_of,
 )
+from pipedai.clocks import zone_of
 from pipedai.events import Event, emit
 from pipedai.sql import fetch_all
 from triggers.explain.answers import Reason, RunExplanation, TriggerExplanation
@@ -236,10 +236,14 @@ def tool_calls(run: Run, _: HttpRequest) -> list[Drawn]:
 
 
 def events(run: Run, request: HttpRequest) -> list[Drawn]:
-    """Returns the events if staff ask for them, and audits that, because they may hold the customer's work."""
+    """Returns the panels with the events that staff ask for, and audits that they did, because events may hold what the
+    customer works on. If nobody asks, it returns a link that does, or the reason why the run has no events.
+    """
     if ASKED not in request.GET:
-        stored = stored_events(run.id)
-        return [Links("Events", [(f"Show the {stored:,} events", f"?{ASKED}=0")])] if stored else []
+        stored, why = stored_events(run.id)
+        if why is not None:
+            return [Table("Events", (), [], nothing=why)]
+        return [Links("Events", [(f"Show the {stored:,} events", f"?{ASKED}=0")])]
     sent = request.GET[ASKED]
     after = int(sent) if sent.isascii() and sent.isdigit() and len(sent) < 10 else 0
     actor = staff_actor(request)
@@ -254,7 +258,7 @@ def events(run: Run, request: HttpRequest) -> list[Drawn]:
             (row["seq"], row["at"], row["type"], long_text(row["text"]), data(row["data"]))
             for row in rows
         ],
-        nothing="There are none after this number.",
+        nothing=page.why_none or "There are none after this number.",
     )
     if not rows or rows[-1]["seq"] >= page.last_seq:
         return [table]

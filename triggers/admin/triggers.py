@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django import forms
+from django.apps import apps
 from django.contrib.admin import register
 from django.db.models import F, OuterRef, Subquery
 from django.utils.html import format_html
@@ -32,6 +33,7 @@ from triggers.explain.due_times import why_no_run
 from triggers.models import Delivery, Run, Tick, Trigger, TriggerRevision
 from triggers.queries import HEALTH
 from triggers.services import update_trigger
+from workspaces.actors import LABELS
 from workspaces.admin.environments import BY_MEMBER, BY_PLACE
 
 
@@ -188,6 +190,14 @@ class TriggerAdmin(StaffModelAdmin):
     )  # fmt: skip
 
 
+def _made_by(revision: TriggerRevision) -> Any:
+    """Returns what kind of actor made a revision, with a link to the actor's page, if it has one."""
+    made_by, actor_id = revision.created_by_type, revision.created_by_id
+    if made_by not in LABELS or actor_id is None:
+        return made_by or NOTHING
+    return format_html("{} {}", made_by, link_to(apps.get_model(LABELS[made_by][0]), actor_id))
+
+
 @register(TriggerRevision, site=site)
 class TriggerRevisionAdmin(StaffModelAdmin):
     icon = "history_edu"
@@ -195,8 +205,9 @@ class TriggerRevisionAdmin(StaffModelAdmin):
     columns = ("Made", "trigger", "model", "environment")
     list_filter = ("trigger",)
     facts = (
-        "trigger", "environment", ("Made", "created_at"), "model", "id", ("Prompt", column("prompt", long_text)),
-        "output_schema",
+        "trigger", "environment", ("Made", "created_at"),
+        ("Made by", of_row(_made_by, "created_by_type", "created_by_id")), "model", "id",
+        ("Prompt", column("prompt", long_text)), "output_schema",
     )  # fmt: skip
 
 

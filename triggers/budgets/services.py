@@ -4,7 +4,6 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
@@ -15,7 +14,8 @@ from pipedai.ids import new_id
 from pipedai.sql import execute
 from triggers.budgets.settling import wake_held_back
 from triggers.models import Budget, Trigger
-from workspaces.locks import check_ceiling, hold_environment, hold_role, lock_environment
+from workspaces.ceilings import check_ceiling
+from workspaces.locks import hold_environment, hold_role, lock_environment
 from workspaces.roles import Role
 
 # What decides which runs a window counts. If one of these changes, the budget counts anew.
@@ -98,9 +98,8 @@ def _locked(budget_id: UUID, actor: Actor) -> Budget:
 
 
 def _check_room_for_budget(environment_id: UUID) -> None:
-    held = Budget.objects.filter(environment_id=environment_id, deleted_at__isnull=True).count()
-    limit = settings.MAX_BUDGETS_PER_ENVIRONMENT
-    check_ceiling("budgets", "budgets", held=held, limit=limit)
+    live = Budget.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
+    check_ceiling("budgets", "budgets", environment_id=environment_id, rows=live)
 
 
 def _check_trigger(environment_id: UUID, trigger_id: UUID | None) -> None:

@@ -11,9 +11,9 @@ from triggers.explain.answers import WaitingFor
 from triggers.runs.conditions import (
     EVALUATED,
     FREE_IN_TRIGGER,
-    ONLINE_WITHIN,
     Limits,
     about,
+    is_online,
     limits_of,
 )
 
@@ -24,8 +24,8 @@ SELECT {about(EVALUATED, "c")},
     CASE WHEN t.max_concurrent_runs IS NOT NULL THEN {FREE_IN_TRIGGER} END AS free_in_trigger,
     r.resume_until > {NOW} AS is_resuming, r.pool_from > greatest({NOW}, r.available_at) AS is_for_worker_first,
     c.id AS worker_id, c.id = r.worker_id AS is_own, c.label, c.max_concurrency, c.disabled_at, c.unapproved_since,
-    c.last_seen_at, c.deleted_at, c.token_digest IS NOT NULL AS has_token,
-    coalesce(c.last_seen_at > {NOW} - %(online_within)s::interval, false) AS is_online,
+    coalesce(c.signed_off_at, c.last_seen_at) AS called_until, c.deleted_at, c.token_digest IS NOT NULL AS has_token,
+    {is_online("c")} AS is_online,
     EXISTS (SELECT FROM pool_member m WHERE m.pool_id = r.pool_id AND m.worker_id = c.id) AS is_member
 FROM run r JOIN trigger t ON t.id = r.trigger_id
 LEFT JOIN LATERAL (
@@ -70,7 +70,6 @@ def find_candidates(run: Row, *, now: datetime | None) -> Candidates:
     params = {
         "run_id": run["id"],
         "environment_id": run["environment_id"],
-        "online_within": ONLINE_WITHIN,
         "now": now,
     }
     rows = fetch_all(_EVALUATE, params)

@@ -25,7 +25,7 @@ from triggers.schedules import cron
 from triggers.states import Decision
 
 # A decision about a due time is late if a scheduler takes longer than this to make it.
-_LATE_AFTER = timedelta(minutes=1)
+LATE_AFTER = timedelta(minutes=1)
 _MOMENT = timedelta(microseconds=1)
 # A request may ask about a time at most this far ahead of the present.
 FURTHEST_AHEAD = timedelta(days=366)
@@ -173,7 +173,7 @@ def _decision_words(asked: _Question, row: Tick, due_at: datetime) -> str:
             words += f" A scheduler decided so at {decided}."
         elif row.blocked_by_id:
             words += f" The earlier run is {row.blocked_by_id}."
-    elif row.decided_at - due_at > _LATE_AFTER:
+    elif row.decided_at - due_at > LATE_AFTER:
         words = (
             f"{due} was due and made a run late, at {decided}: no scheduler had come to it before."
         )
@@ -196,7 +196,7 @@ def _pending_words(asked: _Question, due_at: datetime, now: datetime | None) -> 
         if trigger["worker_id"] is None and trigger["pool_id"] is None:
             return f"{words} It makes no run without a worker or a pool."
         return words
-    if asked.now - due_at <= _LATE_AFTER:
+    if asked.now - due_at <= LATE_AFTER:
         return f"{due} has just come due, and a scheduler will decide about it in a moment."
     if nobody := without_scheduler(now=now):
         return f"{due} is late, because {nobody}."

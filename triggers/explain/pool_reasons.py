@@ -9,6 +9,7 @@ from triggers.explain.answers import Reason, Subject, WaitingFor
 from triggers.explain.clock_words import moment_words
 
 _ADD = "add a worker to the pool with PUT /pools/:id/workers/:workerId."
+START_ONE = f"Start the worker program on one of them, or {_ADD}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def _limited(group: _Group) -> _Told:
 
 
 def _offline(group: _Group) -> _Told:
-    seen = group.last("last_seen_at")
+    seen = group.last("called_until")
     message = (
         group.say("has never called.", "have never called.")
         if seen is None
@@ -103,7 +104,7 @@ def _offline(group: _Group) -> _Told:
             f"are offline, the last one since {group.words(seen)}.",
         )
     )
-    return message, seen, None, f"Start the worker program on one of them, or {_ADD}"
+    return message, seen, None, START_ONE
 
 
 def _unapproved(group: _Group) -> _Told:

@@ -22,6 +22,7 @@ from triggers.explain.answers import (
 from triggers.explain.clock_words import moment_words
 from triggers.explain.schedulers import without_scheduler
 from triggers.explain.waiting import reasons
+from triggers.runs.conditions import is_online
 from triggers.runs.retries import NoRetry, why_no_retry
 from triggers.states import HELD, EndedBy, FaultClass, RetryMode, Status
 
@@ -38,8 +39,11 @@ SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.pool_id, r.status, r
     r.pool_from, r.resume_until, r.start_deadline_at, t.max_concurrent_runs,
     r.available_at + t.prefer_seconds * interval '1 second' AS avoided_until,
     e.name AS environment_name, e.paused_at, e.pause_reason, p.name AS pool_name, w.label AS worker_label,
+    w.last_seen_at AS worker_seen_at,
     EXISTS (
         SELECT FROM pool_member m WHERE m.pool_id = r.pool_id AND m.worker_id = r.worker_id) AS worker_is_member,
+    (SELECT max(o.last_seen_at) FROM pool_member m JOIN worker o ON o.id = m.worker_id
+        WHERE m.pool_id = r.pool_id AND {is_online("o")}) AS pool_seen_at,
     n.id AS retry_id, n.status AS retry_status, n.available_at AS retry_available_at, n.ended_by AS retry_ended_by,
     n.claimed_at IS NOT NULL AS retry_was_claimed,
     {NOW} AS now
@@ -124,8 +128,17 @@ def _waiting_words(run: Row, waiting_for: tuple[Reason, ...]) -> str:
 
 def _due_words(run: Row) -> str:
     if run["pool_id"] is None or run["pool_from"] > run["now"]:
-        return f"Is due, and goes to worker {run['worker_label']} with its next poll."
-    return f"Is due, and goes to the worker of pool {run['pool_name']} that polls next."
+        seen = _seen_words(run["worker_seen_at"], run["now"])
+        return f"Is due, and goes to worker {run['worker_label']} with its next poll{seen}."
+    seen = _seen_words(run["pool_seen_at"], run["now"])
+    return f"Is due, and goes to the worker of pool {run['pool_name']} that polls next{seen}."
+
+
+def _seen_words(seen: datetime | None, now: datetime) -> str:
+    """Returns when a worker last called, so that people see whether it is really there."""
+    if seen is None:
+        return ""
+    return f" (last poll or heartbeat {max(0, (now - seen).total_seconds()):.0f} s ago)"
 
 
 def _held(run: Row) -> Held:

@@ -1,6 +1,7 @@
 """The endpoints that explain why a run was not executed, and what became of a due time of a trigger (SPEC §13)."""
 
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -62,7 +63,10 @@ class TriggerExplanationViewSet(tenancy.OneTriggerViewSet):
             query(
                 "at",
                 {"type": "string", "format": "date-time"},
-                description="The time in question, at most 366 days ahead; now by default.",
+                description=(
+                    "The time in question, at most 366 days ahead, in the trigger's time zone unless it "
+                    "has an offset; now by default."
+                ),
             ),
         ),
         answers={200: TriggerExplanationSerializer},
@@ -70,7 +74,8 @@ class TriggerExplanationViewSet(tenancy.OneTriggerViewSet):
         errors={400: "A bad `at`.", **_BUSY},
     )
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
-        at = _time_in_question(request)
+        """Answers with what became of the due time at or next before `at`."""
+        at = _time_in_question(request, trigger_id)
         _count_request(self.access.environment_id, request)
         explanation = explain_trigger(trigger_id, at=at)
         if explanation is None:
@@ -86,10 +91,13 @@ def _count_request(environment_id: UUID, request: Request) -> None:
         )
 
 
-def _time_in_question(request: Request) -> datetime | None:
-    """Raises Invalid if `at` is no time, or too far ahead."""
+def _time_in_question(request: Request, trigger_id: UUID) -> datetime | None:
+    """Returns the query parameter `at`, or None if it was not sent. Raises Invalid if it is no time, or too far
+    ahead.
+    """
+    field = TimeField(required=False, zone=partial(tenancy.zone_of_trigger, trigger_id))
     try:
-        at: datetime | None = TimeField(required=False).clean(request.query_params.get("at"))
+        at: datetime | None = field.clean(request.query_params.get("at"))
         check_time_in_question(at)
     except ValidationError as error:
         raise Invalid({"at": [str(message) for message in error.messages]}) from None

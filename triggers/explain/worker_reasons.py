@@ -97,7 +97,7 @@ def _limited(run: Row, worker: Row) -> _Told:
 
 
 def _offline(run: Row, worker: Row) -> _Told:
-    name, seen = worker["label"], worker["last_seen_at"]
+    name, seen = worker["label"], worker["called_until"]
     message = (
         f"Waits for worker {name}, which has never called."
         if seen is None

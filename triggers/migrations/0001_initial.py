@@ -321,7 +321,19 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("retry_after_effects", models.BooleanField(db_default=True, default=True)),
-                ("record_events", models.BooleanField(db_default=False, default=False)),
+                (
+                    "record_events",
+                    models.CharField(
+                        choices=[
+                            ("never", "Never"),
+                            ("failures", "Failures"),
+                            ("always", "Always"),
+                        ],
+                        db_default="failures",
+                        default="failures",
+                        max_length=8,
+                    ),
+                ),
                 (
                     "alert_after_failures",
                     models.PositiveSmallIntegerField(db_default=1, default=1, null=True),
@@ -628,9 +640,16 @@ class Migration(migrations.Migration):
                         db_default=django.db.models.functions.datetime.Now(), editable=False
                     ),
                 ),
+                ("created_by_type", models.CharField(max_length=8, null=True)),
+                ("created_by_id", models.UUIDField(null=True)),
             ],
             options={
                 "db_table": "trigger_revision",
+                "indexes": [
+                    models.Index(
+                        fields=["trigger", "created_at", "id"], name="trigger_revision_of_trigger"
+                    )
+                ],
                 "constraints": [
                     models.UniqueConstraint(
                         fields=("environment", "id"), name="trigger_revision_in_environment"
@@ -990,6 +1009,7 @@ class Migration(migrations.Migration):
                         fields=["trigger", "status", "ended_at", "id"],
                         name="run_of_trigger_by_end",
                     ),
+                    models.Index(fields=["revision", "environment"], name="run_of_revision"),
                     models.Index(
                         condition=models.Q(("rerun_of__isnull", False)),
                         fields=["rerun_of", "environment"],
@@ -1892,6 +1912,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="trigger",
+            index=models.Index(fields=["revision", "environment"], name="trigger_of_revision"),
+        ),
+        migrations.AddIndex(
+            model_name="trigger",
             index=models.Index(
                 condition=models.Q(
                     ("deleted_at__isnull", True), ("max_concurrent_runs__isnull", False)
@@ -2032,6 +2056,13 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(
                 condition=models.Q(("retry_mode__in", ["restart", "resume"])),
                 name="trigger_retry_mode",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="trigger",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("record_events__in", ["never", "failures", "always"])),
+                name="trigger_record_events",
             ),
         ),
         migrations.AddConstraint(

@@ -15,7 +15,7 @@ from workspaces.models import Environment
 
 # The columns of runs that the API reads. SQL statements and ORM queries both take the list from here.
 RUN_COLUMNS = (
-    "id", "environment_id", "trigger_id", "worker_id", "pool_id", "status", "source", "attempt",
+    "id", "environment_id", "trigger_id", "revision_id", "worker_id", "pool_id", "status", "source", "attempt",
     "retry_of_id", "rerun_of_id", "scheduled_for", "available_at", "start_deadline_at", "queued_at", "claimed_at",
     "started_at", "ended_at", "cancel_requested_at", "exit_code", "fault_class", "short_message", "model",
     "input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "cost_usd", "num_turns",
@@ -425,6 +425,8 @@ class Run(models.Model):
                 name="run_of_trigger_by_end",
                 condition=Q(ended_at__isnull=False),
             ),
+            # The database uses this index when it removes a revision, to make sure that no run refers to it.
+            models.Index(fields=["revision", "environment"], name="run_of_revision"),
             # The database uses this index when it removes a run, to empty `rerun_of` of the runs that name it.
             models.Index(
                 fields=["rerun_of", "environment"],

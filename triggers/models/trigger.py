@@ -6,7 +6,7 @@ from django.db.models.functions import Now
 
 from pipedai.ids import new_id
 from triggers.models.fields import JSONAsGivenField, tenant_key
-from triggers.states import RetryMode
+from triggers.states import RecordEvents, RetryMode
 from workspaces.models import Environment
 
 MAX_RETRIES = 10
@@ -104,8 +104,13 @@ class Trigger(models.Model):
     # Whether a run that failed through the fault of infrastructure is retried even if its tool calls may have changed
     # something. Users set it. If it is false, `triggers.runs.retries` decides by the run's counts of tool calls.
     retry_after_effects = models.BooleanField(default=True, db_default=True)
-    # Whether workers send what a run's CLI tells, as events of the run. Users set it.
-    record_events = models.BooleanField(default=False, db_default=False)
+    # Of which runs workers send what the CLI tells, as events of the run, and when. Users set it.
+    record_events = models.CharField(
+        max_length=8,
+        choices=RecordEvents.choices,
+        default=RecordEvents.FAILURES,
+        db_default=RecordEvents.FAILURES,
+    )
     # After how many final outcomes in a row that failed or timed out the trigger counts as failing, from 1 to
     # MAX_ALERT_AFTER_FAILURES; NULL if it never does. Users set it.
     alert_after_failures = models.PositiveSmallIntegerField(null=True, default=1, db_default=1)
@@ -198,6 +203,9 @@ class Trigger(models.Model):
                 condition=Q(retry_mode__in=RetryMode.values), name="trigger_retry_mode"
             ),
             models.CheckConstraint(
+                condition=Q(record_events__in=RecordEvents.values), name="trigger_record_events"
+            ),
+            models.CheckConstraint(
                 condition=Q(max_cost_usd__isnull=True) | Q(max_cost_usd__gt=0),
                 name="trigger_max_cost_usd",
             ),
@@ -224,7 +232,9 @@ class Trigger(models.Model):
                 name="trigger_of_pool",
                 condition=Q(deleted_at__isnull=True, pool__isnull=False),
             ),
-            # By this index polls find the triggers of which as many runs are held as their limit allows.
+            # The database uses this index when it removes a revision, to make sure that it is no trigger's present one.
+            models.Index(fields=["revision", "environment"], name="trigger_of_revision"),
+            # Polls find the triggers by this index of which as many runs are held as may be.
             models.Index(
                 fields=["environment"],
                 name="trigger_limited",
@@ -253,11 +263,21 @@ class TriggerRevision(models.Model):
     # The JSON Schema 2020-12 of the run's output, as text and unchanged; NULL if a run need not have an output.
     output_schema = JSONAsGivenField(null=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # What kind of actor made the revision, as in the audit log: a value of `pipedai.events.ActorType`; NULL if that is
+    # not known.
+    created_by_type = models.CharField(max_length=8, null=True)
+    # The id of the user, API key or staff user who made the revision; NULL for the system, or if that is not known.
+    created_by_id = models.UUIDField(null=True)
 
     class Meta:
         db_table = "trigger_revision"
         constraints = (
             models.UniqueConstraint(
                 fields=["environment", "id"], name="trigger_revision_in_environment"
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=["trigger", "created_at", "id"], name="trigger_revision_of_trigger"
             ),
         )

@@ -11,6 +11,7 @@ from pipedai.api.streams import announce_stream, event_text
 from pipedai.server.ticket import Piece, StreamTicket
 from pipedai.sql import Row, fetch_all, fetch_one
 from pipedai.wakeups import announce_watch
+from triggers.run_events.absence import DROPPED, why_none
 
 # How many events, and how many bytes, a stream sends at a time.
 PIECE, PIECE_BYTES = 500, 256 * 1024
@@ -25,11 +26,12 @@ SOON_SECONDS = 1.0
 # Reads how far a run and its events are. `silent_seconds` is how long ago the run ended, or its latest event was stored
 # if that was later; NULL while the run has not ended.
 _PROGRESS = """
-SELECT r.status, coalesce(l.stored, 0) AS stored, l.first_at, l.last_at,
+SELECT r.status, t.record_events, coalesce(l.stored, 0) AS stored, l.first_at, l.last_at,
+    r.claimed_at IS NOT NULL AS was_claimed,
     CASE WHEN r.ended_at IS NOT NULL
         THEN extract(epoch FROM statement_timestamp() - greatest(r.ended_at, l.last_at))::float8
     END AS silent_seconds
-FROM run r LEFT JOIN run_event_log l ON l.run_id = r.id
+FROM run r JOIN trigger t ON t.id = r.trigger_id LEFT JOIN run_event_log l ON l.run_id = r.id
 WHERE r.id = %(run_id)s
 """
 # Reads the batches that hold the events after the number `after`, as many as fit into `most_bytes`, but at least one.
@@ -67,19 +69,27 @@ class StoredEvent(NamedTuple):
 
 
 class Page(NamedTuple):
+    """Some events of a run, the number of its last one (0 if it has none), and a sentence on why there are none to be
+    had (None if there are).
+    """
+
     events: list[StoredEvent]
     last_seq: int
+    why_none: str | None
 
 
 def page_of_events(run_id: UUID, *, after: int, limit: int, most_bytes: int) -> Page:
     """Returns the first `limit` events after a number; fewer if they exceed `most_bytes`, but at least one."""
     progress = _progress(run_id)
     events = _read(progress, run_id, after=after, limit=limit, most_bytes=most_bytes)
-    return Page(events, progress["stored"])
+    gone = after < progress["stored"] and not events
+    return Page(events, progress["stored"], DROPPED if gone else why_none(progress))
 
 
-def stored_events(run_id: UUID) -> int:
-    return int(_progress(run_id)["stored"])
+def stored_events(run_id: UUID) -> tuple[int, str | None]:
+    """Returns how many events of the run were stored, and why none were if none were."""
+    progress = _progress(run_id)
+    return progress["stored"], why_none(progress)
 
 
 class News(NamedTuple):

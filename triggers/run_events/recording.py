@@ -27,11 +27,15 @@ from triggers.run_events.event import (
     make_event,
 )
 from triggers.runs.lifecycle import Refused
-from triggers.states import Status
+from triggers.states import RecordEvents, Status
 
 # This signal tells how many events a transaction has stored (`count`), and whether a limit was reached
 # (`is_truncated`), after its commit. The metrics need it, because storing events emits no domain event.
 stored = Signal()
+
+# Whether the trigger `t` lets the run `r` have events: any run, or one that has ended otherwise than succeeded.
+_IS_ON = """(t.record_events = 'always'
+    OR (t.record_events = 'failures' AND r.status IN ('failed', 'timed_out', 'canceled')))"""
 
 # Stores events that are all new and within the limits, as most calls have them, in one statement, which also checks the
 # worker's token. It changes nothing if one of its conditions does not hold: the `FOR UPDATE` checks them again after a
@@ -44,7 +48,7 @@ WITH log AS (
     JOIN run r ON r.worker_id = w.id JOIN trigger t ON t.id = r.trigger_id JOIN run_event_log l ON l.run_id = r.id
     WHERE w.token_digest = %(token_digest)s AND w.id = %(worker_id)s AND w.deleted_at IS NULL AND e.deleted_at IS NULL
         AND (%(version)s::text IS NULL OR w.version = %(version)s::text)
-        AND r.id = %(run_id)s AND r.status <> 'queued' AND t.record_events
+        AND r.id = %(run_id)s AND r.status <> 'queued' AND {_IS_ON}
         AND coalesce(r.ended_at >= {NOW} - %(taken_after_end)s, true)
         AND l.next_seq = %(first)s AND NOT l.is_truncated
         AND %(last)s <= %(most_events)s AND l.bytes + %(bytes)s <= %(most_bytes)s
@@ -68,8 +72,7 @@ RETURNING l.run_id
 # Locks the row that counts the run's events, so that calls for one run take turns.
 _LOCK = f"""
 SELECT r.environment_id, r.status, coalesce(r.ended_at < {NOW} - %(taken_after_end)s, false) AS is_over,
-    t.record_events, l.next_seq, l.stored, l.bytes, l.is_truncated,
-    {NOW} AS now
+    t.record_events, {_IS_ON} AS is_on, l.next_seq, l.stored, l.bytes, l.is_truncated, {NOW} AS now
 FROM run_event_log l JOIN run r ON r.id = l.run_id JOIN trigger t ON t.id = r.trigger_id
 WHERE l.run_id = %(run_id)s AND r.worker_id = %(worker_id)s
 FOR UPDATE OF l
@@ -106,6 +109,10 @@ WHERE environment_id = %(environment_id)s AND day = (%(now)s::timestamptz AT TIM
 FOR UPDATE
 """
 
+_OFF = {
+    RecordEvents.NEVER: "The run's trigger records no events.",
+    RecordEvents.FAILURES: "The run's trigger records only events of runs that have ended otherwise than succeeded.",
+}
 _RUN_IS_FULL = "The run has as many events as it may have: 20,000, or 5 MiB. The rest is not kept."
 _DAY_IS_FULL = "The environment has 1 GiB of events of this day. The rest of the run is not kept."
 
@@ -155,9 +162,14 @@ def append_events(
 def store_events(
     *, worker_id: UUID, run_id: UUID, events: Sequence[RunEvent], now: datetime | None = None
 ) -> int:
-    """Stores the events that are new, and returns the number that the next one must have, so a call may be repeated.
-    Where a limit is reached, one event `truncated` is stored, and the rest is only counted. Raises NotFound; Refused
-    for a run that is not claimed, or that ended over 24 h ago; Conflict if the trigger records none, or for a gap.
+    """Stores the events that are new, and returns the number that the worker's next event must have.
+
+    Events that were stored before are skipped, so a call may be repeated. Where a limit is reached, one event of the
+    type `truncated` is stored, and everything after it is counted and not stored.
+
+    Raises NotFound for another worker's run; Refused if the worker has not claimed the run, or if it ended more than 24
+    h ago; Conflict if the trigger's `record_events` keeps the run without events, or if these are not in order or leave
+    a gap.
     """
     params = {
         "run_id": run_id,
@@ -193,8 +205,8 @@ def _check(log: Row) -> None:
         raise Refused("The run is queued: claim it first.", log)
     if log["is_over"]:
         raise Refused("The run ended more than 24 hours ago and takes no more events.", log)
-    if not log["record_events"]:
-        raise Conflict("The run's trigger records no events.", code=ErrorCode.EVENTS_OFF)
+    if not log["is_on"]:
+        raise Conflict(_OFF[log["record_events"]], code=ErrorCode.EVENTS_OFF)
 
 
 def _is_sequence(events: Sequence[RunEvent]) -> bool:

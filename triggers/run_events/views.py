@@ -75,6 +75,7 @@ class RunEventListViewSet(RunEventViewSet):
                 "Some events of a run, in the order in which they happened.",
                 items=RunEventSerializer(many=True),
                 lastSeq=serializers.IntegerField(min_value=0),
+                whyNone=serializers.CharField(allow_null=True),
             )
         },
         says={200: "With the events after `after`, and `lastSeq`, the `seq` of the run's last."},
@@ -88,9 +89,8 @@ class RunEventListViewSet(RunEventViewSet):
             most_bytes=room_for_answer(request, MAX_PAGE_BYTES),
         )
         events = ",".join(event.json for event in page.events)
-        return HttpResponse(
-            f'{{"items":[{events}],"lastSeq":{page.last_seq}}}', content_type="application/json"
-        )
+        rest = f'"lastSeq":{page.last_seq},"whyNone":{compact_json(page.why_none)}'
+        return HttpResponse(f'{{"items":[{events}],{rest}}}', content_type="application/json")
 
 
 class RunEventStreamViewSet(StreamViewMixin, RunEventViewSet):

@@ -2,20 +2,22 @@
 
 from uuid import UUID
 
-from django.conf import settings
-
+from pipedai.api.errors import CeilingReached
 from pipedai.sql import fetch_one
 from triggers.runs.conditions import IS_COUNTED_AS_QUEUED
-from workspaces.locks import check_ceiling, lock_environment
+from workspaces.ceilings import PROFILE
+from workspaces.locks import lock_environment
 
 # How many transactions can be queueing a run at the same moment, at most: PostgreSQL has fewer connections than this.
 _UNDER_WAY = 500
 
 _COUNT = f"""
-SELECT t.environment_id, waiting.number AS waiting
-FROM trigger t, LATERAL (
+SELECT t.environment_id, own.most, waiting.number AS waiting
+FROM trigger t JOIN environment e ON e.id = t.environment_id JOIN workspace w ON w.id = e.workspace_id,
+LATERAL (SELECT greatest((w.ceilings ->> 'queuedRuns')::int, %(limit)s) AS most) own,
+LATERAL (
     SELECT count(*) AS number FROM (
-        SELECT FROM run r WHERE r.environment_id = t.environment_id AND {IS_COUNTED_AS_QUEUED} LIMIT %(limit)s
+        SELECT FROM run r WHERE r.environment_id = t.environment_id AND {IS_COUNTED_AS_QUEUED} LIMIT own.most
         ) r) waiting
 WHERE t.id = %(trigger_id)s AND t.enabled AND (t.worker_id IS NOT NULL OR t.pool_id IS NOT NULL)
     AND t.deleted_at IS NULL
@@ -23,10 +25,14 @@ WHERE t.id = %(trigger_id)s AND t.enabled AND (t.worker_id IS NOT NULL OR t.pool
 
 
 def room_without_turns() -> int:
-    """Returns below how many queued runs requests need no lock: half of the ceiling, less the requests that may count
-    at the same moment.
+    """Returns how many runs an environment may have in its queue before requests for more runs must lock the
+    environment. Below this number, requests queue runs without taking turns.
+
+    The number is half of the ceiling, less the number of requests that can count the queue at the same moment. Even if
+    all these requests queue a run at once, the queue stays below the ceiling. It is the same where staff have raised
+    the ceiling, so that the statement that queues a run need not read that.
     """
-    return max(0, settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT // 2 - _UNDER_WAY)
+    return max(0, PROFILE["queuedRuns"] // 2 - _UNDER_WAY)
 
 
 def check_queue_room(trigger_id: UUID) -> None:
@@ -35,11 +41,12 @@ def check_queue_room(trigger_id: UUID) -> None:
     it. If the trigger can't be run it does nothing, because the caller may then hold the trigger's lock, which comes
     after the environment's.
     """
-    limit = settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT
-    params = {"trigger_id": trigger_id, "limit": limit}
+    params = {"trigger_id": trigger_id, "limit": PROFILE["queuedRuns"]}
     queue = fetch_one(_COUNT, params)
     if queue is not None and queue["waiting"] >= room_without_turns():
         lock_environment(queue["environment_id"])
         queue = fetch_one(_COUNT, params)
-    if queue is not None:
-        check_ceiling("queuedRuns", "queued runs", held=queue["waiting"], limit=limit)
+    if queue is not None and queue["waiting"] >= queue["most"]:
+        raise CeilingReached(
+            "queuedRuns", f"The environment has {queue['most']} queued runs, as many as it may."
+        )

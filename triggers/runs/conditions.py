@@ -11,8 +11,20 @@ from uuid import UUID
 from pipedai.sql import NOW, Row, fetch_one
 from triggers.budgets.room import BUDGETS, BUDGETS_HAVE_ROOM, IS_HOLDING, lacks_room
 
-# A worker counts as online if it polled or sent a heartbeat within this time (SPEC §5).
+# A worker counts as online if it polled or sent a heartbeat within this time (SPEC §5), and has not signed off since.
 ONLINE_WITHIN = timedelta(seconds=180)
+
+
+def is_online(worker: str, now: str = NOW) -> str:
+    """Returns the condition that a worker is online at the time `now`, an SQL expression. It is true or false, never
+    NULL. `worker` is the alias of the table `worker`.
+    """
+    seconds = ONLINE_WITHIN.total_seconds()
+    return (
+        f"(coalesce({worker}.last_seen_at > {now} - interval '{seconds:.0f} seconds', false)"
+        f" AND {worker}.signed_off_at IS NULL)"
+    )
+
 
 _ENVIRONMENT = "(SELECT own.environment_id FROM worker own WHERE own.id = %(worker_id)s)"
 # The row is in the worker's environment. It follows from the other conditions, but lets PostgreSQL read only one

@@ -1,6 +1,6 @@
 """SQL for from when a pool's workers may take a run of the trigger `t`, and which one is passed over (SPEC §16)."""
 
-from triggers.runs.conditions import ONLINE_WITHIN
+from triggers.runs.conditions import is_online
 
 
 def pool_from(due: str, now: str) -> str:
@@ -24,7 +24,7 @@ def avoided_worker(failed: str, now: str) -> str:
 def _is_ready(now: str) -> str:
     return f"""o.deleted_at IS NULL AND o.token_digest IS NOT NULL AND o.disabled_at IS NULL
     AND (o.limited_until IS NULL OR o.limited_until <= {now})
-    AND o.last_seen_at > {now} - interval '{ONLINE_WITHIN.total_seconds():.0f} seconds'"""
+    AND {is_online("o", now)}"""
 
 
 def _another_is_ready(worker: str, now: str) -> str:

@@ -33,6 +33,7 @@ class RunSerializer(RowSerializer):
 
     id = serializers.UUIDField()
     triggerId = serializers.UUIDField(source="trigger_id")
+    triggerRevisionId = serializers.UUIDField(source="revision_id")
     triggerName = serializers.CharField(source="trigger_name")
     environmentId = serializers.UUIDField(source="environment_id")
     workerId = serializers.UUIDField(source="worker_id", allow_null=True)

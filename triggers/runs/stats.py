@@ -1,4 +1,6 @@
-"""Sums up an environment's ended runs by trigger, worker, model or day, in one statement (SPEC §12)."""
+"""Sums up an environment's ended runs by trigger, worker, model, day, or day and trigger, in one statement (SPEC §12,
+§28).
+"""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -28,7 +30,8 @@ _COLUMNS: Mapping[str, tuple[str, str, str]] = {
     "worker": ("r.worker_id", "worker", "label"),
     "model": ("r.model", "", ""),
 }
-GROUPINGS = (*_COLUMNS, "day")
+DAY_AND_TRIGGER = "day,trigger"
+GROUPINGS = (*_COLUMNS, "day", DAY_AND_TRIGGER)
 
 # The worker of a run tells whether a subscription paid for it.
 _PAYER = (
@@ -63,7 +66,7 @@ _NO_DURATIONS = "NULL::bigint[]"
 # order. All columns of `run` are in the index `run_ended`, so PostgreSQL need not read the runs themselves.
 _STATS = """
 WITH sums AS (
-    SELECT grouping({key}) = 1 AS is_total, {key} AS key, count(r.ended_at) AS runs,
+    SELECT grouping({key}) = 1 AS is_total, {key} AS key, {day} AS day, count(r.ended_at) AS runs,
         count(*) FILTER (WHERE r.status = 'succeeded') AS succeeded,
         count(*) FILTER (WHERE r.status = 'failed') AS failed,
         count(*) FILTER (WHERE r.status = 'timed_out') AS timed_out,
@@ -78,9 +81,9 @@ WITH sums AS (
         coalesce(sum(r.output_tokens), 0) AS output_tokens,
         {durations} AS durations
     {runs}
-    GROUP BY GROUPING SETS (({key}), ())),
+    GROUP BY GROUPING SETS (({keys}), ())),
 shown AS (
-    SELECT *, count(*) OVER () - 1 AS groups FROM sums ORDER BY is_total DESC, {order} LIMIT %(rows)s)
+    SELECT *, count(*) OVER () - 1 AS groups FROM sums ORDER BY is_total DESC, {most} LIMIT %(rows)s)
 SELECT shown.*, {name} AS name FROM shown {names} ORDER BY is_total DESC, {order}
 """
 
@@ -129,8 +132,12 @@ class Stats:
 
 
 def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Stats:
-    """Returns the sums of the runs that ended in the window, by `group_by`, one of GROUPINGS: the MAX_GROUPS with most
-    runs, or all days in order. `p50_ms` and `p95_ms` are of durations; None if no run started, or for a window longer
+    """Returns the sums of the runs that ended in the window, by the groups that `group_by`, one of GROUPINGS, names.
+
+    The groups with the most runs come first, and there are MAX_GROUPS at most. Days come in their order instead, and a
+    day without runs has zeros. By day and trigger, the groups are those with runs; the days come in their order, and of
+    each day the triggers with the most runs first. In each row `p50_ms` and `p95_ms` are the median and the 95th
+    percentile of the runs' durations in milliseconds. They are None if no run had started, or if the window is longer
     than MAX_DAYS_OF_PERCENTILES.
     """
     params: dict[str, Any] = {
@@ -139,10 +146,11 @@ def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Stats:
         "end": window.end,
         "rows": MAX_GROUPS + 1,
     }
-    if group_by == "day":
+    is_by_day = group_by in ("day", DAY_AND_TRIGGER)
+    if is_by_day:
         params["days"], params["begins"], params["ends"] = map(list, zip(*window.days, strict=True))
     has_durations = window.length <= MAX_DAYS_OF_PERCENTILES * _DAY
-    with without_sorting() if group_by == "day" else nullcontext():
+    with without_sorting() if is_by_day else nullcontext():
         rows = fetch_all(_statement(group_by, durations=has_durations), params)
     total, *items = map(_converted, rows)
     return Stats(items, total, total["groups"])
@@ -163,15 +171,22 @@ def _converted(row: Row) -> Row:
 
 
 def _statement(group_by: str, *, durations: bool) -> str:
-    key, table, column = _COLUMNS.get(group_by, ("d.key", "", ""))
-    is_by_day = group_by == "day"
+    of_pairs = group_by == DAY_AND_TRIGGER
+    is_by_day = of_pairs or group_by == "day"
+    key, table, column = _COLUMNS.get("trigger" if of_pairs else group_by, ("d.key", "", ""))
     names = f"LEFT JOIN {table} n ON n.environment_id = %(environment_id)s AND n.id = shown.key"
+    most = "runs DESC, day, key" if of_pairs else "runs DESC, key"
+    runs = _RUNS_OF_DAYS if is_by_day else _RUNS_OF_WINDOW
     return _STATS.format(
         key=key,
+        keys=f"d.key, {key}" if of_pairs else key,
+        day="d.key" if is_by_day else "NULL::date",
         success_rate=SUCCESS_RATE,
         durations=_DURATIONS if durations else _NO_DURATIONS,
-        runs=_RUNS_OF_DAYS if is_by_day else _RUNS_OF_WINDOW,
-        order="key" if is_by_day else "runs DESC, key",
+        # A day without runs has no trigger.
+        runs=runs.replace("LEFT JOIN", "JOIN") if of_pairs else runs,
+        most="key" if group_by == "day" else most,
+        order="day, runs DESC, key" if is_by_day else most,
         name=f"n.{column}" if table else "NULL",
         names=names if table else "",
     )

@@ -2,6 +2,7 @@
 
 import re
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -106,7 +107,10 @@ class TriggerRunViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        filters = RunFilters.read(Run.objects.filter(trigger_id=usual(trigger_id)), request)
+        """Answers with the trigger's runs, the last queued first."""
+        runs = Run.objects.filter(trigger_id=usual(trigger_id))
+        zone = partial(tenancy.zone_of_trigger, trigger_id)
+        filters = RunFilters.read(runs, request, zone=zone)
         return _run_page(filters, request, self)
 
 

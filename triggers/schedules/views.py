@@ -1,6 +1,7 @@
 """The endpoints of schedules: preview a schedule, and list a trigger's ticks, which are its due times."""
 
 from contextlib import nullcontext
+from functools import partial
 from uuid import UUID
 
 from rest_framework import serializers
@@ -23,7 +24,7 @@ from triggers.schedules.serializers import (
     SchedulePreviewBody,
     TickSerializer,
 )
-from triggers.tenancy import OneTriggerViewSet
+from triggers.tenancy import OneTriggerViewSet, zone_of_trigger
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsViewer
 
@@ -99,7 +100,9 @@ class TickViewSet(OneTriggerViewSet):
     )
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        filters = TickFilters.read(Tick.objects.filter(trigger_id=trigger_id), request)
+        """Answers with the trigger's ticks, the latest due time first."""
+        ticks = Tick.objects.filter(trigger_id=trigger_id)
+        filters = TickFilters.read(ticks, request, zone=partial(zone_of_trigger, trigger_id))
         paginator = TickPaginator()
         # The index `tick_by_decision` has the ticks of one decision in order, but none has those of all decisions.
         with without_sorting() if filters.values["decision"] else nullcontext():

@@ -103,8 +103,8 @@ def test_the_prompt_and_the_model_make_the_first_revision(create):
     assert (row.revision_id, revision.prompt, revision.model) == (revision.id, "Report.", "m")
 
 
-def test_an_environment_has_only_so_many(create, settings):
-    settings.MAX_TRIGGERS_PER_ENVIRONMENT = 2  # the cast has one already
+def test_an_environment_has_only_so_many(create, ceilings):
+    ceilings["triggers"] = 2  # the cast has one already
     assert create().status_code == 201
     response = create()
     assert response.status_code == 409
@@ -115,12 +115,12 @@ def test_an_environment_has_only_so_many(create, settings):
     }
 
 
-def test_the_workspaces_of_one_creator_have_only_so_many(cast, create, settings):
+def test_the_workspaces_of_one_creator_have_only_so_many(cast, create, ceilings):
     """The limit counts the triggers in all environments of the creator, whoever made the triggers.
 
     It does not count deleted triggers, or those in the workspaces of other creators.
     """
-    settings.MAX_TRIGGERS_PER_CREATOR = 3  # the cast has one already
+    ceilings["triggersOfCreator"] = 3  # the cast has one already
     workspace = create_workspace(name="other", user_id=cast.owner.id, actor=TEST_ACTOR)
     other = create_environment(
         workspace_id=workspace.id, name="other", user_id=cast.owner.id, actor=TEST_ACTOR
@@ -185,7 +185,10 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         ("", BLANK), (5, STRING), ("hooks.example", URL),
         ("https://a@hooks.example", "Must not hold a user name or password."),
         (f"https://hooks.example/{'x' * 2027}", longer_than(2048)),
-        ("https://hooks.example:8443/", "Its port must be 80 or 443."),
+        (
+            "https://hooks.example:8443/",
+            "Its port must be 80 or 443, unless WEBHOOK_ALLOWED_NETWORKS has its address.",
+        ),
     ],
     "webhookSecret": [
         ("", BLANK), (5, STRING), ("x" * 15, "Ensure this field has at least 16 characters."),

@@ -90,8 +90,8 @@ def test_its_worker_is_free_to_go(cast, client, url):
     assert client.delete(worker).status_code == 204
 
 
-def test_it_makes_room_under_the_ceiling(cast, client, url, settings):
-    settings.MAX_TRIGGERS_PER_ENVIRONMENT = 1
+def test_it_makes_room_under_the_ceiling(cast, client, url, ceilings):
+    ceilings["triggers"] = 1
     create = f"/api/v1/environments/{cast.environment.id}/triggers"
     body = {"name": "n", "prompt": "p", "mcpUrl": "https://mcp.example/"}
     refused = client.post(create, body)

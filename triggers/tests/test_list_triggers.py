@@ -129,6 +129,7 @@ KEPT = {
     "health": of_another_health,
     "workerId": of_another_worker,
     "poolId": of_a_pool,
+    "recordEvents": lambda _: ({"record_events": "never"}, "never"),
     "name": lambda _: ({"name": "Umsätze 100 %_x\\"}, "sÄTze 100 %_X\\"),
 }
 

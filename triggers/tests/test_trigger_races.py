@@ -215,26 +215,26 @@ class TestAgainstAHandOut:
 
 
 def test_only_near_the_ceiling_does_a_request_wait_for_the_environment(
-    cast: Cast, settings: Any
+    cast: Cast, ceilings: dict[str, int]
 ) -> None:
     with transaction.atomic():
         lock_environment(cast.environment.id)
-        settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT = 1_002
+        ceilings["queuedRuns"] = 1_002
         accepted(at_once(partial(run_of, cast.trigger_id)))
-        settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT = 1_000
+        ceilings["queuedRuns"] = 1_000
         waiting = Started(partial(run_of, cast.trigger_id))
         waiting.wait_until_blocked()
     assert isinstance(waiting.answer(), UUID)
 
 
 def test_whoever_waited_for_a_trigger_does_not_lock_its_environment(
-    cast: Cast, settings: Any
+    cast: Cast, ceilings: dict[str, int]
 ) -> None:
     """A caller that holds the trigger's lock must not wait for the environment's lock: the locks would be taken in
     the wrong order, and another caller may hold the environment and wait for the trigger.
     """
     # The first two runs are so far below the ceiling that they do not lock the environment.
-    settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT = 1_004
+    ceilings["queuedRuns"] = 1_004
     other, done = cast.add_trigger(), threading.Event()
 
     def hold() -> bool:
@@ -262,9 +262,9 @@ def test_whoever_waited_for_a_trigger_does_not_lock_its_environment(
 class TestTheLastPlacesInTheQueue:
     @pytest.mark.parametrize("limit", [1, 3])
     def test_go_to_as_many_as_there_are(
-        self, cast: Cast, settings: Any, limit: int, round_: int
+        self, cast: Cast, ceilings: dict[str, int], limit: int, round_: int
     ) -> None:
-        settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT = limit
+        ceilings["queuedRuns"] = limit
         other = cast.add_trigger()
         calls = [partial(run_of, trigger) for trigger in (cast.trigger_id, other)]
         answers = at_once(*calls * 3)
@@ -275,8 +275,10 @@ class TestTheLastPlacesInTheQueue:
         }
         assert Run.objects.filter(status="queued").count() == limit
 
-    def test_are_not_taken_from_a_schedule(self, cast: Cast, settings: Any, round_: int) -> None:
-        settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT = 1
+    def test_are_not_taken_from_a_schedule(
+        self, cast: Cast, ceilings: dict[str, int], round_: int
+    ) -> None:
+        ceilings["queuedRuns"] = 1
         queued, fired = at_once(partial(run_of, cast.trigger_id), fire)
         assert fired in (0, 1)  # 0 if the trigger was locked, so that the scheduler skipped it
         fire()

@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -15,8 +14,8 @@ from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import Actor, Event, emit
 from workers.enrollment.codes import digest
 from workers.models import Enrollment
+from workspaces.ceilings import check_ceiling
 from workspaces.locks import (
-    check_ceiling,
     checked_pools,
     hold_environment,
     hold_role,
@@ -98,5 +97,4 @@ def _check_room(environment_id: UUID) -> None:
         revoked_at__isnull=True,
         consumed_at__isnull=True,
     )
-    limit = settings.MAX_KEYS_PER_ENVIRONMENT
-    check_ceiling("enrollments", "usable enrollments", held=usable.count(), limit=limit)
+    check_ceiling("enrollments", "usable enrollments", environment_id=environment_id, rows=usable)

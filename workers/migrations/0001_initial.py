@@ -124,6 +124,8 @@ class Migration(migrations.Migration):
                 ("disabled_at", models.DateTimeField(null=True)),
                 ("unapproved_since", models.DateTimeField(null=True)),
                 ("last_seen_at", models.DateTimeField(null=True)),
+                ("process_id", models.CharField(max_length=64, null=True)),
+                ("signed_off_at", models.DateTimeField(null=True)),
                 (
                     "created_at",
                     models.DateTimeField(

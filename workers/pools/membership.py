@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from django.conf import settings
 from django.db.models import Q
 
 from pipedai.api.errors import CeilingReached
@@ -11,7 +10,9 @@ from pipedai.sql import fetch_all
 from triggers.models import Trigger
 from triggers.states import RetryMode
 from workers.models import PoolMember
+from workspaces.ceilings import held_and_most
 from workspaces.locks import hold_pools
+from workspaces.models import Workspace
 
 _JOIN = """
 INSERT INTO pool_member (environment_id, worker_id, pool_id)
@@ -32,11 +33,14 @@ def join_pools(
         return None
     params = {"environment_id": environment_id, "worker_id": worker_id, "pool_ids": held}
     joined = sorted(row["pool_id"] for row in fetch_all(_JOIN, params))
-    limit = settings.MAX_POOLS_PER_WORKER
-    if joined and PoolMember.objects.filter(worker_id=worker_id).count() > limit:
-        raise CeilingReached(
-            "poolsOfWorker", f"The worker may be in {limit} pools, and would be in more."
-        )
+    if joined:
+        workspace = Workspace.objects.filter(environments=environment_id)
+        memberships = PoolMember.objects.filter(worker_id=worker_id)
+        number, limit = held_and_most("poolsOfWorker", workspace, memberships)
+        if number > limit:
+            raise CeilingReached(
+                "poolsOfWorker", f"The worker may be in {limit} pools, and would be in more."
+            )
     return joined
 
 

@@ -6,7 +6,8 @@ from django.db.models import QuerySet
 
 from pipedai.api.serializers import sources_of
 from pipedai.sql import fetch_all
-from workers.models import ONLINE_WITHIN, Pool
+from triggers.runs.conditions import is_online
+from workers.models import Pool
 from workers.pools.serializers import PoolSerializer
 
 _COLUMNS = sorted(sources_of(PoolSerializer) - {"workers"})
@@ -18,13 +19,13 @@ LIVE_POOLS = "SELECT id, environment_id FROM pool WHERE deleted_at IS NULL"
 # and could take another run: it is neither disabled nor limited, and holds fewer runs than it may. Each worker's state
 # comes with the list of its pools, because a join of states and members would compare each with each if PostgreSQL
 # expected few rows.
-_COUNT = """
+_COUNT = f"""
 WITH state AS MATERIALIZED (
     SELECT member.pool_ids, w.disabled_at IS NULL AND coalesce(w.limited_until <= statement_timestamp(), true)
         AND w.max_concurrency > (
             SELECT count(*) FROM run r
             WHERE r.worker_id = w.id AND r.environment_id = w.environment_id AND r.slot IS NOT NULL)
-        AS may_take, coalesce(w.last_seen_at > statement_timestamp() - %(within)s, false) AS online
+        AS may_take, {is_online("w", "statement_timestamp()")} AS online
     FROM (
         SELECT worker_id, array_agg(pool_id) AS pool_ids FROM pool_member
         WHERE pool_id = ANY(%(pool_ids)s) GROUP BY worker_id) member
@@ -33,7 +34,7 @@ SELECT pool_id, count(*) AS total, count(*) FILTER (WHERE online) AS online,
     count(*) FILTER (WHERE online AND may_take) AS free
 FROM state CROSS JOIN unnest(pool_ids) AS pool_id
 GROUP BY pool_id
-"""
+"""  # noqa: S608
 _NONE = {"total": 0, "online": 0, "free": 0}
 
 
@@ -47,6 +48,6 @@ def pools() -> QuerySet[Pool, dict[str, Any]]:
 
 def with_workers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Adds to each row of `pools()` how many `workers` it has: `total`, `online` and `free`. It takes one query."""
-    params = {"pool_ids": [row["id"] for row in rows], "within": ONLINE_WITHIN}
+    params = {"pool_ids": [row["id"] for row in rows]}
     counts = {count.pop("pool_id"): count for count in fetch_all(_COUNT, params)}
     return [{**row, "workers": counts.get(row["id"], _NONE)} for row in rows]

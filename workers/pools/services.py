@@ -3,7 +3,6 @@
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
@@ -17,8 +16,8 @@ from triggers.runs.lifecycle import reassign_resuming_runs
 from workers.acting import hold_workers
 from workers.models import Pool, PoolMember
 from workers.pools.membership import join_pools, lock_resuming_triggers
+from workspaces.ceilings import check_ceiling
 from workspaces.locks import (
-    check_ceiling,
     hold_environment,
     hold_pools,
     hold_role,
@@ -39,8 +38,7 @@ def create_pool(*, environment_id: UUID, values: dict[str, Any], actor: Actor) -
             lock_environment(environment_id)
             hold_role(actor, environment_id, Role.ADMIN)
             live = Pool.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
-            limit = settings.MAX_POOLS_PER_ENVIRONMENT
-            check_ceiling("pools", "pools", held=live.count(), limit=limit)
+            check_ceiling("pools", "pools", environment_id=environment_id, rows=live)
             pool.save(force_insert=True)
             emit(_event("pool.created", pool, actor, {"name": pool.name}))
     except IntegrityError:

@@ -14,7 +14,7 @@ from pipedai.api.serializers import read_body
 from pipedai.api.views import IsSignedIn
 from triggers.runs.claim_next import claim_next_run
 from triggers.runs.offers import offers_of
-from workers.protocol.access import VERSION
+from workers.protocol.access import PROCESS, VERSION
 from workers.protocol.asking import ACCOUNT, AskingViewSet, told_fields
 from workers.protocol.limits import locked_limits
 from workers.protocol.serializers import ClaimNextBody, NextRunSerializer
@@ -45,7 +45,7 @@ class ClaimNextViewSet(AskingViewSet):
         summary="Claim the next run",
         body=ClaimNextBody,
         example={"claimId": "01a20e61-d1c1-7d52-9c1e-0f5a8ad3a1b2", "start": True, "wait": 25},
-        parameters=(VERSION, ACCOUNT),
+        parameters=(VERSION, PROCESS, ACCOUNT),
         answers={
             200: answer(
                 "ClaimedNext",

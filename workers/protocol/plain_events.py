@@ -17,7 +17,7 @@ from pipedai.events import ActorType
 from triggers.run_events.event import MAX_CALL_BYTES, RunEvent
 from triggers.run_events.recording import append_events
 from workers.authentication import WorkerTokenAuthentication
-from workers.presence import sane_version
+from workers.presence import sane_word
 from workers.protocol.run_events import events_of
 
 
@@ -36,7 +36,7 @@ def append_plain_call(request: Request, worker_id: UUID, run_id: UUID) -> Sequen
     events = _events(request) if digest is not None else []
     if digest is None or not events:
         return ()
-    version = sane_version(request.META.get("HTTP_X_PIPEDAI_WORKER_VERSION"))
+    version = sane_word(request.META.get("HTTP_X_PIPEDAI_WORKER_VERSION"))
     stored = append_events(
         token_digest=digest, worker_id=worker_id, version=version, run_id=run_id, events=events
     )

@@ -34,7 +34,7 @@ from triggers.runs.outcome import (
 from triggers.runs.retries import MAX_RETRY_AFTER_SECONDS
 from triggers.runs.serializers import RunSerializer
 from triggers.serializers import OutputSchemaField
-from triggers.states import TERMINAL, FaultClass, RetryMode
+from triggers.states import TERMINAL, FaultClass, RecordEvents, RetryMode
 from workers.models import MAX_CONCURRENCY, Worker
 from workers.protocol.tool_calls import ToolCallListField, ToolCallsField
 from workers.serializers import AccountIdField, AuthModeField
@@ -274,7 +274,7 @@ class HandedOutRunSerializer(RowSerializer):
     resumeSessionId = serializers.CharField(source="resume_session_id", allow_null=True)
     resumeUntil = serializers.DateTimeField(source="resume_until", allow_null=True)
     maxCostUsd = MoneyField(source="max_cost_usd", allow_null=True)
-    recordEvents = serializers.BooleanField(source="record_events")
+    recordEvents = serializers.ChoiceField(source="record_events", choices=RecordEvents.choices)
     attempt = serializers.IntegerField()
     queuedAt = serializers.DateTimeField(source="queued_at")
 

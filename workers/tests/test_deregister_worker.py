@@ -159,8 +159,8 @@ def test_a_malformed_heir_is_a_field_error(client, url, bad):
     assert response.json() == invalid({"reassignTo": ["Must be a UUID."]})
 
 
-def test_it_makes_room_under_the_ceiling(cast, client, url, settings):
-    settings.MAX_WORKERS_PER_ENVIRONMENT = 1
+def test_it_makes_room_under_the_ceiling(cast, client, url, ceilings):
+    ceilings["workers"] = 1
     unassign()
     body = {"token": cast.mint("wrk"), "hostname": "host-2", "os": "linux", "version": "1"}
     refused = browser().post("/api/v1/workers/register", body)

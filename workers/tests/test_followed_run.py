@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -13,6 +14,7 @@ from pipedai.env import BASE_DIR
 from testing.processes.web_process import Server, free_port, serve
 from testing.processes.worker_process import ended_run, register, until, working
 from testing.world.cast import Cast
+from triggers.models import RunEventLog
 
 SECRET = "planted-0123456789abcdef"
 
@@ -38,7 +40,7 @@ def test_a_run_is_followed_while_it_goes_on_and_to_its_end(
             "mcpUrl": "https://mcp.example.com/mcp",
             "mcpHeaders": {"Authorization": f"Bearer {SECRET}"},
             "workerId": register(tmp_path, server.url, cast.mint("wrk")),
-            "recordEvents": True,
+            "recordEvents": "always",
         }
         path = f"/environments/{cast.environment.id}/triggers"
         trigger = api.post(path, json=body).raise_for_status().json()
@@ -64,6 +66,24 @@ def test_a_run_is_followed_while_it_goes_on_and_to_its_end(
             assert ended_run(api, run["id"])["status"] == "succeeded"
             assert follower.wait(60) == 0
             stored = api.get(f"/runs/{run['id']}/events").raise_for_status().json()["items"]
+
+            # By default only the events of a failure come, after its end.
+            def ended(prompt: str) -> Any:
+                change = {"recordEvents": "failures", "prompt": prompt}
+                api.patch(f"/triggers/{trigger['id']}", json=change).raise_for_status()
+                queued = api.post(f"/triggers/{trigger['id']}/run", json={}).raise_for_status()
+                return ended_run(api, queued.json()["id"])
+
+            well, ill = ended("standin: success Done."), ended("standin: max-turns")
+            assert (well["status"], ill["status"]) == ("succeeded", "failed")
+            until(lambda: '"result"' in api.get(f"/runs/{ill['id']}/events").text)
+            none = api.get(f"/runs/{well['id']}/events").raise_for_status().json()
+            assert "because it succeeded" in none["whyNone"]
+            assert RunEventLog.objects.filter(run_id=well["id"]).count() == 0
+            worker = f"/workers/{body['workerId']}"
+            assert api.get(worker).json()["status"] == "online"
+        # The worker was stopped by SIGTERM, and has signed off.
+        assert api.get(worker).json()["status"] == "offline"
     told = [json.loads(line) for line in shown.read_text().splitlines()]
     assert told == stored
     assert [event["seq"] for event in told] == list(range(1, len(told) + 1))
@@ -106,7 +126,7 @@ def test_events_of_an_outage_arrive_after_it_in_order_and_once(
                 "prompt": "Talk.",
                 "mcpUrl": "https://mcp.example.com/mcp",
                 "workerId": worker_id,
-                "recordEvents": True,
+                "recordEvents": "always",
             }
             path = f"/environments/{cast.environment.id}/triggers"
             trigger = api.post(path, json=body).raise_for_status().json()

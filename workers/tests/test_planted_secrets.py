@@ -104,7 +104,7 @@ def fire(api: httpx.Client, cast: Cast, worker_id: str, prompt: str, headers: An
         "mcpHeaders": headers,
         "workerId": worker_id,
         "maxRetries": 0,
-        "recordEvents": True,
+        "recordEvents": "always",
     }
     path = f"/environments/{cast.environment.id}/triggers"
     trigger = api.post(path, json=body).raise_for_status().json()

@@ -134,7 +134,7 @@ def test_a_run_comes_with_all_that_it_takes(cast, poll):
             "resumeSessionId": None,
             "resumeUntil": None,
             "maxCostUsd": None,
-            "recordEvents": False,
+            "recordEvents": "failures",
             "attempt": 1,
             "queuedAt": run["queuedAt"],
         }

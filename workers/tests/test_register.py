@@ -229,8 +229,8 @@ class TestTheSameHost:
         assert shown(cast, body["workerId"])["hostname"] == "HOST-1"
 
 
-def test_an_environment_has_only_so_many_workers(cast, register, settings):
-    settings.MAX_WORKERS_PER_ENVIRONMENT = 1
+def test_an_environment_has_only_so_many_workers(cast, register, ceilings):
+    ceilings["workers"] = 1
     response = register()
     assert response.status_code == 409
     assert response.json() == {
@@ -341,11 +341,11 @@ class TestPools:
         assert shown(cast, worker_id)["poolIds"] == pools
 
     def test_beyond_the_ceiling_it_is_refused_and_the_token_is_still_good(
-        self, cast, register, pools, settings
+        self, cast, register, pools, ceilings
     ):
         token = cast.mint("wrk", pool_ids=[UUID(each) for each in pools])
-        settings.MAX_POOLS_PER_WORKER = 1
+        ceilings["poolsOfWorker"] = 1
         refused = register(token=token)
         assert (refused.status_code, refused.json()["ceiling"]) == (409, "poolsOfWorker")
-        settings.MAX_POOLS_PER_WORKER = 2
+        ceilings["poolsOfWorker"] = 2
         assert register(token=token).status_code == 201

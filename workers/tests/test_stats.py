@@ -119,6 +119,7 @@ def test_the_figures_of_two_triggers(cast):
         {
             "key": str(cast.trigger_id),
             "name": Trigger.objects.get(id=cast.trigger_id).name,
+            "day": None,
             "runs": 5,
             "succeeded": 2,
             "failed": 1,
@@ -137,6 +138,7 @@ def test_the_figures_of_two_triggers(cast):
             **NO_RUNS,
             "key": str(second.trigger_id),
             "name": "Evening report",
+            "day": None,
             "runs": 1,
             "canceled": 1,
         },
@@ -178,7 +180,7 @@ def test_runs_without_a_worker_or_a_model_have_a_group_of_their_own(cast):
     ]
 
 
-@pytest.mark.parametrize("group_by", ["trigger", "worker", "model"])
+@pytest.mark.parametrize("group_by", ["trigger", "worker", "model", "day,trigger"])
 def test_without_runs_there_is_a_total_and_no_item(cast, group_by):
     answer = read(cast, group_by)
     assert (answer["items"], answer["groups"], answer["total"]) == ([], 0, NO_RUNS)
@@ -191,7 +193,33 @@ def test_each_day_of_the_window_is_there(cast):
     assert [(item["key"], item["runs"]) for item in answer["items"]] == [
         (f"2026-05-0{day}", int(day in (4, 6))) for day in range(1, 9)
     ]
-    assert answer["items"][0] == {**NO_RUNS, "key": "2026-05-01", "name": None}
+    assert answer["items"][0] == {
+        **NO_RUNS,
+        "key": "2026-05-01",
+        "name": None,
+        "day": "2026-05-01",
+    }
+
+
+def test_by_day_and_trigger_each_pair_with_runs_is_there_and_the_busiest_of_a_day_comes_first(cast):
+    other = cast.add_trigger(name="Evening report")
+    later = NOON + timedelta(days=2)
+    add(
+        run_that(cast, later, cost_usd="0.5"),
+        run_that(cast, trigger_id=other),
+        *(run_that(cast) for _ in range(2)),
+    )
+    answer = read(cast, "day,trigger")
+    name = Trigger.objects.get(id=cast.trigger_id).name
+    assert [
+        (item["day"], item["key"], item["name"], item["runs"], item["costUsd"])
+        for item in answer["items"]
+    ] == [
+        ("2026-05-04", str(cast.trigger_id), name, 2, "0"),
+        ("2026-05-04", str(other), "Evening report", 1, "0"),
+        ("2026-05-06", str(cast.trigger_id), name, 1, "0.5"),
+    ]
+    assert (answer["groups"], answer["total"]["runs"]) == (3, 4)
 
 
 def test_a_day_is_the_zones_and_may_have_25_hours(cast):

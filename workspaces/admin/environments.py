@@ -11,7 +11,11 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
-from unfold.widgets import UnfoldAdminTextInputWidget, UnfoldBooleanWidget
+from unfold.widgets import (
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanWidget,
+)
 
 from accounts.models import User
 from pipedai.admin.base import StaffModelAdmin
@@ -22,6 +26,7 @@ from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
 from pipedai.admin.values import link_to, links, list_of, state, two_lines
 from pipedai.events import Actor
+from workspaces.ceilings import MOST_TIMES, PROFILE, RAISABLE, most, raise_ceilings
 from workspaces.invitations import IS_OPEN
 from workspaces.models import Environment, Invitation, Membership, Workspace
 from workspaces.roles import Role
@@ -61,6 +66,28 @@ class PauseForm(forms.Form):
 
     def __init__(self, environment: Environment, posted: Mapping[str, Any] | None) -> None:
         super().__init__(posted)
+
+
+class CeilingsForm(forms.Form):
+    """Asks for each of a workspace's ceilings. Only those that were changed are set, so that a page that has stood open
+    does not undo what somebody else has raised meanwhile.
+    """
+
+    def __init__(self, workspace: Workspace, posted: Mapping[str, Any] | None) -> None:
+        super().__init__(posted)
+        for name in RAISABLE:
+            self.fields[name] = forms.IntegerField(
+                label=name, initial=most(name, workspace.ceilings), min_value=PROFILE[name],
+                max_value=PROFILE[name] * MOST_TIMES, widget=UnfoldAdminIntegerFieldWidget, show_hidden_initial=True,
+            )  # fmt: skip
+
+    def clean(self) -> dict[str, int]:
+        return {name: n for name, n in self.cleaned_data.items() if name in self.changed_data}
+
+
+def _ceilings(workspace: Workspace) -> str:
+    raised = (f"{name} {number:,}" for name, number in workspace.ceilings.items())
+    return ", ".join(raised) or "none"
 
 
 def _update(environment: Environment, actor: Actor, **values: Any) -> None:
@@ -125,7 +152,25 @@ class WorkspaceAdmin(StaffModelAdmin):
     searched_text = {"name": "name"}
     searched_address = ("created_by", "creator's e-mail address")
     looks_through = LOOKS_THROUGH_CUSTOMERS
-    facts = ("name", "created_by", "created_at", "id")
+    facts = (
+        "name",
+        "created_by",
+        "created_at",
+        ("Raised ceilings", of_row(_ceilings, "ceilings")),
+        "id",
+    )
+    support = (
+        SupportAction(
+            "ceilings", "Raise ceilings",
+            f"What the workspace, each of its environments and each of its users may have. The least is what others"
+            f" have, and the most is {MOST_TIMES} times as much. More rows make lists and counts slower.",
+            "The ceilings are set.", applies=bool,
+            perform=lambda workspace, actor, **ceilings: raise_ceilings(
+                workspace_id=workspace.id, ceilings=ceilings, actor=actor
+            ),
+            form=CeilingsForm,
+        ),
+    )  # fmt: skip
     panels = (
         Related(
             "Environments", Environment, (("Name", itself("name")), "created_at", "deleted_at", ("Go to", _GO_TO)),

@@ -86,6 +86,7 @@ class Migration(migrations.Migration):
                         db_default=django.db.models.functions.datetime.Now(), editable=False
                     ),
                 ),
+                ("ceilings", models.JSONField(db_default=models.Value({}, models.JSONField()))),
             ],
             options={
                 "db_table": "workspace",

@@ -140,8 +140,8 @@ class TestMinting:
         )
         assert response.status_code == 201
 
-    def test_an_environment_has_only_so_many_usable_keys(self, cast, mint, settings):
-        settings.MAX_KEYS_PER_ENVIRONMENT = 2
+    def test_an_environment_has_only_so_many_usable_keys(self, cast, mint, ceilings):
+        ceilings["keys"] = 2
         first = mint().json()["id"]
         assert mint(prefix="wrk").status_code == 201
         response = mint()

@@ -160,8 +160,8 @@ class TestDeleting:
         )
         assert response.status_code == 201
 
-    def test_it_does_not_count_towards_the_ceiling(self, emptied, url, settings):
-        settings.MAX_ENVIRONMENTS_PER_USER = 1
+    def test_it_does_not_count_towards_the_ceiling(self, emptied, url, ceilings):
+        ceilings["environments"] = 1
         client = emptied.client(emptied.owner)
         create = f"/api/v1/workspaces/{emptied.workspace.id}/environments"
         assert client.post(create, {"name": "next"}).status_code == 409

@@ -88,8 +88,8 @@ def test_whoever_may_not_is_told_who_may(cast, url, who):
     }
 
 
-def test_one_user_owns_only_so_many(cast, url, settings):
-    settings.MAX_ENVIRONMENTS_PER_USER = 2
+def test_one_user_owns_only_so_many(cast, url, ceilings):
+    ceilings["environments"] = 2
     client = cast.client(cast.owner)
     assert client.post(url, {"name": "a"}).status_code == 201
     response = client.post(url, {"name": "b"})

@@ -3,11 +3,14 @@
 import pytest
 from django.db.models.functions import Now
 
-from accounts.models import AccountMail
+from accounts.models import AccountMail, User
+from accounts.proof import check_proof, is_findable
+from audit.models import AuditEntry
+from pipedai.api.errors import Conflict
 from testing.probes.shapes import A_TIME, AN_ID
 from testing.world.cast import browser, session_cookie
 from testing.world.mails import MAIL_SERVER, mails_to, prove, token_to
-from testing.world.users import UserFactory
+from testing.world.users import PASSWORD, UserFactory
 from workspaces.models import Invitation, Membership
 
 GRACE = "grace@example.com"
@@ -52,8 +55,11 @@ def test_an_invitation_is_answered_listed_and_mailed(cast, url):
         "invitedBy": str(cast.admin.id),
         "createdAt": A_TIME,
         "expiresAt": A_TIME,
+        "link": None,
     }
-    assert admin.get(url).json()["items"] == [answer.json()]
+    listed = answer.json()
+    del listed["link"]
+    assert admin.get(url).json()["items"] == [listed]
     assert mails_to(GRACE) == ["invitation"]
     assert AccountMail.objects.get().facts["environment"] == cast.environment.name
 
@@ -136,19 +142,66 @@ def test_a_member_needs_none(cast, url, grace):
     assert conflict(accept(grace, token)) == (409, "already_member")
 
 
-def test_none_is_sent_while_mail_is_off(cast, url, settings):
-    settings.EMAIL_URL, settings.PRODUCTION = "", True
-    answer = cast.client(cast.owner).post(url, {"email": GRACE, "role": "viewer"})
-    assert conflict(answer) == (409, "mail_off")
+class TestWithoutMailServer:
+    """An invitation whose link the admin hands over."""
+
+    @pytest.fixture
+    def link(self, cast, url, settings):
+        settings.EMAIL_URL = ""
+        settings.PUBLIC_URL = "https://api.example.com"
+        answer = cast.client(cast.owner).post(url, {"email": GRACE, "role": "operator"})
+        assert answer.status_code == 201
+        return answer.json()["link"]
+
+    @pytest.fixture
+    def token(self, link):
+        page, _, token = link.partition("#token=")
+        assert page == "https://api.example.com/account/invitation"
+        return token
+
+    def register(self, token):
+        body = {"email": GRACE, "password": PASSWORD, "invitationToken": token}
+        return browser().post("/api/v1/auth/register", body)
+
+    def test_its_link_is_shown_once_and_no_mail_ever_sent(self, cast, url, token):
+        assert token not in str(cast.client(cast.owner).get(url).json())
+        mail = AccountMail.objects.get()
+        assert (mail.status, mail.next_attempt_at) == ("handed", None)
+        assert token not in str(list(AuditEntry.objects.values()))
+
+    def test_registering_with_it_makes_a_member_whose_address_is_not_proved(self, token, settings):
+        settings.REGISTRATION = "invited"
+        answer = self.register(token)
+        assert (answer.status_code, answer.json()["user"]["emailVerified"]) == (201, False)
+        grace = User.objects.get(email=GRACE)
+        assert Membership.objects.get(user=grace).role == "operator"
+        # With a mail server later, others still find the account, as all from before.
+        settings.EMAIL_URL = MAIL_SERVER
+        assert is_findable(grace)
+        with pytest.raises(Conflict, match="confirmed e-mail address"):
+            check_proof(grace)
+
+    def test_nobody_takes_an_account_with_it(self, token, grace):
+        assert conflict(self.register(token)) == (409, "email_taken")
+        assert accept(grace, token).status_code == 200
+
+    def test_once_there_is_a_mail_server_only_who_proved_the_address_accepts(
+        self, token, grace, settings
+    ):
+        settings.EMAIL_URL = MAIL_SERVER
+        User.objects.filter(id=grace.id).update(email="old@example.com")
+        assert conflict(self.register(token)) == (409, "link_unusable")
+        User.objects.filter(id=grace.id).update(email=GRACE)
+        assert accept(grace, token).status_code == 200
 
 
-def test_there_are_ceilings_and_rates(cast, url, settings):
+def test_there_are_ceilings_and_rates(cast, url, ceilings):
     owner = cast.client(cast.owner)
-    settings.MAX_MEMBERS_PER_ENVIRONMENT = 1
+    ceilings["invitations"] = 1
     owner.post(url, {"email": GRACE, "role": "viewer"})
     answer = owner.post(url, {"email": "other@example.com", "role": "viewer"})
     assert (answer.json()["code"], answer.json()["ceiling"]) == ("ceiling_reached", "invitations")
-    settings.MAX_MEMBERS_PER_ENVIRONMENT = 1000
+    ceilings["invitations"] = 1000
     answers = [
         owner.post(url, {"email": f"n{n}@example.com", "role": "viewer"}).status_code
         for n in range(19)

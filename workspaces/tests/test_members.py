@@ -144,8 +144,8 @@ class TestAdding:
         assert response.status_code == 400
         assert response.json() == invalid(None, "Name the user by either userId or email.")
 
-    def test_a_full_environment_is_409(self, cast, url, settings):
-        settings.MAX_MEMBERS_PER_ENVIRONMENT = 5
+    def test_a_full_environment_is_409(self, cast, url, ceilings):
+        ceilings["members"] = 5
         client = cast.client(cast.owner)
         answers = [
             client.post(url, {"userId": UserFactory.create().id, "role": "viewer"}) for _ in "12"

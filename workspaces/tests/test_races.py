@@ -266,24 +266,24 @@ def test_a_claim_and_a_reassignment_leave_the_run_with_one_worker(cast, round_):
 @pytest.mark.parametrize(
     ("ceiling", "child", "model"),
     [
-        ("MAX_TRIGGERS_PER_ENVIRONMENT", _trigger, Trigger),
-        ("MAX_KEYS_PER_ENVIRONMENT", _key, ApiKey),
+        ("triggers", _trigger, Trigger),
+        ("keys", _key, ApiKey),
     ],
 )
-def test_the_last_place_goes_to_one(cast, settings, ceiling, child, model, round_):
+def test_the_last_place_goes_to_one(cast, ceilings, ceiling, child, model, round_):
     def there():
         return model.objects.filter(environment=cast.environment).count()
 
     ApiKey.objects.all().delete()
     before = there()
-    setattr(settings, ceiling, before + 1)
+    ceilings[ceiling] = before + 1
     assert statuses(at_once(*[child(cast)] * 4)) == [200, 409, 409, 409]
     assert there() == before + 1
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
-def test_the_last_members_place_goes_to_one(cast, settings, round_):
-    settings.MAX_MEMBERS_PER_ENVIRONMENT = 5
+def test_the_last_members_place_goes_to_one(cast, ceilings, round_):
+    ceilings["members"] = 5
     people = [UserFactory.create() for _ in range(3)]
     answers = at_once(
         *[
@@ -301,8 +301,8 @@ def test_the_last_members_place_goes_to_one(cast, settings, round_):
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
-def test_the_last_workers_place_goes_to_one(cast, settings, round_):
-    settings.MAX_WORKERS_PER_ENVIRONMENT = 2
+def test_the_last_workers_place_goes_to_one(cast, ceilings, round_):
+    ceilings["workers"] = 2
     tokens = [cast.mint("wrk") for _ in range(3)]
     answers = at_once(
         *[partial(register, token, f"host-{n + 2}") for n, token in enumerate(tokens)]
@@ -312,8 +312,8 @@ def test_the_last_workers_place_goes_to_one(cast, settings, round_):
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
-def test_the_last_environment_goes_to_one(cast, settings, round_):
-    settings.MAX_ENVIRONMENTS_PER_USER = 2
+def test_the_last_environment_goes_to_one(cast, ceilings, round_):
+    ceilings["environments"] = 2
     create = [
         partial(
             create_environment,
@@ -328,8 +328,8 @@ def test_the_last_environment_goes_to_one(cast, settings, round_):
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
-def test_the_last_workspace_goes_to_one(cast, settings, round_):
-    settings.MAX_WORKSPACES_PER_USER = 2  # the cast has one already
+def test_the_last_workspace_goes_to_one(cast, ceilings, round_):
+    ceilings["workspaces"] = 2  # the cast has one already
     create = partial(create_workspace, name="w", user_id=cast.owner.id, actor=TEST_ACTOR)
     assert statuses(at_once(*[create] * 4)) == [200, 409, 409, 409]
     assert Workspace.objects.filter(created_by=cast.owner).count() == 2
@@ -337,9 +337,9 @@ def test_the_last_workspace_goes_to_one(cast, settings, round_):
 
 @pytest.mark.parametrize("round_", ROUNDS)
 @pytest.mark.parametrize("who", ["owner", "admin"])
-def test_the_last_trigger_of_a_creators_workspaces_goes_to_one(cast, settings, who, round_):
+def test_the_last_trigger_of_a_creators_workspaces_goes_to_one(cast, ceilings, who, round_):
     """Calls in four environments of two workspaces race, made by the creator or by another user."""
-    settings.MAX_TRIGGERS_PER_CREATOR = 2  # the cast has one already
+    ceilings["triggersOfCreator"] = 2  # the cast has one already
     actor, here = Actor("user", getattr(cast, who).id), {"user_id": cast.owner.id}
     other = create_workspace(name="other", actor=TEST_ACTOR, **here)
     environments = [cast.environment] + [

@@ -85,8 +85,8 @@ class TestWhoSeesOne:
         )
 
 
-def test_one_user_creates_only_so_many(cast, settings):
-    settings.MAX_WORKSPACES_PER_USER = 2
+def test_one_user_creates_only_so_many(cast, ceilings):
+    ceilings["workspaces"] = 2
     client = cast.client(cast.owner)  # the owner has one workspace already
     assert client.post(URL, {"name": "a"}).status_code == 201
     with audited() as rows:
@@ -101,8 +101,8 @@ def test_one_user_creates_only_so_many(cast, settings):
     assert cast.client(cast.admin).post(URL, {"name": "b"}).status_code == 201
 
 
-def test_those_beyond_a_lowered_ceiling_stay(cast, settings):
-    settings.MAX_WORKSPACES_PER_USER = 0
+def test_those_beyond_a_lowered_ceiling_stay(cast, ceilings):
+    ceilings["workspaces"] = 0
     client = cast.client(cast.owner)
     assert client.post(URL, {"name": "a"}).status_code == 409
     assert len(client.get(URL).json()["items"]) == 1

@@ -18,7 +18,7 @@ from pipedai.outgoing.due import claim_due
 from pipedai.retention import Order
 from pipedai.sql import database_now
 from testing.processes.mail_receiver import MailReceiver, receiving_mail
-from testing.world.mails import invite_for_test, token_to
+from testing.world.mails import invite_for_test, prove, token_to
 from testing.world.users import UserFactory
 from workspaces.models import Invitation
 
@@ -74,6 +74,20 @@ def test_a_mail_has_its_link_in_both_parts_and_no_other(receiver, ada, purpose):
     assert "evil.example" not in plain + html
     assert all(len(line) < 998 for line in mail.raw.splitlines())
     assert "<img" not in html
+
+
+@pytest.mark.parametrize(("registration", "says"), [("invited", False), ("closed", True)])
+def test_an_invitation_asks_for_an_account_where_nobody_may_register(
+    receiver, cast, settings, registration, says
+):
+    settings.REGISTRATION = registration
+    prove(cast.owner)
+    url = f"/api/v1/environments/{cast.environment.id}/invitations"
+    cast.client(cast.owner).post(url, {"email": "new@example.com", "role": "viewer"})
+    assert send().status == "delivered"
+    (mail,) = receiver.received
+    for part in ("plain", "html"):
+        assert ("nobody may register" in " ".join(mail.part(part).split())) == says
 
 
 def test_links_lead_to_the_dashboard_if_there_is_one(receiver, ada, settings):

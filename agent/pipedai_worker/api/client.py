@@ -8,6 +8,7 @@ from collections.abc import Generator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
@@ -32,6 +33,8 @@ EVENTS_A_PAGE = 200
 POLL_MARGIN_SECONDS = 15.0
 # The account goes into a header, because a poll has no body and proxies write URLs to their logs.
 ACCOUNT_HEADER = "X-Pipedai-Account-Id"
+# How long the end of a worker may be delayed by telling the API of it.
+SIGN_OFF_SECONDS = 1.5
 LARGEST_PORT = 65535
 # A person is told to set this machine's clock if it differs by more from the API's.
 CLOCK_TOLERANCE_SECONDS = 60.0
@@ -73,6 +76,8 @@ class Api:
             "Accept-Encoding": "identity",
             "User-Agent": f"pipedai-worker/{__version__}",
             "X-Pipedai-Worker-Version": __version__,
+            # Signing off has no effect if another process of this worker has polled since.
+            "X-Pipedai-Worker-Process": uuid4().hex,
         }
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -137,8 +142,13 @@ class Api:
                 raise NotOurApi(f"The answer to a registration has no {name}.")
         return answer
 
+    def whoami(self) -> dict[str, Any]:
+        """Return what the API says of the token's owner. It does not count as a poll."""
+        return self._request("GET", "/whoami")
+
     def environment_id(self) -> str | None:
-        found = self._request("GET", "/whoami").get("environmentId")
+        """Return the id of the environment that the worker belongs to, or None if the API does not say."""
+        found = self.whoami().get("environmentId")
         return found if isinstance(found, str) else None
 
     def claim_next(
@@ -171,6 +181,18 @@ class Api:
         """Let the API answer the `claim-next` that waits there: a newer poll that waits ends an older one."""
         self._ask("GET", "poll", params={"wait": "1"}, bounds=PAGE)
 
+    def sign_off(self) -> None:
+        """Tell the API that this process polls no more, so that nobody counts on the worker. Raises Unavailable.
+
+        It is not sent again, and what the API answers does not matter.
+        """
+        self._send(
+            "POST",
+            f"{self._worker}/sign-off",
+            timeout=SIGN_OFF_SECONDS,
+            bounds=ANSWER._replace(seconds=SIGN_OFF_SECONDS),
+        )
+
     def heartbeat(
         self, run_id: str, tool_calls: dict[str, int] | None = None, session_id: str | None = None
     ) -> dict[str, Any]:
@@ -187,12 +209,15 @@ class Api:
         headers = {"Content-Type": "application/json"}
         return self._ask("POST", f"runs/{run_id}/events", content=body, headers=headers)
 
-    def list_events(self, run_id: str, after: int) -> list[Any]:
-        """Return some of a run's events after the number `after`, in order. The token has to be a `pwk_` key."""
+    def list_events(self, run_id: str, after: int) -> dict[str, Any]:
+        """Return some of a run's events after the number `after`, in order. The token has to be a `pwk_` key.
+
+        The answer has them as `items`, a list, and `whyNone`, a sentence on why there are none.
+        """
         params = {"after": after, "limit": EVENTS_A_PAGE}
         answer = self._request("GET", f"/runs/{run_id}/events", params=params, bounds=PAGE)
         events = answer.get("items")
-        return events if isinstance(events, list) else []
+        return {**answer, "items": events if isinstance(events, list) else []}
 
     def stream_events(self, run_id: str, after: int) -> Generator[bytes | None, None, None]:
         """Yield the bytes of the stream after `after`; None at the run's end. The token has to be a `pwk_` key."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipedai_worker.api.answers import ApiError, Refused, TokenRefused
+from pipedai_worker.api.answers import ApiError, TokenRefused
 from pipedai_worker.api.client import Api, clock_complaint
 from pipedai_worker.disk import durable
 from pipedai_worker.disk.journal import Journal
@@ -25,8 +25,6 @@ PROGRAM_TIMEOUT_SECONDS = 30
 # An older version does not know the options that the worker gives it, and ends at once.
 OLDEST_CLAUDE = (2, 1, 197)
 _CLAUDES_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9}) \(Claude Code\)")
-# No run has this id, so the API's answer to a heartbeat for it depends on the token alone.
-NO_RUN = "00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def check_registration(path: Path, connect: Callable[[WorkerConfig], Api]) -> It
     yield _check_state(path, config)
     yield _at_work(path, config)
     with contextlib.closing(connect(config)) as api:
-        yield from _check_api(api)
+        yield from _check_api(api, config.worker_id)
 
 
 def _check_state(path: Path, config: WorkerConfig) -> Finding:
@@ -87,7 +85,7 @@ def _at_work(path: Path, config: WorkerConfig) -> Finding:
     return Finding("at work", True, detail)
 
 
-def _check_api(api: Api) -> Iterator[Finding]:
+def _check_api(api: Api, worker_id: str) -> Iterator[Finding]:
     try:
         api.health()
     except ApiError as error:
@@ -103,17 +101,16 @@ def _check_api(api: Api) -> Iterator[Finding]:
     known = "agrees with the API's" if api.clock_offset is not None else "the API tells no time"
     yield Finding("clock", complaint is None, complaint or known, hint)
     try:
-        api.heartbeat(NO_RUN)
+        is_own = api.whoami().get("id") == worker_id
     except TokenRefused as error:
         dead, lost = "Register again with a new wrk_ token.", "Let the proxy pass the header on."
         yield Finding("worker token", False, str(error), dead if error.arrived else lost)
         return
-    except Refused:
-        pass
     except ApiError as error:
         yield Finding("worker token", False, str(error), "Try again later.")
         return
-    yield Finding("worker token", True, "accepted")
+    detail = "accepted" if is_own else f"it is not the token of worker {worker_id}"
+    yield Finding("worker token", is_own, detail, "Register again with a new wrk_ token.")
 
 
 def check_program(argv: Sequence[str], name: str) -> Iterator[Finding]:
@@ -122,12 +119,17 @@ def check_program(argv: Sequence[str], name: str) -> Iterator[Finding]:
     yield Finding(f"{name} on PATH", found is not None, found or f"no {argv[0]}", hint)
 
 
-def check_claude(argv: Sequence[str], paying: Paying) -> Iterator[Finding]:
-    """Check that claude is installed, that it starts, and that it has something to log in with."""
+def check_claude(argv: Sequence[str], paying: Paying | None) -> Iterator[Finding]:
+    """Check that claude is installed, that it starts, and that it has something to log in with.
+
+    `paying` is None for the stand-in, which needs no login.
+    """
     findings = list(check_program(argv, "claude"))
     yield from findings
     if all(finding.passed for finding in findings):
-        yield _check_version(argv, paying.mode)
+        yield _check_version(argv, CREDENTIALS[paying.mode] if paying else ())
+    if paying is None:
+        return
     yield Finding("claude is paid for by", True, f"{paying.mode} ({paying.why})")
     yield _check_login(paying.mode)
     for complaint in paying.complaints():
@@ -137,12 +139,12 @@ def check_claude(argv: Sequence[str], paying: Paying) -> Iterator[Finding]:
             yield Finding("credentials not used", True, complaint)
 
 
-def _check_version(argv: Sequence[str], auth_mode: str) -> Finding:
+def _check_version(argv: Sequence[str], credentials: Sequence[str]) -> Finding:
     hint = "Run it by hand with --version and see what it says."
     try:
         answer = subprocess.run(
             [*argv, "--version"],
-            env=allowed(CREDENTIALS[auth_mode]),
+            env=allowed(credentials),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

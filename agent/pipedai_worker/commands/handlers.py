@@ -47,8 +47,23 @@ STAND_IN = [*stand_in.COMMAND, "--offline"]
 
 
 def register(options: argparse.Namespace) -> None:
+    """Carry out `register`: exchange the token, write the configuration, and say what to do next."""
     with _one_sentence():
-        _register(options)
+        config = _register(options)
+        path = options.config.absolute()
+        same = ["--config", str(path)]
+        if options.ca_file:
+            same += ["--ca-file", str(options.ca_file.absolute())]
+        if options.proxy:
+            # The URL itself may hold a password.
+            same += ["--proxy", "URL"]
+        print(
+            f"Registered as worker {config.worker_id} at {config.api_url}.",
+            f"Its token is in {path}, which only you can read.",
+            f"Check this machine:  pipedai-worker doctor {shlex.join(same)}",
+            f"Start the worker:    pipedai-worker run {shlex.join(same)}",
+            sep="\n",
+        )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -62,7 +77,10 @@ def register_and_run(options: argparse.Namespace) -> None:
     _log_start()
     with _one_sentence():
         if not options.config.exists():
-            _register(options)
+            config = _register(options)
+            log.info(
+                "registered as worker %s; its token is in %s", config.worker_id, options.config
+            )
         _run(options, WorkerConfig.load(options.config))
 
 
@@ -80,7 +98,9 @@ def doctor(options: argparse.Namespace) -> None:
             ),
             checks.check_program(_program(options.command), "the program")
             if options.command is not None
-            else checks.check_claude(_claude(options), _known_paying(options)),
+            else checks.check_claude(
+                _claude(options), None if options.stand_in else _known_paying(options)
+            ),
         )
         failed = 0
         for finding in findings:

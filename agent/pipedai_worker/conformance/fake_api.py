@@ -175,7 +175,13 @@ class FakeApi:
         if (problem := wire.problem(kind, query, body)) is not None:
             return self.refuse(400, "validation_failed", f"{kind}: {problem}.")
         if kind == "whoami":
-            return 200, {"kind": "worker", "environmentId": self.environment_id}
+            return 200, {
+                "kind": "worker",
+                "id": self.worker_id,
+                "environmentId": self.environment_id,
+            }
+        if kind == "sign-off":
+            return 204, {}
         if kind == "poll":
             return self._poll(float(query.get("wait", ["0"])[0]))
         if kind == "claim-next":
@@ -351,8 +357,9 @@ def route(method: str, path: str) -> tuple[str, str]:
         return "register", ""
     if method == "GET" and re.fullmatch(r"/api/v1/workers/[0-9a-f-]{36}/poll", path):
         return "poll", ""
-    if method == "POST" and re.fullmatch(r"/api/v1/workers/[0-9a-f-]{36}/claim-next", path):
-        return "claim-next", ""
+    match = re.fullmatch(r"/api/v1/workers/[0-9a-f-]{36}/(claim-next|sign-off)", path)
+    if match and method == "POST":
+        return match.group(1), ""
     match = re.fullmatch(
         r"/api/v1/workers/[0-9a-f-]{36}/runs/([0-9a-f-]{36})/(claim|start|heartbeat|complete|events)",
         path,

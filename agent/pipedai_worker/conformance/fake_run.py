@@ -24,7 +24,7 @@ class FakeRun:
     attempt: int = 1
     output_schema: Any = None
     retry_after_effects: bool = True
-    record_events: bool = False
+    record_events: str = "failures"
     retry_mode: str = "restart"
     resume_session_id: str | None = None
     max_cost_usd: Any = None

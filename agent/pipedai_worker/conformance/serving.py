@@ -132,7 +132,7 @@ class Handler(McpHandler):
 
     def _send(self, status: int, content: Any, headers: dict[str, str]) -> None:
         is_json = not isinstance(content, str)
-        data = (json.dumps(content) if is_json else content).encode()
+        data = b"" if status == 204 else (json.dumps(content) if is_json else content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json" if is_json else "text/html")
         self.send_header("Content-Length", str(len(data)))

@@ -142,7 +142,8 @@ def problem_of_events(body: dict[str, Any]) -> str | None:
 
 def take_events(run: FakeRun, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Add those events to the run that it has not got yet, and return the status and the answer."""
-    if not run.record_events:
+    failed = run.record_events == "failures" and run.status in TERMINAL - {"succeeded"}
+    if run.record_events != "always" and not failed:
         return 409, {"error": "The run's trigger records no events.", "code": "events_off"}
     for event in body["events"]:
         expected = len(run.events) + 1

@@ -21,6 +21,9 @@ Entry = TypeVar("Entry")
 
 # The folders of the state directory with the runs in hand, and with the events that the API has not taken yet.
 HELD, EVENTS = "held", "events"
+# The name of a run's file of events ends so if they are sent as they come, or if they are kept on this machine and sent
+# only if the run does not succeed.
+SENT, KEPT = ".ndjson", ".kept.ndjson"
 
 
 class AlreadyRunning(Exception):  # noqa: N818 - a state, not a mistake
@@ -137,11 +140,14 @@ class Journal:
     def calls_of(self, run_id: str) -> Path:
         return self._calls / f"{run_id}.ndjson"
 
-    def events_of(self, run_id: str) -> Path:
-        return self._events / f"{run_id}.ndjson"
+    def events_of(self, run_id: str, *, kept: bool) -> Path:
+        """Return the path of the file that holds the events of this run until the API has taken them."""
+        return self._events / f"{run_id}{KEPT if kept else SENT}"
 
-    def events(self) -> list[Path]:
-        return sorted(self._events.glob("*.ndjson"), key=lambda path: path.stat().st_mtime)
+    def events(self) -> dict[str, Path]:
+        """Return the files of events that the API has not taken yet, by their run's id. Older ones come first."""
+        paths = sorted(self._events.glob("*.ndjson"), key=lambda path: path.stat().st_mtime)
+        return {path.name.partition(".")[0]: path for path in paths}
 
     def sweep(self) -> None:
         """Remove files of tool calls that belong to no run of this worker. A kill at a bad moment leaves them."""

@@ -17,7 +17,7 @@ from pipedai_worker.api.client import Api
 from pipedai_worker.api.patience import Backoff, Outage
 from pipedai_worker.commands import arguments
 from pipedai_worker.commands.arguments import KEY_VARIABLE, Exit
-from pipedai_worker.disk.journal import EVENTS, HELD
+from pipedai_worker.disk.journal import EVENTS, HELD, KEPT, SENT
 from pipedai_worker.events import following
 from pipedai_worker.events.kinds import (
     MESSAGE,
@@ -29,11 +29,14 @@ from pipedai_worker.events.kinds import (
     TOOL_RESULT,
     TRUNCATED,
 )
-from pipedai_worker.events.spool import SUFFIX, SpoolReader
+from pipedai_worker.events.spool import SpoolReader
 from pipedai_worker.gateway.reading import EventSplitter, EventTooLarge
 from pipedai_worker.identity import config as configuration
 from pipedai_worker.identity.config import WorkerConfig
+from pipedai_worker.logs import get_logger
 from pipedai_worker.values import parse, whole
+
+log = get_logger(__name__)
 
 # The largest event that is read from a stream. What the API sends is far smaller.
 LARGEST_EVENT_BYTES = 1024 * 1024
@@ -89,7 +92,7 @@ def _stream(api: Api, run_id: str, after: int) -> Iterator[EventJson | None]:
 
 def listed(api: Api, run_id: str, after: int) -> Iterator[EventJson]:
     """Yield the events after the number `after` that the API has now."""
-    while events := [event for event in api.list_events(run_id, after) if _is_event(event)]:
+    while events := [e for e in api.list_events(run_id, after)["items"] if _is_event(e)]:
         yield from events
         after = events[-1]["seq"]
 
@@ -134,8 +137,10 @@ class Connect(Protocol):
 
 
 def events_of(options: argparse.Namespace, connect: Connect) -> Iterator[dict[str, Any]]:
-    """Return the events for `logs`, from the API if there is a key for it, else from the worker's file.
-    Raises Exit, ConfigError.
+    """Return the events that the command `logs` is to show. If there are none, the log says why in one sentence.
+
+    They come from the API if there is a key for it, and else from the file that the worker keeps until it has sent
+    them. Raises Exit if they can't be had, and ConfigError.
     """
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not key.isascii() or not key.isprintable():
@@ -148,9 +153,18 @@ def events_of(options: argparse.Namespace, connect: Connect) -> Iterator[dict[st
 
 def _at_the_api(api: Api, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     read = following.from_api if options.follow else following.listed
+    told, said = False, None
     try:
         with contextlib.closing(api):
-            yield from read(api, options.run, options.after)
+            if options.follow:
+                # Whoever follows a run that tells nothing yet learns at once whether there is something to wait for.
+                with contextlib.suppress(Unanswered):
+                    said = _say_why_none(api, options)
+            for event in read(api, options.run, options.after):
+                told = True
+                yield event
+            if not told:
+                _say_why_none(api, options, said)
     except TokenRefused as refused:
         raise Exit(
             arguments.DEAD_TOKEN, f"The key in {KEY_VARIABLE} was refused: {refused}"
@@ -158,6 +172,17 @@ def _at_the_api(api: Api, options: argparse.Namespace) -> Iterator[dict[str, Any
     except Refused as refused:
         sentence = f"The API does not show the events of run {options.run}: {refused}"
         raise Exit(arguments.ERROR, sentence) from None
+
+
+def _say_why_none(api: Api, options: argparse.Namespace, said: str | None = None) -> str | None:
+    """Log a sentence on why the API has no events to show, unless it was `said` before, and return it."""
+    answer = api.list_events(options.run, options.after)
+    if answer["items"]:
+        return None
+    why = str(answer.get("whyNone") or f"The run has no events after number {options.after}.")
+    if why != said:
+        log.info("%s", why)
+    return why
 
 
 def _on_disk(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -168,15 +193,20 @@ def _on_disk(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         return not options.follow or not (state / HELD / f"{options.run}.json").exists()
 
     try:
-        yield from following.from_file(
-            state / EVENTS / f"{options.run}{SUFFIX}", options.after, is_over
-        )
+        paths = [state / EVENTS / f"{options.run}{suffix}" for suffix in (KEPT, SENT)]
+        path = next(filter(Path.exists, paths), paths[0])
+        told = False
+        for event in following.from_file(path, options.after, is_over):
+            told = True
+            yield event
     except FileNotFoundError:
         raise Exit(
             arguments.ERROR,
-            f"This machine has no events of run {options.run}. The API may have them: set"
-            f" {KEY_VARIABLE} to a pwk_ key.",
+            f"This machine has no events of run {options.run}: set {KEY_VARIABLE} to a pwk_ key, so that the API is"
+            " asked for them, or says why there are none.",
         ) from None
+    if not told:
+        log.info("The run has no events after number %d on this machine.", options.after)
 
 
 # The parameters of the terminal's colours (ECMA-48, SGR).

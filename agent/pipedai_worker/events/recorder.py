@@ -1,15 +1,15 @@
-"""Records what one run's program does: takes each of its events, without secrets, to the file that is sent."""
+"""Records what one run's program does: takes each of its events, without secrets, to the file that may be sent."""
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pipedai_worker.api.client import Api
+from pipedai_worker.disk.journal import KEPT
 from pipedai_worker.events import kinds
 from pipedai_worker.events.kinds import STREAMS, RunEvent
 from pipedai_worker.events.sender import Sender
@@ -18,7 +18,6 @@ from pipedai_worker.logs import get_logger
 from pipedai_worker.redact import RedactingTexts, Redactor
 from pipedai_worker.reporting.outcome import storable
 from pipedai_worker.reporting.output import size_of
-from pipedai_worker.running.stopping import run_in_background
 from pipedai_worker.values import with_strings
 
 log = get_logger(__name__)
@@ -27,10 +26,6 @@ log = get_logger(__name__)
 LONGEST_TEXT, LONGEST_STRING, LONGEST_DATA = 8_000, 2_000, 16_000
 # The API refuses JSON that is nested deeper than 64, and an event's data stands three deep in a call.
 DEEPEST_DATA = 50
-# A run's report waits so long for the run's last events to arrive, so that those who watch the run see them. If the API
-# is away it does not wait.
-FLUSH_SECONDS = 2.0
-_LOOK_SECONDS = 0.02
 
 
 class Recorder:
@@ -38,7 +33,7 @@ class Recorder:
 
     def __init__(self, writer: SpoolWriter, sender: Sender, redactor: Redactor) -> None:
         self._writer = writer
-        self._sender = sender
+        self.sender = sender
         self._redactor = redactor
         # A secret may begin in one text and end in the next text of the same type, so each type has its own redactor.
         self._texts: defaultdict[str, RedactingTexts] = defaultdict(
@@ -54,7 +49,10 @@ class Recorder:
         redactor: Redactor,
         wait: Callable[[float], bool],
     ) -> Recorder | None:
-        """Make the run's file and begin to send it. Return None if the disk fails. `wait` is that of Sender."""
+        """Make the run's file, and begin to send it unless it is kept for the run's end. Return None if the disk fails.
+
+        `wait` sleeps for so many seconds, and returns True once the worker has to exit.
+        """
         try:
             make_room(path.parent, most_bytes=MOST_BYTES_OF_ALL)
             writer = SpoolWriter(path)
@@ -62,7 +60,8 @@ class Recorder:
         except OSError as error:
             log.warning("run %s: its events can't be recorded: %s", run_id, error.strerror)
             return None
-        run_in_background(f"events {run_id}", sender.run)
+        if not path.name.endswith(KEPT):
+            sender.begin()
         return cls(writer, sender, redactor)
 
     def take(self, kind: str, payload: Any) -> None:
@@ -70,13 +69,13 @@ class Recorder:
         if not self._writer.open:
             return
         try:
-            if self._sender.dropped:
+            if self.sender.dropped:
                 self._writer.close()
                 return
             for event in kinds.read(kind, payload):
                 for text, data in self._redacted(event):
                     self._writer.add(event.type, text, data)
-            self._sender.added()
+            self.sender.added()
         except OSError as error:
             log.warning("a run's events can't be written: %s", error.strerror)
             self._writer.close()
@@ -86,14 +85,7 @@ class Recorder:
 
     def finish(self) -> None:
         self._writer.close()
-        self._sender.finish()
-
-    def flush(self) -> None:
-        """After `finish()`, give the last events a moment to arrive."""
-        give_up_at = time.monotonic() + FLUSH_SECONDS
-        while self._sender.answered and time.monotonic() < give_up_at:
-            if self._sender.done.wait(_LOOK_SECONDS):
-                return
+        self.sender.finish()
 
     def _redacted(self, event: RunEvent) -> Iterator[tuple[str | None, dict[str, Any] | None]]:
         """Yield the text and the data of each event to write: one, or several for a long piece of a stream."""

@@ -12,9 +12,12 @@ from typing import Any
 from pipedai_worker.api.answers import Refused, TokenRefused
 from pipedai_worker.api.client import Api
 from pipedai_worker.api.patience import GaveUp, until_answered
+from pipedai_worker.disk.journal import KEPT
 from pipedai_worker.events.kinds import STATUS
 from pipedai_worker.events.spool import SpoolReader, is_full, line_of
 from pipedai_worker.logs import get_logger
+from pipedai_worker.reporting.outcome import SUCCEEDED
+from pipedai_worker.running.stopping import run_in_background
 from pipedai_worker.values import whole
 
 log = get_logger(__name__)
@@ -27,10 +30,16 @@ GATHER_SECONDS = 1.0
 # If a run told more events than this within GATHER_SECONDS, no person can read them as they come, as with the output of
 # a build. Its events are then gathered for twice the time.
 MANY_EVENTS = 10
-# The API answers with this code if events are missing before those that it got.
-EVENT_GAP = "event_gap"
+# The API answers with these codes if events are missing before those that it got, and if the run's trigger does not ask
+# for them, at least not now.
+EVENT_GAP, EVENTS_OFF = "event_gap", "events_off"
 # If the API asks for other events than it got more often than this in a row, the worker sends it no more.
 MOST_GAPS = 3
+
+# A run's thread waits so long for the run's last events to arrive: before the report, so that those who watch the run
+# see them, or after it, so that a failure's events are soon there. If the API is away it does not wait.
+FLUSH_SECONDS = 2.0
+_LOOK_SECONDS = 0.02
 
 Wait = Callable[[float], bool]
 
@@ -47,8 +56,9 @@ class _Dropped(Exception):  # noqa: N818 - an end, not an error
 
 
 class Sender:
-    """Sends what a run's file has and what is added. Call `run()` in a thread of its own. `wait` sleeps for so many
-    seconds, and returns True once the worker has to exit. `clock` returns seconds.
+    """Sends what a run's file has and what is added to it, in a thread of its own from `begin()` or `end()` on.
+
+    `wait` sleeps for so many seconds, and returns True once the worker has to exit. `clock` returns seconds.
     """
 
     def __init__(
@@ -69,6 +79,7 @@ class Sender:
         self._ended_at: float | None = None
         self._answered = True
         self._gaps = 0
+        self._begun = self._over = False
         # True once the API has said that it takes no more events of this run.
         self.dropped = False
         # Set once nothing more is sent: everything has been, the API takes no more, or the worker exits.
@@ -90,12 +101,45 @@ class Sender:
     def answered(self) -> bool:
         return self._answered
 
+    def begin(self) -> None:
+        """Begin to send."""
+        self._begun = True
+        self.done.clear()
+        run_in_background(f"events {self._run_id}", self.run)
+
+    def flush(self) -> None:
+        """After `finish()`, give the last events a moment to arrive, if they are being sent."""
+        give_up_at = time.monotonic() + FLUSH_SECONDS
+        while self._begun and self.answered and time.monotonic() < give_up_at:
+            if self.done.wait(_LOOK_SECONDS):
+                return
+
+    def end(self, status: str | None, *, hasty: bool = False) -> None:
+        """After `finish()`, send the file if that has not begun, or remove it if it is kept and the run has succeeded.
+
+        `status` is that of the run, as the API has said; None if it is not known, so that the API decides. With `hasty`
+        the last events get no moment to arrive.
+        """
+        self._over = True
+        if self._begun:
+            return
+        if status == SUCCEEDED and self._path.name.endswith(KEPT):
+            self._remove()
+            return
+        self.begin()
+        if not hasty:
+            self.flush()
+
     def run(self) -> None:
         """Send everything, until the run has ended or the worker exits. What is left then stays on disk."""
         try:
             with contextlib.closing(SpoolReader(self._path)) as reader:
                 self._send_all(reader)
         except (_Dropped, Refused) as refused:
+            if self._begun and not self._over and getattr(refused, "code", None) == EVENTS_OFF:
+                # The trigger's `recordEvents` was changed. The API may take the events after the run's end.
+                self._begun = False
+                return
             log.info("run %s: the API takes no more of its events: %s", self._run_id, refused)
             self.dropped = True
             self._remove()
@@ -172,10 +216,10 @@ class Sender:
             self._path.unlink()
 
 
-def send_left(api: Api, paths: list[Path], wait: Wait) -> None:
-    """Send what earlier processes of this worker have left in these files, one after the other."""
-    for path in paths:
-        sender = Sender(api, path.stem, path, wait)
+def send_left(api: Api, files: dict[str, Path], wait: Wait) -> None:
+    """Send what earlier processes of this worker have left of these runs, one after the other."""
+    for run_id, path in files.items():
+        sender = Sender(api, run_id, path, wait)
         sender.finish()
         sender.run()
         if wait(0):

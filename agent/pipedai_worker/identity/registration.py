@@ -100,7 +100,6 @@ def register(api: Api, registration: Registration, path: Path) -> WorkerConfig:
             f"This machine is registered as worker {config.worker_id}, but {path} can't be written:"
             f" {error.strerror}. The token is used up: mint a new one."
         ) from None
-    log.info("registered as worker %s; its token is in %s", config.worker_id, path)
     if answer.get("approved") is False:
         log.warning(
             "worker %s waits for approval by an admin: until then it gets no run whose trigger has MCP headers",

@@ -18,6 +18,10 @@ LONGEST_TIMEOUT_SECONDS = 30 * 86_400.0
 SMALLEST_COST_USD, LARGEST_COST_USD = Decimal("1e-9"), Decimal("1e12")
 
 
+# Values of `recordEvents`.
+ALWAYS, FAILURES = "always", "failures"
+
+
 @dataclass(frozen=True)
 class AssignedRun:
     id: str
@@ -31,8 +35,9 @@ class AssignedRun:
     attempt: int
     # A JSON Schema that the run's output has to fit; None if none is asked for.
     output_schema: dict[str, Any] | None = field(repr=False, default=None)
-    # Whether the API wants to be told what the run's program does, as it does it.
-    record_events: bool = False
+    # When the API takes what the run's program does: ALWAYS, as it does it, or FAILURES, once the run has ended
+    # otherwise than succeeded. With anything else it takes nothing.
+    record_events: str = ""
     # True if a later attempt may go on in the session of claude that this run begins (`retryMode` is `resume`).
     may_be_resumed: bool = False
     # The id of the session in which this run is to go on; None if it begins anew.
@@ -58,7 +63,7 @@ class AssignedRun:
                 payload=item.get("payload"),
                 attempt=whole(item.get("attempt")) or 1,
                 output_schema=_schema(item.get("outputSchema")),
-                record_events=item.get("recordEvents") is True,
+                record_events=str(item.get("recordEvents")),
                 may_be_resumed=item.get("retryMode") == "resume",
                 resume_session_id=_text(item.get("resumeSessionId") or "") or None,
                 max_cost_usd=_cost(item.get("maxCostUsd")),

@@ -16,10 +16,10 @@ from typing import Any
 from uuid import UUID
 
 from pipedai_worker.api.answers import ApiError, Refused, TokenRefused
-from pipedai_worker.api.client import Api
+from pipedai_worker.api.client import SIGN_OFF_SECONDS, Api
 from pipedai_worker.api.patience import GaveUp
 from pipedai_worker.disk.journal import Journal
-from pipedai_worker.events.sender import send_left
+from pipedai_worker.events.sender import Sender, send_left
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.logs import get_logger
 from pipedai_worker.polling.poller import Granted, Polled, Poller
@@ -130,6 +130,8 @@ class Loop:
                 self._finish("--drain")
             while not self._finished():
                 self._step()
+            if time.monotonic() < self._leave_at and self._failure is None:
+                self._sign_off()
         finally:
             self._leaving.set()
             for number, handler in previous.items():
@@ -139,21 +141,21 @@ class Loop:
 
     def _settle_the_past(self) -> None:
         recovery.clean_up(self._journal, self._surroundings.executor)
-        self._send_events_of_the_past()
-        for run_id, body in self._journal.outcomes().items():
-            self._settle(
-                partial(
-                    report,
-                    *(self._api, self._journal, self._surroundings.executor),
-                    *(run_id, body, self._leaving.wait),
-                )
-            )
-
-    def _send_events_of_the_past(self) -> None:
         left = self._journal.events()
+        for run_id, body in self._journal.outcomes().items():
+            self._settle(partial(self._report_left, run_id, body, left.pop(run_id, None)))
         if left:
             # Nothing waits for these events. What can't be sent before the worker exits stays on disk.
             run_in_background("events", lambda: send_left(self._api, left, self._leaving.wait))
+
+    def _report_left(self, run_id: str, body: dict[str, Any], events: Path | None) -> None:
+        """Report a run of an earlier process, and then send its events: before, the API may not take them."""
+        around = self._surroundings
+        status = report(self._api, self._journal, around.executor, run_id, body, around.leaving)
+        if events is not None:
+            sender = Sender(self._api, run_id, events, around.leaving)
+            sender.finish()
+            sender.end(status)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # A signal may interrupt the main thread inside another put() on this queue. SimpleQueue allows that; with a
@@ -316,7 +318,9 @@ class Loop:
         if self._draining.is_set():
             return
         self._draining.set()
-        log.info("%s: takes nothing new, and ends after the %d runs in hand", name, len(self._runs))
+        log.info(
+            "%s: takes nothing new, and ends after its runs in hand: %d", name, len(self._runs)
+        )
         try:
             self._journal.tell(draining=True)
         except OSError as error:
@@ -339,6 +343,23 @@ class Loop:
         self._stop_at = time.monotonic() + seconds
         self._leave_at = self._stop_at + LEAVE_SECONDS
         self._poller.end_wait()
+
+    def _sign_off(self) -> None:
+        """Tell the API that this process ends, if it has polled. It ends soon also if the API does not answer."""
+        if not self._poller.connected:
+            return
+        told = threading.Event()
+
+        def tell() -> None:
+            try:
+                self._api.sign_off()
+            except ApiError as error:
+                log.debug("the worker could not sign off: %s", error)
+            finally:
+                told.set()
+
+        run_in_background("sign-off", tell)
+        told.wait(SIGN_OFF_SECONDS)
 
     def _stop_all(self) -> None:
         self._stop_at = NEVER

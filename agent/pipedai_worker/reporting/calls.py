@@ -148,24 +148,30 @@ def report(
     run_id: str,
     body: dict[str, Any],
     wait: Callable[[float], bool],
-) -> None:
-    """Send a run's outcome, and remove it from disk after a final answer. If the API can't store it (400, 413), only
-    status and fault are sent. Raises GaveUp if `wait` returns True, and TokenRefused; the worker's next start then
-    sends it.
+) -> str | None:
+    """Send the outcome of a run, and remove it from disk after a 2xx or a 4xx that is final.
+
+    Return the status that the run then has, or None if the API refuses the outcome. If the API can't store the outcome
+    (400, 413), only its status and fault are sent. The answer says how long the run's session can be resumed.
+
+    Raises GaveUp when `wait` returns True, and TokenRefused when the API refuses the token. In both cases the outcome
+    stays on disk, and the worker's next start sends it.
     """
+    status = None
     try:
         answer = until_answered(lambda: api.complete(run_id, body), wait)
     except Refused as refused:
         if refused.is_unfit and body != bare(body):
             # Without any report the API would take the run for lost.
             log.warning("run %s: the API can't take the whole outcome: %s", run_id, refused)
-            report(api, journal, executor, run_id, bare(body), wait)
-            return
+            return report(api, journal, executor, run_id, bare(body), wait)
         log.warning("run %s: %s not accepted: %s", run_id, body.get("status"), refused)
         if refused.status == HTTPStatus.NOT_FOUND:
             journal.sessions.learn_end(run_id, None, executor)
     else:
+        status = answer.get("status")
         log.info("run %s %s", run_id, body.get("status"))
         if "resumeUntil" in answer:
             journal.sessions.learn_end(run_id, api.seconds_until(answer["resumeUntil"]), executor)
     journal.drop_outcome(run_id)
+    return status

@@ -21,7 +21,7 @@ from pipedai_worker.executors.inputs import allowed
 from pipedai_worker.gateway import Gateway
 from pipedai_worker.identity.paying import EVERY_CREDENTIAL
 from pipedai_worker.logs import get_logger, known_secrets
-from pipedai_worker.polling.assigned import AssignedRun
+from pipedai_worker.polling.assigned import ALWAYS, FAILURES, AssignedRun
 from pipedai_worker.redact import Redactor
 from pipedai_worker.reporting.calls import Heartbeat, report
 from pipedai_worker.reporting.outcome import (
@@ -124,17 +124,21 @@ class Run:
             self.assigned.attempt,
         )
         self._calls = _open_calls(around.journal.calls_of(run_id))
+        status = None
         with self._heartbeat:
             outcome = self._execute()
             if outcome is None:
                 around.journal.release(run_id)
             else:
-                self._report(outcome)
+                status = self._report(outcome)
+        if self._recorder:
+            self._recorder.sender.end(status, hasty=self.stop.hasty)
 
     def _counts(self) -> dict[str, int] | None:
         return self._calls.counts() if self._calls else None
 
-    def _report(self, outcome: Outcome) -> None:
+    def _report(self, outcome: Outcome) -> str | None:
+        """Report the run, and return the status that the API then says it has."""
         if self._calls is not None:
             outcome = replace(
                 outcome, tool_calls=self._calls.counts(), tool_call_list=self._calls.listed()
@@ -152,10 +156,11 @@ class Run:
         except OSError as error:
             log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
         if self._recorder and not self.stop.hasty:
-            self._recorder.flush()
+            self._recorder.sender.flush()
         around = self._around
-        report(around.api, journal, around.executor, run_id, body, around.leaving)
+        status = report(around.api, journal, around.executor, run_id, body, around.leaving)
         journal.release(run_id)
+        return status
 
     def _execute(self) -> Outcome | None:
         if self._granted.get("cancelRequested"):
@@ -204,10 +209,10 @@ class Run:
                 recorder.finish()
 
     def _begin_recording(self) -> Recorder | None:
-        if not self.assigned.record_events:
+        if self.assigned.record_events not in {ALWAYS, FAILURES}:
             return None
         around, run_id = self._around, self.assigned.id
-        path = around.journal.events_of(run_id)
+        path = around.journal.events_of(run_id, kept=self.assigned.record_events == FAILURES)
         return Recorder.begin(around.api, run_id, path, self._redactor, around.leaving)
 
     def _execute_at(

@@ -109,7 +109,8 @@ class Player:
         return 0
 
     def _succeed(self, text: str, did: str = "did nothing else", **more: Any) -> int:
-        text = text or f"The stand-in for Claude read a prompt of {self._words} words and {did}."
+        words = "1 word" if self._words == 1 else f"{self._words} words"
+        text = text or f"The stand-in for Claude read a prompt of {words} and {did}."
         self._talk.say(text + self._shown)
         return self._done(text + self._shown, **more)
 

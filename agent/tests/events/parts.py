@@ -21,7 +21,7 @@ class EventApi(Api):
 
     def __init__(self) -> None:
         super().__init__("http://127.0.0.1:9")
-        self.run = FakeRun(record_events=True)
+        self.run = FakeRun(record_events="always")
         self.failure: Exception | None = None
         self.calls: list[list[int]] = []
         # The API stores an event and loses the answer to so many calls.

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 KEY = "pwk_" + "C" * 49
 PAGE = 200
+WHY_NONE = "The run has no events, because it is a test's."
 
 
 class EventShow:
@@ -51,7 +52,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._stream()
         else:
             after = int(parse_qs(parts.query)["after"][0])
-            self._send(200, {"items": self.show.events[after : after + PAGE], "lastSeq": 9})
+            items = self.show.events[after : after + PAGE]
+            why = None if self.show.events else WHY_NONE
+            self._send(200, {"items": items, "lastSeq": 9, "whyNone": why})
 
     def _stream(self) -> None:
         told = self.show.stream(self.headers["Last-Event-ID"])

@@ -19,7 +19,7 @@ from pipedai_worker.events.following import shown, wants_colour
 from pipedai_worker.identity.config import WorkerConfig
 
 from .parts import written
-from .streams import KEY, EventShow, serving
+from .streams import KEY, WHY_NONE, EventShow, serving
 
 RUN = "0192f0c1-2345-7000-8000-000000000001"
 WORKER = "0192f0c1-2345-7000-8000-000000000000"
@@ -102,6 +102,19 @@ def test_a_refused_key_and_an_unknown_run_are_one_sentence(logs: Logs) -> None:
     assert f"The API does not show the events of run {RUN}: Not found" in said
 
 
+@pytest.mark.parametrize("follow", [True, False])
+def test_without_events_it_says_once_why(logs: Logs, follow: bool) -> None:
+    arguments = () if follow else ("--no-follow",)
+    with serving(EventShow([], (0, True))) as url:
+        code, lines, said = logs("--api-url", url, *arguments)
+    assert (code, lines) == (0, [])
+    assert said.count(WHY_NONE) == len(said.splitlines()) == 1
+    with serving(EventShow([event(1)], (0, True))) as url:
+        code, lines, said = logs("--api-url", url, "--after", "1", *arguments)
+    assert (code, lines) == (0, [])
+    assert "The run has no events after number 1." in said
+
+
 def test_without_a_key_the_events_on_this_machine_are_followed(logs: Logs, tmp_path: Path) -> None:
     state = tmp_path / "worker.state" / WORKER
     for folder in ("events", "held"):
@@ -110,6 +123,9 @@ def test_without_a_key_the_events_on_this_machine_are_followed(logs: Logs, tmp_p
     code, lines, _ = logs("--after", "590", key="")
     assert code == 0
     assert [line.split()[-1] for line in lines] == [str(seq) for seq in range(591, 601)]
+    code, lines, said = logs("--after", "600", key="")
+    assert (code, lines) == (0, [])
+    assert "The run has no events after number 600 on this machine." in said
     held = state / "held" / f"{RUN}.json"
     write_private(held, b"{}")
     assert len(logs("--no-follow", key="")[1]) == 600

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipedai_worker.api.answers import Refused, TokenRefused, Unavailable
-from pipedai_worker.events import recorder, sender
+from pipedai_worker.events import sender
 from pipedai_worker.events.recorder import Recorder
 from pipedai_worker.events.sender import Sender, send_left
 from pipedai_worker.events.spool import SpoolWriter
@@ -172,7 +172,8 @@ def test_what_could_not_be_sent_is_sent_by_the_next_start(
     sending.clock.leaving = True
     assert sending.run() == []
     sending.api.failure = None
-    send_left(sending.api, [tmp_path / "gone.ndjson", sending.path], lambda _: False)
+    left = {"gone": tmp_path / "gone.ndjson", "run": sending.path}
+    send_left(sending.api, left, lambda _: False)
     assert sending.api.seqs == [1, 2, 3]
     assert not sending.path.exists()
 
@@ -180,36 +181,54 @@ def test_what_could_not_be_sent_is_sent_by_the_next_start(
 def test_a_run_s_report_waits_for_its_last_events_but_not_for_an_api_that_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "FLUSH_SECONDS", 60.0)
+    monkeypatch.setattr(sender, "FLUSH_SECONDS", 60.0)
     api, path, never = EventApi(), tmp_path / "run.ndjson", threading.Event()
     recording = Recorder.begin(api, "run", path, Redactor(), never.wait)
     assert recording is not None
     for _ in range(100):
         recording.take("assistant", saying("on"))
     recording.finish()
-    recording.flush()
+    recording.sender.flush()
     assert len(api.seqs) == 100
     api.failure = Unavailable("away")
     recording = Recorder.begin(api, "run", path, Redactor(), never.wait)
     assert recording is not None
     recording.take("assistant", saying("on"))
     recording.finish()
-    recording.flush()
+    recording.sender.flush()
     assert path.exists()
     never.set()
-    assert recording._sender.done.wait(60)
+    assert recording.sender.done.wait(60)
+
+
+def test_a_trigger_that_is_set_to_failures_meanwhile_gets_the_events_after_the_end(
+    tmp_path: Path,
+) -> None:
+    api, path = EventApi(), tmp_path / "run.ndjson"
+    api.run.record_events, api.run.status = "failures", "running"
+    recording = Recorder.begin(api, "run", path, Redactor(), lambda _: False)
+    assert recording is not None
+    for _ in range(2):
+        recording.take("assistant", saying("on"))
+        assert recording.sender.done.wait(60)
+    recording.finish()
+    api.run.status = "failed"
+    recording.sender.end("failed")
+    assert recording.sender.done.wait(60)
+    assert api.seqs == [1, 2]
+    assert not path.exists()
 
 
 def test_a_recorder_stops_when_the_api_takes_no_more(tmp_path: Path) -> None:
     api, path = EventApi(), tmp_path / "run.ndjson"
-    api.run.record_events = False
+    api.failure = Refused("Not found", 404, "not_found")
     recording = Recorder.begin(api, "run", path, Redactor(), lambda _: False)
     assert recording is not None
     recording.take("assistant", saying("on"))
-    assert recording._sender.done.wait(60)
+    assert recording.sender.done.wait(60)
     for _ in range(3):
         recording.take("assistant", saying("on"))
     assert not recording._writer.open
     assert not path.exists()
     recording.finish()
-    assert len(api.calls) == 1
+    assert recording.sender.dropped

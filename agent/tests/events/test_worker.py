@@ -35,7 +35,7 @@ def test_events_are_told_while_the_run_goes_on_without_its_secrets(
         f"standin: say {token}\nstandin: say It is {SECRET[:9]}\nstandin: say {SECRET[9:]}\nstandin: deny\n"
         f"standin: think Hm.\nstandin: warn careful\nstandin: wait-for {go}\nstandin: success Done.",
         mcp_headers={"Authorization": f"Bearer {SECRET}"},
-        record_events=True,
+        record_events="always",
     )
     other = api.add("standin: say unheard")
     api.capacity = 2
@@ -67,7 +67,7 @@ def test_events_outlive_lost_answers_an_outage_and_a_kill_of_the_worker(
     script = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.01; done"
     (workers.directory / "talk").write_text(script)
     api.fail("events", DROP, times=2)
-    run = api.add(record_events=True)
+    run = api.add(record_events="always")
     worker = workers.start("--command", f"sh {workers.directory / 'talk'}")
     api.until(lambda: len(run.events) >= 20)
     api.fail("events", 503, times=10_000)
@@ -90,7 +90,8 @@ def test_events_outlive_lost_answers_an_outage_and_a_kill_of_the_worker(
 def test_a_flood_of_output_is_bounded_on_disk_and_in_memory(api: FakeApi, workers: Workers) -> None:
     flood, go = workers.directory / "flood", workers.directory / "go"
     run = api.add(
-        f"standin: wait-for {flood}\nstandin: flood 16\nstandin: wait-for {go}", record_events=True
+        f"standin: wait-for {flood}\nstandin: flood 16\nstandin: wait-for {go}",
+        record_events="always",
     )
     worker = workers.start()
     api.until(lambda: run.events)
@@ -110,3 +111,51 @@ def memory_kib(worker: Worker, kind: str) -> int:
     status = Path(f"/proc/{worker.process.pid}/status").read_text()
     (size,) = [line.split()[1] for line in status.splitlines() if line.startswith(kind)]
     return int(size)
+
+
+def test_with_failures_events_stay_on_disk_until_a_run_has_not_succeeded(
+    api: FakeApi, workers: Workers
+) -> None:
+    go, api.lease_seconds, api.capacity = workers.directory / "go", 3, 4
+    well = api.add("standin: say unheard")
+    failed = api.add(f"standin: say begun\nstandin: wait-for {go}\nstandin: max-turns")
+    canceled, lost = (api.add("standin: say begun\nstandin: hang") for _ in range(2))
+    workers.start()
+    assert api.until_ended(well)["status"] == "succeeded"
+    until(lambda: [b"begun" in path.read_bytes() for path in spooled(workers)] == [True] * 3)
+    assert api.count("events") == 0
+    go.touch()
+    with api.lock:
+        canceled.cancel_requested = True
+        # The service has given the run up.
+        lost.status = "failed"
+    api.until(lambda: all("message" in kinds(run) for run in (failed, canceled, lost)))
+    until(lambda: not spooled(workers))
+    assert kinds(failed)[-1] == "result"
+    assert all(in_order(run) for run in (failed, canceled, lost))
+    told = [kind for kind, run_id, _ in api.calls if run_id == failed.id and kind != "heartbeat"]
+    assert told == ["complete", "events"]
+    assert api.count("events", well) == 0
+
+
+def test_kept_events_outlive_an_outage_and_a_kill_of_the_worker(
+    api: FakeApi, workers: Workers
+) -> None:
+    api.capacity = 3
+    well = api.add("standin: say unheard")
+    failed = api.add("standin: max-turns")
+    cut = api.add("standin: say begun\nstandin: hang")
+    api.fail("complete", 503, times=10_000)
+    worker = workers.start()
+    until(lambda: len(list((workers.state / "outcomes").glob("*.json"))) == 2)
+    until(lambda: any(b"begun" in path.read_bytes() for path in spooled(workers)))
+    worker.stop(signal.SIGKILL)
+    assert len(spooled(workers)) == 3
+    assert api.count("events") == 0
+    api.faults.clear()
+    workers.start("--once")
+    until(lambda: not spooled(workers))
+    assert kinds(failed)[-1] == "result"
+    assert "message" in kinds(cut)
+    assert api.until_ended(cut)["errorMessage"] == "worker restarted"
+    assert (well.status, api.count("events", well)) == ("succeeded", 0)

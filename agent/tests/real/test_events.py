@@ -27,7 +27,7 @@ def test_what_the_cli_does_is_told(
         bash("date"),
         say("Done."),
         place=place,
-        recordEvents=True,
+        recordEvents="always",
     )
     assert started.ended()["status"] == "succeeded"
     events = around.site.get(f"/runs/{started.id}/events?limit=200")["items"]

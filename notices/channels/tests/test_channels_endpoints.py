@@ -6,10 +6,11 @@ from accounts.models import User
 from audit.models import AuditEntry
 from notices.channels.models import AskedAddress, Channel, Notice
 from notices.channels.tests.conftest import send_due
-from pipedai.events import Actor
+from pipedai.events import SYSTEM, Actor
 from testing.probes.shapes import A_TIME, AN_ID
 from testing.world.channels import CHANNEL_SECRET, CHANNEL_URL, add_channel
 from testing.world.mails import prove
+from workspaces.ceilings import raise_ceilings
 from workspaces.encryption.rotate_data import rotate_data_keys
 from workspaces.services import create_environment
 
@@ -143,8 +144,8 @@ def test_notices_are_listed_with_their_attempts_and_by_status(cast):
     assert client.get(f"{url}/notices", {"status": "digested"}).json()["items"] == []
 
 
-def test_a_ceiling_is_named(cast, settings):
-    settings.MAX_CHANNELS_PER_ENVIRONMENT = 1
+def test_a_ceiling_is_named(cast, ceilings):
+    ceilings["channels"] = 1
     assert create(cast).status_code == 201
     answer = create(cast)
     assert (answer.status_code, answer.json()["ceiling"]) == (409, "channels")
@@ -238,19 +239,22 @@ class TestAddresses:
         answer = self.answer(cast, "confirm", token)
         assert answer.status_code in (400, 409)
 
-    def test_a_user_and_a_workspace_may_add_so_many_a_day(self, cast, settings):
-        settings.MAX_NEW_ADDRESSES_PER_USER = 2
+    def test_a_user_and_a_workspace_may_add_so_many_a_day(self, cast, ceilings):
+        ceilings["newAddresses"] = 2
         assert self.add(cast, "a@example.com", "b@example.com").status_code == 201
         answer = self.add(cast, "c@example.com")
         assert (answer.status_code, answer.json()["ceiling"]) == (409, "newAddresses")
-        settings.MAX_NEW_ADDRESSES_PER_WORKSPACE = 2
-        settings.MAX_NEW_ADDRESSES_PER_USER = 20
+        ceilings["newAddressesInWorkspace"] = 2
+        ceilings["newAddresses"] = 20
         answer = self.add(cast, "c@example.com")
         assert answer.json()["ceiling"] == "newAddressesInWorkspace"
         assert AskedAddress.objects.count() == 2
+        raised = {"newAddressesInWorkspace": 3, "newAddresses": 21}
+        raise_ceilings(workspace_id=cast.workspace.id, ceilings=raised, actor=SYSTEM)
+        assert self.add(cast, "c@example.com").status_code == 201
 
-    def test_an_address_is_asked_only_so_often_whoever_asks(self, cast, settings):
-        settings.MAX_ASKS_PER_ADDRESS = 1
+    def test_an_address_is_asked_only_so_often_whoever_asks(self, cast, ceilings):
+        ceilings["asksOfAddress"] = 1
         assert self.add(cast, "a@example.com").status_code == 201
         AskedAddress.objects.all().delete()
         answer = self.add(cast, "b@example.com", "a@example.com")

@@ -80,8 +80,8 @@ def test_a_channel_that_is_deleted_while_it_sends_is_gone_and_nothing_breaks(
     assert Channel.objects.get().url is None
 
 
-def test_two_who_add_addresses_at_once_stay_within_the_day(committed_cast, settings, mail_server):
-    settings.MAX_NEW_ADDRESSES_PER_USER = 3
+def test_two_who_add_addresses_at_once_stay_within_the_day(committed_cast, ceilings, mail_server):
+    ceilings["newAddresses"] = 3
 
     def add(names):
         return add_channel(

@@ -10,7 +10,7 @@ from audit.models import AuditEntry
 from notices.channels.models import Channel, Notice
 from notices.channels.sending import NOTICES
 from notices.channels.services import delete_channel, update_channel
-from notices.channels.tests.conftest import send_due, tell
+from notices.channels.tests.conftest import add_incidents, send_due, tell
 from notices.models import Incident
 from pipedai.outgoing.due import claim_due
 from pipedai.sql import execute
@@ -20,6 +20,7 @@ from testing.world.cast import TEST_ACTOR
 from testing.world.channels import add_channel
 from testing.world.copied_rows import copy_row
 from testing.world.runs import Runs
+from triggers.models import Trigger
 
 SECRET = "whsec_cGxhbnRlZCBzZWNyZXQgb2YgYSBjaGFubmVs"
 
@@ -83,6 +84,32 @@ def test_a_mail_is_plain_and_names_of_others_make_no_links(cast, mail_server, op
     assert "<b>" not in mail.part("html")
 
 
+def test_a_mail_of_a_recovery_says_how_long_it_took_in_the_triggers_zone(cast, mail_server):
+    add_channel(cast, "email")
+    Trigger.objects.filter(id=cast.trigger_id).update(timezone="Asia/Kolkata")
+    opened_at = datetime(2026, 11, 26, 22, 19, 30, 123456, tzinfo=UTC)
+    (incident_id,) = add_incidents(cast)
+    Incident.objects.filter(id=incident_id).update(
+        subject_id=cast.trigger_id,
+        opened_at=opened_at,
+        closed_at=opened_at + timedelta(hours=2, minutes=5),
+    )
+    tell(cast, [incident_id], "recovered")
+    send_due()
+    (mail,) = mail_server.received
+    assert (
+        mail.part("plain")
+        .replace("\r\n", "\n")
+        .startswith(
+            "Trigger Nightly report succeeds again. It was failing for 2 hours 5 minutes, from"
+            " 2026-11-27 03:49 UTC+05:30 until 2026-11-27 05:54 UTC+05:30.\n"
+            "\n"
+            f"Environment: {cast.environment.name}\n"
+            "What had happened: The last run failed or timed out.\n"
+        )
+    )
+
+
 def test_a_recovery_and_a_reminder_are_told(cast, receiver, open_incidents):
     add_channel(cast, "slack", url=receiver.url())
     (incident_id,) = open_incidents()
@@ -93,6 +120,7 @@ def test_a_recovery_and_a_reminder_are_told(cast, receiver, open_incidents):
     texts = sorted(
         json.loads(received.body)["text"].partition(" (")[0] for received in receiver.received
     )
+    assert any("What had happened: " in received.body.decode() for received in receiver.received)
     assert texts == [
         "Still open: Trigger Nightly report is failing",
         "Trigger Nightly report is failing",

@@ -18,7 +18,8 @@ from testing.world.pools import add_pool
 from testing.world.runs import Runs
 from triggers.models import Delivery, Run, Trigger
 from workers.models import Worker
-from workspaces.models import ApiKey, Environment
+from workspaces.ceilings import PROFILE, RAISABLE
+from workspaces.models import ApiKey, Environment, Workspace
 
 
 def _key(cast):
@@ -55,6 +56,10 @@ def _trigger(cast):
 
 def _environment(cast):
     return Environment.objects.get(id=cast.environment.id)
+
+
+def _workspace(cast):
+    return cast.workspace
 
 
 def _paused(cast):
@@ -110,6 +115,7 @@ ACTIONS = [
     (_environment, "pause", "environment.updated"),
     (_paused, "resume", "environment.updated"),
     (_trigger, "move", "trigger.updated"),
+    (_workspace, "ceilings", "workspace.updated"),
 ]
 
 
@@ -117,6 +123,8 @@ def _entered(cast, action):
     """Returns what staff enter in the action's form, if it has one."""
     if action == "move":
         return {"pool_id": str(add_pool(cast))}
+    if action == "ceilings":
+        return {**PROFILE, "triggers": "7000"}
     return {"pause_reason": "A bill is open."} if action == "pause" else {}
 
 
@@ -141,6 +149,22 @@ def test_an_action_asks_acts_and_is_audited_as_the_staff_user(
     if told != "webhook.redelivered":  # Its target is the new delivery.
         assert told in page
         assert staff.email in page
+
+
+def test_staff_see_the_raises_and_set_them_within_the_bounds(desk, cast):
+    page = page_of(Workspace, cast.workspace.id)
+    entered = {name: PROFILE[name] for name in RAISABLE}
+    refused = desk.post(f"{page}ceilings/", {**entered, "workers": 10_001})
+    assert "less than or equal to 10000" in refused.content.decode()
+    desk.post(f"{page}ceilings/", {**entered, "workers": 10_000})
+    assert "workers 10,000" in desk.get(page).content.decode()
+    shown = desk.get(f"{page}ceilings/").content.decode()
+    assert 'value="10000"' in shown
+    # A page that was opened before does not undo the raise.
+    first = {f"initial-{name}": number for name, number in entered.items()}
+    assert all(f'name="{name}"' in shown for name in first)
+    desk.post(f"{page}ceilings/", {**entered, **first, "pools": 201})
+    assert Workspace.objects.get(id=cast.workspace.id).ceilings == {"workers": 10_000, "pools": 201}
 
 
 def test_a_displaced_account_says_so_and_cannot_be_reactivated(desk, cast):

@@ -11,7 +11,16 @@ from accounts.models import Session
 from notices.channels.models import Channel, Notice, NoticeAttempt
 from notices.models import Incident
 from pipedai.api.tests.test_query_counts import BY_NAME, LISTS
-from triggers.models import Budget, Delivery, DeliveryAttempt, Run, RunText, Tick, Trigger
+from triggers.models import (
+    Budget,
+    Delivery,
+    DeliveryAttempt,
+    Run,
+    RunText,
+    Tick,
+    Trigger,
+    TriggerRevision,
+)
 from workers.models import Enrollment, Pool, Worker
 from workspaces.models import ApiKey, Environment, Invitation, Membership, Workspace
 
@@ -84,6 +93,7 @@ LEAVING = {
     "GET environments/:environment/runs": _delete_run,
     "GET triggers/:trigger/runs": _delete_run,
     "GET triggers/:trigger/ticks": _delete_tick,
+    "GET triggers/:trigger/revisions": _delete(TriggerRevision, id="id"),
     "GET triggers/:trigger/deliveries": _delete_delivery,
     "GET environments/:environment/workers": _hide(Worker),
     "GET workspaces/:workspace/workers": _hide(Worker),

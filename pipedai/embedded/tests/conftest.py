@@ -11,14 +11,8 @@ from bin.suite import new_data_dir
 from pipedai.embedded.layout import Layout
 from pipedai.embedded.programs import EmbeddedPostgresError
 from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.embedded.tuning import FASTER
 from testing.processes.own_postgres import copy_cluster
-
-
-@pytest.fixture(scope="session", autouse=True)
-def fast_unsafe() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PIPEDAI_PG_FAST_UNSAFE", "1")
-        yield
 
 
 @contextlib.contextmanager
@@ -44,7 +38,7 @@ def data_dir() -> Iterator[Path]:
 @pytest.fixture
 def server(data_dir: Path) -> EmbeddedPostgres:
     """Return a server that has never been started. Its first start makes a cluster, which costs 0.5 s of CPU."""
-    return EmbeddedPostgres(data_dir)
+    return EmbeddedPostgres(data_dir, faster=FASTER)
 
 
 @pytest.fixture
@@ -59,6 +53,6 @@ def running_server(kept_cluster: Path) -> Iterator[EmbeddedPostgres]:
     """Run one server for all tests of a module, which must neither stop it nor change its data."""
     with fresh_data_dir() as path:
         copy_cluster(kept_cluster, path)
-        server = EmbeddedPostgres(path)
+        server = EmbeddedPostgres(path, faster=FASTER)
         server.ensure_running()
         yield server

@@ -36,8 +36,8 @@ def bystander():
         process.kill()
 
 
-def test_a_killed_server_comes_back_with_what_was_committed(made_server, monkeypatch):
-    monkeypatch.delenv("PIPEDAI_PG_FAST_UNSAFE")
+def test_a_killed_server_comes_back_with_what_was_committed(made_server):
+    made_server = EmbeddedPostgres(made_server.layout.data_dir)
     made_server.ensure_running()
     ask(made_server, "CREATE TABLE kept AS SELECT 7 AS number")
     before = made_server.status().pid

@@ -44,8 +44,8 @@ def scalar(connection, statement):
         return cursor.fetchone()[0]
 
 
-def test_the_first_statement_starts_the_server(connect, data_dir):
-    connection = connect(data_dir)
+def test_the_first_statement_starts_the_server(connect, made_server):
+    connection = connect(made_server.layout.data_dir)
     assert not connection.server.answers()
     assert scalar(connection, "SELECT current_user::text") == "pipedai"
     assert connection.server.answers()

@@ -15,6 +15,7 @@ from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.conftest import fresh_data_dir
 from pipedai.embedded.tests.processes import PROJECT, ask
 from pipedai.management.commands.pg import Command
+from testing.processes.own_postgres import copy_cluster
 
 pytestmark = pytest.mark.long
 
@@ -69,7 +70,10 @@ def test_start_status_and_stop(pg, made_server):
     assert pg("stop") == "PostgreSQL was not running."
 
 
-def test_url_starts_the_server_and_prints_what_libpq_takes(pg, made_server):
+def test_url_starts_a_server_that_was_made_and_prints_what_libpq_takes(pg, server, kept_cluster):
+    with pytest.raises(CommandError, match="There is no database in"):
+        pg("url")
+    copy_cluster(kept_cluster, server.layout.data_dir)
     with psycopg.connect(pg("url")) as connection:
         assert connection.info.user == "pipedai"
 

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.checks import WARNING, CheckMessage
 from django.core.management.base import CommandError, CommandParser
 
-from pipedai.checks import look_at_all
+from pipedai.checks import UNKNOWN, look_at_all
 from pipedai.management.operator_command import OperatorCommand
 
 _NAME_WIDTH = 14
@@ -25,11 +25,11 @@ class Command(OperatorCommand):
     help = (
         "Look at a deployment from where this command runs, and say what it lacks and what to do"
         " about it: settings, database, schema, clocks, keys, schedulers. It changes nothing and"
-        " starts nothing. Exits with 1 if there is anything to do."
+        " starts nothing. Exits with 1 if there is any problem; a warning is none."
     )
     examples = """examples:
   PIPEDAI_ENV=production manage.py check_deploy      a table for people
-  manage.py check_deploy --json                      [{"name", "ok", "unknown", "says", "remedy"}, …]
+  manage.py check_deploy --json                      [{"name", "ok", "warning", "unknown", "says", "remedy"}, …]
 
 `manage.py check --deploy` looks at the settings alone, and needs no database.
 """
@@ -53,25 +53,26 @@ class Command(OperatorCommand):
             raise CommandError(f"{problems} of {len(found)} need attention.{more}")
 
     def _say(self, name: str, found: CheckMessage) -> None:
-        if _is_unknown(found):
-            mark = self.style.WARNING("unknown")
+        if found.is_serious():
+            mark = self.style.ERROR("problem")
+        elif found.level == WARNING:
+            mark = self.style.WARNING("unknown" if _is_unknown(found) else "warning")
         else:
-            mark = (
-                self.style.ERROR("problem") if found.is_serious() else self.style.SUCCESS("ok     ")
-            )
+            mark = self.style.SUCCESS("ok     ")
         self.stdout.write(f"{mark} {name:<{_NAME_WIDTH}} {found.msg}")
         for line in (found.hint or "").splitlines():
             self.stdout.write(_WRAP.fill(line))
 
 
 def _is_unknown(found: CheckMessage) -> bool:
-    return found.level == WARNING
+    return found.id == UNKNOWN
 
 
 def _as_json(name: str, found: CheckMessage) -> dict[str, Any]:
     return {
         "name": name,
-        "ok": found.level < WARNING,
+        "ok": not (found.is_serious() or _is_unknown(found)),
+        "warning": found.level == WARNING and not _is_unknown(found),
         "unknown": _is_unknown(found),
         "says": found.msg,
         "remedy": found.hint,

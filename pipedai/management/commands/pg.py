@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from pipedai.embedded import passwords
+from pipedai.embedded.borrowing import borrow
 from pipedai.embedded.cluster import DATABASE
 from pipedai.embedded.installation import wheel_bin
 from pipedai.embedded.programs import EmbeddedPostgresError, Outcome, explaining
@@ -27,6 +28,7 @@ def dump(server: EmbeddedPostgres, file: Path) -> None:
     if file.exists():
         raise EmbeddedPostgresError(f"{file} exists already: choose another name.")
     draft = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
+    borrow(server)
     with explaining(f"write {file}"):
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         try:
@@ -40,7 +42,7 @@ def restore(server: EmbeddedPostgres, file: Path) -> None:
     """Fill the database from a file that `dump` wrote, completely or not at all. The database must have no tables."""
     with explaining(f"read {file}"), file.open("rb"):
         pass
-    server.ensure_running()
+    borrow(server, make=True)
     with psycopg.connect(**server.connection_params()) as connection:
         [tables] = connection.execute(_COUNT_TABLES).fetchone() or (0,)
     if tables:
@@ -83,7 +85,8 @@ _NOT_RUNNING = 3
 class Command(BaseCommand):
     help = (
         "Manage the embedded PostgreSQL server, which is in use unless DATABASE_URL is set."
-        " It lives in PIPEDAI_DATA_DIR, and whatever needs the database starts it."
+        " It lives in PIPEDAI_DATA_DIR, and whatever needs the database starts it. A command that"
+        " has started it stops it at its end, except start, url and psql."
     )
     requires_system_checks = ()
 
@@ -145,15 +148,21 @@ class Command(BaseCommand):
         )
 
     def url(self, server: EmbeddedPostgres, options: dict[str, Any]) -> None:
+        self._start_for_others(server)
         self.stdout.write(server.url())
 
     def psql(self, server: EmbeddedPostgres, options: dict[str, Any]) -> None:
+        self._start_for_others(server)
         role = passwords.SUPERUSER if options["superuser"] else passwords.APPLICATION
         # psql gets the caller's environment variables, for the terminal, locale and pager, except PG* variables,
         # because these may name another server.
         ours = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         command = [str(wheel_bin() / "psql"), *options["arguments"]]
         os.execve(command[0], command, server.environment(role=role) | ours)  # noqa: S606
+
+    def _start_for_others(self, server: EmbeddedPostgres) -> None:
+        if server.ensure_running(make=False):
+            self.stderr.write("PostgreSQL runs on afterwards: `manage.py pg stop` stops it.")
 
     def dump(self, server: EmbeddedPostgres, options: dict[str, Any]) -> None:
         dump(server, options["file"])

@@ -28,8 +28,7 @@ class Command(OperatorCommand):
   manage.py prune runs --days 365          runs that ended more than a year ago, whatever the settings say
   manage.py prune --audit --days 400       months of the audit log that were over 400 days ago; asks before
 
-Settings (days; 0 is for ever): RUN_RETENTION_DAYS, DELIVERY_RETENTION_DAYS, SESSION_RETENTION_DAYS,
-ACCOUNT_MAIL_RETENTION_DAYS. RUN_EVENTS_DAYS, 2 or more.
+Settings (days; 0 is for ever): RUN_RETENTION_DAYS, DELIVERY_RETENTION_DAYS. RUN_EVENTS_DAYS, 2 or more.
 Exits with 0 when it has come to the end, with 1 and one sentence otherwise.
 """
 

@@ -7,6 +7,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 
+from pipedai.embedded.borrowing import make_database
 from pipedai.logs import log_start
 from pipedai.management.operator_command import OperatorCommand
 from pipedai.patience import OutOfPatience, invalid_indexes, migrate_alone
@@ -43,6 +44,8 @@ run again at any time.
     def handle(self, *args: Any, patience: float, verbosity: int, **options: Any) -> None:
         if verbosity:
             log_start("release")
+
+        make_database()
 
         def migrate() -> None:
             call_command("migrate", interactive=False, verbosity=verbosity)

@@ -14,6 +14,7 @@ from testing.probes.shapes import invalid
 from testing.processes.webhook_receiver import Receiver
 
 LOOPBACK = ("127.0.0.0/8",)
+NO_ADDRESS = "address not allowed (WEBHOOK_ALLOWED_NETWORKS)"
 
 # Spellings of addresses that a webhook must not reach.
 HOSTILE = {
@@ -159,7 +160,11 @@ def test_it_is_a_field_error_of_a_trigger(cast, method, url):
     response = getattr(cast.client(cast.admin), method)(path, body)
     assert response.status_code == 400
     assert response.json() == invalid(
-        {"webhookUrl": ["Must not name a private or reserved address."]}
+        {
+            "webhookUrl": [
+                "Must not name a private or reserved address that is not in WEBHOOK_ALLOWED_NETWORKS."
+            ]
+        }
     )
 
 
@@ -173,7 +178,7 @@ def test_a_hostile_url_is_never_connected_to(names, monkeypatch, url):
     monkeypatch.setattr(socket.socket, "connect", _never)
     answer = send(url)
     assert answer.status_code is None
-    assert answer.error in ("address not allowed", "not a URL")
+    assert answer.error in (NO_ADDRESS, "not a URL")
 
 
 def _never(*_):
@@ -199,7 +204,7 @@ def test_a_name_that_resolves_to_a_forbidden_address_is_not_connected_to(
     names.found["rebind.example"] = addresses
     monkeypatch.setattr(socket.socket, "connect", _never)
     answer = send("http://rebind.example/")
-    assert answer.error == "address not allowed"
+    assert answer.error == NO_ADDRESS
     assert names.asked == ["rebind.example"]
 
 
@@ -208,7 +213,7 @@ def test_this_machines_own_public_addresses_are_refused(names, monkeypatch):
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"eth0": [own]})
     monkeypatch.setattr(socket.socket, "connect", _never)
     names.found["us.example"] = ["8.8.4.4"]
-    assert send("http://us.example/").error == "address not allowed"
+    assert send("http://us.example/").error == NO_ADDRESS
 
 
 def test_the_name_is_looked_up_once_and_that_address_connected_to(
@@ -224,9 +229,9 @@ def test_the_name_is_looked_up_once_and_that_address_connected_to(
 def test_other_ports_are_for_allowed_networks_alone(names, settings, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", _never)
     names.found["hooks.example"] = ["1.1.1.1"]
-    assert send("http://hooks.example:8080/").error == "address not allowed"
+    assert send("http://hooks.example:8080/").error == NO_ADDRESS
     settings.WEBHOOK_ALLOWED_NETWORKS = LOOPBACK
-    assert send("http://hooks.example:8080/").error == "port not allowed"
+    assert send("http://hooks.example:8080/").error == "port not allowed (WEBHOOK_ALLOWED_NETWORKS)"
 
 
 def test_no_proxy_of_the_environment_is_used(monkeypatch, receiver: Receiver):

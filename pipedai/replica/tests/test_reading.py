@@ -1,5 +1,6 @@
 """Lists come from a standby that really streams, and everybody sees what they have just written (docs/scaling.md)."""
 
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import httpx
@@ -144,17 +145,17 @@ def test_a_row_that_the_replica_lacks_is_looked_for_at_the_primary(replicated, c
         assert viewer.get(page, {"cursor": "nonsense"}).status_code == 400
 
 
-def test_a_replica_that_is_too_far_behind_is_passed_over(replicated, cast, settings, capsys):
+def test_a_replica_that_is_too_far_behind_is_passed_over(replicated, cast, monkeypatch, capsys):
     viewer = cast.client(cast.viewer)
     with replicated.standing_still():
         run = run_trigger(cast.key_client(), cast)
         assert runs(viewer, cast) == []
         assert viewer.get("/api/v1/health").json()["replica"] == "ok"
-        settings.REPLICA_MAX_LAG_SECONDS = 0
+        monkeypatch.setattr(reading, "MOST_BEHIND", timedelta(0))
         assert runs(viewer, cast) == [run]
         assert viewer.get("/api/v1/health").json()["replica"] == "behind"
         assert "because the replica is behind" in replica_follows().msg
-        settings.REPLICA_MAX_LAG_SECONDS = 30
+        monkeypatch.setattr(reading, "MOST_BEHIND", timedelta(seconds=30))
         # For a moment nobody asks it again.
         assert runs(viewer, cast) == [run]
     fitness.try_again()

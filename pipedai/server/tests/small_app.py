@@ -71,7 +71,7 @@ def _application() -> Outer:
         limits=Limits(body_bytes=settings.MAX_BODY_BYTES, body_seconds=BODY_SECONDS),
         trusted_proxies=parse_networks(settings.TRUSTED_PROXIES),
         production=settings.PRODUCTION,
-        budget=MemoryBudget(settings.MEMORY_BUDGET_MIB),
+        budget=MemoryBudget(int(os.environ.get("MEMORY_BUDGET_MIB", "48"))),
     )
 
 

@@ -112,7 +112,11 @@ def api(postgres, tmp_path_factory):
     url = postgres.url()
     folder = tmp_path_factory.mktemp("web")
     app = "pipedai.asgi:application"
-    environment = {"DATABASE_URL": url, "WEB_CONCURRENCY": "2", "THROTTLES_ENABLED": "false"}
+    environment = {
+        "DATABASE_URL": url,
+        "WEB_CONCURRENCY": "2",
+        "DJANGO_SETTINGS_MODULE": "testing.settings",
+    }
     with serving(folder, app, **environment) as web:
         api = Api(web, postgres)
         yield api

@@ -151,8 +151,8 @@ def test_a_deleted_budget_is_gone(cast: Cast, owner) -> None:
     assert Budget.objects.count() == 1
 
 
-def test_there_is_a_ceiling(cast: Cast, owner, settings) -> None:
-    settings.MAX_BUDGETS_PER_ENVIRONMENT = 1
+def test_there_is_a_ceiling(cast: Cast, owner, ceilings: dict[str, int]) -> None:
+    ceilings["budgets"] = 1
     add_budget(cast)
     response = owner.post(url(cast), LEAST)
     assert (response.status_code, response.json()["ceiling"]) == (409, "budgets")

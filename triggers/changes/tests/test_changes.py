@@ -105,7 +105,7 @@ def test_another_tenants_thing_is_never_told(cast):
     assert [each["status"] for each in stream.news()] == ["deleted"]
 
 
-def test_a_worker_that_falls_silent_or_comes_back_is_told(cast, said):
+def test_a_worker_that_falls_silent_comes_back_or_signs_off_is_told(cast, said):
     WorkerCalls(cast.worker).poll()
     stream = Stream(cast)
     watches.hear(str(cast.environment.id))
@@ -117,6 +117,11 @@ def test_a_worker_that_falls_silent_or_comes_back_is_told(cast, said):
     assert stream.news() == []
     WorkerCalls(cast.worker).poll()
     assert stream.hear(said) == [{**told, "status": "online"}]
+    assert WorkerCalls(cast.worker).sign_off().status_code == 204
+    assert stream.hear(said) == [{**told, "status": "offline"}]
+    stream.ticket.asked_at = database_now() - timedelta(seconds=12)
+    worker.update(last_seen_at=Now() - timedelta(seconds=185))
+    assert stream.news() == [], "it was told already"
 
 
 def test_many_changes_come_in_pieces_and_too_many_are_told_as_all(cast, monkeypatch):

@@ -42,6 +42,11 @@ def test_a_held_and_an_ended_run_are_printed(runs: Runs) -> None:
     assert last == f"- retry {retry['id']}"
 
 
+def test_a_message_of_several_lines_is_printed_as_such(runs: Runs) -> None:
+    run_id = runs.ended("failed", errorMessage="It broke.\r\n- retry faked\n\x1b[2J")
+    assert explain(run_id)[1:] == ["- It broke.", "  - retry faked", "  \\x1b[2J"]
+
+
 def test_a_due_time_is_printed_with_its_run(cast: Cast, runs: Runs) -> None:
     due = runs.now
     triggers = Trigger.objects.filter(id=cast.trigger_id)
@@ -53,6 +58,9 @@ def test_a_due_time_is_printed_with_its_run(cast: Cast, runs: Runs) -> None:
     assert "- due time after it: 2026-05-05T12:00:00.000Z" in explain(
         cast.trigger_id, "--at", "2026-05-04T13:00Z"
     )
+    triggers.update(timezone="Asia/Kolkata")
+    bare = explain(cast.trigger_id, "--at", "2026-05-04T17:31")
+    assert bare == explain(cast.trigger_id, "--at", "2026-05-04T12:01Z")
 
 
 def test_what_is_not_there_or_cannot_be_meant_is_said(runs: Runs) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pipedai.api.renderers import iso_time
 from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, invalid
@@ -272,6 +273,24 @@ def test_a_bad_time_is_a_field_error(cast: Cast, at: str, words: str) -> None:
     (message,) = answer.json()["details"]["fieldErrors"]["at"]
     assert words in message
     assert answer.json()["error"] == invalid()["error"]
+
+
+@pytest.mark.parametrize(
+    ("at", "meant"),
+    [
+        ("2026-05-04T18:00", hours(0.5)),
+        ("2026-05-04T18:00Z", hours(6)),
+        ("2026-05-04", hours(-17.5)),
+    ],
+)
+def test_a_bare_time_is_in_the_triggers_zone(cast: Cast, at: str, meant: datetime) -> None:
+    change(cast, timezone="Asia/Kolkata")
+    assert get(cast, at=at).json()["at"] == iso_time(meant)
+
+
+def test_a_bare_time_that_has_no_moment_is_a_field_error(cast: Cast) -> None:
+    change(cast, timezone="Asia/Kolkata")
+    assert get(cast, at="0001-01-01T00:00").status_code == 400
 
 
 def test_an_explanation_takes_few_statements_however_many_ticks_there_are(hourly: Cast) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from pipedai.redaction import escape_control
 from triggers.explain.answers import RunExplanation, TriggerExplanation
 from triggers.explain.due_times import check_time_in_question, explain_trigger
 from triggers.explain.runs import explain_run
+from triggers.tenancy import zone_of_trigger
 
 
 class Command(OperatorCommand):
@@ -35,11 +37,14 @@ Exits with 1 if there is no such run or trigger.
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("id", metavar="RUN|TRIGGER", type=UUID, help="the id of either")
         parser.add_argument(
-            "--at", metavar="TIME", help="the time in question, in ISO 8601; now by default"
+            "--at",
+            metavar="TIME",
+            help="the time in question, in ISO 8601, in the trigger's time zone unless it has an offset;"
+            " now by default",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        at = _time(options["at"])
+        at = _time(options["at"], options["id"])
         if at is None and (run := explain_run(options["id"])):
             lines = _run_lines(run)
         elif trigger := explain_trigger(options["id"], at=at):
@@ -49,12 +54,15 @@ Exits with 1 if there is no such run or trigger.
         else:
             raise CommandError("There is no run and no trigger with this id.")
         for line in lines:
-            self.stdout.write(escape_control(line))
+            # A worker's message may have several lines. Those after the first are indented, and so fake no other line.
+            text = "\n  ".join(line.splitlines())
+            self.stdout.write(escape_control(text, keep_lines=True))
 
 
-def _time(text: str | None) -> datetime | None:
+def _time(text: str | None, trigger_id: UUID) -> datetime | None:
+    field = TimeField(required=False, zone=partial(zone_of_trigger, trigger_id))
     try:
-        at: datetime | None = TimeField(required=False).clean(text)
+        at: datetime | None = field.clean(text)
         check_time_in_question(at)
     except ValidationError as error:
         raise CommandError(f"--at: {error.messages[0]}") from None

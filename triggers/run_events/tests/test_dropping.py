@@ -32,7 +32,7 @@ def add(day):
 
 @pytest.fixture
 def run(cast):
-    return Runs.of(cast, record_events=True).running()
+    return Runs.of(cast, record_events="always").running()
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_strays_in_the_default_partition_are_deleted(cast, run):
 
 
 def test_the_events_of_a_pruned_run_go_with_it(cast):
-    runs = Runs.of(cast, record_events=True, webhook_url=None)
+    runs = Runs.of(cast, record_events="always", webhook_url=None)
     run = runs.running()
     WorkerCalls(cast.worker).events(run, 1)
     runs.complete(run)

@@ -27,7 +27,7 @@ AT = "2026-05-04T12:00:00.000Z"
 
 @pytest.fixture
 def run(cast):
-    return Runs.of(cast, record_events=True).running()
+    return Runs.of(cast, record_events="always").running()
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_who_has_lost_the_right_is_refused(cast, run, gone):
 
 @pytest.mark.usefixtures("calls")
 def test_a_trigger_that_records_no_more_refuses_them(cast, run):
-    Trigger.objects.update(record_events=False)
+    Trigger.objects.update(record_events="never")
     assert send(cast, run, 2).json()["code"] == "events_off"
 
 

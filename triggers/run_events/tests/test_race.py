@@ -39,7 +39,7 @@ def sender(cast, run, *seqs):
 
 @pytest.fixture
 def runs(committed_cast):
-    return Runs.of(committed_cast, record_events=True)
+    return Runs.of(committed_cast, record_events="always")
 
 
 def seqs(run):

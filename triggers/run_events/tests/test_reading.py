@@ -1,22 +1,25 @@
 """The events of a run are read from a number on, in pages and by streams."""
 
 import json
+from datetime import timedelta
+from uuid import UUID
 
 import pytest
+from django.db.models.functions import Now
 
 from pipedai.server.ticket import STREAM, StreamTicket
 from pipedai.sql import database_now
 from pipedai.wakeups import watches
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.runs import Runs
-from triggers.models import RunEventBatch
+from triggers.models import Run, RunEventBatch, Trigger
 from triggers.run_events import reading
 from triggers.run_events.reading import page_of_events
 
 
 @pytest.fixture
 def runs(cast):
-    return Runs(cast, cast.add_trigger(record_events=True), now=database_now())
+    return Runs(cast, cast.add_trigger(record_events="always"), now=database_now())
 
 
 @pytest.fixture
@@ -45,6 +48,37 @@ def read(cast, run):
 
 def test_a_run_without_events_has_none(read):
     assert read() == ([], 0)
+
+
+def test_a_run_without_events_says_why_and_how_the_next_has_some(cast, runs, calls, subtests):
+    def why(run: UUID) -> str | None:
+        answer = cast.client(cast.operator).get(f"/api/v1/runs/{run}/events")
+        said: str | None = json.loads(answer.content)["whyNone"]
+        return said
+
+    failed, succeeded, old = runs.ended("failed"), runs.ended(), runs.ended("failed")
+    running, queued, canceled = runs.running(), runs.queue(), runs.queue()
+    runs.cancel(canceled)
+    Run.objects.filter(id=old).update(ended_at=Now() - timedelta(hours=25))
+    for mode, run, part in (
+        ("always", queued, "because no worker has claimed it"),
+        ("always", running, "because its worker has sent none."),
+        ("always", succeeded, "until 24 hours after the run's end"),
+        ("failures", running, "always to have those of the next runs as they come"),
+        ("failures", succeeded, "because it succeeded"),
+        ("failures", failed, "until 24 hours after the run's end"),
+        ("failures", old, "its log may say why"),
+        ("failures", canceled, "no worker executed it"),
+        ("never", failed, "set it to failures or always"),
+    ):
+        with subtests.test(part):
+            Trigger.objects.update(record_events=mode)
+            assert part in (why(run) or "")
+    Trigger.objects.update(record_events="failures")
+    calls.events(failed, 1)
+    assert why(failed) is None
+    RunEventBatch.objects.all().delete()
+    assert "were dropped" in (why(failed) or "")
 
 
 def test_pages_go_on_after_a_number(calls, run, read):

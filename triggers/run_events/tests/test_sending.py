@@ -1,17 +1,21 @@
 """A worker sends the events of its run: once each, in order, and within the limits."""
 
 import json
+import re
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
 
 from pipedai.ids import new_id
+from pipedai.sql import database_now
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.runs import Runs
-from triggers.models import Run, RunEventDay, RunEventLog, Trigger
+from triggers.models import Run, RunEventDay, RunEventLog
 from triggers.models.run_event import MAX_RUN_EVENTS
 from triggers.run_events import event, recording
 from triggers.run_events.reading import page_of_events
@@ -22,7 +26,7 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def runs(cast):
-    return Runs.of(cast, record_events=True)
+    return Runs.of(cast, record_events="always")
 
 
 @pytest.fixture
@@ -85,12 +89,50 @@ def test_a_gap_is_refused_and_nothing_of_the_call_is_stored(calls, run, sent):
     assert refusal(calls.events(run, 3)) == (409, "event_gap", 2)
 
 
-def test_a_trigger_that_records_none_refuses_them(cast, calls, run):
-    Trigger.objects.filter(id__in=Run.objects.filter(id=run).values("trigger_id")).update(
-        record_events=False
-    )
+def test_a_trigger_that_records_none_refuses_them(cast, calls):
+    runs = Runs(cast, cast.add_trigger(record_events="never"), now=database_now())
+    for run in (runs.ended("failed"), runs.running()):
+        assert refusal(calls.events(run, 1))[:2] == (409, "events_off")
+    assert not RunEventLog.objects.exists()
+
+
+def test_with_failures_a_run_has_events_once_it_has_ended_otherwise_than_succeeded(
+    cast, calls, subtests
+):
+    runs = Runs(cast, cast.add_trigger(), now=database_now())
+    run = runs.running()
+    assert refusal(calls.events(run, 1))[:2] == (409, "events_off")
+    runs.complete(run)
     assert refusal(calls.events(run, 1))[:2] == (409, "events_off")
     assert not RunEventLog.objects.exists()
+    canceled = runs.running()
+    runs.cancel(canceled)
+    runs.complete(canceled, "canceled")
+    ended = {status: runs.ended(status, faultClass="client") for status in ("failed", "timed_out")}
+    for how, run in {**ended, "canceled": canceled, "lost": runs.lost()}.items():
+        with subtests.test(how):
+            # The first call of a run takes the long way, and the second the short one.
+            assert calls.events(run, 1).json() == {"nextSeq": 2}
+            assert calls.events(run, 2).json() == {"nextSeq": 3}
+            assert seqs(run) == [1, 2]
+
+
+def test_a_success_with_failures_takes_the_statements_of_one_with_never(cast, calls):
+    def statements_of_a_run(trigger_id: Any) -> list[str]:
+        Runs(cast, trigger_id).queue()
+        with CaptureQueriesContext(connection) as captured:
+            run = calls.claim_next(claimId=str(trigger_id), start=True).json()["run"]["id"]
+            calls.heartbeat(run)
+            assert calls.complete(run, status="succeeded").status_code == 200
+        # Up to the first id, or the name of a savepoint.
+        return [re.split("['\"]", query["sql"])[0] for query in captured]
+
+    told = [
+        statements_of_a_run(cast.add_trigger(record_events=mode))
+        for mode in ("never", "never", "failures")
+    ]
+    # The first run of a worker also writes what the worker had not told before.
+    assert told[1] == told[2]
 
 
 def test_they_are_taken_from_the_runs_worker_alone(cast, calls, runs, run):

@@ -57,7 +57,7 @@ class World:
     def __init__(self, cast, server):
         self.cast, self.server = cast, server
         allow(cast.worker.worker_id, 50)
-        trigger = cast.add_trigger(record_events=True)
+        trigger = cast.add_trigger(record_events="always")
         self.runs = Runs(cast, trigger, now=database_now())
         self.key = {"Authorization": f"Bearer {cast.mint('pwk')}"}
 

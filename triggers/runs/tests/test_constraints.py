@@ -161,6 +161,7 @@ WRONG_ROWS = [
     ("trigger_max_concurrent_runs", "UPDATE trigger SET max_concurrent_runs = 101"),
     ("trigger_prefer_seconds", "UPDATE trigger SET prefer_seconds = 601"),
     ("trigger_retry_mode", "UPDATE trigger SET retry_mode = 'odd'"),
+    ("trigger_record_events", "UPDATE trigger SET record_events = 'odd'"),
     ("environment_pause_has_a_time", "UPDATE environment SET pause_reason = 'x'"),
     ("pool_name_free_in_environment", "UPDATE pool SET name = 'linux'"),
     (

@@ -17,11 +17,11 @@ from triggers.states import Source, Status
 from workers.models import Worker
 
 RUN_FIELDS = [
-    "id", "triggerId", "triggerName", "environmentId", "workerId", "poolId", "status", "source", "attempt",
-    "retryOfRunId", "rerunOfRunId", "scheduledFor", "availableAt", "startDeadlineAt", "queuedAt", "claimedAt",
-    "startedAt", "endedAt", "durationMs", "exitCode", "shortMessage", "errorMessage", "faultClass", "willRetry",
-    "model", "inputTokens", "outputTokens", "cacheReadTokens", "cacheCreationTokens", "costUsd", "numTurns",
-    "sessionId", "cancelRequested",
+    "id", "triggerId", "triggerRevisionId", "triggerName", "environmentId", "workerId", "poolId", "status", "source",
+    "attempt", "retryOfRunId", "rerunOfRunId", "scheduledFor", "availableAt", "startDeadlineAt", "queuedAt",
+    "claimedAt", "startedAt", "endedAt", "durationMs", "exitCode", "shortMessage", "errorMessage", "faultClass",
+    "willRetry", "model", "inputTokens", "outputTokens", "cacheReadTokens", "cacheCreationTokens", "costUsd",
+    "numTurns", "sessionId", "cancelRequested",
 ]  # fmt: skip
 
 
@@ -468,6 +468,21 @@ def test_the_triggers_list_knows_no_worker(cast, runs):
     runs.queue()
     url = f"/api/v1/triggers/{runs.trigger_id}/runs?workerId=garbage&triggerId=garbage"
     assert len(ids(cast.client(cast.viewer).get(url))) == 1
+
+
+def test_a_bare_hour_is_in_the_triggers_zone_in_its_own_list_and_in_utc_in_the_environments(cast):
+    runs = Runs.of(cast, timezone="Asia/Tokyo")
+    runs.now = datetime(2026, 5, 4, 23, 30, tzinfo=UTC)
+    runs.queue()
+    get = cast.client(cast.viewer).get
+    own, all_ = f"triggers/{runs.trigger_id}", f"environments/{cast.environment.id}"
+    for url, counts in ((own, [1, 0]), (all_, [1, 1])):
+        # In Tokyo the run was queued on the fifth at 8:30.
+        answers = [
+            get(f"/api/v1/{url}/runs?{query}")
+            for query in ("from=2026-05-04T23:30", "to=2026-05-05T08:30")
+        ]
+        assert [len(answer.json()["items"]) for answer in answers] == counts
 
 
 def test_an_hour_is_in_utc_whatever_the_zone_of_the_trigger(cast):

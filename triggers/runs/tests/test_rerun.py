@@ -83,7 +83,7 @@ def test_an_unfinished_run_is_refused_with_its_state(cast, runs, state):
     assert Run.objects.count() == 1
 
 
-def test_a_trigger_that_can_not_run_refuses_as_for_run(cast, runs, settings):
+def test_a_trigger_that_can_not_run_refuses_as_for_run(cast, runs, ceilings):
     run_id = runs.ended()
     client = cast.client(cast.operator)
     rows = Trigger.objects.filter(id=cast.trigger_id)
@@ -97,7 +97,7 @@ def test_a_trigger_that_can_not_run_refuses_as_for_run(cast, runs, settings):
     rows.update(deleted_at="2026-01-01T00:00:00Z")
     assert (rerun(client, run_id).status_code, rerun(client, run_id).json()) == (404, NOT_FOUND)
     rows.update(deleted_at=None, worker=cast.worker.worker_id)
-    settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT = 0
+    ceilings["queuedRuns"] = 0
     assert rerun(client, run_id).json()["ceiling"] == "queuedRuns"
 
 

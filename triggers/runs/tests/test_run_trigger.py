@@ -101,10 +101,10 @@ class TestItIsAConflictFor:
         )
 
     @pytest.mark.parametrize("has_pool", [False, True])
-    def test_an_environment_with_too_many_queued_runs(self, cast, url, settings, has_pool):
+    def test_an_environment_with_too_many_queued_runs(self, cast, url, ceilings, has_pool):
         if has_pool:
             Trigger.objects.update(worker=None, pool=add_pool(cast))
-        settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT = 2
+        ceilings["queuedRuns"] = 2
         client = cast.key_client()
         assert [client.post(url, {}).status_code for _ in range(2)] == [201, 201]
         response = client.post(url, {})

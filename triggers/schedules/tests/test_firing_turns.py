@@ -121,10 +121,7 @@ def test_a_look_that_ends_early_sees_the_oldest(
     assert batches == [2, 2]
 
 
-def test_a_batch_of_five_thousand_due_triggers_reads_no_more_than_it_takes(
-    cast: Cast, settings
-) -> None:
-    settings.MAX_TRIGGERS_PER_CREATOR = 200_000
+def test_a_batch_of_five_thousand_due_triggers_reads_no_more_than_it_takes(cast: Cast) -> None:
     for age, mine in enumerate(add_environments(cast, 20, workspaces=10)):
         make_due(mine, 250, due=NOON - age % 5 * MINUTE)
     execute("ANALYZE trigger", {})

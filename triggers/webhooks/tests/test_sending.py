@@ -194,7 +194,7 @@ def test_a_host_that_does_not_answer_is_tried_again(cast, receiver: Receiver):
 def test_an_address_that_is_not_allowed_is_a_failed_attempt_without_the_address(cast):
     delivery = queue(cast, "http://127.0.0.1/")
     attempt()
-    assert delivery.attempts.get().error == "address not allowed"
+    assert delivery.attempts.get().error == "address not allowed (WEBHOOK_ALLOWED_NETWORKS)"
 
 
 def failing(retry_after: str | None, status: int = 503, error: str | None = None) -> Answer:

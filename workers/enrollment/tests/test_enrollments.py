@@ -211,19 +211,19 @@ def test_the_list_shows_what_became_of_each_and_no_code(cast):
     assert "code" not in item
 
 
-def test_one_enrollment_too_many_is_refused(cast, settings):
-    settings.MAX_KEYS_PER_ENVIRONMENT = 1
+def test_one_enrollment_too_many_is_refused(cast, ceilings):
+    ceilings["enrollments"] = 1
     issue(cast)
     url = f"/api/v1/environments/{cast.environment.id}/enrollments"
     assert cast.client(cast.admin).post(url, {}).status_code == 409
 
 
-def test_a_host_that_finds_no_room_may_come_again(cast, settings):
+def test_a_host_that_finds_no_room_may_come_again(cast, ceilings):
     code = issue(cast)["code"]
-    settings.MAX_WORKERS_PER_ENVIRONMENT = 1
+    ceilings["workers"] = 1
     answer = redeem(code=code)
     assert (answer.status_code, "1 workers" in answer.json()["error"]) == (409, True)
-    settings.MAX_WORKERS_PER_ENVIRONMENT = 2
+    ceilings["workers"] = 2
     assert redeem(code=code).status_code == 201
 
 

@@ -51,12 +51,12 @@ def test_the_worker_joins_those_of_them_that_still_exist(cast, pools):
     assert operator.post(url, {"poolIds": [pools[0]]}).status_code == 400
 
 
-def test_a_host_that_finds_no_room_joins_nothing_and_may_come_again(cast, pools, settings):
+def test_a_host_that_finds_no_room_joins_nothing_and_may_come_again(cast, pools, ceilings):
     code = issue(cast, poolIds=pools)["code"]
-    settings.MAX_POOLS_PER_WORKER = 1
+    ceilings["poolsOfWorker"] = 1
     answer = redeem(code=code)
     assert (answer.status_code, answer.json()["code"]) == (409, "ceiling_reached")
-    settings.MAX_POOLS_PER_WORKER = 20
+    ceilings["poolsOfWorker"] = 20
     assert _pools_of(redeem(code=code).json()["workerId"]) == pools
 
 

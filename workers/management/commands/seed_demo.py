@@ -38,6 +38,7 @@ from workers.pools.services import add_worker, create_pool
 from workers.protocol.serializers import RegisterBody
 from workers.registration import Registered, register_worker
 from workspaces.api_keys import mint_api_key
+from workspaces.ceilings import PROFILE
 from workspaces.models import ApiKey, Environment
 from workspaces.services import create_environment, create_workspace
 
@@ -59,6 +60,8 @@ TRIGGER = {
         "required": ["greeting"],
     },
     "timeoutSeconds": 120,
+    # Whoever looks at a run of the demo sees what it told, although it succeeded.
+    "recordEvents": "always",
 }
 POOL = "Demo pool"
 # No program runs as this worker, so that the pool shows how its work goes on while one machine is off.
@@ -140,8 +143,8 @@ def _size(options: dict[str, Any]) -> Size | None:
     size = replace(_SCALE, **chosen)
     if not 1 <= size.runs <= 100_000_000:
         raise CommandError("--runs must be between 1 and 100000000.")
-    if not 1 <= size.environments <= settings.MAX_ENVIRONMENTS_PER_USER - 1:
-        most = settings.MAX_ENVIRONMENTS_PER_USER - 1
+    if not 1 <= size.environments <= PROFILE["environments"] - 1:
+        most = PROFILE["environments"] - 1
         raise CommandError(f"--environments must be between 1 and {most}.")
     return size
 

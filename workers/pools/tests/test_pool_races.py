@@ -40,9 +40,9 @@ def test_a_trigger_never_points_at_a_deleted_pool(committed_cast, _):
 
 
 @pytest.mark.parametrize("_", ROUNDS)
-def test_a_worker_is_never_in_a_deleted_pool_and_never_in_too_many(committed_cast, settings, _):
+def test_a_worker_is_never_in_a_deleted_pool_and_never_in_too_many(committed_cast, ceilings, _):
     cast = committed_cast
-    settings.MAX_POOLS_PER_WORKER = 2
+    ceilings["poolsOfWorker"] = 2
     pools = [pool_of(cast, add_pool(cast)) for _ in range(4)]
     worker_id = cast.worker.worker_id
     answers = at_once(

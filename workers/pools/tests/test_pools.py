@@ -86,8 +86,8 @@ class TestMaking:
         assert client.delete(one).status_code == 204
         assert client.post(url, {"name": "machines"}).status_code == 201
 
-    def test_an_environment_has_only_so_many(self, client, url, pool_id, settings):
-        settings.MAX_POOLS_PER_ENVIRONMENT = 2
+    def test_an_environment_has_only_so_many(self, client, url, pool_id, ceilings):
+        ceilings["pools"] = 2
         assert client.post(url, {"name": "second"}).status_code == 201
         refused = client.post(url, {"name": "third"})
         assert refused.status_code == 409
@@ -189,8 +189,8 @@ class TestItsWorkers:
             for answer in (client.put(url), client.delete(url)):
                 assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
 
-    def test_one_is_in_only_so_many_pools(self, cast, client, pool_id, settings):
-        settings.MAX_POOLS_PER_WORKER = 1
+    def test_one_is_in_only_so_many_pools(self, cast, client, pool_id, ceilings):
+        ceilings["poolsOfWorker"] = 1
         second = add_pool(cast)
         refused = client.put(member(second, cast.worker.worker_id))
         assert refused.status_code == 409

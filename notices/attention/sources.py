@@ -1,0 +1,237 @@
+"""Finds what needs attention in an environment, with one statement for each source (SPEC §28).
+
+A new kind of item is an entry of SOURCES. The conditions are those of polls, explanations and incidents.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from notices.attention import words
+from notices.attention.words import MOST_COUNTED, Told
+from notices.health import IS_FINAL
+from notices.states import Kind
+from notices.telling import told_of
+from pipedai.sql import NOW, Row, fetch_all
+from triggers.explain.due_times import LATE_AFTER
+from triggers.runs.conditions import (
+    IS_DUE,
+    IS_IN_TIME,
+    IS_OPEN_TO_POOL,
+    IS_QUEUED,
+    MAY_START,
+    is_online,
+)
+
+# The most items of an answer.
+MAX_ITEMS: Final = 200
+# A failure that raised no incident is told for this long.
+RECENT: Final = timedelta(days=1)
+
+# All kinds of items, the most urgent first: what stops several triggers, what did not happen, what people would not
+# hear of. Those that are no kinds of incidents are the last two.
+CHANNEL_DEAD: Final = "channel_dead"
+RUN_FAILED: Final = "run_failed"
+KINDS: Final = (
+    Kind.POOL_OFFLINE.value,
+    Kind.WORKER_OFFLINE.value,
+    Kind.BUDGET_REACHED.value,
+    Kind.TRIGGER_LATE.value,
+    Kind.TRIGGER_FAILING.value,
+    Kind.WEBHOOK_DEAD.value,
+    CHANNEL_DEAD,
+    RUN_FAILED,
+)
+
+# The columns of a run `r` that tell how it ended.
+_ENDED = """r.ended_by, r.fault_class, left(coalesce(
+        (SELECT x.error_message FROM run_text x WHERE x.run_id = r.id), r.short_message), 300) AS error"""
+
+
+def _has_no_incident(kind: Kind, subject: str) -> str:
+    return f"""NOT EXISTS (
+        SELECT FROM incident i WHERE i.subject_id = {subject}.id AND i.kind = '{kind.value}'
+            AND i.environment_id = {subject}.environment_id AND i.closed_at IS NULL)"""
+
+
+_OF_ENVIRONMENT = "environment_id = %(environment_id)s"
+_IS_NOT_PAUSED = (
+    "NOT EXISTS (SELECT FROM environment WHERE id = %(environment_id)s AND paused_at IS NOT NULL)"
+)
+
+_IS_ONLINE = is_online("w")
+# When an offline worker signed off or, if it did not, called for the last time.
+_CALLED_UNTIL = "coalesce(w.signed_off_at, w.last_seen_at)"
+
+# The open incidents. `late_since` is the due time since which a trigger is late, and `decision` the one about it.
+_INCIDENTS = f"""
+SELECT i.id AS incident_id, i.kind, i.opened_at AS since, i.subject_type, i.subject_id, i.subject_name, i.run_id,
+    i.message, i.acknowledged_at, i.total, {_ENDED}, tick.decision, w.label, {_CALLED_UNTIL} AS called_until,
+    w.token_digest IS NOT NULL AS has_token, {NOW} AS now,
+    EXISTS (SELECT FROM pool_member m WHERE m.pool_id = i.subject_id) AS has_workers
+FROM (
+    SELECT *, count(*) OVER () AS total FROM incident WHERE {_OF_ENVIRONMENT} AND closed_at IS NULL
+    ORDER BY acknowledged_at IS NOT NULL, array_position(%(kinds)s, kind::text), opened_at DESC, id
+    LIMIT %(limit)s) i
+LEFT JOIN run r ON r.id = i.run_id AND r.environment_id = i.environment_id
+LEFT JOIN worker w ON w.id = i.subject_id AND w.environment_id = i.environment_id
+LEFT JOIN trigger_health h ON i.kind = '{Kind.TRIGGER_LATE.value}' AND h.trigger_id = i.subject_id
+LEFT JOIN LATERAL (
+    SELECT decision, last_tick_at FROM tick WHERE trigger_id = h.trigger_id AND tick_at <= h.late_since
+    ORDER BY tick_at DESC LIMIT 1) tick ON tick.last_tick_at >= h.late_since
+"""  # noqa: S608
+
+# The triggers of which a due time has passed, and about which no scheduler has decided for longer than usual.
+_UNDECIDED = f"""
+SELECT '{Kind.TRIGGER_LATE.value}' AS kind, t.next_run_at AS since, 'trigger' AS subject_type, t.id AS subject_id,
+    t.name AS subject_name, t.timezone, count(*) OVER () AS total
+FROM trigger t
+WHERE t.{_OF_ENVIRONMENT} AND t.deleted_at IS NULL AND t.enabled AND t.next_run_at < {NOW} - %(late_after)s
+    AND {_has_no_incident(Kind.TRIGGER_LATE, "t")}
+ORDER BY t.next_run_at DESC, t.id LIMIT %(limit)s
+"""  # noqa: S608
+
+
+def _waiting(queue: str, order: str, condition: str) -> str:
+    """Returns the query for how many due runs at the head of a queue meet the condition, and since when the first one
+    is due.
+    """
+    return f"""(
+    SELECT count(*) AS runs, min(r.available_at) AS since FROM (
+        SELECT * FROM run r WHERE {queue} AND {IS_QUEUED} AND {IS_DUE} ORDER BY {order} LIMIT {MOST_COUNTED}) r
+    WHERE {IS_IN_TIME} AND {MAY_START} AND {condition})"""  # noqa: S608
+
+
+# The offline workers for which due runs wait that no other worker may take at present.
+_WORKERS = f"""
+SELECT '{Kind.WORKER_OFFLINE.value}' AS kind, greatest(coalesce({_CALLED_UNTIL}, w.created_at), q.since) AS since,
+    'worker' AS subject_type, w.id AS subject_id, w.label AS subject_name, w.label, {_CALLED_UNTIL} AS called_until,
+    w.token_digest IS NOT NULL AS has_token, q.runs, {NOW} AS now, count(*) OVER () AS total
+FROM worker w CROSS JOIN LATERAL
+    {_waiting("r.worker_id = w.id", "r.available_at, r.id", f"NOT coalesce({IS_OPEN_TO_POOL}, false)")} q
+WHERE w.{_OF_ENVIRONMENT} AND w.deleted_at IS NULL AND w.disabled_at IS NULL AND NOT {_IS_ONLINE} AND q.runs > 0
+    AND {_IS_NOT_PAUSED} AND {_has_no_incident(Kind.WORKER_OFFLINE, "w")}
+ORDER BY since DESC, w.id LIMIT %(limit)s
+"""  # noqa: S608
+
+# The run's own worker may take a run that is open to a pool without being in the pool.
+_OWN_IS_OFFLINE = f"""NOT EXISTS (
+        SELECT FROM worker w WHERE w.id = r.worker_id AND w.disabled_at IS NULL AND {_IS_ONLINE})"""
+_OF_POOL = f"r.pool_id = p.id AND {IS_OPEN_TO_POOL}"
+# The pools without an online worker for which due runs wait. If all workers of a pool are disabled, somebody has
+# decided so, and nobody is told, as of incidents.
+_POOLS = f"""
+SELECT '{Kind.POOL_OFFLINE.value}' AS kind, greatest(coalesce(m.called_until, p.created_at), q.since) AS since,
+    'pool' AS subject_type, p.id AS subject_id, p.name AS subject_name, m.n > 0 AS has_workers, q.runs,
+    count(*) OVER () AS total
+FROM pool p
+CROSS JOIN LATERAL (
+    SELECT count(*) AS n, count(*) FILTER (WHERE w.disabled_at IS NULL) AS enabled,
+        count(*) FILTER (WHERE w.disabled_at IS NULL AND {_IS_ONLINE}) AS online, max({_CALLED_UNTIL}) AS called_until
+    FROM pool_member m JOIN worker w ON w.id = m.worker_id WHERE m.pool_id = p.id) m
+CROSS JOIN LATERAL {_waiting(_OF_POOL, "r.pool_from, r.id", _OWN_IS_OFFLINE)} q
+WHERE p.{_OF_ENVIRONMENT} AND p.deleted_at IS NULL AND m.online = 0 AND (m.n = 0 OR m.enabled > 0) AND q.runs > 0
+    AND {_IS_NOT_PAUSED} AND {_has_no_incident(Kind.POOL_OFFLINE, "p")}
+ORDER BY since DESC, p.id LIMIT %(limit)s
+"""  # noqa: S608
+
+# The channels whose last notice was given up.
+_CHANNELS = f"""
+SELECT '{CHANNEL_DEAD}' AS kind, failing_since AS since, 'channel' AS subject_type, id AS subject_id,
+    name AS subject_name, last_error AS error, count(*) OVER () AS total
+FROM channel WHERE {_OF_ENVIRONMENT} AND deleted_at IS NULL AND enabled AND failing_since IS NOT NULL
+ORDER BY failing_since DESC, id LIMIT %(limit)s
+"""  # noqa: S608
+
+_FAULT = f"""
+(SELECT r.* FROM run r
+WHERE r.trigger_id = t.id AND r.status = '{{status}}' AND r.ended_at > {NOW} - %(recent)s AND {IS_FINAL}
+ORDER BY r.ended_at DESC LIMIT 1)"""  # noqa: S608
+
+# The triggers whose last final outcome was a failure of which no incident tells: more failures must follow for one, or
+# the environment was paused, or the trigger is to raise none.
+_FAILURES = f"""
+SELECT '{RUN_FAILED}' AS kind, r.ended_at AS since, 'trigger' AS subject_type, t.id AS subject_id,
+    t.name AS subject_name, r.id AS run_id, {_ENDED}, t.alert_after_failures,
+    NOT {_IS_NOT_PAUSED} AS is_paused, count(*) OVER () AS total
+FROM trigger t LEFT JOIN trigger_health h ON h.trigger_id = t.id
+CROSS JOIN LATERAL (
+    SELECT * FROM ({_FAULT.format(status="failed")} UNION ALL {_FAULT.format(status="timed_out")}) r
+    ORDER BY ended_at DESC LIMIT 1) r
+WHERE t.{_OF_ENVIRONMENT} AND t.deleted_at IS NULL AND t.enabled AND h.is_failing IS NOT TRUE
+    AND r.ended_at >= coalesce(h.counts_from, '-infinity') AND NOT EXISTS (
+        SELECT FROM run won WHERE won.trigger_id = t.id AND won.status = 'succeeded' AND won.ended_at > r.ended_at)
+ORDER BY r.ended_at DESC, t.id LIMIT %(limit)s
+"""  # noqa: S608
+
+
+# What the rows of some sources lack.
+_NOTHING: Row = dict.fromkeys(("run_id", "error", "incident_id", "acknowledged_at"))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where items come from.
+
+    The statement returns the first `limit` items of its kinds in the order of `_urgency`, and in each row `kind`,
+    `since`, `subject_type`, `subject_id`, `subject_name` and `total`, the number of all items; `run_id`, `error`,
+    `incident_id` and `acknowledged_at` if the items have them. `tell` words an item from its row.
+    """
+
+    statement: str
+    tell: Callable[[Row], Told]
+
+
+SOURCES: Final = (
+    Source(_INCIDENTS, words.of_incident),
+    Source(_POOLS, words.of_pool),
+    Source(_WORKERS, words.of_worker),
+    Source(_UNDECIDED, words.of_undecided),
+    Source(_CHANNELS, words.of_channel),
+    Source(_FAILURES, words.of_failure),
+)
+
+
+def find_attention(environment_id: UUID, *, now: datetime | None = None) -> tuple[list[Row], int]:
+    """Returns what needs attention in an environment, as rows for AttentionItemSerializer, the most urgent first, and
+    how many items there are. At most MAX_ITEMS are returned. It takes a query for each source, and one more.
+    """
+    params = {
+        "environment_id": environment_id,
+        "kinds": list(KINDS),
+        "limit": MAX_ITEMS,
+        "late_after": LATE_AFTER,
+        "recent": RECENT,
+        "now": now,
+    }
+    found: list[tuple[Row, Source]] = []
+    total = 0
+    for source in SOURCES:
+        rows = fetch_all(source.statement, params)
+        total += rows[0]["total"] if rows else 0
+        found += [(_NOTHING | row, source) for row in rows]
+    found.sort(key=lambda each: _urgency(each[0]))
+    del found[MAX_ITEMS:]
+    told = told_of([row["incident_id"] for row, _ in found if row["incident_id"]])
+    return [_shown(row, source, told.get(row["incident_id"], [])) for row, source in found], total
+
+
+def _shown(row: Row, source: Source, told: list[Row]) -> Row:
+    said = source.tell(row)
+    subject = {"type": row["subject_type"], "id": row["subject_id"], "name": row["subject_name"]}
+    return {
+        **row,
+        "subject": subject,
+        "reason": said.reason,
+        "summary": said.summary,
+        "remedy": {"text": said.remedy},
+        "told": told,
+    }
+
+
+def _urgency(row: Row) -> tuple[bool, int, float]:
+    """Returns by what items are ordered: what nobody has acknowledged first, then by kind, then the newest first."""
+    since: datetime = row["since"]
+    return row["acknowledged_at"] is not None, KINDS.index(row["kind"]), -since.timestamp()

@@ -1,0 +1,61 @@
+"""Commands of manage.py make no database by accident, and stop the server that they have started."""
+
+import os
+import subprocess
+import sys
+
+import psycopg
+import pytest
+
+from pipedai.embedded.borrowing import borrow, give_back
+from pipedai.embedded.tests.processes import PROJECT
+
+pytestmark = pytest.mark.long
+
+
+def manage(data_dir, *arguments):
+    """Run manage.py on a data directory, and return its exit code, its output and its errors."""
+    environment = {**os.environ, "PIPEDAI_DATA_DIR": str(data_dir), "DATABASE_URL": ""}
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=PROJECT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+# They ask for a database in four ways: by Django's own command, as a command for operators, by psql, and by the API.
+@pytest.mark.parametrize(
+    "command", ["showmigrations", "create_user ada@example.com --link", "dbshell", "pg dump x"]
+)
+def test_without_a_database_a_command_refuses_in_one_sentence(data_dir, command):
+    code, out, err = manage(data_dir, *command.split())
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert f"There is no database in {data_dir}: set PIPEDAI_DATA_DIR" in err
+    assert "bin/run" in err
+    assert not data_dir.exists()
+
+
+def test_makemigrations_needs_none(data_dir):
+    code, out, err = manage(data_dir, "makemigrations", "--check")
+    assert (code, out, err) == (0, "No changes detected\n", "")
+    assert not data_dir.exists()
+
+
+def test_migrate_makes_one_and_later_commands_stop_what_they_start(data_dir, server):
+    assert manage(data_dir, "migrate", "contenttypes", "-v0") == (0, "", "")
+    assert not server.status().running
+    code, out, _ = manage(data_dir, "showmigrations", "contenttypes")
+    assert (code, out.count("[X]")) == (0, 2)
+    assert not server.status().running
+
+
+def test_a_server_that_others_use_by_now_goes_on_and_that_is_said(made_server, capsys):
+    borrow(made_server)
+    with psycopg.connect(**made_server.connection_params()):
+        give_back(patience=0)
+        assert made_server.status().running
+    assert "runs on, because others use it" in capsys.readouterr().err
+    # A server that somebody else has started is not ours to stop.
+    borrow(made_server)
+    give_back()
+    assert made_server.status().running

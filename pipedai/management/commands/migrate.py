@@ -1,0 +1,14 @@
+"""`manage.py migrate` is Django's, and makes the embedded database if there is none yet."""
+
+from typing import Any
+
+from django.core.management.commands import migrate
+
+from pipedai.embedded.borrowing import make_database
+
+
+class Command(migrate.Command):
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        # Django's checks connect to the database before `handle` is called.
+        make_database()
+        return super().execute(*args, **options)

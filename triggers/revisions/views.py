@@ -1,0 +1,65 @@
+"""The endpoints of a trigger's revisions: list them, and restore one."""
+
+from uuid import UUID
+
+from django.db.models import F
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.pagination import HeavyPaginator
+from pipedai.api.principal import actor_of
+from pipedai.api.schema.operation import Operation
+from pipedai.api.serializers import read_body
+from triggers.models import TriggerRevision
+from triggers.revisions.serializers import RevisionSerializer, revisions_shown
+from triggers.revisions.services import restore_revision
+from triggers.serializers import TriggerSerializer
+from triggers.tenancy import OneTriggerViewSet
+from triggers.views import octets_of, trigger_shown
+from triggers.webhooks.views import NoBody
+from workspaces.permissions import IsAdmin, IsViewer
+
+
+class RevisionPaginator(HeavyPaginator):
+    """Makes pages of revisions, whose size is also limited in bytes."""
+
+    weight = octets_of(F("prompt"), F("output_schema"))
+
+
+class TriggerRevisionViewSet(OneTriggerViewSet):
+    """The revisions of a trigger."""
+
+    tag = "Triggers"
+    permissions = {"list": IsViewer, "restore": IsAdmin}
+
+    @Operation(
+        "GET /triggers/{triggerId}/revisions",
+        id="listRevisions",
+        summary="List a trigger's revisions",
+        items=RevisionSerializer,
+        says={
+            200: "A list of revisions; a page ends before its prompts and schemas come to over 4 MiB."
+        },
+    )
+    def list(self, request: Request, trigger_id: UUID) -> Response:
+        """Answers with the revisions that are kept, the trigger's present one first."""
+        paginator = RevisionPaginator()
+        rows = TriggerRevision.objects.filter(trigger_id=trigger_id)
+        page = paginator.paginate_queryset(rows, request, self)
+        return paginator.get_paginated_response(revisions_shown(page))
+
+    @Operation(
+        "POST /triggers/{triggerId}/revisions/{revisionId}/restore",
+        id="restoreRevision",
+        summary="Restore a revision of a trigger",
+        body=NoBody,
+        answers={200: TriggerSerializer},
+        says={200: "With the trigger; if it is as the revision already, nothing changes."},
+        errors={404: "No such trigger, or no such revision of it."},
+        audit=("trigger.updated",),
+    )
+    def restore(self, request: Request, trigger_id: UUID, revision_id: UUID) -> Response:
+        """Makes a new revision that is equal to an earlier one."""
+        read_body(NoBody, request)
+        restore_revision(trigger_id=trigger_id, revision_id=revision_id, actor=actor_of(request))
+        return Response(trigger_shown(trigger_id))

@@ -1,0 +1,90 @@
+"""The ceilings: the most rows of each kind that there may be (SPEC §4), and their raises for single workspaces."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Func, QuerySet, Subquery, Value
+
+from pipedai.api.errors import CeilingReached, Invalid
+from pipedai.events import Actor, Event, emit
+from workspaces.models import Workspace
+
+# Each ceiling by its name in the API, with the number that holds where staff have not raised it. API.md explains them.
+PROFILE = {
+    "workspaces": 100,
+    "environments": 100,
+    "members": 1_000,
+    "invitations": 1_000,
+    "keys": 200,
+    "enrollments": 200,
+    "workers": 1_000,
+    "pools": 200,
+    "poolsOfWorker": 20,
+    "triggers": 5_000,
+    "triggersOfCreator": 20_000,
+    "channels": 100,
+    "budgets": 100,
+    "newAddresses": 20,
+    "newAddressesInWorkspace": 100,
+    "asksOfAddress": 20,
+    "queuedRuns": 10_000,
+}
+# A workspace can't have its own number of these: it is not there yet, or the address is that of somebody outside.
+RAISABLE = [name for name in PROFILE if name not in ("workspaces", "asksOfAddress")]
+# How many times the profile's number a raise may be. Statements that count read so many rows at most.
+MOST_TIMES = 10
+
+
+def check_ceiling(name: str, things: str, *, environment_id: UUID, rows: QuerySet[Any]) -> None:
+    """Raises CeilingReached if there are as many of `rows` as the environment may have.
+
+    Call it with the environment's row locked, so that nobody else counts at the same time. `name` is the API's name for
+    the ceiling. `things` is the plural word by which the error's message calls the rows.
+    """
+    held, limit = held_and_most(name, Workspace.objects.filter(environments=environment_id), rows)
+    if held >= limit:
+        raise CeilingReached(name, f"The environment has {limit} {things}, as many as it may.")
+
+
+def held_and_most(
+    name: str, workspace: QuerySet[Workspace], rows: QuerySet[Any]
+) -> tuple[int, int]:
+    """Returns how many `rows` there are, and how many the one workspace may have. One statement reads both."""
+    number = Subquery(rows.order_by().values(number=Func(Value(1), function="count")))
+    raised, held = workspace.values_list("ceilings", number).get()
+    return held, most(name, raised)
+
+
+def most(name: str, raised: Mapping[str, int]) -> int:
+    """Returns the ceiling of a workspace whose column `ceilings` is `raised`."""
+    return max(PROFILE[name], raised.get(name, 0))
+
+
+def raise_ceilings(*, workspace_id: UUID, ceilings: Mapping[str, int], actor: Actor) -> None:
+    """Sets those of the workspace's ceilings that are named. With the profile's number a ceiling is as everywhere.
+
+    Raises Invalid for a number below the profile's or above MOST_TIMES of it.
+    """
+    wrong = {
+        name: [f"From {PROFILE[name]} to {PROFILE[name] * MOST_TIMES}."]
+        for name, number in ceilings.items()
+        if not PROFILE[name] <= number <= PROFILE[name] * MOST_TIMES
+    }
+    if wrong:
+        raise Invalid(wrong)
+    with transaction.atomic():
+        workspace = Workspace.objects.select_for_update(no_key=True).get(id=workspace_id)
+        changes = {
+            name: [old, number]
+            for name, number in ceilings.items()
+            if number != (old := most(name, workspace.ceilings))
+        }
+        if changes:
+            raised = {**workspace.ceilings, **ceilings}
+            workspace.ceilings = {
+                name: number for name, number in raised.items() if number > PROFILE[name]
+            }
+            workspace.save(update_fields=["ceilings"])
+            emit(Event("workspace.updated", actor, None, "workspace", workspace_id, changes))
