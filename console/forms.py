@@ -76,6 +76,8 @@ class Form:
             initial = getattr(self._declared[each.name], "default", None)
             known = values or {}
             value = known.get(each.name, None if initial is serializers.empty else initial)
+            if each.kind == "list":
+                value = "\n".join(map(str, value or ()))
             each.value = _text(value)
 
     def send(

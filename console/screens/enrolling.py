@@ -30,7 +30,11 @@ def new(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     token, label = answer.data["token"], shlex.quote(answer.data["name"])
     register = f"pipedai-worker register --api-url {settings.PUBLIC_URL} --label {label}"
     lines = [install, f"PIPEDAI_REGISTRATION_TOKEN={token} {register}", "pipedai-worker run"]
-    return _paste(request, environment_id, "api-keys", answer.data, lines)
+    hint = (
+        "If an API key pays for Claude there, add --auth-mode api_key to the second line. The last "
+        "line works until you stop it; docs/hosts.md shows how to make it a service of the machine."
+    )
+    return _paste(request, environment_id, "api-keys", answer.data, lines, hint=hint)
 
 
 @screen
@@ -125,13 +129,19 @@ def _show(
 
 
 def _paste(
-    request: HttpRequest, environment_id: UUID, kind: str, entry: Json, lines: list[str]
+    request: HttpRequest,
+    environment_id: UUID,
+    kind: str,
+    entry: Json,
+    lines: list[str],
+    hint: str = "",
 ) -> HttpResponse:
     """Shows the lines to paste, with the secret in them, this once."""
     context = {
         "environment": environment_of(request, environment_id),
         "menu": "machines",
         "lines": lines,
+        "hint": hint,
         "expires": entry["expiresAt"],
         "state": "waiting",
         "arrival": reverse(f"console:{kind}-arrival", args=[environment_id, entry["id"]]),

@@ -46,7 +46,10 @@ def machines(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     context = {
         "environment": environment,
         "menu": "machines",
-        "machines": sorted(page["items"], key=lambda each: _STATES.index(each["derivedStatus"])),
+        "machines": sorted(
+            page["items"],
+            key=lambda each: (_STATES.index(each["derivedStatus"]), -each["waiting"]),
+        ),
         "pools": sorted(pools, key=lambda each: _POOL_STATES.index(each["state"])),
         "filters": query,
         "older": older(request, page),

@@ -14,6 +14,8 @@ from console.forms import Form, Look
 from console.pages import confirm, environment_of, screen, see_other
 from console.screens.machines import MOST
 
+# What is wrong comes first.
+_STATES = ("used_up", "near", "ok")
 _PERIODS = ("7", "30", "90")
 # The chart has colours for so many triggers, the costliest; the others share one.
 _COLOURED = 5
@@ -35,7 +37,9 @@ def money(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     context = {
         "environment": environment,
         "menu": "money",
-        "budgets": sorted(budgets, key=lambda each: each["percent"], reverse=True),
+        "budgets": sorted(
+            budgets, key=lambda each: (_STATES.index(each["state"]), -each["percent"])
+        ),
         "days": days,
         "periods": _PERIODS,
         # When htmx renews the budgets, it needs no chart.

@@ -73,7 +73,8 @@ def when(moment: str | None, zone: str | None = None) -> str:
     if zone is None:
         return format_html('<time datetime="{}" data-local>{} UTC</time>', moment, _day(at))
     there = at.astimezone(ZoneInfo(zone))
-    beside = "" if zone == "UTC" else format_html(' <span class="soft">{:%H:%M} UTC</span>', at)
+    utc = f"{at:%H:%M} UTC"
+    beside = "" if zone == "UTC" else format_html(' <span class="soft">{}</span>', utc)
     shown = f"{_day(there)} {there:%Z}"
     return format_html('<time datetime="{}" title="{}">{}</time>{}', moment, zone, shown, beside)
 
