@@ -1,6 +1,5 @@
 """The screens of money: what is spent, on what, what stops it, and the forms of budgets."""
 
-from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -19,6 +18,10 @@ _STATES = ("used_up", "near", "ok")
 _PERIODS = ("7", "30", "90")
 # The chart has colours for so many triggers, the costliest; the others share one.
 _COLOURED = 5
+# So many triggers are listed with what they cost.
+_LISTED = 20
+# The most groups of which the API's statistics tell.
+_MOST_GROUPS = 1_000
 # The chart's height and the width of a day, in the units of its drawing, and the gap between two bars.
 _HEIGHT, _WIDTH, _GAP = 100, 10, 2
 
@@ -78,85 +81,83 @@ def _percent(part: Decimal, whole: Decimal) -> int:
 
 
 def _spending(request: HttpRequest, environment_id: UUID, days: int) -> Json:
-    """Returns the chart of what each day cost, and what each trigger did; nothing while the API is too busy for it."""
+    """Returns what each trigger cost, and the chart of what each day did; nothing while the API is too busy for it."""
     now = datetime.now(UTC)
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    window = {"from": midnight - timedelta(days=days - 1), "to": now}
+    first = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=days - 1)
     path = f"environments/{environment_id}/stats"
-    by_day = ask_if_free(request, "GET", path, query={"groupBy": "day", **window})
-    pairs = ask_if_free(request, "GET", path, query={"groupBy": "day,trigger", **window})
-    if not by_day or not pairs:
+    query = {"groupBy": "trigger", "from": first, "to": now}
+    by_trigger = ask_if_free(request, "GET", path, query=query)
+    if not by_trigger:
         return {}
-    triggers: dict[str, Json] = {}
-    for each in pairs["items"]:
-        entry = triggers.setdefault(
-            each["key"],
-            {
-                "key": each["key"],
-                "name": each["name"],
-                "cost": Decimal(0),
-                "notional": Decimal(0),
-                "runs": 0,
-            },
-        )
-        entry["cost"] += Decimal(each["costUsd"])
-        entry["notional"] += Decimal(each["notionalUsd"])
-        entry["runs"] += each["runs"]
-    costliest = sorted(triggers.values(), key=lambda each: each["cost"], reverse=True)
+    # If the API might tell of a part of the triggers of a day alone, the chart shows whole days.
+    is_split = by_trigger["groups"] * days <= _MOST_GROUPS
+    query["groupBy"] = "day,trigger" if is_split else "day"
+    parts = ask_if_free(request, "GET", path, query=query)
+    if not parts:
+        return {}
+    costliest = sorted(by_trigger["items"], key=lambda each: Decimal(each["costUsd"]), reverse=True)
     for place, each in enumerate(costliest):
-        each["series"] = min(place, _COLOURED)
+        each["series"] = min(place, _COLOURED) if is_split else _COLOURED
+    dates = [f"{first + timedelta(days=number):%Y-%m-%d}" for number in range(days)]
     return {
-        "total": by_day["total"],
-        "by_day": by_day["items"],
-        "chart": _chart(by_day["items"], pairs["items"], triggers),
-        "triggers": costliest[:20],
-        # The API tells of the busiest triggers alone if there are too many of them.
-        "cut": pairs["groups"] > len(pairs["items"]),
+        "total": by_trigger["total"],
+        "triggers": costliest[:_LISTED],
+        "unlisted": max(0, by_trigger["groups"] - _LISTED),
+        "is_split": is_split,
+        "chart": _chart(dates, parts["items"], costliest),
     }
 
 
-def _chart(days: list[Json], pairs: list[Json], triggers: dict[str, Json]) -> Json:
-    """Returns the bars of the days, each a pile of parts: one for each coloured trigger, and one for all others."""
-    top = max(Decimal(each["costUsd"]) for each in days)
-    parts: dict[str, dict[int, Json]] = defaultdict(dict)
-    for each in pairs:
-        trigger = triggers[each["key"]]
-        if trigger["series"] < _COLOURED:
-            parts[each["day"]][trigger["series"]] = {**each, "series": trigger["series"]}
-    bars = []
-    for place, day in enumerate(days):
-        coloured = [parts[day["key"]][series] for series in sorted(parts[day["key"]])]
-        rest = {
-            name: Decimal(day[name]) - sum(Decimal(each[name]) for each in coloured)
-            for name in ("costUsd", "notionalUsd")
+def _chart(dates: list[str], parts: list[Json], triggers: list[Json]) -> Json:
+    """Returns what each day cost, and the bars that show it. A bar is a pile with a part for each coloured trigger, and
+    one for all others.
+    """
+    series = {each["key"]: each["series"] for each in triggers}
+    names = [each["name"] for each in triggers if each["series"] < _COLOURED]
+    piles: dict[str, dict[int, tuple[Decimal, Decimal]]] = {date: {} for date in dates}
+    for each in parts:
+        pile, place = piles[each["day"]], series.get(each["key"], _COLOURED)
+        cost, notional = pile.get(place, (Decimal(0), Decimal(0)))
+        pile[place] = cost + Decimal(each["costUsd"]), notional + Decimal(each["notionalUsd"])
+    days = [
+        {
+            "date": date,
+            "cost": sum(cost for cost, _ in pile.values()),
+            "notional": sum(notional for _, notional in pile.values()),
         }
+        for date, pile in piles.items()
+    ]
+    top = max(Decimal(each["cost"]) for each in days) or Decimal(1)
+    bars = []
+    for number, (date, pile) in enumerate(piles.items()):
         bottom = Decimal(_HEIGHT)
-        for each in [*coloured, {**rest, "name": "Others", "series": _COLOURED}]:
-            cost = Decimal(each["costUsd"])
-            if cost <= 0:
+        for place, (cost, notional) in sorted(pile.items()):
+            if not cost:
                 continue
-            height = cost * _HEIGHT / top
-            bottom -= height
+            bottom -= cost * _HEIGHT / top
             bars.append(
                 {
-                    "x": place * _WIDTH,
+                    "x": number * _WIDTH,
                     "y": round(bottom, 2),
-                    "height": round(height, 2),
-                    "notional": round(height * Decimal(each["notionalUsd"]) / cost, 2),
-                    "series": each["series"],
-                    "name": each["name"],
+                    "height": round(cost * _HEIGHT / top, 2),
+                    "notional": round(notional * _HEIGHT / top, 2),
+                    "series": place,
+                    "name": names[place]
+                    if place < len(names)
+                    else "all others"
+                    if names
+                    else "all",
                     "cost": cost,
-                    "day": day["key"],
+                    "date": date,
                 }
             )
     return {
+        "days": days,
         "bars": bars,
-        "width": len(days) * _WIDTH - _GAP,
+        "width": len(dates) * _WIDTH - _GAP,
         "bar": _WIDTH - _GAP,
         "height": _HEIGHT,
         "top": top,
-        "first": days[0]["key"],
-        "last": days[-1]["key"],
     }
 
 

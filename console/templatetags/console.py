@@ -34,7 +34,7 @@ _STATES = {
     "online": ("Online", "check", "good"),
     "offline": ("Offline", "cross", "bad"),
     "busy": ("Working", "play", "busy"),
-    "taken": ("All busy", "clock", "busy"),
+    "taken": ("None is free", "clock", "warn"),
     "empty": ("Empty", "dash", "warn"),
     "unapproved": ("Not approved", "clock", "warn"),
     "limited": ("At its usage limit", "clock", "warn"),
