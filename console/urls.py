@@ -22,28 +22,16 @@ urlpatterns = [
     path("environments/<uuid:environment_id>", environments.open_environment, name="environment"),
     path("environments/<uuid:environment_id>/triggers", triggers.triggers, name="triggers"),
     path("environments/<uuid:environment_id>/machines", machines.machines, name="machines"),
-    path("environments/<uuid:environment_id>/machines/new", enrolling.new, name="add-machine"),
-    path(
-        "environments/<uuid:environment_id>/machines/new/<uuid:entry_id>",
-        enrolling.arrival,
-        {"kind": "api-keys"},
-        name="api-keys-arrival",
-    ),
-    path("environments/<uuid:environment_id>/hosts/new", enrolling.new_host, name="add-host"),
-    path(
-        "environments/<uuid:environment_id>/hosts/new/<uuid:entry_id>",
-        enrolling.arrival,
-        {"kind": "enrollments"},
-        name="enrollments-arrival",
-    ),
-    path(
-        "environments/<uuid:environment_id>/hosts/new/<uuid:entry_id>/revoke",
-        enrolling.revoke_code,
-        name="revoke-code",
+    *(
+        path(f"environments/<uuid:environment_id>/{way}/{rest}", view, {"kind": kind}, name=name)
+        for way, kind in (("machines", "api-keys"), ("hosts", "enrollments"))
+        for rest, view, name in (
+            ("new", enrolling.new, f"add-{kind}"),
+            ("new/<uuid:entry_id>", enrolling.arrival, f"{kind}-arrival"),
+        )
     ),
     path("machines/<uuid:worker_id>", machines.machine, name="machine"),
     path("machines/<uuid:worker_id>/edit", machines.edit, name="edit-machine"),
-    path("machines/<uuid:worker_id>/revoke", machines.revoke, name="revoke-machine"),
     path("machines/<uuid:worker_id>/delete", machines.delete, name="delete-machine"),
     path("environments/<uuid:environment_id>/pools/new", pools.new, name="new-pool"),
     path("pools/<uuid:pool_id>", pools.pool, name="pool"),

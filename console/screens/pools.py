@@ -6,10 +6,10 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 
-from console.asking import Json, ask
+from console.asking import ask
 from console.forms import Form, Look
-from console.pages import confirm, environment_of, screen, see_other
-from console.screens.machines import MOST, workers_of
+from console.pages import delete_page, edit_page, environment_of, form_page, screen, see_other
+from console.screens.machines import MOST, all_of
 
 _LOOKS = {
     "name": Look(help="Such as Build machines."),
@@ -26,18 +26,16 @@ def pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
         return see_other(request, reverse("console:pool", args=[pool_id]))
     found = ask(request, "GET", f"pools/{pool_id}").data
     environment_id = found["environmentId"]
-    members = workers_of(request, environment_id, poolId=found["id"])
-    ids = {each["id"] for each in members}
-    query = {"poolId": found["id"], "status": "queued", "limit": MOST}
-    waiting = ask(request, "GET", f"environments/{environment_id}/runs", query=query).data
+    workers = all_of(request, environment_id, "workers")
+    waiting = all_of(request, environment_id, "runs", poolId=found["id"], status="queued")
     context = {
         "environment": environment_of(request, environment_id),
         "menu": "machines",
         "pool": found,
-        "machines": members,
-        "others": [each for each in workers_of(request, environment_id) if each["id"] not in ids],
-        "waiting": len(waiting["items"]),
-        "uncounted": waiting["nextCursor"] is not None,
+        "machines": all_of(request, environment_id, "workers", poolId=found["id"]),
+        "others": [each for each in workers if found["id"] not in each["poolIds"]],
+        "waiting": len(waiting),
+        "uncounted": len(waiting) == MOST,
     }
     return render(request, "console/pool.html", context)
 
@@ -46,40 +44,21 @@ def pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
 def new(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     environment = environment_of(request, environment_id)
     form = Form("POST", f"environments/{environment_id}/pools", _LOOKS)
-    return _answer(request, environment, form, title="New pool", button="Make the pool")
+    said = {"title": "New pool", "button": "Make the pool", "menu": "machines"}
+    back = reverse("console:machines", args=[environment_id])
+    return form_page(request, environment, form, "console:pool", back=back, **said)
 
 
 @screen
 def edit(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     found = ask(request, "GET", f"pools/{pool_id}").data
-    environment = environment_of(request, found["environmentId"])
     form = Form("PATCH", f"pools/{pool_id}", _LOOKS, values=found)
-    back = reverse("console:pool", args=[pool_id])
-    return _answer(
-        request, environment, form, title=f"Edit {found['name']}", button="Save", back=back
-    )
-
-
-def _answer(request: HttpRequest, environment: Json, form: Form, **said: str) -> HttpResponse:
-    if request.method == "POST" and (answer := form.send(request)):
-        return see_other(request, reverse("console:pool", args=[answer.data["id"]]))
-    back = reverse("console:machines", args=[environment["id"]])
-    context = {"environment": environment, "menu": "machines", "form": form, "back": back, **said}
-    return render(request, "console/form.html", context, status=form.status)
+    return edit_page(request, found, form, "console:pool", menu="machines")
 
 
 @screen
 def delete(request: HttpRequest, pool_id: UUID) -> HttpResponse:
-    found = ask(request, "GET", f"pools/{pool_id}").data
-    if request.method == "POST":
-        ask(request, "DELETE", f"pools/{pool_id}")
-        return see_other(request, reverse("console:machines", args=[found["environmentId"]]))
-    return confirm(
-        request,
-        environment_of(request, found["environmentId"]),
-        menu="machines",
-        title=f"Delete {found['name']}?",
-        text="Its machines stay. Triggers that name it need another pool or a machine first.",
-        button="Delete the pool",
-        back=reverse("console:pool", args=[pool_id]),
-    )
+    path = f"pools/{pool_id}"
+    found = ask(request, "GET", path).data
+    text = "Its machines stay. Triggers that name it need another pool or a machine first."
+    return delete_page(request, found, path, "console:machines", text, menu="machines")

@@ -35,7 +35,6 @@ SCREENS = (
     Screen("no-machines", "environments/{environment_id}/machines?status=online", 4),
     Screen("machine", "machines/{worker_id}", 4),
     Screen("edit-machine", "machines/{worker_id}/edit", 2),
-    Screen("revoke-machine", "machines/{worker_id}/revoke", 2),
     Screen("delete-machine", "machines/{worker_id}/delete", 3),
     Screen("add-machine", "environments/{environment_id}/machines/new", 2),
     Screen("add-host", "environments/{environment_id}/hosts/new", 4, role="admin"),
