@@ -73,8 +73,8 @@ def ask(
     """Calls an endpoint with the visitor's cookie, origin and address, and returns its answer.
 
     `path` is the path below /api/v1, such as `f"triggers/{trigger_id}"`. A value of `query` may be a list. `key`
-    becomes the Idempotency-Key, so that a form that is sent twice acts once. Raises Refused for each
-    status from 400 on.
+    becomes the Idempotency-Key, so that a form that is sent twice acts once. Raises Refused for each status
+    from 400 on.
     """
     sent = b"" if body is None else json.dumps(body).encode()
     environ = {name: request.META[name] for name in _PASSED_ON if name in request.META}
@@ -93,7 +93,8 @@ def ask(
     response: Any = match.func(inner, **match.kwargs)
     # The access log names the caller of the page's request, whom only the API has found out.
     request.user = getattr(inner, "user", None)  # type: ignore[assignment]
-    response.render()
+    if hasattr(response, "render"):  # A list of events comes as text that needs no rendering.
+        response.render()
     data: Json = json.loads(response.content) if response.content else {}
     if response.status_code >= 400:
         raise Refused(response.status_code, data, response.get("Retry-After"))

@@ -11,8 +11,10 @@ from typing import Any
 
 from django.http import HttpRequest
 from rest_framework import serializers
+from rest_framework.exceptions import ParseError
 
 from console.asking import Answer, Json, Refused, ask, body_of
+from pipedai.api.parsers import parse_json
 
 # The kinds of fields that keep a secret. The API never shows their value, so a form that leaves one empty changes
 # nothing.
@@ -26,7 +28,8 @@ class Look:
     """How a form shows a field of the body, where its name and type don't say enough.
 
     `kind` is `text`, `area`, `number`, `check`, `choice`, `choices`, `list`, `email`, `password`, `headers`, `json`,
-    `time` or `hidden`; "" takes the one that fits the type. `choices` are pairs of a value and what people read.
+    `time` or `hidden`; "" takes the one that fits the type. `choices` are pairs of a value and what people read; those
+    of a list are boxes to check, and a list without them has a line for each item.
     """
 
     label: str = ""
@@ -34,7 +37,6 @@ class Look:
     kind: str = ""
     choices: Iterable[tuple[str, str]] = ()
     autocomplete: str = "off"
-    mono: bool = False
 
 
 @dataclass
@@ -76,9 +78,7 @@ class Form:
             initial = getattr(self._declared[each.name], "default", None)
             known = values or {}
             value = known.get(each.name, None if initial is serializers.empty else initial)
-            if each.kind == "list":
-                value = "\n".join(map(str, value or ()))
-            each.value = _text(value)
+            each.value = value if each.kind == "choices" else _text(value)
 
     def send(
         self, request: HttpRequest, *, more: Json | None = None, key: str = ""
@@ -86,9 +86,7 @@ class Form:
         """Sends what was typed, and `more`, to the API. Returns its answer, or None if the form is to be shown again
         with what is wrong. Raises Refused for what the form can't mend, such as a role that is too low.
         """
-        body = dict(more or {})
-        for each in self.fields:
-            self._read(each, request, body)
+        body = {**self.read(request), **(more or {})}
         if any(each.errors for each in self.fields):
             self.status = 400
             return None
@@ -100,18 +98,24 @@ class Form:
             self._show(refused)
             return None
 
+    def read(self, request: HttpRequest) -> Json:
+        """Keeps what was typed, to show it again, and returns it as the JSON of the body."""
+        body: Json = {}
+        for each in self.fields:
+            self._read(each, request, body)
+        return body
+
     def _read(self, each: Field, request: HttpRequest, body: Json) -> None:
         """Puts the JSON of one field into the body, unless the field was left empty and may be absent."""
-        sent = request.POST.getlist(each.name)
-        text = "\n".join(sent).replace("\r\n", "\n")
-        each.value = sent if each.kind == "choices" else text
+        text = "\n".join(request.POST.getlist(each.name)).replace("\r\n", "\n")
+        each.value = text
         declared: Any = self._declared[each.name]
         if each.kind == "check":
-            each.value = bool(sent)
-            body[each.name] = each.value
+            body[each.name] = each.value = bool(text)
         elif each.kind in {"list", "choices"}:
             kind = _kind(declared.child)
             body[each.name] = [_value(kind, line) for line in text.split("\n") if line.strip()]
+            each.value = body[each.name] if each.kind == "choices" else text
         elif text.strip():
             try:
                 body[each.name] = _value(each.kind, text)
@@ -139,9 +143,11 @@ def _field(name: str, declared: Any, look: Look) -> Field:
     choices = list(look.choices) or [
         (str(value), str(said)) for value, said in getattr(declared, "choices", {}).items()
     ]
-    kind = look.kind or ("choice" if choices else _kind(declared))
-    if kind == "choice" and (declared.allow_null or not declared.required) and not look.choices:
-        choices = choices if declared.default is not serializers.empty else [("", "–"), *choices]
+    of_list = isinstance(declared, serializers.ListField)
+    kind = look.kind or (("choices" if of_list else "choice") if choices else _kind(declared))
+    may_be_left = not declared.required and declared.default in (serializers.empty, None)
+    if kind == "choice" and may_be_left and not look.choices:
+        choices = [("", "–"), *choices]
     bounds = {
         attribute: value
         for attribute, of in (
@@ -156,7 +162,7 @@ def _field(name: str, declared: Any, look: Look) -> Field:
         label=look.label or _words(name),
         look=look,
         kind=kind,
-        required=declared.required and kind not in {"check", "list", "choices"},
+        required=declared.required and kind not in {"check", "choices", "list"},
         choices=choices,
         bounds=bounds,
     )
@@ -185,8 +191,10 @@ def _text(value: Any) -> Any:
     """Returns the value as an input of HTML holds it."""
     if value is None:
         return ""
-    if isinstance(value, bool | list):
+    if isinstance(value, bool):
         return value
+    if isinstance(value, list):
+        return "\n".join(map(str, value))
     return json.dumps(value, indent=2) if isinstance(value, dict) else str(value)
 
 
@@ -197,9 +205,9 @@ def _value(kind: str, text: str) -> Any:
         return int(text) if text.strip().removeprefix("-").isdecimal() else text
     if kind == "json":
         try:
-            return json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"This is no JSON: {error}") from None
+            return parse_json(text.encode())
+        except ParseError as error:
+            raise ValueError(str(error.detail)) from None
     if kind == "headers":
         return _headers(text)
     # The browser's field for a time knows no zone; its label says that the time is in UTC.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 from uuid import UUID
 
 from django.http import (
@@ -44,13 +44,25 @@ def screen(view: Screen) -> Screen:
             return view(request, **ids)
         except Refused as refused:
             if refused.status == 401:
-                return see_other(request, sign_in_path(request))
+                return _sign_in(request)
             response = problem(request, refused.status, refused.sentences)
             if refused.retry_after:
                 response["Retry-After"] = refused.retry_after
             return response
 
     return answer
+
+
+def _sign_in(request: HttpRequest) -> HttpResponse:
+    """Sends a visitor without a session to sign in. What somebody typed into a form is not lost: its answer is a page
+    that the browser sends the form to once more when it is reloaded.
+    """
+    path = sign_in_path(request)
+    if request.method != "POST" or "HX-Request" in request.headers:
+        return see_other(request, path)
+    said = "Sign in in another tab, and then reload this page, which sends your form again."
+    context = {"title": "Your session has ended", "sentences": [said], "path": path, "tab": True}
+    return render(request, "pipedai/problem.html", context, status=401)
 
 
 _TITLES = {
@@ -84,7 +96,9 @@ def see_other(request: HttpRequest, path: str) -> HttpResponse:
 def sign_in_path(request: HttpRequest) -> str:
     """Returns the path of the sign-in page that leads back to the page that was asked for."""
     asked = request.get_full_path()
-    if request.method == "POST" or len(asked) > _LONGEST_NEXT:
+    if part_of := request.headers.get("HX-Current-URL"):
+        asked = urlsplit(part_of).path
+    elif request.method == "POST" or len(asked) > _LONGEST_NEXT:
         asked = request.path
     return f"{reverse('console:sign-in')}?{urlencode({'next': asked})}"
 

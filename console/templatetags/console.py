@@ -17,8 +17,8 @@ _STATES = {
     "late": ("Late", "clock", "bad"),
     "ok": ("Well", "check", "good"),
     "idle": ("Idle", "dash", "calm"),
-    "paused": ("Paused", "pause", "warn"),
-    "disabled": ("Off", "dash", "calm"),
+    "paused": ("Environment paused", "pause", "warn"),
+    "disabled": ("Paused", "pause", "calm"),
     "queued": ("Waiting", "clock", "calm"),
     "claimed": ("Starting", "play", "busy"),
     "running": ("Running", "play", "busy"),
@@ -26,6 +26,8 @@ _STATES = {
     "failed": ("Failed", "cross", "bad"),
     "timed_out": ("Timed out", "clock", "bad"),
     "canceled": ("Canceled", "dash", "calm"),
+    "confirmed": ("Confirmed", "check", "good"),
+    "unconfirmed": ("Not confirmed", "clock", "warn"),
     "fired": ("Ran", "check", "good"),
     "coming": ("To come", "clock", "calm"),
     "skipped_overlap": ("Skipped: the run before was unfinished", "cross", "warn"),
@@ -84,13 +86,12 @@ def _day(at: datetime) -> str:
 
 @register.filter
 def money(amount: str | None) -> str:
-    """Shows an amount of US dollars: with cents, or below a dollar with as many places as say something."""
+    """Shows an amount of US dollars: with cents, or below a dollar with four places where cents say too little."""
     if amount is None:
         return "–"
     dollars = Decimal(amount)
-    if dollars >= 1 or not dollars:
-        return f"${dollars:,.2f}"
-    return f"${dollars:.4f}".rstrip("0")
+    places = 2 if dollars >= 1 or dollars == round(dollars, 2) else 4
+    return f"${dollars:,.{places}f}"
 
 
 @register.filter

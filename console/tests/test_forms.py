@@ -1,6 +1,7 @@
 """What people type becomes the JSON of the body's types, and what the API says comes back to its field."""
 
 import pytest
+from django.template.loader import render_to_string
 
 from console.forms import Form, Look
 from console.tests.visits import HOME
@@ -68,6 +69,22 @@ def test_each_type_of_field_has_its_json(sent):
     }
 
 
+def test_a_list_is_lines_or_boxes_to_check(rf, monkeypatch):
+    bodies = []
+    monkeypatch.setattr("console.forms.ask", lambda *_, body, **__: bodies.append(body))
+    path = "environments/00000000-0000-0000-0000-000000000000/api-keys"
+    for choices in ((), (("a", "Machines"), ("b", "More"))):
+        form = Form("POST", path, {"poolIds": Look(choices=choices)})
+        page = render_to_string("console/fields.html", {"form": form})
+        assert page.count('type="checkbox"') == len(choices)
+        typed = {"poolIds": ["a", "b"] if choices else "a\r\nb"}
+        form.send(rf.post("/console/x", typed, headers=HOME))
+        assert bodies.pop() == {"poolIds": ["a", "b"]}
+        page = render_to_string("console/fields.html", {"form": form})
+        assert page.count(" checked") == len(choices)
+        assert choices or ">\na\nb</textarea>" in page
+
+
 def test_a_secret_that_is_left_empty_stays_and_what_is_no_number_goes_to_the_api(sent):
     _, body = sent({**TYPED, "maxRetries": "two"}, method="PATCH")
     assert "mcpHeaders" not in body
@@ -75,7 +92,9 @@ def test_a_secret_that_is_left_empty_stays_and_what_is_no_number_goes_to_the_api
     assert body["enabled"] is False
 
 
-@pytest.mark.parametrize("wrong", [{"outputSchema": "{"}, {"mcpHeaders": "Bearer x"}])
+@pytest.mark.parametrize(
+    "wrong", [{"outputSchema": "{"}, {"outputSchema": "[" * 99_999}, {"mcpHeaders": "Bearer x"}]
+)
 def test_what_is_no_json_is_said_at_its_field_and_not_sent(sent, wrong):
     form, body = sent({**TYPED, **wrong})
     assert body is None
