@@ -139,11 +139,9 @@ def edit_page(
 ) -> HttpResponse:
     """Shows the form that changes what was found, and leads back to the page named `page` as `form_page` does."""
     said |= {"title": f"Edit {found.get('name') or found['label']}", "button": "Save"}
-    environment, back = (
-        environment_of(request, found["environmentId"]),
-        reverse(page, args=[found[of]]),
-    )
-    return form_page(request, environment, form, page, of, back=back, **said)
+    said["back"] = reverse(page, args=[found[of]])
+    environment = environment_of(request, found["environmentId"])
+    return form_page(request, environment, form, page, of, **said)
 
 
 def delete_page(
@@ -157,12 +155,9 @@ def delete_page(
         query = {name: value for name, value in request.POST.items() if value}
         ask(request, "DELETE", path, query=query)
         return see_other(request, back)
-    environment, title = (
-        environment_of(request, found["environmentId"]),
-        found.get("name") or found["label"],
-    )
-    said |= {"title": f"Delete {title}?", "text": text, "button": "Delete it", "back": back}
-    return confirm(request, environment, **said)
+    title = f"Delete {found.get('name') or found['label']}?"
+    said |= {"title": title, "text": text, "button": "Delete it", "back": back}
+    return confirm(request, environment_of(request, found["environmentId"]), **said)
 
 
 def older(request: HttpRequest, page: Json) -> str | None:

@@ -14,8 +14,6 @@ from console.pages import chosen, delete_page, edit_page, environment_of, older,
 
 # The most rows that the API puts on a page.
 MOST = 200
-# What is wrong comes first.
-_STATES = ("offline", "disabled", "busy", "online")
 _STATUSES = (("", "All"), ("offline", "Offline"), ("online", "Online"))
 # What the buttons of a machine's page send to the API: the method, the rest of the path, and the body.
 _ACTS: dict[str, tuple[str, str, Json]] = {
@@ -37,10 +35,8 @@ def all_of(request: HttpRequest, environment_id: UUID | str, kind: str, **query:
 @screen
 def machines(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Who can work, what waits for whom, and how do I add a machine?"""
-    environment, query = (
-        environment_of(request, environment_id),
-        chosen(request, "status"),
-    )
+    environment = environment_of(request, environment_id)
+    query = chosen(request, "status")
     page = ask(request, "GET", f"environments/{environment_id}/workers", query=query).data
     pools = all_of(request, environment_id, "pools")
     waiting = all_of(request, environment_id, "runs", status="queued")
@@ -48,13 +44,18 @@ def machines(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     for_pool = Counter(each["poolId"] for each in waiting)
     names = {each["id"]: each["name"] for each in pools}
     for each in page["items"]:
-        each |= {
-            "waiting": for_worker[each["id"]],
-            "pools": [names.get(i) for i in each["poolIds"]],
-        }
+        each["waiting"] = for_worker[each["id"]]
+        each["pools"] = [names[pool] for pool in each["poolIds"] if pool in names]
     for each in pools:
         each["waiting"] = for_pool[each["id"]]
-    page["items"].sort(key=lambda each: (_STATES.index(each["derivedStatus"]), -each["waiting"]))
+    # A silent machine comes first even if it holds runs, since these are about to be lost.
+    page["items"].sort(
+        key=lambda each: (
+            each["status"] == "online" or each["disabled"],
+            not each["disabled"],
+            -each["waiting"],
+        )
+    )
     context = {
         "environment": environment,
         "menu": "machines",
@@ -63,7 +64,7 @@ def machines(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         "statuses": _STATUSES,
         "status": query.get("status", ""),
         "older": older(request, page),
-        "uncounted": len(waiting) == MOST,
+        "uncounted": len(waiting) == MOST,  # There may be more than these.
     }
     return render(request, "console/machines.html", context)
 
@@ -106,7 +107,5 @@ def delete(request: HttpRequest, worker_id: UUID) -> HttpResponse:
     found = ask(request, "GET", path).data
     workers = all_of(request, found["environmentId"], "workers")
     heirs = [each for each in workers if each["id"] != found["id"]]
-    text = (
-        "Its token is dead at once, and a run that it holds is lost. Its runs stay in the ledger."
-    )
+    text = "Its token is dead at once, and what it executes is lost. Its runs stay in the ledger."
     return delete_page(request, found, path, "console:machines", text, menu="machines", heirs=heirs)

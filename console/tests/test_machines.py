@@ -33,12 +33,15 @@ def test_what_is_wrong_comes_first_and_says_what_waits(cast, below):
     cast.register("well-1")
     Worker.objects.filter(hostname="well-1").update(last_seen_at=Now())
     cast.register("off-2")
+    silent = cast.register("silent-3").worker_id
+    Runs.of(cast, worker_id=silent).running(worker_id=silent)
     Runs(cast, cast.trigger_id).queue()
     add_pool(cast, name="Nobody")
     page = visitor(cast.viewer).get(below("machines"))
     shown = text_of(page)
     assert shown.index("host-1") < shown.index("off-2") < shown.index("well-1")
     assert "It has never called · How to start it 0 of 1 taken 1 run –" in shown
+    assert "silent-3 Offline It has never called · How to start it 1 of 1 taken" in shown
     assert "Nobody Offline It is empty. 0 of 0 online, 0 free" in shown
     assert "Add a machine" not in shown
     assert "well-1" not in text_of(visitor(cast.viewer).get(below("machines?status=offline")))
@@ -131,12 +134,13 @@ def test_a_pool_is_made_filled_changed_and_deleted(cast, below):
 
 
 def lines_of(page):
-    found = re.search("<pre[^>]*>(.*?)</pre>", page.content.decode(), re.DOTALL)[1]
+    (found,) = re.findall("<pre[^>]*>(.*?)</pre>", page.content.decode(), re.DOTALL)
     return html.unescape(found).strip().split("\n")
 
 
 def arrival_of(page):
-    return html.unescape(re.search('hx-get="([^"]+)"', page.content.decode())[1])
+    (found,) = re.findall('hx-get="([^"]+)"', page.content.decode())
+    return html.unescape(found)
 
 
 def test_a_machine_comes_by_the_lines_of_the_page_which_shows_it(cast, below):

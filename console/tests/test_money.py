@@ -92,7 +92,7 @@ def test_each_day_is_a_bar_of_what_its_triggers_cost(cast, below):
     assert re.search("Other <script>.* \\$1.00 \\$1.00 1 ", shown)
     heights = re.findall('<g class="s(\\d)">.*?<rect [^>]* height="([0-9.]+)"/>', bars)
     assert heights == [("0", "80.00"), ("1", "20.00")]
-    assert bars.count('class="striped"') == 2
+    assert bars.count('fill="url(#notional)"') == 2
     assert "<script>alert" not in bars
     days = shown[shown.index("Each day in numbers") :]
     assert len(re.findall(r"\d{4}-\d\d-\d\d", days)) == 7
