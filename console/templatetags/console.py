@@ -36,6 +36,7 @@ _STATES = {
     "online": ("Online", "check", "good"),
     "offline": ("Offline", "cross", "bad"),
     "busy": ("Working", "play", "busy"),
+    "taken": ("None is free", "clock", "warn"),
     "unapproved": ("Not approved", "clock", "warn"),
     "limited": ("At its usage limit", "clock", "warn"),
     "used_up": ("Used up", "cross", "bad"),
