@@ -109,11 +109,12 @@ class Form:
         """Puts the JSON of one field into the body, unless the field was left empty and may be absent."""
         text = "\n".join(request.POST.getlist(each.name)).replace("\r\n", "\n")
         each.value = text
-        declared = self._declared[each.name]
+        declared: Any = self._declared[each.name]
         if each.kind == "check":
             body[each.name] = each.value = bool(text)
         elif each.kind in {"list", "choices"}:
-            body[each.name] = text.split("\n") if text else []
+            kind = _kind(declared.child)
+            body[each.name] = [_value(kind, line) for line in text.split("\n") if line.strip()]
             each.value = body[each.name] if each.kind == "choices" else text
         elif text.strip():
             try:

@@ -17,6 +17,7 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from console.asking import Json, Refused, ask
+from console.forms import Form
 from pipedai.api.authentication import is_from_own_page
 
 Screen = Callable[..., HttpResponse]
@@ -119,6 +120,44 @@ def confirm(request: HttpRequest, environment: Json, **said: Any) -> HttpRespons
     which "Keep it" leads. Its form posts to the page itself.
     """
     return render(request, "console/confirm.html", {"environment": environment, **said})
+
+
+def form_page(
+    request: HttpRequest, environment: Json, form: Form, page: str, of: str = "id", **said: Any
+) -> HttpResponse:
+    """Shows a form with the `title`, `button`, `menu` and `back` of `said`. Once it is sent, it goes on to the page
+    named `page` whose id the API's answer has under `of`.
+    """
+    if request.method == "POST" and (answer := form.send(request)):
+        return see_other(request, reverse(page, args=[answer.data[of]]))
+    context = {"environment": environment, "form": form, **said}
+    return render(request, "console/form.html", context, status=form.status)
+
+
+def edit_page(
+    request: HttpRequest, found: Json, form: Form, page: str, of: str = "id", **said: Any
+) -> HttpResponse:
+    """Shows the form that changes what was found, and leads back to the page named `page` as `form_page` does."""
+    said |= {"title": f"Edit {found.get('name') or found['label']}", "button": "Save"}
+    said["back"] = reverse(page, args=[found[of]])
+    environment = environment_of(request, found["environmentId"])
+    return form_page(request, environment, form, page, of, **said)
+
+
+def delete_page(
+    request: HttpRequest, found: Json, path: str, page: str, text: str, **said: Any
+) -> HttpResponse:
+    """Asks before the API deletes what was found, then does so, and leads to the environment's page named `page`. What
+    fields of the question say becomes the query.
+    """
+    back = reverse(page, args=[found["environmentId"]])
+    if request.method == "POST":
+        query = {name: value for name, value in request.POST.items() if value}
+        ask(request, "DELETE", path, query=query)
+        return see_other(request, back)
+    title = f"Delete {found.get('name') or found['label']}?"
+    said |= {"title": title, "text": text, "button": "Delete it", "back": back}
+    return confirm(request, environment_of(request, found["environmentId"]), **said)
 
 
 def older(request: HttpRequest, page: Json) -> str | None:

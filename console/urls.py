@@ -2,7 +2,19 @@
 
 from django.urls import path
 
-from console.screens import accounts, environments, run, runs, trigger, trigger_forms, triggers
+from console.screens import (
+    accounts,
+    enrolling,
+    environments,
+    machines,
+    money,
+    pools,
+    run,
+    runs,
+    trigger,
+    trigger_forms,
+    triggers,
+)
 
 app_name = "console"
 
@@ -41,4 +53,24 @@ urlpatterns = [
     path("runs/<uuid:run_id>", run.run, name="run"),
     path("runs/<uuid:run_id>/rerun", run.rerun, name="rerun"),
     path("runs/<uuid:run_id>/cancel", run.cancel, name="cancel-run"),
+    path("environments/<uuid:environment_id>/machines", machines.machines, name="machines"),
+    *(
+        path(f"environments/<uuid:environment_id>/{way}/{rest}", view, {"kind": kind}, name=name)
+        for way, kind in (("machines", "api-keys"), ("hosts", "enrollments"))
+        for rest, view, name in (
+            ("new", enrolling.new, f"add-{kind}"),
+            ("new/<uuid:entry_id>", enrolling.arrival, f"{kind}-arrival"),
+        )
+    ),
+    path("machines/<uuid:worker_id>", machines.machine, name="machine"),
+    path("machines/<uuid:worker_id>/edit", machines.edit, name="edit-machine"),
+    path("machines/<uuid:worker_id>/delete", machines.delete, name="delete-machine"),
+    path("environments/<uuid:environment_id>/pools/new", pools.new, name="new-pool"),
+    path("pools/<uuid:pool_id>", pools.pool, name="pool"),
+    path("pools/<uuid:pool_id>/edit", pools.edit, name="edit-pool"),
+    path("pools/<uuid:pool_id>/delete", pools.delete, name="delete-pool"),
+    path("environments/<uuid:environment_id>/money", money.money, name="money"),
+    path("environments/<uuid:environment_id>/budgets/new", money.new_budget, name="new-budget"),
+    path("budgets/<uuid:budget_id>/edit", money.edit_budget, name="edit-budget"),
+    path("budgets/<uuid:budget_id>/delete", money.delete_budget, name="delete-budget"),
 ]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import Case, F, OuterRef, Q, QuerySet, Subquery, When
+from django.db.models import Case, Count, F, OuterRef, Q, QuerySet, Subquery, When
 from django.db.models.functions import Coalesce, Now
 
 from pipedai.api.serializers import sources_of
@@ -20,12 +20,13 @@ LIVE_WORKERS = "SELECT id, environment_id FROM worker WHERE deleted_at IS NULL"
 
 def workers() -> QuerySet[Worker, dict[str, Any]]:
     """Returns the workers that are not deregistered, with the computed columns `online`, `disabled`, `approved`,
-    `current_run_id` (of a held run), `limit_ends_at` (NULL if not limited) and `pool_ids`.
+    `current_run_id` (of a held run), `held_runs` (how many), `limit_ends_at` (NULL if not limited) and `pool_ids`.
     """
     pools = PoolMember.objects.filter(worker_id=OuterRef("id")).order_by("pool_id")
     held = Run.objects.filter(
         environment_id=OuterRef("environment_id"), worker_id=OuterRef("id"), slot__isnull=False
     ).order_by("slot")
+    count = held.order_by().values("worker_id").annotate(runs=Count("*")).values("runs")
     rows: QuerySet[Worker, dict[str, Any]] = (
         Worker.objects.filter(deleted_at__isnull=True)
         .annotate(
@@ -38,6 +39,7 @@ def workers() -> QuerySet[Worker, dict[str, Any]]:
             limit_ends_at=Case(When(limited_until__gt=Now(), then="limited_until")),
             pool_ids=ArraySubquery(pools.values("pool_id")),
             current_run_id=Subquery(held.values("id")[:1]),
+            held_runs=Coalesce(Subquery(count), 0),
         )
         .values(*_COLUMNS)
     )

@@ -59,7 +59,8 @@ class WorkerBody(StrictBody):
 
 
 class WorkerSerializer(RowSerializer):
-    """A worker as the API shows it. `status`, `derivedStatus` and `currentRunId` are computed, not stored."""
+    """A worker as the API shows it. `status`, `derivedStatus`, `currentRunId` and `heldRuns` are computed, not
+    stored."""
 
     id = serializers.UUIDField()
     environmentId = serializers.UUIDField(source="environment_id")
@@ -73,6 +74,7 @@ class WorkerSerializer(RowSerializer):
     status = serializers.SerializerMethodField()
     derivedStatus = serializers.SerializerMethodField()
     currentRunId = serializers.UUIDField(source="current_run_id", allow_null=True)
+    heldRuns = serializers.IntegerField(source="held_runs")
     disabled = serializers.BooleanField()
     approved = serializers.BooleanField()
     limitedUntil = serializers.DateTimeField(source="limit_ends_at", allow_null=True)

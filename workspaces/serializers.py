@@ -180,6 +180,7 @@ class ApiKeySerializer(serializers.Serializer[Any]):
     expiresAt = serializers.DateTimeField(source="expires_at", allow_null=True)
     revokedAt = serializers.DateTimeField(source="revoked_at", allow_null=True)
     consumedAt = serializers.DateTimeField(source="consumed_at", allow_null=True)
+    workerId = serializers.UUIDField(source="consumed_by", allow_null=True)
 
     def get_poolIds(self, key: ApiKey) -> list[UUID]:  # noqa: N802
         """The ids of the pools that the worker joins which registers with the key; empty for other kinds of keys."""

@@ -33,6 +33,18 @@ _STATES = {
     "skipped_overlap": ("Skipped: the run before was unfinished", "cross", "warn"),
     "skipped_no_worker": ("Skipped: it had no machine", "cross", "warn"),
     "skipped_paused": ("Skipped: the environment was paused", "pause", "warn"),
+    "online": ("Online", "check", "good"),
+    "offline": ("Offline", "cross", "bad"),
+    "busy": ("Working", "play", "busy"),
+    "taken": ("None is free", "clock", "warn"),
+    "unapproved": ("Not approved", "clock", "warn"),
+    "limited": ("At its usage limit", "clock", "warn"),
+    "used_up": ("Used up", "cross", "bad"),
+    "near": ("Nearly used up", "clock", "warn"),
+    "waiting": ("Waiting for it", "clock", "calm"),
+    "registered": ("Registered", "play", "busy"),
+    "arrived": ("It is here", "check", "good"),
+    "over": ("Not valid any more", "cross", "bad"),
     "skipped_missed": ("Missed: the service was down", "cross", "bad"),
 }
 _ROLES = ("viewer", "operator", "admin", "owner")

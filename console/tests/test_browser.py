@@ -135,3 +135,33 @@ def test_a_list_renews_itself_when_something_has_changed(committed_stage, server
             f"/api/v1/triggers/{committed_stage.cast.trigger_id}/run",
         )
         page.wait_for_selector("#live .badge:has-text('Waiting')")
+
+
+def test_a_page_shows_a_machine_arrive_whose_lines_it_gave(committed_cast, server, tmp_path):
+    cookie = session_cookie(committed_cast.admin)
+    of_environment = f"environments/{committed_cast.environment.id}"
+    with browsing(server, tmp_path) as page:
+        sign_in(page, cookie)
+        page.goto(f"{of_environment}/machines/new")
+        page.fill("[name=name]", "laptop")
+        page.click("text=Make its key")
+        page.wait_for_selector("#arrival:has-text('Waiting for it')")
+        assert Axe().run(page).violations_count == 0
+        screenshot(page, "console-paste", full_page=True)
+        token = page.inner_text("pre").partition("TOKEN=")[2].partition(" ")[0]
+        body = {"token": token, "hostname": "laptop", "os": "linux", "version": "1.0.0"}
+        # The page itself makes the machine's calls, since the test has no database.
+        worker = page.evaluate(
+            """async body => (await fetch('/api/v1/workers/register', {
+                method: 'POST', body: JSON.stringify(body), headers: {'Content-Type': 'application/json'},
+            })).json()""",
+            body,
+        )
+        page.wait_for_selector("#arrival:has-text('Registered')")
+        page.evaluate(
+            """worker => fetch(`/api/v1/workers/${worker.workerId}/poll`, {
+                credentials: 'omit', headers: {'Authorization': `Bearer ${worker.workerToken}`},
+            })""",
+            worker,
+        )
+        page.wait_for_selector("#arrival:has-text('It is here')")

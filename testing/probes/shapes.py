@@ -110,6 +110,7 @@ def shown_worker(cast: "Cast", **changes: Any) -> dict[str, Any]:
         "status": "offline",
         "derivedStatus": "offline",
         "currentRunId": None,
+        "heldRuns": 0,
         "disabled": False,
         "approved": True,
         "limitedUntil": None,

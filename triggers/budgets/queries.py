@@ -34,7 +34,9 @@ def with_present_window(rows: QuerySet[Budget, Any]) -> QuerySet[Budget, Any]:
 
 def budgets() -> QuerySet[Budget, dict[str, Any]]:
     live = with_present_window(Budget.objects.filter(deleted_at__isnull=True))
-    rows: QuerySet[Budget, dict[str, Any]] = live.values(*_BUDGET_COLUMNS, "now", *_OF_WINDOW)
+    rows: QuerySet[Budget, dict[str, Any]] = live.values(
+        *_BUDGET_COLUMNS, "trigger__name", "now", *_OF_WINDOW
+    )
     return rows
 
 

@@ -66,6 +66,7 @@ class BudgetSerializer(RowSerializer):
     environmentId = serializers.UUIDField(source="environment_id")
     name = serializers.CharField()
     triggerId = serializers.UUIDField(source="trigger_id", allow_null=True)
+    triggerName = serializers.CharField(source="trigger__name", allow_null=True)
     period = serializers.ChoiceField(choices=Budget.Period.choices)
     timezone = serializers.CharField()
     limitUsd = MoneyField(source="limit_usd", allow_null=True)

@@ -81,6 +81,7 @@ def test_its_derived_status_is_the_first_that_holds(cast, get, disabled, busy, o
         status="online" if online else "offline",
         derivedStatus=derived,
         currentRunId=run_id,
+        heldRuns=int(busy),
         disabled=disabled,
         lastSeenAt=A_TIME,
     )
@@ -89,7 +90,8 @@ def test_its_derived_status_is_the_first_that_holds(cast, get, disabled, busy, o
 def test_of_several_runs_the_one_it_took_first_is_current(cast, get):
     allow(cast.worker.worker_id, 3)
     runs = [hold_a_run(cast) for _ in range(2)]
-    assert get().json()["items"][0]["currentRunId"] == runs[0]
+    (item,) = get().json()["items"]
+    assert (item["currentRunId"], item["heldRuns"]) == (runs[0], 2)
 
 
 class TestFilteredByStatus:

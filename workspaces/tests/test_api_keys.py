@@ -48,6 +48,7 @@ def key(cast, **changes):
         "expiresAt": None,
         "revokedAt": None,
         "consumedAt": None,
+        "workerId": None,
         **changes,
     }
 
@@ -215,6 +216,7 @@ class TestListing:
         assert all("token" not in item for item in items)
         # The cast's worker used this `wrk_` key up when it registered.
         assert items[-1]["consumedAt"] == A_TIME
+        assert items[-1]["workerId"] == str(cast.worker.worker_id)
 
     def test_a_use_shows(self, cast, url, mint):
         token = mint().json()["token"]

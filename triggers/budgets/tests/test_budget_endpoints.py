@@ -33,6 +33,7 @@ def test_a_minimal_body_makes_a_budget_that_counts_and_tells(cast: Cast, owner) 
         "environmentId": str(cast.environment.id),
         "name": "Everything",
         "triggerId": None,
+        "triggerName": None,
         "period": "month",
         "timezone": "UTC",
         "limitUsd": None,
