@@ -119,3 +119,11 @@ def body_of(method: str, path: str) -> type[Body]:
     body = operation_of(view.cls, view.actions[method.lower()]).body
     assert body is not None, f"{method} {path} has no body"
     return body
+
+
+def words_of(path: str, name: str) -> list[str]:
+    """Returns the words that a filter of a list knows."""
+    view: Any = resolve(f"{API}/{path}").func
+    filters = operation_of(view.cls, view.actions["get"]).filters
+    assert filters is not None, f"{path} has no filters"
+    return list(filters.base_filters[name].extra["choices"])

@@ -147,17 +147,34 @@ def edit_page(
 def delete_page(
     request: HttpRequest, found: Json, path: str, page: str, text: str, **said: Any
 ) -> HttpResponse:
-    """Asks before the API deletes what was found, then does so, and leads to the environment's page named `page`. What
-    fields of the question say becomes the query.
-    """
+    """Asks before the API deletes what was found, then does so, and leads to the environment's page named `page`."""
+    title = f"Delete {found.get('name') or found['label']}?"
     back = reverse(page, args=[found["environmentId"]])
+    environment = environment_of(request, found["environmentId"])
+    said |= {"title": title, "text": text, "button": "Delete it"}
+    return destroy(request, environment, path, back=back, **said)
+
+
+def destroy(
+    request: HttpRequest, environment: Json, path: str, *, back: str, to: str = "", **said: Any
+) -> HttpResponse:
+    """Asks before the API deletes what is at `path`, and does so on a POST. What forbids it then stands above the
+    question. What fields of the question say becomes the query. `back` leads to where the question came from, and `to`
+    elsewhere afterwards.
+    """
+    status = 200
     if request.method == "POST":
         query = {name: value for name, value in request.POST.items() if value}
-        ask(request, "DELETE", path, query=query)
-        return see_other(request, back)
-    title = f"Delete {found.get('name') or found['label']}?"
-    said |= {"title": title, "text": text, "button": "Delete it", "back": back}
-    return confirm(request, environment_of(request, found["environmentId"]), **said)
+        try:
+            ask(request, "DELETE", path, query=query)
+            return see_other(request, to or back)
+        except Refused as refused:
+            if refused.status != 409:
+                raise
+            status, said["problems"] = 409, refused.sentences
+    page = confirm(request, environment, back=back, **said)
+    page.status_code = status
+    return page
 
 
 def older(request: HttpRequest, page: Json) -> str | None:

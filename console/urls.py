@@ -1,22 +1,47 @@
 """The console's pages, in the order in which people meet them. The names are `console:…` in templates and redirects."""
 
-from django.urls import path
+from django.urls import include, path
 
 from console.screens import (
     accounts,
+    attention,
+    channels,
     enrolling,
     environments,
     machines,
     money,
+    people,
     pools,
+    revisions,
     run,
     runs,
+    settings,
     trigger,
     trigger_forms,
     triggers,
 )
 
 app_name = "console"
+
+# Below the settings of an environment.
+of_settings = [
+    path("people/leave", people.leave, name="leave"),
+    path("people/<uuid:user_id>/role", people.change_role, name="change-role"),
+    path("people/<uuid:user_id>/remove", people.remove, name="remove-member"),
+    path("invitations/<uuid:invitation_id>", people.resend, name="resend-invitation"),
+    path(
+        "invitations/<uuid:invitation_id>/revoke",
+        people.revoke_invitation,
+        name="revoke-invitation",
+    ),
+    path("keys", settings.keys, name="keys"),
+    path("keys/<uuid:key_id>/revoke", settings.revoke_key, name="revoke-key"),
+    path("channels", channels.channels, name="channels"),
+    path("channels/new", channels.new_channel, name="new-channel"),
+    path("audit", settings.audit, name="audit"),
+    path("environment", settings.environment, name="environment-settings"),
+    path("environment/delete", settings.delete_environment, name="delete-environment"),
+]
 
 urlpatterns = [
     path("sign-in", accounts.sign_in, name="sign-in"),
@@ -37,6 +62,9 @@ urlpatterns = [
         name="new-environment",
     ),
     path("environments/<uuid:environment_id>", environments.open_environment, name="environment"),
+    path("environments/<uuid:environment_id>/attention", attention.attention, name="attention"),
+    path("environments/<uuid:environment_id>/incidents", attention.incidents, name="incidents"),
+    path("incidents/<uuid:incident_id>/acknowledge", attention.acknowledge, name="acknowledge"),
     path("environments/<uuid:environment_id>/triggers", triggers.triggers, name="triggers"),
     path("environments/<uuid:environment_id>/triggers/new", trigger_forms.new, name="new-trigger"),
     path(
@@ -73,4 +101,15 @@ urlpatterns = [
     path("environments/<uuid:environment_id>/budgets/new", money.new_budget, name="new-budget"),
     path("budgets/<uuid:budget_id>/edit", money.edit_budget, name="edit-budget"),
     path("budgets/<uuid:budget_id>/delete", money.delete_budget, name="delete-budget"),
+    path("triggers/<uuid:trigger_id>/revisions", revisions.revisions, name="revisions"),
+    path(
+        "triggers/<uuid:trigger_id>/revisions/<uuid:revision_id>/restore",
+        revisions.restore,
+        name="restore",
+    ),
+    path("channels/<uuid:channel_id>", channels.channel, name="channel"),
+    path("channels/<uuid:channel_id>/test", channels.test_channel, name="test-channel"),
+    path("channels/<uuid:channel_id>/delete", channels.delete_channel, name="delete-channel"),
+    path("environments/<uuid:environment_id>/settings", people.people, name="settings"),
+    path("environments/<uuid:environment_id>/settings/", include(of_settings)),
 ]

@@ -27,7 +27,7 @@ def home(request: HttpRequest) -> HttpResponse:
 @screen
 def open_environment(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Opens the first screen of an environment."""
-    return see_other(request, reverse("console:triggers", args=[environment_id]))
+    return see_other(request, reverse("console:attention", args=[environment_id]))
 
 
 @screen

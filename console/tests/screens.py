@@ -63,4 +63,40 @@ SCREENS = (
     Screen("run-ended", "runs/{ended}", 5),
     Screen("rerun", "runs/{ended}/rerun", 2),
     Screen("cancel-run", "runs/{running}/cancel", 2),
+    Screen("attention", "environments/{environment_id}/attention", 4),
+    Screen("incidents", "environments/{environment_id}/incidents", 2),
+    Screen("no-incidents", "environments/{environment_id}/incidents?kind=webhook_dead", 2),
+    Screen("revisions", "triggers/{trigger_id}/revisions", 3),
+    Screen("restore", "triggers/{trigger_id}/revisions/{revision_id}/restore", 3, role="admin"),
+    # An admin's has a call more, for the invitations.
+    Screen("people", "environments/{environment_id}/settings", 3),
+    Screen("leave", "environments/{environment_id}/settings/people/leave", 2),
+    Screen(
+        "remove-member",
+        "environments/{environment_id}/settings/people/{user_id}/remove",
+        2,
+        role="admin",
+    ),
+    Screen(
+        "revoke-invitation",
+        "environments/{environment_id}/settings/invitations/{invitation_id}/revoke",
+        2,
+        role="admin",
+    ),
+    Screen("keys", "environments/{environment_id}/settings/keys", 2),
+    Screen(
+        "revoke-key", "environments/{environment_id}/settings/keys/{key_id}/revoke", 2, role="admin"
+    ),
+    Screen("channels", "environments/{environment_id}/settings/channels", 2, role="admin"),
+    Screen("new-channel", "environments/{environment_id}/settings/channels/new", 1, role="admin"),
+    Screen("channel", "channels/{channel_id}", 3, role="admin"),
+    Screen("delete-channel", "channels/{channel_id}/delete", 2, role="admin"),
+    Screen("audit", "environments/{environment_id}/settings/audit", 2, role="admin"),
+    Screen("environment", "environments/{environment_id}/settings/environment", 1),
+    Screen(
+        "delete-environment",
+        "environments/{environment_id}/settings/environment/delete",
+        1,
+        role="owner",
+    ),
 )

@@ -174,4 +174,5 @@ def test_a_new_user_makes_a_workspace_and_an_environment(cast):
     made = client.post("/console/workspaces/new", {"name": "Acme"})
     assert re.fullmatch("/console/workspaces/[0-9a-f-]+/environments/new", made["Location"])
     opened = client.post(made["Location"], {"name": "production"}, follow=True)
-    assert "There is none yet" in text_of(opened)
+    assert "Nothing is due" in text_of(opened)
+    assert "/machines/new" in opened.content.decode()

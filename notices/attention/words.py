@@ -85,7 +85,7 @@ def of_failure(row: Row) -> Told:
     if after and row["is_paused"]:
         when += ", and not while the environment is paused"
     said = f"The last run of trigger {row['subject_name']} failed or timed out."
-    return _why(row, f"{said} No incident tells of it: one opens {when} (alertAfterFailures).")
+    return _why(row, f"{said} No incident tells of it: one opens {when}.")
 
 
 def _why(row: Row, said: str) -> Told:

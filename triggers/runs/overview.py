@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from pipedai.sql import NOW, Row, fetch_row, without_sorting
+from pipedai.sql import NOW, Row, fetch_one, fetch_row, without_sorting
 from triggers.runs.conditions import is_online
 
 # The percentage of successes among ended runs, to one decimal, or NULL if no run counts. Canceled runs do not count:
@@ -50,6 +50,21 @@ WHERE w.environment_id = %(environment_id)s AND w.deleted_at IS NULL AND {is_onl
 def count_online_workers(environment_id: UUID) -> int:
     """Returns how many workers of the environment are online."""
     return int(fetch_row(_ONLINE, {"environment_id": environment_id, "now": None})["online"])
+
+
+# The enabled trigger that is due next. The CTE keeps PostgreSQL from reading the due times of all environments.
+_NEXT_DUE = """
+WITH scheduled AS MATERIALIZED (
+    SELECT id, name, timezone, next_run_at FROM trigger
+    WHERE environment_id = %(environment_id)s AND deleted_at IS NULL AND enabled AND next_run_at IS NOT NULL)
+SELECT id AS "triggerId", name AS "triggerName", next_run_at AS at, timezone FROM scheduled
+ORDER BY next_run_at, id LIMIT 1
+"""
+
+
+def next_due(environment_id: UUID) -> Row | None:
+    """Returns the trigger that is due next, and when, as a NextDueSerializer shows it; None if no schedule is on."""
+    return fetch_one(_NEXT_DUE, {"environment_id": environment_id})
 
 
 def run_figures(*, environment_id: UUID, timezone: str, now: datetime | None = None) -> Row:

@@ -152,5 +152,14 @@ class _KeySerializer(RowSerializer):
     day = serializers.DateField(allow_null=True)
 
 
+class NextDueSerializer(RowSerializer):
+    """The trigger that is due next, and when."""
+
+    triggerId = serializers.UUIDField()
+    triggerName = serializers.CharField()
+    at = serializers.DateTimeField()
+    timezone = serializers.CharField()
+
+
 class GroupStatsSerializer(_KeySerializer, StatsSerializer):
     """The sums of the runs that have one key."""

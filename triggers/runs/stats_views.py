@@ -16,8 +16,8 @@ from pipedai.server.memory_budget import RequestLimit
 from pipedai.sql import database_now
 from triggers.models import Run
 from triggers.runs.filters import OverviewFilters, StatsFilters
-from triggers.runs.overview import count_online_workers, run_figures
-from triggers.runs.serializers import GroupStatsSerializer, StatsSerializer
+from triggers.runs.overview import count_online_workers, next_due, run_figures
+from triggers.runs.serializers import GroupStatsSerializer, NextDueSerializer, StatsSerializer
 from triggers.runs.stats import MAX_DAYS, Window, run_stats
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsViewer
@@ -46,6 +46,7 @@ class OverviewViewSet(TenantViewSet):
                 todaysRuns=serializers.IntegerField(),
                 successRatePct=serializers.FloatField(allow_null=True),
                 monthTokenSpendUsd=serializers.FloatField(),
+                nextDue=NextDueSerializer(allow_null=True),
             )
         },
         errors={400: "A bad `timezone`."},
@@ -56,7 +57,7 @@ class OverviewViewSet(TenantViewSet):
             principal_of(request).id,
             lambda: run_figures(environment_id=environment_id, timezone=timezone),
         )
-        rate = figures["success_rate"]
+        rate, due = figures["success_rate"], next_due(environment_id)
         return Response(
             {
                 # These are read from the primary, because a replica that is some seconds behind would show workers as
@@ -65,6 +66,7 @@ class OverviewViewSet(TenantViewSet):
                 "todaysRuns": figures["todays_runs"],
                 "successRatePct": None if rate is None else float(rate),
                 "monthTokenSpendUsd": float(figures["month_cost_usd"]),
+                "nextDue": due and NextDueSerializer(due).data,
             }
         )
 

@@ -11,7 +11,7 @@ from testing.probes.shapes import invalid
 from testing.world.cast import make_cast
 from testing.world.copied_rows import copy_ended_run
 from testing.world.runs import Runs
-from triggers.models import Run
+from triggers.models import Run, Trigger
 from triggers.runs.overview import run_figures
 from workers.models import ONLINE_WITHIN, Worker
 
@@ -20,6 +20,7 @@ NOBODY_DID_ANYTHING = {
     "todaysRuns": 0,
     "successRatePct": None,
     "monthTokenSpendUsd": 0,
+    "nextDue": None,
 }
 
 
@@ -56,6 +57,21 @@ def test_the_figures_of_a_day(cast, url, today):
         "todaysRuns": 5,
         "successRatePct": 66.7,
         "monthTokenSpendUsd": 3.512,
+        "nextDue": None,
+    }
+
+
+def test_the_next_due_trigger_is_told(cast, url):
+    later = {"schedule": "0 6 * * *", "timezone": "Europe/Berlin"}
+    cast.add_trigger(name="Off", enabled=False, **later)
+    for minutes, name in ((90, "Later"), (30, "Next"), (60, "Between")):
+        due = datetime(2026, 5, 4, 12, tzinfo=UTC) + timedelta(minutes=minutes)
+        Trigger.objects.filter(id=cast.add_trigger(name=name, **later)).update(next_run_at=due)
+    assert read(cast, url)["nextDue"] == {
+        "triggerId": str(Trigger.objects.get(name="Next").id),
+        "triggerName": "Next",
+        "at": "2026-05-04T12:30:00.000Z",
+        "timezone": "Europe/Berlin",
     }
 
 

@@ -1,0 +1,165 @@
+"""The screens of an environment's settings: its API keys, its audit log, and the environment itself."""
+
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+
+from console.asking import Json, ask, words_of
+from console.forms import Form, Look
+from console.pages import HOME, chosen, destroy, environment_of, older, screen, see_other
+
+# The roles of keys, and how many days one may live, as people choose them.
+_KEY_ROLES = [
+    ("viewer", "Viewer: reads"),
+    ("operator", "Operator: also runs triggers, and cancels and reruns runs"),
+    ("admin", "Admin: also changes triggers, machines and budgets"),
+]
+_DAYS = {7: "7 days", 30: "30 days", 90: "90 days", 365: "A year"}
+
+
+@screen
+def keys(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    """Which programs may act here? A POST makes a key, whose token the answer shows this once."""
+    environment = environment_of(request, environment_id)
+    path = f"environments/{environment_id}/api-keys"
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    lifetimes = [(f"{midnight + timedelta(days=n):%FT%TZ}", said) for n, said in _DAYS.items()]
+    looks = {
+        "name": Look(help="What it is for, such as the name of the program."),
+        "role": Look(choices=_KEY_ROLES),
+        "expiresAt": Look(
+            "Lifetime", kind="choice", choices=[*lifetimes, ("", "Until it is revoked")]
+        ),
+    }
+    usual = {"role": "operator", "expiresAt": lifetimes[2][0]}
+    form = Form("POST", path, looks, values=usual)
+    made = form.send(request, more={"prefix": "pwk"}) if request.method == "POST" else None
+    if made:
+        form = Form("POST", path, looks, values=usual)
+    page = ask(request, "GET", path, query=chosen(request)).data
+    for each in page["items"]:
+        each["state"] = _state_of(each)
+    context = {"keys": page["items"], "form": form, "made": made and made.data}
+    return show(request, environment, "keys", context, page, status=form.status)
+
+
+def _state_of(key: Json) -> str:
+    expires = key["expiresAt"]
+    if key["revokedAt"]:
+        return "revoked"
+    if key["consumedAt"]:
+        return "consumed"
+    is_over = expires and datetime.fromisoformat(expires) <= datetime.now(UTC)
+    return "expired" if is_over else "valid"
+
+
+@screen
+def revoke_key(request: HttpRequest, environment_id: UUID, key_id: UUID) -> HttpResponse:
+    path = f"environments/{environment_id}/api-keys"
+    return destroy(
+        request,
+        environment_of(request, environment_id),
+        f"{path}/{key_id}",
+        menu="settings",
+        title=f"Revoke {found_in(request, path, key_id).get('name', 'the key')}?",
+        text="Whatever uses it is refused from then on. This can’t be undone.",
+        button="Revoke the key",
+        back=reverse("console:keys", args=[environment_id]),
+    )
+
+
+@screen
+def audit(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    """Who did what, and when?"""
+    environment = environment_of(request, environment_id)
+    path = f"environments/{environment_id}/audit-log"
+    filters = chosen(request, "action", "targetId", "from", "to")
+    # A day begins at midnight in UTC; `to` is the last day that is shown.
+    query = dict(filters)
+    for name, days in (("from", 0), ("to", 1)):
+        if name in query:
+            query[name] = _midnight(query[name], days)
+    page = ask(request, "GET", path, query=query).data
+    for each in page["items"]:
+        each["done"] = _done(each["action"])
+    actions = [(each, _done(each)) for each in words_of(path, "action")]
+    context = {"entries": page["items"], "actions": actions, "filters": filters}
+    return show(request, environment, "audit", context, page)
+
+
+def _done(action: str) -> str:
+    """Returns an action as people read it: `api key created` for `api-key.created`."""
+    return action.translate(str.maketrans(".-", "  "))
+
+
+def _midnight(day: str, later: int) -> str:
+    """Returns when the day that comes so many days later begins, or what was typed, if that is no day."""
+    try:
+        return f"{date.fromisoformat(day) + timedelta(days=later)}T00:00:00Z"
+    except (ValueError, OverflowError):
+        return day
+
+
+@screen
+def environment(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    """What is it called, and does it work? A POST renames, pauses or resumes it, as its button `do` says."""
+    shown = environment_of(request, environment_id)
+    path = f"environments/{environment_id}"
+    reason = Look("Why", help="Members see it on the first page.")
+    cancel = Look("Also stop the runs that machines have begun", kind="check")
+    forms = {
+        "rename": Form("PATCH", path, {"name": Look()}, values=shown),
+        "pause": Form("PATCH", path, {"pauseReason": reason, "cancelHeld": cancel}),
+    }
+    if request.method == "POST":
+        do = request.POST.get("do", "")
+        if do == "resume":
+            ask(request, "PATCH", path, body={"paused": False})
+        more = {"paused": True} if do == "pause" else {}
+        if do not in forms or forms[do].send(request, more=more):
+            return see_other(
+                request, reverse("console:environment-settings", args=[environment_id])
+            )
+    status = max(form.status for form in forms.values())
+    return show(request, shown, "environment", {**forms}, status=status)
+
+
+@screen
+def delete_environment(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    shown = environment_of(request, environment_id)
+    return destroy(
+        request,
+        shown,
+        f"environments/{environment_id}",
+        menu="settings",
+        title=f"Delete {shown['name']}?",
+        text="Its members lose it, and its keys are dead. Its triggers and machines must be deleted first.",
+        button="Delete the environment",
+        back=reverse("console:environment-settings", args=[environment_id]),
+        to=HOME,
+    )
+
+
+def show(
+    request: HttpRequest,
+    environment: Json,
+    section: str,
+    context: Json,
+    page: Json | None = None,
+    *,
+    template: str = "",
+    status: int = 200,
+) -> HttpResponse:
+    """Renders a page of the settings; `section` is its entry in their menu. `page` is the page of a list on it."""
+    context |= {"environment": environment, "menu": "settings", "section": section}
+    context["older"] = page and older(request, page)
+    return render(request, f"console/{template or section}.html", context, status=status)
+
+
+def found_in(request: HttpRequest, path: str, wanted: UUID, field: str = "id") -> Json:
+    """Returns the item of a list that has the id, or nothing if it is not among the first ones."""
+    items: list[Json] = ask(request, "GET", path, query={"limit": 200}).data["items"]
+    return next((each for each in items if each[field] == str(wanted)), {})

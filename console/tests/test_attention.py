@@ -1,0 +1,160 @@
+"""What needs somebody, the incidents, and a trigger's revisions with what each changed."""
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+from django.urls import resolve
+
+from console.screens.attention import _REMEDIES
+from console.screens.revisions import _changes
+from console.tests.visits import text_of, visitor
+from notices.attention.sources import KINDS
+from notices.channels.models import Channel
+from notices.models import Incident
+from notices.states import Kind
+from pipedai.sql import database_now
+from testing.world.cast import TEST_ACTOR
+from testing.world.channels import add_channel
+from testing.world.runs import Runs
+from triggers.explain.answers import PENDING
+from triggers.models import Trigger
+from triggers.services import update_trigger
+from triggers.states import Decision
+
+HOSTILE = "<img src=x onerror=alert(1)> javascript:alert(1) \x1b[31mred\x1b[0m \u202egnp.exe"
+SEEN = "<img src=x onerror=alert(1)> javascript:alert(1) \\u001b[31mred\\u001b[0m \\u202egnp.exe"
+
+
+@pytest.fixture
+def page(cast):
+    return f"/console/environments/{cast.environment.id}/attention"
+
+
+def test_a_failure_says_why_who_was_told_and_what_to_do(cast, page):
+    add_channel(cast, "email", name="On call")
+    trigger_id = cast.add_trigger(name="Morning report")
+    runs = Runs(cast, trigger_id, now=database_now())
+    run_id = runs.ended("failed", faultClass="client", errorMessage=HOSTILE)
+    answer = visitor(cast.admin).get(page)
+    text, html = text_of(answer), answer.content.decode()
+    assert "1 thing needs you" in text
+    assert "In the last 24 hours 1 run ended: 0 succeeded, 1 failed" in text
+    assert "Trigger Morning report is failing." in text
+    assert "correct the trigger: its prompt" in text
+    assert f"On its way {cast.admin.email} by On call" in text
+    assert SEEN in text
+    assert not re.search("<img src=x|alertAfter|PATCH|faultClass", html)
+    for path in (f"runs/{run_id}", f"runs/{run_id}/rerun", f"triggers/{trigger_id}/switch"):
+        assert f'"/console/{path}"' in html
+    assert not re.search(
+        "/rerun|/switch|/acknowledge", visitor(cast.viewer).get(page).content.decode()
+    )
+
+
+def test_what_somebody_has_seen_goes_behind_what_nobody_has(cast, page):
+    for name in ("First", "Second"):
+        Runs.of(cast, name=name).ended("failed", faultClass="client")
+    operator = visitor(cast.operator)
+    newest = Incident.objects.latest("opened_at")
+    path = f"/console/incidents/{newest.id}/acknowledge"
+    assert path in operator.get(page).content.decode()
+    assert operator.post(path, {"next": page})["Location"] == page
+    assert visitor(cast.viewer).post(path, {"next": page}).status_code == 403
+    assert visitor(cast.stranger).post(path, {"next": page}).status_code == 404
+    text = text_of(operator.get(page))
+    assert text.index("Trigger First") < text.index("Trigger Second") < text.index("Seen ")
+
+
+def test_every_reason_and_kind_has_a_remedy_and_a_page(cast, page):
+    reasons = {PENDING, *Decision.values} | {"worker_offline", "worker_revoked", "pool_empty"}
+    assert reasons <= set(_REMEDIES)
+    silent = {Kind.TRIGGER_FAILING, Kind.TRIGGER_LATE, "run_failed"}
+    assert set(KINDS) - silent <= set(_REMEDIES)
+    add_channel(cast, "slack")
+    Channel.objects.update(failing_since=datetime.now(UTC), last_error="No such host.")
+    Runs.of(cast).ended("failed", faultClass="client")
+    html = visitor(cast.owner).get(page).content.decode()
+    assert "Notices given up" in html
+    for link in re.findall('href="(/console/[^"?]+)', html):
+        resolve(link)
+
+
+def test_when_nothing_needs_anybody_it_says_what_is_due_next(cast, page):
+    assert "Nothing is due" in text_of(visitor(cast.viewer).get(page))
+    due = datetime(2027, 1, 4, 5, tzinfo=UTC)
+    trigger_id = cast.add_trigger(name="Report", schedule="0 6 * * *", timezone="Europe/Berlin")
+    Trigger.objects.filter(id=trigger_id).update(next_run_at=due)
+    text = text_of(visitor(cast.viewer).get(page))
+    assert "Nothing needs you" in text
+    assert "Next due: Report Mon 4 Jan 2027, 06:00 CET 05:00 UTC" in text
+
+
+def test_incidents_tell_who_was_told_and_when_it_was_over(cast):
+    add_channel(cast, "email", name="On call")
+    runs = Runs.of(cast, name="Report")
+    runs.ended("failed", faultClass="client")
+    runs.ended("succeeded")
+    Runs.of(cast, name="Other").ended("failed", faultClass="client")
+    client, path = visitor(cast.viewer), f"/console/environments/{cast.environment.id}/incidents"
+    assert text_of(client.get(path)).count("by On call") == 2
+    closed = text_of(client.get(path, {"status": "closed"}))
+    assert "Report" in closed
+    assert "Other" not in closed
+    assert client.get(path, {"kind": "nonsense"}).status_code == 400
+
+
+def test_a_revision_shows_what_it_changed_and_is_restored(cast):
+    path = f"/console/triggers/{cast.trigger_id}/revisions"
+    changes = (
+        {"prompt": "long " * 50_000},
+        {"prompt": f"Be brief.\n{HOSTILE}"},
+        {"model": "a-model"},
+    )
+    for values in changes:
+        update_trigger(trigger_id=cast.trigger_id, values=values, actor=TEST_ACTOR)
+    admin = visitor(cast.admin)
+    listed = admin.get(path)
+    assert "+ a-model" in text_of(listed)
+    assert f"+ {SEEN}" in text_of(listed)
+    assert "<img src=x" not in listed.content.decode()
+    assert len(listed.content) < 30_000
+    assert path in admin.get(f"/console/triggers/{cast.trigger_id}").content.decode()
+    *_, first = re.findall(f'"({path}/[0-9a-f-]+/restore)"', listed.content.decode())
+    assert "/restore" not in visitor(cast.viewer).get(path).content.decode()
+    asked = text_of(admin.get(first))
+    assert "- Be brief." in asked
+    assert "- a-model" in asked
+    assert admin.post(first)["Location"] == f"/console/triggers/{cast.trigger_id}"
+    assert Trigger.objects.get(id=cast.trigger_id).revision.model is None
+    assert visitor(cast.operator).post(first).status_code == 403
+
+
+def test_a_page_of_revisions_compares_its_last_one_with_the_next_page(cast):
+    for n in range(25):
+        update_trigger(trigger_id=cast.trigger_id, values={"prompt": f"No. {n}"}, actor=TEST_ACTOR)
+    path = f"/console/triggers/{cast.trigger_id}/revisions"
+    client = visitor(cast.admin)
+    first = client.get(path)
+    assert "- No. 4 + No. 5" in text_of(first)
+    (older,) = re.findall(r'href="(\?cursor=[^"]+)"', first.content.decode())
+    second = client.get(path + older)
+    assert "- No. 3 + No. 4" in text_of(second)
+    restore = re.findall(r'href="([^"]+/restore\?cursor=[^"]+)"', second.content.decode())[0]
+    assert client.get(restore).status_code == 200
+    assert client.get(restore.partition("?")[0]).status_code == 404
+
+
+def lines(old, new):
+    return [mark + line for mark, line in _changes({"prompt": old}, {"prompt": new})[0]["lines"]]
+
+
+def test_changes_leave_out_what_is_the_same_and_long_ones_are_not_compared():
+    same = "\n".join(str(n) for n in range(100))
+    changed = lines(f"{same}\nold\n{same}", f"{same}\nnew\n{same}")
+    assert changed == [" 98", " 99", "-old", "+new", " 0", " 1"]
+    twice = lines("a\n1\n2\n3\n4\n5\n6\nb", "A\n1\n2\n3\n4\n5\n6\nB")
+    assert twice == ["-a", "+A", " 1", " 2", " …", " 5", " 6", "-b", "+B"]
+    whole = _changes({"prompt": "x\ny\n" * 70_000}, {"prompt": "y\n" * 130_000})[0]
+    assert len(whole["lines"]) == 60
+    assert _changes({"prompt": "a"}, {"prompt": "a"}) == []

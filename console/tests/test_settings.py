@@ -1,0 +1,185 @@
+"""The settings of an environment: people, keys, channels, the audit log, and the environment itself."""
+
+import re
+
+import pytest
+from django.db.models.functions import Now
+
+from accounts.models import AccountMail
+from console.tests.visits import text_of, visitor
+from notices.channels.models import Channel, Notice
+from testing.world.channels import add_channel
+from testing.world.mails import MAIL_SERVER, invite_for_test, prove
+from testing.world.users import UserFactory
+from workspaces.models import ApiKey, Environment, Invitation, Membership
+
+HOSTILE = "<img src=x onerror=alert(1)> javascript:alert(1)"
+
+
+@pytest.fixture
+def settings_page(cast):
+    """Returns the path of a page of the settings."""
+    return lambda more="": f"/console/environments/{cast.environment.id}/settings{more}"
+
+
+def test_a_role_is_changed_and_the_last_owner_stays_in_words(cast, settings_page):
+    owner = visitor(cast.owner)
+    role = settings_page(f"/people/{cast.viewer.id}/role")
+    assert owner.post(role, {"role": "operator"})["Location"] == settings_page()
+    assert Membership.objects.get(user=cast.viewer).role == "operator"
+    refused = owner.post(settings_page(f"/people/{cast.owner.id}/role"), {"role": "viewer"})
+    assert refused.status_code == 409
+    assert "owner" in text_of(refused).partition("People Member")[0]
+    leaving = owner.post(settings_page("/people/leave"))
+    assert leaving.status_code == 409
+    assert "Leave production?" in text_of(leaving)
+    assert 'role="alert"' in leaving.content.decode()
+    admin = visitor(cast.admin).get(settings_page()).content.decode()
+    assert f"/people/{cast.owner.id}/" not in admin
+    assert '<option value="owner"' not in admin
+
+
+def test_a_member_is_removed_after_a_question_and_anybody_may_leave(cast, settings_page):
+    path = settings_page(f"/people/{cast.operator.id}/remove")
+    owner = visitor(cast.owner)
+    assert f"Remove {cast.operator.email}?" in text_of(owner.get(path))
+    assert owner.post(path)["Location"] == settings_page()
+    assert visitor(cast.viewer).post(settings_page("/people/leave"))["Location"] == "/console/"
+    gone = [cast.operator, cast.viewer]
+    assert not Membership.objects.filter(environment=cast.environment, user__in=gone).exists()
+
+
+def test_without_a_mail_server_the_link_of_an_invitation_is_shown_once(cast, settings_page):
+    prove(cast.admin)
+    admin = visitor(cast.admin)
+    form = {"email": "grace@example.com", "role": "operator"}
+    page = admin.post(settings_page(), form)
+    assert "hand this link over yourself" in text_of(page)
+    (link,) = re.findall('id="token">([^<]+)<', page.content.decode())
+    assert "/account/" in link
+    assert link not in admin.get(settings_page()).content.decode()
+    again = admin.post(settings_page(), form)
+    assert again.status_code == 409
+    assert "open invitation" in text_of(again)
+    assert 'value="grace@example.com"' in again.content.decode()
+
+
+def test_an_invitation_is_sent_anew_and_revoked(cast, settings, settings_page):
+    settings.EMAIL_URL = MAIL_SERVER
+    prove(cast.admin)
+    invite_for_test(cast.environment, cast.admin, "grace@example.com")
+    admin = visitor(cast.admin)
+    old = Invitation.objects.get()
+    form = {"email": old.email, "role": old.role}
+    page = admin.post(settings_page(f"/invitations/{old.id}"), form)
+    assert "A mail with a link is on its way" in text_of(page)
+    new = Invitation.objects.get(revoked_at=None)
+    assert new.id != old.id
+    assert AccountMail.objects.filter(purpose="invitation", address=old.email).count() == 2
+    path = settings_page(f"/invitations/{new.id}/revoke")
+    assert "grace@example.com" in text_of(admin.get(path))
+    assert admin.post(path)["Location"] == settings_page()
+    assert not Invitation.objects.filter(revoked_at=None).exists()
+    assert visitor(cast.operator).post(path).status_code == 403
+
+
+def test_a_key_is_shown_once_and_revoked(cast, settings_page):
+    admin = visitor(cast.admin)
+    page = admin.get(settings_page("/keys")).content.decode()
+    (lifetime,) = re.findall('value="([^"]+)" selected>90 days', page)
+    form = {"name": HOSTILE, "role": "viewer", "expiresAt": lifetime}
+    made = admin.post(settings_page("/keys"), form)
+    (token,) = re.findall('id="token">(pwk_[^<]+)<', made.content.decode())
+    assert "<img src=x" not in made.content.decode()
+    key = ApiKey.objects.get(name=HOSTILE)
+    assert (key.role, f"{key.expires_at:%FT%TZ}") == ("viewer", lifetime)
+    assert token not in admin.get(settings_page("/keys")).content.decode()
+    wrong = admin.post(settings_page("/keys"), {**form, "name": " "})
+    assert wrong.status_code == 400
+    assert 'id="field-name-error"' in wrong.content.decode()
+    path = settings_page(f"/keys/{key.id}/revoke")
+    assert HOSTILE in text_of(admin.get(path))
+    assert admin.post(path)["Location"] == settings_page("/keys")
+    key.refresh_from_db()
+    assert key.revoked_at is not None
+    assert "New key" not in text_of(visitor(cast.operator).get(settings_page("/keys")))
+
+
+def test_a_channel_is_made_changed_and_tested(cast, settings_page):
+    admin = visitor(cast.admin)
+    new = settings_page("/channels/new?kind=webhook")
+    form = {
+        "kind": "webhook",
+        "name": "On call",
+        "url": "https://hooks.example/planted-path-in-the-console",
+        "secret": "short",
+        "events": ["trigger_failing", "run.ended"],
+        "enabled": "true",
+    }
+    wrong = admin.post(new, form)
+    assert wrong.status_code == 400
+    assert 'id="field-secret-error"' in wrong.content.decode()
+    made = admin.post(new, {**form, "secret": "planted-secret-in-the-console"})
+    channel = Channel.objects.get()
+    page = f"/console/channels/{channel.id}"
+    assert made["Location"] == page
+    assert channel.events == ["trigger_failing", "run.ended"]
+    kept = channel.url
+    change = {"name": "Nights", "events": ["trigger_late"], "enabled": "true"}
+    assert admin.post(page, change)["Location"] == page
+    channel.refresh_from_db()
+    assert (channel.name, channel.events, channel.url) == ("Nights", ["trigger_late"], kept)
+    assert admin.post(f"{page}/test")["Location"] == page
+    shown = admin.get(page)
+    assert "On its way A test hooks.example" in re.sub(" (What|To)", "", text_of(shown))
+    assert 'hx-trigger="every' in shown.content.decode()
+    Notice.objects.update(status="delivered", delivered_at=Now(), next_attempt_at=None)
+    assert 'hx-trigger="every' not in admin.get(page).content.decode()
+    assert admin.post(page, {**change, "enabled": ""})["Location"] == page
+    refused = admin.post(f"{page}/test")
+    assert refused.status_code == 409
+    assert 'role="alert"' in refused.content.decode()
+    assert admin.post(f"{page}/delete")["Location"] == settings_page("/channels")
+
+
+def test_a_channel_of_mail_says_who_has_agreed(cast, settings, settings_page):
+    settings.EMAIL_URL = MAIL_SERVER
+    add_channel(cast, "email", emails=[cast.admin.email, "grace@example.com"])
+    text = text_of(visitor(cast.admin).get(settings_page("/channels")))
+    assert f"{cast.admin.email} A member" in text
+    assert "grace@example.com Asked, no answer yet" in text
+
+
+def test_the_audit_log_is_filtered_by_the_url_and_shows_text(cast, settings_page):
+    admin = visitor(cast.admin)
+    admin.post(settings_page("/environment"), {"do": "rename", "name": HOSTILE})
+    path = settings_page("/audit")
+    page = admin.get(path, {"action": "environment.updated", "from": "2026-01-01"})
+    assert HOSTILE in text_of(page)
+    assert "<img src=x" not in page.content.decode()
+    assert text_of(page).count("environment …") == 1
+    none = admin.get(path, {"action": "environment.updated", "to": "2026-01-01"})
+    assert "Nothing like that was done" in text_of(none)
+    wrong = admin.get(path, {"from": "yesterday"})
+    assert wrong.status_code == 400
+    assert "from" in text_of(wrong)
+
+
+def test_an_environment_is_renamed_paused_resumed_and_deleted(cast, settings_page):
+    owner, path = visitor(cast.owner), settings_page("/environment")
+    assert owner.post(path, {"do": "rename", "name": ""}).status_code == 400
+    pause = {"do": "pause", "pauseReason": "A move."}
+    assert owner.post(path, pause)["Location"] == path
+    attention = f"/console/environments/{cast.environment.id}/attention"
+    assert "A move." in text_of(visitor(cast.viewer).get(attention))
+    assert owner.post(path, {"do": "resume"})["Location"] == path
+    assert Environment.objects.get(id=cast.environment.id).paused_at is None
+    refused = owner.post(f"{path}/delete")
+    assert refused.status_code == 409
+    assert "trigger" in text_of(refused)
+    assert visitor(cast.admin).post(f"{path}/delete").status_code == 403
+    alone = UserFactory.create()
+    client = visitor(alone)
+    workspace = client.post("/console/workspaces/new", {"name": "Mine"})["Location"]
+    opened = client.post(workspace, {"name": "try"})["Location"]
+    assert client.post(f"{opened}/settings/environment/delete")["Location"] == "/console/"
