@@ -66,9 +66,9 @@ class Machine:
         self.id = made["workerId"]
 
     def call(self, path, method="POST", **body):
-        sent = {"headers": self._headers, "timeout": 60, "trust_env": False}
-        sent |= {"json": body} if method == "POST" else {}
-        return httpx.request(method, self._url + path, **sent).raise_for_status().json()
+        with httpx.Client(headers=self._headers, timeout=60, trust_env=False) as client:
+            sent = client.request(method, self._url + path, json=body or None)
+        return sent.raise_for_status().json()
 
     def polled(self):
         return self.call(f"/{self.id}/poll", "GET")["runs"]
