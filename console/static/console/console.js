@@ -16,7 +16,7 @@ function localize(root) {
     const at = new Date(each.dateTime);
     const format = each.dataset.local || (at.getFullYear() === new Date().getFullYear() ? "" : "year");
     const words = formats[format].format(at);
-    each.textContent = words.replace(",", "").replace(/ (?=\d\d:)/, ", ");
+    each.textContent = words.replaceAll(",", "").replace(/ (?=\d\d:)/, ", ");
     each.removeAttribute("data-local");
   }
 }
