@@ -4,13 +4,19 @@
 
 const day = { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" };
 const clock = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
-const formats = { "": new Intl.DateTimeFormat("en-GB", day), seconds: new Intl.DateTimeFormat("en-GB", clock) };
+const formats = {
+  "": new Intl.DateTimeFormat("en-GB", day),
+  seconds: new Intl.DateTimeFormat("en-GB", clock),
+  year: new Intl.DateTimeFormat("en-GB", { ...day, year: "numeric" }),
+};
 
 function localize(root) {
   for (const each of root.querySelectorAll("time[data-local]")) {
     each.title = each.textContent;
-    const words = formats[each.dataset.local].format(new Date(each.dateTime));
-    each.textContent = words.replace(",", "").replace(/ (?=\d\d:)/, ", ");
+    const at = new Date(each.dateTime);
+    const format = each.dataset.local || (at.getFullYear() === new Date().getFullYear() ? "" : "year");
+    const words = formats[format].format(at);
+    each.textContent = words.replaceAll(",", "").replace(/ (?=\d\d:)/, ", ");
     each.removeAttribute("data-local");
   }
 }
