@@ -4,7 +4,18 @@ import argparse
 from pathlib import Path
 from types import ModuleType
 
-from bench import deliveries, events, everything, firing, idle, lifecycle, peer, schedulers, start
+from bench import (
+    console,
+    deliveries,
+    events,
+    everything,
+    firing,
+    idle,
+    lifecycle,
+    peer,
+    schedulers,
+    start,
+)
 from bench.abuse import benchmark as abuse
 from bench.growth import benchmark as growth
 from bench.growth.verdicts import SHAPES
@@ -111,6 +122,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     one.add_argument("--clients", type=_count, default=4, help="that run lifecycles beside it (4)")
     one.add_argument("--web-processes", type=_count, default=2, help="of the web server (2)")
+
+    one = add(
+        "console",
+        console,
+        "what each screen of the console costs with many triggers and runs",
+        "Every screen of the console, in an environment with many triggers and a month of runs: milliseconds in"
+        " the web process, bytes, calls of the API and statements.",
+    )
+    one.add_argument("--triggers", type=_count, default=1000, help="of the environment (1000)")
+    one.add_argument("--runs", type=_many, default=40_000, help="of the last four weeks (40000)")
+    one.add_argument(
+        "--repeats", type=_count, default=5, help="visits, of which the fastest counts (5)"
+    )
 
     one = add(
         "growth",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from bench import deliveries, events, firing, idle, lifecycle, peer, schedulers, start
+from bench import console, deliveries, events, firing, idle, lifecycle, peer, schedulers, start
 from bench.abuse import benchmark as abuse
 from bench.failure import BenchFailed
 from bench.figures import Json
@@ -66,6 +66,7 @@ PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
         {"deliveries": 100_000, "hosts": 100, "seconds": 100.0, "schedulers": 2},
         3,
     ),
+    ("console", console, {"triggers": 1000, "runs": 40_000, "repeats": 5}, 1),
     ("schedulers", schedulers, {"triggers": 2000, "seconds": 60.0}, 2),
     ("kill", kill, {"runs": 50, "seconds": 60.0, "seed": None}, 2),
     ("failover", kill, {"runs": 50, "seconds": 60.0, "seed": None, "failover": True}, 2),

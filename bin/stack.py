@@ -39,7 +39,7 @@ _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 _UP = """
 PipedAI {version} is up. Ctrl-C stops it and keeps the data.
 
-  Start page     {site}/
+  Console        {site}/console/
   API            {site}/api/v1
   Documentation  {site}/api/docs
   Staff admin    {site}/admin/
@@ -47,8 +47,8 @@ PipedAI {version} is up. Ctrl-C stops it and keeps the data.
   Commands       {manage} help
 """
 _LOG_INS = """
-  Log in to the API as    {seeded.email}  {seeded.password}
-  Log in as staff as      {seeded.staff_email}  {seeded.staff_password}
+  Sign in to the console as  {seeded.email}  {seeded.password}
+  Log in as staff as         {seeded.staff_email}  {seeded.staff_password}
 
 Log in, list the runs with the demo's API key, and fire its trigger once more:
 

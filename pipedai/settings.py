@@ -61,8 +61,8 @@ HEARTBEAT_URL = env.text("HEARTBEAT_URL", "")
 EMAIL_URL = env.email_url("EMAIL_URL")
 # The sender of all mails: an address, or `Name <address>`.
 EMAIL_FROM = env.text("EMAIL_FROM", "PipedAI <pipedai@localhost>")
-# The base URL of a dashboard to which the links in mails about accounts lead. The dashboard has the service's pages for
-# these links below /account. If this is empty, the links lead to the service's own pages below PUBLIC_URL.
+# The base URL of a dashboard to which the links in mails and Slack lead. The dashboard has the pages for tokens below
+# /account, and the console's pages (`pipedai/links.py`). If this is empty, the links lead to the service's own pages.
 DASHBOARD_URL = env.text("DASHBOARD_URL", "").rstrip("/")
 # The version to which GET /releases/latest tells the hosts to upgrade the program that supervises their workers.
 LATEST_ORCHESTRATOR_VERSION = env.semver("LATEST_ORCHESTRATOR_VERSION", "0.7.1")

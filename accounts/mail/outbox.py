@@ -16,6 +16,7 @@ from accounts.models import AccountMail, AccountMailAttempt
 from accounts.throttles import MAILS_A_DAY, MAILS_AN_HOUR
 from pipedai.api.throttling import count_hit
 from pipedai.ids import new_id
+from pipedai.links import link_to_page
 from pipedai.outgoing import Kind, Mail, NeverSend, compose, mail_host
 from pipedai.sql import Row
 
@@ -28,7 +29,8 @@ class _Mails:
     # The subject and `why` may contain names of facts in braces. The values of the facts replace them.
     subject: str
     why: str
-    # The page to which the mail's link leads, and how long the token in it works. A mail without a page has no token.
+    # The page to which the mail's link leads, and how long the token in it works. A mail without one has no token, and
+    # leads to where the owner of an account changes the password.
     page: str = ""
     lifetime: timedelta = timedelta(hours=24)
     # Mails with the same word here share the limits for an address. With one limit for all, somebody who causes many
@@ -151,7 +153,7 @@ def _message(row: Row) -> Mail:
     mails = _MAILS[row["purpose"]]
     if row["purpose"] == AccountMail.Purpose.RESET and row["user_id"] is None:
         raise NeverSend("no account has this address")
-    link = ""
+    link = link_to_page("password")
     if mails.page:
         if row["ended_at"] is not None or row["expires_at"] <= row["claimed_at"]:
             raise NeverSend("its link would not work any more")

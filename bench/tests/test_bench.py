@@ -22,6 +22,7 @@ from bench.idle import polls_caused
 from bench.idle_load import Taken
 from bench.lifecycle_load import CALLS, SHORT_CALLS
 from bin.suite import new_data_dir
+from console.tests.screens import SCREENS
 from pipedai.env import BASE_DIR
 from triggers.runs.stats import GROUPINGS
 
@@ -30,6 +31,7 @@ NAMES = (
     "peer",
     "idle",
     "events",
+    "console",
     "growth",
     "start",
     "firing",
@@ -236,6 +238,18 @@ def test_growth_looks_at_every_list_and_at_shapes_and_keeps_each_plan(data_dir, 
         assert cost["rowsRead"] > 0
         assert cost["plan"]["Plans"]
     assert "Shape many-budgets, 1,000 → 2,000 rows" in shown
+
+
+@pytest.mark.long
+def test_console_measures_each_screen(data_dir):
+    few = ("--triggers", "10", "--runs", "20", "--repeats", "1")
+    found, shown = _measured(data_dir, "console", *few)
+    assert [each["name"] for each in found["screens"]] == [each.name for each in SCREENS]
+    measured = {each["name"]: each for each in found["screens"]}
+    assert len(measured["trigger"]["calls"]) == 5
+    assert measured["trigger"]["statements"] > 0
+    assert 0 < found["assetsKb"] < measured["trigger"]["kb"] < 60
+    assert "over 100 ms or 60 KB" in shown
 
 
 @pytest.mark.long

@@ -38,11 +38,14 @@ def choose(request: HttpRequest) -> HttpResponse:
 
 
 def _workspaces(request: HttpRequest) -> Json:
-    """Returns a page of the visitor's workspaces, each with its `environments`."""
+    """Returns a page of the visitor's workspaces, each with its `environments`, and whether they `mayAdd` one."""
     page = ask(request, "GET", "workspaces", query={**chosen(request), "limit": _WORKSPACES}).data
     for each in page["items"]:
         path = f"workspaces/{each['id']}/environments"
-        each["environments"] = ask(request, "GET", path, query={"limit": 200}).data["items"]
+        found = ask(request, "GET", path, query={"limit": 200}).data["items"]
+        each["environments"] = found
+        # Owners may make more, and so may the creator, who alone sees a workspace without environments.
+        each["mayAdd"] = not found or any(one["role"] == "owner" for one in found)
     return page
 
 

@@ -66,9 +66,11 @@ _FIRST = 8
 @screen
 def new(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     environment = environment_of(request, environment_id)
-    form = Form(
-        "POST", f"environments/{environment_id}/triggers", _looks(*_places(request, environment))
-    )
+    workers, pools = _places(request, environment)
+    # Where there is one machine, it is the one.
+    usual = {"workerId": workers[1][0]} if (len(workers), len(pools)) == (2, 1) else None
+    path = f"environments/{environment_id}/triggers"
+    form = Form("POST", path, _looks(workers, pools), values=usual)
     return _answer(request, environment, form, title="New trigger", button="Make the trigger")
 
 

@@ -91,37 +91,6 @@ def test_one_signs_in_by_the_keyboard_and_out(committed_cast, server, tmp_path, 
         page.wait_for_url("**/sign-in?next=*")
 
 
-@pytest.mark.parametrize("scripts", [True, False], ids=["with-javascript", "without"])
-def test_a_new_user_gets_to_a_first_run(server, tmp_path, scripts):
-    with browsing(server, tmp_path, java_script_enabled=scripts) as page:
-        page.goto("sign-in")
-        page.click("text=Register")
-        page.fill("[name=name]", "Ada")
-        page.fill("[name=email]", "ada@example.com")
-        page.fill("[name=password]", PASSWORD)
-        page.click("main button")
-        page.click("text=Make your first workspace")
-        page.fill("[name=name]", "Acme")
-        page.click("main button")
-        page.fill("[name=name]", "production")
-        page.click("main button")
-        page.click("text=Make a trigger")
-        page.fill("[name=name]", "Morning report")
-        page.fill("[name=prompt]", "Say what happened overnight.")
-        page.fill("[name=mcpUrl]", "https://mcp.example.com/mcp")
-        page.fill("[name=timezone]", "Europe/Berlin")
-        page.fill("[name=schedule]", "0 6 * * mon-fri")
-        if not scripts:
-            page.click("text=Show the next due times")
-        page.wait_for_selector(".coming li >> nth=4")
-        assert "Monday through Friday" in page.inner_text(".preview")
-        page.click("text=Make the trigger")
-        page.wait_for_selector("text=It has no machine yet.")
-        assert page.locator(".line .badge:has-text('To come')").count() == 5
-        page.click("text=Pause")
-        page.wait_for_selector("text=Resume")
-
-
 def test_a_list_renews_itself_when_something_has_changed(committed_stage, server, tmp_path):
     cookie = session_cookie(committed_stage.cast.owner)
     with browsing(server, tmp_path) as page:

@@ -1,16 +1,20 @@
 """Each screen as a page: who sees it, what it costs, and that nothing that people wrote becomes a part of the page."""
 
 import re
+from urllib.parse import urlsplit
 
 import pytest
 from django.core.handlers.wsgi import WSGIRequest
 from django.test import Client, RequestFactory
+from django.urls import resolve
 from django.utils.html import escape
 
 from console import asking, pages
 from console.asking import Refused
 from console.tests.screens import SCREENS, Screen
 from console.tests.visits import HOME, text_of, visitor
+from pipedai.ids import new_id
+from pipedai.links import PAGES, link_to_page
 from testing.world.users import UserFactory
 
 HOSTILE = "<img src=x onerror=alert(1)> javascript:alert(1) </title><script>alert(1)</script>"
@@ -143,6 +147,11 @@ def test_a_path_without_a_page_and_a_crash_are_pages_too(client, cast, monkeypat
     page = client.get("/console/environments")
     assert page.status_code == 500
     assert "Something broke" in text_of(page)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_links_of_mails_lead_to_pages_that_there_are(page):
+    assert resolve(urlsplit(link_to_page(page, new_id())).path).namespace == "console"
 
 
 def test_no_other_method_does_anything(client):

@@ -12,6 +12,7 @@ from notices.channels.models import SECRET, URL, Channel
 from notices.states import CONFIRM, DIGEST, RECOVERED, TEST, headline, how_it_was
 from pipedai.api.renderers import compact_json
 from pipedai.crypto import CannotOpen
+from pipedai.links import link_to_page
 from pipedai.outgoing import CannotSend, Mail, NeverSend, Post, compose, foreign, signed_post
 from pipedai.outgoing.mails import Own
 from pipedai.sql import Row
@@ -92,10 +93,12 @@ def _with_output(row: Row) -> str:
 
 
 def slack_text(row: Row) -> str:
-    """Returns the text for Slack. Texts of others in it make no links, also of bare URLs, mentions or new lines."""
+    """Returns the text for Slack, with a link to the page that it is about. Texts of others in it make no links, also
+    of bare URLs, mentions or new lines.
+    """
     title, lines = _content(row)
     text = "\n".join([f"{title} ({foreign(row['environment_name'])})", *map(foreign, lines)])
-    return text.translate(_SLACK_ESCAPES)
+    return f"{text.translate(_SLACK_ESCAPES)}\n{_page(row)}"
 
 
 def _content(row: Row) -> tuple[str, list[str]]:
@@ -117,6 +120,21 @@ def _content(row: Row) -> tuple[str, list[str]]:
     return title, [cause] if cause else []
 
 
+def _page(row: Row) -> str:
+    """Returns the URL of the page where somebody sees what the notice is about, and can do something about it."""
+    body = json.loads(row["body"])
+    if row["event"] == TEST:
+        return link_to_page("channel", row["channel_id"])
+    if row["event"] == DIGEST:
+        return link_to_page("attention", row["environment_id"])
+    if body["run"] and not row["event"].endswith(RECOVERED):
+        return link_to_page("run", body["run"]["id"])
+    subject = body["subject"]
+    if subject["type"] == "budget":
+        return link_to_page("money", row["environment_id"])
+    return link_to_page(subject["type"], subject["id"])
+
+
 def _mail(row: Row) -> Mail:
     body = json.loads(row["body"])
     values: dict[str, Any] = {
@@ -132,10 +150,10 @@ def _mail(row: Row) -> Mail:
         digest = Digest.of(row["body"])
         values |= {"lines": list(digest.lines), "more": digest.count - len(digest.lines)}
     why = Own("You get this mail because your address is in a channel of the environment.")
-    link, headers = "", {}
+    stop, headers = "", {}
     # Without a mail server, members' addresses that nobody has proved get mails too (as files), and have no row.
     if row["asked_id"] is not None:
-        link, headers = (
+        stop, headers = (
             consent.link_of(row["asked_id"]),
             consent.unsubscribe_headers(row["asked_id"]),
         )
@@ -143,7 +161,8 @@ def _mail(row: Row) -> Mail:
         "notices/notice",
         to=row["address"],
         subject="{title} ({environment})",
-        values={**values, "stop": Own(link)},
+        values={**values, "stop": Own(stop)},
+        link=_page(row),
         why=why,
         headers=headers,
     )

@@ -1,10 +1,12 @@
 """`seed_demo` makes the demo once, repairs it where something is missing, and refuses in production."""
 
 import json
+from datetime import timedelta
 from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.test import Client
 
 from accounts.models import User
 from accounts.passwords import is_password_of
@@ -14,7 +16,8 @@ from audit.models import AuditEntry
 from pipedai.api import tokens
 from pipedai.events import SYSTEM
 from testing.processes.racing import at_once
-from triggers.models import Trigger
+from triggers.models import Run, RunText, Tick, Trigger
+from workers.demo.week import SPENT_USD
 from workers.models import PoolMember, Worker
 from workspaces.models import ApiKey, Environment
 
@@ -63,8 +66,8 @@ def test_it_makes_one_of_everything_that_works_together(seed):
     said, demo, worker = seed()
 
     assert (
-        "Made: user, staff user, workspace, environment, API key, worker, trigger, pool, pool's trigger, budget."
-        in said
+        "Made: user, staff user, workspace, environment, API key, worker, trigger, pool, pool's trigger, budget,"
+        " a week of runs, Morning report, Review pull requests, Check the backups." in said
     )
     assert log_in_with(demo)
     staff = User.objects.get(email=demo["staffEmail"])
@@ -79,7 +82,7 @@ def test_it_makes_one_of_everything_that_works_together(seed):
     assert (trigger.environment_id, trigger.worker_id) == (environment.id, registered.id)
     assert trigger.mcp_headers
     assert trigger.schedule is None
-    of_pool = Trigger.objects.exclude(id=trigger.id).get()
+    of_pool = Trigger.objects.get(pool_id__isnull=False)
     assert of_pool.worker_id is None
     assert of_pool.pool_id is not None
     pools = PoolMember.objects.filter(pool_id=of_pool.pool_id).values_list("worker__hostname")
@@ -87,6 +90,28 @@ def test_it_makes_one_of_everything_that_works_together(seed):
     (entry,) = AuditEntry.objects.filter(action="demo.seeded")
     assert entry.environment_id == environment.id
     assert entry.actor_type == "system"
+
+
+def test_its_week_has_a_failure_that_was_told_and_a_machine_that_something_waits_for(seed):
+    _, demo, _ = seed()
+    client = Client(headers={"authorization": f"Bearer {demo['apiKey']}"})
+    url = f"/api/v1/environments/{demo['environmentId']}"
+
+    items = client.get(f"{url}/attention").json()["items"]
+    found = {each["subject"]["name"]: each for each in items}
+    assert set(found) == {"Review pull requests", "Spare worker"}
+    assert found["Review pull requests"]["toldTo"]
+    (budget,) = client.get(f"{url}/budgets").json()["items"]
+    began = Run.objects.filter(claimed_at__gte=budget["window"]["startsAt"])
+    assert abs(float(budget["spentUsd"]) - SPENT_USD * began.exists()) < 0.01
+    runs = Run.objects.order_by("-queued_at")
+    assert runs[0].ended_by == "worker"
+    assert RunText.objects.get(run_id=runs[0].id).error_message
+    assert runs.filter(status="succeeded").count() > 20
+    assert runs[0].queued_at - runs.last().queued_at > timedelta(days=6)
+    assert Tick.objects.filter(decision="fired").count() == runs.filter(source="schedule").count()
+    # The machine that was on a moment ago is not missed yet.
+    assert runs.filter(status="queued").get().worker.hostname == "demo-spare"
 
 
 def test_a_second_time_it_makes_nothing_and_writes_no_audit_row(seed):
@@ -149,7 +174,7 @@ def test_it_is_refused_in_production(seed, settings, tmp_path):
 def test_two_at_once_make_one_of_everything(own_database, settings, tmp_path):
     settings.DATA_DIR = tmp_path
     at_once(*[lambda: call_command("seed_demo", stdout=StringIO())] * 2)
-    assert rows() == [2, 1, 3, 2, 2]
+    assert rows() == [2, 1, 3, 2, 5]
 
 
 def test_its_trigger_moves_to_the_mcp_server_that_is_named(seed):
@@ -157,7 +182,7 @@ def test_its_trigger_moves_to_the_mcp_server_that_is_named(seed):
     for port in 9001, 9002:
         url = f"http://127.0.0.1:{port}/mcp"
         said, *_ = seed("--mcp-url", url)
-        assert "Made: MCP server of the trigger, MCP server of the pool's trigger." in said
+        assert "Made: MCP server of the trigger, MCP server of the pool's trigger, MCP ser" in said
         assert {trigger.mcp_url for trigger in Trigger.objects.all()} == {url}
     assert "nothing, since all was there" in seed("--mcp-url", url)[0]
     assert "nothing, since all was there" in seed()[0]

@@ -7,11 +7,14 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from audit.models import AuditEntry
+from notices.channels import services
+from notices.channels.messages import _page
 from notices.channels.models import Channel, Notice
 from notices.channels.sending import NOTICES
 from notices.channels.services import delete_channel, update_channel
 from notices.channels.tests.conftest import add_incidents, send_due, tell
 from notices.models import Incident
+from notices.states import SubjectType
 from pipedai.outgoing.due import claim_due
 from pipedai.sql import execute
 from testing.probes.plans import explained, prefer_indexes
@@ -69,7 +72,43 @@ def test_slack_gets_one_text_in_which_a_name_makes_no_link(cast, receiver, open_
     assert "webhook-signature" not in {name.lower() for name in received.headers}
 
 
-def test_a_mail_is_plain_and_names_of_others_make_no_links(cast, mail_server, open_incidents):
+def test_each_message_ends_with_a_link_to_the_page_that_it_is_about(cast, receiver, settings):
+    settings.PUBLIC_URL = "https://api.example.com"
+    channel = add_channel(cast, "slack", url=receiver.url())
+    ids = add_incidents(cast, 4)
+    runs = Runs.of(cast)
+    run_id = runs.ended("failed")
+    runs.ended()
+    for id_, subject_type in zip(ids, SubjectType.values, strict=True):
+        Incident.objects.filter(id=id_).update(subject_type=subject_type)
+    subjects = dict(Incident.objects.filter(id__in=ids).values_list("subject_type", "subject_id"))
+    tell(cast, ids)
+    services.test_channel(channel_id=channel.id, actor=TEST_ACTOR)
+    send_due()
+    links = [json.loads(each.body)["text"].splitlines()[-1] for each in receiver.received]
+    assert sorted(links) == sorted(
+        f"https://api.example.com/console/{path}"
+        for path in (
+            f"triggers/{subjects['trigger']}",
+            f"machines/{subjects['worker']}",
+            f"pools/{subjects['pool']}",
+            f"environments/{cast.environment.id}/money",
+            f"runs/{run_id}",
+            f"triggers/{runs.trigger_id}",
+            f"channels/{channel.id}",
+        )
+    )
+
+
+def test_a_digest_leads_to_all_that_needs_somebody(cast):
+    row = {"event": "channel.digest", "body": "{}", "environment_id": cast.environment.id}
+    assert _page(row).endswith(f"/console/environments/{cast.environment.id}/attention")
+
+
+def test_a_mail_is_plain_and_names_of_others_make_no_links(
+    cast, mail_server, open_incidents, settings
+):
+    settings.DASHBOARD_URL = "https://app.example.com"
     add_channel(cast, "email")
     open_incidents(name="https://evil.example\u2028Bcc: x@evil.example <b>")
     send_due()
@@ -82,6 +121,9 @@ def test_a_mail_is_plain_and_names_of_others_make_no_links(cast, mail_server, op
     assert "https[:]//evil[.]example" in mail.part("plain")
     assert "The last run failed or timed out." in mail.part("plain")
     assert "<b>" not in mail.part("html")
+    subject_id = Incident.objects.get().subject_id
+    for part in ("plain", "html"):
+        assert f"https://app.example.com/triggers/{subject_id}" in mail.part(part)
 
 
 def test_a_mail_of_a_recovery_says_how_long_it_took_in_the_triggers_zone(cast, mail_server):

@@ -22,6 +22,7 @@ from pipedai.api import tokens
 from pipedai.api.errors import ApiError
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.management.operator_command import OperatorCommand, Progress
+from pipedai.sql import database_now
 from pipedai_worker import __version__ as worker_version
 from pipedai_worker.disk import durable
 from pipedai_worker.identity.config import ConfigError, WorkerConfig
@@ -33,6 +34,7 @@ from triggers.services import create_trigger, update_trigger
 from workers.demo.cast import find_or_make_cast
 from workers.demo.ledger import Ledger
 from workers.demo.size import Size
+from workers.demo.week import FAILING, HEALTHY, STRANDED, live_through
 from workers.models import Pool, Worker
 from workers.pools.services import add_worker, create_pool
 from workers.protocol.serializers import RegisterBody
@@ -64,7 +66,7 @@ TRIGGER = {
     "recordEvents": "always",
 }
 POOL = "Demo pool"
-# No program runs as this worker, so that the pool shows how its work goes on while one machine is off.
+# No program runs as this worker, so that the demo shows what waits for a machine that is off, and how a pool goes on.
 SPARE_HOSTNAME = "demo-spare"
 POOL_TRIGGER = {
     **TRIGGER,
@@ -80,11 +82,11 @@ _SCALE = Size(runs=2_000_000, environments=50, seed=1)
 class Command(OperatorCommand):
     help = (
         "Make a demo user, a staff user, a workspace, environment, API key, worker and trigger, a pool of two workers"
-        " with a trigger of its own, and a budget. What is there already is kept. The user's password and the key are"
-        " written to demo.json in PIPEDAI_DATA_DIR, the worker's registration to demo-worker.json; only their owner can"
-        " read them. Refused in production. With --scale, also a workspace of the demo user's with a made-up"
-        " year of runs: schedules, retries, costs, webhooks, audit log. Interrupted and called again with the same"
-        " figures, it goes on where it was; once it is complete, it makes nothing. To be rid of it, drop the"
+        " with a trigger of its own, a budget, and a week of runs. What is there already is kept. The user's password"
+        " and the key are written to demo.json in PIPEDAI_DATA_DIR, the worker's registration to demo-worker.json; only"
+        " their owner can read them. Refused in production. With --scale, also a workspace of the demo user's with a"
+        " made-up year of runs: schedules, retries, costs, webhooks, audit log. Interrupted and called again with the"
+        " same figures, it goes on where it was; once it is complete, it makes nothing. To be rid of it, drop the"
         " database: a ledger has no other way out."
     )
     examples = """examples:
@@ -176,6 +178,11 @@ class Seed:
             pool_id = self._pool(environment, user, worker_id)
             self._trigger("pool's trigger", environment, POOL_TRIGGER, pool_id=pool_id)
             self._budget(environment)
+            is_new = "environment" in self.made
+            if is_new:
+                self.made.append("a week of runs")
+            else:
+                self._move_week(environment)
             if self.made:
                 emit(
                     Event(
@@ -187,6 +194,8 @@ class Seed:
                         {"made": self.made},
                     )
                 )
+            if is_new:  # The event has made the channel that tells of the incident of the week.
+                self._week(environment, user, worker_id)
             registration.save(self.worker_file)
             durable.write_json(
                 self.file,
@@ -333,6 +342,24 @@ class Seed:
         values = {name: body.validated_data[name] for name in ("mcp_url", "mcp_headers")}
         update_trigger(trigger_id=trigger.id, values=values, actor=SYSTEM)
         self.made.append(f"MCP server of the {what}")
+
+    def _week(self, environment: Environment, user: User, worker_id: UUID) -> None:
+        spare = Worker.objects.get(environment=environment, hostname=SPARE_HOSTNAME)
+        machines = ((HEALTHY, worker_id), (FAILING, worker_id), (STRANDED, spare.id))
+        server = {name: TRIGGER[name] for name in ("mcpUrl", "mcpHeaders")}
+        ids = [
+            self._trigger(values["name"], environment, {**server, **values}, worker_id=machine)
+            for values, machine in machines
+        ]
+        healthy, failing, stranded = (Trigger.objects.get(id=id_) for id_ in ids)
+        live_through(healthy, failing, stranded, offline=spare, user_id=user.id, now=database_now())
+
+    def _move_week(self, environment: Environment) -> None:
+        names = [values["name"] for values in (HEALTHY, FAILING, STRANDED)]
+        for trigger in Trigger.objects.filter(
+            environment=environment, name__in=names, deleted_at__isnull=True
+        ):
+            self._move(trigger.name, trigger)
 
     def _budget(self, environment: Environment) -> None:
         if Budget.objects.filter(environment=environment, deleted_at__isnull=True).exists():
