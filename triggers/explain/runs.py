@@ -195,7 +195,7 @@ def _ended_words(run: Row, retry: Retry) -> str:
         words = "Was canceled, because somebody had asked for it and its worker was lost"
     words += f"{',' if ',' in words else ''} at {moment_words(run['ended_at'], run['now'])}"
     if run["ended_by"] == EndedBy.WORKER and run["fault_class"] != FaultClass.NONE:
-        words += f", as its worker reported (faultClass {run['fault_class']})"
+        words += ", as its worker reported"
     if retry.code in (NoRetry.SUCCEEDED, NoRetry.CANCELED):
         return f"{words}."
     return f"{words}; {retry.message[0].lower()}{retry.message[1:]}"

@@ -301,7 +301,7 @@ def test_an_end_tells_who_ended_the_run(calls: Calls) -> None:
     }  # fmt: skip
     assert answer["summary"].startswith("Failed at ")
     assert (
-        "as its worker reported (faultClass client); it is not retried, because"
+        "as its worker reported; it is not retried, because"
         in answer["summary"]
     )
 
