@@ -300,10 +300,7 @@ def test_an_end_tells_who_ended_the_run(calls: Calls) -> None:
         "at": A_TIME, "by": "worker", "faultClass": "client", "message": "No such table."
     }  # fmt: skip
     assert answer["summary"].startswith("Failed at ")
-    assert (
-        "as its worker reported; it is not retried, because"
-        in answer["summary"]
-    )
+    assert "as its worker reported; it is not retried, because" in answer["summary"]
 
 
 @pytest.mark.parametrize(
