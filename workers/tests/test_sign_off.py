@@ -70,6 +70,8 @@ def test_everything_follows_at_once(cast):
     assert gauge(metrics.read_workers) == 0
     assert gauge(metrics.read_queue, worker="offline") == 1
     assert _figures()[0].value == "0"
+    # A poll is noted only ten seconds after the last one.
+    Worker.objects.filter(id=worker.id).update(last_seen_at=seen - timedelta(seconds=11))
     process.poll()
     assert status(cast) == "offline", "a poll that was under way arrived late"
     Process(cast, "two").poll()
