@@ -301,8 +301,9 @@ def test_the_settings_switch_it_on_for_a_served_api(replicated, cast, tmp_path):
 
 def test_of_two_positions_that_arrive_in_the_wrong_order_the_later_one_stays(db):
     begin_remembering()
-    caller = {"id": uuid4(), "later": 2**62}
-    execute("INSERT INTO recent_write VALUES (%(id)s, %(later)s, statement_timestamp())", caller)
-    remember([caller["id"]])
+    caller, later = uuid4(), 2**62
+    insert = "INSERT INTO recent_write VALUES (%(id)s, %(later)s, statement_timestamp())"
+    execute(insert, {"id": caller, "later": later})
+    remember([caller])
     found = "SELECT position FROM recent_write WHERE principal_id = %(id)s"
-    assert fetch_all(found, caller) == [{"position": 2**62}]
+    assert fetch_all(found, {"id": caller}) == [{"position": later}]
