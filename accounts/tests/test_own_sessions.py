@@ -1,5 +1,7 @@
 """GET and DELETE /auth/sessions, POST /auth/sessions/revoke-others"""
 
+from datetime import timedelta
+
 import pytest
 from django.db.models.functions import Now
 
@@ -51,6 +53,17 @@ def test_only_ones_own_live_sessions_are_listed(client, ada):
     Session.objects.create(user=ada, expires_at=Now(), revoked_at=Now())
     items = other.get(URL).json()["items"]
     assert [item["current"] for item in items] == [True, False]
+
+
+def test_a_session_of_admin_is_none_of_them(client, ada):
+    admin = Session.objects.create(
+        user=ada, expires_at=Now() + timedelta(hours=1), key_digest=b"of its key", data={}
+    )
+    assert [item["current"] for item in client.get(URL).json()["items"]] == [True]
+    assert client.delete(f"{URL}/{admin.id}").status_code == 404
+    client.post(f"{URL}/revoke-others")
+    admin.refresh_from_db()
+    assert admin.revoked_at is None
 
 
 def test_a_session_ends_at_once(client, ada):

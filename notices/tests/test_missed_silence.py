@@ -97,6 +97,18 @@ def test_a_silence_that_goes_on_is_told_beside_one_that_ended(world):
     assert world.told() == (2, 1)
 
 
+def test_a_silence_is_told_although_a_later_one_was_noticed_before(world):
+    world.silent_for(minutes=30)
+    world.call()
+    world.silent_for(minutes=11)
+    # A scheduler that has as many other silences to tell as it takes at once leaves this one for later.
+    (left,) = WorkerSilence.objects.all()
+    WorkerSilence.objects.all().delete()
+    find_offline_workers()
+    left.save(force_insert=True)
+    assert world.told() == (2, 1)
+
+
 def test_several_silences_become_one_incident(world):
     for _ in range(3):
         world.silent_for(minutes=30)

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models import F
 from django.db.models.functions import Now
 
 from notices.models import Incident
@@ -70,6 +71,9 @@ def test_everything_follows_at_once(cast):
     assert gauge(metrics.read_workers) == 0
     assert gauge(metrics.read_queue, worker="offline") == 1
     assert _figures()[0].value == "0"
+    # A poll is noted only ten seconds after the last one.
+    eleven = timedelta(seconds=11)
+    Worker.objects.filter(id=worker.id).update(last_seen_at=F("last_seen_at") - eleven)
     process.poll()
     assert status(cast) == "offline", "a poll that was under way arrived late"
     Process(cast, "two").poll()

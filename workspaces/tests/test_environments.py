@@ -78,6 +78,14 @@ def test_the_owner_of_a_deleted_one_may_not(cast, url):
     assert cast.client(cast.admin).post(url, {"name": "staging"}).status_code == 404
 
 
+def test_nor_may_they_as_a_viewer_of_one_that_is_left(cast, url):
+    left = cast.client(cast.owner).post(url, {"name": "staging"}).json()["id"]
+    Membership.objects.filter(user=cast.admin).update(role="owner")
+    Membership.objects.create(environment_id=left, user=cast.admin, role="viewer")
+    Environment.objects.exclude(id=left).update(deleted_at="2026-01-01T00:00:00Z")
+    assert cast.client(cast.admin).post(url, {"name": "more"}).status_code == 403
+
+
 @pytest.mark.parametrize("who", ["admin", "operator", "viewer"])
 def test_whoever_may_not_is_told_who_may(cast, url, who):
     response = cast.client(getattr(cast, who)).post(url, {"name": "staging"})

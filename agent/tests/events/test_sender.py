@@ -145,6 +145,17 @@ def test_what_the_api_does_not_take_is_dropped(tmp_path: Path, status: int, code
     assert not sending.path.exists()
 
 
+def test_an_api_that_takes_events_and_stays_where_it_is_gets_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sending = Sending(tmp_path, 3)
+    answers = iter([{"nextSeq": 1}])
+    monkeypatch.setattr(sending.api, "tell_events", lambda *_: next(answers))
+    sending.run()
+    assert sending.sender.dropped
+    assert not sending.path.exists()
+
+
 def test_an_event_that_the_api_refuses_holds_no_other_up(tmp_path: Path) -> None:
     sending = Sending(tmp_path, 5)
     sending.writer.add("bad", "x", None)

@@ -246,6 +246,8 @@ class TestAMachineThatSomethingWaitsFor:
         of_pool.wait(hours=1)
         of_pool.call(own)
         assert told(of_pool) == []
+        Worker.objects.filter(id=own).update(disabled_at=of_pool.now)
+        assert told(of_pool) == [("pool_offline", "pool_offline", of_pool.pool_id)]
 
 
 class TestALateTrigger:

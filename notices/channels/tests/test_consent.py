@@ -7,8 +7,10 @@ from datetime import timedelta
 
 import httpx
 import pytest
+from django.db.models.functions import Now
 from django.test import Client
 
+from accounts.models import User
 from notices.channels.consent import unsubscribe_headers
 from notices.channels.models import AskedAddress, Channel, Notice
 from notices.channels.queueing import MAX_AN_HOUR
@@ -193,6 +195,16 @@ def test_who_makes_an_environment_or_names_their_own_address_has_agreed(cast, ad
     assert standing(cast, ada.email) == "refused"
     name(cast, ada.email, by=ada)
     assert standing(cast, ada.email) == "member"
+
+
+def test_who_has_not_proved_their_address_ends_no_refusal_by_naming_it(cast, ada, mail_server):
+    add_member(cast, ada)
+    name(cast, ada.email)
+    AskedAddress.objects.update(refused_at=Now())
+    cast.environment.memberships.filter(user=ada).update(role="admin")
+    User.objects.filter(id=ada.id).update(email_verified_at=None)
+    name(cast, ada.email, by=ada)
+    assert standing(cast, ada.email) == "refused"
 
 
 def test_a_member_who_was_named_before_members_were_asked_still_gets_mail_with_a_link(

@@ -1,5 +1,7 @@
 """Channels under fire: storms from many sides, two senders, a deletion while it sends, two who add addresses."""
 
+from django.db import transaction
+
 from notices.channels.models import AskedAddress, Channel, Notice, NoticeAttempt
 from notices.channels.sending import NOTICES
 from notices.channels.services import delete_channel
@@ -8,7 +10,7 @@ from notices.models import Incident
 from pipedai.api.errors import ApiError
 from pipedai.outgoing import attempts
 from pipedai.outgoing.due import claim_due
-from testing.processes.racing import accepted, at_once
+from testing.processes.racing import Started, accepted, at_once
 from testing.processes.webhook_receiver import receiving
 from testing.world.cast import TEST_ACTOR
 from testing.world.channels import add_channel
@@ -31,10 +33,11 @@ def test_a_digest_that_is_claimed_while_it_gathers_loses_nothing(committed_cast)
     tell(committed_cast, add_incidents(committed_cast, 21))
     more = add_incidents(committed_cast, 1)
 
-    def claim():
-        return claim_due(NOTICES, room=100, busy={}, per_host=100, now=LATE)
-
-    claimed, _ = accepted(at_once(claim, lambda: tell(committed_cast, more)))
+    with transaction.atomic():
+        claimed = claim_due(NOTICES, room=100, busy={}, per_host=100, now=LATE)
+        telling = Started(lambda: tell(committed_cast, more))
+        telling.wait_until_blocked()
+    accepted([telling.answer()])
     bodies = {row["id"]: row["body"] for row in claimed if row["event"] == "channel.digest"}
     bodies |= {
         row.id: row.body

@@ -43,6 +43,7 @@ def test_staff_log_in_and_out_and_both_are_audited(door, staff):
     assert door.post("/admin/logout/", {"csrfmiddlewaretoken": token}).status_code == 302
     door.cookies["staff_session"] = kept
     assert not is_in(door), "a copy of the cookie is dead too"
+    assert Session.objects.get().data == {}
     assert rows("user.logged-in", "user.logged-out") == [
         ("user.logged-in", "staff", staff.id, staff.id),
         ("user.logged-out", "staff", staff.id, staff.id),

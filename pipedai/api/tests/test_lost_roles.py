@@ -7,13 +7,14 @@ from typing import Any
 import httpx
 import pytest
 from django.db import transaction
+from django.db.models.functions import Now
 
 from accounts.authentication import CookieJWTAuthentication
 from accounts.models import User
 from accounts.services import deactivate_user
 from audit.models import AuditEntry
 from pipedai.api import tokens
-from pipedai.api.errors import ApiError
+from pipedai.api.errors import ApiError, Unauthenticated
 from pipedai.events import Actor
 from pipedai.sql import fetch_all, fetch_one
 from testing.probes.api_urls import authenticates, permission_of
@@ -177,6 +178,13 @@ def test_no_other_call_of_the_key_waits_for_its_act(committed_cast: Cast) -> Non
         assert other.answer().status_code == 200
     caller.key.refresh_from_db()
     assert caller.key.last_used_at is None, "it had its use to note"
+
+
+def test_a_key_that_expires_while_its_act_waits_holds_no_role(cast: Cast) -> None:
+    caller = Caller(cast, ApiKeyAuthentication)
+    ApiKey.objects.filter(id=caller.key.id).update(expires_at=Now())
+    with pytest.raises(Unauthenticated):
+        hold_role(Actor("api_key", caller.key.id), cast.environment.id, Role.VIEWER)
 
 
 @pytest.mark.parametrize("actor", [TEST_ACTOR, Actor("staff")])

@@ -15,7 +15,7 @@ from pipedai.checks.probes import replica_follows
 from pipedai.events import Actor, Event, emit
 from pipedai.replica import REPLICA, reading
 from pipedai.replica.reading import fitness
-from pipedai.replica.writers import begin_remembering, prune_recent_writes
+from pipedai.replica.writers import begin_remembering, prune_recent_writes, remember
 from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now, execute, fetch_all
 from testing.processes.standby import as_superuser
@@ -297,3 +297,13 @@ def test_the_settings_switch_it_on_for_a_served_api(replicated, cast, tmp_path):
                 for who in (owner, viewer)
             ]
             assert [len(each["items"]) for each in seen] == [1, 0]
+
+
+def test_of_two_positions_that_arrive_in_the_wrong_order_the_later_one_stays(db):
+    begin_remembering()
+    caller, later = uuid4(), 2**62
+    insert = "INSERT INTO recent_write VALUES (%(id)s, %(later)s, statement_timestamp())"
+    execute(insert, {"id": caller, "later": later})
+    remember([caller])
+    found = "SELECT position FROM recent_write WHERE principal_id = %(id)s"
+    assert fetch_all(found, {"id": caller}) == [{"position": later}]

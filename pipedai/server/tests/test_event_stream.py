@@ -126,6 +126,16 @@ async def test_a_reader_that_takes_nothing_is_left_and_nothing_is_fetched_for_it
     assert not listener._ears
 
 
+async def test_nothing_is_sent_long_after_the_credential_was_last_looked_at(lane, monkeypatch):
+    monkeypatch.setattr(Reader, "deaf", True)
+    monkeypatch.setattr(event_stream, "LONGEST_SEND_SECONDS", 3600.0)
+    monkeypatch.setattr(event_stream, "LONGEST_UNCHECKED_SECONDS", SOON)
+    _, task = start(lane)
+    with pytest.raises(ClientGone):
+        async with asyncio.timeout(30):
+            await task
+
+
 async def test_one_that_takes_nothing_holds_up_no_other(lane, endpoint, monkeypatch):
     deaf, stuck = start(lane)
     deaf.deaf = True

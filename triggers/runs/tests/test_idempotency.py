@@ -124,8 +124,10 @@ def test_a_key_counts_per_trigger(runs: Runs) -> None:
 
 
 def test_a_key_counts_per_caller(runs: Runs) -> None:
-    assert not _run(runs.trigger_id).replayed
-    assert not _run(runs.trigger_id, caller_id=uuid4()).replayed
+    for caller in (CALLER, uuid4()):
+        first, second = (_run(runs.trigger_id, caller_id=caller) for _ in range(2))
+        assert (first.replayed, second.replayed) == (False, True)
+        assert second.run["id"] == first.run["id"]
 
 
 def test_keys_are_compared_as_they_are(runs: Runs) -> None:

@@ -115,7 +115,7 @@ def test_a_run_goes_with_its_deliveries_and_their_attempts(cast):
     assert row == {"before": "2026-06-03T12:00:00.000Z", "runs": 1, "ticks": 0, "deliveries": 1}
 
 
-def test_a_run_goes_with_its_tick_and_a_skipped_tick_by_its_own_age(runs):
+def test_a_run_goes_with_its_tick_and_skipped_ticks_by_the_age_of_their_last(runs):
     run_id = runs.ended()
     trigger = {"environment_id": runs.cast.environment.id, "trigger_id": runs.trigger_id}
     Tick.objects.create(
@@ -125,8 +125,15 @@ def test_a_run_goes_with_its_tick_and_a_skipped_tick_by_its_own_age(runs):
         Tick.objects.create(
             **trigger, tick_at=moment, last_tick_at=moment, decision=Decision.SKIPPED_OVERLAP
         )
+    stretch = Tick.objects.create(
+        **trigger,
+        tick_at=NOON + timedelta(days=2),
+        last_tick_at=LATER,
+        decision=Decision.SKIPPED_PAUSED,
+        missed_count=9,
+    )
     assert prune() == 2  # a run and a skipped tick
-    assert [tick.tick_at for tick in Tick.objects.all()] == [LATER]
+    assert {tick.tick_at for tick in Tick.objects.all()} == {stretch.tick_at, LATER}
     assert [(row.get("runs"), row["ticks"]) for row in pruned_rows()] == [(1, 1), (None, 1)]
 
 

@@ -16,12 +16,14 @@ from pipedai.sql import database_now, execute, fetch_all
 from testing.probes.plans import Plans, explained
 from testing.world.budgets import add_budget
 from testing.world.cast import Cast
+from testing.world.copied_rows import copy_ended_run
 from testing.world.many_triggers import add_triggers
 from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
 from triggers.explain.queue_place import MOST_COUNTED
 from triggers.explain.runs import explain_run
 from triggers.models import Run, Trigger
+from triggers.runs.ceiling import check_queue_room
 from triggers.runs.handout import MOST_AT_ONCE, choose_runs
 from workers.models import PoolMember, Worker
 
@@ -147,6 +149,15 @@ def test_an_explanation_reads_no_rows_of_others(cast: Cast, analysed: bool) -> N
         assert _place(last) == 3 * _MEMBERS
     assert plans.rows_read("worker") < _OTHER_WORKERS
     assert plans.rows_read("run") < _QUEUED
+
+
+def test_a_new_run_counts_neither_ended_runs_nor_queues_of_others(cast: Cast) -> None:
+    copy_ended_run(Runs.of(cast).ended(), _QUEUED)
+    _others_wait(cast)
+    _analyse(True)
+    with _explained() as plans:
+        check_queue_room(cast.trigger_id)
+    assert plans.rows_read("run") == 0
 
 
 def _queue(cast: Cast, trigger_ids: list[UUID], count: int) -> UUID:
