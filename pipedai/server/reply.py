@@ -30,12 +30,12 @@ def crash_answer(request_id: str, *, close: bool = False) -> tuple[RawHeaders, b
 
 
 @cache
-def _error_page(body: bytes) -> bytes:
-    """Return a page that says what an error's JSON says. There are few such errors, all without details."""
+def _error_page(sentence: str) -> bytes:
+    """Return the console's page for an error of the server's own. There are few such sentences."""
     # Other parts of the server work without Django's templates.
     from pipedai.api.exceptions import problem_page
 
-    return problem_page("This can't be done", json.loads(body)["error"], f"{CONSOLE}/").encode()
+    return problem_page("This can't be done", sentence, f"{CONSOLE}/").encode()
 
 
 def phrase(status: int) -> str:
@@ -114,7 +114,7 @@ class Reply:
             chunk, more = b"", False
             self._replace(headers)
         elif is_console(self.path) and self.status >= 400 and self._is_json() and not more:
-            held, chunk = _error_page(held + chunk), b""
+            held, chunk = _error_page(json.loads(held + chunk)["error"]), b""
             self._replace([(b"content-type", b"text/html; charset=utf-8")])
         if not more:
             held, chunk = held + chunk, b""
