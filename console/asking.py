@@ -69,18 +69,22 @@ def ask(
     query: Mapping[str, Any] | None = None,
     body: Json | None = None,
     key: str = "",
+    changes: bool = True,
 ) -> Answer:
     """Calls an endpoint with the visitor's cookie, origin and address, and returns its answer.
 
     `path` is the path below /api/v1, such as `f"triggers/{trigger_id}"`. A value of `query` may be a list. `key`
-    becomes the Idempotency-Key, so that a form that is sent twice acts once. Raises Refused for each status
-    from 400 on.
+    becomes the Idempotency-Key, so that a form that is sent twice acts once. Without `changes` the call is allowed,
+    whatever its method, for a page to which a link of another site led. Raises Refused for each status from 400 on.
     """
     sent = b"" if body is None else json.dumps(body).encode()
     environ = {name: request.META[name] for name in _PASSED_ON if name in request.META}
+    if not changes:
+        environ.pop("HTTP_SEC_FETCH_SITE", None)
     environ |= {
         "REQUEST_METHOD": method,
-        "PATH_INFO": f"{API}/{path}",
+        # WSGI wants a path's bytes as characters of Latin-1 (PEP 3333). A form may have named any id.
+        "PATH_INFO": f"{API}/{path}".encode().decode("latin-1"),
         "QUERY_STRING": urlencode(query or {}, doseq=True),
         "CONTENT_TYPE": "application/json",
         "CONTENT_LENGTH": str(len(sent)),

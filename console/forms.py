@@ -201,8 +201,10 @@ def _text(value: Any) -> Any:
 def _value(kind: str, text: str) -> Any:
     """Returns the JSON value that somebody typed. Raises ValueError with what to say at the field."""
     if kind == "number":
-        # A text that is no number goes to the API as it is, which says what it wants instead.
-        return int(text) if text.strip().removeprefix("-").isdecimal() else text
+        # A text that is no number goes to the API as it is, which says what it wants instead. So does one that is too
+        # long for int().
+        is_number = len(text) < 100 and text.strip().removeprefix("-").isdecimal()
+        return int(text) if is_number else text
     if kind == "json":
         try:
             return parse_json(text.encode())

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.http import (
@@ -14,6 +14,7 @@ from django.http import (
 )
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.encoding import iri_to_uri
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from console.asking import Json, Refused, ask
@@ -89,7 +90,7 @@ def see_other(request: HttpRequest, path: str) -> HttpResponse:
     to leave the page.
     """
     if "HX-Request" in request.headers:
-        return HttpResponse(headers={"HX-Redirect": path})
+        return HttpResponse(headers={"HX-Redirect": iri_to_uri(path)})
     return HttpResponseRedirect(path, status=303)
 
 
@@ -97,7 +98,8 @@ def sign_in_path(request: HttpRequest) -> str:
     """Returns the path of the sign-in page that leads back to the page that was asked for."""
     asked = request.get_full_path()
     if part_of := request.headers.get("HX-Current-URL"):
-        asked = urlsplit(part_of).path
+        # It may be no URL at all, which urlsplit would refuse.
+        asked = "/" + part_of.partition("?")[0].split("/", 3)[-1]
     elif request.method == "POST" or len(asked) > _LONGEST_NEXT:
         asked = request.path
     return f"{reverse('console:sign-in')}?{urlencode({'next': asked})}"

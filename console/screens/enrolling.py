@@ -77,7 +77,9 @@ def _lines(request: HttpRequest, made: Json) -> list[str]:
 def arrival(request: HttpRequest, environment_id: UUID, entry_id: UUID, kind: str) -> HttpResponse:
     """Has the machine come that was given this key or code? htmx asks again and again, and says what it has seen."""
     listed = {each["id"]: each for each in all_of(request, environment_id, kind)}
-    if (entry := listed.get(str(entry_id))) is None:
+    entry = listed.get(str(entry_id))
+    # A key for programs brings no machine.
+    if entry is None or entry.get("prefix", "wrk") != "wrk":
         return problem(request, 404, [])
     worker_id = entry["workerId"]
     worker = ask(request, "GET", f"workers/{worker_id}").data if worker_id else None

@@ -109,4 +109,4 @@ def preview(request: HttpRequest, environment_id: str, schedule: str, timezone: 
     """Returns a schedule's `description` and next due times, or nothing while the API works out another preview."""
     body = {"schedule": schedule, "timezone": timezone, "count": _TO_COME}
     path = f"environments/{environment_id}/schedule-preview"
-    return ask_if_free(request, "POST", path, body=body)
+    return ask_if_free(request, "POST", path, body=body, changes=False)

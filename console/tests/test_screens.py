@@ -15,7 +15,7 @@ from console.tests.screens import SCREENS, Screen
 from console.tests.visits import HOME, text_of, visitor
 from pipedai.ids import new_id
 from pipedai.links import PAGES, link_to_page
-from testing.world.users import UserFactory
+from testing.world.users import PASSWORD, UserFactory
 
 HOSTILE = "<img src=x onerror=alert(1)> javascript:alert(1) </title><script>alert(1)</script>"
 SIGNED_IN = [each for each in SCREENS if each.role != "nobody"]
@@ -137,6 +137,30 @@ def test_what_the_api_refuses_is_a_page_of_the_same_look(status, rf):
     assert ("Said by the API." in text_of(page)) == (status != 404)
     assert page["Retry-After"] == "7"
     assert "style.css" in page.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "status"),
+    [
+        ("environments/{environment_id}/budgets/new", {"noticeAtPct": "9" * 5000}, 400),
+        ("pools/{pool_id}", {"add": "\u0663"}, 404),
+        ("environments/{environment_id}/hosts/new", {"revoke": "\u202e/../x"}, 404),
+        ("environments/{environment_id}/machines/new/{key_id}", {}, 404),  # a key for programs
+    ],
+)
+def test_what_no_form_of_ours_sends_is_refused_by_a_page(path, form, status, stage):
+    page = visitor(stage.cast.owner).post(f"/console/{path.format(**stage.ids)}", form)
+    assert page.status_code == status
+    assert "style.css" in page.content.decode()
+
+
+def test_headers_of_htmx_may_say_anything(cast):
+    headers = {"HX-Request": "true", "HX-Current-URL": "http://["}
+    to = visitor().get("/console/environments", headers=headers)["HX-Redirect"]
+    assert to == "/console/sign-in?next=%2F%5B"
+    form = {"email": cast.owner.email, "password": PASSWORD, "next": "/console/\r\nX-A: b"}
+    to = visitor().post("/console/sign-in", form, headers=headers)["HX-Redirect"]
+    assert to == "/console/%0D%0AX-A:%20b"
 
 
 def test_a_path_without_a_page_and_a_crash_are_pages_too(client, cast, monkeypatch):

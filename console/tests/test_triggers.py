@@ -4,6 +4,7 @@ import re
 from urllib.parse import urlencode
 
 import pytest
+from django.test import Client
 
 from console.tests.visits import text_of, visitor
 from testing.world.runs import Runs
@@ -31,6 +32,13 @@ TYPED = {
 def page_of(cast):
     """Returns the path of a trigger's page; without an id that of the cast's trigger."""
     return lambda trigger_id=None: f"/console/triggers/{trigger_id or cast.trigger_id}"
+
+
+def test_a_link_of_another_site_leads_to_a_trigger_with_a_schedule(cast, page_of):
+    client = Client(headers={"sec-fetch-site": "cross-site"})
+    client.cookies = visitor(cast.viewer).cookies
+    scheduled = cast.add_trigger(schedule="0 6 * * *")
+    assert "At 06:00" in text_of(client.get(page_of(scheduled)))
 
 
 def key_on(page):

@@ -28,7 +28,7 @@ from pipedai.api.errors import (
 )
 from pipedai.ids import current_request_id
 from pipedai.logs import get_logger
-from pipedai.server.headers import CONSOLE
+from pipedai.server.headers import CONSOLE, is_console
 from pipedai.sql import reason, sqlstate
 
 
@@ -46,7 +46,7 @@ class UnavailablePages:
         error = unavailable(exception)
         if error is None:
             return None
-        page = _problem("Unavailable", error.message, request.path)
+        page = problem_page("Unavailable", error.message, request.path)
         headers = {**error.headers, "Cache-Control": "no-store"}
         response = HttpResponse(page, status=error.status_code, headers=headers)
         response._has_been_logged = True  # type: ignore[attr-defined]  # unavailable() has logged it.
@@ -193,20 +193,15 @@ def _flatten(detail: Any, name: str) -> Iterator[tuple[str, str]]:
         yield name, str(detail)
 
 
-def _problem(title: str, sentence: str, path: str) -> str:
+def problem_page(title: str, sentence: str, path: str) -> str:
     context = {"title": title, "sentences": [sentence], "path": path}
     return render_to_string("pipedai/problem.html", context)
 
 
-def _wants_page(request: HttpRequest) -> bool:
-    """Whether a person in a browser is to read the answer, because the path is one of the console's."""
-    return request.path.startswith(f"{CONSOLE}/")
-
-
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001
-    if _wants_page(request):
+    if is_console(request.path):
         sentence = "There is no such page."
-        return HttpResponse(_problem("Not found", sentence, f"{CONSOLE}/"), status=404)
+        return HttpResponse(problem_page("Not found", sentence, f"{CONSOLE}/"), status=404)
     return JsonResponse(error_body(NOT_FOUND, code=ErrorCode.NOT_FOUND), status=404)
 
 
@@ -219,10 +214,10 @@ def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:  # 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Answers a crash, whose traceback is in the log. It is Django's handler500."""
-    if _wants_page(request):
+    if is_console(request.path):
         sentence = (
             f"{INTERNAL}. Its number for the people who run the service: {current_request_id.get()}"
         )
-        return HttpResponse(_problem("Something broke", sentence, request.path), status=500)
+        return HttpResponse(problem_page("Something broke", sentence, request.path), status=500)
     body = error_body(INTERNAL, code=ErrorCode.INTERNAL_ERROR, requestId=current_request_id.get())
     return JsonResponse(body, status=500)

@@ -53,6 +53,10 @@ def is_api(path: str) -> bool:
     return _is_below(path, API)
 
 
+def is_console(path: str) -> bool:
+    return _is_below(path, CONSOLE)
+
+
 def content_policy(path: str) -> str:
     return next(
         (policy for prefix, policy in _POLICIES.items() if _is_below(path, prefix)), _NO_PAGE
@@ -67,7 +71,7 @@ def complete_headers(
         b"x-content-type-options": b"nosniff",
         b"content-security-policy": content_policy(path).encode("latin-1"),
     } | (_HSTS if production else {})
-    if _is_below(path, CONSOLE):
+    if is_console(path):
         ours |= _CONSOLE_HEADERS
     if is_api(path):
         ours |= _API_HEADERS

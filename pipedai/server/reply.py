@@ -1,11 +1,12 @@
 """Passes an application's answer on to the client, and completes the answer's headers and length."""
 
 import json
+from functools import cache
 from http import HTTPStatus
 
 from pipedai.api.error_codes import ErrorCode, code_of_status
 from pipedai.api.errors import INTERNAL, error_body
-from pipedai.server.headers import API, RawHeaders, complete_headers, is_api
+from pipedai.server.headers import API, CONSOLE, RawHeaders, complete_headers, is_api, is_console
 from pipedai.server.memory_budget import SMALL_BYTES, Holding, overloaded
 from pipedai.server.request_scope import Message, Send
 
@@ -28,6 +29,15 @@ def crash_answer(request_id: str, *, close: bool = False) -> tuple[RawHeaders, b
     return error_answer(INTERNAL, code=ErrorCode.INTERNAL_ERROR, close=close, requestId=request_id)
 
 
+@cache
+def _error_page(sentence: str) -> bytes:
+    """Return the console's page for an error of the server's own. There are few such sentences."""
+    # Other parts of the server work without Django's templates.
+    from pipedai.api.exceptions import problem_page
+
+    return problem_page("This can't be done", sentence, f"{CONSOLE}/").encode()
+
+
 def phrase(status: int) -> str:
     """Return a short phrase for an HTTP status, for use where there is no sentence of our own about the error."""
     try:
@@ -44,8 +54,8 @@ PIECE_BYTES = 64 * 1024
 
 class Reply:
     """The ASGI `send` of one request. It adds our headers and Content-Length, drops bodies that HTTP forbids (HEAD,
-    204, 304), and replaces errors of the API that are not JSON. Bytes that are not sent yet count against the memory
-    budget. `status` and `body_bytes` tell what was sent.
+    204, 304), and makes the API's errors JSON and the console's errors pages. Bytes that are not sent yet count against
+    the memory budget. `status` and `body_bytes` tell what was sent.
     """
 
     def __init__(
@@ -100,9 +110,12 @@ class Reply:
     async def _start(self, chunk: bytes, *, more: bool) -> None:
         held, self._held = self._held or b"", None
         if is_api(self.path) and self.status >= 400 and not self._is_json():
-            kept = [(n, v) for n, v in self._headers if n not in _ABOUT_THE_BODY]
             headers, held = error_answer(phrase(self.status), code=code_of_status(self.status))
-            self._headers, chunk, more = [*kept, *headers], b"", False
+            chunk, more = b"", False
+            self._replace(headers)
+        elif is_console(self.path) and self.status >= 400 and self._is_json() and not more:
+            held, chunk = _error_page(json.loads(held + chunk)["error"]), b""
+            self._replace([(b"content-type", b"text/html; charset=utf-8")])
         if not more:
             held, chunk = held + chunk, b""
             self._refuse_without_room(len(held))
@@ -143,6 +156,11 @@ class Reply:
             await self._send({"type": "http.response.body", "body": rest, "more_body": more})
         finally:
             self._holding.give_back(size)
+
+    def _replace(self, headers: RawHeaders) -> None:
+        """Takes the headers about another body in place of those about the present one."""
+        kept = [(n, v) for n, v in self._headers if n not in _ABOUT_THE_BODY]
+        self._headers = [*kept, *headers]
 
     def _say_length(self, length: int) -> None:
         if self.status in _WITHOUT_BODY:

@@ -180,6 +180,16 @@ async def test_a_body_that_says_it_is_too_large_is_refused_unread():
     assert exchange.headers["connection"] == "close"
 
 
+async def test_what_the_server_itself_refuses_is_a_page_of_the_console():
+    headers = {"host": "h", "content-length": str(KIB + 1)}
+    scope = http_scope("POST", "/console/sign-in", headers=headers)
+    exchange = await Exchange(scope, [b"x"]).run(outer(Answering()))
+    assert exchange.status == 413
+    assert exchange.headers["content-type"] == "text/html; charset=utf-8"
+    assert exchange.headers["content-length"] == str(len(exchange.body))
+    assert b"The body must not be over 1 KiB." in exchange.body
+
+
 @pytest.mark.parametrize("length", ["1", "0", "x", None, "9" * 5000])
 async def test_a_body_that_is_larger_than_it_says_is_refused(length):
     headers = {"host": "h"} | ({"content-length": length} if length else {})
