@@ -37,7 +37,9 @@ def verify_made() -> None:
 
 def _named_by_settings() -> EmbeddedPostgres | None:
     database = settings.DATABASES["default"]
-    return EmbeddedPostgres(database["DATA_DIR"]) if database["ENGINE"] == "pipedai.embedded" else None
+    return (
+        EmbeddedPostgres(database["DATA_DIR"]) if database["ENGINE"] == "pipedai.embedded" else None
+    )
 
 
 def give_back(*, patience: float = 3.0) -> None:

@@ -27,8 +27,8 @@ def python(data_dir, *arguments):
     return done.returncode, done.stdout, done.stderr
 
 
-# They ask for a database in different ways: by Django's own command, as a command for operators, by psql, by the API, by
-# what makes a database unless it only looks, and as processes that wait for a database that is away.
+# They ask for a database in different ways: by Django's own command, as a command for operators, by psql, by the API,
+# by the command that makes one unless it only looks, and as processes that wait for a database that is away.
 @pytest.mark.parametrize(
     "command",
     [
