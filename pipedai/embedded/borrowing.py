@@ -23,9 +23,23 @@ def borrow(server: EmbeddedPostgres, *, make: bool = False) -> None:
 
 def make_database() -> None:
     """Make and start the embedded database if the settings name no other. Raises EmbeddedPostgresError."""
+    if server := _named_by_settings():
+        borrow(server, make=True)
+
+
+def verify_made() -> None:
+    """Raise NotMade, with a sentence for the operator, if the embedded database is to be used and there is none. A
+    process that begins with this does not wait for a database that nobody will make.
+    """
+    if server := _named_by_settings():
+        server.verify_made()
+
+
+def _named_by_settings() -> EmbeddedPostgres | None:
     database = settings.DATABASES["default"]
-    if database["ENGINE"] == "pipedai.embedded":
-        borrow(EmbeddedPostgres(database["DATA_DIR"]), make=True)
+    return (
+        EmbeddedPostgres(database["DATA_DIR"]) if database["ENGINE"] == "pipedai.embedded" else None
+    )
 
 
 def give_back(*, patience: float = 3.0) -> None:

@@ -15,6 +15,8 @@ from gunicorn.glogging import Logger
 
 from pipedai import checks, env, tracing
 from pipedai.client_address import parse_networks
+from pipedai.embedded import borrowing
+from pipedai.embedded.programs import EmbeddedPostgresError
 from pipedai.logs import log_start
 from pipedai.metrics.directory import forget_process, make_directory, remove_directory
 
@@ -71,10 +73,12 @@ logger_class = ChainLogger
 
 
 def refuse_unfit_settings() -> None:
+    """Exit with a sentence if a setting is unfit, or leads to an embedded database that nobody has made."""
     try:
         checks.refuse_unfit_settings()
         tracing.is_on()
-    except ImproperlyConfigured as error:
+        borrowing.verify_made()
+    except (ImproperlyConfigured, EmbeddedPostgresError) as error:
         sys.exit(str(error))
 
 

@@ -282,7 +282,10 @@ class Api:
 
 
 def _sentence(way: str, error: Exception) -> str:
-    return f"{way} can't be reached: {str(error).rstrip('.') or type(error).__name__}"
+    what = str(error).rstrip(".") or type(error).__name__
+    # httpx keeps the error of `ssl` in its text alone.
+    hint = "; --ca-file names a certificate to trust" if "CERTIFICATE_VERIFY_FAILED" in what else ""
+    return f"{way} can't be reached: {what}{hint}"
 
 
 def clock_complaint(ahead: float | None) -> str | None:

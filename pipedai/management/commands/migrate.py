@@ -1,4 +1,4 @@
-"""`manage.py migrate` is Django's, and makes the embedded database if there is none yet."""
+"""`manage.py migrate` is Django's, and makes the embedded database if there is none yet, unless it only looks."""
 
 from typing import Any
 
@@ -10,5 +10,6 @@ from pipedai.embedded.borrowing import make_database
 class Command(migrate.Command):
     def execute(self, *args: Any, **options: Any) -> str | None:
         # Django's checks connect to the database before `handle` is called.
-        make_database()
+        if not (options["check_unapplied"] or options["plan"]):
+            make_database()
         return super().execute(*args, **options)
