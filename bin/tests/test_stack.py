@@ -88,14 +88,14 @@ def test_a_newcomer_sees_a_run_succeed_and_can_log_in_and_finds_it_all_again(
         site = f"http://localhost:{port}"
         api = f"{site}/api/v1"
         assert UP in said
-        for path in "/", "/api/v1", "/api/docs", "/admin/":
+        for path in "/console/", "/api/v1", "/api/docs", "/admin/":
             assert re.search(rf"^  [A-Z].* {re.escape(site + path)}$", said, re.MULTILINE)
             assert httpx.get(site + path, follow_redirects=True).status_code == 200
 
         seeded = json.loads((data_dir / "demo.json").read_text())
         login = {"email": seeded["email"], "password": seeded["password"]}
         assert re.search(
-            rf"^  Log in .* {login['email']}  {login['password']}$", said, re.MULTILINE
+            rf"^  Sign in .* {login['email']}  {login['password']}$", said, re.MULTILINE
         )
         assert f"{seeded['staffEmail']}  {seeded['staffPassword']}\n" in said
         pasted(said)
@@ -119,7 +119,8 @@ def test_a_newcomer_sees_a_run_succeed_and_can_log_in_and_finds_it_all_again(
         key = {"Authorization": f"Bearer {seeded['apiKey']}"}
         runs = f"{api}/environments/{seeded['environmentId']}/runs"
         kept = httpx.get(runs, headers=key).json()["items"]
-        assert [run["status"] for run in kept] == ["succeeded"] * 3
+        # The runs of the demo's week are older.
+        assert [run["status"] for run in kept[:3]] == ["succeeded"] * 3
         process.kill()
         process.wait()
     assert nothing_runs(data_dir)
