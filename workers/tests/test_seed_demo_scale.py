@@ -55,7 +55,9 @@ def test_it_makes_a_year_that_could_have_happened(own_database, settings, tmp_pa
 
 
 def _its_runs_could_have_happened():
-    assert 600 <= Run.objects.count() < 606
+    # The week of the demo itself is beside them.
+    made = Run.objects.filter(environment__workspace__name__startswith="Scale")
+    assert 600 <= made.count() < 606
     assert Environment.objects.filter(workspace__name__startswith="Scale").count() == 3
     statuses = Counter(Run.objects.values_list("status", flat=True))
     assert statuses[Status.SUCCEEDED] > 450
@@ -78,7 +80,8 @@ def _its_runs_could_have_happened():
     assert not Run.objects.filter(
         Q(started_at__lt=F("claimed_at")) | Q(ended_at__lt=F("started_at")) | Q(claimed_at__lt=F("available_at"))
     ).exists()  # fmt: skip
-    assert RunText.objects.count() >= Run.objects.filter(claimed_at__isnull=False).count()
+    claimed = made.filter(claimed_at__isnull=False)
+    assert RunText.objects.filter(run__in=claimed).count() == claimed.count()
     # Each ended run of a trigger with a webhook has a delivery, whose `attempt_count` matches its attempts.
     hooked = Run.objects.filter(trigger__webhook_url__isnull=False, ended_at__isnull=False)
     assert Delivery.objects.count() == hooked.count() > 0
