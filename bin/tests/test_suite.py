@@ -92,6 +92,9 @@ def steps(monkeypatch, *arguments):
         suite.Suite, "_begin", lambda _, name, command, *rest: taken.update({name: command})
     )
     monkeypatch.setattr(suite, "Afterwards", MagicMock())
+    # Nothing cleans up after these steps, so they may start no server and make no directory.
+    monkeypatch.setenv("TEST_DATABASE_URL", "postgres://for-tests")
+    monkeypatch.setattr(suite, "new_data_dir", lambda: suite._ROOT / "none")
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["bin/test", *arguments])
     assert suite.main() == 0
