@@ -4,7 +4,6 @@ import base64
 import binascii
 from typing import Any
 
-from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -20,7 +19,7 @@ from pipedai.api.fields import (
 )
 from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
-from pipedai.outgoing import names_forbidden_address, names_forbidden_port
+from pipedai.outgoing import target_problem
 from triggers.models import (
     MAX_ALERT_AFTER_FAILURES,
     MAX_CONCURRENT_RUNS,
@@ -165,7 +164,9 @@ class TriggerBody(StrictBody):
         return attrs
 
     def validate_mcpUrl(self, value: str) -> str:  # noqa: N802 - DRF finds it by the field's name
-        return _checked_url(value)
+        if problem := check_url(value):
+            raise serializers.ValidationError(problem)
+        return value
 
     def validate_webhookUrl(self, value: str | None) -> str | None:  # noqa: N802
         """Accepts the URLs of `mcpUrl` to which webhooks may be sent, in production with https (SPEC §7)."""
@@ -198,15 +199,8 @@ class TriggerBody(StrictBody):
 
 def checked_webhook_url(url: str) -> str:
     """Refuses an address or port to which no message is sent, and in production all but https (SPEC §7)."""
-    _checked_url(url, https_only=settings.PRODUCTION)
-    if names_forbidden_address(url):
-        raise serializers.ValidationError(
-            "Must not name a private or reserved address that is not in WEBHOOK_ALLOWED_NETWORKS."
-        )
-    if names_forbidden_port(url):
-        raise serializers.ValidationError(
-            "Its port must be 80 or 443, unless WEBHOOK_ALLOWED_NETWORKS has its address."
-        )
+    if problem := target_problem(url):
+        raise serializers.ValidationError(problem)
     return url
 
 
@@ -220,12 +214,6 @@ def checked_webhook_secret(secret: str) -> str:
         except (binascii.Error, ValueError):
             raise serializers.ValidationError("After whsec_ it must be base64.") from None
     return secret
-
-
-def _checked_url(url: str, *, https_only: bool = False) -> str:
-    if problem := check_url(url, https_only=https_only):
-        raise serializers.ValidationError(problem)
-    return url
 
 
 class RotateBody(StrictBody):
