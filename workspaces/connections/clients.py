@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from pipedai.outgoing import fetch, target_problem
-from workspaces.connections.discovery import AUTH_METHODS, CannotDiscover, Discovered
+from workspaces.connections.discovery import ASKING, AUTH_METHODS, CannotDiscover, Discovered
 from workspaces.connections.tokens import Client
 
 # An id or a secret of a client is visible ASCII, with blanks (RFC 6749, appendix A).
@@ -46,11 +46,7 @@ def register_client(server: Discovered, *, name: str, redirect_uri: str) -> Regi
     answer = fetch(
         server.registration_endpoint,
         method="POST",
-        headers={
-            "Accept": "application/json",
-            "Content-Type": "application/json",
-            "User-Agent": "PipedAI-Connections/1",
-        },
+        headers={**ASKING, "Content-Type": "application/json"},
         body=json.dumps(metadata).encode(),
     )
     said = answer.json_object or {}

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from pipedai.api.outside_urls import MAX_URL, same_origin, without_query
 from pipedai.outgoing import fetch, target_problem
 
-_JSON = {"Accept": "application/json", "User-Agent": "PipedAI-Connections/1"}
+# The headers of each request that asks a server for JSON.
+ASKING = {"Accept": "application/json", "User-Agent": "PipedAI-Connections/1"}
 _RESOURCE_METADATA = re.compile(r'[\s,]resource_metadata="([^"\\]*)"', re.IGNORECASE)
 _SCOPE = re.compile(r'[\s,]scope="([^"\\]*)"', re.IGNORECASE)
 # A scope is visible ASCII without `"` and `\` (RFC 6749 §3.3). So many scopes, and characters in each, are kept.
@@ -53,7 +54,7 @@ def discover(mcp_url: str, *, with_codes: bool) -> Discovered:
     `authorization_code`, which needs an authorization endpoint and PKCE with S256. Raises CannotDiscover.
     """
     _check_url(mcp_url, "the MCP server")
-    challenge = fetch(mcp_url, headers=_JSON).challenge or ""
+    challenge = fetch(mcp_url, headers=ASKING).challenge or ""
     resource = _resource(mcp_url, challenge)
     name = _checked_resource(resource, mcp_url)
     issuers = resource.get("authorization_servers")
@@ -136,7 +137,7 @@ def _first(places: Iterable[str], missing: str) -> dict[str, Any]:
     """Returns the first JSON object that one of these URLs answers with."""
     problem = "no place has it"
     for place in places:
-        answer = fetch(place, headers=_JSON)
+        answer = fetch(place, headers=ASKING)
         status, found = answer.status_code, answer.json_object
         if answer.error is None and status == 200 and found is not None:
             return found

@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 from urllib.parse import quote_plus, urlencode
 
 from pipedai.outgoing import Answer, fetch
+from workspaces.connections.discovery import ASKING
 from workspaces.connections.header_field import MAX_HEADERS_BYTES
 
 # A token as a header may have it (RFC 6750 §2.1), without blanks.
@@ -79,11 +80,7 @@ def ask_for_tokens(endpoint: str, *, client: Client, form: Mapping[str, str]) ->
 def _authenticated(
     client: Client, form: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    headers = {
-        "Accept": "application/json",
-        "Content-Type": "application/x-www-form-urlencoded",
-        "User-Agent": "PipedAI-Connections/1",
-    }
+    headers = {**ASKING, "Content-Type": "application/x-www-form-urlencoded"}
     if client.method == "client_secret_basic":
         # Both are form-encoded before they are joined (RFC 6749 §2.3.1).
         pair = f"{quote_plus(client.id)}:{quote_plus(client.secret or '')}"
