@@ -18,15 +18,15 @@ from pipedai.api.filters import (
 )
 from triggers.models import Trigger
 from triggers.states import Decision, Health, RecordEvents
+from workspaces.models import Connection
 
 
 class TriggerFilters(ApiFilterSet):
-    """The filters of a list of triggers: `?workerId&poolId&enabled&recordEvents&health&name`. `name` is a part of the
-    name, in any case.
-    """
+    """The filters of a list of triggers. `name` is a part of the name, in any case."""
 
     workerId = IdFilter(field_name="worker_id")
     poolId = IdFilter(field_name="pool_id")
+    connectionId = IdFilter(field_name="connection_id")
     enabled = TrueFalseFilter(field_name="enabled")
     recordEvents = WordsFilter(field_name="record_events", choices=RecordEvents.values)
     health = WordsFilter(field_name="health", choices=Health.values)
@@ -47,6 +47,7 @@ def check_tenant_ids(environment_id: UUID, filters: ApiFilterSet) -> None:
     models: dict[str, Any] = {
         "workerId": apps.get_model("workers", "Worker"),
         "poolId": apps.get_model("workers", "Pool"),
+        "connectionId": Connection,
         "triggerId": Trigger,
     }
     for name, model in models.items():

@@ -39,7 +39,7 @@ def triggers() -> QuerySet[Trigger, dict[str, Any]]:
             prompt=F("revision__prompt"),
             model=F("revision__model"),
             output_schema=F("revision__output_schema"),
-            has_mcp_headers=Q(mcp_headers__isnull=False),
+            has_mcp_headers=Q(mcp_headers__isnull=False) | Q(connection__isnull=False),
             has_webhook_secret=Q(webhook_secret__isnull=False),
             health=HEALTH,
             last_due_at=Subquery(ticks.values("last_tick_at")[:1]),

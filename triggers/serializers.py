@@ -2,10 +2,8 @@
 
 import base64
 import binascii
-import re
 from typing import Any
 
-from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -21,7 +19,7 @@ from pipedai.api.fields import (
 )
 from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
-from pipedai.outgoing import names_forbidden_address, names_forbidden_port
+from pipedai.outgoing import target_problem
 from triggers.models import (
     MAX_ALERT_AFTER_FAILURES,
     MAX_CONCURRENT_RUNS,
@@ -37,16 +35,10 @@ from triggers.models import (
 )
 from triggers.schedules import cron
 from triggers.states import Health, RecordEvents, RetryMode, Status
+from workspaces.connections.header_field import McpHeadersField
 
 MAX_PROMPT_BYTES = 256 * 1024
-MAX_HEADERS_BYTES = 8 * 1024
 MIN_WEBHOOK_SECRET = 16
-
-# The name of a header is a token (RFC 9110 §5.1). Its value may have visible ASCII characters, and spaces or tabs
-# between them.
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
-_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?", re.ASCII)
-_RESERVED_HEADERS = frozenset({"host", "content-length", "connection", "transfer-encoding"})
 
 
 @extend_schema_field({"type": "string", "minLength": 1, "maxLength": MAX_PROMPT_BYTES})
@@ -61,45 +53,6 @@ class PromptField(TextField):
         return value
 
 
-@extend_schema_field(
-    {
-        "type": "object",
-        "propertyNames": {"pattern": f"^{_HEADER_NAME.pattern}$"},
-        "additionalProperties": {"type": "string", "pattern": f"^{_HEADER_VALUE.pattern}$"},
-    },
-    component_name="McpHeaders",
-)
-class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
-    def to_internal_value(self, data: Any) -> dict[str, str]:
-        """An error message does not repeat a bad name, because it may be a misplaced secret."""
-        if not isinstance(data, dict):
-            raise serializers.ValidationError("Must be an object of header names and values.")
-        for name in data:
-            _check_header_name(name)
-        if len({name.lower() for name in data}) != len(data):
-            raise serializers.ValidationError("Two names are alike but for case.")
-        errors = {
-            name: ["Must be a string that is a valid header value."]
-            for name, value in data.items()
-            if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value)
-        }
-        if errors:
-            raise serializers.ValidationError(errors)
-        if sum(len(name) + len(value) for name, value in data.items()) > MAX_HEADERS_BYTES:
-            raise serializers.ValidationError("Must not be longer than 8 KiB in all.")
-        return data
-
-    def to_representation(self, value: Any) -> Any:
-        raise NotImplementedError
-
-
-def _check_header_name(name: str) -> None:
-    if not _HEADER_NAME.fullmatch(name):
-        raise serializers.ValidationError("One of the names is not a valid header name.")
-    if name.lower() in _RESERVED_HEADERS or name.lower().startswith("proxy-"):
-        raise serializers.ValidationError(f"{name} may not be set.")
-
-
 @extend_schema_field({"type": "object", "additionalProperties": True})
 class OutputSchemaField(serializers.JSONField):
     """The JSON Schema of the output that a trigger asks its runs for."""
@@ -110,7 +63,8 @@ class TriggerBody(StrictBody):
     description = TextField(max_length=2000, allow_blank=True, required=False, default="")
     prompt = PromptField()
     model = NameField(max_length=200, allow_null=True, required=False, default=None)
-    mcpUrl = TextField(source="mcp_url", max_length=MAX_URL)
+    mcpUrl = TextField(source="mcp_url", max_length=MAX_URL, required=False)
+    connectionId = IdField(source="connection_id", allow_null=True, required=False, default=None)
     mcpHeaders = McpHeadersField(
         source="mcp_headers", allow_null=True, required=False, default=None
     )
@@ -203,8 +157,16 @@ class TriggerBody(StrictBody):
         source="output_schema", allow_null=True, required=False, default=None
     )
 
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Accepts a new trigger without `mcpUrl` only if it has a connection, whose URL it takes."""
+        if not self.partial and "mcp_url" not in attrs and attrs["connection_id"] is None:
+            raise serializers.ValidationError({"mcpUrl": ["This field is required."]})
+        return attrs
+
     def validate_mcpUrl(self, value: str) -> str:  # noqa: N802 - DRF finds it by the field's name
-        return _checked_url(value)
+        if problem := check_url(value):
+            raise serializers.ValidationError(problem)
+        return value
 
     def validate_webhookUrl(self, value: str | None) -> str | None:  # noqa: N802
         """Accepts the URLs of `mcpUrl` to which webhooks may be sent, in production with https (SPEC §7)."""
@@ -237,15 +199,8 @@ class TriggerBody(StrictBody):
 
 def checked_webhook_url(url: str) -> str:
     """Refuses an address or port to which no message is sent, and in production all but https (SPEC §7)."""
-    _checked_url(url, https_only=settings.PRODUCTION)
-    if names_forbidden_address(url):
-        raise serializers.ValidationError(
-            "Must not name a private or reserved address that is not in WEBHOOK_ALLOWED_NETWORKS."
-        )
-    if names_forbidden_port(url):
-        raise serializers.ValidationError(
-            "Its port must be 80 or 443, unless WEBHOOK_ALLOWED_NETWORKS has its address."
-        )
+    if problem := target_problem(url):
+        raise serializers.ValidationError(problem)
     return url
 
 
@@ -261,19 +216,8 @@ def checked_webhook_secret(secret: str) -> str:
     return secret
 
 
-def _checked_url(url: str, *, https_only: bool = False) -> str:
-    if problem := check_url(url, https_only=https_only):
-        raise serializers.ValidationError(problem)
-    return url
-
-
 class RotateBody(StrictBody):
-    mcpHeaders = McpHeadersField(source="mcp_headers")
-
-    def validate_mcpHeaders(self, value: dict[str, str]) -> dict[str, str]:  # noqa: N802
-        if not value:
-            raise serializers.ValidationError("Must hold at least one header.")
-        return value
+    mcpHeaders = McpHeadersField(source="mcp_headers", allow_empty=False)
 
 
 class LastRunSerializer(RowSerializer):
@@ -301,6 +245,7 @@ class TriggerSerializer(RowSerializer):
     description = serializers.CharField()
     prompt = serializers.CharField()
     mcpUrl = serializers.CharField(source="mcp_url")
+    connectionId = serializers.UUIDField(source="connection_id", allow_null=True)
     hasMcpHeaders = serializers.BooleanField(source="has_mcp_headers")
     model = serializers.CharField(allow_null=True)
     schedule = serializers.CharField(allow_null=True)

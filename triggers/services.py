@@ -26,6 +26,7 @@ from triggers.runs.lifecycle import prefer_anew, reassign_queued_runs
 from triggers.runs.pools import give_trigger_slots, wake_for
 from triggers.schedules import cron
 from triggers.trigger_ceiling import check_room_for_trigger
+from workspaces.connections.services import hold_connection
 from workspaces.locks import hold_pools, hold_role, lock_environment
 from workspaces.roles import Role
 
@@ -37,22 +38,23 @@ _NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "prompt", "model", "ou
 
 def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
     """Creates a trigger from a TriggerBody's values, and encrypts its secrets. Raises NotFound, Invalid for a missing
-    worker or pool or a schedule that never comes due, CeilingReached, and the errors of `hold_role`.
+    worker, pool or connection or a schedule that never comes due, CeilingReached, and the errors of `hold_role`.
     """
-    columns = _columns_of(values)
-    trigger = Trigger(
-        id=new_id(),
-        environment_id=environment_id,
-        revision_id=new_id(),
-        next_run_at=_next_run_at(values),
-        **columns,
-    )
+    next_run_at = _next_run_at(values)
     with transaction.atomic():
         lock_environment(environment_id)
         hold_role(actor, environment_id, Role.ADMIN)
         check_room_for_trigger(environment_id)
-        _check_worker(environment_id, trigger.worker_id)
-        _check_pool(environment_id, trigger.pool_id)
+        _check_worker(environment_id, values["worker_id"])
+        _check_pool(environment_id, values["pool_id"])
+        columns = _columns_of(_with_url_of_connection(environment_id, values))
+        trigger = Trigger(
+            id=new_id(),
+            environment_id=environment_id,
+            revision_id=new_id(),
+            next_run_at=next_run_at,
+            **columns,
+        )
         _seal_headers(trigger, values["mcp_headers"])
         _seal_secret(trigger, values["webhook_secret"])
         trigger.save(force_insert=True)
@@ -69,9 +71,9 @@ def update_trigger(
 
     A secret that is absent from `values` stays; one that is null or empty is removed. If `mcp_url` moves to another
     origin without new headers, the headers are removed too, because a secret goes only to the server that it was given
-    for. If the trigger gets another worker or pool, its queued runs move there. `restored_id` is the
-    revision that the values come from, if one is restored, for the audit row. Raises NotFound, Invalid, and whatever
-    `hold_role` raises.
+    for, and so they are when the trigger gets another connection or none. If the trigger gets another worker or pool,
+    its queued runs move there. `restored_id` is the revision that the values come from, if one is restored, for the
+    audit row. Raises NotFound, Invalid, and whatever `hold_role` raises.
     """
     with transaction.atomic():
         trigger = _locked(trigger_id, actor, values)
@@ -103,8 +105,8 @@ def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Ac
 
 
 def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
-    """Marks a trigger as deleted and removes its headers; its runs stay. Raises NotFound, and Conflict
-    while runs are unfinished.
+    """Marks a trigger as deleted and takes its headers and its connection from it; its runs stay. Raises NotFound, and
+    Conflict while runs are unfinished.
     """
     with transaction.atomic():
         hold_trigger_environment(trigger_id, actor)
@@ -122,7 +124,9 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
             )
         # A deleted trigger does not need its MCP headers any more. The webhook's secret stays, because it must sign the
         # deliveries that are still pending.
-        trigger.update(deleted_at=Now(), next_run_at=None, mcp_headers=None, mcp_key=None)
+        trigger.update(
+            deleted_at=Now(), next_run_at=None, connection=None, mcp_headers=None, mcp_key=None
+        )
         emit(_event("trigger.deleted", deleted, actor, {"name": deleted.name}))
 
 
@@ -153,12 +157,17 @@ def _locked(
 def _apply(trigger: Trigger, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
     """Sets the values that differ. Returns the changes, `{ field: [old, new] }`, without secrets."""
     changes: dict[str, Any] = {}
+    if "connection_id" in values or "mcp_url" in values:
+        values = {"connection_id": trigger.connection_id, **values}
+        values = _with_url_of_connection(trigger.environment_id, values)
     for attribute, new in _columns_of(values).items():
         old = getattr(trigger, attribute)
         if new != old:
             changes[api_name(attribute)] = [_for_audit(attribute, value) for value in (old, new)]
             setattr(trigger, attribute, new)
-            if attribute == "mcp_url" and not same_origin(old, new):
+            if attribute == "connection_id" or (
+                attribute == "mcp_url" and not same_origin(old, new)
+            ):
                 values = {"mcp_headers": None, **values}
     if "mcp_headers" in values and (values["mcp_headers"] or trigger.mcp_headers is not None):
         _seal_headers(trigger, values["mcp_headers"])
@@ -250,7 +259,24 @@ def _event(action: str, trigger: Trigger, actor: Actor, metadata: dict[str, Any]
     return Event(action, actor, trigger.environment_id, "trigger", trigger.id, metadata)
 
 
+def _with_url_of_connection(environment_id: UUID, values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values with the URL of the connection that they name, if any, and keeps the connection from being
+    deleted. Raises Invalid if the environment has no such connection, or the values have another URL.
+    """
+    if values["connection_id"] is None:
+        return values
+    url = hold_connection(environment_id, values["connection_id"])
+    if url is None:
+        raise Invalid({"connectionId": ["No such connection in this environment."]})
+    if values.get("mcp_url", url) != url:
+        raise Invalid({"mcpUrl": ["The trigger's connection is for another URL. Leave it out."]})
+    return {**values, "mcp_url": url}
+
+
 def _seal_headers(trigger: Trigger, headers: dict[str, str] | None) -> None:
+    """Raises Invalid if a trigger with a connection has an `Authorization` of its own."""
+    if trigger.connection_id and "authorization" in map(str.lower, headers or ()):
+        raise Invalid({"mcpHeaders": ["The trigger's connection has the Authorization."]})
     trigger.mcp_headers, trigger.mcp_key_id = None, None
     if headers:
         sealed = secrets.seal_mcp_headers(trigger.environment_id, trigger.id, headers)

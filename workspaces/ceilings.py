@@ -24,6 +24,7 @@ PROFILE = {
     "poolsOfWorker": 20,
     "triggers": 5_000,
     "triggersOfCreator": 20_000,
+    "connections": 200,
     "channels": 100,
     "budgets": 100,
     "newAddresses": 20,

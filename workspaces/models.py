@@ -8,7 +8,19 @@ from django.db.models.functions import Now
 
 from accounts.models import AccountMail
 from pipedai.ids import new_id
+from workspaces.connections.models import Connection
 from workspaces.roles import KEY_ROLES, Role
+
+__all__ = [
+    "ApiKey",
+    "Connection",
+    "DataKey",
+    "DataKeyRotation",
+    "Environment",
+    "Invitation",
+    "Membership",
+    "Workspace",
+]
 
 
 class Workspace(models.Model):

@@ -1,4 +1,4 @@
-"""What the app adds to the service: what ends with a user's access, invitations, and a probe of the keys."""
+"""What the app adds to the service: what ends with a user's access, invitations, a probe of the keys, connections."""
 
 from typing import Any
 
@@ -9,7 +9,10 @@ from pipedai.checks import register_probe
 from pipedai.events import Event, happened
 from pipedai.wakeups import wake_workers
 from workspaces.api_keys import end_keys_of_deactivated
+from workspaces.connections.models import HEADERS, Connection
+from workspaces.dependents import register_dependents
 from workspaces.deployment import keys_open
+from workspaces.encryption.sealed_fields import register_sealed_field
 from workspaces.invitations import accept_by_registering, lock_environments
 from workspaces.members import end_rights
 
@@ -40,3 +43,5 @@ register_probe("keys", keys_open)
 register_rights(
     Rights(lock_environments, accept_by_registering, end_rights, end_keys_of_deactivated)
 )
+register_sealed_field(HEADERS)
+register_dependents("connection", lambda id_: Connection.objects.filter(environment_id=id_).count())

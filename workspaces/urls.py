@@ -2,6 +2,7 @@
 
 from pipedai.api.views import paths_of
 from workspaces.api_key_views import ApiKeyViewSet
+from workspaces.connections.views import ConnectionViewSet, EnvironmentConnectionViewSet
 from workspaces.invitation_views import AcceptViewSet, InvitationViewSet
 from workspaces.member_views import MemberViewSet
 from workspaces.views import EnvironmentViewSet, WorkspaceEnvironmentViewSet, WorkspaceViewSet
@@ -14,4 +15,6 @@ urlpatterns = paths_of(
     InvitationViewSet,
     AcceptViewSet,
     ApiKeyViewSet,
+    EnvironmentConnectionViewSet,
+    ConnectionViewSet,
 )

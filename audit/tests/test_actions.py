@@ -122,6 +122,15 @@ ROWS: dict[str, Row | None] = {
     "DELETE budgets/:budget": Row(
         "budget.deleted", "budget", "budget_id", {"name": "Everything"}
     ),
+    "POST environments/:environment/connections": Row(
+        "connection.created", "connection", "id", {"name": "Issue tracker", "grant": "headers"}
+    ),
+    "PATCH connections/:connection": Row(
+        "connection.updated", "connection", "connection_id", {"headers": "[redacted]"}
+    ),
+    "DELETE connections/:connection": Row(
+        "connection.deleted", "connection", "connection_id", {"name": "Issue tracker"}
+    ),
     "POST environments/:environment/channels": Row(
         "channel.created", "channel", "id", {"name": "New", "kind": "slack"}
     ),

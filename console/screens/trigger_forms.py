@@ -14,11 +14,19 @@ from console.screens.trigger import preview
 Choices = list[tuple[str, str]]
 
 
-def _looks(workers: Choices, pools: Choices) -> dict[str, Look]:
+def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, Look]:
     return {
         "name": Look(),
         "prompt": Look(help="What the agent is to do.", kind="area"),
-        "mcpUrl": Look("URL of the MCP server", help="The server whose tools the agent uses."),
+        "mcpUrl": Look(
+            "URL of the MCP server",
+            help="The server whose tools the agent uses. Empty with a connection, which has its own.",
+        ),
+        "connectionId": Look(
+            "Connection",
+            help="The credentials for a server that triggers share.",
+            choices=connections,
+        ),
         "mcpHeaders": Look(
             "Headers for the MCP server",
             help="One a line, as in Authorization: Bearer … They are sealed, and shown to nobody.",
@@ -60,17 +68,18 @@ def _looks(workers: Choices, pools: Choices) -> dict[str, Look]:
 
 
 # So many fields come first; the others have good defaults, and are folded.
-_FIRST = 8
+_FIRST = 9
 
 
 @screen
 def new(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     environment = environment_of(request, environment_id)
-    workers, pools = _places(request, environment)
+    rows = _rows(request, environment)
     # Where there is one machine, it is the one.
+    workers, pools = rows[:2]
     usual = {"workerId": workers[1][0]} if (len(workers), len(pools)) == (2, 1) else None
     path = f"environments/{environment_id}/triggers"
-    form = Form("POST", path, _looks(workers, pools), values=usual)
+    form = Form("POST", path, _looks(*rows), values=usual)
     return _answer(request, environment, form, title="New trigger", button="Make the trigger")
 
 
@@ -78,7 +87,7 @@ def new(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 def edit(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
     found = ask(request, "GET", f"triggers/{trigger_id}").data
     environment = environment_of(request, found["environmentId"])
-    looks = _looks(*_places(request, environment))
+    looks = _looks(*_rows(request, environment))
     form = Form("PATCH", f"triggers/{trigger_id}", looks, values=found)
     back = reverse("console:trigger", args=[trigger_id])
     title = f"Edit {found['name']}"
@@ -126,11 +135,14 @@ def _preview(request: HttpRequest, environment_id: str) -> Json:
     return {**coming, "zone": zone or "UTC"}
 
 
-def _places(request: HttpRequest, environment: Json) -> tuple[Choices, Choices]:
-    """Returns the machines and the pools that may run a trigger, as choices."""
+def _rows(request: HttpRequest, environment: Json) -> tuple[Choices, Choices, Choices]:
+    """Returns the machines and the pools that may run a trigger, and the connections that it may have, as choices."""
     path, query = f"environments/{environment['id']}", {"limit": 200}
     workers = ask(request, "GET", f"{path}/workers", query=query).data["items"]
-    pools = ask(request, "GET", f"{path}/pools", query=query).data["items"]
+    pools, connections = (
+        ask(request, "GET", f"{path}/{rows}", query=query).data["items"]
+        for rows in ("pools", "connections")
+    )
     return (
         [
             ("", "None"),
@@ -140,4 +152,5 @@ def _places(request: HttpRequest, environment: Json) -> tuple[Choices, Choices]:
             ),
         ],
         [("", "None"), *((each["id"], each["name"]) for each in pools)],
+        [("", "None"), *((each["id"], each["name"]) for each in connections)],
     )

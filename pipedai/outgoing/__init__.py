@@ -4,13 +4,13 @@ An app writes a row into its outbox in the transaction of the cause; `kinds` sho
 `pool` has the threads, `attempts` sends and records, and `posts` and `mails` are what is sent.
 """
 
-from pipedai.outgoing.addresses import names_forbidden_address, names_forbidden_port
+from pipedai.outgoing.addresses import target_problem
 from pipedai.outgoing.kinds import Attempt, CannotSend, Kind, NeverSend
 from pipedai.outgoing.mail_server import mail_is_on
 from pipedai.outgoing.mails import Mail, compose, foreign, mail_host
 from pipedai.outgoing.pool import register_kind, registered_kinds
 from pipedai.outgoing.posts import Answer, Post, Result, host_of, signed_post
-from pipedai.outgoing.request import post
+from pipedai.outgoing.request import fetch, post
 from pipedai.outgoing.rows import (
     OutboxRow,
     SendAttempt,
@@ -34,16 +34,16 @@ __all__ = [
     "SendStatus",
     "attempt_constraints",
     "compose",
+    "fetch",
     "foreign",
     "host_of",
     "mail_host",
     "mail_is_on",
-    "names_forbidden_address",
-    "names_forbidden_port",
     "outbox_constraints",
     "outbox_indexes",
     "post",
     "register_kind",
     "registered_kinds",
     "signed_post",
+    "target_problem",
 ]

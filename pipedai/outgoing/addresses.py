@@ -20,6 +20,8 @@ import psutil
 from django.conf import settings
 from ssrfguard import DEFAULT_DENIED, AddressTable, Block, BlockedAddressError, Policy, Reach
 
+from pipedai.api.outside_urls import check_url
+
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
@@ -56,6 +58,21 @@ def may_use_port(port: int, addresses: Iterable[IPAddress]) -> bool:
         return True
     allowed = policy().allowed_networks
     return all(any(address in network for network in allowed) for address in addresses)
+
+
+def target_problem(url: str) -> str | None:
+    """Returns None for a URL to which a request may be sent, in production with https alone, or else a sentence on what
+    is wrong with it (SPEC §7).
+    """
+    if problem := check_url(url, https_only=settings.PRODUCTION):
+        return problem
+    if names_forbidden_address(url):
+        return (
+            "Must not name a private or reserved address that is not in WEBHOOK_ALLOWED_NETWORKS."
+        )
+    if names_forbidden_port(url):
+        return "Its port must be 80 or 443, unless WEBHOOK_ALLOWED_NETWORKS has its address."
+    return None
 
 
 def names_forbidden_port(url: str) -> bool:

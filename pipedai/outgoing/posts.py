@@ -5,10 +5,12 @@ All webhooks are signed here, by `X-Pipedai-Signature` and the Standard Webhooks
 
 import base64
 import hmac
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from urllib.parse import urlsplit
 
 from pipedai.api.outside_urls import MAX_HOST
@@ -82,7 +84,8 @@ class Result(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The answer to a request over HTTP. `error` says in a few words, without an address, why no complete answer came,
-    or is None; `status_code` may be set beside it. `body` is the first KiB of the answer.
+    or is None; `status_code` may be set beside it. `body` is the beginning of the answer, or all of it: the function
+    that asked says which. `challenge` is the header WWW-Authenticate.
     """
 
     status_code: int | None
@@ -90,6 +93,16 @@ class Answer:
     error: str | None = None
     body: bytes | None = None
     retry_after: str | None = None
+    challenge: str | None = None
+
+    @property
+    def json_object(self) -> dict[str, Any] | None:
+        """The body, if it is a JSON object in UTF-8, or None."""
+        try:
+            value = json.loads((self.body or b"").decode())
+        except (ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict) else None
 
     @property
     def result(self) -> Result:

@@ -6,6 +6,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ from pipedai.outgoing.posts import Answer
 
 TIMEOUT_SECONDS = 10.0
 KEPT_BODY_BYTES = 1024
+# How much of the answer to a question of ours is read (SPEC §24).
+MOST_ANSWER_BYTES = 64 * 1024
 
 _Answers = list[Any]
 T = TypeVar("T")
@@ -32,30 +35,54 @@ def post(
     """Returns the answer within `timeout` seconds. It raises nothing, follows no redirect, uses no proxy, and supports
     neither cookies nor compression.
     """
+    return _answer("POST", url, headers, body, timeout, KEPT_BODY_BYTES)
+
+
+def fetch(
+    url: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str],
+    body: bytes = b"",
+    timeout: float = TIMEOUT_SECONDS,
+) -> Answer:
+    """Does what `post` does, for an answer that is needed whole: one over MOST_ANSWER_BYTES is an error."""
+    answer = _answer(method, url, headers, body, timeout, MOST_ANSWER_BYTES + 1)
+    if len(answer.body or b"") > MOST_ANSWER_BYTES:
+        return replace(answer, error="answer too long", body=None)
+    return answer
+
+
+def _answer(
+    method: str, url: str, headers: Mapping[str, str], body: bytes, timeout: float, kept: int
+) -> Answer:
     begun = time.monotonic()
-    exchange = _Exchange(begun + timeout)
+    exchange = _Exchange(begun + timeout, kept)
     try:
-        exchange.run(url, headers, body)
+        exchange.run(method, url, headers, body)
     except Exception as error:
         exchange.error = _words(error)
     return Answer(
         exchange.status_code,
         round((time.monotonic() - begun) * 1000),
         exchange.error,
-        None if exchange.status_code is None else bytes(exchange.body[:KEPT_BODY_BYTES]),
+        None if exchange.status_code is None else bytes(exchange.body[:kept]),
         exchange.retry_after,
+        exchange.challenge,
     )
 
 
 class _Exchange:
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, kept: int) -> None:
         self._deadline = deadline
+        self._kept = kept
+        self.challenge: str | None = None
         self.status_code: int | None = None
         self.retry_after: str | None = None
         self.body = bytearray()
         self.error: str | None = None
 
-    def run(self, url: str, headers: Mapping[str, str], body: bytes) -> None:
+    def run(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> None:
         policy = addresses.policy()
         policy.check_url(url)
         parsed = httpx.URL(url)
@@ -70,13 +97,14 @@ class _Exchange:
         backend = _BoundedBackend(policy=policy, deadline=self._deadline)
         with (
             httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend) as pool,
-            pool.stream("POST", target, headers=sent, content=body) as response,
+            pool.stream(method, target, headers=sent, content=body) as response,
         ):
             self.status_code = response.status
             self.retry_after = _header(response.headers, b"retry-after")
+            self.challenge = _header(response.headers, b"www-authenticate")
             for chunk in response.iter_stream():
                 self.body += chunk
-                if len(self.body) >= KEPT_BODY_BYTES:
+                if len(self.body) >= self._kept:
                     break
 
 

@@ -285,6 +285,13 @@ def test_every_example_is_what_is_answered(monkeypatch):
         added = ada.put(f"/api/v1/{pool}/workers/{machine['workerId']}")
         assert added.status_code == 204
     story.tell("The pool", call("get", pool))
+    connection = {
+        "name": "Issue tracker",
+        "mcpUrl": "https://mcp.example.com/mcp",
+        "grant": "headers",
+        "headers": {"Authorization": "Bearer a-secret-of-the-connection"},
+    }
+    story.tell("The connection", call("post", f"{environment}/connections", connection))
 
     # Schedules.
     due_at = call("get", trigger)["nextRunAt"]

@@ -12,6 +12,7 @@ from pipedai.sql import database_now
 from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, Cast, issue_enrollment
 from testing.world.channels import CHANNEL_SECRET, add_channel
+from testing.world.connections import add_connection
 from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test
 from testing.world.pools import add_pool
@@ -57,6 +58,7 @@ def set_stage(cast: Cast) -> Stage:
             "incident_id": open_incident(cast),
             # No run of the stage is of this trigger, so that the budget does not change how runs are claimed.
             "budget_id": add_budget(cast, trigger_id=cast.add_trigger(worker_id=None)).id,
+            "connection_id": add_connection(cast),
             "channel_id": add_channel(cast, "webhook", secret=CHANNEL_SECRET).id,
         },
         {

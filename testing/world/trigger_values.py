@@ -21,6 +21,7 @@ SAMPLES = {
     "timezone": "Europe/Berlin",
     "workerId": None,
     "poolId": str(_POOL_ID),
+    "connectionId": None,
     "maxCostUsd": "2.5",
     "outputSchema": {
         "type": "object",
@@ -59,6 +60,7 @@ def trigger_shown(environment_id: Any, **changes: Any) -> dict[str, Any]:
         "environmentId": str(environment_id),
         "workerId": None,
         "poolId": None,
+        "connectionId": None,
         "name": "Nightly report",
         "prompt": "Report.",
         "mcpUrl": "https://mcp.example/v1",

@@ -23,6 +23,7 @@ from triggers.explain.clock_words import moment_words
 from triggers.explain.schedulers import without_scheduler
 from triggers.explain.waiting import reasons
 from triggers.runs.conditions import is_online
+from triggers.runs.handout import SEALED_HEADERS, WITH_SEALED_HEADERS
 from triggers.runs.retries import NoRetry, why_no_retry
 from triggers.states import HELD, EndedBy, FaultClass, RetryMode, Status
 
@@ -35,7 +36,7 @@ SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.pool_id, r.status, r
     r.tool_calls_unknown, r.session_id, r.at_limit, r.limit_retries, r.had_effects, x.error_message,
     t.name AS trigger_name, t.retry_after_effects, t.retry_mode, t.worker_id AS trigger_worker_id,
     t.pool_id AS trigger_pool_id, t.enabled AS trigger_enabled, t.deleted_at AS trigger_deleted_at,
-    t.mcp_headers, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id,
+    {SEALED_HEADERS},
     r.pool_from, r.resume_until, r.start_deadline_at, t.max_concurrent_runs,
     r.available_at + t.prefer_seconds * interval '1 second' AS avoided_until,
     e.name AS environment_name, e.paused_at, e.pause_reason, p.name AS pool_name, w.label AS worker_label,
@@ -51,7 +52,7 @@ FROM run r
 JOIN trigger t ON t.id = r.trigger_id
 JOIN environment e ON e.id = r.environment_id
 LEFT JOIN pool p ON p.id = r.pool_id
-LEFT JOIN data_key k ON k.id = t.mcp_key_id
+{WITH_SEALED_HEADERS}
 LEFT JOIN worker w ON w.id = r.worker_id
 LEFT JOIN run_text x ON x.run_id = r.id
 LEFT JOIN run n ON n.retry_of_id = r.id

@@ -75,8 +75,8 @@ def _of_run(run: Row, found: Candidates) -> Iterator[Reason]:
             WaitingFor.HEADERS_UNREADABLE,
             f"The MCP headers of trigger {run['trigger_name']} can't be decrypted.",
             _trigger(run),
-            remedy="Set the headers anew with POST /triggers/:id/rotate-mcp-token, or let the operator restore the"
-            " master key (manage.py check_keys).",
+            remedy="Set the headers anew with POST /triggers/:id/rotate-mcp-token, or those of its connection with"
+            " PATCH /connections/:id, or let the operator restore the master key (manage.py check_keys).",
         )
     if not found.run["is_due"]:
         due = moment_words(run["available_at"], run["now"], to_the_second=True)

@@ -65,9 +65,12 @@ class Trigger(models.Model):
     name = models.CharField(max_length=200)
     # Free text for people; empty if there is none.
     description = models.CharField(max_length=2000, blank=True)
-    # The URL of the MCP server that runs may use. If its origin changes and no new headers are given, the secret
-    # headers are removed.
+    # The URL of the MCP server that runs may use: that of the connection, if there is one. If its origin changes and no
+    # new headers are given, the secret headers are removed.
     mcp_url = models.CharField(max_length=2048)
+    # The connection whose headers runs send besides `mcp_headers`; NULL for none. Users set it, and deleting the
+    # trigger removes it. The database refers to it together with the URL, so that its headers go nowhere else.
+    connection = tenant_key("workspaces.Connection", null=True, related_name="triggers")
     # The secret headers for the MCP server: encrypted JSON, or NULL for none. Users write them, a rotation of the data
     # key encrypts them anew, and deleting the trigger removes them.
     mcp_headers = models.BinaryField(null=True)
@@ -231,6 +234,12 @@ class Trigger(models.Model):
                 fields=["pool"],
                 name="trigger_of_pool",
                 condition=Q(deleted_at__isnull=True, pool__isnull=False),
+            ),
+            # The database uses this index when it removes a connection, to make sure that no trigger uses it.
+            models.Index(
+                fields=["connection", "created_at", "id"],
+                name="trigger_of_connection",
+                condition=Q(connection__isnull=False),
             ),
             # The database uses this index when it removes a revision, to make sure that it is no trigger's present one.
             models.Index(fields=["revision", "environment"], name="trigger_of_revision"),

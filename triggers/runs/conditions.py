@@ -49,8 +49,10 @@ IS_DUE = f"r.available_at <= {NOW}"
 IS_IN_TIME = f"(r.start_deadline_at IS NULL OR r.start_deadline_at > {NOW})"
 # The run can continue its session, or it may be started anew. The scheduler soon ends a run that can do neither.
 MAY_START = f"NOT (r.had_effects AND r.resume_until <= {NOW})"
+# The trigger has secret headers: its own, or those of a connection.
+HAS_HEADERS = "(t.mcp_headers IS NOT NULL OR t.connection_id IS NOT NULL)"
 # A worker that is not approved gets no run whose trigger has secret headers.
-HEADERS_MAY_GO = "(%(approved)s OR t.mcp_headers IS NULL)"
+HEADERS_MAY_GO = f"(%(approved)s OR NOT {HAS_HEADERS})"
 # The environment is not paused. PostgreSQL evaluates the subquery once for a statement, since it names no run.
 IS_NOT_PAUSED = f"(SELECT e.paused_at FROM environment e WHERE e.id = {_ENVIRONMENT}) IS NULL"
 # How many more runs of the trigger `t` may be claimed. It is read only for triggers that have such a limit.
@@ -81,7 +83,7 @@ _FULL = f"{_LIVE_TRIGGERS} AND t.max_concurrent_runs IS NOT NULL AND NOT {TRIGGE
 _TOO_DEAR = (
     f"{_LIVE_TRIGGERS} AND t.max_cost_usd IS NULL AND NOT {_in_all_budgets('b.reserve_usd')}"
 )
-_WITH_HEADERS = f"{_LIVE_TRIGGERS} AND t.mcp_headers IS NOT NULL"
+_WITH_HEADERS = f"{_LIVE_TRIGGERS} AND {HAS_HEADERS}"
 # The same as HEADERS_MAY_GO, for reading a queue.
 HEADERS_MAY_GO_FROM_QUEUE = f"(%(approved)s OR r.trigger_id NOT IN ({_WITH_HEADERS}))"
 # The conditions under which a run of a queue may go out, and those under which runs of a trigger may. Together they say

@@ -23,6 +23,7 @@ from triggers.runs.conditions import (
     FREE_IN_TRIGGER,
     FREE_SLOTS,
     HAND_OUT_ORDER,
+    HAS_HEADERS,
     HEADERS_MAY_GO,
     IS_DUE,
     IS_OFFERED,
@@ -32,6 +33,7 @@ from triggers.runs.conditions import (
     first_due,
 )
 from triggers.runs.offers import Offers
+from workspaces.connections.secrets import open_headers
 from workspaces.encryption.keys import WrappedKey
 
 log = get_logger(__name__)
@@ -50,6 +52,15 @@ MOST_TRIES = 4
 
 _IS_NOT_SHUT = "r.trigger_id <> ALL(%(shut)s::uuid[])"
 
+# What `_headers` reads of a trigger `t`, and the joins for it: its own sealed headers and those of its connection, each
+# with its data key.
+SEALED_HEADERS = """t.mcp_headers, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id,
+    t.connection_id, c.headers AS connection_headers, ck.id AS connection_key_id,
+    ck.wrapped AS connection_key_wrapped, ck.master_key_id AS connection_master_key_id"""
+WITH_SEALED_HEADERS = """LEFT JOIN data_key k ON k.id = t.mcp_key_id
+LEFT JOIN connection c ON c.id = t.connection_id
+LEFT JOIN data_key ck ON ck.id = c.headers_key_id"""
+
 _RUNS = "run r JOIN trigger t ON t.id = r.trigger_id"
 
 
@@ -63,8 +74,8 @@ def _reading_due(
     """
     return f"""
 WITH due AS (
-SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url, t.mcp_headers,
-    k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, r.timeout_seconds, x.payload, v.output_schema,
+SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url,
+    {SEALED_HEADERS}, r.timeout_seconds, x.payload, v.output_schema,
     t.retry_after_effects, t.retry_mode, t.max_cost_usd, t.record_events, r.attempt, r.queued_at,
     CASE WHEN r.resume_until > {resumed_at} AND r.worker_id = %(worker_id)s THEN r.resume_until END AS resume_until,
     CASE WHEN r.resume_until > {resumed_at} AND r.worker_id = %(worker_id)s THEN (
@@ -73,10 +84,10 @@ SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v
     x.mcp_url AS handed_out_url, x.handed_to[1] AS handed_to, {last} AS is_last, r.available_at,
     1024 + 6 * octet_length(t.name) + octet_length(v.prompt) + coalesce(octet_length(x.payload::text), 0)
         + coalesce(octet_length(v.output_schema::text), 0) + 2 * octet_length(t.mcp_url)
-        + 2 * coalesce(octet_length(t.mcp_headers), 0) AS weight
+        + 2 * (coalesce(octet_length(t.mcp_headers), 0) + coalesce(octet_length(c.headers), 0)) AS weight
 FROM {runs}
 JOIN trigger_revision v ON v.id = r.revision_id
-LEFT JOIN data_key k ON k.id = t.mcp_key_id
+{WITH_SEALED_HEADERS}
 LEFT JOIN run_text x ON x.run_id = r.id
 WHERE {where}
 ORDER BY is_last, {HAND_OUT_ORDER}
@@ -114,14 +125,14 @@ _CLAIMED = _reading_due(
 def _reading_sealed(environment: str, where: str) -> str:
     """Returns the statement for sealed headers of due runs. It begins with triggers, most of which have none."""
     return f"""
-SELECT t.id AS trigger_id, t.environment_id, t.mcp_headers, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
+SELECT t.id AS trigger_id, t.environment_id, {SEALED_HEADERS}
 FROM trigger t
-JOIN data_key k ON k.id = t.mcp_key_id
+{WITH_SEALED_HEADERS}
 CROSS JOIN LATERAL (
     SELECT FROM run r
     WHERE r.trigger_id = t.id AND r.ended_at IS NULL AND {where} AND {IS_QUEUED} AND {IS_DUE}
     LIMIT 1) due
-WHERE t.{environment} AND t.deleted_at IS NULL AND t.mcp_headers IS NOT NULL
+WHERE t.{environment} AND t.deleted_at IS NULL AND {HAS_HEADERS}
 ORDER BY t.id
 """
 
@@ -266,7 +277,7 @@ def read_claimed(
 
 def headers_are_readable(trigger: Row) -> bool:
     """`trigger` has the columns that `choose_runs` reads. The plaintext is discarded at once."""
-    return trigger["mcp_headers"] is None or _headers(trigger) is not None
+    return _headers(trigger) is not None
 
 
 def shut_triggers(*, worker_id: UUID, now: datetime | None = None) -> list[UUID]:
@@ -332,19 +343,41 @@ def _opened(rows: Iterable[Row]) -> list[HandedOut]:
     """Returns the runs with their headers in plaintext, and leaves out those whose headers cannot be decrypted."""
     opened = []
     for row in rows:
-        headers = _headers(row) if row["mcp_headers"] is not None else {}
+        headers = _headers(row)
         if headers is not None:
             opened.append(HandedOut(row, headers))
     return opened
 
 
 def _headers(row: Row) -> dict[str, str] | None:
+    """Returns the headers of a row with SEALED_HEADERS: the trigger's own, and those of its connection, which replace
+    own ones of the same name. Returns None if they can't be decrypted.
+    """
+    own: dict[str, str] = {}
+    lent: dict[str, str] = {}
     try:
-        return secrets.open_mcp_headers(
-            row["environment_id"], row["trigger_id"], bytes(row["mcp_headers"]), WrappedKey.of(row)
-        )
+        if row["mcp_headers"] is not None:
+            own = secrets.open_mcp_headers(
+                row["environment_id"],
+                row["trigger_id"],
+                bytes(row["mcp_headers"]),
+                WrappedKey.of(row),
+            )
+        if row["connection_id"] is not None:
+            lent = open_headers(
+                row["environment_id"],
+                row["connection_id"],
+                bytes(row["connection_headers"]),
+                WrappedKey.of(row, "connection_"),
+            )
     except CannotOpen:
         return None
+    taken = {name.lower() for name in lent}
+    return {name: value for name, value in own.items() if name.lower() not in taken} | lent
+
+
+def _has_headers(row: Row) -> bool:
+    return row["mcp_headers"] is not None or row["connection_id"] is not None
 
 
 def note_receiver(runs: Iterable[HandedOut], *, worker_id: UUID, actor: Actor) -> None:
@@ -352,7 +385,7 @@ def note_receiver(runs: Iterable[HandedOut], *, worker_id: UUID, actor: Actor) -
     receiver = _receiver(worker_id, actor.ip)
     news: dict[UUID, Row] = {}
     for row in (run.row for run in runs):
-        gets_headers = row["mcp_headers"] is not None and row["handed_to"] != receiver
+        gets_headers = _has_headers(row) and row["handed_to"] != receiver
         if gets_headers or row["handed_out_url"] != row["mcp_url"]:
             news[row["id"]] = {**row, "receiver": receiver if gets_headers else None}
     # Runs whose headers nobody has received yet are stored first. Usually all runs are of this kind, and no second

@@ -204,6 +204,7 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         ("America", "Not a time zone of the IANA database, such as Europe/Berlin."),
     ],
     "workerId": [("x", UUID), ("", UUID), (True, UUID), (5, UUID), ([], UUID), (1.5, UUID)],
+    "connectionId": [("x", UUID), ("", UUID), (True, UUID), (5, UUID), ([], UUID)],
     "poolId": [("x", UUID), ("", UUID), (True, UUID), (5, UUID), ([], UUID)],
     "maxCostUsd": [
         (True, "Must be a number or a decimal string."), ([], "Must be a number or a decimal string."),

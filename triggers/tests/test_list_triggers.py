@@ -5,6 +5,7 @@ import pytest
 from pipedai.api import pagination
 from pipedai.api.filters import TextFilter, TrueFalseFilter
 from testing.probes.shapes import A_TIME, invalid, page
+from testing.world.connections import CONNECTION_URL, add_connection
 from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
 from triggers.filters import TriggerFilters
@@ -111,6 +112,11 @@ def of_a_pool(cast):
     return {"pool_id": pool_id}, str(pool_id)
 
 
+def of_a_connection(cast):
+    connection_id = add_connection(cast)
+    return {"connection_id": connection_id, "mcp_url": CONNECTION_URL}, str(connection_id)
+
+
 def of_declared(declared):
     """Returns what KEPT says of a filter that compares a whole text or a boolean, or None for another filter."""
     column = declared.field_name
@@ -129,6 +135,7 @@ KEPT = {
     "health": of_another_health,
     "workerId": of_another_worker,
     "poolId": of_a_pool,
+    "connectionId": of_a_connection,
     "recordEvents": lambda _: ({"record_events": "never"}, "never"),
     "name": lambda _: ({"name": "Umsätze 100 %_x\\"}, "sÄTze 100 %_X\\"),
 }

@@ -1,3 +1,7 @@
-"""The admin pages of workspaces, environments, their members and their keys."""
+"""The admin pages of workspaces, environments, their members, keys and connections."""
 
-from workspaces.admin import environments, keys  # noqa: F401 - importing a module registers its pages
+from workspaces.admin import (  # noqa: F401 - importing a module registers its pages
+    connections,
+    environments,
+    keys,
+)

@@ -53,8 +53,10 @@ class WrappedKey:
     master_key_id: str
 
     @classmethod
-    def of(cls, row: Row) -> "WrappedKey":
-        return cls(row["key_id"], bytes(row["key_wrapped"]), row["master_key_id"])
+    def of(cls, row: Row, prefix: str = "") -> "WrappedKey":
+        """The names of the row's columns about the key begin with `prefix`."""
+        wrapped = bytes(row[f"{prefix}key_wrapped"])
+        return cls(row[f"{prefix}key_id"], wrapped, row[f"{prefix}master_key_id"])
 
 
 def create_data_key(environment_id: UUID, *, not_before: datetime | None = None) -> DataKey:

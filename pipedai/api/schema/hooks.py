@@ -67,6 +67,7 @@ _THINGS = {
     "Enrollment": "The enrollment",
     "Incident": "The incident",
     "Channel": "The channel",
+    "Connection": "The connection",
     "Budget": "The budget",
     "Notice": "The notice",
 }
@@ -78,6 +79,7 @@ _TAGS = (
     "Members",
     "API keys",
     "Triggers",
+    "Connections",
     "Runs",
     "Budgets",
     "Webhooks",

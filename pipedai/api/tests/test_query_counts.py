@@ -13,6 +13,7 @@ from testing.probes.statement_count import counted
 from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, issue_enrollment, session_cookie
 from testing.world.channels import add_channel
+from testing.world.connections import add_connection
 from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test
 from testing.world.pools import add_pool
@@ -130,6 +131,11 @@ def _budgets(cast, count):
         add_budget(cast, trigger_id=cast.trigger_id)
 
 
+def _connections(cast, count):
+    for _ in range(count):
+        add_connection(cast)
+
+
 def _channels(cast, count):
     """Adds channels, of mail and of Slack, and a confirmed address for each."""
     for n in range(count):
@@ -204,6 +210,7 @@ LISTS = {
     "GET environments/:environment/enrollments": _enrollments,
     "GET environments/:environment/incidents": _incidents,
     "GET environments/:environment/budgets": _budgets,
+    "GET environments/:environment/connections": _connections,
     "GET environments/:environment/channels": _channels,
     "GET channels/:channel/notices": _notices,
     "GET workspaces/:workspace/workers": _workers,

@@ -22,7 +22,7 @@ from triggers.models import (
     TriggerRevision,
 )
 from workers.models import Enrollment, Pool, Worker
-from workspaces.models import ApiKey, Environment, Invitation, Membership, Workspace
+from workspaces.models import ApiKey, Connection, Environment, Invitation, Membership, Workspace
 
 
 def _delete(model, **names):
@@ -101,6 +101,7 @@ LEAVING = {
     "GET environments/:environment/enrollments": _delete(Enrollment, id="id"),
     "GET environments/:environment/incidents": _delete(Incident, id="id"),
     "GET environments/:environment/budgets": _hide(Budget),
+    "GET environments/:environment/connections": _delete(Connection, id="id"),
     "GET environments/:environment/channels": _hide(Channel),
     "GET channels/:channel/notices": _delete_notice,
 }

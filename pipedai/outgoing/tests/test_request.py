@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from pipedai.outgoing import names_forbidden_address, names_forbidden_port, post, request
+from pipedai.outgoing import post, request
+from pipedai.outgoing.addresses import names_forbidden_address, names_forbidden_port
 from testing.probes.shapes import invalid
 from testing.processes.webhook_receiver import Receiver
 

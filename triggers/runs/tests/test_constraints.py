@@ -16,6 +16,7 @@ from pipedai.sql import execute, fetch_all
 from testing.world.budgets import add_budget
 from testing.world.cast import Cast, issue_enrollment, register
 from testing.world.channels import CHANNEL_SECRET, add_channel, asked_token
+from testing.world.connections import CONNECTION_URL, add_connection
 from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test
 from testing.world.pools import add_pool
@@ -334,6 +335,15 @@ WRONG_ROWS = [
         "invitation_mail_id_key",
         "UPDATE invitation SET mail_id = (SELECT mail_id FROM invitation LIMIT 1)",
     ),
+    ("connection_grant", "UPDATE connection SET grant_type = 'magic'"),
+    # The copy of a trigger of its connection's URL stays equal.
+    *(
+        (
+            "trigger_connection_in_environment",
+            f"UPDATE {table} SET mcp_url = 'https://other.example/'",
+        )
+        for table in ("connection", "trigger")
+    ),
     ("channel_kind", "UPDATE channel SET kind = 'pigeon'"),
     *(
         ("channel_has_a_target", f"UPDATE channel SET {change}")
@@ -374,6 +384,7 @@ TENANT_REFERENCES = [
     ("trigger", "worker_id", "worker"),
     ("trigger", "pool_id", "pool"),
     ("trigger", "revision_id", "trigger_revision"),
+    ("trigger", "connection_id", "connection"),
     ("trigger", "mcp_key_id", "data_key"),
     ("trigger", "webhook_key_id", "data_key"),
     ("trigger_revision", "trigger_id", "trigger"),
@@ -407,6 +418,7 @@ TENANT_REFERENCES = [
     ("worker_silence", "worker_id", "worker"),
     ("pool_member", "pool_id", "pool"),
     ("pool_member", "worker_id", "worker"),
+    ("connection", "headers_key_id", "data_key"),
     ("channel", "url_key_id", "data_key"),
     ("channel", "secret_key_id", "data_key"),
     ("notice", "channel_id", "channel"),
@@ -467,6 +479,7 @@ def there(cast: Cast) -> dict[str, UUID]:
         duration_ms=5,
     )
     _budgeted(cast, runs.trigger_id)
+    cast.add_trigger(connection_id=add_connection(cast), mcp_url=CONNECTION_URL)
     for address in ("first@example.com", "second@example.com"):
         asked_token(cast, address)
         invite_for_test(cast.environment, cast.owner, address)
@@ -516,6 +529,7 @@ def strange(cast: Cast) -> dict[str, UUID]:
         "pool": add_pool(environment),
         "api_key": ApiKey.objects.get(environment=cast.strange_environment, kind="wrk").id,
         "trigger": trigger_id,
+        "connection": add_connection(environment),
         "trigger_revision": Trigger.objects.get(id=trigger_id).revision_id,
         "data_key": DataKey.objects.get(environment=cast.strange_environment).id,
         "run": run_id,
@@ -624,7 +638,7 @@ def _constraints() -> set[str]:
     """Returns the names of all checks, unique indexes and tenant references of the tenants' tables.
 
     It leaves out those that no test can violate: Django's own checks that a number is not negative, and
-    the unique `(environment_id, id)` to which the tenant references refer.
+    the unique `(environment_id, id)` to which the tenant references refer, one of them with the `mcp_url`.
     """
     rows = fetch_all(
         """
@@ -637,7 +651,7 @@ def _constraints() -> set[str]:
         UNION
         SELECT indexrelid::regclass::text FROM pg_index JOIN tables ON tables.oid = indrelid
         WHERE indisunique AND NOT indisprimary
-            AND pg_get_indexdef(indexrelid) NOT LIKE '%%(environment_id, id)'
+            AND pg_get_indexdef(indexrelid) NOT SIMILAR TO '%%\\(environment_id, id(, mcp_url)?\\)'
         """,
         {},
     )

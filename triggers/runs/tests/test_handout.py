@@ -16,6 +16,7 @@ from pipedai.sql import database_now, execute
 from testing.probes.statement_count import counted
 from testing.processes.racing import ROUNDS, accepted, at_once
 from testing.world.cast import Cast
+from testing.world.connections import CONNECTION_HEADERS, CONNECTION_URL, add_connection
 from testing.world.runs import NOON, Runs, allow
 from triggers import services
 from triggers.models import Trigger
@@ -23,11 +24,13 @@ from triggers.runs import handout
 from triggers.runs.handout import (
     MOST_BYTES,
     HandedOut,
+    choose_runs,
     hand_out_runs,
     outlook,
 )
 from triggers.services import rotate_mcp_token
 from workers.protocol.serializers import HandedOutRunSerializer
+from workspaces.connections.services import update_connection
 
 HEADERS = {"x-api-key": "planted-secret-1"}
 HERE, THERE = "192.0.2.1", "192.0.2.2"
@@ -223,6 +226,52 @@ def test_headers_rotated_before_the_claim_go_out_instead(cast: Cast) -> None:
         trigger_id=runs.trigger_id, mcp_headers={"x-api-key": "a-second-secret"}, actor=SYSTEM
     )
     assert _hand_out(runs)[0].mcp_headers == {"x-api-key": "a-second-secret"}
+
+
+def test_a_connection_lends_its_headers_to_all_its_triggers_and_rotates_them_at_once(
+    cast: Cast,
+) -> None:
+    connection_id = add_connection(cast)
+    given = {"connection_id": connection_id, "mcp_url": CONNECTION_URL}
+    own = {"X-Team": "planted-blue-team", "x-api-key": "planted-old-key"}
+    runs = Runs.of(cast, **given, mcp_headers=own)
+    runs.queue()
+    runs.queue(trigger_id=cast.add_trigger(**given))
+    with counted() as statements:
+        assert [run.mcp_headers for run in _hand_out(runs)] == [
+            {**own, **CONNECTION_HEADERS},
+            CONNECTION_HEADERS,
+        ]
+    assert len(statements) == 2, str(statements)
+    rotated = {"X-Api-Key": "planted-newer-key"}
+    update_connection(connection_id=connection_id, values={"headers": rotated}, actor=SYSTEM)
+    first, second = _hand_out(runs)
+    assert first.row["mcp_url"] == CONNECTION_URL
+    assert first.mcp_headers == {"X-Team": "planted-blue-team", **rotated}
+    assert second.mcp_headers == rotated
+
+
+def test_headers_of_a_connection_go_to_an_approved_worker_alone(cast: Cast) -> None:
+    runs = Runs.of(cast, connection_id=add_connection(cast), mcp_url=CONNECTION_URL)
+    run_id = runs.queue()
+    worker_id = cast.worker.worker_id
+    assert not choose_runs(worker_id=worker_id, capacity=9, approved=False, now=runs.now)
+    with capture_logs() as logs:
+        assert "planted" not in repr(_hand_out(runs))
+        _hand_out(runs, address=THERE)
+    told = Told(runs, run_id, logs)
+    assert len(told.logged()) == 2
+    assert len(told.audited()) == 1
+
+
+def test_headers_of_a_connection_that_do_not_open_hold_back_their_runs_alone(cast: Cast) -> None:
+    runs = Runs.of(cast, connection_id=add_connection(cast), mcp_url=CONNECTION_URL)
+    runs.queue()
+    sound = runs.queue(trigger_id=cast.trigger_id)
+    execute("UPDATE connection SET headers = set_byte(headers, 40, get_byte(headers, 40) # 1)", {})
+    with capture_logs() as logs:
+        assert _ids(runs) == [sound]
+    assert [line["table"] for line in logs if line["log_level"] == "error"] == ["connection"]
 
 
 def test_headers_that_do_not_open_hold_back_their_run_alone(cast: Cast) -> None:

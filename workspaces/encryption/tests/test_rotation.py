@@ -138,7 +138,7 @@ class TestNewDataKeys:
         boxes = rows()[1]
         said = command("rotate_keys", "--data")
         assert "2 new data keys, 2 values re-encrypted, 2 old data keys deleted." in said
-        assert "Everything opens: 1 of trigger.mcp_headers, 1 of trigger.webhook_secret" in said
+        assert ", 1 of trigger.mcp_headers, 1 of trigger.webhook_secret, " in said
         assert key_in_use(cast.environment.id).id != old.id
         assert DataKey.objects.filter(environment=cast.environment).count() == 1
         assert rows()[1] != boxes

@@ -43,6 +43,7 @@ def test_every_binary_column_is_registered_or_known_to_hold_no_ciphertext():
     assert registered == {
         "trigger.mcp_headers",
         "trigger.webhook_secret",
+        "connection.headers",
         "channel.url",
         "channel.secret",
     }

@@ -1,0 +1,76 @@
+"""Says who we are to an authorization server: registers a client, or describes one (SPEC §24; RFC 7591)."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
+
+from pipedai.outgoing import fetch, target_problem
+from workspaces.connections.discovery import ASKING, AUTH_METHODS, CannotDiscover, Discovered
+from workspaces.connections.tokens import Client
+
+# An id or a secret of a client is visible ASCII, with blanks (RFC 6749, appendix A).
+_WORDS = re.compile(r"[\x20-\x7e]{1,2048}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A client that the server has made for us. With the token and at the URL it can be removed there (RFC 7592); both
+    are None if the server lets nobody do so.
+    """
+
+    client: Client
+    token: str | None = field(repr=False)
+    url: str | None = field(repr=False)
+
+
+def client_metadata(*, name: str, redirect_uri: str, auth_method: str) -> dict[str, Any]:
+    """Returns what a server is told of us, when a client is registered or in a client ID metadata document."""
+    return {
+        "client_name": name,
+        "redirect_uris": [redirect_uri],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+        "token_endpoint_auth_method": auth_method,
+    }
+
+
+def register_client(server: Discovered, *, name: str, redirect_uri: str) -> Registered:
+    """Registers a client by which codes can be exchanged. Raises CannotDiscover if the server makes none."""
+    if server.registration_endpoint is None:
+        raise CannotDiscover(
+            "The authorization server registers no clients. Give a clientId of it."
+        )
+    asked = server.auth_methods[0]
+    metadata = client_metadata(name=name, redirect_uri=redirect_uri, auth_method=asked)
+    answer = fetch(
+        server.registration_endpoint,
+        method="POST",
+        headers={**ASKING, "Content-Type": "application/json"},
+        body=json.dumps(metadata).encode(),
+    )
+    said = answer.json_object or {}
+    if answer.error is not None or answer.status_code not in (200, 201):
+        problem = answer.error or f"HTTP status {answer.status_code}"
+        raise CannotDiscover(f"The authorization server did not register a client ({problem}).")
+    # The server may have chosen another way of authentication than the one that we asked for (RFC 7591 §3.2.1).
+    method = said.get("token_endpoint_auth_method", asked)
+    client_id, secret = said.get("client_id"), said.get("client_secret")
+    is_secret = method != "none"
+    if (
+        not _is_word(client_id)
+        or method not in AUTH_METHODS
+        or (is_secret and not _is_word(secret))
+    ):
+        raise CannotDiscover("The authorization server registered no client that we can use.")
+    token, url = said.get("registration_access_token"), said.get("registration_client_uri")
+    may_go = _is_word(token) and _is_word(url) and "#" not in url and not target_problem(url)
+    return Registered(
+        Client(client_id, secret if is_secret else None, method),
+        token if may_go else None,
+        url if may_go else None,
+    )
+
+
+def _is_word(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and _WORDS.fullmatch(value) is not None

@@ -1,0 +1,131 @@
+"""Connections are made, shown, changed and deleted, and what is fixed or bad is refused (SPEC §24)."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipedai.ids import new_id
+from testing.probes.shapes import A_TIME, AN_ID, invalid
+from testing.world.connections import CONNECTION_HEADERS, CONNECTION_URL, add_connection
+from workspaces.models import Connection
+
+BODY = {
+    "name": "Issue tracker",
+    "mcpUrl": CONNECTION_URL,
+    "grant": "headers",
+    "headers": CONNECTION_HEADERS,
+}
+
+
+@pytest.fixture
+def create(cast):
+    url = f"/api/v1/environments/{cast.environment.id}/connections"
+    return lambda **values: cast.client(cast.admin).post(url, {**BODY, **values})
+
+
+def test_a_new_one_shows_all_but_its_headers(cast, create):
+    made = create()
+    assert made.status_code == 201
+    assert made.json() == {
+        "id": AN_ID,
+        "environmentId": str(cast.environment.id),
+        "name": "Issue tracker",
+        "mcpUrl": CONNECTION_URL,
+        "grant": "headers",
+        "createdAt": A_TIME,
+        "updatedAt": A_TIME,
+    }
+    shown = cast.client(cast.viewer).get(f"/api/v1/connections/{made.json()['id']}")
+    assert shown.json() == made.json()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("mcpUrl", "ftp://mcp.example/", "Must be an http or https URL with a host."),
+        ("mcpUrl", "https://mcp.example/\u00e9", "Must be ASCII."),
+        ("grant", "magic", '"magic" is not a valid choice.'),
+        ("headers", {}, "Must hold at least one header."),
+        ("headers", {"Host": "mcp.example"}, "Host may not be set."),
+    ],
+)
+def test_what_is_bad_is_refused(create, field, value, problem):
+    refused = create(**{field: value})
+    assert refused.status_code == 400
+    assert refused.json() == invalid({field: [problem]})
+
+
+def test_its_url_and_grant_stay_and_its_name_may_change(cast):
+    client = cast.client(cast.admin)
+    url = f"/api/v1/connections/{add_connection(cast)}"
+    refused = client.patch(url, {"mcpUrl": "https://other.example/", "grant": "headers"})
+    assert refused.json() == invalid({"mcpUrl": ["It can't be changed."]})
+    changed = client.patch(url, {"mcpUrl": CONNECTION_URL, "name": "Tracker"})
+    assert (changed.status_code, changed.json()["name"]) == (200, "Tracker")
+
+
+def test_one_that_a_trigger_uses_stays(cast):
+    connection_id = add_connection(cast)
+    trigger_id = cast.add_trigger(connection_id=connection_id, mcp_url=CONNECTION_URL)
+    client, url = cast.client(cast.admin), f"/api/v1/connections/{connection_id}"
+    refused = client.delete(url)
+    assert (refused.status_code, refused.json()["code"]) == (409, "has_children")
+    assert refused.json()["error"] == "The connection still has 1 trigger."
+    assert client.delete(f"/api/v1/triggers/{trigger_id}").status_code == 204
+    assert client.delete(url).status_code == 204
+    assert client.get(url).status_code == 404
+    assert not Connection.objects.exists()
+
+
+def test_an_environment_with_one_stays(cast):
+    add_connection(cast)
+    refused = cast.client(cast.owner).delete(f"/api/v1/environments/{cast.environment.id}")
+    assert "1 connection" in refused.json()["error"]
+
+
+class TestTheTriggersOf:
+    @pytest.fixture
+    def connection_id(self, cast):
+        return add_connection(cast)
+
+    @pytest.fixture
+    def patch(self, cast):
+        url = f"/api/v1/triggers/{cast.trigger_id}"
+        return lambda **body: cast.client(cast.admin).patch(url, body)
+
+    def test_a_connection_have_its_url(self, cast, connection_id):
+        client = cast.client(cast.admin)
+        url = f"/api/v1/environments/{cast.environment.id}/triggers"
+        body = {"name": "New", "prompt": "Work.", "connectionId": str(connection_id)}
+        made = client.post(url, body)
+        assert made.status_code == 201
+        assert made.json()["connectionId"] == str(connection_id)
+        assert made.json()["mcpUrl"] == CONNECTION_URL
+        assert made.json()["hasMcpHeaders"]
+        listed = client.get(url, {"connectionId": connection_id}).json()["items"]
+        assert [each["id"] for each in listed] == [made.json()["id"]]
+
+    def test_another_environment_are_refused(self, cast, patch):
+        foreign = replace(cast, environment=cast.strange_environment)
+        for unknown in (new_id(), add_connection(foreign)):
+            refused = patch(connectionId=unknown)
+            problem = "No such connection in this environment."
+            assert refused.json() == invalid({"connectionId": [problem]})
+
+    def test_another_url_are_refused(self, patch, connection_id):
+        problem = "The trigger's connection is for another URL. Leave it out."
+        wrong = {"mcpUrl": "https://other.example/"}
+        assert patch(connectionId=connection_id, **wrong).json() == invalid({"mcpUrl": [problem]})
+        assert patch(connectionId=connection_id, mcpUrl=CONNECTION_URL).status_code == 200
+        assert patch(**wrong).json() == invalid({"mcpUrl": [problem]})
+        assert patch(connectionId=None, **wrong).json()["mcpUrl"] == wrong["mcpUrl"]
+
+    def test_a_connection_have_no_authorization_of_their_own(self, patch, connection_id):
+        own = {"mcpHeaders": {"authorization": "Bearer a-planted-own-one"}}
+        problem = invalid({"mcpHeaders": ["The trigger's connection has the Authorization."]})
+        assert patch(connectionId=connection_id, **own).json() == problem
+        assert patch(connectionId=connection_id).status_code == 200
+        assert patch(**own).json() == problem
+        # Who leaves a connection, or takes one, leaves the headers that were for the server before.
+        assert patch(mcpHeaders={"x-team": "planted-blue-team"}).status_code == 200
+        assert patch(connectionId=None).json()["hasMcpHeaders"] is False

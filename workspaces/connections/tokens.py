@@ -1,0 +1,125 @@
+"""Asks an authorization server for tokens (SPEC §24; RFC 6749, RFC 7636).
+
+Nothing that the server says in words is kept, and neither is any secret in a `repr`. Requests go through the guard of
+`pipedai.outgoing`, and never inside a database transaction.
+"""
+
+import base64
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+from urllib.parse import quote_plus, urlencode
+
+from pipedai.outgoing import Answer, fetch
+from workspaces.connections.discovery import ASKING
+from workspaces.connections.header_field import MAX_HEADERS_BYTES
+
+# A token as a header may have it (RFC 6750 §2.1), without blanks.
+_TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
+# The error codes of RFC 6749 §5.2. Any of them says that the same request would be refused again.
+_REFUSALS = frozenset(
+    {"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client"}
+    | {"unsupported_grant_type", "invalid_scope"}
+)
+# How long a token counts as living if the server does not say (RFC 6749 §5.1 leaves it open), and at most, in seconds.
+UNSAID_LIFE = 3600
+LONGEST_LIFE = 366 * 86_400
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Client:
+    """Who we are to an authorization server. `method` is one of `discovery.AUTH_METHODS`."""
+
+    id: str
+    secret: str | None
+    method: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Tokens:
+    """`refresh_token` is None if the server sent none: then the one that it had sent before stays. `lives` is for how
+    many seconds the access token is good, from when the request was sent.
+    """
+
+    access_token: str
+    refresh_token: str | None
+    lives: int
+
+
+class NoTokens(Exception):  # noqa: N818
+    """No tokens came. The message says why in a few words of our own. `code` is the error code of RFC 6749 with which
+    the server refused, or None: then it may help to ask again.
+    """
+
+    def __init__(self, words: str, code: str | None = None) -> None:
+        super().__init__(words)
+        self.code = code
+
+
+def new_verifier() -> str:
+    """Returns a fresh PKCE verifier of 64 characters (RFC 7636 §4.1)."""
+    return secrets.token_urlsafe(48)
+
+
+def challenge_of(verifier: str) -> str:
+    """Returns the S256 challenge of a PKCE verifier (RFC 7636 §4.2)."""
+    digest = hashlib.sha256(verifier.encode()).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def ask_for_tokens(endpoint: str, *, client: Client, form: Mapping[str, str]) -> Tokens:
+    """Sends one request to the token endpoint, with `form` and what authenticates the client. Raises NoTokens."""
+    headers, fields = _authenticated(client, form)
+    answer = fetch(endpoint, method="POST", headers=headers, body=urlencode(fields).encode())
+    return _tokens(answer)
+
+
+def _authenticated(
+    client: Client, form: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    headers = {**ASKING, "Content-Type": "application/x-www-form-urlencoded"}
+    if client.method == "client_secret_basic":
+        # Both are form-encoded before they are joined (RFC 6749 §2.3.1).
+        pair = f"{quote_plus(client.id)}:{quote_plus(client.secret or '')}"
+        basic = base64.b64encode(pair.encode()).decode()
+        return {**headers, "Authorization": f"Basic {basic}"}, dict(form)
+    own = {"client_id": client.id}
+    if client.method == "client_secret_post":
+        own["client_secret"] = client.secret or ""
+    return headers, {**form, **own}
+
+
+def _tokens(answer: Answer) -> Tokens:
+    if answer.error is not None:
+        raise NoTokens(answer.error)
+    said = answer.json_object or {}
+    if answer.status_code != 200:
+        code = said.get("error")
+        if answer.status_code in (400, 401) and isinstance(code, str) and code in _REFUSALS:
+            raise NoTokens(f"the server refused it ({code})", code)
+        raise NoTokens(f"HTTP status {answer.status_code}")
+    token, refresh = said.get("access_token"), said.get("refresh_token")
+    if not _is_token(token) or str(said.get("token_type")).lower() != "bearer":
+        raise NoTokens("the answer has no bearer token")
+    return Tokens(token, refresh if _is_token(refresh) else None, _life(said.get("expires_in")))
+
+
+def _is_token(value: Any) -> TypeGuard[str]:
+    """Whether a header can have it. Half of what headers may have is left for other ones."""
+    return (
+        isinstance(value, str)
+        and len(value) <= MAX_HEADERS_BYTES // 2
+        and _TOKEN.fullmatch(value) is not None
+    )
+
+
+def _life(seconds: Any) -> int:
+    """Some servers send the number as a string. What is no number of seconds from 1 on counts as unsaid."""
+    if isinstance(seconds, str) and re.fullmatch(r"[0-9]{1,12}", seconds, re.ASCII):
+        seconds = int(seconds)
+    if isinstance(seconds, bool) or not isinstance(seconds, int) or seconds < 1:
+        return UNSAID_LIFE
+    return min(seconds, LONGEST_LIFE)

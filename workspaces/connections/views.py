@@ -1,0 +1,116 @@
+"""The endpoints of connections: list, make, read, change and delete them."""
+
+from typing import Any
+from uuid import UUID
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.pagination import KeysetPaginator
+from pipedai.api.principal import actor_of
+from pipedai.api.schema.operation import Operation
+from pipedai.api.serializers import read_body, sources_of
+from workspaces.access import TenantViewSet
+from workspaces.connections import services
+from workspaces.connections.models import Connection
+from workspaces.connections.serializers import ConnectionBody, ConnectionSerializer
+from workspaces.permissions import IsAdmin, IsViewer
+
+_COLUMNS = sorted(sources_of(ConnectionSerializer))
+_CONNECTION = {
+    "name": "Issue tracker",
+    "mcpUrl": "https://mcp.example.com/mcp",
+    "grant": "headers",
+    "headers": {"Authorization": "Bearer a-secret-of-yours"},
+}
+
+
+class EnvironmentConnectionViewSet(TenantViewSet):
+    tag = "Connections"
+    permissions = {"list": IsViewer, "create": IsAdmin}
+
+    @Operation(
+        "GET /environments/{environmentId}/connections",
+        id="listConnections",
+        summary="List connections",
+        items=ConnectionSerializer,
+        says={200: "A list of connections."},
+    )
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        rows = Connection.objects.filter(environment_id=environment_id).values(*_COLUMNS)
+        paginator = KeysetPaginator()
+        page = paginator.paginate_queryset(rows, request, self)
+        return paginator.get_paginated_response(ConnectionSerializer(page, many=True).data)
+
+    @Operation(
+        "POST /environments/{environmentId}/connections",
+        id="createConnection",
+        summary="Make a connection",
+        body=ConnectionBody,
+        example=_CONNECTION,
+        answers={201: ConnectionSerializer},
+        says={201: "With the connection."},
+        errors={409: "`ceiling_reached`.", 503: "The headers can't be sealed."},
+        audit=("connection.created",),
+    )
+    def create(self, request: Request, environment_id: UUID) -> Response:
+        connection_id = services.create_connection(
+            environment_id=environment_id,
+            values=read_body(ConnectionBody, request),
+            actor=actor_of(request),
+        )
+        return Response(_shown(connection_id), status=201)
+
+
+class ConnectionViewSet(TenantViewSet):
+    row = ("connection_id", "SELECT id, environment_id FROM connection")
+    tag = "Connections"
+    permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsAdmin}
+
+    @Operation(
+        "GET /connections/{connectionId}",
+        id="getConnection",
+        summary="Get a connection",
+        answers={200: ConnectionSerializer},
+        says={200: "With the connection."},
+    )
+    def retrieve(self, request: Request, connection_id: UUID) -> Response:
+        return Response(_shown(connection_id))
+
+    @Operation(
+        "PATCH /connections/{connectionId}",
+        id="updateConnection",
+        summary="Change a connection",
+        body=ConnectionBody,
+        partial=True,
+        fields_as="POST /environments/{environmentId}/connections",
+        example={"headers": {"Authorization": "Bearer a-newer-secret"}},
+        answers={200: ConnectionSerializer},
+        says={200: "With the connection."},
+        errors={503: "The headers can't be sealed."},
+        audit=("connection.updated",),
+    )
+    def update(self, request: Request, connection_id: UUID) -> Response:
+        services.update_connection(
+            connection_id=connection_id,
+            values=read_body(ConnectionBody, request, partial=True),
+            actor=actor_of(request),
+        )
+        return Response(_shown(connection_id))
+
+    @Operation(
+        "DELETE /connections/{connectionId}",
+        id="deleteConnection",
+        summary="Delete a connection",
+        answers={204: None},
+        errors={409: "`has_children`: triggers use it."},
+        audit=("connection.deleted",),
+    )
+    def destroy(self, request: Request, connection_id: UUID) -> Response:
+        services.delete_connection(connection_id=connection_id, actor=actor_of(request))
+        return Response(status=204)
+
+
+def _shown(connection_id: UUID) -> Any:
+    row = Connection.objects.values(*_COLUMNS).get(id=connection_id)
+    return ConnectionSerializer(row).data
