@@ -8,6 +8,7 @@ from uuid import UUID
 from notices.channels import consent
 from notices.channels.announcements import Digest
 from notices.channels.consent import Standing, standing_columns, standing_of
+from notices.channels.facts import Fact, failure_facts
 from notices.channels.models import SECRET, URL, Channel
 from notices.states import CONFIRM, DIGEST, RECOVERED, TEST, headline, how_it_was
 from pipedai.api.renderers import compact_json
@@ -30,7 +31,8 @@ e.deleted_at IS NOT NULL AS is_gone,
 uk.id AS url_key_id, uk.wrapped AS url_key_wrapped, uk.master_key_id AS url_master_key_id,
 sk.id AS secret_key_id, sk.wrapped AS secret_key_wrapped, sk.master_key_id AS secret_master_key_id,
 coalesce((SELECT t.timezone FROM trigger t WHERE t.id = i.subject_id),
-    (SELECT b.timezone FROM budget b WHERE b.id = i.subject_id), 'UTC') AS timezone,
+    (SELECT b.timezone FROM budget b WHERE b.id = i.subject_id),
+    (SELECT t.timezone FROM run r JOIN trigger t ON t.id = r.trigger_id WHERE r.id = d.run_id), 'UTC') AS timezone,
 (SELECT a.id FROM asked_address a
     WHERE a.address = d.address AND a.environment_id = d.environment_id) AS asked_id,
 {standing_columns("d.environment_id", "d.address")}
@@ -84,12 +86,14 @@ def message_of(row: Row) -> Post | Mail:
 
 
 def _with_output(row: Row) -> str:
-    """Returns the body of a notice with the `output` of its run. It is null if the run has none or was pruned."""
-    body = json.loads(row["body"])
-    if body.get("run") is None:
-        return str(row["body"])
-    output = None if row["run_output"] is None else json.loads(row["run_output"])
-    return compact_json({**body, "run": {**body["run"], "output": output}})
+    """Returns the body of a notice with its link, and with the `output` of its run. The output is null if the run has
+    none or was pruned.
+    """
+    body = {**json.loads(row["body"]), "link": _page(row)}
+    if body["run"] is not None:
+        output = None if row["run_output"] is None else json.loads(row["run_output"])
+        body["run"]["output"] = output
+    return compact_json(body)
 
 
 def slack_text(row: Row) -> str:
@@ -110,14 +114,9 @@ def _content(row: Row) -> tuple[str, list[str]]:
         return _digest_title(digest), [*digest.lines, *([f"and {more} more"] if more else [])]
     if row["event"] == TEST:
         return f"This is a test of the channel {foreign(row['channel_name'])}", []
-    title, cause, story = (
-        _title(body, foreign(body["subject"]["name"])),
-        _cause(body),
-        _story(row, body),
-    )
-    if story:
-        return title, [story, f"What had happened: {cause}"]
-    return title, [cause] if cause else []
+    story = _story(row, body)
+    facts = [f"{label}: {value}" for label, value in _facts(row, body)]
+    return _title(body, foreign(body["subject"]["name"])), [*([story] if story else []), *facts]
 
 
 def _page(row: Row) -> str:
@@ -141,10 +140,8 @@ def _mail(row: Row) -> Mail:
         "environment": row["environment_name"],
         "channel": row["channel_name"],
         "title": Own(_mail_title(row, body)),
-        "cause": _cause(body),
         "story": Own(_story(row, body)),
-        "since": Own(_words(row, body, "openedAt")),
-        "until": Own(_words(row, body, "closedAt")),
+        "facts": _facts(row, body),
     }
     if row["event"] == DIGEST:
         digest = Digest.of(row["body"])
@@ -186,8 +183,20 @@ def _digest_title(digest: Digest) -> str:
     return f"{digest.count} notices were held back"
 
 
-def _cause(body: dict[str, Any]) -> str:
-    return str(((body["incident"] or {}).get("cause") or {}).get("message") or "")
+def _facts(row: Row, body: dict[str, Any]) -> list[Fact]:
+    """Returns the facts about an incident and its run. A recovery tells its times in its story."""
+    incident, is_over = body["incident"], row["event"].endswith(RECOVERED)
+    if incident is None:
+        return []
+    cause = (Own("What had happened" if is_over else "Cause"), incident["cause"]["message"])
+    if is_over:
+        return [cause]
+    times = [
+        (Own(label), Own(words))
+        for label, name in (("Since", "openedAt"), ("Until", "closedAt"))
+        if (words := _words(row, body, name))
+    ]
+    return [cause, *times, *failure_facts(body["run"], row["timezone"])]
 
 
 def _story(row: Row, body: dict[str, Any]) -> str:

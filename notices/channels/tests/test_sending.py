@@ -49,7 +49,16 @@ def test_a_webhook_gets_the_incident_signed(cast, receiver, open_incidents):
     assert headers["x-pipedai-signature"].startswith("sha256=")
     notice = Notice.objects.get()
     assert headers["webhook-id"] == f"msg_{notice.id.hex}"
-    assert list(body) == ["id", "event", "at", "environmentId", "subject", "incident", "run"]
+    assert list(body) == [
+        "id",
+        "event",
+        "at",
+        "environmentId",
+        "subject",
+        "incident",
+        "run",
+        "link",
+    ]
     assert body["event"] == "trigger_failing"
     assert body["subject"]["name"] == "Nightly report"
     assert body["incident"]["id"] == str(incident_id)
