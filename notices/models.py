@@ -22,6 +22,7 @@ __all__ = [
     "Notice",
     "NoticeAttempt",
     "RefusedAddress",
+    "UntoldOutcome",
 ]
 
 
@@ -116,3 +117,20 @@ class Incident(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.subject_name}"
+
+
+class UntoldOutcome(models.Model):
+    """A final outcome of a run of which the scheduler has not told the channels yet. The transaction that ends the run
+    writes the row if a channel of the environment tells of such, and the one that queues the notices removes it.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # The run that ended. It is no foreign key, because runs are pruned.
+    run_id = models.UUIDField()
+
+    class Meta:
+        db_table = "untold_outcome"
+        indexes = (models.Index(fields=["environment", "id"], name="untold_outcome_next"),)

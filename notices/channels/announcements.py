@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from notices.serializers import incident_shown
-from notices.states import RECOVERED, RUN_ENDED, Kind, headline
+from notices.states import RECOVERED, RUN_ENDED, RUN_RESULT, Kind, headline
 from pipedai.api.renderers import compact_json
 from pipedai.outgoing.mails import MAX_FOREIGN
 from pipedai.sql import fetch_all
@@ -16,7 +16,7 @@ from triggers.explain.runs import retries_of
 from triggers.explain.serializers import RetrySerializer
 from triggers.runs.queries import runs_in_order
 from triggers.runs.serializers import RunSerializer
-from triggers.states import FAILURES
+from triggers.states import FAILURES, Status
 
 # A digest names at most this many of the notices that it stands for, and only counts the others.
 MOST_NAMED: Final = 50
@@ -25,6 +25,14 @@ MOST_NAMED: Final = 50
 MAX_IN_A_ROW: Final = 100
 
 _INCIDENTS: Final = "SELECT * FROM incident WHERE id = ANY(%(ids)s)"
+
+_DOCUMENTS: Final = """
+SELECT r.id, r.status, result.output::text AS output, x.payload::text AS payload
+FROM run r
+LEFT JOIN run_result result ON result.run_id = r.id AND result.environment_id = r.environment_id
+LEFT JOIN run_text x ON x.run_id = r.id AND x.environment_id = r.environment_id
+WHERE r.id = ANY(%(ids)s)
+"""
 
 _FAULTS: Final = f"""
 (SELECT ended_at FROM run r
@@ -56,6 +64,8 @@ class Announcement:
     about: Mapping[str, Any] = field(default_factory=dict)
     incident_id: UUID | None = None
     run_id: UUID | None = None
+    # What the clauses of `run.result` look at.
+    document: Mapping[str, Any] | None = None
 
 
 def body_of(announcement: Announcement, notice_id: UUID) -> str:
@@ -103,13 +113,16 @@ def of_incidents(wanted: Collection[tuple[UUID, str, bool]], now: datetime) -> l
     return announcements
 
 
-def of_outcomes(run_ids: Collection[UUID]) -> list[Announcement]:
-    """Returns what is to be told about ended runs, in one query."""
+def of_outcomes(run_ids: Collection[UUID], *, with_documents: bool) -> list[Announcement]:
+    """Returns what is to be told about ended runs: of each `run.ended` and `run.result`. It takes four queries at most.
+    Clauses need the documents.
+    """
+    documents = _documents(run_ids) if with_documents else {}
     return [
         Announcement(
             run["environmentId"],
-            RUN_ENDED,
-            f"A run of trigger {run['triggerName']} has ended",
+            event,
+            _result_line(run),
             run["endedAt"],
             {
                 "subject": {
@@ -120,9 +133,28 @@ def of_outcomes(run_ids: Collection[UUID]) -> list[Announcement]:
                 "run": run,
             },
             run_id=run_id,
+            document=documents.get(run_id),
         )
         for run_id, run in _runs_shown(run_ids).items()
+        for event in (RUN_ENDED, RUN_RESULT)
     ]
+
+
+def _documents(run_ids: Collection[UUID]) -> dict[UUID, dict[str, Any]]:
+    """Returns each run's status, output and payload. A run without an output or a payload lacks the key."""
+    rows = fetch_all(_DOCUMENTS, {"ids": list(run_ids)})
+    return {
+        row["id"]: {
+            "status": row["status"],
+            **{key: json.loads(row[key]) for key in ("output", "payload") if row[key] is not None},
+        }
+        for row in rows
+    }
+
+
+def _result_line(run: Mapping[str, Any]) -> str:
+    said = run["shortMessage"] if run["status"] == Status.SUCCEEDED else error_line(run)
+    return f"{run['triggerName']}: {(said or run['status'].replace('_', ' '))[:MAX_FOREIGN]}"
 
 
 def _runs_shown(ids: Collection[UUID]) -> dict[UUID, dict[str, Any]]:

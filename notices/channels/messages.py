@@ -1,6 +1,7 @@
 """Makes the message of a notice: the request of a webhook, the text for Slack, or a mail (SPEC §14)."""
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -10,7 +11,19 @@ from notices.channels.announcements import Digest
 from notices.channels.consent import Standing, standing_columns, standing_of
 from notices.channels.facts import Fact, failure_facts
 from notices.channels.models import SECRET, URL, Channel
-from notices.states import CONFIRM, DIGEST, RECOVERED, TEST, headline, how_it_was
+from notices.channels.plain import fit
+from notices.channels.results import result_facts, result_title, said_lines
+from notices.channels.summary_words import summary_lines, summary_title
+from notices.states import (
+    CONFIRM,
+    DIGEST,
+    RECOVERED,
+    RUN_RESULT,
+    SUMMARY,
+    TEST,
+    headline,
+    how_it_was,
+)
 from pipedai.api.renderers import compact_json
 from pipedai.crypto import CannotOpen
 from pipedai.links import link_to_page
@@ -43,7 +56,8 @@ LEFT JOIN data_key uk ON uk.id = c.url_key_id
 LEFT JOIN data_key sk ON sk.id = c.secret_key_id
 LEFT JOIN incident i ON i.id = d.incident_id AND i.environment_id = d.environment_id
 LEFT JOIN run_result result
-    ON result.run_id = d.run_id AND result.environment_id = d.environment_id AND c.kind = 'webhook'
+    ON result.run_id = d.run_id AND result.environment_id = d.environment_id
+    AND (c.kind = 'webhook' OR d.event = 'run.result')
 """
 
 _STOPPED: Final = {
@@ -56,6 +70,11 @@ _STOPPED: Final = {
 # @ prevents.
 _SLACK_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\u200b"})
 _AGENT: Final = "PipedAI-Notices/1"
+# What may tell so much that it is plain text alone, also by mail.
+_LONG: Final = (RUN_RESULT, SUMMARY)
+# How long such a text is: in characters in Slack, in bytes in a mail, which with the links below it has 20 KiB at most.
+_MAX_SLACK: Final = 3_000
+_MAX_MAIL: Final = 18 * 1024
 
 
 def message_of(row: Row) -> Post | Mail:
@@ -100,9 +119,37 @@ def slack_text(row: Row) -> str:
     """Returns the text for Slack, with a link to the page that it is about. Texts of others in it make no links, also
     of bare URLs, mentions or new lines.
     """
+    link = _page(row)
+    if row["event"] in _LONG:
+        title, lines = _long_text(row, _MAX_SLACK - len(link), _slack_size, most_items=5)
+        return "\n".join([*(line.translate(_SLACK_ESCAPES) for line in (title, *lines)), link])
     title, lines = _content(row)
     text = "\n".join([f"{title} ({foreign(row['environment_name'])})", *map(foreign, lines)])
-    return f"{text.translate(_SLACK_ESCAPES)}\n{_page(row)}"
+    return f"{text.translate(_SLACK_ESCAPES)}\n{link}"
+
+
+def _slack_size(text: str) -> int:
+    return len(text.translate(_SLACK_ESCAPES))
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode())
+
+
+def _long_text(
+    row: Row, most: int, size: Callable[[str], int], *, most_items: int
+) -> tuple[str, list[str]]:
+    """Returns the title and the lines of a result or a summary, which together have the size `most` at most."""
+    body = json.loads(row["body"])
+    if row["event"] == SUMMARY:
+        title = summary_title(body["summary"])
+        lines = summary_lines(body["summary"], row["environment_name"], most_items)
+        return title, fit(lines, most - size(title) - 1, size)
+    run, output = body["run"], row["run_output"]
+    title, facts = result_title(run), result_facts(run, row["environment_name"], row["timezone"])
+    most -= sum(size(line) + 1 for line in (title, "", *facts))
+    said = said_lines(run, output and json.loads(output), has_output=output is not None)
+    return title, [*fit(said, most, size), "", *facts]
 
 
 def _content(row: Row) -> tuple[str, list[str]]:
@@ -124,7 +171,7 @@ def _page(row: Row) -> str:
     body = json.loads(row["body"])
     if row["event"] == TEST:
         return link_to_page("channel", row["channel_id"])
-    if row["event"] == DIGEST:
+    if row["event"] in (DIGEST, SUMMARY):
         return link_to_page("attention", row["environment_id"])
     if body["run"] and not row["event"].endswith(RECOVERED):
         return link_to_page("run", body["run"]["id"])
@@ -135,8 +182,26 @@ def _page(row: Row) -> str:
 
 
 def _mail(row: Row) -> Mail:
+    stop, headers = "", {}
+    # Without a mail server, members' addresses that nobody has proved get mails too (as files), and have no row.
+    if row["asked_id"] is not None:
+        stop, headers = (
+            consent.link_of(row["asked_id"]),
+            consent.unsubscribe_headers(row["asked_id"]),
+        )
+    how: dict[str, Any] = {
+        "to": row["address"],
+        "link": _page(row),
+        "why": Own("You get this mail because your address is in a channel of the environment."),
+        "headers": headers,
+    }
+    if row["event"] in _LONG:
+        title, lines = _long_text(row, _MAX_MAIL, _bytes, most_items=20)
+        values: dict[str, Any] = {"title": Own(title), "text": Own("\n".join(lines))}
+        values |= {"channel": row["channel_name"], "stop": Own(stop)}
+        return compose("notices/plain", subject="{title}", values=values, is_plain=True, **how)
     body = json.loads(row["body"])
-    values: dict[str, Any] = {
+    values = {
         "environment": row["environment_name"],
         "channel": row["channel_name"],
         "title": Own(_mail_title(row, body)),
@@ -146,22 +211,11 @@ def _mail(row: Row) -> Mail:
     if row["event"] == DIGEST:
         digest = Digest.of(row["body"])
         values |= {"lines": list(digest.lines), "more": digest.count - len(digest.lines)}
-    why = Own("You get this mail because your address is in a channel of the environment.")
-    stop, headers = "", {}
-    # Without a mail server, members' addresses that nobody has proved get mails too (as files), and have no row.
-    if row["asked_id"] is not None:
-        stop, headers = (
-            consent.link_of(row["asked_id"]),
-            consent.unsubscribe_headers(row["asked_id"]),
-        )
     return compose(
         "notices/notice",
-        to=row["address"],
         subject="{title} ({environment})",
         values={**values, "stop": Own(stop)},
-        link=_page(row),
-        why=why,
-        headers=headers,
+        **how,
     )
 
 

@@ -2,7 +2,7 @@
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
 from django.db.models.functions import Now
 
 from pipedai.ids import new_id
@@ -63,6 +63,20 @@ class Channel(models.Model):
     secret_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
     # The events that the channel tells of: words from `notices.states.EVENTS`.
     events = ArrayField(models.CharField(max_length=30))
+    # Of which triggers the channel tells with `run.result`; NULL if of all. They are no foreign keys: a deleted trigger
+    # ends no more runs.
+    trigger_ids = ArrayField(models.UUIDField(), null=True)
+    # Which final outcomes `run.result` tells: `always`, `failed`, or a list of clauses that must all hold for the
+    # document of the run's status, output and payload.
+    tells_when = models.JSONField(db_default=Value("always", models.JSONField()))
+    # When the channel sends a summary: `at` as HH:MM, `timezone`, and `weekdays`, of which `mon` is the first. NULL if
+    # it sends none.
+    summary = models.JSONField(null=True)
+    # When the next summary is due; NULL if none is, also while the channel is disabled. The transaction that queues a
+    # summary moves it on.
+    summary_due_at = models.DateTimeField(null=True)
+    # From when on the next summary tells what became of due times and runs; NULL like `summary_due_at`.
+    summary_since = models.DateTimeField(null=True)
     # Whether the channel sends notices. Notices that are pending when the channel is disabled are given up.
     enabled = models.BooleanField(default=True)
     # The user who made the channel; NULL if an API key or the service did.
@@ -106,6 +120,17 @@ class Channel(models.Model):
                 condition=Q(failing_since__isnull=False) | Q(last_error__isnull=True),
                 name="channel_error_has_a_time",
             ),
+            models.CheckConstraint(
+                condition=Q(summary_due_at__isnull=True, summary_since__isnull=True)
+                | Q(
+                    summary__isnull=False,
+                    summary_due_at__isnull=False,
+                    summary_since__isnull=False,
+                    enabled=True,
+                    deleted_at__isnull=True,
+                ),
+                name="channel_summary_is_due",
+            ),
         )
         indexes = (
             models.Index(
@@ -120,7 +145,17 @@ class Channel(models.Model):
             models.Index(
                 fields=["environment"],
                 name="channel_of_outcomes",
-                condition=Q(enabled=True, deleted_at__isnull=True, events__contains=["run.ended"]),
+                condition=Q(
+                    enabled=True,
+                    deleted_at__isnull=True,
+                    events__overlap=["run.ended", "run.result"],
+                ),
+            ),
+            # The scheduler finds the due summaries by this index.
+            models.Index(
+                fields=["summary_due_at"],
+                name="channel_summary_due",
+                condition=Q(summary_due_at__isnull=False),
             ),
         )
 
@@ -148,7 +183,8 @@ class Notice(OutboxRow):
     )
     # The channel that sends the notice. The channel's URL and secret are read at each attempt.
     channel = tenant_key("notices.Channel", related_name="notices")
-    # What the notice tells: a word from EVENTS, or `channel.test`, `channel.digest` or `address.confirm`.
+    # What the notice tells: a word from EVENTS, or `channel.test`, `channel.digest`, `channel.summary` or
+    # `address.confirm`.
     event = models.CharField(max_length=30)
     # The incident that the notice tells of; NULL if there is none. It is no foreign key, because incidents are pruned.
     incident_id = models.UUIDField(null=True)

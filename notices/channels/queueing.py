@@ -4,6 +4,7 @@ An address, or a channel of Slack, gets at most `MAX_AN_HOUR` notices an hour. A
 so that a storm of incidents makes one mail.
 """
 
+import json
 from bisect import insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +15,12 @@ from uuid import UUID
 from notices.channels.announcements import Announcement, Digest, body_of
 from notices.channels.consent import Standing, keep_consent, standings
 from notices.channels.models import Channel, Notice
-from notices.states import DIGEST
+from notices.states import ALWAYS, DIGEST, FAILED, RUN_RESULT
 from pipedai.ids import new_id
 from pipedai.outgoing import mail_host
 from pipedai.sql import NOW, Row, execute, fetch_all
+from triggers.events.clauses import first_failing
+from triggers.states import FAILURES
 
 # How many notices an address or a channel of Slack gets in an hour, and how many it may have pending.
 MAX_AN_HOUR: Final = 20
@@ -29,21 +32,10 @@ _BATCH: Final = 1_000
 # Selects the channels that subscribe to one of the events, and locks them. The second of two transactions waits for the
 # lock, and so counts what the first one queued. The order of the ids prevents deadlocks.
 _WANTING: Final = f"""
-SELECT id, environment_id, kind, emails, host, events, {NOW} AS now FROM channel
+SELECT id, environment_id, kind, emails, host, events, trigger_ids, tells_when::text AS tells_when, {NOW} AS now
+FROM channel
 WHERE environment_id = ANY(%(environments)s) AND enabled AND deleted_at IS NULL AND events && %(events)s::varchar[]
 ORDER BY id FOR NO KEY UPDATE
-"""  # noqa: S608
-
-# The SQL condition that a channel `c` is enabled and tells of ended runs. The index `channel_of_outcomes` has it too.
-TELLS_OUTCOMES: Final = (
-    "c.enabled AND c.deleted_at IS NULL AND c.events @> (ARRAY['run.ended'])::varchar(30)[]"
-)
-# Selects the channels that tell of ended runs. It takes no locks, because webhooks have no hourly limit, so ends of
-# runs need not wait for each other.
-_WANTING_OUTCOMES: Final = f"""
-SELECT c.id, c.environment_id, c.kind, c.emails, c.host, c.events, statement_timestamp() AS now FROM channel c
-WHERE c.environment_id = ANY(%(environments)s) AND {TELLS_OUTCOMES}
-ORDER BY c.id
 """  # noqa: S608
 
 # Makes transactions that tell the same address wait for each other, so that the second one counts what the first one
@@ -147,11 +139,6 @@ def channels_wanting(
     return fetch_all(_WANTING, params)
 
 
-def channels_wanting_outcomes(environments: Iterable[UUID]) -> list[Row]:
-    """Returns the channels of these environments that tell of ended runs. Nearly always there are none."""
-    return fetch_all(_WANTING_OUTCOMES, {"environments": list(set(environments))})
-
-
 def queue_notices(
     channels: Sequence[Row], announcements: Sequence[Announcement], *, now: datetime | None = None
 ) -> list[Notice]:
@@ -169,6 +156,12 @@ def queue_notices(
     return rows
 
 
+def queue_unlimited(channel: Row, announcement: Announcement) -> None:
+    """Writes a channel's notices about something, one for each address that gets mail, even beyond the hourly limit."""
+    lines = _lines([(channel, [announcement])])
+    Notice.objects.bulk_create([_notice(line, announcement) for line in lines])
+
+
 def queue_for(channel: Channel, announcement: Announcement, address: str = "") -> Notice:
     """Writes one notice, even if the channel does not subscribe to its event, and without a limit on their number."""
     row = {"id": channel.id, "environment_id": channel.environment_id, "host": channel.host}
@@ -181,7 +174,20 @@ def _wants(channel: Row, announcement: Announcement) -> bool:
     return (
         announcement.environment_id == channel["environment_id"]
         and announcement.event in channel["events"]
+        and (announcement.event != RUN_RESULT or _wants_result(channel, announcement))
     )
+
+
+def _wants_result(channel: Row, announcement: Announcement) -> bool:
+    """Returns whether a final outcome is of a trigger that the channel tells of, and fits its `when`."""
+    run, when = announcement.about["run"], json.loads(channel["tells_when"])
+    if channel["trigger_ids"] is not None and run["triggerId"] not in channel["trigger_ids"]:
+        return False
+    if when == ALWAYS:
+        return True
+    if when == FAILED:
+        return run["status"] in FAILURES
+    return first_failing(when, announcement.document) is None
 
 
 def _is_limited(line: _Line) -> bool:

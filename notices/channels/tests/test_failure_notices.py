@@ -76,5 +76,7 @@ def test_a_failure_that_is_retried_says_when_in_the_triggers_zone(cast, mail_ser
     find_late_triggers(now=runs.wait(minutes=2))
     send_due(runs.now)
     (mail,) = mail_server.received
-    due = zoned_words(runs.retry_of(run_id)["available_at"], "Asia/Kolkata")
+    retry = runs.retry_of(run_id)
+    assert retry is not None
+    due = zoned_words(retry["available_at"], "Asia/Kolkata")
     assert f"Retry: It is retried at {due}." in mail.part("plain")
