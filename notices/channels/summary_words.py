@@ -27,7 +27,9 @@ def summary_title(told: dict[str, Any]) -> str:
     ]
     if troubles:
         return f"{due} due, {', '.join([succeeded, *troubles])}"[:_MAX_TITLE]
-    return f"All {due} due, {succeeded}" if due else f"Nothing was due, {succeeded}"
+    if due:
+        return f"All {due} due, {succeeded}"
+    return f"Nothing was due, {succeeded if runs['succeeded'] else 'and no run ended'}"
 
 
 def summary_lines(told: dict[str, Any], environment: str, most_items: int) -> Iterator[str]:
