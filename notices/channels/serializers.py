@@ -99,7 +99,7 @@ class ChannelBody(StrictBody):
     triggerIds = serializers.ListField(
         source="trigger_ids",
         child=IdField(),
-        allow_empty=False,
+        min_length=1,
         max_length=MAX_TRIGGERS,
         allow_null=True,
         required=False,
