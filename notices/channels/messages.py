@@ -1,7 +1,6 @@
 """Makes the message of a notice: the request of a webhook, the text for Slack, or a mail (SPEC §14)."""
 
 import json
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -10,15 +9,12 @@ from notices.channels import consent
 from notices.channels.announcements import Digest
 from notices.channels.consent import Standing, standing_columns, standing_of
 from notices.channels.facts import Fact, failure_facts
+from notices.channels.long_texts import LONG, long_text
 from notices.channels.models import SECRET, URL, Channel
-from notices.channels.plain import fit
-from notices.channels.results import result_facts, result_title, said_lines
-from notices.channels.summary_words import summary_lines, summary_title
 from notices.states import (
     CONFIRM,
     DIGEST,
     RECOVERED,
-    RUN_RESULT,
     SUMMARY,
     TEST,
     headline,
@@ -70,8 +66,6 @@ _STOPPED: Final = {
 # @ prevents.
 _SLACK_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\u200b"})
 _AGENT: Final = "PipedAI-Notices/1"
-# What may tell so much that it is plain text alone, also by mail.
-_LONG: Final = (RUN_RESULT, SUMMARY)
 # How long such a text is: in characters in Slack, in bytes in a mail, which with the links below it has 20 KiB at most.
 _MAX_SLACK: Final = 3_000
 _MAX_MAIL: Final = 18 * 1024
@@ -120,36 +114,15 @@ def slack_text(row: Row) -> str:
     of bare URLs, mentions or new lines.
     """
     link = _page(row)
-    if row["event"] in _LONG:
-        title, lines = _long_text(row, _MAX_SLACK - len(link), _slack_size, most_items=5)
+    if row["event"] in LONG:
+        most = _MAX_SLACK - len(link)
+        title, lines = long_text(
+            row, most, lambda line: len(line.translate(_SLACK_ESCAPES)), most_items=5
+        )
         return "\n".join([*(line.translate(_SLACK_ESCAPES) for line in (title, *lines)), link])
     title, lines = _content(row)
     text = "\n".join([f"{title} ({foreign(row['environment_name'])})", *map(foreign, lines)])
     return f"{text.translate(_SLACK_ESCAPES)}\n{link}"
-
-
-def _slack_size(text: str) -> int:
-    return len(text.translate(_SLACK_ESCAPES))
-
-
-def _bytes(text: str) -> int:
-    return len(text.encode())
-
-
-def _long_text(
-    row: Row, most: int, size: Callable[[str], int], *, most_items: int
-) -> tuple[str, list[str]]:
-    """Returns the title and the lines of a result or a summary, which together have the size `most` at most."""
-    body = json.loads(row["body"])
-    if row["event"] == SUMMARY:
-        title = summary_title(body["summary"])
-        lines = summary_lines(body["summary"], row["environment_name"], most_items)
-        return title, fit(lines, most - size(title) - 1, size)
-    run, output = body["run"], row["run_output"]
-    title, facts = result_title(run), result_facts(run, row["environment_name"], row["timezone"])
-    most -= sum(size(line) + 1 for line in (title, "", *facts))
-    said = said_lines(run, output and json.loads(output), has_output=output is not None)
-    return title, [*fit(said, most, size), "", *facts]
 
 
 def _content(row: Row) -> tuple[str, list[str]]:
@@ -195,8 +168,8 @@ def _mail(row: Row) -> Mail:
         "why": Own("You get this mail because your address is in a channel of the environment."),
         "headers": headers,
     }
-    if row["event"] in _LONG:
-        title, lines = _long_text(row, _MAX_MAIL, _bytes, most_items=20)
+    if row["event"] in LONG:
+        title, lines = long_text(row, _MAX_MAIL, lambda line: len(line.encode()), most_items=20)
         values: dict[str, Any] = {"title": Own(title), "text": Own("\n".join(lines))}
         values |= {"channel": row["channel_name"], "stop": Own(stop)}
         return compose("notices/plain", subject="{title}", values=values, is_plain=True, **how)

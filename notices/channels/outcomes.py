@@ -12,7 +12,8 @@ from uuid import UUID
 from django.db import transaction
 
 from notices.channels.announcements import of_outcomes
-from notices.channels.queueing import channels_wanting, queue_notices
+from notices.channels.queueing import queue_notices
+from notices.channels.wanting import channels_wanting
 from notices.states import RUN_ENDED, RUN_RESULT
 from pipedai.ids import new_id
 from pipedai.sql import execute_later, fetch_all

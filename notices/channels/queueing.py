@@ -1,12 +1,11 @@
-"""Queues notices: selects the channels that subscribe to an event, and writes their rows (SPEC §14).
+"""Queues notices: writes their rows, within the limits of their receivers (SPEC §14).
 
 An address, or a channel of Slack, gets at most `MAX_AN_HOUR` notices an hour. A digest of a channel gathers the others,
 so that a storm of incidents makes one mail.
 """
 
-import json
 from bisect import insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -15,12 +14,11 @@ from uuid import UUID
 from notices.channels.announcements import Announcement, Digest, body_of
 from notices.channels.consent import Standing, keep_consent, standings
 from notices.channels.models import Channel, Notice
-from notices.states import ALWAYS, DIGEST, FAILED, RUN_RESULT
+from notices.channels.wanting import wants
+from notices.states import DIGEST
 from pipedai.ids import new_id
 from pipedai.outgoing import mail_host
 from pipedai.sql import NOW, Row, execute, fetch_all
-from triggers.events.clauses import first_failing
-from triggers.states import FAILURES
 
 # How many notices an address or a channel of Slack gets in an hour, and how many it may have pending.
 MAX_AN_HOUR: Final = 20
@@ -28,15 +26,6 @@ AN_HOUR: Final = timedelta(hours=1)
 # How many notices a webhook may have pending. The oldest notices beyond this number are dropped.
 MAX_PENDING: Final = 10_000
 _BATCH: Final = 1_000
-
-# Selects the channels that subscribe to one of the events, and locks them. The second of two transactions waits for the
-# lock, and so counts what the first one queued. The order of the ids prevents deadlocks.
-_WANTING: Final = f"""
-SELECT id, environment_id, kind, emails, host, events, trigger_ids, tells_when::text AS tells_when, {NOW} AS now
-FROM channel
-WHERE environment_id = ANY(%(environments)s) AND enabled AND deleted_at IS NULL AND events && %(events)s::varchar[]
-ORDER BY id FOR NO KEY UPDATE
-"""  # noqa: S608
 
 # Makes transactions that tell the same address wait for each other, so that the second one counts what the first one
 # queued. Channels of other environments may have the address too. There are 1,024 locks, so that a batch needs few.
@@ -131,14 +120,6 @@ class _Room:
         return max(due, now + AN_HOUR) if self.pending > len(self.times) else due
 
 
-def channels_wanting(
-    environments: Iterable[UUID], events: Iterable[str], *, now: datetime | None = None
-) -> list[Row]:
-    """Returns the channels that subscribe to one of the events, locked until the transaction ends."""
-    params = {"environments": list(set(environments)), "events": list(set(events)), "now": now}
-    return fetch_all(_WANTING, params)
-
-
 def queue_notices(
     channels: Sequence[Row], announcements: Sequence[Announcement], *, now: datetime | None = None
 ) -> list[Notice]:
@@ -147,7 +128,7 @@ def queue_notices(
     digest.
     """
     wanted = [
-        (channel, [each for each in announcements if _wants(channel, each)]) for channel in channels
+        (channel, [each for each in announcements if wants(channel, each)]) for channel in channels
     ]
     lines = _lines(wanted)
     rows = [*_unlimited(lines), *_limited(lines, now)]
@@ -168,26 +149,6 @@ def queue_for(channel: Channel, announcement: Announcement, address: str = "") -
     notice = _notice(_Line(row, address), announcement)
     notice.save(force_insert=True)
     return notice
-
-
-def _wants(channel: Row, announcement: Announcement) -> bool:
-    return (
-        announcement.environment_id == channel["environment_id"]
-        and announcement.event in channel["events"]
-        and (announcement.event != RUN_RESULT or _wants_result(channel, announcement))
-    )
-
-
-def _wants_result(channel: Row, announcement: Announcement) -> bool:
-    """Returns whether a final outcome is of a trigger that the channel tells of, and fits its `when`."""
-    run, when = announcement.about["run"], json.loads(channel["tells_when"])
-    if channel["trigger_ids"] is not None and run["triggerId"] not in channel["trigger_ids"]:
-        return False
-    if when == ALWAYS:
-        return True
-    if when == FAILED:
-        return run["status"] in FAILURES
-    return first_failing(when, announcement.document) is None
 
 
 def _is_limited(line: _Line) -> bool:

@@ -12,12 +12,11 @@ from triggers.explain.due_times import why_no_run
 _MAX_TITLE = 120
 
 
-def summary_title(told: dict[str, Any]) -> str:
-    """Returns what became of everything, in one line: `All 28 due, 28 succeeded`."""
+def summary_title(told: dict[str, Any], environment: str) -> str:
+    """Returns what became of everything, in one line: `All 28 due, 28 succeeded (production)`."""
     due, runs = told["due"], told["runs"]
-    succeeded = f"{runs['succeeded']} succeeded"
     troubles = [
-        f"{count} {words}"
+        f", {count} {words}"
         for count, words in (
             (told["failures"]["total"], "failed"),
             (told["withoutRun"]["total"], "without a run"),
@@ -25,11 +24,10 @@ def summary_title(told: dict[str, Any]) -> str:
         )
         if count
     ]
-    if troubles:
-        return f"{due} due, {', '.join([succeeded, *troubles])}"[:_MAX_TITLE]
-    if due:
-        return f"All {due} due, {succeeded}"
-    return f"Nothing was due, {succeeded if runs['succeeded'] else 'and no run ended'}"
+    said = f"{due} due, {runs['succeeded']} succeeded{''.join(troubles)}"
+    if not troubles:
+        said = f"All {said}" if due else "Nothing was due"
+    return f"{said} ({foreign(environment)})"
 
 
 def summary_lines(told: dict[str, Any], environment: str, most_items: int) -> Iterator[str]:

@@ -44,6 +44,8 @@ SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.pool_id, r.status, r
     w.last_seen_at AS worker_seen_at,
     EXISTS (
         SELECT FROM pool_member m WHERE m.pool_id = r.pool_id AND m.worker_id = r.worker_id) AS worker_is_member,
+    EXISTS (
+        SELECT FROM pool_member m WHERE m.pool_id = t.pool_id AND m.worker_id = r.worker_id) AS worker_is_in_pool,
     (SELECT max(o.last_seen_at) FROM pool_member m JOIN worker o ON o.id = m.worker_id
         WHERE m.pool_id = r.pool_id AND {is_online("o")}) AS pool_seen_at,
     n.id AS retry_id, n.status AS retry_status, n.available_at AS retry_available_at, n.ended_by AS retry_ended_by,

@@ -11,7 +11,7 @@ from django.db import connection
 from notices.channels.models import Channel, Notice
 from notices.channels.outcomes import tell_outcomes
 from notices.channels.services import update_channel
-from notices.channels.summaries import next_summary, send_summaries
+from notices.channels.summaries import SETTLED, next_summary, send_summaries
 from notices.channels.tests.conftest import send_due
 from testing.processes.racing import ROUNDS, accepted, at_once
 from testing.processes.webhook_receiver import receiving
@@ -90,7 +90,8 @@ def test_a_mail_tells_what_became_of_everything(cast, mail_server, settings):
     sent()
     send_due(SEVEN)
     (mail,) = mail_server.received
-    assert mail.message["Subject"] == "8 due, 5 succeeded, 1 failed, 2 without a run"
+    title = "8 due, 5 succeeded, 1 failed, 2 without a run"
+    assert mail.message["Subject"] == f"{title} ({cast.environment.name})"
     text = mail.part("plain").replace("\r\n", "\n")
     pages = "https://api.example.com/console"
     failed = Run.objects.get(trigger_id=runs.trigger_id, status="failed").id
@@ -128,8 +129,8 @@ def test_a_summary_comes_also_when_nothing_or_nothing_bad_happened(cast, hooks):
     pass_hours(runs, 8, "succeeded")
     sent(SEVEN + DAY)
     send_due(SEVEN + DAY)
-    titles = [json.loads(each.body)["text"].splitlines()[0] for each in hooks.received]
-    assert sorted(titles) == ["All 8 due, 8 succeeded", "Nothing was due, and no run ended"]
+    titles = [json.loads(each.body)["text"].partition(" (")[0] for each in hooks.received]
+    assert sorted(titles) == ["All 8 due, 8 succeeded", "Nothing was due"]
 
 
 def test_a_stretch_and_a_late_decision_count_once(cast):
@@ -148,6 +149,20 @@ def test_a_stretch_and_a_late_decision_count_once(cast):
         "skipped_missed",
         "skipped_no_worker",
     ]
+
+
+def test_what_ends_or_is_due_at_the_edge_of_two_summaries_is_in_one_of_them(cast):
+    add_summary(cast)
+    runs = hourly(cast)
+    pass_hours(runs, 10, "succeeded")
+    assert runs.now == SEVEN + timedelta(hours=2)
+    for edge in (SEVEN - SETTLED - timedelta(microseconds=1), SEVEN - SETTLED):
+        runs.now = edge
+        runs.ended()
+    first, second = sent()[0], sent(SEVEN + DAY)[1]
+    assert (first["due"], first["runs"]["succeeded"]) == (8, 9)
+    assert (second["due"], second["runs"]["succeeded"]) == (2, 3)
+    assert second["since"] == first["until"]
 
 
 def test_items_beyond_the_first_are_counted(cast, mail_server, hooks):
