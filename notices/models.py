@@ -4,13 +4,8 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from notices.channels.models import (
-    AskedAddress,
-    Channel,
-    Notice,
-    NoticeAttempt,
-    RefusedAddress,
-)
+from notices.channels.addresses import AskedAddress, RefusedAddress
+from notices.channels.models import Channel, Notice, NoticeAttempt
 from notices.states import Kind, SubjectType
 from pipedai.ids import new_id
 from workspaces.models import Environment
