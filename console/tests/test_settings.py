@@ -145,11 +145,11 @@ def test_a_channel_is_made_changed_and_tested(cast, settings_page):
     days = ["mon", "fri"]
     assert channel.summary == {"at": "07:00", "timezone": "Europe/Berlin", "weekdays": days}
     html = admin.get(page).content.decode()
-    for shown in ('value="07:00"', "&quot;/output/found&quot;", 'value="fri" checked'):
-        assert shown in html
+    for typed in ('value="07:00"', "&quot;/output/found&quot;", 'value="fri" checked'):
+        assert typed in html
     for part in ({"summary.at": "7"}, {"when": '[{"path": "x"}]'}, {"when": "never"}):
-        wrong = admin.post(page, {**change, **part})
-        assert (wrong.status_code, 'class="wrong"' in wrong.content.decode()) == (400, True), part
+        answer = admin.post(page, {**change, **part})
+        assert (answer.status_code, 'class="wrong"' in answer.content.decode()) == (400, True), part
     assert admin.post(page, {**change, "summary.at": "", "triggerIds": []})["Location"] == page
     channel.refresh_from_db()
     assert (channel.summary, channel.trigger_ids) == (None, None)

@@ -1,6 +1,7 @@
 """/environments/:envId/channels and /channels/:id"""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -101,7 +102,7 @@ def test_what_does_not_fit_is_a_field_error(cast, body, field):
 def test_results_and_summaries_are_shown_as_they_were_set_and_audited(cast):
     channel_id = create(cast).json()["id"]
     clauses = [{"path": "/output/found", "op": "gt", "value": 0}]
-    wanted = {
+    wanted: dict[str, Any] = {
         "triggerIds": [str(cast.trigger_id)],
         "when": clauses,
         "summary": {"at": "07:00", "timezone": "Europe/Berlin", "weekdays": ["mon", "fri"]},

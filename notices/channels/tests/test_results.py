@@ -184,6 +184,24 @@ def test_an_end_pays_nothing_without_such_a_channel_and_one_statement_with_it(ca
     assert UntoldOutcome.objects.count() == 1
 
 
+def test_telling_takes_as_many_statements_for_many_outcomes_as_for_one(cast):
+    clauses = [{"path": "/output/found", "op": "gt", "value": 0}]
+    for when in ("always", clauses):
+        add_channel(cast, "webhook", events=["run.ended", *RESULT], tells_when=when)
+    runs = Runs.of(cast, retry_mode="resume", alert_after_failures=None, webhook_url=None)
+
+    def statements(count):
+        for _ in range(count):
+            runs.ended(
+                "failed", faultClass="infra", toolCalls={"total": 1, "effects": 1, "unknown": 0}
+            )
+        with CaptureQueriesContext(connection) as captured:
+            assert tell_outcomes() == count
+        return len(captured)
+
+    assert statements(1) == statements(5)
+
+
 def test_environments_take_turns(cast):
     floods = [cast, make_cast()]
     for each in floods:

@@ -230,6 +230,8 @@ def test_a_job_that_is_killed_before_any_statement_tells_once_when_another_begin
     add_channel(cast, events=["run.result"])
     Runs.of(cast).ended()
 
+    left = 0
+
     def kill(execute, statement, params, many, context):
         nonlocal left
         # PostgreSQL rolls back what was killed, as the savepoint does here.
