@@ -93,8 +93,8 @@ def of_incidents(wanted: Collection[tuple[UUID, str, bool]], now: datetime) -> l
             at = row["closed_at" if event.endswith(RECOVERED) else "opened_at"]
             shown, run = incident_shown(row), runs.get(row["run_id"])
             line = headline(event, row["subject_name"], reminder=is_reminder)
-            if event == Kind.TRIGGER_FAILING and run:
-                line = f"{line}: {error_line(run)[:MAX_FOREIGN]}"
+            if event == Kind.TRIGGER_FAILING and run and (error := error_line(run)):
+                line = f"{line}: {error[:MAX_FOREIGN]}"
             announcements.append(
                 Announcement(
                     row["environment_id"],

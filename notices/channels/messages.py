@@ -66,7 +66,8 @@ _STOPPED: Final = {
 # @ prevents.
 _SLACK_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\u200b"})
 _AGENT: Final = "PipedAI-Notices/1"
-# How long such a text is: in characters in Slack, in bytes in a mail, which with the links below it has 20 KiB at most.
+# How long the text of a result or a summary is: in characters in Slack, in bytes in a mail. With the links below it, a
+# mail has 20 KiB at most.
 _MAX_SLACK: Final = 3_000
 _MAX_MAIL: Final = 18 * 1024
 

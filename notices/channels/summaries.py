@@ -17,7 +17,7 @@ from notices.states import SUMMARY
 from pipedai.clocks import zone_of
 from pipedai.links import PAGES, link_to_page
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one, fetch_row
-from triggers.budgets.queries import budgets, with_sums
+from triggers.budgets.room import SPENT
 from triggers.schedules.cron import Schedule
 
 # A summary tells of what was over this long before it is made. Transactions that ended a run before have committed.
@@ -81,6 +81,19 @@ WHERE {_ENDED_IN_WINDOW} AND r.status IN ('failed', 'timed_out') AND NOT r.retri
 ORDER BY r.ended_at DESC, r.id DESC LIMIT {MOST_ITEMS}
 """  # noqa: S608
 
+# What each budget has used in the last two of its windows that the summary's time touches: at seven o'clock, yesterday
+# and today. A budget of which no run was claimed has used nothing.
+_BUDGETS: Final = f"""
+SELECT b.id, b.name, b.period, b.timezone, b.limit_usd, b.limit_runs, w.starts_at,
+    {SPENT} AS spent, coalesce(w.runs, 0) AS runs
+FROM budget b LEFT JOIN LATERAL (
+    SELECT * FROM budget_window
+    WHERE budget_id = b.id AND generation = b.generation AND ends_at > %(since)s AND starts_at < %(until)s
+    ORDER BY starts_at DESC LIMIT 2) w ON true
+WHERE b.environment_id = %(environment_id)s AND b.deleted_at IS NULL
+ORDER BY b.created_at, b.id, w.starts_at
+"""  # noqa: S608
+
 
 def next_summary(summary: Row, after: datetime) -> datetime:
     """Returns when a summary is due next. It comes once on each day, also if the clocks skip or repeat its time."""
@@ -124,7 +137,7 @@ def _told(
     runs = fetch_row(_RUNS, window)
     failed = fetch_all(_FAILURES, window)
     waiting, total = find_attention(environment_id, now=now)
-    rows = budgets().filter(environment_id=environment_id).order_by("created_at", "id")
+    budgets = fetch_all(_BUDGETS, window)
     return {
         "since": since,
         "until": until,
@@ -134,7 +147,10 @@ def _told(
             key: runs[key] for key in ("succeeded", "failed", "timedOut", "canceled", "unfinished")
         },
         "costUsd": runs["costUsd"],
-        "budgets": [_budget(with_sums(row)) for row in rows[:MOST_ITEMS]],
+        "budgets": {
+            "total": len(budgets),
+            "items": [_budget(row) for row in budgets[:MOST_ITEMS]],
+        },
         "failures": {
             "total": runs["failed"] + runs["timedOut"],
             "items": [{**row, "link": link_to_page("run", row["runId"])} for row in failed],
@@ -186,6 +202,8 @@ def _budget(row: Row) -> Row:
         "id": row["id"],
         "name": row["name"],
         "period": row["period"],
+        "timezone": row["timezone"],
+        "startsAt": row["starts_at"],
         "spentUsd": row["spent"],
         "limitUsd": row["limit_usd"],
         "runs": row["runs"],

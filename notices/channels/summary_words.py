@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from pipedai.api.renderers import counted
+from pipedai.clocks import zone_of
 from pipedai.outgoing.mails import foreign, unlinked
 from triggers.explain.clock_words import duration_words, zoned_words
 from triggers.explain.due_times import why_no_run
@@ -43,8 +44,11 @@ def summary_lines(told: dict[str, Any], environment: str, most_items: int) -> It
         f" {runs['canceled']} canceled, {runs['unfinished']} not ended yet"
     )
     yield f"Cost: ${told['costUsd']}"
-    for each in told["budgets"]:
-        yield f"Budget {foreign(each['name'])}: {_used(each)} this {each['period']}"
+    budgets = told["budgets"]
+    for each in budgets["items"][:most_items]:
+        yield f"Budget {foreign(each['name'])}: {_used(each)}"
+    if (more := budgets["total"] - most_items) > 0:
+        yield f"and {more} more"
     failures, without, waiting = (told[key] for key in ("failures", "withoutRun", "attention"))
     yield from _section(
         f"Failed ({failures['total']})", _failures(told), failures["total"], most_items
@@ -91,10 +95,14 @@ def _without_run(told: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def _used(budget: dict[str, Any]) -> str:
-    spent, limit = f"${budget['spentUsd']}", budget["limitUsd"]
-    used = f"{spent} of ${limit}" if limit is not None else spent
-    runs = budget["limitRuns"]
-    return used if runs is None else f"{used}, {budget['runs']} of {counted(runs, 'run')}"
+    spent, limit, runs = f"${budget['spentUsd']}", budget["limitUsd"], budget["limitRuns"]
+    used = [f"{spent} of ${limit}"] if limit is not None else []
+    used += [f"{budget['runs']} of {counted(runs, 'run')}"] if runs is not None else []
+    words = ", ".join(used) or spent
+    if budget["startsAt"] is None:
+        return words
+    begun = datetime.fromisoformat(budget["startsAt"]).astimezone(zone_of(budget["timezone"]))
+    return f"{words} {f'on {begun:%Y-%m-%d}' if budget['period'] == 'day' else f'in {begun:%Y-%m}'}"
 
 
 def _short(text: str) -> str:

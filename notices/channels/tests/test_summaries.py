@@ -80,11 +80,17 @@ def pass_hours(runs: Runs, hours: int, *statuses: str) -> None:
 def test_a_mail_tells_what_became_of_everything(cast, mail_server, settings):
     settings.PUBLIC_URL = "https://api.example.com"
     add_summary(cast, "email")
+    Budget.objects.create(
+        environment=cast.environment,
+        name="All",
+        period="day",
+        timezone="Europe/Berlin",
+        limit_usd=10,
+    )
     runs = hourly(cast, name="Sync")
     pass_hours(runs, 6, "succeeded", "failed", "succeeded")
     Trigger.objects.filter(id=runs.trigger_id).update(worker_id=None)
     pass_hours(runs, 2)
-    Budget.objects.create(environment=cast.environment, name="All", period="month", limit_usd=10)
     add_channel(cast, name="Gone silent")
     Channel.objects.filter(name="Gone silent").update(failing_since=SEVEN)
     sent()
@@ -101,7 +107,8 @@ def test_a_mail_tells_what_became_of_everything(cast, mail_server, settings):
         "Due: 8, of which 6 made a run\n"
         "Runs: 5 succeeded, 1 failed, 0 timed out, 0 canceled, 0 not ended yet\n"
         "Cost: $3\n"
-        "Budget All: $0 of $10 this month\n"
+        "Budget All: $0.5 of $10 on 2100-01-03\n"
+        "Budget All: $2.5 of $10 on 2100-01-04\n"
         "\n"
         "Failed (1):\n"
         "- Sync failed at 2100-01-04 00:00 UTC+01:00 (client): No route to evil[.]example\n"
@@ -172,6 +179,8 @@ def test_items_beyond_the_first_are_counted(cast, mail_server, hooks):
     runs.now = SEVEN - timedelta(hours=1)
     for _ in range(25):
         runs.ended("failed", errorMessage="\x1b[1m" + "x" * 8_000)
+    for name in "abcdefg":
+        Budget.objects.create(environment=cast.environment, name=name, period="day", limit_runs=5)
     told = sent()
     assert [(each["failures"]["total"], len(each["failures"]["items"])) for each in told] == [
         (25, 20)
@@ -182,6 +191,7 @@ def test_items_beyond_the_first_are_counted(cast, mail_server, hooks):
     assert len(text.encode()) <= 20 * 1024
     slack = json.loads(hooks.received[0].body)["text"]
     assert "\nand 20 more\n" in slack
+    assert "\nBudget e: 0 of 5 runs\nand 2 more\n" in slack
     assert len(slack) <= 3_000
 
 
