@@ -28,8 +28,9 @@ class Look:
     """How a form shows a field of the body, where its name and type don't say enough.
 
     `kind` is `text`, `area`, `number`, `check`, `choice`, `choices`, `list`, `email`, `password`, `headers`, `json`,
-    `time` or `hidden`; "" takes the one that fits the type. `choices` are pairs of a value and what people read; those
-    of a list are boxes to check, and a list without them has a line for each item.
+    `clauses` (a word, or a list as JSON), `time` or `hidden`; "" takes the one that fits the type. `choices` are pairs
+    of a value and what people read; those of a list are boxes to check, and a list without them has a line for each
+    item.
     """
 
     label: str = ""
@@ -55,7 +56,9 @@ class Field:
 
 
 class Form:
-    """A form that sends one body to the API: `method` and `path` name the endpoint, `looks` the fields it shows."""
+    """A form that sends one body to the API: `method` and `path` name the endpoint, `looks` the fields it shows. A name
+    such as `summary.at` is a field of an object in the body. The object is null if the first of its fields is empty.
+    """
 
     def __init__(
         self,
@@ -69,15 +72,18 @@ class Form:
         self.method, self.path = method, path
         self._catches = _ABOUT_THE_FORM | set(catches)
         self._partial = method == "PATCH"
-        self._declared = body_of(method, path)().fields
+        fields = body_of(method, path)().fields
+        self._declared = {name: _declared(fields, name) for name in looks}
         self.fields = [_field(name, self._declared[name], look) for name, look in looks.items()]
         self.errors: list[str] = []
         self.status = 200
         for each in self.fields:
             # A new thing begins with the API's defaults.
             initial = getattr(self._declared[each.name], "default", None)
-            known = values or {}
-            value = known.get(each.name, None if initial is serializers.empty else initial)
+            initial = None if initial is serializers.empty else initial
+            owner, _, part = each.name.rpartition(".")
+            known = (values or {}).get(owner) if owner else values
+            value = (known or {}).get(part, initial)
             each.value = value if each.kind == "choices" else _text(value)
 
     def send(
@@ -103,6 +109,13 @@ class Form:
         body: Json = {}
         for each in self.fields:
             self._read(each, request, body)
+        for name in [name for name in body if "." in name]:
+            owner, _, part = name.partition(".")
+            value = body.pop(name)
+            if owner not in body:
+                body[owner] = {} if value else None
+            if body[owner] is not None:
+                body[owner][part] = value
         return body
 
     def _read(self, each: Field, request: HttpRequest, body: Json) -> None:
@@ -114,8 +127,9 @@ class Form:
             body[each.name] = each.value = bool(text)
         elif each.kind in {"list", "choices"}:
             kind = _kind(declared.child)
-            body[each.name] = [_value(kind, line) for line in text.split("\n") if line.strip()]
-            each.value = body[each.name] if each.kind == "choices" else text
+            found = [_value(kind, line) for line in text.split("\n") if line.strip()]
+            each.value = found if each.kind == "choices" else text
+            body[each.name] = found or (None if declared.allow_null else found)
         elif text.strip():
             try:
                 body[each.name] = _value(each.kind, text)
@@ -137,6 +151,11 @@ class Form:
                 by_name[name].errors = messages
             elif name.partition(".")[0] not in by_name:
                 self.errors += [f"{_words(name)}: {message}" for message in messages]
+
+
+def _declared(fields: Mapping[str, Any], name: str) -> Any:
+    owner, _, part = name.rpartition(".")
+    return fields[owner].fields[part] if owner else fields[name]
 
 
 def _field(name: str, declared: Any, look: Look) -> Field:
@@ -162,7 +181,7 @@ def _field(name: str, declared: Any, look: Look) -> Field:
         label=look.label or _words(name),
         look=look,
         kind=kind,
-        required=declared.required and kind not in {"check", "choices", "list"},
+        required=declared.required and "." not in name and kind not in {"check", "choices", "list"},
         choices=choices,
         bounds=bounds,
     )
@@ -193,9 +212,9 @@ def _text(value: Any) -> Any:
         return ""
     if isinstance(value, bool):
         return value
-    if isinstance(value, list):
+    if isinstance(value, list) and not any(isinstance(each, dict) for each in value):
         return "\n".join(map(str, value))
-    return json.dumps(value, indent=2) if isinstance(value, dict) else str(value)
+    return json.dumps(value, indent=2) if isinstance(value, dict | list) else str(value)
 
 
 def _value(kind: str, text: str) -> Any:
@@ -205,7 +224,9 @@ def _value(kind: str, text: str) -> Any:
         # long for int().
         is_number = len(text) < 100 and text.strip().removeprefix("-").isdecimal()
         return int(text) if is_number else text
-    if kind == "json":
+    if kind == "clauses" and not text.lstrip().startswith("["):
+        return text.strip()
+    if kind in {"json", "clauses"}:
         try:
             return parse_json(text.encode())
         except ParseError as error:

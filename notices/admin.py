@@ -58,7 +58,9 @@ class ChannelAdmin(StaffModelAdmin):
     facts = (
         ("State", of_row(_channel_state, "deleted_at", "enabled", "failing_since")), "name", "kind", "host",
         ("Addresses", "emails"), ("Signs", whether("secret")), "environment",
-        ("Tells of", "events"), "failing_since", "last_error", ("Dropped", "dropped_count"),
+        ("Tells of", "events"), ("Results of", "trigger_ids"), ("Results when", column("tells_when", data)),
+        ("Summary", column("summary", data)), ("Next summary", "summary_due_at"),
+        ("It tells from", "summary_since"), "failing_since", "last_error", ("Dropped", "dropped_count"),
         ("Made by", link("created_by", User)), ("Made", "created_at"), ("Changed", "updated_at"), "deleted_at", "id",
     )  # fmt: skip
     panels = (

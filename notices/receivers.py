@@ -10,10 +10,9 @@ from django.conf import settings
 from django.dispatch import receiver
 
 from accounts.models import User
-from notices.channels.announcements import of_outcomes
 from notices.channels.consent import agree, leave
 from notices.channels.models import Channel
-from notices.channels.queueing import channels_wanting_outcomes, queue_notices
+from notices.channels.outcomes import note_outcomes
 from notices.health import (
     Ended,
     judge_ends,
@@ -108,7 +107,13 @@ def _note_ends(ends: Sequence[Event], events: Sequence[Event]) -> None:
         if is_final:
             outcomes.append(event)
     untold = judge_ends(ended) if ended else set()
-    _announce_outcomes([e for e in outcomes if UUID(e.metadata["triggerId"]) not in untold])
+    told = [
+        (event.environment_id, _target(event))
+        for event in outcomes
+        if event.environment_id and UUID(event.metadata["triggerId"]) not in untold
+    ]
+    if told:
+        note_outcomes(told)
 
 
 def _retried_before(late: Collection[Event]) -> set[str]:
@@ -117,15 +122,6 @@ def _retried_before(late: Collection[Event]) -> set[str]:
         return set()
     rows = fetch_all(_RETRIED, {"ids": [event.target_id for event in late]})
     return {str(row["retry_of_id"]) for row in rows}
-
-
-def _announce_outcomes(outcomes: Sequence[Event]) -> None:
-    """Queues the notices about ended runs (`run.ended`). It is on the path of every run's end, so without a channel
-    that subscribes it reads only one index entry.
-    """
-    environments = {event.environment_id for event in outcomes if event.environment_id}
-    if environments and (channels := channels_wanting_outcomes(environments)):
-        queue_notices(channels, of_outcomes([_target(event) for event in outcomes]))
 
 
 def _note_settings(updated: Sequence[Event]) -> None:

@@ -36,16 +36,21 @@ class SubjectType(TextChoices):
 
 RECOVERED: Final = ".recovered"
 RUN_ENDED: Final = "run.ended"
+RUN_RESULT: Final = "run.result"
+# Which final outcomes a channel tells with `run.result`, unless clauses say it.
+ALWAYS: Final = "always"
+FAILED: Final = "failed"
 TEST: Final = "channel.test"
 DIGEST: Final = "channel.digest"
+SUMMARY: Final = "channel.summary"
 CONFIRM: Final = "address.confirm"
 
 # What a channel that says nothing else tells of: incidents and their ends.
 INCIDENT_EVENTS: Final = tuple(
     word for kind in Kind.values for word in (kind, f"{kind}{RECOVERED}")
 )
-# What a channel can be asked to tell of. Only webhooks tell of ended runs.
-EVENTS: Final = (*INCIDENT_EVENTS, RUN_ENDED)
+# What a channel can be asked to tell of. Only webhooks have `run.ended`.
+EVENTS: Final = (*INCIDENT_EVENTS, RUN_ENDED, RUN_RESULT)
 
 # The sentences for the beginning and the end of an incident of each kind, with a place for the name of its subject, and
 # the words that tell afterwards how it was.

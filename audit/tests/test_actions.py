@@ -7,7 +7,7 @@ from unittest.mock import ANY
 import pytest
 
 from audit.tests.calls import CHANGING, Call, entries_since, entry_ids
-from notices.channels.models import AskedAddress
+from notices.channels.addresses import AskedAddress
 from pipedai.ids import current_request_id
 from testing.world.cast import browser
 from testing.world.routes import ROUTES

@@ -88,8 +88,8 @@ SCREENS = (
         "revoke-key", "environments/{environment_id}/settings/keys/{key_id}/revoke", 2, role="admin"
     ),
     Screen("channels", "environments/{environment_id}/settings/channels", 2, role="admin"),
-    Screen("new-channel", "environments/{environment_id}/settings/channels/new", 1, role="admin"),
-    Screen("channel", "channels/{channel_id}", 3, role="admin"),
+    Screen("new-channel", "environments/{environment_id}/settings/channels/new", 2, role="admin"),
+    Screen("channel", "channels/{channel_id}", 4, role="admin"),
     Screen("delete-channel", "channels/{channel_id}/delete", 2, role="admin"),
     Screen("audit", "environments/{environment_id}/settings/audit", 2, role="admin"),
     Screen("environment", "environments/{environment_id}/settings/environment", 1),

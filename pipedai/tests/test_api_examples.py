@@ -309,6 +309,11 @@ def test_every_example_is_what_is_answered(monkeypatch):
         "url": "https://hooks.example.com/on-call/of-ada",
         "secret": "a-secret-of-the-channel",
         "events": ["trigger_failing", "trigger_failing.recovered"],
+        "summary": {
+            "at": "07:00",
+            "timezone": "Europe/Berlin",
+            "weekdays": ["mon", "tue", "wed", "thu", "fri"],
+        },
     }
     channel = call("post", f"{environment}/channels", channel)
     story.tell("The channel", channel)

@@ -1,12 +1,13 @@
 """Explains one run: what it waits for, who holds it, or how it ended and whether it is retried (SPEC §13)."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
 
 from pipedai.api.renderers import counted
-from pipedai.sql import NOW, Row, fetch_one
+from pipedai.sql import NOW, Row, fetch_all, fetch_one
 from triggers.explain.answers import (
     INFRA_FAULT,
     RETRY_CANCELED,
@@ -27,8 +28,8 @@ from triggers.runs.handout import SEALED_HEADERS, WITH_SEALED_HEADERS
 from triggers.runs.retries import NoRetry, why_no_retry
 from triggers.states import HELD, EndedBy, FaultClass, RetryMode, Status
 
-# Reads a run with those columns of its trigger, its worker and its retry that the explanation needs. The retry is found
-# by a unique index, and the other rows by their primary keys.
+# Reads runs with those columns of their triggers, workers and retries that explanations need. A retry is found by a
+# unique index, and the other rows by their primary keys.
 _RUN = f"""
 SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.pool_id, r.status, r.attempt, r.max_retries, r.queued_at,
     r.available_at, r.claimed_at, r.started_at, r.ended_at, r.ended_by, r.lease_expires_at, r.deadline_at,
@@ -43,6 +44,8 @@ SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.pool_id, r.status, r
     w.last_seen_at AS worker_seen_at,
     EXISTS (
         SELECT FROM pool_member m WHERE m.pool_id = r.pool_id AND m.worker_id = r.worker_id) AS worker_is_member,
+    EXISTS (
+        SELECT FROM pool_member m WHERE m.pool_id = t.pool_id AND m.worker_id = r.worker_id) AS worker_is_in_pool,
     (SELECT max(o.last_seen_at) FROM pool_member m JOIN worker o ON o.id = m.worker_id
         WHERE m.pool_id = r.pool_id AND {is_online("o")}) AS pool_seen_at,
     n.id AS retry_id, n.status AS retry_status, n.available_at AS retry_available_at, n.ended_by AS retry_ended_by,
@@ -56,7 +59,7 @@ LEFT JOIN pool p ON p.id = r.pool_id
 LEFT JOIN worker w ON w.id = r.worker_id
 LEFT JOIN run_text x ON x.run_id = r.id
 LEFT JOIN run n ON n.retry_of_id = r.id
-WHERE r.id = %(run_id)s
+WHERE r.id = ANY(%(run_ids)s)
 """
 
 # The reasons why a run is not retried, in words for people.
@@ -101,7 +104,7 @@ _RETRY_WORDS = {
 
 def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation | None:
     """It takes one statement, those of `reasons` for a queued run, and one for a held run that is overdue."""
-    run = fetch_one(_RUN, {"run_id": run_id, "now": now})
+    run = fetch_one(_RUN, {"run_ids": [run_id], "now": now})
     if run is None:
         return None
     if run["status"] == Status.QUEUED:
@@ -113,6 +116,14 @@ def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation 
         return RunExplanation(run_id, run["status"], _held_words(run, now), held=_held(run))
     ended, retry = _ended(run), _retry(run)
     return RunExplanation(run_id, run["status"], _ended_words(run, retry), ended=ended, retry=retry)
+
+
+def retries_of(run_ids: Collection[UUID], *, now: datetime | None = None) -> dict[UUID, Retry]:
+    """Returns of each of these ended runs whether it is retried, and why, in one statement."""
+    if not run_ids:
+        return {}
+    rows = fetch_all(_RUN, {"run_ids": list(run_ids), "now": now})
+    return {run["id"]: _retry(run) for run in rows}
 
 
 def _waiting_words(run: Row, waiting_for: tuple[Reason, ...]) -> str:

@@ -363,6 +363,8 @@ WRONG_ROWS = [
     ("channel_secret_has_a_key", "UPDATE channel SET secret_key_id = NULL"),
     ("channel_secret_has_a_key", "UPDATE channel SET secret = NULL"),
     ("channel_secret_has_a_key", "UPDATE channel SET kind = 'slack'"),
+    ("channel_summary_is_due", "UPDATE channel SET summary_due_at = now(), summary_since = now()"),
+    ("channel_summary_is_due", "UPDATE channel SET summary = '{}', summary_due_at = now()"),
     ("channel_error_has_a_time", "UPDATE channel SET last_error = 'refused'"),
     ("notice_pending_is_due", "UPDATE notice SET next_attempt_at = NULL"),
     ("notice_pending_is_due", "UPDATE notice SET status = 'dead'"),

@@ -1,0 +1,1 @@
+"""Events: what they start, and why they start nothing."""
