@@ -15,7 +15,7 @@ from triggers.budgets.settling import settle_left_over
 from triggers.changes.kinds import Kind, State, register_changing
 from triggers.changes.telling import read_watches  # importing it also subscribes it
 from triggers.deployment import schedulers_live, work_is_on_time
-from triggers.models import Run, Trigger
+from triggers.models import SECRETS, EventSource, Run, Trigger
 from triggers.pruning import prune_deliveries, prune_revisions, prune_runs
 from triggers.run_events.partitions import add_partitions
 from triggers.run_events.pruning import AT_LEAST_DAYS, drop_partitions
@@ -69,8 +69,10 @@ register_changing(Kind("run", _states))
 register_kind(WEBHOOKS)
 triggers = Trigger.objects.filter(deleted_at__isnull=True)
 runs = Run.objects.filter(ended_at__isnull=True)
+sources = EventSource.objects.filter(deleted_at__isnull=True)
 register_dependents("trigger", lambda id_: triggers.filter(environment_id=id_).count())
 register_dependents("unfinished run", lambda id_: runs.filter(environment_id=id_).count())
+register_dependents("source", lambda id_: sources.filter(environment_id=id_).count())
 register_retention(
     Retention(
         "runs",
@@ -120,5 +122,5 @@ register_retention(
         prune_windows,
     )
 )
-for field in (MCP_HEADERS, WEBHOOK_SECRET):
+for field in (MCP_HEADERS, WEBHOOK_SECRET, SECRETS):
     register_sealed_field(field)

@@ -57,11 +57,13 @@ def queue_run(
     run_id: UUID | None = None,
     payload: Any = None,
     rerun_of: UUID | None = None,
+    event_id: UUID | None = None,
+    chain_depth: int = 0,
     now: datetime | None = None,
 ) -> Row:
     """Queues a run of a trigger, due at once, in the caller's transaction. `rerun_of` is the run whose payload is used
-    again. Raises NotFound; Conflict if the trigger is disabled or has neither worker nor pool, if the environment is
-    paused, or if a budget refuses; CeilingReached.
+    again, and `event_id` the event from which the payload comes. Raises NotFound; Conflict if the trigger is disabled
+    or has neither worker nor pool, if the environment is paused, or if a budget refuses; CeilingReached.
     """
     params = {
         "id": run_id or new_id(),
@@ -69,6 +71,8 @@ def queue_run(
         "source": source.value,
         "payload": None if payload is None else json.dumps(payload, ensure_ascii=False),
         "rerun_of_id": rerun_of,
+        "event_id": event_id,
+        "chain_depth": chain_depth,
         "now": now,
         "room": room_without_turns(),
     }

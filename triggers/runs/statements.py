@@ -33,8 +33,8 @@ _RELEASED = "slot = NULL, trigger_slot = NULL, lease_expires_at = NULL, deadline
 # The columns that are set in every new run, whatever made it. All other columns begin as NULL.
 _INSERT = """INSERT INTO run (
         id, environment_id, trigger_id, revision_id, worker_id, pool_id, pool_from, status, source, attempt,
-        max_retries, timeout_seconds, retry_of_id, rerun_of_id, scheduled_for, queued_at, available_at,
-        start_deadline_at, model)"""
+        max_retries, timeout_seconds, retry_of_id, rerun_of_id, event_id, chain_depth, scheduled_for, queued_at,
+        available_at, start_deadline_at, model)"""
 # The same INSERT with the columns that only retries have.
 _INSERT_RETRY = _INSERT.replace(
     "model)", "model, avoided_worker_id, resume_until, had_effects, limit_retries)"
@@ -63,8 +63,8 @@ WITH t AS (
 r AS (
     {_INSERT}
     SELECT %(id)s, t.environment_id, t.id, t.revision_id, t.worker_id, t.pool_id, {pool_from(NOW, NOW)}, 'queued',
-        %(source)s, 1, t.max_retries, t.timeout_seconds, NULL, %(rerun_of_id)s, NULL, {NOW}, {NOW},
-        {_start_deadline(NOW)}, v.model
+        %(source)s, 1, t.max_retries, t.timeout_seconds, NULL, %(rerun_of_id)s, %(event_id)s, %(chain_depth)s, NULL,
+        {NOW}, {NOW}, {_start_deadline(NOW)}, v.model
     FROM t JOIN trigger_revision v ON v.id = t.revision_id
     RETURNING *),
 kept AS (
@@ -79,8 +79,8 @@ FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 QUEUE_SCHEDULED = f"""
 {_INSERT}
 SELECT f.run_id, t.environment_id, t.id, t.revision_id, t.worker_id, t.pool_id, {pool_from(NOW, NOW)},
-    'queued', 'schedule', 1, t.max_retries, t.timeout_seconds, NULL, NULL, f.tick_at, {NOW}, {NOW},
-    {_start_deadline(NOW)}, v.model
+    'queued', 'schedule', 1, t.max_retries, t.timeout_seconds, NULL, NULL, NULL, 0, f.tick_at, {NOW},
+    {NOW}, {_start_deadline(NOW)}, v.model
 FROM unnest(%(run_ids)s::uuid[], %(trigger_ids)s::uuid[], %(ticks)s::timestamptz[])
     AS f (run_id, trigger_id, tick_at)
 JOIN trigger t ON t.id = f.trigger_id JOIN trigger_revision v ON v.id = t.revision_id
@@ -104,8 +104,8 @@ retry AS (
         CASE WHEN n.resumes THEN r.worker_id ELSE t.worker_id END, t.pool_id,
         CASE WHEN t.pool_id IS NULL THEN NULL WHEN n.resumes THEN n.resume_until
             WHEN t.worker_id = r.worker_id THEN n.due ELSE {pool_from("n.due", "r.ended_at")} END,
-        'queued', 'retry', r.attempt + 1, r.max_retries, r.timeout_seconds, r.id, NULL, r.scheduled_for, r.ended_at,
-        n.due, {_start_deadline("n.due")}, v.model,
+        'queued', 'retry', r.attempt + 1, r.max_retries, r.timeout_seconds, r.id, NULL, r.event_id, r.chain_depth,
+        r.scheduled_for, r.ended_at, n.due, {_start_deadline("n.due")}, v.model,
         CASE WHEN NOT n.resumes AND NOT n.at_limit THEN {avoided_worker("r.worker_id", "r.ended_at")} END,
         n.resume_until, n.had_effects, r.limit_retries + n.at_limit::int
     FROM planned n
