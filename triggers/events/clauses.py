@@ -66,7 +66,7 @@ def first_failing(clauses: Iterable[dict[str, Any]], document: Any) -> Failing |
     for clause in clauses:
         seen = _find(document, clause["path"])
         if not _holds(clause["op"], seen, clause["value"]):
-            return Failing(**clause, saw=None if seen is _MISSING else _shown(seen))
+            return Failing(**clause, saw=None if seen is _MISSING else shown(seen))
     return None
 
 
@@ -145,7 +145,7 @@ _TESTS: dict[Op, Callable[[Any, Any], bool]] = {
 }
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """Writes no more of a large value than is shown, because an event has up to 100 listeners."""
     if isinstance(value, str):
         value = value[: _LONGEST_SEEN + 1]
