@@ -164,7 +164,7 @@ class TriggerBody(StrictBody):
     outputSchema = OutputSchemaField(
         source="output_schema", allow_null=True, required=False, default=None
     )
-    on = OnField(required=False, default=list)
+    on = OnField(required=False, default=[])
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Accepts a new trigger without `mcpUrl` only if it has a connection, whose URL it takes."""

@@ -40,7 +40,7 @@ class InnerBody(StrictBody):
     def bind(self, field_name: str, parent: Any) -> None:
         super().bind(field_name, parent)
         # DRF asks the outermost serializer whether fields may be left out.
-        self.parent = None
+        self.parent = None  # type: ignore[assignment]
 
 
 def read_body(serializer: type[Body], request: Request, *, partial: bool = False) -> dict[str, Any]:
