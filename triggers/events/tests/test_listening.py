@@ -80,7 +80,7 @@ def test_the_audit_row_says_old_and_new_and_the_revision_stays(cast: Cast) -> No
     assert rows.told() == [("trigger.updated", {"on": [[], [entry]]})]
     assert TriggerRevision.objects.filter(trigger_id=cast.trigger_id).count() == 1
     with audited() as rows:
-        patch(cast, to_source(add_source(cast), types=["x" * 200]))
+        patch(cast, {**entry, "types": ["x" * 200]})
     ((_, told),) = rows.told()
     assert len(told["on"][1]) == 201, "a long one is cut"
 
