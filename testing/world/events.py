@@ -72,7 +72,10 @@ def add_every_row(cast: Cast, trigger_id: UUID, upstream_id: UUID, run_id: UUID)
         event_id=event.id,
         expires_at=event.received_at,
     )
-    heard = ({"source_id": source_id}, {"upstream_id": upstream_id, "outcome": "any"})
+    heard: tuple[dict[str, Any], ...] = (
+        {"source_id": source_id},
+        {"upstream_id": upstream_id, "outcome": "any"},
+    )
     for position, values in enumerate(heard):
         Listener.objects.create(
             environment=cast.environment, trigger_id=trigger_id, position=position, **values
