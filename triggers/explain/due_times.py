@@ -43,7 +43,8 @@ _WHY_NO_RUN: dict[str, str] = {
 
 _TRIGGER = f"""
 SELECT t.id, t.name, t.worker_id, t.pool_id, t.schedule, t.timezone, t.run_once_at, t.enabled, t.next_run_at,
-    t.created_at, t.updated_at, t.deleted_at, e.paused_at, {NOW} AS now
+    t.created_at, t.updated_at, t.deleted_at, e.paused_at, {NOW} AS now,
+    EXISTS (SELECT FROM listener l WHERE l.trigger_id = t.id) AS listens
 FROM trigger t JOIN environment e ON e.id = t.environment_id WHERE t.id = %(trigger_id)s
 """
 
@@ -119,7 +120,10 @@ def _of_due_time(asked: _Question, now: datetime | None) -> TriggerExplanation:
         deleted = moment_words(trigger["deleted_at"], asked.now)
         return _answer(asked, NOT_SCHEDULED, f"The trigger was deleted at {deleted}.")
     if trigger["schedule"] is None and trigger["run_once_at"] is None:
-        words = "The trigger has no schedule: it runs on request only."
+        upon = (
+            "upon what it listens to, and on request" if trigger["listens"] else "on request only"
+        )
+        words = f"The trigger has no schedule: it runs {upon}."
         return _answer(asked, NOT_SCHEDULED, words)
     if not trigger["enabled"]:
         words = "The trigger is disabled, so none of its due times makes a run."

@@ -48,10 +48,11 @@ def _start_deadline(due: str) -> str:
     return f"{due} + t.start_deadline_seconds * interval '1 second'"
 
 
+_DELAYED = f"{NOW} + %(delay_seconds)s * interval '1 second'"
+
 # Queues a run. If the environment has `room` queued runs or more, the statement queues nothing and does not lock the
 # trigger, because the environment must then be locked before the trigger. `room` comes from `room_without_turns`; NULL
 # means no limit. It queues nothing either while the environment is paused. The run is due `delay_seconds` later.
-_DELAYED = f"{NOW} + %(delay_seconds)s * interval '1 second'"
 QUEUE = f"""
 WITH t AS (
     SELECT id, environment_id, worker_id, pool_id, revision_id, name, max_retries, timeout_seconds, prefer_seconds,

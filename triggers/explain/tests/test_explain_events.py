@@ -69,6 +69,11 @@ def test_the_run_of_a_chain_is_explained_by_the_run_that_ended(runs: Runs) -> No
     source = {"type": "trigger", "id": str(runs.trigger_id), "name": "Nightly report"}
     assert (told["type"], told["runId"], told["source"]) == ("failed", str(ended), source)
     told = explain(cast, cast.viewer, f"triggers/{downstream}", at="2026-05-04T12:00:00Z")
+    assert told["message"].startswith("The trigger was made later")
+    told = explain(cast, cast.viewer, f"triggers/{downstream}")
+    assert told["message"] == (
+        "The trigger has no schedule: it runs upon what it listens to, and on request."
+    )
     assert told["lastEvent"]["message"] == (
         "The end of a run of Nightly report of 2026-05-04 12:00 UTC queued a run."
     )
