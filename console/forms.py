@@ -84,7 +84,7 @@ class Form:
             owner, _, part = each.name.rpartition(".")
             known = (values or {}).get(owner) if owner else values
             value = (known or {}).get(part, initial)
-            each.value = value if each.kind == "choices" else _text(value)
+            each.value = value if each.kind == "choices" else _text(value, each.kind)
 
     def send(
         self, request: HttpRequest, *, more: Json | None = None, key: str = ""
@@ -130,6 +130,8 @@ class Form:
             found = [_value(kind, line) for line in text.split("\n") if line.strip()]
             each.value = found if each.kind == "choices" else text
             body[each.name] = found or (None if declared.allow_null else found)
+        elif not text.strip() and isinstance(declared, serializers.ListField):
+            body[each.name] = []
         elif text.strip():
             try:
                 body[each.name] = _value(each.kind, text)
@@ -206,15 +208,20 @@ def _words(name: str) -> str:
     return "".join(f" {c.lower()}" if c.isupper() else c for c in name).capitalize()
 
 
-def _text(value: Any) -> Any:
+def _text(value: Any, kind: str) -> Any:
     """Returns the value as an input of HTML holds it."""
-    if value is None:
+    if value is None or value == []:
         return ""
+    if kind == "json" or (kind == "clauses" and isinstance(value, list)):
+        return json.dumps(value, indent=2)
+    if kind == "time":
+        # The browser's field for a time takes no seconds and no zone.
+        return value[:16]
     if isinstance(value, bool):
         return value
-    if isinstance(value, list) and not any(isinstance(each, dict) for each in value):
+    if isinstance(value, list):
         return "\n".join(map(str, value))
-    return json.dumps(value, indent=2) if isinstance(value, dict | list) else str(value)
+    return str(value)
 
 
 def _value(kind: str, text: str) -> Any:

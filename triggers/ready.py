@@ -15,7 +15,8 @@ from triggers.budgets.settling import settle_left_over
 from triggers.changes.kinds import Kind, State, register_changing
 from triggers.changes.telling import read_watches  # importing it also subscribes it
 from triggers.deployment import schedulers_live, work_is_on_time
-from triggers.models import Run, Trigger
+from triggers.events.chains import decide_ends
+from triggers.models import SECRETS, EventSource, Run, Trigger
 from triggers.pruning import prune_deliveries, prune_revisions, prune_runs
 from triggers.run_events.partitions import add_partitions
 from triggers.run_events.pruning import AT_LEAST_DAYS, drop_partitions
@@ -60,6 +61,7 @@ register_probe("schedulers", schedulers_live)
 register_probe("background", work_is_on_time)
 register_beat(beat_of_this_process)
 register_job(Job("fire-ticks", every_seconds=0.25, work=fire_due_ticks))
+register_job(Job("decide-ends", every_seconds=0.25, work=decide_ends))
 register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
 register_job(Job("expire-queued-runs", every_seconds=1.0, work=expire_queued_runs))
 register_job(Job("settle-reservations", every_seconds=5.0, work=settle_left_over))
@@ -69,8 +71,10 @@ register_changing(Kind("run", _states))
 register_kind(WEBHOOKS)
 triggers = Trigger.objects.filter(deleted_at__isnull=True)
 runs = Run.objects.filter(ended_at__isnull=True)
+sources = EventSource.objects.filter(deleted_at__isnull=True)
 register_dependents("trigger", lambda id_: triggers.filter(environment_id=id_).count())
 register_dependents("unfinished run", lambda id_: runs.filter(environment_id=id_).count())
+register_dependents("source", lambda id_: sources.filter(environment_id=id_).count())
 register_retention(
     Retention(
         "runs",
@@ -120,5 +124,5 @@ register_retention(
         prune_windows,
     )
 )
-for field in (MCP_HEADERS, WEBHOOK_SECRET):
+for field in (MCP_HEADERS, WEBHOOK_SECRET, SECRETS):
     register_sealed_field(field)

@@ -36,6 +36,7 @@ def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, 
             help="Minute, hour, day, month, weekday, as in 0 6 * * mon-fri. Without one it runs when you say."
         ),
         "timezone": Look("Time zone", help="Such as Europe/Berlin."),
+        "runOnceAt": Look("Once, at (UTC)", help="A single time, with a schedule or without."),
         "workerId": Look("Machine", choices=workers),
         "poolId": Look("Pool", help="Any machine of it may take a run.", choices=pools),
         "description": Look(),
@@ -61,6 +62,11 @@ def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, 
         ),
         "recordEvents": Look("Show what happens during a run"),
         "outputSchema": Look("Schema of the output", help="A JSON Schema 2020-12.", kind="json"),
+        "on": Look(
+            "Listens to",
+            help="JSON: the sources and triggers whose events start it, as API.md explains under on.",
+            kind="json",
+        ),
         "webhookUrl": Look("Webhook", help="A URL that is told of the end of each run."),
         "webhookSecret": Look("Secret that signs it", kind="password", autocomplete="new-password"),
         "enabled": Look("Runs when it is due"),
@@ -68,7 +74,7 @@ def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, 
 
 
 # So many fields come first; the others have good defaults, and are folded.
-_FIRST = 9
+_FIRST = 10
 
 
 @screen

@@ -63,6 +63,7 @@ def shown_run(cast: "Cast", **changes: Any) -> dict[str, Any]:
         "attempt": 1,
         "retryOfRunId": None,
         "rerunOfRunId": None,
+        "eventId": None,
         "scheduledFor": None,
         "availableAt": A_TIME,
         "startDeadlineAt": None,

@@ -1,1 +1,1 @@
-"""Events: what they start, and why they start nothing."""
+"""Events: who may send them, what came, and what each of them starts (SPEC §25)."""

@@ -16,7 +16,7 @@ from rest_framework import serializers
 
 from pipedai.api.fields import TextField, is_finite_number
 from pipedai.api.renderers import compact_json
-from pipedai.api.serializers import StrictBody
+from pipedai.api.serializers import InnerBody
 
 MAX_CLAUSES = 20
 MAX_FIELDS = 50
@@ -66,7 +66,7 @@ def first_failing(clauses: Iterable[dict[str, Any]], document: Any) -> Failing |
     for clause in clauses:
         seen = _find(document, clause["path"])
         if not _holds(clause["op"], seen, clause["value"]):
-            return Failing(**clause, saw=None if seen is _MISSING else _shown(seen))
+            return Failing(**clause, saw=None if seen is _MISSING else shown(seen))
     return None
 
 
@@ -145,7 +145,7 @@ _TESTS: dict[Op, Callable[[Any, Any], bool]] = {
 }
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """Writes no more of a large value than is shown, because an event has up to 100 listeners."""
     if isinstance(value, str):
         value = value[: _LONGEST_SEEN + 1]
@@ -196,7 +196,7 @@ class PointerField(TextField):
         return value
 
 
-class ClauseBody(StrictBody):
+class ClauseBody(InnerBody):
     path = PointerField()
     op = serializers.ChoiceField(choices=[(op.value, op.value) for op in Op])
     value = serializers.JSONField(allow_null=True)

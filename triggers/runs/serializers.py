@@ -43,6 +43,7 @@ class RunSerializer(RowSerializer):
     attempt = serializers.IntegerField()
     retryOfRunId = serializers.UUIDField(source="retry_of_id", allow_null=True)
     rerunOfRunId = serializers.UUIDField(source="rerun_of_id", allow_null=True)
+    eventId = serializers.UUIDField(source="event_id", allow_null=True)
     scheduledFor = serializers.DateTimeField(source="scheduled_for", allow_null=True)
     availableAt = serializers.DateTimeField(source="available_at")
     startDeadlineAt = serializers.DateTimeField(source="start_deadline_at", allow_null=True)

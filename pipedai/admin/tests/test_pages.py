@@ -34,6 +34,7 @@ AUDIT = "/admin/audit/auditentry/"
 PARTS = {
     "AccountMailAttempt", "Authenticator", "RecoveryCode", "RunText", "RunResult", "TriggerHealth", "DeliveryAttempt",
     "IdempotencyKey", "PoolMember", "RunEventLog", "RunEventBatch", "RunEventDay", "EnvironmentWatch",
+    "Listener", "EventDecision", "EventKey",
     "WorkerEvent", "WorkerSilence", "NoticeAttempt", "AskedAddress", "RefusedAddress", "BudgetWindow", "RunReservation",
     "UntoldOutcome",
 }  # fmt: skip

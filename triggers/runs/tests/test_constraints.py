@@ -17,6 +17,7 @@ from testing.world.budgets import add_budget
 from testing.world.cast import Cast, issue_enrollment, register
 from testing.world.channels import CHANNEL_SECRET, add_channel, asked_token
 from testing.world.connections import CONNECTION_URL, add_connection
+from testing.world.events import add_every_row
 from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test
 from testing.world.pools import add_pool
@@ -220,6 +221,10 @@ WRONG_ROWS = [
         "trigger_next_run_at_is_true",
         "UPDATE trigger SET schedule = '* * * * *', next_run_at = now(), deleted_at = now()",
     ),
+    (
+        "trigger_comes_due_once",
+        "UPDATE trigger SET run_once_at = now(), next_run_at = now() + interval '1 hour'",
+    ),
     ("worker_max_concurrency", "UPDATE worker SET max_concurrency = 0"),
     ("worker_max_concurrency", "UPDATE worker SET max_concurrency = 1001"),
     ("worker_auth_mode", "UPDATE worker SET auth_mode = 'trust'"),
@@ -336,6 +341,59 @@ WRONG_ROWS = [
         "UPDATE invitation SET mail_id = (SELECT mail_id FROM invitation LIMIT 1)",
     ),
     ("connection_grant", "UPDATE connection SET grant_type = 'magic'"),
+    ("event_source_scheme", "UPDATE event_source SET scheme = 'odd'"),
+    ("event_source_has_secrets", "UPDATE event_source SET secrets = NULL"),
+    ("event_source_has_secrets", "UPDATE event_source SET deleted_at = now()"),
+    ("event_source_hmac", "UPDATE event_source SET scheme = 'hmac'"),
+    ("event_source_hmac", "UPDATE event_source SET hmac = '{}'"),
+    (
+        "event_one_of_run",
+        "UPDATE event SET source_id = NULL, body = NULL, replay_of_id = NULL, run_id = %(lost)s",
+    ),
+    ("event_of_source_or_run", "UPDATE event SET body = NULL WHERE source_id IS NOT NULL"),
+    ("event_of_source_or_run", "UPDATE event SET decided_at = NULL WHERE source_id IS NOT NULL"),
+    ("event_of_source_or_run", "UPDATE event SET run_id = %(lost)s WHERE source_id IS NOT NULL"),
+    ("event_of_source_or_run", "UPDATE event SET duplicates = 1 WHERE run_id IS NOT NULL"),
+    ("listener_one_in_position", "UPDATE listener SET position = 5"),
+    ("listener_position", "UPDATE listener SET position = 10 WHERE position = 0"),
+    (
+        "listener_to_source_or_trigger",
+        "UPDATE listener SET outcome = 'any' WHERE source_id IS NOT NULL",
+    ),
+    ("listener_to_source_or_trigger", "UPDATE listener SET outcome = 'odd' WHERE position = 1"),
+    ("listener_to_source_or_trigger", "UPDATE listener SET types = '{}' WHERE position = 1"),
+    ("listener_not_to_itself", "UPDATE listener SET upstream_id = trigger_id WHERE position = 1"),
+    (
+        "event_decision_one_for_trigger",
+        "UPDATE event_decision SET trigger_id = (SELECT trigger_id FROM listener LIMIT 1)",
+    ),
+    ("event_decision_refused_has_a_code", "UPDATE event_decision SET code = 'x'"),
+    ("event_decision_refused_has_a_code", "UPDATE event_decision SET code = NULL"),
+    ("event_decision_clause_filtered", "UPDATE event_decision SET clause = '{}'"),
+    ("event_decision_has_a_run", "UPDATE event_decision SET run_id = %(lost)s"),
+    (
+        "event_decision_decision",
+        "UPDATE event_decision SET decision = 'odd', run_id = NULL, code = NULL",
+    ),
+    (
+        "run_one_to_join",
+        (
+            "UPDATE run SET source = 'event', event_id = id, coalesce_key = 'x', rerun_of_id = NULL"
+            " WHERE status = 'queued' AND attempt = 1"
+        ),
+    ),
+    ("run_event", "UPDATE run SET source = 'event' WHERE id = %(first_held)s"),
+    (
+        "run_event",
+        "UPDATE run SET source = 'schedule', scheduled_for = now(), event_id = id WHERE id = %(first_held)s",
+    ),
+    ("run_chain_depth", "UPDATE run SET source = 'chain', event_id = id WHERE id = %(first_held)s"),
+    (
+        "run_chain_depth",
+        "UPDATE run SET source = 'chain', event_id = id, chain_depth = 9 WHERE id = %(first_held)s",
+    ),
+    ("run_chain_depth", "UPDATE run SET chain_depth = 1"),
+    ("run_coalesce_key", "UPDATE run SET coalesce_key = 'x' WHERE id = %(first_held)s"),
     # The copy of a trigger of its connection's URL stays equal.
     *(
         (
@@ -421,6 +479,18 @@ TENANT_REFERENCES = [
     ("pool_member", "pool_id", "pool"),
     ("pool_member", "worker_id", "worker"),
     ("connection", "headers_key_id", "data_key"),
+    ("event_source", "secrets_key_id", "data_key"),
+    ("event_key", "source_id", "event_source"),
+    ("event", "source_id", "event_source"),
+    ("event", "run_id", "run"),
+    ("event", "replay_of_id", "event"),
+    ("listener", "trigger_id", "trigger"),
+    ("listener", "source_id", "event_source"),
+    ("listener", "upstream_id", "trigger"),
+    ("event_decision", "event_id", "event"),
+    ("event_decision", "source_id", "event_source"),
+    ("event_decision", "trigger_id", "trigger"),
+    ("event_decision", "run_id", "run"),
     ("channel", "url_key_id", "data_key"),
     ("channel", "secret_key_id", "data_key"),
     ("notice", "channel_id", "channel"),
@@ -481,6 +551,7 @@ def there(cast: Cast) -> dict[str, UUID]:
         duration_ms=5,
     )
     _budgeted(cast, runs.trigger_id)
+    add_every_row(cast, cast.add_trigger(), runs.trigger_id, lost)
     cast.add_trigger(connection_id=add_connection(cast), mcp_url=CONNECTION_URL)
     for address in ("first@example.com", "second@example.com"):
         asked_token(cast, address)
@@ -536,6 +607,9 @@ def strange(cast: Cast) -> dict[str, UUID]:
         "data_key": DataKey.objects.get(environment=cast.strange_environment).id,
         "run": run_id,
         "delivery": runs.deliveries(run_id)[0]["id"],
+        **add_every_row(
+            environment, environment.add_trigger(worker_id=worker_id), trigger_id, run_id
+        ),
         **_noticed(environment),
         **_budgeted(environment, trigger_id),
     }

@@ -15,8 +15,10 @@ NOT_SEALED = {
     "data_key.wrapped",
     "enrollment.code_digest",
     "enrollment.user_code_digest",
+    "event_key.key",
     "idempotency_key.body_digest",
     "recovery_code.code_digest",
+    "run.coalesce_key",
     "session.address_digest",
     "session.key_digest",
     "worker.token_digest",
@@ -44,6 +46,7 @@ def test_every_binary_column_is_registered_or_known_to_hold_no_ciphertext():
         "trigger.mcp_headers",
         "trigger.webhook_secret",
         "connection.headers",
+        "event_source.secrets",
         "channel.url",
         "channel.secret",
     }
