@@ -57,7 +57,9 @@ def send(kind: Kind, row: Row) -> Answer:
         if isinstance(message, Mail):
             answer = mail_server.deliver(message, message_id=row["id"].hex)
         else:
-            answer = request.post(message.url, headers=message.headers, body=message.body)
+            answer = request.post(
+                message.url, method=message.method, headers=message.headers, body=message.body
+            )
             if answer.status_code is not None:
                 span.set({"http.response.status_code": answer.status_code})
         if answer.error is not None:
@@ -215,7 +217,7 @@ def _kept(kind: Kind, attempt: Attempt) -> SendAttempt:
         status_code=answer.status_code,
         duration_ms=answer.duration_ms,
         error=answer.error,
-        response_body=_as_text(answer.body),
+        response_body=_as_text(answer.body) if kind.keeps_answers else None,
     )
 
 
