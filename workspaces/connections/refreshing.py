@@ -48,7 +48,7 @@ c AS (
         is_second_try = due.is_second_try
     FROM due WHERE c.id = due.id RETURNING c.*, due.was_second_try)
 SELECT c.id, c.environment_id, c.mcp_url, c.grant_type, c.scopes, c.client_id, c.auth_method, c.resource, c.issuer,
-    c.token_endpoint, c.revocation_endpoint, c.grant_secrets, c.connected_at, c.lease_id, c.was_second_try,
+    c.token_endpoint, c.revocation_endpoint, c.grant_secrets, c.lease_id, c.was_second_try,
     {NOW} AS claimed_at, e.workspace_id, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
 FROM c JOIN environment e ON e.id = c.environment_id LEFT JOIN data_key k ON k.id = c.grant_secrets_key_id
 """  # noqa: S608
@@ -177,9 +177,10 @@ def record(claim: Row, answer: Given | NotGiven) -> str:
         held = rows.filter(lease_id=claim["lease_id"]).select_related("grant_secrets_key")
         connection = held.select_for_update(no_key=True, of=("self",)).first()
         if connection is None:
-            # Tokens of a grant that the connection still has are not revoked, as that could end the grant.
-            has_grant = rows.filter(connected_at=claim["connected_at"]).exists()
-            if isinstance(answer, Given) and not has_grant:
+            # Nobody shall keep the tokens. But to many servers all grants of a client are one, so as long as the
+            # connection has the same client they are not revoked.
+            has_client = rows.filter(client_id=claim["client_id"]).exists()
+            if isinstance(answer, Given) and not has_client:
                 _give_up(claim, answer)
             return "overtaken"
         if isinstance(answer, Given):

@@ -76,6 +76,7 @@ def test_it_is_refreshed_when_a_third_of_its_life_is_left(receiver, due):
     assert asked.path == "/token"
     assert asked.headers["Authorization"].startswith("Basic ")
     assert form_of(asked) == {
+        "client_id": "planted-client-id",
         "grant_type": "refresh_token",
         "refresh_token": REFRESH_TOKEN,
         "resource": due.mcp_url,
@@ -266,15 +267,16 @@ def test_tokens_of_a_connection_that_was_deleted_meanwhile_are_revoked(cast, rec
     assert Revocation.objects.filter(connection_id=due.id).count() == 2
 
 
-def test_tokens_of_one_that_was_authorized_anew_meanwhile_are_revoked(receiver, due):
+@pytest.mark.parametrize(("client_id", "revoked"), [("another", 1), ("planted-client-id", 0)])
+def test_tokens_of_one_that_was_authorized_anew_meanwhile_are_revoked_if_its_client_is_another(
+    receiver, due, client_id, revoked
+):
     claim = claim_due()
-    Connection.objects.update(
-        lease_id=None, leased_until=None, connected_at=due.connected_at + timedelta(1)
-    )
+    Connection.objects.update(lease_id=None, leased_until=None, client_id=client_id)
     answer(receiver)
     refresh(claim)
     assert held(due) == (ACCESS_TOKEN, REFRESH_TOKEN)
-    assert Revocation.objects.count() == 1
+    assert Revocation.objects.count() == revoked
 
 
 def test_tokens_of_one_that_was_claimed_again_meanwhile_are_left(receiver, due):

@@ -66,9 +66,10 @@ def test_deleting_revokes_the_tokens_and_then_removes_the_client(receiver, conne
     delete(connection)
     assert receiver.received == []
     assert [send() for _ in range(4)] == [1, 1, 1, 0]
+    named = {"client_id": "planted-client-id"}
     assert forms(receiver) == [
-        {"token": REFRESH_TOKEN, "token_type_hint": "refresh_token"},
-        {"token": ACCESS_TOKEN, "token_type_hint": "access_token"},
+        {"token": REFRESH_TOKEN, "token_type_hint": "refresh_token", **named},
+        {"token": ACCESS_TOKEN, "token_type_hint": "access_token", **named},
         {},
     ]
     first, _, removal = receiver.received
