@@ -91,6 +91,8 @@ ACTIONS = frozenset(
         "connection.created",
         "connection.updated",
         "connection.deleted",
+        "connection.login-needed",
+        "connection.user-left",
         "channel.created",
         "channel.updated",
         "channel.deleted",
