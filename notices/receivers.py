@@ -183,7 +183,7 @@ def _note_refused(refused: Sequence[Event]) -> None:
         assert event.environment_id is not None
         said = event.metadata
         mended = _MENDED_BY[said["grant"]]
-        message = f"No new tokens: {said['error']}. Its runs wait until {mended}."
+        message = f"{said['error']} Its runs wait until {mended}."
         findings.append(Finding(event.environment_id, _target(event), said["name"], message))
     change_incidents(Kind.CONNECTION_NEEDS_LOGIN, SubjectType.CONNECTION, begun=findings)
 

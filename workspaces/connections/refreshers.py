@@ -1,24 +1,41 @@
 """The threads of a scheduler that refresh connections, so that a slow server holds up no other job (SPEC §24)."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
+from django.db import close_old_connections
+from django.dispatch import Signal
+
+from pipedai import timeouts
 from pipedai.logs import get_logger
 from pipedai.loop import Job
 from pipedai.outgoing.pool import STOP_SECONDS, Crew
 from pipedai.sql import Row
-from workspaces.connections.refreshing import claim_due, refresh, server_of
+from workspaces.connections.refreshing import (
+    LEASE_SECONDS,
+    Given,
+    NotGiven,
+    ask,
+    claim_due,
+    record,
+    server_of,
+)
 
 T = TypeVar("T")
 
 log = get_logger(__name__)
 
+# This signal tells the metrics of each request for tokens that has been recorded, with its `result` and `seconds`.
+refreshed = Signal()
+
 # How many connections one scheduler refreshes at once, each with a database connection while it records the answer.
 AT_ONCE = 16
 # How often a scheduler looks for connections that are due, as for messages.
 _EVERY_SECONDS = 0.25
+_RECORD_AGAIN_SECONDS = 0.5
 
 
 class Refreshers:
@@ -72,14 +89,43 @@ class Refreshers:
 
     def _refresh(self, claims: list[Row]) -> None:
         (claim,) = claims
+        begun = time.monotonic()
         try:
-            refresh(claim)
+            answer = ask(claim)
+            result = _record_surely(claim, answer, begun + LEASE_SECONDS)
         except Exception:
             log.exception("connection.not_recorded", connection_id=str(claim["id"]))
+        else:
+            seconds = time.monotonic() - begun
+            refreshed.send(sender=Refreshers, result=result, seconds=seconds)
+            log.info(
+                "connection.refreshed",
+                connection_id=str(claim["id"]),
+                result=result,
+                error=answer.error if isinstance(answer, NotGiven) else None,
+                duration_ms=round(seconds * 1000),
+            )
         finally:
             with self._changed:
                 del self._claims[claim["lease_id"]]
                 self._changed.notify_all()
+
+
+def _record_surely(claim: Row, answer: Given | NotGiven, until: float) -> str:
+    """Records the answer. The server may have rotated the refresh token, so the new one is not given up while the
+    database is away, until the lease is over.
+    """
+    while True:
+        try:
+            close_old_connections()
+            with timeouts.overriding(timeouts.SCHEDULER):
+                return record(claim, answer)
+        except Exception as error:
+            if time.monotonic() > until:
+                raise
+            id_, name = str(claim["id"]), type(error).__name__
+            log.warning("connection.not_recorded_yet", connection_id=id_, error=name)
+            time.sleep(_RECORD_AGAIN_SECONDS)
 
 
 def _full(counts: Mapping[T, int], room: int) -> list[T]:

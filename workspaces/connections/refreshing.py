@@ -1,25 +1,21 @@
 """Keeps the tokens of connections fresh, in threads of the schedulers (SPEC §24).
 
-A claim is a lease of a row, so no two processes ask for the same connection. The new tokens are committed before anybody
-uses them. All times are the database's.
+A claim is a lease of a row, so no two processes ask for the same connection. The new tokens are committed before
+anybody uses them. All times are the database's.
 """
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from django.db import close_old_connections, transaction
+from django.db import transaction
 from django.db.models.functions import Now
-from django.dispatch import Signal
 
-from pipedai import timeouts
 from pipedai.crypto import CannotOpen
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.ids import new_id
-from pipedai.logs import get_logger
 from pipedai.sql import NOW, Row, execute, fetch_one
 from workspaces.connections import secrets
 from workspaces.connections.discovery import CannotDiscover, discover
@@ -30,19 +26,13 @@ from workspaces.connections.secrets import GrantSecrets
 from workspaces.connections.tokens import Client, NoTokens, Tokens, ask_for_tokens
 from workspaces.encryption.keys import WrappedKey
 
-log = get_logger(__name__)
-
 # What may become of a request for tokens; see `record`.
 RESULTS: Final = ("refreshed", "failed", "refused", "overtaken")
-# This signal tells the metrics of each request for tokens that has been recorded, with its `result` and `seconds`.
-refreshed = Signal()
-
 # Asking takes half of the lease at most; the rest is for recording the answer while the database is away.
 LEASE_SECONDS: Final = 60
 # After so many failures in a row a connection is `failing` (SPEC §24).
 _FAILING_AFTER: Final = 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 5, 300
-_RECORD_AGAIN_SECONDS = 0.5
 
 # Claims the connection that has been due longest, of those whose workspace and server have not used their shares up. A
 # claim that is still there left no record. It gets the data key of the secrets as well.
@@ -98,7 +88,7 @@ def want_refresh(connection_ids: Iterable[UUID]) -> None:
 def claim_due(
     *, full_servers: Iterable[str] = (), full_workspaces: Iterable[UUID] = (), now: Any = None
 ) -> Row | None:
-    """Claims a connection that is due, for `refresh`, or returns None if there is none."""
+    """Claims a connection that is due or returns None if there is none."""
     params = {
         "full_servers": list(full_servers),
         "full_workspaces": list(full_workspaces),
@@ -110,30 +100,16 @@ def claim_due(
 
 def server_of(claim: Row) -> str:
     """Returns what names the server that is asked, of which the threads take turns."""
-    return claim["issuer"] or claim["mcp_url"]
+    return str(claim["issuer"] or claim["mcp_url"])
 
 
-def refresh(claim: Row) -> None:
-    """Asks for new tokens for a claimed connection, and records the answer."""
-    begun = time.monotonic()
-    answer = _ask(claim)
-    result = _record_surely(claim, answer, begun + LEASE_SECONDS)
-    seconds = time.monotonic() - begun
-    refreshed.send(sender=Connection, result=result, seconds=seconds)
-    log.info(
-        "connection.refreshed",
-        connection_id=str(claim["id"]),
-        result=result,
-        error=answer.error if isinstance(answer, NotGiven) else None,
-        duration_ms=round(seconds * 1000),
-    )
-
-
-def _ask(claim: Row) -> Given | NotGiven:
-    """Sends the requests, with no transaction open."""
+def ask(claim: Row) -> Given | NotGiven:
+    """Asks for new tokens for a claimed connection, with no transaction open."""
     is_code = claim["grant_type"] == Connection.Grant.AUTHORIZATION_CODE
     if is_code and claim["was_second_try"]:
-        return NotGiven("Two requests for tokens were cut off, so the last token may be lost.", True)
+        return NotGiven(
+            "Two requests for tokens were cut off, so the last token may be lost.", True
+        )
     try:
         held = _opened(claim)
         if is_code:
@@ -192,26 +168,6 @@ def _granted(claim: Row, held: GrantSecrets) -> Given | NotGiven:
     return Given(tokens, server, client)
 
 
-def _record_surely(claim: Row, answer: Given | NotGiven, until: float) -> str:
-    """Records the answer. A server may have rotated the refresh token, so tokens are not given up while the database is
-    away, until the lease is over.
-    """
-    while True:
-        try:
-            close_old_connections()
-            with timeouts.overriding(timeouts.SCHEDULER):
-                return record(claim, answer)
-        except Exception as error:
-            if time.monotonic() > until:
-                raise
-            log.warning(
-                "connection.not_recorded_yet",
-                connection_id=str(claim["id"]),
-                error=type(error).__name__,
-            )
-            time.sleep(_RECORD_AGAIN_SECONDS)
-
-
 def record(claim: Row, answer: Given | NotGiven) -> str:
     """Records an answer in one transaction, and returns what became of it: `refreshed`, `failed`, `refused` if only a
     person can help, or `overtaken` if the connection was deleted, authorized anew or claimed again meanwhile.
@@ -240,7 +196,7 @@ def _give_up(claim: Row, answer: Given) -> None:
         endpoint=answer.server.get("revocation_endpoint") or claim["revocation_endpoint"],
         client=answer.client,
         access_token=tokens.access_token,
-        secrets=GrantSecrets(refresh_token=tokens.refresh_token),
+        held=GrantSecrets(refresh_token=tokens.refresh_token),
     )
 
 
@@ -251,7 +207,7 @@ def _store(connection: Connection, claim: Row, answer: Given) -> None:
         setattr(connection, name, value)
     if not is_first:
         connection.last_refresh_at = claim["claimed_at"]
-    kept = held_secrets(connection)
+    kept = secrets.grant_of(connection)
     store_tokens(connection, answer.tokens, kept=kept, since=claim["claimed_at"])
     if is_first:
         emit(_event("connection.authorized", connection))
@@ -281,6 +237,4 @@ def _note_failure(connection: Connection, answer: NotGiven) -> str:
 
 def _event(action: str, connection: Connection, **more: str) -> Event:
     metadata = {"name": connection.name, "grant": connection.grant_type, **more}
-    return Event(
-        action, SYSTEM, connection.environment_id, "connection", connection.id, metadata
-    )
+    return Event(action, SYSTEM, connection.environment_id, "connection", connection.id, metadata)

@@ -12,8 +12,14 @@ from pipedai.crypto import CannotOpen
 from pipedai.ids import new_id
 from pipedai.outgoing import Attempt, CannotSend, Kind, Post, SendStatus, host_of
 from pipedai.sql import Row
+from workspaces.connections import secrets
 from workspaces.connections.discovery import ASKING
-from workspaces.connections.models import REVOCATION_REQUEST, Revocation, RevocationAttempt
+from workspaces.connections.models import (
+    REVOCATION_REQUEST,
+    Connection,
+    Revocation,
+    RevocationAttempt,
+)
 from workspaces.connections.secrets import GrantSecrets
 from workspaces.connections.tokens import Client, authenticated
 from workspaces.encryption import keys
@@ -23,6 +29,26 @@ from workspaces.encryption.keys import WrappedKey
 _Request = dict[str, Any]
 
 
+def give_up_grant(connection: Connection) -> None:
+    """Queues what ends the grant of a connection, and its client if the server has registered it for us. Call it in the
+    transaction that removes or replaces the grant. If its secrets don't open, nothing can be revoked.
+    """
+    if connection.client_id is None or connection.auth_method is None:
+        return
+    try:
+        held, access_token = secrets.grant_of(connection), secrets.access_token_of(connection)
+    except CannotOpen:
+        return
+    queue_revocation(
+        environment_id=connection.environment_id,
+        connection_id=connection.id,
+        endpoint=connection.revocation_endpoint,
+        client=Client(connection.client_id, held.client_secret, connection.auth_method),
+        access_token=access_token,
+        held=held,
+    )
+
+
 def queue_revocation(
     *,
     environment_id: UUID,
@@ -30,18 +56,20 @@ def queue_revocation(
     endpoint: str | None,
     client: Client,
     access_token: str | None,
-    secrets: GrantSecrets,
+    held: GrantSecrets,
 ) -> None:
     """Queues what ends a grant, in the transaction that gives it up. `endpoint` is where its server revokes tokens, or
-    None if it can't. The client is removed if `secrets` has its registration.
+    None if it can't. The client is removed if `held` has its registration.
     """
-    hinted = {"refresh_token": secrets.refresh_token, "access_token": access_token}
+    hinted = {"refresh_token": held.refresh_token, "access_token": access_token}
     requests = [
-        _of_token(endpoint, client, token, hint) for hint, token in hinted.items() if endpoint and token
+        _of_token(endpoint, client, token, hint)
+        for hint, token in hinted.items()
+        if endpoint and token
     ]
     # The client comes last, because it authenticates the requests before.
-    if secrets.registration_url and secrets.registration_token:
-        requests.append(_of_client(secrets.registration_url, secrets.registration_token))
+    if held.registration_url and held.registration_token:
+        requests.append(_of_client(held.registration_url, held.registration_token))
     _queue(environment_id, connection_id, requests)
 
 

@@ -77,9 +77,7 @@ def ask_for_tokens(endpoint: str, *, client: Client, form: Mapping[str, str]) ->
     return _tokens(answer)
 
 
-def authenticated(
-    client: Client, form: Mapping[str, str]
-) -> tuple[dict[str, str], dict[str, str]]:
+def authenticated(client: Client, form: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Returns the headers and the fields of a form that also authenticate the client (RFC 6749 §2.3)."""
     headers = {**ASKING, "Content-Type": "application/x-www-form-urlencoded"}
     # Many servers find the client by this field, also if it authenticates by the header (RFC 6749 §2.3.1 allows it).
