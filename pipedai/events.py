@@ -91,6 +91,7 @@ ACTIONS = frozenset(
         "connection.created",
         "connection.updated",
         "connection.deleted",
+        "connection.authorized",
         "connection.login-needed",
         "connection.user-left",
         "channel.created",
