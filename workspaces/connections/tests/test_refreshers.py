@@ -15,6 +15,7 @@ from bench.growth.plans import nodes
 from notices.models import Incident
 from pipedai.events import Actor
 from pipedai.ids import new_id
+from pipedai.outgoing.pool import Senders
 from pipedai.sql import execute
 from testing.probes.plans import explained
 from testing.processes.forks import forked
@@ -29,8 +30,9 @@ from workspaces.connections import authorizing, refreshers
 from workspaces.connections.authorizing import Returned
 from workspaces.connections.refreshers import Refreshers
 from workspaces.connections.refreshing import claim_due, want_refresh
-from workspaces.connections.services import create_connection
-from workspaces.models import Connection
+from workspaces.connections.revoking import REVOCATIONS
+from workspaces.connections.services import create_connection, delete_connection
+from workspaces.models import Connection, Revocation
 
 LOOPBACK = "127.0.0.0/8"
 
@@ -213,3 +215,14 @@ def test_a_claim_among_many_connections_reads_the_partial_index(committed_cast: 
     assert {node.get("Index Name") for node in scans} >= {"connection_due"}
     assert found.rows_read("connection") < 10
     assert "connection" not in found.read_whole
+
+
+def test_a_deleted_connection_is_revoked_at_a_real_server(
+    committed_cast: Cast, server: GrantServer
+) -> None:
+    connection = authorized(committed_cast, server)
+    delete_connection(connection_id=connection.id, actor=TEST_ACTOR)
+    senders = Senders(REVOCATIONS)
+    until(lambda: not (senders.top_up() or Revocation.objects.filter(status="pending").exists()))
+    senders.finish()
+    assert [each["status"] for each in server.requests("/revoke")] == [200, 200]
