@@ -20,7 +20,7 @@ from testing.world.connections import REFRESH_TOKEN, add_connection, add_oauth_c
 from workspaces.connections import authorizing, secrets
 from workspaces.connections.authorizing import Returned
 from workspaces.connections.services import create_connection, delete_connection
-from workspaces.connections.tokens import challenge_of
+from workspaces.connections.tokens import ask_for_tokens, challenge_of
 from workspaces.models import Authorization, Connection, Membership, Revocation
 
 AT_MCP = "/.well-known/oauth-protected-resource/mcp"
@@ -137,7 +137,7 @@ def test_the_browser_goes_to_the_server_with_all_that_the_rfcs_want(cast, origin
         "client_id": "made-for-us",
         "redirect_uri": f"http://localhost:8000/account/connections/{connection_id}/callback",
         "state": asked["state"],
-        "code_challenge": challenge_of(verifier),
+        "code_challenge": challenge_of(str(verifier)),
         "code_challenge_method": "S256",
         "resource": f"{origin}/mcp",
         "scope": "read write",
@@ -330,7 +330,7 @@ def test_what_is_taken_away_meanwhile_leaves_tokens_that_are_revoked(
 ):
     connection_id = add(cast, origin)
     state = ada.begin(connection_id)["state"]
-    ask = authorizing.ask_for_tokens
+    ask = ask_for_tokens
 
     def asking(*args, **kwargs):
         if lost == "connection":
