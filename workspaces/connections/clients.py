@@ -80,7 +80,9 @@ def register_client(
         raise CannotDiscover(
             "The authorization server registers no clients. Give a clientId of it."
         )
-    asked = server.auth_methods[0]
+    # Servers that are built with the MCP's own Python library revoke a token only for a secret in the form.
+    in_form = "client_secret_post"
+    asked = in_form if in_form in server.auth_methods else server.auth_methods[0]
     metadata = client_metadata(redirect_uri=redirect_uri, auth_method=asked, scopes=scopes)
     answer = ask(
         server.registration_endpoint,

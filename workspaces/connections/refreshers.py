@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
 from django.dispatch import Signal
 
 from pipedai import timeouts
@@ -31,7 +31,8 @@ log = get_logger(__name__)
 # This signal tells the metrics of each request for tokens that has been recorded, with its `result` and `seconds`.
 refreshed = Signal()
 
-# How many connections one scheduler refreshes at once, each with a database connection while it records the answer.
+# How many connections one scheduler refreshes at once, each with a connection to the database while it records the
+# answer.
 AT_ONCE = 16
 # How often a scheduler looks for connections that are due, as for messages.
 _EVERY_SECONDS = 0.25
@@ -106,6 +107,8 @@ class Refreshers:
                 duration_ms=round(seconds * 1000),
             )
         finally:
+            # Most threads wait most of the time, and shall hold no connection meanwhile.
+            connection.close()
             with self._changed:
                 del self._claims[claim["lease_id"]]
                 self._changed.notify_all()

@@ -5,13 +5,17 @@ import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlsplit
+from uuid import UUID
 
 import pytest
 from django.db import connection as database
 
 from bench.growth.plans import nodes
 from notices.models import Incident
+from pipedai.events import Actor
+from pipedai.ids import new_id
+from pipedai.outgoing.pool import Senders
 from pipedai.sql import execute
 from testing.probes.plans import explained
 from testing.processes.forks import forked
@@ -20,18 +24,17 @@ from testing.processes.racing import at_once
 from testing.processes.scheduler_process import scheduling
 from testing.processes.webhook_receiver import receiving
 from testing.processes.worker_process import until
-from testing.world.cast import Cast
+from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.connections import add_oauth_connection, ago
-from workspaces.connections import refreshers
-from workspaces.connections.clients import register_client
-from workspaces.connections.discovery import discover
+from workspaces.connections import authorizing, refreshers
+from workspaces.connections.authorizing import Returned
 from workspaces.connections.refreshers import Refreshers
 from workspaces.connections.refreshing import claim_due, want_refresh
-from workspaces.connections.tokens import ask_for_tokens, challenge_of, new_verifier
-from workspaces.models import Connection
+from workspaces.connections.revoking import REVOCATIONS
+from workspaces.connections.services import create_connection, delete_connection
+from workspaces.models import Connection, Revocation
 
 LOOPBACK = "127.0.0.0/8"
-BACK = "https://pipedai.example/callback"
 
 
 @pytest.fixture
@@ -42,41 +45,24 @@ def server(settings, tmp_path):
         yield running
 
 
+def authorize(cast: Cast, server: GrantServer, connection_id: UUID) -> None:
+    """Authorizes a connection as the cast's admin does in the browser."""
+    who = {"session_id": new_id(), "actor": Actor("user", cast.admin.id)}
+    url = authorizing.begin(connection_id=connection_id, **who)
+    back = dict(parse_qsl(urlsplit(server.agree(url)).query))
+    returned = Returned(back["state"], back["code"], "", back["iss"])
+    authorizing.finish(connection_id=connection_id, returned=returned, **who)
+
+
 def authorized(cast: Cast, server: GrantServer) -> Connection:
-    """Returns a connection of a client that the server has registered, with tokens of the server. It is due."""
-    found = discover(server.url, with_codes=True)
-    client = register_client(found, name="Issue tracker", redirect_uri=BACK).client
-    verifier = new_verifier()
-    asked = {
-        "response_type": "code",
-        "client_id": client.id,
-        "redirect_uri": BACK,
-        "code_challenge": challenge_of(verifier),
-        "code_challenge_method": "S256",
-        "resource": found.resource,
-    }
-    back = server.agree(f"{found.authorization_endpoint}?{urlencode(asked)}")
-    form = {
-        "grant_type": "authorization_code",
-        "code": parse_qs(urlsplit(back).query)["code"][0],
-        "redirect_uri": BACK,
-        "code_verifier": verifier,
-        "resource": found.resource,
-    }
-    tokens = ask_for_tokens(found.token_endpoint, client=client, form=form)
-    connection = add_oauth_connection(
-        cast,
-        mcp_url=server.url,
-        access_token=tokens.access_token,
-        refresh_token=tokens.refresh_token,
-        client_secret=client.secret,
-        client_id=client.id,
-        auth_method=client.method,
-        resource=found.resource,
-        issuer=found.issuer,
-        token_endpoint=found.token_endpoint,
-        revocation_endpoint=found.revocation_endpoint,
+    """Returns a connection with tokens of the server. It is due."""
+    connection_id = create_connection(
+        environment_id=cast.environment.id,
+        values={"name": "Tracker", "mcp_url": server.url, "grant_type": "authorization_code"},
+        actor=TEST_ACTOR,
     )
+    authorize(cast, server, connection_id)
+    connection = Connection.objects.get(id=connection_id)
     ago(connection, 2400)
     return connection
 
@@ -133,7 +119,11 @@ def test_a_kill_after_the_answer_costs_the_grant_only_if_the_server_has_rotated_
         400 if rotates else 200,
     ]
     assert status_of(connection) == ("needs_login" if rotates else "connected")
-    assert Incident.objects.filter(closed_at__isnull=True).count() == rotates
+    is_open = Incident.objects.filter(kind="connection_needs_login", closed_at__isnull=True)
+    assert is_open.count() == rotates
+    if rotates:
+        authorize(committed_cast, server, connection.id)
+        assert (status_of(connection), is_open.count()) == ("connected", 0)
 
 
 @pytest.mark.long
@@ -225,3 +215,14 @@ def test_a_claim_among_many_connections_reads_the_partial_index(committed_cast: 
     assert {node.get("Index Name") for node in scans} >= {"connection_due"}
     assert found.rows_read("connection") < 10
     assert "connection" not in found.read_whole
+
+
+def test_a_deleted_connection_is_revoked_at_a_real_server(
+    committed_cast: Cast, server: GrantServer
+) -> None:
+    connection = authorized(committed_cast, server)
+    delete_connection(connection_id=connection.id, actor=TEST_ACTOR)
+    senders = Senders(REVOCATIONS)
+    until(lambda: not (senders.top_up() or Revocation.objects.filter(status="pending").exists()))
+    senders.finish()
+    assert [each["status"] for each in server.requests("/revoke")] == [200, 200]
