@@ -71,7 +71,9 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class NotGiven:
-    """Why there are no tokens, as a sentence for people. `is_final` is whether asking again would be in vain."""
+    """Why there are no tokens, as a sentence for people. `is_final` is whether asking again would be in vain, and
+    `is_refused` whether the server refused it in another way.
+    """
 
     error: str
     is_final: bool = False
@@ -186,7 +188,7 @@ def record(claim: Row, answer: Given | NotGiven) -> str:
         if isinstance(answer, Given):
             _store(connection, claim, answer)
             return "refreshed"
-        return _note_failure(connection, answer)
+        return _note_failure(connection, claim, answer)
 
 
 def _give_up(claim: Row, answer: Given) -> None:
@@ -214,14 +216,17 @@ def _store(connection: Connection, claim: Row, answer: Given) -> None:
         emit(_event("connection.authorized", connection))
 
 
-def _note_failure(connection: Connection, answer: NotGiven) -> str:
-    """Puts the next request off, or gives the token up if no request can help."""
+def _note_failure(connection: Connection, claim: Row, answer: NotGiven) -> str:
+    """Puts the next request off, or gives the token up if no request can help. A refusal may be a server's mistake, so
+    it is not final before the third one, and not while the token serves.
+    """
     connection.failures += 1
     connection.error = answer.error[:300]
     connection.lease_id = connection.leased_until = None
     connection.is_second_try = False
     is_failing = connection.failures >= _FAILING_AFTER
-    if answer.is_final or (answer.is_refused and is_failing):
+    is_stale = connection.fresh_until is None or connection.fresh_until <= claim["claimed_at"]
+    if answer.is_final or (answer.is_refused and is_failing and is_stale):
         connection.status = Connection.Status.NEEDS_LOGIN
         connection.headers = connection.headers_key_id = None
         connection.access_expires_at = connection.fresh_until = connection.refresh_at = None

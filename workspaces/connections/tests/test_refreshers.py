@@ -20,18 +20,22 @@ from pipedai.sql import execute
 from testing.probes.plans import explained
 from testing.processes.forks import forked
 from testing.processes.grant_server import KNOWN_ID, KNOWN_SECRET, GrantServer, grant_server
-from testing.processes.racing import at_once
+from testing.processes.racing import ROUNDS, accepted, at_once
 from testing.processes.scheduler_process import scheduling
 from testing.processes.webhook_receiver import receiving
 from testing.processes.worker_process import until
 from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.connections import add_oauth_connection, ago
-from workspaces.connections import authorizing, refreshers
+from workspaces.connections import authorizing, refreshers, refreshing
 from workspaces.connections.authorizing import Returned
+from workspaces.connections.models import REVOCATION_REQUEST
 from workspaces.connections.refreshers import Refreshers
-from workspaces.connections.refreshing import claim_due, want_refresh
+from workspaces.connections.refreshing import Given, claim_due, want_refresh
 from workspaces.connections.revoking import REVOCATIONS
 from workspaces.connections.services import create_connection, delete_connection
+from workspaces.connections.tokens import Client, Tokens
+from workspaces.encryption import keys
+from workspaces.encryption.keys import WrappedKey
 from workspaces.models import Connection, Revocation
 
 LOOPBACK = "127.0.0.0/8"
@@ -169,6 +173,33 @@ def test_tokens_are_recorded_when_the_database_is_back(
     scheduler.finish()
     assert status_of(connection) == "connected"
     assert connection.last_refresh_at is not None
+
+
+@pytest.mark.parametrize("_round", ROUNDS)
+def test_no_token_survives_a_connection_that_is_deleted_while_it_is_refreshed(
+    committed_cast: Cast, _round: int
+) -> None:
+    connection = add_oauth_connection(committed_cast)
+    ago(connection, 2400)
+    claim = claim_due()
+    assert claim is not None
+    tokens = Tokens("planted-new-access", "planted-new-refresh", 60)
+    given = Given(tokens, {}, Client(claim["client_id"], None, claim["auth_method"]))
+    accepted(
+        at_once(
+            partial(refreshing.record, claim, given),
+            partial(delete_connection, connection_id=connection.id, actor=TEST_ACTOR),
+        )
+    )
+    assert not Connection.objects.exists()
+    opened = b""
+    for row in Revocation.objects.select_related("request_key"):
+        key = WrappedKey(
+            row.request_key_id, bytes(row.request_key.wrapped), row.request_key.master_key_id
+        )
+        box = bytes(row.request or b"")
+        opened += keys.unseal(REVOCATION_REQUEST, row.environment_id, row.id, box, key)
+    assert b"planted-new-refresh" in opened
 
 
 def test_a_server_that_hangs_for_one_workspace_holds_up_no_other(

@@ -176,10 +176,13 @@ def test_the_incident_of_a_deleted_one_is_withdrawn(cast, receiver, due):
     assert Notice.objects.count() == 1
 
 
-def test_another_refusal_may_be_a_mistake_until_the_third(receiver, due):
+def test_another_refusal_may_be_a_mistake_until_the_third_and_while_the_token_serves(receiver, due):
     refusal = {"status": 401, "error": "invalid_client"}
-    assert [fail(due, receiver, **refusal) for _ in range(3)] == [5, 10, None]
-    assert look(due).status == "needs_login"
+    assert [fail(due, receiver, **refusal) for _ in range(3)] == [5, 10, 20]
+    assert due.status == "failing"
+    ago(due, 1200)
+    assert fail(due, receiver, **refusal) is None
+    assert due.status == "needs_login"
 
 
 def test_one_without_a_refresh_token_needs_a_login_when_its_token_is_stale(cast, receiver):
