@@ -79,6 +79,9 @@ prune_revocations = rows_where(
     "t.created_at < %(before)s AND t.status <> 'pending'",
     by="t.created_at",
 )
+prune_authorizations = rows_where(
+    "connection_authorization", "t.expires_at < %(before)s", by="t.expires_at"
+)
 
 register_probe("keys", keys_open)
 register_rights(
@@ -95,5 +98,13 @@ register_retention(
         "requests to revoke the tokens of connections that were sent or given up",
         lambda: settings.DELIVERY_RETENTION_DAYS or settings.RUN_RETENTION_DAYS or None,
         prune_revocations,
+    )
+)
+register_retention(
+    Retention(
+        "authorizations",
+        "authorizations of connections that nobody finished in time",
+        lambda: 1,
+        prune_authorizations,
     )
 )

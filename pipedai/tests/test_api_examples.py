@@ -294,7 +294,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
         "grant": "authorization_code",
     }
     connection = call("post", f"{environment}/connections", connection)["id"]
-    known = {
+    known: dict[str, Any] = {
         "client_id": "a-client-of-theirs",
         "connected_by": User.objects.get(email="ada@example.com"),
         "last_refresh_at": database_now(),

@@ -263,6 +263,10 @@ def _store(
 ) -> None:
     with transaction.atomic():
         connection = lock_connection(begun.connection_id, actor)
+        if connection.client_given:
+            # Somebody may have given another secret meanwhile.
+            client_secret = secrets.grant_of(connection).client_secret
+            held = replace(held, client_secret=client_secret)
         if connection.client_id != begun.client_id:
             # The grant of another client is over. That of the same client may be one with the new one to the server.
             give_up_grant(connection)

@@ -85,9 +85,9 @@ def discover(mcp_url: str, *, with_codes: bool, until: float | None = None) -> D
         raise CannotDiscover("The authorization server knows no client authentication that we do.")
     asked = _SCOPE.search(f" {challenge}")
     scopes = asked[1].split() if asked else _words(resource.get("scopes_supported"))
-    if not asked and with_codes and "offline_access" in _words(server.get("scopes_supported")):
-        # By this scope, which is the authorization server's own, a server gives a refresh token (OpenID Core §11).
-        scopes = [*scopes, "offline_access"]
+    if with_codes and "offline_access" in _words(server.get("scopes_supported")):
+        # For this scope of its own an authorization server gives a refresh token (OpenID Connect Core §11).
+        scopes = list(dict.fromkeys([*scopes, "offline_access"]))
     return Discovered(
         resource=name,
         issuer=server["issuer"],

@@ -741,6 +741,7 @@ def _granted(cast: Cast) -> dict[str, UUID]:
     connection = add_oauth_connection(cast)
     sealed = {"environment": cast.environment, "connection_id": connection.id}
     box, key_id = bytes(connection.headers or b""), connection.headers_key_id
+    assert key_id is not None
     Authorization.objects.create(
         **sealed,
         state_digest=new_id().bytes,

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from django.db import connection
 from django.db.models import F
 from django.test import Client
 
@@ -19,6 +20,8 @@ from testing.world.cast import browser, session_cookie
 from testing.world.connections import REFRESH_TOKEN, add_connection, add_oauth_connection
 from workspaces.connections import authorizing, secrets
 from workspaces.connections.authorizing import Returned
+from workspaces.connections.clients import register_client
+from workspaces.connections.discovery import discover
 from workspaces.connections.services import create_connection, delete_connection
 from workspaces.connections.tokens import ask_for_tokens, challenge_of
 from workspaces.models import Authorization, Connection, Membership, Revocation
@@ -357,8 +360,18 @@ def test_the_grant_before_is_revoked_unless_the_client_is_the_same(cast, ada, or
         assert secrets.grant_of(connection).refresh_token not in (None, REFRESH_TOKEN)
 
 
-def test_two_at_once_connect_once(committed_cast, origin):
+def test_two_at_once_connect_once(committed_cast, origin, monkeypatch):
     cast = committed_cast
+
+    def outside(function):
+        def called(*args, **kwargs):
+            assert not connection.in_atomic_block, "a server is asked inside a transaction"
+            return function(*args, **kwargs)
+
+        return called
+
+    for function in (discover, register_client, ask_for_tokens):
+        monkeypatch.setattr(authorizing, function.__name__, outside(function))
     ada = Browser.of(cast.admin)
     connection_id = add(cast, origin)
     state = ada.begin(connection_id)["state"]

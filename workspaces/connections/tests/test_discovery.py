@@ -110,6 +110,12 @@ def test_the_challenge_says_which_scopes_are_needed(find):
     assert found.scopes == ("mcp:tools", "a", "b")
 
 
+def test_a_refresh_token_is_asked_for_where_that_is_a_scope(find):
+    server = SERVER | {"scopes_supported": ["openid", "offline_access"]}
+    assert find(pages(server=server))[1].scopes == ("read", "write", "offline_access")
+    assert find(pages(server=server), with_codes=False)[1].scopes == ("read", "write")
+
+
 def test_credentials_of_a_client_need_neither_codes_nor_pkce(find):
     bare = {name: SERVER[name] for name in ("issuer", "token_endpoint")}
     _, found = find(pages(server=bare), with_codes=False)
