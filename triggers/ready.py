@@ -25,6 +25,7 @@ from triggers.runs.reachability import beat_of_this_process
 from triggers.schedules.firing import fire_due_ticks
 from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
 from triggers.webhooks.sending import WEBHOOKS
+from workspaces.connections.models import Connection
 from workspaces.dependents import register_dependents
 from workspaces.encryption.sealed_fields import register_sealed_field
 
@@ -57,6 +58,11 @@ def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
     ]
 
 
+def _connection_states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
+    rows = Connection.objects.filter(environment_id=environment_id, id__in=ids)
+    return [State(id_, status) for id_, status in rows.values_list("id", "status")]
+
+
 register_probe("schedulers", schedulers_live)
 register_probe("background", work_is_on_time)
 register_beat(beat_of_this_process)
@@ -68,6 +74,7 @@ register_job(Job("settle-reservations", every_seconds=5.0, work=settle_left_over
 register_job(Job("read-watches", every_seconds=1.0, work=read_watches))
 register_job(Job("add-run-event-partitions", every_seconds=3600.0, work=add_partitions))
 register_changing(Kind("run", _states))
+register_changing(Kind("connection", _connection_states))
 register_kind(WEBHOOKS)
 triggers = Trigger.objects.filter(deleted_at__isnull=True)
 runs = Run.objects.filter(ended_at__isnull=True)

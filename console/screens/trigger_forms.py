@@ -10,6 +10,7 @@ from console.asking import Json, Refused, ask
 from console.forms import Form, Look
 from console.pages import environment_of, screen, see_other
 from console.screens.trigger import preview
+from console.templatetags.console import word
 
 Choices = list[tuple[str, str]]
 
@@ -158,5 +159,8 @@ def _rows(request: HttpRequest, environment: Json) -> tuple[Choices, Choices, Ch
             ),
         ],
         [("", "None"), *((each["id"], each["name"]) for each in pools)],
-        [("", "None"), *((each["id"], each["name"]) for each in connections)],
+        [
+            ("", "None"),
+            *((each["id"], f"{each['name']} ({word(each['status'])})") for each in connections),
+        ],
     )

@@ -61,7 +61,7 @@ class Channel(models.Model):
     # The data key that encrypts `secret`; NULL if there is no secret.
     secret_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
     # The events that the channel tells of: words from `notices.states.EVENTS`.
-    events = ArrayField(models.CharField(max_length=30))
+    events = ArrayField(models.CharField(max_length=32))
     # Of which triggers the channel tells with `run.result`; NULL if of all. They are no foreign keys: a deleted trigger
     # ends no more runs.
     trigger_ids = ArrayField(models.UUIDField(), null=True)
@@ -184,7 +184,7 @@ class Notice(OutboxRow):
     channel = tenant_key("notices.Channel", related_name="notices")
     # What the notice tells: a word from EVENTS, or `channel.test`, `channel.digest`, `channel.summary` or
     # `address.confirm`.
-    event = models.CharField(max_length=30)
+    event = models.CharField(max_length=32)
     # The incident that the notice tells of; NULL if there is none. It is no foreign key, because incidents are pruned.
     incident_id = models.UUIDField(null=True)
     # The run that the notice tells of: the incident's cause, or a run that ended; NULL if there is none. It is no

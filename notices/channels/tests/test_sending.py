@@ -85,7 +85,7 @@ def test_slack_gets_one_text_in_which_a_name_makes_no_link(cast, receiver, open_
 def test_each_message_ends_with_a_link_to_the_page_that_it_is_about(cast, receiver, settings):
     settings.PUBLIC_URL = "https://api.example.com"
     channel = add_channel(cast, "slack", url=receiver.url())
-    ids = add_incidents(cast, 4)
+    ids = add_incidents(cast, len(SubjectType))
     runs = Runs.of(cast)
     run_id = runs.ended("failed")
     runs.ended()
@@ -103,6 +103,7 @@ def test_each_message_ends_with_a_link_to_the_page_that_it_is_about(cast, receiv
             f"machines/{subjects['worker']}",
             f"pools/{subjects['pool']}",
             f"environments/{cast.environment.id}/money",
+            f"connections/{subjects['connection']}",
             f"runs/{run_id}",
             f"triggers/{runs.trigger_id}",
             f"channels/{channel.id}",
