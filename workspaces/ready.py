@@ -9,7 +9,13 @@ from pipedai.checks import register_probe
 from pipedai.events import Event, happened
 from pipedai.wakeups import wake_workers
 from workspaces.api_keys import end_keys_of_deactivated
-from workspaces.connections.models import HEADERS, Connection
+from workspaces.connections.models import (
+    AUTHORIZATION_SECRETS,
+    GRANT_SECRETS,
+    HEADERS,
+    REVOCATION_REQUEST,
+    Connection,
+)
 from workspaces.dependents import register_dependents
 from workspaces.deployment import keys_open
 from workspaces.encryption.sealed_fields import register_sealed_field
@@ -43,5 +49,6 @@ register_probe("keys", keys_open)
 register_rights(
     Rights(lock_environments, accept_by_registering, end_rights, end_keys_of_deactivated)
 )
-register_sealed_field(HEADERS)
+for sealed in (HEADERS, GRANT_SECRETS, AUTHORIZATION_SECRETS, REVOCATION_REQUEST):
+    register_sealed_field(sealed)
 register_dependents("connection", lambda id_: Connection.objects.filter(environment_id=id_).count())

@@ -1,13 +1,26 @@
 """Makes connections."""
 
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db import transaction
+
+from pipedai.ids import new_id
+from pipedai.sql import database_now
 from testing.world.cast import TEST_ACTOR, Cast
+from workspaces.connections import secrets
+from workspaces.connections.grants import store_tokens
+from workspaces.connections.models import GRANT_SECRETS, Connection
+from workspaces.connections.secrets import GrantSecrets
 from workspaces.connections.services import create_connection
+from workspaces.connections.tokens import Tokens
 
 CONNECTION_URL = "https://mcp.example/of-a-connection"
 CONNECTION_HEADERS = {"Authorization": "Bearer planted-header-of-a-connection"}
+ACCESS_TOKEN = "planted-access-token"  # noqa: S105
+REFRESH_TOKEN = "planted-refresh-token"  # noqa: S105
+CLIENT_SECRET = "planted-client-secret"  # noqa: S105
 
 
 def add_connection(cast: Cast, **values: Any) -> UUID:
@@ -20,3 +33,77 @@ def add_connection(cast: Cast, **values: Any) -> UUID:
         **values,
     }
     return create_connection(environment_id=cast.environment.id, values=given, actor=TEST_ACTOR)
+
+
+def add_oauth_connection(
+    cast: Cast,
+    *,
+    access_token: str = ACCESS_TOKEN,
+    refresh_token: str | None = REFRESH_TOKEN,
+    client_secret: str | None = CLIENT_SECRET,
+    lives: int = 3600,
+    since: datetime | None = None,
+    **columns: Any,
+) -> Connection:
+    """Adds a connection with the grant `authorization_code`, which the cast's admin authorized at `since` (default:
+    now, by the database's clock) with tokens for `lives` seconds. `columns` are then set on its row, such as other
+    times. With the grant `client_credentials` a scheduler has asked for the token, and there is no refresh token.
+    """
+    given = {
+        "id": new_id(),
+        "name": "Issue tracker",
+        "mcp_url": CONNECTION_URL,
+        "grant_type": "authorization_code",
+        "client_id": "planted-client-id",
+        "auth_method": "client_secret_basic" if client_secret else "none",
+        "redirect_uri": "https://pipedai.example/account/connections/callback",
+        "resource": CONNECTION_URL,
+        "issuer": "https://issuer.example",
+        "token_endpoint": "https://issuer.example/token",
+        "revocation_endpoint": "https://issuer.example/revoke",
+        "connected_by": cast.admin,
+        **columns,
+    }
+    if given["grant_type"] == "client_credentials":
+        refresh_token, given["client_given"], given["connected_by"] = None, True, None
+    connection = Connection(environment=cast.environment, **given)
+    with transaction.atomic():
+        since = since or database_now()
+        # The row exists before its tokens, as it always does.
+        connection.status, connection.refresh_at = "unauthorized", None
+        if connection.grant_type == "client_credentials":
+            connection.refresh_at = since
+        kept = GrantSecrets(client_secret=client_secret)
+        sealed = secrets.seal_grant(GRANT_SECRETS, cast.environment.id, connection.id, kept)
+        connection.grant_secrets, connection.grant_secrets_key_id = sealed.box, sealed.data_key_id
+        connection.save(force_insert=True)
+        tokens = Tokens(access_token, refresh_token, lives)
+        store_tokens(connection, tokens, kept=kept, since=since)
+        if columns:
+            Connection.objects.filter(id=connection.id).update(**columns)
+    connection.refresh_from_db()
+    return connection
+
+
+def lose_connection(connection: Connection, status: str = "needs_login") -> None:
+    """Takes the connection's token away, as it is when nobody has authorized it or its refresh token is refused."""
+    error = "the server refused it (invalid_grant)" if status == "needs_login" else None
+    Connection.objects.filter(id=connection.id).update(
+        status=status,
+        error=error,
+        headers=None,
+        headers_key=None,
+        access_expires_at=None,
+        fresh_until=None,
+        refresh_at=None,
+    )
+    connection.refresh_from_db()
+
+
+def ago(connection: Connection, seconds: float) -> None:
+    """Moves the times of the connection's token back, as if they had passed."""
+    past = timedelta(seconds=seconds)
+    times = ("connected_at", "access_expires_at", "fresh_until", "refresh_at")
+    moved = {name: getattr(connection, name) - past for name in times}
+    Connection.objects.filter(id=connection.id).update(**moved)
+    connection.refresh_from_db()

@@ -351,8 +351,10 @@ def _opened(rows: Iterable[Row]) -> list[HandedOut]:
 
 def _headers(row: Row) -> dict[str, str] | None:
     """Returns the headers of a row with SEALED_HEADERS: the trigger's own, and those of its connection, which replace
-    own ones of the same name. Returns None if they can't be decrypted.
+    own ones of the same name. Returns None if they can't be decrypted, or the connection has none.
     """
+    if row["connection_id"] is not None and row["connection_headers"] is None:
+        return None
     own: dict[str, str] = {}
     lent: dict[str, str] = {}
     try:

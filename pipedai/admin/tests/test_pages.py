@@ -29,11 +29,13 @@ RUNS = "/admin/triggers/run/"
 TIME_WITHOUT_ZONE = re.compile(r"\d\d:\d\d:\d\d</span></time>")
 AUDIT = "/admin/audit/auditentry/"
 # These models have no pages of their own, because their rows are shown on the pages of other rows. Worker events are
-# kept for an hour only, and the audit log has the same for ever. A silence becomes an incident within seconds.
+# kept for an hour only, and the audit log has the same for ever. A silence becomes an incident within seconds. An
+# authorization counts for ten minutes, and what a revocation sends is secret.
 PARTS = {
     "AccountMailAttempt", "Authenticator", "RecoveryCode", "RunText", "RunResult", "TriggerHealth", "DeliveryAttempt",
     "IdempotencyKey", "PoolMember", "RunEventLog", "RunEventBatch", "RunEventDay", "EnvironmentWatch",
     "WorkerEvent", "WorkerSilence", "NoticeAttempt", "AskedAddress", "RefusedAddress", "BudgetWindow", "RunReservation",
+    "Authorization", "Revocation", "RevocationAttempt",
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ NOT_SEALED = {
     "account_mail.token_digest",
     "api_key.token_digest",
     "authenticator.secret",
+    "connection_authorization.state_digest",
     "data_key.wrapped",
     "enrollment.code_digest",
     "enrollment.user_code_digest",
@@ -44,6 +45,9 @@ def test_every_binary_column_is_registered_or_known_to_hold_no_ciphertext():
         "trigger.mcp_headers",
         "trigger.webhook_secret",
         "connection.headers",
+        "connection.grant_secrets",
+        "connection_authorization.secrets",
+        "connection_revocation.request",
         "channel.url",
         "channel.secret",
     }
