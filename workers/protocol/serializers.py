@@ -265,6 +265,7 @@ class HandedOutRunSerializer(RowSerializer):
     prompt = serializers.CharField()
     mcpUrl = serializers.CharField(source="mcp_url")
     mcpHeaders = serializers.DictField(child=serializers.CharField(), source="mcp_headers")
+    headersExpireAt = serializers.DateTimeField(source="headers_expire_at", allow_null=True)
     model = serializers.CharField(allow_null=True)
     timeoutSeconds = serializers.IntegerField(source="timeout_seconds")
     payload = serializers.JSONField(allow_null=True)
