@@ -6,7 +6,6 @@ from uuid import UUID
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unavailable
-from pipedai.api.throttling import Rate, check_rate
 from pipedai.events import Actor
 from pipedai.sql import fetch_one
 from triggers.runs.conditions import CONNECTION_IS_READY, HEADERS_MAY_GO, OF_ENVIRONMENT
@@ -18,16 +17,12 @@ from triggers.runs.handout import (
     opened_headers,
 )
 from triggers.runs.lifecycle import (
-    CREDENTIALS_SECONDS,
     UNAPPROVED,
     NotReady,
     Refused,
     read_own_run,
 )
 from workspaces.connections.refreshing import want_refresh
-
-# Counted in the database for each run, whichever process answers.
-_RATE = Rate("run-credentials", limit=1, seconds=CREDENTIALS_SECONDS, in_a_row=True)
 
 # Reads URL and headers together, as a hand-out does, with the URL that the worker was handed before.
 _HELD = f"""
@@ -52,18 +47,16 @@ class Credentials:
 def renew_credentials(
     *, worker_id: UUID, run_id: UUID, approved: bool, actor: Actor, now: datetime | None = None
 ) -> Credentials:
-    """Returns the headers for the MCP server that the run was handed out with, and stores who receives them. It counts
-    for the rate only if the worker holds the run. Raises NotFound, TooManyRequests; Refused, and NotReady after it has
-    let a scheduler know; and Unavailable if the headers can't be decrypted.
+    """Returns the headers for the MCP server that the run was handed out with, and stores who receives them. Raises
+    NotFound; Refused; NotReady, after it has let a scheduler know; and Unavailable if the headers can't be decrypted.
     """
     params = {"run_id": run_id, "worker_id": worker_id, "approved": approved, "now": now}
     row = fetch_one(_HELD, params)
     if row is None:
         run = read_own_run(run_id, worker_id, now)
         raise Refused(f"The run is {run['status']}: the worker does not hold it.", run)
-    check_rate(_RATE, str(run_id))
-    # Other headers than those of this URL must not go there.
-    if row["is_deleted"] or row["mcp_url"] != row["handed_out_url"]:
+    # Other headers than those of this URL must not go there. There is no URL if the worker claimed without a poll.
+    if row["is_deleted"] or row["handed_out_url"] not in (None, row["mcp_url"]):
         raise Refused(
             "The run's trigger has another MCP URL by now, or was deleted.",
             row,

@@ -35,7 +35,7 @@ from triggers.runs.reachability import lease_params
 from triggers.runs.retries import lock_triggers
 from triggers.states import TERMINAL, EndedBy, Source, Status
 
-# How often a worker may ask for a run's credentials: once in so many seconds (SPEC §24).
+# After so many seconds a worker may ask again for a run's credentials, or for a run that waits for them (SPEC §24).
 CREDENTIALS_SECONDS = 5
 
 

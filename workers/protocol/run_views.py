@@ -10,6 +10,7 @@ from rest_framework.response import Response
 from pipedai.api.parsers import OutcomeJSONParser
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
+from pipedai.api.throttling import Rate, Throttle, by_caller
 from pipedai.api.views import IsSignedIn
 from triggers.runs import lifecycle, reports
 from triggers.runs.credentials import renew_credentials
@@ -28,6 +29,13 @@ from workers.protocol.serializers import (
 )
 from workspaces.connections.refreshing import want_refresh
 
+# No five seconds have two calls.
+_CREDENTIALS = Rate("run-credentials", 1, lifecycle.CREDENTIALS_SECONDS, in_a_row=True)
+
+
+def _by_run(request: Request) -> str:
+    return f"{by_caller(request)} {request.parser_context['kwargs']['run_id']}"
+
 
 class WorkerRunViewSet(WorkerProtocolViewSet):
     """The endpoints by which a worker takes a run and says that it executes it."""
@@ -40,6 +48,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
     }
     # These calls have no rate limit, because a worker must call as often as its runs need.
     unmetered = frozenset(permissions)
+    throttles = {"credentials": (Throttle(_CREDENTIALS, _by_run),)}
 
     @Operation(
         "POST /workers/{workerId}/runs/{runId}/claim",
@@ -142,7 +151,6 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
                 "`run_state`: the worker does not hold the run; `trigger_changed`: another MCP URL, or "
                 "deleted; `worker_unapproved`; or `connection_not_ready`, with `Retry-After`."
             ),
-            429: "The run's headers were asked for less than 5 s ago; `Retry-After` says when they can be.",
             503: "`encryption_unavailable`: the headers can't be decrypted.",
         },
         audit=("run.handed-out",),

@@ -7,10 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection as database
 from django.db import transaction
 
-from pipedai.sql import database_now
+from pipedai.sql import database_now, execute
 from testing.probes.audited import audited
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import Cast, bearer
@@ -71,10 +70,8 @@ def refresh(grant: Connection) -> Connection:
 
 def pass_seconds(seconds: int) -> None:
     """Lets time pass for the rate, whose windows the database keeps."""
-    with database.cursor() as cursor:
-        cursor.execute(
-            "UPDATE throttle SET expires_at = expires_at - %s", [timedelta(seconds=seconds)]
-        )
+    sql = "UPDATE throttle SET expires_at = expires_at - %(seconds)s * interval '1 second'"
+    execute(sql, {"seconds": seconds})
 
 
 def code_of(answer: Any, status: int = 409) -> str:
