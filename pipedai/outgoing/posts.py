@@ -85,7 +85,7 @@ class Result(StrEnum):
 class Answer:
     """The answer to a request over HTTP. `error` says in a few words, without an address, why no complete answer came,
     or is None; `status_code` may be set beside it. `body` is the beginning of the answer, or all of it: the function
-    that asked says which. `challenge` is the header WWW-Authenticate.
+    that asked says which. `challenge` has all headers WWW-Authenticate, as one list (RFC 9110 §5.3).
     """
 
     status_code: int | None

@@ -2,11 +2,19 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from pipedai.outgoing import fetch, target_problem
-from workspaces.connections.discovery import ASKING, AUTH_METHODS, CannotDiscover, Discovered
+from pipedai.outgoing import target_problem
+from workspaces.connections.discovery import (
+    ASKING,
+    AUTH_METHODS,
+    CannotDiscover,
+    Discovered,
+    ask,
+    deadline,
+)
 from workspaces.connections.tokens import Client
 
 # An id or a secret of a client is visible ASCII, with blanks (RFC 6749, appendix A).
@@ -24,9 +32,15 @@ class Registered:
     url: str | None = field(repr=False)
 
 
-def client_metadata(*, name: str, redirect_uri: str, auth_method: str) -> dict[str, Any]:
-    """Returns what a server is told of us, when a client is registered or in a client ID metadata document."""
+def client_metadata(
+    *, name: str, redirect_uri: str, auth_method: str, scopes: Sequence[str]
+) -> dict[str, Any]:
+    """Returns what a server is told of us, when a client is registered or in a client ID metadata document. `scopes`
+    are those that will be asked for: some servers refuse others.
+    """
+    asked = {"scope": " ".join(scopes)} if scopes else {}
     return {
+        **asked,
         "client_name": name,
         "redirect_uris": [redirect_uri],
         "grant_types": ["authorization_code", "refresh_token"],
@@ -35,16 +49,28 @@ def client_metadata(*, name: str, redirect_uri: str, auth_method: str) -> dict[s
     }
 
 
-def register_client(server: Discovered, *, name: str, redirect_uri: str) -> Registered:
-    """Registers a client by which codes can be exchanged. Raises CannotDiscover if the server makes none."""
+def register_client(
+    server: Discovered,
+    *,
+    name: str,
+    redirect_uri: str,
+    scopes: Sequence[str] = (),
+    until: float | None = None,
+) -> Registered:
+    """Registers a client by which codes can be exchanged, before the `deadline` of the discovery. Raises CannotDiscover
+    if the server makes none.
+    """
     if server.registration_endpoint is None:
         raise CannotDiscover(
             "The authorization server registers no clients. Give a clientId of it."
         )
     asked = server.auth_methods[0]
-    metadata = client_metadata(name=name, redirect_uri=redirect_uri, auth_method=asked)
-    answer = fetch(
+    metadata = client_metadata(
+        name=name, redirect_uri=redirect_uri, auth_method=asked, scopes=scopes
+    )
+    answer = ask(
         server.registration_endpoint,
+        until or deadline(),
         method="POST",
         headers={**ASKING, "Content-Type": "application/json"},
         body=json.dumps(metadata).encode(),

@@ -81,15 +81,16 @@ def _authenticated(
     client: Client, form: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
     headers = {**ASKING, "Content-Type": "application/x-www-form-urlencoded"}
+    # Many servers find the client by this field, also if it authenticates by the header (RFC 6749 §2.3.1 allows it).
+    fields = {**form, "client_id": client.id}
     if client.method == "client_secret_basic":
         # Both are form-encoded before they are joined (RFC 6749 §2.3.1).
         pair = f"{quote_plus(client.id)}:{quote_plus(client.secret or '')}"
         basic = base64.b64encode(pair.encode()).decode()
-        return {**headers, "Authorization": f"Basic {basic}"}, dict(form)
-    own = {"client_id": client.id}
+        return {**headers, "Authorization": f"Basic {basic}"}, fields
     if client.method == "client_secret_post":
-        own["client_secret"] = client.secret or ""
-    return headers, {**form, **own}
+        fields["client_secret"] = client.secret or ""
+    return headers, fields
 
 
 def _tokens(answer: Answer) -> Tokens:
