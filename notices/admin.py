@@ -23,7 +23,7 @@ from pipedai.admin.values import data, link_to, state, text
 from triggers.models import Budget, Run, Trigger
 from triggers.runs.queries import failures
 from workers.models import Pool, Worker
-from workspaces.models import Environment
+from workspaces.models import Connection, Environment
 
 
 def _channel_state(channel: Channel) -> Any:
@@ -158,5 +158,5 @@ def _what_is_wrong() -> list[Figure]:
 
 show_alarms(_what_is_wrong)
 add_to_page_of(Environment, _CHANNELS, _OPEN_INCIDENTS)
-for _model in (Trigger, Worker, Pool, Budget):
+for _model in (Trigger, Worker, Pool, Budget, Connection):
     add_to_page_of(_model, _INCIDENTS)

@@ -33,9 +33,9 @@ class Incident(models.Model):
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
     # What is wrong; see `notices.states.Kind`.
-    kind = models.CharField(max_length=15, choices=Kind.choices)
+    kind = models.CharField(max_length=22, choices=Kind.choices)
     # The kind of thing that the incident is about. The kind of the incident decides it.
-    subject_type = models.CharField(max_length=7, choices=SubjectType.choices)
+    subject_type = models.CharField(max_length=10, choices=SubjectType.choices)
     # The id of the thing that the incident is about. It is no foreign key, because such things are in several tables.
     subject_id = models.UUIDField()
     # The name of that thing when the incident was opened.

@@ -58,6 +58,11 @@ JOIN incident i ON i.subject_id = d.trigger_id AND i.kind = 'webhook_dead' AND i
 WHERE d.id = ANY(%(ids)s)
 """
 
+# What gives a connection of each grant tokens again.
+_MENDED_BY = {
+    "authorization_code": "somebody connects it again on its page",
+    "client_credentials": "it gets another client secret on its page",
+}
 
 _FIRST_CHANNEL = "Mail to the owner"
 
@@ -172,6 +177,27 @@ def _note_delivered(delivered: Sequence[Event]) -> None:
     change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, recovered=recovered)
 
 
+def _note_refused(refused: Sequence[Event]) -> None:
+    findings = []
+    for event in refused:
+        assert event.environment_id is not None
+        said = event.metadata
+        mended = _MENDED_BY[said["grant"]]
+        message = f"{said['error']} Its runs wait until {mended}."
+        findings.append(Finding(event.environment_id, _target(event), said["name"], message))
+    change_incidents(Kind.CONNECTION_NEEDS_LOGIN, SubjectType.CONNECTION, begun=findings)
+
+
+def _note_authorized(authorized: Sequence[Event]) -> None:
+    recovered = [_target(event) for event in authorized]
+    change_incidents(Kind.CONNECTION_NEEDS_LOGIN, SubjectType.CONNECTION, recovered=recovered)
+
+
+def _note_removed(removed: Sequence[Event]) -> None:
+    gone = [_target(event) for event in removed]
+    change_incidents(Kind.CONNECTION_NEEDS_LOGIN, SubjectType.CONNECTION, withdrawn=gone)
+
+
 def _target(event: Event) -> UUID:
     assert event.target_id is not None
     return event.target_id
@@ -186,6 +212,9 @@ _NOTED: Mapping[str, Callable[[Sequence[Event]], None]] = {
     "demo.seeded": _note_seeded,
     "webhook.failed": _note_given_up,
     "webhook.delivered": _note_delivered,
+    "connection.login-needed": _note_refused,
+    "connection.authorized": _note_authorized,
+    "connection.deleted": _note_removed,
 }
 
 

@@ -25,6 +25,9 @@ class Kind(TextChoices):
     WEBHOOK_DEAD = "webhook_dead"
     # A budget has reached one of its percentages. The subject is the budget. The scheduler opens and closes it.
     BUDGET_REACHED = "budget_reached"
+    # A connection's server refuses it new tokens. The subject is the connection. The transaction of the refresh opens
+    # it, and that of the next authorization closes it.
+    CONNECTION_NEEDS_LOGIN = "connection_needs_login"
 
 
 class SubjectType(TextChoices):
@@ -32,6 +35,7 @@ class SubjectType(TextChoices):
     WORKER = "worker"
     POOL = "pool"
     BUDGET = "budget"
+    CONNECTION = "connection"
 
 
 RECOVERED: Final = ".recovered"
@@ -67,6 +71,11 @@ _SENTENCES: Final = {
         "Budget {} has reached a limit",
         "Budget {} has room again",
         "It had reached a limit",
+    ),
+    Kind.CONNECTION_NEEDS_LOGIN: (
+        "Connection {} needs a new login",
+        "Connection {} works again",
+        "It had no token",
     ),
 }
 

@@ -24,6 +24,8 @@ _EVENTS = {
     "webhook_dead.recovered": "It arrives again",
     "budget_reached": "A budget is reached",
     "budget_reached.recovered": "It has room again",
+    "connection_needs_login": "A connection needs a new login",
+    "connection_needs_login.recovered": "It works again",
 }
 _RUN_ENDED = {"run.ended": "Every run that has ended"}
 _OTHERS = {

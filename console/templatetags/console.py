@@ -52,6 +52,8 @@ _STATES = {
     "worker_offline": ("Offline", "cross", "bad"),
     "pool_offline": ("No machine", "cross", "bad"),
     "budget_reached": ("Budget reached", "pause", "warn"),
+    "connection_needs_login": ("Needs a new login", "cross", "bad"),
+    "connection_user_left": ("Its user has left", "clock", "warn"),
     "webhook_dead": ("Webhook given up", "cross", "warn"),
     "channel_dead": ("Notices given up", "cross", "bad"),
     "open": ("Not over", "cross", "bad"),

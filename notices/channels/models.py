@@ -62,7 +62,7 @@ class Channel(models.Model):
     # The data key that encrypts `secret`; NULL if there is no secret.
     secret_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
     # The events that the channel tells of: words from `notices.states.EVENTS`.
-    events = ArrayField(models.CharField(max_length=30))
+    events = ArrayField(models.CharField(max_length=32))
     # Whether the channel sends notices. Notices that are pending when the channel is disabled are given up.
     enabled = models.BooleanField(default=True)
     # The user who made the channel; NULL if an API key or the service did.
@@ -149,7 +149,7 @@ class Notice(OutboxRow):
     # The channel that sends the notice. The channel's URL and secret are read at each attempt.
     channel = tenant_key("notices.Channel", related_name="notices")
     # What the notice tells: a word from EVENTS, or `channel.test`, `channel.digest` or `address.confirm`.
-    event = models.CharField(max_length=30)
+    event = models.CharField(max_length=32)
     # The incident that the notice tells of; NULL if there is none. It is no foreign key, because incidents are pruned.
     incident_id = models.UUIDField(null=True)
     # The run that the notice tells of: the incident's cause, or a run that ended; NULL if there is none. It is no

@@ -1,4 +1,4 @@
-"""A message that is sent by POST, its signatures, and its answer (SPEC §7).
+"""A message that is sent over HTTP, its signatures, and its answer (SPEC §7).
 
 All webhooks are signed here, by `X-Pipedai-Signature` and the Standard Webhooks specification.
 """
@@ -20,11 +20,12 @@ _STANDARD_PREFIX = "whsec_"
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A request by POST. Its URL, headers and body may hold secrets, so they are not in its `repr`."""
+    """A request. Its URL, headers and body may hold secrets, so they are not in its `repr`."""
 
     url: str = field(repr=False)
     body: bytes = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
+    method: str = "POST"
 
 
 def host_of(url: str) -> str:

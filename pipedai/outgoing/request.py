@@ -30,12 +30,17 @@ T = TypeVar("T")
 
 
 def post(
-    url: str, *, headers: Mapping[str, str], body: bytes, timeout: float = TIMEOUT_SECONDS
+    url: str,
+    *,
+    method: str = "POST",
+    headers: Mapping[str, str],
+    body: bytes,
+    timeout: float = TIMEOUT_SECONDS,
 ) -> Answer:
     """Returns the answer within `timeout` seconds. It raises nothing, follows no redirect, uses no proxy, and supports
     neither cookies nor compression.
     """
-    return _answer("POST", url, headers, body, timeout, KEPT_BODY_BYTES)
+    return _answer(method, url, headers, body, timeout, KEPT_BODY_BYTES)
 
 
 def fetch(

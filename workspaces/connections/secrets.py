@@ -4,9 +4,10 @@ import json
 from dataclasses import asdict, dataclass
 from uuid import UUID
 
-from workspaces.connections.models import HEADERS
+from workspaces.connections.models import GRANT_SECRETS, HEADERS, Connection
 from workspaces.encryption import keys
 from workspaces.encryption.sealed_fields import SealedField
+from workspaces.models import DataKey
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -50,3 +51,26 @@ def open_grant(
 ) -> GrantSecrets:
     """Returns the decrypted secrets. If that fails, it logs an alarm and raises crypto.CannotOpen."""
     return GrantSecrets(**json.loads(keys.unseal(field, environment_id, row_id, box, key)))
+
+
+def grant_of(connection: Connection) -> GrantSecrets:
+    """Returns what is secret of the connection's grant. Raises crypto.CannotOpen, after an alarm."""
+    if connection.grant_secrets is None:
+        return GrantSecrets()
+    place = (connection.environment_id, connection.id)
+    return open_grant(
+        GRANT_SECRETS, *place, bytes(connection.grant_secrets), _key(connection.grant_secrets_key)
+    )
+
+
+def access_token_of(connection: Connection) -> str | None:
+    """Returns the access token, or None if the connection has none. Raises crypto.CannotOpen, after an alarm."""
+    if connection.headers is None:
+        return None
+    place = (connection.environment_id, connection.id)
+    headers = open_headers(*place, bytes(connection.headers), _key(connection.headers_key))
+    return headers["Authorization"].removeprefix("Bearer ")
+
+
+def _key(key: DataKey) -> keys.WrappedKey:
+    return keys.WrappedKey(key.id, bytes(key.wrapped), key.master_key_id)

@@ -16,6 +16,7 @@ from pipedai.sql import fetch_one
 from workspaces.ceilings import check_ceiling
 from workspaces.connections import secrets
 from workspaces.connections.models import Connection
+from workspaces.connections.revoking import give_up_grant
 from workspaces.locks import hold_environment, hold_role, lock_environment
 from workspaces.roles import Role
 
@@ -64,8 +65,8 @@ def update_connection(*, connection_id: UUID, values: dict[str, Any], actor: Act
 
 
 def delete_connection(*, connection_id: UUID, actor: Actor) -> None:
-    """Removes a connection and its secrets. Raises NotFound, Conflict while triggers use it, and the errors of
-    `hold_role`.
+    """Removes a connection and its secrets, and queues the revocation of its grant. Raises NotFound, Conflict while
+    triggers use it, and the errors of `hold_role`.
     """
     with transaction.atomic():
         # This lock waits for transactions that give the connection to a trigger.
@@ -75,6 +76,7 @@ def delete_connection(*, connection_id: UUID, actor: Actor) -> None:
                 f"The connection still has {counted(users, 'trigger')}.",
                 code=ErrorCode.HAS_CHILDREN,
             )
+        give_up_grant(connection)
         Connection.objects.filter(id=connection.id).delete()
         emit(_event("connection.deleted", connection, actor, {"name": connection.name}))
 

@@ -72,14 +72,13 @@ def challenge_of(verifier: str) -> str:
 
 def ask_for_tokens(endpoint: str, *, client: Client, form: Mapping[str, str]) -> Tokens:
     """Sends one request to the token endpoint, with `form` and what authenticates the client. Raises NoTokens."""
-    headers, fields = _authenticated(client, form)
+    headers, fields = authenticated(client, form)
     answer = fetch(endpoint, method="POST", headers=headers, body=urlencode(fields).encode())
     return _tokens(answer)
 
 
-def _authenticated(
-    client: Client, form: Mapping[str, str]
-) -> tuple[dict[str, str], dict[str, str]]:
+def authenticated(client: Client, form: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the headers and the fields of a form that also authenticate the client (RFC 6749 §2.3)."""
     headers = {**ASKING, "Content-Type": "application/x-www-form-urlencoded"}
     # Many servers find the client by this field, also if it authenticates by the header (RFC 6749 §2.3.1 allows it).
     fields = {**form, "client_id": client.id}
