@@ -183,7 +183,8 @@ def credentials(lab: Lab) -> None:
     with lab.api.lock:
         run.mcp_headers = {"Authorization": f"Bearer {NEW_TOKEN}"}
     replaced.touch()
-    report = json.dumps(lab.until_ended(run))
+    outcome = lab.until_ended(run)
+    expect_status(outcome, "succeeded")
     asked = lab.api.times("credentials", run)
     if not asked:
         raise Skipped("It asks for no new credentials during a run.")
@@ -191,6 +192,6 @@ def credentials(lab: Lab) -> None:
     gap = min((after - before for before, after in zip(asked, asked[1:])), default=60.0)
     expect(gap >= SHORTEST_GAP_SECONDS, f"It asked for credentials again after {gap:.1f} s.")
     for token in (OLD_TOKEN, NEW_TOKEN):
-        expect(token not in report, "It reported a secret header's value.")
+        expect(token not in json.dumps(outcome), "It reported a secret header's value.")
         expect(token not in lab.log(), "It logged a secret header's value.")
         expect(not lab.files_with(token), "It left a secret header's value in a file.")
