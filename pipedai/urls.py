@@ -12,6 +12,7 @@ from pipedai.api.service import HealthViewSet, OpenApiViewSet, ServiceRootViewSe
 from pipedai.api.views import paths_of
 from workers.enrollment.pairing_page import PairingPage
 from workers.hosts.release_views import download
+from workspaces.connections.pages import CallbackPage, client_document
 from workspaces.invitation_page import InvitationPage
 
 handler400 = "pipedai.api.exceptions.bad_request"
@@ -42,6 +43,8 @@ urlpatterns = [
     path("account/reset", ResetPage.as_view()),
     path("account/register", RegisterPage.as_view()),
     path("account/invitation", InvitationPage.as_view()),
+    path("account/connections/<uuid:connection_id>/callback", CallbackPage.as_view()),
+    path("account/connections/<uuid:connection_id>/client.json", client_document),
     path("downloads/<str:name>", download),
     path("admin", RedirectView.as_view(url="/admin/")),
     # Our own pages for login, logout and the account replace Django's, which have no throttles and write no audit rows.

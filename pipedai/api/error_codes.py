@@ -89,6 +89,10 @@ class ErrorCode(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     # 409: the trigger has no webhookUrl to which anything could be sent.
     NO_WEBHOOK_URL = "no_webhook_url"
+    # 409: the connection's grant needs no authorization.
+    WRONG_GRANT = "wrong_grant"
+    # 409: the connection's MCP server or authorization server can't be connected. The sentence says why.
+    CANNOT_DISCOVER = "cannot_discover"
     # 409: the channel is disabled and sends nothing.
     CHANNEL_DISABLED = "channel_disabled"
     # 409: the run's state forbids the transition. The body's `status` is that state.

@@ -27,6 +27,8 @@ _POLICIES = {
     ),
     "/pair": _FORMS,
     "/account/notices/stop": _FORMS,
+    # The URL of the page to which authorization servers send the browser back has a code, which no script shall see.
+    "/account/connections": _FORMS,
     # The page on which the owner of an address agrees to notices or refuses them has buttons. A script of ours calls
     # the API when one is pressed.
     "/account/notices": (

@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 from django.test import override_settings
 
+from accounts.models import User
 from pipedai.env import BASE_DIR
 from pipedai.ids import current_request_id, new_id
 from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
@@ -19,6 +20,7 @@ from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, AN_ID, a_token
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import bearer, browser, session_cookie
+from testing.world.connections import give_tokens
 from testing.world.mails import token_to
 from testing.world.users import PASSWORD, UserFactory
 from triggers.models import Delivery, DeliveryAttempt, Run
@@ -26,6 +28,7 @@ from triggers.schedules import views
 from triggers.schedules.firing import fire_due_ticks
 from workers.models import Worker
 from workers.registration import Registered
+from workspaces.connections.tokens import Tokens
 
 TEXT = (BASE_DIR / "API.md").read_text()
 # Heading → the example below it.
@@ -38,7 +41,7 @@ EXAMPLES: dict[str, Any] = {
 FREE = {
     *("durationMs", "p50DurationMs", "p95DurationMs"),
     *("lastFour", "deviceCode", "userCode", "verificationUriComplete"),
-    *("version", "latest", "url", "sha256", "install"),
+    *("redirectUri", "version", "latest", "url", "sha256", "install"),
     # Sentences that name times.
     *("message", "summary"),
 }
@@ -289,10 +292,16 @@ def test_every_example_is_what_is_answered(monkeypatch):
     connection = {
         "name": "Issue tracker",
         "mcpUrl": "https://mcp.example.com/mcp",
-        "grant": "headers",
-        "headers": {"Authorization": "Bearer a-secret-of-the-connection"},
+        "grant": "authorization_code",
     }
-    story.tell("The connection", call("post", f"{environment}/connections", connection))
+    connection = call("post", f"{environment}/connections", connection)["id"]
+    known = {
+        "client_id": "a-client-of-theirs",
+        "connected_by": User.objects.get(email="ada@example.com"),
+        "last_refresh_at": database_now(),
+    }
+    give_tokens(UUID(connection), Tokens("planted-access", "planted-refresh", 60), **known)
+    story.tell("The connection", call("get", f"connections/{connection}"))
 
     # Schedules.
     due_at = call("get", trigger)["nextRunAt"]

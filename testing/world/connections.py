@@ -6,14 +6,13 @@ from uuid import UUID
 
 from django.db import transaction
 
-from pipedai.ids import new_id
 from pipedai.sql import database_now
 from testing.world.cast import TEST_ACTOR, Cast
 from workspaces.connections import secrets
 from workspaces.connections.grants import store_tokens
-from workspaces.connections.models import GRANT_SECRETS, Connection
+from workspaces.connections.models import Connection
 from workspaces.connections.secrets import GrantSecrets
-from workspaces.connections.services import create_connection
+from workspaces.connections.services import create_connection, seal_secrets
 from workspaces.connections.tokens import Tokens
 
 CONNECTION_URL = "https://mcp.example/of-a-connection"
@@ -49,40 +48,43 @@ def add_oauth_connection(
     now, by the database's clock) with tokens for `lives` seconds. `columns` are then set on its row, such as other
     times. With the grant `client_credentials` a scheduler has asked for the token, and there is no refresh token.
     """
+    grant = columns.setdefault("grant_type", "authorization_code")
     given = {
-        "id": new_id(),
-        "name": "Issue tracker",
         "mcp_url": CONNECTION_URL,
-        "grant_type": "authorization_code",
-        "client_id": "planted-client-id",
-        "auth_method": "client_secret_basic" if client_secret else "none",
-        "redirect_uri": "https://pipedai.example/account/connections/callback",
-        "resource": CONNECTION_URL,
-        "issuer": "https://issuer.example",
-        "token_endpoint": "https://issuer.example/token",
-        "revocation_endpoint": "https://issuer.example/revoke",
+        "name": "Issue tracker",
         "connected_by": cast.admin,
         **columns,
     }
-    if given["grant_type"] == "client_credentials":
-        refresh_token, given["client_given"], given["connected_by"] = None, True, None
     connection = Connection(environment=cast.environment, **given)
+    connection.status, connection.refresh_at = Connection.Status.UNAUTHORIZED, None
+    if grant == "client_credentials":
+        refresh_token, connection.client_given, connection.connected_by = None, True, None
+        connection.client_id, connection.refresh_at = "planted-client-id", database_now()
     with transaction.atomic():
-        since = since or database_now()
-        # The row exists before its tokens, as it always does.
-        connection.status, connection.refresh_at = "unauthorized", None
-        if connection.grant_type == "client_credentials":
-            connection.refresh_at = since
-        kept = GrantSecrets(client_secret=client_secret)
-        sealed = secrets.seal_grant(GRANT_SECRETS, cast.environment.id, connection.id, kept)
-        connection.grant_secrets, connection.grant_secrets_key_id = sealed.box, sealed.data_key_id
+        seal_secrets(connection, GrantSecrets(client_secret=client_secret))
         connection.save(force_insert=True)
-        tokens = Tokens(access_token, refresh_token, lives)
-        store_tokens(connection, tokens, kept=kept, since=since)
-        if columns:
-            Connection.objects.filter(id=connection.id).update(**columns)
+    give_tokens(connection.id, Tokens(access_token, refresh_token, lives), since=since, **columns)
     connection.refresh_from_db()
     return connection
+
+
+def give_tokens(
+    connection_id: UUID, tokens: Tokens, *, since: datetime | None = None, **columns: Any
+) -> None:
+    """Makes an OAuth connection `connected`, as if it had been authorized at `since` (default: now), and then sets the
+    columns on its row.
+    """
+    connection = Connection.objects.get(id=connection_id)
+    kept = secrets.grant_of(connection)
+    connection.client_id = connection.client_id or "planted-client-id"
+    connection.auth_method = "client_secret_basic" if kept.client_secret else "none"
+    connection.resource, connection.issuer = connection.mcp_url, "https://issuer.example"
+    connection.token_endpoint = "https://issuer.example/token"  # noqa: S105
+    connection.revocation_endpoint = "https://issuer.example/revoke"
+    with transaction.atomic():
+        store_tokens(connection, tokens, kept=kept, since=since or database_now())
+    if columns:
+        Connection.objects.filter(id=connection_id).update(**columns)
 
 
 def lose_connection(connection: Connection, status: str = "needs_login") -> None:

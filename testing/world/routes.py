@@ -234,6 +234,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "listDeliveries": {"statements": 4},
     "listIncidents": {"statements": 4},
     "getAttention": {"statements": 9},
+    # The stage's connection has headers, so that no server is asked. What begins can be seen nowhere.
+    "authorizeConnection": {"answer": 409, "writes": False},
     "listChannels": {"statements": 4},
     "createChannel": {"body": _constant(name="New", kind="slack", url=CHANNEL_URL)},
     "listNotices": {"statements": 4},

@@ -19,8 +19,8 @@ ASKING = {"Accept": "application/json", "User-Agent": "PipedAI-Connections/1"}
 _RESOURCE_METADATA = re.compile(r'[\s,]resource_metadata="([^"\\]*)"', re.IGNORECASE)
 _SCOPE = re.compile(r'[\s,]scope="([^"\\]*)"', re.IGNORECASE)
 # A scope is visible ASCII without `"` and `\` (RFC 6749 §3.3). So many scopes, and characters in each, are kept.
-_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}", re.ASCII)
-_MOST_SCOPES = 100
+SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}", re.ASCII)
+MOST_SCOPES = 100
 # The ways of client authentication that we know, in the order in which we prefer them.
 AUTH_METHODS = ("client_secret_basic", "client_secret_post", "none")
 # How long all requests of one discovery, and of the registration after it, may take together, in seconds.
@@ -85,6 +85,9 @@ def discover(mcp_url: str, *, with_codes: bool, until: float | None = None) -> D
         raise CannotDiscover("The authorization server knows no client authentication that we do.")
     asked = _SCOPE.search(f" {challenge}")
     scopes = asked[1].split() if asked else _words(resource.get("scopes_supported"))
+    if not asked and with_codes and "offline_access" in _words(server.get("scopes_supported")):
+        # By this scope, which is the authorization server's own, a server gives a refresh token (OpenID Core §11).
+        scopes = [*scopes, "offline_access"]
     return Discovered(
         resource=name,
         issuer=server["issuer"],
@@ -93,7 +96,7 @@ def discover(mcp_url: str, *, with_codes: bool, until: float | None = None) -> D
         registration_endpoint=_endpoint(server, "registration_endpoint"),
         revocation_endpoint=_endpoint(server, "revocation_endpoint"),
         auth_methods=known,
-        scopes=tuple(each for each in scopes if _SCOPE_TOKEN.fullmatch(each))[:_MOST_SCOPES],
+        scopes=tuple(each for each in scopes if SCOPE.fullmatch(each))[:MOST_SCOPES],
         sends_issuer=server.get("authorization_response_iss_parameter_supported") is True,
         takes_documents=server.get("client_id_metadata_document_supported") is True,
     )

@@ -59,8 +59,6 @@ class AuthorizedClient(models.Model):
     client_id = models.CharField(max_length=MAX_URL, null=True)
     # How the client authenticates at the token endpoint: a word from `discovery.AUTH_METHODS`.
     auth_method = models.CharField(max_length=19, null=True)
-    # Where the authorization server sends the browser back to: a page of this service for this connection alone.
-    redirect_uri = models.CharField(max_length=MAX_URL, null=True)
     # The name of the MCP server in requests for tokens (RFC 8707), from its metadata.
     resource = models.CharField(max_length=MAX_URL, null=True)
     issuer = models.CharField(max_length=MAX_URL, null=True)
@@ -244,6 +242,8 @@ class Authorization(AuthorizedClient):
     state_digest = models.BinaryField(max_length=32, unique=True)
     # The session that began it, which alone may finish it. It is no foreign key, as sessions are pruned.
     session_id = models.UUIDField()
+    # Where the authorization server sends the browser back to: the connection's own page.
+    redirect_uri = models.CharField(max_length=MAX_URL)
     # Until when it can be finished.
     expires_at = models.DateTimeField()
     # The encrypted JSON of `secrets.AuthorizationSecrets`: the PKCE verifier, and what is secret of the client.

@@ -4,7 +4,13 @@ import json
 from dataclasses import asdict, dataclass
 from uuid import UUID
 
-from workspaces.connections.models import GRANT_SECRETS, HEADERS, Connection
+from workspaces.connections.models import (
+    AUTHORIZATION_SECRETS,
+    GRANT_SECRETS,
+    HEADERS,
+    Authorization,
+    Connection,
+)
 from workspaces.encryption import keys
 from workspaces.encryption.sealed_fields import SealedField
 from workspaces.models import DataKey
@@ -61,6 +67,12 @@ def grant_of(connection: Connection) -> GrantSecrets:
     return open_grant(
         GRANT_SECRETS, *place, bytes(connection.grant_secrets), _key(connection.grant_secrets_key)
     )
+
+
+def authorization_of(begun: Authorization) -> GrantSecrets:
+    """Returns what is secret of an authorization that is not finished. Raises crypto.CannotOpen, after an alarm."""
+    place = (begun.environment_id, begun.id)
+    return open_grant(AUTHORIZATION_SECRETS, *place, bytes(begun.secrets), _key(begun.secrets_key))
 
 
 def access_token_of(connection: Connection) -> str | None:

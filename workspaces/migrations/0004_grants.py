@@ -22,7 +22,6 @@ class Migration(migrations.Migration):
             fields=[
                 ("client_id", models.CharField(max_length=2048, null=True)),
                 ("auth_method", models.CharField(max_length=19, null=True)),
-                ("redirect_uri", models.CharField(max_length=2048, null=True)),
                 ("resource", models.CharField(max_length=2048, null=True)),
                 ("issuer", models.CharField(max_length=2048, null=True)),
                 ("token_endpoint", models.CharField(max_length=2048, null=True)),
@@ -38,6 +37,7 @@ class Migration(migrations.Migration):
                 ),
                 ("state_digest", models.BinaryField(max_length=32, unique=True)),
                 ("session_id", models.UUIDField()),
+                ("redirect_uri", models.CharField(max_length=2048)),
                 ("expires_at", models.DateTimeField()),
                 ("secrets", models.BinaryField()),
                 ("sends_issuer", models.BooleanField()),
@@ -287,11 +287,6 @@ class Migration(migrations.Migration):
             model_name="connection",
             name="leased_until",
             field=models.DateTimeField(null=True),
-        ),
-        migrations.AddField(
-            model_name="connection",
-            name="redirect_uri",
-            field=models.CharField(max_length=2048, null=True),
         ),
         migrations.AddField(
             model_name="connection",

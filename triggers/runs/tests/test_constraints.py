@@ -402,8 +402,9 @@ WRONG_ROWS = [
             name,
             (
                 "INSERT INTO connection_authorization (id, environment_id, connection_id, state_digest, session_id,"
-                " expires_at, secrets, secrets_key_id, sends_issuer) SELECT gen_random_uuid(), environment_id,"
-                f" connection_id, {values}, expires_at, secrets, secrets_key_id, sends_issuer"
+                " redirect_uri, expires_at, secrets, secrets_key_id, sends_issuer)"
+                f" SELECT gen_random_uuid(), environment_id, connection_id, {values},"
+                " redirect_uri, expires_at, secrets, secrets_key_id, sends_issuer"
                 " FROM connection_authorization"
             ),
         )
@@ -744,6 +745,7 @@ def _granted(cast: Cast) -> dict[str, UUID]:
         **sealed,
         state_digest=new_id().bytes,
         session_id=new_id(),
+        redirect_uri="https://pipedai.example/callback",
         expires_at=NOON,
         secrets=box,
         secrets_key_id=key_id,

@@ -11,7 +11,7 @@ from testing.world.connections import ACCESS_TOKEN, REFRESH_TOKEN, add_oauth_con
 from workspaces.connections.grants import store_tokens
 from workspaces.connections.models import GRANT_SECRETS
 from workspaces.connections.secrets import GrantSecrets, open_grant, open_headers
-from workspaces.connections.tokens import Tokens
+from workspaces.connections.tokens import UNSAID_LIFE, Tokens
 from workspaces.encryption.keys import WrappedKey
 
 _KEY = "SELECT id AS key_id, wrapped AS key_wrapped, master_key_id FROM data_key WHERE id = %(id)s"
@@ -33,6 +33,15 @@ def test_a_token_is_fresh_and_refreshed_by_its_life(cast, lives, refresh_token, 
     assert connection.access_expires_at - since == timedelta(seconds=lives)
     assert connection.fresh_until - since == timedelta(seconds=fresh)
     assert connection.refresh_at - since == timedelta(seconds=refreshed)
+
+
+def test_a_token_without_life_and_refresh_token_lives_until_it_is_revoked(cast):
+    for refresh_token, days in (("planted-refresh", 0), (None, 366)):
+        connection: Any = add_oauth_connection(cast)
+        tokens = Tokens("planted-access", refresh_token, UNSAID_LIFE, says_life=False)
+        with transaction.atomic():
+            store_tokens(connection, tokens, kept=GrantSecrets(), since=connection.connected_at)
+        assert (connection.access_expires_at - connection.connected_at).days == days
 
 
 @pytest.mark.parametrize("sent", [None, "planted-newer-refresh"])
