@@ -89,7 +89,7 @@ class Connected:
         return {
             request["authorization"]
             for request in self.grants.requests("/mcp")
-            if request["status"] == 200 and request["body"].get("method") == "tools/call"
+            if request["status"] == 200 and "tools/call" in str(request.get("body"))
         }
 
 
