@@ -255,8 +255,8 @@ class CompletedRunSerializer(RunSerializer):
 
 
 class HandedOutRunSerializer(RowSerializer):
-    """A run as a poll hands it to its worker. Only here, and in the answer to `claim-next`, does the API show MCP
-    headers in plaintext.
+    """A run as a poll hands it to its worker. Only here, and in the answers to `claim-next` and `credentials`, does the
+    API show MCP headers in plaintext.
     """
 
     id = serializers.UUIDField()
