@@ -12,10 +12,11 @@ from pipedai_worker.api.answers import Refused, Unavailable
 from pipedai_worker.gateway import Credentials, ServerFault, limits
 from pipedai_worker.reporting.outcome import INFRA
 
-from .conftest import Way, events_in, until
-from .servers import TOKEN, McpServer
+from .conftest import Way, answer_in, events_in, until
+from .servers import TOKEN, Exchange, McpServer
 
 Open = Callable[..., Way]
+NEWER = {"Authorization": "Bearer planted-newer"}
 OLD = {"Authorization": "Bearer planted-old"}
 
 
@@ -55,10 +56,10 @@ def test_calls_that_are_refused_together_ask_once(
     came = threading.Barrier(3)
     old = server.behave
 
-    def together(exchange: object) -> None:
-        if exchange.headers["Authorization"] == OLD["Authorization"]:  # type: ignore[attr-defined]
+    def together(exchange: Exchange) -> None:
+        if exchange.headers["Authorization"] == OLD["Authorization"]:
             came.wait(30)
-        old(exchange)  # type: ignore[arg-type]
+        old(exchange)
 
     server.ways["*"] = together
     way = open_way(server.url, headers=OLD, ask=api.ask)
@@ -109,12 +110,28 @@ def test_headers_are_asked_for_before_they_expire_and_again_until_they_come(
 
 
 def test_the_older_transport_swaps_for_its_stream_and_for_its_posts(
-    older: McpServer, open_way: Open, api: Api
+    older: McpServer, open_way: Open, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     way = open_way(older.url, headers=OLD, ask=api.ask)
     assert way.gateway.probe() is None
     assert api.asked == 1
-    assert next(events_in(way.client.send("GET")))["event"] == "endpoint"
+    stream = way.client.send("GET")
+    posts = next(events_in(stream))["data"]
+
+    def want_newer(exchange: Exchange) -> None:
+        if exchange.headers["Authorization"] == NEWER["Authorization"]:
+            exchange.headers.replace_header("Authorization", TOKEN)
+            older.behave(exchange)
+        else:
+            exchange.json({"error": "expired"}, 401)
+
+    older.ways["tools/call"] = want_newer
+    monkeypatch.setattr(limits, "RENEWAL_PAUSE", 0.0)
+    api.answer = Credentials(NEWER)
+    asked = way.client.request("tools/call", name="send")
+    assert way.client.send("POST", asked, path=posts).status == 202
+    assert answer_in(stream, asked["id"])["result"]["isError"] is False
+    assert way.outcomes() == [("send", "possible", "ok")]
 
 
 @pytest.mark.parametrize("kind", ["server", "older"])
