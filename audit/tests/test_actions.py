@@ -211,6 +211,8 @@ ROWS: dict[str, Row | None] = {
     "POST workers/:worker/runs/:run/claim": Row("run.claimed", "run", "queued", _moved("claimed")),
     "POST workers/:worker/runs/:run/start": Row("run.started", "run", "claimed", _moved("running")),
     "POST workers/:worker/runs/:run/heartbeat": None,
+    # The first hand-out of headers is in the log alone.
+    "POST workers/:worker/runs/:run/credentials": None,
     "POST workers/:worker/runs/:run/events": None,
     "POST workers/:worker/sign-off": None,
     "POST workers/:worker/runs/:run/complete": Row("run.completed", "run", "running", _ended("succeeded")),

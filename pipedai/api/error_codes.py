@@ -119,6 +119,12 @@ class ErrorCode(StrEnum):
     WORKER_UNAPPROVED = "worker_unapproved"
     # 409: a budget has no room for the run.
     BUDGET_EXHAUSTED = "budget_exhausted"
+    # 409: the connection of the run's trigger has no token, or one that is about to expire. `Retry-After` says when to
+    # ask again.
+    CONNECTION_NOT_READY = "connection_not_ready"
+    # 409: the trigger of a run that is being executed has another MCP server by now, or was deleted. So the run keeps
+    # the headers that it has.
+    TRIGGER_CHANGED = "trigger_changed"
     # 409: the worker reports a run as canceled, although nobody requested that.
     CANCEL_NOT_REQUESTED = "cancel_not_requested"
     # 409: the worker's report is too late. The server gave the run up, and its retry has been claimed. The report is
@@ -149,7 +155,7 @@ class ErrorCode(StrEnum):
     INTERNAL_ERROR = "internal_error"
     # 503: the database can't be reached, accepts no writes, or is full; `Retry-After` says when to ask again.
     DATABASE_UNAVAILABLE = "database_unavailable"
-    # 503: a secret can't be encrypted until an operator mends the environment's data key.
+    # 503: a secret can't be encrypted or decrypted until an operator mends the environment's data key.
     ENCRYPTION_UNAVAILABLE = "encryption_unavailable"
     # 503: the service has too much to do at this moment; `Retry-After` says when to ask again.
     OVERLOADED = "overloaded"

@@ -185,6 +185,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     calls.claim(run, claimId="mine")
     calls.start(run)
     story.tell("POST /workers/:id/runs/:runId/heartbeat", calls.heartbeat(run).json())
+    story.tell("POST /workers/:id/runs/:runId/credentials", calls.credentials(run).json())
     call("patch", trigger, {"recordEvents": "always"})
     events = EXAMPLES["GET /runs/:id/events"]["items"]
     taken = calls.send_events(run, events).json()

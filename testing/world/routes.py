@@ -269,6 +269,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "claimRun": {"statements": 4},
     "startRun": {"run": "claimed", "statements": 3},
     "heartbeatRun": {"run": "running", "statements": 2},
+    # A statement more for the first headers that its worker gets, as here.
+    "renewRunCredentials": {"run": "running", "statements": 4},
     # The first events of a run need four statements more than the others.
     "sendRunEvents": {"run": "running", "statements": 6},
     "signOffWorker": {"statements": 4},

@@ -33,6 +33,8 @@ class WaitingFor(StrEnum):
     WORKER_OFFLINE = "worker_offline"
     # No worker of the run's pool has called for a while. Workers that something else keeps from the run don't count.
     POOL_OFFLINE = "pool_offline"
+    # The connection of the run's trigger has no token, or one that is about to expire.
+    CONNECTION_NOT_READY = "connection_not_ready"
     # The secret headers of the run's trigger can't be decrypted.
     HEADERS_UNREADABLE = "headers_unreadable"
     # The trigger has secret headers, and no admin has approved the worker for them.
@@ -89,7 +91,7 @@ DECISIONS: Final = (*Decision.values, PENDING, NOT_SCHEDULED, DISABLED)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The worker, pool, trigger, environment, budget or source that something is about."""
+    """The worker, pool, trigger, connection, environment, budget or source that something is about."""
 
     type: str
     id: UUID

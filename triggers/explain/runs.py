@@ -40,6 +40,8 @@ SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.pool_id, r.status, r
     t.name AS trigger_name, t.retry_after_effects, t.retry_mode, t.worker_id AS trigger_worker_id,
     t.pool_id AS trigger_pool_id, t.enabled AS trigger_enabled, t.deleted_at AS trigger_deleted_at,
     {SEALED_HEADERS},
+    c.name AS connection_name, c.grant_type AS connection_grant, c.status AS connection_status,
+    c.error AS connection_error, c.refresh_at AS connection_refresh_at,
     r.pool_from, r.resume_until, r.start_deadline_at, t.max_concurrent_runs,
     r.available_at + t.prefer_seconds * interval '1 second' AS avoided_until,
     e.name AS environment_name, e.paused_at, e.pause_reason, p.name AS pool_name, w.label AS worker_label,

@@ -70,7 +70,7 @@ _FORBIDDEN = {
     (True, False): "Foreign origin.",
 }
 # The words for the length of a rate limit's window, by that length in seconds.
-_WINDOWS = {60: "a minute", 3600: "an hour", 86_400: "a day"}
+_WINDOWS = {5: "in 5 seconds", 60: "a minute", 3600: "an hour", 86_400: "a day"}
 
 
 class ApiSchema(AutoSchema):
