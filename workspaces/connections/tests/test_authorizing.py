@@ -104,7 +104,7 @@ class Browser:
 
     def call(self, connection_id, **brought):
         """Calls the service as the page's form does."""
-        given = {"code": "a-code", "error": "", "issuer": "", **brought}
+        given = {"code": "a-code", "error": "", "iss": "", **brought}
         return authorizing.finish(
             connection_id=connection_id,
             session_id=verify(self.cookie).session_id,
@@ -271,8 +271,11 @@ class TestNothingChanges:
     )
     def test_by_an_answer_that_is_none(self, ada, begun, unchanged, change, sentence):
         connection_id, brought = begun
-        refused = ada.finish(connection_id, **brought | change)
-        assert (refused.status_code, sentence in text_of(refused)) == (409, True)
+        for refused in (
+            ada.page(connection_id)("get", **brought | change),
+            ada.finish(connection_id, **brought | change),
+        ):
+            assert (refused.status_code, sentence in text_of(refused)) == (409, True)
         # It was the only try.
         assert ada.finish(connection_id, **brought).status_code == 409
 
