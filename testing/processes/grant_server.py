@@ -18,6 +18,7 @@ from bin.ending import die_with_parent
 from testing.processes.programs import lacking
 
 _ROOT = Path(__file__).resolve().parents[2]
+_START_SECONDS = 90
 _STOP_SECONDS = 20
 # A client that the server knows without registration: see KNOWN in `grant_program.py`.
 KNOWN_ID = "a-known-client"
@@ -85,8 +86,11 @@ def grant_server(
     if listener is None:
         own.close()
     try:
-        # The socket has listened since before the process began, so the first request waits for it.
-        yield GrantServer(f"http://127.0.0.1:{port}", log)
+        origin = f"http://127.0.0.1:{port}"
+        # The socket has listened since before the process began, so this request waits for it. Those of the service
+        # wait for ten seconds only.
+        httpx.get(f"{origin}/.well-known/oauth-authorization-server", timeout=_START_SECONDS)
+        yield GrantServer(origin, log)
     finally:
         process.terminate()
         try:

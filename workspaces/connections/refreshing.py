@@ -6,8 +6,8 @@ anybody uses them. All times are the database's.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Final
+from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from django.db import transaction
@@ -88,9 +88,12 @@ def want_refresh(connection_ids: Iterable[UUID]) -> None:
 
 
 def claim_due(
-    *, full_servers: Iterable[str] = (), full_workspaces: Iterable[UUID] = (), now: Any = None
+    *,
+    full_servers: Iterable[str] = (),
+    full_workspaces: Iterable[UUID] = (),
+    now: datetime | None = None,
 ) -> Row | None:
-    """Claims a connection that is due or returns None if there is none."""
+    """Claims a connection that is due, and returns what `ask` needs. Returns None if there is none."""
     params = {
         "full_servers": list(full_servers),
         "full_workspaces": list(full_workspaces),
@@ -176,8 +179,8 @@ def record(claim: Row, answer: Given | NotGiven) -> str:
     """
     with transaction.atomic():
         rows = Connection.objects.filter(id=claim["id"])
-        held = rows.filter(lease_id=claim["lease_id"]).select_related("grant_secrets_key")
-        connection = held.select_for_update(no_key=True, of=("self",)).first()
+        held = rows.filter(lease_id=claim["lease_id"])
+        connection = held.select_for_update(no_key=True).first()
         if connection is None:
             # Nobody shall keep the tokens. But to many servers all grants of a client are one, so as long as the
             # connection has the same client they are not revoked.

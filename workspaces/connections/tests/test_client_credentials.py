@@ -6,7 +6,7 @@ import pytest
 
 from audit.models import AuditEntry
 from notices.models import Incident
-from testing.processes.told_server import told_server
+from testing.processes.told_server import Told, told_server
 from testing.world.connections import add_oauth_connection
 from workspaces.connections import secrets
 from workspaces.connections.refreshing import ask, claim_due, record
@@ -14,7 +14,7 @@ from workspaces.models import Connection
 
 RESOURCE = "/.well-known/oauth-protected-resource/mcp"
 SERVER = "/.well-known/oauth-authorization-server"
-PAGES = {
+PAGES: dict[str, Told] = {
     RESOURCE: (
         200,
         {},
@@ -64,6 +64,7 @@ def made(cast, settings):
 def refresh(connection):
     Connection.objects.update(refresh_at=connection.created_at)
     claim = claim_due()
+    assert claim is not None
     record(claim, ask(claim))
     connection.refresh_from_db()
     return connection
@@ -81,7 +82,7 @@ def test_the_first_ones_come_from_the_server_that_is_discovered(made):
         assert connection.auth_method == "client_secret_post"
         assert connection.connected_at is not None
         assert actions() == {"connection.authorized"}
-        _, _, form = unquote(secrets.access_token_of(connection)).split(" ")
+        _, _, form = unquote(secrets.access_token_of(connection) or "").split(" ")
         assert {name: value for name, (value,) in parse_qs(form).items()} == {
             "grant_type": "client_credentials",
             "resource": f"{origin}/mcp",
@@ -91,7 +92,7 @@ def test_the_first_ones_come_from_the_server_that_is_discovered(made):
         }
         Connection.objects.update(scopes=["read"])
         refresh(connection)
-        assert "scope=read&" in unquote(secrets.access_token_of(connection))
+        assert "scope=read&" in unquote(secrets.access_token_of(connection) or "")
         assert connection.last_refresh_at is not None
 
 
@@ -113,7 +114,7 @@ def test_what_can_not_be_discovered_shows_and_is_tried_again(made):
 
 
 def test_a_refused_secret_needs_another_one(made):
-    refusal = (401, {}, {"error": "invalid_client"})
+    refusal: Told = (401, {}, {"error": "invalid_client"})
     with told_server({**PAGES, "/token": refusal}) as origin:
         connection = made(origin)
         for _ in range(3):

@@ -46,6 +46,13 @@ def answer(receiver, status=200, **said):
     receiver.answer(status, json.dumps(said or TOKENS).encode())
 
 
+def claim_it():
+    """Claims what is due, which must be something."""
+    claim = claim_due()
+    assert claim is not None
+    return claim
+
+
 def refresh(claim):
     record(claim, ask(claim))
 
@@ -69,7 +76,7 @@ def test_it_is_refreshed_when_a_third_of_its_life_is_left(receiver, due):
     ago(due, -10)
     assert claim_due() is None
     ago(due, 10)
-    claim = claim_due()
+    claim = claim_it()
     answer(receiver)
     refresh(claim)
     (asked,) = receiver.received
@@ -105,7 +112,7 @@ def test_what_a_server_leaves_out_stays_or_counts_as_usual(
     receiver, due, said, refresh_token, lives
 ):
     answer(receiver, **{**TOKENS, **said})
-    claim = claim_due()
+    claim = claim_it()
     refresh(claim)
     assert held(due) == ("planted-second-access", refresh_token)
     assert due.access_expires_at == claim["claimed_at"] + timedelta(seconds=lives)
@@ -115,7 +122,7 @@ def fail(connection, receiver, status=503, **said):
     """Lets a request for tokens fail, and returns for how many seconds the next one is put off."""
     Connection.objects.filter(id=connection.id).update(refresh_at=connection.created_at)
     receiver.answer(status, json.dumps(said).encode())
-    claim = claim_due()
+    claim = claim_it()
     refresh(claim)
     look(connection)
     if connection.refresh_at is None:
@@ -137,7 +144,7 @@ def test_failures_are_put_off_for_longer_each_time_and_show_from_the_third_on(re
     assert [fail(due, receiver) for _ in range(5)] == [40, 80, 160, 300, 300]
     Connection.objects.update(refresh_at=due.created_at)
     answer(receiver)
-    refresh(claim_due())
+    refresh(claim_it())
     look(due)
     assert (due.status, due.error, due.failures) == ("connected", None, 0)
     assert not Incident.objects.exists()
@@ -190,7 +197,7 @@ def test_one_without_a_refresh_token_needs_a_login_when_its_token_is_stale(cast,
     ago(connection, 3539)
     assert claim_due() is None
     ago(connection, 2)
-    refresh(claim_due())
+    refresh(claim_it())
     assert look(connection).status == "needs_login"
     assert connection.error == "The authorization server gave no refresh token."
 
@@ -212,7 +219,7 @@ def test_a_claim_that_left_no_record_is_tried_once_more_with_the_same_token(
     claim_due()
     assert claim_due() is None
     end_lease()
-    claim = claim_due()
+    claim = claim_it()
     assert look(due).is_second_try
     answer(receiver, status, **said)
     refresh(claim)
@@ -224,7 +231,7 @@ def test_a_third_claim_asks_for_nothing(receiver, due):
     for _ in range(2):
         claim_due()
         end_lease()
-    refresh(claim_due())
+    refresh(claim_it())
     assert receiver.received == []
     assert look(due).status == "needs_login"
     assert due.error == "Two requests for tokens were cut off, so the last token may be lost."
@@ -236,14 +243,14 @@ def test_a_failure_is_a_record(receiver, due):
     fail(due, receiver)
     answer(receiver)
     Connection.objects.update(refresh_at=due.created_at)
-    refresh(claim_due())
+    refresh(claim_it())
     assert look(due).status == "connected"
 
 
 def test_who_wants_it_makes_it_due_unless_it_is_asked_for_or_waits_after_a_failure(receiver, due):
     ago(due, -10)
     want_refresh([due.id, new_id()])
-    claim = claim_due()
+    claim = claim_it()
     want_refresh([due.id])
     assert claim_due() is None
     receiver.answer(503)
@@ -253,7 +260,7 @@ def test_who_wants_it_makes_it_due_unless_it_is_asked_for_or_waits_after_a_failu
 
 
 def test_the_lease_outlives_a_request(due):
-    claim = claim_due()
+    claim = claim_it()
     look(due)
     assert due.leased_until == claim["claimed_at"] + timedelta(seconds=LEASE_SECONDS)
 
@@ -262,7 +269,7 @@ def test_the_lease_outlives_a_request(due):
 
 
 def test_tokens_of_a_connection_that_was_deleted_meanwhile_are_revoked(cast, receiver, due):
-    claim = claim_due()
+    claim = claim_it()
     delete_connection(connection_id=due.id, actor=TEST_ACTOR)
     assert Revocation.objects.count() == 1
     answer(receiver)
@@ -274,7 +281,7 @@ def test_tokens_of_a_connection_that_was_deleted_meanwhile_are_revoked(cast, rec
 def test_tokens_of_one_that_was_authorized_anew_meanwhile_are_revoked_if_its_client_is_another(
     receiver, due, client_id, revoked
 ):
-    claim = claim_due()
+    claim = claim_it()
     Connection.objects.update(lease_id=None, leased_until=None, client_id=client_id)
     answer(receiver)
     refresh(claim)
@@ -293,7 +300,7 @@ def test_tokens_of_one_that_was_claimed_again_meanwhile_are_left(receiver, due):
 
 
 def test_a_data_key_that_is_replaced_meanwhile_seals_the_tokens(receiver, due):
-    claim = claim_due()
+    claim = claim_it()
     before = due.grant_secrets_key_id
     rotate_data_keys(environment_id=due.environment_id)
     answer(receiver)
@@ -303,7 +310,7 @@ def test_a_data_key_that_is_replaced_meanwhile_seals_the_tokens(receiver, due):
 
 
 def test_secrets_that_do_not_open_are_a_failure(settings, due):
-    claim = claim_due()
+    claim = claim_it()
     kept, settings.MASTER_KEYS = settings.MASTER_KEYS, ("new:" + "A" * 43 + "=",)
     refresh(claim)
     settings.MASTER_KEYS = kept
