@@ -87,7 +87,6 @@ def connections(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         "environment": environment_of(request, environment_id),
         "menu": "connections",
         "connections": sorted(found, key=lambda each: _ORDER.index(each["status"])),
-        "grants": _GRANTS,
     }
     return render(request, "console/connections.html", context)
 

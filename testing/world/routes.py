@@ -233,7 +233,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "deleteTrigger": {"answer": 409},
     "listDeliveries": {"statements": 4},
     "listIncidents": {"statements": 4},
-    "getAttention": {"statements": 9},
+    "getAttention": {"statements": 10},
     # The stage's connection has headers, so that no server is asked. What begins can be seen nowhere.
     "authorizeConnection": {"answer": 409, "writes": False},
     "listChannels": {"statements": 4},

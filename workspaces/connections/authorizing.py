@@ -62,12 +62,14 @@ _ERROR = re.compile(r"[a-z_]{1,40}", re.ASCII)
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Returned:
-    """What the browser brought back from an authorization server. Each is empty if it brought none."""
+    """What the browser brought back from an authorization server, by the names of RFC 6749 §4.1.2 and RFC 9207. Each is
+    empty if it brought none.
+    """
 
     state: str
     code: str
     error: str
-    issuer: str
+    iss: str
 
 
 def begin(*, connection_id: UUID, session_id: UUID, actor: Actor) -> str:
@@ -151,7 +153,7 @@ def finish(*, connection_id: UUID, session_id: UUID, returned: Returned, actor: 
     Conflict with a sentence for people, and the errors of `hold_role`.
     """
     begun, since = _take(connection_id, session_id, returned.state, actor)
-    _check(begun, returned)
+    check(begun, returned)
     try:
         held = secrets.authorization_of(begun)
         if begun.connection.client_given:
@@ -179,16 +181,8 @@ def finish(*, connection_id: UUID, session_id: UUID, returned: Returned, actor: 
     try:
         _store(begun, tokens, held, since, actor)
     except ApiError:
-        # The connection is gone, or the person may not connect it any more. Nobody shall keep the tokens.
-        with transaction.atomic():
-            queue_revocation(
-                environment_id=begun.environment_id,
-                connection_id=connection_id,
-                endpoint=begun.revocation_endpoint,
-                client=client,
-                access_token=tokens.access_token,
-                held=replace(held, refresh_token=tokens.refresh_token),
-            )
+        # The connection is gone, or the person may not connect it any more.
+        _give_up(begun, tokens, client, held)
         raise
 
 
@@ -246,10 +240,9 @@ def _take(
         return begun, database_now()
 
 
-def _check(begun: Authorization, returned: Returned) -> None:
+def check(begun: Authorization, returned: Returned) -> None:
     """Raises Conflict unless a code came from the server that was asked (RFC 9207 §2.4)."""
-    issuer_due = begun.sends_issuer or returned.issuer
-    if issuer_due and returned.issuer != begun.issuer:
+    if (begun.sends_issuer or returned.iss) and returned.iss != begun.issuer:
         raise _cannot("The answer did not come from the authorization server that was asked.")
     if returned.error:
         why = returned.error if _ERROR.fullmatch(returned.error) else "it did not say why"
@@ -277,6 +270,24 @@ def _store(
         store_tokens(connection, tokens, kept=held, since=since)
         metadata = {"name": connection.name, "grant": connection.grant_type}
         emit(event_of("connection.authorized", connection, actor, metadata))
+
+
+def _give_up(begun: Authorization, tokens: Tokens, client: Client, held: GrantSecrets) -> None:
+    """Queues the revocation of tokens that nobody shall have. Those of a client by which the connection has others are
+    only forgotten: to some servers they are one grant.
+    """
+    same = {"id": begun.connection_id, "client_id": client.id, "headers__isnull": False}
+    if Connection.objects.filter(**same).exists():
+        return
+    with transaction.atomic():
+        queue_revocation(
+            environment_id=begun.environment_id,
+            connection_id=begun.connection_id,
+            endpoint=begun.revocation_endpoint,
+            client=client,
+            access_token=tokens.access_token,
+            held=replace(held, refresh_token=tokens.refresh_token),
+        )
 
 
 def _cannot(sentence: str) -> Conflict:

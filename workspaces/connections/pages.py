@@ -1,5 +1,6 @@
 """The pages below `/account/connections`: where authorization servers send the browser back, and who we are to them."""
 
+from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
@@ -21,8 +22,7 @@ from workspaces.connections.authorizing import Returned
 from workspaces.connections.clients import client_metadata, document_of, redirect_uri_of
 from workspaces.connections.models import Connection
 
-# What a server sends the browser back with, by the names of RFC 6749 §4.1.2 and RFC 9207.
-_BROUGHT = ("state", "code", "error", "iss")
+_BROUGHT = tuple(each.name for each in fields(Returned))
 
 
 @require_safe
@@ -95,9 +95,7 @@ class CallbackPage(View):
             authorizing.finish(
                 connection_id=connection_id,
                 session_id=visit.session.session_id,
-                returned=Returned(
-                    brought["state"], brought["code"], brought["error"], brought["iss"]
-                ),
+                returned=Returned(**brought),
                 actor=visit.actor(),
             )
         except ApiError as error:
@@ -112,4 +110,5 @@ def _look(visit: _Visit, connection_id: UUID, brought: dict[str, str]) -> HttpRe
         session_id=visit.session.session_id,
         state=brought["state"],
     )
+    authorizing.check(begun, Returned(**brought))
     return visit.page(connection_id, begun=begun, brought=brought)

@@ -24,6 +24,8 @@ from workspaces.connections.clients import register_client
 from workspaces.connections.discovery import discover
 from workspaces.connections.services import create_connection, delete_connection
 from workspaces.connections.tokens import ask_for_tokens, challenge_of
+from workspaces.encryption.check import check_keys
+from workspaces.encryption.rotate_data import rotate_data_keys
 from workspaces.models import Authorization, Connection, Membership, Revocation
 
 AT_MCP = "/.well-known/oauth-protected-resource/mcp"
@@ -104,7 +106,7 @@ class Browser:
 
     def call(self, connection_id, **brought):
         """Calls the service as the page's form does."""
-        given = {"code": "a-code", "error": "", "issuer": "", **brought}
+        given = {"code": "a-code", "error": "", "iss": "", **brought}
         return authorizing.finish(
             connection_id=connection_id,
             session_id=verify(self.cookie).session_id,
@@ -271,8 +273,11 @@ class TestNothingChanges:
     )
     def test_by_an_answer_that_is_none(self, ada, begun, unchanged, change, sentence):
         connection_id, brought = begun
-        refused = ada.finish(connection_id, **brought | change)
-        assert (refused.status_code, sentence in text_of(refused)) == (409, True)
+        for refused in (
+            ada.page(connection_id)("get", **brought | change),
+            ada.finish(connection_id, **brought | change),
+        ):
+            assert (refused.status_code, sentence in text_of(refused)) == (409, True)
         # It was the only try.
         assert ada.finish(connection_id, **brought).status_code == 409
 
@@ -379,6 +384,19 @@ def test_two_at_once_connect_once(committed_cast, origin, monkeypatch):
     refused = [each for each in answers if each is not None]
     assert [each.code for each in refused] == ["link_unusable"]
     assert Connection.objects.get().status == "connected"
+
+
+def test_a_data_key_may_be_replaced_meanwhile(committed_cast, origin):
+    ada = Browser.of(committed_cast.admin)
+    connection_id = add(committed_cast, origin)
+    state = ada.begin(connection_id)["state"]
+    rotate_data_keys(environment_id=committed_cast.environment.id)
+    assert ada.finish(connection_id, state=state, code="a-code").status_code == 200
+    rotate_data_keys(environment_id=committed_cast.environment.id)
+    connected = Connection.objects.get()
+    assert secrets.access_token_of(connected) == "planted-access"
+    assert secrets.grant_of(connected).refresh_token == "planted-refresh"
+    assert not check_keys().broken
 
 
 def test_who_dies_before_the_tokens_are_kept_is_asked_anew(committed_cast, origin, monkeypatch):

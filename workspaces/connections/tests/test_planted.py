@@ -102,7 +102,7 @@ def test_no_repr_and_no_error_tells_one(cast, watch):
     client = Client("ours", CLIENT_SECRET, "client_secret_basic")
     registered = Registered(client, "planted-registration-token", "planted-registration-url")
     held = secrets.grant_of(connection)
-    returned = Returned(state="planted-state", code="planted-code", error="", issuer="")
+    returned = Returned(state="planted-state", code="planted-code", error="", iss="")
     row = Connection.objects.filter(id=connection.id).values().get()
     for told in (connection, client, registered, held, returned, NoTokens("no"), CannotOpen()):
         assert "planted-" not in f"{told!r} {told}", type(told)
