@@ -89,6 +89,8 @@ class ErrorCode(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     # 409: the trigger has no webhookUrl to which anything could be sent.
     NO_WEBHOOK_URL = "no_webhook_url"
+    # 409: the event is the end of a run, so it can't be decided anew.
+    EVENT_OF_RUN = "event_of_run"
     # 409: the channel is disabled and sends nothing.
     CHANNEL_DISABLED = "channel_disabled"
     # 409: the run's state forbids the transition. The body's `status` is that state.
@@ -143,7 +145,7 @@ class ErrorCode(StrEnum):
     INTERNAL_ERROR = "internal_error"
     # 503: the database can't be reached, accepts no writes, or is full; `Retry-After` says when to ask again.
     DATABASE_UNAVAILABLE = "database_unavailable"
-    # 503: a secret can't be encrypted until an operator mends the environment's data key.
+    # 503: a secret can't be encrypted or opened until an operator mends the environment's data key.
     ENCRYPTION_UNAVAILABLE = "encryption_unavailable"
     # 503: the service has too much to do at this moment; `Retry-After` says when to ask again.
     OVERLOADED = "overloaded"
