@@ -131,6 +131,18 @@ ROWS: dict[str, Row | None] = {
     "DELETE connections/:connection": Row(
         "connection.deleted", "connection", "connection_id", {"name": "Issue tracker"}
     ),
+    "POST environments/:environment/sources": Row(
+        "source.created", "source", "id", {"name": "Our repository", "scheme": "github"}
+    ),
+    "PATCH sources/:source": Row(
+        "source.updated", "source", "source_id", {"secrets": "[redacted]"}
+    ),
+    "DELETE sources/:source": Row(
+        "source.deleted", "source", "source_id", {"name": "Repository"}
+    ),
+    "POST events/:event/replay": Row(
+        "event.replayed", "event", "id", {"replayOf": ANY, "sourceId": ANY}
+    ),
     "POST environments/:environment/channels": Row(
         "channel.created", "channel", "id", {"name": "New", "kind": "slack"}
     ),

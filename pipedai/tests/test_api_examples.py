@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 from django.test import override_settings
+from rest_framework.test import APIClient
 
 from pipedai.env import BASE_DIR
 from pipedai.ids import current_request_id, new_id
@@ -19,6 +20,7 @@ from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, AN_ID, a_token
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import bearer, browser, session_cookie
+from testing.world.events import github
 from testing.world.mails import token_to
 from testing.world.users import PASSWORD, UserFactory
 from triggers.models import Delivery, DeliveryAttempt, Run
@@ -292,6 +294,23 @@ def test_every_example_is_what_is_answered(monkeypatch):
         "headers": {"Authorization": "Bearer a-secret-of-the-connection"},
     }
     story.tell("The connection", call("post", f"{environment}/connections", connection))
+
+    source = {"name": "Our repository", "scheme": "github", "secrets": ["a-secret-of-the-source"]}
+    source = call("post", f"{environment}/sources", source)
+    body = json.dumps({"action": "opened", "number": 7}).encode()
+    sent = github(
+        body,
+        secret="a-secret-of-the-source",
+        **{
+            "X-GitHub-Event": "pull_request",
+            "X-GitHub-Delivery": "72d3162e-cc78-11e3-81ab-4c9367dc0958",
+        },
+    )
+    hook = APIClient().post(source["url"], body, content_type="application/json", headers=sent)
+    story.tell("The source", call("get", f"sources/{source['id']}"))
+    (item,) = call("get", f"sources/{source['id']}/events")["items"]
+    assert item["id"] == hook.json()["id"]
+    story.tell("The event", item)
 
     # Schedules.
     due_at = call("get", trigger)["nextRunAt"]

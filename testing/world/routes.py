@@ -16,6 +16,7 @@ from testing.world.audiences import (
     KEYS,
     REGISTRATION,
     SIGNED_IN,
+    UNSIGNED,
     WORKER,
     Audience,
 )
@@ -235,6 +236,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "listIncidents": {"statements": 4},
     "getAttention": {"statements": 9},
     "listChannels": {"statements": 4},
+    "listSources": {"statements": 3},
+    "listEvents": {"statements": 4},
+    "getEvent": {"statements": 4},
+    "receiveEvent": {"as_": UNSIGNED, "writes": False},
     "createChannel": {"body": _constant(name="New", kind="slack", url=CHANNEL_URL)},
     "listNotices": {"statements": 4},
     "confirmAddress": {"body": _answering},

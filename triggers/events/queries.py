@@ -6,7 +6,17 @@ from uuid import UUID
 
 from triggers.models import Event, EventDecision
 
-COLUMNS = ("id", "given_id", "type", "received_at", "duplicates", "replay_of_id")
+COLUMNS = (
+    "id",
+    "given_id",
+    "type",
+    "received_at",
+    "duplicates",
+    "replay_of_id",
+    "environment_id",
+    "source_id",
+    "run_id",
+)
 _DECIDED = ("event_id", "trigger_id", "decision", "code", "clause", "run_id")
 
 
@@ -21,11 +31,5 @@ def with_decisions(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def event_in_full(event_id: UUID) -> dict[str, Any]:
     """Returns one event as a dict for EventDetailSerializer. Raises Event.DoesNotExist."""
-    (event,) = with_decisions(
-        [
-            Event.objects.values(*COLUMNS, "environment_id", "source_id", "run_id", "body").get(
-                id=event_id
-            )
-        ]
-    )
+    (event,) = with_decisions([Event.objects.values(*COLUMNS, "body").get(id=event_id)])
     return event

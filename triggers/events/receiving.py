@@ -126,7 +126,8 @@ def replay_event(*, event_id: UUID, actor: Actor) -> UUID:
                 code=ErrorCode.EVENT_OF_RUN,
             )
         replay_id = new_id()
-        _keep({**row, "id": replay_id, "replay_of_id": event_id}, row["body"])
+        body = row.pop("body")
+        _keep({**row, "id": replay_id, "replay_of_id": event_id}, body)
         metadata = {"replayOf": str(event_id), "sourceId": str(row["source_id"])}
         emit(
             DomainEvent(

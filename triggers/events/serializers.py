@@ -77,13 +77,13 @@ class EventSerializer(RowSerializer):
     receivedAt = serializers.DateTimeField(source="received_at")
     duplicates = serializers.IntegerField()
     replayOf = serializers.UUIDField(source="replay_of_id", allow_null=True)
+    environmentId = serializers.UUIDField(source="environment_id")
+    sourceId = serializers.UUIDField(source="source_id", allow_null=True)
+    runId = serializers.UUIDField(source="run_id", allow_null=True)
     decisions = DecisionSerializer(many=True)
 
 
 class EventDetailSerializer(EventSerializer):
     """A single event with its body."""
 
-    environmentId = serializers.UUIDField(source="environment_id")
-    sourceId = serializers.UUIDField(source="source_id", allow_null=True)
-    runId = serializers.UUIDField(source="run_id", allow_null=True)
     body = serializers.JSONField(allow_null=True)

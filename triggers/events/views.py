@@ -177,6 +177,7 @@ class HookViewSet(ApiViewSet):
             429: "Too many events of the source, or too many unsigned requests from the address.",
             503: "The source's secrets can't be opened.",
         },
+        audit=("run.created",),
     )
     def receive(self, request: Request, source_id: UUID) -> Response:
         # DRF's parsers are passed over, because a sender may name any type of content.

@@ -69,7 +69,7 @@ _THINGS = {
     "Channel": "The channel",
     "Connection": "The connection",
     "Source": "The source",
-    "EventDetail": "The event",
+    "Event": "The event",
     "Budget": "The budget",
     "Notice": "The notice",
 }
