@@ -79,6 +79,9 @@ class Form:
             known = values or {}
             value = known.get(each.name, None if initial is serializers.empty else initial)
             each.value = value if each.kind == "choices" else _text(value)
+            if each.kind == "time":
+                # The browser's field for a time takes no seconds and no zone.
+                each.value = each.value[:16]
 
     def send(
         self, request: HttpRequest, *, more: Json | None = None, key: str = ""

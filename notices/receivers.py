@@ -34,7 +34,7 @@ _ENDS = frozenset({"run.completed", "run.lost", "run.timed-out", "run.not-starte
 _OUTCOMES = (Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT)
 # The settings of a trigger on which its health depends, by their names in the API.
 _SETTINGS = frozenset(
-    {"enabled", "schedule", "timezone", "alertAfterFailures", "successDeadlineSeconds"}
+    {"enabled", "schedule", "timezone", "runOnceAt", "alertAfterFailures", "successDeadlineSeconds"}
 )
 # Finds those of these runs that have a retry which no late result canceled.
 _RETRIED = """

@@ -15,6 +15,7 @@ from triggers.budgets.settling import settle_left_over
 from triggers.changes.kinds import Kind, State, register_changing
 from triggers.changes.telling import read_watches  # importing it also subscribes it
 from triggers.deployment import schedulers_live, work_is_on_time
+from triggers.events.chains import decide_ends
 from triggers.models import SECRETS, EventSource, Run, Trigger
 from triggers.pruning import prune_deliveries, prune_revisions, prune_runs
 from triggers.run_events.partitions import add_partitions
@@ -70,6 +71,7 @@ register_probe("schedulers", schedulers_live)
 register_probe("background", work_is_on_time)
 register_beat(beat_of_this_process)
 register_job(Job("fire-ticks", every_seconds=0.25, work=fire_due_ticks))
+register_job(Job("decide-ends", every_seconds=0.25, work=decide_ends))
 register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
 register_job(Job("expire-queued-runs", every_seconds=1.0, work=expire_queued_runs))
 register_job(Job("settle-reservations", every_seconds=5.0, work=settle_left_over))

@@ -1,6 +1,7 @@
 """Creates, changes and deletes triggers (SPEC §5), each with its audit event in the same transaction."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +14,7 @@ from django.db.models.functions import Now
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.outside_urls import same_origin, without_query
-from pipedai.api.renderers import api_name, compact_json, counted, cut, money
+from pipedai.api.renderers import api_name, compact_json, counted, cut, iso_time, money
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
@@ -80,7 +81,8 @@ def update_trigger(
         changes = _apply(trigger, values, actor)
         if not changes:
             return
-        if changes.keys() & {"enabled", "schedule", "timezone"}:
+        if changes.keys() & {"enabled", "schedule", "timezone", "runOnceAt"}:
+            changes |= _without_past_once(trigger, changes)
             trigger.next_run_at = _next_run_at(vars(trigger))
         trigger.updated_at = Now()
         trigger.save(force_update=True)
@@ -221,6 +223,8 @@ def _for_audit(attribute: str, value: Any) -> Any:
         return str(value)
     if isinstance(value, Decimal):
         return money(value)
+    if isinstance(value, datetime):
+        return iso_time(value)
     if isinstance(value, dict) and cut(text := compact_json(value)) != text:
         return cut(text)
     if not isinstance(value, str):
@@ -243,11 +247,27 @@ def _revise(
     )
 
 
-def _next_run_at(values: dict[str, Any]) -> Any:
-    if not values["enabled"] or values["schedule"] is None:
-        return None
+def _without_past_once(trigger: Trigger, changes: dict[str, Any]) -> dict[str, Any]:
+    """Removes the single due time of a trigger that has just been enabled, if it passed meanwhile, since due times of a
+    disabled trigger are lost. Returns the change. While a trigger is enabled, a scheduler decides about such a time.
+    """
+    once = trigger.run_once_at
+    if "enabled" not in changes or not trigger.enabled or once is None or once > database_now():
+        return {}
+    trigger.run_once_at = None
+    return {"runOnceAt": [_for_audit("run_once_at", once), None]}
+
+
+def _next_run_at(values: dict[str, Any]) -> datetime | None:
+    """Returns the next due time by the schedule, or the single one if that is earlier. The single one may have passed:
+    then no scheduler has decided about it yet.
+    """
+    schedule, once = values["schedule"], values["run_once_at"]
+    if not values["enabled"] or schedule is None:
+        return once if values["enabled"] else None
     try:
-        return cron.parse(values["schedule"], values["timezone"]).next_after(database_now())
+        following = cron.parse(schedule, values["timezone"]).next_after(database_now())
+        return min(following, once or following)
     except cron.BadSchedule as error:
         raise Invalid({"schedule": [str(error)]}) from None
     except BadTimezone as error:

@@ -157,6 +157,15 @@ class EventDecided(TextChoices):
     REFUSED = "refused"
 
 
+class EventRefusal(TextChoices):
+    """Why an event was refused, besides the error codes with which a request for a run is refused."""
+
+    # The event alone makes a larger payload than a run may have.
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+    # As many chains as may be had led to the run that ended.
+    CHAIN_TOO_DEEP = "chain_too_deep"
+
+
 class Outcome(TextChoices):
     """Which final ends of an upstream trigger's runs start a listening trigger. A canceled run starts none."""
 

@@ -97,11 +97,15 @@ def _due_times(request: HttpRequest, found: Json, runs: list[Json]) -> Json:
         }
         for each in reversed(ticks["items"])
     ]
-    if not found["schedule"]:
-        return {"line": line}
-    coming = preview(request, found["environmentId"], found["schedule"], found["timezone"])
+    coming = (
+        preview(request, found["environmentId"], found["schedule"], found["timezone"])
+        if found["schedule"]
+        else {}
+    )
     if found["enabled"]:
-        line += [{"at": each["at"], "state": "coming"} for each in coming.get("times", ())]
+        times = {each["at"] for each in coming.get("times", ())}
+        times |= {found["runOnceAt"]} - {None}
+        line += [{"at": at, "state": "coming"} for at in sorted(times)]
     return {"line": line, "words": coming.get("description")}
 
 

@@ -36,6 +36,7 @@ def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, 
             help="Minute, hour, day, month, weekday, as in 0 6 * * mon-fri. Without one it runs when you say."
         ),
         "timezone": Look("Time zone", help="Such as Europe/Berlin."),
+        "runOnceAt": Look("Once, at (UTC)", help="A single time, with a schedule or without."),
         "workerId": Look("Machine", choices=workers),
         "poolId": Look("Pool", help="Any machine of it may take a run.", choices=pools),
         "description": Look(),
@@ -68,7 +69,7 @@ def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, 
 
 
 # So many fields come first; the others have good defaults, and are folded.
-_FIRST = 9
+_FIRST = 10
 
 
 @screen

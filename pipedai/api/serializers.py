@@ -27,8 +27,8 @@ class StrictBody(Body):
         except serializers.ValidationError as error:
             errors = dict(error.detail) if isinstance(error.detail, dict) else {}
             values = {}
-        given = data if isinstance(data, dict) else {}
-        errors |= {name: ["Unknown field."] for name in given if name not in self.fields}
+        if isinstance(data, dict):
+            errors |= {name: ["Unknown field."] for name in data if name not in self.fields}
         if errors:
             raise serializers.ValidationError(errors)
         return values

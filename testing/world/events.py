@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from testing.world.cast import TEST_ACTOR, Cast
 from triggers.events.sources import create_source
-from triggers.models import Event, EventDecision, EventKey, Listener
+from triggers.models import Event, EventDecision, EventKey, Listener, Trigger
 
 SOURCE_SECRET = "a-planted-secret-of-a-source"  # noqa: S105
 
@@ -70,3 +70,15 @@ def add_every_row(cast: Cast, trigger_id: UUID, upstream_id: UUID, run_id: UUID)
     add_decision(event, trigger_id, "fired", run_id=run_id)
     add_decision(event, upstream_id, "refused", code="trigger_disabled")
     return {"event_source": source_id, "event": event.id}
+
+
+def listen(trigger_id: UUID, **values: Any) -> Listener:
+    """Adds an entry to the trigger's `on`, behind those that it has."""
+    listeners = Listener.objects.filter(trigger_id=trigger_id)
+    environment_id = Trigger.objects.values_list("environment_id", flat=True).get(id=trigger_id)
+    return Listener.objects.create(
+        environment_id=environment_id,
+        trigger_id=trigger_id,
+        position=listeners.count(),
+        **values,
+    )

@@ -1,8 +1,10 @@
 """Makes the values that a trigger is created from, and the trigger that the API then answers, for tests."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from pipedai.api.renderers import iso_time
 from testing.probes.shapes import A_TIME, AN_ID
 from testing.world.plain_fields import defaults_of, samples_of
 from triggers.serializers import TriggerBody
@@ -12,6 +14,8 @@ from workspaces.models import Environment
 _REQUIRED = {"name": "Nightly report", "prompt": "Report.", "mcpUrl": "https://mcp.example/v1"}
 # The id of the pool that SAMPLES names; `add_sample_pool` makes it.
 _POOL_ID = UUID("01a20e61-c5a1-7e0c-9d2b-5f6a7b8c9d0e")
+# `runOnceAt` must lie in the future, and is a whole minute as all due times are.
+_TOMORROW = (datetime.now(UTC) + timedelta(days=1)).replace(second=0, microsecond=0)
 # A valid value of each field that is shown again, other than the one that the cast's trigger has.
 SAMPLES = {
     **samples_of(TriggerBody),
@@ -19,6 +23,7 @@ SAMPLES = {
     "mcpUrl": "https://mcp.example/v2",
     "schedule": "0 9 * * *",
     "timezone": "Europe/Berlin",
+    "runOnceAt": iso_time(_TOMORROW),
     "workerId": None,
     "poolId": str(_POOL_ID),
     "connectionId": None,
@@ -67,6 +72,7 @@ def trigger_shown(environment_id: Any, **changes: Any) -> dict[str, Any]:
         "hasMcpHeaders": False,
         "schedule": None,
         "timezone": "UTC",
+        "runOnceAt": None,
         "nextRunAt": None,
         "maxCostUsd": None,
         "health": "idle",

@@ -156,6 +156,7 @@ class TriggerAdmin(StaffModelAdmin):
         "pool", ("Worker before the pool's others for", column("prefer_seconds", seconds)),
         ("Taken within", column("start_deadline_seconds", seconds)), ("Runs at once", "max_concurrent_runs"),
         "schedule", ("Time zone", "timezone"), ("Due next", both_zones("next_run_at", "timezone")),
+        ("Due once", both_zones("run_once_at", "timezone")),
         ("While a run is unfinished", column("overlap_policy", lambda policy: f"{policy} the next")),
         ("Retries", "max_retries"), ("A retry", column("retry_mode", lambda mode: f"{mode}s")),
         ("Retries after effects", "retry_after_effects"), ("Records events", "record_events"),

@@ -18,14 +18,14 @@ from pipedai.api.errors import Conflict, NotFound, Unauthenticated, Unavailable
 from pipedai.api.parsers import parse_json, replace_unstorable
 from pipedai.api.throttling import Buckets, Rate, too_many_requests
 from pipedai.crypto import CannotOpen
-from pipedai.events import Actor, emit
-from pipedai.events import Event as DomainEvent
+from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_one, fetch_row
+from triggers import models
 from triggers.events.deciding import decide
 from triggers.events.identity import Identity, identity_of
 from triggers.events.signatures import is_signed
-from triggers.models import SECRETS, Event
+from triggers.models import SECRETS
 from triggers.states import Scheme
 from workspaces.encryption import keys
 
@@ -129,11 +129,7 @@ def replay_event(*, event_id: UUID, actor: Actor) -> UUID:
         body = row.pop("body")
         _keep({**row, "id": replay_id, "replay_of_id": event_id}, body)
         metadata = {"replayOf": str(event_id), "sourceId": str(row["source_id"])}
-        emit(
-            DomainEvent(
-                "event.replayed", actor, row["environment_id"], "event", replay_id, metadata
-            )
-        )
+        emit(Event("event.replayed", actor, row["environment_id"], "event", replay_id, metadata))
     return replay_id
 
 
@@ -231,4 +227,4 @@ def _keep(event: Row, document: Any) -> None:
     """Writes an event of a source and decides it, in the caller's transaction."""
     stored = fetch_row(_KEEP, {**event, "body": json.dumps(document, ensure_ascii=False)})
     at = stored["received_at"]
-    decide(Event(**event, body=document, received_at=at, decided_at=at))
+    decide(models.Event(**event, body=document, received_at=at, decided_at=at))

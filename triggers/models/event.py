@@ -154,9 +154,10 @@ class Event(models.Model):
                 name="event_listed",
                 condition=Q(source__isnull=False),
             ),
-            # By this index the scheduler finds the ends of runs that it has to decide, the oldest first.
+            # By this index the scheduler finds the ends of runs that it has to decide, the oldest of each environment
+            # first.
             models.Index(
-                fields=["received_at", "id"],
+                fields=["environment", "received_at", "id"],
                 name="event_undecided",
                 condition=Q(decided_at__isnull=True),
             ),

@@ -8,7 +8,7 @@ docs/architecture.md has the order of locks.
 
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Unpack
 from uuid import UUID
@@ -59,11 +59,14 @@ def queue_run(
     rerun_of: UUID | None = None,
     event_id: UUID | None = None,
     chain_depth: int = 0,
+    coalesce_key: bytes | None = None,
+    delay: timedelta = timedelta(0),
     now: datetime | None = None,
 ) -> Row:
-    """Queues a run of a trigger, due at once, in the caller's transaction. `rerun_of` is the run whose payload is used
-    again, and `event_id` the event from which the payload comes. Raises NotFound; Conflict if the trigger is disabled
-    or has neither worker nor pool, if the environment is paused, or if a budget refuses; CeilingReached.
+    """Queues a run of a trigger, due after `delay`, in the caller's transaction. `rerun_of` is the run whose payload is
+    used again, and `event_id` the event from which the payload comes. Raises NotFound; Conflict if the trigger is
+    disabled or has neither worker nor pool, if the environment is paused, or if a budget refuses; CeilingReached; and
+    IntegrityError if a queued run has the `coalesce_key`.
     """
     params = {
         "id": run_id or new_id(),
@@ -73,6 +76,8 @@ def queue_run(
         "rerun_of_id": rerun_of,
         "event_id": event_id,
         "chain_depth": chain_depth,
+        "coalesce_key": coalesce_key,
+        "delay_seconds": delay.total_seconds(),
         "now": now,
         "room": room_without_turns(),
     }
@@ -92,7 +97,9 @@ def queue_run(
         raise _why_not_queued(trigger_id)
     if run["budgets_can_reject"]:
         check_budgets(run_id=run["id"], now=now)
-    about = {"source": source.value, **({"rerunOf": str(rerun_of)} if rerun_of else {})}
+    about = {"source": source.value}
+    about |= {"rerunOf": str(rerun_of)} if rerun_of else {}
+    about |= {"eventId": str(event_id)} if event_id else {}
     emit(run_event("run.created", actor, run, about))
     wake_for([run])
     return {**run, "payload": payload}

@@ -221,6 +221,10 @@ WRONG_ROWS = [
         "trigger_next_run_at_is_true",
         "UPDATE trigger SET schedule = '* * * * *', next_run_at = now(), deleted_at = now()",
     ),
+    (
+        "trigger_comes_due_once",
+        "UPDATE trigger SET run_once_at = now(), next_run_at = now() + interval '1 hour'",
+    ),
     ("worker_max_concurrency", "UPDATE worker SET max_concurrency = 0"),
     ("worker_max_concurrency", "UPDATE worker SET max_concurrency = 1001"),
     ("worker_auth_mode", "UPDATE worker SET auth_mode = 'trust'"),
