@@ -20,7 +20,7 @@ from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, AN_ID, a_token
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import bearer, browser, session_cookie
-from testing.world.events import github
+from testing.world.events import github, listen
 from testing.world.mails import token_to
 from testing.world.users import PASSWORD, UserFactory
 from triggers.models import Delivery, DeliveryAttempt, Run
@@ -297,6 +297,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
 
     source = {"name": "Our repository", "scheme": "github", "secrets": ["a-secret-of-the-source"]}
     source = call("post", f"{environment}/sources", source)
+    listen(UUID(trigger.removeprefix("triggers/")), source_id=source["id"])
     body = json.dumps({"action": "opened", "number": 7}).encode()
     sent = github(
         body,
