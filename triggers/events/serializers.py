@@ -7,7 +7,7 @@ from rest_framework import serializers
 
 from pipedai.api.fields import NameField, TextField, TrueFalseField
 from pipedai.api.serializers import RowSerializer, StrictBody
-from pipedai.server.headers import API
+from pipedai.server.headers import HOOKS
 from triggers.serializers import MIN_WEBHOOK_SECRET
 from triggers.states import EventDecided, Scheme
 
@@ -55,7 +55,7 @@ class SourceSerializer(RowSerializer):
 
     def get_url(self, source: dict[str, Any]) -> str:
         """The path, below the service's own address, to which the source sends its events."""
-        return f"{API}/hooks/{source['id']}"
+        return f"{HOOKS}{source['id']}"
 
 
 class DecisionSerializer(RowSerializer):
