@@ -18,7 +18,7 @@ from pipedai.api.parsers import parse_json
 
 # The kinds of fields that keep a secret. The API never shows their value, so a form that leaves one empty changes
 # nothing.
-_SECRET = {"password", "headers"}
+_SECRET = {"password", "headers", "secrets"}
 # What the API says about a form rather than about the visitor's right to see the page.
 _ABOUT_THE_FORM = {400, 409, 429, 503}
 
@@ -27,9 +27,9 @@ _ABOUT_THE_FORM = {400, 409, 429, 503}
 class Look:
     """How a form shows a field of the body, where its name and type don't say enough.
 
-    `kind` is `text`, `area`, `number`, `check`, `choice`, `choices`, `list`, `email`, `password`, `headers`, `json`,
-    `time` or `hidden`; "" takes the one that fits the type. `choices` are pairs of a value and what people read; those
-    of a list are boxes to check, and a list without them has a line for each item.
+    `kind` is `text`, `area`, `number`, `check`, `choice`, `choices`, `list`, `email`, `password`, `headers`, `secrets`,
+    `json`, `time` or `hidden`; "" takes the one that fits the type. `choices` are pairs of a value and what people
+    read; those of a list are boxes to check, and a list without them has a line for each item.
     """
 
     label: str = ""
@@ -165,7 +165,7 @@ def _field(name: str, declared: Any, look: Look) -> Field:
         label=look.label or _words(name),
         look=look,
         kind=kind,
-        required=declared.required and kind not in {"check", "choices", "list"},
+        required=declared.required and kind not in {"check", "choices", "list", "secrets"},
         choices=choices,
         bounds=bounds,
     )
@@ -215,6 +215,8 @@ def _value(kind: str, text: str) -> Any:
             raise ValueError(str(error.detail)) from None
     if kind == "headers":
         return _headers(text)
+    if kind == "secrets":
+        return [line for line in text.split("\n") if line.strip()]
     # The browser's field for a time knows no zone; its label says that the time is in UTC.
     return f"{text}Z" if kind == "time" else text
 
