@@ -78,10 +78,7 @@ class Form:
             initial = getattr(self._declared[each.name], "default", None)
             known = values or {}
             value = known.get(each.name, None if initial is serializers.empty else initial)
-            each.value = value if each.kind == "choices" else _text(value)
-            if each.kind == "time":
-                # The browser's field for a time takes no seconds and no zone.
-                each.value = each.value[:16]
+            each.value = value if each.kind == "choices" else _text(value, each.kind)
 
     def send(
         self, request: HttpRequest, *, more: Json | None = None, key: str = ""
@@ -119,6 +116,8 @@ class Form:
             kind = _kind(declared.child)
             body[each.name] = [_value(kind, line) for line in text.split("\n") if line.strip()]
             each.value = body[each.name] if each.kind == "choices" else text
+        elif not text.strip() and isinstance(declared, serializers.ListField):
+            body[each.name] = []
         elif text.strip():
             try:
                 body[each.name] = _value(each.kind, text)
@@ -190,15 +189,20 @@ def _words(name: str) -> str:
     return "".join(f" {c.lower()}" if c.isupper() else c for c in name).capitalize()
 
 
-def _text(value: Any) -> Any:
+def _text(value: Any, kind: str) -> Any:
     """Returns the value as an input of HTML holds it."""
-    if value is None:
+    if value is None or value == []:
         return ""
+    if kind == "json":
+        return json.dumps(value, indent=2)
+    if kind == "time":
+        # The browser's field for a time takes no seconds and no zone.
+        return value[:16]
     if isinstance(value, bool):
         return value
     if isinstance(value, list):
         return "\n".join(map(str, value))
-    return json.dumps(value, indent=2) if isinstance(value, dict) else str(value)
+    return str(value)
 
 
 def _value(kind: str, text: str) -> Any:

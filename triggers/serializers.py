@@ -22,6 +22,7 @@ from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.outgoing import target_problem
 from pipedai.sql import database_now
+from triggers.events.entry_serializers import Entry, EntryBody, OnField, entry_of
 from triggers.models import (
     MAX_ALERT_AFTER_FAILURES,
     MAX_CONCURRENT_RUNS,
@@ -163,6 +164,7 @@ class TriggerBody(StrictBody):
     outputSchema = OutputSchemaField(
         source="output_schema", allow_null=True, required=False, default=None
     )
+    on = OnField(required=False, default=[])
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Accepts a new trigger without `mcpUrl` only if it has a connection, whose URL it takes."""
@@ -270,6 +272,7 @@ class TriggerSerializer(RowSerializer):
     schedule = serializers.CharField(allow_null=True)
     timezone = serializers.CharField()
     runOnceAt = serializers.DateTimeField(source="run_once_at", allow_null=True)
+    on = serializers.SerializerMethodField()
     nextRunAt = serializers.DateTimeField(source="next_run_at", allow_null=True)
     enabled = serializers.BooleanField()
     maxRetries = serializers.IntegerField(source="max_retries")
@@ -294,3 +297,7 @@ class TriggerSerializer(RowSerializer):
     lastSuccessAt = serializers.DateTimeField(source="last_success_at", allow_null=True)
     createdAt = serializers.DateTimeField(source="created_at")
     updatedAt = serializers.DateTimeField(source="updated_at")
+
+    @extend_schema_field(EntryBody(many=True))
+    def get_on(self, trigger: dict[str, Any]) -> list[Entry]:
+        return [entry_of(row) for row in trigger["listens_to"]]

@@ -21,6 +21,7 @@ from pipedai.redaction import REDACTED
 from pipedai.sql import database_now
 from pipedai.timezones import BadTimezone
 from triggers import secrets
+from triggers.events.listening import check_unheard, set_listeners
 from triggers.locks import hold_trigger_environment, lock_workers
 from triggers.models import MAX_CONCURRENT_RUNS, Trigger, TriggerRevision
 from triggers.runs.lifecycle import prefer_anew, reassign_queued_runs
@@ -32,14 +33,16 @@ from workspaces.locks import hold_pools, hold_role, lock_environment
 from workspaces.roles import Role
 
 # The values of a TriggerBody that are not stored unchanged in the table `trigger`: secrets, which are encrypted first,
-# and the columns of the trigger's revision. All other values need no code of their own here. They are copied to the
-# column with the same name, and written to the audit log under the name that they have in the API.
-_NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "prompt", "model", "output_schema"})
+# the columns of the trigger's revision, and `on`, which has rows of its own. All other values need no code of their own
+# here. They are copied to the column with the same name, and written to the audit log under the name that they have in
+# the API.
+_NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "prompt", "model", "output_schema", "on"})
 
 
 def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
     """Creates a trigger from a TriggerBody's values, and encrypts its secrets. Raises NotFound, Invalid for a missing
-    worker, pool or connection or a schedule that never comes due, CeilingReached, and the errors of `hold_role`.
+    worker, pool or connection or a schedule that never comes due, CeilingReached, and the errors of `hold_role` and
+    `set_listeners`.
     """
     next_run_at = _next_run_at(values)
     with transaction.atomic():
@@ -60,6 +63,7 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
         _seal_secret(trigger, values["webhook_secret"])
         trigger.save(force_insert=True)
         _revise(trigger, actor, values["prompt"], values["model"], values["output_schema"])
+        set_listeners(trigger, values["on"])
         emit(_event("trigger.created", trigger, actor, {"name": trigger.name}))
     return trigger.id
 
@@ -74,11 +78,13 @@ def update_trigger(
     origin without new headers, the headers are removed too, because a secret goes only to the server that it was given
     for, and so they are when the trigger gets another connection or none. If the trigger gets another worker or pool,
     its queued runs move there. `restored_id` is the revision that the values come from, if one is restored, for the
-    audit row. Raises NotFound, Invalid, and whatever `hold_role` raises.
+    audit row. Raises NotFound, Invalid, and whatever `hold_role` and `set_listeners` raise.
     """
     with transaction.atomic():
         trigger = _locked(trigger_id, actor, values)
         changes = _apply(trigger, values, actor)
+        if "on" in values and (both := set_listeners(trigger, values["on"])):
+            changes["on"] = [_for_audit("on", entries) for entries in both]
         if not changes:
             return
         if changes.keys() & {"enabled", "schedule", "timezone", "runOnceAt"}:
@@ -107,8 +113,8 @@ def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Ac
 
 
 def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
-    """Marks a trigger as deleted and takes its headers and its connection from it; its runs stay. Raises NotFound, and
-    Conflict while runs are unfinished.
+    """Marks a trigger as deleted and takes its headers, its connection and its listeners from it; its runs stay. Raises
+    NotFound, and Conflict while runs are unfinished or other triggers listen to it.
     """
     with transaction.atomic():
         hold_trigger_environment(trigger_id, actor)
@@ -124,6 +130,8 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
                 f"The trigger still has {counted(unfinished, 'unfinished run')}.",
                 code=ErrorCode.UNFINISHED_RUNS,
             )
+        check_unheard(deleted.id)
+        deleted.listeners.all().delete()
         # A deleted trigger does not need its MCP headers any more. The webhook's secret stays, because it must sign the
         # deliveries that are still pending.
         trigger.update(
@@ -139,10 +147,12 @@ def _locked(
     among the trigger's new values, because these come before triggers in the order of locks.
 
     If the values limit how many runs may be held at once, it locks all workers of the environment, and keeps others
-    from registering, so that no claim is under way. Only then can each held run get a slot of the trigger.
+    from registering, so that no claim is under way. Only then can each held run get a slot of the trigger. If they say
+    to what it listens, others wait too, so that no two changes together make a circle.
     """
     is_limited = values.get("max_concurrent_runs") is not None
-    environment_id = hold_trigger_environment(trigger_id, actor, alone=is_limited)
+    alone = is_limited or "on" in values
+    environment_id = hold_trigger_environment(trigger_id, actor, alone=alone)
     if is_limited:
         lock_workers(environment_id)
     _check_worker(environment_id, values.get("worker_id"))
@@ -225,7 +235,7 @@ def _for_audit(attribute: str, value: Any) -> Any:
         return money(value)
     if isinstance(value, datetime):
         return iso_time(value)
-    if isinstance(value, dict) and cut(text := compact_json(value)) != text:
+    if isinstance(value, dict | list) and cut(text := compact_json(value)) != text:
         return cut(text)
     if not isinstance(value, str):
         return value

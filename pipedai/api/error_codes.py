@@ -74,6 +74,8 @@ class ErrorCode(StrEnum):
     LAST_OWNER = "last_owner"
     # 409: what is to be deleted still has rows that depend on it. The sentence counts them.
     HAS_CHILDREN = "has_children"
+    # 409: the trigger would listen to itself, over the triggers to which it listens.
+    CHAIN_CIRCLE = "chain_circle"
     # 409: the trigger that is to be deleted still has unfinished runs.
     UNFINISHED_RUNS = "unfinished_runs"
     # 409: the request would add a row beyond a ceiling, which is the largest number of rows of one kind

@@ -6,6 +6,7 @@ Ids, times and tokens are compared by their form. Each id in the examples stands
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, AN_ID, a_token
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import bearer, browser, session_cookie
-from testing.world.events import github, listen
+from testing.world.events import add_source, github, listen
 from testing.world.mails import token_to
 from testing.world.users import PASSWORD, UserFactory
 from triggers.models import Delivery, DeliveryAttempt, Run
@@ -28,6 +29,7 @@ from triggers.schedules import views
 from triggers.schedules.firing import fire_due_ticks
 from workers.models import Worker
 from workers.registration import Registered
+from workspaces.models import Environment
 
 TEXT = (BASE_DIR / "API.md").read_text()
 # Heading → the example below it.
@@ -297,7 +299,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
 
     source = {"name": "Our repository", "scheme": "github", "secrets": ["a-secret-of-the-source"]}
     source = call("post", f"{environment}/sources", source)
-    listen(UUID(trigger.removeprefix("triggers/")), source_id=source["id"])
+    listen(UUID(second.removeprefix("triggers/")), source_id=source["id"])
     body = json.dumps({"action": "opened", "number": 7}).encode()
     sent = github(
         body,
@@ -352,4 +354,11 @@ def test_every_example_is_what_is_answered(monkeypatch):
         if heading.startswith("GET /environments/:envId/"):
             answer = call("get", heading[5:].replace("environments/:envId", environment))
             story.tell(heading, answer["items"][0] if "items" in answer else answer)
+    heading = "What a trigger listens to"
+    source_id = add_source(SimpleNamespace(environment=Environment.objects.get()))  # type: ignore[arg-type]
+    entry, ends = EXAMPLES[heading]
+    entries = [{**entry, "sourceId": str(source_id)}, {**ends, "triggerId": trigger.split("/")[1]}]
+    listening = call("post", f"{environment}/triggers", {**values, "on": entries})
+    story.tell(heading, listening["on"])
+
     story.end()

@@ -244,7 +244,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "listNotices": {"statements": 4},
     "confirmAddress": {"body": _answering},
     "refuseAddress": {"body": _answering},
-    "explainTrigger": {"body": _constant(at=_THEN), "statements": 6},
+    "explainTrigger": {"body": _constant(at=_THEN), "statements": 7},
     "streamRunEvents": {"statements": 4},
     "streamEnvironmentEvents": {"statements": 5},
     "explainRun": {"statements": 5},

@@ -30,7 +30,7 @@ from pipedai.admin.values import (
 from pipedai.events import Actor
 from triggers.admin.panels import Pool, Worker, beginning_of_error, due_time_panel, shown_error
 from triggers.explain.due_times import why_no_run
-from triggers.models import Delivery, Run, Tick, Trigger, TriggerRevision
+from triggers.models import Delivery, Listener, Run, Tick, Trigger, TriggerRevision
 from triggers.queries import HEALTH
 from triggers.services import update_trigger
 from workspaces.actors import LABELS
@@ -182,6 +182,11 @@ class TriggerAdmin(StaffModelAdmin):
             "Newest ticks", Tick, (("Due", _DUE), "Decision", ("What became of it", _WHAT_BECAME_OF_IT), "run"),
             by="trigger", nothing="None has come due.",
         ),
+        Related(
+            "Listens to", Listener, ("source", ("Trigger", "upstream"), "outcome", "types", "where"), by="trigger",
+            order=("position",),
+        ),
+        Related("Who listens", Listener, ("trigger", "outcome"), by="upstream", order=("trigger_id",)),
         lambda trigger, _: [Links("See also", [
             ("Deliveries", list_of(Delivery, trigger=trigger.id)),
             ("Former prompts", list_of(TriggerRevision, trigger=trigger.id)),

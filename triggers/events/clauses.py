@@ -16,7 +16,7 @@ from rest_framework import serializers
 
 from pipedai.api.fields import TextField, is_finite_number
 from pipedai.api.renderers import compact_json
-from pipedai.api.serializers import StrictBody
+from pipedai.api.serializers import InnerBody
 
 MAX_CLAUSES = 20
 MAX_FIELDS = 50
@@ -196,7 +196,7 @@ class PointerField(TextField):
         return value
 
 
-class ClauseBody(StrictBody):
+class ClauseBody(InnerBody):
     path = PointerField()
     op = serializers.ChoiceField(choices=[(op.value, op.value) for op in Op])
     value = serializers.JSONField(allow_null=True)

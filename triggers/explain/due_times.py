@@ -3,7 +3,7 @@
 Ticks have the decisions about due times before `next_run_at`. Later ones follow from the present schedule.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfoNotFoundError
@@ -18,6 +18,7 @@ from triggers.explain.answers import (
     TriggerExplanation,
 )
 from triggers.explain.clock_words import due_time_words, moment_words
+from triggers.explain.events import last_event
 from triggers.explain.runs import explain_run
 from triggers.explain.schedulers import without_scheduler
 from triggers.models import Tick
@@ -87,15 +88,27 @@ def check_time_in_question(at: datetime | None) -> None:
 
 
 def explain_trigger(
-    trigger_id: UUID, *, at: datetime | None = None, now: datetime | None = None
+    trigger_id: UUID,
+    *,
+    at: datetime | None = None,
+    shows_values: bool = False,
+    now: datetime | None = None,
 ) -> TriggerExplanation | None:
-    """Returns what became, or will become, of the last due time up to `at`, by default now. Returns None if there is no
-    such trigger. It takes at most four statements, and those of `explain_run` if there is a run.
+    """Returns what became, or will become, of the last due time up to `at`, by default now, and of the last event. With
+    `shows_values` it tells what an event had at the path of a clause. Returns None if there is no such trigger. It
+    takes at most five statements, and those of `explain_run` if there is a run.
     """
     trigger = fetch_one(_TRIGGER, {"trigger_id": trigger_id, "now": now})
     if trigger is None:
         return None
     asked = _question(trigger, at or trigger["now"])
+    told = _of_due_time(asked, now)
+    event = last_event(trigger_id, at=asked.at, now=asked.now, shows_values=shows_values)
+    return replace(told, last_event=event)
+
+
+def _of_due_time(asked: _Question, now: datetime | None) -> TriggerExplanation:
+    trigger = asked.trigger
     last, due_at = asked.history.last, asked.due_at
     if last is not None and _is_told_by(last, asked):
         return _decided(asked, last, now)

@@ -1,6 +1,7 @@
 """Explains one run: what it waits for, who holds it, or how it ended and whether it is retried (SPEC §13)."""
 
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from django.conf import settings
@@ -20,6 +21,7 @@ from triggers.explain.answers import (
     RunExplanation,
 )
 from triggers.explain.clock_words import moment_words
+from triggers.explain.events import event_of_run
 from triggers.explain.schedulers import without_scheduler
 from triggers.explain.waiting import reasons
 from triggers.runs.conditions import is_online
@@ -33,7 +35,7 @@ _RUN = f"""
 SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.pool_id, r.status, r.attempt, r.max_retries, r.queued_at,
     r.available_at, r.claimed_at, r.started_at, r.ended_at, r.ended_by, r.lease_expires_at, r.deadline_at,
     r.cancel_requested_at, r.fault_class, r.short_message, r.tool_calls_total, r.tool_calls_effects,
-    r.tool_calls_unknown, r.session_id, r.at_limit, r.limit_retries, r.had_effects, x.error_message,
+    r.tool_calls_unknown, r.event_id, r.session_id, r.at_limit, r.limit_retries, r.had_effects, x.error_message,
     t.name AS trigger_name, t.retry_after_effects, t.retry_mode, t.worker_id AS trigger_worker_id,
     t.pool_id AS trigger_pool_id, t.enabled AS trigger_enabled, t.deleted_at AS trigger_deleted_at,
     {SEALED_HEADERS},
@@ -100,19 +102,25 @@ _RETRY_WORDS = {
 
 
 def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation | None:
-    """It takes one statement, those of `reasons` for a queued run, and one for a held run that is overdue."""
+    """It takes one statement, those of `reasons` for a queued run, one for a held run that is overdue, and one for a
+    run that an event queued.
+    """
     run = fetch_one(_RUN, {"run_id": run_id, "now": now})
     if run is None:
         return None
+    told = partial(
+        RunExplanation,
+        run_id,
+        run["status"],
+        event=event_of_run(run["event_id"]) if run["event_id"] else None,
+    )
     if run["status"] == Status.QUEUED:
         waiting_for = tuple(reasons(run, now=now))
-        return RunExplanation(
-            run_id, run["status"], _waiting_words(run, waiting_for), waiting_for=waiting_for
-        )
+        return told(_waiting_words(run, waiting_for), waiting_for=waiting_for)
     if run["status"] in HELD:
-        return RunExplanation(run_id, run["status"], _held_words(run, now), held=_held(run))
+        return told(_held_words(run, now), held=_held(run))
     ended, retry = _ended(run), _retry(run)
-    return RunExplanation(run_id, run["status"], _ended_words(run, retry), ended=ended, retry=retry)
+    return told(_ended_words(run, retry), ended=ended, retry=retry)
 
 
 def _waiting_words(run: Row, waiting_for: tuple[Reason, ...]) -> str:

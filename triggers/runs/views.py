@@ -153,8 +153,8 @@ class RunViewSet(TenantViewSet):
         answers={200: RunDetailSerializer},
         says={
             200: (
-                "With the run and its `payload`, `prompt`, `mcpUrl`, `toolCalls`, `output` and "
-                "`lateResult`."
+                "With the run and its `payload`, `payloadHidden`, `prompt`, `mcpUrl`, `toolCalls`, "
+                "`output` and `lateResult`."
             ),
         },
     )
