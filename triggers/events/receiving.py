@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from pipedai.api.throttling import Buckets, Rate, too_many_requests
 from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
-from pipedai.sql import Row, execute, fetch_one, fetch_row
+from pipedai.sql import Row, execute, execute_later, fetch_one, fetch_row
 from triggers import models
 from triggers.events.deciding import decide
 from triggers.events.identity import Identity, identity_of
@@ -60,21 +61,22 @@ RETURNING event_id
 _RECALL = "SELECT event_id FROM event_key WHERE source_id = %(source_id)s AND key = %(key)s"
 _COUNT_DUPLICATE = "UPDATE event SET duplicates = duplicates + 1 WHERE id = %(event_id)s"
 
-# Keeps the event, and notes once a second that one came. The note waits for nobody, so that the events of a source do
-# not wait for each other.
 _KEEP = """
-WITH noted AS (
-    UPDATE event_source SET last_event_at = statement_timestamp()
-    WHERE id = (
-        SELECT id FROM event_source
-        WHERE id = %(source_id)s AND %(replay_of_id)s::uuid IS NULL
-            AND (last_event_at IS NULL OR last_event_at < statement_timestamp() - interval '1 second')
-        FOR NO KEY UPDATE SKIP LOCKED))
 INSERT INTO event (
     id, environment_id, source_id, type, given_id, body, duplicates, replay_of_id, received_at, decided_at)
 VALUES (%(id)s, %(environment_id)s, %(source_id)s, %(type)s, %(given_id)s, %(body)s::json, 0, %(replay_of_id)s,
     statement_timestamp(), statement_timestamp())
 RETURNING received_at
+"""
+
+# Notes once a second that an event came. It is a transaction's last statement and waits for nobody, so that the events
+# of a source do not wait for each other, and whoever changes the source waits for no event.
+_NOTE = """
+UPDATE event_source SET last_event_at = %(at)s
+WHERE id = (
+    SELECT id FROM event_source
+    WHERE id = %(source_id)s AND (last_event_at IS NULL OR last_event_at < %(at)s - interval '1 second')
+    FOR NO KEY UPDATE SKIP LOCKED)
 """
 
 _REPLAYED = """
@@ -219,12 +221,14 @@ def _take_once(source: Row, identity: Identity, document: Any) -> UUID:
             execute(_COUNT_DUPLICATE, first)
             event_id: UUID = first["event_id"]
             return event_id
-        _keep(event, document)
+        at = _keep(event, document)
+        execute_later(_NOTE, {"source_id": source["source_id"], "at": at})
     return event["id"]
 
 
-def _keep(event: Row, document: Any) -> None:
-    """Writes an event of a source and decides it, in the caller's transaction."""
+def _keep(event: Row, document: Any) -> datetime:
+    """Writes an event of a source and decides it, in the caller's transaction. Returns when it came."""
     stored = fetch_row(_KEEP, {**event, "body": json.dumps(document, ensure_ascii=False)})
-    at = stored["received_at"]
+    at: datetime = stored["received_at"]
     decide(models.Event(**event, body=document, received_at=at, decided_at=at))
+    return at

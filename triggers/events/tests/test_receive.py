@@ -219,8 +219,8 @@ def test_signed_requests_count_for_their_source_and_others_for_their_address(
 def test_a_hook_takes_a_constant_number_of_statements(
     source_id: UUID, django_assert_num_queries: Any
 ) -> None:
-    # The source, the key, the event, who listens, and the transaction, which is a savepoint in this test.
-    with django_assert_num_queries(6):
+    # The source, the key, the event, who listens, a note, and the transaction, which is a savepoint in this test.
+    with django_assert_num_queries(7):
         assert post(source_id).status_code == 202
     for refused in (source_id, new_id()):
         with django_assert_num_queries(1):
