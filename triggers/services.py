@@ -63,7 +63,8 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
         _seal_secret(trigger, values["webhook_secret"])
         trigger.save(force_insert=True)
         _revise(trigger, actor, values["prompt"], values["model"], values["output_schema"])
-        set_listeners(trigger, values["on"])
+        if values["on"]:
+            set_listeners(trigger, values["on"])
         emit(_event("trigger.created", trigger, actor, {"name": trigger.name}))
     return trigger.id
 

@@ -239,7 +239,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "listSources": {"statements": 3},
     "listEvents": {"statements": 4},
     "getEvent": {"statements": 4},
-    "receiveEvent": {"as_": UNSIGNED, "writes": False},
+    "receiveEvent": {"as_": UNSIGNED, "answer": 401, "writes": False, "reads_body": False},
     "createChannel": {"body": _constant(name="New", kind="slack", url=CHANNEL_URL)},
     "listNotices": {"statements": 4},
     "confirmAddress": {"body": _answering},

@@ -45,7 +45,8 @@ def take_turns(environment_id: UUID, number: int) -> None:
     """Locks the environment if its queue is so long that `number` more runs may have to be counted one after the other.
     Who queues runs of several triggers calls it first, because the environment must be locked before any trigger.
     """
-    params = {"environment_id": environment_id, "limit": room_without_turns() - 2 * number}
+    limit = max(0, room_without_turns() - 2 * number)
+    params = {"environment_id": environment_id, "limit": limit}
     if fetch_row(_IS_CROWDED, params)["it_is"]:
         lock_environment(environment_id)
 

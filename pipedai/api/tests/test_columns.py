@@ -19,6 +19,8 @@ KEPT_AS = {
     **dict.fromkeys(["password", "new_password", "current_password"]),
     **dict.fromkeys(["token", "registration_token", "invitation_token", "code", "device_code"]),
     **dict.fromkeys(["count", "wait"]),
+    # These are parts of JSON.
+    **dict.fromkeys(["header", "prefix", "timestampHeader", "path", "windowSeconds"]),
 }
 
 

@@ -1,5 +1,6 @@
 """A final end of a run starts the triggers that listen to its trigger, once each, whatever is killed (SPEC §25)."""
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -12,9 +13,11 @@ from testing.probes.statement_count import counted
 from testing.processes.forks import kill_before_commit
 from testing.processes.racing import at_once
 from testing.processes.worker_process import until
+from testing.world.cast import register
 from testing.world.events import listen
 from testing.world.runs import Runs
 from triggers.events.chains import decide_ends
+from triggers.events.deciding import decide
 from triggers.models import Event, EventDecision, Run, RunText
 
 OUTPUT = {"found": 3}
@@ -76,8 +79,9 @@ def test_each_hears_the_outcomes_that_it_wants(runs: Runs, status: str, heard_by
     runs.ended(status)
     decide_ends()
     assert {outcome for outcome, id_ in triggers.items() if begun(id_)} == heard_by
-    filtered = EventDecision.objects.filter(decision="filtered").values_list("clause", flat=True)
-    for clause in filtered:
+    filtered = EventDecision.objects.filter(decision="filtered")
+    clauses: list[Any] = list(filtered.values_list("clause", flat=True))
+    for clause in clauses:
         assert (clause["op"], clause["saw"]) == ("outcome", f'"{status}"')
 
 
@@ -190,16 +194,13 @@ def test_the_event_outlives_a_scheduler_that_is_killed(committed_runs: Runs) -> 
 
 def test_a_poison_event_stops_none_of_the_others(runs: Runs, listening: UUID, monkeypatch) -> None:
     poison, sound = runs.ended(), runs.ended()
-    from triggers.events import chains
-
-    decide = chains.decide
 
     def failing(event: Event, **more: Any) -> Any:
         if event.run_id == poison:
             raise ValueError("a bug")
         return decide(event, **more)
 
-    monkeypatch.setattr(chains, "decide", failing)
+    monkeypatch.setattr("triggers.events.chains.decide", failing)
     with pytest.raises(ValueError, match="a bug"):
         decide_ends()
     assert Event.objects.get(decided_at=None).run_id == poison
@@ -209,6 +210,20 @@ def test_a_poison_event_stops_none_of_the_others(runs: Runs, listening: UUID, mo
 def test_the_scheduler_looks_several_times_a_second() -> None:
     (job,) = (job for job in registered_jobs() if job.name == "decide-ends")
     assert (job.work, job.every_seconds) == (decide_ends, 0.25)
+
+
+def test_no_workspace_waits_for_the_ends_of_another(runs: Runs, listening: UUID) -> None:
+    for _ in range(3):
+        runs.ended()
+    cast = runs.cast
+    worker = register(cast.mint_elsewhere("wrk"), "host-9")
+    foreign = replace(cast, environment=cast.strange_environment, worker=worker)
+    others = Runs.of(foreign)
+    add_listening(others)
+    others.ended()
+    assert decide_ends(limit=2) == 2
+    left = Event.objects.filter(decided_at=None).values_list("environment_id", flat=True)
+    assert list(left) == [cast.environment.id] * 2
 
 
 # --- What it costs

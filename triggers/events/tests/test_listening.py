@@ -1,5 +1,6 @@
 """`on` of a trigger: to which sources and triggers it listens (SPEC §25)."""
 
+import json
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -56,8 +57,11 @@ def test_entries_are_shown_as_they_were_given_and_in_their_order(cast: Cast) -> 
 
 def test_what_is_left_out_has_defaults(cast: Cast) -> None:
     source_id, upstream = add_source(cast), cast.add_trigger()
-    coalesce = {"path": "/id", "windowSeconds": 1}
-    body = [{"sourceId": str(source_id), "coalesce": coalesce}, {"triggerId": str(upstream)}]
+    coalesce: dict[str, Any] = {"path": "/id", "windowSeconds": 1}
+    body: list[dict[str, Any]] = [
+        {"sourceId": str(source_id), "coalesce": coalesce},
+        {"triggerId": str(upstream)},
+    ]
     assert patch(cast, *body).json()["on"] == [
         to_source(source_id, coalesce={**coalesce, "keep": "last"}),
         to_trigger(upstream),
@@ -81,7 +85,7 @@ def test_the_audit_row_says_old_and_new_and_the_revision_stays(cast: Cast) -> No
     assert TriggerRevision.objects.filter(trigger_id=cast.trigger_id).count() == 1
     other = to_source(add_source(cast), types=["x" * 200])
     with audited() as rows:
-        patch(cast, other)
+        patch(cast, {**entry, "types": ["x" * 200]})
     ((_, told),) = rows.told()
     assert len(told["on"][1]) == 201, "a long one is cut"
 
@@ -90,8 +94,8 @@ def test_one_and_true_are_two_values(cast: Cast) -> None:
     source_id = add_source(cast)
     for value in (1, True, 1.5):
         where = [{"path": "/a", "op": "eq", "value": value}]
-        shown = patch(cast, to_source(source_id, where=where)).json()
-        assert shown["on"][0]["where"][0]["value"] is value or shown["on"][0]["where"] == where
+        shown = patch(cast, to_source(source_id, where=where)).json()["on"]
+        assert json.dumps(shown[0]["where"][0]["value"]) == json.dumps(value)
 
 
 # --- What is refused
@@ -170,7 +174,7 @@ def test_two_changes_at_once_make_no_circle(committed_cast: Cast) -> None:
         lambda: patch(committed_cast, to_trigger(second), trigger_id=first).status_code,
         lambda: patch(committed_cast, to_trigger(first), trigger_id=second).status_code,
     )
-    assert sorted(answers) == [200, 409]
+    assert sorted(map(str, answers)) == ["200", "409"]
     assert Listener.objects.count() == 1
 
 
@@ -225,7 +229,7 @@ def test_triggers_are_filtered_by_what_they_listen_to(cast: Cast) -> None:
     listen(cast.trigger_id, upstream_id=upstream, outcome="failed")
     client = cast.client(cast.viewer)
     path = f"/api/v1/environments/{cast.environment.id}/triggers"
-    for heard, expected in ((source_id, listener), (upstream, cast.trigger_id)):
-        items = client.get(path, {"listensTo": str(heard)}).json()["items"]
+    for asked, expected in ((source_id, listener), (upstream, cast.trigger_id)):
+        items = client.get(path, {"listensTo": str(asked)}).json()["items"]
         assert [item["id"] for item in items] == [str(expected)]
     assert client.get(path, {"listensTo": str(new_id())}).status_code == 400
