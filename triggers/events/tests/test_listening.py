@@ -83,7 +83,6 @@ def test_the_audit_row_says_old_and_new_and_the_revision_stays(cast: Cast) -> No
         patch(cast, entry)
     assert rows.told() == [("trigger.updated", {"on": [[], [entry]]})]
     assert TriggerRevision.objects.filter(trigger_id=cast.trigger_id).count() == 1
-    other = to_source(add_source(cast), types=["x" * 200])
     with audited() as rows:
         patch(cast, {**entry, "types": ["x" * 200]})
     ((_, told),) = rows.told()
