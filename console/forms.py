@@ -116,6 +116,8 @@ class Form:
             kind = _kind(declared.child)
             body[each.name] = [_value(kind, line) for line in text.split("\n") if line.strip()]
             each.value = body[each.name] if each.kind == "choices" else text
+        elif not text.strip() and each.kind in _SECRET and self._partial:
+            return
         elif not text.strip() and isinstance(declared, serializers.ListField):
             body[each.name] = []
         elif text.strip():
@@ -123,8 +125,6 @@ class Form:
                 body[each.name] = _value(each.kind, text)
             except ValueError as error:
                 each.errors = [str(error)]
-        elif each.kind in _SECRET and self._partial:
-            return
         elif declared.allow_null:
             body[each.name] = None
         elif getattr(declared, "allow_blank", False) or declared.required:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipedai.api.parsers import replace_unstorable
 from triggers.states import Scheme
 
 _WEEK, _YEAR = 7, 365
@@ -70,4 +71,4 @@ def _identity(kind: Any, given: Any, key: Any, days: int) -> Identity:
 
 
 def _text(value: Any, most: int) -> str | None:
-    return value[:most] if isinstance(value, str) and value else None
+    return replace_unstorable(value)[:most] if isinstance(value, str) and value else None

@@ -206,8 +206,9 @@ def _challenge(source: Row, document: Any) -> str | None:
 
 def _take_once(source: Row, identity: Identity, document: Any) -> UUID:
     """Keeps the event and decides it, unless it came before. Returns the id of the first one."""
+    new = new_id()
     event = {
-        "id": new_id(),
+        "id": new,
         "environment_id": source["environment_id"],
         "source_id": source["source_id"],
         "type": identity.type,
@@ -223,7 +224,7 @@ def _take_once(source: Row, identity: Identity, document: Any) -> UUID:
             return event_id
         at = _keep(event, document)
         execute_later(_NOTE, {"source_id": source["source_id"], "at": at})
-    return event["id"]
+    return new
 
 
 def _keep(event: Row, document: Any) -> datetime:

@@ -117,7 +117,7 @@ class RunDetailSerializer(RunSerializer):
 
     def get_payloadHidden(self, run: dict[str, Any]) -> bool:  # noqa: N802
         """Whether there is a payload that the caller may not see, as it comes from an event."""
-        return run.get("payload_hidden", False)
+        return bool(run.get("payload_hidden"))
 
     @extend_schema_field(ToolCallsSerializer(allow_null=True))
     def get_toolCalls(self, run: dict[str, Any]) -> dict[str, int] | None:  # noqa: N802

@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from rest_framework.test import APIClient
 
+from pipedai.api.throttling import Buckets
 from pipedai.ids import new_id
 from pipedai.sql import execute
 from testing.world.cast import Cast
@@ -202,7 +203,7 @@ def test_signed_requests_count_for_their_source_and_others_for_their_address(
 ) -> None:
     settings.THROTTLES_ENABLED = True
     for name in ("_signed", "_unsigned"):
-        few = receiving.Buckets(receiving.SIGNED, burst=3, most=10)
+        few = Buckets(receiving.SIGNED, burst=3, most=10)
         monkeypatch.setattr(few, "_per_second", 0.0001)
         monkeypatch.setattr(receiving, name, few)
     # Nobody uses up the rate of a source by requests that it did not sign.
