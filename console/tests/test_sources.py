@@ -55,8 +55,11 @@ def test_an_operator_reads_which_clause_did_not_hold_and_replays(cast):
 
 def test_a_viewer_sees_the_source_and_no_event(cast):
     source_id = add_source(cast)
+    listen(cast.trigger_id, source_id=source_id)
     event_id = post(source_id).json()["id"]
     viewer = visitor(cast.viewer)
+    run = text_of(viewer.get(f"/console/runs/{Run.objects.get().id}"))
+    assert "Its payload came with an event. Operators see it." in run
     page = viewer.get(f"/console/sources/{source_id}")
     assert page.status_code == 200
     assert "What came" not in text_of(page)
