@@ -18,7 +18,7 @@ from pipedai.api.parsers import parse_json
 
 # The kinds of fields that keep a secret. The API never shows their value, so a form that leaves one empty changes
 # nothing.
-_SECRET = {"password", "headers"}
+_SECRET = {"password", "headers", "secrets"}
 # What the API says about a form rather than about the visitor's right to see the page.
 _ABOUT_THE_FORM = {400, 409, 429, 503}
 
@@ -27,10 +27,10 @@ _ABOUT_THE_FORM = {400, 409, 429, 503}
 class Look:
     """How a form shows a field of the body, where its name and type don't say enough.
 
-    `kind` is `text`, `area`, `number`, `check`, `choice`, `choices`, `list`, `email`, `password`, `headers`, `json`,
-    `clauses` (a word, or a list as JSON), `time` or `hidden`; "" takes the one that fits the type. `choices` are pairs
-    of a value and what people read; those of a list are boxes to check, and a list without them has a line for each
-    item.
+    `kind` is `text`, `area`, `number`, `check`, `choice`, `choices`, `list`, `email`, `password`, `headers`, `secrets`,
+    `json`, `clauses` (a word, or a list as JSON), `time` or `hidden`; "" takes the one that fits the type. `choices` are
+    pairs of a value and what people read; those of a list are boxes to check, and a list without them has a line for
+    each item.
     """
 
     label: str = ""
@@ -130,6 +130,8 @@ class Form:
             found = [_value(kind, line) for line in text.split("\n") if line.strip()]
             each.value = found if each.kind == "choices" else text
             body[each.name] = found or (None if declared.allow_null else found)
+        elif not text.strip() and each.kind in _SECRET and self._partial:
+            return
         elif not text.strip() and isinstance(declared, serializers.ListField):
             body[each.name] = []
         elif text.strip():
@@ -137,8 +139,6 @@ class Form:
                 body[each.name] = _value(each.kind, text)
             except ValueError as error:
                 each.errors = [str(error)]
-        elif each.kind in _SECRET and self._partial:
-            return
         elif declared.allow_null:
             body[each.name] = None
         elif getattr(declared, "allow_blank", False) or declared.required:
@@ -183,7 +183,9 @@ def _field(name: str, declared: Any, look: Look) -> Field:
         label=look.label or _words(name),
         look=look,
         kind=kind,
-        required=declared.required and "." not in name and kind not in {"check", "choices", "list"},
+        required=declared.required
+        and "." not in name
+        and kind not in {"check", "choices", "list", "secrets"},
         choices=choices,
         bounds=bounds,
     )
@@ -240,6 +242,8 @@ def _value(kind: str, text: str) -> Any:
             raise ValueError(str(error.detail)) from None
     if kind == "headers":
         return _headers(text)
+    if kind == "secrets":
+        return [line for line in text.split("\n") if line.strip()]
     # The browser's field for a time knows no zone; its label says that the time is in UTC.
     return f"{text}Z" if kind == "time" else text
 

@@ -40,7 +40,17 @@ prune_windows = rows_where(
     " AND NOT EXISTS (SELECT FROM run_reservation x WHERE x.window_id = t.id)",
     by="t.ends_at",
 )
+# Events that are yet to be decided stay. The decisions go with their events. No audit row is written, because what an
+# event started has its own.
+prune_events = rows_where(
+    "event",
+    "t.received_at < %(before)s AND t.decided_at IS NOT NULL",
+    by="t.received_at",
+)
 # Pruning keys writes no audit row, because an expired key has no effect.
+prune_event_keys = rows_where(
+    "event_key", "t.expires_at < %(before)s", by="t.expires_at", key=("source_id", "key")
+)
 prune_idempotency_keys = rows_where(
     "idempotency_key",
     "t.created_at < %(before)s",
@@ -121,6 +131,22 @@ register_retention(
         "remembered Idempotency-Keys, which count for a day",
         lambda: 1,
         prune_idempotency_keys,
+    )
+)
+register_retention(
+    Retention(
+        "events",
+        "events of sources with their bodies, and what was decided about them",
+        lambda: settings.INBOUND_EVENTS_DAYS,
+        prune_events,
+    )
+)
+register_retention(
+    Retention(
+        "event-keys",
+        "by what old events are known again, a day after that has ended",
+        lambda: 1,
+        prune_event_keys,
     )
 )
 register_retention(

@@ -96,6 +96,12 @@ SCREENS = (
     Screen("new-channel", "environments/{environment_id}/settings/channels/new", 2, role="admin"),
     Screen("channel", "channels/{channel_id}", 4, role="admin"),
     Screen("delete-channel", "channels/{channel_id}/delete", 2, role="admin"),
+    Screen("sources", "environments/{environment_id}/settings/sources", 2),
+    Screen("new-source", "environments/{environment_id}/settings/sources/new", 1, role="admin"),
+    Screen("source", "sources/{source_id}", 3),
+    Screen("delete-source", "sources/{source_id}/delete", 2, role="admin"),
+    Screen("event", "events/{event_id}", 2, role="operator"),
+    Screen("replay-event", "events/{event_id}/replay", 2, role="operator"),
     Screen("audit", "environments/{environment_id}/settings/audit", 2, role="admin"),
     Screen("environment", "environments/{environment_id}/settings/environment", 1),
     Screen(

@@ -95,6 +95,8 @@ class ErrorCode(StrEnum):
     WRONG_GRANT = "wrong_grant"
     # 409: the connection's MCP server or authorization server can't be connected. The sentence says why.
     CANNOT_DISCOVER = "cannot_discover"
+    # 409: the event is the end of a run, so it can't be decided anew.
+    EVENT_OF_RUN = "event_of_run"
     # 409: the channel is disabled and sends nothing.
     CHANNEL_DISABLED = "channel_disabled"
     # 409: the run's state forbids the transition. The body's `status` is that state.
@@ -155,7 +157,7 @@ class ErrorCode(StrEnum):
     INTERNAL_ERROR = "internal_error"
     # 503: the database can't be reached, accepts no writes, or is full; `Retry-After` says when to ask again.
     DATABASE_UNAVAILABLE = "database_unavailable"
-    # 503: a secret can't be encrypted or decrypted until an operator mends the environment's data key.
+    # 503: a secret can't be encrypted or opened until an operator mends the environment's data key.
     ENCRYPTION_UNAVAILABLE = "encryption_unavailable"
     # 503: the service has too much to do at this moment; `Retry-After` says when to ask again.
     OVERLOADED = "overloaded"

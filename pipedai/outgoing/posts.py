@@ -55,7 +55,7 @@ def webhook_headers(
     if secret is None:
         return headers
     signed = b".".join((message_id.encode(), timestamp.encode(), body))
-    signature = base64.b64encode(hmac.digest(_standard_key(secret), signed, "sha256")).decode()
+    signature = base64.b64encode(hmac.digest(standard_key(secret), signed, "sha256")).decode()
     return {
         **headers,
         "webhook-signature": f"v1,{signature}",
@@ -63,7 +63,7 @@ def webhook_headers(
     }
 
 
-def _standard_key(secret: str) -> bytes:
+def standard_key(secret: str) -> bytes:
     """The rest of a secret after `whsec_` is the key in base64. Otherwise the bytes of the secret are the key."""
     if secret.startswith(_STANDARD_PREFIX):
         return base64.b64decode(secret.removeprefix(_STANDARD_PREFIX))

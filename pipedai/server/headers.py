@@ -1,6 +1,8 @@
 """Adds the headers that every answer carries, whichever part of the server made it (SPEC §2)."""
 
 API = "/api/v1"
+# The hooks, to which senders of events post what their own server makes, under any type of content.
+HOOKS = f"{API}/hooks/"
 CONSOLE = "/console"
 SERVER = b"pipedai"
 

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 from django.test import override_settings
+from rest_framework.test import APIClient
 
 from accounts.models import User
 from pipedai.env import BASE_DIR
@@ -22,7 +23,7 @@ from testing.probes.shapes import A_TIME, AN_ID, a_token
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import bearer, browser, session_cookie
 from testing.world.connections import give_tokens
-from testing.world.events import add_source
+from testing.world.events import add_source, github, listen
 from testing.world.mails import token_to
 from testing.world.users import PASSWORD, UserFactory
 from triggers.models import Delivery, DeliveryAttempt, Run
@@ -305,6 +306,24 @@ def test_every_example_is_what_is_answered(monkeypatch):
     }
     give_tokens(UUID(connection), Tokens("planted-access", "planted-refresh", 60), **known)
     story.tell("The connection", call("get", f"connections/{connection}"))
+
+    source = {"name": "Our repository", "scheme": "github", "secrets": ["a-secret-of-the-source"]}
+    source = call("post", f"{environment}/sources", source)
+    listen(UUID(second.removeprefix("triggers/")), source_id=source["id"])
+    body = json.dumps({"action": "opened", "number": 7}).encode()
+    sent = github(
+        body,
+        secret="a-secret-of-the-source",
+        **{
+            "X-GitHub-Event": "pull_request",
+            "X-GitHub-Delivery": "72d3162e-cc78-11e3-81ab-4c9367dc0958",
+        },
+    )
+    hook = APIClient().post(source["url"], body, content_type="application/json", headers=sent)
+    story.tell("The source", call("get", f"sources/{source['id']}"))
+    (item,) = call("get", f"sources/{source['id']}/events")["items"]
+    assert item["id"] == hook.json()["id"]
+    story.tell("The event", item)
 
     # Schedules.
     due_at = call("get", trigger)["nextRunAt"]

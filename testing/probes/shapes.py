@@ -87,6 +87,7 @@ def shown_run(cast: "Cast", **changes: Any) -> dict[str, Any]:
         "sessionId": None,
         "cancelRequested": False,
         "payload": None,
+        "payloadHidden": False,
         "toolCalls": None,
         "output": None,
         "lateResult": None,

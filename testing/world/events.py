@@ -1,41 +1,28 @@
 """Makes sources of events, what they sent, and listeners."""
 
-import json
+import hmac
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
 from django.utils import timezone
 
-from pipedai.ids import new_id
-from testing.world.cast import Cast
-from triggers.models import (
-    SECRETS,
-    Event,
-    EventDecision,
-    EventKey,
-    EventSource,
-    Listener,
-    Trigger,
-)
-from workspaces.encryption import keys
+from testing.world.cast import TEST_ACTOR, Cast
+from triggers.events.sources import create_source
+from triggers.models import Event, EventDecision, EventKey, Listener, Trigger
 
 SOURCE_SECRET = "a-planted-secret-of-a-source"  # noqa: S105
 
 
 def add_source(cast: Cast, scheme: str = "github", **values: Any) -> UUID:
     """Adds a source with a planted secret to the cast's environment."""
-    source_id, environment_id = new_id(), cast.environment.id
-    with transaction.atomic():
-        sealed = keys.seal(SECRETS, environment_id, source_id, json.dumps([SOURCE_SECRET]).encode())
-        EventSource.objects.create(
-            id=source_id,
-            environment_id=environment_id,
-            secrets=sealed.box,
-            secrets_key_id=sealed.data_key_id,
-            **{"name": "Repository", "scheme": scheme, **values},
-        )
-    return source_id
+    given = {"name": "Repository", "scheme": scheme, "secrets": [SOURCE_SECRET], **values}
+    return create_source(environment_id=cast.environment.id, values=given, actor=TEST_ACTOR)
+
+
+def github(body: bytes, *, secret: str = SOURCE_SECRET, **headers: str) -> dict[str, str]:
+    """Returns the headers with which GitHub would send the body."""
+    digest = hmac.digest(secret.encode(), body, "sha256").hex()
+    return {"X-Hub-Signature-256": f"sha256={digest}", "X-GitHub-Event": "push", **headers}
 
 
 def add_event(cast: Cast, **values: Any) -> Event:

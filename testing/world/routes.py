@@ -16,6 +16,7 @@ from testing.world.audiences import (
     KEYS,
     REGISTRATION,
     SIGNED_IN,
+    UNSIGNED,
     WORKER,
     Audience,
 )
@@ -237,6 +238,10 @@ ROWS: dict[str, dict[str, Any]] = {
     # The stage's connection has headers, so that no server is asked. What begins can be seen nowhere.
     "authorizeConnection": {"answer": 409, "writes": False},
     "listChannels": {"statements": 4},
+    "listSources": {"statements": 3},
+    "listEvents": {"statements": 4},
+    "getEvent": {"statements": 4},
+    "receiveEvent": {"as_": UNSIGNED, "answer": 401, "writes": False, "reads_body": False},
     "createChannel": {"body": _constant(name="New", kind="slack", url=CHANNEL_URL)},
     "listNotices": {"statements": 4},
     "confirmAddress": {"body": _answering},

@@ -10,11 +10,13 @@ from triggers.models import Event, EventDecision
 from triggers.states import EventDecided
 
 _OF_EVENT = ("source", "run__trigger")
+# What is read of an event: neither its body, nor the secrets of its source and trigger.
+_READ = ("type", "received_at", "source__name", "run__status", "run__trigger__name")
 
 
 def event_of_run(event_id: UUID) -> EventNamed | None:
     """Returns None if the event has been pruned."""
-    event = Event.objects.select_related(*_OF_EVENT).filter(id=event_id).first()
+    event = Event.objects.select_related(*_OF_EVENT).only(*_READ).filter(id=event_id).first()
     return None if event is None else _named(event)
 
 
@@ -26,7 +28,9 @@ def last_event(
     """
     decisions = EventDecision.objects.filter(trigger_id=trigger_id, received_at__lte=at)
     related = [f"event__{name}" for name in _OF_EVENT]
-    found = decisions.select_related(*related).order_by("-received_at", "-id").first()
+    read = ("decision", "code", "clause", "run_id", *(f"event__{name}" for name in _READ))
+    rows = decisions.select_related(*related).only(*read)
+    found = rows.order_by("-received_at", "-id").first()
     if found is None:
         return None
     event, clause = _named(found.event), found.clause

@@ -123,6 +123,7 @@ class Migration(migrations.Migration):
                 ("deleted_at", models.DateTimeField(null=True)),
             ],
             options={
+                "verbose_name": "source",
                 "db_table": "event_source",
             },
         ),

@@ -55,6 +55,7 @@ class EventSource(models.Model):
 
     class Meta:
         db_table = "event_source"
+        verbose_name = "source"
         constraints = (
             models.UniqueConstraint(
                 fields=["environment", "id"], name="event_source_in_environment"

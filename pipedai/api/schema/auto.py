@@ -210,7 +210,7 @@ class ApiSchema(AutoSchema):
             reasons[401] = ""
         if checks_origin or checks_role:
             reasons[403] = _FORBIDDEN[checks_origin, checks_role]
-        if "{" in self.path:
+        if "{" in self.path and not self._is_public():
             reasons[404] = ""
         is_metered = self.view.is_metered(self.method) and bool(self.view.get_authenticators())
         if is_metered or any(self._rates()):

@@ -20,8 +20,9 @@ KEPT_AS = {
     **dict.fromkeys(["password", "new_password", "current_password"]),
     **dict.fromkeys(["token", "registration_token", "invitation_token", "code", "device_code"]),
     **dict.fromkeys(["count", "wait"]),
-    # These are parts of a JSON column.
-    **dict.fromkeys(["ClauseBody.path", "SummaryBody.at"]),
+    # These are parts of JSON.
+    **dict.fromkeys(["header", "prefix", "timestampHeader", "path", "windowSeconds"]),
+    "SummaryBody.at": None,
 }
 
 

@@ -27,6 +27,7 @@ NOT_COUNTED = {
     "POST enrollments/redeem",
     "POST addresses/confirm",
     "POST addresses/refuse",
+    "POST hooks/:source",
 } | {str(route) for route in ROUTES if route.of_workers}
 
 
