@@ -28,9 +28,9 @@ class Look:
     """How a form shows a field of the body, where its name and type don't say enough.
 
     `kind` is `text`, `area`, `number`, `check`, `choice`, `choices`, `list`, `email`, `password`, `headers`, `secrets`,
-    `json`, `clauses` (a word, or a list as JSON), `time` or `hidden`; "" takes the one that fits the type. `choices` are
-    pairs of a value and what people read; those of a list are boxes to check, and a list without them has a line for
-    each item.
+    `json`, `clauses` (a word, or a list as JSON), `time` or `hidden`; "" takes the one that fits the type. `choices`
+    are pairs of a value and what people read; those of a list are boxes to check, and a list without them has a line
+    for each item.
     """
 
     label: str = ""

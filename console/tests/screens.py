@@ -56,7 +56,7 @@ SCREENS = (
     Screen("edit-budget", "budgets/{budget_id}/edit", 3),
     Screen("delete-budget", "budgets/{budget_id}/delete", 2),
     Screen("no-triggers", "environments/{environment_id}/triggers?name=none", 3),
-    Screen("trigger", "triggers/{trigger_id}", 5),
+    Screen("trigger", "triggers/{trigger_id}", 6),
     Screen("new-trigger", "environments/{environment_id}/triggers/new", 4, role="admin"),
     Screen("edit-trigger", "triggers/{trigger_id}/edit", 5, role="admin"),
     Screen("delete-trigger", "triggers/{trigger_id}/delete", 2, role="admin"),
