@@ -108,7 +108,11 @@ def what_is_with(run: Json, explained: Json) -> list[Said]:
             by = run["faultClass"]
         return [_said(run, *_ENDS.get(by, ("", "", "")))]
     return [
-        _said({**run, "subject": each["subject"]}, each["message"], *_REMEDIES.get(each["code"], ("", "")))
+        _said(
+            {**run, "subject": each["subject"]},
+            each["message"],
+            *_REMEDIES.get(each["code"], ("", "")),
+        )
         for each in explained.get("waitingFor", ())
     ] or [Said(explained.get("summary", ""))]
 
