@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
+from pipedai_worker.api.client import Api
 from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.conformance.fake_run import FakeRun, iso, now
 from pipedai_worker.conformance.serving import Service
+from pipedai_worker.polling.assigned import AssignedRun
+from pipedai_worker.running.credentials import RunCredentials
 
 from .conftest import Workers, until
 
@@ -58,6 +64,23 @@ def seen_of_processes() -> str:
         except OSError:
             continue
     return "\n".join(found)
+
+
+def test_headers_expire_by_the_servers_clock_whatever_ours_says() -> None:
+    with closing(Api("http://api.example")) as api:
+        api.clock_offset = -3600.0
+        run = AssignedRun.parse(
+            {
+                "id": str(uuid4()),
+                "prompt": "",
+                "mcpUrl": "http://mcp.example",
+                "headersExpireAt": iso(now() - timedelta(seconds=3600 - 300)),
+            }
+        )
+        assert run is not None
+        expire_at = RunCredentials(api, run).present.expire_at
+        assert expire_at is not None
+        assert 0 < expire_at - time.monotonic() <= 300
 
 
 def test_neither_header_is_kept_or_told_over_a_swap_a_kill_and_a_restart(
