@@ -83,6 +83,23 @@ def test_headers_expire_by_the_servers_clock_whatever_ours_says() -> None:
         assert 0 < expire_at - time.monotonic() <= 300
 
 
+def test_headers_for_another_url_are_not_sent(
+    api: FakeApi, workers: Workers, tmp_path: Path
+) -> None:
+    moved, called = tmp_path / "moved", tmp_path / "called"
+    lines = ("call look", f"wait-for {moved}", "call look", f"note {called}", "success")
+    run = add(api, *lines, expire_in=3600)
+    workers.start()
+    api.until(lambda: run.calls_taken == 1)
+    replace_headers(api, run)
+    with api.lock:
+        run.mcp_url = "http://mcp.example/another-server"
+    moved.touch()
+    outcome = api.until_ended(run)
+    assert api.count("credentials") >= 1
+    assert [call["outcome"] for call in outcome["toolCallList"]] == ["ok", "error"]
+
+
 def test_neither_header_is_kept_or_told_over_a_swap_a_kill_and_a_restart(
     api: FakeApi, workers: Workers, tmp_path: Path
 ) -> None:
