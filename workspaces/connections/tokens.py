@@ -102,7 +102,7 @@ def _tokens(answer: Answer) -> Tokens:
         raise NoTokens(answer.error)
     said = answer.json_object or {}
     error, status = said.get("error"), answer.status_code
-    # Atlassian refuses with 403, and GitHub and Slack with 200.
+    # Atlassian refuses with 403, and GitHub and Slack may do so with 200.
     if status in (400, 401, 403) or (status == 200 and error and "access_token" not in said):
         if isinstance(error, str) and error in _REFUSALS:
             raise NoTokens(f"the server refused it ({error})", error)
