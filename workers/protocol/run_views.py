@@ -142,6 +142,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
             200: answer(
                 "RunCredentials",
                 "The MCP headers that a run's trigger has by now.",
+                mcpUrl=serializers.CharField(),
                 headers=serializers.DictField(child=serializers.CharField()),
                 expiresAt=serializers.DateTimeField(allow_null=True),
             )
@@ -164,7 +165,9 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
             approved=self.worker.approved,
             actor=self._actor(request),
         )
-        return Response({"headers": found.headers, "expiresAt": found.expires_at})
+        return Response(
+            {"mcpUrl": found.mcp_url, "headers": found.headers, "expiresAt": found.expires_at}
+        )
 
 
 class RunEndViewSet(WorkerProtocolViewSet):
