@@ -8,7 +8,7 @@ from pipedai.events import happened
 from testing.probes.tables import contents
 
 # A heartbeat writes no audit row, nor do the events of a run and a sign-off. Neither does a pairing before somebody
-# decides on it, nor a forgotten password before the new one is set, nor the fresh headers of a run whose receiver is known.
+# decides on it, a forgotten password before the new one is set, nor fresh headers for a receiver that is known.
 SILENT = (
     "/heartbeat",
     "/events",
