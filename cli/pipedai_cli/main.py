@@ -37,6 +37,7 @@ that was waited for did not succeed, 2 for wrong usage, 3 if the service can't b
 @click.pass_context
 def cli(context: click.Context, profile: str) -> None:
     context.obj = Session(profile_name=profile)
+    context.call_on_close(context.obj.close)
 
 
 for module in (account, changes, triggers, runs, operating, mcp):

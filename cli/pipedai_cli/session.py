@@ -48,6 +48,11 @@ class Session:
     def api(self) -> Api:
         return Api(self.profile.url, self.profile.key)
 
+    def close(self) -> None:
+        """Close the connections, if there are any."""
+        if "api" in vars(self):
+            self.api.close()
+
     @cached_property
     def environment_id(self) -> str:
         return self.profile.environment_id or str(self.api.get("/whoami")["environmentId"])

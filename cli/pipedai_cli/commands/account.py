@@ -32,7 +32,7 @@ def login(session: Session, url: str, no_browser: bool) -> None:
       pipedai login --url https://pipedai.example
       pipedai --profile staging login --url https://pipedai.example
     """
-    api = Api(url)
+    session.api = api = Api(url)
     name = f"{platform.node() or 'a computer'}"[:255]
     begun = api.post("/enrollments/device", {"label": name, "for": "command_line"})
     page = begun["verificationUri"]

@@ -76,10 +76,10 @@ def load(text: str) -> Any:
         mark = error.problem_mark
         where = f"line {mark.line + 1}: " if mark else ""
         raise ValueError(f"{where}{error.problem}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ValueError(
-            str(error).splitlines()[0] if str(error) else "it is nested too deep"
-        ) from None
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(str(error).splitlines()[0]) from None
 
 
 def dump(value: Any) -> str:
