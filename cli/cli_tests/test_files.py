@@ -2,6 +2,7 @@
 
 import random
 import string
+from typing import Any
 
 import pytest
 
@@ -111,7 +112,7 @@ def test_what_is_written_reads_as_it_was(tmp_path):
         texts = [
             "".join(rng.choices(letters, k=rng.randrange(40))).replace("\r", "") for _ in range(3)
         ]
-        resources = [
+        resources: list[dict[str, Any]] = [
             {
                 "kind": "trigger",
                 "key": f"k{number}",

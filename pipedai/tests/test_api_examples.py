@@ -18,14 +18,16 @@ from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, AN_ID, a_token
 from testing.processes.worker_calls import WorkerCalls
-from testing.world.cast import bearer, browser, session_cookie
+from testing.world.cast import TEST_ACTOR, bearer, browser, session_cookie
 from testing.world.mails import token_to
 from testing.world.users import PASSWORD, UserFactory
 from triggers.models import Delivery, DeliveryAttempt, Run
 from triggers.schedules import views
 from triggers.schedules.firing import fire_due_ticks
+from workers.enrollment.pairing import approve_login
 from workers.models import Worker
 from workers.registration import Registered
+from workspaces.roles import Role
 
 TEXT = (BASE_DIR / "API.md").read_text()
 # Heading → the example below it.
@@ -249,6 +251,16 @@ def test_every_example_is_what_is_answered(monkeypatch):
     redeeming = {"code": code, "hostname": "build-2", "os": "linux", "version": "1.0.0"}
     host = call("post", "enrollments/redeem", redeeming, client=browser())
     story.tell("POST /enrollments/redeem", host)
+    begun = call("post", "enrollments/device", {"for": "command_line"}, client=browser())
+    approve_login(
+        enrollment_id=begun["id"],
+        environment_id=UUID(environment.rpartition("/")[2]),
+        role=Role.VIEWER,
+        user_id=UUID(call("get", "auth/me")["user"]["id"]),
+        actor=TEST_ACTOR,
+    )
+    body = {"deviceCode": begun["deviceCode"]}
+    story.tell("POST /enrollments/key", call("post", "enrollments/key", body, client=browser()))
     operator = bearer(host["operatorToken"])
     minted = f"workspaces/{workspace}/workers/registration-token"
     story.tell(

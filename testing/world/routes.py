@@ -24,6 +24,9 @@ from testing.world.channels import CHANNEL_URL, asked_token
 from testing.world.mails import invite_for_test, issue_token
 from testing.world.stage import Stage
 from testing.world.users import PASSWORD
+from workers.enrollment.pairing import approve_login, begin_pairing
+from workers.models import Enrollment
+from workspaces.roles import Role
 from workspaces.services import create_environment
 
 Body = dict[str, Any]
@@ -135,6 +138,19 @@ def _redeeming(cast: Cast) -> Body:
     """Returns a body with a code that nobody has redeemed yet."""
     code = issue_enrollment(cast.environment, cast.owner)[1]
     return {"code": code, "hostname": "new-host", "os": "linux", "version": "1.0"}
+
+
+def _redeeming_login(cast: Cast) -> Body:
+    """Returns a body with the device code of a command line that somebody approved."""
+    begun = begin_pairing(label=None, kind=Enrollment.Kind.KEY, address=None, program=None)
+    approve_login(
+        enrollment_id=begun.enrollment_id,
+        environment_id=cast.environment.id,
+        role=Role.VIEWER,
+        user_id=cast.viewer.id,
+        actor=TEST_ACTOR,
+    )
+    return {"deviceCode": begun.device_code}
 
 
 def _answering(cast: Cast) -> Body:
@@ -252,6 +268,7 @@ ROWS: dict[str, dict[str, Any]] = {
     },
     "beginPairing": {"tolerant": True},
     "redeemEnrollment": {"body": _redeeming, "tolerant": True},
+    "redeemLogin": {"body": _redeeming_login, "tolerant": True},
     "getLatestReleases": {"statements": 0},
     "listHostWorkers": {"statements": 4},
     "disableHostWorker": {"but": _OF_A_HOST},
