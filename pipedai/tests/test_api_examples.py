@@ -251,7 +251,9 @@ def test_every_example_is_what_is_answered(monkeypatch):
     redeeming = {"code": code, "hostname": "build-2", "os": "linux", "version": "1.0.0"}
     host = call("post", "enrollments/redeem", redeeming, client=browser())
     story.tell("POST /enrollments/redeem", host)
-    begun = call("post", "enrollments/device", {"for": "command_line"}, client=browser())
+    begun = call(
+        "post", "enrollments/device", {"label": "laptop", "for": "command_line"}, client=browser()
+    )
     approve_login(
         enrollment_id=begun["id"],
         environment_id=UUID(environment.rpartition("/")[2]),
