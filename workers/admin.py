@@ -206,7 +206,7 @@ class PoolAdmin(StaffModelAdmin):
         ("Workers", of_row(lambda pool: number(pool.counts["total"]))),
         ("Online", of_row(lambda pool: number(pool.counts["online"]))),
         ("Online with room", of_row(lambda pool: number(pool.counts["free"]))), "created_at", "deleted_at", "id",
-        "description",
+        ("Key in files", "key"), ("Managed by the files", "managed_by"), "description",
     )  # fmt: skip
     panels = (
         Related(

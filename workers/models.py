@@ -8,6 +8,7 @@ from django.db.models.functions import Lower, Now
 
 from pipedai.ids import new_id
 from triggers.runs import conditions
+from workspaces.files.columns import FileColumns, own_key
 from workspaces.models import ApiKey, Environment
 
 ONLINE_WITHIN = conditions.ONLINE_WITHIN
@@ -125,7 +126,7 @@ class Worker(models.Model):
         return self.label
 
 
-class Pool(models.Model):
+class Pool(FileColumns):
     """A group of workers, any of which may take the runs of the triggers that name the pool (SPEC §16)."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -145,6 +146,7 @@ class Pool(models.Model):
         db_table = "pool"
         constraints = (
             models.UniqueConstraint(fields=["environment", "id"], name="pool_in_environment"),
+            own_key("pool", live=Q(deleted_at__isnull=True)),
             models.UniqueConstraint(
                 "environment",
                 Lower("name"),

@@ -3,6 +3,7 @@
 from pipedai.api.views import paths_of
 from workspaces.api_key_views import ApiKeyViewSet
 from workspaces.connections.views import ConnectionViewSet, EnvironmentConnectionViewSet
+from workspaces.files.views import FileViewSet
 from workspaces.invitation_views import AcceptViewSet, InvitationViewSet
 from workspaces.member_views import MemberViewSet
 from workspaces.views import EnvironmentViewSet, WorkspaceEnvironmentViewSet, WorkspaceViewSet
@@ -17,4 +18,5 @@ urlpatterns = paths_of(
     ApiKeyViewSet,
     EnvironmentConnectionViewSet,
     ConnectionViewSet,
+    FileViewSet,
 )

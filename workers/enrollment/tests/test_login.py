@@ -64,6 +64,7 @@ def test_the_page_says_that_it_acts_for_you_and_the_key_does_what_was_chosen(cas
     who = bearer(body["token"]).get("/api/v1/whoami").json()
     assert (who["kind"], who["role"], who["name"]) == ("api_key", "operator", "Command line laptop")
     key = ApiKey.objects.get(id=body["apiKey"]["id"])
+    assert key.expires_at
     assert (key.expires_at - key.created_at).days == 90
     actions = AuditEntry.objects.values_list("action", flat=True)
     assert {"enrollment.approved", "api-key.created", "enrollment.redeemed"} <= set(actions)

@@ -1,0 +1,100 @@
+"""The kinds of rows that files may describe. Each app registers its own, because only it knows how they are changed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+from uuid import UUID
+
+from django.db.models import F, Q, QuerySet
+
+from pipedai.api.serializers import Body
+from workspaces.files.columns import FileColumns
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A field whose value nobody reads. `column` is where the row has it, sealed. `opened` returns the value of a row,
+    or None if it can't be opened. `target` is the field with the URL to which the secret goes; "" if it goes nowhere.
+    """
+
+    column: str
+    opened: Callable[[Row], Any]
+    target: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """`name` is the word in files. `create`, `update` and `delete` are the services that the endpoints call: the first
+    takes `environment_id`, `values` and `actor`, the others the id and what they need of these.
+    """
+
+    name: str
+    # The body of the request that creates a row. A field that a file leaves out has its default.
+    body: type[Body]
+    model: type[FileColumns]
+    # What of the rows is not in the model's own columns, such as a trigger's prompt.
+    annotated: Mapping[str, F] = field(default_factory=dict)
+    create: Callable[..., UUID]
+    update: Callable[..., None]
+    delete: Callable[..., None]
+    # Where files have the key of another row: the field there, such as `pool`, and the kind. `on.source` is the field
+    # `source` of each item of the list `on`.
+    references: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    # Columns that `opened` and `remarks` need besides.
+    read_too: Sequence[str] = ()
+    # What a new row has where the body has no default of its own, by the names of the sources.
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    # Fields that may name rows of the same kind. They are set once all rows are there.
+    late: frozenset[str] = frozenset()
+    # Takes the locks that come before those of the rows, for the values that rows are about to get.
+    lock_before: Callable[[UUID, Sequence[Row]], None] = lambda _environment_id, _values: None
+    # Returns more about a row that was made or changed, for whoever reads the plan: from the row before, and after.
+    remarks: Callable[[Row | None, Row], dict[str, Any]] = lambda _before, _after: {}
+
+    def rows(self, environment_id: UUID) -> QuerySet[Any, Row]:
+        """Returns the live rows as dicts, by the sources of the body's fields and the columns of secrets."""
+        columns = {column.attname for column in self.model._meta.concrete_fields}
+        sources = {str(each.source) for each in self.body().fields.values()}
+        read = {"id", "environment_id"} | (sources & (columns | self.annotated.keys()))
+        read |= {secret.column for secret in self.secrets.values()} | set(self.read_too)
+        rows: QuerySet[Any] = self.model._default_manager.filter(Q(environment_id=environment_id))
+        if "deleted_at" in columns:
+            rows = rows.filter(Q(deleted_at__isnull=True))
+        rows = rows.annotate(**self.annotated).order_by("created_at", "id")
+        return cast("QuerySet[Any, Row]", rows.values(*sorted(read)))
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Rows that files name but don't describe, such as workers by their hostname."""
+
+    name: str
+    # Returns the ids of an environment's rows by their names.
+    ids: Callable[[UUID], dict[str, UUID]]
+
+
+# In the order in which rows are made: what others refer to comes first.
+ORDER = ("pool", "connection", "source", "trigger", "budget", "channel")
+_kinds: dict[str, Kind] = {}
+_lookups: dict[str, Lookup] = {}
+
+
+def register_kind(kind: Kind) -> None:
+    assert kind.name in ORDER, kind.name
+    _kinds[kind.name] = kind
+
+
+def register_lookup(lookup: Lookup) -> None:
+    _lookups[lookup.name] = lookup
+
+
+def kinds() -> list[Kind]:
+    """Returns the registered kinds in ORDER."""
+    return [_kinds[name] for name in ORDER if name in _kinds]
+
+
+def lookups() -> list[Lookup]:
+    return list(_lookups.values())
