@@ -10,8 +10,8 @@ from pipedai.loop import Job, register_job
 from pipedai.outgoing import register_kind
 from pipedai.retention import Retention, register_retention, rows_where
 from pipedai.server.heart import register_beat
-from triggers import pausing  # noqa: F401 - importing it subscribes it to events
-from triggers.budgets import files  # noqa: F401 - importing it registers the kind
+from triggers import files, pausing  # noqa: F401 - importing them registers a kind, and subscribes to events
+from triggers.budgets import files as budget_files  # noqa: F401 - importing it registers the kind
 from triggers.budgets.settling import settle_left_over
 from triggers.changes.kinds import Kind, State, register_changing
 from triggers.changes.telling import read_watches  # importing it also subscribes it

@@ -79,7 +79,7 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         example=_TRIGGER,
         answers={201: TriggerSerializer},
         says={201: "With the trigger."},
-        errors={409: "`ceiling_reached`.", 503: "The secrets can't be sealed."},
+        errors={409: "`key_taken` or `ceiling_reached`.", 503: "The secrets can't be sealed."},
         audit=("trigger.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
@@ -124,7 +124,7 @@ class TriggerViewSet(TenantViewSet):
         example={"enabled": False},
         answers={200: TriggerSerializer},
         says={200: "With the trigger; what is as it was changes nothing."},
-        errors={503: "The secrets can't be sealed."},
+        errors={409: "`key_taken`.", 503: "The secrets can't be sealed."},
         audit=("trigger.updated",),
     )
     def update(self, request: Request, trigger_id: UUID) -> Response:

@@ -9,6 +9,7 @@ from pipedai.checks import register_probe
 from pipedai.events import Event, happened
 from pipedai.wakeups import wake_workers
 from workspaces.api_keys import end_keys_of_deactivated
+from workspaces.connections import files  # noqa: F401 - importing it registers the kind
 from workspaces.connections.models import HEADERS, Connection
 from workspaces.dependents import register_dependents
 from workspaces.deployment import keys_open

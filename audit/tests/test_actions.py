@@ -131,6 +131,12 @@ ROWS: dict[str, Row | None] = {
     "DELETE connections/:connection": Row(
         "connection.deleted", "connection", "connection_id", {"name": "Issue tracker"}
     ),
+    "POST environments/:environment/apply": Row(
+        "files.applied",
+        "environment",
+        "environment_id",
+        {"managedBy": "acme/agents", "digest": ANY},
+    ),
     "POST environments/:environment/channels": Row(
         "channel.created", "channel", "id", {"name": "New", "kind": "slack"}
     ),

@@ -26,6 +26,7 @@ from testing.world.stage import Stage
 from testing.world.users import PASSWORD
 from workers.enrollment.pairing import approve_login, begin_pairing
 from workers.models import Enrollment
+from workspaces.files import planning, requests
 from workspaces.roles import Role
 from workspaces.services import create_environment
 
@@ -205,6 +206,17 @@ def _member(cast: Cast) -> Body:
     return {"userId": cast.stranger.id, "role": "viewer"}
 
 
+def _applied(cast: Cast) -> Body:
+    """Returns the plan of files that describe nothing."""
+    planned = planning.plan(
+        environment_id=cast.environment.id,
+        request=requests.Request("acme/agents", []),
+        actor=TEST_ACTOR,
+        role=Role.ADMIN,
+    )
+    return {"managedBy": "acme/agents", "resources": [], "digest": planned["digest"]}
+
+
 # Calls with a token of the owner's, or about a session of theirs. Others who are signed in can't make them.
 _OF_THE_OWNER = dict.fromkeys(("stranger", "viewer", "operator", "admin"), 409)
 # The key of a host sees only the workers that the host brought in, and the stage's worker came by itself.
@@ -248,6 +260,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "listRevisions": {"statements": 5},
     "deleteTrigger": {"answer": 409},
     "listDeliveries": {"statements": 4},
+    "planFiles": {"writes": False},
+    "applyFiles": {"body": _applied},
+    # It reads each kind of rows, and the hostnames of workers.
+    "exportFiles": {"statements": 7},
     "listIncidents": {"statements": 4},
     "getAttention": {"statements": 9},
     "listChannels": {"statements": 4},

@@ -27,5 +27,5 @@ class ConnectionAdmin(StaffModelAdmin):
     left_out = ("headers_key",)
     facts = (
         "name", ("MCP server", "mcp_url"), ("Grant", "grant_type"), "environment", "created_at",
-        ("Changed", "updated_at"), "id",
+        ("Changed", "updated_at"), "id", ("Key in files", "key"), ("Managed by the files", "managed_by"),
     )  # fmt: skip

@@ -6,12 +6,13 @@ from django.db.models.functions import Now
 
 from pipedai.ids import new_id
 from workspaces.encryption.sealed_fields import SealedField
+from workspaces.files.columns import FileColumns, own_key
 
 # The column of a connection that is encrypted.
 HEADERS = SealedField("connection", "headers", "headers_key_id")
 
 
-class Connection(models.Model):
+class Connection(FileColumns):
     """The credentials for one MCP server, which any number of triggers use."""
 
     class Grant(models.TextChoices):
@@ -48,6 +49,7 @@ class Connection(models.Model):
     class Meta:
         db_table = "connection"
         constraints = (
+            own_key("connection"),
             models.UniqueConstraint(
                 fields=["environment", "id", "mcp_url"], name="connection_in_environment"
             ),

@@ -7,9 +7,12 @@ from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
 from workspaces.connections.header_field import McpHeadersField
 from workspaces.connections.models import Connection
+from workspaces.files.columns import KeyField, LabelField
 
 
 class ConnectionBody(StrictBody):
+    key = KeyField()
+    managedBy = LabelField()
     name = NameField(max_length=200)
     mcpUrl = TextField(source="mcp_url", max_length=MAX_URL)
     grant = serializers.ChoiceField(source="grant_type", choices=Connection.Grant.choices)
@@ -27,6 +30,8 @@ class ConnectionSerializer(RowSerializer):
     """A connection, without its headers."""
 
     id = serializers.UUIDField()
+    key = serializers.CharField(allow_null=True)
+    managedBy = serializers.CharField(source="managed_by", allow_null=True)
     environmentId = serializers.UUIDField(source="environment_id")
     name = serializers.CharField()
     mcpUrl = serializers.CharField(source="mcp_url")

@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound
-from pipedai.api.renderers import counted
+from pipedai.api.renderers import api_name, counted
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
@@ -16,6 +16,7 @@ from pipedai.sql import fetch_one
 from workspaces.ceilings import check_ceiling
 from workspaces.connections import secrets
 from workspaces.connections.models import Connection
+from workspaces.files.columns import keeping_keys
 from workspaces.locks import hold_environment, hold_role, lock_environment
 from workspaces.roles import Role
 
@@ -31,7 +32,7 @@ def create_connection(*, environment_id: UUID, values: dict[str, Any], actor: Ac
     """
     columns = {name: value for name, value in values.items() if name != "headers"}
     connection = Connection(id=new_id(), environment_id=environment_id, **columns)
-    with transaction.atomic():
+    with keeping_keys():
         lock_environment(environment_id)
         hold_role(actor, environment_id, Role.ADMIN)
         rows = Connection.objects.filter(environment_id=environment_id)
@@ -47,13 +48,15 @@ def update_connection(*, connection_id: UUID, values: dict[str, Any], actor: Act
     """Changes the given values. Runs that are handed out from now on get new headers, whichever trigger they are of.
     Raises NotFound, Invalid for what is fixed, and the errors of `hold_role`.
     """
-    with transaction.atomic():
+    with keeping_keys():
         connection = _locked(connection_id, actor, no_key=True)
         _check_fixed(connection, values)
         changes: dict[str, Any] = {}
-        if (name := values.get("name", connection.name)) != connection.name:
-            changes["name"] = [connection.name, name]
-            connection.name = name
+        for name in ("name", "key", "managed_by"):
+            old = getattr(connection, name)
+            if (new := values.get(name, old)) != old:
+                changes[api_name(name)] = [old, new]
+                setattr(connection, name, new)
         if "headers" in values:
             changes["headers"] = REDACTED
             _seal(connection, values["headers"])

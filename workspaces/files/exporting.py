@@ -9,8 +9,9 @@ from workspaces.files.values import shown
 
 
 def export(*, environment_id: UUID, managed_by: str | None) -> dict[str, Any]:
-    """Returns the rows with a key as `resources`, those of one label or all; and as `withoutKey` those that have none.
-    A plan of these resources with the label that they have changes nothing. A secret has a name, and no value.
+    """Returns the rows with a key as `resources`, and as `withoutKey` those that have none; of all labels, or of this
+    one and of none. A plan of these resources with the label that they have changes nothing. A secret has a name, and
+    no value.
     """
     live = {kind.name: list(kind.rows(environment_id)) for kind in kinds()}
     names = {
@@ -23,7 +24,7 @@ def export(*, environment_id: UUID, managed_by: str | None) -> dict[str, Any]:
         {"kind": kind.name, "key": row["key"], **with_names(kind, shown(kind, row), names)}
         for kind in kinds()
         for row in live[kind.name]
-        if row["key"] and managed_by in {None, row["managed_by"]}
+        if row["key"] and (managed_by is None or row["managed_by"] in {None, managed_by})
     ]
     unkeyed = [
         {"kind": kind.name, "id": row["id"], "name": row["name"]}

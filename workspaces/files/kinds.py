@@ -8,6 +8,9 @@ from uuid import UUID
 from django.db.models import F, Q, QuerySet
 
 from pipedai.api.serializers import Body
+from pipedai.crypto import CannotOpen
+from workspaces.encryption import keys
+from workspaces.encryption.sealed_fields import SealedField
 from workspaces.files.columns import FileColumns
 
 Row = dict[str, Any]
@@ -15,13 +18,36 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A field whose value nobody reads. `column` is where the row has it, sealed. `opened` returns the value of a row,
-    or None if it can't be opened. `target` is the field with the URL to which the secret goes; "" if it goes nowhere.
+    """A field whose value nobody reads. `read` makes the value of what was sealed. `target` is the column with the URL
+    to which the secret goes; "" if it goes nowhere. Of a field that rows need, `stand_in` is a value with which a plan
+    makes a row whose secret has no value yet.
     """
 
-    column: str
-    opened: Callable[[Row], Any]
+    sealed: SealedField
+    read: Callable[[bytes], Any]
     target: str = ""
+    stand_in: Any = None
+
+    def opened(self, row: Row) -> Any:
+        """Returns the secret that a row has; None if it has none, or it can't be opened."""
+        column, prefix = self.sealed.column, self.sealed.key_column.removesuffix("key_id")
+        if row[column] is None:
+            return None
+        key = keys.WrappedKey.of(row, prefix)
+        try:
+            return self.read(
+                keys.unseal(self.sealed, row["environment_id"], row["id"], bytes(row[column]), key)
+            )
+        except CannotOpen:
+            return None
+
+    def needs(self) -> dict[str, F]:
+        """Returns what `opened` needs of the row's data key, as annotations."""
+        prefix = self.sealed.key_column.removesuffix("key_id")
+        return {
+            f"{prefix}key_wrapped": F(f"{prefix}key__wrapped"),
+            f"{prefix}master_key_id": F(f"{prefix}key__master_key_id"),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +68,18 @@ class Kind:
     # Where files have the key of another row: the field there, such as `pool`, and the kind. `on.source` is the field
     # `source` of each item of the list `on`.
     references: Mapping[str, str] = field(default_factory=dict)
+    # Fields that have another name in files, by that name: a resource's own `kind` is the kind of row.
+    renamed: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
-    # Columns that `opened` and `remarks` need besides.
-    read_too: Sequence[str] = ()
     # What a new row has where the body has no default of its own, by the names of the sources.
     defaults: Mapping[str, Any] = field(default_factory=dict)
     # Fields that may name rows of the same kind. They are set once all rows are there.
     late: frozenset[str] = frozenset()
-    # Takes the locks that come before those of the rows, for the values that rows are about to get.
-    lock_before: Callable[[UUID, Sequence[Row]], None] = lambda _environment_id, _values: None
+    # Takes all locks of rows of this kind, and those that come before, in their order (docs/architecture.md): for the
+    # ids of the rows that are changed or deleted, and the values that rows are about to get.
+    lock: Callable[[UUID, Sequence[UUID], Sequence[Row]], None] = (
+        lambda _environment, _ids, _values: None
+    )
     # Returns more about a row that was made or changed, for whoever reads the plan: from the row before, and after.
     remarks: Callable[[Row | None, Row], dict[str, Any]] = lambda _before, _after: {}
 
@@ -58,12 +87,15 @@ class Kind:
         """Returns the live rows as dicts, by the sources of the body's fields and the columns of secrets."""
         columns = {column.attname for column in self.model._meta.concrete_fields}
         sources = {str(each.source) for each in self.body().fields.values()}
+        annotated = dict(self.annotated)
         read = {"id", "environment_id"} | (sources & (columns | self.annotated.keys()))
-        read |= {secret.column for secret in self.secrets.values()} | set(self.read_too)
+        for secret in self.secrets.values():
+            annotated |= secret.needs()
+            read |= {secret.sealed.column, secret.sealed.key_column, *secret.needs()}
         rows: QuerySet[Any] = self.model._default_manager.filter(Q(environment_id=environment_id))
         if "deleted_at" in columns:
             rows = rows.filter(Q(deleted_at__isnull=True))
-        rows = rows.annotate(**self.annotated).order_by("created_at", "id")
+        rows = rows.annotate(**annotated).order_by("created_at", "id")
         return cast("QuerySet[Any, Row]", rows.values(*sorted(read)))
 
 

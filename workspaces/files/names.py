@@ -25,16 +25,18 @@ def with_ids(kind: Kind, fields: Fields, ids: Ids) -> Fields:
             raise Invalid({name: ["Must be a list of keys."]})
         return f"{name.removesuffix('s')}Ids", [_found(name, each, of, ids) for each in values]
 
+    fields = {kind.renamed.get(name, name): value for name, value in fields.items()}
     return _swapped(kind, fields, swap, swap_all)
 
 
 def with_names(kind: Kind, fields: Fields, names: Names) -> Fields:
     """Returns the API's fields as files have them. An id whose row has no name stays, with its name in the API."""
     back: Fields = {}
+    renamed = {name: short for short, name in kind.renamed.items()}
     for name, value in fields.items():
         short, of = _file_name(kind, name)
         if of is None or value is None:
-            back[short] = value
+            back[renamed.get(short, short)] = value
         elif isinstance(value, list):
             found = [names.get((of, str(each))) for each in value]
             back |= {name: value} if None in found else {short: found}

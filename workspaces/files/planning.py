@@ -1,6 +1,7 @@
 """Works out what resources change, by changing it: a plan calls the services of apply, and rolls everything back."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,7 +12,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Conflict
 from pipedai.api.outside_urls import origin_of
 from pipedai.api.renderers import compact_json
-from pipedai.events import Actor
+from pipedai.events import Actor, Event, emit
 from workspaces.files import values
 from workspaces.files.kinds import Kind, Row, kinds, lookups
 from workspaces.files.names import with_ids, with_names
@@ -25,16 +26,17 @@ _SET = "set"
 
 
 def plan(*, environment_id: UUID, request: Request, actor: Actor, role: Role) -> Json:
-    """Returns what apply would change, and the digest that it wants. Changes and sends nothing. Who may not apply gets
-    a plan without secrets, since comparing them would let guesses be tried. Raises as `apply` does.
+    """Returns what apply would change, and the digest that it wants. Changes and sends nothing. For who may not apply,
+    no secret is compared, since that would let guesses be tried. Raises as `apply` does.
     """
-    if not role.includes(Role.ADMIN):
+    is_admin = role.includes(Role.ADMIN)
+    if not is_admin:
         request = Request(request.managed_by, request.resources)
     with transaction.atomic():
         lock_environment(environment_id)
         hold_role(actor, environment_id, Role.VIEWER)
         # The services want an admin. What the system does here is rolled back.
-        work = _Work(environment_id, request, Actor("system"))
+        work = _Work(environment_id, request, Actor("system"), compares_secrets=is_admin)
         changes = work.changes()
         transaction.set_rollback(True)
     return {"digest": work.digest, "changes": changes}
@@ -53,7 +55,11 @@ def apply(*, environment_id: UUID, request: Request, actor: Actor) -> Json:
                 "The resources, or rows that they touch, have changed since the plan.",
                 code=ErrorCode.PLAN_STALE,
             )
-        return {"digest": work.digest, "changes": work.changes()}
+        changes = work.changes()
+        counts = Counter(f"{change['action']}d" for change in changes if change["action"] != "none")
+        said = {"managedBy": request.managed_by, "digest": work.digest, **counts}
+        emit(Event("files.applied", actor, environment_id, "environment", environment_id, said))
+        return {"digest": work.digest, "changes": changes}
 
 
 @dataclass(slots=True)
@@ -87,8 +93,11 @@ class _Change:
 class _Work:
     """One plan or apply, in its transaction."""
 
-    def __init__(self, environment_id: UUID, request: Request, actor: Actor) -> None:
+    def __init__(
+        self, environment_id: UUID, request: Request, actor: Actor, *, compares_secrets: bool = True
+    ) -> None:
         check_resources(request.resources)
+        self._compares_secrets = compares_secrets
         self._environment_id = environment_id
         self._request = request
         self._actor = actor
@@ -107,9 +116,12 @@ class _Work:
             self._ids.setdefault((change.kind.name, change.key), uuid4())
         for change in ordered:
             self._read(change)
+            assert change.wanted is not None
+            change.secrets = values.changed_secrets(
+                change.kind, change.row, change.wanted, compared=self._compares_secrets
+            )
         for kind in kinds():
-            mine = [each for each in ordered if each.kind is kind and not each.is_wanted]
-            kind.lock_before(self._environment_id, [self._everything(each) for each in mine])
+            self._lock(kind, [each for each in ordered if not each.is_wanted])
         for change in ordered:
             self._save(change)
         for change in ordered:
@@ -117,11 +129,19 @@ class _Work:
         for change in reversed(self._gone):
             self._delete(change)
         after = self._live()
+        self._check_origins(after)
         told = [
             *self._changes,
             *(self._gone if self._request.is_plan or self._request.prune else []),
         ]
         return [self._told(change, after) for change in told]
+
+    def _lock(self, kind: Kind, changes: list[_Change]) -> None:
+        mine = [change for change in changes if change.kind is kind]
+        gone = [change for change in self._gone if change.kind is kind]
+        ids = [change.id for change in (*mine, *gone) if change.id is not None]
+        if ids or mine:
+            kind.lock(self._environment_id, ids, [self._everything(change) for change in mine])
 
     def _live(self) -> dict[str, dict[UUID, Row]]:
         return {
@@ -174,8 +194,13 @@ class _Work:
         with named(change.name):
             with_label = {**fields, "managedBy": self._request.managed_by}
             plain = with_ids(change.kind, with_label, self._ids)
-            change.wanted = values.read(change.kind, plain, self._request.secrets)
-            change.secrets = values.changed_secrets(change.kind, change.row, change.wanted)
+            change.wanted = values.read(
+                change.kind,
+                plain,
+                self._request.secrets,
+                change.row,
+                is_plan=self._request.is_plan,
+            )
 
     def _save(self, change: _Change) -> None:
         """Makes or changes the row, without the fields that may name rows which are not there yet."""
@@ -233,7 +258,7 @@ class _Work:
         return {str(fields[name].source) for name in kind.late}
 
     def _warn(self, change: _Change) -> None:
-        """Says what whoever reads the plan should know. Raises Conflict for a secret that would go to a new origin."""
+        """Says what whoever reads the plan should know."""
         assert change.wanted is not None
         if change.row is not None and change.row["managed_by"] not in {
             None,
@@ -245,30 +270,32 @@ class _Work:
         for name in change.wanted.unset:
             if not values.has_secret(change.kind, change.row, name):
                 change.warnings.append(f"{name} has no value yet.")
-        for name in change.secrets:
-            self._check_origin(change, name)
 
-    def _check_origin(self, change: _Change, name: str) -> None:
-        assert change.wanted is not None
-        target = change.kind.secrets[name].target
-        url = change.wanted.values.get(target) if target else None
-        if url is None or change.wanted.secrets[name] is None:
-            return
-        origin = origin_of(url)
-        known = {
+    def _check_origins(self, after: dict[str, dict[UUID, Row]]) -> None:
+        """Raises Conflict if a secret that was written goes to an origin to which none went before. A plan warns."""
+        known = self._request.accept_origins | {
             origin_of(row[secret.target])
             for kind in kinds()
             for secret in kind.secrets.values()
             if secret.target
             for row in self._before[kind.name].values()
-            if row[secret.column] is not None and row[secret.target]
+            if row[secret.sealed.column] is not None and row[secret.target]
         }
-        if origin in known | self._request.accept_origins:
-            return
-        sentence = f"{name} would go to {origin}, where no secret goes yet: accept this origin."
-        if not self._request.is_plan:
-            raise Conflict(f"{change.name}: {sentence}", code=ErrorCode.NEW_ORIGIN)
-        change.warnings.append(sentence)
+        for change in self._changes:
+            for name in change.secrets:
+                assert change.id is not None
+                row, secret = after[change.kind.name][change.id], change.kind.secrets[name]
+                if not secret.target or row[secret.sealed.column] is None:
+                    continue
+                origin = origin_of(row[secret.target])
+                if origin in known:
+                    continue
+                sentence = (
+                    f"{name} would go to {origin}, where no secret goes yet: accept this origin."
+                )
+                if not self._request.is_plan:
+                    raise Conflict(f"{change.name}: {sentence}", code=ErrorCode.NEW_ORIGIN)
+                change.warnings.append(sentence)
 
     def _told(self, change: _Change, after: dict[str, dict[UUID, Row]]) -> Json:
         assert change.id is not None

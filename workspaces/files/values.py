@@ -36,7 +36,9 @@ class Wanted:
         }
 
 
-def read(kind: Kind, fields: Fields, secrets: Mapping[str, str]) -> Wanted:
+def read(
+    kind: Kind, fields: Fields, secrets: Mapping[str, str], row: Row | None, *, is_plan: bool
+) -> Wanted:
     """Checks the fields of a resource, which have ids in place of keys. Raises DRF's ValidationError, Invalid."""
     body = kind.body()
     given = dict(fields)
@@ -49,8 +51,13 @@ def read(kind: Kind, fields: Fields, secrets: Mapping[str, str]) -> Wanted:
                 literal.append(name)
         else:
             unset.append(name)
-            del given[name]
+            given.pop(name)
             body.fields[name].required = False
+            stand_in = kind.secrets[name].stand_in
+            if stand_in is not None and not has_secret(kind, row, name):
+                if not is_plan:
+                    raise Invalid({name: ["Its secret has no value."]})
+                given[name] = stand_in
     values = {**kind.defaults, **body.run_validation(given)}
     sources = {name: str(body.fields[name].source) for name in kind.secrets}
     return Wanted(
@@ -79,25 +86,23 @@ def is_as_wanted(kind: Kind, row: Row, wanted: Wanted) -> bool:
     return same and not changed_secrets(kind, row, wanted)
 
 
-def changed_secrets(kind: Kind, row: Row | None, wanted: Wanted) -> list[str]:
-    """Returns the fields whose secret is another than the row has."""
+def changed_secrets(
+    kind: Kind, row: Row | None, wanted: Wanted, *, compared: bool = True
+) -> list[str]:
+    """Returns the fields whose secret is another than the row has. Unless they are compared, each that has a value."""
     return [
         name
         for name, value in wanted.secrets.items()
         if (
-            has_secret(kind, row, name) if value is None else not _is_secret(kind, row, name, value)
+            not (compared and row is not None and kind.secrets[name].opened(row) == value)
+            if value
+            else has_secret(kind, row, name)
         )
     ]
 
 
 def has_secret(kind: Kind, row: Row | None, name: str) -> bool:
-    return row is not None and row[kind.secrets[name].column] is not None
-
-
-def _is_secret(kind: Kind, row: Row | None, name: str, value: Any) -> bool:
-    return (
-        row is not None and has_secret(kind, row, name) and kind.secrets[name].opened(row) == value
-    )
+    return row is not None and row[kind.secrets[name].sealed.column] is not None
 
 
 def shown(kind: Kind, row: Row) -> Fields:

@@ -91,7 +91,7 @@ class FileViewSet(TenantViewSet):
             query(
                 "managedBy",
                 {"type": "string"},
-                description="Only the rows of the files with this label; by default all.",
+                description="Without the rows that files with another label describe.",
             ),
         ),
         answers={

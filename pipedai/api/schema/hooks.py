@@ -82,6 +82,7 @@ _TAGS = (
     "Connections",
     "Runs",
     "Budgets",
+    "Files",
     "Webhooks",
     "Incidents",
     "Notices",

@@ -1,0 +1,73 @@
+"""How files describe a trigger."""
+
+import json
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from django.apps import apps
+from django.db.models import F
+
+from pipedai.sql import database_now
+from triggers import services
+from triggers.locks import lock_workers
+from triggers.models import Trigger
+from triggers.schedules import cron
+from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
+from triggers.serializers import TriggerBody
+from workspaces.files.kinds import Kind, Row, Secret, register_kind
+
+# How many of the next due times a plan shows (SPEC §29).
+_DUE_TIMES = 5
+_SCHEDULE = ("schedule", "timezone", "enabled")
+
+
+def _lock(environment_id: UUID, ids: Sequence[UUID], values: Sequence[Row]) -> None:
+    """Locks the workers before the triggers, and each in the order of their ids, as `update_trigger` does for one."""
+    if any(each["max_concurrent_runs"] is not None for each in values):
+        lock_workers(environment_id)
+    else:
+        workers = apps.get_model("workers", "Worker")._default_manager
+        named = {each["worker_id"] for each in values}
+        _lock_rows(workers.filter(environment_id=environment_id, id__in=named))
+    _lock_rows(Trigger.objects.filter(environment_id=environment_id, id__in=ids))
+
+
+def _lock_rows(rows: Any) -> None:
+    list(rows.order_by("id").select_for_update(no_key=True).values_list("id"))
+
+
+def _due_times(before: Row | None, after: Row) -> dict[str, Any]:
+    if before is not None and all(before[name] == after[name] for name in _SCHEDULE):
+        return {}
+    if after["schedule"] is None or not after["enabled"]:
+        return {}
+    times = _coming(cron.parse(after["schedule"], after["timezone"]))
+    return {"nextDueAt": list(islice(times, _DUE_TIMES))}
+
+
+def _coming(schedule: cron.Schedule) -> Any:
+    moment = database_now()
+    while True:
+        yield (moment := schedule.next_after(moment))
+
+
+register_kind(
+    Kind(
+        name="trigger",
+        model=Trigger,
+        body=TriggerBody,
+        annotated={name: F(f"revision__{name}") for name in ("prompt", "model", "output_schema")},
+        create=services.create_trigger,
+        update=lambda id_, **said: services.update_trigger(trigger_id=id_, **said),
+        delete=lambda id_, **said: services.delete_trigger(trigger_id=id_, **said),
+        references={"worker": "worker", "pool": "pool", "connection": "connection"},
+        secrets={
+            "mcpHeaders": Secret(MCP_HEADERS, json.loads, "mcp_url"),
+            "webhookSecret": Secret(WEBHOOK_SECRET, bytes.decode),
+        },
+        lock=_lock,
+        remarks=_due_times,
+    )
+)
