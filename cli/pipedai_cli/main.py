@@ -13,24 +13,17 @@ from pipedai_cli.commands import account, changes, mcp, operating, runs, trigger
 from pipedai_cli.errors import Failure
 from pipedai_cli.session import Session
 
-_HELP = """Operate PipedAI from a terminal.
-
-\b
-  pipedai login --url https://pipedai.example
-  pipedai plan                     what pipedai.yaml would change
-  pipedai trigger run nightly --wait
-  pipedai run explain RUN          why it waits, or how it ended
-
-Programs set PIPEDAI_URL and PIPEDAI_KEY in place of a login. The exit code is 0 for success, 1 if a run
-that was waited for did not succeed, 2 for wrong usage, 3 if the service can't be reached, 4 if it refused,
-5 if a run waits for a person.
+# With the list of commands it fits on a terminal of 24 lines, as each command's help does.
+_HELP = """\b
+Operate PipedAI. Begin with `pipedai login --url https://pipedai.example`.
+Exits: 1 run did not succeed, 2 usage, 3 unreachable, 4 refused, 5 needs a person.
 """
 
 
 @click.group(
     help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
-@click.version_option(__version__, prog_name="pipedai")
+@click.version_option(__version__, prog_name="pipedai", hidden=True)
 @click.option(
     "--profile", default=keys.DEFAULT_PROFILE, envvar="PIPEDAI_PROFILE", help="Which login to use."
 )

@@ -39,7 +39,7 @@ EXAMPLES: dict[str, Any] = {
 # These values are neither ids nor times, but differ from call to call or from version to version.
 FREE = {
     *("durationMs", "p50DurationMs", "p95DurationMs"),
-    *("lastFour", "deviceCode", "userCode", "verificationUriComplete"),
+    *("digest", "lastFour", "deviceCode", "userCode", "verificationUriComplete"),
     *("version", "latest", "url", "sha256", "install"),
     # Sentences that name times.
     *("message", "summary"),
@@ -340,6 +340,15 @@ def test_every_example_is_what_is_answered(monkeypatch):
     asked = {"schedule": "30 2 28 3 *", "timezone": "Europe/Berlin", "count": 2}
     preview = f"{environment}/schedule-preview"
     story.tell("POST /environments/:envId/schedule-preview", call("post", preview, asked))
+
+    call("patch", budget, {"key": "everything"})
+    wanted = {"kind": "budget", "key": "everything", **allowed, "limitUsd": 300}
+    files = {"managedBy": "acme/agents", "resources": [wanted]}
+    plan = call("post", f"{environment}/plan", files)
+    story.tell("POST /environments/:envId/plan", plan)
+    exported = call("get", f"{environment}/export")
+    shown = [row for row in exported["withoutKey"] if row["kind"] == "trigger"]
+    story.tell("GET /environments/:envId/export", {**exported, "withoutKey": shown})
 
     # The other reads of an environment: they need nothing but its id.
     for heading in sorted(set(EXAMPLES) - story.told):

@@ -13,9 +13,9 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict
 from pipedai.api.fields import NameField, TextField
 
-_MAX_KEY = 64
+MAX_KEY = 64
 MAX_LABEL = 200
-_KEY = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
+KEY_PATTERN = r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?"
 _CONSTRAINT = "_has_own_key"
 
 
@@ -23,7 +23,7 @@ class FileColumns(models.Model):
     """The columns of a row that files may describe."""
 
     # The row's key in files, unique in the environment; NULL if it has none. Users choose it.
-    key = models.CharField(max_length=_MAX_KEY, null=True)
+    key = models.CharField(max_length=MAX_KEY, null=True)
     # The label of the files that describe the row, which `apply` writes; NULL if none do.
     managed_by = models.CharField(max_length=MAX_LABEL, null=True)
 
@@ -43,12 +43,12 @@ def own_key(table: str, *, live: Q | None = None) -> models.UniqueConstraint:
 class KeyField(TextField):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
-            max_length=_MAX_KEY, allow_null=True, required=False, default=None, **kwargs
+            max_length=MAX_KEY, allow_null=True, required=False, default=None, **kwargs
         )
 
     def to_internal_value(self, data: Any) -> str:
         value = super().to_internal_value(data)
-        if not _KEY.fullmatch(value):
+        if not re.fullmatch(KEY_PATTERN, value):
             raise serializers.ValidationError(
                 "Must be lower-case letters, digits, dots, hyphens and underscores, and begin and end with a letter or"
                 " digit."

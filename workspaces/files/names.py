@@ -32,11 +32,10 @@ def with_ids(kind: Kind, fields: Fields, ids: Ids) -> Fields:
 def with_names(kind: Kind, fields: Fields, names: Names) -> Fields:
     """Returns the API's fields as files have them. An id whose row has no name stays, with its name in the API."""
     back: Fields = {}
-    renamed = {name: short for short, name in kind.renamed.items()}
     for name, value in fields.items():
-        short, of = _file_name(kind, name)
+        short, of = file_name(kind, name)
         if of is None or value is None:
-            back[renamed.get(short, short)] = value
+            back[short] = value
         elif isinstance(value, list):
             found = [names.get((of, str(each))) for each in value]
             back |= {name: value} if None in found else {short: found}
@@ -59,11 +58,12 @@ def _item_with_names(item: Fields, inner: str, of: str, names: Names) -> Fields:
     return {inner: found, **{name: each for name, each in item.items() if name != f"{inner}Id"}}
 
 
-def _file_name(kind: Kind, name: str) -> tuple[str, str | None]:
+def file_name(kind: Kind, name: str) -> tuple[str, str | None]:
+    """Returns the name that files have for a field of the API, and the kind of row that it names, if it does."""
     for path, of in kind.references.items():
         if name in {f"{path}Id", f"{path.removesuffix('s')}Ids"}:
             return path, of
-    return name, None
+    return next((short for short, long in kind.renamed.items() if long == name), name), None
 
 
 Swap = Callable[[str, Any, str], tuple[str, Any]]

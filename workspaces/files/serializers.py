@@ -31,7 +31,7 @@ class PlanBody(StrictBody):
     managedBy = NameField(source="managed_by", max_length=MAX_LABEL)
     resources = serializers.ListField(child=serializers.DictField(), max_length=MAX_RESOURCES)
     secrets = serializers.DictField(
-        child=TextField(max_length=_MAX_SECRET, trim_whitespace=False), required=False, default=dict
+        child=TextField(max_length=_MAX_SECRET, trim_whitespace=False), required=False, default={}
     )
 
     def validate_secrets(self, value: dict[str, str]) -> dict[str, str]:
@@ -48,7 +48,7 @@ class ApplyBody(PlanBody):
         child=OriginField(max_length=MAX_URL),
         max_length=_MAX_ORIGINS,
         required=False,
-        default=list,
+        default=[],
     )
 
 

@@ -25,6 +25,7 @@ _PLAN = answer(
     changes=ChangeSerializer(many=True),
 )
 _BUSY = "A plan or an apply of the environment is under way already."
+_REFUSED = "`name_taken`, `key_taken`, `ceiling_reached` or what else a service refuses, with the resource's name."
 _EXAMPLE = {
     "managedBy": "acme/agents",
     "resources": [{"kind": "pool", "key": "builders", "name": "Builders"}],
@@ -43,7 +44,7 @@ class FileViewSet(TenantViewSet):
         example=_EXAMPLE,
         answers={200: _PLAN},
         says={200: "With what applying these resources would change. Nothing is changed or sent."},
-        errors={409: "What a service refuses, with the resource's name.", 429: _BUSY},
+        errors={409: _REFUSED, 429: _BUSY},
     )
     def plan(self, request: Request, environment_id: UUID) -> Response:
         _count_request(environment_id, request)
@@ -66,11 +67,12 @@ class FileViewSet(TenantViewSet):
         errors={
             409: (
                 "`plan_stale`: the resources, or rows that they touch, have changed since the plan; "
-                "`new_origin`; or what a service refuses, with the resource's name."
+                f"`new_origin`; `has_children` or `unfinished_runs` of what is pruned; {_REFUSED}"
             ),
             429: _BUSY,
             503: "A secret can't be sealed.",
         },
+        audit=("files.applied",),
     )
     def apply(self, request: Request, environment_id: UUID) -> Response:
         _count_request(environment_id, request)

@@ -86,6 +86,9 @@ def logout(session: Session) -> None:
     """Forget the key of this machine.
 
     The key itself stays good until it expires; an admin revokes it in Settings.
+
+    \b
+      pipedai logout
     """
     keys.remove(session.profile_name)
     session.out.line(

@@ -118,7 +118,11 @@ def list_approvals(session: Session, status: str, limit: int) -> None:
 @click.argument("approval")
 @with_session
 def open_approval(session: Session, approval: str) -> None:
-    """Open an approval in the console, where you decide."""
+    """Open an approval in the console, where you decide.
+
+    \b
+      pipedai approval open 01a20e61-ca1d-70a4-93ed-0e69c8149037
+    """
     _open(session, f"approvals/{session.api.get(f'/approvals/{approval}')['id']}")
 
 
@@ -169,7 +173,11 @@ def _decided(decision: Json) -> str:
 @json_option
 @with_session
 def replay(session: Session, event: str) -> None:
-    """Decide anew about an event, as a new one."""
+    """Decide anew about an event, as a new one.
+
+    \b
+      pipedai event replay 01a20e61-ca1d-70a4-93ed-0e69c8149037
+    """
     answer = session.api.post(f"/events/{event}/replay")
     if session.as_json:
         session.out.json(answer)

@@ -140,6 +140,9 @@ def rerun(session: Session, run: str, wait: bool) -> None:
     """Run the trigger again with the payload of this run.
 
     What the first run did, it may do once more: `pipedai run show` counts its effects.
+
+    \b
+      pipedai run rerun 01a20e61-ca1d-70a4-93ed-0e69c8149037 --wait
     """
     headers = {"Idempotency-Key": str(uuid.uuid4())}
     queued = session.api.post(f"/runs/{run}/rerun", headers=headers)
@@ -154,7 +157,11 @@ def rerun(session: Session, run: str, wait: bool) -> None:
 @json_option
 @with_session
 def cancel(session: Session, run: str) -> None:
-    """Cancel a run: at once in the queue, else as soon as its worker hears of it."""
+    """Cancel a run: at once in the queue, else as soon as its worker hears of it.
+
+    \b
+      pipedai run cancel 01a20e61-ca1d-70a4-93ed-0e69c8149037
+    """
     show_run(session, session.api.post(f"/runs/{run}/cancel"))
 
 

@@ -138,7 +138,11 @@ def _payload(given: str) -> Any:
 @click.argument("trigger")
 @with_session
 def pause(session: Session, trigger: str) -> None:
-    """Let a trigger fire no more, until you resume it. Runs that are queued still run."""
+    """Let a trigger fire no more, until you resume it. Runs that are queued still run.
+
+    \b
+      pipedai trigger pause nightly
+    """
     _enable(session, trigger, enabled=False)
 
 
@@ -146,7 +150,11 @@ def pause(session: Session, trigger: str) -> None:
 @click.argument("trigger")
 @with_session
 def resume(session: Session, trigger: str) -> None:
-    """Let a paused trigger fire again."""
+    """Let a paused trigger fire again.
+
+    \b
+      pipedai trigger resume nightly
+    """
     _enable(session, trigger, enabled=True)
 
 

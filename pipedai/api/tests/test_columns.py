@@ -18,7 +18,7 @@ KEPT_AS = {
     "new_email": "email",
     **dict.fromkeys(["password", "new_password", "current_password"]),
     **dict.fromkeys(["token", "registration_token", "invitation_token", "code", "device_code"]),
-    **dict.fromkeys(["count", "wait"]),
+    **dict.fromkeys(["count", "wait", "digest", "accept_origins"]),
 }
 
 

@@ -13,20 +13,20 @@ POOL = {"kind": "pool", "key": "builders", "name": "Builders"}
 BUDGET = {"kind": "budget", "key": "all", "name": "Everything", "period": "month", "limitUsd": "50"}
 
 
-def path(cast, name):
-    return f"/api/v1/environments/{cast.environment.id}/{name}"
+def environment(cast):
+    return f"/api/v1/environments/{cast.environment.id}"
 
 
 def plan(cast, resources, user=None, **more):
     body = {"managedBy": "acme", "resources": resources, **more}
-    return cast.client(user or cast.admin).post(path(cast, "plan"), body)
+    return cast.client(user or cast.admin).post(f"{environment(cast)}/plan", body)
 
 
 def apply(cast, resources, digest=None, **more):
     secrets = {name: more[name] for name in ("secrets", "managedBy") if name in more}
     digest = digest or plan(cast, resources, **secrets).json()["digest"]
     body = {"managedBy": "acme", "resources": resources, "digest": digest, **more}
-    return cast.client(cast.admin).post(path(cast, "apply"), body)
+    return cast.client(cast.admin).post(f"{environment(cast)}/apply", body)
 
 
 def actions(answer):
@@ -83,7 +83,9 @@ def test_what_changed_since_the_plan_makes_it_stale(cast):
 def test_an_export_plans_to_no_change(cast):
     apply(cast, [POOL, BUDGET])
     unkeyed = Pool.objects.create(environment=cast.environment, name="By hand")
-    answer = cast.client(cast.viewer).get(path(cast, "export"), {"managedBy": "acme"}).json()
+    answer = (
+        cast.client(cast.viewer).get(f"{environment(cast)}/export", {"managedBy": "acme"}).json()
+    )
     assert {each["key"] for each in answer["resources"]} == {"builders", "all"}
     assert {"kind": "pool", "id": str(unkeyed.id), "name": "By hand"} in answer["withoutKey"]
     assert set(actions(plan(cast, answer["resources"])).values()) == {"none"}
@@ -107,7 +109,7 @@ def test_a_resource_that_is_wrong_is_named(cast, resource, field):
 
 
 def test_another_row_with_the_key_is_a_conflict(cast):
-    pools = path(cast, "pools")
+    pools = f"{environment(cast)}/pools"
     client = cast.client(cast.admin)
     assert client.post(pools, {"name": "A", "key": "a"}).status_code == 201
     assert client.post(pools, {"name": "B", "key": "a"}).json()["code"] == "key_taken"
