@@ -46,6 +46,8 @@ CASES = [
     ("run rerun {queued}", 4, "(run_state)"),
     ("run cancel {queued}", 0, "canceled"),
     ("run show {environment}", 4, "(not_found)"),
+    ("run cancel ../environments/{environment}/export", 2, "stands for an id is none"),
+    ("run show {queued}?x=", 2, "stands for an id is none"),
     ("run list --status asleep", 4, "status: "),
     ("run list --limit 0", 2, "--limit"),
     ("run show", 2, "Missing argument"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import time
 from collections.abc import Iterator
@@ -31,6 +32,9 @@ _TRIES = 3
 _LONGEST_RETRY_AFTER = 30.0
 
 Json = dict[str, Any]
+
+# All paths are words and ids. What somebody gave as an id could otherwise lead to another endpoint.
+_PATH = re.compile(r"(?:/[A-Za-z0-9-]+)+")
 
 _HINTS = {
     "unauthenticated": "Sign in with `pipedai login`.",
@@ -104,6 +108,7 @@ class Api:
         """Send a request, and return the answer's JSON, or None for an empty one. A read is tried again after 429 and
         503 if the answer says when. Raises Refused, or Failure if there is no answer of the API.
         """
+        _check_path(path)
         for left in reversed(range(_TRIES)):
             try:
                 with self._client.stream(method, path, **options) as response:
@@ -119,6 +124,7 @@ class Api:
     @contextmanager
     def stream(self, path: str, after: int) -> Iterator[Iterator[tuple[str, Json]] | None]:
         """Give the events of a stream as pairs of name and data; None if there is nothing more to come."""
+        _check_path(path)
         headers = {"Accept": "text/event-stream"}
         if after:
             headers["Last-Event-ID"] = str(after)
@@ -181,6 +187,11 @@ class Api:
 
     def _foreign(self, what: str) -> NoReturn:
         raise Failure(Exit.UNREACHABLE, f"{self.url} does not answer like PipedAI: {what}.")
+
+
+def _check_path(path: str) -> None:
+    if not _PATH.fullmatch(path):
+        raise wrong_usage("What stands for an id is none: ids have letters, digits and hyphens.")
 
 
 def _sentence(answer: Json) -> str:
