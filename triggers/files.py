@@ -64,7 +64,12 @@ register_kind(
         delete=lambda id_, **said: services.delete_trigger(trigger_id=id_, **said),
         references={"worker": "worker", "pool": "pool", "connection": "connection"},
         secrets={
-            "mcpHeaders": Secret(MCP_HEADERS, json.loads, "mcp_url"),
+            "mcpHeaders": Secret(
+                MCP_HEADERS,
+                json.loads,
+                target="mcp_url",
+                lost_with=("mcp_url", "connection_id"),
+            ),
             "webhookSecret": Secret(WEBHOOK_SECRET, bytes.decode),
         },
         lock=_lock,

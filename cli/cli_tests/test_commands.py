@@ -64,33 +64,35 @@ CASES = [
 ]
 
 
+class Shell:
+    """Runs one command line with a key of a role, and fills in ids."""
+
+    def __init__(self, server, stage, home):
+        self._url = server.url
+        self._tokens: dict[str, str] = {}
+        self.stage, self.home = stage, home
+        rows = {name.removesuffix("_id"): id_ for name, id_ in stage.ids.items()}
+        self.ids = {**rows, **stage.runs}
+
+    def __call__(self, line, role="admin", **variables):
+        if role not in self._tokens:
+            self._tokens[role] = self.stage.cast.mint("pwk", role=role)
+        words = [quoted or word for quoted, word in re.findall(r"'(.*?)'|(\S+)", line)]
+        given = [word.format(**self.ids) for word in words]
+        key = self._tokens[role]
+        return pipedai(*given, home=self.home, url=self._url, key=key, **variables)
+
+
 @pytest.fixture
 def shell(server, committed_stage, tmp_path):
-    """Runs one command line with a key of this role, and fills in ids."""
-    stage = committed_stage
-    update_trigger(trigger_id=stage.ids["trigger_id"], values={"key": "morning"}, actor=TEST_ACTOR)
-    stage.cast.add_trigger(name="Other report")
-    ids = {**{name.removesuffix("_id"): id_ for name, id_ in stage.ids.items()}, **stage.runs}
-    tokens = {}
-
-    def run(line, role="admin", **variables):
-        if role not in tokens:
-            tokens[role] = stage.cast.mint("pwk", role=role)
-        words = [quoted or word for quoted, word in re.findall(r"'(.*?)'|(\S+)", line)]
-        return pipedai(
-            *(word.format(**ids) for word in words),
-            home=tmp_path,
-            url=server.url,
-            key=tokens[role],
-            **variables,
-        )
-
-    run.stage, run.server, run.ids, run.home = stage, server, ids, tmp_path
+    trigger_id = committed_stage.ids["trigger_id"]
+    update_trigger(trigger_id=trigger_id, values={"key": "morning"}, actor=TEST_ACTOR)
+    committed_stage.cast.add_trigger(name="Other report")
     (tmp_path / "pipedai.yaml").write_text(FILE)
     (tmp_path / "empty.yaml").write_text("managedBy: acme/agents\n")
     (tmp_path / "wrong.yaml").write_text("managedBy: acme\npools: {builders: {}}\n")
     (tmp_path / "payload.json").write_text('{"ticket": 7}')
-    return run
+    return Shell(server, committed_stage, tmp_path)
 
 
 def test_reads_print_text_and_with_json_what_the_api_says(shell):

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -126,7 +127,7 @@ def test_wait_and_follow_end_with_the_run(server, committed_cast, tmp_path):
     "command", [["trigger", "run", "t", "--wait"], ["run", "rerun", "r", "--wait"]]
 )
 def test_a_run_that_waits_for_a_person_exits_with_5(tmp_path, command):
-    row = {"id": "r", "name": "t", "triggerName": "t", "status": "waiting"}
+    row: dict[str, Any] = {"id": "r", "name": "t", "triggerName": "t", "status": "waiting"}
     fields = ("faultClass", "errorMessage", "shortMessage", "endedAt", "durationMs", "costUsd")
     row |= dict.fromkeys(fields) | {"queuedAt": "2026-11-29T12:00:00Z", "willRetry": False}
     row |= {"items": [row.copy()], "environmentId": "e"}

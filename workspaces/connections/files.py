@@ -15,6 +15,10 @@ register_kind(
         create=services.create_connection,
         update=lambda id_, **said: services.update_connection(connection_id=id_, **said),
         delete=lambda id_, **said: services.delete_connection(connection_id=id_, **said),
-        secrets={"headers": Secret(HEADERS, json.loads, "mcp_url", {"Authorization": "secret"})},
+        secrets={
+            "headers": Secret(
+                HEADERS, json.loads, target="mcp_url", stand_in={"Authorization": "secret"}
+            )
+        },
     )
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from django.db.models import F, Q, QuerySet
@@ -26,12 +26,14 @@ class Secret:
     sealed: SealedField
     read: Callable[[bytes], Any]
     target: str = ""
+    # Columns and earlier secrets with whose change the service removes it.
+    lost_with: tuple[str, ...] = ()
     stand_in: Any = None
 
-    def opened(self, row: Row) -> Any:
+    def opened(self, row: Row | None) -> Any:
         """Returns the secret that a row has; None if it has none, or it can't be opened."""
         column, prefix = self.sealed.column, self.sealed.key_column.removesuffix("key_id")
-        if row[column] is None:
+        if row is None or row[column] is None:
             return None
         key = keys.WrappedKey.of(row, prefix)
         try:
@@ -96,7 +98,7 @@ class Kind:
         if "deleted_at" in columns:
             rows = rows.filter(Q(deleted_at__isnull=True))
         rows = rows.annotate(**annotated).order_by("created_at", "id")
-        return cast("QuerySet[Any, Row]", rows.values(*sorted(read)))
+        return rows.values(*sorted(read))
 
 
 @dataclass(frozen=True, slots=True)

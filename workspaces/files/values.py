@@ -10,7 +10,7 @@ from rest_framework.fields import empty
 
 from pipedai.api.errors import Invalid
 from pipedai.api.renderers import compact_json
-from workspaces.files.kinds import Kind, Row
+from workspaces.files.kinds import Kind, Row, Secret
 
 Fields = dict[str, Any]
 
@@ -89,16 +89,23 @@ def is_as_wanted(kind: Kind, row: Row, wanted: Wanted) -> bool:
 def changed_secrets(
     kind: Kind, row: Row | None, wanted: Wanted, *, compared: bool = True
 ) -> list[str]:
-    """Returns the fields whose secret is another than the row has. Unless they are compared, each that has a value."""
-    return [
-        name
-        for name, value in wanted.secrets.items()
-        if (
-            not (compared and row is not None and kind.secrets[name].opened(row) == value)
-            if value
-            else has_secret(kind, row, name)
-        )
-    ]
+    """Returns the fields whose secret is another than the row has, or would be lost with what changes. Unless they are
+    compared, each that has a value.
+    """
+    changed: list[str] = []
+    for name, value in wanted.secrets.items():
+        secret = kind.secrets[name]
+        is_kept = compared and row is not None and not _is_lost(secret, row, wanted, changed)
+        if not (is_kept and secret.opened(row) == value) if value else has_secret(kind, row, name):
+            changed.append(name)
+    return changed
+
+
+def _is_lost(secret: Secret, row: Row, wanted: Wanted, changed: Sequence[str]) -> bool:
+    return any(
+        name in changed or (name in wanted.values and wanted.values[name] != row[name])
+        for name in secret.lost_with
+    )
 
 
 def has_secret(kind: Kind, row: Row | None, name: str) -> bool:

@@ -5,12 +5,10 @@ from typing import Any
 import pytest
 
 from testing.world.connections import add_connection
-from triggers import secrets
 from triggers.models import Trigger
 from workers.models import Pool
-from workspaces.encryption.keys import WrappedKey
+from workspaces.files.kinds import kinds
 from workspaces.files.tests.test_files import actions, apply, environment, plan
-from workspaces.models import DataKey
 
 NAMED = {"Authorization": {"secret": "TICKETS"}}
 TRIGGER: dict[str, Any] = {
@@ -31,11 +29,10 @@ def change_of(answer):
     return change
 
 
-def headers_of(key="tickets"):
-    row = Trigger.objects.get(key=key)
-    wrapped = DataKey.objects.get(id=row.mcp_key_id)
-    key_ = WrappedKey(wrapped.id, bytes(wrapped.wrapped), wrapped.master_key_id)
-    return secrets.open_mcp_headers(row.environment_id, row.id, bytes(row.mcp_headers), key_)
+def headers_of(cast):
+    (kind,) = (kind for kind in kinds() if kind.name == "trigger")
+    row = kind.rows(cast.environment.id).get(key="tickets")
+    return kind.secrets["mcpHeaders"].opened(row)
 
 
 @pytest.fixture
@@ -46,7 +43,7 @@ def applied(cast):
 
 
 def test_a_secret_is_written_and_shown_as_set(applied):
-    assert headers_of() == {"Authorization": VALUES["TICKETS"]}
+    assert headers_of(applied) == {"Authorization": VALUES["TICKETS"]}
 
 
 def test_an_equal_value_is_no_change_and_another_one_is(applied):
@@ -54,13 +51,13 @@ def test_an_equal_value_is_no_change_and_another_one_is(applied):
     other = {"TICKETS": "Bearer planted-anew"}
     answer = apply(applied, [TRIGGER], secrets=other)
     assert change_of(answer)["diff"] == {"mcpHeaders": ["set", "set"]}
-    assert headers_of() == {"Authorization": other["TICKETS"]}
+    assert headers_of(applied) == {"Authorization": other["TICKETS"]}
 
 
 def test_without_a_value_it_stays_and_null_removes_it(applied):
     answer = apply(applied, [{**TRIGGER, "prompt": "Look again."}])
     assert list(change_of(answer)["diff"]) == ["prompt"]
-    assert headers_of() == {"Authorization": VALUES["TICKETS"]}
+    assert headers_of(applied) == {"Authorization": VALUES["TICKETS"]}
     answer = apply(applied, [{**TRIGGER, "mcpHeaders": None}])
     assert change_of(answer)["diff"]["mcpHeaders"] == ["set", None]
     assert Trigger.objects.get(key="tickets").mcp_headers is None
