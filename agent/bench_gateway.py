@@ -29,7 +29,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipedai_worker.disk.tool_calls import ToolCalls
-from pipedai_worker.gateway import Gateway
+from pipedai_worker.gateway import Credentials, Gateway
 from pipedai_worker.stand_in.mcp_server import McpHandler, Tool
 
 # The most milliseconds that the gateway may add to a tool call (SPEC §20).
@@ -175,9 +175,9 @@ def _be_server() -> None:
 def _be_gateway(url: str, journal: str) -> None:
     """Serve as a gateway until stdin ends. Then print how many seconds of processor time that took."""
     calls = ToolCalls(Path(journal))
-    headers = {"Authorization": HEADERS["Authorization"]}
+    given = Credentials({"Authorization": HEADERS["Authorization"]})
     with Gateway(
-        url=url, headers=headers, calls=calls, before_first_effect=lambda: None
+        url=url, credentials=given, ask=lambda: given, calls=calls, before_first_effect=lambda: None
     ) as gateway:
         print(gateway.url, flush=True)
         began = time.process_time()

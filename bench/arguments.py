@@ -8,6 +8,7 @@ from bench import (
     console,
     deliveries,
     events,
+    events_in,
     everything,
     firing,
     idle,
@@ -122,6 +123,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     one.add_argument("--clients", type=_count, default=4, help="that run lifecycles beside it (4)")
     one.add_argument("--web-processes", type=_count, default=2, help="of the web server (2)")
+
+    one = add(
+        "events-in",
+        events_in,
+        "signed events from outside, from the request to the queued run, beside lifecycles",
+        "Sources send signed events at a steady rate, each of which queues a run, beside lifecycles; fails if one is"
+        " refused, or answered without a run.",
+    )
+    one.add_argument("--rate", type=_count, default=100, help="events a second (100)")
+    one.add_argument("--clients", type=_count, default=4, help="that run lifecycles beside it (4)")
+    one.add_argument("--seconds", type=_seconds, default=60.0, help="of sending (60)")
+    one.add_argument("--web-processes", type=_count, default=1, help="of the web server (1)")
 
     one = add(
         "console",

@@ -5,7 +5,18 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from bench import console, deliveries, events, firing, idle, lifecycle, peer, schedulers, start
+from bench import (
+    console,
+    deliveries,
+    events,
+    events_in,
+    firing,
+    idle,
+    lifecycle,
+    peer,
+    schedulers,
+    start,
+)
 from bench.abuse import benchmark as abuse
 from bench.failure import BenchFailed
 from bench.figures import Json
@@ -53,6 +64,7 @@ PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
         },
         3,
     ),
+    ("events-in", events_in, {"rate": 100, "clients": 4, "seconds": 60.0, "web_processes": 1}, 3),
     ("firing", firing, {"triggers": 10_000, "schedulers": 2}, 3),
     (
         "firing 1,000 each second",

@@ -117,6 +117,16 @@ def ask_if_free(request: HttpRequest, method: str, path: str, **more: Any) -> Js
         return {}
 
 
+def if_there(request: HttpRequest, path: str) -> Json:
+    """Returns what a page can do without, or nothing if it was deleted or the API is too busy."""
+    try:
+        return ask_if_free(request, "GET", path)
+    except Refused as refused:
+        if refused.status != 404:
+            raise
+        return {}
+
+
 def body_of(method: str, path: str) -> type[Body]:
     """Returns the serializer by which an endpoint reads its body, so that a form has the body's fields."""
     view: Any = resolve(f"{API}/{path}").func

@@ -18,7 +18,7 @@ from pipedai.api.parsers import parse_json
 
 # The kinds of fields that keep a secret. The API never shows their value, so a form that leaves one empty changes
 # nothing.
-_SECRET = {"password", "headers"}
+_SECRET = {"password", "headers", "secrets"}
 # What the API says about a form rather than about the visitor's right to see the page.
 _ABOUT_THE_FORM = {400, 409, 429, 503}
 
@@ -27,9 +27,10 @@ _ABOUT_THE_FORM = {400, 409, 429, 503}
 class Look:
     """How a form shows a field of the body, where its name and type don't say enough.
 
-    `kind` is `text`, `area`, `number`, `check`, `choice`, `choices`, `list`, `email`, `password`, `headers`, `json`,
-    `time` or `hidden`; "" takes the one that fits the type. `choices` are pairs of a value and what people read; those
-    of a list are boxes to check, and a list without them has a line for each item.
+    `kind` is `text`, `area`, `number`, `check`, `choice`, `choices`, `list`, `email`, `password`, `headers`, `secrets`,
+    `json`, `clauses` (a word, or a list as JSON), `time` or `hidden`; "" takes the one that fits the type. `choices` are
+    pairs of a value and what people read; those of a list are boxes to check, and a list without them has a line for
+    each item.
     """
 
     label: str = ""
@@ -37,6 +38,13 @@ class Look:
     kind: str = ""
     choices: Iterable[tuple[str, str]] = ()
     autocomplete: str = "off"
+
+
+# Every row that files may describe has it.
+_KEY = Look(
+    "Key in files",
+    help="How files in Git name it: small letters, digits, dots, hyphens and underscores.",
+)
 
 
 @dataclass
@@ -55,7 +63,9 @@ class Field:
 
 
 class Form:
-    """A form that sends one body to the API: `method` and `path` name the endpoint, `looks` the fields it shows."""
+    """A form that sends one body to the API: `method` and `path` name the endpoint, `looks` the fields it shows. A name
+    such as `summary.at` is a field of an object in the body. The object is null if the first of its fields is empty.
+    """
 
     def __init__(
         self,
@@ -69,16 +79,23 @@ class Form:
         self.method, self.path = method, path
         self._catches = _ABOUT_THE_FORM | set(catches)
         self._partial = method == "PATCH"
-        self._declared = body_of(method, path)().fields
+        fields = body_of(method, path)().fields
+        if "managedBy" in fields:
+            looks = {**looks, "key": _KEY}
+        # The files that describe what the form changes, if there are any.
+        self.managed_by = (values or {}).get("managedBy")
+        self._declared = {name: _declared(fields, name) for name in looks}
         self.fields = [_field(name, self._declared[name], look) for name, look in looks.items()]
         self.errors: list[str] = []
         self.status = 200
         for each in self.fields:
             # A new thing begins with the API's defaults.
             initial = getattr(self._declared[each.name], "default", None)
-            known = values or {}
-            value = known.get(each.name, None if initial is serializers.empty else initial)
-            each.value = value if each.kind == "choices" else _text(value)
+            initial = None if initial is serializers.empty else initial
+            owner, _, part = each.name.rpartition(".")
+            known = (values or {}).get(owner) if owner else values
+            value = (known or {}).get(part, initial)
+            each.value = value if each.kind == "choices" else _text(value, each.kind)
 
     def send(
         self, request: HttpRequest, *, more: Json | None = None, key: str = ""
@@ -103,6 +120,13 @@ class Form:
         body: Json = {}
         for each in self.fields:
             self._read(each, request, body)
+        for name in [name for name in body if "." in name]:
+            owner, _, part = name.partition(".")
+            value = body.pop(name)
+            if owner not in body:
+                body[owner] = {} if value else None
+            if body[owner] is not None:
+                body[owner][part] = value
         return body
 
     def _read(self, each: Field, request: HttpRequest, body: Json) -> None:
@@ -114,15 +138,18 @@ class Form:
             body[each.name] = each.value = bool(text)
         elif each.kind in {"list", "choices"}:
             kind = _kind(declared.child)
-            body[each.name] = [_value(kind, line) for line in text.split("\n") if line.strip()]
-            each.value = body[each.name] if each.kind == "choices" else text
+            found = [_value(kind, line) for line in text.split("\n") if line.strip()]
+            each.value = found if each.kind == "choices" else text
+            body[each.name] = found or (None if declared.allow_null else found)
+        elif not text.strip() and each.kind in _SECRET and self._partial:
+            return
+        elif not text.strip() and isinstance(declared, serializers.ListField):
+            body[each.name] = []
         elif text.strip():
             try:
                 body[each.name] = _value(each.kind, text)
             except ValueError as error:
                 each.errors = [str(error)]
-        elif each.kind in _SECRET and self._partial:
-            return
         elif declared.allow_null:
             body[each.name] = None
         elif getattr(declared, "allow_blank", False) or declared.required:
@@ -137,6 +164,11 @@ class Form:
                 by_name[name].errors = messages
             elif name.partition(".")[0] not in by_name:
                 self.errors += [f"{_words(name)}: {message}" for message in messages]
+
+
+def _declared(fields: Mapping[str, Any], name: str) -> Any:
+    owner, _, part = name.rpartition(".")
+    return fields[owner].fields[part] if owner else fields[name]
 
 
 def _field(name: str, declared: Any, look: Look) -> Field:
@@ -162,7 +194,9 @@ def _field(name: str, declared: Any, look: Look) -> Field:
         label=look.label or _words(name),
         look=look,
         kind=kind,
-        required=declared.required and kind not in {"check", "choices", "list"},
+        required=declared.required
+        and "." not in name
+        and kind not in {"check", "choices", "list", "secrets"},
         choices=choices,
         bounds=bounds,
     )
@@ -187,15 +221,20 @@ def _words(name: str) -> str:
     return "".join(f" {c.lower()}" if c.isupper() else c for c in name).capitalize()
 
 
-def _text(value: Any) -> Any:
+def _text(value: Any, kind: str) -> Any:
     """Returns the value as an input of HTML holds it."""
-    if value is None:
+    if value is None or value == []:
         return ""
+    if kind == "json" or (kind == "clauses" and isinstance(value, list)):
+        return json.dumps(value, indent=2)
+    if kind == "time":
+        # The browser's field for a time takes no seconds and no zone.
+        return value[:16]
     if isinstance(value, bool):
         return value
     if isinstance(value, list):
         return "\n".join(map(str, value))
-    return json.dumps(value, indent=2) if isinstance(value, dict) else str(value)
+    return str(value)
 
 
 def _value(kind: str, text: str) -> Any:
@@ -205,13 +244,17 @@ def _value(kind: str, text: str) -> Any:
         # long for int().
         is_number = len(text) < 100 and text.strip().removeprefix("-").isdecimal()
         return int(text) if is_number else text
-    if kind == "json":
+    if kind == "clauses" and not text.lstrip().startswith("["):
+        return text.strip()
+    if kind in {"json", "clauses"}:
         try:
             return parse_json(text.encode())
         except ParseError as error:
             raise ValueError(str(error.detail)) from None
     if kind == "headers":
         return _headers(text)
+    if kind == "secrets":
+        return [line for line in text.split("\n") if line.strip()]
     # The browser's field for a time knows no zone; its label says that the time is in UTC.
     return f"{text}Z" if kind == "time" else text
 

@@ -23,7 +23,7 @@ from pipedai.admin.values import data, link_to, state, text
 from triggers.models import Budget, Run, Trigger
 from triggers.runs.queries import failures
 from workers.models import Pool, Worker
-from workspaces.models import Environment
+from workspaces.models import Connection, Environment
 
 
 def _channel_state(channel: Channel) -> Any:
@@ -58,8 +58,11 @@ class ChannelAdmin(StaffModelAdmin):
     facts = (
         ("State", of_row(_channel_state, "deleted_at", "enabled", "failing_since")), "name", "kind", "host",
         ("Addresses", "emails"), ("Signs", whether("secret")), "environment",
-        ("Tells of", "events"), "failing_since", "last_error", ("Dropped", "dropped_count"),
+        ("Tells of", "events"), ("Results of", "trigger_ids"), ("Results when", column("tells_when", data)),
+        ("Summary", column("summary", data)), ("Next summary", "summary_due_at"),
+        ("It tells from", "summary_since"), "failing_since", "last_error", ("Dropped", "dropped_count"),
         ("Made by", link("created_by", User)), ("Made", "created_at"), ("Changed", "updated_at"), "deleted_at", "id",
+        ("Key in files", "key"), ("Managed by the files", "managed_by"),
     )  # fmt: skip
     panels = (
         Related(
@@ -158,5 +161,5 @@ def _what_is_wrong() -> list[Figure]:
 
 show_alarms(_what_is_wrong)
 add_to_page_of(Environment, _CHANNELS, _OPEN_INCIDENTS)
-for _model in (Trigger, Worker, Pool, Budget):
+for _model in (Trigger, Worker, Pool, Budget, Connection):
     add_to_page_of(_model, _INCIDENTS)

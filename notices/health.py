@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from notices.channels.queueing import TELLS_OUTCOMES
+from notices.channels.outcomes import TELLS_OUTCOMES
 from notices.incidents import Finding, change_incidents
 from notices.states import Kind, SubjectType
 from pipedai.sql import Row, execute, fetch_all

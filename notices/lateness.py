@@ -19,7 +19,7 @@ from notices.states import Kind, SubjectType
 from pipedai.logs import get_logger
 from pipedai.sql import NOW, Row, execute, fetch_all
 from triggers.explain.clock_words import zoned_words
-from triggers.schedules import cron
+from triggers.schedules.due_times import DueTimes
 
 log = get_logger(__name__)
 
@@ -48,8 +48,8 @@ FOR NO KEY UPDATE SKIP LOCKED
 # Reads, after the rows were locked, what decides whether each trigger is late. Due times count if they are later than
 # `since`: the last success, or else the time at which the trigger was enabled or created.
 _READ = f"""
-SELECT h.trigger_id, h.environment_id, h.late_since, h.check_at, t.name, t.schedule, t.timezone, t.next_run_at,
-    t.success_deadline_seconds AS deadline, won.ended_at AS succeeded_at, since.at AS since,
+SELECT h.trigger_id, h.environment_id, h.late_since, h.check_at, t.name, t.schedule, t.timezone, t.run_once_at,
+    t.next_run_at, t.success_deadline_seconds AS deadline, won.ended_at AS succeeded_at, since.at AS since,
     t.enabled AND t.deleted_at IS NULL AND t.success_deadline_seconds IS NOT NULL AS is_watched,
     e.paused_at IS NOT NULL AS is_paused, {_DUE_COLUMNS}, {NOW} AS now
 FROM trigger_health h JOIN trigger t ON t.id = h.trigger_id JOIN environment e ON e.id = h.environment_id
@@ -77,7 +77,7 @@ _MOST_GAPS: Final = 1_000
 # to `check_at`, or else when the trigger was enabled or created. If a lateness has an incident already, it began before
 # `told_until`.
 _GAPS = f"""
-SELECT t.id AS trigger_id, t.environment_id, t.name, t.schedule, t.timezone, t.next_run_at,
+SELECT t.id AS trigger_id, t.environment_id, t.name, t.schedule, t.timezone, t.run_once_at, t.next_run_at,
     t.success_deadline_seconds AS deadline, since.at AS since, gap.until, {_DUE_COLUMNS}
 FROM unnest(%(ids)s::uuid[], %(checks)s::timestamptz[], %(told)s::timestamptz[]) AS l (id, check_at, told_until)
 JOIN trigger t ON t.id = l.id JOIN trigger_health h ON h.trigger_id = t.id
@@ -225,7 +225,7 @@ def _deadline(row: Row) -> timedelta:
 
 def _first_due(row: Row) -> datetime | None:
     """Returns the first due time after `since`, from the tick rows or else from the schedule; None if there is none.
-    `row` has _DUE_COLUMNS, `since`, `schedule`, `timezone` and `next_run_at`. Raises an error for a bad schedule.
+    `row` has _DUE_COLUMNS, `since`, `next_run_at` and what DueTimes reads. Raises an error for a bad schedule.
     """
     since: datetime = row["since"]
     until: datetime | None = row["around_until"]
@@ -233,18 +233,13 @@ def _first_due(row: Row) -> datetime | None:
     following: datetime | None = row["next_run_at"]
     if until is not None and until > since:
         # The tick row stands for several due times, and `since` lies between them.
-        return until if row["schedule"] is None else min(_next(row, since), until)
+        return min(DueTimes.of(row).next_after(since) or until, until)
     if later is not None:
         return later
     if following is None or following > since:
         return following
-    # A run succeeded after `next_run_at`, about which no scheduler has decided yet, so the schedule tells the next due
-    # time.
-    return _next(row, since)
-
-
-def _next(row: Row, after: datetime) -> datetime:
-    return cron.Schedule(row["schedule"], row["timezone"]).next_after(after)
+    # A run succeeded after `next_run_at`, about which no scheduler has decided yet.
+    return DueTimes.of(row).next_after(since)
 
 
 def _log_failure(row: Row, error: Exception) -> None:

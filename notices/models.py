@@ -4,13 +4,8 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from notices.channels.models import (
-    AskedAddress,
-    Channel,
-    Notice,
-    NoticeAttempt,
-    RefusedAddress,
-)
+from notices.channels.addresses import AskedAddress, RefusedAddress
+from notices.channels.models import Channel, Notice, NoticeAttempt
 from notices.states import Kind, SubjectType
 from pipedai.ids import new_id
 from workspaces.models import Environment
@@ -22,6 +17,7 @@ __all__ = [
     "Notice",
     "NoticeAttempt",
     "RefusedAddress",
+    "UntoldOutcome",
 ]
 
 
@@ -33,9 +29,9 @@ class Incident(models.Model):
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
     # What is wrong; see `notices.states.Kind`.
-    kind = models.CharField(max_length=15, choices=Kind.choices)
+    kind = models.CharField(max_length=22, choices=Kind.choices)
     # The kind of thing that the incident is about. The kind of the incident decides it.
-    subject_type = models.CharField(max_length=7, choices=SubjectType.choices)
+    subject_type = models.CharField(max_length=10, choices=SubjectType.choices)
     # The id of the thing that the incident is about. It is no foreign key, because such things are in several tables.
     subject_id = models.UUIDField()
     # The name of that thing when the incident was opened.
@@ -116,3 +112,20 @@ class Incident(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.subject_name}"
+
+
+class UntoldOutcome(models.Model):
+    """A final outcome of a run of which the scheduler has not told the channels yet. The transaction that ends the run
+    writes the row if a channel of the environment tells of such, and the one that queues the notices removes it.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # The run that ended. It is no foreign key, because runs are pruned.
+    run_id = models.UUIDField()
+
+    class Meta:
+        db_table = "untold_outcome"
+        indexes = (models.Index(fields=["environment", "id"], name="untold_outcome_next"),)

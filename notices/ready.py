@@ -7,8 +7,11 @@ from django.conf import settings
 
 from notices import receivers  # noqa: F401 - the import connects the receivers
 from notices.budgets import find_reached_budgets
+from notices.channels import files  # noqa: F401 - importing it registers the kind
 from notices.channels.models import SECRET, URL
+from notices.channels.outcomes import tell_outcomes
 from notices.channels.sending import NOTICES
+from notices.channels.summaries import send_summaries
 from notices.incidents import remind
 from notices.lateness import find_late_triggers
 from notices.models import Incident
@@ -76,6 +79,8 @@ register_kind(NOTICES)
 register_changing(Kind("incident", _states))
 for field in (URL, SECRET):
     register_sealed_field(field)
+register_job(Job("tell-outcomes", every_seconds=1.0, work=tell_outcomes))
+register_job(Job("send-summaries", every_seconds=2.0, work=send_summaries))
 register_job(Job("find-late-triggers", every_seconds=1.0, work=find_late_triggers))
 register_job(Job("find-offline-workers", every_seconds=10.0, work=find_offline_workers))
 register_job(Job("find-offline-pools", every_seconds=10.0, work=find_offline_pools))

@@ -10,10 +10,9 @@ from django.conf import settings
 from django.dispatch import receiver
 
 from accounts.models import User
-from notices.channels.announcements import of_outcomes
 from notices.channels.consent import agree, leave
 from notices.channels.models import Channel
-from notices.channels.queueing import channels_wanting_outcomes, queue_notices
+from notices.channels.outcomes import note_outcomes
 from notices.health import (
     Ended,
     judge_ends,
@@ -34,7 +33,7 @@ _ENDS = frozenset({"run.completed", "run.lost", "run.timed-out", "run.not-starte
 _OUTCOMES = (Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT)
 # The settings of a trigger on which its health depends, by their names in the API.
 _SETTINGS = frozenset(
-    {"enabled", "schedule", "timezone", "alertAfterFailures", "successDeadlineSeconds"}
+    {"enabled", "schedule", "timezone", "runOnceAt", "alertAfterFailures", "successDeadlineSeconds"}
 )
 # Finds those of these runs that have a retry which no late result canceled.
 _RETRIED = """
@@ -58,6 +57,11 @@ JOIN incident i ON i.subject_id = d.trigger_id AND i.kind = 'webhook_dead' AND i
 WHERE d.id = ANY(%(ids)s)
 """
 
+# What gives a connection of each grant tokens again.
+_MENDED_BY = {
+    "authorization_code": "somebody connects it again on its page",
+    "client_credentials": "it gets another client secret on its page",
+}
 
 _FIRST_CHANNEL = "Mail to the owner"
 
@@ -108,7 +112,13 @@ def _note_ends(ends: Sequence[Event], events: Sequence[Event]) -> None:
         if is_final:
             outcomes.append(event)
     untold = judge_ends(ended) if ended else set()
-    _announce_outcomes([e for e in outcomes if UUID(e.metadata["triggerId"]) not in untold])
+    told = [
+        (event.environment_id, _target(event))
+        for event in outcomes
+        if event.environment_id and UUID(event.metadata["triggerId"]) not in untold
+    ]
+    if told:
+        note_outcomes(told)
 
 
 def _retried_before(late: Collection[Event]) -> set[str]:
@@ -117,15 +127,6 @@ def _retried_before(late: Collection[Event]) -> set[str]:
         return set()
     rows = fetch_all(_RETRIED, {"ids": [event.target_id for event in late]})
     return {str(row["retry_of_id"]) for row in rows}
-
-
-def _announce_outcomes(outcomes: Sequence[Event]) -> None:
-    """Queues the notices about ended runs (`run.ended`). It is on the path of every run's end, so without a channel
-    that subscribes it reads only one index entry.
-    """
-    environments = {event.environment_id for event in outcomes if event.environment_id}
-    if environments and (channels := channels_wanting_outcomes(environments)):
-        queue_notices(channels, of_outcomes([_target(event) for event in outcomes]))
 
 
 def _note_settings(updated: Sequence[Event]) -> None:
@@ -172,6 +173,27 @@ def _note_delivered(delivered: Sequence[Event]) -> None:
     change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, recovered=recovered)
 
 
+def _note_refused(refused: Sequence[Event]) -> None:
+    findings = []
+    for event in refused:
+        assert event.environment_id is not None
+        said = event.metadata
+        mended = _MENDED_BY[said["grant"]]
+        message = f"{said['error']} Its runs wait until {mended}."
+        findings.append(Finding(event.environment_id, _target(event), said["name"], message))
+    change_incidents(Kind.CONNECTION_NEEDS_LOGIN, SubjectType.CONNECTION, begun=findings)
+
+
+def _note_authorized(authorized: Sequence[Event]) -> None:
+    recovered = [_target(event) for event in authorized]
+    change_incidents(Kind.CONNECTION_NEEDS_LOGIN, SubjectType.CONNECTION, recovered=recovered)
+
+
+def _note_removed(removed: Sequence[Event]) -> None:
+    gone = [_target(event) for event in removed]
+    change_incidents(Kind.CONNECTION_NEEDS_LOGIN, SubjectType.CONNECTION, withdrawn=gone)
+
+
 def _target(event: Event) -> UUID:
     assert event.target_id is not None
     return event.target_id
@@ -186,6 +208,9 @@ _NOTED: Mapping[str, Callable[[Sequence[Event]], None]] = {
     "demo.seeded": _note_seeded,
     "webhook.failed": _note_given_up,
     "webhook.delivered": _note_delivered,
+    "connection.login-needed": _note_refused,
+    "connection.authorized": _note_authorized,
+    "connection.deleted": _note_removed,
 }
 
 

@@ -25,6 +25,9 @@ class Kind(TextChoices):
     WEBHOOK_DEAD = "webhook_dead"
     # A budget has reached one of its percentages. The subject is the budget. The scheduler opens and closes it.
     BUDGET_REACHED = "budget_reached"
+    # A connection's server refuses it new tokens. The subject is the connection. The transaction of the refresh opens
+    # it, and that of the next authorization closes it.
+    CONNECTION_NEEDS_LOGIN = "connection_needs_login"
 
 
 class SubjectType(TextChoices):
@@ -32,20 +35,26 @@ class SubjectType(TextChoices):
     WORKER = "worker"
     POOL = "pool"
     BUDGET = "budget"
+    CONNECTION = "connection"
 
 
 RECOVERED: Final = ".recovered"
 RUN_ENDED: Final = "run.ended"
+RUN_RESULT: Final = "run.result"
+# Which final outcomes a channel tells with `run.result`, unless clauses say it.
+ALWAYS: Final = "always"
+FAILED: Final = "failed"
 TEST: Final = "channel.test"
 DIGEST: Final = "channel.digest"
+SUMMARY: Final = "channel.summary"
 CONFIRM: Final = "address.confirm"
 
 # What a channel that says nothing else tells of: incidents and their ends.
 INCIDENT_EVENTS: Final = tuple(
     word for kind in Kind.values for word in (kind, f"{kind}{RECOVERED}")
 )
-# What a channel can be asked to tell of. Only webhooks tell of ended runs.
-EVENTS: Final = (*INCIDENT_EVENTS, RUN_ENDED)
+# What a channel can be asked to tell of. Only webhooks have `run.ended`.
+EVENTS: Final = (*INCIDENT_EVENTS, RUN_ENDED, RUN_RESULT)
 
 # The sentences for the beginning and the end of an incident of each kind, with a place for the name of its subject, and
 # the words that tell afterwards how it was.
@@ -67,6 +76,11 @@ _SENTENCES: Final = {
         "Budget {} has reached a limit",
         "Budget {} has room again",
         "It had reached a limit",
+    ),
+    Kind.CONNECTION_NEEDS_LOGIN: (
+        "Connection {} needs a new login",
+        "Connection {} works again",
+        "It had no token",
     ),
 }
 

@@ -9,6 +9,7 @@ from pipedai import tracing
 from pipedai.client_address import parse_networks
 from pipedai.server.event_stream import EventStreams, FanOut
 from pipedai.server.heart import Heart
+from pipedai.server.hook_lane import HookLane
 from pipedai.server.lanes import Lanes
 from pipedai.server.listen import Listener, connect, connect_as_requests
 from pipedai.server.long_poll import LongPoll
@@ -36,7 +37,8 @@ def _application() -> Outer:
     passwords = PasswordLane(threads, password_turns(settings.ARGON2_CONCURRENCY))
     heart = Heart(connect_as_requests, listener.reconnect)
     news = RunNews(listener, partial(threads.run, "streams"))
-    app: App = Lanes(threads, long_poll, streams, passwords, (listener.run, heart.run, news.run))
+    ordinary = HookLane(threads, turns=max(1, settings.WEB_THREADS // 2))
+    app: App = Lanes(ordinary, long_poll, streams, passwords, (listener.run, heart.run, news.run))
     if settings.METRICS_TOKEN:
         from pipedai.metrics import web  # Metrics are imported only if they are on.
 

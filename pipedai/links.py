@@ -19,6 +19,7 @@ PAGES: Final[Mapping[str, str]] = MappingProxyType(
         "worker": "machines/{}",
         "pool": "pools/{}",
         "channel": "channels/{}",
+        "connection": "connections/{}",
     }
 )
 

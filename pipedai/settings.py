@@ -71,6 +71,8 @@ RUN_RETENTION_DAYS = env.whole("RUN_RETENTION_DAYS", 0, at_most=36_500)
 DELIVERY_RETENTION_DAYS = env.whole("DELIVERY_RETENTION_DAYS", 0, at_most=36_500)
 # Events of runs: a run takes events until a day after its end, so they are kept for two days at least.
 RUN_EVENTS_DAYS = env.whole("RUN_EVENTS_DAYS", 14, at_least=2, at_most=36_500)
+# Events of sources with their bodies, and what was decided about them.
+INBOUND_EVENTS_DAYS = env.whole("INBOUND_EVENTS_DAYS", 14, at_least=1, at_most=36_500)
 
 # --- Django's own settings ---------------------------------------------------------------------------------
 INSTALLED_APPS = [

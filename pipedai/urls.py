@@ -12,6 +12,7 @@ from pipedai.api.service import HealthViewSet, OpenApiViewSet, ServiceRootViewSe
 from pipedai.api.views import paths_of
 from workers.enrollment.pairing_page import PairingPage
 from workers.hosts.release_views import download
+from workspaces.connections.pages import CallbackPage, client_document
 from workspaces.files import file_schema
 from workspaces.invitation_page import InvitationPage
 
@@ -43,6 +44,8 @@ urlpatterns = [
     path("account/reset", ResetPage.as_view()),
     path("account/register", RegisterPage.as_view()),
     path("account/invitation", InvitationPage.as_view()),
+    path("account/connections/<uuid:connection_id>/callback", CallbackPage.as_view()),
+    path("account/connections/<uuid:connection_id>/client.json", client_document),
     path(f"downloads/{file_schema.NAME}", file_schema.download),
     path("downloads/<str:name>", download),
     path("admin", RedirectView.as_view(url="/admin/")),

@@ -34,7 +34,11 @@ SELECT
         LIMIT %(most)s) r) AS run,
     (SELECT count(*) FROM (
         SELECT FROM delivery WHERE status = 'pending' AND next_attempt_at < clock_timestamp() - late
-        LIMIT %(most)s) d) AS delivery
+        LIMIT %(most)s) d) AS delivery,
+    (SELECT count(*) FROM (
+        SELECT FROM connection WHERE refresh_at < clock_timestamp() - late
+            AND (leased_until IS NULL OR leased_until < clock_timestamp())
+        LIMIT %(most)s) c) AS connection
 FROM make_interval(secs => %(late)s) late
 """
 _MOST_COUNTED = 1_000
@@ -56,7 +60,7 @@ def schedulers_live() -> CheckMessage:
 
 
 def work_is_on_time() -> CheckMessage:
-    """Checks that no tick, run or delivery has been due for more than LATE_SECONDS."""
+    """Checks that no tick, run, delivery or token of a connection has been due for more than LATE_SECONDS."""
     late = fetch_row(_LATE, {"late": LATE_SECONDS, "most": _MOST_COUNTED, **lease_params()})
     overdue = [_at_least(number, what) for what, number in late.items() if number]
     if overdue:
@@ -64,7 +68,7 @@ def work_is_on_time() -> CheckMessage:
             f"Overdue by more than {LATE_SECONDS} s: {', '.join(overdue)}.",
             hint="Start a scheduler, or another one; its log says what fails (`job.failed`).",
         )
-    return Info("No tick, lease or delivery is overdue.")
+    return Info("No tick, lease, delivery or connection is overdue.")
 
 
 def _at_least(number: int, what: str) -> str:

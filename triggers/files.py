@@ -1,7 +1,8 @@
 """How files describe a trigger."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -11,31 +12,28 @@ from django.db.models import F
 
 from pipedai.sql import database_now
 from triggers import services
+from triggers.events.entry_serializers import entry_of
 from triggers.locks import lock_workers
 from triggers.models import Trigger
+from triggers.queries import LISTENS_TO
 from triggers.schedules import cron
 from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
 from triggers.serializers import TriggerBody
-from workspaces.files.kinds import Kind, Row, Secret, register_kind
+from workspaces.files.kinds import Kind, Row, Secret, lock_rows, register_kind
 
 # How many of the next due times a plan shows (SPEC §29).
 _DUE_TIMES = 5
 _SCHEDULE = ("schedule", "timezone", "enabled")
 
 
-def _lock(environment_id: UUID, ids: Sequence[UUID], values: Sequence[Row]) -> None:
-    """Locks the workers before the triggers, and each in the order of their ids, as `update_trigger` does for one."""
+def _lock_workers(environment_id: UUID, values: Sequence[Row]) -> None:
+    """Locks the workers that `update_trigger` locks before a trigger, for all triggers at once."""
     if any(each["max_concurrent_runs"] is not None for each in values):
         lock_workers(environment_id)
     else:
         workers = apps.get_model("workers", "Worker")._default_manager
         named = {each["worker_id"] for each in values}
-        _lock_rows(workers.filter(environment_id=environment_id, id__in=named))
-    _lock_rows(Trigger.objects.filter(environment_id=environment_id, id__in=ids))
-
-
-def _lock_rows(rows: Any) -> None:
-    list(rows.order_by("id").select_for_update(no_key=True).values_list("id"))
+        lock_rows(workers.filter(environment_id=environment_id, id__in=named))
 
 
 def _due_times(before: Row | None, after: Row) -> dict[str, Any]:
@@ -47,7 +45,7 @@ def _due_times(before: Row | None, after: Row) -> dict[str, Any]:
     return {"nextDueAt": list(islice(times, _DUE_TIMES))}
 
 
-def _coming(schedule: cron.Schedule) -> Any:
+def _coming(schedule: cron.Schedule) -> Iterator[datetime]:
     moment = database_now()
     while True:
         yield (moment := schedule.next_after(moment))
@@ -58,11 +56,22 @@ register_kind(
         name="trigger",
         model=Trigger,
         body=TriggerBody,
-        annotated={name: F(f"revision__{name}") for name in ("prompt", "model", "output_schema")},
+        annotated={
+            **{name: F(f"revision__{name}") for name in ("prompt", "model", "output_schema")},
+            "on": LISTENS_TO,
+        },
+        finish=lambda row: {**row, "on": [entry_of(entry) for entry in row["on"]]},
         create=services.create_trigger,
         update=lambda id_, **said: services.update_trigger(trigger_id=id_, **said),
         delete=lambda id_, **said: services.delete_trigger(trigger_id=id_, **said),
-        references={"worker": "worker", "pool": "pool", "connection": "connection"},
+        references={
+            **{name: name for name in ("worker", "pool", "connection")},
+            "on.source": "source",
+            "on.trigger": "trigger",
+        },
+        late=frozenset({"on"}),
+        # A moment is no state: it would be past when the files are applied again.
+        left_out=frozenset({"runOnceAt"}),
         secrets={
             "mcpHeaders": Secret(
                 MCP_HEADERS,
@@ -72,7 +81,7 @@ register_kind(
             ),
             "webhookSecret": Secret(WEBHOOK_SECRET, bytes.decode),
         },
-        lock=_lock,
+        lock_before=_lock_workers,
         remarks=_due_times,
     )
 )

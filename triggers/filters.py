@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django.apps import apps
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from pipedai.api.errors import Invalid
 from pipedai.api.filters import (
@@ -16,9 +16,19 @@ from pipedai.api.filters import (
     TrueFalseFilter,
     WordsFilter,
 )
-from triggers.models import Trigger
+from triggers.models import EventSource, Listener, Trigger
 from triggers.states import Decision, Health, RecordEvents
 from workspaces.models import Connection
+
+
+class ListensToFilter(IdFilter):
+    """Keeps the triggers that listen to the source or the trigger with this id."""
+
+    def filter(self, qs: QuerySet[Any], value: UUID | None) -> QuerySet[Any]:
+        if value is None:
+            return qs
+        listeners = Listener.objects.filter(Q(source_id=value) | Q(upstream_id=value))
+        return qs.filter(id__in=listeners.values("trigger_id"))
 
 
 class TriggerFilters(ApiFilterSet):
@@ -27,6 +37,7 @@ class TriggerFilters(ApiFilterSet):
     workerId = IdFilter(field_name="worker_id")
     poolId = IdFilter(field_name="pool_id")
     connectionId = IdFilter(field_name="connection_id")
+    listensTo = ListensToFilter()
     enabled = TrueFalseFilter(field_name="enabled")
     recordEvents = WordsFilter(field_name="record_events", choices=RecordEvents.values)
     health = WordsFilter(field_name="health", choices=Health.values)
@@ -44,14 +55,17 @@ def check_tenant_ids(environment_id: UUID, filters: ApiFilterSet) -> None:
     """Raises Invalid if a filter names a row that the environment does not have. The message is the same whether the
     row exists elsewhere or not, so that nobody learns which ids exist.
     """
-    models: dict[str, Any] = {
-        "workerId": apps.get_model("workers", "Worker"),
-        "poolId": apps.get_model("workers", "Pool"),
-        "connectionId": Connection,
-        "triggerId": Trigger,
+    models: dict[str, list[Any]] = {
+        "workerId": [apps.get_model("workers", "Worker")],
+        "poolId": [apps.get_model("workers", "Pool")],
+        "connectionId": [Connection],
+        "triggerId": [Trigger],
+        "listensTo": [EventSource, Trigger],
     }
-    for name, model in models.items():
-        if value := filters.values.get(name):
-            rows: QuerySet[Any] = model._default_manager.all()
-            if not rows.filter(environment_id=environment_id, id=value).exists():
-                raise Invalid({name: ["No such id in this environment."]})
+    for name, found in models.items():
+        value = filters.values.get(name)
+        if value and not any(
+            model._default_manager.filter(environment_id=environment_id, id=value).exists()
+            for model in found
+        ):
+            raise Invalid({name: ["No such id in this environment."]})

@@ -2,16 +2,21 @@
 
 from typing import Any
 
+from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import Case, CharField, F, OuterRef, Q, QuerySet, Subquery, Value, When
+from django.db.models.functions import JSONObject
 
 from pipedai.api.serializers import sources_of
-from triggers.models import Run, Tick, Trigger
+from triggers.events.entry_serializers import OF_SOURCE, OF_TRIGGER
+from triggers.models import Listener, Run, Tick, Trigger
 from triggers.serializers import LastRunSerializer, TriggerSerializer
 from triggers.states import Health, Status
 
 # The columns of triggers that are read: those that the serializer shows. Only the id of the last run is read here,
 # since a second query reads all last runs of a page.
-_TRIGGER_COLUMNS = sorted(sources_of(TriggerSerializer) - {"last_run"} | {"last_run_id"})
+_TRIGGER_COLUMNS = sorted(
+    sources_of(TriggerSerializer) - {"last_run"} | {"last_run_id", "listens_to"}
+)
 _LAST_RUN_COLUMNS = sorted(sources_of(LastRunSerializer))
 
 
@@ -24,6 +29,15 @@ HEALTH = Case(
     When(judged__has_outcome=True, then=Value(Health.OK.value)),
     default=Value(Health.IDLE.value),
     output_field=CharField(),
+)
+
+
+_LISTENER_COLUMNS = ("source_id", "upstream_id", *OF_SOURCE, *OF_TRIGGER)
+# The SQL expression for what a trigger listens to: a list of objects for `entry_of`.
+LISTENS_TO = ArraySubquery(
+    Listener.objects.filter(trigger_id=OuterRef("id"))
+    .order_by("position")
+    .values(row=JSONObject(**{column: column for column in _LISTENER_COLUMNS}))
 )
 
 
@@ -42,6 +56,7 @@ def triggers() -> QuerySet[Trigger, dict[str, Any]]:
             has_mcp_headers=Q(mcp_headers__isnull=False) | Q(connection__isnull=False),
             has_webhook_secret=Q(webhook_secret__isnull=False),
             health=HEALTH,
+            listens_to=LISTENS_TO,
             last_due_at=Subquery(ticks.values("last_tick_at")[:1]),
             last_success_at=Subquery(succeeded.values("ended_at")[:1]),
             last_run_id=Subquery(newest.values("id")[:1]),

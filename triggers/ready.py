@@ -10,13 +10,16 @@ from pipedai.loop import Job, register_job
 from pipedai.outgoing import register_kind
 from pipedai.retention import Retention, register_retention, rows_where
 from pipedai.server.heart import register_beat
-from triggers import files, pausing  # noqa: F401 - importing them registers a kind, and subscribes to events
-from triggers.budgets import files as budget_files  # noqa: F401 - importing it registers the kind
+from triggers import connected, pausing  # noqa: F401 - importing them subscribes them to events
+from triggers import files as trigger_files  # noqa: F401 - importing these registers their kinds
+from triggers.budgets import files as budget_files  # noqa: F401
 from triggers.budgets.settling import settle_left_over
 from triggers.changes.kinds import Kind, State, register_changing
 from triggers.changes.telling import read_watches  # importing it also subscribes it
 from triggers.deployment import schedulers_live, work_is_on_time
-from triggers.models import Run, Trigger
+from triggers.events import files as source_files  # noqa: F401
+from triggers.events.chains import decide_ends
+from triggers.models import SECRETS, EventSource, Run, Trigger
 from triggers.pruning import prune_deliveries, prune_revisions, prune_runs
 from triggers.run_events.partitions import add_partitions
 from triggers.run_events.pruning import AT_LEAST_DAYS, drop_partitions
@@ -25,6 +28,7 @@ from triggers.runs.reachability import beat_of_this_process
 from triggers.schedules.firing import fire_due_ticks
 from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
 from triggers.webhooks.sending import WEBHOOKS
+from workspaces.connections.models import Connection
 from workspaces.dependents import register_dependents
 from workspaces.encryption.sealed_fields import register_sealed_field
 
@@ -39,7 +43,17 @@ prune_windows = rows_where(
     " AND NOT EXISTS (SELECT FROM run_reservation x WHERE x.window_id = t.id)",
     by="t.ends_at",
 )
+# Events that are yet to be decided stay. The decisions go with their events. No audit row is written, because what an
+# event started has its own.
+prune_events = rows_where(
+    "event",
+    "t.received_at < %(before)s AND t.decided_at IS NOT NULL",
+    by="t.received_at",
+)
 # Pruning keys writes no audit row, because an expired key has no effect.
+prune_event_keys = rows_where(
+    "event_key", "t.expires_at < %(before)s", by="t.expires_at", key=("source_id", "key")
+)
 prune_idempotency_keys = rows_where(
     "idempotency_key",
     "t.created_at < %(before)s",
@@ -57,21 +71,30 @@ def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
     ]
 
 
+def _connection_states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
+    rows = Connection.objects.filter(environment_id=environment_id, id__in=ids)
+    return [State(id_, status) for id_, status in rows.values_list("id", "status")]
+
+
 register_probe("schedulers", schedulers_live)
 register_probe("background", work_is_on_time)
 register_beat(beat_of_this_process)
 register_job(Job("fire-ticks", every_seconds=0.25, work=fire_due_ticks))
+register_job(Job("decide-ends", every_seconds=0.25, work=decide_ends))
 register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
 register_job(Job("expire-queued-runs", every_seconds=1.0, work=expire_queued_runs))
 register_job(Job("settle-reservations", every_seconds=5.0, work=settle_left_over))
 register_job(Job("read-watches", every_seconds=1.0, work=read_watches))
 register_job(Job("add-run-event-partitions", every_seconds=3600.0, work=add_partitions))
 register_changing(Kind("run", _states))
+register_changing(Kind("connection", _connection_states))
 register_kind(WEBHOOKS)
 triggers = Trigger.objects.filter(deleted_at__isnull=True)
 runs = Run.objects.filter(ended_at__isnull=True)
+sources = EventSource.objects.filter(deleted_at__isnull=True)
 register_dependents("trigger", lambda id_: triggers.filter(environment_id=id_).count())
 register_dependents("unfinished run", lambda id_: runs.filter(environment_id=id_).count())
+register_dependents("source", lambda id_: sources.filter(environment_id=id_).count())
 register_retention(
     Retention(
         "runs",
@@ -115,11 +138,27 @@ register_retention(
 )
 register_retention(
     Retention(
+        "events",
+        "events of sources with their bodies, and what was decided about them",
+        lambda: settings.INBOUND_EVENTS_DAYS,
+        prune_events,
+    )
+)
+register_retention(
+    Retention(
+        "event-keys",
+        "by what old events are known again, a day after that has ended",
+        lambda: 1,
+        prune_event_keys,
+    )
+)
+register_retention(
+    Retention(
         "budget-windows",
         "past days and months of budgets, whose runs are removed",
         lambda: _WINDOW_DAYS,
         prune_windows,
     )
 )
-for field in (MCP_HEADERS, WEBHOOK_SECRET):
+for field in (MCP_HEADERS, WEBHOOK_SECRET, SECRETS):
     register_sealed_field(field)

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
@@ -20,6 +21,8 @@ from pipedai.api.fields import (
 from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.outgoing import target_problem
+from pipedai.sql import database_now
+from triggers.events.entry_serializers import Entry, EntryBody, OnField, entry_of
 from triggers.models import (
     MAX_ALERT_AFTER_FAILURES,
     MAX_CONCURRENT_RUNS,
@@ -40,6 +43,8 @@ from workspaces.files.columns import KeyField, LabelField
 
 MAX_PROMPT_BYTES = 256 * 1024
 MIN_WEBHOOK_SECRET = 16
+# How far ahead `runOnceAt` may lie (SPEC §25).
+_MOST_AHEAD = timedelta(days=366)
 
 
 @extend_schema_field({"type": "string", "minLength": 1, "maxLength": MAX_PROMPT_BYTES})
@@ -85,6 +90,9 @@ class TriggerBody(StrictBody):
     )
     schedule = TextField(max_length=200, allow_null=True, required=False, default=None)
     timezone = TimezoneField(required=False, default="UTC")
+    runOnceAt = serializers.DateTimeField(
+        source="run_once_at", allow_null=True, required=False, default=None
+    )
     workerId = IdField(source="worker_id", allow_null=True, required=False, default=None)
     poolId = IdField(source="pool_id", allow_null=True, required=False, default=None)
     preferSeconds = WholeNumberField(
@@ -159,6 +167,7 @@ class TriggerBody(StrictBody):
     outputSchema = OutputSchemaField(
         source="output_schema", allow_null=True, required=False, default=None
     )
+    on = OnField(required=False, default=[])
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Accepts a new trigger without `mcpUrl` only if it has a connection, whose URL it takes."""
@@ -177,6 +186,18 @@ class TriggerBody(StrictBody):
 
     def validate_webhookSecret(self, value: str | None) -> str | None:  # noqa: N802
         return checked_webhook_secret(value) if value else value
+
+    def validate_runOnceAt(self, value: datetime | None) -> datetime | None:  # noqa: N802
+        """Returns the next whole minute, as all due times are, of a time in the next 366 days."""
+        if value is None:
+            return None
+        now = database_now()
+        if not now < value <= now + _MOST_AHEAD:
+            raise serializers.ValidationError(
+                f"Must be in the future, and at most {_MOST_AHEAD.days} days ahead."
+            )
+        early = value.astimezone(UTC).replace(second=0, microsecond=0)
+        return early if early == value else early + timedelta(minutes=1)
 
     def validate_outputSchema(self, value: Any) -> Any:  # noqa: N802
         if value is None:
@@ -255,6 +276,8 @@ class TriggerSerializer(RowSerializer):
     model = serializers.CharField(allow_null=True)
     schedule = serializers.CharField(allow_null=True)
     timezone = serializers.CharField()
+    runOnceAt = serializers.DateTimeField(source="run_once_at", allow_null=True)
+    on = serializers.SerializerMethodField()
     nextRunAt = serializers.DateTimeField(source="next_run_at", allow_null=True)
     enabled = serializers.BooleanField()
     maxRetries = serializers.IntegerField(source="max_retries")
@@ -279,3 +302,7 @@ class TriggerSerializer(RowSerializer):
     lastSuccessAt = serializers.DateTimeField(source="last_success_at", allow_null=True)
     createdAt = serializers.DateTimeField(source="created_at")
     updatedAt = serializers.DateTimeField(source="updated_at")
+
+    @extend_schema_field(EntryBody(many=True))
+    def get_on(self, trigger: dict[str, Any]) -> list[Entry]:
+        return [entry_of(row) for row in trigger["listens_to"]]

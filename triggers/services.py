@@ -1,6 +1,7 @@
 """Creates, changes and deletes triggers (SPEC §5), each with its audit event in the same transaction."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
@@ -13,13 +14,14 @@ from django.db.models.functions import Now
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.outside_urls import same_origin, without_query
-from pipedai.api.renderers import api_name, compact_json, counted, cut, money
+from pipedai.api.renderers import api_name, compact_json, counted, cut, iso_time, money
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
 from pipedai.sql import database_now
 from pipedai.timezones import BadTimezone
 from triggers import secrets
+from triggers.events.listening import check_unheard, set_listeners
 from triggers.locks import hold_trigger_environment, lock_workers
 from triggers.models import MAX_CONCURRENT_RUNS, Trigger, TriggerRevision
 from triggers.runs.lifecycle import prefer_anew, reassign_queued_runs
@@ -32,14 +34,16 @@ from workspaces.locks import hold_pools, hold_role, lock_environment
 from workspaces.roles import Role
 
 # The values of a TriggerBody that are not stored unchanged in the table `trigger`: secrets, which are encrypted first,
-# and the columns of the trigger's revision. All other values need no code of their own here. They are copied to the
-# column with the same name, and written to the audit log under the name that they have in the API.
-_NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "prompt", "model", "output_schema"})
+# the columns of the trigger's revision, and `on`, which has rows of its own. All other values need no code of their own
+# here. They are copied to the column with the same name, and written to the audit log under the name that they have in
+# the API.
+_NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "prompt", "model", "output_schema", "on"})
 
 
 def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
     """Creates a trigger from a TriggerBody's values, and encrypts its secrets. Raises NotFound, Invalid for a missing
-    worker, pool or connection or a schedule that never comes due, CeilingReached, and the errors of `hold_role`.
+    worker, pool or connection or a schedule that never comes due, CeilingReached, and the errors of `hold_role` and
+    `set_listeners`.
     """
     next_run_at = _next_run_at(values)
     with keeping_keys():
@@ -60,6 +64,8 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
         _seal_secret(trigger, values["webhook_secret"])
         trigger.save(force_insert=True)
         _revise(trigger, actor, values["prompt"], values["model"], values["output_schema"])
+        if values["on"]:
+            set_listeners(trigger, values["on"])
         emit(_event("trigger.created", trigger, actor, {"name": trigger.name}))
     return trigger.id
 
@@ -74,14 +80,17 @@ def update_trigger(
     origin without new headers, the headers are removed too, because a secret goes only to the server that it was given
     for, and so they are when the trigger gets another connection or none. If the trigger gets another worker or pool,
     its queued runs move there. `restored_id` is the revision that the values come from, if one is restored, for the
-    audit row. Raises NotFound, Invalid, and whatever `hold_role` raises.
+    audit row. Raises NotFound, Invalid, and whatever `hold_role` and `set_listeners` raise.
     """
     with keeping_keys():
         trigger = _locked(trigger_id, actor, values)
         changes = _apply(trigger, values, actor)
+        if "on" in values and (both := set_listeners(trigger, values["on"])):
+            changes["on"] = [_for_audit("on", entries) for entries in both]
         if not changes:
             return
-        if changes.keys() & {"enabled", "schedule", "timezone"}:
+        if changes.keys() & {"enabled", "schedule", "timezone", "runOnceAt"}:
+            changes |= _without_past_once(trigger, changes)
             trigger.next_run_at = _next_run_at(vars(trigger))
         trigger.updated_at = Now()
         trigger.save(force_update=True)
@@ -106,8 +115,8 @@ def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Ac
 
 
 def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
-    """Marks a trigger as deleted and takes its headers and its connection from it; its runs stay. Raises NotFound, and
-    Conflict while runs are unfinished.
+    """Marks a trigger as deleted and takes its headers, its connection and its listeners from it; its runs stay. Raises
+    NotFound, and Conflict while runs are unfinished or other triggers listen to it.
     """
     with transaction.atomic():
         hold_trigger_environment(trigger_id, actor)
@@ -123,6 +132,8 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
                 f"The trigger still has {counted(unfinished, 'unfinished run')}.",
                 code=ErrorCode.UNFINISHED_RUNS,
             )
+        check_unheard(deleted.id)
+        deleted.listeners.all().delete()
         # A deleted trigger does not need its MCP headers any more. The webhook's secret stays, because it must sign the
         # deliveries that are still pending.
         trigger.update(
@@ -138,10 +149,12 @@ def _locked(
     among the trigger's new values, because these come before triggers in the order of locks.
 
     If the values limit how many runs may be held at once, it locks all workers of the environment, and keeps others
-    from registering, so that no claim is under way. Only then can each held run get a slot of the trigger.
+    from registering, so that no claim is under way. Only then can each held run get a slot of the trigger. If they say
+    to what it listens, others wait too, so that no two changes together make a circle.
     """
     is_limited = values.get("max_concurrent_runs") is not None
-    environment_id = hold_trigger_environment(trigger_id, actor, alone=is_limited)
+    alone = is_limited or "on" in values
+    environment_id = hold_trigger_environment(trigger_id, actor, alone=alone)
     if is_limited:
         lock_workers(environment_id)
     _check_worker(environment_id, values.get("worker_id"))
@@ -222,7 +235,9 @@ def _for_audit(attribute: str, value: Any) -> Any:
         return str(value)
     if isinstance(value, Decimal):
         return money(value)
-    if isinstance(value, dict) and cut(text := compact_json(value)) != text:
+    if isinstance(value, datetime):
+        return iso_time(value)
+    if isinstance(value, dict | list) and cut(text := compact_json(value)) != text:
         return cut(text)
     if not isinstance(value, str):
         return value
@@ -244,11 +259,27 @@ def _revise(
     )
 
 
-def _next_run_at(values: dict[str, Any]) -> Any:
-    if not values["enabled"] or values["schedule"] is None:
-        return None
+def _without_past_once(trigger: Trigger, changes: dict[str, Any]) -> dict[str, Any]:
+    """Removes the single due time of a trigger that has just been enabled, if it passed meanwhile, since due times of a
+    disabled trigger are lost. Returns the change. While a trigger is enabled, a scheduler decides about such a time.
+    """
+    once = trigger.run_once_at
+    if "enabled" not in changes or not trigger.enabled or once is None or once > database_now():
+        return {}
+    trigger.run_once_at = None
+    return {"runOnceAt": [_for_audit("run_once_at", once), None]}
+
+
+def _next_run_at(values: dict[str, Any]) -> datetime | None:
+    """Returns the next due time by the schedule, or the single one if that is earlier. The single one may have passed:
+    then no scheduler has decided about it yet.
+    """
+    schedule, once = values["schedule"], values["run_once_at"]
+    if not values["enabled"] or schedule is None:
+        return once if values["enabled"] else None
     try:
-        return cron.parse(values["schedule"], values["timezone"]).next_after(database_now())
+        following = cron.parse(schedule, values["timezone"]).next_after(database_now())
+        return min(following, once or following)
     except cron.BadSchedule as error:
         raise Invalid({"schedule": [str(error)]}) from None
     except BadTimezone as error:

@@ -61,6 +61,10 @@ class Source(TextChoices):
     SCHEDULE = "schedule"
     # The run repeats one that failed through the fault of infrastructure.
     RETRY = "retry"
+    # An event came from a source to which the trigger listens.
+    EVENT = "event"
+    # A run of a trigger to which the trigger listens ended.
+    CHAIN = "chain"
 
 
 class FaultClass(TextChoices):
@@ -123,6 +127,57 @@ class Decision(TextChoices):
 
 # The decisions that one tick row gives for a whole stretch of due times that follow each other directly.
 STRETCHED: Final = (Decision.SKIPPED_NO_WORKER, Decision.SKIPPED_PAUSED)
+
+
+class Scheme(TextChoices):
+    """How a source signs the events that it sends (SPEC §25)."""
+
+    # As the Standard Webhooks specification says.
+    STANDARD = "standard"
+    GITHUB = "github"
+    GITLAB = "gitlab"
+    STRIPE = "stripe"
+    SLACK = "slack"
+    # HMAC-SHA256 in hex, in a header that the source names.
+    HMAC = "hmac"
+    # The secret itself comes with each event, as a bearer token.
+    BEARER = "bearer"
+
+
+class EventDecided(TextChoices):
+    """What was decided about an event for a trigger that listens to it."""
+
+    # A run was queued.
+    FIRED = "fired"
+    # The event's type, or a clause of the listener, did not hold.
+    FILTERED = "filtered"
+    # The event joined a run that an earlier one had queued.
+    COALESCED = "coalesced"
+    # The trigger could not be run.
+    REFUSED = "refused"
+
+
+class EventRefusal(TextChoices):
+    """Why an event was refused, besides the error codes with which a request for a run is refused."""
+
+    # The event alone makes a larger payload than a run may have.
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+    # As many chains as may be had led to the run that ended.
+    CHAIN_TOO_DEEP = "chain_too_deep"
+
+
+class Outcome(TextChoices):
+    """Which final ends of an upstream trigger's runs start a listening trigger. A canceled run starts none."""
+
+    SUCCEEDED = "succeeded"
+    # It failed or timed out.
+    FAILED = "failed"
+    # It succeeded, failed or timed out.
+    ANY = "any"
+
+
+# How many chains may follow one another: a run that a chain queued has the depth of the run that ended, plus 1.
+MAX_CHAIN_DEPTH: Final = 8
 
 
 class RetryMode(TextChoices):

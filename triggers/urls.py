@@ -3,6 +3,13 @@
 from pipedai.api.views import paths_of
 from triggers.budgets.views import BudgetViewSet, EnvironmentBudgetViewSet
 from triggers.changes.views import EnvironmentEventViewSet
+from triggers.events.views import (
+    EnvironmentSourceViewSet,
+    EventViewSet,
+    HookViewSet,
+    SourceEventViewSet,
+    SourceViewSet,
+)
 from triggers.explain.views import RunExplanationViewSet, TriggerExplanationViewSet
 from triggers.revisions.views import TriggerRevisionViewSet
 from triggers.run_events.views import RunEventListViewSet, RunEventStreamViewSet
@@ -24,6 +31,11 @@ urlpatterns = paths_of(
     TriggerExplanationViewSet,
     TriggerDeliveryViewSet,
     DeliveryViewSet,
+    EnvironmentSourceViewSet,
+    SourceViewSet,
+    SourceEventViewSet,
+    EventViewSet,
+    HookViewSet,
     EnvironmentBudgetViewSet,
     BudgetViewSet,
     OverviewViewSet,

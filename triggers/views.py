@@ -79,7 +79,10 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         example=_TRIGGER,
         answers={201: TriggerSerializer},
         says={201: "With the trigger."},
-        errors={409: "`key_taken` or `ceiling_reached`.", 503: "The secrets can't be sealed."},
+        errors={
+            409: "`key_taken`, `ceiling_reached` or `chain_circle`.",
+            503: "The secrets can't be sealed.",
+        },
         audit=("trigger.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
@@ -124,7 +127,10 @@ class TriggerViewSet(TenantViewSet):
         example={"enabled": False},
         answers={200: TriggerSerializer},
         says={200: "With the trigger; what is as it was changes nothing."},
-        errors={409: "`key_taken`.", 503: "The secrets can't be sealed."},
+        errors={
+            409: "`key_taken`, `ceiling_reached` or `chain_circle`.",
+            503: "The secrets can't be sealed.",
+        },
         audit=("trigger.updated",),
     )
     def update(self, request: Request, trigger_id: UUID) -> Response:
@@ -140,7 +146,7 @@ class TriggerViewSet(TenantViewSet):
         id="deleteTrigger",
         summary="Delete a trigger",
         answers={204: None},
-        errors={409: "`unfinished_runs`."},
+        errors={409: "`unfinished_runs`, or `has_children`: triggers listen to it."},
         audit=("trigger.deleted",),
     )
     def destroy(self, request: Request, trigger_id: UUID) -> Response:

@@ -25,6 +25,8 @@ PROFILE = {
     "triggers": 5_000,
     "triggersOfCreator": 20_000,
     "connections": 200,
+    "sources": 100,
+    "listeners": 100,
     "channels": 100,
     "budgets": 100,
     "newAddresses": 20,

@@ -8,17 +8,20 @@ from django.db.models.functions import Now
 
 from accounts.models import AccountMail
 from pipedai.ids import new_id
-from workspaces.connections.models import Connection
+from workspaces.connections.models import Authorization, Connection, Revocation, RevocationAttempt
 from workspaces.roles import KEY_ROLES, Role
 
 __all__ = [
     "ApiKey",
+    "Authorization",
     "Connection",
     "DataKey",
     "DataKeyRotation",
     "Environment",
     "Invitation",
     "Membership",
+    "Revocation",
+    "RevocationAttempt",
     "Workspace",
 ]
 

@@ -2,15 +2,27 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.dispatch import receiver
 
 from accounts.proof import Rights, register_rights
 from pipedai.checks import register_probe
-from pipedai.events import Event, happened
+from pipedai.events import Event, emit, happened
+from pipedai.loop import register_job
+from pipedai.outgoing import register_kind
+from pipedai.retention import Retention, register_retention, rows_where
 from pipedai.wakeups import wake_workers
 from workspaces.api_keys import end_keys_of_deactivated
 from workspaces.connections import files  # noqa: F401 - importing it registers the kind
-from workspaces.connections.models import HEADERS, Connection
+from workspaces.connections.models import (
+    AUTHORIZATION_SECRETS,
+    GRANT_SECRETS,
+    HEADERS,
+    REVOCATION_REQUEST,
+    Connection,
+)
+from workspaces.connections.refreshers import Refreshers
+from workspaces.connections.revoking import REVOCATIONS
 from workspaces.dependents import register_dependents
 from workspaces.deployment import keys_open
 from workspaces.encryption.sealed_fields import register_sealed_field
@@ -40,9 +52,60 @@ def recheck_streams(events: tuple[Event, ...], **_: Any) -> None:
     wake_workers(event.target_id for event in events if event.action in _ENDING)
 
 
+@receiver(happened, dispatch_uid="workspaces.tell_who_left_connections")
+def tell_who_left_connections(events: tuple[Event, ...], **_: Any) -> None:
+    """Tells of each connection whose user leaves the environment: its grant lives on (SPEC §24)."""
+    emit(
+        *(
+            Event(
+                "connection.user-left",
+                event.actor,
+                event.environment_id,
+                "connection",
+                connection.id,
+                {"name": connection.name, "userId": str(event.target_id)},
+            )
+            for event in events
+            if event.action == "member.removed" and event.environment_id
+            for connection in Connection.objects.filter(
+                environment_id=event.environment_id, connected_by_id=event.target_id
+            ).order_by("id")
+        )
+    )
+
+
+# The rows keep no secret any more. Their attempts go with them.
+prune_revocations = rows_where(
+    "connection_revocation",
+    "t.created_at < %(before)s AND t.status <> 'pending'",
+    by="t.created_at",
+)
+prune_authorizations = rows_where(
+    "connection_authorization", "t.expires_at < %(before)s", by="t.expires_at"
+)
+
 register_probe("keys", keys_open)
 register_rights(
     Rights(lock_environments, accept_by_registering, end_rights, end_keys_of_deactivated)
 )
-register_sealed_field(HEADERS)
+for sealed in (HEADERS, GRANT_SECRETS, AUTHORIZATION_SECRETS, REVOCATION_REQUEST):
+    register_sealed_field(sealed)
 register_dependents("connection", lambda id_: Connection.objects.filter(environment_id=id_).count())
+register_job(Refreshers().job())
+register_kind(REVOCATIONS)
+register_retention(
+    Retention(
+        "revocations",
+        "requests to revoke the tokens of connections that were sent or given up",
+        lambda: settings.DELIVERY_RETENTION_DAYS or settings.RUN_RETENTION_DAYS or None,
+        prune_revocations,
+    )
+)
+register_retention(
+    Retention(
+        "authorizations",
+        "authorizations of connections that nobody finished in time",
+        lambda: 1,
+        prune_authorizations,
+    )
+)

@@ -2,7 +2,11 @@
 
 from pipedai.api.views import paths_of
 from workspaces.api_key_views import ApiKeyViewSet
-from workspaces.connections.views import ConnectionViewSet, EnvironmentConnectionViewSet
+from workspaces.connections.views import (
+    ConnectionAuthorizationViewSet,
+    ConnectionViewSet,
+    EnvironmentConnectionViewSet,
+)
 from workspaces.files.views import FileViewSet
 from workspaces.invitation_views import AcceptViewSet, InvitationViewSet
 from workspaces.member_views import MemberViewSet
@@ -18,5 +22,6 @@ urlpatterns = paths_of(
     ApiKeyViewSet,
     EnvironmentConnectionViewSet,
     ConnectionViewSet,
+    ConnectionAuthorizationViewSet,
     FileViewSet,
 )

@@ -26,6 +26,13 @@ class _KnownSecrets:
             self._by_run[run_id] = tuple(secrets)
             self._rebuild()
 
+    def replace(self, run_id: str, secrets: Iterable[str]) -> None:
+        """Replace the secrets of a run, if it has not been removed meanwhile."""
+        with self._lock:
+            if run_id in self._by_run:
+                self._by_run[run_id] = tuple(secrets)
+                self._rebuild()
+
     def remove(self, run_id: str) -> None:
         with self._lock:
             self._by_run.pop(run_id, None)

@@ -35,17 +35,21 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*[ \t]+(\S.*)", re.DOTALL)
 
 
 class Redactor:
-    """Finds and replaces one set of secrets. Redacting a text a second time changes nothing."""
+    """Finds and replaces secrets. Redacting a text a second time changes nothing."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self.hide(secrets)
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Find these secrets from now on, instead of those before. One thread may call this while others redact."""
         forms = {form for secret in secrets for form in _forms(secret)}
-        self._forms = ordered = sorted(forms, key=lambda form: (-len(form), form))
+        ordered = sorted(forms, key=lambda form: (-len(form), form))
         # The pattern tries the text `[redacted]` first. Otherwise a secret that is a part of that text, such as `act`,
         # would be replaced inside it.
         parts = [re.escape(MARK), *map(re.escape, ordered), _SERVICE_TOKEN]
         self._pattern = re.compile("|".join(parts))
         self.longest = max([_LONGEST_SERVICE_TOKEN, *map(len, ordered)])
-        self._alphabetical = sorted([*forms, MARK])
+        self._alphabetical = sorted([*ordered, MARK])
 
     def redact(self, text: str) -> str:
         return self._pattern.sub(MARK, text)
@@ -69,11 +73,12 @@ class Redactor:
 
     def _goes_on(self, beginning: str) -> bool:
         # All forms that begin with this text stand together in the alphabetical list, and the text itself would be the
-        # first of them.
-        index = bisect_left(self._alphabetical, beginning)
-        if index < len(self._alphabetical) and self._alphabetical[index] == beginning:
+        # first of them. `hide` replaces the list, also while this looks at it.
+        forms = self._alphabetical
+        index = bisect_left(forms, beginning)
+        if index < len(forms) and forms[index] == beginning:
             index += 1
-        return index < len(self._alphabetical) and self._alphabetical[index].startswith(beginning)
+        return index < len(forms) and forms[index].startswith(beginning)
 
     def redact_json(self, value: Any, redact_string: Change | None = None) -> Any:
         """Return the JSON value redacted, or `{"redacted": true}` if that is no JSON any more. `redact_string`, by

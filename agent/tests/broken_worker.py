@@ -28,6 +28,7 @@ from pipedai_worker.polling.loop import Loop
 from pipedai_worker.reporting import calls
 from pipedai_worker.reporting.outcome import Outcome, UsageLimit
 from pipedai_worker.running import stopping
+from pipedai_worker.running.credentials import RunCredentials
 from tests import plain_worker
 
 # The command lines of the two workers.
@@ -186,6 +187,11 @@ def spools_secrets() -> None:
         "put_outcome",
         lambda self, run_id, body: put(self, run_id, {**body, "sessionId": secret}),
     )
+
+
+@caught_by("credentials")
+def hides_only_the_first_headers() -> None:
+    replace(RunCredentials, "_secrets", lambda self: list(self._headers[0].values()))
 
 
 @caught_by("honours-retry-after")

@@ -136,3 +136,14 @@ def test_a_stream_holds_back_no_more_than_may_be_a_secret() -> None:
     assert stream.feed("10 % done.\n") == "10 % done.\n"
     assert stream.feed("20 % done, B") == "20 % done, "
     assert stream.feed("ut") == "But"
+
+
+def test_a_secret_that_is_learned_later_is_found_by_what_redacts_already() -> None:
+    redactor = Redactor([HEADER])
+    stream, texts = RedactingStream(redactor), RedactingTexts(redactor)
+    assert stream.feed("It was ") == texts.next("It was ") == "It was "
+    redactor.hide([HEADER, "Bearer planted-new-0123456789"])
+    for secret in (HEADER, "planted-new-0123456789"):
+        assert stream.feed(f"{secret}, {secret[:7]}") == f"{MARK}, "
+        assert stream.feed(f"{secret[7:]}.\n") == f"{MARK}.\n"
+        assert texts.next(f"{secret}.") == f"{MARK}."

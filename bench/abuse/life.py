@@ -44,10 +44,11 @@ class _Life:
         self._waiting: asyncio.Queue[Pair] = asyncio.Queue()
         self._handed_out: defaultdict[str, asyncio.Future[float]] = defaultdict(asyncio.Future)
         self._people = itertools.cycle(neighbour.people)
+        self._events = neighbour.source.requests(self._address)
 
     async def until(self, stop: Event) -> list[Timed]:
         """Work until `stop` is set, and return everything that was due."""
-        # How often a second each act begins. Together they make about 20 calls a second; a lifecycle has six.
+        # How often a second each act begins. Together they make about 22 calls a second; a lifecycle has six.
         rhythm: dict[_Act, float] = {
             self._lifecycle: 1.5,
             self._wake_up: 1.0,
@@ -56,6 +57,7 @@ class _Life:
             self._probe("health", "/health"): 1.0,
             self._probe(LIVE, "/health/live"): 4.0,
             self._log_in: 0.4,
+            self._send_event: 2.0,
         }
         for pair in self._neighbour.working:
             self._idle.put_nowait(pair)
@@ -64,7 +66,7 @@ class _Life:
             waiters = [asyncio.create_task(self._wait(pair)) for pair in self._neighbour.waiting]
             begin = time.monotonic()
             beats = [
-                asyncio.create_task(_keep_time(act, begin + n / len(rhythm), 1 / rate, acts))
+                asyncio.create_task(keep_time(act, begin + n / len(rhythm), 1 / rate, acts))
                 for n, (act, rate) in enumerate(rhythm.items())
             ]
             while not stop.is_set():
@@ -157,6 +159,9 @@ class _Life:
         sent = request("POST", "/auth/login", address=person.address, body=body)
         await self._calls.call(LOGIN, due, sent)
 
+    async def _send_event(self, due: float) -> None:
+        await self._calls.call("event", due, next(self._events))
+
     def _probe(self, kind: str, path: str) -> _Act:
         sent = request("GET", path, address=self._address)
 
@@ -166,7 +171,7 @@ class _Life:
         return probe
 
 
-async def _keep_time(act: _Act, begin: float, period: float, acts: set[asyncio.Task[None]]) -> None:
+async def keep_time(act: _Act, begin: float, period: float, acts: set[asyncio.Task[None]]) -> None:
     """Begin the act at each of its moments. A call that fails has been noted by then."""
     for n in itertools.count():
         due = begin + n * period

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bench.abuse.copies import copy_row
 from bench.cast import Account, Customer, Pair, register
+from bench.event_calls import Source, make_source
 from bench.http_client import HOST, Connection
 from bench.stack import Database, free_port
 
@@ -32,6 +33,7 @@ class Neighbour:
     working: Sequence[Pair]  # their triggers send a webhook to `hooks_port` at each run's end
     waiting: Sequence[Pair]
     scheduled: deque[str]  # ids of triggers
+    source: Source
     hooks_port: int
 
 
@@ -66,6 +68,7 @@ def settle_in(on: Database, port: int) -> Neighbour:
         waiting = [
             customer.pair(environment_id, key, f"waiting-{n}", _CAPACITY) for n in range(_WAITING)
         ]
+        source = make_source(customer, environment_id)
         hourly = customer.pair(environment_id, key, "hourly", schedule="0 * * * *")
     trigger = f"trigger WHERE environment_id = '{environment_id}' AND schedule IS NOT NULL"
     copy_row(
@@ -74,4 +77,4 @@ def settle_in(on: Database, port: int) -> Neighbour:
     )  # fmt: skip
     scheduled = deque(row["id"] for row in on.all(f"SELECT id::text FROM {trigger}"))
     people = [customer.account, *(new_account(port) for _ in range(_PEOPLE - 1))]
-    return Neighbour(environment_id, people, working, waiting, scheduled, hooks_port)
+    return Neighbour(environment_id, people, working, waiting, scheduled, source, hooks_port)

@@ -14,9 +14,11 @@ from psycopg.rows import dict_row
 
 from bench.abuse.flooding import Flood, Stage, drive
 from bench.abuse.floods import FLOODS, bodies, forms, logins, polls, queues, schedules, webhooks
+from bench.abuse.tenants import new_customer
 from bench.abuse.timed import Timed
 from bench.abuse.verdict import compare
 from bench.abuse.watch import Stretch
+from bench.event_calls import make_source
 from bench.load import Window, event
 from bench.stack import Database
 from bench.usage import Cpu
@@ -101,9 +103,14 @@ def test_each_flood_does_what_it_says(stage):
         "queues": lambda answers: answers["200"] > 6,
         "explanations": lambda answers: answers["200"] > 4 and answers["429"] > 0,
         "streams": lambda answers: answers["200"] == MAX_STREAMS and answers["429"] > 0,
+        "events": lambda answers: answers["202"] > 0,
+        "unsigned": lambda answers: answers["401"] > 0,
     }
     assert list(has_come) == [flood.name for flood in FLOODS]
     floods = [each() for each in FLOODS]
+    # The benchmark has made the neighbour's source by then.
+    with new_customer(stage.port) as customer:
+        make_source(customer, customer.environment("production")[0])
     for flood in floods:
         flood.prepare(stage)
     # The first floods come last, since they leave the service with the most work.

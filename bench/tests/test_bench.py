@@ -31,6 +31,7 @@ NAMES = (
     "peer",
     "idle",
     "events",
+    "events-in",
     "console",
     "growth",
     "start",
@@ -188,6 +189,15 @@ def test_only_questions_that_a_run_caused_are_counted():
         *("101.9 a 1", "102.01 a 2", "102.02 d 4"),  # a's poll takes a run as it begins
     ]
     assert polls_caused("\n".join(asks), taken) == [2, 1, 2]
+
+
+@pytest.mark.long
+def test_each_event_that_is_taken_queues_a_run(data_dir):
+    found, shown = _measured(
+        data_dir, "events-in", "--rate", "30", "--clients", "1", "--seconds", "2"
+    )
+    assert found["events"]["count"] > 0
+    assert "request to queued run" in shown
 
 
 @pytest.mark.long

@@ -11,7 +11,7 @@ from console.asking import Json, ask, ask_if_free
 from console.pages import chosen, environment_of, older, safe_next, screen, see_other
 
 # What did not happen comes first, and then what only somebody would not hear of, and what somebody has seen already.
-_QUIET = ("budget_reached", "webhook_dead", "channel_dead")
+_QUIET = ("budget_reached", "webhook_dead", "channel_dead", "connection_user_left")
 _KINDS = (
     "trigger_failing",
     "trigger_late",
@@ -19,6 +19,7 @@ _KINDS = (
     "pool_offline",
     "webhook_dead",
     "budget_reached",
+    "connection_needs_login",
 )
 # What to do, by the API's reason, or by the kind of an item whose kind says all.
 _REMEDIES = {
@@ -40,11 +41,19 @@ _REMEDIES = {
     "pool_offline": "Start the worker program on a machine of the pool.",
     "pool_empty": "Add a machine to the pool.",
     "budget_reached": "Raise the budget, or wait until its next period begins.",
+    "connection_needs_login": "Connect it again. If it has a client secret and no login, give it another one.",
+    "connection_user_left": "Connect it again as somebody who stays: who left can end it at its server.",
     "webhook_dead": "See whether its receiver works, and correct the webhook’s URL.",
     "channel_dead": "Nobody hears of anything by this channel. Correct it, then send a test.",
 }
 # The page about each type of subject.
-_PAGES = {"trigger": "trigger", "worker": "machine", "pool": "pool", "channel": "channel"}
+_PAGES = {
+    "trigger": "trigger",
+    "worker": "machine",
+    "pool": "pool",
+    "connection": "connection",
+    "channel": "channel",
+}
 
 
 @screen

@@ -1,5 +1,6 @@
 """The screens of channels: who is told of what, whether it arrives, and the notices of each."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from django.urls import reverse
 from console.asking import Json, Refused, ask
 from console.forms import Form, Look
 from console.pages import chosen, delete_page, environment_of, form_page, screen, see_other
+from console.screens.machines import all_of
 from console.screens.settings import show
 
 _EVENTS = {
@@ -24,16 +26,45 @@ _EVENTS = {
     "webhook_dead.recovered": "It arrives again",
     "budget_reached": "A budget is reached",
     "budget_reached.recovered": "It has room again",
+    "connection_needs_login": "A connection needs a new login",
+    "connection_needs_login.recovered": "It works again",
 }
+_RESULT = {"run.result": "How a run has ended, with its output"}
 _RUN_ENDED = {"run.ended": "Every run that has ended"}
 _OTHERS = {
     "channel.test": "A test",
     "channel.digest": "A digest",
+    "channel.summary": "A summary",
     "address.confirm": "The question whether it wants these mails",
 }
 _NAME = Look(help="Such as On call.")
 _ON = Look("Switched on", kind="check")
-_TOLD = Look("Tells of", kind="choices", choices=list(_EVENTS.items()))
+_TOLD = Look("Tells of", kind="choices", choices=[*_EVENTS.items(), *_RESULT.items()])
+_DAYS = {
+    "mon": "Monday",
+    "tue": "Tuesday",
+    "wed": "Wednesday",
+    "thu": "Thursday",
+    "fri": "Friday",
+    "sat": "Saturday",
+    "sun": "Sunday",
+}
+# What all kinds have last. The environment's triggers are added to the choices when the form is shown.
+_LAST = {
+    "triggerIds": Look("Ends of runs of", help="None: of all triggers.", kind="choices"),
+    "when": Look(
+        "Which ends of runs",
+        help='always, failed, or clauses as JSON: [{"path": "/output/found", "op": "gt", "value": 0}]. All must hold.',
+        kind="clauses",
+    ),
+    "summary.at": Look(
+        "A summary each day at",
+        help="Such as 07:00. It tells what became of everything since the last one. Empty: none.",
+    ),
+    "summary.timezone": Look("In the time zone", help="Such as Europe/Berlin."),
+    "summary.weekdays": Look("On", kind="choices", choices=list(_DAYS.items())),
+    "enabled": _ON,
+}
 # The fields of each kind's form.
 _LOOKS = {
     "email": {
@@ -44,7 +75,7 @@ _LOOKS = {
             kind="list",
         ),
         "events": _TOLD,
-        "enabled": _ON,
+        **_LAST,
     },
     "slack": {
         "name": _NAME,
@@ -52,7 +83,7 @@ _LOOKS = {
             "Incoming webhook", help="Its URL, from Slack. It is sealed, and shown to nobody."
         ),
         "events": _TOLD,
-        "enabled": _ON,
+        **_LAST,
     },
     "webhook": {
         "name": _NAME,
@@ -62,8 +93,8 @@ _LOOKS = {
             kind="password",
             autocomplete="new-password",
         ),
-        "events": replace(_TOLD, choices=[*_EVENTS.items(), *_RUN_ENDED.items()]),
-        "enabled": _ON,
+        "events": replace(_TOLD, choices=[*_TOLD.choices, *_RUN_ENDED.items()]),
+        **_LAST,
     },
 }
 # What is sealed stays unless somebody types it anew.
@@ -71,6 +102,7 @@ _SEALED = {
     "url": Look("New URL", help="Empty: the present one stays.", kind="password"),
     "secret": Look("New secret", help="Empty: the present one stays.", kind="password"),
 }
+_NO_SUMMARY = {"at": "", "timezone": "UTC", "weekdays": list(_DAYS)}
 _KINDS = {"email": "mail channel", "slack": "Slack channel", "webhook": "webhook channel"}
 
 
@@ -98,8 +130,9 @@ def new_channel(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     path = f"environments/{environment_id}/channels"
     kind = request.GET.get("kind", "")
     kind = kind if kind in _LOOKS else "email"
-    usual = {"events": list(_EVENTS), "enabled": True, "kind": kind}
-    form = Form("POST", path, {**_LOOKS[kind], "kind": Look(kind="hidden")}, values=usual)
+    usual = {"events": list(_EVENTS), "when": "always", "enabled": True, "kind": kind}
+    looks = {**_looks(request, environment_id, _LOOKS[kind]), "kind": Look(kind="hidden")}
+    form = Form("POST", path, looks, values={**usual, "summary": _NO_SUMMARY})
     for each in form.fields:
         # The API can't say so, since which of the two it needs depends on the kind.
         each.required |= each.name in {"url", "emails"}
@@ -119,7 +152,7 @@ def new_channel(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 def channel(request: HttpRequest, channel_id: UUID) -> HttpResponse:
     """Does it arrive, and whom does it tell of what? A POST changes the channel."""
     found = ask(request, "GET", f"channels/{channel_id}").data
-    form = _form(found)
+    form = _form(request, found)
     if request.method == "POST" and form.send(request):
         return see_other(request, request.path)
     return _show(request, found, form)
@@ -135,7 +168,7 @@ def test_channel(request: HttpRequest, channel_id: UUID) -> HttpResponse:
             if refused.status != 409:
                 raise
             found = ask(request, "GET", f"channels/{channel_id}").data
-            form = _form(found)
+            form = _form(request, found)
             form.status, form.errors = 409, refused.sentences
             return _show(request, found, form)
     return see_other(request, reverse("console:channel", args=[channel_id]))
@@ -149,16 +182,30 @@ def delete_channel(request: HttpRequest, channel_id: UUID) -> HttpResponse:
     return delete_page(request, found, path, "console:channels", text, menu="settings")
 
 
-def _form(found: Json) -> Form:
+def _form(request: HttpRequest, found: Json) -> Form:
     looks = {name: _SEALED.get(name, look) for name, look in _LOOKS[found["kind"]].items()}
-    return Form("PATCH", f"channels/{found['id']}", looks, values=found)
+    looks = _looks(request, found["environmentId"], looks, found["triggerIds"] or ())
+    values = {**found, "summary": found["summary"] or _NO_SUMMARY}
+    return Form("PATCH", f"channels/{found['id']}", looks, values=values)
+
+
+def _looks(
+    request: HttpRequest,
+    environment_id: UUID | str,
+    looks: Mapping[str, Look],
+    chosen: Iterable[str] = (),
+) -> dict[str, Look]:
+    """Returns the looks with the triggers to choose from, and with those chosen that are not among them any more."""
+    triggers = all_of(request, environment_id, "triggers")
+    choices = {id_: id_ for id_ in chosen} | {each["id"]: each["name"] for each in triggers}
+    return {**looks, "triggerIds": replace(looks["triggerIds"], choices=list(choices.items()))}
 
 
 def _show(request: HttpRequest, found: Json, form: Form) -> HttpResponse:
     query = {**chosen(request), "limit": 10}
     notices = ask(request, "GET", f"channels/{found['id']}/notices", query=query).data
     for each in notices["items"]:
-        each["what"] = (_EVENTS | _RUN_ENDED | _OTHERS).get(each["event"], each["event"])
+        each["what"] = (_EVENTS | _RESULT | _RUN_ENDED | _OTHERS).get(each["event"], each["event"])
         each["last"] = each["attempts"][-1] if each["attempts"] else None
     context = {
         "channel": {**found, "state": _state_of(found)},

@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 
-from console.asking import Json, Refused, ask, ask_if_free
+from console.asking import Json, Refused, ask, ask_if_free, if_there
 from console.pages import chosen, confirm, environment_of, screen, see_other
 from console.screens.run_words import what_is_with, whether_retried
 from console.templatetags.console import may
@@ -37,15 +37,14 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "said": what_is_with(found, explained),
         "retried": whether_retried(explained),
         "retry": retry,
-        "machine": _if_there(request, f"workers/{found['workerId']}") if found["workerId"] else {},
+        "event": explained.get("event"),
+        "machine": if_there(request, f"workers/{found['workerId']}") if found["workerId"] else {},
         "calls": _tool_calls(request, found),
         # While it waits, what it waits for may change; afterwards only the run itself and its retry do.
         "follows": "" if found["status"] == "queued" else f"{run_id} {retry.get('runId') or ''}",
     }
     if found["scheduledFor"]:
-        context["zone"] = _if_there(request, f"triggers/{found['triggerId']}").get(
-            "timezone", "UTC"
-        )
+        context["zone"] = if_there(request, f"triggers/{found['triggerId']}").get("timezone", "UTC")
     if may(environment, "operator") and not is_part:
         context["events"] = _events(request, found)
     return render(request, "console/run.html", context)
@@ -98,16 +97,6 @@ def cancel(request: HttpRequest, run_id: UUID) -> HttpResponse:
         button="Cancel the run",
         back=back,
     )
-
-
-def _if_there(request: HttpRequest, path: str) -> Json:
-    """Returns what the page can do without, or nothing if it was deleted or the API is too busy."""
-    try:
-        return ask_if_free(request, "GET", path)
-    except Refused as refused:
-        if refused.status != 404:
-            raise
-        return {}
 
 
 def _tool_calls(request: HttpRequest, found: Json) -> list[Json]:

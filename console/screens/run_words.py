@@ -31,6 +31,7 @@ _REMEDIES = {
         "machines",
     ),
     "pool_offline": ("Start the worker program on a machine of the pool.", "machines"),
+    "connection_not_ready": ("Sign in for the connection anew, if it needs that.", ""),
     "headers_unreadable": ("Type the headers of the trigger’s MCP server anew.", "trigger"),
     "worker_unapproved": ("Approve the machine, if you know it.", "machines"),
     "worker_limited": ("Wait until then, or choose another machine for the trigger.", "trigger"),

@@ -21,6 +21,8 @@ _SOURCES = (
     ("schedule", "Schedule"),
     ("manual", "A person"),
     ("api", "A program"),
+    ("event", "An event"),
+    ("chain", "Another trigger"),
     ("retry", "Retry"),
 )
 # So many of the newest triggers and machines can be chosen; their own pages lead to the runs of others.

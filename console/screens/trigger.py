@@ -6,12 +6,14 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 
-from console.asking import Json, ask, ask_if_free
+from console.asking import Json, ask, ask_if_free, if_there
 from console.forms import Form, Look
 from console.pages import chosen, confirm, environment_of, older, screen, see_other
 
 # How many due times the line shows: those about which something was decided, and those to come.
 _DECIDED, _TO_COME = 8, 5
+# As many triggers may listen to one, unless staff have raised that.
+_MOST_LISTENERS = 100
 _RUN_STATES = ("queued", "running", "succeeded", "failed", "timed_out", "canceled")
 
 
@@ -72,6 +74,14 @@ def _show(request: HttpRequest, trigger_id: UUID, form: Form) -> HttpResponse:
         "menu": "triggers",
         "trigger": found,
         "why": why.get("message"),
+        "last_event": why.get("lastEvent"),
+        "listens_to": [_listening(request, entry) for entry in found["on"]],
+        "heard_by": ask(
+            request,
+            "GET",
+            f"environments/{found['environmentId']}/triggers",
+            query={"listensTo": found["id"], "limit": _MOST_LISTENERS},
+        ).data["items"],
         **_due_times(request, found, runs["items"]),
         "form": form,
         "key": uuid4(),
@@ -81,6 +91,13 @@ def _show(request: HttpRequest, trigger_id: UUID, form: Form) -> HttpResponse:
         "older": older(request, runs),
     }
     return render(request, "console/trigger.html", context, status=form.status)
+
+
+def _listening(request: HttpRequest, entry: Json) -> Json:
+    """Returns an entry of `on` with the name of what it listens to."""
+    of_trigger = "triggerId" in entry
+    path = f"triggers/{entry['triggerId']}" if of_trigger else f"sources/{entry['sourceId']}"
+    return {**entry, "name": if_there(request, path).get("name", "?")}
 
 
 def _due_times(request: HttpRequest, found: Json, runs: list[Json]) -> Json:
@@ -97,11 +114,15 @@ def _due_times(request: HttpRequest, found: Json, runs: list[Json]) -> Json:
         }
         for each in reversed(ticks["items"])
     ]
-    if not found["schedule"]:
-        return {"line": line}
-    coming = preview(request, found["environmentId"], found["schedule"], found["timezone"])
+    coming = (
+        preview(request, found["environmentId"], found["schedule"], found["timezone"])
+        if found["schedule"]
+        else {}
+    )
     if found["enabled"]:
-        line += [{"at": each["at"], "state": "coming"} for each in coming.get("times", ())]
+        times = {each["at"] for each in coming.get("times", ())}
+        times |= {found["runOnceAt"]} - {None}
+        line += [{"at": at, "state": "coming"} for at in sorted(times)]
     return {"line": line, "words": coming.get("description")}
 
 

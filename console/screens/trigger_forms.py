@@ -10,6 +10,7 @@ from console.asking import Json, Refused, ask
 from console.forms import Form, Look
 from console.pages import environment_of, screen, see_other
 from console.screens.trigger import preview
+from console.templatetags.console import word
 
 Choices = list[tuple[str, str]]
 
@@ -36,6 +37,7 @@ def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, 
             help="Minute, hour, day, month, weekday, as in 0 6 * * mon-fri. Without one it runs when you say."
         ),
         "timezone": Look("Time zone", help="Such as Europe/Berlin."),
+        "runOnceAt": Look("Once, at (UTC)", help="A single time, with a schedule or without."),
         "workerId": Look("Machine", choices=workers),
         "poolId": Look("Pool", help="Any machine of it may take a run.", choices=pools),
         "description": Look(),
@@ -61,6 +63,11 @@ def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, 
         ),
         "recordEvents": Look("Show what happens during a run"),
         "outputSchema": Look("Schema of the output", help="A JSON Schema 2020-12.", kind="json"),
+        "on": Look(
+            "Listens to",
+            help="JSON: the sources and triggers whose events start it, as API.md explains under on.",
+            kind="json",
+        ),
         "webhookUrl": Look("Webhook", help="A URL that is told of the end of each run."),
         "webhookSecret": Look("Secret that signs it", kind="password", autocomplete="new-password"),
         "enabled": Look("Runs when it is due"),
@@ -68,7 +75,7 @@ def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, 
 
 
 # So many fields come first; the others have good defaults, and are folded.
-_FIRST = 9
+_FIRST = 10
 
 
 @screen
@@ -152,5 +159,8 @@ def _rows(request: HttpRequest, environment: Json) -> tuple[Choices, Choices, Ch
             ),
         ],
         [("", "None"), *((each["id"], each["name"]) for each in pools)],
-        [("", "None"), *((each["id"], each["name"]) for each in connections)],
+        [
+            ("", "None"),
+            *((each["id"], f"{each['name']} ({word(each['status'])})") for each in connections),
+        ],
     )

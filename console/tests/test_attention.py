@@ -16,6 +16,7 @@ from notices.states import Kind
 from pipedai.sql import database_now
 from testing.world.cast import TEST_ACTOR
 from testing.world.channels import add_channel
+from testing.world.connections import add_oauth_connection
 from testing.world.runs import Runs
 from triggers.explain.answers import PENDING
 from triggers.models import Trigger
@@ -73,9 +74,12 @@ def test_every_reason_and_kind_has_a_remedy_and_a_page(cast, page):
     assert set(KINDS) - silent <= set(_REMEDIES)
     add_channel(cast, "slack")
     Channel.objects.update(failing_since=datetime.now(UTC), last_error="No such host.")
+    add_oauth_connection(cast, connected_by=cast.stranger)
     Runs.of(cast).ended("failed", faultClass="client")
     html = visitor(cast.owner).get(page).content.decode()
     assert "Notices given up" in html
+    assert "Its user has left" in html
+    assert "Open the connection" in html
     for link in re.findall('href="(/console/[^"?]+)', html):
         resolve(link)
 

@@ -10,8 +10,11 @@ from axe_playwright_python.sync_playwright import Axe
 
 from console.tests.screens import SCREENS
 from testing.processes.browser import chromium, screenshot, sideways_overflow
+from testing.processes.grant_server import grant_server
+from testing.processes.web_process import serve
 from testing.world.cast import session_cookie
 from testing.world.users import PASSWORD
+from workspaces.connections.tests.test_authorizing import add
 
 pytestmark = pytest.mark.long
 
@@ -104,6 +107,28 @@ def test_a_list_renews_itself_when_something_has_changed(committed_stage, server
             f"/api/v1/triggers/{committed_stage.cast.trigger_id}/run",
         )
         page.wait_for_selector("#live .badge:has-text('Waiting')")
+
+
+def test_two_clicks_connect_a_server_behind_oauth(committed_cast, own_database, tmp_path, settings):
+    """Our policies let the browser leave for the authorization server, and its way back finishes."""
+    cookie = session_cookie(committed_cast.admin)
+    allowed = {"WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8"}
+    settings.WEBHOOK_ALLOWED_NETWORKS = tuple(allowed.values())
+    with (
+        grant_server(tmp_path) as authority,
+        serve(own_database, log=tmp_path / "web.log", **allowed) as server,
+    ):
+        connection_id = add(committed_cast, authority.origin)
+        with browsing(server, tmp_path) as page:
+            sign_in(page, cookie)
+            page.goto(f"connections/{connection_id}")
+            page.click("button:has-text('Connect')")
+            page.wait_for_url("**/callback?*")
+            look_at(page, "callback")
+            page.click("button:has-text('Connect')")
+            page.click("text=Back to the connection")
+            page.wait_for_selector(".badge:has-text('Connected')")
+            look_at(page, "connected")
 
 
 def test_a_page_shows_a_machine_arrive_whose_lines_it_gave(committed_cast, server, tmp_path):

@@ -1,5 +1,6 @@
 """The settings of an environment: people, keys, channels, the audit log, and the environment itself."""
 
+import json
 import re
 
 import pytest
@@ -125,10 +126,33 @@ def test_a_channel_is_made_changed_and_tested(cast, settings_page):
     assert made["Location"] == page
     assert channel.events == ["trigger_failing", "run.ended"]
     kept = channel.url
-    change = {"name": "Nights", "events": ["trigger_late"], "enabled": "true"}
+    assert (channel.trigger_ids, channel.tells_when, channel.summary) == (None, "always", None)
+    clauses = [{"path": "/output/found", "op": "gt", "value": 0}]
+    change = {
+        "name": "Nights",
+        "events": ["trigger_late", "run.result"],
+        "triggerIds": [str(cast.trigger_id)],
+        "when": json.dumps(clauses),
+        "summary.at": "07:00",
+        "summary.timezone": "Europe/Berlin",
+        "summary.weekdays": ["mon", "fri"],
+        "enabled": "true",
+    }
     assert admin.post(page, change)["Location"] == page
     channel.refresh_from_db()
-    assert (channel.name, channel.events, channel.url) == ("Nights", ["trigger_late"], kept)
+    assert (channel.name, channel.events, channel.url) == ("Nights", change["events"], kept)
+    assert (channel.trigger_ids, channel.tells_when) == ([cast.trigger_id], clauses)
+    days = ["mon", "fri"]
+    assert channel.summary == {"at": "07:00", "timezone": "Europe/Berlin", "weekdays": days}
+    html = admin.get(page).content.decode()
+    for typed in ('value="07:00"', "&quot;/output/found&quot;", 'value="fri" checked'):
+        assert typed in html
+    for part in ({"summary.at": "7"}, {"when": '[{"path": "x"}]'}, {"when": "never"}):
+        answer = admin.post(page, {**change, **part})
+        assert (answer.status_code, 'class="wrong"' in answer.content.decode()) == (400, True), part
+    assert admin.post(page, {**change, "summary.at": "", "triggerIds": []})["Location"] == page
+    channel.refresh_from_db()
+    assert (channel.summary, channel.trigger_ids) == (None, None)
     assert admin.post(f"{page}/test")["Location"] == page
     shown = admin.get(page)
     assert "On its way A test hooks.example" in re.sub(" (What|To)", "", text_of(shown))

@@ -1,6 +1,8 @@
 """The list of triggers, a trigger's page, and the forms that make and change one."""
 
+import json
 import re
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 import pytest
@@ -195,3 +197,28 @@ def test_a_list_is_filtered_in_the_url_and_goes_on(cast):
         ).status_code
         == 400
     )
+
+
+def test_a_page_says_to_whom_a_trigger_listens_and_who_listens_to_it(cast, page_of):
+    admin, upstream = visitor(cast.admin), cast.add_trigger(name="Collect")
+    edit = f"{page_of()}/edit"
+    entries = json.dumps([{"triggerId": str(upstream), "outcome": "failed"}])
+    assert admin.post(edit, {**TYPED, "on": entries}).status_code == 303
+    page = text_of(admin.get(page_of()))
+    assert "It listens to Collect , when a run of it has failed." in page
+    assert "Its ends start Morning report ." in text_of(admin.get(page_of(upstream)))
+    assert str(upstream) in admin.get(edit).content.decode()
+    wrong = admin.post(edit, {**TYPED, "on": '[{"triggerId": "x"}]'})
+    assert "0.triggerId: Must be a valid UUID." in text_of(wrong)
+    assert admin.post(edit, {**TYPED, "on": ""}).status_code == 303
+    assert "listens" not in text_of(admin.get(page_of()))
+
+
+def test_a_single_due_time_is_set_shown_and_taken_away(cast, page_of):
+    admin, edit = visitor(cast.admin), f"{page_of()}/edit"
+    soon = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M")
+    assert admin.post(edit, {**TYPED, "schedule": "", "runOnceAt": soon}).status_code == 303
+    assert f'value="{soon}"' in admin.get(edit).content.decode()
+    assert "To come" in text_of(admin.get(page_of()))
+    assert admin.post(edit, {**TYPED, "schedule": "", "runOnceAt": ""}).status_code == 303
+    assert Trigger.objects.get(id=cast.trigger_id).run_once_at is None

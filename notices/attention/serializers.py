@@ -4,13 +4,14 @@ from rest_framework import serializers
 
 from notices.attention.sources import KINDS
 from notices.serializers import ToldSerializer
+from notices.states import SubjectType
 from pipedai.api.serializers import RowSerializer
 
 
 class AttentionSubjectSerializer(RowSerializer):
-    """The trigger, worker, pool, budget or channel that an item is about."""
+    """The trigger, worker, pool, budget, connection or channel that an item is about."""
 
-    type = serializers.ChoiceField(choices=("trigger", "worker", "pool", "budget", "channel"))
+    type = serializers.ChoiceField(choices=(*SubjectType.values, "channel"))
     id = serializers.UUIDField()
     name = serializers.CharField()
 

@@ -31,18 +31,21 @@ MAX_ITEMS: Final = 200
 RECENT: Final = timedelta(days=1)
 
 # All kinds of items, the most urgent first: what stops several triggers, what did not happen, what people would not
-# hear of. Those that are no kinds of incidents are the last two.
+# hear of, what may break later. Those that are no kinds of incidents are the last three.
 CHANNEL_DEAD: Final = "channel_dead"
+USER_LEFT: Final = "connection_user_left"
 RUN_FAILED: Final = "run_failed"
 KINDS: Final = (
     Kind.POOL_OFFLINE.value,
     Kind.WORKER_OFFLINE.value,
+    Kind.CONNECTION_NEEDS_LOGIN.value,
     Kind.BUDGET_REACHED.value,
     Kind.TRIGGER_LATE.value,
     Kind.TRIGGER_FAILING.value,
     Kind.WEBHOOK_DEAD.value,
     CHANNEL_DEAD,
     RUN_FAILED,
+    USER_LEFT,
 )
 
 # The columns of a run `r` that tell how it ended.
@@ -145,6 +148,17 @@ FROM channel WHERE {_OF_ENVIRONMENT} AND deleted_at IS NULL AND enabled AND fail
 ORDER BY failing_since DESC, id LIMIT %(limit)s
 """  # noqa: S608
 
+# The connections whose user is no member any more, or deactivated. Their tokens live on, but the user can end them at
+# the server, and nobody here can sign in as that user.
+_USERS_LEFT = f"""
+SELECT '{USER_LEFT}' AS kind, c.connected_at AS since, 'connection' AS subject_type, c.id AS subject_id,
+    c.name AS subject_name, count(*) OVER () AS total
+FROM connection c WHERE c.{_OF_ENVIRONMENT} AND c.connected_by_id IS NOT NULL AND NOT EXISTS (
+    SELECT FROM membership m JOIN user_account u ON u.id = m.user_id
+    WHERE m.environment_id = c.environment_id AND m.user_id = c.connected_by_id AND u.is_active)
+ORDER BY c.connected_at DESC, c.id LIMIT %(limit)s
+"""  # noqa: S608
+
 _FAULT = f"""
 (SELECT r.* FROM run r
 WHERE r.trigger_id = t.id AND r.status = '{{status}}' AND r.ended_at > {NOW} - %(recent)s AND {IS_FINAL}
@@ -191,6 +205,7 @@ SOURCES: Final = (
     Source(_UNDECIDED, words.of_undecided),
     Source(_CHANNELS, words.of_channel),
     Source(_FAILURES, words.of_failure),
+    Source(_USERS_LEFT, words.of_user_left),
 )
 
 

@@ -75,6 +75,8 @@ _OF_KIND: dict[str, str] = {
     Kind.WEBHOOK_DEAD: "See with GET /triggers/:id/deliveries what the receiver answered, correct webhookUrl with PATCH"
     " /triggers/:id, and send it again with POST /deliveries/:id/redeliver.",
     Kind.BUDGET_REACHED: "Raise limitUsd or limitRuns with PATCH /budgets/:id, or wait for its next window.",
+    Kind.CONNECTION_NEEDS_LOGIN: "Connect it again on its page, to which POST /connections/:id/authorize leads. One"
+    " of the grant client_credentials needs another clientSecret instead, with PATCH /connections/:id.",
 }
 
 
@@ -133,6 +135,15 @@ def of_channel(row: Row) -> Told:
         f"Channel {row['subject_name']} reaches nobody: its last notice was given up.",
         "See with GET /channels/:id/notices what became of its notices, correct it with PATCH /channels/:id, and try it"
         " with POST /channels/:id/test.",
+    )
+
+
+def of_user_left(row: Row) -> Told:
+    """Words a connection whose user has left the environment."""
+    return Told(
+        None,
+        f"Connection {row['subject_name']} lives on the login of somebody who is no active member any more.",
+        "Let a member connect it again on its page, to which POST /connections/:id/authorize leads.",
     )
 
 

@@ -8,16 +8,49 @@ from typing import Any, Final
 from uuid import UUID
 
 from notices.serializers import incident_shown
-from notices.states import RECOVERED, RUN_ENDED, headline
+from notices.states import RECOVERED, RUN_ENDED, RUN_RESULT, Kind, headline
 from pipedai.api.renderers import compact_json
+from pipedai.outgoing.mails import MAX_FOREIGN
 from pipedai.sql import fetch_all
+from triggers.explain.runs import retries_of
+from triggers.explain.serializers import RetrySerializer
 from triggers.runs.queries import runs_in_order
 from triggers.runs.serializers import RunSerializer
+from triggers.states import FAILURES, Status
 
 # A digest names at most this many of the notices that it stands for, and only counts the others.
 MOST_NAMED: Final = 50
 
+# A failure tells how many there were in a row, counted up to this number.
+MAX_IN_A_ROW: Final = 100
+
 _INCIDENTS: Final = "SELECT * FROM incident WHERE id = ANY(%(ids)s)"
+
+_DOCUMENTS: Final = """
+SELECT r.id, r.status, result.output::text AS output, x.payload::text AS payload
+FROM run r
+LEFT JOIN run_result result ON result.run_id = r.id AND result.environment_id = r.environment_id
+LEFT JOIN run_text x ON x.run_id = r.id AND x.environment_id = r.environment_id
+WHERE r.id = ANY(%(ids)s)
+"""
+
+_FAULTS: Final = f"""
+(SELECT ended_at FROM run r
+WHERE r.trigger_id = given.trigger_id AND r.status = '{{}}' AND (NOT r.retried OR r.id = given.id)
+    AND r.ended_at <= given.ended_at AND r.ended_at > coalesce(won.ended_at, '-infinity')
+ORDER BY r.ended_at DESC LIMIT {MAX_IN_A_ROW})"""  # noqa: S608
+
+# Counts of each run the final outcomes since the trigger's last success, the run's own being the last.
+_IN_A_ROW: Final = f"""
+SELECT given.id, least(lost.n, {MAX_IN_A_ROW}) AS n FROM run given
+LEFT JOIN LATERAL (
+    SELECT ended_at FROM run r
+    WHERE r.trigger_id = given.trigger_id AND r.status = 'succeeded' AND r.ended_at <= given.ended_at
+    ORDER BY r.ended_at DESC LIMIT 1) won ON true
+CROSS JOIN LATERAL (
+    SELECT count(*) AS n FROM ({_FAULTS.format("failed")} UNION ALL {_FAULTS.format("timed_out")}) f) lost
+WHERE given.id = ANY(%(ids)s)
+"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +64,8 @@ class Announcement:
     about: Mapping[str, Any] = field(default_factory=dict)
     incident_id: UUID | None = None
     run_id: UUID | None = None
+    # What the clauses of `run.result` look at.
+    document: Mapping[str, Any] | None = None
 
 
 def body_of(announcement: Announcement, notice_id: UUID) -> str:
@@ -49,24 +84,27 @@ def body_of(announcement: Announcement, notice_id: UUID) -> str:
 
 
 def of_incidents(wanted: Collection[tuple[UUID, str, bool]], now: datetime) -> list[Announcement]:
-    """Items of `wanted` are an incident's id, the event, and whether it is a reminder. It takes two queries."""
+    """Items of `wanted` are an incident's id, the event, and whether it is a reminder. It takes four queries."""
     rows = {row["id"]: row for row in fetch_all(_INCIDENTS, {"ids": [id_ for id_, *_ in wanted]})}
     runs = _runs_shown([row["run_id"] for row in rows.values() if row["run_id"]])
     announcements = []
     for incident_id, event, is_reminder in wanted:
         if row := rows.get(incident_id):
             at = row["closed_at" if event.endswith(RECOVERED) else "opened_at"]
-            shown = incident_shown(row)
+            shown, run = incident_shown(row), runs.get(row["run_id"])
+            line = headline(event, row["subject_name"], reminder=is_reminder)
+            if event == Kind.TRIGGER_FAILING and run and (error := error_line(run)):
+                line = f"{line}: {error[:MAX_FOREIGN]}"
             announcements.append(
                 Announcement(
                     row["environment_id"],
                     event,
-                    headline(event, row["subject_name"], reminder=is_reminder),
+                    line,
                     now if is_reminder else at,
                     {
                         "subject": shown["subject"],
                         "incident": shown,
-                        "run": runs.get(row["run_id"]),
+                        "run": run,
                     },
                     incident_id,
                     row["run_id"],
@@ -75,13 +113,16 @@ def of_incidents(wanted: Collection[tuple[UUID, str, bool]], now: datetime) -> l
     return announcements
 
 
-def of_outcomes(run_ids: Collection[UUID]) -> list[Announcement]:
-    """Returns what is to be told about ended runs, in one query."""
+def of_outcomes(run_ids: Collection[UUID], *, with_documents: bool) -> list[Announcement]:
+    """Returns what is to be told about ended runs: of each `run.ended` and `run.result`. It takes four queries at most.
+    Clauses need the documents.
+    """
+    documents = _documents(run_ids) if with_documents else {}
     return [
         Announcement(
             run["environmentId"],
-            RUN_ENDED,
-            f"A run of trigger {run['triggerName']} has ended",
+            event,
+            _result_line(run),
             run["endedAt"],
             {
                 "subject": {
@@ -92,17 +133,56 @@ def of_outcomes(run_ids: Collection[UUID]) -> list[Announcement]:
                 "run": run,
             },
             run_id=run_id,
+            document=documents.get(run_id),
         )
         for run_id, run in _runs_shown(run_ids).items()
+        for event in (RUN_ENDED, RUN_RESULT)
     ]
 
 
+def _documents(run_ids: Collection[UUID]) -> dict[UUID, dict[str, Any]]:
+    """Returns each run's status, output and payload. A run without an output or a payload lacks the key."""
+    rows = fetch_all(_DOCUMENTS, {"ids": list(run_ids)})
+    return {
+        row["id"]: {
+            "status": row["status"],
+            **{key: json.loads(row[key]) for key in ("output", "payload") if row[key] is not None},
+        }
+        for row in rows
+    }
+
+
+def _result_line(run: Mapping[str, Any]) -> str:
+    said = run["shortMessage"] if run["status"] == Status.SUCCEEDED else error_line(run)
+    return f"{run['triggerName']}: {(said or run['status'].replace('_', ' '))[:MAX_FOREIGN]}"
+
+
 def _runs_shown(ids: Collection[UUID]) -> dict[UUID, dict[str, Any]]:
+    """Returns runs as lists show them. Of a failure it also tells `failuresInRow`, and `retry` as explanations do. It
+    takes three queries.
+    """
     if not ids:
         return {}
     rows = runs_in_order(list(dict.fromkeys(ids)))
-    shown = RunSerializer(rows, many=True).data
-    return {row["id"]: dict(each) for row, each in zip(rows, shown, strict=True)}
+    failed = [row["id"] for row in rows if row["status"] in FAILURES]
+    retries = retries_of(failed)
+    in_a_row = (
+        {row["id"]: row["n"] for row in fetch_all(_IN_A_ROW, {"ids": failed})} if failed else {}
+    )
+    return {
+        row["id"]: {
+            **RunSerializer(row).data,
+            "failuresInRow": in_a_row.get(row["id"]),
+            "retry": RetrySerializer(retries[row["id"]]).data if row["id"] in retries else None,
+        }
+        for row in rows
+    }
+
+
+def error_line(run: Mapping[str, Any]) -> str:
+    """Returns the first line of a run's error, or else of its message; empty if it has neither."""
+    text = (run["errorMessage"] or run["shortMessage"] or "").strip()
+    return text.splitlines()[0] if text else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 from accounts.mail.tokens import link_to
 from accounts.models import User
 from accounts.proof import proof_counts
-from notices.channels.models import AskedAddress, RefusedAddress
+from notices.channels.addresses import AskedAddress, RefusedAddress
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict
 from pipedai.events import Actor, Event, emit

@@ -8,8 +8,18 @@ from uuid import UUID
 from notices.channels import consent
 from notices.channels.announcements import Digest
 from notices.channels.consent import Standing, standing_columns, standing_of
+from notices.channels.facts import Fact, failure_facts
+from notices.channels.long_texts import LONG, long_text
 from notices.channels.models import SECRET, URL, Channel
-from notices.states import CONFIRM, DIGEST, RECOVERED, TEST, headline, how_it_was
+from notices.states import (
+    CONFIRM,
+    DIGEST,
+    RECOVERED,
+    SUMMARY,
+    TEST,
+    headline,
+    how_it_was,
+)
 from pipedai.api.renderers import compact_json
 from pipedai.crypto import CannotOpen
 from pipedai.links import link_to_page
@@ -30,7 +40,8 @@ e.deleted_at IS NOT NULL AS is_gone,
 uk.id AS url_key_id, uk.wrapped AS url_key_wrapped, uk.master_key_id AS url_master_key_id,
 sk.id AS secret_key_id, sk.wrapped AS secret_key_wrapped, sk.master_key_id AS secret_master_key_id,
 coalesce((SELECT t.timezone FROM trigger t WHERE t.id = i.subject_id),
-    (SELECT b.timezone FROM budget b WHERE b.id = i.subject_id), 'UTC') AS timezone,
+    (SELECT b.timezone FROM budget b WHERE b.id = i.subject_id),
+    (SELECT t.timezone FROM run r JOIN trigger t ON t.id = r.trigger_id WHERE r.id = d.run_id), 'UTC') AS timezone,
 (SELECT a.id FROM asked_address a
     WHERE a.address = d.address AND a.environment_id = d.environment_id) AS asked_id,
 {standing_columns("d.environment_id", "d.address")}
@@ -41,7 +52,8 @@ LEFT JOIN data_key uk ON uk.id = c.url_key_id
 LEFT JOIN data_key sk ON sk.id = c.secret_key_id
 LEFT JOIN incident i ON i.id = d.incident_id AND i.environment_id = d.environment_id
 LEFT JOIN run_result result
-    ON result.run_id = d.run_id AND result.environment_id = d.environment_id AND c.kind = 'webhook'
+    ON result.run_id = d.run_id AND result.environment_id = d.environment_id
+    AND (c.kind = 'webhook' OR d.event = 'run.result')
 """
 
 _STOPPED: Final = {
@@ -54,6 +66,10 @@ _STOPPED: Final = {
 # @ prevents.
 _SLACK_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\u200b"})
 _AGENT: Final = "PipedAI-Notices/1"
+# How long the text of a result or a summary is: in characters in Slack, in bytes in a mail. With the links below it, a
+# mail has 20 KiB at most.
+_MAX_SLACK: Final = 3_000
+_MAX_MAIL: Final = 18 * 1024
 
 
 def message_of(row: Row) -> Post | Mail:
@@ -84,21 +100,30 @@ def message_of(row: Row) -> Post | Mail:
 
 
 def _with_output(row: Row) -> str:
-    """Returns the body of a notice with the `output` of its run. It is null if the run has none or was pruned."""
-    body = json.loads(row["body"])
-    if body.get("run") is None:
-        return str(row["body"])
-    output = None if row["run_output"] is None else json.loads(row["run_output"])
-    return compact_json({**body, "run": {**body["run"], "output": output}})
+    """Returns the body of a notice with its link, and with the `output` of its run. The output is null if the run has
+    none or was pruned.
+    """
+    body = {**json.loads(row["body"]), "link": _page(row)}
+    if body["run"] is not None:
+        output = None if row["run_output"] is None else json.loads(row["run_output"])
+        body["run"]["output"] = output
+    return compact_json(body)
 
 
 def slack_text(row: Row) -> str:
     """Returns the text for Slack, with a link to the page that it is about. Texts of others in it make no links, also
     of bare URLs, mentions or new lines.
     """
+    link = _page(row)
+    if row["event"] in LONG:
+        most = _MAX_SLACK - len(link)
+        title, lines = long_text(
+            row, most, lambda line: len(line.translate(_SLACK_ESCAPES)), most_items=5
+        )
+        return "\n".join([*(line.translate(_SLACK_ESCAPES) for line in (title, *lines)), link])
     title, lines = _content(row)
     text = "\n".join([f"{title} ({foreign(row['environment_name'])})", *map(foreign, lines)])
-    return f"{text.translate(_SLACK_ESCAPES)}\n{_page(row)}"
+    return f"{text.translate(_SLACK_ESCAPES)}\n{link}"
 
 
 def _content(row: Row) -> tuple[str, list[str]]:
@@ -110,14 +135,9 @@ def _content(row: Row) -> tuple[str, list[str]]:
         return _digest_title(digest), [*digest.lines, *([f"and {more} more"] if more else [])]
     if row["event"] == TEST:
         return f"This is a test of the channel {foreign(row['channel_name'])}", []
-    title, cause, story = (
-        _title(body, foreign(body["subject"]["name"])),
-        _cause(body),
-        _story(row, body),
-    )
-    if story:
-        return title, [story, f"What had happened: {cause}"]
-    return title, [cause] if cause else []
+    story = _story(row, body)
+    facts = [f"{label}: {value}" for label, value in _facts(row, body)]
+    return _title(body, foreign(body["subject"]["name"])), [*([story] if story else []), *facts]
 
 
 def _page(row: Row) -> str:
@@ -125,7 +145,7 @@ def _page(row: Row) -> str:
     body = json.loads(row["body"])
     if row["event"] == TEST:
         return link_to_page("channel", row["channel_id"])
-    if row["event"] == DIGEST:
+    if row["event"] in (DIGEST, SUMMARY):
         return link_to_page("attention", row["environment_id"])
     if body["run"] and not row["event"].endswith(RECOVERED):
         return link_to_page("run", body["run"]["id"])
@@ -136,20 +156,6 @@ def _page(row: Row) -> str:
 
 
 def _mail(row: Row) -> Mail:
-    body = json.loads(row["body"])
-    values: dict[str, Any] = {
-        "environment": row["environment_name"],
-        "channel": row["channel_name"],
-        "title": Own(_mail_title(row, body)),
-        "cause": _cause(body),
-        "story": Own(_story(row, body)),
-        "since": Own(_words(row, body, "openedAt")),
-        "until": Own(_words(row, body, "closedAt")),
-    }
-    if row["event"] == DIGEST:
-        digest = Digest.of(row["body"])
-        values |= {"lines": list(digest.lines), "more": digest.count - len(digest.lines)}
-    why = Own("You get this mail because your address is in a channel of the environment.")
     stop, headers = "", {}
     # Without a mail server, members' addresses that nobody has proved get mails too (as files), and have no row.
     if row["asked_id"] is not None:
@@ -157,14 +163,33 @@ def _mail(row: Row) -> Mail:
             consent.link_of(row["asked_id"]),
             consent.unsubscribe_headers(row["asked_id"]),
         )
+    how: dict[str, Any] = {
+        "to": row["address"],
+        "link": _page(row),
+        "why": Own("You get this mail because your address is in a channel of the environment."),
+        "headers": headers,
+    }
+    if row["event"] in LONG:
+        title, lines = long_text(row, _MAX_MAIL, lambda line: len(line.encode()), most_items=20)
+        values: dict[str, Any] = {"title": Own(title), "text": Own("\n".join(lines))}
+        values |= {"channel": row["channel_name"], "stop": Own(stop)}
+        return compose("notices/plain", subject="{title}", values=values, is_plain=True, **how)
+    body = json.loads(row["body"])
+    values = {
+        "environment": row["environment_name"],
+        "channel": row["channel_name"],
+        "title": Own(_mail_title(row, body)),
+        "story": Own(_story(row, body)),
+        "facts": _facts(row, body),
+    }
+    if row["event"] == DIGEST:
+        digest = Digest.of(row["body"])
+        values |= {"lines": list(digest.lines), "more": digest.count - len(digest.lines)}
     return compose(
         "notices/notice",
-        to=row["address"],
         subject="{title} ({environment})",
         values={**values, "stop": Own(stop)},
-        link=_page(row),
-        why=why,
-        headers=headers,
+        **how,
     )
 
 
@@ -186,8 +211,20 @@ def _digest_title(digest: Digest) -> str:
     return f"{digest.count} notices were held back"
 
 
-def _cause(body: dict[str, Any]) -> str:
-    return str(((body["incident"] or {}).get("cause") or {}).get("message") or "")
+def _facts(row: Row, body: dict[str, Any]) -> list[Fact]:
+    """Returns the facts about an incident and its run. A recovery tells its times in its story."""
+    incident, is_over = body["incident"], row["event"].endswith(RECOVERED)
+    if incident is None:
+        return []
+    cause = (Own("What had happened" if is_over else "Cause"), incident["cause"]["message"])
+    if is_over:
+        return [cause]
+    times = [
+        (Own(label), Own(words))
+        for label, name in (("Since", "openedAt"), ("Until", "closedAt"))
+        if (words := _words(row, body, name))
+    ]
+    return [cause, *times, *failure_facts(body["run"], row["timezone"])]
 
 
 def _story(row: Row, body: dict[str, Any]) -> str:

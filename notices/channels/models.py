@@ -1,10 +1,11 @@
-"""The tables of channels, of the notices that go out over them, and of the addresses that get mail (SPEC §14)."""
+"""The tables of channels, and of the notices that go out over them (SPEC §14, §26)."""
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
 from django.db.models.functions import Now
 
+from notices.channels.addresses import MAX_ADDRESS
 from pipedai.ids import new_id
 from pipedai.outgoing import (
     OutboxRow,
@@ -15,20 +16,19 @@ from pipedai.outgoing import (
 )
 from triggers.models.fields import tenant_key
 from workspaces.encryption.sealed_fields import SealedField
+from workspaces.files.columns import FileColumns, own_key
 from workspaces.models import Environment
 
 # The columns of a channel that are encrypted.
 URL = SealedField("channel", "url", "url_key_id")
 SECRET = SealedField("channel", "secret", "secret_key_id")
-# The longest e-mail address (RFC 5321 §4.5.3.1.3, less the angle brackets).
-MAX_ADDRESS = 254
 
 
 # The condition that a channel should send notices and that its last ones were given up.
 IS_FAILING = Q(failing_since__isnull=False, enabled=True, deleted_at__isnull=True)
 
 
-class Channel(models.Model):
+class Channel(FileColumns):
     class Kind(models.TextChoices):
         """How a channel sends its notices."""
 
@@ -62,7 +62,21 @@ class Channel(models.Model):
     # The data key that encrypts `secret`; NULL if there is no secret.
     secret_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
     # The events that the channel tells of: words from `notices.states.EVENTS`.
-    events = ArrayField(models.CharField(max_length=30))
+    events = ArrayField(models.CharField(max_length=32))
+    # Of which triggers the channel tells with `run.result`; NULL if of all. They are no foreign keys: a deleted trigger
+    # ends no more runs.
+    trigger_ids = ArrayField(models.UUIDField(), null=True)
+    # Which final outcomes `run.result` tells: `always`, `failed`, or a list of clauses that must all hold for the
+    # document of the run's status, output and payload.
+    tells_when = models.JSONField(db_default=Value("always", models.JSONField()))
+    # When the channel sends a summary: `at` as HH:MM, `timezone`, and `weekdays`, of which `mon` is the first. NULL if
+    # it sends none.
+    summary = models.JSONField(null=True)
+    # When the next summary is due; NULL if none is, also while the channel is disabled. The transaction that queues a
+    # summary moves it on.
+    summary_due_at = models.DateTimeField(null=True)
+    # From when on the next summary tells what became of due times and runs; NULL like `summary_due_at`.
+    summary_since = models.DateTimeField(null=True)
     # Whether the channel sends notices. Notices that are pending when the channel is disabled are given up.
     enabled = models.BooleanField(default=True)
     # The user who made the channel; NULL if an API key or the service did.
@@ -82,6 +96,7 @@ class Channel(models.Model):
     class Meta:
         db_table = "channel"
         constraints = (
+            own_key("channel", live=Q(deleted_at__isnull=True)),
             models.UniqueConstraint(fields=["environment", "id"], name="channel_in_environment"),
             models.CheckConstraint(
                 condition=Q(kind__in=("email", "webhook", "slack")), name="channel_kind"
@@ -106,6 +121,17 @@ class Channel(models.Model):
                 condition=Q(failing_since__isnull=False) | Q(last_error__isnull=True),
                 name="channel_error_has_a_time",
             ),
+            models.CheckConstraint(
+                condition=Q(summary_due_at__isnull=True, summary_since__isnull=True)
+                | Q(
+                    summary__isnull=False,
+                    summary_due_at__isnull=False,
+                    summary_since__isnull=False,
+                    enabled=True,
+                    deleted_at__isnull=True,
+                ),
+                name="channel_summary_is_due",
+            ),
         )
         indexes = (
             models.Index(
@@ -120,7 +146,17 @@ class Channel(models.Model):
             models.Index(
                 fields=["environment"],
                 name="channel_of_outcomes",
-                condition=Q(enabled=True, deleted_at__isnull=True, events__contains=["run.ended"]),
+                condition=Q(
+                    enabled=True,
+                    deleted_at__isnull=True,
+                    events__overlap=["run.ended", "run.result"],
+                ),
+            ),
+            # The scheduler finds the due summaries by this index.
+            models.Index(
+                fields=["summary_due_at"],
+                name="channel_summary_due",
+                condition=Q(summary_due_at__isnull=False),
             ),
         )
 
@@ -148,8 +184,9 @@ class Notice(OutboxRow):
     )
     # The channel that sends the notice. The channel's URL and secret are read at each attempt.
     channel = tenant_key("notices.Channel", related_name="notices")
-    # What the notice tells: a word from EVENTS, or `channel.test`, `channel.digest` or `address.confirm`.
-    event = models.CharField(max_length=30)
+    # What the notice tells: a word from EVENTS, or `channel.test`, `channel.digest`, `channel.summary` or
+    # `address.confirm`.
+    event = models.CharField(max_length=32)
     # The incident that the notice tells of; NULL if there is none. It is no foreign key, because incidents are pruned.
     incident_id = models.UUIDField(null=True)
     # The run that the notice tells of: the incident's cause, or a run that ended; NULL if there is none. It is no
@@ -230,56 +267,3 @@ class NoticeAttempt(SendAttempt):
     class Meta:
         db_table = "notice_attempt"
         constraints = attempt_constraints("notice_attempt_has_an_end")
-
-
-class AskedAddress(models.Model):
-    """Whether the owner of an address wants an environment's mail (SPEC §14). Before they confirm, they get only the
-    one mail that asks. Users who name their own address, or make the environment, have agreed.
-    """
-
-    # The row's id, which the tokens in mails name. Links in earlier mails end when it changes, as it does if the owner
-    # of the address is removed from the environment by somebody else.
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
-    # The address, in lower case.
-    address = models.CharField(max_length=MAX_ADDRESS)
-    # The user who first named the address: by adding it to a channel, also with an API key that they minted, or by
-    # leaving the environment. If it is the owner of the address, the address is not asked.
-    asked_by = models.UUIDField()
-    asked_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When the owner of the address confirmed that they want the mail; NULL if they have not.
-    confirmed_at = models.DateTimeField(null=True)
-    # When the owner of the address refused the mail of this environment, by a link or by leaving it; NULL if they have
-    # not, or have agreed after that.
-    refused_at = models.DateTimeField(null=True)
-
-    class Meta:
-        db_table = "asked_address"
-        constraints = (
-            models.UniqueConstraint(
-                fields=["address", "environment"], name="asked_address_once_an_environment"
-            ),
-        )
-        indexes = (
-            # These two indexes count the new addresses of a day: those of a user, and those of an environment.
-            models.Index(fields=["asked_by", "asked_at"], name="asked_address_by_user"),
-            models.Index(fields=["environment", "asked_at"], name="asked_address_of_environment"),
-        )
-
-    def __str__(self) -> str:
-        return str(self.id)
-
-
-class RefusedAddress(models.Model):
-    # The address, in lower case.
-    address = models.CharField(max_length=MAX_ADDRESS, primary_key=True)
-    # When the owner of the address refused all notices, by the database's clock.
-    refused_at = models.DateTimeField(db_default=Now(), editable=False)
-
-    class Meta:
-        db_table = "refused_address"
-
-    def __str__(self) -> str:
-        return "an address that wants no notices"

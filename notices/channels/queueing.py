@@ -1,11 +1,11 @@
-"""Queues notices: selects the channels that subscribe to an event, and writes their rows (SPEC §14).
+"""Queues notices: writes their rows, within the limits of their receivers (SPEC §14).
 
 An address, or a channel of Slack, gets at most `MAX_AN_HOUR` notices an hour. A digest of a channel gathers the others,
 so that a storm of incidents makes one mail.
 """
 
 from bisect import insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -14,6 +14,7 @@ from uuid import UUID
 from notices.channels.announcements import Announcement, Digest, body_of
 from notices.channels.consent import Standing, keep_consent, standings
 from notices.channels.models import Channel, Notice
+from notices.channels.wanting import wants
 from notices.states import DIGEST
 from pipedai.ids import new_id
 from pipedai.outgoing import mail_host
@@ -25,26 +26,6 @@ AN_HOUR: Final = timedelta(hours=1)
 # How many notices a webhook may have pending. The oldest notices beyond this number are dropped.
 MAX_PENDING: Final = 10_000
 _BATCH: Final = 1_000
-
-# Selects the channels that subscribe to one of the events, and locks them. The second of two transactions waits for the
-# lock, and so counts what the first one queued. The order of the ids prevents deadlocks.
-_WANTING: Final = f"""
-SELECT id, environment_id, kind, emails, host, events, {NOW} AS now FROM channel
-WHERE environment_id = ANY(%(environments)s) AND enabled AND deleted_at IS NULL AND events && %(events)s::varchar[]
-ORDER BY id FOR NO KEY UPDATE
-"""  # noqa: S608
-
-# The SQL condition that a channel `c` is enabled and tells of ended runs. The index `channel_of_outcomes` has it too.
-TELLS_OUTCOMES: Final = (
-    "c.enabled AND c.deleted_at IS NULL AND c.events @> (ARRAY['run.ended'])::varchar(30)[]"
-)
-# Selects the channels that tell of ended runs. It takes no locks, because webhooks have no hourly limit, so ends of
-# runs need not wait for each other.
-_WANTING_OUTCOMES: Final = f"""
-SELECT c.id, c.environment_id, c.kind, c.emails, c.host, c.events, statement_timestamp() AS now FROM channel c
-WHERE c.environment_id = ANY(%(environments)s) AND {TELLS_OUTCOMES}
-ORDER BY c.id
-"""  # noqa: S608
 
 # Makes transactions that tell the same address wait for each other, so that the second one counts what the first one
 # queued. Channels of other environments may have the address too. There are 1,024 locks, so that a batch needs few.
@@ -139,19 +120,6 @@ class _Room:
         return max(due, now + AN_HOUR) if self.pending > len(self.times) else due
 
 
-def channels_wanting(
-    environments: Iterable[UUID], events: Iterable[str], *, now: datetime | None = None
-) -> list[Row]:
-    """Returns the channels that subscribe to one of the events, locked until the transaction ends."""
-    params = {"environments": list(set(environments)), "events": list(set(events)), "now": now}
-    return fetch_all(_WANTING, params)
-
-
-def channels_wanting_outcomes(environments: Iterable[UUID]) -> list[Row]:
-    """Returns the channels of these environments that tell of ended runs. Nearly always there are none."""
-    return fetch_all(_WANTING_OUTCOMES, {"environments": list(set(environments))})
-
-
 def queue_notices(
     channels: Sequence[Row], announcements: Sequence[Announcement], *, now: datetime | None = None
 ) -> list[Notice]:
@@ -160,7 +128,7 @@ def queue_notices(
     digest.
     """
     wanted = [
-        (channel, [each for each in announcements if _wants(channel, each)]) for channel in channels
+        (channel, [each for each in announcements if wants(channel, each)]) for channel in channels
     ]
     lines = _lines(wanted)
     rows = [*_unlimited(lines), *_limited(lines, now)]
@@ -169,19 +137,18 @@ def queue_notices(
     return rows
 
 
+def queue_unlimited(channel: Row, announcement: Announcement) -> None:
+    """Writes a channel's notices about something, one for each address that gets mail, even beyond the hourly limit."""
+    lines = _lines([(channel, [announcement])])
+    Notice.objects.bulk_create([_notice(line, announcement) for line in lines])
+
+
 def queue_for(channel: Channel, announcement: Announcement, address: str = "") -> Notice:
     """Writes one notice, even if the channel does not subscribe to its event, and without a limit on their number."""
     row = {"id": channel.id, "environment_id": channel.environment_id, "host": channel.host}
     notice = _notice(_Line(row, address), announcement)
     notice.save(force_insert=True)
     return notice
-
-
-def _wants(channel: Row, announcement: Announcement) -> bool:
-    return (
-        announcement.environment_id == channel["environment_id"]
-        and announcement.event in channel["events"]
-    )
 
 
 def _is_limited(line: _Line) -> bool:

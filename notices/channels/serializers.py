@@ -1,6 +1,8 @@
 """Checks the bodies of requests about channels, and renders channels and notices, and filters notices."""
 
-from typing import Any
+import re
+from typing import Any, Final
+from uuid import UUID
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -8,19 +10,79 @@ from rest_framework import serializers
 from accounts.serializers import NewEmailField
 from notices.channels.consent import Standing
 from notices.channels.models import Channel, Notice
-from notices.states import EVENTS, INCIDENT_EVENTS
-from pipedai.api.fields import NameField, TextField, TrueFalseField
+from notices.states import ALWAYS, EVENTS, FAILED, INCIDENT_EVENTS
+from pipedai.api.fields import IdField, NameField, TextField, TimezoneField, TrueFalseField
 from pipedai.api.filters import ApiFilterSet, WordsFilter
 from pipedai.api.outside_urls import MAX_URL
 from pipedai.api.serializers import StrictBody
+from triggers.events.clauses import MAX_CLAUSES, WhereField
 from triggers.serializers import MIN_WEBHOOK_SECRET, checked_webhook_secret, checked_webhook_url
 from triggers.webhooks.serializers import AttemptSerializer
+from workspaces.files.columns import KeyField, LabelField
 
 MAX_EMAILS = 20
+MAX_TRIGGERS = 100
+WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_CLOCK: Final = re.compile("([01][0-9]|2[0-3]):[0-5][0-9]")
 _MAX_TOKEN = 200
 
 
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "string", "enum": [ALWAYS, FAILED]},
+            {"type": "array", "items": {"type": "object"}, "minItems": 1, "maxItems": MAX_CLAUSES},
+        ]
+    }
+)
+class WhenField(serializers.Field[Any, Any, Any, Any]):
+    """Which final outcomes a channel tells: `always`, `failed`, or clauses that must all hold."""
+
+    # The field is no part of the body, so that also a PATCH needs whole clauses.
+    _where = WhereField(allow_empty=False)
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, list):
+            return self._where.run_validation(data)
+        if data not in (ALWAYS, FAILED):
+            raise serializers.ValidationError("Must be always, failed, or a list of clauses.")
+        return data
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+class SummaryBody(StrictBody):
+    """When a channel sends a summary: at a time of day, in a time zone, on some days of the week."""
+
+    at = TextField()
+    timezone = TimezoneField(required=False)
+    weekdays = serializers.ListField(
+        child=serializers.ChoiceField(choices=WEEKDAYS), allow_empty=False, required=False
+    )
+
+    def validate_at(self, value: str) -> str:
+        if not _CLOCK.fullmatch(value):
+            raise serializers.ValidationError(
+                "Must be a time of day from 00:00 to 23:59, as HH:MM."
+            )
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        # In a PATCH no field is required by itself.
+        if "at" not in attrs:
+            raise serializers.ValidationError({"at": ["This field is required."]})
+        days = attrs.get("weekdays", WEEKDAYS)
+        return {
+            "at": attrs["at"],
+            "timezone": attrs.get("timezone", "UTC"),
+            "weekdays": [day for day in WEEKDAYS if day in days],
+        }
+
+
 class ChannelBody(StrictBody):
+    key = KeyField()
+    managedBy = LabelField()
     name = NameField(max_length=200)
     kind = serializers.ChoiceField(choices=Channel.Kind.choices)
     emails = serializers.ListField(
@@ -37,7 +99,20 @@ class ChannelBody(StrictBody):
     events = serializers.ListField(
         child=serializers.ChoiceField(choices=EVENTS), min_length=1, max_length=100, required=False
     )
+    triggerIds = serializers.ListField(
+        source="trigger_ids",
+        child=IdField(),
+        min_length=1,
+        max_length=MAX_TRIGGERS,
+        allow_null=True,
+        required=False,
+    )
+    when = WhenField(source="tells_when", required=False)
+    summary = SummaryBody(allow_null=True, required=False)
     enabled = TrueFalseField(required=False)
+
+    def validate_triggerIds(self, value: list[UUID] | None) -> list[UUID] | None:  # noqa: N802
+        return value and sorted(set(value))
 
     def validate_emails(self, value: list[str] | None) -> list[str] | None:
         return value and list(dict.fromkeys(value))
@@ -59,6 +134,9 @@ DEFAULTS: dict[str, Any] = {
     "url": None,
     "secret": None,
     "events": list(INCIDENT_EVENTS),
+    "trigger_ids": None,
+    "tells_when": ALWAYS,
+    "summary": None,
     "enabled": True,
 }
 
@@ -82,6 +160,8 @@ class ChannelSerializer(serializers.Serializer[Any]):
     """A channel. Of its URL it shows the host, and of its secret whether there is one."""
 
     id = serializers.UUIDField()
+    key = serializers.CharField(allow_null=True)
+    managedBy = serializers.CharField(source="managed_by", allow_null=True)
     environmentId = serializers.UUIDField(source="environment_id")
     name = serializers.CharField()
     kind = serializers.ChoiceField(choices=Channel.Kind.choices)
@@ -90,6 +170,12 @@ class ChannelSerializer(serializers.Serializer[Any]):
     host = serializers.SerializerMethodField()
     hasSecret = serializers.SerializerMethodField()
     events = serializers.ListField(child=serializers.ChoiceField(choices=EVENTS))
+    triggerIds = serializers.ListField(
+        source="trigger_ids", child=serializers.UUIDField(), allow_null=True
+    )
+    when = WhenField(source="tells_when")
+    summary = SummaryBody(allow_null=True)
+    nextSummaryAt = serializers.DateTimeField(source="summary_due_at", allow_null=True)
     enabled = serializers.BooleanField()
     failingSince = serializers.DateTimeField(source="failing_since", allow_null=True)
     lastError = serializers.CharField(source="last_error", allow_null=True)

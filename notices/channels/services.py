@@ -12,6 +12,7 @@ from notices.channels.models import SECRET, URL, Channel
 from notices.channels.new_addresses import ask_new_addresses, check_may_mail
 from notices.channels.queueing import queue_notices
 from notices.channels.serializers import DEFAULTS
+from notices.channels.summaries import next_summary
 from notices.states import RUN_ENDED, TEST
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound
@@ -22,12 +23,25 @@ from pipedai.ids import new_id
 from pipedai.outgoing import host_of
 from pipedai.redaction import REDACTED
 from pipedai.sql import Row, database_now
+from triggers.models import Trigger
 from workspaces.ceilings import check_ceiling
 from workspaces.encryption import keys
+from workspaces.files.columns import keeping_keys
 from workspaces.locks import hold_environment, hold_role, lock_environment
 from workspaces.models import DataKey
 from workspaces.roles import Role
 
+# The settings that the audit log shows, by their columns, with their names in the API.
+_SHOWN: Final = {
+    "name": "name",
+    "events": "events",
+    "trigger_ids": "triggerIds",
+    "tells_when": "when",
+    "summary": "summary",
+    "enabled": "enabled",
+    "key": "key",
+    "managed_by": "managedBy",
+}
 _ONLY_WEBHOOKS: Final = "Only a channel of the kind webhook has it."
 
 
@@ -42,7 +56,7 @@ def create_channel(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
         kind=values["kind"],
         created_by=actor.id if actor.type == "user" else None,
     )
-    with transaction.atomic():
+    with keeping_keys():
         lock_environment(environment_id)
         hold_role(actor, environment_id, Role.ADMIN)
         _check_ceiling(environment_id)
@@ -58,7 +72,7 @@ def update_channel(*, channel_id: UUID, actor: Actor, values: dict[str, Any]) ->
     """Changes the given values of a channel. If the URL moves to another origin without a new secret, the secret is
     removed, because it is for one server only. Raises NotFound, Invalid, Conflict, and the errors of `hold_role`.
     """
-    with transaction.atomic():
+    with keeping_keys():
         channel = _locked(channel_id, actor)
         old_emails = set(channel.emails)
         if changes := _apply(channel, values):
@@ -74,7 +88,13 @@ def delete_channel(*, channel_id: UUID, actor: Actor) -> None:
     with transaction.atomic():
         channel = _locked(channel_id, actor)
         Channel.objects.filter(id=channel.id).update(
-            deleted_at=Now(), url=None, url_key=None, secret=None, secret_key=None
+            deleted_at=Now(),
+            url=None,
+            url_key=None,
+            secret=None,
+            secret_key=None,
+            summary_due_at=None,
+            summary_since=None,
         )
         emit(_event("channel.deleted", channel, actor, {"name": channel.name}))
 
@@ -125,10 +145,13 @@ def _apply(channel: Channel, values: dict[str, Any]) -> dict[str, Any]:
     """Returns the changes for the audit row, which does not show the URL, the secret and the addresses."""
     _check_fit(channel, values)
     changes: dict[str, Any] = {}
-    for name in ("name", "events", "enabled"):
+    _check_triggers(channel, values)
+    for name, shown in _SHOWN.items():
         if name in values and values[name] != getattr(channel, name):
-            changes[name] = [getattr(channel, name), values[name]]
+            changes[shown] = [getattr(channel, name), values[name]]
             setattr(channel, name, values[name])
+    if changes.keys() & {"summary", "enabled"}:
+        _plan_summary(channel)
     emails = values.get("emails") or channel.emails
     if emails != channel.emails:
         check_mail_is_on()
@@ -144,6 +167,25 @@ def _apply(channel: Channel, values: dict[str, Any]) -> dict[str, Any]:
             channel.secret, channel.secret_key_id = sealed.box, sealed.data_key_id
         changes["secret"] = REDACTED
     return changes
+
+
+def _check_triggers(channel: Channel, values: dict[str, Any]) -> None:
+    """Raises Invalid if a trigger that the channel did not have yet is none of its environment's."""
+    new = set(values.get("trigger_ids") or ()) - set(channel.trigger_ids or ())
+    live = Trigger.objects.filter(environment_id=channel.environment_id, deleted_at__isnull=True)
+    if new and live.filter(id__in=new).count() < len(new):
+        raise Invalid({"triggerIds": ["No such trigger in this environment."]})
+
+
+def _plan_summary(channel: Channel) -> None:
+    """Sets when the next summary is due. It tells what came since the last one, or since there is to be one."""
+    channel.summary_due_at = None
+    if channel.summary is None or not channel.enabled:
+        channel.summary_since = None
+        return
+    now = database_now()
+    channel.summary_due_at = next_summary(channel.summary, now)
+    channel.summary_since = channel.summary_since or now
 
 
 def _apply_url(channel: Channel, values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

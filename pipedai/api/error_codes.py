@@ -80,6 +80,8 @@ class ErrorCode(StrEnum):
     LAST_OWNER = "last_owner"
     # 409: what is to be deleted still has rows that depend on it. The sentence counts them.
     HAS_CHILDREN = "has_children"
+    # 409: the trigger would listen to itself, over the triggers to which it listens.
+    CHAIN_CIRCLE = "chain_circle"
     # 409: the trigger that is to be deleted still has unfinished runs.
     UNFINISHED_RUNS = "unfinished_runs"
     # 409: the request would add a row beyond a ceiling, which is the largest number of rows of one kind
@@ -95,6 +97,12 @@ class ErrorCode(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     # 409: the trigger has no webhookUrl to which anything could be sent.
     NO_WEBHOOK_URL = "no_webhook_url"
+    # 409: the connection's grant needs no authorization.
+    WRONG_GRANT = "wrong_grant"
+    # 409: the connection's MCP server or authorization server can't be connected. The sentence says why.
+    CANNOT_DISCOVER = "cannot_discover"
+    # 409: the event is the end of a run, so it can't be decided anew.
+    EVENT_OF_RUN = "event_of_run"
     # 409: the channel is disabled and sends nothing.
     CHANNEL_DISABLED = "channel_disabled"
     # 409: the run's state forbids the transition. The body's `status` is that state.
@@ -119,6 +127,12 @@ class ErrorCode(StrEnum):
     WORKER_UNAPPROVED = "worker_unapproved"
     # 409: a budget has no room for the run.
     BUDGET_EXHAUSTED = "budget_exhausted"
+    # 409: the connection of the run's trigger has no token, or one that is about to expire. `Retry-After` says when to
+    # ask again.
+    CONNECTION_NOT_READY = "connection_not_ready"
+    # 409: the trigger of a run that is being executed has another MCP server by now, or was deleted. So the run keeps
+    # the headers that it has.
+    TRIGGER_CHANGED = "trigger_changed"
     # 409: the worker reports a run as canceled, although nobody requested that.
     CANCEL_NOT_REQUESTED = "cancel_not_requested"
     # 409: the worker's report is too late. The server gave the run up, and its retry has been claimed. The report is
@@ -149,7 +163,7 @@ class ErrorCode(StrEnum):
     INTERNAL_ERROR = "internal_error"
     # 503: the database can't be reached, accepts no writes, or is full; `Retry-After` says when to ask again.
     DATABASE_UNAVAILABLE = "database_unavailable"
-    # 503: a secret can't be encrypted until an operator mends the environment's data key.
+    # 503: a secret can't be encrypted or opened until an operator mends the environment's data key.
     ENCRYPTION_UNAVAILABLE = "encryption_unavailable"
     # 503: the service has too much to do at this moment; `Retry-After` says when to ask again.
     OVERLOADED = "overloaded"

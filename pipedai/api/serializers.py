@@ -27,10 +27,20 @@ class StrictBody(Body):
         except serializers.ValidationError as error:
             errors = dict(error.detail) if isinstance(error.detail, dict) else {}
             values = {}
-        errors |= {name: ["Unknown field."] for name in data if name not in self.fields}
+        given = data if isinstance(data, dict) else {}
+        errors |= {name: ["Unknown field."] for name in given if name not in self.fields}
         if errors:
             raise serializers.ValidationError(errors)
         return values
+
+
+class InnerBody(StrictBody):
+    """An object inside of a body. A PATCH may leave out fields of the body, but no field of such an object."""
+
+    def bind(self, field_name: str, parent: Any) -> None:
+        super().bind(field_name, parent)
+        # DRF asks the outermost serializer whether fields may be left out.
+        self.parent = None  # type: ignore[assignment]
 
 
 def read_body(serializer: type[Body], request: Request, *, partial: bool = False) -> dict[str, Any]:

@@ -7,7 +7,7 @@ and caller. An HMAC names the bucket, so that the table holds no address and no 
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -159,13 +159,13 @@ class Buckets:
         self._most = most
         # For each caller, the tokens left and the time when they were counted. The caller who wrote longest ago comes
         # first.
-        self._buckets: OrderedDict[UUID, tuple[float, float]] = OrderedDict()
+        self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def take(self, caller: UUID, *, now: float) -> float:
+    def take(self, caller: Hashable, *, now: float) -> float:
         """Takes a token and returns 0, or returns the seconds until the next one. `now` never goes back."""
         with self._lock:
             self._forget(now)

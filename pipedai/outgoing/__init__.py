@@ -9,7 +9,7 @@ from pipedai.outgoing.kinds import Attempt, CannotSend, Kind, NeverSend
 from pipedai.outgoing.mail_server import mail_is_on
 from pipedai.outgoing.mails import Mail, compose, foreign, mail_host
 from pipedai.outgoing.pool import register_kind, registered_kinds
-from pipedai.outgoing.posts import Answer, Post, Result, host_of, signed_post
+from pipedai.outgoing.posts import Answer, Post, Result, host_of, signed_post, standard_key
 from pipedai.outgoing.request import fetch, post
 from pipedai.outgoing.rows import (
     OutboxRow,
@@ -45,5 +45,6 @@ __all__ = [
     "register_kind",
     "registered_kinds",
     "signed_post",
+    "standard_key",
     "target_problem",
 ]

@@ -57,7 +57,9 @@ def send(kind: Kind, row: Row) -> Answer:
         if isinstance(message, Mail):
             answer = mail_server.deliver(message, message_id=row["id"].hex)
         else:
-            answer = request.post(message.url, headers=message.headers, body=message.body)
+            answer = request.post(
+                message.url, method=message.method, headers=message.headers, body=message.body
+            )
             if answer.status_code is not None:
                 span.set({"http.response.status_code": answer.status_code})
         if answer.error is not None:
@@ -170,6 +172,10 @@ def _record(kind: Kind) -> str:
         AND m.environment_id = given.environment_id AND m.environment_id = ANY(%(environment_ids)s::uuid[])"""
         of_environment = """
     AND m.environment_id = locked.environment_id AND m.environment_id = ANY(%(environment_ids)s::uuid[])"""
+    forgotten = "".join(
+        f", {column} = CASE WHEN locked.status = 'pending' THEN m.{column} END"
+        for column in kind.forgets
+    )
     return f"""
 WITH locked AS MATERIALIZED (
     SELECT given.* FROM unnest(
@@ -180,7 +186,7 @@ WITH locked AS MATERIALIZED (
     WHERE m.status = 'pending' AND m.next_attempt_at = given.claim
     ORDER BY m.id FOR UPDATE OF m)
 UPDATE {kind.table} m SET status = locked.status, next_attempt_at = locked.next_attempt_at,
-    delivered_at = locked.delivered_at, attempt_count = m.attempt_count + 1
+    delivered_at = locked.delivered_at, attempt_count = m.attempt_count + 1{forgotten}
 FROM locked WHERE m.id = locked.id{of_environment}
 RETURNING m.id, locked.claim, m.attempt_count
 """
@@ -215,7 +221,7 @@ def _kept(kind: Kind, attempt: Attempt) -> SendAttempt:
         status_code=answer.status_code,
         duration_ms=answer.duration_ms,
         error=answer.error,
-        response_body=_as_text(answer.body),
+        response_body=_as_text(answer.body) if kind.keeps_answers else None,
     )
 
 

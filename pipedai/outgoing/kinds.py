@@ -74,6 +74,10 @@ class Kind:
     per_host: int = 4
     # How many of the shares mails may take, and so how many connections a scheduler has to the mail server.
     mails: int = 8
+    # Whether the beginning of each answer is kept. It is not where an answer may repeat a secret of the message.
+    keeps_answers: bool = True
+    # Columns that become NULL when a message has been delivered or given up, such as a secret that nothing needs then.
+    forgets: tuple[str, ...] = ()
     # How many threads record results. There are fewer of them than threads that send, because each has a database
     # connection.
     recorders: int = 2

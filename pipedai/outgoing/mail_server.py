@@ -106,7 +106,8 @@ def _message(mail: Mail, message_id: str) -> EmailMultiAlternatives:
     message = EmailMultiAlternatives(
         subject, mail.text, settings.EMAIL_FROM, [_address(mail.to)], headers=headers
     )
-    message.attach_alternative(mail.html, "text/html")
+    if mail.html:
+        message.attach_alternative(mail.html, "text/html")
     # Building the message now checks its headers before anything is sent.
     message.message()
     return message

@@ -49,6 +49,7 @@ class Mail:
     to: str = field(repr=False)
     subject: str = field(repr=False)
     text: str = field(repr=False)
+    # Empty if the mail is plain text alone.
     html: str = field(repr=False)
     # Further headers. Sending a mail fails if one of them contains a line break.
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -69,21 +70,29 @@ def compose(
     link: str = "",
     why: str = "",
     headers: Mapping[str, str] | None = None,
+    is_plain: bool = False,
 ) -> Mail:
-    """Returns the mail with this name. Texts in `values`, also nested, count as written by others and go through
-    `foreign`, unless they are `Own`. `link` is shown as a button, `why` at the end. `subject` and `why` are ours and
-    may name values in braces; never put texts of others into them.
+    """Returns the mail with this name, without HTML if it `is_plain`. Texts in `values`, also nested, count as written
+    by others and go through `foreign`, unless they are `Own`. `link` is shown as a button, `why` at the end. `subject`
+    and `why` are ours and may name values in braces; never put texts of others into them.
     """
     safe: dict[str, Any] = {key: _made_safe(value) for key, value in (values or {}).items()}
     context = {**safe, "product": PRODUCT, "link": link, "why": why.format_map(safe)}
-    texts = [render_to_string(f"mail/{name}.{ending}", context) for ending in ("txt", "html")]
+    text = render_to_string(f"mail/{name}.txt", context).strip() + "\n"
+    html = "" if is_plain else render_to_string(f"mail/{name}.html", context)
     named = " ".join(subject.format_map(safe).split())
-    return Mail(to, named[:_MAX_SUBJECT], texts[0].strip() + "\n", texts[1], dict(headers or {}))
+    return Mail(to, named[:_MAX_SUBJECT], text, html, dict(headers or {}))
 
 
 def foreign(text: str) -> str:
-    """Returns a text of others as one line of at most 200 characters without links (SPEC §14): `Visit
-    https://evil.example now` becomes `Visit https[:]//evil[.]example now`.
+    """Returns a text of others as one line of at most 200 characters without links (SPEC §14)."""
+    line = unlinked(text)
+    return line if len(line) <= MAX_FOREIGN else line[: MAX_FOREIGN - 1].rstrip() + "…"
+
+
+def unlinked(text: str) -> str:
+    """Returns a text of others as one line without links and unseen characters: `Visit https://evil.example now`
+    becomes `Visit https[:]//evil[.]example now`.
     """
     seen = "".join(
         " " if character.isspace() else character
@@ -91,10 +100,7 @@ def foreign(text: str) -> str:
         if character.isspace() or unicodedata.category(character) not in _UNSEEN
     )
     line = " ".join(seen.split())
-    unlinked = _DOT.sub("[.]", _SCHEME.sub("[:]", line))
-    if len(unlinked) <= MAX_FOREIGN:
-        return unlinked
-    return unlinked[: MAX_FOREIGN - 1].rstrip() + "…"
+    return _DOT.sub("[.]", _SCHEME.sub("[:]", line))
 
 
 def _made_safe(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A message that is sent by POST, its signatures, and its answer (SPEC §7).
+"""A message that is sent over HTTP, its signatures, and its answer (SPEC §7).
 
 All webhooks are signed here, by `X-Pipedai-Signature` and the Standard Webhooks specification.
 """
@@ -20,11 +20,12 @@ _STANDARD_PREFIX = "whsec_"
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A request by POST. Its URL, headers and body may hold secrets, so they are not in its `repr`."""
+    """A request. Its URL, headers and body may hold secrets, so they are not in its `repr`."""
 
     url: str = field(repr=False)
     body: bytes = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
+    method: str = "POST"
 
 
 def host_of(url: str) -> str:
@@ -54,7 +55,7 @@ def webhook_headers(
     if secret is None:
         return headers
     signed = b".".join((message_id.encode(), timestamp.encode(), body))
-    signature = base64.b64encode(hmac.digest(_standard_key(secret), signed, "sha256")).decode()
+    signature = base64.b64encode(hmac.digest(standard_key(secret), signed, "sha256")).decode()
     return {
         **headers,
         "webhook-signature": f"v1,{signature}",
@@ -62,7 +63,7 @@ def webhook_headers(
     }
 
 
-def _standard_key(secret: str) -> bytes:
+def standard_key(secret: str) -> bytes:
     """The rest of a secret after `whsec_` is the key in base64. Otherwise the bytes of the secret are the key."""
     if secret.startswith(_STANDARD_PREFIX):
         return base64.b64decode(secret.removeprefix(_STANDARD_PREFIX))
@@ -85,7 +86,7 @@ class Result(StrEnum):
 class Answer:
     """The answer to a request over HTTP. `error` says in a few words, without an address, why no complete answer came,
     or is None; `status_code` may be set beside it. `body` is the beginning of the answer, or all of it: the function
-    that asked says which. `challenge` is the header WWW-Authenticate.
+    that asked says which. `challenge` has all headers WWW-Authenticate, as one list (RFC 9110 §5.3).
     """
 
     status_code: int | None

@@ -5,7 +5,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_address
@@ -30,12 +30,17 @@ T = TypeVar("T")
 
 
 def post(
-    url: str, *, headers: Mapping[str, str], body: bytes, timeout: float = TIMEOUT_SECONDS
+    url: str,
+    *,
+    method: str = "POST",
+    headers: Mapping[str, str],
+    body: bytes,
+    timeout: float = TIMEOUT_SECONDS,
 ) -> Answer:
     """Returns the answer within `timeout` seconds. It raises nothing, follows no redirect, uses no proxy, and supports
     neither cookies nor compression.
     """
-    return _answer("POST", url, headers, body, timeout, KEPT_BODY_BYTES)
+    return _answer(method, url, headers, body, timeout, KEPT_BODY_BYTES)
 
 
 def fetch(
@@ -100,8 +105,8 @@ class _Exchange:
             pool.stream(method, target, headers=sent, content=body) as response,
         ):
             self.status_code = response.status
-            self.retry_after = _header(response.headers, b"retry-after")
-            self.challenge = _header(response.headers, b"www-authenticate")
+            self.retry_after = next(_values(response.headers, b"retry-after"), None)
+            self.challenge = ", ".join(_values(response.headers, b"www-authenticate")) or None
             for chunk in response.iter_stream():
                 self.body += chunk
                 if len(self.body) >= self._kept:
@@ -207,8 +212,8 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
-def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
-    return next((value.decode("latin-1") for key, value in headers if key.lower() == name), None)
+def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> Iterator[str]:
+    return (value.decode("latin-1") for key, value in headers if key.lower() == name)
 
 
 def _words(error: Exception) -> str:

@@ -1,6 +1,8 @@
 """Adds the headers that every answer carries, whichever part of the server made it (SPEC §2)."""
 
 API = "/api/v1"
+# The hooks, to which senders of events post what their own server makes, under any type of content.
+HOOKS = f"{API}/hooks/"
 CONSOLE = "/console"
 SERVER = b"pipedai"
 
@@ -27,6 +29,8 @@ _POLICIES = {
     ),
     "/pair": _FORMS,
     "/account/notices/stop": _FORMS,
+    # The URL of the page to which authorization servers send the browser back has a code, which no script shall see.
+    "/account/connections": _FORMS,
     # The page on which the owner of an address agrees to notices or refuses them has buttons. A script of ours calls
     # the API when one is pressed.
     "/account/notices": (

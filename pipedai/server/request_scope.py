@@ -7,7 +7,7 @@ from typing import Any
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.client_address import Network, client_address, is_trusted_proxy
-from pipedai.server.headers import PROBES, RawHeaders
+from pipedai.server.headers import HOOKS, PROBES, RawHeaders
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a failure
@@ -77,6 +77,9 @@ def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]
     if not scope["query_string"].isascii():
         raise _malformed("The query string must be percent-encoded.")
     headers = _clean_headers(scope["headers"], host)
+    if path.startswith(HOOKS):
+        # Nothing is read by the type of content, so whatever it says is let through.
+        headers = [(name, value) for name, value in headers if name != b"content-type"]
     _check_charset(headers, path)
     said = header(headers, b"host")
     if not (said or "").strip() and not _may_lack_host(scope, path, said):

@@ -6,12 +6,15 @@ Ids, times and tokens are compared by their form. Each id in the examples stands
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import pytest
 from django.test import override_settings
+from rest_framework.test import APIClient
 
+from accounts.models import User
 from pipedai.env import BASE_DIR
 from pipedai.ids import current_request_id, new_id
 from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
@@ -19,6 +22,8 @@ from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, AN_ID, a_token
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import TEST_ACTOR, bearer, browser, session_cookie
+from testing.world.connections import give_tokens
+from testing.world.events import add_source, github, listen
 from testing.world.mails import token_to
 from testing.world.users import PASSWORD, UserFactory
 from triggers.models import Delivery, DeliveryAttempt, Run
@@ -27,6 +32,8 @@ from triggers.schedules.firing import fire_due_ticks
 from workers.enrollment.pairing import approve_login
 from workers.models import Worker
 from workers.registration import Registered
+from workspaces.connections.tokens import Tokens
+from workspaces.models import Environment
 from workspaces.roles import Role
 
 TEXT = (BASE_DIR / "API.md").read_text()
@@ -40,7 +47,7 @@ EXAMPLES: dict[str, Any] = {
 FREE = {
     *("durationMs", "p50DurationMs", "p95DurationMs"),
     *("digest", "lastFour", "deviceCode", "userCode", "verificationUriComplete"),
-    *("version", "latest", "url", "sha256", "install"),
+    *("redirectUri", "version", "latest", "url", "sha256", "install"),
     # Sentences that name times.
     *("message", "summary"),
 }
@@ -181,6 +188,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     calls.claim(run, claimId="mine")
     calls.start(run)
     story.tell("POST /workers/:id/runs/:runId/heartbeat", calls.heartbeat(run).json())
+    story.tell("POST /workers/:id/runs/:runId/credentials", calls.credentials(run).json())
     call("patch", trigger, {"recordEvents": "always"})
     events = EXAMPLES["GET /runs/:id/events"]["items"]
     taken = calls.send_events(run, events).json()
@@ -302,10 +310,34 @@ def test_every_example_is_what_is_answered(monkeypatch):
     connection = {
         "name": "Issue tracker",
         "mcpUrl": "https://mcp.example.com/mcp",
-        "grant": "headers",
-        "headers": {"Authorization": "Bearer a-secret-of-the-connection"},
+        "grant": "authorization_code",
     }
-    story.tell("The connection", call("post", f"{environment}/connections", connection))
+    connection = call("post", f"{environment}/connections", connection)["id"]
+    known: dict[str, Any] = {
+        "client_id": "a-client-of-theirs",
+        "connected_by": User.objects.get(email="ada@example.com"),
+        "last_refresh_at": database_now(),
+    }
+    give_tokens(UUID(connection), Tokens("planted-access", "planted-refresh", 60), **known)
+    story.tell("The connection", call("get", f"connections/{connection}"))
+
+    source = {"name": "Our repository", "scheme": "github", "secrets": ["a-secret-of-the-source"]}
+    source = call("post", f"{environment}/sources", source)
+    listen(UUID(second.removeprefix("triggers/")), source_id=source["id"])
+    body = json.dumps({"action": "opened", "number": 7}).encode()
+    sent = github(
+        body,
+        secret="a-secret-of-the-source",
+        **{
+            "X-GitHub-Event": "pull_request",
+            "X-GitHub-Delivery": "72d3162e-cc78-11e3-81ab-4c9367dc0958",
+        },
+    )
+    hook = APIClient().post(source["url"], body, content_type="application/json", headers=sent)
+    story.tell("The source", call("get", f"sources/{source['id']}"))
+    (item,) = call("get", f"sources/{source['id']}/events")["items"]
+    assert item["id"] == hook.json()["id"]
+    story.tell("The event", item)
 
     # Schedules.
     due_at = call("get", trigger)["nextRunAt"]
@@ -323,6 +355,11 @@ def test_every_example_is_what_is_answered(monkeypatch):
         "url": "https://hooks.example.com/on-call/of-ada",
         "secret": "a-secret-of-the-channel",
         "events": ["trigger_failing", "trigger_failing.recovered"],
+        "summary": {
+            "at": "07:00",
+            "timezone": "Europe/Berlin",
+            "weekdays": ["mon", "tue", "wed", "thu", "fri"],
+        },
     }
     channel = call("post", f"{environment}/channels", channel)
     story.tell("The channel", channel)
@@ -355,4 +392,11 @@ def test_every_example_is_what_is_answered(monkeypatch):
         if heading.startswith("GET /environments/:envId/"):
             answer = call("get", heading[5:].replace("environments/:envId", environment))
             story.tell(heading, answer["items"][0] if "items" in answer else answer)
+    heading = "What a trigger listens to"
+    source_id = add_source(SimpleNamespace(environment=Environment.objects.get()))  # type: ignore[arg-type]
+    entry, ends = EXAMPLES[heading]
+    entries = [{**entry, "sourceId": str(source_id)}, {**ends, "triggerId": trigger.split("/")[1]}]
+    listening = call("post", f"{environment}/triggers", {**values, "on": entries})
+    story.tell(heading, listening["on"])
+
     story.end()

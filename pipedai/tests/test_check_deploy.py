@@ -19,11 +19,15 @@ from pipedai.ids import new_id
 from pipedai.server.listen import listen_params
 from pipedai.timeouts import set_timeouts_of_role
 from testing.processes.web_process import url_of
+from testing.world.connections import add_oauth_connection, ago
 from testing.world.runs import Runs
 from triggers.models import Run, Trigger, WebHeartbeat
 from triggers.schedules.heartbeats import Heartbeat
+from workspaces.connections.refreshing import claim_due
 
 ANOTHER_KEY = base64.b64encode(bytes(range(60, 92))).decode()
+# The newest migration of an app.
+NEWEST = max(path.stem for path in (env.BASE_DIR / "notices" / "migrations").glob("0*.py"))
 NAMES = [
     "settings",
     "public URL",
@@ -135,10 +139,8 @@ def test_without_a_scheduler(deployment, capsys):
 
 
 def test_with_a_missing_migration(deployment, capsys):
-    execute("DELETE FROM django_migrations WHERE app = 'notices' AND name = '0002_tenant_keys'")
-    assert problems(capsys) == {
-        "migrations": "Migrations are not applied: notices.0002_tenant_keys."
-    }
+    execute(f"DELETE FROM django_migrations WHERE app = 'notices' AND name = '{NEWEST}'")
+    assert problems(capsys) == {"migrations": f"Migrations are not applied: notices.{NEWEST}."}
 
 
 def test_with_commits_that_a_crash_would_lose(deployment, capsys):
@@ -156,7 +158,7 @@ def test_at_a_node_that_takes_no_writes(deployment, capsys):
 
 
 def test_a_table_that_a_migration_would_make_is_no_further_problem(deployment, capsys):
-    execute("DELETE FROM django_migrations WHERE app = 'notices' AND name = '0002_tenant_keys'")
+    execute(f"DELETE FROM django_migrations WHERE app = 'notices' AND name = '{NEWEST}'")
     execute("ALTER TABLE scheduler_heartbeat RENAME TO not_yet")
     try:
         with pytest.raises(CommandError, match=r"^1 of 16 need attention\. 1 more can't be looked"):
@@ -223,6 +225,10 @@ def test_with_work_that_is_overdue(deployment, capsys):
         next_run_at=datetime.now(UTC) - timedelta(minutes=2)
     )
     Runs.of(deployment).running()
+    ago(add_oauth_connection(deployment), 2500)
+    said = "Overdue by more than 60 s: 1 tick, 1 run, 1 connection."
+    assert problems(capsys) == {"background": said}
+    claim_due()
     assert problems(capsys) == {"background": "Overdue by more than 60 s: 1 tick, 1 run."}
 
 

@@ -62,8 +62,9 @@ def test_the_api_reference_lists_every_rate():
         INVITATIONS_OF_WORKSPACE,
     }
     throttled = {(rate.name, rate.limit, rate.seconds) for rate in rates}
-    seconds = {"a minute": 60, "an hour": 3600, "a day": 86_400}
-    documented = re.findall(r"^\| .*\| (\d+) (an? \w+) \|", _section("### Rates"), re.MULTILINE)
+    seconds = {"in 5 seconds": 5, "a minute": 60, "an hour": 3600, "a day": 86_400}
+    rows = rf"^\| .*\| (\d+) ({'|'.join(seconds)}) \|"
+    documented = re.findall(rows, _section("### Rates"), re.MULTILINE)
     assert sorted((int(limit), seconds[window]) for limit, window in documented) == sorted(
         (limit, window) for _, limit, window in throttled
     )

@@ -23,7 +23,9 @@ _MINTING = re.compile(
     r"|workspaces/[0-9a-f-]+/workers/registration-token)"
 )
 # The only URLs whose answers may contain MCP headers.
-_POLL = re.compile(r"/api/v1/workers/[0-9a-f-]+/(?:poll|claim-next)")
+_HANDING_OUT = re.compile(
+    r"/api/v1/workers/[0-9a-f-]+/(?:poll|claim-next|runs/[0-9a-f-]+/credentials)"
+)
 
 
 def tokens_in(text: str) -> list[str]:
@@ -66,7 +68,7 @@ class Watch(logging.Handler):
         told = [token for token in tokens_in(answer) if token not in sent]
         if _MINTING.fullmatch(path):
             told = []
-        if not _POLL.fullmatch(path):
+        if not _HANDING_OUT.fullmatch(path):
             told += self._known.found_in(answer)
         if told:
             self.leaks.append(f"answer of {path}: {told} in {answer[:500]}")

@@ -18,7 +18,8 @@ from testing.world.users import PASSWORD
 
 # A shorter secret is taken for a placeholder, because it can't be told from ordinary words.
 _SHORTEST = 8
-_SECRET_FIELDS = {"mcpHeaders", "webhookSecret", "password", "currentPassword", "newPassword"}
+_SECRET_FIELDS = {"mcpHeaders", "headers", "webhookSecret", "clientSecret"}
+_SECRET_FIELDS |= {"password", "currentPassword", "newPassword"}
 
 
 class Planted:

@@ -1,9 +1,9 @@
-"""Passes TCP connections on to a Unix socket, for programs that can't reach its directory."""
+"""Passes TCP connections on, for programs that can't reach a Unix socket's directory, or are in another network."""
 
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _CHUNK = 65_536
@@ -15,25 +15,36 @@ def relayed(path: Path) -> Iterator[int]:
 
     Each connection to it is passed on to the socket at `path`, until either side closes it.
     """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        accepting = threading.Thread(target=_accept, args=(listener, path), daemon=True)
-        accepting.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            # This wakes the thread that waits in accept().
-            listener.shutdown(socket.SHUT_RDWR)
-            accepting.join()
+
+    def call() -> socket.socket:
+        called = socket.socket(socket.AF_UNIX)
+        called.connect(str(path))
+        return called
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, passed_on(listener, call):
+        yield listener.getsockname()[1]
 
 
-def _accept(listener: socket.socket, path: Path) -> None:
+@contextlib.contextmanager
+def passed_on(listener: socket.socket, call: Callable[[], socket.socket]) -> Iterator[None]:
+    """Passes each connection to the listener on to a socket that `call` connects, for the time of the block."""
+    accepting = threading.Thread(target=_accept, args=(listener, call), daemon=True)
+    accepting.start()
+    try:
+        yield
+    finally:
+        # This wakes the thread that waits in accept().
+        listener.shutdown(socket.SHUT_RDWR)
+        accepting.join()
+
+
+def _accept(listener: socket.socket, call: Callable[[], socket.socket]) -> None:
     while True:
         try:
             caller, _ = listener.accept()
         except OSError:
             return
-        called = socket.socket(socket.AF_UNIX)
-        called.connect(str(path))
+        called = call()
         for source, target in ((caller, called), (called, caller)):
             threading.Thread(target=_pass_on, args=(source, target), daemon=True).start()
 

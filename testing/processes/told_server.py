@@ -1,14 +1,15 @@
 """An HTTP server in a process of its own that answers as it is told, also as no honest server would.
 
 It is told a JSON object: each path has a status, headers and a body, where `{origin}` is the server's own origin, and
-`{asked}` the request's method, its header Authorization and its body, percent-encoded. The body `endless` never ends.
-Other paths are a 404.
+`{asked}` the request's method, its header Authorization and its body, percent-encoded. The body `endless` never ends,
+nor does `drips`, which comes slowly. Other paths are a 404.
 """
 
 import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -46,8 +47,9 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in headers.items():
                 self.send_header(name, value.replace("{origin}", origin))
             self.end_headers()
-            while body == "endless":
-                self.wfile.write(b"x" * 4096)
+            while body in ("endless", "drips"):
+                self.wfile.write(b"x" * (4096 if body == "endless" else 1))
+                time.sleep(0 if body == "endless" else 0.05)
             text = body if isinstance(body, str) else json.dumps(body)
             self.wfile.write(text.replace("{origin}", origin).replace("{asked}", asked).encode())
 

@@ -14,6 +14,7 @@ class Received:
     path: str
     headers: dict[str, str]
     body: bytes
+    method: str = "POST"
 
 
 @dataclass
@@ -47,8 +48,9 @@ def receiving() -> Iterator[Receiver]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            receiver.received.append(Received(self.path, dict(self.headers.items()), body))
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            received = Received(self.path, dict(self.headers.items()), body, self.command)
+            receiver.received.append(received)
             receiver.arrived.release()
             receiver.gate.wait(30)
             status, headers, answer = (
@@ -60,6 +62,9 @@ def receiving() -> Iterator[Receiver]:
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(answer)
+
+        def do_DELETE(self) -> None:
+            self.do_POST()
 
         def log_message(self, *_: object) -> None:
             pass

@@ -41,6 +41,10 @@ class WorkerCalls:
         """POST …/heartbeat"""
         return self._post(run_id, "heartbeat", body)
 
+    def credentials(self, run_id: UUID, **body: Any) -> Any:
+        """POST …/credentials"""
+        return self._post(run_id, "credentials", body)
+
     def complete(self, run_id: UUID, **body: Any) -> Any:
         """POST …/complete"""
         return self._post(run_id, "complete", body)

@@ -70,5 +70,7 @@ HOST = Audience(
         hos_elsewhere=404,
     ),
 )
+# A hook, which takes no credentials but the signature of its source.
+UNSIGNED = Audience("Public", dict.fromkeys(CALLERS, 401))
 # Those that are told apart by their names.
 AUDIENCES = (PUBLIC, ANY_CREDENTIAL, SIGNED_IN, VIEWER, OPERATOR, ADMIN, OWNER, WORKER, HOST)

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from testing.world.cast import Cast
+from testing.world.events import add_every_row
 from testing.world.pools import add_pool
 from testing.world.runs import Runs
 from triggers.models import Delivery, DeliveryAttempt, SchedulerHeartbeat, Tick
@@ -38,6 +39,7 @@ def make_busy_day(cast: Cast) -> UUID:
         runs.queue()
     SchedulerHeartbeat.objects.create(host="scheduler-1", pid=4242)
     _add_ticks(runs, blocker=story)
+    add_every_row(cast, cast.add_trigger(), runs.trigger_id, story)
     return story
 
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from notices.channels.addresses import AskedAddress
 from notices.channels.consent import agree, token_of
-from notices.channels.models import AskedAddress, Channel
+from notices.channels.models import Channel
 from notices.channels.services import create_channel
 from pipedai.events import Actor
 from pipedai.ids import new_id

@@ -1,13 +1,25 @@
 """Makes connections."""
 
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db import transaction
+
+from pipedai.sql import database_now
 from testing.world.cast import TEST_ACTOR, Cast
-from workspaces.connections.services import create_connection
+from workspaces.connections import secrets
+from workspaces.connections.grants import store_tokens
+from workspaces.connections.models import Connection
+from workspaces.connections.secrets import GrantSecrets
+from workspaces.connections.services import create_connection, seal_secrets
+from workspaces.connections.tokens import Tokens
 
 CONNECTION_URL = "https://mcp.example/of-a-connection"
 CONNECTION_HEADERS = {"Authorization": "Bearer planted-header-of-a-connection"}
+ACCESS_TOKEN = "planted-access-token"  # noqa: S105
+REFRESH_TOKEN = "planted-refresh-token"  # noqa: S105
+CLIENT_SECRET = "planted-client-secret"  # noqa: S105
 
 
 def add_connection(cast: Cast, **values: Any) -> UUID:
@@ -20,3 +32,80 @@ def add_connection(cast: Cast, **values: Any) -> UUID:
         **values,
     }
     return create_connection(environment_id=cast.environment.id, values=given, actor=TEST_ACTOR)
+
+
+def add_oauth_connection(
+    cast: Cast,
+    *,
+    access_token: str = ACCESS_TOKEN,
+    refresh_token: str | None = REFRESH_TOKEN,
+    client_secret: str | None = CLIENT_SECRET,
+    lives: int = 3600,
+    since: datetime | None = None,
+    **columns: Any,
+) -> Connection:
+    """Adds a connection with the grant `authorization_code`, which the cast's admin authorized at `since` (default:
+    now, by the database's clock) with tokens for `lives` seconds. `columns` are then set on its row, such as other
+    times. With the grant `client_credentials` a scheduler has asked for the token, and there is no refresh token.
+    """
+    grant = columns.setdefault("grant_type", "authorization_code")
+    given = {
+        "mcp_url": CONNECTION_URL,
+        "name": "Issue tracker",
+        "connected_by": cast.admin,
+        **columns,
+    }
+    connection = Connection(environment=cast.environment, **given)
+    connection.status, connection.refresh_at = Connection.Status.UNAUTHORIZED, None
+    if grant == "client_credentials":
+        refresh_token, connection.client_given, connection.connected_by = None, True, None
+        connection.client_id, connection.refresh_at = "planted-client-id", database_now()
+    with transaction.atomic():
+        seal_secrets(connection, GrantSecrets(client_secret=client_secret))
+        connection.save(force_insert=True)
+    give_tokens(connection.id, Tokens(access_token, refresh_token, lives), since=since, **columns)
+    connection.refresh_from_db()
+    return connection
+
+
+def give_tokens(
+    connection_id: UUID, tokens: Tokens, *, since: datetime | None = None, **columns: Any
+) -> None:
+    """Makes an OAuth connection `connected`, as if it had been authorized at `since` (default: now), and then sets the
+    columns on its row.
+    """
+    connection = Connection.objects.get(id=connection_id)
+    kept = secrets.grant_of(connection)
+    connection.client_id = connection.client_id or "planted-client-id"
+    connection.auth_method = "client_secret_basic" if kept.client_secret else "none"
+    connection.resource, connection.issuer = connection.mcp_url, "https://issuer.example"
+    connection.token_endpoint = "https://issuer.example/token"  # noqa: S105
+    connection.revocation_endpoint = "https://issuer.example/revoke"
+    with transaction.atomic():
+        store_tokens(connection, tokens, kept=kept, since=since or database_now())
+    if columns:
+        Connection.objects.filter(id=connection_id).update(**columns)
+
+
+def lose_connection(connection: Connection, status: str = "needs_login") -> None:
+    """Takes the connection's token away, as it is when nobody has authorized it or its refresh token is refused."""
+    error = "the server refused it (invalid_grant)" if status == "needs_login" else None
+    Connection.objects.filter(id=connection.id).update(
+        status=status,
+        error=error,
+        headers=None,
+        headers_key=None,
+        access_expires_at=None,
+        fresh_until=None,
+        refresh_at=None,
+    )
+    connection.refresh_from_db()
+
+
+def ago(connection: Connection, seconds: float) -> None:
+    """Moves the times of the connection's token back, as if they had passed."""
+    past = timedelta(seconds=seconds)
+    times = ("connected_at", "access_expires_at", "fresh_until", "refresh_at")
+    moved = {name: getattr(connection, name) - past for name in times}
+    Connection.objects.filter(id=connection.id).update(**moved)
+    connection.refresh_from_db()

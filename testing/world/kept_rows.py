@@ -17,6 +17,7 @@ from django.db.models import Model
 from pipedai.api import throttling
 from pipedai.wakeups import watches
 from testing.probes.planted import Planted, plant_all, planted
+from triggers.events import receiving
 from workspaces.encryption.alarms import alarms
 
 T = TypeVar("T")
@@ -129,5 +130,7 @@ def _move(made: Any, by: timedelta, moved: set[int]) -> None:
 def _forget() -> None:
     """Forgets what this process remembers of the tenants of earlier tests, since this one has the same ids."""
     throttling._buckets._buckets.clear()
+    receiving._signed._buckets.clear()
+    receiving._unsigned._buckets.clear()
     alarms._told.clear()
     watches.forget()

@@ -16,6 +16,7 @@ from testing.world.audiences import (
     KEYS,
     REGISTRATION,
     SIGNED_IN,
+    UNSIGNED,
     WORKER,
     Audience,
 )
@@ -265,13 +266,19 @@ ROWS: dict[str, dict[str, Any]] = {
     # It reads each kind of rows, and the hostnames of workers.
     "exportFiles": {"statements": 7},
     "listIncidents": {"statements": 4},
-    "getAttention": {"statements": 9},
+    "getAttention": {"statements": 10},
+    # The stage's connection has headers, so that no server is asked. What begins can be seen nowhere.
+    "authorizeConnection": {"answer": 409, "writes": False},
     "listChannels": {"statements": 4},
+    "listSources": {"statements": 3},
+    "listEvents": {"statements": 4},
+    "getEvent": {"statements": 4},
+    "receiveEvent": {"as_": UNSIGNED, "answer": 401, "writes": False, "reads_body": False},
     "createChannel": {"body": _constant(name="New", kind="slack", url=CHANNEL_URL)},
     "listNotices": {"statements": 4},
     "confirmAddress": {"body": _answering},
     "refuseAddress": {"body": _answering},
-    "explainTrigger": {"body": _constant(at=_THEN), "statements": 6},
+    "explainTrigger": {"body": _constant(at=_THEN), "statements": 7},
     "streamRunEvents": {"statements": 4},
     "streamEnvironmentEvents": {"statements": 5},
     "explainRun": {"statements": 5},
@@ -300,6 +307,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "claimRun": {"statements": 4},
     "startRun": {"run": "claimed", "statements": 3},
     "heartbeatRun": {"run": "running", "statements": 2},
+    # A statement more for the first headers that its worker gets, as here.
+    "renewRunCredentials": {"run": "running", "statements": 4},
     # The first events of a run need four statements more than the others.
     "sendRunEvents": {"run": "running", "statements": 6},
     "signOffWorker": {"statements": 4},

@@ -13,6 +13,7 @@ from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, Cast, issue_enrollment
 from testing.world.channels import CHANNEL_SECRET, add_channel
 from testing.world.connections import add_connection
+from testing.world.events import add_event, add_source
 from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test
 from testing.world.pools import add_pool
@@ -59,6 +60,8 @@ def set_stage(cast: Cast) -> Stage:
             # No run of the stage is of this trigger, so that the budget does not change how runs are claimed.
             "budget_id": add_budget(cast, trigger_id=cast.add_trigger(worker_id=None)).id,
             "connection_id": add_connection(cast),
+            "source_id": (source_id := add_source(cast)),
+            "event_id": add_event(cast, source_id=source_id).id,
             "channel_id": add_channel(cast, "webhook", secret=CHANNEL_SECRET).id,
         },
         {

@@ -1,17 +1,23 @@
 """Makes the values that a trigger is created from, and the trigger that the API then answers, for tests."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from pipedai.api.renderers import iso_time
 from testing.probes.shapes import A_TIME, AN_ID
 from testing.world.plain_fields import defaults_of, samples_of
+from triggers.models import EventSource
 from triggers.serializers import TriggerBody
 from workers.models import Pool
-from workspaces.models import Environment
+from workspaces.models import DataKey, Environment
 
 _REQUIRED = {"name": "Nightly report", "prompt": "Report.", "mcpUrl": "https://mcp.example/v1"}
-# The id of the pool that SAMPLES names; `add_sample_pool` makes it.
+# The ids of the pool and the source that SAMPLES names; `add_sample_rows` makes them.
 _POOL_ID = UUID("01a20e61-c5a1-7e0c-9d2b-5f6a7b8c9d0e")
+_SOURCE_ID = UUID("01a20e61-c5a2-7e0c-9d2b-5f6a7b8c9d0e")
+# `runOnceAt` must lie in the future, and is a whole minute as all due times are.
+_TOMORROW = (datetime.now(UTC) + timedelta(days=1)).replace(second=0, microsecond=0)
 # A valid value of each field that is shown again, other than the one that the cast's trigger has.
 SAMPLES = {
     **samples_of(TriggerBody),
@@ -19,6 +25,7 @@ SAMPLES = {
     "mcpUrl": "https://mcp.example/v2",
     "schedule": "0 9 * * *",
     "timezone": "Europe/Berlin",
+    "runOnceAt": iso_time(_TOMORROW),
     "workerId": None,
     "poolId": str(_POOL_ID),
     "connectionId": None,
@@ -29,6 +36,15 @@ SAMPLES = {
         "properties": {"count": {"const": 1}},
     },
     "webhookUrl": "https://hooks.example/done",
+    "on": [
+        {
+            "sourceId": str(_SOURCE_ID),
+            "types": ["push"],
+            "where": None,
+            "fields": {"ref": "/ref"},
+            "coalesce": None,
+        }
+    ],
 }
 # A valid value of each field of which only its presence is shown, and the name under which that is.
 SECRET_SAMPLES = {
@@ -37,8 +53,16 @@ SECRET_SAMPLES = {
 }
 
 
-def add_sample_pool(environment: Environment) -> None:
-    """Makes the pool that SAMPLES names."""
+def add_sample_rows(environment: Environment) -> None:
+    """Makes the pool and the source that SAMPLES names. The secrets of the source can't be opened."""
+    EventSource.objects.create(
+        id=_SOURCE_ID,
+        environment=environment,
+        name="Sample",
+        scheme="github",
+        secrets=b"no secrets",
+        secrets_key=DataKey.objects.get(environment=environment),
+    )
     Pool.objects.create(id=_POOL_ID, environment=environment, name="Sample")
 
 
@@ -67,6 +91,8 @@ def trigger_shown(environment_id: Any, **changes: Any) -> dict[str, Any]:
         "hasMcpHeaders": False,
         "schedule": None,
         "timezone": "UTC",
+        "runOnceAt": None,
+        "on": [],
         "nextRunAt": None,
         "maxCostUsd": None,
         "health": "idle",

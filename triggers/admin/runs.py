@@ -130,7 +130,7 @@ class RunAdmin(StaffModelAdmin):
     facts = (
         ("State", column("status", state)), "trigger", "environment", "worker", "pool", "source", "rerun_of",
         ("Attempt", of_row(lambda run: f"{run.attempt} of at most {run.max_retries + 1}", "attempt", "max_retries")),
-        "exit_code", ("Took", of_row(_took, "started_at", "ended_at")),
+        ("Event", "event_id"), "exit_code", ("Took", of_row(_took, "started_at", "ended_at")),
         ("Time limit", column("timeout_seconds", seconds)), ("Cost", "cost_usd"),
         ("Model", of_row(lambda run: text(run.model or run.revision.model), "model", "revision__model")),
         ("Turns", "num_turns"), "input_tokens", "output_tokens", ("Tokens read from the cache", "cache_read_tokens"),
@@ -145,7 +145,7 @@ class RunAdmin(StaffModelAdmin):
     # The panels explain most of these columns. The others matter only to the service itself.
     left_out = (
         "retry_of", "avoided_worker", "retried", "resume_until", "had_effects", "at_limit", "limit_retries", "slot",
-        "trigger_slot", "claim_id",
+        "trigger_slot", "claim_id", "chain_depth",
     )  # fmt: skip
     answers = (run_panels,)
     panels = (

@@ -30,7 +30,7 @@ from pipedai.admin.values import (
 from pipedai.events import Actor
 from triggers.admin.panels import Pool, Worker, beginning_of_error, due_time_panel, shown_error
 from triggers.explain.due_times import why_no_run
-from triggers.models import Delivery, Run, Tick, Trigger, TriggerRevision
+from triggers.models import Delivery, Listener, Run, Tick, Trigger, TriggerRevision
 from triggers.queries import HEALTH
 from triggers.services import update_trigger
 from workspaces.actors import LABELS
@@ -156,6 +156,7 @@ class TriggerAdmin(StaffModelAdmin):
         "pool", ("Worker before the pool's others for", column("prefer_seconds", seconds)),
         ("Taken within", column("start_deadline_seconds", seconds)), ("Runs at once", "max_concurrent_runs"),
         "schedule", ("Time zone", "timezone"), ("Due next", both_zones("next_run_at", "timezone")),
+        ("Due once", both_zones("run_once_at", "timezone")),
         ("While a run is unfinished", column("overlap_policy", lambda policy: f"{policy} the next")),
         ("Retries", "max_retries"), ("A retry", column("retry_mode", lambda mode: f"{mode}s")),
         ("Retries after effects", "retry_after_effects"), ("Records events", "record_events"),
@@ -182,6 +183,11 @@ class TriggerAdmin(StaffModelAdmin):
             "Newest ticks", Tick, (("Due", _DUE), "Decision", ("What became of it", _WHAT_BECAME_OF_IT), "run"),
             by="trigger", nothing="None has come due.",
         ),
+        Related(
+            "Listens to", Listener, ("source", ("Trigger", "upstream"), "outcome", "types", "where"), by="trigger",
+            order=("position",),
+        ),
+        Related("Who listens", Listener, ("trigger", "outcome"), by="upstream", order=("trigger_id",)),
         lambda trigger, _: [Links("See also", [
             ("Deliveries", list_of(Delivery, trigger=trigger.id)),
             ("Former prompts", list_of(TriggerRevision, trigger=trigger.id)),

@@ -36,7 +36,9 @@ class EnvironmentEventViewSet(StreamViewMixin, TenantViewSet):
             200: answer(
                 "EnvironmentEvent",
                 "Something of the environment has changed.",
-                type=serializers.ChoiceField(choices=["run", "worker", "incident", "all"]),
+                type=serializers.ChoiceField(
+                    choices=["run", "worker", "incident", "connection", "all"]
+                ),
                 id=serializers.UUIDField(required=False),
                 status=serializers.CharField(required=False),
             )

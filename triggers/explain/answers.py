@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from triggers.models import Tick
@@ -33,6 +33,8 @@ class WaitingFor(StrEnum):
     WORKER_OFFLINE = "worker_offline"
     # No worker of the run's pool has called for a while. Workers that something else keeps from the run don't count.
     POOL_OFFLINE = "pool_offline"
+    # The connection of the run's trigger has no token, or one that is about to expire.
+    CONNECTION_NOT_READY = "connection_not_ready"
     # The secret headers of the run's trigger can't be decrypted.
     HEADERS_UNREADABLE = "headers_unreadable"
     # The trigger has secret headers, and no admin has approved the worker for them.
@@ -89,7 +91,7 @@ DECISIONS: Final = (*Decision.values, PENDING, NOT_SCHEDULED, DISABLED)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The worker, pool, trigger, environment or budget that a reason is about."""
+    """The worker, pool, trigger, connection, environment, budget or source that something is about."""
 
     type: str
     id: UUID
@@ -146,9 +148,32 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class EventNamed:
+    """An event, its source or the trigger whose run ended, and that run. `type` is the status of that run then."""
+
+    id: UUID
+    type: str | None
+    received_at: datetime
+    source: Subject
+    run_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventExplanation:
+    """What was decided about an event for one trigger, as in the ledger of events, and in words."""
+
+    event: EventNamed
+    decision: str
+    code: str | None
+    clause: dict[str, Any] | None
+    run_id: UUID | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunExplanation:
     """Where a run stands, and why. A queued run has `waiting_for`, which is empty if an online worker gets the run at
-    its next poll. A claimed or running run has `held`. An ended run has `ended` and `retry`.
+    its next poll. A claimed or running run has `held`. An ended run has `ended` and `retry`. `event` queued the run.
     """
 
     run_id: UUID
@@ -158,12 +183,13 @@ class RunExplanation:
     held: Held | None = None
     ended: Ended | None = None
     retry: Retry | None = None
+    event: EventNamed | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TriggerExplanation:
     """What became, or will become, of the last due time (`due_at`) up to `at`. `decision` is one of DECISIONS; `tick`
-    is its row, which may stand for several due times.
+    is its row, which may stand for several due times. `last_event` is the last event up to `at`.
     """
 
     at: datetime
@@ -174,3 +200,4 @@ class TriggerExplanation:
     run: RunExplanation | None = None
     previous_due_at: datetime | None = None
     next_due_at: datetime | None = None
+    last_event: EventExplanation | None = None

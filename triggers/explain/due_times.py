@@ -3,7 +3,7 @@
 Ticks have the decisions about due times before `next_run_at`. Later ones follow from the present schedule.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfoNotFoundError
@@ -18,10 +18,12 @@ from triggers.explain.answers import (
     TriggerExplanation,
 )
 from triggers.explain.clock_words import due_time_words, moment_words
+from triggers.explain.events import last_event
 from triggers.explain.runs import explain_run
 from triggers.explain.schedulers import without_scheduler
 from triggers.models import Tick
 from triggers.schedules import cron
+from triggers.schedules.due_times import DueTimes
 from triggers.states import Decision
 
 # A decision about a due time is late if a scheduler takes longer than this to make it.
@@ -40,8 +42,9 @@ _WHY_NO_RUN: dict[str, str] = {
 }
 
 _TRIGGER = f"""
-SELECT t.id, t.name, t.worker_id, t.pool_id, t.schedule, t.timezone, t.enabled, t.next_run_at, t.created_at,
-    t.updated_at, t.deleted_at, e.paused_at, {NOW} AS now
+SELECT t.id, t.name, t.worker_id, t.pool_id, t.schedule, t.timezone, t.run_once_at, t.enabled, t.next_run_at,
+    t.created_at, t.updated_at, t.deleted_at, e.paused_at, {NOW} AS now,
+    EXISTS (SELECT FROM listener l WHERE l.trigger_id = t.id) AS listens
 FROM trigger t JOIN environment e ON e.id = t.environment_id WHERE t.id = %(trigger_id)s
 """
 
@@ -57,12 +60,12 @@ class _History:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A question about the last due time up to `at`, which is `due_at` by the present schedule, if there is one."""
+    """A question about the last due time up to `at`, which is `due_at` by the present settings, if there is one."""
 
     trigger: Row
     at: datetime
     history: _History
-    schedule: cron.Schedule | None
+    due_times: DueTimes | None
     due_at: datetime | None
 
     @property
@@ -86,15 +89,27 @@ def check_time_in_question(at: datetime | None) -> None:
 
 
 def explain_trigger(
-    trigger_id: UUID, *, at: datetime | None = None, now: datetime | None = None
+    trigger_id: UUID,
+    *,
+    at: datetime | None = None,
+    shows_values: bool = False,
+    now: datetime | None = None,
 ) -> TriggerExplanation | None:
-    """Returns what became, or will become, of the last due time up to `at`, by default now. Returns None if there is no
-    such trigger. It takes at most four statements, and those of `explain_run` if there is a run.
+    """Returns what became, or will become, of the last due time up to `at`, by default now, and of the last event. With
+    `shows_values` it tells what an event had at the path of a clause. Returns None if there is no such trigger. It
+    takes at most five statements, and those of `explain_run` if there is a run.
     """
     trigger = fetch_one(_TRIGGER, {"trigger_id": trigger_id, "now": now})
     if trigger is None:
         return None
     asked = _question(trigger, at or trigger["now"])
+    told = _of_due_time(asked, now)
+    event = last_event(trigger_id, at=asked.at, now=asked.now, shows_values=shows_values)
+    return replace(told, last_event=event)
+
+
+def _of_due_time(asked: _Question, now: datetime | None) -> TriggerExplanation:
+    trigger = asked.trigger
     last, due_at = asked.history.last, asked.due_at
     if last is not None and _is_told_by(last, asked):
         return _decided(asked, last, now)
@@ -104,13 +119,16 @@ def explain_trigger(
     if trigger["deleted_at"] is not None:
         deleted = moment_words(trigger["deleted_at"], asked.now)
         return _answer(asked, NOT_SCHEDULED, f"The trigger was deleted at {deleted}.")
-    if trigger["schedule"] is None:
-        words = "The trigger has no schedule: it runs on request only."
+    if trigger["schedule"] is None and trigger["run_once_at"] is None:
+        upon = (
+            "upon what it listens to, and on request" if trigger["listens"] else "on request only"
+        )
+        words = f"The trigger has no schedule: it runs {upon}."
         return _answer(asked, NOT_SCHEDULED, words)
     if not trigger["enabled"]:
         words = "The trigger is disabled, so none of its due times makes a run."
         return _answer(asked, DISABLED, words, due_at)
-    if asked.schedule is None:
+    if asked.due_times is None:
         words = (
             "Its schedule or its time zone can't be worked out any more: set them anew with PATCH"
             " /triggers/:id."
@@ -132,23 +150,26 @@ def _question(trigger: Row, at: datetime) -> _Question:
     ticks = Tick.objects.filter(trigger_id=trigger["id"])
     last, before, *_ = [*ticks.filter(tick_at__lte=at).order_by("-tick_at")[:2], None, None]
     history = _History(last, before, ticks.filter(tick_at__gt=at).order_by("tick_at").first())
-    schedule = due_at = None
-    if trigger["schedule"] is not None:
+    due_times = due_at = None
+    if trigger["schedule"] is not None or trigger["run_once_at"] is not None:
         try:
-            schedule = cron.Schedule(trigger["schedule"], trigger["timezone"])
-            due_at = schedule.last_between(trigger["created_at"], at)
+            due_times = DueTimes.of(trigger)
+            due_at = due_times.last_between(trigger["created_at"], at)
         except (cron.BadSchedule, ZoneInfoNotFoundError, ValueError):
-            schedule = due_at = None
-    return _Question(trigger, at, history, schedule, due_at)
+            due_times = due_at = None
+    return _Question(trigger, at, history, due_times, due_at)
 
 
 def _is_told_by(row: Tick, asked: _Question) -> bool:
-    """Returns whether no due time lies between the row and the time asked about. If the trigger has no schedule now,
-    that is so before its last change. If the present schedule has no due time by then, the row is of a former one.
+    """Returns whether no due time lies between the row and the time asked about. If the trigger has none now, that is
+    so before its last change, and until then for the row of `runOnceAt`, which was decided after that change. If the
+    present schedule has no due time by then, the row is of a former one.
     """
-    if asked.schedule is not None:
+    if asked.due_times is not None:
         return bool(asked.due_at is None or asked.due_at <= row.last_tick_at)
-    return bool(asked.at <= row.last_tick_at or asked.at < asked.trigger["updated_at"])
+    changed_at = asked.trigger["updated_at"]
+    was_once = asked.trigger["schedule"] is None and changed_at <= row.decided_at
+    return bool(asked.at <= row.last_tick_at or asked.at < changed_at or was_once)
 
 
 def _decided(asked: _Question, row: Tick, now: datetime | None) -> TriggerExplanation:
@@ -226,8 +247,8 @@ def _answer(
 
 def _previous(asked: _Question, moment: datetime) -> datetime | None:
     coming = asked.trigger["next_run_at"]
-    if coming is not None and coming < moment and asked.schedule is not None:
-        return asked.schedule.last_between(coming - _MOMENT, moment - _MOMENT)
+    if coming is not None and coming < moment and asked.due_times is not None:
+        return asked.due_times.last_between(coming - _MOMENT, moment - _MOMENT)
     row = asked.history.last
     if row is not None and row.tick_at >= moment:
         row = asked.history.before
@@ -238,7 +259,8 @@ def _previous(asked: _Question, moment: datetime) -> datetime | None:
         return last
     # The tick row stands for several due times, and `moment` is one of them or lies between them.
     first: datetime = row.tick_at
-    within = asked.schedule.last_between(first, moment - _MOMENT) if asked.schedule else None
+    due_times = asked.due_times
+    within = due_times.last_between(first, moment - _MOMENT) if due_times else None
     return within or first
 
 
@@ -247,10 +269,11 @@ def _next(asked: _Question, moment: datetime) -> datetime | None:
     coming: datetime | None = asked.trigger["next_run_at"]
     if row is not None and row.tick_at <= moment < row.last_tick_at:
         last: datetime = row.last_tick_at
-        return min(asked.schedule.next_after(moment), last) if asked.schedule else last
+        following = asked.due_times.next_after(moment) if asked.due_times else None
+        return min(following or last, last)
     if asked.history.after is not None:
         later: datetime = asked.history.after.tick_at
         return later
-    if coming is None or coming > moment or asked.schedule is None:
+    if coming is None or coming > moment or asked.due_times is None:
         return coming
-    return asked.schedule.next_after(moment)
+    return asked.due_times.next_after(moment)

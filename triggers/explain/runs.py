@@ -1,12 +1,14 @@
 """Explains one run: what it waits for, who holds it, or how it ended and whether it is retried (SPEC §13)."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from django.conf import settings
 
 from pipedai.api.renderers import counted
-from pipedai.sql import NOW, Row, fetch_one
+from pipedai.sql import NOW, Row, fetch_all, fetch_one
 from triggers.explain.answers import (
     INFRA_FAULT,
     RETRY_CANCELED,
@@ -20,6 +22,7 @@ from triggers.explain.answers import (
     RunExplanation,
 )
 from triggers.explain.clock_words import moment_words
+from triggers.explain.events import event_of_run
 from triggers.explain.schedulers import without_scheduler
 from triggers.explain.waiting import reasons
 from triggers.runs.conditions import is_online
@@ -27,22 +30,26 @@ from triggers.runs.handout import SEALED_HEADERS, WITH_SEALED_HEADERS
 from triggers.runs.retries import NoRetry, why_no_retry
 from triggers.states import HELD, EndedBy, FaultClass, RetryMode, Status
 
-# Reads a run with those columns of its trigger, its worker and its retry that the explanation needs. The retry is found
-# by a unique index, and the other rows by their primary keys.
+# Reads runs with those columns of their triggers, workers and retries that explanations need. A retry is found by a
+# unique index, and the other rows by their primary keys.
 _RUN = f"""
 SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.pool_id, r.status, r.attempt, r.max_retries, r.queued_at,
     r.available_at, r.claimed_at, r.started_at, r.ended_at, r.ended_by, r.lease_expires_at, r.deadline_at,
     r.cancel_requested_at, r.fault_class, r.short_message, r.tool_calls_total, r.tool_calls_effects,
-    r.tool_calls_unknown, r.session_id, r.at_limit, r.limit_retries, r.had_effects, x.error_message,
+    r.tool_calls_unknown, r.event_id, r.session_id, r.at_limit, r.limit_retries, r.had_effects, x.error_message,
     t.name AS trigger_name, t.retry_after_effects, t.retry_mode, t.worker_id AS trigger_worker_id,
     t.pool_id AS trigger_pool_id, t.enabled AS trigger_enabled, t.deleted_at AS trigger_deleted_at,
     {SEALED_HEADERS},
+    c.name AS connection_name, c.grant_type AS connection_grant, c.status AS connection_status,
+    c.error AS connection_error, c.refresh_at AS connection_refresh_at,
     r.pool_from, r.resume_until, r.start_deadline_at, t.max_concurrent_runs,
     r.available_at + t.prefer_seconds * interval '1 second' AS avoided_until,
     e.name AS environment_name, e.paused_at, e.pause_reason, p.name AS pool_name, w.label AS worker_label,
     w.last_seen_at AS worker_seen_at,
     EXISTS (
         SELECT FROM pool_member m WHERE m.pool_id = r.pool_id AND m.worker_id = r.worker_id) AS worker_is_member,
+    EXISTS (
+        SELECT FROM pool_member m WHERE m.pool_id = t.pool_id AND m.worker_id = r.worker_id) AS worker_is_in_pool,
     (SELECT max(o.last_seen_at) FROM pool_member m JOIN worker o ON o.id = m.worker_id
         WHERE m.pool_id = r.pool_id AND {is_online("o")}) AS pool_seen_at,
     n.id AS retry_id, n.status AS retry_status, n.available_at AS retry_available_at, n.ended_by AS retry_ended_by,
@@ -56,7 +63,7 @@ LEFT JOIN pool p ON p.id = r.pool_id
 LEFT JOIN worker w ON w.id = r.worker_id
 LEFT JOIN run_text x ON x.run_id = r.id
 LEFT JOIN run n ON n.retry_of_id = r.id
-WHERE r.id = %(run_id)s
+WHERE r.id = ANY(%(run_ids)s)
 """
 
 # The reasons why a run is not retried, in words for people.
@@ -100,19 +107,33 @@ _RETRY_WORDS = {
 
 
 def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation | None:
-    """It takes one statement, those of `reasons` for a queued run, and one for a held run that is overdue."""
-    run = fetch_one(_RUN, {"run_id": run_id, "now": now})
+    """It takes one statement, those of `reasons` for a queued run, one for a held run that is overdue, and one for a
+    run that an event queued.
+    """
+    run = fetch_one(_RUN, {"run_ids": [run_id], "now": now})
     if run is None:
         return None
+    told = partial(
+        RunExplanation,
+        run_id,
+        run["status"],
+        event=event_of_run(run["event_id"]) if run["event_id"] else None,
+    )
     if run["status"] == Status.QUEUED:
         waiting_for = tuple(reasons(run, now=now))
-        return RunExplanation(
-            run_id, run["status"], _waiting_words(run, waiting_for), waiting_for=waiting_for
-        )
+        return told(_waiting_words(run, waiting_for), waiting_for=waiting_for)
     if run["status"] in HELD:
-        return RunExplanation(run_id, run["status"], _held_words(run, now), held=_held(run))
+        return told(_held_words(run, now), held=_held(run))
     ended, retry = _ended(run), _retry(run)
-    return RunExplanation(run_id, run["status"], _ended_words(run, retry), ended=ended, retry=retry)
+    return told(_ended_words(run, retry), ended=ended, retry=retry)
+
+
+def retries_of(run_ids: Collection[UUID], *, now: datetime | None = None) -> dict[UUID, Retry]:
+    """Returns of each of these ended runs whether it is retried, and why, in one statement."""
+    if not run_ids:
+        return {}
+    rows = fetch_all(_RUN, {"run_ids": list(run_ids), "now": now})
+    return {run["id"]: _retry(run) for run in rows}
 
 
 def _waiting_words(run: Row, waiting_for: tuple[Reason, ...]) -> str:

@@ -6,13 +6,15 @@ from rest_framework import serializers
 
 from triggers.explain.answers import DECISIONS, RETRY_CODES, RetryDecision, WaitingFor
 from triggers.schedules.serializers import TickSerializer
-from triggers.states import EndedBy, FaultClass, Status
+from triggers.states import EndedBy, EventDecided, FaultClass, Status
 
 
 class SubjectSerializer(serializers.Serializer[Any]):
-    """The worker, pool, trigger, environment or budget that a reason is about."""
+    """The worker, pool, trigger, environment, budget or source that something is about."""
 
-    type = serializers.ChoiceField(choices=("worker", "pool", "trigger", "environment", "budget"))
+    type = serializers.ChoiceField(
+        choices=("worker", "pool", "trigger", "environment", "budget", "source")
+    )
     id = serializers.UUIDField()
     name = serializers.CharField()
 
@@ -59,6 +61,27 @@ class RetrySerializer(serializers.Serializer[Any]):
     dueAt = serializers.DateTimeField(source="due_at", allow_null=True)
 
 
+class EventNamedSerializer(serializers.Serializer[Any]):
+    """An event, and the source that sent it or the trigger whose run ended."""
+
+    id = serializers.UUIDField()
+    type = serializers.CharField(allow_null=True)
+    receivedAt = serializers.DateTimeField(source="received_at")
+    source = SubjectSerializer()  # type: ignore[assignment]
+    runId = serializers.UUIDField(source="run_id", allow_null=True)
+
+
+class EventExplanationSerializer(serializers.Serializer[Any]):
+    """What was decided about an event for one trigger."""
+
+    event = EventNamedSerializer()
+    decision = serializers.ChoiceField(choices=EventDecided.choices)
+    code = serializers.CharField(allow_null=True)
+    clause = serializers.JSONField(allow_null=True)
+    runId = serializers.UUIDField(source="run_id", allow_null=True)
+    message = serializers.CharField()
+
+
 class RunExplanationSerializer(serializers.Serializer[Any]):
     """Where a run stands, and why."""
 
@@ -69,6 +92,7 @@ class RunExplanationSerializer(serializers.Serializer[Any]):
     held = HeldSerializer(allow_null=True)
     ended = EndedSerializer(allow_null=True)
     retry = RetrySerializer(allow_null=True)
+    event = EventNamedSerializer(allow_null=True)
 
 
 class TriggerExplanationSerializer(serializers.Serializer[Any]):
@@ -82,3 +106,4 @@ class TriggerExplanationSerializer(serializers.Serializer[Any]):
     run = RunExplanationSerializer(allow_null=True)
     previousDueAt = serializers.DateTimeField(source="previous_due_at", allow_null=True)
     nextDueAt = serializers.DateTimeField(source="next_due_at", allow_null=True)
+    lastEvent = EventExplanationSerializer(source="last_event", allow_null=True)

@@ -19,6 +19,7 @@ from triggers.explain.runs import explain_run
 from triggers.explain.serializers import RunExplanationSerializer, TriggerExplanationSerializer
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsViewer
+from workspaces.roles import Role
 
 # Each environment may have two explanations under way in a process, because an explanation of a run in a long queue
 # takes PostgreSQL as long as many other calls. Those that staff read in admin, and `manage.py explain`, don't count.
@@ -73,7 +74,8 @@ class TriggerExplanationViewSet(TenantViewSet):
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
         at = _time_in_question(request, trigger_id)
         _count_request(self.access.environment_id, request)
-        explanation = explain_trigger(trigger_id, at=at)
+        shows_values = self.access.role.includes(Role.OPERATOR)
+        explanation = explain_trigger(trigger_id, at=at, shows_values=shows_values)
         if explanation is None:
             raise NotFound
         return Response(TriggerExplanationSerializer(explanation).data)

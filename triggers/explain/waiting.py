@@ -11,6 +11,7 @@ from triggers.explain.answers import Reason, Subject, WaitingFor
 from triggers.explain.budgets import budget_reasons
 from triggers.explain.candidates import Candidates, find_candidates, hindrances, room_of
 from triggers.explain.clock_words import moment_words
+from triggers.explain.connections import connection_reason
 from triggers.explain.queue_place import MOST_COUNTED, find_place
 from triggers.runs.handout import headers_are_readable
 
@@ -29,7 +30,7 @@ def reasons(run: Row, *, now: datetime | None) -> list[Reason]:
     """
     found = find_candidates(run, now=now)
     told = list(_too_late(run, found)) or [
-        *_of_run(run, found),
+        *_of_run(run, found, now),
         *_of_workers(run, found, now),
         *_of_place(run, found, now),
     ]
@@ -58,7 +59,7 @@ def _too_late(run: Row, found: Candidates) -> Iterator[Reason]:
         )
 
 
-def _of_run(run: Row, found: Candidates) -> Iterator[Reason]:
+def _of_run(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reason]:
     """Yields the reasons that concern the run, whatever workers there are."""
     if run["worker_id"] is None and run["pool_id"] is None:
         yield Reason(
@@ -70,7 +71,9 @@ def _of_run(run: Row, found: Candidates) -> Iterator[Reason]:
         )
     if run["paused_at"] is not None:
         yield _paused(run)
-    if not headers_are_readable(run):
+    if not found.run["connection_is_ready"]:
+        yield connection_reason(run, now=now)
+    elif not headers_are_readable(run):
         yield Reason(
             WaitingFor.HEADERS_UNREADABLE,
             f"The MCP headers of trigger {run['trigger_name']} can't be decrypted.",
@@ -148,7 +151,8 @@ def _of_budgets(
 
 
 def _of_place(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reason]:
-    can_go = found.run["is_due"] and found.run["trigger_has_room"] and run["paused_at"] is None
+    conditions = ("is_due", "trigger_has_room", "connection_is_ready")
+    can_go = all(found.run[each] for each in conditions) and run["paused_at"] is None
     if not can_go or not headers_are_readable(run):
         return
     held_back = [(worker, hindrances(worker, is_due=True)) for worker in found.eligible]

@@ -1,8 +1,17 @@
-"""The tables of triggers, runs, ticks and deliveries, in one file for each group of tables that belong together."""
+"""The tables of triggers, runs, ticks, events and deliveries, in one file for each group that belongs together."""
 
 from triggers.models.budget import Budget, BudgetWindow, RunReservation
 from triggers.models.delivery import Delivery, DeliveryAttempt
 from triggers.models.environment_watch import EnvironmentWatch
+from triggers.models.event import (
+    MAX_LISTENERS,
+    SECRETS,
+    Event,
+    EventDecision,
+    EventKey,
+    EventSource,
+    Listener,
+)
 from triggers.models.fields import JSONAsGivenField
 from triggers.models.health import TriggerHealth
 from triggers.models.heartbeats import SchedulerHeartbeat, WebHeartbeat
@@ -27,6 +36,7 @@ from triggers.models.trigger import (
 __all__ = [
     "MAX_ALERT_AFTER_FAILURES",
     "MAX_CONCURRENT_RUNS",
+    "MAX_LISTENERS",
     "MAX_PREFER_SECONDS",
     "MAX_RETRIES",
     "MAX_START_DEADLINE_SECONDS",
@@ -36,13 +46,19 @@ __all__ = [
     "MIN_SUCCESS_DEADLINE_SECONDS",
     "MIN_TIMEOUT_SECONDS",
     "RUN_COLUMNS",
+    "SECRETS",
     "Budget",
     "BudgetWindow",
     "Delivery",
     "DeliveryAttempt",
     "EnvironmentWatch",
+    "Event",
+    "EventDecision",
+    "EventKey",
+    "EventSource",
     "IdempotencyKey",
     "JSONAsGivenField",
+    "Listener",
     "Run",
     "RunEventBatch",
     "RunEventDay",

@@ -13,6 +13,7 @@ from triggers.models.fields import JSONAsGivenField, tenant_key
 from triggers.states import (
     FAILURES,
     HELD,
+    MAX_CHAIN_DEPTH,
     NEVER_CLAIMED,
     TERMINAL,
     EndedBy,
@@ -25,10 +26,10 @@ from workspaces.models import Environment
 # The columns of runs that the API reads. SQL statements and ORM queries both take the list from here.
 RUN_COLUMNS = (
     "id", "environment_id", "trigger_id", "revision_id", "worker_id", "pool_id", "status", "source", "attempt",
-    "retry_of_id", "rerun_of_id", "scheduled_for", "available_at", "start_deadline_at", "queued_at", "claimed_at",
-    "started_at", "ended_at", "cancel_requested_at", "exit_code", "fault_class", "short_message", "model",
-    "input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "cost_usd", "num_turns",
-    "session_id",
+    "retry_of_id", "rerun_of_id", "event_id", "chain_depth", "scheduled_for", "available_at", "start_deadline_at",
+    "queued_at", "claimed_at", "started_at", "ended_at", "cancel_requested_at", "exit_code", "fault_class",
+    "short_message", "model", "input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens",
+    "cost_usd", "num_turns", "session_id",
 )  # fmt: skip
 
 
@@ -172,6 +173,15 @@ class Run(models.Model):
     # The run whose payload a user had executed again with this run; NULL for any other run. A retry of a rerun has NULL
     # too. If the original is pruned, the database sets NULL.
     rerun_of = tenant_key("self", null=True, related_name="+")
+    # The event that queued the run; NULL if none did. A retry and a rerun copy it. The event may have been pruned, so
+    # the database does not refer to it. People below operator do not see the payload of a run with an event.
+    event_id = models.UUIDField(null=True)
+    # How many chains led to the run, one after the other: 0 unless a run of another trigger queued it by its end. A
+    # retry and a rerun copy it.
+    chain_depth = models.PositiveSmallIntegerField(default=0, db_default=0)
+    # What the run has in common with the events that may join it while it is queued and not yet due: a SHA-256 of the
+    # listener and of the value at its path. NULL if no event may join it.
+    coalesce_key = models.BinaryField(max_length=32, null=True)
     # Whether a retry of the run was queued, unless a late result has canceled it. The statements that queue and cancel
     # retries write it.
     retried = models.BooleanField(default=False, db_default=False)
@@ -283,6 +293,12 @@ class Run(models.Model):
                 condition=Q(retry_of__isnull=False),
                 name="run_one_retry",
             ),
+            # Of two events that come at once, only one begins a run, and the other joins it.
+            models.UniqueConstraint(
+                fields=["trigger", "coalesce_key", "environment"],
+                condition=Q(coalesce_key__isnull=False, status=Status.QUEUED),
+                name="run_one_to_join",
+            ),
             models.CheckConstraint(condition=_held(), name="run_held"),
             models.CheckConstraint(condition=_ended(), name="run_ended"),
             models.CheckConstraint(condition=_times_of_state(), name="run_times_of_state"),
@@ -303,6 +319,21 @@ class Run(models.Model):
             models.CheckConstraint(
                 condition=Q(rerun_of__isnull=True) | Q(source__in=(Source.MANUAL, Source.API)),
                 name="run_rerun_was_requested",
+            ),
+            models.CheckConstraint(
+                condition=(~Q(source__in=(Source.EVENT, Source.CHAIN)) | Q(event_id__isnull=False))
+                & (~Q(source=Source.SCHEDULE) | Q(event_id__isnull=True)),
+                name="run_event",
+            ),
+            models.CheckConstraint(
+                condition=Q(chain_depth=0) & ~Q(source=Source.CHAIN)
+                | Q(chain_depth__gte=1, chain_depth__lte=MAX_CHAIN_DEPTH, event_id__isnull=False)
+                & ~Q(source__in=(Source.EVENT, Source.SCHEDULE)),
+                name="run_chain_depth",
+            ),
+            models.CheckConstraint(
+                condition=Q(coalesce_key__isnull=True) | Q(source=Source.EVENT),
+                name="run_coalesce_key",
             ),
             models.CheckConstraint(
                 condition=Q(cost_usd__isnull=True) | Q(cost_usd__gte=0), name="run_cost"

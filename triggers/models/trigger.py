@@ -90,9 +90,12 @@ class Trigger(FileColumns):
     schedule = models.CharField(max_length=200, null=True)
     # The IANA time zone in which `schedule` is read, for example `Europe/Berlin`.
     timezone = models.CharField(max_length=64, default="UTC")
-    # The time at which the schedule comes due next; NULL if the trigger is disabled, deleted or without a schedule. A
-    # change of the schedule sets it. The scheduler moves it on in the transaction in which it decides about the due
-    # time.
+    # A single due time besides those of the schedule, a whole minute; NULL for none. Users set it. The scheduler
+    # removes it in the transaction in which it decides about it.
+    run_once_at = models.DateTimeField(null=True)
+    # The time at which the trigger comes due next, by its schedule or its single due time, whichever is earlier; NULL
+    # if it is disabled, deleted or has neither. A change of these sets it. The scheduler moves it on in the transaction
+    # in which it decides about the due time.
     next_run_at = models.DateTimeField(null=True)
     # Whether the trigger may make runs, by schedule, by request or as a retry. Users set it.
     enabled = models.BooleanField(default=True)
@@ -148,16 +151,27 @@ class Trigger(FileColumns):
             ),
             models.CheckConstraint(
                 condition=Q(
+                    Q(schedule__isnull=False) | Q(run_once_at__isnull=False),
                     next_run_at__isnull=False,
                     enabled=True,
-                    schedule__isnull=False,
                     deleted_at__isnull=True,
                 )
                 | (
                     Q(next_run_at__isnull=True)
-                    & (Q(enabled=False) | Q(schedule__isnull=True) | Q(deleted_at__isnull=False))
+                    & (
+                        Q(enabled=False)
+                        | Q(schedule__isnull=True, run_once_at__isnull=True)
+                        | Q(deleted_at__isnull=False)
+                    )
                 ),
                 name="trigger_next_run_at_is_true",
+            ),
+            # The single due time can't be passed over: whoever sets the next due time begins with it.
+            models.CheckConstraint(
+                condition=Q(run_once_at__isnull=True)
+                | Q(next_run_at__isnull=True)
+                | Q(next_run_at__lte=models.F("run_once_at")),
+                name="trigger_comes_due_once",
             ),
             models.CheckConstraint(
                 condition=Q(max_retries__lte=MAX_RETRIES), name="trigger_max_retries"

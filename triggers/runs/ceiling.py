@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from pipedai.api.errors import CeilingReached
-from pipedai.sql import fetch_one
+from pipedai.sql import fetch_one, fetch_row
 from triggers.runs.conditions import IS_COUNTED_AS_QUEUED
 from workspaces.ceilings import PROFILE
 from workspaces.locks import lock_environment
@@ -33,6 +33,22 @@ def room_without_turns() -> int:
     the ceiling, so that the statement that queues a run need not read that.
     """
     return max(0, PROFILE["queuedRuns"] // 2 - _UNDER_WAY)
+
+
+_IS_CROWDED = f"""
+SELECT count(*) >= %(limit)s AS it_is FROM (
+    SELECT FROM run r WHERE r.environment_id = %(environment_id)s AND {IS_COUNTED_AS_QUEUED} LIMIT %(limit)s) r
+"""
+
+
+def take_turns(environment_id: UUID, number: int) -> None:
+    """Locks the environment if its queue is so long that `number` more runs may have to be counted one after the other.
+    Who queues runs of several triggers calls it first, because the environment must be locked before any trigger.
+    """
+    limit = max(0, room_without_turns() - 2 * number)
+    params = {"environment_id": environment_id, "limit": limit}
+    if fetch_row(_IS_CROWDED, params)["it_is"]:
+        lock_environment(environment_id)
 
 
 def check_queue_room(trigger_id: UUID) -> None:

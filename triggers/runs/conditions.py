@@ -53,6 +53,12 @@ MAY_START = f"NOT (r.had_effects AND r.resume_until <= {NOW})"
 HAS_HEADERS = "(t.mcp_headers IS NOT NULL OR t.connection_id IS NOT NULL)"
 # A worker that is not approved gets no run whose trigger has secret headers.
 HEADERS_MAY_GO = f"(%(approved)s OR NOT {HAS_HEADERS})"
+# The connection `c` has no token, or one that does not live long enough for a run to begin with (SPEC §24). Headers
+# that somebody gave have no end. A connection that is `failing` counts as long as its last token does.
+LACKS_TOKEN = f"(c.headers IS NULL OR c.fresh_until <= {NOW})"
+# The trigger's connection, if it has one, lets its runs begin.
+CONNECTION_IS_READY = f"""coalesce((SELECT false FROM connection c
+        WHERE c.id = t.connection_id AND {LACKS_TOKEN} LIMIT 1), true)"""
 # The environment is not paused. PostgreSQL evaluates the subquery once for a statement, since it names no run.
 IS_NOT_PAUSED = f"(SELECT e.paused_at FROM environment e WHERE e.id = {_ENVIRONMENT}) IS NULL"
 # How many more runs of the trigger `t` may be claimed. It is read only for triggers that have such a limit.
@@ -66,7 +72,7 @@ _RUN_MAY_GO_OUT = f"""r.{OF_ENVIRONMENT}
 # The conditions of a claim. Two more are not part of this text: the worker must have room for the run, and in a poll
 # no other run may come before it.
 MAY_BE_CLAIMED = f"""{IS_OFFERED} AND {_RUN_MAY_GO_OUT} AND {HEADERS_MAY_GO} AND {IS_NOT_AVOIDED}
-    AND {TRIGGER_HAS_ROOM} AND {BUDGETS_HAVE_ROOM}"""
+    AND {CONNECTION_IS_READY} AND {TRIGGER_HAS_ROOM} AND {BUDGETS_HAVE_ROOM}"""
 
 
 def _in_all_budgets(amount: str) -> str:
@@ -83,6 +89,9 @@ _FULL = f"{_LIVE_TRIGGERS} AND t.max_concurrent_runs IS NOT NULL AND NOT {TRIGGE
 _TOO_DEAR = (
     f"{_LIVE_TRIGGERS} AND t.max_cost_usd IS NULL AND NOT {_in_all_budgets('b.reserve_usd')}"
 )
+# It begins with connections, most of which are ready.
+_NOT_READY = f"""SELECT t.id FROM connection c JOIN trigger t ON t.connection_id = c.id
+    WHERE c.{OF_ENVIRONMENT} AND {LACKS_TOKEN}"""
 _WITH_HEADERS = f"{_LIVE_TRIGGERS} AND {HAS_HEADERS}"
 # The same as HEADERS_MAY_GO, for reading a queue.
 HEADERS_MAY_GO_FROM_QUEUE = f"(%(approved)s OR r.trigger_id NOT IN ({_WITH_HEADERS}))"
@@ -90,9 +99,11 @@ HEADERS_MAY_GO_FROM_QUEUE = f"(%(approved)s OR r.trigger_id NOT IN ({_WITH_HEADE
 # the same as those of a claim. Some say in advance what follows from others, to pass over many rows at little cost.
 _MAY_GO_OUT = f"""{_RUN_MAY_GO_OUT} AND {IS_NOT_AVOIDED} AND {_in_all_budgets("0")}
     AND {HEADERS_MAY_GO_FROM_QUEUE}
-    AND r.trigger_id NOT IN (SELECT id FROM no_room) AND r.trigger_id NOT IN (SELECT id FROM too_dear)"""
+    AND r.trigger_id NOT IN (SELECT id FROM no_room) AND r.trigger_id NOT IN (SELECT id FROM too_dear)
+    AND r.trigger_id NOT IN (SELECT id FROM not_ready)"""
 _TRIGGER_MAY = f"""t.{OF_ENVIRONMENT} AND t.deleted_at IS NULL AND {HEADERS_MAY_GO}
-    AND t.id NOT IN (SELECT id FROM no_room) AND t.id NOT IN (SELECT id FROM too_dear) AND {BUDGETS_HAVE_ROOM}"""
+    AND t.id NOT IN (SELECT id FROM no_room) AND t.id NOT IN (SELECT id FROM too_dear)
+    AND t.id NOT IN (SELECT id FROM not_ready) AND {BUDGETS_HAVE_ROOM}"""
 # Looks the trigger of each run up by itself (OFFSET 0).
 _WITH_TRIGGER = f"""CROSS JOIN LATERAL (
         SELECT t.prefer_seconds FROM trigger t WHERE t.id = r.trigger_id AND {BUDGETS_HAVE_ROOM} OFFSET 0) t"""
@@ -131,7 +142,8 @@ def _first(mine: str, where: str, order: str, most: int, at_most: str | None) ->
     head = max(_HEAD, 2 * most)
     queue = f"run r {_MANY} WHERE {mine} AND r.{OF_ENVIRONMENT} AND {IS_QUEUED} AND {IS_DUE} ORDER BY {order}"
     return f"""(
-    WITH no_room AS MATERIALIZED ({_FULL}), too_dear AS MATERIALIZED ({_TOO_DEAR}), early AS MATERIALIZED (
+    WITH no_room AS MATERIALIZED ({_FULL}), too_dear AS MATERIALIZED ({_TOO_DEAR}),
+    not_ready AS MATERIALIZED ({_NOT_READY}), early AS MATERIALIZED (
         SELECT * FROM (
             SELECT r.* FROM (SELECT r.* FROM {queue} LIMIT {head}) r {_WITH_TRIGGER} {_MANY}
             WHERE {_MAY_GO_OUT} AND {where} ORDER BY {order} LIMIT {most}) r
@@ -161,7 +173,7 @@ FREE_SLOTS = f"greatest(0, %(capacity)s - (SELECT count(*) FROM run WHERE {IS_HE
 EVALUATED = f"""{IS_OFFERED} AS is_offered, {IS_NOT_AVOIDED} AS is_not_avoided, {IS_DUE} AS is_due,
     {IS_IN_TIME} AS is_in_time, {MAY_START} AS may_start, {IS_NOT_PAUSED} AS is_not_paused,
     {TRIGGER_HAS_ROOM} AS trigger_has_room, {HEADERS_MAY_GO} AS headers_may_go, {FREE_SLOTS} AS free_slots,
-    {BUDGETS_HAVE_ROOM} AS budgets_have_room,
+    {BUDGETS_HAVE_ROOM} AS budgets_have_room, {CONNECTION_IS_READY} AS connection_is_ready, t.connection_id,
     (SELECT w.limited_until FROM worker w WHERE w.id = %(worker_id)s AND w.limited_until > {NOW}) AS limited_until,
     (SELECT max(claimed_at) FROM run WHERE {IS_HELD}) AS last_claimed_at"""
 _EVALUATE = (
@@ -203,10 +215,11 @@ def evaluate(
     """Returns for a queued run and a worker which conditions hold.
 
     They are `is_offered` to the worker, `is_not_avoided`, `is_due`, `is_in_time`, `may_start`, `is_not_paused`,
-    `trigger_has_room`, `headers_may_go`, `budgets_have_room`, and `free_slots`, a number. `limited_until` is when the
-    worker's usage limit ends, or None if it has none. `last_claimed_at` is when the worker claimed the last of the runs
-    that it holds, or None if it holds none. Without a worker only those count that concern the run alone. The refusal
-    of a claim and the explanation of a waiting run both use this result.
+    `trigger_has_room`, `headers_may_go`, `budgets_have_room`, `connection_is_ready`, and `free_slots`, a number.
+    `connection_id` is the connection of the run's trigger, or None. `limited_until` is when the worker's usage limit
+    ends, or None if it has none. `last_claimed_at` is when the worker claimed the last of the runs that it holds, or
+    None if it holds none. Without a worker only those count that concern the run alone. The refusal of a claim and the
+    explanation of a waiting run both use this result.
     """
     params = {"run_id": run_id, "worker_id": worker_id, "now": now, **limits}
     return fetch_row(_EVALUATE, params)

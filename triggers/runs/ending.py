@@ -1,8 +1,10 @@
-"""Writes what the end of a run leads to, in its transaction: error, retry, webhook, audit event and budgets."""
+"""Writes what the end of a run leads to, in its transaction: error, retry, webhook, event, audit row and budgets."""
 
 from typing import Any
+from uuid import UUID
 
 from pipedai.events import Actor, Event, emit
+from pipedai.ids import new_id
 from pipedai.sql import Row, execute
 from triggers.budgets.settling import settle_reservations
 from triggers.runs import statements as sql
@@ -14,7 +16,7 @@ from triggers.webhooks.outbox import queue_deliveries
 def follow_up(
     ended: list[Row], events: list[Event], *, retry_after_seconds: int | None = None
 ) -> None:
-    """Writes the error messages, retries, deliveries and audit rows of ended runs, and settles their budgets, in the
+    """Writes the errors, retries, deliveries, events and audit rows of ended runs, and settles their budgets, in the
     transaction of their end. It sets in each row `will_retry`, and `resume_until`: until when the worker may continue
     the session, or None. On commit workers and streams are woken.
     """
@@ -26,6 +28,7 @@ def follow_up(
         run["will_retry"] = retry is not None
         run["resume_until"] = None if retry is None else retry["resume_until"]
     queue_deliveries(ended)
+    _keep_ends([run["id"] for run in ended if run["is_heard"]])
     emit(*events, *retry_events(retries))
     # Budgets come last, because the claims and ends of runs of an environment wait for each other from here on.
     if reserved := [run["id"] for run in ended if run["has_reservations"]]:
@@ -33,6 +36,11 @@ def follow_up(
     # The ids of the ended runs wake the streams of their events, which then end as well.
     told = [id_ for run in ended for id_ in (run["worker_id"], run["id"])]
     wake_for([*retries, *freed_slots(ended)], also=told)
+
+
+def _keep_ends(run_ids: list[UUID]) -> None:
+    if run_ids:
+        execute(sql.KEEP_ENDS, {"ids": [new_id() for _ in run_ids], "run_ids": run_ids})
 
 
 def keep_errors(runs: list[Row]) -> None:

@@ -52,11 +52,11 @@ MOST_TRIES = 4
 
 _IS_NOT_SHUT = "r.trigger_id <> ALL(%(shut)s::uuid[])"
 
-# What `_headers` reads of a trigger `t`, and the joins for it: its own sealed headers and those of its connection, each
-# with its data key.
+# What `opened_headers` reads of a trigger `t`, and the joins for it: its own sealed headers and those of its
+# connection, each with its data key.
 SEALED_HEADERS = """t.mcp_headers, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id,
-    t.connection_id, c.headers AS connection_headers, ck.id AS connection_key_id,
-    ck.wrapped AS connection_key_wrapped, ck.master_key_id AS connection_master_key_id"""
+    t.connection_id, c.headers AS connection_headers, c.access_expires_at AS headers_expire_at,
+    ck.id AS connection_key_id, ck.wrapped AS connection_key_wrapped, ck.master_key_id AS connection_master_key_id"""
 WITH_SEALED_HEADERS = """LEFT JOIN data_key k ON k.id = t.mcp_key_id
 LEFT JOIN connection c ON c.id = t.connection_id
 LEFT JOIN data_key ck ON ck.id = c.headers_key_id"""
@@ -277,7 +277,7 @@ def read_claimed(
 
 def headers_are_readable(trigger: Row) -> bool:
     """`trigger` has the columns that `choose_runs` reads. The plaintext is discarded at once."""
-    return _headers(trigger) is not None
+    return opened_headers(trigger) is not None
 
 
 def shut_triggers(*, worker_id: UUID, now: datetime | None = None) -> list[UUID]:
@@ -293,7 +293,7 @@ def shut_triggers_of_environment(
 
 
 def _unreadable(sealed: list[Row]) -> list[UUID]:
-    return [row["trigger_id"] for row in sealed if _headers(row) is None]
+    return [row["trigger_id"] for row in sealed if opened_headers(row) is None]
 
 
 class Outlook(NamedTuple):
@@ -343,16 +343,18 @@ def _opened(rows: Iterable[Row]) -> list[HandedOut]:
     """Returns the runs with their headers in plaintext, and leaves out those whose headers cannot be decrypted."""
     opened = []
     for row in rows:
-        headers = _headers(row)
+        headers = opened_headers(row)
         if headers is not None:
             opened.append(HandedOut(row, headers))
     return opened
 
 
-def _headers(row: Row) -> dict[str, str] | None:
+def opened_headers(row: Row) -> dict[str, str] | None:
     """Returns the headers of a row with SEALED_HEADERS: the trigger's own, and those of its connection, which replace
-    own ones of the same name. Returns None if they can't be decrypted.
+    own ones of the same name. Returns None if they can't be decrypted, or the connection has none.
     """
+    if row["connection_id"] is not None and row["connection_headers"] is None:
+        return None
     own: dict[str, str] = {}
     lent: dict[str, str] = {}
     try:

@@ -77,7 +77,9 @@ def rerun_run(
     Raises Refused if the run has not ended, Conflict, NotFound, and the errors of `queue_run`.
     """
     original: Any = (
-        Run.objects.filter(id=run_id).values("trigger_id", "status", "text__payload").first()
+        Run.objects.filter(id=run_id)
+        .values("trigger_id", "status", "event_id", "chain_depth", "text__payload")
+        .first()
     )
     if original is None:
         raise NotFound
@@ -97,6 +99,8 @@ def rerun_run(
             actor=actor,
             payload=original["text__payload"],
             rerun_of=run_id,
+            event_id=original["event_id"],
+            chain_depth=original["chain_depth"],
         )
     except IntegrityError as error:
         if _RERUN_OF in str(error):

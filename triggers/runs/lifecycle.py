@@ -7,8 +7,8 @@ docs/architecture.md has the order of locks.
 """
 
 import json
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Unpack
 from uuid import UUID
@@ -35,15 +35,40 @@ from triggers.runs.reachability import lease_params
 from triggers.runs.retries import lock_triggers
 from triggers.states import TERMINAL, EndedBy, Source, Status
 
+# After so many seconds a worker may ask again for a run's credentials, or for a run that waits for them (SPEC §24).
+CREDENTIALS_SECONDS = 5
+
 
 class Refused(Conflict):
     """The error 409 for a transition of a run that is not possible now. The answer names the run's state (SPEC §6)."""
 
-    def __init__(self, message: str, run: Row, *, code: ErrorCode = ErrorCode.RUN_STATE) -> None:
-        super().__init__(message, code=code, status=run["status"])
+    def __init__(
+        self,
+        message: str,
+        run: Row,
+        *,
+        code: ErrorCode = ErrorCode.RUN_STATE,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, code=code, headers=headers, status=run["status"])
 
 
-_UNAPPROVED = (
+class NotReady(Refused):
+    """The error 409 for a trigger whose connection has no fresh token. The caller lets a scheduler know, outside of the
+    transaction that this error rolls back.
+    """
+
+    def __init__(self, run: Row, connection_id: UUID) -> None:
+        super().__init__(
+            "The trigger's connection has no fresh token.",
+            run,
+            code=ErrorCode.CONNECTION_NOT_READY,
+            headers={"Retry-After": str(CREDENTIALS_SECONDS)},
+        )
+        self.connection_id = connection_id
+
+
+UNAPPROVED = (
     "The worker gets no run whose trigger has headers, until an admin approves it"
     " (POST /workers/:id/approve): it was registered by a key's token."
 )
@@ -57,11 +82,16 @@ def queue_run(
     run_id: UUID | None = None,
     payload: Any = None,
     rerun_of: UUID | None = None,
+    event_id: UUID | None = None,
+    chain_depth: int = 0,
+    coalesce_key: bytes | None = None,
+    delay: timedelta = timedelta(0),
     now: datetime | None = None,
 ) -> Row:
-    """Queues a run of a trigger, due at once, in the caller's transaction. `rerun_of` is the run whose payload is used
-    again. Raises NotFound; Conflict if the trigger is disabled or has neither worker nor pool, if the environment is
-    paused, or if a budget refuses; CeilingReached.
+    """Queues a run of a trigger, due after `delay`, in the caller's transaction. `rerun_of` is the run whose payload is
+    used again, and `event_id` the event from which the payload comes. Raises NotFound; Conflict if the trigger is
+    disabled or has neither worker nor pool, if the environment is paused, or if a budget refuses; CeilingReached; and
+    IntegrityError if a queued run has the `coalesce_key`.
     """
     params = {
         "id": run_id or new_id(),
@@ -69,6 +99,10 @@ def queue_run(
         "source": source.value,
         "payload": None if payload is None else json.dumps(payload, ensure_ascii=False),
         "rerun_of_id": rerun_of,
+        "event_id": event_id,
+        "chain_depth": chain_depth,
+        "coalesce_key": coalesce_key,
+        "delay_seconds": delay.total_seconds(),
         "now": now,
         "room": room_without_turns(),
     }
@@ -88,7 +122,9 @@ def queue_run(
         raise _why_not_queued(trigger_id)
     if run["budgets_can_reject"]:
         check_budgets(run_id=run["id"], now=now)
-    about = {"source": source.value, **({"rerunOf": str(rerun_of)} if rerun_of else {})}
+    about = {"source": source.value}
+    about |= {"rerunOf": str(rerun_of)} if rerun_of else {}
+    about |= {"eventId": str(event_id)} if event_id else {}
     emit(run_event("run.created", actor, run, about))
     wake_for([run])
     return {**run, "payload": payload}
@@ -216,7 +252,7 @@ def _refusal(run: Row, met: Row, capacity: int) -> Refused:
     if not met["may_start"] or not met["is_offered"] or not met["is_not_avoided"]:
         return Refused("Another worker comes first for the run.", run, code=ErrorCode.FIRST_WORKER)
     if not met["headers_may_go"]:
-        return Refused(_UNAPPROVED, run, code=ErrorCode.WORKER_UNAPPROVED)
+        return Refused(UNAPPROVED, run, code=ErrorCode.WORKER_UNAPPROVED)
     if met["limited_until"] is not None:
         return Refused(
             "The usage limit of the worker's account was reached: it gets no new runs for now.",
@@ -235,6 +271,12 @@ def _refusal(run: Row, met: Row, capacity: int) -> Refused:
             run,
             code=ErrorCode.TRIGGER_FULL,
         )
+    return _no_slot_or_token(run, met)
+
+
+def _no_slot_or_token(run: Row, met: Row) -> Refused:
+    if met["free_slots"] and not met["connection_is_ready"]:
+        return NotReady(run, met["connection_id"])
     return Refused("The worker holds as many runs as it may.", run, code=ErrorCode.WORKER_FULL)
 
 

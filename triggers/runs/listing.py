@@ -51,7 +51,7 @@ class Wanted:
 
 def parts_of(rows: Rows, wanted: Wanted) -> list[Rows]:
     """Returns querysets that share no row. Unfinished runs, of which there are few, are read by state; ended ones by
-    source, state and fault class, as their indexes have it. There are at most 27 parts.
+    source, state and fault class, as their indexes have it. There are at most 39 parts.
     """
     if wanted.is_everything:
         if not wanted.of_pool:

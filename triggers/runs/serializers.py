@@ -43,6 +43,7 @@ class RunSerializer(RowSerializer):
     attempt = serializers.IntegerField()
     retryOfRunId = serializers.UUIDField(source="retry_of_id", allow_null=True)
     rerunOfRunId = serializers.UUIDField(source="rerun_of_id", allow_null=True)
+    eventId = serializers.UUIDField(source="event_id", allow_null=True)
     scheduledFor = serializers.DateTimeField(source="scheduled_for", allow_null=True)
     availableAt = serializers.DateTimeField(source="available_at")
     startDeadlineAt = serializers.DateTimeField(source="start_deadline_at", allow_null=True)
@@ -107,11 +108,16 @@ class RunDetailSerializer(RunSerializer):
     """A single run with all its fields, also those that lists leave out."""
 
     payload = serializers.JSONField(allow_null=True)
+    payloadHidden = serializers.SerializerMethodField()
     prompt = serializers.CharField()
     mcpUrl = serializers.CharField(source="mcp_url", allow_null=True)
     toolCalls = serializers.SerializerMethodField()
     output = serializers.JSONField(allow_null=True)
     lateResult = LateResultField(source="late_result", allow_null=True)
+
+    def get_payloadHidden(self, run: dict[str, Any]) -> bool:  # noqa: N802
+        """Whether there is a payload that the caller may not see, as it comes from an event."""
+        return bool(run.get("payload_hidden"))
 
     @extend_schema_field(ToolCallsSerializer(allow_null=True))
     def get_toolCalls(self, run: dict[str, Any]) -> dict[str, int] | None:  # noqa: N802

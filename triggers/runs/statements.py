@@ -5,6 +5,7 @@ Each transition is one UPDATE whose condition names the expected state and the r
 
 # These statements are raw SQL for speed, so no migration renames columns in them. See docs/decisions/fast-paths.md.
 
+from datetime import timedelta
 from functools import cache
 
 from pipedai.sql import NOW
@@ -33,8 +34,10 @@ _RELEASED = "slot = NULL, trigger_slot = NULL, lease_expires_at = NULL, deadline
 # The columns that are set in every new run, whatever made it. All other columns begin as NULL.
 _INSERT = """INSERT INTO run (
         id, environment_id, trigger_id, revision_id, worker_id, pool_id, pool_from, status, source, attempt,
-        max_retries, timeout_seconds, retry_of_id, rerun_of_id, scheduled_for, queued_at, available_at,
-        start_deadline_at, model)"""
+        max_retries, timeout_seconds, retry_of_id, rerun_of_id, event_id, chain_depth, scheduled_for, queued_at,
+        available_at, start_deadline_at, model)"""
+# The same INSERT with the column that only runs of events have.
+_INSERT_REQUESTED = _INSERT.replace("model)", "model, coalesce_key)")
 # The same INSERT with the columns that only retries have.
 _INSERT_RETRY = _INSERT.replace(
     "model)", "model, avoided_worker_id, resume_until, had_effects, limit_retries)"
@@ -45,9 +48,11 @@ def _start_deadline(due: str) -> str:
     return f"{due} + t.start_deadline_seconds * interval '1 second'"
 
 
+_DELAYED = f"{NOW} + %(delay_seconds)s * interval '1 second'"
+
 # Queues a run. If the environment has `room` queued runs or more, the statement queues nothing and does not lock the
 # trigger, because the environment must then be locked before the trigger. `room` comes from `room_without_turns`; NULL
-# means no limit. It queues nothing either while the environment is paused.
+# means no limit. It queues nothing either while the environment is paused. The run is due `delay_seconds` later.
 QUEUE = f"""
 WITH t AS (
     SELECT id, environment_id, worker_id, pool_id, revision_id, name, max_retries, timeout_seconds, prefer_seconds,
@@ -61,10 +66,10 @@ WITH t AS (
                 WHERE r.environment_id = trigger.environment_id AND {IS_COUNTED_AS_QUEUED} LIMIT %(room)s) r))
     FOR SHARE),
 r AS (
-    {_INSERT}
-    SELECT %(id)s, t.environment_id, t.id, t.revision_id, t.worker_id, t.pool_id, {pool_from(NOW, NOW)}, 'queued',
-        %(source)s, 1, t.max_retries, t.timeout_seconds, NULL, %(rerun_of_id)s, NULL, {NOW}, {NOW},
-        {_start_deadline(NOW)}, v.model
+    {_INSERT_REQUESTED}
+    SELECT %(id)s, t.environment_id, t.id, t.revision_id, t.worker_id, t.pool_id, {pool_from(_DELAYED, NOW)}, 'queued',
+        %(source)s, 1, t.max_retries, t.timeout_seconds, NULL, %(rerun_of_id)s, %(event_id)s, %(chain_depth)s, NULL,
+        {NOW}, {_DELAYED}, {_start_deadline(_DELAYED)}, v.model, %(coalesce_key)s
     FROM t JOIN trigger_revision v ON v.id = t.revision_id
     RETURNING *),
 kept AS (
@@ -75,12 +80,30 @@ SELECT {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, NULL
 FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 """
 
+# How long before its run comes due an event may join it at the latest. A worker is offered what a run has when it comes
+# due, and an event that joined it just before might not have been committed then.
+JOINABLE_UNTIL = timedelta(seconds=1)
+_IS_JOINABLE = f"available_at > {NOW} + interval '{JOINABLE_UNTIL.total_seconds():g} seconds'"
+_OF_KEY = """trigger_id = %(trigger_id)s AND environment_id = %(environment_id)s
+    AND coalesce_key = %(coalesce_key)s AND status = 'queued'"""
+# Locks the run that an event may join until the transaction ends, so that no claim comes between. If the event's
+# payload `replaces` that of the run, the run is the event's from now on.
+JOIN = f"""
+UPDATE run SET event_id = CASE WHEN %(replaces)s THEN %(event_id)s ELSE event_id END
+WHERE {_OF_KEY} AND {_IS_JOINABLE}
+RETURNING id
+"""
+# Lets no further event join a run, so that the next one begins a new run.
+CLOSE = f"UPDATE run SET coalesce_key = NULL WHERE {_OF_KEY} AND NOT {_IS_JOINABLE}"
+READ_PAYLOAD = "SELECT payload FROM run_text WHERE run_id = %(run_id)s"
+REPLACE_PAYLOAD = "UPDATE run_text SET payload = %(payload)s WHERE run_id = %(run_id)s"
+
 # Inserts the runs for due times of schedules. The caller has locked the triggers.
 QUEUE_SCHEDULED = f"""
 {_INSERT}
 SELECT f.run_id, t.environment_id, t.id, t.revision_id, t.worker_id, t.pool_id, {pool_from(NOW, NOW)},
-    'queued', 'schedule', 1, t.max_retries, t.timeout_seconds, NULL, NULL, f.tick_at, {NOW}, {NOW},
-    {_start_deadline(NOW)}, v.model
+    'queued', 'schedule', 1, t.max_retries, t.timeout_seconds, NULL, NULL, NULL, 0, f.tick_at, {NOW},
+    {NOW}, {_start_deadline(NOW)}, v.model
 FROM unnest(%(run_ids)s::uuid[], %(trigger_ids)s::uuid[], %(ticks)s::timestamptz[])
     AS f (run_id, trigger_id, tick_at)
 JOIN trigger t ON t.id = f.trigger_id JOIN trigger_revision v ON v.id = t.revision_id
@@ -104,8 +127,8 @@ retry AS (
         CASE WHEN n.resumes THEN r.worker_id ELSE t.worker_id END, t.pool_id,
         CASE WHEN t.pool_id IS NULL THEN NULL WHEN n.resumes THEN n.resume_until
             WHEN t.worker_id = r.worker_id THEN n.due ELSE {pool_from("n.due", "r.ended_at")} END,
-        'queued', 'retry', r.attempt + 1, r.max_retries, r.timeout_seconds, r.id, NULL, r.scheduled_for, r.ended_at,
-        n.due, {_start_deadline("n.due")}, v.model,
+        'queued', 'retry', r.attempt + 1, r.max_retries, r.timeout_seconds, r.id, NULL, r.event_id, r.chain_depth,
+        r.scheduled_for, r.ended_at, n.due, {_start_deadline("n.due")}, v.model,
         CASE WHEN NOT n.resumes AND NOT n.at_limit THEN {avoided_worker("r.worker_id", "r.ended_at")} END,
         n.resume_until, n.had_effects, r.limit_retries + n.at_limit::int
     FROM planned n
@@ -217,7 +240,8 @@ _OUTCOME = """
 _ENDED = f"""{_RUN}, r.ended_by, r.max_retries, r.at_limit, r.limit_retries, r.had_effects, r.tool_calls_total,
     r.tool_calls_effects, r.tool_calls_unknown, t.retry_after_effects, t.retry_mode, t.max_concurrent_runs,
     t.worker_id AS trigger_worker_id, t.pool_id AS trigger_pool_id, t.enabled AS trigger_enabled,
-    t.deleted_at AS trigger_deleted_at, t.name AS trigger_name, t.webhook_url, {HAS_RESERVATIONS} AS has_reservations"""
+    t.deleted_at AS trigger_deleted_at, t.name AS trigger_name, t.webhook_url, {HAS_RESERVATIONS} AS has_reservations,
+    EXISTS (SELECT FROM listener l WHERE l.upstream_id = r.trigger_id) AS is_heard"""
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
 # Ends a run as its worker reports. If the report says that the run succeeded but has no output, and the run's trigger
@@ -306,6 +330,15 @@ KEEP_ERRORS = """
 INSERT INTO run_text (run_id, environment_id, error_message)
 SELECT * FROM unnest(%(run_ids)s::uuid[], %(environment_ids)s::uuid[], %(messages)s::text[])
 ON CONFLICT (run_id) DO UPDATE SET error_message = excluded.error_message
+"""
+
+# Keeps the final ends of runs as events for those triggers that listen. Later ends of a run, by late results, are none.
+KEEP_ENDS = """
+INSERT INTO event (id, environment_id, run_id, received_at)
+SELECT n.id, r.environment_id, r.id, r.ended_at FROM unnest(%(ids)s::uuid[], %(run_ids)s::uuid[]) AS n (id, run_id)
+JOIN run r ON r.id = n.run_id
+WHERE r.status IN ('succeeded', 'failed', 'timed_out') AND NOT r.retried
+ON CONFLICT (run_id, environment_id) WHERE run_id IS NOT NULL DO NOTHING
 """
 
 CANCEL_QUEUED = f"""

@@ -52,7 +52,7 @@ class Ticks:
     latest: datetime
     earlier_count: int
     last_earlier: datetime | None
-    following: datetime
+    following: datetime | None
 
 
 class BadSchedule(ValueError):  # noqa: N818

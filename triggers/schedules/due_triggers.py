@@ -38,8 +38,7 @@ turn AS (
     SELECT next_run_at, environment_id, paused, ceil(size::numeric / least(pairs, size))::int AS most
     FROM queue CROSS JOIN share WHERE position <= size ORDER BY position, random())
 SELECT t.*, turn.paused, {NOW} AS now FROM turn CROSS JOIN LATERAL (
-    SELECT id, environment_id, worker_id, pool_id, revision_id, schedule, timezone, next_run_at, overlap_policy,
-        max_retries, timeout_seconds
+    SELECT id, environment_id, worker_id, pool_id, schedule, timezone, run_once_at, next_run_at, overlap_policy
     FROM trigger WHERE next_run_at = turn.next_run_at AND environment_id = turn.environment_id
     ORDER BY id LIMIT turn.most
     FOR NO KEY UPDATE SKIP LOCKED) t

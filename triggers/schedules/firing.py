@@ -21,7 +21,7 @@ from pipedai.sql import Row, execute, fetch_all
 from triggers.models import Trigger
 from triggers.runs.lifecycle import queue_scheduled_runs
 from triggers.runs.pools import wake_for
-from triggers.schedules import cron
+from triggers.schedules.due_times import DueTimes
 from triggers.schedules.due_triggers import lock_due_triggers
 from triggers.schedules.stretches import Continuation, join_stretches
 from triggers.states import STRETCHED, Decision
@@ -55,8 +55,10 @@ ON CONFLICT (trigger_id, tick_at, environment_id) DO NOTHING
 RETURNING trigger_id, environment_id, tick_at, decision, run_id, missed_count
 """
 
+# A single due time that is earlier than the trigger's next one has been decided about, and is removed.
 _MOVE_ON = """
-UPDATE trigger t SET next_run_at = n.next_run_at
+UPDATE trigger t SET next_run_at = n.next_run_at,
+    run_once_at = CASE WHEN t.run_once_at >= n.next_run_at THEN t.run_once_at END
 FROM unnest(%(ids)s::uuid[], %(nexts)s::timestamptz[]) AS n (id, next_run_at) WHERE t.id = n.id
 """
 
@@ -80,12 +82,15 @@ class _Batch:
 
     busy: dict[UUID, UUID]
     ticks: list[_Tick] = field(default_factory=list)
-    nexts: dict[UUID, datetime] = field(default_factory=dict)
+    nexts: dict[UUID, datetime | None] = field(default_factory=dict)
 
     def decide(self, trigger: Row) -> None:
-        """Decides about a trigger. A schedule that can't be worked out is tried again after `_RETRY_AFTER`."""
+        """Decides about a trigger. A schedule that can't be worked out is tried again after `_RETRY_AFTER`, which does
+        not hold up the trigger's single due time.
+        """
+        due_times = DueTimes.of(trigger)
         try:
-            ticks, following = _decisions(trigger, self.busy)
+            ticks, following = _decisions(trigger, due_times, self.busy)
         except Exception as error:
             log.error(
                 "trigger.schedule_failed",
@@ -95,7 +100,10 @@ class _Batch:
                 error=f"{type(error).__name__}: {error}",
                 retry_seconds=_RETRY_AFTER.total_seconds(),
             )
-            ticks, following = [], trigger["now"] + _RETRY_AFTER
+            alone = DueTimes(None, due_times.once)
+            ticks, following = _decisions(trigger, alone, self.busy)
+            again = trigger["now"] + _RETRY_AFTER
+            following = min(again, following or again)
         self.ticks += ticks
         self.nexts[trigger["id"]] = following
 
@@ -135,7 +143,7 @@ def _ticks_of_their_own(ticks: list[_Tick]) -> list[_Tick]:
     stretched = {tick.trigger["id"]: tick for tick in ticks if tick.decision in STRETCHED}
     joined = join_stretches(
         {
-            id_: Continuation(_schedule(tick.trigger), tick.at, tick.decision)
+            id_: Continuation(DueTimes.of(tick.trigger), tick.at, tick.decision)
             for id_, tick in stretched.items()
         }
     )
@@ -161,18 +169,19 @@ def _busy_triggers(due: list[Row]) -> dict[UUID, UUID]:
     return {row["trigger_id"]: row["id"] for row in unfinished}
 
 
-def _decisions(trigger: Row, busy: dict[UUID, UUID]) -> tuple[list[_Tick], datetime]:
-    """Returns the decisions about ticks since `next_run_at`, and the trigger's next due time. There is one run at most,
-    for the latest tick, and one row for all older ones (SPEC §7).
+def _decisions(
+    trigger: Row, due_times: DueTimes, busy: dict[UUID, UUID]
+) -> tuple[list[_Tick], datetime | None]:
+    """Returns the decisions about ticks since `next_run_at`, and the trigger's next due time, if any. There is one run
+    at most, for the latest tick, and one row for all older ones (SPEC §7).
     """
     now = trigger["now"]
-    schedule = _schedule(trigger)
     # Finds the first tick at or after `next_run_at`. That time is a tick itself, unless the trigger was put off because
     # its schedule failed, or the rules of its time zone have changed since.
-    first = schedule.next_after(trigger["next_run_at"] - timedelta(microseconds=1))
-    if first > now:
+    first = due_times.next_after(trigger["next_run_at"] - timedelta(microseconds=1))
+    if first is None or first > now:
         return [], first
-    due = schedule.ticks(first, now)
+    due = due_times.ticks(first, now)
     if due.latest <= now - timedelta(seconds=settings.SCHEDULE_CATCHUP_SECONDS):
         return [_missed(trigger, first, due.latest, due.earlier_count + 1)], due.following
     ticks = [_decide(trigger, due.latest, busy)]
@@ -189,10 +198,6 @@ def _decide(trigger: Row, tick: datetime, busy: dict[UUID, UUID]) -> _Tick:
     if (blocking := busy.get(trigger["id"])) is not None:
         return _Tick(trigger, tick, tick, Decision.SKIPPED_OVERLAP, blocked_by=blocking)
     return _Tick(trigger, tick, tick, Decision.FIRED, run_id=new_id())
-
-
-def _schedule(trigger: Row) -> cron.Schedule:
-    return cron.Schedule(trigger["schedule"], trigger["timezone"])
 
 
 def _missed(trigger: Row, first: datetime, last: datetime, count: int) -> _Tick:

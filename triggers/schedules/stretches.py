@@ -16,7 +16,7 @@ from django.dispatch import Signal
 
 from pipedai.sql import fetch_all
 from triggers.models import Tick
-from triggers.schedules import cron
+from triggers.schedules.due_times import DueTimes
 from triggers.states import Decision
 
 # This signal tells which decisions (`decisions`) lengthened stretches in a transaction, after its commit. The metrics
@@ -25,7 +25,7 @@ lengthened = Signal()
 
 
 class Continuation(NamedTuple):
-    schedule: cron.Schedule
+    due_times: DueTimes
     tick: datetime
     decision: Decision
 
@@ -59,11 +59,11 @@ def join_stretches(ticks: Mapping[UUID, Continuation]) -> set[UUID]:
     params = {"trigger_ids": list(ticks), "decisions": decisions}
     joined, followed = set(), {}
     for stretch in fetch_all(_LAST, params):
-        schedule, tick, _ = ticks[stretch["trigger_id"]]
+        due_times, tick, _ = ticks[stretch["trigger_id"]]
         if stretch["tick_at"] <= tick <= stretch["last_tick_at"]:
             # The stretch's row counts this tick already. That happens when the database's clock was put back.
             joined.add(stretch["trigger_id"])
-        elif schedule.next_after(stretch["last_tick_at"]) == tick:
+        elif due_times.next_after(stretch["last_tick_at"]) == tick:
             followed[stretch["id"]] = tick
     if followed:
         params = {"ids": list(followed), "ticks": list(followed.values())}

@@ -11,7 +11,7 @@ from testing.world.plain_fields import bounds_taken_by, plain_fields, refused_by
 from testing.world.trigger_values import (
     SAMPLES,
     SECRET_SAMPLES,
-    add_sample_pool,
+    add_sample_rows,
     trigger_shown,
     trigger_values,
 )
@@ -53,7 +53,7 @@ def test_three_fields_are_enough(cast, create):
 
 
 def test_everything_may_be_said(cast, create):
-    add_sample_pool(cast.environment)
+    add_sample_rows(cast.environment)
     said = {**SAMPLES, "workerId": str(cast.worker.worker_id), "enabled": True}
     secrets = {field: secret for field, (secret, _) in SECRET_SAMPLES.items()}
     assert {*said, *secrets} == set(TriggerBody().fields), (
@@ -160,6 +160,8 @@ URL = "Must be an http or https URL with a host."
 UUID = "Must be a valid UUID."
 BASE64 = "After whsec_ it must be base64."
 OBJECT = "Must be a JSON object."
+TIME = "Datetime has wrong format. Use one of these formats instead: YYYY-MM-DDThh:mm[:ss[.uuuuuu]][+HH:MM|-HH:MM|Z]."
+AHEAD = "Must be in the future, and at most 366 days ahead."
 
 
 def longer_than(count):
@@ -202,6 +204,14 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         (None, NULL), ("", BLANK), (5, STRING), ("x" * 65, longer_than(64)),
         ("Mars/Olympus", "Not a time zone of the IANA database, such as Europe/Berlin."),
         ("America", "Not a time zone of the IANA database, such as Europe/Berlin."),
+    ],
+    "runOnceAt": [
+        (5, TIME), ("", TIME), ("tomorrow", TIME), (True, TIME), ([], TIME),
+        ("2020-01-01T00:00:00Z", AHEAD), ("9999-12-31T23:59:59.999Z", AHEAD),
+    ],
+    "on": [  # events/tests/test_listening.py has more
+        (None, NULL), ("x", 'Expected a list of items but got type "str".'),
+        ([{}] * 11, "Must not have more than 10 entries."),
     ],
     "workerId": [("x", UUID), ("", UUID), (True, UUID), (5, UUID), ([], UUID), (1.5, UUID)],
     "connectionId": [("x", UUID), ("", UUID), (True, UUID), (5, UUID), ([], UUID)],

@@ -6,8 +6,10 @@ from pipedai.api import pagination
 from pipedai.api.filters import TextFilter, TrueFalseFilter
 from testing.probes.shapes import A_TIME, invalid, page
 from testing.world.connections import CONNECTION_URL, add_connection
+from testing.world.events import add_source
 from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
+from triggers.events.entry_serializers import OF_SOURCE
 from triggers.filters import TriggerFilters
 from triggers.models import Run, Tick, Trigger, TriggerHealth
 from triggers.serializers import MAX_PROMPT_BYTES
@@ -117,6 +119,11 @@ def of_a_connection(cast):
     return {"connection_id": connection_id, "mcp_url": CONNECTION_URL}, str(connection_id)
 
 
+def of_a_source(cast):
+    source_id = str(add_source(cast))
+    return {"on": [{"sourceId": source_id, **dict.fromkeys(OF_SOURCE)}]}, source_id
+
+
 def of_declared(declared):
     """Returns what KEPT says of a filter that compares a whole text or a boolean, or None for another filter."""
     column = declared.field_name
@@ -136,6 +143,7 @@ KEPT = {
     "workerId": of_another_worker,
     "poolId": of_a_pool,
     "connectionId": of_a_connection,
+    "listensTo": of_a_source,
     "recordEvents": lambda _: ({"record_events": "never"}, "never"),
     "name": lambda _: ({"name": "Umsätze 100 %_x\\"}, "sÄTze 100 %_X\\"),
 }

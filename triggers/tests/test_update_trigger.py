@@ -11,7 +11,7 @@ from testing.probes.tables import columns_with
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import register
 from testing.world.runs import Runs
-from testing.world.trigger_values import SAMPLES, SECRET_SAMPLES, add_sample_pool
+from testing.world.trigger_values import SAMPLES, SECRET_SAMPLES, add_sample_rows
 from triggers.models import Run, Trigger, TriggerRevision
 from triggers.serializers import TriggerBody
 from workers.models import Worker
@@ -24,7 +24,7 @@ FIELDS = sorted({*TriggerBody().get_fields()} - {"connectionId"})
 
 @pytest.fixture(autouse=True)
 def _sample_pool(cast):
-    add_sample_pool(cast.environment)
+    add_sample_rows(cast.environment)
 
 
 @pytest.fixture

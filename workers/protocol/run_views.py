@@ -10,8 +10,10 @@ from rest_framework.response import Response
 from pipedai.api.parsers import OutcomeJSONParser
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
+from pipedai.api.throttling import Rate, Throttle, by_caller
 from pipedai.api.views import IsSignedIn
 from triggers.runs import lifecycle, reports
+from triggers.runs.credentials import renew_credentials
 from triggers.runs.serializers import RunSerializer
 from triggers.states import Status
 from workers.locks import locked_limits
@@ -25,14 +27,28 @@ from workers.protocol.serializers import (
     as_reported,
     outcome_of,
 )
+from workspaces.connections.refreshing import want_refresh
+
+# No five seconds have two calls.
+_CREDENTIALS = Rate("run-credentials", 1, lifecycle.CREDENTIALS_SECONDS, in_a_row=True)
+
+
+def _by_run(request: Request) -> str:
+    return f"{by_caller(request)} {request.parser_context['kwargs']['run_id']}"
 
 
 class WorkerRunViewSet(WorkerProtocolViewSet):
     """The endpoints by which a worker takes a run and says that it executes it."""
 
-    permissions = {"claim": IsSignedIn, "start": IsSignedIn, "heartbeat": IsSignedIn}
+    permissions = {
+        "claim": IsSignedIn,
+        "start": IsSignedIn,
+        "heartbeat": IsSignedIn,
+        "credentials": IsSignedIn,
+    }
     # These calls have no rate limit, because a worker must call as often as its runs need.
     unmetered = frozenset(permissions)
+    throttles = {"credentials": (Throttle(_CREDENTIALS, _by_run),)}
 
     @Operation(
         "POST /workers/{workerId}/runs/{runId}/claim",
@@ -49,7 +65,8 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
                 "worker of its pool; `environment_paused`; `not_due`; `start_deadline`; `first_worker`: "
                 "another worker comes first; `trigger_full`; `worker_full`: it holds "
                 "`maxConcurrency` runs; `worker_disabled`; `worker_limited`; "
-                "`worker_unapproved`: the run's trigger has MCP headers; or `budget_exhausted`."
+                "`worker_unapproved`: the run's trigger has MCP headers; `budget_exhausted`; or "
+                "`connection_not_ready`, with `Retry-After`."
             ),
         },
         audit=("run.claimed", "run.started"),
@@ -57,14 +74,18 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
     def claim(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         """Gives a queued run a lease that the worker must renew; with `start` it is running at once."""
         body = read_body(ClaimBody, request)
-        with transaction.atomic():
-            run = lifecycle.claim_run(
-                worker_id=worker_id,
-                run_id=run_id,
-                **body,
-                **locked_limits(self.worker),
-                actor=self._actor(request),
-            )
+        try:
+            with transaction.atomic():
+                run = lifecycle.claim_run(
+                    worker_id=worker_id,
+                    run_id=run_id,
+                    **body,
+                    **locked_limits(self.worker),
+                    actor=self._actor(request),
+                )
+        except lifecycle.NotReady as refused:
+            want_refresh([refused.connection_id])
+            raise
         return Response(ClaimedRunSerializer(run).data)
 
     @Operation(
@@ -110,6 +131,40 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
                 "leaseExpiresAt": beat["lease_expires_at"],
             }
         )
+
+    @Operation(
+        "POST /workers/{workerId}/runs/{runId}/credentials",
+        id="renewRunCredentials",
+        summary="Get a run's MCP headers anew",
+        body=Body,
+        parameters=(VERSION,),
+        answers={
+            200: answer(
+                "RunCredentials",
+                "The MCP headers that a run's trigger has by now.",
+                headers=serializers.DictField(child=serializers.CharField()),
+                expiresAt=serializers.DateTimeField(allow_null=True),
+            )
+        },
+        errors={
+            409: (
+                "`run_state`: the worker does not hold the run; `trigger_changed`: another MCP URL, or "
+                "deleted; `worker_unapproved`; or `connection_not_ready`, with `Retry-After`."
+            ),
+            503: "`encryption_unavailable`: the headers can't be decrypted.",
+        },
+        audit=("run.handed-out",),
+    )
+    def credentials(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
+        """Gives the run's worker the headers of its MCP server, which may have changed since the hand-out."""
+        read_body(Body, request)
+        found = renew_credentials(
+            worker_id=worker_id,
+            run_id=run_id,
+            approved=self.worker.approved,
+            actor=self._actor(request),
+        )
+        return Response({"headers": found.headers, "expiresAt": found.expires_at})
 
 
 class RunEndViewSet(WorkerProtocolViewSet):

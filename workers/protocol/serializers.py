@@ -255,8 +255,8 @@ class CompletedRunSerializer(RunSerializer):
 
 
 class HandedOutRunSerializer(RowSerializer):
-    """A run as a poll hands it to its worker. Only here, and in the answer to `claim-next`, does the API show MCP
-    headers in plaintext.
+    """A run as a poll hands it to its worker. Only here, and in the answers to `claim-next` and `credentials`, does the
+    API show MCP headers in plaintext.
     """
 
     id = serializers.UUIDField()
@@ -265,6 +265,7 @@ class HandedOutRunSerializer(RowSerializer):
     prompt = serializers.CharField()
     mcpUrl = serializers.CharField(source="mcp_url")
     mcpHeaders = serializers.DictField(child=serializers.CharField(), source="mcp_headers")
+    headersExpireAt = serializers.DateTimeField(source="headers_expire_at", allow_null=True)
     model = serializers.CharField(allow_null=True)
     timeoutSeconds = serializers.IntegerField(source="timeout_seconds")
     payload = serializers.JSONField(allow_null=True)

@@ -121,6 +121,7 @@ def test_a_run_comes_with_all_that_it_takes(cast, poll):
             "triggerName": "Nightly",
             "prompt": "Report.\n",
             "mcpUrl": "https://mcp.example/v1?a=b",
+            "headersExpireAt": None,
             "mcpHeaders": {
                 "X-Api-Key": "a-planted-key",
                 "Authorization": "Bearer a-planted-bearer",

@@ -2,15 +2,30 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any, Final, TypeGuard
+from uuid import UUID
 
-from pipedai.outgoing import fetch, target_problem
-from workspaces.connections.discovery import ASKING, AUTH_METHODS, CannotDiscover, Discovered
+from django.conf import settings
+
+from pipedai.outgoing import target_problem
+from workspaces.connections.discovery import (
+    ASKING,
+    AUTH_METHODS,
+    CannotDiscover,
+    Discovered,
+    ask,
+    deadline,
+)
 from workspaces.connections.tokens import Client
 
 # An id or a secret of a client is visible ASCII, with blanks (RFC 6749, appendix A).
-_WORDS = re.compile(r"[\x20-\x7e]{1,2048}", re.ASCII)
+WORDS = re.compile(r"[\x20-\x7e]{1,2048}", re.ASCII)
+# The path of the pages about connections that are no part of the console.
+PAGES: Final = "/account/connections"
+# What authorization servers call us.
+_NAME = "PipedAI"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +39,26 @@ class Registered:
     url: str | None = field(repr=False)
 
 
-def client_metadata(*, name: str, redirect_uri: str, auth_method: str) -> dict[str, Any]:
-    """Returns what a server is told of us, when a client is registered or in a client ID metadata document."""
+def redirect_uri_of(connection_id: UUID) -> str:
+    """Returns the page to which authorization servers send the browser back: each connection has its own."""
+    return f"{settings.PUBLIC_URL}{PAGES}/{connection_id}/callback"
+
+
+def document_of(connection_id: UUID) -> str:
+    """Returns the URL of the connection's client ID metadata document, which is a client id where servers take such."""
+    return f"{settings.PUBLIC_URL}{PAGES}/{connection_id}/client.json"
+
+
+def client_metadata(
+    *, redirect_uri: str, auth_method: str, scopes: Sequence[str]
+) -> dict[str, Any]:
+    """Returns what a server is told of us, when a client is registered or in a client ID metadata document. `scopes`
+    are those that will be asked for: some servers refuse others.
+    """
+    asked = {"scope": " ".join(scopes)} if scopes else {}
     return {
-        "client_name": name,
+        **asked,
+        "client_name": _NAME,
         "redirect_uris": [redirect_uri],
         "grant_types": ["authorization_code", "refresh_token"],
         "response_types": ["code"],
@@ -35,16 +66,27 @@ def client_metadata(*, name: str, redirect_uri: str, auth_method: str) -> dict[s
     }
 
 
-def register_client(server: Discovered, *, name: str, redirect_uri: str) -> Registered:
-    """Registers a client by which codes can be exchanged. Raises CannotDiscover if the server makes none."""
+def register_client(
+    server: Discovered,
+    *,
+    redirect_uri: str,
+    scopes: Sequence[str] = (),
+    until: float | None = None,
+) -> Registered:
+    """Registers a client by which codes can be exchanged, before the `deadline` of the discovery. Raises CannotDiscover
+    if the server makes none.
+    """
     if server.registration_endpoint is None:
         raise CannotDiscover(
             "The authorization server registers no clients. Give a clientId of it."
         )
-    asked = server.auth_methods[0]
-    metadata = client_metadata(name=name, redirect_uri=redirect_uri, auth_method=asked)
-    answer = fetch(
+    # Servers that are built with the MCP's own Python library revoke a token only for a secret in the form.
+    in_form = "client_secret_post"
+    asked = in_form if in_form in server.auth_methods else server.auth_methods[0]
+    metadata = client_metadata(redirect_uri=redirect_uri, auth_method=asked, scopes=scopes)
+    answer = ask(
         server.registration_endpoint,
+        until or deadline(),
         method="POST",
         headers={**ASKING, "Content-Type": "application/json"},
         body=json.dumps(metadata).encode(),
@@ -73,4 +115,4 @@ def register_client(server: Discovered, *, name: str, redirect_uri: str) -> Regi
 
 
 def _is_word(value: Any) -> TypeGuard[str]:
-    return isinstance(value, str) and _WORDS.fullmatch(value) is not None
+    return isinstance(value, str) and WORDS.fullmatch(value) is not None

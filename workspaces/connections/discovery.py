@@ -5,23 +5,26 @@ database transaction.
 """
 
 import re
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from pipedai.api.outside_urls import MAX_URL, same_origin, without_query
-from pipedai.outgoing import fetch, target_problem
+from pipedai.outgoing import Answer, fetch, target_problem
 
 # The headers of each request that asks a server for JSON.
 ASKING = {"Accept": "application/json", "User-Agent": "PipedAI-Connections/1"}
 _RESOURCE_METADATA = re.compile(r'[\s,]resource_metadata="([^"\\]*)"', re.IGNORECASE)
 _SCOPE = re.compile(r'[\s,]scope="([^"\\]*)"', re.IGNORECASE)
 # A scope is visible ASCII without `"` and `\` (RFC 6749 §3.3). So many scopes, and characters in each, are kept.
-_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}", re.ASCII)
-_MOST_SCOPES = 100
+SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}", re.ASCII)
+MOST_SCOPES = 100
 # The ways of client authentication that we know, in the order in which we prefer them.
 AUTH_METHODS = ("client_secret_basic", "client_secret_post", "none")
+# How long all requests of one discovery, and of the registration after it, may take together, in seconds.
+_SECONDS = 10.0
 
 
 class CannotDiscover(Exception):  # noqa: N818
@@ -49,19 +52,31 @@ class Discovered:
     takes_documents: bool
 
 
-def discover(mcp_url: str, *, with_codes: bool) -> Discovered:
+def deadline() -> float:
+    """Returns until when the requests of a discovery that begins now may take, as `time.monotonic` counts."""
+    return time.monotonic() + _SECONDS
+
+
+def ask(url: str, until: float, **request: Any) -> Answer:
+    """Fetches a URL, with ASKING as headers unless the `request` has others. No answer comes after `until`."""
+    left = max(0.0, until - time.monotonic())
+    return fetch(url, timeout=left, **{"headers": ASKING, **request})
+
+
+def discover(mcp_url: str, *, with_codes: bool, until: float | None = None) -> Discovered:
     """Asks the MCP server, and then the authorization server that it names first. `with_codes` is whether the grant is
-    `authorization_code`, which needs an authorization endpoint and PKCE with S256. Raises CannotDiscover.
+    `authorization_code`, which needs an authorization endpoint and PKCE with S256. `until` is a `deadline` that further
+    requests share. Raises CannotDiscover.
     """
+    until = until or deadline()
     _check_url(mcp_url, "the MCP server")
-    challenge = fetch(mcp_url, headers=ASKING).challenge or ""
-    resource = _resource(mcp_url, challenge)
+    challenge = ask(mcp_url, until).challenge or ""
+    resource = _resource(mcp_url, challenge, until)
     name = _checked_resource(resource, mcp_url)
     issuers = resource.get("authorization_servers")
     if not isinstance(issuers, list) or not issuers or not isinstance(issuers[0], str):
         raise CannotDiscover("The MCP server's metadata names no authorization server.")
-    issuer = issuers[0]
-    server = _server(issuer)
+    server = _server(issuers[0], until)
     if with_codes and "S256" not in _words(server.get("code_challenge_methods_supported")):
         raise CannotDiscover("The authorization server does not support PKCE with S256.")
     methods = _words(server.get("token_endpoint_auth_methods_supported", [AUTH_METHODS[0]]))
@@ -70,21 +85,24 @@ def discover(mcp_url: str, *, with_codes: bool) -> Discovered:
         raise CannotDiscover("The authorization server knows no client authentication that we do.")
     asked = _SCOPE.search(f" {challenge}")
     scopes = asked[1].split() if asked else _words(resource.get("scopes_supported"))
+    if with_codes and "offline_access" in _words(server.get("scopes_supported")):
+        # For this scope of its own an authorization server gives a refresh token (OpenID Connect Core §11).
+        scopes = list(dict.fromkeys([*scopes, "offline_access"]))
     return Discovered(
         resource=name,
-        issuer=issuer,
+        issuer=server["issuer"],
         token_endpoint=_needed(server, "token_endpoint"),
         authorization_endpoint=_needed(server, "authorization_endpoint") if with_codes else None,
         registration_endpoint=_endpoint(server, "registration_endpoint"),
         revocation_endpoint=_endpoint(server, "revocation_endpoint"),
         auth_methods=known,
-        scopes=tuple(each for each in scopes if _SCOPE_TOKEN.fullmatch(each))[:_MOST_SCOPES],
+        scopes=tuple(each for each in scopes if SCOPE.fullmatch(each))[:MOST_SCOPES],
         sends_issuer=server.get("authorization_response_iss_parameter_supported") is True,
         takes_documents=server.get("client_id_metadata_document_supported") is True,
     )
 
 
-def _resource(mcp_url: str, challenge: str) -> dict[str, Any]:
+def _resource(mcp_url: str, challenge: str, until: float) -> dict[str, Any]:
     """Returns the metadata of the MCP server: those that its challenge names, or those at the well-known paths."""
     if named := _RESOURCE_METADATA.search(f" {challenge}"):
         _check_url(named[1], "the MCP server's metadata")
@@ -93,7 +111,7 @@ def _resource(mcp_url: str, challenge: str) -> dict[str, Any]:
         places = list(_well_known(mcp_url, ["oauth-protected-resource"]))
         if urlsplit(mcp_url).path.strip("/"):
             places.append(f"{_origin(mcp_url)}/.well-known/oauth-protected-resource")
-    return _first(places, "The MCP server tells no authorization server")
+    return _first(places, "The MCP server tells no authorization server", until)
 
 
 def _checked_resource(metadata: dict[str, Any], mcp_url: str) -> str:
@@ -113,7 +131,7 @@ def _checked_resource(metadata: dict[str, Any], mcp_url: str) -> str:
     return resource
 
 
-def _server(issuer: str) -> dict[str, Any]:
+def _server(issuer: str, until: float) -> dict[str, Any]:
     """Returns the metadata of an authorization server, whose `issuer` is the one that was asked (RFC 8414 §3.3)."""
     _check_url(issuer, "the issuer")
     if "?" in issuer:
@@ -121,8 +139,11 @@ def _server(issuer: str) -> dict[str, Any]:
     places = list(_well_known(issuer, ["oauth-authorization-server", "openid-configuration"]))
     if urlsplit(issuer).path.strip("/"):
         places.append(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-    metadata = _first(places, "The authorization server has no metadata")
-    if metadata.get("issuer") != issuer:
+    metadata = _first(places, "The authorization server has no metadata", until)
+    said = metadata.get("issuer")
+    # Servers confuse `https://host` and `https://host/`, which are the same URL (RFC 3986 §6.2.3).
+    same = (_origin(issuer), f"{_origin(issuer)}/")
+    if said != issuer and not (said in same and issuer in same):
         raise CannotDiscover("The authorization server's metadata are those of another issuer.")
     return metadata
 
@@ -133,11 +154,11 @@ def _well_known(url: str, names: Iterable[str]) -> Iterator[str]:
     return (f"{_origin(url)}/.well-known/{name}{path}" for name in names)
 
 
-def _first(places: Iterable[str], missing: str) -> dict[str, Any]:
+def _first(places: Iterable[str], missing: str, until: float) -> dict[str, Any]:
     """Returns the first JSON object that one of these URLs answers with."""
     problem = "no place has it"
     for place in places:
-        answer = fetch(place, headers=ASKING)
+        answer = ask(place, until)
         status, found = answer.status_code, answer.json_object
         if answer.error is None and status == 200 and found is not None:
             return found

@@ -1,49 +1,152 @@
-"""The table of connections: how an environment's runs show an MCP server who they are (SPEC §24)."""
+"""The tables of connections: how an environment's runs show MCP servers who they are (SPEC §24)."""
 
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from pipedai.api.outside_urls import MAX_URL
 from pipedai.ids import new_id
+from pipedai.outgoing import (
+    OutboxRow,
+    SendAttempt,
+    attempt_constraints,
+    outbox_constraints,
+    outbox_indexes,
+)
 from workspaces.encryption.sealed_fields import SealedField
 from workspaces.files.columns import FileColumns, own_key
 
-# The column of a connection that is encrypted.
+# The columns that are encrypted.
 HEADERS = SealedField("connection", "headers", "headers_key_id")
+GRANT_SECRETS = SealedField("connection", "grant_secrets", "grant_secrets_key_id")
+AUTHORIZATION_SECRETS = SealedField("connection_authorization", "secrets", "secrets_key_id")
+REVOCATION_REQUEST = SealedField("connection_revocation", "request", "request_key_id")
 
 
-class Connection(FileColumns):
+def _environment() -> models.ForeignKey:  # type: ignore[type-arg]
+    return models.ForeignKey(
+        "workspaces.Environment", on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+
+
+def _data_key(*, null: bool = True) -> models.ForeignKey:  # type: ignore[type-arg]
+    """The data key that encrypts a column, to which the database refers together with the environment."""
+    return models.ForeignKey(
+        "workspaces.DataKey",
+        on_delete=models.PROTECT,
+        null=null,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+    )
+
+
+def _has_its_key(table: str, column: str) -> models.CheckConstraint:
+    return models.CheckConstraint(
+        condition=Q((f"{column}__isnull", True), (f"{column}_key__isnull", True))
+        | Q((f"{column}__isnull", False), (f"{column}_key__isnull", False)),
+        name=f"{table}_{column}_has_a_key",
+    )
+
+
+class AuthorizedClient(models.Model):
+    """Who the service is at an authorization server, and what the server is called and asked. The discovery that begins
+    an authorization finds it, and the connection has it once a person has agreed.
+    """
+
+    # The client id, which somebody gave or the server made.
+    client_id = models.CharField(max_length=MAX_URL, null=True)
+    # How the client authenticates at the token endpoint: a word from `discovery.AUTH_METHODS`.
+    auth_method = models.CharField(max_length=19, null=True)
+    # The name of the MCP server in requests for tokens (RFC 8707), from its metadata.
+    resource = models.CharField(max_length=MAX_URL, null=True)
+    issuer = models.CharField(max_length=MAX_URL, null=True)
+    token_endpoint = models.CharField(max_length=MAX_URL, null=True)
+    # NULL if the server revokes no tokens (RFC 7009).
+    revocation_endpoint = models.CharField(max_length=MAX_URL, null=True)
+
+    class Meta:
+        abstract = True
+
+
+class Connection(FileColumns, AuthorizedClient):
     """The credentials for one MCP server, which any number of triggers use."""
 
     class Grant(models.TextChoices):
         """How a connection got its credentials. It never changes."""
 
+        # A person agreed at the authorization server that the service acts for them.
+        AUTHORIZATION_CODE = "authorization_code"
+        # The service is known to the authorization server by an id and a secret, which somebody gave.
+        CLIENT_CREDENTIALS = "client_credentials"
         # Somebody gave the headers that runs send.
         HEADERS = "headers"
 
+    class Status(models.TextChoices):
+        """Whether runs can use a connection. API.md says what helps in each state."""
+
+        # It has no token yet. `authorize` and its callback lead on, or for `client_credentials` a scheduler.
+        UNAUTHORIZED = "unauthorized"
+        # It has headers. They may be stale for as long as a scheduler needs to refresh them.
+        CONNECTED = "connected"
+        # Three requests for tokens in a row have failed. It keeps its headers, if it has some, and schedulers go on.
+        FAILING = "failing"
+        # The authorization server refused to give tokens. Only a person can help: by `authorize`, or by a new secret.
+        NEEDS_LOGIN = "needs_login"
+
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        "workspaces.Environment", on_delete=models.PROTECT, related_name="+", db_index=False
-    )
+    environment = _environment()
     # The connection's name, which people chose: 1 to 200 characters. It need not be unique.
     name = models.CharField(max_length=200)
     # The URL of the MCP server, in ASCII. It never changes, because the credentials are for this server only. Each
     # trigger with the connection has a copy, which the key `trigger_connection_in_environment` keeps equal.
-    mcp_url = models.CharField(max_length=2048)
+    mcp_url = models.CharField(max_length=MAX_URL)
     grant_type = models.CharField(max_length=18, choices=Grant.choices)
-    # The headers that workers send to the server: encrypted JSON. Users write them, and a rotation of the data key
-    # encrypts them anew.
-    headers = models.BinaryField()
-    # The data key that encrypts `headers`. The database refers to it together with the environment.
-    headers_key = models.ForeignKey(
-        "workspaces.DataKey",
-        on_delete=models.PROTECT,
-        db_constraint=False,
-        db_index=False,
-        related_name="+",
+    status = models.CharField(
+        max_length=12, choices=Status.choices, default=Status.CONNECTED, db_default="connected"
     )
+    # The headers that workers send to the server: encrypted JSON. Those that users gave, or the Authorization with the
+    # present access token. A rotation of the data key encrypts them anew. NULL while there are none.
+    headers = models.BinaryField(null=True)
+    headers_key = _data_key()
+    # What else of the grant is secret: the encrypted JSON of `secrets.GrantSecrets`. NULL if nothing is.
+    grant_secrets = models.BinaryField(null=True)
+    grant_secrets_key = _data_key()
+    # The scopes that users chose to ask for. Empty means those that the MCP server asks for.
+    scopes = ArrayField(models.CharField(max_length=200), default=list, db_default=[])
+    # Whether a user gave the client id; it then never changes. Otherwise each authorization makes a client.
+    client_given = models.BooleanField(default=False, db_default=False)
+    # The user who authorized the connection; NULL if nobody has, and for grants that need no authorization.
+    connected_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="+",
+        db_index=False,
+    )
+    # When the connection got its first token, or was authorized anew.
+    connected_at = models.DateTimeField(null=True)
+    # When the access token in `headers` expires, until when a run may be handed out with it, and when a scheduler is to
+    # ask for another one: all by the database's clock (grants.py). A request's failure puts `refresh_at` off.
+    access_expires_at = models.DateTimeField(null=True)
+    fresh_until = models.DateTimeField(null=True)
+    refresh_at = models.DateTimeField(null=True)
+    # When the tokens were last refreshed.
+    last_refresh_at = models.DateTimeField(null=True)
+    # Why the last request for tokens failed, in our own words; NULL if it did not.
+    error = models.CharField(max_length=300, null=True)
+    # How many requests for tokens have failed in a row.
+    failures = models.PositiveIntegerField(default=0, db_default=0)
+    # The claim of the scheduler that asks for tokens, and until when nobody else may ask. A claim that is still there
+    # later left no record: its process died, perhaps after the server had rotated the refresh token.
+    lease_id = models.UUIDField(null=True)
+    leased_until = models.DateTimeField(null=True)
+    # Whether the claim repeats one that left no record. There is no third one.
+    is_second_try = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When a user last changed the name or the headers, by the database's clock.
+    # When a user last changed the name, the headers, the scopes or the secret, by the database's clock.
     updated_at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -53,11 +156,173 @@ class Connection(FileColumns):
             models.UniqueConstraint(
                 fields=["environment", "id", "mcp_url"], name="connection_in_environment"
             ),
-            models.CheckConstraint(condition=Q(grant_type="headers"), name="connection_grant"),
+            models.UniqueConstraint(fields=["environment", "id"], name="connection_of_environment"),
+            models.CheckConstraint(
+                condition=Q(grant_type="headers", grant_secrets__isnull=True)
+                | Q(grant_type="authorization_code")
+                | Q(grant_type="client_credentials", client_given=True, grant_secrets__isnull=False)
+                & Q(client_id__isnull=False),
+                name="connection_grant",
+            ),
+            models.CheckConstraint(
+                condition=Q(status="connected", headers__isnull=False)
+                | ~Q(grant_type="headers")
+                & (
+                    Q(status="unauthorized", headers__isnull=True)
+                    | Q(status="failing", error__isnull=False)
+                    | Q(status="needs_login", headers__isnull=True, error__isnull=False)
+                ),
+                name="connection_status",
+            ),
+            # Each token has its times, and headers that somebody gave have none.
+            models.CheckConstraint(
+                condition=Q(access_expires_at__isnull=True, fresh_until__isnull=True)
+                & (Q(headers__isnull=True) | Q(grant_type="headers"))
+                | Q(
+                    access_expires_at__isnull=False,
+                    fresh_until__isnull=False,
+                    headers__isnull=False,
+                )
+                & ~Q(grant_type="headers"),
+                name="connection_token_has_times",
+            ),
+            # What a scheduler can get a token for has a time at which it does so.
+            models.CheckConstraint(
+                condition=Q(refresh_at__isnull=False)
+                & ~Q(grant_type="headers")
+                & (
+                    Q(status__in=("connected", "failing"))
+                    | Q(status="unauthorized", grant_type="client_credentials")
+                )
+                | Q(refresh_at__isnull=True)
+                & (
+                    Q(grant_type="headers")
+                    | Q(status="needs_login")
+                    | Q(status="unauthorized", grant_type="authorization_code")
+                ),
+                name="connection_refreshed",
+            ),
+            models.CheckConstraint(
+                condition=Q(lease_id__isnull=True, leased_until__isnull=True, is_second_try=False)
+                | Q(lease_id__isnull=False, leased_until__isnull=False, refresh_at__isnull=False),
+                name="connection_lease",
+            ),
+            _has_its_key("connection", "headers"),
+            _has_its_key("connection", "grant_secrets"),
         )
         indexes = (
             models.Index(fields=["environment", "created_at", "id"], name="connection_listed"),
+            # Schedulers find what is due by this index.
+            models.Index(
+                fields=["refresh_at"], name="connection_due", condition=Q(refresh_at__isnull=False)
+            ),
+            # Metrics count by this index, and attention finds what needs a person.
+            models.Index(
+                fields=["status", "environment"],
+                name="connection_troubled",
+                condition=Q(status__in=("failing", "needs_login")),
+            ),
         )
 
     def __str__(self) -> str:
         return self.name
+
+
+class Authorization(AuthorizedClient):
+    """An authorization that a person has begun at an authorization server and not finished. Finishing it removes it."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    environment = _environment()
+    connection = models.ForeignKey(
+        Connection,
+        on_delete=models.CASCADE,
+        related_name="authorizations",
+        db_constraint=False,
+        db_index=False,
+    )
+    # The SHA-256 of the `state` that the browser brings back.
+    state_digest = models.BinaryField(max_length=32, unique=True)
+    # The session that began it, which alone may finish it. It is no foreign key, as sessions are pruned.
+    session_id = models.UUIDField()
+    # Where the authorization server sends the browser back to: the connection's own page.
+    redirect_uri = models.CharField(max_length=MAX_URL)
+    # Until when it can be finished.
+    expires_at = models.DateTimeField()
+    # The encrypted JSON of `secrets.AuthorizationSecrets`: the PKCE verifier, and what is secret of the client.
+    secrets = models.BinaryField()
+    secrets_key = _data_key(null=False)
+    # Whether the server has promised to name its issuer when it sends the browser back (RFC 9207).
+    sends_issuer = models.BooleanField()
+
+    class Meta:
+        db_table = "connection_authorization"
+        constraints = (
+            # Who begins anew in a session cannot finish the earlier one any more.
+            models.UniqueConstraint(
+                fields=["environment", "connection", "session_id"],
+                name="connection_authorization_once_a_session",
+            ),
+        )
+        indexes = (models.Index(fields=["expires_at"], name="connection_authorization_late"),)
+
+
+class Revocation(OutboxRow):
+    """A request that ends a grant at its authorization server: it revokes a token (RFC 7009) or removes a client that
+    was registered for the connection (RFC 7592). The row has all that the request needs, as the connection may be gone.
+    """
+
+    class Purpose(models.TextChoices):
+        # The request revokes a refresh token, or an access token if there is no other.
+        TOKEN = "token"  # noqa: S105 - it is no password
+        # The request removes the registration of a client.
+        CLIENT = "client"
+
+    environment = _environment()
+    # The connection whose grant it was. It is no foreign key, as the connection may be gone.
+    connection_id = models.UUIDField()
+    purpose = models.CharField(max_length=6, choices=Purpose.choices)
+    # The encrypted request; NULL once it is delivered or given up.
+    request = models.BinaryField(null=True)
+    request_key = _data_key()
+
+    class Meta:
+        db_table = "connection_revocation"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["environment", "id"], name="connection_revocation_in_environment"
+            ),
+            *outbox_constraints(),
+            _has_its_key("connection_revocation", "request"),
+            models.CheckConstraint(
+                condition=Q(status="pending", request__isnull=False)
+                | (~Q(status="pending") & Q(request__isnull=True)),
+                name="connection_revocation_is_forgotten",
+            ),
+        )
+        indexes = (
+            *outbox_indexes(of_environments=True),
+            models.Index(
+                fields=["created_at"],
+                name="connection_revocation_old",
+                condition=~Q(status="pending"),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class RevocationAttempt(SendAttempt):
+    pk = models.CompositePrimaryKey("revocation_id", "n")
+    environment = _environment()
+    revocation = models.ForeignKey(
+        Revocation,
+        on_delete=models.PROTECT,
+        related_name="attempts",
+        db_constraint=False,
+        db_index=False,
+    )
+
+    class Meta:
+        db_table = "connection_revocation_attempt"
+        constraints = attempt_constraints("connection_revocation_attempt_has_an_end")

@@ -1,5 +1,6 @@
 """Creates, changes and deletes connections (SPEC §24), each with its audit event in the same transaction."""
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -9,13 +10,17 @@ from django.db.models.functions import Now
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.renderers import api_name, counted
+from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
+from pipedai.outgoing import target_problem
 from pipedai.redaction import REDACTED
 from pipedai.sql import fetch_one
 from workspaces.ceilings import check_ceiling
 from workspaces.connections import secrets
-from workspaces.connections.models import Connection
+from workspaces.connections.models import GRANT_SECRETS, Connection
+from workspaces.connections.revoking import give_up_grant
+from workspaces.connections.secrets import GrantSecrets
 from workspaces.files.columns import keeping_keys
 from workspaces.locks import hold_environment, hold_role, lock_environment
 from workspaces.roles import Role
@@ -24,62 +29,83 @@ _HOLD = """
 SELECT mcp_url FROM connection
 WHERE environment_id = %(environment_id)s AND id = %(connection_id)s FOR KEY SHARE
 """
+_Grant, _Status = Connection.Grant, Connection.Status
+# What only connections of these grants have, by the names of the columns and of the API.
+_OF_OAUTH = {"scopes": "scopes", "client_id": "clientId", "client_secret": "clientSecret"}
+_OF_HEADERS = {"headers": "headers"}
 
 
 def create_connection(*, environment_id: UUID, values: dict[str, Any], actor: Actor) -> UUID:
-    """Creates a connection from a ConnectionBody's values, seals its headers, and returns its id. Raises NotFound,
-    CeilingReached, and the errors of `hold_role`.
+    """Creates a connection from a ConnectionBody's values, seals its secrets, and returns its id. Raises Invalid,
+    NotFound, CeilingReached, and the errors of `hold_role`.
     """
-    columns = {name: value for name, value in values.items() if name != "headers"}
+    _check_new(values)
+    sealed = ("headers", "client_secret")
+    columns = {name: value for name, value in values.items() if name not in sealed}
     connection = Connection(id=new_id(), environment_id=environment_id, **columns)
+    connection.client_given = connection.client_id is not None
+    if connection.grant_type != _Grant.HEADERS:
+        connection.status = _Status.UNAUTHORIZED
+    if connection.grant_type == _Grant.CLIENT_CREDENTIALS:
+        connection.refresh_at = Now()
     with keeping_keys():
         lock_environment(environment_id)
         hold_role(actor, environment_id, Role.ADMIN)
         rows = Connection.objects.filter(environment_id=environment_id)
         check_ceiling("connections", "connections", environment_id=environment_id, rows=rows)
-        _seal(connection, values["headers"])
+        if "headers" in values:
+            _seal_headers(connection, values["headers"])
+        if "client_secret" in values:
+            seal_secrets(connection, GrantSecrets(client_secret=values["client_secret"]))
         connection.save(force_insert=True)
         metadata = {"name": connection.name, "grant": connection.grant_type}
-        emit(_event("connection.created", connection, actor, metadata))
+        emit(event_of("connection.created", connection, actor, metadata))
     return connection.id
 
 
 def update_connection(*, connection_id: UUID, values: dict[str, Any], actor: Actor) -> None:
-    """Changes the given values. Runs that are handed out from now on get new headers, whichever trigger they are of.
-    Raises NotFound, Invalid for what is fixed, and the errors of `hold_role`.
+    """Changes the given values. Runs that are handed out from now on get new headers, whichever trigger they are of. A
+    new client secret or new scopes count from the next request for tokens or the next authorization on. Raises
+    NotFound, Invalid for what is fixed or of another grant, and the errors of `hold_role`.
     """
     with keeping_keys():
-        connection = _locked(connection_id, actor, no_key=True)
+        connection = lock_connection(connection_id, actor)
         _check_fixed(connection, values)
         changes: dict[str, Any] = {}
-        for name in ("name", "key", "managed_by"):
+        for name in ("name", "scopes", "key", "managed_by"):
             old = getattr(connection, name)
             if (new := values.get(name, old)) != old:
                 changes[api_name(name)] = [old, new]
                 setattr(connection, name, new)
         if "headers" in values:
             changes["headers"] = REDACTED
-            _seal(connection, values["headers"])
+            _seal_headers(connection, values["headers"])
+        if "client_secret" in values:
+            changes["clientSecret"] = REDACTED
+            _replace_secret(connection, values["client_secret"])
+        if changes.keys() & {"scopes", "clientSecret"}:
+            _ask_anew(connection)
         if changes:
             connection.updated_at = Now()
             connection.save(force_update=True)
-            emit(_event("connection.updated", connection, actor, changes))
+            emit(event_of("connection.updated", connection, actor, changes))
 
 
 def delete_connection(*, connection_id: UUID, actor: Actor) -> None:
-    """Removes a connection and its secrets. Raises NotFound, Conflict while triggers use it, and the errors of
-    `hold_role`.
+    """Removes a connection and its secrets, and queues the revocation of its grant. Raises NotFound, Conflict while
+    triggers use it, and the errors of `hold_role`.
     """
     with transaction.atomic():
         # This lock waits for transactions that give the connection to a trigger.
-        connection = _locked(connection_id, actor, no_key=False)
+        connection = lock_connection(connection_id, actor, no_key=False)
         if users := connection.triggers.count():
             raise Conflict(
                 f"The connection still has {counted(users, 'trigger')}.",
                 code=ErrorCode.HAS_CHILDREN,
             )
+        give_up_grant(connection)
         Connection.objects.filter(id=connection.id).delete()
-        emit(_event("connection.deleted", connection, actor, {"name": connection.name}))
+        emit(event_of("connection.deleted", connection, actor, {"name": connection.name}))
 
 
 def hold_connection(environment_id: UUID, connection_id: UUID) -> str | None:
@@ -89,7 +115,10 @@ def hold_connection(environment_id: UUID, connection_id: UUID) -> str | None:
     return row["mcp_url"] if row else None
 
 
-def _locked(connection_id: UUID, actor: Actor, *, no_key: bool) -> Connection:
+def lock_connection(connection_id: UUID, actor: Actor, *, no_key: bool = True) -> Connection:
+    """Returns a connection that this transaction alone may change, as an admin. Raises NotFound, and the errors of
+    `hold_role`.
+    """
     rows = Connection.objects.filter(id=connection_id)
     environment_id = rows.values_list("environment_id", flat=True).first()
     if environment_id is None:
@@ -102,21 +131,80 @@ def _locked(connection_id: UUID, actor: Actor, *, no_key: bool) -> Connection:
     return connection
 
 
-def _check_fixed(connection: Connection, values: dict[str, Any]) -> None:
-    fixed = {"mcpUrl": "mcp_url", "grant": "grant_type"}
-    wrong = {
-        name: ["It can't be changed."]
-        for name, column in fixed.items()
-        if values.get(column, getattr(connection, column)) != getattr(connection, column)
+def seal_secrets(connection: Connection, held: GrantSecrets) -> None:
+    place = (connection.environment_id, connection.id)
+    sealed = secrets.seal_grant(GRANT_SECRETS, *place, held)
+    connection.grant_secrets, connection.grant_secrets_key_id = sealed.box, sealed.data_key_id
+
+
+def event_of(action: str, connection: Connection, actor: Actor, metadata: dict[str, Any]) -> Event:
+    return Event(action, actor, connection.environment_id, "connection", connection.id, metadata)
+
+
+def _check_new(values: dict[str, Any]) -> None:
+    grant = values["grant_type"]
+    wrong = _of_another_grant(grant, values)
+    needed = {
+        _Grant.HEADERS: _OF_HEADERS,
+        _Grant.CLIENT_CREDENTIALS: {"client_id": "clientId", "client_secret": "clientSecret"},
+        _Grant.AUTHORIZATION_CODE: {"client_id": "clientId"} if "client_secret" in values else {},
+    }[grant]
+    wrong |= {
+        name: ["This field is required."]
+        for column, name in needed.items()
+        if values.get(column) is None
     }
+    # The service itself asks servers behind OAuth. One that only workers reach can have headers.
+    if grant != _Grant.HEADERS and (problem := target_problem(values["mcp_url"])):
+        wrong["mcpUrl"] = [problem]
     if wrong:
         raise Invalid(wrong)
 
 
-def _seal(connection: Connection, headers: dict[str, str]) -> None:
+def _of_another_grant(grant: str, values: dict[str, Any]) -> dict[str, list[str]]:
+    foreign = _OF_OAUTH if grant == _Grant.HEADERS else _OF_HEADERS
+    return {
+        name: [f"A connection with the grant {grant} has none."]
+        for column, name in foreign.items()
+        if values.get(column)
+    }
+
+
+def _check_fixed(connection: Connection, values: dict[str, Any]) -> None:
+    fixed = {"mcpUrl": "mcp_url", "grant": "grant_type", "clientId": "client_id"}
+    wrong = _of_another_grant(connection.grant_type, values)
+    wrong |= {
+        name: ["It can't be changed."]
+        for name, column in fixed.items()
+        if values.get(column, getattr(connection, column)) != getattr(connection, column)
+    }
+    if "client_secret" in values and not connection.client_given and not wrong:
+        wrong["clientSecret"] = ["It belongs to a clientId, and nobody has given one."]
+    if wrong:
+        raise Invalid(wrong)
+
+
+def _seal_headers(connection: Connection, headers: dict[str, str]) -> None:
     sealed = secrets.seal_headers(connection.environment_id, connection.id, headers)
     connection.headers, connection.headers_key_id = sealed.box, sealed.data_key_id
 
 
-def _event(action: str, connection: Connection, actor: Actor, metadata: dict[str, Any]) -> Event:
-    return Event(action, actor, connection.environment_id, "connection", connection.id, metadata)
+def _replace_secret(connection: Connection, client_secret: str) -> None:
+    try:
+        held = secrets.grant_of(connection)
+    except CannotOpen:
+        # What does not open is lost, and must not keep anybody from giving a new secret.
+        held = GrantSecrets()
+    seal_secrets(connection, replace(held, client_secret=client_secret))
+
+
+def _ask_anew(connection: Connection) -> None:
+    """Makes schedulers ask for a token with the client's present secret and scopes, if they need no person for it."""
+    if connection.grant_type != _Grant.CLIENT_CREDENTIALS:
+        return
+    connection.status = _Status.CONNECTED if connection.headers else _Status.UNAUTHORIZED
+    connection.refresh_at = Now()
+    connection.error, connection.failures = None, 0
+    # Who asks now does so with what was true before.
+    connection.lease_id = connection.leased_until = None
+    connection.is_second_try = False

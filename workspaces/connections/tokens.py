@@ -41,12 +41,13 @@ class Client:
 @dataclass(frozen=True, slots=True, repr=False)
 class Tokens:
     """`refresh_token` is None if the server sent none: then the one that it had sent before stays. `lives` is for how
-    many seconds the access token is good, from when the request was sent.
+    many seconds the access token is good, from when the request was sent. `says_life` is whether the server said so.
     """
 
     access_token: str
     refresh_token: str | None
     lives: int
+    says_life: bool = True
 
 
 class NoTokens(Exception):  # noqa: N818
@@ -72,24 +73,24 @@ def challenge_of(verifier: str) -> str:
 
 def ask_for_tokens(endpoint: str, *, client: Client, form: Mapping[str, str]) -> Tokens:
     """Sends one request to the token endpoint, with `form` and what authenticates the client. Raises NoTokens."""
-    headers, fields = _authenticated(client, form)
+    headers, fields = authenticated(client, form)
     answer = fetch(endpoint, method="POST", headers=headers, body=urlencode(fields).encode())
     return _tokens(answer)
 
 
-def _authenticated(
-    client: Client, form: Mapping[str, str]
-) -> tuple[dict[str, str], dict[str, str]]:
+def authenticated(client: Client, form: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the headers and the fields of a form that also authenticate the client (RFC 6749 §2.3)."""
     headers = {**ASKING, "Content-Type": "application/x-www-form-urlencoded"}
+    # Many servers find the client by this field, also if it authenticates by the header (RFC 6749 §2.3.1 allows it).
+    fields = {**form, "client_id": client.id}
     if client.method == "client_secret_basic":
         # Both are form-encoded before they are joined (RFC 6749 §2.3.1).
         pair = f"{quote_plus(client.id)}:{quote_plus(client.secret or '')}"
         basic = base64.b64encode(pair.encode()).decode()
-        return {**headers, "Authorization": f"Basic {basic}"}, dict(form)
-    own = {"client_id": client.id}
+        return {**headers, "Authorization": f"Basic {basic}"}, fields
     if client.method == "client_secret_post":
-        own["client_secret"] = client.secret or ""
-    return headers, {**form, **own}
+        fields["client_secret"] = client.secret or ""
+    return headers, fields
 
 
 def _tokens(answer: Answer) -> Tokens:
@@ -104,7 +105,9 @@ def _tokens(answer: Answer) -> Tokens:
     token, refresh = said.get("access_token"), said.get("refresh_token")
     if not _is_token(token) or str(said.get("token_type")).lower() != "bearer":
         raise NoTokens("the answer has no bearer token")
-    return Tokens(token, refresh if _is_token(refresh) else None, _life(said.get("expires_in")))
+    life = _life(said.get("expires_in"))
+    says_life = life is not None
+    return Tokens(token, refresh if _is_token(refresh) else None, life or UNSAID_LIFE, says_life)
 
 
 def _is_token(value: Any) -> TypeGuard[str]:
@@ -116,10 +119,10 @@ def _is_token(value: Any) -> TypeGuard[str]:
     )
 
 
-def _life(seconds: Any) -> int:
+def _life(seconds: Any) -> int | None:
     """Some servers send the number as a string. What is no number of seconds from 1 on counts as unsaid."""
     if isinstance(seconds, str) and re.fullmatch(r"[0-9]{1,12}", seconds, re.ASCII):
         seconds = int(seconds)
     if isinstance(seconds, bool) or not isinstance(seconds, int) or seconds < 1:
-        return UNSAID_LIFE
+        return None
     return min(seconds, LONGEST_LIFE)

@@ -1,22 +1,30 @@
-"""The endpoints of connections: list, make, read, change and delete them."""
+"""The endpoints of connections: list, make, read, change, delete and authorize them."""
 
 from typing import Any
 from uuid import UUID
 
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from accounts.authentication import CookieJWTAuthentication
 from pipedai.api.pagination import KeysetPaginator
-from pipedai.api.principal import actor_of
-from pipedai.api.schema.operation import Operation
+from pipedai.api.principal import UserPrincipal, actor_of, principal_of
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body, sources_of
+from pipedai.api.throttling import Rate
 from workspaces.access import TenantViewSet
-from workspaces.connections import services
+from workspaces.connections import authorizing, services
 from workspaces.connections.models import Connection
-from workspaces.connections.serializers import ConnectionBody, ConnectionSerializer
+from workspaces.connections.serializers import (
+    ConnectionBody,
+    ConnectionFilters,
+    ConnectionSerializer,
+)
 from workspaces.permissions import IsAdmin, IsViewer
 
 _COLUMNS = sorted(sources_of(ConnectionSerializer))
+_ROW = ("connection_id", "SELECT id, environment_id FROM connection")
 _CONNECTION = {
     "name": "Issue tracker",
     "mcpUrl": "https://mcp.example.com/mcp",
@@ -24,22 +32,31 @@ _CONNECTION = {
     "headers": {"Authorization": "Bearer a-secret-of-yours"},
 }
 
+_BEGUN = answer(
+    "ConnectionAuthorization",
+    "An authorization that a person has begun.",
+    url=serializers.CharField(),
+)
+
 
 class EnvironmentConnectionViewSet(TenantViewSet):
     tag = "Connections"
     permissions = {"list": IsViewer, "create": IsAdmin}
+    filter_names = ConnectionFilters.names()
 
     @Operation(
         "GET /environments/{environmentId}/connections",
         id="listConnections",
         summary="List connections",
         items=ConnectionSerializer,
+        filters=ConnectionFilters,
         says={200: "A list of connections."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = Connection.objects.filter(environment_id=environment_id).values(*_COLUMNS)
+        filters = ConnectionFilters.read(rows, request)
         paginator = KeysetPaginator()
-        page = paginator.paginate_queryset(rows, request, self)
+        page = paginator.paginate_queryset(filters.qs, request, self)
         return paginator.get_paginated_response(ConnectionSerializer(page, many=True).data)
 
     @Operation(
@@ -50,7 +67,10 @@ class EnvironmentConnectionViewSet(TenantViewSet):
         example=_CONNECTION,
         answers={201: ConnectionSerializer},
         says={201: "With the connection."},
-        errors={409: "`key_taken` or `ceiling_reached`.", 503: "The headers can't be sealed."},
+        errors={
+            409: "`key_taken` or `ceiling_reached`.",
+            503: "The secrets can't be sealed.",
+        },
         audit=("connection.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
@@ -63,7 +83,7 @@ class EnvironmentConnectionViewSet(TenantViewSet):
 
 
 class ConnectionViewSet(TenantViewSet):
-    row = ("connection_id", "SELECT id, environment_id FROM connection")
+    row = _ROW
     tag = "Connections"
     permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsAdmin}
 
@@ -87,7 +107,7 @@ class ConnectionViewSet(TenantViewSet):
         example={"headers": {"Authorization": "Bearer a-newer-secret"}},
         answers={200: ConnectionSerializer},
         says={200: "With the connection."},
-        errors={409: "`key_taken`.", 503: "The headers can't be sealed."},
+        errors={409: "`key_taken`.", 503: "The secrets can't be sealed."},
         audit=("connection.updated",),
     )
     def update(self, request: Request, connection_id: UUID) -> Response:
@@ -109,6 +129,35 @@ class ConnectionViewSet(TenantViewSet):
     def destroy(self, request: Request, connection_id: UUID) -> Response:
         services.delete_connection(connection_id=connection_id, actor=actor_of(request))
         return Response(status=204)
+
+
+class ConnectionAuthorizationViewSet(TenantViewSet):
+    """What begins an authorization. Only a person in a browser can go on to the authorization server."""
+
+    row = _ROW
+    tag = "Connections"
+    authentication_classes = (CookieJWTAuthentication,)
+    permissions = {"authorize": IsAdmin}
+    # Each call may ask servers for ten seconds.
+    environment_rates = {"authorize": Rate("authorize-connection", 10, 60)}
+
+    @Operation(
+        "POST /connections/{connectionId}/authorize",
+        id="authorizeConnection",
+        summary="Begin to authorize a connection",
+        answers={200: _BEGUN},
+        says={200: "With the URL to which the browser is to go."},
+        errors={409: "`wrong_grant`, or `cannot_discover`.", 503: "The secrets can't be sealed."},
+    )
+    def authorize(self, request: Request, connection_id: UUID) -> Response:
+        principal = principal_of(request)
+        assert isinstance(principal, UserPrincipal)
+        url = authorizing.begin(
+            connection_id=connection_id,
+            session_id=principal.session_id,
+            actor=actor_of(request),
+        )
+        return Response({"url": url})
 
 
 def _shown(connection_id: UUID) -> Any:

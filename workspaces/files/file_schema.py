@@ -57,7 +57,7 @@ def _resource(kind: Kind, parts: Mapping[str, Schema]) -> Schema:
     body = _whole(parts[f"Create{kind.name.title()}Body"], parts)
     fields: Schema = {}
     for name, field in body["properties"].items():
-        if name in {"key", "managedBy"}:
+        if name in {"key", "managedBy", *kind.left_out}:
             continue
         short, of = file_name(kind, name)
         if of is not None:

@@ -12,6 +12,7 @@ from pipedai.crypto import CannotOpen
 from workspaces.encryption import keys
 from workspaces.encryption.sealed_fields import SealedField
 from workspaces.files.columns import FileColumns
+from workspaces.roles import Role
 
 Row = dict[str, Any]
 
@@ -29,6 +30,8 @@ class Secret:
     # Columns and earlier secrets with whose change the service removes it.
     lost_with: tuple[str, ...] = ()
     stand_in: Any = None
+    # Whether the service itself renews what is sealed, as it does with tokens. Then no plan becomes stale by that.
+    is_renewed: bool = False
 
     def opened(self, row: Row | None) -> Any:
         """Returns the secret that a row has; None if it has none, or it can't be opened."""
@@ -42,6 +45,11 @@ class Secret:
             )
         except CannotOpen:
             return None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What of a row `opened` reads."""
+        return (self.sealed.column, self.sealed.key_column, *self.needs())
 
     def needs(self) -> dict[str, F]:
         """Returns what `opened` needs of the row's data key, as annotations."""
@@ -63,7 +71,17 @@ class Kind:
     body: type[Body]
     model: type[FileColumns]
     # What of the rows is not in the model's own columns, such as a trigger's prompt.
-    annotated: Mapping[str, F] = field(default_factory=dict)
+    annotated: Mapping[str, Any] = field(default_factory=dict)
+    # Columns that `hides` needs besides.
+    read_too: tuple[str, ...] = ()
+    # Makes of a row that is read what the body's fields make of a request.
+    finish: Callable[[Row], Row] = lambda row: row
+    # Tells whether files say nothing of a field of a row, because the service has written it.
+    hides: Callable[[Row, str], bool] = lambda _row, _name: False
+    # Who may read such rows.
+    readers: Role = Role.VIEWER
+    # Fields that are no part of files.
+    left_out: frozenset[str] = frozenset()
     create: Callable[..., UUID]
     update: Callable[..., None]
     delete: Callable[..., None]
@@ -77,28 +95,37 @@ class Kind:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     # Fields that may name rows of the same kind. They are set once all rows are there.
     late: frozenset[str] = frozenset()
-    # Takes all locks of rows of this kind, and those that come before, in their order (docs/architecture.md): for the
-    # ids of the rows that are changed or deleted, and the values that rows are about to get.
-    lock: Callable[[UUID, Sequence[UUID], Sequence[Row]], None] = (
-        lambda _environment, _ids, _values: None
-    )
+    # Takes the locks that come before those of the rows, for the values that rows are about to get.
+    lock_before: Callable[[UUID, Sequence[Row]], None] = lambda _environment_id, _values: None
     # Returns more about a row that was made or changed, for whoever reads the plan: from the row before, and after.
     remarks: Callable[[Row | None, Row], dict[str, Any]] = lambda _before, _after: {}
 
-    def rows(self, environment_id: UUID) -> QuerySet[Any, Row]:
+    def rows(self, environment_id: UUID) -> list[Row]:
         """Returns the live rows as dicts, by the sources of the body's fields and the columns of secrets."""
         columns = {column.attname for column in self.model._meta.concrete_fields}
         sources = {str(each.source) for each in self.body().fields.values()}
         annotated = dict(self.annotated)
-        read = {"id", "environment_id"} | (sources & (columns | self.annotated.keys()))
+        read = {"id", "environment_id", *self.read_too, *self.annotated} | (sources & columns)
         for secret in self.secrets.values():
             annotated |= secret.needs()
-            read |= {secret.sealed.column, secret.sealed.key_column, *secret.needs()}
-        rows: QuerySet[Any] = self.model._default_manager.filter(Q(environment_id=environment_id))
-        if "deleted_at" in columns:
-            rows = rows.filter(Q(deleted_at__isnull=True))
-        rows = rows.annotate(**annotated).order_by("created_at", "id")
-        return rows.values(*sorted(read))
+            read |= set(secret.columns)
+        rows: QuerySet[Any] = self._live(environment_id).annotate(**annotated)
+        return [self.finish(row) for row in rows.order_by("created_at", "id").values(*sorted(read))]
+
+    def lock(self, environment_id: UUID, ids: Sequence[UUID], values: Sequence[Row]) -> None:
+        """Locks rows that are changed or deleted in the order of their ids, after what comes before them."""
+        self.lock_before(environment_id, values)
+        lock_rows(self._live(environment_id).filter(id__in=ids))
+
+    def _live(self, environment_id: UUID) -> QuerySet[Any]:
+        rows = self.model._default_manager.filter(Q(environment_id=environment_id))
+        has_marks = any(each.attname == "deleted_at" for each in self.model._meta.concrete_fields)
+        return rows.filter(Q(deleted_at__isnull=True)) if has_marks else rows
+
+
+def lock_rows(rows: QuerySet[Any]) -> None:
+    """Locks rows in the order of their ids."""
+    list(rows.order_by("id").select_for_update(no_key=True).values_list("id"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,8 @@ def _item_with_names(item: Fields, inner: str, of: str, names: Names) -> Fields:
     found = names.get((of, str(value)))
     if found is None:
         return item
-    return {inner: found, **{name: each for name, each in item.items() if name != f"{inner}Id"}}
+    rest = {name: each for name, each in item.items() if name != f"{inner}Id" and each is not None}
+    return {inner: found, **rest}
 
 
 def file_name(kind: Kind, name: str) -> tuple[str, str | None]:

@@ -3,7 +3,6 @@
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import transaction
@@ -29,14 +28,14 @@ def plan(*, environment_id: UUID, request: Request, actor: Actor, role: Role) ->
     """Returns what apply would change, and the digest that it wants. Changes and sends nothing. For who may not apply,
     no secret is compared, since that would let guesses be tried. Raises as `apply` does.
     """
-    is_admin = role.includes(Role.ADMIN)
-    if not is_admin:
-        request = Request(request.managed_by, request.resources)
+    planner = actor
+    if not role.includes(Role.ADMIN):
+        # The services want an admin. What the system does here is rolled back.
+        request, planner = Request(request.managed_by, request.resources), Actor("system")
     with transaction.atomic():
         lock_environment(environment_id)
         hold_role(actor, environment_id, Role.VIEWER)
-        # The services want an admin. What the system does here is rolled back.
-        work = _Work(environment_id, request, Actor("system"), compares_secrets=is_admin)
+        work = _Work(environment_id, request, planner, role)
         changes = work.changes()
         transaction.set_rollback(True)
     return {"digest": work.digest, "changes": changes}
@@ -94,10 +93,10 @@ class _Work:
     """One plan or apply, in its transaction."""
 
     def __init__(
-        self, environment_id: UUID, request: Request, actor: Actor, *, compares_secrets: bool = True
+        self, environment_id: UUID, request: Request, actor: Actor, role: Role = Role.ADMIN
     ) -> None:
         check_resources(request.resources)
-        self._compares_secrets = compares_secrets
+        self._role = role
         self._environment_id = environment_id
         self._request = request
         self._actor = actor
@@ -118,23 +117,26 @@ class _Work:
             self._read(change)
             assert change.wanted is not None
             change.secrets = values.changed_secrets(
-                change.kind, change.row, change.wanted, compared=self._compares_secrets
+                change.kind,
+                change.row,
+                change.wanted,
+                compared=self._role.includes(Role.ADMIN),
             )
         for kind in kinds():
             self._lock(kind, [each for each in ordered if not each.is_wanted])
+        deletes = self._request.is_plan or self._request.prune
+        gone = self._gone if deletes else []
+        for change in (*ordered, *gone):
+            self._empty_late(change)
         for change in ordered:
             self._save(change)
         for change in ordered:
             self._save_late(change)
-        for change in reversed(self._gone):
+        for change in reversed(gone):
             self._delete(change)
         after = self._live()
         self._check_origins(after)
-        told = [
-            *self._changes,
-            *(self._gone if self._request.is_plan or self._request.prune else []),
-        ]
-        return [self._told(change, after) for change in told]
+        return [self._told(change, after) for change in (*self._changes, *gone)]
 
     def _lock(self, kind: Kind, changes: list[_Change]) -> None:
         mine = [change for change in changes if change.kind is kind]
@@ -182,7 +184,7 @@ class _Work:
     def _digest(self) -> str:
         """Returns a digest of the resources, and of all rows that they touch as these are now."""
         rows = [
-            {name: _plain(value) for name, value in change.row.items()} if change.row else None
+            _plain(change.kind, change.row) if change.row else None
             for change in (*self._changes, *self._gone)
         ]
         said = compact_json([self._request.managed_by, self._request.resources, rows])
@@ -201,6 +203,26 @@ class _Work:
                 change.row,
                 is_plan=self._request.is_plan,
             )
+
+    def _empty_late(self, change: _Change) -> None:
+        """Empties the fields that name rows of the same kind if they change, so that no order of changes leads over a
+        circle, or to a row that another one still names.
+        """
+        if change.row is None or change.id is None:
+            return
+        empty = {
+            name: values.without_any(change.kind)[name] for name in self._late_sources(change.kind)
+        }
+        wanted = change.wanted.values if change.wanted else empty
+        stale = {
+            name: value
+            for name, value in empty.items()
+            if values.canonical(change.row[name])
+            not in {values.canonical(value), values.canonical(wanted[name])}
+        }
+        if stale:
+            with named(change.name):
+                change.kind.update(change.id, values=stale, actor=self._actor)
 
     def _save(self, change: _Change) -> None:
         """Makes or changes the row, without the fields that may name rows which are not there yet."""
@@ -236,16 +258,14 @@ class _Work:
             change.kind.update(change.id, values=last, actor=self._actor)
 
     def _delete(self, change: _Change) -> None:
-        """Deletes a row if that is asked. A plan only tries, and warns of a refusal."""
+        """Deletes a row. A plan warns of a refusal."""
         assert change.id is not None
-        if not self._request.is_plan:
-            if self._request.prune:
-                with named(change.name):
-                    change.kind.delete(change.id, actor=self._actor)
-            return
         try:
-            change.kind.delete(change.id, actor=self._actor)
+            with named(change.name):
+                change.kind.delete(change.id, actor=self._actor)
         except ApiError as error:
+            if not self._request.is_plan:
+                raise
             change.warnings.append(error.message)
 
     def _everything(self, change: _Change) -> Row:
@@ -308,7 +328,7 @@ class _Work:
         diff: Json = {
             name: [old_fields.get(name), new_fields.get(name)]
             for name in names
-            if old_fields.get(name) != new_fields.get(name)
+            if values.canonical(old_fields.get(name)) != values.canonical(new_fields.get(name))
         }
         for name in change.secrets:
             had = values.has_secret(change.kind, change.row, name)
@@ -320,6 +340,8 @@ class _Work:
             action = "create"
         else:
             action = "update" if diff else "none"
+        if not self._role.includes(change.kind.readers):
+            diff = {}
         return {
             "kind": change.kind.name,
             "key": change.key,
@@ -338,8 +360,12 @@ class _Work:
         return {**with_names(kind, values.shown(kind, row), keys), **label}
 
 
-def _plain(value: Any) -> Any:
-    """Returns a value as JSON can have it. Of what is sealed, a digest will do."""
-    return (
-        hashlib.sha256(bytes(value)).hexdigest() if isinstance(value, bytes | memoryview) else value
-    )
+def _plain(kind: Kind, row: Row) -> Json:
+    """Returns a row as JSON can have it. Of what is sealed, a digest will do."""
+    sealed = {column for secret in kind.secrets.values() for column in secret.columns}
+    plain = {name: value for name, value in row.items() if name not in sealed}
+    for name, secret in kind.secrets.items():
+        box = row[secret.sealed.column]
+        if box is not None and not secret.is_renewed and not kind.hides(row, name):
+            plain[secret.sealed.column] = hashlib.sha256(bytes(box)).hexdigest()
+    return plain

@@ -43,6 +43,8 @@ def read(
     body = kind.body()
     given = dict(fields)
     unset, literal = [], []
+    if wrong := kind.left_out & fields.keys():
+        raise Invalid({name: ["It is no part of files."] for name in wrong})
     for name in kind.secrets.keys() & fields.keys():
         names = _secret_names(fields[name])
         if names <= secrets.keys():
@@ -60,8 +62,9 @@ def read(
                 given[name] = stand_in
     values = {**kind.defaults, **body.run_validation(given)}
     sources = {name: str(body.fields[name].source) for name in kind.secrets}
+    apart = {*sources.values(), *(str(body.fields[name].source) for name in kind.left_out)}
     return Wanted(
-        values={name: value for name, value in values.items() if name not in sources.values()},
+        values={name: value for name, value in values.items() if name not in apart},
         secrets={name: values[source] for name, source in sources.items() if name in given},
         unset=tuple(sorted(unset)),
         literal=tuple(sorted(literal)),
@@ -69,18 +72,17 @@ def read(
 
 
 def without_any(kind: Kind) -> Row:
-    """Returns the values of a new row's secrets and late fields before they have any."""
+    """Returns the values of a new row's secrets and other fields apart, before they have any."""
     fields = kind.body().fields
-    names = {*kind.secrets, *kind.late}
+    names = {*kind.secrets, *kind.late, *kind.left_out}
     defaults = {str(fields[name].source): fields[name].default for name in names}
-    return {name: None if value is empty else value for name, value in defaults.items()}
+    return {name: value for name, value in defaults.items() if value is not empty}
 
 
 def is_as_wanted(kind: Kind, row: Row, wanted: Wanted) -> bool:
     """Tells whether the row has all values and secrets already. Where it can't tell, it says no."""
-    # They are compared as JSON text, because in Python 1, 1.0 and True are equal.
     same = all(
-        name in row and compact_json(row[name]) == compact_json(value)
+        name in row and canonical(row[name]) == canonical(value)
         for name, value in wanted.values.items()
     )
     return same and not changed_secrets(kind, row, wanted)
@@ -112,12 +114,17 @@ def has_secret(kind: Kind, row: Row | None, name: str) -> bool:
     return row is not None and row[kind.secrets[name].sealed.column] is not None
 
 
+def canonical(value: Any) -> str:
+    """Returns a value as JSON text with sorted keys. There 1, 1.0 and true differ; in Python they are equal."""
+    return json.dumps(json.loads(compact_json(value)), sort_keys=True)
+
+
 def shown(kind: Kind, row: Row) -> Fields:
     """Returns a row's fields as the API has them, without those that are as by default. A secret has a name alone."""
     body = kind.body()
     fields: Fields = {}
     for name, field in body.fields.items():
-        if name in {"key", "managedBy"}:
+        if name in {"key", "managedBy", *kind.left_out} or kind.hides(row, name):
             continue
         if name in kind.secrets:
             if has_secret(kind, row, name):
@@ -127,7 +134,7 @@ def shown(kind: Kind, row: Row) -> Fields:
         if source not in row:
             continue
         default = kind.defaults.get(source, field.default)
-        if default is empty or compact_json(row[source]) != compact_json(default):
+        if default is empty or canonical(row[source]) != canonical(default):
             fields[name] = json.loads(compact_json(row[source]))
     return fields
 

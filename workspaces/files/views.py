@@ -108,7 +108,9 @@ class FileViewSet(TenantViewSet):
     )
     def export(self, request: Request, environment_id: UUID) -> Response:
         label = request.query_params.get("managedBy")
-        return Response(exporting.export(environment_id=environment_id, managed_by=label))
+        return Response(
+            exporting.export(environment_id=environment_id, managed_by=label, role=self.access.role)
+        )
 
 
 def _count_request(environment_id: UUID, request: Request) -> None:

@@ -200,6 +200,10 @@ class Api:
         known = {name: value for name, value in body.items() if value is not None}
         return self._ask("POST", f"runs/{run_id}/heartbeat", json=known)
 
+    def credentials(self, run_id: str) -> dict[str, Any]:
+        """Return the present `headers` of the run's trigger, and in `expiresAt` when they expire, or None."""
+        return self._ask("POST", f"runs/{run_id}/credentials", json={})
+
     def complete(self, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:
         return self._ask("POST", f"runs/{run_id}/complete", json=outcome)
 

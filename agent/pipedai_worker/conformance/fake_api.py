@@ -193,7 +193,7 @@ class FakeApi:
         if run is None or (run.lost_to_another and kind != "claim"):
             return 404, {"error": "Not found", "code": "not_found"}
         answer: tuple[int, dict[str, Any]] = getattr(self, f"_{kind}")(run, body)
-        if answer[0] == 200 and kind != "events":
+        if answer[0] == 200 and kind not in {"events", "credentials"}:
             run.renew()
         return answer
 
@@ -309,6 +309,25 @@ class FakeApi:
     def _time(self, name: str, later: timedelta) -> dict[str, str]:
         return {name: iso(now() + self.clock_ahead + later)}
 
+    def _credentials(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
+        if run.status not in IN_HAND:
+            return 409, _conflict(f"The run is {run.status}.", "run_state", run)
+        return 200, {"headers": run.mcp_headers, "expiresAt": run.expires_at()}
+
+    def admits(self, path: str, headers: Any, message: dict[str, Any]) -> FakeRun | bool:
+        """Say whether the MCP server at this path takes a message. A run's own server has the run's id in its path. It
+        takes what has the run's present headers, counts the calls that it takes, and returns the run.
+        """
+        with self.lock:
+            run = self.runs.get(path.rpartition("/")[2])
+            if run is None:
+                return True
+            if any(headers.get(name) != value for name, value in run.mcp_headers.items()):
+                return False
+            run.calls_taken += message.get("method") == "tools/call"
+            self.lock.notify_all()
+            return run
+
     def _complete(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         status = run.settled(body)
         if run.status == status:
@@ -361,7 +380,7 @@ def route(method: str, path: str) -> tuple[str, str]:
     if match and method == "POST":
         return match.group(1), ""
     match = re.fullmatch(
-        r"/api/v1/workers/[0-9a-f-]{36}/runs/([0-9a-f-]{36})/(claim|start|heartbeat|complete|events)",
+        r"/api/v1/workers/[0-9a-f-]{36}/runs/([0-9a-f-]{36})/(claim|start|heartbeat|credentials|complete|events)",
         path,
     )
     return (match.group(2), match.group(1)) if match and method == "POST" else ("unknown", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +17,10 @@ class FakeRun:
     prompt: str = "Say hello."
     id: str = field(default_factory=lambda: str(uuid4()))
     mcp_url: str = "https://mcp.example.com/mcp"
+    # The headers that the run's trigger has at present, and in how many seconds from now they expire. None if they do
+    # not.
     mcp_headers: dict[str, str] = field(default_factory=dict)
+    headers_expire_in: float | None = None
     model: str | None = None
     timeout_seconds: float = 60
     payload: Any = None
@@ -41,6 +44,8 @@ class FakeRun:
     claim_id: str | None = None
     cancel_requested: bool = False
     outcome: dict[str, Any] | None = None
+    # How many calls of a tool the run's own MCP server has taken.
+    calls_taken: int = 0
     # The counts of tool calls that the worker told last; None if it told none.
     tool_calls: dict[str, int] | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -58,6 +63,7 @@ class FakeRun:
             "prompt": self.prompt,
             "mcpUrl": self.mcp_url,
             "mcpHeaders": self.mcp_headers,
+            "headersExpireAt": self.expires_at(),
             "model": self.model,
             "timeoutSeconds": self.timeout_seconds,
             "payload": self.payload,
@@ -72,6 +78,10 @@ class FakeRun:
             "somethingNewer": True,
             **self.newer,
         }
+
+    def expires_at(self) -> str | None:
+        left = self.headers_expire_in
+        return None if left is None else iso(now() + timedelta(seconds=left))
 
     def shown(self) -> dict[str, Any]:
         """Return the run as the answer to a claim, start, heartbeat or complete shows it."""

@@ -14,7 +14,13 @@ from typing import Any
 
 from pipedai_worker.conformance import wire
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
-from pipedai_worker.stand_in.mcp_server import McpHandler
+from pipedai_worker.stand_in.mcp_server import McpHandler, Tool
+
+LOOK = {
+    "name": "look",
+    "inputSchema": {"type": "object"},
+    "annotations": {"readOnlyHint": True},
+}
 
 
 class Service:
@@ -91,7 +97,7 @@ class Handler(McpHandler):
         data = self._body()
         body = wire.parse(data)
         if self.path.startswith(self.served_at):
-            self.take(body or {})
+            self._serve_mcp(body or {})
         elif data and not wire.is_json(self.headers.get("Content-Type")):
             self._refuse_call(
                 415, "unsupported_media_type", "The Content-Type is not application/json."
@@ -100,6 +106,16 @@ class Handler(McpHandler):
             self._refuse_call(400, "malformed_body", "The body is not a JSON object.")
         else:
             self._serve(body)
+
+    def _serve_mcp(self, message: dict[str, Any]) -> None:
+        admitted = self.server.api.admits(self.path, self.headers, message)
+        if not admitted:
+            self.json({"error": "These are not the headers."}, 401, WWW_Authenticate="Bearer")
+            return
+        # The tool of a run's own server tells a secret, which the worker must keep to itself.
+        tool = Tool(LOOK, lambda _: str(self.headers.get("Authorization")))
+        self.tools = {} if admitted is True else {"look": tool}
+        self.take(message)
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":

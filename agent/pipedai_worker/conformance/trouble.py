@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 from pipedai_worker.conformance import check
 from pipedai_worker.conformance.fake_api import DROP
 from pipedai_worker.conformance.lab import (
     QUIET_SECONDS,
     Lab,
+    Skipped,
     expect,
     expect_few_polls,
     expect_status,
@@ -157,3 +160,38 @@ def settles_a_run_after_a_kill(lab: Lab) -> None:
     expect(outcome.get("faultClass") == "infra", "The run was not handed back as infra.")
     expect(lab.launched(run) == 1, f"It launched the program {lab.launched(run)} times.")
     lab.until(lambda: not lab.running(run), "A program of the killed worker goes on.")
+
+
+OLD_TOKEN, NEW_TOKEN = "old-token-0123456789abcdef", "new-token-0123456789abcdef"
+# The API takes a request for credentials once in 5 s, by its own clock.
+SHORTEST_GAP_SECONDS = 4.5
+
+
+@check(
+    "headers that are replaced during a run are asked for, and a call that the server refused is sent once more"
+)
+def credentials(lab: Lab) -> None:
+    replaced = lab.directory / "replaced"
+    run = lab.add(
+        *("call look", f"wait-for {replaced}", "call look", f"success {OLD_TOKEN} {NEW_TOKEN}"),
+        mcp_headers={"Authorization": f"Bearer {OLD_TOKEN}"},
+        headers_expire_in=3600,
+    )
+    run.mcp_url += f"/{run.id}"
+    lab.start()
+    lab.until(lambda: run.calls_taken, "No tool call came with the run's headers.")
+    with lab.api.lock:
+        run.mcp_headers = {"Authorization": f"Bearer {NEW_TOKEN}"}
+    replaced.touch()
+    outcome = lab.until_ended(run)
+    expect_status(outcome, "succeeded")
+    asked = lab.api.times("credentials", run)
+    if not asked:
+        raise Skipped("It asks for no new credentials during a run.")
+    expect(run.calls_taken == 2, f"{run.calls_taken} calls passed, of two.")
+    gap = min((after - before for before, after in zip(asked, asked[1:])), default=60.0)
+    expect(gap >= SHORTEST_GAP_SECONDS, f"It asked for credentials again after {gap:.1f} s.")
+    for token in (OLD_TOKEN, NEW_TOKEN):
+        expect(token not in json.dumps(outcome), "It reported a secret header's value.")
+        expect(token not in lab.log(), "It logged a secret header's value.")
+        expect(not lab.files_with(token), "It left a secret header's value in a file.")

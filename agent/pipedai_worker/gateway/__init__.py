@@ -2,5 +2,6 @@
 
 from pipedai_worker.gateway.faults import ServerFault
 from pipedai_worker.gateway.gateway import Gateway
+from pipedai_worker.gateway.renewal import Credentials
 
-__all__ = ["Gateway", "ServerFault"]
+__all__ = ["Credentials", "Gateway", "ServerFault"]

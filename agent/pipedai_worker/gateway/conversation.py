@@ -74,6 +74,10 @@ class Conversation:
     async def leave(self) -> None:
         """End the session with the server, if this transport has sessions."""
 
+    def _failure(self, response: httpx.Response) -> ServerFailed | None:
+        """Return the error for an answer whose status is no success."""
+        return faults.of_status(response.status_code, expiring=self._upstream.headers_expire)
+
     def _made(self, method: str, params: dict[str, Any]) -> tuple[str, bytes]:
         number = next(self._ids)
         message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
@@ -165,7 +169,7 @@ class StreamConversation(Conversation):
         response = await self._open.enter_async_context(
             self._upstream.send("GET", [USER_AGENT, ("Accept", EVENTS)])
         )
-        failed = faults.of_status(response.status_code)
+        failed = self._failure(response)
         if failed is not None:
             raise failed
         if media_type(response) != EVENTS:
@@ -180,7 +184,7 @@ class StreamConversation(Conversation):
     async def _post(self, body: bytes) -> None:
         headers = [USER_AGENT, ("Content-Type", JSON)]
         async with self._upstream.send("POST", headers, body, url=self._endpoint) as response:
-            failed = faults.of_status(response.status_code)
+            failed = self._failure(response)
             if failed is not None:
                 raise failed
 
@@ -235,7 +239,7 @@ class PostConversation(Conversation):
 
     async def _judge(self, response: httpx.Response, method: str) -> None:
         """Raise ServerError if the answer holds a JSON-RPC error, or ServerFailed if its status is no success."""
-        failed = faults.of_status(response.status_code)
+        failed = self._failure(response)
         if failed is None:
             return
         if response.status_code in {400, 404} and media_type(response) == JSON:

@@ -13,7 +13,8 @@ from pipedai_worker.reporting.outcome import CLIENT, INFRA
 
 TOO_MANY_REQUESTS = 429
 PROXY_REFUSED = 407
-REFUSED_HEADERS = frozenset({401, 403})
+UNAUTHORIZED = 401
+REFUSED_HEADERS = frozenset({UNAUTHORIZED, 403})
 INFRA_STATUSES = frozenset({408, TOO_MANY_REQUESTS})
 
 
@@ -41,13 +42,19 @@ def client(sentence: str) -> ServerFailed:
     return ServerFailed(CLIENT, sentence)
 
 
-def of_status(status: int) -> ServerFailed | None:
-    """Return the error for the status of an answer, or None for a status of 2xx."""
+def of_status(status: int, *, expiring: bool = False) -> ServerFailed | None:
+    """Return the error for the status of an answer, or None for a status of 2xx. `expiring` says that the headers are
+    renewed now and then, so a later attempt has others.
+    """
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:
         return client(
             f"The MCP server answered {status}, a redirect, which the worker does not follow."
+        )
+    if status == UNAUTHORIZED and expiring:
+        return infra(
+            f"The MCP server answered {status}: it refused the access token of the trigger's connection."
         )
     if status in REFUSED_HEADERS:
         return client(

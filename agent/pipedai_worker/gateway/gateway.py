@@ -7,7 +7,7 @@ import hmac
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
 from http import HTTPStatus
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from pipedai_worker.gateway.forwarding import Forwarding
 from pipedai_worker.gateway.listener import Listener
 from pipedai_worker.gateway.older_transport import OlderTransport
 from pipedai_worker.gateway.probe import probe
+from pipedai_worker.gateway.renewal import Ask, Credentials
 from pipedai_worker.gateway.upstream import Upstream
 from pipedai_worker.gateway.waiting import Effects, FirstEffect, Waiting
 from pipedai_worker.logs import get_logger
@@ -44,17 +45,19 @@ class Gateway:
         self,
         *,
         url: str,
-        headers: Mapping[str, str],
+        credentials: Credentials,
+        ask: Ask,
         calls: ToolCalls,
         before_first_effect: Callable[[], None],
     ) -> None:
-        """Take the server's URL and the trigger's headers; `probe()` says if they can't be used. A thread calls
+        """Take the server's URL and the trigger's headers; `probe()` says if they can't be used. `ask` returns the
+        headers that the trigger has by now: soon before they expire, and when the server refuses them. A thread calls
         `before_first_effect` before the first call that may change something is sent. It returns once the API knows of
         the call, and raises an exception to prevent the call. It must end soon after the run has been stopped.
         """
         self.url = ""
         self._older = is_older(url)
-        self._upstream = Upstream(url, headers)
+        self._upstream = Upstream(url, credentials, ask)
         self._effects = Effects()
         self._calls = calls
         self._before_first_effect = before_first_effect

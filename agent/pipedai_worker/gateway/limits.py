@@ -46,6 +46,13 @@ SEND_SECONDS = 30.0
 ANSWER_SECONDS = 120.0
 PROBE_SECONDS = 30.0
 FAREWELL_SECONDS = 2.0
+# The gateway asks for new headers this long before the old ones expire, or when half of their time is left if that is
+# shorter. By then the service has refreshed them.
+RENEWED_BEFORE = 30.0
+# The API takes no second request for a run's headers within this time.
+RENEWAL_PAUSE = 5.0
+# A request that the server refused waits this long for new headers.
+RENEWAL_SECONDS = 10.0
 # Servers close idle connections after 5 s or more. The gateway closes its connections to them earlier, so that it does
 # not send a request on a connection that is just being closed.
 IDLE_SECONDS = 4.0

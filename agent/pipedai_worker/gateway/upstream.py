@@ -10,7 +10,7 @@ import socket
 import ssl
 import urllib.request
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from urllib.parse import unquote
 
 import httpx
@@ -18,6 +18,7 @@ import httpx
 from pipedai_worker.gateway import faults, limits
 from pipedai_worker.gateway.faults import ServerFailed
 from pipedai_worker.gateway.reading import ENDS_AT, within
+from pipedai_worker.gateway.renewal import Ask, Credentials, Renewal
 
 # Headers with these names are never forwarded. They concern a single connection (RFC 9110 §7.6.1), or the form in which
 # a message is sent on it.
@@ -50,28 +51,39 @@ Headers = list[tuple[bytes, bytes]]
 class Upstream:
     """The client of one MCP server. If the trigger's URL or headers can't be used, each request raises ServerFailed."""
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, url: str, credentials: Credentials, ask: Ask) -> None:
         self._fault: ServerFailed | None = None
         self._headers: Headers = []
-        self._own: frozenset[bytes] = frozenset()
+        self._given: list[tuple[str, str]] = []
+        # The values of all headers so far, also of those that were replaced.
+        self._secrets: set[str] = set()
         self.url = httpx.URL("http://invalid.invalid/")
         self._client: httpx.AsyncClient | None = None
+        self._renewal = Renewal(credentials, ask, self._use)
         try:
-            self.url, given = _parse(url)
-            self._headers = _sendable([*given, *headers.items()])
-            self._own = frozenset(name.lower() for name, _ in self._headers)
+            self.url, self._given = _parse(url)
+            self._use(credentials)
         except ServerFailed as failed:
             self._fault = failed
-        self._secrets = tuple(value for value in headers.values() if len(value) >= 8)
+
+    @property
+    def headers_expire(self) -> bool:
+        return self._renewal.is_expected
+
+    def _use(self, credentials: Credentials) -> None:
+        self._headers = _sendable([*self._given, *credentials.headers.items()])
+        self._secrets.update(value for value in credentials.headers.values() if len(value) >= 8)
 
     def open(self) -> None:
         if self._fault is None:
             try:
                 self._client = _client(self.url)
+                self._renewal.open()
             except ServerFailed as failed:
                 self._fault = failed
 
     async def close(self) -> None:
+        self._renewal.close()
         if self._client is not None:
             await self._client.aclose()
 
@@ -88,34 +100,21 @@ class Upstream:
         url: httpx.URL | None = None,
         seconds: float | None = limits.ANSWER_SECONDS,
     ) -> AsyncIterator[httpx.Response]:
-        """Yield the answer before its body is read. The whole answer must come within `seconds`. Raises
-        ServerFailed.
+        """Yield the answer before its body is read. The whole answer must come within `seconds`. A request that the
+        server answers with 401 is sent once more if the API then has other headers. Raises ServerFailed.
         """
         if self._fault is not None:
             raise self._fault
         if self._client is None:
             raise faults.infra("The gateway is closed.")
-        timeout = httpx.Timeout(
-            None,
-            connect=limits.CONNECT_SECONDS,
-            write=limits.SEND_SECONDS,
-            pool=limits.CONNECT_SECONDS,
-        )
-        target = url or self.url
+        asked = (method, headers, body, url or self.url)
         ends_at = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        used = self._headers
+        answer = await self._send_once(self._client, ends_at, *asked)
         try:
-            request = httpx.Request(
-                method,
-                target,
-                headers=self._merged(headers, target, body),
-                content=body,
-                extensions={"timeout": timeout.as_dict()},
-            )
-            answer = await within(ends_at, self._client.send(request, stream=True))
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise faults.of_error(error) from None
-        answer.extensions[ENDS_AT] = ends_at
-        try:
+            if answer.status_code == faults.UNAUTHORIZED and await self._differ_from(used):
+                await answer.aclose()
+                answer = await self._send_once(self._client, ends_at, *asked)
             if answer.headers.get("content-encoding", "identity").lower() != "identity":
                 raise faults.client(
                     "The MCP server compressed its answer, although the worker takes none compressed."
@@ -124,18 +123,54 @@ class Upstream:
         finally:
             await answer.aclose()
 
+    async def _differ_from(self, used: Headers) -> bool:
+        """Return whether there are other headers than those that the server refused, which may have to be asked for."""
+        if self._headers == used:
+            await self._renewal.ask()
+        return self._headers != used
+
+    async def _send_once(
+        self,
+        client: httpx.AsyncClient,
+        ends_at: float | None,
+        method: str,
+        headers: Iterable[tuple[str, str]],
+        body: bytes | None,
+        url: httpx.URL,
+    ) -> httpx.Response:
+        timeout = httpx.Timeout(
+            None,
+            connect=limits.CONNECT_SECONDS,
+            write=limits.SEND_SECONDS,
+            pool=limits.CONNECT_SECONDS,
+        )
+        try:
+            request = httpx.Request(
+                method,
+                url,
+                headers=self._merged(headers, url, body),
+                content=body,
+                extensions={"timeout": timeout.as_dict()},
+            )
+            answer = await within(ends_at, client.send(request, stream=True))
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise faults.of_error(error) from None
+        answer.extensions[ENDS_AT] = ends_at
+        return answer
+
     def _merged(
         self, headers: Iterable[tuple[str, str]], url: httpx.URL, body: bytes | None
     ) -> Headers:
         merged = list(self._headers)
-        if b"host" not in self._own:
+        own = {name.lower() for name, _ in merged}
+        if b"host" not in own:
             merged.insert(0, (b"Host", url.netloc))
         merged.append((b"Accept-Encoding", b"identity"))
         if body is not None:
             merged.append((b"Content-Length", b"%d" % len(body)))
         for name, value in headers:
             small = name.lower()
-            if small not in NOT_FORWARDED and small.encode() not in self._own:
+            if small not in NOT_FORWARDED and small.encode() not in own:
                 merged.append((name.encode("latin-1"), value.encode("latin-1")))
         return merged
 

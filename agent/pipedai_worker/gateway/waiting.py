@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from pipedai_worker.disk.tool_calls import (
 from pipedai_worker.gateway import messages
 from pipedai_worker.gateway.limits import MOST_TOOLS, MOST_WAITING
 from pipedai_worker.logs import get_logger
-from pipedai_worker.running.stopping import run_in_background
+from pipedai_worker.running.stopping import in_background
 
 log = get_logger(__name__)
 
@@ -134,7 +133,7 @@ class FirstEffect:
     async def allowed(self) -> None:
         """Return when tool calls that may change something may be sent. Raises NotAllowed if they must not be sent."""
         if self._asked is None or (self._asked.done() and self._asked.exception() is not None):
-            self._asked = _in_thread(self._ask)
+            self._asked = in_background("gateway first effect", self._ask)
         try:
             await asyncio.shield(self._asked)
         except asyncio.CancelledError:
@@ -142,33 +141,3 @@ class FirstEffect:
         except Exception as error:
             log.info("a call was not sent: %s", type(error).__name__)
             raise NotAllowed("The run is being stopped, so this call was not sent.") from None
-
-
-def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
-    """Run `work` in a thread of its own. The gateway does not wait for this thread when it ends."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-    # If the gateway ends first, nobody reads the future's exception, and asyncio would complain about that. Reading it
-    # here prevents the complaint.
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    def settle(error: Exception | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
-
-    def run() -> None:
-        failed = None
-        try:
-            work()
-        except Exception as error:
-            failed = error
-        # The gateway's event loop may have been closed while `work` ran.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, failed)
-
-    run_in_background("gateway first effect", run)
-    return future

@@ -29,6 +29,8 @@ class AssignedRun:
     prompt: str = field(repr=False)
     mcp_url: str = field(repr=False)
     mcp_headers: Mapping[str, str] = field(repr=False)
+    # When the headers expire, as the API writes times; None if they do not.
+    headers_expire_at: object
     model: str | None
     timeout_seconds: float
     payload: Any = field(repr=False)
@@ -48,13 +50,13 @@ class AssignedRun:
     @classmethod
     def parse(cls, item: Any) -> AssignedRun | None:
         try:
-            headers = item.get("mcpHeaders") or {}
             return cls(
                 id=str(UUID(item["id"])),
                 trigger_name=str(item.get("triggerName") or ""),
                 prompt=_text(item["prompt"]),
                 mcp_url=_text(item["mcpUrl"]),
-                mcp_headers={_text(name): _text(value) for name, value in headers.items()},
+                mcp_headers=parse_headers(item.get("mcpHeaders") or {}),
+                headers_expire_at=item.get("headersExpireAt"),
                 model=_text(item.get("model") or "") or None,
                 timeout_seconds=min(
                     number(item.get("timeoutSeconds")) or DEFAULT_TIMEOUT_SECONDS,
@@ -70,6 +72,11 @@ class AssignedRun:
             )
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
+
+
+def parse_headers(value: Any) -> dict[str, str]:
+    """Return the headers in an answer of the API. Raises AttributeError, TypeError or ValueError if they are none."""
+    return {_text(name): _text(text) for name, text in value.items()}
 
 
 def _schema(value: Any) -> dict[str, Any] | None:

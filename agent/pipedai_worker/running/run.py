@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +18,8 @@ from pipedai_worker.executors import settings
 from pipedai_worker.executors.base import Execution, Executor, Job
 from pipedai_worker.executors.inputs import allowed
 from pipedai_worker.gateway import Gateway
-from pipedai_worker.identity.paying import EVERY_CREDENTIAL
-from pipedai_worker.logs import get_logger, known_secrets
+from pipedai_worker.logs import get_logger
 from pipedai_worker.polling.assigned import ALWAYS, FAILURES, AssignedRun
-from pipedai_worker.redact import Redactor
 from pipedai_worker.reporting.calls import Heartbeat, report
 from pipedai_worker.reporting.outcome import (
     CANCELED,
@@ -34,6 +31,7 @@ from pipedai_worker.reporting.outcome import (
     Outcome,
 )
 from pipedai_worker.running import recovery, workplaces
+from pipedai_worker.running.credentials import RunCredentials
 from pipedai_worker.running.process import Program
 from pipedai_worker.running.stopping import StopReason, StopRequest
 from pipedai_worker.running.workplaces import HadEffects, Workplace
@@ -78,11 +76,8 @@ class Run:
         self.claimed = False
         self._held = HeldRun(assigned.id, claim_id, resume_session_id=assigned.resume_session_id)
         self._around = around
-        # No text that leaves the worker may contain the run's headers, the worker's token, or the secrets that claude
-        # logs in with.
-        self._secrets = [*assigned.mcp_headers.values(), around.api.token]
-        self._secrets += [os.environ.get(name, "") for name in EVERY_CREDENTIAL]
-        self._redactor = Redactor(self._secrets)
+        self._credentials = RunCredentials(around.api, assigned)
+        self._redactor = self._credentials.redactor
         self._calls: ToolCalls | None = None
         self._recorder: Recorder | None = None
         # The session in which another attempt of the run can go on; None if there is none.
@@ -91,13 +86,9 @@ class Run:
 
     def live(self) -> None:
         """Execute and report the run, in the calling thread. Raises TokenRefused, GaveUp, OSError."""
-        run_id = self.assigned.id
-        known_secrets.add(run_id, self._secrets)
-        try:
+        with self._credentials:
             if self._keep():
                 self._execute_and_report()
-        finally:
-            known_secrets.remove(run_id)
 
     def _keep(self) -> bool:
         """Write the run down. Return False if that failed; the run has then been reported. The worker asks for no other
@@ -226,7 +217,8 @@ class Run:
             self._held = around.journal.update(self._held, scratch=str(scratch.root))
             with Gateway(
                 url=self.assigned.mcp_url,
-                headers=self.assigned.mcp_headers,
+                credentials=self._credentials.present,
+                ask=self._credentials.ask,
                 calls=calls,
                 before_first_effect=self._heartbeat.tell,
             ) as gateway:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import enum
 import threading
 from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
 class StopReason(enum.Enum):
@@ -43,3 +48,33 @@ class StopRequest:
 def run_in_background(name: str, work: Callable[[], None]) -> None:
     """Run `work` in a new thread, which does not keep the process alive."""
     threading.Thread(target=work, name=name, daemon=True).start()
+
+
+def in_background(name: str, work: Callable[[], Result]) -> asyncio.Future[Result]:
+    """Run `work` in a new thread, for which the running event loop does not wait when it ends."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+    # If the loop ends first, nobody reads the future's exception, and asyncio would complain about that. Reading it
+    # here prevents the complaint.
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def settle(result: list[Result], error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result[0])
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        result, failed = [], None
+        try:
+            result.append(work())
+        except Exception as error:
+            failed = error
+        # The event loop may have been closed while `work` ran.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, result, failed)
+
+    run_in_background(name, run)
+    return future

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pipedai_worker.disk.tool_calls import ToolCalls
-from pipedai_worker.gateway import Gateway
+from pipedai_worker.gateway import Credentials, Gateway
 
 from .servers import TOKEN, McpServer, serving
 
@@ -121,12 +121,14 @@ class Way:
 HOLDER = """
 import sys
 from pathlib import Path
-from pipedai_worker.gateway import Gateway
+from pipedai_worker.gateway import Credentials, Gateway
 from pipedai_worker.disk.tool_calls import ToolCalls
 
 _, url, path, token = sys.argv
-headers, calls = {"Authorization": token}, ToolCalls(Path(path))
-with Gateway(url=url, headers=headers, calls=calls, before_first_effect=lambda: None) as gateway:
+given, calls = Credentials({"Authorization": token}), ToolCalls(Path(path))
+with Gateway(
+    url=url, credentials=given, ask=lambda: given, calls=calls, before_first_effect=lambda: None
+) as gateway:
     print(gateway.url, flush=True)
     sys.stdin.read()
 """
@@ -161,11 +163,21 @@ def open_way(tmp_path: Path) -> Iterator[Callable[..., Way]]:
             *,
             headers: dict[str, str] | None = None,
             first: Callable[[], None] = lambda: None,
+            expire_in: float | None = None,
+            ask: Callable[[], Credentials] | None = None,
         ) -> Way:
             calls = ToolCalls(tmp_path / f"calls-{next(numbers)}.jsonl")
             stack.callback(calls.close)
             told = {"Authorization": TOKEN} if headers is None else headers
-            gateway = Gateway(url=url, headers=told, calls=calls, before_first_effect=first)
+            expire_at = None if expire_in is None else time.monotonic() + expire_in
+            given = Credentials(told, expire_at)
+            gateway = Gateway(
+                url=url,
+                credentials=given,
+                ask=ask or (lambda: given),
+                calls=calls,
+                before_first_effect=first,
+            )
             stack.enter_context(gateway)
             client = Client(gateway.url)
             stack.callback(client.close)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pipedai_worker.disk.tool_calls import ToolCalls
-from pipedai_worker.gateway import Gateway, limits
+from pipedai_worker.gateway import Credentials, Gateway, limits
 
 from .conftest import Way, answer_in, events_in, held_gateway, until
 from .servers import TOKEN, Exchange, McpServer
@@ -220,11 +220,13 @@ def open_files() -> int:
 def test_the_end_leaves_no_socket_and_no_thread(server: McpServer, tmp_path: Path) -> None:
     server.ways["tools/call"] = Exchange.until_gone
     calls = ToolCalls(tmp_path / "calls")
+    given = Credentials({"Authorization": TOKEN})
     threads, files = set(threading.enumerate()), open_files()
     with contextlib.ExitStack() as stack:
         gateway = Gateway(
             url=server.url,
-            headers={"Authorization": TOKEN},
+            credentials=given,
+            ask=lambda: given,
             calls=calls,
             before_first_effect=lambda: None,
         )

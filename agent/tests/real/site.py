@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 from uuid import uuid4
 
 import httpx
@@ -18,17 +19,20 @@ from .network import LoopbackNetwork
 # A worker sends a heartbeat every third of a lease, and hears only then that its run was canceled. With the default
 # lease scenarios would wait 20 s for that.
 LEASE_SECONDS = 18
+# The service asks authorization servers here, which it would refuse otherwise.
+LOOPBACK = "127.0.0.0/8"
 
 
 class Site:
     """A served API, called as the owner of an environment. Each method checks that its calls succeed.
 
-    `url` is where the workers inside the network reach it.
+    `url` is where the workers inside the network reach it, and `database` the name of its database.
     """
 
-    def __init__(self, http: httpx.Client, url: str) -> None:
+    def __init__(self, http: httpx.Client, url: str, database: str) -> None:
         self._http = http
         self.url = url
+        self.database = database
         self.post("/auth/register", {"email": f"{uuid4().hex}@example.com", "password": PASSWORD})
         workspace = self.post("/workspaces", {"name": "Acme"})
         environment = self.post(f"/workspaces/{workspace['id']}/environments", {"name": "prod"})
@@ -56,6 +60,14 @@ class Site:
         """Send a POST."""
         return answered(self._http.post(path, json=body))
 
+    def sign_in(self, connection_id: str, agree: Callable[[str], str]) -> None:
+        """Authorize a connection as a person does in a browser. `agree` says where the authorization server leads."""
+        back = agree(self.post(f"/connections/{connection_id}/authorize", {})["url"])
+        form = {**dict(parse_qsl(urlsplit(back).query)), "step": "connect"}
+        origin = str(self._http.base_url.copy_with(path="")).rstrip("/")
+        page = self._http.post(back.partition("?")[0], data=form, headers={"Origin": origin})
+        assert page.status_code == 200, page.text
+
     def patch(self, path: str, body: dict[str, Any]) -> Any:
         """Send a PATCH."""
         return answered(self._http.patch(path, json=body))
@@ -72,7 +84,8 @@ def site(network: LoopbackNetwork, database: str, directory: Path) -> Iterator[S
             database,
             log=directory / "web.log",
             RUN_LEASE_SECONDS=str(LEASE_SECONDS),
+            WEBHOOK_ALLOWED_NETWORKS=LOOPBACK,
         ) as server,
         httpx.Client(base_url=server.api, timeout=60) as http,
     ):
-        yield Site(http, f"http://127.0.0.1:{inside.getsockname()[1]}")
+        yield Site(http, f"http://127.0.0.1:{inside.getsockname()[1]}", database)

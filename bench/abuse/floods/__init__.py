@@ -4,6 +4,7 @@ from bench.abuse.flooding import Flood
 from bench.abuse.floods.bodies import Bodies
 from bench.abuse.floods.explanations import Explanations
 from bench.abuse.floods.forms import Forms
+from bench.abuse.floods.hooks import Events, Unsigned
 from bench.abuse.floods.locks import Locks
 from bench.abuse.floods.logins import Logins
 from bench.abuse.floods.polls import Polls
@@ -25,4 +26,6 @@ FLOODS: tuple[type[Flood], ...] = (
     Queues,
     Explanations,
     Streams,
+    Events,
+    Unsigned,
 )

@@ -5,6 +5,8 @@ from datetime import timedelta
 import pytest
 from django.db import transaction
 
+from accounts.models import User
+from audit.models import AuditEntry
 from notices.attention.sources import KINDS, MAX_ITEMS, find_attention
 from notices.channels.models import Channel
 from notices.incidents import Finding, acknowledge_incident, announce, change_incidents
@@ -19,6 +21,7 @@ from testing.probes.shapes import A_TIME
 from testing.probes.statement_count import counted
 from testing.world.cast import TEST_ACTOR
 from testing.world.channels import add_channel
+from testing.world.connections import add_oauth_connection
 from testing.world.copied_rows import copy_ended_run, copy_row
 from testing.world.incidents import open_incident
 from testing.world.pools import add_pool
@@ -27,6 +30,7 @@ from triggers.models import Run, Tick, Trigger
 from triggers.schedules.firing import fire_due_ticks
 from triggers.services import update_trigger
 from workers.models import Worker
+from workspaces.members import remove_member
 from workspaces.models import Environment
 
 
@@ -374,6 +378,28 @@ def test_a_long_ledger_and_a_long_queue_are_not_read(runs):
         assert told(runs) == [("worker_offline", "worker_offline", runs.cast.worker.worker_id)]
     assert "run" not in plans.read_whole
     assert plans.rows_read("run") < 250
+
+
+def test_a_connection_of_somebody_who_has_left_is_told_and_audited(cast):
+    connection = add_oauth_connection(cast, name="Tracker")
+    assert find_attention(cast.environment.id) == ([], 0)
+    User.objects.filter(id=cast.admin.id).update(is_active=False)
+    assert find_attention(cast.environment.id)[1] == 1
+    User.objects.filter(id=cast.admin.id).update(is_active=True)
+    remove_member(environment_id=cast.environment.id, user_id=cast.admin.id, actor=TEST_ACTOR)
+    ((item,), total) = find_attention(cast.environment.id)
+    assert (item["kind"], item["subject"]["id"], total) == (
+        "connection_user_left",
+        connection.id,
+        1,
+    )
+    assert item["summary"].startswith("Connection Tracker lives on the login of somebody who")
+    assert item["remedy"]["text"].startswith("Let a member connect it again")
+    entry = AuditEntry.objects.get(action="connection.user-left")
+    assert (entry.target_id, entry.metadata) == (
+        connection.id,
+        {"name": "Tracker", "userId": str(cast.admin.id)},
+    )
 
 
 def test_every_kind_of_incident_has_its_place():

@@ -1,15 +1,24 @@
 """/environments/:envId/channels and /channels/:id"""
 
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
 import pytest
+from django.db.models.functions import Now
 
 from accounts.models import User
 from audit.models import AuditEntry
-from notices.channels.models import AskedAddress, Channel, Notice
+from notices.channels.addresses import AskedAddress
+from notices.channels.models import Channel, Notice
 from notices.channels.tests.conftest import send_due
 from pipedai.events import SYSTEM, Actor
 from testing.probes.shapes import A_TIME, AN_ID
+from testing.world.cast import make_cast
 from testing.world.channels import CHANNEL_SECRET, CHANNEL_URL, add_channel
 from testing.world.mails import prove
+from triggers.models import Trigger
 from workspaces.ceilings import raise_ceilings
 from workspaces.encryption.rotate_data import rotate_data_keys
 from workspaces.services import create_environment
@@ -38,6 +47,10 @@ def test_a_channel_shows_the_host_alone(cast):
         "host": "hooks.example",
         "hasSecret": True,
         "events": ["trigger_late", "run.ended"],
+        "triggerIds": None,
+        "when": "always",
+        "summary": None,
+        "nextSummaryAt": None,
         "enabled": True,
         "failingSince": None,
         "lastError": None,
@@ -63,6 +76,19 @@ BAD = [
     ({"kind": "email", "url": None, "emails": ["a@example.com\nBcc: b@example.com"]}, "emails.0"),
     ({"kind": "email", "url": None, "emails": [f"a{n}@example.com" for n in range(21)]}, "emails"),
     ({"colour": "red"}, "colour"),
+    ({"triggerIds": []}, "triggerIds"),
+    ({"triggerIds": [str(UUID(int=1))]}, "triggerIds"),
+    ({"when": "never"}, "when"),
+    ({"when": []}, "when"),
+    ({"when": {"path": "/status"}}, "when"),
+    ({"when": [{"path": "status", "op": "eq", "value": 1}]}, "when.0.path"),
+    ({"summary": {}}, "summary.at"),
+    ({"summary": {"at": "7:00"}}, "summary.at"),
+    ({"summary": {"at": "24:00"}}, "summary.at"),
+    ({"summary": {"at": "07:00", "timezone": "Mars"}}, "summary.timezone"),
+    ({"summary": {"at": "07:00", "weekdays": []}}, "summary.weekdays"),
+    ({"summary": {"at": "07:00", "weekdays": ["today"]}}, "summary.weekdays.0"),
+    ({"summary": "07:00"}, "summary"),
 ]
 
 
@@ -71,6 +97,42 @@ def test_what_does_not_fit_is_a_field_error(cast, body, field):
     answer = create(cast, **body)
     assert answer.status_code == 400
     assert field in answer.json()["details"]["fieldErrors"]
+
+
+def test_results_and_summaries_are_shown_as_they_were_set_and_audited(cast):
+    channel_id = create(cast).json()["id"]
+    clauses = [{"path": "/output/found", "op": "gt", "value": 0}]
+    wanted: dict[str, Any] = {
+        "triggerIds": [str(cast.trigger_id)],
+        "when": clauses,
+        "summary": {"at": "07:00", "timezone": "Europe/Berlin", "weekdays": ["mon", "fri"]},
+    }
+    summary = {**wanted["summary"], "weekdays": ["fri", "mon", "fri"]}
+    shown = change(cast, channel_id, **{**wanted, "summary": summary}).json()
+    assert {name: shown[name] for name in wanted} == wanted
+    assert AuditEntry.objects.get(action="channel.updated").metadata == {
+        "triggerIds": [None, [str(cast.trigger_id)]],
+        "when": ["always", clauses],
+        "summary": [None, wanted["summary"]],
+    }
+    due = datetime.fromisoformat(shown["nextSummaryAt"]).astimezone(ZoneInfo("Europe/Berlin"))
+    assert (f"{due:%H:%M}", due.weekday() in (0, 4)) == ("07:00", True)
+    daily = change(cast, channel_id, summary={"at": "00:05"}).json()["summary"]
+    assert daily["weekdays"] == ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+    assert change(cast, channel_id, enabled=False).json()["nextSummaryAt"] is None
+    assert change(cast, channel_id, enabled=True).json()["nextSummaryAt"] is not None
+    # A trigger that was deleted may stay; one of another environment may not.
+    Trigger.objects.filter(id=cast.trigger_id).update(deleted_at=Now())
+    assert change(cast, channel_id, triggerIds=wanted["triggerIds"]).status_code == 200
+    foreign = make_cast().trigger_id
+    assert change(cast, channel_id, triggerIds=[str(foreign)]).status_code == 400
+
+
+@pytest.mark.parametrize("part", [{"summary": {"timezone": "UTC"}}, {"when": [{"path": "/a"}]}])
+def test_a_part_of_a_summary_or_a_clause_is_refused_also_by_a_change(cast, part):
+    channel_id = create(cast).json()["id"]
+    answer = change(cast, channel_id, **part)
+    assert (answer.status_code, answer.json()["code"]) == (400, "validation_failed")
 
 
 def test_another_origin_clears_the_secret_and_another_path_does_not(cast):

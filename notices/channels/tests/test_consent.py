@@ -11,8 +11,9 @@ from django.db.models.functions import Now
 from django.test import Client
 
 from accounts.models import User
+from notices.channels.addresses import AskedAddress
 from notices.channels.consent import unsubscribe_headers
-from notices.channels.models import AskedAddress, Channel, Notice
+from notices.channels.models import Channel, Notice
 from notices.channels.queueing import MAX_AN_HOUR
 from notices.channels.services import create_channel
 from notices.channels.tests.conftest import add_incidents, send_due, tell

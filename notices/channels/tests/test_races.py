@@ -2,7 +2,8 @@
 
 from django.db import transaction
 
-from notices.channels.models import AskedAddress, Channel, Notice, NoticeAttempt
+from notices.channels.addresses import AskedAddress
+from notices.channels.models import Channel, Notice, NoticeAttempt
 from notices.channels.sending import NOTICES
 from notices.channels.services import delete_channel
 from notices.channels.tests.conftest import LATE, add_incidents, send_due, tell

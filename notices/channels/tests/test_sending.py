@@ -10,6 +10,7 @@ from audit.models import AuditEntry
 from notices.channels import services
 from notices.channels.messages import _page
 from notices.channels.models import Channel, Notice
+from notices.channels.outcomes import tell_outcomes
 from notices.channels.sending import NOTICES
 from notices.channels.services import delete_channel, update_channel
 from notices.channels.tests.conftest import add_incidents, send_due, tell
@@ -49,7 +50,16 @@ def test_a_webhook_gets_the_incident_signed(cast, receiver, open_incidents):
     assert headers["x-pipedai-signature"].startswith("sha256=")
     notice = Notice.objects.get()
     assert headers["webhook-id"] == f"msg_{notice.id.hex}"
-    assert list(body) == ["id", "event", "at", "environmentId", "subject", "incident", "run"]
+    assert list(body) == [
+        "id",
+        "event",
+        "at",
+        "environmentId",
+        "subject",
+        "incident",
+        "run",
+        "link",
+    ]
     assert body["event"] == "trigger_failing"
     assert body["subject"]["name"] == "Nightly report"
     assert body["incident"]["id"] == str(incident_id)
@@ -75,7 +85,7 @@ def test_slack_gets_one_text_in_which_a_name_makes_no_link(cast, receiver, open_
 def test_each_message_ends_with_a_link_to_the_page_that_it_is_about(cast, receiver, settings):
     settings.PUBLIC_URL = "https://api.example.com"
     channel = add_channel(cast, "slack", url=receiver.url())
-    ids = add_incidents(cast, 4)
+    ids = add_incidents(cast, len(SubjectType))
     runs = Runs.of(cast)
     run_id = runs.ended("failed")
     runs.ended()
@@ -93,6 +103,7 @@ def test_each_message_ends_with_a_link_to_the_page_that_it_is_about(cast, receiv
             f"machines/{subjects['worker']}",
             f"pools/{subjects['pool']}",
             f"environments/{cast.environment.id}/money",
+            f"connections/{subjects['connection']}",
             f"runs/{run_id}",
             f"triggers/{runs.trigger_id}",
             f"channels/{channel.id}",
@@ -181,6 +192,7 @@ def test_a_channel_gets_only_what_it_asked_for(cast, open_incidents):
 def test_an_ended_run_is_told_to_webhooks_that_want_it(cast, receiver):
     add_channel(cast, "webhook", url=receiver.url(), events=["run.ended"])
     run_id = Runs.of(cast).ended(shortMessage="All is well.", output={"rows": [1, "é"], "of": None})
+    tell_outcomes()
     assert "rows" not in Notice.objects.get().body
     send_due()
     (received,) = receiver.received

@@ -20,20 +20,25 @@ from pipedai.version import VERSION
 from testing.probes.statement_count import counted
 from testing.world.busy_day import make_busy_day
 from testing.world.cast import issue_enrollment
+from testing.world.connections import add_oauth_connection, lose_connection
 from testing.world.runs import Runs
 from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
 from workers.models import Enrollment, Worker
-from workspaces.models import ApiKey, Environment, Membership, Workspace
+from workspaces.models import ApiKey, Connection, Environment, Membership, Workspace
 
 RUNS = "/admin/triggers/run/"
 TIME_WITHOUT_ZONE = re.compile(r"\d\d:\d\d:\d\d</span></time>")
 AUDIT = "/admin/audit/auditentry/"
 # These models have no pages of their own, because their rows are shown on the pages of other rows. Worker events are
-# kept for an hour only, and the audit log has the same for ever. A silence becomes an incident within seconds.
+# kept for an hour only, and the audit log has the same for ever. A silence becomes an incident within seconds, and
+# an untold outcome becomes notices. An authorization counts for ten minutes, and what a revocation sends is secret.
 PARTS = {
     "AccountMailAttempt", "Authenticator", "RecoveryCode", "RunText", "RunResult", "TriggerHealth", "DeliveryAttempt",
     "IdempotencyKey", "PoolMember", "RunEventLog", "RunEventBatch", "RunEventDay", "EnvironmentWatch",
+    "Listener", "EventDecision", "EventKey",
     "WorkerEvent", "WorkerSilence", "NoticeAttempt", "AskedAddress", "RefusedAddress", "BudgetWindow", "RunReservation",
+    "UntoldOutcome",
+    "Authorization", "Revocation", "RevocationAttempt",
 }  # fmt: skip
 
 
@@ -506,3 +511,17 @@ def test_an_id_of_after_the_end_of_calendars_is_no_audit_entrys(desk):
 @pytest.mark.parametrize("page", ["/admin/", RUNS, "/admin/account/"])
 def test_the_footer_tells_the_version(cast, desk, page):
     assert f"PipedAI {VERSION}</footer>" in desk.get(page).content.decode()
+
+
+def test_a_connection_tells_its_error_first_and_no_secret(cast, desk, watch):
+    connection = add_oauth_connection(cast)
+    lose_connection(connection)
+    error = str(connection.error)
+    listed = desk.get("/admin/workspaces/connection/?status__exact=needs_login")
+    shown = desk.get(page_of(Connection, connection.id))
+    for page in (listed, shown):
+        assert error in text_of(page)
+        watch.look_at("a page of staff", page.content.decode())
+    facts = text_of(shown).replace("_", " ").lower()
+    in_order = ("needs login", error.replace("_", " ").lower(), "mcp server")
+    assert sorted(in_order, key=facts.index) == list(in_order)

@@ -70,7 +70,7 @@ _FORBIDDEN = {
     (True, False): "Foreign origin.",
 }
 # The words for the length of a rate limit's window, by that length in seconds.
-_WINDOWS = {60: "a minute", 3600: "an hour", 86_400: "a day"}
+_WINDOWS = {5: "in 5 seconds", 60: "a minute", 3600: "an hour", 86_400: "a day"}
 
 
 class ApiSchema(AutoSchema):
@@ -210,7 +210,7 @@ class ApiSchema(AutoSchema):
             reasons[401] = ""
         if checks_origin or checks_role:
             reasons[403] = _FORBIDDEN[checks_origin, checks_role]
-        if "{" in self.path:
+        if "{" in self.path and not self._is_public():
             reasons[404] = ""
         is_metered = self.view.is_metered(self.method) and bool(self.view.get_authenticators())
         if is_metered or any(self._rates()):

@@ -68,6 +68,8 @@ _THINGS = {
     "Incident": "The incident",
     "Channel": "The channel",
     "Connection": "The connection",
+    "Source": "The source",
+    "Event": "The event",
     "Budget": "The budget",
     "Notice": "The notice",
 }
@@ -80,6 +82,7 @@ _TAGS = (
     "API keys",
     "Triggers",
     "Connections",
+    "Events",
     "Runs",
     "Budgets",
     "Files",

@@ -5,12 +5,14 @@ from django.db import transaction
 
 from pipedai.ids import new_id
 from testing.probes.shapes import NOT_FOUND, invalid, page
+from testing.world.audiences import UNSIGNED
 from testing.world.cast import bearer, enroll, issue_enrollment, register
 from testing.world.mails import invite_for_test
 from testing.world.routes import ROUTES
 from workers.models import Worker
 
-NAMING = [route for route in ROUTES if route.id_names]
+# A hook answers 401 to whoever does not sign, whatever the id.
+NAMING = [route for route in ROUTES if route.id_names and route.as_ is not UNSIGNED]
 OF_WORKERS = [route for route in NAMING if route.of_workers]
 OF_HOSTS = [route for route in NAMING if route.of_hosts]
 OF_PEOPLE = [route for route in NAMING if not (route.of_workers or route.of_hosts)]

@@ -14,13 +14,14 @@ from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, issue_enrollment, session_cookie
 from testing.world.channels import add_channel
 from testing.world.connections import add_connection
+from testing.world.events import add_decision, add_event, add_source
 from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test
 from testing.world.pools import add_pool
 from testing.world.routes import ROUTES
 from testing.world.stage import set_stage
 from testing.world.users import UserFactory
-from triggers.models import DeliveryAttempt, Tick, Trigger, TriggerHealth
+from triggers.models import DeliveryAttempt, EventSource, Tick, Trigger, TriggerHealth
 from triggers.webhooks.outbox import send_test
 from workers.models import Worker
 from workspaces.models import Membership
@@ -136,6 +137,21 @@ def _connections(cast, count):
         add_connection(cast)
 
 
+def _sources(cast, count):
+    for _ in range(count):
+        add_source(cast)
+
+
+def _events(cast, count):
+    """Adds events of the stage's source, each with two decisions."""
+    source_id = EventSource.objects.values_list("id", flat=True).earliest("id")
+    other = cast.add_trigger()
+    for _ in range(count):
+        event = add_event(cast, source_id=source_id)
+        for trigger_id in (cast.trigger_id, other):
+            add_decision(event, trigger_id, "filtered")
+
+
 def _channels(cast, count):
     """Adds channels, of mail and of Slack, and a confirmed address for each."""
     for n in range(count):
@@ -211,6 +227,8 @@ LISTS = {
     "GET environments/:environment/incidents": _incidents,
     "GET environments/:environment/budgets": _budgets,
     "GET environments/:environment/connections": _connections,
+    "GET environments/:environment/sources": _sources,
+    "GET sources/:source/events": _events,
     "GET environments/:environment/channels": _channels,
     "GET channels/:channel/notices": _notices,
     "GET workspaces/:workspace/workers": _workers,

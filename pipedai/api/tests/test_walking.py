@@ -15,6 +15,9 @@ from triggers.models import (
     Budget,
     Delivery,
     DeliveryAttempt,
+    Event,
+    EventDecision,
+    EventSource,
     Run,
     RunText,
     Tick,
@@ -64,11 +67,24 @@ def _delete_notice(item):
     Notice.objects.filter(id=item["id"]).delete()
 
 
+def _delete_event(item):
+    """Deletes an event with its decisions, which go with it in the database alone."""
+    EventDecision.objects.filter(event_id=item["id"]).delete()
+    Event.objects.filter(id=item["id"]).delete()
+
+
 def _delete_tick(item):
     """Deletes a tick by its time to the millisecond, because the list shows no id of ticks."""
     moment = datetime.fromisoformat(item["tickAt"])
     shown = (moment, moment + timedelta(microseconds=999))
     assert Tick.objects.filter(tick_at__range=shown).delete()[0] == 1
+
+
+def _hide_source(item):
+    """Soft-deletes a source, which then has no secrets."""
+    EventSource.objects.filter(id=item["id"]).update(
+        deleted_at=timezone.now(), secrets=None, secrets_key=None
+    )
 
 
 def _hide_workspace(item):
@@ -102,6 +118,8 @@ LEAVING = {
     "GET environments/:environment/incidents": _delete(Incident, id="id"),
     "GET environments/:environment/budgets": _hide(Budget),
     "GET environments/:environment/connections": _delete(Connection, id="id"),
+    "GET environments/:environment/sources": _hide_source,
+    "GET sources/:source/events": _delete_event,
     "GET environments/:environment/channels": _hide(Channel),
     "GET channels/:channel/notices": _delete_notice,
 }

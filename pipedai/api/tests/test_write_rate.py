@@ -28,6 +28,7 @@ NOT_COUNTED = {
     "POST enrollments/key",
     "POST addresses/confirm",
     "POST addresses/refuse",
+    "POST hooks/:source",
 } | {str(route) for route in ROUTES if route.of_workers}
 
 

@@ -29,6 +29,7 @@ class Command(OperatorCommand):
   manage.py prune --audit --days 400       months of the audit log that were over 400 days ago; asks before
 
 Settings (days; 0 is for ever): RUN_RETENTION_DAYS, DELIVERY_RETENTION_DAYS. RUN_EVENTS_DAYS, 2 or more.
+INBOUND_EVENTS_DAYS, 1 or more.
 Exits with 0 when it has come to the end, with 1 and one sentence otherwise.
 """
 

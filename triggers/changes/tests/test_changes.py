@@ -13,6 +13,7 @@ from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now
 from pipedai.wakeups import Watches, watches
 from testing.processes.worker_calls import WorkerCalls
+from testing.world.connections import add_connection
 from testing.world.incidents import open_incident
 from testing.world.runs import Runs
 from triggers.changes import reading, telling
@@ -90,6 +91,13 @@ def test_incidents_are_told(cast, said):
     watches.hear(str(cast.environment.id))
     incident = open_incident(cast)
     assert {"type": "incident", "id": str(incident), "status": "open"} in stream.hear(said)
+
+
+def test_connections_are_told(cast, said):
+    stream = Stream(cast)
+    watches.hear(str(cast.environment.id))
+    connection = add_connection(cast)
+    assert {"type": "connection", "id": str(connection), "status": "connected"} in stream.hear(said)
 
 
 def test_what_is_gone_is_told_as_deleted(cast):

@@ -20,6 +20,7 @@ from pipedai.events import SYSTEM
 from pipedai.sql import database_now, execute
 from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, Cast
+from testing.world.connections import add_oauth_connection
 from testing.world.pools import add_pool
 from testing.world.runs import Runs, locked_limits
 from triggers import services
@@ -32,7 +33,7 @@ from triggers.runs.handout import hand_out_runs
 from triggers.runs.pools import give_trigger_slots, open_to_pools
 from triggers.states import TERMINAL, Status
 from workers.models import PoolMember, Worker
-from workspaces.models import Environment
+from workspaces.models import Connection, Environment
 
 EXAMPLES = int(os.environ.get("EXPLAIN_EXAMPLES", "200"))
 # These say why other workers do not take a run, beside what keeps the one worker from it.
@@ -50,8 +51,8 @@ seen: Counter[WaitingFor | None] = Counter()
 
 @dataclass
 class World:
-    """Three workers, two pools and four triggers of one environment, two of these with secret headers. A test changes
-    them.
+    """Three workers, two pools and four triggers of one environment, two of these with secret headers, one of which
+    has a connection too. A test changes them.
     """
 
     cast: Cast
@@ -116,6 +117,11 @@ class World:
     def break_headers(self, number: int) -> None:
         """Makes the headers of a trigger unreadable, or readable again."""
         execute(BREAK, {"id": self.triggers[2 + number % 2]})
+
+    def change_token(self, number: int) -> None:
+        """Lets the token of the connection come to its end, or makes it fresh for a year."""
+        until = self.now if number % 2 else self.now + timedelta(days=365)
+        Connection.objects.update(fresh_until=until)
 
     def _set(self, number: int, **columns: Any) -> int:
         live = Trigger.objects.filter(id=self.triggers[number % 4], deleted_at=None)
@@ -314,6 +320,7 @@ ACTIONS: list[Callable[[World, int], None]] = [
     World.set_deadline,
     *[World.resume] * 2,
     *[World.break_headers] * 2,
+    World.change_token,
     World.pause,
     World.join,
     World.leave,
@@ -331,7 +338,7 @@ ACTIONS: list[Callable[[World, int], None]] = [
 # only the worker may take that failed before, a session that nobody continued in time, a start deadline that passed, a
 # worker at its usage limit, one without a token, a pool whose workers are away, a retry that is not due, a budget
 # without room, a pool without workers, a disabled worker, a full one, one that nobody approved, one that is away, a
-# paused environment, and headers that can't be read.
+# paused environment, headers that can't be read, and a connection without a fresh token.
 RARE: list[list[tuple[Callable[[World, int], None], int]]] = [
     [(World.queue, 0), (World.reassign, 11)],
     [(World.limit_trigger, 0), (World.resize, 1), (World.hold, 0), (World.queue, 0)],
@@ -351,6 +358,7 @@ RARE: list[list[tuple[Callable[[World, int], None], int]]] = [
     [(World.queue, 0), (World.call, 0)],
     [(World.queue, 0), (World.pause, 1)],
     [(World.queue, 2), (World.break_headers, 0)],
+    [(World.queue, 2), (World.change_token, 1)],
 ]
 
 
@@ -367,6 +375,10 @@ def make_world(cast: Cast) -> World:
         )
         for n, (worker_id, pool_id) in enumerate(homes)
     ]
+    connection = add_oauth_connection(cast, lives=31_536_000)
+    Trigger.objects.filter(id=triggers[2]).update(
+        connection_id=connection.id, mcp_url=connection.mcp_url
+    )
     digests = dict(Worker.objects.filter(id__in=ids).values_list("id", "token_digest"))
     return World(cast, ids, [bytes(digests[id_] or b"") for id_ in ids], pools, triggers)
 

@@ -81,6 +81,8 @@ def _run_lines(run: RunExplanation) -> Iterator[str]:
         yield f"- last heartbeat {iso_time(run.held.last_heartbeat_at)}"
         yield f"- lease until {iso_time(run.held.lease_expires_at)}"
         yield f"- deadline {iso_time(run.held.deadline_at)}"
+    if run.event:
+        yield f"- queued by event {run.event.id} of {run.event.source.name}"
     if run.ended and run.ended.message:
         yield f"- {run.ended.message}"
     if run.retry and run.retry.run_id:
@@ -95,5 +97,7 @@ def _trigger_lines(trigger: TriggerExplanation) -> Iterator[str]:
     ):
         if moment is not None:
             yield f"- due time {name} it: {iso_time(moment)}"
+    if trigger.last_event:
+        yield f"- {trigger.last_event.message}"
     if trigger.run:
         yield from _run_lines(trigger.run)

@@ -12,11 +12,13 @@ from django.db import IntegrityError, transaction
 from notices.channels import services
 from notices.channels.models import NoticeAttempt
 from pipedai.events import SYSTEM, Actor
+from pipedai.ids import new_id
 from pipedai.sql import execute, fetch_all
 from testing.world.budgets import add_budget
 from testing.world.cast import Cast, issue_enrollment, register
 from testing.world.channels import CHANNEL_SECRET, add_channel, asked_token
-from testing.world.connections import CONNECTION_URL, add_connection
+from testing.world.connections import CONNECTION_URL, add_connection, add_oauth_connection
+from testing.world.events import add_every_row
 from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test
 from testing.world.pools import add_pool
@@ -28,7 +30,7 @@ from triggers.states import TERMINAL, Decision, Source, Status
 from workers.enrollment.pairing import begin_pairing
 from workers.models import WorkerEvent, WorkerSilence
 from workspaces.api_keys import mint_registration_token
-from workspaces.models import ApiKey, DataKey
+from workspaces.models import ApiKey, Authorization, DataKey, Revocation, RevocationAttempt
 
 HELD_STATES = ("claimed with mine", "running")
 ENDED_STATES = ("succeeded", "failed, client", "canceled in the queue", "lost, no retry", "overdue")
@@ -115,6 +117,9 @@ WRONG_RUNS = [
         )
     ],
 ]
+
+# What a connection loses with its token.
+_NO_TOKEN = "headers = NULL, headers_key_id = NULL, access_expires_at = NULL, fresh_until = NULL"
 
 # (constraint, statement); the parameters are the ids of the rows that the fixture `there` makes.
 WRONG_ROWS = [
@@ -219,6 +224,10 @@ WRONG_ROWS = [
     (
         "trigger_next_run_at_is_true",
         "UPDATE trigger SET schedule = '* * * * *', next_run_at = now(), deleted_at = now()",
+    ),
+    (
+        "trigger_comes_due_once",
+        "UPDATE trigger SET run_once_at = now(), next_run_at = now() + interval '1 hour'",
     ),
     ("worker_max_concurrency", "UPDATE worker SET max_concurrency = 0"),
     ("worker_max_concurrency", "UPDATE worker SET max_concurrency = 1001"),
@@ -336,6 +345,155 @@ WRONG_ROWS = [
         "UPDATE invitation SET mail_id = (SELECT mail_id FROM invitation LIMIT 1)",
     ),
     ("connection_grant", "UPDATE connection SET grant_type = 'magic'"),
+    ("event_source_scheme", "UPDATE event_source SET scheme = 'odd'"),
+    ("event_source_has_secrets", "UPDATE event_source SET secrets = NULL"),
+    ("event_source_has_secrets", "UPDATE event_source SET deleted_at = now()"),
+    ("event_source_hmac", "UPDATE event_source SET scheme = 'hmac'"),
+    ("event_source_hmac", "UPDATE event_source SET hmac = '{}'"),
+    (
+        "event_one_of_run",
+        "UPDATE event SET source_id = NULL, body = NULL, replay_of_id = NULL, run_id = %(lost)s",
+    ),
+    ("event_of_source_or_run", "UPDATE event SET body = NULL WHERE source_id IS NOT NULL"),
+    ("event_of_source_or_run", "UPDATE event SET decided_at = NULL WHERE source_id IS NOT NULL"),
+    ("event_of_source_or_run", "UPDATE event SET run_id = %(lost)s WHERE source_id IS NOT NULL"),
+    ("event_of_source_or_run", "UPDATE event SET duplicates = 1 WHERE run_id IS NOT NULL"),
+    ("listener_one_in_position", "UPDATE listener SET position = 5"),
+    ("listener_position", "UPDATE listener SET position = 10 WHERE position = 0"),
+    (
+        "listener_to_source_or_trigger",
+        "UPDATE listener SET outcome = 'any' WHERE source_id IS NOT NULL",
+    ),
+    ("listener_to_source_or_trigger", "UPDATE listener SET outcome = 'odd' WHERE position = 1"),
+    ("listener_to_source_or_trigger", "UPDATE listener SET types = '{}' WHERE position = 1"),
+    ("listener_not_to_itself", "UPDATE listener SET upstream_id = trigger_id WHERE position = 1"),
+    (
+        "event_decision_one_for_trigger",
+        "UPDATE event_decision SET trigger_id = (SELECT trigger_id FROM listener LIMIT 1)",
+    ),
+    ("event_decision_refused_has_a_code", "UPDATE event_decision SET code = 'x'"),
+    ("event_decision_refused_has_a_code", "UPDATE event_decision SET code = NULL"),
+    ("event_decision_clause_filtered", "UPDATE event_decision SET clause = '{}'"),
+    ("event_decision_has_a_run", "UPDATE event_decision SET run_id = %(lost)s"),
+    (
+        "event_decision_decision",
+        "UPDATE event_decision SET decision = 'odd', run_id = NULL, code = NULL",
+    ),
+    (
+        "run_one_to_join",
+        (
+            "UPDATE run SET source = 'event', event_id = id, coalesce_key = 'x', rerun_of_id = NULL"
+            " WHERE status = 'queued' AND attempt = 1"
+        ),
+    ),
+    ("run_event", "UPDATE run SET source = 'event' WHERE id = %(first_held)s"),
+    (
+        "run_event",
+        "UPDATE run SET source = 'schedule', scheduled_for = now(), event_id = id WHERE id = %(first_held)s",
+    ),
+    ("run_chain_depth", "UPDATE run SET source = 'chain', event_id = id WHERE id = %(first_held)s"),
+    (
+        "run_chain_depth",
+        "UPDATE run SET source = 'chain', event_id = id, chain_depth = 9 WHERE id = %(first_held)s",
+    ),
+    ("run_chain_depth", "UPDATE run SET chain_depth = 1"),
+    ("run_coalesce_key", "UPDATE run SET coalesce_key = 'x' WHERE id = %(first_held)s"),
+    ("connection_grant", "UPDATE connection SET grant_type = 'headers' WHERE issuer IS NOT NULL"),
+    *(
+        (
+            "connection_grant",
+            f"UPDATE connection SET grant_type = 'client_credentials', {change} WHERE issuer IS NOT NULL",
+        )
+        for change in (
+            "client_given = false",
+            "client_given = true, client_id = NULL",
+            "client_given = true, grant_secrets = NULL, grant_secrets_key_id = NULL",
+        )
+    ),
+    *(
+        ("connection_status", f"UPDATE connection SET {change} WHERE issuer IS NOT NULL")
+        for change in (
+            "status = 'unauthorized', refresh_at = NULL",
+            "status = 'failing'",
+            "status = 'needs_login', refresh_at = NULL, error = 'x'",
+            f"{_NO_TOKEN}, status = 'needs_login', refresh_at = NULL",
+            f"{_NO_TOKEN}, status = 'connected'",
+        )
+    ),
+    (
+        "connection_status",
+        "UPDATE connection SET status = 'failing', error = 'x' WHERE issuer IS NULL",
+    ),
+    *(
+        ("connection_token_has_times", f"UPDATE connection SET {change}")
+        for change in (
+            "access_expires_at = NULL WHERE issuer IS NOT NULL",
+            "fresh_until = NULL WHERE issuer IS NOT NULL",
+            "access_expires_at = now(), fresh_until = now() WHERE issuer IS NULL",
+        )
+    ),
+    *(
+        ("connection_refreshed", f"UPDATE connection SET {change}")
+        for change in (
+            "status = 'magic' WHERE issuer IS NOT NULL",
+            "refresh_at = NULL WHERE issuer IS NOT NULL",
+            f"{_NO_TOKEN}, status = 'needs_login', error = 'x' WHERE issuer IS NOT NULL",
+            f"{_NO_TOKEN}, status = 'unauthorized' WHERE issuer IS NOT NULL",
+            (
+                f"{_NO_TOKEN}, status = 'unauthorized', refresh_at = NULL, grant_type = 'client_credentials',"
+                " client_given = true WHERE issuer IS NOT NULL"
+            ),
+            "refresh_at = now() WHERE issuer IS NULL",
+        )
+    ),
+    *(
+        ("connection_lease", f"UPDATE connection SET {change} WHERE issuer IS NOT NULL")
+        for change in ("lease_id = id", "leased_until = now()", "is_second_try = true")
+    ),
+    ("connection_headers_has_a_key", "UPDATE connection SET headers_key_id = NULL"),
+    (
+        "connection_grant_secrets_has_a_key",
+        "UPDATE connection SET grant_secrets = NULL WHERE issuer IS NOT NULL",
+    ),
+    *(
+        (
+            name,
+            (
+                "INSERT INTO connection_authorization (id, environment_id, connection_id, state_digest, session_id,"
+                " redirect_uri, expires_at, secrets, secrets_key_id, sends_issuer)"
+                f" SELECT gen_random_uuid(), environment_id, connection_id, {values},"
+                " redirect_uri, expires_at, secrets, secrets_key_id, sends_issuer"
+                " FROM connection_authorization"
+            ),
+        )
+        for name, values in (
+            ("connection_authorization_state_digest_key", "state_digest, id"),
+            ("connection_authorization_once_a_session", "'other', session_id"),
+        )
+    ),
+    ("revocation_pending_is_due", "UPDATE connection_revocation SET next_attempt_at = NULL"),
+    (
+        "revocation_delivered_at",
+        (
+            "UPDATE connection_revocation SET status = 'delivered', next_attempt_at = NULL, request = NULL,"
+            " request_key_id = NULL"
+        ),
+    ),
+    (
+        "connection_revocation_request_has_a_key",
+        "UPDATE connection_revocation SET request_key_id = NULL",
+    ),
+    *(
+        ("connection_revocation_is_forgotten", f"UPDATE connection_revocation SET {change}")
+        for change in (
+            "request = NULL, request_key_id = NULL",
+            "status = 'dead', next_attempt_at = NULL",
+        )
+    ),
+    (
+        "connection_revocation_attempt_has_an_end",
+        "UPDATE connection_revocation_attempt SET status_code = NULL",
+    ),
     # The copy of a trigger of its connection's URL stays equal.
     *(
         (
@@ -363,6 +521,8 @@ WRONG_ROWS = [
     ("channel_secret_has_a_key", "UPDATE channel SET secret_key_id = NULL"),
     ("channel_secret_has_a_key", "UPDATE channel SET secret = NULL"),
     ("channel_secret_has_a_key", "UPDATE channel SET kind = 'slack'"),
+    ("channel_summary_is_due", "UPDATE channel SET summary_due_at = now(), summary_since = now()"),
+    ("channel_summary_is_due", "UPDATE channel SET summary = '{}', summary_due_at = now()"),
     ("channel_error_has_a_time", "UPDATE channel SET last_error = 'refused'"),
     ("notice_pending_is_due", "UPDATE notice SET next_attempt_at = NULL"),
     ("notice_pending_is_due", "UPDATE notice SET status = 'dead'"),
@@ -419,6 +579,23 @@ TENANT_REFERENCES = [
     ("pool_member", "pool_id", "pool"),
     ("pool_member", "worker_id", "worker"),
     ("connection", "headers_key_id", "data_key"),
+    ("event_source", "secrets_key_id", "data_key"),
+    ("event_key", "source_id", "event_source"),
+    ("event", "source_id", "event_source"),
+    ("event", "run_id", "run"),
+    ("event", "replay_of_id", "event"),
+    ("listener", "trigger_id", "trigger"),
+    ("listener", "source_id", "event_source"),
+    ("listener", "upstream_id", "trigger"),
+    ("event_decision", "event_id", "event"),
+    ("event_decision", "source_id", "event_source"),
+    ("event_decision", "trigger_id", "trigger"),
+    ("event_decision", "run_id", "run"),
+    ("connection", "grant_secrets_key_id", "data_key"),
+    ("connection_authorization", "connection_id", "connection"),
+    ("connection_authorization", "secrets_key_id", "data_key"),
+    ("connection_revocation", "request_key_id", "data_key"),
+    ("connection_revocation_attempt", "revocation_id", "connection_revocation"),
     ("channel", "url_key_id", "data_key"),
     ("channel", "secret_key_id", "data_key"),
     ("notice", "channel_id", "channel"),
@@ -479,7 +656,17 @@ def there(cast: Cast) -> dict[str, UUID]:
         duration_ms=5,
     )
     _budgeted(cast, runs.trigger_id)
+    add_every_row(cast, cast.add_trigger(), runs.trigger_id, lost)
     cast.add_trigger(connection_id=add_connection(cast), mcp_url=CONNECTION_URL)
+    revocation_id = _granted(cast)["connection_revocation"]
+    RevocationAttempt.objects.create(
+        environment=cast.environment,
+        revocation_id=revocation_id,
+        n=1,
+        at=NOON,
+        status_code=503,
+        duration_ms=5,
+    )
     for address in ("first@example.com", "second@example.com"):
         asked_token(cast, address)
         invite_for_test(cast.environment, cast.owner, address)
@@ -529,11 +716,14 @@ def strange(cast: Cast) -> dict[str, UUID]:
         "pool": add_pool(environment),
         "api_key": ApiKey.objects.get(environment=cast.strange_environment, kind="wrk").id,
         "trigger": trigger_id,
-        "connection": add_connection(environment),
+        **_granted(environment),
         "trigger_revision": Trigger.objects.get(id=trigger_id).revision_id,
         "data_key": DataKey.objects.get(environment=cast.strange_environment).id,
         "run": run_id,
         "delivery": runs.deliveries(run_id)[0]["id"],
+        **add_every_row(
+            environment, environment.add_trigger(worker_id=worker_id), trigger_id, run_id
+        ),
         **_noticed(environment),
         **_budgeted(environment, trigger_id),
     }
@@ -618,6 +808,30 @@ def _noticed(cast: Cast) -> dict[str, UUID]:
     for _ in range(2):
         (notice_id,) = services.test_channel(channel_id=channel.id, actor=owner)
     return {"channel": channel.id, "notice": notice_id}
+
+
+def _granted(cast: Cast) -> dict[str, UUID]:
+    """Adds a connection with a token, that somebody authorizes anew, and the revocation of an earlier token. Returns
+    the ids of the connection and the revocation.
+    """
+    connection = add_oauth_connection(cast)
+    sealed = {"environment": cast.environment, "connection_id": connection.id}
+    box, key_id = bytes(connection.headers or b""), connection.headers_key_id
+    assert key_id is not None
+    Authorization.objects.create(
+        **sealed,
+        state_digest=new_id().bytes,
+        session_id=new_id(),
+        redirect_uri="https://pipedai.example/callback",
+        expires_at=NOON,
+        secrets=box,
+        secrets_key_id=key_id,
+        sends_issuer=False,
+    )
+    revocation = Revocation.objects.create(
+        **sealed, host="issuer.example", purpose="token", request=box, request_key_id=key_id
+    )
+    return {"connection": connection.id, "connection_revocation": revocation.id}
 
 
 def _budgeted(cast: Cast, trigger_id: UUID) -> dict[str, UUID]:

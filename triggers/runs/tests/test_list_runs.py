@@ -18,7 +18,7 @@ from workers.models import Worker
 
 RUN_FIELDS = [
     "id", "triggerId", "triggerRevisionId", "triggerName", "environmentId", "workerId", "poolId", "status", "source",
-    "attempt", "retryOfRunId", "rerunOfRunId", "scheduledFor", "availableAt", "startDeadlineAt", "queuedAt",
+    "attempt", "retryOfRunId", "rerunOfRunId", "eventId", "scheduledFor", "availableAt", "startDeadlineAt", "queuedAt",
     "claimedAt", "startedAt", "endedAt", "durationMs", "exitCode", "shortMessage", "errorMessage", "faultClass",
     "willRetry", "model", "inputTokens", "outputTokens", "cacheReadTokens", "cacheCreationTokens", "costUsd",
     "numTurns", "sessionId", "cancelRequested",

@@ -5,6 +5,7 @@ its runs back. PostgreSQL may know the tables' statistics, or not yet, as after 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from pipedai.sql import database_now, execute, fetch_all
 from testing.probes.plans import Plans, explained
 from testing.world.budgets import add_budget
 from testing.world.cast import Cast
+from testing.world.connections import add_oauth_connection
 from testing.world.copied_rows import copy_ended_run
 from testing.world.many_triggers import add_triggers
 from testing.world.pools import add_pool
@@ -128,6 +130,14 @@ def test_a_poll_passes_over_runs_that_cannot_go_out_without_looking_at_each(
         with _explained() as plans:
             assert _poll(worker_id, approved=False) == 0
         assert plans.rows_read("trigger") <= 5 * _TRIGGERS, "the worker is not approved"
+        assert plans.rows_read("run") < _QUEUED
+    with _changed():
+        connection = add_oauth_connection(cast, since=database_now() - timedelta(hours=1))
+        many.update(connection=connection, mcp_url=connection.mcp_url)
+        with _explained() as plans:
+            assert _poll(worker_id) == 0
+        assert plans.rows_read("trigger") <= 5 * _TRIGGERS, "a connection has no fresh token"
+        assert plans.rows_read("connection") <= _TRIGGERS
         assert plans.rows_read("run") < _QUEUED
 
 

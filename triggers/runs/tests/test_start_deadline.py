@@ -1,10 +1,14 @@
 """A run that no worker claims in time fails, is not retried, and is told like any end (SPEC §16)."""
 
+from datetime import timedelta
+
 import pytest
 
 from pipedai.api.errors import Conflict
 from testing.world.cast import Cast
+from testing.world.connections import add_oauth_connection
 from testing.world.runs import Runs
+from triggers.models import Trigger
 
 
 @pytest.fixture
@@ -34,6 +38,18 @@ def test_a_run_that_nobody_claimed_in_time_fails_for_good(hurried: Runs) -> None
     assert len(hurried.deliveries(run_id)) == 1
     assert hurried.actions(run_id) == ["run.created", "run.not-started"]
     assert hurried.expire_queued() == 0
+
+
+def test_a_run_that_waits_for_a_connection_does_not_wait_beyond_it(hurried: Runs) -> None:
+    connection = add_oauth_connection(hurried.cast, since=hurried.now - timedelta(hours=1))
+    Trigger.objects.filter(id=hurried.trigger_id).update(
+        connection=connection, mcp_url=connection.mcp_url
+    )
+    run_id = hurried.queue()
+    assert hurried.polled() == []
+    hurried.wait(seconds=60)
+    assert hurried.expire_queued() == 1
+    assert hurried.stored(run_id)["ended_by"] == "start_deadline"
 
 
 def test_a_claimed_run_has_met_it(hurried: Runs) -> None:

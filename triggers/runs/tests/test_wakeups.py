@@ -10,8 +10,10 @@ import pytest
 from django.db import transaction
 
 from pipedai.api.renderers import iso_time
+from pipedai.events import SYSTEM, Event, emit
 from testing.processes.web_process import url_of
 from testing.world.cast import TEST_ACTOR
+from testing.world.connections import add_oauth_connection
 from testing.world.pools import add_pool
 from testing.world.runs import Runs
 from triggers.models import Trigger
@@ -56,6 +58,30 @@ def _changed(*worker_ids: UUID) -> set[str]:
 def test_a_new_run_wakes_its_worker(runs: Runs, listener: Listener) -> None:
     runs.queue()
     assert listener.heard() == _changed(runs.cast.worker.worker_id)
+
+
+def test_a_connection_that_is_authorized_wakes_who_waits_for_it(
+    runs: Runs, listener: Listener
+) -> None:
+    connection = add_oauth_connection(runs.cast)
+    pool_id = add_pool(runs.cast, runs.cast.worker.worker_id)
+    for values in ({}, {"worker_id": None, "pool_id": pool_id}):
+        trigger_id = runs.cast.add_trigger(
+            connection_id=connection.id, mcp_url=connection.mcp_url, **values
+        )
+        runs.queue(trigger_id=trigger_id)
+    listener.heard()
+    with transaction.atomic():
+        emit(
+            Event(
+                "connection.authorized",
+                SYSTEM,
+                runs.cast.environment.id,
+                "connection",
+                connection.id,
+            )
+        )
+    assert listener.heard() >= _changed(runs.cast.worker.worker_id) | {f"pool {pool_id} 1"}
 
 
 def test_a_claim_a_start_and_a_heartbeat_wake_nobody(runs: Runs, listener: Listener) -> None:

@@ -32,9 +32,7 @@ def register(settings):
                 sends_issuer=False,
                 takes_documents=False,
             )
-            return origin, register_client(
-                server, name="PipedAI", redirect_uri="https://x.example/"
-            )
+            return origin, register_client(server, redirect_uri="https://x.example/")
 
     return registering
 

@@ -1,5 +1,6 @@
 """An MCP server's authorization server is found as the RFCs say, and one that lies is refused (SPEC §24)."""
 
+import time
 from typing import Any
 
 import pytest
@@ -67,6 +68,14 @@ def test_what_the_metadata_say_is_kept(find):
 PLACES = {
     "at the root": ("/.well-known/oauth-protected-resource", AT_AS, ""),
     "where the challenge says": ("/meta", AT_AS, 'Bearer resource_metadata="{origin}/meta"'),
+    "where one of several challenges says": (
+        "/meta",
+        AT_AS,
+        {
+            "www-authenticate": 'Basic realm="x"',
+            "WWW-Authenticate": 'Bearer error="y", resource_metadata="{origin}/meta"',
+        },
+    ),
     "OpenID's path": (AT_MCP, "/.well-known/openid-configuration/as", ""),
     "OpenID's path below": (AT_MCP, "/as/.well-known/openid-configuration", ""),
 }
@@ -78,15 +87,33 @@ def test_wherever_they_lie(find, at_mcp, at_as, challenge):
         at_mcp: (200, {}, RESOURCE | {"resource": "{origin}"}),
         at_as: (200, {}, SERVER),
     }
-    origin, found = find({**told, "/mcp": (401, {"WWW-Authenticate": challenge}, "")})
+    if isinstance(challenge, str):
+        challenge = {"WWW-Authenticate": challenge}
+    origin, found = find({**told, "/mcp": (401, challenge, "")})
     assert (found.resource, found.issuer) == (origin, f"{origin}/as")
     assert found.auth_methods == ("client_secret_basic",)
+
+
+@pytest.mark.parametrize("issuer", ["{origin}", "{origin}/"])
+def test_an_issuer_without_path_may_end_in_a_slash_or_not(find, issuer):
+    told: dict[str, Any] = {
+        AT_MCP: (200, {}, RESOURCE | {"authorization_servers": ["{origin}/"]}),
+        "/.well-known/oauth-authorization-server": (200, {}, SERVER | {"issuer": issuer}),
+    }
+    origin, found = find(told)
+    assert found.issuer == issuer.replace("{origin}", origin)
 
 
 def test_the_challenge_says_which_scopes_are_needed(find):
     challenge = {"WWW-Authenticate": 'Bearer error="invalid_token", scope="mcp:tools a\tb"'}
     _, found = find(pages(**{"/mcp": (401, challenge, "")}))
     assert found.scopes == ("mcp:tools", "a", "b")
+
+
+def test_a_refresh_token_is_asked_for_where_that_is_a_scope(find):
+    server = SERVER | {"scopes_supported": ["openid", "offline_access"]}
+    assert find(pages(server=server))[1].scopes == ("read", "write", "offline_access")
+    assert find(pages(server=server), with_codes=False)[1].scopes == ("read", "write")
 
 
 def test_credentials_of_a_client_need_neither_codes_nor_pkce(find):
@@ -158,6 +185,15 @@ def test_nonsense_is_no_metadata(find, answer, problem):
     places = (AT_AS, "/.well-known/openid-configuration/as", "/as/.well-known/openid-configuration")
     told |= dict.fromkeys(places, answer)
     assert find(told)[1] == f"The authorization server has no metadata ({problem})."
+
+
+def test_all_requests_share_one_deadline(settings):
+    settings.WEBHOOK_ALLOWED_NETWORKS = ("127.0.0.0/8",)
+    drips: tuple[int, dict[str, str], str] = (200, {}, "drips")
+    with told_server({"/mcp": drips, AT_MCP: drips}) as origin, pytest.raises(CannotDiscover) as no:
+        # The first request takes all the time there is, and so the others none.
+        discover(f"{origin}/mcp", with_codes=True, until=time.monotonic() + 0.5)
+    assert str(no.value) == "The MCP server tells no authorization server (timed out)."
 
 
 def test_a_server_in_our_network_is_not_asked(settings):

@@ -40,7 +40,7 @@ BASIC = base64.b64encode(b"an+id%3A1:planted-secret+of+a+client").decode()
 @pytest.mark.parametrize(
     ("method", "asked"),
     [
-        ("client_secret_basic", f"POST Basic {BASIC} {SENT}"),
+        ("client_secret_basic", f"POST Basic {BASIC} {SENT}&client_id=an+id%3A1"),
         (
             "client_secret_post",
             f"POST None {SENT}&client_id=an+id%3A1&client_secret=planted-secret+of+a+client",

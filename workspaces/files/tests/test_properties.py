@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from django.db import transaction
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pipedai.api.errors import ApiError
@@ -15,9 +15,15 @@ from workspaces.files.requests import Request
 from workspaces.roles import Role
 
 ORIGINS = frozenset({"https://one.example", "https://two.example"})
+# The first two have any value or none. The others are of rows that can't be without.
+NEEDED = {
+    "SIGNING": "planted-signing-secret",
+    "HOOK": "https://hooks.example/planted-hook",
+    "WEBHOOK": "planted-webhook-secret",
+}
 SECRETS = st.dictionaries(
     st.sampled_from(["FIRST", "SECOND"]), st.sampled_from(["planted-one", "planted-two"])
-)
+).map(lambda some: NEEDED | some)
 KEYS = st.sampled_from(["a", "b", "c"])
 URLS = st.sampled_from(
     ["https://one.example/mcp", "https://two.example/mcp", "https://two.example"]
@@ -72,6 +78,46 @@ def files(draw: st.DrawFn) -> list[dict[str, Any]]:
             },
         )
     )
+    sources = draw(
+        some(
+            "source",
+            {
+                "scheme": st.just("github"),
+                "secrets": st.just([{"secret": "SIGNING"}]),
+                "?enabled": st.booleans(),
+            },
+        )
+    )
+    heard = st.one_of(
+        [st.just({"source": each["key"], "types": ["push"]}) for each in sources]
+        + [st.just({"source": each["key"]}) for each in sources]
+    )
+    for trigger in triggers:
+        # A trigger listens to those after it in the alphabet, so that none hears itself.
+        later = [each["key"] for each in triggers if each["key"] > trigger["key"]]
+        entries = [heard] if sources else []
+        entries += [st.just({"trigger": key, "outcome": "any"}) for key in later]
+        if entries:
+            trigger["on"] = draw(st.lists(st.one_of(entries), max_size=2))
+    channels = draw(
+        some(
+            "channel",
+            {
+                "type": st.just("webhook"),
+                "url": st.just({"secret": "HOOK"}),
+                "?secret": st.sampled_from([None, {"secret": "WEBHOOK"}]),
+                "?when": st.sampled_from(["always", "failed"]),
+                "?triggers": st.sampled_from(
+                    [
+                        None,
+                        *([[each["key"]] for each in triggers]),
+                        [e["key"] for e in triggers] or None,
+                    ]
+                ),
+                "?summary": st.sampled_from([None, {"at": "07:00"}]),
+            },
+        )
+    )
     budgets = draw(
         some(
             "budget",
@@ -83,7 +129,7 @@ def files(draw: st.DrawFn) -> list[dict[str, Any]]:
             },
         )
     )
-    return draw(st.permutations([*pools, *triggers, *budgets]))
+    return draw(st.permutations([*pools, *sources, *triggers, *budgets, *channels]))
 
 
 def snapshot(cast: Any, **without: Any) -> dict[str, Any]:
@@ -145,7 +191,9 @@ def holds(cast: Any, before: Any, wanted: Any, secrets: Any, wrong_at: int, prun
     said = {(each["kind"], each["key"]) for each in wanted}
     assert kept == said if prune else kept >= said
 
-    exported = exporting.export(environment_id=cast.environment.id, managed_by="acme")["resources"]
+    exported = exporting.export(
+        environment_id=cast.environment.id, managed_by="acme", role=Role.ADMIN
+    )["resources"]
     own = [each for each in exported if (each["kind"], each["key"]) in kept]
     changes = plan(cast, own, {})["changes"]
     assert {each["action"] for each in changes} <= {"none"}
@@ -154,7 +202,7 @@ def holds(cast: Any, before: Any, wanted: Any, secrets: Any, wrong_at: int, prun
 
 def check(cast: Any, examples: int) -> None:
     @settings(
-        max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate]
     )
     @given(files(), files(), SECRETS, st.integers(0, 9), st.booleans())
     def prove(before: Any, wanted: Any, secrets: Any, wrong_at: int, prune: bool) -> None:

@@ -1,0 +1,61 @@
+"""Holds the headers of one run's MCP server, which may change while the run lives, and what of the run is secret."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Mapping
+
+from pipedai_worker.api.answers import NotOurApi
+from pipedai_worker.api.client import Api
+from pipedai_worker.gateway import Credentials
+from pipedai_worker.identity.paying import EVERY_CREDENTIAL
+from pipedai_worker.logs import known_secrets
+from pipedai_worker.polling.assigned import AssignedRun, parse_headers
+from pipedai_worker.redact import Redactor
+
+# How many of a run's headers, the latest, the worker still hides. Those before have expired long ago, and to look for
+# each of a day's tokens of five minutes would cost ten seconds for a megabyte of output.
+MOST_REMEMBERED = 20
+
+
+class RunCredentials:
+    """A context manager during which the worker's log hides the run's secrets. `redactor` hides them elsewhere: the
+    run's headers, the worker's token, and what claude logs in with. No text with them may leave the worker.
+    """
+
+    def __init__(self, api: Api, run: AssignedRun) -> None:
+        self._api = api
+        self._run_id = run.id
+        self.present = self._credentials(run.mcp_headers, run.headers_expire_at)
+        self._headers = deque([run.mcp_headers], maxlen=MOST_REMEMBERED)
+        self._others = [api.token, *(os.environ.get(name, "") for name in EVERY_CREDENTIAL)]
+        self.redactor = Redactor(self._secrets())
+
+    def __enter__(self) -> None:
+        known_secrets.add(self._run_id, self._secrets())
+
+    def __exit__(self, *_: object) -> None:
+        known_secrets.remove(self._run_id)
+
+    def ask(self) -> Credentials:
+        """Return the headers that the run's trigger has by now, as secrets that are known already. Raises ApiError."""
+        answer = self._api.credentials(self._run_id)
+        try:
+            headers = parse_headers(answer["headers"])
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise NotOurApi("The answer to a request for credentials has no headers.") from None
+        if headers != self._headers[-1]:
+            self._headers.append(headers)
+            self.redactor.hide(self._secrets())
+            known_secrets.replace(self._run_id, self._secrets())
+        self.present = self._credentials(headers, answer.get("expiresAt"))
+        return self.present
+
+    def _secrets(self) -> list[str]:
+        return [*(value for each in self._headers for value in each.values()), *self._others]
+
+    def _credentials(self, headers: Mapping[str, str], expires_at: object) -> Credentials:
+        seconds = self._api.seconds_until(expires_at)
+        return Credentials(headers, None if seconds is None else time.monotonic() + seconds)

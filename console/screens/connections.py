@@ -1,0 +1,185 @@
+"""The screens of connections: which MCP servers let runs in, what is wrong, and the click that mends it."""
+
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+
+from console.asking import Json, Refused, ask
+from console.forms import Form, Look
+from console.pages import (
+    delete_page,
+    edit_page,
+    environment_of,
+    form_page,
+    screen,
+    see_other,
+)
+from console.screens.machines import all_of
+
+_NAME = Look(help="Such as Issue tracker.")
+_URL = Look("URL of the MCP server", help="Such as https://mcp.notion.com/mcp. It never changes.")
+_SCOPES = Look(help="One a line. Empty: those that the server asks for.")
+_ID = Look(
+    "Client id", help="Only if the server registers no clients by itself: then of one of yours."
+)
+_SECRET = Look("Client secret", kind="password", autocomplete="new-password")
+_HEADERS = Look(
+    help="One a line, as in Authorization: Bearer … They are sealed, and shown to nobody.",
+    kind="headers",
+)
+# What people read for each grant, and the fields of its form.
+_GRANTS = {
+    "authorization_code": "a person signs in",
+    "client_credentials": "with a client’s own secret",
+    "headers": "with fixed headers",
+}
+_LOOKS = {
+    "authorization_code": {
+        "name": _NAME,
+        "mcpUrl": _URL,
+        "clientId": _ID,
+        "clientSecret": _SECRET,
+        "scopes": _SCOPES,
+    },
+    "client_credentials": {
+        "name": _NAME,
+        "mcpUrl": _URL,
+        "clientId": Look("Client id"),
+        "clientSecret": _SECRET,
+        "scopes": _SCOPES,
+    },
+    "headers": {"name": _NAME, "mcpUrl": _URL, "headers": _HEADERS},
+}
+_NEEDED = {
+    "authorization_code": set[str](),
+    "client_credentials": {"clientId", "clientSecret"},
+    "headers": {"headers"},
+}
+_FIXED = {"mcpUrl", "clientId"}
+_UNCHANGED = {
+    "headers": Look("New headers", help="Empty: the present ones stay.", kind="headers"),
+    "clientSecret": Look(
+        "New client secret",
+        help="Empty: the present one stays. Only for a client id that somebody gave.",
+        kind="password",
+        autocomplete="new-password",
+    ),
+}
+# What to do about a state, by the grant where that makes a difference.
+_REMEDIES = {
+    "unauthorized": "Press Connect, and sign in at the server. Runs that need it wait until then.",
+    "failing": "The service keeps trying, and runs go on while the present token lives.",
+    "needs_login": "Press Connect, and sign in at the server anew. Runs that need it wait until then.",
+    "unauthorized by client_credentials": "A scheduler asks for its token in a moment.",
+    "needs_login by client_credentials": "Give it a client secret that works. Runs that need it wait until then.",
+}
+# What needs somebody comes first.
+_ORDER = ("needs_login", "failing", "unauthorized", "connected")
+
+
+@screen
+def connections(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    """Which servers let runs in, and which do not any more?"""
+    found = all_of(request, environment_id, "connections")
+    context = {
+        "environment": environment_of(request, environment_id),
+        "menu": "connections",
+        "connections": sorted(found, key=lambda each: _ORDER.index(each["status"])),
+    }
+    return render(request, "console/connections.html", context)
+
+
+@screen
+def new(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    environment = environment_of(request, environment_id)
+    grant = request.GET.get("grant", "")
+    grant = grant if grant in _LOOKS else "authorization_code"
+    looks = {**_LOOKS[grant], "grant": Look(kind="hidden")}
+    path = f"environments/{environment_id}/connections"
+    form = Form("POST", path, looks, values={"grant": grant})
+    for each in form.fields:
+        # The API can't say so, since which of them it needs depends on the grant.
+        each.required |= each.name in _NEEDED[grant]
+    return form_page(
+        request,
+        environment,
+        form,
+        "console:connection",
+        menu="connections",
+        title=f"New connection: {_GRANTS[grant]}",
+        button="Make the connection",
+        back=reverse("console:connections", args=[environment_id]),
+    )
+
+
+@screen
+def connection(request: HttpRequest, connection_id: UUID) -> HttpResponse:
+    """Can runs use it, who uses it, and what is to be done?"""
+    return _show(request, connection_id)
+
+
+@screen
+def connect(request: HttpRequest, connection_id: UUID) -> HttpResponse:
+    """Leads the browser to the authorization server, or shows why there is no way there."""
+    if request.method != "POST":
+        return see_other(request, reverse("console:connection", args=[connection_id]))
+    try:
+        url = ask(request, "POST", f"connections/{connection_id}/authorize").data["url"]
+    except Refused as refused:
+        if refused.status != 409:
+            raise
+        return _show(request, connection_id, problems=refused.sentences)
+    # A redirect would be a part of the form's submission, which the policy of our pages keeps from leaving the service.
+    return render(request, "console/go_on.html", {"url": url})
+
+
+@screen
+def edit(request: HttpRequest, connection_id: UUID) -> HttpResponse:
+    found = ask(request, "GET", f"connections/{connection_id}").data
+    looks = {
+        name: _UNCHANGED.get(name, look)
+        for name, look in _LOOKS[found["grant"]].items()
+        if name not in _FIXED
+    }
+    form = Form("PATCH", f"connections/{connection_id}", looks, values=found)
+    return edit_page(request, found, form, "console:connection", menu="connections")
+
+
+@screen
+def delete(request: HttpRequest, connection_id: UUID) -> HttpResponse:
+    path = f"connections/{connection_id}"
+    found = ask(request, "GET", path).data
+    text = (
+        "Its secrets go with it, and its grant is ended at the server where the server can do so."
+    )
+    return delete_page(request, found, path, "console:connections", text, menu="connections")
+
+
+def _show(
+    request: HttpRequest, connection_id: UUID, problems: list[str] | None = None
+) -> HttpResponse:
+    found = ask(request, "GET", f"connections/{connection_id}").data
+    environment_id, status, grant = found["environmentId"], found["status"], found["grant"]
+    context = {
+        "environment": environment_of(request, environment_id),
+        "menu": "connections",
+        "connection": found,
+        "grant": _GRANTS[grant],
+        "remedy": _REMEDIES.get(f"{status} by {grant}") or _REMEDIES.get(status),
+        "triggers": all_of(request, environment_id, "triggers", connectionId=found["id"]),
+        "user": _user_of(request, found),
+        "problems": problems,
+    }
+    return render(request, "console/connection.html", context, status=409 if problems else 200)
+
+
+def _user_of(request: HttpRequest, found: Json) -> str:
+    """Returns how the user who connected it is called, or that the user is no member any more."""
+    if found["connectedBy"] is None:
+        return ""
+    for each in all_of(request, found["environmentId"], "members"):
+        if each["userId"] == found["connectedBy"]:
+            return str(each["name"] or each["email"])
+    return "somebody who has left"

@@ -1,0 +1,163 @@
+"""The screens of sources: who may send events, what came, what each event started and why not, and once more."""
+
+from dataclasses import replace
+from uuid import UUID
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+
+from console.asking import Json, ask, words_of
+from console.forms import Form, Look
+from console.pages import (
+    chosen,
+    confirm,
+    delete_page,
+    environment_of,
+    form_page,
+    screen,
+    see_other,
+)
+from console.screens.settings import show
+from console.templatetags.console import may
+
+# What each scheme is called, and where its sender wants the URL and the secret.
+_SCHEMES = {
+    "github": (
+        "GitHub",
+        "Settings, Webhooks, Add webhook: the payload URL below, the content type application/json, and the secret.",
+    ),
+    "gitlab": ("GitLab", "Settings, Webhooks, Add new webhook: the URL below, and the secret as secret token."),
+    "stripe": (
+        "Stripe",
+        "Workbench, Webhooks, Add destination: the endpoint URL below. Its signing secret (whsec_…) comes here.",
+    ),
+    "slack": (
+        "Slack",
+        "Your app, Event Subscriptions: the request URL below. The signing secret of its Basic Information comes here.",
+    ),
+    "standard": ("Standard Webhooks", "The sender takes the URL below. Its secret (whsec_…) comes here."),
+    "hmac": ("Another HMAC-SHA256", "The sender posts to the URL below, and signs as you say here."),
+    "bearer": ("A script", "It posts to the URL below, with the header Authorization: Bearer, and the secret."),
+}  # fmt: skip
+_LOOKS = {
+    "name": Look(help="Such as the name of the repository."),
+    "secrets": Look(
+        "Secret",
+        help="16 characters or more. It is sealed, and shown to nobody. While you replace it: both, one a line.",
+        kind="secrets",
+    ),
+    "hmac": Look(
+        "Signature",
+        help='Its header, the text before it, and the header of the signed timestamp or null: {"header": "X-Signature",'
+        ' "prefix": "sha256=", "timestampHeader": null}',
+        kind="json",
+    ),
+    "enabled": Look("Takes events", kind="check"),
+}
+
+
+@screen
+def sources(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    """Who may send events, and when did the last one come?"""
+    environment = environment_of(request, environment_id)
+    path = f"environments/{environment_id}/sources"
+    page = ask(request, "GET", path, query=chosen(request)).data
+    context = {"sources": [_named(each) for each in page["items"]], "schemes": _SCHEMES}
+    return show(request, environment, "sources", context, page)
+
+
+def _named(source: Json) -> Json:
+    said, how = _SCHEMES[source["scheme"]]
+    state = "ok" if source["enabled"] else "disabled"
+    return {**source, "said": said, "how": how, "state": state}
+
+
+@screen
+def new_source(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    environment = environment_of(request, environment_id)
+    scheme = request.GET.get("scheme", "")
+    scheme = scheme if scheme in _SCHEMES else "github"
+    form = Form(
+        "POST",
+        f"environments/{environment_id}/sources",
+        {**_looks(scheme), "scheme": Look(kind="hidden")},
+        values={"scheme": scheme, "enabled": True},
+    )
+    return form_page(
+        request,
+        environment,
+        form,
+        "console:source",
+        menu="settings",
+        title=f"New source: {_SCHEMES[scheme][0]}",
+        button="Make the source",
+        back=reverse("console:sources", args=[environment_id]),
+    )
+
+
+def _looks(scheme: str) -> dict[str, Look]:
+    return {name: look for name, look in _LOOKS.items() if name != "hmac" or scheme == "hmac"}
+
+
+@screen
+def source(request: HttpRequest, source_id: UUID) -> HttpResponse:
+    """What came, and what did it start? A POST changes the source."""
+    found = ask(request, "GET", f"sources/{source_id}").data
+    environment = environment_of(request, found["environmentId"])
+    kept = replace(_LOOKS["secrets"], label="New secret", help="Empty: the present one stays.")
+    looks = {**_looks(found["scheme"]), "secrets": kept}
+    form = Form("PATCH", f"sources/{source_id}", looks, values=found)
+    if request.method == "POST" and form.send(request):
+        return see_other(request, request.path)
+    path = f"sources/{source_id}/events"
+    filters = chosen(request, "decision")
+    is_operator = may(environment, "operator")
+    events = ask(request, "GET", path, query=filters).data if is_operator else None
+    context = {
+        "source": _named(found),
+        "url": f"{settings.PUBLIC_URL}{found['url']}",
+        "form": form,
+        "filters": filters,
+        "decisions": words_of(path, "decision"),
+        "events": events and events["items"],
+    }
+    return show(
+        request, environment, "sources", context, events, template="source", status=form.status
+    )
+
+
+@screen
+def delete_source(request: HttpRequest, source_id: UUID) -> HttpResponse:
+    path = f"sources/{source_id}"
+    found = ask(request, "GET", path).data
+    text = "Its URL takes nothing any more, and its secrets are removed."
+    return delete_page(request, found, path, "console:sources", text, menu="settings")
+
+
+@screen
+def event(request: HttpRequest, event_id: UUID) -> HttpResponse:
+    """Why did it start something, or nothing?"""
+    found = ask(request, "GET", f"events/{event_id}").data
+    environment = environment_of(request, found["environmentId"])
+    return show(request, environment, "sources", {"event": found}, template="source_event")
+
+
+@screen
+def replay(request: HttpRequest, event_id: UUID) -> HttpResponse:
+    """Asks before an event is decided anew, and leads to the new one."""
+    path = f"events/{event_id}"
+    if request.method == "POST":
+        made = ask(request, "POST", f"{path}/replay").data
+        return see_other(request, reverse("console:event", args=[made["id"]]))
+    found = ask(request, "GET", path).data
+    return confirm(
+        request,
+        environment_of(request, found["environmentId"]),
+        menu="settings",
+        title="Decide the event anew?",
+        text="What listens to its source today is started, also if the event has started it before.",
+        button="Replay it",
+        keep="Leave it",
+        back=reverse("console:event", args=[event_id]),
+    )

@@ -1,0 +1,66 @@
+"""Sources in the console: make one, see what came and why it started nothing, replay it, and no secret is shown."""
+
+import json
+
+from console.tests.visits import text_of, visitor
+from testing.world.events import SOURCE_SECRET, add_source, listen
+from triggers.events.tests.test_receive import post, signed
+from triggers.models import Event, EventSource, Run
+
+
+def test_an_admin_makes_a_source_and_reads_what_to_paste(cast):
+    admin = visitor(cast.admin)
+    path = f"/console/environments/{cast.environment.id}/settings/sources"
+    assert f"{path}/new?scheme=stripe" in admin.get(path).content.decode()
+    form = {"name": "Payments", "secrets": "short", "scheme": "stripe", "enabled": "true"}
+    wrong = admin.post(f"{path}/new?scheme=stripe", form)
+    assert wrong.status_code == 400
+    assert "at least 16 characters" in text_of(wrong)
+    both = {**form, "secrets": f"{SOURCE_SECRET}\r\nanother-secret-of-it"}
+    made = admin.post(f"{path}/new?scheme=stripe", both)
+    source = EventSource.objects.get()
+    assert made["Location"] == f"/console/sources/{source.id}"
+    page = admin.get(made["Location"])
+    assert f"http://localhost:8000/api/v1/hooks/{source.id}" in text_of(page)
+    assert SOURCE_SECRET not in page.content.decode()
+    event = json.dumps({"id": "evt_1"}).encode()
+    assert post(source.id, *signed("stripe", event)).status_code == 202
+    # A form without a secret keeps both.
+    saved = admin.post(made["Location"], {"name": "Payments", "secrets": "", "enabled": ""})
+    assert saved.status_code == 303
+    assert post(source.id, *signed("stripe", event)).status_code == 401
+
+
+def test_an_operator_reads_which_clause_did_not_hold_and_replays(cast):
+    source_id = add_source(cast)
+    clause = {"path": "/action", "op": "eq", "value": "opened"}
+    listener = listen(cast.trigger_id, source_id=source_id, where=[clause])
+    event_id = post(source_id, *signed("github", b'{"action": "<b>closed"}')).json()["id"]
+    operator = visitor(cast.operator)
+    assert "Filtered" in text_of(operator.get(f"/console/sources/{source_id}"))
+    page = operator.get(f"/console/events/{event_id}")
+    assert '/action eq "opened" did not hold: it saw "<b>closed"' in text_of(page)
+    assert "<b>closed" not in page.content.decode()
+    listener.where = None
+    listener.save()
+    path = f"/console/events/{event_id}/replay"
+    assert "Decide the event anew?" in text_of(operator.get(path))
+    assert not Run.objects.exists()
+    replayed = operator.post(path)
+    new = Event.objects.get(replay_of=event_id)
+    assert replayed["Location"] == f"/console/events/{new.id}"
+    assert "The run" in text_of(operator.get(replayed["Location"]))
+    assert Run.objects.get().event_id == new.id
+
+
+def test_a_viewer_sees_the_source_and_no_event(cast):
+    source_id = add_source(cast)
+    listen(cast.trigger_id, source_id=source_id)
+    event_id = post(source_id).json()["id"]
+    viewer = visitor(cast.viewer)
+    run = text_of(viewer.get(f"/console/runs/{Run.objects.get().id}"))
+    assert "Its payload came with an event. Operators see it." in run
+    page = viewer.get(f"/console/sources/{source_id}")
+    assert page.status_code == 200
+    assert "What came" not in text_of(page)
+    assert viewer.get(f"/console/events/{event_id}").status_code == 403

@@ -1,0 +1,225 @@
+"""Queues the summaries of channels: once a day, what became of all due times and runs since the last one (SPEC §26).
+
+A scheduler claims a channel by moving on when its next summary is due, in the transaction that queues the notices.
+"""
+
+import json
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from django.db import transaction
+
+from notices.attention.sources import find_attention
+from notices.channels.announcements import Announcement
+from notices.channels.queueing import queue_unlimited
+from notices.states import SUMMARY
+from pipedai.clocks import zone_of
+from pipedai.links import PAGES, link_to_page
+from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one, fetch_row
+from triggers.budgets.room import SPENT
+from triggers.schedules.cron import Schedule
+
+# A summary tells of what was over this long before it is made. Transactions that ended a run before have committed.
+SETTLED: Final = timedelta(seconds=30)
+# So many items of a kind are told of; the others are counted.
+MOST_ITEMS: Final = 20
+
+_TAKE: Final = f"""
+SELECT c.id, c.environment_id, c.kind, c.emails, c.host, c.summary::text AS summary, c.summary_due_at, c.summary_since,
+    e.deleted_at IS NOT NULL AS is_gone, {NOW} AS now
+FROM channel c JOIN environment e ON e.id = c.environment_id
+WHERE c.summary_due_at <= {NOW} ORDER BY c.summary_due_at, c.id LIMIT 1 FOR NO KEY UPDATE OF c SKIP LOCKED
+"""  # noqa: S608
+
+_MOVE_ON: Final = """
+UPDATE channel SET summary_due_at = %(due_at)s, summary_since = %(since)s
+WHERE id = %(id)s AND summary_due_at = %(was_due_at)s
+"""
+
+# What was decided about the due times of each trigger, by decision. The ticks that were decided since the last summary
+# are the last ones of their trigger; after a time without a scheduler up to three of them came due before it. A row
+# that goes on from before `since`, or beyond `until`, is told apart (`across`), since only a part of it counts.
+_DUE: Final = """
+SELECT t.id, t.name, t.schedule, t.timezone, k.decision,
+    coalesce(sum(greatest(k.missed_count, 1)) FILTER (WHERE NOT k.is_across), 0)::int AS n,
+    min(k.from_at) AS first_at, max(least(k.last_tick_at, %(until)s)) AS last_at,
+    array_agg(k.from_at ORDER BY k.tick_at) FILTER (WHERE k.is_across) AS across_from,
+    array_agg(k.last_tick_at ORDER BY k.tick_at) FILTER (WHERE k.is_across) AS across_to,
+    array_agg(k.missed_count ORDER BY k.tick_at) FILTER (WHERE k.is_across) AS across_counts
+FROM trigger t CROSS JOIN LATERAL (
+    SELECT *, decided_at < %(since)s OR last_tick_at >= %(until)s AS is_across,
+        CASE WHEN decided_at < %(since)s THEN greatest(tick_at, %(since)s) ELSE tick_at END AS from_at
+    FROM (
+        (SELECT * FROM tick WHERE trigger_id = t.id AND tick_at >= %(since)s)
+        UNION ALL
+        (SELECT * FROM tick WHERE trigger_id = t.id AND tick_at < %(since)s ORDER BY tick_at DESC LIMIT 3)) recent
+    WHERE decided_at < %(until)s AND (decided_at >= %(since)s OR last_tick_at >= %(since)s)) k
+WHERE t.environment_id = %(environment_id)s AND (t.deleted_at IS NULL OR t.deleted_at >= %(since)s)
+GROUP BY t.id, k.decision ORDER BY t.name, t.id, k.decision
+"""
+
+_ENDED_IN_WINDOW: Final = (
+    "r.environment_id = %(environment_id)s AND r.ended_at >= %(since)s AND r.ended_at < %(until)s"
+)
+# A retried attempt is no outcome, but costs something.
+_RUNS: Final = f"""
+SELECT count(*) FILTER (WHERE r.status = 'succeeded') AS succeeded,
+    count(*) FILTER (WHERE r.status = 'failed' AND NOT r.retried) AS failed,
+    count(*) FILTER (WHERE r.status = 'timed_out' AND NOT r.retried) AS "timedOut",
+    count(*) FILTER (WHERE r.status = 'canceled' AND r.ended_by <> 'late_result') AS canceled,
+    (SELECT count(*) FROM run u WHERE u.environment_id = %(environment_id)s AND u.ended_at IS NULL) AS unfinished,
+    coalesce(sum(r.cost_usd), 0) AS "costUsd"
+FROM run r WHERE {_ENDED_IN_WINDOW}
+"""  # noqa: S608
+
+_FAILURES: Final = f"""
+SELECT r.id AS "runId", r.trigger_id AS "triggerId", t.name AS "triggerName", r.status, r.ended_at AS "endedAt",
+    r.fault_class AS "faultClass", left(coalesce(x.error_message, r.short_message, ''), 300) AS error
+FROM run r JOIN trigger t ON t.id = r.trigger_id LEFT JOIN run_text x ON x.run_id = r.id
+WHERE {_ENDED_IN_WINDOW} AND r.status IN ('failed', 'timed_out') AND NOT r.retried
+ORDER BY r.ended_at DESC, r.id DESC LIMIT {MOST_ITEMS}
+"""  # noqa: S608
+
+# What each budget has used in the last two of its windows that the summary's time touches: at seven o'clock, yesterday
+# and today. A budget of which no run was claimed has used nothing.
+_BUDGETS: Final = f"""
+SELECT b.id, b.name, b.period, b.timezone, b.limit_usd, b.limit_runs, w.starts_at,
+    {SPENT} AS spent, coalesce(w.runs, 0) AS runs
+FROM budget b LEFT JOIN LATERAL (
+    SELECT * FROM budget_window
+    WHERE budget_id = b.id AND generation = b.generation AND ends_at > %(since)s AND starts_at < %(until)s
+    ORDER BY starts_at DESC LIMIT 2) w ON true
+WHERE b.environment_id = %(environment_id)s AND b.deleted_at IS NULL
+ORDER BY b.created_at, b.id, w.starts_at
+"""  # noqa: S608
+
+
+def next_summary(summary: Row, after: datetime) -> datetime:
+    """Returns when a summary is due next. It comes once on each day, also if the clocks skip or repeat its time."""
+    hour, minute = map(int, summary["at"].split(":"))
+    days = ",".join(summary["weekdays"])
+    # A zone that this machine does not know any more counts as UTC.
+    zone = str(zone_of(summary["timezone"]))
+    return Schedule(f"{minute} {hour} * * {days}", zone).next_after(after)
+
+
+def send_summaries(*, now: datetime | None = None) -> int:
+    """Queues the summary of the channel whose is due longest, once also after days without a scheduler. Returns 1, or 0
+    if none is due. It takes a constant number of statements.
+    """
+    with transaction.atomic():
+        channel = fetch_one(_TAKE, {"now": now})
+        if channel is None:
+            return 0
+        settings, since = json.loads(channel["summary"]), channel["summary_since"]
+        until = max(since, channel["now"] - SETTLED)
+        due_at = None if channel["is_gone"] else next_summary(settings, channel["now"])
+        moved = {"id": channel["id"], "was_due_at": channel["summary_due_at"], "due_at": due_at}
+        execute(_MOVE_ON, {**moved, "since": due_at and until})
+        if due_at is not None:
+            told = _told(channel["environment_id"], since, until, settings["timezone"], now)
+            about = {"summary": told}
+            queue_unlimited(
+                channel,
+                Announcement(channel["environment_id"], SUMMARY, "", channel["now"], about),
+            )
+    return 1
+
+
+def _told(
+    environment_id: UUID, since: datetime, until: datetime, timezone: str, now: datetime | None
+) -> Row:
+    """Returns what the summary's notices tell, as JSON under the API's names."""
+    window = {"environment_id": environment_id, "since": since, "until": until}
+    decided = [{**row, "n": row["n"] + _across(row, until)} for row in fetch_all(_DUE, window)]
+    without = [row for row in decided if row["decision"] != "fired" and row["n"]]
+    runs = fetch_row(_RUNS, window)
+    failed = fetch_all(_FAILURES, window)
+    waiting, total = find_attention(environment_id, now=now)
+    budgets = fetch_all(_BUDGETS, window)
+    return {
+        "since": since,
+        "until": until,
+        "timezone": timezone,
+        "due": sum(row["n"] for row in decided),
+        "runs": {
+            key: runs[key] for key in ("succeeded", "failed", "timedOut", "canceled", "unfinished")
+        },
+        "costUsd": runs["costUsd"],
+        "budgets": {
+            "total": len(budgets),
+            "items": [_budget(row) for row in budgets[:MOST_ITEMS]],
+        },
+        "failures": {
+            "total": runs["failed"] + runs["timedOut"],
+            "items": [{**row, "link": link_to_page("run", row["runId"])} for row in failed],
+        },
+        "withoutRun": {
+            "total": sum(row["n"] for row in without),
+            "groups": len(without),
+            "items": [_without_run(row) for row in without[:MOST_ITEMS]],
+        },
+        "attention": {
+            "total": total,
+            "items": [_waiting(row, environment_id) for row in waiting[:MOST_ITEMS]],
+        },
+    }
+
+
+def _across(row: Row, until: datetime) -> int:
+    """Returns how many due times of those tick rows count that go on from before the window or beyond it. The present
+    schedule says which; if it can't be worked out any more, they count as one.
+    """
+    count = 0
+    parts = (row[f"across_{part}"] or () for part in ("from", "to", "counts"))
+    for first, last, missed in zip(*parts, strict=True):
+        end = min(last, until - timedelta(microseconds=1))
+        try:
+            schedule = Schedule(row["schedule"], row["timezone"])
+            begin = schedule.next_after(first - timedelta(microseconds=1))
+            within = schedule.ticks(begin, end).earlier_count + 1 if begin <= end else 0
+        except Exception:
+            within = 1
+        count += min(within, max(missed, 1))
+    return count
+
+
+def _without_run(row: Row) -> Row:
+    return {
+        "triggerId": row["id"],
+        "triggerName": row["name"],
+        "decision": row["decision"],
+        "count": row["n"],
+        "firstAt": row["first_at"],
+        "lastAt": row["last_at"],
+        "link": link_to_page("trigger", row["id"]),
+    }
+
+
+def _budget(row: Row) -> Row:
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "period": row["period"],
+        "timezone": row["timezone"],
+        "startsAt": row["starts_at"],
+        "spentUsd": row["spent"],
+        "limitUsd": row["limit_usd"],
+        "runs": row["runs"],
+        "limitRuns": row["limit_runs"],
+    }
+
+
+def _waiting(row: Row, environment_id: UUID) -> Row:
+    page, about = row["subject"]["type"], row["subject"]["id"]
+    if row["run_id"]:
+        page, about = "run", row["run_id"]
+    elif page not in PAGES:
+        page, about = "money" if page == "budget" else "attention", environment_id
+    return {
+        "kind": row["kind"],
+        "since": row["since"],
+        "summary": row["summary"],
+        "link": link_to_page(page, about),
+    }

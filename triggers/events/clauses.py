@@ -1,0 +1,257 @@
+"""The `where` clauses and the `fields` by which triggers and channels choose from a JSON document (SPEC §25).
+
+Documents hold what `json.loads` returns. Values are compared only with values of their own JSON type: 1 equals 1.0, but
+neither `true` nor `"1"`.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from json import JSONEncoder
+from typing import Any, Final
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from pipedai.api.fields import TextField, is_finite_number
+from pipedai.api.renderers import compact_json
+from pipedai.api.serializers import InnerBody
+
+MAX_CLAUSES = 20
+MAX_FIELDS = 50
+MAX_PATH = 500
+_MAX_NAME = 100
+# How many bytes of compact JSON all clauses, or all fields, of a list may take together.
+_MAX_BYTES = 16 * 1024
+# How many characters a refused clause shows of the value that it saw.
+_LONGEST_SEEN = 200
+
+# Reference tokens as RFC 6901 §3 writes them: `~` only as `~0` or `~1`.
+_POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)*")
+_INDEX = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
+_MISSING: Final = object()
+
+
+class Op(StrEnum):
+    EQ = "eq"
+    NE = "ne"
+    IN = "in"
+    EXISTS = "exists"
+    CONTAINS = "contains"
+    STARTS_WITH = "startsWith"
+    GT = "gt"
+    GTE = "gte"
+    LT = "lt"
+    LTE = "lte"
+
+
+@dataclass(frozen=True)
+class Failing:
+    """The first clause that did not hold. `saw` is the JSON text of the value at its path, cut to 200 characters, or
+    None where there was no value.
+    """
+
+    path: str
+    op: str
+    value: Any
+    saw: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def first_failing(clauses: Iterable[dict[str, Any]], document: Any) -> Failing | None:
+    """Returns the first of the validated clauses that does not hold for the document, or None if all of them hold."""
+    for clause in clauses:
+        seen = _find(document, clause["path"])
+        if not _holds(clause["op"], seen, clause["value"]):
+            return Failing(**clause, saw=None if seen is _MISSING else shown(seen))
+    return None
+
+
+def pick(fields: dict[str, str], document: Any) -> dict[str, Any]:
+    """Returns the document's value at each path under the path's name. It is None where there is no value."""
+    found = {name: _find(document, path) for name, path in fields.items()}
+    return {name: None if value is _MISSING else value for name, value in found.items()}
+
+
+def scalar_at(path: str, document: Any) -> str | int | float | bool | None:
+    """Returns the string, number or boolean at the path, or None if there is something else or nothing."""
+    value = _find(document, path)
+    return value if isinstance(value, str | int | float) else None
+
+
+def _find(document: Any, path: str) -> Any:
+    """Returns the value to which the JSON Pointer leads (RFC 6901 §4), or _MISSING."""
+    value = document
+    for escaped in path.split("/")[1:]:
+        token = escaped.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, dict):
+            value = value.get(token, _MISSING)
+        elif isinstance(value, list) and _INDEX.fullmatch(token) and int(token) < len(value):
+            value = value[int(token)]
+        else:
+            return _MISSING
+    return value
+
+
+def _holds(op: str, seen: Any, value: Any) -> bool:
+    if op == Op.EXISTS:
+        return (seen is not _MISSING) is value
+    return seen is not _MISSING and _TESTS[Op(op)](seen, value)
+
+
+def _is_like(seen: Any, value: Any) -> bool:
+    """Whether both have one JSON type. In Python a boolean is a number, in JSON it is not."""
+    if isinstance(seen, bool) or isinstance(value, bool):
+        return isinstance(seen, bool) and isinstance(value, bool)
+    if isinstance(seen, int | float):
+        return isinstance(value, int | float)
+    return type(seen) is type(value)
+
+
+def _equals(seen: Any, value: Any) -> bool:
+    return bool(_is_like(seen, value) and seen == value)
+
+
+def _differs(seen: Any, value: Any) -> bool:
+    """With null, which has no other value of its type, it holds for whatever is not null."""
+    if value is None:
+        return seen is not None
+    return bool(_is_like(seen, value) and seen != value)
+
+
+def _contains(seen: Any, value: Any) -> bool:
+    if isinstance(seen, list):
+        return any(_equals(item, value) for item in seen)
+    return isinstance(seen, str) and isinstance(value, str) and value in seen
+
+
+def _compared(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+    return lambda seen, value: is_finite_number(seen) and compare(seen, value)
+
+
+_TESTS: dict[Op, Callable[[Any, Any], bool]] = {
+    Op.EQ: _equals,
+    Op.NE: _differs,
+    Op.IN: lambda seen, values: any(_equals(seen, value) for value in values),
+    Op.CONTAINS: _contains,
+    Op.STARTS_WITH: lambda seen, value: isinstance(seen, str) and seen.startswith(value),
+    Op.GT: _compared(lambda seen, value: seen > value),
+    Op.GTE: _compared(lambda seen, value: seen >= value),
+    Op.LT: _compared(lambda seen, value: seen < value),
+    Op.LTE: _compared(lambda seen, value: seen <= value),
+}
+
+
+def shown(value: Any) -> str:
+    """Writes no more of a large value than is shown, because an event has up to 100 listeners."""
+    if isinstance(value, str):
+        value = value[: _LONGEST_SEEN + 1]
+    text = ""
+    for chunk in JSONEncoder(ensure_ascii=False, separators=(",", ":")).iterencode(value):
+        text += chunk
+        if len(text) > _LONGEST_SEEN:
+            return f"{text[:_LONGEST_SEEN]}…"
+    return text
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+# What the value of a clause must be for each operation, and the message for any other.
+_SCALAR = (_is_scalar, "Must be a string, a number, a boolean or null.")
+_NUMBER = (is_finite_number, "Must be a number.")
+_VALUES: dict[Op, tuple[Callable[[Any], bool], str]] = {
+    Op.EQ: _SCALAR,
+    Op.NE: _SCALAR,
+    Op.CONTAINS: _SCALAR,
+    Op.IN: (
+        lambda value: isinstance(value, list) and bool(value) and all(map(_is_scalar, value)),
+        "Must be a list of strings, numbers, booleans and nulls, with at least one of them.",
+    ),
+    Op.EXISTS: (lambda value: isinstance(value, bool), "Must be true or false."),
+    Op.STARTS_WITH: (lambda value: isinstance(value, str), "Must be a string."),
+    Op.GT: _NUMBER,
+    Op.GTE: _NUMBER,
+    Op.LT: _NUMBER,
+    Op.LTE: _NUMBER,
+}
+
+
+class PointerField(TextField):
+    """A JSON Pointer (RFC 6901), such as `/pull_request/base/ref`. The empty one is the whole document."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=MAX_PATH, trim_whitespace=False, allow_blank=True, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        value = super().to_internal_value(data)
+        if not _POINTER.fullmatch(value):
+            raise serializers.ValidationError(
+                "Must be a JSON Pointer, such as /action: empty or beginning with /, and ~ only as ~0 or ~1."
+            )
+        return value
+
+
+class ClauseBody(InnerBody):
+    path = PointerField()
+    op = serializers.ChoiceField(choices=[(op.value, op.value) for op in Op])
+    value = serializers.JSONField(allow_null=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        accepts, message = _VALUES[Op(attrs["op"])]
+        if not accepts(attrs["value"]):
+            raise serializers.ValidationError({"value": [message]})
+        return dict(attrs)
+
+
+class WhereField(serializers.ListField):
+    """Up to 20 clauses, together at most 16 KiB of JSON. A valid value is a list of dicts for a JSON column."""
+
+    child = ClauseBody()
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        # The number is checked first, so that no long list is validated only to be refused.
+        if isinstance(data, list) and len(data) > MAX_CLAUSES:
+            raise serializers.ValidationError(f"Must not hold more than {MAX_CLAUSES} clauses.")
+        clauses: list[Any] = super().to_internal_value(data)
+        _check_size(clauses)
+        return clauses
+
+
+@extend_schema_field(
+    {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": MAX_FIELDS}
+)
+class FieldsField(serializers.Field[Any, Any, Any, Any]):
+    """Up to 50 names, each with the JSON Pointer of its value, which together take at most 16 KiB."""
+
+    _pointer = PointerField()
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        if not isinstance(data, dict):
+            raise serializers.ValidationError("Must be an object of names and JSON Pointers.")
+        if not 1 <= len(data) <= MAX_FIELDS:
+            raise serializers.ValidationError(f"Must hold 1 to {MAX_FIELDS} names.")
+        if not all(1 <= len(name) <= _MAX_NAME for name in data):
+            raise serializers.ValidationError(f"A name must have 1 to {_MAX_NAME} characters.")
+        errors: dict[str, Any] = {}
+        for name, path in data.items():
+            try:
+                self._pointer.run_validation(path)
+            except serializers.ValidationError as error:
+                errors[name] = error.detail
+        if errors:
+            raise serializers.ValidationError(errors)
+        _check_size(data)
+        return data
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+def _check_size(value: Any) -> None:
+    if len(compact_json(value).encode()) > _MAX_BYTES:
+        raise serializers.ValidationError("Must not be longer than 16 KiB.")

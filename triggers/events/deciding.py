@@ -1,0 +1,179 @@
+"""Decides for each trigger that listens what an event starts (SPEC §25). It starts runs as a request for them would.
+
+A trigger gets one decision for an event: by its first entry in `on` that lets the event pass, or else by its first.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from django.db import IntegrityError, transaction
+
+from pipedai.api.errors import Conflict, NotFound
+from pipedai.api.renderers import compact_json
+from pipedai.events import SYSTEM
+from triggers.events.clauses import first_failing, scalar_at, shown
+from triggers.events.payloads import Payload, TooLarge, add_to_all, payload_of
+from triggers.models import Event, EventDecision, Listener
+from triggers.runs.ceiling import take_turns
+from triggers.runs.joining import join_run
+from triggers.runs.lifecycle import queue_run
+from triggers.runs.retries import lock_triggers
+from triggers.runs.statements import JOINABLE_UNTIL
+from triggers.states import (
+    FAILURES,
+    MAX_CHAIN_DEPTH,
+    EventDecided,
+    EventRefusal,
+    Outcome,
+    Source,
+    Status,
+)
+
+# The constraint that PostgreSQL names if another event begins a run at the same moment that this one could join.
+_ONE_TO_JOIN = "run_one_to_join"
+_ENDS: dict[str, tuple[str, ...]] = {
+    Outcome.SUCCEEDED: (Status.SUCCEEDED,),
+    Outcome.FAILED: FAILURES,
+    Outcome.ANY: (Status.SUCCEEDED, *FAILURES),
+}
+
+
+def decide(event: Event, *, now: datetime | None = None) -> list[EventDecision]:
+    """Decides what the event starts, writes the decisions and queues the runs, in the caller's transaction. The event's
+    row is written, and its `received_at` is read.
+    """
+    decisions, passed = [], []
+    for trigger_id, listeners in groupby(_listeners(event), key=attrgetter("trigger_id")):
+        listener, clause = _first_that_hears(event, listeners)
+        decision = EventDecision(
+            environment_id=event.environment_id,
+            event=event,
+            source_id=event.source_id,
+            received_at=event.received_at,
+            trigger_id=trigger_id,
+            decision=EventDecided.FILTERED,
+            clause=clause,
+        )
+        decisions.append(decision)
+        if listener is not None:
+            passed.append((decision, listener))
+    # Whoever locks more than one trigger, or runs before their trigger, first takes the locks that come before.
+    if len(passed) > 1 or any(listener.coalesce for _, listener in passed):
+        take_turns(event.environment_id, len(passed))
+        lock_triggers(listener.trigger_id for _, listener in passed)
+    for decision, listener in passed:
+        try:
+            _start(decision, listener, now)
+        except (Conflict, NotFound) as refused:
+            _refuse(decision, refused.code)
+        except TooLarge:
+            _refuse(decision, EventRefusal.PAYLOAD_TOO_LARGE)
+    return EventDecision.objects.bulk_create(decisions)
+
+
+def _listeners(event: Event) -> Iterable[Listener]:
+    heard = (
+        {"source_id": event.source_id}
+        if event.run is None
+        else {"upstream_id": event.run.trigger_id}
+    )
+    rows = Listener.objects.filter(**heard, environment_id=event.environment_id)
+    return rows.order_by("trigger_id", "position")
+
+
+def _first_that_hears(
+    event: Event, listeners: Iterable[Listener]
+) -> tuple[Listener | None, Payload | None]:
+    """Returns the first that lets the event pass, or None and the clause that did not hold of the first of all."""
+    clause = None
+    for listener in listeners:
+        failing = _failing(event, listener)
+        if failing is None:
+            return listener, None
+        clause = clause or failing
+    return None, clause
+
+
+def _failing(event: Event, listener: Listener) -> Payload | None:
+    """Returns the clause that does not hold, with what it saw. That of a type or an outcome has no path."""
+    if event.run is not None:
+        status = event.run.status
+        assert listener.outcome is not None
+        if status in _ENDS[listener.outcome]:
+            return None
+        return _clause("outcome", listener.outcome, status)
+    if listener.types is not None and event.type not in listener.types:
+        return _clause("type", listener.types, event.type)
+    failing = first_failing(listener.where or (), event.body)
+    return None if failing is None else failing.as_json()
+
+
+def _clause(op: str, value: Any, saw: str | None) -> Payload:
+    return {"path": None, "op": op, "value": value, "saw": None if saw is None else shown(saw)}
+
+
+def _start(decision: EventDecision, listener: Listener, now: datetime | None) -> None:
+    """Queues a run, or joins one, and notes it in the decision. Raises Conflict, NotFound or TooLarge."""
+    event = decision.event
+    depth = 0 if event.run is None else event.run.chain_depth + 1
+    if depth > MAX_CHAIN_DEPTH:
+        _refuse(decision, EventRefusal.CHAIN_TOO_DEEP)
+        return
+    payload = payload_of(event, listener.fields)
+    coalesce: Any = listener.coalesce
+    value = None if coalesce is None else scalar_at(coalesce["path"], event.body)
+    if value is None:
+        _queue(decision, payload, depth, now=now)
+        return
+    key = _key(listener, value)
+    merge = add_to_all if coalesce["keep"] == "all" else None
+    begun = payload if merge is None else add_to_all(None, payload)
+    window = timedelta(seconds=coalesce["windowSeconds"])
+    while decision.run_id is None:
+        decision.run_id = join_run(
+            trigger_id=listener.trigger_id,
+            environment_id=listener.environment_id,
+            coalesce_key=key,
+            event_id=event.id,
+            payload=payload,
+            merge=merge,
+            now=now,
+        )
+        if decision.run_id is not None:
+            decision.decision = EventDecided.COALESCED
+            return
+        try:
+            delay = window + JOINABLE_UNTIL
+            _queue(decision, begun, depth, coalesce_key=key, delay=delay, now=now)
+        except IntegrityError as error:
+            if _ONE_TO_JOIN not in str(error):
+                raise
+
+
+def _queue(decision: EventDecision, payload: Payload, depth: int, **more: Any) -> None:
+    with transaction.atomic():
+        run = queue_run(
+            trigger_id=decision.trigger_id,
+            source=Source.CHAIN if depth else Source.EVENT,
+            actor=SYSTEM,
+            payload=payload,
+            event_id=decision.event_id,
+            chain_depth=depth,
+            **more,
+        )
+    decision.run_id, decision.decision = run["id"], EventDecided.FIRED
+
+
+def _refuse(decision: EventDecision, code: str) -> None:
+    decision.decision, decision.code = EventDecided.REFUSED, str(code)
+
+
+def _key(listener: Listener, value: Any) -> bytes:
+    """Returns what events that may share a run have in common. 1 and 1.0 are one value, as in clauses."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return hashlib.sha256(compact_json([str(listener.id), value]).encode()).digest()

@@ -1,0 +1,119 @@
+"""Changes what a trigger listens to, so that no chain of triggers becomes a circle (SPEC §25)."""
+
+import json
+from uuid import UUID
+
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import CeilingReached, Conflict, Invalid
+from pipedai.sql import fetch_all, fetch_one
+from triggers.events.entry_serializers import Entry, columns_of, entries_of
+from triggers.models import Listener, Trigger
+from workspaces.ceilings import most
+from workspaces.models import Workspace
+
+# Keep what is listened to from being deleted until the transaction ends.
+_HOLD_SOURCES = """
+SELECT id FROM event_source WHERE id = ANY(%(ids)s::uuid[]) AND environment_id = %(environment_id)s
+    AND deleted_at IS NULL ORDER BY id FOR KEY SHARE
+"""
+_HOLD_TRIGGERS = """
+SELECT id FROM trigger WHERE id = ANY(%(ids)s::uuid[]) AND environment_id = %(environment_id)s
+    AND deleted_at IS NULL ORDER BY id FOR KEY SHARE
+"""
+# Goes from the triggers to which this one would listen to those to which they listen, and so on.
+_CIRCLE = """
+WITH RECURSIVE heard (id) AS (
+    SELECT unnest(%(ids)s::uuid[])
+    UNION
+    SELECT l.upstream_id FROM heard JOIN listener l ON l.trigger_id = heard.id WHERE l.upstream_id IS NOT NULL)
+SELECT FROM heard WHERE id = %(trigger_id)s
+"""
+# Finds one of the sources and triggers to which as many other triggers listen as may.
+_FULL = """
+SELECT kind FROM (
+    SELECT 'source' AS kind, source_id AS id, trigger_id FROM listener WHERE source_id = ANY(%(sources)s::uuid[])
+    UNION ALL
+    SELECT 'trigger', upstream_id, trigger_id FROM listener WHERE upstream_id = ANY(%(triggers)s::uuid[])) l
+WHERE trigger_id <> %(trigger_id)s
+GROUP BY kind, id HAVING count(DISTINCT trigger_id) >= %(most)s LIMIT 1
+"""
+
+
+def set_listeners(trigger: Trigger, entries: list[Entry]) -> list[list[Entry]] | None:
+    """Makes these the entries of a trigger. Returns the former and the new ones, or None if they are equal. The caller
+    has locked the environment alone, and the trigger, if it existed before.
+
+    Raises Invalid if an entry names nothing of the environment, Conflict if the trigger would hear itself, and
+    CeilingReached.
+    """
+    rows = Listener.objects.filter(trigger_id=trigger.id)
+    former = entries_of(rows.order_by("position"))
+    if _canonical(former) == _canonical(entries):
+        return None
+    sources = _hold(trigger, entries, "sourceId", _HOLD_SOURCES)
+    triggers = _hold(trigger, entries, "triggerId", _HOLD_TRIGGERS)
+    _check_circle(trigger.id, triggers)
+    _check_ceiling(trigger, sources, triggers)
+    rows.delete()
+    Listener.objects.bulk_create(
+        Listener(
+            environment_id=trigger.environment_id,
+            trigger_id=trigger.id,
+            position=position,
+            **columns_of(entry),
+        )
+        for position, entry in enumerate(entries)
+    )
+    return [former, entries]
+
+
+def check_unheard(trigger_id: UUID) -> None:
+    """Raises Conflict if triggers listen to this one. The caller has locked it for its deletion."""
+    count = Listener.objects.filter(upstream_id=trigger_id).values("trigger_id").distinct().count()
+    if count:
+        verb = "trigger listens" if count == 1 else "triggers listen"
+        raise Conflict(f"{count} {verb} to it.", code=ErrorCode.HAS_CHILDREN)
+
+
+def _canonical(entries: list[Entry]) -> str:
+    """Returns a text that tells 1, 1.0 and true apart, and does not depend on the order of keys."""
+    return json.dumps(entries, sort_keys=True)
+
+
+def _hold(trigger: Trigger, entries: list[Entry], name: str, statement: str) -> list[str]:
+    wanted = {entry[name] for entry in entries if name in entry}
+    if not wanted:
+        return []
+    params = {"ids": sorted(wanted), "environment_id": trigger.environment_id}
+    # A new trigger is not stored yet, and one that would hear itself is refused as a circle.
+    found = {str(row["id"]) for row in fetch_all(statement, params)} | {str(trigger.id)}
+    errors: dict[str, list[str]] = {}
+    for position, entry in enumerate(entries):
+        if name in entry and entry[name] not in found:
+            message = f"No such {name.removesuffix('Id')} in this environment."
+            errors.setdefault("on", []).append(f"{position}.{name}: {message}")
+            errors[f"on.{position}.{name}"] = [message]
+    if errors:
+        raise Invalid(errors)
+    return sorted(wanted)
+
+
+def _check_circle(trigger_id: UUID, upstream_ids: list[str]) -> None:
+    params = {"trigger_id": trigger_id, "ids": upstream_ids}
+    if upstream_ids and fetch_one(_CIRCLE, params) is not None:
+        raise Conflict(
+            "The trigger would listen to itself, over the triggers to which it listens.",
+            code=ErrorCode.CHAIN_CIRCLE,
+        )
+
+
+def _check_ceiling(trigger: Trigger, sources: list[str], triggers: list[str]) -> None:
+    if not sources and not triggers:
+        return
+    workspace = Workspace.objects.filter(environments=trigger.environment_id)
+    limit = most("listeners", workspace.values_list("ceilings", flat=True).get())
+    params = {"sources": sources, "triggers": triggers, "trigger_id": trigger.id, "most": limit}
+    if full := fetch_one(_FULL, params):
+        raise CeilingReached(
+            "listeners", f"{limit} triggers listen to a {full['kind']} of these, as many as may."
+        )

@@ -1,0 +1,235 @@
+"""Takes what sources send: signature, rate, duplicate, event and runs, in this order (SPEC §25)."""
+
+import json
+import math
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from rest_framework.exceptions import ParseError
+
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import Conflict, NotFound, Unauthenticated, Unavailable
+from pipedai.api.parsers import parse_json, replace_unstorable
+from pipedai.api.throttling import Buckets, Rate, too_many_requests
+from pipedai.crypto import CannotOpen
+from pipedai.events import Actor, Event, emit
+from pipedai.ids import new_id
+from pipedai.sql import Row, execute, execute_later, fetch_one, fetch_row
+from triggers import models
+from triggers.events.deciding import decide
+from triggers.events.identity import Identity, identity_of
+from triggers.events.signatures import is_signed
+from triggers.models import SECRETS
+from triggers.states import Scheme
+from workspaces.encryption import keys
+
+# How many lists and objects a body may have. Each takes two hundred bytes of memory, whatever it takes in the body.
+_MOST_CONTAINERS = 20_000
+# How many signed requests of a source, and how many others of an address, are taken (SPEC §25), counted in the memory
+# of each process. A request counts only once its signature has been looked at, so that nobody can use up the rate of a
+# source without its secret.
+SIGNED = Rate("events-of-source", limit=50, seconds=1)
+UNSIGNED = Rate("unsigned-events", limit=50, seconds=1)
+_BURST = 200
+_signed = Buckets(SIGNED, _BURST, most=100_000)
+_unsigned = Buckets(UNSIGNED, _BURST, most=10_000)
+
+_SOURCE = """
+SELECT s.environment_id, s.scheme, s.hmac::json AS hmac, s.secrets, k.id AS key_id, k.wrapped AS key_wrapped,
+    k.master_key_id, extract(epoch FROM statement_timestamp())::float AS now
+FROM event_source s JOIN data_key k ON k.id = s.secrets_key_id
+WHERE s.id = %(source_id)s AND s.enabled AND s.deleted_at IS NULL
+"""
+
+# Inserts the key, before the event and in the same transaction. If several equal deliveries come at the same moment,
+# one of them inserts the key. The others wait until its transaction ends, and then find its row.
+_REMEMBER = """
+INSERT INTO event_key (source_id, key, environment_id, event_id, expires_at)
+VALUES (%(source_id)s, %(key)s, %(environment_id)s, %(id)s, statement_timestamp() + %(key_days)s * interval '1 day')
+ON CONFLICT (source_id, key) DO UPDATE SET event_id = excluded.event_id, expires_at = excluded.expires_at
+WHERE event_key.expires_at <= statement_timestamp()
+RETURNING event_id
+"""
+
+_RECALL = "SELECT event_id FROM event_key WHERE source_id = %(source_id)s AND key = %(key)s"
+_COUNT_DUPLICATE = "UPDATE event SET duplicates = duplicates + 1 WHERE id = %(event_id)s"
+
+_KEEP = """
+INSERT INTO event (
+    id, environment_id, source_id, type, given_id, body, duplicates, replay_of_id, received_at, decided_at)
+VALUES (%(id)s, %(environment_id)s, %(source_id)s, %(type)s, %(given_id)s, %(body)s::json, 0, %(replay_of_id)s,
+    statement_timestamp(), statement_timestamp())
+RETURNING received_at
+"""
+
+# Notes once a second that an event came. It is a transaction's last statement and waits for nobody, so that the events
+# of a source do not wait for each other, and whoever changes the source waits for no event.
+_NOTE = """
+UPDATE event_source SET last_event_at = %(at)s
+WHERE id = (
+    SELECT id FROM event_source
+    WHERE id = %(source_id)s AND (last_event_at IS NULL OR last_event_at < %(at)s - interval '1 second')
+    FOR NO KEY UPDATE SKIP LOCKED)
+"""
+
+_REPLAYED = """
+SELECT environment_id, source_id, type, given_id, body FROM event WHERE id = %(event_id)s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A request to the hook of a source, as it was sent from `address`."""
+
+    source_id: UUID
+    headers: Mapping[str, str]
+    body: bytes
+    address: str
+
+
+def receive(delivery: Delivery) -> dict[str, Any]:
+    """Takes a delivery and returns the answer: the event's id, that of the first one for a duplicate, or Slack's
+    challenge. Raises Unauthenticated, ParseError, TooManyRequests, and Unavailable if the secrets can't be opened.
+    """
+    source = _source_of(delivery)
+    document = _parse(delivery.body)
+    if settings.THROTTLES_ENABLED:
+        _take(SIGNED, _signed, delivery.source_id)
+    if (challenge := _challenge(source, document)) is not None:
+        return {"challenge": challenge}
+    identity = identity_of(
+        source["scheme"],
+        options=source["hmac"],
+        headers=delivery.headers,
+        body=delivery.body,
+        document=document,
+    )
+    return {"id": _take_once(source, identity, document)}
+
+
+def replay_event(*, event_id: UUID, actor: Actor) -> UUID:
+    """Decides a source's event anew, as a new event, and returns its id. Raises NotFound, and Conflict for the end of a
+    run.
+    """
+    with transaction.atomic():
+        row = fetch_one(_REPLAYED, {"event_id": event_id})
+        if row is None:
+            raise NotFound
+        if row["source_id"] is None:
+            raise Conflict(
+                "The event is the end of a run: run the run again that it started.",
+                code=ErrorCode.EVENT_OF_RUN,
+            )
+        replay_id = new_id()
+        body = row.pop("body")
+        _keep({**row, "id": replay_id, "replay_of_id": event_id}, body)
+        metadata = {"replayOf": str(event_id), "sourceId": str(row["source_id"])}
+        emit(Event("event.replayed", actor, row["environment_id"], "event", replay_id, metadata))
+    return replay_id
+
+
+def _source_of(delivery: Delivery) -> Row:
+    """Returns the source that signed the delivery. An unknown source, a disabled one and a bad signature get the same
+    answer, after the same comparison.
+    """
+    source = fetch_one(_SOURCE, {"source_id": delivery.source_id})
+    known = source or {"scheme": Scheme.GITHUB, "hmac": None, "now": 0.0}
+    if (
+        is_signed(
+            known["scheme"],
+            options=known["hmac"],
+            secrets=_secrets_of(delivery.source_id, source),
+            headers=delivery.headers,
+            body=delivery.body,
+            now=known["now"],
+        )
+        and source is not None
+    ):
+        return {**source, "source_id": delivery.source_id}
+    if settings.THROTTLES_ENABLED:
+        _take(UNSIGNED, _unsigned, delivery.address)
+    raise Unauthenticated(
+        "There is no such source, or its signature is missing, wrong or too old.",
+        code=ErrorCode.UNAUTHENTICATED,
+    )
+
+
+def _secrets_of(source_id: UUID, source: Row | None) -> list[str]:
+    """Returns the opened secrets; for an unknown source one that nobody knows. Raises Unavailable."""
+    if source is None:
+        return [secrets.token_hex()]
+    try:
+        opened = keys.unseal(
+            SECRETS,
+            source["environment_id"],
+            source_id,
+            bytes(source["secrets"]),
+            keys.WrappedKey.of(source),
+        )
+    except CannotOpen:
+        raise Unavailable(
+            "The source's secrets can't be opened at the moment. The operators have been alarmed.",
+            code=ErrorCode.ENCRYPTION_UNAVAILABLE,
+            retry_after=60,
+        ) from None
+    found: list[str] = json.loads(opened)
+    return found
+
+
+def _parse(body: bytes) -> Any:
+    """Returns the JSON of a body, with U+FFFD for what can't be stored. Raises ParseError."""
+    if body.count(b"{") + body.count(b"[") > _MOST_CONTAINERS:
+        raise ParseError(f"The JSON has more than {_MOST_CONTAINERS:,} lists and objects.")
+    return replace_unstorable(parse_json(body))
+
+
+def _take(rate: Rate, buckets: Buckets, key: UUID | str) -> None:
+    if wait := buckets.take(key, now=time.monotonic()):
+        raise too_many_requests(rate, math.ceil(wait))
+
+
+def _challenge(source: Row, document: Any) -> str | None:
+    """Returns what Slack wants to hear when somebody enters the URL there, or None."""
+    if source["scheme"] != Scheme.SLACK or not isinstance(document, dict):
+        return None
+    challenge = document.get("challenge")
+    is_asked = document.get("type") == "url_verification" and isinstance(challenge, str)
+    return challenge if is_asked else None
+
+
+def _take_once(source: Row, identity: Identity, document: Any) -> UUID:
+    """Keeps the event and decides it, unless it came before. Returns the id of the first one."""
+    new = new_id()
+    event = {
+        "id": new,
+        "environment_id": source["environment_id"],
+        "source_id": source["source_id"],
+        "type": identity.type,
+        "given_id": identity.given_id,
+        "replay_of_id": None,
+    }
+    key = {**event, "key": identity.key, "key_days": identity.key_days}
+    with transaction.atomic():
+        if identity.key is not None and fetch_one(_REMEMBER, key) is None:
+            first = fetch_row(_RECALL, key)
+            execute(_COUNT_DUPLICATE, first)
+            event_id: UUID = first["event_id"]
+            return event_id
+        at = _keep(event, document)
+        execute_later(_NOTE, {"source_id": source["source_id"], "at": at})
+    return new
+
+
+def _keep(event: Row, document: Any) -> datetime:
+    """Writes an event of a source and decides it, in the caller's transaction. Returns when it came."""
+    stored = fetch_row(_KEEP, {**event, "body": json.dumps(document, ensure_ascii=False)})
+    at: datetime = stored["received_at"]
+    decide(models.Event(**event, body=document, received_at=at, decided_at=at))
+    return at

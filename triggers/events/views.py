@@ -1,0 +1,275 @@
+"""The endpoints of sources and events: list, make, change and delete sources, take events, read and replay them."""
+
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Exists, OuterRef, QuerySet
+from rest_framework import serializers, status
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import ApiError
+from pipedai.api.filters import ApiFilterSet, EndFilter, TimeFilter, WordsFilter
+from pipedai.api.pagination import KeysetPaginator, usual
+from pipedai.api.principal import actor_of
+from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.serializers import Body, StrictBody, read_body, sources_of
+from pipedai.api.throttling import by_address
+from pipedai.api.views import ApiViewSet, IsPublic
+from pipedai.replica.reading import from_replica
+from triggers.events import queries, receiving, sources
+from triggers.events.serializers import (
+    EventDetailSerializer,
+    EventSerializer,
+    SourceBody,
+    SourceSerializer,
+)
+from triggers.models import Event, EventDecision, EventSource
+from triggers.states import EventDecided
+from workspaces.access import TenantViewSet
+from workspaces.permissions import IsAdmin, IsOperator, IsViewer
+
+_COLUMNS = sorted({*sources_of(SourceSerializer), "hmac"})
+_LIVE_SOURCES = (
+    "source_id",
+    "SELECT id, environment_id FROM event_source WHERE deleted_at IS NULL",
+)
+# The most bytes of an event's body (SPEC §25).
+MAX_EVENT_BYTES = 256 * 1024
+_SOURCE = {
+    "name": "Our repository",
+    "scheme": "github",
+    "secrets": ["a-secret-of-your-own"],
+}
+
+
+class EnvironmentSourceViewSet(TenantViewSet):
+    tag = "Events"
+    permissions = {"list": IsViewer, "create": IsAdmin}
+
+    @Operation(
+        "GET /environments/{environmentId}/sources",
+        id="listSources",
+        summary="List sources",
+        items=SourceSerializer,
+        says={200: "A list of sources."},
+    )
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        rows = sources.LIVE.filter(environment_id=environment_id).values(*_COLUMNS)
+        paginator = KeysetPaginator()
+        page = paginator.paginate_queryset(rows, request, self)
+        return paginator.get_paginated_response(SourceSerializer(page, many=True).data)
+
+    @Operation(
+        "POST /environments/{environmentId}/sources",
+        id="createSource",
+        summary="Make a source",
+        body=SourceBody,
+        example=_SOURCE,
+        answers={201: SourceSerializer},
+        says={201: "With the source."},
+        errors={409: "`key_taken` or `ceiling_reached`.", 503: "The secrets can't be sealed."},
+        audit=("source.created",),
+    )
+    def create(self, request: Request, environment_id: UUID) -> Response:
+        source_id = sources.create_source(
+            environment_id=environment_id,
+            values=read_body(SourceBody, request),
+            actor=actor_of(request),
+        )
+        return Response(_shown(source_id), status=201)
+
+
+class SourceViewSet(TenantViewSet):
+    row = _LIVE_SOURCES
+    tag = "Events"
+    permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsAdmin}
+
+    @Operation(
+        "GET /sources/{sourceId}",
+        id="getSource",
+        summary="Get a source",
+        answers={200: SourceSerializer},
+        says={200: "With the source."},
+    )
+    def retrieve(self, request: Request, source_id: UUID) -> Response:
+        return Response(_shown(source_id))
+
+    @Operation(
+        "PATCH /sources/{sourceId}",
+        id="updateSource",
+        summary="Change a source",
+        body=SourceBody,
+        partial=True,
+        fields_as="POST /environments/{environmentId}/sources",
+        example={"secrets": ["a-newer-secret-of-yours", "a-secret-of-your-own"]},
+        answers={200: SourceSerializer},
+        says={200: "With the source."},
+        errors={409: "`key_taken`.", 503: "The secrets can't be sealed."},
+        audit=("source.updated",),
+    )
+    def update(self, request: Request, source_id: UUID) -> Response:
+        sources.update_source(
+            source_id=source_id,
+            values=read_body(SourceBody, request, partial=True),
+            actor=actor_of(request),
+        )
+        return Response(_shown(source_id))
+
+    @Operation(
+        "DELETE /sources/{sourceId}",
+        id="deleteSource",
+        summary="Delete a source",
+        answers={204: None},
+        errors={409: "`has_children`: triggers listen to it."},
+        audit=("source.deleted",),
+    )
+    def destroy(self, request: Request, source_id: UUID) -> Response:
+        sources.delete_source(source_id=source_id, actor=actor_of(request))
+        return Response(status=204)
+
+
+class HookBody(Body):
+    """Any JSON, as the sender makes it."""
+
+
+class TooLarge(ApiError):  # noqa: N818 - named as what it answers
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"An event must not be over {MAX_EVENT_BYTES // 1024} KiB.",
+            code=ErrorCode.BODY_TOO_LARGE,
+        )
+
+
+class HookViewSet(ApiViewSet):
+    """The service's door for strangers: whoever can sign as the source may send events."""
+
+    tag = "Events"
+    authentication_classes = ()
+    permissions = {"receive": IsPublic}
+
+    @Operation(
+        "POST /hooks/{sourceId}",
+        id="receiveEvent",
+        summary="Send an event",
+        body=HookBody,
+        answers={
+            202: answer(
+                "Received",
+                "The event that was received.",
+                id=serializers.UUIDField(),
+            ),
+            200: answer(
+                "Challenge", "What Slack wants to hear.", challenge=serializers.CharField()
+            ),
+        },
+        says={
+            200: "With the `challenge` of Slack's handshake.",
+            202: "With the event's `id`; a duplicate gets the first one's.",
+        },
+        errors={
+            400: "The body is no JSON.",
+            401: "No such source, a disabled one, or a bad signature.",
+            413: "The body is over 256 KiB.",
+            429: "Too many events of the source, or too many unsigned requests from the address.",
+            503: "The source's secrets can't be opened.",
+        },
+        audit=("run.created",),
+    )
+    def receive(self, request: Request, source_id: UUID) -> Response:
+        # DRF's parsers are passed over, because a sender may name any type of content.
+        body: bytes = request._request.body
+        if len(body) > MAX_EVENT_BYTES:
+            raise TooLarge
+        delivery = receiving.Delivery(source_id, request.headers, body, by_address(request))
+        told = receiving.receive(delivery)
+        return Response(told, status=202 if "id" in told else 200)
+
+
+class EventPaginator(KeysetPaginator):
+    time_field = "received_at"
+
+
+class EventDecisionFilter(WordsFilter):
+    """Keeps the events with one of these decisions for any trigger."""
+
+    def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
+        decided = EventDecision.objects.filter(
+            event_id=OuterRef("id"), source_id=OuterRef("source_id"), decision__in=value
+        )
+        return qs.filter(Exists(decided)) if value else qs
+
+
+class EventFilters(ApiFilterSet):
+    decision = EventDecisionFilter(field_name="decision", choices=EventDecided.values)
+    to = EndFilter(field_name="received_at")
+    # `from` is a keyword of Python, so it cannot be assigned directly.
+    vars()["from"] = TimeFilter(field_name="received_at", lookup_expr="gte")
+
+
+class SourceEventViewSet(TenantViewSet):
+    row = _LIVE_SOURCES
+    tag = "Events"
+    permissions = {"list": IsOperator}
+    filter_names = EventFilters.names()
+
+    @Operation(
+        "GET /sources/{sourceId}/events",
+        id="listEvents",
+        summary="List a source's events",
+        items=EventSerializer,
+        filters=EventFilters,
+        says={200: "A list of the source's events, by `receivedAt`, each with its decisions."},
+        errors={400: "A bad parameter."},
+    )
+    @from_replica
+    def list(self, request: Request, source_id: UUID) -> Response:
+        rows = Event.objects.filter(source_id=usual(source_id)).values(*queries.COLUMNS)
+        filters = EventFilters.read(rows, request)
+        paginator = EventPaginator()
+        page = paginator.paginate_queryset(filters.qs, request, self)
+        shown = EventSerializer(queries.with_decisions(page), many=True).data
+        return paginator.get_paginated_response(shown)
+
+
+class NoBody(StrictBody):
+    """The body of a replay, which takes no fields; an unknown field is an error."""
+
+
+class EventViewSet(TenantViewSet):
+    row = ("event_id", "SELECT id, environment_id FROM event")
+    tag = "Events"
+    permissions = {"retrieve": IsOperator, "replay": IsOperator}
+
+    @Operation(
+        "GET /events/{eventId}",
+        id="getEvent",
+        summary="Get an event",
+        answers={200: EventDetailSerializer},
+        says={200: "With the event and its `body`."},
+    )
+    def retrieve(self, request: Request, event_id: UUID) -> Response:
+        return Response(EventDetailSerializer(queries.event_in_full(event_id)).data)
+
+    @Operation(
+        "POST /events/{eventId}/replay",
+        id="replayEvent",
+        summary="Decide an event anew",
+        body=NoBody,
+        answers={201: EventDetailSerializer},
+        says={201: "With the new event and what was decided."},
+        errors={409: "`event_of_run`: it is the end of a run."},
+        audit=("event.replayed",),
+    )
+    def replay(self, request: Request, event_id: UUID) -> Response:
+        read_body(NoBody, request)
+        replay_id = receiving.replay_event(event_id=event_id, actor=actor_of(request))
+        return Response(EventDetailSerializer(queries.event_in_full(replay_id)).data, status=201)
+
+
+def _shown(source_id: UUID) -> Any:
+    row = EventSource.objects.values(*_COLUMNS).get(id=source_id)
+    return SourceSerializer(row).data

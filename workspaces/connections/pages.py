@@ -1,0 +1,114 @@
+"""The pages below `/account/connections`: where authorization servers send the browser back, and who we are to them."""
+
+from dataclasses import fields
+from typing import Any
+from uuid import UUID
+
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.utils.decorators import method_decorator
+from django.views import View
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
+
+from accounts.authentication import session_ended
+from accounts.pages import Visit
+from pipedai.api.authentication import is_from_own_page
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import ApiError, Forbidden
+from pipedai.links import link_to_page
+from workspaces.connections import authorizing
+from workspaces.connections.authorizing import Returned
+from workspaces.connections.clients import client_metadata, document_of, redirect_uri_of
+from workspaces.connections.models import Connection
+
+_BROUGHT = tuple(each.name for each in fields(Returned))
+
+
+@require_safe
+def client_document(_request: HttpRequest, connection_id: UUID) -> HttpResponse:
+    """Tells authorization servers who we are, for a connection whose client id is this document's URL."""
+    scopes = (
+        Connection.objects.filter(
+            id=connection_id,
+            grant_type=Connection.Grant.AUTHORIZATION_CODE,
+            client_given=False,
+            environment__deleted_at__isnull=True,
+        )
+        .values_list("scopes", flat=True)
+        .first()
+    )
+    if scopes is None:
+        raise Http404
+    metadata = client_metadata(
+        redirect_uri=redirect_uri_of(connection_id), auth_method="none", scopes=scopes
+    )
+    return JsonResponse({"client_id": document_of(connection_id), **metadata})
+
+
+class _Visit(Visit):
+    template = "account/connection.html"
+
+    def page(
+        self, connection_id: UUID, *, error: ApiError | None = None, **context: Any
+    ) -> HttpResponse:
+        back = link_to_page("connection", connection_id)
+        response = self.show(error=error, back=back, **context)
+        # The page's URL has a code.
+        response["Referrer-Policy"] = "no-referrer"
+        return response
+
+
+# This page needs no CSRF token, as only a form of our own pages is accepted.
+@method_decorator(csrf_exempt, name="dispatch")
+@method_decorator(never_cache, name="dispatch")
+class CallbackPage(View):
+    """GET shows what will be connected, and changes nothing. The POST of its form finishes the authorization."""
+
+    http_method_names = ["get", "head", "post"]
+
+    def get(self, request: HttpRequest, connection_id: UUID) -> HttpResponse:
+        visit = _Visit(request)
+        brought = {name: request.GET.get(name, "").replace("\0", "") for name in _BROUGHT}
+        try:
+            visit.find_user()
+            # With COOKIE_SAMESITE=Strict the cookie is not sent when another site leads here. Our own form brings it.
+            if visit.session is None:
+                return visit.page(connection_id, brought=brought)
+            return _look(visit, connection_id, brought)
+        except ApiError as error:
+            return visit.page(connection_id, error=error)
+
+    def post(self, request: HttpRequest, connection_id: UUID) -> HttpResponse:
+        visit = _Visit(request)
+        brought = {name: visit.posted(name) for name in _BROUGHT}
+        try:
+            if not is_from_own_page(request):
+                raise Forbidden(
+                    "Only this service's own page may finish this.", code=ErrorCode.FOREIGN_ORIGIN
+                )
+            visit.find_user()
+            if visit.session is None:
+                raise session_ended()
+            if visit.posted("step") != "connect":
+                return _look(visit, connection_id, brought)
+            authorizing.finish(
+                connection_id=connection_id,
+                session_id=visit.session.session_id,
+                returned=Returned(**brought),
+                actor=visit.actor(),
+            )
+        except ApiError as error:
+            return visit.page(connection_id, error=error)
+        return visit.page(connection_id, done=True)
+
+
+def _look(visit: _Visit, connection_id: UUID, brought: dict[str, str]) -> HttpResponse:
+    assert visit.session is not None
+    begun = authorizing.find(
+        connection_id=connection_id,
+        session_id=visit.session.session_id,
+        state=brought["state"],
+    )
+    authorizing.check(begun, Returned(**brought))
+    return visit.page(connection_id, begun=begun, brought=brought)

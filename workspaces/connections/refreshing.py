@@ -1,0 +1,249 @@
+"""Keeps the tokens of connections fresh, in threads of the schedulers (SPEC §24).
+
+A claim is a lease of a row, so no two processes ask for the same connection. The new tokens are committed before
+anybody uses them. All times are the database's.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from pipedai.crypto import CannotOpen
+from pipedai.events import SYSTEM, Event, emit
+from pipedai.ids import new_id
+from pipedai.sql import NOW, Row, execute, fetch_one
+from workspaces.connections import secrets
+from workspaces.connections.discovery import CannotDiscover, discover
+from workspaces.connections.grants import store_tokens
+from workspaces.connections.models import GRANT_SECRETS, Connection
+from workspaces.connections.revoking import queue_revocation
+from workspaces.connections.secrets import GrantSecrets
+from workspaces.connections.tokens import Client, NoTokens, Tokens, ask_for_tokens
+from workspaces.encryption.keys import WrappedKey
+
+# What may become of a request for tokens; see `record`.
+RESULTS: Final = ("refreshed", "failed", "refused", "overtaken")
+# Asking takes half of the lease at most; the rest is for recording the answer while the database is away.
+LEASE_SECONDS: Final = 60
+# After so many failures in a row a connection is `failing` (SPEC §24).
+_FAILING_AFTER: Final = 3
+_FIRST_PAUSE, _LONGEST_PAUSE = 5, 300
+
+# Claims the connection that has been due longest, of those whose workspace and server have not used their shares up. A
+# claim that is still there left no record. It gets the data key of the secrets as well.
+_CLAIM = f"""
+WITH due AS (
+    SELECT d.id, d.lease_id IS NOT NULL AS is_second_try, d.is_second_try AS was_second_try FROM connection d
+    WHERE d.refresh_at <= {NOW} AND (d.leased_until IS NULL OR d.leased_until <= {NOW})
+        AND coalesce(d.issuer, d.mcp_url) <> ALL(%(full_servers)s)
+        AND d.environment_id NOT IN (SELECT id FROM environment WHERE workspace_id = ANY(%(full_workspaces)s::uuid[]))
+    ORDER BY d.refresh_at LIMIT 1 FOR NO KEY UPDATE OF d SKIP LOCKED),
+c AS (
+    UPDATE connection c SET lease_id = %(lease_id)s, leased_until = {NOW} + interval '{LEASE_SECONDS} seconds',
+        is_second_try = due.is_second_try
+    FROM due WHERE c.id = due.id RETURNING c.*, due.was_second_try)
+SELECT c.id, c.environment_id, c.mcp_url, c.grant_type, c.scopes, c.client_id, c.auth_method, c.resource, c.issuer,
+    c.token_endpoint, c.revocation_endpoint, c.grant_secrets, c.lease_id, c.was_second_try,
+    {NOW} AS claimed_at, e.workspace_id, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
+FROM c JOIN environment e ON e.id = c.environment_id LEFT JOIN data_key k ON k.id = c.grant_secrets_key_id
+"""  # noqa: S608
+
+# What is being asked for, or has failed, stays as it is: asking at once would not be sooner, or would not help.
+_WANT = """
+UPDATE connection SET refresh_at = statement_timestamp()
+WHERE id = ANY(%(ids)s) AND refresh_at > statement_timestamp() AND lease_id IS NULL AND failures = 0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The tokens that a server gave, and what was found out about it, as columns of the connection."""
+
+    tokens: Tokens
+    server: Mapping[str, str | None]
+    client: Client
+
+
+@dataclass(frozen=True, slots=True)
+class NotGiven:
+    """Why there are no tokens, as a sentence for people. `is_final` is whether asking again would be in vain, and
+    `is_refused` whether the server refused it in another way.
+    """
+
+    error: str
+    is_final: bool = False
+    is_refused: bool = False
+
+
+def want_refresh(connection_ids: Iterable[UUID]) -> None:
+    """Makes these connections due now, unless they are being refreshed or wait after a failure. A scheduler looks four
+    times a second.
+    """
+    execute(_WANT, {"ids": list(connection_ids)})
+
+
+def claim_due(
+    *,
+    full_servers: Iterable[str] = (),
+    full_workspaces: Iterable[UUID] = (),
+    now: datetime | None = None,
+) -> Row | None:
+    """Claims a connection that is due, and returns what `ask` needs. Returns None if there is none."""
+    params = {
+        "full_servers": list(full_servers),
+        "full_workspaces": list(full_workspaces),
+        "lease_id": new_id(),
+        "now": now,
+    }
+    return fetch_one(_CLAIM, params)
+
+
+def server_of(claim: Row) -> str:
+    """Returns what names the server that is asked, of which the threads take turns."""
+    return str(claim["issuer"] or claim["mcp_url"])
+
+
+def ask(claim: Row) -> Given | NotGiven:
+    """Asks for new tokens for a claimed connection, with no transaction open."""
+    is_code = claim["grant_type"] == Connection.Grant.AUTHORIZATION_CODE
+    if is_code and claim["was_second_try"]:
+        return NotGiven(
+            "Two requests for tokens were cut off, so the last token may be lost.", True
+        )
+    try:
+        held = _opened(claim)
+        if is_code:
+            return _refreshed(claim, held)
+        return _granted(claim, held)
+    except CannotOpen:
+        return NotGiven("The connection's secrets do not open.")
+    except CannotDiscover as reason:
+        return NotGiven(str(reason))
+    except NoTokens as reason:
+        error = f"The authorization server gave no token: {reason}."
+        return NotGiven(error, reason.code == "invalid_grant", reason.code is not None)
+
+
+def _opened(claim: Row) -> GrantSecrets:
+    if claim["grant_secrets"] is None:
+        return GrantSecrets()
+    place = (claim["environment_id"], claim["id"])
+    box = bytes(claim["grant_secrets"])
+    return secrets.open_grant(GRANT_SECRETS, *place, box, WrappedKey.of(claim))
+
+
+def _refreshed(claim: Row, held: GrantSecrets) -> Given | NotGiven:
+    if held.refresh_token is None:
+        return NotGiven("The authorization server gave no refresh token.", True)
+    client = Client(claim["client_id"], held.client_secret, claim["auth_method"])
+    form = {
+        "grant_type": "refresh_token",
+        "refresh_token": held.refresh_token,
+        "resource": claim["resource"],
+    }
+    return Given(ask_for_tokens(claim["token_endpoint"], client=client, form=form), {}, client)
+
+
+def _granted(claim: Row, held: GrantSecrets) -> Given | NotGiven:
+    """Asks for tokens with the client's own credentials. The server is discovered each time, as nobody is there to do
+    it anew when its endpoints move; but the secret goes to no other issuer than the first.
+    """
+    found = discover(claim["mcp_url"], with_codes=False)
+    if claim["issuer"] not in (None, found.issuer):
+        return NotGiven("The MCP server names another authorization server than before.")
+    # This grant is for clients with a secret alone (RFC 6749 §4.4).
+    methods = [method for method in found.auth_methods if method != "none"]
+    client = Client(claim["client_id"], held.client_secret, (methods or ["client_secret_basic"])[0])
+    form = {"grant_type": "client_credentials", "resource": found.resource}
+    if scopes := claim["scopes"] or found.scopes:
+        form["scope"] = " ".join(scopes)
+    tokens = ask_for_tokens(found.token_endpoint, client=client, form=form)
+    server = {
+        "resource": found.resource,
+        "issuer": found.issuer,
+        "token_endpoint": found.token_endpoint,
+        "revocation_endpoint": found.revocation_endpoint,
+        "auth_method": client.method,
+    }
+    return Given(tokens, server, client)
+
+
+def record(claim: Row, answer: Given | NotGiven) -> str:
+    """Records an answer in one transaction, and returns what became of it: `refreshed`, `failed`, `refused` if only a
+    person can help, or `overtaken` if the connection was deleted, authorized anew or claimed again meanwhile.
+    """
+    with transaction.atomic():
+        rows = Connection.objects.filter(id=claim["id"])
+        held = rows.filter(lease_id=claim["lease_id"])
+        connection = held.select_for_update(no_key=True).first()
+        if connection is None:
+            # Nobody shall keep the tokens. But to many servers all grants of a client are one, so as long as the
+            # connection has the same client they are not revoked.
+            has_client = rows.filter(client_id=claim["client_id"]).exists()
+            if isinstance(answer, Given) and not has_client:
+                _give_up(claim, answer)
+            return "overtaken"
+        if isinstance(answer, Given):
+            _store(connection, claim, answer)
+            return "refreshed"
+        return _note_failure(connection, claim, answer)
+
+
+def _give_up(claim: Row, answer: Given) -> None:
+    tokens = answer.tokens
+    queue_revocation(
+        environment_id=claim["environment_id"],
+        connection_id=claim["id"],
+        endpoint=answer.server.get("revocation_endpoint") or claim["revocation_endpoint"],
+        client=answer.client,
+        access_token=tokens.access_token,
+        held=GrantSecrets(refresh_token=tokens.refresh_token),
+    )
+
+
+def _store(connection: Connection, claim: Row, answer: Given) -> None:
+    """Stores the tokens. What is secret besides is that of the row, which may have changed since the claim."""
+    is_first = connection.headers is None
+    for name, value in answer.server.items():
+        setattr(connection, name, value)
+    if not is_first:
+        connection.last_refresh_at = claim["claimed_at"]
+    kept = secrets.grant_of(connection)
+    store_tokens(connection, answer.tokens, kept=kept, since=claim["claimed_at"])
+    if is_first:
+        emit(_event("connection.authorized", connection))
+
+
+def _note_failure(connection: Connection, claim: Row, answer: NotGiven) -> str:
+    """Puts the next request off, or gives the token up if no request can help. A refusal may be a server's mistake, so
+    it is not final before the third one, and not while the token serves.
+    """
+    connection.failures += 1
+    connection.error = answer.error[:300]
+    connection.lease_id = connection.leased_until = None
+    connection.is_second_try = False
+    is_failing = connection.failures >= _FAILING_AFTER
+    is_stale = connection.fresh_until is None or connection.fresh_until <= claim["claimed_at"]
+    if answer.is_final or (answer.is_refused and is_failing and is_stale):
+        connection.status = Connection.Status.NEEDS_LOGIN
+        connection.headers = connection.headers_key_id = None
+        connection.access_expires_at = connection.fresh_until = connection.refresh_at = None
+        connection.save(force_update=True)
+        emit(_event("connection.login-needed", connection, error=connection.error))
+        return "refused"
+    if is_failing:
+        connection.status = Connection.Status.FAILING
+    pause = min(_FIRST_PAUSE * 2 ** min(connection.failures - 1, 10), _LONGEST_PAUSE)
+    connection.refresh_at = Now() + timedelta(seconds=pause)
+    connection.save(force_update=True)
+    return "failed"
+
+
+def _event(action: str, connection: Connection, **more: str) -> Event:
+    metadata = {"name": connection.name, "grant": connection.grant_type, **more}
+    return Event(action, SYSTEM, connection.environment_id, "connection", connection.id, metadata)

@@ -1,0 +1,147 @@
+"""Ends grants at their authorization servers: revokes tokens (RFC 7009), and removes clients that were registered for a
+connection (RFC 7592). The requests are an outbox, whose rows have all that they need, since the connection may be gone.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from pipedai.crypto import CannotOpen
+from pipedai.ids import new_id
+from pipedai.outgoing import Attempt, CannotSend, Kind, Post, SendStatus, host_of
+from pipedai.sql import Row
+from workspaces.connections import secrets
+from workspaces.connections.discovery import ASKING
+from workspaces.connections.models import (
+    REVOCATION_REQUEST,
+    Connection,
+    Revocation,
+    RevocationAttempt,
+)
+from workspaces.connections.secrets import GrantSecrets
+from workspaces.connections.tokens import Client, authenticated
+from workspaces.encryption import keys
+from workspaces.encryption.keys import WrappedKey
+
+# A request as the sealed JSON has it.
+_Request = dict[str, Any]
+
+
+def give_up_grant(connection: Connection) -> None:
+    """Queues what ends the grant of a connection, and its client if the server has registered it for us. Call it in the
+    transaction that removes or replaces the grant. If its secrets don't open, nothing can be revoked.
+    """
+    if connection.client_id is None or connection.auth_method is None:
+        return
+    try:
+        held, access_token = secrets.grant_of(connection), secrets.access_token_of(connection)
+    except CannotOpen:
+        return
+    queue_revocation(
+        environment_id=connection.environment_id,
+        connection_id=connection.id,
+        endpoint=connection.revocation_endpoint,
+        client=Client(connection.client_id, held.client_secret, connection.auth_method),
+        access_token=access_token,
+        held=held,
+    )
+
+
+def queue_revocation(
+    *,
+    environment_id: UUID,
+    connection_id: UUID,
+    endpoint: str | None,
+    client: Client,
+    access_token: str | None,
+    held: GrantSecrets,
+) -> None:
+    """Queues what ends a grant, in the transaction that gives it up. `endpoint` is where its server revokes tokens, or
+    None if it can't. The client is removed if `held` has its registration.
+    """
+    hinted = {"refresh_token": held.refresh_token, "access_token": access_token}
+    requests = [
+        _of_token(endpoint, client, token, hint)
+        for hint, token in hinted.items()
+        if endpoint and token
+    ]
+    # The client comes last, because it authenticates the requests before.
+    if held.registration_url and held.registration_token:
+        requests.append(_of_client(held.registration_url, held.registration_token))
+    _queue(environment_id, connection_id, requests)
+
+
+def _of_token(endpoint: str, client: Client, token: str, hint: str) -> _Request:
+    headers, fields = authenticated(client, {"token": token, "token_type_hint": hint})
+    return {"method": "POST", "url": endpoint, "headers": headers, "body": urlencode(fields)}
+
+
+def _of_client(url: str, token: str) -> _Request:
+    headers = {**ASKING, "Authorization": f"Bearer {token}"}
+    return {"method": "DELETE", "url": url, "headers": headers, "body": ""}
+
+
+def _queue(environment_id: UUID, connection_id: UUID, requests: Sequence[_Request]) -> None:
+    """Queues the first request, whose row has the others too: they are queued when it has ended."""
+    if not requests:
+        return
+    first, id_ = requests[0], new_id()
+    sealed = keys.seal(REVOCATION_REQUEST, environment_id, id_, json.dumps(requests).encode())
+    purpose = Revocation.Purpose.CLIENT if first["method"] == "DELETE" else Revocation.Purpose.TOKEN
+    Revocation.objects.create(
+        id=id_,
+        environment_id=environment_id,
+        connection_id=connection_id,
+        purpose=purpose,
+        host=host_of(first["url"]),
+        request=sealed.box,
+        request_key_id=sealed.data_key_id,
+    )
+
+
+def _message(row: Row) -> Post:
+    try:
+        first = _opened(row)[0]
+    except CannotOpen:
+        raise CannotSend("the request does not open") from None
+    return Post(first["url"], first["body"].encode(), first["headers"], first["method"])
+
+
+def _go_on(attempts: Sequence[Attempt]) -> None:
+    """Queues what follows requests that have ended, also those that were given up."""
+    for attempt in attempts:
+        if attempt.status is SendStatus.PENDING:
+            continue
+        row = attempt.row
+        try:
+            _, *others = _opened(row)
+        except CannotOpen:  # Opening them has raised an alarm.
+            continue
+        _queue(row["environment_id"], row["connection_id"], others)
+
+
+def _opened(row: Row) -> list[_Request]:
+    key = WrappedKey.of(row)
+    box = bytes(row["request"])
+    opened = keys.unseal(REVOCATION_REQUEST, row["environment_id"], row["id"], box, key)
+    return list(json.loads(opened))
+
+
+REVOCATIONS = Kind(
+    "revocation",
+    Revocation,
+    RevocationAttempt,
+    _message,
+    _go_on,
+    tenants="environment",
+    reads="k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id",
+    joins="JOIN data_key k ON k.id = d.request_key_id",
+    # A server may repeat the token in its answer.
+    keeps_answers=False,
+    forgets=("request", "request_key_id"),
+    shares=4,
+    per_host=2,
+    recorders=1,
+)

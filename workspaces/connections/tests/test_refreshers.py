@@ -1,0 +1,264 @@
+"""Schedulers refresh each connection once, however many there are, and also when they are killed (SPEC §24)."""
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+from uuid import UUID
+
+import pytest
+from django.db import connection as database
+
+from bench.growth.plans import nodes
+from notices.models import Incident
+from pipedai.events import Actor
+from pipedai.ids import new_id
+from pipedai.outgoing.pool import Senders
+from pipedai.sql import execute
+from testing.probes.plans import explained
+from testing.processes.forks import forked
+from testing.processes.grant_server import KNOWN_ID, KNOWN_SECRET, GrantServer, grant_server
+from testing.processes.racing import ROUNDS, accepted, at_once
+from testing.processes.scheduler_process import scheduling
+from testing.processes.webhook_receiver import receiving
+from testing.processes.worker_process import until
+from testing.world.cast import TEST_ACTOR, Cast
+from testing.world.connections import add_oauth_connection, ago
+from workspaces.connections import authorizing, refreshers, refreshing
+from workspaces.connections.authorizing import Returned
+from workspaces.connections.models import REVOCATION_REQUEST
+from workspaces.connections.refreshers import Refreshers
+from workspaces.connections.refreshing import Given, claim_due, want_refresh
+from workspaces.connections.revoking import REVOCATIONS
+from workspaces.connections.services import create_connection, delete_connection
+from workspaces.connections.tokens import Client, Tokens
+from workspaces.encryption import keys
+from workspaces.encryption.keys import WrappedKey
+from workspaces.models import Connection, Revocation
+
+LOOPBACK = "127.0.0.0/8"
+
+
+@pytest.fixture
+def server(settings, tmp_path):
+    """Returns a real authorization server whose refresh tokens rotate."""
+    settings.WEBHOOK_ALLOWED_NETWORKS = (LOOPBACK,)
+    with grant_server(tmp_path) as running:
+        yield running
+
+
+def authorize(cast: Cast, server: GrantServer, connection_id: UUID) -> None:
+    """Authorizes a connection as the cast's admin does in the browser."""
+    who: dict[str, Any] = {"session_id": new_id(), "actor": Actor("user", cast.admin.id)}
+    url = authorizing.begin(connection_id=connection_id, **who)
+    back = dict(parse_qsl(urlsplit(server.agree(url)).query))
+    returned = Returned(back["state"], back["code"], "", back["iss"])
+    authorizing.finish(connection_id=connection_id, returned=returned, **who)
+
+
+def authorized(cast: Cast, server: GrantServer) -> Connection:
+    """Returns a connection with tokens of the server. It is due."""
+    connection_id = create_connection(
+        environment_id=cast.environment.id,
+        values={"name": "Tracker", "mcp_url": server.url, "grant_type": "authorization_code"},
+        actor=TEST_ACTOR,
+    )
+    authorize(cast, server, connection_id)
+    connection = Connection.objects.get(id=connection_id)
+    ago(connection, 2400)
+    return connection
+
+
+def status_of(connection: Connection) -> str:
+    connection.refresh_from_db()
+    return connection.status
+
+
+def test_schedulers_and_a_hand_out_that_want_the_same_make_one_request(
+    committed_cast: Cast, server: GrantServer
+) -> None:
+    connection = authorized(committed_cast, server)
+    schedulers = [Refreshers() for _ in range(3)]
+    wants = partial(want_refresh, [connection.id])
+    tops: list[Callable[[], int | None]] = [each.top_up for each in schedulers]
+    begun = accepted(at_once(*tops, wants, *tops))
+    assert sum(each or 0 for each in begun) == 1
+    assert all(each.wait(60) for each in schedulers)
+    assert len(server.asked("refresh_token")) == 1
+    assert status_of(connection) == "connected"
+    assert connection.last_refresh_at is not None
+    for each in schedulers:
+        each.finish()
+
+
+def claimed_and_killed() -> None:
+    """Refreshes what is due, and dies after the server's answer and before the record, as by kill -9."""
+    setattr(refreshers, "record", lambda *_: os.kill(os.getpid(), signal.SIGKILL))  # noqa: B010 - as a test patches it
+    Refreshers().top_up()
+    signal.pause()
+
+
+@pytest.mark.parametrize("rotates", [True, False])
+def test_a_kill_after_the_answer_costs_the_grant_only_if_the_server_has_rotated_it(
+    committed_cast: Cast, server: GrantServer, rotates: bool
+) -> None:
+    server.control(rotates=rotates)
+    connection = authorized(committed_cast, server)
+    pid = forked(claimed_and_killed)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    first, *others = server.asked("refresh_token")
+    assert (first["status"], others) == (200, [])
+    assert claim_due() is None
+    Connection.objects.update(leased_until=connection.created_at)
+    schedulers = [Refreshers() for _ in range(2)]
+    tops = [each.top_up for each in schedulers]
+    assert sum(accepted(at_once(*tops))) == 1
+    for each in schedulers:
+        each.wait(60)
+        each.finish()
+    assert [each["status"] for each in server.asked("refresh_token")] == [
+        200,
+        400 if rotates else 200,
+    ]
+    assert status_of(connection) == ("needs_login" if rotates else "connected")
+    is_open = Incident.objects.filter(kind="connection_needs_login", closed_at__isnull=True)
+    assert is_open.count() == rotates
+    if rotates:
+        authorize(committed_cast, server, connection.id)
+        assert (status_of(connection), is_open.count()) == ("connected", 0)
+
+
+@pytest.mark.long
+def test_a_killed_scheduler_and_a_new_one_make_a_client_credentials_grant_whole(
+    own_database: str, committed_cast: Cast, server: GrantServer, tmp_path: Path
+) -> None:
+    """A scheduler with real processes: the first is killed while the server keeps it waiting."""
+    connection = add_oauth_connection(
+        committed_cast,
+        grant_type="client_credentials",
+        mcp_url=server.url,
+        client_id=KNOWN_ID,
+        client_secret=KNOWN_SECRET,
+        issuer=None,
+        token_endpoint=None,
+        revocation_endpoint=None,
+        resource=None,
+    )
+    ago(connection, 2400)
+    networks = {"WEBHOOK_ALLOWED_NETWORKS": LOOPBACK}
+    server.control(holds=True)
+    with scheduling(own_database, log=tmp_path / "first.log", **networks):
+        until(lambda: server.asked("client_credentials"))
+    server.control(holds=False)
+    Connection.objects.update(leased_until=connection.created_at)
+    with scheduling(own_database, log=tmp_path / "second.log", **networks):
+        until(lambda: status_of(connection) and connection.last_refresh_at)
+    assert connection.issuer == server.origin
+    assert len(server.asked("client_credentials")) == 2
+
+
+def test_tokens_are_recorded_when_the_database_is_back(
+    caplog: pytest.LogCaptureFixture, committed_cast: Cast, server: GrantServer
+) -> None:
+    connection = authorized(committed_cast, server)
+    server.control(holds=True)
+    scheduler = Refreshers()
+    scheduler.top_up()
+    until(lambda: server.asked("refresh_token"))
+    with database.cursor() as cursor:
+        cursor.execute("ALTER TABLE connection RENAME TO away")
+        server.control(holds=False)
+        until(lambda: "connection.not_recorded_yet" in caplog.text)
+        cursor.execute("ALTER TABLE away RENAME TO connection")
+    assert scheduler.wait(60)
+    scheduler.finish()
+    assert status_of(connection) == "connected"
+    assert connection.last_refresh_at is not None
+
+
+@pytest.mark.parametrize("_round", ROUNDS)
+def test_no_token_survives_a_connection_that_is_deleted_while_it_is_refreshed(
+    committed_cast: Cast, _round: int
+) -> None:
+    connection = add_oauth_connection(committed_cast)
+    ago(connection, 2400)
+    claim = claim_due()
+    assert claim is not None
+    tokens = Tokens("planted-new-access", "planted-new-refresh", 60)
+    given = Given(tokens, {}, Client(claim["client_id"], None, claim["auth_method"]))
+    accepted(
+        at_once(
+            partial(refreshing.record, claim, given),
+            partial(delete_connection, connection_id=connection.id, actor=TEST_ACTOR),
+        )
+    )
+    assert not Connection.objects.exists()
+    opened = b""
+    for row in Revocation.objects.select_related("request_key"):
+        key = WrappedKey(
+            row.request_key.id, bytes(row.request_key.wrapped), row.request_key.master_key_id
+        )
+        box = bytes(row.request or b"")
+        opened += keys.unseal(REVOCATION_REQUEST, row.environment_id, row.id, box, key)
+    assert b"planted-new-refresh" in opened
+
+
+def test_a_server_that_hangs_for_one_workspace_holds_up_no_other(
+    settings, committed_cast: Cast
+) -> None:
+    settings.WEBHOOK_ALLOWED_NETWORKS = (LOOPBACK,)
+    cast = committed_cast
+    others = replace(cast, environment=cast.strange_environment, admin=cast.stranger)
+    with receiving() as hangs, receiving() as answers:
+        hangs.gate.clear()
+        for _ in range(4):
+            slow = add_oauth_connection(cast, token_endpoint=hangs.url("/token"))
+            ago(slow, 2400)
+        scheduler = Refreshers(at_once=4)
+        # They get half of the threads, so that some stay free.
+        assert scheduler.top_up() == 2
+        quick = add_oauth_connection(
+            others, token_endpoint=answers.url("/token"), issuer="https://quick.example"
+        )
+        ago(quick, 2400)
+        assert scheduler.top_up() == 1
+        until(lambda: answers.received)
+        hangs.gate.set()
+        assert scheduler.wait(60)
+        scheduler.finish()
+
+
+# Makes thousands of connections like this one, one in a hundred of which is due.
+_MANY = """
+INSERT INTO connection SELECT (json_populate_record(c, json_build_object('id', gen_random_uuid(), 'refresh_at',
+    c.refresh_at + (CASE WHEN n %% 100 = 0 THEN -1 ELSE 1 END) * interval '1 day'))).*
+FROM connection c, generate_series(1, 5000) n
+"""
+
+
+def test_a_claim_among_many_connections_reads_the_partial_index(committed_cast: Cast) -> None:
+    add_oauth_connection(committed_cast)
+    execute(_MANY, {})
+    execute("ANALYZE connection", {})
+    with explained("WITH due") as found:
+        assert claim_due(full_servers=["https://slow.example"]) is not None
+    (plan,) = found.plans
+    scans = [node for node in nodes(plan) if node.get("Relation Name") == "connection"]
+    assert {node.get("Index Name") for node in scans} >= {"connection_due"}
+    assert found.rows_read("connection") < 10
+    assert "connection" not in found.read_whole
+
+
+def test_a_deleted_connection_is_revoked_at_a_real_server(
+    committed_cast: Cast, server: GrantServer
+) -> None:
+    connection = authorized(committed_cast, server)
+    delete_connection(connection_id=connection.id, actor=TEST_ACTOR)
+    senders = Senders(REVOCATIONS)
+    until(lambda: not (senders.top_up() or Revocation.objects.filter(status="pending").exists()))
+    senders.finish()
+    assert [each["status"] for each in server.requests("/revoke")] == [200, 200]
