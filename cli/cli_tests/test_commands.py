@@ -8,7 +8,9 @@ import click
 import pytest
 from testing.processes.terminal import pipedai
 from testing.world.cast import TEST_ACTOR
+from tests.gateway.servers import raw_server
 
+from cli_tests.test_hostile_service import answers
 from pipedai_cli import keys, main, output
 from triggers.services import update_trigger
 
@@ -28,6 +30,8 @@ READS = {
     "run logs {ended}": None,
     "run explain {queued}": "/runs/{queued}/explain",
     "worker list": None,
+    "event list --source {source} --decision fired,filtered": None,
+    "event list --source {source}": None,
     "attention": "/environments/{environment}/attention",
     "export --to new --force": "/environments/{environment}/export?managedBy=pipedai.yaml",
     "plan": None,
@@ -50,6 +54,8 @@ CASES = [
     ("run show {queued}?x=", 2, "stands for an id is none"),
     ("run list --status asleep", 4, "status: "),
     ("run list --limit 0", 2, "--limit"),
+    ("event replay {event}", 0, "decided anew as"),
+    ("event list --source nobody", 4, "No source has"),
     ("run show", 2, "Missing argument"),
     ("nonsense", 2, "No such command"),
     ("apply", 2, "--yes"),
@@ -125,6 +131,25 @@ def test_each_case_exits_as_the_help_says(shell):
     two = shell.stage.cast.add_trigger(name="Other report")
     ended = shell("trigger show 'Other report'")
     assert (ended.code, str(two) in ended.err) == (2, True)
+
+
+def test_approvals_are_listed_and_opened_and_never_decided(tmp_path):
+    row = {
+        "id": "01a20e61-e1a2-7c3d-8e4f-5a6b7c8d9e0f",
+        "status": "pending",
+        "tool": "send_mail",
+        "triggerName": "Morning report",
+        "createdAt": "2026-11-24T16:27:05.102Z",
+        "expiresAt": "2026-11-25T16:27:05.102Z",
+    }
+    page = json.dumps({**row, "items": [row], "nextCursor": None, "environmentId": "e"}).encode()
+    with raw_server(answers(page)) as url:
+        shell = {"home": tmp_path, "url": url.removesuffix("/mcp"), "key": "pwk_x"}
+        listed = pipedai("approval", "list", **shell)
+        opened = pipedai("approval", "open", row["id"], **shell)
+    assert "send_mail" in listed.out
+    assert opened.out.endswith(f"/console/approvals/{row['id']}\n")
+    assert list(main.cli.commands["approval"].commands) == ["list", "open"]
 
 
 def test_a_newcomer_gives_keys_to_what_there_is_and_goes_on_with_files(shell):

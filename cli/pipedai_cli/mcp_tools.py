@@ -43,7 +43,7 @@ def serve(session: Session, *, files: Path, write: bool) -> None:
 
 
 def make_server(session: Session, *, files: Path, write: bool) -> MCPServer:
-    server = MCPServer("pipedai", instructions=_INSTRUCTIONS)
+    server = MCPServer("pipedai", instructions=_INSTRUCTIONS, log_level="WARNING")
     acting = Acting(session, files)
     tools = [(tool, _READS) for tool in Reading(session).tools()]
     if write:

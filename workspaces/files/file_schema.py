@@ -1,6 +1,7 @@
 """Makes the JSON Schema of `pipedai.yaml`, by which editors check it and complete its fields (SPEC §29)."""
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -41,7 +42,9 @@ def file_schema() -> bytes:
         "required": ["managedBy"],
         "additionalProperties": False,
     }
-    return json.dumps(schema).encode()
+    named = set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(schema)))
+    defined = {name: _whole(parts[name], parts, (name,)) for name in sorted(named)}
+    return json.dumps({**schema, "$defs": defined}).encode()
 
 
 def _rows(kind: Kind, parts: Mapping[str, Schema]) -> Schema:
@@ -106,16 +109,19 @@ def _or_secret(field: Schema) -> Schema:
     return {"anyOf": [inside, _SECRET]}
 
 
-def _whole(schema: Any, parts: Mapping[str, Schema]) -> Any:
-    """Returns the schema with what its `$ref`s refer to in their place."""
+def _whole(schema: Any, parts: Mapping[str, Schema], within: tuple[str, ...] = ()) -> Any:
+    """Returns the schema with what its `$ref`s refer to in their place, but for one that is inside itself."""
     if isinstance(schema, list):
-        return [_whole(each, parts) for each in schema]
+        return [_whole(each, parts, within) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    if "$ref" in schema:
-        rest = {name: value for name, value in schema.items() if name != "$ref"}
-        return {**_whole(parts[schema["$ref"].rpartition("/")[2]], parts), **rest}
-    return {name: _whole(value, parts) for name, value in schema.items()}
+    if isinstance(schema.get("$ref"), str):
+        name = schema["$ref"].rpartition("/")[2]
+        if name in within:
+            return {"$ref": f"#/$defs/{name}"}
+        rest = {key: value for key, value in schema.items() if key != "$ref"}
+        return {**_whole(parts[name], parts, (*within, name)), **rest}
+    return {key: _whole(value, parts, within) for key, value in schema.items()}
 
 
 @require_safe

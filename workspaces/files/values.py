@@ -134,6 +134,9 @@ def shown(kind: Kind, row: Row) -> Fields:
         if source not in row:
             continue
         default = kind.defaults.get(source, field.default)
+        # Also a default takes the type that a value in a request gets.
+        if default not in (None, empty):
+            default = field.run_validation(default)
         if default is empty or canonical(row[source]) != canonical(default):
             fields[name] = json.loads(compact_json(row[source]))
     return fields

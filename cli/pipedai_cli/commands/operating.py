@@ -33,8 +33,8 @@ def attention(session: Session) -> None:
         told = f", {len(item['toldTo'])} told" if item["toldTo"] else ""
         session.out.line(f"{item['kind']} since {local_time(item['since'])}{told}", style="bold")
         session.out.line(f"  {item['summary']}")
-        if item["error"]:
-            session.out.line(f"  {item['error']}")
+        for line in (item["error"] or "").splitlines():
+            session.out.line(f"  {line}")
         if item["remedy"]:
             session.out.line(f"  → {item['remedy']['text']}")
     if answer["total"] > len(answer["items"]):
