@@ -269,8 +269,8 @@ def test_every_example_is_what_is_answered(monkeypatch):
         user_id=UUID(call("get", "auth/me")["user"]["id"]),
         actor=TEST_ACTOR,
     )
-    asked = {"deviceCode": begun["deviceCode"]}
-    story.tell("POST /enrollments/key", call("post", "enrollments/key", asked, client=browser()))
+    device = {"deviceCode": begun["deviceCode"]}
+    story.tell("POST /enrollments/key", call("post", "enrollments/key", device, client=browser()))
     operator = bearer(host["operatorToken"])
     minted = f"workspaces/{workspace}/workers/registration-token"
     story.tell(
