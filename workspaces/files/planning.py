@@ -2,7 +2,6 @@
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 from django.db import transaction
@@ -13,15 +12,12 @@ from pipedai.api.outside_urls import origin_of
 from pipedai.api.renderers import compact_json
 from pipedai.events import Actor, Event, emit
 from workspaces.files import values
+from workspaces.files.changes import Change, plain, told
 from workspaces.files.kinds import Kind, Row, kinds, lookups
-from workspaces.files.names import with_ids, with_names
+from workspaces.files.names import with_ids
 from workspaces.files.requests import Json, Request, check_resources, named
-from workspaces.files.values import Wanted
 from workspaces.locks import hold_role, lock_environment
 from workspaces.roles import Role
-
-# What a plan shows in place of a secret.
-_SET = "set"
 
 
 def plan(*, environment_id: UUID, request: Request, actor: Actor, role: Role) -> Json:
@@ -59,34 +55,6 @@ def apply(*, environment_id: UUID, request: Request, actor: Actor) -> Json:
         said = {"managedBy": request.managed_by, "digest": work.digest, **counts}
         emit(Event("files.applied", actor, environment_id, "environment", environment_id, said))
         return {"digest": work.digest, "changes": changes}
-
-
-@dataclass(slots=True)
-class _Change:
-    """A resource with its row, if there is one; or a row that no resource stands for any more."""
-
-    kind: Kind
-    key: str
-    resource: Json | None
-    row: Row | None
-    wanted: Wanted | None = None
-    secrets: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    id: UUID | None = None
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind.name} {self.key}"
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether the row is as the resource says, with its secrets, so that nothing has to be done."""
-        assert self.wanted is not None
-        return (
-            self.row is not None
-            and not self.secrets
-            and values.is_as_wanted(self.kind, self.row, self.wanted)
-        )
 
 
 class _Work:
@@ -136,9 +104,13 @@ class _Work:
             self._delete(change)
         after = self._live()
         self._check_origins(after)
-        return [self._told(change, after) for change in (*self._changes, *gone)]
+        names = {(of, str(id_)): name for (of, name), id_ in self._ids.items()}
+        return [
+            told(change, self._row_of(change, after), names, self._role)
+            for change in (*self._changes, *gone)
+        ]
 
-    def _lock(self, kind: Kind, changes: list[_Change]) -> None:
+    def _lock(self, kind: Kind, changes: list[Change]) -> None:
         mine = [change for change in changes if change.kind is kind]
         gone = [change for change in self._gone if change.kind is kind]
         ids = [change.id for change in (*mine, *gone) if change.id is not None]
@@ -163,17 +135,17 @@ class _Work:
             keyed |= {(lookup.name, name): id_ for name, id_ in ids.items()}
         return keyed
 
-    def _change(self, resource: Json) -> _Change:
+    def _change(self, resource: Json) -> Change:
         kind = next(kind for kind in kinds() if kind.name == resource["kind"])
         id_ = self._ids.get((kind.name, resource["key"]))
         row = self._before[kind.name][id_] if id_ else None
-        return _Change(kind, resource["key"], resource, row, id=id_)
+        return Change(kind, resource["key"], resource, row, id=id_)
 
-    def _left_over(self) -> list[_Change]:
+    def _left_over(self) -> list[Change]:
         """Returns the rows that the files had once: those with the label, and without a resource."""
         wanted = {(change.kind.name, change.key) for change in self._changes}
         return [
-            _Change(kind, row["key"], None, row, id=id_)
+            Change(kind, row["key"], None, row, id=id_)
             for kind in kinds()
             for id_, row in self._before[kind.name].items()
             if row["managed_by"] == self._request.managed_by
@@ -184,13 +156,13 @@ class _Work:
     def _digest(self) -> str:
         """Returns a digest of the resources, and of all rows that they touch as these are now."""
         rows = [
-            _plain(change.kind, change.row) if change.row else None
+            plain(change.kind, change.row) if change.row else None
             for change in (*self._changes, *self._gone)
         ]
         said = compact_json([self._request.managed_by, self._request.resources, rows])
         return hashlib.sha256(said.encode()).hexdigest()
 
-    def _read(self, change: _Change) -> None:
+    def _read(self, change: Change) -> None:
         assert change.resource is not None
         fields = {name: value for name, value in change.resource.items() if name != "kind"}
         with named(change.name):
@@ -204,7 +176,7 @@ class _Work:
                 is_plan=self._request.is_plan,
             )
 
-    def _empty_late(self, change: _Change) -> None:
+    def _empty_late(self, change: Change) -> None:
         """Empties the fields that name rows of the same kind if they change, so that no order of changes leads over a
         circle, or to a row that another one still names.
         """
@@ -224,7 +196,7 @@ class _Work:
             with named(change.name):
                 change.kind.update(change.id, values=stale, actor=self._actor)
 
-    def _save(self, change: _Change) -> None:
+    def _save(self, change: Change) -> None:
         """Makes or changes the row, without the fields that may name rows which are not there yet."""
         self._read(change)
         if change.is_wanted:
@@ -244,7 +216,7 @@ class _Work:
                 first = {name: value for name, value in everything.items() if name not in late}
                 change.kind.update(change.id, values=first, actor=self._actor)
 
-    def _save_late(self, change: _Change) -> None:
+    def _save_late(self, change: Change) -> None:
         late = self._late_sources(change.kind)
         if not late:
             return
@@ -257,7 +229,7 @@ class _Work:
         with named(change.name):
             change.kind.update(change.id, values=last, actor=self._actor)
 
-    def _delete(self, change: _Change) -> None:
+    def _delete(self, change: Change) -> None:
         """Deletes a row. A plan warns of a refusal."""
         assert change.id is not None
         try:
@@ -268,7 +240,7 @@ class _Work:
                 raise
             change.warnings.append(error.message)
 
-    def _everything(self, change: _Change) -> Row:
+    def _everything(self, change: Change) -> Row:
         """Returns the values of a change with those secrets that are new."""
         assert change.wanted is not None
         return change.wanted.everything(change.kind, only=change.secrets)
@@ -277,7 +249,7 @@ class _Work:
         fields = kind.body().fields if kind.late else {}
         return {str(fields[name].source) for name in kind.late}
 
-    def _warn(self, change: _Change) -> None:
+    def _warn(self, change: Change) -> None:
         """Says what whoever reads the plan should know."""
         assert change.wanted is not None
         if change.row is not None and change.row["managed_by"] not in {
@@ -290,6 +262,11 @@ class _Work:
         for name in change.wanted.unset:
             if not values.has_secret(change.kind, change.row, name):
                 change.warnings.append(f"{name} has no value yet.")
+
+    def _row_of(self, change: Change, after: dict[str, dict[UUID, Row]]) -> Row | None:
+        """Returns the row of a resource as it is after all changes; None for what is to be deleted."""
+        assert change.id is not None
+        return after[change.kind.name].get(change.id) if change.resource else None
 
     def _check_origins(self, after: dict[str, dict[UUID, Row]]) -> None:
         """Raises Conflict if a secret that was written goes to an origin to which none went before. A plan warns."""
@@ -316,56 +293,3 @@ class _Work:
                 if not self._request.is_plan:
                     raise Conflict(f"{change.name}: {sentence}", code=ErrorCode.NEW_ORIGIN)
                 change.warnings.append(sentence)
-
-    def _told(self, change: _Change, after: dict[str, dict[UUID, Row]]) -> Json:
-        assert change.id is not None
-        new = after[change.kind.name].get(change.id) if change.resource else None
-        old_fields, new_fields = (
-            self._fields(change.kind, change.row),
-            self._fields(change.kind, new),
-        )
-        names = [*new_fields, *(name for name in old_fields if name not in new_fields)]
-        diff: Json = {
-            name: [old_fields.get(name), new_fields.get(name)]
-            for name in names
-            if values.canonical(old_fields.get(name)) != values.canonical(new_fields.get(name))
-        }
-        for name in change.secrets:
-            had = values.has_secret(change.kind, change.row, name)
-            has = values.has_secret(change.kind, new, name)
-            diff[name] = [_SET if had else None, _SET if has else None]
-        if change.resource is None:
-            action, diff = "delete", {}
-        elif change.row is None:
-            action = "create"
-        else:
-            action = "update" if diff else "none"
-        if not self._role.includes(change.kind.readers):
-            diff = {}
-        return {
-            "kind": change.kind.name,
-            "key": change.key,
-            "action": action,
-            "diff": diff,
-            "warnings": change.warnings,
-            **(change.kind.remarks(change.row, new) if new and action != "none" else {}),
-        }
-
-    def _fields(self, kind: Kind, row: Row | None) -> Json:
-        """Returns what a diff compares: a row's fields as files have them, and whose it is."""
-        if row is None:
-            return {}
-        keys = {(of, str(id_)): name for (of, name), id_ in self._ids.items()}
-        label = {"managedBy": row["managed_by"]} if row["managed_by"] else {}
-        return {**with_names(kind, values.shown(kind, row), keys), **label}
-
-
-def _plain(kind: Kind, row: Row) -> Json:
-    """Returns a row as JSON can have it. Of what is sealed, a digest will do."""
-    sealed = {column for secret in kind.secrets.values() for column in secret.columns}
-    plain = {name: value for name, value in row.items() if name not in sealed}
-    for name, secret in kind.secrets.items():
-        box = row[secret.sealed.column]
-        if box is not None and not secret.is_renewed and not kind.hides(row, name):
-            plain[secret.sealed.column] = hashlib.sha256(bytes(box)).hexdigest()
-    return plain
