@@ -85,6 +85,7 @@ _TAGS = (
     "Events",
     "Runs",
     "Budgets",
+    "Files",
     "Webhooks",
     "Incidents",
     "Notices",
