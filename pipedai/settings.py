@@ -295,6 +295,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "RunSource": "triggers.states.Source",
         "FaultClass": "triggers.states.FaultClass",
         "TickDecision": "triggers.states.Decision",
+        "EventDecision": "triggers.states.EventDecided",
         "DeliveryStatus": "triggers.models.Delivery.Status",
         "AuthMode": "workers.models.Worker.AuthMode",
         "TriggerHealth": "triggers.states.Health",
