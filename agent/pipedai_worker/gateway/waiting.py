@@ -94,8 +94,10 @@ def awaited_by(message: dict[str, Any]) -> ListOfTools | None:
 class Effects:
     """What calls of a server's tools may change. The last answer to `tools/list` that names a tool counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, learned: Callable[[str, dict[str, Any], str], None] | None = None) -> None:
+        """`learned` is called with each listed tool, by its name, and with its effect."""
         self._by_tool: dict[str, str] = {}
+        self._learned = learned
 
     def learn(self, result: Any) -> None:
         tools = result.get("tools") if isinstance(result, dict) else None
@@ -104,7 +106,9 @@ class Effects:
             if not isinstance(name, str) or len(name) > LONGEST_TOOL_NAME:
                 continue
             if name in self._by_tool or len(self._by_tool) < MOST_TOOLS:
-                self._by_tool[name] = _annotated(tool)
+                self._by_tool[name] = effect = _annotated(tool)
+                if self._learned is not None:
+                    self._learned(name, tool, effect)
 
     def of(self, tool: str) -> str:
         """Return the effect of a tool. A tool that no list has named may have any effect, so it is POSSIBLE."""
@@ -134,7 +138,7 @@ class FirstEffect:
     async def allowed(self) -> None:
         """Return when tool calls that may change something may be sent. Raises NotAllowed if they must not be sent."""
         if self._asked is None or (self._asked.done() and self._asked.exception() is not None):
-            self._asked = _in_thread(self._ask)
+            self._asked = in_thread("first effect", self._ask)
         try:
             await asyncio.shield(self._asked)
         except asyncio.CancelledError:
@@ -144,7 +148,7 @@ class FirstEffect:
             raise NotAllowed("The run is being stopped, so this call was not sent.") from None
 
 
-def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
+def in_thread(name: str, work: Callable[[], None]) -> asyncio.Future[None]:
     """Run `work` in a thread of its own. The gateway does not wait for this thread when it ends."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
@@ -170,5 +174,5 @@ def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, failed)
 
-    run_in_background("gateway first effect", run)
+    run_in_background(f"gateway {name}", run)
     return future

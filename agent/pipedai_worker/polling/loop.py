@@ -24,7 +24,7 @@ from pipedai_worker.executors.base import Executor
 from pipedai_worker.logs import get_logger
 from pipedai_worker.polling.poller import Granted, Polled, Poller
 from pipedai_worker.reporting.calls import report
-from pipedai_worker.reporting.outcome import Outcome
+from pipedai_worker.reporting.outcome import WAITING, Outcome
 from pipedai_worker.running import recovery
 from pipedai_worker.running.run import Run, Surroundings
 from pipedai_worker.running.stopping import StopReason, run_in_background
@@ -95,6 +95,7 @@ class Loop:
             settings.pass_env,
             settings.events,
             leaving=self._leaving.wait,
+            parking=lambda run_id: self._inbox.put(lambda: self._claiming.add(run_id)),
             claimed=lambda run_id: self._inbox.put(lambda: self._claiming.discard(run_id)),
         )
         self._poller = Poller(
@@ -103,9 +104,11 @@ class Loop:
             hold=not settings.once,
             journal=journal,
             account_id=settings.account_id,
+            features=executor.features,
         )
         self._runs: dict[str, Run] = {}
-        # The runs that were granted and are not written to disk yet. Until then the worker asks for no other run.
+        # The runs that were granted and are not written to disk yet, and those that the API does not know yet to wait.
+        # Until then the worker asks for no other run.
         self._claiming: set[str] = set()
         self._settling = 0
         # True once no further run is to be taken, because none is due; only with `once`.
@@ -143,6 +146,9 @@ class Loop:
         recovery.clean_up(self._journal, self._surroundings.executor)
         left = self._journal.events()
         for run_id, body in self._journal.outcomes().items():
+            if body.get("status") == WAITING:
+                # Until the API knows that the run waits, it must not be taken anew: the late report would end that.
+                self._claiming.add(run_id)
             self._settle(partial(self._report_left, run_id, body, left.pop(run_id, None)))
         if left:
             # Nothing waits for these events. What can't be sent before the worker exits stays on disk.
@@ -152,6 +158,7 @@ class Loop:
         """Report a run of an earlier process, and then send its events: before, the API may not take them."""
         around = self._surroundings
         status = report(self._api, self._journal, around.executor, run_id, body, around.leaving)
+        around.claimed(run_id)
         if events is not None:
             sender = Sender(self._api, run_id, events, around.leaving)
             sender.finish()

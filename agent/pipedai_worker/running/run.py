@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipedai_worker.api.client import Api
+from pipedai_worker.api.patience import until_answered
 from pipedai_worker.disk.journal import HeldRun, Journal
 from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.events.local import RunEvents, Sink
@@ -18,7 +20,7 @@ from pipedai_worker.events.recorder import Recorder
 from pipedai_worker.executors import settings
 from pipedai_worker.executors.base import Execution, Executor, Job
 from pipedai_worker.executors.inputs import allowed
-from pipedai_worker.gateway import Gateway
+from pipedai_worker.gateway import Gate, Gateway
 from pipedai_worker.identity.paying import EVERY_CREDENTIAL
 from pipedai_worker.logs import get_logger, known_secrets
 from pipedai_worker.polling.assigned import ALWAYS, FAILURES, AssignedRun
@@ -31,6 +33,7 @@ from pipedai_worker.reporting.outcome import (
     INFRA,
     NONE,
     TIMED_OUT,
+    WAITING,
     Outcome,
 )
 from pipedai_worker.running import recovery, workplaces
@@ -45,6 +48,14 @@ log = get_logger(__name__)
 # s after its own SIGTERM.
 TERM_GRACE_SECONDS = 10.0
 SHUTDOWN_TERM_GRACE_SECONDS = 2.0
+# A run that waits for its approval to be spent looks this often whether it has been stopped.
+LOOK_SECONDS = 0.2
+# What becomes of a run that was to wait, if its session could not be kept.
+NOT_KEPT: dict[str, Any] = {
+    "status": FAILED,
+    "fault_class": INFRA,
+    "error_message": "The run was to wait for an approval, but the worker could not keep its session.",
+}
 NO_CALLS = {"total": 0, "effects": 0, "unknown": 0}
 
 
@@ -61,6 +72,8 @@ class Surroundings:
     leaving: Callable[[float], bool]
     # Called with a run's id when the run is on disk, or can't be written there.
     claimed: Callable[[str], None]
+    # Called with a run's id before the API is told that the run waits for a person. The worker takes no run meanwhile.
+    parking: Callable[[str], None]
 
 
 class Run:
@@ -87,6 +100,10 @@ class Run:
         self._recorder: Recorder | None = None
         # The session in which another attempt of the run can go on; None if there is none.
         self._kept_session = assigned.resume_session_id
+        # Decides which of the run's tool calls may be sent; None if none needs a person's approval.
+        self._gate: Gate | None = None
+        # Set when the run's program has ended.
+        self._over = threading.Event()
         self._heartbeat = Heartbeat(around.api, assigned.id, self.stop, self._counts)
 
     def live(self) -> None:
@@ -144,6 +161,14 @@ class Run:
                 outcome, tool_calls=self._calls.counts(), tool_call_list=self._calls.listed()
             )
             self._calls.close()
+        if self._gate is not None:
+            denied = self._gate.denied(waits=outcome.status == WAITING)
+            outcome = replace(outcome, denied=(*outcome.denied, *denied))
+        if outcome.status == WAITING:
+            if self._kept_session is None:
+                outcome = replace(outcome, approval=None, **NOT_KEPT)
+            else:
+                self._around.parking(self.assigned.id)
         outcome = workplaces.with_session(outcome, self._kept_session)
         if outcome.status == CANCELED and self.assigned.resume_session_id is not None:
             sessions = self._around.journal.sessions
@@ -224,28 +249,68 @@ class Run:
             if workplace.session.resumed:
                 self._heartbeat.session_id = workplace.session.id
             self._held = around.journal.update(self._held, scratch=str(scratch.root))
+            self._gate = self._make_gate(workplace)
             with Gateway(
                 url=self.assigned.mcp_url,
                 headers=self.assigned.mcp_headers,
                 calls=calls,
                 before_first_effect=self._heartbeat.tell,
+                gate=self._gate,
             ) as gateway:
                 execution = self._probe(gateway) if executor.needs_server else None
                 if execution is None:
                     limit = self.assigned.timeout_seconds
                     scratch.write_mcp_config(settings.configuration(gateway.url, limit))
-                    execution = executor.execute(
-                        self._job(workplace, gateway.url, on_event, deadline)
-                    )
+                    job = self._job(workplace, gateway.url, on_event, deadline)
+                    execution = executor.execute(job)
+                    if execution.nothing_deferred:
+                        going_on = replace(job.session, deferred=False)
+                        execution = executor.execute(replace(job, session=going_on))
                 return execution
         finally:
             # The program may have left processes outside its process group. They are ended before the files are
             # removed, so that they write no new ones.
             recovery.end_marked(self._held.claim_id)
+            self._over.set()
             kept = workplaces.leave(
-                workplace, execution, calls, self._held.pid, executor, around.journal.sessions
+                *(workplace, self.assigned, execution, calls),
+                *(self._held.pid, executor, around.journal.sessions),
             )
             self._kept_session = workplace.session.id if kept else None
+
+    def _make_gate(self, workplace: Workplace) -> Gate | None:
+        if self.assigned.approvals is None:
+            return None
+        sessions, session_id = self._around.journal.sessions, workplace.session.id
+
+        def make_room(with_effect: set[str]) -> bool:
+            try:
+                return sessions.make_room(session_id, self._around.executor, with_effect)
+            except OSError as error:
+                log.error("a session can't be kept for a run that waits: %s", error.strerror)
+                return False
+
+        def spend(approval_id: str) -> None:
+            # If the worker is killed from here on, claude must not make the call again when the run goes on.
+            sessions.undefer(session_id)
+            api, run_id = self._around.api, self.assigned.id
+            until_answered(lambda: api.spend(run_id, approval_id), self._is_over)
+
+        return Gate(
+            self.assigned.approvals,
+            redact=self._redactor.redact_json,
+            make_room=make_room,
+            spend=spend,
+            with_effect=workplace.known.with_effect if workplace.known else (),
+        )
+
+    def _is_over(self, seconds: float) -> bool:
+        """Wait for so many seconds, or until the run is stopped or its program has ended; return whether it is so."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and self.stop.reason is None:
+            if self._over.wait(LOOK_SECONDS):
+                return True
+        return self.stop.reason is not None
 
     def _probe(self, gateway: Gateway) -> Execution | None:
         """Return None if the run's MCP server can be used; else, or if the run is stopped meanwhile, how it ends."""
@@ -289,6 +354,7 @@ class Run:
             launched=self._launched,
             session_begun=lambda: self._session_begun(workplace),
             on_event=on_event,
+            parked=self._gate.parked if self._gate else lambda _: None,
         )
 
     def _term_grace(self) -> float:
