@@ -16,6 +16,7 @@ from uuid import uuid4
 from pipedai_worker.conformance import wire
 from pipedai_worker.conformance.fake_run import FakeRun, iso, now
 from pipedai_worker.conformance.wire import TERMINAL
+from pipedai_worker.stand_in.mcp_server import Tool
 
 IN_HAND = {"claimed", "running"}
 # This `status` of a fault means that the fake API carries the request out, but then cuts the connection instead of
@@ -61,6 +62,9 @@ class FakeApi:
         # The URL of the MCP server for runs that name no other. When the fake API is served, this becomes the URL of a
         # small MCP server that answers.
         self.mcp_url = "https://mcp.example.com/mcp"
+        # The tools of that MCP server, and what the worker has announced that it can do.
+        self.tools: dict[str, Tool] = {}
+        self.announced: set[str] = set()
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         # One sentence for each request that broke the API's rules.
         self.malformed: list[str] = []
@@ -255,6 +259,7 @@ class FakeApi:
             self.polls_waiting -= 1
 
     def _due(self, features: list[str]) -> list[FakeRun]:
+        self.announced.update(features)
         if self.limited_seconds is not None:
             return []
         runs = [run for run in self.runs.values() if not run.lost_to_another]

@@ -91,6 +91,7 @@ class Handler(McpHandler):
         data = self._body()
         body = wire.parse(data)
         if self.path.startswith(self.served_at):
+            self.tools = self.server.api.tools
             self.take(body or {})
         elif data and not wire.is_json(self.headers.get("Content-Type")):
             self._refuse_call(

@@ -9,16 +9,15 @@ import json
 import sys
 from urllib.parse import urlsplit
 
-# The gateway may have to wait for the disk. Claude waits no longer for the hook either.
-SECONDS = 60
-
 
 def main() -> None:
-    """Pass claude's question from stdin on, and the answer to stdout. The MCP configuration names the gateway."""
+    """Pass claude's question from stdin on, and the answer to stdout. The arguments are the MCP configuration, which
+    names the gateway, and how many seconds the gateway has to answer.
+    """
     with open(sys.argv[1], encoding="utf-8") as file:  # noqa: PTH123 - pathlib takes long to import
         (server,) = json.load(file)["mcpServers"].values()
     url = urlsplit(server["url"])
-    connection = http.client.HTTPConnection(url.netloc, timeout=SECONDS)
+    connection = http.client.HTTPConnection(url.netloc, timeout=float(sys.argv[2]))
     path = f"{url.path.rpartition('/')[0]}/hook"
     connection.request("POST", path, sys.stdin.buffer.read(), {"Content-Type": "application/json"})
     response = connection.getresponse()

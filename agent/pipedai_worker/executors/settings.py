@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipedai_worker.executors.hook import SECONDS
 from pipedai_worker.polling.approvals import Approvals
 
 # The name of the run's only MCP server; claude then names its tools `mcp__trigger__…`.
@@ -50,6 +49,8 @@ VARIABLES = {
 }
 # Of claude's own tools, a run with gated calls has only these: none runs a command, writes a file or reaches the web.
 HOST_TOOLS = "Read,Glob,Grep,Agent"
+# The gateway may have to wait for the disk before it answers the hook.
+HOOK_SECONDS = 60
 HOOK = Path(__file__).with_name("hook.py")
 
 
@@ -59,8 +60,9 @@ def options(approvals: Approvals | None, mcp_config: Path) -> list[str]:
     """
     settings: dict[str, Any] = {"crossSessionInbound": "refuse"}
     if approvals is not None:
-        command = shlex.join([sys.executable, "-I", "-S", str(HOOK), str(mcp_config)])
-        hook = {"type": "command", "command": command, "timeout": SECONDS}
+        arguments = [str(HOOK), str(mcp_config), str(HOOK_SECONDS)]
+        command = shlex.join([sys.executable, "-I", "-S", *arguments])
+        hook = {"type": "command", "command": command, "timeout": HOOK_SECONDS}
         settings["hooks"] = {"PreToolUse": [{"matcher": f"{TOOL_PREFIX}.*", "hooks": [hook]}]}
     limited = approvals is not None and not approvals.allow_host_tools
     return [

@@ -203,5 +203,5 @@ class Watch:
             num_turns=transcript.num_turns,
             session_id=transcript.session_id,
             model=transcript.model,
-            denied=tuple(transcript.denied.values()),
+            denied=transcript.denied,
         )

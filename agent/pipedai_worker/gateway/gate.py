@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import rfc8785
-
 from pipedai_worker.disk.tool_calls import POSSIBLE
 from pipedai_worker.executors.settings import TOOL_PREFIX
 from pipedai_worker.gateway import messages
+from pipedai_worker.gateway.exact import canonical, hash_of, is_plain, only_approved
 from pipedai_worker.gateway.exchange import Request
 from pipedai_worker.gateway.waiting import NotAllowed
 from pipedai_worker.logs import get_logger
@@ -45,7 +44,6 @@ UNSPENT = "The approval of this call could not be used, so the call was not sent
 REJECTED = "A person has rejected this call. Nothing was done."
 # Claude replaces these characters of a tool's name.
 _REPLACED = re.compile(r"[^a-zA-Z0-9_-]")
-_PLAIN_TYPE = re.compile(r'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -108,13 +106,13 @@ class Gate:
         self._parked: Parked | None = None
         # True if claude has sent the parked call all the same, and gone on.
         self._was_sent = False
-        # The tools of the calls that the gate itself has refused, in order.
-        self._refused: list[str] = []
+        # The tools of the calls that the gate has refused, in order.
+        self._refused: dict[str, str] = {}
 
     def learn(self, name: str, tool: dict[str, Any], effect: str) -> None:
         """Learn of a tool from the server's list. The worst effect that a list has told counts."""
         with self._lock:
-            self._schemas[name] = _hash(tool.get("inputSchema"))
+            self._schemas[name] = hash_of(tool.get("inputSchema"))
             if effect == POSSIBLE:
                 self._with_effect.add(name)
 
@@ -124,23 +122,26 @@ class Gate:
             found = self._parked
         return found.approval if found is not None and found.tool_use_id == tool_use_id else None
 
-    def denied(self, *, waits: bool) -> list[str]:
-        """Return the tools of the calls that were not made, in order. `waits` says that the run waits for the parked
-        one.
+    def denied(self, *, waits: bool) -> dict[str, str]:
+        """Return the tools of the calls that were not made, in order, by an id of each call. `waits` says that the run
+        waits for the parked one.
         """
         with self._lock:
             parked = None if waits or self._was_sent else self._parked
-            return [*self._refused, *([parked.call.tool] if parked else [])]
+            return {**self._refused, **({parked.tool_use_id: parked.call.tool} if parked else {})}
 
     def answer_hook(self, body: bytes) -> dict[str, Any]:
         """Return what the hook tells claude of a call: nothing, to defer it, or to deny it. It waits for the disk."""
         try:
             asked = parse(body)
-            name, tool_use_id, arguments = (
-                asked[field] for field in ("tool_name", "tool_use_id", "tool_input")
-            )
+            name, tool_use_id = str(asked["tool_name"]), str(asked["tool_use_id"])
+            arguments = asked["tool_input"]
             with self._lock:
-                return self._judge(str(name), str(tool_use_id), arguments, asked.get("agent_id"))
+                try:
+                    return self._judge(name, tool_use_id, arguments, asked.get("agent_id"))
+                except NotAllowed:
+                    self._refused[tool_use_id] = self._named(name)
+                    raise
         except NotAllowed as refused:
             return _told("deny", str(refused))
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -178,12 +179,12 @@ class Gate:
         return _told("defer", "A person decides on this call.")
 
     def _named(self, name: str) -> str:
-        """Return the server's name of a tool. Raises NotAllowed if claude's name stands for several tools."""
+        """Return the server's name of a tool. If claude's name stands for several or no tools, return that: no list has
+        it, so the call is refused.
+        """
         short = name.removeprefix(TOOL_PREFIX)
         found = [tool for tool in self._schemas if _REPLACED.sub("_", tool) == short]
-        if len(found) > 1:
-            raise NotAllowed(NOT_CANONICAL)
-        return found[0] if found else short
+        return found[0] if len(found) == 1 else short
 
     def admit(self, posted: list[dict[str, Any]], request: Request) -> Admitted | None:
         """Check a POST's messages, given whole, and return the call among them that somebody has approved; None if no
@@ -193,13 +194,13 @@ class Gate:
             try:
                 return self._admit(posted, request)
             except NotAllowed:
-                self._refused += [
-                    tool for tool in map(messages.tool_of, posted) if tool is not None
-                ]
+                for tool in map(messages.tool_of, posted):
+                    if tool is not None:
+                        self._refused[f"sent {len(self._refused)}"] = tool
                 raise
 
     def _admit(self, posted: list[dict[str, Any]], request: Request) -> Admitted | None:
-        if not _is_plain(posted, request):
+        if not is_plain(posted, request):
             raise NotAllowed(ODD)
         admitted = None
         for message in posted:
@@ -213,7 +214,7 @@ class Gate:
                 decision = self._decision_on(call)
                 if len(posted) > 1 or messages.request_id(message) is None:
                     raise NotAllowed(BATCHED)
-                admitted = Admitted(decision.approval_id, _only_approved(message, text))
+                admitted = Admitted(decision.approval_id, only_approved(message, text))
         if admitted is not None:
             # No second call passes while the API is asked.
             self._decision = None
@@ -250,7 +251,7 @@ class Gate:
         """Return a call by its hashes, and the canonical text of its arguments. Raises NotAllowed."""
         if tool not in self._schemas:
             raise NotAllowed(UNLISTED)
-        text, schema_hash = _canonical(arguments), self._schemas[tool]
+        text, schema_hash = canonical(arguments), self._schemas[tool]
         # The API can't store the character NUL, so nobody could be shown these arguments.
         if not isinstance(arguments, dict) or text is None or not schema_hash:
             raise NotAllowed(NOT_CANONICAL)
@@ -264,46 +265,3 @@ class Gate:
 def _told(decision: str, why: str) -> dict[str, Any]:
     told = {"permissionDecision": decision, "permissionDecisionReason": why}
     return {"hookSpecificOutput": {"hookEventName": "PreToolUse", **told}}
-
-
-def _is_plain(posted: list[dict[str, Any]], request: Request) -> bool:
-    """Tell whether a lax server would find the same calls in a POST as the gate does."""
-    kind = request.header("content-type")
-    if kind is None or not _PLAIN_TYPE.fullmatch(kind) or request.has("content-encoding"):
-        return False
-    for message in posted:
-        method, tool = message.get("method", ""), messages.tool_of(message)
-        if not isinstance(method, str):
-            return False
-        if tool is None and method.strip().casefold() == messages.TOOLS_CALL:
-            return False
-        # A server, or a proxy before it, may go by these headers of MCP 2026-07-28 instead of by the body.
-        if request.has("mcp-method") and request.header("mcp-method") != method:
-            return False
-        if request.has("mcp-name") and tool is not None and request.header("mcp-name") != tool:
-            return False
-    return True
-
-
-def _only_approved(message: dict[str, Any], arguments: bytes) -> bytes:
-    """Return a call with its arguments in the form that was approved, and without parameters that nobody has seen."""
-    params = {"name": message["params"]["name"]}
-    if "_meta" in message["params"]:
-        params["_meta"] = message["params"]["_meta"]
-    rest = json.dumps(
-        {"jsonrpc": "2.0", "id": message["id"], "method": messages.TOOLS_CALL, "params": params}
-    )
-    return rest[:-2].encode() + b',"arguments":' + arguments + b"}}"
-
-
-def _hash(value: Any) -> str | None:
-    text = _canonical(value)
-    return None if text is None else hashlib.sha256(text).hexdigest()
-
-
-def _canonical(value: Any) -> bytes | None:
-    """Return the RFC 8785 form of a JSON value; None if it has none, such as a number that not every program reads."""
-    try:
-        return rfc8785.dumps(value)
-    except (ValueError, RecursionError):
-        return None

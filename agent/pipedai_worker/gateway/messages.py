@@ -50,6 +50,8 @@ def read_posted(body: bytes) -> list[dict[str, Any]]:
         raise ValueError("The body is no JSON-RPC message.")
     if any(_is_ambiguous(message) for message in messages):
         raise ValueError("A member of the message is written in another way than the protocol's.")
+    if not all(isinstance(message.get("method", ""), str) for message in messages):
+        raise ValueError("The method of a message is no text.")
     if len(messages) > limits.MOST_MESSAGES:
         raise ValueError("The batch has too many messages.")
     if any(len(_id(message) or "") > limits.LONGEST_ID for message in messages):

@@ -22,6 +22,7 @@ from pipedai_worker.disk.journal import Journal
 from pipedai_worker.events.sender import Sender, send_left
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.logs import get_logger
+from pipedai_worker.polling.assigned import AssignedRun
 from pipedai_worker.polling.poller import Granted, Polled, Poller
 from pipedai_worker.reporting.calls import report
 from pipedai_worker.reporting.outcome import WAITING, Outcome
@@ -110,6 +111,8 @@ class Loop:
         # The runs that were granted and are not written to disk yet, and those that the API does not know yet to wait.
         # Until then the worker asks for no other run.
         self._claiming: set[str] = set()
+        # Runs that were granted anew, after a person's decision, before the thread of their last spell has ended.
+        self._decided: dict[str, Granted] = {}
         self._settling = 0
         # True once no further run is to be taken, because none is due; only with `once`.
         self._all_taken = False
@@ -238,6 +241,10 @@ class Loop:
             log.warning("a run that was granted can't be read")
             self._hand_back(_id_of(granted.state), recovery.UNREADABLE)
             self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
+        elif run.id in self._runs and _is_decided(run):
+            # The thread that has reported that the run waits is about to end.
+            self._claiming.add(run.id)
+            self._decided[run.id] = granted
         elif run.id in self._runs or self._journal.has_outcome(run.id):
             # The worker has this run already, but could not drop its claimId then.
             self._hand_back(None, recovery.NOT_BEGUN)
@@ -315,6 +322,9 @@ class Loop:
             self._claiming.discard(run.assigned.id)
             if not run.claimed:
                 self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
+            decided = self._decided.pop(run.assigned.id, None)
+            if decided is not None:
+                self._take_granted(decided)
         if error is not None:
             self._fail(error)
 
@@ -383,6 +393,10 @@ class Loop:
             # disk for the next start.
             self._leaving.set()
             self._stop_all()
+
+
+def _is_decided(run: AssignedRun) -> bool:
+    return run.approvals is not None and run.approvals.decision is not None
 
 
 def _id_of(state: dict[str, Any]) -> str | None:

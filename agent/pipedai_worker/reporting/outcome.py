@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
@@ -69,8 +69,8 @@ class Outcome:
     # The counts of the run's tool calls, and the calls themselves, as the API takes them.
     tool_calls: dict[str, int] | None = None
     tool_call_list: list[dict[str, Any]] | None = None
-    # The tools of the calls that were refused, in order, one for each call.
-    denied: tuple[str, ...] = ()
+    # The tools of the calls that were refused, in order, by an id of each call.
+    denied: dict[str, str] = field(default_factory=dict)
     # The call that waits for a person's decision, as the API takes it; None unless the status is WAITING.
     approval: dict[str, Any] | None = None
     # The run's output: any JSON that the API can store; ABSENT if there is no output.
@@ -86,7 +86,7 @@ class Outcome:
             tool_call_list=None
             if self.tool_call_list is None
             else redactor.redact_json(self.tool_call_list),
-            denied=tuple(map(redactor.redact, self.denied)),
+            denied={key: redactor.redact(tool) for key, tool in self.denied.items()},
             output=ABSENT if self.output is ABSENT else redactor.redact_json(self.output),
         )
 
@@ -110,7 +110,7 @@ class Outcome:
             fields["cacheReadTokens"] = self.tokens.cache_read
             fields["cacheCreationTokens"] = self.tokens.cache_creation
         fields["toolCalls"], fields["toolCallList"] = self.tool_calls, self.tool_call_list or None
-        fields["denials"], fields["approval"] = _denials(self.denied), self.approval
+        fields["denials"], fields["approval"] = _denials([*self.denied.values()]), self.approval
         body = {name: value for name, value in fields.items() if value is not None}
         if self.output is not ABSENT:
             body["output"] = self.output
@@ -148,7 +148,7 @@ def _retry_after(value: float | None) -> int | None:
     return None if seconds is None else min(math.ceil(seconds), LONGEST_RETRY_AFTER_SECONDS)
 
 
-def _denials(tools: tuple[str, ...]) -> dict[str, Any] | None:
+def _denials(tools: list[str]) -> dict[str, Any] | None:
     """Return how many calls were refused, and the first names of their tools; None if there were none."""
     names = dict.fromkeys(_cut(tool, TOOL_NAME_LENGTH) or "(unnamed)" for tool in tools)
     return {"total": len(tools), "tools": list(names)[:MOST_DENIED_NAMES]} if tools else None

@@ -163,7 +163,7 @@ class Run:
             self._calls.close()
         if self._gate is not None:
             denied = self._gate.denied(waits=outcome.status == WAITING)
-            outcome = replace(outcome, denied=(*outcome.denied, *denied))
+            outcome = replace(outcome, denied={**outcome.denied, **denied})
         if outcome.status == WAITING:
             if self._kept_session is None:
                 outcome = replace(outcome, approval=None, **NOT_KEPT)
@@ -211,6 +211,7 @@ class Run:
         around, directory = self._around, self._around.events
         here = (self.assigned, self._held.claim_id, around.executor, around.journal.sessions)
         deadline = time.monotonic() + self.assigned.timeout_seconds
+        waits = False
         events = RunEvents(directory, self.assigned.id, self._redactor) if directory else None
         recorder = self._recorder = self._begin_recording()
         on_event = _to_each(
@@ -222,6 +223,7 @@ class Run:
             if execution.session_refused and workplace.known is not None:
                 workplace = workplaces.instead(*here, workplace.known)
                 execution = self._execute_at(workplace, self._calls, on_event, deadline)
+            waits = execution.stopped_by is None and execution.outcome.status == WAITING
             return execution
         except HadEffects as end:
             if self.stop.reason is None:
@@ -231,14 +233,16 @@ class Run:
             if events:
                 events.close()
             if recorder:
-                recorder.finish()
+                recorder.finish(waits=waits)
 
     def _begin_recording(self) -> Recorder | None:
         if self.assigned.record_events not in {ALWAYS, FAILURES}:
             return None
         around, run_id = self._around, self.assigned.id
         path = around.journal.events_of(run_id, kept=self.assigned.record_events == FAILURES)
-        return Recorder.begin(around.api, run_id, path, self._redactor, around.leaving)
+        approvals = self.assigned.approvals
+        go_on = approvals is not None and approvals.decision is not None
+        return Recorder.begin(around.api, run_id, path, self._redactor, around.leaving, go_on=go_on)
 
     def _execute_at(
         self, workplace: Workplace, calls: ToolCalls, on_event: Sink, deadline: float
