@@ -265,7 +265,11 @@ class FakeApi:
         runs = [run for run in self.runs.values() if not run.lost_to_another]
         held = sum(run.status in IN_HAND for run in runs)
         able = "approvals" in features
-        due = [run for run in runs if run.status == "queued" and (able or run.rules is None)]
+        due = [
+            run
+            for run in self.runs.values()
+            if run.status == "queued" and (able or run.rules is None)
+        ]
         return due[: max(0, self.capacity - held)]
 
     def _limit(self) -> dict[str, Any]:
@@ -343,6 +347,8 @@ class FakeApi:
         if status == "canceled" and not run.cancel_requested:
             return 409, _conflict("No cancel was requested.", "cancel_not_requested", run)
         self._note_tool_calls("complete", run, body)
+        if body.get("claimId") not in {None, run.claim_id}:
+            return 409, _conflict("The run has been claimed anew.", "run_state", run)
         if status == "waiting" and run.status in IN_HAND:
             if run.cancel_requested:
                 status = "canceled"

@@ -174,6 +174,9 @@ class Run:
             sessions = self._around.journal.sessions
             sessions.forget(self.assigned.resume_session_id, self._around.executor)
         body, run_id = outcome.redacted(self._redactor).body(), self.assigned.id
+        if outcome.status == WAITING:
+            # If this is sent again after the run has been taken anew, it must not end the run's next spell.
+            body["claimId"] = self._held.claim_id
         journal = self._around.journal
         try:
             journal.put_outcome(run_id, body)
