@@ -113,7 +113,7 @@ def refuses_what_no_hook_held(lab: Lab) -> None:
 def sends_nothing_unspent(lab: Lab) -> None:
     till = Till(lab, f"call {CALL}", "success")
     till.until_waiting()
-    lab.api.fail("spend", 409, times=100, body={"error": "Spent.", "code": "approval_spent"})
+    lab.api.fail("spend", 409, times=100, body={"error": "Spent.", "code": "approval_unspendable"})
     lab.api.decide(till.run, "approve")
     till.until_ended(paid=0)
 

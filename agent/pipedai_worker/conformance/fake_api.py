@@ -342,7 +342,7 @@ class FakeApi:
 
     def _complete(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         status = run.settled(body)
-        if run.status == status:
+        if run.status == status != "waiting":
             return 200, run.shown()
         if status == "canceled" and not run.cancel_requested:
             return 409, _conflict("No cancel was requested.", "cancel_not_requested", run)
@@ -363,7 +363,7 @@ class FakeApi:
         approval, decision = run.approval or {}, run.decision or {}
         right = approval.get("approvalId") == body["approvalId"] and run.status in IN_HAND
         if not right or decision.get("decision") != "approve" or decision.get("spent"):
-            return 409, _conflict("The approval can't be spent.", "approval_spent", run)
+            return 409, _conflict("The approval can't be spent.", "approval_unspendable", run)
         decision["spent"] = True
         run.spent += 1
         return 200, run.shown()

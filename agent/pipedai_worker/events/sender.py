@@ -123,7 +123,7 @@ class Sender:
         the last events get no moment to arrive.
         """
         self._over = True
-        if self.waits and status == WAITING:
+        if self.waits and status in {None, WAITING}:
             return
         if self._begun:
             if self.waits:

@@ -144,6 +144,7 @@ def test_killed_while_it_reports_the_end(here: Scene) -> None:
         assert expect(here, run, calls=1)["status"] == "succeeded"
 
 
+@pytest.mark.timeout(7200)
 @pytest.mark.skipif(not TRIALS, reason="APPROVAL_TRIALS says how many trials there are to be")
 def test_kills_at_random_moments(scene: Scenes, messages: MessagesApi) -> None:
     here = scene()
