@@ -33,7 +33,8 @@ from triggers.runs.outcome import ToolCalls, counts_of
 from triggers.runs.pools import is_member, wake_for
 from triggers.runs.reachability import lease_params
 from triggers.runs.retries import lock_triggers
-from triggers.states import TERMINAL, EndedBy, Source, Status
+from triggers.runs.waiting import close_approvals
+from triggers.states import TERMINAL, ApprovalStatus, EndedBy, Source, Status
 
 
 class Refused(Conflict):
@@ -47,6 +48,7 @@ _UNAPPROVED = (
     "The worker gets no run whose trigger has headers, until an admin approves it"
     " (POST /workers/:id/approve): it was registered by a key's token."
 )
+_LACKS_APPROVALS = "The run's trigger has rules for approvals, and the claim does not name approvals among its features."
 
 
 def queue_run(
@@ -69,6 +71,7 @@ def queue_run(
         "source": source.value,
         "payload": None if payload is None else json.dumps(payload, ensure_ascii=False),
         "rerun_of_id": rerun_of,
+        "requested_by": actor.id if actor.type in ("user", "api_key") else None,
         "now": now,
         "room": room_without_turns(),
     }
@@ -185,7 +188,12 @@ def take_run(
     """
     if limited_trigger is not None:
         execute(sql.LOCK_TRIGGER, {"trigger_id": limited_trigger})
-    params = {**_leasing(run_id, worker_id, now), "claim_id": claim_id, **limits}
+    params = {
+        **_leasing(run_id, worker_id, now),
+        "claim_id": claim_id,
+        **conditions.NO_APPROVALS,
+        **limits,
+    }
     statement = sql.claim(limited=limited_trigger is not None, start=start, once=once)
     if (claimed := fetch_one(statement, params)) is None:
         return None
@@ -217,6 +225,8 @@ def _refusal(run: Row, met: Row, capacity: int) -> Refused:
         return Refused("Another worker comes first for the run.", run, code=ErrorCode.FIRST_WORKER)
     if not met["headers_may_go"]:
         return Refused(_UNAPPROVED, run, code=ErrorCode.WORKER_UNAPPROVED)
+    if not met["approvals_may_go"]:
+        return Refused(_LACKS_APPROVALS, run, code=ErrorCode.WORKER_LACKS_APPROVALS)
     if met["limited_until"] is not None:
         return Refused(
             "The usage limit of the worker's account was reached: it gets no new runs for now.",
@@ -276,12 +286,14 @@ def heartbeat_run(
 
 
 def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
-    """Ends a queued run, or asks the worker of a claimed or running one to stop it. A second call changes nothing.
+    """Ends a queued or waiting run, or asks the worker of a claimed or running one to stop it. A second call changes nothing.
     Raises NotFound, and Refused for an ended run. The caller has checked the user's role.
     """
     params = {"run_id": run_id, "now": now}
     with transaction.atomic():
-        if run := fetch_one(sql.CANCEL_QUEUED, params):
+        if run := fetch_one(sql.CANCEL_UNHELD, params):
+            if run["spells"]:
+                close_approvals([run], ApprovalStatus.WITHDRAWN, now=now)
             follow_up([run], [run_event("run.canceled", actor, run)])
         elif run := fetch_one(sql.REQUEST_CANCEL, params):
             emit(run_event("run.cancel-requested", actor, run))
@@ -308,9 +320,10 @@ def prefer_anew(*, trigger_id: UUID) -> None:
 
 
 def reassign_runs_of_worker(*, worker_id: UUID) -> int:
-    """Moves runs that a worker would take alone or first, and returns how many. The caller has locked their triggers
-    and ended the worker's memberships.
+    """Moves runs that a worker would take alone or first, and returns how many; those that only it could continue end
+    soon. The caller has locked their triggers and ended the worker's memberships.
     """
+    execute(sql.GIVE_UP_WAITING, {"worker_id": worker_id, "now": None})
     return _reassign(sql.REASSIGN_OF_WORKER, worker_id=worker_id, now=None)
 
 
@@ -353,11 +366,16 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
 
 
 def expire_queued_runs(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Ends up to `limit` queued runs that no worker may claim any more, and returns how many: their start deadline has
-    passed, or nobody continued their session in time.
+    """Ends up to `limit` runs that no worker may claim any more, and returns how many: their start deadline has passed,
+    nobody continued their session in time, or nobody decided in time about the call for which they wait.
     """
     params = {"limit": limit, "now": now}
-    return _end_found(sql.UNSTARTABLE, sql.END_UNSTARTABLE, params, lambda _: "run.not-started")
+    return _end_found(sql.UNSTARTABLE, sql.END_UNSTARTABLE, params, _unstarted)
+
+
+def _unstarted(run: Row) -> str:
+    is_undecided = run["ended_by"] == EndedBy.APPROVAL_EXPIRED
+    return "run.approval-expired" if is_undecided else "run.not-started"
 
 
 def _end_found(find: str, end: str, params: Row, action: Callable[[Row], str]) -> int:
@@ -373,6 +391,9 @@ def _end_found(find: str, end: str, params: Row, action: Callable[[Row], str]) -
         # With the environments PostgreSQL reads only their partitions, if the table is partitioned by environment.
         environment_ids = list({run["environment_id"] for run in found})
         ended = fetch_all(end, {**params, "ids": ids, "environment_ids": environment_ids})
+        close_approvals(
+            [run for run in ended if run["spells"]], ApprovalStatus.EXPIRED, now=params["now"]
+        )
         follow_up(ended, [ended_event(action(run), SYSTEM, run) for run in ended])
     return len(ended)
 
