@@ -28,7 +28,9 @@ def hold_workers(
 
 
 def locked_limits(worker: WorkerPrincipal, *, takes_approvals: bool) -> Limits:
-    """Locks the worker's row. `takes_approvals` is what the call says of the worker. Raises Unauthenticated if the token was revoked since authentication."""
+    """Locks the worker's row. `takes_approvals` is what the call says of it. Raises Unauthenticated if the token was
+    revoked since authentication.
+    """
     row = fetch_one(
         "SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved,"
         " coalesce(limited_until > statement_timestamp(), false) AS limited FROM worker"

@@ -248,7 +248,7 @@ class Model:
         run.session = session or run.session
         return run.told()
 
-    def complete(
+    def complete(  # noqa: C901 - the rules of SPEC §6 stand in one place
         self,
         run: ModelRun,
         worker: str,
@@ -262,8 +262,8 @@ class Model:
         limited: dict[str, datetime] | None = None,
         cost: int | None = None,
     ) -> Told:
-        """Ends the run as its worker reports. `cost` is that of its last spell. `limited` has until when each worker of the account is limited, if the
-        report has a usage limit and the service heeds it.
+        """Ends the run as its worker reports. `cost` is that of its last spell. `limited` has until when each worker of
+        the account is limited, if the report has a usage limit and the service heeds it.
         """
         if run.worker != worker:
             return MISSING

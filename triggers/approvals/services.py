@@ -28,7 +28,7 @@ _DECIDE = f"""
 UPDATE approval SET status = %(status)s, closed_at = {NOW}, decided_by = %(user_id)s, reason = %(reason)s
 WHERE id = %(approval_id)s AND status = 'pending'
 RETURNING id
-"""
+"""  # noqa: S608
 
 # The run's lock comes first, so that the run can't be given up meanwhile. Only what the run asked for last counts.
 _SPEND = f"""
@@ -44,7 +44,7 @@ WHERE a.id = %(approval_id)s AND a.run_id = held.id AND a.environment_id = held.
         SELECT FROM approval n
         WHERE n.run_id = a.run_id AND n.environment_id = a.environment_id AND n.created_at > a.created_at)
 RETURNING a.id, a.environment_id, a.trigger_id, a.run_id, a.tool, a.spent_at
-"""
+"""  # noqa: S608
 
 
 def decide_approval(

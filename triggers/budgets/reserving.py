@@ -77,8 +77,9 @@ ON CONFLICT (run_id, window_id) DO UPDATE SET amount_usd = excluded.amount_usd, 
 
 def reserve(run: Row) -> bool:
     """Reserves the cost of a run that this transaction has claimed, in all budgets that cover it. Returns False if a
-    budget that holds runs back has no room; the claim must then be rolled back. Each spell of a run reserves anew. It takes two statements, or six for a
-    window's first run. The windows stay locked, so that two claims can't both take the last room.
+    budget that holds runs back has no room; the claim must then be rolled back. Each spell of a run reserves anew. It
+    takes two statements, or six for a window's first run. The windows stay locked, so that two claims can't both take
+    the last room.
     """
     params = {
         "environment_id": run["environment_id"],

@@ -26,10 +26,10 @@ _LARGEST_CAP = """(SELECT max(t.max_cost_usd) FROM trigger t
         WHERE t.environment_id = b.environment_id AND t.deleted_at IS NULL
             AND (b.trigger_id IS NULL OR t.id = b.trigger_id))"""
 
-# Settles the reservations of runs that ended or wait, and the windows with them. A reservation that was settled before is settled
-# anew if the cost is told and has changed; an estimate never takes the place of a cost. The caller has locked the runs,
-# so that no other transaction settles them; the windows are locked in the order of their ids. It returns the
-# environments in which a budget that was nearly used up has room again.
+# Settles the reservations of runs that ended or wait, and the windows with them. A reservation that was settled before
+# is settled anew if the cost is told and has changed; an estimate never takes the place of a cost. The caller has
+# locked the runs, so that no other transaction settles them; the windows are locked in the order of their ids. It
+# returns the environments in which a budget that was nearly used up has room again.
 _SETTLE = f"""
 WITH due AS MATERIALIZED (
     SELECT x.run_id, x.window_id, x.is_notional, x.amount_usd, x.cost_usd AS old,
@@ -80,7 +80,8 @@ _LEFT = f"""
     WHERE x.settled_at IS NULL AND r.ended_at IS NOT NULL LIMIT %(limit)s)
 UNION
 (SELECT x.run_id FROM run_reservation x JOIN run r ON r.id = x.run_id
-    WHERE x.is_estimate AND x.spell = 0 AND x.settled_at > {NOW} - interval '1 hour' AND r.cost_usd IS NOT NULL LIMIT %(limit)s)
+    WHERE x.is_estimate AND x.spell = 0 AND x.settled_at > {NOW} - interval '1 hour' AND r.cost_usd IS NOT NULL
+    LIMIT %(limit)s)
 """
 _LOCK_RUNS = "SELECT id FROM run WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
 
@@ -89,7 +90,8 @@ def settle_reservations(
     run_ids: Collection[UUID], *, told_cost: Decimal | None = None, now: datetime | None = None
 ) -> None:
     """Settles these runs, which ended or wait, as the last that the transaction locks. `told_cost` is what a worker
-    told of the cost of the last spell, also too late to be the outcome; the row of a run of one spell may have it. If a budget has room again, the environment's workers with queued runs are woken.
+    told of the cost of the last spell, also too late to be the outcome; the row of a run of one spell may have it. If a
+    budget has room again, the environment's workers with queued runs are woken.
     """
     params = {"run_ids": list(run_ids), "told_cost": told_cost, "now": now}
     windows = fetch_all(_SETTLE, params)

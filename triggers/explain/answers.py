@@ -12,15 +12,16 @@ from triggers.states import Decision
 
 
 class WaitingFor(StrEnum):
-    """What a queued or waiting run waits for. It may wait for several things; they are told in this order: first what somebody has
-    to act on, last what time alone will bring.
+    """What a queued or waiting run waits for. It may wait for several things; they are told in this order: first what
+    somebody has to act on, last what time alone will bring.
     """
 
     # The run's start deadline has passed. The scheduler ends the run in a moment.
     START_DEADLINE = "start_deadline"
     # The run could only have continued a session, and the time for that is over. The scheduler ends it in a moment.
     HAD_EFFECTS = "had_effects"
-    # Somebody decided about the run's call, and its worker did not come back in time. The scheduler ends it in a moment.
+    # Somebody decided about the run's call, and its worker did not come back in time. The scheduler ends it in a
+    # moment.
     APPROVAL_UNREACHABLE = "approval_unreachable"
     # A person has to decide about the run's call of a tool. Only a waiting run has it, and no other reason.
     AWAITING_APPROVAL = "awaiting_approval"
@@ -104,8 +105,9 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One thing that a queued or waiting run waits for. `remedy` is None if time alone helps; `since` and `until` are None if
-    unknown. `place` is the run's place, from 1, at the worker that comes to it first; only BEHIND_OTHERS has it.
+    """One thing that a queued or waiting run waits for. `remedy` is None if time alone helps; `since` and `until` are
+    None if unknown. `place` is the run's place, from 1, at the worker that comes to it first; only BEHIND_OTHERS has
+    it.
     """
 
     code: WaitingFor
@@ -153,8 +155,8 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class RunExplanation:
-    """Where a run stands, and why. A queued or waiting run has `waiting_for`, which is empty if an online worker gets the run at
-    its next poll. A claimed or running run has `held`. An ended run has `ended` and `retry`.
+    """Where a run stands, and why. A queued or waiting run has `waiting_for`, which is empty if an online worker gets
+    the run at its next poll. A claimed or running run has `held`. An ended run has `ended` and `retry`.
     """
 
     run_id: UUID

@@ -195,8 +195,8 @@ class Run(models.Model):
     # `start_deadline_seconds` of the trigger after `available_at`, and moves with that. A decision about a waiting run
     # sets NULL.
     start_deadline_at = models.DateTimeField(null=True)
-    # Until when a queued run waits for `worker` alone to continue a session: that of the run that it repeats, or its own
-    # if it has `spells`. Later a retry starts anew on any worker, unless `had_effects` forbids that, and a run with
+    # Until when a queued run waits for `worker` alone to continue a session: that of the run that it repeats, or its
+    # own if it has `spells`. Later a retry starts anew on any worker, unless `had_effects` forbids that, and a run with
     # spells ends. For a waiting run it is the time until which somebody has to decide. NULL if the run starts anew.
     resume_until = models.DateTimeField(null=True)
     # Whether the tool calls of the session that the run is to continue may have changed something. If so, the run must
@@ -212,7 +212,8 @@ class Run(models.Model):
     # and becomes NULL when the run is queued again.
     claimed_at = models.DateTimeField(null=True)
     # When the worker reported that it had started the run; NULL before that, and for a run that ended without a start.
-    # It becomes NULL with `claimed_at`, and when a waiting run ends, because the time of waiting is none of its duration.
+    # It becomes NULL with `claimed_at`, and when a waiting run ends, because the time of waiting is none of its
+    # duration.
     started_at = models.DateTimeField(null=True)
     # When the run ended; NULL before that. If the worker's late report replaces the end that the server had decided,
     # this becomes the time of that report.

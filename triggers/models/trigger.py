@@ -123,8 +123,8 @@ class Trigger(models.Model):
     # How many US dollars a run may cost, more than 0; NULL for no limit. Users set it. A worker gets it with the run,
     # and ends a run that reaches it. Budgets reserve this amount.
     max_cost_usd = models.DecimalField(max_digits=14, decimal_places=6, null=True)
-    # The rules that say which tool calls a person has to approve, as ApprovalRulesField reads them; NULL for none. Users
-    # set it.
+    # The rules that say which tool calls a person has to approve, as ApprovalRulesField reads them; NULL for none.
+    # Users set it.
     approvals = JSONAsGivenField(null=True)
     # Whether runs have the CLI's own tools for shells, the web and files although the trigger has such rules. Users set
     # it.

@@ -108,7 +108,8 @@ _MAY_GO_OUT = f"""{_RUN_MAY_GO_OUT} AND {IS_NOT_AVOIDED}
     AND r.trigger_id NOT IN (SELECT id FROM no_room) AND (r.spells > 0
         OR ({_in_all_budgets("0")} AND r.trigger_id NOT IN (SELECT id FROM too_dear)))"""
 _TRIGGER_MAY = f"""t.{OF_ENVIRONMENT} AND t.deleted_at IS NULL AND {HEADERS_MAY_GO} AND {APPROVALS_MAY_GO}
-    AND t.id NOT IN (SELECT id FROM no_room) AND t.id NOT IN (SELECT id FROM too_dear) AND {BUDGETS_HAVE_ROOM_FOR_NEW}"""
+    AND t.id NOT IN (SELECT id FROM no_room) AND t.id NOT IN (SELECT id FROM too_dear)
+    AND {BUDGETS_HAVE_ROOM_FOR_NEW}"""
 # Looks the trigger of each run up by itself (OFFSET 0).
 _WITH_TRIGGER = f"""CROSS JOIN LATERAL (
         SELECT t.prefer_seconds FROM trigger t WHERE t.id = r.trigger_id AND {BUDGETS_HAVE_ROOM} OFFSET 0) t"""
@@ -238,10 +239,10 @@ def evaluate(
     """Returns for a queued run and a worker which conditions hold.
 
     They are `is_offered` to the worker, `is_not_avoided`, `is_due`, `is_in_time`, `may_start`, `is_not_paused`,
-    `trigger_has_room`, `headers_may_go`, `approvals_may_go`, `budgets_have_room`, and `free_slots`, a number. `limited_until` is when the
-    worker's usage limit ends, or None if it has none. `last_claimed_at` is when the worker claimed the last of the runs
-    that it holds, or None if it holds none. Without a worker only those count that concern the run alone. The refusal
-    of a claim and the explanation of a waiting run both use this result.
+    `trigger_has_room`, `headers_may_go`, `approvals_may_go`, `budgets_have_room`, and `free_slots`, a number.
+    `limited_until` is when the worker's usage limit ends, or None if it has none. `last_claimed_at` is when the worker
+    claimed the last of the runs that it holds, or None if it holds none. Without a worker only those count that concern
+    the run alone. The refusal of a claim and the explanation of a waiting run both use this result.
     """
     params = {"run_id": run_id, "worker_id": worker_id, "now": now, **NO_APPROVALS, **limits}
     return fetch_row(_EVALUATE, params)

@@ -48,7 +48,20 @@ _UNAPPROVED = (
     "The worker gets no run whose trigger has headers, until an admin approves it"
     " (POST /workers/:id/approve): it was registered by a key's token."
 )
-_LACKS_APPROVALS = "The run's trigger has rules for approvals, and the claim does not name approvals among its features."
+_LACKS_APPROVALS = (
+    "The run's trigger has rules for approvals, and the claim does not name approvals among its"
+    " features."
+)
+_FIRST = ("Another worker comes first for the run.", ErrorCode.FIRST_WORKER)
+# Why a claim is refused if one of these conditions does not hold; the first one counts.
+_UNMET = {
+    "is_not_paused": ("The environment is paused.", ErrorCode.ENVIRONMENT_PAUSED),
+    "is_due": ("The run is not due yet.", ErrorCode.NOT_DUE),
+    "is_in_time": ("The run's start deadline has passed.", ErrorCode.START_DEADLINE),
+    **dict.fromkeys(("may_start", "is_offered", "is_not_avoided"), _FIRST),
+    "headers_may_go": (_UNAPPROVED, ErrorCode.WORKER_UNAPPROVED),
+    "approvals_may_go": (_LACKS_APPROVALS, ErrorCode.WORKER_LACKS_APPROVALS),
+}
 
 
 def queue_run(
@@ -215,18 +228,9 @@ def _claim_events(claimed: Row, actor: Actor) -> list[Event]:
 
 
 def _refusal(run: Row, met: Row, capacity: int) -> Refused:
-    if not met["is_not_paused"]:
-        return Refused("The environment is paused.", run, code=ErrorCode.ENVIRONMENT_PAUSED)
-    if not met["is_due"]:
-        return Refused("The run is not due yet.", run, code=ErrorCode.NOT_DUE)
-    if not met["is_in_time"]:
-        return Refused("The run's start deadline has passed.", run, code=ErrorCode.START_DEADLINE)
-    if not met["may_start"] or not met["is_offered"] or not met["is_not_avoided"]:
-        return Refused("Another worker comes first for the run.", run, code=ErrorCode.FIRST_WORKER)
-    if not met["headers_may_go"]:
-        return Refused(_UNAPPROVED, run, code=ErrorCode.WORKER_UNAPPROVED)
-    if not met["approvals_may_go"]:
-        return Refused(_LACKS_APPROVALS, run, code=ErrorCode.WORKER_LACKS_APPROVALS)
+    for name, (message, code) in _UNMET.items():
+        if not met[name]:
+            return Refused(message, run, code=code)
     if met["limited_until"] is not None:
         return Refused(
             "The usage limit of the worker's account was reached: it gets no new runs for now.",
@@ -286,8 +290,8 @@ def heartbeat_run(
 
 
 def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
-    """Ends a queued or waiting run, or asks the worker of a claimed or running one to stop it. A second call changes nothing.
-    Raises NotFound, and Refused for an ended run. The caller has checked the user's role.
+    """Ends a queued or waiting run, or asks the worker of a claimed or running one to stop it. A second call changes
+    nothing. Raises NotFound, and Refused for an ended run. The caller has checked the user's role.
     """
     params = {"run_id": run_id, "now": now}
     with transaction.atomic():

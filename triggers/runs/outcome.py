@@ -77,8 +77,8 @@ class UsageLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A worker's report that ends a run, or a spell of it, after validation. Messages are cut, and `settled_fault` has decided
-    `fault_class`. The other fields are as in Run. `retry_after_seconds` postpones a retry.
+    """A worker's report that ends a run, or a spell of it, after validation. Messages are cut, and `settled_fault` has
+    decided `fault_class`. The other fields are as in Run. `retry_after_seconds` postpones a retry.
     """
 
     status: str

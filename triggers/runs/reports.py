@@ -94,6 +94,15 @@ def _complete_otherwise(
             return failed
     if run["ended_by"] == EndedBy.WORKER and run["status"] == outcome.status:
         return run
+    _check_late(run, outcome)
+    retry = fetch_one(sql.RETRY_FOR_UPDATE, params)
+    if retry is not None and retry["was_claimed"]:
+        return _keep_late_result(run, params, reported, actor)
+    return _accept_late_result(params, outcome, retry, actor, limited)
+
+
+def _check_late(run: Row, outcome: Outcome) -> None:
+    """Raises Refused unless the server has ended the run, and the outcome may replace that end."""
     if outcome.status == Status.WAITING:
         raise Refused(f"The run is {run['status']} and can't wait.", run)
     if run["status"] not in TERMINAL:
@@ -104,10 +113,6 @@ def _complete_otherwise(
         raise Refused(f"The run has ended as {run['status']}.", run)
     if outcome.status == Status.CANCELED and run["cancel_requested_at"] is None:
         raise _no_cancel(run)
-    retry = fetch_one(sql.RETRY_FOR_UPDATE, params)
-    if retry is not None and retry["was_claimed"]:
-        return _keep_late_result(run, params, reported, actor)
-    return _accept_late_result(params, outcome, retry, actor, limited)
 
 
 def _has_waited(run: Row) -> bool:

@@ -1,5 +1,7 @@
 """One table has the result of every verb in every state of the run state machine (SPEC §6)."""
 
+# ruff: noqa: E501 - the rows of the table are long.
+
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
