@@ -81,7 +81,8 @@ kept AS (
     INSERT INTO run_text (run_id, environment_id, payload)
     SELECT id, environment_id, %(payload)s::json FROM r WHERE %(payload)s::json IS NOT NULL)
 SELECT {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result,
-    v.prompt, NULL AS output, NULL AS tool_calls_total, {CAN_REJECT} AS budgets_can_reject
+    v.prompt, NULL AS output, NULL AS tool_calls_total, NULL AS denials_total,
+    {CAN_REJECT} AS budgets_can_reject
 FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 """
 
