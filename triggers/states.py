@@ -54,6 +54,8 @@ HELD: Final = (Status.CLAIMED, Status.RUNNING)
 UNHELD: Final = (Status.QUEUED, Status.WAITING)
 # The states in which a run has ended.
 TERMINAL: Final = (Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.CANCELED)
+# The states that a worker may report.
+REPORTED: Final = (*TERMINAL, Status.WAITING)
 FAILURES: Final = (Status.FAILED, Status.TIMED_OUT)
 
 

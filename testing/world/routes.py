@@ -233,7 +233,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "deleteTrigger": {"answer": 409},
     "listDeliveries": {"statements": 4},
     "listIncidents": {"statements": 4},
-    "getAttention": {"statements": 9},
+    "getAttention": {"statements": 10},
     "listChannels": {"statements": 4},
     "createChannel": {"body": _constant(name="New", kind="slack", url=CHANNEL_URL)},
     "listNotices": {"statements": 4},
@@ -273,7 +273,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "listApprovals": {"statements": 3},
     "getApproval": {"statements": 3},
     # The run waits, so that its worker does not hold it.
-    "spendApproval": {"run": "asking", "answer": 409, "statements": 5},
+    "spendApproval": {"run": "asking", "answer": 409, "statements": 4},
     "completeRun": {"run": "running", "statements": 5},
 }
 

@@ -34,7 +34,7 @@ from triggers.runs.pools import is_member, wake_for
 from triggers.runs.reachability import lease_params
 from triggers.runs.retries import lock_triggers
 from triggers.runs.waiting import close_approvals
-from triggers.states import TERMINAL, ApprovalStatus, EndedBy, Source, Status
+from triggers.states import TERMINAL, UNHELD, ApprovalStatus, EndedBy, Source, Status
 
 
 class Refused(Conflict):
@@ -295,20 +295,33 @@ def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Ro
     """
     params = {"run_id": run_id, "now": now}
     with transaction.atomic():
-        if run := fetch_one(sql.CANCEL_UNHELD, params):
-            if run["spells"]:
-                close_approvals([run], ApprovalStatus.WITHDRAWN, now=now)
-            follow_up([run], [run_event("run.canceled", actor, run)])
-        elif run := fetch_one(sql.REQUEST_CANCEL, params):
-            emit(run_event("run.cancel-requested", actor, run))
-            wake_workers([run["worker_id"]])
-        else:
+        if run := _cancel(params, actor):
+            return run
+        run = fetch_one(sql.READ, params)
+        if run is not None and run["status"] in UNHELD:
+            # The run's worker let it wait between the two statements, or a person decided. Nobody changes it while it
+            # is locked.
+            execute(sql.LOCK, params)
+            if canceled := _cancel(params, actor):
+                return canceled
             run = fetch_one(sql.READ, params)
-            if run is None:
-                raise NotFound
-            if run["status"] in TERMINAL:
-                raise Refused(f"The run is {run['status']} already.", run)
+        if run is None:
+            raise NotFound
+        if run["status"] in TERMINAL:
+            raise Refused(f"The run is {run['status']} already.", run)
         return run
+
+
+def _cancel(params: Row, actor: Actor) -> Row | None:
+    """Does what `cancel_run` says. Returns None if it has changed nothing."""
+    if run := fetch_one(sql.CANCEL_UNHELD, params):
+        if run["spells"]:
+            close_approvals([run], ApprovalStatus.WITHDRAWN, now=params["now"])
+        follow_up([run], [run_event("run.canceled", actor, run)])
+    elif run := fetch_one(sql.REQUEST_CANCEL, params):
+        emit(run_event("run.cancel-requested", actor, run))
+        wake_workers([run["worker_id"]])
+    return run
 
 
 def reassign_queued_runs(*, trigger_id: UUID, now: datetime | None = None) -> None:

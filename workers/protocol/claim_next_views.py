@@ -61,15 +61,14 @@ class ClaimNextViewSet(PollingViewSet):
         """Gives the worker the first run that a poll would return, claimed for it."""
         check_size(request, MAX_BODY_BYTES)
         body = read_body(ClaimNextBody, request)
-        limits = self._begin(request, waits=bool(body["wait"]), features=body["features"])
+        features = body["features"] or ()
+        limits = self._begin(request, waits=bool(body["wait"]), features=features)
         run, was_late = claim_next_run(
             worker_id=worker_id,
             claim_id=body["claim_id"],
             start=body["start"],
             limits=limits,
-            lock_worker=partial(
-                locked_limits, self.worker, takes_approvals=APPROVALS in body["features"]
-            ),
+            lock_worker=partial(locked_limits, self.worker, takes_approvals=APPROVALS in features),
             has_pools=bool(self.worker.pool_ids),
             actor=self._actor(request),
             offers=offers_of(self.worker.environment_id),

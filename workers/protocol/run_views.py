@@ -59,7 +59,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
     def claim(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         """Gives a queued run a lease that the worker must renew; with `start` it is running at once."""
         body = read_body(ClaimBody, request)
-        takes_approvals = APPROVALS in body.pop("features")
+        takes_approvals = APPROVALS in (body.pop("features") or ())
         with transaction.atomic():
             run = lifecycle.claim_run(
                 worker_id=worker_id,

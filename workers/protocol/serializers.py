@@ -39,7 +39,7 @@ from triggers.runs.outcome import (
 from triggers.runs.retries import MAX_RETRY_AFTER_SECONDS
 from triggers.runs.serializers import RunSerializer
 from triggers.serializers import OutputSchemaField
-from triggers.states import TERMINAL, FaultClass, RecordEvents, RetryMode, Status
+from triggers.states import REPORTED, FaultClass, RecordEvents, RetryMode, Status
 from workers.models import MAX_CONCURRENCY, Worker
 from workers.protocol.tool_calls import (
     MAX_TOOL_NAME,
@@ -220,6 +220,9 @@ APPROVALS = "approvals"
 class FeaturesField(serializers.Field[Any, Any, Any, Any]):
     """What a worker can do. What is no list counts as an empty one, because newer workers may know more."""
 
+    def __init__(self) -> None:
+        super().__init__(required=False, allow_null=True, default=None)
+
     def to_internal_value(self, data: Any) -> list[Any]:
         return data if isinstance(data, list) else []
 
@@ -234,14 +237,14 @@ class ClaimBody(Body):
         default=None,
     )
     start = TrueFalseField(default=False)
-    features = FeaturesField(default=[])
+    features = FeaturesField()
 
 
 class ClaimNextBody(Body):
     claimId = TextField(source="claim_id", max_length=64, trim_whitespace=False)
     start = TrueFalseField(default=False)
     wait = WholeNumberField(min_value=0, max_value=MAX_WAIT_SECONDS, default=0)
-    features = FeaturesField(default=[])
+    features = FeaturesField()
 
 
 def _tokens(name: str) -> ReportedNumberField:
@@ -254,9 +257,7 @@ class HeartbeatBody(Body):
 
 
 class CompleteBody(Body):
-    status = serializers.ChoiceField(
-        choices=[status.value for status in (*TERMINAL, Status.WAITING)]
-    )
+    status = serializers.ChoiceField(choices=[status.value for status in REPORTED])
     # The range is wider than 32 bits with a sign, because Windows has unsigned exit codes such as 3221225786.
     exitCode = ReportedNumberField(source="exit_code", least=-_INT8, most=_INT8)
     shortMessage = CutTextField(
