@@ -90,7 +90,7 @@ class ApprovalRulesField(serializers.JSONField):
         if len(data) > MAX_RULES:
             raise serializers.ValidationError(f"Must not have more than {MAX_RULES} rules.")
         try:
-            return [dict(rule) for rule in _rules().run_validation(data)] or None
+            return [dict(rule) for rule in _rules().to_internal_value(data)] or None
         except serializers.ValidationError as error:
             wrong = {str(n): each for n, each in enumerate(error.detail) if each}
             raise serializers.ValidationError(wrong) from None
