@@ -73,9 +73,8 @@ class ApprovalRuleBody(StrictBody):
 
 
 @cache
-def _rules() -> serializers.ListSerializer[Any]:
-    rules: serializers.ListSerializer[Any] = ApprovalRuleBody(many=True)
-    return rules
+def _rule() -> ApprovalRuleBody:
+    return ApprovalRuleBody()
 
 
 @extend_schema_field(ApprovalRuleBody(many=True))
@@ -89,11 +88,15 @@ class ApprovalRulesField(serializers.JSONField):
             raise serializers.ValidationError("Must be a list of rules.")
         if len(data) > MAX_RULES:
             raise serializers.ValidationError(f"Must not have more than {MAX_RULES} rules.")
-        try:
-            return [dict(rule) for rule in _rules().to_internal_value(data)] or None
-        except serializers.ValidationError as error:
-            wrong = {str(n): each for n, each in enumerate(error.detail) if each}
-            raise serializers.ValidationError(wrong) from None
+        rules, wrong = [], {}
+        for n, rule in enumerate(data):
+            try:
+                rules.append(dict(_rule().run_validation(rule)))
+            except serializers.ValidationError as error:
+                wrong[str(n)] = error.detail
+        if wrong:
+            raise serializers.ValidationError(wrong)
+        return rules or None
 
 
 @dataclass(frozen=True, slots=True)
