@@ -152,7 +152,7 @@ class Model:
         """Decides about what the run asked for last."""
         if not run.asked:
             return MISSING
-        if run.status != "waiting" or _is_stuck(run, now):
+        if run.status != "waiting" or run.resume_until is None or _is_stuck(run, now):
             return Told(APPROVAL, refused=True)
         run.asked[-1] = "approved" if approve else "rejected"
         run.spent = False
@@ -443,8 +443,9 @@ class Model:
         self.open_to_pool(set(limited))
         resumable = max(limited.values()) + RESUMABLE
         for run in self._queued():
-            resumes = run.resume_until is not None and not run.spells
-            if run.worker in limited and resumes and now < run.resume_until < resumable:
+            if run.spells or run.resume_until is None:
+                continue
+            if run.worker in limited and now < run.resume_until < resumable:
                 run.resume_until = resumable
                 run.pool_from = resumable if run.in_pool else None
 

@@ -162,8 +162,12 @@ class QuestionField(serializers.Field[Any, Any, Any, Any]):
             raise serializers.ValidationError(
                 "Must have the name of a tool, in printable characters."
             )
-        hashes = [data.get(name) for name in ("argumentsHash", "toolSchemaHash")]
-        if not all(isinstance(each, str) and _SHA256.fullmatch(each) for each in hashes):
+        hashes = [
+            value
+            for name in ("argumentsHash", "toolSchemaHash")
+            if isinstance(value := data.get(name), str) and _SHA256.fullmatch(value)
+        ]
+        if len(hashes) < 2:
             raise serializers.ValidationError("Must have two hashes of 64 hexadecimal digits.")
         return Question(tool, arguments, *hashes)
 

@@ -274,7 +274,12 @@ class TestSpells:
     """What a worker reports counts for one spell, and the run has the sums."""
 
     def test_numbers_and_durations_add_up(self, asking: Runs) -> None:
-        told = {"inputTokens": 2, "outputTokens": 3, "numTurns": 1, "costUsd": "0.5"}
+        told: dict[str, Any] = {
+            "inputTokens": 2,
+            "outputTokens": 3,
+            "numTurns": 1,
+            "costUsd": "0.5",
+        }
         call = {"at": "2026-05-04T12:00:00.000Z", "outcome": "ok", "effect": "none"}
         run_id = asking.running()
         asking.wait(seconds=7)
@@ -321,7 +326,7 @@ class TestSpells:
         assert (shown["status"], shown["durationMs"]) == ("canceled", 3000)
 
     def test_sums_stay_within_their_columns(self, asking: Runs) -> None:
-        most = {
+        most: dict[str, Any] = {
             "inputTokens": 2**63 - 1,
             "numTurns": 2**31 - 1,
             "costUsd": "99999999",
@@ -369,7 +374,7 @@ class TestSpells:
 
 class TestDenials:
     def test_a_success_with_denied_calls_fails_if_the_trigger_says_so(self, runs: Runs) -> None:
-        denied = {"denials": {"total": 30, "tools": [f"t{n}" for n in range(30)]}}
+        denied: dict[str, Any] = {"denials": {"total": 30, "tools": [f"t{n}" for n in range(30)]}}
         run_id = runs.ended("succeeded", **denied)
         stored = runs.stored(run_id)
         assert (stored["status"], len(stored["denied_tools"])) == ("succeeded", 20)
