@@ -53,6 +53,7 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
             environment_id=environment_id,
             revision_id=new_id(),
             next_run_at=next_run_at,
+            changed_by=_changer(actor),
             **columns,
         )
         _seal_headers(trigger, values["mcp_headers"])
@@ -82,7 +83,7 @@ def update_trigger(
             return
         if changes.keys() & {"enabled", "schedule", "timezone"}:
             trigger.next_run_at = _next_run_at(vars(trigger))
-        trigger.updated_at = Now()
+        trigger.updated_at, trigger.changed_by = Now(), _changer(actor)
         trigger.save(force_update=True)
         if changes.keys() & {"workerId", "poolId"}:
             reassign_queued_runs(trigger_id=trigger.id)
@@ -99,8 +100,8 @@ def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Ac
     with transaction.atomic():
         trigger = _locked(trigger_id, actor)
         _seal_headers(trigger, mcp_headers)
-        trigger.updated_at = Now()
-        trigger.save(update_fields=["mcp_headers", "mcp_key", "updated_at"])
+        trigger.updated_at, trigger.changed_by = Now(), _changer(actor)
+        trigger.save(update_fields=["mcp_headers", "mcp_key", "updated_at", "changed_by"])
         emit(_event("mcp-token.rotated", trigger, actor, {}))
 
 
@@ -211,6 +212,11 @@ def _adjust_slots(trigger: Trigger, old: int | None, new: int | None) -> None:
         wake_for([one] * ((new or MAX_CONCURRENT_RUNS) - old))
 
 
+def _changer(actor: Actor) -> UUID | None:
+    """Returns who changes a trigger: a user, also of the staff, or an API key."""
+    return None if actor.type == "system" else actor.id
+
+
 def _columns_of(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in _NO_COLUMNS}
 
@@ -221,7 +227,7 @@ def _for_audit(attribute: str, value: Any) -> Any:
         return str(value)
     if isinstance(value, Decimal):
         return money(value)
-    if isinstance(value, dict) and cut(text := compact_json(value)) != text:
+    if isinstance(value, dict | list) and cut(text := compact_json(value)) != text:
         return cut(text)
     if not isinstance(value, str):
         return value

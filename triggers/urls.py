@@ -1,6 +1,11 @@
 """The viewsets of the triggers app, whose endpoints are below /api/v1/."""
 
 from pipedai.api.views import paths_of
+from triggers.approvals.views import (
+    ApprovalDecisionViewSet,
+    ApprovalViewSet,
+    EnvironmentApprovalViewSet,
+)
 from triggers.budgets.views import BudgetViewSet, EnvironmentBudgetViewSet
 from triggers.changes.views import EnvironmentEventViewSet
 from triggers.explain.views import RunExplanationViewSet, TriggerExplanationViewSet
@@ -26,6 +31,9 @@ urlpatterns = paths_of(
     DeliveryViewSet,
     EnvironmentBudgetViewSet,
     BudgetViewSet,
+    EnvironmentApprovalViewSet,
+    ApprovalViewSet,
+    ApprovalDecisionViewSet,
     OverviewViewSet,
     StatsViewSet,
     RunViewSet,

@@ -41,10 +41,17 @@ _REMEDIES = {
     "pool_empty": "Add a machine to the pool.",
     "budget_reached": "Raise the budget, or wait until its next period begins.",
     "webhook_dead": "See whether its receiver works, and correct the webhook’s URL.",
+    "approval": "Open it, see what it is to do, and approve or reject it.",
     "channel_dead": "Nobody hears of anything by this channel. Correct it, then send a test.",
 }
 # The page about each type of subject.
-_PAGES = {"trigger": "trigger", "worker": "machine", "pool": "pool", "channel": "channel"}
+_PAGES = {
+    "trigger": "trigger",
+    "worker": "machine",
+    "pool": "pool",
+    "channel": "channel",
+    "approval": "approval",
+}
 
 
 @screen

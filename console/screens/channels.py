@@ -24,6 +24,7 @@ _EVENTS = {
     "webhook_dead.recovered": "It arrives again",
     "budget_reached": "A budget is reached",
     "budget_reached.recovered": "It has room again",
+    "approval_requested": "A run asks for a decision",
 }
 _RUN_ENDED = {"run.ended": "Every run that has ended"}
 _OTHERS = {

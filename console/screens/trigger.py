@@ -12,7 +12,7 @@ from console.pages import chosen, confirm, environment_of, older, screen, see_ot
 
 # How many due times the line shows: those about which something was decided, and those to come.
 _DECIDED, _TO_COME = 8, 5
-_RUN_STATES = ("queued", "running", "succeeded", "failed", "timed_out", "canceled")
+_RUN_STATES = ("queued", "running", "waiting", "succeeded", "failed", "timed_out", "canceled")
 
 
 @screen

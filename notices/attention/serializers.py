@@ -8,9 +8,11 @@ from pipedai.api.serializers import RowSerializer
 
 
 class AttentionSubjectSerializer(RowSerializer):
-    """The trigger, worker, pool, budget or channel that an item is about."""
+    """The trigger, worker, pool, budget, channel or approval that an item is about."""
 
-    type = serializers.ChoiceField(choices=("trigger", "worker", "pool", "budget", "channel"))
+    type = serializers.ChoiceField(
+        choices=("trigger", "worker", "pool", "budget", "channel", "approval")
+    )
     id = serializers.UUIDField()
     name = serializers.CharField()
 

@@ -30,6 +30,8 @@ e.deleted_at IS NOT NULL AS is_gone,
 uk.id AS url_key_id, uk.wrapped AS url_key_wrapped, uk.master_key_id AS url_master_key_id,
 sk.id AS secret_key_id, sk.wrapped AS secret_key_wrapped, sk.master_key_id AS secret_master_key_id,
 coalesce((SELECT t.timezone FROM trigger t WHERE t.id = i.subject_id),
+    (SELECT t.timezone FROM run r JOIN trigger t ON t.id = r.trigger_id
+        WHERE r.id = d.run_id AND r.environment_id = d.environment_id AND d.event = 'approval_requested'),
     (SELECT b.timezone FROM budget b WHERE b.id = i.subject_id), 'UTC') AS timezone,
 (SELECT a.id FROM asked_address a
     WHERE a.address = d.address AND a.environment_id = d.environment_id) AS asked_id,
@@ -112,7 +114,7 @@ def _content(row: Row) -> tuple[str, list[str]]:
         return f"This is a test of the channel {foreign(row['channel_name'])}", []
     title, cause, story = (
         _title(body, foreign(body["subject"]["name"])),
-        _cause(body),
+        _cause(row, body),
         _story(row, body),
     )
     if story:
@@ -127,6 +129,8 @@ def _page(row: Row) -> str:
         return link_to_page("channel", row["channel_id"])
     if row["event"] == DIGEST:
         return link_to_page("attention", row["environment_id"])
+    if body["approval"]:
+        return link_to_page("approval", body["approval"]["id"])
     if body["run"] and not row["event"].endswith(RECOVERED):
         return link_to_page("run", body["run"]["id"])
     subject = body["subject"]
@@ -141,7 +145,7 @@ def _mail(row: Row) -> Mail:
         "environment": row["environment_name"],
         "channel": row["channel_name"],
         "title": Own(_mail_title(row, body)),
-        "cause": _cause(body),
+        "cause": _cause(row, body),
         "story": Own(_story(row, body)),
         "since": Own(_words(row, body, "openedAt")),
         "until": Own(_words(row, body, "closedAt")),
@@ -186,7 +190,11 @@ def _digest_title(digest: Digest) -> str:
     return f"{digest.count} notices were held back"
 
 
-def _cause(body: dict[str, Any]) -> str:
+def _cause(row: Row, body: dict[str, Any]) -> str:
+    """Returns what has happened as one line. It names what others wrote, and the caller takes links out of it."""
+    if approval := body["approval"]:
+        until = zoned_words(datetime.fromisoformat(approval["expiresAt"]), row["timezone"])
+        return f"It wants to call {approval['tool']}. Nothing happens until somebody approves it, by {until}."
     return str(((body["incident"] or {}).get("cause") or {}).get("message") or "")
 
 

@@ -8,7 +8,7 @@ from rest_framework import serializers
 from accounts.serializers import NewEmailField
 from notices.channels.consent import Standing
 from notices.channels.models import Channel, Notice
-from notices.states import EVENTS, INCIDENT_EVENTS
+from notices.states import EVENTS, USUAL_EVENTS
 from pipedai.api.fields import NameField, TextField, TrueFalseField
 from pipedai.api.filters import ApiFilterSet, WordsFilter
 from pipedai.api.outside_urls import MAX_URL
@@ -58,7 +58,7 @@ DEFAULTS: dict[str, Any] = {
     "emails": None,
     "url": None,
     "secret": None,
-    "events": list(INCIDENT_EVENTS),
+    "events": list(USUAL_EVENTS),
     "enabled": True,
 }
 

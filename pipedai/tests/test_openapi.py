@@ -114,8 +114,8 @@ def test_what_a_read_answers_is_shown_by_an_example(name):
     (content,) = OPERATIONS[name]["responses"]["200"]["content"].values()
     pointed = content["schema"]["$ref"].rpartition("/")[2].removesuffix("Page")
     shown = "example" in content or "examples" in SCHEMA["components"]["schemas"][pointed]
-    # The schema document itself has no example, and a run in full is a run with four more fields.
-    assert shown or pointed in {"OpenApi", "RunDetail", "SignedIn", "Health"}
+    # The schema document itself has no example, and a run or an approval in full is one with a few more fields.
+    assert shown or pointed in {"OpenApi", "RunDetail", "ApprovalDetail", "SignedIn", "Health"}
 
 
 @by_method("POST", "PATCH")

@@ -233,7 +233,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "deleteTrigger": {"answer": 409},
     "listDeliveries": {"statements": 4},
     "listIncidents": {"statements": 4},
-    "getAttention": {"statements": 9},
+    "getAttention": {"statements": 10},
     "listChannels": {"statements": 4},
     "createChannel": {"body": _constant(name="New", kind="slack", url=CHANNEL_URL)},
     "listNotices": {"statements": 4},
@@ -270,6 +270,10 @@ ROWS: dict[str, dict[str, Any]] = {
     # The first events of a run need four statements more than the others.
     "sendRunEvents": {"run": "running", "statements": 6},
     "signOffWorker": {"statements": 4},
+    "listApprovals": {"statements": 3},
+    "getApproval": {"statements": 3},
+    # The run waits, so that its worker does not hold it.
+    "spendApproval": {"run": "asking", "answer": 409, "statements": 4},
     "completeRun": {"run": "running", "statements": 5},
 }
 

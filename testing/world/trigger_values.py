@@ -29,6 +29,15 @@ SAMPLES = {
         "properties": {"count": {"const": 1}},
     },
     "webhookUrl": "https://hooks.example/done",
+    "approvals": [
+        {
+            "tools": ["send_mail"],
+            "when": "possible_effect",
+            "approverRole": "operator",
+            "notRequester": True,
+            "expiresAfterSeconds": 60,
+        }
+    ],
 }
 # A valid value of each field of which only its presence is shown, and the name under which that is.
 SECRET_SAMPLES = {
@@ -71,6 +80,7 @@ def trigger_shown(environment_id: Any, **changes: Any) -> dict[str, Any]:
         "maxCostUsd": None,
         "health": "idle",
         "outputSchema": None,
+        "approvals": None,
         "webhookUrl": None,
         "hasWebhookSecret": False,
         "lastDueAt": None,

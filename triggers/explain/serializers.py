@@ -10,15 +10,17 @@ from triggers.states import EndedBy, FaultClass, Status
 
 
 class SubjectSerializer(serializers.Serializer[Any]):
-    """The worker, pool, trigger, environment or budget that a reason is about."""
+    """The worker, pool, trigger, environment, budget or approval that a reason is about."""
 
-    type = serializers.ChoiceField(choices=("worker", "pool", "trigger", "environment", "budget"))
+    type = serializers.ChoiceField(
+        choices=("worker", "pool", "trigger", "environment", "budget", "approval")
+    )
     id = serializers.UUIDField()
     name = serializers.CharField()
 
 
 class WaitingForSerializer(serializers.Serializer[Any]):
-    """One thing that a queued run waits for."""
+    """One thing that a queued or waiting run waits for."""
 
     code = serializers.ChoiceField(choices=[code.value for code in WaitingFor])
     message = serializers.CharField()

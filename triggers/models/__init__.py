@@ -1,12 +1,13 @@
 """The tables of triggers, runs, ticks and deliveries, in one file for each group of tables that belong together."""
 
+from triggers.models.approval import Approval
 from triggers.models.budget import Budget, BudgetWindow, RunReservation
 from triggers.models.delivery import Delivery, DeliveryAttempt
 from triggers.models.environment_watch import EnvironmentWatch
 from triggers.models.fields import JSONAsGivenField
 from triggers.models.health import TriggerHealth
 from triggers.models.heartbeats import SchedulerHeartbeat, WebHeartbeat
-from triggers.models.run import RUN_COLUMNS, IdempotencyKey, Run, RunResult, RunText
+from triggers.models.run import MAX_SPELLS, RUN_COLUMNS, IdempotencyKey, Run, RunResult, RunText
 from triggers.models.run_event import RunEventBatch, RunEventDay, RunEventLog
 from triggers.models.tick import Tick
 from triggers.models.trigger import (
@@ -29,6 +30,7 @@ __all__ = [
     "MAX_CONCURRENT_RUNS",
     "MAX_PREFER_SECONDS",
     "MAX_RETRIES",
+    "MAX_SPELLS",
     "MAX_START_DEADLINE_SECONDS",
     "MAX_SUCCESS_DEADLINE_SECONDS",
     "MAX_TIMEOUT_SECONDS",
@@ -36,6 +38,7 @@ __all__ = [
     "MIN_SUCCESS_DEADLINE_SECONDS",
     "MIN_TIMEOUT_SECONDS",
     "RUN_COLUMNS",
+    "Approval",
     "Budget",
     "BudgetWindow",
     "Delivery",

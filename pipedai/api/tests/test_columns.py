@@ -19,6 +19,8 @@ KEPT_AS = {
     **dict.fromkeys(["password", "new_password", "current_password"]),
     **dict.fromkeys(["token", "registration_token", "invitation_token", "code", "device_code"]),
     **dict.fromkeys(["count", "wait"]),
+    # The rules of a trigger are JSON.
+    "expiresAfterSeconds": None,
 }
 
 

@@ -21,7 +21,7 @@ from pipedai.sql import database_now, execute
 from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.pools import add_pool
-from testing.world.runs import Runs, locked_limits
+from testing.world.runs import RULES, Runs, locked_limits
 from triggers import services
 from triggers.explain.answers import Reason, RunExplanation, WaitingFor
 from triggers.explain.runs import explain_run
@@ -41,7 +41,7 @@ ASIDES = {WaitingFor.FIRST_WORKER, WaitingFor.RESUME_WORKER}
 OF_POLLS_ALONE = {WaitingFor.BEHIND_OTHERS, WaitingFor.HEADERS_UNREADABLE}
 # The random states must bring each code about as the only reason of some run, but for asides. So if an explanation, a
 # poll or a claim forgot one of the conditions, the property would not hold in such a state.
-CODES = set(WaitingFor) - {WaitingFor.RESUME_WORKER}
+CODES = set(WaitingFor) - {WaitingFor.RESUME_WORKER, WaitingFor.AWAITING_APPROVAL}
 BREAK = "UPDATE trigger SET mcp_headers = set_byte(mcp_headers, 40, get_byte(mcp_headers, 40) # 1) WHERE id = %(id)s"
 
 # How many runs had this code as their only reason, or None if they had no reason.
@@ -113,6 +113,10 @@ class World:
         """Lets a trigger's retries continue sessions, or start anew."""
         self._set(number, retry_mode=["resume", "restart"][number // 4 % 2])
 
+    def set_rules(self, number: int) -> None:
+        """Gives a trigger rules for approvals, or takes them from it."""
+        self._set(number, approvals=[RULES, None][number // 4 % 2])
+
     def break_headers(self, number: int) -> None:
         """Makes the headers of a trigger unreadable, or readable again."""
         execute(BREAK, {"id": self.triggers[2 + number % 2]})
@@ -156,6 +160,10 @@ class World:
 
     def unapprove(self, number: int) -> None:
         self._change(number, unapproved_since=self.now if number % 2 else None)
+
+    def change_features(self, number: int) -> None:
+        """Lets a worker take approvals, or not any more."""
+        self._change(number, takes_approvals=number % 2 == 0)
 
     def revoke(self, number: int) -> None:
         digest = None if number % 2 else self.digests[number // 2 % 3]
@@ -201,6 +209,21 @@ class World:
             runs.complete(
                 run, "failed", worker_id=worker_id, faultClass="infra", sessionId="s", **report
             )
+
+    def ask(self, number: int) -> None:
+        """Lets a worker claim a run and ask for an approval."""
+        worker_id = self.workers[number % 3]
+        if run := self._claim_first(worker_id):
+            runs = self.runs()
+            runs.start(run, worker_id=worker_id)
+            runs.ask(run, worker_id=worker_id)
+
+    def decide(self, number: int) -> None:
+        waiting = list(Run.objects.filter(status=Status.WAITING).order_by("id").values_list("id"))
+        if waiting:
+            # A conflict says that it has expired.
+            with contextlib.suppress(Conflict):
+                self.runs().decide(waiting[number % len(waiting)][0], approve=number % 2 == 0)
 
     def _claim_first(self, worker_id: UUID) -> UUID | None:
         """Lets a worker poll and claim the first run, which it returns."""
@@ -254,7 +277,8 @@ class World:
             assert told is not None
             assert (told.ended is None) == (told.status not in TERMINAL)
             if told.status != Status.QUEUED:
-                assert told.waiting_for == ()
+                waits = [WaitingFor.AWAITING_APPROVAL] if told.status == Status.WAITING else []
+                assert [reason.code for reason in told.waiting_for] == waits
                 continue
             codes = {reason.code for reason in told.waiting_for}
             main = codes - ASIDES or codes
@@ -302,6 +326,10 @@ ACTIONS: list[Callable[[World, int], None]] = [
     *[World.queue] * 7,
     *[World.hold] * 4,
     *[World.fail] * 4,
+    *[World.ask] * 2,
+    *[World.decide] * 3,
+    World.set_rules,
+    World.change_features,
     *[World.reassign] * 2,
     *[World.resize] * 2,
     *[World.time_passes] * 3,
@@ -331,7 +359,8 @@ ACTIONS: list[Callable[[World, int], None]] = [
 # only the worker may take that failed before, a session that nobody continued in time, a start deadline that passed, a
 # worker at its usage limit, one without a token, a pool whose workers are away, a retry that is not due, a budget
 # without room, a pool without workers, a disabled worker, a full one, one that nobody approved, one that is away, a
-# paused environment, and headers that can't be read.
+# paused environment, headers that can't be read, a worker that can't wait for approvals, and a decision after which its
+# worker did not come back.
 RARE: list[list[tuple[Callable[[World, int], None], int]]] = [
     [(World.queue, 0), (World.reassign, 11)],
     [(World.limit_trigger, 0), (World.resize, 1), (World.hold, 0), (World.queue, 0)],
@@ -351,6 +380,15 @@ RARE: list[list[tuple[Callable[[World, int], None], int]]] = [
     [(World.queue, 0), (World.call, 0)],
     [(World.queue, 0), (World.pause, 1)],
     [(World.queue, 2), (World.break_headers, 0)],
+    [(World.change_features, 1), (World.set_rules, 0), (World.queue, 0)],
+    [
+        (World.change_features, 0),
+        (World.set_rules, 0),
+        (World.queue, 0),
+        (World.ask, 0),
+        (World.decide, 0),
+        (World.time_passes, 5),
+    ],
 ]
 
 
