@@ -178,7 +178,7 @@ class Sessions:
         self, run_id: str, seconds: float | None, executor: Executor, *, waits: bool = False
     ) -> None:
         """Learn from the API how long the session of this run can be resumed; None if no longer. `waits` says that the
-        run waits for a person's decision.
+        run waits for a person's decision, after which it can be resumed for another hour.
         """
         with self._lock:
             session = self.of_run(run_id)
@@ -187,6 +187,7 @@ class Sessions:
             if seconds is None or seconds <= 0:
                 self._forget(session, executor)
                 return
+            seconds += RESUME_SECONDS if waits else 0.0
             until = time.time() + min(seconds, LONGEST_SECONDS)
             self._write(replace(session, keep_until=until, waits=waits))
 
