@@ -172,7 +172,8 @@ class Sessions:
                 kept = self._without_files(kept, executor)
             self._write(kept)
             self._bound(executor)
-        return bool(kept.root)
+            left = self._find(session.id)
+        return left is not None and bool(left.root)
 
     def learn_end(
         self, run_id: str, seconds: float | None, executor: Executor, *, waits: bool = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from pipedai_worker.api.client import Api
-from pipedai_worker.api.patience import until_answered
 from pipedai_worker.disk.journal import HeldRun, Journal
 from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.events.local import RunEvents, Sink
@@ -37,6 +35,7 @@ from pipedai_worker.reporting.outcome import (
     Outcome,
 )
 from pipedai_worker.running import recovery, workplaces
+from pipedai_worker.running.gating import Ending, gate_of
 from pipedai_worker.running.process import Program
 from pipedai_worker.running.stopping import StopReason, StopRequest
 from pipedai_worker.running.workplaces import HadEffects, Workplace
@@ -48,8 +47,6 @@ log = get_logger(__name__)
 # s after its own SIGTERM.
 TERM_GRACE_SECONDS = 10.0
 SHUTDOWN_TERM_GRACE_SECONDS = 2.0
-# A run that waits for its approval to be spent looks this often whether it has been stopped.
-LOOK_SECONDS = 0.2
 # What becomes of a run that was to wait, if its session could not be kept.
 NOT_KEPT: dict[str, Any] = {
     "status": FAILED,
@@ -102,8 +99,6 @@ class Run:
         self._kept_session = assigned.resume_session_id
         # Decides which of the run's tool calls may be sent; None if none needs a person's approval.
         self._gate: Gate | None = None
-        # Set when the run's program has ended.
-        self._over = threading.Event()
         self._heartbeat = Heartbeat(around.api, assigned.id, self.stop, self._counts)
 
     def live(self) -> None:
@@ -251,12 +246,20 @@ class Run:
         self, workplace: Workplace, calls: ToolCalls, on_event: Sink, deadline: float
     ) -> Execution:
         around, executor, scratch = self._around, self._around.executor, workplace.scratch
-        execution = None
+        execution, ending = None, Ending(self.stop)
         try:
             if workplace.session.resumed:
                 self._heartbeat.session_id = workplace.session.id
             self._held = around.journal.update(self._held, scratch=str(scratch.root))
-            self._gate = self._make_gate(workplace)
+            self._gate = gate_of(
+                self.assigned,
+                workplace,
+                api=around.api,
+                sessions=around.journal.sessions,
+                executor=executor,
+                redactor=self._redactor,
+                ending=ending,
+            )
             with Gateway(
                 url=self.assigned.mcp_url,
                 headers=self.assigned.mcp_headers,
@@ -278,46 +281,12 @@ class Run:
             # The program may have left processes outside its process group. They are ended before the files are
             # removed, so that they write no new ones.
             recovery.end_marked(self._held.claim_id)
-            self._over.set()
+            ending.over.set()
             kept = workplaces.leave(
                 *(workplace, self.assigned, execution, calls),
                 *(self._held.pid, executor, around.journal.sessions),
             )
             self._kept_session = workplace.session.id if kept else None
-
-    def _make_gate(self, workplace: Workplace) -> Gate | None:
-        if self.assigned.approvals is None:
-            return None
-        sessions, session_id = self._around.journal.sessions, workplace.session.id
-
-        def make_room(with_effect: set[str]) -> bool:
-            try:
-                return sessions.make_room(session_id, self._around.executor, with_effect)
-            except OSError as error:
-                log.error("a session can't be kept for a run that waits: %s", error.strerror)
-                return False
-
-        def spend(approval_id: str) -> None:
-            # If the worker is killed from here on, claude must not make the call again when the run goes on.
-            sessions.undefer(session_id)
-            api, run_id = self._around.api, self.assigned.id
-            until_answered(lambda: api.spend(run_id, approval_id), self._is_over)
-
-        return Gate(
-            self.assigned.approvals,
-            redact=self._redactor.redact_json,
-            make_room=make_room,
-            spend=spend,
-            with_effect=workplace.known.with_effect if workplace.known else (),
-        )
-
-    def _is_over(self, seconds: float) -> bool:
-        """Wait for so many seconds, or until the run is stopped or its program has ended; return whether it is so."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until and self.stop.reason is None:
-            if self._over.wait(LOOK_SECONDS):
-                return True
-        return self.stop.reason is not None
 
     def _probe(self, gateway: Gateway) -> Execution | None:
         """Return None if the run's MCP server can be used; else, or if the run is stopped meanwhile, how it ends."""
