@@ -160,8 +160,10 @@ class Loop:
     def _report_left(self, run_id: str, body: dict[str, Any], events: Path | None) -> None:
         """Report a run of an earlier process, and then send its events: before, the API may not take them."""
         around = self._surroundings
-        status = report(self._api, self._journal, around.executor, run_id, body, around.leaving)
-        around.claimed(run_id)
+        try:
+            status = report(self._api, self._journal, around.executor, run_id, body, around.leaving)
+        finally:
+            around.claimed(run_id)
         if events is not None:
             sender = Sender(self._api, run_id, events, around.leaving)
             sender.finish()

@@ -155,7 +155,7 @@ def test_kills_at_random_moments(scene: Scenes, messages: MessagesApi) -> None:
         before, end = len(written(here)), time.monotonic() + 60
         while run.status not in {"succeeded", "failed"} and time.monotonic() < end:
             with here.machine.working() as worker:
-                counts["kills"] += _wait(here.api, run, random.uniform(0.2, 4.0))
+                counts["kills"] += _wait(here.api, run, random.uniform(0.5, 9.0))
                 kill(worker)
             if run.status == "waiting":
                 counts["asked"] += 1
