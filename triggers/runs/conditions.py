@@ -101,9 +101,12 @@ _WITH_APPROVALS = f"{_LIVE_TRIGGERS} AND {HAS_APPROVALS}"
 _APPROVALS_MAY_GO_FROM_QUEUE = f"(%(takes_approvals)s OR r.trigger_id NOT IN ({_WITH_APPROVALS}))"
 # The conditions under which a run of a queue may go out, and those under which runs of a trigger may. Together they say
 # the same as those of a claim. Some say in advance what follows from others, to pass over many rows at little cost.
-# A limit of the number of runs does not hold back a run that it has counted already, so that BUDGETS_HAVE_ROOM alone
-# decides about such a run.
-_MAY_GO_OUT = f"""{_RUN_MAY_GO_OUT} AND {IS_NOT_AVOIDED}
+# The worker has a run that goes on after a decision. A limit of the number of runs does not hold back such a run, which
+# it has counted already, so that BUDGETS_HAVE_ROOM alone decides about it.
+_HAS_DECIDED = f"""coalesce((SELECT true FROM run d
+        WHERE d.worker_id = %(worker_id)s AND d.{OF_ENVIRONMENT} AND d.status = 'queued' AND d.spells > 0
+        LIMIT 1), false)"""
+_MAY_GO_OUT = f"""{_RUN_MAY_GO_OUT} AND {IS_NOT_AVOIDED} AND ({_in_all_budgets("0")} OR {_HAS_DECIDED})
     AND {HEADERS_MAY_GO_FROM_QUEUE} AND {_APPROVALS_MAY_GO_FROM_QUEUE}
     AND r.trigger_id NOT IN (SELECT id FROM no_room) AND (r.spells > 0
         OR ({_in_all_budgets("0")} AND r.trigger_id NOT IN (SELECT id FROM too_dear)))"""
