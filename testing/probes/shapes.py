@@ -87,6 +87,7 @@ def shown_run(cast: "Cast", **changes: Any) -> dict[str, Any]:
         "cancelRequested": False,
         "payload": None,
         "toolCalls": None,
+        "denials": None,
         "output": None,
         "lateResult": None,
         "prompt": "Report.",

@@ -207,6 +207,14 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="run",
             index=models.Index(
+                condition=models.Q(("spells__gt", 0), ("status", "queued")),
+                fields=["worker"],
+                name="run_decided",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="run",
+            index=models.Index(
                 condition=models.Q(
                     ("status__in", ("queued", "waiting")),
                     models.Q(("had_effects", True), ("spells__gt", 0), _connector="OR"),

@@ -399,6 +399,12 @@ class Run(models.Model):
                 name="run_resume_until",
                 condition=Q(status__in=UNHELD) & (Q(had_effects=True) | Q(spells__gt=0)),
             ),
+            # A poll of a worker whose budgets are used up finds by this index whether it has a run to go on with.
+            models.Index(
+                fields=["worker"],
+                name="run_decided",
+                condition=Q(status=Status.QUEUED, spells__gt=0),
+            ),
             models.Index(fields=["environment", "queued_at", "id"], name="run_listed"),
             models.Index(fields=["trigger", "queued_at", "id"], name="run_of_trigger"),
             models.Index(fields=["worker", "queued_at", "id"], name="run_of_worker"),

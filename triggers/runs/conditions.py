@@ -66,9 +66,12 @@ HAS_APPROVALS = "t.approvals IS NOT NULL"
 APPROVALS_MAY_GO = f"(%(takes_approvals)s OR NOT {HAS_APPROVALS})"
 # The environment is not paused. PostgreSQL evaluates the subquery once for a statement, since it names no run.
 IS_NOT_PAUSED = f"(SELECT e.paused_at FROM environment e WHERE e.id = {_ENVIRONMENT}) IS NULL"
-# How many more runs of the trigger `t` may be claimed. It is read only for triggers that have such a limit.
-FREE_IN_TRIGGER = """(t.max_concurrent_runs - (SELECT count(*) FROM run p
-        WHERE p.trigger_id = t.id AND p.environment_id = t.environment_id AND p.trigger_slot IS NOT NULL))"""
+# How many more runs of the trigger `t` may be claimed. It is read only for triggers that have such a limit. The order
+# makes PostgreSQL read the index of slots even without statistics, when the index of all runs seems to cost as little.
+FREE_IN_TRIGGER = """(t.max_concurrent_runs - (SELECT count(*) FROM (
+        SELECT FROM run p
+        WHERE p.trigger_id = t.id AND p.environment_id = t.environment_id AND p.trigger_slot IS NOT NULL
+        ORDER BY p.trigger_slot) held))"""
 # The trigger's limit leaves room for another run.
 TRIGGER_HAS_ROOM = f"(t.max_concurrent_runs IS NULL OR {FREE_IN_TRIGGER} > 0)"
 # The conditions that a run must meet for any worker to get it, without those about its trigger.
@@ -101,9 +104,12 @@ _WITH_APPROVALS = f"{_LIVE_TRIGGERS} AND {HAS_APPROVALS}"
 _APPROVALS_MAY_GO_FROM_QUEUE = f"(%(takes_approvals)s OR r.trigger_id NOT IN ({_WITH_APPROVALS}))"
 # The conditions under which a run of a queue may go out, and those under which runs of a trigger may. Together they say
 # the same as those of a claim. Some say in advance what follows from others, to pass over many rows at little cost.
-# A limit of the number of runs does not hold back a run that it has counted already, so that BUDGETS_HAVE_ROOM alone
-# decides about such a run.
-_MAY_GO_OUT = f"""{_RUN_MAY_GO_OUT} AND {IS_NOT_AVOIDED}
+# The worker has a run that goes on after a decision. A limit of the number of runs does not hold back such a run, which
+# it has counted already, so that BUDGETS_HAVE_ROOM alone decides about it.
+_HAS_DECIDED = f"""coalesce((SELECT true FROM run d
+        WHERE d.worker_id = %(worker_id)s AND d.{OF_ENVIRONMENT} AND d.status = 'queued' AND d.spells > 0
+        LIMIT 1), false)"""
+_MAY_GO_OUT = f"""{_RUN_MAY_GO_OUT} AND {IS_NOT_AVOIDED} AND ({_in_all_budgets("0")} OR {_HAS_DECIDED})
     AND {HEADERS_MAY_GO_FROM_QUEUE} AND {_APPROVALS_MAY_GO_FROM_QUEUE}
     AND r.trigger_id NOT IN (SELECT id FROM no_room) AND (r.spells > 0
         OR ({_in_all_budgets("0")} AND r.trigger_id NOT IN (SELECT id FROM too_dear)))"""
@@ -172,7 +178,8 @@ def _first(mine: str, where: str, order: str, most: int, at_most: str | None) ->
 # `run` without an alias.
 IS_HELD = f"{OF_ENVIRONMENT} AND worker_id = %(worker_id)s AND slot IS NOT NULL"
 # How many more runs the worker may claim. A worker may hold more runs than its capacity, if the capacity was lowered.
-FREE_SLOTS = f"greatest(0, %(capacity)s - (SELECT count(*) FROM run WHERE {IS_HELD}))"
+FREE_SLOTS = f"""greatest(0, %(capacity)s - (
+        SELECT count(*) FROM (SELECT FROM run WHERE {IS_HELD} ORDER BY slot) held))"""
 
 # Each condition that can hold a queued run back from a worker, by its name.
 EVALUATED = f"""{IS_OFFERED} AS is_offered, {IS_NOT_AVOIDED} AS is_not_avoided, {IS_DUE} AS is_due,
