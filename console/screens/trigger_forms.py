@@ -68,6 +68,16 @@ def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, 
             help="JSON: the sources and triggers whose events start it, as API.md explains under on.",
             kind="json",
         ),
+        "approvals": Look(
+            "Calls that somebody has to approve",
+            help='Rules as JSON, such as [{"tools": ["send_mail"], "approverRole": "operator"}], or with "tools": "*"'
+            " for all tools of the MCP server. Empty: none.",
+            kind="json",
+        ),
+        "allowHostTools": Look(
+            "With such rules, the machine’s own tools for shell, web and files too"
+        ),
+        "failOnDenied": Look("A run that was denied a call fails"),
         "webhookUrl": Look("Webhook", help="A URL that is told of the end of each run."),
         "webhookSecret": Look("Secret that signs it", kind="password", autocomplete="new-password"),
         "enabled": Look("Runs when it is due"),

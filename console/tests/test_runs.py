@@ -43,7 +43,7 @@ def test_a_waiting_run_says_what_for_and_what_to_do(cast, runs):
         ("overdue", "It took longer than its trigger allows."),
         ("client", "The fault is the trigger’s"),
         ("infra", "The fault is not the trigger’s"),
-        ("canceled", "Somebody canceled it before it began."),
+        ("canceled", "Somebody canceled it while no machine worked on it."),
     ],
 )
 def test_an_ended_run_says_whose_fault_that_was(end, said, cast, runs):

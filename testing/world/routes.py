@@ -279,6 +279,10 @@ ROWS: dict[str, dict[str, Any]] = {
     # The first events of a run need four statements more than the others.
     "sendRunEvents": {"run": "running", "statements": 6},
     "signOffWorker": {"statements": 4},
+    "listApprovals": {"statements": 3},
+    "getApproval": {"statements": 3},
+    # The run waits, so that its worker does not hold it.
+    "spendApproval": {"run": "asking", "answer": 409, "statements": 4},
     "completeRun": {"run": "running", "statements": 5},
 }
 
