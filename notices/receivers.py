@@ -32,7 +32,9 @@ from triggers.states import Status
 from workspaces.models import Environment
 
 # The events of runs that ended with an outcome. A canceled run has none, so `run.canceled` is not among them.
-_ENDS = frozenset({"run.completed", "run.lost", "run.timed-out", "run.not-started"})
+_ENDS = frozenset(
+    {"run.completed", "run.lost", "run.timed-out", "run.not-started", "run.approval-expired"}
+)
 _OUTCOMES = (Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT)
 # The settings of a trigger on which its health depends, by their names in the API.
 _SETTINGS = frozenset(

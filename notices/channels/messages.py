@@ -235,7 +235,11 @@ def _facts(row: Row, body: dict[str, Any]) -> list[Fact]:
 
 
 def _story(row: Row, body: dict[str, Any]) -> str:
-    """Returns for a recovery how long it took, as a sentence; for other notices nothing."""
+    """Returns how long a recovery took, or what becomes of a call until somebody decides about it, as a sentence. It is
+    empty for other notices.
+    """
+    if body["approval"]:
+        return "Nothing is done until somebody approves the call."
     if not row["event"].endswith(RECOVERED):
         return ""
     opened, closed = (

@@ -296,6 +296,7 @@ class Model:
         self,
         run: ModelRun,
         worker: str,
+        claim_id: str | None,
         now: datetime,
         session: str,
         effects: int | None,
@@ -306,6 +307,8 @@ class Model:
             return MISSING
         if run.spells and (run.status in UNHELD or run.ended_by in ENDED_UNHELD):
             return run.told()
+        if run.status in HELD and run.claim_id != claim_id:
+            return run.refused()
         if run.status in HELD and (run.cancel_requested or run.spells == MAX_SPELLS - 1):
             status = "canceled" if run.cancel_requested else "failed"
             return self.complete(

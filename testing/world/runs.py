@@ -139,8 +139,8 @@ class Runs:
         )
 
     def ask(self, run_id: UUID, *, worker_id: UUID | None = None, **report: Any) -> Row:
-        """Lets a run wait for a decision about QUESTION, as its worker reports."""
-        asked = {"approval": QUESTION, "sessionId": "s-1", **report}
+        """Lets a run wait for a decision about QUESTION, as its worker reports, which claimed it as `claim` does."""
+        asked = {"approval": QUESTION, "sessionId": "s-1", "claimId": "mine", **report}
         return self.complete(run_id, "waiting", worker_id=worker_id, **asked)
 
     def decide(self, run_id: UUID, *, approve: bool = True, reason: str | None = None) -> Row:

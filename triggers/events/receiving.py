@@ -129,7 +129,7 @@ def replay_event(*, event_id: UUID, actor: Actor) -> UUID:
             )
         replay_id = new_id()
         body = row.pop("body")
-        _keep({**row, "id": replay_id, "replay_of_id": event_id}, body)
+        _keep({**row, "id": replay_id, "replay_of_id": event_id}, body, requested_by=actor.id)
         metadata = {"replayOf": str(event_id), "sourceId": str(row["source_id"])}
         emit(Event("event.replayed", actor, row["environment_id"], "event", replay_id, metadata))
     return replay_id
@@ -227,9 +227,10 @@ def _take_once(source: Row, identity: Identity, document: Any) -> UUID:
     return new
 
 
-def _keep(event: Row, document: Any) -> datetime:
+def _keep(event: Row, document: Any, *, requested_by: UUID | None = None) -> datetime:
     """Writes an event of a source and decides it, in the caller's transaction. Returns when it came."""
     stored = fetch_row(_KEEP, {**event, "body": json.dumps(document, ensure_ascii=False)})
     at: datetime = stored["received_at"]
-    decide(models.Event(**event, body=document, received_at=at, decided_at=at))
+    kept = models.Event(**event, body=document, received_at=at, decided_at=at)
+    decide(kept, requested_by=requested_by)
     return at

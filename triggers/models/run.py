@@ -290,7 +290,7 @@ class Run(models.Model):
     # there was none, or its worker reported no counts.
     earlier_calls = ArrayField(models.IntegerField(), size=3, null=True)
     # The user or the API key that requested the run, for rules by which nobody may approve what they requested. A retry
-    # copies it. NULL for a run of a schedule.
+    # and a run of a chain copy it, and a replayed event sets it. NULL for a run of a schedule or of another event.
     requested_by = models.UUIDField(null=True)
     # How many calls the run was denied, as its worker reported: by the CLI's permissions, or by the trigger's rules for
     # approvals. NULL if the worker did not report it.

@@ -101,6 +101,7 @@ def queue_run(
     chain_depth: int = 0,
     coalesce_key: bytes | None = None,
     delay: timedelta = timedelta(0),
+    requested_by: UUID | None = None,
     now: datetime | None = None,
 ) -> Row:
     """Queues a run of a trigger, due after `delay`, in the caller's transaction. `rerun_of` is the run whose payload is
@@ -118,7 +119,7 @@ def queue_run(
         "chain_depth": chain_depth,
         "coalesce_key": coalesce_key,
         "delay_seconds": delay.total_seconds(),
-        "requested_by": actor.id if actor.type in ("user", "api_key") else None,
+        "requested_by": actor.id if actor.type in ("user", "api_key") else requested_by,
         "now": now,
         "room": room_without_turns(),
     }

@@ -107,6 +107,8 @@ class Outcome:
     unfit_output: str | None = None
     # What the run waits for, if the status is `waiting`.
     approval: Question | None = None
+    # With what the worker claimed the run, if the status is `waiting`.
+    claim_id: str | None = None
     # None if the report does not tell them.
     denials: Denials | None = None
 

@@ -86,6 +86,17 @@ def _complete_otherwise(
         raise NotFound
     if outcome.approval is not None and _has_waited(run):
         return run
+    if (
+        outcome.approval is not None
+        and run["status"] in HELD
+        and outcome.claim_id != run["claim_id"]
+    ):
+        # A late repetition of a report that the run waits must not end the run's next spell.
+        raise Refused(
+            "The run has been claimed with another claimId.",
+            run,
+            code=ErrorCode.CLAIMED_BY_ANOTHER,
+        )
     if (settled := outcome.settled(run)) is not outcome:
         outcome, params = settled, {**params, **settled.columns()}
         if run["status"] in HELD:

@@ -296,8 +296,9 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL A
 RETURNING {_REPORTED}
 """
 
-# Lets a run wait for a person's decision, as its worker reports. The statement changes nothing if a cancel was
-# requested, or if the run has had all its spells; `complete_run` then ends the run. `_COUNTS` names the counts of tool
+# Lets a run wait for a person's decision, as its worker reports. The statement changes nothing if the report is of an
+# earlier claim, if a cancel was requested, or if the run has had all its spells; `complete_run` then refuses the report
+# or ends the run. `_COUNTS` names the counts of tool
 # calls that this statement writes, because an UPDATE can't read what it writes.
 _COUNTS = ", ".join(
     f"coalesce({counts}, r.tool_calls_{part})"
@@ -312,6 +313,7 @@ UPDATE run r SET status = 'waiting', {_RELEASED}, claim_id = NULL, spells = r.sp
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND t.id = r.trigger_id
     AND r.{OF_ENVIRONMENT} AND r.cancel_requested_at IS NULL AND r.spells < {MAX_SPELLS - 1}
+    AND r.claim_id IS NOT DISTINCT FROM %(claim_id)s
 RETURNING {_RUN}, {_NOT_ENDED}, {LAST_RESUME} AS resume_until, t.max_concurrent_runs,
     t.worker_id AS trigger_worker_id, t.pool_id AS trigger_pool_id, t.name AS trigger_name, NULL AS error_message,
     {HAS_RESERVATIONS} AS has_reservations

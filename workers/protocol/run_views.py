@@ -187,7 +187,8 @@ class RunEndViewSet(WorkerProtocolViewSet):
         errors={
             409: (
                 "`run_state`: the run is queued, or was ended by somebody else or with another "
-                "status; `cancel_not_requested`; or `retry_claimed`: the report is too late."
+                "status; `claimed_by_another`: a `waiting` with another `claimId`; "
+                "`cancel_not_requested`; or `retry_claimed`: the report is too late."
             ),
         },
         audit=("run.completed", "run.waiting", "run.canceled", "run.retried", "worker.limited"),

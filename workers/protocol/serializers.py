@@ -231,15 +231,22 @@ class FeaturesField(serializers.Field[Any, Any, Any, Any]):
         return data if isinstance(data, list) else []
 
 
+class ClaimIdField(TextField):
+    """The word by which a worker knows its claim of a run again; null for none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            source="claim_id",
+            max_length=64,
+            trim_whitespace=False,
+            allow_blank=True,
+            allow_null=True,
+            default=None,
+        )
+
+
 class ClaimBody(Body):
-    claimId = TextField(
-        source="claim_id",
-        max_length=64,
-        trim_whitespace=False,
-        allow_blank=True,
-        allow_null=True,
-        default=None,
-    )
+    claimId = ClaimIdField()
     start = TrueFalseField(default=False)
     features = FeaturesField()
 
@@ -291,6 +298,8 @@ class CompleteBody(Body):
     output = OutputField(required=False, allow_null=True)
     # What the run waits for, with the status `waiting`.
     approval = QuestionField(required=False, allow_null=True)
+    # The `claimId` of the spell that ends so, with the status `waiting`.
+    claimId = ClaimIdField()
     denials = DenialsField(required=False, allow_null=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -338,12 +347,12 @@ def as_reported(values: dict[str, Any]) -> dict[str, Any]:
     """
     names = _reported_names()
     reported = {names[attribute]: value for attribute, value in values.items()}
-    reported.pop("toolCallList", None)
+    for name in ("toolCallList", "approval", "claimId"):
+        reported.pop(name, None)
     if _output_of(values).get("unfit_output"):
         del reported["output"]
     if (calls := values.get("tool_calls")) is not None:
         reported["toolCalls"] = asdict(calls)
-    reported.pop("approval", None)
     if (denials := values.get("denials")) is not None:
         reported["denials"] = asdict(denials)
     if (limit := values.get("usage_limit")) is not None:

@@ -361,13 +361,14 @@ class FakeApi:
 
     def _complete(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         status = run.settled(body)
-        if run.status == status != "waiting":
+        if run.status == status or (status == "waiting" and run.has_waited()):
             return 200, run.shown()
         if status == "canceled" and not run.cancel_requested:
             return 409, _conflict("No cancel was requested.", "cancel_not_requested", run)
+        if status == "waiting" and run.status in IN_HAND and body.get("claimId") != run.claim_id:
+            sentence = "The run was claimed with another claimId."
+            return 409, _conflict(sentence, "claimed_by_another", run)
         self._note_tool_calls("complete", run, body)
-        if body.get("claimId") not in {None, run.claim_id}:
-            return 409, _conflict("The run has been claimed anew.", "run_state", run)
         if status == "waiting" and run.status in IN_HAND:
             if run.cancel_requested:
                 status = "canceled"

@@ -99,6 +99,10 @@ class FakeRun:
         gates = {"rules": self.rules, "allowHostTools": self.allow_host_tools}
         return {"approvals": {**gates, "decision": self.decision}}
 
+    def has_waited(self) -> bool:
+        """Return whether the last report of the run was that it waits, and no worker has claimed it since."""
+        return self.status == "queued" and self.approval is not None
+
     def shown(self) -> dict[str, Any]:
         """Return the run as the answer to a claim, start, heartbeat or complete shows it."""
         shown = {"id": self.id, "status": self.status, "cancelRequested": self.cancel_requested}

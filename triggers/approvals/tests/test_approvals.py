@@ -55,9 +55,10 @@ def test_an_approved_call_is_made_once_by_the_worker_that_asked(
     (given,) = calls.poll(features="other,approvals").json()["runs"]
     rule = {"tools": ["send_mail"], "when": "always"}
     assert given["approvals"] == {"rules": [rule], "allowHostTools": False, "decision": None}
-    assert calls.claim(run_id, **FEATURES).status_code == 200
+    assert calls.claim(run_id, claimId="a", **FEATURES).status_code == 200
     calls.start(run_id)
-    waits = calls.complete(run_id, status="waiting", sessionId="s-1", approval=QUESTION)
+    report = {"status": "waiting", "sessionId": "s-1", "approval": QUESTION, "claimId": "a"}
+    waits = calls.complete(run_id, **report)
     assert (waits.status_code, waits.json()["status"]) == (200, "waiting")
     approval = Approval.objects.get()
     kept_until = datetime.fromisoformat(waits.json()["resumeUntil"])
@@ -73,7 +74,11 @@ def test_an_approved_call_is_made_once_by_the_worker_that_asked(
     other = Worker.objects.get(hostname="two").id
     Worker.objects.filter(id=other).update(takes_approvals=True)
     assert asking.polled(other) == []
+    again = calls.complete(run_id, **report)
+    assert (again.status_code, again.json()["status"]) == (200, "queued")
     given = calls.claim_next(claimId="b", start=True, **FEATURES).json()["run"]
+    late = calls.complete(run_id, **report)
+    assert (late.status_code, late.json()["code"]) == (409, "claimed_by_another")
     assert (given["id"], given["resumeSessionId"]) == (str(run_id), "s-1")
     assert given["approvals"]["decision"] == {
         "approvalId": str(approval.id),

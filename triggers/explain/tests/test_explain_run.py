@@ -39,6 +39,7 @@ def test_a_run_that_the_next_poll_returns_waits_for_nothing(calls: Calls) -> Non
         "held": None,
         "ended": None,
         "retry": None,
+        "event": None,
     }
 
 

@@ -373,9 +373,13 @@ class RunHistory(RuleBasedStateMachine):
         worker=workers,
         effects=st.sampled_from([None, 0, 1]),
         cost=st.sampled_from([None, 2]),
+        is_late=st.booleans(),
     )
-    def ask(self, run: ModelRun, worker: str, effects: int | None, cost: int | None) -> None:
-        worker = self.named(run, worker)
+    def ask(
+        self, run: ModelRun, worker: str, effects: int | None, cost: int | None, is_late: bool
+    ) -> None:
+        """A late report is of an earlier claim."""
+        worker, claim_id = self.named(run, worker), "late" if is_late else run.claim_id
         question = Question("send_mail", "{}", "a" * 64, "b" * 64)
         outcome = Outcome(
             status="waiting",
@@ -384,8 +388,9 @@ class RunHistory(RuleBasedStateMachine):
             tool_calls=None if effects is None else ToolCalls(2, effects, 0),
             cost_usd=None if cost is None else Decimal(cost),
             approval=question,
+            claim_id=claim_id,
         )
-        expected = self.model.ask(run, worker, self.now, "s-2", effects, cost)
+        expected = self.model.ask(run, worker, claim_id, self.now, "s-2", effects, cost)
         self.compare(
             expected,
             lambda: reports.complete_run(
@@ -450,7 +455,7 @@ class RunHistory(RuleBasedStateMachine):
             self.claim_when_due(run)
             self.start(run, OWN)
             self.now += timedelta(seconds=1)
-            self.ask(run, OWN, 1, 2)
+            self.ask(run, OWN, 1, 2, False)
             self.now += timedelta(seconds=seconds)
             self.decide(run, approve=True)
             self.expire_all()
