@@ -7,8 +7,8 @@ from audit.tests.calls import CHANGING, Call
 from pipedai.events import happened
 from testing.probes.tables import contents
 
-# A heartbeat writes no audit row, nor do the first hand-out of headers, the events of a run and a sign-off. Neither does
-# a pairing before somebody decides on it, nor a forgotten password before the new one is set.
+# A heartbeat writes no audit row, nor do the first hand-out of headers, the events of a run and a sign-off. Neither
+# does a pairing before somebody decides on it, nor a forgotten password before the new one is set.
 SILENT = (
     *("/heartbeat", "/credentials", "/events", "/sign-off"),
     *(" enrollments/device", " auth/forgot-password"),

@@ -70,8 +70,9 @@ def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, 
         ),
         "approvals": Look(
             "Calls that somebody has to approve",
-            help='Rules as JSON, such as [{"tools": ["send_mail"], "approverRole": "operator"}], or with "tools": "*"'
-            " for all tools of the MCP server. Empty: none.",
+            help='Rules as JSON: [{"tools": ["send_mail"], "when": "possible_effect", "approverRole": "operator",'
+            ' "notRequester": true, "expiresAfterSeconds": 3600}]. Tools are named as the MCP server names them; "*" is'
+            " all. By default each of their calls waits for an admin, for a day. Empty: no rules.",
             kind="json",
         ),
         "allowHostTools": Look(

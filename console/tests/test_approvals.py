@@ -49,6 +49,17 @@ def test_somebody_decides_with_a_reason(cast, asked, decision, status):
     assert f"Somebody has {status} it already." in text_of(again)
 
 
+def test_a_bad_rule_is_named_at_its_field(cast):
+    typed = {"name": "It", "prompt": "Do.", "mcpUrl": "https://mcp.example/", "timezone": "UTC"}
+    rules = '[{"tools": "*"}, {"tools": ["send_mail"], "approverRole": "viewer"}]'
+    path, admin = f"/console/triggers/{cast.trigger_id}/edit", visitor(cast.admin)
+    wrong = admin.post(path, {**typed, "approvals": rules})
+    assert "1.approverRole: " in text_of(wrong)
+    assert admin.post(path, {**typed, "approvals": '[{"tools": "*"}]'}).status_code == 303
+    page = text_of(admin.get(f"/console/triggers/{cast.trigger_id}"))
+    assert "Calls of any tool wait until somebody with the role admin or above approves" in page
+
+
 def test_the_lists_lead_to_it_and_the_run_says_what_it_waits_for(cast, asked):
     _, run_id, path = asked
     client = visitor(cast.viewer)

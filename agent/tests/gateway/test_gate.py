@@ -15,11 +15,11 @@ from uuid import uuid4
 import pytest
 
 from pipedai_worker.executors import settings
-from pipedai_worker.gateway import Gate, gate
+from pipedai_worker.gateway import Credentials, Gate, gate
 from pipedai_worker.polling.approvals import Approvals
 
 from .conftest import Way, events_in
-from .servers import McpServer, serving
+from .servers import TOKEN, Exchange, McpServer, serving
 
 SCHEMA_HASH = hashlib.sha256(b'{"type":"object"}').hexdigest()
 EFFECTS = [{"tools": "*", "when": "possible_effect"}]
@@ -98,6 +98,30 @@ def test_an_approved_call_is_spent_and_sent_once_in_its_approved_form(
     assert way.outcomes() == [("send", "possible", "ok")]
     assert gate.UNAPPROVED in str(way.client.call("send", a=1, z="\u00e9"))
     assert len(sent_to(server)) == 1
+
+
+def test_an_approved_call_that_the_server_refuses_for_its_headers_is_spent_and_made_once(
+    open_way: Opening, server: McpServer, spending: Spending
+) -> None:
+    """The request is sent once more with the headers that the API has by then."""
+    decision, current = decided('{"a":1}'), Credentials({"Authorization": TOKEN})
+    refused = []
+
+    def expire(exchange: Exchange) -> None:
+        refused.append(exchange.headers["X-Old"])
+        del server.ways["tools/call"]
+        exchange.json({"error": "expired"}, 401)
+
+    server.ways["tools/call"] = expire
+    old = {"Authorization": TOKEN, "X-Old": "planted-old"}
+    way = open_way(
+        server.url, headers=old, ask=lambda: current, gate=spending.gate(decision=decision)
+    )
+    assert way.gateway.probe() is None
+    assert "result" in way.client.call("send", a=1)
+    assert (refused, spending.spent) == (["planted-old"], [decision["approvalId"]])
+    assert way.outcomes() == [("send", "possible", "ok")]
+    assert gate.UNAPPROVED in str(way.client.call("send", a=1))
 
 
 ANOTHER = {"argumentsHash": sha('{"a":2}')}
