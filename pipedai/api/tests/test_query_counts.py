@@ -208,13 +208,13 @@ def client_run(cast, trigger_id):
     return response.json()["id"]
 
 
-# What makes the rows of each list.
 def _approvals(cast, count):
     runs = Runs(cast, cast.add_trigger(), now=database_now())
     for _ in range(count):
         runs.waiting()
 
 
+# What makes the rows of each list.
 LISTS = {
     "GET auth/sessions": _sessions,
     "GET environments/:environment/invitations": _invitations,
