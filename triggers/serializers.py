@@ -1,7 +1,5 @@
 """Checks the bodies of requests about triggers, and renders triggers for the API."""
 
-import base64
-import binascii
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,7 +18,7 @@ from pipedai.api.fields import (
 )
 from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
-from pipedai.outgoing import target_problem
+from pipedai.outgoing import standard_key, target_problem
 from pipedai.sql import database_now
 from triggers.approval_rules import ApprovalRulesField
 from triggers.events.entry_serializers import Entry, EntryBody, OnField, entry_of
@@ -233,11 +231,10 @@ def checked_webhook_secret(secret: str) -> str:
     """Returns a secret that signs messages. Raises a field error if the text after `whsec_`, from which the key is
     decoded (Standard Webhooks), is not base64.
     """
-    if secret.startswith("whsec_"):
-        try:
-            base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-        except (binascii.Error, ValueError):
-            raise serializers.ValidationError("After whsec_ it must be base64.") from None
+    try:
+        standard_key(secret)
+    except ValueError:
+        raise serializers.ValidationError("After whsec_ it must be base64.") from None
     return secret
 
 

@@ -8,7 +8,8 @@ from django.db.models.functions import Now
 
 from accounts.models import AccountMail
 from pipedai.ids import new_id
-from workspaces.connections.models import Authorization, Connection, Revocation, RevocationAttempt
+from workspaces.connections.models import Authorization, Connection
+from workspaces.connections.outbox import Revocation, RevocationAttempt
 from workspaces.roles import KEY_ROLES, Role
 
 __all__ = [

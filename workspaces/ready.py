@@ -17,9 +17,9 @@ from workspaces.connections.models import (
     AUTHORIZATION_SECRETS,
     GRANT_SECRETS,
     HEADERS,
-    REVOCATION_REQUEST,
     Connection,
 )
+from workspaces.connections.outbox import REVOCATION_REQUEST
 from workspaces.connections.refreshers import Refreshers
 from workspaces.connections.revoking import REVOCATIONS
 from workspaces.dependents import register_dependents

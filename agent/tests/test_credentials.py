@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
+from pipedai_worker.api.client import Api
 from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.conformance.fake_run import FakeRun, iso, now
 from pipedai_worker.conformance.serving import Service
+from pipedai_worker.polling.assigned import AssignedRun
+from pipedai_worker.running.credentials import RunCredentials
 
 from .conftest import Workers, until
 
@@ -58,6 +64,40 @@ def seen_of_processes() -> str:
         except OSError:
             continue
     return "\n".join(found)
+
+
+def test_headers_expire_by_the_servers_clock_whatever_ours_says() -> None:
+    with closing(Api("http://api.example")) as api:
+        api.clock_offset = -3600.0
+        run = AssignedRun.parse(
+            {
+                "id": str(uuid4()),
+                "prompt": "",
+                "mcpUrl": "http://mcp.example",
+                "headersExpireAt": iso(now() - timedelta(seconds=3600 - 300)),
+            }
+        )
+        assert run is not None
+        expire_at = RunCredentials(api, run).present.expire_at
+        assert expire_at is not None
+        assert 0 < expire_at - time.monotonic() <= 300
+
+
+def test_headers_for_another_url_are_not_sent(
+    api: FakeApi, workers: Workers, tmp_path: Path
+) -> None:
+    moved, called = tmp_path / "moved", tmp_path / "called"
+    lines = ("call look", f"wait-for {moved}", "call look", f"note {called}", "success")
+    run = add(api, *lines, expire_in=3600)
+    workers.start()
+    api.until(lambda: run.calls_taken == 1)
+    replace_headers(api, run)
+    with api.lock:
+        run.mcp_url = "http://mcp.example/another-server"
+    moved.touch()
+    outcome = api.until_ended(run)
+    assert api.count("credentials") >= 1
+    assert [call["outcome"] for call in outcome["toolCallList"]] == ["ok", "error"]
 
 
 def test_neither_header_is_kept_or_told_over_a_swap_a_kill_and_a_restart(

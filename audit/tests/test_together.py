@@ -7,11 +7,15 @@ from audit.tests.calls import CHANGING, Call
 from pipedai.events import happened
 from testing.probes.tables import contents
 
-# A heartbeat writes no audit row, nor do the first hand-out of headers, the events of a run and a sign-off. Neither
-# does a pairing before somebody decides on it, nor a forgotten password before the new one is set.
+# A heartbeat writes no audit row, nor do the events of a run and a sign-off. Neither does a pairing before somebody
+# decides on it, a forgotten password before the new one is set, nor fresh headers for a receiver that is known.
 SILENT = (
-    *("/heartbeat", "/credentials", "/events", "/sign-off"),
-    *(" enrollments/device", " auth/forgot-password"),
+    "/heartbeat",
+    "/events",
+    "/credentials",
+    "/sign-off",
+    " enrollments/device",
+    " auth/forgot-password",
 )
 # This call notes that the worker is alive before it looks for a run, as a poll does. It does so at most every 10 s.
 SEEN_FIRST = "POST workers/:worker/claim-next"

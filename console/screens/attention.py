@@ -42,6 +42,7 @@ _REMEDIES = {
     "pool_empty": "Add a machine to the pool.",
     "budget_reached": "Raise the budget, or wait until its next period begins.",
     "connection_needs_login": "Connect it again. If it has a client secret and no login, give it another one.",
+    "connection_failing": "See whether its server is up. The service keeps trying, and its runs go out by themselves.",
     "connection_user_left": "Connect it again as somebody who stays: who left can end it at its server.",
     "webhook_dead": "See whether its receiver works, and correct the webhook’s URL.",
     "approval": "Open it, see what it is to do, and approve or reject it.",

@@ -71,7 +71,7 @@ _UNCHANGED = {
 _REMEDIES = {
     "unauthorized": "Press Connect, and sign in at the server. Runs that need it wait until then.",
     "failing": "The service keeps trying, and runs go on while the present token lives.",
-    "needs_login": "Press Connect, and sign in at the server anew. Runs that need it wait until then.",
+    "needs_login": "Press Connect again, and sign in at the server. Runs that need it wait until then.",
     "unauthorized by client_credentials": "A scheduler asks for its token in a moment.",
     "needs_login by client_credentials": "Give it a client secret that works. Runs that need it wait until then.",
 }

@@ -31,7 +31,7 @@ _REMEDIES = {
         "machines",
     ),
     "pool_offline": ("Start the worker program on a machine of the pool.", "machines"),
-    "connection_not_ready": ("Sign in for the connection anew, if it needs that.", ""),
+    "connection_not_ready": ("Sign in for the connection anew, if it needs that.", "connection"),
     "headers_unreadable": ("Type the headers of the trigger’s MCP server anew.", "trigger"),
     "worker_unapproved": ("Approve the machine, if you know it.", "machines"),
     "worker_lacks_approvals": ("Update the machine’s program, or choose another one.", "machines"),
@@ -101,6 +101,7 @@ _NO_RETRY = {
 }
 _LINKS = {
     "trigger": ("triggers/{triggerId}", "Open the trigger"),
+    "connection": ("connections/{subject[id]}", "Open the connection"),
     "machines": ("environments/{environmentId}/machines", "Open Machines"),
     "money": ("environments/{environmentId}/money", "Open Money"),
     "settings": ("environments/{environmentId}/settings", "Open Settings"),
@@ -120,7 +121,11 @@ def what_is_with(run: Json, explained: Json) -> list[Said]:
             by = run["faultClass"]
         return [_said(run, *_ENDS.get(by, ("", "", "")))]
     return [
-        _said(run, each["message"], *_REMEDIES.get(each["code"], ("", "")))
+        _said(
+            {**run, "subject": each["subject"]},
+            each["message"],
+            *_REMEDIES.get(each["code"], ("", "")),
+        )
         for each in explained.get("waitingFor", ())
     ] or [Said(explained.get("summary", ""))]
 

@@ -62,6 +62,7 @@ _STATES = {
     "connected": ("Connected", "check", "good"),
     "needs_login": ("Needs a new login", "cross", "bad"),
     "connection_needs_login": ("Needs a new login", "cross", "bad"),
+    "connection_failing": ("Gets no token", "cross", "bad"),
     "connection_user_left": ("Its user has left", "clock", "warn"),
     "webhook_dead": ("Webhook given up", "cross", "warn"),
     "channel_dead": ("Notices given up", "cross", "bad"),

@@ -47,7 +47,7 @@ def test_what_a_grant_needs_is_asked_for_at_its_field(cast):
 @pytest.mark.parametrize(
     ("grant", "remedy"),
     [
-        ("authorization_code", "Press Connect, and sign in at the server anew."),
+        ("authorization_code", "Press Connect again, and sign in at the server."),
         ("client_credentials", "Give it a client secret that works."),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 
 from console.tests.visits import text_of, visitor
 from testing.processes.worker_calls import WorkerCalls
+from testing.world.connections import add_oauth_connection, lose_connection
 from testing.world.runs import Runs
 from testing.world.tool_calls import CALL
 from triggers.models import Run, Trigger
@@ -34,6 +35,14 @@ def test_a_waiting_run_says_what_for_and_what_to_do(cast, runs):
     assert "Start the worker program on the machine" in text_of(page)
     machines = f"/console/environments/{cast.environment.id}/machines"
     assert f'<a href="{machines}">Open Machines</a>' in page.content.decode()
+
+
+def test_a_run_that_waits_for_a_login_leads_to_its_connection(cast):
+    connection = add_oauth_connection(cast)
+    lose_connection(connection)
+    runs = Runs.of(cast, connection_id=connection.id, mcp_url=connection.mcp_url)
+    page = visitor(cast.viewer).get(path_of(runs.queue())).content.decode()
+    assert f'<a href="/console/connections/{connection.id}">Open the connection</a>' in page
 
 
 @pytest.mark.parametrize(

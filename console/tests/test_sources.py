@@ -5,7 +5,7 @@ import json
 from console.tests.visits import text_of, visitor
 from testing.world.events import SOURCE_SECRET, add_source, listen
 from triggers.events.tests.test_receive import post, signed
-from triggers.models import Event, EventSource, Run
+from triggers.models import Event, EventSource, Run, Trigger
 
 
 def test_an_admin_makes_a_source_and_reads_what_to_paste(cast):
@@ -41,6 +41,7 @@ def test_an_operator_reads_which_clause_did_not_hold_and_replays(cast):
     page = operator.get(f"/console/events/{event_id}")
     assert '/action eq "opened" did not hold: it saw "<b>closed"' in text_of(page)
     assert "<b>closed" not in page.content.decode()
+    assert Trigger.objects.get(id=cast.trigger_id).name in text_of(page)
     listener.where = None
     listener.save()
     path = f"/console/events/{event_id}/replay"
@@ -50,7 +51,11 @@ def test_an_operator_reads_which_clause_did_not_hold_and_replays(cast):
     new = Event.objects.get(replay_of=event_id)
     assert replayed["Location"] == f"/console/events/{new.id}"
     assert "The run" in text_of(operator.get(replayed["Location"]))
-    assert Run.objects.get().event_id == new.id
+    run = Run.objects.get()
+    assert run.event_id == new.id
+    link = f'href="/console/events/{new.id}"'
+    assert link in operator.get(f"/console/runs/{run.id}").content.decode()
+    assert link not in visitor(cast.viewer).get(f"/console/runs/{run.id}").content.decode()
 
 
 def test_a_viewer_sees_the_source_and_no_event(cast):

@@ -21,6 +21,7 @@ from triggers.runs.conditions import (
     IS_IN_TIME,
     IS_OPEN_TO_POOL,
     IS_QUEUED,
+    LACKS_TOKEN,
     MAY_START,
     is_online,
 )
@@ -31,8 +32,9 @@ MAX_ITEMS: Final = 200
 RECENT: Final = timedelta(days=1)
 
 # All kinds of items, the most urgent first: what stops several triggers, what did not happen, what people would not
-# hear of, what may break later. Those that are no kinds of incidents are the first and the last three.
+# hear of, what may break later. Those that are no kinds of incidents are the first and the last four.
 APPROVAL: Final = "approval"
+CONNECTION_FAILING: Final = "connection_failing"
 CHANNEL_DEAD: Final = "channel_dead"
 USER_LEFT: Final = "connection_user_left"
 RUN_FAILED: Final = "run_failed"
@@ -41,6 +43,7 @@ KINDS: Final = (
     Kind.POOL_OFFLINE.value,
     Kind.WORKER_OFFLINE.value,
     Kind.CONNECTION_NEEDS_LOGIN.value,
+    CONNECTION_FAILING,
     Kind.BUDGET_REACHED.value,
     Kind.TRIGGER_LATE.value,
     Kind.TRIGGER_FAILING.value,
@@ -159,6 +162,14 @@ FROM channel WHERE {_OF_ENVIRONMENT} AND deleted_at IS NULL AND enabled AND fail
 ORDER BY failing_since DESC, id LIMIT %(limit)s
 """  # noqa: S608
 
+# The connections whose requests for tokens keep failing, from when on their runs wait.
+_FAILING_CONNECTIONS = f"""
+SELECT '{CONNECTION_FAILING}' AS kind, coalesce(c.fresh_until, c.updated_at) AS since, 'connection' AS subject_type,
+    c.id AS subject_id, c.name AS subject_name, c.error, count(*) OVER () AS total
+FROM connection c WHERE c.{_OF_ENVIRONMENT} AND c.status = 'failing' AND {LACKS_TOKEN}
+ORDER BY since DESC, c.id LIMIT %(limit)s
+"""  # noqa: S608
+
 # The connections whose user is no member any more, or deactivated. Their tokens live on, but the user can end them at
 # the server, and nobody here can sign in as that user.
 _USERS_LEFT = f"""
@@ -215,6 +226,7 @@ SOURCES: Final = (
     Source(_POOLS, words.of_pool),
     Source(_WORKERS, words.of_worker),
     Source(_UNDECIDED, words.of_undecided),
+    Source(_FAILING_CONNECTIONS, words.of_failing_connection),
     Source(_CHANNELS, words.of_channel),
     Source(_FAILURES, words.of_failure),
     Source(_USERS_LEFT, words.of_user_left),

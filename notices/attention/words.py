@@ -149,6 +149,15 @@ def of_channel(row: Row) -> Told:
     )
 
 
+def of_failing_connection(row: Row) -> Told:
+    """Words a connection whose runs wait because its server gives no tokens for now."""
+    return Told(
+        None,
+        f"Connection {row['subject_name']} gets no fresh token, so its runs wait.",
+        "See what the error says of its servers. Schedulers keep trying, and the runs go out when they have a token.",
+    )
+
+
 def of_user_left(row: Row) -> Told:
     """Words a connection whose user has left the environment."""
     return Told(

@@ -94,7 +94,7 @@ class ChannelBody(StrictBody):
         required=False,
     )
     events = serializers.ListField(
-        child=serializers.ChoiceField(choices=EVENTS), min_length=1, max_length=100, required=False
+        child=serializers.ChoiceField(choices=EVENTS), max_length=100, required=False
     )
     triggerIds = serializers.ListField(
         source="trigger_ids",

@@ -20,14 +20,17 @@ from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one, fetch_row
 from triggers.budgets.room import SPENT
 from triggers.schedules.cron import Schedule
 
-# A summary tells of what was over this long before it is made. Transactions that ended a run before have committed.
+# A summary tells of what was over this long before it is made, and before any open transaction began that has written
+# something. Whatever is not committed by then is in the next summary.
 SETTLED: Final = timedelta(seconds=30)
 # So many items of a kind are told of; the others are counted.
 MOST_ITEMS: Final = 20
 
 _TAKE: Final = f"""
 SELECT c.id, c.environment_id, c.kind, c.emails, c.host, c.summary::text AS summary, c.summary_due_at, c.summary_since,
-    e.deleted_at IS NOT NULL AS is_gone, {NOW} AS now
+    e.deleted_at IS NOT NULL AS is_gone, {NOW} AS now, (
+        SELECT statement_timestamp() - min(xact_start) FROM pg_stat_activity
+        WHERE datname = current_database() AND backend_xid IS NOT NULL AND pid <> pg_backend_pid()) AS longest_open
 FROM channel c JOIN environment e ON e.id = c.environment_id
 WHERE c.summary_due_at <= {NOW} ORDER BY c.summary_due_at, c.id LIMIT 1 FOR NO KEY UPDATE OF c SKIP LOCKED
 """  # noqa: S608
@@ -113,7 +116,8 @@ def send_summaries(*, now: datetime | None = None) -> int:
         if channel is None:
             return 0
         settings, since = json.loads(channel["summary"]), channel["summary_since"]
-        until = max(since, channel["now"] - SETTLED)
+        settled = max(SETTLED, channel["longest_open"] or SETTLED)
+        until = max(since, channel["now"] - settled)
         due_at = None if channel["is_gone"] else next_summary(settings, channel["now"])
         moved = {"id": channel["id"], "was_due_at": channel["summary_due_at"], "due_at": due_at}
         execute(_MOVE_ON, {**moved, "since": due_at and until})

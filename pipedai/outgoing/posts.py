@@ -64,9 +64,11 @@ def webhook_headers(
 
 
 def standard_key(secret: str) -> bytes:
-    """The rest of a secret after `whsec_` is the key in base64. Otherwise the bytes of the secret are the key."""
+    """The rest of a secret after `whsec_` is the key in base64, else ValueError is raised. Otherwise the bytes of the
+    secret are the key.
+    """
     if secret.startswith(_STANDARD_PREFIX):
-        return base64.b64decode(secret.removeprefix(_STANDARD_PREFIX))
+        return base64.b64decode(secret.removeprefix(_STANDARD_PREFIX), validate=True)
     return secret.encode()
 
 

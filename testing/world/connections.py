@@ -89,7 +89,8 @@ def give_tokens(
 
 def lose_connection(connection: Connection, status: str = "needs_login") -> None:
     """Takes the connection's token away, as it is when nobody has authorized it or its refresh token is refused."""
-    error = "the server refused it (invalid_grant)" if status == "needs_login" else None
+    refused = "The authorization server gave no token: the server refused it (invalid_grant)."
+    error = refused if status == "needs_login" else None
     Connection.objects.filter(id=connection.id).update(
         status=status,
         error=error,

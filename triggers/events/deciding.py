@@ -4,10 +4,11 @@ A trigger gets one decision for an event: by its first entry in `on` that lets t
 """
 
 import hashlib
+import json
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from itertools import groupby
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -16,9 +17,10 @@ from django.db import IntegrityError, transaction
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.api.renderers import compact_json
 from pipedai.events import SYSTEM
+from pipedai.sql import Row, execute_later, fetch_all
 from triggers.events.clauses import first_failing, scalar_at, shown
 from triggers.events.payloads import Payload, TooLarge, add_to_all, payload_of
-from triggers.models import Event, EventDecision, Listener
+from triggers.models import Event, EventDecision
 from triggers.runs.ceiling import take_turns
 from triggers.runs.joining import join_run
 from triggers.runs.lifecycle import queue_run
@@ -36,6 +38,20 @@ from triggers.states import (
 
 # The constraint that PostgreSQL names if another event begins a run at the same moment that this one could join.
 _ONE_TO_JOIN = "run_one_to_join"
+
+_LISTENERS = """
+SELECT id, trigger_id, outcome, types, "where"::json AS "where", fields::json AS fields, coalesce::json AS coalesce
+FROM listener WHERE {heard} = %(heard_id)s AND environment_id = %(environment_id)s ORDER BY trigger_id, position
+"""
+_OF_SOURCE, _OF_RUN = (_LISTENERS.format(heard=column) for column in ("source_id", "upstream_id"))
+_KEEP = """
+INSERT INTO event_decision (
+    id, environment_id, event_id, source_id, received_at, trigger_id, decision, code, clause, run_id)
+SELECT d.id, %(environment_id)s, %(event_id)s, %(source_id)s, %(received_at)s, trigger_id, decision, code, clause,
+    run_id
+FROM unnest(%(id)s::uuid[], %(trigger_id)s::uuid[], %(decision)s::text[], %(code)s::text[], %(clause)s::jsonb[],
+    %(run_id)s::uuid[]) d (id, trigger_id, decision, code, clause, run_id)
+"""
 _ENDS: dict[str, tuple[str, ...]] = {
     Outcome.SUCCEEDED: (Status.SUCCEEDED,),
     Outcome.FAILED: FAILURES,
@@ -43,9 +59,7 @@ _ENDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def decide(
-    event: Event, *, requested_by: UUID | None = None, now: datetime | None = None
-) -> list[EventDecision]:
+def decide(event: Event, *, requested_by: UUID | None = None, now: datetime | None = None) -> None:
     """Decides what the event starts, writes the decisions and queues the runs, in the caller's transaction. The event's
     row is written, and its `received_at` is read. `requested_by` is the user or the API key that replays the event. Who
     requested a run has also requested what its end starts, so that nobody approves calls that they caused.
@@ -53,24 +67,18 @@ def decide(
     if event.run is not None:
         requested_by = event.run.requested_by
     decisions, passed = [], []
-    for trigger_id, listeners in groupby(_listeners(event), key=attrgetter("trigger_id")):
+    for trigger_id, listeners in groupby(_listeners(event), key=itemgetter("trigger_id")):
         listener, clause = _first_that_hears(event, listeners)
         decision = EventDecision(
-            environment_id=event.environment_id,
-            event=event,
-            source_id=event.source_id,
-            received_at=event.received_at,
-            trigger_id=trigger_id,
-            decision=EventDecided.FILTERED,
-            clause=clause,
+            event=event, trigger_id=trigger_id, decision=EventDecided.FILTERED, clause=clause
         )
         decisions.append(decision)
         if listener is not None:
             passed.append((decision, listener))
     # Whoever locks more than one trigger, or runs before their trigger, first takes the locks that come before.
-    if len(passed) > 1 or any(listener.coalesce for _, listener in passed):
+    if len(passed) > 1 or any(listener["coalesce"] for _, listener in passed):
         take_turns(event.environment_id, len(passed))
-        lock_triggers(listener.trigger_id for _, listener in passed)
+        lock_triggers(listener["trigger_id"] for _, listener in passed)
     for decision, listener in passed:
         try:
             _start(decision, listener, requested_by, now)
@@ -78,22 +86,31 @@ def decide(
             _refuse(decision, refused.code)
         except TooLarge:
             _refuse(decision, EventRefusal.PAYLOAD_TOO_LARGE)
-    return EventDecision.objects.bulk_create(decisions)
+    if decisions:
+        _keep(event, decisions)
 
 
-def _listeners(event: Event) -> Iterable[Listener]:
-    heard = (
-        {"source_id": event.source_id}
-        if event.run is None
-        else {"upstream_id": event.run.trigger_id}
+def _listeners(event: Event) -> list[Row]:
+    statement, heard = (
+        (_OF_SOURCE, event.source_id) if event.run is None else (_OF_RUN, event.run.trigger_id)
     )
-    rows = Listener.objects.filter(**heard, environment_id=event.environment_id)
-    return rows.order_by("trigger_id", "position")
+    return fetch_all(statement, {"heard_id": heard, "environment_id": event.environment_id})
 
 
-def _first_that_hears(
-    event: Event, listeners: Iterable[Listener]
-) -> tuple[Listener | None, Payload | None]:
+def _keep(event: Event, decisions: list[EventDecision]) -> None:
+    names = ("id", "trigger_id", "decision", "code", "run_id")
+    columns: Row = {name: [getattr(each, name) for each in decisions] for name in names}
+    columns["clause"] = [each.clause and json.dumps(each.clause) for each in decisions]
+    of_event = {
+        "event_id": event.id,
+        "environment_id": event.environment_id,
+        "source_id": event.source_id,
+        "received_at": event.received_at,
+    }
+    execute_later(_KEEP, {**of_event, **columns})
+
+
+def _first_that_hears(event: Event, listeners: Iterable[Row]) -> tuple[Row | None, Payload | None]:
     """Returns the first that lets the event pass, or None and the clause that did not hold of the first of all."""
     clause = None
     for listener in listeners:
@@ -104,17 +121,16 @@ def _first_that_hears(
     return None, clause
 
 
-def _failing(event: Event, listener: Listener) -> Payload | None:
+def _failing(event: Event, listener: Row) -> Payload | None:
     """Returns the clause that does not hold, with what it saw. That of a type or an outcome has no path."""
     if event.run is not None:
         status = event.run.status
-        assert listener.outcome is not None
-        if status in _ENDS[listener.outcome]:
+        if status in _ENDS[listener["outcome"]]:
             return None
-        return _clause("outcome", listener.outcome, status)
-    if listener.types is not None and event.type not in listener.types:
-        return _clause("type", listener.types, event.type)
-    failing = first_failing(listener.where or (), event.body)
+        return _clause("outcome", listener["outcome"], status)
+    if listener["types"] is not None and event.type not in listener["types"]:
+        return _clause("type", listener["types"], event.type)
+    failing = first_failing(listener["where"] or (), event.body)
     return None if failing is None else failing.as_json()
 
 
@@ -123,10 +139,7 @@ def _clause(op: str, value: Any, saw: str | None) -> Payload:
 
 
 def _start(
-    decision: EventDecision,
-    listener: Listener,
-    requested_by: UUID | None,
-    now: datetime | None,
+    decision: EventDecision, listener: Row, requested_by: UUID | None, now: datetime | None
 ) -> None:
     """Queues a run, or joins one, and notes it in the decision. Raises Conflict, NotFound or TooLarge."""
     event = decision.event
@@ -134,9 +147,9 @@ def _start(
     if depth > MAX_CHAIN_DEPTH:
         _refuse(decision, EventRefusal.CHAIN_TOO_DEEP)
         return
-    payload = payload_of(event, listener.fields)
+    payload = payload_of(event, listener["fields"])
     about: dict[str, Any] = {"requested_by": requested_by, "now": now}
-    coalesce: Any = listener.coalesce
+    coalesce: Any = listener["coalesce"]
     value = None if coalesce is None else scalar_at(coalesce["path"], event.body)
     if value is None:
         _queue(decision, payload, depth, **about)
@@ -147,8 +160,8 @@ def _start(
     window = timedelta(seconds=coalesce["windowSeconds"])
     while decision.run_id is None:
         decision.run_id = join_run(
-            trigger_id=listener.trigger_id,
-            environment_id=listener.environment_id,
+            trigger_id=listener["trigger_id"],
+            environment_id=event.environment_id,
             coalesce_key=key,
             event_id=event.id,
             payload=payload,
@@ -184,8 +197,8 @@ def _refuse(decision: EventDecision, code: str) -> None:
     decision.decision, decision.code = EventDecided.REFUSED, str(code)
 
 
-def _key(listener: Listener, value: Any) -> bytes:
+def _key(listener: Row, value: Any) -> bytes:
     """Returns what events that may share a run have in common. 1 and 1.0 are one value, as in clauses."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return hashlib.sha256(compact_json([str(listener.id), value]).encode()).digest()
+    return hashlib.sha256(compact_json([str(listener["id"]), value]).encode()).digest()

@@ -17,7 +17,7 @@ COLUMNS = (
     "source_id",
     "run_id",
 )
-_DECIDED = ("event_id", "trigger_id", "decision", "code", "clause", "run_id")
+_DECIDED = ("event_id", "trigger_id", "trigger__name", "decision", "code", "clause", "run_id")
 
 
 def with_decisions(events: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ _signed = Buckets(SIGNED, _BURST, most=100_000)
 _unsigned = Buckets(UNSIGNED, _BURST, most=10_000)
 
 _SOURCE = """
-SELECT s.environment_id, s.scheme, s.hmac::json AS hmac, s.secrets, k.id AS key_id, k.wrapped AS key_wrapped,
+SELECT s.environment_id, s.name, s.scheme, s.hmac::json AS hmac, s.secrets, k.id AS key_id, k.wrapped AS key_wrapped,
     k.master_key_id, extract(epoch FROM statement_timestamp())::float AS now
 FROM event_source s JOIN data_key k ON k.id = s.secrets_key_id
 WHERE s.id = %(source_id)s AND s.enabled AND s.deleted_at IS NULL
@@ -80,7 +80,8 @@ WHERE id = (
 """
 
 _REPLAYED = """
-SELECT environment_id, source_id, type, given_id, body FROM event WHERE id = %(event_id)s
+SELECT e.environment_id, e.source_id, e.type, e.given_id, e.body, s.name AS source_name
+FROM event e LEFT JOIN event_source s ON s.id = e.source_id WHERE e.id = %(event_id)s
 """
 
 
@@ -129,7 +130,9 @@ def replay_event(*, event_id: UUID, actor: Actor) -> UUID:
             )
         replay_id = new_id()
         body = row.pop("body")
-        _keep({**row, "id": replay_id, "replay_of_id": event_id}, body, requested_by=actor.id)
+        source_name = row.pop("source_name")
+        kept = {**row, "id": replay_id, "replay_of_id": event_id}
+        _keep(kept, body, source_name, requested_by=actor.id)
         metadata = {"replayOf": str(event_id), "sourceId": str(row["source_id"])}
         emit(Event("event.replayed", actor, row["environment_id"], "event", replay_id, metadata))
     return replay_id
@@ -222,15 +225,18 @@ def _take_once(source: Row, identity: Identity, document: Any) -> UUID:
             execute(_COUNT_DUPLICATE, first)
             event_id: UUID = first["event_id"]
             return event_id
-        at = _keep(event, document)
+        at = _keep(event, document, source["name"])
         execute_later(_NOTE, {"source_id": source["source_id"], "at": at})
     return new
 
 
-def _keep(event: Row, document: Any, *, requested_by: UUID | None = None) -> datetime:
+def _keep(
+    event: Row, document: Any, source_name: str, *, requested_by: UUID | None = None
+) -> datetime:
     """Writes an event of a source and decides it, in the caller's transaction. Returns when it came."""
     stored = fetch_row(_KEEP, {**event, "body": json.dumps(document, ensure_ascii=False)})
     at: datetime = stored["received_at"]
-    kept = models.Event(**event, body=document, received_at=at, decided_at=at)
+    source = models.EventSource(id=event["source_id"], name=source_name)
+    kept = models.Event(**event, source=source, body=document, received_at=at)
     decide(kept, requested_by=requested_by)
     return at

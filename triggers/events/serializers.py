@@ -62,6 +62,7 @@ class DecisionSerializer(RowSerializer):
     """What was decided about an event for a trigger that listens to its source."""
 
     triggerId = serializers.UUIDField(source="trigger_id")
+    triggerName = serializers.CharField(source="trigger__name")
     decision = serializers.ChoiceField(choices=EventDecided.choices)
     code = serializers.CharField(allow_null=True)
     clause = serializers.JSONField(allow_null=True)

@@ -24,7 +24,7 @@ def connection_reason(run: Row, *, now: datetime | None) -> Reason:
     until = None
     remedy: str | None = _AUTHORIZE if is_code else _NEW_SECRET
     if status == Status.NEEDS_LOGIN:
-        message = f"Connection {name} needs a new login: {run['connection_error']}."
+        message = f"Connection {name} needs a new login. {run['connection_error']}"
     elif status == Status.UNAUTHORIZED and is_code:
         message = f"Nobody has signed in for connection {name} yet."
     else:
@@ -47,7 +47,7 @@ def _by_schedulers(run: Row) -> tuple[str, datetime | None]:
     name, again = run["connection_name"], run["connection_refresh_at"]
     if run["connection_error"] is None:
         return f"A scheduler is getting a fresh token for connection {name}.", None
-    words = f"Connection {name} gets no fresh token: {run['connection_error']}."
+    words = f"Connection {name} gets no fresh token. {run['connection_error']}"
     if again <= run["now"]:
         return words, None
     at = moment_words(again, run["now"], to_the_second=True)

@@ -39,6 +39,8 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL A
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
+    # The URL for which the headers are.
+    mcp_url: str
     headers: dict[str, str]
     # When they expire; None if they do not.
     expires_at: datetime | None
@@ -75,4 +77,4 @@ def renew_credentials(
             retry_after=60,
         )
     note_receiver([HandedOut(row, headers)], worker_id=worker_id, actor=actor)
-    return Credentials(headers, row["headers_expire_at"])
+    return Credentials(row["mcp_url"], headers, row["headers_expire_at"])

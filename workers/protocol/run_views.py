@@ -144,6 +144,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
             200: answer(
                 "RunCredentials",
                 "The MCP headers that a run's trigger has by now.",
+                mcpUrl=serializers.CharField(),
                 headers=serializers.DictField(child=serializers.CharField()),
                 expiresAt=serializers.DateTimeField(allow_null=True),
             )
@@ -166,7 +167,9 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
             approved=self.worker.approved,
             actor=self._actor(request),
         )
-        return Response({"headers": found.headers, "expiresAt": found.expires_at})
+        return Response(
+            {"mcpUrl": found.mcp_url, "headers": found.headers, "expiresAt": found.expires_at}
+        )
 
 
 class RunEndViewSet(WorkerProtocolViewSet):

@@ -12,7 +12,7 @@ from django.db import transaction
 from pipedai.sql import database_now, execute
 from testing.probes.audited import audited
 from testing.processes.worker_calls import WorkerCalls
-from testing.world.cast import Cast, bearer
+from testing.world.cast import TEST_ACTOR, Cast, bearer
 from testing.world.connections import (
     ACCESS_TOKEN,
     CONNECTION_URL,
@@ -21,8 +21,10 @@ from testing.world.connections import (
     ago,
     lose_connection,
 )
+from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
 from triggers.models import Trigger
+from triggers.services import update_trigger
 from workers.models import Worker
 from workspaces.connections.grants import store_tokens
 from workspaces.connections.secrets import GrantSecrets
@@ -120,6 +122,7 @@ def test_the_triggers_own_headers_are_read_anew_too(cast: Cast, calls: WorkerCal
     rotated = cast.client(cast.admin).post(url, {"mcpHeaders": {"X-Key": "planted-new"}})
     assert rotated.status_code == 200
     assert calls.credentials(run_id).json() == {
+        "mcpUrl": Trigger.objects.get(id=runs.trigger_id).mcp_url,
         "headers": {"X-Key": "planted-new"},
         "expiresAt": None,
     }
@@ -206,6 +209,28 @@ def test_headers_of_another_url_do_not_go_to_the_server_of_the_run(
     )
     pass_seconds(5)
     assert code_of(calls.credentials(held)) == "trigger_changed"
+
+
+def test_a_url_that_only_another_worker_was_handed_shows(
+    cast: Cast, calls: WorkerCalls, runs: Runs
+) -> None:
+    other = cast.register("other")
+    pool = add_pool(cast, cast.worker.worker_id, other.worker_id)
+    update_trigger(
+        trigger_id=runs.trigger_id,
+        values={"worker_id": None, "pool_id": pool},
+        actor=TEST_ACTOR,
+    )
+    run_id: Any = runs.queue()
+    assert [run["mcpUrl"] for run in calls.poll().json()["runs"]] == [CONNECTION_URL]
+    moved = add_connection(cast, mcp_url="https://mcp.example/another-server")
+    url = f"/api/v1/triggers/{runs.trigger_id}"
+    patched = cast.client(cast.admin).patch(url, {"connectionId": str(moved)})
+    assert patched.status_code == 200
+    assert len(WorkerCalls(other).poll().json()["runs"]) == 1
+    assert calls.claim(run_id).status_code == 200
+    # The worker compares it with the URL that it has, and does not use these headers.
+    assert calls.credentials(run_id).json()["mcpUrl"] == "https://mcp.example/another-server"
 
 
 def test_headers_that_cannot_be_opened_are_a_503(

@@ -1,6 +1,6 @@
 """Lets a person authorize a connection at its authorization server (SPEC §24; RFC 6749 §4.1, RFC 7636, RFC 9207).
 
-`begin` returns the URL at the server. The server sends the browser back to the connection's own page (`page.py`), with
+`begin` returns the URL at the server. The server sends the browser back to the connection's own page (`pages.py`), with
 a code that `finish` exchanges for tokens. Requests are sent with no transaction open.
 """
 
@@ -219,9 +219,9 @@ def _keep(begun: Authorization, held: GrantSecrets, actor: Actor) -> None:
     with transaction.atomic():
         lock_connection(begun.connection_id, actor)
         late = Q(session_id=begun.session_id) | Q(expires_at__lte=Now())
-        Authorization.objects.filter(late, connection_id=begun.connection_id).delete()
-        place = (begun.environment_id, begun.id)
-        sealed = secrets.seal_grant(AUTHORIZATION_SECRETS, *place, held)
+        of_it = {"environment_id": begun.environment_id, "connection_id": begun.connection_id}
+        Authorization.objects.filter(late, **of_it).delete()
+        sealed = secrets.seal_grant(AUTHORIZATION_SECRETS, begun.environment_id, begun.id, held)
         begun.secrets, begun.secrets_key_id = sealed.box, sealed.data_key_id
         begun.save(force_insert=True)
 

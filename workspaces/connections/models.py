@@ -8,29 +8,21 @@ from django.db.models.functions import Now
 
 from pipedai.api.outside_urls import MAX_URL
 from pipedai.ids import new_id
-from pipedai.outgoing import (
-    OutboxRow,
-    SendAttempt,
-    attempt_constraints,
-    outbox_constraints,
-    outbox_indexes,
-)
 from workspaces.encryption.sealed_fields import SealedField
 
 # The columns that are encrypted.
 HEADERS = SealedField("connection", "headers", "headers_key_id")
 GRANT_SECRETS = SealedField("connection", "grant_secrets", "grant_secrets_key_id")
 AUTHORIZATION_SECRETS = SealedField("connection_authorization", "secrets", "secrets_key_id")
-REVOCATION_REQUEST = SealedField("connection_revocation", "request", "request_key_id")
 
 
-def _environment() -> models.ForeignKey:  # type: ignore[type-arg]
+def environment_key() -> models.ForeignKey:  # type: ignore[type-arg]
     return models.ForeignKey(
         "workspaces.Environment", on_delete=models.PROTECT, related_name="+", db_index=False
     )
 
 
-def _data_key(*, null: bool = True) -> models.ForeignKey:  # type: ignore[type-arg]
+def data_key(*, null: bool = True) -> models.ForeignKey:  # type: ignore[type-arg]
     """The data key that encrypts a column, to which the database refers together with the environment."""
     return models.ForeignKey(
         "workspaces.DataKey",
@@ -42,7 +34,7 @@ def _data_key(*, null: bool = True) -> models.ForeignKey:  # type: ignore[type-a
     )
 
 
-def _has_its_key(table: str, column: str) -> models.CheckConstraint:
+def has_its_key(table: str, column: str) -> models.CheckConstraint:
     return models.CheckConstraint(
         condition=Q((f"{column}__isnull", True), (f"{column}_key__isnull", True))
         | Q((f"{column}__isnull", False), (f"{column}_key__isnull", False)),
@@ -96,7 +88,7 @@ class Connection(AuthorizedClient):
         NEEDS_LOGIN = "needs_login"
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = _environment()
+    environment = environment_key()
     # The connection's name, which people chose: 1 to 200 characters. It need not be unique.
     name = models.CharField(max_length=200)
     # The URL of the MCP server, in ASCII. It never changes, because the credentials are for this server only. Each
@@ -109,10 +101,10 @@ class Connection(AuthorizedClient):
     # The headers that workers send to the server: encrypted JSON. Those that users gave, or the Authorization with the
     # present access token. A rotation of the data key encrypts them anew. NULL while there are none.
     headers = models.BinaryField(null=True)
-    headers_key = _data_key()
+    headers_key = data_key()
     # What else of the grant is secret: the encrypted JSON of `secrets.GrantSecrets`. NULL if nothing is.
     grant_secrets = models.BinaryField(null=True)
-    grant_secrets_key = _data_key()
+    grant_secrets_key = data_key()
     # The scopes that users chose to ask for. Empty means those that the MCP server asks for.
     scopes = ArrayField(models.CharField(max_length=200), default=list, db_default=[])
     # Whether a user gave the client id; it then never changes. Otherwise each authorization makes a client.
@@ -205,8 +197,8 @@ class Connection(AuthorizedClient):
                 | Q(lease_id__isnull=False, leased_until__isnull=False, refresh_at__isnull=False),
                 name="connection_lease",
             ),
-            _has_its_key("connection", "headers"),
-            _has_its_key("connection", "grant_secrets"),
+            has_its_key("connection", "headers"),
+            has_its_key("connection", "grant_secrets"),
         )
         indexes = (
             models.Index(fields=["environment", "created_at", "id"], name="connection_listed"),
@@ -230,7 +222,7 @@ class Authorization(AuthorizedClient):
     """An authorization that a person has begun at an authorization server and not finished. Finishing it removes it."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = _environment()
+    environment = environment_key()
     connection = models.ForeignKey(
         Connection,
         on_delete=models.CASCADE,
@@ -248,7 +240,7 @@ class Authorization(AuthorizedClient):
     expires_at = models.DateTimeField()
     # The encrypted JSON of `secrets.AuthorizationSecrets`: the PKCE verifier, and what is secret of the client.
     secrets = models.BinaryField()
-    secrets_key = _data_key(null=False)
+    secrets_key = data_key(null=False)
     # Whether the server has promised to name its issuer when it sends the browser back (RFC 9207).
     sends_issuer = models.BooleanField()
 
@@ -262,65 +254,3 @@ class Authorization(AuthorizedClient):
             ),
         )
         indexes = (models.Index(fields=["expires_at"], name="connection_authorization_late"),)
-
-
-class Revocation(OutboxRow):
-    """A request that ends a grant at its authorization server: it revokes a token (RFC 7009) or removes a client that
-    was registered for the connection (RFC 7592). The row has all that the request needs, as the connection may be gone.
-    """
-
-    class Purpose(models.TextChoices):
-        # The request revokes a refresh token, or an access token if there is no other.
-        TOKEN = "token"  # noqa: S105 - it is no password
-        # The request removes the registration of a client.
-        CLIENT = "client"
-
-    environment = _environment()
-    # The connection whose grant it was. It is no foreign key, as the connection may be gone.
-    connection_id = models.UUIDField()
-    purpose = models.CharField(max_length=6, choices=Purpose.choices)
-    # The encrypted request; NULL once it is delivered or given up.
-    request = models.BinaryField(null=True)
-    request_key = _data_key()
-
-    class Meta:
-        db_table = "connection_revocation"
-        constraints = (
-            models.UniqueConstraint(
-                fields=["environment", "id"], name="connection_revocation_in_environment"
-            ),
-            *outbox_constraints(),
-            _has_its_key("connection_revocation", "request"),
-            models.CheckConstraint(
-                condition=Q(status="pending", request__isnull=False)
-                | (~Q(status="pending") & Q(request__isnull=True)),
-                name="connection_revocation_is_forgotten",
-            ),
-        )
-        indexes = (
-            *outbox_indexes(of_environments=True),
-            models.Index(
-                fields=["created_at"],
-                name="connection_revocation_old",
-                condition=~Q(status="pending"),
-            ),
-        )
-
-    def __str__(self) -> str:
-        return str(self.id)
-
-
-class RevocationAttempt(SendAttempt):
-    pk = models.CompositePrimaryKey("revocation_id", "n")
-    environment = _environment()
-    revocation = models.ForeignKey(
-        Revocation,
-        on_delete=models.PROTECT,
-        related_name="attempts",
-        db_constraint=False,
-        db_index=False,
-    )
-
-    class Meta:
-        db_table = "connection_revocation_attempt"
-        constraints = attempt_constraints("connection_revocation_attempt_has_an_end")

@@ -17,13 +17,14 @@ from pipedai.crypto import CannotOpen
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import NOW, Row, execute, fetch_one
+from pipedai.wakeups import announce_things, watches
 from workspaces.connections import secrets
 from workspaces.connections.discovery import CannotDiscover, discover
 from workspaces.connections.grants import store_tokens
 from workspaces.connections.models import GRANT_SECRETS, Connection
 from workspaces.connections.revoking import queue_revocation
 from workspaces.connections.secrets import GrantSecrets
-from workspaces.connections.tokens import Client, NoTokens, Tokens, ask_for_tokens
+from workspaces.connections.tokens import GRANT_ENDED, Client, NoTokens, Tokens, ask_for_tokens
 from workspaces.encryption.keys import WrappedKey
 
 # What may become of a request for tokens; see `record`.
@@ -126,7 +127,7 @@ def ask(claim: Row) -> Given | NotGiven:
         return NotGiven(str(reason))
     except NoTokens as reason:
         error = f"The authorization server gave no token: {reason}."
-        return NotGiven(error, reason.code == "invalid_grant", reason.code is not None)
+        return NotGiven(error, reason.code in GRANT_ENDED, reason.code is not None)
 
 
 def _opened(claim: Row) -> GrantSecrets:
@@ -188,6 +189,9 @@ def record(claim: Row, answer: Given | NotGiven) -> str:
             if isinstance(answer, Given) and not has_client:
                 _give_up(claim, answer)
             return "overtaken"
+        if watches.is_watched(connection.environment_id):
+            # Most answers are no event, but an open page shows the connection as it is now.
+            announce_things(connection.environment_id, "connection", [connection.id])
         if isinstance(answer, Given):
             _store(connection, claim, answer)
             return "refreshed"

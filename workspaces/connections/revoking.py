@@ -14,12 +14,8 @@ from pipedai.outgoing import Attempt, CannotSend, Kind, Post, SendStatus, host_o
 from pipedai.sql import Row
 from workspaces.connections import secrets
 from workspaces.connections.discovery import ASKING
-from workspaces.connections.models import (
-    REVOCATION_REQUEST,
-    Connection,
-    Revocation,
-    RevocationAttempt,
-)
+from workspaces.connections.models import Connection
+from workspaces.connections.outbox import REVOCATION_REQUEST, Revocation, RevocationAttempt
 from workspaces.connections.secrets import GrantSecrets
 from workspaces.connections.tokens import Client, authenticated
 from workspaces.encryption import keys

@@ -19,11 +19,15 @@ from workspaces.connections.header_field import MAX_HEADERS_BYTES
 
 # A token as a header may have it (RFC 6750 §2.1), without blanks.
 _TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
-# The error codes of RFC 6749 §5.2. Any of them says that the same request would be refused again.
-_REFUSALS = frozenset(
-    {"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client"}
-    | {"unsupported_grant_type", "invalid_scope"}
-)
+# The error codes by which a server says that a grant is over: that of RFC 6749 §5.2, GitHub's and Slack's.
+GRANT_ENDED = frozenset({"invalid_grant", "bad_refresh_token", "invalid_refresh_token"})
+# The other codes of RFC 6749 §5.2, and that of RFC 8707 §2.
+_REFUSALS = GRANT_ENDED | {
+    *("invalid_request", "invalid_client", "unauthorized_client"),
+    *("unsupported_grant_type", "invalid_scope", "invalid_target"),
+}
+# It stands for a code that is not among these, as nothing that the server says in words is kept.
+_OTHER = "other"
 # How long a token counts as living if the server does not say (RFC 6749 §5.1 leaves it open), and at most, in seconds.
 UNSAID_LIFE = 3600
 LONGEST_LIFE = 366 * 86_400
@@ -51,8 +55,8 @@ class Tokens:
 
 
 class NoTokens(Exception):  # noqa: N818
-    """No tokens came. The message says why in a few words of our own. `code` is the error code of RFC 6749 with which
-    the server refused, or None: then it may help to ask again.
+    """No tokens came. The message says why in a few words of our own. `code` is the error code with which the server
+    refused, which says that the same request would be refused again; None if it may help to ask again.
     """
 
     def __init__(self, words: str, code: str | None = None) -> None:
@@ -97,11 +101,14 @@ def _tokens(answer: Answer) -> Tokens:
     if answer.error is not None:
         raise NoTokens(answer.error)
     said = answer.json_object or {}
-    if answer.status_code != 200:
-        code = said.get("error")
-        if answer.status_code in (400, 401) and isinstance(code, str) and code in _REFUSALS:
-            raise NoTokens(f"the server refused it ({code})", code)
-        raise NoTokens(f"HTTP status {answer.status_code}")
+    error, status = said.get("error"), answer.status_code
+    # Atlassian refuses with 403, and GitHub and Slack may do so with 200.
+    if status in (400, 401, 403) or (status == 200 and error and "access_token" not in said):
+        if isinstance(error, str) and error in _REFUSALS:
+            raise NoTokens(f"the server refused it ({error})", error)
+        raise NoTokens(f"the server refused it (HTTP status {status})", _OTHER)
+    if status != 200:
+        raise NoTokens(f"HTTP status {status}")
     token, refresh = said.get("access_token"), said.get("refresh_token")
     if not _is_token(token) or str(said.get("token_type")).lower() != "bearer":
         raise NoTokens("the answer has no bearer token")

@@ -212,7 +212,7 @@ class Api:
         return self._ask("POST", f"runs/{run_id}/heartbeat", json=known)
 
     def credentials(self, run_id: str) -> dict[str, Any]:
-        """Return the present `headers` of the run's trigger, and in `expiresAt` when they expire, or None."""
+        """Return the `headers` that the trigger has by now for its `mcpUrl`, and when they expire, or None."""
         return self._ask("POST", f"runs/{run_id}/credentials", json={})
 
     def complete(self, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:

@@ -343,7 +343,8 @@ class FakeApi:
     def _credentials(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         if run.status not in IN_HAND:
             return 409, _conflict(f"The run is {run.status}.", "run_state", run)
-        return 200, {"headers": run.mcp_headers, "expiresAt": run.expires_at()}
+        expires_at = run.expires_at()
+        return 200, {"mcpUrl": run.mcp_url, "headers": run.mcp_headers, "expiresAt": expires_at}
 
     def admits(self, path: str, headers: Any, message: dict[str, Any]) -> FakeRun | bool:
         """Say whether the MCP server at this path takes a message. A run's own server has the run's id in its path. It

@@ -91,9 +91,7 @@ def _problem_of_claim(kind: str, body: dict[str, Any]) -> str | None:
 
 def _problem_of_outcome(body: dict[str, Any]) -> str | None:
     status, fault_class = body.get("status"), body.get("faultClass")
-    if status == WAITING:
-        return _problem_of_approval(body)
-    if not isinstance(status, str) or status not in TERMINAL:
+    if not isinstance(status, str) or status not in TERMINAL | {WAITING}:
         return f"status {status!r} is none that a run ends with"
     if fault_class is not None and (
         not isinstance(fault_class, str) or fault_class not in FAULT_CLASSES
@@ -107,11 +105,15 @@ def _problem_of_outcome(body: dict[str, Any]) -> str | None:
         for name in names:
             if body.get(name) is not None and not fits(body[name]):
                 return f"{name} is no {wanted}"
-    return None
+    return _problem_of_approval(body)
 
 
 def _problem_of_approval(body: dict[str, Any]) -> str | None:
-    approval = body.get("approval")
+    claim_id, approval, waits = body.get("claimId"), body.get("approval"), body["status"] == WAITING
+    if claim_id is not None and (not _is_text(claim_id) or len(claim_id) > LONGEST_CLAIM_ID):
+        return f"claimId is no text of at most {LONGEST_CLAIM_ID} characters"
+    if approval is None and not waits:
+        return None
     if not isinstance(approval, dict) or approval.keys() != PARKED:
         return f"approval is no object with {', '.join(sorted(PARKED))}"
     if (
@@ -124,7 +126,7 @@ def _problem_of_approval(body: dict[str, Any]) -> str | None:
             return f"approval.{name} is no SHA-256 in hexadecimal digits"
     if not isinstance(approval["tool"], str) or not 1 <= len(approval["tool"]) <= LONGEST_NAME:
         return f"approval.tool is no text of 1 to {LONGEST_NAME} characters"
-    if not isinstance(body.get("sessionId"), str):
+    if waits and not body.get("sessionId"):
         return "sessionId is missing, without which nobody can go on"
     return None
 

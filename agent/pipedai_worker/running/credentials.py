@@ -6,8 +6,9 @@ import os
 import time
 from collections import deque
 from collections.abc import Mapping
+from http import HTTPStatus
 
-from pipedai_worker.api.answers import NotOurApi
+from pipedai_worker.api.answers import NotOurApi, Refused
 from pipedai_worker.api.client import Api
 from pipedai_worker.gateway import Credentials
 from pipedai_worker.identity.paying import EVERY_CREDENTIAL
@@ -28,6 +29,7 @@ class RunCredentials:
     def __init__(self, api: Api, run: AssignedRun) -> None:
         self._api = api
         self._run_id = run.id
+        self._mcp_url = run.mcp_url
         self.present = self._credentials(run.mcp_headers, run.headers_expire_at)
         self._headers = deque([run.mcp_headers], maxlen=MOST_REMEMBERED)
         self._others = [api.token, *(os.environ.get(name, "") for name in EVERY_CREDENTIAL)]
@@ -42,6 +44,9 @@ class RunCredentials:
     def ask(self) -> Credentials:
         """Return the headers that the run's trigger has by now, as secrets that are known already. Raises ApiError."""
         answer = self._api.credentials(self._run_id)
+        # The API can't always tell: after this worker's poll, another one may have been handed the run with a new URL.
+        if answer.get("mcpUrl") != self._mcp_url:
+            raise Refused("The run's trigger has another MCP URL by now.", HTTPStatus.CONFLICT)
         try:
             headers = parse_headers(answer["headers"])
         except (AttributeError, KeyError, TypeError, ValueError):

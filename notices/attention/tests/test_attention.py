@@ -30,6 +30,7 @@ from triggers.models import Run, Tick, Trigger
 from triggers.schedules.firing import fire_due_ticks
 from triggers.services import update_trigger
 from workers.models import Worker
+from workspaces.connections.models import Connection
 from workspaces.members import remove_member
 from workspaces.models import Environment
 
@@ -411,6 +412,17 @@ def test_a_connection_of_somebody_who_has_left_is_told_and_audited(cast):
         connection.id,
         {"name": "Tracker", "userId": str(cast.admin.id)},
     )
+
+
+def test_a_connection_that_gets_no_token_is_told_once_its_runs_wait(cast):
+    connection = add_oauth_connection(cast)
+    row = Connection.objects.filter(id=connection.id)
+    row.update(status="failing", error="The server answered 503.", failures=3)
+    assert find_attention(cast.environment.id) == ([], 0), "its token is still good"
+    row.update(fresh_until=connection.created_at)
+    ((item,), _) = find_attention(cast.environment.id)
+    assert (item["kind"], item["subject"]["id"]) == ("connection_failing", connection.id)
+    assert (item["since"], item["error"]) == (connection.created_at, "The server answered 503.")
 
 
 def test_every_kind_of_incident_has_its_place():

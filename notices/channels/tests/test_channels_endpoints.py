@@ -65,7 +65,6 @@ BAD = [
     ({"url": None}, "url"),
     ({"url": "http://127.0.0.1/"}, "url"),
     ({"secret": "short"}, "secret"),
-    ({"events": []}, "events"),
     ({"events": ["run.started"]}, "events"),
     ({"emails": ["a@example.com"]}, "emails"),
     ({"kind": "slack", "secret": CHANNEL_SECRET}, "secret"),
@@ -117,8 +116,9 @@ def test_results_and_summaries_are_shown_as_they_were_set_and_audited(cast):
     }
     due = datetime.fromisoformat(shown["nextSummaryAt"]).astimezone(ZoneInfo("Europe/Berlin"))
     assert (f"{due:%H:%M}", due.weekday() in (0, 4)) == ("07:00", True)
-    daily = change(cast, channel_id, summary={"at": "00:05"}).json()["summary"]
-    assert daily["weekdays"] == ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+    alone = change(cast, channel_id, summary={"at": "00:05"}, events=[]).json()
+    assert (alone["events"], alone["summary"]["timezone"]) == ([], "UTC")
+    assert alone["summary"]["weekdays"] == ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
     assert change(cast, channel_id, enabled=False).json()["nextSummaryAt"] is None
     assert change(cast, channel_id, enabled=True).json()["nextSummaryAt"] is not None
     # A trigger that was deleted may stay; one of another environment may not.

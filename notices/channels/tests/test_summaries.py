@@ -4,7 +4,9 @@ import json
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
+from typing import Any
 
+import psycopg
 import pytest
 from django.db import connection
 
@@ -181,6 +183,24 @@ def test_what_ends_or_is_due_at_the_edge_of_two_summaries_is_in_one_of_them(cast
     assert (first["due"], first["runs"]["succeeded"]) == (8, 9)
     assert (second["due"], second["runs"]["succeeded"]) == (2, 3)
     assert second["since"] == first["until"]
+
+
+def test_what_an_open_transaction_has_written_is_left_to_the_next_summary(
+    committed_cast, own_database, monkeypatch
+):
+    """However long the transaction takes that ends a run, the run's end lies after the window."""
+    monkeypatch.setattr("notices.channels.summaries.SETTLED", timedelta(0))
+    add_summary(committed_cast)
+    params = connection.get_connection_params()
+    kept = {name: params[name] for name in ("host", "port", "user", "password") if params.get(name)}
+    with psycopg.connect(**kept, dbname=own_database) as session:
+        # A transaction has an id from its first write on.
+        began: Any = session.execute("SELECT now(), pg_current_xact_id()").fetchone()
+        (told,) = sent()
+        now: Any = session.execute("SELECT clock_timestamp()").fetchone()
+        held_back = SEVEN - datetime.fromisoformat(told["until"])
+        assert timedelta(0) < held_back <= now[0] - began[0]
+    assert datetime.fromisoformat(sent(SEVEN + DAY)[1]["until"]) == SEVEN + DAY
 
 
 def test_items_beyond_the_first_are_counted(cast, mail_server, hooks):

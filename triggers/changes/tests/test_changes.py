@@ -13,12 +13,13 @@ from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now
 from pipedai.wakeups import Watches, watches
 from testing.processes.worker_calls import WorkerCalls
-from testing.world.connections import add_connection
+from testing.world.connections import add_connection, add_oauth_connection
 from testing.world.incidents import open_incident
 from testing.world.runs import Runs
 from triggers.changes import reading, telling
 from triggers.models import EnvironmentWatch
 from workers.models import Worker
+from workspaces.connections.refreshing import ask, claim_due, record
 
 
 class Stream:
@@ -98,6 +99,21 @@ def test_connections_are_told(cast, said):
     watches.hear(str(cast.environment.id))
     connection = add_connection(cast)
     assert {"type": "connection", "id": str(connection), "status": "connected"} in stream.hear(said)
+
+
+def test_a_connection_that_fails_is_told(cast, said, receiver):
+    stream = Stream(cast)
+    watches.hear(str(cast.environment.id))
+    past = database_now() - timedelta(seconds=1)
+    columns = {"token_endpoint": receiver.url("/token"), "failures": 2, "refresh_at": past}
+    connection = add_oauth_connection(cast, **columns)
+    receiver.answer(503)
+    claim = claim_due()
+    assert claim is not None
+    record(claim, ask(claim))
+    assert stream.hear(said) == [
+        {"type": "connection", "id": str(connection.id), "status": "failing"}
+    ]
 
 
 def test_what_is_gone_is_told_as_deleted(cast):

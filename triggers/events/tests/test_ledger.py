@@ -46,6 +46,7 @@ def test_the_list_shows_what_was_decided_and_one_event_its_body(
     run = Run.objects.get()
     assert decisions["fired"] == {
         "triggerId": str(cast.trigger_id),
+        "triggerName": "Nightly report",
         "decision": "fired",
         "code": None,
         "clause": None,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from triggers.events.signatures import TOLERANCE_SECONDS, is_signed
 from triggers.states import Scheme
 
-# Each scheme with a request that its provider's documentation shows with its secret and its signature, where there is
-# one. Stripe's and GitLab's show none: those are made by their documentation.
+# Each scheme with a request whose secret and signature its provider has published. Stripe and GitLab publish none, so
+# theirs are made as their documentation says.
 # https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries
 GITHUB = (
     "It's a Secret to Everybody",
@@ -36,7 +36,8 @@ SLACK = (
     },
     1531420618,
 )
-# https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md and its libraries' tests
+# test_sign_function of libraries/python/tests/test_webhooks.py in github.com/standard-webhooks/standard-webhooks.
+# GitLab's signing tokens (gitlab.com/gitlab-org/gitlab, merge request 230944) sign in the same way.
 STANDARD = (
     "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     b'{"test": 2432232314}',
@@ -51,7 +52,7 @@ _NOW = 1_700_000_000
 _SECRET = "whsec_a-secret-of-stripe"
 _EVENT = b'{"id": "evt_1"}'
 _HEX = hmac.digest(_SECRET.encode(), f"{_NOW}.".encode() + _EVENT, "sha256").hex()
-# https://docs.stripe.com/webhooks#verify-manually
+# https://docs.stripe.com/webhooks#verify-manually, and tests/test_webhook.py in github.com/stripe/stripe-python
 STRIPE = (
     _SECRET,
     _EVENT,

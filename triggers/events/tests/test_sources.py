@@ -52,7 +52,7 @@ def test_a_new_one_shows_all_but_its_secrets(cast: Cast, create: Any) -> None:
             "Ensure this field has no more than 2 elements.",
         ),
         (
-            {"scheme": "standard", "secrets": ["whsec_not-in-base-64!"]},
+            {"scheme": "standard", "secrets": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS-w"]},
             "secrets",
             "After whsec_ each must be base64.",
         ),

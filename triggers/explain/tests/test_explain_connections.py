@@ -51,7 +51,7 @@ def test_it_needs_a_login(calls: Calls, cast: Cast, grant: str, remedy: str) -> 
     connection = add_oauth_connection(cast, grant_type=grant)
     lose_connection(connection)
     reason = _told(calls, _waiting(calls, connection))
-    assert reason["message"].startswith("Connection Issue tracker needs a new login: the server")
+    assert reason["message"] == f"Connection Issue tracker needs a new login. {connection.error}"
     assert reason["remedy"].startswith(remedy)
 
 
@@ -72,12 +72,12 @@ def test_its_server_fails(calls: Calls, cast: Cast) -> None:
     run_id = _waiting(calls, connection)
     row = Connection.objects.filter(id=connection.id)
     again = database_now() + timedelta(seconds=300)
-    row.update(status="failing", error="the server answered 503", failures=6, refresh_at=again)
+    row.update(status="failing", error="The server answered 503.", failures=6, refresh_at=again)
     assert calls.explain(run_id)["waitingFor"] == [], "its token is still good"
     row.update(fresh_until=database_now())
     reason = _told(calls, run_id)
     assert (
-        "gets no fresh token: the server answered 503; schedulers try again at"
+        "gets no fresh token. The server answered 503; schedulers try again at"
         in (reason["message"])
     )
     assert reason["until"] is not None

@@ -30,7 +30,7 @@ from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.connections import add_oauth_connection, ago
 from workspaces.connections import authorizing, refreshers, refreshing
 from workspaces.connections.authorizing import Returned
-from workspaces.connections.models import REVOCATION_REQUEST
+from workspaces.connections.outbox import REVOCATION_REQUEST
 from workspaces.connections.refreshers import Refreshers
 from workspaces.connections.refreshing import Given, claim_due, want_refresh
 from workspaces.connections.revoking import REVOCATIONS

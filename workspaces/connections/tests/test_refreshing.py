@@ -175,6 +175,11 @@ def test_a_refused_one_needs_a_login_of_which_the_owner_is_told_once(cast, recei
     assert Notice.objects.filter(event="connection_needs_login.recovered").count() == 1
 
 
+def test_a_refusal_with_the_status_200_needs_a_login_too(receiver, due):
+    assert fail(due, receiver, 200, error="bad_refresh_token") is None
+    assert due.status == "needs_login"
+
+
 def test_the_incident_of_a_deleted_one_is_withdrawn(cast, receiver, due):
     add_channel(cast, "email")
     fail(due, receiver, 400, error="invalid_grant")
