@@ -234,7 +234,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "deleteTrigger": {"answer": 409},
     "listDeliveries": {"statements": 4},
     "listIncidents": {"statements": 4},
-    "getAttention": {"statements": 11},
+    "getAttention": {"statements": 12},
     # The stage's connection has headers, so that no server is asked. What begins can be seen nowhere.
     "authorizeConnection": {"answer": 409, "writes": False},
     "listChannels": {"statements": 4},
