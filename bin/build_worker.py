@@ -1,4 +1,4 @@
-"""`python -m bin.build_worker` builds the wheel and the sources of the worker's package (docs/releasing.md)."""
+"""`python -m bin.build_worker` builds the wheels and sources of the worker and the command line (docs/releasing.md)."""
 
 import hashlib
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flit_core.sdist import SdistBuilder
 
-from workers.hosts.worker_package import SOURCE, worker_package
+from workers.hosts.worker_package import CLI_SOURCE, SOURCE, cli_package, worker_package
 
 _DEFAULT = "dist"
 # flit_core takes the time of all files in the archive from this variable: 1980-01-01, as in the wheel.
@@ -24,12 +24,13 @@ def main() -> int:
 
 def build(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    package = worker_package()
-    wheel = folder / package.name
-    wheel.write_bytes(package.content)
     os.environ |= _EPOCH
-    sources = SdistBuilder.from_ini_path(SOURCE / "pyproject.toml").build(folder)
-    return [wheel, sources]
+    built = []
+    for source, package in ((SOURCE, worker_package()), (CLI_SOURCE, cli_package())):
+        wheel = folder / package.name
+        wheel.write_bytes(package.content)
+        built += [wheel, SdistBuilder.from_ini_path(source / "pyproject.toml").build(folder)]
+    return built
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ class Suite:
         self._check_aside("Format", ["ruff", "format", "--check", "."])
         self._check_aside("Types", ["mypy", "."])
         # The worker's package is in the directory agent/, where the tool would not find it by itself.
-        self._check_aside("Imports", ["lint-imports", "--no-logo"], {"PYTHONPATH": "agent"})
+        self._check_aside("Imports", ["lint-imports", "--no-logo"], {"PYTHONPATH": "agent:cli"})
         self._check_aside("Migrations", [*manage, "makemigrations", "--check", "--dry-run"])
         self._check_aside("Safe migrations", [sys.executable, "-m", "bin.migration_check"])
         self._check_aside("Changelog", [sys.executable, "-m", "bin.changelog_check"])

@@ -40,6 +40,13 @@ class Look:
     autocomplete: str = "off"
 
 
+# Every row that files may describe has it.
+_KEY = Look(
+    "Key in files",
+    help="How files in Git name it: small letters, digits, dots, hyphens and underscores.",
+)
+
+
 @dataclass
 class Field:
     """One field of a form, ready for the template console/field.html."""
@@ -73,6 +80,10 @@ class Form:
         self._catches = _ABOUT_THE_FORM | set(catches)
         self._partial = method == "PATCH"
         fields = body_of(method, path)().fields
+        if "managedBy" in fields:
+            looks = {**looks, "key": _KEY}
+        # The files that describe what the form changes, if there are any.
+        self.managed_by = (values or {}).get("managedBy")
         self._declared = {name: _declared(fields, name) for name in looks}
         self.fields = [_field(name, self._declared[name], look) for name, look in looks.items()]
         self.errors: list[str] = []

@@ -62,6 +62,7 @@ class ChannelAdmin(StaffModelAdmin):
         ("Summary", column("summary", data)), ("Next summary", "summary_due_at"),
         ("It tells from", "summary_since"), "failing_since", "last_error", ("Dropped", "dropped_count"),
         ("Made by", link("created_by", User)), ("Made", "created_at"), ("Changed", "updated_at"), "deleted_at", "id",
+        ("Key in files", "key"), ("Managed by the files", "managed_by"),
     )  # fmt: skip
     panels = (
         Related(

@@ -7,6 +7,7 @@ from django.conf import settings
 
 from notices import receivers  # noqa: F401 - the import connects the receivers
 from notices.budgets import find_reached_budgets
+from notices.channels import files  # noqa: F401 - importing it registers the kind
 from notices.channels.models import SECRET, URL
 from notices.channels.outcomes import tell_outcomes
 from notices.channels.sending import NOTICES

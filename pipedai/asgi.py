@@ -1,5 +1,6 @@
 """Builds the web process's ASGI application: a lane for each kind of request, wrapped by one outer application."""
 
+import re
 from functools import partial
 
 from django.conf import settings
@@ -51,7 +52,11 @@ def _application() -> Outer:
         app = TracedRequests(app)
     return Outer(
         app,
-        limits=Limits(body_bytes=settings.MAX_BODY_BYTES),
+        limits=Limits(
+            body_bytes=settings.MAX_BODY_BYTES,
+            large_paths=re.compile(r"/api/v1/environments/[^/]+/(?:plan|apply)"),
+            large_body_bytes=settings.MAX_FILES_BYTES,
+        ),
         trusted_proxies=parse_networks(settings.TRUSTED_PROXIES),
         production=settings.PRODUCTION,
         budget=budget,

@@ -94,6 +94,7 @@ ACTIONS = frozenset(
         "webhook.tested",
         "connection.created",
         "connection.updated",
+        "files.applied",
         "connection.deleted",
         "connection.authorized",
         "connection.login-needed",

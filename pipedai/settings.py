@@ -198,7 +198,9 @@ WHITENOISE_ALLOW_ALL_ORIGINS = False
 # The largest body of a request (SPEC §2: 1 MiB). The ASGI wrapper refuses a larger body before Django, which has the
 # same limit, sees it.
 MAX_BODY_BYTES = 1024 * 1024
-DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+# The largest body of a plan and an apply of files (SPEC §29), which have whole repositories of prompts.
+MAX_FILES_BYTES = 8 * 1024 * 1024
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_FILES_BYTES
 
 # --- The database ------------------------------------------------------------------------------------------
 DATABASE_URL = env.database_url("DATABASE_URL")

@@ -13,6 +13,7 @@ from pipedai.api.views import paths_of
 from workers.enrollment.pairing_page import PairingPage
 from workers.hosts.release_views import download
 from workspaces.connections.pages import CallbackPage, client_document
+from workspaces.files import file_schema
 from workspaces.invitation_page import InvitationPage
 
 handler400 = "pipedai.api.exceptions.bad_request"
@@ -45,6 +46,7 @@ urlpatterns = [
     path("account/invitation", InvitationPage.as_view()),
     path("account/connections/<uuid:connection_id>/callback", CallbackPage.as_view()),
     path("account/connections/<uuid:connection_id>/client.json", client_document),
+    path(f"downloads/{file_schema.NAME}", file_schema.download),
     path("downloads/<str:name>", download),
     path("admin", RedirectView.as_view(url="/admin/")),
     # Our own pages for login, logout and the account replace Django's, which have no throttles and write no audit rows.

@@ -32,13 +32,20 @@ HEALTH = Case(
 )
 
 
+_LISTENER_COLUMNS = ("source_id", "upstream_id", *OF_SOURCE, *OF_TRIGGER)
+# The SQL expression for what a trigger listens to: a list of objects for `entry_of`.
+LISTENS_TO = ArraySubquery(
+    Listener.objects.filter(trigger_id=OuterRef("id"))
+    .order_by("position")
+    .values(row=JSONObject(**{column: column for column in _LISTENER_COLUMNS}))
+)
+
+
 def triggers() -> QuerySet[Trigger, dict[str, Any]]:
     newest = Run.objects.filter(trigger_id=OuterRef("id")).order_by("-queued_at", "-id")
     succeeded = Run.objects.filter(
         trigger_id=OuterRef("id"), status=Status.SUCCEEDED, ended_at__isnull=False
     ).order_by("-ended_at")
-    listeners = Listener.objects.filter(trigger_id=OuterRef("id")).order_by("position")
-    columns = ("source_id", "upstream_id", *OF_SOURCE, *OF_TRIGGER)
     ticks = Tick.objects.filter(trigger_id=OuterRef("id")).order_by("-tick_at")
     rows: QuerySet[Trigger, dict[str, Any]] = (
         Trigger.objects.filter(deleted_at__isnull=True)
@@ -49,7 +56,7 @@ def triggers() -> QuerySet[Trigger, dict[str, Any]]:
             has_mcp_headers=Q(mcp_headers__isnull=False) | Q(connection__isnull=False),
             has_webhook_secret=Q(webhook_secret__isnull=False),
             health=HEALTH,
-            listens_to=ArraySubquery(listeners.values(row=JSONObject(**{c: c for c in columns}))),
+            listens_to=LISTENS_TO,
             last_due_at=Subquery(ticks.values("last_tick_at")[:1]),
             last_success_at=Subquery(succeeded.values("ended_at")[:1]),
             last_run_id=Subquery(newest.values("id")[:1]),

@@ -11,10 +11,13 @@ from pipedai.outgoing import register_kind
 from pipedai.retention import Retention, register_retention, rows_where
 from pipedai.server.heart import register_beat
 from triggers import connected, pausing  # noqa: F401 - importing them subscribes them to events
+from triggers import files as trigger_files  # noqa: F401 - importing these registers their kinds
+from triggers.budgets import files as budget_files  # noqa: F401
 from triggers.budgets.settling import settle_left_over
 from triggers.changes.kinds import Kind, State, register_changing
 from triggers.changes.telling import read_watches  # importing it also subscribes it
 from triggers.deployment import schedulers_live, work_is_on_time
+from triggers.events import files as source_files  # noqa: F401
 from triggers.events.chains import decide_ends
 from triggers.models import SECRETS, Approval, EventSource, Run, Trigger
 from triggers.pruning import prune_deliveries, prune_revisions, prune_runs

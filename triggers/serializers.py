@@ -38,6 +38,7 @@ from triggers.models import (
 from triggers.schedules import cron
 from triggers.states import Health, RecordEvents, RetryMode, Status
 from workspaces.connections.header_field import McpHeadersField
+from workspaces.files.columns import KeyField, LabelField
 
 MAX_PROMPT_BYTES = 256 * 1024
 MIN_WEBHOOK_SECRET = 16
@@ -63,6 +64,8 @@ class OutputSchemaField(serializers.JSONField):
 
 
 class TriggerBody(StrictBody):
+    key = KeyField()
+    managedBy = LabelField()
     name = NameField(max_length=200)
     description = TextField(max_length=2000, allow_blank=True, required=False, default="")
     prompt = PromptField()
@@ -255,6 +258,8 @@ class TriggerSerializer(RowSerializer):
     """A trigger. Instead of its secrets it shows whether there are any."""
 
     id = serializers.UUIDField()
+    key = serializers.CharField(allow_null=True)
+    managedBy = serializers.CharField(source="managed_by", allow_null=True)
     environmentId = serializers.UUIDField(source="environment_id")
     workerId = serializers.UUIDField(source="worker_id", allow_null=True)
     poolId = serializers.UUIDField(source="pool_id", allow_null=True)

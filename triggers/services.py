@@ -29,6 +29,7 @@ from triggers.runs.pools import give_trigger_slots, wake_for
 from triggers.schedules import cron
 from triggers.trigger_ceiling import check_room_for_trigger
 from workspaces.connections.services import hold_connection
+from workspaces.files.columns import keeping_keys
 from workspaces.locks import hold_pools, hold_role, lock_environment
 from workspaces.roles import Role
 
@@ -45,7 +46,7 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
     `set_listeners`.
     """
     next_run_at = _next_run_at(values)
-    with transaction.atomic():
+    with keeping_keys():
         lock_environment(environment_id)
         hold_role(actor, environment_id, Role.ADMIN)
         check_room_for_trigger(environment_id)
@@ -82,7 +83,7 @@ def update_trigger(
     its queued runs move there. `restored_id` is the revision that the values come from, if one is restored, for the
     audit row. Raises NotFound, Invalid, and whatever `hold_role` and `set_listeners` raise.
     """
-    with transaction.atomic():
+    with keeping_keys():
         trigger = _locked(trigger_id, actor, values)
         changes = _apply(trigger, values, actor)
         if "on" in values and (both := set_listeners(trigger, values["on"])):

@@ -79,7 +79,10 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         example=_TRIGGER,
         answers={201: TriggerSerializer},
         says={201: "With the trigger."},
-        errors={409: "`ceiling_reached` or `chain_circle`.", 503: "The secrets can't be sealed."},
+        errors={
+            409: "`key_taken`, `ceiling_reached` or `chain_circle`.",
+            503: "The secrets can't be sealed.",
+        },
         audit=("trigger.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
@@ -125,7 +128,7 @@ class TriggerViewSet(TenantViewSet):
         answers={200: TriggerSerializer},
         says={200: "With the trigger; what is as it was changes nothing."},
         errors={
-            409: "`ceiling_reached` or `chain_circle`.",
+            409: "`key_taken`, `ceiling_reached` or `chain_circle`.",
             503: "The secrets can't be sealed.",
         },
         audit=("trigger.updated",),

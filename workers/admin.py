@@ -72,7 +72,8 @@ class EnrollmentAdmin(StaffModelAdmin):
         ("Label (unverified)", "label"),
         # A pairing that is not approved yet has no environment.
         "environment",
-        ("Pays by", "auth_mode"), ("Joins pools", of_row(_pools_joined, "pool_ids")), "asked_from",
+        ("Role of its key", "role"), ("Pays by", "auth_mode"),
+        ("Joins pools", of_row(_pools_joined, "pool_ids")), "asked_from",
         ("Program", "asked_by"), ("Issued, approved or denied by", "decided_by"), "created_at", "approved_at",
         ("Expires", "expires_at"), ("Revoked or denied", "revoked_at"), ("Redeemed", "consumed_at"),
         ("Its worker", "worker"), "id",
@@ -206,7 +207,7 @@ class PoolAdmin(StaffModelAdmin):
         ("Workers", of_row(lambda pool: number(pool.counts["total"]))),
         ("Online", of_row(lambda pool: number(pool.counts["online"]))),
         ("Online with room", of_row(lambda pool: number(pool.counts["free"]))), "created_at", "deleted_at", "id",
-        "description",
+        ("Key in files", "key"), ("Managed by the files", "managed_by"), "description",
     )  # fmt: skip
     panels = (
         Related(

@@ -8,6 +8,7 @@ from django.db.models.functions import Lower, Now
 
 from pipedai.ids import new_id
 from triggers.runs import conditions
+from workspaces.files.columns import FileColumns, own_key
 from workspaces.models import ApiKey, Environment
 
 ONLINE_WITHIN = conditions.ONLINE_WITHIN
@@ -128,7 +129,7 @@ class Worker(models.Model):
         return self.label
 
 
-class Pool(models.Model):
+class Pool(FileColumns):
     """A group of workers, any of which may take the runs of the triggers that name the pool (SPEC §16)."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -148,6 +149,7 @@ class Pool(models.Model):
         db_table = "pool"
         constraints = (
             models.UniqueConstraint(fields=["environment", "id"], name="pool_in_environment"),
+            own_key("pool", live=Q(deleted_at__isnull=True)),
             models.UniqueConstraint(
                 "environment",
                 Lower("name"),
@@ -188,16 +190,19 @@ class PoolMember(models.Model):
 
 
 class Enrollment(models.Model):
-    """The permission by which one host gets its first worker and its `hos_` key, once. An admin issues a code; or a
-    host asks for a pairing (RFC 8628), which has no environment until an admin approves it. It ends when it is redeemed
-    (`consumed_at`), revoked or denied (`revoked_at`), or expires.
+    """The permission by which one host gets its first worker and its `hos_` key, once, or one command line its `pwk_`
+    key. An admin issues a code; or the program asks for a pairing (RFC 8628), which has no environment until somebody
+    approves it. It ends when it is redeemed (`consumed_at`), revoked or denied (`revoked_at`), or expires.
     """
 
     class Kind(models.TextChoices):
-        """`code`: an admin issued the enrollment. `device`: a host asked for it, which makes it a pairing."""
+        """`code`: an admin issued the enrollment. `device`: a host asked for it, which makes it a pairing. `key`: so
+        did a command line, which gets a key that acts for whoever approves.
+        """
 
         CODE = "code"
         DEVICE = "device"
+        KEY = "key"
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The environment in which the host gets its worker. Issuing a code or approving a pairing writes it. None for a
@@ -209,6 +214,8 @@ class Enrollment(models.Model):
     # The label for the worker that the host will get. It was chosen by the admin who issued the code, or by the host
     # that asked for the pairing, which nobody has verified. None if the host chooses the label when it redeems.
     label = models.CharField(max_length=255, null=True)
+    # The role of the key that a command line gets, chosen by whoever approved. None for hosts, and before the approval.
+    role = models.CharField(max_length=8, null=True)
     # How the host's worker will pay for the model. The admin chooses it when issuing the code or approving the pairing.
     auth_mode = models.CharField(max_length=10, choices=Worker.AuthMode.choices)
     # The HMAC-SHA256 of the `enr_` code; for a pairing, of the device code with which the host asks for its tokens.
@@ -260,7 +267,7 @@ class Enrollment(models.Model):
         constraints = (
             models.CheckConstraint(
                 condition=Q(kind="code", approved_at__isnull=False, user_code_digest__isnull=True)
-                | Q(kind="device", user_code_digest__isnull=False),
+                | Q(kind__in=("device", "key"), user_code_digest__isnull=False),
                 name="enrollment_kind",
             ),
             models.CheckConstraint(
@@ -270,12 +277,17 @@ class Enrollment(models.Model):
             models.CheckConstraint(
                 condition=Q(consumed_at__isnull=True, worker__isnull=True)
                 | Q(
+                    Q(kind="key") ^ Q(worker__isnull=False),
                     consumed_at__isnull=False,
-                    worker__isnull=False,
                     approved_at__isnull=False,
                     revoked_at__isnull=True,
                 ),
                 name="enrollment_consumed_once_approved",
+            ),
+            models.CheckConstraint(
+                condition=Q(kind="key", approved_at__isnull=False, role__isnull=False)
+                | Q(Q(approved_at__isnull=True) | ~Q(kind="key"), role__isnull=True),
+                name="enrollment_role_of_key",
             ),
             models.CheckConstraint(
                 condition=Q(auth_mode__in=("claude_max", "api_key")), name="enrollment_auth_mode"
@@ -289,7 +301,9 @@ class Enrollment(models.Model):
             models.Index(fields=["environment", "created_at", "id"], name="enrollment_listed"),
             models.Index(
                 fields=["asked_from"],
-                condition=Q(kind="device", approved_at__isnull=True, revoked_at__isnull=True),
+                condition=Q(
+                    kind__in=("device", "key"), approved_at__isnull=True, revoked_at__isnull=True
+                ),
                 name="enrollment_pending",
             ),
         )

@@ -12,6 +12,7 @@ from pipedai.retention import Retention, register_retention, rows_where
 from triggers.changes.kinds import Kind, State, register_changing
 from workers import queries
 from workers.models import ONLINE_WITHIN, Worker
+from workers.pools import files  # noqa: F401 - importing it registers the kind
 from workers.serializers import WorkerSerializer
 from workers.worker_events import record_events
 from workspaces.dependents import register_dependents
@@ -20,7 +21,7 @@ from workspaces.dependents import register_dependents
 prune_events = rows_where("worker_event", "t.at < %(before)s", by="t.at")
 prune_pairings = rows_where(
     "enrollment",
-    "t.kind = 'device' AND t.approved_at IS NULL AND t.expires_at < %(before)s",
+    "t.kind <> 'code' AND t.approved_at IS NULL AND t.expires_at < %(before)s",
     by="t.expires_at",
 )
 

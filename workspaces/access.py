@@ -65,12 +65,12 @@ def visible_workspaces(user_id: UUID) -> QuerySet[Workspace]:
     return Workspace.objects.filter(Q(created_by_id=user_id) | Exists(mine))
 
 
-def administered_environments(user_id: UUID) -> QuerySet[Environment]:
-    """Returns the environments in which the user is an admin or owner, with their workspaces, ordered by name."""
+def environments_with(role: Role, user_id: UUID) -> QuerySet[Environment]:
+    """Returns the environments in which the user has this role or a higher one, with their workspaces, by name."""
     return (
         Environment.objects.filter(
             memberships__user_id=user_id,
-            memberships__role__in=(Role.ADMIN, Role.OWNER),
+            memberships__role__in=[each for each in Role if each.includes(role)],
             deleted_at__isnull=True,
         )
         .select_related("workspace")

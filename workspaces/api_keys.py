@@ -23,10 +23,12 @@ from workspaces.locks import (
     pool_metadata,
 )
 from workspaces.models import ApiKey
-from workspaces.roles import Role
+from workspaces.roles import KEY_ROLES, Role
 from workspaces.serializers import WRK_LIFETIME
 
 MINTED_LIFETIME = timedelta(minutes=15)
+# How long the key of a command line is good (SPEC §29).
+LOGIN_LIFETIME = timedelta(days=90)
 
 
 class Minted(NamedTuple):
@@ -74,6 +76,25 @@ def create_host_key(*, environment_id: UUID, name: str, created_by: UUID | None)
     return _create(environment_id, ApiKey.Kind.HOS.value, name=name, created_by_id=created_by)
 
 
+def create_login_key(
+    *, environment_id: UUID, name: str, role: Role, user_id: UUID, actor: Actor
+) -> Minted:
+    """Makes the key of a command line that acts for a user, whose role the caller holds. The caller has locked the
+    environment. Raises CeilingReached.
+    """
+    minted = _create(
+        environment_id,
+        ApiKey.Kind.PWK.value,
+        name=name,
+        role=role.value,
+        created_by_id=user_id,
+        is_login=True,
+        expires_at=Now() + LOGIN_LIFETIME,
+    )
+    _emit_created(minted.key, actor)
+    return minted
+
+
 def mint_registration_token(
     *, environment_id: UUID, label: str | None, pool_ids: list[UUID] | None = None, actor: Actor
 ) -> Minted:
@@ -116,15 +137,25 @@ def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
             raise NotFound
 
 
-def revoke_unused_keys(*, user_id: UUID, environment_id: UUID) -> list[UUID]:
-    """Revokes the unused `wrk_` keys that a user made in one environment, and returns their ids."""
-    own = Q(created_by_id=user_id, kind=ApiKey.Kind.WRK, environment_id=environment_id)
-    return [key.id for key in _revoke(own)]
+def revoke_keys_beyond(*, user_id: UUID, environment_id: UUID, role: Role | None) -> list[UUID]:
+    """Revokes what a user with this role, or without membership, may not have in an environment: unused `wrk_` keys
+    unless they are an admin, and keys of their command lines with a higher role. Returns the ids.
+    """
+    above = [each.value for each in KEY_ROLES if role is None or not role.includes(each)]
+    beyond = Q(is_login=True, role__in=above)
+    if role is None or not role.includes(Role.ADMIN):
+        beyond |= Q(kind=ApiKey.Kind.WRK)
+    ids = [key.id for key in _revoke(beyond & Q(created_by=user_id, environment=environment_id))]
+    wake_workers(ids)  # This ends the event streams that the revoked keys opened.
+    return ids
 
 
 def end_keys_of_deactivated(user_id: UUID, actor: Actor) -> None:
-    """Revokes the unused `wrk_` keys that a deactivated user made in any environment, and emits an event for each."""
-    keys = _revoke(Q(created_by_id=user_id, kind=ApiKey.Kind.WRK))
+    """Revokes the unused `wrk_` keys that a deactivated user made in any environment, and the keys of their command
+    lines, and emits an event for each.
+    """
+    keys = _revoke(Q(created_by_id=user_id) & (Q(kind=ApiKey.Kind.WRK) | Q(is_login=True)))
+    wake_workers([key.id for key in keys])
     emit(*revoked_because("user.deactivated", keys, actor))
 
 

@@ -17,8 +17,8 @@ from pipedai.events import Actor, Event, emit
 from pipedai.logs import get_logger
 from pipedai.sql import fetch_one
 from workspaces.api_keys import (
+    revoke_keys_beyond,
     revoke_keys_of_displaced,
-    revoke_unused_keys,
     revoked_because,
 )
 from workspaces.ceilings import check_ceiling
@@ -61,7 +61,7 @@ def add_member(
 
 
 def change_role(*, environment_id: UUID, user_id: UUID, role: Role, actor: Actor) -> Membership:
-    """If the member is no admin any more, their unused `wrk_` keys are revoked. Raises NotFound, Forbidden if only an
+    """The keys that the member may not have with this role are revoked. Raises NotFound, Forbidden if only an
     owner may do this, Conflict for the last owner.
     """
     with transaction.atomic():
@@ -76,16 +76,18 @@ def change_role(*, environment_id: UUID, user_id: UUID, role: Role, actor: Actor
         _check_another_owner(member)
         Membership.objects.filter(id=member.id).update(role=role.value)
         member.role = role.value
-        changes: dict[str, Any] = {"role": [old.value, role.value]}
-        if not role.includes(Role.ADMIN):
-            changes |= _revoke_unused_wrk(environment_id, user_id)
+        changes = {
+            "role": [old.value, role.value],
+            **_revoke_keys(environment_id, user_id, role),
+        }
         emit(_event("member.role-changed", environment_id, user_id, actor, changes))
     return member
 
 
 def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
-    """Ends a membership: one's own, or an admin that of others. Unused `wrk_` keys of the user are revoked; `pwk_` and
-    `hos_` keys stay, and the audit row lists them. Raises NotFound, Forbidden, Conflict for the last owner.
+    """Ends a membership: one's own, or an admin that of others. Unused `wrk_` keys of the user are revoked, and keys of
+    their command lines; other `pwk_` and `hos_` keys stay, and the audit row lists them. Raises NotFound, Forbidden,
+    Conflict for the last owner.
     """
     with transaction.atomic():
         lock_environment(environment_id)
@@ -98,7 +100,7 @@ def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
         Membership.objects.filter(id=member.id).delete()
         changes = {
             "role": [member.role, None],
-            **_revoke_unused_wrk(environment_id, user_id),
+            **_revoke_keys(environment_id, user_id, None),
             "keysLivingOn": [str(key) for key in _keys_living_on(environment_id, user_id)],
         }
         emit(_event("member.removed", environment_id, user_id, actor, changes))
@@ -171,9 +173,9 @@ def _check_another_owner(member: Membership) -> None:
         raise Conflict("An environment must keep at least one owner.", code=ErrorCode.LAST_OWNER)
 
 
-def _revoke_unused_wrk(environment_id: UUID, user_id: UUID) -> dict[str, list[str]]:
+def _revoke_keys(environment_id: UUID, user_id: UUID, role: Role | None) -> dict[str, list[str]]:
     """Returns what the audit row is to say about the revoked keys."""
-    ids = revoke_unused_keys(user_id=user_id, environment_id=environment_id)
+    ids = revoke_keys_beyond(user_id=user_id, environment_id=environment_id, role=role)
     return {"keysRevoked": [str(key_id) for key_id in ids]} if ids else {}
 
 

@@ -198,6 +198,9 @@ class ApiKey(models.Model):
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
+    # Whether the key is a command line's, which acts for `created_by`: it ends when they leave the environment, or when
+    # their role falls below its own.
+    is_login = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a request last used the key. Requests write it, at most every 10 s. None if no request has used the key.
     last_used_at = models.DateTimeField(null=True)
@@ -242,6 +245,10 @@ class ApiKey(models.Model):
                 )
                 | Q(kind__in=("wrk", "hos"), role__isnull=True),
                 name="api_key_role_of_kind",
+            ),
+            models.CheckConstraint(
+                condition=Q(is_login=False) | Q(kind="pwk", expires_at__isnull=False),
+                name="api_key_login_expires",
             ),
             models.CheckConstraint(
                 condition=Q(kind="wrk") | Q(consumed_at__isnull=True, consumed_by__isnull=True),

@@ -13,6 +13,7 @@ from pipedai.outgoing import register_kind
 from pipedai.retention import Retention, register_retention, rows_where
 from pipedai.wakeups import wake_workers
 from workspaces.api_keys import end_keys_of_deactivated
+from workspaces.connections import files  # noqa: F401 - importing it registers the kind
 from workspaces.connections.models import (
     AUTHORIZATION_SECRETS,
     GRANT_SECRETS,

@@ -7,6 +7,7 @@ from workspaces.connections.views import (
     ConnectionViewSet,
     EnvironmentConnectionViewSet,
 )
+from workspaces.files.views import FileViewSet
 from workspaces.invitation_views import AcceptViewSet, InvitationViewSet
 from workspaces.member_views import MemberViewSet
 from workspaces.views import EnvironmentViewSet, WorkspaceEnvironmentViewSet, WorkspaceViewSet
@@ -22,4 +23,5 @@ urlpatterns = paths_of(
     EnvironmentConnectionViewSet,
     ConnectionViewSet,
     ConnectionAuthorizationViewSet,
+    FileViewSet,
 )

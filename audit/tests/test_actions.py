@@ -26,6 +26,8 @@ class Row:
     target_type: str
     target: str
     metadata: dict[str, Any]
+    # The actions of further rows.
+    besides: tuple[str, ...] = ()
 
 
 def _moved(status):
@@ -132,6 +134,12 @@ ROWS: dict[str, Row | None] = {
     "DELETE connections/:connection": Row(
         "connection.deleted", "connection", "connection_id", {"name": "Issue tracker"}
     ),
+    "POST environments/:environment/apply": Row(
+        "files.applied",
+        "environment",
+        "environment_id",
+        {"managedBy": "acme/agents", "digest": ANY},
+    ),
     "POST environments/:environment/sources": Row(
         "source.created", "source", "id", {"name": "Our repository", "scheme": "github"}
     ),
@@ -187,6 +195,13 @@ ROWS: dict[str, Row | None] = {
         "enrollment",
         "redeemed",
         {"kind": "code", "label": None, "hostname": "new-host", "version": "1.0", "workerId": ANY, "keyId": ANY},
+    ),
+    "POST enrollments/key": Row(
+        "enrollment.redeemed",
+        "enrollment",
+        "redeemed",
+        {"kind": "key", "label": None, "keyId": ANY},
+        besides=("api-key.created",),
     ),
     "POST workspaces/:workspace/workers/registration-token": Row(
         "api-key.created",
@@ -267,10 +282,12 @@ def test_a_call_leaves_one_row(stage, name):
     if expected is None:
         assert rows == []
         return
-    (row,) = rows
+    (row,) = (row for row in rows if row.action not in expected.besides)
     assert (row.action, row.target_type) == (expected.action, expected.target_type)
     if expected.target == "redeemed":
-        target = Enrollment.objects.get(worker_id=answer.json()["workerId"]).id
+        target = Enrollment.objects.get(
+            consumed_at__isnull=False, worker_id=answer.json().get("workerId")
+        ).id
     elif expected.target == "asked":
         target = AskedAddress.objects.latest("id").id
     else:
@@ -282,6 +299,8 @@ def test_a_call_leaves_one_row(stage, name):
         actor = ("user", row.target_id)
     elif expected.target == "asked":
         actor = ("system", None)
+    elif name == "POST enrollments/key":
+        actor = ("user", cast.viewer.id)
     elif name == "POST enrollments/redeem":
         actor = ("api_key", cast.environment.api_keys.get(kind="hos").id)
     assert (row.actor_type, row.actor_id) == actor

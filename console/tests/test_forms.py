@@ -54,6 +54,7 @@ def test_each_type_of_field_has_its_json(sent):
         }
     )
     assert body == {
+        "key": None,
         "name": "Report",
         "prompt": "One\ntwo",
         "mcpUrl": "https://mcp.example.com",
@@ -100,3 +101,12 @@ def test_what_is_no_json_is_said_at_its_field_and_not_sent(sent, wrong):
     assert body is None
     assert [each.name for each in form.fields if each.errors] == list(wrong)
     assert form.status == 400
+
+
+def test_what_files_manage_says_so_in_its_form_and_has_its_key_there():
+    values = {"name": "Report", "key": "report", "managedBy": "acme/agents"}
+    path = "triggers/00000000-0000-0000-0000-000000000000"
+    form = Form("PATCH", path, {"name": Look()}, values=values)
+    assert [(field.name, field.value) for field in form.fields][-1] == ("key", "report")
+    shown = render_to_string("console/fields.html", {"form": form})
+    assert "Managed by acme/agents: the next apply undoes what is changed here." in shown

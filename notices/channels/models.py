@@ -16,6 +16,7 @@ from pipedai.outgoing import (
 )
 from triggers.models.fields import tenant_key
 from workspaces.encryption.sealed_fields import SealedField
+from workspaces.files.columns import FileColumns, own_key
 from workspaces.models import Environment
 
 # The columns of a channel that are encrypted.
@@ -27,7 +28,7 @@ SECRET = SealedField("channel", "secret", "secret_key_id")
 IS_FAILING = Q(failing_since__isnull=False, enabled=True, deleted_at__isnull=True)
 
 
-class Channel(models.Model):
+class Channel(FileColumns):
     class Kind(models.TextChoices):
         """How a channel sends its notices."""
 
@@ -95,6 +96,7 @@ class Channel(models.Model):
     class Meta:
         db_table = "channel"
         constraints = (
+            own_key("channel", live=Q(deleted_at__isnull=True)),
             models.UniqueConstraint(fields=["environment", "id"], name="channel_in_environment"),
             models.CheckConstraint(
                 condition=Q(kind__in=("email", "webhook", "slack")), name="channel_kind"

@@ -18,6 +18,7 @@ from pipedai.api.serializers import StrictBody
 from triggers.events.clauses import MAX_CLAUSES, WhereField
 from triggers.serializers import MIN_WEBHOOK_SECRET, checked_webhook_secret, checked_webhook_url
 from triggers.webhooks.serializers import AttemptSerializer
+from workspaces.files.columns import KeyField, LabelField
 
 MAX_EMAILS = 20
 MAX_TRIGGERS = 100
@@ -80,6 +81,8 @@ class SummaryBody(StrictBody):
 
 
 class ChannelBody(StrictBody):
+    key = KeyField()
+    managedBy = LabelField()
     name = NameField(max_length=200)
     kind = serializers.ChoiceField(choices=Channel.Kind.choices)
     emails = serializers.ListField(
@@ -157,6 +160,8 @@ class ChannelSerializer(serializers.Serializer[Any]):
     """A channel. Of its URL it shows the host, and of its secret whether there is one."""
 
     id = serializers.UUIDField()
+    key = serializers.CharField(allow_null=True)
+    managedBy = serializers.CharField(source="managed_by", allow_null=True)
     environmentId = serializers.UUIDField(source="environment_id")
     name = serializers.CharField()
     kind = serializers.ChoiceField(choices=Channel.Kind.choices)

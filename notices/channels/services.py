@@ -26,6 +26,7 @@ from pipedai.sql import Row, database_now
 from triggers.models import Trigger
 from workspaces.ceilings import check_ceiling
 from workspaces.encryption import keys
+from workspaces.files.columns import keeping_keys
 from workspaces.locks import hold_environment, hold_role, lock_environment
 from workspaces.models import DataKey
 from workspaces.roles import Role
@@ -38,6 +39,8 @@ _SHOWN: Final = {
     "tells_when": "when",
     "summary": "summary",
     "enabled": "enabled",
+    "key": "key",
+    "managed_by": "managedBy",
 }
 _ONLY_WEBHOOKS: Final = "Only a channel of the kind webhook has it."
 
@@ -53,7 +56,7 @@ def create_channel(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
         kind=values["kind"],
         created_by=actor.id if actor.type == "user" else None,
     )
-    with transaction.atomic():
+    with keeping_keys():
         lock_environment(environment_id)
         hold_role(actor, environment_id, Role.ADMIN)
         _check_ceiling(environment_id)
@@ -69,7 +72,7 @@ def update_channel(*, channel_id: UUID, actor: Actor, values: dict[str, Any]) ->
     """Changes the given values of a channel. If the URL moves to another origin without a new secret, the secret is
     removed, because it is for one server only. Raises NotFound, Invalid, Conflict, and the errors of `hold_role`.
     """
-    with transaction.atomic():
+    with keeping_keys():
         channel = _locked(channel_id, actor)
         old_emails = set(channel.emails)
         if changes := _apply(channel, values):

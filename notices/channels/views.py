@@ -75,7 +75,7 @@ class EnvironmentChannelViewSet(TenantViewSet):
         answers={201: ChannelSerializer},
         says={201: "With the channel."},
         errors={
-            409: "`ceiling_reached`, `email_unverified`, or `mail_off`.",
+            409: "`key_taken`, `ceiling_reached`, `email_unverified`, or `mail_off`.",
             503: "The secrets can't be sealed.",
         },
         audit=("channel.created",),
@@ -125,7 +125,7 @@ class ChannelViewSet(_OneChannelViewSet):
         answers={200: ChannelSerializer},
         says={200: "With the channel; what is as it was changes nothing."},
         errors={
-            409: "`ceiling_reached`, `email_unverified`, or `mail_off`.",
+            409: "`key_taken`, `ceiling_reached`, `email_unverified`, or `mail_off`.",
             503: "The secrets can't be sealed.",
         },
         audit=("channel.updated",),

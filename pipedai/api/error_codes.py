@@ -68,6 +68,12 @@ class ErrorCode(StrEnum):
     ALREADY_INVITED = "already_invited"
     # 409: another environment of the workspace, or another pool of the environment, has the name.
     NAME_TAKEN = "name_taken"
+    # 409: another live row of the kind has the key in the environment.
+    KEY_TAKEN = "key_taken"
+    # 409: what an apply touches has changed since its plan.
+    PLAN_STALE = "plan_stale"
+    # 409: an apply would send a secret to an origin to which none of the environment goes yet.
+    NEW_ORIGIN = "new_origin"
     # 409: the user is a member of the environment already.
     ALREADY_MEMBER = "already_member"
     # 409: the environment would be left without an owner.

@@ -134,7 +134,7 @@ def handle_exception(error: Exception, context: Mapping[str, Any]) -> Response |
     elif isinstance(error, PermissionDenied):
         error = exceptions.PermissionDenied()
     elif isinstance(error, exceptions.ValidationError):
-        error = _as_invalid(error)
+        error = as_invalid(error)
     elif (busy := unavailable(error)) is not None:
         response = Response(busy.body(), status=busy.status_code, headers=busy.headers)
         response._has_been_logged = True  # type: ignore[attr-defined]  # by unavailable()
@@ -160,7 +160,7 @@ def _headers(error: exceptions.APIException) -> dict[str, str]:
     return headers
 
 
-def _as_invalid(error: exceptions.ValidationError) -> Invalid:
+def as_invalid(error: exceptions.ValidationError) -> Invalid:
     """Returns the errors under dotted field names. An error of a nested field also appears under the outer one."""
     if not isinstance(error.detail, dict):
         return Invalid(form=[str(message) for message in error.detail])

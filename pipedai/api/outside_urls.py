@@ -40,10 +40,13 @@ def without_query(url: str) -> str:
 
 
 def same_origin(one: str, other: str) -> bool:
-    return _origin(one) == _origin(other)
+    return origin_of(one) == origin_of(other)
 
 
-def _origin(url: str) -> tuple[str, str, int]:
+def origin_of(url: str) -> str:
+    """Returns scheme, host and port of a checked URL; the port only if it is not the scheme's own."""
     parts = urlsplit(url)
-    default_port = 443 if parts.scheme == "https" else 80
-    return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or default_port
+    host = (parts.hostname or "").rstrip(".")
+    own = {"https": 443, "http": 80}.get(parts.scheme)
+    port = "" if parts.port in {None, own} else f":{parts.port}"
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"

@@ -114,9 +114,13 @@ class OpenApiViewSet(ApiViewSet):
         says={200: "With this reference as an OpenAPI 3.1 document."},
     )
     def retrieve(self, request: Request) -> HttpResponse:
-        with _MAKING:
-            made = document()
-        return HttpResponse(made, content_type=_JSON)
+        return HttpResponse(made_document(), content_type=_JSON)
+
+
+def made_document() -> bytes:
+    """Returns the schema as JSON. Whoever asks while it is made waits, so that it is made once."""
+    with _MAKING:
+        return document()
 
 
 @cache

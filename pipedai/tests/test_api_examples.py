@@ -21,7 +21,7 @@ from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, AN_ID, a_token
 from testing.processes.worker_calls import WorkerCalls
-from testing.world.cast import bearer, browser, session_cookie
+from testing.world.cast import TEST_ACTOR, bearer, browser, session_cookie
 from testing.world.connections import give_tokens
 from testing.world.events import add_source, github, listen
 from testing.world.mails import token_to
@@ -29,10 +29,12 @@ from testing.world.users import PASSWORD, UserFactory
 from triggers.models import Delivery, DeliveryAttempt, Run
 from triggers.schedules import views
 from triggers.schedules.firing import fire_due_ticks
+from workers.enrollment.pairing import approve_login
 from workers.models import Worker
 from workers.registration import Registered
 from workspaces.connections.tokens import Tokens
 from workspaces.models import Environment
+from workspaces.roles import Role
 
 TEXT = (BASE_DIR / "API.md").read_text()
 # Heading → the example below it.
@@ -44,7 +46,7 @@ EXAMPLES: dict[str, Any] = {
 # These values are neither ids nor times, but differ from call to call or from version to version.
 FREE = {
     *("durationMs", "p50DurationMs", "p95DurationMs"),
-    *("lastFour", "deviceCode", "userCode", "verificationUriComplete"),
+    *("digest", "lastFour", "deviceCode", "userCode", "verificationUriComplete"),
     *("redirectUri", "version", "latest", "url", "sha256", "install"),
     # Sentences that name times.
     *("message", "summary"),
@@ -257,6 +259,18 @@ def test_every_example_is_what_is_answered(monkeypatch):
     redeeming = {"code": code, "hostname": "build-2", "os": "linux", "version": "1.0.0"}
     host = call("post", "enrollments/redeem", redeeming, client=browser())
     story.tell("POST /enrollments/redeem", host)
+    begun = call(
+        "post", "enrollments/device", {"label": "laptop", "for": "command_line"}, client=browser()
+    )
+    approve_login(
+        enrollment_id=begun["id"],
+        environment_id=UUID(environment.rpartition("/")[2]),
+        role=Role.VIEWER,
+        user_id=UUID(call("get", "auth/me")["user"]["id"]),
+        actor=TEST_ACTOR,
+    )
+    device = {"deviceCode": begun["deviceCode"]}
+    story.tell("POST /enrollments/key", call("post", "enrollments/key", device, client=browser()))
     operator = bearer(host["operatorToken"])
     minted = f"workspaces/{workspace}/workers/registration-token"
     story.tell(
@@ -375,6 +389,15 @@ def test_every_example_is_what_is_answered(monkeypatch):
     asked = {"schedule": "30 2 28 3 *", "timezone": "Europe/Berlin", "count": 2}
     preview = f"{environment}/schedule-preview"
     story.tell("POST /environments/:envId/schedule-preview", call("post", preview, asked))
+
+    call("patch", budget, {"key": "everything"})
+    wanted = {"kind": "budget", "key": "everything", **allowed, "limitUsd": 300}
+    files = {"managedBy": "acme/agents", "resources": [wanted]}
+    plan = call("post", f"{environment}/plan", files)
+    story.tell("POST /environments/:envId/plan", plan)
+    exported = call("get", f"{environment}/export")
+    shown = [row for row in exported["withoutKey"] if row["name"] == "Morning report"]
+    story.tell("GET /environments/:envId/export", {**exported, "withoutKey": shown})
 
     # The other reads of an environment: they need nothing but its id.
     for heading in sorted(set(EXAMPLES) - story.told):

@@ -9,6 +9,7 @@ import pytest
 from bin.changelog_check import sections_wrong
 from pipedai.env import BASE_DIR
 from pipedai.version import VERSION
+from pipedai_cli import __version__ as cli_version
 from pipedai_worker import __version__
 from testing.processes.scheduler_process import scheduling
 from testing.processes.web_process import serve
@@ -18,6 +19,7 @@ from testing.world.cast import browser
 
 def test_the_worker_is_of_the_same_version():
     assert __version__ == VERSION
+    assert cli_version == VERSION
 
 
 def test_the_changelog_has_a_section_for_it():

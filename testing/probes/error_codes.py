@@ -88,6 +88,10 @@ def hearing_errors(codes: ErrorCodes = CODES) -> Iterator[None]:
         if ours and request.method != "HEAD" and response.is_error:
             path = request.url.path
             codes.look_at(path, response.status_code, response.headers, response.read())
+            if rest.get("stream"):
+                # The caller reads the body anew.
+                response.stream = httpx.ByteStream(response.content)
+                response.is_stream_consumed = response.is_closed = False
         return response
 
     with pytest.MonkeyPatch.context() as patch:

@@ -19,7 +19,7 @@ _TOKEN = re.compile(r"[a-z]{3}_[0-9A-Za-z]{49}")
 _SESSION = re.compile(r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{20,}")
 # The URLs that mint tokens: their answers may contain one, once.
 _MINTING = re.compile(
-    r"/api/v1/(?:workers/register|enrollments/redeem|environments/[0-9a-f-]+/(?:api-keys|enrollments|invitations)"
+    r"/api/v1/(?:workers/register|enrollments/(?:redeem|key)|environments/[0-9a-f-]+/(?:api-keys|enrollments|invitations)"
     r"|workspaces/[0-9a-f-]+/workers/registration-token)"
 )
 # The only URLs whose answers may contain MCP headers.

@@ -25,6 +25,10 @@ from testing.world.channels import CHANNEL_URL, asked_token
 from testing.world.mails import invite_for_test, issue_token
 from testing.world.stage import Stage
 from testing.world.users import PASSWORD
+from workers.enrollment.pairing import approve_login, begin_pairing
+from workers.models import Enrollment
+from workspaces.files import planning, requests
+from workspaces.roles import Role
 from workspaces.services import create_environment
 
 Body = dict[str, Any]
@@ -138,6 +142,19 @@ def _redeeming(cast: Cast) -> Body:
     return {"code": code, "hostname": "new-host", "os": "linux", "version": "1.0"}
 
 
+def _redeeming_login(cast: Cast) -> Body:
+    """Returns a body with the device code of a command line that somebody approved."""
+    begun = begin_pairing(label=None, kind=Enrollment.Kind.KEY, address=None, program=None)
+    approve_login(
+        enrollment_id=begun.enrollment_id,
+        environment_id=cast.environment.id,
+        role=Role.VIEWER,
+        user_id=cast.viewer.id,
+        actor=TEST_ACTOR,
+    )
+    return {"deviceCode": begun.device_code}
+
+
 def _answering(cast: Cast) -> Body:
     """Returns a body with the token of an address that nobody has answered for yet."""
     return {"token": asked_token(cast)}
@@ -190,6 +207,17 @@ def _member(cast: Cast) -> Body:
     return {"userId": cast.stranger.id, "role": "viewer"}
 
 
+def _applied(cast: Cast) -> Body:
+    """Returns the plan of files that describe nothing."""
+    planned = planning.plan(
+        environment_id=cast.environment.id,
+        request=requests.Request("acme/agents", []),
+        actor=TEST_ACTOR,
+        role=Role.ADMIN,
+    )
+    return {"managedBy": "acme/agents", "resources": [], "digest": planned["digest"]}
+
+
 # Calls with a token of the owner's, or about a session of theirs. Others who are signed in can't make them.
 _OF_THE_OWNER = dict.fromkeys(("stranger", "viewer", "operator", "admin"), 409)
 # The key of a host sees only the workers that the host brought in, and the stage's worker came by itself.
@@ -233,6 +261,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "listRevisions": {"statements": 5},
     "deleteTrigger": {"answer": 409},
     "listDeliveries": {"statements": 4},
+    "planFiles": {"writes": False},
+    "applyFiles": {"body": _applied},
+    # It reads each kind of rows, and the hostnames of workers.
+    "exportFiles": {"statements": 9},
     "listIncidents": {"statements": 4},
     "getAttention": {"statements": 12},
     # The stage's connection has headers, so that no server is asked. What begins can be seen nowhere.
@@ -259,6 +291,7 @@ ROWS: dict[str, dict[str, Any]] = {
     },
     "beginPairing": {"tolerant": True},
     "redeemEnrollment": {"body": _redeeming, "tolerant": True},
+    "redeemLogin": {"body": _redeeming_login, "tolerant": True},
     "getLatestReleases": {"statements": 0},
     "listHostWorkers": {"statements": 4},
     "disableHostWorker": {"but": _OF_A_HOST},

@@ -21,6 +21,8 @@ _TOMORROW = (datetime.now(UTC) + timedelta(days=1)).replace(second=0, microsecon
 # A valid value of each field that is shown again, other than the one that the cast's trigger has.
 SAMPLES = {
     **samples_of(TriggerBody),
+    "key": "nightly-report",
+    "managedBy": "acme/agents",
     "prompt": "Do more.",
     "mcpUrl": "https://mcp.example/v2",
     "schedule": "0 9 * * *",
@@ -90,6 +92,8 @@ def trigger_shown(environment_id: Any, **changes: Any) -> dict[str, Any]:
     return {
         **defaults_of(TriggerBody),
         "id": AN_ID,
+        "key": None,
+        "managedBy": None,
         "environmentId": str(environment_id),
         "workerId": None,
         "poolId": None,

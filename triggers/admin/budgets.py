@@ -76,7 +76,7 @@ class BudgetAdmin(StaffModelAdmin):
         ("Window ends", _sum("window", lambda window: moment(window["ends_at"]))), ("Time zone", "timezone"),
         ("Tells at", column("notice_at_pct", lambda all_: ", ".join(f"{pct} %" for pct in all_) or "never")),
         ("Reserves for a run", "reserve_usd"), ("Counts subscriptions", "count_notional"), ("Made", "created_at"),
-        ("Changed", "updated_at"), "deleted_at", "id",
+        ("Changed", "updated_at"), "deleted_at", "id", ("Key in files", "key"), ("Managed by the files", "managed_by"),
     )  # fmt: skip
     panels = (
         Related(

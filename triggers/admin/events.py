@@ -37,6 +37,8 @@ class EventSourceAdmin(StaffModelAdmin):
         ("State", state_of("disabled", deleted="deleted_at", enabled="enabled")), "name", "scheme", "environment",
         ("Last event", "last_event_at"), ("Signature", "hmac"), "created_at", ("Changed", "updated_at"), "deleted_at",
         "id",
+        ("Key in files", "key"),
+        ("Managed by the files", "managed_by"),
     )  # fmt: skip
     panels = (
         Related("Who listens", Listener, ("trigger", "types"), by="source", order=("trigger_id",)),

@@ -171,7 +171,8 @@ class TriggerAdmin(StaffModelAdmin):
         ("Model", "revision__model"), ("MCP server", "mcp_url"), "connection",
         ("MCP headers", whether("mcp_headers", "none")),
         ("Webhook", "webhook_url"), ("Webhook secret", whether("webhook_secret", "none")), "created_at",
-        ("Changed", "updated_at"), "deleted_at", "id", "description",
+        ("Changed", "updated_at"), "deleted_at", "id", ("Key in files", "key"), ("Managed by the files", "managed_by"),
+        "description",
         ("Prompt", column("revision__prompt", long_text)), "revision__output_schema",
     )  # fmt: skip
     answers = (due_time_panel,)

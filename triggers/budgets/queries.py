@@ -10,8 +10,8 @@ from triggers.budgets.periods import period_around
 from triggers.models import Budget
 
 _BUDGET_COLUMNS = (
-    "id", "environment_id", "name", "trigger_id", "period", "timezone", "limit_usd", "limit_runs", "when_reached",
-    "notice_at_pct", "reserve_usd", "count_notional", "created_at", "updated_at",
+    "id", "key", "managed_by", "environment_id", "name", "trigger_id", "period", "timezone", "limit_usd",
+    "limit_runs", "when_reached", "notice_at_pct", "reserve_usd", "count_notional", "created_at", "updated_at",
 )  # fmt: skip
 _SUMS = ("spent_usd", "reserved_usd", "notional_spent_usd", "notional_reserved_usd")
 _OF_WINDOW = ("starts_at", "ends_at", "runs", *_SUMS)

@@ -13,12 +13,15 @@ from pipedai.api.fields import (
 )
 from pipedai.api.serializers import RowSerializer, StrictBody
 from triggers.models import Budget
+from workspaces.files.columns import KeyField, LabelField
 
 MAX_NOTICES = 20
 _INT4 = 2**31 - 1
 
 
 class BudgetBody(StrictBody):
+    key = KeyField()
+    managedBy = LabelField()
     name = NameField(max_length=200)
     triggerId = IdField(source="trigger_id", allow_null=True, required=False, default=None)
     period = serializers.ChoiceField(choices=Budget.Period.choices)
@@ -63,6 +66,8 @@ class BudgetSerializer(RowSerializer):
     """A budget, with what its present window has used."""
 
     id = serializers.UUIDField()
+    key = serializers.CharField(allow_null=True)
+    managedBy = serializers.CharField(source="managed_by", allow_null=True)
     environmentId = serializers.UUIDField(source="environment_id")
     name = serializers.CharField()
     triggerId = serializers.UUIDField(source="trigger_id", allow_null=True)

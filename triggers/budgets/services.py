@@ -15,6 +15,7 @@ from pipedai.sql import execute
 from triggers.budgets.settling import wake_held_back
 from triggers.models import Budget, Trigger
 from workspaces.ceilings import check_ceiling
+from workspaces.files.columns import keeping_keys
 from workspaces.locks import hold_environment, hold_role, lock_environment
 from workspaces.roles import Role
 
@@ -36,7 +37,7 @@ def create_budget(*, environment_id: UUID, actor: Actor, values: dict[str, Any])
     Invalid for a missing trigger, CeilingReached, and the errors of `hold_role`.
     """
     budget = Budget(id=new_id(), environment_id=environment_id, **values)
-    with transaction.atomic():
+    with keeping_keys():
         lock_environment(environment_id)
         hold_role(actor, environment_id, Role.ADMIN)
         _check_room_for_budget(environment_id)
@@ -50,7 +51,7 @@ def update_budget(*, budget_id: UUID, values: dict[str, Any], actor: Actor) -> N
     """Changes the given values of a budget. Another trigger, period or time zone begins a new window. Runs that were
     claimed before are settled in their old windows. Raises NotFound, Invalid, and the errors of `hold_role`.
     """
-    with transaction.atomic():
+    with keeping_keys():
         budget = _locked(budget_id, actor)
         changes: dict[str, Any] = {}
         for name, new in values.items():

@@ -56,7 +56,7 @@ class EnvironmentBudgetViewSet(TenantViewSet):
         example=_BUDGET,
         answers={201: BudgetSerializer},
         says={201: "With the budget."},
-        errors={409: "`ceiling_reached`."},
+        errors={409: "`key_taken` or `ceiling_reached`."},
         audit=("budget.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
@@ -93,6 +93,7 @@ class BudgetViewSet(TenantViewSet):
         example={"limitUsd": "300"},
         answers={200: BudgetSerializer},
         says={200: "With the budget; what is as it was changes nothing."},
+        errors={409: "`key_taken`."},
         audit=("budget.updated",),
     )
     def update(self, request: Request, budget_id: UUID) -> Response:

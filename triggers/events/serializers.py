@@ -10,6 +10,7 @@ from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.server.headers import HOOKS
 from triggers.serializers import MIN_WEBHOOK_SECRET
 from triggers.states import EventDecided, Scheme
+from workspaces.files.columns import KeyField, LabelField
 
 # The characters of a header's name that every proxy passes on.
 _HEADER = r"^[A-Za-z0-9-]{1,100}$"
@@ -24,6 +25,8 @@ class HmacBody(StrictBody):
 
 
 class SourceBody(StrictBody):
+    key = KeyField()
+    managedBy = LabelField()
     name = NameField(max_length=200)
     scheme = serializers.ChoiceField(choices=Scheme.choices)
     secrets = serializers.ListField(
@@ -39,6 +42,8 @@ class SourceSerializer(RowSerializer):
     """A source, without its secrets."""
 
     id = serializers.UUIDField()
+    key = serializers.CharField(allow_null=True)
+    managedBy = serializers.CharField(source="managed_by", allow_null=True)
     environmentId = serializers.UUIDField(source="environment_id")
     name = serializers.CharField()
     scheme = serializers.ChoiceField(choices=Scheme.choices)

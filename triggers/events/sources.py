@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound
-from pipedai.api.renderers import counted
+from pipedai.api.renderers import api_name, counted
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.outgoing import standard_key
@@ -19,8 +19,12 @@ from triggers.models import SECRETS, EventSource
 from triggers.states import Scheme
 from workspaces.ceilings import check_ceiling
 from workspaces.encryption import keys
+from workspaces.files.columns import keeping_keys
 from workspaces.locks import hold_environment, hold_role, lock_environment
 from workspaces.roles import Role
+
+# The columns that the audit log shows.
+_SHOWN = ("name", "enabled", "hmac", "key", "managed_by")
 
 LIVE = EventSource.objects.filter(deleted_at__isnull=True)
 
@@ -30,7 +34,7 @@ def create_source(*, environment_id: UUID, values: dict[str, Any], actor: Actor)
     fit the scheme, CeilingReached, and the errors of `hold_role`.
     """
     source = EventSource(id=new_id(), environment_id=environment_id, scheme=values["scheme"])
-    with transaction.atomic():
+    with keeping_keys():
         lock_environment(environment_id)
         hold_role(actor, environment_id, Role.ADMIN)
         check_ceiling(
@@ -51,14 +55,12 @@ def update_source(*, source_id: UUID, values: dict[str, Any], actor: Actor) -> N
     """Changes the given values. Raises NotFound, Invalid for values that don't fit the scheme or are fixed, and the
     errors of `hold_role`.
     """
-    with transaction.atomic():
+    with keeping_keys():
         source = _locked(source_id, actor, no_key=True)
         if changes := _apply(source, values):
             source.updated_at = Now()
             # A request that takes an event may write `last_event_at` at the same time.
-            source.save(
-                update_fields=["name", "enabled", "hmac", "secrets", "secrets_key", "updated_at"]
-            )
+            source.save(update_fields=[*_SHOWN, "secrets", "secrets_key", "updated_at"])
             emit(_event("source.updated", source, actor, changes))
 
 
@@ -100,9 +102,9 @@ def _apply(source: EventSource, values: dict[str, Any]) -> dict[str, Any]:
     if values.get("hmac"):
         values = {**values, "hmac": {**(source.hmac or {}), **values["hmac"]}}
     changes: dict[str, Any] = {}
-    for name in ("name", "enabled", "hmac"):
+    for name in _SHOWN:
         if name in values and values[name] != getattr(source, name):
-            changes[name] = [getattr(source, name), values[name]]
+            changes[api_name(name)] = [getattr(source, name), values[name]]
             setattr(source, name, values[name])
     if "secrets" in values:
         plaintext = json.dumps(values["secrets"]).encode()

@@ -69,7 +69,7 @@ class EnvironmentSourceViewSet(TenantViewSet):
         example=_SOURCE,
         answers={201: SourceSerializer},
         says={201: "With the source."},
-        errors={409: "`ceiling_reached`.", 503: "The secrets can't be sealed."},
+        errors={409: "`key_taken` or `ceiling_reached`.", 503: "The secrets can't be sealed."},
         audit=("source.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
@@ -106,7 +106,7 @@ class SourceViewSet(TenantViewSet):
         example={"secrets": ["a-newer-secret-of-yours", "a-secret-of-your-own"]},
         answers={200: SourceSerializer},
         says={200: "With the source."},
-        errors={503: "The secrets can't be sealed."},
+        errors={409: "`key_taken`.", 503: "The secrets can't be sealed."},
         audit=("source.updated",),
     )
     def update(self, request: Request, source_id: UUID) -> Response:

@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 
 from pipedai.ids import new_id
 from triggers.models.fields import tenant_key
+from workspaces.files.columns import FileColumns, own_key
 from workspaces.models import Environment
 
 
@@ -14,7 +15,7 @@ def money(**kwargs: object) -> models.DecimalField:  # type: ignore[type-arg]
     return models.DecimalField(max_digits=20, decimal_places=6, **kwargs)  # type: ignore[arg-type]
 
 
-class Budget(models.Model):
+class Budget(FileColumns):
     """What the runs of an environment, or of one trigger, may cost in a day or a month (SPEC §17). Only
     `triggers.budgets.services` writes it.
     """
@@ -70,6 +71,7 @@ class Budget(models.Model):
         db_table = "budget"
         constraints = (
             models.UniqueConstraint(fields=["environment", "id"], name="budget_in_environment"),
+            own_key("budget", live=Q(deleted_at__isnull=True)),
             models.CheckConstraint(condition=Q(period__in=("day", "month")), name="budget_period"),
             models.CheckConstraint(
                 condition=Q(when_reached__in=("hold", "reject", "notify")),

@@ -9,6 +9,7 @@ from pipedai.ids import new_id
 from triggers.models.fields import JSONAsGivenField, tenant_key
 from triggers.states import EventDecided, Outcome, Scheme
 from workspaces.encryption.sealed_fields import SealedField
+from workspaces.files.columns import FileColumns, own_key
 from workspaces.models import Environment
 
 # The column of a source that is encrypted.
@@ -17,7 +18,7 @@ SECRETS = SealedField("event_source", "secrets", "secrets_key_id")
 MAX_LISTENERS = 10
 
 
-class EventSource(models.Model):
+class EventSource(FileColumns):
     """A sender of events, and how it shows that an event is from it."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -57,6 +58,7 @@ class EventSource(models.Model):
         db_table = "event_source"
         verbose_name = "source"
         constraints = (
+            own_key("event_source", live=Q(deleted_at__isnull=True)),
             models.UniqueConstraint(
                 fields=["environment", "id"], name="event_source_in_environment"
             ),

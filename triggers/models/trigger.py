@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 from pipedai.ids import new_id
 from triggers.models.fields import JSONAsGivenField, tenant_key
 from triggers.states import RecordEvents, RetryMode
+from workspaces.files.columns import FileColumns, own_key
 from workspaces.models import Environment
 
 MAX_RETRIES = 10
@@ -18,7 +19,7 @@ MIN_START_DEADLINE_SECONDS, MAX_START_DEADLINE_SECONDS = 60, 7 * 86_400
 MAX_CONCURRENT_RUNS = 100
 
 
-class Trigger(models.Model):
+class Trigger(FileColumns):
     """A trigger: what to run, on which worker and when. Its secrets are stored encrypted (SPEC §8)."""
 
     class OverlapPolicy(models.TextChoices):
@@ -147,6 +148,7 @@ class Trigger(models.Model):
     class Meta:
         db_table = "trigger"
         constraints = (
+            own_key("trigger", live=Q(deleted_at__isnull=True)),
             models.UniqueConstraint(fields=["environment", "id"], name="trigger_in_environment"),
             models.CheckConstraint(
                 condition=Q(mcp_headers__isnull=True, mcp_key__isnull=True)

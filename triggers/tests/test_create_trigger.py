@@ -169,6 +169,7 @@ def longer_than(count):
 
 
 # What each field refuses, and with which message. test_mcp_headers.py has what `mcpHeaders` refuses.
+SLUG = "Must be lower-case letters, digits, dots, hyphens and underscores, and begin and end with a letter or digit."
 RULES = "Must be a list of rules."
 _RULE: dict[str, Any] = {
     "tools": "*",
@@ -180,6 +181,8 @@ _RULE: dict[str, Any] = {
 
 BAD: dict[str, list[tuple[Any, str]]] = {
     **{name: refused_by(field) for name, field in plain_fields(TriggerBody).items()},
+    "key": [("", BLANK), (5, STRING), ("x" * 65, longer_than(64)), ("Nightly report", SLUG), ("-x", SLUG)],
+    "managedBy": [("", BLANK), (5, STRING), ("x" * 201, longer_than(200))],
     "prompt": [
         (None, NULL), ("", BLANK), (5, STRING), (["x"], STRING),
         ("x" * (256 * 1024 + 1), "Must not be longer than 256 KiB."),

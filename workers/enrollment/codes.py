@@ -30,7 +30,7 @@ def make_device_code() -> str:
 
 
 def digest(purpose: str, code: str) -> bytes:
-    """Returns the HMAC that is stored instead of a code. `purpose` is the kind of code: `code`, `device` or `user`."""
+    """Returns the HMAC that is stored instead of a code. `purpose` is the enrollment's kind, or `user`."""
     return digests(purpose, code)[0]
 
 

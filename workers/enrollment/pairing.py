@@ -1,4 +1,4 @@
-"""Pairing (RFC 8628): a host asks for a code and shows it; a person types that code and approves or denies the host."""
+"""Pairing (RFC 8628): a host, or a command line, asks for a code and shows it; a person types it and decides."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -33,6 +33,7 @@ from workspaces.roles import Role
 LIFETIME = timedelta(minutes=10)
 INTERVAL_SECONDS = 5
 MAX_PENDING = 10
+_PAIRINGS = [Enrollment.Kind.DEVICE.value, Enrollment.Kind.KEY.value]
 # A user who types five wrong codes in a row must wait for an hour. This keeps users from guessing the codes of hosts.
 WRONG_ENTRIES = Rate("pairing-code", limit=5, seconds=3600, in_a_row=True)
 
@@ -44,16 +45,17 @@ _COUNT_PENDING = """
 SELECT count(*) AS pending,
     greatest(1, ceil(extract(epoch FROM min(expires_at) - statement_timestamp())))::int AS seconds_left
 FROM enrollment
-WHERE kind = 'device' AND approved_at IS NULL AND revoked_at IS NULL AND expires_at > statement_timestamp()
+WHERE kind <> 'code' AND approved_at IS NULL AND revoked_at IS NULL AND expires_at > statement_timestamp()
     AND asked_from <<= %(network)s::inet
 """
 
 _DECIDE = """
 UPDATE enrollment
-SET environment_id = %(environment_id)s, auth_mode = coalesce(%(auth_mode)s, auth_mode), decided_by_id = %(user_id)s,
+SET environment_id = %(environment_id)s, auth_mode = coalesce(%(auth_mode)s, auth_mode), role = %(role)s,
+    decided_by_id = %(user_id)s,
     approved_at = CASE WHEN %(approved)s THEN statement_timestamp() END,
     revoked_at = CASE WHEN NOT %(approved)s THEN statement_timestamp() END
-WHERE id = %(id)s AND kind = 'device' AND approved_at IS NULL AND revoked_at IS NULL
+WHERE id = %(id)s AND kind = ANY(%(kinds)s) AND approved_at IS NULL AND revoked_at IS NULL
     AND expires_at > statement_timestamp()
 """
 
@@ -68,19 +70,25 @@ class Pairing:
     expires_at: datetime
 
 
-def begin_pairing(*, label: str | None, address: str | None, program: str | None) -> Pairing:
-    """Begins a pairing, which has no environment yet and so no audit entry. Raises TooManyRequests if MAX_PENDING of
-    the caller's address (the /64 network for IPv6) wait already.
+def begin_pairing(
+    *,
+    label: str | None,
+    kind: str = Enrollment.Kind.DEVICE.value,
+    address: str | None,
+    program: str | None,
+) -> Pairing:
+    """Begins a pairing of this Enrollment.Kind, which has no environment yet and so no audit entry. Raises
+    TooManyRequests if MAX_PENDING of the caller's address (the /64 network for IPv6) wait already.
     """
     device_code, user_code = make_device_code(), make_user_code()
     with transaction.atomic():
         if address is not None:
             _check_pending(address)
         enrollment = Enrollment.objects.create(
-            kind=Enrollment.Kind.DEVICE.value,
+            kind=kind,
             label=label,
             auth_mode=Worker.AuthMode.CLAUDE_MAX.value,
-            code_digest=digest("device", device_code),
+            code_digest=digest(kind, device_code),
             user_code_digest=digest("user", user_code),
             last_four=device_code[-4:],
             asked_from=address,
@@ -123,6 +131,7 @@ def approve_pairing(
         return _decide(
             enrollment_id,
             actor,
+            kinds=[Enrollment.Kind.DEVICE.value],
             approved=True,
             environment_id=environment_id,
             auth_mode=auth_mode,
@@ -130,17 +139,30 @@ def approve_pairing(
         )
 
 
-def deny_pairing(*, enrollment_id: UUID, user_id: UUID, actor: Actor) -> Enrollment:
-    """Denies the pairing. Raises Conflict if the pairing was approved or denied before, or has expired."""
+def approve_login(
+    *, enrollment_id: UUID, environment_id: UUID, role: Role, user_id: UUID, actor: Actor
+) -> Enrollment:
+    """Approves the pairing of a command line, whose key will have this role: the user's own at most. Raises like
+    `approve_pairing`.
+    """
     with transaction.atomic():
+        lock_environment(environment_id)
+        hold_role_of_user(user_id, environment_id, role)
         return _decide(
             enrollment_id,
             actor,
-            approved=False,
-            environment_id=None,
-            auth_mode=None,
+            kinds=[Enrollment.Kind.KEY.value],
+            approved=True,
+            environment_id=environment_id,
+            role=role.value,
             user_id=user_id,
         )
+
+
+def deny_pairing(*, enrollment_id: UUID, user_id: UUID, actor: Actor) -> Enrollment:
+    """Denies the pairing. Raises Conflict if the pairing was approved or denied before, or has expired."""
+    with transaction.atomic():
+        return _decide(enrollment_id, actor, kinds=_PAIRINGS, approved=False, user_id=user_id)
 
 
 def _check_pending(address: str) -> None:
@@ -149,26 +171,30 @@ def _check_pending(address: str) -> None:
     row = fetch_row(_COUNT_PENDING, params)
     if row["pending"] >= MAX_PENDING:
         raise TooManyRequests(
-            f"{MAX_PENDING} hosts at this address wait for approval, as many as may.",
+            f"{MAX_PENDING} pairings at this address wait for approval, as many as may.",
             headers={"Retry-After": str(row["seconds_left"])},
         )
 
 
 def _decide(enrollment_id: UUID, actor: Actor, **values: object) -> Enrollment:
-    if not execute(_DECIDE, {"id": enrollment_id, **values}):
+    unsaid = {"environment_id": None, "auth_mode": None, "role": None}
+    if not execute(_DECIDE, {"id": enrollment_id, **unsaid, **values}):
         raise Conflict(
             "Somebody has decided on this request already, or it has expired.",
             code=ErrorCode.ENROLLMENT_EXPIRED,
         )
     enrollment = Enrollment.objects.get(id=enrollment_id)
     action = "enrollment.approved" if values["approved"] else "enrollment.denied"
-    emit(event(action, enrollment, actor, {"askedFrom": enrollment.asked_from}))
+    metadata = {"askedFrom": enrollment.asked_from}
+    if enrollment.role:
+        metadata["role"] = enrollment.role
+    emit(event(action, enrollment, actor, metadata))
     return enrollment
 
 
 def _pending(**where: object) -> Enrollment | None:
     return Enrollment.objects.filter(
-        kind=Enrollment.Kind.DEVICE,
+        kind__in=_PAIRINGS,
         approved_at__isnull=True,
         revoked_at__isnull=True,
         expires_at__gt=Now(),

@@ -15,13 +15,14 @@ from accounts.pages import Visit
 from accounts.services import log_out
 from accounts.session_tokens import clear_auth_cookie, set_auth_cookie
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import ApiError, Conflict, Invalid, NotFound
+from pipedai.api.errors import ApiError, Conflict, Forbidden, Invalid, NotFound
 from workers.enrollment import pairing
 from workers.enrollment.codes import normal_user_code
 from workers.hosts.worker_package import worker_package
 from workers.models import Enrollment, Worker
-from workspaces.access import administered_environments
+from workspaces.access import environments_with
 from workspaces.models import Environment
+from workspaces.roles import KEY_ROLES, Role
 
 PATH = "/pair"
 _SALT = "pipedai.pairing-page"
@@ -111,7 +112,9 @@ def _approve(visit: _Visit) -> HttpResponse:
         found, code = _found(visit)
     except ApiError as error:
         return visit.at("code", error=error)
-    environment = _chosen(visit)
+    if found.kind == Enrollment.Kind.KEY:
+        return _approve_login(visit, found, code)
+    environment = _chosen(visit, Role.ADMIN)
     auth_mode = visit.posted("auth_mode")
     if environment is None or auth_mode not in Worker.AuthMode.values:
         message = "Choose the environment that the host is to work for."
@@ -126,7 +129,30 @@ def _approve(visit: _Visit) -> HttpResponse:
         )
     except ApiError as error:
         return visit.at("code", error=error)
-    return visit.at("approved", environment=environment)
+    return visit.at("approved", environment=environment, pairing=found)
+
+
+def _approve_login(visit: _Visit, found: Enrollment, code: str) -> HttpResponse:
+    assert visit.session is not None
+    environment = _chosen(visit, Role.VIEWER)
+    role = visit.posted("role")
+    if environment is None or role not in KEY_ROLES:
+        message = "Choose the environment and the role."
+        return _ask(visit, found, code, error=Invalid(form=[message]))
+    try:
+        pairing.approve_login(
+            enrollment_id=found.id,
+            environment_id=environment.id,
+            role=Role(role),
+            user_id=visit.session.id,
+            actor=visit.actor(),
+        )
+    except Forbidden:
+        message = "Your own role there is lower. Choose that, or a lower one."
+        return _ask(visit, found, code, error=Invalid(form=[message]))
+    except ApiError as error:
+        return visit.at("code", error=error)
+    return visit.at("approved", environment=environment, pairing=found)
 
 
 def _deny(visit: _Visit) -> HttpResponse:
@@ -152,6 +178,7 @@ def _ask(
 ) -> HttpResponse:
     """Shows which host asks. The form carries a signed proof that this session typed the code."""
     assert visit.session is not None
+    needs = Role.VIEWER if found.kind == Enrollment.Kind.KEY else Role.ADMIN
     proof = {"id": str(found.id), "session": str(visit.session.session_id), "code": code}
     return visit.at(
         "decide",
@@ -159,7 +186,8 @@ def _ask(
         pairing=found,
         code=code,
         proof=signing.dumps(proof, salt=_SALT),
-        environments=administered_environments(visit.session.id),
+        environments=environments_with(needs, visit.session.id),
+        roles=[role.value for role in KEY_ROLES],
         auth_mode=visit.posted("auth_mode") or Worker.AuthMode.CLAUDE_MAX.value,
     )
 
@@ -179,13 +207,13 @@ def _found(visit: _Visit) -> tuple[Enrollment, str]:
 _OVER = "Somebody has decided on this request already, or it has expired: type the code again."
 
 
-def _chosen(visit: _Visit) -> Environment | None:
+def _chosen(visit: _Visit, needs: Role) -> Environment | None:
     assert visit.session is not None
     try:
         chosen = UUID(visit.posted("environment"))
     except ValueError:
         return None
-    return administered_environments(visit.session.id).filter(id=chosen).first()
+    return environments_with(needs, visit.session.id).filter(id=chosen).first()
 
 
 class _NoSuchCode(ApiError):  # noqa: N818
@@ -193,6 +221,6 @@ class _NoSuchCode(ApiError):  # noqa: N818
 
     def __init__(self) -> None:
         super().__init__(
-            "No host waits with this code. It is shown on the host's own screen.",
+            "Nothing waits with this code. It is shown where you began, on the host's or your own screen.",
             code=ErrorCode.NOT_FOUND,
         )

@@ -1,5 +1,9 @@
-"""Redeems an enrollment: a host exchanges a code or an approved pairing, once, for a worker and a `hos_` key."""
+"""Redeems an enrollment: a host exchanges a code or an approved pairing, once, for a worker and a `hos_` key; a
+command line an approved pairing for the `pwk_` key that acts for whoever approved it.
+"""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -17,8 +21,9 @@ from workers.enrollment.issuing import event
 from workers.models import Enrollment
 from workers.pools.membership import join_pools
 from workers.registration import seat_worker
-from workspaces.api_keys import create_host_key
+from workspaces.api_keys import Minted, create_host_key, create_login_key
 from workspaces.locks import hold_role_of_user, lock_environment, pool_metadata
+from workspaces.models import Environment
 from workspaces.roles import Role
 
 MAX_POLL_SECONDS = 60
@@ -79,7 +84,34 @@ def redeem(
         # The code's checksum is wrong, so the database need not be asked.
         raise NotFound
     kind = "device" if code is None else "code"
-    found = {"kind": kind, "digests": digests(kind, code or device_code or "")}
+    with _locked(kind, code or device_code or "") as row:
+        return _seat(row, values, actor)
+
+
+def redeem_login(*, device_code: str, actor: Actor) -> tuple[Minted, Environment]:
+    """Makes the key of a command line, ends the pairing, and returns the key with its environment. Raises like
+    `redeem`.
+    """
+    with _locked("key", device_code) as row:
+        environment = Environment.objects.get(id=row["environment_id"])
+        user = replace(actor, type="user", id=row["decided_by_id"])
+        minted = create_login_key(
+            environment_id=environment.id,
+            name=f"Command line {row['label'] or ''}".strip()[:200],
+            role=Role(row["role"]),
+            user_id=row["decided_by_id"],
+            actor=user,
+        )
+        Enrollment.objects.filter(id=row["id"]).update(consumed_at=Now())
+        enrollment = Enrollment.objects.get(id=row["id"])
+        emit(event("enrollment.redeemed", enrollment, user, {"keyId": str(minted.key.id)}))
+        return minted, environment
+
+
+@contextmanager
+def _locked(kind: str, code: str) -> Iterator[Row]:
+    """Gives the approved enrollment with this code, in a transaction that holds it and the role that it needs."""
+    found = {"kind": kind, "digests": digests(kind, code)}
     row = _find(found)
     _check(row)
     if row["approved_at"] is None:
@@ -93,11 +125,12 @@ def redeem(
         # meantime.
         row = _find(found, " FOR NO KEY UPDATE OF e")
         _check(row)
+        needs = Role(row["role"]) if row["role"] else Role.ADMIN
         try:
-            hold_role_of_user(row["decided_by_id"], row["environment_id"], Role.ADMIN)
+            hold_role_of_user(row["decided_by_id"], row["environment_id"], needs)
         except (Forbidden, NotFound, Unauthenticated):
             raise EnrollmentRefused(403, ErrorCode.ENROLLMENT_DENIED, _REVOKED) from None
-        return _seat(row, values, actor)
+        yield row
 
 
 _REVOKED = "The enrollment was denied or revoked."

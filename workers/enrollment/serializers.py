@@ -27,8 +27,24 @@ class EnrollmentBody(StrictBody):
         return attrs
 
 
+# What asks for a pairing, and the kind of enrollment that it begins.
+_PAIRED = {"host": Enrollment.Kind.DEVICE.value, "command_line": Enrollment.Kind.KEY.value}
+
+
 class PairingBody(Body):
     label = NameField(max_length=255, required=False, allow_null=True, default=None)  # type: ignore[assignment]
+
+    def get_fields(self) -> dict[str, Any]:
+        # `for` is a word of Python.
+        choice = serializers.ChoiceField(source="kind", choices=list(_PAIRED), default="host")
+        return {**super().get_fields(), "for": choice}
+
+    def validate_for(self, value: str) -> str:
+        return _PAIRED[value]
+
+
+class RedeemLoginBody(Body):
+    deviceCode = TextField(source="device_code", max_length=255)
 
 
 class RedeemBody(Body):

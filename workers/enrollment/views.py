@@ -18,17 +18,19 @@ from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.events import Actor
 from pipedai.ids import current_request_id
 from workers.enrollment import issuing, pairing
-from workers.enrollment.redeeming import redeem
+from workers.enrollment.redeeming import redeem, redeem_login
 from workers.enrollment.serializers import (
     EnrollmentBody,
     EnrollmentSerializer,
     IssuedEnrollmentSerializer,
     PairingBody,
     RedeemBody,
+    RedeemLoginBody,
 )
 from workers.models import Enrollment, Worker
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin
+from workspaces.serializers import ApiKeySerializer
 
 _LONGEST_PROGRAM = 255
 
@@ -95,16 +97,20 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         return Response(status=204)
 
 
+_REDEEMING = (Throttle(Rate("redeem-enrollment", limit=240, seconds=60), by_address),)
+
+
 class EnrollmentViewSet(ApiViewSet):
     """The endpoints that a host calls before it has a token. The code in the body proves that the host may enroll."""
 
     tag = "Hosts"
     authentication_classes = ()
-    permissions = {"device": IsPublic, "redeem": IsPublic}
+    permissions = {"device": IsPublic, "redeem": IsPublic, "key": IsPublic}
     throttles = {
         "device": (Throttle(Rate("begin-pairing", limit=30, seconds=3600), by_address),),
-        # A host that waits for approval calls every 5 s, and many hosts may share one address.
-        "redeem": (Throttle(Rate("redeem-enrollment", limit=240, seconds=60), by_address),),
+        # What waits for approval calls every 5 s, and many hosts may share one address.
+        "redeem": _REDEEMING,
+        "key": _REDEEMING,
     }
 
     @Operation(
@@ -207,6 +213,49 @@ class EnrollmentViewSet(ApiViewSet):
                 "workspaceId": redeemed.workspace_id,
                 "environmentId": redeemed.environment_id,
                 "authMode": redeemed.auth_mode,
+            },
+            status=201,
+        )
+
+    @Operation(
+        "POST /enrollments/key",
+        id="redeemLogin",
+        summary="Redeem the pairing of a command line",
+        body=RedeemLoginBody,
+        example={"deviceCode": "…"},
+        answers={
+            201: answer(
+                "RedeemedLogin",
+                "A key that acts for whoever approved it, and its token, which is shown this once.",
+                token=serializers.CharField(),
+                apiKey=ApiKeySerializer(),
+                environmentId=serializers.UUIDField(),
+                environmentName=serializers.CharField(),
+                workspaceId=serializers.UUIDField(),
+            )
+        },
+        errors={
+            400: "As for a host: `authorization_pending`, `slow_down`, or the body is wrong.",
+            403: "Denied or revoked, or whoever approved it has not that role any more.",
+            404: "No such code.",
+            409: "`enrollment_redeemed`, or `ceiling_reached`.",
+            410: "Expired.",
+        },
+        audit=("api-key.created", "enrollment.redeemed"),
+    )
+    def key(self, request: Request) -> Response:
+        """Exchanges the device code of a command line's approved pairing for its key."""
+        minted, environment = redeem_login(
+            **read_body(RedeemLoginBody, request),
+            actor=Actor("api_key", None, address_of(request), current_request_id.get() or None),
+        )
+        return Response(
+            {
+                "token": minted.token,
+                "apiKey": ApiKeySerializer(minted.key).data,
+                "environmentId": environment.id,
+                "environmentName": environment.name,
+                "workspaceId": environment.workspace_id,
             },
             status=201,
         )

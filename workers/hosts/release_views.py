@@ -10,13 +10,13 @@ from rest_framework.response import Response
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.version import VERSION
-from workers.hosts.worker_package import worker_package
+from workers.hosts.worker_package import Package, cli_package, worker_package
 
 _LATEST = {"latest": serializers.CharField(), "source": serializers.CharField()}
 _RELEASE = answer("Release", "The newest version of a program, and who says so.", **_LATEST)
-_WORKER_RELEASE = answer(
-    "WorkerRelease",
-    "The version of this service's own worker, and how to install it.",
+_OWN_RELEASE = answer(
+    "OwnRelease",
+    "The version of a program of this service's own, and how to install it.",
     **_LATEST,
     url=serializers.CharField(),
     sha256=serializers.CharField(),
@@ -34,28 +34,23 @@ class ReleaseViewSet(ApiViewSet):
     @Operation(
         "GET /releases/latest",
         id="getLatestReleases",
-        summary="Get the newest versions of what runs on hosts",
+        summary="Get the newest versions of the programs",
         answers={
             200: answer(
                 "Releases",
                 "The newest versions of what runs on hosts.",
-                pipedaiWorker=_WORKER_RELEASE(),
+                pipedaiWorker=_OWN_RELEASE(),
+                pipedai=_OWN_RELEASE(),
                 pipedaiOrchestrator=_RELEASE(),
             )
         },
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers with the worker's version in this build, and the orchestrator's in the settings."""
-        package = worker_package()
+        """Answers with the versions of this build's own programs, and the orchestrator's in the settings."""
         return Response(
             {
-                "pipedaiWorker": {
-                    "latest": VERSION,
-                    "source": "build",
-                    "url": package.url,
-                    "sha256": package.sha256,
-                    "install": package.install_command,
-                },
+                "pipedaiWorker": _own(worker_package()),
+                "pipedai": _own(cli_package()),
                 "pipedaiOrchestrator": {
                     "latest": settings.LATEST_ORCHESTRATOR_VERSION,
                     "source": "settings",
@@ -64,17 +59,32 @@ class ReleaseViewSet(ApiViewSet):
         )
 
 
+def _own(package: Package) -> dict[str, str]:
+    return {
+        "latest": VERSION,
+        "source": "build",
+        "url": package.url,
+        "sha256": package.sha256,
+        "install": package.install_command,
+    }
+
+
+def _named(name: str) -> Package | None:
+    packages = (worker_package(), cli_package())
+    return next((package for package in packages if package.name == name), None)
+
+
 def _etag(_request: HttpRequest, name: str) -> str | None:
-    package = worker_package()
-    return f'"{package.sha256}"' if name == package.name else None
+    package = _named(name)
+    return f'"{package.sha256}"' if package else None
 
 
 @require_safe
 @condition(etag_func=_etag)
 def download(_request: HttpRequest, name: str) -> HttpResponse:
-    """Answers GET /downloads/<name>, which is public, with the wheel of this release's worker, else 404."""
-    package = worker_package()
-    if name != package.name:
+    """Answers GET /downloads/<name>, which is public, with a wheel of this release, else 404."""
+    package = _named(name)
+    if package is None:
         raise Http404
     response = HttpResponse(package.content, content_type="application/octet-stream")
     response["Content-Disposition"] = f'attachment; filename="{package.name}"'

@@ -1,6 +1,7 @@
-"""The wheel of the worker program, built from `agent/`, which hosts download (docs/releasing.md).
+"""The wheels of the programs that people install: the worker, from `agent/`, and the command line, from `cli/`
+(docs/releasing.md).
 
-Its bytes depend on these files and the locked flit_core alone, so all web processes serve the same.
+Their bytes depend on these files and the locked flit_core alone, so all web processes serve the same.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import stat
 import zipfile
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from django.conf import settings
 from flit_core.wheel import WheelBuilder
@@ -17,13 +19,14 @@ from flit_core.wheel import WheelBuilder
 from pipedai.env import BASE_DIR
 
 SOURCE = BASE_DIR / "agent"
+CLI_SOURCE = BASE_DIR / "cli"
 DOWNLOADS = "/downloads/"
 # The oldest time that a ZIP file can hold.
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerPackage:
+class Package:
     """A wheel: its file name, its bytes, and their SHA-256 in hexadecimal digits."""
 
     name: str
@@ -41,13 +44,23 @@ class WorkerPackage:
 
 
 @cache
-def worker_package() -> WorkerPackage:
+def worker_package() -> Package:
     """A process builds it once, in a tenth of a second. Raises OSError in an image without `agent/`."""
+    return _built(SOURCE)
+
+
+@cache
+def cli_package() -> Package:
+    """Raises OSError in an image without `cli/`."""
+    return _built(CLI_SOURCE)
+
+
+def _built(source: Path) -> Package:
     compressed = io.BytesIO()
-    builder = WheelBuilder.from_ini_path(SOURCE / "pyproject.toml", compressed)  # type: ignore[no-untyped-call]
+    builder = WheelBuilder.from_ini_path(source / "pyproject.toml", compressed)  # type: ignore[no-untyped-call]
     builder.build()
     content = _uncompressed(compressed)
-    return WorkerPackage(builder.wheel_filename, content, hashlib.sha256(content).hexdigest())
+    return Package(builder.wheel_filename, content, hashlib.sha256(content).hexdigest())
 
 
 def _uncompressed(wheel: io.BytesIO) -> bytes:

@@ -4,9 +4,12 @@ from rest_framework import serializers
 
 from pipedai.api.fields import NameField, TextField
 from pipedai.api.serializers import RowSerializer, StrictBody
+from workspaces.files.columns import KeyField, LabelField
 
 
 class PoolBody(StrictBody):
+    key = KeyField()
+    managedBy = LabelField()
     name = NameField(max_length=200)
     description = TextField(max_length=2000, allow_blank=True, required=False, default="")
 
@@ -23,6 +26,8 @@ class PoolSerializer(RowSerializer):
     """A pool."""
 
     id = serializers.UUIDField()
+    key = serializers.CharField(allow_null=True)
+    managedBy = serializers.CharField(source="managed_by", allow_null=True)
     environmentId = serializers.UUIDField(source="environment_id")
     name = serializers.CharField()
     description = serializers.CharField()

@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
-from pipedai.api.renderers import counted, cut
+from pipedai.api.renderers import api_name, counted, cut
 from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
@@ -17,6 +17,7 @@ from workers.locks import hold_workers
 from workers.models import Pool, PoolMember
 from workers.pools.membership import join_pools, lock_resuming_triggers
 from workspaces.ceilings import check_ceiling
+from workspaces.files.columns import keeping_keys
 from workspaces.locks import (
     hold_environment,
     hold_pools,
@@ -34,7 +35,7 @@ def create_pool(*, environment_id: UUID, values: dict[str, Any], actor: Actor) -
     """
     pool = Pool(environment_id=environment_id, **values)
     try:
-        with transaction.atomic():
+        with keeping_keys():
             lock_environment(environment_id)
             hold_role(actor, environment_id, Role.ADMIN)
             live = Pool.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
@@ -49,17 +50,17 @@ def create_pool(*, environment_id: UUID, values: dict[str, Any], actor: Actor) -
 def update_pool(*, pool: Pool, values: dict[str, Any], actor: Actor) -> None:
     """Changes what a PoolBody names. Raises NotFound, Conflict for a taken name, and the errors of `hold_role`."""
     try:
-        with transaction.atomic():
+        with keeping_keys():
             locked = _held(pool, actor, no_key=True)
             changes = {}
             for name, new in values.items():
                 old = getattr(locked, name)
                 if new != old:
-                    changes[name] = [cut(old), cut(new)]
+                    changes[api_name(name)] = [old and cut(old), new and cut(new)]
                     setattr(locked, name, new)
             if not changes:
                 return
-            locked.save(update_fields=list(changes))
+            locked.save(force_update=True)
             emit(_event("pool.updated", locked, actor, changes))
     except IntegrityError:
         raise Conflict(_NAME_TAKEN, code=ErrorCode.NAME_TAKEN) from None

@@ -42,7 +42,7 @@ class EnvironmentPoolViewSet(TenantViewSet):
         example={"name": "Build machines"},
         answers={201: PoolSerializer},
         says={201: "With the pool, which has no workers yet."},
-        errors={409: "`name_taken`, or `ceiling_reached`."},
+        errors={409: "`name_taken`, `key_taken` or `ceiling_reached`."},
         audit=("pool.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
@@ -86,7 +86,7 @@ class PoolViewSet(_OnePoolViewSet):
         example={"name": "Build machines"},
         answers={200: PoolSerializer},
         says={200: "With the pool; what is as it was changes nothing."},
-        errors={409: "`name_taken`."},
+        errors={409: "`name_taken` or `key_taken`."},
         audit=("pool.updated",),
     )
     def update(self, request: Request, pool_id: UUID) -> Response:

@@ -6,22 +6,26 @@ from django.core.exceptions import ImproperlyConfigured
 from pipedai import env
 from pipedai.version import VERSION
 from testing.world.cast import browser
-from workers.hosts.worker_package import worker_package
+from workers.hosts.worker_package import cli_package, worker_package
 
 
 def test_it_tells_this_builds_worker_and_the_orchestrator_of_the_settings(settings):
     settings.LATEST_ORCHESTRATOR_VERSION = "0.8.0-rc.1"
     settings.PUBLIC_URL = "https://api.example.com"
-    package = worker_package()
-    url = f"https://api.example.com/downloads/pipedai_worker-{VERSION}-py3-none-any.whl"
-    assert browser().get("/api/v1/releases/latest").json() == {
-        "pipedaiWorker": {
+
+    def told(name, package):
+        url = f"https://api.example.com/downloads/{name}-{VERSION}-py3-none-any.whl"
+        return {
             "latest": VERSION,
             "source": "build",
             "url": url,
             "sha256": package.sha256,
             "install": f"pipx install '{url}#sha256={package.sha256}'",
-        },
+        }
+
+    assert browser().get("/api/v1/releases/latest").json() == {
+        "pipedaiWorker": told("pipedai_worker", worker_package()),
+        "pipedai": told("pipedai", cli_package()),
         "pipedaiOrchestrator": {"latest": "0.8.0-rc.1", "source": "settings"},
     }
 

@@ -18,7 +18,7 @@ from bin.build_worker import build
 from pipedai.version import VERSION
 from testing.processes.programs import lacking
 from workers.hosts import worker_package as packages
-from workers.hosts.worker_package import DOWNLOADS, SOURCE, worker_package
+from workers.hosts.worker_package import DOWNLOADS, SOURCE, cli_package, worker_package
 
 NAME = f"pipedai_worker-{VERSION}-py3-none-any.whl"
 TWINE = "twine==6.*"
@@ -32,6 +32,16 @@ def test_everybody_can_download_it():
     assert answer["Cache-Control"] == "no-cache"
     head = Client().head(DOWNLOADS + NAME)
     assert (head.status_code, head.content) == (200, b"")
+
+
+def test_the_command_line_is_served_too_without_its_tests():
+    package = cli_package()
+    assert package.name == f"pipedai-{VERSION}-py3-none-any.whl"
+    assert Client().get(DOWNLOADS + package.name).content == package.content
+    with zipfile.ZipFile(io.BytesIO(package.content)) as wheel:
+        names = wheel.namelist()
+    assert "pipedai_cli/commands/runs.py" in names
+    assert not [name for name in names if "test" in name]
 
 
 def test_whoever_has_it_already_gets_a_304():
@@ -77,15 +87,16 @@ def test_it_has_the_worker_its_licence_and_its_metadata_and_no_test():
 @pytest.mark.long
 @pytest.mark.timeout(800)
 def test_what_is_published_is_what_is_served_and_passes_twine(tmp_path: Path):
-    wheel, sources = build(tmp_path)
-    assert wheel.read_bytes() == worker_package().content
+    built = build(tmp_path)
+    assert built[0].read_bytes() == worker_package().content
+    assert built[2].read_bytes() == cli_package().content
     uv = str(Path(sys.executable).with_name("uv"))
     tool = [uv, "tool", "run", "--quiet", "--from", TWINE]
     got = subprocess.run([*tool, "python", "-c", ""], capture_output=True, text=True)
     if got.returncode:
         lacking(f"uv could not get twine: {got.stderr.strip().splitlines()[-1:]}")
     done = subprocess.run(
-        [*tool, "twine", "check", "--strict", str(wheel), str(sources)],
+        [*tool, "twine", "check", "--strict", *map(str, built)],
         capture_output=True,
         text=True,
     )

@@ -41,5 +41,5 @@ class ConnectionAdmin(StaffModelAdmin):
         ("Connected by", link("connected_by_id", User)), "connected_at",
         ("Token expires", "access_expires_at"), ("Handed out until", "fresh_until"),
         ("Next refresh", "refresh_at"), ("Last refresh", "last_refresh_at"), "leased_until", "created_at",
-        ("Changed", "updated_at"), "id",
+        ("Changed", "updated_at"), "id", ("Key in files", "key"), ("Managed by the files", "managed_by"),
     )  # fmt: skip

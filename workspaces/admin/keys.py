@@ -38,7 +38,8 @@ class ApiKeyAdmin(StaffModelAdmin):
         ("State", of_row(_state, "revoked_at", "consumed_at", "expires_at")),
         # The token's prefix and last four characters. The rest of the token is stored nowhere.
         ("Token", of_row(lambda key: f"{key.kind}_…{key.last_four}", "kind", "last_four")),
-        "role", "environment", "created_by", ("Minted by the key", link("parent_id", ApiKey)), "created_at",
+        "role", "environment", "created_by", ("Acts for who made it", "is_login"),
+        ("Minted by the key", link("parent_id", ApiKey)), "created_at",
         "last_used_at", ("Expires", "expires_at"), "revoked_at", ("Registered a worker", "consumed_at"),
         ("The worker", "consumed_by"), ("The worker joins the pools", "pool_ids"), "id",
     )  # fmt: skip

@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 from pipedai.api.outside_urls import MAX_URL
 from pipedai.ids import new_id
 from workspaces.encryption.sealed_fields import SealedField
+from workspaces.files.columns import FileColumns, own_key
 
 # The columns that are encrypted.
 HEADERS = SealedField("connection", "headers", "headers_key_id")
@@ -62,7 +63,7 @@ class AuthorizedClient(models.Model):
         abstract = True
 
 
-class Connection(AuthorizedClient):
+class Connection(FileColumns, AuthorizedClient):
     """The credentials for one MCP server, which any number of triggers use."""
 
     class Grant(models.TextChoices):
@@ -143,6 +144,7 @@ class Connection(AuthorizedClient):
     class Meta:
         db_table = "connection"
         constraints = (
+            own_key("connection"),
             models.UniqueConstraint(
                 fields=["environment", "id", "mcp_url"], name="connection_in_environment"
             ),

@@ -13,11 +13,14 @@ from workspaces.connections.clients import WORDS, redirect_uri_of
 from workspaces.connections.discovery import MOST_SCOPES, SCOPE
 from workspaces.connections.header_field import McpHeadersField
 from workspaces.connections.models import Connection
+from workspaces.files.columns import KeyField, LabelField
 
 _VISIBLE = RegexValidator(rf"^{WORDS.pattern}\Z", "Must be visible ASCII characters and blanks.")
 
 
 class ConnectionBody(StrictBody):
+    key = KeyField()
+    managedBy = LabelField()
     name = NameField(max_length=200)
     mcpUrl = TextField(source="mcp_url", max_length=MAX_URL)
     grant = serializers.ChoiceField(source="grant_type", choices=Connection.Grant.choices)
@@ -60,6 +63,8 @@ class ConnectionSerializer(RowSerializer):
     """A connection, without its headers and its secrets."""
 
     id = serializers.UUIDField()
+    key = serializers.CharField(allow_null=True)
+    managedBy = serializers.CharField(source="managed_by", allow_null=True)
     environmentId = serializers.UUIDField(source="environment_id")
     name = serializers.CharField()
     mcpUrl = serializers.CharField(source="mcp_url")

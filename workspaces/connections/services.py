@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound
-from pipedai.api.renderers import counted
+from pipedai.api.renderers import api_name, counted
 from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
@@ -21,6 +21,7 @@ from workspaces.connections import secrets
 from workspaces.connections.models import GRANT_SECRETS, Connection
 from workspaces.connections.revoking import give_up_grant
 from workspaces.connections.secrets import GrantSecrets
+from workspaces.files.columns import keeping_keys
 from workspaces.locks import hold_environment, hold_role, lock_environment
 from workspaces.roles import Role
 
@@ -47,7 +48,7 @@ def create_connection(*, environment_id: UUID, values: dict[str, Any], actor: Ac
         connection.status = _Status.UNAUTHORIZED
     if connection.grant_type == _Grant.CLIENT_CREDENTIALS:
         connection.refresh_at = Now()
-    with transaction.atomic():
+    with keeping_keys():
         lock_environment(environment_id)
         hold_role(actor, environment_id, Role.ADMIN)
         rows = Connection.objects.filter(environment_id=environment_id)
@@ -67,14 +68,15 @@ def update_connection(*, connection_id: UUID, values: dict[str, Any], actor: Act
     new client secret or new scopes count from the next request for tokens or the next authorization on. Raises
     NotFound, Invalid for what is fixed or of another grant, and the errors of `hold_role`.
     """
-    with transaction.atomic():
+    with keeping_keys():
         connection = lock_connection(connection_id, actor)
         _check_fixed(connection, values)
         changes: dict[str, Any] = {}
-        for name in ("name", "scopes"):
-            if (value := values.get(name, getattr(connection, name))) != getattr(connection, name):
-                changes[name] = [getattr(connection, name), value]
-                setattr(connection, name, value)
+        for name in ("name", "scopes", "key", "managed_by"):
+            old = getattr(connection, name)
+            if (new := values.get(name, old)) != old:
+                changes[api_name(name)] = [old, new]
+                setattr(connection, name, new)
         if "headers" in values:
             changes["headers"] = REDACTED
             _seal_headers(connection, values["headers"])

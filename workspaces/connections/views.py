@@ -67,7 +67,10 @@ class EnvironmentConnectionViewSet(TenantViewSet):
         example=_CONNECTION,
         answers={201: ConnectionSerializer},
         says={201: "With the connection."},
-        errors={409: "`ceiling_reached`.", 503: "The secrets can't be sealed."},
+        errors={
+            409: "`key_taken` or `ceiling_reached`.",
+            503: "The secrets can't be sealed.",
+        },
         audit=("connection.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
@@ -104,7 +107,7 @@ class ConnectionViewSet(TenantViewSet):
         example={"headers": {"Authorization": "Bearer a-newer-secret"}},
         answers={200: ConnectionSerializer},
         says={200: "With the connection."},
-        errors={503: "The secrets can't be sealed."},
+        errors={409: "`key_taken`.", 503: "The secrets can't be sealed."},
         audit=("connection.updated",),
     )
     def update(self, request: Request, connection_id: UUID) -> Response:

@@ -39,6 +39,8 @@ def test_a_channel_shows_the_host_alone(cast):
     assert answer.status_code == 201
     assert answer.json() == {
         "id": AN_ID,
+        "key": None,
+        "managedBy": None,
         "environmentId": str(cast.environment.id),
         "name": "On call",
         "kind": "webhook",

@@ -239,10 +239,14 @@ class ApiSchema(AutoSchema):
             del schema["oneOf"]
         return schema
 
+    def _is_whole_body(self, serializer: Any) -> bool:
+        """Tells whether it is the body of the operation, and no object inside of it."""
+        return isinstance(serializer, Body) and type(serializer) is self._operation.body
+
     def _get_serializer_name(
         self, serializer: Any, direction: str, bypass_extensions: bool = False
     ) -> str:
-        if isinstance(serializer, Body):
+        if self._is_whole_body(serializer):
             identifier = self._operation.id
             return f"{identifier[0].upper()}{identifier[1:]}Body"
         return type(serializer).__name__.removesuffix("Serializer")
@@ -255,7 +259,7 @@ class ApiSchema(AutoSchema):
             return schema
         # The docstring of a body's serializer tells only which endpoint takes the body, so it is left out.
         schema.pop("description", None)
-        texts = self._texts_of_fields()
+        texts = self._texts_of_fields() if self._is_whole_body(serializer) else {}
         for name, field in schema.get("properties", {}).items():
             # Defaults are left out of the schema, and only a field's description tells its default. Some client
             # generators would make a field with a default required, and others would send the default with every

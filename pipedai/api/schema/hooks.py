@@ -87,6 +87,7 @@ _TAGS = (
     "Runs",
     "Approvals",
     "Budgets",
+    "Files",
     "Webhooks",
     "Incidents",
     "Notices",

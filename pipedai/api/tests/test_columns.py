@@ -19,7 +19,7 @@ KEPT_AS = {
     "client_secret": "grant_secrets",
     **dict.fromkeys(["password", "new_password", "current_password"]),
     **dict.fromkeys(["token", "registration_token", "invitation_token", "code", "device_code"]),
-    **dict.fromkeys(["count", "wait"]),
+    **dict.fromkeys(["count", "wait", "digest", "accept_origins"]),
     # These are parts of JSON.
     **dict.fromkeys(["header", "prefix", "timestampHeader", "path", "windowSeconds"]),
     "expiresAfterSeconds": None,

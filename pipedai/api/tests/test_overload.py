@@ -42,6 +42,7 @@ NEEDED = {
         "POST triggers/:trigger/test-webhook",
         "POST workers/register",
         "POST enrollments/redeem",
+        "POST enrollments/key",
         "PATCH triggers/:trigger",
         "DELETE workers/:worker",
     ],
@@ -54,6 +55,7 @@ NEEDED = {
     "enrollment": [
         "DELETE environments/:environment/enrollments/:enrollment",
         "POST enrollments/redeem",
+        "POST enrollments/key",
     ],
     "worker": [
         "PATCH workers/:worker",

@@ -25,6 +25,7 @@ NOT_COUNTED = {
     "POST workers/register",
     "POST enrollments/device",
     "POST enrollments/redeem",
+    "POST enrollments/key",
     "POST addresses/confirm",
     "POST addresses/refuse",
     "POST hooks/:source",

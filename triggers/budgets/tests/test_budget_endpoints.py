@@ -30,6 +30,8 @@ def test_a_minimal_body_makes_a_budget_that_counts_and_tells(cast: Cast, owner) 
     assert window["endsAt"].endswith("-01T00:00:00.000Z")
     assert shown == {
         "id": AN_ID,
+        "key": None,
+        "managedBy": None,
         "environmentId": str(cast.environment.id),
         "name": "Everything",
         "triggerId": None,

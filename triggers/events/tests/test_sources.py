@@ -26,6 +26,8 @@ def test_a_new_one_shows_all_but_its_secrets(cast: Cast, create: Any) -> None:
     source = made.json()
     assert source == {
         "id": AN_ID,
+        "key": None,
+        "managedBy": None,
         "environmentId": str(cast.environment.id),
         "name": "Repository",
         "scheme": "github",

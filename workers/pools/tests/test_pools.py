@@ -46,6 +46,8 @@ def member(pool_id, worker_id):
 def shown(cast, **changes):
     return {
         "id": AN_ID,
+        "key": None,
+        "managedBy": None,
         "environmentId": str(cast.environment.id),
         "name": "Machines",
         "description": "",

@@ -42,6 +42,8 @@ def test_a_new_one_shows_all_but_its_headers(cast, create):
     assert made.status_code == 201
     assert made.json() == {
         "id": AN_ID,
+        "key": None,
+        "managedBy": None,
         "environmentId": str(cast.environment.id),
         "name": "Issue tracker",
         "mcpUrl": CONNECTION_URL,

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("workers", "0002_tenant_keys"),
+        ("workers", "0003_file_keys"),
     ]
 
     operations = [

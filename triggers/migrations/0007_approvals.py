@@ -12,8 +12,8 @@ from pipedai.tenant_keys import tenant_key
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("triggers", "0005_once_and_ends"),
-        ("workers", "0003_approvals"),
+        ("triggers", "0006_file_keys"),
+        ("workers", "0004_approvals"),
         ("workspaces", "0003_connection"),
     ]
 

@@ -1,0 +1,145 @@
+"""`pipedai.yaml` and its prompts: what is read, what is refused, and that an export reads as it was."""
+
+import random
+import string
+from typing import Any
+
+import pytest
+
+from pipedai_cli.errors import Failure
+from pipedai_cli.files import yaml_text
+from pipedai_cli.files.reading import read_files
+from pipedai_cli.files.writing import write_files
+
+HEAD = "managedBy: acme\n"
+
+
+def write(folder, text, **prompts):
+    (folder / "pipedai.yaml").write_text(text)
+    for name, prompt in prompts.items():
+        (folder / f"{name}.md").write_text(prompt)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("on: [1]", {"on": [1]}),
+        ("at: 07:30", {"at": "07:30"}),
+        ("at: 2026-11-29", {"at": "2026-11-29"}),
+        ("no: yes", {"no": "yes"}),
+        ("a: 010", {"a": 10}),
+        ("a: 1.50", {"a": 1.5}),
+        ("a: true\nb: ~\nc:", {"a": True, "b": None, "c": None}),
+        ("a: &x {k: 1, l: 1}\nb: {<<: *x, k: 2}", {"a": {"k": 1, "l": 1}, "b": {"k": 2, "l": 1}}),
+    ],
+)
+def test_yaml_means_what_people_mean(text, value):
+    assert yaml_text.load(text) == value
+
+
+def test_a_trigger_gets_its_prompt_and_the_secrets_that_it_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIPEDAI_SECRET_TOKEN", "s3cret")
+    monkeypatch.setenv("HOME_TOKEN", "not this one")
+    text = """
+triggers:
+  nightly:
+    promptFile: nightly.md
+    mcpHeaders: {Authorization: {secret: TOKEN}, X-Other: {secret: HOME_TOKEN}}
+"""
+    files = read_files(write(tmp_path, HEAD + text, nightly="Look.\n"))
+    assert files.resources == [
+        {
+            "kind": "trigger",
+            "key": "nightly",
+            "prompt": "Look.\n",
+            "mcpHeaders": {
+                "Authorization": {"secret": "TOKEN"},
+                "X-Other": {"secret": "HOME_TOKEN"},
+            },
+        }
+    ]
+    assert files.secrets == {"TOKEN": "s3cret"}
+    assert files.unset == ["HOME_TOKEN"]
+
+
+_BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("triggers: {}", "needs managedBy"),
+        (HEAD + "trigers: {}", "trigers is none of"),
+        (HEAD + "triggers: [1]", "has to be a mapping"),
+        (HEAD + "triggers: {a: 1}", "triggers.a has to be a mapping"),
+        (HEAD + "triggers: {a: {key: b}}", "can't have a field named"),
+        (HEAD + "triggers: {a: {promptFile: ../x.md}}", "below"),
+        (HEAD + "triggers: {a: {promptFile: /etc/passwd}}", "below"),
+        (HEAD + "triggers: {a: {promptFile: gone.md}}", "There is no"),
+        (HEAD + "pools: {a: {promptFile: p.md}}", "a trigger has it"),
+        (HEAD + "triggers: {a: {}, a: {}}", "line 2: 'a' is there twice"),
+        (HEAD + "triggers: {a: !!python/object:os.system {}}", "line 2"),
+        (HEAD + "triggers: [", "line 2"),
+        ("[" * 3000, "nested too deep"),
+        (_BOMB, "too many values"),
+        ("- 1", "has to be a mapping"),
+        ("", "has to be a mapping"),
+    ],
+)
+def test_one_sentence_says_what_is_wrong(tmp_path, text, said):
+    with pytest.raises(Failure, match=said) as failure:
+        read_files(write(tmp_path, text, p="x"))
+    assert failure.value.exit_code == 2
+    assert "\n" not in str(failure.value)
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "outside.md").write_text("private")
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "p.md").symlink_to(tmp_path / "outside.md")
+    with pytest.raises(Failure, match="below"):
+        read_files(write(folder, HEAD + "triggers: {a: {promptFile: p.md}}"))
+
+
+def test_what_is_written_reads_as_it_was(tmp_path):
+    rng = random.Random(29)
+    letters = string.printable + "äß→\u2028on"
+    for number in range(50):
+        texts = [
+            "".join(rng.choices(letters, k=rng.randrange(40))).replace("\r", "") for _ in range(3)
+        ]
+        resources: list[dict[str, Any]] = [
+            {
+                "kind": "trigger",
+                "key": f"k{number}",
+                "name": texts[0],
+                "prompt": texts[1] + "\n",
+                "on": [
+                    {
+                        "triggerId": None,
+                        "where": [
+                            {
+                                "path": texts[2],
+                                "value": rng.choice([1, 0.5, "no", "07:30", None, True]),
+                            }
+                        ],
+                    }
+                ],
+            },
+            {"kind": "budget", "key": "b", "limitUsd": "1.50"},
+        ]
+        folder = tmp_path / str(number)
+        write_files(folder, "acme", resources, force=False, schema_url="https://x.example/schema")
+        again = {each["kind"]: each for each in read_files(folder).resources}
+        assert again == {each["kind"]: each for each in resources}
+
+
+def test_an_export_writes_over_nothing(tmp_path):
+    write(tmp_path, HEAD)
+    with pytest.raises(Failure, match="--force"):
+        write_files(tmp_path, "acme", [], force=False, schema_url="https://x.example")
+    assert (tmp_path / "pipedai.yaml").read_text() == HEAD

@@ -1,0 +1,244 @@
+"""Sends requests to the API, bounds what an answer may take, and makes one sentence of each failure."""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any, NoReturn
+
+import httpx
+
+from pipedai_cli import __version__
+from pipedai_cli.errors import Exit, Failure, Refused, wrong_usage
+
+BASE_PATH = "/api/v1"
+TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+# A stream says at least every 15 s that it is still there.
+STREAM_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+# An answer may take this long in all: the time-outs above begin anew with each byte.
+LONGEST_SECONDS = 120.0
+# More than any answer has: an export has 500 resources, and their prompts come to 8 MiB.
+LARGEST_ANSWER = 32 * 1024 * 1024
+# More than any event of a run has on its line.
+LARGEST_LINE = 1024 * 1024
+# A page of lists.
+PAGE = 200
+_TRIES = 3
+_LONGEST_RETRY_AFTER = 30.0
+
+Json = dict[str, Any]
+
+# All paths are words and ids. What somebody gave as an id could otherwise lead to another endpoint.
+_PATH = re.compile(r"(?:/[A-Za-z0-9-]+)+")
+
+_HINTS = {
+    "unauthenticated": "Sign in with `pipedai login`.",
+    "invalid_token": "Sign in anew with `pipedai login`.",
+    "token_expired": "Sign in anew with `pipedai login`.",
+    "forbidden": "`pipedai whoami` shows the role of your key; `pipedai login` lets you choose a higher one.",
+    "not_found": "Look at the id, and with `pipedai whoami` at the environment that your key is for.",
+    "plan_stale": "Plan again.",
+    "new_origin": "If the origin is right, `pipedai apply --accept-origin ORIGIN` lets it.",
+}
+
+
+def normalize_url(url: str) -> str:
+    """Return the service's URL without a final slash or `/api/v1`. Raises Failure if it is none."""
+    url = url.strip().rstrip("/").removesuffix(BASE_PATH)
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        raise wrong_usage("The service's URL is not a URL.") from None
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise wrong_usage(
+            "The service's URL must begin with https:// (or http://) and name a host."
+        )
+    if parsed.userinfo or parsed.query or parsed.fragment:
+        raise wrong_usage("The service's URL must have no user, query or fragment.")
+    return url
+
+
+class Api:
+    """The API of one service, asked with one key, or with none to sign in."""
+
+    def __init__(self, url: str, key: str = "", *, program: str = "pipedai") -> None:
+        self.url = normalize_url(url)
+        headers = {
+            "Accept": "application/json",
+            # The bytes of an answer could not be bounded if it were compressed.
+            "Accept-Encoding": "identity",
+            "User-Agent": f"{program}/{__version__}",
+        }
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        # Redirects are not followed: they could lead the key to somebody else. Proxies and certificates of the
+        # environment are used, as by other programs of a person.
+        self._client = httpx.Client(base_url=self.url + BASE_PATH, headers=headers, timeout=TIMEOUT)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def get(self, path: str, **params: Any) -> Any:
+        """Raises Refused, Failure."""
+        given = {name: value for name, value in params.items() if value not in (None, "")}
+        return self.ask("GET", path, params=given)
+
+    def post(self, path: str, body: Json | None = None, **options: Any) -> Any:
+        return self.ask("POST", path, json=body or {}, **options)
+
+    def items(self, path: str, most: int, **params: Any) -> Iterator[Json]:
+        """Yield up to `most` items of a list, page after page."""
+        cursor = None
+        while most > 0:
+            page = self.get(path, limit=min(most, PAGE), cursor=cursor, **params)
+            items, cursor = page.get("items"), page.get("nextCursor")
+            if not isinstance(items, list):
+                self._foreign("its list has no items")
+            yield from items[:most]
+            most -= len(items)
+            if not cursor or not items:
+                return
+
+    def ask(self, method: str, path: str, **options: Any) -> Any:
+        """Send a request, and return the answer's JSON, or None for an empty one. A read is tried again after 429 and
+        503 if the answer says when. Raises Refused, or Failure if there is no answer of the API.
+        """
+        _check_path(path)
+        for left in reversed(range(_TRIES)):
+            try:
+                with self._client.stream(method, path, **options) as response:
+                    body = self._body(response)
+            except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
+                raise self._unreachable(error) from None
+            wait = _retry_after(response) if method == "GET" and left else None
+            if wait is None:
+                return self._read(response, body)
+            time.sleep(wait)
+        raise AssertionError
+
+    @contextmanager
+    def stream(self, path: str, after: int) -> Iterator[Iterator[tuple[str, Json]] | None]:
+        """Give the events of a stream as pairs of name and data; None if there is nothing more to come."""
+        _check_path(path)
+        headers = {"Accept": "text/event-stream"}
+        if after:
+            headers["Last-Event-ID"] = str(after)
+        try:
+            with self._client.stream(
+                "GET", path, headers=headers, timeout=STREAM_TIMEOUT
+            ) as response:
+                if response.status_code == HTTPStatus.NO_CONTENT:
+                    yield None
+                elif not response.is_success:
+                    self._read(response, self._body(response))
+                else:
+                    yield _events(self._lines(response))
+        except (httpx.HTTPError, ssl.SSLError) as error:
+            raise self._unreachable(error) from None
+
+    def _body(self, response: httpx.Response) -> bytes:
+        ends_at = time.monotonic() + LONGEST_SECONDS
+        body = bytearray()
+        for piece in response.iter_raw():
+            body += piece
+            if len(body) > LARGEST_ANSWER:
+                self._foreign(f"its answer is larger than {LARGEST_ANSWER // 1024**2} MiB")
+            if time.monotonic() > ends_at:
+                self._foreign(f"its answer takes longer than {LONGEST_SECONDS:.0f} s")
+        return bytes(body)
+
+    def _lines(self, response: httpx.Response) -> Iterator[str]:
+        rest = b""
+        for piece in response.iter_raw():
+            *lines, rest = (rest + piece).split(b"\n")
+            if len(rest) > LARGEST_LINE:
+                self._foreign("a line of its stream does not end")
+            for line in lines:
+                yield line.decode(errors="replace").rstrip("\r")
+
+    def _read(self, response: httpx.Response, body: bytes) -> Any:
+        if response.status_code == HTTPStatus.NO_CONTENT:
+            return None
+        try:
+            answer = json.loads(body)
+        except (ValueError, RecursionError):
+            kind = response.headers.get("content-type", "no type").split(";")[0]
+            self._foreign(f"it answered {response.status_code} with {kind} in place of JSON")
+        if response.is_success:
+            return answer
+        if not isinstance(answer, dict) or not isinstance(answer.get("error"), str):
+            self._foreign(f"it answered {response.status_code} without an error of the API")
+        if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            # It is no refusal: the same request may succeed later.
+            raise Failure(Exit.UNREACHABLE, f"{self.url} can't answer now: {_sentence(answer)}")
+        raise Refused(response.status_code, str(answer.get("code")), _sentence(answer))
+
+    def _unreachable(self, error: Exception) -> Failure:
+        what = str(error).rstrip(".") or type(error).__name__
+        hint = ""
+        if "CERTIFICATE_VERIFY_FAILED" in what:
+            hint = " SSL_CERT_FILE may name a file with the certificate to trust."
+        return Failure(Exit.UNREACHABLE, f"{self.url} can't be reached: {what}.{hint}")
+
+    def _foreign(self, what: str) -> NoReturn:
+        raise Failure(Exit.UNREACHABLE, f"{self.url} does not answer like PipedAI: {what}.")
+
+
+def _check_path(path: str) -> None:
+    if not _PATH.fullmatch(path):
+        raise wrong_usage("What stands for an id is none: ids have letters, digits and hyphens.")
+
+
+def _sentence(answer: Json) -> str:
+    """Return what the API says of an error, with the fields that are wrong, the code and what to do about it."""
+    said = str(answer["error"]).rstrip(".")
+    details = answer.get("details")
+    wrong = details.get("fieldErrors") if isinstance(details, dict) else None
+    if isinstance(wrong, dict) and wrong:
+        fields = (f"{name}: {messages[0]}" for name, messages in wrong.items() if messages)
+        said += f": {' '.join(fields)}".rstrip(".")
+    code = str(answer.get("code"))
+    return f"{said} ({code}). {_HINTS.get(code, '')}".strip()
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    if response.status_code not in {
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    }:
+        return None
+    try:
+        seconds = float(response.headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds <= _LONGEST_RETRY_AFTER else None
+
+
+def _events(lines: Iterator[str]) -> Iterator[tuple[str, Json]]:
+    """Read server-sent events. A comment is an event without name and data."""
+    name, data = "message", ""
+    for line in lines:
+        if line.startswith(":"):
+            # Comments come at least every 15 s: a reader may look at something else meanwhile.
+            yield "", {}
+        elif not line:
+            if data:
+                yield name, _data(data)
+            name, data = "message", ""
+        elif line.startswith("event:"):
+            name = line[6:].strip()
+        elif line.startswith("data:") and len(data) < LARGEST_LINE:
+            data += line[5:].lstrip()
+
+
+def _data(text: str) -> Json:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}

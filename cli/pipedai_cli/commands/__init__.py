@@ -1,0 +1,1 @@
+"""The commands. Each module has those of one matter in COMMANDS."""

@@ -1,0 +1,123 @@
+"""`login`, `logout`, `whoami`: who this program acts for."""
+
+from __future__ import annotations
+
+import platform
+import time
+import webbrowser
+from typing import Any
+
+import click
+
+from pipedai_cli import keys
+from pipedai_cli.api import Api
+from pipedai_cli.errors import Exit, Failure, Refused
+from pipedai_cli.session import Session, json_option, with_session
+from pipedai_cli.text import local_time
+
+_ROLES = ("viewer", "operator", "admin")
+
+
+@click.command()
+@click.option("--url", envvar="PIPEDAI_URL", required=True, help="The service's URL.")
+@click.option("--no-browser", is_flag=True, help="Only print the page's address.")
+@with_session
+def login(session: Session, url: str, no_browser: bool) -> None:
+    """Sign in on a page of the service.
+
+    You type the code that is shown here, and choose the environment and the role of the key that this
+    program gets, at most your own. The key is good for 90 days, and Settings lists it.
+
+    \b
+      pipedai login --url https://pipedai.example
+      pipedai --profile staging login --url https://pipedai.example
+    """
+    session.api = api = Api(url)
+    name = f"{platform.node() or 'a computer'}"[:255]
+    begun = api.post("/enrollments/device", {"label": name, "for": "command_line"})
+    page = begun["verificationUri"]
+    session.out.note(f"Open {page} and type the code {begun['userCode']}.")
+    if not no_browser and session.out.shows_progress:
+        webbrowser.open(page)
+    with session.out.progress("Waiting for you to approve."):
+        answer = _wait_for_key(api, begun)
+    profile = keys.Profile(
+        url=api.url,
+        environment_id=answer["environmentId"],
+        environment_name=answer["environmentName"],
+        role=answer["apiKey"]["role"],
+        expires_at=answer["apiKey"]["expiresAt"],
+        key_id=answer["apiKey"]["id"],
+        key=answer["token"],
+    )
+    where = keys.save(session.profile_name, profile)
+    until = local_time(profile.expires_at)
+    session.out.line(
+        f"You are {profile.role} of {profile.environment_name} until {until}. The key is in {where}."
+    )
+
+
+def _wait_for_key(api: Api, begun: dict[str, Any]) -> dict[str, Any]:
+    """Ask until somebody has decided, as RFC 8628 §3.5 says. Raises Failure if they denied it or it is too late."""
+    interval = float(begun["interval"])
+    while True:
+        time.sleep(interval)
+        try:
+            answer: dict[str, Any] = api.post(
+                "/enrollments/key", {"deviceCode": begun["deviceCode"]}
+            )
+            return answer
+        except Refused as refused:
+            if refused.code == "slow_down":
+                interval += 5
+            elif refused.code == "enrollment_denied":
+                raise Failure(Exit.REFUSED, "The login was denied.") from None
+            elif refused.code == "enrollment_expired":
+                raise Failure(
+                    Exit.REFUSED, "Nobody approved it in time. Begin anew with `pipedai login`."
+                ) from None
+            elif refused.code != "authorization_pending":
+                raise
+
+
+@click.command()
+@with_session
+def logout(session: Session) -> None:
+    """Forget the key of this machine.
+
+    The key itself stays good until it expires; an admin revokes it in Settings.
+
+    \b
+      pipedai logout
+    """
+    keys.remove(session.profile_name)
+    session.out.line(
+        "This machine has forgotten the key. Settings → Keys in the console revokes it."
+    )
+
+
+@click.command()
+@json_option
+@with_session
+def whoami(session: Session) -> None:
+    """Show what the key may do, where, and until when.
+
+    \b
+      pipedai whoami --json
+    """
+    answer = session.api.get("/whoami")
+    if session.as_json:
+        session.out.json(answer)
+        return
+    session.out.details(
+        [
+            ("service", session.profile.url),
+            ("key", answer["name"]),
+            ("role", answer["role"]),
+            ("environment", session.profile.environment_name or answer["environmentId"]),
+            ("expires", local_time(answer["expiresAt"]) if answer["expiresAt"] else "never"),
+        ]
+    )
+
+
+COMMANDS = [login, logout, whoami]

@@ -1,0 +1,283 @@
+"""`pipedai run …`: look at runs, follow, explain, repeat and cancel them."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any
+
+import click
+
+from pipedai_cli.errors import Exit, Failure
+from pipedai_cli.session import Session, found_by, json_option, limit_option, with_session
+from pipedai_cli.text import clock_time, dollars, duration, local_time, shorten
+
+_ENDED = {"succeeded", "failed", "timed_out", "canceled"}
+# How often a state that no stream tells of is asked for.
+_LOOK_SECONDS = 2.0
+# A stream that broke is begun anew so often in a row, without a new event in between.
+_MOST_BREAKS = 5
+_LONGEST_EVENT = 2000
+
+Json = dict[str, Any]
+
+
+@click.group()
+def run() -> None:
+    """Look at runs: list, follow, explain, repeat and cancel them."""
+
+
+@run.command("list")
+@click.option("--trigger", help="Only the runs of this trigger: its id, key or name.")
+@click.option("--status", help="Only runs in these states, separated by commas.")
+@limit_option
+@json_option
+@with_session
+def list_runs(session: Session, trigger: str | None, status: str | None, limit: int) -> None:
+    """List runs, the newest first.
+
+    \b
+      pipedai run list --status failed,timed_out
+      pipedai run list --trigger nightly --limit 5
+    """
+    trigger_id = found_by(session, "triggers", trigger)["id"] if trigger else None
+    rows = list(
+        session.api.items(f"{session.environment}/runs", limit, triggerId=trigger_id, status=status)
+    )
+    if session.as_json:
+        session.out.json({"items": rows})
+        return
+    session.out.table(
+        ("QUEUED", "STATUS", "TRIGGER", "TOOK", "COST", "MESSAGE", "ID"),
+        (
+            (
+                local_time(row["queuedAt"]),
+                row["status"],
+                row["triggerName"],
+                duration(row["durationMs"]),
+                dollars(row["costUsd"]),
+                row["errorMessage"] or row["shortMessage"],
+                row["id"],
+            )
+            for row in rows
+        ),
+        none="There are no runs.",
+    )
+
+
+@run.command()
+@click.argument("run")
+@json_option
+@with_session
+def show(session: Session, run: str) -> None:
+    """Show a run: how it ended, what it said, took and cost.
+
+    \b
+      pipedai run show 01a20e61-ca1d-70a4-93ed-0e69c8149037
+    """
+    show_run(session, session.api.get(f"/runs/{run}"))
+
+
+@run.command()
+@click.argument("run")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the run ends.")
+@json_option
+@with_session
+def logs(session: Session, run: str, follow: bool) -> None:
+    """Show what happened during a run.
+
+    Which runs have events is the trigger's recordEvents; with `always` they come while it runs.
+
+    \b
+      pipedai run logs RUN --follow
+    """
+    last = 0
+    why_none = None
+    while True:
+        page = session.api.get(f"/runs/{run}/events", after=last, limit=200)
+        for event in page["items"]:
+            _show_event(session, event)
+            last = event["seq"]
+        why_none = page["whyNone"]
+        if last >= page["lastSeq"] or not page["items"]:
+            break
+    if follow:
+        follow_events(session, run, last)
+    elif not last and why_none and not session.as_json:
+        session.out.line(why_none)
+
+
+@run.command()
+@click.argument("run")
+@json_option
+@with_session
+def explain(session: Session, run: str) -> None:
+    """Say why a run waits, who holds it, or how it ended and whether it is retried.
+
+    \b
+      pipedai run explain 01a20e61-ca1d-70a4-93ed-0e69c8149037
+    """
+    answer = session.api.get(f"/runs/{run}/explain")
+    if session.as_json:
+        session.out.json(answer)
+        return
+    session.out.line(answer["summary"])
+    for reason in answer["waitingFor"]:
+        session.out.line(f"- {reason['message']} ({reason['code']})")
+        if reason["remedy"]:
+            session.out.line(f"  {reason['remedy']}")
+    if retry := answer["retry"]:
+        session.out.line(retry["message"])
+
+
+@run.command()
+@click.argument("run")
+@click.option("--wait", is_flag=True, help="Follow the new run, and exit as it ends.")
+@json_option
+@with_session
+def rerun(session: Session, run: str, wait: bool) -> None:
+    """Run the trigger again with the payload of this run.
+
+    What the first run did, it may do once more: `pipedai run show` counts its effects.
+
+    \b
+      pipedai run rerun 01a20e61-ca1d-70a4-93ed-0e69c8149037 --wait
+    """
+    headers = {"Idempotency-Key": str(uuid.uuid4())}
+    queued = session.api.post(f"/runs/{run}/rerun", headers=headers)
+    if wait:
+        wait_for(session, queued)
+    else:
+        show_run(session, queued)
+
+
+@run.command()
+@click.argument("run")
+@json_option
+@with_session
+def cancel(session: Session, run: str) -> None:
+    """Cancel a run: at once in the queue, else as soon as its worker hears of it.
+
+    \b
+      pipedai run cancel 01a20e61-ca1d-70a4-93ed-0e69c8149037
+    """
+    show_run(session, session.api.post(f"/runs/{run}/cancel"))
+
+
+def show_run(session: Session, row: Json) -> None:
+    if session.as_json:
+        session.out.json(row)
+        return
+    calls = row.get("toolCalls") or {}
+    output = row.get("output")
+    session.out.details(
+        [
+            ("run", row["id"]),
+            ("trigger", row["triggerName"]),
+            ("status", row["status"]),
+            ("fault", row["faultClass"] if row["faultClass"] not in (None, "none") else None),
+            ("error", row["errorMessage"]),
+            ("message", row["shortMessage"]),
+            ("queued", local_time(row["queuedAt"])),
+            ("ended", row["endedAt"] and local_time(row["endedAt"])),
+            ("took", row["durationMs"] and duration(row["durationMs"])),
+            ("cost", row["costUsd"] and dollars(row["costUsd"])),
+            ("tool calls", calls and f"{calls['total']}, {calls['effects']} with possible effects"),
+            ("retry", "a retry follows" if row["willRetry"] else None),
+            ("output", output and json.dumps(output, indent=2, ensure_ascii=False)),
+        ]
+    )
+
+
+def wait_for(session: Session, queued: Json) -> None:
+    """Follow a run to its end and show it. Raises Failure unless it succeeded."""
+    run_id = queued["id"]
+    if not session.as_json:
+        session.out.note(f"Run {run_id} of {queued['triggerName']} is queued.")
+    row = follow_events(session, run_id, 0, quiet=session.as_json)
+    show_run(session, row)
+    if row["status"] == "waiting":
+        raise Failure(
+            Exit.WAITS_FOR_A_PERSON,
+            f"The run waits for a person's approval: {session.console(f'runs/{run_id}')}",
+        )
+    if row["status"] != "succeeded":
+        raise Failure(
+            Exit.NOT_SUCCEEDED,
+            f"The run ended {row['status']}. `pipedai run explain {run_id}` says more.",
+        )
+
+
+def follow_events(session: Session, run_id: str, after: int, *, quiet: bool = False) -> Json:
+    """Show the events of a run as they come, until it has ended or waits for a person, and return the run."""
+    last, breaks = after, 0
+    while True:
+        row: Json = session.api.get(f"/runs/{run_id}")
+        if row["status"] == "waiting":
+            return row
+        if row["status"] in {"queued", "claimed"}:
+            # Nothing can come yet, and somebody who waits wants to know why.
+            with session.out.progress(_why(session, run_id)):
+                time.sleep(_LOOK_SECONDS)
+            continue
+        before = last
+        try:
+            last, ended = _read_stream(session, run_id, last, quiet=quiet)
+        except Failure as failure:
+            breaks = breaks + 1 if last == before else 0
+            if failure.exit_code != Exit.UNREACHABLE or breaks >= _MOST_BREAKS:
+                raise
+            time.sleep(_LOOK_SECONDS)
+            continue
+        if ended or row["status"] in _ENDED:
+            return _ended(session, run_id)
+
+
+def _read_stream(session: Session, run_id: str, last: int, *, quiet: bool) -> tuple[int, bool]:
+    with session.api.stream(f"/runs/{run_id}/events/stream", last) as events:
+        if events is None:
+            return last, True
+        for name, data in events:
+            if name == "end":
+                return last, True
+            if not name and session.api.get(f"/runs/{run_id}")["status"] == "waiting":
+                return last, False
+            if isinstance(seq := data.get("seq"), int):
+                last = seq
+                if not quiet:
+                    _show_event(session, data)
+    return last, False
+
+
+def _ended(session: Session, run_id: str) -> Json:
+    row: Json = session.api.get(f"/runs/{run_id}")
+    return row
+
+
+def _why(session: Session, run_id: str) -> str:
+    if not session.out.shows_progress:
+        return ""
+    try:
+        return str(session.api.get(f"/runs/{run_id}/explain")["summary"])
+    except Failure:
+        return "Waiting."
+
+
+def _show_event(session: Session, event: Json) -> None:
+    if session.as_json:
+        session.out.line(json.dumps(event, ensure_ascii=True))
+        return
+    kind = str(event.get("type"))
+    text = event.get("text")
+    if text is None:
+        data = event.get("data")
+        text = "" if data is None else json.dumps(data, ensure_ascii=False)
+    style = "dim" if kind in {"thinking", "system"} else ""
+    first, *others = shorten(str(text), _LONGEST_EVENT).splitlines() or [""]
+    session.out.row(clock_time(event.get("at")), f"{kind:<12}", first, style=style)
+    for line in others:
+        session.out.row(" " * 8, " " * 12, line, style=style)
+
+
+COMMANDS = [run]

@@ -1,0 +1,60 @@
+"""The program `pipedai`: its groups of commands, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import click
+
+from pipedai_cli import __version__, keys
+from pipedai_cli.commands import account, changes, mcp, operating, runs, triggers
+from pipedai_cli.errors import Failure
+from pipedai_cli.session import Session
+
+# With the list of commands it fits on a terminal of 24 lines, as each command's help does.
+_HELP = """\b
+Operate PipedAI. Begin with `pipedai login --url https://pipedai.example`.
+Exits: 1 run did not succeed, 2 usage, 3 unreachable, 4 refused, 5 needs a person.
+"""
+
+
+@click.group(
+    help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(__version__, prog_name="pipedai", hidden=True)
+@click.option(
+    "--profile", default=keys.DEFAULT_PROFILE, envvar="PIPEDAI_PROFILE", help="Which login to use."
+)
+@click.pass_context
+def cli(context: click.Context, profile: str) -> None:
+    context.obj = Session(profile_name=profile)
+    context.call_on_close(context.obj.close)
+
+
+for module in (account, changes, triggers, runs, operating, mcp):
+    for command in module.COMMANDS:
+        cli.add_command(command)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line, and exit as SPEC §29 says."""
+    try:
+        cli(args, standalone_mode=False)
+    except Failure as failure:
+        _say(str(failure))
+        sys.exit(int(failure.exit_code))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        # As a shell expects of a program that Ctrl-C ended.
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # Whoever reads the output, such as `head`, has enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(sentence: str) -> None:
+    click.echo(f"pipedai: {sentence}", err=True)

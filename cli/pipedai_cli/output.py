@@ -1,0 +1,117 @@
+"""Writes tables and details to stdout, and progress to a terminal alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipedai_cli.text import one_line, safe, shorten
+
+# A cell is cut after so many characters on a terminal, so that a long name leaves room for the others.
+_WIDEST = 60
+# What is piped elsewhere has lines as long as they are, within reason.
+_PIPED_WIDTH = 1000
+
+_COLOURS = {
+    "succeeded": "green",
+    "online": "green",
+    "ok": "green",
+    "connected": "green",
+    "create": "green",
+    "failed": "red",
+    "timed_out": "red",
+    "failing": "red",
+    "late": "red",
+    "delete": "red",
+    "offline": "yellow",
+    "waiting": "yellow",
+    "queued": "yellow",
+    "update": "yellow",
+    "running": "cyan",
+    "claimed": "cyan",
+}
+
+
+class Output:
+    """One way to print: people get text, and with `--json` programs get the API's own JSON."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        is_terminal = sys.stdout.isatty()
+        plain = bool(os.environ.get("NO_COLOR"))
+        self._console = Console(
+            no_color=plain or not is_terminal,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            width=None if is_terminal else _PIPED_WIDTH,
+            soft_wrap=True,
+        )
+        self._progress = Console(stderr=True, no_color=plain, highlight=False, markup=False)
+
+    @property
+    def shows_progress(self) -> bool:
+        return self._progress.is_terminal and not self.as_json
+
+    def json(self, value: Any) -> None:
+        sys.stdout.write(f"{json.dumps(value, ensure_ascii=True, indent=2)}\n")
+
+    def line(self, text: object = "", *, style: str = "") -> None:
+        self._console.print(Text(safe(text), style=style))
+
+    def note(self, text: str) -> None:
+        """Say something to the person at the terminal that is no answer of the command."""
+        self._progress.print(Text(safe(text)))
+
+    def row(self, *cells: str, style: str = "") -> None:
+        """Write a line of cells that are aligned for as long as they fit, as of a log."""
+        self.line("  ".join(cells), style=style)
+
+    def table(self, heads: Sequence[str], rows: Iterable[Sequence[object]], *, none: str) -> None:
+        """Write a table, or the sentence `none` if it has no rows."""
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for head in heads:
+            table.add_column(head, no_wrap=True, overflow="ellipsis")
+        count = 0
+        for row in rows:
+            table.add_row(*(_cell(value) for value in row))
+            count += 1
+        if count:
+            self._console.print(table, soft_wrap=False)
+        else:
+            self.line(none)
+
+    def details(self, pairs: Iterable[tuple[str, object]]) -> None:
+        """Write names and values in two columns. What has no value is left out."""
+        shown = [(name, value) for name, value in pairs if value not in (None, "", [])]
+        width = max((len(name) for name, _ in shown), default=0)
+        for name, value in shown:
+            first, *others = safe(value).splitlines() or [""]
+            self._console.print(Text(f"{name:{width}}  ", style="bold") + _coloured(first))
+            for line in others:
+                self._console.print(Text(f"{'':{width}}  {line}"))
+
+    @contextmanager
+    def progress(self, text: str) -> Iterator[None]:
+        """Show on a terminal that something goes on."""
+        if not self.shows_progress:
+            yield
+            return
+        with self._progress.status(Text(one_line(text))):
+            yield
+
+
+def _cell(value: object) -> Text:
+    return _coloured(shorten(one_line("-" if value is None else value), _WIDEST))
+
+
+def _coloured(text: str) -> Text:
+    return Text(text, style=_COLOURS.get(text, ""))

@@ -1,0 +1,43 @@
+"""How files describe a connection."""
+
+import json
+
+from workspaces.connections import services
+from workspaces.connections.models import GRANT_SECRETS, HEADERS, Connection
+from workspaces.connections.serializers import ConnectionBody
+from workspaces.files.kinds import Kind, Row, Secret, register_kind
+
+
+def _is_the_services(row: Row, name: str) -> bool:
+    """Tells whether a field is the service's: headers with a token, or a client that registered itself."""
+    is_oauth = row["grant_type"] != Connection.Grant.HEADERS
+    return (name == "headers" and is_oauth) or (
+        name in {"clientId", "clientSecret"} and not row["client_given"]
+    )
+
+
+register_kind(
+    Kind(
+        name="connection",
+        model=Connection,
+        body=ConnectionBody,
+        read_too=("client_given",),
+        defaults={"scopes": []},
+        hides=_is_the_services,
+        create=services.create_connection,
+        update=lambda id_, **said: services.update_connection(connection_id=id_, **said),
+        delete=lambda id_, **said: services.delete_connection(connection_id=id_, **said),
+        secrets={
+            "headers": Secret(
+                HEADERS, json.loads, target="mcp_url", stand_in={"Authorization": "secret"}
+            ),
+            "clientSecret": Secret(
+                GRANT_SECRETS,
+                lambda held: json.loads(held).get("client_secret"),
+                target="mcp_url",
+                stand_in="secret",
+                is_renewed=True,
+            ),
+        },
+    )
+)

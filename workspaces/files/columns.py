@@ -1,0 +1,83 @@
+"""What makes a row one that files can describe: a key that is its own, and the label of whose files describe it."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import IntegrityError, models, transaction
+from django.db.models import Q
+from rest_framework import serializers
+
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import Conflict
+from pipedai.api.fields import NameField, TextField
+
+MAX_KEY = 64
+MAX_LABEL = 200
+KEY_PATTERN = r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?"
+_CONSTRAINT = "_has_own_key"
+
+
+class FileColumns(models.Model):
+    """The columns of a row that files may describe."""
+
+    # The row's key in files, unique in the environment; NULL if it has none. Users choose it.
+    key = models.CharField(max_length=MAX_KEY, null=True)
+    # The label of the files that describe the row, which `apply` writes; NULL if none do.
+    managed_by = models.CharField(max_length=MAX_LABEL, null=True)
+
+    class Meta:
+        abstract = True
+
+
+def own_key(table: str, *, live: Q | None = None) -> models.UniqueConstraint:
+    """Returns the constraint by which no two live rows of an environment have the same key."""
+    return models.UniqueConstraint(
+        fields=["environment", "key"],
+        condition=Q(key__isnull=False) & (live or Q()),
+        name=f"{table}{_CONSTRAINT}",
+    )
+
+
+class KeyField(TextField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            max_length=MAX_KEY, allow_null=True, required=False, default=None, **kwargs
+        )
+
+    def to_internal_value(self, data: Any) -> str:
+        value = super().to_internal_value(data)
+        if not re.fullmatch(KEY_PATTERN, value):
+            raise serializers.ValidationError(
+                "Must be lower-case letters, digits, dots, hyphens and underscores, and begin and end with a letter or"
+                " digit."
+            )
+        return value
+
+
+class LabelField(NameField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            source="managed_by",
+            max_length=MAX_LABEL,
+            allow_null=True,
+            required=False,
+            default=None,
+            **kwargs,
+        )
+
+
+@contextmanager
+def keeping_keys() -> Iterator[None]:
+    """Wraps what writes a row. Raises Conflict if another live row of the environment has its key."""
+    try:
+        with transaction.atomic():
+            yield
+    except IntegrityError as error:
+        diagnosis = getattr(error.__cause__, "diag", None)
+        if not str(getattr(diagnosis, "constraint_name", "")).endswith(_CONSTRAINT):
+            raise
+        raise Conflict(
+            "Another row of this kind has the key in this environment.", code=ErrorCode.KEY_TAKEN
+        ) from None

@@ -1,0 +1,161 @@
+"""The kinds of rows that files may describe. Each app registers its own, because only it knows how they are changed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from django.db.models import F, Q, QuerySet
+
+from pipedai.api.serializers import Body
+from pipedai.crypto import CannotOpen
+from workspaces.encryption import keys
+from workspaces.encryption.sealed_fields import SealedField
+from workspaces.files.columns import FileColumns
+from workspaces.roles import Role
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A field whose value nobody reads. `read` makes the value of what was sealed. `target` is the column with the URL
+    to which the secret goes; "" if it goes nowhere. Of a field that rows need, `stand_in` is a value with which a plan
+    makes a row whose secret has no value yet.
+    """
+
+    sealed: SealedField
+    read: Callable[[bytes], Any]
+    target: str = ""
+    # Columns and earlier secrets with whose change the service removes it.
+    lost_with: tuple[str, ...] = ()
+    stand_in: Any = None
+    # Whether the service itself renews what is sealed, as it does with tokens. Then no plan becomes stale by that.
+    is_renewed: bool = False
+
+    def opened(self, row: Row | None) -> Any:
+        """Returns the secret that a row has; None if it has none, or it can't be opened."""
+        column, prefix = self.sealed.column, self.sealed.key_column.removesuffix("key_id")
+        if row is None or row[column] is None:
+            return None
+        key = keys.WrappedKey.of(row, prefix)
+        try:
+            return self.read(
+                keys.unseal(self.sealed, row["environment_id"], row["id"], bytes(row[column]), key)
+            )
+        except CannotOpen:
+            return None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What of a row `opened` reads."""
+        return (self.sealed.column, self.sealed.key_column, *self.needs())
+
+    def needs(self) -> dict[str, F]:
+        """Returns what `opened` needs of the row's data key, as annotations."""
+        prefix = self.sealed.key_column.removesuffix("key_id")
+        return {
+            f"{prefix}key_wrapped": F(f"{prefix}key__wrapped"),
+            f"{prefix}master_key_id": F(f"{prefix}key__master_key_id"),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """`name` is the word in files. `create`, `update` and `delete` are the services that the endpoints call: the first
+    takes `environment_id`, `values` and `actor`, the others the id and what they need of these.
+    """
+
+    name: str
+    # The body of the request that creates a row. A field that a file leaves out has its default.
+    body: type[Body]
+    model: type[FileColumns]
+    # What of the rows is not in the model's own columns, such as a trigger's prompt.
+    annotated: Mapping[str, Any] = field(default_factory=dict)
+    # Columns that `hides` needs besides.
+    read_too: tuple[str, ...] = ()
+    # Makes of a row that is read what the body's fields make of a request.
+    finish: Callable[[Row], Row] = lambda row: row
+    # Tells whether files say nothing of a field of a row, because the service has written it.
+    hides: Callable[[Row, str], bool] = lambda _row, _name: False
+    # Who may read such rows.
+    readers: Role = Role.VIEWER
+    # Fields that are no part of files.
+    left_out: frozenset[str] = frozenset()
+    create: Callable[..., UUID]
+    update: Callable[..., None]
+    delete: Callable[..., None]
+    # Where files have the key of another row: the field there, such as `pool`, and the kind. `on.source` is the field
+    # `source` of each item of the list `on`.
+    references: Mapping[str, str] = field(default_factory=dict)
+    # Fields that have another name in files, by that name: a resource's own `kind` is the kind of row.
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    # What a new row has where the body has no default of its own, by the names of the sources.
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    # Fields that may name rows of the same kind. They are set once all rows are there.
+    late: frozenset[str] = frozenset()
+    # Takes the locks that come before those of the rows, for the values that rows are about to get.
+    lock_before: Callable[[UUID, Sequence[Row]], None] = lambda _environment_id, _values: None
+    # Returns more about a row that was made or changed, for whoever reads the plan: from the row before, and after.
+    remarks: Callable[[Row | None, Row], dict[str, Any]] = lambda _before, _after: {}
+
+    def rows(self, environment_id: UUID) -> list[Row]:
+        """Returns the live rows as dicts, by the sources of the body's fields and the columns of secrets."""
+        columns = {column.attname for column in self.model._meta.concrete_fields}
+        sources = {str(each.source) for each in self.body().fields.values()}
+        annotated = dict(self.annotated)
+        read = {"id", "environment_id", *self.read_too, *self.annotated} | (sources & columns)
+        for secret in self.secrets.values():
+            annotated |= secret.needs()
+            read |= set(secret.columns)
+        rows: QuerySet[Any] = self._live(environment_id).annotate(**annotated)
+        return [self.finish(row) for row in rows.order_by("created_at", "id").values(*sorted(read))]
+
+    def lock(self, environment_id: UUID, ids: Sequence[UUID], values: Sequence[Row]) -> None:
+        """Locks rows that are changed or deleted in the order of their ids, after what comes before them."""
+        self.lock_before(environment_id, values)
+        lock_rows(self._live(environment_id).filter(id__in=ids))
+
+    def _live(self, environment_id: UUID) -> QuerySet[Any]:
+        rows = self.model._default_manager.filter(Q(environment_id=environment_id))
+        has_marks = any(each.attname == "deleted_at" for each in self.model._meta.concrete_fields)
+        return rows.filter(Q(deleted_at__isnull=True)) if has_marks else rows
+
+
+def lock_rows(rows: QuerySet[Any]) -> None:
+    """Locks rows in the order of their ids."""
+    list(rows.order_by("id").select_for_update(no_key=True).values_list("id"))
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Rows that files name but don't describe, such as workers by their hostname."""
+
+    name: str
+    # Returns the ids of an environment's rows by their names.
+    ids: Callable[[UUID], dict[str, UUID]]
+
+
+# In the order in which rows are made: what others refer to comes first.
+ORDER = ("pool", "connection", "source", "trigger", "budget", "channel")
+_kinds: dict[str, Kind] = {}
+_lookups: dict[str, Lookup] = {}
+
+
+def register_kind(kind: Kind) -> None:
+    assert kind.name in ORDER, kind.name
+    _kinds[kind.name] = kind
+
+
+def register_lookup(lookup: Lookup) -> None:
+    _lookups[lookup.name] = lookup
+
+
+def kinds() -> list[Kind]:
+    """Returns the registered kinds in ORDER."""
+    return [_kinds[name] for name in ORDER if name in _kinds]
+
+
+def lookups() -> list[Lookup]:
+    return list(_lookups.values())

@@ -1,0 +1,73 @@
+"""Reads the bodies of plan and apply, and renders what they change."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from pipedai.api.fields import NameField, TextField, TrueFalseField
+from pipedai.api.outside_urls import MAX_URL, check_url, origin_of
+from pipedai.api.serializers import StrictBody
+from workspaces.files.columns import MAX_LABEL
+
+MAX_RESOURCES = 500
+_MAX_SECRETS = 500
+_MAX_ORIGINS = 100
+# Of a field that is no text, such as headers, the secret is the JSON of the whole.
+_MAX_SECRET = 16 * 1024
+_DIGEST = 64
+
+
+class OriginField(TextField):
+    """The origin of a URL, such as `https://mcp.example`."""
+
+    def to_internal_value(self, data: Any) -> str:
+        value = super().to_internal_value(data)
+        if problem := check_url(value):
+            raise serializers.ValidationError(problem)
+        return origin_of(value)
+
+
+class PlanBody(StrictBody):
+    managedBy = NameField(source="managed_by", max_length=MAX_LABEL)
+    resources = serializers.ListField(child=serializers.DictField(), max_length=MAX_RESOURCES)
+    secrets = serializers.DictField(
+        child=TextField(max_length=_MAX_SECRET, trim_whitespace=False), required=False, default={}
+    )
+
+    def validate_secrets(self, value: dict[str, str]) -> dict[str, str]:
+        if len(value) > _MAX_SECRETS:
+            raise serializers.ValidationError(f"At most {_MAX_SECRETS}.")
+        return value
+
+
+class ApplyBody(PlanBody):
+    digest = TextField(min_length=_DIGEST, max_length=_DIGEST)
+    prune = TrueFalseField(required=False, default=False)
+    acceptOrigins = serializers.ListField(
+        source="accept_origins",
+        child=OriginField(max_length=MAX_URL),
+        max_length=_MAX_ORIGINS,
+        required=False,
+        default=[],
+    )
+
+
+class ChangeSerializer(serializers.Serializer[Any]):
+    """What becomes of one row. `diff` has the old and the new value of each field that changes."""
+
+    kind = serializers.CharField()
+    key = serializers.CharField()
+    action = serializers.ChoiceField(choices=["create", "update", "delete", "none"])
+    diff = serializers.DictField(
+        child=serializers.ListField(child=serializers.JSONField(), min_length=2, max_length=2)
+    )
+    warnings = serializers.ListField(child=serializers.CharField())
+    nextDueAt = serializers.ListField(child=serializers.DateTimeField(), required=False)
+
+
+class UnkeyedSerializer(serializers.Serializer[Any]):
+    """A row that has no key, so that no resource can stand for it."""
+
+    kind = serializers.CharField()
+    id = serializers.UUIDField()
+    name = serializers.CharField()

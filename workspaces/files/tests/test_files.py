@@ -1,0 +1,130 @@
+"""Files are planned without a change, applied whole or not at all, and exported so that they plan to none."""
+
+import pytest
+
+from testing.processes.racing import at_once
+from testing.world.cast import TEST_ACTOR
+from triggers.models import Budget
+from workers.models import Pool
+from workspaces.files import planning
+from workspaces.files.requests import Request
+
+POOL = {"kind": "pool", "key": "builders", "name": "Builders"}
+BUDGET = {"kind": "budget", "key": "all", "name": "Everything", "period": "month", "limitUsd": "50"}
+
+
+def environment(cast):
+    return f"/api/v1/environments/{cast.environment.id}"
+
+
+def plan(cast, resources, user=None, **more):
+    body = {"managedBy": "acme", "resources": resources, **more}
+    return cast.client(user or cast.admin).post(f"{environment(cast)}/plan", body)
+
+
+def apply(cast, resources, digest=None, **more):
+    secrets = {name: more[name] for name in ("secrets", "managedBy") if name in more}
+    digest = digest or plan(cast, resources, **secrets).json()["digest"]
+    body = {"managedBy": "acme", "resources": resources, "digest": digest, **more}
+    return cast.client(cast.admin).post(f"{environment(cast)}/apply", body)
+
+
+def actions(answer):
+    assert answer.status_code == 200, answer.content
+    return {each["key"]: each["action"] for each in answer.json()["changes"]}
+
+
+def test_a_plan_changes_nothing_and_apply_does_what_it_said(cast):
+    planned = plan(cast, [POOL, BUDGET], cast.viewer)
+    assert actions(planned) == {"builders": "create", "all": "create"}
+    assert not Pool.objects.filter(key="builders").exists()
+    applied = apply(cast, [POOL, BUDGET], planned.json()["digest"])
+    assert applied.json()["changes"] == planned.json()["changes"]
+    assert set(actions(plan(cast, [POOL, BUDGET])).values()) == {"none"}
+    budget = {**BUDGET, "limitUsd": "60"}
+    changed = plan(cast, [POOL, budget])
+    assert actions(changed) == {"builders": "none", "all": "update"}
+    assert changed.json()["changes"][1]["diff"] == {"limitUsd": ["50", "60"]}
+    assert actions(apply(cast, [POOL, budget])) == actions(changed)
+
+
+def test_prune_deletes_only_its_own(cast):
+    apply(cast, [POOL, BUDGET])
+    apply(cast, [{**POOL, "key": "others", "name": "Others"}], managedBy="elsewhere")
+    Pool.objects.create(environment=cast.environment, name="By hand")
+    assert actions(plan(cast, [])) == {"builders": "delete", "all": "delete"}
+    assert actions(apply(cast, [])) == {}
+    assert actions(apply(cast, [], prune=True)) == {"builders": "delete", "all": "delete"}
+    live = Pool.objects.filter(environment=cast.environment, deleted_at__isnull=True)
+    assert set(live.values_list("name", flat=True)) >= {"Others", "By hand"}
+    assert not live.filter(key="builders").exists()
+
+
+def test_a_failure_in_the_middle_changes_nothing(cast):
+    Pool.objects.create(environment=cast.environment, name="Taken")
+    wrong = {"kind": "pool", "key": "z", "name": "Taken"}
+    answer = plan(cast, [BUDGET, POOL, wrong])
+    assert (answer.status_code, answer.json()["code"]) == (409, "name_taken")
+    assert answer.json()["error"].startswith("pool z: ")
+    answer = plan(cast, [POOL, {**BUDGET, "period": "year", "no": 1}])
+    assert set(answer.json()["details"]["fieldErrors"]) == {"budget all.period", "budget all.no"}
+    assert not Budget.objects.filter(key="all").exists()
+
+
+def test_what_changed_since_the_plan_makes_it_stale(cast):
+    apply(cast, [POOL])
+    digest = plan(cast, [{**POOL, "name": "B"}]).json()["digest"]
+    Pool.objects.filter(key="builders").update(description="somebody was here")
+    answer = apply(cast, [{**POOL, "name": "B"}], digest)
+    assert (answer.status_code, answer.json()["code"]) == (409, "plan_stale")
+    assert apply(cast, [POOL], digest).json()["code"] == "plan_stale"
+
+
+def test_an_export_plans_to_no_change(cast):
+    apply(cast, [POOL, BUDGET])
+    unkeyed = Pool.objects.create(environment=cast.environment, name="By hand")
+    answer = (
+        cast.client(cast.viewer).get(f"{environment(cast)}/export", {"managedBy": "acme"}).json()
+    )
+    assert {each["key"] for each in answer["resources"]} == {"builders", "all"}
+    assert {"kind": "pool", "id": str(unkeyed.id), "name": "By hand"} in answer["withoutKey"]
+    assert set(actions(plan(cast, answer["resources"])).values()) == {"none"}
+
+
+@pytest.mark.parametrize(
+    ("resource", "field"),
+    [
+        ({"kind": "planet", "key": "x"}, "resources.0.kind"),
+        ({"kind": "pool"}, "resources.0.key"),
+        ({"kind": "pool", "key": "No Slug", "name": "x"}, "pool No Slug.key"),
+        ({**BUDGET, "trigger": "nobody"}, "budget all.trigger"),
+        ({**BUDGET, "trigger": 5}, "budget all.trigger"),
+        ({"kind": [], "key": {}}, "resources.0.kind"),
+    ],
+)
+def test_a_resource_that_is_wrong_is_named(cast, resource, field):
+    answer = plan(cast, [resource])
+    assert answer.status_code == 400
+    assert field in answer.json()["details"]["fieldErrors"]
+
+
+def test_another_row_with_the_key_is_a_conflict(cast):
+    pools = f"{environment(cast)}/pools"
+    client = cast.client(cast.admin)
+    assert client.post(pools, {"name": "A", "key": "a"}).status_code == 201
+    assert client.post(pools, {"name": "B", "key": "a"}).json()["code"] == "key_taken"
+    other = client.post(pools, {"name": "B"}).json()["id"]
+    assert client.patch(f"/api/v1/pools/{other}", {"key": "a"}).json()["code"] == "key_taken"
+
+
+def test_of_two_applies_at_once_one_is_stale(committed_cast):
+    cast = committed_cast
+    digest = plan(cast, [POOL]).json()["digest"]
+    request = Request("acme", [POOL], digest=digest)
+
+    def call():
+        return planning.apply(environment_id=cast.environment.id, request=request, actor=TEST_ACTOR)
+
+    results = at_once(call, call)
+    assert sorted(getattr(each, "code", "done") for each in results) == ["done", "plan_stale"]
+    assert Pool.objects.filter(key="builders").count() == 1

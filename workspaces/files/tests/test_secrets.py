@@ -1,0 +1,142 @@
+"""Secrets in files: none is shown, guessed, lost by mistake, or led to a server that nobody accepted."""
+
+from typing import Any
+
+import pytest
+
+from testing.world.connections import add_connection
+from triggers.models import Trigger
+from workers.models import Pool
+from workspaces.files.kinds import kinds
+from workspaces.files.tests.test_files import actions, apply, environment, plan
+
+NAMED = {"Authorization": {"secret": "TICKETS"}}
+TRIGGER: dict[str, Any] = {
+    "kind": "trigger",
+    "key": "tickets",
+    "name": "Tickets",
+    "prompt": "Look.",
+    "mcpUrl": "https://tickets.example/mcp",
+    "mcpHeaders": NAMED,
+}
+VALUES = {"TICKETS": "Bearer planted-in-a-file"}
+ACCEPTED = ["https://tickets.example"]
+
+
+def change_of(answer):
+    assert answer.status_code == 200, answer.content
+    (change,) = answer.json()["changes"]
+    return change
+
+
+def headers_of(cast):
+    (kind,) = (kind for kind in kinds() if kind.name == "trigger")
+    (row,) = (row for row in kind.rows(cast.environment.id) if row["key"] == "tickets")
+    return kind.secrets["mcpHeaders"].opened(row)
+
+
+@pytest.fixture
+def applied(cast):
+    answer = apply(cast, [TRIGGER], secrets=VALUES, acceptOrigins=ACCEPTED)
+    assert change_of(answer)["diff"]["mcpHeaders"] == [None, "set"]
+    return cast
+
+
+def test_a_secret_is_written_and_shown_as_set(applied):
+    assert headers_of(applied) == {"Authorization": VALUES["TICKETS"]}
+
+
+def test_an_equal_value_is_no_change_and_another_one_is(applied):
+    assert change_of(plan(applied, [TRIGGER], secrets=VALUES))["action"] == "none"
+    other = {"TICKETS": "Bearer planted-anew"}
+    answer = apply(applied, [TRIGGER], secrets=other)
+    assert change_of(answer)["diff"] == {"mcpHeaders": ["set", "set"]}
+    assert headers_of(applied) == {"Authorization": other["TICKETS"]}
+
+
+def test_without_a_value_it_stays_and_null_removes_it(applied):
+    answer = apply(applied, [{**TRIGGER, "prompt": "Look again."}])
+    assert list(change_of(answer)["diff"]) == ["prompt"]
+    assert headers_of(applied) == {"Authorization": VALUES["TICKETS"]}
+    answer = apply(applied, [{**TRIGGER, "mcpHeaders": None}])
+    assert change_of(answer)["diff"]["mcpHeaders"] == ["set", None]
+    assert Trigger.objects.get(key="tickets").mcp_headers is None
+
+
+def test_a_viewers_plan_says_the_same_of_right_and_wrong_guesses(applied):
+    """A viewer may put a guess into `secrets`, or into the file in clear."""
+    told = []
+    for guess in (VALUES["TICKETS"], "Bearer wrong-guess"):
+        clear = {**TRIGGER, "mcpHeaders": {"Authorization": guess}}
+        for resource, values in ((TRIGGER, {"TICKETS": guess}), (clear, {})):
+            told.append(change_of(plan(applied, [resource], applied.viewer, secrets=values)))
+    assert told[:2] == told[2:]
+    assert told[0]["action"] == "none"
+
+
+def test_a_new_origin_is_refused_unless_it_is_accepted(applied):
+    moved = {**TRIGGER, "mcpUrl": "https://evil.example/mcp"}
+    assert "accept" in change_of(plan(applied, [moved], secrets=VALUES))["warnings"][0]
+    refused = apply(applied, [moved], secrets=VALUES)
+    assert (refused.status_code, refused.json()["code"]) == (409, "new_origin")
+    assert "https://evil.example" in refused.json()["error"]
+    # Without a value the old headers would not go with it: the service removes them.
+    answer = apply(applied, [moved])
+    assert change_of(answer)["diff"]["mcpHeaders"][1] is None
+    assert Trigger.objects.get(key="tickets").mcp_headers is None
+
+
+def test_headers_beside_a_connection_go_to_its_origin(applied):
+    """The environment sends a secret there already, the connection's own, so nothing is to be accepted."""
+    add_connection(applied, key="issues", mcp_url="https://issues.example/mcp")
+    resource = {name: value for name, value in TRIGGER.items() if name != "mcpUrl"}
+    beside = {**resource, "connection": "issues", "mcpHeaders": {"x-key": {"secret": "TICKETS"}}}
+    assert actions(apply(applied, [beside], secrets=VALUES)) == {"tickets": "update"}
+
+
+def test_a_row_that_needs_a_secret_is_planned_without_and_not_applied(cast):
+    connection = {
+        "kind": "connection",
+        "key": "issues",
+        "name": "Issues",
+        "mcpUrl": "https://tickets.example/mcp",
+        "grant": "headers",
+        "headers": {"secret": "ISSUES"},
+    }
+    change = change_of(plan(cast, [connection], cast.viewer))
+    assert (change["action"], change["warnings"][0]) == ("create", "headers has no value yet.")
+    refused = apply(cast, [connection])
+    assert refused.json()["details"]["fieldErrors"] == {
+        "connection issues.headers": ["Its secret has no value."]
+    }
+    whole = {"ISSUES": '{"Authorization": "Bearer planted-as-json"}'}
+    answer = apply(cast, [connection], secrets=whole, acceptOrigins=ACCEPTED)
+    assert actions(answer) == {"issues": "create"}
+    assert "planted" not in answer.content.decode()
+
+
+def test_a_secret_in_clear_is_warned_of_and_shown_nowhere(cast):
+    clear = {**TRIGGER, "mcpHeaders": {"Authorization": "Bearer planted-in-clear"}}
+    answer = apply(cast, [clear], acceptOrigins=ACCEPTED)
+    assert "in the file in clear" in change_of(answer)["warnings"][0]
+    exported = cast.client(cast.viewer).get(f"{environment(cast)}/export")
+    assert "planted" not in answer.content.decode() + exported.content.decode()
+
+
+def test_another_tenants_keys_and_ids_are_nobodys(cast):
+    strange = Pool.objects.create(
+        environment=cast.strange_environment, key="theirs", name="Theirs", managed_by="acme"
+    )
+    for given, field in (({"pool": "theirs"}, "pool"), ({"poolId": str(strange.id)}, "poolId")):
+        answer = plan(cast, [{**TRIGGER, **given}])
+        assert list(answer.json()["details"]["fieldErrors"]) == [f"trigger tickets.{field}"]
+    answer = apply(cast, [{"kind": "pool", "key": "theirs", "name": "Ours"}], prune=True)
+    assert actions(answer) == {"theirs": "create"}
+    strange.refresh_from_db()
+    assert (strange.name, strange.deleted_at) == ("Theirs", None)
+    for path in ("plan", "apply", "export"):
+        url = f"{environment(cast)}/{path}"
+        body = {"managedBy": "acme", "resources": [], "digest": "0" * 64}
+        client = cast.client(cast.stranger)
+        answer = client.get(url) if path == "export" else client.post(url, body)
+        assert answer.status_code == 404

@@ -1,0 +1,118 @@
+"""The endpoints of files: what they would change, changing it, and what files say of what there is."""
+
+from uuid import UUID
+
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.principal import actor_of
+from pipedai.api.schema.operation import Operation, answer, query
+from pipedai.api.serializers import read_body
+from pipedai.api.throttling import TooManyRequests
+from pipedai.server.memory_budget import RequestLimit
+from workspaces.access import TenantViewSet
+from workspaces.files import exporting, planning, requests
+from workspaces.files.serializers import ApplyBody, ChangeSerializer, PlanBody, UnkeyedSerializer
+from workspaces.permissions import IsAdmin, IsViewer
+
+# A plan or apply may take seconds, and holds the environment's lock. So an environment has one under way in a process.
+_UNDER_WAY = RequestLimit(1)
+_PLAN = answer(
+    "Plan",
+    "What files change, and a digest of them and of all rows that they touch.",
+    digest=serializers.CharField(),
+    changes=ChangeSerializer(many=True),
+)
+_BUSY = "A plan or an apply of the environment is under way already."
+_REFUSED = "`name_taken`, `key_taken`, `ceiling_reached` or what else a service refuses, with the resource's name."
+_EXAMPLE = {
+    "managedBy": "acme/agents",
+    "resources": [{"kind": "pool", "key": "builders", "name": "Builders"}],
+}
+
+
+class FileViewSet(TenantViewSet):
+    tag = "Files"
+    permissions = {"plan": IsViewer, "apply": IsAdmin, "export": IsViewer}
+
+    @Operation(
+        "POST /environments/{environmentId}/plan",
+        id="planFiles",
+        summary="Plan what files change",
+        body=PlanBody,
+        example=_EXAMPLE,
+        answers={200: _PLAN},
+        says={200: "With what applying these resources would change. Nothing is changed or sent."},
+        errors={409: _REFUSED, 429: _BUSY},
+    )
+    def plan(self, request: Request, environment_id: UUID) -> Response:
+        _count_request(environment_id, request)
+        planned = planning.plan(
+            environment_id=environment_id,
+            request=requests.Request(**read_body(PlanBody, request)),
+            actor=actor_of(request),
+            role=self.access.role,
+        )
+        return Response(planned)
+
+    @Operation(
+        "POST /environments/{environmentId}/apply",
+        id="applyFiles",
+        summary="Apply files",
+        body=ApplyBody,
+        example={**_EXAMPLE, "digest": "0" * 64},
+        answers={200: _PLAN},
+        says={200: "With what was changed: all of it."},
+        errors={
+            409: (
+                "`plan_stale`: the resources, or rows that they touch, have changed since the plan; "
+                f"`new_origin`; `has_children` or `unfinished_runs` of what is pruned; {_REFUSED}"
+            ),
+            429: _BUSY,
+            503: "A secret can't be sealed.",
+        },
+        audit=("files.applied",),
+    )
+    def apply(self, request: Request, environment_id: UUID) -> Response:
+        _count_request(environment_id, request)
+        body = read_body(ApplyBody, request)
+        origins = frozenset(body.pop("accept_origins"))
+        applied = planning.apply(
+            environment_id=environment_id,
+            request=requests.Request(**body, accept_origins=origins),
+            actor=actor_of(request),
+        )
+        return Response(applied)
+
+    @Operation(
+        "GET /environments/{environmentId}/export",
+        id="exportFiles",
+        summary="Export what files would say",
+        parameters=(
+            query(
+                "managedBy",
+                {"type": "string"},
+                description="Without the rows that files with another label describe.",
+            ),
+        ),
+        answers={
+            200: answer(
+                "Export",
+                "Resources that plan to no change, and the rows that have no key.",
+                resources=serializers.ListField(child=serializers.DictField()),
+                withoutKey=UnkeyedSerializer(many=True),
+            )
+        },
+        says={200: "With the rows that have a key as resources, and those that have none."},
+    )
+    def export(self, request: Request, environment_id: UUID) -> Response:
+        label = request.query_params.get("managedBy")
+        return Response(
+            exporting.export(environment_id=environment_id, managed_by=label, role=self.access.role)
+        )
+
+
+def _count_request(environment_id: UUID, request: Request) -> None:
+    if not _UNDER_WAY.admits(environment_id, request):
+        raise TooManyRequests(f"{_BUSY} Try again when it is done.", headers={"Retry-After": "1"})
