@@ -4,6 +4,7 @@ from django.urls import include, path
 
 from console.screens import (
     accounts,
+    approvals,
     attention,
     channels,
     connections,
@@ -85,6 +86,8 @@ urlpatterns = [
     path("runs/<uuid:run_id>", run.run, name="run"),
     path("runs/<uuid:run_id>/rerun", run.rerun, name="rerun"),
     path("runs/<uuid:run_id>/cancel", run.cancel, name="cancel-run"),
+    path("environments/<uuid:environment_id>/approvals", approvals.approvals, name="approvals"),
+    path("approvals/<uuid:approval_id>", approvals.approval, name="approval"),
     path("environments/<uuid:environment_id>/machines", machines.machines, name="machines"),
     *(
         path(f"environments/<uuid:environment_id>/{way}/{rest}", view, {"kind": kind}, name=name)

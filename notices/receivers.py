@@ -10,9 +10,12 @@ from django.conf import settings
 from django.dispatch import receiver
 
 from accounts.models import User
+from notices.channels.announcements import of_questions
 from notices.channels.consent import agree, leave
 from notices.channels.models import Channel
 from notices.channels.outcomes import note_outcomes
+from notices.channels.queueing import queue_notices
+from notices.channels.wanting import channels_wanting
 from notices.health import (
     Ended,
     judge_ends,
@@ -22,14 +25,16 @@ from notices.health import (
     watch_new,
 )
 from notices.incidents import Finding, change_incidents
-from notices.states import INCIDENT_EVENTS, Kind, SubjectType
+from notices.states import APPROVAL_REQUESTED, USUAL_EVENTS, Kind, SubjectType
 from pipedai.events import SYSTEM, Event, emit, happened
 from pipedai.sql import fetch_all
 from triggers.states import Status
 from workspaces.models import Environment
 
 # The events of runs that ended with an outcome. A canceled run has none, so `run.canceled` is not among them.
-_ENDS = frozenset({"run.completed", "run.lost", "run.timed-out", "run.not-started"})
+_ENDS = frozenset(
+    {"run.completed", "run.lost", "run.timed-out", "run.not-started", "run.approval-expired"}
+)
 _OUTCOMES = (Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT)
 # The settings of a trigger on which its health depends, by their names in the API.
 _SETTINGS = frozenset(
@@ -129,6 +134,13 @@ def _retried_before(late: Collection[Event]) -> set[str]:
     return {str(row["retry_of_id"]) for row in rows}
 
 
+def _announce_questions(asked: Sequence[Event]) -> None:
+    """Queues the notices about runs that wait for a decision, in the transaction in which they begin to wait."""
+    environments = {event.environment_id for event in asked if event.environment_id}
+    if channels := channels_wanting(environments, [APPROVAL_REQUESTED]):
+        queue_notices(channels, of_questions([UUID(e.metadata["approvalId"]) for e in asked]))
+
+
 def _note_settings(updated: Sequence[Event]) -> None:
     # The incidents of webhooks come first: `judge_settings` may lock channels, and incidents are locked before
     # channels.
@@ -206,6 +218,7 @@ _NOTED: Mapping[str, Callable[[Sequence[Event]], None]] = {
     "trigger.updated": _note_settings,
     "trigger.deleted": _note_deleted,
     "demo.seeded": _note_seeded,
+    "run.waiting": _announce_questions,
     "webhook.failed": _note_given_up,
     "webhook.delivered": _note_delivered,
     "connection.login-needed": _note_refused,
@@ -246,7 +259,7 @@ def _add_channel(environment_id: UUID, creator: User) -> None:
         name=_FIRST_CHANNEL,
         kind=Channel.Kind.EMAIL,
         emails=[creator.email],
-        events=list(INCIDENT_EVENTS),
+        events=list(USUAL_EVENTS),
         created_by=creator.id,
     )
     channel.save(force_insert=True)

@@ -44,17 +44,21 @@ RUN_RESULT: Final = "run.result"
 # Which final outcomes a channel tells with `run.result`, unless clauses say it.
 ALWAYS: Final = "always"
 FAILED: Final = "failed"
+# A run waits until a person decides about its call of a tool. The subject is the trigger.
+APPROVAL_REQUESTED: Final = "approval_requested"
 TEST: Final = "channel.test"
 DIGEST: Final = "channel.digest"
 SUMMARY: Final = "channel.summary"
 CONFIRM: Final = "address.confirm"
 
-# What a channel that says nothing else tells of: incidents and their ends.
+# The beginnings and the ends of incidents.
 INCIDENT_EVENTS: Final = tuple(
     word for kind in Kind.values for word in (kind, f"{kind}{RECOVERED}")
 )
+# What a channel that says nothing else tells of: incidents and their ends, and what a person has to decide.
+USUAL_EVENTS: Final = (*INCIDENT_EVENTS, APPROVAL_REQUESTED)
 # What a channel can be asked to tell of. Only webhooks have `run.ended`.
-EVENTS: Final = (*INCIDENT_EVENTS, RUN_ENDED, RUN_RESULT)
+EVENTS: Final = (*USUAL_EVENTS, RUN_ENDED, RUN_RESULT)
 
 # The sentences for the beginning and the end of an incident of each kind, with a place for the name of its subject, and
 # the words that tell afterwards how it was.
@@ -87,6 +91,8 @@ _SENTENCES: Final = {
 
 def headline(event: str, name: str, *, reminder: bool = False) -> str:
     """Returns a sentence without a full stop. A reminder says that the incident is still open."""
+    if event == APPROVAL_REQUESTED:
+        return f"Trigger {name} asks for a decision"
     kind, recovered = event.removesuffix(RECOVERED), event.endswith(RECOVERED)
     sentence = _SENTENCES[Kind(kind)][recovered].format(name)
     return f"Still open: {sentence}" if reminder else sentence

@@ -16,6 +16,7 @@ PAGES: Final[Mapping[str, str]] = MappingProxyType(
         "money": "environments/{}/money",
         "trigger": "triggers/{}",
         "run": "runs/{}",
+        "approval": "approvals/{}",
         "worker": "machines/{}",
         "pool": "pools/{}",
         "channel": "channels/{}",

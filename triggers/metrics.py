@@ -72,7 +72,14 @@ def count_run_event(event: Event) -> None:
             CLAIMED.inc()
         case "run.started":
             STARTED.inc()
-        case "run.completed" | "run.canceled" | "run.lost" | "run.timed-out" | "run.not-started":
+        case (
+            "run.completed"
+            | "run.canceled"
+            | "run.lost"
+            | "run.timed-out"
+            | "run.not-started"
+            | "run.approval-expired"
+        ):
             _count_end(event)
         case "run.cancel-requested":
             CANCEL_REQUESTS.inc()
@@ -135,6 +142,10 @@ SELECT coalesce(extract(epoch FROM statement_timestamp() - min(next_run_at)), 0)
 FROM trigger WHERE next_run_at <= statement_timestamp()
 """
 
+_WAITING = """
+SELECT count(*) AS runs FROM (SELECT FROM run WHERE status = 'waiting' AND spells > 0 LIMIT %(limit)s) w
+"""
+
 _HELD = """
 SELECT status, count(*) AS runs FROM (SELECT status FROM run WHERE slot IS NOT NULL LIMIT %(limit)s) h GROUP BY status
 """
@@ -184,6 +195,16 @@ def read_held_runs() -> Iterator[Metric]:
     for status in HELD:
         family.add_metric([status.value], held.get(status.value, 0))
     yield family
+
+
+@read_at_scrape
+def read_waiting_runs() -> Iterator[Metric]:
+    """Yields the gauge of the runs about whose calls people have to decide."""
+    yield GaugeMetricFamily(
+        "pipedai_runs_waiting",
+        "Runs that wait for a person's decision.",
+        value=_figures(_WAITING)["runs"],
+    )
 
 
 def _figures(sql: str) -> dict[str, float]:

@@ -19,7 +19,7 @@ from triggers.changes.telling import read_watches  # importing it also subscribe
 from triggers.deployment import schedulers_live, work_is_on_time
 from triggers.events import files as source_files  # noqa: F401
 from triggers.events.chains import decide_ends
-from triggers.models import SECRETS, EventSource, Run, Trigger
+from triggers.models import SECRETS, Approval, EventSource, Run, Trigger
 from triggers.pruning import prune_deliveries, prune_revisions, prune_runs
 from triggers.run_events.partitions import add_partitions
 from triggers.run_events.pruning import AT_LEAST_DAYS, drop_partitions
@@ -76,6 +76,15 @@ def _connection_states(environment_id: UUID, ids: Collection[UUID]) -> list[Stat
     return [State(id_, status) for id_, status in rows.values_list("id", "status")]
 
 
+def _approval_states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
+    """Returns the state of each approval. A decision also changes the run that asked."""
+    rows = Approval.objects.filter(environment_id=environment_id, id__in=ids)
+    return [
+        State(id_, status, (("run", run_id),))
+        for id_, status, run_id in rows.values_list("id", "status", "run_id")
+    ]
+
+
 register_probe("schedulers", schedulers_live)
 register_probe("background", work_is_on_time)
 register_beat(beat_of_this_process)
@@ -88,6 +97,7 @@ register_job(Job("read-watches", every_seconds=1.0, work=read_watches))
 register_job(Job("add-run-event-partitions", every_seconds=3600.0, work=add_partitions))
 register_changing(Kind("run", _states))
 register_changing(Kind("connection", _connection_states))
+register_changing(Kind("approval", _approval_states))
 register_kind(WEBHOOKS)
 triggers = Trigger.objects.filter(deleted_at__isnull=True)
 runs = Run.objects.filter(ended_at__isnull=True)

@@ -20,6 +20,7 @@ from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.outgoing import standard_key, target_problem
 from pipedai.sql import database_now
+from triggers.approval_rules import ApprovalRulesField
 from triggers.events.entry_serializers import Entry, EntryBody, OnField, entry_of
 from triggers.models import (
     MAX_ALERT_AFTER_FAILURES,
@@ -166,6 +167,9 @@ class TriggerBody(StrictBody):
         source="output_schema", allow_null=True, required=False, default=None
     )
     on = OnField(required=False, default=[])
+    approvals = ApprovalRulesField(allow_null=True, required=False, default=None)
+    allowHostTools = TrueFalseField(source="allow_host_tools", required=False, default=False)
+    failOnDenied = TrueFalseField(source="fail_on_denied", required=False, default=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Accepts a new trigger without `mcpUrl` only if it has a connection, whose URL it takes."""
@@ -292,6 +296,9 @@ class TriggerSerializer(RowSerializer):
     maxCostUsd = MoneyField(source="max_cost_usd", allow_null=True)
     health = serializers.ChoiceField(choices=Health.choices)
     outputSchema = OutputSchemaField(source="output_schema", allow_null=True)
+    approvals = ApprovalRulesField(allow_null=True)
+    allowHostTools = serializers.BooleanField(source="allow_host_tools")
+    failOnDenied = serializers.BooleanField(source="fail_on_denied")
     webhookUrl = serializers.CharField(source="webhook_url", allow_null=True)
     hasWebhookSecret = serializers.BooleanField(source="has_webhook_secret")
     lastDueAt = serializers.DateTimeField(source="last_due_at", allow_null=True)

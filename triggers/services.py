@@ -58,6 +58,7 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
             environment_id=environment_id,
             revision_id=new_id(),
             next_run_at=next_run_at,
+            changed_by=_changer(actor),
             **columns,
         )
         _seal_headers(trigger, values["mcp_headers"])
@@ -92,7 +93,7 @@ def update_trigger(
         if changes.keys() & {"enabled", "schedule", "timezone", "runOnceAt"}:
             changes |= _without_past_once(trigger, changes)
             trigger.next_run_at = _next_run_at(vars(trigger))
-        trigger.updated_at = Now()
+        trigger.updated_at, trigger.changed_by = Now(), _changer(actor)
         trigger.save(force_update=True)
         if changes.keys() & {"workerId", "poolId"}:
             reassign_queued_runs(trigger_id=trigger.id)
@@ -109,8 +110,8 @@ def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Ac
     with transaction.atomic():
         trigger = _locked(trigger_id, actor)
         _seal_headers(trigger, mcp_headers)
-        trigger.updated_at = Now()
-        trigger.save(update_fields=["mcp_headers", "mcp_key", "updated_at"])
+        trigger.updated_at, trigger.changed_by = Now(), _changer(actor)
+        trigger.save(update_fields=["mcp_headers", "mcp_key", "updated_at", "changed_by"])
         emit(_event("mcp-token.rotated", trigger, actor, {}))
 
 
@@ -223,6 +224,11 @@ def _adjust_slots(trigger: Trigger, old: int | None, new: int | None) -> None:
     elif new is None or new > old:
         one = {"worker_id": trigger.worker_id, "pool_id": trigger.pool_id}
         wake_for([one] * ((new or MAX_CONCURRENT_RUNS) - old))
+
+
+def _changer(actor: Actor) -> UUID | None:
+    """Returns who changes a trigger: a user, also of the staff, or an API key."""
+    return None if actor.type == "system" else actor.id
 
 
 def _columns_of(values: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,11 @@ class Status(TextChoices):
     """The worker executes the run and renews its lease by heartbeats. Moved on by the worker's complete. It is
     reaped by `expire_runs` when the lease or the deadline has passed; the deadline counts from the start."""
 
+    WAITING = "waiting"
+    """The run asked whether it may call a tool, and no worker holds it. It keeps its worker, whose machine has its
+    session. Moved on by a person's decision, after which it is queued again, or by a user's cancel. It is reaped by
+    `expire_queued_runs` when nobody has decided in time."""
+
     SUCCEEDED = "succeeded"
     """Ended: the worker reported success. Final: nothing changes the run any more."""
 
@@ -45,8 +50,12 @@ class Status(TextChoices):
 # The states in which a worker holds the run. Such a run takes one of the worker's slots, and has a lease and a
 # deadline. `expire_runs` ends it when its lease or its deadline has passed.
 HELD: Final = (Status.CLAIMED, Status.RUNNING)
+# The states in which a run is unfinished and no worker holds it.
+UNHELD: Final = (Status.QUEUED, Status.WAITING)
 # The states in which a run has ended.
 TERMINAL: Final = (Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.CANCELED)
+# The states that a worker may report.
+REPORTED: Final = (*TERMINAL, Status.WAITING)
 FAILURES: Final = (Status.FAILED, Status.TIMED_OUT)
 
 
@@ -84,7 +93,7 @@ class EndedBy(TextChoices):
 
     # The worker reported that the run had ended.
     WORKER = "worker"
-    # A user canceled the run while it was queued.
+    # A user canceled the run while it was queued or waiting.
     USER = "user"
     # `expire_runs` gave the run up, because its worker had not renewed the lease.
     LEASE = "lease"
@@ -98,6 +107,10 @@ class EndedBy(TextChoices):
     # `expire_queued_runs` ended the run. It was to continue a session, which has become impossible, and it must not be
     # started anew, because the session's tool calls may have changed something.
     HAD_EFFECTS = "had_effects"
+    # `expire_queued_runs` ended the run, because nobody had decided about its tool call in time.
+    APPROVAL_EXPIRED = "approval_expired"
+    # `expire_queued_runs` ended the run. Somebody had decided, and the run's worker did not continue it in time.
+    APPROVAL_UNREACHABLE = "approval_unreachable"
 
 
 # The values that mean that the server ended the run without a report of its worker. A later report of the worker may
@@ -105,8 +118,27 @@ class EndedBy(TextChoices):
 SERVER_VERDICTS: Final = (EndedBy.LEASE, EndedBy.DEADLINE)
 
 
-# The values that mean that the run ended in the queue as failed. No worker had claimed it.
-NEVER_CLAIMED: Final = (EndedBy.START_DEADLINE, EndedBy.HAD_EFFECTS)
+# The values that mean that the run ended in the queue as failed. No worker had claimed it since it was queued.
+NEVER_CLAIMED: Final = (
+    EndedBy.START_DEADLINE,
+    EndedBy.HAD_EFFECTS,
+    EndedBy.APPROVAL_UNREACHABLE,
+)
+
+
+class ApprovalStatus(TextChoices):
+    """What has become of a run's question whether it may call a tool (SPEC §27)."""
+
+    # Nobody has decided. The run waits.
+    PENDING = "pending"
+    # Somebody approved the call.
+    APPROVED = "approved"
+    # Somebody rejected the call.
+    REJECTED = "rejected"
+    # Nobody decided in time, and the run has failed.
+    EXPIRED = "expired"
+    # The run was canceled before anybody decided.
+    WITHDRAWN = "withdrawn"
 
 
 class Decision(TextChoices):

@@ -1,6 +1,11 @@
 """The viewsets of the triggers app, whose endpoints are below /api/v1/."""
 
 from pipedai.api.views import paths_of
+from triggers.approvals.views import (
+    ApprovalDecisionViewSet,
+    ApprovalViewSet,
+    EnvironmentApprovalViewSet,
+)
 from triggers.budgets.views import BudgetViewSet, EnvironmentBudgetViewSet
 from triggers.changes.views import EnvironmentEventViewSet
 from triggers.events.views import (
@@ -38,6 +43,9 @@ urlpatterns = paths_of(
     HookViewSet,
     EnvironmentBudgetViewSet,
     BudgetViewSet,
+    EnvironmentApprovalViewSet,
+    ApprovalViewSet,
+    ApprovalDecisionViewSet,
     OverviewViewSet,
     StatsViewSet,
     RunViewSet,

@@ -8,7 +8,7 @@ from pipedai.sql import fetch_one
 # last 10 s and need not be written again.
 _FIND = """
 SELECT w.id, w.environment_id, e.workspace_id, w.max_concurrency, w.auth_mode, w.disabled_at IS NOT NULL AS disabled,
-    w.unapproved_since IS NULL AS approved, w.account_id,
+    w.unapproved_since IS NULL AS approved, w.account_id, w.takes_approvals,
     CASE WHEN w.limited_until > statement_timestamp() THEN w.limited_until END AS limited_until,
     ARRAY(SELECT m.pool_id FROM pool_member m WHERE m.worker_id = w.id) AS pool_ids, w.version, w.last_seen_at,
     w.process_id, w.signed_off_at IS NOT NULL AS signed_off, w.is_streamed,

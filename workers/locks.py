@@ -27,8 +27,10 @@ def hold_workers(
     return {worker.id: worker for worker in rows.order_by("id")}
 
 
-def locked_limits(worker: WorkerPrincipal) -> Limits:
-    """Locks the worker's row. Raises Unauthenticated if the token was revoked since authentication."""
+def locked_limits(worker: WorkerPrincipal, *, takes_approvals: bool) -> Limits:
+    """Locks the worker's row. `takes_approvals` is what the call says of it. Raises Unauthenticated if the token was
+    revoked since authentication.
+    """
     row = fetch_one(
         "SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved,"
         " coalesce(limited_until > statement_timestamp(), false) AS limited FROM worker"
@@ -37,4 +39,4 @@ def locked_limits(worker: WorkerPrincipal) -> Limits:
     )
     if row is None:
         raise bad_token()
-    return limits_of(**row)
+    return limits_of(**row, takes_approvals=takes_approvals)

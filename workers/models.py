@@ -69,6 +69,9 @@ class Worker(models.Model):
     )
     # Whether the worker's events are recorded. The first request for its event stream sets this, and nothing unsets it.
     is_streamed = models.BooleanField(db_default=False)
+    # Whether the worker can stop a run to wait for a person's decision, as its last poll said. It gets no run whose
+    # trigger has rules for approvals otherwise.
+    takes_approvals = models.BooleanField(default=False, db_default=False)
     # When somebody disabled the worker: it then finishes the runs that it holds and gets no others. None if it is
     # enabled.
     disabled_at = models.DateTimeField(null=True)

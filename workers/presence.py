@@ -39,6 +39,7 @@ UPDATE worker SET last_seen_at = greatest(worker.last_seen_at, statement_timesta
     {_NOTE_PROCESS}
 FROM w WHERE worker.id = w.id
 """  # noqa: S608
+_NOTE_FEATURES = f"UPDATE worker SET takes_approvals = %(takes_approvals)s WHERE {_IS_CALLER}"  # noqa: S608
 _SIGN_OFF = f"""
 UPDATE worker SET signed_off_at = statement_timestamp()
 WHERE {_IS_CALLER} AND process_id IS NOT DISTINCT FROM %(process)s AND signed_off_at IS NULL
@@ -94,6 +95,19 @@ def note_call(
             worker.environment_id
         ):
             announce_things(worker.environment_id, "worker", [worker.id])
+
+
+def note_features(worker: WorkerPrincipal, *, takes_approvals: bool) -> None:
+    """Stores whether the worker can wait for approvals, if a poll says otherwise than the one before. Explanations of
+    runs that it is not given read it.
+    """
+    if takes_approvals != worker.takes_approvals:
+        params = {
+            "worker_id": worker.id,
+            "token_digest": worker.token_digest,
+            "takes_approvals": takes_approvals,
+        }
+        execute(_NOTE_FEATURES, params)
 
 
 def sign_off(worker: WorkerPrincipal, *, process_header: str | None) -> None:

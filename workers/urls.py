@@ -6,6 +6,7 @@ from workers.hosts.event_views import WorkerEventViewSet
 from workers.hosts.release_views import ReleaseViewSet
 from workers.hosts.views import WorkspaceWorkerViewSet
 from workers.pools.views import EnvironmentPoolViewSet, PoolMemberViewSet, PoolViewSet
+from workers.protocol.approval_views import SpendViewSet
 from workers.protocol.claim_next_views import ClaimNextViewSet
 from workers.protocol.event_views import WorkerRunEventViewSet
 from workers.protocol.poll_views import PollViewSet
@@ -20,6 +21,7 @@ urlpatterns = paths_of(
     ClaimNextViewSet,
     WorkerRunViewSet,
     RunEndViewSet,
+    SpendViewSet,
     WorkerRunEventViewSet,
     SignOffViewSet,
     WhoAmIViewSet,

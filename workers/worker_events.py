@@ -33,6 +33,7 @@ _RUN_EVENTS = frozenset(
     {
         "run.claimed",
         "run.started",
+        "run.waiting",
         "run.completed",
         "run.lost",
         "run.timed-out",

@@ -11,6 +11,7 @@ needs no argument, if the server has one, and gives an output if a schema asks f
   standin: think TEXT          a thought of the model
   standin: warn TEXT           a line on stderr
   standin: call TOOL [JSON]    call a tool of the MCP server with these arguments
+  standin: call-unhooked TOOL [JSON]  the same, without asking the PreToolUse hook
   standin: deny                call a tool that nobody permits
   standin: retry STATUS [N]    the model's API fails N times (1) with this status, then answers
   standin: fallback [MODEL]    go on with another model
@@ -60,7 +61,7 @@ if not __package__:
 
 from pipedai_worker.stand_in.conversation import Conversation, StoredSession
 from pipedai_worker.stand_in.lines import Player
-from pipedai_worker.stand_in.tools import Server
+from pipedai_worker.stand_in.tools import Hook, Server
 
 VERSION = "0.0.0 (PipedAI stand-in for Claude Code)"
 DEFAULT_MODEL = "stand-in-1"
@@ -84,7 +85,8 @@ def main() -> int:
     parser.add_argument("--strict-mcp-config", action="store_true")
     parser.add_argument("--allowedTools", "--allowed-tools", nargs="*")
     parser.add_argument("--disallowedTools", "--disallowed-tools", nargs="*")
-    parser.add_argument("--settings")
+    parser.add_argument("--settings", type=_settings, default={})
+    parser.add_argument("--tools", nargs="*")
     parser.add_argument("--setting-sources")
     parser.add_argument("--no-session-persistence", action="store_true")
     parser.add_argument("--session-id", type=uuid.UUID, default=uuid.uuid4())
@@ -108,8 +110,19 @@ def main() -> int:
     session = StoredSession(talk.session_id, stored=not options.no_session_persistence)
     if options.resume and not session.exists():
         return talk.refuse(f"No conversation found with session ID: {options.resume}")
+    if options.resume and not prompt and not session.is_deferred():
+        print("Error: No deferred tool marker found in the resumed session.", file=sys.stderr)
+        return 1
     server = Server(configuration, optional=options.offline)
-    return Player(prompt, talk, server, options.mcp_config, options.json_schema, session).play()
+    hook = Hook(options.settings, talk.session_id)
+    return Player(
+        prompt, talk, server, options.mcp_config, options.json_schema, session, hook
+    ).play()
+
+
+def _settings(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text if text.startswith("{") else Path(text).read_text())
+    return found
 
 
 def _private_json(path: Path) -> dict[str, Any] | None:

@@ -20,9 +20,13 @@ from pipedai_worker.api.client import Api
 from pipedai_worker.commands import arguments
 from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.disk.journal import Journal
+from pipedai_worker.disk.sessions import Sessions
 from pipedai_worker.executors import settings
 from pipedai_worker.executors.base import Execution, Job
 from pipedai_worker.executors.claude import ClaudeExecutor
+from pipedai_worker.gateway import Gate
+from pipedai_worker.polling import approvals
+from pipedai_worker.polling.approvals import Decision
 from pipedai_worker.polling.assigned import AssignedRun
 from pipedai_worker.polling.loop import Loop
 from pipedai_worker.reporting import calls
@@ -265,6 +269,39 @@ def ends_when_it_is_limited() -> None:
 def begins_lost_sessions_anew() -> None:
     parse = AssignedRun.parse
     replace(AssignedRun, "parse", lambda item: parse({**item, "resumeSessionId": None}))
+
+
+@caught_by("parks-a-gated-call")
+def sends_before_it_spends() -> None:
+    replace(Gate, "spend", lambda self, _: None)
+
+
+@caught_by("sends-nothing-unspent")
+def sends_what_it_could_not_spend() -> None:
+    def spend(self: Gate, approval_id: str) -> None:
+        with contextlib.suppress(Exception):
+            self._spend(approval_id)
+
+    replace(Gate, "spend", spend)
+
+
+@caught_by("refuses-what-no-hook-held")
+def trusts_the_hook() -> None:
+    replace(Gate, "admit", lambda self, posted, request: None)
+
+
+@caught_by("refuses-a-rejected-call")
+def takes_a_rejection_for_an_approval() -> None:
+    def parse(item: Any) -> Decision:
+        return decided({**item, "decision": approvals.APPROVE})
+
+    decided = Decision.parse
+    replace(Decision, "parse", parse)
+
+
+@caught_by("keeps-a-run-that-waits")
+def forgets_what_waits() -> None:
+    replace(Sessions, "keep", lambda self, session, executor: self.forget(session.id, executor))
 
 
 @caught_by("does-a-run")

@@ -14,6 +14,7 @@ from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.disk import durable
 from pipedai_worker.disk.journal import HeldRun, Journal
+from pipedai_worker.executors.command import CommandExecutor
 from pipedai_worker.polling.assigned import AssignedRun
 from pipedai_worker.polling.loop import Loop, Settings
 from pipedai_worker.polling.poller import Granted
@@ -121,7 +122,7 @@ def test_an_outcome_that_is_just_reported_does_not_end_a_worker_that_is_granted_
 
     monkeypatch.setattr(durable, "read_json_object", reported_meanwhile)
     settings = Settings(max_concurrency=None, drain_seconds=0, once=False)
-    loop = Loop(client, journal, cast("Any", None), settings)
+    loop = Loop(client, journal, CommandExecutor(["true"]), settings)
     loop._draining.set()
     loop._take_granted(Granted("mine", answer, AssignedRun.parse(answer)))
     assert api.until_ended(run)["status"] == "failed"

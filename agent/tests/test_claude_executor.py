@@ -295,7 +295,7 @@ def test_the_command_line_holds_no_secret_and_no_prompt(tmp_path: Path) -> None:
         *("-p", "--mcp-config", str(tmp_path / "mcp.json"), "--strict-mcp-config"),
         *("--output-format", "stream-json", "--verbose"),
         *("--allowedTools", "mcp__trigger"),
-        *settings.OPTIONS,
+        *settings.options(None, tmp_path / "mcp.json"),
         "--no-session-persistence",
         *("--session-id", session_of(CLAIM_ID), "--model", "opus"),
     ]

@@ -158,3 +158,28 @@ def test_a_later_limit_of_the_worker_keeps_a_session_longer(
     assert len(kept.all()) == 1
     kept.tidy(executor, time.time() + 6 * 3600 + 10)
     assert (kept.all(), conversations(tmp_path)) == ([], 0)
+
+
+def test_the_session_of_a_run_that_waits_is_never_removed_to_make_room(
+    kept: Sessions, executor: ClaudeExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "MOST_KEPT", 2)
+    waiting = [begun(kept, executor, tmp_path) for _ in range(2)]
+    for session in waiting:
+        assert kept.make_room(session.id, executor, {"pay"})
+        assert kept.keep(replace(session, waits=True), executor)
+    # There is no room for a third one that waits, and later ones do not displace these two.
+    other = begun(kept, executor, tmp_path)
+    assert not kept.make_room(other.id, executor, set())
+    assert not kept.keep(other, executor)
+    found = {session.id: session for session in kept.all()}
+    assert [(found[each.id].deferred, found[each.id].with_effect) for each in waiting] == [
+        (True, ("pay",))
+    ] * 2
+    assert all(found[each.id].root for each in waiting)
+    # The API tells until when somebody can decide. The run may come back up to an hour later.
+    kept.learn_end(waiting[0].run_id, 60, executor, waits=True)
+    kept.tidy(executor, time.time() + 3600)
+    assert waiting[0].id in {session.id for session in kept.all()}
+    kept.tidy(executor, time.time() + 3700)
+    assert waiting[0].id not in {session.id for session in kept.all()}

@@ -8,8 +8,10 @@ from uuid import UUID
 from django.db.models.functions import Now
 
 from audit.models import AuditEntry
+from pipedai.sql import database_now
 from testing.world.cast import Cast, bearer, browser
 from testing.world.routes import ROUTES, Route
+from testing.world.runs import Runs
 from testing.world.stage import Stage
 from workers.models import Worker
 
@@ -52,7 +54,8 @@ class Call:
         if _HOSTED in name:
             self._enroll(name)
         self.client, self.actor = self._caller(self.route, name)
-        others = {
+        others: dict[str, UUID] = self._approved() if name.endswith("/spend") else {}
+        others |= {
             replaced: self.ids[idle] for replaced, idle in [_IDLE.get(name, ("", ""))] if idle
         }
         self.url = self.route.url(self.stage, **others)
@@ -60,6 +63,14 @@ class Call:
     def send(self, **extra: Any) -> Any:
         """Makes the call and returns the answer."""
         return self.route.send(self.client, self.url, self.cast, **extra)
+
+    def _approved(self) -> dict[str, UUID]:
+        """Makes a run that its worker holds after an approval, and returns the ids of both."""
+        runs = Runs(self.cast, self.cast.add_trigger(), now=database_now())
+        run_id = runs.decided()
+        runs.claim(run_id)
+        self.ids["usable"] = runs.approval_of(run_id)["id"]
+        return {"run_id": run_id, "approval_id": self.ids["usable"]}
 
     def _enroll(self, name: str) -> None:
         self.host = self.cast.host()

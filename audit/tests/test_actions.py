@@ -243,6 +243,18 @@ ROWS: dict[str, Row | None] = {
     "POST workers/:worker/runs/:run/credentials": None,
     "POST workers/:worker/runs/:run/events": None,
     "POST workers/:worker/sign-off": None,
+    "POST workers/:worker/runs/:run/approvals/:approval/spend": Row(
+        "approval.spent",
+        "approval",
+        "usable",
+        {"runId": ANY, "triggerId": ANY, "tool": "send_mail"},
+    ),
+    "POST approvals/:approval/decide": Row(
+        "approval.decided",
+        "approval",
+        "approval_id",
+        {"runId": ANY, "triggerId": ANY, "tool": "send_mail", "decision": "rejected"},
+    ),
     "POST workers/:worker/runs/:run/complete": Row("run.completed", "run", "running", _ended("succeeded")),
 }  # fmt: skip
 

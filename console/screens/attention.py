@@ -45,6 +45,7 @@ _REMEDIES = {
     "connection_failing": "See whether its server is up. The service keeps trying, and its runs go out by themselves.",
     "connection_user_left": "Connect it again as somebody who stays: who left can end it at its server.",
     "webhook_dead": "See whether its receiver works, and correct the webhook’s URL.",
+    "approval": "Open it, see what it is to do, and approve or reject it.",
     "channel_dead": "Nobody hears of anything by this channel. Correct it, then send a test.",
 }
 # The page about each type of subject.
@@ -54,6 +55,7 @@ _PAGES = {
     "pool": "pool",
     "connection": "connection",
     "channel": "channel",
+    "approval": "approval",
 }
 
 

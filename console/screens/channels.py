@@ -28,6 +28,7 @@ _EVENTS = {
     "budget_reached.recovered": "It has room again",
     "connection_needs_login": "A connection needs a new login",
     "connection_needs_login.recovered": "It works again",
+    "approval_requested": "A run asks for a decision",
 }
 _RESULT = {"run.result": "How a run has ended, with its output"}
 _RUN_ENDED = {"run.ended": "Every run that has ended"}

@@ -49,10 +49,10 @@ def new(request: HttpRequest, environment_id: UUID, kind: str) -> HttpResponse:
     context: Json = {"kind": kind, "is_host": is_host}
     if made:
         context |= {"lines": _lines(request, made.data), "expires": made.data["expiresAt"]}
-        return _show(request, environment_id, made.data["id"], "waiting", **context)
+        return _show(request, environment_id, made.data["id"], "awaited", **context)
     if is_host:
         codes = all_of(request, environment_id, kind)
-        context["codes"] = [each for each in codes if _state(each, None) == "waiting"]
+        context["codes"] = [each for each in codes if _state(each, None) == "awaited"]
         context["lines"] = _lines(request, {})
     context |= {"environment": environment_of(request, environment_id), "menu": "machines"}
     context["form"] = form
@@ -96,7 +96,7 @@ def _state(entry: Json, worker: Json | None) -> str:
         called = (worker["lastSeenAt"] or "") > entry["consumedAt"]
         return "arrived" if called else "registered"
     is_over = datetime.fromisoformat(entry["expiresAt"]) < datetime.now(UTC)
-    return "over" if is_over or entry["revokedAt"] or entry["consumedAt"] else "waiting"
+    return "over" if is_over or entry["revokedAt"] or entry["consumedAt"] else "awaited"
 
 
 def _show(

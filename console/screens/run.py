@@ -88,6 +88,8 @@ def cancel(request: HttpRequest, run_id: UUID) -> HttpResponse:
     text = "Its machine stops it as soon as it hears of that. What its tools have changed stays."
     if found["status"] == "queued":
         text = "It has not begun, and never will."
+    if found["status"] == "waiting":
+        text = "It stops where it is. The call that it asks for is not made."
     return confirm(
         request,
         environment_of(request, found["environmentId"]),

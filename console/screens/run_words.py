@@ -34,6 +34,8 @@ _REMEDIES = {
     "connection_not_ready": ("Sign in for the connection anew, if it needs that.", "connection"),
     "headers_unreadable": ("Type the headers of the trigger’s MCP server anew.", "trigger"),
     "worker_unapproved": ("Approve the machine, if you know it.", "machines"),
+    "worker_lacks_approvals": ("Update the machine’s program, or choose another one.", "machines"),
+    "awaiting_approval": ("See what it is to do, and approve or reject it.", "approvals"),
     "worker_limited": ("Wait until then, or choose another machine for the trigger.", "trigger"),
     "trigger_full": ("Wait until one of them ends, or let more of them run at once.", "trigger"),
     "budget_exhausted": ("Raise the budget, or wait until its next period begins.", "money"),
@@ -58,7 +60,17 @@ _ENDS = {
         "See which machines are there, or let the trigger’s runs wait longer.",
         "machines",
     ),
-    "user": ("Somebody canceled it before it began.", "", ""),
+    "user": ("Somebody canceled it while no machine worked on it.", "", ""),
+    "approval_expired": (
+        "Nobody decided in time whether it may make its call.",
+        "Decide sooner, or let the trigger’s runs wait longer. Then rerun it.",
+        "approvals",
+    ),
+    "approval_unreachable": (
+        "Its machine did not come back in time to go on after the decision.",
+        "See whether the machine is up, then rerun it.",
+        "machines",
+    ),
     "had_effects": (
         "It could not go on where the attempt before stopped, and to begin anew might repeat what that did.",
         "See what the attempt before it has changed. Then rerun it if that is right.",
@@ -93,6 +105,7 @@ _LINKS = {
     "machines": ("environments/{environmentId}/machines", "Open Machines"),
     "money": ("environments/{environmentId}/money", "Open Money"),
     "settings": ("environments/{environmentId}/settings", "Open Settings"),
+    "approvals": ("environments/{environmentId}/approvals", "Open Approvals"),
 }
 
 

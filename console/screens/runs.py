@@ -13,6 +13,7 @@ _FILTERS = ("status", "triggerId", "workerId", "source", "from", "to")
 _STATUSES = (
     ("failed,timed_out", "Failed or timed out"),
     ("queued", "Waiting"),
+    ("waiting", "Needs a decision"),
     ("claimed,running", "Running"),
     ("succeeded", "Succeeded"),
     ("canceled", "Canceled"),

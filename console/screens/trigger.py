@@ -14,7 +14,7 @@ from console.pages import chosen, confirm, environment_of, older, screen, see_ot
 _DECIDED, _TO_COME = 8, 5
 # As many triggers may listen to one, unless staff have raised that.
 _MOST_LISTENERS = 100
-_RUN_STATES = ("queued", "running", "succeeded", "failed", "timed_out", "canceled")
+_RUN_STATES = ("queued", "running", "waiting", "succeeded", "failed", "timed_out", "canceled")
 
 
 @screen

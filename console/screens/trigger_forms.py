@@ -68,6 +68,17 @@ def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, 
             help="JSON: the sources and triggers whose events start it, as API.md explains under on.",
             kind="json",
         ),
+        "approvals": Look(
+            "Calls that somebody has to approve",
+            help='Rules as JSON: [{"tools": ["send_mail"], "when": "possible_effect", "approverRole": "operator",'
+            ' "notRequester": true, "expiresAfterSeconds": 3600}]. Tools are named as the MCP server names them; "*" is'
+            " all. By default each of their calls waits for an admin, for a day. Empty: no rules.",
+            kind="json",
+        ),
+        "allowHostTools": Look(
+            "With such rules, the machine’s own tools for shell, web and files too"
+        ),
+        "failOnDenied": Look("A run that was denied a call fails"),
         "webhookUrl": Look("Webhook", help="A URL that is told of the end of each run."),
         "webhookSecret": Look("Secret that signs it", kind="password", autocomplete="new-password"),
         "enabled": Look("Runs when it is due"),

@@ -52,7 +52,7 @@ def test_a_run_that_waits_for_a_login_leads_to_its_connection(cast):
         ("overdue", "It took longer than its trigger allows."),
         ("client", "The fault is the trigger’s"),
         ("infra", "The fault is not the trigger’s"),
-        ("canceled", "Somebody canceled it before it began."),
+        ("canceled", "Somebody canceled it while no machine worked on it."),
     ],
 )
 def test_an_ended_run_says_whose_fault_that_was(end, said, cast, runs):

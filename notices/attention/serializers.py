@@ -9,9 +9,9 @@ from pipedai.api.serializers import RowSerializer
 
 
 class AttentionSubjectSerializer(RowSerializer):
-    """The trigger, worker, pool, budget, connection or channel that an item is about."""
+    """The trigger, worker, pool, budget, connection, channel or approval that an item is about."""
 
-    type = serializers.ChoiceField(choices=(*SubjectType.values, "channel"))
+    type = serializers.ChoiceField(choices=(*SubjectType.values, "channel", "approval"))
     id = serializers.UUIDField()
     name = serializers.CharField()
 

@@ -32,12 +32,14 @@ MAX_ITEMS: Final = 200
 RECENT: Final = timedelta(days=1)
 
 # All kinds of items, the most urgent first: what stops several triggers, what did not happen, what people would not
-# hear of, what may break later. These four are no kinds of incidents.
+# hear of, what may break later. Those that are no kinds of incidents are the first and the last four.
+APPROVAL: Final = "approval"
 CONNECTION_FAILING: Final = "connection_failing"
 CHANNEL_DEAD: Final = "channel_dead"
 USER_LEFT: Final = "connection_user_left"
 RUN_FAILED: Final = "run_failed"
 KINDS: Final = (
+    APPROVAL,
     Kind.POOL_OFFLINE.value,
     Kind.WORKER_OFFLINE.value,
     Kind.CONNECTION_NEEDS_LOGIN.value,
@@ -143,6 +145,15 @@ WHERE p.{_OF_ENVIRONMENT} AND p.deleted_at IS NULL AND m.online = 0 AND (m.n = 0
 ORDER BY since DESC, p.id LIMIT %(limit)s
 """  # noqa: S608
 
+# The calls about which somebody has to decide.
+_APPROVALS = f"""
+SELECT '{APPROVAL}' AS kind, a.created_at AS since, 'approval' AS subject_type, a.id AS subject_id,
+    t.name AS subject_name, a.run_id, a.tool, a.role, a.expires_at, t.timezone, count(*) OVER () AS total
+FROM approval a JOIN trigger t ON t.id = a.trigger_id
+WHERE a.{_OF_ENVIRONMENT} AND a.status = 'pending'
+ORDER BY a.created_at DESC, a.id LIMIT %(limit)s
+"""  # noqa: S608
+
 # The channels whose last notice was given up.
 _CHANNELS = f"""
 SELECT '{CHANNEL_DEAD}' AS kind, failing_since AS since, 'channel' AS subject_type, id AS subject_id,
@@ -210,6 +221,7 @@ class Source:
 
 
 SOURCES: Final = (
+    Source(_APPROVALS, words.of_approval),
     Source(_INCIDENTS, words.of_incident),
     Source(_POOLS, words.of_pool),
     Source(_WORKERS, words.of_worker),

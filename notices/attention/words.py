@@ -80,6 +80,17 @@ _OF_KIND: dict[str, str] = {
 }
 
 
+def of_approval(row: Row) -> Told:
+    """Words a call about which somebody has to decide."""
+    until = due_time_words(row["expires_at"], row["timezone"])
+    return Told(
+        None,
+        f"A run of trigger {row['subject_name']} wants to call {row['tool']}, and waits until {until} for somebody with"
+        f" the role {row['role']} or above to approve or reject it.",
+        "Decide on its page in the console.",
+    )
+
+
 def of_failure(row: Row) -> Told:
     """Words a failure that raised no incident."""
     after = row["alert_after_failures"]

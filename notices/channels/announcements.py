@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from notices.serializers import incident_shown
-from notices.states import RECOVERED, RUN_ENDED, RUN_RESULT, Kind, headline
+from notices.states import APPROVAL_REQUESTED, RECOVERED, RUN_ENDED, RUN_RESULT, Kind, headline
 from pipedai.api.renderers import compact_json
 from pipedai.outgoing.mails import MAX_FOREIGN
 from pipedai.sql import fetch_all
@@ -25,6 +25,10 @@ MOST_NAMED: Final = 50
 MAX_IN_A_ROW: Final = 100
 
 _INCIDENTS: Final = "SELECT * FROM incident WHERE id = ANY(%(ids)s)"
+_QUESTIONS: Final = """
+SELECT a.*, t.name AS trigger_name FROM approval a JOIN trigger t ON t.id = a.trigger_id
+WHERE a.id = ANY(%(ids)s) ORDER BY a.id
+"""
 
 _DOCUMENTS: Final = """
 SELECT r.id, r.status, result.output::text AS output, x.payload::text AS payload
@@ -60,7 +64,7 @@ class Announcement:
     # One sentence for people, without a full stop. Names that others wrote are in it unchanged.
     line: str
     at: datetime
-    # The keys `subject`, `incident` and `run` of the body.
+    # The keys `subject`, `incident`, `run` and `approval` of the body.
     about: Mapping[str, Any] = field(default_factory=dict)
     incident_id: UUID | None = None
     run_id: UUID | None = None
@@ -78,6 +82,7 @@ def body_of(announcement: Announcement, notice_id: UUID) -> str:
         "subject": None,
         "incident": None,
         "run": None,
+        "approval": None,
         **announcement.about,
     }
     return compact_json(body)
@@ -137,6 +142,36 @@ def of_outcomes(run_ids: Collection[UUID], *, with_documents: bool) -> list[Anno
         )
         for run_id, run in _runs_shown(run_ids).items()
         for event in (RUN_ENDED, RUN_RESULT)
+    ]
+
+
+def of_questions(approval_ids: Collection[UUID]) -> list[Announcement]:
+    """Returns what is to be told about calls for which runs wait, without their arguments. It takes two queries."""
+    rows = fetch_all(_QUESTIONS, {"ids": list(approval_ids)})
+    runs = _runs_shown([row["run_id"] for row in rows])
+    return [
+        Announcement(
+            row["environment_id"],
+            APPROVAL_REQUESTED,
+            headline(APPROVAL_REQUESTED, row["trigger_name"]),
+            row["created_at"],
+            {
+                "subject": {
+                    "type": "trigger",
+                    "id": row["trigger_id"],
+                    "name": row["trigger_name"],
+                },
+                "run": runs.get(row["run_id"]),
+                "approval": {
+                    "id": row["id"],
+                    "tool": row["tool"],
+                    "approverRole": row["role"],
+                    "expiresAt": row["expires_at"],
+                },
+            },
+            run_id=row["run_id"],
+        )
+        for row in rows
     ]
 
 

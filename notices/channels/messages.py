@@ -147,6 +147,8 @@ def _page(row: Row) -> str:
         return link_to_page("channel", row["channel_id"])
     if row["event"] in (DIGEST, SUMMARY):
         return link_to_page("attention", row["environment_id"])
+    if body["approval"]:
+        return link_to_page("approval", body["approval"]["id"])
     if body["run"] and not row["event"].endswith(RECOVERED):
         return link_to_page("run", body["run"]["id"])
     subject = body["subject"]
@@ -212,7 +214,12 @@ def _digest_title(digest: Digest) -> str:
 
 
 def _facts(row: Row, body: dict[str, Any]) -> list[Fact]:
-    """Returns the facts about an incident and its run. A recovery tells its times in its story."""
+    """Returns the facts about a call to decide about, or about an incident and its run. A recovery tells its times in
+    its story.
+    """
+    if approval := body["approval"]:
+        until = zoned_words(datetime.fromisoformat(approval["expiresAt"]), row["timezone"])
+        return [(Own("Wants to call"), approval["tool"]), (Own("Can be decided until"), Own(until))]
     incident, is_over = body["incident"], row["event"].endswith(RECOVERED)
     if incident is None:
         return []
@@ -228,7 +235,11 @@ def _facts(row: Row, body: dict[str, Any]) -> list[Fact]:
 
 
 def _story(row: Row, body: dict[str, Any]) -> str:
-    """Returns for a recovery how long it took, as a sentence; for other notices nothing."""
+    """Returns how long a recovery took, or what becomes of a call until somebody decides about it, as a sentence. It is
+    empty for other notices.
+    """
+    if body["approval"]:
+        return "Nothing is done until somebody approves the call."
     if not row["event"].endswith(RECOVERED):
         return ""
     opened, closed = (

@@ -10,7 +10,7 @@ from rest_framework import serializers
 from accounts.serializers import NewEmailField
 from notices.channels.consent import Standing
 from notices.channels.models import Channel, Notice
-from notices.states import ALWAYS, EVENTS, FAILED, INCIDENT_EVENTS
+from notices.states import ALWAYS, EVENTS, FAILED, USUAL_EVENTS
 from pipedai.api.fields import IdField, NameField, TextField, TimezoneField, TrueFalseField
 from pipedai.api.filters import ApiFilterSet, WordsFilter
 from pipedai.api.outside_urls import MAX_URL
@@ -133,7 +133,7 @@ DEFAULTS: dict[str, Any] = {
     "emails": None,
     "url": None,
     "secret": None,
-    "events": list(INCIDENT_EVENTS),
+    "events": list(USUAL_EVENTS),
     "trigger_ids": None,
     "tells_when": ALWAYS,
     "summary": None,

@@ -217,7 +217,7 @@ def _budget(row: Row) -> Row:
 
 def _waiting(row: Row, environment_id: UUID) -> Row:
     page, about = row["subject"]["type"], row["subject"]["id"]
-    if row["run_id"]:
+    if row["run_id"] and page != "approval":
         page, about = "run", row["run_id"]
     elif page not in PAGES:
         page, about = "money" if page == "budget" else "attention", environment_id

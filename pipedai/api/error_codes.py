@@ -125,6 +125,15 @@ class ErrorCode(StrEnum):
     WORKER_LIMITED = "worker_limited"
     # 409: the run's trigger has secret headers, and no admin has approved the worker for them yet.
     WORKER_UNAPPROVED = "worker_unapproved"
+    # 409: the run's trigger has rules for approvals, and the worker's call does not say that the worker can wait for
+    # one.
+    WORKER_LACKS_APPROVALS = "worker_lacks_approvals"
+    # 409: somebody has decided about the call already, or the run was canceled. The body's `status` says which.
+    APPROVAL_DECIDED = "approval_decided"
+    # 409: nobody decided in time. The run has failed, or is about to.
+    APPROVAL_EXPIRED = "approval_expired"
+    # 409: the call may not be forwarded, because nobody has approved it, or because it was forwarded before.
+    APPROVAL_UNSPENDABLE = "approval_unspendable"
     # 409: a budget has no room for the run.
     BUDGET_EXHAUSTED = "budget_exhausted"
     # 409: the connection of the run's trigger has no token, or one that is about to expire. `Retry-After` says when to

@@ -63,6 +63,8 @@ class WorkerPrincipal(Principal):
     approved: bool
     # The opaque word for the account that pays for the worker's model, or None if the worker has told none.
     account_id: str | None
+    # Whether the worker's last poll said that it can wait for approvals.
+    takes_approvals: bool
     # Until when the worker gets no runs, because the usage limit of its account was reached; None if it has no limit.
     limited_until: datetime | None
     # The pools in which the worker is.

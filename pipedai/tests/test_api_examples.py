@@ -373,6 +373,18 @@ def test_every_example_is_what_is_answered(monkeypatch):
     story.tell("The incident", call("post", f"incidents/{item['id']}/acknowledge"))
     (notice,) = call("post", f"channels/{channel['id']}/test", {})["notices"]
     story.tell("The notice", notice)
+    # A run asks for an approval.
+    call("patch", trigger, {"approvals": [{"tools": ["send_mail"], "approverRole": "operator"}]})
+    run = call("post", f"{trigger}/run", {}, client=script)["id"]
+    first_calls.claim(run, features=["approvals"])
+    question = {
+        name: EXAMPLES["The approval"][name] for name in ("tool", "argumentsHash", "toolSchemaHash")
+    }
+    first_calls.complete(
+        run, status="waiting", sessionId="s", approval={**question, "arguments": {}}
+    )
+    (item,) = call("get", f"{environment}/approvals")["items"]
+    story.tell("The approval", item)
     monkeypatch.setattr(views, "database_now", lambda: datetime(2026, 11, 24, tzinfo=UTC))
     asked = {"schedule": "30 2 28 3 *", "timezone": "Europe/Berlin", "count": 2}
     preview = f"{environment}/schedule-preview"

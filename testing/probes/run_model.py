@@ -1,4 +1,4 @@
-"""An independent model of the run state machine, written from SPEC §6 and §16 and not from the code.
+"""An independent model of the run state machine, written from SPEC §6, §16 and §27 and not from the code.
 
 It uses plain objects and no SQL, and has one method for each thing that can happen. A method returns the state that the
 API must tell the caller (`Told`), and notes what must be audited and delivered.
@@ -13,8 +13,11 @@ GRACE = timedelta(seconds=60)
 ONLINE = timedelta(seconds=180)
 RESUMABLE = timedelta(hours=1)
 LIMIT_RETRIES = 50
+MAX_SPELLS = 20
 BACKOFF = [timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10)]
 HELD = {"claimed", "running"}
+UNHELD = {"queued", "waiting"}
+ENDED_UNHELD = {"user", "approval_expired", "approval_unreachable"}
 TERMINAL = {"succeeded", "failed", "timed_out", "canceled"}
 
 
@@ -27,6 +30,8 @@ class Told:
 
 
 MISSING = Told(None)
+# What stands for the state in a refusal about an approval, which does not tell the run's.
+APPROVAL = "approval"
 
 
 @dataclass
@@ -80,6 +85,14 @@ class ModelRun:
     cancel_requested: bool = False
     ended_by: str | None = None
     late_result: bool = False
+    spells: int = 0
+    active: timedelta = timedelta(0)
+    cost: int | None = None
+    earlier_effects: int | None = None
+    asked: list[str] = field(
+        default_factory=list
+    )  # what became of each question, the first one first
+    spent: bool = False  # whether the last approval was used
     delivered: list[str] = field(default_factory=list)
 
     def told(self) -> Told:
@@ -104,6 +117,7 @@ class Model:
     timeout: timedelta
     prefer: timedelta
     start_deadline: timedelta | None = None
+    decision_time: timedelta = timedelta(days=1)
     max_concurrent: int | None = None
     resumes: bool = False
     enabled: bool = True
@@ -125,18 +139,33 @@ class Model:
     def cancel(self, run: ModelRun, now: datetime) -> Told:
         if run.status in TERMINAL:
             return run.refused()
-        if run.status == "queued":
+        if run.status in UNHELD:
             run.cancel_requested = True
             self.audited["run.canceled"] += 1
-            self._end(run, "canceled", "none", "user", now)
+            self._end_unheld(run, "canceled", "none", "user", now)
         elif not run.cancel_requested:
             run.cancel_requested = True
             self.audited["run.cancel-requested"] += 1
         return run.told()
 
+    def decide(self, run: ModelRun, approve: bool, now: datetime) -> Told:
+        """Decides about what the run asked for last."""
+        if not run.asked:
+            return MISSING
+        if run.status != "waiting" or run.resume_until is None or _is_stuck(run, now):
+            return Told(APPROVAL, refused=True)
+        run.asked[-1] = "approved" if approve else "rejected"
+        run.spent = False
+        run.status, run.claimed_at, run.started_at, run.start_deadline = "queued", None, None, None
+        run.resume_until = max(run.resume_until, now + RESUMABLE)
+        run.pool_from = run.resume_until if run.in_pool else None
+        return run.told()
+
     def reassign(self, worker: str | None, has_pool: bool, now: datetime) -> None:
         self.worker, self.has_pool = worker, has_pool
         for run in self._queued():
+            if run.spells:  # only its worker can go on
+                continue
             run.in_pool, run.pool_from = has_pool, self._pool_from(run.available_at, now)
             if not has_pool:
                 run.avoided = None
@@ -149,7 +178,12 @@ class Model:
     def open_to_pool(self, workers: set[str]) -> None:
         """Lets all workers of the pool take what these workers, which got disabled or limited, would take first."""
         for run in self._queued():
-            if run.in_pool and run.worker in workers and run.resume_until is None:
+            if (
+                run.in_pool
+                and run.worker in workers
+                and run.resume_until is None
+                and not run.spells
+            ):
                 run.pool_from = run.available_at
 
     # --- the worker ---
@@ -174,12 +208,11 @@ class Model:
         open_ = run.pool_from is not None and run.pool_from <= now and worker in self.members
         avoided = run.avoided == worker and run.available_at + self.prefer > now
         late = run.start_deadline is not None and run.start_deadline <= now
-        stuck = run.had_effects and run.resume_until is not None and run.resume_until <= now
         return (
             run.status == "queued"
             and run.available_at <= now
             and (first or open_)
-            and not (avoided or late or stuck or self.paused)
+            and not (avoided or late or _is_stuck(run, now) or self.paused)
             and self.room_of(worker, now) > 0
             and self.room_of_trigger() > 0
         )
@@ -215,7 +248,7 @@ class Model:
         run.session = session or run.session
         return run.told()
 
-    def complete(
+    def complete(  # noqa: C901 - the rules of SPEC §6 stand in one place
         self,
         run: ModelRun,
         worker: str,
@@ -227,14 +260,15 @@ class Model:
         session: str | None = None,
         effects: int | None = None,
         limited: dict[str, datetime] | None = None,
+        cost: int | None = None,
     ) -> Told:
-        """Ends the run as its worker reports. `limited` has until when each worker of the account is limited, if the
-        report has a usage limit and the service heeds it.
+        """Ends the run as its worker reports. `cost` is that of its last spell. `limited` has until when each worker of
+        the account is limited, if the report has a usage limit and the service heeds it.
         """
         if run.worker != worker:
             return MISSING
         settled = _settled(status, fault)
-        if run.status == "queued":
+        if run.status in UNHELD:
             return run.refused()
         if run.ended_by == "worker" and run.status == status:
             return run.told()
@@ -244,6 +278,7 @@ class Model:
             self.audited["run.canceled" if status == "canceled" else "run.completed"] += 1
             self._end(run, status, settled, "worker", now)
             self._note(run, session, effects, limited)
+            run.cost = _added(run.cost, cost)
             if run.at_limit and limited is not None:
                 self._limit(limited, now)
             if self._calls_for_retry(run):
@@ -253,17 +288,73 @@ class Model:
             return run.refused()
         if (retry := self.retry_of(run)) is None or retry.claimed_at is None:
             self._note(run, session, effects, limited, status=status, fault=settled)
+            if status != "canceled" or run.cancel_requested:
+                run.cost = _added(run.cost, cost)
         return self._late(run, status, settled, retry_after, now)
+
+    def ask(
+        self,
+        run: ModelRun,
+        worker: str,
+        claim_id: str | None,
+        now: datetime,
+        session: str,
+        effects: int | None,
+        cost: int | None,
+    ) -> Told:
+        """Lets the run wait, as its worker reports."""
+        if run.worker != worker:
+            return MISSING
+        if run.spells and (run.status in UNHELD or run.ended_by in ENDED_UNHELD):
+            return run.told()
+        if run.status in HELD and run.claim_id != claim_id:
+            return run.refused()
+        if run.status in HELD and (run.cancel_requested or run.spells == MAX_SPELLS - 1):
+            status = "canceled" if run.cancel_requested else "failed"
+            return self.complete(
+                run, worker, status, None, None, now, session=session, effects=effects, cost=cost
+            )
+        # These ends may be what became of the same report before.
+        had_all = run.status == "failed" and run.spells == MAX_SPELLS - 1
+        if run.ended_by == "worker" and (run.status == "canceled" or had_all):
+            return run.told()
+        if run.status not in HELD:
+            return run.refused()
+        self.audited["run.waiting"] += 1
+        run.status, run.claim_id = "waiting", None
+        run.lease = run.deadline = run.trigger_slot = None
+        run.active += now - run.started_at if run.started_at else timedelta(0)
+        run.spells += 1
+        run.resume_until = now + self.decision_time
+        run.asked.append("pending")
+        run.session, run.cost = session, _added(run.cost, cost)
+        run.effects = run.effects if effects is None else _added(run.earlier_effects, effects)
+        run.earlier_effects = run.effects
+        return run.told()
+
+    def spend(self, run: ModelRun, worker: str) -> Told:
+        if run.worker != worker or not run.asked:
+            return MISSING
+        if run.status not in HELD:
+            return run.refused()
+        if run.asked[-1] != "approved" or run.spent:
+            return Told(APPROVAL, refused=True)
+        run.spent = True
+        return run.told()
 
     # --- the server ---
 
     def expire_queued(self, now: datetime) -> None:
+        for run in self.runs:
+            if run.status == "waiting" and _is_stuck(run, now):
+                self.audited["run.approval-expired"] += 1
+                self._end_unheld(run, "failed", "client", "approval_expired", now)
         for run in self._queued():
             late = run.start_deadline is not None and run.start_deadline <= now
-            stuck = run.had_effects and run.resume_until is not None and run.resume_until <= now
-            if late or stuck:
+            if late or _is_stuck(run, now):
                 self.audited["run.not-started"] += 1
-                self._end(run, "failed", "infra", "start_deadline" if late else "had_effects", now)
+                by = "approval_unreachable" if run.spells else "had_effects"
+                self._end(run, "failed", "infra", "start_deadline" if late else by, now)
 
     def expire(self, now: datetime) -> None:
         for run in list(self.runs):
@@ -355,7 +446,9 @@ class Model:
         self.open_to_pool(set(limited))
         resumable = max(limited.values()) + RESUMABLE
         for run in self._queued():
-            if run.worker in limited and run.resume_until and now < run.resume_until < resumable:
+            if run.spells or run.resume_until is None:
+                continue
+            if run.worker in limited and now < run.resume_until < resumable:
                 run.resume_until = resumable
                 run.pool_from = resumable if run.in_pool else None
 
@@ -372,7 +465,7 @@ class Model:
         if (status or run.status) == "canceled" and not run.cancel_requested:
             return
         run.session = session or run.session
-        run.effects = run.effects if effects is None else effects
+        run.effects = run.effects if effects is None else _added(run.earlier_effects, effects)
         ended = (status or run.status, fault or run.fault)
         run.at_limit = limited is not None and ended == ("failed", "infra")
 
@@ -393,6 +486,12 @@ class Model:
         run.lease = run.deadline = run.trigger_slot = None
         run.delivered.append(status)
 
+    def _end_unheld(self, run: ModelRun, status: str, fault: str, by: str, now: datetime) -> None:
+        if run.asked and run.asked[-1] == "pending":
+            run.asked[-1] = "withdrawn" if by == "user" else "expired"
+        run.started_at = None
+        self._end(run, status, fault, by, now)
+
     def _renew(self, run: ModelRun, now: datetime, *, counted_from_now: bool) -> None:
         run.lease = now + LEASE
         if counted_from_now:
@@ -410,6 +509,16 @@ def _postpone(run: ModelRun, by: timedelta) -> None:
     run.pool_from = run.pool_from and run.pool_from + by
     run.start_deadline = run.start_deadline and run.start_deadline + by
     run.resume_until = run.resume_until and run.resume_until + by
+
+
+def _is_stuck(run: ModelRun, now: datetime) -> bool:
+    """Whether the run could only continue a session, and the time for that is over."""
+    only_resumes = run.had_effects or run.spells > 0
+    return only_resumes and run.resume_until is not None and run.resume_until <= now
+
+
+def _added(earlier: int | None, reported: int | None) -> int | None:
+    return reported if earlier is None else earlier + (reported or 0)
 
 
 def _may_have_had_effects(run: ModelRun) -> bool:

@@ -89,6 +89,7 @@ def shown_run(cast: "Cast", **changes: Any) -> dict[str, Any]:
         "payload": None,
         "payloadHidden": False,
         "toolCalls": None,
+        "denials": None,
         "output": None,
         "lateResult": None,
         "prompt": "Report.",

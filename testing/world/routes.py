@@ -266,7 +266,7 @@ ROWS: dict[str, dict[str, Any]] = {
     # It reads each kind of rows, and the hostnames of workers.
     "exportFiles": {"statements": 9},
     "listIncidents": {"statements": 4},
-    "getAttention": {"statements": 10},
+    "getAttention": {"statements": 12},
     # The stage's connection has headers, so that no server is asked. What begins can be seen nowhere.
     "authorizeConnection": {"answer": 409, "writes": False},
     "listChannels": {"statements": 4},
@@ -312,6 +312,10 @@ ROWS: dict[str, dict[str, Any]] = {
     # The first events of a run need four statements more than the others.
     "sendRunEvents": {"run": "running", "statements": 6},
     "signOffWorker": {"statements": 4},
+    "listApprovals": {"statements": 3},
+    "getApproval": {"statements": 3},
+    # The run waits, so that its worker does not hold it.
+    "spendApproval": {"run": "asking", "answer": 409, "statements": 4},
     "completeRun": {"run": "running", "statements": 5},
 }
 

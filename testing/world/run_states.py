@@ -114,6 +114,27 @@ def _session_not_continued(runs: Runs) -> UUID:
     return retry_id
 
 
+def _decision_expired(runs: Runs) -> UUID:
+    run_id = runs.waiting()
+    runs.wait(minutes=10)
+    runs.expire_queued()
+    return run_id
+
+
+def _not_continued(runs: Runs) -> UUID:
+    run_id = runs.decided()
+    runs.wait(hours=1)
+    runs.expire_queued()
+    return run_id
+
+
+def _running_again(runs: Runs) -> UUID:
+    run_id = runs.decided()
+    runs.claim(run_id)
+    runs.start(run_id)
+    return run_id
+
+
 # Each function makes a run and brings it into its state through the lifecycle. The run's worker is the cast's, unless
 # the name of the state says otherwise.
 STATES: Final[dict[str, Callable[[Runs], UUID]]] = {
@@ -129,6 +150,12 @@ STATES: Final[dict[str, Callable[[Runs], UUID]]] = {
     "claimed, asked to stop": lambda runs: _asked_to_stop(runs, runs.claimed()),
     "running": lambda runs: runs.running(),
     "running, asked to stop": lambda runs: _asked_to_stop(runs, runs.running()),
+    "waiting": lambda runs: runs.waiting(),
+    "decided": lambda runs: runs.decided(),
+    "running, decided": _running_again,
+    "decision expired": _decision_expired,
+    "decided, not continued": _not_continued,
+    "canceled while waiting": lambda runs: _asked_to_stop(runs, runs.waiting()),
     "succeeded": lambda runs: runs.ended("succeeded"),
     "failed, client": lambda runs: runs.ended("failed"),
     "failed, infra": lambda runs: runs.ended("failed", faultClass="infra"),

@@ -8,10 +8,12 @@ from uuid import UUID
 from django.db import transaction
 
 from audit.models import AuditEntry
+from pipedai.api.errors import NotFound
 from pipedai.events import Actor
 from pipedai.sql import Row, fetch_one
 from testing.world.cast import Cast
-from triggers.models import Delivery, Run, RunResult, RunText
+from triggers.approvals.services import decide_approval, spend_approval
+from triggers.models import Approval, Delivery, Run, RunResult, RunText, Trigger
 from triggers.runs import lifecycle, reports
 from triggers.runs.conditions import Limits, limits_of
 from triggers.runs.handout import choose_runs
@@ -24,6 +26,22 @@ NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 WEBHOOK_URL = "https://hooks.example/runs/done?key=1"
 
 USER = Actor("user")
+# What `ask` asks for, and the rules by which a person has to decide.
+QUESTION = {
+    "tool": "send_mail",
+    "arguments": {"to": "ada@example.com"},
+    "argumentsHash": "a" * 64,
+    "toolSchemaHash": "b" * 64,
+}
+RULES = [
+    {
+        "tools": ["send_mail"],
+        "when": "always",
+        "approverRole": "operator",
+        "notRequester": False,
+        "expiresAfterSeconds": 600,
+    }
+]
 
 
 @dataclass
@@ -120,6 +138,31 @@ class Runs:
             now=self.now,
         )
 
+    def ask(self, run_id: UUID, *, worker_id: UUID | None = None, **report: Any) -> Row:
+        """Lets a run wait for a decision about QUESTION, as its worker reports, which claimed it as `claim` does."""
+        asked = {"approval": QUESTION, "sessionId": "s-1", "claimId": "mine", **report}
+        return self.complete(run_id, "waiting", worker_id=worker_id, **asked)
+
+    def decide(self, run_id: UUID, *, approve: bool = True, reason: str | None = None) -> Row:
+        """Decides as the environment's owner about what a run asked for last. Returns the whole run. Raises NotFound if
+        it never asked.
+        """
+        decide_approval(
+            approval_id=self.approval_of(run_id)["id"],
+            approve=approve,
+            reason=reason,
+            actor=Actor("user", self.cast.owner.id),
+            now=self.now,
+        )
+        return self.stored(run_id)
+
+    def spend(self, run_id: UUID, *, worker_id: UUID | None = None) -> Row:
+        """Uses the last approval of a run, as its worker's gateway does."""
+        approval_id = self.approval_of(run_id)["id"]
+        return spend_approval(
+            **self._by(worker_id), run_id=run_id, approval_id=approval_id, now=self.now
+        )
+
     def cancel(self, run_id: UUID) -> Row:
         """Cancels a run as a user."""
         return lifecycle.cancel_run(run_id=run_id, actor=USER, now=self.now)
@@ -139,6 +182,11 @@ class Runs:
             limits = locked_limits(worker_id, self.now)
         chosen = choose_runs(worker_id=worker_id, **limits, now=self.now)
         return [run.row["id"] for run in chosen]
+
+    def take_approvals(self, worker_id: UUID | None = None) -> None:
+        """Lets a worker name approvals among its features from now on."""
+        workers = Worker.objects.filter(id=worker_id or self.cast.worker.worker_id)
+        workers.update(takes_approvals=True)
 
     def call(self, *worker_ids: UUID) -> None:
         """Lets these workers be online at `now`, as a call of each would."""
@@ -164,6 +212,20 @@ class Runs:
         """Makes a run that its worker ended."""
         run_id = self.running(payload=payload)
         self.complete(run_id, status, **report)
+        return run_id
+
+    def waiting(self, *, worker_id: UUID | None = None, **report: Any) -> UUID:
+        """Makes a run that waits for a decision. Its trigger has RULES from then on, and its worker takes approvals."""
+        run_id = self.running(worker_id=worker_id)
+        Trigger.objects.filter(id=self.trigger_id).update(approvals=RULES)
+        self.take_approvals(worker_id)
+        self.ask(run_id, worker_id=worker_id, **report)
+        return run_id
+
+    def decided(self, *, approve: bool = True) -> UUID:
+        """Makes a run about whose call somebody has decided, and which is queued again."""
+        run_id = self.waiting()
+        self.decide(run_id, approve=approve)
         return run_id
 
     def lost(self, run_id: UUID | None = None) -> UUID:
@@ -215,6 +277,13 @@ class Runs:
         retry_id = Run.objects.filter(retry_of_id=run_id).values_list("id", flat=True).first()
         return self.stored(retry_id) if retry_id else None
 
+    def approval_of(self, run_id: UUID) -> Row:
+        """Returns what a run asked for last. Raises NotFound."""
+        found = Approval.objects.filter(run_id=run_id).order_by("created_at").values().last()
+        if found is None:
+            raise NotFound
+        return dict(found)
+
     def deliveries(self, run_id: UUID) -> list[Row]:
         """Returns the deliveries of a run, oldest first."""
         return [dict(row) for row in Delivery.objects.filter(run_id=run_id).order_by("id").values()]
@@ -236,7 +305,7 @@ _TEXT_COLUMNS = ("mcp_url", "payload", "error_message", "late_result", "handed_t
 
 
 _LOCKED_LIMITS = """
-SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved,
+SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved, takes_approvals,
     coalesce(limited_until > coalesce(%(now)s, statement_timestamp()), false) AS limited
 FROM worker WHERE id = %(id)s FOR NO KEY UPDATE
 """

@@ -1,6 +1,6 @@
 """Makes a row of every kind that a URL of the API can name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from testing.world.pools import add_pool
 from testing.world.runs import NOON, WEBHOOK_URL, Runs, allow
 from triggers.models import Trigger, TriggerRevision
 from triggers.webhooks.outbox import send_test
+from workers.models import Worker
 
 
 @dataclass
@@ -41,6 +42,10 @@ def set_stage(cast: Cast) -> Stage:
     Trigger.objects.filter(id=cast.trigger_id).update(
         webhook_url=WEBHOOK_URL, record_events="always"
     )
+    # No other run of the stage is of a trigger with rules, and no call says that the worker takes approvals.
+    asking = replace(runs, trigger_id=cast.add_trigger())
+    asked = asking.waiting()
+    Worker.objects.filter(id=cast.worker.worker_id).update(takes_approvals=False)
     return Stage(
         cast,
         {
@@ -63,9 +68,11 @@ def set_stage(cast: Cast) -> Stage:
             "source_id": (source_id := add_source(cast)),
             "event_id": add_event(cast, source_id=source_id).id,
             "channel_id": add_channel(cast, "webhook", secret=CHANNEL_SECRET).id,
+            "approval_id": asking.approval_of(asked)["id"],
         },
         {
             "ended": ended,
+            "asking": asked,
             "queued": runs.queue(),
             "claimed": runs.claimed(),
             "running": runs.running(),

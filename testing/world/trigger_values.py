@@ -47,6 +47,15 @@ SAMPLES = {
             "coalesce": None,
         }
     ],
+    "approvals": [
+        {
+            "tools": ["send_mail"],
+            "when": "possible_effect",
+            "approverRole": "operator",
+            "notRequester": True,
+            "expiresAfterSeconds": 60,
+        }
+    ],
 }
 # A valid value of each field of which only its presence is shown, and the name under which that is.
 SECRET_SAMPLES = {
@@ -101,6 +110,7 @@ def trigger_shown(environment_id: Any, **changes: Any) -> dict[str, Any]:
         "maxCostUsd": None,
         "health": "idle",
         "outputSchema": None,
+        "approvals": None,
         "webhookUrl": None,
         "hasWebhookSecret": False,
         "lastDueAt": None,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.admin import register
@@ -41,6 +42,7 @@ from triggers.admin.panels import (
     tool_calls,
 )
 from triggers.models import Delivery, DeliveryAttempt, Run
+from triggers.models.run import duration_ms
 from triggers.runs.lifecycle import cancel_run
 from triggers.runs.listing import Wanted, parts_of
 from triggers.runs.queries import failures, in_states
@@ -87,7 +89,8 @@ def _mcp_server(run: Run) -> Any:
 
 
 def _took(run: Run) -> Any:
-    return span(run.ended_at - run.started_at if run.ended_at and run.started_at else None)
+    duration = duration_ms(vars(run))
+    return span(None if duration is None else timedelta(milliseconds=duration))
 
 
 def _tool_calls(run: Run) -> Any:
@@ -97,6 +100,12 @@ def _tool_calls(run: Run) -> Any:
         f"{run.tool_calls_total:,}, of these {run.tool_calls_effects:,} with a possible effect"
         f" and {run.tool_calls_unknown:,} without an answer"
     )
+
+
+def _denied(run: Run) -> Any:
+    if run.denials_total is None:
+        return text(None)
+    return f"{counted(run.denials_total, 'call')}: {', '.join(run.denied_tools or ())}"
 
 
 def _output(run: Any) -> Any:
@@ -130,12 +139,13 @@ class RunAdmin(StaffModelAdmin):
     facts = (
         ("State", column("status", state)), "trigger", "environment", "worker", "pool", "source", "rerun_of",
         ("Attempt", of_row(lambda run: f"{run.attempt} of at most {run.max_retries + 1}", "attempt", "max_retries")),
-        ("Event", "event_id"), "exit_code", ("Took", of_row(_took, "started_at", "ended_at")),
+        ("Event", "event_id"), "exit_code", ("Took", of_row(_took, "started_at", "ended_at", "active_ms")),
         ("Time limit", column("timeout_seconds", seconds)), ("Cost", "cost_usd"),
         ("Model", of_row(lambda run: text(run.model or run.revision.model), "model", "revision__model")),
         ("Turns", "num_turns"), "input_tokens", "output_tokens", ("Tokens read from the cache", "cache_read_tokens"),
         ("Tokens written to the cache", "cache_creation_tokens"),
         ("Tool calls", of_row(_tool_calls, "tool_calls_total", "tool_calls_effects", "tool_calls_unknown")),
+        ("Denied", of_row(_denied, "denials_total", "denied_tools")), ("Times that it waited", "spells"),
         ("Session", "session_id"),
         ("MCP server", of_row(_mcp_server, "text__mcp_url", "trigger__mcp_url")),
         "id", ("Message", "short_message"),
@@ -145,7 +155,7 @@ class RunAdmin(StaffModelAdmin):
     # The panels explain most of these columns. The others matter only to the service itself.
     left_out = (
         "retry_of", "avoided_worker", "retried", "resume_until", "had_effects", "at_limit", "limit_retries", "slot",
-        "trigger_slot", "claim_id", "chain_depth",
+        "trigger_slot", "claim_id", "chain_depth", "earlier_calls", "requested_by",
     )  # fmt: skip
     answers = (run_panels,)
     panels = (

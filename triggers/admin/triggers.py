@@ -19,6 +19,7 @@ from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
 from pipedai.admin.values import (
     NOTHING,
+    data,
     link_to,
     list_of,
     long_text,
@@ -150,7 +151,7 @@ class TriggerAdmin(StaffModelAdmin):
     searched_address = BY_MEMBER
     looks_through = LOOKS_THROUGH_CUSTOMERS
     scopes = (Scope(("environment",), ("id",)),)
-    left_out = ("mcp_key", "webhook_key")
+    left_out = ("mcp_key", "webhook_key", "changed_by")
     facts = (
         ("State", of_row(_state, "deleted_at", "enabled", health=HEALTH)), "name", "environment", "worker",
         "pool", ("Worker before the pool's others for", column("prefer_seconds", seconds)),
@@ -161,6 +162,8 @@ class TriggerAdmin(StaffModelAdmin):
         ("Retries", "max_retries"), ("A retry", column("retry_mode", lambda mode: f"{mode}s")),
         ("Retries after effects", "retry_after_effects"), ("Records events", "record_events"),
         ("Time limit", column("timeout_seconds", seconds)), ("Cost limit", "max_cost_usd"),
+        ("Approvals", column("approvals", data)), ("Host's tools beside them", "allow_host_tools"),
+        ("Fails if denied", "fail_on_denied"),
         ("Failures in a row", of_row(lambda row: number(row.failures), failures=F("judged__failures"))),
         ("Late since", of_row(lambda row: moment(row.late_since), late_since=F("judged__late_since"))),
         ("Failing after failures", "alert_after_failures"),

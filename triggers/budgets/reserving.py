@@ -28,7 +28,9 @@ SELECT b.id AS budget_id, b.generation, b.period, b.timezone, b.window_id, payer
     coalesce(%(max_cost_usd)s::numeric, b.reserve_usd) AS amount,
     {IS_HOLDING} AND coalesce({
     lacks_room(
-        "coalesce(%(max_cost_usd)s::numeric, b.reserve_usd)", is_notional="payer.is_notional"
+        "coalesce(%(max_cost_usd)s::numeric, b.reserve_usd)",
+        is_notional="payer.is_notional",
+        is_counted="(%(spell)s > 0)",
     )
 }, false) AS is_full
 FROM b CROSS JOIN payer LEFT JOIN w ON w.id = b.window_id
@@ -53,28 +55,38 @@ ORDER BY n.budget_id
 ON CONFLICT (budget_id, generation, starts_at, environment_id) DO NOTHING
 """
 
+# A run that was claimed before is in a window's number of runs already, if it has a reservation of the same budget.
 _RESERVE = """
 WITH n AS (SELECT * FROM unnest(%(window_ids)s::uuid[], %(amounts)s::numeric[]) AS n (window_id, amount)),
 counted AS (
-    UPDATE budget_window w SET reserved_usd = w.reserved_usd + n.amount, runs = w.runs + 1,
+    UPDATE budget_window w SET reserved_usd = w.reserved_usd + n.amount,
+        runs = w.runs + CASE WHEN %(spell)s > 0 AND EXISTS (
+            SELECT FROM run_reservation x JOIN budget_window o ON o.id = x.window_id
+            WHERE x.run_id = %(run_id)s AND o.budget_id = w.budget_id) THEN 0 ELSE 1 END,
         changes = w.changes + 1, is_changed = true,
         notional_reserved_usd = w.notional_reserved_usd + CASE WHEN %(is_notional)s THEN n.amount ELSE 0 END
     FROM n WHERE w.id = n.window_id)
-INSERT INTO run_reservation (run_id, window_id, environment_id, amount_usd, is_cap, is_estimate, is_notional)
-SELECT %(run_id)s, n.window_id, %(environment_id)s, n.amount, %(is_cap)s, false, %(is_notional)s FROM n
+INSERT INTO run_reservation AS x (
+    run_id, window_id, environment_id, amount_usd, is_cap, is_estimate, is_notional, spell)
+SELECT %(run_id)s, n.window_id, %(environment_id)s, n.amount, %(is_cap)s, false, %(is_notional)s, %(spell)s FROM n
+ON CONFLICT (run_id, window_id) DO UPDATE SET amount_usd = excluded.amount_usd, is_cap = excluded.is_cap,
+    is_estimate = false, is_notional = excluded.is_notional, spell = excluded.spell,
+    earlier_usd = x.earlier_usd + coalesce(x.cost_usd, 0), cost_usd = NULL, settled_at = NULL
 """
 
 
 def reserve(run: Row) -> bool:
     """Reserves the cost of a run that this transaction has claimed, in all budgets that cover it. Returns False if a
-    budget that holds runs back has no room; the claim must then be rolled back. It takes two statements, or six for a
-    window's first run. The windows stay locked, so that two claims can't both take the last room.
+    budget that holds runs back has no room; the claim must then be rolled back. Each spell of a run reserves anew. It
+    takes two statements, or six for a window's first run. The windows stay locked, so that two claims can't both take
+    the last room.
     """
     params = {
         "environment_id": run["environment_id"],
         "trigger_id": run["trigger_id"],
         "worker_id": run["worker_id"],
         "max_cost_usd": run["max_cost_usd"],
+        "spell": run["spells"],
         "now": run["claimed_at"],
     }
     budgets = fetch_all(_LOCK, params)
@@ -93,6 +105,7 @@ def reserve(run: Row) -> bool:
             {
                 "run_id": run["id"],
                 "environment_id": run["environment_id"],
+                "spell": run["spells"],
                 "window_ids": [budget["window_id"] for budget in budgets],
                 "amounts": [budget["amount"] for budget in budgets],
                 "is_cap": run["max_cost_usd"] is not None,

@@ -34,9 +34,11 @@ MAY_BE_NOTIONAL = """(EXISTS (
     WHERE m.pool_id = r.pool_id AND payer.auth_mode = 'claude_max' AND payer.deleted_at IS NULL))"""
 
 
-def lacks_room(amount: str, *, is_notional: str = IS_NOTIONAL) -> str:
-    """`amount` is SQL for what a run would reserve. A limit that is used up has no room for any run."""
-    return f"""(coalesce(w.runs, 0) >= b.limit_runs
+def lacks_room(amount: str, *, is_notional: str = IS_NOTIONAL, is_counted: str = "false") -> str:
+    """`amount` is SQL for what a run would reserve. A limit that is used up has no room for any run, but the limit of
+    the number of runs for one that `is_counted` already.
+    """
+    return f"""((coalesce(w.runs, 0) >= b.limit_runs AND NOT {is_counted})
         OR ((b.count_notional OR NOT {is_notional})
             AND ({USED} >= b.limit_usd OR {USED} + {amount} > b.limit_usd)))"""
 
@@ -47,10 +49,20 @@ IS_HOLDING = "b.when_reached <> 'notify'"
 
 # The budgets with their present windows.
 BUDGETS = f"budget b LEFT JOIN budget_window w ON {IS_PRESENT}"
-# The SQL condition that all budgets that hold runs back have room for a run of the trigger `t`. It is a scalar
+# The SQL condition that the run `r` was claimed before, and so is counted by limits of the number of runs.
+IS_COUNTED = "(r.spells > 0)"
+
+
+def _budgets_have_room(is_counted: str) -> str:
+    return f"""coalesce((SELECT false FROM {BUDGETS}
+    WHERE {_COVERS} AND {IS_HOLDING} AND {lacks_room(AMOUNT, is_counted=is_counted)} LIMIT 1), true)"""
+
+
+# The SQL condition that all budgets that hold runs back have room for the run `r` of the trigger `t`. It is a scalar
 # subquery, so that PostgreSQL looks up the budgets of the trigger's environment and does not read those of all others.
-BUDGETS_HAVE_ROOM = f"""coalesce((SELECT false FROM {BUDGETS}
-    WHERE {_COVERS} AND {IS_HOLDING} AND {lacks_room(AMOUNT)} LIMIT 1), true)"""
+BUDGETS_HAVE_ROOM = _budgets_have_room(IS_COUNTED)
+# The same for a run of the trigger `t` that no worker has claimed yet.
+BUDGETS_HAVE_ROOM_FOR_NEW = _budgets_have_room("false")
 # The SQL condition that budgets cover the runs of the trigger `t`. The claim reads this in its own statement, so that a
 # run without budgets needs no further one.
 HAS_BUDGETS = f"EXISTS (SELECT FROM budget b WHERE {_COVERS})"
@@ -60,7 +72,7 @@ HAS_RESERVATIONS = "EXISTS (SELECT FROM run_reservation x WHERE x.run_id = r.id)
 # the run, it is the one that the trigger `t` has now.
 CAP = """(SELECT CASE WHEN bool_and(x.is_cap) THEN min(x.amount_usd)
         WHEN bool_and(x.is_cap) IS NULL THEN t.max_cost_usd END
-    FROM run_reservation x WHERE x.run_id = r.id)"""
+    FROM run_reservation x WHERE x.run_id = r.id AND x.spell = r.spells)"""
 # The SQL condition that the environment of the trigger `t` has a budget that can refuse requests for runs.
 CAN_REJECT = """EXISTS (
     SELECT FROM budget b
@@ -77,7 +89,8 @@ SELECT b.id, b.name, b.period, b.timezone, b.limit_usd, b.limit_runs, b.when_rea
         OR ((b.count_notional OR NOT {is_notional})
             AND coalesce(b.limit_usd = 0 OR {AMOUNT} > b.limit_usd, false)) AS never_has_room
 FROM run r JOIN trigger t ON t.id = r.trigger_id CROSS JOIN {BUDGETS}
-WHERE r.id = %(run_id)s AND {_COVERS} AND {IS_HOLDING} AND {lacks_room(AMOUNT, is_notional=is_notional)}
+WHERE r.id = %(run_id)s AND {_COVERS} AND {IS_HOLDING}
+    AND {lacks_room(AMOUNT, is_notional=is_notional, is_counted=IS_COUNTED)}
 ORDER BY b.id
 """
 

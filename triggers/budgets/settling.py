@@ -13,8 +13,9 @@ from django.db import transaction
 from pipedai.sql import NOW, fetch_all
 from pipedai.wakeups import wake_workers
 
-# What a run `r` cost, or NULL if nobody has told. A run that its worker ended before its start has cost nothing.
-_COST = """coalesce(r.cost_usd, %(late_cost)s::numeric,
+# What the last spell of a run `r` cost, or NULL if nobody has told. `cost_usd` has that of a first spell, and the sum
+# of several. A run that its worker ended before its start has cost nothing.
+_COST = """coalesce(CASE WHEN x.spell = 0 THEN r.cost_usd END, %(told_cost)s::numeric,
     CASE WHEN r.ended_by = 'worker' AND r.started_at IS NULL THEN 0 END)"""
 
 # What the window `w` had used before the statement below settled it.
@@ -25,16 +26,17 @@ _LARGEST_CAP = """(SELECT max(t.max_cost_usd) FROM trigger t
         WHERE t.environment_id = b.environment_id AND t.deleted_at IS NULL
             AND (b.trigger_id IS NULL OR t.id = b.trigger_id))"""
 
-# Settles the reservations of ended runs, and the windows with them. A reservation that was settled before is settled
-# anew if the cost is told and has changed; an estimate never takes the place of a cost. The caller has locked the runs,
-# so that no other transaction settles them; the windows are locked in the order of their ids. It returns the
-# environments in which a budget that was nearly used up has room again.
+# Settles the reservations of runs that ended or wait, and the windows with them. A reservation that was settled before
+# is settled anew if the cost is told and has changed; an estimate never takes the place of a cost. The caller has
+# locked the runs, so that no other transaction settles them; the windows are locked in the order of their ids. It
+# returns the environments in which a budget that was nearly used up has room again.
 _SETTLE = f"""
 WITH due AS MATERIALIZED (
     SELECT x.run_id, x.window_id, x.is_notional, x.amount_usd, x.cost_usd AS old,
         coalesce(cost.reported, x.amount_usd) AS new, cost.reported IS NULL AS is_estimate
     FROM run r JOIN run_reservation x ON x.run_id = r.id CROSS JOIN LATERAL (SELECT {_COST} AS reported) cost
-    WHERE r.id = ANY(%(run_ids)s) AND r.ended_at IS NOT NULL
+    WHERE r.id = ANY(%(run_ids)s) AND (r.ended_at IS NOT NULL OR r.status = 'waiting')
+        AND x.spell = CASE WHEN r.status = 'waiting' THEN r.spells - 1 ELSE r.spells END
         AND CASE WHEN cost.reported IS NULL THEN x.settled_at IS NULL
             ELSE (x.cost_usd, x.is_estimate) IS DISTINCT FROM (cost.reported, false) END),
 sums AS (
@@ -78,18 +80,20 @@ _LEFT = f"""
     WHERE x.settled_at IS NULL AND r.ended_at IS NOT NULL LIMIT %(limit)s)
 UNION
 (SELECT x.run_id FROM run_reservation x JOIN run r ON r.id = x.run_id
-    WHERE x.is_estimate AND x.settled_at > {NOW} - interval '1 hour' AND r.cost_usd IS NOT NULL LIMIT %(limit)s)
+    WHERE x.is_estimate AND x.spell = 0 AND x.settled_at > {NOW} - interval '1 hour' AND r.cost_usd IS NOT NULL
+    LIMIT %(limit)s)
 """
 _LOCK_RUNS = "SELECT id FROM run WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
 
 
 def settle_reservations(
-    run_ids: Collection[UUID], *, late_cost: Decimal | None = None, now: datetime | None = None
+    run_ids: Collection[UUID], *, told_cost: Decimal | None = None, now: datetime | None = None
 ) -> None:
-    """Settles these ended runs, as the last that the transaction locks. `late_cost` is the cost by a report that came
-    too late to be the outcome. If a budget has room again, the environment's workers with queued runs are woken.
+    """Settles these runs, which ended or wait, as the last that the transaction locks. `told_cost` is what a worker
+    told of the cost of the last spell, also too late to be the outcome; the row of a run of one spell may have it. If a
+    budget has room again, the environment's workers with queued runs are woken.
     """
-    params = {"run_ids": list(run_ids), "late_cost": late_cost, "now": now}
+    params = {"run_ids": list(run_ids), "told_cost": told_cost, "now": now}
     windows = fetch_all(_SETTLE, params)
     wake_held_back({row["environment_id"] for row in windows if row["has_room_again"]})
 

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
+from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
@@ -58,10 +59,13 @@ _ENDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def decide(event: Event, *, now: datetime | None = None) -> None:
+def decide(event: Event, *, requested_by: UUID | None = None, now: datetime | None = None) -> None:
     """Decides what the event starts, writes the decisions and queues the runs, in the caller's transaction. The event's
-    row is written, and its `received_at` is read.
+    row is written, and its `received_at` is read. `requested_by` is the user or the API key that replays the event. Who
+    requested a run has also requested what its end starts, so that nobody approves calls that they caused.
     """
+    if event.run is not None:
+        requested_by = event.run.requested_by
     decisions, passed = [], []
     for trigger_id, listeners in groupby(_listeners(event), key=itemgetter("trigger_id")):
         listener, clause = _first_that_hears(event, listeners)
@@ -77,7 +81,7 @@ def decide(event: Event, *, now: datetime | None = None) -> None:
         lock_triggers(listener["trigger_id"] for _, listener in passed)
     for decision, listener in passed:
         try:
-            _start(decision, listener, now)
+            _start(decision, listener, requested_by, now)
         except (Conflict, NotFound) as refused:
             _refuse(decision, refused.code)
         except TooLarge:
@@ -134,7 +138,9 @@ def _clause(op: str, value: Any, saw: str | None) -> Payload:
     return {"path": None, "op": op, "value": value, "saw": None if saw is None else shown(saw)}
 
 
-def _start(decision: EventDecision, listener: Row, now: datetime | None) -> None:
+def _start(
+    decision: EventDecision, listener: Row, requested_by: UUID | None, now: datetime | None
+) -> None:
     """Queues a run, or joins one, and notes it in the decision. Raises Conflict, NotFound or TooLarge."""
     event = decision.event
     depth = 0 if event.run is None else event.run.chain_depth + 1
@@ -142,10 +148,11 @@ def _start(decision: EventDecision, listener: Row, now: datetime | None) -> None
         _refuse(decision, EventRefusal.CHAIN_TOO_DEEP)
         return
     payload = payload_of(event, listener["fields"])
+    about: dict[str, Any] = {"requested_by": requested_by, "now": now}
     coalesce: Any = listener["coalesce"]
     value = None if coalesce is None else scalar_at(coalesce["path"], event.body)
     if value is None:
-        _queue(decision, payload, depth, now=now)
+        _queue(decision, payload, depth, **about)
         return
     key = _key(listener, value)
     merge = add_to_all if coalesce["keep"] == "all" else None
@@ -166,7 +173,7 @@ def _start(decision: EventDecision, listener: Row, now: datetime | None) -> None
             return
         try:
             delay = window + JOINABLE_UNTIL
-            _queue(decision, begun, depth, coalesce_key=key, delay=delay, now=now)
+            _queue(decision, begun, depth, coalesce_key=key, delay=delay, **about)
         except IntegrityError as error:
             if _ONE_TO_JOIN not in str(error):
                 raise

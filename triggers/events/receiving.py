@@ -131,7 +131,8 @@ def replay_event(*, event_id: UUID, actor: Actor) -> UUID:
         replay_id = new_id()
         body = row.pop("body")
         source_name = row.pop("source_name")
-        _keep({**row, "id": replay_id, "replay_of_id": event_id}, body, source_name)
+        kept = {**row, "id": replay_id, "replay_of_id": event_id}
+        _keep(kept, body, source_name, requested_by=actor.id)
         metadata = {"replayOf": str(event_id), "sourceId": str(row["source_id"])}
         emit(Event("event.replayed", actor, row["environment_id"], "event", replay_id, metadata))
     return replay_id
@@ -229,10 +230,13 @@ def _take_once(source: Row, identity: Identity, document: Any) -> UUID:
     return new
 
 
-def _keep(event: Row, document: Any, source_name: str) -> datetime:
+def _keep(
+    event: Row, document: Any, source_name: str, *, requested_by: UUID | None = None
+) -> datetime:
     """Writes an event of a source and decides it, in the caller's transaction. Returns when it came."""
     stored = fetch_row(_KEEP, {**event, "body": json.dumps(document, ensure_ascii=False)})
     at: datetime = stored["received_at"]
     source = models.EventSource(id=event["source_id"], name=source_name)
-    decide(models.Event(**event, source=source, body=document, received_at=at))
+    kept = models.Event(**event, source=source, body=document, received_at=at)
+    decide(kept, requested_by=requested_by)
     return at

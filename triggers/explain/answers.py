@@ -12,14 +12,19 @@ from triggers.states import Decision
 
 
 class WaitingFor(StrEnum):
-    """What a queued run waits for. It may wait for several things; they are told in this order: first what somebody has
-    to act on, last what time alone will bring.
+    """What a queued or waiting run waits for. It may wait for several things; they are told in this order: first what
+    somebody has to act on, last what time alone will bring.
     """
 
     # The run's start deadline has passed. The scheduler ends the run in a moment.
     START_DEADLINE = "start_deadline"
     # The run could only have continued a session, and the time for that is over. The scheduler ends it in a moment.
     HAD_EFFECTS = "had_effects"
+    # Somebody decided about the run's call, and its worker did not come back in time. The scheduler ends it in a
+    # moment.
+    APPROVAL_UNREACHABLE = "approval_unreachable"
+    # A person has to decide about the run's call of a tool. Only a waiting run has it, and no other reason.
+    AWAITING_APPROVAL = "awaiting_approval"
     # The run's trigger has neither a worker nor a pool.
     NO_WORKER = "no_worker"
     # The run's pool has no workers.
@@ -39,6 +44,8 @@ class WaitingFor(StrEnum):
     HEADERS_UNREADABLE = "headers_unreadable"
     # The trigger has secret headers, and no admin has approved the worker for them.
     WORKER_UNAPPROVED = "worker_unapproved"
+    # The trigger has rules for approvals, and the worker's last poll did not say that the worker can wait for one.
+    WORKER_LACKS_APPROVALS = "worker_lacks_approvals"
     # The usage limit of the worker's account was reached.
     WORKER_LIMITED = "worker_limited"
     # The run's waiting time, such as that of a retry, is not over.
@@ -91,7 +98,7 @@ DECISIONS: Final = (*Decision.values, PENDING, NOT_SCHEDULED, DISABLED)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The worker, pool, trigger, connection, environment, budget or source that something is about."""
+    """The worker, pool, trigger, connection, environment, budget, approval or source that something is about."""
 
     type: str
     id: UUID
@@ -100,8 +107,9 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One thing that a queued run waits for. `remedy` is None if time alone helps; `since` and `until` are None if
-    unknown. `place` is the run's place, from 1, at the worker that comes to it first; only BEHIND_OTHERS has it.
+    """One thing that a queued or waiting run waits for. `remedy` is None if time alone helps; `since` and `until` are
+    None if unknown. `place` is the run's place, from 1, at the worker that comes to it first; only BEHIND_OTHERS has
+    it.
     """
 
     code: WaitingFor
@@ -172,8 +180,9 @@ class EventExplanation:
 
 @dataclass(frozen=True, slots=True)
 class RunExplanation:
-    """Where a run stands, and why. A queued run has `waiting_for`, which is empty if an online worker gets the run at
-    its next poll. A claimed or running run has `held`. An ended run has `ended` and `retry`. `event` queued the run.
+    """Where a run stands, and why. A queued or waiting run has `waiting_for`, which is empty if an online worker gets
+    the run at its next poll. A claimed or running run has `held`. An ended run has `ended` and `retry`. `event` queued
+    the run.
     """
 
     run_id: UUID

@@ -115,6 +115,11 @@ def _unapproved(group: _Group) -> _Told:
     return group.say(f"is {what}", f"are {what}"), group.first("unapproved_since"), None, remedy
 
 
+def _lacks_approvals(group: _Group) -> _Told:
+    message = group.say("can't wait for approvals.", "can't wait for approvals.")
+    return message, None, None, f"Update the program of one, or {_ADD}"
+
+
 def _passed_over(group: _Group) -> _Told:
     until = group.run["avoided_until"]
     at = moment_words(until, group.run["now"], to_the_second=True)
@@ -135,6 +140,7 @@ _WORDS: dict[WaitingFor, tuple[WaitingFor, Callable[[_Group], _Told]]] = {
     WaitingFor.WORKER_LIMITED: (WaitingFor.WORKER_LIMITED, _limited),
     WaitingFor.WORKER_OFFLINE: (WaitingFor.POOL_OFFLINE, _offline),
     WaitingFor.WORKER_UNAPPROVED: (WaitingFor.WORKER_UNAPPROVED, _unapproved),
+    WaitingFor.WORKER_LACKS_APPROVALS: (WaitingFor.WORKER_LACKS_APPROVALS, _lacks_approvals),
     WaitingFor.FIRST_WORKER: (WaitingFor.FIRST_WORKER, _passed_over),
     WaitingFor.WORKER_FULL: (WaitingFor.POOL_FULL, _full),
 }

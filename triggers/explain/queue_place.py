@@ -27,8 +27,8 @@ _AHEAD_OF_EACH = first_due(_IS_AHEAD, own=MOST_AT_ONCE, of_each_pool=MOST_AT_ONC
 # which is enough to know whether the worker's next poll returns the run.
 _SOONEST = f"""
 SELECT c.id
-FROM unnest(%(worker_ids)s::uuid[], %(rooms)s::int[], %(unapproved_since)s::timestamptz[])
-    AS c (id, room, unapproved_since)
+FROM unnest(%(worker_ids)s::uuid[], %(rooms)s::int[], %(unapproved_since)s::timestamptz[],
+    %(takes_approvals)s::boolean[]) AS c (id, room, unapproved_since, takes_approvals)
 CROSS JOIN LATERAL (SELECT least(count(*), c.room) AS n FROM ({about(_AHEAD_OF_EACH, "c")}) first) ahead
 ORDER BY ahead.n >= c.room, ahead.n, c.room DESC, c.id LIMIT 1
 """
@@ -62,8 +62,8 @@ def find_place(run: Row, workers: list[Row], *, now: datetime | None) -> QueuePl
         if soonest is not worker and _gets(soonest, run, now):
             return None
         worker = soonest
-    approved = limits_of_candidate(worker)["approved"]
-    params |= {"worker_id": worker["worker_id"], "approved": approved}
+    limits = limits_of_candidate(worker)
+    params |= {**limits, "worker_id": worker["worker_id"]}
     found = fetch_row(_AHEAD, params)
     return QueuePlace(worker, found["ahead"]) if with_room or found["ahead"] else None
 
@@ -80,6 +80,7 @@ def _soonest(workers: list[Row], params: Row) -> Row:
         "worker_ids": ids,
         "rooms": [min(MOST_AT_ONCE, room_of(worker)) for worker in workers],
         "unapproved_since": [worker["unapproved_since"] for worker in workers],
+        "takes_approvals": [worker["takes_approvals"] for worker in workers],
     }
     (found,) = fetch_all(_SOONEST, {**params, **given})
     return workers[ids.index(found["id"])]

@@ -24,7 +24,7 @@ from triggers.explain.answers import (
 from triggers.explain.clock_words import moment_words
 from triggers.explain.events import event_of_run
 from triggers.explain.schedulers import without_scheduler
-from triggers.explain.waiting import reasons
+from triggers.explain.waiting import awaited_decision, reasons
 from triggers.runs.conditions import is_online
 from triggers.runs.handout import SEALED_HEADERS, WITH_SEALED_HEADERS
 from triggers.runs.retries import NoRetry, why_no_retry
@@ -36,8 +36,8 @@ _RUN = f"""
 SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.pool_id, r.status, r.attempt, r.max_retries, r.queued_at,
     r.available_at, r.claimed_at, r.started_at, r.ended_at, r.ended_by, r.lease_expires_at, r.deadline_at,
     r.cancel_requested_at, r.fault_class, r.short_message, r.tool_calls_total, r.tool_calls_effects,
-    r.tool_calls_unknown, r.event_id, r.session_id, r.at_limit, r.limit_retries, r.had_effects, x.error_message,
-    t.name AS trigger_name, t.retry_after_effects, t.retry_mode, t.worker_id AS trigger_worker_id,
+    r.tool_calls_unknown, r.event_id, r.session_id, r.spells, r.at_limit, r.limit_retries, r.had_effects,
+    x.error_message, t.name AS trigger_name, t.retry_after_effects, t.retry_mode, t.worker_id AS trigger_worker_id,
     t.pool_id AS trigger_pool_id, t.enabled AS trigger_enabled, t.deleted_at AS trigger_deleted_at,
     {SEALED_HEADERS},
     c.name AS connection_name, c.grant_type AS connection_grant, c.status AS connection_status,
@@ -54,6 +54,7 @@ SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.pool_id, r.status, r
         WHERE m.pool_id = r.pool_id AND {is_online("o")}) AS pool_seen_at,
     n.id AS retry_id, n.status AS retry_status, n.available_at AS retry_available_at, n.ended_by AS retry_ended_by,
     n.claimed_at IS NOT NULL AS retry_was_claimed,
+    a.id AS approval_id, a.tool AS approval_tool, a.role AS approver_role, a.created_at AS approval_asked_at,
     {NOW} AS now
 FROM run r
 JOIN trigger t ON t.id = r.trigger_id
@@ -63,6 +64,7 @@ LEFT JOIN pool p ON p.id = r.pool_id
 LEFT JOIN worker w ON w.id = r.worker_id
 LEFT JOIN run_text x ON x.run_id = r.id
 LEFT JOIN run n ON n.retry_of_id = r.id
+LEFT JOIN approval a ON a.run_id = r.id AND a.environment_id = r.environment_id AND a.status = 'pending'
 WHERE r.id = ANY(%(run_ids)s)
 """
 
@@ -76,6 +78,8 @@ _NO_RETRY = {
     NoRetry.RETRIES_USED: "It is not retried: it was attempt {attempt}, and the trigger allowed {attempts}.",
     NoRetry.START_DEADLINE: "It is not retried, because no worker had claimed it before its start deadline.",
     NoRetry.HAD_EFFECTS: "It is not retried, because its tool calls may have changed something, and {why_not}.",
+    NoRetry.APPROVAL_EXPIRED: "It is not retried, because another attempt would ask for the same decision.",
+    NoRetry.APPROVAL_UNREACHABLE: "It is not retried, because the decision was about this run alone.",
     NoRetry.TRIGGER_DELETED: "It is not retried, because its trigger was deleted.",
     NoRetry.TRIGGER_DISABLED: "It is not retried, because its trigger is disabled.",
 }
@@ -94,11 +98,14 @@ _BY_WORDS = {
     EndedBy.USER: " on request, before a worker had claimed it",
     EndedBy.START_DEADLINE: ", because no worker claimed it before its start deadline",
     EndedBy.HAD_EFFECTS: ", because it could only have continued its session, and nobody did in time",
+    EndedBy.APPROVAL_EXPIRED: ", because nobody decided about its call in time",
+    EndedBy.APPROVAL_UNREACHABLE: ", because its worker did not come back after the decision about its call",
     EndedBy.LATE_RESULT: ", because a late result of the run that it repeats made it needless",
 }
 _RETRY_WORDS = {
     Status.CLAIMED: "its retry is claimed",
     Status.RUNNING: "its retry is running",
+    Status.WAITING: "its retry waits for a decision",
     Status.SUCCEEDED: "its retry succeeded",
     Status.FAILED: "its retry failed",
     Status.TIMED_OUT: "its retry timed out",
@@ -122,6 +129,9 @@ def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation 
     if run["status"] == Status.QUEUED:
         waiting_for = tuple(reasons(run, now=now))
         return told(_waiting_words(run, waiting_for), waiting_for=waiting_for)
+    if run["status"] == Status.WAITING:
+        reason = awaited_decision(run)
+        return told(reason.message, waiting_for=(reason,))
     if run["status"] in HELD:
         return told(_held_words(run, now), held=_held(run))
     ended, retry = _ended(run), _retry(run)
@@ -213,6 +223,8 @@ def _ended(run: Row) -> Ended:
 def _ended_words(run: Row, retry: Retry) -> str:
     """Leaves out the retry of a run that succeeded or was canceled, because nobody expects one."""
     words = _ENDED_WORDS[Status(run["status"])] + _BY_WORDS.get(run["ended_by"], "")
+    if run["ended_by"] == EndedBy.USER and run["spells"]:
+        words = "Was canceled on request, while no worker held it"
     if run["status"] == Status.CANCELED and run["ended_by"] == EndedBy.LEASE:
         words = "Was canceled, because somebody had asked for it and its worker was lost"
     words += f"{',' if ',' in words else ''} at {moment_words(run['ended_at'], run['now'])}"

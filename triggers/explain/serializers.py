@@ -10,17 +10,26 @@ from triggers.states import EndedBy, EventDecided, FaultClass, Status
 
 
 class SubjectSerializer(serializers.Serializer[Any]):
-    """The worker, pool, trigger, environment, budget or source that something is about."""
+    """The worker, pool, trigger, connection, environment, budget, approval or source that something is about."""
 
     type = serializers.ChoiceField(
-        choices=("worker", "pool", "trigger", "environment", "budget", "source")
+        choices=(
+            "worker",
+            "pool",
+            "trigger",
+            "connection",
+            "environment",
+            "budget",
+            "approval",
+            "source",
+        )
     )
     id = serializers.UUIDField()
     name = serializers.CharField()
 
 
 class WaitingForSerializer(serializers.Serializer[Any]):
-    """One thing that a queued run waits for."""
+    """One thing that a queued or waiting run waits for."""
 
     code = serializers.ChoiceField(choices=[code.value for code in WaitingFor])
     message = serializers.CharField()

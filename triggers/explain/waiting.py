@@ -5,6 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from pipedai.api.renderers import counted
+from pipedai.links import link_to_page
 from pipedai.sql import Row
 from triggers.explain import pool_reasons, worker_reasons
 from triggers.explain.answers import Reason, Subject, WaitingFor
@@ -14,11 +15,13 @@ from triggers.explain.clock_words import moment_words
 from triggers.explain.connections import connection_reason
 from triggers.explain.queue_place import MOST_COUNTED, find_place
 from triggers.runs.handout import headers_are_readable
+from workspaces.roles import Role
 
 _ORDER = list(WaitingFor)
 # A run that waits for one of these has no place among the due runs of a worker.
 _OF_THE_RUN = {
     WaitingFor.WORKER_UNAPPROVED,
+    WaitingFor.WORKER_LACKS_APPROVALS,
     WaitingFor.FIRST_WORKER,
     WaitingFor.BUDGET_EXHAUSTED,
 }
@@ -37,6 +40,22 @@ def reasons(run: Row, *, now: datetime | None) -> list[Reason]:
     return sorted(told, key=lambda reason: _ORDER.index(reason.code))
 
 
+def awaited_decision(run: Row) -> Reason:
+    """Returns what a waiting run waits for: a decision, until a time, by somebody with a role."""
+    until = moment_words(run["resume_until"], run["now"], to_the_second=True)
+    role = run["approver_role"]
+    who = "An owner" if role == Role.OWNER else f"An {role} or above"
+    return Reason(
+        WaitingFor.AWAITING_APPROVAL,
+        f"{who} has to approve or reject its call of {run['approval_tool']}. If nobody does by {until}, it ends as"
+        " failed.",
+        Subject("approval", run["approval_id"], run["approval_tool"]),
+        since=run["approval_asked_at"],
+        until=run["resume_until"],
+        remedy=f"Decide on its page in the console, {link_to_page('approval', run['approval_id'])}.",
+    )
+
+
 def _too_late(run: Row, found: Candidates) -> Iterator[Reason]:
     """Yields why nobody may take the run any more, so that the scheduler ends it."""
     if not found.run["is_in_time"]:
@@ -50,6 +69,15 @@ def _too_late(run: Row, found: Candidates) -> Iterator[Reason]:
         )
     if not found.run["may_start"]:
         until = moment_words(run["resume_until"], run["now"], to_the_second=True)
+        if run["spells"]:
+            yield Reason(
+                WaitingFor.APPROVAL_UNREACHABLE,
+                f"Worker {run['worker_label']} had until {until} to continue it, since somebody has decided about its"
+                " call. So a scheduler is about to end it.",
+                _trigger(run),
+                since=run["resume_until"],
+            )
+            return
         yield Reason(
             WaitingFor.HAD_EFFECTS,
             f"It could continue its session until {until}, and it must not be started anew, because the run before it"

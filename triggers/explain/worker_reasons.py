@@ -29,6 +29,15 @@ def why_only_one(run: Row, found: Candidates) -> Reason:
     """Returns the reason why no other worker may take the run: it continues a session, or is for its worker first."""
     assert found.own is not None
     worker = Subject("worker", found.own["worker_id"], found.own["label"])
+    if run["spells"] and found.run["is_resuming"]:
+        until = moment_words(run["resume_until"], run["now"], to_the_second=True)
+        return Reason(
+            WaitingFor.RESUME_WORKER,
+            f"Somebody has decided about its call, and only worker {worker.name} can continue it. If it does not by"
+            f" {until}, it ends as failed.",
+            worker,
+            until=run["resume_until"],
+        )
     if found.run["is_resuming"]:
         until = moment_words(run["resume_until"], run["now"], to_the_second=True)
         then = (
@@ -122,6 +131,15 @@ def _unapproved(run: Row, worker: Row) -> _Told:
     )
 
 
+def _lacks_approvals(run: Row, worker: Row) -> _Told:
+    return (
+        f"Worker {worker['label']} can't wait for approvals, and the trigger has rules for them.",
+        None,
+        None,
+        f"Update its program, or {give_it_to_another(run)}",
+    )
+
+
 def _passed_over(run: Row, worker: Row) -> _Told:
     until = run["avoided_until"]
     at = moment_words(until, run["now"], to_the_second=True)
@@ -144,6 +162,7 @@ _WORDS = {
     WaitingFor.WORKER_LIMITED: _limited,
     WaitingFor.WORKER_OFFLINE: _offline,
     WaitingFor.WORKER_UNAPPROVED: _unapproved,
+    WaitingFor.WORKER_LACKS_APPROVALS: _lacks_approvals,
     WaitingFor.FIRST_WORKER: _passed_over,
     WaitingFor.WORKER_FULL: _full,
 }

@@ -1,5 +1,6 @@
 """The tables of triggers, runs, ticks, events and deliveries, in one file for each group that belongs together."""
 
+from triggers.models.approval import Approval
 from triggers.models.budget import Budget, BudgetWindow, RunReservation
 from triggers.models.delivery import Delivery, DeliveryAttempt
 from triggers.models.environment_watch import EnvironmentWatch
@@ -15,7 +16,7 @@ from triggers.models.event import (
 from triggers.models.fields import JSONAsGivenField
 from triggers.models.health import TriggerHealth
 from triggers.models.heartbeats import SchedulerHeartbeat, WebHeartbeat
-from triggers.models.run import RUN_COLUMNS, IdempotencyKey, Run, RunResult, RunText
+from triggers.models.run import MAX_SPELLS, RUN_COLUMNS, IdempotencyKey, Run, RunResult, RunText
 from triggers.models.run_event import RunEventBatch, RunEventDay, RunEventLog
 from triggers.models.tick import Tick
 from triggers.models.trigger import (
@@ -39,6 +40,7 @@ __all__ = [
     "MAX_LISTENERS",
     "MAX_PREFER_SECONDS",
     "MAX_RETRIES",
+    "MAX_SPELLS",
     "MAX_START_DEADLINE_SECONDS",
     "MAX_SUCCESS_DEADLINE_SECONDS",
     "MAX_TIMEOUT_SECONDS",
@@ -47,6 +49,7 @@ __all__ = [
     "MIN_TIMEOUT_SECONDS",
     "RUN_COLUMNS",
     "SECRETS",
+    "Approval",
     "Budget",
     "BudgetWindow",
     "Delivery",

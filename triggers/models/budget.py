@@ -182,6 +182,11 @@ class RunReservation(models.Model):
     is_estimate = models.BooleanField(default=False)
     # Whether a subscription paid for the worker when it claimed the run.
     is_notional = models.BooleanField()
+    # The spell of the run for which this was last reserved: the run's `spells` at its claim.
+    spell = models.PositiveSmallIntegerField(default=0, db_default=0)
+    # What earlier spells of the run that were claimed in the same window cost, in US dollars. `amount_usd` and
+    # `cost_usd` are those of the last one.
+    earlier_usd = money(default=0, db_default=0)
     # When `cost_usd` was last written; NULL until the run has ended.
     settled_at = models.DateTimeField(null=True)
 

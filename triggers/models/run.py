@@ -16,6 +16,7 @@ from triggers.states import (
     MAX_CHAIN_DEPTH,
     NEVER_CLAIMED,
     TERMINAL,
+    UNHELD,
     EndedBy,
     FaultClass,
     Source,
@@ -23,20 +24,28 @@ from triggers.states import (
 )
 from workspaces.models import Environment
 
+# How many spells a run may have at most (SPEC §27).
+MAX_SPELLS = 20
+
 # The columns of runs that the API reads. SQL statements and ORM queries both take the list from here.
 RUN_COLUMNS = (
     "id", "environment_id", "trigger_id", "revision_id", "worker_id", "pool_id", "status", "source", "attempt",
     "retry_of_id", "rerun_of_id", "event_id", "chain_depth", "scheduled_for", "available_at", "start_deadline_at",
     "queued_at", "claimed_at", "started_at", "ended_at", "cancel_requested_at", "exit_code", "fault_class",
     "short_message", "model", "input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens",
-    "cost_usd", "num_turns", "session_id",
+    "cost_usd", "num_turns", "session_id", "spells", "active_ms",
 )  # fmt: skip
 
 
 def duration_ms(run: Row) -> int | None:
-    if run["started_at"] is None or run["ended_at"] is None:
+    """Returns for how long workers executed the run, or None if it has not ended or never started."""
+    if run["ended_at"] is None:
         return None
-    return int((run["ended_at"] - run["started_at"]) / timedelta(milliseconds=1))
+    earlier: int | None = run["active_ms"]
+    if run["started_at"] is None:
+        return earlier
+    last = int((run["ended_at"] - run["started_at"]) / timedelta(milliseconds=1))
+    return last + (earlier or 0)
 
 
 def tool_calls(run: Row) -> dict[str, int] | None:
@@ -110,6 +119,7 @@ def _times_of_state() -> Q:
         Q(status=Status.QUEUED, claimed_at__isnull=True, started_at__isnull=True)
         | Q(status=Status.CLAIMED, claimed_at__isnull=False, started_at__isnull=True)
         | Q(status=Status.RUNNING, claimed_at__isnull=False, started_at__isnull=False)
+        | Q(status=Status.WAITING, claimed_at__isnull=False)
         | Q(
             status__in=(Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT),
             claimed_at__isnull=False,
@@ -192,10 +202,12 @@ class Run(models.Model):
     # late result of the repeated run can postpone it.
     available_at = models.DateTimeField(db_default=Now())
     # When the run ends as failed unless a worker has claimed it before; NULL if it may wait without a limit. It is
-    # `start_deadline_seconds` of the trigger after `available_at`, and moves with that.
+    # `start_deadline_seconds` of the trigger after `available_at`, and moves with that. A decision about a waiting run
+    # sets NULL.
     start_deadline_at = models.DateTimeField(null=True)
-    # Until when the run, which is a retry, waits for `worker` alone to continue the session of the run that it repeats;
-    # NULL if it starts anew. Later it starts anew on any worker, unless `had_effects` forbids that.
+    # Until when a queued run waits for `worker` alone to continue a session: that of the run that it repeats, or its
+    # own if it has `spells`. Later a retry starts anew on any worker, unless `had_effects` forbids that, and a run with
+    # spells ends. For a waiting run it is the time until which somebody has to decide. NULL if the run starts anew.
     resume_until = models.DateTimeField(null=True)
     # Whether the tool calls of the session that the run is to continue may have changed something. If so, the run must
     # not be started anew. False for a run that continues no session.
@@ -206,15 +218,18 @@ class Run(models.Model):
     limit_retries = models.PositiveSmallIntegerField(default=0, db_default=0)
     # When the run was queued. A retry is queued when the run that it repeats ends.
     queued_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When the worker claimed the run; NULL before that. The value stays when the run has ended.
+    # When the worker claimed the run; NULL before that. The value stays when the run has ended or waits for a decision,
+    # and becomes NULL when the run is queued again.
     claimed_at = models.DateTimeField(null=True)
     # When the worker reported that it had started the run; NULL before that, and for a run that ended without a start.
+    # It becomes NULL with `claimed_at`, and when a waiting run ends, because the time of waiting is none of its
+    # duration.
     started_at = models.DateTimeField(null=True)
     # When the run ended; NULL before that. If the worker's late report replaces the end that the server had decided,
     # this becomes the time of that report.
     ended_at = models.DateTimeField(null=True)
     # Who ended the run; see `triggers.states.EndedBy`. NULL while it has not ended.
-    ended_by = models.CharField(max_length=16, choices=EndedBy.choices, null=True)
+    ended_by = models.CharField(max_length=20, choices=EndedBy.choices, null=True)
     # Which of its worker's slots the run takes. A worker has as many slots as it may hold runs, numbered from 1 to its
     # `maxConcurrency`. NULL unless the run is claimed or running. A claim takes the lowest free number. The pair
     # (worker, slot) is unique, so the database itself refuses more runs than the worker may hold.
@@ -266,6 +281,22 @@ class Run(models.Model):
     tool_calls_effects = models.IntegerField(null=True)
     # How many of the run's tool calls got no answer, so that nobody knows whether they changed something.
     tool_calls_unknown = models.IntegerField(null=True)
+    # How many times the run has stopped to wait for a person's decision, MAX_SPELLS - 1 at most. Each time ends a spell
+    # of the run. What workers report counts for one spell, and the run's columns have the sums.
+    spells = models.PositiveSmallIntegerField(default=0, db_default=0)
+    # For how many milliseconds the run was executed in the spells that ended so. NULL if there were none.
+    active_ms = models.BigIntegerField(null=True)
+    # The three counts of tool calls at the end of the last such spell, in the order total, effects, unknown. NULL if
+    # there was none, or its worker reported no counts.
+    earlier_calls = ArrayField(models.IntegerField(), size=3, null=True)
+    # The user or the API key that requested the run, for rules by which nobody may approve what they requested. A retry
+    # and a run of a chain copy it, and a replayed event sets it. NULL for a run of a schedule or of another event.
+    requested_by = models.UUIDField(null=True)
+    # How many calls the run was denied, as its worker reported: by the CLI's permissions, or by the trigger's rules for
+    # approvals. NULL if the worker did not report it.
+    denials_total = models.IntegerField(null=True)
+    # The names of the tools of the first denied calls, MAX_DENIED_TOOLS at most.
+    denied_tools = ArrayField(models.CharField(max_length=200), null=True)
 
     class Meta:
         db_table = "run"
@@ -350,8 +381,31 @@ class Run(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(resume_until__isnull=True, had_effects=False)
-                | Q(resume_until__isnull=False, retry_of__isnull=False, worker__isnull=False),
-                name="run_resuming_is_a_retry",
+                | (
+                    Q(resume_until__isnull=False, worker__isnull=False)
+                    & (Q(retry_of__isnull=False) | Q(spells__gt=0))
+                ),
+                name="run_resuming_has_a_session",
+            ),
+            models.CheckConstraint(
+                condition=~Q(status=Status.WAITING)
+                | Q(
+                    spells__gt=0,
+                    session_id__isnull=False,
+                    resume_until__isnull=False,
+                    claim_id__isnull=True,
+                ),
+                name="run_waiting",
+            ),
+            models.CheckConstraint(
+                condition=Q(spells=0, active_ms__isnull=True, earlier_calls__isnull=True)
+                | Q(spells__gt=0, spells__lt=MAX_SPELLS, active_ms__isnull=False, active_ms__gte=0),
+                name="run_spells",
+            ),
+            models.CheckConstraint(
+                condition=Q(denials_total__isnull=True, denied_tools__isnull=True)
+                | Q(denials_total__isnull=False, denials_total__gte=0, denied_tools__isnull=False),
+                name="run_denials",
             ),
         )
         indexes = (
@@ -374,7 +428,13 @@ class Run(models.Model):
             models.Index(
                 fields=["resume_until"],
                 name="run_resume_until",
-                condition=Q(status=Status.QUEUED, had_effects=True),
+                condition=Q(status__in=UNHELD) & (Q(had_effects=True) | Q(spells__gt=0)),
+            ),
+            # A poll of a worker whose budgets are used up finds by this index whether it has a run to go on with.
+            models.Index(
+                fields=["worker"],
+                name="run_decided",
+                condition=Q(status=Status.QUEUED, spells__gt=0),
             ),
             models.Index(fields=["environment", "queued_at", "id"], name="run_listed"),
             models.Index(fields=["trigger", "queued_at", "id"], name="run_of_trigger"),
@@ -498,6 +558,7 @@ class Run(models.Model):
                     "worker",
                     "model",
                     "started_at",
+                    "active_ms",
                     "cost_usd",
                     "input_tokens",
                     "output_tokens",

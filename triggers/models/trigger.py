@@ -127,6 +127,17 @@ class Trigger(FileColumns):
     # How many US dollars a run may cost, more than 0; NULL for no limit. Users set it. A worker gets it with the run,
     # and ends a run that reaches it. Budgets reserve this amount.
     max_cost_usd = models.DecimalField(max_digits=14, decimal_places=6, null=True)
+    # The rules that say which tool calls a person has to approve, as ApprovalRulesField reads them; NULL for none.
+    # Users set it.
+    approvals = JSONAsGivenField(null=True)
+    # Whether runs have the CLI's own tools for shells, the web and files although the trigger has such rules. Users set
+    # it.
+    allow_host_tools = models.BooleanField(default=False, db_default=False)
+    # Whether a run that was denied a call fails, even if it reports success. Users set it.
+    fail_on_denied = models.BooleanField(default=False, db_default=False)
+    # The user or the API key that last changed the trigger, for rules by which they may not approve; NULL if nobody but
+    # the service did.
+    changed_by = models.UUIDField(null=True)
     # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user last changed the trigger, by the database's clock. Making runs does not change it.

@@ -27,7 +27,7 @@ SOON_SECONDS = 1.0
 # if that was later; NULL while the run has not ended.
 _PROGRESS = """
 SELECT r.status, t.record_events, coalesce(l.stored, 0) AS stored, l.first_at, l.last_at,
-    r.claimed_at IS NOT NULL AS was_claimed,
+    r.claimed_at IS NOT NULL OR r.spells > 0 AS was_claimed,
     CASE WHEN r.ended_at IS NOT NULL
         THEN extract(epoch FROM statement_timestamp() - greatest(r.ended_at, l.last_at))::float8
     END AS silent_seconds

@@ -27,7 +27,7 @@ from triggers.run_events.event import (
     make_event,
 )
 from triggers.runs.lifecycle import Refused
-from triggers.states import RecordEvents, Status
+from triggers.states import RecordEvents
 
 # This signal tells how many events a transaction has stored (`count`), and whether a limit was reached
 # (`is_truncated`), after its commit. The metrics need it, because storing events emits no domain event.
@@ -36,6 +36,9 @@ stored = Signal()
 # Whether the trigger `t` lets the run `r` have events: any run, or one that has ended otherwise than succeeded.
 _IS_ON = """(t.record_events = 'always'
     OR (t.record_events = 'failures' AND r.status IN ('failed', 'timed_out', 'canceled')))"""
+
+# Whether no worker has claimed the run `r` yet. A run that a person's decision has queued again was claimed before.
+_IS_UNCLAIMED = "(r.status = 'queued' AND r.spells = 0)"
 
 # Stores events in the run's `log`, and adds their bytes to those of the environment's day, unless these would then be
 # more than `day_limit`. In that case, or without a row of `log`, the statement changes nothing.
@@ -67,7 +70,7 @@ _APPEND = _STORE.format(
     JOIN run r ON r.worker_id = w.id JOIN trigger t ON t.id = r.trigger_id JOIN run_event_log l ON l.run_id = r.id
     WHERE w.token_digest = %(token_digest)s AND w.id = %(worker_id)s AND w.deleted_at IS NULL AND e.deleted_at IS NULL
         AND (%(version)s::text IS NULL OR w.version = %(version)s::text)
-        AND r.id = %(run_id)s AND r.status <> 'queued' AND {_IS_ON}
+        AND r.id = %(run_id)s AND NOT {_IS_UNCLAIMED} AND {_IS_ON}
         AND coalesce(r.ended_at >= {NOW} - %(taken_after_end)s, true)
         AND l.next_seq = %(first)s AND NOT l.is_truncated
         AND %(last)s <= %(most_events)s AND l.bytes + %(bytes)s <= %(most_bytes)s
@@ -78,7 +81,8 @@ _STORE_IN_LOCKED = _STORE.format(
 )
 # Locks the row that counts the run's events, so that calls for one run take turns.
 _LOCK = f"""
-SELECT r.environment_id, r.status, coalesce(r.ended_at < {NOW} - %(taken_after_end)s, false) AS is_over,
+SELECT r.environment_id, r.status, {_IS_UNCLAIMED} AS is_unclaimed,
+    coalesce(r.ended_at < {NOW} - %(taken_after_end)s, false) AS is_over,
     t.record_events, {_IS_ON} AS is_on, l.next_seq, l.stored, l.bytes, l.is_truncated, {NOW} AS now
 FROM run_event_log l JOIN run r ON r.id = l.run_id JOIN trigger t ON t.id = r.trigger_id
 WHERE l.run_id = %(run_id)s AND r.worker_id = %(worker_id)s
@@ -172,7 +176,7 @@ def _tell(run_id: UUID, count: int, *, is_truncated: bool = False) -> None:
 
 
 def _check(log: Row) -> None:
-    if log["status"] == Status.QUEUED:
+    if log["is_unclaimed"]:
         raise Refused("The run is queued: claim it first.", log)
     if log["is_over"]:
         raise Refused("The run ended more than 24 hours ago and takes no more events.", log)

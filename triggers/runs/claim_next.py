@@ -100,7 +100,11 @@ def _claimed_before(
 ) -> HandedOut | None:
     """Returns the run that the worker holds by this `claim_id`, started if `start`; None if there is none."""
     held = read_claimed(
-        worker_id=worker_id, claim_id=claim_id, approved=limits["approved"], now=now
+        worker_id=worker_id,
+        claim_id=claim_id,
+        approved=limits["approved"],
+        takes_approvals=limits.get("takes_approvals", False),
+        now=now,
     )
     if held is None:
         return None

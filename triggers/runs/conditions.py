@@ -5,11 +5,17 @@ trigger `t`. Its parameters are `now`, `worker_id`, and those of `Limits`.
 """
 
 from datetime import datetime, timedelta
-from typing import TypedDict, Unpack
+from typing import Final, NotRequired, TypedDict, Unpack
 from uuid import UUID
 
 from pipedai.sql import NOW, Row, fetch_row
-from triggers.budgets.room import BUDGETS, BUDGETS_HAVE_ROOM, IS_HOLDING, lacks_room
+from triggers.budgets.room import (
+    BUDGETS,
+    BUDGETS_HAVE_ROOM,
+    BUDGETS_HAVE_ROOM_FOR_NEW,
+    IS_HOLDING,
+    lacks_room,
+)
 
 # A worker counts as online if it polled or sent a heartbeat within this time (SPEC §5), and has not signed off since.
 ONLINE_WITHIN = timedelta(seconds=180)
@@ -47,8 +53,10 @@ IS_COUNTED_AS_QUEUED = f"{IS_QUEUED} AND r.ended_at IS NULL"
 IS_DUE = f"r.available_at <= {NOW}"
 # The run's start deadline has not passed. The scheduler ends the run soon after it has.
 IS_IN_TIME = f"(r.start_deadline_at IS NULL OR r.start_deadline_at > {NOW})"
+# The run can only continue its session, and must not be started anew.
+ONLY_RESUMES = "(r.had_effects OR r.spells > 0)"
 # The run can continue its session, or it may be started anew. The scheduler soon ends a run that can do neither.
-MAY_START = f"NOT (r.had_effects AND r.resume_until <= {NOW})"
+MAY_START = f"NOT ({ONLY_RESUMES} AND r.resume_until <= {NOW})"
 # The trigger has secret headers: its own, or those of a connection.
 HAS_HEADERS = "(t.mcp_headers IS NOT NULL OR t.connection_id IS NOT NULL)"
 # A worker that is not approved gets no run whose trigger has secret headers.
@@ -59,11 +67,17 @@ LACKS_TOKEN = f"(c.headers IS NULL OR c.fresh_until <= {NOW})"
 # The trigger's connection, if it has one, lets its runs begin.
 CONNECTION_IS_READY = f"""coalesce((SELECT false FROM connection c
         WHERE c.id = t.connection_id AND {LACKS_TOKEN} LIMIT 1), true)"""
+# Only a worker that can stop a run to wait for a decision gets a run whose trigger has rules for approvals.
+HAS_APPROVALS = "t.approvals IS NOT NULL"
+APPROVALS_MAY_GO = f"(%(takes_approvals)s OR NOT {HAS_APPROVALS})"
 # The environment is not paused. PostgreSQL evaluates the subquery once for a statement, since it names no run.
 IS_NOT_PAUSED = f"(SELECT e.paused_at FROM environment e WHERE e.id = {_ENVIRONMENT}) IS NULL"
-# How many more runs of the trigger `t` may be claimed. It is read only for triggers that have such a limit.
-FREE_IN_TRIGGER = """(t.max_concurrent_runs - (SELECT count(*) FROM run p
-        WHERE p.trigger_id = t.id AND p.environment_id = t.environment_id AND p.trigger_slot IS NOT NULL))"""
+# How many more runs of the trigger `t` may be claimed. It is read only for triggers that have such a limit. The order
+# makes PostgreSQL read the index of slots even without statistics, when the index of all runs seems to cost as little.
+FREE_IN_TRIGGER = """(t.max_concurrent_runs - (SELECT count(*) FROM (
+        SELECT FROM run p
+        WHERE p.trigger_id = t.id AND p.environment_id = t.environment_id AND p.trigger_slot IS NOT NULL
+        ORDER BY p.trigger_slot) held))"""
 # The trigger's limit leaves room for another run.
 TRIGGER_HAS_ROOM = f"(t.max_concurrent_runs IS NULL OR {FREE_IN_TRIGGER} > 0)"
 # The conditions that a run must meet for any worker to get it, without those about its trigger.
@@ -71,8 +85,8 @@ _RUN_MAY_GO_OUT = f"""r.{OF_ENVIRONMENT}
     AND {IS_QUEUED} AND {IS_DUE} AND {IS_NOT_PAUSED} AND {IS_IN_TIME} AND {MAY_START}"""
 # The conditions of a claim. Two more are not part of this text: the worker must have room for the run, and in a poll
 # no other run may come before it.
-MAY_BE_CLAIMED = f"""{IS_OFFERED} AND {_RUN_MAY_GO_OUT} AND {HEADERS_MAY_GO} AND {IS_NOT_AVOIDED}
-    AND {CONNECTION_IS_READY} AND {TRIGGER_HAS_ROOM} AND {BUDGETS_HAVE_ROOM}"""
+MAY_BE_CLAIMED = f"""{IS_OFFERED} AND {_RUN_MAY_GO_OUT} AND {HEADERS_MAY_GO} AND {APPROVALS_MAY_GO}
+    AND {IS_NOT_AVOIDED} AND {CONNECTION_IS_READY} AND {TRIGGER_HAS_ROOM} AND {BUDGETS_HAVE_ROOM}"""
 
 
 def _in_all_budgets(amount: str) -> str:
@@ -95,15 +109,22 @@ _NOT_READY = f"""SELECT t.id FROM connection c JOIN trigger t ON t.connection_id
 _WITH_HEADERS = f"{_LIVE_TRIGGERS} AND {HAS_HEADERS}"
 # The same as HEADERS_MAY_GO, for reading a queue.
 HEADERS_MAY_GO_FROM_QUEUE = f"(%(approved)s OR r.trigger_id NOT IN ({_WITH_HEADERS}))"
+_WITH_APPROVALS = f"{_LIVE_TRIGGERS} AND {HAS_APPROVALS}"
+_APPROVALS_MAY_GO_FROM_QUEUE = f"(%(takes_approvals)s OR r.trigger_id NOT IN ({_WITH_APPROVALS}))"
 # The conditions under which a run of a queue may go out, and those under which runs of a trigger may. Together they say
 # the same as those of a claim. Some say in advance what follows from others, to pass over many rows at little cost.
-_MAY_GO_OUT = f"""{_RUN_MAY_GO_OUT} AND {IS_NOT_AVOIDED} AND {_in_all_budgets("0")}
-    AND {HEADERS_MAY_GO_FROM_QUEUE}
-    AND r.trigger_id NOT IN (SELECT id FROM no_room) AND r.trigger_id NOT IN (SELECT id FROM too_dear)
-    AND r.trigger_id NOT IN (SELECT id FROM not_ready)"""
-_TRIGGER_MAY = f"""t.{OF_ENVIRONMENT} AND t.deleted_at IS NULL AND {HEADERS_MAY_GO}
+# The worker has a run that goes on after a decision. A limit of the number of runs does not hold back such a run, which
+# it has counted already, so that BUDGETS_HAVE_ROOM alone decides about it.
+_HAS_DECIDED = f"""coalesce((SELECT true FROM run d
+        WHERE d.worker_id = %(worker_id)s AND d.{OF_ENVIRONMENT} AND d.status = 'queued' AND d.spells > 0
+        LIMIT 1), false)"""
+_MAY_GO_OUT = f"""{_RUN_MAY_GO_OUT} AND {IS_NOT_AVOIDED} AND ({_in_all_budgets("0")} OR {_HAS_DECIDED})
+    AND {HEADERS_MAY_GO_FROM_QUEUE} AND {_APPROVALS_MAY_GO_FROM_QUEUE}
+    AND r.trigger_id NOT IN (SELECT id FROM no_room) AND r.trigger_id NOT IN (SELECT id FROM not_ready)
+    AND (r.spells > 0 OR ({_in_all_budgets("0")} AND r.trigger_id NOT IN (SELECT id FROM too_dear)))"""
+_TRIGGER_MAY = f"""t.{OF_ENVIRONMENT} AND t.deleted_at IS NULL AND {HEADERS_MAY_GO} AND {APPROVALS_MAY_GO}
     AND t.id NOT IN (SELECT id FROM no_room) AND t.id NOT IN (SELECT id FROM too_dear)
-    AND t.id NOT IN (SELECT id FROM not_ready) AND {BUDGETS_HAVE_ROOM}"""
+    AND t.id NOT IN (SELECT id FROM not_ready) AND {BUDGETS_HAVE_ROOM_FOR_NEW}"""
 # Looks the trigger of each run up by itself (OFFSET 0).
 _WITH_TRIGGER = f"""CROSS JOIN LATERAL (
         SELECT t.prefer_seconds FROM trigger t WHERE t.id = r.trigger_id AND {BUDGETS_HAVE_ROOM} OFFSET 0) t"""
@@ -167,13 +188,15 @@ def _first(mine: str, where: str, order: str, most: int, at_most: str | None) ->
 # `run` without an alias.
 IS_HELD = f"{OF_ENVIRONMENT} AND worker_id = %(worker_id)s AND slot IS NOT NULL"
 # How many more runs the worker may claim. A worker may hold more runs than its capacity, if the capacity was lowered.
-FREE_SLOTS = f"greatest(0, %(capacity)s - (SELECT count(*) FROM run WHERE {IS_HELD}))"
+FREE_SLOTS = f"""greatest(0, %(capacity)s - (
+        SELECT count(*) FROM (SELECT FROM run WHERE {IS_HELD} ORDER BY slot) held))"""
 
 # Each condition that can hold a queued run back from a worker, by its name.
 EVALUATED = f"""{IS_OFFERED} AS is_offered, {IS_NOT_AVOIDED} AS is_not_avoided, {IS_DUE} AS is_due,
     {IS_IN_TIME} AS is_in_time, {MAY_START} AS may_start, {IS_NOT_PAUSED} AS is_not_paused,
-    {TRIGGER_HAS_ROOM} AS trigger_has_room, {HEADERS_MAY_GO} AS headers_may_go, {FREE_SLOTS} AS free_slots,
-    {BUDGETS_HAVE_ROOM} AS budgets_have_room, {CONNECTION_IS_READY} AS connection_is_ready, t.connection_id,
+    {TRIGGER_HAS_ROOM} AS trigger_has_room, {HEADERS_MAY_GO} AS headers_may_go,
+    {APPROVALS_MAY_GO} AS approvals_may_go, {FREE_SLOTS} AS free_slots, {BUDGETS_HAVE_ROOM} AS budgets_have_room,
+    {CONNECTION_IS_READY} AS connection_is_ready, t.connection_id,
     (SELECT w.limited_until FROM worker w WHERE w.id = %(worker_id)s AND w.limited_until > {NOW}) AS limited_until,
     (SELECT max(claimed_at) FROM run WHERE {IS_HELD}) AS last_claimed_at"""
 _EVALUATE = (
@@ -190,19 +213,37 @@ def about(condition: str, worker: str) -> str:
         .replace("%(worker_id)s", f"{worker}.id")
         .replace("%(capacity)s", f"{worker}.max_concurrency")
         .replace("%(approved)s", f"({worker}.unapproved_since IS NULL)")
+        .replace("%(takes_approvals)s", f"{worker}.takes_approvals")
     )
 
 
 class Limits(TypedDict):
-    """How many runs a worker may hold at once, and whether it is approved for secret headers."""
+    """How many runs a worker may hold at once, whether it is approved for secret headers, and whether it can stop a run
+    to wait for a decision; not to say so is to say no.
+    """
 
     capacity: int
     approved: bool
+    takes_approvals: NotRequired[bool]
 
 
-def limits_of(*, max_concurrency: int, disabled: bool, limited: bool, approved: bool) -> Limits:
+NO_APPROVALS: Final[Row] = {"takes_approvals": False}
+
+
+def limits_of(
+    *,
+    max_concurrency: int,
+    disabled: bool,
+    limited: bool,
+    approved: bool,
+    takes_approvals: bool = False,
+) -> Limits:
     """A worker that is disabled, or `limited` by its account's usage limit, may take no run."""
-    return {"capacity": 0 if disabled or limited else max_concurrency, "approved": approved}
+    return {
+        "capacity": 0 if disabled or limited else max_concurrency,
+        "approved": approved,
+        "takes_approvals": takes_approvals,
+    }
 
 
 def evaluate(
@@ -215,11 +256,11 @@ def evaluate(
     """Returns for a queued run and a worker which conditions hold.
 
     They are `is_offered` to the worker, `is_not_avoided`, `is_due`, `is_in_time`, `may_start`, `is_not_paused`,
-    `trigger_has_room`, `headers_may_go`, `budgets_have_room`, `connection_is_ready`, and `free_slots`, a number.
-    `connection_id` is the connection of the run's trigger, or None. `limited_until` is when the worker's usage limit
-    ends, or None if it has none. `last_claimed_at` is when the worker claimed the last of the runs that it holds, or
-    None if it holds none. Without a worker only those count that concern the run alone. The refusal of a claim and the
-    explanation of a waiting run both use this result.
+    `trigger_has_room`, `headers_may_go`, `approvals_may_go`, `budgets_have_room`, `connection_is_ready`, and
+    `free_slots`, a number. `connection_id` is the connection of the run's trigger, or None. `limited_until` is when the
+    worker's usage limit ends, or None if it has none. `last_claimed_at` is when the worker claimed the last of the runs
+    that it holds, or None if it holds none. Without a worker only those count that concern the run alone. The refusal
+    of a claim and the explanation of a waiting run both use this result.
     """
-    params = {"run_id": run_id, "worker_id": worker_id, "now": now, **limits}
+    params = {"run_id": run_id, "worker_id": worker_id, "now": now, **NO_APPROVALS, **limits}
     return fetch_row(_EVALUATE, params)

@@ -1,5 +1,6 @@
 """Writes what the end of a run leads to, in its transaction: error, retry, webhook, event, audit row and budgets."""
 
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -14,11 +15,16 @@ from triggers.webhooks.outbox import queue_deliveries
 
 
 def follow_up(
-    ended: list[Row], events: list[Event], *, retry_after_seconds: int | None = None
+    ended: list[Row],
+    events: list[Event],
+    *,
+    retry_after_seconds: int | None = None,
+    told_cost: Decimal | None = None,
 ) -> None:
     """Writes the errors, retries, deliveries, events and audit rows of ended runs, and settles their budgets, in the
     transaction of their end. It sets in each row `will_retry`, and `resume_until`: until when the worker may continue
-    the session, or None. On commit workers and streams are woken.
+    the session, or None. `told_cost` is what the worker of a single run told of the cost of its last spell. On commit
+    workers and streams are woken.
     """
     keep_errors([run for run in ended if run["error_message"] is not None])
     retries = create_retries(ended, retry_after_seconds=retry_after_seconds)
@@ -32,7 +38,7 @@ def follow_up(
     emit(*events, *retry_events(retries))
     # Budgets come last, because the claims and ends of runs of an environment wait for each other from here on.
     if reserved := [run["id"] for run in ended if run["has_reservations"]]:
-        settle_reservations(reserved)
+        settle_reservations(reserved, told_cost=told_cost)
     # The ids of the ended runs wake the streams of their events, which then end as well.
     told = [id_ for run in ended for id_ in (run["worker_id"], run["id"])]
     wake_for([*retries, *freed_slots(ended)], also=told)

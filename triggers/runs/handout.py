@@ -20,6 +20,7 @@ from pipedai.sql import NOW, Row, fetch_all, fetch_row
 from triggers import secrets
 from triggers.budgets.room import NEXT_WINDOW
 from triggers.runs.conditions import (
+    APPROVALS_MAY_GO,
     FREE_IN_TRIGGER,
     FREE_SLOTS,
     HAND_OUT_ORDER,
@@ -28,6 +29,7 @@ from triggers.runs.conditions import (
     IS_DUE,
     IS_OFFERED,
     IS_QUEUED,
+    NO_APPROVALS,
     OF_ENVIRONMENT,
     Limits,
     first_due,
@@ -64,6 +66,15 @@ LEFT JOIN data_key ck ON ck.id = c.headers_key_id"""
 _RUNS = "run r JOIN trigger t ON t.id = r.trigger_id"
 
 
+# What somebody decided about the call for which the run `r` last waited, in the form in which its worker gets it.
+_DECISION = """(
+        SELECT json_build_object('approvalId', a.id,
+            'decision', CASE a.status WHEN 'approved' THEN 'approve' ELSE 'reject' END, 'tool', a.tool,
+            'argumentsHash', a.arguments_hash, 'toolSchemaHash', a.tool_schema_hash, 'reason', a.reason)
+        FROM approval a WHERE a.run_id = r.id AND a.environment_id = r.environment_id
+        ORDER BY a.created_at DESC LIMIT 1)"""
+
+
 def _reading_due(
     runs: str, where: str, *, most: str, last: str = "false", resumed_at: str = NOW
 ) -> str:
@@ -78,12 +89,15 @@ SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v
     {SEALED_HEADERS}, r.timeout_seconds, x.payload, v.output_schema,
     t.retry_after_effects, t.retry_mode, t.max_cost_usd, t.record_events, r.attempt, r.queued_at,
     CASE WHEN r.resume_until > {resumed_at} AND r.worker_id = %(worker_id)s THEN r.resume_until END AS resume_until,
-    CASE WHEN r.resume_until > {resumed_at} AND r.worker_id = %(worker_id)s THEN (
-        SELECT o.session_id FROM run o WHERE o.id = r.retry_of_id) END AS resume_session_id,
+    CASE WHEN r.resume_until > {resumed_at} AND r.worker_id = %(worker_id)s THEN CASE
+        WHEN r.spells > 0 THEN r.session_id
+        ELSE (SELECT o.session_id FROM run o WHERE o.id = r.retry_of_id) END END AS resume_session_id,
+    t.approvals AS approval_rules, t.allow_host_tools, CASE WHEN r.spells > 0 THEN {_DECISION} END AS decision,
     CASE WHEN t.max_concurrent_runs IS NOT NULL THEN {FREE_IN_TRIGGER} END AS free_in_trigger,
     x.mcp_url AS handed_out_url, x.handed_to[1] AS handed_to, {last} AS is_last, r.available_at,
     1024 + 6 * octet_length(t.name) + octet_length(v.prompt) + coalesce(octet_length(x.payload::text), 0)
-        + coalesce(octet_length(v.output_schema::text), 0) + 2 * octet_length(t.mcp_url)
+        + coalesce(octet_length(v.output_schema::text), 0) + coalesce(octet_length(t.approvals::text), 0)
+        + 2 * octet_length(t.mcp_url)
         + 2 * (coalesce(octet_length(t.mcp_headers), 0) + coalesce(octet_length(c.headers), 0)) AS weight
 FROM {runs}
 JOIN trigger_revision v ON v.id = r.revision_id
@@ -116,7 +130,7 @@ def _due(own: int, *, with_pools: bool) -> str:
 _CLAIMED = _reading_due(
     _RUNS,
     f"r.{OF_ENVIRONMENT} AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND r.claim_id = %(claim_id)s"
-    f" AND {HEADERS_MAY_GO}",
+    f" AND {HEADERS_MAY_GO} AND {APPROVALS_MAY_GO}",
     most="1",
     resumed_at="r.claimed_at",
 )
@@ -230,6 +244,7 @@ def choose_runs(
 ) -> list[HandedOut]:
     """Returns the runs that `hand_out_runs` would give to the worker, or `only_first` of them, and writes nothing."""
     params: Row = {
+        **NO_APPROVALS,
         **limits,
         "worker_id": worker_id,
         "now": now,
@@ -259,7 +274,12 @@ def _choose(statement: str, params: Row) -> list[HandedOut]:
 
 
 def read_claimed(
-    *, worker_id: UUID, claim_id: str, approved: bool, now: datetime | None = None
+    *,
+    worker_id: UUID,
+    claim_id: str,
+    approved: bool,
+    takes_approvals: bool = False,
+    now: datetime | None = None,
 ) -> HandedOut | None:
     """Returns the run that the worker holds by this `claim_id`, with its trigger's present URL and headers; writes
     nothing. Returns None if there is none, or if its headers can't be decrypted or must not go to this worker.
@@ -268,6 +288,7 @@ def read_claimed(
         "worker_id": worker_id,
         "claim_id": claim_id,
         "approved": approved,
+        "takes_approvals": takes_approvals,
         "now": now,
         "most_bytes": MOST_BYTES,
     }

@@ -33,7 +33,8 @@ from triggers.runs.outcome import ToolCalls, counts_of
 from triggers.runs.pools import is_member, wake_for
 from triggers.runs.reachability import lease_params
 from triggers.runs.retries import lock_triggers
-from triggers.states import TERMINAL, EndedBy, Source, Status
+from triggers.runs.waiting import close_approvals
+from triggers.states import TERMINAL, UNHELD, ApprovalStatus, EndedBy, Source, Status
 
 # After so many seconds a worker may ask again for a run's credentials, or for a run that waits for them (SPEC §24).
 CREDENTIALS_SECONDS = 5
@@ -72,6 +73,20 @@ UNAPPROVED = (
     "The worker gets no run whose trigger has headers, until an admin approves it"
     " (POST /workers/:id/approve): it was registered by a key's token."
 )
+_LACKS_APPROVALS = (
+    "The run's trigger has rules for approvals, and the claim does not name approvals among its"
+    " features."
+)
+_FIRST = ("Another worker comes first for the run.", ErrorCode.FIRST_WORKER)
+# Why a claim is refused if one of these conditions does not hold; the first one counts.
+_UNMET = {
+    "is_not_paused": ("The environment is paused.", ErrorCode.ENVIRONMENT_PAUSED),
+    "is_due": ("The run is not due yet.", ErrorCode.NOT_DUE),
+    "is_in_time": ("The run's start deadline has passed.", ErrorCode.START_DEADLINE),
+    **dict.fromkeys(("may_start", "is_offered", "is_not_avoided"), _FIRST),
+    "headers_may_go": (UNAPPROVED, ErrorCode.WORKER_UNAPPROVED),
+    "approvals_may_go": (_LACKS_APPROVALS, ErrorCode.WORKER_LACKS_APPROVALS),
+}
 
 
 def queue_run(
@@ -86,6 +101,7 @@ def queue_run(
     chain_depth: int = 0,
     coalesce_key: bytes | None = None,
     delay: timedelta = timedelta(0),
+    requested_by: UUID | None = None,
     now: datetime | None = None,
 ) -> Row:
     """Queues a run of a trigger, due after `delay`, in the caller's transaction. `rerun_of` is the run whose payload is
@@ -103,6 +119,7 @@ def queue_run(
         "chain_depth": chain_depth,
         "coalesce_key": coalesce_key,
         "delay_seconds": delay.total_seconds(),
+        "requested_by": actor.id if actor.type in ("user", "api_key") else requested_by,
         "now": now,
         "room": room_without_turns(),
     }
@@ -221,7 +238,12 @@ def take_run(
     """
     if limited_trigger is not None:
         execute(sql.LOCK_TRIGGER, {"trigger_id": limited_trigger})
-    params = {**_leasing(run_id, worker_id, now), "claim_id": claim_id, **limits}
+    params = {
+        **_leasing(run_id, worker_id, now),
+        "claim_id": claim_id,
+        **conditions.NO_APPROVALS,
+        **limits,
+    }
     statement = sql.claim(limited=limited_trigger is not None, start=start, once=once)
     if (claimed := fetch_one(statement, params)) is None:
         return None
@@ -243,16 +265,9 @@ def _claim_events(claimed: Row, actor: Actor) -> list[Event]:
 
 
 def _refusal(run: Row, met: Row, capacity: int) -> Refused:
-    if not met["is_not_paused"]:
-        return Refused("The environment is paused.", run, code=ErrorCode.ENVIRONMENT_PAUSED)
-    if not met["is_due"]:
-        return Refused("The run is not due yet.", run, code=ErrorCode.NOT_DUE)
-    if not met["is_in_time"]:
-        return Refused("The run's start deadline has passed.", run, code=ErrorCode.START_DEADLINE)
-    if not met["may_start"] or not met["is_offered"] or not met["is_not_avoided"]:
-        return Refused("Another worker comes first for the run.", run, code=ErrorCode.FIRST_WORKER)
-    if not met["headers_may_go"]:
-        return Refused(UNAPPROVED, run, code=ErrorCode.WORKER_UNAPPROVED)
+    for name, (message, code) in _UNMET.items():
+        if not met[name]:
+            return Refused(message, run, code=code)
     if met["limited_until"] is not None:
         return Refused(
             "The usage limit of the worker's account was reached: it gets no new runs for now.",
@@ -318,23 +333,38 @@ def heartbeat_run(
 
 
 def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
-    """Ends a queued run, or asks the worker of a claimed or running one to stop it. A second call changes nothing.
-    Raises NotFound, and Refused for an ended run. The caller has checked the user's role.
+    """Ends a queued or waiting run, or asks the worker of a claimed or running one to stop it. A second call changes
+    nothing. Raises NotFound, and Refused for an ended run. The caller has checked the user's role.
     """
     params = {"run_id": run_id, "now": now}
     with transaction.atomic():
-        if run := fetch_one(sql.CANCEL_QUEUED, params):
-            follow_up([run], [run_event("run.canceled", actor, run)])
-        elif run := fetch_one(sql.REQUEST_CANCEL, params):
-            emit(run_event("run.cancel-requested", actor, run))
-            wake_workers([run["worker_id"]])
-        else:
+        if run := _cancel(params, actor):
+            return run
+        run = fetch_one(sql.READ, params)
+        if run is not None and run["status"] in UNHELD:
+            # The run's worker let it wait between the two statements, or a person decided. Nobody changes it while it
+            # is locked.
+            execute(sql.LOCK, params)
+            if canceled := _cancel(params, actor):
+                return canceled
             run = fetch_one(sql.READ, params)
-            if run is None:
-                raise NotFound
-            if run["status"] in TERMINAL:
-                raise Refused(f"The run is {run['status']} already.", run)
+        if run is None:
+            raise NotFound
+        if run["status"] in TERMINAL:
+            raise Refused(f"The run is {run['status']} already.", run)
         return run
+
+
+def _cancel(params: Row, actor: Actor) -> Row | None:
+    """Does what `cancel_run` says. Returns None if it has changed nothing."""
+    if run := fetch_one(sql.CANCEL_UNHELD, params):
+        if run["spells"]:
+            close_approvals([run], ApprovalStatus.WITHDRAWN, now=params["now"])
+        follow_up([run], [run_event("run.canceled", actor, run)])
+    elif run := fetch_one(sql.REQUEST_CANCEL, params):
+        emit(run_event("run.cancel-requested", actor, run))
+        wake_workers([run["worker_id"]])
+    return run
 
 
 def reassign_queued_runs(*, trigger_id: UUID, now: datetime | None = None) -> None:
@@ -350,9 +380,10 @@ def prefer_anew(*, trigger_id: UUID) -> None:
 
 
 def reassign_runs_of_worker(*, worker_id: UUID) -> int:
-    """Moves runs that a worker would take alone or first, and returns how many. The caller has locked their triggers
-    and ended the worker's memberships.
+    """Moves runs that a worker would take alone or first, and returns how many; those that only it could continue end
+    soon. The caller has locked their triggers and ended the worker's memberships.
     """
+    execute(sql.GIVE_UP_WAITING, {"worker_id": worker_id, "now": None})
     return _reassign(sql.REASSIGN_OF_WORKER, worker_id=worker_id, now=None)
 
 
@@ -395,11 +426,16 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
 
 
 def expire_queued_runs(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Ends up to `limit` queued runs that no worker may claim any more, and returns how many: their start deadline has
-    passed, or nobody continued their session in time.
+    """Ends up to `limit` runs that no worker may claim any more, and returns how many: their start deadline has passed,
+    nobody continued their session in time, or nobody decided in time about the call for which they wait.
     """
     params = {"limit": limit, "now": now}
-    return _end_found(sql.UNSTARTABLE, sql.END_UNSTARTABLE, params, lambda _: "run.not-started")
+    return _end_found(sql.UNSTARTABLE, sql.END_UNSTARTABLE, params, _unstarted)
+
+
+def _unstarted(run: Row) -> str:
+    is_undecided = run["ended_by"] == EndedBy.APPROVAL_EXPIRED
+    return "run.approval-expired" if is_undecided else "run.not-started"
 
 
 def _end_found(find: str, end: str, params: Row, action: Callable[[Row], str]) -> int:
@@ -415,6 +451,9 @@ def _end_found(find: str, end: str, params: Row, action: Callable[[Row], str]) -
         # With the environments PostgreSQL reads only their partitions, if the table is partitioned by environment.
         environment_ids = list({run["environment_id"] for run in found})
         ended = fetch_all(end, {**params, "ids": ids, "environment_ids": environment_ids})
+        close_approvals(
+            [run for run in ended if run["spells"]], ApprovalStatus.EXPIRED, now=params["now"]
+        )
         follow_up(ended, [ended_event(action(run), SYSTEM, run) for run in ended])
     return len(ended)
 

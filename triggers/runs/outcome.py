@@ -6,7 +6,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from triggers.states import FaultClass, Status
+from pipedai.sql import Row
+from triggers.models import MAX_SPELLS
+from triggers.states import HELD, EndedBy, FaultClass, Status
 
 MAX_SHORT_MESSAGE = 500
 MAX_ERROR_MESSAGE = 8_000
@@ -17,7 +19,11 @@ MAX_LIMIT_KIND = 64
 CALL_OUTCOMES = ("ok", "error", "unknown")
 CALL_EFFECTS = ("none", "idempotent", "possible")
 MAX_OUTPUT_BYTES = 64 * 1024
+# How many names of tools whose calls were denied a run keeps (SPEC §27).
+MAX_DENIED_TOOLS = 20
 
+_DENIED = "The run was denied calls of tools, and the trigger's failOnDenied forbids that."
+_TOO_MANY_SPELLS = f"The run asked for approvals in {MAX_SPELLS} spells, as many as it may have."
 _NO_OUTPUT = "The worker reported no output, although the trigger has an output schema."
 
 
@@ -42,6 +48,26 @@ def counts_of(calls: ToolCalls | None) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """A call of a tool that a run stops for, until a person decides about it. `arguments` is JSON text without secrets.
+    The hashes are those by which the worker's gateway knows the call again; see Approval.
+    """
+
+    tool: str
+    arguments: str
+    arguments_hash: str
+    tool_schema_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Denials:
+    """How many calls a run was denied, and the names of the tools of the first ones, MAX_DENIED_TOOLS at most."""
+
+    total: int
+    tools: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class UsageLimit:
     """When a usage limit ends, and a word for what it limits, such as `five_hour`."""
 
@@ -51,8 +77,8 @@ class UsageLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A worker's report that ends a run, after validation. Messages are cut, and `settled_fault` has decided
-    `fault_class`. The other fields are as in Run. `retry_after_seconds` postpones a retry.
+    """A worker's report that ends a run, or a spell of it, after validation. Messages are cut, and `settled_fault` has
+    decided `fault_class`. The other fields are as in Run. `retry_after_seconds` postpones a retry.
     """
 
     status: str
@@ -79,6 +105,12 @@ class Outcome:
     output: str | None = None
     # The sentence that says why an output that the worker reported is not kept; None if there was no such output.
     unfit_output: str | None = None
+    # What the run waits for, if the status is `waiting`.
+    approval: Question | None = None
+    # With what the worker claimed the run, if the status is `waiting`.
+    claim_id: str | None = None
+    # None if the report does not tell them.
+    denials: Denials | None = None
 
     @property
     def blames_infrastructure(self) -> bool:
@@ -96,24 +128,36 @@ class Outcome:
     def lacks_output(self) -> bool:
         return self.status == Status.SUCCEEDED and self.output is None
 
-    def settled(self, *, has_output_schema: bool) -> "Outcome":
-        """Returns the outcome that counts: a success without the output that the trigger asks for is a failure. The
-        worker has checked the output against the schema (SPEC §18).
+    def settled(self, run: Row) -> "Outcome":
+        """Returns the outcome that counts for a run as `statements.READ` has it.
+
+        A success without the output that the trigger asks for is a failure, and so is one with denied calls if the
+        trigger says so; the worker has checked the output against the schema (SPEC §18). A run that is to be canceled
+        does not wait, and one that has had all its spells fails (SPEC §27).
         """
-        if not has_output_schema or not self.lacks_output:
-            return self
-        return replace(
-            self,
-            status=Status.FAILED,
-            fault_class=FaultClass.CLIENT,
-            error_message=self.unfit_output or _NO_OUTPUT,
-        )
+        if self.status == Status.WAITING:
+            if run["status"] not in HELD and run["ended_by"] != EndedBy.WORKER:
+                return self
+            if run["cancel_requested_at"] is not None:
+                return replace(self, status=Status.CANCELED, fault_class=FaultClass.NONE)
+            return self._failed(_TOO_MANY_SPELLS) if run["spells"] >= MAX_SPELLS - 1 else self
+        if run["has_output_schema"] and self.lacks_output:
+            return self._failed(self.unfit_output or _NO_OUTPUT)
+        denied = max(self.denials.total if self.denials else 0, run["denials_total"] or 0)
+        if run["fail_on_denied"] and self.status == Status.SUCCEEDED and denied:
+            return self._failed(_DENIED)
+        return self
+
+    def _failed(self, why: str) -> "Outcome":
+        return replace(self, status=Status.FAILED, fault_class=FaultClass.CLIENT, error_message=why)
 
     def columns(self) -> dict[str, Any]:
         return {
             **{name: getattr(self, name) for name in self.__slots__},
             "lacks_output": self.lacks_output,
             "at_limit": self.at_limit,
+            "denials_total": self.denials and self.denials.total,
+            "denied_tools": self.denials and list(self.denials.tools),
             **counts_of(self.tool_calls),
         }
 

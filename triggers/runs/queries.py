@@ -67,6 +67,8 @@ def run_in_full(run_id: UUID) -> dict[str, Any]:
             "tool_calls_total",
             "tool_calls_effects",
             "tool_calls_unknown",
+            "denials_total",
+            "denied_tools",
             "output",
         )
         .get(id=run_id)

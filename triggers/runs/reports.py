@@ -23,7 +23,11 @@ from triggers.runs.outcome import Outcome
 from triggers.runs.pools import wake_for
 from triggers.runs.retries import lock_triggers, why_not_repeated
 from triggers.runs.usage_limits import limit_workers, lock_account
-from triggers.states import HELD, SERVER_VERDICTS, TERMINAL, EndedBy, Status
+from triggers.runs.waiting import let_wait
+from triggers.states import HELD, SERVER_VERDICTS, TERMINAL, UNHELD, EndedBy, Status
+
+# By these, runs ended that had waited.
+_ENDED_UNHELD = (EndedBy.USER, EndedBy.APPROVAL_EXPIRED, EndedBy.APPROVAL_UNREACHABLE)
 
 
 def complete_run(
@@ -35,16 +39,22 @@ def complete_run(
     actor: Actor,
     now: datetime | None = None,
 ) -> Row:
-    """Ends a run as its worker reports, and returns it, also if the report is repeated. Until the retry has been
-    claimed, a report replaces an end by lease or deadline; later it is only stored, as `reported`. A success that lacks
-    a required output is a failure. Raises NotFound, Refused.
+    """Ends a run as its worker reports, or lets it wait for a decision, and returns it, also if the report is repeated.
+    Until the retry has been claimed, a report replaces an end by lease or deadline; later it is only stored, as
+    `reported`. A success that lacks a required output is a failure. Raises NotFound, Refused.
     """
     params = {**outcome.columns(), "run_id": run_id, "worker_id": worker_id, "now": now}
     with transaction.atomic():
         limited = lock_account(worker_id) if outcome.at_limit else []
         if outcome.blames_infrastructure:
             lock_triggers(row["trigger_id"] for row in fetch_all(sql.TRIGGER_OF_RUN, params))
-        run = fetch_one(sql.COMPLETE, params)
+        if outcome.approval is not None:
+            run = let_wait(params, outcome.approval, actor)
+        else:
+            run = fetch_one(sql.COMPLETE, params)
+        if run is not None and outcome.approval is not None:
+            _keep_result(run, outcome)
+            return run
         if run is not None:
             _limit(limited, outcome, actor, now)
             _follow_up_report(run, outcome, actor)
@@ -74,7 +84,20 @@ def _complete_otherwise(
     run = fetch_one(sql.READ, params)
     if run is None or run["worker_id"] != params["worker_id"]:
         raise NotFound
-    if (settled := outcome.settled(has_output_schema=run["has_output_schema"])) is not outcome:
+    if outcome.approval is not None and _has_waited(run):
+        return run
+    if (
+        outcome.approval is not None
+        and run["status"] in HELD
+        and outcome.claim_id != run["claim_id"]
+    ):
+        # A late repetition of a report that the run waits must not end the run's next spell.
+        raise Refused(
+            "The run has been claimed with another claimId.",
+            run,
+            code=ErrorCode.CLAIMED_BY_ANOTHER,
+        )
+    if (settled := outcome.settled(run)) is not outcome:
         outcome, params = settled, {**params, **settled.columns()}
         if run["status"] in HELD:
             failed = fetch_row(sql.COMPLETE, params)
@@ -82,18 +105,30 @@ def _complete_otherwise(
             return failed
     if run["ended_by"] == EndedBy.WORKER and run["status"] == outcome.status:
         return run
+    _check_late(run, outcome)
+    retry = fetch_one(sql.RETRY_FOR_UPDATE, params)
+    if retry is not None and retry["was_claimed"]:
+        return _keep_late_result(run, params, reported, actor)
+    return _accept_late_result(params, outcome, retry, actor, limited)
+
+
+def _check_late(run: Row, outcome: Outcome) -> None:
+    """Raises Refused unless the server has ended the run, and the outcome may replace that end."""
+    if outcome.status == Status.WAITING:
+        raise Refused(f"The run is {run['status']} and can't wait.", run)
     if run["status"] not in TERMINAL:
-        if outcome.status == Status.CANCELED and run["status"] != Status.QUEUED:
+        if outcome.status == Status.CANCELED and run["status"] in HELD:
             raise _no_cancel(run)
         raise Refused(f"The run is {run['status']} and can't be completed.", run)
     if run["ended_by"] not in SERVER_VERDICTS:
         raise Refused(f"The run has ended as {run['status']}.", run)
     if outcome.status == Status.CANCELED and run["cancel_requested_at"] is None:
         raise _no_cancel(run)
-    retry = fetch_one(sql.RETRY_FOR_UPDATE, params)
-    if retry is not None and retry["was_claimed"]:
-        return _keep_late_result(run, params, reported, actor)
-    return _accept_late_result(params, outcome, retry, actor, limited)
+
+
+def _has_waited(run: Row) -> bool:
+    """Returns whether the last report of the run's worker was that the run waits."""
+    return bool(run["spells"]) and (run["status"] in UNHELD or run["ended_by"] in _ENDED_UNHELD)
 
 
 def _no_cancel(run: Row) -> Refused:
@@ -107,7 +142,7 @@ def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Ac
         execute(sql.KEEP_LATE_RESULT, {**params, "late_result": report})
         emit(run_event("run.late-result", actor, run, {"reported": reported.get("status")}))
         if params["cost_usd"] is not None:
-            settle_reservations([run["id"]], late_cost=params["cost_usd"])
+            settle_reservations([run["id"]], told_cost=params["cost_usd"])
     return Refused(
         "The run was given up and its retry has been claimed.", run, code=ErrorCode.RETRY_CLAIMED
     )
@@ -138,6 +173,7 @@ def _accept_late_result(
         [run],
         [ended_event("run.completed", actor, run, changes)],
         retry_after_seconds=outcome.retry_after_seconds,
+        told_cost=outcome.cost_usd,
     )
     if is_retried:
         retry = fetch_row(sql.RETRY_FOR_UPDATE, params)
@@ -153,6 +189,7 @@ def _follow_up_report(run: Row, outcome: Outcome, actor: Actor) -> None:
         [run],
         [ended_event(action, actor, run)],
         retry_after_seconds=outcome.retry_after_seconds,
+        told_cost=outcome.cost_usd,
     )
 
 

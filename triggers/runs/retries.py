@@ -44,6 +44,9 @@ class NoRetry(StrEnum):
     START_DEADLINE = "start_deadline"
     # The run's tool calls may have changed something, and its trigger forbids retries of such runs.
     HAD_EFFECTS = "had_effects"
+    # The run waited for a decision, which nobody made in time, or whose worker did not come back for it.
+    APPROVAL_EXPIRED = "approval_expired"
+    APPROVAL_UNREACHABLE = "approval_unreachable"
     TRIGGER_DELETED = "trigger_deleted"
     TRIGGER_DISABLED = "trigger_disabled"
 
@@ -62,6 +65,8 @@ def why_not_repeated(run: Row) -> NoRetry | None:
         return NoRetry.SUCCEEDED
     if run["status"] == Status.CANCELED:
         return NoRetry.CANCELED
+    if run["ended_by"] == EndedBy.APPROVAL_EXPIRED:
+        return NoRetry.APPROVAL_EXPIRED
     if run["fault_class"] != FaultClass.INFRA:
         return NoRetry.CLIENT_FAULT
     if run["cancel_requested_at"] is not None:
@@ -70,6 +75,8 @@ def why_not_repeated(run: Row) -> NoRetry | None:
         return NoRetry.START_DEADLINE
     if run["ended_by"] == EndedBy.HAD_EFFECTS:
         return NoRetry.HAD_EFFECTS
+    if run["ended_by"] == EndedBy.APPROVAL_UNREACHABLE:
+        return NoRetry.APPROVAL_UNREACHABLE
     if _retries_are_used(run):
         return NoRetry.RETRIES_USED
     return NoRetry.HAD_EFFECTS if _effects_forbid(run) else None

@@ -78,6 +78,13 @@ class RunSerializer(RowSerializer):
         return run["cancel_requested_at"] is not None
 
 
+class DenialsSerializer(serializers.Serializer[Any]):
+    """How many calls a run was denied, and the names of the tools of the first ones."""
+
+    total = serializers.IntegerField()
+    tools = serializers.ListField(child=serializers.CharField())
+
+
 class ToolCallsSerializer(serializers.Serializer[Any]):
     """How many calls of MCP tools a run has made, how many of these calls may have changed something, and how many of
     them got no answer.
@@ -112,12 +119,20 @@ class RunDetailSerializer(RunSerializer):
     prompt = serializers.CharField()
     mcpUrl = serializers.CharField(source="mcp_url", allow_null=True)
     toolCalls = serializers.SerializerMethodField()
+    denials = serializers.SerializerMethodField()
     output = serializers.JSONField(allow_null=True)
     lateResult = LateResultField(source="late_result", allow_null=True)
 
     def get_payloadHidden(self, run: dict[str, Any]) -> bool:  # noqa: N802
         """Whether there is a payload that the caller may not see, as it comes from an event."""
         return bool(run.get("payload_hidden"))
+
+    @extend_schema_field(DenialsSerializer(allow_null=True))
+    def get_denials(self, run: dict[str, Any]) -> dict[str, Any] | None:
+        """The calls that the run was denied, or None if its worker did not tell."""
+        if run["denials_total"] is None:
+            return None
+        return {"total": run["denials_total"], "tools": run["denied_tools"]}
 
     @extend_schema_field(ToolCallsSerializer(allow_null=True))
     def get_toolCalls(self, run: dict[str, Any]) -> dict[str, int] | None:  # noqa: N802

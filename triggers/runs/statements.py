@@ -10,8 +10,15 @@ from functools import cache
 
 from pipedai.sql import NOW
 from triggers.budgets.room import CAN_REJECT, CAP, HAS_BUDGETS, HAS_RESERVATIONS
-from triggers.models import RUN_COLUMNS
-from triggers.runs.conditions import IS_COUNTED_AS_QUEUED, IS_HELD, MAY_BE_CLAIMED, OF_ENVIRONMENT
+from triggers.models import MAX_SPELLS, RUN_COLUMNS
+from triggers.runs.conditions import (
+    IS_COUNTED_AS_QUEUED,
+    IS_HELD,
+    MAY_BE_CLAIMED,
+    OF_ENVIRONMENT,
+    ONLY_RESUMES,
+)
+from triggers.runs.outcome import MAX_DENIED_TOOLS, MAX_LISTED_CALLS
 from triggers.runs.reachability import LEASES_COUNT
 from triggers.runs.routing import avoided_worker, pool_from
 
@@ -28,7 +35,9 @@ _WILL_RETRY = "CASE WHEN r.ended_at IS NOT NULL THEN r.retried END AS will_retry
 # Until when the retry of a run `r` waits for the run's worker to continue the session; NULL if it does not.
 _RESUME_UNTIL = """CASE WHEN r.ended_at IS NOT NULL THEN (
         SELECT retry.resume_until FROM run retry
-        WHERE retry.retry_of_id = r.id AND retry.environment_id = r.environment_id) END AS resume_until"""
+        WHERE retry.retry_of_id = r.id AND retry.environment_id = r.environment_id) END"""
+# Until when the worker of a waiting run may have to continue it: an hour after the last moment for a decision.
+LAST_RESUME = f"r.resume_until + interval '{RESUMABLE_FOR}'"
 _NOT_ENDED = "NULL::boolean AS will_retry"
 _RELEASED = "slot = NULL, trigger_slot = NULL, lease_expires_at = NULL, deadline_at = NULL"
 # The columns that are set in every new run, whatever made it. All other columns begin as NULL.
@@ -36,11 +45,12 @@ _INSERT = """INSERT INTO run (
         id, environment_id, trigger_id, revision_id, worker_id, pool_id, pool_from, status, source, attempt,
         max_retries, timeout_seconds, retry_of_id, rerun_of_id, event_id, chain_depth, scheduled_for, queued_at,
         available_at, start_deadline_at, model)"""
-# The same INSERT with the column that only runs of events have.
-_INSERT_REQUESTED = _INSERT.replace("model)", "model, coalesce_key)")
+# The same INSERT with the columns that only runs of people, programs and events have.
+_INSERT_REQUESTED = _INSERT.replace("model)", "model, requested_by, coalesce_key)")
 # The same INSERT with the columns that only retries have.
 _INSERT_RETRY = _INSERT.replace(
-    "model)", "model, avoided_worker_id, resume_until, had_effects, limit_retries)"
+    "model)",
+    "model, requested_by, avoided_worker_id, resume_until, had_effects, limit_retries)",
 )
 
 
@@ -69,14 +79,15 @@ r AS (
     {_INSERT_REQUESTED}
     SELECT %(id)s, t.environment_id, t.id, t.revision_id, t.worker_id, t.pool_id, {pool_from(_DELAYED, NOW)}, 'queued',
         %(source)s, 1, t.max_retries, t.timeout_seconds, NULL, %(rerun_of_id)s, %(event_id)s, %(chain_depth)s, NULL,
-        {NOW}, {_DELAYED}, {_start_deadline(_DELAYED)}, v.model, %(coalesce_key)s
+        {NOW}, {_DELAYED}, {_start_deadline(_DELAYED)}, v.model, %(requested_by)s, %(coalesce_key)s
     FROM t JOIN trigger_revision v ON v.id = t.revision_id
     RETURNING *),
 kept AS (
     INSERT INTO run_text (run_id, environment_id, payload)
     SELECT id, environment_id, %(payload)s::json FROM r WHERE %(payload)s::json IS NOT NULL)
 SELECT {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result,
-    v.prompt, NULL AS output, NULL AS tool_calls_total, {CAN_REJECT} AS budgets_can_reject
+    v.prompt, NULL AS output, NULL AS tool_calls_total, NULL AS denials_total,
+    {CAN_REJECT} AS budgets_can_reject
 FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 """
 
@@ -128,7 +139,7 @@ retry AS (
         CASE WHEN t.pool_id IS NULL THEN NULL WHEN n.resumes THEN n.resume_until
             WHEN t.worker_id = r.worker_id THEN n.due ELSE {pool_from("n.due", "r.ended_at")} END,
         'queued', 'retry', r.attempt + 1, r.max_retries, r.timeout_seconds, r.id, NULL, r.event_id, r.chain_depth,
-        r.scheduled_for, r.ended_at, n.due, {_start_deadline("n.due")}, v.model,
+        r.scheduled_for, r.ended_at, n.due, {_start_deadline("n.due")}, v.model, r.requested_by,
         CASE WHEN NOT n.resumes AND NOT n.at_limit THEN {avoided_worker("r.worker_id", "r.ended_at")} END,
         n.resume_until, n.had_effects, r.limit_retries + n.at_limit::int
     FROM planned n
@@ -198,6 +209,28 @@ RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, t
 """
 
 
+_MOST = {"int": 2**31 - 1, "bigint": 2**63 - 1, "numeric": "99999999.999999"}
+
+
+def _sum(column: str, type_: str, reported: str | None = None, earlier: str | None = None) -> str:
+    """Returns SQL for the sum of what a worker `reported`, a parameter with the name of the column if it is None, and
+    of what `earlier` spells of the run `r` reported, which is in the column itself if it is None. A sum that the column
+    can't hold becomes the largest number that it can. If one of the two is NULL, it is the other.
+    """
+    reported = reported or f"%({column})s::{type_}"
+    earlier = earlier or f"r.{column}"
+    return f"""CASE WHEN {earlier} IS NULL OR {reported} IS NULL THEN coalesce({reported}, {earlier})
+        ELSE least({earlier}::numeric + {reported}, {_MOST[type_]})::{type_} END"""
+
+
+# The counts of tool calls that a worker reported, as counts of the whole run.
+_TOTAL, _EFFECTS, _UNKNOWN = (
+    f"(CASE WHEN %(tool_calls_{part})s::int IS NOT NULL THEN {sum_} END)"
+    for number, part in enumerate(("total", "effects", "unknown"), 1)
+    for sum_ in [_sum("", "int", f"%(tool_calls_{part})s::int", f"r.earlier_calls[{number}]")]
+)
+
+
 START = f"""
 UPDATE run r
 SET status = 'running', started_at = {NOW}, lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
@@ -213,28 +246,32 @@ RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message
 HEARTBEAT = f"""
 UPDATE run r
 SET lease_expires_at = {_LEASE}, session_id = coalesce(%(session_id)s, r.session_id),
-    tool_calls_total = greatest(r.tool_calls_total, %(tool_calls_total)s::int),
-    tool_calls_effects = greatest(r.tool_calls_effects, %(tool_calls_effects)s::int),
+    tool_calls_total = greatest(r.tool_calls_total, {_TOTAL}),
+    tool_calls_effects = greatest(r.tool_calls_effects, {_EFFECTS}),
     tool_calls_unknown = CASE
-        WHEN r.tool_calls_total > %(tool_calls_total)s::int OR %(tool_calls_total)s::int IS NULL
-            THEN r.tool_calls_unknown
-        WHEN r.tool_calls_total = %(tool_calls_total)s::int
-            THEN least(r.tool_calls_unknown, %(tool_calls_unknown)s::int)
-        ELSE %(tool_calls_unknown)s::int END
+        WHEN r.tool_calls_total > {_TOTAL} OR {_TOTAL} IS NULL THEN r.tool_calls_unknown
+        WHEN r.tool_calls_total = {_TOTAL} THEN least(r.tool_calls_unknown, {_UNKNOWN})
+        ELSE {_UNKNOWN} END
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL
     AND r.{OF_ENVIRONMENT}
 RETURNING r.status, r.cancel_requested_at, r.lease_expires_at
 """
 
-_OUTCOME = """
-    status = %(status)s, fault_class = %(fault_class)s, at_limit = %(at_limit)s, exit_code = %(exit_code)s,
-    short_message = %(short_message)s,
-    model = coalesce(%(model)s, r.model), input_tokens = %(input_tokens)s, output_tokens = %(output_tokens)s,
-    cache_read_tokens = %(cache_read_tokens)s, cache_creation_tokens = %(cache_creation_tokens)s,
-    cost_usd = %(cost_usd)s, num_turns = %(num_turns)s, session_id = coalesce(%(session_id)s, r.session_id),
-    tool_calls_total = coalesce(%(tool_calls_total)s::int, r.tool_calls_total),
-    tool_calls_effects = coalesce(%(tool_calls_effects)s::int, r.tool_calls_effects),
-    tool_calls_unknown = coalesce(%(tool_calls_unknown)s::int, r.tool_calls_unknown)"""
+# What a report says of the spell of a run that it ends. Numbers are added to those of earlier spells.
+_SPELL = f"""
+    exit_code = %(exit_code)s, short_message = %(short_message)s, model = coalesce(%(model)s, r.model),
+    input_tokens = {_sum("input_tokens", "bigint")}, output_tokens = {_sum("output_tokens", "bigint")},
+    cache_read_tokens = {_sum("cache_read_tokens", "bigint")},
+    cache_creation_tokens = {_sum("cache_creation_tokens", "bigint")},
+    cost_usd = {_sum("cost_usd", "numeric")}, num_turns = {_sum("num_turns", "int")},
+    session_id = coalesce(%(session_id)s, r.session_id),
+    tool_calls_total = coalesce({_TOTAL}, r.tool_calls_total),
+    tool_calls_effects = coalesce({_EFFECTS}, r.tool_calls_effects),
+    tool_calls_unknown = coalesce({_UNKNOWN}, r.tool_calls_unknown),
+    denials_total = {_sum("denials_total", "int")},
+    denied_tools = coalesce((r.denied_tools || %(denied_tools)s::varchar[])[1:{MAX_DENIED_TOOLS}], r.denied_tools)"""
+_OUTCOME = f"""
+    status = %(status)s, fault_class = %(fault_class)s, at_limit = %(at_limit)s, {_SPELL}"""
 # The columns that are read of a run that has just ended. Its retry and its webhook delivery need more columns than
 # lists of runs show.
 _ENDED = f"""{_RUN}, r.ended_by, r.max_retries, r.at_limit, r.limit_retries, r.had_effects, r.tool_calls_total,
@@ -244,8 +281,9 @@ _ENDED = f"""{_RUN}, r.ended_by, r.max_retries, r.at_limit, r.limit_retries, r.h
     EXISTS (SELECT FROM listener l WHERE l.upstream_id = r.trigger_id) AS is_heard"""
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
-# Ends a run as its worker reports. If the report says that the run succeeded but has no output, and the run's trigger
-# asks for an output by its output schema, the statement changes nothing; `complete_run` then ends the run as failed.
+# Ends a run as its worker reports. If the report says that the run succeeded, but the run has no output, and the run's
+# trigger asks for an output by its output schema, or was denied a call, and the trigger forbids that, the statement
+# changes nothing; `complete_run` then ends the run as failed.
 COMPLETE = f"""
 UPDATE run r SET ended_at = {NOW}, ended_by = 'worker', {_RELEASED}, {_OUTCOME}
 FROM trigger t
@@ -254,7 +292,42 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL A
     AND (%(status)s <> 'canceled' OR r.cancel_requested_at IS NOT NULL)
     AND (NOT %(lacks_output)s OR NOT EXISTS (
         SELECT FROM trigger_revision v WHERE v.id = r.revision_id AND v.output_schema IS NOT NULL))
+    AND NOT (t.fail_on_denied AND %(status)s = 'succeeded' AND greatest(%(denials_total)s::int, r.denials_total, 0) > 0)
 RETURNING {_REPORTED}
+"""
+
+# Lets a run wait for a person's decision, as its worker reports. The statement changes nothing if the report is of an
+# earlier claim, if a cancel was requested, or if the run has had all its spells; `complete_run` then refuses the report
+# or ends the run. `_COUNTS` names the counts of tool
+# calls that this statement writes, because an UPDATE can't read what it writes.
+_COUNTS = ", ".join(
+    f"coalesce({counts}, r.tool_calls_{part})"
+    for part, counts in (("total", _TOTAL), ("effects", _EFFECTS), ("unknown", _UNKNOWN))
+)
+WAIT = f"""
+UPDATE run r SET status = 'waiting', {_RELEASED}, claim_id = NULL, spells = r.spells + 1,
+    active_ms = coalesce(r.active_ms, 0)
+        + coalesce(floor(extract(epoch FROM {NOW} - r.started_at) * 1000)::bigint, 0),
+    earlier_calls = CASE WHEN coalesce({_TOTAL}, r.tool_calls_total) IS NOT NULL THEN ARRAY[{_COUNTS}] END,
+    resume_until = {NOW} + %(expires_after)s * interval '1 second', {_SPELL}
+FROM trigger t
+WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND t.id = r.trigger_id
+    AND r.{OF_ENVIRONMENT} AND r.cancel_requested_at IS NULL AND r.spells < {MAX_SPELLS - 1}
+    AND r.claim_id IS NOT DISTINCT FROM %(claim_id)s
+RETURNING {_RUN}, {_NOT_ENDED}, {LAST_RESUME} AS resume_until, t.max_concurrent_runs,
+    t.worker_id AS trigger_worker_id, t.pool_id AS trigger_pool_id, t.name AS trigger_name, NULL AS error_message,
+    {HAS_RESERVATIONS} AS has_reservations
+"""
+
+# Queues a waiting run again, about whose call somebody has decided. It is for its worker alone, until the time for the
+# decision would have been over, or an hour from now if that is later.
+CONTINUE = f"""
+UPDATE run r SET status = 'queued', claimed_at = NULL, started_at = NULL, start_deadline_at = NULL,
+    resume_until = greatest(r.resume_until, {NOW} + interval '{RESUMABLE_FOR}'),
+    pool_from = CASE WHEN r.pool_id IS NOT NULL
+        THEN greatest(r.resume_until, {NOW} + interval '{RESUMABLE_FOR}') END
+WHERE r.id = %(run_id)s AND r.status = 'waiting' AND r.resume_until > {NOW}
+RETURNING r.id, r.environment_id, r.trigger_id, r.worker_id, r.status, r.fault_class
 """
 
 # Lets a worker's late report replace the end that the server had decided. The caller has locked the row and checked
@@ -267,7 +340,10 @@ RETURNING {_REPORTED}
 """
 
 READ = f"""
-SELECT {_RUN}, {_WILL_RETRY}, {_RESUME_UNTIL}, r.claim_id, r.ended_by, t.name AS trigger_name, t.max_concurrent_runs,
+SELECT {_RUN}, {_WILL_RETRY},
+    CASE WHEN r.status = 'waiting' THEN {LAST_RESUME} WHEN r.status = 'queued' AND r.spells > 0 THEN r.resume_until
+        ELSE {_RESUME_UNTIL} END AS resume_until,
+    r.claim_id, r.ended_by, r.denials_total, t.name AS trigger_name, t.max_concurrent_runs, t.fail_on_denied,
     {CAP} AS max_cost_usd, x.error_message, x.late_result IS NOT NULL AS has_late_result,
     v.output_schema IS NOT NULL AS has_output_schema
 FROM run r JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
@@ -320,10 +396,16 @@ FROM run WHERE id = %(run_id)s
 ON CONFLICT (run_id) DO UPDATE SET late_result = excluded.late_result
 """
 
-KEEP_RESULT = """
-INSERT INTO run_result (run_id, environment_id, output, tool_calls)
+# Only a run of several spells has a row already. The calls of its last spell follow those of the earlier ones.
+KEEP_RESULT = f"""
+INSERT INTO run_result AS kept (run_id, environment_id, output, tool_calls)
 SELECT id, environment_id, %(output)s::json, %(tool_call_list)s::json FROM run WHERE id = %(run_id)s
-ON CONFLICT (run_id) DO UPDATE SET output = excluded.output, tool_calls = excluded.tool_calls
+ON CONFLICT (run_id) DO UPDATE SET output = excluded.output, tool_calls = (
+    SELECT json_agg(call ORDER BY spell, n) FROM (
+        SELECT 1 AS spell, n, call FROM json_array_elements(kept.tool_calls) WITH ORDINALITY AS a (call, n)
+        UNION ALL
+        SELECT 2, n, call FROM json_array_elements(excluded.tool_calls) WITH ORDINALITY AS a (call, n)
+        ORDER BY 1, 2 LIMIT {MAX_LISTED_CALLS}) calls)
 """
 
 KEEP_ERRORS = """
@@ -341,11 +423,12 @@ WHERE r.status IN ('succeeded', 'failed', 'timed_out') AND NOT r.retried
 ON CONFLICT (run_id, environment_id) WHERE run_id IS NOT NULL DO NOTHING
 """
 
-CANCEL_QUEUED = f"""
+CANCEL_UNHELD = f"""
 UPDATE run r
-SET status = 'canceled', fault_class = 'none', cancel_requested_at = {NOW}, ended_at = {NOW}, ended_by = 'user'
+SET status = 'canceled', fault_class = 'none', cancel_requested_at = {NOW}, ended_at = {NOW}, ended_by = 'user',
+    started_at = NULL
 FROM trigger t
-WHERE r.id = %(run_id)s AND r.status = 'queued' AND t.id = r.trigger_id
+WHERE r.id = %(run_id)s AND r.status IN ('queued', 'waiting') AND t.id = r.trigger_id
 RETURNING {_ENDED}, NULL AS error_message
 """
 
@@ -409,33 +492,42 @@ RETURNING {_ENDED},
         ELSE 'timed out: no result within ' || v.timeout_seconds || ' s' END AS error_message
 """
 
-# Finds the queued runs that must end in the queue: their start deadline has passed, or they could only continue a
-# session, and the time for that is over.
-_UNSTARTABLE = f"""status = 'queued'
-    AND (start_deadline_at <= {NOW} OR (had_effects AND resume_until <= {NOW}))"""
+# Finds the runs that must end although no worker holds them: their start deadline has passed, they could only continue
+# a session, and the time for that is over, or nobody has decided about their call in time.
+_CANNOT_RESUME = f"""status IN ('queued', 'waiting') AND {ONLY_RESUMES.replace("r.", "")} AND resume_until <= {NOW}"""
+_IS_LATE = f"status = 'queued' AND start_deadline_at <= {NOW}"
 
 UNSTARTABLE = f"""
-SELECT id, trigger_id, environment_id FROM run WHERE status = 'queued' AND start_deadline_at <= {NOW}
+SELECT id, trigger_id, environment_id FROM run WHERE {_IS_LATE}
 UNION
-SELECT id, trigger_id, environment_id FROM run WHERE status = 'queued' AND had_effects AND resume_until <= {NOW}
+SELECT id, trigger_id, environment_id FROM run WHERE {_CANNOT_RESUME}
 ORDER BY id LIMIT %(limit)s
 """
 
 END_UNSTARTABLE = f"""
 WITH found AS (
     SELECT id, environment_id,
-        had_effects AND resume_until <= {NOW} AND start_deadline_at <= {NOW} IS NOT TRUE AS cannot_resume,
+        CASE WHEN status = 'queued' AND start_deadline_at <= {NOW} THEN 'start_deadline'
+            WHEN spells = 0 THEN 'had_effects'
+            WHEN status = 'queued' OR EXISTS (SELECT FROM worker w WHERE w.id = worker_id AND w.deleted_at IS NOT NULL)
+                THEN 'approval_unreachable'
+            ELSE 'approval_expired' END AS ended_by,
         extract(epoch FROM start_deadline_at - available_at)::int AS deadline_seconds
-    FROM run WHERE id = ANY(%(ids)s) AND environment_id = ANY(%(environment_ids)s) AND {_UNSTARTABLE}
+    FROM run WHERE id = ANY(%(ids)s) AND environment_id = ANY(%(environment_ids)s)
+        AND (({_IS_LATE}) OR ({_CANNOT_RESUME}))
     ORDER BY id FOR UPDATE SKIP LOCKED)
 UPDATE run r
-SET status = 'failed', fault_class = 'infra', ended_at = {NOW},
-    ended_by = CASE WHEN found.cannot_resume THEN 'had_effects' ELSE 'start_deadline' END
+SET status = 'failed', fault_class = CASE WHEN found.ended_by = 'approval_expired' THEN 'client' ELSE 'infra' END,
+    ended_at = {NOW}, ended_by = found.ended_by, started_at = NULL
 FROM found, trigger t
 WHERE r.id = found.id AND r.environment_id = found.environment_id AND t.id = r.trigger_id
 RETURNING {_ENDED},
-    CASE WHEN found.cannot_resume
+    CASE found.ended_by
+        WHEN 'had_effects'
         THEN 'not resumed in time, and not started anew, because the run before it may have changed something'
+        WHEN 'approval_expired' THEN 'no decision in time: nobody approved or rejected the call that the run asked for'
+        WHEN 'approval_unreachable'
+        THEN 'not continued in time: its worker did not come back for the call that the run had asked for'
         ELSE 'not started: no worker claimed the run within ' || found.deadline_seconds || ' s after it came due'
         END AS error_message
 """
@@ -443,12 +535,13 @@ RETURNING {_ENDED},
 
 def _reassign(which: str) -> str:
     """Returns the statement that gives queued runs, which the SQL `which` names, to their trigger's present worker and
-    pool. They no longer wait for a session, and end soon if they may not start anew.
+    pool. They no longer wait for a session, and end soon if they may not start anew. Runs about which somebody has
+    decided stay where they are, because only their worker can continue them.
     """
     return f"""
 WITH moved AS (
     SELECT id, worker_id, pool_id FROM run
-    WHERE {which} AND status = 'queued'
+    WHERE {which} AND status = 'queued' AND spells = 0
     ORDER BY id FOR NO KEY UPDATE)
 UPDATE run r
 SET worker_id = CASE WHEN r.had_effects THEN r.worker_id ELSE t.worker_id END, pool_id = t.pool_id,
@@ -478,7 +571,7 @@ REASSIGN_RESUMING = _reassign(
 OPEN_TO_POOLS = f"""
 WITH opened AS (
     SELECT id FROM run
-    WHERE worker_id = ANY(%(worker_ids)s) AND status = 'queued' AND CASE WHEN resume_until IS NULL
+    WHERE worker_id = ANY(%(worker_ids)s) AND status = 'queued' AND spells = 0 AND CASE WHEN resume_until IS NULL
         THEN pool_from > available_at
         ELSE resume_until > {NOW} AND resume_until < %(until)s::timestamptz + interval '{RESUMABLE_FOR}' END
     ORDER BY id FOR NO KEY UPDATE)
@@ -507,9 +600,22 @@ WITH held AS (
 UPDATE run r SET trigger_slot = held.number FROM held WHERE r.id = held.id AND r.slot IS NOT NULL
 """
 
-# Counts a worker's unfinished runs that no other worker may take. Each of the two counts reads a partial index: one has
-# the queued runs, the other the claimed and running ones.
+# Ends the time of a worker's runs that nobody else can continue, because the worker is deregistered. The scheduler ends
+# them.
+GIVE_UP_WAITING = f"""
+WITH found AS (
+    SELECT id FROM run
+    WHERE worker_id = %(worker_id)s AND status IN ('queued', 'waiting') AND ended_at IS NULL AND spells > 0
+        AND environment_id = (SELECT environment_id FROM worker WHERE id = %(worker_id)s)
+    ORDER BY id FOR NO KEY UPDATE)
+UPDATE run r SET resume_until = least(r.resume_until, {NOW}) FROM found WHERE r.id = found.id
+"""
+
+# Counts a worker's unfinished runs that no other worker may take. Each of the counts reads a partial index: the first
+# has the queued runs, the second the waiting ones of the environment, the third the claimed and running ones.
 COUNT_UNFINISHED = """
 SELECT (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND status = 'queued')
+    + (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND status = 'waiting' AND ended_at IS NULL
+        AND environment_id = (SELECT environment_id FROM worker WHERE id = %(worker_id)s))
     + (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND slot IS NOT NULL) AS unfinished
 """

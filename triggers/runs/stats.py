@@ -57,9 +57,10 @@ LEFT JOIN LATERAL (
 # The percentiles are nearest-rank ones, so each is the time that some run really took. They are in microseconds,
 # because whole numbers are sorted faster than intervals. PostgreSQL leaves out the runs that never started, whose
 # duration is NULL.
-_DURATIONS = """
+_LAST = "(date_part('epoch', r.ended_at - r.started_at) * 1000000)::bigint"
+_DURATIONS = f"""
 percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (
-    ORDER BY (date_part('epoch', r.ended_at - r.started_at) * 1000000)::bigint)"""
+    ORDER BY CASE WHEN r.active_ms IS NULL THEN {_LAST} ELSE r.active_ms * 1000 + coalesce({_LAST}, 0) END)"""
 _NO_DURATIONS = "NULL::bigint[]"
 
 # The total is the grouping set without a key. It comes first, then the groups with the most runs, or the days in their

@@ -170,6 +170,15 @@ def longer_than(count):
 
 # What each field refuses, and with which message. test_mcp_headers.py has what `mcpHeaders` refuses.
 SLUG = "Must be lower-case letters, digits, dots, hyphens and underscores, and begin and end with a letter or digit."
+RULES = "Must be a list of rules."
+_RULE: dict[str, Any] = {
+    "tools": "*",
+    "when": "always",
+    "approverRole": "operator",
+    "notRequester": False,
+    "expiresAfterSeconds": 60,
+}
+
 BAD: dict[str, list[tuple[Any, str]]] = {
     **{name: refused_by(field) for name, field in plain_fields(TriggerBody).items()},
     "key": [("", BLANK), (5, STRING), ("x" * 65, longer_than(64)), ("Nightly report", SLUG), ("-x", SLUG)],
@@ -225,6 +234,7 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         (0, "Must be more than 0."), ("0.0", "Must be more than 0."), (-0.5, "Must be more than 0."),
         ("0.0000001", "Must have at most six decimal places."), (1e9, "Must be at most 99,999,999."),
     ],
+    "approvals": [("*", RULES), ({}, RULES), ([_RULE] * 11, "Must not have more than 10 rules.")],
     "outputSchema": [  # test_output_schemas.py has more
         ("{}", OBJECT), (True, OBJECT), ([], OBJECT), (5, OBJECT),
         ({"description": "x" * 32751}, "Must not be longer than 32 KiB."),
@@ -264,7 +274,44 @@ TAKEN: dict[str, list[Any]] = {
     "schedule": [f"{','.join(['1'] * 96)} * * * *"],
     "timezone": ["America/Argentina/ComodRivadavia"],
     "outputSchema": [{}, {"description": "x" * (32 * 1024 - 18)}],
+    "approvals": [[_RULE] * 10, [_RULE | {"tools": ["x" * 200], "expiresAfterSeconds": 604_800}]],
 }
+
+
+def test_a_rule_of_approvals_has_defaults_and_none_are_null(create):
+    assert create(approvals=[{"tools": ["b", "a", "b"]}]).json()["approvals"] == [
+        {
+            "tools": ["b", "a"],
+            "when": "always",
+            "approverRole": "admin",
+            "notRequester": False,
+            "expiresAfterSeconds": 86_400,
+        }
+    ]
+    assert create(approvals=[]).json()["approvals"] is None
+
+
+def test_a_change_replaces_the_rules_as_a_whole(create, cast):
+    made = create(approvals=[_RULE]).json()
+    url, client = f"/api/v1/triggers/{made['id']}", cast.client(cast.admin)
+    changed = client.patch(url, {"approvals": [{"tools": "*"}]})
+    assert changed.json()["approvals"][0]["expiresAfterSeconds"] == 86_400
+    refused = client.patch(url, {"approvals": [{"when": "always"}]}).json()["details"]
+    assert refused["fieldErrors"]["approvals.0.tools"] == ["This field is required."]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tools": []}, {"tools": "all"}, {"tools": ["x"] * 51}, {"when": "never"}, {"approverRole": "viewer"},
+        {"expiresAfterSeconds": 59}, {"other": 1},
+    ],
+)  # fmt: skip
+def test_a_bad_rule_is_named_by_its_place(create, change):
+    (field,) = change
+    answer = create(approvals=[_RULE, _RULE | change])
+    assert answer.status_code == 400
+    assert f"approvals.1.{field}" in answer.json()["details"]["fieldErrors"]
 
 
 @pytest.mark.parametrize("field", TAKEN)

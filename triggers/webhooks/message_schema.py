@@ -5,13 +5,14 @@ from typing import Any
 from pipedai.api.schema import reference
 from pipedai.api.schema.answers import JSON
 from pipedai.api.schema.operation import Schema
+from triggers.states import TERMINAL
 
 _TEXT: Schema = {"type": "string"}
 _TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
 _MESSAGE: Schema = {
     "runId": {"type": "string", "format": "uuid", "description": "The nil UUID in a test."},
     "triggerId": {"type": "string", "format": "uuid"},
-    "status": {"$ref": "#/components/schemas/Outcome"},
+    "status": {"type": "string", "enum": [status.value for status in TERMINAL]},
     "durationMs": {"type": ["integer", "null"]},
     "shortMessage": _TEXT_OR_NULL,
     "errorMessage": _TEXT_OR_NULL,

@@ -14,7 +14,7 @@ from triggers.runs.offers import offers_of
 from workers.locks import locked_limits
 from workers.protocol.access import PROCESS, VERSION, check_size
 from workers.protocol.polling import ACCOUNT, PollingViewSet, worker_fields
-from workers.protocol.serializers import ClaimNextBody, NextRunSerializer
+from workers.protocol.serializers import APPROVALS, ClaimNextBody, NextRunSerializer
 
 # A call that waits keeps its body in memory all the time, so the body must be small.
 MAX_BODY_BYTES = 16 * 1024
@@ -61,13 +61,14 @@ class ClaimNextViewSet(PollingViewSet):
         """Gives the worker the first run that a poll would return, claimed for it."""
         check_size(request, MAX_BODY_BYTES)
         body = read_body(ClaimNextBody, request)
-        limits = self._begin(request, waits=bool(body["wait"]))
+        features = body["features"] or ()
+        limits = self._begin(request, waits=bool(body["wait"]), features=features)
         run, was_late = claim_next_run(
             worker_id=worker_id,
             claim_id=body["claim_id"],
             start=body["start"],
             limits=limits,
-            lock_worker=partial(locked_limits, self.worker),
+            lock_worker=partial(locked_limits, self.worker, takes_approvals=APPROVALS in features),
             has_pools=bool(self.worker.pool_ids),
             actor=self._actor(request),
             offers=offers_of(self.worker.environment_id),

@@ -13,7 +13,7 @@ from triggers.runs.handout import MOST_BYTES, hand_out_runs
 from triggers.runs.offers import offers_of
 from workers.protocol.access import PROCESS, VERSION
 from workers.protocol.polling import ACCOUNT, PollingViewSet, worker_fields
-from workers.protocol.serializers import MAX_WAIT_SECONDS, HandedOutRunSerializer
+from workers.protocol.serializers import APPROVALS, MAX_WAIT_SECONDS, HandedOutRunSerializer
 
 
 class PollViewSet(PollingViewSet):
@@ -28,6 +28,11 @@ class PollViewSet(PollingViewSet):
                 "wait",
                 {"type": "integer", "minimum": 0, "maximum": MAX_WAIT_SECONDS, "default": 0},
                 description="Seconds to wait for a run.",
+            ),
+            query(
+                "features",
+                {"type": "string", "example": APPROVALS},
+                description="What the worker can do, separated by commas. Unknown words are ignored.",
             ),
             VERSION,
             PROCESS,
@@ -59,7 +64,8 @@ class PollViewSet(PollingViewSet):
     def poll(self, request: Request, worker_id: UUID) -> Response:
         """Answers with the runs that the worker is to claim, their secrets in plaintext."""
         wait = _wait_seconds(request)
-        limits = self._begin(request, waits=bool(wait))
+        features = request.query_params.get("features", "").split(",")
+        limits = self._begin(request, waits=bool(wait), features=features)
         runs = hand_out_runs(
             worker_id=worker_id,
             **limits,

@@ -1,5 +1,7 @@
 """Defines what the endpoints have in common by which a worker asks for runs, and may wait for one."""
 
+from collections.abc import Collection
+
 from rest_framework import serializers
 from rest_framework.request import Request
 
@@ -13,7 +15,9 @@ from triggers.runs.conditions import Limits, limits_of
 from triggers.runs.handout import outlook
 from workers.accounts import note_account
 from workers.models import Worker
+from workers.presence import note_features
 from workers.protocol.access import WorkerProtocolViewSet
+from workers.protocol.serializers import APPROVALS
 
 ACCOUNT = header(
     "X-Pipedai-Account-Id",
@@ -34,19 +38,24 @@ class PollingViewSet(WorkerProtocolViewSet):
     waiting request, tells the web process when to call.
     """
 
-    def _begin(self, request: Request, *, waits: bool) -> Limits:
-        """Notes what the request tells, and returns the worker's limits. Raises TooManyRequests."""
+    def _begin(self, request: Request, *, waits: bool, features: Collection[str]) -> Limits:
+        """Notes what the request tells, and returns the worker's limits. `features` are those that it names. Raises
+        TooManyRequests.
+        """
         if not waits and not _POLLS.admits(self.worker.id, request):
             raise TooManyRequests(
                 "Two polls of this worker are being answered already: read their answers first.",
                 headers={"Retry-After": "1"},
             )
+        takes_approvals = APPROVALS in features
+        note_features(self.worker, takes_approvals=takes_approvals)
         note_account(self.worker, header=request.META.get("HTTP_X_PIPEDAI_ACCOUNT_ID"))
         return limits_of(
             max_concurrency=self.worker.max_concurrency,
             disabled=self.worker.disabled,
             limited=self.worker.limited_until is not None,
             approved=self.worker.approved,
+            takes_approvals=takes_approvals,
         )
 
     def _end(

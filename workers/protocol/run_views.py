@@ -19,6 +19,7 @@ from triggers.states import Status
 from workers.locks import locked_limits
 from workers.protocol.access import VERSION, WorkerProtocolViewSet
 from workers.protocol.serializers import (
+    APPROVALS,
     ClaimBody,
     ClaimedRunSerializer,
     CompleteBody,
@@ -65,8 +66,8 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
                 "worker of its pool; `environment_paused`; `not_due`; `start_deadline`; `first_worker`: "
                 "another worker comes first; `trigger_full`; `worker_full`: it holds "
                 "`maxConcurrency` runs; `worker_disabled`; `worker_limited`; "
-                "`worker_unapproved`: the run's trigger has MCP headers; `budget_exhausted`; or "
-                "`connection_not_ready`, with `Retry-After`."
+                "`worker_unapproved`: the run's trigger has MCP headers; `worker_lacks_approvals`: it has "
+                "rules for approvals; `budget_exhausted`; or `connection_not_ready`, with `Retry-After`."
             ),
         },
         audit=("run.claimed", "run.started"),
@@ -74,13 +75,14 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
     def claim(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         """Gives a queued run a lease that the worker must renew; with `start` it is running at once."""
         body = read_body(ClaimBody, request)
+        takes_approvals = APPROVALS in (body.pop("features") or ())
         try:
             with transaction.atomic():
                 run = lifecycle.claim_run(
                     worker_id=worker_id,
                     run_id=run_id,
                     **body,
-                    **locked_limits(self.worker),
+                    **locked_limits(self.worker, takes_approvals=takes_approvals),
                     actor=self._actor(request),
                 )
         except lifecycle.NotReady as refused:
@@ -188,10 +190,11 @@ class RunEndViewSet(WorkerProtocolViewSet):
         errors={
             409: (
                 "`run_state`: the run is queued, or was ended by somebody else or with another "
-                "status; `cancel_not_requested`; or `retry_claimed`: the report is too late."
+                "status; `claimed_by_another`: a `waiting` with another `claimId`; "
+                "`cancel_not_requested`; or `retry_claimed`: the report is too late."
             ),
         },
-        audit=("run.completed", "run.canceled", "run.retried", "worker.limited"),
+        audit=("run.completed", "run.waiting", "run.canceled", "run.retried", "worker.limited"),
     )
     def complete(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         values = read_body(CompleteBody, request)

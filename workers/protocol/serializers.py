@@ -1,6 +1,7 @@
 """Reads the bodies of the worker protocol, and renders what it answers."""
 
 import math
+import re
 from dataclasses import asdict
 from datetime import UTC
 from functools import cache
@@ -21,26 +22,39 @@ from pipedai.api.fields import (
 from pipedai.api.parsers import TOO_DEEP
 from pipedai.api.renderers import compact_json, iso_time
 from pipedai.api.serializers import Body, RowSerializer
+from triggers.approval_rules import DECISIONS, WHEN, ToolsField
 from triggers.runs.handout import HandedOut
 from triggers.runs.outcome import (
+    MAX_DENIED_TOOLS,
     MAX_ERROR_MESSAGE,
     MAX_LIMIT_KIND,
     MAX_OUTPUT_BYTES,
     MAX_SHORT_MESSAGE,
+    Denials,
     Outcome,
+    Question,
     UsageLimit,
     settled_fault,
 )
 from triggers.runs.retries import MAX_RETRY_AFTER_SECONDS
 from triggers.runs.serializers import RunSerializer
 from triggers.serializers import OutputSchemaField
-from triggers.states import TERMINAL, FaultClass, RecordEvents, RetryMode
+from triggers.states import REPORTED, FaultClass, RecordEvents, RetryMode, Status
 from workers.models import MAX_CONCURRENCY, Worker
-from workers.protocol.tool_calls import ToolCallListField, ToolCallsField
+from workers.protocol.tool_calls import (
+    MAX_TOOL_NAME,
+    ToolCallListField,
+    ToolCallsField,
+    whole_count,
+)
 from workers.serializers import AccountIdField, AuthModeField
 
 # The largest numbers that PostgreSQL's columns of 4 and 8 bytes can hold.
 _INT4, _INT8 = 2**31 - 1, 2**63 - 1
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+# The gateway lets nobody ask for a call with arguments of more than 64 KiB (SPEC §27). Redaction and escapes can make
+# what it shows of them longer.
+MAX_ARGUMENTS_BYTES = 128 * 1024
 # The most seconds for which a worker may wait for a run (SPEC §5).
 MAX_WAIT_SECONDS = 30
 
@@ -116,6 +130,70 @@ class OutputField(serializers.Field[Any, Any, Any, Any]):
         return data
 
 
+@extend_schema_field(
+    {
+        "type": "object",
+        "required": ["tool", "arguments", "argumentsHash", "toolSchemaHash"],
+        "properties": {
+            "tool": {"type": "string", "minLength": 1, "maxLength": MAX_TOOL_NAME},
+            "arguments": {},
+            "argumentsHash": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            "toolSchemaHash": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        },
+    }
+)
+class QuestionField(serializers.Field[Any, Any, Any, Any]):
+    """The call of a tool for which a run waits. A malformed one is refused, because nobody could decide about it."""
+
+    def to_internal_value(self, data: Any) -> Question:
+        if not isinstance(data, dict) or data.get("arguments") is TOO_DEEP:
+            raise serializers.ValidationError("Must be an object.")
+        if "arguments" not in data:
+            raise serializers.ValidationError("Must have the call's arguments.")
+        arguments = compact_json(data["arguments"])
+        if len(arguments.encode()) > MAX_ARGUMENTS_BYTES:
+            raise serializers.ValidationError("The arguments must not be longer than 128 KiB.")
+        tool = data.get("tool")
+        if (
+            not isinstance(tool, str)
+            or not 0 < len(tool) <= MAX_TOOL_NAME
+            or not tool.isprintable()
+        ):
+            raise serializers.ValidationError(
+                "Must have the name of a tool, in printable characters."
+            )
+        hashes = [
+            value
+            for name in ("argumentsHash", "toolSchemaHash")
+            if isinstance(value := data.get(name), str) and _SHA256.fullmatch(value)
+        ]
+        if len(hashes) < 2:
+            raise serializers.ValidationError("Must have two hashes of 64 hexadecimal digits.")
+        return Question(tool, arguments, *hashes)
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "required": ["total", "tools"],
+        "properties": {
+            "total": {"type": "integer", "minimum": 0},
+            "tools": {"type": "array", "items": {"type": "string"}, "maxItems": MAX_DENIED_TOOLS},
+        },
+    }
+)
+class DenialsField(serializers.Field[Any, Any, Any, Any]):
+    """How many calls a run was denied. Malformed denials become None and raise no error."""
+
+    def to_internal_value(self, data: Any) -> Denials | None:
+        total = whole_count(data.get("total")) if isinstance(data, dict) else None
+        if total is None:
+            return None
+        named = data["tools"] if isinstance(data.get("tools"), list) else []
+        tools = [each[:MAX_TOOL_NAME] for each in named if isinstance(each, str) and each]
+        return Denials(total, tools[:MAX_DENIED_TOOLS])
+
+
 class RegisterBody(Body):
     """The body of POST /workers/register. The `wrk_` token may instead come in the Authorization header."""
 
@@ -138,22 +216,46 @@ class RegistrationBody(RegisterBody):
     token = serializers.CharField(required=False)
 
 
+# What a worker can do beyond the first version of the protocol: it can stop a run to wait for an approval (SPEC §27).
+APPROVALS = "approvals"
+
+
+@extend_schema_field({"type": "array", "items": {"type": "string"}, "example": [APPROVALS]})
+class FeaturesField(serializers.Field[Any, Any, Any, Any]):
+    """What a worker can do. What is no list counts as an empty one, because newer workers may know more."""
+
+    def __init__(self) -> None:
+        super().__init__(required=False, allow_null=True, default=None)
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        return data if isinstance(data, list) else []
+
+
+class ClaimIdField(TextField):
+    """The word by which a worker knows its claim of a run again; null for none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            source="claim_id",
+            max_length=64,
+            trim_whitespace=False,
+            allow_blank=True,
+            allow_null=True,
+            default=None,
+        )
+
+
 class ClaimBody(Body):
-    claimId = TextField(
-        source="claim_id",
-        max_length=64,
-        trim_whitespace=False,
-        allow_blank=True,
-        allow_null=True,
-        default=None,
-    )
+    claimId = ClaimIdField()
     start = TrueFalseField(default=False)
+    features = FeaturesField()
 
 
 class ClaimNextBody(Body):
     claimId = TextField(source="claim_id", max_length=64, trim_whitespace=False)
     start = TrueFalseField(default=False)
     wait = WholeNumberField(min_value=0, max_value=MAX_WAIT_SECONDS, default=0)
+    features = FeaturesField()
 
 
 def _tokens(name: str) -> ReportedNumberField:
@@ -166,7 +268,7 @@ class HeartbeatBody(Body):
 
 
 class CompleteBody(Body):
-    status = serializers.ChoiceField(choices=[status.value for status in TERMINAL])
+    status = serializers.ChoiceField(choices=[status.value for status in REPORTED])
     # The range is wider than 32 bits with a sign, because Windows has unsigned exit codes such as 3221225786.
     exitCode = ReportedNumberField(source="exit_code", least=-_INT8, most=_INT8)
     shortMessage = CutTextField(
@@ -194,6 +296,27 @@ class CompleteBody(Body):
     toolCallList = ToolCallListField(source="tool_call_list", required=False)
     # A JSON null is an output. If the worker reported no output, the validated values have no `output`.
     output = OutputField(required=False, allow_null=True)
+    # What the run waits for, with the status `waiting`.
+    approval = QuestionField(required=False, allow_null=True)
+    # The `claimId` of the spell that ends so, with the status `waiting`.
+    claimId = ClaimIdField()
+    denials = DenialsField(required=False, allow_null=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuses a report that a run waits if nobody could decide about it, or nobody could continue it."""
+        if attrs["status"] != Status.WAITING:
+            attrs["approval"] = None
+            return attrs
+        missing = [
+            name
+            for name, value in (("approval", "approval"), ("sessionId", "session_id"))
+            if not attrs.get(value)
+        ]
+        if missing:
+            raise serializers.ValidationError(
+                {name: ["This field is required."] for name in missing}
+            )
+        return attrs
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, dict) and data.get("toolCallList", ()) is None:
@@ -224,11 +347,14 @@ def as_reported(values: dict[str, Any]) -> dict[str, Any]:
     """
     names = _reported_names()
     reported = {names[attribute]: value for attribute, value in values.items()}
-    reported.pop("toolCallList", None)
+    for name in ("toolCallList", "approval", "claimId"):
+        reported.pop(name, None)
     if _output_of(values).get("unfit_output"):
         del reported["output"]
     if (calls := values.get("tool_calls")) is not None:
         reported["toolCalls"] = asdict(calls)
+    if (denials := values.get("denials")) is not None:
+        reported["denials"] = asdict(denials)
     if (limit := values.get("usage_limit")) is not None:
         reported["usageLimit"] = {"resetsAt": iso_time(limit.resets_at), "kind": limit.kind}
     return reported
@@ -252,6 +378,32 @@ class CompletedRunSerializer(RunSerializer):
     """
 
     resumeUntil = serializers.DateTimeField(source="resume_until", allow_null=True)
+
+
+class HandedOutRuleSerializer(RowSerializer):
+    """A rule as its worker gets it: which calls a person has to approve."""
+
+    tools = ToolsField()
+    when = serializers.ChoiceField(choices=WHEN)
+
+
+class HandedOutDecisionSerializer(RowSerializer):
+    """What somebody decided about the call for which the run last waited."""
+
+    approvalId = serializers.UUIDField()
+    decision = serializers.ChoiceField(choices=DECISIONS)
+    tool = serializers.CharField()
+    argumentsHash = serializers.CharField()
+    toolSchemaHash = serializers.CharField()
+    reason = serializers.CharField(allow_null=True)
+
+
+class HandedOutApprovalsSerializer(RowSerializer):
+    """How a run whose trigger has rules for approvals is to be executed."""
+
+    rules = HandedOutRuleSerializer(many=True)
+    allowHostTools = serializers.BooleanField(source="allow_host_tools")
+    decision = HandedOutDecisionSerializer(allow_null=True)
 
 
 class HandedOutRunSerializer(RowSerializer):
@@ -279,8 +431,17 @@ class HandedOutRunSerializer(RowSerializer):
     attempt = serializers.IntegerField()
     queuedAt = serializers.DateTimeField(source="queued_at")
 
+    approvals = HandedOutApprovalsSerializer(required=False)
+
     def to_representation(self, instance: HandedOut) -> dict[str, Any]:  # type: ignore[override]
-        return super().to_representation({**instance.row, "mcp_headers": instance.mcp_headers})
+        """Leaves `approvals` out for a trigger without rules."""
+        row = {**instance.row, "mcp_headers": instance.mcp_headers, "approvals": None}
+        if rules := row["approval_rules"]:
+            row["approvals"] = {**row, "rules": rules}
+        shown: dict[str, Any] = super().to_representation(row)
+        if shown["approvals"] is None:
+            del shown["approvals"]
+        return shown
 
 
 class NextRunSerializer(HandedOutRunSerializer, ClaimedRunSerializer):

@@ -37,7 +37,7 @@ class ToolCallsField(serializers.Field[Any, Any, Any, Any]):
         if not isinstance(data, dict):
             return None
         total, effects, unknown = (
-            _count(data.get(name)) for name in ("total", "effects", "unknown")
+            whole_count(data.get(name)) for name in ("total", "effects", "unknown")
         )
         if total is None or effects is None or unknown is None or max(effects, unknown) > total:
             return None
@@ -83,7 +83,7 @@ def _calls(items: list[Any]) -> Iterator[dict[str, Any]]:
             yield {
                 "at": at,
                 "tool": tool[:MAX_TOOL_NAME],
-                "durationMs": _count(item.get("durationMs")),
+                "durationMs": whole_count(item.get("durationMs")),
                 "outcome": outcome,
                 "effect": effect,
             }
@@ -93,7 +93,7 @@ def _is_one(value: Any, words: tuple[str, ...]) -> bool:
     return isinstance(value, str) and value in words
 
 
-def _count(value: Any) -> int | None:
+def whole_count(value: Any) -> int | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:

@@ -151,9 +151,9 @@ class TestTheCostLimit:
     def _change_between_the_statements(self, calls, runs, monkeypatch, caps, most_at_once):
         """The trigger is changed after the call has read its run, and before it claims it."""
 
-        def change(worker):
+        def change(worker, **features):
             self.cap(runs, caps[1])
-            return locked_limits(worker)
+            return locked_limits(worker, **features)
 
         monkeypatch.setattr(claim_next_views, "locked_limits", change)
         Trigger.objects.filter(id=runs.trigger_id).update(max_concurrent_runs=most_at_once)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -151,16 +151,26 @@ class Api:
         return found if isinstance(found, str) else None
 
     def claim_next(
-        self, claim_id: str, wait: float, account_id: str | None = None
+        self,
+        claim_id: str,
+        wait: float,
+        account_id: str | None = None,
+        features: Sequence[str] = (),
     ) -> dict[str, Any] | None:
         """Take and start the next due run, waiting up to `wait` seconds for one; return None if there is none. The same
-        `claim_id` gives the same run again, in case an answer is lost. `account_id` is the word for claude's account.
+        `claim_id` gives the same run again, in case an answer is lost. `account_id` is the word for claude's account,
+        and `features` names what this worker can do that not every one can.
         """
         sent_at = time.time()
         answer = self._ask(
             "POST",
             "claim-next",
-            json={"claimId": claim_id, "start": True, "wait": int(wait)},
+            json={
+                "claimId": claim_id,
+                "start": True,
+                "wait": int(wait),
+                **({"features": list(features)} if features else {}),
+            },
             timeout=httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0),
             headers={ACCOUNT_HEADER: account_id} if account_id else {},
             bounds=PAGE._replace(seconds=wait + PAGE.seconds),
@@ -176,9 +186,10 @@ class Api:
         self.limited_seconds = self.seconds_until(answer.get("limitedUntil"))
         return run
 
-    def end_wait(self) -> None:
+    def end_wait(self, features: Sequence[str] = ()) -> None:
         """Let the API answer the `claim-next` that waits there: a newer poll that waits ends an older one."""
-        self._ask("GET", "poll", params={"wait": "1"}, bounds=PAGE)
+        named = {"features": ",".join(features)} if features else {}
+        self._ask("GET", "poll", params={"wait": "1", **named}, bounds=PAGE)
 
     def sign_off(self) -> None:
         """Tell the API that this process polls no more, so that nobody counts on the worker. Raises Unavailable.
@@ -206,6 +217,10 @@ class Api:
 
     def complete(self, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:
         return self._ask("POST", f"runs/{run_id}/complete", json=outcome)
+
+    def spend(self, run_id: str, approval_id: str) -> None:
+        """Use up a person's approval of one call. The API confirms it once, and refuses a repetition with 409."""
+        self._ask("POST", f"runs/{run_id}/approvals/{approval_id}/spend", json={})
 
     def tell_events(self, run_id: str, body: bytes) -> dict[str, Any]:
         """Send events, as the JSON `{"events": [...]}`. It is safe to repeat. The answer has the expected `nextSeq`."""

@@ -16,6 +16,7 @@ from uuid import uuid4
 from pipedai_worker.conformance import wire
 from pipedai_worker.conformance.fake_run import FakeRun, iso, now
 from pipedai_worker.conformance.wire import TERMINAL
+from pipedai_worker.stand_in.mcp_server import Tool
 
 IN_HAND = {"claimed", "running"}
 # This `status` of a fault means that the fake API carries the request out, but then cuts the connection instead of
@@ -61,6 +62,9 @@ class FakeApi:
         # The URL of the MCP server for runs that name no other. When the fake API is served, this becomes the URL of a
         # small MCP server that answers.
         self.mcp_url = "https://mcp.example.com/mcp"
+        # The tools of that MCP server, and what the worker has announced that it can do.
+        self.tools: dict[str, Tool] = {}
+        self.announced: set[str] = set()
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         # One sentence for each request that broke the API's rules.
         self.malformed: list[str] = []
@@ -89,6 +93,24 @@ class FakeApi:
     def cancel(self, run: FakeRun) -> None:
         with self.lock:
             run.cancel_requested = True
+
+    def decide(self, run: FakeRun, decision: str, reason: str = "") -> None:
+        """Decide as a person would on the call for which the run waits. The worker gets the run again."""
+        with self.lock:
+            if run.status != "waiting" or run.approval is None:
+                raise AssertionError(f"the run is {run.status}")
+            call = {name: run.approval[name] for name in wire.APPROVED}
+            run.decision = {**call, "decision": decision, "reason": reason}
+            run.status, run.claim_id = "queued", None
+            run.resume_session_id = (run.outcome or {})["sessionId"]
+            self.lock.notify_all()
+
+    def until_waiting(self, run: FakeRun, seconds: float = 60.0) -> dict[str, Any]:
+        """Return the call for which the run waits. Raises AssertionError if the run ends instead."""
+        self.until(lambda: run.status in {"waiting", *TERMINAL}, seconds)
+        if run.status != "waiting" or run.approval is None:
+            raise AssertionError(f"the run is {run.status}: {run.outcome}")
+        return run.approval
 
     def count(self, kind: str, run: FakeRun | None = None) -> int:
         with self.lock:
@@ -136,6 +158,8 @@ class FakeApi:
         """Answer a request with `(status, body, headers)`, or with DROP to cut the connection."""
         parts = urlsplit(url)
         kind, run_id = route(method, parts.path)
+        if kind == "spend":
+            body = {**body, "approvalId": parts.path.split("/")[-2]}
         with self.lock:
             self.calls.append((kind, run_id, body))
             self.moments.append(time.monotonic())
@@ -183,7 +207,8 @@ class FakeApi:
         if kind == "sign-off":
             return 204, {}
         if kind == "poll":
-            return self._poll(float(query.get("wait", ["0"])[0]))
+            features = query.get("features", [""])[0].split(",")
+            return self._poll(float(query.get("wait", ["0"])[0]), features)
         if kind == "claim-next":
             return self._claim_next(body)
         return self._move_run(kind, run_id, body)
@@ -210,8 +235,8 @@ class FakeApi:
             "authMode": self.auth_mode,
         }
 
-    def _poll(self, wait: float) -> tuple[int, dict[str, Any]]:
-        due = self._wait_for(self._due, wait)
+    def _poll(self, wait: float, features: list[str]) -> tuple[int, dict[str, Any]]:
+        due = self._wait_for(lambda: self._due(features), wait)
         return 200, {"runs": [run.handed_out() for run in due or []], **self._told()}
 
     def _wait_for(self, what: Callable[[], Any], seconds: float) -> Any:
@@ -233,12 +258,18 @@ class FakeApi:
         finally:
             self.polls_waiting -= 1
 
-    def _due(self) -> list[FakeRun]:
+    def _due(self, features: list[str]) -> list[FakeRun]:
+        self.announced.update(features)
         if self.limited_seconds is not None:
             return []
         runs = [run for run in self.runs.values() if not run.lost_to_another]
         held = sum(run.status in IN_HAND for run in runs)
-        due = [run for run in self.runs.values() if run.status == "queued"]
+        able = "approvals" in features
+        due = [
+            run
+            for run in self.runs.values()
+            if run.status == "queued" and (able or run.rules is None)
+        ]
         return due[: max(0, self.capacity - held)]
 
     def _limit(self) -> dict[str, Any]:
@@ -260,7 +291,7 @@ class FakeApi:
             for run in self.runs.values():
                 if run.status in IN_HAND and run.claim_id == claim_id:
                     return run
-            return next(iter(self._due()), None)
+            return next(iter(self._due(body.get("features") or [])), None)
 
         run = self._wait_for(find, body.get("wait", 0))
         if run is None:
@@ -331,14 +362,32 @@ class FakeApi:
 
     def _complete(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         status = run.settled(body)
-        if run.status == status:
+        if run.status == status or (status == "waiting" and run.has_waited()):
             return 200, run.shown()
         if status == "canceled" and not run.cancel_requested:
             return 409, _conflict("No cancel was requested.", "cancel_not_requested", run)
+        if status == "waiting" and run.status in IN_HAND and body.get("claimId") != run.claim_id:
+            sentence = "The run was claimed with another claimId."
+            return 409, _conflict(sentence, "claimed_by_another", run)
         self._note_tool_calls("complete", run, body)
-        if (problem := wire.flaw_of_limit(body)) is not None:
-            self.ignored.append(f"complete: {problem}.")
+        if status == "waiting" and run.status in IN_HAND:
+            if run.cancel_requested:
+                status = "canceled"
+            run.approval = {"approvalId": str(uuid4()), **body["approval"]}
+            run.decision, run.tool_calls = None, None
+        for problem in (wire.flaw_of_limit(body), wire.flaw_of_denials(body)):
+            if problem is not None:
+                self.ignored.append(f"complete: {problem}.")
         return self._move(run, IN_HAND, status, outcome=body)
+
+    def _spend(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
+        approval, decision = run.approval or {}, run.decision or {}
+        right = approval.get("approvalId") == body["approvalId"] and run.status in IN_HAND
+        if not right or decision.get("decision") != "approve" or decision.get("spent"):
+            return 409, _conflict("The approval can't be spent.", "approval_unspendable", run)
+        decision["spent"] = True
+        run.spent += 1
+        return 200, run.shown()
 
     def _events(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         return wire.take_events(run, body)
@@ -381,7 +430,8 @@ def route(method: str, path: str) -> tuple[str, str]:
     if match and method == "POST":
         return match.group(1), ""
     match = re.fullmatch(
-        r"/api/v1/workers/[0-9a-f-]{36}/runs/([0-9a-f-]{36})/(claim|start|heartbeat|credentials|complete|events)",
+        r"/api/v1/workers/[0-9a-f-]{36}/runs/([0-9a-f-]{36})/(?:approvals/[0-9a-f-]{36}/(?=spend))?"
+        r"(claim|spend|start|heartbeat|credentials|complete|events)",
         path,
     )
     return (match.group(2), match.group(1)) if match and method == "POST" else ("unknown", "")

@@ -31,6 +31,9 @@ class FakeRun:
     retry_mode: str = "restart"
     resume_session_id: str | None = None
     max_cost_usd: Any = None
+    # The rules on calls that a person must approve, as `rules` of the hand-out has them; None if there are none.
+    rules: list[dict[str, Any]] | None = None
+    allow_host_tools: bool = False
     # These fields are added to the run when it is handed out, as a newer version of the API might do.
     newer: dict[str, Any] = field(default_factory=dict)
     # These fields are added to the answer to a claim of the run, and override what a poll said.
@@ -46,6 +49,12 @@ class FakeRun:
     outcome: dict[str, Any] | None = None
     # How many calls of a tool the run's own MCP server has taken.
     calls_taken: int = 0
+    # The call for which the run waits or has waited last, as it was reported, with an `approvalId`.
+    approval: dict[str, Any] | None = None
+    # What was decided on it, as the hand-out has it; None while nobody has.
+    decision: dict[str, Any] | None = None
+    # How often the worker has used an approval up.
+    spent: int = 0
     # The counts of tool calls that the worker told last; None if it told none.
     tool_calls: dict[str, int] | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -74,6 +83,7 @@ class FakeRun:
             "retryMode": self.retry_mode,
             "resumeSessionId": self.resume_session_id,
             "maxCostUsd": self.max_cost_usd,
+            **self._gates(),
             "queuedAt": now().isoformat(),
             "somethingNewer": True,
             **self.newer,
@@ -82,6 +92,16 @@ class FakeRun:
     def expires_at(self) -> str | None:
         left = self.headers_expire_in
         return None if left is None else iso(now() + timedelta(seconds=left))
+
+    def _gates(self) -> dict[str, Any]:
+        if self.rules is None:
+            return {}
+        gates = {"rules": self.rules, "allowHostTools": self.allow_host_tools}
+        return {"approvals": {**gates, "decision": self.decision}}
+
+    def has_waited(self) -> bool:
+        """Return whether the last report of the run was that it waits, and no worker has claimed it since."""
+        return self.status == "queued" and self.approval is not None
 
     def shown(self) -> dict[str, Any]:
         """Return the run as the answer to a claim, start, heartbeat or complete shows it."""

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # These modules are imported only because importing them registers their checks.
-from pipedai_worker.conformance import CHECKS, PATIENCE_SECONDS, Check, life, taking, trouble  # noqa: F401
+from pipedai_worker.conformance import (  # noqa: F401
+    CHECKS,
+    PATIENCE_SECONDS,
+    Check,
+    approvals,
+    life,
+    taking,
+    trouble,
+)
 from pipedai_worker.conformance.lab import LOG_LINES, Failed, Lab, Skipped
 
 

@@ -66,13 +66,19 @@ class Lab:
         config.save(self._config)
         for name in ("bin", "tmp"):
             (self.directory / name).mkdir()
-        claude = self.directory / "bin" / "claude"
         # Sessions are off, because their files would hold the prompt where the worker under test does not look.
-        options = ["--offline", "--no-session-persistence"]
+        self._install("--offline", "--no-session-persistence")
+        return self
+
+    def keep_sessions(self) -> None:
+        """Let the stand-in for claude keep sessions as the worker under test tells it. It needs its MCP server then."""
+        self._install()
+
+    def _install(self, *options: str) -> None:
+        claude = self.directory / "bin" / "claude"
         program = shlex.join([*stand_in.COMMAND, *options])
         claude.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
         claude.chmod(0o755)
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:

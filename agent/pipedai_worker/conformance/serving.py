@@ -114,7 +114,7 @@ class Handler(McpHandler):
             return
         # The tool of a run's own server tells a secret, which the worker must keep to itself.
         tool = Tool(LOOK, lambda _: str(self.headers.get("Authorization")))
-        self.tools = {} if admitted is True else {"look": tool}
+        self.tools = self.server.api.tools if admitted is True else {"look": tool}
         self.take(message)
 
     def _body(self) -> bytes:

@@ -13,6 +13,12 @@ from pipedai_worker.conformance.fake_run import FakeRun
 LONGEST_WAIT_SECONDS = 30
 LONGEST_CLAIM_ID = 64
 TERMINAL = {"succeeded", "failed", "timed_out", "canceled"}
+WAITING = "waiting"
+# What a report of a run that waits tells of the call, and what of it the decision repeats.
+PARKED = {"tool", "arguments", "argumentsHash", "toolSchemaHash"}
+APPROVED = ("approvalId", "tool", "argumentsHash", "toolSchemaHash")
+LARGEST_ARGUMENTS = 64 * 1024
+MOST_DENIED = 20
 FAULT_CLASSES = {"infra", "client", "none"}
 TEXTS = ("shortMessage", "errorMessage", "sessionId", "model")
 WHOLE_NUMBERS = (
@@ -85,7 +91,7 @@ def _problem_of_claim(kind: str, body: dict[str, Any]) -> str | None:
 
 def _problem_of_outcome(body: dict[str, Any]) -> str | None:
     status, fault_class = body.get("status"), body.get("faultClass")
-    if not isinstance(status, str) or status not in TERMINAL:
+    if not isinstance(status, str) or status not in TERMINAL | {WAITING}:
         return f"status {status!r} is none that a run ends with"
     if fault_class is not None and (
         not isinstance(fault_class, str) or fault_class not in FAULT_CLASSES
@@ -99,6 +105,42 @@ def _problem_of_outcome(body: dict[str, Any]) -> str | None:
         for name in names:
             if body.get(name) is not None and not fits(body[name]):
                 return f"{name} is no {wanted}"
+    return _problem_of_approval(body)
+
+
+def _problem_of_approval(body: dict[str, Any]) -> str | None:
+    claim_id, approval, waits = body.get("claimId"), body.get("approval"), body["status"] == WAITING
+    if claim_id is not None and (not _is_text(claim_id) or len(claim_id) > LONGEST_CLAIM_ID):
+        return f"claimId is no text of at most {LONGEST_CLAIM_ID} characters"
+    if approval is None and not waits:
+        return None
+    if not isinstance(approval, dict) or approval.keys() != PARKED:
+        return f"approval is no object with {', '.join(sorted(PARKED))}"
+    if (
+        not isinstance(approval["arguments"], dict)
+        or size(approval["arguments"]) > LARGEST_ARGUMENTS
+    ):
+        return f"approval.arguments is no object of at most {LARGEST_ARGUMENTS} bytes"
+    for name in ("argumentsHash", "toolSchemaHash"):
+        if not re.fullmatch("[0-9a-f]{64}", str(approval[name])):
+            return f"approval.{name} is no SHA-256 in hexadecimal digits"
+    if not isinstance(approval["tool"], str) or not 1 <= len(approval["tool"]) <= LONGEST_NAME:
+        return f"approval.tool is no text of 1 to {LONGEST_NAME} characters"
+    if waits and not body.get("sessionId"):
+        return "sessionId is missing, without which nobody can go on"
+    return None
+
+
+def flaw_of_denials(body: dict[str, Any]) -> str | None:
+    """Return what is wrong with the refused calls that a body tells, or None."""
+    denials = body.get("denials")
+    if denials is None:
+        return None
+    tools = denials.get("tools") if isinstance(denials, dict) else None
+    if not isinstance(tools, list) or len(tools) > MOST_DENIED or not all(map(_is_text, tools)):
+        return f"denials.tools is no list of at most {MOST_DENIED} texts"
+    if not _is_count(denials.get("total")) or denials["total"] < len(tools):
+        return "denials.total is no whole number that covers denials.tools"
     return None
 
 

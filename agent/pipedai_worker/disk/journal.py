@@ -144,9 +144,13 @@ class Journal:
         return self._events / f"{run_id}{KEPT if kept else SENT}"
 
     def events(self) -> dict[str, Path]:
-        """Return the files of events that the API has not taken yet, by their run's id. Older ones come first."""
+        """Return the files of events that the API has not taken yet, by their run's id. Older ones come first. Those of
+        runs that wait for a person are left out.
+        """
         paths = sorted(self._events.glob("*.ndjson"), key=lambda path: path.stat().st_mtime)
-        return {path.name.partition(".")[0]: path for path in paths}
+        found = {path.name.partition(".")[0]: path for path in paths}
+        waiting = {session.run_id for session in self.sessions.all() if session.waits}
+        return {run_id: path for run_id, path in found.items() if run_id not in waiting}
 
     def sweep(self) -> None:
         """Remove files of tool calls that belong to no run of this worker. A kill at a bad moment leaves them."""

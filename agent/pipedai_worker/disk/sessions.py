@@ -64,6 +64,12 @@ class Session:
     # True if the working directory was not empty when the last attempt ended.
     had_files: bool = False
     bytes: int = 0
+    # True while the session's run waits for a person's decision: its files are then not removed to make room.
+    waits: bool = False
+    # True if claude may have deferred a tool call at the end of the session.
+    deferred: bool = False
+    # The tools that some list of the run's MCP server has shown as ones that may have an effect, when it waited.
+    with_effect: tuple[str, ...] = ()
 
     @property
     def work(self) -> Path:
@@ -116,32 +122,65 @@ class Sessions:
                 return None
             time.sleep(LOOK_SECONDS)
 
+    def make_room(self, session_id: str, executor: Executor, with_effect: set[str]) -> bool:
+        """Note that the session's run is about to wait, that claude defers a call at its end, and which tools may have
+        an effect. Return False if there is no room for one more session whose files must stay. Raises OSError.
+        """
+        with self._lock:
+            session = self._find(session_id)
+            if session is None:
+                return False
+            waiting = [each for each in self.all() if each.waits and each.id != session_id]
+            size = self._size(session, executor)
+            if size > LARGEST_BYTES or len(waiting) >= MOST_KEPT:
+                return False
+            if size + sum(each.bytes for each in waiting) > LARGEST_SUM_BYTES:
+                return False
+            names = tuple(sorted(with_effect))
+            self._write(replace(session, bytes=size, waits=True, deferred=True, with_effect=names))
+            return True
+
+    def undefer(self, session_id: str) -> None:
+        """Note that the deferred call of a session is about to be made. Raises OSError."""
+        with self._lock:
+            session = self._find(session_id)
+            if session is not None:
+                self._write(replace(session, deferred=False))
+
     def keep(self, session: Session, executor: Executor) -> bool:
         """Keep a session that no run uses, and tell whether it can be resumed. If claude left no conversation or too
         large files, only whether it had effects is kept. Raises OSError.
         """
+        stored = self._find(session.id) or session
         had_files = any(session.work.iterdir()) if session.work.is_dir() else session.had_files
         paths = executor.session_files(session.id, session.work)
-        size = sum(map(_bytes_in, [Path(session.root), *paths]))
+        size = self._size(session, executor)
         kept = replace(
             session,
             in_use=False,
             keep_until=time.time() + LONGEST_SECONDS,
             had_files=had_files,
             bytes=size,
+            deferred=stored.deferred,
+            with_effect=stored.with_effect,
         )
         with self._lock:
             if not paths:
                 kept = self._without_files(kept, executor)
-            elif size > LARGEST_BYTES:
+            elif size > LARGEST_BYTES and not kept.waits:
                 log.warning("the session of run %s is too large to be resumed", session.run_id)
                 kept = self._without_files(kept, executor)
             self._write(kept)
             self._bound(executor)
-        return bool(kept.root)
+            left = self._find(session.id)
+        return left is not None and bool(left.root)
 
-    def learn_end(self, run_id: str, seconds: float | None, executor: Executor) -> None:
-        """Learn from the API how long the session of this run can be resumed; None if no longer."""
+    def learn_end(
+        self, run_id: str, seconds: float | None, executor: Executor, *, waits: bool = False
+    ) -> None:
+        """Learn from the API how long the session of this run can be resumed; None if no longer. `waits` says that the
+        run waits for a person's decision, after which it can be resumed for another hour.
+        """
         with self._lock:
             session = self.of_run(run_id)
             if session is None or session.in_use:
@@ -149,8 +188,9 @@ class Sessions:
             if seconds is None or seconds <= 0:
                 self._forget(session, executor)
                 return
+            seconds += RESUME_SECONDS if waits else 0.0
             until = time.time() + min(seconds, LONGEST_SECONDS)
-            self._write(replace(session, keep_until=until))
+            self._write(replace(session, keep_until=until, waits=waits))
 
     def keep_while_limited(self, seconds: float) -> None:
         """Keep idle sessions until an hour after the usage limit, which ends in `seconds`. Raises OSError."""
@@ -180,16 +220,21 @@ class Sessions:
 
     def _bound(self, executor: Executor) -> None:
         idle = [session for session in self.all() if not session.in_use]
-        idle.sort(key=lambda session: session.keep_until, reverse=True)
+        idle.sort(key=lambda session: (session.waits, session.keep_until), reverse=True)
         size = count = 0
         for number, session in enumerate(idle):
             if session.root:
                 size, count = size + session.bytes, count + 1
-                if size > LARGEST_SUM_BYTES or count > MOST_KEPT:
+                full = size > LARGEST_SUM_BYTES or count > MOST_KEPT
+                if full and not session.waits:
                     log.warning("the session of run %s made room for newer ones", session.run_id)
                     self._write(self._without_files(session, executor))
-            if number >= MOST_KNOWN:
+            if number >= MOST_KNOWN and not session.waits:
                 self._forget(session, executor)
+
+    def _size(self, session: Session, executor: Executor) -> int:
+        paths = executor.session_files(session.id, session.work)
+        return sum(map(_bytes_in, [Path(session.root), *paths]))
 
     def _forget(self, session: Session, executor: Executor) -> None:
         self._without_files(session, executor)
@@ -219,7 +264,8 @@ class Sessions:
     def _read(self, path: Path) -> Session | None:
         try:
             content = durable.read_json_object(path)
-            return Session(**{**content, "unanswered": tuple(content["unanswered"])})
+            tuples = {name: tuple(content[name]) for name in ("unanswered", "with_effect")}
+            return Session(**{**content, **tuples})
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:

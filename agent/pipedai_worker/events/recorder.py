@@ -48,14 +48,17 @@ class Recorder:
         path: Path,
         redactor: Redactor,
         wait: Callable[[float], bool],
+        *,
+        go_on: bool = False,
     ) -> Recorder | None:
         """Make the run's file, and begin to send it unless it is kept for the run's end. Return None if the disk fails.
 
-        `wait` sleeps for so many seconds, and returns True once the worker has to exit.
+        `wait` sleeps for so many seconds, and returns True once the worker has to exit. With `go_on`, the events that
+        the run had before it waited stay.
         """
         try:
             make_room(path.parent, most_bytes=MOST_BYTES_OF_ALL)
-            writer = SpoolWriter(path)
+            writer = SpoolWriter(path, go_on=go_on)
             sender = Sender(api, run_id, path, wait)
         except OSError as error:
             log.warning("run %s: its events can't be recorded: %s", run_id, error.strerror)
@@ -83,8 +86,10 @@ class Recorder:
             log.exception("an event can't be recorded; the run goes on without further events")
             self._writer.close()
 
-    def finish(self) -> None:
+    def finish(self, *, waits: bool = False) -> None:
+        """Record nothing more. `waits` says that the run will go on, and its events after it."""
         self._writer.close()
+        self.sender.waits = waits
         self.sender.finish()
 
     def _redacted(self, event: RunEvent) -> Iterator[tuple[str | None, dict[str, Any] | None]]:

@@ -16,7 +16,7 @@ from pipedai_worker.disk.journal import KEPT
 from pipedai_worker.events.kinds import STATUS
 from pipedai_worker.events.spool import SpoolReader, is_full, line_of
 from pipedai_worker.logs import get_logger
-from pipedai_worker.reporting.outcome import SUCCEEDED
+from pipedai_worker.reporting.outcome import SUCCEEDED, WAITING
 from pipedai_worker.running.stopping import run_in_background
 from pipedai_worker.values import whole
 
@@ -82,6 +82,8 @@ class Sender:
         self._begun = self._over = False
         # True once the API has said that it takes no more events of this run.
         self.dropped = False
+        # True if the run waits for a person. Its file stays then, because the run's later events follow in it.
+        self.waits = False
         # Set once nothing more is sent: everything has been, the API takes no more, or the worker exits.
         self.done = threading.Event()
 
@@ -121,7 +123,11 @@ class Sender:
         the last events get no moment to arrive.
         """
         self._over = True
+        if self.waits and status in {None, WAITING}:
+            return
         if self._begun:
+            if self.waits:
+                self._remove()
             return
         if status == SUCCEEDED and self._path.name.endswith(KEPT):
             self._remove()
@@ -152,7 +158,8 @@ class Sender:
         except Exception:
             log.exception("run %s: its events can't be sent", self._run_id)
         else:
-            self._remove()
+            if not self.waits:
+                self._remove()
         finally:
             self.done.set()
 

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,20 @@ MOST_BYTES_OF_ALL = 256 * 1024 * 1024
 class EventFile:
     """A file to which events are appended until it is full. A crash of the machine may lose the last ones."""
 
-    def __init__(self, path: Path, most_bytes: int, most_events: int) -> None:
-        """Make the file, mode 0600, in place of one that an earlier claim has left. Raises OSError."""
+    def __init__(
+        self, path: Path, most_bytes: int, most_events: int, *, go_on: bool = False
+    ) -> None:
+        """Make the file, mode 0600, in place of one that an earlier claim has left, or with `go_on` continue that one.
+        Raises OSError.
+        """
+        earlier = path.read_bytes() if go_on and path.exists() else b""
         path.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._file = os.open(path, flags, 0o600)
         self._most_bytes, self._most_events = most_bytes, most_events
         self.seq = self.size = 0
+        for line in earlier.split(b"\n")[:-1]:
+            self.append(partial(_again, line), partial(_again, line))
 
     @property
     def open(self) -> bool:
@@ -70,8 +78,8 @@ class EventFile:
 class SpoolWriter(EventFile):
     """The file of a run's events in the form in which the API takes them."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, MOST_BYTES - _ROOM_BYTES, MOST_EVENTS)
+    def __init__(self, path: Path, *, go_on: bool = False) -> None:
+        super().__init__(path, MOST_BYTES - _ROOM_BYTES, MOST_EVENTS, go_on=go_on)
 
     def add(self, kind: str, text: str | None, data: dict[str, Any] | None) -> None:
         had = {"events": self.seq, "bytes": self.size}
@@ -79,6 +87,10 @@ class SpoolWriter(EventFile):
             lambda seq: line_of(seq, kind, text, data),
             lambda seq: line_of(seq, TRUNCATED, None, had),
         )
+
+
+def _again(line: bytes, _: int) -> bytes:
+    return line + b"\n"
 
 
 def line_of(seq: int, kind: str, text: str | None, data: dict[str, Any] | None) -> bytes:

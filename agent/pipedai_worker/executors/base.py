@@ -13,12 +13,17 @@ from pipedai_worker.reporting.outcome import FAILED, INFRA, Outcome
 from pipedai_worker.running.process import Program
 from pipedai_worker.running.stopping import StopReason
 
+# The feature of an executor that can park a run while a person decides on a tool call, and resume it.
+APPROVALS = "approvals"
+
 
 @dataclass(frozen=True)
 class JobSession:
     id: str
     # True if an earlier attempt has begun the session, and claude is to resume it.
     resumed: bool = False
+    # True if the session ends with a tool call that claude has deferred, and is to make now.
+    deferred: bool = False
     # True if claude has to keep files from which the session can be resumed later.
     kept: bool = False
     # The names of the tools that earlier attempts called without getting an answer.
@@ -51,6 +56,8 @@ class Job:
     session_begun: Callable[[], None]
     # Called with the type and the payload of each event as soon as the program writes it.
     on_event: Callable[[str, Any], None]
+    # Returns what the API is told of the tool call with this id of claude's, if the gateway had it deferred; else None.
+    parked: Callable[[object], dict[str, Any] | None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,8 @@ class Execution:
     stopped_by: StopReason | None = None
     # True if claude could not resume the job's session. It has done nothing then, and asked no model.
     session_refused: bool = False
+    # True if claude found no deferred call in the job's session, and has done nothing.
+    nothing_deferred: bool = False
 
 
 class Executor(Protocol):
@@ -80,6 +89,10 @@ class Executor(Protocol):
 
     def execute(self, job: Job) -> Execution:
         """Run the job to its end. No failure is raised as an exception, because a failure is an outcome too."""
+
+    # What the executor can do that not every one can, as the API names it.
+    @property
+    def features(self) -> tuple[str, ...]: ...
 
     # True if a run can go on in the session of an earlier attempt.
     @property

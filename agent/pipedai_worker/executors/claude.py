@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipedai_worker.executors import settings, traces
-from pipedai_worker.executors.base import Execution, Job, launch
+from pipedai_worker.executors.base import APPROVALS, Execution, Job, launch
 from pipedai_worker.executors.inputs import allowed, is_blank, stdin_for_claude, stdin_to_resume
 from pipedai_worker.executors.settings import SERVER_NAME
 from pipedai_worker.executors.watch import Watch
@@ -34,6 +34,7 @@ class ClaudeExecutor:
         self._silence_seconds = silence_seconds
         self.needs_server = not offline
         self.resumes = True
+        self.features = (APPROVALS,)
 
     @property
     def credentials(self) -> tuple[str, ...]:
@@ -45,11 +46,18 @@ class ClaudeExecutor:
             return Execution(Outcome(FAILED, CLIENT, error_message=why))
         job.environment.update(settings.VARIABLES)
         job.environment.update(settings.variables(job.run.timeout_seconds))
+        if job.run.approvals is not None:
+            # After a call is deferred, what ends in the background would make claude go on without the call.
+            job.environment["CLAUDE_CODE_DISABLE_BACKGROUND_TASKS"] = "1"
         job.environment["CLAUDE_CODE_TMPDIR"] = job.environment.get("TMPDIR", str(job.files))
         session = job.session
-        stdin = (
-            stdin_to_resume(session.unanswered) if session.resumed else stdin_for_claude(job.run)
-        )
+        if session.deferred:
+            # Without a prompt, claude goes on with the call that it has deferred.
+            stdin = b""
+        elif session.resumed:
+            stdin = stdin_to_resume(session.unanswered)
+        else:
+            stdin = stdin_for_claude(job.run)
         program = launch(job, self._command_line(job), stdin)
         if isinstance(program, Outcome):
             return Execution(program)
@@ -94,7 +102,7 @@ class ClaudeExecutor:
             # tool needs a permission in this machine's settings for claude.
             "--allowedTools",
             f"mcp__{SERVER_NAME}",
-            *settings.OPTIONS,
+            *settings.options(job.run.approvals, job.mcp_config),
             *([] if job.session.kept else [settings.FORGET_SESSION]),
             "--resume" if job.session.resumed else "--session-id",
             job.session.id,

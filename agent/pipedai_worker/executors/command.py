@@ -38,6 +38,8 @@ class CommandExecutor:
     # The program may not need the run's MCP server, so the worker does not check beforehand that the server answers.
     needs_server = False
     resumes = False
+    # A program can't be parked in the middle, so the worker takes no runs in which a person has to approve a call.
+    features: tuple[str, ...] = ()
 
     def __init__(self, argv: Sequence[str]) -> None:
         self._argv = tuple(argv)

@@ -19,13 +19,14 @@ CLIENT_SUBTYPES = {
     BUDGET_REACHED: "Claude reached its budget.",
     "error_max_structured_output_retries": "Claude did not produce the output asked for.",
 }
+DEFERRED = "tool_deferred"
 CLIENT_REASONS = frozenset(
     {
         *("max_turns", "budget_exhausted", "blocking_limit", "prompt_too_long", "image_error"),
         *("rapid_refill_breaker", "structured_output_retry_exhausted"),
         # These reasons mean that a hook in this machine's settings for claude ended the run. It would end the run
         # again.
-        *("stop_hook_prevented", "hook_stopped", "tool_deferred", "tool_deferred_unavailable"),
+        *("stop_hook_prevented", "hook_stopped", DEFERRED, "tool_deferred_unavailable"),
     }
 )
 EXECUTION_ERROR = "error_during_execution"
@@ -94,7 +95,9 @@ def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool)
 def flaw(result: dict[str, Any]) -> Fault | None:
     if result.get("num_turns") == 0:
         return Fault(CLIENT, "Claude took the prompt for a command of its own and asked no model.")
-    reason = _word(result.get("terminal_reason"))
+    # Claude gives no `terminal_reason` when it defers the same call again after a resume.
+    deferred = DEFERRED if result.get("stop_reason") == DEFERRED else None
+    reason = _word(result.get("terminal_reason")) or deferred
     if reason in {None, COMPLETED}:
         return None
     if reason in CLIENT_REASONS:

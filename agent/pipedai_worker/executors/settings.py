@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
+
+from pipedai_worker.polling.approvals import Approvals
 
 # The name of the run's only MCP server; claude then names its tools `mcp__trigger__…`.
 SERVER_NAME = "trigger"
@@ -41,18 +47,40 @@ VARIABLES = {
     "DISABLE_TELEMETRY": "1",
     "DISABLE_ERROR_REPORTING": "1",
 }
-OPTIONS = (
-    # `--disallowedTools` forbids these tools, and the setting after them refuses messages. Otherwise runs that are
-    # executed at the same time could find each other and send each other messages.
-    "--disallowedTools",
-    "SendMessage",
-    "ListAgents",
-    "--settings",
-    json.dumps({"crossSessionInbound": "refuse"}),
-    # Claude reads the settings of the user's account, but none from the run's directory or the directories above it.
-    "--setting-sources",
-    "user",
-)
+# Of claude's own tools, a run with gated calls has only these: none runs a command, writes a file or reaches the web.
+HOST_TOOLS = "Read,Glob,Grep,Agent"
+# The gateway may have to wait for the disk before it answers the hook.
+HOOK_SECONDS = 60
+HOOK = Path(__file__).with_name("hook.py")
+
+
+def options(approvals: Approvals | None, mcp_config: Path) -> list[str]:
+    """Return the options that limit what claude can do in a run. With `approvals`, claude asks the gateway about each
+    call of the run's MCP server by a hook, which reads the gateway's URL from `mcp_config`.
+    """
+    settings: dict[str, Any] = {"crossSessionInbound": "refuse"}
+    if approvals is not None:
+        arguments = [str(HOOK), str(mcp_config), str(HOOK_SECONDS)]
+        command = shlex.join([sys.executable, "-I", "-S", *arguments])
+        hook = {"type": "command", "command": command, "timeout": HOOK_SECONDS}
+        settings["hooks"] = {"PreToolUse": [{"matcher": f"{TOOL_PREFIX}.*", "hooks": [hook]}]}
+    limited = approvals is not None and not approvals.allow_host_tools
+    return [
+        # `--disallowedTools` forbids these tools, and the setting after them refuses messages. Otherwise runs that are
+        # executed at the same time could find each other and send each other messages.
+        "--disallowedTools",
+        "SendMessage",
+        "ListAgents",
+        "--settings",
+        json.dumps(settings),
+        # Claude reads the settings of the user's account, but none from the run's directory or the directories above
+        # it.
+        "--setting-sources",
+        "user",
+        *(["--tools", HOST_TOOLS] if limited else []),
+    ]
+
+
 # Claude then writes no file from which a session can be resumed.
 FORGET_SESSION = "--no-session-persistence"
 

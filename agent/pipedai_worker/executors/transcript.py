@@ -50,6 +50,8 @@ class Transcript:
         self.retrying = False
         # What claude said of its connection to the run's MCP server; None if it has said nothing.
         self.server_status: str | None = None
+        # The tools of the calls that claude was not permitted, by the call's id.
+        self.denied: dict[str, str] = {}
         self._used_server = False
         self._result_at: float | None = None
         self._result_tokens: Tokens | None = None
@@ -187,6 +189,11 @@ class Transcript:
         tokens = Tokens.read(result.get("usage"))
         if tokens is not None:
             self._result_tokens = (self._result_tokens or Tokens()) + tokens
+        denials = result.get("permission_denials")
+        for denial in denials if isinstance(denials, list) else []:
+            if isinstance(denial, dict):
+                name = str(denial.get("tool_name"))
+                self.denied[str(denial.get("tool_use_id"))] = name.replace(TOOL_PREFIX, "", 1)
         self._take_usage(result)
 
     def _take_usage(self, result: dict[str, Any]) -> None:
@@ -208,6 +215,12 @@ class Transcript:
         whole_process = result.get("modelUsage")
         if isinstance(whole_process, dict) and whole_process:
             self._model_tokens = sum(map(Tokens.read_model, whole_process.values()), Tokens())
+
+
+def deferred_in(result: dict[str, Any]) -> object:
+    """Return the id of the tool call that a result says claude has deferred; None if there is none."""
+    deferred = result.get("deferred_tool_use")
+    return deferred.get("id") if isinstance(deferred, dict) else None
 
 
 def is_success(result: dict[str, Any]) -> bool:

@@ -10,9 +10,18 @@ from pipedai_worker.executors.base import Execution, Job
 from pipedai_worker.executors.faults import EXECUTION_ERROR, Fault, flaw, judge
 from pipedai_worker.executors.stream import SHORTEST_CUT_STRING, JsonLines
 from pipedai_worker.executors.tail import Tail
-from pipedai_worker.executors.transcript import Transcript, is_success, text_of
+from pipedai_worker.executors.transcript import Transcript, deferred_in, is_success, text_of
 from pipedai_worker.reporting import output
-from pipedai_worker.reporting.outcome import ABSENT, CLIENT, FAILED, INFRA, SUCCEEDED, Outcome, iso
+from pipedai_worker.reporting.outcome import (
+    ABSENT,
+    CLIENT,
+    FAILED,
+    INFRA,
+    SUCCEEDED,
+    WAITING,
+    Outcome,
+    iso,
+)
 from pipedai_worker.running.process import Ending
 from pipedai_worker.running.stopping import StopReason
 
@@ -94,7 +103,11 @@ class Watch:
         if self._had_finished and stopped_by is not StopReason.LOST:
             stopped_by = None
         if stopped_by is None:
-            return Execution(self._outcome(ending), session_refused=self._session_refused())
+            return Execution(
+                self._outcome(ending),
+                session_refused=self._session_refused(),
+                nothing_deferred=self._nothing_deferred(),
+            )
         if stopped_by is StopReason.NO_SERVER:
             return Execution(self._failed(ending, self._no_server(), ""))
         if stopped_by in {StopReason.SILENT, StopReason.NOT_BEGUN}:
@@ -114,6 +127,10 @@ class Watch:
             return False
         return result.get("subtype") == EXECUTION_ERROR and not self._transcript.num_turns
 
+    def _nothing_deferred(self) -> bool:
+        """Tell whether claude has ended at once because its session has no deferred call to go on with."""
+        return self._job.session.deferred and not self._transcript.begun
+
     def _outcome(self, ending: Ending) -> Outcome:
         transcript = self._transcript
         result = self._result if self._stopping else transcript.result
@@ -130,6 +147,9 @@ class Watch:
             return self._failed(ending, fault, text)
         if not transcript.server_connected:
             return self._failed(ending, self._no_server(), text)
+        parked = self._job.parked(deferred_in(result))
+        if parked is not None:
+            return replace(self._known(ending), status=WAITING, approval=parked)
         fault_of_success = flaw(result)
         if fault_of_success is not None:
             return self._failed(ending, fault_of_success, text)
@@ -183,4 +203,5 @@ class Watch:
             num_turns=transcript.num_turns,
             session_id=transcript.session_id,
             model=transcript.model,
+            denied=transcript.denied,
         )

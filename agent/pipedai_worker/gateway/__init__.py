@@ -1,7 +1,8 @@
 """The gateway: a local server that passes a run's MCP requests on with the trigger's headers and records tool calls."""
 
 from pipedai_worker.gateway.faults import ServerFault
+from pipedai_worker.gateway.gate import Gate
 from pipedai_worker.gateway.gateway import Gateway
 from pipedai_worker.gateway.renewal import Credentials
 
-__all__ = ["Credentials", "Gateway", "ServerFault"]
+__all__ = ["Credentials", "Gate", "Gateway", "ServerFault"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipedai_worker.disk.tool_calls import POSSIBLE, Call, ToolCalls
 from pipedai_worker.gateway import faults, limits, messages
 from pipedai_worker.gateway.exchange import Answer, Request
 from pipedai_worker.gateway.faults import ServerFailed
+from pipedai_worker.gateway.gate import Admitted, Gate
 from pipedai_worker.gateway.reading import (
     EVENTS,
     HTML,
@@ -35,6 +37,7 @@ from pipedai_worker.gateway.waiting import (
     Waiting,
     awaited_by,
 )
+from pipedai_worker.running.stopping import in_background
 
 _VERSION = re.compile(r"[0-9A-Za-z.\-]{1,32}")
 _SECONDS = re.compile(r"\d{1,9}")
@@ -63,12 +66,15 @@ class Forwarding:
         effects: Effects,
         waiting: Waiting,
         first_effect: FirstEffect,
+        gate: Gate | None,
     ) -> None:
         self._upstream = upstream
         self._calls = calls
         self._effects = effects
         self._waiting = waiting
         self._first_effect = first_effect
+        # None if no call of the run needs an approval.
+        self._gate = gate
 
     async def post(
         self,
@@ -80,7 +86,8 @@ class Forwarding:
     ) -> None:
         """Forward a POST's messages. With `stream`, answers come on that stream of the older transport."""
         try:
-            posted = await messages.read_apart(request.body, messages.read_posted)
+            read = messages.read_outlines if self._gate is None else messages.read_posted
+            posted = await messages.read_apart(request.body, read)
         except ValueError:
             problem = messages.error("null", messages.PARSE_ERROR, "This is no JSON-RPC message.")
             await answer.send(HTTPStatus.BAD_REQUEST, problem)
@@ -97,10 +104,12 @@ class Forwarding:
         if post.ids:
             answer.presence.expect_client()
         try:
-            await self._announce(post, posted)
+            admitted = self._gate.admit(posted, request) if self._gate is not None else None
+            await self._announce(post, posted, admitted)
+            body = admitted.body if admitted else request.body
             seconds = None if post.may_take_long else limits.ANSWER_SECONDS
             async with self._upstream.send(
-                "POST", request.headers, request.body, url=url, seconds=seconds
+                "POST", request.headers, body, url=url, seconds=seconds
             ) as response:
                 await self._answer_post(post, response, answer)
         except NotAllowed as refused:
@@ -111,9 +120,11 @@ class Forwarding:
                 self._waiting.fail(session, post.ids)
             await self._fail(post, str(failed), answer)
 
-    async def _announce(self, post: Posted, posted: list[dict[str, Any]]) -> None:
-        """Write a POST's tool calls to the journal, and wait if one may change something. Raises NotAllowed if a call
-        can't be written down or must not be sent.
+    async def _announce(
+        self, post: Posted, posted: list[dict[str, Any]], admitted: Admitted | None
+    ) -> None:
+        """Write a POST's tool calls to the journal, and wait if one may change something or its approval has to be
+        spent. Raises NotAllowed if a call can't be written down or must not be sent.
         """
         may_change = False
         begun: list[Call] = []
@@ -130,6 +141,9 @@ class Forwarding:
                 self._waiting.expect(post.session, id_as_json, awaited)
         if may_change:
             await self._first_effect.allowed()
+        if self._gate is not None and admitted is not None:
+            # The call is in the journal by now, so a crash from here on leaves it there as one of unknown outcome.
+            await in_background("gateway spend", partial(self._gate.spend, admitted.approval_id))
         for call in begun:
             call.sent()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import secrets
 import socket
 import threading
@@ -17,6 +18,7 @@ from pipedai_worker.gateway import faults, messages
 from pipedai_worker.gateway.exchange import Answer, Request
 from pipedai_worker.gateway.faults import ServerFailed, ServerFault
 from pipedai_worker.gateway.forwarding import Forwarding
+from pipedai_worker.gateway.gate import Gate
 from pipedai_worker.gateway.listener import Listener
 from pipedai_worker.gateway.older_transport import OlderTransport
 from pipedai_worker.gateway.probe import probe
@@ -49,6 +51,7 @@ class Gateway:
         ask: Ask,
         calls: ToolCalls,
         before_first_effect: Callable[[], None],
+        gate: Gate | None = None,
     ) -> None:
         """Take the server's URL and the trigger's headers; `probe()` says if they can't be used. `ask` returns the
         headers that the trigger has by now: soon before they expire, and when the server refuses them. A thread calls
@@ -58,7 +61,8 @@ class Gateway:
         self.url = ""
         self._older = is_older(url)
         self._upstream = Upstream(url, credentials, ask)
-        self._effects = Effects()
+        self._gate = gate
+        self._effects = Effects(gate.learn if gate else None)
         self._calls = calls
         self._before_first_effect = before_first_effect
         self._base = f"/{secrets.token_urlsafe(SECRET_BYTES)}"
@@ -133,6 +137,7 @@ class Gateway:
             self._effects,
             waiting,
             FirstEffect(self._before_first_effect),
+            self._gate,
         )
         self._older_transport = OlderTransport(
             self._upstream, waiting, self._forwarding, f"{self._base}/messages/"
@@ -157,6 +162,8 @@ class Gateway:
         try:
             if path == self._path.encode():
                 await self._answer_main(request, answer)
+            elif self._gate and path == f"{self._base}/hook".encode() and request.method == "POST":
+                await self._answer_hook(self._gate, request, answer)
             elif self._older and path.startswith(posts) and request.method == "POST":
                 await self._older_transport.post(path[len(posts) :].decode(), request, answer)
             else:
@@ -168,6 +175,11 @@ class Gateway:
                 raise ConnectionError from None
             problem = messages.error("null", messages.SERVER_ERROR, str(failed))
             await answer.send(HTTPStatus.BAD_GATEWAY, problem)
+
+    async def _answer_hook(self, gate: Gate, request: Request, answer: Answer) -> None:
+        loop = asyncio.get_running_loop()
+        told = await loop.run_in_executor(None, gate.answer_hook, request.body)
+        await answer.send(HTTPStatus.OK, json.dumps(told).encode())
 
     async def _answer_main(self, request: Request, answer: Answer) -> None:
         if self._older:

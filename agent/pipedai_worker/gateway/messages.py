@@ -33,10 +33,14 @@ async def read_apart(data: bytes, read: Callable[[bytes], Read]) -> Read:
     return await asyncio.get_running_loop().run_in_executor(_PARSER, read, data)
 
 
+def read_outlines(body: bytes) -> list[dict[str, Any]]:
+    """Return what `read_posted` does, but of each message only what the gateway looks at if no call is gated."""
+    return [_outline(message) for message in read_posted(body)]
+
+
 def read_posted(body: bytes) -> list[dict[str, Any]]:
-    """Return the messages of a POST, without what the gateway does not look at. Raises ValueError if the server might
-    understand it differently: it is not UTF-8, an object has a name twice, or a name of JSON-RPC is in other capitals.
-    Also raises it for too many values.
+    """Return the messages of a POST. Raises ValueError if the server might understand it differently: it is not UTF-8,
+    an object has a name twice, or a name of JSON-RPC is in other capitals. Also raises it for too many values.
     """
     value = parse(
         body.decode(), object_pairs_hook=_without_doubles, parse_constant=_refuse_constant
@@ -46,11 +50,13 @@ def read_posted(body: bytes) -> list[dict[str, Any]]:
         raise ValueError("The body is no JSON-RPC message.")
     if any(_is_ambiguous(message) for message in messages):
         raise ValueError("A member of the message is written in another way than the protocol's.")
+    if not all(isinstance(message.get("method", ""), str) for message in messages):
+        raise ValueError("The method of a message is no text.")
     if len(messages) > limits.MOST_MESSAGES:
         raise ValueError("The batch has too many messages.")
     if any(len(_id(message) or "") > limits.LONGEST_ID for message in messages):
         raise ValueError("The id of a message is too long.")
-    return [_outline(message) for message in messages]
+    return messages
 
 
 def read_answered(data: bytes) -> list[dict[str, Any]]:

@@ -93,8 +93,10 @@ def awaited_by(message: dict[str, Any]) -> ListOfTools | None:
 class Effects:
     """What calls of a server's tools may change. The last answer to `tools/list` that names a tool counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, learned: Callable[[str, dict[str, Any], str], None] | None = None) -> None:
+        """`learned` is called with each listed tool, by its name, and with its effect."""
         self._by_tool: dict[str, str] = {}
+        self._learned = learned
 
     def learn(self, result: Any) -> None:
         tools = result.get("tools") if isinstance(result, dict) else None
@@ -103,7 +105,9 @@ class Effects:
             if not isinstance(name, str) or len(name) > LONGEST_TOOL_NAME:
                 continue
             if name in self._by_tool or len(self._by_tool) < MOST_TOOLS:
-                self._by_tool[name] = _annotated(tool)
+                self._by_tool[name] = effect = _annotated(tool)
+                if self._learned is not None:
+                    self._learned(name, tool, effect)
 
     def of(self, tool: str) -> str:
         """Return the effect of a tool. A tool that no list has named may have any effect, so it is POSSIBLE."""

@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import UUID
 
+from pipedai_worker.polling.approvals import Approvals
 from pipedai_worker.values import number, whole
 
 # The API has the same default. It is used for a run whose own limit is missing or is not a number.
@@ -46,6 +47,8 @@ class AssignedRun:
     resume_session_id: str | None = None
     # The most that the run may cost, in US dollars, as a plain decimal number; None if there is no limit.
     max_cost_usd: str | None = None
+    # Which tool calls a person must approve; None if the run's trigger has no such rules.
+    approvals: Approvals | None = None
 
     @classmethod
     def parse(cls, item: Any) -> AssignedRun | None:
@@ -69,6 +72,7 @@ class AssignedRun:
                 may_be_resumed=item.get("retryMode") == "resume",
                 resume_session_id=_text(item.get("resumeSessionId") or "") or None,
                 max_cost_usd=_cost(item.get("maxCostUsd")),
+                approvals=Approvals.parse(item.get("approvals")),
             )
         except (AttributeError, KeyError, TypeError, ValueError):
             return None

@@ -22,9 +22,10 @@ from pipedai_worker.disk.journal import Journal
 from pipedai_worker.events.sender import Sender, send_left
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.logs import get_logger
+from pipedai_worker.polling.assigned import AssignedRun
 from pipedai_worker.polling.poller import Granted, Polled, Poller
 from pipedai_worker.reporting.calls import report
-from pipedai_worker.reporting.outcome import Outcome
+from pipedai_worker.reporting.outcome import WAITING, Outcome
 from pipedai_worker.running import recovery
 from pipedai_worker.running.run import Run, Surroundings
 from pipedai_worker.running.stopping import StopReason, run_in_background
@@ -95,6 +96,7 @@ class Loop:
             settings.pass_env,
             settings.events,
             leaving=self._leaving.wait,
+            parking=lambda run_id: self._inbox.put(lambda: self._claiming.add(run_id)),
             claimed=lambda run_id: self._inbox.put(lambda: self._claiming.discard(run_id)),
         )
         self._poller = Poller(
@@ -103,10 +105,14 @@ class Loop:
             hold=not settings.once,
             journal=journal,
             account_id=settings.account_id,
+            features=executor.features,
         )
         self._runs: dict[str, Run] = {}
-        # The runs that were granted and are not written to disk yet. Until then the worker asks for no other run.
+        # The runs that were granted and are not written to disk yet, and those that the API does not know yet to wait.
+        # Until then the worker asks for no other run.
         self._claiming: set[str] = set()
+        # Runs that were granted anew, after a person's decision, before the thread of their last spell has ended.
+        self._decided: dict[str, Granted] = {}
         self._settling = 0
         # True once no further run is to be taken, because none is due; only with `once`.
         self._all_taken = False
@@ -143,6 +149,9 @@ class Loop:
         recovery.clean_up(self._journal, self._surroundings.executor)
         left = self._journal.events()
         for run_id, body in self._journal.outcomes().items():
+            if body.get("status") == WAITING:
+                # Until the API knows that the run waits, it must not be taken anew: the late report would end that.
+                self._claiming.add(run_id)
             self._settle(partial(self._report_left, run_id, body, left.pop(run_id, None)))
         if left:
             # Nothing waits for these events. What can't be sent before the worker exits stays on disk.
@@ -151,7 +160,10 @@ class Loop:
     def _report_left(self, run_id: str, body: dict[str, Any], events: Path | None) -> None:
         """Report a run of an earlier process, and then send its events: before, the API may not take them."""
         around = self._surroundings
-        status = report(self._api, self._journal, around.executor, run_id, body, around.leaving)
+        try:
+            status = report(self._api, self._journal, around.executor, run_id, body, around.leaving)
+        finally:
+            around.claimed(run_id)
         if events is not None:
             sender = Sender(self._api, run_id, events, around.leaving)
             sender.finish()
@@ -231,6 +243,10 @@ class Loop:
             log.warning("a run that was granted can't be read")
             self._hand_back(_id_of(granted.state), recovery.UNREADABLE)
             self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
+        elif run.id in self._runs and _is_decided(run):
+            # The thread that has reported that the run waits is about to end.
+            self._claiming.add(run.id)
+            self._decided[run.id] = granted
         elif run.id in self._runs or self._journal.has_outcome(run.id):
             # The worker has this run already, but could not drop its claimId then.
             self._hand_back(None, recovery.NOT_BEGUN)
@@ -308,6 +324,9 @@ class Loop:
             self._claiming.discard(run.assigned.id)
             if not run.claimed:
                 self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
+            decided = self._decided.pop(run.assigned.id, None)
+            if decided is not None:
+                self._take_granted(decided)
         if error is not None:
             self._fail(error)
 
@@ -376,6 +395,10 @@ class Loop:
             # disk for the next start.
             self._leaving.set()
             self._stop_all()
+
+
+def _is_decided(run: AssignedRun) -> bool:
+    return run.approvals is not None and run.approvals.decision is not None
 
 
 def _id_of(state: dict[str, Any]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,8 +56,10 @@ class Poller:
         hold: bool,
         journal: Journal,
         account_id: Callable[[], str | None] = lambda: None,
+        features: Sequence[str] = (),
     ) -> None:
         self._api = api
+        self._features = features
         # Returns the word for the account of claude, which each poll tells.
         self._account_id = account_id
         self._deliver = deliver
@@ -84,7 +86,7 @@ class Poller:
         began = time.monotonic()
         try:
             claim_id = self._journal.next_claim_id()
-            state = self._api.claim_next(claim_id, wait, self._account_id())
+            state = self._api.claim_next(claim_id, wait, self._account_id(), self._features)
             granted = None if state is None else Granted(claim_id, state, AssignedRun.parse(state))
             return Polled(granted, time.monotonic() - began)
         except OSError as error:
@@ -102,7 +104,7 @@ class Poller:
 
     def _end_wait(self) -> None:
         try:
-            self._api.end_wait()
+            self._api.end_wait(self._features)
         except ApiError as error:
             log.debug("the waiting poll can't be ended: %s", error)
 

@@ -14,7 +14,7 @@ from pipedai_worker.api.patience import Backoff, until_answered
 from pipedai_worker.disk.journal import Journal
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.logs import get_logger
-from pipedai_worker.reporting.outcome import bare
+from pipedai_worker.reporting.outcome import WAITING, bare
 from pipedai_worker.running.stopping import StopReason, StopRequest, run_in_background
 
 log = get_logger(__name__)
@@ -171,7 +171,9 @@ def report(
     else:
         status = answer.get("status")
         log.info("run %s %s", run_id, body.get("status"))
-        if "resumeUntil" in answer:
-            journal.sessions.learn_end(run_id, api.seconds_until(answer["resumeUntil"]), executor)
+        seconds, waits = api.seconds_until(answer.get("resumeUntil")), status == WAITING
+        # The session of a run that waits stays as long as it can, if the API does not tell how long.
+        if "resumeUntil" in answer and not (waits and seconds is None):
+            journal.sessions.learn_end(run_id, seconds, executor, waits=waits)
     journal.drop_outcome(run_id)
     return status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
@@ -20,8 +20,11 @@ LARGEST_COST_USD = 99_999_999
 COST_DECIMALS = 6
 LONGEST_RETRY_AFTER_SECONDS = 24 * 3600
 LIMIT_KIND_LENGTH = 64
+TOOL_NAME_LENGTH, MOST_DENIED_NAMES = 200, 20
 
 SUCCEEDED, FAILED, TIMED_OUT, CANCELED = "succeeded", "failed", "timed_out", "canceled"
+# Not an end: the run waits until a person has decided on one of its tool calls.
+WAITING = "waiting"
 INFRA, CLIENT, NONE = "infra", "client", "none"
 
 # Stands for an output that is missing. None would be mistaken for JSON's null, which is an output.
@@ -46,7 +49,9 @@ class UsageLimit:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one run ended. Its texts may contain secrets until `redacted()` removes them; `body()` shortens the texts."""
+    """How one run ended, or that it waits. Its texts may contain secrets until `redacted()` removes them; `body()`
+    shortens the texts.
+    """
 
     status: str
     fault_class: str = NONE
@@ -64,6 +69,10 @@ class Outcome:
     # The counts of the run's tool calls, and the calls themselves, as the API takes them.
     tool_calls: dict[str, int] | None = None
     tool_call_list: list[dict[str, Any]] | None = None
+    # The tools of the calls that were refused, in order, by an id of each call.
+    denied: dict[str, str] = field(default_factory=dict)
+    # The call that waits for a person's decision, as the API takes it; None unless the status is WAITING.
+    approval: dict[str, Any] | None = None
     # The run's output: any JSON that the API can store; ABSENT if there is no output.
     output: Any = ABSENT
 
@@ -77,6 +86,7 @@ class Outcome:
             tool_call_list=None
             if self.tool_call_list is None
             else redactor.redact_json(self.tool_call_list),
+            denied={key: redactor.redact(tool) for key, tool in self.denied.items()},
             output=ABSENT if self.output is ABSENT else redactor.redact_json(self.output),
         )
 
@@ -100,6 +110,7 @@ class Outcome:
             fields["cacheReadTokens"] = self.tokens.cache_read
             fields["cacheCreationTokens"] = self.tokens.cache_creation
         fields["toolCalls"], fields["toolCallList"] = self.tool_calls, self.tool_call_list or None
+        fields["denials"], fields["approval"] = _denials([*self.denied.values()]), self.approval
         body = {name: value for name, value in fields.items() if value is not None}
         if self.output is not ABSENT:
             body["output"] = self.output
@@ -112,7 +123,11 @@ def storable(value: Any) -> Any:
 
 
 def bare(body: dict[str, Any]) -> dict[str, Any]:
-    """Return only the status and the fault of an outcome, to report them after the API has refused it with 400."""
+    """Return only the status and the fault of an outcome, to report them after the API has refused it with 400. A run
+    can't wait without the call that it waits for, so it fails.
+    """
+    if body.get("status") == WAITING:
+        return {"status": FAILED, "faultClass": CLIENT}
     return {name: body[name] for name in ("status", "faultClass") if name in body}
 
 
@@ -131,6 +146,12 @@ def _money(value: float | None) -> str | None:
 def _retry_after(value: float | None) -> int | None:
     seconds = number(value)
     return None if seconds is None else min(math.ceil(seconds), LONGEST_RETRY_AFTER_SECONDS)
+
+
+def _denials(tools: list[str]) -> dict[str, Any] | None:
+    """Return how many calls were refused, and the first names of their tools; None if there were none."""
+    names = dict.fromkeys(_cut(tool, TOOL_NAME_LENGTH) or "(unnamed)" for tool in tools)
+    return {"total": len(tools), "tools": list(names)[:MOST_DENIED_NAMES]} if tools else None
 
 
 def _cut(text: str, length: int) -> str | None:

@@ -73,6 +73,7 @@ def _leave_session(
         scratch.strip(Path(session.root))
     if session.in_use:
         known = session.after(calls.counts(), calls.listed()) if calls else session
+        known = replace(known, waits=False)
         # If its tool calls are not known, the run may have had effects.
         _keep(journal, executor, known if calls else replace(known, had_effects=True))
 

@@ -17,7 +17,7 @@ from pipedai_worker.events.recorder import Recorder
 from pipedai_worker.executors import settings
 from pipedai_worker.executors.base import Execution, Executor, Job
 from pipedai_worker.executors.inputs import allowed
-from pipedai_worker.gateway import Gateway
+from pipedai_worker.gateway import Gate, Gateway
 from pipedai_worker.logs import get_logger
 from pipedai_worker.polling.assigned import ALWAYS, FAILURES, AssignedRun
 from pipedai_worker.reporting.calls import Heartbeat, report
@@ -28,10 +28,12 @@ from pipedai_worker.reporting.outcome import (
     INFRA,
     NONE,
     TIMED_OUT,
+    WAITING,
     Outcome,
 )
 from pipedai_worker.running import recovery, workplaces
 from pipedai_worker.running.credentials import RunCredentials
+from pipedai_worker.running.gating import Ending, gate_of
 from pipedai_worker.running.process import Program
 from pipedai_worker.running.stopping import StopReason, StopRequest
 from pipedai_worker.running.workplaces import HadEffects, Workplace
@@ -43,6 +45,12 @@ log = get_logger(__name__)
 # s after its own SIGTERM.
 TERM_GRACE_SECONDS = 10.0
 SHUTDOWN_TERM_GRACE_SECONDS = 2.0
+# What becomes of a run that was to wait, if its session could not be kept.
+NOT_KEPT: dict[str, Any] = {
+    "status": FAILED,
+    "fault_class": INFRA,
+    "error_message": "The run was to wait for an approval, but the worker could not keep its session.",
+}
 NO_CALLS = {"total": 0, "effects": 0, "unknown": 0}
 
 
@@ -59,6 +67,8 @@ class Surroundings:
     leaving: Callable[[float], bool]
     # Called with a run's id when the run is on disk, or can't be written there.
     claimed: Callable[[str], None]
+    # Called with a run's id before the API is told that the run waits for a person. The worker takes no run meanwhile.
+    parking: Callable[[str], None]
 
 
 class Run:
@@ -82,6 +92,8 @@ class Run:
         self._recorder: Recorder | None = None
         # The session in which another attempt of the run can go on; None if there is none.
         self._kept_session = assigned.resume_session_id
+        # Decides which of the run's tool calls may be sent; None if none needs a person's approval.
+        self._gate: Gate | None = None
         self._heartbeat = Heartbeat(around.api, assigned.id, self.stop, self._counts)
 
     def live(self) -> None:
@@ -135,11 +147,22 @@ class Run:
                 outcome, tool_calls=self._calls.counts(), tool_call_list=self._calls.listed()
             )
             self._calls.close()
+        if self._gate is not None:
+            denied = self._gate.denied(waits=outcome.status == WAITING)
+            outcome = replace(outcome, denied={**outcome.denied, **denied})
+        if outcome.status == WAITING:
+            if self._kept_session is None:
+                outcome = replace(outcome, approval=None, **NOT_KEPT)
+            else:
+                self._around.parking(self.assigned.id)
         outcome = workplaces.with_session(outcome, self._kept_session)
         if outcome.status == CANCELED and self.assigned.resume_session_id is not None:
             sessions = self._around.journal.sessions
             sessions.forget(self.assigned.resume_session_id, self._around.executor)
         body, run_id = outcome.redacted(self._redactor).body(), self.assigned.id
+        if outcome.status == WAITING:
+            # If this is sent again after the run has been taken anew, it must not end the run's next spell.
+            body["claimId"] = self._held.claim_id
         journal = self._around.journal
         try:
             journal.put_outcome(run_id, body)
@@ -177,6 +200,7 @@ class Run:
         around, directory = self._around, self._around.events
         here = (self.assigned, self._held.claim_id, around.executor, around.journal.sessions)
         deadline = time.monotonic() + self.assigned.timeout_seconds
+        waits = False
         events = RunEvents(directory, self.assigned.id, self._redactor) if directory else None
         recorder = self._recorder = self._begin_recording()
         on_event = _to_each(
@@ -188,6 +212,7 @@ class Run:
             if execution.session_refused and workplace.known is not None:
                 workplace = workplaces.instead(*here, workplace.known)
                 execution = self._execute_at(workplace, self._calls, on_event, deadline)
+            waits = execution.stopped_by is None and execution.outcome.status == WAITING
             return execution
         except HadEffects as end:
             if self.stop.reason is None:
@@ -197,45 +222,61 @@ class Run:
             if events:
                 events.close()
             if recorder:
-                recorder.finish()
+                recorder.finish(waits=waits)
 
     def _begin_recording(self) -> Recorder | None:
         if self.assigned.record_events not in {ALWAYS, FAILURES}:
             return None
         around, run_id = self._around, self.assigned.id
         path = around.journal.events_of(run_id, kept=self.assigned.record_events == FAILURES)
-        return Recorder.begin(around.api, run_id, path, self._redactor, around.leaving)
+        approvals = self.assigned.approvals
+        go_on = approvals is not None and approvals.decision is not None
+        return Recorder.begin(around.api, run_id, path, self._redactor, around.leaving, go_on=go_on)
 
     def _execute_at(
         self, workplace: Workplace, calls: ToolCalls, on_event: Sink, deadline: float
     ) -> Execution:
         around, executor, scratch = self._around, self._around.executor, workplace.scratch
-        execution = None
+        execution, ending = None, Ending(self.stop)
         try:
             if workplace.session.resumed:
                 self._heartbeat.session_id = workplace.session.id
             self._held = around.journal.update(self._held, scratch=str(scratch.root))
+            self._gate = gate_of(
+                self.assigned,
+                workplace,
+                api=around.api,
+                sessions=around.journal.sessions,
+                executor=executor,
+                redactor=self._redactor,
+                ending=ending,
+            )
             with Gateway(
                 url=self.assigned.mcp_url,
                 credentials=self._credentials.present,
                 ask=self._credentials.ask,
                 calls=calls,
                 before_first_effect=self._heartbeat.tell,
+                gate=self._gate,
             ) as gateway:
                 execution = self._probe(gateway) if executor.needs_server else None
                 if execution is None:
                     limit = self.assigned.timeout_seconds
                     scratch.write_mcp_config(settings.configuration(gateway.url, limit))
-                    execution = executor.execute(
-                        self._job(workplace, gateway.url, on_event, deadline)
-                    )
+                    job = self._job(workplace, gateway.url, on_event, deadline)
+                    execution = executor.execute(job)
+                    if execution.nothing_deferred:
+                        going_on = replace(job.session, deferred=False)
+                        execution = executor.execute(replace(job, session=going_on))
                 return execution
         finally:
             # The program may have left processes outside its process group. They are ended before the files are
             # removed, so that they write no new ones.
             recovery.end_marked(self._held.claim_id)
+            ending.over.set()
             kept = workplaces.leave(
-                workplace, execution, calls, self._held.pid, executor, around.journal.sessions
+                *(workplace, self.assigned, execution, calls),
+                *(self._held.pid, executor, around.journal.sessions),
             )
             self._kept_session = workplace.session.id if kept else None
 
@@ -281,6 +322,7 @@ class Run:
             launched=self._launched,
             session_begun=lambda: self._session_begun(workplace),
             on_event=on_event,
+            parked=self._gate.parked if self._gate else lambda _: None,
         )
 
     def _term_grace(self) -> float:

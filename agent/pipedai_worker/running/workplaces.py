@@ -12,7 +12,7 @@ from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.executors.base import Execution, Executor, JobSession
 from pipedai_worker.logs import get_logger
 from pipedai_worker.polling.assigned import AssignedRun
-from pipedai_worker.reporting.outcome import FAILED, INFRA, Outcome
+from pipedai_worker.reporting.outcome import FAILED, INFRA, WAITING, Outcome
 from pipedai_worker.running.stopping import StopReason
 
 log = get_logger(__name__)
@@ -64,14 +64,18 @@ def find(
         return instead(run, claim_id, executor, sessions, earlier)
     log.info("run %s goes on in the session of an earlier attempt", run.id)
     session = JobSession(
-        earlier.id, resumed=True, kept=run.may_be_resumed, unanswered=earlier.unanswered
+        earlier.id,
+        resumed=True,
+        deferred=earlier.deferred,
+        kept=_is_kept(run),
+        unanswered=earlier.unanswered,
     )
     return Workplace(scratch, session, earlier)
 
 
 def anew(run: AssignedRun, claim_id: str, executor: Executor, sessions: Sessions) -> Workplace:
     scratch = Scratch()
-    session = JobSession(session_of(claim_id), kept=run.may_be_resumed and executor.resumes)
+    session = JobSession(session_of(claim_id), kept=_is_kept(run) and executor.resumes)
     if not session.kept:
         return Workplace(scratch, session, None)
     known = Session(session.id, run.id, str(scratch.root))
@@ -97,8 +101,13 @@ def instead(
     return anew(run, claim_id, executor, sessions)
 
 
+def _is_kept(run: AssignedRun) -> bool:
+    return run.may_be_resumed or run.approvals is not None
+
+
 def leave(
     workplace: Workplace,
+    run: AssignedRun,
     execution: Execution | None,
     calls: ToolCalls,
     pid: int | None,
@@ -107,11 +116,14 @@ def leave(
 ) -> bool:
     """Remove what the attempt left, or keep what another one needs to go on. Tell whether that is kept."""
     scratch, known = workplace.scratch, workplace.known
-    if known is not None and workplace.session.kept and _may_be_retried(execution):
+    waits = execution is not None and execution.outcome.status == WAITING
+    goes_on = waits or (run.may_be_resumed and _may_be_retried(execution))
+    if known is not None and workplace.session.kept and goes_on:
         executor.clean_up(known.id, scratch.work, pid, keep_session=True)
         scratch.strip()
         try:
-            return sessions.keep(known.after(calls.counts(), calls.listed()), executor)
+            after = known.after(calls.counts(), calls.listed())
+            return sessions.keep(replace(after, waits=waits), executor)
         except OSError as error:
             log.warning("a run's session can't be kept: %s", error.strerror)
     executor.clean_up(workplace.session.id, scratch.work, pid)

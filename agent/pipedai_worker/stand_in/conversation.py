@@ -129,9 +129,9 @@ class Conversation:
         block = {"type": "tool_result", "tool_use_id": number, "content": content, **more}
         self._hear(block, tool_use_result=returned, tool_result_meta=[{"id": number, **how}])
 
-    def deny(self, number: str, name: str, arguments: Mapping[str, Any]) -> None:
+    def deny(self, number: str, name: str, arguments: Mapping[str, Any], why: str = "") -> None:
         """Write an event that says that a tool call is not permitted, and an event with an error as its result."""
-        why = f"{name} needs a permission, and nobody is there to give it."
+        why = why or f"{name} needs a permission, and nobody is there to give it."
         self._denials.append({"tool_name": name, "tool_use_id": number, "tool_input": arguments})
         self.system("permission_denied", tool_name=name, tool_use_id=number, message=why)
         how = {"decision": "reject", "source": "config"}
@@ -244,12 +244,20 @@ class StoredSession:
 
     def lines(self) -> list[str] | None:
         with contextlib.suppress(FileNotFoundError):
-            stored: list[str] = json.loads(self._path.read_text().splitlines()[-1])
+            stored: list[str] = self._last()["lines"]
             return stored
         return None
 
-    def store(self, lines: list[str]) -> None:
+    def is_deferred(self) -> bool:
+        """Tell whether the session ends with a tool call that was deferred."""
+        return bool(self._last()["deferred"])
+
+    def _last(self) -> dict[str, Any]:
+        last: dict[str, Any] = json.loads(self._path.read_text().splitlines()[-1])
+        return last
+
+    def store(self, lines: list[str], *, deferred: bool = False) -> None:
         if self._stored:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a") as file:
-                file.write(json.dumps(lines) + "\n")
+                file.write(json.dumps({"lines": lines, "deferred": deferred}) + "\n")

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipedai_worker.executors.faults import DEFERRED
+from pipedai_worker.executors.settings import TOOL_PREFIX
 from pipedai_worker.stand_in.conversation import Conversation, StoredSession
 from pipedai_worker.stand_in.model import ApiError, named, sample
-from pipedai_worker.stand_in.tools import BackgroundTask, Server
+from pipedai_worker.stand_in.tools import BackgroundTask, Hook, Server
 
 MARK = "standin:"
 FOREVER = 10**6
@@ -36,9 +38,11 @@ class Player:
         config: Path | None,
         schema: Any,
         session: StoredSession,
+        hook: Hook,
     ) -> None:
         self._talk = talk
         self._session = session
+        self._hook = hook
         self._server = server
         self._config = config
         self._schema = schema
@@ -49,6 +53,8 @@ class Player:
         self._marked = marked
         self._lines = [line.strip().partition(" ") for line in marked]
         self._shown = ""
+        # The number of the line that is being carried out, from 1 on.
+        self._number = 0
         # The id of the tool call whose answer the model waits for; None if it waits for none.
         self._calling: str | None = None
 
@@ -71,6 +77,7 @@ class Player:
     def _play(self) -> int:
         for number, (name, _, argument) in enumerate(self._lines, 1):
             self._session.store(self._marked[number:])
+            self._number = number
             act = getattr(self, "do_" + name.replace("-", "_"), None)
             if act is None:
                 print(f"{MARK} there is no {name!r}", file=sys.stderr)
@@ -162,12 +169,28 @@ class Player:
     def do_warn(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    def do_call(self, text: str) -> None:
+    def do_call(self, text: str, *, hooked: bool = True) -> int | None:
         tool, _, arguments = text.partition(" ")
-        call = self._server.call(self._talk, tool, json.loads(arguments or "{}"))
-        self._calling = call.number
-        call.answer()
-        self._calling = None
+        given = json.loads(arguments or "{}")
+        call = self._server.call(self._talk, tool, given)
+        name = TOOL_PREFIX + tool
+        decision, why = self._hook.ask(name, call.number, given) if hooked else ("", "")
+        if decision == "deny":
+            self._talk.deny(call.number, name, given, why)
+        elif decision == "defer":
+            self._session.store(self._marked[self._number - 1 :], deferred=True)
+            deferred = {"id": call.number, "name": name, "input": given}
+            return self._talk.result(
+                "success", reason=DEFERRED, stop=DEFERRED, result="", deferred_tool_use=deferred
+            )
+        else:
+            self._calling = call.number
+            call.answer()
+            self._calling = None
+        return None
+
+    def do_call_unhooked(self, text: str) -> None:
+        self.do_call(text, hooked=False)
 
     def do_deny(self, _: str) -> None:
         arguments = {"command": "date", "description": "Ask for the time"}

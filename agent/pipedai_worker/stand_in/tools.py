@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import threading
 import time
 import uuid
@@ -80,6 +82,33 @@ class Server:
 
     def _tools(self) -> list[dict[str, Any]]:
         return self._client.tools if self._client else []
+
+
+class Hook:
+    """The PreToolUse hook in claude's settings, if there is one."""
+
+    def __init__(self, settings: Mapping[str, Any], session_id: str) -> None:
+        self._hooks = (settings.get("hooks") or {}).get("PreToolUse") or []
+        self._session_id = session_id
+
+    def ask(self, name: str, number: str, arguments: Mapping[str, Any]) -> tuple[str, str]:
+        """Return what the hook decides on a call, and why. Both are empty if it fails, says nothing or is missing."""
+        asked = {"session_id": self._session_id, "hook_event_name": "PreToolUse", "tool_name": name}
+        text = json.dumps({**asked, "tool_use_id": number, "tool_input": arguments})
+        for entry in self._hooks:
+            for hook in entry["hooks"] if re.fullmatch(entry["matcher"], name) else ():
+                with contextlib.suppress(ValueError, KeyError):
+                    told = json.loads(_output(hook["command"], text))["hookSpecificOutput"]
+                    return told["permissionDecision"], told.get("permissionDecisionReason", "")
+        return "", ""
+
+
+def _output(command: str, text: str) -> str:
+    import subprocess  # imported here, because few runs need it and importing takes time
+
+    argv = ["/bin/sh", "-c", command]
+    done = subprocess.run(argv, input=text, stdout=subprocess.PIPE, text=True, check=False)
+    return done.stdout if done.returncode == 0 else ""
 
 
 class _Call:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pipedai_worker.disk.tool_calls import ToolCalls
-from pipedai_worker.gateway import Credentials, Gateway
+from pipedai_worker.gateway import Credentials, Gate, Gateway
 
 from .servers import TOKEN, McpServer, serving
 
@@ -109,8 +109,11 @@ def answer_in(response: http.client.HTTPResponse, number: int) -> Any:
 class Way:
     """A gateway, its journal, and a client of it."""
 
-    def __init__(self, gateway: Gateway, calls: ToolCalls, client: Client) -> None:
+    def __init__(
+        self, gateway: Gateway, calls: ToolCalls, client: Client, gate: Gate | None
+    ) -> None:
         self.gateway = gateway
+        self.gate = gate
         self.calls = calls
         self.client = client
 
@@ -165,6 +168,7 @@ def open_way(tmp_path: Path) -> Iterator[Callable[..., Way]]:
             first: Callable[[], None] = lambda: None,
             expire_in: float | None = None,
             ask: Callable[[], Credentials] | None = None,
+            gate: Gate | None = None,
         ) -> Way:
             calls = ToolCalls(tmp_path / f"calls-{next(numbers)}.jsonl")
             stack.callback(calls.close)
@@ -177,11 +181,12 @@ def open_way(tmp_path: Path) -> Iterator[Callable[..., Way]]:
                 ask=ask or (lambda: given),
                 calls=calls,
                 before_first_effect=first,
+                gate=gate,
             )
             stack.enter_context(gateway)
             client = Client(gateway.url)
             stack.callback(client.close)
-            return Way(gateway, calls, client)
+            return Way(gateway, calls, client, gate)
 
         yield make
 

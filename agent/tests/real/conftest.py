@@ -16,11 +16,16 @@ from testing.probes.planted import planted
 from testing.probes.whole_session import dump_of
 from testing.world.database_copy import database_copy
 
+from pipedai_worker.conformance.fake_api import FakeApi
+
 from . import installed
+from .lone_machine import LoneMachine, fake_api
 from .mcp_server import McpServer, mcp_server
 from .messages_api import MessagesApi, messages_api
 from .network import LoopbackNetwork, loopback_network
+from .scenes import Scene, Scenes
 from .site import Site, site
+from .steps import Step
 from .working import SUBSCRIPTION, Machine, Surroundings
 
 Machines = Callable[..., Machine]
@@ -137,7 +142,7 @@ def _nothing_leaves_the_network(network: LoopbackNetwork) -> Iterator[None]:
 def _nothing_is_logged(real_directory: Path, watch: Watch) -> Iterator[None]:
     """Look for the test's secrets in what the shared processes logged."""
     yield
-    for path in real_directory.rglob("*.log"):
+    for path in (*real_directory.glob("*.log"), *real_directory.glob("*/*.log")):
         watch.look_at(str(path), path.read_text(errors="replace"))
 
 
@@ -147,3 +152,55 @@ def _every_request_has_a_script(messages: MessagesApi) -> Iterator[None]:
     before = len(messages.unexpected)
     yield
     assert [request.content.get("model") for request in messages.unexpected[before:]] == []
+
+
+@pytest.fixture
+def api_at(_programs: None, network: LoopbackNetwork) -> Iterator[tuple[FakeApi, str]]:
+    with fake_api(network) as served:
+        yield served
+
+
+@pytest.fixture
+def another_api_at(_programs: None, network: LoopbackNetwork) -> Iterator[tuple[FakeApi, str]]:
+    with fake_api(network) as served:
+        yield served
+
+
+@pytest.fixture
+def scene(
+    api_at: tuple[FakeApi, str],
+    network: LoopbackNetwork,
+    messages: MessagesApi,
+    mcp: McpServer,
+    tmp_path: Path,
+) -> Scenes:
+    def scene(*steps: Step) -> Scene:
+        machine = LoneMachine(network, messages, tmp_path, installed.cli(), *api_at)
+        return Scene(machine, api_at[0], mcp.place(), messages.script(*steps))
+
+    return scene
+
+
+@pytest.fixture(scope="module")
+def shared_scene(
+    _programs: None,
+    network: LoopbackNetwork,
+    messages: MessagesApi,
+    mcp: McpServer,
+    real_directory: Path,
+) -> Iterator[Scenes]:
+    """Return a function that gives a scene on the working machine with this version of the CLI, which tests share."""
+    machines: dict[str, tuple[LoneMachine, FakeApi]] = {}
+    with ExitStack() as stack:
+
+        def shared_scene(*steps: Step, version: str) -> Scene:
+            if version not in machines:
+                api, url = stack.enter_context(fake_api(network))
+                directory = real_directory / f"resuming-{version}"
+                cli = installed.cli(version)
+                machine = LoneMachine(network, messages, directory, cli, api, url)
+                stack.enter_context(machine.working())
+                machines[version] = machine, api
+            return Scene(*machines[version], mcp.place(), messages.script(*steps))
+
+        yield shared_scene

@@ -45,7 +45,7 @@ class LoneMachine:
         self.home = directory / "home"
         self.temporary = directory / "tmp"
         self.temporary.mkdir(parents=True, exist_ok=True)
-        self.home.mkdir(exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True)
         self._config = self.home / f"{name}.json"
         WorkerConfig(api.worker_id, api.worker_token, url, "").save(self._config)
         self.sessions = state_directory(self._config) / api.worker_id / "sessions"
@@ -58,6 +58,10 @@ class LoneMachine:
             "ANTHROPIC_BASE_URL": messages.url,
             "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-lone",
         }
+
+    def use(self, package: Path) -> None:
+        """Have the worker run the package in this directory."""
+        self._environment["PYTHONPATH"] = f"{package}{os.pathsep}{python_path()}"
 
     @property
     def log(self) -> str:

@@ -5,8 +5,6 @@ The API is a fake one: it hands out a retry as the real one does, with the sessi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,95 +13,19 @@ from bin import claude
 from testing.processes.worker_process import until
 
 from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.conformance.fake_run import FakeRun
 
 from . import installed
-from .lone_machine import LoneMachine, fake_api
-from .mcp_server import McpServer, Place
-from .messages_api import MessagesApi, Request, Script
+from .lone_machine import LoneMachine
+from .messages_api import MessagesApi, Request
 from .network import LoopbackNetwork
-from .steps import Limit, Step, mcp, say
+from .scenes import Scene, Scenes
+from .steps import Limit, mcp, say
 from .test_tool_calls import results
 
 pytestmark = pytest.mark.long
 
 # What one answer of the scripted model costs, and how many tokens it has.
 COST, TOKENS = 0.00375, 50
-
-
-@pytest.fixture
-def api_at(_programs: None, network: LoopbackNetwork) -> Iterator[tuple[FakeApi, str]]:
-    with fake_api(network) as served:
-        yield served
-
-
-@pytest.fixture
-def another_api_at(_programs: None, network: LoopbackNetwork) -> Iterator[tuple[FakeApi, str]]:
-    with fake_api(network) as served:
-        yield served
-
-
-class Scene:
-    """One machine, and the runs of one trigger on it, which share a script and an MCP server."""
-
-    def __init__(self, machine: LoneMachine, api: FakeApi, place: Place, script: Script) -> None:
-        self.machine, self.api, self.place, self.script = machine, api, place, script
-
-    def add(self, **fields: Any) -> FakeRun:
-        values: dict[str, Any] = {"retry_mode": "resume", "timeout_seconds": 300, **fields}
-        where = {"mcp_url": self.place.url, "mcp_headers": self.place.headers}
-        return self.api.add("Write it.", model=self.script.model, **where, **values)
-
-    def retry(self, run: FakeRun, **fields: Any) -> FakeRun:
-        session_id = (run.outcome or {})["sessionId"]
-        return self.add(resume_session_id=session_id, **fields)
-
-    def conversation(self) -> Path:
-        (found,) = self.machine.home.glob(".claude/projects/*/*.jsonl")
-        return found
-
-
-Scenes = Callable[..., Scene]
-
-
-@pytest.fixture
-def scene(
-    api_at: tuple[FakeApi, str],
-    network: LoopbackNetwork,
-    messages: MessagesApi,
-    mcp: McpServer,
-    tmp_path: Path,
-) -> Scenes:
-    def scene(*steps: Step) -> Scene:
-        machine = LoneMachine(network, messages, tmp_path, installed.cli(), *api_at)
-        return Scene(machine, api_at[0], mcp.place(), messages.script(*steps))
-
-    return scene
-
-
-@pytest.fixture(scope="module")
-def shared_scene(
-    _programs: None,
-    network: LoopbackNetwork,
-    messages: MessagesApi,
-    mcp: McpServer,
-    real_directory: Path,
-) -> Iterator[Scenes]:
-    """Return a function that gives a scene on the working machine with this version of the CLI, which tests share."""
-    machines: dict[str, tuple[LoneMachine, FakeApi]] = {}
-    with ExitStack() as stack:
-
-        def shared_scene(*steps: Step, version: str) -> Scene:
-            if version not in machines:
-                api, url = stack.enter_context(fake_api(network))
-                directory = real_directory / f"resuming-{version}"
-                cli = installed.cli(version)
-                machine = LoneMachine(network, messages, directory, cli, api, url)
-                stack.enter_context(machine.working())
-                machines[version] = machine, api
-            return Scene(*machines[version], mcp.place(), messages.script(*steps))
-
-        yield shared_scene
 
 
 def money(outcome: dict[str, Any]) -> float:

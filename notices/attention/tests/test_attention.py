@@ -306,6 +306,17 @@ def test_a_channel_that_reaches_nobody_is_told(runs):
     assert items(runs) == []
 
 
+def test_a_call_that_waits_for_a_decision_is_told_until_somebody_decides(runs):
+    run_id = runs.waiting()
+    approval_id = runs.approval_of(run_id)["id"]
+    (item,) = items(runs)
+    assert (item["kind"], item["run_id"], item["since"]) == ("approval", run_id, runs.now)
+    assert item["subject"] == {"type": "approval", "id": approval_id, "name": "Nightly report"}
+    assert "wants to call send_mail, and waits until 2026-05-04 12:10 UTC" in item["summary"]
+    runs.decide(run_id, approve=False)
+    assert items(runs) == []
+
+
 def add_incidents(cast, kind, count=1):
     found = [Finding(cast.environment.id, new_id(), "It", "It broke.") for _ in range(count)]
     with transaction.atomic():

@@ -148,6 +148,16 @@ def test_retries_are_told_at_their_end_and_a_late_result_once_more(cast):
     assert told() == [second, second, rescued]
 
 
+def test_a_run_that_waits_for_a_decision_is_told_when_it_has_expired(cast):
+    add_channel(cast, events=RESULT)
+    runs = Runs.of(cast)
+    run_id = runs.waiting()
+    assert told() == []
+    runs.wait(minutes=10)
+    runs.expire_queued()
+    assert told() == [run_id]
+
+
 def test_a_flood_of_results_is_twenty_notices_and_a_digest(cast, hooks):
     add_channel(cast, "slack", events=RESULT, url=hooks.url())
     runs = Runs.of(cast)

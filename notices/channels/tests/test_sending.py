@@ -23,7 +23,7 @@ from testing.processes.webhook_receiver import receiving
 from testing.world.cast import TEST_ACTOR
 from testing.world.channels import add_channel
 from testing.world.copied_rows import copy_row
-from testing.world.runs import Runs
+from testing.world.runs import QUESTION, RULES, Runs
 from triggers.models import Trigger
 
 SECRET = "whsec_cGxhbnRlZCBzZWNyZXQgb2YgYSBjaGFubmVs"
@@ -51,15 +51,8 @@ def test_a_webhook_gets_the_incident_signed(cast, receiver, open_incidents):
     notice = Notice.objects.get()
     assert headers["webhook-id"] == f"msg_{notice.id.hex}"
     assert list(body) == [
-        "id",
-        "event",
-        "at",
-        "environmentId",
-        "subject",
-        "incident",
-        "run",
-        "link",
-    ]
+        "id", "event", "at", "environmentId", "subject", "incident", "run", "approval", "link",
+    ]  # fmt: skip
     assert body["event"] == "trigger_failing"
     assert body["subject"]["name"] == "Nightly report"
     assert body["incident"]["id"] == str(incident_id)
@@ -135,6 +128,43 @@ def test_a_mail_is_plain_and_names_of_others_make_no_links(
     subject_id = Incident.objects.get().subject_id
     for part in ("plain", "html"):
         assert f"https://app.example.com/triggers/{subject_id}" in mail.part(part)
+
+
+def test_a_run_that_waits_for_a_decision_is_told_with_the_page_to_decide_on(
+    cast, mail_server, receiver
+):
+    """The arguments of the call go nowhere."""
+    for kind, more in (
+        ("email", {}),
+        ("webhook", {"url": receiver.url()}),
+        ("slack", {"url": receiver.url()}),
+    ):
+        add_channel(cast, kind, events=["approval_requested"], **more)
+    Trigger.objects.filter(id=cast.trigger_id).update(timezone="Asia/Kolkata")
+    runs = Runs(cast, cast.trigger_id)
+    question = {**QUESTION, "tool": "mail.to://evil.example"}
+    run_id = runs.running()
+    Trigger.objects.filter(id=cast.trigger_id).update(approvals=[RULES[0] | {"tools": "*"}])
+    runs.ask(run_id, approval=question)
+    approval_id = runs.approval_of(run_id)["id"]
+    send_due()
+    (mail,) = mail_server.received
+    text = " ".join(mail.part("plain").split())
+    assert mail.message["Subject"].startswith("Trigger Nightly report asks for a decision")
+    assert f"/console/approvals/{approval_id}" in text
+    assert "Nothing is done until somebody approves the call." in text
+    assert "Wants to call: mail[.]to[:]//evil[.]example Can be decided until:" in text
+    assert "17:40 UTC+05:30" in text
+    bodies = [json.loads(received.body) for received in receiver.received]
+    slack = next(body["text"] for body in bodies if "text" in body)
+    assert slack.endswith(f"/console/approvals/{approval_id}")
+    told = next(body for body in bodies if "event" in body)
+    assert (told["event"], told["run"]["status"]) == ("approval_requested", "waiting")
+    assert (told["approval"]["id"], told["approval"]["approverRole"]) == (
+        str(approval_id),
+        "operator",
+    )
+    assert "ada@example.com" not in text + json.dumps(bodies)
 
 
 def test_a_mail_of_a_recovery_says_how_long_it_took_in_the_triggers_zone(cast, mail_server):

@@ -142,6 +142,17 @@ def test_a_summary_comes_also_when_nothing_or_nothing_bad_happened(cast, hooks):
     assert sorted(titles) == ["All 8 due, 8 succeeded", "Nothing was due"]
 
 
+def test_a_call_that_waits_for_a_decision_is_told_with_its_page(cast):
+    add_summary(cast)
+    runs = Runs.of(cast)
+    approval_id = runs.approval_of(runs.waiting())["id"]
+    (told,) = sent()
+    (item,) = told["attention"]["items"]
+    assert item["kind"] == "approval"
+    assert item["link"].endswith(f"/console/approvals/{approval_id}")
+    assert told["runs"]["unfinished"] == 1
+
+
 def test_a_stretch_and_a_late_decision_count_once(cast):
     add_summary(cast)
     runs = hourly(cast)

@@ -31,7 +31,7 @@ def test_a_typo_in_a_configuration_is_seen(stage, route):
 @pytest.mark.parametrize("route", TOLERANT, ids=str)
 def test_a_newer_worker_or_host_may_say_more(stage, route):
     response = send(stage, route, {**route.body(stage.cast), "gpu": {"count": 2}, "nested": [1]})
-    assert response.status_code in {200, 201}
+    assert response.status_code in {200, 201, route.answer}
 
 
 @pytest.mark.parametrize("route", READ, ids=str)
@@ -55,4 +55,4 @@ def test_the_body_may_be_left_out_where_nothing_is_required(stage, route):
     cast = stage.cast
     response = route.caller(cast).generic("POST", route.url(stage))
     requires = operation_of(route)["requestBody"]["required"]
-    assert response.status_code in ({400} if requires else {200, 201})
+    assert response.status_code in ({400} if requires else {200, 201, route.answer})

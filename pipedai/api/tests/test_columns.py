@@ -22,6 +22,7 @@ KEPT_AS = {
     **dict.fromkeys(["count", "wait", "digest", "accept_origins"]),
     # These are parts of JSON.
     **dict.fromkeys(["header", "prefix", "timestampHeader", "path", "windowSeconds"]),
+    "expiresAfterSeconds": None,
     "SummaryBody.at": None,
 }
 

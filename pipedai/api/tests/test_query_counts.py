@@ -8,6 +8,7 @@ from django.db.models.functions import Now
 from notices.channels.models import Channel, NoticeAttempt
 from notices.channels.services import test_channel as queue_test
 from pipedai.ids import new_id
+from pipedai.sql import database_now
 from testing.probes.api_schema import is_list
 from testing.probes.statement_count import counted
 from testing.world.budgets import add_budget
@@ -19,6 +20,7 @@ from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test
 from testing.world.pools import add_pool
 from testing.world.routes import ROUTES
+from testing.world.runs import Runs
 from testing.world.stage import set_stage
 from testing.world.users import UserFactory
 from triggers.models import DeliveryAttempt, EventSource, Tick, Trigger, TriggerHealth
@@ -206,6 +208,12 @@ def client_run(cast, trigger_id):
     return response.json()["id"]
 
 
+def _approvals(cast, count):
+    runs = Runs(cast, cast.add_trigger(), now=database_now())
+    for _ in range(count):
+        runs.waiting()
+
+
 # What makes the rows of each list.
 LISTS = {
     "GET auth/sessions": _sessions,
@@ -226,6 +234,7 @@ LISTS = {
     "GET environments/:environment/enrollments": _enrollments,
     "GET environments/:environment/incidents": _incidents,
     "GET environments/:environment/budgets": _budgets,
+    "GET environments/:environment/approvals": _approvals,
     "GET environments/:environment/connections": _connections,
     "GET environments/:environment/sources": _sources,
     "GET sources/:source/events": _events,

@@ -12,6 +12,7 @@ from notices.channels.models import Channel, Notice, NoticeAttempt
 from notices.models import Incident
 from pipedai.api.tests.test_query_counts import BY_NAME, LISTS
 from triggers.models import (
+    Approval,
     Budget,
     Delivery,
     DeliveryAttempt,
@@ -117,6 +118,7 @@ LEAVING = {
     "GET environments/:environment/enrollments": _delete(Enrollment, id="id"),
     "GET environments/:environment/incidents": _delete(Incident, id="id"),
     "GET environments/:environment/budgets": _hide(Budget),
+    "GET environments/:environment/approvals": _delete(Approval, id="id"),
     "GET environments/:environment/connections": _delete(Connection, id="id"),
     "GET environments/:environment/sources": _hide_source,
     "GET sources/:source/events": _delete_event,

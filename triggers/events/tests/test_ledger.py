@@ -89,6 +89,8 @@ def test_a_replay_is_a_new_event_that_starts_what_listens_now(cast: Cast, source
     run = Run.objects.get()
     assert told["decisions"][0]["runId"] == str(run.id)
     assert (run.source, str(run.event_id)) == ("event", told["id"])
+    # By rules with `notRequester` they may not approve what they started.
+    assert run.requested_by == cast.operator.id
 
 
 def test_the_end_of_a_run_is_not_replayed(cast: Cast) -> None:

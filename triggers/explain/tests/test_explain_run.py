@@ -15,7 +15,7 @@ from testing.processes.explain_calls import Calls, only, worker_subject
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.budgets import add_budget
 from testing.world.cast import Cast
-from testing.world.runs import Runs, allow
+from testing.world.runs import RULES, Runs, allow
 from testing.world.sealed import HEADERS, tamper
 from triggers.explain import queue_place
 from triggers.explain.answers import RETRY_CODES, WaitingFor
@@ -104,6 +104,52 @@ def test_a_worker_that_nobody_approved(calls: Calls, cast: Cast) -> None:
         "Worker three is not approved for triggers with MCP headers"
     )
     assert "POST /workers/:id/approve" in reason["remedy"]
+
+
+def test_a_worker_that_cant_wait_for_approvals(calls: Calls, runs: Runs) -> None:
+    Trigger.objects.filter(id=runs.trigger_id).update(approvals=RULES)
+    reason = only(calls.explain(str(runs.queue())))
+    assert reason["code"] == "worker_lacks_approvals"
+    assert reason["message"].startswith("Worker host-1 can't wait for approvals")
+
+
+def test_a_run_that_waits_for_a_decision(runs: Runs) -> None:
+    run_id = runs.waiting()
+    told = Calls(runs.cast).explain(str(run_id))
+    approval_id = str(runs.approval_of(run_id)["id"])
+    reason = only(told)
+    assert (told["status"], reason["code"]) == ("waiting", "awaiting_approval")
+    assert reason["subject"] == {"type": "approval", "id": approval_id, "name": "send_mail"}
+    assert (reason["since"], reason["until"]) == (A_TIME, A_TIME)
+    assert told["summary"].startswith(
+        "An operator or above has to approve or reject its call of send_mail. If nobody does by "
+    )
+    assert f"/approvals/{approval_id}" in reason["remedy"]
+
+
+def test_a_decided_run_whose_worker_is_away(runs: Runs) -> None:
+    run_id = runs.decided()
+    told = explain_run(run_id, now=runs.now)
+    assert told is not None
+    assert {reason.code for reason in told.waiting_for} == {"worker_offline", "resume_worker"}
+    assert "only worker host-1 can continue it" in told.waiting_for[-1].message
+    told = explain_run(run_id, now=runs.wait(hours=1))
+    assert told is not None
+    assert [reason.code for reason in told.waiting_for] == ["approval_unreachable"]
+
+
+@pytest.mark.parametrize(
+    ("decided", "code"), [(False, "approval_expired"), (True, "approval_unreachable")]
+)
+def test_a_run_that_waited_in_vain_is_not_retried(runs: Runs, decided: bool, code: str) -> None:
+    run_id = runs.decided() if decided else runs.waiting()
+    runs.wait(hours=1)
+    runs.expire_queued()
+    told = Calls(runs.cast).explain(str(run_id))
+    assert (told["ended"]["by"], told["retry"]["decision"], told["retry"]["code"]) == (
+        code, "none", code
+    )  # fmt: skip
+    assert "reject" not in told["summary"]
 
 
 def test_a_full_worker(calls: Calls) -> None:

@@ -22,7 +22,7 @@ from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.connections import add_oauth_connection
 from testing.world.pools import add_pool
-from testing.world.runs import Runs, locked_limits
+from testing.world.runs import RULES, Runs, locked_limits
 from triggers import services
 from triggers.explain.answers import Reason, RunExplanation, WaitingFor
 from triggers.explain.runs import explain_run
@@ -42,7 +42,7 @@ ASIDES = {WaitingFor.FIRST_WORKER, WaitingFor.RESUME_WORKER}
 OF_POLLS_ALONE = {WaitingFor.BEHIND_OTHERS, WaitingFor.HEADERS_UNREADABLE}
 # The random states must bring each code about as the only reason of some run, but for asides. So if an explanation, a
 # poll or a claim forgot one of the conditions, the property would not hold in such a state.
-CODES = set(WaitingFor) - {WaitingFor.RESUME_WORKER}
+CODES = set(WaitingFor) - {WaitingFor.RESUME_WORKER, WaitingFor.AWAITING_APPROVAL}
 BREAK = "UPDATE trigger SET mcp_headers = set_byte(mcp_headers, 40, get_byte(mcp_headers, 40) # 1) WHERE id = %(id)s"
 
 # How many runs had this code as their only reason, or None if they had no reason.
@@ -114,6 +114,10 @@ class World:
         """Lets a trigger's retries continue sessions, or start anew."""
         self._set(number, retry_mode=["resume", "restart"][number // 4 % 2])
 
+    def set_rules(self, number: int) -> None:
+        """Gives a trigger rules for approvals, or takes them from it."""
+        self._set(number, approvals=[RULES, None][number // 4 % 2])
+
     def break_headers(self, number: int) -> None:
         """Makes the headers of a trigger unreadable, or readable again."""
         execute(BREAK, {"id": self.triggers[2 + number % 2]})
@@ -163,6 +167,10 @@ class World:
     def unapprove(self, number: int) -> None:
         self._change(number, unapproved_since=self.now if number % 2 else None)
 
+    def change_features(self, number: int) -> None:
+        """Lets a worker take approvals, or not any more."""
+        self._change(number, takes_approvals=number % 2 == 0)
+
     def revoke(self, number: int) -> None:
         digest = None if number % 2 else self.digests[number // 2 % 3]
         self._change(number, token_digest=digest)
@@ -207,6 +215,21 @@ class World:
             runs.complete(
                 run, "failed", worker_id=worker_id, faultClass="infra", sessionId="s", **report
             )
+
+    def ask(self, number: int) -> None:
+        """Lets a worker claim a run and ask for an approval."""
+        worker_id = self.workers[number % 3]
+        if run := self._claim_first(worker_id):
+            runs = self.runs()
+            runs.start(run, worker_id=worker_id)
+            runs.ask(run, worker_id=worker_id)
+
+    def decide(self, number: int) -> None:
+        waiting = list(Run.objects.filter(status=Status.WAITING).order_by("id").values_list("id"))
+        if waiting:
+            # A conflict says that it has expired.
+            with contextlib.suppress(Conflict):
+                self.runs().decide(waiting[number % len(waiting)][0], approve=number % 2 == 0)
 
     def _claim_first(self, worker_id: UUID) -> UUID | None:
         """Lets a worker poll and claim the first run, which it returns."""
@@ -260,7 +283,8 @@ class World:
             assert told is not None
             assert (told.ended is None) == (told.status not in TERMINAL)
             if told.status != Status.QUEUED:
-                assert told.waiting_for == ()
+                waits = [WaitingFor.AWAITING_APPROVAL] if told.status == Status.WAITING else []
+                assert [reason.code for reason in told.waiting_for] == waits
                 continue
             codes = {reason.code for reason in told.waiting_for}
             main = codes - ASIDES or codes
@@ -308,6 +332,10 @@ ACTIONS: list[Callable[[World, int], None]] = [
     *[World.queue] * 7,
     *[World.hold] * 4,
     *[World.fail] * 4,
+    *[World.ask] * 2,
+    *[World.decide] * 3,
+    World.set_rules,
+    World.change_features,
     *[World.reassign] * 2,
     *[World.resize] * 2,
     *[World.time_passes] * 3,
@@ -338,7 +366,8 @@ ACTIONS: list[Callable[[World, int], None]] = [
 # only the worker may take that failed before, a session that nobody continued in time, a start deadline that passed, a
 # worker at its usage limit, one without a token, a pool whose workers are away, a retry that is not due, a budget
 # without room, a pool without workers, a disabled worker, a full one, one that nobody approved, one that is away, a
-# paused environment, headers that can't be read, and a connection without a fresh token.
+# paused environment, headers that can't be read, a connection without a fresh token, a worker that can't wait for
+# approvals, and a decision after which its worker did not come back.
 RARE: list[list[tuple[Callable[[World, int], None], int]]] = [
     [(World.queue, 0), (World.reassign, 11)],
     [(World.limit_trigger, 0), (World.resize, 1), (World.hold, 0), (World.queue, 0)],
@@ -359,6 +388,15 @@ RARE: list[list[tuple[Callable[[World, int], None], int]]] = [
     [(World.queue, 0), (World.pause, 1)],
     [(World.queue, 2), (World.break_headers, 0)],
     [(World.queue, 2), (World.change_token, 1)],
+    [(World.change_features, 1), (World.set_rules, 0), (World.queue, 0)],
+    [
+        (World.change_features, 0),
+        (World.set_rules, 0),
+        (World.queue, 0),
+        (World.ask, 0),
+        (World.decide, 0),
+        (World.time_passes, 5),
+    ],
 ]
 
 

@@ -95,9 +95,20 @@ WRONG_RUNS = [
     ("run_in_trigger_slot_is_held", "running", "trigger_slot = 0"),
     ("run_pool_from", "queued, due", "pool_from = now()"),
     ("run_pool_from", "queued, due", "avoided_worker_id = worker_id"),
-    ("run_resuming_is_a_retry", "queued, due", "resume_until = now()"),
-    ("run_resuming_is_a_retry", "queued, not due", "had_effects = true"),
-    ("run_resuming_is_a_retry", "queued, in a session", "worker_id = NULL"),
+    ("run_resuming_has_a_session", "queued, due", "resume_until = now()"),
+    ("run_resuming_has_a_session", "queued, not due", "had_effects = true"),
+    ("run_resuming_has_a_session", "queued, in a session", "worker_id = NULL"),
+    ("run_resuming_has_a_session", "queued, due", "had_effects = true"),
+    ("run_waiting", "waiting", "session_id = NULL"),
+    ("run_waiting", "waiting", "claim_id = 'mine'"),
+    ("run_waiting", "waiting", "spells = 0, active_ms = NULL, resume_until = NULL"),
+    ("run_times_of_state", "waiting", "claimed_at = NULL, started_at = NULL"),
+    ("run_spells", "running, decided", "spells = 20"),
+    ("run_spells", "running, decided", "active_ms = NULL"),
+    ("run_spells", "running", "active_ms = 1"),
+    ("run_spells", "running", "earlier_calls = ARRAY[1, 0, 0]"),
+    ("run_denials", "running", "denials_total = 1"),
+    ("run_denials", "running", "denials_total = -1, denied_tools = '{}'"),
     ("run_tool_calls", "running", "tool_calls_total = 1"),
     ("run_tool_calls", "running", "tool_calls_effects = 0, tool_calls_unknown = 0"),
     *[
@@ -142,6 +153,19 @@ WRONG_ROWS = [
     ),
     ("run_event_log_counts", "UPDATE run_event_log SET stored = next_seq"),
     ("run_one_retry", "UPDATE run SET retry_of_id = %(lost)s WHERE id = %(other_retry)s"),
+    ("approval_closed", "UPDATE approval SET status = 'expired', closed_at = NULL"),
+    ("approval_closed", "UPDATE approval SET status = 'odd', decided_by = NULL, closed_at = now()"),
+    (
+        "approval_decided_by_somebody",
+        "UPDATE approval SET decided_by = NULL WHERE decided_by IS NOT NULL",
+    ),
+    ("approval_decided_by_somebody", "UPDATE approval SET reason = 'x' WHERE status = 'pending'"),
+    (
+        "approval_one_pending",
+        "UPDATE approval SET status = 'pending', closed_at = NULL, decided_by = NULL",
+    ),
+    ("approval_spent_was_approved", "UPDATE approval SET spent_at = now()"),
+    ("approval_role", "UPDATE approval SET role = 'viewer'"),
     ("delivery_pending_is_due", "UPDATE delivery SET next_attempt_at = NULL"),
     ("delivery_pending_is_due", "UPDATE delivery SET status = 'dead'"),
     (
@@ -556,6 +580,8 @@ TENANT_REFERENCES = [
     ("run", "retry_of_id", "run"),
     ("run", "rerun_of_id", "run"),
     ("run_text", "run_id", "run"),
+    ("approval", "run_id", "run"),
+    ("approval", "trigger_id", "trigger"),
     ("run_result", "run_id", "run"),
     ("run_event_log", "run_id", "run"),
     ("idempotency_key", "trigger_id", "trigger"),
@@ -613,6 +639,9 @@ def there(cast: Cast) -> dict[str, UUID]:
     cast.mint("pwk")
     lost, other_lost = runs.running(), runs.running(payload={"a": 1})
     runs.complete(runs.running(), output={"a": 1})
+    asked_twice = runs.decided(approve=False)
+    runs.claim(asked_twice)
+    runs.ask(asked_twice)
     runs.lost(lost)
     RunEventLog.objects.create(environment=cast.environment, run_id=lost)
     other_retry = runs.retry_of(other_lost)

@@ -1,5 +1,7 @@
 """One table has the result of every verb in every state of the run state machine (SPEC §6)."""
 
+# ruff: noqa: E501 - the rows of the table are long.
+
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from uuid import UUID
 import pytest
 from django.db import transaction
 
-from pipedai.api.errors import ApiError, NotFound
+from pipedai.api.errors import ApiError
 from pipedai.sql import fetch_one
 from testing.world.run_states import STATES
 from testing.world.runs import Runs
@@ -60,7 +62,9 @@ VERBS: dict[str, Verb] = {
         run_id, "timed_out", faultClass="infra"
     ),
     "complete: canceled": lambda runs, run_id: runs.complete(run_id, "canceled"),
+    "complete: waiting": lambda runs, run_id: runs.ask(run_id),
     "cancel": lambda runs, run_id: runs.cancel(run_id),
+    "approve": lambda runs, run_id: runs.decide(run_id),
     "lease runs out": _expire_lease,
     "deadline passes": _expire_deadline,
     "nobody claims it": _expire_in_the_queue,
@@ -98,6 +102,9 @@ CODES: dict[str, Change] = {
     "claim": Change(200, ("claimed", None), audit=("run.claimed",)),
     "start": Change(200, ("running", None), audit=("run.started",)),
     "beat": Change(200),
+    "waits": Change(200, ("waiting", None), audit=("run.waiting",)),
+    # Somebody decides. The audit row is the approval's.
+    "goes": Change(200, ("queued", None)),
     "asks": Change(200, audit=("run.cancel-requested",)),
     # The worker ends the run. `+` means that a retry is made.
     "ends": Change(200, REPORTED, deliveries=1, audit=("run.completed",)),
@@ -110,6 +117,12 @@ CODES: dict[str, Change] = {
     "over": Change(None, ("timed_out", "deadline"), deliveries=1, audit=("run.timed-out",)),
     "tardy": Change(None, ("failed", "start_deadline"), deliveries=1, audit=("run.not-started",)),
     "stuck": Change(None, ("failed", "had_effects"), deliveries=1, audit=("run.not-started",)),
+    "ignored": Change(
+        None, ("failed", "approval_expired"), deliveries=1, audit=("run.approval-expired",)
+    ),
+    "away": Change(
+        None, ("failed", "approval_unreachable"), deliveries=1, audit=("run.not-started",)
+    ),
     # A late result comes. `-` cancels the waiting retry, `=` leaves it, `+` makes one. A `kept` one comes too
     # late to count, and is only stored for people to read.
     "late": Change(200, REPORTED, deliveries=1, audit=("run.completed",)),
@@ -122,47 +135,58 @@ CODES: dict[str, Change] = {
 # --- The table
 
 # The columns follow VERBS: claim by the same claimId, by another, without one; start; heartbeat | complete:
-# succeeded, client, infra, timed_out client, timed_out infra, canceled | cancel | lease, deadline.
+# succeeded, client, infra, timed_out client, timed_out infra, canceled, waiting | cancel, approve | lease, deadline.
 # IN_THE_QUEUE has the last column.
 TABLE = {
-    "queued, due":            "claim claim claim 409   409   | 409   409   409   409   409   409   | drop | -     -",
-    "queued, not due":        "409   409   409   409   409   | 409   409   409   409   409   409   | drop | -     -",
-    "queued, no worker":      "404   404   404   404   404   | 404   404   404   404   404   404   | drop | -     -",
-    "queued, in a hurry":     "claim claim claim 409   409   | 409   409   409   409   409   409   | drop | -     -",
-    "queued, in a session":   "claim claim claim 409   409   | 409   409   409   409   409   409   | drop | -     -",
-    "claimed with mine":      "same  409   409   start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
-    "claimed with other":     "409   same  409   start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
-    "claimed with a third":   "409   409   409   start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
-    "claimed with none":      "409   409   same  start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
-    "claimed, asked to stop": "same  409   409   start beat  | ends  ends  ends  ends  ends  ackn  | same | lost  over",
-    "running":                "409   409   409   same  beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
-    "running, asked to stop": "409   409   409   same  beat  | ends  ends  ends  ends  ends  ackn  | same | lost  over",
-    "succeeded":              "409   409   409   409   409   | same  409   409   409   409   409   | 409  | -     -",
-    "failed, client":         "409   409   409   409   409   | 409   same  same  409   409   409   | 409  | -     -",
-    "failed, infra":          "409   409   409   409   409   | 409   same  same  409   409   409   | 409  | -     -",
-    "timed_out":              "409   409   409   409   409   | 409   409   409   same  same  409   | 409  | -     -",
-    "not started in time":    "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -",
-    "session not continued":  "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -",
-    "canceled in the queue":  "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -",
-    "canceled by its worker": "409   409   409   409   409   | 409   409   409   409   409   same  | 409  | -     -",
-    "canceled as needless":   "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -",
-    "lost, retry waiting":    "409   409   409   409   409   | late- late- late= late- late= 409   | 409  | -     -",
-    "lost, retry claimed":    "409   409   409   409   409   | kept  kept  kept  kept  kept  409   | 409  | -     -",
-    "lost, retry ended":      "409   409   409   409   409   | kept  kept  kept  kept  kept  409   | 409  | -     -",
-    "lost, retry canceled":   "409   409   409   409   409   | late  late  late  late  late  409   | 409  | -     -",
-    "lost, no retry":         "409   409   409   409   409   | late  late  late  late  late  409   | 409  | -     -",
-    "lost, then reported":    "409   409   409   409   409   | same  409   409   409   409   409   | 409  | -     -",
-    "lost, asked to stop":    "409   409   409   409   409   | late  late  late  late  late  late  | 409  | -     -",
-    "overdue":                "409   409   409   409   409   | late  late  late+ late  late+ 409   | 409  | -     -",
-    "overdue, asked to stop": "409   409   409   409   409   | late  late  late  late  late  late  | 409  | -     -",
-    "another's, queued":      "404   404   404   404   404   | 404   404   404   404   404   404   | drop | -     -",
-    "another's, claimed":     "404   404   404   404   404   | 404   404   404   404   404   404   | asks | lost+ over",
-    "another's, running":     "404   404   404   404   404   | 404   404   404   404   404   404   | asks | lost+ over",
-    "another's, lost":        "404   404   404   404   404   | 404   404   404   404   404   404   | 409  | -     -",
+    "queued, due":            "claim claim claim 409   409   | 409   409   409   409   409   409   409   | drop 404   | -     -",
+    "queued, not due":        "409   409   409   409   409   | 409   409   409   409   409   409   409   | drop 404   | -     -",
+    "queued, no worker":      "404   404   404   404   404   | 404   404   404   404   404   404   404   | drop 404   | -     -",
+    "queued, in a hurry":     "claim claim claim 409   409   | 409   409   409   409   409   409   409   | drop 404   | -     -",
+    "queued, in a session":   "claim claim claim 409   409   | 409   409   409   409   409   409   409   | drop 404   | -     -",
+    "claimed with mine":      "same  409   409   start beat  | ends  ends  ends+ ends  ends+ 409   waits | asks 404   | lost+ over",
+    "claimed with other":     "409   same  409   start beat  | ends  ends  ends+ ends  ends+ 409   409   | asks 404   | lost+ over",
+    "claimed with a third":   "409   409   409   start beat  | ends  ends  ends+ ends  ends+ 409   409   | asks 404   | lost+ over",
+    "claimed with none":      "409   409   same  start beat  | ends  ends  ends+ ends  ends+ 409   409   | asks 404   | lost+ over",
+    "claimed, asked to stop": "same  409   409   start beat  | ends  ends  ends  ends  ends  ackn  ackn  | same 404   | lost  over",
+    "running":                "409   409   409   same  beat  | ends  ends  ends+ ends  ends+ 409   waits | asks 404   | lost+ over",
+    "running, asked to stop": "409   409   409   same  beat  | ends  ends  ends  ends  ends  ackn  ackn  | same 404   | lost  over",
+    "waiting":                "409   409   409   409   409   | 409   409   409   409   409   409   same  | drop  goes  | -     -",
+    "decided":                "claim claim claim 409   409   | 409   409   409   409   409   409   same  | drop  409   | -     -",
+    "running, decided":       "409   409   409   same  beat  | ends  ends  ends+ ends  ends+ 409   waits | asks  409   | lost+ over",
+    "decision expired":       "409   409   409   409   409   | 409   409   409   409   409   409   same  | 409   409   | -     -",
+    "decided, not continued": "409   409   409   409   409   | 409   409   409   409   409   409   same  | 409   409   | -     -",
+    "canceled while waiting": "409   409   409   409   409   | 409   409   409   409   409   409   same  | 409   409   | -     -",
+    "succeeded":              "409   409   409   409   409   | same  409   409   409   409   409   409   | 409  404   | -     -",
+    "failed, client":         "409   409   409   409   409   | 409   same  same  409   409   409   409   | 409  404   | -     -",
+    "failed, infra":          "409   409   409   409   409   | 409   same  same  409   409   409   409   | 409  404   | -     -",
+    "timed_out":              "409   409   409   409   409   | 409   409   409   same  same  409   409   | 409  404   | -     -",
+    "not started in time":    "409   409   409   409   409   | 409   409   409   409   409   409   409   | 409  404   | -     -",
+    "session not continued":  "409   409   409   409   409   | 409   409   409   409   409   409   409   | 409  404   | -     -",
+    "canceled in the queue":  "409   409   409   409   409   | 409   409   409   409   409   409   409   | 409  404   | -     -",
+    "canceled by its worker": "409   409   409   409   409   | 409   409   409   409   409   same  same  | 409  404   | -     -",
+    "canceled as needless":   "409   409   409   409   409   | 409   409   409   409   409   409   409   | 409  404   | -     -",
+    "lost, retry waiting":    "409   409   409   409   409   | late- late- late= late- late= 409   409   | 409  404   | -     -",
+    "lost, retry claimed":    "409   409   409   409   409   | kept  kept  kept  kept  kept  409   409   | 409  404   | -     -",
+    "lost, retry ended":      "409   409   409   409   409   | kept  kept  kept  kept  kept  409   409   | 409  404   | -     -",
+    "lost, retry canceled":   "409   409   409   409   409   | late  late  late  late  late  409   409   | 409  404   | -     -",
+    "lost, no retry":         "409   409   409   409   409   | late  late  late  late  late  409   409   | 409  404   | -     -",
+    "lost, then reported":    "409   409   409   409   409   | same  409   409   409   409   409   409   | 409  404   | -     -",
+    "lost, asked to stop":    "409   409   409   409   409   | late  late  late  late  late  late  409   | 409  404   | -     -",
+    "overdue":                "409   409   409   409   409   | late  late  late+ late  late+ 409   409   | 409  404   | -     -",
+    "overdue, asked to stop": "409   409   409   409   409   | late  late  late  late  late  late  409   | 409  404   | -     -",
+    "another's, queued":      "404   404   404   404   404   | 404   404   404   404   404   404   404   | drop 404   | -     -",
+    "another's, claimed":     "404   404   404   404   404   | 404   404   404   404   404   404   404   | asks 404   | lost+ over",
+    "another's, running":     "404   404   404   404   404   | 404   404   404   404   404   404   404   | asks 404   | lost+ over",
+    "another's, lost":        "404   404   404   404   404   | 404   404   404   404   404   404   404   | 409  404   | -     -",
 }  # fmt: skip
 
 # What happens to a run that nobody claims, in the states in which that is the end of it.
-IN_THE_QUEUE = {"queued, in a hurry": "tardy", "queued, in a session": "stuck"}
+IN_THE_QUEUE = {
+    "queued, in a hurry": "tardy",
+    "queued, in a session": "stuck",
+    "waiting": "ignored",
+    "decided": "away",
+}
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -256,7 +280,7 @@ def _answer(verb: Verb, runs: Runs, run_id: UUID, before: str) -> int | None:
     """Calls the verb and returns the answer's status. Checks that a refusal names the run's state."""
     try:
         answer = verb(runs, run_id)
-    except (Refused, NotFound) as error:
+    except ApiError as error:
         answer = error
     if isinstance(answer, Refused):
         told = {"error": answer.message, "code": answer.code, "status": before}

@@ -131,7 +131,7 @@ class TestFilteredByStatus:
                 assert response.status_code == 400
                 (message,) = response.json()["details"]["fieldErrors"]["status"]
                 assert message.endswith(
-                    "is none of: queued, claimed, running, succeeded, failed, timed_out, canceled."
+                    "is none of: queued, claimed, running, waiting, succeeded, failed, timed_out, canceled."
                 )
                 assert len(message) < 200
 

@@ -1,9 +1,10 @@
-"""In random histories of runs the database and an independent model of SPEC §6 and §16 never differ."""
+"""In random histories of runs the database and an independent model of SPEC §6, §16 and §27 never differ."""
 
 import json
 import os
 from collections import Counter
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -24,21 +25,23 @@ from hypothesis.stateful import (
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import Actor
 from pipedai.sql import Row, database_now, fetch_all
-from testing.probes.run_model import MISSING, Model, ModelRun, ModelWorker, Told
+from testing.probes.run_model import APPROVAL, MISSING, Model, ModelRun, ModelWorker, Told
 from testing.world.cast import Cast
 from testing.world.pools import add_pool
+from testing.world.runs import RULES, Runs
 from triggers.models import Run, Trigger
 from triggers.runs import lifecycle, reports
 from triggers.runs.claim_next import claim_next_run
 from triggers.runs.conditions import Limits
 from triggers.runs.handout import choose_runs
-from triggers.runs.outcome import Outcome, ToolCalls, UsageLimit, settled_fault
+from triggers.runs.outcome import Outcome, Question, ToolCalls, UsageLimit, settled_fault
 from triggers.runs.pools import open_to_pools
 from triggers.states import Source
 from workers.models import PoolMember, Worker
 from workspaces.models import Environment
 
 MAX_RETRIES, TIMEOUT, PREFER = 2, 300, 60
+DECISION_TIME = timedelta(seconds=600)
 ACTOR = Actor("system")
 # These steps lie just before, at and after every limit: back-offs, the lease, the deadline with its grace,
 # the seconds of preference, the time for resuming.
@@ -46,7 +49,9 @@ STEPS = [1, 29, 30, 31, 119, 120, 121, 179, 180, 181, 359, 360, 361, 600, 601, 3
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
 
 LEDGER = """
-SELECT run.*, late_result IS NOT NULL AS late FROM run LEFT JOIN run_text ON run_text.run_id = run.id
+SELECT run.*, late_result IS NOT NULL AS late, ARRAY(
+    SELECT status FROM approval a WHERE a.run_id = run.id ORDER BY a.expires_at) AS asked
+FROM run LEFT JOIN run_text ON run_text.run_id = run.id
 WHERE run.trigger_id = %(id)s
 """
 DELIVERIES = "SELECT run_id, body FROM delivery WHERE trigger_id = %(id)s"
@@ -98,6 +103,7 @@ class RunHistory(RuleBasedStateMachine):
             max_retries=MAX_RETRIES,
             timeout_seconds=TIMEOUT,
             webhook_url="https://hooks.example/",
+            approvals=[RULES[0] | {"expiresAfterSeconds": DECISION_TIME.seconds}],
         )
         self.now = database_now() + timedelta(days=1)
         accounts = {"one": "shared", "two": "shared", "three": None}
@@ -110,6 +116,7 @@ class RunHistory(RuleBasedStateMachine):
             timeout=timedelta(seconds=TIMEOUT),
             prefer=timedelta(seconds=PREFER),
             start_deadline=start_deadline and timedelta(seconds=start_deadline),
+            decision_time=DECISION_TIME,
             max_concurrent=max_concurrent,
             resumes=retry_mode == "resume",
         )
@@ -208,6 +215,7 @@ class RunHistory(RuleBasedStateMachine):
             worker_id=self.worker_ids[worker],
             capacity=mine.capacity(now),
             approved=True,
+            takes_approvals=True,
             now=now,
         )
         polled = {run.row["id"] for run in chosen}
@@ -228,6 +236,7 @@ class RunHistory(RuleBasedStateMachine):
                 claim_id=claim_id,
                 capacity=mine.capacity(self.now),
                 approved=True,
+                takes_approvals=True,
                 actor=ACTOR,
                 now=self.now,
             ),
@@ -244,7 +253,11 @@ class RunHistory(RuleBasedStateMachine):
         if len(due_with_it) > 1 and any(run.retry_of for run in due_with_it):
             # Retries that were made at one moment have their ids in no order, but histories must repeat themselves.
             return
-        limits: Limits = {"capacity": model.workers[worker].capacity(now), "approved": True}
+        limits: Limits = {
+            "capacity": model.workers[worker].capacity(now),
+            "approved": True,
+            "takes_approvals": True,
+        }
         given = claim_next_run(
             worker_id=self.worker_ids[worker],
             claim_id=claim_id,
@@ -300,6 +313,7 @@ class RunHistory(RuleBasedStateMachine):
         retry_after=st.sampled_from([None, 0, 10, 700]),
         session=sessions,
         effects=st.sampled_from([None, 0, 1]),
+        cost=st.sampled_from([None, 2]),
         limit=st.sampled_from([None, None, 0, 2000, 10**9]),
     )
     def complete(
@@ -311,6 +325,7 @@ class RunHistory(RuleBasedStateMachine):
         retry_after: int | None,
         session: str | None = None,
         effects: int | None = None,
+        cost: int | None = None,
         limit: int | None = None,
     ) -> None:
         worker = self.named(run, worker)
@@ -321,6 +336,7 @@ class RunHistory(RuleBasedStateMachine):
             retry_after_seconds=retry_after,
             session_id=session,
             tool_calls=None if effects is None else ToolCalls(2, effects, 0),
+            cost_usd=None if cost is None else Decimal(cost),
             usage_limit=None if resets_at is None else UsageLimit(resets_at, "five_hour"),
         )
         index = self.index(run)
@@ -346,10 +362,68 @@ class RunHistory(RuleBasedStateMachine):
             self.now,
             session=session,
             effects=effects,
+            cost=cost,
             limited=None if resets_at is None else self.limits(worker, before, resets_at),
         )
         assert told == [expected]
         self.learn_ids_of_retries()
+
+    @rule(
+        run=runs,
+        worker=workers,
+        effects=st.sampled_from([None, 0, 1]),
+        cost=st.sampled_from([None, 2]),
+        is_late=st.booleans(),
+    )
+    def ask(
+        self, run: ModelRun, worker: str, effects: int | None, cost: int | None, is_late: bool
+    ) -> None:
+        """A late report is of an earlier claim."""
+        worker, claim_id = self.named(run, worker), "late" if is_late else run.claim_id
+        question = Question("send_mail", "{}", "a" * 64, "b" * 64)
+        outcome = Outcome(
+            status="waiting",
+            fault_class=settled_fault("waiting", None),
+            session_id="s-2",
+            tool_calls=None if effects is None else ToolCalls(2, effects, 0),
+            cost_usd=None if cost is None else Decimal(cost),
+            approval=question,
+            claim_id=claim_id,
+        )
+        expected = self.model.ask(run, worker, claim_id, self.now, "s-2", effects, cost)
+        self.compare(
+            expected,
+            lambda: reports.complete_run(
+                worker_id=self.worker_ids[worker],
+                run_id=self.id_of(run),
+                outcome=outcome,
+                reported={"status": "waiting"},
+                actor=ACTOR,
+                now=self.now,
+            ),
+        )
+
+    @rule(run=runs, approve=st.booleans())
+    def decide(self, run: ModelRun, approve: bool) -> None:
+        expected = self.model.decide(run, approve, self.now)
+        self.compare(
+            expected,
+            lambda: Runs(self.cast, self.trigger_id, self.now).decide(
+                self.id_of(run), approve=approve
+            ),
+        )
+
+    @rule(run=runs, worker=workers)
+    def spend(self, run: ModelRun, worker: str) -> None:
+        worker = self.named(run, worker)
+        expected = self.model.spend(run, worker)
+
+        def spend() -> Row:
+            runs = Runs(self.cast, self.trigger_id, self.now)
+            runs.spend(self.id_of(run), worker_id=self.worker_ids[worker])
+            return runs.stored(self.id_of(run))
+
+        self.compare(expected, spend)
 
     def limits(
         self, worker: str, before: dict[str, datetime | None], resets_at: datetime
@@ -372,6 +446,19 @@ class RunHistory(RuleBasedStateMachine):
         return limited
 
     # --- histories that chance would seldom make ---
+
+    @rule(run=runs, spells=st.sampled_from([1, 2, 21]), seconds=st.sampled_from([1, 599, 600]))
+    def it_asks_again_and_again(self, run: ModelRun, spells: int, seconds: int) -> None:
+        for _ in range(spells):
+            if run.status != "queued" or run.worker is None:
+                return
+            self.claim_when_due(run)
+            self.start(run, OWN)
+            self.now += timedelta(seconds=1)
+            self.ask(run, OWN, 1, 2, False)
+            self.now += timedelta(seconds=seconds)
+            self.decide(run, approve=True)
+            self.expire_all()
 
     @rule(run=runs)
     def it_is_claimed_when_due_and_never_heard_of_again(self, run: ModelRun) -> None:
@@ -509,6 +596,8 @@ class RunHistory(RuleBasedStateMachine):
             told.append(Told(str(call()["status"])))
         except lifecycle.Refused as refused:
             told.append(Told(refused.extra["status"], refused=True))
+        except Conflict:  # It is about an approval, and has its status.
+            told.append(Told(APPROVAL, refused=True))
         except NotFound:
             told.append(MISSING)
 
@@ -557,6 +646,11 @@ class RunHistory(RuleBasedStateMachine):
             "limit_retries": row["limit_retries"],
             "trigger_slot": row["trigger_slot"],
             "session": row["session_id"],
+            "spells": row["spells"],
+            "active_ms": row["active_ms"],
+            "cost": row["cost_usd"],
+            "effects": row["tool_calls_effects"],
+            "asked": row["asked"],
         }
 
     def meant(self, run: ModelRun) -> dict[str, object]:
@@ -587,6 +681,11 @@ class RunHistory(RuleBasedStateMachine):
             "limit_retries": run.limit_retries,
             "trigger_slot": run.trigger_slot,
             "session": run.session,
+            "spells": run.spells,
+            "active_ms": run.active // timedelta(milliseconds=1) if run.spells else None,
+            "cost": run.cost,
+            "effects": run.effects,
+            "asked": run.asked,
         }
 
 

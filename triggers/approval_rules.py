@@ -1,0 +1,124 @@
+"""The rules of a trigger that say which tool calls a person has to approve, and who that may be (SPEC §27)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from pipedai.api.fields import TextField, TrueFalseField, WholeNumberField
+from pipedai.api.serializers import StrictBody
+from workspaces.roles import Role
+
+MAX_RULES: Final = 10
+MAX_TOOLS: Final = 50
+MAX_TOOL_NAME: Final = 200
+MIN_EXPIRES_SECONDS, MAX_EXPIRES_SECONDS = 60, 7 * 86_400
+# The word for all tools of the trigger's MCP server.
+ALL_TOOLS: Final = "*"
+# Whether a rule holds for each call of its tools, or only for those that may change something, as the worker judges.
+WHEN: Final = ("always", "possible_effect")
+# What a person may say to a call.
+DECISIONS: Final = ("approve", "reject")
+APPROVER_ROLES: Final = (Role.OPERATOR.value, Role.ADMIN.value, Role.OWNER.value)
+
+
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "string", "enum": [ALL_TOOLS]},
+            {
+                "type": "array",
+                "items": {"type": "string", "maxLength": MAX_TOOL_NAME},
+                "minItems": 1,
+                "maxItems": MAX_TOOLS,
+            },
+        ]
+    }
+)
+class ToolsField(serializers.JSONField):
+    """`*`, or a list of exact names of tools, as the MCP server has them."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if data == ALL_TOOLS:
+            return data
+        if not isinstance(data, list):
+            raise serializers.ValidationError("Must be a list of names of tools, or *.")
+        return list(dict.fromkeys(_names().run_validation(data)))
+
+
+@cache
+def _names() -> serializers.ListField:
+    name = TextField(max_length=MAX_TOOL_NAME, trim_whitespace=False)
+    return serializers.ListField(child=name, min_length=1, max_length=MAX_TOOLS)
+
+
+class ApprovalRuleBody(StrictBody):
+    """A rule of a trigger, in the body that has the trigger."""
+
+    tools = ToolsField()
+    when = serializers.ChoiceField(choices=WHEN, required=False, default="always")
+    approverRole = serializers.ChoiceField(
+        choices=APPROVER_ROLES, required=False, default=Role.ADMIN.value
+    )
+    notRequester = TrueFalseField(required=False, default=False)
+    expiresAfterSeconds = WholeNumberField(
+        min_value=MIN_EXPIRES_SECONDS,
+        max_value=MAX_EXPIRES_SECONDS,
+        required=False,
+        default=86_400,
+    )
+
+
+@cache
+def _rule() -> ApprovalRuleBody:
+    return ApprovalRuleBody()
+
+
+@extend_schema_field(ApprovalRuleBody(many=True))
+class ApprovalRulesField(serializers.JSONField):
+    """The rules of a trigger; none become None. A change replaces all rules, so that each has all of its fields, also
+    where the rest of a body changes only what it names.
+    """
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, list):
+            raise serializers.ValidationError("Must be a list of rules.")
+        if len(data) > MAX_RULES:
+            raise serializers.ValidationError(f"Must not have more than {MAX_RULES} rules.")
+        rules, wrong = [], {}
+        for n, rule in enumerate(data):
+            try:
+                rules.append(dict(_rule().run_validation(rule)))
+            except serializers.ValidationError as error:
+                wrong[str(n)] = error.detail
+        if wrong:
+            raise serializers.ValidationError(wrong)
+        return rules or None
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Who may decide about a call, and within how many seconds."""
+
+    role: str
+    not_requester: bool
+    expires_after: int
+
+
+# What is demanded if no rule names the tool any more. The worker asked by a rule that the trigger has had before.
+_STRICTEST = Demand(Role.OWNER.value, True, 86_400)
+
+
+def demand_for(tool: str, rules: Sequence[dict[str, Any]] | None) -> Demand:
+    """Returns the strictest demands of the rules about the tool. Which of them held, only the worker knows."""
+    about = [rule for rule in rules or () if rule["tools"] == ALL_TOOLS or tool in rule["tools"]]
+    if not about:
+        return _STRICTEST
+    return Demand(
+        max((rule["approverRole"] for rule in about), key=lambda role: Role(role).rank),
+        any(rule["notRequester"] for rule in about),
+        min(rule["expiresAfterSeconds"] for rule in about),
+    )

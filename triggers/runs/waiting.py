@@ -1,0 +1,87 @@
+"""Lets runs wait for the decision of a person, and keeps what they asked for (SPEC §27, docs/run-lifecycle.md)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from pipedai.events import Actor, emit
+from pipedai.ids import new_id
+from pipedai.sql import NOW, Row, execute, fetch_one
+from triggers.approval_rules import demand_for
+from triggers.budgets.settling import settle_reservations
+from triggers.runs import statements as sql
+from triggers.runs.ending import run_event
+from triggers.runs.outcome import Question
+from triggers.runs.pools import freed_slots, wake_for
+from triggers.states import ApprovalStatus
+
+_RULES = """
+SELECT t.approvals FROM run r JOIN trigger t ON t.id = r.trigger_id
+WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s
+"""
+
+# A key counts as the user who made it.
+_KEEP = f"""
+INSERT INTO approval (id, environment_id, trigger_id, run_id, status, tool, arguments, arguments_hash,
+    tool_schema_hash, calls_before, role, barred, created_at, expires_at)
+SELECT %(id)s, r.environment_id, r.trigger_id, r.id, 'pending', %(tool)s, %(arguments)s::json, %(arguments_hash)s,
+    %(tool_schema_hash)s, r.tool_calls_total, %(role)s, ARRAY(
+        SELECT DISTINCT coalesce(k.created_by_id, involved.id)
+        FROM unnest(ARRAY[r.requested_by, t.changed_by]) involved (id) LEFT JOIN api_key k ON k.id = involved.id
+        WHERE %(not_requester)s AND involved.id IS NOT NULL),
+    {NOW}, r.resume_until
+FROM run r JOIN trigger t ON t.id = r.trigger_id
+WHERE r.id = %(run_id)s
+"""
+
+_CLOSE = f"""
+UPDATE approval SET status = %(status)s, closed_at = {NOW}
+WHERE run_id = ANY(%(run_ids)s) AND environment_id = ANY(%(environment_ids)s) AND status = 'pending'
+"""
+
+
+def let_wait(params: Row, question: Question, actor: Actor) -> Row | None:
+    """Lets a run wait, as its worker's report in `params` says. Returns the run, or None if it can't wait now; then
+    nothing has changed. On commit it wakes whoever may take the place of the run.
+    """
+    trigger = fetch_one(_RULES, params)
+    if trigger is None:
+        return None
+    demand = demand_for(question.tool, trigger["approvals"])
+    run = fetch_one(sql.WAIT, {**params, "expires_after": demand.expires_after})
+    if run is None:
+        return None
+    approval_id = new_id()
+    execute(
+        _KEEP,
+        {
+            "id": approval_id,
+            "run_id": run["id"],
+            "tool": question.tool,
+            "arguments": question.arguments,
+            "arguments_hash": question.arguments_hash,
+            "tool_schema_hash": question.tool_schema_hash,
+            "role": demand.role,
+            "not_requester": demand.not_requester,
+            "now": params["now"],
+        },
+    )
+    about = {"approvalId": str(approval_id), "tool": question.tool}
+    emit(run_event("run.waiting", actor, run, about))
+    if run["has_reservations"]:
+        settle_reservations([run["id"]], told_cost=params["cost_usd"])
+    wake_for(freed_slots([run]), also=[run["worker_id"], run["id"]])
+    return run
+
+
+def close_approvals(
+    runs: Sequence[Row], status: ApprovalStatus, *, now: datetime | None = None
+) -> None:
+    """Closes what these runs, which have ended, waited for. Call it after the runs were changed."""
+    if runs:
+        params = {
+            "run_ids": [run["id"] for run in runs],
+            "environment_ids": list({run["environment_id"] for run in runs}),
+            "status": status.value,
+            "now": now,
+        }
+        execute(_CLOSE, params)
