@@ -297,6 +297,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "ApprovalStatus": "triggers.states.ApprovalStatus",
         "TickDecision": "triggers.states.Decision",
         "EventDecision": "triggers.states.EventDecided",
+        "ApprovalDecision": "triggers.approvals.serializers.DECISIONS",
         "DeliveryStatus": "triggers.models.Delivery.Status",
         "AuthMode": "workers.models.Worker.AuthMode",
         "TriggerHealth": "triggers.states.Health",
