@@ -29,6 +29,8 @@ _REMEDIES = {
     "lease": "Its machine fell silent in the middle. See whether the machine is up, then rerun it.",
     "deadline": "It took longer than it may. Let its runs take longer or ask for less in the prompt, then rerun it.",
     "start_deadline": "No machine took it in time. See which machines are there, then rerun it.",
+    "approval_expired": "Decide sooner, or let the trigger’s runs wait longer. Then rerun it.",
+    "approval_unreachable": "Its machine did not come back to go on. See whether the machine is up, then rerun it.",
     "had_effects": "See what the run has changed already, before you rerun it.",
     "fired": "See what its run waits for, or how it ended.",
     "skipped_overlap": "The run before it is not over. Cancel that one if it hangs.",

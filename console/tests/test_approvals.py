@@ -29,6 +29,15 @@ def test_what_is_shown_is_text_and_hides_nothing(cast, asked):
     assert "Operators and above see" in text_of(visitor(cast.viewer).get(path))
 
 
+def test_an_expiry_says_that_the_call_was_not_made(cast, asked):
+    runs, _, path = asked
+    runs.wait(minutes=10)
+    runs.expire_queued()
+    text = text_of(visitor(cast.operator).get(path))
+    assert "Nobody decided in time: the call was not made, and the run failed." in text
+    assert "Exactly this, once." not in text
+
+
 @pytest.mark.parametrize(("decision", "status"), [("approve", "approved"), ("reject", "rejected")])
 def test_somebody_decides_with_a_reason(cast, asked, decision, status):
     runs, run_id, path = asked

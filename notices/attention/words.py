@@ -34,6 +34,9 @@ _AFTER_FAILURE: dict[str, str] = {
     EndedBy.START_DEADLINE: "See with GET /triggers/:id/explain why no worker took it, start one, or raise"
     f" startDeadlineSeconds with PATCH /triggers/:id; {_RERUN}",
     EndedBy.HAD_EFFECTS: f"See with GET /runs/:id/tool-calls what the run before it may have changed; {_RERUN}",
+    EndedBy.APPROVAL_EXPIRED: "Decide sooner, or raise expiresAfterSeconds of the trigger's approvals with PATCH"
+    f" /triggers/:id; {_RERUN}",
+    EndedBy.APPROVAL_UNREACHABLE: f"Look why the worker did not come back: at its machine and its log; {_RERUN}",
     NoRetry.CLIENT_FAULT: "Read the run's error, correct the trigger's prompt, model, MCP server or headers with PATCH"
     f" /triggers/:id; {_RERUN}",
     INFRA_FAULT: f"Read the run's error and the worker's log; {_RERUN}",

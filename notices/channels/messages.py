@@ -219,7 +219,11 @@ def _facts(row: Row, body: dict[str, Any]) -> list[Fact]:
     """
     if approval := body["approval"]:
         until = zoned_words(datetime.fromisoformat(approval["expiresAt"]), row["timezone"])
-        return [(Own("Wants to call"), approval["tool"]), (Own("Can be decided until"), Own(until))]
+        return [
+            (Own("Wants to call"), approval["tool"]),
+            (Own("Can be decided until"), Own(until)),
+            (Own("Who may decide"), Own(f"{approval['approverRole']} or above")),
+        ]
     incident, is_over = body["incident"], row["event"].endswith(RECOVERED)
     if incident is None:
         return []

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipedai_worker.executors.faults import DEFERRED
 from pipedai_worker.executors.settings import TOOL_PREFIX
 from pipedai_worker.executors.transcript import text_of
 from pipedai_worker.values import whole
@@ -45,7 +46,9 @@ def read(kind: str, payload: Any) -> Iterator[RunEvent]:
     elif kind in {"assistant", "user"}:
         yield from _message(kind, payload)
     elif kind == "result":
-        yield RunEvent(RESULT, _texts(text_of(payload)), _named(payload, _OF_RESULT))
+        is_deferred = payload.get("terminal_reason") == DEFERRED
+        text = "Claude has stopped before this call." if is_deferred else text_of(payload)
+        yield RunEvent(RESULT, _texts(text), _named(payload, _OF_RESULT))
     elif kind == "system":
         yield _system(payload)
     elif kind == "rate_limit_event":

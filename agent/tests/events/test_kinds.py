@@ -85,6 +85,16 @@ ANSWER = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text
             ("result", {"subtype": "success", "is_error": False, "num_turns": 2, "result": "Done"}),
             [("result", "Done", {"subtype": "success", "isError": False, "numTurns": 2})],
         ),
+        (
+            ("result", {"terminal_reason": "tool_deferred", "result": ""}),
+            [
+                (
+                    "result",
+                    "Claude has stopped before this call.",
+                    {"terminalReason": "tool_deferred"},
+                )
+            ],
+        ),
         (("stream_event", {"event": {"delta": {"text": "I be"}}}), []),
         (("stderr", {"text": "a warning\n"}), [("stderr", "a warning\n", None)]),
         (("unknown", {"no": "type"}), [("status", None, {"subtype": "unknown"})]),

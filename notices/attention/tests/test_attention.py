@@ -107,14 +107,21 @@ def test_of_each_receiver_the_last_notice_is_told(cast):
     ]
 
 
+def undecided(runs):
+    runs.waiting()
+    runs.wait(minutes=10)
+    runs.expire_queued()
+
+
 @pytest.mark.parametrize(
     ("end", "reason"),
     [
         (lambda runs: runs.ended("failed", faultClass="infra"), "infra_fault"),
         (lambda runs: runs.lost(), "lease"),
         (lambda runs: runs.overdue(), "deadline"),
+        (undecided, "approval_expired"),
     ],
-    ids=["infra", "lease", "deadline"],
+    ids=["infra", "lease", "deadline", "approval"],
 )
 def test_a_failure_is_told_by_what_ended_it(runs, end, reason):
     change(runs, max_retries=0)

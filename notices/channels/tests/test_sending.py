@@ -154,7 +154,7 @@ def test_a_run_that_waits_for_a_decision_is_told_with_the_page_to_decide_on(
     assert f"/console/approvals/{approval_id}" in text
     assert "Nothing is done until somebody approves the call." in text
     assert "Wants to call: mail[.]to[:]//evil[.]example Can be decided until:" in text
-    assert "17:40 UTC+05:30" in text
+    assert "17:40 UTC+05:30 Who may decide: operator or above" in text
     bodies = [json.loads(received.body) for received in receiver.received]
     slack = next(body["text"] for body in bodies if "text" in body)
     assert slack.endswith(f"/console/approvals/{approval_id}")
