@@ -256,7 +256,7 @@ def test_console_measures_each_screen(data_dir):
     found, shown = _measured(data_dir, "console", *few)
     assert [each["name"] for each in found["screens"]] == [each.name for each in SCREENS]
     measured = {each["name"]: each for each in found["screens"]}
-    assert len(measured["trigger"]["calls"]) == 5
+    assert len(measured["trigger"]["calls"]) == 6
     assert measured["trigger"]["statements"] > 0
     assert 0 < found["assetsKb"] < measured["trigger"]["kb"] < 60
     assert "over 100 ms or 60 KB" in shown

@@ -102,9 +102,9 @@ def check_rate(rate: Rate, key: str) -> None:
         raise too_many_requests(rate, seconds_left)
 
 
-def too_many_requests(rate: Rate, seconds_left: int) -> TooManyRequests:
+def too_many_requests(rate: Rate, seconds_left: int, sentence: str = "") -> TooManyRequests:
     return TooManyRequests(
-        f"Too many requests: try again in {seconds_left} s.",
+        sentence or f"Too many requests: try again in {seconds_left} s.",
         headers={
             "Retry-After": str(seconds_left),
             "RateLimit-Policy": f'"{rate.name}";q={rate.limit};w={rate.seconds}',

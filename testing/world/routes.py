@@ -149,7 +149,7 @@ def _redeeming_login(cast: Cast) -> Body:
         enrollment_id=begun.enrollment_id,
         environment_id=cast.environment.id,
         role=Role.VIEWER,
-        user_id=cast.viewer.id,
+        user_id=cast.owner.id,
         actor=TEST_ACTOR,
     )
     return {"deviceCode": begun.device_code}

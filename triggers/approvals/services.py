@@ -83,14 +83,14 @@ def _too_late(status: str) -> Conflict:
         return Conflict(
             "Nobody decided in time.",
             code=ErrorCode.APPROVAL_EXPIRED,
-            status=ApprovalStatus.EXPIRED.value,
+            approvalStatus=ApprovalStatus.EXPIRED.value,
         )
     return Conflict(
         "The run was canceled."
         if status == ApprovalStatus.WITHDRAWN
         else f"Somebody has {status} it already.",
         code=ErrorCode.APPROVAL_DECIDED,
-        status=status,
+        approvalStatus=status,
     )
 
 
@@ -119,7 +119,7 @@ def spend_approval(
     raise Conflict(
         "The call was not approved, or was forwarded before.",
         code=ErrorCode.APPROVAL_UNSPENDABLE,
-        status=approval["status"],
+        approvalStatus=approval["status"],
     )
 
 

@@ -11,9 +11,9 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.api.throttling import (
     Rate,
-    TooManyRequests,
     check_rate,
     take_back_hit,
+    too_many_requests,
 )
 from pipedai.client_address import network_of
 from pipedai.events import Actor, emit
@@ -33,6 +33,7 @@ from workspaces.roles import Role
 LIFETIME = timedelta(minutes=10)
 INTERVAL_SECONDS = 5
 MAX_PENDING = 10
+_PENDING = Rate("pairings", limit=MAX_PENDING, seconds=int(LIFETIME.total_seconds()))
 _PAIRINGS = [Enrollment.Kind.DEVICE.value, Enrollment.Kind.KEY.value]
 # A user who types five wrong codes in a row must wait for an hour. This keeps users from guessing the codes of hosts.
 WRONG_ENTRIES = Rate("pairing-code", limit=5, seconds=3600, in_a_row=True)
@@ -170,10 +171,8 @@ def _check_pending(address: str) -> None:
     execute(_TAKE_TURNS, params)
     row = fetch_row(_COUNT_PENDING, params)
     if row["pending"] >= MAX_PENDING:
-        raise TooManyRequests(
-            f"{MAX_PENDING} pairings at this address wait for approval, as many as may.",
-            headers={"Retry-After": str(row["seconds_left"])},
-        )
+        sentence = f"{MAX_PENDING} pairings at this address wait for approval, as many as may."
+        raise too_many_requests(_PENDING, row["seconds_left"], sentence)
 
 
 def _decide(enrollment_id: UUID, actor: Actor, **values: object) -> Enrollment:

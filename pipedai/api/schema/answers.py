@@ -126,6 +126,10 @@ SCHEMAS: dict[str, Schema] = {
                 "$ref": "#/components/schemas/RunStatus",
                 "description": "Of a refused transition of a run: the state that it is in.",
             },
+            "approvalStatus": {
+                "type": "string",
+                "description": "Of a refused decision or spending of an approval: how it stands.",
+            },
         },
     },
     "Crash": {
