@@ -215,7 +215,7 @@ def test_a_decision_that_comes_too_late_says_why(cast: Cast, asking: Runs, late:
         asking.now = database_now()
         asking.expire_queued()
     answer = _decide(cast.client(cast.owner), asking.approval_of(run_id)["id"])
-    told = (answer.json()["code"], answer.json()["status"])
+    told = (answer.json()["code"], answer.json()["approvalStatus"])
     assert answer.status_code == 409
     assert told == {
         "decided": ("approval_decided", "rejected"),
