@@ -53,6 +53,7 @@ CROSSING = {
     "POST triggers/:trigger/test-webhook",
     "POST workers/:worker/revoke-token",
     "POST workers/:worker/sign-off",
+    "POST workers/:worker/runs/:run/approvals/:approval/spend",
     "POST workers/:worker/runs/:run/complete",
     "POST workers/:worker/runs/:run/events",
     "POST workspaces/:workspace/workers/:worker/disable",

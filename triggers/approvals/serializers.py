@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from django.db.models import F
 from rest_framework import serializers
 
 from pipedai.api.fields import TextField
@@ -94,7 +95,7 @@ def approvals_shown(
 def read_approval(approval_id: UUID, *, shows_arguments: bool) -> dict[str, Any]:
     """Returns an approval as a row of a list, with `arguments_text` and `calls`. Raises Approval.DoesNotExist."""
     rows = Approval.objects.values(*COLUMNS, "arguments", "calls_before", "run__result__tool_calls")
-    row: dict[str, Any] = rows.get(id=approval_id)
+    row: dict[str, Any] = rows.get(id=approval_id, run__environment_id=F("environment_id"))
     calls = (row["run__result__tool_calls"] or [])[: row["calls_before"] or 0]
     return {
         **row,

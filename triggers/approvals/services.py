@@ -68,7 +68,8 @@ def decide_approval(
                 "Somebody else has to decide: you requested the run or last changed its trigger."
             )
         status = ApprovalStatus.APPROVED if approve else ApprovalStatus.REJECTED
-        run = fetch_one(sql.CONTINUE, {**params, "run_id": approval["run_id"]})
+        its_run = {"run_id": approval["run_id"], "environment_id": approval["environment_id"]}
+        run = fetch_one(sql.CONTINUE, {**params, **its_run})
         decision = {"status": status.value, "user_id": actor.id, "reason": reason}
         # The run may wait again by now, for something else. Then this transaction is rolled back.
         if run is None or fetch_one(_DECIDE, {**params, **decision}) is None:

@@ -122,7 +122,8 @@ JOIN trigger t ON t.id = f.trigger_id JOIN trigger_revision v ON v.id = t.revisi
 
 # Inserts retries of ended runs, and notes in these runs that a retry follows. The caller has locked the triggers, so
 # their present workers and pools can't change meanwhile. A retry that `resumes` waits for the worker of the run that it
-# repeats. A retry of a run that ended `at_limit`, the usage limit of its worker, counts as such.
+# repeats. A retry of a run that ended `at_limit`, the usage limit of its worker, counts as such. The list of the
+# environments keeps each join with runs in their partitions, however PostgreSQL joins.
 QUEUE_RETRIES = f"""
 WITH planned AS (
     SELECT n.*, r.ended_at + n.delay AS due,
@@ -143,13 +144,15 @@ retry AS (
         CASE WHEN NOT n.resumes AND NOT n.at_limit THEN {avoided_worker("r.worker_id", "r.ended_at")} END,
         n.resume_until, n.had_effects, r.limit_retries + n.at_limit::int
     FROM planned n
-    JOIN run r ON r.id = n.run_id AND r.environment_id = n.environment_id JOIN trigger t ON t.id = r.trigger_id
-    JOIN trigger_revision v ON v.id = r.revision_id
+    JOIN run r ON r.id = n.run_id AND r.environment_id = n.environment_id
+        AND r.environment_id = ANY(%(environment_ids)s)
+    JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
     ON CONFLICT (retry_of_id, environment_id) WHERE retry_of_id IS NOT NULL DO NOTHING
     RETURNING id, environment_id, worker_id, pool_id, attempt, available_at, resume_until, retry_of_id),
 noted AS (
     UPDATE run r SET retried = true FROM retry
-    WHERE r.id = retry.retry_of_id AND r.environment_id = retry.environment_id)
+    WHERE r.id = retry.retry_of_id AND r.environment_id = retry.environment_id
+        AND r.environment_id = ANY(%(environment_ids)s))
 SELECT * FROM retry
 """
 
@@ -326,7 +329,7 @@ UPDATE run r SET status = 'queued', claimed_at = NULL, started_at = NULL, start_
     resume_until = greatest(r.resume_until, {NOW} + interval '{RESUMABLE_FOR}'),
     pool_from = CASE WHEN r.pool_id IS NOT NULL
         THEN greatest(r.resume_until, {NOW} + interval '{RESUMABLE_FOR}') END
-WHERE r.id = %(run_id)s AND r.status = 'waiting' AND r.resume_until > {NOW}
+WHERE r.id = %(run_id)s AND r.environment_id = %(environment_id)s AND r.status = 'waiting' AND r.resume_until > {NOW}
 RETURNING r.id, r.environment_id, r.trigger_id, r.worker_id, r.status, r.fault_class
 """
 

@@ -17,8 +17,8 @@ RUN_COLUMNS = (
     "timeout_seconds", "retry_of_id", "retried", "scheduled_for", "available_at", "queued_at", "claimed_at",
     "started_at", "ended_at", "ended_by", "slot", "claim_id", "lease_expires_at", "deadline_at",
     "cancel_requested_at", "exit_code", "fault_class", "short_message", "model", "input_tokens", "output_tokens",
-    "cache_read_tokens", "cache_creation_tokens", "cost_usd", "num_turns", "session_id", "tool_calls_total",
-    "tool_calls_effects", "tool_calls_unknown",
+    "cache_read_tokens", "cache_creation_tokens", "cost_usd", "num_turns", "session_id", "active_ms",
+    "tool_calls_total", "tool_calls_effects", "tool_calls_unknown",
 )  # fmt: skip
 _LEASE_SECONDS = 180
 _GRACE_SECONDS = 60

@@ -18,7 +18,7 @@ from testing.world.budgets import add_budget
 from testing.world.cast import Cast, issue_enrollment, register
 from testing.world.channels import CHANNEL_SECRET, add_channel, asked_token
 from testing.world.connections import CONNECTION_URL, add_connection, add_oauth_connection
-from testing.world.events import add_every_row
+from testing.world.events import add_every_row, add_source
 from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test
 from testing.world.pools import add_pool
@@ -291,6 +291,23 @@ WRONG_ROWS = [
         ),
     ),
     ("api_key_role_of_kind", "UPDATE api_key SET role = 'admin' WHERE kind = 'hos'"),
+    ("api_key_login_expires", "UPDATE api_key SET is_login = true, expires_at = NULL"),
+    (
+        "api_key_login_expires",
+        "UPDATE api_key SET is_login = true, expires_at = now() WHERE kind = 'wrk'",
+    ),
+    *(
+        (f"{table}_has_own_key", f"UPDATE {table} SET key = 'mine'")
+        for table in ("budget", "channel", "connection", "event_source", "pool", "trigger")
+    ),
+    ("enrollment_role_of_key", "UPDATE enrollment SET role = 'operator'"),
+    (
+        "enrollment_role_of_key",
+        (
+            "UPDATE enrollment SET kind = 'key', approved_at = now(), environment_id = %(environment)s"
+            " WHERE kind = 'device'"
+        ),
+    ),
     ("enrollment_auth_mode", "UPDATE enrollment SET auth_mode = 'mine'"),
     ("enrollment_kind", "UPDATE enrollment SET kind = 'mine'"),
     (
@@ -686,6 +703,10 @@ def there(cast: Cast) -> dict[str, UUID]:
     )
     _budgeted(cast, runs.trigger_id)
     add_every_row(cast, cast.add_trigger(), runs.trigger_id, lost)
+    # A second row of each, so that two could have the same key.
+    add_budget(cast, trigger_id=runs.trigger_id)
+    add_channel(cast)
+    add_source(cast)
     cast.add_trigger(connection_id=add_connection(cast), mcp_url=CONNECTION_URL)
     revocation_id = _granted(cast)["connection_revocation"]
     RevocationAttempt.objects.create(
