@@ -81,7 +81,7 @@ def filters_of(admin: Any, ids: Mapping[str, UUID | None]) -> Iterator[tuple[str
             field = admin.model._meta.get_field(each)
             yield each, [str(word) for word, _ in field.flatchoices] or ["1", "0"]
         elif issubclass(each, RelatedFilter):
-            row_id = ids[each.name]
+            row_id = ids.get(each.name)
             yield each.name, [] if row_id is None else [str(row_id)]
         elif issubclass(each, DatesFilter):
             yield "from", [(datetime.now(UTC) - timedelta(days=30)).date().isoformat()]
