@@ -4,7 +4,10 @@ While a request waits for a lock its caller may lose their role, so `hold_role` 
 """
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 from uuid import UUID
+
+from django.db.models import Model, QuerySet
 
 from accounts.authentication import session_ended
 from pipedai.api.authentication import bad_token
@@ -15,6 +18,8 @@ from workspaces.access import visible_workspaces
 from workspaces.ceilings import PROFILE, most
 from workspaces.models import Workspace
 from workspaces.roles import HOST_ROLE, Role, check_includes
+
+M = TypeVar("M", bound=Model)
 
 # The statement locks the membership, because some actions lock the environment in a way that lets others change
 # members. It also locks the user, because a deactivation of the user locks no environment.
@@ -87,6 +92,21 @@ def hold_role_of_user(user_id: UUID | None, environment_id: UUID, needs: Role) -
     if not row["is_active"]:
         raise session_ended()
     return check_includes(Role(row["role"]), needs)
+
+
+def lock_row(rows: QuerySet[M], actor: Actor, *, no_key: bool = True) -> M:
+    """Locks the environment of the only row in `rows`, the actor's role as an admin, and then the row, and returns it.
+    With `no_key` false it also waits for those who refer to the row. Raises NotFound, and the errors of `hold_role`.
+    """
+    environment_id = rows.values_list("environment_id", flat=True).first()
+    if environment_id is None:
+        raise NotFound
+    hold_environment(environment_id)
+    hold_role(actor, environment_id, Role.ADMIN)
+    row = rows.select_for_update(no_key=no_key).first()
+    if row is None:
+        raise NotFound
+    return row
 
 
 def hold_right_to_create_in(workspace_id: UUID, user_id: UUID) -> None:

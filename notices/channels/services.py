@@ -15,7 +15,7 @@ from notices.channels.serializers import DEFAULTS
 from notices.channels.summaries import next_summary
 from notices.states import RUN_ENDED, TEST
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, Invalid, NotFound
+from pipedai.api.errors import Conflict, Invalid
 from pipedai.api.outside_urls import same_origin
 from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, Event, emit
@@ -27,7 +27,7 @@ from triggers.models import Trigger
 from workspaces.ceilings import check_ceiling
 from workspaces.encryption import keys
 from workspaces.files.columns import keeping_keys
-from workspaces.locks import hold_environment, hold_role, lock_environment
+from workspaces.locks import hold_role, lock_environment, lock_row
 from workspaces.models import DataKey
 from workspaces.roles import Role
 
@@ -124,16 +124,7 @@ def test_channel(*, channel_id: UUID, actor: Actor) -> list[UUID]:
 
 
 def _locked(channel_id: UUID, actor: Actor) -> Channel:
-    live = Channel.objects.filter(id=channel_id, deleted_at__isnull=True)
-    environment_id = live.values_list("environment_id", flat=True).first()
-    if environment_id is None:
-        raise NotFound
-    hold_environment(environment_id)
-    hold_role(actor, environment_id, Role.ADMIN)
-    channel = live.select_for_update(no_key=True).first()
-    if channel is None:
-        raise NotFound
-    return channel
+    return lock_row(Channel.objects.filter(id=channel_id, deleted_at__isnull=True), actor)
 
 
 def _check_ceiling(environment_id: UUID) -> None:

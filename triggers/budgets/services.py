@@ -7,7 +7,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models.functions import Now
 
-from pipedai.api.errors import Invalid, NotFound
+from pipedai.api.errors import Invalid
 from pipedai.api.renderers import api_name, money
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
@@ -16,7 +16,7 @@ from triggers.budgets.settling import wake_held_back
 from triggers.models import Budget, Trigger
 from workspaces.ceilings import check_ceiling
 from workspaces.files.columns import keeping_keys
-from workspaces.locks import hold_environment, hold_role, lock_environment
+from workspaces.locks import hold_role, lock_environment, lock_row
 from workspaces.roles import Role
 
 # What decides which runs a window counts. If one of these changes, the budget counts anew.
@@ -86,16 +86,7 @@ def _apply(budget: Budget) -> None:
 
 
 def _locked(budget_id: UUID, actor: Actor) -> Budget:
-    live = Budget.objects.filter(id=budget_id, deleted_at__isnull=True)
-    environment_id = live.values_list("environment_id", flat=True).first()
-    if environment_id is None:
-        raise NotFound
-    hold_environment(environment_id)
-    hold_role(actor, environment_id, Role.ADMIN)
-    budget = live.select_for_update(no_key=True).first()
-    if budget is None:
-        raise NotFound
-    return budget
+    return lock_row(Budget.objects.filter(id=budget_id, deleted_at__isnull=True), actor)
 
 
 def _check_room_for_budget(environment_id: UUID) -> None:

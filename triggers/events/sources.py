@@ -8,7 +8,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, Invalid, NotFound
+from pipedai.api.errors import Conflict, Invalid
 from pipedai.api.renderers import api_name, counted
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
@@ -20,7 +20,7 @@ from triggers.states import Scheme
 from workspaces.ceilings import check_ceiling
 from workspaces.encryption import keys
 from workspaces.files.columns import keeping_keys
-from workspaces.locks import hold_environment, hold_role, lock_environment
+from workspaces.locks import hold_role, lock_environment, lock_row
 from workspaces.roles import Role
 
 # The columns that the audit log shows.
@@ -84,16 +84,7 @@ def delete_source(*, source_id: UUID, actor: Actor) -> None:
 
 
 def _locked(source_id: UUID, actor: Actor, *, no_key: bool) -> EventSource:
-    rows = LIVE.filter(id=source_id)
-    environment_id = rows.values_list("environment_id", flat=True).first()
-    if environment_id is None:
-        raise NotFound
-    hold_environment(environment_id)
-    hold_role(actor, environment_id, Role.ADMIN)
-    source = rows.select_for_update(no_key=no_key).first()
-    if source is None:
-        raise NotFound
-    return source
+    return lock_row(LIVE.filter(id=source_id), actor, no_key=no_key)
 
 
 def _apply(source: EventSource, values: dict[str, Any]) -> dict[str, Any]:

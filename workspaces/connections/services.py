@@ -8,7 +8,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, Invalid, NotFound
+from pipedai.api.errors import Conflict, Invalid
 from pipedai.api.renderers import api_name, counted
 from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, Event, emit
@@ -22,7 +22,7 @@ from workspaces.connections.models import GRANT_SECRETS, Connection
 from workspaces.connections.revoking import give_up_grant
 from workspaces.connections.secrets import GrantSecrets
 from workspaces.files.columns import keeping_keys
-from workspaces.locks import hold_environment, hold_role, lock_environment
+from workspaces.locks import hold_role, lock_environment, lock_row
 from workspaces.roles import Role
 
 _HOLD = """
@@ -119,16 +119,7 @@ def lock_connection(connection_id: UUID, actor: Actor, *, no_key: bool = True) -
     """Returns a connection that this transaction alone may change, as an admin. Raises NotFound, and the errors of
     `hold_role`.
     """
-    rows = Connection.objects.filter(id=connection_id)
-    environment_id = rows.values_list("environment_id", flat=True).first()
-    if environment_id is None:
-        raise NotFound
-    hold_environment(environment_id)
-    hold_role(actor, environment_id, Role.ADMIN)
-    connection = rows.select_for_update(no_key=no_key).first()
-    if connection is None:
-        raise NotFound
-    return connection
+    return lock_row(Connection.objects.filter(id=connection_id), actor, no_key=no_key)
 
 
 def seal_secrets(connection: Connection, held: GrantSecrets) -> None:
