@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
 from django.db.models import F, Q, QuerySet
+from rest_framework.fields import empty
 
 from pipedai.api.serializers import Body
 from pipedai.crypto import CannotOpen
@@ -100,10 +102,27 @@ class Kind:
     # Returns more about a row that was made or changed, for whoever reads the plan: from the row before, and after.
     remarks: Callable[[Row | None, Row], dict[str, Any]] = lambda _before, _after: {}
 
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """What the body's fields become, by their names in the API."""
+        return {name: str(each.source) for name, each in self.body().fields.items()}
+
+    @cached_property
+    def late_sources(self) -> frozenset[str]:
+        return frozenset(self.sources[name] for name in self.late)
+
+    @cached_property
+    def without_any(self) -> Row:
+        """The values of a new row's secrets and other fields apart, before they have any."""
+        fields = self.body().fields
+        names = {*self.secrets, *self.late, *self.left_out}
+        defaults = {self.sources[name]: fields[name].default for name in names}
+        return {name: value for name, value in defaults.items() if value is not empty}
+
     def rows(self, environment_id: UUID) -> list[Row]:
         """Returns the live rows as dicts, by the sources of the body's fields and the columns of secrets."""
         columns = {column.attname for column in self.model._meta.concrete_fields}
-        sources = {str(each.source) for each in self.body().fields.values()}
+        sources = set(self.sources.values())
         annotated = dict(self.annotated)
         read = {"id", "environment_id", *self.read_too, *self.annotated} | (sources & columns)
         for secret in self.secrets.values():

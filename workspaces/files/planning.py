@@ -182,9 +182,7 @@ class _Work:
         """
         if change.row is None or change.id is None:
             return
-        empty = {
-            name: values.without_any(change.kind)[name] for name in self._late_sources(change.kind)
-        }
+        empty = {name: change.kind.without_any[name] for name in change.kind.late_sources}
         wanted = change.wanted.values if change.wanted else empty
         stale = {
             name: value
@@ -202,12 +200,12 @@ class _Work:
         if change.is_wanted:
             return
         self._warn(change)
-        late = self._late_sources(change.kind)
+        late = change.kind.late_sources
         everything = self._everything(change)
         with named(change.name):
             if change.id is None:
-                first = {**values.without_any(change.kind), **everything}
-                first |= {name: values.without_any(change.kind)[name] for name in late}
+                without = change.kind.without_any
+                first = {**without, **everything, **{name: without[name] for name in late}}
                 change.id = change.kind.create(
                     environment_id=self._environment_id, values=first, actor=self._actor
                 )
@@ -217,7 +215,7 @@ class _Work:
                 change.kind.update(change.id, values=first, actor=self._actor)
 
     def _save_late(self, change: Change) -> None:
-        late = self._late_sources(change.kind)
+        late = change.kind.late_sources
         if not late:
             return
         self._read(change)
@@ -244,10 +242,6 @@ class _Work:
         """Returns the values of a change with those secrets that are new."""
         assert change.wanted is not None
         return change.wanted.everything(change.kind, only=change.secrets)
-
-    def _late_sources(self, kind: Kind) -> set[str]:
-        fields = kind.body().fields if kind.late else {}
-        return {str(fields[name].source) for name in kind.late}
 
     def _warn(self, change: Change) -> None:
         """Says what whoever reads the plan should know."""

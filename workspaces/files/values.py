@@ -29,11 +29,7 @@ class Wanted:
 
     def everything(self, kind: Kind, *, only: Sequence[str]) -> Row:
         """Returns the values with these of the secrets."""
-        body = kind.body()
-        return {
-            **self.values,
-            **{str(body.fields[name].source): self.secrets[name] for name in only},
-        }
+        return {**self.values, **{kind.sources[name]: self.secrets[name] for name in only}}
 
 
 def read(
@@ -61,31 +57,21 @@ def read(
                     raise Invalid({name: ["Its secret has no value."]})
                 given[name] = stand_in
     values = {**kind.defaults, **body.run_validation(given)}
-    sources = {name: str(body.fields[name].source) for name in kind.secrets}
-    apart = {*sources.values(), *(str(body.fields[name].source) for name in kind.left_out)}
+    apart = {kind.sources[name] for name in (*kind.secrets, *kind.left_out)}
     return Wanted(
         values={name: value for name, value in values.items() if name not in apart},
-        secrets={name: values[source] for name, source in sources.items() if name in given},
+        secrets={name: values[kind.sources[name]] for name in kind.secrets if name in given},
         unset=tuple(sorted(unset)),
         literal=tuple(sorted(literal)),
     )
 
 
-def without_any(kind: Kind) -> Row:
-    """Returns the values of a new row's secrets and other fields apart, before they have any."""
-    fields = kind.body().fields
-    names = {*kind.secrets, *kind.late, *kind.left_out}
-    defaults = {str(fields[name].source): fields[name].default for name in names}
-    return {name: value for name, value in defaults.items() if value is not empty}
-
-
-def is_as_wanted(kind: Kind, row: Row, wanted: Wanted) -> bool:
-    """Tells whether the row has all values and secrets already. Where it can't tell, it says no."""
-    same = all(
+def has_values(row: Row, wanted: Wanted) -> bool:
+    """Tells whether the row has all values already, secrets aside. Where it can't tell, it says no."""
+    return all(
         name in row and canonical(row[name]) == canonical(value)
         for name, value in wanted.values.items()
     )
-    return same and not changed_secrets(kind, row, wanted)
 
 
 def changed_secrets(
