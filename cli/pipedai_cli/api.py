@@ -6,6 +6,7 @@ import json
 import re
 import ssl
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -66,13 +67,13 @@ def normalize_url(url: str) -> str:
 class Api:
     """The API of one service, asked with one key, or with none to sign in."""
 
-    def __init__(self, url: str, key: str = "", *, program: str = "pipedai") -> None:
+    def __init__(self, url: str, key: str = "") -> None:
         self.url = normalize_url(url)
         headers = {
             "Accept": "application/json",
             # The bytes of an answer could not be bounded if it were compressed.
             "Accept-Encoding": "identity",
-            "User-Agent": f"{program}/{__version__}",
+            "User-Agent": f"pipedai/{__version__}",
         }
         if key:
             headers["Authorization"] = f"Bearer {key}"
@@ -90,6 +91,11 @@ class Api:
 
     def post(self, path: str, body: Json | None = None, **options: Any) -> Any:
         return self.ask("POST", path, json=body or {}, **options)
+
+    def queue(self, path: str, body: Json | None = None) -> Json:
+        """Queue a run. Whatever lies between may repeat the request, and it makes one run all the same."""
+        queued: Json = self.post(path, body, headers={"Idempotency-Key": str(uuid.uuid4())})
+        return queued
 
     def items(self, path: str, most: int, **params: Any) -> Iterator[Json]:
         """Yield up to `most` items of a list, page after page."""

@@ -27,7 +27,6 @@ class Profile:
     environment_name: str = ""
     role: str = ""
     expires_at: str | None = None
-    key_id: str = ""
     key: str = field(default="", repr=False)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import uuid
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -179,15 +178,12 @@ class Acting:
     def run_trigger(self, trigger: str, payload: Any = None) -> Any:
         """Queue a run of a trigger (its id, key or name). It may have effects that can't be undone."""
         found = found_by(self._session, "triggers", trigger)
-        return self._queue(f"/triggers/{found['id']}/run", {"payload": payload})
+        return self._api.queue(f"/triggers/{found['id']}/run", {"payload": payload})
 
     def rerun(self, run_id: str) -> Any:
         """Queue a new run with the payload of an ended one. What that did, this may do once more."""
-        return self._queue(f"/runs/{run_id}/rerun", {})
+        return self._api.queue(f"/runs/{run_id}/rerun", {})
 
     def cancel(self, run_id: str) -> Any:
         """Cancel a run."""
         return self._api.post(f"/runs/{run_id}/cancel")
-
-    def _queue(self, path: str, body: dict[str, Any]) -> Any:
-        return self._api.post(path, body, headers={"Idempotency-Key": str(uuid.uuid4())})

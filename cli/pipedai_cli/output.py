@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipedai_cli.text import one_line, safe, shorten
+
+Json = dict[str, Any]
 
 # A cell is cut after so many characters on a terminal, so that a long name leaves room for the others.
 _WIDEST = 60
@@ -88,6 +90,20 @@ class Output:
             self._console.print(table, soft_wrap=False)
         else:
             self.line(none)
+
+    def items(
+        self,
+        rows: Iterable[Json],
+        heads: Sequence[str],
+        cells: Callable[[Json], Sequence[object]],
+        *,
+        none: str,
+    ) -> None:
+        """Write the rows of a list: as a table of their `cells`, or as JSON as the API has them."""
+        if self.as_json:
+            self.json({"items": list(rows)})
+        else:
+            self.table(heads, map(cells, rows), none=none)
 
     def details(self, pairs: Iterable[tuple[str, object]]) -> None:
         """Write names and values in two columns. What has no value is left out."""

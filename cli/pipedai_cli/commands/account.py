@@ -15,8 +15,6 @@ from pipedai_cli.errors import Exit, Failure, Refused
 from pipedai_cli.session import Session, json_option, with_session
 from pipedai_cli.text import local_time
 
-_ROLES = ("viewer", "operator", "admin")
-
 
 @click.command()
 @click.option("--url", envvar="PIPEDAI_URL", required=True, help="The service's URL.")
@@ -47,7 +45,6 @@ def login(session: Session, url: str, no_browser: bool) -> None:
         environment_name=answer["environmentName"],
         role=answer["apiKey"]["role"],
         expires_at=answer["apiKey"]["expiresAt"],
-        key_id=answer["apiKey"]["id"],
         key=answer["token"],
     )
     where = keys.save(session.profile_name, profile)

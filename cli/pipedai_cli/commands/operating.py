@@ -56,22 +56,16 @@ def list_workers(session: Session, limit: int) -> None:
     \b
       pipedai worker list
     """
-    rows = list(session.api.items(f"{session.environment}/workers", limit))
-    if session.as_json:
-        session.out.json({"items": rows})
-        return
-    session.out.table(
+    session.out.items(
+        session.api.items(f"{session.environment}/workers", limit),
         ("NAME", "STATUS", "RUNS", "LAST CALL", "VERSION", "ID"),
-        (
-            (
-                row["label"] or row["hostname"],
-                row["derivedStatus"],
-                f"{row['heldRuns']} of {row['maxConcurrency']}",
-                local_time(row["lastSeenAt"]),
-                row["version"],
-                row["id"],
-            )
-            for row in rows
+        lambda row: (
+            row["label"] or row["hostname"],
+            row["derivedStatus"],
+            f"{row['heldRuns']} of {row['maxConcurrency']}",
+            local_time(row["lastSeenAt"]),
+            row["version"],
+            row["id"],
         ),
         none="There are no workers.",
     )
@@ -93,22 +87,16 @@ def list_approvals(session: Session, status: str, limit: int) -> None:
     \b
       pipedai approval list
     """
-    rows = list(session.api.items(f"{session.environment}/approvals", limit, status=status))
-    if session.as_json:
-        session.out.json({"items": rows})
-        return
-    session.out.table(
+    session.out.items(
+        session.api.items(f"{session.environment}/approvals", limit, status=status),
         ("SINCE", "UNTIL", "STATUS", "TOOL", "TRIGGER", "ID"),
-        (
-            (
-                local_time(row["createdAt"]),
-                local_time(row["expiresAt"]),
-                row["status"],
-                row["tool"],
-                row.get("triggerName"),
-                row["id"],
-            )
-            for row in rows
+        lambda row: (
+            local_time(row["createdAt"]),
+            local_time(row["expiresAt"]),
+            row["status"],
+            row["tool"],
+            row.get("triggerName"),
+            row["id"],
         ),
         none="Nothing waits for a person.",
     )
@@ -144,20 +132,14 @@ def list_events(session: Session, source: str, decision: str | None, limit: int)
       pipedai event list --source github --decision filtered
     """
     found = found_by(session, "sources", source)
-    rows = list(session.api.items(f"/sources/{found['id']}/events", limit, decision=decision))
-    if session.as_json:
-        session.out.json({"items": rows})
-        return
-    session.out.table(
+    session.out.items(
+        session.api.items(f"/sources/{found['id']}/events", limit, decision=decision),
         ("RECEIVED", "TYPE", "DECISIONS", "ID"),
-        (
-            (
-                local_time(row["receivedAt"]),
-                row["type"],
-                ", ".join(_decided(each) for each in row["decisions"]) or "nobody listens",
-                row["id"],
-            )
-            for row in rows
+        lambda row: (
+            local_time(row["receivedAt"]),
+            row["type"],
+            ", ".join(_decided(each) for each in row["decisions"]) or "nobody listens",
+            row["id"],
         ),
         none="There are no events.",
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from typing import Any
 
 import click
@@ -42,25 +41,19 @@ def list_runs(session: Session, trigger: str | None, status: str | None, limit: 
       pipedai run list --trigger nightly --limit 5
     """
     trigger_id = found_by(session, "triggers", trigger)["id"] if trigger else None
-    rows = list(
-        session.api.items(f"{session.environment}/runs", limit, triggerId=trigger_id, status=status)
-    )
-    if session.as_json:
-        session.out.json({"items": rows})
-        return
-    session.out.table(
+    session.out.items(
+        session.api.items(
+            f"{session.environment}/runs", limit, triggerId=trigger_id, status=status
+        ),
         ("QUEUED", "STATUS", "TRIGGER", "TOOK", "COST", "MESSAGE", "ID"),
-        (
-            (
-                local_time(row["queuedAt"]),
-                row["status"],
-                row["triggerName"],
-                duration(row["durationMs"]),
-                dollars(row["costUsd"]),
-                row["errorMessage"] or row["shortMessage"],
-                row["id"],
-            )
-            for row in rows
+        lambda row: (
+            local_time(row["queuedAt"]),
+            row["status"],
+            row["triggerName"],
+            duration(row["durationMs"]),
+            dollars(row["costUsd"]),
+            row["errorMessage"] or row["shortMessage"],
+            row["id"],
         ),
         none="There are no runs.",
     )
@@ -144,8 +137,7 @@ def rerun(session: Session, run: str, wait: bool) -> None:
     \b
       pipedai run rerun 01a20e61-ca1d-70a4-93ed-0e69c8149037 --wait
     """
-    headers = {"Idempotency-Key": str(uuid.uuid4())}
-    queued = session.api.post(f"/runs/{run}/rerun", headers=headers)
+    queued = session.api.queue(f"/runs/{run}/rerun")
     if wait:
         wait_for(session, queued)
     else:
@@ -211,10 +203,10 @@ def wait_for(session: Session, queued: Json) -> None:
 
 def follow_events(session: Session, run_id: str, after: int, *, quiet: bool = False) -> Json:
     """Show the events of a run as they come, until it has ended or waits for a person, and return the run."""
-    last, breaks = after, 0
+    last, breaks, ended = after, 0, False
     while True:
         row: Json = session.api.get(f"/runs/{run_id}")
-        if row["status"] == "waiting":
+        if ended or row["status"] == "waiting":
             return row
         if row["status"] in {"queued", "claimed"}:
             # Nothing can come yet, and somebody who waits wants to know why.
@@ -230,8 +222,7 @@ def follow_events(session: Session, run_id: str, after: int, *, quiet: bool = Fa
                 raise
             time.sleep(_LOOK_SECONDS)
             continue
-        if ended or row["status"] in _ENDED:
-            return _ended(session, run_id)
+        ended = ended or row["status"] in _ENDED
 
 
 def _read_stream(session: Session, run_id: str, last: int, *, quiet: bool) -> tuple[int, bool]:
@@ -248,11 +239,6 @@ def _read_stream(session: Session, run_id: str, last: int, *, quiet: bool) -> tu
                 if not quiet:
                     _show_event(session, data)
     return last, False
-
-
-def _ended(session: Session, run_id: str) -> Json:
-    row: Json = session.api.get(f"/runs/{run_id}")
-    return row
 
 
 def _why(session: Session, run_id: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from typing import Any
 
 import click
@@ -33,24 +32,16 @@ def list_triggers(session: Session, health: str | None, name: str | None, limit:
     \b
       pipedai trigger list --health failing,late
     """
-    rows = list(
-        session.api.items(f"{session.environment}/triggers", limit, health=health, name=name)
-    )
-    if session.as_json:
-        session.out.json({"items": rows})
-        return
-    session.out.table(
+    session.out.items(
+        session.api.items(f"{session.environment}/triggers", limit, health=health, name=name),
         ("NAME", "HEALTH", "SCHEDULE", "NEXT DUE", "LAST RUN", "ID"),
-        (
-            (
-                row["name"],
-                row["health"],
-                row["schedule"],
-                local_time(row["nextRunAt"]),
-                (row["lastRun"] or {}).get("status"),
-                row["id"],
-            )
-            for row in rows
+        lambda row: (
+            row["name"],
+            row["health"],
+            row["schedule"],
+            local_time(row["nextRunAt"]),
+            (row["lastRun"] or {}).get("status"),
+            row["id"],
         ),
         none="There are no triggers.",
     )
@@ -107,10 +98,8 @@ def run(session: Session, trigger: str, payload: str | None, wait: bool) -> None
       pipedai trigger run nightly --payload '{"ticket": 7}'
     """
     row = found_by(session, "triggers", trigger)
-    # The request may be repeated by whatever lies between, and makes one run all the same.
-    headers = {"Idempotency-Key": str(uuid.uuid4())}
     body = {"payload": _payload(payload)} if payload is not None else {}
-    queued = session.api.post(f"/triggers/{row['id']}/run", body, headers=headers)
+    queued = session.api.queue(f"/triggers/{row['id']}/run", body)
     if wait:
         wait_for(session, queued)
     else:
