@@ -300,7 +300,7 @@ def test_a_call_leaves_one_row(stage, name):
     elif expected.target == "asked":
         actor = ("system", None)
     elif name == "POST enrollments/key":
-        actor = ("user", cast.viewer.id)
+        actor = ("user", cast.owner.id)
     elif name == "POST enrollments/redeem":
         actor = ("api_key", cast.environment.api_keys.get(kind="hos").id)
     assert (row.actor_type, row.actor_id) == actor
