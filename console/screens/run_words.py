@@ -17,7 +17,7 @@ class Said:
 
 # What to do about each thing that a run waits for, and on which page. Time alone helps where there is none.
 _REMEDIES = {
-    "start_deadline": ("Let later runs of the trigger wait longer.", "trigger"),
+    "start_deadline": ("Let later runs of the trigger stay queued longer.", "trigger"),
     "no_worker": ("Choose a machine or a pool for the trigger.", "trigger"),
     "pool_empty": ("Add a machine to the pool.", "machines"),
     "environment_paused": ("Resume the environment.", "settings"),
@@ -57,7 +57,7 @@ _ENDS = {
     ),
     "start_deadline": (
         "No machine took it in time.",
-        "See which machines are there, or let the trigger’s runs wait longer.",
+        "See which machines are there, or let the trigger’s runs stay queued longer.",
         "machines",
     ),
     "user": ("Somebody canceled it while no machine worked on it.", "", ""),
