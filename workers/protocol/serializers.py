@@ -262,7 +262,7 @@ class ClaimNextBody(Body):
         source="waiting_runs",
         child=serializers.UUIDField(),
         max_length=MAX_WAITING_RUNS,
-        default=(),
+        default=list,
     )
 
 
