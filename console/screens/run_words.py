@@ -35,7 +35,7 @@ _REMEDIES = {
     "headers_unreadable": ("Type the headers of the trigger’s MCP server anew.", "trigger"),
     "worker_unapproved": ("Approve the machine, if you know it.", "machines"),
     "worker_lacks_approvals": ("Update the machine’s program, or choose another one.", "machines"),
-    "awaiting_approval": ("See what it is to do, and approve or reject it.", "approvals"),
+    "awaiting_approval": ("See what it is to do, and approve or reject it.", "approval"),
     "worker_limited": ("Wait until then, or choose another machine for the trigger.", "trigger"),
     "trigger_full": ("Wait until one of them ends, or let more of them run at once.", "trigger"),
     "budget_exhausted": ("Raise the budget, or wait until its next period begins.", "money"),
@@ -105,6 +105,7 @@ _LINKS = {
     "machines": ("environments/{environmentId}/machines", "Open Machines"),
     "money": ("environments/{environmentId}/money", "Open Money"),
     "settings": ("environments/{environmentId}/settings", "Open Settings"),
+    "approval": ("approvals/{subject[id]}", "Open the call"),
     "approvals": ("environments/{environmentId}/approvals", "Open Approvals"),
 }
 
