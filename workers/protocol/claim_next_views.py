@@ -76,7 +76,7 @@ class ClaimNextViewSet(PollingViewSet):
             actor=self._actor(request),
             offers=offers_of(self.worker.environment_id),
         )
-        ended = ended_runs(worker_id, body["waiting_runs"])
+        ended = ended_runs(worker_id, body["waiting_runs"] or ())
         self._end(
             request,
             wait=body["wait"],

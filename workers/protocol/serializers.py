@@ -262,7 +262,8 @@ class ClaimNextBody(Body):
         source="waiting_runs",
         child=serializers.UUIDField(),
         max_length=MAX_WAITING_RUNS,
-        default=list,
+        allow_null=True,
+        default=None,
     )
 
 

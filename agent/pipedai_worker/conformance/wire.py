@@ -88,7 +88,7 @@ def _problem_of_claim(kind: str, body: dict[str, Any]) -> str | None:
         return f"claimId is no text of {shortest} to {LONGEST_CLAIM_ID} characters"
     if not isinstance(body.get("start", False), bool):
         return "start is neither true nor false"
-    waiting = body.get("waitingRuns", [])
+    waiting = [] if body.get("waitingRuns") is None else body["waitingRuns"]
     fits = isinstance(waiting, list) and len(waiting) <= MOST_WAITING_RUNS
     if not fits or not all(isinstance(each, str) and _ID.fullmatch(each) for each in waiting):
         return f"waitingRuns is no list of at most {MOST_WAITING_RUNS} ids"
