@@ -112,8 +112,8 @@ def test_rules_are_saved_and_what_is_wrong_is_said_at_its_field(cast):
     )
     form = admin.get(path).content.decode()
     assert ">\npay\nsend_mail</textarea>" in form
-    page = text_of(admin.get(f"/console/triggers/{cast.trigger_id}"))
-    assert "Calls of any tool wait until somebody with the role admin or above approves" in page
+    shown = text_of(admin.get(f"/console/triggers/{cast.trigger_id}"))
+    assert "Calls of any tool wait until somebody with the role admin or above approves" in shown
     assert admin.post(path, TYPED).status_code == 303
     assert Trigger.objects.get(id=cast.trigger_id).approvals is None
 
