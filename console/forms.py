@@ -4,17 +4,15 @@ A form knows no rule: the body's serializer says which fields there are and of w
 wrong with a value.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.http import HttpRequest
 from rest_framework import serializers
-from rest_framework.exceptions import ParseError
 
 from console.asking import Answer, Json, Refused, ask, body_of
-from pipedai.api.parsers import parse_json
+from console.typed import text_of, value_of
 
 # The kinds of fields that keep a secret. The API never shows their value, so a form that leaves one empty changes
 # nothing.
@@ -28,9 +26,9 @@ class Look:
     """How a form shows a field of the body, where its name and type don't say enough.
 
     `kind` is `text`, `area`, `number`, `check`, `choice`, `choices`, `list`, `email`, `password`, `headers`, `secrets`,
-    `json`, `clauses` (a word, or a list as JSON), `time` or `hidden`; "" takes the one that fits the type. `choices`
-    are pairs of a value and what people read; those of a list are boxes to check, and a list without them has a line
-    for each item.
+    `json`, `clauses` (a word, or a list as JSON), `names` (one a line, or `*`), `time`, `hidden` or `rows` (a list of
+    objects, each called `row`, with the fields of `looks`); "" takes the one that fits the type. `choices` are pairs of
+    a value and what people read; those of a list are boxes to check, and a list without them has a line for each item.
     """
 
     label: str = ""
@@ -38,6 +36,8 @@ class Look:
     kind: str = ""
     choices: Iterable[tuple[str, str]] = ()
     autocomplete: str = "off"
+    row: str = ""
+    looks: Mapping[str, "Look"] = field(default_factory=dict)
 
 
 # Every row that files may describe has it.
@@ -58,8 +58,29 @@ class Field:
     required: bool
     choices: list[tuple[str, str]]
     bounds: dict[str, int]
+    # The field of the serializer.
+    declared: Any
     value: Any = ""
     errors: list[str] = field(default_factory=list)
+    rows: list[list["Field"]] = field(default_factory=list)
+    # Whether the page opens with the field in focus.
+    focused: bool = False
+
+    @property
+    def parts(self) -> list["Field"]:
+        """The field and those of its rows."""
+        return [self, *(part for row in self.rows for part in row)]
+
+    @property
+    def is_wrong(self) -> bool:
+        return any(part.errors for part in self.parts)
+
+    def put(self, rows: list[list["Field"]]) -> None:
+        """Takes these rows, and names their fields by their places, as the API does in its errors."""
+        self.rows = rows
+        for number, row in enumerate(rows):
+            for part in row:
+                part.name = f"{self.name}.{number}.{part.name.rpartition('.')[2]}"
 
 
 class Form:
@@ -84,18 +105,13 @@ class Form:
             looks = {**looks, "key": _KEY}
         # The files that describe what the form changes, if there are any.
         self.managed_by = (values or {}).get("managedBy")
-        self._declared = {name: _declared(fields, name) for name in looks}
-        self.fields = [_field(name, self._declared[name], look) for name, look in looks.items()]
+        self.fields = []
         self.errors: list[str] = []
         self.status = 200
-        for each in self.fields:
-            # A new thing begins with the API's defaults.
-            initial = getattr(self._declared[each.name], "default", None)
-            initial = None if initial is serializers.empty else initial
-            owner, _, part = each.name.rpartition(".")
+        for name, look in looks.items():
+            owner, _, part = name.rpartition(".")
             known = (values or {}).get(owner) if owner else values
-            value = (known or {}).get(part, initial)
-            each.value = value if each.kind == "choices" else _text(value, each.kind)
+            self.fields.append(_field(name, _declared(fields, name), look, known or {}, part))
 
     def send(
         self, request: HttpRequest, *, more: Json | None = None, key: str = ""
@@ -104,7 +120,7 @@ class Form:
         with what is wrong. Raises Refused for what the form can't mend, such as a role that is too low.
         """
         body = {**self.read(request), **(more or {})}
-        if any(each.errors for each in self.fields):
+        if any(each.is_wrong for each in self.fields):
             self.status = 400
             return None
         try:
@@ -119,7 +135,10 @@ class Form:
         """Keeps what was typed, to show it again, and returns it as the JSON of the body."""
         body: Json = {}
         for each in self.fields:
-            self._read(each, request, body)
+            if each.kind == "rows":
+                body[each.name] = self._read_rows(each, request) or None
+            else:
+                self._read(each, request.POST.getlist(each.name), body, each.name)
         for name in [name for name in body if "." in name]:
             owner, _, part = name.partition(".")
             value = body.pop(name)
@@ -129,41 +148,77 @@ class Form:
                 body[owner][part] = value
         return body
 
-    def _read(self, each: Field, request: HttpRequest, body: Json) -> None:
+    def changes_rows(self, request: HttpRequest) -> bool:
+        """Adds or removes a row, if a button of the form says so, and keeps what was typed. Tells whether one did."""
+        added, removed = request.POST.get("add"), request.POST.get("remove")
+        for each in self.fields if added or removed else ():
+            if each.kind != "rows":
+                continue
+            self.read(request)
+            rows = [row for n, row in enumerate(each.rows) if removed != f"{each.name}.{n}"]
+            each.focused = len(rows) < len(each.rows)
+            if added == each.name:
+                rows.append(_row(each, {}))
+                rows[-1][0].focused = True
+            each.put(rows)
+        return bool(added or removed)
+
+    def _read_rows(self, each: Field, request: HttpRequest) -> list[Json]:
+        """Keeps the rows that were typed, and returns them as JSON. A row is there if one of its fields was sent."""
+        sent = {name.split(".")[1] for name in request.POST if name.startswith(f"{each.name}.")}
+        rows, found = [], []
+        for number in sorted((n for n in sent if n.isdecimal() and len(n) < 5), key=int):
+            row, values = _row(each, {}), dict[str, Any]()
+            for part in row:
+                typed = request.POST.getlist(f"{each.name}.{number}.{part.name}")
+                self._read(part, typed, values, part.name)
+            rows.append(row)
+            found.append(values)
+        each.put(rows)
+        return found
+
+    def _read(self, each: Field, typed: list[str], body: Json, name: str) -> None:
         """Puts the JSON of one field into the body, unless the field was left empty and may be absent."""
-        text = "\n".join(request.POST.getlist(each.name)).replace("\r\n", "\n")
+        text = "\n".join(typed).replace("\r\n", "\n")
         each.value = text
-        declared: Any = self._declared[each.name]
+        declared = each.declared
         if each.kind == "check":
-            body[each.name] = each.value = bool(text)
+            body[name] = each.value = bool(text)
         elif each.kind in {"list", "choices"}:
             kind = _kind(declared.child)
-            found = [_value(kind, line) for line in text.split("\n") if line.strip()]
+            found = [value_of(kind, line) for line in text.split("\n") if line.strip()]
             each.value = found if each.kind == "choices" else text
-            body[each.name] = found or (None if declared.allow_null else found)
+            body[name] = found or (None if declared.allow_null else found)
         elif not text.strip() and each.kind in _SECRET and self._partial:
             return
         elif not text.strip() and isinstance(declared, serializers.ListField):
-            body[each.name] = []
+            body[name] = []
         elif text.strip():
             try:
-                body[each.name] = _value(each.kind, text)
+                body[name] = value_of(each.kind, text)
             except ValueError as error:
                 each.errors = [str(error)]
         elif declared.allow_null:
-            body[each.name] = None
+            body[name] = None
         elif getattr(declared, "allow_blank", False) or declared.required:
-            body[each.name] = ""
+            body[name] = ""
 
     def _show(self, refused: Refused) -> None:
         self.status = refused.status
         self.errors = list(refused.form)
-        by_name = {each.name: each for each in self.fields}
+        by_name = {part.name: part for each in self.fields for part in each.parts}
         for name, messages in refused.fields.items():
+            outer = name.split(".")[0]
             if name in by_name:
                 by_name[name].errors = messages
-            elif name.partition(".")[0] not in by_name:
+            elif (within := name.rpartition(".")[0]) in by_name and within != outer:
+                by_name[within].errors = [*by_name[within].errors, *messages]
+            elif outer not in by_name:
                 self.errors += [f"{_words(name)}: {message}" for message in messages]
+        for each in self.fields:
+            if any(part.errors for part in each.parts[1:]):
+                # The API says it of the whole field too. Beside the field of the row it is enough.
+                each.errors = []
 
 
 def _declared(fields: Mapping[str, Any], name: str) -> Any:
@@ -171,7 +226,8 @@ def _declared(fields: Mapping[str, Any], name: str) -> Any:
     return fields[owner].fields[part] if owner else fields[name]
 
 
-def _field(name: str, declared: Any, look: Look) -> Field:
+def _field(name: str, declared: Any, look: Look, known: Json, part: str) -> Field:
+    """Returns a field with the value that is known of `part`. A new thing begins with the API's defaults."""
     choices = list(look.choices) or [
         (str(value), str(said)) for value, said in getattr(declared, "choices", {}).items()
     ]
@@ -189,7 +245,9 @@ def _field(name: str, declared: Any, look: Look) -> Field:
         )
         if (value := getattr(declared, of, None)) is not None
     }
-    return Field(
+    initial = getattr(declared, "default", None)
+    value = known.get(part, None if initial is serializers.empty else initial)
+    made = Field(
         name=name,
         label=look.label or _words(name),
         look=look,
@@ -199,7 +257,18 @@ def _field(name: str, declared: Any, look: Look) -> Field:
         and kind not in {"check", "choices", "list", "secrets"},
         choices=choices,
         bounds=bounds,
+        declared=declared,
+        value=value if kind == "choices" else text_of(value, kind),
     )
+    if kind == "rows":
+        made.put([_row(made, each) for each in value or ()])
+    return made
+
+
+def _row(of: Field, known: Json) -> list[Field]:
+    """Returns the fields of one row, under their names in its object."""
+    fields, looks = of.declared.child.fields, of.look.looks
+    return [_field(name, fields[name], look, known, name) for name, look in looks.items()]
 
 
 _KINDS: tuple[tuple[type, str], ...] = (
@@ -219,48 +288,3 @@ def _kind(declared: Any) -> str:
 def _words(name: str) -> str:
     """Returns a field's name as people read it: `Max retries` for `maxRetries`."""
     return "".join(f" {c.lower()}" if c.isupper() else c for c in name).capitalize()
-
-
-def _text(value: Any, kind: str) -> Any:
-    """Returns the value as an input of HTML holds it."""
-    if value is None or value == []:
-        return ""
-    if kind == "json" or (kind == "clauses" and isinstance(value, list)):
-        return json.dumps(value, indent=2)
-    if kind == "time":
-        # The browser's field for a time takes no seconds and no zone.
-        return value[:16]
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, list):
-        return "\n".join(map(str, value))
-    return str(value)
-
-
-def _value(kind: str, text: str) -> Any:
-    """Returns the JSON value that somebody typed. Raises ValueError with what to say at the field."""
-    if kind == "number":
-        # A text that is no number goes to the API as it is, which says what it wants instead. So does one that is too
-        # long for int().
-        is_number = len(text) < 100 and text.strip().removeprefix("-").isdecimal()
-        return int(text) if is_number else text
-    if kind == "clauses" and not text.lstrip().startswith("["):
-        return text.strip()
-    if kind in {"json", "clauses"}:
-        try:
-            return parse_json(text.encode())
-        except ParseError as error:
-            raise ValueError(str(error.detail)) from None
-    if kind == "headers":
-        return _headers(text)
-    if kind == "secrets":
-        return [line for line in text.split("\n") if line.strip()]
-    # The browser's field for a time knows no zone; its label says that the time is in UTC.
-    return f"{text}Z" if kind == "time" else text
-
-
-def _headers(text: str) -> dict[str, str]:
-    pairs = [line.partition(":") for line in text.splitlines() if line.strip()]
-    if not all(colon for _, colon, _ in pairs):
-        raise ValueError("Write each header on a line of its own, as in Authorization: Bearer …")
-    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -20,7 +20,7 @@ from pipedai.admin.panels import Related, add_to_page_of, attempts
 from pipedai.admin.site import model_named, site
 from pipedai.admin.start_page import Figure, alarm, show_alarms
 from pipedai.admin.values import data, link_to, state, text
-from triggers.models import Budget, Run, Trigger
+from triggers.models import Approval, Budget, Run, Trigger
 from triggers.runs.queries import failures
 from workers.models import Pool, Worker
 from workspaces.models import Connection, Environment
@@ -84,7 +84,8 @@ class NoticeAdmin(StaffModelAdmin):
     facts = (
         ("State", column("status", state)), "event", "channel", "environment", "address",
         ("Incident", link("incident_id", Incident)), ("Run", link("run_id", Run)),
-        ("Told in", link("digest_id", Notice)), ("Queued", "created_at"), ("Attempts", "attempt_count"),
+        ("Approval", link("approval_id", Approval)), ("Told in", link("digest_id", Notice)),
+        ("Queued", "created_at"), ("Attempts", "attempt_count"),
         "next_attempt_at", "delivered_at", "id",
         ("Body", column("body", lambda body: data(json.loads(body)))),
     )  # fmt: skip

@@ -15,6 +15,7 @@ from notices.channels.summaries import send_summaries
 from notices.incidents import remind
 from notices.lateness import find_late_triggers
 from notices.models import Incident
+from notices.questions import remind_of_questions
 from notices.silence import find_offline_pools, find_offline_workers
 from pipedai.loop import Job, register_job
 from pipedai.outgoing import register_kind
@@ -86,6 +87,7 @@ register_job(Job("find-offline-workers", every_seconds=10.0, work=find_offline_w
 register_job(Job("find-offline-pools", every_seconds=10.0, work=find_offline_pools))
 register_job(Job("find-reached-budgets", every_seconds=2.0, work=find_reached_budgets))
 register_job(Job("remind-of-incidents", every_seconds=10.0, work=remind))
+register_job(Job("remind-of-questions", every_seconds=10.0, work=remind_of_questions))
 register_retention(
     Retention(
         "notices",

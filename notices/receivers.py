@@ -10,12 +10,9 @@ from django.conf import settings
 from django.dispatch import receiver
 
 from accounts.models import User
-from notices.channels.announcements import of_questions
 from notices.channels.consent import agree, leave
 from notices.channels.models import Channel
 from notices.channels.outcomes import note_outcomes
-from notices.channels.queueing import queue_notices
-from notices.channels.wanting import channels_wanting
 from notices.health import (
     Ended,
     judge_ends,
@@ -25,7 +22,8 @@ from notices.health import (
     watch_new,
 )
 from notices.incidents import Finding, change_incidents
-from notices.states import APPROVAL_REQUESTED, USUAL_EVENTS, Kind, SubjectType
+from notices.questions import announce_questions
+from notices.states import USUAL_EVENTS, Kind, SubjectType
 from pipedai.events import SYSTEM, Event, emit, happened
 from pipedai.sql import fetch_all
 from triggers.states import Status
@@ -136,9 +134,12 @@ def _retried_before(late: Collection[Event]) -> set[str]:
 
 def _announce_questions(asked: Sequence[Event]) -> None:
     """Queues the notices about runs that wait for a decision, in the transaction in which they begin to wait."""
-    environments = {event.environment_id for event in asked if event.environment_id}
-    if channels := channels_wanting(environments, [APPROVAL_REQUESTED]):
-        queue_notices(channels, of_questions([UUID(e.metadata["approvalId"]) for e in asked]))
+    announce_questions(
+        [
+            {"id": UUID(event.metadata["approvalId"]), "environment_id": event.environment_id}
+            for event in asked
+        ]
+    )
 
 
 def _note_settings(updated: Sequence[Event]) -> None:

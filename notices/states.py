@@ -90,9 +90,9 @@ _SENTENCES: Final = {
 
 
 def headline(event: str, name: str, *, reminder: bool = False) -> str:
-    """Returns a sentence without a full stop. A reminder says that the incident is still open."""
+    """Returns a sentence without a full stop. A reminder says that it is still so."""
     if event == APPROVAL_REQUESTED:
-        return f"Trigger {name} asks for a decision"
+        return f"Trigger {name} {'still ' if reminder else ''}asks for a decision"
     kind, recovered = event.removesuffix(RECOVERED), event.endswith(RECOVERED)
     sentence = _SENTENCES[Kind(kind)][recovered].format(name)
     return f"Still open: {sentence}" if reminder else sentence

@@ -83,6 +83,11 @@ class ApprovalRulesField(serializers.JSONField):
     where the rest of a body changes only what it names.
     """
 
+    @property
+    def child(self) -> ApprovalRuleBody:
+        """The serializer of one rule, as a ListField has it."""
+        return _rule()
+
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, list):
             raise serializers.ValidationError("Must be a list of rules.")
@@ -91,7 +96,7 @@ class ApprovalRulesField(serializers.JSONField):
         rules, wrong = [], {}
         for n, rule in enumerate(data):
             try:
-                rules.append(dict(_rule().run_validation(rule)))
+                rules.append(dict(self.child.run_validation(rule)))
             except serializers.ValidationError as error:
                 wrong[str(n)] = error.detail
         if wrong:

@@ -48,6 +48,8 @@ _REMEDIES = {
     "connection_user_left": "Connect it again as somebody who stays: who left can end it at its server.",
     "webhook_dead": "See whether its receiver works, and correct the webhook’s URL.",
     "approval": "Open it, see what it is to do, and approve or reject it.",
+    "nobody_told": "Open it and decide, or tell somebody who may. Then see to it that a channel reaches them.",
+    "nobody_may_decide": "Give that role to somebody else, or invite them, before its time is over.",
     "channel_dead": "Nobody hears of anything by this channel. Correct it, then send a test.",
 }
 # The page about each type of subject.

@@ -1,4 +1,4 @@
-"""The screens of machines: who can work, what waits for whom, and each machine with what can be done about it."""
+"""The screens of machines: who can work, what is queued for whom, and each machine with what can be done about it."""
 
 from collections import Counter
 from typing import Any
@@ -34,26 +34,26 @@ def all_of(request: HttpRequest, environment_id: UUID | str, kind: str, **query:
 
 @screen
 def machines(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """Who can work, what waits for whom, and how do I add a machine?"""
+    """Who can work, what is queued for whom, and how do I add a machine?"""
     environment = environment_of(request, environment_id)
     query = chosen(request, "status")
     page = ask(request, "GET", f"environments/{environment_id}/workers", query=query).data
     pools = all_of(request, environment_id, "pools")
-    waiting = all_of(request, environment_id, "runs", status="queued")
-    for_worker = Counter(each["workerId"] for each in waiting)
-    for_pool = Counter(each["poolId"] for each in waiting)
+    queued = all_of(request, environment_id, "runs", status="queued")
+    for_worker = Counter(each["workerId"] for each in queued)
+    for_pool = Counter(each["poolId"] for each in queued)
     names = {each["id"]: each["name"] for each in pools}
     for each in page["items"]:
-        each["waiting"] = for_worker[each["id"]]
+        each["queued"] = for_worker[each["id"]]
         each["pools"] = [names[pool] for pool in each["poolIds"] if pool in names]
     for each in pools:
-        each["waiting"] = for_pool[each["id"]]
+        each["queued"] = for_pool[each["id"]]
     # A silent machine comes first even if it holds runs, since these are about to be lost.
     page["items"].sort(
         key=lambda each: (
             each["status"] == "online" or each["disabled"],
             not each["disabled"],
-            -each["waiting"],
+            -each["queued"],
         )
     )
     context = {
@@ -64,29 +64,29 @@ def machines(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         "statuses": _STATUSES,
         "status": query.get("status", ""),
         "older": older(request, page),
-        "uncounted": len(waiting) == MOST,  # There may be more than these.
+        "uncounted": len(queued) == MOST,  # There may be more than these.
     }
     return render(request, "console/machines.html", context)
 
 
 @screen
 def machine(request: HttpRequest, worker_id: UUID) -> HttpResponse:
-    """Can it work, what does it do, and what waits for it? A POST does what its button `do` says."""
+    """Can it work, what does it do, and what is queued for it? A POST does what its button `do` says."""
     if request.method == "POST":
         if act := _ACTS.get(request.POST.get("do", "")):
             ask(request, act[0], f"workers/{worker_id}{act[1]}", body=act[2])
         return see_other(request, reverse("console:machine", args=[worker_id]))
     found = ask(request, "GET", f"workers/{worker_id}").data
     environment_id, ids = found["environmentId"], found["poolIds"]
-    unfinished = {"workerId": found["id"], "status": "claimed,running,queued"}
+    unfinished = {"workerId": found["id"], "status": "claimed,running,queued,waiting"}
     runs = all_of(request, environment_id, "runs", **unfinished, limit=25)
     context = {
         "environment": environment_of(request, environment_id),
         "menu": "machines",
         "machine": found,
         "pools": [each for each in all_of(request, environment_id, "pools") if each["id"] in ids],
-        # What it does comes before what waits.
-        "runs": sorted(runs, key=lambda each: each["status"] == "queued"),
+        # What it does comes before what it does not do yet.
+        "runs": sorted(runs, key=lambda each: each["status"] in {"queued", "waiting"}),
     }
     return render(request, "console/machine.html", context)
 

@@ -23,9 +23,9 @@ _MOST_GROUPS = 1_000
 # The chart's height and the width of a day, in the units of its drawing, and the gap between two bars.
 _HEIGHT, _WIDTH, _GAP = 100, 10, 2
 _REACHED = (
-    ("hold", "Runs wait for the next day or month"),
+    ("hold", "Runs stay queued until the next day or month"),
     ("reject", "The same, and running a trigger by hand is refused"),
-    ("notify", "Only tell; nothing waits"),
+    ("notify", "Only tell; nothing is held back"),
 )
 # The page to which the forms lead, and what names its environment in the API's answers.
 _AFTER = ("console:money", "environmentId")
@@ -151,7 +151,7 @@ def edit_budget(request: HttpRequest, budget_id: UUID) -> HttpResponse:
 def delete_budget(request: HttpRequest, budget_id: UUID) -> HttpResponse:
     path = f"budgets/{budget_id}"
     found = ask(request, "GET", path).data
-    text = "Runs that wait for it go out. What it has counted is gone; what runs have cost stays."
+    text = "Runs that are queued because of it go out. What it has counted is gone; what runs have cost stays."
     return delete_page(request, found, path, "console:money", text, menu="money")
 
 

@@ -1,4 +1,4 @@
-"""The screens of a pool: its machines, what waits for them, and the forms that make, change and delete one."""
+"""The screens of a pool: its machines, what is queued for them, and the forms that make, change and delete one."""
 
 from uuid import UUID
 
@@ -19,7 +19,7 @@ _LOOKS = {
 
 @screen
 def pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
-    """Who is in it, and what waits for it? A POST puts the machine `add` into it, or takes `remove` out."""
+    """Who is in it, and what is queued for it? A POST puts the machine `add` into it, or takes `remove` out."""
     if request.method == "POST":
         method, name = ("PUT", "add") if "add" in request.POST else ("DELETE", "remove")
         ask(request, method, f"pools/{pool_id}/workers/{request.POST.get(name)}")
@@ -27,15 +27,15 @@ def pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     found = ask(request, "GET", f"pools/{pool_id}").data
     environment_id = found["environmentId"]
     workers = all_of(request, environment_id, "workers")
-    waiting = all_of(request, environment_id, "runs", poolId=found["id"], status="queued")
+    queued = all_of(request, environment_id, "runs", poolId=found["id"], status="queued")
     context = {
         "environment": environment_of(request, environment_id),
         "menu": "machines",
         "pool": found,
         "machines": all_of(request, environment_id, "workers", poolId=found["id"]),
         "others": [each for each in workers if found["id"] not in each["poolIds"]],
-        "waiting": len(waiting),
-        "uncounted": len(waiting) == MOST,
+        "queued": len(queued),
+        "uncounted": len(queued) == MOST,
     }
     return render(request, "console/pool.html", context)
 

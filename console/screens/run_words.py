@@ -17,7 +17,7 @@ class Said:
 
 # What to do about each thing that a run waits for, and on which page. Time alone helps where there is none.
 _REMEDIES = {
-    "start_deadline": ("Let later runs of the trigger wait longer.", "trigger"),
+    "start_deadline": ("Let later runs of the trigger stay queued longer.", "trigger"),
     "no_worker": ("Choose a machine or a pool for the trigger.", "trigger"),
     "pool_empty": ("Add a machine to the pool.", "machines"),
     "environment_paused": ("Resume the environment.", "settings"),
@@ -35,7 +35,7 @@ _REMEDIES = {
     "headers_unreadable": ("Type the headers of the trigger’s MCP server anew.", "trigger"),
     "worker_unapproved": ("Approve the machine, if you know it.", "machines"),
     "worker_lacks_approvals": ("Update the machine’s program, or choose another one.", "machines"),
-    "awaiting_approval": ("See what it is to do, and approve or reject it.", "approvals"),
+    "awaiting_approval": ("See what it is to do, and approve or reject it.", "approval"),
     "worker_limited": ("Wait until then, or choose another machine for the trigger.", "trigger"),
     "trigger_full": ("Wait until one of them ends, or let more of them run at once.", "trigger"),
     "budget_exhausted": ("Raise the budget, or wait until its next period begins.", "money"),
@@ -57,7 +57,7 @@ _ENDS = {
     ),
     "start_deadline": (
         "No machine took it in time.",
-        "See which machines are there, or let the trigger’s runs wait longer.",
+        "See which machines are there, or let the trigger’s runs stay queued longer.",
         "machines",
     ),
     "user": ("Somebody canceled it while no machine worked on it.", "", ""),
@@ -105,6 +105,7 @@ _LINKS = {
     "machines": ("environments/{environmentId}/machines", "Open Machines"),
     "money": ("environments/{environmentId}/money", "Open Money"),
     "settings": ("environments/{environmentId}/settings", "Open Settings"),
+    "approval": ("approvals/{subject[id]}", "Open the call"),
     "approvals": ("environments/{environmentId}/approvals", "Open Approvals"),
 }
 

@@ -12,8 +12,8 @@ from console.pages import chosen, environment_of, older, screen
 _FILTERS = ("status", "triggerId", "workerId", "source", "from", "to")
 _STATUSES = (
     ("failed,timed_out", "Failed or timed out"),
-    ("queued", "Waiting"),
-    ("waiting", "Needs a decision"),
+    ("queued", "Queued"),
+    ("waiting", "Waiting for approval"),
     ("claimed,running", "Running"),
     ("succeeded", "Succeeded"),
     ("canceled", "Canceled"),

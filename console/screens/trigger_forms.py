@@ -15,6 +15,34 @@ from console.templatetags.console import word
 Choices = list[tuple[str, str]]
 
 
+# The fields of a rule for approvals.
+_RULE = {
+    "tools": Look(
+        help="One a line, as the MCP server names them, such as send_mail. * is all of them.",
+        kind="names",
+    ),
+    "when": Look(
+        "Wait before",
+        choices=[
+            ("always", "Each call"),
+            ("possible_effect", "Calls that may change something, as the server says"),
+        ],
+    ),
+    "approverRole": Look(
+        "Who may approve",
+        choices=[
+            ("operator", "Operators and above"),
+            ("admin", "Admins and owners"),
+            ("owner", "Owners"),
+        ],
+    ),
+    "notRequester": Look("But not who requested the run or last changed the trigger"),
+    "expiresAfterSeconds": Look(
+        "Wait for a decision, in seconds", help="3600 is an hour, 86400 a day. Then the run fails."
+    ),
+}
+
+
 def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, Look]:
     return {
         "name": Look(),
@@ -70,10 +98,10 @@ def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, 
         ),
         "approvals": Look(
             "Calls that somebody has to approve",
-            help='Rules as JSON: [{"tools": ["send_mail"], "when": "possible_effect", "approverRole": "operator",'
-            ' "notRequester": true, "expiresAfterSeconds": 3600}]. Tools are named as the MCP server names them; "*" is'
-            " all. By default each of their calls waits for an admin, for a day. Empty: no rules.",
-            kind="json",
+            help="Without a rule the agent calls its tools by itself.",
+            kind="rows",
+            row="Rule",
+            looks=_RULE,
         ),
         "allowHostTools": Look(
             "With such rules, the machine’s own tools for shell, web and files too"
@@ -113,11 +141,11 @@ def edit(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
 
 
 def _answer(request: HttpRequest, environment: Json, form: Form, **said: object) -> HttpResponse:
-    coming: Json = {}
+    changed, coming = form.changes_rows(request), Json()
     if "preview" in request.POST:  # Without JavaScript a button shows the next due times.
         form.read(request)
         coming = _preview(request, environment["id"])
-    elif request.method == "POST" and (answer := form.send(request)):
+    elif request.method == "POST" and not changed and (answer := form.send(request)):
         return see_other(request, reverse("console:trigger", args=[answer.data["id"]]))
     context = {
         "environment": environment,
@@ -125,7 +153,7 @@ def _answer(request: HttpRequest, environment: Json, form: Form, **said: object)
         "form": form,
         "first": form.fields[:_FIRST],
         "others": form.fields[_FIRST:],
-        "open": any(each.errors for each in form.fields[_FIRST:]),
+        "open": changed or any(each.is_wrong for each in form.fields[_FIRST:]),
         "coming": coming,
         **said,
     }

@@ -63,8 +63,8 @@ SCREENS = (
     Screen("runs", "environments/{environment_id}/runs", 4),
     Screen("no-runs", "environments/{environment_id}/runs?status=succeeded", 4),
     # The run, its environment, why it waits or how it ended, its worker, and what it told.
-    Screen("run-waiting", "runs/{queued}", 5),
-    Screen("run-asking", "runs/{asking}", 5),
+    Screen("run-queued", "runs/{queued}", 5),
+    Screen("run-waiting", "runs/{asking}", 5),
     Screen("run-running", "runs/{running}", 5),
     Screen("run-ended", "runs/{ended}", 5),
     Screen("rerun", "runs/{ended}/rerun", 2),

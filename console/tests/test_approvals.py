@@ -1,5 +1,7 @@
 """Somebody decides about a call in the console, and reads all that it is to do before."""
 
+import re
+
 import pytest
 
 from console.tests.visits import text_of, visitor
@@ -7,6 +9,7 @@ from pipedai.sql import database_now
 from testing.world.runs import QUESTION, RULES, Runs, allow
 from triggers.models import Trigger
 
+TYPED = {"name": "It", "prompt": "Do.", "mcpUrl": "https://mcp.example/", "timezone": "UTC"}
 HOSTILE = "<script>alert(1)</script> pay\u202e001 to\u200b eve"
 
 
@@ -58,15 +61,61 @@ def test_somebody_decides_with_a_reason(cast, asked, decision, status):
     assert f"Somebody has {status} it already." in text_of(again)
 
 
-def test_a_bad_rule_is_named_at_its_field(cast):
-    typed = {"name": "It", "prompt": "Do.", "mcpUrl": "https://mcp.example/", "timezone": "UTC"}
-    rules = '[{"tools": "*"}, {"tools": ["send_mail"], "approverRole": "viewer"}]'
+def rule(number, tools, role="admin", seconds="86400", **more):
+    """Returns what the form sends of one rule."""
+    typed = {"tools": tools, "when": "always", "approverRole": role, **more}
+    typed["expiresAfterSeconds"] = seconds
+    return {f"approvals.{number}.{name}": value for name, value in typed.items()}
+
+
+def test_rules_are_added_and_removed_by_buttons_that_keep_what_was_typed(cast):
     path, admin = f"/console/triggers/{cast.trigger_id}/edit", visitor(cast.admin)
-    wrong = admin.post(path, {**typed, "approvals": rules})
-    assert "1.approverRole: " in text_of(wrong)
-    assert admin.post(path, {**typed, "approvals": '[{"tools": "*"}]'}).status_code == 303
-    page = text_of(admin.get(f"/console/triggers/{cast.trigger_id}"))
-    assert "Calls of any tool wait until somebody with the role admin or above approves" in page
+    typed = {**TYPED, "name": "Typed", **rule(0, "pay", "owner"), **rule(3, "send_mail")}
+    page = admin.post(path, {**typed, "add": "approvals"})
+    shown = page.content.decode()
+    assert (page.status_code, "<details open>" in shown) == (200, True)
+    assert 'value="Typed"' in shown
+    assert ">\nsend_mail</textarea>" in shown
+    assert shown.count(">Remove rule") == 3
+    (added,) = re.findall(r'name="(.*?)"[^>]* autofocus', shown)
+    assert added == "approvals.2.tools"
+    shown = admin.post(path, {**typed, "remove": "approvals.0"}).content.decode()
+    assert shown.count(">Remove rule") == 1
+    assert 'name="approvals.0.tools"' in shown
+    assert ">\npay</textarea>" not in shown
+    assert Trigger.objects.get(id=cast.trigger_id).approvals is None
+
+
+def test_rules_are_saved_and_what_is_wrong_is_said_at_its_field(cast):
+    path, admin = f"/console/triggers/{cast.trigger_id}/edit", visitor(cast.admin)
+    wrong = {**rule(0, "*"), **rule(1, " ", "viewer", "5"), **rule(2, f"pay\n{'x' * 201}")}
+    page = admin.post(path, {**TYPED, **wrong})
+    said = dict(re.findall(r'id="field-(approvals.*?)-error">(.*?)</p>', page.content.decode()))
+    assert page.status_code == 400
+    assert "<details open>" in page.content.decode()
+    assert list(said) == [
+        *(f"approvals.1.{name}" for name in ("tools", "approverRole", "expiresAfterSeconds")),
+        "approvals.2.tools",
+    ]
+    page = admin.post(path, {**TYPED, **{k: v for n in range(11) for k, v in rule(n, "a").items()}})
+    assert "Must not have more than 10 rules." in text_of(page)
+
+    right = {
+        **rule(0, "* \npay"),
+        **rule(7, "pay\r\nsend_mail ", "owner", "60", notRequester="true"),
+    }
+    assert admin.post(path, {**TYPED, **right, **rule("9" * 900, "x")}).status_code == 303
+    kept = Trigger.objects.get(id=cast.trigger_id).approvals
+    assert [each["tools"] for each in kept] == ["*", ["pay", "send_mail"]]
+    assert (kept[1]["approverRole"], kept[1]["notRequester"], kept[1]["expiresAfterSeconds"]) == (
+        *("owner", True, 60),
+    )
+    form = admin.get(path).content.decode()
+    assert ">\npay\nsend_mail</textarea>" in form
+    shown = text_of(admin.get(f"/console/triggers/{cast.trigger_id}"))
+    assert "Calls of any tool wait until somebody with the role admin or above approves" in shown
+    assert admin.post(path, TYPED).status_code == 303
+    assert Trigger.objects.get(id=cast.trigger_id).approvals is None
 
 
 def test_the_lists_lead_to_it_and_the_run_says_what_it_waits_for(cast, asked):
@@ -74,4 +123,4 @@ def test_the_lists_lead_to_it_and_the_run_says_what_it_waits_for(cast, asked):
     client = visitor(cast.viewer)
     listed = client.get(f"/console/environments/{cast.environment.id}/approvals?status=pending")
     assert f'href="{path}"' in listed.content.decode()
-    assert "Needs a decision" in text_of(client.get(f"/console/runs/{run_id}"))
+    assert "Waiting for approval" in text_of(client.get(f"/console/runs/{run_id}"))

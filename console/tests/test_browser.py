@@ -106,7 +106,7 @@ def test_a_list_renews_itself_when_something_has_changed(committed_stage, server
             "path => fetch(path, {method: 'POST', body: '{}', headers: {'Content-Type': 'application/json'}})",
             f"/api/v1/triggers/{committed_stage.cast.trigger_id}/run",
         )
-        page.wait_for_selector("#live .badge:has-text('Waiting')")
+        page.wait_for_selector("#live .badge:has-text('Queued')")
 
 
 def test_two_clicks_connect_a_server_behind_oauth(committed_cast, own_database, tmp_path, settings):

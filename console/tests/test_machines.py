@@ -99,7 +99,7 @@ def test_a_token_is_revoked_and_a_machine_deleted_after_a_question(cast, of_work
     assert Worker.objects.get(id=cast.worker.worker_id).token_digest is None
     heir = cast.register("heir-1").worker_id
     question = admin.get(of_worker("/delete"))
-    assert "Its triggers and waiting runs go to" in text_of(question)
+    assert "Its triggers and queued runs go to" in text_of(question)
     assert str(heir) in question.content.decode()
     # A trigger points at it, so somebody must say where that goes.
     assert admin.post(of_worker("/delete"), {"reassignTo": ""}).status_code == 409

@@ -41,7 +41,7 @@ def test_what_is_used_up_comes_first_with_its_numbers(cast, below):
     page = visitor(cast.viewer).get(below("money"))
     shown = text_of(page)
     assert shown.index("Full") < shown.index("Tight") < shown.index("Roomy")
-    assert "Used up Its runs wait. 100 % $0.00, $1.00 reserved, 1 run 1 run" in shown
+    assert "Used up Its runs stay queued. 100 % $0.00, $1.00 reserved, 1 run 1 run" in shown
     assert "A run reserves $1.00, more than what is left. 0 %" in shown
     assert page.content.decode().count('<svg class="bar') == 3
     assert "Edit" not in shown

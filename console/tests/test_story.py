@@ -128,7 +128,7 @@ def test_a_new_user_gets_from_registering_to_being_told_of_a_failure(server, tmp
             ada.click("text=Run now")
 
         with ada.job("see it run, live"):
-            page.wait_for_selector("#live .badge:has-text('Waiting')")
+            page.wait_for_selector("#live .badge:has-text('Queued')")
             ada.click("#live tbody th a")
             run_id = laptop.begin()
             ada.sees(".badge:has-text('Running')")
@@ -148,7 +148,7 @@ def test_a_new_user_gets_from_registering_to_being_told_of_a_failure(server, tmp
             ada.click("nav >> text=Triggers")
             ada.click("text=Morning report")
             ada.click("text=Run now")
-            page.wait_for_selector("#live .badge:has-text('Waiting')")
+            page.wait_for_selector("#live .badge:has-text('Queued')")
             laptop.end(
                 laptop.begin(),
                 status="failed",

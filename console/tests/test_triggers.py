@@ -80,7 +80,7 @@ def test_running_twice_with_one_form_makes_one_run(cast, page_of):
     (run,) = Run.objects.filter(trigger_id=cast.trigger_id)
     got = cast.client(cast.viewer).get(f"/api/v1/runs/{run.id}").json()
     assert got["payload"] == {"day": "monday"}
-    assert "Waiting" in text_of(operator.get(page_of()))
+    assert "Queued" in text_of(operator.get(page_of()))
 
 
 def test_what_prevents_a_run_is_said_on_the_page(cast, page_of):

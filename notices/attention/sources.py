@@ -15,6 +15,7 @@ from notices.health import IS_FINAL
 from notices.states import Kind
 from notices.telling import told_of
 from pipedai.sql import NOW, Row, fetch_all
+from triggers.approvals.deciders import DECIDERS
 from triggers.explain.due_times import LATE_AFTER
 from triggers.runs.conditions import (
     IS_DUE,
@@ -148,7 +149,7 @@ ORDER BY since DESC, p.id LIMIT %(limit)s
 # The calls about which somebody has to decide.
 _APPROVALS = f"""
 SELECT '{APPROVAL}' AS kind, a.created_at AS since, 'approval' AS subject_type, a.id AS subject_id,
-    t.name AS subject_name, a.run_id, a.tool, a.role, a.expires_at, t.timezone, count(*) OVER () AS total
+    t.name AS subject_name, a.run_id, a.tool, a.role, a.expires_at, t.timezone, {DECIDERS}, count(*) OVER () AS total
 FROM approval a JOIN trigger t ON t.id = a.trigger_id
 WHERE a.{_OF_ENVIRONMENT} AND a.status = 'pending'
 ORDER BY a.created_at DESC, a.id LIMIT %(limit)s
@@ -253,8 +254,11 @@ def find_attention(environment_id: UUID, *, now: datetime | None = None) -> tupl
         found += [(_NOTHING | row, source) for row in rows]
     found.sort(key=lambda each: _urgency(each[0]))
     del found[MAX_ITEMS:]
-    told = told_of([row["incident_id"] for row, _ in found if row["incident_id"]])
-    return [_shown(row, source, told.get(row["incident_id"], [])) for row, source in found], total
+    told = told_of([row["incident_id"] or row["subject_id"] for row, _ in found])
+    return [
+        _shown(row, source, told.get(row["incident_id"] or row["subject_id"], []))
+        for row, source in found
+    ], total
 
 
 def _shown(row: Row, source: Source, told: list[Row]) -> Row:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from notices.states import Kind, headline
 from pipedai.api.renderers import counted
 from pipedai.sql import Row
+from triggers.approvals.deciders import untold
 from triggers.explain import pool_reasons, worker_reasons
 from triggers.explain.answers import INFRA_FAULT, PENDING, Reason, WaitingFor
 from triggers.explain.clock_words import due_time_words
@@ -86,12 +87,12 @@ _OF_KIND: dict[str, str] = {
 def of_approval(row: Row) -> Told:
     """Words a call about which somebody has to decide."""
     until = due_time_words(row["expires_at"], row["timezone"])
-    return Told(
-        None,
+    reason, wrong, remedy = untold(row) or (None, "", "")
+    said = (
         f"A run of trigger {row['subject_name']} wants to call {row['tool']}, and waits until {until} for somebody with"
-        f" the role {row['role']} or above to approve or reject it.",
-        "Decide on its page in the console.",
+        f" the role {row['role']} or above to approve or reject it."
     )
+    return Told(reason, f"{said} {wrong}".strip(), remedy or "Decide on its page in the console.")
 
 
 def of_failure(row: Row) -> Told:

@@ -68,6 +68,7 @@ class Announcement:
     about: Mapping[str, Any] = field(default_factory=dict)
     incident_id: UUID | None = None
     run_id: UUID | None = None
+    approval_id: UUID | None = None
     # What the clauses of `run.result` look at.
     document: Mapping[str, Any] | None = None
 
@@ -145,16 +146,20 @@ def of_outcomes(run_ids: Collection[UUID], *, with_documents: bool) -> list[Anno
     ]
 
 
-def of_questions(approval_ids: Collection[UUID]) -> list[Announcement]:
-    """Returns what is to be told about calls for which runs wait, without their arguments. It takes two queries."""
+def of_questions(
+    approval_ids: Collection[UUID], reminded_at: datetime | None = None
+) -> list[Announcement]:
+    """Returns what is to be told about calls for which runs wait, without their arguments. With a time they are
+    reminders. It takes two queries.
+    """
     rows = fetch_all(_QUESTIONS, {"ids": list(approval_ids)})
     runs = _runs_shown([row["run_id"] for row in rows])
     return [
         Announcement(
             row["environment_id"],
             APPROVAL_REQUESTED,
-            headline(APPROVAL_REQUESTED, row["trigger_name"]),
-            row["created_at"],
+            headline(APPROVAL_REQUESTED, row["trigger_name"], reminder=bool(reminded_at)),
+            reminded_at or row["created_at"],
             {
                 "subject": {
                     "type": "trigger",
@@ -166,10 +171,12 @@ def of_questions(approval_ids: Collection[UUID]) -> list[Announcement]:
                     "id": row["id"],
                     "tool": row["tool"],
                     "approverRole": row["role"],
+                    "createdAt": row["created_at"],
                     "expiresAt": row["expires_at"],
                 },
             },
             run_id=row["run_id"],
+            approval_id=row["id"],
         )
         for row in rows
     ]

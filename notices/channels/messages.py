@@ -204,9 +204,12 @@ def _mail_title(row: Row, body: dict[str, Any]) -> str:
 
 
 def _title(body: dict[str, Any], name: str) -> str:
-    incident = body["incident"]
-    is_reminder = bool(incident) and body["at"] not in (incident["openedAt"], incident["closedAt"])
-    return headline(body["event"], name, reminder=is_reminder)
+    if body["approval"]:
+        is_reminder = body["at"] != body["approval"]["createdAt"]
+    else:
+        incident = body["incident"]
+        is_reminder = incident and body["at"] not in (incident["openedAt"], incident["closedAt"])
+    return headline(body["event"], name, reminder=bool(is_reminder))
 
 
 def _digest_title(digest: Digest) -> str:

@@ -192,6 +192,8 @@ class Notice(OutboxRow):
     # The run that the notice tells of: the incident's cause, or a run that ended; NULL if there is none. It is no
     # foreign key, because runs are pruned.
     run_id = models.UUIDField(null=True)
+    # The approval that the notice tells of; NULL if there is none. It is no foreign key, because runs are pruned.
+    approval_id = models.UUIDField(null=True)
     # The address that a mail goes to; empty for the other kinds.
     address = models.CharField(max_length=MAX_ADDRESS, default="", db_default="")
     # The content of the notice as JSON text. A webhook sends this text with the run's output, which is read at each
@@ -247,6 +249,12 @@ class Notice(OutboxRow):
                 fields=["incident_id", "created_at"],
                 name="notice_of_incident",
                 condition=Q(incident_id__isnull=False),
+            ),
+            # This index finds who was told of a call to decide about.
+            models.Index(
+                fields=["approval_id", "created_at"],
+                name="notice_of_approval",
+                condition=Q(approval_id__isnull=False),
             ),
             models.Index(
                 fields=["created_at"], name="notice_prunable", condition=~Q(status="pending")

@@ -243,6 +243,7 @@ def _notice(line: _Line, announcement: Announcement, *, digest_id: UUID | None =
     values: dict[str, Any] = {
         "incident_id": announcement.incident_id,
         "run_id": announcement.run_id,
+        "approval_id": announcement.approval_id,
     }
     if "now" in line.channel:
         values |= {"send_at": line.channel["now"], "next_attempt_at": line.channel["now"]}

@@ -26,6 +26,7 @@ SERVED = (
     "docs/clients.md",
     "docs/hosts.md",
     "docs/notices.md",
+    "docs/approvals.md",
     "docs/connections.md",
     "docs/conformance.md",
 )

@@ -143,15 +143,22 @@ class Runs:
         asked = {"approval": QUESTION, "sessionId": "s-1", "claimId": "mine", **report}
         return self.complete(run_id, "waiting", worker_id=worker_id, **asked)
 
-    def decide(self, run_id: UUID, *, approve: bool = True, reason: str | None = None) -> Row:
-        """Decides as the environment's owner about what a run asked for last. Returns the whole run. Raises NotFound if
-        it never asked.
+    def decide(
+        self,
+        run_id: UUID,
+        *,
+        approve: bool = True,
+        reason: str | None = None,
+        by: UUID | None = None,
+    ) -> Row:
+        """Decides as the environment's owner, or as the user `by`, about what a run asked for last. Returns the whole
+        run. Raises NotFound if it never asked.
         """
         decide_approval(
             approval_id=self.approval_of(run_id)["id"],
             approve=approve,
             reason=reason,
-            actor=Actor("user", self.cast.owner.id),
+            actor=Actor("user", by or self.cast.owner.id),
             now=self.now,
         )
         return self.stored(run_id)

@@ -26,7 +26,8 @@ class ApprovalAdmin(StaffModelAdmin):
     left_out = ("calls_before",)
     facts = (
         ("State", column("status", state)), "tool", "trigger", "environment", "run", ("Asked", "created_at"),
-        ("Expires", "expires_at"), ("Closed", "closed_at"), ("Decided by", column("decided_by", ident)),
+        ("Reminder", "remind_at"), ("Expires", "expires_at"), ("Closed", "closed_at"),
+        ("Decided by", column("decided_by", ident)),
         ("Role that may decide", "role"), ("May not decide", "barred"), ("Used", "spent_at"),
         ("Reason", column("reason", long_text)),
         ("Arguments", column("arguments", lambda arguments: long_text(seen(arguments)))),

@@ -11,7 +11,7 @@ from django.db import transaction
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Forbidden, NotFound
 from pipedai.events import Actor, Event, emit
-from pipedai.sql import NOW, Row, fetch_one, fetch_row
+from pipedai.sql import NOW, Row, fetch_all, fetch_one, fetch_row
 from pipedai.wakeups import wake_workers
 from triggers.runs import statements as sql
 from triggers.runs.conditions import OF_ENVIRONMENT
@@ -44,6 +44,15 @@ WHERE a.id = %(approval_id)s AND a.run_id = held.id AND a.environment_id = held.
         SELECT FROM approval n
         WHERE n.run_id = a.run_id AND n.environment_id = a.environment_id AND n.created_at > a.created_at)
 RETURNING a.id, a.environment_id, a.trigger_id, a.run_id, a.tool, a.spent_at
+"""  # noqa: S608
+
+# A decision and the end of a run go first: they end what a reminder is about.
+_TAKE_REMINDERS = f"""
+WITH due AS (
+    SELECT id FROM approval WHERE status = 'pending' AND remind_at <= {NOW} AND expires_at > {NOW}
+    ORDER BY remind_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED)
+UPDATE approval a SET remind_at = NULL FROM due WHERE a.id = due.id
+RETURNING a.id, a.environment_id
 """  # noqa: S608
 
 
@@ -122,6 +131,13 @@ def spend_approval(
         code=ErrorCode.APPROVAL_UNSPENDABLE,
         approvalStatus=approval["status"],
     )
+
+
+def take_due_reminders(*, limit: int, now: datetime | None = None) -> list[Row]:
+    """Returns up to `limit` approvals of which people are to be reminded, each only once. The caller tells them in the
+    same transaction.
+    """
+    return fetch_all(_TAKE_REMINDERS, {"limit": limit, "now": now})
 
 
 def _event(action: str, actor: Actor, approval_id: UUID, approval: Row, **more: str) -> Event:

@@ -9,6 +9,7 @@ from django.conf import settings
 
 from pipedai.api.renderers import counted
 from pipedai.sql import NOW, Row, fetch_all, fetch_one
+from triggers.approvals.deciders import DECIDERS
 from triggers.explain.answers import (
     INFRA_FAULT,
     RETRY_CANCELED,
@@ -55,6 +56,7 @@ SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.pool_id, r.status, r
     n.id AS retry_id, n.status AS retry_status, n.available_at AS retry_available_at, n.ended_by AS retry_ended_by,
     n.claimed_at IS NOT NULL AS retry_was_claimed,
     a.id AS approval_id, a.tool AS approval_tool, a.role AS approver_role, a.created_at AS approval_asked_at,
+    {DECIDERS},
     {NOW} AS now
 FROM run r
 JOIN trigger t ON t.id = r.trigger_id

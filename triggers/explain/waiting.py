@@ -7,6 +7,7 @@ from uuid import UUID
 from pipedai.api.renderers import counted
 from pipedai.links import link_to_page
 from pipedai.sql import Row
+from triggers.approvals.deciders import untold
 from triggers.explain import pool_reasons, worker_reasons
 from triggers.explain.answers import Reason, Subject, WaitingFor
 from triggers.explain.budgets import budget_reasons
@@ -45,14 +46,15 @@ def awaited_decision(run: Row) -> Reason:
     until = moment_words(run["resume_until"], run["now"], to_the_second=True)
     role = run["approver_role"]
     who = "An owner" if role == Role.OWNER else f"An {role} or above"
+    _, wrong, remedy = untold(run) or ("", "", "")
     return Reason(
         WaitingFor.AWAITING_APPROVAL,
         f"{who} has to approve or reject its call of {run['approval_tool']}. If nobody does by {until}, it ends as"
-        " failed.",
+        f" failed. {wrong}".rstrip(),
         Subject("approval", run["approval_id"], run["approval_tool"]),
         since=run["approval_asked_at"],
         until=run["resume_until"],
-        remedy=f"Decide on its page in the console, {link_to_page('approval', run['approval_id'])}.",
+        remedy=f"Decide on its page in the console, {link_to_page('approval', run['approval_id'])}. {remedy}".rstrip(),
     )
 
 

@@ -48,6 +48,8 @@ class Approval(models.Model):
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # Until when somebody can decide.
     expires_at = models.DateTimeField()
+    # When a scheduler is to tell of the question once more; NULL once one has.
+    remind_at = models.DateTimeField(null=True)
     # When the status ceased to be `pending`.
     closed_at = models.DateTimeField(null=True)
     # The user who decided; NULL if nobody did.
@@ -91,6 +93,11 @@ class Approval(models.Model):
             models.Index(fields=["environment", "created_at", "id"], name="approval_listed"),
             models.Index(
                 fields=["environment", "status", "created_at", "id"], name="approval_of_status"
+            ),
+            models.Index(
+                fields=["remind_at"],
+                name="approval_remind",
+                condition=Q(status=ApprovalStatus.PENDING, remind_at__isnull=False),
             ),
             # The hand-out finds a run's last approval by this index, and the database a removed run's approvals.
             models.Index(fields=["run", "created_at"], name="approval_of_run"),

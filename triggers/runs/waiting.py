@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from uuid import UUID
 
 from pipedai.events import Actor, emit
 from pipedai.ids import new_id
-from pipedai.sql import NOW, Row, execute, fetch_one
+from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
 from triggers.approval_rules import demand_for
 from triggers.budgets.settling import settle_reservations
 from triggers.runs import statements as sql
+from triggers.runs.conditions import OF_ENVIRONMENT
 from triggers.runs.ending import run_event
 from triggers.runs.outcome import Question
 from triggers.runs.pools import freed_slots, wake_for
@@ -19,16 +21,18 @@ SELECT t.approvals FROM run r JOIN trigger t ON t.id = r.trigger_id
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s
 """
 
+# After which part of the time for a decision people are reminded of it.
+REMIND_AFTER = 0.75
 # A key counts as the user who made it.
 _KEEP = f"""
 INSERT INTO approval (id, environment_id, trigger_id, run_id, status, tool, arguments, arguments_hash,
-    tool_schema_hash, calls_before, role, barred, created_at, expires_at)
+    tool_schema_hash, calls_before, role, barred, created_at, expires_at, remind_at)
 SELECT %(id)s, r.environment_id, r.trigger_id, r.id, 'pending', %(tool)s, %(arguments)s::json, %(arguments_hash)s,
     %(tool_schema_hash)s, r.tool_calls_total, %(role)s, ARRAY(
         SELECT DISTINCT coalesce(k.created_by_id, involved.id)
         FROM unnest(ARRAY[r.requested_by, t.changed_by]) involved (id) LEFT JOIN api_key k ON k.id = involved.id
         WHERE %(not_requester)s AND involved.id IS NOT NULL),
-    {NOW}, r.resume_until
+    {NOW}, r.resume_until, {NOW} + (r.resume_until - {NOW}) * {REMIND_AFTER}
 FROM run r JOIN trigger t ON t.id = r.trigger_id
 WHERE r.id = %(run_id)s
 """
@@ -37,6 +41,23 @@ _CLOSE = f"""
 UPDATE approval SET status = %(status)s, closed_at = {NOW}
 WHERE run_id = ANY(%(run_ids)s) AND environment_id = ANY(%(environment_ids)s) AND status = 'pending'
 """
+
+# A run that is not the worker's counts as ended, too. One with a retry may go on in its session.
+_ENDED = f"""
+SELECT named.id FROM unnest(%(run_ids)s::uuid[]) named (id)
+WHERE NOT EXISTS (
+    SELECT FROM run r
+    WHERE r.id = named.id AND r.worker_id = %(worker_id)s AND r.{OF_ENVIRONMENT} AND (r.ended_at IS NULL OR r.retried))
+"""
+
+
+def ended_runs(worker_id: UUID, run_ids: Sequence[UUID]) -> list[UUID]:
+    """Returns which of these runs, whose sessions the worker keeps, will not go on. Without runs it has no query."""
+    if not run_ids:
+        return []
+    return [
+        row["id"] for row in fetch_all(_ENDED, {"worker_id": worker_id, "run_ids": list(run_ids)})
+    ]
 
 
 def let_wait(params: Row, question: Question, actor: Actor) -> Row | None:

@@ -3,6 +3,7 @@
 from functools import partial
 from uuid import UUID
 
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -11,6 +12,7 @@ from pipedai.api.serializers import read_body
 from pipedai.api.views import IsSignedIn
 from triggers.runs.claim_next import claim_next_run
 from triggers.runs.offers import offers_of
+from triggers.runs.waiting import ended_runs
 from workers.locks import locked_limits
 from workers.protocol.access import PROCESS, VERSION, check_size
 from workers.protocol.polling import ACCOUNT, PollingViewSet, worker_fields
@@ -39,6 +41,7 @@ class ClaimNextViewSet(PollingViewSet):
                 "ClaimedNext",
                 "The run that the worker has claimed.",
                 run=NextRunSerializer(allow_null=True),
+                endedRuns=serializers.ListField(child=serializers.UUIDField()),
                 **worker_fields(),
             )
         },
@@ -73,13 +76,19 @@ class ClaimNextViewSet(PollingViewSet):
             actor=self._actor(request),
             offers=offers_of(self.worker.environment_id),
         )
+        ended = ended_runs(worker_id, body["waiting_runs"] or ())
         self._end(
             request,
             wait=body["wait"],
+            has_news=bool(ended),
             runs=int(run is not None),
             capacity=limits["capacity"],
             again_seconds=LATE_AGAIN_SECONDS if was_late else None,
         )
         return Response(
-            {"run": None if run is None else NextRunSerializer(run).data, **self._about_worker()}
+            {
+                "run": None if run is None else NextRunSerializer(run).data,
+                "endedRuns": ended,
+                **self._about_worker(),
+            }
         )

@@ -65,16 +65,17 @@ class PollingViewSet(WorkerProtocolViewSet):
         wait: float,
         runs: int,
         capacity: int,
+        has_news: bool = False,
         again_seconds: float | None = None,
     ) -> None:
-        """Notes how many runs the answer has, for the access log and the ticket. `again_seconds` is when to call again,
-        if that is before the next run comes due.
+        """Notes how many runs the answer has, for the access log and the ticket. With `has_news` it is sent at
+        once also without runs. `again_seconds` is when to call again, if that is before the next run comes due.
         """
         scope = request.META.get("asgi.scope", {})
         scope.get(LOG, {})["runs"] = runs
         ticket = scope.get(POLL)
         if isinstance(ticket, PollTicket):
-            self._fill(ticket, wait=wait, empty=not runs, capacity=capacity)
+            self._fill(ticket, wait=wait, empty=not (runs or has_news), capacity=capacity)
             if again_seconds is not None:
                 ticket.next_due_seconds = again_seconds
 

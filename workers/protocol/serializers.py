@@ -57,6 +57,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 MAX_ARGUMENTS_BYTES = 128 * 1024
 # The most seconds for which a worker may wait for a run (SPEC §5).
 MAX_WAIT_SECONDS = 30
+# The most runs of which a worker may ask at once whether they have ended.
+MAX_WAITING_RUNS = 100
 
 
 class CutTextField(TextField):
@@ -256,6 +258,13 @@ class ClaimNextBody(Body):
     start = TrueFalseField(default=False)
     wait = WholeNumberField(min_value=0, max_value=MAX_WAIT_SECONDS, default=0)
     features = FeaturesField()
+    waitingRuns = serializers.ListField(
+        source="waiting_runs",
+        child=serializers.UUIDField(),
+        max_length=MAX_WAITING_RUNS,
+        allow_null=True,
+        default=None,
+    )
 
 
 def _tokens(name: str) -> ReportedNumberField:

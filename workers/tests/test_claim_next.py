@@ -69,6 +69,7 @@ class TestTheAnswer:
     def test_without_a_run_it_is_null_beside_what_a_poll_tells(self, calls):
         assert calls.claim_next(claimId="mine").json() == {
             "run": None,
+            "endedRuns": [],
             "serverTime": A_TIME,
             "authMode": "claude_max",
             "limitedUntil": None,
@@ -464,6 +465,12 @@ def test_the_claim_of_another_worker_is_a_404(cast: Cast, which: str) -> None:
     assert (response.status_code, response.json()) == (404, NOT_FOUND)
 
 
+def _ended(answer: Any) -> list[str]:
+    assert answer.status_code == 200, answer.json()
+    ended: list[str] = answer.json()["endedRuns"]
+    return ended
+
+
 class TestWaiting:
     def ask(self, cast: Cast, ticket: PollTicket, log: dict[str, Any], **body: Any) -> Any:
         environ: Any = {"asgi.scope": {POLL: ticket, LOG: log}}
@@ -484,6 +491,36 @@ class TestWaiting:
         ticket.begin()
         assert _taken(self.ask(cast, ticket, log, wait=7)) is not None
         assert (ticket.empty, log["runs"]) == (False, 1)
+
+    def test_it_is_answered_as_soon_as_a_run_waits_for_no_person_any_more(self, cast, runs):
+        """One with a retry may go on, and so may one that somebody decided about."""
+        canceled, expired, decided, retried, other = (runs.waiting() for _ in range(5))
+        ticket = PollTicket(cast.worker.worker_id)
+        named = [*map(str, (canceled, expired, retried)), str(new_id())]
+        assert _ended(self.ask(cast, ticket, {}, wait=7, waitingRuns=named)) == named[3:]
+        ticket.begin()
+        assert _ended(self.ask(cast, ticket, {}, wait=7, waitingRuns=named[:3])) == []
+        waits = [ticket.empty]
+        runs.cancel(canceled)
+        Run.objects.filter(id=expired).update(resume_until=runs.now)
+        assert runs.expire_queued() == 1
+        runs.decide(decided, approve=False)
+        Run.objects.filter(id=retried).update(
+            status="failed", fault_class="infra", ended_at=Now(), ended_by="lease", retried=True
+        )
+        ticket.begin()
+        named = [*named[:3], str(decided), str(other)]
+        Worker.objects.update(disabled_at=Now())
+        assert _ended(self.ask(cast, ticket, {}, wait=7, waitingRuns=named)) == named[:2]
+        assert [*waits, ticket.empty] == [True, False]
+        stranger = register(cast.mint_elsewhere("wrk"), "host-3")
+        path = f"/api/v1/workers/{stranger.worker_id}/claim-next"
+        client = cast.worker_client(stranger)
+        answer = client.post(path, {"claimId": "a", "waitingRuns": [str(other)]})
+        assert _ended(answer) == [str(other)]
+        for wrong in ("x", ["x"], named * 21):
+            answer = self.ask(cast, ticket, {}, waitingRuns=wrong)
+            assert (answer.status_code, answer.json()["code"]) == (400, "validation_failed")
 
     def test_one_that_does_not_wait_ends_no_other(self, cast):
         ticket = PollTicket(cast.worker.worker_id)

@@ -110,6 +110,8 @@ class Api:
         # For how many seconds from then on a usage limit kept runs from this worker, as the last poll's answer said;
         # None if there was no limit.
         self.limited_seconds: float | None = None
+        # The runs named in the last poll that have ended, so that their sessions need not be kept.
+        self.ended_runs: list[str] = []
         # By how many seconds the server's clock is ahead of this machine's. None until an answer has told the server's
         # time.
         self.clock_offset: float | None = None
@@ -156,10 +158,12 @@ class Api:
         wait: float,
         account_id: str | None = None,
         features: Sequence[str] = (),
+        waiting_runs: Sequence[str] = (),
     ) -> dict[str, Any] | None:
         """Take and start the next due run, waiting up to `wait` seconds for one; return None if there is none. The same
         `claim_id` gives the same run again, in case an answer is lost. `account_id` is the word for claude's account,
-        and `features` names what this worker can do that not every one can.
+        `features` names what this worker can do that not every one can, and `waiting_runs` the runs for whose sessions
+        it keeps room.
         """
         sent_at = time.time()
         answer = self._ask(
@@ -170,6 +174,7 @@ class Api:
                 "start": True,
                 "wait": int(wait),
                 **({"features": list(features)} if features else {}),
+                **({"waitingRuns": list(waiting_runs)} if waiting_runs else {}),
             },
             timeout=httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0),
             headers={ACCOUNT_HEADER: account_id} if account_id else {},
@@ -184,6 +189,8 @@ class Api:
         mode = answer.get("authMode")
         self.auth_mode = mode if isinstance(mode, str) else None
         self.limited_seconds = self.seconds_until(answer.get("limitedUntil"))
+        ended = answer.get("endedRuns")
+        self.ended_runs = [run for run in waiting_runs if isinstance(ended, list) and run in ended]
         return run
 
     def end_wait(self, features: Sequence[str] = ()) -> None:

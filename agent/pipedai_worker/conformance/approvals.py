@@ -118,6 +118,24 @@ def sends_nothing_unspent(lab: Lab) -> None:
     till.until_ended(paid=0)
 
 
+@check(
+    "a run that waits is named in waitingRuns, and no more once the API has said that it has ended"
+)
+def learns_that_a_run_ended(lab: Lab) -> None:
+    till = Till(lab, f"call {CALL}", "success")
+    till.until_waiting()
+    asked = lab.api.asked()
+    lab.until(lambda: lab.api.asked() > asked, "It asked for no run while another one waited.")
+    if till.run.id not in lab.api.named_waiting():
+        raise Skipped("It does not ask whether runs that wait have ended.")
+    lab.api.cancel(till.run)
+    lab.until(
+        lambda: till.run.id not in lab.api.named_waiting(),
+        "It still asked about a run that the API had told it has ended.",
+    )
+    expect_well_formed(lab)
+
+
 @check("a run that waits survives a kill -9, and its approved call is sent once")
 def keeps_a_run_that_waits(lab: Lab) -> None:
     till = Till(lab, f"call {CALL}", "success")

@@ -91,8 +91,12 @@ class FakeApi:
             self.faults[kind].append(Fault(status, times, **rest))
 
     def cancel(self, run: FakeRun) -> None:
+        """Ask to stop the run. One that waits ends at once."""
         with self.lock:
             run.cancel_requested = True
+            if run.status == "waiting":
+                run.status = "canceled"
+                self.lock.notify_all()
 
     def decide(self, run: FakeRun, decision: str, reason: str = "") -> None:
         """Decide as a person would on the call for which the run waits. The worker gets the run again."""
@@ -120,6 +124,12 @@ class FakeApi:
 
     def asked(self) -> int:
         return self.count("poll") + self.count("claim-next")
+
+    def named_waiting(self) -> list[str]:
+        """Return the runs that the last call for a run named as waiting."""
+        with self.lock:
+            bodies = [body for kind, _, body in self.calls if kind == "claim-next"]
+            return list(bodies[-1].get("waitingRuns") or []) if bodies else []
 
     def bodies(self, kind: str, run: FakeRun) -> list[dict[str, Any]]:
         with self.lock:
@@ -293,14 +303,24 @@ class FakeApi:
                     return run
             return next(iter(self._due(body.get("features") or [])), None)
 
-        run = self._wait_for(find, body.get("wait", 0))
+        def ended() -> list[str]:
+            named = body.get("waitingRuns") or []
+            return [
+                each
+                for each in named
+                if each not in self.runs or self.runs[each].status in TERMINAL
+            ]
+
+        found = self._wait_for(lambda: find() or ended(), body.get("wait", 0))
+        run = found if isinstance(found, FakeRun) else None
+        told = {"endedRuns": ended(), **self._told()}
         if run is None:
-            return 200, {"run": None, **self._told()}
+            return 200, {"run": None, **told}
         if run.status == "queued":
             self._move(run, {"queued"}, "claimed", claim_id=claim_id)
         self._start_with(run, body)
         run.renew()
-        return 200, {"run": {**run.handed_out(), **run.shown(), **run.claimed_as}, **self._told()}
+        return 200, {"run": {**run.handed_out(), **run.shown(), **run.claimed_as}, **told}
 
     def _start_with(self, run: FakeRun, body: Any) -> None:
         if body.get("start"):

@@ -12,6 +12,7 @@ from pipedai_worker.conformance.fake_run import FakeRun
 
 LONGEST_WAIT_SECONDS = 30
 LONGEST_CLAIM_ID = 64
+MOST_WAITING_RUNS = 100
 TERMINAL = {"succeeded", "failed", "timed_out", "canceled"}
 WAITING = "waiting"
 # What a report of a run that waits tells of the call, and what of it the decision repeats.
@@ -40,6 +41,7 @@ _OUTCOMES = ("ok", "error", "unknown")
 _EFFECTS = ("none", "idempotent", "possible")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 LONGEST_KIND = 64
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def parse(data: bytes) -> dict[str, Any] | None:
@@ -86,6 +88,10 @@ def _problem_of_claim(kind: str, body: dict[str, Any]) -> str | None:
         return f"claimId is no text of {shortest} to {LONGEST_CLAIM_ID} characters"
     if not isinstance(body.get("start", False), bool):
         return "start is neither true nor false"
+    waiting = [] if body.get("waitingRuns") is None else body["waitingRuns"]
+    fits = isinstance(waiting, list) and len(waiting) <= MOST_WAITING_RUNS
+    if not fits or not all(isinstance(each, str) and _ID.fullmatch(each) for each in waiting):
+        return f"waitingRuns is no list of at most {MOST_WAITING_RUNS} ids"
     return None
 
 

@@ -100,6 +100,10 @@ class Sessions:
     def of_run(self, run_id: str) -> Session | None:
         return next((session for session in self.all() if session.run_id == run_id), None)
 
+    def waiting(self) -> list[str]:
+        """Return the ids of the runs that wait for a person's decision, as far as this worker knows."""
+        return [each.run_id for each in self.all() if each.waits and not each.in_use][:MOST_KEPT]
+
     def begin(self, session: Session) -> None:
         with self._lock:
             self._write(replace(session, in_use=True))

@@ -232,6 +232,9 @@ class Loop:
         self._poller.answered(polled)
         self._settings.on_auth_mode(self._api.auth_mode)
         self._keep_sessions_while_limited()
+        for run_id in self._api.ended_runs:
+            # A run that was decided about since the poll began uses its session again, and has its own end.
+            self._journal.sessions.learn_end(run_id, None, self._surroundings.executor)
         if polled.granted is not None:
             self._take_granted(polled.granted)
         self._all_taken = self._settings.once and (polled.granted is None or not self._has_room())

@@ -86,7 +86,10 @@ class Poller:
         began = time.monotonic()
         try:
             claim_id = self._journal.next_claim_id()
-            state = self._api.claim_next(claim_id, wait, self._account_id(), self._features)
+            waiting = self._journal.sessions.waiting() if self._features else []
+            state = self._api.claim_next(
+                claim_id, wait, self._account_id(), self._features, waiting
+            )
             granted = None if state is None else Granted(claim_id, state, AssignedRun.parse(state))
             return Polled(granted, time.monotonic() - began)
         except OSError as error:
