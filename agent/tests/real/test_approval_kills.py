@@ -173,6 +173,7 @@ def test_kills_at_random_moments(scene: Scenes, messages: MessagesApi) -> None:
         counts["unapproved"] += made > run.spent
     print(counts)
     assert (counts["twice"], counts["unapproved"]) == (0, 0)
+    assert counts["asked"], "no trial came as far as the question, so they show nothing"
 
 
 def _wait(api: FakeApi, run: FakeRun, seconds: float) -> bool:
