@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -133,20 +134,21 @@ def parse_time(moment: object) -> float | None:
     if not isinstance(moment, str):
         return None
     try:
-        parsed = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+        return _since_1970(datetime.fromisoformat(moment.replace("Z", "+00:00")))
     except ValueError:
         return None
-    if parsed.tzinfo is None:
-        parsed = parsed.replace(tzinfo=timezone.utc)
-    return parsed.timestamp()
 
 
 def parse_date(header: str | None) -> float | None:
     """Convert a `Date` header to seconds since 1970. Return None if it does not hold a time."""
     try:
-        return parsedate_to_datetime(header or "").timestamp()
+        return _since_1970(parsedate_to_datetime(header or ""))
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _since_1970(moment: datetime) -> float:
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def parse_retry_after(value: str | None) -> float | None:
@@ -156,12 +158,8 @@ def parse_retry_after(value: str | None) -> float | None:
     value = value.strip()
     if value.isascii() and value.isdigit():
         seconds = float(value[:9])
+    elif (date := parse_date(value)) is not None:
+        seconds = date - time.time()
     else:
-        try:
-            when = parsedate_to_datetime(value)
-        except (TypeError, ValueError, OverflowError):
-            return None
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=timezone.utc)
-        seconds = (when - datetime.now(timezone.utc)).total_seconds()
+        return None
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_SECONDS)

@@ -258,7 +258,7 @@ class Api:
                     response.read()
                     read(response)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unavailable(_sentence(self._way, error)) from None
+            raise self._unavailable(error) from None
 
     def seconds_until(self, moment: object) -> float | None:
         """Return the seconds from the server's current time to `moment`. Return None if `moment` is not a time."""
@@ -294,17 +294,16 @@ class Api:
     ) -> httpx.Response:
         try:
             return self._client.request(method, path, extensions={EXTENSION: bounds}, **options)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise Unavailable(_sentence(self._way, error), sent=False) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unavailable(_sentence(self._way, error)) from None
+            raise self._unavailable(error) from None
 
-
-def _sentence(way: str, error: Exception) -> str:
-    what = str(error).rstrip(".") or type(error).__name__
-    # httpx keeps the error of `ssl` in its text alone.
-    hint = "; --ca-file names a certificate to trust" if "CERTIFICATE_VERIFY_FAILED" in what else ""
-    return f"{way} can't be reached: {what}{hint}"
+    def _unavailable(self, error: Exception) -> Unavailable:
+        what = str(error).rstrip(".") or type(error).__name__
+        # httpx keeps the error of `ssl` in its text alone.
+        is_certificate = "CERTIFICATE_VERIFY_FAILED" in what
+        hint = "; --ca-file names a certificate to trust" if is_certificate else ""
+        sent = not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
+        return Unavailable(f"{self._way} can't be reached: {what}{hint}", sent=sent)
 
 
 def clock_complaint(ahead: float | None) -> str | None:

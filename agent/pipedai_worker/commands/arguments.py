@@ -46,8 +46,13 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json-logs", action="store_true", help="one JSON object a line on stderr")
 
 
-def add_api_url(parser: argparse.ArgumentParser, *, required: bool, help_text: str) -> None:
-    parser.add_argument("--api-url", metavar="URL", type=_text, required=required, help=help_text)
+def add_api_url(
+    parser: argparse.ArgumentParser,
+    text: str = "instead of the registration's own",
+    *,
+    required: bool = False,
+) -> None:
+    parser.add_argument("--api-url", metavar="URL", type=_text, required=required, help=text)
 
 
 def add_registration(parser: argparse.ArgumentParser) -> None:
@@ -63,8 +68,8 @@ def add_registration(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_capacity(parser: argparse.ArgumentParser, help_text: str) -> None:
-    parser.add_argument("--max-concurrency", metavar="N", type=positive, help=help_text)
+def add_capacity(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--max-concurrency", metavar="N", type=positive, help=text)
 
 
 def add_auth_mode(parser: argparse.ArgumentParser) -> None:
@@ -219,4 +224,3 @@ class Exit(Exception):  # noqa: N818 - not always an error
     def __init__(self, code: int, message: str = "") -> None:
         super().__init__(message)
         self.code = code
-        self.message = message
