@@ -33,16 +33,19 @@ class Verdict:
     log: str = ""
     skipped: str | None = None
 
-    def __str__(self) -> str:
+    @property
+    def mark(self) -> str:
         if self.skipped is not None:
-            return f"skip  {self.check.name}: {self.skipped}"
-        if self.failure is None:
-            return f"pass  {self.check.name}: {self.check.sentence}"
-        lines = [
-            f"FAIL  {self.check.name}: {self.failure}",
-            f"      Wanted: {self.check.sentence}.",
-        ]
-        return "\n".join([*lines, *(f"      | {line}" for line in self.log.splitlines())])
+            return "skip"
+        return "pass" if self.failure is None else "FAIL"
+
+    def __str__(self) -> str:
+        said = self.skipped or self.failure or self.check.sentence
+        lines = [f"{self.mark}  {self.check.name}: {said}"]
+        if self.failure is not None:
+            lines.append(f"      Wanted: {self.check.sentence}.")
+            lines += [f"      | {line}" for line in self.log.splitlines()]
+        return "\n".join(lines)
 
 
 def judge(

@@ -55,7 +55,7 @@ def repeats_a_lost_claim_next(lab: Lab) -> None:
     _skip_unless_used(lab)
     first, second, *_ = [*_claim_ids(lab), "", ""]
     expect(first == second, "It repeated its claim-next with another claimId.")
-    expect(lab.launched(run) == 1, f"It launched the program {lab.launched(run)} times.")
+    lab.expect_launched_once(run)
 
 
 @check("after a kill -9 while the answer to claim-next was lost, its run is settled at the restart")
@@ -66,8 +66,7 @@ def settles_a_claim_next_after_a_kill(lab: Lab) -> None:
     lab.until(lambda: run.status != "queued", "It never took the run.")
     _skip_unless_used(lab)
     lab.kill()
-    with lab.api.lock:
-        lab.api.faults.clear()
+    lab.api.heal()
     lab.start()
     lab.until_ended(run)
     expect(lab.launched(run) <= 1, f"It launched the program {lab.launched(run)} times.")
