@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from pipedai_worker import __version__, logs
 from pipedai_worker.commands import arguments
@@ -80,7 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     version = subparsers.add_parser("version", help="print the version")
     version.set_defaults(handler=lambda _: print(__version__))
 
-    def add(name: str, *groups: Callable[[argparse.ArgumentParser], None], **texts: str) -> None:
+    def add(name: str, *groups: Callable[[argparse.ArgumentParser], None], **texts: Any) -> None:
         command = subparsers.add_parser(name, **texts)
         for group in (arguments.add_common, *groups):
             group(command)

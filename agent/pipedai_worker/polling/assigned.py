@@ -50,6 +50,11 @@ class AssignedRun:
     # Which tool calls a person must approve; None if the run's trigger has no such rules.
     approvals: Approvals | None = None
 
+    @property
+    def is_decided(self) -> bool:
+        """Tell whether the run has waited for a person, who has decided by now."""
+        return self.approvals is not None and self.approvals.decision is not None
+
     @classmethod
     def parse(cls, item: Any) -> AssignedRun | None:
         try:

@@ -90,21 +90,21 @@ class Heartbeat:
                 asked = self._asked
             try:
                 answer = self._api.heartbeat(self._run_id, self._counts(), self.session_id)
-            except Unanswered as error:
-                delay = min(backoff.next_delay(error.retry_after), self._longest_pause)
-                failed = True
             except TokenRefused:
                 self._stop.request(StopReason.TOKEN_REFUSED)
                 return
             except Refused:
                 self._stop.request(StopReason.LOST)
                 return
-            except Exception:
+            except Exception as error:
                 # The thread goes on after any error. If it ended, the run would lose its lease, and `tell()` would wait
                 # for ever.
-                log.exception("run %s: the heartbeat failed", self._run_id)
-                delay = min(backoff.next_delay(), self._longest_pause)
                 failed = True
+                if not isinstance(error, Unanswered):
+                    log.exception("run %s: the heartbeat failed", self._run_id)
+                # After an outage the API waits three times as long as this (SPEC §22).
+                delay = backoff.next_delay(getattr(error, "retry_after", None))
+                delay = min(delay, self._interval / 2)
             else:
                 backoff.reset()
                 failed = False
@@ -126,19 +126,11 @@ class Heartbeat:
                 self._condition.wait(left)
             return False
 
-    @property
-    def _longest_pause(self) -> float:
-        """Return half of the interval. After an outage the API waits three times as long (SPEC §22)."""
-        return self._interval / 2
-
     def _next_interval(self, answer: dict[str, Any]) -> float:
         left = self._api.seconds_until(answer.get("leaseExpiresAt"))
         if left is None:
             return self._interval
         return min(max(left / BEATS_PER_LEASE, SHORTEST_SECONDS), LONGEST_SECONDS)
-
-
-log = get_logger(__name__)
 
 
 def report(

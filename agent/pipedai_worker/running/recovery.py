@@ -126,8 +126,6 @@ def hand_back(
     report(api, journal, executor, run_id, body, wait)
 
 
-log = get_logger(__name__)
-
 # The environment variable that marks the processes of a run, which all inherit it. Its value is the random id of the
 # run's claim, so no other process has it by chance.
 MARK = "PIPEDAI_CLAIM_ID"

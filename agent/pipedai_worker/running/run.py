@@ -229,8 +229,7 @@ class Run:
             return None
         around, run_id = self._around, self.assigned.id
         path = around.journal.events_of(run_id, kept=self.assigned.record_events == FAILURES)
-        approvals = self.assigned.approvals
-        go_on = approvals is not None and approvals.decision is not None
+        go_on = self.assigned.is_decided
         return Recorder.begin(around.api, run_id, path, self._redactor, around.leaving, go_on=go_on)
 
     def _execute_at(

@@ -45,9 +45,11 @@ class StopRequest:
                 self.reason = reason
 
 
-def run_in_background(name: str, work: Callable[[], None]) -> None:
+def run_in_background(name: str, work: Callable[[], None]) -> threading.Thread:
     """Run `work` in a new thread, which does not keep the process alive."""
-    threading.Thread(target=work, name=name, daemon=True).start()
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 def in_background(name: str, work: Callable[[], Result]) -> asyncio.Future[Result]:
