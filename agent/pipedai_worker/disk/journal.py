@@ -181,7 +181,4 @@ def _read_all(directory: Path, make: Callable[[str, dict[str, Any]], Entry]) -> 
         try:
             yield make(str(UUID(path.stem)), durable.read_json_object(path))
         except (OSError, ValueError, TypeError) as error:
-            # A file that can't be read is renamed. A person can then look at it, and the next start does not read it
-            # again.
-            log.warning("%s can't be read (%s); set aside", path, type(error).__name__)
-            path.rename(path.with_suffix(".unreadable"))
+            durable.set_aside(path, error)

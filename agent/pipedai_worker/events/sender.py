@@ -77,6 +77,7 @@ class Sender:
         self._news = threading.Event()
         self._ended = threading.Event()
         self._ended_at: float | None = None
+        # False while the API does not answer.
         self._answered = True
         self._gaps = 0
         self._begun = self._over = False
@@ -99,12 +100,7 @@ class Sender:
     def ended(self) -> bool:
         return self._ended.is_set()
 
-    @property
-    def answered(self) -> bool:
-        return self._answered
-
     def begin(self) -> None:
-        """Begin to send."""
         self._begun = True
         self.done.clear()
         run_in_background(f"events {self._run_id}", self.run)
@@ -112,7 +108,7 @@ class Sender:
     def flush(self) -> None:
         """After `finish()`, give the last events a moment to arrive, if they are being sent."""
         give_up_at = time.monotonic() + FLUSH_SECONDS
-        while self._begun and self.answered and time.monotonic() < give_up_at:
+        while self._begun and self._answered and time.monotonic() < give_up_at:
             if self.done.wait(_LOOK_SECONDS):
                 return
 
