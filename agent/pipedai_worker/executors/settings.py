@@ -18,10 +18,8 @@ TOOL_PREFIX = f"mcp__{SERVER_NAME}__"
 
 def configuration(url: str, timeout_seconds: float) -> bytes:
     """Return the text for `--mcp-config`. `timeout_seconds` is how long a tool call may take."""
-    # By convention the URLs of the older transport (SSE) end in /sse; others speak streamable HTTP.
-    transport = "sse" if urlsplit(url).path.rstrip("/").endswith("/sse") else "http"
     server = {
-        "type": transport,
+        "type": "sse" if is_older(url) else "http",
         "url": url,
         # Claude then tells the model about the tools from the beginning, and not only when the model searches for
         # tools.
@@ -30,6 +28,14 @@ def configuration(url: str, timeout_seconds: float) -> bytes:
         "timeout": round(timeout_seconds * 1000),
     }
     return json.dumps({"mcpServers": {SERVER_NAME: server}}).encode()
+
+
+def is_older(url: str) -> bool:
+    """Tell whether the path ends in /sse, which by convention means MCP's older transport (HTTP with SSE)."""
+    try:
+        return urlsplit(url).path.rstrip("/").endswith("/sse")
+    except ValueError:
+        return False
 
 
 # With these variables claude reads no file that the prompt mentions, keeps no memory from run to run, and calls no

@@ -20,9 +20,8 @@ from pipedai_worker.gateway.reading import (
     SESSION,
     VERSION,
     Event,
-    EventSplitter,
-    EventTooLarge,
     chunks_of,
+    events_of,
     media_type,
     session_in,
 )
@@ -32,6 +31,8 @@ from pipedai_worker.reporting.outcome import CLIENT
 # An event counts as at least this many bytes, because a server could otherwise send very many small events, and reading
 # them would take time without bound.
 SMALLEST_EVENT = 100
+_LARGEST_MIB = limits.LARGEST_TOOLS_LIST // limits.MIB
+TOO_LARGE = f"What the MCP server tells of its tools is larger than {_LARGEST_MIB} MiB."
 USER_AGENT = ("User-Agent", f"pipedai-worker/{__version__}")
 
 
@@ -87,7 +88,7 @@ class Conversation:
         """Count `size` more bytes of answers. Raises ServerFailed when they exceed what a list of tools may have."""
         self._left -= size
         if self._left < 0:
-            raise too_large()
+            raise faults.client(TOO_LARGE)
 
     async def _await_event(
         self, events: AsyncIterator[Event], id_as_json: str, method: str
@@ -118,22 +119,6 @@ async def result_in(data: bytes, id_as_json: str, method: str) -> dict[str, Any]
             break
         return result
     return None
-
-
-async def events_in(response: httpx.Response) -> AsyncIterator[Event]:
-    """Yield the events of an answer, none of them larger than a list of tools may be. Raises ServerFailed."""
-    splitter = EventSplitter(limits.LARGEST_TOOLS_LIST)
-    try:
-        async for chunk in chunks_of(response):
-            for event in splitter.feed(chunk):
-                yield event
-    except EventTooLarge:
-        raise too_large() from None
-
-
-def too_large() -> ServerFailed:
-    size = limits.LARGEST_TOOLS_LIST // limits.MIB
-    return faults.client(f"What the MCP server tells of its tools is larger than {size} MiB.")
 
 
 def no_mcp() -> ServerFailed:
@@ -174,7 +159,7 @@ class StreamConversation(Conversation):
             raise failed
         if media_type(response) != EVENTS:
             raise no_mcp()
-        self._events = events = events_in(response)
+        self._events = events = events_of(response, limits.LARGEST_TOOLS_LIST, TOO_LARGE)
         async for event in events:
             if event.kind == ENDPOINT:
                 self._endpoint = endpoint(self._upstream.url, event.data)
@@ -208,7 +193,9 @@ class PostConversation(Conversation):
             if kind == JSON:
                 result = await result_in(await self._read(response), id_as_json, method)
             elif kind == EVENTS:
-                result = await self._await_event(events_in(response), id_as_json, method)
+                result = await self._await_event(
+                    events_of(response, limits.LARGEST_TOOLS_LIST, TOO_LARGE), id_as_json, method
+                )
             else:
                 raise no_mcp()
         if result is None:

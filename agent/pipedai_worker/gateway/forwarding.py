@@ -33,9 +33,9 @@ from pipedai_worker.gateway.waiting import (
     Awaited,
     Effects,
     FirstEffect,
+    ListOfTools,
     NotAllowed,
     Waiting,
-    awaited_by,
 )
 from pipedai_worker.running.stopping import in_background
 
@@ -112,10 +112,7 @@ class Forwarding:
                 "POST", request.headers, body, url=url, seconds=seconds
             ) as response:
                 await self._answer_post(post, response, answer)
-        except NotAllowed as refused:
-            self._waiting.fail(session, post.ids)
-            await self._fail(post, str(refused), answer)
-        except ServerFailed as failed:
+        except (NotAllowed, ServerFailed) as failed:
             if not failed.unanswered:
                 self._waiting.fail(session, post.ids)
             await self._fail(post, str(failed), answer)
@@ -131,7 +128,9 @@ class Forwarding:
         for message in posted:
             id_as_json = messages.request_id(message)
             tool = messages.tool_of(message)
-            awaited: Awaited | None = awaited_by(message)
+            awaited: Awaited | None = None
+            if message.get("method") == messages.TOOLS_LIST:
+                awaited = ListOfTools()
             if tool is not None:
                 effect = self._effects.of(tool)
                 may_change |= effect == POSSIBLE

@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from pipedai_worker.disk.tool_calls import ToolCalls
+from pipedai_worker.executors.settings import is_older
 from pipedai_worker.gateway import faults, messages
 from pipedai_worker.gateway.exchange import Answer, Request
 from pipedai_worker.gateway.faults import ServerFailed, ServerFault
@@ -200,11 +200,3 @@ class Gateway:
 
 def _path_in(target: str) -> bytes:
     return target.partition("?")[0].encode()
-
-
-def is_older(url: str) -> bool:
-    """Tell whether the path ends in /sse, which by convention means MCP's older transport."""
-    try:
-        return urlsplit(url).path.rstrip("/").endswith("/sse")
-    except ValueError:
-        return False

@@ -10,7 +10,6 @@ import httpx
 
 from pipedai_worker.gateway import faults
 from pipedai_worker.gateway.exchange import Answer, Request
-from pipedai_worker.gateway.faults import ServerFailed
 from pipedai_worker.gateway.forwarding import Forwarding
 from pipedai_worker.gateway.reading import EVENTS, events_of, media_type
 from pipedai_worker.gateway.upstream import Upstream
@@ -75,16 +74,12 @@ def endpoint(server: httpx.URL, data: bytes) -> httpx.URL:
             raise ValueError
         url = httpx.URL(urljoin(str(server), data.decode().strip()))
     except (httpx.InvalidURL, ValueError):
-        raise _no_endpoint() from None
+        raise faults.client("The MCP server named an endpoint that is no URL.") from None
     if _origin(url) != _origin(server) or url.userinfo:
         raise faults.client(
             "The MCP server named an endpoint of another origin, which is not used."
         )
     return url.copy_with(fragment=None)
-
-
-def _no_endpoint() -> ServerFailed:
-    return faults.client("The MCP server named an endpoint that is no URL.")
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -43,15 +43,19 @@ async def chunks_of(response: httpx.Response) -> AsyncIterator[bytes]:
         raise faults.of_error(error) from None
 
 
-async def events_of(response: httpx.Response) -> AsyncIterator[Event]:
-    splitter = EventSplitter(limits.LARGEST_EVENT)
+async def events_of(
+    response: httpx.Response,
+    largest: int = limits.LARGEST_EVENT,
+    too_large: str = f"The MCP server sent an event of more than {limits.LARGEST_EVENT // limits.MIB} MiB.",
+) -> AsyncIterator[Event]:
+    """Yield the events of an answer. Raises ServerFailed, with the sentence `too_large` for one of more bytes."""
+    splitter = EventSplitter(largest)
     try:
         async for chunk in chunks_of(response):
             for event in splitter.feed(chunk):
                 yield event
     except EventTooLarge:
-        size = limits.LARGEST_EVENT // limits.MIB
-        raise faults.client(f"The MCP server sent an event of more than {size} MiB.") from None
+        raise faults.client(too_large) from None
 
 
 async def read_whole(response: httpx.Response, largest: int = limits.LARGEST_ANSWER) -> bytes:
