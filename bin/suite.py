@@ -80,7 +80,10 @@ class Suite:
         with ThreadPoolExecutor(1) as beside:
             others = None if only_tests else beside.submit(self._check_without_running)
             if long:
-                self._check("Programs", [sys.executable, "-m", "bin.programs"])
+                self._check("Programs", [sys.executable, "-m", "bin.packages"])
+                if self._environment.get("CI") == "true":
+                    # npm, which installs the Claude CLI, is one of the packages.
+                    self._check("Claude", [sys.executable, "-m", "bin.claude"])
             if not only_tests:
                 self._compile_tests()
             # There are four processes more than processors, as many tests wait for processes that they have started.

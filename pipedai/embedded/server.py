@@ -30,13 +30,10 @@ _OTHER_CLIENTS = """
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a server: whether it answers, its main process, and its paths."""
+    """The state of a server: whether it answers, and its main process."""
 
     running: bool
     pid: int | None
-    cluster: Path
-    socket_dir: Path
-    log: Path
 
 
 class NotMade(EmbeddedPostgresError):  # noqa: N818
@@ -116,15 +113,8 @@ class EmbeddedPostgres:
             return connection.execute(_OTHER_CLIENTS).fetchone() is not None
 
     def status(self) -> Status:
-        layout = self.layout
         running = self.answers()
-        return Status(
-            running,
-            self._main_pid() if running else None,
-            layout.cluster,
-            layout.socket_dir,
-            layout.log,
-        )
+        return Status(running, self._main_pid() if running else None)
 
     def connection_params(
         self, database: str = DATABASE, *, role: str = passwords.APPLICATION
