@@ -150,13 +150,8 @@ def _register(options: argparse.Namespace) -> WorkerConfig:
         raise Exit(
             arguments.DEAD_TOKEN, f"The registration token was refused ({refused}): mint a new one."
         ) from None
-    except registration.NotReached as away:
-        raise Exit(arguments.ERROR, f"{away}. The token was not used: try again later.") from None
-    except registration.AnswerLost as lost:
-        raise Exit(
-            arguments.ERROR,
-            f"{lost}. The token may be used up: if it is refused next, mint a new one.",
-        ) from None
+    except registration.NotRegistered as error:
+        raise Exit(arguments.ERROR, str(error)) from None
 
 
 def _run(options: argparse.Namespace, config: WorkerConfig) -> None:

@@ -20,6 +20,7 @@ from pipedai_worker.conformance.serving import Service
 from pipedai_worker.conformance.wire import TERMINAL
 from pipedai_worker.events import local
 from pipedai_worker.identity.config import WorkerConfig
+from pipedai_worker.running.process import signal_group
 
 # The most seconds that a worker may take to exit after SIGTERM.
 LEAVE_SECONDS = 30.0
@@ -112,8 +113,7 @@ class Lab:
             )
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._worker.pid, signal.SIGKILL)
+        signal_group(self._worker.pid, signal.SIGKILL)
         self._worker.wait()
 
     def terminate(self) -> None:

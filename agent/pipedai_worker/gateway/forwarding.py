@@ -56,25 +56,17 @@ class Posted:
     may_take_long: bool = True
 
 
+@dataclass(frozen=True)
 class Forwarding:
     """Forwards the requests that one gateway gets to the run's MCP server."""
 
-    def __init__(
-        self,
-        upstream: Upstream,
-        calls: ToolCalls,
-        effects: Effects,
-        waiting: Waiting,
-        first_effect: FirstEffect,
-        gate: Gate | None,
-    ) -> None:
-        self._upstream = upstream
-        self._calls = calls
-        self._effects = effects
-        self._waiting = waiting
-        self._first_effect = first_effect
-        # None if no call of the run needs an approval.
-        self._gate = gate
+    _upstream: Upstream
+    _calls: ToolCalls
+    _effects: Effects
+    _waiting: Waiting
+    _first_effect: FirstEffect
+    # None if no call of the run needs an approval.
+    _gate: Gate | None
 
     async def post(
         self,

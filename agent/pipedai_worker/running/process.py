@@ -87,10 +87,10 @@ class Program:
                 stopped_by = self._follow(
                     pipes, should_stop, _Stop(self, term_grace, interrupt_first)
                 )
-                self._end_group()
+                signal_group(self.pid, signal.SIGKILL)
                 pipes.read_rest()
         finally:
-            self._end_group()
+            signal_group(self.pid, signal.SIGKILL)
         return self._reap(stopped_by)
 
     def _follow(
@@ -111,9 +111,6 @@ class Program:
         while pipes.open and time.monotonic() - ended_at < PIPE_GRACE_SECONDS:
             pipes.read(TICK_SECONDS)
         return stopped_by
-
-    def _end_group(self) -> None:
-        self._signal_group(signal.SIGKILL)
 
     def _reap(self, stopped_by: StopReason | None) -> Ending:
         code = self._process.wait()
@@ -138,11 +135,7 @@ class Program:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, number)
         else:
-            self._signal_group(number)
-
-    def _signal_group(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+            signal_group(self.pid, number)
 
 
 class _Stop:
@@ -212,6 +205,12 @@ class _Pipes:
         for _ in range(64):
             if not self.open or not self.read(0):
                 return
+
+
+def signal_group(pid: int, number: int) -> None:
+    """Send a signal to a process group, if there is one."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
 
 
 def start_time(pid: int) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -50,7 +49,9 @@ def clean_up(journal: Journal, executor: Executor) -> None:
             scratch.remove(Path(run.scratch))
         if run.run_id not in spooled:
             log.warning("run %s was in hand when the worker stopped", run.run_id)
-            outcome = _restarted(calls) if run.scratch else NEVER_BEGUN
+            outcome = RESTARTED if run.scratch else NEVER_BEGUN
+            if run.scratch and calls:
+                outcome = replace(outcome, tool_calls=calls.counts(), tool_call_list=calls.listed())
             resumable = session.id if session else run.resume_session_id
             journal.put_outcome(run.run_id, replace(outcome, session_id=resumable).body())
         journal.release(run.run_id)
@@ -72,10 +73,10 @@ def _leave_session(
         executor.clean_up(session.id, session.work, run.pid, keep_session=True)
         scratch.strip(Path(session.root))
     if session.in_use:
-        known = session.after(calls.counts(), calls.listed()) if calls else session
-        known = replace(known, waits=False)
         # If its tool calls are not known, the run may have had effects.
-        _keep(journal, executor, known if calls else replace(known, had_effects=True))
+        had_effects = replace(session, had_effects=True)
+        known = session.after(calls.counts(), calls.listed()) if calls else had_effects
+        _keep(journal, executor, replace(known, waits=False))
 
 
 def _keep(journal: Journal, executor: Executor, session: Session) -> None:
@@ -95,12 +96,6 @@ def _calls_of(journal: Journal, run: HeldRun) -> RecordedCalls | None:
     except OSError as error:
         log.warning("the tool calls of run %s can't be read: %s", run.run_id, error.strerror)
         return None
-
-
-def _restarted(calls: RecordedCalls | None) -> Outcome:
-    if calls is None:
-        return RESTARTED
-    return replace(RESTARTED, tool_calls=calls.counts(), tool_call_list=calls.listed())
 
 
 def hand_back(
@@ -186,16 +181,7 @@ def _end_group(pid: int, started: str) -> None:
         if process.start_time(pid) != started:
             return
         log.warning("ending process group %d, left running by a killed worker", pid)
-        _signal_group(pid, number)
-        _wait_for_end(pid, started)
-
-
-def _signal_group(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
-
-
-def _wait_for_end(pid: int, started: str) -> None:
-    deadline = time.monotonic() + TERM_GRACE_SECONDS
-    while time.monotonic() < deadline and process.start_time(pid) == started:
-        time.sleep(0.05)
+        process.signal_group(pid, number)
+        deadline = time.monotonic() + TERM_GRACE_SECONDS
+        while time.monotonic() < deadline and process.start_time(pid) == started:
+            time.sleep(0.05)

@@ -106,7 +106,7 @@ class Run:
         """Write the run down. Return False if that failed; the run has then been reported. The worker asks for no other
         run before: if it is killed, the same claimId gives it this run again.
         """
-        around, run_id = self._around, self.assigned.id
+        around = self._around
         try:
             self._held = around.journal.hold(self._held)
             around.journal.drop_next_claim_id()
@@ -114,18 +114,14 @@ class Run:
             self._report(replace(_disk_failed(error), tool_calls=NO_CALLS, cost_usd=0.0))
             return False
         finally:
-            around.claimed(run_id)
+            around.claimed(self.assigned.id)
         self.claimed = True
         return True
 
     def _execute_and_report(self) -> None:
         around, run_id = self._around, self.assigned.id
-        log.info(
-            "run %s claimed: %r, attempt %d",
-            run_id,
-            self.assigned.trigger_name,
-            self.assigned.attempt,
-        )
+        name, attempt = self.assigned.trigger_name, self.assigned.attempt
+        log.info("run %s claimed: %r, attempt %d", run_id, name, attempt)
         self._calls = _open_calls(around.journal.calls_of(run_id))
         status = None
         with self._heartbeat:
@@ -142,6 +138,7 @@ class Run:
 
     def _report(self, outcome: Outcome) -> str | None:
         """Report the run, and return the status that the API then says it has."""
+        around, journal, run_id = self._around, self._around.journal, self.assigned.id
         if self._calls is not None:
             outcome = replace(
                 outcome, tool_calls=self._calls.counts(), tool_call_list=self._calls.listed()
@@ -154,16 +151,14 @@ class Run:
             if self._kept_session is None:
                 outcome = replace(outcome, approval=None, **NOT_KEPT)
             else:
-                self._around.parking(self.assigned.id)
+                around.parking(run_id)
         outcome = workplaces.with_session(outcome, self._kept_session)
         if outcome.status == CANCELED and self.assigned.resume_session_id is not None:
-            sessions = self._around.journal.sessions
-            sessions.forget(self.assigned.resume_session_id, self._around.executor)
-        body, run_id = outcome.redacted(self._redactor).body(), self.assigned.id
+            journal.sessions.forget(self.assigned.resume_session_id, around.executor)
+        body = outcome.redacted(self._redactor).body()
         if outcome.status == WAITING:
             # If this is sent again after the run has been taken anew, it must not end the run's next spell.
             body["claimId"] = self._held.claim_id
-        journal = self._around.journal
         try:
             journal.put_outcome(run_id, body)
             journal.release(run_id)
@@ -171,7 +166,6 @@ class Run:
             log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
         if self._recorder and not self.stop.hasty:
             self._recorder.sender.flush()
-        around = self._around
         status = report(around.api, journal, around.executor, run_id, body, around.leaving)
         journal.release(run_id)
         return status
