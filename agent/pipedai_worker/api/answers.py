@@ -98,13 +98,10 @@ def read(response: httpx.Response) -> dict[str, Any]:
     code = code if isinstance(code, str) else None
     if code == HOST_NOT_ALLOWED:
         raise NotOurApi(f"The API at {response.url} is not meant to be called by this host name.")
-    if status == 401 and code == UNAUTHENTICATED:
-        raise TokenRefused(
-            f"{message} No token arrived there: a proxy may remove the Authorization header.",
-            arrived=False,
-        )
     if status == 401:
-        raise TokenRefused(message)
+        arrived = code != UNAUTHENTICATED
+        lost = " No token arrived there: a proxy may remove the Authorization header."
+        raise TokenRefused(message if arrived else message + lost, arrived=arrived)
     raise Refused(message + _details(body), status, code, body or {})
 
 

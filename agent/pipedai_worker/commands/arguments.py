@@ -107,7 +107,6 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
 
 
 def add_work(parser: argparse.ArgumentParser) -> None:
-    """Add the options that tell how runs are executed and how the worker ends."""
     parser.add_argument(
         "--pass-env",
         metavar="NAME",
@@ -144,7 +143,6 @@ def add_work(parser: argparse.ArgumentParser) -> None:
 
 
 def add_logs(parser: argparse.ArgumentParser) -> None:
-    """Add the run whose events are shown, and the options that say which and how."""
     parser.add_argument("run", metavar="RUN", type=_run, help="the run's id")
     parser.add_argument(
         "--after",

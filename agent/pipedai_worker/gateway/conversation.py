@@ -76,7 +76,6 @@ class Conversation:
         """End the session with the server, if this transport has sessions."""
 
     def _failure(self, response: httpx.Response) -> ServerFailed | None:
-        """Return the error for an answer whose status is no success."""
         return faults.of_status(response.status_code, expiring=self._upstream.headers_expire)
 
     def _made(self, method: str, params: dict[str, Any]) -> tuple[str, bytes]:

@@ -65,7 +65,6 @@ class Listener:
         self._strangers.pop(connection, None)
 
     async def serve(self, connection: _Connection, writer: asyncio.StreamWriter) -> None:
-        """Answer the requests of one connection, one after the other."""
         presence, wire = connection.presence, Wire(connection.reader, writer)
         try:
             with connection.time_limit():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,25 +21,20 @@ from pipedai_worker.running.stopping import run_in_background
 log = get_logger(__name__)
 
 
+@dataclass
 class InHand:
-    """The main thread alone calls the methods. It is to call `on_ended` when a thread has ended, with its run, or None
-    if it settled something, and with the error for which the worker has to end, or None; `deliver` passes that on.
+    """Only the main thread calls the methods. When a thread has ended, `_deliver` lets the main thread call `_on_ended`
+    with the thread's run, or None if it settled something, and the error for which the worker has to end, or None.
     """
 
-    def __init__(
-        self,
-        around: Surroundings,
-        deliver: Callable[[Callable[[], None]], None],
-        on_ended: Callable[[Run | None, ApiError | None], None],
-    ) -> None:
-        self._around = around
-        self._deliver = deliver
-        self._on_ended = on_ended
-        self.runs: dict[str, Run] = {}
-        # The runs that were granted and are not written to disk yet, and those that the API does not know yet to wait.
-        # Until then the worker asks for no other run.
-        self.claiming: set[str] = set()
-        self.settling = 0
+    _around: Surroundings
+    _deliver: Callable[[Callable[[], None]], None]
+    _on_ended: Callable[[Run | None, ApiError | None], None]
+    runs: dict[str, Run] = field(default_factory=dict)
+    # The runs that were granted and are not written to disk yet, and those that the API does not know yet to wait.
+    # Until then the worker asks for no other run.
+    claiming: set[str] = field(default_factory=set)
+    settling: int = 0
 
     def launch(self, run: Run) -> None:
         self.runs[run.assigned.id] = run

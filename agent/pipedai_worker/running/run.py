@@ -31,12 +31,12 @@ from pipedai_worker.reporting.outcome import (
     WAITING,
     Outcome,
 )
-from pipedai_worker.running import recovery, workplaces
+from pipedai_worker.running import recovery
 from pipedai_worker.running.credentials import RunCredentials
 from pipedai_worker.running.gating import Ending, gate_of
 from pipedai_worker.running.process import Program
 from pipedai_worker.running.stopping import StopReason, StopRequest
-from pipedai_worker.running.workplaces import HadEffects, Workplace
+from pipedai_worker.running.workplaces import HadEffects, Workplace, Workplaces
 
 log = get_logger(__name__)
 
@@ -86,6 +86,7 @@ class Run:
         self.claimed = False
         self._held = HeldRun(assigned.id, claim_id, resume_session_id=assigned.resume_session_id)
         self._around = around
+        self._workplaces = Workplaces(assigned, claim_id, around.executor, around.journal.sessions)
         self._credentials = RunCredentials(around.api, assigned)
         self._redactor = self._credentials.redactor
         self._calls: ToolCalls | None = None
@@ -152,7 +153,8 @@ class Run:
                 outcome = replace(outcome, approval=None, **NOT_KEPT)
             else:
                 around.parking(run_id)
-        outcome = workplaces.with_session(outcome, self._kept_session)
+        if not outcome.session_id:
+            outcome = replace(outcome, session_id=self._kept_session)
         if outcome.status == CANCELED and self.assigned.resume_session_id is not None:
             journal.sessions.forget(self.assigned.resume_session_id, around.executor)
         body = outcome.redacted(self._redactor).body()
@@ -191,8 +193,7 @@ class Run:
         """Execute the run where an earlier attempt stopped, if it is to go on there, and otherwise anew."""
         if self._calls is None:
             raise OSError(errno.EIO, "the run's tool calls can't be kept")
-        around, directory = self._around, self._around.events
-        here = (self.assigned, self._held.claim_id, around.executor, around.journal.sessions)
+        directory = self._around.events
         deadline = time.monotonic() + self.assigned.timeout_seconds
         waits = False
         events = RunEvents(directory, self.assigned.id, self._redactor) if directory else None
@@ -201,10 +202,10 @@ class Run:
             [each for each in (events and events.write, recorder and recorder.take) if each]
         )
         try:
-            workplace = workplaces.find(*here, given_up=lambda: self.stop.reason is not None)
+            workplace = self._workplaces.find(lambda: self.stop.reason is not None)
             execution = self._execute_at(workplace, self._calls, on_event, deadline)
             if execution.session_refused and workplace.known is not None:
-                workplace = workplaces.instead(*here, workplace.known)
+                workplace = self._workplaces.instead(workplace.known)
                 execution = self._execute_at(workplace, self._calls, on_event, deadline)
             waits = execution.stopped_by is None and execution.outcome.status == WAITING
             return execution
@@ -267,10 +268,7 @@ class Run:
             # removed, so that they write no new ones.
             recovery.end_marked(self._held.claim_id)
             ending.over.set()
-            kept = workplaces.leave(
-                *(workplace, self.assigned, execution, calls),
-                *(self._held.pid, executor, around.journal.sessions),
-            )
+            kept = self._workplaces.leave(workplace, execution, calls, self._held.pid)
             self._kept_session = workplace.session.id if kept else None
 
     def _probe(self, gateway: Gateway) -> Execution | None:
