@@ -60,15 +60,12 @@ class Services:
         self._manager.events.put(line)
 
     def run(self, *, when_started: Callable[[], None]) -> int:
-        """Return the exit code when all services have ended. The end of one, or a signal, ends all. `when_started` is
-        called once all have been started.
-        """
+        """Return the exit code when all have ended, which a signal or one's end causes. Call `when_started` in between."""
         self._manager.when_started = when_started
         try:
             self._manager.loop()
         except BaseException:
-            # Honcho's processes ignore other signals than SIGKILL. If they lived on, Python would wait for them at its
-            # exit.
+            # Honcho's processes ignore all signals but SIGKILL, and Python would wait for them at its exit.
             for child in multiprocessing.active_children():
                 child.kill()
             raise
@@ -76,9 +73,7 @@ class Services:
 
 
 class _Output:
-    """Standard output without a buffer, so that honcho's signal handler may interrupt a print. If nobody reads it any
-    more, bin/run gets SIGTERM.
-    """
+    """Unbuffered standard output, as a signal may interrupt a print. If nobody reads it, bin/run gets SIGTERM."""
 
     def __init__(self) -> None:
         self._read = True

@@ -184,9 +184,7 @@ def _is_path(argument: str) -> bool:
 
 
 def new_data_dir() -> Path:
-    """Make a data directory for the embedded PostgreSQL, in memory if there is room, which halves the CPU time. As
-    root, PostgreSQL's own user may enter it.
-    """
+    """Make a data directory that PostgreSQL's user may enter, in memory if there is room: that halves the CPU time."""
     places = ["/var/tmp", "/tmp"]  # noqa: S108
     if _may_hold_a_database(_MEMORY):
         places.insert(0, _MEMORY)

@@ -25,8 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A process that ends need not look for garbage first, which would take a fifth of a short command.
     atexit.register(gc.freeze)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Characters that the terminal's encoding lacks are printed as escapes such as \u2026, because printing them
-        # would raise an exception.
+        # Characters that the terminal's encoding lacks are printed as escapes such as \u2026, and raise no exception.
         sys.stdout.reconfigure(errors="backslashreplace")
     parser = make_parser()
     options = parser.parse_args(argv)

@@ -143,9 +143,7 @@ class EmbeddedPostgres:
     def environment(
         self, database: str = DATABASE, *, role: str = passwords.APPLICATION
     ) -> dict[str, str]:
-        """Start the server of an existing cluster if necessary, and return the environment by which psql and pg_dump
-        find it.
-        """
+        """Start the server of an existing cluster if need be, and return the environment for psql and pg_dump."""
         self.ensure_running(make=False)
         params = self.connection_params(database, role=role)
         return {

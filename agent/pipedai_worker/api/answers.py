@@ -14,8 +14,7 @@ import httpx
 
 # After one of these statuses the worker sends the request again. Every other 4xx is final.
 TRANSIENT_STATUSES = frozenset({408, 425, 429})
-# A 400 answer lists what is wrong with single fields. An error message repeats at most this many characters of that
-# list.
+# A 400 answer lists what is wrong with single fields. An error message repeats this many characters of that at most.
 LONGEST_DETAILS = 1000
 
 # The worker waits no longer than this, even if a server asks for more.

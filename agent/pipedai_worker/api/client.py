@@ -104,14 +104,11 @@ class Api:
         self._way = f"{self.url} through the proxy" if proxy else self.url
         # True after the first successful request below this worker's own URL.
         self._proven = False
-        # How claude, the program that this worker runs, is paid for, as the last poll's answer said; None if it said
-        # nothing.
+        # How claude is paid for, as the last poll's answer said; None if it said nothing.
         self.auth_mode: str | None = None
-        # For how many seconds from then on a usage limit kept runs from this worker, as the last poll's answer said;
-        # None if there was no limit.
+        # For how many seconds a usage limit kept runs from this worker at the last poll; None if there was no limit.
         self.limited_seconds: float | None = None
-        # By how many seconds the server's clock is ahead of this machine's. None until an answer has told the server's
-        # time.
+        # How many seconds the server's clock is ahead of this machine's. None until an answer has told its time.
         self.clock_offset: float | None = None
 
     def close(self) -> None:
@@ -125,8 +122,7 @@ class Api:
         except Refused as refused:
             raise NotOurApi(f"There is no PipedAI API at {self.url}: {refused}.") from None
         if self.clock_offset is None:
-            # The `Date` header has only whole seconds. It is therefore not used once a poll has told the server's time
-            # more exactly.
+            # The `Date` header has only whole seconds, so it is not used once a poll has told the server's time.
             self._learn_clock(parse_date(response.headers.get("Date")), time.time() - sent_at)
 
     def register(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -278,9 +274,8 @@ class Api:
         except Refused as refused:
             is_unknown = refused.status == HTTPStatus.NOT_FOUND and refused.code != NOT_FOUND
             if is_unknown and not self._proven:
-                # A 404 without the API's own code may come from another service at this URL, which knows nothing of
-                # this worker. If the health check finds that this is not the PipedAI API, it raises NotOurApi or
-                # Unavailable instead.
+                # A 404 without the API's own code may come from another service at this URL. Unless the health check
+                # finds the PipedAI API there, it raises NotOurApi or Unavailable.
                 self.health()
             raise
         self._proven = True

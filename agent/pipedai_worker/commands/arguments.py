@@ -14,8 +14,7 @@ TOKEN_VARIABLE = "PIPEDAI_REGISTRATION_TOKEN"  # noqa: S105
 KEY_VARIABLE = "PIPEDAI_API_KEY"
 # Supervisors kill the worker 30 s after SIGTERM. It needs the remaining 7 s to stop the last runs and report them.
 DEFAULT_DRAIN_SECONDS = 23.0
-# The worker stops claude when it has written nothing for so long. Claude's own tools may run for 10 minutes, and claude
-# writes nothing meanwhile.
+# Claude is stopped when it has told nothing for so long. Its own tools may run for 10 minutes, and it is silent then.
 DEFAULT_SILENCE_SECONDS = 1200.0
 
 

@@ -19,8 +19,7 @@ from pipedai_worker.conformance.wire import TERMINAL
 from pipedai_worker.stand_in.mcp_server import Tool
 
 IN_HAND = {"claimed", "running"}
-# This `status` of a fault means that the fake API carries the request out, but then cuts the connection instead of
-# answering.
+# With this `status` of a fault, the fake API carries the request out, but then cuts the connection.
 DROP = "drop"
 
 
@@ -59,8 +58,7 @@ class FakeApi:
         # When each request came, as a time of the monotonic clock.
         self.moments: list[float] = []
         self.headers: list[dict[str, str]] = []
-        # The URL of the MCP server for runs that name no other. When the fake API is served, this becomes the URL of a
-        # small MCP server that answers.
+        # The URL of the MCP server for runs that name no other. Serving the fake API makes it that of a small server.
         self.mcp_url = "https://mcp.example.com/mcp"
         # The tools of that MCP server, and what the worker has announced that it can do.
         self.tools: dict[str, Tool] = {}
@@ -68,8 +66,7 @@ class FakeApi:
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         # One sentence for each request that broke the API's rules.
         self.malformed: list[str] = []
-        # One sentence for each request that reports tool calls or a usage limit which the real API would ignore, in
-        # part or altogether.
+        # One sentence for each request whose tool calls or usage limit the real API would ignore, at least in part.
         self.ignored: list[str] = []
         self.polls_waiting = 0
         self.most_polls_waiting = 0

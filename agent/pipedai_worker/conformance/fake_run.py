@@ -17,8 +17,7 @@ class FakeRun:
     prompt: str = "Say hello."
     id: str = field(default_factory=lambda: str(uuid4()))
     mcp_url: str = "https://mcp.example.com/mcp"
-    # The headers that the run's trigger has at present, and in how many seconds from now they expire. None if they do
-    # not.
+    # The headers that the run's trigger has at present, and in how many seconds they expire; None if they do not.
     mcp_headers: dict[str, str] = field(default_factory=dict)
     headers_expire_in: float | None = None
     model: str | None = None
@@ -59,8 +58,7 @@ class FakeRun:
     tool_calls: dict[str, int] | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
-    # When the run's lease was last renewed, on the monotonic clock; and the longest time between two renewals, in
-    # seconds.
+    # When the run's lease was last renewed (monotonic clock), and the longest time between two renewals, in seconds.
     renewed_at: float = 0.0
     longest_silence: float = 0.0
 

@@ -24,9 +24,7 @@ from pipedai_worker.conformance.lab import LOG_LINES, Failed, Lab, Skipped
 
 @dataclass(frozen=True)
 class Verdict:
-    """`failure` says what went wrong, or is None; `log` is the end of the worker's output. `skipped` says why the check
-    is not about this worker, or is None.
-    """
+    """`failure` says what went wrong, `skipped` why the check is not about this worker; `log` is its output's end."""
 
     check: Check
     failure: str | None

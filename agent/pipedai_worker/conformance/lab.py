@@ -26,8 +26,7 @@ from pipedai_worker.running.process import signal_group
 LEAVE_SECONDS = 30.0
 CONFIG_VARIABLE = "PIPEDAI_CONFIG"
 LOG_LINES = 15
-# In QUIET_SECONDS a correct worker sends at most MOST_ATTEMPTS polls when polls fail. A worker that makes no pauses
-# sends more.
+# When polls fail, a correct worker sends at most MOST_ATTEMPTS of them in QUIET_SECONDS, as it makes pauses.
 QUIET_SECONDS = 4.0
 MOST_ATTEMPTS = 12
 

@@ -21,8 +21,7 @@ from pipedai_worker.conformance.lab import (
 SECRET = "sk-live-0123456789abcdef"  # noqa: S105 - no secret
 # Fields and a status that only an API newer than the worker might answer.
 NEWER = {"protocol": 9, "hints": {"x": [1, {"y": None}]}, "status": "paused"}
-# How long the lease of a run lasts in these checks. It is this long because a busy machine may delay a correct worker's
-# heartbeat by seconds.
+# The lease of a run in these checks: so long because a busy machine may delay a correct heartbeat by seconds.
 LEASE_SECONDS = 12.0
 LONGER_THAN_THE_LEASE = 14.0
 
@@ -126,8 +125,7 @@ def stops_a_run_that_it_lost(lab: Lab) -> None:
 @check("MCP header values come back in no report and no log line, and no file keeps them")
 def keeps_secrets(lab: Lab) -> None:
     lab.start()
-    # The first program crashes. The second one succeeds with a text that has the secret in it, as if its MCP server had
-    # told it.
+    # The first program crashes. The second one succeeds with a text that has the secret, as from its MCP server.
     for ending in ("crash 3", f"success {SECRET} {SECRET.upper()}"):
         _keep_secrets(lab, ending)
     expect(lab.api.worker_token not in lab.log(), "It logged its own token.")

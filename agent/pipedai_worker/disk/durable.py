@@ -27,9 +27,7 @@ def private_directory(path: Path) -> Path:
 
 
 def create(path: Path) -> int:
-    """Create a file with mode 0600, so that no other user can read it at any time, and return its descriptor, which
-    appends. Raises FileExistsError, OSError.
-    """
+    """Create a file that no other user can read at any time, and return its appending descriptor. Raises OSError."""
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 

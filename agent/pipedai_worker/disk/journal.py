@@ -21,8 +21,7 @@ Entry = TypeVar("Entry")
 
 # The folders of the state directory with the runs in hand, and with the events that the API has not taken yet.
 HELD, EVENTS = "held", "events"
-# The name of a run's file of events ends so if they are sent as they come, or if they are kept on this machine and sent
-# only if the run does not succeed.
+# A run's file of events ends so if they are sent as they come, or if they are sent only if the run does not succeed.
 SENT, KEPT = ".ndjson", ".kept.ndjson"
 
 
@@ -84,9 +83,8 @@ class Journal:
         return claim_id
 
     def next_claim_id(self) -> str:
-        """Return the claimId for the next run. It is written to disk before it is sent, and stays the same until
-        `drop_next_claim_id()`, because its answer may be lost. Raises OSError, also while an earlier run could not be
-        written down.
+        """Return the claimId for the next run. It is on disk before it is sent, and stays until `drop_next_claim_id()`,
+        because its answer may be lost. Raises OSError, also while an earlier run could not be written down.
         """
         if self._could_not_hold:
             durable.try_writing(self._held)

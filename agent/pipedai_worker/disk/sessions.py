@@ -177,9 +177,7 @@ class Sessions:
     def learn_end(
         self, run_id: str, seconds: float | None, executor: Executor, *, waits: bool = False
     ) -> None:
-        """Learn from the API how long the session of this run can be resumed; None if no longer. `waits` says that the
-        run waits for a person's decision, after which it can be resumed for another hour.
-        """
+        """Learn how long the session of this run can be resumed, or None. `waits`: for another hour after the decision."""
         with self._lock:
             session = self.of_run(run_id)
             if session is None or session.in_use:

@@ -30,8 +30,7 @@ GATHER_SECONDS = 1.0
 # If a run told more events than this within GATHER_SECONDS, no person can read them as they come, as with the output of
 # a build. Its events are then gathered for twice the time.
 MANY_EVENTS = 10
-# The API answers with these codes if events are missing before those that it got, and if the run's trigger does not ask
-# for them, at least not now.
+# The API answers so if earlier events are missing, and if the run's trigger asks for none, at least not now.
 EVENT_GAP, EVENTS_OFF = "event_gap", "events_off"
 # If the API asks for other events than it got more often than this in a row, the worker sends it no more.
 MOST_GAPS = 3

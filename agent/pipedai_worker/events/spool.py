@@ -35,9 +35,7 @@ class EventFile:
     def __init__(
         self, path: Path, most_bytes: int, most_events: int, *, go_on: bool = False
     ) -> None:
-        """Make the file, mode 0600, in place of one that an earlier claim has left, or with `go_on` continue that one.
-        Raises OSError.
-        """
+        """Make the file, mode 0600, or with `go_on` continue the one that an earlier claim has left. Raises OSError."""
         earlier = path.read_bytes() if go_on and path.exists() else b""
         path.unlink(missing_ok=True)
         self._file = durable.create(path)

@@ -42,8 +42,7 @@ class Job:
     # A directory for files that an executor makes for the run. It is removed with the run.
     files: Path
     session: JobSession
-    # The environment variables for the program. At first they are those of the worker that are allowed; an executor may
-    # add others.
+    # The program's environment variables: at first those of the worker that are allowed. An executor may add others.
     environment: dict[str, str]
     redactor: Redactor
     # Called several times a second; returns the reason to stop the run, or None.
@@ -90,9 +89,7 @@ class Executor:
 
     @property
     def credentials(self) -> tuple[str, ...]:
-        """The environment variables of this machine that the program logs in with; their values are secrets. They may
-        change between two runs.
-        """
+        """The environment variables that the program logs in with. Their values are secrets, and may change."""
         return ()
 
     def execute(self, job: Job) -> Execution:

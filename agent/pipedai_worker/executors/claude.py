@@ -68,8 +68,7 @@ class ClaudeExecutor(Executor):
             stderr=watch.stderr.feed,
             should_stop=watch.should_stop,
             term_grace=job.term_grace,
-            # Claude is first interrupted by SIGINT, because it then still writes a result, which tells what the run has
-            # cost.
+            # After SIGINT claude still writes a result, which tells what the run has cost.
             interrupt_first=True,
         )
         return watch.conclude(ending)

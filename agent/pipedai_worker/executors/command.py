@@ -26,8 +26,7 @@ from pipedai_worker.reporting.outcome import (
 
 # An error message is a sentence and the end of stderr; this much of its length is kept for the sentence.
 SENTENCE_LENGTH = 200
-# At most this much of an output file is read. It is more than an output may have, because the JSON in the file may
-# contain white space.
+# At most this much of an output file is read: more than an output may have, because there may be white space.
 LARGEST_OUTPUT_FILE = 4 * output.LARGEST_BYTES
 # Stands for the content of an output file that holds no JSON. No JSON text has this value.
 NOT_JSON = float("nan")

@@ -82,8 +82,7 @@ def _utf8(text: str) -> bytes:
     return text.encode("utf-8", errors="replace")
 
 
-# Every run's program gets these variables if they are set: it needs them to find programs, its home, the language and
-# the network.
+# Every run's program gets these, if they are set, to find programs, its home, the language and the network.
 ALLOWED = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "NO_COLOR", "TMPDIR"),

@@ -28,8 +28,7 @@ from pipedai_worker.gateway.reading import (
 from pipedai_worker.gateway.upstream import Upstream
 from pipedai_worker.reporting.outcome import CLIENT
 
-# An event counts as at least this many bytes, because a server could otherwise send very many small events, and reading
-# them would take time without bound.
+# An event counts as at least this many bytes, because reading many small events would take time without bound.
 SMALLEST_EVENT = 100
 _LARGEST_MIB = limits.LARGEST_TOOLS_LIST // limits.MIB
 TOO_LARGE = f"What the MCP server tells of its tools is larger than {_LARGEST_MIB} MiB."
@@ -54,8 +53,7 @@ class Conversation:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._ids = itertools.count(1)
-        # How many bytes the server may still send: `_left` counts answers to requests, and `_other` a stream's events
-        # that answer no request.
+        # How many bytes the server may still send: as answers to requests, and as a stream's events that answer none.
         self._left = self._other = limits.LARGEST_TOOLS_LIST
         # The version of MCP that the server has agreed to; None before that.
         self.version: str | None = None

@@ -43,9 +43,7 @@ def client(sentence: str) -> ServerFailed:
 
 
 def of_status(status: int, *, expiring: bool = False) -> ServerFailed | None:
-    """Return the error for the status of an answer, or None for a status of 2xx. `expiring` says that the headers are
-    renewed now and then, so a later attempt has others.
-    """
+    """Return the error for an answer's status; None for 2xx. Headers that are `expiring` may be others later."""
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:

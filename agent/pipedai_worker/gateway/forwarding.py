@@ -156,8 +156,7 @@ class Forwarding:
         elif post.in_stream:
             body = await read_whole(response)
             if kind == HTML and body.lstrip().startswith(b"<"):
-                # A web page comes from a proxy or the like in front of the MCP server, so the server never got the
-                # message.
+                # A web page comes from a proxy or the like, so the MCP server never got the message.
                 raise faults.client("The MCP server's answer is a web page.")
             await answer.send(HTTPStatus.ACCEPTED)
         elif kind == EVENTS:
@@ -213,8 +212,7 @@ class Forwarding:
                 problem = messages.error(one, messages.SERVER_ERROR, NO_ANSWER)
                 await answer.write(b"event: message\ndata: " + problem + b"\n\n")
         elif not whole:
-            # The connection is cut, so that the client notices that the stream is incomplete. The client may then
-            # resume it.
+            # The connection is cut, so that the client notices that the stream is incomplete, and may resume it.
             raise ConnectionError
         await answer.end()
 

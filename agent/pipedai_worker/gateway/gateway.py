@@ -170,8 +170,7 @@ class Gateway:
                 await answer.send(HTTPStatus.NOT_FOUND)
         except ServerFailed as failed:
             if answer.begun:
-                # The answer has begun already. The connection is cut, so that the client notices that the answer is
-                # incomplete.
+                # The connection is cut, so that the client notices that the answer is incomplete.
                 raise ConnectionError from None
             problem = messages.error("null", messages.SERVER_ERROR, str(failed))
             await answer.send(HTTPStatus.BAD_GATEWAY, problem)

@@ -19,8 +19,7 @@ Handler = Callable[[Request, Answer], Awaitable[None]]
 
 class Listener:
     """Serves the connections of one socket, each in a task that is canceled when its client leaves. Every program on
-    the machine can connect; one is a client only after a request whose target, such as `/secret/mcp`, satisfies
-    `knows`.
+    the machine can connect; one is a client only after a request whose target satisfies `knows`.
     """
 
     def __init__(

@@ -25,9 +25,7 @@ _PARSER = ThreadPoolExecutor(1, "parser")
 
 
 async def read_apart(data: bytes, read: Callable[[bytes], Read]) -> Read:
-    """Return `read(data)`. A large message is parsed apart from the event loop, after those before it, so what `read`
-    returns should be small.
-    """
+    """Return `read(data)`, which should be small. A large message is parsed apart from the event loop, in its turn."""
     if len(data) < limits.LARGE_MESSAGE:
         return read(data)
     return await asyncio.get_running_loop().run_in_executor(_PARSER, read, data)

@@ -16,8 +16,7 @@ _SESSION_ID = re.compile(r"[!-~]+")
 
 JSON, EVENTS, HTML = "application/json", "text/event-stream", "text/html"
 SESSION, VERSION = "mcp-session-id", "mcp-protocol-version"
-# The key of an httpx answer's extension with the time by which the whole answer must have come, by the event loop's
-# clock; None sets no limit.
+# The extension of an httpx answer with the time by which it must have come whole (event loop's clock); None: no limit.
 ENDS_AT = "pipedai_ends_at"
 
 Came = TypeVar("Came")
@@ -157,8 +156,7 @@ class EventSplitter:
 
     def _split(self) -> Iterator[Event]:
         if self._after_cr and self._held:
-            # The bytes before these ended in CR, which ends a line. An LF that follows belongs to the same line end,
-            # and is dropped.
+            # The bytes before these ended in CR, which ends a line. An LF that follows belongs to the same line end.
             self._after_cr = False
             if self._held[:1] == b"\n":
                 del self._held[:1]

@@ -20,8 +20,7 @@ from pipedai_worker.gateway.faults import ServerFailed
 from pipedai_worker.gateway.reading import ENDS_AT, within
 from pipedai_worker.gateway.renewal import Ask, Credentials, Renewal
 
-# Headers with these names are never forwarded. They concern a single connection (RFC 9110 §7.6.1), or the form in which
-# a message is sent on it.
+# Headers about a single connection (RFC 9110 §7.6.1), or how a message is sent on it, are never forwarded.
 HOP_BY_HOP = frozenset(
     {
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization"),

@@ -53,8 +53,7 @@ class Settings:
     pass_env: tuple[str, ...] = ()
     # The directory for the files of live run events. None if nobody asked for such files.
     events: Path | None = None
-    # Called after each poll with how claude, the program that this worker runs, is paid for, as the API says; None if
-    # it says nothing.
+    # Called after each poll with how claude is paid for, as the API says; None if it says nothing.
     on_auth_mode: Callable[[str | None], None] = lambda _: None
     # Returns the word for the account of claude that pays for the runs, for the polls to tell; None if it is not known.
     account_id: Callable[[], str | None] = lambda: None
@@ -105,8 +104,7 @@ class Loop:
         self._decided: dict[str, Granted] = {}
         # True once no further run is to be taken, because none is due; only with `once`.
         self._all_taken = False
-        # Set when a signal has come: when the worker stops the runs that have not finished, and when it exits in any
-        # case.
+        # Set when a signal has come: when the worker stops unfinished runs, and when it exits in any case.
         self._stop_at = self._leave_at = NEVER
         self._failure: ApiError | None = None
 
@@ -115,8 +113,7 @@ class Loop:
         previous = {
             number: signal.signal(number, self._on_signal)
             for number in (*STOP_SIGNALS, FINISH_SIGNAL)
-            # `nohup` starts a program with SIGHUP ignored. The worker leaves it ignored then, and survives the closing
-            # of its terminal.
+            # `nohup` starts a program with SIGHUP ignored, so that it survives the closing of its terminal.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
         }
         try:
@@ -135,8 +132,7 @@ class Loop:
             raise Fatal(self._failure)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        # A signal may interrupt the main thread inside another put() on this queue. SimpleQueue allows that; with a
-        # lock the handler would wait for ever.
+        # A signal may interrupt another put() of the main thread. A queue with a lock would wait for ever then.
         self._inbox.put(lambda: self._on_signalled(number))
 
     def _on_signalled(self, number: int) -> None:
@@ -292,7 +288,6 @@ class Loop:
         if self._failure is None:
             self._failure = error
             self._draining.set()
-            # From now on each outcome is sent to the API only once more. If the API does not accept it, it stays on
-            # disk for the next start.
+            # From now on each outcome is sent only once more. What is not accepted stays on disk for the next start.
             self._leaving.set()
             self._stop_all()

@@ -18,8 +18,7 @@ from pipedai_worker.running.stopping import run_in_background
 
 log = get_logger(__name__)
 
-# How long the API may hold a poll until a run is due. Many proxies cut a request after 30 s without a byte, so this is
-# less.
+# How long the API may hold a poll until a run is due. Many proxies cut a request after 30 s without a byte.
 WAIT_SECONDS = 25.0
 # An API that is shutting down, for example, holds no poll. If an answer without a run comes sooner than this, the
 # worker waits for the rest of this time before the next poll.
@@ -144,8 +143,7 @@ class Poller:
     def tries_again(self, error: ApiError) -> bool:
         """Note that a poll failed. Return False if a further attempt would fail too."""
         self.under_way = False
-        # If polls were answered before, an answer that is not from the API (a proxy's error page, perhaps) is a passing
-        # fault, and the worker tries again.
+        # If polls were answered before, an answer of something else, such as a proxy's error page, is a passing fault.
         if isinstance(error, Unavailable) or (self.connected and isinstance(error, NotOurApi)):
             self._outage.failed(error)
             self.due_at = time.monotonic() + self._backoff.next_delay(error.retry_after)

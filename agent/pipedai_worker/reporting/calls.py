@@ -35,9 +35,7 @@ class NotTold(Exception):  # noqa: N818 - a state of knowledge
 
 
 class Heartbeat:
-    """A context manager that sends heartbeats from entry to exit. `counts` returns the counts of tool calls to send, or
-    None. `session_id` is sent too, once it is set.
-    """
+    """A context manager that sends heartbeats, with what `counts` returns and, once it is set, with `session_id`."""
 
     def __init__(
         self,
@@ -54,8 +52,7 @@ class Heartbeat:
         self._interval = LONGEST_SECONDS
         self._condition = threading.Condition()
         self._ended = False
-        # `_asked` counts the calls of `tell()`. `_answered` is the value of `_asked` at the time when the last answered
-        # heartbeat was sent.
+        # How often `tell()` was called, and how often it had been when the last answered heartbeat was sent.
         self._asked = self._answered = 0
 
     def __enter__(self) -> Heartbeat:
@@ -97,8 +94,7 @@ class Heartbeat:
                 self._stop.request(StopReason.LOST)
                 return
             except Exception as error:
-                # The thread goes on after any error. If it ended, the run would lose its lease, and `tell()` would wait
-                # for ever.
+                # The thread goes on. If it ended, the run would lose its lease, and `tell()` would wait for ever.
                 failed = True
                 if not isinstance(error, Unanswered):
                     log.exception("run %s: the heartbeat failed", self._run_id)

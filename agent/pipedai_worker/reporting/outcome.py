@@ -35,9 +35,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class UsageLimit:
-    """A usage limit of claude's account. It ends at `resets_at`, in seconds since 1970. `kind` is claude's word for it,
-    such as `five_hour`.
-    """
+    """A usage limit of claude's account. It ends at `resets_at` (seconds since 1970). `kind` is claude's word for it."""
 
     resets_at: float
     kind: str
@@ -49,9 +47,7 @@ class UsageLimit:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one run ended, or that it waits. Its texts may contain secrets until `redacted()` removes them; `body()`
-    shortens the texts.
-    """
+    """How one run ended, or that it waits. Its texts may hold secrets until `redacted()`; `body()` shortens them."""
 
     status: str
     fault_class: str = NONE
@@ -123,9 +119,7 @@ def storable(value: Any) -> Any:
 
 
 def bare(body: dict[str, Any]) -> dict[str, Any]:
-    """Return only the status and the fault of an outcome, to report them after the API has refused it with 400. A run
-    can't wait without the call that it waits for, so it fails.
-    """
+    """Return the status and fault of an outcome that the API has refused. A run can't wait without its call: it fails."""
     if body.get("status") == WAITING:
         return {"status": FAILED, "faultClass": CLIENT}
     return {name: body[name] for name in ("status", "faultClass") if name in body}

@@ -21,8 +21,7 @@ def main() -> None:
     # A process that ends need not look for garbage first.
     atexit.register(gc.freeze)
     limit = int(sys.argv[1])
-    # At the first limit the system sends SIGXCPU, which tells the worker why the check ended. A SIGKILL could also mean
-    # that the machine has no memory left.
+    # At the first limit comes SIGXCPU. A SIGKILL could also mean that the machine has no memory left.
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
     # macOS can't limit a process's memory in this way.
     if sys.platform.startswith("linux"):

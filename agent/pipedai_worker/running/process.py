@@ -20,8 +20,7 @@ from pipedai_worker.running.stopping import StopReason
 # While a program writes nothing, the worker checks this often whether to stop it.
 TICK_SECONDS = 0.1
 CHUNK_BYTES = 64 * 1024
-# When the program has ended, a process that it left behind may hold its output open. The output is read for this many
-# seconds more.
+# A process that the program left behind may hold its output open, which is read for so many seconds more.
 PIPE_GRACE_SECONDS = 1.0
 
 Sink = Callable[[bytes], None]
@@ -51,8 +50,7 @@ class Program:
     def __init__(
         self, argv: Sequence[str], *, stdin: bytes, directory: Path, environment: Mapping[str, str]
     ) -> None:
-        # The program's input is a file. Through a pipe the worker would have to keep writing while the program is slow
-        # to read.
+        # The input is a file. Through a pipe the worker would have to keep writing while the program is slow to read.
         with tempfile.TemporaryFile() as input_file:
             input_file.write(stdin)
             input_file.seek(0)
@@ -215,17 +213,15 @@ def signal_group(pid: int, number: int) -> None:
 
 def start_time(pid: int) -> str | None:
     """Return a text that differs for each process that ever has this id. Return None if there is no such process."""
-    # platform.system() is called because type checkers evaluate sys.platform, and would report the other branch as
-    # unreachable.
+    # Type checkers evaluate sys.platform, and would report the other branch as unreachable.
     if platform.system() == "Linux":
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
             boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         except OSError:
             return None
-        # In /proc/PID/stat the second field is the program's name in parentheses, and may itself contain spaces and
-        # parentheses. Fields are therefore counted after the last parenthesis. Field 22 is the start time, in clock
-        # ticks since boot (proc(5)).
+        # The second field is the program's name in parentheses, which may itself contain spaces and parentheses. Fields
+        # are counted after the last one. Field 22 is the start time, in clock ticks since boot (proc(5)).
         return f"{boot}/{stat.rpartition(')')[2].split()[19]}"
     shown = subprocess.run(
         ["/bin/ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False

@@ -162,8 +162,7 @@ def _kill_if_marked(pid: int, claim_id: str) -> bool:
     except OSError:
         return False
     try:
-        # The environment of a process that has ended, and only waits for its parent to notice, is empty: it is not
-        # killed again.
+        # A process that has ended, and waits for its parent to notice, has no environment: it is not killed again.
         variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         if f"{MARK}={claim_id}".encode() not in variables:
             return False

@@ -41,8 +41,7 @@ from pipedai_worker.running.workplaces import HadEffects, Workplace, Workplaces
 log = get_logger(__name__)
 
 # How many seconds a program gets to end, from its first signal to SIGKILL. The API waits 60 s for the report of a run
-# whose time is up. When the worker itself is stopped, the program gets less time, because the worker has to be gone 30
-# s after its own SIGTERM.
+# whose time is up. A worker that is stopped has to be gone 30 s after its own SIGTERM.
 TERM_GRACE_SECONDS = 10.0
 SHUTDOWN_TERM_GRACE_SECONDS = 2.0
 # What becomes of a run that was to wait, if its session could not be kept.
@@ -264,8 +263,7 @@ class Run:
                         execution = executor.execute(replace(job, session=going_on))
                 return execution
         finally:
-            # The program may have left processes outside its process group. They are ended before the files are
-            # removed, so that they write no new ones.
+            # Processes that the program left outside its group are ended first, so that they write no new files.
             recovery.end_marked(self._held.claim_id)
             ending.over.set()
             kept = self._workplaces.leave(workplace, execution, calls, self._held.pid)

@@ -56,8 +56,7 @@ def in_background(name: str, work: Callable[[], Result]) -> asyncio.Future[Resul
     """Run `work` in a new thread, for which the running event loop does not wait when it ends."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
-    # If the loop ends first, nobody reads the future's exception, and asyncio would complain about that. Reading it
-    # here prevents the complaint.
+    # If the loop ends first, nobody reads the future's exception, and asyncio would complain about that.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def settle(result: list[Result], error: Exception | None) -> None:

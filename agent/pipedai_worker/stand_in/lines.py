@@ -142,9 +142,7 @@ class Player:
         reason: str = "api_error",
         **fields: Any,
     ) -> int:
-        """Write an API error as claude does: a `success` with `is_error`. `params` are in the message alone, and other
-        fields in the result as well.
-        """
+        """Write an API error as claude does: a `success` with `is_error`. Only the message has `params`."""
         number = {"request_id": "req_stand_in"} if "api_error_status" in fields else {}
         self._talk.complain(kind, text, **number, **params, **fields)
         return self._talk.result(
