@@ -60,7 +60,9 @@ class Services:
         self._manager.events.put(line)
 
     def run(self, *, when_started: Callable[[], None]) -> int:
-        """Return the exit code when all have ended, which a signal or one's end causes. Call `when_started` in between."""
+        """Return the exit code when all services have ended. The end of one, or a signal, ends all. `when_started` is
+        called once all have been started.
+        """
         self._manager.when_started = when_started
         try:
             self._manager.loop()

@@ -177,7 +177,9 @@ class Sessions:
     def learn_end(
         self, run_id: str, seconds: float | None, executor: Executor, *, waits: bool = False
     ) -> None:
-        """Learn how long the session of this run can be resumed, or None. `waits`: for another hour after the decision."""
+        """Learn from the API how long the session of this run can be resumed; None if no longer. `waits` says that the
+        run waits for a person's decision, after which it can be resumed for another hour.
+        """
         with self._lock:
             session = self.of_run(run_id)
             if session is None or session.in_use:
