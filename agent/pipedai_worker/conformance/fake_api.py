@@ -144,16 +144,14 @@ class FakeApi:
             while not (value := what()):
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise AssertionError(f"not within {seconds} s; calls: {self._summary()}")
+                    calls = [f"{kind} {run_id[:8]}" for kind, run_id, _ in self.calls[-20:]]
+                    raise AssertionError(f"not within {seconds} s; calls: {calls}")
                 self.lock.wait(min(left, 0.5))
             return value
 
     def until_ended(self, run: FakeRun, seconds: float = 60.0) -> dict[str, Any]:
         self.until(lambda: run.status in TERMINAL, seconds)
         return run.outcome or {}
-
-    def _summary(self) -> list[str]:
-        return [f"{kind} {run_id[:8]}" for kind, run_id, _ in self.calls[-20:]]
 
     # --- Answering requests ----------------------------------------------------------------------
 

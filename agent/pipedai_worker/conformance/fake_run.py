@@ -63,6 +63,11 @@ class FakeRun:
     longest_silence: float = 0.0
 
     def handed_out(self) -> dict[str, Any]:
+        gates = {
+            "rules": self.rules,
+            "allowHostTools": self.allow_host_tools,
+            "decision": self.decision,
+        }
         return {
             "id": self.id,
             "triggerId": str(uuid4()),
@@ -81,7 +86,7 @@ class FakeRun:
             "retryMode": self.retry_mode,
             "resumeSessionId": self.resume_session_id,
             "maxCostUsd": self.max_cost_usd,
-            **self._gates(),
+            **({} if self.rules is None else {"approvals": gates}),
             "queuedAt": now().isoformat(),
             "somethingNewer": True,
             **self.newer,
@@ -90,12 +95,6 @@ class FakeRun:
     def expires_at(self) -> str | None:
         left = self.headers_expire_in
         return None if left is None else iso(now() + timedelta(seconds=left))
-
-    def _gates(self) -> dict[str, Any]:
-        if self.rules is None:
-            return {}
-        gates = {"rules": self.rules, "allowHostTools": self.allow_host_tools}
-        return {"approvals": {**gates, "decision": self.decision}}
 
     def has_waited(self) -> bool:
         """Return whether the last report of the run was that it waits, and no worker has claimed it since."""

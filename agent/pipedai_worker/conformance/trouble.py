@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 from pipedai_worker.conformance import check
 from pipedai_worker.conformance.fake_api import DROP
@@ -62,18 +63,14 @@ def honours_retry_after(lab: Lab) -> None:
 def accepts_a_refused_report(lab: Lab) -> None:
     lab.start()
     for status in (404, 409):
-        _refuse_report(lab, status)
-
-
-def _refuse_report(lab: Lab, status: int) -> None:
-    lab.api.fail("complete", status)
-    run = lab.add()
-    lab.until(lambda: lab.api.count("complete", run), "It did not report the run.")
-    with lab.api.lock:
-        run.status = "failed"
-    lab.until_ended(lab.add())
-    reports = lab.api.count("complete", run)
-    expect(reports <= 2, f"It sent a report {reports} times after {status}.")
+        lab.api.fail("complete", status)
+        run = lab.add()
+        lab.until(partial(lab.api.count, "complete", run), "It did not report the run.")
+        with lab.api.lock:
+            run.status = "failed"
+        lab.until_ended(lab.add())
+        reports = lab.api.count("complete", run)
+        expect(reports <= 2, f"It sent a report {reports} times after {status}.")
 
 
 @check("a slow network, where every answer takes seconds and comes in pieces, loses nothing")

@@ -193,7 +193,7 @@ def size(value: Any) -> int:
 
 
 def flaw_of_calls(body: dict[str, Any], earlier: dict[str, int] | None) -> str | None:
-    """Return what is wrong with the tool calls of a body, or None. `total` and `effects` must not be below `earlier`."""
+    """Return what is wrong with a body's tool calls, or None. `total` and `effects` must not be below `earlier`."""
     counts = body.get("toolCalls")
     if counts is not None:
         if (problem := _flaw_of_counts(counts)) is not None:

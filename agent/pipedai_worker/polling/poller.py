@@ -132,7 +132,10 @@ class Poller:
         self.under_way = False
         self._backoff.reset()
         self._outage.answered()
-        self._check_clock()
+        complaint = clock_complaint(self._api.clock_offset)
+        if complaint and not self._clock_warned:
+            self._clock_warned = True
+            log.warning("%s; set it right", complaint)
         self.due_at = time.monotonic()
         if not self.connected:
             self.connected = True
@@ -153,9 +156,3 @@ class Poller:
     def pause(self, seconds: float) -> None:
         """Send the next poll no sooner than about `seconds` from now."""
         self.due_at = max(self.due_at, time.monotonic() + jittered(seconds))
-
-    def _check_clock(self) -> None:
-        complaint = clock_complaint(self._api.clock_offset)
-        if complaint and not self._clock_warned:
-            self._clock_warned = True
-            log.warning("%s; set it right", complaint)

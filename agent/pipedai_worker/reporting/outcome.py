@@ -35,7 +35,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class UsageLimit:
-    """A usage limit of claude's account. It ends at `resets_at` (seconds since 1970). `kind` is claude's word for it."""
+    """A usage limit of claude's account: its end, in seconds since 1970, and claude's word for it (`five_hour`)."""
 
     resets_at: float
     kind: str
@@ -119,7 +119,7 @@ def storable(value: Any) -> Any:
 
 
 def bare(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the status and fault of an outcome that the API has refused. A run can't wait without its call: it fails."""
+    """Return status and fault of an outcome that the API has refused. A run can't wait without its call: it fails."""
     if body.get("status") == WAITING:
         return {"status": FAILED, "faultClass": CLIENT}
     return {name: body[name] for name in ("status", "faultClass") if name in body}

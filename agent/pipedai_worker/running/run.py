@@ -281,16 +281,16 @@ class Run:
             Outcome(FAILED, fault.fault_class, short_message=sentence, error_message=sentence)
         )
 
-    def _session_begun(self, workplace: Workplace) -> None:
-        if workplace.session.kept:
-            self._heartbeat.session_id = workplace.session.id
-
     def _job(self, workplace: Workplace, mcp_url: str, on_event: Sink, deadline: float) -> Job:
         scratch = workplace.scratch
         environment = allowed((*self._around.executor.credentials, *self._around.pass_env))
         environment[recovery.MARK] = self._held.claim_id
         environment["PIPEDAI_RUN_ID"] = self.assigned.id
         environment["TMPDIR"] = str(scratch.temporary)
+
+        def session_begun() -> None:
+            if workplace.session.kept:
+                self._heartbeat.session_id = workplace.session.id
 
         def should_stop() -> StopReason | None:
             if self.stop.reason is None and time.monotonic() >= deadline:
@@ -307,15 +307,14 @@ class Run:
             environment=environment,
             redactor=self._redactor,
             should_stop=should_stop,
-            term_grace=self._term_grace,
+            term_grace=lambda: (
+                SHUTDOWN_TERM_GRACE_SECONDS if self.stop.hasty else TERM_GRACE_SECONDS
+            ),
             launched=self._launched,
-            session_begun=lambda: self._session_begun(workplace),
+            session_begun=session_begun,
             on_event=on_event,
             parked=self._gate.parked if self._gate else lambda _: None,
         )
-
-    def _term_grace(self) -> float:
-        return SHUTDOWN_TERM_GRACE_SECONDS if self.stop.hasty else TERM_GRACE_SECONDS
 
     def _launched(self, program: Program) -> None:
         try:
