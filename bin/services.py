@@ -41,8 +41,7 @@ class Services:
         logs: ServiceLogs | None = None,
         quiet: bool = False,
     ) -> None:
-        # With another start method than fork, the parent of the services would be a server process of
-        # `multiprocessing`. They would then not end with this process.
+        # Only with fork is this process the parent of the services, with which they end.
         multiprocessing.set_start_method("fork", force=True)
         honcho.manager.KILL_WAIT = STOP_SECONDS
         self._manager = _Manager(logs, quiet=quiet and logs is not None)
@@ -128,8 +127,7 @@ class _Manager(honcho.manager.Manager):
         self.when_started: Callable[[], None]
 
     def terminate(self) -> None:
-        # Honcho can't stop a process whose id it does not know yet. The request is therefore remembered, and the
-        # manager's loop stops all processes once it knows their ids.
+        # Honcho can't stop a process whose id it does not know yet. The manager's loop stops all once it knows them.
         self._stop_asked = True
         if self._all_started():
             super().terminate()

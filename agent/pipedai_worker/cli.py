@@ -44,8 +44,7 @@ def carry_out(handler: Callable[[argparse.Namespace], None], options: argparse.N
         log.error("%s", end)
         return end.code
     except BrokenPipeError:
-        # The program that read this program's output has ended. Python would try to write the rest of the output at
-        # exit and fail again, so the rest goes to /dev/null.
+        # Nobody reads the output any more. Python would try to write the rest of it at exit, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return arguments.ERROR
     except KeyboardInterrupt:

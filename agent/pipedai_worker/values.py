@@ -9,8 +9,7 @@ from typing import Any
 
 Change = Callable[[str], str]
 
-# A value takes up to 240 bytes of memory besides the text of its strings, even if it has only two characters in the
-# text. So 16 MiB of JSON could take half a gigabyte.
+# A value takes up to 240 bytes of memory, even one of two characters. So 16 MiB of JSON could take half a gigabyte.
 MOST_VALUES = 400_000
 
 

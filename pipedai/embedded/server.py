@@ -19,8 +19,7 @@ from pipedai.embedded.programs import ENVIRONMENT, EmbeddedPostgresError, Outcom
 _LOCK_SECONDS = 180.0
 _START_SECONDS = 90.0
 _STOP_SECONDS = 60.0
-# If another process holds a lock for this many seconds and we see no process of the server, the server must run where
-# we can't see it, such as in another container.
+# If a lock is held so long and no process of the server is seen, it runs where we can't see it, as in a container.
 _UNSEEN_SECONDS = 5.0
 _LOG_BYTES = 10 * 1024 * 1024
 _OTHER_CLIENTS = """

@@ -81,13 +81,11 @@ class Api:
         }
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        # The certificates are read only for https, because reading them takes longer than several requests. Redirects,
-        # which might lead to https, are not followed.
+        # The certificates are read only for https, as that takes longer than requests. Redirects are not followed.
         is_https = httpx.URL(self.url).scheme == "https"
         trusted = ssl.create_default_context(cafile=ca_file) if ca_file else is_https
         try:
-            # With trust_env=False, httpx ignores proxies, netrc files and certificates named in environment variables,
-            # because they could lead the token to somebody else.
+            # httpx then ignores the environment's proxies, netrc files and certificates, which could divert the token.
             self._client = httpx.Client(
                 base_url=self.url + BASE_PATH,
                 headers=headers,

@@ -24,8 +24,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--config",
         metavar="FILE",
         type=path,
-        # The default is given as text, because argparse converts a text (and looks up the home for its `~`) only when
-        # the default is used. Some accounts have no home.
+        # A text, which argparse converts only when it is used. It looks up the home then, and some accounts have none.
         default=str(DEFAULT_PATH),
         help=f"the registration's file (default {DEFAULT_PATH}); beside it, in a directory of the"
         " same name that ends in .state, the worker keeps what it must remember",

@@ -41,8 +41,7 @@ from pipedai_worker.polling.loop import Fatal, Loop, Settings
 
 log = get_logger(__name__)
 
-# With --offline the stand-in, which plays claude without a model, needs no MCP server, because a person who only tries
-# a worker out may have named a server that does not exist.
+# With --offline the stand-in needs no MCP server: whoever tries a worker out may have named one that does not exist.
 STAND_IN = [*stand_in.COMMAND, "--offline"]
 _STARTS = f"pipedai-worker {__version__} starts"
 

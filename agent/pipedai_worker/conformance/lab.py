@@ -251,12 +251,6 @@ def _numbers(path: Path) -> Sequence[int]:
 
 def _is_stand_in(pid: int) -> bool:
     """Tell whether the process with this id is the stand-in for claude, and not a later process with the same id."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
     shown = subprocess.run(
         ["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False
     ).stdout.strip()

@@ -27,8 +27,7 @@ from pipedai_worker.running.stopping import StopReason
 
 # After its result, claude has this long to exit by itself.
 LINGER_SECONDS = 10.0
-# Claude must write its first event within this time. It does so when it is connected to the MCP server, normally within
-# half a minute; on a busy machine it takes longer.
+# Claude must write its first event within this time. Normally it is connected to the MCP server in half a minute.
 START_SECONDS = 180.0
 STDERR_LENGTH = 4_000
 

@@ -38,8 +38,7 @@ MOST_WAITING = 1_000
 
 CONNECT_SECONDS = 10.0
 SEND_SECONDS = 30.0
-# A server whose whole answer takes longer than this has failed. The answer to a tool call, and a stream that the CLI
-# has opened, may take as long as the run lasts.
+# A whole answer that takes longer has failed, but for that to a tool call, and a stream that the CLI has opened.
 ANSWER_SECONDS = 120.0
 PROBE_SECONDS = 30.0
 FAREWELL_SECONDS = 2.0
@@ -50,8 +49,7 @@ RENEWED_BEFORE = 30.0
 RENEWAL_PAUSE = 5.0
 # A request that the server refused waits this long for new headers.
 RENEWAL_SECONDS = 10.0
-# Servers close idle connections after 5 s or more. The gateway closes its connections to them earlier, so that it does
-# not send a request on a connection that is just being closed.
+# Servers close idle connections after 5 s or more. The gateway is earlier, so as not to send on one that is closing.
 IDLE_SECONDS = 4.0
 # The system notices a dead peer when it has not answered for IDLE + INTERVAL * COUNT seconds.
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 30, 10, 3

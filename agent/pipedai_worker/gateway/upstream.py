@@ -36,8 +36,7 @@ OF_THE_PROTOCOL = frozenset(
         *("mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name"),
     }
 )
-# A client's headers with these names are not forwarded. They are about the client itself, or are meant for the gateway
-# alone, to which the client sends its requests.
+# A client's headers about the client itself, or meant for the gateway alone, are not forwarded.
 NOT_FORWARDED = HOP_BY_HOP | {"host", "authorization", "cookie", "origin", "accept-encoding"}
 _HOST = re.compile(r"[0-9A-Za-z._:-]+")
 LARGEST_PORT = 65535

@@ -27,8 +27,7 @@ log = get_logger(__name__)
 
 # After a run that the worker could not begin, such as one that can't be written down, the next poll waits this long.
 UNCLAIMED_PAUSE_SECONDS = 2.0
-# The time that the worker has to exit after the drain (the time that runs get to finish). In these seconds, programs
-# get SIGTERM and SIGKILL, and each outcome is sent once.
+# The time to exit after the drain (the time that runs get): for SIGTERM, SIGKILL, and sending each outcome once.
 LEAVE_SECONDS = 4.5
 # Each of these signals ends the worker. SIGHUP comes when the terminal that started the worker is closed.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

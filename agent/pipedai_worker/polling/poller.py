@@ -20,8 +20,7 @@ log = get_logger(__name__)
 
 # How long the API may hold a poll until a run is due. Many proxies cut a request after 30 s without a byte.
 WAIT_SECONDS = 25.0
-# An API that is shutting down, for example, holds no poll. If an answer without a run comes sooner than this, the
-# worker waits for the rest of this time before the next poll.
+# An API that is shutting down holds no poll. If an empty answer comes sooner than this, the rest is waited for.
 SHORTEST_EMPTY_POLL_SECONDS = 5.0
 
 

@@ -21,8 +21,7 @@ log = get_logger(__name__)
 
 # Two heartbeats in a row may fail, and the third still comes before the lease ends.
 BEATS_PER_LEASE = 3
-# The pause between two heartbeats stays within these bounds, however long the lease is, because the worker learns only
-# from a heartbeat's answer that its run was canceled.
+# The pause between heartbeats stays within these bounds, because only an answer tells that a run was canceled.
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 20.0
 # A thread that waits for a heartbeat's answer checks this often whether the run has been stopped meanwhile.
 LOOK_SECONDS = 0.2

@@ -89,7 +89,14 @@ class Program:
                 pipes.read_rest()
         finally:
             signal_group(self.pid, signal.SIGKILL)
-        return self._reap(stopped_by)
+        code = self._process.wait()
+        if code >= 0:
+            return Ending(code, stopped_by)
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return Ending(128 - code, stopped_by, name)
 
     def _follow(
         self,
@@ -109,16 +116,6 @@ class Program:
         while pipes.open and time.monotonic() - ended_at < PIPE_GRACE_SECONDS:
             pipes.read(TICK_SECONDS)
         return stopped_by
-
-    def _reap(self, stopped_by: StopReason | None) -> Ending:
-        code = self._process.wait()
-        if code >= 0:
-            return Ending(code, stopped_by)
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        return Ending(128 - code, stopped_by, name)
 
     def _has_ended(self) -> bool:
         """Tell whether the program has ended, without reaping it: afterwards its group's id could be used again."""

@@ -24,8 +24,7 @@ from pipedai_worker.running import process
 log = get_logger(__name__)
 
 RESTARTED = Outcome(FAILED, INFRA, error_message="worker restarted")
-# The outcome of a run of which no program was started, so it has called no tool and has cost nothing. The API has
-# started the run with its claim, so it has to be told.
+# The outcome of a run without a program, which has called and cost nothing. Its claim has started it all the same.
 NEVER_BEGUN = replace(RESTARTED, tool_calls={"total": 0, "effects": 0, "unknown": 0}, cost_usd=0.0)
 # The outcome of a run that the API has granted while the worker was told to end, and of one that the worker can't read.
 NOT_BEGUN = replace(NEVER_BEGUN, error_message="The worker was stopped before the run began.")
@@ -121,16 +120,23 @@ def hand_back(
     report(api, journal, executor, run_id, body, wait)
 
 
-# The environment variable that marks the processes of a run, which all inherit it. Its value is the random id of the
-# run's claim, so no other process has it by chance.
+# This variable marks the processes of a run, which inherit it. Its value is the random id of the run's claim.
 MARK = "PIPEDAI_CLAIM_ID"
 TERM_GRACE_SECONDS = 2.0
 
 
 def end_orphans(run: HeldRun) -> None:
     """End the run's process group and, on Linux, every process that has the run's mark in its environment."""
-    if run.pid is not None and run.process_started is not None:
-        _end_group(run.pid, run.process_started)
+    pid, started = run.pid, run.process_started
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        # If the group's first process is gone, another group may have got its id since.
+        if pid is None or started is None or process.start_time(pid) != started:
+            break
+        log.warning("ending process group %d, left running by a killed worker", pid)
+        process.signal_group(pid, number)
+        deadline = time.monotonic() + TERM_GRACE_SECONDS
+        while time.monotonic() < deadline and process.start_time(pid) == started:
+            time.sleep(0.05)
     end_marked(run.claim_id)
 
 
@@ -172,15 +178,3 @@ def _kill_if_marked(pid: int, claim_id: str) -> bool:
     finally:
         os.close(handle)
     return True
-
-
-def _end_group(pid: int, started: str) -> None:
-    """End a process group. Do nothing if its first process is gone, because another group may have got its id since."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.start_time(pid) != started:
-            return
-        log.warning("ending process group %d, left running by a killed worker", pid)
-        process.signal_group(pid, number)
-        deadline = time.monotonic() + TERM_GRACE_SECONDS
-        while time.monotonic() < deadline and process.start_time(pid) == started:
-            time.sleep(0.05)

@@ -141,9 +141,8 @@ def _may_be_retried(execution: Execution | None) -> bool:
 
 def _open_again(session: Session, executor: Executor) -> Scratch | None:
     """Open the directory of an earlier attempt; return None if the session can't be resumed in it."""
-    if not session.root or not executor.resumes:
-        return None
-    if session.had_files and not session.work.is_dir():
+    lost_files = session.had_files and not session.work.is_dir()
+    if not session.root or not executor.resumes or lost_files:
         return None
     if not executor.session_files(session.id, session.work):
         return None
