@@ -152,7 +152,7 @@ class Player:
     def _retry(self, error: ApiError, times: int | None) -> None:
         """Write that the model's API is called again, so many times or, with None, as often as the settings allow."""
         most = int(os.environ.get(RETRIES_VARIABLE) or DEFAULT_RETRIES)
-        for attempt in range(1, (times or most) + 1):
+        for attempt in range(1, (most if times is None else times) + 1):
             self._talk.retry(error.status, error.retried_as or error.kind, attempt, most)
 
     # --- Lines after which the next line is carried out --------------------------------------------
