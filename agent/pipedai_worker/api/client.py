@@ -104,9 +104,11 @@ class Api:
         self._proven = False
         # How claude is paid for, as the last poll's answer said; None if it said nothing.
         self.auth_mode: str | None = None
-        # For how many seconds a usage limit kept runs from this worker at the last poll; None if there was no limit.
+        # For how many seconds from then on a usage limit kept runs from this worker, as the last poll's answer said;
+        # None if there was no limit.
         self.limited_seconds: float | None = None
-        # How many seconds the server's clock is ahead of this machine's. None until an answer has told its time.
+        # By how many seconds the server's clock is ahead of this machine's. None until an answer has told the server's
+        # time.
         self.clock_offset: float | None = None
 
     def close(self) -> None:
