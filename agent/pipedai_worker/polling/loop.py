@@ -18,7 +18,7 @@ from pipedai_worker.disk.journal import Journal
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.logs import get_logger
 from pipedai_worker.polling.in_hand import InHand
-from pipedai_worker.polling.poller import Granted, Poller
+from pipedai_worker.polling.poller import Granted, Polled, Poller
 from pipedai_worker.running import recovery
 from pipedai_worker.running.run import Run, Surroundings
 from pipedai_worker.running.stopping import StopReason
@@ -179,17 +179,19 @@ class Loop:
 
     # --- Taking runs and ending them --------------------------------------------------------------
 
-    def _on_polled(self, result: Granted | ApiError | None) -> None:
-        if isinstance(result, ApiError):
-            if not self._poller.tries_again(result):
-                self._fail(result)
-            return
-        self._poller.answered(result)
+    def _on_polled(self, result: Polled | ApiError) -> None:
+        if isinstance(result, Polled):
+            self._take(result)
+        elif not self._poller.tries_again(result):
+            self._fail(result)
+
+    def _take(self, polled: Polled) -> None:
+        self._poller.answered(polled)
         self._settings.on_auth_mode(self._api.auth_mode)
         self._keep_sessions_while_limited()
-        if result is not None:
-            self._take_granted(result)
-        self._all_taken = self._settings.once and (result is None or not self._has_room())
+        if polled.granted is not None:
+            self._take_granted(polled.granted)
+        self._all_taken = self._settings.once and (polled.granted is None or not self._has_room())
 
     def _take_granted(self, granted: Granted) -> None:
         """Begin a run that the API has claimed for this worker, or hand it back."""

@@ -41,6 +41,14 @@ class Granted:
             return None
 
 
+@dataclass(frozen=True)
+class Polled:
+    """A poll that the API answered: the run that it granted, if any, and how many seconds the answer took."""
+
+    granted: Granted | None
+    seconds: float
+
+
 class Poller:
     """Sends one poll at a time in another thread, and passes its result or exception to `deliver`. The main thread then
     calls `answered()` or `tries_again()`, which decide when the next poll is due.
@@ -49,7 +57,7 @@ class Poller:
     def __init__(
         self,
         api: Api,
-        deliver: Callable[[Granted | ApiError | None], None],
+        deliver: Callable[[Polled | ApiError], None],
         *,
         hold: bool,
         journal: Journal,
@@ -67,8 +75,6 @@ class Poller:
         self._backoff = Backoff()
         self._outage = Outage()
         self._clock_warned = False
-        # How long the last answer took, in seconds.
-        self._took = 0.0
         # True while the API may grant a run to a poll.
         self.under_way = False
         # True after the API has answered the first poll.
@@ -82,13 +88,13 @@ class Poller:
         self.under_way = True
         run_in_background("poll", lambda: self._deliver(self._poll(wait)))
 
-    def _poll(self, wait: float) -> Granted | ApiError | None:
+    def _poll(self, wait: float) -> Polled | ApiError:
         began = time.monotonic()
         try:
             claim_id = self._journal.next_claim_id()
             state = self._api.claim_next(claim_id, wait, self._account_id(), self._features)
-            self._took = time.monotonic() - began
-            return None if state is None else Granted(claim_id, state, AssignedRun.parse(state))
+            granted = None if state is None else Granted(claim_id, state, AssignedRun.parse(state))
+            return Polled(granted, time.monotonic() - began)
         except OSError as error:
             # A run that can't be written to disk would only be taken away from other workers.
             return Unavailable(f"the worker's files can't be written: {error.strerror}")
@@ -121,8 +127,7 @@ class Poller:
 
         run_in_background("sign-off", tell).join(SIGN_OFF_SECONDS)
 
-    def answered(self, granted: Granted | None) -> None:
-        """Note that the API has answered a poll, and granted this run or none."""
+    def answered(self, polled: Polled) -> None:
         self.under_way = False
         self._backoff.reset()
         self._outage.answered()
@@ -134,8 +139,8 @@ class Poller:
         if not self.connected:
             self.connected = True
             log.info("connected to %s", self._api.url)
-        elif granted is None:
-            self.due_at += max(0.0, jittered(SHORTEST_EMPTY_POLL_SECONDS) - self._took)
+        elif polled.granted is None:
+            self.due_at += max(0.0, jittered(SHORTEST_EMPTY_POLL_SECONDS) - polled.seconds)
 
     def tries_again(self, error: ApiError) -> bool:
         """Note that a poll failed. Return False if a further attempt would fail too."""
