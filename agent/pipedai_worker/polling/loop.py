@@ -132,14 +132,8 @@ class Loop:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # A signal may interrupt another put() of the main thread. A queue with a lock would wait for ever then.
-        self._inbox.put(lambda: self._on_signalled(number))
-
-    def _on_signalled(self, number: int) -> None:
-        name = signal.Signals(number).name
-        if number == FINISH_SIGNAL:
-            self._finish(name)
-        else:
-            self._on_stop_signal(name)
+        react = self._finish if number == FINISH_SIGNAL else self._on_stop_signal
+        self._inbox.put(lambda: react(signal.Signals(number).name))
 
     def _finished(self) -> bool:
         busy = bool(self._in_hand.runs) or self._in_hand.settling > 0
