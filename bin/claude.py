@@ -154,8 +154,7 @@ def _cli_folder(version: str) -> Path:
 
 
 def _mcp_folder() -> Path:
-    # The name of the folder contains the Python's version and this hash, because a virtual environment fits only one
-    # Python and one list of packages.
+    # A virtual environment fits only one Python and one list of packages, so the folder is named after both.
     packages = sha256(_MCP_LOCK.read_bytes()).hexdigest()[:12]
     return cache() / f"mcp-{packages}-python{sys.version_info.major}.{sys.version_info.minor}"
 

@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,47 +22,27 @@ class DemoFailed(Exception):  # noqa: N818
     """The demo can't continue. The exception's message is one sentence that says why."""
 
 
-@dataclass(frozen=True)
-class Seeded:
-    """The ids and tokens that `manage.py seed_demo` made, read from the file that it writes."""
-
-    email: str
-    password: str
-    staff_email: str
-    staff_password: str
-    environment_id: str
-    trigger_id: str
-    api_key: str
-
-    @classmethod
-    def load(cls, path: Path) -> "Seeded":
-        kept = json.loads(path.read_text())
-        return cls(
-            email=kept["email"],
-            password=kept["password"],
-            staff_email=kept["staffEmail"],
-            staff_password=kept["staffPassword"],
-            environment_id=kept["environmentId"],
-            trigger_id=kept["triggerId"],
-            api_key=kept["apiKey"],
-        )
+def read_seeded(path: Path) -> dict[str, str]:
+    """Return the ids and tokens that `manage.py seed_demo` made, from the file that it writes."""
+    seeded: dict[str, str] = json.loads(path.read_text())
+    return seeded
 
 
 class Demo:
-    """A client of the API at `url`, which uses the demo's `pwk_` API key."""
+    """A client of the API at `url`, which uses the `pwk_` API key that is `apiKey` of `seeded`."""
 
-    def __init__(self, url: str, seeded: Seeded) -> None:
+    def __init__(self, url: str, seeded: dict[str, str]) -> None:
         self._seeded = seeded
         self._http = httpx.Client(
             base_url=f"{url}/api/v1",
-            headers={"Authorization": f"Bearer {seeded.api_key}"},
+            headers={"Authorization": f"Bearer {seeded['apiKey']}"},
             trust_env=False,
             timeout=10,
         )
 
     def show(self, say: Callable[[str], None]) -> None:
         """Start a run of the trigger, and call `say` with a line for each state of the run. Raises DemoFailed."""
-        run = self._ask("POST", f"/triggers/{self._seeded.trigger_id}/run")
+        run = self._ask("POST", f"/triggers/{self._seeded['triggerId']}/run")
         say(f"Fired the demo's trigger; its run is {run['id']}:")
         said: set[str] = set()
         deadline = time.monotonic() + _RUN_SECONDS
@@ -134,7 +113,7 @@ def main(url: str, file: str) -> int:
     """Show a run of the demo in `file`, written by `manage.py seed_demo`, at the API at `url`. Return the exit code."""
     try:
         wait_until_ready(url)
-        Demo(url, Seeded.load(Path(file))).show(print)
+        Demo(url, read_seeded(Path(file))).show(print)
     except DemoFailed as failure:
         print(failure, file=sys.stderr)
         return 1

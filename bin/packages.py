@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGES = ("chromium", "haproxy", "iproute2", "nginx", "nodejs", "npm", "pgbouncer", "postgresql")
-# Node.js is often installed from another source than Debian, and Debian's npm does not fit it. For these packages it is
-# enough that the program is on the PATH.
+# Node.js often has another source than Debian, whose npm does not fit it then, so the program on the PATH is enough.
 _PROGRAMS = {"nodejs": "node", "npm": "npm"}
 
 _INSTALL = (
@@ -58,8 +57,7 @@ def missing(packages: Sequence[str]) -> list[str]:
 def install(packages: Sequence[str]) -> None:
     with _uninterrupted(), _files(_QUIET):
         if not _apt(*_INSTALL, *packages):
-            # On a new machine apt's lists of packages may be old or missing, so they are fetched before the second
-            # attempt.
+            # apt's lists of packages may be old or missing, so they are fetched before the second attempt.
             _apt("apt-get", "update", "-qq")
             _apt(*_INSTALL, *packages)
 

@@ -41,8 +41,7 @@ class Services:
         logs: ServiceLogs | None = None,
         quiet: bool = False,
     ) -> None:
-        # With another start method than fork, the parent of the services would be a server process of
-        # `multiprocessing`. They would then not end with this process.
+        # Only with fork is this process the parent of the services, with which they end.
         multiprocessing.set_start_method("fork", force=True)
         honcho.manager.KILL_WAIT = STOP_SECONDS
         self._manager = _Manager(logs, quiet=quiet and logs is not None)
@@ -67,8 +66,7 @@ class Services:
         try:
             self._manager.loop()
         except BaseException:
-            # Honcho's processes ignore other signals than SIGKILL. If they lived on, Python would wait for them at its
-            # exit.
+            # Honcho's processes ignore all signals but SIGKILL, and Python would wait for them at its exit.
             for child in multiprocessing.active_children():
                 child.kill()
             raise
@@ -76,9 +74,7 @@ class Services:
 
 
 class _Output:
-    """Standard output without a buffer, so that honcho's signal handler may interrupt a print. If nobody reads it any
-    more, bin/run gets SIGTERM.
-    """
+    """Unbuffered standard output, as a signal may interrupt a print. If nobody reads it, bin/run gets SIGTERM."""
 
     def __init__(self) -> None:
         self._read = True
@@ -131,8 +127,7 @@ class _Manager(honcho.manager.Manager):
         self.when_started: Callable[[], None]
 
     def terminate(self) -> None:
-        # Honcho can't stop a process whose id it does not know yet. The request is therefore remembered, and the
-        # manager's loop stops all processes once it knows their ids.
+        # Honcho can't stop a process whose id it does not know yet. The manager's loop stops all once it knows them.
         self._stop_asked = True
         if self._all_started():
             super().terminate()

@@ -21,7 +21,7 @@ from django.db import OperationalError, connection
 from gunicorn.util import parse_address
 
 from bin import demo_tools
-from bin.demo import Demo, DemoFailed, Seeded, wait_until_ready
+from bin.demo import Demo, DemoFailed, read_seeded, wait_until_ready
 from bin.ending import Afterwards, die_with_parent
 from bin.service_logs import ServiceLogs, is_alarming
 from bin.services import Services, procfile
@@ -47,17 +47,17 @@ PipedAI {version} is up. Ctrl-C stops it and keeps the data.
   Commands       {manage} help
 """
 _LOG_INS = """
-  Sign in to the console as  {seeded.email}  {seeded.password}
-  Log in as staff as         {seeded.staff_email}  {seeded.staff_password}
+  Sign in to the console as  {email}  {password}
+  Log in as staff as         {staffEmail}  {staffPassword}
 
 Log in, list the runs with the demo's API key, and fire its trigger once more:
 
   curl -i {url}/auth/login -H 'Content-Type: application/json' \\
-    -d '{{"email": "{seeded.email}", "password": "{seeded.password}"}}'
-  curl {url}/environments/{seeded.environment_id}/runs \\
-    -H 'Authorization: Bearer {seeded.api_key}'
-  curl -X POST {url}/triggers/{seeded.trigger_id}/run \\
-    -H 'Authorization: Bearer {seeded.api_key}'
+    -d '{{"email": "{email}", "password": "{password}"}}'
+  curl {url}/environments/{environmentId}/runs \\
+    -H 'Authorization: Bearer {apiKey}'
+  curl -X POST {url}/triggers/{triggerId}/run \\
+    -H 'Authorization: Bearer {apiKey}'
 """
 _NO_LOG_INS = """
 Staff log in after `{manage} create_staff EMAIL --generate`."""
@@ -179,7 +179,7 @@ class Stack:
         )
         services.add("web", self._processes["web"])
         services.add("scheduler", self._processes["scheduler"])
-        seeded = Seeded.load(settings.DATA_DIR / "demo.json") if self._demo else None
+        seeded = read_seeded(settings.DATA_DIR / "demo.json") if self._demo else None
         if seeded is not None:
             services.add("tools", f"exec python -m bin.demo_tools {self._tools_port}")
             services.add("worker", self._worker())
@@ -193,7 +193,7 @@ class Stack:
             command.append("--stand-in")
         return f"exec {shlex.join(command)}"
 
-    def _guide(self, say: Callable[[str], None], seeded: Seeded | None) -> None:
+    def _guide(self, say: Callable[[str], None], seeded: dict[str, str] | None) -> None:
         """Wait until the service answers, show a run of the demo, and print what a newcomer can try next."""
         try:
             wait_until_ready(self._url)
@@ -208,7 +208,7 @@ class Stack:
         if seeded is None:
             said += _NO_LOG_INS.format(manage=_manage())
         else:
-            said += _LOG_INS.format(url=f"{site}/api/v1", seeded=seeded)
+            said += _LOG_INS.format(url=f"{site}/api/v1", **seeded)
         # All lines are printed by one call, so that no warning of a service comes between them.
         say(said)
 

@@ -80,7 +80,10 @@ class Suite:
         with ThreadPoolExecutor(1) as beside:
             others = None if only_tests else beside.submit(self._check_without_running)
             if long:
-                self._check("Programs", [sys.executable, "-m", "bin.programs"])
+                self._check("Programs", [sys.executable, "-m", "bin.packages"])
+                if self._environment.get("CI") == "true":
+                    # npm, which installs the Claude CLI, is one of the packages.
+                    self._check("Claude", [sys.executable, "-m", "bin.claude"])
             if not only_tests:
                 self._compile_tests()
             # There are four processes more than processors, as many tests wait for processes that they have started.
@@ -181,9 +184,7 @@ def _is_path(argument: str) -> bool:
 
 
 def new_data_dir() -> Path:
-    """Make a data directory for the embedded PostgreSQL, in memory if there is room, which halves the CPU time. As
-    root, PostgreSQL's own user may enter it.
-    """
+    """Make a data directory that PostgreSQL's user may enter, in memory if there is room: that halves the CPU time."""
     places = ["/var/tmp", "/tmp"]  # noqa: S108
     if _may_hold_a_database(_MEMORY):
         places.insert(0, _MEMORY)

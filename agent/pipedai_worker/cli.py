@@ -9,6 +9,8 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from pipedai_worker import __version__, logs
 from pipedai_worker.commands import arguments
@@ -23,8 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A process that ends need not look for garbage first, which would take a fifth of a short command.
     atexit.register(gc.freeze)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Characters that the terminal's encoding lacks are printed as escapes such as \u2026, because printing them
-        # would raise an exception.
+        # Characters that the terminal's encoding lacks are printed as escapes such as \u2026, and raise no exception.
         sys.stdout.reconfigure(errors="backslashreplace")
     parser = make_parser()
     options = parser.parse_args(argv)
@@ -43,8 +44,7 @@ def carry_out(handler: Callable[[argparse.Namespace], None], options: argparse.N
         log.error("%s", end)
         return end.code
     except BrokenPipeError:
-        # The program that read this program's output has ended. Python would try to write the rest of the output at
-        # exit and fail again, so the rest goes to /dev/null.
+        # Nobody reads the output any more. Python would try to write the rest of it at exit, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return arguments.ERROR
     except KeyboardInterrupt:
@@ -56,9 +56,7 @@ def add_runworker_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `manage.py runworker`, which registers the worker if necessary and then runs it."""
     arguments.add_common(parser)
     arguments.add_api_url(
-        parser,
-        required=False,
-        help_text="where to register, and to be used instead of the registration's own URL",
+        parser, "where to register, and to be used instead of the registration's own URL"
     )
     arguments.add_registration(parser)
     arguments.add_auth_mode(parser)
@@ -81,21 +79,34 @@ def make_parser() -> argparse.ArgumentParser:
     version = subparsers.add_parser("version", help="print the version")
     version.set_defaults(handler=lambda _: print(__version__))
 
-    register = subparsers.add_parser(
+    def add(name: str, *groups: Callable[[argparse.ArgumentParser], None], **texts: Any) -> None:
+        command = subparsers.add_parser(name, **texts)
+        for group in (arguments.add_common, *groups):
+            group(command)
+        command.set_defaults(handler=_command(name))
+
+    add(
         "register",
+        partial(arguments.add_api_url, text="for example https://api.example.com", required=True),
+        arguments.add_registration,
+        arguments.add_auth_mode,
+        partial(
+            arguments.add_capacity, text="how many runs this worker takes at a time (default 1)"
+        ),
         help="exchange a wrk_ token for a registration",
         description="Exchanges a wrk_ token, which is good for one registration, for this machine's"
         " own, and writes that to --config. It waits a minute for an API that is away.",
     )
-    arguments.add_common(register)
-    arguments.add_api_url(register, required=True, help_text="for example https://api.example.com")
-    arguments.add_registration(register)
-    arguments.add_auth_mode(register)
-    arguments.add_capacity(register, "how many runs this worker takes at a time (default 1)")
-    register.set_defaults(handler=_command("register"))
-
-    run = subparsers.add_parser(
+    add(
         "run",
+        arguments.add_api_url,
+        arguments.add_auth_mode,
+        partial(
+            arguments.add_capacity,
+            text="at most so many at a time; what the API says is the limit anyway",
+        ),
+        arguments.add_executor,
+        arguments.add_work,
         help="poll for runs and execute them until SIGTERM",
         description="Polls for runs and executes them, by default with claude, until SIGTERM.",
         epilog=f"With {local.VARIABLE}=1 in its environment it also appends what each run tells"
@@ -103,16 +114,10 @@ def make_parser() -> argparse.ArgumentParser:
         " takes nothing new, lets what is in hand end for --drain-seconds, and leaves with code 0."
         " What it could not report by then it reports after its next start.",
     )
-    arguments.add_common(run)
-    arguments.add_api_url(run, required=False, help_text="instead of the registration's own")
-    arguments.add_auth_mode(run)
-    arguments.add_capacity(run, "at most so many at a time; what the API says is the limit anyway")
-    arguments.add_executor(run)
-    arguments.add_work(run)
-    run.set_defaults(handler=_command("run"))
-
-    logs_ = subparsers.add_parser(
+    add(
         "logs",
+        arguments.add_api_url,
+        arguments.add_logs,
         help="follow what a run does",
         description="Shows the events of a run, and follows them until the run ends. If there are none, it says"
         " why: the trigger's recordEvents decides whether they come while the run goes on (always), after a run"
@@ -120,23 +125,15 @@ def make_parser() -> argparse.ArgumentParser:
         f" {arguments.KEY_VARIABLE}. Without one it reads the events that are still on this machine, of a run that"
         " this worker executes.",
     )
-    arguments.add_common(logs_)
-    arguments.add_api_url(logs_, required=False, help_text="instead of the registration's own")
-    arguments.add_logs(logs_)
-    logs_.set_defaults(handler=_command("logs"))
-
-    doctor = subparsers.add_parser(
+    add(
         "doctor",
+        arguments.add_api_url,
+        arguments.add_auth_mode,
+        arguments.add_executor,
         help="check that this machine can execute runs",
         description="Checks that this machine can execute runs, with a hint for each failure. Use"
         " the account, the environment, the configuration and the program that run is to have.",
     )
-    arguments.add_common(doctor)
-    arguments.add_api_url(doctor, required=False, help_text="instead of the registration's own")
-    arguments.add_auth_mode(doctor)
-    arguments.add_executor(doctor)
-    doctor.set_defaults(handler=_command("doctor"))
-
     conformance.add_parser(subparsers)
     return parser
 

@@ -37,8 +37,7 @@ class _KnownSecrets:
         with self._lock:
             self._by_run.pop(run_id, None)
             self._rebuild()
-        # Python's `re` keeps compiled patterns in a cache, and the pattern that finds this run's secrets contains them.
-        # The cache is emptied so that the secrets do not stay in memory.
+        # Python's `re` caches compiled patterns, and this run's contains its secrets, which must not stay in memory.
         re.purge()
 
     def _rebuild(self) -> None:

@@ -44,8 +44,7 @@ class Redactor:
         """Find these secrets from now on, instead of those before. One thread may call this while others redact."""
         forms = {form for secret in secrets for form in _forms(secret)}
         ordered = sorted(forms, key=lambda form: (-len(form), form))
-        # The pattern tries the text `[redacted]` first. Otherwise a secret that is a part of that text, such as `act`,
-        # would be replaced inside it.
+        # The text `[redacted]` is tried first, as a secret such as `act` would otherwise be replaced inside it.
         parts = [re.escape(MARK), *map(re.escape, ordered), _SERVICE_TOKEN]
         self._pattern = re.compile("|".join(parts))
         self.longest = max([_LONGEST_SERVICE_TOKEN, *map(len, ordered)])

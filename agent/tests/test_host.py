@@ -13,7 +13,7 @@ import pytest
 from pipedai_worker import cli
 from pipedai_worker.commands import arguments
 from pipedai_worker.commands.arguments import DEFAULT_DRAIN_SECONDS
-from pipedai_worker.conformance import CHECKS
+from pipedai_worker.conformance import CHECKS, kit  # noqa: F401 - the kit fills CHECKS
 from pipedai_worker.polling.loop import LEAVE_SECONDS
 
 from .conftest import AGENT

@@ -3,11 +3,10 @@
 import subprocess
 import sys
 from pathlib import Path
-from unittest.mock import MagicMock
 
 import pytest
 
-from bin import claude, packages, programs
+from bin import claude, packages
 from bin.tests.test_setup import PYTHON, QUICK_VENV
 
 # It does as npm does: it makes the program and a lock file with the hash of what it has got.
@@ -135,16 +134,6 @@ def test_the_cache_is_in_the_checkout_unless_another_folder_is_named(monkeypatch
     assert claude.cache() == Path(claude.__file__).resolve().parents[1] / ".cache" / "claude"
     monkeypatch.setenv("CLAUDE_CACHE", "/var/cache/claude")
     assert claude.cache() == Path("/var/cache/claude")
-
-
-@pytest.mark.parametrize(("ci", "installed"), [("true", 1), ("", 0)])
-def test_bin_test_installs_it_in_ci_alone(monkeypatch, ci, installed):
-    install = MagicMock(return_value=1)
-    monkeypatch.setattr(packages, "main", lambda: 0)
-    monkeypatch.setattr(claude, "main", install)
-    monkeypatch.setenv("CI", ci)
-    assert programs.main() == installed
-    assert install.call_count == installed
 
 
 def test_the_versions_are_pinned_for_every_platform():

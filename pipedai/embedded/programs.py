@@ -84,8 +84,7 @@ def run(
     the files in `inherit` open. `timeout` is in seconds.
     """
     name = Path(command[0]).name
-    # The program's output goes to a file and not to a pipe. A server that the program starts would keep a pipe open,
-    # and we would wait until that server ends.
+    # The output goes to a file. A server that the program starts would keep a pipe open, and we would wait for its end.
     with (
         explaining(f"run {name} as {user}"),
         tempfile.TemporaryFile("w+", errors="replace") as said,

@@ -19,8 +19,7 @@ from pipedai.embedded.programs import ENVIRONMENT, EmbeddedPostgresError, Outcom
 _LOCK_SECONDS = 180.0
 _START_SECONDS = 90.0
 _STOP_SECONDS = 60.0
-# If another process holds a lock for this many seconds and we see no process of the server, the server must run where
-# we can't see it, such as in another container.
+# If a lock is held so long and no process of the server is seen, it runs where we can't see it, as in a container.
 _UNSEEN_SECONDS = 5.0
 _LOG_BYTES = 10 * 1024 * 1024
 _OTHER_CLIENTS = """
@@ -30,13 +29,10 @@ _OTHER_CLIENTS = """
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a server: whether it answers, its main process, and its paths."""
+    """The state of a server: whether it answers, and its main process."""
 
     running: bool
     pid: int | None
-    cluster: Path
-    socket_dir: Path
-    log: Path
 
 
 class NotMade(EmbeddedPostgresError):  # noqa: N818
@@ -116,15 +112,8 @@ class EmbeddedPostgres:
             return connection.execute(_OTHER_CLIENTS).fetchone() is not None
 
     def status(self) -> Status:
-        layout = self.layout
         running = self.answers()
-        return Status(
-            running,
-            self._main_pid() if running else None,
-            layout.cluster,
-            layout.socket_dir,
-            layout.log,
-        )
+        return Status(running, self._main_pid() if running else None)
 
     def connection_params(
         self, database: str = DATABASE, *, role: str = passwords.APPLICATION
@@ -153,9 +142,7 @@ class EmbeddedPostgres:
     def environment(
         self, database: str = DATABASE, *, role: str = passwords.APPLICATION
     ) -> dict[str, str]:
-        """Start the server of an existing cluster if necessary, and return the environment by which psql and pg_dump
-        find it.
-        """
+        """Start the server of an existing cluster if need be, and return the environment for psql and pg_dump."""
         self.ensure_running(make=False)
         params = self.connection_params(database, role=role)
         return {

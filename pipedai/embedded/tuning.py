@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-# Settings that initdb writes to postgresql.conf. They fit a small machine, and an operator of a larger one edits that
-# file.
+# What initdb writes to postgresql.conf, for a small machine. An operator of a larger one edits that file.
 DEFAULTS: Mapping[str, str] = {
     "max_connections": "200",
     "shared_buffers": "128MB",
@@ -33,8 +32,7 @@ DISCREET: Mapping[str, str] = {
     "log_parameter_max_length_on_error": "0",
 }
 
-# Settings that must not be changed. They are on the server's command line, because no file and no ALTER SYSTEM can
-# override settings there.
+# Settings that must not be changed: no file and no ALTER SYSTEM can override the server's command line.
 _PINNED: Mapping[str, str] = {
     "listen_addresses": "",
     "port": "5432",

@@ -1,8 +1,8 @@
 """Writes made-up runs into the database by COPY, with the rows that a real run leaves in other tables."""
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -18,22 +18,6 @@ from workers.demo.story import RUN_COLUMNS, Ids, time_of
 
 _RECENT_SECONDS = 300
 _EVENTS_AT_ONCE = 5000
-
-_TEXT = ("run_id", "environment_id", "mcp_url", "payload", "error_message")
-_TICK = ("id", "environment_id", "trigger_id", "tick_at", "last_tick_at", "decision", "run_id", "missed_count",
-         "decided_at")  # fmt: skip
-_DELIVERY = ("id", "environment_id", "trigger_id", "run_id", "message_id", "url", "host", "body", "status",
-             "next_attempt_at", "attempt_count", "created_at", "delivered_at")  # fmt: skip
-_ATTEMPT = (
-    "delivery_id",
-    "n",
-    "environment_id",
-    "at",
-    "status_code",
-    "duration_ms",
-    "error",
-    "response_body",
-)
 
 
 def copy_slice(
@@ -60,12 +44,21 @@ def copy_slice(
             delivery = _delivery(run, url, until, rng, ids)
             deliveries.append(delivery)
             attempts += _attempts(delivery, rng)
-    _copy("run", RUN_COLUMNS, runs)
-    _copy("run_text", _TEXT, (_text(run, mcp_urls) for run in runs if _has_text(run)))
-    _copy("tick", _TICK, (_fired(run, ids) for run in runs if run["source"] == Source.SCHEDULE))
-    _copy("tick", _TICK, (_skipped(trigger, tick, ids) for trigger, tick in skipped))
-    _copy("delivery", _DELIVERY, deliveries)
-    _copy("delivery_attempt", _ATTEMPT, attempts)
+    _copy("run", runs, RUN_COLUMNS)
+    _copy("run_text", [_text(run, mcp_urls) for run in runs if _has_text(run)])
+    fired = [run for run in runs if run["source"] == Source.SCHEDULE]
+    _copy(
+        "tick",
+        [
+            _tick(run["environment_id"], run["trigger_id"], run["scheduled_for"], ids, run)
+            for run in fired
+        ],
+    )
+    _copy(
+        "tick", [_tick(each.environment_id, each.id, time_of(tick), ids) for each, tick in skipped]
+    )
+    _copy("delivery", deliveries)
+    _copy("delivery_attempt", attempts)
     events: list[Event] = []
     for run in runs:
         steps = list(_events_of(run, keys, user_id))
@@ -76,7 +69,11 @@ def copy_slice(
     emit(*events)
 
 
-def _copy(table: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
+def _copy(table: str, rows: Sequence[Row], columns: Sequence[str] = ()) -> None:
+    """Insert rows with these columns, or with all that they have."""
+    if not rows:
+        return
+    columns = columns or list(rows[0])
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
         sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
     )
@@ -92,26 +89,22 @@ def _has_text(run: Row) -> bool:
 def _text(run: Row, mcp_urls: Mapping[UUID, str]) -> Row:
     handed_out = run["claimed_at"] is not None
     return {
-        **run,
         "run_id": run["id"],
+        "environment_id": run["environment_id"],
         "mcp_url": mcp_urls[run["trigger_id"]] if handed_out else None,
+        "payload": run["payload"],
+        "error_message": run["error_message"],
     }
 
 
-def _fired(run: Row, ids: Ids) -> Row:
-    tick = run["scheduled_for"]
+def _tick(
+    environment_id: UUID, trigger_id: UUID, at: datetime, ids: Ids, run: Row | None = None
+) -> Row:
+    """Return the row of a due time that started this run; with None it started none, as the one before went on."""
     return {
-        **run, "id": ids.at(tick.timestamp()), "tick_at": tick, "last_tick_at": tick, "decision": "fired",
-        "run_id": run["id"], "missed_count": 0, "decided_at": run["queued_at"],
-    }  # fmt: skip
-
-
-def _skipped(trigger: Any, tick: int, ids: Ids) -> Row:
-    moment = time_of(tick)
-    return {
-        "id": ids.at(tick), "environment_id": trigger.environment_id, "trigger_id": trigger.id,
-        "tick_at": moment, "last_tick_at": moment, "decision": "skipped_overlap", "run_id": None,
-        "missed_count": 0, "decided_at": moment,
+        "id": ids.at(at.timestamp()), "environment_id": environment_id, "trigger_id": trigger_id,
+        "tick_at": at, "last_tick_at": at, "decision": "fired" if run else "skipped_overlap",
+        "run_id": run and run["id"], "missed_count": 0, "decided_at": run["queued_at"] if run else at,
     }  # fmt: skip
 
 

@@ -22,6 +22,18 @@ RUN_COLUMNS = (
 )  # fmt: skip
 _LEASE_SECONDS = 180
 _GRACE_SECONDS = 60
+# How long after its worker fell silent, or after its time limit, the server ends a run.
+_LATE_SECONDS = {EndedBy.LEASE: _LEASE_SECONDS, EndedBy.DEADLINE: _GRACE_SECONDS}
+# How a run ends whose chance is below the number: its status, who ended it, and whose fault it was.
+_ENDINGS = (
+    (0.90, Status.SUCCEEDED, EndedBy.WORKER, FaultClass.NONE),
+    (0.95, Status.FAILED, EndedBy.WORKER, FaultClass.CLIENT),
+    (0.965, Status.FAILED, EndedBy.WORKER, FaultClass.INFRA),
+    (0.975, Status.FAILED, EndedBy.LEASE, FaultClass.INFRA),
+    (0.985, Status.TIMED_OUT, EndedBy.WORKER, FaultClass.CLIENT),
+    (0.992, Status.TIMED_OUT, EndedBy.DEADLINE, FaultClass.CLIENT),
+    (1.0, Status.CANCELED, EndedBy.WORKER, FaultClass.NONE),
+)
 _SUCCESS = ("Done: nothing needed attention.", "Three items need an answer, and are listed in the report.",
             "Updated the sheet and told the team.", "All checks passed.")  # fmt: skip
 _FAILURE = (
@@ -124,34 +136,18 @@ class Storyteller:
         if chance < 0.01 and claimed < self._until:
             self._end(run, claimed, Status.CANCELED, EndedBy.USER, FaultClass.NONE)
             return claimed
-        outcome, seconds = self._outcome(run, chance, seconds)
-        ended = started + seconds
+        _, status, by, fault = next(each for each in _ENDINGS if chance < each[0])
+        if status == Status.TIMED_OUT:
+            seconds = float(run["timeout_seconds"])
+        ended: float = started + seconds + _LATE_SECONDS.get(by, 0)
         if ended < self._until:
             run["claimed_at"], run["started_at"] = time_of(claimed), time_of(started)
             run["claim_id"] = f"{run['id'].hex[-12:]}"
-            self._use(run, seconds)
-            self._end(run, ended, *outcome)
+            self._use(run, ended - started)
+            self._end(run, ended, status, by, fault)
             return ended
         self._leave_unfinished(run, claimed, started)
         return None
-
-    def _outcome(
-        self, run: Row, chance: float, seconds: float
-    ) -> tuple[tuple[str, str, str], float]:
-        worker, timeout = EndedBy.WORKER, float(run["timeout_seconds"])
-        if chance < 0.90:
-            return (Status.SUCCEEDED, worker, FaultClass.NONE), seconds
-        if chance < 0.95:
-            return (Status.FAILED, worker, FaultClass.CLIENT), seconds
-        if chance < 0.965:
-            return (Status.FAILED, worker, FaultClass.INFRA), seconds
-        if chance < 0.975:
-            return (Status.FAILED, EndedBy.LEASE, FaultClass.INFRA), seconds + _LEASE_SECONDS
-        if chance < 0.985:
-            return (Status.TIMED_OUT, worker, FaultClass.CLIENT), timeout
-        if chance < 0.992:
-            return (Status.TIMED_OUT, EndedBy.DEADLINE, FaultClass.CLIENT), timeout + _GRACE_SECONDS
-        return (Status.CANCELED, worker, FaultClass.NONE), seconds
 
     def _use(self, run: Row, seconds: float) -> None:
         """Fills in tokens, cost and tool calls of so many seconds of work."""

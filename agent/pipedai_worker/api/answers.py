@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -13,8 +14,7 @@ import httpx
 
 # After one of these statuses the worker sends the request again. Every other 4xx is final.
 TRANSIENT_STATUSES = frozenset({408, 425, 429})
-# A 400 answer lists what is wrong with single fields. An error message repeats at most this many characters of that
-# list.
+# A 400 answer lists what is wrong with single fields. An error message repeats this many characters of that at most.
 LONGEST_DETAILS = 1000
 
 # The worker waits no longer than this, even if a server asks for more.
@@ -97,13 +97,10 @@ def read(response: httpx.Response) -> dict[str, Any]:
     code = code if isinstance(code, str) else None
     if code == HOST_NOT_ALLOWED:
         raise NotOurApi(f"The API at {response.url} is not meant to be called by this host name.")
-    if status == 401 and code == UNAUTHENTICATED:
-        raise TokenRefused(
-            f"{message} No token arrived there: a proxy may remove the Authorization header.",
-            arrived=False,
-        )
     if status == 401:
-        raise TokenRefused(message)
+        arrived = code != UNAUTHENTICATED
+        lost = " No token arrived there: a proxy may remove the Authorization header."
+        raise TokenRefused(message if arrived else message + lost, arrived=arrived)
     raise Refused(message + _details(body), status, code, body or {})
 
 
@@ -133,20 +130,21 @@ def parse_time(moment: object) -> float | None:
     if not isinstance(moment, str):
         return None
     try:
-        parsed = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+        return _since_1970(datetime.fromisoformat(moment.replace("Z", "+00:00")))
     except ValueError:
         return None
-    if parsed.tzinfo is None:
-        parsed = parsed.replace(tzinfo=timezone.utc)
-    return parsed.timestamp()
 
 
 def parse_date(header: str | None) -> float | None:
     """Convert a `Date` header to seconds since 1970. Return None if it does not hold a time."""
     try:
-        return parsedate_to_datetime(header or "").timestamp()
+        return _since_1970(parsedate_to_datetime(header or ""))
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _since_1970(moment: datetime) -> float:
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def parse_retry_after(value: str | None) -> float | None:
@@ -156,12 +154,8 @@ def parse_retry_after(value: str | None) -> float | None:
     value = value.strip()
     if value.isascii() and value.isdigit():
         seconds = float(value[:9])
+    elif (date := parse_date(value)) is not None:
+        seconds = date - time.time()
     else:
-        try:
-            when = parsedate_to_datetime(value)
-        except (TypeError, ValueError, OverflowError):
-            return None
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=timezone.utc)
-        seconds = (when - datetime.now(timezone.utc)).total_seconds()
+        return None
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_SECONDS)

@@ -81,13 +81,11 @@ class Api:
         }
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        # The certificates are read only for https, because reading them takes longer than several requests. Redirects,
-        # which might lead to https, are not followed.
+        # The certificates are read only for https, as that takes longer than requests. Redirects are not followed.
         is_https = httpx.URL(self.url).scheme == "https"
         trusted = ssl.create_default_context(cafile=ca_file) if ca_file else is_https
         try:
-            # With trust_env=False, httpx ignores proxies, netrc files and certificates named in environment variables,
-            # because they could lead the token to somebody else.
+            # httpx then ignores the environment's proxies, netrc files and certificates, which could divert the token.
             self._client = httpx.Client(
                 base_url=self.url + BASE_PATH,
                 headers=headers,
@@ -104,8 +102,7 @@ class Api:
         self._way = f"{self.url} through the proxy" if proxy else self.url
         # True after the first successful request below this worker's own URL.
         self._proven = False
-        # How claude, the program that this worker runs, is paid for, as the last poll's answer said; None if it said
-        # nothing.
+        # How claude is paid for, as the last poll's answer said; None if it said nothing.
         self.auth_mode: str | None = None
         # For how many seconds from then on a usage limit kept runs from this worker, as the last poll's answer said;
         # None if there was no limit.
@@ -127,8 +124,7 @@ class Api:
         except Refused as refused:
             raise NotOurApi(f"There is no PipedAI API at {self.url}: {refused}.") from None
         if self.clock_offset is None:
-            # The `Date` header has only whole seconds. It is therefore not used once a poll has told the server's time
-            # more exactly.
+            # The `Date` header has only whole seconds, so it is not used once a poll has told the server's time.
             self._learn_clock(parse_date(response.headers.get("Date")), time.time() - sent_at)
 
     def register(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -265,7 +261,7 @@ class Api:
                     response.read()
                     read(response)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unavailable(_sentence(self._way, error)) from None
+            raise self._unavailable(error) from None
 
     def seconds_until(self, moment: object) -> float | None:
         """Return the seconds from the server's current time to `moment`. Return None if `moment` is not a time."""
@@ -285,9 +281,8 @@ class Api:
         except Refused as refused:
             is_unknown = refused.status == HTTPStatus.NOT_FOUND and refused.code != NOT_FOUND
             if is_unknown and not self._proven:
-                # A 404 without the API's own code may come from another service at this URL, which knows nothing of
-                # this worker. If the health check finds that this is not the PipedAI API, it raises NotOurApi or
-                # Unavailable instead.
+                # A 404 without the API's own code may come from another service at this URL. Unless the health check
+                # finds the PipedAI API there, it raises NotOurApi or Unavailable.
                 self.health()
             raise
         self._proven = True
@@ -301,17 +296,16 @@ class Api:
     ) -> httpx.Response:
         try:
             return self._client.request(method, path, extensions={EXTENSION: bounds}, **options)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise Unavailable(_sentence(self._way, error), sent=False) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unavailable(_sentence(self._way, error)) from None
+            raise self._unavailable(error) from None
 
-
-def _sentence(way: str, error: Exception) -> str:
-    what = str(error).rstrip(".") or type(error).__name__
-    # httpx keeps the error of `ssl` in its text alone.
-    hint = "; --ca-file names a certificate to trust" if "CERTIFICATE_VERIFY_FAILED" in what else ""
-    return f"{way} can't be reached: {what}{hint}"
+    def _unavailable(self, error: Exception) -> Unavailable:
+        what = str(error).rstrip(".") or type(error).__name__
+        # httpx keeps the error of `ssl` in its text alone.
+        is_certificate = "CERTIFICATE_VERIFY_FAILED" in what
+        hint = "; --ca-file names a certificate to trust" if is_certificate else ""
+        sent = not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
+        return Unavailable(f"{self._way} can't be reached: {what}{hint}", sent=sent)
 
 
 def clock_complaint(ahead: float | None) -> str | None:

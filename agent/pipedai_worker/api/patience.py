@@ -75,8 +75,7 @@ LONGEST_SECONDS = 15.0
 class Backoff:
     """Computes the delays between the attempts of one request. Call `reset()` when an attempt has succeeded."""
 
-    def __init__(self, longest: float = LONGEST_SECONDS) -> None:
-        self._longest = longest
+    def __init__(self) -> None:
         self.attempts = 0
 
     def reset(self) -> None:
@@ -84,7 +83,7 @@ class Backoff:
 
     def next_delay(self, retry_after: float | None = None) -> float:
         """Return the seconds until the next attempt: random, up to twice as long each time, at least `retry_after`."""
-        bound = min(self._longest, FIRST_SECONDS * 2.0 ** min(self.attempts, 16))
+        bound = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(self.attempts, 16))
         self.attempts += 1
         return max(jittered(bound), retry_after or 0.0)
 

@@ -14,8 +14,7 @@ TOKEN_VARIABLE = "PIPEDAI_REGISTRATION_TOKEN"  # noqa: S105
 KEY_VARIABLE = "PIPEDAI_API_KEY"
 # Supervisors kill the worker 30 s after SIGTERM. It needs the remaining 7 s to stop the last runs and report them.
 DEFAULT_DRAIN_SECONDS = 23.0
-# The worker stops claude when it has written nothing for so long. Claude's own tools may run for 10 minutes, and claude
-# writes nothing meanwhile.
+# Claude is stopped when it has told nothing for so long. Its own tools may run for 10 minutes, and it is silent then.
 DEFAULT_SILENCE_SECONDS = 1200.0
 
 
@@ -25,8 +24,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--config",
         metavar="FILE",
         type=path,
-        # The default is given as text, because argparse converts a text (and looks up the home for its `~`) only when
-        # the default is used. Some accounts have no home.
+        # A text, which argparse converts only when it is used. It looks up the home then, and some accounts have none.
         default=str(DEFAULT_PATH),
         help=f"the registration's file (default {DEFAULT_PATH}); beside it, in a directory of the"
         " same name that ends in .state, the worker keeps what it must remember",
@@ -46,8 +44,13 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json-logs", action="store_true", help="one JSON object a line on stderr")
 
 
-def add_api_url(parser: argparse.ArgumentParser, *, required: bool, help_text: str) -> None:
-    parser.add_argument("--api-url", metavar="URL", type=_text, required=required, help=help_text)
+def add_api_url(
+    parser: argparse.ArgumentParser,
+    text: str = "instead of the registration's own",
+    *,
+    required: bool = False,
+) -> None:
+    parser.add_argument("--api-url", metavar="URL", type=_text, required=required, help=text)
 
 
 def add_registration(parser: argparse.ArgumentParser) -> None:
@@ -63,8 +66,8 @@ def add_registration(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_capacity(parser: argparse.ArgumentParser, help_text: str) -> None:
-    parser.add_argument("--max-concurrency", metavar="N", type=positive, help=help_text)
+def add_capacity(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--max-concurrency", metavar="N", type=positive, help=text)
 
 
 def add_auth_mode(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +105,6 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
 
 
 def add_work(parser: argparse.ArgumentParser) -> None:
-    """Add the options that tell how runs are executed and how the worker ends."""
     parser.add_argument(
         "--pass-env",
         metavar="NAME",
@@ -139,7 +141,6 @@ def add_work(parser: argparse.ArgumentParser) -> None:
 
 
 def add_logs(parser: argparse.ArgumentParser) -> None:
-    """Add the run whose events are shown, and the options that say which and how."""
     parser.add_argument("run", metavar="RUN", type=_run, help="the run's id")
     parser.add_argument(
         "--after",
@@ -219,4 +220,3 @@ class Exit(Exception):  # noqa: N818 - not always an error
     def __init__(self, code: int, message: str = "") -> None:
         super().__init__(message)
         self.code = code
-        self.message = message

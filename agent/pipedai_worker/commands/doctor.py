@@ -113,10 +113,10 @@ def _check_api(api: Api, worker_id: str) -> Iterator[Finding]:
     yield Finding("worker token", is_own, detail, "Register again with a new wrk_ token.")
 
 
-def check_program(argv: Sequence[str], name: str) -> Iterator[Finding]:
+def check_program(argv: Sequence[str], name: str) -> Finding:
     found = shutil.which(argv[0])
     hint = f"Install {name}, or say where it is; the PATH is {os.environ.get('PATH', 'not set')}."
-    yield Finding(f"{name} on PATH", found is not None, found or f"no {argv[0]}", hint)
+    return Finding(f"{name} on PATH", found is not None, found or f"no {argv[0]}", hint)
 
 
 def check_claude(argv: Sequence[str], paying: Paying | None) -> Iterator[Finding]:
@@ -124,17 +124,16 @@ def check_claude(argv: Sequence[str], paying: Paying | None) -> Iterator[Finding
 
     `paying` is None for the stand-in, which needs no login.
     """
-    findings = list(check_program(argv, "claude"))
-    yield from findings
-    if all(finding.passed for finding in findings):
+    on_path = check_program(argv, "claude")
+    yield on_path
+    if on_path.passed:
         yield _check_version(argv, CREDENTIALS[paying.mode] if paying else ())
     if paying is None:
         return
     yield Finding("claude is paid for by", True, f"{paying.mode} ({paying.why})")
     yield _check_login(paying.mode)
     for complaint in paying.complaints():
-        # `_check_login` has already reported a missing credential, so only complaints about unused credentials are
-        # reported here.
+        # `_check_login` has told of a missing credential, so only unused ones are told here.
         if "is kept from claude" in complaint:
             yield Finding("credentials not used", True, complaint)
 

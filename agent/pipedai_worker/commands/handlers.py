@@ -41,81 +41,88 @@ from pipedai_worker.polling.loop import Fatal, Loop, Settings
 
 log = get_logger(__name__)
 
-# With --offline the stand-in, which plays claude without a model, needs no MCP server, because a person who only tries
-# a worker out may have named a server that does not exist.
+# With --offline the stand-in needs no MCP server: whoever tries a worker out may have named one that does not exist.
 STAND_IN = [*stand_in.COMMAND, "--offline"]
+_STARTS = f"pipedai-worker {__version__} starts"
 
 
+@contextlib.contextmanager
+def _one_sentence() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise Exit(arguments.BAD_CONFIG, str(error)) from None
+    except NotOurApi as error:
+        raise Exit(arguments.NOT_OUR_API, f"{error} Check the API's URL.") from None
+    except ApiError as error:
+        raise Exit(arguments.ERROR, str(error)) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Exit(arguments.ERROR, f"The worker's files can't be used: {error}.") from None
+
+
+@_one_sentence()
 def register(options: argparse.Namespace) -> None:
     """Carry out `register`: exchange the token, write the configuration, and say what to do next."""
-    with _one_sentence():
-        config = _register(options)
-        path = options.config.absolute()
-        same = ["--config", str(path)]
-        if options.ca_file:
-            same += ["--ca-file", str(options.ca_file.absolute())]
-        if options.proxy:
-            # The URL itself may hold a password.
-            same += ["--proxy", "URL"]
-        print(
-            f"Registered as worker {config.worker_id} at {config.api_url}.",
-            f"Its token is in {path}, which only you can read.",
-            f"Check this machine:  pipedai-worker doctor {shlex.join(same)}",
-            f"Start the worker:    pipedai-worker run {shlex.join(same)}",
-            sep="\n",
-        )
+    config = _register(options)
+    path = options.config.absolute()
+    same = ["--config", str(path)]
+    if options.ca_file:
+        same += ["--ca-file", str(options.ca_file.absolute())]
+    if options.proxy:
+        # The URL itself may hold a password.
+        same += ["--proxy", "URL"]
+    print(
+        f"Registered as worker {config.worker_id} at {config.api_url}.",
+        f"Its token is in {path}, which only you can read.",
+        f"Check this machine:  pipedai-worker doctor {shlex.join(same)}",
+        f"Start the worker:    pipedai-worker run {shlex.join(same)}",
+        sep="\n",
+    )
 
 
+@_one_sentence()
 def run(options: argparse.Namespace) -> None:
-    _log_start()
-    with _one_sentence():
-        _run(options, WorkerConfig.load(options.config))
+    log.info(_STARTS)
+    _run(options, WorkerConfig.load(options.config))
 
 
+@_one_sentence()
 def register_and_run(options: argparse.Namespace) -> None:
     """Carry out `manage.py runworker`: register if there is no configuration yet, then work."""
-    _log_start()
-    with _one_sentence():
-        if not options.config.exists():
-            config = _register(options)
-            log.info(
-                "registered as worker %s; its token is in %s", config.worker_id, options.config
-            )
-        _run(options, WorkerConfig.load(options.config))
+    log.info(_STARTS)
+    if not options.config.exists():
+        config = _register(options)
+        log.info("registered as worker %s; its token is in %s", config.worker_id, options.config)
+    _run(options, WorkerConfig.load(options.config))
 
 
-def _log_start() -> None:
-    log.info("pipedai-worker %s starts", __version__)
-
-
+@_one_sentence()
 def doctor(options: argparse.Namespace) -> None:
     """Carry out `doctor`: print one line for each check. Raises Exit if one failed."""
-    with _one_sentence():
-        findings = chain(
-            checks.check_registration(
-                options.config,
-                lambda config: _api(options, options.api_url or config.api_url, config),
-            ),
-            checks.check_program(_program(options.command), "the program")
-            if options.command is not None
-            else checks.check_claude(
-                _claude(options), None if options.stand_in else _known_paying(options)
-            ),
-        )
-        failed = 0
-        for finding in findings:
-            print(finding, flush=True)
-            failed += not finding.passed
-        if failed:
-            raise Exit(arguments.ERROR, f"{failed} of the checks failed.")
+    if options.command is not None:
+        of_program = iter([checks.check_program(_program(options.command), "the program")])
+    else:
+        paying = None if options.stand_in else _known_paying(options)
+        of_program = checks.check_claude(_claude(options), paying)
+    of_registration = checks.check_registration(
+        options.config, lambda config: _api(options, options.api_url or config.api_url, config)
+    )
+    failed = 0
+    for finding in chain(of_registration, of_program):
+        print(finding, flush=True)
+        failed += not finding.passed
+    if failed:
+        raise Exit(arguments.ERROR, f"{failed} of the checks failed.")
 
 
+@_one_sentence()
 def logs(options: argparse.Namespace) -> None:
     """Carry out `logs`: print a run's events, by default until it ends."""
-    with _one_sentence():
-        colour = wants_colour(sys.stdout)
-        for event in events_of(options, partial(_api, options)):
-            print(json.dumps(event) if options.json else shown(event, colour=colour), flush=True)
+    colour = wants_colour(sys.stdout)
+    for event in events_of(options, partial(_api, options)):
+        print(json.dumps(event) if options.json else shown(event, colour=colour), flush=True)
 
 
 def _register(options: argparse.Namespace) -> WorkerConfig:
@@ -142,13 +149,8 @@ def _register(options: argparse.Namespace) -> WorkerConfig:
         raise Exit(
             arguments.DEAD_TOKEN, f"The registration token was refused ({refused}): mint a new one."
         ) from None
-    except registration.NotReached as away:
-        raise Exit(arguments.ERROR, f"{away}. The token was not used: try again later.") from None
-    except registration.AnswerLost as lost:
-        raise Exit(
-            arguments.ERROR,
-            f"{lost}. The token may be used up: if it is refused next, mint a new one.",
-        ) from None
+    except registration.NotRegistered as error:
+        raise Exit(arguments.ERROR, str(error)) from None
 
 
 def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
@@ -280,29 +282,10 @@ def _api(
         raise Exit(arguments.BAD_CONFIG, str(error)) from None
     except OSError as error:
         raise Exit(arguments.BAD_CONFIG, f"--ca-file can't be used: {error}.") from None
-    if api.url.startswith("http://") and not _is_loopback(api.url):
+    on_loopback = urlsplit(api.url).hostname in {"localhost", "127.0.0.1", "::1"}
+    if api.url.startswith("http://") and not on_loopback:
         log.warning("%s is not https: the token travels in plain text", api.url)
     return api
-
-
-def _is_loopback(url: str) -> bool:
-    return urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
-
-
-@contextlib.contextmanager
-def _one_sentence() -> Iterator[None]:
-    try:
-        yield
-    except ConfigError as error:
-        raise Exit(arguments.BAD_CONFIG, str(error)) from None
-    except NotOurApi as error:
-        raise Exit(arguments.NOT_OUR_API, f"{error} Check the API's URL.") from None
-    except ApiError as error:
-        raise Exit(arguments.ERROR, str(error)) from None
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise Exit(arguments.ERROR, f"The worker's files can't be used: {error}.") from None
 
 
 LOOK_SECONDS = 0.2
@@ -333,8 +316,6 @@ M_ARENA_MAX = -8
 
 
 def share_one_arena() -> None:
-    """Make all threads take memory from one arena of glibc; call this before any thread starts. With an arena for each
-    thread, their unused parts added up to 13 MiB in a day.
-    """
+    """Make all threads take memory from one arena of glibc; call it first. Own ones grew by 13 MiB in a day."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)

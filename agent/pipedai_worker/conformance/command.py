@@ -7,6 +7,7 @@ import contextlib
 import json
 import shlex
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -86,20 +87,19 @@ def conformance(options: argparse.Namespace) -> None:
         for check in CHECKS.values():
             print(f"{check.name}: {check.sentence}")
         return
-    passed = failed = skipped = 0
+    seen: Counter[str] = Counter()
     verdicts = kit.judge(
         options.against, options.check, jobs=options.jobs, patience=options.patience
     )
     with _interrupted_by_sigterm(), contextlib.closing(verdicts):
         for verdict in verdicts:
             print(_as_json(verdict) if options.json else verdict, flush=True)
-            failed += verdict.failure is not None
-            skipped += verdict.skipped is not None
-            passed += verdict.failure is None and verdict.skipped is None
+            seen[verdict.mark] += 1
+    failed, passed = seen["FAIL"], seen["pass"]
     if failed:
         raise arguments.Exit(arguments.ERROR, f"{failed} of {passed + failed} checks failed.")
     if not options.json:
-        left_out = f" {skipped} were skipped." if skipped else ""
+        left_out = f" {seen['skip']} were skipped." if seen["skip"] else ""
         print(f"All {passed} checks passed.{left_out}")
 
 
@@ -118,7 +118,7 @@ def _as_json(verdict: Verdict) -> str:
         {
             "check": verdict.check.name,
             "sentence": verdict.check.sentence,
-            "passed": verdict.failure is None and verdict.skipped is None,
+            "passed": verdict.mark == "pass",
             "skipped": verdict.skipped,
             "failure": verdict.failure,
             "log": verdict.log,

@@ -19,8 +19,7 @@ from pipedai_worker.conformance.wire import TERMINAL
 from pipedai_worker.stand_in.mcp_server import Tool
 
 IN_HAND = {"claimed", "running"}
-# This `status` of a fault means that the fake API carries the request out, but then cuts the connection instead of
-# answering.
+# With this `status` of a fault, the fake API carries the request out, but then cuts the connection.
 DROP = "drop"
 
 
@@ -59,8 +58,7 @@ class FakeApi:
         # When each request came, as a time of the monotonic clock.
         self.moments: list[float] = []
         self.headers: list[dict[str, str]] = []
-        # The URL of the MCP server for runs that name no other. When the fake API is served, this becomes the URL of a
-        # small MCP server that answers.
+        # The URL of the MCP server for runs that name no other. Serving the fake API makes it that of a small server.
         self.mcp_url = "https://mcp.example.com/mcp"
         # The tools of that MCP server, and what the worker has announced that it can do.
         self.tools: dict[str, Tool] = {}
@@ -68,8 +66,7 @@ class FakeApi:
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         # One sentence for each request that broke the API's rules.
         self.malformed: list[str] = []
-        # One sentence for each request that reports tool calls or a usage limit which the real API would ignore, in
-        # part or altogether.
+        # One sentence for each request whose tool calls or usage limit the real API would ignore, at least in part.
         self.ignored: list[str] = []
         self.polls_waiting = 0
         self.most_polls_waiting = 0
@@ -80,7 +77,9 @@ class FakeApi:
         self.stops = 0
 
     def add(self, prompt: str = "Say hello.", **fields: Any) -> FakeRun:
-        run = FakeRun(prompt, **{"mcp_url": self.mcp_url, **fields})
+        return self.queue(FakeRun(prompt, **{"mcp_url": self.mcp_url, **fields}))
+
+    def queue(self, run: FakeRun) -> FakeRun:
         with self.lock:
             self.runs[run.id] = run
             self.lock.notify_all()
@@ -89,6 +88,10 @@ class FakeApi:
     def fail(self, kind: str, status: int | str, times: int = 1, **rest: Any) -> None:
         with self.lock:
             self.faults[kind].append(Fault(status, times, **rest))
+
+    def heal(self) -> None:
+        with self.lock:
+            self.faults.clear()
 
     def cancel(self, run: FakeRun) -> None:
         """Ask to stop the run. One that waits ends at once."""
@@ -151,16 +154,14 @@ class FakeApi:
             while not (value := what()):
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise AssertionError(f"not within {seconds} s; calls: {self._summary()}")
+                    calls = [f"{kind} {run_id[:8]}" for kind, run_id, _ in self.calls[-20:]]
+                    raise AssertionError(f"not within {seconds} s; calls: {calls}")
                 self.lock.wait(min(left, 0.5))
             return value
 
     def until_ended(self, run: FakeRun, seconds: float = 60.0) -> dict[str, Any]:
         self.until(lambda: run.status in TERMINAL, seconds)
         return run.outcome or {}
-
-    def _summary(self) -> list[str]:
-        return [f"{kind} {run_id[:8]}" for kind, run_id, _ in self.calls[-20:]]
 
     # --- Answering requests ----------------------------------------------------------------------
 
@@ -272,26 +273,17 @@ class FakeApi:
         self.announced.update(features)
         if self.limited_seconds is not None:
             return []
-        runs = [run for run in self.runs.values() if not run.lost_to_another]
-        held = sum(run.status in IN_HAND for run in runs)
-        able = "approvals" in features
-        due = [
-            run
-            for run in self.runs.values()
-            if run.status == "queued" and (able or run.rules is None)
-        ]
+        runs, able = self.runs.values(), "approvals" in features
+        held = sum(run.status in IN_HAND and not run.lost_to_another for run in runs)
+        due = [run for run in runs if run.status == "queued" and (able or run.rules is None)]
         return due[: max(0, self.capacity - held)]
 
-    def _limit(self) -> dict[str, Any]:
-        if self.limited_seconds is None:
-            return {"limitedUntil": None}
-        return self._time("limitedUntil", timedelta(seconds=self.limited_seconds))
-
     def _told(self) -> dict[str, Any]:
+        left = self.limited_seconds
         return {
             "authMode": self.auth_mode,
-            **self._limit(),
-            **self._time("serverTime", timedelta()),
+            "limitedUntil": None if left is None else self._time(left),
+            "serverTime": self._time(),
         }
 
     def _claim_next(self, body: Any) -> tuple[int, dict[str, Any]]:
@@ -336,16 +328,14 @@ class FakeApi:
             return 409, _conflict("The worker is limited.", "worker_limited", run)
         repeated = run.claim_id == body.get("claimId")
         started = run.status == "running" and body.get("start")
-        if repeated and (run.status == "claimed" or started):
-            self._start_with(run, body)
-            return 200, {**run.shown(), **run.claimed_as}
-        if run.status == "claimed":
-            return 409, _conflict("The run is claimed.", "claimed_by_another", run)
-        status, answer = self._move(run, {"queued"}, "claimed", claim_id=body.get("claimId"))
-        if status == 200:
-            self._start_with(run, body)
-            answer = {**run.shown(), **run.claimed_as}
-        return status, answer
+        if not (repeated and (run.status == "claimed" or started)):
+            if run.status == "claimed":
+                return 409, _conflict("The run is claimed.", "claimed_by_another", run)
+            status, answer = self._move(run, {"queued"}, "claimed", claim_id=body.get("claimId"))
+            if status != 200:
+                return status, answer
+        self._start_with(run, body)
+        return 200, {**run.shown(), **run.claimed_as}
 
     def _start(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         return self._move(run, {"claimed", "running"}, "running")
@@ -354,11 +344,10 @@ class FakeApi:
         if run.status not in IN_HAND:
             return 409, _conflict(f"The run is {run.status}.", "run_state", run)
         self._note_tool_calls("heartbeat", run, body)
-        lease = timedelta(seconds=self.lease_seconds)
-        return 200, {**run.shown(), **self._time("leaseExpiresAt", lease)}
+        return 200, {**run.shown(), "leaseExpiresAt": self._time(self.lease_seconds)}
 
-    def _time(self, name: str, later: timedelta) -> dict[str, str]:
-        return {name: iso(now() + self.clock_ahead + later)}
+    def _time(self, later: float = 0.0) -> str:
+        return iso(now() + self.clock_ahead + timedelta(seconds=later))
 
     def _credentials(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         if run.status not in IN_HAND:
@@ -436,22 +425,23 @@ def _conflict(sentence: str, code: str, run: FakeRun) -> dict[str, Any]:
     return {"error": sentence, "code": code, "status": run.status}
 
 
+_ID = "[0-9a-f-]{36}"
+_WORKER = f"/api/v1/workers/{_ID}"
+_OF_A_RUN = "claim|spend|start|heartbeat|credentials|complete|events"
+# The method of a kind of requests, and their paths. The last group is the kind, and the one before it the run's id.
+_ROUTES = (
+    ("GET", "/api/v1/(health|whoami)"),
+    ("POST", "/api/v1/workers/(register)"),
+    ("GET", f"{_WORKER}/(poll)"),
+    ("POST", f"{_WORKER}/(claim-next|sign-off)"),
+    ("POST", f"{_WORKER}/runs/({_ID})/(?:approvals/{_ID}/(?=spend))?({_OF_A_RUN})"),
+)
+
+
 def route(method: str, path: str) -> tuple[str, str]:
     """Return the kind of a request, such as `claim`, and the id of the run in its path."""
-    if (method, path) == ("GET", "/api/v1/health"):
-        return "health", ""
-    if (method, path) == ("GET", "/api/v1/whoami"):
-        return "whoami", ""
-    if (method, path) == ("POST", "/api/v1/workers/register"):
-        return "register", ""
-    if method == "GET" and re.fullmatch(r"/api/v1/workers/[0-9a-f-]{36}/poll", path):
-        return "poll", ""
-    match = re.fullmatch(r"/api/v1/workers/[0-9a-f-]{36}/(claim-next|sign-off)", path)
-    if match and method == "POST":
-        return match.group(1), ""
-    match = re.fullmatch(
-        r"/api/v1/workers/[0-9a-f-]{36}/runs/([0-9a-f-]{36})/(?:approvals/[0-9a-f-]{36}/(?=spend))?"
-        r"(claim|spend|start|heartbeat|credentials|complete|events)",
-        path,
-    )
-    return (match.group(2), match.group(1)) if match and method == "POST" else ("unknown", "")
+    for allowed, pattern in _ROUTES:
+        if method == allowed and (match := re.fullmatch(pattern, path)):
+            *run_id, kind = match.groups()
+            return kind, "".join(run_id)
+    return "unknown", ""

@@ -17,8 +17,7 @@ class FakeRun:
     prompt: str = "Say hello."
     id: str = field(default_factory=lambda: str(uuid4()))
     mcp_url: str = "https://mcp.example.com/mcp"
-    # The headers that the run's trigger has at present, and in how many seconds from now they expire. None if they do
-    # not.
+    # The headers that the run's trigger has at present, and in how many seconds they expire; None if they do not.
     mcp_headers: dict[str, str] = field(default_factory=dict)
     headers_expire_in: float | None = None
     model: str | None = None
@@ -59,12 +58,16 @@ class FakeRun:
     tool_calls: dict[str, int] | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
-    # When the run's lease was last renewed, on the monotonic clock; and the longest time between two renewals, in
-    # seconds.
+    # When the run's lease was last renewed (monotonic clock), and the longest time between two renewals, in seconds.
     renewed_at: float = 0.0
     longest_silence: float = 0.0
 
     def handed_out(self) -> dict[str, Any]:
+        gates = {
+            "rules": self.rules,
+            "allowHostTools": self.allow_host_tools,
+            "decision": self.decision,
+        }
         return {
             "id": self.id,
             "triggerId": str(uuid4()),
@@ -83,7 +86,7 @@ class FakeRun:
             "retryMode": self.retry_mode,
             "resumeSessionId": self.resume_session_id,
             "maxCostUsd": self.max_cost_usd,
-            **self._gates(),
+            **({} if self.rules is None else {"approvals": gates}),
             "queuedAt": now().isoformat(),
             "somethingNewer": True,
             **self.newer,
@@ -92,12 +95,6 @@ class FakeRun:
     def expires_at(self) -> str | None:
         left = self.headers_expire_in
         return None if left is None else iso(now() + timedelta(seconds=left))
-
-    def _gates(self) -> dict[str, Any]:
-        if self.rules is None:
-            return {}
-        gates = {"rules": self.rules, "allowHostTools": self.allow_host_tools}
-        return {"approvals": {**gates, "decision": self.decision}}
 
     def has_waited(self) -> bool:
         """Return whether the last report of the run was that it waits, and no worker has claimed it since."""

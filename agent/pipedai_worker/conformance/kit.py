@@ -24,25 +24,26 @@ from pipedai_worker.conformance.lab import LOG_LINES, Failed, Lab, Skipped
 
 @dataclass(frozen=True)
 class Verdict:
-    """`failure` says what went wrong, or is None; `log` is the end of the worker's output. `skipped` says why the check
-    is not about this worker, or is None.
-    """
+    """`failure` says what went wrong, `skipped` why the check is not about this worker; `log` is its output's end."""
 
     check: Check
     failure: str | None
     log: str = ""
     skipped: str | None = None
 
-    def __str__(self) -> str:
+    @property
+    def mark(self) -> str:
         if self.skipped is not None:
-            return f"skip  {self.check.name}: {self.skipped}"
-        if self.failure is None:
-            return f"pass  {self.check.name}: {self.check.sentence}"
-        lines = [
-            f"FAIL  {self.check.name}: {self.failure}",
-            f"      Wanted: {self.check.sentence}.",
-        ]
-        return "\n".join([*lines, *(f"      | {line}" for line in self.log.splitlines())])
+            return "skip"
+        return "pass" if self.failure is None else "FAIL"
+
+    def __str__(self) -> str:
+        said = self.skipped or self.failure or self.check.sentence
+        lines = [f"{self.mark}  {self.check.name}: {said}"]
+        if self.failure is not None:
+            lines.append(f"      Wanted: {self.check.sentence}.")
+            lines += [f"      | {line}" for line in self.log.splitlines()]
+        return "\n".join(lines)
 
 
 def judge(

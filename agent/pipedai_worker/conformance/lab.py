@@ -20,13 +20,13 @@ from pipedai_worker.conformance.serving import Service
 from pipedai_worker.conformance.wire import TERMINAL
 from pipedai_worker.events import local
 from pipedai_worker.identity.config import WorkerConfig
+from pipedai_worker.running.process import signal_group
 
 # The most seconds that a worker may take to exit after SIGTERM.
 LEAVE_SECONDS = 30.0
 CONFIG_VARIABLE = "PIPEDAI_CONFIG"
 LOG_LINES = 15
-# In QUIET_SECONDS a correct worker sends at most MOST_ATTEMPTS polls when polls fail. A worker that makes no pauses
-# sends more.
+# When polls fail, a correct worker sends at most MOST_ATTEMPTS of them in QUIET_SECONDS, as it makes pauses.
 QUIET_SECONDS = 4.0
 MOST_ATTEMPTS = 12
 
@@ -84,9 +84,10 @@ class Lab:
         if self._process is not None:
             self.kill()
         self.service.close()
-        for path in self.directory.glob("programs-*"):
-            for pid in _numbers(path):
-                self._kill_program(pid)
+        for pid in (pid for path in self.directory.glob("programs-*") for pid in _numbers(path)):
+            if _is_stand_in(pid):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
 
     # --- The process of the worker under test ----------------------------------------------------
 
@@ -111,16 +112,16 @@ class Lab:
             )
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._worker.pid, signal.SIGKILL)
+        signal_group(self._worker.pid, signal.SIGKILL)
         self._worker.wait()
 
-    def terminate(self) -> int:
-        """Send the worker SIGTERM, and return its exit code. Raises Failed if it takes too long to exit."""
+    def terminate(self) -> None:
+        """Send the worker SIGTERM. Raises Failed unless it then exits in time, with code 0."""
         self._worker.terminate()
         late = f"It still runs {LEAVE_SECONDS:g} s after SIGTERM."
         self.until(self.ended, late, LEAVE_SECONDS)
-        return self._worker.wait()
+        code = self._worker.wait()
+        expect(code == 0, f"It ended with code {code} after SIGTERM.")
 
     def ended(self) -> bool:
         return self._worker.poll() is not None
@@ -154,9 +155,13 @@ class Lab:
         run = FakeRun(**{"mcp_url": self.api.mcp_url, **fields})
         noted = (f"note {self._programs(run)}", *lines)
         run.prompt = "\n".join(("Say hello.", *(f"standin: {line}" for line in noted)))
-        with self.api.lock:
-            self.api.runs[run.id] = run
-            self.api.lock.notify_all()
+        return self.api.queue(run)
+
+    def begin(self, *lines: str, **fields: Any) -> FakeRun:
+        """Add a queued run as `add` does, start the worker, and wait until it has launched the run's program."""
+        run = self.add(*lines, **fields)
+        self.start()
+        self.until_running(run)
         return run
 
     def launched(self, run: FakeRun) -> int:
@@ -167,12 +172,6 @@ class Lab:
 
     def _programs(self, run: FakeRun) -> Path:
         return self.directory / f"programs-{run.id}"
-
-    @staticmethod
-    def _kill_program(pid: int) -> None:
-        if _is_stand_in(pid):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
 
     # --- Waiting for the worker ------------------------------------------------------------------
 
@@ -203,6 +202,9 @@ class Lab:
     def must_end_once(self, run: FakeRun, times: float = 1.0) -> None:
         """Wait until the run has ended. Raise Failed unless it succeeded, with its program started once."""
         expect_status(self.until_ended(run, times), "succeeded")
+        self.expect_launched_once(run)
+
+    def expect_launched_once(self, run: FakeRun) -> None:
         launched = self.launched(run)
         expect(launched == 1, f"It launched the program {launched} times.")
 
@@ -222,6 +224,11 @@ def expect_well_formed(lab: Lab) -> None:
 def expect_status(outcome: dict[str, Any], *statuses: str) -> None:
     status = outcome.get("status")
     expect(status in statuses, f"It reported {status!r} and not {' or '.join(statuses)}.")
+
+
+def expect_handed_back(outcome: dict[str, Any]) -> None:
+    expect_status(outcome, "failed")
+    expect(outcome.get("faultClass") == "infra", "The run was not handed back as infra.")
 
 
 def expect_few_polls(lab: Lab, did: str) -> None:
@@ -244,12 +251,6 @@ def _numbers(path: Path) -> Sequence[int]:
 
 def _is_stand_in(pid: int) -> bool:
     """Tell whether the process with this id is the stand-in for claude, and not a later process with the same id."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
     shown = subprocess.run(
         ["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False
     ).stdout.strip()

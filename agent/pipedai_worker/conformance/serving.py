@@ -28,8 +28,7 @@ class Service:
 
     def __init__(self, api: FakeApi, port: int = 0) -> None:
         self._api = api
-        # This socket has the port but does not listen. While the API is stopped, no other process can take the port,
-        # and connections are refused.
+        # This socket does not listen. It keeps the port while the API is stopped, when connections are refused.
         self._reserved = socket.socket()
         _share_port(self._reserved)
         self._reserved.bind(("127.0.0.1", port))

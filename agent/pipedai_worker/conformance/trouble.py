@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 from pipedai_worker.conformance import check
 from pipedai_worker.conformance.fake_api import DROP
@@ -12,6 +13,7 @@ from pipedai_worker.conformance.lab import (
     Skipped,
     expect,
     expect_few_polls,
+    expect_handed_back,
     expect_status,
 )
 
@@ -61,18 +63,14 @@ def honours_retry_after(lab: Lab) -> None:
 def accepts_a_refused_report(lab: Lab) -> None:
     lab.start()
     for status in (404, 409):
-        _refuse_report(lab, status)
-
-
-def _refuse_report(lab: Lab, status: int) -> None:
-    lab.api.fail("complete", status)
-    run = lab.add()
-    lab.until(lambda: lab.api.count("complete", run), "It did not report the run.")
-    with lab.api.lock:
-        run.status = "failed"
-    lab.until_ended(lab.add())
-    reports = lab.api.count("complete", run)
-    expect(reports <= 2, f"It sent a report {reports} times after {status}.")
+        lab.api.fail("complete", status)
+        run = lab.add()
+        lab.until(partial(lab.api.count, "complete", run), "It did not report the run.")
+        with lab.api.lock:
+            run.status = "failed"
+        lab.until_ended(lab.add())
+        reports = lab.api.count("complete", run)
+        expect(reports <= 2, f"It sent a report {reports} times after {status}.")
 
 
 @check("a slow network, where every answer takes seconds and comes in pieces, loses nothing")
@@ -85,9 +83,7 @@ def stands_a_slow_network(lab: Lab) -> None:
 
 @check("an API that restarts while a run is executed finds the run's outcome reported")
 def stands_a_restart_of_the_api(lab: Lab) -> None:
-    run = lab.add("sleep 2")
-    lab.start()
-    lab.until_running(run)
+    run = lab.begin("sleep 2")
     lab.service.stop()
     lab.pause(4)
     lab.service.start()
@@ -99,19 +95,15 @@ def stands_a_restart_of_the_api(lab: Lab) -> None:
     " its restart"
 )
 def leaves_while_the_api_is_away(lab: Lab) -> None:
-    run = lab.add("ignore-term", "sleep 60")
-    lab.start()
-    lab.until_running(run)
+    run = lab.begin("ignore-term", "sleep 60")
     lab.service.stop()
-    code = lab.terminate()
-    expect(code == 0, f"It ended with code {code} after SIGTERM.")
+    lab.terminate()
     lab.until(lambda: not lab.running(run), "The program goes on without its worker.")
     lab.service.start()
     lab.start()
     outcome = lab.until_ended(run)
-    expect_status(outcome, "failed")
-    expect(outcome.get("faultClass") == "infra", "The run was not handed back as infra.")
-    expect(lab.launched(run) == 1, f"It launched the program {lab.launched(run)} times.")
+    expect_handed_back(outcome)
+    lab.expect_launched_once(run)
 
 
 @check("a dead token (401) ends it, or at least makes it rare")
@@ -138,27 +130,23 @@ def keeps_an_outcome_over_a_kill(lab: Lab) -> None:
     lab.start()
     lab.until(lambda: lab.api.count("complete", run), "It did not report the run.")
     lab.kill()
-    with lab.api.lock:
-        lab.api.faults.clear()
+    lab.api.heal()
     lab.start()
     outcome = lab.until_ended(run)
     expect_status(outcome, "succeeded")
-    expect(lab.launched(run) == 1, f"It launched the program {lab.launched(run)} times.")
+    lab.expect_launched_once(run)
     reported = lab.api.bodies("complete", run)
     expect(outcome == reported[0], "It reported another outcome after its restart.")
 
 
 @check("after a kill -9 and a restart no old program goes on, and its run is handed back")
 def settles_a_run_after_a_kill(lab: Lab) -> None:
-    run = lab.add("sleep 60")
-    lab.start()
-    lab.until_running(run)
+    run = lab.begin("sleep 60")
     lab.kill()
     lab.start()
     outcome = lab.until_ended(run)
-    expect_status(outcome, "failed")
-    expect(outcome.get("faultClass") == "infra", "The run was not handed back as infra.")
-    expect(lab.launched(run) == 1, f"It launched the program {lab.launched(run)} times.")
+    expect_handed_back(outcome)
+    lab.expect_launched_once(run)
     lab.until(lambda: not lab.running(run), "A program of the killed worker goes on.")
 
 

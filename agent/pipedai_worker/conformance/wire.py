@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from pipedai_worker import values
 from pipedai_worker.conformance.fake_run import FakeRun
 
 LONGEST_WAIT_SECONDS = 30
@@ -46,14 +47,10 @@ _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 def parse(data: bytes) -> dict[str, Any] | None:
     try:
-        body = json.loads(data or b"{}", parse_constant=_refuse)
-    except (ValueError, RecursionError):
+        body = values.parse(data or b"{}", parse_constant=values.refuse_constant)
+    except ValueError:
         return None
     return body if isinstance(body, dict) else None
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number in JSON")
 
 
 def is_json(content_type: str | None) -> bool:
@@ -97,11 +94,9 @@ def _problem_of_claim(kind: str, body: dict[str, Any]) -> str | None:
 
 def _problem_of_outcome(body: dict[str, Any]) -> str | None:
     status, fault_class = body.get("status"), body.get("faultClass")
-    if not isinstance(status, str) or status not in TERMINAL | {WAITING}:
+    if status not in (*TERMINAL, WAITING):
         return f"status {status!r} is none that a run ends with"
-    if fault_class is not None and (
-        not isinstance(fault_class, str) or fault_class not in FAULT_CLASSES
-    ):
+    if fault_class not in (None, *FAULT_CLASSES):
         return f"faultClass {fault_class!r} is none"
     for names, fits, wanted in (
         (TEXTS, _is_text, "text"),
@@ -122,10 +117,8 @@ def _problem_of_approval(body: dict[str, Any]) -> str | None:
         return None
     if not isinstance(approval, dict) or approval.keys() != PARKED:
         return f"approval is no object with {', '.join(sorted(PARKED))}"
-    if (
-        not isinstance(approval["arguments"], dict)
-        or size(approval["arguments"]) > LARGEST_ARGUMENTS
-    ):
+    arguments = approval["arguments"]
+    if not isinstance(arguments, dict) or size(arguments) > LARGEST_ARGUMENTS:
         return f"approval.arguments is no object of at most {LARGEST_ARGUMENTS} bytes"
     for name in ("argumentsHash", "toolSchemaHash"):
         if not re.fullmatch("[0-9a-f]{64}", str(approval[name])):
@@ -155,9 +148,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_whole(value: Any) -> bool:
-    if isinstance(value, float):
-        return value.is_integer()
-    return isinstance(value, int) and not isinstance(value, bool)
+    return value.is_integer() if isinstance(value, float) else type(value) is int
 
 
 def _is_money(value: Any) -> bool:
@@ -208,9 +199,7 @@ def size(value: Any) -> int:
 
 
 def flaw_of_calls(body: dict[str, Any], earlier: dict[str, int] | None) -> str | None:
-    """Return what is wrong with the tool calls that a body tells, or None. `earlier` are the counts told before;
-    `total` and `effects` must never become smaller.
-    """
+    """Return what is wrong with a body's tool calls, or None. `total` and `effects` must not be below `earlier`."""
     counts = body.get("toolCalls")
     if counts is not None:
         if (problem := _flaw_of_counts(counts)) is not None:
@@ -266,9 +255,7 @@ def _flaw_of_call(call: Any) -> str | None:
 
 
 def _is_count(value: Any) -> bool:
-    if isinstance(value, float):
-        return value.is_integer() and 0 <= value <= _MOST
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST
+    return _is_whole(value) and 0 <= value <= _MOST
 
 
 def flaw_of_limit(body: dict[str, Any]) -> str | None:
@@ -283,11 +270,9 @@ def flaw_of_limit(body: dict[str, Any]) -> str | None:
     if resets_at(limit) is None:
         return "usageLimit.resetsAt is no time with its offset from UTC"
     kind = limit.get("kind")
-    if kind is not None and not (
-        isinstance(kind, str) and len(kind) <= LONGEST_KIND and kind.isprintable()
-    ):
-        return f"usageLimit.kind is no text of at most {LONGEST_KIND} characters"
-    return None
+    if kind is None or (_is_text(kind) and len(kind) <= LONGEST_KIND and kind.isprintable()):
+        return None
+    return f"usageLimit.kind is no text of at most {LONGEST_KIND} characters"
 
 
 def resets_at(limit: dict[str, Any]) -> datetime | None:

@@ -10,6 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pipedai_worker.logs import get_logger
+
+log = get_logger(__name__)
+
 # The size of the file that `try_writing` writes. The files that the worker keeps are not larger than this.
 _TRIAL_BYTES = 64 * 1024
 
@@ -22,10 +26,14 @@ def private_directory(path: Path) -> Path:
     return path
 
 
+def create(path: Path) -> int:
+    """Create a file that no other user can read at any time, and return its appending descriptor. Raises OSError."""
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
 def write_private(path: Path, content: bytes) -> None:
-    """Create a file with mode 0600, so that no other user can read it at any time. Raises FileExistsError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
+    """Create a file as `create` does, with this content, which is on the disk then."""
+    with os.fdopen(create(path), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -58,6 +66,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     return value
+
+
+def set_aside(path: Path, error: Exception) -> None:
+    """Rename a file that can't be read: a person can then look at it, and the next start does not read it again."""
+    log.warning("%s can't be read (%s); set aside", path, type(error).__name__)
+    with contextlib.suppress(OSError):
+        path.rename(path.with_suffix(".unreadable"))
 
 
 def remove(path: Path) -> None:

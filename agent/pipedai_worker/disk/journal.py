@@ -21,8 +21,7 @@ Entry = TypeVar("Entry")
 
 # The folders of the state directory with the runs in hand, and with the events that the API has not taken yet.
 HELD, EVENTS = "held", "events"
-# The name of a run's file of events ends so if they are sent as they come, or if they are kept on this machine and sent
-# only if the run does not succeed.
+# A run's file of events ends so if they are sent as they come, or if they are sent only if the run does not succeed.
 SENT, KEPT = ".ndjson", ".kept.ndjson"
 
 
@@ -84,9 +83,8 @@ class Journal:
         return claim_id
 
     def next_claim_id(self) -> str:
-        """Return the claimId for the next run. It is written to disk before it is sent, and stays the same until
-        `drop_next_claim_id()`, because its answer may be lost. Raises OSError, also while an earlier run could not be
-        written down.
+        """Return the claimId for the next run. It is on disk before it is sent, and stays until `drop_next_claim_id()`,
+        because its answer may be lost. Raises OSError, also while an earlier run could not be written down.
         """
         if self._could_not_hold:
             durable.try_writing(self._held)
@@ -181,7 +179,4 @@ def _read_all(directory: Path, make: Callable[[str, dict[str, Any]], Entry]) -> 
         try:
             yield make(str(UUID(path.stem)), durable.read_json_object(path))
         except (OSError, ValueError, TypeError) as error:
-            # A file that can't be read is renamed. A person can then look at it, and the next start does not read it
-            # again.
-            log.warning("%s can't be read (%s); set aside", path, type(error).__name__)
-            path.rename(path.with_suffix(".unreadable"))
+            durable.set_aside(path, error)

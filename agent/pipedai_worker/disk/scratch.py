@@ -19,9 +19,7 @@ PREFIX = "pipedai-run-"
 
 
 class Scratch:
-    """`work` is the run's empty working directory, `temporary` is for its temporary files, and `files` holds what the
-    worker gives to the program.
-    """
+    """The run's empty directory `work`, one for temporary files, and `files`, which the worker gives to the program."""
 
     def __init__(self, root: Path | None = None) -> None:
         """Make the directory, or open `root`, that of an earlier attempt, again. Raises OSError."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -273,10 +272,7 @@ class Sessions:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            # The file is renamed, as the journal does: a person can look at it, and it is not read again.
-            log.warning("%s can't be read (%s); set aside", path, type(error).__name__)
-            with contextlib.suppress(OSError):
-                path.rename(path.with_suffix(".unreadable"))
+            durable.set_aside(path, error)
             return None
 
 

@@ -12,7 +12,7 @@ import os
 import secrets
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +65,8 @@ class RecordedCalls:
             self.total += 1
             self.effects += line["effect"] == POSSIBLE
             if len(self.items) < LONGEST_LIST:
-                self.items.append(
-                    {
-                        "at": str(line["at"]),
-                        "tool": str(line["tool"]),
-                        "durationMs": None,
-                        "outcome": UNKNOWN,
-                        "effect": str(line["effect"]),
-                    }
-                )
+                told = {name: str(line[name]) for name in ("at", "tool", "effect")}
+                self.items.append({**told, "durationMs": None, "outcome": UNKNOWN})
         elif line["is"] == "end":
             self.answered += 1
             if (number := int(line["call"])) < len(self.items):
@@ -81,21 +74,12 @@ class RecordedCalls:
                 self.items[number] = {**self.items[number], **outcome}
 
     def summary(self) -> dict[str, Any]:
-        return {
-            "is": "summary",
-            "total": self.total,
-            "effects": self.effects,
-            "answered": self.answered,
-            "items": self.items,
-        }
+        return {"is": "summary", **asdict(self)}
 
     def counts(self) -> dict[str, int]:
         """Return `total`, `effects` (calls that may change something) and `unknown` (calls without an answer)."""
-        return {
-            "total": self.total,
-            "effects": self.effects,
-            "unknown": self.total - self.answered,
-        }
+        unknown = self.total - self.answered
+        return {"total": self.total, "effects": self.effects, "unknown": unknown}
 
     def listed(self) -> list[dict[str, Any]]:
         return [dict(item) for item in self.items]
@@ -113,7 +97,7 @@ class ToolCalls:
         # that hangs, because the run would then lose its lease.
         self._telling = threading.Lock()
         self._recorded = RecordedCalls()
-        self._file = _create(path)
+        self._file = durable.create(path)
         durable.sync_directory(path.parent)
         self._grown = 0
         # True if the last line could not be written as a whole. The next line then begins after a line end.
@@ -185,7 +169,7 @@ class ToolCalls:
     def _summarise(self) -> None:
         temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
         try:
-            file = _create(temporary)
+            file = durable.create(temporary)
             try:
                 _write_all(file, _line(self._recorded.summary()))
                 os.fsync(file)
@@ -201,10 +185,6 @@ class ToolCalls:
         self._file, self._grown = file, 0
         # Later lines are synced to the new file, so the directory must not name the old one after a crash.
         durable.sync_directory(self._path.parent)
-
-
-def _create(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 
 def _line(value: dict[str, Any]) -> bytes:

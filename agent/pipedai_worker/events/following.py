@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from pipedai_worker.api.answers import Refused, TokenRefused, Unanswered, Unavailable, parse_time
 from pipedai_worker.api.client import Api
@@ -18,7 +18,6 @@ from pipedai_worker.api.patience import Backoff, Outage
 from pipedai_worker.commands import arguments
 from pipedai_worker.commands.arguments import KEY_VARIABLE, Exit
 from pipedai_worker.disk.journal import EVENTS, HELD, KEPT, SENT
-from pipedai_worker.events import following
 from pipedai_worker.events.kinds import (
     MESSAGE,
     RESULT,
@@ -48,9 +47,7 @@ LOOK_SECONDS = 0.2
 EventJson = dict[str, Any]
 
 
-def from_api(
-    api: Api, run_id: str, after: int, sleep: Callable[[float], None] = time.sleep
-) -> Iterator[EventJson]:
+def from_api(api: Api, run_id: str, after: int) -> Iterator[EventJson]:
     """Yield the events after a number, until the run ends. A stream that breaks off is opened again."""
     backoff, outage = Backoff(), Outage()
     while True:
@@ -67,7 +64,7 @@ def from_api(
         except Unanswered as error:
             outage.failed(error)
             delay = backoff.next_delay(error.retry_after)
-        sleep(delay)
+        time.sleep(delay)
 
 
 def _stream(api: Api, run_id: str, after: int) -> Iterator[EventJson | None]:
@@ -97,12 +94,7 @@ def listed(api: Api, run_id: str, after: int) -> Iterator[EventJson]:
         after = events[-1]["seq"]
 
 
-def from_file(
-    path: Path,
-    after: int,
-    is_over: Callable[[], bool],
-    sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[EventJson]:
+def from_file(path: Path, after: int, is_over: Callable[[], bool]) -> Iterator[EventJson]:
     """Yield the file's events after a number until the run is over. Raises FileNotFoundError."""
     with contextlib.closing(SpoolReader(path)) as reader:
         reader.go_to(after + 1)
@@ -117,7 +109,7 @@ def from_file(
             if over and not lines:
                 return
             if not lines:
-                sleep(LOOK_SECONDS)
+                time.sleep(LOOK_SECONDS)
 
 
 def _event(text: bytes) -> EventJson | None:
@@ -132,12 +124,9 @@ def _is_event(value: Any) -> bool:
     return isinstance(value, dict) and whole(value.get("seq")) is not None
 
 
-class Connect(Protocol):
-    def __call__(self, url: str, *, key: str) -> Api: ...
-
-
-def events_of(options: argparse.Namespace, connect: Connect) -> Iterator[dict[str, Any]]:
+def events_of(options: argparse.Namespace, connect: Callable[..., Api]) -> Iterator[EventJson]:
     """Return the events that the command `logs` is to show. If there are none, the log says why in one sentence.
+    `connect` returns a client of the API for a URL and a `key`.
 
     They come from the API if there is a key for it, and else from the file that the worker keeps until it has sent
     them. Raises Exit if they can't be had, and ConfigError.
@@ -151,8 +140,8 @@ def events_of(options: argparse.Namespace, connect: Connect) -> Iterator[dict[st
     return _at_the_api(connect(url, key=key), options)
 
 
-def _at_the_api(api: Api, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    read = following.from_api if options.follow else following.listed
+def _at_the_api(api: Api, options: argparse.Namespace) -> Iterator[EventJson]:
+    read = from_api if options.follow else listed
     told, said = False, None
     try:
         with contextlib.closing(api):
@@ -185,7 +174,7 @@ def _say_why_none(api: Api, options: argparse.Namespace, said: str | None = None
     return why
 
 
-def _on_disk(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def _on_disk(options: argparse.Namespace) -> Iterator[EventJson]:
     worker_id = WorkerConfig.load(options.config).worker_id
     state = configuration.state_directory(options.config) / worker_id
 
@@ -196,7 +185,7 @@ def _on_disk(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         paths = [state / EVENTS / f"{options.run}{suffix}" for suffix in (KEPT, SENT)]
         path = next(filter(Path.exists, paths), paths[0])
         told = False
-        for event in following.from_file(path, options.after, is_over):
+        for event in from_file(path, options.after, is_over):
             told = True
             yield event
     except FileNotFoundError:

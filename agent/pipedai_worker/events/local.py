@@ -22,8 +22,7 @@ log = get_logger(__name__)
 
 VARIABLE = "PIPEDAI_LOCAL_RUN_EVENTS"
 DEFAULT_ROOT = Path("~/.pipedai/runs")
-# These limit the size of one file, the size of one event's payload, and the number of files. Together all files stay
-# below 2 GiB.
+# The bounds of one file, of one event's payload, and of the number of files. All files stay below 2 GiB.
 LARGEST_FILE_BYTES = 8 * 1024 * 1024
 LARGEST_PAYLOAD_BYTES = 256 * 1024
 LONGEST_TYPE = 100
@@ -70,14 +69,12 @@ class RunEvents:
     def _line(self, seq: int, kind: str, payload: Any) -> bytes:
         name = self._redactor.redact(kind)[:LONGEST_TYPE]
         event = {"seq": seq, "type": name, "ts": iso(time.time()), "payload": payload}
-        # json.dumps writes only ASCII. Characters that break a line or are invalid in UTF-8 are escaped, so each event
-        # is one line.
+        # json.dumps writes only ASCII, so an event has no line end in it, and nothing that is invalid in UTF-8.
         return json.dumps(event).encode() + b"\n"
 
     def _redacted(self, value: Any) -> Any:
         try:
-            # The length is checked before the secrets are replaced, because replacing them in a large payload takes
-            # long.
+            # The length is checked first, because replacing secrets in a large payload takes long.
             length = len(json.dumps(value))
             if length > LARGEST_PAYLOAD_BYTES:
                 return {"truncated": True, "bytes": length}

@@ -68,7 +68,6 @@ class Recorder:
         return cls(writer, sender, redactor)
 
     def take(self, kind: str, payload: Any) -> None:
-        """Record an event of the run's program: its type, and what it says."""
         if not self._writer.open:
             return
         try:

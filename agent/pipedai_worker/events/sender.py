@@ -30,8 +30,7 @@ GATHER_SECONDS = 1.0
 # If a run told more events than this within GATHER_SECONDS, no person can read them as they come, as with the output of
 # a build. Its events are then gathered for twice the time.
 MANY_EVENTS = 10
-# The API answers with these codes if events are missing before those that it got, and if the run's trigger does not ask
-# for them, at least not now.
+# The API answers so if earlier events are missing, and if the run's trigger asks for none, at least not now.
 EVENT_GAP, EVENTS_OFF = "event_gap", "events_off"
 # If the API asks for other events than it got more often than this in a row, the worker sends it no more.
 MOST_GAPS = 3
@@ -77,6 +76,7 @@ class Sender:
         self._news = threading.Event()
         self._ended = threading.Event()
         self._ended_at: float | None = None
+        # False while the API does not answer.
         self._answered = True
         self._gaps = 0
         self._begun = self._over = False
@@ -99,12 +99,7 @@ class Sender:
     def ended(self) -> bool:
         return self._ended.is_set()
 
-    @property
-    def answered(self) -> bool:
-        return self._answered
-
     def begin(self) -> None:
-        """Begin to send."""
         self._begun = True
         self.done.clear()
         run_in_background(f"events {self._run_id}", self.run)
@@ -112,7 +107,7 @@ class Sender:
     def flush(self) -> None:
         """After `finish()`, give the last events a moment to arrive, if they are being sent."""
         give_up_at = time.monotonic() + FLUSH_SECONDS
-        while self._begun and self.answered and time.monotonic() < give_up_at:
+        while self._begun and self._answered and time.monotonic() < give_up_at:
             if self.done.wait(_LOOK_SECONDS):
                 return
 

@@ -8,11 +8,11 @@ import json
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
 
+from pipedai_worker.disk import durable
 from pipedai_worker.events.kinds import TRUNCATED
 from pipedai_worker.reporting.outcome import iso
 
@@ -35,17 +35,18 @@ class EventFile:
     def __init__(
         self, path: Path, most_bytes: int, most_events: int, *, go_on: bool = False
     ) -> None:
-        """Make the file, mode 0600, in place of one that an earlier claim has left, or with `go_on` continue that one.
-        Raises OSError.
-        """
+        """Make the file, mode 0600, or with `go_on` continue the one that an earlier claim has left. Raises OSError."""
         earlier = path.read_bytes() if go_on and path.exists() else b""
         path.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._file = os.open(path, flags, 0o600)
+        self._file = durable.create(path)
         self._most_bytes, self._most_events = most_bytes, most_events
         self.seq = self.size = 0
-        for line in earlier.split(b"\n")[:-1]:
-            self.append(partial(_again, line), partial(_again, line))
+        # What follows the last line end is an event that a crash has cut off.
+        for line in earlier.splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                self._write(line)
+        if self.seq >= most_events or self.size > most_bytes:
+            self.close()
 
     @property
     def open(self) -> bool:
@@ -58,16 +59,17 @@ class EventFile:
         number = self.seq + 1
         content = line(number)
         full = number >= self._most_events or self.size + len(content) > self._most_bytes
+        self._write(last(number) if full else content)
         if full:
-            content = last(number)
-        if os.write(self._file, content) < len(content):
+            self.close()
+
+    def _write(self, line: bytes) -> None:
+        if os.write(self._file, line) < len(line):
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self.size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.seq = number
-        self.size += len(content)
-        if full:
-            self.close()
+        self.seq += 1
+        self.size += len(line)
 
     def close(self) -> None:
         file, self._file = self._file, -1
@@ -87,10 +89,6 @@ class SpoolWriter(EventFile):
             lambda seq: line_of(seq, kind, text, data),
             lambda seq: line_of(seq, TRUNCATED, None, had),
         )
-
-
-def _again(line: bytes, _: int) -> bytes:
-    return line + b"\n"
 
 
 def line_of(seq: int, kind: str, text: str | None, data: dict[str, Any] | None) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pipedai_worker.polling.assigned import AssignedRun
 from pipedai_worker.redact import Redactor
@@ -42,8 +42,7 @@ class Job:
     # A directory for files that an executor makes for the run. It is removed with the run.
     files: Path
     session: JobSession
-    # The environment variables for the program. At first they are those of the worker that are allowed; an executor may
-    # add others.
+    # The program's environment variables: at first those of the worker that are allowed. An executor may add others.
     environment: dict[str, str]
     redactor: Redactor
     # Called several times a second; returns the reason to stop the run, or None.
@@ -75,28 +74,27 @@ class Execution:
     nothing_deferred: bool = False
 
 
-class Executor(Protocol):
-    """Executes one job per call. Several threads may call it at the same time."""
-
-    # The environment variables of this machine that the program logs in with; their values are secrets.
-    # They may change between two runs.
-    @property
-    def credentials(self) -> tuple[str, ...]: ...
+class Executor:
+    """Executes one job per call. Several threads may call it at the same time. Unless an executor says otherwise, its
+    program is one of which the worker knows nothing.
+    """
 
     # True if the run's MCP server has to answer before the program is launched.
+    needs_server = False
+    # True if a run can go on in the session of an earlier attempt.
+    resumes = False
+    # What the executor can do that not every one can, as the API names it. A program of which nothing is known can't be
+    # parked in the middle, so it gets no runs in which a person has to approve a call.
+    features: tuple[str, ...] = ()
+
     @property
-    def needs_server(self) -> bool: ...
+    def credentials(self) -> tuple[str, ...]:
+        """The environment variables that the program logs in with. Their values are secrets, and may change."""
+        return ()
 
     def execute(self, job: Job) -> Execution:
         """Run the job to its end. No failure is raised as an exception, because a failure is an outcome too."""
-
-    # What the executor can do that not every one can, as the API names it.
-    @property
-    def features(self) -> tuple[str, ...]: ...
-
-    # True if a run can go on in the session of an earlier attempt.
-    @property
-    def resumes(self) -> bool: ...
+        raise NotImplementedError
 
     def clean_up(
         self, session_id: str, directory: Path, pid: int | None, *, keep_session: bool = False
@@ -105,6 +103,7 @@ class Executor(Protocol):
 
     def session_files(self, session_id: str, directory: Path) -> list[Path]:
         """Return the existing files and directories, outside the run's own, from which the session can be resumed."""
+        return []
 
 
 def launch(job: Job, argv: Sequence[str], stdin: bytes) -> Program | Outcome:

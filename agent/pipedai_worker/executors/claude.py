@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipedai_worker.executors import settings, traces
-from pipedai_worker.executors.base import APPROVALS, Execution, Job, launch
+from pipedai_worker.executors.base import APPROVALS, Execution, Executor, Job, launch
 from pipedai_worker.executors.inputs import allowed, is_blank, stdin_for_claude, stdin_to_resume
 from pipedai_worker.executors.settings import SERVER_NAME
 from pipedai_worker.executors.watch import Watch
@@ -16,10 +16,13 @@ from pipedai_worker.identity.paying import CREDENTIALS
 from pipedai_worker.reporting.outcome import CLIENT, FAILED, Outcome
 
 
-class ClaudeExecutor:
+class ClaudeExecutor(Executor):
     """Runs `argv`, which is claude or behaves like it. `auth_mode` returns how claude is paid for. A program that is
     silent for `silence_seconds` is stopped; 0 sets no limit. With `offline` it needs no MCP server.
     """
+
+    resumes = True
+    features = (APPROVALS,)
 
     def __init__(
         self,
@@ -33,8 +36,6 @@ class ClaudeExecutor:
         self._auth_mode = auth_mode
         self._silence_seconds = silence_seconds
         self.needs_server = not offline
-        self.resumes = True
-        self.features = (APPROVALS,)
 
     @property
     def credentials(self) -> tuple[str, ...]:
@@ -67,8 +68,7 @@ class ClaudeExecutor:
             stderr=watch.stderr.feed,
             should_stop=watch.should_stop,
             term_grace=job.term_grace,
-            # Claude is first interrupted by SIGINT, because it then still writes a result, which tells what the run has
-            # cost.
+            # After SIGINT claude still writes a result, which tells what the run has cost.
             interrupt_first=True,
         )
         return watch.conclude(ending)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipedai_worker.disk import durable
-from pipedai_worker.executors.base import Execution, Job, launch
+from pipedai_worker.executors.base import Execution, Executor, Job, launch
 from pipedai_worker.executors.inputs import stdin_text
 from pipedai_worker.executors.tail import Head, Tail
 from pipedai_worker.reporting import output
@@ -26,21 +26,13 @@ from pipedai_worker.reporting.outcome import (
 
 # An error message is a sentence and the end of stderr; this much of its length is kept for the sentence.
 SENTENCE_LENGTH = 200
-# At most this much of an output file is read. It is more than an output may have, because the JSON in the file may
-# contain white space.
+# At most this much of an output file is read: more than an output may have, because there may be white space.
 LARGEST_OUTPUT_FILE = 4 * output.LARGEST_BYTES
 # Stands for the content of an output file that holds no JSON. No JSON text has this value.
 NOT_JSON = float("nan")
 
 
-class CommandExecutor:
-    credentials: tuple[str, ...] = ()
-    # The program may not need the run's MCP server, so the worker does not check beforehand that the server answers.
-    needs_server = False
-    resumes = False
-    # A program can't be parked in the middle, so the worker takes no runs in which a person has to approve a call.
-    features: tuple[str, ...] = ()
-
+class CommandExecutor(Executor):
     def __init__(self, argv: Sequence[str]) -> None:
         self._argv = tuple(argv)
 
@@ -86,14 +78,6 @@ class CommandExecutor:
                 error_message=f"{Path(self._argv[0]).name} {ending.description}.\n{details}",
             )
         return Execution(outcome, ending.stopped_by)
-
-    def clean_up(
-        self, session_id: str, directory: Path, pid: int | None, *, keep_session: bool = False
-    ) -> None:
-        """Do nothing, because the worker does not know which files the program leaves outside the run's directory."""
-
-    def session_files(self, session_id: str, directory: Path) -> list[Path]:
-        return []
 
 
 def _read(path: Path) -> Any:

@@ -11,8 +11,7 @@ from typing import Any
 
 from pipedai_worker.reporting.outcome import CLIENT, INFRA
 
-# In a result, these subtypes mean that the task reached a limit. The same prompt would reach it again, so the client is
-# at fault.
+# These subtypes of a result mean that the task reached a limit, as the same prompt would again: the client's fault.
 BUDGET_REACHED = "error_max_budget_usd"
 CLIENT_SUBTYPES = {
     "error_max_turns": "Claude reached its limit of turns.",
@@ -24,8 +23,7 @@ CLIENT_REASONS = frozenset(
     {
         *("max_turns", "budget_exhausted", "blocking_limit", "prompt_too_long", "image_error"),
         *("rapid_refill_breaker", "structured_output_retry_exhausted"),
-        # These reasons mean that a hook in this machine's settings for claude ended the run. It would end the run
-        # again.
+        # A hook in this machine's settings for claude ended the run, and would end it again.
         *("stop_hook_prevented", "hook_stopped", DEFERRED, "tool_deferred_unavailable"),
     }
 )

@@ -82,27 +82,25 @@ def _utf8(text: str) -> bytes:
     return text.encode("utf-8", errors="replace")
 
 
-# Every run's program gets these variables if they are set: it needs them to find programs, its home, the language and
-# the network.
-ALLOWED = frozenset(
-    {
-        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "NO_COLOR", "TMPDIR"),
-        *("LANG", "LANGUAGE", "TZ"),
-        *("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"),
-        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
-        *("http_proxy", "https_proxy", "no_proxy", "all_proxy"),
-        *("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS"),
-        *("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
-        *("CLAUDE_CONFIG_DIR", "ANTHROPIC_BASE_URL"),
-    }
-)
-ALLOWED_PREFIX = "LC_"
 PROXIES = frozenset(
     {
         *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
         *("http_proxy", "https_proxy", "all_proxy"),
     }
 )
+# Every run's program gets these, if they are set, to find programs, its home, the language and the network.
+ALLOWED = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "NO_COLOR", "TMPDIR"),
+        *("LANG", "LANGUAGE", "TZ"),
+        *("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"),
+        *(*PROXIES, "NO_PROXY", "no_proxy"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS"),
+        *("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
+        *("CLAUDE_CONFIG_DIR", "ANTHROPIC_BASE_URL"),
+    }
+)
+ALLOWED_PREFIX = "LC_"
 GATEWAY_HOST = "127.0.0.1"
 
 

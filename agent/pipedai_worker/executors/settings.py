@@ -18,13 +18,10 @@ TOOL_PREFIX = f"mcp__{SERVER_NAME}__"
 
 def configuration(url: str, timeout_seconds: float) -> bytes:
     """Return the text for `--mcp-config`. `timeout_seconds` is how long a tool call may take."""
-    # By convention the URLs of the older transport (SSE) end in /sse; others speak streamable HTTP.
-    transport = "sse" if urlsplit(url).path.rstrip("/").endswith("/sse") else "http"
     server = {
-        "type": transport,
+        "type": "sse" if is_older(url) else "http",
         "url": url,
-        # Claude then tells the model about the tools from the beginning, and not only when the model searches for
-        # tools.
+        # Claude then tells the model about the tools from the beginning, and not only when it searches for tools.
         "alwaysLoad": True,
         # Without this limit claude would end a tool call when nothing came from it for 300 s.
         "timeout": round(timeout_seconds * 1000),
@@ -32,13 +29,20 @@ def configuration(url: str, timeout_seconds: float) -> bytes:
     return json.dumps({"mcpServers": {SERVER_NAME: server}}).encode()
 
 
+def is_older(url: str) -> bool:
+    """Tell whether the path ends in /sse, which by convention means MCP's older transport (HTTP with SSE)."""
+    try:
+        return urlsplit(url).path.rstrip("/").endswith("/sse")
+    except ValueError:
+        return False
+
+
 # With these variables claude reads no file that the prompt mentions, keeps no memory from run to run, and calls no
 # service but the model's API and the run's MCP server.
 VARIABLES = {
     "CLAUDE_CODE_DISABLE_FILE_MENTIONS": "1",
-    # Older versions of claude do not know the variable above. This variable, too, makes them read no file that the
-    # prompt mentions. It also makes claude load all tools at once, which does no harm, because the run's MCP server is
-    # configured with `alwaysLoad` anyway.
+    # Older versions of claude do not know the variable above. This one, too, keeps them from reading mentioned files.
+    # It also loads all tools at once, which `alwaysLoad` does anyway.
     "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
     "CLAUDE_CODE_DISABLE_CRON": "1",
@@ -73,8 +77,7 @@ def options(approvals: Approvals | None, mcp_config: Path) -> list[str]:
         "ListAgents",
         "--settings",
         json.dumps(settings),
-        # Claude reads the settings of the user's account, but none from the run's directory or the directories above
-        # it.
+        # Claude reads the settings of the user's account, but none of the run's directory or those above it.
         "--setting-sources",
         "user",
         *(["--tools", HOST_TOOLS] if limited else []),
@@ -85,16 +88,13 @@ def options(approvals: Approvals | None, mcp_config: Path) -> list[str]:
 FORGET_SESSION = "--no-session-persistence"
 
 
-# After a failed call of the model's API, claude waits before it calls again: half a second at first, then twice as long
-# each time, up to 32 s.
+# After a failed call of the model's API, claude waits half a second, then twice as long each time, up to 32 s.
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 32.0
 FEWEST_RETRIES, MOST_RETRIES = 2, 10
 SHORTEST_CALL_SECONDS, LONGEST_CALL_SECONDS = 15.0, 360.0
-# The bounds for the pause that claude accepts inside an answer of the model's API. The API sends something at least
-# every few seconds.
+# The bounds for the pause that claude accepts inside an answer of the model's API, which pauses a few seconds at most.
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 180.0
-# How long claude may take to connect to the MCP server. It connects to the worker's gateway on this machine, which
-# answers at once.
+# How long claude may take to connect to the worker's gateway on this machine, which answers at once.
 CONNECT_MILLISECONDS = 30_000
 
 

@@ -9,14 +9,12 @@ from typing import Any
 from pipedai_worker.values import has_too_many_values, parse
 
 LONGEST_LINE_BYTES = 4 * 1024 * 1024
-# In a line longer than LONGEST_LINE_BYTES, or with too many values, each string is cut to this length, so that the rest
-# of the line can still be read.
+# In a longer line, or one with too many values, each string is cut to this length, so that the rest can be read.
 LONGEST_STRING_BYTES = 64 * 1024
 # A string with fewer characters than this was certainly not cut, because JSON takes at most 12 bytes for a character.
 SHORTEST_CUT_STRING = LONGEST_STRING_BYTES // 12 - 1
 
-# Matches the inside of a JSON string, up to the closing quote or to an escape (`\n`, `\u00e9`) that is not complete
-# yet.
+# Matches the inside of a JSON string, up to the closing quote or an escape (`\n`, `\u00e9`) that is not complete yet.
 _STRING_INSIDE = re.compile(rb'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.DOTALL)
 _LONGEST_ESCAPE = 6
 # The pattern is applied to pieces of this size, because the memory that it needs grows with the length of the text.
@@ -112,8 +110,7 @@ class StringCutter:
         while (
             end < len(data) and data[end : end + 1] == b"\\" and end + _LONGEST_ESCAPE <= len(data)
         ):
-            # This escape does not exist in JSON. It is passed on unchanged, and the JSON parser will refuse the whole
-            # line.
+            # JSON has no such escape. It is passed on unchanged, and the parser will refuse the whole line.
             end = _matched(data, end + 2)
         return end
 

@@ -45,8 +45,7 @@ class Head(_Output):
     """Keeps a little more than the first `length` characters, without white space at the beginning."""
 
     def _keep(self, text: str) -> None:
-        # One character more than `length` is kept, so that the code that cuts the text to `length` can see that it was
-        # longer.
+        # One character more than `length` is kept, so that whoever cuts the text sees that it was longer.
         if len(self._kept) <= self._length:
             self._kept = (self._kept + text).lstrip()[: self._length + 1]
 

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-# Claude names directories after the path of the working directory, with a dash in place of each character that is no
-# letter or digit.
+# Claude names directories after the working directory's path, with dashes for all but letters and digits.
 _NOT_A_LETTER = re.compile(r"[^a-zA-Z0-9]")
 
 

@@ -14,16 +14,14 @@ from pipedai_worker.values import number, whole
 TURN_TYPES = frozenset({"assistant", "user", "stream_event", "tool_progress"})
 # Claude names this model in messages that it wrote itself, without a model.
 SYNTHETIC_MODEL = "<synthetic>"
-# Claude tells when a usage limit will be lifted, normally in seconds since 1970. A number larger than this one is in
-# milliseconds.
+# Claude normally tells the end of a usage limit in seconds since 1970. A number larger than this is in milliseconds.
 LATEST_SECONDS = 100_000_000_000
 # A usage limit lasts a month at most. If claude tells a later end of it, this time is used instead.
 LONGEST_RESET_SECONDS = 31 * 86_400.0
 # Stands for claude's word for a usage limit where it has said none.
 UNNAMED_LIMIT = "unknown"
 CONNECTED = "connected"
-# When the MCP server has one of these statuses, claude works on without it. While the status is `pending`, claude
-# still tries to connect.
+# With one of these statuses of the MCP server claude works on without it. While it is `pending`, claude still tries.
 REFUSED = frozenset({"failed", "needs-auth", "disabled"})
 
 
@@ -41,8 +39,7 @@ class Transcript:
         self.api_error: str | None = None
         self.cost_usd: float | None = None
         self.num_turns: int | None = None
-        # The last `result` event. There may be several: when a command in the background ends, claude goes on working
-        # and then gives another result.
+        # The last `result` event. When a command in the background ends, claude goes on, and then gives another one.
         self.result: dict[str, Any] | None = None
         # True while claude has commands that run in the background. When one of them ends, claude goes on working.
         self.in_background = False
@@ -118,8 +115,7 @@ class Transcript:
     def _take_system(self, event: dict[str, Any]) -> None:
         subtype = event.get("subtype")
         if subtype == "init":
-            # An `init` event says that claude begins to work, or goes on working after a result. Claude is then not
-            # finished.
+            # Claude begins to work, or goes on working after a result, so it is not finished.
             self.at_work = True
             self._result_at = None
             self._learn_model(event.get("model"))
@@ -129,8 +125,7 @@ class Transcript:
             if isinstance(tasks, list):
                 self.in_background = bool(tasks)
                 if self._result_at is not None:
-                    # The background commands have changed after a result. The time that claude has to exit, or to go on
-                    # working, begins anew.
+                    # The time that claude has to exit, or to go on working, begins anew.
                     self._result_at = time.monotonic()
 
     def _learn_server(self, servers: Any) -> None:
@@ -149,8 +144,7 @@ class Transcript:
         message = event.get("message")
         if not isinstance(message, dict):
             return
-        # Claude may write one message in several events. Each event tells the message's tokens so far, so the last one
-        # counts.
+        # Claude may write one message in several events, each with the tokens so far, so the last one counts.
         content = message.get("content")
         for block in content if isinstance(content, list) else []:
             if isinstance(block, dict) and str(block.get("name")).startswith(TOOL_PREFIX):
@@ -160,8 +154,7 @@ class Transcript:
         if isinstance(identifier, str) and tokens is not None:
             self._message_tokens[identifier] = tokens
         if event.get("parent_tool_use_id") is None:
-            # This is not a message of a sub-agent. Their messages are left out, because a sub-agent's error is not an
-            # error of the run.
+            # Messages of sub-agents are left out, because a sub-agent's error is not an error of the run.
             self._learn_model(message.get("model"))
             self.api_error = error_kind(event)
             params = event.get("api_error_params")

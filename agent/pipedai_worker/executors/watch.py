@@ -27,8 +27,7 @@ from pipedai_worker.running.stopping import StopReason
 
 # After its result, claude has this long to exit by itself.
 LINGER_SECONDS = 10.0
-# Claude must write its first event within this time. It does so when it is connected to the MCP server, normally within
-# half a minute; on a busy machine it takes longer.
+# Claude must write its first event within this time. Normally it is connected to the MCP server in half a minute.
 START_SECONDS = 180.0
 STDERR_LENGTH = 4_000
 
@@ -71,8 +70,7 @@ class Watch:
         """Return why to stop claude, or None: the job's own reason, or one that claude's events show."""
         reason = self._job.should_stop() or self._own_reason()
         if reason is not None and not self._stopping:
-            # A result that comes after this is claude's reaction to being stopped. It tells the cost, but it does not
-            # decide the run's status.
+            # A result that comes later is claude's reaction. It tells the cost, but does not decide the run's status.
             self._stopping = True
             self._result = self._transcript.result
             self._had_finished = self._transcript.finished_at is not None
@@ -172,8 +170,7 @@ class Watch:
         else:
             sentence = f"Claude {ending.description} without a result."
             if not self._transcript.begun:
-                # A version of claude that does not know the worker's options ends without any event, and so does
-                # another program.
+                # A claude that does not know the worker's options ends so, and so does another program.
                 sentence += " It told nothing at all: see `pipedai-worker doctor`."
         fault = Fault(INFRA, sentence, rate_limited=self._transcript.limit_reached)
         return self._failed(ending, fault, self._said)

@@ -20,18 +20,18 @@ from pipedai_worker.gateway.reading import (
     SESSION,
     VERSION,
     Event,
-    EventSplitter,
-    EventTooLarge,
     chunks_of,
+    events_of,
     media_type,
     session_in,
 )
 from pipedai_worker.gateway.upstream import Upstream
 from pipedai_worker.reporting.outcome import CLIENT
 
-# An event counts as at least this many bytes, because a server could otherwise send very many small events, and reading
-# them would take time without bound.
+# An event counts as at least this many bytes, because reading many small events would take time without bound.
 SMALLEST_EVENT = 100
+_LARGEST_MIB = limits.LARGEST_TOOLS_LIST // limits.MIB
+TOO_LARGE = f"What the MCP server tells of its tools is larger than {_LARGEST_MIB} MiB."
 USER_AGENT = ("User-Agent", f"pipedai-worker/{__version__}")
 
 
@@ -53,8 +53,7 @@ class Conversation:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._ids = itertools.count(1)
-        # How many bytes the server may still send: `_left` counts answers to requests, and `_other` a stream's events
-        # that answer no request.
+        # How many bytes the server may still send: as answers to requests, and as a stream's events that answer none.
         self._left = self._other = limits.LARGEST_TOOLS_LIST
         # The version of MCP that the server has agreed to; None before that.
         self.version: str | None = None
@@ -75,7 +74,6 @@ class Conversation:
         """End the session with the server, if this transport has sessions."""
 
     def _failure(self, response: httpx.Response) -> ServerFailed | None:
-        """Return the error for an answer whose status is no success."""
         return faults.of_status(response.status_code, expiring=self._upstream.headers_expire)
 
     def _made(self, method: str, params: dict[str, Any]) -> tuple[str, bytes]:
@@ -87,7 +85,7 @@ class Conversation:
         """Count `size` more bytes of answers. Raises ServerFailed when they exceed what a list of tools may have."""
         self._left -= size
         if self._left < 0:
-            raise too_large()
+            raise faults.client(TOO_LARGE)
 
     async def _await_event(
         self, events: AsyncIterator[Event], id_as_json: str, method: str
@@ -118,22 +116,6 @@ async def result_in(data: bytes, id_as_json: str, method: str) -> dict[str, Any]
             break
         return result
     return None
-
-
-async def events_in(response: httpx.Response) -> AsyncIterator[Event]:
-    """Yield the events of an answer, none of them larger than a list of tools may be. Raises ServerFailed."""
-    splitter = EventSplitter(limits.LARGEST_TOOLS_LIST)
-    try:
-        async for chunk in chunks_of(response):
-            for event in splitter.feed(chunk):
-                yield event
-    except EventTooLarge:
-        raise too_large() from None
-
-
-def too_large() -> ServerFailed:
-    size = limits.LARGEST_TOOLS_LIST // limits.MIB
-    return faults.client(f"What the MCP server tells of its tools is larger than {size} MiB.")
 
 
 def no_mcp() -> ServerFailed:
@@ -174,7 +156,7 @@ class StreamConversation(Conversation):
             raise failed
         if media_type(response) != EVENTS:
             raise no_mcp()
-        self._events = events = events_in(response)
+        self._events = events = events_of(response, limits.LARGEST_TOOLS_LIST, TOO_LARGE)
         async for event in events:
             if event.kind == ENDPOINT:
                 self._endpoint = endpoint(self._upstream.url, event.data)
@@ -208,7 +190,9 @@ class PostConversation(Conversation):
             if kind == JSON:
                 result = await result_in(await self._read(response), id_as_json, method)
             elif kind == EVENTS:
-                result = await self._await_event(events_in(response), id_as_json, method)
+                result = await self._await_event(
+                    events_of(response, limits.LARGEST_TOOLS_LIST, TOO_LARGE), id_as_json, method
+                )
             else:
                 raise no_mcp()
         if result is None:

@@ -127,7 +127,8 @@ class Wire:
                 raise BadRequest(HTTPStatus.BAD_REQUEST)
             share.take(int(request.header("content-length") or 0))
         if self._http.they_are_waiting_for_100_continue:
-            self.write(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+            go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+            await self.write(go_on)
         body = bytearray()
         while isinstance(event := await self._next(), h11.Data):
             share.take(len(body) + len(event.data))
@@ -148,10 +149,8 @@ class Wire:
             raise BadRequest(error.error_status_hint) from None
         return event if isinstance(event, h11.Event) else None
 
-    def write(self, *events: h11.Event) -> None:
+    async def write(self, *events: h11.Event) -> None:
         self._writer.write(b"".join(self._http.send(event) or b"" for event in events))
-
-    async def drain(self) -> None:
         await self._writer.drain()
 
 
@@ -168,25 +167,22 @@ class Answer:
         status: int,
         body: bytes = b"",
         *,
-        content_type: str = JSON,
         headers: dict[str, str] | None = None,
         close: bool = False,
     ) -> None:
-        """Send a whole answer. `close` tells the client that the connection ends with it."""
+        """Send a whole answer, whose body is JSON. `close` tells the client that the connection ends with it."""
         sent = {"Content-Length": str(len(body)), **(headers or {})}
         if body:
-            sent["Content-Type"] = content_type
+            sent["Content-Type"] = JSON
         if close:
             sent["Connection"] = "close"
         if status == HTTPStatus.NO_CONTENT:
             del sent["Content-Length"]
-        self._wire.write(self._head(status, sent), h11.Data(data=body), h11.EndOfMessage())
-        await self._wire.drain()
+        await self._wire.write(self._head(status, sent), h11.Data(data=body), h11.EndOfMessage())
 
     async def begin_events(self, status: int, headers: dict[str, str]) -> None:
         kind = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache, no-transform"}
-        self._wire.write(self._head(status, {**kind, **headers}))
-        await self._wire.drain()
+        await self._wire.write(self._head(status, {**kind, **headers}))
 
     def _head(self, status: int, headers: dict[str, str]) -> h11.Response:
         self.begun = True
@@ -194,9 +190,7 @@ class Answer:
         return h11.Response(status_code=status, headers=list(headers.items()), reason=reason)
 
     async def write(self, piece: bytes) -> None:
-        self._wire.write(h11.Data(data=piece))
-        await self._wire.drain()
+        await self._wire.write(h11.Data(data=piece))
 
     async def end(self) -> None:
-        self._wire.write(h11.EndOfMessage())
-        await self._wire.drain()
+        await self._wire.write(h11.EndOfMessage())

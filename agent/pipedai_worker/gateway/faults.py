@@ -43,9 +43,7 @@ def client(sentence: str) -> ServerFailed:
 
 
 def of_status(status: int, *, expiring: bool = False) -> ServerFailed | None:
-    """Return the error for the status of an answer, or None for a status of 2xx. `expiring` says that the headers are
-    renewed now and then, so a later attempt has others.
-    """
+    """Return the error for an answer's status; None for 2xx. Headers that are `expiring` may be others later."""
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:
@@ -82,24 +80,20 @@ def of_error(error: BaseException) -> ServerFailed:
         return infra("The MCP server can't be reached: it does not speak TLS as it should.")
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
         return infra("The MCP server can't be reached: it refused the connection.")
-    for kind, sentence in _UNREACHED:
+    for kind, sentence, unanswered in _KINDS:
         if isinstance(error, kind):
-            return infra(sentence)
-    for kind, sentence in _UNANSWERED:
-        if isinstance(error, kind):
-            return infra(sentence, unanswered=True)
+            return infra(sentence, unanswered=unanswered)
     return infra("The MCP server broke off the connection.", unanswered=True)
 
 
-_UNREACHED: tuple[tuple[type[httpx.HTTPError], str], ...] = (
-    (httpx.ProxyError, "The MCP server can't be reached: the worker's proxy refused."),
-    (httpx.ConnectTimeout, "The MCP server can't be reached: it did not answer in time."),
-    (httpx.PoolTimeout, "The MCP server has too many calls open."),
-    (httpx.ConnectError, "The MCP server can't be reached."),
-)
-_UNANSWERED: tuple[tuple[type[httpx.HTTPError], str], ...] = (
-    (httpx.TimeoutException, "The MCP server was silent for too long."),
-    (httpx.RemoteProtocolError, "The MCP server broke off, or does not speak HTTP."),
+# The sentence for each kind of error, the special ones first, and whether the server may have got the request.
+_KINDS: tuple[tuple[type[httpx.HTTPError], str, bool], ...] = (
+    (httpx.ProxyError, "The MCP server can't be reached: the worker's proxy refused.", False),
+    (httpx.ConnectTimeout, "The MCP server can't be reached: it did not answer in time.", False),
+    (httpx.PoolTimeout, "The MCP server has too many calls open.", False),
+    (httpx.ConnectError, "The MCP server can't be reached.", False),
+    (httpx.TimeoutException, "The MCP server was silent for too long.", True),
+    (httpx.RemoteProtocolError, "The MCP server broke off, or does not speak HTTP.", True),
 )
 
 

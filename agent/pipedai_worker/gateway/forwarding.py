@@ -33,9 +33,9 @@ from pipedai_worker.gateway.waiting import (
     Awaited,
     Effects,
     FirstEffect,
+    ListOfTools,
     NotAllowed,
     Waiting,
-    awaited_by,
 )
 from pipedai_worker.running.stopping import in_background
 
@@ -56,25 +56,17 @@ class Posted:
     may_take_long: bool = True
 
 
+@dataclass(frozen=True)
 class Forwarding:
     """Forwards the requests that one gateway gets to the run's MCP server."""
 
-    def __init__(
-        self,
-        upstream: Upstream,
-        calls: ToolCalls,
-        effects: Effects,
-        waiting: Waiting,
-        first_effect: FirstEffect,
-        gate: Gate | None,
-    ) -> None:
-        self._upstream = upstream
-        self._calls = calls
-        self._effects = effects
-        self._waiting = waiting
-        self._first_effect = first_effect
-        # None if no call of the run needs an approval.
-        self._gate = gate
+    _upstream: Upstream
+    _calls: ToolCalls
+    _effects: Effects
+    _waiting: Waiting
+    _first_effect: FirstEffect
+    # None if no call of the run needs an approval.
+    _gate: Gate | None
 
     async def post(
         self,
@@ -112,10 +104,7 @@ class Forwarding:
                 "POST", request.headers, body, url=url, seconds=seconds
             ) as response:
                 await self._answer_post(post, response, answer)
-        except NotAllowed as refused:
-            self._waiting.fail(session, post.ids)
-            await self._fail(post, str(refused), answer)
-        except ServerFailed as failed:
+        except (NotAllowed, ServerFailed) as failed:
             if not failed.unanswered:
                 self._waiting.fail(session, post.ids)
             await self._fail(post, str(failed), answer)
@@ -131,7 +120,9 @@ class Forwarding:
         for message in posted:
             id_as_json = messages.request_id(message)
             tool = messages.tool_of(message)
-            awaited: Awaited | None = awaited_by(message)
+            awaited: Awaited | None = None
+            if message.get("method") == messages.TOOLS_LIST:
+                awaited = ListOfTools()
             if tool is not None:
                 effect = self._effects.of(tool)
                 may_change |= effect == POSSIBLE
@@ -165,8 +156,7 @@ class Forwarding:
         elif post.in_stream:
             body = await read_whole(response)
             if kind == HTML and body.lstrip().startswith(b"<"):
-                # A web page comes from a proxy or the like in front of the MCP server, so the server never got the
-                # message.
+                # A web page comes from a proxy or the like, so the MCP server never got the message.
                 raise faults.client("The MCP server's answer is a web page.")
             await answer.send(HTTPStatus.ACCEPTED)
         elif kind == EVENTS:
@@ -222,8 +212,7 @@ class Forwarding:
                 problem = messages.error(one, messages.SERVER_ERROR, NO_ANSWER)
                 await answer.write(b"event: message\ndata: " + problem + b"\n\n")
         elif not whole:
-            # The connection is cut, so that the client notices that the stream is incomplete. The client may then
-            # resume it.
+            # The connection is cut, so that the client notices that the stream is incomplete, and may resume it.
             raise ConnectionError
         await answer.end()
 

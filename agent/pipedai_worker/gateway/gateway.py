@@ -7,13 +7,12 @@ import hmac
 import json
 import secrets
 import socket
-import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from pipedai_worker.disk.tool_calls import ToolCalls
+from pipedai_worker.executors.settings import is_older
 from pipedai_worker.gateway import faults, messages
 from pipedai_worker.gateway.exchange import Answer, Request
 from pipedai_worker.gateway.faults import ServerFailed, ServerFault
@@ -26,13 +25,13 @@ from pipedai_worker.gateway.renewal import Ask, Credentials
 from pipedai_worker.gateway.upstream import Upstream
 from pipedai_worker.gateway.waiting import Effects, FirstEffect, Waiting
 from pipedai_worker.logs import get_logger
+from pipedai_worker.running.stopping import run_in_background
 
 log = get_logger(__name__)
 
 HOST = "127.0.0.1"
 SECRET_BYTES = 32
-# How many seconds an exit waits for the gateway's thread. A slow look-up of a name or a slow disk can hold the thread
-# for longer. The thread then ends by itself later.
+# How long an exit waits for the gateway's thread. A slow look-up or disk can hold it; then it ends by itself later.
 LEAVE_SECONDS = 5.0
 # While the MCP server is asked for its tools, the worker looks this often whether the run has been stopped.
 LOOK_SECONDS = 0.1
@@ -66,16 +65,14 @@ class Gateway:
         self._calls = calls
         self._before_first_effect = before_first_effect
         self._base = f"/{secrets.token_urlsafe(SECRET_BYTES)}"
-        self._socket: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[None] | None = None
         self._started: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
 
     def __enter__(self) -> Gateway:
-        self._socket = socket.create_server((HOST, 0), backlog=128)
-        self.url = f"http://{HOST}:{self._socket.getsockname()[1]}{self._path}"
-        self._thread.start()
+        listening = socket.create_server((HOST, 0), backlog=128)
+        self.url = f"http://{HOST}:{listening.getsockname()[1]}{self._path}"
+        self._thread = run_in_background("gateway", lambda: self._run(listening))
         self._started.result()
         return self
 
@@ -112,22 +109,19 @@ class Gateway:
     def _path(self) -> str:
         return f"{self._base}/sse" if self._older else f"{self._base}/mcp"
 
-    def _run(self) -> None:
+    def _run(self, listening: socket.socket) -> None:
         try:
-            asyncio.run(self._serve())
+            asyncio.run(self._serve(listening))
         except asyncio.CancelledError:
             pass
         except BaseException as error:
-            if self._socket is not None:
-                self._socket.close()
+            listening.close()
             if self._started.done():
                 log.exception("the gateway ended")
             else:
                 self._started.set_exception(error)
 
-    async def _serve(self) -> None:
-        if self._socket is None:
-            raise RuntimeError("The gateway does not listen.")
+    async def _serve(self, listening: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
         self._main = asyncio.current_task()
         waiting = Waiting(self._calls, self._effects)
@@ -143,7 +137,7 @@ class Gateway:
             self._upstream, waiting, self._forwarding, f"{self._base}/messages/"
         )
         self._upstream.open()
-        listener = Listener(self._socket, self._knows, self._answer)
+        listener = Listener(listening, self._knows, self._answer)
         await listener.open()
         self._started.set_result(None)
         try:
@@ -170,8 +164,7 @@ class Gateway:
                 await answer.send(HTTPStatus.NOT_FOUND)
         except ServerFailed as failed:
             if answer.begun:
-                # The answer has begun already. The connection is cut, so that the client notices that the answer is
-                # incomplete.
+                # The connection is cut, so that the client notices that the answer is incomplete.
                 raise ConnectionError from None
             problem = messages.error("null", messages.SERVER_ERROR, str(failed))
             await answer.send(HTTPStatus.BAD_GATEWAY, problem)
@@ -200,11 +193,3 @@ class Gateway:
 
 def _path_in(target: str) -> bytes:
     return target.partition("?")[0].encode()
-
-
-def is_older(url: str) -> bool:
-    """Tell whether the path ends in /sse, which by convention means MCP's older transport."""
-    try:
-        return urlsplit(url).path.rstrip("/").endswith("/sse")
-    except ValueError:
-        return False

@@ -14,15 +14,13 @@ MOST_CONNECTIONS = 128
 # How many connections may wait until the gateway takes them, if the system allows so many. They wait in turn, so a
 # client that comes while strangers connect without end is late, but not refused.
 MOST_UNTAKEN = 4096
-# How many connections may be open that have not sent a request with this gateway's secret path yet. If there is one
-# more, the oldest of them is closed.
+# How many connections may be open that have not sent a request with the secret path. Beyond that the oldest is closed.
 MOST_STRANGERS = 64
 # How many bytes of request bodies the gateway may have in memory at the same time.
 MOST_HELD = 64 * MIB
 # The first request of a connection, and each body, must have arrived within this time.
 REQUEST_SECONDS = 60.0
-# After a refusal, the connection is read for this many seconds more. If it were closed at once, the client might not
-# read the refusal.
+# After a refusal, a connection is read for so long. Were it closed at once, the client might not read the refusal.
 LINGER_SECONDS = 2.0
 
 # These constants, down to MOST_WAITING, limit what the gateway accepts from the MCP server. To read an event, or an
@@ -35,14 +33,12 @@ LARGEST_TOOLS_LIST = 4 * MIB
 MOST_TOOLS_PAGES = 100
 MOST_TOOLS = 10_000
 LONGEST_SESSION_ID = 1024
-# The gateway remembers at most this many requests that have no answer yet. If there is one more, it forgets the oldest,
-# and does not recognise its answer.
+# The gateway remembers so many requests without an answer. Beyond that it does not recognise the oldest one's answer.
 MOST_WAITING = 1_000
 
 CONNECT_SECONDS = 10.0
 SEND_SECONDS = 30.0
-# A server whose whole answer takes longer than this has failed. The answer to a tool call, and a stream that the CLI
-# has opened, may take as long as the run lasts.
+# A whole answer that takes longer has failed, but for that to a tool call, and a stream that the CLI has opened.
 ANSWER_SECONDS = 120.0
 PROBE_SECONDS = 30.0
 FAREWELL_SECONDS = 2.0
@@ -53,8 +49,7 @@ RENEWED_BEFORE = 30.0
 RENEWAL_PAUSE = 5.0
 # A request that the server refused waits this long for new headers.
 RENEWAL_SECONDS = 10.0
-# Servers close idle connections after 5 s or more. The gateway closes its connections to them earlier, so that it does
-# not send a request on a connection that is just being closed.
+# Servers close idle connections after 5 s or more. The gateway is earlier, so as not to send on one that is closing.
 IDLE_SECONDS = 4.0
 # The system notices a dead peer when it has not answered for IDLE + INTERVAL * COUNT seconds.
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 30, 10, 3

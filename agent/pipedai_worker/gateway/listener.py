@@ -19,8 +19,7 @@ Handler = Callable[[Request, Answer], Awaitable[None]]
 
 class Listener:
     """Serves the connections of one socket, each in a task that is canceled when its client leaves. Every program on
-    the machine can connect; one is a client only after a request whose target, such as `/secret/mcp`, satisfies
-    `knows`.
+    the machine can connect; one is a client only after a request whose target satisfies `knows`.
     """
 
     def __init__(
@@ -65,7 +64,6 @@ class Listener:
         self._strangers.pop(connection, None)
 
     async def serve(self, connection: _Connection, writer: asyncio.StreamWriter) -> None:
-        """Answer the requests of one connection, one after the other."""
         presence, wire = connection.presence, Wire(connection.reader, writer)
         try:
             with connection.time_limit():
@@ -87,24 +85,20 @@ class Listener:
             await _linger(connection.reader, writer)
 
     def _admit(self, connection: _Connection, head: Request) -> None:
-        """Count a connection as that of a client. Raises BadRequest if its request must be refused."""
-        status = self._refusal(head)
-        if status is None and connection not in self._clients:
+        """Count a connection as that of a client. Raises BadRequest for a request that a web page sends, one without
+        the secret path, and that of one client too many.
+        """
+        if head.has("origin"):
+            raise BadRequest(HTTPStatus.FORBIDDEN)
+        if head.header("host") != self._host:
+            raise BadRequest(HTTPStatus.MISDIRECTED_REQUEST)
+        if not self._knows(head.target):
+            raise BadRequest(HTTPStatus.NOT_FOUND)
+        if connection not in self._clients:
             if len(self._clients) >= limits.MOST_CONNECTIONS:
-                status = HTTPStatus.SERVICE_UNAVAILABLE
-            else:
-                self._strangers.pop(connection, None)
-                self._clients.add(connection)
-        if status is not None:
-            raise BadRequest(status)
-
-    def _refusal(self, request: Request) -> int | None:
-        """Return the status with which to refuse a request of a web page, or one without the secret path; else None."""
-        if request.has("origin"):
-            return HTTPStatus.FORBIDDEN
-        if request.header("host") != self._host:
-            return HTTPStatus.MISDIRECTED_REQUEST
-        return None if self._knows(request.target) else HTTPStatus.NOT_FOUND
+                raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE)
+            self._strangers.pop(connection, None)
+            self._clients.add(connection)
 
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from pipedai_worker.gateway import faults, limits
-from pipedai_worker.values import TooManyValues, parse
+from pipedai_worker.values import TooManyValues, parse, refuse_constant
 
 TOOLS_CALL, TOOLS_LIST = "tools/call", "tools/list"
 # A server answers these requests at once, unless it is broken. Other requests may take it as long as the run lasts.
@@ -25,9 +25,7 @@ _PARSER = ThreadPoolExecutor(1, "parser")
 
 
 async def read_apart(data: bytes, read: Callable[[bytes], Read]) -> Read:
-    """Return `read(data)`. A large message is parsed apart from the event loop, after those before it, so what `read`
-    returns should be small.
-    """
+    """Return `read(data)`, which should be small. A large message is parsed apart from the event loop, in its turn."""
     if len(data) < limits.LARGE_MESSAGE:
         return read(data)
     return await asyncio.get_running_loop().run_in_executor(_PARSER, read, data)
@@ -42,9 +40,7 @@ def read_posted(body: bytes) -> list[dict[str, Any]]:
     """Return the messages of a POST. Raises ValueError if the server might understand it differently: it is not UTF-8,
     an object has a name twice, or a name of JSON-RPC is in other capitals. Also raises it for too many values.
     """
-    value = parse(
-        body.decode(), object_pairs_hook=_without_doubles, parse_constant=_refuse_constant
-    )
+    value = parse(body.decode(), object_pairs_hook=_without_doubles, parse_constant=refuse_constant)
     messages = value if isinstance(value, list) else [value]
     if not messages or not all(isinstance(message, dict) for message in messages):
         raise ValueError("The body is no JSON-RPC message.")
@@ -131,10 +127,6 @@ def _is_ambiguous(message: dict[str, Any]) -> bool:
         for members, known in ((message, _MEMBERS), (called, _MEMBERS_OF_A_CALL))
         for name in members
     )
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON.")
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import urljoin
 
@@ -10,7 +12,6 @@ import httpx
 
 from pipedai_worker.gateway import faults
 from pipedai_worker.gateway.exchange import Answer, Request
-from pipedai_worker.gateway.faults import ServerFailed
 from pipedai_worker.gateway.forwarding import Forwarding
 from pipedai_worker.gateway.reading import EVENTS, events_of, media_type
 from pipedai_worker.gateway.upstream import Upstream
@@ -21,19 +22,17 @@ LONGEST_ENDPOINT = 8 * 1024
 _PORTS = {"http": 80, "https": 443}
 
 
+@dataclass(frozen=True, repr=False)
 class OlderTransport:
     """Forwards MCP's older transport. Instead of the server's URLs the client gets the gateway's, below `posts`."""
 
-    def __init__(
-        self, upstream: Upstream, waiting: Waiting, forwarding: Forwarding, posts: str
-    ) -> None:
-        self._upstream = upstream
-        self._waiting = waiting
-        self._forwarding = forwarding
-        self._posts = posts
-        self._numbers = itertools.count(1)
-        # The server's URL for the POSTs of each open stream.
-        self._endpoints: dict[str, httpx.URL] = {}
+    _upstream: Upstream
+    _waiting: Waiting
+    _forwarding: Forwarding
+    _posts: str
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    # The server's URL for the POSTs of each open stream.
+    _endpoints: dict[str, httpx.URL] = field(default_factory=dict)
 
     async def open_stream(self, request: Request, answer: Answer) -> None:
         """Forward a stream of events until the server or the client ends it. Raises ServerFailed."""
@@ -60,7 +59,6 @@ class OlderTransport:
             self._endpoints.pop(number, None)
 
     async def post(self, number: str, request: Request, answer: Answer) -> None:
-        """Forward messages to the endpoint of an open stream."""
         url = self._endpoints.get(number)
         if url is None:
             await answer.send(HTTPStatus.NOT_FOUND)
@@ -75,16 +73,12 @@ def endpoint(server: httpx.URL, data: bytes) -> httpx.URL:
             raise ValueError
         url = httpx.URL(urljoin(str(server), data.decode().strip()))
     except (httpx.InvalidURL, ValueError):
-        raise _no_endpoint() from None
+        raise faults.client("The MCP server named an endpoint that is no URL.") from None
     if _origin(url) != _origin(server) or url.userinfo:
         raise faults.client(
             "The MCP server named an endpoint of another origin, which is not used."
         )
     return url.copy_with(fragment=None)
-
-
-def _no_endpoint() -> ServerFailed:
-    return faults.client("The MCP server named an endpoint that is no URL.")
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -16,8 +16,7 @@ _SESSION_ID = re.compile(r"[!-~]+")
 
 JSON, EVENTS, HTML = "application/json", "text/event-stream", "text/html"
 SESSION, VERSION = "mcp-session-id", "mcp-protocol-version"
-# The key of an httpx answer's extension with the time by which the whole answer must have come, by the event loop's
-# clock; None sets no limit.
+# The extension of an httpx answer with the time by which it must have come whole (event loop's clock); None: no limit.
 ENDS_AT = "pipedai_ends_at"
 
 Came = TypeVar("Came")
@@ -43,15 +42,19 @@ async def chunks_of(response: httpx.Response) -> AsyncIterator[bytes]:
         raise faults.of_error(error) from None
 
 
-async def events_of(response: httpx.Response) -> AsyncIterator[Event]:
-    splitter = EventSplitter(limits.LARGEST_EVENT)
+async def events_of(
+    response: httpx.Response,
+    largest: int = limits.LARGEST_EVENT,
+    too_large: str = f"The MCP server sent an event of more than {limits.LARGEST_EVENT // limits.MIB} MiB.",
+) -> AsyncIterator[Event]:
+    """Yield the events of an answer. Raises ServerFailed, with the sentence `too_large` for one of more bytes."""
+    splitter = EventSplitter(largest)
     try:
         async for chunk in chunks_of(response):
             for event in splitter.feed(chunk):
                 yield event
     except EventTooLarge:
-        size = limits.LARGEST_EVENT // limits.MIB
-        raise faults.client(f"The MCP server sent an event of more than {size} MiB.") from None
+        raise faults.client(too_large) from None
 
 
 async def read_whole(response: httpx.Response, largest: int = limits.LARGEST_ANSWER) -> bytes:
@@ -153,8 +156,7 @@ class EventSplitter:
 
     def _split(self) -> Iterator[Event]:
         if self._after_cr and self._held:
-            # The bytes before these ended in CR, which ends a line. An LF that follows belongs to the same line end,
-            # and is dropped.
+            # The bytes before these ended in CR, which ends a line. An LF that follows belongs to the same line end.
             self._after_cr = False
             if self._held[:1] == b"\n":
                 del self._held[:1]

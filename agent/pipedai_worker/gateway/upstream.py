@@ -20,8 +20,7 @@ from pipedai_worker.gateway.faults import ServerFailed
 from pipedai_worker.gateway.reading import ENDS_AT, within
 from pipedai_worker.gateway.renewal import Ask, Credentials, Renewal
 
-# Headers with these names are never forwarded. They concern a single connection (RFC 9110 §7.6.1), or the form in which
-# a message is sent on it.
+# Headers about a single connection (RFC 9110 §7.6.1), or how a message is sent on it, are never forwarded.
 HOP_BY_HOP = frozenset(
     {
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization"),
@@ -37,8 +36,7 @@ OF_THE_PROTOCOL = frozenset(
         *("mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name"),
     }
 )
-# A client's headers with these names are not forwarded. They are about the client itself, or are meant for the gateway
-# alone, to which the client sends its requests.
+# A client's headers about the client itself, or meant for the gateway alone, are not forwarded.
 NOT_FORWARDED = HOP_BY_HOP | {"host", "authorization", "cookie", "origin", "accept-encoding"}
 _HOST = re.compile(r"[0-9A-Za-z._:-]+")
 LARGEST_PORT = 65535

@@ -86,10 +86,6 @@ class Waiting:
             log.error("the end of a tool call can't be written down: %s", error.strerror)
 
 
-def awaited_by(message: dict[str, Any]) -> ListOfTools | None:
-    return ListOfTools() if message.get("method") == messages.TOOLS_LIST else None
-
-
 class Effects:
     """What calls of a server's tools may change. The last answer to `tools/list` that names a tool counts."""
 
@@ -125,6 +121,8 @@ def _annotated(tool: dict[str, Any]) -> str:
 
 class NotAllowed(Exception):  # noqa: N818 - carries the sentence for the client
     """A call must not be sent to the MCP server. The exception's text tells the client why."""
+
+    unanswered = False
 
 
 class FirstEffect:

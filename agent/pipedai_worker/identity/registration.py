@@ -26,12 +26,8 @@ NAME_LENGTH = 255
 PATIENCE_SECONDS = 60.0
 
 
-class NotReached(Exception):  # noqa: N818 - a state of knowledge
-    """The API could not be asked to register this worker within a minute."""
-
-
-class AnswerLost(Exception):  # noqa: N818 - a state of knowledge
-    """The API may have used the token up, but its answer did not arrive."""
+class NotRegistered(Exception):  # noqa: N818 - a state of knowledge
+    """The API could not be asked within a minute, or its answer was lost. The text says what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class Registration:
 
 def register(api: Api, registration: Registration, path: Path) -> WorkerConfig:
     """Register, and write the configuration. It tries again for a minute, but only while the token is certain to be
-    unused. Raises ConfigError if the file can't be written, NotReached, AnswerLost, and the API's errors.
+    unused. Raises ConfigError if the file can't be written, NotRegistered, and the API's errors.
     """
     _check_writable(path)
     gives_up_at = time.monotonic() + PATIENCE_SECONDS
@@ -76,13 +72,15 @@ def register(api: Api, registration: Registration, path: Path) -> WorkerConfig:
             return api.register(registration.body())
         except Unavailable as error:
             if error.sent and error.retry_after is None:
-                raise AnswerLost(str(error)) from None
+                raise NotRegistered(
+                    f"{error}. The token may be used up: if it is refused next, mint a new one."
+                ) from None
             raise
 
     try:
         answer = until_answered(attempt, wait, again=Unavailable)
     except GaveUp as gave_up:
-        raise NotReached(str(gave_up)) from None
+        raise NotRegistered(f"{gave_up}. The token was not used: try again later.") from None
     config = WorkerConfig(
         worker_id=str(answer["workerId"]),
         worker_token=str(answer["workerToken"]),

@@ -38,8 +38,7 @@ class AssignedRun:
     attempt: int
     # A JSON Schema that the run's output has to fit; None if none is asked for.
     output_schema: dict[str, Any] | None = field(repr=False, default=None)
-    # When the API takes what the run's program does: ALWAYS, as it does it, or FAILURES, once the run has ended
-    # otherwise than succeeded. With anything else it takes nothing.
+    # When the API takes what the program does: ALWAYS, or once a run has ended without success (FAILURES), else never.
     record_events: str = ""
     # True if a later attempt may go on in the session of claude that this run begins (`retryMode` is `resume`).
     may_be_resumed: bool = False
@@ -49,6 +48,11 @@ class AssignedRun:
     max_cost_usd: str | None = None
     # Which tool calls a person must approve; None if the run's trigger has no such rules.
     approvals: Approvals | None = None
+
+    @property
+    def is_decided(self) -> bool:
+        """Tell whether the run has waited for a person, who has decided by now."""
+        return self.approvals is not None and self.approvals.decision is not None
 
     @classmethod
     def parse(cls, item: Any) -> AssignedRun | None:

@@ -8,34 +8,26 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
-from typing import Any
-from uuid import UUID
 
 from pipedai_worker.api.answers import ApiError, Refused, TokenRefused
-from pipedai_worker.api.client import SIGN_OFF_SECONDS, Api
-from pipedai_worker.api.patience import GaveUp
+from pipedai_worker.api.client import Api
 from pipedai_worker.disk.journal import Journal
-from pipedai_worker.events.sender import Sender, send_left
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.logs import get_logger
-from pipedai_worker.polling.assigned import AssignedRun
+from pipedai_worker.polling.in_hand import InHand
 from pipedai_worker.polling.poller import Granted, Polled, Poller
-from pipedai_worker.reporting.calls import report
-from pipedai_worker.reporting.outcome import WAITING, Outcome
 from pipedai_worker.running import recovery
 from pipedai_worker.running.run import Run, Surroundings
-from pipedai_worker.running.stopping import StopReason, run_in_background
+from pipedai_worker.running.stopping import StopReason
 
 log = get_logger(__name__)
 
 # After a run that the worker could not begin, such as one that can't be written down, the next poll waits this long.
 UNCLAIMED_PAUSE_SECONDS = 2.0
-# The time that the worker has to exit after the drain (the time that runs get to finish). In these seconds, programs
-# get SIGTERM and SIGKILL, and each outcome is sent once.
+# The time to exit after the drain (the time that runs get): for SIGTERM, SIGKILL, and sending each outcome once.
 LEAVE_SECONDS = 4.5
 # Each of these signals ends the worker. SIGHUP comes when the terminal that started the worker is closed.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -60,8 +52,7 @@ class Settings:
     pass_env: tuple[str, ...] = ()
     # The directory for the files of live run events. None if nobody asked for such files.
     events: Path | None = None
-    # Called after each poll with how claude, the program that this worker runs, is paid for, as the API says; None if
-    # it says nothing.
+    # Called after each poll with how claude is paid for, as the API says; None if it says nothing.
     on_auth_mode: Callable[[str | None], None] = lambda _: None
     # Returns the word for the account of claude that pays for the runs, for the polls to tell; None if it is not known.
     account_id: Callable[[], str | None] = lambda: None
@@ -96,9 +87,10 @@ class Loop:
             settings.pass_env,
             settings.events,
             leaving=self._leaving.wait,
-            parking=lambda run_id: self._inbox.put(lambda: self._claiming.add(run_id)),
-            claimed=lambda run_id: self._inbox.put(lambda: self._claiming.discard(run_id)),
+            parking=lambda run_id: self._inbox.put(lambda: self._in_hand.claiming.add(run_id)),
+            claimed=lambda run_id: self._inbox.put(lambda: self._in_hand.claiming.discard(run_id)),
         )
+        self._in_hand = InHand(self._surroundings, self._inbox.put, self._on_ended)
         self._poller = Poller(
             api,
             lambda result: self._inbox.put(lambda: self._on_polled(result)),
@@ -107,17 +99,11 @@ class Loop:
             account_id=settings.account_id,
             features=executor.features,
         )
-        self._runs: dict[str, Run] = {}
-        # The runs that were granted and are not written to disk yet, and those that the API does not know yet to wait.
-        # Until then the worker asks for no other run.
-        self._claiming: set[str] = set()
         # Runs that were granted anew, after a person's decision, before the thread of their last spell has ended.
         self._decided: dict[str, Granted] = {}
-        self._settling = 0
         # True once no further run is to be taken, because none is due; only with `once`.
         self._all_taken = False
-        # Set when a signal has come: when the worker stops the runs that have not finished, and when it exits in any
-        # case.
+        # Set when a signal has come: when the worker stops unfinished runs, and when it exits in any case.
         self._stop_at = self._leave_at = NEVER
         self._failure: ApiError | None = None
 
@@ -126,18 +112,17 @@ class Loop:
         previous = {
             number: signal.signal(number, self._on_signal)
             for number in (*STOP_SIGNALS, FINISH_SIGNAL)
-            # `nohup` starts a program with SIGHUP ignored. The worker leaves it ignored then, and survives the closing
-            # of its terminal.
+            # `nohup` starts a program with SIGHUP ignored, so that it survives the closing of its terminal.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
         }
         try:
-            self._settle_the_past()
+            self._in_hand.settle_the_past()
             if self._settings.drain:
                 self._finish("--drain")
             while not self._finished():
                 self._step()
             if time.monotonic() < self._leave_at and self._failure is None:
-                self._sign_off()
+                self._poller.sign_off()
         finally:
             self._leaving.set()
             for number, handler in previous.items():
@@ -145,37 +130,13 @@ class Loop:
         if self._failure is not None:
             raise Fatal(self._failure)
 
-    def _settle_the_past(self) -> None:
-        recovery.clean_up(self._journal, self._surroundings.executor)
-        left = self._journal.events()
-        for run_id, body in self._journal.outcomes().items():
-            if body.get("status") == WAITING:
-                # Until the API knows that the run waits, it must not be taken anew: the late report would end that.
-                self._claiming.add(run_id)
-            self._settle(partial(self._report_left, run_id, body, left.pop(run_id, None)))
-        if left:
-            # Nothing waits for these events. What can't be sent before the worker exits stays on disk.
-            run_in_background("events", lambda: send_left(self._api, left, self._leaving.wait))
-
-    def _report_left(self, run_id: str, body: dict[str, Any], events: Path | None) -> None:
-        """Report a run of an earlier process, and then send its events: before, the API may not take them."""
-        around = self._surroundings
-        try:
-            status = report(self._api, self._journal, around.executor, run_id, body, around.leaving)
-        finally:
-            around.claimed(run_id)
-        if events is not None:
-            sender = Sender(self._api, run_id, events, around.leaving)
-            sender.finish()
-            sender.end(status)
-
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        # A signal may interrupt the main thread inside another put() on this queue. SimpleQueue allows that; with a
-        # lock the handler would wait for ever.
-        self._inbox.put(lambda: self._on_signalled(number))
+        # A signal may interrupt another put() of the main thread. A queue with a lock would wait for ever then.
+        react = self._finish if number == FINISH_SIGNAL else self._on_stop_signal
+        self._inbox.put(lambda: react(signal.Signals(number).name))
 
     def _finished(self) -> bool:
-        busy = bool(self._runs) or self._settling > 0
+        busy = bool(self._in_hand.runs) or self._in_hand.settling > 0
         if self._draining.is_set():
             # The API may be granting a run at this moment. The worker then has to hand it back, so it is still busy.
             busy = busy or (self._poller.under_way and self._failure is None)
@@ -200,33 +161,23 @@ class Loop:
             pass
 
     def _may_poll(self) -> bool:
-        if self._poller.under_way or self._claiming or self._draining.is_set():
+        if self._poller.under_way or self._in_hand.claiming or self._draining.is_set():
             return False
-        if self._all_taken or (self._settings.once and self._settling):
+        if self._all_taken or (self._settings.once and self._in_hand.settling):
             return False
         return self._has_room()
 
     def _has_room(self) -> bool:
         limit = self._settings.max_concurrency
-        return limit is None or len(self._runs) < limit
+        return limit is None or len(self._in_hand.runs) < limit
 
-    def _on_signalled(self, number: int) -> None:
-        name = signal.Signals(number).name
-        if number == FINISH_SIGNAL:
-            self._finish(name)
-        else:
-            self._on_stop_signal(name)
+    # --- Taking runs and ending them --------------------------------------------------------------
 
     def _on_polled(self, result: Polled | ApiError) -> None:
         if isinstance(result, Polled):
             self._take(result)
-            return
-        try:
-            self._poller.failed(result)
-        except ApiError as error:
-            self._fail(error)
-
-    # --- Taking runs and ending them --------------------------------------------------------------
+        elif not self._poller.tries_again(result):
+            self._fail(result)
 
     def _take(self, polled: Polled) -> None:
         self._poller.answered(polled)
@@ -241,46 +192,34 @@ class Loop:
 
     def _take_granted(self, granted: Granted) -> None:
         """Begin a run that the API has claimed for this worker, or hand it back."""
-        run = granted.run
+        run, in_hand = granted.run, self._in_hand
         if run is None:
             log.warning("a run that was granted can't be read")
-            self._hand_back(_id_of(granted.state), recovery.UNREADABLE)
+            if granted.run_id is None:
+                self._drop_claim_id()
+            else:
+                in_hand.hand_back(granted.run_id, recovery.UNREADABLE)
             self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
-        elif run.id in self._runs and _is_decided(run):
+        elif run.id in in_hand.runs and run.is_decided:
             # The thread that has reported that the run waits is about to end.
-            self._claiming.add(run.id)
+            in_hand.claiming.add(run.id)
             self._decided[run.id] = granted
-        elif run.id in self._runs or self._journal.has_outcome(run.id):
+        elif run.id in in_hand.runs or self._journal.has_outcome(run.id):
             # The worker has this run already, but could not drop its claimId then.
-            self._hand_back(None, recovery.NOT_BEGUN)
+            self._drop_claim_id()
             self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
         elif self._draining.is_set():
             log.info("run %s came too late; it is handed back", run.id)
             outcome = replace(recovery.NOT_BEGUN, session_id=run.resume_session_id)
-            self._hand_back(run.id, outcome)
+            in_hand.hand_back(run.id, outcome)
         else:
-            self._launch(Run(run, granted.claim_id, self._surroundings, granted.state))
+            in_hand.launch(Run(run, granted.claim_id, self._surroundings, granted.state))
 
-    def _hand_back(self, run_id: str | None, outcome: Outcome) -> None:
-        """Report a run that was granted, and is not begun. With None only its claimId is used no more."""
-        if run_id is None:
-            try:
-                self._journal.drop_next_claim_id()
-            except OSError as error:
-                log.warning("a claimId can't be removed from disk: %s", error.strerror)
-            return
-        # Until the claimId is dropped, the worker asks for nothing: another call with it would get this run again, or a
-        # run whose claimId is then dropped too early.
-        self._claiming.add(run_id)
-        self._settle(
-            partial(
-                recovery.hand_back,
-                *(self._api, self._journal, self._surroundings.executor),
-                *(run_id, outcome),
-                kept=partial(self._surroundings.claimed, run_id),
-                wait=self._leaving.wait,
-            )
-        )
+    def _drop_claim_id(self) -> None:
+        try:
+            self._journal.drop_next_claim_id()
+        except OSError as error:
+            log.warning("a claimId can't be removed from disk: %s", error.strerror)
 
     def _keep_sessions_while_limited(self) -> None:
         seconds = self._api.limited_seconds
@@ -291,40 +230,9 @@ class Loop:
         except OSError as error:
             log.warning("it can't be written down that sessions are kept: %s", error.strerror)
 
-    def _launch(self, run: Run) -> None:
-        run_id = run.assigned.id
-        self._runs[run_id] = run
-        self._claiming.add(run_id)
-        run_in_background(f"run {run_id}", lambda: self._in_thread(run, run.live))
-
-    def _settle(self, work: Callable[[], None]) -> None:
-        self._settling += 1
-        run_in_background("settle", lambda: self._in_thread(None, work))
-
-    def _in_thread(self, run: Run | None, work: Callable[[], None]) -> None:
-        error: ApiError | None = None
-        try:
-            work()
-        except ApiError as caught:
-            error = caught
-        except GaveUp:
-            # The API did not answer before the worker had to exit. The run stays on disk, and the next start asks the
-            # API again.
-            log.info("left to the next start: %s", run.assigned.id if run else "older runs")
-        except OSError as caught:
-            log.error("the worker's files can't be written: %s", caught)
-        except Exception:
-            log.exception("a run's thread failed")
-        finally:
-            self._inbox.put(lambda: self._on_ended(run, error))
-
     def _on_ended(self, run: Run | None, error: ApiError | None) -> None:
-        """Note that the thread of a run has ended; with None, one that settled a run of an earlier process."""
-        if run is None:
-            self._settling -= 1
-        else:
-            self._runs.pop(run.assigned.id, None)
-            self._claiming.discard(run.assigned.id)
+        """Go on after the thread of a run; with None, after one that settled something."""
+        if run is not None:
             if not run.claimed:
                 self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
             decided = self._decided.pop(run.assigned.id, None)
@@ -340,9 +248,8 @@ class Loop:
         if self._draining.is_set():
             return
         self._draining.set()
-        log.info(
-            "%s: takes nothing new, and ends after its runs in hand: %d", name, len(self._runs)
-        )
+        count = len(self._in_hand.runs)
+        log.info("%s: takes nothing new, and ends after its runs in hand: %d", name, count)
         try:
             self._journal.tell(draining=True)
         except OSError as error:
@@ -353,7 +260,7 @@ class Loop:
         if self._leave_at != NEVER:
             log.warning("%s again: stopping at once", name)
             self._stop_at = time.monotonic()
-        elif self._runs:
+        elif self._in_hand.runs:
             log.info("%s: up to %g s for what is in hand", name, self._settings.drain_seconds)
             self._drain(self._settings.drain_seconds)
         else:
@@ -366,27 +273,10 @@ class Loop:
         self._leave_at = self._stop_at + LEAVE_SECONDS
         self._poller.end_wait()
 
-    def _sign_off(self) -> None:
-        """Tell the API that this process ends, if it has polled. It ends soon also if the API does not answer."""
-        if not self._poller.connected:
-            return
-        told = threading.Event()
-
-        def tell() -> None:
-            try:
-                self._api.sign_off()
-            except ApiError as error:
-                log.debug("the worker could not sign off: %s", error)
-            finally:
-                told.set()
-
-        run_in_background("sign-off", tell)
-        told.wait(SIGN_OFF_SECONDS)
-
     def _stop_all(self) -> None:
         self._stop_at = NEVER
         self._leave_at = min(self._leave_at, time.monotonic() + LEAVE_SECONDS)
-        for run in self._runs.values():
+        for run in self._in_hand.runs.values():
             run.stop.request(StopReason.SHUTDOWN)
 
     def _fail(self, error: ApiError) -> None:
@@ -394,18 +284,6 @@ class Loop:
         if self._failure is None:
             self._failure = error
             self._draining.set()
-            # From now on each outcome is sent to the API only once more. If the API does not accept it, it stays on
-            # disk for the next start.
+            # From now on each outcome is sent only once more. What is not accepted stays on disk for the next start.
             self._leaving.set()
             self._stop_all()
-
-
-def _is_decided(run: AssignedRun) -> bool:
-    return run.approvals is not None and run.approvals.decision is not None
-
-
-def _id_of(state: dict[str, Any]) -> str | None:
-    try:
-        return str(UUID(state["id"]))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from pipedai_worker.api.answers import ApiError, NotOurApi, Unavailable
-from pipedai_worker.api.client import Api, clock_complaint
+from pipedai_worker.api.client import SIGN_OFF_SECONDS, Api, clock_complaint
 from pipedai_worker.api.patience import Backoff, Outage, jittered
 from pipedai_worker.disk.journal import Journal
 from pipedai_worker.logs import get_logger
@@ -17,11 +18,9 @@ from pipedai_worker.running.stopping import run_in_background
 
 log = get_logger(__name__)
 
-# How long the API may hold a poll until a run is due. Many proxies cut a request after 30 s without a byte, so this is
-# less.
+# How long the API may hold a poll until a run is due. Many proxies cut a request after 30 s without a byte.
 WAIT_SECONDS = 25.0
-# An API that is shutting down, for example, holds no poll. If an answer without a run comes sooner than this, the
-# worker waits for the rest of this time before the next poll.
+# An API that is shutting down holds no poll. If an empty answer comes sooner than this, the rest is waited for.
 SHORTEST_EMPTY_POLL_SECONDS = 5.0
 
 
@@ -34,6 +33,13 @@ class Granted:
     state: dict[str, Any] = field(repr=False)
     run: AssignedRun | None
 
+    @property
+    def run_id(self) -> str | None:
+        try:
+            return str(UUID(self.state["id"]))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+
 
 @dataclass(frozen=True)
 class Polled:
@@ -45,7 +51,7 @@ class Polled:
 
 class Poller:
     """Sends one poll at a time in another thread, and passes its result or exception to `deliver`. The main thread then
-    calls `answered()` or `failed()`, which decide when the next poll is due.
+    calls `answered()` or `tries_again()`, which decide when the next poll is due.
     """
 
     def __init__(
@@ -111,11 +117,27 @@ class Poller:
         except ApiError as error:
             log.debug("the waiting poll can't be ended: %s", error)
 
+    def sign_off(self) -> None:
+        """Tell the API that this process ends, if it has polled. It ends soon also if the API does not answer."""
+        if not self.connected:
+            return
+
+        def tell() -> None:
+            try:
+                self._api.sign_off()
+            except ApiError as error:
+                log.debug("the worker could not sign off: %s", error)
+
+        run_in_background("sign-off", tell).join(SIGN_OFF_SECONDS)
+
     def answered(self, polled: Polled) -> None:
         self.under_way = False
         self._backoff.reset()
         self._outage.answered()
-        self._check_clock()
+        complaint = clock_complaint(self._api.clock_offset)
+        if complaint and not self._clock_warned:
+            self._clock_warned = True
+            log.warning("%s; set it right", complaint)
         self.due_at = time.monotonic()
         if not self.connected:
             self.connected = True
@@ -123,23 +145,16 @@ class Poller:
         elif polled.granted is None:
             self.due_at += max(0.0, jittered(SHORTEST_EMPTY_POLL_SECONDS) - polled.seconds)
 
-    def failed(self, error: ApiError) -> None:
-        """Note that a poll failed. Raise the poll's error if a further attempt would fail too."""
+    def tries_again(self, error: ApiError) -> bool:
+        """Note that a poll failed. Return False if a further attempt would fail too."""
         self.under_way = False
-        # If polls were answered before, an answer that is not from the API (a proxy's error page, perhaps) is a passing
-        # fault, and the worker tries again.
+        # If polls were answered before, an answer of something else, such as a proxy's error page, is a passing fault.
         if isinstance(error, Unavailable) or (self.connected and isinstance(error, NotOurApi)):
             self._outage.failed(error)
             self.due_at = time.monotonic() + self._backoff.next_delay(error.retry_after)
-            return
-        raise error
+            return True
+        return False
 
     def pause(self, seconds: float) -> None:
         """Send the next poll no sooner than about `seconds` from now."""
         self.due_at = max(self.due_at, time.monotonic() + jittered(seconds))
-
-    def _check_clock(self) -> None:
-        complaint = clock_complaint(self._api.clock_offset)
-        if complaint and not self._clock_warned:
-            self._clock_warned = True
-            log.warning("%s; set it right", complaint)

@@ -21,8 +21,7 @@ log = get_logger(__name__)
 
 # Two heartbeats in a row may fail, and the third still comes before the lease ends.
 BEATS_PER_LEASE = 3
-# The pause between two heartbeats stays within these bounds, however long the lease is, because the worker learns only
-# from a heartbeat's answer that its run was canceled.
+# The pause between heartbeats stays within these bounds, because only an answer tells that a run was canceled.
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 20.0
 # A thread that waits for a heartbeat's answer checks this often whether the run has been stopped meanwhile.
 LOOK_SECONDS = 0.2
@@ -35,9 +34,7 @@ class NotTold(Exception):  # noqa: N818 - a state of knowledge
 
 
 class Heartbeat:
-    """A context manager that sends heartbeats from entry to exit. `counts` returns the counts of tool calls to send, or
-    None. `session_id` is sent too, once it is set.
-    """
+    """A context manager that sends heartbeats, with what `counts` returns and, once it is set, with `session_id`."""
 
     def __init__(
         self,
@@ -54,8 +51,7 @@ class Heartbeat:
         self._interval = LONGEST_SECONDS
         self._condition = threading.Condition()
         self._ended = False
-        # `_asked` counts the calls of `tell()`. `_answered` is the value of `_asked` at the time when the last answered
-        # heartbeat was sent.
+        # How often `tell()` was called, and how often it had been when the last answered heartbeat was sent.
         self._asked = self._answered = 0
 
     def __enter__(self) -> Heartbeat:
@@ -90,21 +86,20 @@ class Heartbeat:
                 asked = self._asked
             try:
                 answer = self._api.heartbeat(self._run_id, self._counts(), self.session_id)
-            except Unanswered as error:
-                delay = min(backoff.next_delay(error.retry_after), self._longest_pause)
-                failed = True
             except TokenRefused:
                 self._stop.request(StopReason.TOKEN_REFUSED)
                 return
             except Refused:
                 self._stop.request(StopReason.LOST)
                 return
-            except Exception:
-                # The thread goes on after any error. If it ended, the run would lose its lease, and `tell()` would wait
-                # for ever.
-                log.exception("run %s: the heartbeat failed", self._run_id)
-                delay = min(backoff.next_delay(), self._longest_pause)
+            except Exception as error:
+                # The thread goes on. If it ended, the run would lose its lease, and `tell()` would wait for ever.
                 failed = True
+                if not isinstance(error, Unanswered):
+                    log.exception("run %s: the heartbeat failed", self._run_id)
+                # After an outage the API waits three times as long as this (SPEC §22).
+                delay = backoff.next_delay(getattr(error, "retry_after", None))
+                delay = min(delay, self._interval / 2)
             else:
                 backoff.reset()
                 failed = False
@@ -126,19 +121,11 @@ class Heartbeat:
                 self._condition.wait(left)
             return False
 
-    @property
-    def _longest_pause(self) -> float:
-        """Return half of the interval. After an outage the API waits three times as long (SPEC §22)."""
-        return self._interval / 2
-
     def _next_interval(self, answer: dict[str, Any]) -> float:
         left = self._api.seconds_until(answer.get("leaseExpiresAt"))
         if left is None:
             return self._interval
         return min(max(left / BEATS_PER_LEASE, SHORTEST_SECONDS), LONGEST_SECONDS)
-
-
-log = get_logger(__name__)
 
 
 def report(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
@@ -35,9 +35,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class UsageLimit:
-    """A usage limit of claude's account. It ends at `resets_at`, in seconds since 1970. `kind` is claude's word for it,
-    such as `five_hour`.
-    """
+    """A usage limit of claude's account: its end, in seconds since 1970, and claude's word for it (`five_hour`)."""
 
     resets_at: float
     kind: str
@@ -49,9 +47,7 @@ class UsageLimit:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one run ended, or that it waits. Its texts may contain secrets until `redacted()` removes them; `body()`
-    shortens the texts.
-    """
+    """How one run ended, or that it waits. Its texts may hold secrets until `redacted()`; `body()` shortens them."""
 
     status: str
     fault_class: str = NONE
@@ -123,9 +119,7 @@ def storable(value: Any) -> Any:
 
 
 def bare(body: dict[str, Any]) -> dict[str, Any]:
-    """Return only the status and the fault of an outcome, to report them after the API has refused it with 400. A run
-    can't wait without the call that it waits for, so it fails.
-    """
+    """Return status and fault of an outcome that the API has refused. A run can't wait without its call: it fails."""
     if body.get("status") == WAITING:
         return {"status": FAILED, "faultClass": CLIENT}
     return {name: body[name] for name in ("status", "faultClass") if name in body}
@@ -161,6 +155,16 @@ def _cut(text: str, length: int) -> str | None:
     return text or None
 
 
+# The names of the four numbers of Tokens, in the `usage` of the model's API and in claude's `modelUsage`.
+_OF_THE_API = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+)
+_OF_CLAUDE = ("inputTokens", "outputTokens", "cacheReadInputTokens", "cacheCreationInputTokens")
+
+
 @dataclass(frozen=True)
 class Tokens:
     """How many tokens of a model one message, several messages, or a whole run used."""
@@ -173,31 +177,16 @@ class Tokens:
     @classmethod
     def read(cls, usage: Any) -> Tokens | None:
         """Read a `usage` object of the model's API; a missing number counts as 0. Return None if it is no object."""
-        if not isinstance(usage, dict):
-            return None
-        return cls(
-            whole(usage.get("input_tokens")) or 0,
-            whole(usage.get("output_tokens")) or 0,
-            whole(usage.get("cache_read_input_tokens")) or 0,
-            whole(usage.get("cache_creation_input_tokens")) or 0,
-        )
+        return cls._of(usage, _OF_THE_API) if isinstance(usage, dict) else None
 
     @classmethod
     def read_model(cls, usage: Any) -> Tokens:
         """Read one model's entry of claude's `modelUsage`. A number that is missing or not a whole one counts as 0."""
-        if not isinstance(usage, dict):
-            return cls()
-        return cls(
-            whole(usage.get("inputTokens")) or 0,
-            whole(usage.get("outputTokens")) or 0,
-            whole(usage.get("cacheReadInputTokens")) or 0,
-            whole(usage.get("cacheCreationInputTokens")) or 0,
-        )
+        return cls._of(usage, _OF_CLAUDE) if isinstance(usage, dict) else cls()
+
+    @classmethod
+    def _of(cls, usage: dict[str, Any], names: tuple[str, ...]) -> Tokens:
+        return cls(*(whole(usage.get(name)) or 0 for name in names))
 
     def __add__(self, other: Tokens) -> Tokens:
-        return Tokens(
-            self.input + other.input,
-            self.output + other.output,
-            self.cache_read + other.cache_read,
-            self.cache_creation + other.cache_creation,
-        )
+        return Tokens(*map(sum, zip(astuple(self), astuple(other))))

@@ -27,8 +27,7 @@ CHECKER = "pipedai_worker.reporting.schema_check"
 
 def settle(success: Outcome, schema: Any, output: Any, redactor: Redactor) -> Outcome:
     """Return the outcome of a program that succeeded with this output, or with ABSENT. If the trigger has a schema, a
-    missing, too large or wrong output makes it a failure of the client. Without a schema, too large an output is left
-    out.
+    missing, too large or wrong output is a failure of the client; else too large an output is left out.
     """
     if output is ABSENT:
         if schema is None:
@@ -70,8 +69,7 @@ def check(schema: Any, output: Any, redactor: Redactor) -> Complaint | None:
             capture_output=True,
             timeout=LONGEST_SECONDS,
             check=False,
-            # The process that checks the output can import the same modules as this process, but gets no other
-            # environment variable.
+            # The process can import the same modules as this one, but gets no other variable.
             cwd="/",
             env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             start_new_session=True,
@@ -86,8 +84,7 @@ def check(schema: Any, output: Any, redactor: Redactor) -> Complaint | None:
             # Linux kills a program by SIGKILL when the machine has no memory left.
             return Complaint("The output could not be checked: the checker was killed.", INFRA)
         if checked.returncode < 0:
-            # The checker is ended by SIGXCPU when its processor time is used up, and by SIGSEGV when it recurses
-            # without end.
+            # SIGXCPU ends the checker when its processor time is used up, SIGSEGV when it recurses without end.
             return Complaint("The output could not be checked against its schema in time.")
         return Complaint("The output could not be checked: the checker failed.", INFRA)
     if answer.get("missing"):

@@ -21,8 +21,7 @@ def main() -> None:
     # A process that ends need not look for garbage first.
     atexit.register(gc.freeze)
     limit = int(sys.argv[1])
-    # At the first limit the system sends SIGXCPU, which tells the worker why the check ended. A SIGKILL could also mean
-    # that the machine has no memory left.
+    # At the first limit comes SIGXCPU. A SIGKILL could also mean that the machine has no memory left.
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
     # macOS can't limit a process's memory in this way.
     if sys.platform.startswith("linux"):
@@ -46,7 +45,10 @@ def judged(schema: Any, output: Any) -> dict[str, Any]:
     try:
         validator = Draft202012Validator(schema, registry=EMPTY_REGISTRY)
         for error in validator.iter_errors(output):
-            pointer = "".join(f"/{_escaped(part)}" for part in error.absolute_path)
+            parts = (
+                str(part).replace("~", "~0").replace("/", "~1") for part in error.absolute_path
+            )
+            pointer = "".join(f"/{part}" for part in parts)
             return {"pointer": pointer, "misfit": error.message}
     except Unresolvable:
         sentence = "The output schema refers to a schema that is not part of it."
@@ -57,10 +59,6 @@ def judged(schema: Any, output: Any) -> dict[str, Any]:
     except Exception as caught:  # such as a pattern that Python can't read
         sentence = f"The output can't be checked, as the schema is none ({type(caught).__name__})."
     return {"sentence": sentence}
-
-
-def _escaped(part: object) -> str:
-    return str(part).replace("~", "~0").replace("/", "~1")
 
 
 if __name__ == "__main__":

@@ -20,8 +20,7 @@ from pipedai_worker.running.stopping import StopReason
 # While a program writes nothing, the worker checks this often whether to stop it.
 TICK_SECONDS = 0.1
 CHUNK_BYTES = 64 * 1024
-# When the program has ended, a process that it left behind may hold its output open. The output is read for this many
-# seconds more.
+# A process that the program left behind may hold its output open, which is read for so many seconds more.
 PIPE_GRACE_SECONDS = 1.0
 
 Sink = Callable[[bytes], None]
@@ -51,8 +50,7 @@ class Program:
     def __init__(
         self, argv: Sequence[str], *, stdin: bytes, directory: Path, environment: Mapping[str, str]
     ) -> None:
-        # The program's input is a file. Through a pipe the worker would have to keep writing while the program is slow
-        # to read.
+        # The input is a file. Through a pipe the worker would have to keep writing while the program is slow to read.
         with tempfile.TemporaryFile() as input_file:
             input_file.write(stdin)
             input_file.seek(0)
@@ -87,11 +85,18 @@ class Program:
                 stopped_by = self._follow(
                     pipes, should_stop, _Stop(self, term_grace, interrupt_first)
                 )
-                self._end_group()
+                signal_group(self.pid, signal.SIGKILL)
                 pipes.read_rest()
         finally:
-            self._end_group()
-        return self._reap(stopped_by)
+            signal_group(self.pid, signal.SIGKILL)
+        code = self._process.wait()
+        if code >= 0:
+            return Ending(code, stopped_by)
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return Ending(128 - code, stopped_by, name)
 
     def _follow(
         self,
@@ -112,19 +117,6 @@ class Program:
             pipes.read(TICK_SECONDS)
         return stopped_by
 
-    def _end_group(self) -> None:
-        self._signal_group(signal.SIGKILL)
-
-    def _reap(self, stopped_by: StopReason | None) -> Ending:
-        code = self._process.wait()
-        if code >= 0:
-            return Ending(code, stopped_by)
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        return Ending(128 - code, stopped_by, name)
-
     def _has_ended(self) -> bool:
         """Tell whether the program has ended, without reaping it: afterwards its group's id could be used again."""
         if hasattr(os, "waitid"):
@@ -138,11 +130,7 @@ class Program:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, number)
         else:
-            self._signal_group(number)
-
-    def _signal_group(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+            signal_group(self.pid, number)
 
 
 class _Stop:
@@ -214,19 +202,23 @@ class _Pipes:
                 return
 
 
+def signal_group(pid: int, number: int) -> None:
+    """Send a signal to a process group, if there is one."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
 def start_time(pid: int) -> str | None:
     """Return a text that differs for each process that ever has this id. Return None if there is no such process."""
-    # platform.system() is called because type checkers evaluate sys.platform, and would report the other branch as
-    # unreachable.
+    # Type checkers evaluate sys.platform, and would report the other branch as unreachable.
     if platform.system() == "Linux":
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
             boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         except OSError:
             return None
-        # In /proc/PID/stat the second field is the program's name in parentheses, and may itself contain spaces and
-        # parentheses. Fields are therefore counted after the last parenthesis. Field 22 is the start time, in clock
-        # ticks since boot (proc(5)).
+        # The second field is the program's name in parentheses, which may itself contain spaces and parentheses. Fields
+        # are counted after the last one. Field 22 is the start time, in clock ticks since boot (proc(5)).
         return f"{boot}/{stat.rpartition(')')[2].split()[19]}"
     shown = subprocess.run(
         ["/bin/ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -25,8 +24,7 @@ from pipedai_worker.running import process
 log = get_logger(__name__)
 
 RESTARTED = Outcome(FAILED, INFRA, error_message="worker restarted")
-# The outcome of a run of which no program was started, so it has called no tool and has cost nothing. The API has
-# started the run with its claim, so it has to be told.
+# The outcome of a run without a program, which has called and cost nothing. Its claim has started it all the same.
 NEVER_BEGUN = replace(RESTARTED, tool_calls={"total": 0, "effects": 0, "unknown": 0}, cost_usd=0.0)
 # The outcome of a run that the API has granted while the worker was told to end, and of one that the worker can't read.
 NOT_BEGUN = replace(NEVER_BEGUN, error_message="The worker was stopped before the run began.")
@@ -50,7 +48,9 @@ def clean_up(journal: Journal, executor: Executor) -> None:
             scratch.remove(Path(run.scratch))
         if run.run_id not in spooled:
             log.warning("run %s was in hand when the worker stopped", run.run_id)
-            outcome = _restarted(calls) if run.scratch else NEVER_BEGUN
+            outcome = RESTARTED if run.scratch else NEVER_BEGUN
+            if run.scratch and calls:
+                outcome = replace(outcome, tool_calls=calls.counts(), tool_call_list=calls.listed())
             resumable = session.id if session else run.resume_session_id
             journal.put_outcome(run.run_id, replace(outcome, session_id=resumable).body())
         journal.release(run.run_id)
@@ -72,10 +72,10 @@ def _leave_session(
         executor.clean_up(session.id, session.work, run.pid, keep_session=True)
         scratch.strip(Path(session.root))
     if session.in_use:
-        known = session.after(calls.counts(), calls.listed()) if calls else session
-        known = replace(known, waits=False)
         # If its tool calls are not known, the run may have had effects.
-        _keep(journal, executor, known if calls else replace(known, had_effects=True))
+        had_effects = replace(session, had_effects=True)
+        known = session.after(calls.counts(), calls.listed()) if calls else had_effects
+        _keep(journal, executor, replace(known, waits=False))
 
 
 def _keep(journal: Journal, executor: Executor, session: Session) -> None:
@@ -95,12 +95,6 @@ def _calls_of(journal: Journal, run: HeldRun) -> RecordedCalls | None:
     except OSError as error:
         log.warning("the tool calls of run %s can't be read: %s", run.run_id, error.strerror)
         return None
-
-
-def _restarted(calls: RecordedCalls | None) -> Outcome:
-    if calls is None:
-        return RESTARTED
-    return replace(RESTARTED, tool_calls=calls.counts(), tool_call_list=calls.listed())
 
 
 def hand_back(
@@ -126,18 +120,23 @@ def hand_back(
     report(api, journal, executor, run_id, body, wait)
 
 
-log = get_logger(__name__)
-
-# The environment variable that marks the processes of a run, which all inherit it. Its value is the random id of the
-# run's claim, so no other process has it by chance.
+# This variable marks the processes of a run, which inherit it. Its value is the random id of the run's claim.
 MARK = "PIPEDAI_CLAIM_ID"
 TERM_GRACE_SECONDS = 2.0
 
 
 def end_orphans(run: HeldRun) -> None:
     """End the run's process group and, on Linux, every process that has the run's mark in its environment."""
-    if run.pid is not None and run.process_started is not None:
-        _end_group(run.pid, run.process_started)
+    pid, started = run.pid, run.process_started
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        # If the group's first process is gone, another group may have got its id since.
+        if pid is None or started is None or process.start_time(pid) != started:
+            break
+        log.warning("ending process group %d, left running by a killed worker", pid)
+        process.signal_group(pid, number)
+        deadline = time.monotonic() + TERM_GRACE_SECONDS
+        while time.monotonic() < deadline and process.start_time(pid) == started:
+            time.sleep(0.05)
     end_marked(run.claim_id)
 
 
@@ -169,8 +168,7 @@ def _kill_if_marked(pid: int, claim_id: str) -> bool:
     except OSError:
         return False
     try:
-        # The environment of a process that has ended, and only waits for its parent to notice, is empty: it is not
-        # killed again.
+        # A process that has ended, and waits for its parent to notice, has no environment: it is not killed again.
         variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         if f"{MARK}={claim_id}".encode() not in variables:
             return False
@@ -180,24 +178,3 @@ def _kill_if_marked(pid: int, claim_id: str) -> bool:
     finally:
         os.close(handle)
     return True
-
-
-def _end_group(pid: int, started: str) -> None:
-    """End a process group. Do nothing if its first process is gone, because another group may have got its id since."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.start_time(pid) != started:
-            return
-        log.warning("ending process group %d, left running by a killed worker", pid)
-        _signal_group(pid, number)
-        _wait_for_end(pid, started)
-
-
-def _signal_group(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
-
-
-def _wait_for_end(pid: int, started: str) -> None:
-    deadline = time.monotonic() + TERM_GRACE_SECONDS
-    while time.monotonic() < deadline and process.start_time(pid) == started:
-        time.sleep(0.05)

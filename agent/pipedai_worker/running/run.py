@@ -31,18 +31,17 @@ from pipedai_worker.reporting.outcome import (
     WAITING,
     Outcome,
 )
-from pipedai_worker.running import recovery, workplaces
+from pipedai_worker.running import recovery
 from pipedai_worker.running.credentials import RunCredentials
 from pipedai_worker.running.gating import Ending, gate_of
 from pipedai_worker.running.process import Program
 from pipedai_worker.running.stopping import StopReason, StopRequest
-from pipedai_worker.running.workplaces import HadEffects, Workplace
+from pipedai_worker.running.workplaces import HadEffects, Workplace, Workplaces
 
 log = get_logger(__name__)
 
 # How many seconds a program gets to end, from its first signal to SIGKILL. The API waits 60 s for the report of a run
-# whose time is up. When the worker itself is stopped, the program gets less time, because the worker has to be gone 30
-# s after its own SIGTERM.
+# whose time is up. A worker that is stopped has to be gone 30 s after its own SIGTERM.
 TERM_GRACE_SECONDS = 10.0
 SHUTDOWN_TERM_GRACE_SECONDS = 2.0
 # What becomes of a run that was to wait, if its session could not be kept.
@@ -86,6 +85,7 @@ class Run:
         self.claimed = False
         self._held = HeldRun(assigned.id, claim_id, resume_session_id=assigned.resume_session_id)
         self._around = around
+        self._workplaces = Workplaces(assigned, claim_id, around.executor, around.journal.sessions)
         self._credentials = RunCredentials(around.api, assigned)
         self._redactor = self._credentials.redactor
         self._calls: ToolCalls | None = None
@@ -106,7 +106,7 @@ class Run:
         """Write the run down. Return False if that failed; the run has then been reported. The worker asks for no other
         run before: if it is killed, the same claimId gives it this run again.
         """
-        around, run_id = self._around, self.assigned.id
+        around = self._around
         try:
             self._held = around.journal.hold(self._held)
             around.journal.drop_next_claim_id()
@@ -114,18 +114,14 @@ class Run:
             self._report(replace(_disk_failed(error), tool_calls=NO_CALLS, cost_usd=0.0))
             return False
         finally:
-            around.claimed(run_id)
+            around.claimed(self.assigned.id)
         self.claimed = True
         return True
 
     def _execute_and_report(self) -> None:
         around, run_id = self._around, self.assigned.id
-        log.info(
-            "run %s claimed: %r, attempt %d",
-            run_id,
-            self.assigned.trigger_name,
-            self.assigned.attempt,
-        )
+        name, attempt = self.assigned.trigger_name, self.assigned.attempt
+        log.info("run %s claimed: %r, attempt %d", run_id, name, attempt)
         self._calls = _open_calls(around.journal.calls_of(run_id))
         status = None
         with self._heartbeat:
@@ -142,6 +138,7 @@ class Run:
 
     def _report(self, outcome: Outcome) -> str | None:
         """Report the run, and return the status that the API then says it has."""
+        around, journal, run_id = self._around, self._around.journal, self.assigned.id
         if self._calls is not None:
             outcome = replace(
                 outcome, tool_calls=self._calls.counts(), tool_call_list=self._calls.listed()
@@ -154,16 +151,15 @@ class Run:
             if self._kept_session is None:
                 outcome = replace(outcome, approval=None, **NOT_KEPT)
             else:
-                self._around.parking(self.assigned.id)
-        outcome = workplaces.with_session(outcome, self._kept_session)
+                around.parking(run_id)
+        if not outcome.session_id:
+            outcome = replace(outcome, session_id=self._kept_session)
         if outcome.status == CANCELED and self.assigned.resume_session_id is not None:
-            sessions = self._around.journal.sessions
-            sessions.forget(self.assigned.resume_session_id, self._around.executor)
-        body, run_id = outcome.redacted(self._redactor).body(), self.assigned.id
+            journal.sessions.forget(self.assigned.resume_session_id, around.executor)
+        body = outcome.redacted(self._redactor).body()
         if outcome.status == WAITING:
             # If this is sent again after the run has been taken anew, it must not end the run's next spell.
             body["claimId"] = self._held.claim_id
-        journal = self._around.journal
         try:
             journal.put_outcome(run_id, body)
             journal.release(run_id)
@@ -171,7 +167,6 @@ class Run:
             log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
         if self._recorder and not self.stop.hasty:
             self._recorder.sender.flush()
-        around = self._around
         status = report(around.api, journal, around.executor, run_id, body, around.leaving)
         journal.release(run_id)
         return status
@@ -197,8 +192,7 @@ class Run:
         """Execute the run where an earlier attempt stopped, if it is to go on there, and otherwise anew."""
         if self._calls is None:
             raise OSError(errno.EIO, "the run's tool calls can't be kept")
-        around, directory = self._around, self._around.events
-        here = (self.assigned, self._held.claim_id, around.executor, around.journal.sessions)
+        directory = self._around.events
         deadline = time.monotonic() + self.assigned.timeout_seconds
         waits = False
         events = RunEvents(directory, self.assigned.id, self._redactor) if directory else None
@@ -207,10 +201,10 @@ class Run:
             [each for each in (events and events.write, recorder and recorder.take) if each]
         )
         try:
-            workplace = workplaces.find(*here, given_up=lambda: self.stop.reason is not None)
+            workplace = self._workplaces.find(lambda: self.stop.reason is not None)
             execution = self._execute_at(workplace, self._calls, on_event, deadline)
             if execution.session_refused and workplace.known is not None:
-                workplace = workplaces.instead(*here, workplace.known)
+                workplace = self._workplaces.instead(workplace.known)
                 execution = self._execute_at(workplace, self._calls, on_event, deadline)
             waits = execution.stopped_by is None and execution.outcome.status == WAITING
             return execution
@@ -229,8 +223,7 @@ class Run:
             return None
         around, run_id = self._around, self.assigned.id
         path = around.journal.events_of(run_id, kept=self.assigned.record_events == FAILURES)
-        approvals = self.assigned.approvals
-        go_on = approvals is not None and approvals.decision is not None
+        go_on = self.assigned.is_decided
         return Recorder.begin(around.api, run_id, path, self._redactor, around.leaving, go_on=go_on)
 
     def _execute_at(
@@ -270,14 +263,10 @@ class Run:
                         execution = executor.execute(replace(job, session=going_on))
                 return execution
         finally:
-            # The program may have left processes outside its process group. They are ended before the files are
-            # removed, so that they write no new ones.
+            # Processes that the program left outside its group are ended first, so that they write no new files.
             recovery.end_marked(self._held.claim_id)
             ending.over.set()
-            kept = workplaces.leave(
-                *(workplace, self.assigned, execution, calls),
-                *(self._held.pid, executor, around.journal.sessions),
-            )
+            kept = self._workplaces.leave(workplace, execution, calls, self._held.pid)
             self._kept_session = workplace.session.id if kept else None
 
     def _probe(self, gateway: Gateway) -> Execution | None:
@@ -292,16 +281,16 @@ class Run:
             Outcome(FAILED, fault.fault_class, short_message=sentence, error_message=sentence)
         )
 
-    def _session_begun(self, workplace: Workplace) -> None:
-        if workplace.session.kept:
-            self._heartbeat.session_id = workplace.session.id
-
     def _job(self, workplace: Workplace, mcp_url: str, on_event: Sink, deadline: float) -> Job:
         scratch = workplace.scratch
         environment = allowed((*self._around.executor.credentials, *self._around.pass_env))
         environment[recovery.MARK] = self._held.claim_id
         environment["PIPEDAI_RUN_ID"] = self.assigned.id
         environment["TMPDIR"] = str(scratch.temporary)
+
+        def session_begun() -> None:
+            if workplace.session.kept:
+                self._heartbeat.session_id = workplace.session.id
 
         def should_stop() -> StopReason | None:
             if self.stop.reason is None and time.monotonic() >= deadline:
@@ -318,15 +307,14 @@ class Run:
             environment=environment,
             redactor=self._redactor,
             should_stop=should_stop,
-            term_grace=self._term_grace,
+            term_grace=lambda: (
+                SHUTDOWN_TERM_GRACE_SECONDS if self.stop.hasty else TERM_GRACE_SECONDS
+            ),
             launched=self._launched,
-            session_begun=lambda: self._session_begun(workplace),
+            session_begun=session_begun,
             on_event=on_event,
             parked=self._gate.parked if self._gate else lambda _: None,
         )
-
-    def _term_grace(self) -> float:
-        return SHUTDOWN_TERM_GRACE_SECONDS if self.stop.hasty else TERM_GRACE_SECONDS
 
     def _launched(self, program: Program) -> None:
         try:

@@ -45,17 +45,18 @@ class StopRequest:
                 self.reason = reason
 
 
-def run_in_background(name: str, work: Callable[[], None]) -> None:
+def run_in_background(name: str, work: Callable[[], None]) -> threading.Thread:
     """Run `work` in a new thread, which does not keep the process alive."""
-    threading.Thread(target=work, name=name, daemon=True).start()
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 def in_background(name: str, work: Callable[[], Result]) -> asyncio.Future[Result]:
     """Run `work` in a new thread, for which the running event loop does not wait when it ends."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
-    # If the loop ends first, nobody reads the future's exception, and asyncio would complain about that. Reading it
-    # here prevents the complaint.
+    # If the loop ends first, nobody reads the future's exception, and asyncio would complain about that.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def settle(result: list[Result], error: Exception | None) -> None:

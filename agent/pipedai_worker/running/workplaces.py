@@ -42,95 +42,90 @@ class Workplace:
     known: Session | None
 
 
-def find(
-    run: AssignedRun,
-    claim_id: str,
-    executor: Executor,
-    sessions: Sessions,
-    given_up: Callable[[], bool],
-) -> Workplace:
-    """Return the workplace for a granted run; to resume a session, that of the earlier attempt, which is waited for
-    until `given_up()` is true. Raises HadEffects, OSError.
-    """
-    if run.resume_session_id is None:
-        return anew(run, claim_id, executor, sessions)
-    earlier = sessions.take(run.resume_session_id, run.id, given_up)
-    if earlier is None:
-        # The worker can't know what the earlier attempt has done.
-        log.warning("run %s: its session is not known here", run.id)
-        raise HadEffects
-    scratch = _open_again(earlier, executor)
-    if scratch is None:
-        return instead(run, claim_id, executor, sessions, earlier)
-    log.info("run %s goes on in the session of an earlier attempt", run.id)
-    session = JobSession(
-        earlier.id,
-        resumed=True,
-        deferred=earlier.deferred,
-        kept=_is_kept(run),
-        unanswered=earlier.unanswered,
-    )
-    return Workplace(scratch, session, earlier)
+@dataclass(frozen=True)
+class Workplaces:
+    """Finds the workplaces of one granted run, and leaves them."""
 
+    _run: AssignedRun
+    _claim_id: str
+    _executor: Executor
+    _sessions: Sessions
 
-def anew(run: AssignedRun, claim_id: str, executor: Executor, sessions: Sessions) -> Workplace:
-    scratch = Scratch()
-    session = JobSession(session_of(claim_id), kept=_is_kept(run) and executor.resumes)
-    if not session.kept:
-        return Workplace(scratch, session, None)
-    known = Session(session.id, run.id, str(scratch.root))
-    try:
-        sessions.begin(known)
-    except OSError:
-        scratch.remove()
-        raise
-    return Workplace(scratch, session, known)
+    def find(self, given_up: Callable[[], bool]) -> Workplace:
+        """Return the run's workplace; to resume a session, that of the earlier attempt, which is waited for until
+        `given_up()` is true. Raises HadEffects, OSError.
+        """
+        run = self._run
+        if run.resume_session_id is None:
+            return self._anew()
+        earlier = self._sessions.take(run.resume_session_id, run.id, given_up)
+        if earlier is None:
+            # The worker can't know what the earlier attempt has done.
+            log.warning("run %s: its session is not known here", run.id)
+            raise HadEffects
+        scratch = _open_again(earlier, self._executor)
+        if scratch is None:
+            return self.instead(earlier)
+        log.info("run %s goes on in the session of an earlier attempt", run.id)
+        session = JobSession(
+            earlier.id,
+            resumed=True,
+            deferred=earlier.deferred,
+            kept=self._is_kept,
+            unanswered=earlier.unanswered,
+        )
+        return Workplace(scratch, session, earlier)
 
+    def instead(self, earlier: Session) -> Workplace:
+        """Return a new workplace for a run whose session can't be resumed. Raises HadEffects, and OSError."""
+        self._sessions.forget(earlier.id, self._executor)
+        if earlier.had_effects:
+            log.warning("run %s: its session can't be resumed, and had effects", self._run.id)
+            raise HadEffects
+        log.warning(
+            "run %s: its session can't be resumed; it had no effects, so it begins anew",
+            self._run.id,
+        )
+        return self._anew()
 
-def instead(
-    run: AssignedRun, claim_id: str, executor: Executor, sessions: Sessions, earlier: Session
-) -> Workplace:
-    """Return a new workplace for a run whose session can't be resumed. Raises HadEffects, and OSError."""
-    sessions.forget(earlier.id, executor)
-    if earlier.had_effects:
-        log.warning("run %s: its session can't be resumed, and had effects", run.id)
-        raise HadEffects
-    log.warning(
-        "run %s: its session can't be resumed; it had no effects, so it begins anew", run.id
-    )
-    return anew(run, claim_id, executor, sessions)
-
-
-def _is_kept(run: AssignedRun) -> bool:
-    return run.may_be_resumed or run.approvals is not None
-
-
-def leave(
-    workplace: Workplace,
-    run: AssignedRun,
-    execution: Execution | None,
-    calls: ToolCalls,
-    pid: int | None,
-    executor: Executor,
-    sessions: Sessions,
-) -> bool:
-    """Remove what the attempt left, or keep what another one needs to go on. Tell whether that is kept."""
-    scratch, known = workplace.scratch, workplace.known
-    waits = execution is not None and execution.outcome.status == WAITING
-    goes_on = waits or (run.may_be_resumed and _may_be_retried(execution))
-    if known is not None and workplace.session.kept and goes_on:
-        executor.clean_up(known.id, scratch.work, pid, keep_session=True)
-        scratch.strip()
+    def _anew(self) -> Workplace:
+        scratch = Scratch()
+        session_id = session_of(self._claim_id)
+        session = JobSession(session_id, kept=self._is_kept and self._executor.resumes)
+        if not session.kept:
+            return Workplace(scratch, session, None)
+        known = Session(session.id, self._run.id, str(scratch.root))
         try:
-            after = known.after(calls.counts(), calls.listed())
-            return sessions.keep(replace(after, waits=waits), executor)
-        except OSError as error:
-            log.warning("a run's session can't be kept: %s", error.strerror)
-    executor.clean_up(workplace.session.id, scratch.work, pid)
-    scratch.remove()
-    if known is not None:
-        sessions.forget(known.id, executor)
-    return False
+            self._sessions.begin(known)
+        except OSError:
+            scratch.remove()
+            raise
+        return Workplace(scratch, session, known)
+
+    @property
+    def _is_kept(self) -> bool:
+        return self._run.may_be_resumed or self._run.approvals is not None
+
+    def leave(
+        self, workplace: Workplace, execution: Execution | None, calls: ToolCalls, pid: int | None
+    ) -> bool:
+        """Remove what the attempt left, or keep what another one needs to go on. Tell whether that is kept."""
+        scratch, known, executor = workplace.scratch, workplace.known, self._executor
+        waits = execution is not None and execution.outcome.status == WAITING
+        goes_on = waits or (self._run.may_be_resumed and _may_be_retried(execution))
+        if known is not None and workplace.session.kept and goes_on:
+            executor.clean_up(known.id, scratch.work, pid, keep_session=True)
+            scratch.strip()
+            try:
+                after = known.after(calls.counts(), calls.listed())
+                return self._sessions.keep(replace(after, waits=waits), executor)
+            except OSError as error:
+                log.warning("a run's session can't be kept: %s", error.strerror)
+        executor.clean_up(workplace.session.id, scratch.work, pid)
+        scratch.remove()
+        if known is not None:
+            self._sessions.forget(known.id, executor)
+        return False
 
 
 def _may_be_retried(execution: Execution | None) -> bool:
@@ -146,9 +141,8 @@ def _may_be_retried(execution: Execution | None) -> bool:
 
 def _open_again(session: Session, executor: Executor) -> Scratch | None:
     """Open the directory of an earlier attempt; return None if the session can't be resumed in it."""
-    if not session.root or not executor.resumes:
-        return None
-    if session.had_files and not session.work.is_dir():
+    lost_files = session.had_files and not session.work.is_dir()
+    if not session.root or not executor.resumes or lost_files:
         return None
     if not executor.session_files(session.id, session.work):
         return None
@@ -157,9 +151,3 @@ def _open_again(session: Session, executor: Executor) -> Scratch | None:
     except OSError as error:
         log.warning("the directory of a session can't be used: %s", error.strerror)
         return None
-
-
-def with_session(outcome: Outcome, session_id: str | None) -> Outcome:
-    if session_id is None or outcome.session_id:
-        return outcome
-    return replace(outcome, session_id=session_id)

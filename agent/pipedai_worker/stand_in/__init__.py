@@ -5,6 +5,5 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-# The command that starts the stand-in: by its path and in Python's isolated mode, so that PYTHONPATH can't replace it.
-# It needs none of the installed packages, which -S leaves out.
+# The stand-in, by its path, isolated (-I) so that PYTHONPATH can't replace it, and without installed packages (-S).
 COMMAND = [sys.executable, "-I", "-S", str(Path(__file__).parent.with_name("standin.py"))]

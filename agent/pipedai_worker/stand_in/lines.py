@@ -142,17 +142,17 @@ class Player:
         reason: str = "api_error",
         **fields: Any,
     ) -> int:
-        """Write an API error as claude does: a `success` with `is_error`. `params` are in the message alone, and other
-        fields in the result as well.
-        """
+        """Write an API error as claude does: a `success` with `is_error`. Only the message has `params`."""
         number = {"request_id": "req_stand_in"} if "api_error_status" in fields else {}
         self._talk.complain(kind, text, **number, **params, **fields)
         return self._talk.result(
             "success", is_error=True, reason=reason, stop="stop_sequence", result=text, **fields
         )
 
-    def _retry(self, error: ApiError, most: int) -> None:
-        for attempt in range(1, (error.retries or most) + 1):
+    def _retry(self, error: ApiError, times: int | None) -> None:
+        """Write that the model's API is called again, so many times or, with None, as often as the settings allow."""
+        most = int(os.environ.get(RETRIES_VARIABLE) or DEFAULT_RETRIES)
+        for attempt in range(1, (most if times is None else times) + 1):
             self._talk.retry(error.status, error.retried_as or error.kind, attempt, most)
 
     # --- Lines after which the next line is carried out --------------------------------------------
@@ -198,9 +198,7 @@ class Player:
 
     def do_retry(self, text: str) -> None:
         what, _, times = text.partition(" ")
-        error = named(what)
-        for attempt in range(1, int(times or 1) + 1):
-            self._talk.retry(error.status, error.retried_as or error.kind, attempt, _most_retries())
+        self._retry(named(what), int(times or 1))
 
     def do_fallback(self, model: str) -> None:
         old, self._talk.model = self._talk.model, model or FALLBACK_MODEL
@@ -299,7 +297,7 @@ class Player:
     def do_api_error(self, what: str) -> int:
         error = named(what)
         if error.retried_as:
-            self._retry(error, _most_retries())
+            self._retry(error, error.retries)
         if error.kind == "rate_limit":
             self._talk.limit("rejected")
         return self._complain(error.kind, f"API Error: {what}", reason=error.reason, **error.fields)
@@ -333,7 +331,3 @@ class Player:
     def do_hang(self, _: str) -> int:
         time.sleep(FOREVER)
         return 0
-
-
-def _most_retries() -> int:
-    return int(os.environ.get(RETRIES_VARIABLE) or DEFAULT_RETRIES)

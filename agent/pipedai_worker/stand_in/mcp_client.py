@@ -108,32 +108,26 @@ class McpClient:
         }
         if body is not None:
             headers["Content-Type"] = "application/json"
-        url = self._target if method == "POST" else self._url
+        named = self._target if method == "POST" else self._url
         with _troubles():
-            answer = _answer(url, method, body, headers, seconds)
+            url = urlsplit(named)
+            if url.scheme not in {"http", "https"} or not url.hostname:
+                raise ValueError(f"not a URL of HTTP: {named}")
+            https = url.scheme == "https"
+            connect = http.client.HTTPSConnection if https else http.client.HTTPConnection
+            connection = connect(url.hostname, url.port, timeout=seconds)
+            target = url._replace(scheme="", netloc="", fragment="").geturl() or "/"
+            try:
+                connection.request(method, target, body, headers)
+                answer = connection.getresponse()
+            finally:
+                # The socket is closed too, because the open answer would keep the connection open.
+                if connection.sock is not None:
+                    connection.sock.close()
             if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
                 answer.close()
                 raise McpError(f"HTTP Error {answer.status}: {answer.reason}")
             return answer
-
-
-def _answer(
-    url: str, method: str, body: bytes | None, headers: Mapping[str, str], seconds: float
-) -> http.client.HTTPResponse:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"not a URL of HTTP: {url}")
-    https = parts.scheme == "https"
-    connect = http.client.HTTPSConnection if https else http.client.HTTPConnection
-    connection = connect(parts.hostname, parts.port, timeout=seconds)
-    target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
-    try:
-        connection.request(method, target, body, headers)
-        return connection.getresponse()
-    finally:
-        # The socket is closed too, because the open answer would keep the connection open.
-        if connection.sock is not None:
-            connection.sock.close()
 
 
 @contextlib.contextmanager

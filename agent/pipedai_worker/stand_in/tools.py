@@ -8,7 +8,8 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pipedai_worker.executors.settings import SERVER_NAME, TOOL_PREFIX
@@ -111,20 +112,13 @@ def _output(command: str, text: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
+@dataclass
 class _Call:
-    def __init__(
-        self,
-        talk: Conversation,
-        number: str,
-        tool: str,
-        arguments: Mapping[str, Any],
-        client: McpClient | None,
-    ) -> None:
-        self.number = number
-        self._talk = talk
-        self._tool = tool
-        self._arguments = arguments
-        self._client = client
+    _talk: Conversation
+    number: str
+    _tool: str
+    _arguments: Mapping[str, Any]
+    _client: McpClient | None
 
     def answer(self) -> None:
         if self._client is None:
@@ -132,7 +126,7 @@ class _Call:
             self._talk.answer(self.number, why, returned=f"Error: {why}", how={}, is_error=True)
             return
         try:
-            with _Progress(self._talk, self.number, TOOL_PREFIX + self._tool):
+            with _progress(self._talk, self.number, TOOL_PREFIX + self._tool):
                 result = self._client.call(self._tool, self._arguments)
         except McpError as error:
             result = {"content": str(error), "isError": True}
@@ -154,35 +148,31 @@ class _Call:
             self._talk.answer(self.number, content, returned=returned, how=how)
 
 
-class _Progress:
-    """A context manager that writes an event every 30 s, which says that a tool call is still going on."""
+@contextlib.contextmanager
+def _progress(talk: Conversation, number: str, name: str) -> Iterator[None]:
+    """Write an event every 30 s, which says that a tool call is still going on."""
+    ended = threading.Event()
 
-    def __init__(self, talk: Conversation, number: str, name: str) -> None:
-        self._talk = talk
-        self._number = number
-        self._name = name
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._tell, daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _tell(self) -> None:
+    def tell() -> None:
         count = 0
-        while not self._ended.wait(PROGRESS_SECONDS):
-            self._talk.event(
+        while not ended.wait(PROGRESS_SECONDS):
+            talk.event(
                 "tool_progress",
-                tool_use_id=f"{self._number}-heartbeat-{count}",
-                tool_name=self._name,
-                parent_tool_use_id=self._number,
+                tool_use_id=f"{number}-heartbeat-{count}",
+                tool_name=name,
+                parent_tool_use_id=number,
                 elapsed_time_seconds=PROGRESS_SECONDS * (count + 1),
                 heartbeat=True,
             )
             count += 1
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _text(content: Any) -> str:

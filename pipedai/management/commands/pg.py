@@ -137,14 +137,13 @@ class Command(BaseCommand):
         self.stdout.write("PostgreSQL stopped." if server.stop() else "PostgreSQL was not running.")
 
     def status(self, server: EmbeddedPostgres, options: dict[str, Any]) -> None:
-        status = server.status()
+        status, layout = server.status(), server.layout
         if not status.running:
-            raise CommandError(
-                f"PostgreSQL is not running in {status.cluster}.", returncode=_NOT_RUNNING
-            )
+            sentence = f"PostgreSQL is not running in {layout.cluster}."
+            raise CommandError(sentence, returncode=_NOT_RUNNING)
         self.stdout.write(
-            f"PostgreSQL is running (pid {status.pid}) in {status.cluster},"
-            f" listening in {status.socket_dir}, logging to {status.log}."
+            f"PostgreSQL is running (pid {status.pid}) in {layout.cluster},"
+            f" listening in {layout.socket_dir}, logging to {layout.log}."
         )
 
     def url(self, server: EmbeddedPostgres, options: dict[str, Any]) -> None:
