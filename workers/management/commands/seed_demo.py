@@ -334,7 +334,11 @@ class Seed:
         )
 
     def _move(self, what: str, trigger: Trigger) -> None:
-        """Gives the trigger another MCP server, if the command names one. The headers move with it."""
+        """Gives the trigger another MCP server, if the command names one. The headers move with it. A connection or files
+        that the user gave it say themselves where it is.
+        """
+        if trigger.connection_id or trigger.managed_by:
+            return
         if self._server.get("mcpUrl", trigger.mcp_url) == trigger.mcp_url:
             return
         body = TriggerBody(data={**TRIGGER, **self._server})
