@@ -82,11 +82,11 @@ class Output:
         self.line("  ".join(cells), style=style)
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[object]], *, none: str) -> None:
-        """Write a table, or the sentence `none` if it has no rows. The last columns are left out if too wide."""
+        """Write a table, without the last columns if they do not fit; if it has no rows, say `none` on stderr."""
         lines = [[Text(head, style="bold") for head in heads]]
         lines += ([_cell(value) for value in row] for row in rows)
         if len(lines) == 1:
-            self.line(none)
+            self.note(none)
             return
         widths = [
             max(cell_len(cell.plain) for cell in column) for column in zip(*lines, strict=True)

@@ -15,12 +15,14 @@ from pipedai_cli import keys
 from pipedai_cli.api import Api
 from pipedai_cli.errors import Exit, Failure
 from pipedai_cli.output import Output
+from pipedai_cli.text import shorten
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 # How many names of what there is a sentence has.
 _MOST_NAMES = 5
+_LONGEST_NAME = 60
 
 
 @dataclass
@@ -99,7 +101,7 @@ def found_by(session: Session, kind: str, given: str) -> dict[str, Any]:
         return fitting[0]
     what = kind.removesuffix("s")
     if not fitting:
-        names = [row.get("key") or row["name"] for row in rows]
+        names = [shorten(str(row.get("key") or row.get("name")), _LONGEST_NAME) for row in rows]
         near = difflib.get_close_matches(given, names, _MOST_NAMES, 0.5) or names[:_MOST_NAMES]
         there = f"There is {', '.join(near)}" if names else "There is none"
         others = f" and {len(names) - len(near)} more" if len(names) > len(near) else ""

@@ -35,8 +35,11 @@ def login(session: Session, url: str | None, no_browser: bool) -> None:
     if not url:
         raise wrong_usage("Say which service: `pipedai login --url https://pipedai.example`.")
     session.api = api = Api(url)
-    name = f"{platform.node() or 'a computer'}"[:255]
-    begun = api.post("/enrollments/device", {"label": name, "for": "command_line"})
+    name = platform.node() or "a computer"
+    if session.profile_name != keys.DEFAULT_PROFILE:
+        # So that who revokes a key tells the agent's from the person's.
+        name += f", {session.profile_name}"
+    begun = api.post("/enrollments/device", {"label": name[:255], "for": "command_line"})
     page = begun["verificationUri"]
     session.out.note(f"Open {page} and type the code {begun['userCode']}.")
     if not no_browser and session.out.shows_progress:

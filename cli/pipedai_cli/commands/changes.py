@@ -134,7 +134,7 @@ def _show_field(session: Session, name: str, before: object, after: object) -> N
         session.out.line(f"    {name}:")
         lines = list(
             difflib.unified_diff(before.splitlines(), after.splitlines(), n=2, lineterm="")
-        )[2:]
+        )[2:] or ["(only line breaks)"]
         for line in lines[:_MOST_LINES]:
             style = {"+": "green", "-": "red"}.get(line[:1], "")
             session.out.line(f"      {line}", style=style)

@@ -334,8 +334,8 @@ class Seed:
         )
 
     def _move(self, what: str, trigger: Trigger) -> None:
-        """Gives the trigger another MCP server, if the command names one. The headers move with it. A connection or files
-        that the user gave it say themselves where it is.
+        """Gives the trigger another MCP server, if the command names one. The headers move with it. The server of a
+        trigger that got a connection, or that files describe, is the user's.
         """
         if trigger.connection_id or trigger.managed_by:
             return
