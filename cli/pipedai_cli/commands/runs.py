@@ -102,7 +102,7 @@ def logs(session: Session, run: str, follow: bool) -> None:
     if follow:
         follow_events(session, run, last, to_the_end=True)
     elif not last and why_none and not session.as_json:
-        session.out.line(why_none)
+        session.out.note(why_none)
 
 
 @run.command()
