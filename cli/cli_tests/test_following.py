@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from typing import Any
 
@@ -150,24 +149,28 @@ def test_a_run_that_waits_for_a_person_exits_with_5(tmp_path, command):
     assert (ended.code, "/console/runs/r" in ended.err) == (5, True)
 
 
-def test_wait_ends_with_the_run_and_not_with_its_stream(tmp_path):
-    has_ended = threading.Event()
+def test_wait_goes_on_after_a_break_and_ends_with_the_run_and_not_with_its_stream(tmp_path):
+    streams: list[bytes] = []
 
     def talk(connection):
         while request := connection.recv(65536):
-            body, kind = (
-                row_of("succeeded" if has_ended.is_set() else "running"),
-                "application/json",
-            )
+            kind, status = "application/json", "succeeded" if len(streams) == 2 else "running"
+            body = row_of(status)
             length = len(body)
             if b"/events/stream" in request:
-                has_ended.set()
-                body = b'event: status\ndata: {"status":"succeeded"}\n\n'
-                # The stream stays open for late events.
+                streams.append(request.lower())
+                # More seems to follow: the first stream breaks off, and the second stays open for late events.
                 kind, length = "text/event-stream", 99_999
+                body = b'data: {"seq": 7, "type": "text", "text": "Look here."}\n\n'
+                if len(streams) == 2:
+                    body = b'event: status\ndata: {"status": "succeeded"}\n\n'
             head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
             connection.sendall(head.encode() + body)
+            if len(streams) == 1 and kind != "application/json":
+                return
 
     with raw_server(talk) as url:
         at = {"home": tmp_path, "url": url.removesuffix("/mcp"), "key": "pwk_x"}
-        assert pipedai("run", "rerun", "r", "--wait", **at).code == 0
+        ended = pipedai("run", "rerun", "r", "--wait", **at)
+    assert (ended.code, ended.out.count("Look here.")) == (0, 1), ended
+    assert ["last-event-id: 7" in each.decode() for each in streams] == [False, True]

@@ -77,10 +77,6 @@ class Output:
         """Say something to the person at the terminal that is no answer of the command."""
         self._progress.print(Text(safe(text)))
 
-    def row(self, *cells: str, style: str = "") -> None:
-        """Write a line of cells that are aligned for as long as they fit, as of a log."""
-        self.line("  ".join(cells), style=style)
-
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[object]], *, none: str) -> None:
         """Write a table, without the last columns if they do not fit; if it has no rows, say `none` on stderr."""
         lines = [[Text(head, style="bold") for head in heads]]
@@ -129,7 +125,8 @@ class Output:
         if not self.shows_progress:
             yield lambda: None
             return
-        with self._progress.status(shorten(one_line(text), self._progress.width - 4)) as status:
+        shown = Text(shorten(one_line(text), self._progress.width - 4))
+        with self._progress.status(shown) as status:
             yield status.stop
 
 

@@ -113,7 +113,7 @@ def list_approvals(session: Session, status: str, limit: int) -> None:
             row["status"],
             local_time(row["createdAt"]),
         ),
-        none="Nothing waits for a person.",
+        none=f"There are no {status} approvals.",
     )
 
 

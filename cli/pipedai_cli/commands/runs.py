@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -218,9 +219,9 @@ def follow_events(
     """Show the events of a run as they come, until it has ended or waits for a person, and return the run. With
     `to_the_end` also those that come a moment later.
     """
-    last, breaks, is_over = after, 0, False
+    path, last, breaks, is_over = f"/runs/{run_id}", after, 0, False
     while True:
-        row: Json = session.api.get(f"/runs/{run_id}")
+        row: Json = session.api.get(path)
         if is_over or row["status"] == "waiting":
             return row
         if row["status"] in {"queued", "claimed"}:
@@ -228,34 +229,36 @@ def follow_events(
             with session.out.progress(_why(session, run_id)):
                 time.sleep(_LOOK_SECONDS)
             continue
-        before = last
         try:
-            last, is_over = _read_stream(session, run_id, last, quiet=quiet, to_the_end=to_the_end)
+            for event in _streamed(session, path, last, to_the_end=to_the_end):
+                if event is None:
+                    is_over = True
+                else:
+                    last, breaks = event["seq"], 0
+                    if not quiet:
+                        _show_event(session, event)
         except Failure as failure:
-            breaks = breaks + 1 if last == before else 0
+            breaks += 1
             if failure.exit_code != Exit.UNREACHABLE or breaks >= _MOST_BREAKS:
                 raise
+        if not is_over:
             time.sleep(_LOOK_SECONDS)
 
 
-def _read_stream(
-    session: Session, run_id: str, last: int, *, quiet: bool, to_the_end: bool
-) -> tuple[int, bool]:
-    """Return the number of the last event, and whether there is no more to wait for."""
-    path = f"/runs/{run_id}/events/stream"
-    with session.out.progress("It runs.") as hide, session.api.stream(path, last) as events:
-        if events is None:
-            return last, True
-        for name, data in events:
+def _streamed(session: Session, path: str, last: int, *, to_the_end: bool) -> Iterator[Json | None]:
+    """Yield the events after `last`, and None if there is no more to wait for. Until the first one, show that the run
+    goes on.
+    """
+    stream = session.api.stream(f"{path}/events/stream", last)
+    with session.out.progress("It runs.") as hide, stream as events:
+        for name, data in events or [("end", {})]:
             stops = data.get("status") == "waiting" or not to_the_end
             if name == "end" or (name == "status" and stops):
-                return last, True
-            if isinstance(seq := data.get("seq"), int):
-                last = seq
-                if not quiet:
-                    hide()
-                    _show_event(session, data)
-    return last, False
+                yield None
+                return
+            if isinstance(data.get("seq"), int):
+                hide()
+                yield data
 
 
 def _why(session: Session, run_id: str) -> str:
@@ -278,9 +281,9 @@ def _show_event(session: Session, event: Json) -> None:
         text = "" if data is None else json.dumps(data, ensure_ascii=False)
     style = "dim" if kind in {"thinking", "system"} else ""
     first, *others = shorten(str(text), _LONGEST_EVENT).splitlines() or [""]
-    session.out.row(clock_time(event.get("at")), f"{kind:<12}", first, style=style)
+    session.out.line(f"{clock_time(event.get('at'))}  {kind:<12}  {first}", style=style)
     for line in others:
-        session.out.row(" " * 8, " " * 12, line, style=style)
+        session.out.line(f"{'':24}{line}", style=style)
 
 
 COMMANDS = [run]
