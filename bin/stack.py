@@ -45,6 +45,7 @@ PipedAI {version} is up. Ctrl-C stops it and keeps the data.
   Staff admin    {site}/admin/
   Logs           {logs}/*.log
   Commands       {manage} help
+  Command line   docs/cli.md installs it from {site}
 """
 _LOG_INS = """
   Sign in to the console as  {email}  {password}

@@ -8,10 +8,8 @@ import click
 import pytest
 from testing.processes.terminal import pipedai
 from testing.world.cast import TEST_ACTOR
-from tests.gateway.servers import raw_server
 
-from cli_tests.test_hostile_service import answers
-from pipedai_cli import keys, main, output
+from pipedai_cli import keys, main, output, text
 from triggers.services import update_trigger
 
 FILE = """
@@ -32,6 +30,8 @@ READS = {
     "worker list": None,
     "event list --source {source} --decision fired,filtered": None,
     "event list --source {source}": None,
+    "approval list": None,
+    "approval list --status expired,rejected": None,
     "attention": "/environments/{environment}/attention",
     "export --to new --force": "/environments/{environment}/export?managedBy=pipedai.yaml",
     "plan": None,
@@ -40,26 +40,38 @@ READS = {
 # What is done in this order, and the exit code with what it says on stdout, or on stderr if it fails.
 CASES = [
     ("trigger pause {trigger}", 0, "is paused"),
-    ("trigger run {trigger}", 4, "(trigger_disabled)"),
+    ("trigger run {trigger}", 4, "(trigger_disabled). `pipedai trigger resume`"),
     ("trigger resume {trigger}", 0, "is enabled"),
+    ("trigger pause {trigger} --json", 0, '"enabled": false'),
+    ("trigger resume {trigger} --json", 0, '"enabled": true'),
+    ("trigger run {trigger} --json", 0, '"triggerId": "{trigger}"'),
     ("trigger run {trigger} --payload @payload.json", 0, "queued"),
     ("trigger run {trigger} --payload nonsense", 2, "no JSON"),
     ("trigger run {trigger} --payload @none.json", 2, "can't be read"),
-    ("trigger show nobody", 4, "`pipedai trigger list` shows them"),
+    ("trigger show 'Ohter report'", 4, "There is Other report"),
     ("run rerun {ended}", 0, "queued"),
+    ("run rerun {ended} --json", 0, '"rerunOfRunId": "{ended}"'),
     ("run rerun {queued}", 4, "(run_state)"),
     ("run cancel {queued}", 0, "canceled"),
+    ("run cancel {running} --json", 0, '"cancelRequested": true'),
     ("run show {environment}", 4, "(not_found)"),
     ("run cancel ../environments/{environment}/export", 2, "stands for an id is none"),
     ("run show {queued}?x=", 2, "stands for an id is none"),
     ("run list --status asleep", 4, "status: "),
     ("run list --limit 0", 2, "--limit"),
     ("event replay {event}", 0, "decided anew as"),
+    ("event replay {event} --json", 0, '"id": '),
     ("event list --source nobody", 4, "No source has"),
-    ("run show", 2, "Missing argument"),
-    ("nonsense", 2, "No such command"),
+    ("approval list", 0, "send_mail"),
+    ("approval open {approval}", 0, "/console/approvals/{approval}"),
+    ("run show", 2, "Missing argument 'RUN'. `pipedai run show --help` shows how."),
+    ("event list", 2, "Missing option '--source'. `pipedai event list --help`"),
+    ("nonsense", 2, "No such command 'nonsense'. `pipedai --help` shows how."),
+    ("whoami --nonsense", 2, "No such option"),
     ("apply", 2, "--yes"),
     ("apply --yes", 0, "Applied: 1 created, 0 updated, 0 deleted, 0 unchanged"),
+    ("plan", 0, "No changes: the service is as the files say."),
+    ("apply --yes --json", 0, '"action": "none"'),
     ("plan empty.yaml", 0, "- pool builders (only with --prune)"),
     ("apply empty.yaml --yes --prune", 0, "Applied: 0 created, 0 updated, 1 deleted, 0 unchanged"),
     ("apply wrong.yaml --yes", 4, "pool builders.name: This field is required"),
@@ -68,6 +80,8 @@ CASES = [
     ("open run", 2, "Say which run"),
     ("mcp", 2, "pipedai[mcp]"),
 ]
+# They answer with nothing of the API.
+WITHOUT_JSON = {f"pipedai {name}" for name in ("login", "logout", "open", "approval open", "mcp")}
 
 
 class Shell:
@@ -105,8 +119,9 @@ def test_reads_print_text_and_with_json_what_the_api_says(shell):
     client = shell.stage.cast.key_client("admin")
     for line, path in READS.items():
         ended = shell(line)
-        assert (ended.code, ended.err) == (0, ""), (line, ended)
-        assert ended.out.strip() or line.startswith("run logs"), line
+        # That there is nothing to show is said on stderr.
+        assert (ended.code, bool(ended.out)) == (0, not ended.err), (line, ended)
+        assert ended.err.startswith("The") or not ended.err, line
         assert "\x1b" not in ended.out, line
         ended = shell(f"{line} --json")
         assert ended.code == 0, (line, ended)
@@ -121,36 +136,32 @@ def test_each_case_exits_as_the_help_says(shell):
     for line, code, said in CASES:
         ended = shell(line)
         shown = ended.err if code else ended.out
-        assert (ended.code, said.format(**shell.ids) in shown) == (code, True), (line, ended)
-        if code not in {0, 2}:
+        for name, id_ in shell.ids.items():
+            said = said.replace(f"{{{name}}}", str(id_))
+        assert (ended.code, said in shown) == (code, True), (line, ended)
+        if code:
             assert ended.err.count("\n") == 1, line
+        elif line.endswith("--json"):
+            json.loads(ended.out)
     ended = shell("trigger run {trigger}", role="viewer")
     assert (ended.code, "(forbidden)" in ended.err) == (4, True)
-    ended = shell("trigger run {trigger} --json")
-    assert json.loads(ended.out)["triggerId"] == str(shell.ids["trigger"])
     two = shell.stage.cast.add_trigger(name="Other report")
     ended = shell("trigger show 'Other report'")
     assert (ended.code, str(two) in ended.err) == (2, True)
 
 
-def test_approvals_are_listed_and_opened_and_never_decided(tmp_path):
-    row = {
-        "id": "01a20e61-e1a2-7c3d-8e4f-5a6b7c8d9e0f",
-        "status": "pending",
-        "tool": "send_mail",
-        "triggerName": "Morning report",
-        "createdAt": "2026-11-24T16:27:05.102Z",
-        "expiresAt": "2026-11-25T16:27:05.102Z",
-    }
-    page = json.dumps({**row, "items": [row], "nextCursor": None, "environmentId": "e"}).encode()
-    with raw_server(answers(page)) as url:
-        shell = {"home": tmp_path, "url": url.removesuffix("/mcp"), "key": "pwk_x"}
-        listed = pipedai("approval", "list", **shell)
-        opened = pipedai("approval", "open", row["id"], **shell)
-    assert "send_mail" in listed.out
-    assert opened.out.endswith(f"/console/approvals/{row['id']}\n")
-    offered = [path for path, _ in _commands(main.cli, "pipedai") if "approval" in path]
-    assert [path.split()[2:] for path in offered] == [[], ["list"], ["open"]]
+def test_no_command_is_missing_and_each_that_answers_can_do_so_in_json():
+    tried = [*(line for line in READS), *(line for line, _, _ in CASES)]
+    in_json = [*READS, *(line for line in tried if line.endswith("--json"))]
+    for path, command in _commands(main.cli, "pipedai"):
+        begun = re.compile(rf"{path.removeprefix('pipedai ')}(?: |$)")
+        if isinstance(command, click.Group):
+            continue
+        # test_following signs in and out.
+        assert path in {"pipedai login", "pipedai logout"} or any(map(begun.match, tried)), path
+        takes_it = any("--json" in option.opts for option in command.params)
+        assert takes_it == any(map(begun.match, in_json)), path
+        assert takes_it != (path in WITHOUT_JSON), path
 
 
 def test_a_newcomer_gives_keys_to_what_there_is_and_goes_on_with_files(shell):
@@ -162,7 +173,7 @@ def test_a_newcomer_gives_keys_to_what_there_is_and_goes_on_with_files(shell):
     assert "  morning:" in text
     assert "  other-report:" in text
     assert "  other-report-2:" in text
-    assert (shell.home / "repo/prompts/other-report-2.md").read_text() == "Two\nlines.\n"
+    assert (shell.home / "repo/prompts/other-report-2.md").read_text() == "Two\nlines.\n\n"
     planned = json.loads(shell("plan repo --json").out)["changes"]
     assert {tuple(each["diff"]) for each in planned} == {("managedBy",)}
     assert shell("apply repo --yes").code == 0
@@ -183,6 +194,8 @@ triggers:
     secret = {"PIPEDAI_SECRET_TICKETS": "Bearer planted-by-a-file"}
     ended = shell("plan")
     assert "PIPEDAI_SECRET_TICKETS" in ended.out
+    assert "accept this origin" in shell("plan", **secret).out
+    assert "!" not in shell("plan --accept-origin https://elsewhere.example", **secret).out
     ended = shell("apply --yes", **secret)
     assert (ended.code, "--accept-origin ORIGIN" in ended.err) == (4, True)
     assert "https://elsewhere.example," in ended.err
@@ -204,15 +217,45 @@ def test_the_help_fits_on_a_screen_and_has_an_example(tmp_path, path, command):
     ended = pipedai(*path.split()[1:], "--help", home=tmp_path, COLUMNS="80")
     assert ended.code == 0
     lines = ended.out.splitlines()
-    assert len(lines) <= 24
-    assert isinstance(command, click.Group) or any(path in line for line in lines[1:])
+    assert (len(lines) <= 24, max(map(len, lines)) <= 80) == (True, True), ended.out
+    assert any(path in line for line in lines[1:])
+    # A list of commands says of each what it does, uncut.
+    assert "..." not in "".join(lines[1:])
 
 
 def test_nobody_who_has_not_signed_in_gets_further(tmp_path):
     ended = pipedai("whoami", home=tmp_path)
-    assert (ended.code, "`pipedai login`" in ended.err) == (2, True)
+    assert (ended.code, "`pipedai login --url URL`" in ended.err) == (2, True)
+    ended = pipedai("login", home=tmp_path)
+    assert (ended.code, "Say which service" in ended.err) == (2, True)
     ended = pipedai("whoami", home=tmp_path, key="pwk_x")
     assert (ended.code, "PIPEDAI_URL" in ended.err) == (2, True)
+
+
+def test_a_narrow_terminal_shows_ids_whole_and_leaves_out_the_last_columns(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    heads, row = ("ID", "STATUS", "TRIGGER", "MESSAGE"), ("i" * 36, "failed", "t" * 30, "m" * 30)
+    for columns, shown in (
+        ("20", [row[0]]),
+        ("80", [row[0], "failed", "t" * 21 + "…", "m" * 9 + "…"]),
+        ("200", [*row]),
+    ):
+        monkeypatch.setenv("COLUMNS", columns)
+        output.Output().table(heads, [row], none="")
+        line = capsys.readouterr().out.splitlines()[1]
+        assert line.split() == shown, columns
+
+
+def test_what_to_do_is_told_without_calls_of_the_api():
+    told = {
+        "Raise it with PATCH /budgets/:id, or wait.": "Raise it, or wait.",
+        "Enable it with PATCH /workers/:id (disabled: false).": "Enable it.",
+        "Register them again (POST /workers/register), or wait.": "Register them again, or wait.",
+        "On its page, to which POST /connections/:id/authorize leads. Or not.": "On its page. Or not.",
+        "GET /health tells whether one is alive.": "GET /health tells whether one is alive.",
+    }
+    assert [text.without_calls(each) for each in told] == [*told.values()]
 
 
 def test_columns_are_aligned_also_below_wide_characters(capsys):

@@ -52,7 +52,7 @@ triggers:
         {
             "kind": "trigger",
             "key": "nightly",
-            "prompt": "Look.\n",
+            "prompt": "Look.",
             "mcpHeaders": {
                 "Authorization": {"secret": "TOKEN"},
                 "X-Other": {"secret": "HOME_TOKEN"},
@@ -117,7 +117,7 @@ def test_what_is_written_reads_as_it_was(tmp_path):
                 "kind": "trigger",
                 "key": f"k{number}",
                 "name": texts[0],
-                "prompt": texts[1] + "\n",
+                "prompt": texts[1] + rng.choice(["", "\n"]),
                 "on": [
                     {
                         "triggerId": None,

@@ -78,15 +78,16 @@ def test_login_gives_a_key_that_works_until_it_is_revoked(server, committed_cast
     revoke_api_key(environment_id=cast.environment.id, key_id=key.id, actor=TEST_ACTOR)
     ended = pipedai("whoami", home=tmp_path)
     assert (ended.code, "Sign in anew with `pipedai login`." in ended.err) == (4, True)
-    assert pipedai("logout", home=tmp_path).code == 0
-    assert pipedai("whoami", home=tmp_path).code == 2
-    assert "pwk_" not in (tmp_path / "out").read_text() + err.read_text() + kept.read_text()
 
-    with started("login", "--url", server.url, "--no-browser", home=tmp_path) as process:
+    # Another profile is of the same service, unless it says another one.
+    with started("--profile", "mcp", "login", "--no-browser", home=tmp_path) as process:
         code = until(lambda: re.search(r"type the code (\S+)\.", err.read_text()))[1]
         approve(server, cast.operator, code, step="deny")
         assert process.wait(60) == 4
     assert "denied" in err.read_text()
+    assert pipedai("logout", home=tmp_path).code == 0
+    assert pipedai("whoami", home=tmp_path).code == 2
+    assert "pwk_" not in (tmp_path / "out").read_text() + err.read_text() + kept.read_text()
 
 
 def test_wait_and_follow_end_with_the_run(server, committed_cast, tmp_path):
@@ -120,17 +121,56 @@ def test_wait_and_follow_end_with_the_run(server, committed_cast, tmp_path):
     explained = pipedai("run", "explain", run["id"], **shell)
     said = json.loads(pipedai("run", "explain", run["id"], "--json", **shell).out)
     assert said["summary"] in explained.out
+    assert said["ended"]["message"] in explained.out
     assert Run.objects.filter(trigger__name__in=["good", "bad"]).count() == 3
+
+
+_EMPTY = ("faultClass", "errorMessage", "shortMessage", "endedAt", "durationMs", "costUsd")
+ROW: dict[str, Any] = {
+    **dict.fromkeys(_EMPTY),
+    **dict.fromkeys(("id", "environmentId"), "r"),
+    **dict.fromkeys(("name", "triggerName"), "t"),
+    "queuedAt": "2026-11-29T12:00:00Z",
+    "willRetry": False,
+}
+
+
+def row_of(status):
+    row = {**ROW, "status": status}
+    return json.dumps({**row, "items": [row]}).encode()
 
 
 @pytest.mark.parametrize(
     "command", [["trigger", "run", "t", "--wait"], ["run", "rerun", "r", "--wait"]]
 )
 def test_a_run_that_waits_for_a_person_exits_with_5(tmp_path, command):
-    row: dict[str, Any] = {"id": "r", "name": "t", "triggerName": "t", "status": "waiting"}
-    fields = ("faultClass", "errorMessage", "shortMessage", "endedAt", "durationMs", "costUsd")
-    row |= dict.fromkeys(fields) | {"queuedAt": "2026-11-29T12:00:00Z", "willRetry": False}
-    row |= {"items": [row.copy()], "environmentId": "e"}
-    with raw_server(answers(json.dumps(row).encode())) as url:
+    with raw_server(answers(row_of("waiting"))) as url:
         ended = pipedai(*command, home=tmp_path, url=url.removesuffix("/mcp"), key="pwk_x")
     assert (ended.code, "/console/runs/r" in ended.err) == (5, True)
+
+
+def test_wait_goes_on_after_a_break_and_ends_with_the_run_and_not_with_its_stream(tmp_path):
+    streams: list[bytes] = []
+
+    def talk(connection):
+        while request := connection.recv(65536):
+            kind, status = "application/json", "succeeded" if len(streams) == 2 else "running"
+            body = row_of(status)
+            length = len(body)
+            if b"/events/stream" in request:
+                streams.append(request.lower())
+                # More seems to follow: the first stream breaks off, and the second stays open for late events.
+                kind, length = "text/event-stream", 99_999
+                body = b'data: {"seq": 7, "type": "text", "text": "Look here."}\n\n'
+                if len(streams) == 2:
+                    body = b'event: status\ndata: {"status": "succeeded"}\n\n'
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+            connection.sendall(head.encode() + body)
+            if len(streams) == 1 and kind != "application/json":
+                return
+
+    with raw_server(talk) as url:
+        at = {"home": tmp_path, "url": url.removesuffix("/mcp"), "key": "pwk_x"}
+        ended = pipedai("run", "rerun", "r", "--wait", **at)
+    assert (ended.code, ended.out.count("Look here.")) == (0, 1), ended
+    assert ["last-event-id: 7" in each.decode() for each in streams] == [False, True]

@@ -44,7 +44,12 @@ _HINTS = {
     "forbidden": "`pipedai whoami` shows the role of your key; `pipedai login` lets you choose a higher one.",
     "not_found": "Look at the id, and with `pipedai whoami` at the environment that your key is for.",
     "plan_stale": "Plan again.",
+    "trigger_disabled": "`pipedai trigger resume` enables it.",
     "new_origin": "If the origin is right, `pipedai apply --accept-origin ORIGIN` lets it.",
+}
+_TLS_HINTS = {
+    "CERTIFICATE_VERIFY_FAILED": "SSL_CERT_FILE may name a file with the certificate to trust.",
+    "WRONG_VERSION_NUMBER": "It speaks no TLS: is it http:// in place of https://?",
 }
 
 
@@ -186,9 +191,9 @@ class Api:
 
     def _unreachable(self, error: Exception) -> Failure:
         what = str(error).rstrip(".") or type(error).__name__
-        hint = ""
-        if "CERTIFICATE_VERIFY_FAILED" in what:
-            hint = " SSL_CERT_FILE may name a file with the certificate to trust."
+        hint = next((f" {hint}" for sign, hint in _TLS_HINTS.items() if sign in what), "")
+        # Such as `[Errno 111] ` and ` (_ssl.c:1006)`, which tell a person nothing.
+        what = re.sub(r"^\[[^]]*\] | \(_ssl\.c:\d+\)", "", what)
         return Failure(Exit.UNREACHABLE, f"{self.url} can't be reached: {what}.{hint}")
 
     def _foreign(self, what: str) -> NoReturn:

@@ -12,11 +12,12 @@ from pipedai_cli import __version__, keys
 from pipedai_cli.commands import account, changes, mcp, operating, runs, triggers
 from pipedai_cli.errors import Failure
 from pipedai_cli.session import Session
+from pipedai_cli.text import one_line
 
 # With the list of commands it fits on a terminal of 24 lines, as each command's help does.
 _HELP = """\b
 Operate PipedAI. Begin with `pipedai login --url https://pipedai.example`.
-Exits: 1 run did not succeed, 2 usage, 3 unreachable, 4 refused, 5 needs a person.
+Exits: 1 run failed, 2 usage, 3 unreachable, 4 refused, 5 waits for a person.
 """
 
 
@@ -41,12 +42,14 @@ for module in (account, changes, triggers, runs, operating, mcp):
 def main(args: list[str] | None = None) -> None:
     """Run the command line, and exit as SPEC §29 says."""
     try:
-        cli(args, standalone_mode=False)
+        cli(args, prog_name="pipedai", standalone_mode=False)
     except Failure as failure:
         _say(str(failure))
         sys.exit(int(failure.exit_code))
+    except click.UsageError as error:
+        sys.exit(_misused(error))
     except click.ClickException as error:
-        error.show()
+        _say(one_line(error.format_message()))
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         # As a shell expects of a program that Ctrl-C ended.
@@ -54,6 +57,17 @@ def main(args: list[str] | None = None) -> None:
     except BrokenPipeError:
         # Whoever reads the output, such as `head`, has enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _misused(error: click.UsageError) -> int:
+    """Say what is wrong with the command line, and return the exit code. A group without a command shows its help."""
+    context = error.ctx
+    if context is None or isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        error.show()
+    else:
+        sentence = one_line(error.format_message())
+        _say(f"{sentence} `{context.command_path} --help` shows how.")
+    return error.exit_code
 
 
 def _say(sentence: str) -> None:

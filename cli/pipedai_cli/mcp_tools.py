@@ -74,14 +74,14 @@ def _bounded(value: Any) -> Any:
 
 
 def _told(tool: Callable[..., Any]) -> Callable[..., str]:
-    """Fence what a tool returns, and make a failure an error of the tool, in one sentence."""
+    """Fence what a tool returns, and make a failure an error of the tool: its sentence may have names of others."""
 
     @wraps(tool)
     def call(*args: Any, **options: Any) -> str:
         try:
             return fenced(tool(*args, **options))
         except Failure as failure:
-            raise ToolError(shorten(str(failure), _LONGEST_TEXT)) from None
+            raise ToolError(fenced(str(failure))) from None
 
     return call
 

@@ -9,16 +9,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from pipedai_cli.text import one_line, safe, shorten
 
 Json = dict[str, Any]
 
-# A cell is cut after so many characters on a terminal, so that a long name leaves room for the others.
+# A cell is cut after so many characters, so that a long name leaves room for the others.
 _WIDEST = 60
+# Columns of text, which a narrow terminal cuts, but to no less than this. An id or a time that is cut is of no use.
+_TEXTS = {"NAME", "TRIGGER", "MESSAGE", "SCHEDULE", "TOOL", "TYPE", "DECISIONS"}
+_NARROWEST = 10
+_GAP = 2
 # What is piped elsewhere has lines as long as they are, within reason.
 _PIPED_WIDTH = 1000
 
@@ -73,23 +77,23 @@ class Output:
         """Say something to the person at the terminal that is no answer of the command."""
         self._progress.print(Text(safe(text)))
 
-    def row(self, *cells: str, style: str = "") -> None:
-        """Write a line of cells that are aligned for as long as they fit, as of a log."""
-        self.line("  ".join(cells), style=style)
-
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[object]], *, none: str) -> None:
-        """Write a table, or the sentence `none` if it has no rows."""
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for head in heads:
-            table.add_column(head, no_wrap=True, overflow="ellipsis")
-        count = 0
-        for row in rows:
-            table.add_row(*(_cell(value) for value in row))
-            count += 1
-        if count:
-            self._console.print(table, soft_wrap=False)
-        else:
-            self.line(none)
+        """Write a table, without the last columns if they do not fit; if it has no rows, say `none` on stderr."""
+        lines = [[Text(head, style="bold") for head in heads]]
+        lines += ([_cell(value) for value in row] for row in rows)
+        if len(lines) == 1:
+            self.note(none)
+            return
+        widths = [
+            max(cell_len(cell.plain) for cell in column) for column in zip(*lines, strict=True)
+        ]
+        shown = _fitted(heads, widths, self._console.width)
+        for line in lines:
+            for cell, width in zip(line, shown, strict=False):
+                cell.truncate(width, overflow="ellipsis", pad=True)
+            text = Text(" " * _GAP).join(line[: len(shown)])
+            text.rstrip()
+            self._console.print(text)
 
     def items(
         self,
@@ -116,13 +120,30 @@ class Output:
                 self._console.print(Text(f"{'':{width}}  {line}"))
 
     @contextmanager
-    def progress(self, text: str) -> Iterator[None]:
-        """Show on a terminal that something goes on."""
+    def progress(self, text: str) -> Iterator[Callable[[], None]]:
+        """Show on a terminal that something goes on, until the block ends or calls what it is given."""
         if not self.shows_progress:
-            yield
+            yield lambda: None
             return
-        with self._progress.status(Text(one_line(text))):
-            yield
+        shown = Text(shorten(one_line(text), self._progress.width - 4))
+        with self._progress.status(shown) as status:
+            yield status.stop
+
+
+def _fitted(heads: Sequence[str], widths: list[int], room: int) -> list[int]:
+    """Return the widths of the columns that fit into a line of `room` cells: at least that of the first."""
+    least = [
+        min(width, _NARROWEST) if head in _TEXTS else width
+        for head, width in zip(heads, widths, strict=True)
+    ]
+    while len(least) > 1 and sum(least) + _GAP * (len(least) - 1) > room:
+        least.pop()
+    spare = max(0, room - sum(least) - _GAP * (len(least) - 1))
+    for number, width in enumerate(least):
+        more = min(spare, widths[number] - width)
+        least[number] += more
+        spare -= more
+    return least
 
 
 def _cell(value: object) -> Text:

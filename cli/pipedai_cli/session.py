@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +15,14 @@ from pipedai_cli import keys
 from pipedai_cli.api import Api
 from pipedai_cli.errors import Exit, Failure
 from pipedai_cli.output import Output
+from pipedai_cli.text import shorten
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# How many names of what there is a sentence has.
+_MOST_NAMES = 5
+_LONGEST_NAME = 60
 
 
 @dataclass
@@ -41,8 +47,13 @@ class Session:
             return keys.Profile(url=url, environment_id="", key=key)
         profile = keys.load(self.profile_name)
         if profile is None or not profile.key:
-            raise Failure(Exit.USAGE, "You are not signed in. `pipedai login` does it.")
+            raise Failure(Exit.USAGE, f"You are not signed in. `{self._login} --url URL` does it.")
         return profile
+
+    @property
+    def _login(self) -> str:
+        is_default = self.profile_name == keys.DEFAULT_PROFILE
+        return "pipedai login" if is_default else f"pipedai --profile {self.profile_name} login"
 
     @cached_property
     def api(self) -> Api:
@@ -84,15 +95,18 @@ def found_by(session: Session, kind: str, given: str) -> dict[str, Any]:
     if _is_id(given):
         row: dict[str, Any] = session.api.get(f"/{kind}/{given}")
         return row
-    rows = session.api.items(f"{session.environment}/{kind}", 1000)
+    rows = list(session.api.items(f"{session.environment}/{kind}", 1000))
     fitting = [row for row in rows if given in {row.get("key"), row.get("name")}]
     if len(fitting) == 1:
         return fitting[0]
     what = kind.removesuffix("s")
     if not fitting:
+        names = [shorten(str(row.get("key") or row.get("name")), _LONGEST_NAME) for row in rows]
+        near = difflib.get_close_matches(given, names, _MOST_NAMES, 0.5) or names[:_MOST_NAMES]
+        there = f"There is {', '.join(near)}" if names else "There is none"
+        others = f" and {len(names) - len(near)} more" if len(names) > len(near) else ""
         raise Failure(
-            Exit.REFUSED,
-            f"No {what} has the id, key or name “{given}”. `pipedai {what} list` shows them.",
+            Exit.REFUSED, f"No {what} has the id, key or name “{given}”. {there}{others}."
         )
     ids = ", ".join(row["id"] for row in fitting)
     raise Failure(

@@ -12,6 +12,9 @@ _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]"
 )
 
+_CALL = r"(?:GET|POST|PUT|PATCH|DELETE) /[\w/:-]+"
+_CALLS = re.compile(rf" (?:with|at) {_CALL}(?: \([^)]*\))?| \({_CALL}\)|, to which {_CALL} leads")
+
 
 def safe(text: object) -> str:
     """Return the text with its control characters as escapes such as `\\x1b`. Line breaks and tabs stay."""
@@ -25,6 +28,11 @@ def one_line(text: object) -> str:
 
 def shorten(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def without_calls(text: str) -> str:
+    """Return what the API says to do without the calls of the API that do it: here, commands and pages do."""
+    return _CALLS.sub("", text)
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -63,6 +71,8 @@ def dollars(value: object) -> str:
 def duration(milliseconds: object) -> str:
     if not isinstance(milliseconds, (int, float)):
         return "-"
+    if milliseconds < 10_000:
+        return f"{milliseconds / 1000:.1f} s"
     seconds = int(milliseconds // 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)

@@ -103,6 +103,8 @@ class StreamTicket:
     again_seconds: float | None = None
     # How many seconds the stream waits before it sends its first line.
     opening_seconds: float = 0.0
+    # The status of its run that the stream has seen last.
+    status: str | None = None
     # When the view must announce again that its subject is streamed, by the monotonic clock.
     announce_again_at: float = 0.0
     # Reads new events for this stream together with those of other streams, while nothing but events is new. None if

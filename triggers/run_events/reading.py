@@ -12,6 +12,7 @@ from pipedai.server.ticket import Piece, StreamTicket
 from pipedai.sql import Row, fetch_all, fetch_one
 from pipedai.wakeups import announce_watch
 from triggers.run_events.absence import DROPPED, why_none
+from triggers.states import Status
 
 # How many events, and how many bytes, a stream sends at a time.
 PIECE, PIECE_BYTES = 500, 256 * 1024
@@ -93,8 +94,13 @@ def stored_events(run_id: UUID) -> tuple[int, str | None]:
 
 
 class News(NamedTuple):
+    """The next events of a stream; the status of its run if that has just ended or begun to wait for a person; and the
+    status with which the stream ends.
+    """
+
     events: list[StoredEvent]
-    ended_as: str | None
+    stopped_as: str | None = None
+    ended_as: str | None = None
 
 
 def news_of_run(ticket: StreamTicket, *, run_id: UUID, begin_after: int) -> News:
@@ -109,12 +115,17 @@ def news_of_run(ticket: StreamTicket, *, run_id: UUID, begin_after: int) -> News
     # Old events may have been dropped. Then none is left to wait for.
     ticket.sent = events[-1].seq if events else max(ticket.sent, progress["stored"])
     ticket.more = ticket.sent < progress["stored"]
-    silent_seconds = progress["silent_seconds"]
-    if ticket.more or silent_seconds is None:
-        return News(events, None)
+    if ticket.more:
+        return News(events)
+    status, silent_seconds = progress["status"], progress["silent_seconds"]
+    is_new, ticket.status = status != ticket.status, status
+    if silent_seconds is None:
+        return News(events, status if is_new and status == Status.WAITING else None)
     left = LINGERING_SECONDS - silent_seconds
     ticket.is_over, ticket.again_seconds = left <= 0, max(left, 0.0)
-    return News(events, progress["status"] if ticket.is_over else None)
+    if ticket.is_over:
+        return News(events, ended_as=status)
+    return News(events, status if is_new else None)
 
 
 def read_together(streams: Sequence[tuple[UUID, int]]) -> dict[tuple[UUID, int], Piece]:

@@ -100,7 +100,10 @@ class RunEventStreamViewSet(StreamViewMixin, TenantViewSet):
         answers={200: RunEventSerializer, 204: None},
         media_type=MEDIA_TYPE,
         says={
-            200: "The events so far, then each as it comes, until the run has ended.",
+            200: (
+                "The events so far, then each as it comes, until the run has ended. An event of the name `status` "
+                "says at once that it ended or waits for a person."
+            ),
             204: "The run has ended, and the reader has all of its events.",
         },
         errors={429: "The caller has 20 streams open."},
@@ -116,6 +119,8 @@ class RunEventStreamViewSet(StreamViewMixin, TenantViewSet):
             # A browser's EventSource reconnects after each end of a stream, but not after this answer.
             return Response(status=204)
         told = "".join(event_text(event.json, id_=event.seq) for event in news.events)
+        if news.stopped_as:
+            told += event_text(compact_json({"status": news.stopped_as}), event="status")
         if news.ended_as:
             told += event_text(compact_json({"status": news.ended_as}), event="end")
         return stream_answer(told)

@@ -178,6 +178,13 @@ def test_two_at_once_make_one_of_everything(own_database, settings, tmp_path):
     assert rows() == [2, 1, 3, 2, 5]
 
 
+def test_a_trigger_that_files_describe_stays_at_its_mcp_server(seed):
+    seed()
+    Trigger.objects.update(managed_by="acme/agents")
+    seed("--mcp-url", "http://127.0.0.1:9/mcp")
+    assert not Trigger.objects.filter(mcp_url="http://127.0.0.1:9/mcp").exists()
+
+
 def test_its_trigger_moves_to_the_mcp_server_that_is_named(seed):
     seed()
     for port in 9001, 9002:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 from django.db import transaction
@@ -27,7 +28,7 @@ def plan(*, environment_id: UUID, request: Request, actor: Actor, role: Role) ->
     planner = actor
     if not role.includes(Role.ADMIN):
         # The services want an admin. What the system does here is rolled back.
-        request, planner = Request(request.managed_by, request.resources), Actor("system")
+        request, planner = replace(request, secrets={}), Actor("system")
     with transaction.atomic():
         lock_environment(environment_id)
         hold_role(actor, environment_id, Role.VIEWER)
@@ -264,7 +265,7 @@ class _Work:
 
     def _check_origins(self, after: dict[str, dict[UUID, Row]]) -> None:
         """Raises Conflict if a secret that was written goes to an origin to which none went before. A plan warns."""
-        known = self._request.accept_origins | {
+        known = {*self._request.accept_origins} | {
             origin_of(row[secret.target])
             for kind in kinds()
             for secret in kind.secrets.values()

@@ -16,14 +16,14 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The body of plan and apply. `digest`, `prune` and `accept_origins` are apply's; a plan has no digest."""
+    """The body of plan and apply. `digest` and `prune` are apply's; a plan has no digest."""
 
     managed_by: str
     resources: Sequence[Json]
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     digest: str | None = None
     prune: bool = False
-    accept_origins: frozenset[str] = frozenset()
+    accept_origins: Sequence[str] = ()
 
     @property
     def is_plan(self) -> bool:

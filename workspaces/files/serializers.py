@@ -33,6 +33,13 @@ class PlanBody(StrictBody):
     secrets = serializers.DictField(
         child=TextField(max_length=_MAX_SECRET, trim_whitespace=False), required=False, default={}
     )
+    acceptOrigins = serializers.ListField(
+        source="accept_origins",
+        child=OriginField(max_length=MAX_URL),
+        max_length=_MAX_ORIGINS,
+        required=False,
+        default=[],
+    )
 
     def validate_secrets(self, value: dict[str, str]) -> dict[str, str]:
         if len(value) > _MAX_SECRETS:
@@ -43,13 +50,6 @@ class PlanBody(StrictBody):
 class ApplyBody(PlanBody):
     digest = TextField(min_length=_DIGEST, max_length=_DIGEST)
     prune = TrueFalseField(required=False, default=False)
-    acceptOrigins = serializers.ListField(
-        source="accept_origins",
-        child=OriginField(max_length=MAX_URL),
-        max_length=_MAX_ORIGINS,
-        required=False,
-        default=[],
-    )
 
 
 class ChangeSerializer(serializers.Serializer[Any]):

@@ -76,11 +76,9 @@ class FileViewSet(TenantViewSet):
     )
     def apply(self, request: Request, environment_id: UUID) -> Response:
         _count_request(environment_id, request)
-        body = read_body(ApplyBody, request)
-        origins = frozenset(body.pop("accept_origins"))
         applied = planning.apply(
             environment_id=environment_id,
-            request=requests.Request(**body, accept_origins=origins),
+            request=requests.Request(**read_body(ApplyBody, request)),
             actor=actor_of(request),
         )
         return Response(applied)

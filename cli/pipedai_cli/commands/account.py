@@ -11,16 +11,16 @@ import click
 
 from pipedai_cli import keys
 from pipedai_cli.api import Api
-from pipedai_cli.errors import Exit, Failure, Refused
+from pipedai_cli.errors import Exit, Failure, Refused, wrong_usage
 from pipedai_cli.session import Session, json_option, with_session
 from pipedai_cli.text import local_time
 
 
 @click.command()
-@click.option("--url", envvar="PIPEDAI_URL", required=True, help="The service's URL.")
+@click.option("--url", envvar="PIPEDAI_URL", help="The service; by default that of the last login.")
 @click.option("--no-browser", is_flag=True, help="Only print the page's address.")
 @with_session
-def login(session: Session, url: str, no_browser: bool) -> None:
+def login(session: Session, url: str | None, no_browser: bool) -> None:
     """Sign in on a page of the service.
 
     You type the code that is shown here, and choose the environment and the role of the key that this
@@ -30,9 +30,16 @@ def login(session: Session, url: str, no_browser: bool) -> None:
       pipedai login --url https://pipedai.example
       pipedai --profile staging login --url https://pipedai.example
     """
+    known = keys.load(session.profile_name) or keys.load(keys.DEFAULT_PROFILE)
+    url = url or (known.url if known else None)
+    if not url:
+        raise wrong_usage("Say which service: `pipedai login --url https://pipedai.example`.")
     session.api = api = Api(url)
-    name = f"{platform.node() or 'a computer'}"[:255]
-    begun = api.post("/enrollments/device", {"label": name, "for": "command_line"})
+    name = platform.node() or "a computer"
+    if session.profile_name != keys.DEFAULT_PROFILE:
+        # So that who revokes a key tells the agent's from the person's.
+        name += f", {session.profile_name}"
+    begun = api.post("/enrollments/device", {"label": name[:255], "for": "command_line"})
     page = begun["verificationUri"]
     session.out.note(f"Open {page} and type the code {begun['userCode']}.")
     if not no_browser and session.out.shows_progress:

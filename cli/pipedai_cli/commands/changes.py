@@ -30,13 +30,17 @@ _LONGEST_KEY = 64
 _MOST_LINES = 40
 
 _files = click.argument("files", type=click.Path(path_type=Path), default=Path(), required=False)
+_accept_origin = click.option(
+    "--accept-origin", "origins", multiple=True, help="A new origin that a secret may go to."
+)
 
 
 @click.command()
 @_files
+@_accept_origin
 @json_option
 @with_session
-def plan(session: Session, files: Path) -> None:
+def plan(session: Session, files: Path, origins: tuple[str, ...]) -> None:
     """Show what pipedai.yaml would change. Nothing is changed or sent.
 
     FILES is the file or its folder, by default this folder.
@@ -46,7 +50,7 @@ def plan(session: Session, files: Path) -> None:
       pipedai plan agents/pipedai.yaml --json
     """
     read = read_files(files)
-    answer = _plan(session, read)
+    answer = _plan(session, read.body(origins))
     if session.as_json:
         session.out.json(answer)
     else:
@@ -57,13 +61,11 @@ def plan(session: Session, files: Path) -> None:
 @_files
 @click.option("--prune", is_flag=True, help="Delete what the files had once and have no more.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")
-@click.option(
-    "--accept-origin", "origins", multiple=True, help="A new origin that a secret may go to."
-)
+@_accept_origin
 @json_option
 @with_session
 def apply(session: Session, files: Path, prune: bool, yes: bool, origins: tuple[str, ...]) -> None:
-    """Change the service to what pipedai.yaml says: all of it, or nothing.
+    """Make the service as pipedai.yaml says: all of it, or nothing.
 
     It plans first, and asks. If something changed in between, nothing is done. Secrets, written as
     { secret: NAME }, come from the variables PIPEDAI_SECRET_NAME; one without a value stays as it is.
@@ -73,19 +75,17 @@ def apply(session: Session, files: Path, prune: bool, yes: bool, origins: tuple[
       PIPEDAI_SECRET_GITHUB=… pipedai apply --yes --prune
     """
     read = read_files(files)
-    planned = _plan(session, read)
+    body = read.body(origins)
+    planned = _plan(session, body)
     if not session.as_json:
         _show(session, read, planned, prune=prune)
     if not yes and any(_is_done(change, prune=prune) for change in planned["changes"]):
         if session.as_json or not session.out.shows_progress:
             raise wrong_usage("There is nobody to ask: --yes applies without a question.")
-        click.confirm("Apply this?", abort=True, err=True)
-    body = {
-        **read.body(),
-        "digest": planned["digest"],
-        "prune": prune,
-        "acceptOrigins": list(origins),
-    }
+        if not click.confirm("Apply this?", err=True):
+            session.out.note("Nothing was changed.")
+            raise click.Abort
+    body |= {"digest": planned["digest"], "prune": prune}
     answer = session.api.post(f"{session.environment}/apply", body)
     if session.as_json:
         session.out.json(answer)
@@ -93,8 +93,8 @@ def apply(session: Session, files: Path, prune: bool, yes: bool, origins: tuple[
         session.out.line(f"Applied: {_counts(answer['changes'], _DONE)}.")
 
 
-def _plan(session: Session, files: Files) -> Json:
-    answer: Json = session.api.post(f"{session.environment}/plan", files.body())
+def _plan(session: Session, body: Json) -> Json:
+    answer: Json = session.api.post(f"{session.environment}/plan", body)
     return answer
 
 
@@ -122,8 +122,11 @@ def _show(session: Session, files: Files, answer: Json, *, prune: bool) -> None:
             session.out.line(f"    ! {warning}", style="yellow")
     if files.unset:
         names = ", ".join(SECRET_PREFIX + name for name in files.unset)
-        session.out.line(f"Secrets without a value stay as they are: {names}.")
-    session.out.line(f"Plan: {_counts(answer['changes'], _TO_DO)}.")
+        session.out.line(f"These are not set, so their secrets stay as they are: {names}.")
+    if all(change["action"] == "none" for change in answer["changes"]):
+        session.out.line("No changes: the service is as the files say.")
+    else:
+        session.out.line(f"Plan: {_counts(answer['changes'], _TO_DO)}.")
 
 
 def _show_field(session: Session, name: str, before: object, after: object) -> None:
@@ -131,7 +134,7 @@ def _show_field(session: Session, name: str, before: object, after: object) -> N
         session.out.line(f"    {name}:")
         lines = list(
             difflib.unified_diff(before.splitlines(), after.splitlines(), n=2, lineterm="")
-        )[2:]
+        )[2:] or ["(only line breaks)"]
         for line in lines[:_MOST_LINES]:
             style = {"+": "green", "-": "red"}.get(line[:1], "")
             session.out.line(f"      {line}", style=style)
@@ -162,10 +165,10 @@ def _counts(changes: list[Json], words: dict[str, str]) -> str:
 @json_option
 @with_session
 def export(session: Session, managed_by: str, to: Path, force: bool, assign_keys: bool) -> None:
-    """Write what the service has as pipedai.yaml and prompts, but what other files manage.
+    """Write what the service has as pipedai.yaml and prompts.
 
-    Secrets are written as { secret: NAME }, without their values. What has no key is left out, unless
-    --assign-keys gives it one. The first plan shows that the files take all of it over.
+    What other files manage is left out, and what has no key, unless --assign-keys gives it one. Secrets are
+    written as { secret: NAME }, without their values. The first plan shows that the files take all of it over.
 
     \b
       pipedai export --managed-by acme/agents --to agents --assign-keys
@@ -184,6 +187,10 @@ def export(session: Session, managed_by: str, to: Path, force: bool, assign_keys
         session.out.line(file)
     if without := len(answer["withoutKey"]):
         session.out.line(f"{without} without a key are left out. --assign-keys gives them one.")
+    if session.out.shows_progress:
+        session.out.note(
+            "`pipedai plan` shows that the files take it over; `pipedai apply` does it."
+        )
 
 
 def _assign_keys(session: Session, answer: Json) -> None:

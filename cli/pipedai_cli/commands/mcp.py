@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,8 @@ def mcp(session: Session, write: bool, files: Path) -> None:
         )
     if write and role != "operator":
         raise Failure(Exit.REFUSED, "--write needs the key of an operator, and this is a viewer's.")
+    if sys.stdin.isatty():
+        session.out.note("This waits for an agent, which has to start it itself. Ctrl-C ends it.")
     serve(session, files=files, write=write)
 
 

@@ -9,7 +9,7 @@ import click
 
 from pipedai_cli.errors import wrong_usage
 from pipedai_cli.session import Session, found_by, json_option, limit_option, with_session
-from pipedai_cli.text import local_time
+from pipedai_cli.text import local_time, without_calls
 
 Json = dict[str, Any]
 
@@ -36,14 +36,20 @@ def attention(session: Session) -> None:
         for line in (item["error"] or "").splitlines():
             session.out.line(f"  {line}")
         if item["remedy"]:
-            session.out.line(f"  → {item['remedy']['text']}")
+            session.out.line(f"  → {without_calls(item['remedy']['text'])}")
+        if item["runId"]:
+            session.out.line(f"  → `pipedai run explain {item['runId']}` says more.")
     if answer["total"] > len(answer["items"]):
         session.out.line(f"And {answer['total'] - len(answer['items'])} more.")
 
 
 @click.group()
 def worker() -> None:
-    """Look at the machines that execute runs."""
+    """Look at the machines that execute runs.
+
+    \b
+      pipedai worker list
+    """
 
 
 @worker.command("list")
@@ -51,21 +57,21 @@ def worker() -> None:
 @json_option
 @with_session
 def list_workers(session: Session, limit: int) -> None:
-    """List workers.
+    """List workers. Files name them by their hostnames.
 
     \b
       pipedai worker list
     """
     session.out.items(
         session.api.items(f"{session.environment}/workers", limit),
-        ("NAME", "STATUS", "RUNS", "LAST CALL", "VERSION", "ID"),
+        ("NAME", "HOSTNAME", "STATUS", "RUNS", "LAST CALL", "VERSION"),
         lambda row: (
-            row["label"] or row["hostname"],
+            row["label"],
+            row["hostname"],
             row["derivedStatus"],
             f"{row['heldRuns']} of {row['maxConcurrency']}",
             local_time(row["lastSeenAt"]),
             row["version"],
-            row["id"],
         ),
         none="There are no workers.",
     )
@@ -73,11 +79,20 @@ def list_workers(session: Session, limit: int) -> None:
 
 @click.group()
 def approval() -> None:
-    """Look at calls that wait for a person. A person decides, in the console."""
+    """Look at calls that wait for a person. A person decides, in the console.
+
+    \b
+      pipedai approval list
+    """
 
 
 @approval.command("list")
-@click.option("--status", default="pending", show_default=True, help="Which ones.")
+@click.option(
+    "--status",
+    default="pending",
+    show_default=True,
+    help="Only pending, approved, rejected, expired or withdrawn ones.",
+)
 @limit_option
 @json_option
 @with_session
@@ -89,16 +104,16 @@ def list_approvals(session: Session, status: str, limit: int) -> None:
     """
     session.out.items(
         session.api.items(f"{session.environment}/approvals", limit, status=status),
-        ("SINCE", "UNTIL", "STATUS", "TOOL", "TRIGGER", "ID"),
+        ("ID", "UNTIL", "TOOL", "TRIGGER", "STATUS", "SINCE"),
         lambda row: (
-            local_time(row["createdAt"]),
+            row["id"],
             local_time(row["expiresAt"]),
-            row["status"],
             row["tool"],
             row.get("triggerName"),
-            row["id"],
+            row["status"],
+            local_time(row["createdAt"]),
         ),
-        none="Nothing waits for a person.",
+        none=f"There are no {status} approvals.",
     )
 
 
@@ -116,7 +131,11 @@ def open_approval(session: Session, approval: str) -> None:
 
 @click.group()
 def event() -> None:
-    """Look at the events that came in, what was decided about each, and replay them."""
+    """Look at events, what was decided about each, and replay them.
+
+    \b
+      pipedai event list --source github
+    """
 
 
 @event.command("list")
@@ -134,12 +153,12 @@ def list_events(session: Session, source: str, decision: str | None, limit: int)
     found = found_by(session, "sources", source)
     session.out.items(
         session.api.items(f"/sources/{found['id']}/events", limit, decision=decision),
-        ("RECEIVED", "TYPE", "DECISIONS", "ID"),
+        ("ID", "RECEIVED", "TYPE", "DECISIONS"),
         lambda row: (
+            row["id"],
             local_time(row["receivedAt"]),
             row["type"],
             ", ".join(_decided(each) for each in row["decisions"]) or "nobody listens",
-            row["id"],
         ),
         none="There are no events.",
     )
@@ -175,7 +194,7 @@ _PAGES = {"trigger": "triggers", "run": "runs", "approval": "approvals"}
 @click.argument("id", required=False)
 @with_session
 def open_page(session: Session, kind: str, id: str | None) -> None:  # noqa: A002 - the argument's name in --help
-    """Open the console, or the page of a trigger, a run or an approval.
+    """Open the console, or a page of it.
 
     \b
       pipedai open

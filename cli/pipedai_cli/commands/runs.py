@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from pipedai_cli.errors import Exit, Failure
 from pipedai_cli.session import Session, found_by, json_option, limit_option, with_session
-from pipedai_cli.text import clock_time, dollars, duration, local_time, shorten
+from pipedai_cli.text import clock_time, dollars, duration, local_time, shorten, without_calls
 
-_ENDED = {"succeeded", "failed", "timed_out", "canceled"}
-# How often a state that no stream tells of is asked for.
-_LOOK_SECONDS = 2.0
+_ENDINGS = {"failed": "failed", "timed_out": "timed out", "canceled": "was canceled"}
+# How often a run in the queue, of which no stream tells, is asked for.
+_LOOK_SECONDS = 1.0
 # A stream that broke is begun anew so often in a row, without a new event in between.
 _MOST_BREAKS = 5
 _LONGEST_EVENT = 2000
@@ -24,7 +25,11 @@ Json = dict[str, Any]
 
 @click.group()
 def run() -> None:
-    """Look at runs: list, follow, explain, repeat and cancel them."""
+    """Look at runs: list, follow, explain, repeat and cancel them.
+
+    \b
+      pipedai run list --status failed
+    """
 
 
 @run.command("list")
@@ -45,15 +50,15 @@ def list_runs(session: Session, trigger: str | None, status: str | None, limit: 
         session.api.items(
             f"{session.environment}/runs", limit, triggerId=trigger_id, status=status
         ),
-        ("QUEUED", "STATUS", "TRIGGER", "TOOK", "COST", "MESSAGE", "ID"),
+        ("ID", "STATUS", "QUEUED", "TRIGGER", "TOOK", "COST", "MESSAGE"),
         lambda row: (
-            local_time(row["queuedAt"]),
+            row["id"],
             row["status"],
+            local_time(row["queuedAt"]),
             row["triggerName"],
             duration(row["durationMs"]),
             dollars(row["costUsd"]),
             row["errorMessage"] or row["shortMessage"],
-            row["id"],
         ),
         none="There are no runs.",
     )
@@ -96,9 +101,9 @@ def logs(session: Session, run: str, follow: bool) -> None:
         if last >= page["lastSeq"] or not page["items"]:
             break
     if follow:
-        follow_events(session, run, last)
+        follow_events(session, run, last, to_the_end=True)
     elif not last and why_none and not session.as_json:
-        session.out.line(why_none)
+        session.out.note(why_none)
 
 
 @run.command()
@@ -106,7 +111,9 @@ def logs(session: Session, run: str, follow: bool) -> None:
 @json_option
 @with_session
 def explain(session: Session, run: str) -> None:
-    """Say why a run waits, who holds it, or how it ended and whether it is retried.
+    """Say why a run waits, or how it ended.
+
+    It also says who holds a run that goes on, and whether one that failed is retried.
 
     \b
       pipedai run explain 01a20e61-ca1d-70a4-93ed-0e69c8149037
@@ -119,9 +126,11 @@ def explain(session: Session, run: str) -> None:
     for reason in answer["waitingFor"]:
         session.out.line(f"- {reason['message']} ({reason['code']})")
         if reason["remedy"]:
-            session.out.line(f"  {reason['remedy']}")
-    if retry := answer["retry"]:
-        session.out.line(retry["message"])
+            session.out.line(f"  → {without_calls(reason['remedy'])}")
+    ended = answer["ended"]
+    if ended and ended["message"] and answer["status"] != "succeeded":
+        session.out.line(ended["message"])
+        session.out.line(f"→ `pipedai run logs {run}` shows what it did.")
 
 
 @run.command()
@@ -149,7 +158,7 @@ def rerun(session: Session, run: str, wait: bool) -> None:
 @json_option
 @with_session
 def cancel(session: Session, run: str) -> None:
-    """Cancel a run: at once in the queue, else as soon as its worker hears of it.
+    """Cancel a run: at once in the queue, else when its worker hears.
 
     \b
       pipedai run cancel 01a20e61-ca1d-70a4-93ed-0e69c8149037
@@ -175,7 +184,10 @@ def show_run(session: Session, row: Json) -> None:
             ("ended", row["endedAt"] and local_time(row["endedAt"])),
             ("took", row["durationMs"] and duration(row["durationMs"])),
             ("cost", row["costUsd"] and dollars(row["costUsd"])),
-            ("tool calls", calls and f"{calls['total']}, {calls['effects']} with possible effects"),
+            (
+                "tool calls",
+                f"{calls['total']}, {calls['effects']} with possible effects" if calls else None,
+            ),
             ("retry", "a retry follows" if row["willRetry"] else None),
             ("output", output and json.dumps(output, indent=2, ensure_ascii=False)),
         ]
@@ -197,48 +209,56 @@ def wait_for(session: Session, queued: Json) -> None:
     if row["status"] != "succeeded":
         raise Failure(
             Exit.NOT_SUCCEEDED,
-            f"The run ended {row['status']}. `pipedai run explain {run_id}` says more.",
+            f"The run {_ENDINGS.get(row['status'])}. `pipedai run explain {run_id}` says why.",
         )
 
 
-def follow_events(session: Session, run_id: str, after: int, *, quiet: bool = False) -> Json:
-    """Show the events of a run as they come, until it has ended or waits for a person, and return the run."""
-    last, breaks, ended = after, 0, False
+def follow_events(
+    session: Session, run_id: str, after: int, *, quiet: bool = False, to_the_end: bool = False
+) -> Json:
+    """Show the events of a run as they come, until it has ended or waits for a person, and return the run. With
+    `to_the_end` also those that come a moment later.
+    """
+    path, last, breaks, is_over = f"/runs/{run_id}", after, 0, False
     while True:
-        row: Json = session.api.get(f"/runs/{run_id}")
-        if ended or row["status"] == "waiting":
+        row: Json = session.api.get(path)
+        if is_over or row["status"] == "waiting":
             return row
         if row["status"] in {"queued", "claimed"}:
             # Nothing can come yet, and somebody who waits wants to know why.
             with session.out.progress(_why(session, run_id)):
                 time.sleep(_LOOK_SECONDS)
             continue
-        before = last
         try:
-            last, ended = _read_stream(session, run_id, last, quiet=quiet)
+            for event in _streamed(session, path, last, to_the_end=to_the_end):
+                if event is None:
+                    is_over = True
+                else:
+                    last, breaks = event["seq"], 0
+                    if not quiet:
+                        _show_event(session, event)
         except Failure as failure:
-            breaks = breaks + 1 if last == before else 0
+            breaks += 1
             if failure.exit_code != Exit.UNREACHABLE or breaks >= _MOST_BREAKS:
                 raise
+        if not is_over:
             time.sleep(_LOOK_SECONDS)
-            continue
-        ended = ended or row["status"] in _ENDED
 
 
-def _read_stream(session: Session, run_id: str, last: int, *, quiet: bool) -> tuple[int, bool]:
-    with session.api.stream(f"/runs/{run_id}/events/stream", last) as events:
-        if events is None:
-            return last, True
-        for name, data in events:
-            if name == "end":
-                return last, True
-            if not name and session.api.get(f"/runs/{run_id}")["status"] == "waiting":
-                return last, False
-            if isinstance(seq := data.get("seq"), int):
-                last = seq
-                if not quiet:
-                    _show_event(session, data)
-    return last, False
+def _streamed(session: Session, path: str, last: int, *, to_the_end: bool) -> Iterator[Json | None]:
+    """Yield the events after `last`, and None if there is no more to wait for. Until the first one, show that the run
+    goes on.
+    """
+    stream = session.api.stream(f"{path}/events/stream", last)
+    with session.out.progress("It runs.") as hide, stream as events:
+        for name, data in events or [("end", {})]:
+            stops = data.get("status") == "waiting" or not to_the_end
+            if name == "end" or (name == "status" and stops):
+                yield None
+                return
+            if isinstance(data.get("seq"), int):
+                hide()
+                yield data
 
 
 def _why(session: Session, run_id: str) -> str:
@@ -261,9 +281,9 @@ def _show_event(session: Session, event: Json) -> None:
         text = "" if data is None else json.dumps(data, ensure_ascii=False)
     style = "dim" if kind in {"thinking", "system"} else ""
     first, *others = shorten(str(text), _LONGEST_EVENT).splitlines() or [""]
-    session.out.row(clock_time(event.get("at")), f"{kind:<12}", first, style=style)
+    session.out.line(f"{clock_time(event.get('at'))}  {kind:<12}  {first}", style=style)
     for line in others:
-        session.out.row(" " * 8, " " * 12, line, style=style)
+        session.out.line(f"{'':24}{line}", style=style)
 
 
 COMMANDS = [run]

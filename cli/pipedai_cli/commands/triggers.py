@@ -17,7 +17,11 @@ _LARGEST_PAYLOAD = 64 * 1024
 
 @click.group()
 def trigger() -> None:
-    """Look at triggers, run them, pause and resume them."""
+    """Look at triggers, run them, pause and resume them.
+
+    \b
+      pipedai trigger list
+    """
 
 
 @trigger.command("list")
@@ -34,13 +38,13 @@ def list_triggers(session: Session, health: str | None, name: str | None, limit:
     """
     session.out.items(
         session.api.items(f"{session.environment}/triggers", limit, health=health, name=name),
-        ("NAME", "HEALTH", "SCHEDULE", "NEXT DUE", "LAST RUN", "ID"),
+        ("NAME", "HEALTH", "NEXT DUE", "LAST RUN", "SCHEDULE", "ID"),
         lambda row: (
             row["name"],
             row["health"],
-            row["schedule"],
             local_time(row["nextRunAt"]),
             (row["lastRun"] or {}).get("status"),
+            row["schedule"],
             row["id"],
         ),
         none="There are no triggers.",
@@ -125,9 +129,12 @@ def _payload(given: str) -> Any:
 
 @trigger.command()
 @click.argument("trigger")
+@json_option
 @with_session
 def pause(session: Session, trigger: str) -> None:
-    """Let a trigger fire no more, until you resume it. Runs that are queued still run.
+    """Let a trigger fire no more, until you resume it.
+
+    Runs that are queued still run.
 
     \b
       pipedai trigger pause nightly
@@ -137,6 +144,7 @@ def pause(session: Session, trigger: str) -> None:
 
 @trigger.command()
 @click.argument("trigger")
+@json_option
 @with_session
 def resume(session: Session, trigger: str) -> None:
     """Let a paused trigger fire again.
@@ -150,6 +158,9 @@ def resume(session: Session, trigger: str) -> None:
 def _enable(session: Session, given: str, *, enabled: bool) -> None:
     row = found_by(session, "triggers", given)
     changed = session.api.ask("PATCH", f"/triggers/{row['id']}", json={"enabled": enabled})
+    if session.as_json:
+        session.out.json(changed)
+        return
     due = changed["nextRunAt"]
     then = f" It is next due at {local_time(due)}." if due else ""
     session.out.line(f"{changed['name']} is {'enabled' if enabled else 'paused'}.{then}")

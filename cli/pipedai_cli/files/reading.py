@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,11 +38,12 @@ class Files(NamedTuple):
     secrets: dict[str, str]
     unset: list[str]
 
-    def body(self) -> dict[str, Any]:
+    def body(self, accept_origins: Sequence[str] = ()) -> dict[str, Any]:
         return {
             "managedBy": self.managed_by,
             "resources": self.resources,
             "secrets": self.secrets,
+            "acceptOrigins": list(accept_origins),
         }
 
 
@@ -106,7 +108,8 @@ def _prompt(file: Path, name: str) -> str:
     path = (folder / name).resolve()
     if not path.is_relative_to(folder) or path.suffix != ".md":
         raise wrong_usage(f"{file}: promptFile {name} has to be a .md file below {file.parent}.")
-    return _text(path, _LARGEST_PROMPT)
+    # The line break that ends the last line, as editors write it, is the file's and not the prompt's.
+    return _text(path, _LARGEST_PROMPT).removesuffix("\n")
 
 
 def _text(path: Path, most: int) -> str:
@@ -117,7 +120,8 @@ def _text(path: Path, most: int) -> str:
             raise wrong_usage(f"{path} is larger than {most // 1024} KiB.")
         return content.decode()
     except FileNotFoundError:
-        raise wrong_usage(f"There is no {path}. `pipedai export` writes one.") from None
+        hint = " `pipedai export` writes one." if path.name == NAME else ""
+        raise wrong_usage(f"There is no {path}.{hint}") from None
     except OSError as error:
         raise wrong_usage(f"{path} can't be read: {error.strerror}.") from None
     except UnicodeDecodeError:

@@ -49,7 +49,7 @@ def _with_prompt_file(
     if not isinstance(prompt, str) or ("\n" not in prompt and len(prompt) <= _SHORT_PROMPT):
         return fields
     name = f"prompts/{key}.md"
-    texts[folder / name] = prompt
+    texts[folder / name] = f"{prompt}\n"
     return {
         ("promptFile" if field == "prompt" else field): (name if field == "prompt" else value)
         for field, value in fields.items()

@@ -156,13 +156,14 @@ def test_a_long_backlog_comes_in_pieces(calls, run, stream, monkeypatch):
     assert (one.news(), one.ticket.more) == (["3"], False)
 
 
-def test_a_stream_waits_a_moment_for_late_events_and_ends_with_its_run(
+def test_a_stream_tells_the_end_waits_a_moment_for_late_events_and_ends(
     calls, runs, run, stream, monkeypatch
 ):
     calls.events(run, 1)
     one = stream()
     one.news()
     runs.complete(run)
+    assert (one.news(), one.ticket.is_over) == (["status"], False)
     calls.events(run, 2)
     assert (one.news(), one.ticket.is_over) == (["2"], False)
     assert 0 < one.ticket.again_seconds <= reading.LINGERING_SECONDS

@@ -131,6 +131,7 @@ def _events_come_as_they_are_sent_and_the_stream_ends_with_its_run(world):
             },
         )
         world.runs.complete(run)
+        assert reader.event()[1:] == ("status", {"status": "succeeded"})
         world.send(run, 4)
         assert reader.ids(1) == [4]
         assert reader.event()[1:] == ("end", {"status": "succeeded"})

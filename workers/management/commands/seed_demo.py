@@ -334,7 +334,11 @@ class Seed:
         )
 
     def _move(self, what: str, trigger: Trigger) -> None:
-        """Gives the trigger another MCP server, if the command names one. The headers move with it."""
+        """Gives the trigger another MCP server, if the command names one. The headers move with it. The server of a
+        trigger that got a connection, or that files describe, is the user's.
+        """
+        if trigger.connection_id or trigger.managed_by:
+            return
         if self._server.get("mcpUrl", trigger.mcp_url) == trigger.mcp_url:
             return
         body = TriggerBody(data={**TRIGGER, **self._server})

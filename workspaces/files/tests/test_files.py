@@ -1,10 +1,12 @@
 """Files are planned without a change, applied whole or not at all, and exported so that they plan to none."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from testing.processes.racing import at_once
 from testing.world.cast import TEST_ACTOR
-from triggers.models import Budget
+from triggers.models import Budget, Trigger
 from workers.models import Pool
 from workspaces.files import planning
 from workspaces.files.requests import Request
@@ -58,6 +60,23 @@ def test_prune_deletes_only_its_own(cast):
     live = Pool.objects.filter(environment=cast.environment, deleted_at__isnull=True)
     assert set(live.values_list("name", flat=True)) >= {"Others", "By hand"}
     assert not live.filter(key="builders").exists()
+
+
+def test_a_single_due_time_is_no_part_of_files_and_stays(cast):
+    url = "https://tools.example/mcp"
+    trigger = {"kind": "trigger", "key": "once", "name": "Once", "prompt": "Look.", "mcpUrl": url}
+    answer = plan(cast, [{**trigger, "runOnceAt": "2030-01-01T00:00:00Z"}])
+    assert answer.json()["details"]["fieldErrors"] == {
+        "trigger once.runOnceAt": ["It is no part of files."]
+    }
+    apply(cast, [trigger])
+    row = Trigger.objects.get(key="once")
+    row.run_once_at = row.next_run_at = datetime(2030, 1, 1, tzinfo=UTC)
+    row.save()
+    assert actions(plan(cast, [trigger])) == {"once": "none"}
+    assert actions(apply(cast, [{**trigger, "prompt": "Look again."}])) == {"once": "update"}
+    row.refresh_from_db()
+    assert row.run_once_at is not None
 
 
 def test_a_failure_in_the_middle_changes_nothing(cast):

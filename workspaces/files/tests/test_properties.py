@@ -14,7 +14,7 @@ from workspaces.files.kinds import kinds
 from workspaces.files.requests import Request
 from workspaces.roles import Role
 
-ORIGINS = frozenset({"https://one.example", "https://two.example"})
+ORIGINS = ("https://one.example", "https://two.example")
 # The first two have any value or none. The others are of rows that can't be without.
 NEEDED = {
     "SIGNING": "planted-signing-secret",

@@ -77,6 +77,8 @@ def test_a_viewers_plan_says_the_same_of_right_and_wrong_guesses(applied):
 def test_a_new_origin_is_refused_unless_it_is_accepted(applied):
     moved = {**TRIGGER, "mcpUrl": "https://evil.example/mcp"}
     assert "accept" in change_of(plan(applied, [moved], secrets=VALUES))["warnings"][0]
+    accepting = {"secrets": VALUES, "acceptOrigins": ["https://evil.example"]}
+    assert change_of(plan(applied, [moved], **accepting))["warnings"] == []
     refused = apply(applied, [moved], secrets=VALUES)
     assert (refused.status_code, refused.json()["code"]) == (409, "new_origin")
     assert "https://evil.example" in refused.json()["error"]
