@@ -54,6 +54,15 @@ SELECT c.id, c.environment_id, c.mcp_url, c.grant_type, c.scopes, c.client_id, c
 FROM c JOIN environment e ON e.id = c.environment_id LEFT JOIN data_key k ON k.id = c.grant_secrets_key_id
 """  # noqa: S608
 
+# A token that came within the last minute stays: where a server takes none, runs must not stop again and again. One that
+# can't be refreshed stays, too: its `refresh_at` is not before `fresh_until` (grants.py), as that of one for three minutes.
+_DISTRUST = """
+UPDATE connection SET fresh_until = statement_timestamp()
+WHERE id = %(id)s AND date_trunc('milliseconds', access_expires_at) = %(expires_at)s
+    AND refresh_at < fresh_until AND fresh_until > statement_timestamp()
+    AND greatest(connected_at, last_refresh_at) < statement_timestamp() - interval '1 minute'
+"""
+
 # What is being asked for, or has failed, stays as it is: asking at once would not be sooner, or would not help.
 _WANT = """
 UPDATE connection SET refresh_at = statement_timestamp()
@@ -86,6 +95,13 @@ def want_refresh(connection_ids: Iterable[UUID]) -> None:
     times a second.
     """
     execute(_WANT, {"ids": list(connection_ids)})
+
+
+def distrust_token(connection_id: UUID, expires_at: datetime) -> bool:
+    """Makes the token with this expiry stale, which its MCP server refused although it has not expired, so that runs
+    wait for the next one. Returns False if the connection's token stays.
+    """
+    return execute(_DISTRUST, {"id": connection_id, "expires_at": expires_at}) == 1
 
 
 def claim_due(
