@@ -54,8 +54,9 @@ SELECT c.id, c.environment_id, c.mcp_url, c.grant_type, c.scopes, c.client_id, c
 FROM c JOIN environment e ON e.id = c.environment_id LEFT JOIN data_key k ON k.id = c.grant_secrets_key_id
 """  # noqa: S608
 
-# A token that came within the last minute stays: where a server takes none, runs must not stop again and again. One that
-# can't be refreshed stays, too: its `refresh_at` is not before `fresh_until` (grants.py), as that of one for three minutes.
+# A token that came within the last minute stays: where a server takes none, runs must not stop again and again. One
+# that can't be refreshed stays too, as does one that lives for three minutes at most: their `refresh_at` is not before
+# `fresh_until` (grants.py).
 _DISTRUST = """
 UPDATE connection SET fresh_until = statement_timestamp()
 WHERE id = %(id)s AND date_trunc('milliseconds', access_expires_at) = %(expires_at)s
