@@ -1,6 +1,7 @@
 """What every screen of the console shares: the checks before it, the page for a refusal, and its common answers."""
 
 from collections.abc import Callable
+from datetime import UTC, date, datetime, time
 from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
@@ -189,3 +190,8 @@ def older(request: HttpRequest, page: Json) -> str | None:
 def chosen(request: HttpRequest, *names: str) -> dict[str, str]:
     """Returns the filters and the cursor of the page's URL that have a value, under their names in the API."""
     return {name: value for name in (*names, "cursor") if (value := request.GET.get(name))}
+
+
+def midnight(day: date) -> datetime:
+    """Returns when a day begins, in UTC, by which the API counts days unless it is told a zone."""
+    return datetime.combine(day, time(), UTC)
