@@ -258,8 +258,7 @@ def _store(
         connection = lock_connection(begun.connection_id, actor)
         if connection.client_given:
             # Somebody may have given another secret meanwhile.
-            client_secret = secrets.grant_of(connection).client_secret
-            held = replace(held, client_secret=client_secret)
+            held = replace(held, client_secret=secrets.grant_of(connection).client_secret)
         if held.registration_url and not revoking.keep_client(begun):
             raise _cannot("It took too long.")
         if connection.client_id != begun.client_id:
@@ -270,8 +269,7 @@ def _store(
         connection.connected_by_id, connection.connected_at = actor.id, since
         connection.last_refresh_at = None
         store_tokens(connection, tokens, kept=held, since=since)
-        metadata = {"name": connection.name, "grant": connection.grant_type}
-        emit(event_of("connection.authorized", connection, actor, metadata))
+        emit(event_of("connection.authorized", connection, actor))
 
 
 def _give_up(begun: Authorization, tokens: Tokens, client: Client) -> None:

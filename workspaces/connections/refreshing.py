@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.crypto import CannotOpen
-from pipedai.events import SYSTEM, Event, emit
+from pipedai.events import SYSTEM, emit
 from pipedai.ids import new_id
 from pipedai.sql import NOW, Row, execute, fetch_one
 from pipedai.wakeups import announce_things, watches
@@ -24,6 +24,7 @@ from workspaces.connections.grants import store_tokens
 from workspaces.connections.models import GRANT_SECRETS, Connection
 from workspaces.connections.revoking import queue_revocation
 from workspaces.connections.secrets import GrantSecrets
+from workspaces.connections.services import event_of
 from workspaces.connections.tokens import GRANT_ENDED, Client, NoTokens, Tokens, ask_for_tokens
 from workspaces.encryption.keys import WrappedKey
 
@@ -237,7 +238,7 @@ def _store(connection: Connection, claim: Row, answer: Given) -> None:
     kept = secrets.grant_of(connection)
     store_tokens(connection, answer.tokens, kept=kept, since=claim["claimed_at"])
     if is_first:
-        emit(_event("connection.authorized", connection))
+        emit(event_of("connection.authorized", connection, SYSTEM))
 
 
 def _note_failure(connection: Connection, claim: Row, answer: NotGiven) -> str:
@@ -246,8 +247,7 @@ def _note_failure(connection: Connection, claim: Row, answer: NotGiven) -> str:
     """
     connection.failures += 1
     connection.error = answer.error[:300]
-    connection.lease_id = connection.leased_until = None
-    connection.is_second_try = False
+    connection.end_claim()
     is_failing = connection.failures >= _FAILING_AFTER
     is_stale = connection.fresh_until is None or connection.fresh_until <= claim["claimed_at"]
     if answer.is_final or (answer.is_refused and is_failing and is_stale):
@@ -255,7 +255,7 @@ def _note_failure(connection: Connection, claim: Row, answer: NotGiven) -> str:
         connection.headers = connection.headers_key_id = None
         connection.access_expires_at = connection.fresh_until = connection.refresh_at = None
         connection.save(force_update=True)
-        emit(_event("connection.login-needed", connection, error=connection.error))
+        emit(event_of("connection.login-needed", connection, SYSTEM, error=connection.error))
         return "refused"
     if is_failing:
         connection.status = Connection.Status.FAILING
@@ -263,8 +263,3 @@ def _note_failure(connection: Connection, claim: Row, answer: NotGiven) -> str:
     connection.refresh_at = Now() + timedelta(seconds=pause)
     connection.save(force_update=True)
     return "failed"
-
-
-def _event(action: str, connection: Connection, **more: str) -> Event:
-    metadata = {"name": connection.name, "grant": connection.grant_type, **more}
-    return Event(action, SYSTEM, connection.environment_id, "connection", connection.id, metadata)
