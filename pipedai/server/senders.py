@@ -18,8 +18,8 @@ _noting = Lock()
 
 
 def note_sender(source_id: UUID, address: str, workspace_id: UUID) -> None:
-    """Notes that a source of the workspace has signed a request from the address. Nobody without a secret can get into
-    another workspace's turn by naming its source.
+    """Notes that a source of the workspace has signed a request from the address. Who only names the source, from
+    another address, does not get into the workspace's turn.
     """
     sender = (str(source_id), address)
     with _noting:

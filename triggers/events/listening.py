@@ -81,10 +81,9 @@ def _hold(trigger: Trigger, entries: list[Entry], name: str, table: str) -> list
     if not wanted:
         return []
     params = {"ids": sorted(wanted), "environment_id": trigger.environment_id}
+    rows = fetch_all(_HOLD.format(table=table), params)
     # A new trigger is not stored yet, and one that would hear itself is refused as a circle.
-    found = {str(row["id"]) for row in fetch_all(_HOLD.format(table=table), params)} | {
-        str(trigger.id)
-    }
+    found = {str(row["id"]) for row in rows} | {str(trigger.id)}
     errors: dict[str, list[str]] = {}
     for position, entry in enumerate(entries):
         if name in entry and entry[name] not in found:
