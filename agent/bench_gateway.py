@@ -177,7 +177,11 @@ def _be_gateway(url: str, journal: str) -> None:
     calls = ToolCalls(Path(journal))
     given = Credentials({"Authorization": HEADERS["Authorization"]})
     with Gateway(
-        url=url, credentials=given, ask=lambda: given, calls=calls, before_first_effect=lambda: None
+        url=url,
+        credentials=given,
+        ask=lambda _: given,
+        calls=calls,
+        before_first_effect=lambda: None,
     ) as gateway:
         print(gateway.url, flush=True)
         began = time.process_time()

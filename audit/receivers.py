@@ -40,7 +40,7 @@ def write_entries(events: tuple[Event, ...], **_: Any) -> None:
             "actor_id": event.actor.id,
             "target_type": event.target_type,
             "target_id": event.target_id,
-            "metadata": redact(event.metadata),
+            "metadata": redact(event.metadata, keep_lines=True),
             "ip": event.actor.ip,
             "request_id": event.actor.request_id,
             "moment": event.at,

@@ -34,6 +34,10 @@ _PASSED_ON = (
 )
 
 
+# Under this key a page's request has what the API refused last, for the header of a page that shows it.
+REFUSED = "console.refused"
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the API answered: its status, the JSON of its body (an empty object without one), and the cookies it set."""
@@ -101,7 +105,9 @@ def ask(
         response.render()
     data: Json = json.loads(response.content) if response.content else {}
     if response.status_code >= 400:
-        raise Refused(response.status_code, data, response.get("Retry-After"))
+        refused = Refused(response.status_code, data, response.get("Retry-After"))
+        request.META[REFUSED] = refused
+        raise refused
     return Answer(response.status_code, data, response.cookies)
 
 

@@ -1,6 +1,7 @@
 """What every screen of the console shares: the checks before it, the page for a refusal, and its common answers."""
 
 from collections.abc import Callable
+from datetime import UTC, date, datetime, time
 from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
@@ -17,7 +18,7 @@ from django.urls import reverse
 from django.utils.encoding import iri_to_uri
 from django.utils.http import url_has_allowed_host_and_scheme
 
-from console.asking import Json, Refused, ask
+from console.asking import REFUSED, Json, Refused, ask
 from console.forms import Form
 from pipedai.api.authentication import is_from_own_page
 
@@ -32,7 +33,8 @@ def screen(view: Screen) -> Screen:
     """Makes a function that takes a request and the ids of its URL, and returns a page, a view of the console.
 
     A POST must come from a page of this service, and so needs no CSRF token. What the API refuses and the function does
-    not catch becomes a page with the API's status; a visitor without a session is sent to sign in.
+    not catch becomes a page with the API's status; a visitor without a session is sent to sign in. Each page with the
+    status of a refusal says when to try again, as the API did.
     """
 
     @wraps(view)
@@ -42,14 +44,15 @@ def screen(view: Screen) -> Screen:
         if request.method == "POST" and not is_from_own_page(request):
             return problem(request, 403, ["This form was sent from a page of another site."])
         try:
-            return view(request, **ids)
+            response = view(request, **ids)
         except Refused as refused:
             if refused.status == 401:
                 return _sign_in(request)
             response = problem(request, refused.status, refused.sentences)
-            if refused.retry_after:
-                response["Retry-After"] = refused.retry_after
-            return response
+        last: Refused | None = request.META.get(REFUSED)
+        if last and last.retry_after and last.status == response.status_code:
+            response["Retry-After"] = last.retry_after
+        return response
 
     return answer
 
@@ -189,3 +192,8 @@ def older(request: HttpRequest, page: Json) -> str | None:
 def chosen(request: HttpRequest, *names: str) -> dict[str, str]:
     """Returns the filters and the cursor of the page's URL that have a value, under their names in the API."""
     return {name: value for name in (*names, "cursor") if (value := request.GET.get(name))}
+
+
+def midnight(day: date) -> datetime:
+    """Returns when a day begins, in UTC, by which the API counts days unless it is told a zone."""
+    return datetime.combine(day, time(), UTC)

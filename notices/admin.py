@@ -80,7 +80,7 @@ class NoticeAdmin(StaffModelAdmin):
     columns = ("event", "State", "channel", "Attempts", "Queued", "next_attempt_at")
     list_filter = ("status", "channel")
     scopes = (Scope(("channel",), ("created_at", "id")),)
-    left_out = ("host", "send_at")
+    left_out = ("host", "send_at", "tells_results")
     facts = (
         ("State", column("status", state)), "event", "channel", "environment", "address",
         ("Incident", link("incident_id", Incident)), ("Run", link("run_id", Run)),

@@ -74,7 +74,10 @@ _MAY_MATCH = re.compile(
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-_CONTROL_IN_LINES = re.compile(_CONTROL.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
+# The same but for tabs and line ends.
+_CONTROL_IN_LINES = re.compile(
+    "(?!\r\n)" + _CONTROL.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f")
+)
 
 
 @lru_cache(maxsize=1024)
@@ -117,7 +120,9 @@ def _holds_part(lowered: str) -> bool:
 
 
 def escape_control(text: str, *, keep_lines: bool = False) -> str:
-    """Returns the text with control characters escaped, against faked log lines. `keep_lines` is for tracebacks."""
+    """Returns the text with control characters escaped, against faked log lines. With `keep_lines`, which is for
+    tracebacks and for what is not printed as a line, tabs and line ends stay.
+    """
     if text.isascii() and text.isprintable():
         return text
     pattern = _CONTROL_IN_LINES if keep_lines else _CONTROL
@@ -131,12 +136,14 @@ def redact_name(name: str) -> str:
     return escape_control(redact_text(name))
 
 
-def redact(value: Any, *, depth: int = 0) -> Any:
-    """Returns the value as JSON types without secrets, found by their names, or by their patterns in texts."""
+def redact(value: Any, *, depth: int = 0, keep_lines: bool = False) -> Any:
+    """Returns the value as JSON types without secrets, found by their names, or by their patterns in texts, and without
+    control characters, as `escape_control` does it.
+    """
     # The most frequent types come first, by a test that is faster than isinstance.
     kind = type(value)
     if kind is str:
-        return escape_control(redact_text(value))
+        return escape_control(redact_text(value), keep_lines=keep_lines)
     if kind is UUID:
         return str(value)
     if value is None or isinstance(value, bool | int):
@@ -144,33 +151,36 @@ def redact(value: Any, *, depth: int = 0) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, str):
-        return escape_control(redact_text(value))
+        return escape_control(redact_text(value), keep_lines=keep_lines)
     if isinstance(value, bytes | bytearray):
         return escape_control(redact_text(value.decode("utf-8", "backslashreplace")))
     if depth >= _MAX_DEPTH:
         return "…"
     if isinstance(value, Mapping):
         return {
-            redact_name(_text(key)): redact_named(_text(key), item, depth=depth + 1)
+            redact_name(_text(key)): redact_named(
+                _text(key), item, depth=depth + 1, keep_lines=keep_lines
+            )
             for key, item in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
-        return _redact_items(list(value), depth=depth + 1)
+        return _redact_items(list(value), depth=depth + 1, keep_lines=keep_lines)
     return escape_control(redact_text(_text(value)))
 
 
-def redact_named(name: str, value: Any, *, depth: int = 0) -> Any:
+def redact_named(name: str, value: Any, *, depth: int = 0, keep_lines: bool = False) -> Any:
     """Of a value with a secret name only null and booleans are shown."""
     if value is None or isinstance(value, bool):
         return value
-    return REDACTED if is_secret_name(name) else redact(value, depth=depth)
+    return REDACTED if is_secret_name(name) else redact(value, depth=depth, keep_lines=keep_lines)
 
 
-def _redact_items(items: list[Any], *, depth: int) -> list[Any]:
+def _redact_items(items: list[Any], *, depth: int, keep_lines: bool) -> list[Any]:
     # ASGI and httpx write a header as a pair of name and value. If the name is secret, the value is the secret.
     if len(items) == 2 and isinstance(items[0], str | bytes) and is_secret_name(_text(items[0])):
-        return [redact(items[0], depth=depth), redact_named(_text(items[0]), items[1], depth=depth)]
-    return [redact(item, depth=depth) for item in items]
+        name, secret = items
+        return [redact(name, depth=depth), redact_named(_text(name), secret, depth=depth)]
+    return [redact(item, depth=depth, keep_lines=keep_lines) for item in items]
 
 
 def _text(value: Any) -> str:

@@ -115,6 +115,9 @@ def test_neither_header_is_kept_or_told_over_a_swap_a_kill_and_a_restart(
     replace_headers(api, run)
     swapped.touch()
     api.until(lambda: run.calls_taken == 2)
+    # The API learns which headers the server has refused.
+    (refused,) = [body for kind, _, body in api.calls if kind == "credentials"]
+    assert list(refused) == ["refusedExpiresAt"]
     until((tmp_path / "called").exists)
     # The stand-in repeats what the server told it, and the worker sends that as events.
     api.until(lambda: sum("[redacted]" in json.dumps(event) for event in run.events) >= 2)

@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from console.asking import Json, ask, ask_if_free
 from console.forms import Form, Look
-from console.pages import delete_page, edit_page, environment_of, form_page, screen
+from console.pages import delete_page, edit_page, environment_of, form_page, midnight, screen
 from console.screens.machines import all_of
 
 # What is wrong comes first.
@@ -80,7 +80,7 @@ def _percent(part: str | int, whole: str | int | None) -> int:
 def _spending(request: HttpRequest, environment_id: UUID, days: int) -> Json:
     """Returns what each trigger cost, and the chart of what each day did; nothing while the API is too busy for it."""
     now = datetime.now(UTC)
-    first = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=days - 1)
+    first = midnight(now.date() - timedelta(days=days - 1))
     path = f"environments/{environment_id}/stats"
     query = {"groupBy": "trigger", "from": first, "to": now}
     if not (by_trigger := ask_if_free(request, "GET", path, query=query)):

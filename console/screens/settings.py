@@ -1,6 +1,8 @@
 """The screens of an environment's settings: its API keys, its audit log, and the environment itself."""
 
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
@@ -9,7 +11,16 @@ from django.urls import reverse
 
 from console.asking import Json, ask, words_of
 from console.forms import Form, Look
-from console.pages import HOME, chosen, destroy, environment_of, older, screen, see_other
+from console.pages import (
+    HOME,
+    chosen,
+    destroy,
+    environment_of,
+    midnight,
+    older,
+    screen,
+    see_other,
+)
 
 # The roles of keys, and how many days one may live, as people choose them.
 _KEY_ROLES = [
@@ -25,8 +36,10 @@ def keys(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Which programs may act here? A POST makes a key, whose token the answer shows this once."""
     environment = environment_of(request, environment_id)
     path = f"environments/{environment_id}/api-keys"
-    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    lifetimes = [(f"{midnight + timedelta(days=n):%FT%TZ}", said) for n, said in _DAYS.items()]
+    today = datetime.now(UTC).date()
+    lifetimes = [
+        (f"{midnight(today + timedelta(days=n)):%FT%TZ}", said) for n, said in _DAYS.items()
+    ]
     looks = {
         "name": Look(help="What it is for, such as the name of the program."),
         "role": Look(choices=_KEY_ROLES),
@@ -77,11 +90,11 @@ def audit(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     environment = environment_of(request, environment_id)
     path = f"environments/{environment_id}/audit-log"
     filters = chosen(request, "action", "targetId", "from", "to")
-    # A day begins at midnight in UTC; `to` is the last day that is shown.
-    query = dict(filters)
+    # `to` is the last day that is shown. What is no day goes to the API as it was typed.
+    query: dict[str, Any] = dict(filters)
     for name, days in (("from", 0), ("to", 1)):
-        if name in query:
-            query[name] = _midnight(query[name], days)
+        with suppress(KeyError, ValueError, OverflowError):
+            query[name] = midnight(date.fromisoformat(query[name]) + timedelta(days=days))
     page = ask(request, "GET", path, query=query).data
     for each in page["items"]:
         each["done"] = _done(each["action"])
@@ -93,14 +106,6 @@ def audit(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 def _done(action: str) -> str:
     """Returns an action as people read it: `api key created` for `api-key.created`."""
     return action.translate(str.maketrans(".-", "  "))
-
-
-def _midnight(day: str, later: int) -> str:
-    """Returns when the day that comes so many days later begins, or what was typed, if that is no day."""
-    try:
-        return f"{date.fromisoformat(day) + timedelta(days=later)}T00:00:00Z"
-    except (ValueError, OverflowError):
-        return day
 
 
 @screen

@@ -126,8 +126,16 @@ def _due_times(request: HttpRequest, found: Json, runs: list[Json]) -> Json:
     return {"line": line, "words": coming.get("description")}
 
 
-def preview(request: HttpRequest, environment_id: str, schedule: str, timezone: str) -> Json:
-    """Returns a schedule's `description` and next due times, or nothing while the API works out another preview."""
-    body = {"schedule": schedule, "timezone": timezone, "count": _TO_COME}
+def preview(
+    request: HttpRequest,
+    environment_id: str,
+    schedule: str | None,
+    timezone: str,
+    once: str | None = None,
+) -> Json:
+    """Returns a schedule's `description` and the next due times, with the single one. It returns nothing while the API
+    works out another preview.
+    """
+    body = {"schedule": schedule, "timezone": timezone, "runOnceAt": once, "count": _TO_COME}
     path = f"environments/{environment_id}/schedule-preview"
     return ask_if_free(request, "POST", path, body=body, changes=False)

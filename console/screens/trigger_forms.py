@@ -162,18 +162,22 @@ def _answer(request: HttpRequest, environment: Json, form: Form, **said: object)
 
 @screen
 def schedule_preview(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """The part of a form that says when a schedule is next due, for htmx."""
+    """The part of a form that says when its trigger is next due, for htmx."""
     coming = _preview(request, str(environment_id))
     return render(request, "console/coming.html", {"coming": coming})
 
 
 def _preview(request: HttpRequest, environment_id: str) -> Json:
     """Returns the schedule in words and its next due times, or what is wrong with it."""
-    schedule, zone = (request.POST.get(name, "").strip() for name in ("schedule", "timezone"))
-    if not schedule:
+    schedule, zone, once = (
+        request.POST.get(name, "").strip() for name in ("schedule", "timezone", "runOnceAt")
+    )
+    if not schedule and not once:
         return {}
+    # The browser's field for a time knows no zone; its label says UTC.
+    single = f"{once}Z" if once else None
     try:
-        coming = preview(request, environment_id, schedule, zone or "UTC")
+        coming = preview(request, environment_id, schedule or None, zone or "UTC", single)
     except Refused as refused:
         if refused.status != 400:
             raise

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from console.asking import ask, ask_if_free
-from console.pages import chosen, environment_of, older, screen
+from console.pages import chosen, environment_of, midnight, older, screen
 
 # What is wrong comes first.
 _HEALTH = ("failing", "late", "paused", "ok", "idle")
@@ -36,7 +36,7 @@ def triggers(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 
 def _costs_this_month(request: HttpRequest, environment_id: UUID) -> dict[str, str]:
     """Returns what each trigger has cost this month, by its id. It is empty while the API is too busy to sum it up."""
-    since = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    query = {"groupBy": "trigger", "from": since.isoformat()}
+    since = midnight(datetime.now(UTC).date().replace(day=1))
+    query = {"groupBy": "trigger", "from": since}
     stats = ask_if_free(request, "GET", f"environments/{environment_id}/stats", query=query)
     return {each["key"]: each["costUsd"] for each in stats.get("items", ())}

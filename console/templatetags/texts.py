@@ -44,6 +44,21 @@ def indented(value: Any) -> str:
     return visible(text)
 
 
+@register.filter
+def fields(metadata: dict[str, Any]) -> str:
+    """Returns what an audit row tells, a field a line, and a change with an arrow. Texts are as they were written, but
+    indented below their field, so that none looks like a field of its own.
+    """
+    lines = (f"{name}: {_field(value)}" for name, value in metadata.items())
+    return visible("\n".join(line.replace("\n", "\n    ") for line in lines))
+
+
+def _field(value: Any) -> str:
+    if isinstance(value, list) and len(value) == 2:
+        return " → ".join(map(_field, value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 _OF_CALLS = {
     "ok": "Answered",
     "error": "Failed",

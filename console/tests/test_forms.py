@@ -1,9 +1,12 @@
 """What people type becomes the JSON of the body's types, and what the API says comes back to its field."""
 
+from datetime import UTC, date, datetime, timedelta
+
 import pytest
 from django.template.loader import render_to_string
 
 from console.forms import Form, Look
+from console.pages import midnight
 from console.tests.visits import HOME
 
 LOOKS = {
@@ -110,3 +113,10 @@ def test_what_files_manage_says_so_in_its_form_and_has_its_key_there():
     assert [(field.name, field.value) for field in form.fields][-1] == ("key", "report")
     shown = render_to_string("console/fields.html", {"form": form})
     assert "Managed by acme/agents: the next apply undoes what is changed here." in shown
+
+
+def test_a_day_begins_in_utc_whatever_the_clocks_of_a_zone_do():
+    spring, autumn = date(2026, 3, 29), date(2026, 10, 25)
+    for day in (spring, autumn):
+        assert midnight(day) == datetime(day.year, day.month, day.day, tzinfo=UTC)
+        assert midnight(day + timedelta(days=1)) - midnight(day) == timedelta(hours=24)

@@ -15,6 +15,7 @@ from console.tests.screens import SCREENS, Screen
 from console.tests.visits import HOME, text_of, visitor
 from pipedai.ids import new_id
 from pipedai.links import PAGES, link_to_page
+from testing.world.connections import add_connection
 from testing.world.users import PASSWORD, UserFactory
 
 HOSTILE = "<img src=x onerror=alert(1)> javascript:alert(1) </title><script>alert(1)</script>"
@@ -130,13 +131,25 @@ def test_signing_in_leads_to_pages_of_ours_alone(named_page, opened):
 def test_what_the_api_refuses_is_a_page_of_the_same_look(status, rf):
     @pages.screen
     def refused(request):
-        raise Refused(status, {"error": "Said by the API.", "code": "x"}, "7")
+        raise Refused(status, {"error": "Said by the API.", "code": "x"})
 
     page = refused(rf.get("/console/x"))
     assert page.status_code == status
     assert ("Said by the API." in text_of(page)) == (status != 404)
-    assert page["Retry-After"] == "7"
     assert "style.css" in page.content.decode()
+
+
+def test_pages_and_forms_that_come_too_often_say_when_to_try_again(cast, settings):
+    settings.THROTTLES_ENABLED = True
+    form = {"email": cast.admin.email, "password": "not the password"}
+    shown = [visitor().post("/console/sign-in", form) for _ in range(11)][-1]
+    assert shown.status_code == 429
+    assert cast.admin.email in shown.content.decode()
+    assert int(shown["Retry-After"]) > 0
+    url = f"/console/connections/{add_connection(cast)}/connect"
+    page = [visitor(cast.admin).post(url) for _ in range(11)][-1]
+    assert page.status_code == 429
+    assert int(page["Retry-After"]) > 0
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,12 @@ def test_the_audit_log_is_filtered_by_the_url_and_shows_text(cast, settings_page
     assert HOSTILE in text_of(page)
     assert "<img src=x" not in page.content.decode()
     assert text_of(page).count("environment …") == 1
+    # A text has its lines, none of which looks like a field of the row.
+    url = f"/api/v1/triggers/{cast.trigger_id}"
+    cast.client(cast.admin).patch(url, {"prompt": "Look.\r\nrole: owner", "maxRetries": 2})
+    changed = admin.get(path, {"action": "trigger.updated"}).content.decode()
+    assert "→ Look.\n    role: owner\n" in changed
+    assert "maxRetries: 3 → 2" in changed
     none = admin.get(path, {"action": "environment.updated", "to": "2026-01-01"})
     assert "Nothing like that was done" in text_of(none)
     wrong = admin.get(path, {"from": "yesterday"})

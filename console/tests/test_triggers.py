@@ -160,6 +160,16 @@ def test_the_next_due_times_show_as_one_types(typed, shown, cast):
     assert part.count("<time") == (5 if "At" in shown else 0)
 
 
+def test_the_single_due_time_shows_as_one_types(cast):
+    path = f"/console/environments/{cast.environment.id}/schedule-preview"
+    soon = datetime.now(UTC) + timedelta(days=1)
+    typed = {"timezone": "Asia/Tokyo", "runOnceAt": soon.strftime("%Y-%m-%dT%H:%M")}
+    part = text_of(visitor(cast.viewer).post(path, typed))
+    assert f"{soon:%H:%M} UTC" in part
+    late = visitor(cast.viewer).post(path, {**typed, "runOnceAt": "2020-01-01T00:00"})
+    assert "Must be in the future" in text_of(late)
+
+
 def test_a_part_of_a_page_without_a_session_leads_from_the_whole_page_to_sign_in_and_back(cast):
     page = f"/console/environments/{cast.environment.id}/triggers/new"
     headers = {"hx-request": "true", "hx-current-url": f"http://localhost:8000{page}"}

@@ -203,6 +203,9 @@ class Notice(OutboxRow):
     # When the notice may first be sent. The notice counts against the hourly limit from this time on. For a digest this
     # is the time at which the channel may send again.
     send_at = models.DateTimeField(db_default=Now())
+    # Whether the notice tells the result of a run, or is a digest of results. These have an hourly limit of their own,
+    # so that no flood of them holds back the news of an incident.
+    tells_results = models.BooleanField(default=False, db_default=False)
     # The digest that tells of this notice; NULL unless the notice is digested.
     digest_id = models.UUIDField(null=True)
 
@@ -216,10 +219,10 @@ class Notice(OutboxRow):
                 | (~Q(status="digested") & Q(digest_id__isnull=True)),
                 name="notice_digested_has_a_digest",
             ),
-            # A channel has at most one digest at a time that gathers notices for an address. A digest gathers until a
-            # sender claims it, because the claim changes `next_attempt_at`.
+            # A channel has at most one digest at a time that gathers results for an address, and one that gathers the
+            # rest. A digest gathers until a sender claims it, because the claim changes `next_attempt_at`.
             models.UniqueConstraint(
-                fields=["channel", "address", "environment"],
+                fields=["channel", "address", "environment", "tells_results"],
                 name="notice_one_open_digest",
                 condition=Q(event="channel.digest", status="pending", next_attempt_at=F("send_at")),
             ),
@@ -227,9 +230,9 @@ class Notice(OutboxRow):
         indexes = (
             *outbox_indexes(of_environments=True),
             models.Index(fields=["channel", "created_at", "id"], name="notice_listed"),
-            # This index counts a channel's notices of the last hour, and finds its oldest pending notices.
+            # This index counts a channel's notices of the last hour.
             models.Index(
-                fields=["channel", "address", "send_at"],
+                fields=["channel", "address", "tells_results", "send_at"],
                 name="notice_sent_to",
                 condition=~Q(status="digested"),
             ),
@@ -240,7 +243,7 @@ class Notice(OutboxRow):
             ),
             # This index counts the mails to an address, of all channels and environments.
             models.Index(
-                fields=["address", "send_at"],
+                fields=["address", "tells_results", "send_at"],
                 name="notice_mailed_to",
                 condition=~Q(status="digested") & ~Q(address=""),
             ),

@@ -1,12 +1,12 @@
 """Queues notices: writes their rows, within the limits of their receivers (SPEC §14).
 
-An address, or a channel of Slack, gets at most `MAX_AN_HOUR` notices an hour. A digest of a channel gathers the others,
-so that a storm of incidents makes one mail.
+An address, or a channel of Slack, gets at most `MAX_AN_HOUR` results of runs an hour, and as many other notices.
+Digests of a channel gather what is beyond, so that a storm of incidents makes one mail.
 """
 
 from bisect import insort
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -15,12 +15,12 @@ from notices.channels.announcements import Announcement, Digest, body_of
 from notices.channels.consent import Standing, keep_consent, standings
 from notices.channels.models import Channel, Notice
 from notices.channels.wanting import wants
-from notices.states import DIGEST
+from notices.states import DIGEST, RUN_RESULT
 from pipedai.ids import new_id
 from pipedai.outgoing import mail_host
 from pipedai.sql import NOW, Row, execute, fetch_all
 
-# How many notices an address or a channel of Slack gets in an hour, and how many it may have pending.
+# How many results, and how many other notices, an address or a channel of Slack gets in an hour, and may have pending.
 MAX_AN_HOUR: Final = 20
 AN_HOUR: Final = timedelta(hours=1)
 # How many notices a webhook may have pending. The oldest notices beyond this number are dropped.
@@ -34,27 +34,29 @@ SELECT pg_advisory_xact_lock(hashtextextended('notices to ' || n, 0)) FROM (
     SELECT DISTINCT hashtext(a) & 1023 AS n FROM unnest(%(addresses)s::text[]) a ORDER BY n) turn
 """
 
-# Reads for each channel and address the times of its receiver's last notices, as far as they count against the hourly
-# limit, how many of these are pending, and the digest that still gathers notices.
+# Reads for each channel and address the times of its receiver's last results or other notices, as far as they count
+# against the hourly limit, how many of these are pending, and the digest that still gathers such notices.
 _ROOM: Final = f"""
-SELECT k.channel_id, k.address, lately.times, lately.pending, digest.id AS digest_id, digest.body
-FROM unnest(%(channels)s::uuid[], %(addresses)s::text[]) k (channel_id, address)
+SELECT k.channel_id, k.address, k.tells_results, lately.times, lately.pending, digest.id AS digest_id, digest.body
+FROM unnest(%(channels)s::uuid[], %(addresses)s::text[], %(results)s::boolean[]) k (channel_id, address, tells_results)
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE status = 'pending') AS pending,
         coalesce(
             array_agg(send_at ORDER BY send_at) FILTER (WHERE send_at > {NOW} - interval '1 hour'), '{{}}') AS times
     FROM (
         (SELECT send_at, status FROM notice
-        WHERE k.address <> '' AND address = k.address AND address <> '' AND status <> 'digested'
+        WHERE k.address <> '' AND address = k.address AND address <> '' AND tells_results = k.tells_results
+            AND status <> 'digested'
         ORDER BY send_at DESC LIMIT %(most)s)
         UNION ALL
         (SELECT send_at, status FROM notice
-        WHERE k.address = '' AND channel_id = k.channel_id AND address = '' AND status <> 'digested'
+        WHERE k.address = '' AND channel_id = k.channel_id AND address = '' AND tells_results = k.tells_results
+            AND status <> 'digested'
         ORDER BY send_at DESC LIMIT %(most)s)) n) lately
 LEFT JOIN LATERAL (
     SELECT id, body FROM notice
-    WHERE channel_id = k.channel_id AND address = k.address AND event = '{DIGEST}' AND status = 'pending'
-        AND next_attempt_at = send_at) digest ON true
+    WHERE channel_id = k.channel_id AND address = k.address AND tells_results = k.tells_results
+        AND event = '{DIGEST}' AND status = 'pending' AND next_attempt_at = send_at) digest ON true
 """  # noqa: S608
 
 # Changes a digest that still gathers notices. If a sender has claimed it meanwhile, no row changes, and the caller
@@ -81,24 +83,30 @@ _COUNT_DROPPED: Final = (
 
 @dataclass(slots=True)
 class _Line:
-    """What one address of a channel is told. The address is empty for a channel without addresses."""
+    """What one address of a channel is told: results alone, or no results. The address is empty for a channel without
+    addresses.
+    """
 
     channel: Row
     address: str
-    announcements: list[Announcement] = field(default_factory=list)
+    announcements: list[Announcement]
 
     @property
-    def key(self) -> tuple[UUID, str]:
-        return self.channel["id"], self.address
+    def tells_results(self) -> bool:
+        return self.announcements[0].event == RUN_RESULT
 
     @property
-    def receiver(self) -> str | UUID:
-        return self.address or self.channel["id"]
+    def key(self) -> tuple[UUID, str, bool]:
+        return self.channel["id"], self.address, self.tells_results
+
+    @property
+    def receiver(self) -> tuple[str | UUID, bool]:
+        return self.address or self.channel["id"], self.tells_results
 
 
 @dataclass(slots=True)
 class _Room:
-    """What counts against the hourly limit of one receiver."""
+    """What counts against an hourly limit of one receiver."""
 
     # When the last notices were sent or are to be sent: at most `MAX_AN_HOUR`, of the last hour or later, in order.
     times: list[datetime]
@@ -146,7 +154,7 @@ def queue_unlimited(channel: Row, announcement: Announcement) -> None:
 def queue_for(channel: Channel, announcement: Announcement, address: str = "") -> Notice:
     """Writes one notice, even if the channel does not subscribe to its event, and without a limit on their number."""
     row = {"id": channel.id, "environment_id": channel.environment_id, "host": channel.host}
-    notice = _notice(_Line(row, address), announcement)
+    notice = _notice(_Line(row, address, [announcement]), announcement)
     notice.save(force_insert=True)
     return notice
 
@@ -156,7 +164,9 @@ def _is_limited(line: _Line) -> bool:
 
 
 def _lines(wanted: list[tuple[Row, list[Announcement]]]) -> list[_Line]:
-    """Returns one line for each address that gets mail, and one for each channel without addresses."""
+    """Returns a line of results and a line of the rest, as far as there are any, for each address that gets mail and
+    for each channel without addresses.
+    """
     wanted = [(channel, found) for channel, found in wanted if found]
     pairs = {
         (channel["environment_id"], address)
@@ -170,8 +180,14 @@ def _lines(wanted: list[tuple[Row, list[Announcement]]]) -> list[_Line]:
         for address in channel["emails"] or ("",):
             standing = known.get((channel["environment_id"], address))
             if standing is None or standing.gets_mail:
-                lines.append(_Line(channel, address, found))
+                lines += [_Line(channel, address, part) for part in _parted(found)]
     return lines
+
+
+def _parted(found: list[Announcement]) -> list[list[Announcement]]:
+    results = [each for each in found if each.event == RUN_RESULT]
+    others = [each for each in found if each.event != RUN_RESULT]
+    return [part for part in (others, results) if part]
 
 
 def _unlimited(lines: list[_Line]) -> list[Notice]:
@@ -188,16 +204,17 @@ def _limited(lines: list[_Line], now: datetime | None) -> list[Notice]:
     if not limited:
         return []
     params = {
-        "channels": [channel_id for channel_id, _ in limited],
-        "addresses": [address for _, address in limited],
+        "channels": [channel_id for channel_id, *_ in limited],
+        "addresses": [address for _, address, _ in limited],
+        "results": [tells_results for *_, tells_results in limited],
         "most": MAX_AN_HOUR,
         "now": now,
     }
-    fetch_all(_TAKE_TURNS, {"addresses": [address for _, address in limited if address]})
+    fetch_all(_TAKE_TURNS, {"addresses": [address for _, address, _ in limited if address]})
     notices: list[Notice] = []
-    rooms: dict[str | UUID, _Room] = {}
+    rooms: dict[tuple[str | UUID, bool], _Room] = {}
     for row in fetch_all(_ROOM, params):
-        line = limited[row["channel_id"], row["address"]]
+        line = limited[row["channel_id"], row["address"], row["tells_results"]]
         room = rooms.setdefault(line.receiver, _Room(row["times"], row["pending"]))
         free = 0 if row["digest_id"] else room.free
         for each in line.announcements[:free]:
@@ -264,6 +281,7 @@ def _row(line: _Line, event: str, body: str, **values: object) -> Notice:
         event=event,
         address=line.address,
         body=body,
+        tells_results=line.tells_results,
         **values,
     )
 

@@ -87,8 +87,8 @@ ORDER BY r.ended_at DESC, r.id DESC LIMIT {MOST_ITEMS}
 # What each budget has used in the last two of its windows that the summary's time touches: at seven o'clock, yesterday
 # and today. A budget of which no run was claimed has used nothing.
 _BUDGETS: Final = f"""
-SELECT b.id, b.name, b.period, b.timezone, b.limit_usd, b.limit_runs, w.starts_at,
-    {SPENT} AS spent, coalesce(w.runs, 0) AS runs
+SELECT b.id, b.name, b.period, b.timezone, b.limit_usd AS "limitUsd", b.limit_runs AS "limitRuns",
+    w.starts_at AS "startsAt", {SPENT} AS "spentUsd", coalesce(w.runs, 0) AS runs
 FROM budget b LEFT JOIN LATERAL (
     SELECT * FROM budget_window
     WHERE budget_id = b.id AND generation = b.generation AND ends_at > %(since)s AND starts_at < %(until)s
@@ -151,10 +151,7 @@ def _told(
             key: runs[key] for key in ("succeeded", "failed", "timedOut", "canceled", "unfinished")
         },
         "costUsd": runs["costUsd"],
-        "budgets": {
-            "total": len(budgets),
-            "items": [_budget(row) for row in budgets[:MOST_ITEMS]],
-        },
+        "budgets": {"total": len(budgets), "items": budgets[:MOST_ITEMS]},
         "failures": {
             "total": runs["failed"] + runs["timedOut"],
             "items": [{**row, "link": link_to_page("run", row["runId"])} for row in failed],
@@ -198,20 +195,6 @@ def _without_run(row: Row) -> Row:
         "firstAt": row["first_at"],
         "lastAt": row["last_at"],
         "link": link_to_page("trigger", row["id"]),
-    }
-
-
-def _budget(row: Row) -> Row:
-    return {
-        "id": row["id"],
-        "name": row["name"],
-        "period": row["period"],
-        "timezone": row["timezone"],
-        "startsAt": row["starts_at"],
-        "spentUsd": row["spent"],
-        "limitUsd": row["limit_usd"],
-        "runs": row["runs"],
-        "limitRuns": row["limit_runs"],
     }
 
 

@@ -21,13 +21,12 @@ from notices.channels.serializers import (
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of, address_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import read_body
+from pipedai.api.serializers import NoBody, read_body
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.events import Actor
 from pipedai.ids import current_request_id
 from pipedai.replica.reading import from_replica
-from triggers.webhooks.views import NoBody
 from workspaces.access import TenantViewSet, find_visible
 from workspaces.permissions import IsAdmin
 

@@ -1,5 +1,6 @@
 """The search of admin's lists: by the beginning of an id or a whole address through an index, or by parts of texts."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 from uuid import UUID
@@ -11,6 +12,9 @@ from django.utils.text import get_text_list
 from unfold.admin import ModelAdmin
 
 from pipedai.ids import ids_beginning_with
+
+# The end of an id, as lists show it: `…c6689400`. No index has it, so it is looked for like a part of a text.
+_END_OF_ID = re.compile("…?([0-9A-Fa-f]{8,12})")
 
 _also_found_by: dict[type[Model], list[tuple[str, Callable[[str], Q]]]] = {}
 
@@ -33,7 +37,7 @@ class SearchedModelAdmin(ModelAdmin):
 
     @property
     def search_help_text(self) -> str:  # type: ignore[override]
-        found = ["First 8 characters of an id", *(self.searched_address or ())[1:]]
+        found = ["First or last 8 characters of an id", *(self.searched_address or ())[1:]]
         others = (words for words, _ in self._found_by_others())
         if parts := [*self.searched_text.values(), *others]:
             found.append(f"part of {get_text_list(parts, 'or')}")
@@ -52,6 +56,8 @@ class SearchedModelAdmin(ModelAdmin):
         if exact is not None:
             return exact, False
         found = Q()
+        if end := _END_OF_ID.fullmatch(term):
+            found |= Q(id__endswith=end[1].lower())
         for column in self.searched_text:
             found |= Q(**{f"{column}__icontains": term})
         for _, condition in self._found_by_others():
@@ -62,11 +68,11 @@ class SearchedModelAdmin(ModelAdmin):
         return _also_found_by.get(self.model, [])
 
     def ids_named(self, term: str) -> tuple[UUID, UUID] | None:
-        """Returns the least and the greatest id that the term can mean, or None. Where names are searched, a term such
-        as 20261129 means ids only if there are some that begin with it.
+        """Returns the least and the greatest id that the term can mean, or None. A term such as 20261129, which may be
+        the end of an id or a part of a name, means ids only if there are some that begin with it.
         """
         ids = ids_beginning_with(term)
-        if ids is None or ids[0] == ids[1] or not self.searched_text:
+        if ids is None or ids[0] == ids[1]:
             return ids
         return ids if self.find_by_ids(self.model._default_manager.all(), *ids).exists() else None
 

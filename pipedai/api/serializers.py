@@ -34,6 +34,10 @@ class StrictBody(Body):
         return values
 
 
+class NoBody(StrictBody):
+    """The body of an endpoint that takes no fields; an unknown field is an error."""
+
+
 class InnerBody(StrictBody):
     """An object inside of a body. A PATCH may leave out fields of the body, but no field of such an object."""
 

@@ -13,13 +13,13 @@ class HookLane:
 
     def __init__(self, threads: App, *, turns: int) -> None:
         self._threads = threads
-        self._turns = Turns(turns)
+        # One group leaves a quarter to the others, because all its requests may wait for the same locked row.
+        self._turns = Turns(turns, most_held=turns - turns // 4)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not scope["path"].startswith(HOOKS):
             await self._threads(scope, receive, send)
             return
         holding: Holding = scope[HOLDING]
-        # Addresses take turns, since nobody knows yet which requests are signed.
-        async with self._turns.turn(holding.address):
+        async with self._turns.turn(holding.group):
             await self._threads(scope, receive, send)

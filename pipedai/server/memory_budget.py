@@ -12,44 +12,44 @@ from rest_framework.request import Request
 from pipedai.api.error_codes import ErrorCode
 from pipedai.client_address import network_of
 from pipedai.server.request_scope import Refused
+from pipedai.server.senders import group_of
 
 # The key of the request's Holding in its ASGI scope.
 HOLDING = "pipedai.holding"
 
 MIB = 1024 * 1024
-# One client address may hold the budget divided by this number, which is a quarter, so that no client can use up all of
-# it.
-ADDRESSES = 4
-# A request that holds no more than this is small. The last eighth of the budget, and of each address's quarter, is kept
+# One group may hold the budget divided by this number, which is a quarter, so that no client can use up all of it.
+GROUPS = 4
+# A request that holds no more than this is small. The last eighth of the budget, and of each group's quarter, is kept
 # for small requests, so that they still find room when large requests have used up the rest.
 SMALL_BYTES = 64 * 1024
 _FOR_LARGE = 7 / 8
 
 
 class MemoryBudget:
-    """Counts the bytes that a process holds, in all and for each client address. It runs in the event loop."""
+    """Counts the bytes that a process holds, in all and for each group of requests. It runs in the event loop."""
 
     def __init__(self, mebibytes: int = 48) -> None:
         self.used = 0
         self._total = mebibytes * MIB
-        self._address_total = self._total // ADDRESSES
-        self._by_address: dict[str, int] = {}
+        self._group_total = self._total // GROUPS
+        self._by_group: dict[Hashable, int] = {}
 
-    def has_room(self, address: str, size: int, *, small: bool) -> bool:
+    def has_room(self, group: Hashable, size: int, *, small: bool) -> bool:
         part = 1 if small else _FOR_LARGE
         return (
             self.used + size <= self._total * part
-            and self._by_address.get(address, 0) + size <= self._address_total * part
+            and self._by_group.get(group, 0) + size <= self._group_total * part
         )
 
-    def add(self, address: str, size: int) -> None:
+    def add(self, group: Hashable, size: int) -> None:
         """Count `size` bytes that the process holds from now on, or no longer holds if `size` is negative."""
         self.used += size
-        held = self._by_address.get(address, 0) + size
+        held = self._by_group.get(group, 0) + size
         if held:
-            self._by_address[address] = held
+            self._by_group[group] = held
         else:
-            self._by_address.pop(address, None)
+            self._by_group.pop(group, None)
 
 
 class Holding:
@@ -57,24 +57,26 @@ class Holding:
     `keep` before and `leave` after it. The last `leave` gives all bytes back.
     """
 
-    __slots__ = ("_at_end", "_budget", "_keepers", "_size", "address")
+    __slots__ = ("_at_end", "_budget", "_keepers", "_size", "group")
 
-    def __init__(self, budget: MemoryBudget, client: str) -> None:
+    def __init__(self, budget: MemoryBudget, client: str, path: str = "") -> None:
         self._budget = budget
-        # The budget counts an IPv6 client by its /64 network, because one subscriber usually has all of it.
-        self.address = client if ":" not in client else network_of(client)
+        # An IPv6 client counts by its /64 network, because one subscriber usually has all of it.
+        address = client if ":" not in client else network_of(client)
+        # Whose share of the memory and of the threads the request takes.
+        self.group = group_of(path, address)
         self._size = 0
         self._keepers = 1
         self._at_end: list[Callable[[], None]] = []
 
     def has_room(self, size: int) -> bool:
         small = self._size + size <= SMALL_BYTES
-        return self._budget.has_room(self.address, size, small=small)
+        return self._budget.has_room(self.group, size, small=small)
 
     def take(self, size: int) -> None:
         if size:
             self._size += size
-            self._budget.add(self.address, size)
+            self._budget.add(self.group, size)
 
     def give_back(self, size: int) -> None:
         self.take(-size)
@@ -83,8 +85,8 @@ class Holding:
         self.give_back(self._size)
 
     def is_overdrawn(self) -> bool:
-        """If the process or the client's address holds too many bytes, no new work should start."""
-        return not self._budget.has_room(self.address, 0, small=True)
+        """If the process or the request's group holds too many bytes, no new work should start."""
+        return not self._budget.has_room(self.group, 0, small=True)
 
     def keep(self) -> None:
         self._keepers += 1

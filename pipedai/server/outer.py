@@ -68,7 +68,7 @@ class Outer:
         began = time.perf_counter()
         request_id = accept_or_make(header(scope["headers"], b"x-request-id"))
         client = resolve_client(scope, self._trusted_proxies)
-        holding = scope[HOLDING] = Holding(self._budget, client)
+        holding = scope[HOLDING] = Holding(self._budget, client, scope["path"])
         reply = Reply(
             send,
             holding,

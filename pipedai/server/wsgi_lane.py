@@ -32,9 +32,9 @@ class WsgiLane:
         self.running = 0
         self._wsgi = wsgi
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wsgi")
-        # The calls of one client address form a group, and groups take turns, so that no address makes the others wait
-        # for long. One gets three quarters of the threads at most, because all its calls may wait for the same locked
-        # row.
+        # The calls of one client address form a group, as do the events of one workspace (`senders.py`). Groups take
+        # turns, so that none makes the others wait for long. One gets three quarters of the threads at most, because
+        # all its calls may wait for the same locked row.
         self._turns = Turns(threads, most_held=threads - threads // 4)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,7 +48,7 @@ class WsgiLane:
         self.running += 1
         done = partial(self._done, answering, holding)
         run = copy_context().run
-        self._submit(holding.address, partial(run, self._work, scope, body, holding, loop, done))
+        self._submit(holding.group, partial(run, self._work, scope, body, holding, loop, done))
         answer = await answering
         await send(
             {
@@ -60,8 +60,8 @@ class WsgiLane:
         await send({"type": "http.response.body", "body": answer.body})
 
     async def run(self, group: Hashable, function: Callable[[], T]) -> T:
-        """Run a function in a thread with a database connection. `group` takes turns with clients'
-        addresses. Raises what it raises.
+        """Run a function in a thread with a database connection. `group` takes turns with those
+        of the requests. Raises what it raises.
         """
         loop = asyncio.get_running_loop()
         running: asyncio.Future[T] = loop.create_future()

@@ -170,7 +170,8 @@ def test_control_characters_are_spelled_out():
     assert escape_control("a\r\nb\x1b[31m\x00\x85\u2028\u202e\ud800é") == (
         "a\\r\\nb\\x1b[31m\\x00\\x85\\u2028\\u202e\\ud800é"
     )
-    assert escape_control("a\n\tb\r\x1b", keep_lines=True) == "a\n\tb\\r\\x1b"
+    assert escape_control("a\r\n\tb\r\x1b", keep_lines=True) == "a\r\n\tb\\r\\x1b"
+    assert redact({"said": ["a\nb\x1b"]}, keep_lines=True) == {"said": ["a\nb\\x1b"]}
 
 
 @given(st.text())

@@ -11,13 +11,9 @@ from triggers.models import Listener, Trigger
 from workspaces.ceilings import most
 from workspaces.models import Workspace
 
-# Keep what is listened to from being deleted until the transaction ends.
-_HOLD_SOURCES = """
-SELECT id FROM event_source WHERE id = ANY(%(ids)s::uuid[]) AND environment_id = %(environment_id)s
-    AND deleted_at IS NULL ORDER BY id FOR KEY SHARE
-"""
-_HOLD_TRIGGERS = """
-SELECT id FROM trigger WHERE id = ANY(%(ids)s::uuid[]) AND environment_id = %(environment_id)s
+# Keeps what is listened to from being deleted until the transaction ends.
+_HOLD = """
+SELECT id FROM {table} WHERE id = ANY(%(ids)s::uuid[]) AND environment_id = %(environment_id)s
     AND deleted_at IS NULL ORDER BY id FOR KEY SHARE
 """
 # Goes from the triggers to which this one would listen to those to which they listen, and so on.
@@ -50,8 +46,8 @@ def set_listeners(trigger: Trigger, entries: list[Entry]) -> list[list[Entry]] |
     former = entries_of(rows.order_by("position"))
     if _canonical(former) == _canonical(entries):
         return None
-    sources = _hold(trigger, entries, "sourceId", _HOLD_SOURCES)
-    triggers = _hold(trigger, entries, "triggerId", _HOLD_TRIGGERS)
+    sources = _hold(trigger, entries, "sourceId", "event_source")
+    triggers = _hold(trigger, entries, "triggerId", "trigger")
     _check_circle(trigger.id, triggers)
     _check_ceiling(trigger, sources, triggers)
     rows.delete()
@@ -80,13 +76,14 @@ def _canonical(entries: list[Entry]) -> str:
     return json.dumps(entries, sort_keys=True)
 
 
-def _hold(trigger: Trigger, entries: list[Entry], name: str, statement: str) -> list[str]:
+def _hold(trigger: Trigger, entries: list[Entry], name: str, table: str) -> list[str]:
     wanted = {entry[name] for entry in entries if name in entry}
     if not wanted:
         return []
     params = {"ids": sorted(wanted), "environment_id": trigger.environment_id}
+    rows = fetch_all(_HOLD.format(table=table), params)
     # A new trigger is not stored yet, and one that would hear itself is refused as a circle.
-    found = {str(row["id"]) for row in fetch_all(statement, params)} | {str(trigger.id)}
+    found = {str(row["id"]) for row in rows} | {str(trigger.id)}
     errors: dict[str, list[str]] = {}
     for position, entry in enumerate(entries):
         if name in entry and entry[name] not in found:

@@ -21,6 +21,7 @@ from pipedai.api.throttling import Buckets, Rate, too_many_requests
 from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
+from pipedai.server.senders import note_sender
 from pipedai.sql import Row, execute, execute_later, fetch_one, fetch_row
 from triggers import models
 from triggers.events.deciding import decide
@@ -42,9 +43,9 @@ _signed = Buckets(SIGNED, _BURST, most=100_000)
 _unsigned = Buckets(UNSIGNED, _BURST, most=10_000)
 
 _SOURCE = """
-SELECT s.environment_id, s.name, s.scheme, s.hmac::json AS hmac, s.secrets, k.id AS key_id, k.wrapped AS key_wrapped,
-    k.master_key_id, extract(epoch FROM statement_timestamp())::float AS now
-FROM event_source s JOIN data_key k ON k.id = s.secrets_key_id
+SELECT s.environment_id, e.workspace_id, s.name, s.scheme, s.hmac::json AS hmac, s.secrets,
+    k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, extract(epoch FROM statement_timestamp())::float AS now
+FROM event_source s JOIN data_key k ON k.id = s.secrets_key_id JOIN environment e ON e.id = s.environment_id
 WHERE s.id = %(source_id)s AND s.enabled AND s.deleted_at IS NULL
 """
 
@@ -155,6 +156,7 @@ def _source_of(delivery: Delivery) -> Row:
         )
         and source is not None
     ):
+        note_sender(delivery.source_id, delivery.address, source["workspace_id"])
         return {**source, "source_id": delivery.source_id}
     if settings.THROTTLES_ENABLED:
         _take(UNSIGNED, _unsigned, delivery.address)

@@ -14,7 +14,7 @@ from pipedai.api.filters import ApiFilterSet, EndFilter, TimeFilter, WordsFilter
 from pipedai.api.pagination import KeysetPaginator, usual
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import Body, StrictBody, read_body, sources_of
+from pipedai.api.serializers import Body, NoBody, read_body, sources_of
 from pipedai.api.throttling import by_address
 from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.replica.reading import from_replica
@@ -233,10 +233,6 @@ class SourceEventViewSet(TenantViewSet):
         page = paginator.paginate_queryset(filters.qs, request, self)
         shown = EventSerializer(queries.with_decisions(page), many=True).data
         return paginator.get_paginated_response(shown)
-
-
-class NoBody(StrictBody):
-    """The body of a replay, which takes no fields; an unknown field is an error."""
 
 
 class EventViewSet(TenantViewSet):

@@ -9,14 +9,13 @@ from rest_framework.response import Response
 from pipedai.api.pagination import HeavyPaginator
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import read_body
+from pipedai.api.serializers import NoBody, read_body
 from triggers import tenancy
 from triggers.models import TriggerRevision
 from triggers.revisions.serializers import RevisionSerializer, revisions_shown
 from triggers.revisions.services import restore_revision
 from triggers.serializers import TriggerSerializer
 from triggers.views import octets_of, trigger_shown
-from triggers.webhooks.views import NoBody
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin, IsViewer
 

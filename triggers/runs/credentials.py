@@ -22,7 +22,7 @@ from triggers.runs.lifecycle import (
     Refused,
     read_own_run,
 )
-from workspaces.connections.refreshing import want_refresh
+from workspaces.connections.refreshing import distrust_token, want_refresh
 
 # Reads URL and headers together, as a hand-out does, with the URL that the worker was handed before.
 _HELD = f"""
@@ -47,10 +47,17 @@ class Credentials:
 
 
 def renew_credentials(
-    *, worker_id: UUID, run_id: UUID, approved: bool, actor: Actor, now: datetime | None = None
+    *,
+    worker_id: UUID,
+    run_id: UUID,
+    approved: bool,
+    actor: Actor,
+    refused_expires_at: datetime | None = None,
+    now: datetime | None = None,
 ) -> Credentials:
-    """Returns the headers for the MCP server that the run was handed out with, and stores who receives them. Raises
-    NotFound; Refused; NotReady, after it has let a scheduler know; and Unavailable if the headers can't be decrypted.
+    """Returns the headers for the MCP server that the run was handed out with, and stores who receives them.
+    `refused_expires_at` is when those expire that the server has refused. Raises NotFound; Refused; NotReady, after it
+    has let a scheduler know; and Unavailable if the headers can't be decrypted.
     """
     params = {"run_id": run_id, "worker_id": worker_id, "approved": approved, "now": now}
     row = fetch_one(_HELD, params)
@@ -66,7 +73,12 @@ def renew_credentials(
         )
     if not row["headers_may_go"]:
         raise Refused(UNAPPROVED, row, code=ErrorCode.WORKER_UNAPPROVED)
-    if not row["is_ready"]:
+    is_refused = (
+        refused_expires_at is not None
+        and row["connection_id"] is not None
+        and distrust_token(row["connection_id"], refused_expires_at)
+    )
+    if is_refused or not row["is_ready"]:
         want_refresh([row["connection_id"]])
         raise NotReady(row, row["connection_id"])
     headers = opened_headers(row)

@@ -1,4 +1,4 @@
-"""Previews a schedule: its description in English, its next due times, and how clock changes affect them (SPEC §5)."""
+"""Previews due times: a schedule in English, what comes next, and how clock changes affect it (SPEC §5, §25)."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +31,13 @@ def coming_times(schedule: Schedule, after: datetime, count: int) -> list[Coming
         times.append(ComingTime(due.at, _note(schedule, due)))
         after = due.at
     return times
+
+
+def with_single(times: list[ComingTime], once: datetime, count: int) -> list[ComingTime]:
+    """Returns the first of these times and a single one. A time that both name is one due time."""
+    if all(each.at != once for each in times):
+        times = sorted([*times, ComingTime(once, None)], key=lambda each: each.at)
+    return times[:count]
 
 
 def _note(schedule: Schedule, due: Due) -> str | None:

@@ -11,15 +11,26 @@ from triggers.states import Decision
 
 
 class SchedulePreviewBody(StrictBody):
-    schedule = TextField(max_length=200)
+    schedule = TextField(max_length=200, allow_null=True, required=False, default=None)
     timezone = TimezoneField(required=False, default="UTC")
+    runOnceAt = serializers.DateTimeField(
+        source="run_once_at", allow_null=True, required=False, default=None
+    )
     count = WholeNumberField(min_value=1, max_value=100, required=False, default=10)
 
     validate_schedule = TriggerBody.validate_schedule
+    validate_runOnceAt = TriggerBody.validate_runOnceAt
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs["schedule"] is None and attrs["run_once_at"] is None:
+            raise serializers.ValidationError(
+                {"schedule": ["This field is required without a runOnceAt."]}
+            )
+        return attrs
 
 
 class ComingTimeSerializer(serializers.Serializer[Any]):
-    """One coming due time of a previewed schedule."""
+    """One coming due time of a preview."""
 
     at = serializers.DateTimeField()
     note = serializers.CharField(allow_null=True)

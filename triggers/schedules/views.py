@@ -1,4 +1,4 @@
-"""The endpoints of schedules: preview a schedule, and list a trigger's ticks, which are its due times."""
+"""The endpoints of schedules: preview due times, and list a trigger's ticks, which are its due times."""
 
 from functools import partial
 from uuid import UUID
@@ -47,8 +47,8 @@ class SchedulePreviewViewSet(TenantViewSet):
         answers={
             200: answer(
                 "SchedulePreview",
-                "What a schedule would do.",
-                description=serializers.CharField(),
+                "When a trigger would be due.",
+                description=serializers.CharField(allow_null=True),
                 times=ComingTimeSerializer(many=True),
             )
         },
@@ -61,17 +61,18 @@ class SchedulePreviewViewSet(TenantViewSet):
                 "A preview is being worked out already: ask again when it is there.",
                 headers={"Retry-After": "1"},
             )
-        try:
-            schedule = cron.parse(body["schedule"], body["timezone"])
-            times = preview.coming_times(schedule, database_now(), body["count"])
-        except cron.BadSchedule as error:
-            raise Invalid({"schedule": [str(error)]}) from None
-        return Response(
-            {
-                "description": preview.describe(schedule),
-                "times": ComingTimeSerializer(times, many=True).data,
-            }
-        )
+        description, times = None, []
+        if body["schedule"] is not None:
+            try:
+                schedule = cron.parse(body["schedule"], body["timezone"])
+                times = preview.coming_times(schedule, database_now(), body["count"])
+            except cron.BadSchedule as error:
+                raise Invalid({"schedule": [str(error)]}) from None
+            description = preview.describe(schedule)
+        if body["run_once_at"] is not None:
+            times = preview.with_single(times, body["run_once_at"], body["count"])
+        shown = ComingTimeSerializer(times, many=True).data
+        return Response({"description": description, "times": shown})
 
 
 class TickPaginator(KeysetPaginator):

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import StrictBody, read_body
+from pipedai.api.serializers import NoBody, read_body
 from pipedai.api.throttling import Rate
 from pipedai.replica.reading import from_replica
 from triggers import tenancy
@@ -23,10 +23,6 @@ from workspaces.permissions import IsAdmin, IsViewer
 from workspaces.roles import Role
 
 _A_MINUTE = 60
-
-
-class NoBody(StrictBody):
-    """The body of an endpoint that takes no fields; an unknown field is an error."""
 
 
 class _DeliveriesShown(TenantViewSet):

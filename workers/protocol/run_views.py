@@ -24,6 +24,7 @@ from workers.protocol.serializers import (
     ClaimedRunSerializer,
     CompleteBody,
     CompletedRunSerializer,
+    CredentialsBody,
     HeartbeatBody,
     as_reported,
     outcome_of,
@@ -138,7 +139,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         "POST /workers/{workerId}/runs/{runId}/credentials",
         id="renewRunCredentials",
         summary="Get a run's MCP headers anew",
-        body=Body,
+        body=CredentialsBody,
         parameters=(VERSION,),
         answers={
             200: answer(
@@ -160,10 +161,10 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
     )
     def credentials(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         """Gives the run's worker the headers of its MCP server, which may have changed since the hand-out."""
-        read_body(Body, request)
         found = renew_credentials(
             worker_id=worker_id,
             run_id=run_id,
+            **read_body(CredentialsBody, request),
             approved=self.worker.approved,
             actor=self._actor(request),
         )

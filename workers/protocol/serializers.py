@@ -271,6 +271,12 @@ def _tokens(name: str) -> ReportedNumberField:
     return ReportedNumberField(source=name, least=0, most=_INT8)
 
 
+class CredentialsBody(Body):
+    refusedExpiresAt = serializers.DateTimeField(
+        source="refused_expires_at", required=False, allow_null=True
+    )
+
+
 class HeartbeatBody(Body):
     toolCalls = ToolCallsField(source="tool_calls", required=False, allow_null=True)
     sessionId = CutTextField(source="session_id", cut_to=255, required=False, allow_null=True)

@@ -172,6 +172,47 @@ def test_without_a_fresh_token_it_is_refused_and_a_scheduler_is_told(
     assert code_of(calls.credentials(held)) == "connection_not_ready"
 
 
+def test_a_token_that_its_server_refuses_early_is_stale_at_once(
+    calls: WorkerCalls, held: Any, grant: Connection, runs: Runs
+) -> None:
+    def refuse(expires_at: Any) -> Any:
+        pass_seconds(5)
+        return calls.credentials(held, refusedExpiresAt=expires_at)
+
+    def told() -> Any:
+        return calls.credentials(held).json()["expiresAt"]
+
+    # It has come less than a minute ago: a server that takes no token at all must not stop the runs again and again.
+    assert refuse(told()).json()["headers"] == HEADERS
+    ago(grant, 61)
+    pass_seconds(5)
+    expires_at = told()
+    assert refuse("2026-11-24T21:08:40.502Z").json()["headers"] == HEADERS
+    assert code_of(refuse("yesterday"), 400) == "validation_failed"
+    refused = refuse(expires_at)
+    assert (code_of(refused), refused["Retry-After"]) == ("connection_not_ready", "5")
+    grant.refresh_from_db()
+    assert grant.refresh_at is not None
+    assert grant.refresh_at <= database_now()
+    runs.queue()
+    assert calls.poll().json()["runs"] == []
+    # The next refusal of the same token says nothing new, and one of an older token nothing at all.
+    assert code_of(refuse(expires_at)) == "connection_not_ready"
+    refresh(grant)
+    assert refuse(expires_at).json()["headers"] == NEW_HEADERS
+
+
+def test_a_token_that_cannot_be_refreshed_stays_whatever_its_server_says(
+    cast: Cast, calls: WorkerCalls
+) -> None:
+    grant = add_oauth_connection(cast, refresh_token=None)
+    ago(grant, 61)
+    Runs(cast, cast.add_trigger(connection_id=grant.id, mcp_url=grant.mcp_url)).queue()
+    run = calls.claim_next(claimId="mine", start=True).json()["run"]
+    answer = calls.credentials(run["id"], refusedExpiresAt=run["headersExpireAt"])
+    assert answer.json()["headers"] == HEADERS
+
+
 def test_a_claim_is_refused_where_only_the_token_is_missing(
     cast: Cast, calls: WorkerCalls, runs: Runs, grant: Connection
 ) -> None:

@@ -24,7 +24,7 @@ from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, emit
 from pipedai.ids import new_id
 from pipedai.sql import database_now
-from workspaces.connections import secrets
+from workspaces.connections import revoking, secrets
 from workspaces.connections.clients import (
     Registered,
     document_of,
@@ -39,7 +39,6 @@ from workspaces.connections.models import (
     AuthorizedClient,
     Connection,
 )
-from workspaces.connections.revoking import give_up_grant, queue_revocation
 from workspaces.connections.secrets import GrantSecrets
 from workspaces.connections.services import event_of, lock_connection
 from workspaces.connections.tokens import (
@@ -98,7 +97,6 @@ def begin(*, connection_id: UUID, session_id: UUID, actor: Actor) -> str:
         state_digest=_digest(state),
         session_id=session_id,
         redirect_uri=redirect_uri_of(connection.id),
-        expires_at=Now() + _LIFETIME,
         sends_issuer=server.sends_issuer,
         client_id=made.client.id,
         auth_method=made.client.method,
@@ -182,7 +180,7 @@ def finish(*, connection_id: UUID, session_id: UUID, returned: Returned, actor: 
         _store(begun, tokens, held, since, actor)
     except ApiError:
         # The connection is gone, or the person may not connect it any more.
-        _give_up(begun, tokens, client, held)
+        _give_up(begun, tokens, client)
         raise
 
 
@@ -223,7 +221,9 @@ def _keep(begun: Authorization, held: GrantSecrets, actor: Actor) -> None:
         Authorization.objects.filter(late, **of_it).delete()
         sealed = secrets.seal_grant(AUTHORIZATION_SECRETS, begun.environment_id, begun.id, held)
         begun.secrets, begun.secrets_key_id = sealed.box, sealed.data_key_id
+        begun.expires_at = database_now() + _LIFETIME
         begun.save(force_insert=True)
+        revoking.queue_removal(begun, held)
 
 
 def _take(
@@ -258,35 +258,35 @@ def _store(
         connection = lock_connection(begun.connection_id, actor)
         if connection.client_given:
             # Somebody may have given another secret meanwhile.
-            client_secret = secrets.grant_of(connection).client_secret
-            held = replace(held, client_secret=client_secret)
+            held = replace(held, client_secret=secrets.grant_of(connection).client_secret)
+        if held.registration_url and not revoking.keep_client(begun):
+            raise _cannot("It took too long.")
         if connection.client_id != begun.client_id:
             # The grant of another client is over. That of the same client may be one with the new one to the server.
-            give_up_grant(connection)
+            revoking.give_up_grant(connection)
         for column in AuthorizedClient._meta.get_fields():
             setattr(connection, column.name, getattr(begun, column.name))
         connection.connected_by_id, connection.connected_at = actor.id, since
         connection.last_refresh_at = None
         store_tokens(connection, tokens, kept=held, since=since)
-        metadata = {"name": connection.name, "grant": connection.grant_type}
-        emit(event_of("connection.authorized", connection, actor, metadata))
+        emit(event_of("connection.authorized", connection, actor))
 
 
-def _give_up(begun: Authorization, tokens: Tokens, client: Client, held: GrantSecrets) -> None:
+def _give_up(begun: Authorization, tokens: Tokens, client: Client) -> None:
     """Queues the revocation of tokens that nobody shall have. Those of a client by which the connection has others are
-    only forgotten: to some servers they are one grant.
+    only forgotten: to some servers they are one grant. The removal of a registered client is queued already.
     """
     same = {"id": begun.connection_id, "client_id": client.id, "headers__isnull": False}
     if Connection.objects.filter(**same).exists():
         return
     with transaction.atomic():
-        queue_revocation(
+        revoking.queue_revocation(
             environment_id=begun.environment_id,
             connection_id=begun.connection_id,
             endpoint=begun.revocation_endpoint,
             client=client,
             access_token=tokens.access_token,
-            held=replace(held, refresh_token=tokens.refresh_token),
+            held=GrantSecrets(refresh_token=tokens.refresh_token),
         )
 
 

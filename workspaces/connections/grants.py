@@ -32,8 +32,7 @@ def store_tokens(
     connection.refresh_at = min(connection.fresh_until, third)
     connection.status = Connection.Status.CONNECTED
     connection.error, connection.failures = None, 0
-    connection.lease_id = connection.leased_until = None
-    connection.is_second_try = False
+    connection.end_claim()
     connection.connected_at = connection.connected_at or since
     place = (connection.environment_id, connection.id)
     headers = {"Authorization": f"Bearer {tokens.access_token}"}

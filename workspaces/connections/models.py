@@ -219,6 +219,11 @@ class Connection(FileColumns, AuthorizedClient):
     def __str__(self) -> str:
         return self.name
 
+    def end_claim(self) -> None:
+        """Whoever asks for tokens now comes too late, and the next claim is a first one."""
+        self.lease_id = self.leased_until = None
+        self.is_second_try = False
+
 
 class Authorization(AuthorizedClient):
     """An authorization that a person has begun at an authorization server and not finished. Finishing it removes it."""
@@ -240,7 +245,7 @@ class Authorization(AuthorizedClient):
     redirect_uri = models.CharField(max_length=MAX_URL)
     # Until when it can be finished.
     expires_at = models.DateTimeField()
-    # The encrypted JSON of `secrets.AuthorizationSecrets`: the PKCE verifier, and what is secret of the client.
+    # The encrypted JSON of `secrets.GrantSecrets`: the PKCE verifier, and what is secret of the client.
     secrets = models.BinaryField()
     secrets_key = data_key(null=False)
     # Whether the server has promised to name its issuer when it sends the browser back (RFC 9207).

@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.crypto import CannotOpen
-from pipedai.events import SYSTEM, Event, emit
+from pipedai.events import SYSTEM, emit
 from pipedai.ids import new_id
 from pipedai.sql import NOW, Row, execute, fetch_one
 from pipedai.wakeups import announce_things, watches
@@ -24,6 +24,7 @@ from workspaces.connections.grants import store_tokens
 from workspaces.connections.models import GRANT_SECRETS, Connection
 from workspaces.connections.revoking import queue_revocation
 from workspaces.connections.secrets import GrantSecrets
+from workspaces.connections.services import event_of
 from workspaces.connections.tokens import GRANT_ENDED, Client, NoTokens, Tokens, ask_for_tokens
 from workspaces.encryption.keys import WrappedKey
 
@@ -53,6 +54,16 @@ SELECT c.id, c.environment_id, c.mcp_url, c.grant_type, c.scopes, c.client_id, c
     {NOW} AS claimed_at, e.workspace_id, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
 FROM c JOIN environment e ON e.id = c.environment_id LEFT JOIN data_key k ON k.id = c.grant_secrets_key_id
 """  # noqa: S608
+
+# A token that came within the last minute stays: where a server takes none, runs must not stop again and again. One
+# that can't be refreshed stays too, as does one that lives for three minutes at most: their `refresh_at` is not before
+# `fresh_until` (grants.py).
+_DISTRUST = """
+UPDATE connection SET fresh_until = statement_timestamp()
+WHERE id = %(id)s AND date_trunc('milliseconds', access_expires_at) = %(expires_at)s
+    AND refresh_at < fresh_until AND fresh_until > statement_timestamp()
+    AND greatest(connected_at, last_refresh_at) < statement_timestamp() - interval '1 minute'
+"""
 
 # What is being asked for, or has failed, stays as it is: asking at once would not be sooner, or would not help.
 _WANT = """
@@ -86,6 +97,13 @@ def want_refresh(connection_ids: Iterable[UUID]) -> None:
     times a second.
     """
     execute(_WANT, {"ids": list(connection_ids)})
+
+
+def distrust_token(connection_id: UUID, expires_at: datetime) -> bool:
+    """Makes the token with this expiry stale, which its MCP server refused although it has not expired, so that runs
+    wait for the next one. Returns False if the connection's token stays.
+    """
+    return execute(_DISTRUST, {"id": connection_id, "expires_at": expires_at}) == 1
 
 
 def claim_due(
@@ -220,7 +238,7 @@ def _store(connection: Connection, claim: Row, answer: Given) -> None:
     kept = secrets.grant_of(connection)
     store_tokens(connection, answer.tokens, kept=kept, since=claim["claimed_at"])
     if is_first:
-        emit(_event("connection.authorized", connection))
+        emit(event_of("connection.authorized", connection, SYSTEM))
 
 
 def _note_failure(connection: Connection, claim: Row, answer: NotGiven) -> str:
@@ -229,8 +247,7 @@ def _note_failure(connection: Connection, claim: Row, answer: NotGiven) -> str:
     """
     connection.failures += 1
     connection.error = answer.error[:300]
-    connection.lease_id = connection.leased_until = None
-    connection.is_second_try = False
+    connection.end_claim()
     is_failing = connection.failures >= _FAILING_AFTER
     is_stale = connection.fresh_until is None or connection.fresh_until <= claim["claimed_at"]
     if answer.is_final or (answer.is_refused and is_failing and is_stale):
@@ -238,7 +255,7 @@ def _note_failure(connection: Connection, claim: Row, answer: NotGiven) -> str:
         connection.headers = connection.headers_key_id = None
         connection.access_expires_at = connection.fresh_until = connection.refresh_at = None
         connection.save(force_update=True)
-        emit(_event("connection.login-needed", connection, error=connection.error))
+        emit(event_of("connection.login-needed", connection, SYSTEM, error=connection.error))
         return "refused"
     if is_failing:
         connection.status = Connection.Status.FAILING
@@ -246,8 +263,3 @@ def _note_failure(connection: Connection, claim: Row, answer: NotGiven) -> str:
     connection.refresh_at = Now() + timedelta(seconds=pause)
     connection.save(force_update=True)
     return "failed"
-
-
-def _event(action: str, connection: Connection, **more: str) -> Event:
-    metadata = {"name": connection.name, "grant": connection.grant_type, **more}
-    return Event(action, SYSTEM, connection.environment_id, "connection", connection.id, metadata)

@@ -4,6 +4,7 @@ connection (RFC 7592). The requests are an outbox, whose rows have all that they
 
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -11,10 +12,10 @@ from uuid import UUID
 from pipedai.crypto import CannotOpen
 from pipedai.ids import new_id
 from pipedai.outgoing import Attempt, CannotSend, Kind, Post, SendStatus, host_of
-from pipedai.sql import Row
+from pipedai.sql import Row, execute
 from workspaces.connections import secrets
 from workspaces.connections.discovery import ASKING
-from workspaces.connections.models import Connection
+from workspaces.connections.models import Authorization, Connection
 from workspaces.connections.outbox import REVOCATION_REQUEST, Revocation, RevocationAttempt
 from workspaces.connections.secrets import GrantSecrets
 from workspaces.connections.tokens import Client, authenticated
@@ -23,6 +24,11 @@ from workspaces.encryption.keys import WrappedKey
 
 # A request as the sealed JSON has it.
 _Request = dict[str, Any]
+
+# So long after an authorization has expired its client is removed. Whoever came in time has finished by then.
+_FINISHING = timedelta(minutes=1)
+# Takes a removal back, unless a sender has claimed it and so changed its time.
+_TAKE_BACK = "DELETE FROM connection_revocation WHERE id = %(id)s AND next_attempt_at = %(due_at)s"
 
 
 def give_up_grant(connection: Connection) -> None:
@@ -64,9 +70,21 @@ def queue_revocation(
         if endpoint and token
     ]
     # The client comes last, because it authenticates the requests before.
-    if held.registration_url and held.registration_token:
-        requests.append(_of_client(held.registration_url, held.registration_token))
-    _queue(environment_id, connection_id, requests)
+    _queue(environment_id, connection_id, [*requests, *_of_client(held)])
+
+
+def queue_removal(begun: Authorization, held: GrantSecrets) -> None:
+    """Queues the removal of the client that its server has registered for an authorization, for when nobody can finish
+    it any more. Call it in the transaction that stores the authorization. Then nobody else has to think of the client,
+    however the authorization goes, but who finishes it.
+    """
+    due = {"id": begun.id, "next_attempt_at": begun.expires_at + _FINISHING}
+    _queue(begun.environment_id, begun.connection_id, _of_client(held), **due)
+
+
+def keep_client(begun: Authorization) -> bool:
+    """Takes the removal back, in the transaction that connects. Returns False if it was too late for that."""
+    return execute(_TAKE_BACK, {"id": begun.id, "due_at": begun.expires_at + _FINISHING}) == 1
 
 
 def _of_token(endpoint: str, client: Client, token: str, hint: str) -> _Request:
@@ -74,20 +92,25 @@ def _of_token(endpoint: str, client: Client, token: str, hint: str) -> _Request:
     return {"method": "POST", "url": endpoint, "headers": headers, "body": urlencode(fields)}
 
 
-def _of_client(url: str, token: str) -> _Request:
-    headers = {**ASKING, "Authorization": f"Bearer {token}"}
-    return {"method": "DELETE", "url": url, "headers": headers, "body": ""}
+def _of_client(held: GrantSecrets) -> list[_Request]:
+    """Returns the request that removes our client, if its server lets us."""
+    if held.registration_url is None:
+        return []
+    headers = {**ASKING, "Authorization": f"Bearer {held.registration_token}"}
+    return [{"method": "DELETE", "url": held.registration_url, "headers": headers, "body": ""}]
 
 
-def _queue(environment_id: UUID, connection_id: UUID, requests: Sequence[_Request]) -> None:
+def _queue(
+    environment_id: UUID, connection_id: UUID, requests: Sequence[_Request], **columns: Any
+) -> None:
     """Queues the first request, whose row has the others too: they are queued when it has ended."""
     if not requests:
         return
-    first, id_ = requests[0], new_id()
-    sealed = keys.seal(REVOCATION_REQUEST, environment_id, id_, json.dumps(requests).encode())
+    first, row = requests[0], {"id": new_id(), **columns}
+    sealed = keys.seal(REVOCATION_REQUEST, environment_id, row["id"], json.dumps(requests).encode())
     purpose = Revocation.Purpose.CLIENT if first["method"] == "DELETE" else Revocation.Purpose.TOKEN
     Revocation.objects.create(
-        id=id_,
+        **row,
         environment_id=environment_id,
         connection_id=connection_id,
         purpose=purpose,

@@ -58,8 +58,7 @@ def create_connection(*, environment_id: UUID, values: dict[str, Any], actor: Ac
         if "client_secret" in values:
             seal_secrets(connection, GrantSecrets(client_secret=values["client_secret"]))
         connection.save(force_insert=True)
-        metadata = {"name": connection.name, "grant": connection.grant_type}
-        emit(event_of("connection.created", connection, actor, metadata))
+        emit(event_of("connection.created", connection, actor))
     return connection.id
 
 
@@ -88,7 +87,7 @@ def update_connection(*, connection_id: UUID, values: dict[str, Any], actor: Act
         if changes:
             connection.updated_at = Now()
             connection.save(force_update=True)
-            emit(event_of("connection.updated", connection, actor, changes))
+            emit(_event("connection.updated", connection, actor, changes))
 
 
 def delete_connection(*, connection_id: UUID, actor: Actor) -> None:
@@ -105,7 +104,7 @@ def delete_connection(*, connection_id: UUID, actor: Actor) -> None:
             )
         give_up_grant(connection)
         Connection.objects.filter(id=connection.id).delete()
-        emit(event_of("connection.deleted", connection, actor, {"name": connection.name}))
+        emit(_event("connection.deleted", connection, actor, {"name": connection.name}))
 
 
 def hold_connection(environment_id: UUID, connection_id: UUID) -> str | None:
@@ -128,7 +127,13 @@ def seal_secrets(connection: Connection, held: GrantSecrets) -> None:
     connection.grant_secrets, connection.grant_secrets_key_id = sealed.box, sealed.data_key_id
 
 
-def event_of(action: str, connection: Connection, actor: Actor, metadata: dict[str, Any]) -> Event:
+def event_of(action: str, connection: Connection, actor: Actor, **more: str) -> Event:
+    """Returns what is told of a connection that got, or lost, its grant."""
+    metadata = {"name": connection.name, "grant": connection.grant_type, **more}
+    return _event(action, connection, actor, metadata)
+
+
+def _event(action: str, connection: Connection, actor: Actor, metadata: dict[str, Any]) -> Event:
     return Event(action, actor, connection.environment_id, "connection", connection.id, metadata)
 
 
@@ -196,6 +201,4 @@ def _ask_anew(connection: Connection) -> None:
     connection.status = _Status.CONNECTED if connection.headers else _Status.UNAUTHORIZED
     connection.refresh_at = Now()
     connection.error, connection.failures = None, 0
-    # Who asks now does so with what was true before.
-    connection.lease_id = connection.leased_until = None
-    connection.is_second_try = False
+    connection.end_claim()

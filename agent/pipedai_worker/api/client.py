@@ -214,9 +214,12 @@ class Api:
         known = {name: value for name, value in body.items() if value is not None}
         return self._ask("POST", f"runs/{run_id}/heartbeat", json=known)
 
-    def credentials(self, run_id: str) -> dict[str, Any]:
-        """Return the `headers` that the trigger has by now for its `mcpUrl`, and when they expire, or None."""
-        return self._ask("POST", f"runs/{run_id}/credentials", json={})
+    def credentials(self, run_id: str, refused_expires_at: object) -> dict[str, Any]:
+        """Return the `headers` that the trigger has by now for its `mcpUrl`, and when they expire, or None. Those that
+        expire at `refused_expires_at` the MCP server has refused.
+        """
+        told = {"refusedExpiresAt": refused_expires_at} if refused_expires_at else {}
+        return self._ask("POST", f"runs/{run_id}/credentials", json=told)
 
     def complete(self, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:
         return self._ask("POST", f"runs/{run_id}/complete", json=outcome)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from pipedai_worker.api.answers import ApiError
 from pipedai_worker.api.patience import Backoff
@@ -26,8 +27,9 @@ class Credentials:
     expire_at: float | None = None
 
 
-# Returns the present credentials. It is called in a thread of its own, and may raise any exception.
-Ask = Callable[[], Credentials]
+# Returns the present credentials. It is told whether the server has refused those from before. It is called in a thread
+# of its own, and may raise any exception.
+Ask = Callable[[bool], Credentials]
 
 
 class Renewal:
@@ -55,15 +57,19 @@ class Renewal:
         return self._expire_at is not None
 
     async def ask(self) -> None:
-        """Wait for the present credentials to be used, but not for long, and not if they came a moment ago."""
+        """After a refusal, wait for the present credentials to be used, but not for long, and not if they came a moment
+        ago.
+        """
         last = self._answered_at
         came_now = last is not None and time.monotonic() - last < limits.RENEWAL_PAUSE
         if self._asking is not None or not came_now:
-            await asyncio.wait([self._asking or self._begin()], timeout=limits.RENEWAL_SECONDS)
+            await asyncio.wait(
+                [self._asking or self._begin(refused=True)], timeout=limits.RENEWAL_SECONDS
+            )
 
-    def _begin(self) -> asyncio.Future[Credentials]:
+    def _begin(self, *, refused: bool = False) -> asyncio.Future[Credentials]:
         self.close()
-        self._asking = asking = in_background("credentials", self._ask)
+        self._asking = asking = in_background("credentials", partial(self._ask, refused))
         asking.add_done_callback(self._answered)
         return asking
 

@@ -30,7 +30,9 @@ class RunCredentials:
         self._api = api
         self._run_id = run.id
         self._mcp_url = run.mcp_url
-        self.present = self._credentials(run.mcp_headers, run.headers_expire_at)
+        # When the present headers expire, as the API says it.
+        self._expires_at: object = run.headers_expire_at
+        self.present = self._credentials(run.mcp_headers)
         self._headers = deque([run.mcp_headers], maxlen=MOST_REMEMBERED)
         self._others = [api.token, *(os.environ.get(name, "") for name in EVERY_CREDENTIAL)]
         self.redactor = Redactor(self._secrets())
@@ -41,9 +43,11 @@ class RunCredentials:
     def __exit__(self, *_: object) -> None:
         known_secrets.remove(self._run_id)
 
-    def ask(self) -> Credentials:
-        """Return the headers that the run's trigger has by now, as secrets that are known already. Raises ApiError."""
-        answer = self._api.credentials(self._run_id)
+    def ask(self, refused: bool = False) -> Credentials:
+        """Return the headers that the run's trigger has by now, as secrets that are known already. `refused` tells the
+        API that the server has refused the present ones. Raises ApiError.
+        """
+        answer = self._api.credentials(self._run_id, self._expires_at if refused else None)
         # The API can't always tell: after this worker's poll, another one may have been handed the run with a new URL.
         if answer.get("mcpUrl") != self._mcp_url:
             raise Refused("The run's trigger has another MCP URL by now.", HTTPStatus.CONFLICT)
@@ -55,12 +59,13 @@ class RunCredentials:
             self._headers.append(headers)
             self.redactor.hide(self._secrets())
             known_secrets.replace(self._run_id, self._secrets())
-        self.present = self._credentials(headers, answer.get("expiresAt"))
+        self._expires_at = answer.get("expiresAt")
+        self.present = self._credentials(headers)
         return self.present
 
     def _secrets(self) -> list[str]:
         return [*(value for each in self._headers for value in each.values()), *self._others]
 
-    def _credentials(self, headers: Mapping[str, str], expires_at: object) -> Credentials:
-        seconds = self._api.seconds_until(expires_at)
+    def _credentials(self, headers: Mapping[str, str]) -> Credentials:
+        seconds = self._api.seconds_until(self._expires_at)
         return Credentials(headers, None if seconds is None else time.monotonic() + seconds)

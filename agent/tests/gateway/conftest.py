@@ -130,7 +130,7 @@ from pipedai_worker.disk.tool_calls import ToolCalls
 _, url, path, token = sys.argv
 given, calls = Credentials({"Authorization": token}), ToolCalls(Path(path))
 with Gateway(
-    url=url, credentials=given, ask=lambda: given, calls=calls, before_first_effect=lambda: None
+    url=url, credentials=given, ask=lambda _: given, calls=calls, before_first_effect=lambda: None
 ) as gateway:
     print(gateway.url, flush=True)
     sys.stdin.read()
@@ -167,7 +167,7 @@ def open_way(tmp_path: Path) -> Iterator[Callable[..., Way]]:
             headers: dict[str, str] | None = None,
             first: Callable[[], None] = lambda: None,
             expire_in: float | None = None,
-            ask: Callable[[], Credentials] | None = None,
+            ask: Callable[[bool], Credentials] | None = None,
             gate: Gate | None = None,
         ) -> Way:
             calls = ToolCalls(tmp_path / f"calls-{next(numbers)}.jsonl")
@@ -178,7 +178,7 @@ def open_way(tmp_path: Path) -> Iterator[Callable[..., Way]]:
             gateway = Gateway(
                 url=url,
                 credentials=given,
-                ask=ask or (lambda: given),
+                ask=ask or (lambda _: given),
                 calls=calls,
                 before_first_effect=first,
                 gate=gate,

@@ -115,7 +115,7 @@ def test_an_approved_call_that_the_server_refuses_for_its_headers_is_spent_and_m
     server.ways["tools/call"] = expire
     old = {"Authorization": TOKEN, "X-Old": "planted-old"}
     way = open_way(
-        server.url, headers=old, ask=lambda: current, gate=spending.gate(decision=decision)
+        server.url, headers=old, ask=lambda _: current, gate=spending.gate(decision=decision)
     )
     assert way.gateway.probe() is None
     assert "result" in way.client.call("send", a=1)

@@ -21,14 +21,17 @@ OLD = {"Authorization": "Bearer planted-old"}
 
 
 class Api:
-    """Gives the headers that the server wants, unless `answer` is another answer, and counts how often it is asked."""
+    """Gives the headers that the server wants, unless `answer` is another answer, and counts how often it is asked, and
+    how often because of a refusal.
+    """
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked = self.refused = 0
         self.answer: Credentials | Exception = Credentials({"Authorization": TOKEN})
 
-    def ask(self) -> Credentials:
+    def ask(self, refused: bool) -> Credentials:
         self.asked += 1
+        self.refused += refused
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -47,7 +50,7 @@ def test_a_refused_call_is_sent_once_more_with_new_headers_and_is_one_call(
     assert [seen[2]["Authorization"] for seen in server.seen] == [OLD["Authorization"], TOKEN]
     assert way.outcomes() == [("send", "possible", "ok")]
     assert way.client.call("look")["result"]["isError"] is False
-    assert (len(server.seen), api.asked) == (3, 1)
+    assert (len(server.seen), api.asked, api.refused) == (3, 1, 1)
 
 
 def test_calls_that_are_refused_together_ask_once(
@@ -104,6 +107,7 @@ def test_headers_are_asked_for_before_they_expire_and_again_until_they_come(
     # The answer may still be on its way into the gateway, in which case this call asks for nothing either.
     assert way.client.call("look")["result"]["isError"] is False
     asked = api.asked
+    assert api.refused == 0
     # What does not expire is not asked for again.
     assert way.client.call("look")["result"]["isError"] is False
     assert api.asked == asked

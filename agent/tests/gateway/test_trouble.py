@@ -226,7 +226,7 @@ def test_the_end_leaves_no_socket_and_no_thread(server: McpServer, tmp_path: Pat
         gateway = Gateway(
             url=server.url,
             credentials=given,
-            ask=lambda: given,
+            ask=lambda _: given,
             calls=calls,
             before_first_effect=lambda: None,
         )

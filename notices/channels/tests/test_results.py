@@ -158,8 +158,10 @@ def test_a_run_that_waits_for_a_decision_is_told_when_it_has_expired(cast):
     assert told() == [run_id]
 
 
-def test_a_flood_of_results_is_twenty_notices_and_a_digest(cast, hooks):
-    add_channel(cast, "slack", events=RESULT, url=hooks.url())
+def test_a_flood_of_results_is_twenty_notices_and_a_digest_and_holds_back_no_incident(
+    cast, hooks, open_incidents
+):
+    add_channel(cast, "slack", events=[*RESULT, "trigger_failing"], url=hooks.url())
     runs = Runs.of(cast)
     for number in range(MAX_AN_HOUR + 2):
         runs.ended(shortMessage=f"Number {number}.")
@@ -167,10 +169,20 @@ def test_a_flood_of_results_is_twenty_notices_and_a_digest(cast, hooks):
         pass
     send_due(NOON)
     assert len(hooks.received) == MAX_AN_HOUR
+    # Incidents have a limit and a digest of their own.
+    open_incidents(MAX_AN_HOUR + 3, now=NOON, name="Trigger {}")
+    send_due(NOON)
+    texts = [json.loads(each.body)["text"] for each in hooks.received[MAX_AN_HOUR:]]
+    assert len(texts) == MAX_AN_HOUR
+    assert all("is failing" in text for text in texts)
     send_due(NOON + timedelta(hours=1))
-    digest = json.loads(hooks.received[-1].body)["text"]
-    assert digest.startswith("2 notices were held back (")
-    assert "Nightly report: Number 20.\nNightly report: Number 21.\n" in digest
+    digests = sorted(json.loads(each.body)["text"] for each in hooks.received[2 * MAX_AN_HOUR :])
+    assert [digest.partition(" (")[0] for digest in digests] == [
+        "2 notices were held back",
+        "3 notices were held back",
+    ]
+    assert "Nightly report: Number 20.\nNightly report: Number 21.\n" in digests[0]
+    assert "Trigger Trigger 20 is failing" in digests[1]
 
 
 def test_an_end_pays_nothing_without_such_a_channel_and_one_statement_with_it(cast):

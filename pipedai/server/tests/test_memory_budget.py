@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from pipedai.server.memory_budget import (
-    ADDRESSES,
+    GROUPS,
     HOLDING,
     MIB,
     SMALL_BYTES,
@@ -21,10 +21,10 @@ from pipedai.server.wsgi_lane import WsgiLane
 pytestmark = pytest.mark.anyio
 
 TOTAL = 48
-SHARE = TOTAL // ADDRESSES * MIB
+SHARE = TOTAL // GROUPS * MIB
 # The bytes that large requests may hold of an address's quarter, and of the whole budget.
 LARGE = SHARE * 7 // 8
-ALL_LARGE = LARGE * ADDRESSES
+ALL_LARGE = LARGE * GROUPS
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_an_ipv6_subscriber_is_one_address(budget):
 
 
 def test_small_requests_have_room_when_large_ones_have_none(budget):
-    for address in range(ADDRESSES):
+    for address in range(GROUPS):
         assert held(budget, f"192.0.2.{address}", LARGE)
     assert not held(budget, "198.51.100.1", SMALL_BYTES + 1)
     small = held(budget, "198.51.100.1", SMALL_BYTES)
@@ -83,7 +83,7 @@ def test_small_requests_have_room_when_large_ones_have_none(budget):
 
 
 def test_small_requests_are_bounded_too(budget):
-    addresses = [f"192.0.2.{n}" for n in range(ADDRESSES + 1)]
+    addresses = [f"192.0.2.{n}" for n in range(GROUPS + 1)]
     for address in addresses:
         while held(budget, address, SMALL_BYTES):
             pass
@@ -99,7 +99,7 @@ def test_everything_goes_back_when_the_last_keeper_leaves(budget):
     holding.leave()
     assert (budget.used, ended) == (100, [])
     holding.leave()
-    assert (budget.used, budget._by_address, ended) == (0, {}, [1])
+    assert (budget.used, budget._by_group, ended) == (0, {}, [1])
 
 
 # --- Bodies
@@ -163,7 +163,7 @@ async def test_nothing_stays_counted_however_a_request_ends(budget, end):
             asyncio.get_running_loop().call_later(0.2, exchange.gone.set)
         running = asyncio.ensure_future(exchange.run(app))
     await running
-    assert (budget.used, budget._by_address) == (0, {})
+    assert (budget.used, budget._by_group) == (0, {})
 
 
 async def test_what_a_thread_still_works_on_counts_though_its_client_has_left(budget):

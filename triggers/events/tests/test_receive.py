@@ -12,6 +12,7 @@ from rest_framework.test import APIClient
 
 from pipedai.api.throttling import Buckets
 from pipedai.ids import new_id
+from pipedai.server.senders import group_of
 from pipedai.sql import execute
 from testing.world.cast import Cast
 from testing.world.events import SOURCE_SECRET, add_source, github
@@ -50,6 +51,9 @@ def test_a_signed_request_becomes_an_event(cast: Cast, source_id: UUID) -> None:
     assert event.body == {"text": "a\ufffdb\ufffd é", "n": 1.5, "list": [None]}
     assert event.decided_at == event.received_at
     assert EventSource.objects.get(id=source_id).last_event_at == event.received_at
+    # From now on its requests from this address share turns and memory as its workspace's.
+    workspace_id = cast.environment.workspace_id
+    assert group_of(f"/api/v1/hooks/{source_id}", "127.0.0.1") == workspace_id
 
 
 def test_whoever_cannot_sign_gets_the_same_answer_whatever_there_is(
@@ -66,6 +70,8 @@ def test_whoever_cannot_sign_gets_the_same_answer_whatever_there_is(
     answers = {(answer.status_code, answer.content) for answer in refused}
     assert len(answers) == 1, answers
     assert refused[0].status_code == 401
+    path = f"/api/v1/hooks/{source_id}"
+    assert group_of(path, "127.0.0.1") == "127.0.0.1"
     assert not Event.objects.exists()
 
 

@@ -126,6 +126,24 @@ def test_a_preview_says_in_words_and_times_what_a_schedule_does(
     }
 
 
+def test_a_preview_has_the_single_due_time_among_the_others(cast: Cast) -> None:
+    schedule = {"schedule": "0 9 * * *", "count": 3}
+    nine, following, _ = (each["at"] for each in preview(cast, **schedule).json()["times"])
+    early = nine.replace("T09:00", "T08:59")
+    # A time that both name is one due time, and all due times are whole minutes.
+    for once, times in (
+        (following, [nine, following]),
+        (nine.replace("T09:00:00", "T08:58:07"), [early, nine]),
+    ):
+        answer = preview(cast, **schedule | {"count": 2}, runOnceAt=once).json()
+        assert (answer["description"], [each["at"] for each in answer["times"]]) == (
+            "At 09:00",
+            times,
+        )
+    alone = preview(cast, runOnceAt=following).json()
+    assert alone == {"description": None, "times": [{"at": following, "note": None}]}
+
+
 def test_a_preview_shows_ten_times_in_utc_unless_told_otherwise(cast: Cast) -> None:
     times = preview(cast, schedule="0 9 * * MON").json()["times"]
     assert times == [{"at": A_TIME, "note": None}] * 10
@@ -135,7 +153,8 @@ def test_a_preview_shows_ten_times_in_utc_unless_told_otherwise(cast: Cast) -> N
 @pytest.mark.parametrize(
     ("body", "field", "message"),
     [
-        ({}, "schedule", "required"),
+        ({}, "schedule", "required without a runOnceAt"),
+        ({"runOnceAt": "2026-01-01T00:00:00Z"}, "runOnceAt", "Must be in the future"),
         ({"schedule": "0 9 * *"}, "schedule", "Needs the 5 fields"),
         (
             {"schedule": "61 9 * * *"},

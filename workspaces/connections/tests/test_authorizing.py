@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,6 +14,9 @@ from django.test import Client
 from accounts.models import Session, User
 from accounts.session_tokens import verify
 from pipedai.events import Actor
+from pipedai.outgoing import attempts
+from pipedai.outgoing.due import claim_due
+from pipedai.sql import database_now
 from testing.processes.forks import forked
 from testing.processes.racing import at_once
 from testing.processes.told_server import told_server
@@ -22,6 +26,7 @@ from workspaces.connections import authorizing, secrets
 from workspaces.connections.authorizing import Returned
 from workspaces.connections.clients import register_client
 from workspaces.connections.discovery import discover
+from workspaces.connections.revoking import REVOCATIONS
 from workspaces.connections.services import create_connection, delete_connection
 from workspaces.connections.tokens import ask_for_tokens, challenge_of
 from workspaces.encryption.check import check_keys
@@ -51,6 +56,7 @@ TOKENS = {
     "token_type": "Bearer",
     "expires_in": 60,
 }
+MINUTE = timedelta(minutes=1)
 HOME = {"sec-fetch-site": "same-origin"}
 
 
@@ -412,6 +418,52 @@ def test_who_dies_before_the_tokens_are_kept_is_asked_anew(committed_cast, origi
     assert ada.finish(connection_id, state=state, code="a-code").status_code == 409
     state = ada.begin(connection_id)["state"]
     assert ada.finish(connection_id, state=state, code="a-code").status_code == 200
+
+
+class TestTheRegisteredClient:
+    @pytest.fixture
+    def connection_id(self, cast, receiver):
+        """The id of a connection to a server that says where its clients can be removed."""
+        removal = {
+            "registration_access_token": "planted-registration-token",
+            "registration_client_uri": receiver.url("/client"),
+        }
+        with told_server({**pages(), "/register": (201, {}, MADE | removal)}) as origin:
+            yield add(cast, origin)
+
+    def test_is_removed_when_nobody_has_finished(self, ada, receiver, connection_id):
+        # Neither one that was replaced, nor one that was refused, nor one that is too late, can be finished.
+        state = ada.begin(connection_id)["state"]
+        assert ada.finish(connection_id, state=state, error="access_denied").status_code == 409
+        for _ in range(2):
+            ada.begin(connection_id)
+        delete_connection(connection_id=connection_id, actor=Actor("system"))
+        now = database_now()
+        assert claim_due(REVOCATIONS, room=9, busy={}, per_host=9, now=now + MINUTE * 10) == []
+        rows = claim_due(REVOCATIONS, room=9, busy={}, per_host=9, now=now + MINUTE * 11)
+        for row in rows:
+            attempts.record(REVOCATIONS, [(row, attempts.send(REVOCATIONS, row))])
+        asked = {(each.method, each.path) for each in receiver.received}
+        assert (len(receiver.received), asked) == (3, {("DELETE", "/client")})
+        bearer = receiver.received[0].headers["Authorization"]
+        assert bearer == "Bearer planted-registration-token"
+        assert not Revocation.objects.exclude(status="delivered").exists()
+
+    def test_stays_for_who_finishes(self, ada, connection_id):
+        state = ada.begin(connection_id)["state"]
+        assert ada.finish(connection_id, state=state, code="a-code").status_code == 200
+        assert not Revocation.objects.exists()
+        held = secrets.grant_of(Connection.objects.get())
+        assert held.registration_token == "planted-registration-token"
+
+    def test_gives_no_tokens_once_it_is_being_removed(self, ada, connection_id):
+        state = ada.begin(connection_id)["state"]
+        Revocation.objects.update(next_attempt_at=F("next_attempt_at") + MINUTE)
+        late = ada.finish(connection_id, state=state, code="a-code")
+        assert (late.status_code, "It took too long." in text_of(late)) == (409, True)
+        assert Connection.objects.get().status == "unauthorized"
+        purposes = Revocation.objects.order_by("purpose").values_list("purpose", flat=True)
+        assert list(purposes) == ["client", "token"]
 
 
 class TestTheClient:

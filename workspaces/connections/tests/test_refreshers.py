@@ -4,30 +4,35 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID
 
+import httpx
 import pytest
 from django.db import connection as database
+from django.db.models import F
 
 from bench.growth.plans import nodes
 from notices.models import Incident
 from pipedai.events import Actor
 from pipedai.ids import new_id
 from pipedai.outgoing.pool import Senders
-from pipedai.sql import execute
+from pipedai.sql import database_now, execute
 from testing.probes.plans import explained
 from testing.processes.forks import forked
 from testing.processes.grant_server import KNOWN_ID, KNOWN_SECRET, GrantServer, grant_server
 from testing.processes.racing import ROUNDS, accepted, at_once
 from testing.processes.scheduler_process import scheduling
 from testing.processes.webhook_receiver import receiving
+from testing.processes.worker_calls import WorkerCalls
 from testing.processes.worker_process import until
 from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.connections import add_oauth_connection, ago
+from testing.world.runs import Runs
 from workspaces.connections import authorizing, refreshers, refreshing
 from workspaces.connections.authorizing import Returned
 from workspaces.connections.outbox import REVOCATION_REQUEST
@@ -93,6 +98,38 @@ def test_schedulers_and_a_hand_out_that_want_the_same_make_one_request(
     assert connection.last_refresh_at is not None
     for each in schedulers:
         each.finish()
+
+
+def test_a_server_that_forgets_its_tokens_early_fails_one_run_and_not_the_next(
+    committed_cast: Cast, server: GrantServer
+) -> None:
+    cast, calls = committed_cast, WorkerCalls(committed_cast.worker)
+
+    def answers(run: Any) -> int:
+        ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+        sent = {"Accept": "application/json, text/event-stream", **run["mcpHeaders"]}
+        return httpx.post(run["mcpUrl"], json=ping, headers=sent).status_code
+
+    connection = authorized(cast, server)
+    # Nobody would refresh it before five minutes are over.
+    Connection.objects.update(refresh_at=F("refresh_at") + timedelta(minutes=5))
+    trigger_id = cast.add_trigger(connection_id=connection.id, mcp_url=connection.mcp_url)
+    runs = Runs(cast, trigger_id, now=database_now())
+    runs.queue()
+    run = calls.claim_next(claimId="first", start=True).json()["run"]
+    assert answers(run) != 401
+    server.control(revoke="access")
+    assert answers(run) == 401
+    refused = calls.credentials(run["id"], refusedExpiresAt=run["headersExpireAt"])
+    assert refused.json()["code"] == "connection_not_ready"
+    calls.complete(run["id"], status="failed", faultClass="infra")
+    runs.queue()
+    assert calls.claim_next(claimId="next").json()["run"] is None
+    scheduler = Refreshers()
+    assert scheduler.top_up() == 1
+    assert scheduler.wait(60)
+    scheduler.finish()
+    assert answers(calls.claim_next(claimId="next").json()["run"]) != 401
 
 
 def claimed_and_killed() -> None:
