@@ -17,7 +17,14 @@ from typing import Any
 from pipedai_worker.disk.tool_calls import POSSIBLE
 from pipedai_worker.executors.settings import TOOL_PREFIX
 from pipedai_worker.gateway import messages
-from pipedai_worker.gateway.exact import canonical, hash_of, is_plain, only_approved
+from pipedai_worker.gateway.exact import (
+    canonical,
+    hash_of,
+    is_plain,
+    mirrors,
+    only_approved,
+    repeats,
+)
 from pipedai_worker.gateway.exchange import Request
 from pipedai_worker.gateway.waiting import NotAllowed
 from pipedai_worker.logs import get_logger
@@ -101,6 +108,8 @@ class Gate:
         self._lock = threading.Lock()
         # The hash of each listed tool's schema; None if it has no canonical form.
         self._schemas: dict[str, str | None] = {}
+        # The headers that repeat arguments of each listed tool.
+        self._mirrors: dict[str, dict[str, tuple[str, ...]]] = {}
         # The tools that some list of the run has shown as ones that may have an effect.
         self._with_effect = set(with_effect)
         self._parked: Parked | None = None
@@ -113,6 +122,7 @@ class Gate:
         """Learn of a tool from the server's list. The worst effect that a list has told counts."""
         with self._lock:
             self._schemas[name] = hash_of(tool.get("inputSchema"))
+            self._mirrors[name] = mirrors(tool.get("inputSchema"))
             if effect == POSSIBLE:
                 self._with_effect.add(name)
 
@@ -214,6 +224,8 @@ class Gate:
                 decision = self._decision_on(call)
                 if len(posted) > 1 or messages.request_id(message) is None:
                     raise NotAllowed(BATCHED)
+                if not repeats(request, json.loads(text), self._mirrors[tool]):
+                    raise NotAllowed(ODD)
                 admitted = Admitted(decision.approval_id, only_approved(message, text))
         if admitted is not None:
             # No second call passes while the API is asked.
