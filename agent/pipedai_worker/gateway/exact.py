@@ -15,6 +15,8 @@ from pipedai_worker.gateway.exchange import Request
 
 _PLAIN_TYPE = re.compile(r'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
 
+# The API takes arguments of at most so many levels.
+MOST_LEVELS = 62
 # What MCP itself has in `_meta`. A server may do something by the rest.
 _META = re.compile(r"progressToken|traceparent|io\.modelcontextprotocol/.*")
 _PARAM = "mcp-param-"
@@ -76,6 +78,21 @@ def only_approved(message: dict[str, Any], arguments: bytes) -> bytes:
         {"jsonrpc": "2.0", "id": message["id"], "method": messages.TOOLS_CALL, "params": params}
     )
     return rest[:-2].encode() + b',"arguments":' + arguments + b"}}"
+
+
+def shows(shown: Any, value: Any, levels: int = MOST_LEVELS) -> bool:
+    """Tell whether JSON without secrets still has each member of the value, so that nothing is hidden from a person."""
+    if isinstance(shown, dict) and isinstance(value, dict):
+        both = [list(shown.values()), list(value.values())]
+    elif isinstance(shown, list) and isinstance(value, list):
+        both = [shown, value]
+    else:
+        return not isinstance(shown, (dict, list)) and not isinstance(value, (dict, list))
+    return (
+        levels > 0
+        and len(both[0]) == len(both[1])
+        and all(shows(*pair, levels - 1) for pair in zip(*both))
+    )
 
 
 def hash_of(value: Any) -> str | None:

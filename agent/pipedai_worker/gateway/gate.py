@@ -24,6 +24,7 @@ from pipedai_worker.gateway.exact import (
     mirrors,
     only_approved,
     repeats,
+    shows,
 )
 from pipedai_worker.gateway.exchange import Request
 from pipedai_worker.gateway.waiting import NotAllowed
@@ -36,6 +37,8 @@ log = get_logger(__name__)
 
 # The most that the arguments of a call that somebody is to approve may take, in bytes of their canonical form.
 LARGEST_ARGUMENTS = 64 * 1024
+# The longest name of a tool that the API takes.
+LONGEST_NAME = 200
 ALONE = "Another call waits for a person's approval. Call this again, alone, after it."
 SUB_AGENT = (
     "A person must approve this call, and only the main agent can ask for that. Nothing was done."
@@ -45,7 +48,9 @@ UNAPPROVED = "A person must approve exactly this call, and nobody has. Nothing w
 UNLISTED = "The MCP server has not listed this tool, so the call was not sent."
 BATCHED = "A call that a person has approved must be sent alone, as a request. Nothing was done."
 ODD = "The worker can't be sure how the MCP server would read this message, so it was not sent."
-NOT_CANONICAL = "A person must approve this call, but its arguments or its tool's schema can't be shown exactly."
+NOT_CANONICAL = (
+    "A person must approve this call, but its name, arguments or schema can't be shown exactly."
+)
 TOO_LARGE = "A person must approve this call, but its arguments exceed 64 KiB. Nothing was done."
 UNSPENT = "The approval of this call could not be used, so the call was not sent."
 REJECTED = "A person has rejected this call. Nothing was done."
@@ -172,7 +177,11 @@ class Gate:
         other = self._parked is not None and self._parked.tool_use_id != tool_use_id
         if other and not self._was_sent:
             raise NotAllowed(ALONE)
-        shown = self._redact(json.loads(text))
+        whole = json.loads(text)
+        shown = self._redact(whole)
+        is_name = 0 < len(tool) <= LONGEST_NAME and tool.isprintable()
+        if not is_name or not shows(shown, whole):
+            raise NotAllowed(NOT_CANONICAL)
         if len(json.dumps(shown, ensure_ascii=False, separators=(",", ":")).encode()) > (
             LARGEST_ARGUMENTS
         ):

@@ -18,6 +18,7 @@ import pytest
 from pipedai_worker.executors import settings
 from pipedai_worker.gateway import Credentials, Gate, gate
 from pipedai_worker.polling.approvals import Approvals
+from pipedai_worker.redact import Redactor
 
 from .conftest import Way, events_in
 from .servers import TOKEN, Exchange, McpServer, serving
@@ -49,10 +50,9 @@ class Spending:
         assert approvals is not None
         return Gate(
             approvals,
-            redact=lambda value: value,
             make_room=lambda _: not self.full,
             spend=self._spend,
-            **rest,
+            **{"redact": lambda value: value, **rest},
         )
 
     def _spend(self, approval_id: str) -> None:
@@ -268,7 +268,8 @@ def test_the_hook_defers_the_first_gated_call_and_denies_the_others(
     assert hook(way, tmp_path, "send", {})["why"] == gate.NO_ROOM
     spending.full = False
     assert hook(way, tmp_path, "send", {"a": "x" * gate.LARGEST_ARGUMENTS})["why"] == gate.TOO_LARGE
-    for odd in ({"a": 2**60}, {"a": "\ud800"}, {"a": "\0"}, {"a": 1e400}):
+    deep = json.loads("[" * 62 + "]" * 62)
+    for odd in ({"a": 2**60}, {"a": "\ud800"}, {"a": "\0"}, {"a": 1e400}, {"a": deep}):
         assert hook(way, tmp_path, "send", odd)["why"] == gate.NOT_CANONICAL
     assert hook(way, tmp_path, "sent", {})["why"] == gate.UNLISTED
     assert hook(way, tmp_path, "send", {"b": 1.0, "a": "\u00e9"})["decision"] == "defer"
@@ -285,6 +286,16 @@ def test_the_hook_defers_the_first_gated_call_and_denies_the_others(
     # If claude makes the call all the same, it is refused, and another one may be asked for.
     assert "error" in way.client.call("send", a="\u00e9", b=1)
     assert hook(way, tmp_path, "send", {"b": 1}, tool_use_id="toolu_3")["decision"] == "defer"
+
+
+@pytest.mark.parametrize(
+    "arguments", [{f"hos_{'a' * 40}": 1, f"hos_{'b' * 40}": 2}, {"a": 31415926, "b": 1}]
+)
+def test_no_secret_hides_another_part_of_the_arguments(
+    gated: Opening, tmp_path: Path, arguments: Any
+) -> None:
+    way = gated(redact=Redactor(["31415926"]).redact_json)
+    assert hook(way, tmp_path, "send", arguments)["why"] == gate.NOT_CANONICAL
 
 
 def test_without_rules_there_is_no_hook(open_way: Opening, server: McpServer) -> None:
