@@ -222,6 +222,17 @@ def test_columns_are_aligned_also_below_wide_characters(capsys):
     assert wide.index("ok") + 6 == narrow.index("failed")
 
 
+@pytest.mark.parametrize(("width", "longest"), [(40, 36 + 2 * 2 + 2 * 6), (80, 80)])
+def test_an_id_is_never_cut(capsys, monkeypatch, width, longest):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(width))
+    id_ = "01a20e61-e1a2-7c3d-8e4f-5a6b7c8d9e0f"
+    output.Output().table(("NAME", "STATE", "ID"), [("x" * 60, "uncoloured", id_)], none="")
+    line = capsys.readouterr().out.splitlines()[1]
+    assert (line.endswith(id_), len(line)) == (True, longest)
+
+
 def test_a_long_cell_is_cut_and_colours_are_for_terminals(capsys, monkeypatch):
     output.Output().table(("NAME",), [("x" * 500,)], none="")
     assert capsys.readouterr().out.splitlines()[1].rstrip() == "x" * 59 + "…"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,9 @@ Json = dict[str, Any]
 
 # A cell is cut after so many characters on a terminal, so that a long name leaves room for the others.
 _WIDEST = 60
+# On a narrow one, the widest cells are cut further, down to this.
+_NARROWEST = 6
+_GAP = 2
 # What is piped elsewhere has lines as long as they are, within reason.
 _PIPED_WIDTH = 1000
 
@@ -64,7 +68,7 @@ class Output:
         return self._progress.is_terminal and not self.as_json
 
     def json(self, value: Any) -> None:
-        sys.stdout.write(f"{json.dumps(value, ensure_ascii=True, indent=2)}\n")
+        click.echo(json.dumps(value, ensure_ascii=True, indent=2))
 
     def line(self, text: object = "", *, style: str = "") -> None:
         self._console.print(Text(safe(text), style=style))
@@ -78,18 +82,32 @@ class Output:
         self.line("  ".join(cells), style=style)
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[object]], *, none: str) -> None:
-        """Write a table, or the sentence `none` if it has no rows."""
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for head in heads:
-            table.add_column(head, no_wrap=True, overflow="ellipsis")
-        count = 0
-        for row in rows:
-            table.add_row(*(_cell(value) for value in row))
-            count += 1
-        if count:
-            self._console.print(table, soft_wrap=False)
-        else:
+        """Write a table, or the sentence `none` if it has no rows. The last column, which has the ids, is never cut."""
+        cells = [[_cell(value) for value in row] for row in rows]
+        if not cells:
             self.line(none)
+            return
+        widths = [
+            max(len(head), *(cell.cell_len for cell in column))
+            for head, column in zip(heads, zip(*cells, strict=True), strict=True)
+        ]
+        while sum(widths) + _GAP * (len(widths) - 1) > self._console.width:
+            widest = max(range(len(widths) - 1), key=widths.__getitem__)
+            if widths[widest] <= _NARROWEST:
+                break
+            widths[widest] -= 1
+        table = Table(
+            box=None,
+            pad_edge=False,
+            header_style="bold",
+            padding=(0, _GAP, 0, 0),
+            width=sum(widths) + _GAP * (len(widths) - 1),
+        )
+        for head, width in zip(heads, widths, strict=True):
+            table.add_column(head, no_wrap=True, overflow="ellipsis", width=width)
+        for row in cells:
+            table.add_row(*row)
+        self._console.print(table, soft_wrap=False, crop=False)
 
     def items(
         self,

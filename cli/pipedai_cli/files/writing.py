@@ -36,7 +36,8 @@ def write_files(
     try:
         for path, text in texts.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            # Line ends stay as they are, also on Windows.
+            path.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise wrong_usage(f"{folder} can't be written: {error.strerror}.") from None
     return list(texts)
