@@ -46,8 +46,8 @@ class Change:
 
 
 def told(change: Change, new: Row | None, names: Names, role: Role) -> Json:
-    """Returns what became of a row, as the API shows it. Who may not read such rows gets no diff, and of each that there
-    is `update`: else they could guess what it has.
+    """Returns what became of a row, as the API shows it. Who may not read such rows gets no diff, and `update` of each
+    that there is: else they could guess what it has.
     """
     old_fields, new_fields = (_fields(change.kind, row, names) for row in (change.row, new))
     both = [*new_fields, *(name for name in old_fields if name not in new_fields)]

@@ -6,7 +6,7 @@ from testing.processes.racing import at_once
 from testing.world.cast import TEST_ACTOR
 from triggers.models import Budget
 from workers.models import Pool
-from workspaces.files import planning
+from workspaces.files import kinds, planning
 from workspaces.files.requests import Request
 
 POOL = {"kind": "pool", "key": "builders", "name": "Builders"}
@@ -135,6 +135,14 @@ def test_a_resource_that_is_wrong_is_named(cast, resource, field):
     answer = plan(cast, [resource])
     assert answer.status_code == 400
     assert field in answer.json()["details"]["fieldErrors"]
+
+
+def test_an_environment_with_too_much_is_neither_planned_nor_exported(cast, monkeypatch):
+    """Its rows would take the memory in which the process answers everybody."""
+    monkeypatch.setattr(kinds, "MOST_BYTES", 1)
+    exported = cast.client(cast.viewer).get(f"{environment(cast)}/export")
+    for answer in (plan(cast, []), exported):
+        assert (answer.status_code, answer.json()["code"]) == (409, "too_much_for_files")
 
 
 def test_another_row_with_the_key_is_a_conflict(cast):
