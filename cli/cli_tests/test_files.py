@@ -150,6 +150,17 @@ def test_what_is_written_reads_as_it_was(tmp_path):
         assert again == {each["kind"]: each for each in resources}
 
 
+@pytest.mark.parametrize("key", ["../../outside", "linked"])
+def test_an_export_writes_nothing_outside_its_folder(tmp_path, key):
+    folder = tmp_path / "repository"
+    (folder / "prompts").mkdir(parents=True)
+    (folder / "prompts" / "linked.md").symlink_to(tmp_path / "outside.md")
+    trigger = {"kind": "trigger", "key": key, "prompt": "Two\nlines."}
+    with pytest.raises(Failure, match="outside"):
+        write_files(folder, "acme", [trigger], force=True, schema_url="https://x.example")
+    assert not (tmp_path / "outside.md").exists()
+
+
 def test_an_export_writes_over_nothing(tmp_path):
     write(tmp_path, HEAD)
     with pytest.raises(Failure, match="--force"):
