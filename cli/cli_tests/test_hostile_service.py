@@ -146,6 +146,21 @@ def test_a_cost_beyond_all_numbers_is_shown_as_none():
     ]
 
 
+def test_a_key_is_in_no_error(tmp_path):
+    """Values of variables often end with a line break, and a log of CI keeps what is written."""
+    with raw_server(answers(b"[]")) as url:
+        shell = {"home": tmp_path, "url": url.removesuffix("/mcp")}
+        for key in ("pwk_planted\n", "pwk_planted\rx", "pwk_plänted"):
+            assert "planted" not in pipedai("whoami", **shell, key=key).err
+
+
+def test_a_variable_that_can_not_be_used_is_wrong_usage(tmp_path):
+    shell = {"home": tmp_path, "url": "https://x.example", "key": "pwk_x"}
+    for wrong in ({"ALL_PROXY": "foo://"}, {"SSL_CERT_FILE": "/nowhere"}):
+        ended = pipedai("whoami", **shell, **wrong)
+        assert (ended.code, "can't be used" in ended.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     "url", ["nonsense", "ftp://x", "https://u:p@x", "https://x/?q=1", "https://", "http://[::"]
 )

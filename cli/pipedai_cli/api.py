@@ -79,7 +79,14 @@ class Api:
             headers["Authorization"] = f"Bearer {key}"
         # Redirects are not followed: they could lead the key to somebody else. Proxies and certificates of the
         # environment are used, as by other programs of a person.
-        self._client = httpx.Client(base_url=self.url + BASE_PATH, headers=headers, timeout=TIMEOUT)
+        try:
+            self._client = httpx.Client(
+                base_url=self.url + BASE_PATH, headers=headers, timeout=TIMEOUT
+            )
+        except (ValueError, OSError, httpx.InvalidURL) as error:
+            raise wrong_usage(
+                f"The variables for proxies or SSL_CERT_FILE can't be used: {error}."
+            ) from None
 
     def close(self) -> None:
         self._client.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, update_wrapper
@@ -14,6 +15,9 @@ from pipedai_cli import keys
 from pipedai_cli.api import Api
 from pipedai_cli.errors import Exit, Failure
 from pipedai_cli.output import Output
+
+# As many as no environment has: a name counts only if no other row has it.
+_ALL = 100_000
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,7 +35,10 @@ class Session:
     @cached_property
     def profile(self) -> keys.Profile:
         """The key of PIPEDAI_KEY, for programs, else that of the profile. Raises Failure if nobody has signed in."""
-        if key := os.environ.get("PIPEDAI_KEY"):
+        # Files that variables are read from often end with a line break. An error about the header would show the key.
+        if key := os.environ.get("PIPEDAI_KEY", "").strip():
+            if not re.fullmatch(r"\w+", key, re.ASCII):
+                raise Failure(Exit.USAGE, "PIPEDAI_KEY is no key: letters, digits and underscores.")
             url = os.environ.get("PIPEDAI_URL")
             if not url:
                 raise Failure(
@@ -64,7 +71,7 @@ class Session:
 
     def console(self, path: str = "") -> str:
         """Return the URL of a page of the console."""
-        return f"{self.profile.url.rstrip('/')}/console/{path}"
+        return f"{self.api.url}/console/{path}"
 
 
 def with_session(function: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
@@ -84,7 +91,7 @@ def found_by(session: Session, kind: str, given: str) -> dict[str, Any]:
     if _is_id(given):
         row: dict[str, Any] = session.api.get(f"/{kind}/{given}")
         return row
-    rows = session.api.items(f"{session.environment}/{kind}", 1000)
+    rows = session.api.items(f"{session.environment}/{kind}", _ALL)
     fitting = [row for row in rows if given in {row.get("key"), row.get("name")}]
     if len(fitting) == 1:
         return fitting[0]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from testing.world.connections import add_connection
+from testing.world.mails import MAIL_SERVER, prove
 from triggers.models import Trigger
 from workers.models import Pool
 from workspaces.files.kinds import kinds
@@ -74,7 +75,11 @@ def test_a_viewers_plan_says_the_same_of_right_and_wrong_guesses(applied):
     assert told[0]["action"] == "none"
 
 
-def test_a_viewer_is_not_told_whether_a_row_that_they_may_not_read_is_as_they_guess(cast):
+def test_a_viewer_is_not_told_whether_a_row_that_they_may_not_read_is_as_they_guess(
+    cast, settings
+):
+    settings.EMAIL_URL = MAIL_SERVER
+    prove(cast.admin)
     channel = {"kind": "channel", "key": "alarms", "name": "Alarms", "type": "email"}
     right, wrong = ({**channel, "emails": [f"{name}@acme.example"]} for name in ("right", "wrong"))
     apply(cast, [right])
