@@ -125,6 +125,16 @@ class Kind:
         defaults = {self.sources[name]: fields[name].default for name in names}
         return {name: value for name, value in defaults.items() if value is not empty}
 
+    @cached_property
+    def all_defaults(self) -> Row:
+        """What fields have that a file leaves out, by their names in the API; `empty` if it may not leave them out."""
+        defaults: Row = {}
+        for name, each in self.body().fields.items():
+            default = self.defaults.get(self.sources[name], each.default)
+            # Also a default takes the type that a value in a request gets.
+            defaults[name] = default if default in (None, empty) else each.run_validation(default)
+        return defaults
+
     def rows(self, environment_id: UUID) -> list[Row]:
         """Returns the live rows as dicts, by the sources of the body's fields and the columns of secrets. Raises
         Conflict if they take more memory than a request may.

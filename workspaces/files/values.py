@@ -109,22 +109,17 @@ def canonical(value: Any) -> str:
 
 def shown(kind: Kind, row: Row) -> Fields:
     """Returns a row's fields as the API has them, without those that are as by default. A secret has a name alone."""
-    body = kind.body()
     fields: Fields = {}
-    for name, field in body.fields.items():
+    for name, source in kind.sources.items():
         if name in {"key", "managedBy", *kind.left_out} or kind.hides(row, name):
             continue
         if name in kind.secrets:
             if has_secret(kind, row, name):
                 fields[name] = {"secret": secret_name(row["key"], name)}
             continue
-        source = str(field.source)
         if source not in row:
             continue
-        default = kind.defaults.get(source, field.default)
-        # Also a default takes the type that a value in a request gets.
-        if default not in (None, empty):
-            default = field.run_validation(default)
+        default = kind.all_defaults[name]
         if default is empty or canonical(row[source]) != canonical(default):
             fields[name] = json.loads(compact_json(row[source]))
     return fields

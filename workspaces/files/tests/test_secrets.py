@@ -75,9 +75,7 @@ def test_a_viewers_plan_says_the_same_of_right_and_wrong_guesses(applied):
     assert told[0]["action"] == "none"
 
 
-def test_a_viewer_is_not_told_whether_a_row_that_they_may_not_read_is_as_they_guess(
-    cast, settings
-):
+def test_a_viewer_is_not_told_whether_a_row_that_they_may_not_read_is_as_they_guess(cast, settings):
     settings.EMAIL_URL = MAIL_SERVER
     prove(cast.admin)
     channel = {"kind": "channel", "key": "alarms", "name": "Alarms", "type": "email"}
