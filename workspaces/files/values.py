@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rest_framework.exceptions import ParseError
-from rest_framework.fields import CharField, Field, empty
+from rest_framework.fields import CharField, empty
 
 from pipedai.api.errors import Invalid
 from pipedai.api.parsers import check_text, parse_json
@@ -146,7 +146,7 @@ def _named(value: Any) -> str | None:
     return value["secret"] if is_one and isinstance(value["secret"], str) else None
 
 
-def _filled(name: str, value: Any, secrets: Mapping[str, str], field: Field) -> Any:
+def _filled(name: str, value: Any, secrets: Mapping[str, str], field: Any) -> Any:
     """Puts the secrets in. Of a field that is no text, the secret is the JSON of the whole."""
     whole = _named(value)
     if whole is None or isinstance(field, CharField):
