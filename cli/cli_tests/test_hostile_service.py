@@ -97,8 +97,8 @@ def test_a_bad_certificate_is_named_with_what_to_do(tmp_path):
 
 
 def test_what_it_refuses_is_exit_4_with_the_code(tmp_path):
-    body = {"error": f"You can't. {EVIL}", "code": "forbidden", "details": {}}
-    body["details"]["fieldErrors"] = {"x": ["long " * 10_000]}
+    wrong = {"fieldErrors": {"x": ["long " * 10_000]}}
+    body = {"error": f"You can't. {EVIL}", "code": "forbidden", "details": wrong}
     with raw_server(answers(json.dumps(body).encode(), status="403 Forbidden")) as url:
         ended = pipedai("whoami", home=tmp_path, url=url.removesuffix("/mcp"), key="pwk_x")
     assert ended.code == 4
@@ -155,9 +155,8 @@ def test_a_key_is_in_no_error(tmp_path):
 
 
 def test_a_variable_that_can_not_be_used_is_wrong_usage(tmp_path):
-    shell = {"home": tmp_path, "url": "https://x.example", "key": "pwk_x"}
     for wrong in ({"ALL_PROXY": "foo://"}, {"SSL_CERT_FILE": "/nowhere"}):
-        ended = pipedai("whoami", **shell, **wrong)
+        ended = pipedai("whoami", home=tmp_path, url="https://x.example", key="pwk_x", **wrong)
         assert (ended.code, "can't be used" in ended.err) == (2, True)
 
 

@@ -83,15 +83,15 @@ def only_approved(message: dict[str, Any], arguments: bytes) -> bytes:
 def shows(shown: Any, value: Any, levels: int = MOST_LEVELS) -> bool:
     """Tell whether JSON without secrets still has each member of the value, so that nothing is hidden from a person."""
     if isinstance(shown, dict) and isinstance(value, dict):
-        both = [list(shown.values()), list(value.values())]
+        ours, theirs = list(shown.values()), list(value.values())
     elif isinstance(shown, list) and isinstance(value, list):
-        both = [shown, value]
+        ours, theirs = shown, value
     else:
         return not isinstance(shown, (dict, list)) and not isinstance(value, (dict, list))
     return (
         levels > 0
-        and len(both[0]) == len(both[1])
-        and all(shows(*pair, levels - 1) for pair in zip(*both))
+        and len(ours) == len(theirs)
+        and all(shows(one, other, levels - 1) for one, other in zip(ours, theirs))
     )
 
 
