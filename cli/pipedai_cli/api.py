@@ -23,8 +23,8 @@ TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 STREAM_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 # An answer may take this long in all: the time-outs above begin anew with each byte.
 LONGEST_SECONDS = 120.0
-# More than any answer has: an export has 500 resources, and their prompts come to 8 MiB.
-LARGEST_ANSWER = 32 * 1024 * 1024
+# More than any answer has: the prompts of an export come to 32 MiB.
+LARGEST_ANSWER = 64 * 1024 * 1024
 # More than any event of a run has on its line.
 LARGEST_LINE = 1024 * 1024
 # A page of lists.

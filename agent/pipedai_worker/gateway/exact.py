@@ -81,18 +81,17 @@ def only_approved(message: dict[str, Any], arguments: bytes) -> bytes:
 
 
 def shows(shown: Any, value: Any, levels: int = MOST_LEVELS) -> bool:
-    """Tell whether JSON without secrets still has each member of the value, so that nothing is hidden from a person."""
+    """Tell whether JSON without secrets still has each member of a value, so that nothing is hidden from a person."""
     if isinstance(shown, dict) and isinstance(value, dict):
-        ours, theirs = list(shown.values()), list(value.values())
-    elif isinstance(shown, list) and isinstance(value, list):
-        ours, theirs = shown, value
-    else:
-        return not isinstance(shown, (dict, list)) and not isinstance(value, (dict, list))
-    return (
-        levels > 0
-        and len(ours) == len(theirs)
-        and all(shows(one, other, levels - 1) for one, other in zip(ours, theirs))
-    )
+        return list(shown) == list(value) and shows([*shown.values()], [*value.values()], levels)
+    if isinstance(shown, list) and isinstance(value, list):
+        pairs = zip(shown, value)
+        return (
+            levels > 0
+            and len(shown) == len(value)
+            and all(shows(one, other, levels - 1) for one, other in pairs)
+        )
+    return not isinstance(shown, (dict, list)) and not isinstance(value, (dict, list))
 
 
 def hash_of(value: Any) -> str | None:

@@ -289,7 +289,7 @@ def test_the_hook_defers_the_first_gated_call_and_denies_the_others(
 
 
 @pytest.mark.parametrize(
-    "arguments", [{f"hos_{'a' * 40}": 1, f"hos_{'b' * 40}": 2}, {"a": 31415926, "b": 1}]
+    "arguments", [{f"hos_{'a' * 40}": 1, f"hos_{'b' * 40}": 2}, {"a": 31415926}]
 )
 def test_no_secret_hides_another_part_of_the_arguments(
     gated: Opening, tmp_path: Path, arguments: Any
