@@ -8,7 +8,7 @@ from typing import Any, Final
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from pipedai.api.fields import TextField, TrueFalseField, WholeNumberField
+from pipedai.api.fields import ListField, TextField, TrueFalseField, WholeNumberField
 from pipedai.api.serializers import StrictBody
 from workspaces.roles import Role
 
@@ -50,9 +50,9 @@ class ToolsField(serializers.JSONField):
 
 
 @cache
-def _names() -> serializers.ListField:
+def _names() -> ListField:
     name = TextField(max_length=MAX_TOOL_NAME, trim_whitespace=False)
-    return serializers.ListField(child=name, min_length=1, max_length=MAX_TOOLS)
+    return ListField(child=name, min_length=1, max_length=MAX_TOOLS)
 
 
 class ApprovalRuleBody(StrictBody):

@@ -60,6 +60,7 @@ register_kind(
             **{name: F(f"revision__{name}") for name in ("prompt", "model", "output_schema")},
             "on": LISTENS_TO,
         },
+        long="prompt",
         finish=lambda row: {**row, "on": [entry_of(entry) for entry in row["on"]]},
         create=services.create_trigger,
         update=lambda id_, **said: services.update_trigger(trigger_id=id_, **said),

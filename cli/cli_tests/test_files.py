@@ -85,6 +85,11 @@ _BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         (HEAD + "triggers: [", "line 2"),
         ("[" * 3000, "nested too deep"),
         (_BOMB, "too many values"),
+        (HEAD + "pools: {a: {name: 1e999}}", "too large"),
+        (HEAD + "pools: {a: {1: x}}", "the name 1 needs quotes"),
+        (HEAD + 'pools: {a: {name: "\\ud800"}}', "surrogates"),
+        (HEAD + "pools: {a: {name: !!timestamp 2026-11-29}}", "line 2"),
+        (HEAD + "pools: {a: {name: !!bool x}}", "the type of its tag"),
         ("- 1", "has to be a mapping"),
         ("", "has to be a mapping"),
     ],
@@ -94,6 +99,13 @@ def test_one_sentence_says_what_is_wrong(tmp_path, text, said):
         read_files(write(tmp_path, text, p="x"))
     assert failure.value.exit_code == 2
     assert "\n" not in str(failure.value)
+
+
+def test_merges_of_merges_mean_each_field_once():
+    text = "a0: &a0 {k: 1}\n" + "".join(
+        f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}], k{n}: 1}}\n" for n in range(1, 12)
+    )
+    assert len(yaml_text.load(text)["a11"]) == 12
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path):
@@ -107,11 +119,11 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
 
 def test_what_is_written_reads_as_it_was(tmp_path):
     rng = random.Random(29)
-    letters = string.printable + "äß→\u2028on"
+    letters = string.printable + "äß→😀\x85\u2028on"
+    numbers = ["1e3", "1E5", "1.5e3", "-.5", "0123e4", "1e400", "0x1F", "+1", "5."]
     for number in range(50):
-        texts = [
-            "".join(rng.choices(letters, k=rng.randrange(40))).replace("\r", "") for _ in range(3)
-        ]
+        texts = ["".join(rng.choices(letters, k=rng.randrange(40))) for _ in range(3)]
+        texts[number % 3] = rng.choice([texts[number % 3], *numbers])
         resources: list[dict[str, Any]] = [
             {
                 "kind": "trigger",
@@ -136,6 +148,17 @@ def test_what_is_written_reads_as_it_was(tmp_path):
         write_files(folder, "acme", resources, force=False, schema_url="https://x.example/schema")
         again = {each["kind"]: each for each in read_files(folder).resources}
         assert again == {each["kind"]: each for each in resources}
+
+
+@pytest.mark.parametrize("key", ["../../outside", "linked"])
+def test_an_export_writes_nothing_outside_its_folder(tmp_path, key):
+    folder = tmp_path / "repository"
+    (folder / "prompts").mkdir(parents=True)
+    (folder / "prompts" / "linked.md").symlink_to(tmp_path / "outside.md")
+    trigger = {"kind": "trigger", "key": key, "prompt": "Two\nlines."}
+    with pytest.raises(Failure, match="outside"):
+        write_files(folder, "acme", [trigger], force=True, schema_url="https://x.example")
+    assert not (tmp_path / "outside.md").exists()
 
 
 def test_an_export_writes_over_nothing(tmp_path):

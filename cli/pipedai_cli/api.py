@@ -23,8 +23,8 @@ TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 STREAM_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 # An answer may take this long in all: the time-outs above begin anew with each byte.
 LONGEST_SECONDS = 120.0
-# More than any answer has: an export has 500 resources, and their prompts come to 8 MiB.
-LARGEST_ANSWER = 32 * 1024 * 1024
+# More than any answer has: the prompts of an export come to 32 MiB.
+LARGEST_ANSWER = 64 * 1024 * 1024
 # More than any event of a run has on its line.
 LARGEST_LINE = 1024 * 1024
 # A page of lists.
@@ -84,7 +84,14 @@ class Api:
             headers["Authorization"] = f"Bearer {key}"
         # Redirects are not followed: they could lead the key to somebody else. Proxies and certificates of the
         # environment are used, as by other programs of a person.
-        self._client = httpx.Client(base_url=self.url + BASE_PATH, headers=headers, timeout=TIMEOUT)
+        try:
+            self._client = httpx.Client(
+                base_url=self.url + BASE_PATH, headers=headers, timeout=TIMEOUT
+            )
+        except (ValueError, OSError, httpx.InvalidURL) as error:
+            raise wrong_usage(
+                f"The variables for proxies or SSL_CERT_FILE can't be used: {error}."
+            ) from None
 
     def close(self) -> None:
         self._client.close()

@@ -2,7 +2,9 @@
 
 from enum import IntEnum
 
-from pipedai_cli.text import one_line
+from pipedai_cli.text import one_line, shorten
+
+_LONGEST = 4000
 
 
 class Exit(IntEnum):
@@ -21,10 +23,10 @@ class Exit(IntEnum):
 
 
 class Failure(Exception):  # noqa: N818 - it is what the user is told, and no fault of the program
-    """Ends the command with this sentence on stderr. Control characters of the sentence are escaped."""
+    """Ends the command with this sentence on stderr, which is cut, and whose control characters are escaped."""
 
     def __init__(self, exit_code: Exit, sentence: str) -> None:
-        super().__init__(one_line(sentence))
+        super().__init__(shorten(one_line(sentence), _LONGEST))
         self.exit_code = exit_code
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import io
 import signal
 import sys
+import traceback
+from pathlib import Path
 
 import click
 
 from pipedai_cli import __version__, keys
 from pipedai_cli.commands import account, changes, mcp, operating, runs, triggers
-from pipedai_cli.errors import Failure
+from pipedai_cli.errors import Exit, Failure
 from pipedai_cli.session import Session
 from pipedai_cli.text import one_line
 
@@ -19,6 +21,8 @@ _HELP = """\b
 Operate PipedAI. Begin with `pipedai login --url https://pipedai.example`.
 Exits: 1 run failed, 2 usage, 3 unreachable, 4 refused, 5 waits for a person.
 """
+# As a shell says of a program that SIGPIPE ended.
+_OUTPUT_CLOSED = 141
 
 
 @click.group(
@@ -41,6 +45,9 @@ for module in (account, changes, triggers, runs, operating, mcp):
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line, and exit as SPEC §29 says."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Not every terminal's encoding has all characters of names.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         cli(args, prog_name="pipedai", standalone_mode=False)
     except Failure as failure:
@@ -54,9 +61,14 @@ def main(args: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         # As a shell expects of a program that Ctrl-C ended.
         sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:
-        # Whoever reads the output, such as `head`, has enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:
+        # Click and Rich end with 1 when the output's reader, such as `head`, has enough. But 1 says that a run failed.
+        sys.exit(_OUTPUT_CLOSED)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
+        _say(f"What the service answered can't be read, or pipedai has a fault: {where}.")
+        sys.exit(int(Exit.UNREACHABLE))
 
 
 def _misused(error: click.UsageError) -> int:

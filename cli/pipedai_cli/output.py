@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import click
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
@@ -68,7 +69,7 @@ class Output:
         return self._progress.is_terminal and not self.as_json
 
     def json(self, value: Any) -> None:
-        sys.stdout.write(f"{json.dumps(value, ensure_ascii=True, indent=2)}\n")
+        click.echo(json.dumps(value, ensure_ascii=True, indent=2))
 
     def line(self, text: object = "", *, style: str = "") -> None:
         self._console.print(Text(safe(text), style=style))

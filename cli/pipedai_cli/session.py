@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, update_wrapper
@@ -16,6 +17,9 @@ from pipedai_cli.api import Api
 from pipedai_cli.errors import Exit, Failure
 from pipedai_cli.output import Output
 from pipedai_cli.text import shorten
+
+# As many as no environment has: a name counts only if no other row has it.
+_ALL = 100_000
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,7 +41,10 @@ class Session:
     @cached_property
     def profile(self) -> keys.Profile:
         """The key of PIPEDAI_KEY, for programs, else that of the profile. Raises Failure if nobody has signed in."""
-        if key := os.environ.get("PIPEDAI_KEY"):
+        # Files that variables are read from often end with a line break. An error about the header would show the key.
+        if key := os.environ.get("PIPEDAI_KEY", "").strip():
+            if not re.fullmatch(r"\w+", key, re.ASCII):
+                raise Failure(Exit.USAGE, "PIPEDAI_KEY is no key: letters, digits and underscores.")
             url = os.environ.get("PIPEDAI_URL")
             if not url:
                 raise Failure(
@@ -75,7 +82,7 @@ class Session:
 
     def console(self, path: str = "") -> str:
         """Return the URL of a page of the console."""
-        return f"{self.profile.url.rstrip('/')}/console/{path}"
+        return f"{self.api.url}/console/{path}"
 
 
 def with_session(function: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
@@ -95,7 +102,7 @@ def found_by(session: Session, kind: str, given: str) -> dict[str, Any]:
     if _is_id(given):
         row: dict[str, Any] = session.api.get(f"/{kind}/{given}")
         return row
-    rows = list(session.api.items(f"{session.environment}/{kind}", 1000))
+    rows = list(session.api.items(f"{session.environment}/{kind}", _ALL))
     fitting = [row for row in rows if given in {row.get("key"), row.get("name")}]
     if len(fitting) == 1:
         return fitting[0]

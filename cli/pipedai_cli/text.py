@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 # Control characters, which move the cursor or begin escape sequences, and the marks that change the direction of text,
-# hide it, or end a line. A terminal must not act on what a run or an outsider wrote.
+# hide it, end a line, or are seen by programs alone, such as the tags by which a text may instruct an agent unseen. A
+# terminal must not act on what a run or an outsider wrote.
 _CONTROLS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ud800-\udfff\ufe00-\ufe0d\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
 
 _CALL = r"(?:GET|POST|PUT|PATCH|DELETE) /[\w/:-]+"
 _CALLS = re.compile(rf" (?:with|at) {_CALL}(?: \([^)]*\))?| \({_CALL}\)|, to which {_CALL} leads")
+_MOST_DOLLARS = 10**12
 
 
 def safe(text: object) -> str:
@@ -63,7 +66,9 @@ def dollars(value: object) -> str:
     """Show a sum of US dollars as the API has it, with cents, or with four decimals below one cent."""
     try:
         amount = Decimal(str(value))
-    except InvalidOperation:
+        if not abs(amount) < _MOST_DOLLARS:
+            return "-"
+    except ArithmeticError:
         return "-"
     return f"${amount:.4f}" if 0 < amount < Decimal("0.01") else f"${amount:.2f}"
 

@@ -11,7 +11,14 @@ from accounts.serializers import NewEmailField
 from notices.channels.consent import Standing
 from notices.channels.models import Channel, Notice
 from notices.states import ALWAYS, EVENTS, FAILED, USUAL_EVENTS
-from pipedai.api.fields import IdField, NameField, TextField, TimezoneField, TrueFalseField
+from pipedai.api.fields import (
+    IdField,
+    ListField,
+    NameField,
+    TextField,
+    TimezoneField,
+    TrueFalseField,
+)
 from pipedai.api.filters import ApiFilterSet, WordsFilter
 from pipedai.api.outside_urls import MAX_URL
 from pipedai.api.serializers import StrictBody
@@ -57,8 +64,11 @@ class SummaryBody(StrictBody):
 
     at = TextField()
     timezone = TimezoneField(required=False)
-    weekdays = serializers.ListField(
-        child=serializers.ChoiceField(choices=WEEKDAYS), allow_empty=False, required=False
+    weekdays = ListField(
+        child=serializers.ChoiceField(choices=WEEKDAYS),
+        allow_empty=False,
+        max_length=len(WEEKDAYS),
+        required=False,
     )
 
     def validate_at(self, value: str) -> str:
@@ -85,7 +95,7 @@ class ChannelBody(StrictBody):
     managedBy = LabelField()
     name = NameField(max_length=200)
     kind = serializers.ChoiceField(choices=Channel.Kind.choices)
-    emails = serializers.ListField(
+    emails = ListField(
         child=NewEmailField(), min_length=1, max_length=MAX_EMAILS, allow_null=True, required=False
     )
     url = TextField(max_length=MAX_URL, allow_null=True, required=False)
@@ -96,10 +106,10 @@ class ChannelBody(StrictBody):
         allow_null=True,
         required=False,
     )
-    events = serializers.ListField(
+    events = ListField(
         child=serializers.ChoiceField(choices=EVENTS), max_length=100, required=False
     )
-    triggerIds = serializers.ListField(
+    triggerIds = ListField(
         source="trigger_ids",
         child=IdField(),
         min_length=1,

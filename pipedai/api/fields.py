@@ -106,6 +106,20 @@ class MoneyField(serializers.Field[Decimal | None, Any, Decimal | None, Any]):
         return value
 
 
+class ListField(serializers.ListField):
+    """A list with a `max_length`, which is looked at first: otherwise each item of a long list that is refused would be
+    checked, and might have an error of its own.
+    """
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        if isinstance(data, list) and self.max_length is not None and len(data) > self.max_length:
+            raise serializers.ValidationError(
+                self.error_messages["max_length"].format(max_length=self.max_length)
+            )
+        items: list[Any] = super().to_internal_value(data)
+        return items
+
+
 _AMOUNT = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?", re.ASCII)
 
 

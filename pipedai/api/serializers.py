@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from itertools import islice
 from operator import itemgetter
 from typing import Any
 
@@ -10,6 +11,9 @@ from rest_framework.request import Request
 
 from pipedai.api.errors import Invalid
 from pipedai.api.fields import MoneyField
+
+# A body may have a hundred thousand fields. Nobody reads an error for each of them.
+_MOST_UNKNOWN = 100
 
 
 class Body(serializers.Serializer[Any]):
@@ -28,7 +32,8 @@ class StrictBody(Body):
             errors = dict(error.detail) if isinstance(error.detail, dict) else {}
             values = {}
         given = data if isinstance(data, dict) else {}
-        errors |= {name: ["Unknown field."] for name in given if name not in self.fields}
+        unknown = (name for name in given if name not in self.fields)
+        errors |= {name: ["Unknown field."] for name in islice(unknown, _MOST_UNKNOWN)}
         if errors:
             raise serializers.ValidationError(errors)
         return values

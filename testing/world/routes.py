@@ -264,7 +264,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "planFiles": {"writes": False},
     "applyFiles": {"body": _applied},
     # It reads each kind of rows, and the hostnames of workers.
-    "exportFiles": {"statements": 9},
+    "exportFiles": {"statements": 10},
     "listIncidents": {"statements": 4},
     "getAttention": {"statements": 12},
     # The stage's connection has headers, so that no server is asked. What begins can be seen nowhere.

@@ -49,7 +49,7 @@ class ApprovalSerializer(RowSerializer):
     runId = serializers.UUIDField(source="run_id")
     status = serializers.ChoiceField(choices=ApprovalStatus.choices)
     tool = serializers.CharField()
-    argumentsHash = serializers.CharField(source="arguments_hash")
+    argumentsHash = serializers.CharField(source="arguments_hash", allow_null=True)
     toolSchemaHash = serializers.CharField(source="tool_schema_hash")
     approverRole = serializers.ChoiceField(source="role", choices=APPROVER_ROLES)
     createdAt = serializers.DateTimeField(source="created_at")
@@ -76,12 +76,14 @@ def approvals_shown(
     rows: Sequence[dict[str, Any]], *, may_decide: Sequence[str], user_id: UUID | None
 ) -> list[dict[str, Any]]:
     """Adds to each row who decided, and whether the caller could: the user `user_id` with one of the roles of approvers
-    in `may_decide`. It takes one query at most.
+    in `may_decide`. Who has none of them gets no hash of the arguments, by which these could be guessed. It takes one
+    query at most.
     """
     deciders = actors_shown(("user", row["decided_by"]) for row in rows if row["decided_by"])
     return [
         {
             **row,
+            "arguments_hash": row["arguments_hash"] if may_decide else None,
             "decider": deciders.get(("user", row["decided_by"])),
             "may_decide": row["status"] == ApprovalStatus.PENDING
             and user_id is not None

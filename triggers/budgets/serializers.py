@@ -5,6 +5,7 @@ from rest_framework import serializers
 from pipedai.api.fields import (
     AmountField,
     IdField,
+    ListField,
     MoneyField,
     NameField,
     TimezoneField,
@@ -41,7 +42,7 @@ class BudgetBody(StrictBody):
         required=False,
         default=Budget.WhenReached.HOLD,
     )
-    noticeAtPct = serializers.ListField(
+    noticeAtPct = ListField(
         source="notice_at_pct",
         child=WholeNumberField(min_value=1, max_value=100),
         max_length=MAX_NOTICES,

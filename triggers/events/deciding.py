@@ -166,7 +166,7 @@ def _start(
             event_id=event.id,
             payload=payload,
             merge=merge,
-            now=now,
+            **about,
         )
         if decision.run_id is not None:
             decision.decision = EventDecided.COALESCED

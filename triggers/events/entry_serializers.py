@@ -5,7 +5,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from pipedai.api.fields import IdField, TextField, WholeNumberField
+from pipedai.api.fields import IdField, ListField, TextField, WholeNumberField
 from pipedai.api.renderers import compact_json
 from pipedai.api.serializers import InnerBody
 from triggers.events.clauses import FieldsField, PointerField, WhereField
@@ -35,7 +35,7 @@ class EntryBody(InnerBody):
     """What a trigger listens to: a source, or the ends of another trigger's runs."""
 
     sourceId = IdField(required=False)
-    types = serializers.ListField(
+    types = ListField(
         child=TextField(max_length=200),
         min_length=1,
         max_length=_MAX_TYPES,

@@ -5,7 +5,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from pipedai.api.fields import NameField, TextField, TrueFalseField
+from pipedai.api.fields import ListField, NameField, TextField, TrueFalseField
 from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.server.headers import HOOKS
 from triggers.serializers import MIN_WEBHOOK_SECRET
@@ -29,7 +29,7 @@ class SourceBody(StrictBody):
     managedBy = LabelField()
     name = NameField(max_length=200)
     scheme = serializers.ChoiceField(choices=Scheme.choices)
-    secrets = serializers.ListField(
+    secrets = ListField(
         child=TextField(min_length=MIN_WEBHOOK_SECRET, max_length=1024, trim_whitespace=False),
         min_length=1,
         max_length=2,

@@ -18,6 +18,7 @@ def join_run(
     event_id: UUID,
     payload: Any,
     merge: Callable[[Any, Any], Any] | None,
+    requested_by: UUID | None = None,
     now: datetime | None = None,
 ) -> UUID | None:
     """Gives the queued run with the key another payload: the given one, or `merge` of the present and the given one.
@@ -30,6 +31,7 @@ def join_run(
         "coalesce_key": coalesce_key,
         "event_id": event_id,
         "replaces": merge is None,
+        "requested_by": requested_by,
         "now": now,
     }
     run = fetch_one(sql.JOIN, params)

@@ -98,9 +98,11 @@ _IS_JOINABLE = f"available_at > {NOW} + interval '{JOINABLE_UNTIL.total_seconds(
 _OF_KEY = """trigger_id = %(trigger_id)s AND environment_id = %(environment_id)s
     AND coalesce_key = %(coalesce_key)s AND status = 'queued'"""
 # Locks the run that an event may join until the transaction ends, so that no claim comes between. If the event's
-# payload `replaces` that of the run, the run is the event's from now on.
+# payload `replaces` that of the run, the run is the event's from now on. Whoever replays an event into a run has
+# requested it.
 JOIN = f"""
-UPDATE run SET event_id = CASE WHEN %(replaces)s THEN %(event_id)s ELSE event_id END
+UPDATE run SET event_id = CASE WHEN %(replaces)s THEN %(event_id)s ELSE event_id END,
+    requested_by = coalesce(%(requested_by)s, requested_by)
 WHERE {_OF_KEY} AND {_IS_JOINABLE}
 RETURNING id
 """

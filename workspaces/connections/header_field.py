@@ -36,6 +36,9 @@ class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
             raise serializers.ValidationError("Must hold at least one header.")
         for name in data:
             _check_header_name(name)
+        size = sum(len(name) + len(value) for name, value in data.items() if isinstance(value, str))
+        if max(size, len(data)) > MAX_HEADERS_BYTES:
+            raise serializers.ValidationError("Must not be longer than 8 KiB in all.")
         if len({name.lower() for name in data}) != len(data):
             raise serializers.ValidationError("Two names are alike but for case.")
         errors = {
@@ -45,8 +48,6 @@ class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
         }
         if errors:
             raise serializers.ValidationError(errors)
-        if sum(len(name) + len(value) for name, value in data.items()) > MAX_HEADERS_BYTES:
-            raise serializers.ValidationError("Must not be longer than 8 KiB in all.")
         return data
 
     def to_representation(self, value: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.validators import RegexValidator
 from rest_framework import serializers
 
-from pipedai.api.fields import NameField, TextField
+from pipedai.api.fields import ListField, NameField, TextField
 from pipedai.api.filters import ApiFilterSet, WordFilter
 from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
@@ -25,7 +25,7 @@ class ConnectionBody(StrictBody):
     mcpUrl = TextField(source="mcp_url", max_length=MAX_URL)
     grant = serializers.ChoiceField(source="grant_type", choices=Connection.Grant.choices)
     headers = McpHeadersField(allow_empty=False, required=False)
-    scopes = serializers.ListField(
+    scopes = ListField(
         child=TextField(
             max_length=200,
             validators=[RegexValidator(rf"^{SCOPE.pattern}\Z", "Must be a scope of OAuth.")],

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from workspaces.files import values
+from workspaces.files.columns import MAX_KEY
 from workspaces.files.kinds import Kind, Row
 from workspaces.files.names import Names, with_names
 from workspaces.files.values import Wanted
@@ -32,7 +33,8 @@ class Change:
 
     @property
     def name(self) -> str:
-        return f"{self.kind.name} {self.key}"
+        # It stands before each field that is wrong, and a key in a request may be as long as the request.
+        return f"{self.kind.name} {self.key[:MAX_KEY]}"
 
     @property
     def is_wanted(self) -> bool:
@@ -44,7 +46,9 @@ class Change:
 
 
 def told(change: Change, new: Row | None, names: Names, role: Role) -> Json:
-    """Returns what became of a row, as the API shows it. Who may not read such rows gets no diff."""
+    """Returns what became of a row, as the API shows it. Who may not read such rows gets no diff, and `update` of each
+    that there is: else they could guess what it has.
+    """
     old_fields, new_fields = (_fields(change.kind, row, names) for row in (change.row, new))
     both = [*new_fields, *(name for name in old_fields if name not in new_fields)]
     diff: Json = {
@@ -56,17 +60,18 @@ def told(change: Change, new: Row | None, names: Names, role: Role) -> Json:
         had = values.has_secret(change.kind, change.row, name)
         has = values.has_secret(change.kind, new, name)
         diff[name] = [_SET if had else None, _SET if has else None]
+    may_read = role.includes(change.kind.readers)
     if change.resource is None:
         action, diff = "delete", {}
     elif change.row is None:
         action = "create"
     else:
-        action = "update" if diff else "none"
+        action = "none" if may_read and not diff else "update"
     return {
         "kind": change.kind.name,
         "key": change.key,
         "action": action,
-        "diff": diff if role.includes(change.kind.readers) else {},
+        "diff": diff if may_read else {},
         "warnings": change.warnings,
         **(change.kind.remarks(change.row, new) if new and action != "none" else {}),
     }

@@ -43,7 +43,12 @@ def own_key(table: str, *, live: Q | None = None) -> models.UniqueConstraint:
 class KeyField(TextField):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
-            max_length=MAX_KEY, allow_null=True, required=False, default=None, **kwargs
+            max_length=MAX_KEY,
+            trim_whitespace=False,
+            allow_null=True,
+            required=False,
+            default=None,
+            **kwargs,
         )
 
     def to_internal_value(self, data: Any) -> str:

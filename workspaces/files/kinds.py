@@ -6,9 +6,11 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from django.db.models import F, Q, QuerySet
+from django.db.models import BigIntegerField, F, Func, Q, QuerySet, Sum
 from rest_framework.fields import empty
 
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import Conflict
 from pipedai.api.serializers import Body
 from pipedai.crypto import CannotOpen
 from workspaces.encryption import keys
@@ -17,6 +19,8 @@ from workspaces.files.columns import FileColumns
 from workspaces.roles import Role
 
 Row = dict[str, Any]
+# What long texts of an environment may take: four times as much as the body of an apply.
+MOST_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class Kind:
     model: type[FileColumns]
     # What of the rows is not in the model's own columns, such as a trigger's prompt.
     annotated: Mapping[str, Any] = field(default_factory=dict)
+    # One that makes rows long: all of an environment's are read at once.
+    long: str = ""
     # Columns that `hides` needs besides.
     read_too: tuple[str, ...] = ()
     # Makes of a row that is read what the body's fields make of a request.
@@ -119,8 +125,20 @@ class Kind:
         defaults = {self.sources[name]: fields[name].default for name in names}
         return {name: value for name, value in defaults.items() if value is not empty}
 
+    @cached_property
+    def all_defaults(self) -> Row:
+        """What fields have that a file leaves out, by their names in the API; `empty` if it may not leave them out."""
+        defaults: Row = {}
+        for name, each in self.body().fields.items():
+            default = self.defaults.get(self.sources[name], each.default)
+            # Also a default takes the type that a value in a request gets.
+            defaults[name] = default if default in (None, empty) else each.run_validation(default)
+        return defaults
+
     def rows(self, environment_id: UUID) -> list[Row]:
-        """Returns the live rows as dicts, by the sources of the body's fields and the columns of secrets."""
+        """Returns the live rows as dicts, by the sources of the body's fields and the columns of secrets. Raises
+        Conflict if they take more memory than a request may.
+        """
         columns = {column.attname for column in self.model._meta.concrete_fields}
         sources = set(self.sources.values())
         annotated = dict(self.annotated)
@@ -129,6 +147,13 @@ class Kind:
             annotated |= secret.needs()
             read |= set(secret.columns)
         rows: QuerySet[Any] = self._live(environment_id).annotate(**annotated)
+        if self.long:
+            size = Func(self.long, function="octet_length", output_field=BigIntegerField())
+            if (rows.aggregate(size=Sum(size))["size"] or 0) > MOST_BYTES:
+                raise Conflict(
+                    f"The environment's {self.long}s take more than {MOST_BYTES // 1024**2} MiB: too much for files.",
+                    code=ErrorCode.TOO_MUCH_FOR_FILES,
+                )
         return [self.finish(row) for row in rows.order_by("created_at", "id").values(*sorted(read))]
 
     def lock(self, environment_id: UUID, ids: Sequence[UUID], values: Sequence[Row]) -> None:

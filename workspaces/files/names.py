@@ -1,6 +1,6 @@
 """Translates between the names that files have for other rows, which are keys and hostnames, and the API's ids."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +27,17 @@ def with_ids(kind: Kind, fields: Fields, ids: Ids) -> Fields:
 
     fields = {kind.renamed.get(name, name): value for name, value in fields.items()}
     return _swapped(kind, fields, swap, swap_all)
+
+
+def named_rows(kind: Kind, fields: Fields) -> Iterator[tuple[str, str]]:
+    """Yields what the fields refer to by name: its kind and the name."""
+    for path, of in kind.references.items():
+        outer, _, inner = path.partition(".")
+        values = fields.get(outer)
+        for value in values if isinstance(values, list) else [values]:
+            name = value.get(inner) if inner and isinstance(value, dict) else value
+            if isinstance(name, str):
+                yield of, name
 
 
 def with_names(kind: Kind, fields: Fields, names: Names) -> Fields:

@@ -15,7 +15,7 @@ from pipedai.events import Actor, Event, emit
 from workspaces.files import values
 from workspaces.files.changes import Change, plain, told
 from workspaces.files.kinds import Kind, Row, kinds, lookups
-from workspaces.files.names import with_ids
+from workspaces.files.names import named_rows, with_ids
 from workspaces.files.requests import Json, Request, check_resources, named
 from workspaces.locks import hold_role, lock_environment
 from workspaces.roles import Role
@@ -155,18 +155,25 @@ class _Work:
         ]
 
     def _digest(self) -> str:
-        """Returns a digest of the resources, and of all rows that they touch as these are now."""
+        """Returns a digest of the resources, of all rows that they touch as these are now, and of the ids of those that
+        they name: another machine may have a hostname by now.
+        """
         rows = [
             plain(change.kind, change.row) if change.row else None
             for change in (*self._changes, *self._gone)
         ]
-        said = compact_json([self._request.managed_by, self._request.resources, rows])
+        ids = [
+            self._ids.get(name)
+            for change in self._changes
+            for name in named_rows(change.kind, change.resource or {})
+        ]
+        said = compact_json([self._request.managed_by, self._request.resources, rows, ids])
         return hashlib.sha256(said.encode()).hexdigest()
 
     def _read(self, change: Change) -> None:
         assert change.resource is not None
         fields = {name: value for name, value in change.resource.items() if name != "kind"}
-        with named(change.name):
+        with named(change.name, change.kind):
             with_label = {**fields, "managedBy": self._request.managed_by}
             plain = with_ids(change.kind, with_label, self._ids)
             change.wanted = values.read(
@@ -192,7 +199,7 @@ class _Work:
             not in {values.canonical(value), values.canonical(wanted[name])}
         }
         if stale:
-            with named(change.name):
+            with named(change.name, change.kind):
                 change.kind.update(change.id, values=stale, actor=self._actor)
 
     def _save(self, change: Change) -> None:
@@ -203,7 +210,7 @@ class _Work:
         self._warn(change)
         late = change.kind.late_sources
         everything = self._everything(change)
-        with named(change.name):
+        with named(change.name, change.kind):
             if change.id is None:
                 without = change.kind.without_any
                 first = {**without, **everything, **{name: without[name] for name in late}}
@@ -225,14 +232,14 @@ class _Work:
         if change.is_wanted:
             return
         last = {name: value for name, value in change.wanted.values.items() if name in late}
-        with named(change.name):
+        with named(change.name, change.kind):
             change.kind.update(change.id, values=last, actor=self._actor)
 
     def _delete(self, change: Change) -> None:
         """Deletes a row. A plan warns of a refusal."""
         assert change.id is not None
         try:
-            with named(change.name):
+            with named(change.name, change.kind):
                 change.kind.delete(change.id, actor=self._actor)
         except ApiError as error:
             if not self._request.is_plan:

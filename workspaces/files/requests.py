@@ -9,7 +9,7 @@ from rest_framework.exceptions import ValidationError
 
 from pipedai.api.errors import ApiError, Invalid
 from pipedai.api.exceptions import as_invalid
-from workspaces.files.kinds import kinds
+from workspaces.files.kinds import Kind, kinds
 
 Json = dict[str, Any]
 
@@ -50,19 +50,24 @@ def check_resources(resources: Sequence[Json]) -> None:
 
 
 @contextmanager
-def named(name: str) -> Iterator[None]:
-    """Puts the name of a resource, such as `trigger nightly`, before what is wrong with it."""
+def named(name: str, kind: Kind) -> Iterator[None]:
+    """Puts the name of a resource, such as `trigger nightly`, before what is wrong with it, and says it of the fields
+    that files have.
+    """
     try:
         yield
     except ValidationError as error:
-        raise _with_name(as_invalid(error), name) from None
+        raise _with_name(as_invalid(error), name, kind) from None
     except Invalid as error:
-        raise _with_name(error, name) from None
+        raise _with_name(error, name, kind) from None
     except ApiError as error:
         error.message = f"{name}: {error.message}"
         raise
 
 
-def _with_name(error: Invalid, name: str) -> Invalid:
-    fields = {f"{name}.{field}": messages for field, messages in error.fields.items()}
+def _with_name(error: Invalid, name: str, kind: Kind) -> Invalid:
+    short = {long: short for short, long in kind.renamed.items()}
+    fields = {
+        f"{name}.{short.get(field, field)}": messages for field, messages in error.fields.items()
+    }
     return Invalid(fields, form=[f"{name}: {message}" for message in error.form])

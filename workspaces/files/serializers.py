@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from pipedai.api.fields import NameField, TextField, TrueFalseField
+from pipedai.api.fields import ListField, NameField, TextField, TrueFalseField
 from pipedai.api.outside_urls import MAX_URL, check_url, origin_of
 from pipedai.api.serializers import StrictBody
 from workspaces.files.columns import MAX_LABEL
@@ -27,24 +27,29 @@ class OriginField(TextField):
         return origin_of(value)
 
 
+class SecretsField(serializers.DictField):
+    """The values of secrets by their names."""
+
+    child = TextField(max_length=_MAX_SECRET, trim_whitespace=False)
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        if isinstance(data, dict) and len(data) > _MAX_SECRETS:
+            raise serializers.ValidationError(f"At most {_MAX_SECRETS}.")
+        values: dict[str, str] = super().to_internal_value(data)
+        return values
+
+
 class PlanBody(StrictBody):
     managedBy = NameField(source="managed_by", max_length=MAX_LABEL)
-    resources = serializers.ListField(child=serializers.DictField(), max_length=MAX_RESOURCES)
-    secrets = serializers.DictField(
-        child=TextField(max_length=_MAX_SECRET, trim_whitespace=False), required=False, default={}
-    )
-    acceptOrigins = serializers.ListField(
+    resources = ListField(child=serializers.DictField(), max_length=MAX_RESOURCES)
+    secrets = SecretsField(required=False, default={})
+    acceptOrigins = ListField(
         source="accept_origins",
         child=OriginField(max_length=MAX_URL),
         max_length=_MAX_ORIGINS,
         required=False,
         default=[],
     )
-
-    def validate_secrets(self, value: dict[str, str]) -> dict[str, str]:
-        if len(value) > _MAX_SECRETS:
-            raise serializers.ValidationError(f"At most {_MAX_SECRETS}.")
-        return value
 
 
 class ApplyBody(PlanBody):

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rest_framework.fields import empty
+from rest_framework.exceptions import ParseError
+from rest_framework.fields import CharField, empty
 
 from pipedai.api.errors import Invalid
+from pipedai.api.parsers import check_text, parse_json
 from pipedai.api.renderers import compact_json
 from workspaces.files.kinds import Kind, Row, Secret
 
@@ -44,7 +46,7 @@ def read(
     for name in kind.secrets.keys() & fields.keys():
         names = _secret_names(fields[name])
         if names <= secrets.keys():
-            given[name] = _filled(name, fields[name], secrets)
+            given[name] = _filled(name, fields[name], secrets, body.fields[name])
             if not names and fields[name] is not None:
                 literal.append(name)
         else:
@@ -107,22 +109,17 @@ def canonical(value: Any) -> str:
 
 def shown(kind: Kind, row: Row) -> Fields:
     """Returns a row's fields as the API has them, without those that are as by default. A secret has a name alone."""
-    body = kind.body()
     fields: Fields = {}
-    for name, field in body.fields.items():
+    for name, source in kind.sources.items():
         if name in {"key", "managedBy", *kind.left_out} or kind.hides(row, name):
             continue
         if name in kind.secrets:
             if has_secret(kind, row, name):
                 fields[name] = {"secret": secret_name(row["key"], name)}
             continue
-        source = str(field.source)
         if source not in row:
             continue
-        default = kind.defaults.get(source, field.default)
-        # Also a default takes the type that a value in a request gets.
-        if default not in (None, empty):
-            default = field.run_validation(default)
+        default = kind.all_defaults[name]
         if default is empty or canonical(row[source]) != canonical(default):
             fields[name] = json.loads(compact_json(row[source]))
     return fields
@@ -149,18 +146,17 @@ def _named(value: Any) -> str | None:
     return value["secret"] if is_one and isinstance(value["secret"], str) else None
 
 
-def _filled(name: str, value: Any, secrets: Mapping[str, str]) -> Any:
+def _filled(name: str, value: Any, secrets: Mapping[str, str], field: Any) -> Any:
     """Puts the secrets in. Of a field that is no text, the secret is the JSON of the whole."""
     whole = _named(value)
-    if whole is None:
+    if whole is None or isinstance(field, CharField):
         return _filled_inside(value, secrets)
-    text = secrets[whole]
-    if not text.startswith(("{", "[")):
-        return text
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise Invalid({name: ["Its secret is neither a text nor JSON."]}) from None
+        value = parse_json(secrets[whole].encode())
+        check_text(value)
+    except ParseError:
+        raise Invalid({name: ["Its secret is not JSON."]}) from None
+    return value
 
 
 def _filled_inside(value: Any, secrets: Mapping[str, str]) -> Any:

@@ -25,6 +25,7 @@ _PLAN = answer(
     changes=ChangeSerializer(many=True),
 )
 _BUSY = "A plan or an apply of the environment is under way already."
+_TOO_MUCH = "`too_much_for_files`: its prompts take more than 32 MiB."
 _REFUSED = "`name_taken`, `key_taken`, `ceiling_reached` or what else a service refuses, with the resource's name."
 _EXAMPLE = {
     "managedBy": "acme/agents",
@@ -44,7 +45,7 @@ class FileViewSet(TenantViewSet):
         example=_EXAMPLE,
         answers={200: _PLAN},
         says={200: "With what applying these resources would change. Nothing is changed or sent."},
-        errors={409: _REFUSED, 429: _BUSY},
+        errors={409: f"{_REFUSED} {_TOO_MUCH}", 429: _BUSY},
     )
     def plan(self, request: Request, environment_id: UUID) -> Response:
         _count_request(environment_id, request)
@@ -67,7 +68,7 @@ class FileViewSet(TenantViewSet):
         errors={
             409: (
                 "`plan_stale`: the resources, or rows that they touch, have changed since the plan; "
-                f"`new_origin`; `has_children` or `unfinished_runs` of what is pruned; {_REFUSED}"
+                f"`new_origin`; `has_children` or `unfinished_runs` of what is pruned; {_REFUSED} {_TOO_MUCH}"
             ),
             429: _BUSY,
             503: "A secret can't be sealed.",
@@ -103,6 +104,7 @@ class FileViewSet(TenantViewSet):
             )
         },
         says={200: "With the rows that have a key as resources, and those that have none."},
+        errors={409: _TOO_MUCH},
     )
     def export(self, request: Request, environment_id: UUID) -> Response:
         label = request.query_params.get("managedBy")

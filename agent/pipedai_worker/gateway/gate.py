@@ -17,7 +17,15 @@ from typing import Any
 from pipedai_worker.disk.tool_calls import POSSIBLE
 from pipedai_worker.executors.settings import TOOL_PREFIX
 from pipedai_worker.gateway import messages
-from pipedai_worker.gateway.exact import canonical, hash_of, is_plain, only_approved
+from pipedai_worker.gateway.exact import (
+    canonical,
+    hash_of,
+    is_plain,
+    mirrors,
+    only_approved,
+    repeats,
+    shows,
+)
 from pipedai_worker.gateway.exchange import Request
 from pipedai_worker.gateway.waiting import NotAllowed
 from pipedai_worker.logs import get_logger
@@ -29,6 +37,8 @@ log = get_logger(__name__)
 
 # The most that the arguments of a call that somebody is to approve may take, in bytes of their canonical form.
 LARGEST_ARGUMENTS = 64 * 1024
+# The longest name of a tool that the API takes.
+LONGEST_NAME = 200
 ALONE = "Another call waits for a person's approval. Call this again, alone, after it."
 SUB_AGENT = (
     "A person must approve this call, and only the main agent can ask for that. Nothing was done."
@@ -38,7 +48,9 @@ UNAPPROVED = "A person must approve exactly this call, and nobody has. Nothing w
 UNLISTED = "The MCP server has not listed this tool, so the call was not sent."
 BATCHED = "A call that a person has approved must be sent alone, as a request. Nothing was done."
 ODD = "The worker can't be sure how the MCP server would read this message, so it was not sent."
-NOT_CANONICAL = "A person must approve this call, but its arguments or its tool's schema can't be shown exactly."
+NOT_CANONICAL = (
+    "A person must approve this call, but its name, arguments or schema can't be shown exactly."
+)
 TOO_LARGE = "A person must approve this call, but its arguments exceed 64 KiB. Nothing was done."
 UNSPENT = "The approval of this call could not be used, so the call was not sent."
 REJECTED = "A person has rejected this call. Nothing was done."
@@ -101,6 +113,8 @@ class Gate:
         self._lock = threading.Lock()
         # The hash of each listed tool's schema; None if it has no canonical form.
         self._schemas: dict[str, str | None] = {}
+        # The headers that repeat arguments of each listed tool.
+        self._mirrors: dict[str, dict[str, tuple[str, ...]]] = {}
         # The tools that some list of the run has shown as ones that may have an effect.
         self._with_effect = set(with_effect)
         self._parked: Parked | None = None
@@ -113,6 +127,7 @@ class Gate:
         """Learn of a tool from the server's list. The worst effect that a list has told counts."""
         with self._lock:
             self._schemas[name] = hash_of(tool.get("inputSchema"))
+            self._mirrors[name] = mirrors(tool.get("inputSchema"))
             if effect == POSSIBLE:
                 self._with_effect.add(name)
 
@@ -162,7 +177,11 @@ class Gate:
         other = self._parked is not None and self._parked.tool_use_id != tool_use_id
         if other and not self._was_sent:
             raise NotAllowed(ALONE)
-        shown = self._redact(json.loads(text))
+        whole = json.loads(text)
+        shown = self._redact(whole)
+        is_name = 0 < len(tool) <= LONGEST_NAME and tool.isprintable()
+        if not is_name or not shows(shown, whole):
+            raise NotAllowed(NOT_CANONICAL)
         if len(json.dumps(shown, ensure_ascii=False, separators=(",", ":")).encode()) > (
             LARGEST_ARGUMENTS
         ):
@@ -214,6 +233,8 @@ class Gate:
                 decision = self._decision_on(call)
                 if len(posted) > 1 or messages.request_id(message) is None:
                     raise NotAllowed(BATCHED)
+                if not repeats(request, json.loads(text), self._mirrors[tool]):
+                    raise NotAllowed(ODD)
                 admitted = Admitted(decision.approval_id, only_approved(message, text))
         if admitted is not None:
             # No second call passes while the API is asked.

@@ -7,6 +7,7 @@ import http.client
 import json
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from pipedai_worker.executors import settings
 from pipedai_worker.gateway import Credentials, Gate, gate
 from pipedai_worker.polling.approvals import Approvals
+from pipedai_worker.redact import Redactor
 
 from .conftest import Way, events_in
 from .servers import TOKEN, Exchange, McpServer, serving
@@ -48,10 +50,9 @@ class Spending:
         assert approvals is not None
         return Gate(
             approvals,
-            redact=lambda value: value,
             make_room=lambda _: not self.full,
             spend=self._spend,
-            **rest,
+            **{"redact": lambda value: value, **rest},
         )
 
     def _spend(self, approval_id: str) -> None:
@@ -88,8 +89,8 @@ def test_an_approved_call_is_spent_and_sent_once_in_its_approved_form(
 ) -> None:
     decision = decided('{"a":1,"z":"\u00e9"}')
     way = gated(decision=decision)
-    asked = b'{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"task":{"x":1},"_meta":{"progressToken":3},'
-    asked += b'"name":"send","arguments":{"z":"\\u00e9","a":1.0}}}'
+    asked = b'{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"task":{"x":1},'
+    asked += b'"_meta":{"progressToken":3,"x.example/all":1},"name":"send","arguments":{"z":"\\u00e9","a":1.0}}}'
     assert "result" in json.loads(way.client.send("POST", asked).read())
     # Parameters that nobody has seen are left out.
     form = {"name": "send", "arguments": {"a": 1, "z": "\u00e9"}, "_meta": {"progressToken": 3}}
@@ -267,7 +268,8 @@ def test_the_hook_defers_the_first_gated_call_and_denies_the_others(
     assert hook(way, tmp_path, "send", {})["why"] == gate.NO_ROOM
     spending.full = False
     assert hook(way, tmp_path, "send", {"a": "x" * gate.LARGEST_ARGUMENTS})["why"] == gate.TOO_LARGE
-    for odd in ({"a": 2**60}, {"a": "\ud800"}, {"a": "\0"}, {"a": 1e400}):
+    deep = json.loads("[" * 62 + "]" * 62)
+    for odd in ({"a": 2**60}, {"a": "\ud800"}, {"a": "\0"}, {"a": 1e400}, {"a": deep}):
         assert hook(way, tmp_path, "send", odd)["why"] == gate.NOT_CANONICAL
     assert hook(way, tmp_path, "sent", {})["why"] == gate.UNLISTED
     assert hook(way, tmp_path, "send", {"b": 1.0, "a": "\u00e9"})["decision"] == "defer"
@@ -286,12 +288,49 @@ def test_the_hook_defers_the_first_gated_call_and_denies_the_others(
     assert hook(way, tmp_path, "send", {"b": 1}, tool_use_id="toolu_3")["decision"] == "defer"
 
 
+@pytest.mark.parametrize(
+    "arguments", [{f"hos_{'a' * 40}": 1, f"hos_{'b' * 40}": 2}, {"a": 31415926}]
+)
+def test_no_secret_hides_another_part_of_the_arguments(
+    gated: Opening, tmp_path: Path, arguments: Any
+) -> None:
+    way = gated(redact=Redactor(["31415926"]).redact_json)
+    assert hook(way, tmp_path, "send", arguments)["why"] == gate.NOT_CANONICAL
+
+
 def test_without_rules_there_is_no_hook(open_way: Opening, server: McpServer) -> None:
     way = open_way(server.url)
     path = way.client.place.path.replace("/mcp", "/hook")
     response: http.client.HTTPResponse = way.client.send("POST", b"{}", path=path)
     assert response.status == 404
     assert "hooks" not in " ".join(settings.options(None, Path("mcp.json")))
+
+
+@pytest.mark.parametrize(
+    ("headers", "sent"),
+    [
+        ({"Mcp-Param-To": "a\u00e4".encode().decode("latin-1")}, 0),
+        ({"Mcp-Param-To": "b"}, 0),
+        ({"Mcp-Param-Other": "a"}, 0),
+        ({"Mcp-Param-To": f"=?base64?{b64encode('aä'.encode()).decode()}?="}, 1),
+        ({}, 1),
+    ],
+)
+def test_headers_that_repeat_arguments_say_the_same(
+    open_way: Opening, spending: Spending, headers: dict[str, str], sent: int
+) -> None:
+    """A proxy before the server, or the server, may go by them."""
+    schema = {"type": "object", "properties": {"to": {"type": "string", "x-mcp-header": "To"}}}
+    text = json.dumps(schema, sort_keys=True, separators=(",", ":"))
+    with serving(McpServer()) as mirroring:
+        tools = {"tools": [{"name": "send", "inputSchema": schema}]}
+        mirroring.ways["tools/list"] = lambda exchange: exchange.result(tools)
+        decision = decided('{"to":"aä"}', toolSchemaHash=sha(text))
+        way = open_way(mirroring.url, gate=spending.gate(decision=decision))
+        assert way.gateway.probe() is None
+        post = _call(params={"name": "send", "arguments": {"to": "aä"}})
+        way.client.send("POST", post, headers=headers).read()
+        assert (len(sent_to(mirroring)), len(spending.spent)) == (sent, sent)
 
 
 def test_a_schema_that_changes_while_the_call_is_approved_is_noticed(

@@ -6,6 +6,7 @@ import platform
 import time
 import webbrowser
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -14,6 +15,8 @@ from pipedai_cli.api import Api
 from pipedai_cli.errors import Exit, Failure, Refused, wrong_usage
 from pipedai_cli.session import Session, json_option, with_session
 from pipedai_cli.text import local_time
+
+_THIS_MACHINE = {"localhost", "127.0.0.1", "::1"}
 
 
 @click.command()
@@ -35,6 +38,8 @@ def login(session: Session, url: str | None, no_browser: bool) -> None:
     if not url:
         raise wrong_usage("Say which service: `pipedai login --url https://pipedai.example`.")
     session.api = api = Api(url)
+    if api.url.startswith("http://") and urlsplit(api.url).hostname not in _THIS_MACHINE:
+        session.out.note(f"{api.url} is not https: the key travels in plain text.")
     name = platform.node() or "a computer"
     if session.profile_name != keys.DEFAULT_PROFILE:
         # So that who revokes a key tells the agent's from the person's.
@@ -42,7 +47,9 @@ def login(session: Session, url: str | None, no_browser: bool) -> None:
     begun = api.post("/enrollments/device", {"label": name[:255], "for": "command_line"})
     page = begun["verificationUri"]
     session.out.note(f"Open {page} and type the code {begun['userCode']}.")
-    if not no_browser and session.out.shows_progress:
+    # A browser also opens files and other programs, by what a false service may call its page.
+    is_page = page.startswith(("https://", "http://"))
+    if is_page and not no_browser and session.out.shows_progress:
         webbrowser.open(page)
     with session.out.progress("Waiting for you to approve."):
         answer = _wait_for_key(api, begun)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,7 +130,9 @@ def _text(path: Path, most: int) -> str:
 
 
 def _secret_names(document: Any) -> list[str]:
-    """Return the names in each `{ secret: NAME }`. Raises ValueError if the document means too many values."""
+    """Return the names in each `{ secret: NAME }`. Raises ValueError if the document means too many values, or has one
+    that JSON has not.
+    """
     names, rest, count = [], [document], 0
     while rest:
         value = rest.pop()
@@ -140,7 +143,13 @@ def _secret_names(document: Any) -> list[str]:
             name = value.get("secret")
             if len(value) == 1 and isinstance(name, str):
                 names.append(name)
-            rest.extend(value.values())
+            if odd := [key for key in value if not isinstance(key, str)]:
+                raise ValueError(f"the name {odd[0]} needs quotes")
+            rest.extend((*value, *value.values()))
         elif isinstance(value, list):
             rest.extend(value)
+        elif isinstance(value, str):
+            value.encode()
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("a number is too large")
     return names

@@ -16,7 +16,9 @@ _SHORT_PROMPT = 80
 def write_files(
     folder: Path, managed_by: str, resources: list[dict[str, Any]], *, force: bool, schema_url: str
 ) -> list[Path]:
-    """Write an export, and return the files. Raises Failure if one is there already, unless `force`."""
+    """Write an export, and return the files. Raises Failure if one is there already, unless `force`, or would lie
+    outside the folder, as by a link or by a key that is a path.
+    """
     document: dict[str, Any] = {"managedBy": managed_by}
     texts: dict[Path, str] = {}
     for many, kind in KINDS.items():
@@ -33,10 +35,15 @@ def write_files(
     texts = {folder / NAME: head + yaml_text.dump(document), **texts}
     if not force and (there := next((path for path in texts if path.exists()), None)):
         raise wrong_usage(f"{there} is there already. --force writes over it.")
+    if out := next(
+        (path for path in texts if not path.resolve().is_relative_to(folder.resolve())), None
+    ):
+        raise wrong_usage(f"{out} would lie outside {folder}.")
     try:
         for path, text in texts.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            # Line ends stay as they are, also on Windows.
+            path.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise wrong_usage(f"{folder} can't be written: {error.strerror}.") from None
     return list(texts)

@@ -26,6 +26,12 @@ _TYPES = {
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    # What JSON has. PyYAML's own types, such as `!!timestamp`, have no place in it.
+    yaml_constructors = {
+        tag: constructor
+        for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.endswith((":str", ":seq", ":map", ":bool", ":null", ":float"))
+    }
 
     def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
         """Refuse a key that is there twice, of which PyYAML takes the last in silence."""
@@ -40,10 +46,18 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+class _Dumper(yaml.SafeDumper):
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        """Indent lists below their name, as most formatters do."""
+        return super().increase_indent(flow, False)
+
+
 for _type, (_pattern, _first) in _TYPES.items():
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_type}", re.compile(rf"^(?:{_pattern})$"), _first
-    )
+    # The dumper quotes a text that would be read as one of these.
+    for _either in (_Loader, _Dumper):
+        _either.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_type}", re.compile(rf"^(?:{_pattern})$"), _first
+        )
 
 
 def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
@@ -54,14 +68,11 @@ def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
 _Loader.add_constructor("tag:yaml.org,2002:int", _int)
 
 
-class _Dumper(yaml.SafeDumper):
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        """Indent lists below their name, as most formatters do."""
-        return super().increase_indent(flow, False)
-
-
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = "|" if "\n" in text.strip("\n") else None
+    if "\x85" in text:
+        # It ends a line in YAML 1.1, and in quotes alone it is an escape.
+        style = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
@@ -78,6 +89,8 @@ def load(text: str) -> Any:
         raise ValueError(f"{where}{error.problem}") from None
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+    except LookupError:
+        raise ValueError("a value is not of the type of its tag") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(str(error).splitlines()[0]) from None
 

@@ -42,11 +42,13 @@ class World:
         event = add_event(self.cast, **values, received_at=self.now)
         return Event.objects.get(id=event.id)
 
-    def decide(self, body: Any = OPENED, type_: str | None = "pull_request") -> EventDecision:
+    def decide(
+        self, body: Any = OPENED, type_: str | None = "pull_request", *, by: UUID | None = None
+    ) -> EventDecision:
         """Lets an event come, and returns the one decision about it, as it is stored."""
         event = self.event(body, type_)
         with transaction.atomic():
-            decide(event, now=self.now)
+            decide(event, requested_by=by, now=self.now)
         return EventDecision.objects.get(event=event)
 
     def payload(self, run_id: Any) -> Any:
@@ -212,6 +214,16 @@ def test_later_events_of_one_value_join_the_run_of_the_first(world: World) -> No
     assert run.event_id == second.event_id
     assert world.payload(run.id)["data"]["action"] == "edited"
     assert world.payload(run.id)["event"]["id"] == str(second.event_id)
+
+
+@pytest.mark.parametrize("keep", ["last", "all"])
+def test_who_replays_an_event_into_a_run_has_requested_it(world: World, keep: str) -> None:
+    """Else they could approve calls about what they have put in."""
+    world.listen(coalesce=coalesce(keep))
+    run_id = world.decide().run_id
+    for by in (world.cast.operator.id, None):
+        assert world.decide(by=by).run_id == run_id
+        assert Run.objects.get(id=str(run_id)).requested_by == world.cast.operator.id
 
 
 def test_the_run_of_all_has_every_event_in_order(world: World) -> None:

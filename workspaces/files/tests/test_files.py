@@ -8,7 +8,7 @@ from testing.processes.racing import at_once
 from testing.world.cast import TEST_ACTOR
 from triggers.models import Budget, Trigger
 from workers.models import Pool
-from workspaces.files import planning
+from workspaces.files import kinds, planning
 from workspaces.files.requests import Request
 
 POOL = {"kind": "pool", "key": "builders", "name": "Builders"}
@@ -99,6 +99,32 @@ def test_what_changed_since_the_plan_makes_it_stale(cast):
     assert apply(cast, [POOL], digest).json()["code"] == "plan_stale"
 
 
+def test_another_row_by_a_name_that_is_used_makes_a_plan_stale(cast):
+    first = Pool.objects.create(environment=cast.environment, name="A", key="a")
+    pooled = {"kind": "trigger", "key": "t", "name": "T", "prompt": "x", "pool": "a"}
+    pooled["mcpUrl"] = "https://a.example/mcp"
+    digest = plan(cast, [pooled]).json()["digest"]
+    Pool.objects.filter(id=first.id).update(key=None)
+    Pool.objects.create(environment=cast.environment, name="B", key="a")
+    assert apply(cast, [pooled], digest).json()["code"] == "plan_stale"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {f"f{n}": 1 for n in range(1000)},
+        {"noticeAtPct": ["x"] * 1000},
+        {"headers": {f"h{n}": 1 for n in range(10_000)}},
+    ],
+)
+def test_what_is_wrong_a_thousand_times_is_said_briefly(cast, wrong):
+    """Else a body of 8 MiB would make an answer that takes all of the process's memory."""
+    resource = {**POOL, "kind": "connection"} if "headers" in wrong else BUDGET
+    answer = plan(cast, [{**resource, **wrong}], cast.viewer)
+    assert answer.status_code == 400
+    assert len(answer.content) < 20_000
+
+
 def test_an_export_plans_to_no_change(cast):
     apply(cast, [POOL, BUDGET])
     unkeyed = Pool.objects.create(environment=cast.environment, name="By hand")
@@ -116,6 +142,9 @@ def test_an_export_plans_to_no_change(cast):
         ({"kind": "planet", "key": "x"}, "resources.0.kind"),
         ({"kind": "pool"}, "resources.0.key"),
         ({"kind": "pool", "key": "No Slug", "name": "x"}, "pool No Slug.key"),
+        ({"kind": "pool", "key": "slug\n", "name": "x"}, "pool slug\n.key"),
+        ({"kind": "pool", "key": "k" * 1000, "name": "x"}, f"pool {'k' * 64}.key"),
+        ({"kind": "channel", "key": "alarms", "name": "x"}, "channel alarms.type"),
         ({**BUDGET, "trigger": "nobody"}, "budget all.trigger"),
         ({**BUDGET, "trigger": 5}, "budget all.trigger"),
         ({"kind": [], "key": {}}, "resources.0.kind"),
@@ -125,6 +154,14 @@ def test_a_resource_that_is_wrong_is_named(cast, resource, field):
     answer = plan(cast, [resource])
     assert answer.status_code == 400
     assert field in answer.json()["details"]["fieldErrors"]
+
+
+def test_an_environment_with_too_much_is_neither_planned_nor_exported(cast, monkeypatch):
+    """Its rows would take the memory in which the process answers everybody."""
+    monkeypatch.setattr(kinds, "MOST_BYTES", 1)
+    exported = cast.client(cast.viewer).get(f"{environment(cast)}/export")
+    for answer in (plan(cast, []), exported):
+        assert (answer.status_code, answer.json()["code"]) == (409, "too_much_for_files")
 
 
 def test_another_row_with_the_key_is_a_conflict(cast):

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from testing.world.connections import add_connection
+from testing.world.mails import MAIL_SERVER, prove
 from triggers.models import Trigger
 from workers.models import Pool
 from workspaces.files.kinds import kinds
@@ -72,6 +73,23 @@ def test_a_viewers_plan_says_the_same_of_right_and_wrong_guesses(applied):
             told.append(change_of(plan(applied, [resource], applied.viewer, secrets=values)))
     assert told[:2] == told[2:]
     assert told[0]["action"] == "none"
+
+
+def test_a_viewer_is_not_told_whether_a_row_that_they_may_not_read_is_as_they_guess(cast, settings):
+    settings.EMAIL_URL = MAIL_SERVER
+    prove(cast.admin)
+    channel = {"kind": "channel", "key": "alarms", "name": "Alarms", "type": "email"}
+    right, wrong = ({**channel, "emails": [f"{name}@acme.example"]} for name in ("right", "wrong"))
+    apply(cast, [right])
+    told = [change_of(plan(cast, [guess], cast.viewer)) for guess in (right, wrong)]
+    assert told[0] == told[1]
+    assert change_of(plan(cast, [right]))["action"] == "none"
+
+
+@pytest.mark.parametrize("value", ["[planted, but no JSON", '{"planted": "as text"}'])
+def test_the_secret_of_a_text_may_look_like_json(cast, value):
+    signed = {**TRIGGER, "mcpHeaders": None, "webhookSecret": {"secret": "SIGNING"}}
+    assert actions(apply(cast, [signed], secrets={"SIGNING": value})) == {"tickets": "create"}
 
 
 def test_a_new_origin_is_refused_unless_it_is_accepted(applied):
