@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from bin import claude
 
-# With this variable at 0, the JavaScript engine of the CLI collects no garbage, which takes a third of a short run's
+# With this variable at 0, the JavaScript engine of the CLI collects no garbage, which takes a quarter of a short run's
 # CPU time. Workers hand it on.
 NO_COLLECTION = "BUN_JSC_useGC"
 
