@@ -7,6 +7,7 @@ dropped afterwards. Nothing here empties tables, since the audit log's table ref
 
 import gc
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -222,31 +223,35 @@ def pytest_terminal_summary(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deals the long tests out to all processes of the suite but two, so that each begins with its share of them.
+    """Deals the files of long tests out to all processes of the suite but two, so that each begins with its share.
 
     The long tests mostly wait for the processes that they start. The two others have the processors meanwhile, and
     take over from the rest in the end. pytest-xdist gives each process consecutive tests, as many as every other. The
-    order is random otherwise.
+    long tests of a file stay together, as they share what the file starts. The order is random otherwise.
     """
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    sharing = max(1, processes - 2)
-    longest = [item for item in items if item.get_closest_marker("long")]
-    longest.sort(key=_limit_of, reverse=True)
+    files: dict[Path, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("long"):
+            files[item.path].append(item)
+    shares: list[list[pytest.Item]] = [[] for _ in range(max(1, processes - 2))]
+    for file in sorted(files.values(), key=lambda file: (_limit_of(file), len(file)), reverse=True):
+        min(shares, key=len).extend(file)
     others = [item for item in items if not item.get_closest_marker("long")]
     each = len(items) // processes
     items.clear()
     for number in range(processes):
-        share = longest[number::sharing] if number < sharing else []
+        share = shares[number] if number < len(shares) else []
         room = max(0, each - len(share))
         items += [*share, *others[:room]]
         others = others[room:]
     items += others
 
 
-def _limit_of(item: pytest.Item) -> float:
-    """Returns the seconds that a test may take. Those that take minutes have a limit of their own."""
-    limit = item.get_closest_marker("timeout")
-    return float(limit.args[0]) if limit else 0
+def _limit_of(file: list[pytest.Item]) -> float:
+    """Returns the most seconds that a test of the file may take. Those that take minutes have a limit of their own."""
+    limits = [item.get_closest_marker("timeout") for item in file]
+    return max(float(limit.args[0]) if limit else 0 for limit in limits)
 
 
 def pytest_collection_finish() -> None:

@@ -59,6 +59,7 @@ def test_our_own_worker_passes_every_check_and_so_does_one_that_shares_no_code_w
     assert not by_claim_next & by_poll
 
 
+@pytest.mark.long
 def test_each_broken_worker_is_caught_by_the_check_for_what_is_broken() -> None:
     assert len({check for check, *_ in BREAKAGES.values()}) >= 10
 

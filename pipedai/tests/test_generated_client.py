@@ -19,6 +19,9 @@ from testing.processes.npm import npm_ci
 from testing.processes.programs import program
 from testing.world.users import PASSWORD
 
+# The client of the whole schema takes long to generate.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(800)]
+
 NAME = "pipedai_client_under_test"
 TYPESCRIPT = BASE_DIR / "testing" / "processes" / "typescript_client"
 
@@ -90,7 +93,6 @@ def call(client_package, server) -> Iterator[Calls]:
         yield Calls(client_package, server.api, opened)
 
 
-@pytest.mark.long
 def test_a_generated_client_does_the_main_job(call):
     """Register, workspace, environment, key, worker, trigger, run, and the worker's calls to its end."""
     models = call.models
@@ -173,8 +175,6 @@ def test_a_change_sends_only_what_is_given(client_package):
     assert models.UpdateTriggerBody(enabled=False).to_dict() == {"enabled": False}
 
 
-@pytest.mark.long
-@pytest.mark.timeout(800)
 def test_a_typescript_client_compiles_strictly_and_does_the_main_job(server, schema_file, tmp_path):
     programs = npm_ci(TYPESCRIPT, tmp_path) / ".bin"
     for name in ("main_job.ts", "tsconfig.json"):

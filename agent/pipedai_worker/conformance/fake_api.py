@@ -159,7 +159,8 @@ class FakeApi:
                 self.lock.wait(min(left, 0.5))
             return value
 
-    def until_ended(self, run: FakeRun, seconds: float = 60.0) -> dict[str, Any]:
+    # The real claude may be started twice for one run, which takes more than a minute on a busy machine.
+    def until_ended(self, run: FakeRun, seconds: float = 180.0) -> dict[str, Any]:
         self.until(lambda: run.status in TERMINAL, seconds)
         return run.outcome or {}
 

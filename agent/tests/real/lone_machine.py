@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -15,12 +16,14 @@ from threading import Thread
 from typing import Any
 
 from bin.ending import die_with_parent
+from testing.processes.worker_process import until
 
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.serving import Handler
 from pipedai_worker.identity.config import WorkerConfig, state_directory
 from tests.conftest import WARNINGS, python_path
 
+from . import installed
 from .messages_api import MessagesApi
 from .network import LoopbackNetwork
 
@@ -57,6 +60,7 @@ class LoneMachine:
             "PYTHONPATH": python_path(),
             "ANTHROPIC_BASE_URL": messages.url,
             "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-lone",
+            installed.NO_COLLECTION: "0",
         }
 
     def use(self, package: Path) -> None:
@@ -73,11 +77,18 @@ class LoneMachine:
         conversations = self.home.glob(".claude/projects/*")
         return [*self.sessions.iterdir(), *conversations, *self.temporary.glob("pipedai-run-*")]
 
+    def tidied(self) -> None:
+        """Wait until runs have left nothing on the machine. Raises AssertionError that names what they left."""
+        with contextlib.suppress(AssertionError):
+            until(lambda: not self.left())
+        assert not self.left(), f"left: {self.left()}\n{self.log}"
+
     @contextmanager
     def working(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         """Run the worker for the time of the block, and then stop it with SIGTERM if it still lives."""
         command = [sys.executable, *WARNINGS, "-m", "pipedai_worker", "run"]
-        command += ["--config", str(self._config), "--claude", str(self._cli), *arguments]
+        command += ["--config", str(self._config), "--claude", str(self._cli)]
+        command += ["--pass-env", installed.NO_COLLECTION, *arguments]
         with self._log.open("ab") as log:
             process = subprocess.Popen(
                 self._network.inside(command),

@@ -67,7 +67,7 @@ def test_a_run_stopped_by_a_usage_limit_goes_on_after_it(
     assert money(limited) == pytest.approx(COST)
     assert money(ended) == pytest.approx(2 * COST)
     assert (limited["outputTokens"], ended["outputTokens"]) == (TOKENS, 2 * TOKENS)
-    until(lambda: here.machine.left() == [])
+    here.machine.tidied()
 
 
 def test_a_run_stopped_in_a_tool_call_is_told_that_the_call_had_no_answer(scene: Scenes) -> None:
@@ -125,7 +125,7 @@ def test_a_session_that_claude_refuses_is_judged_by_its_effects(
     assert "sessionId" not in ended
     assert "(had_effects)" in ended["errorMessage"]
     assert len(here.place.calls()) == 1
-    until(lambda: here.machine.left() == [])
+    here.machine.tidied()
 
 
 @pytest.mark.parametrize("version", claude.VERSIONS)
@@ -137,7 +137,7 @@ def test_a_run_that_reaches_its_cost_limit_is_the_clients_fault(
     assert (ended["status"], ended["faultClass"]) == ("failed", "client")
     assert "cost limit of $0.005." in ended["shortMessage"]
     assert money(ended) == pytest.approx(2 * COST)
-    until(lambda: here.machine.left() == [])
+    here.machine.tidied()
 
 
 def test_two_workers_of_one_machine_stay_apart(

@@ -22,6 +22,7 @@ from pipedai_worker.events.spool import SUFFIX
 from pipedai_worker.identity.config import WorkerConfig
 from tests.conftest import DEADLINE_SECONDS, WARNINGS, python_path
 
+from . import installed
 from .mcp_server import McpServer, Place
 from .messages_api import MessagesApi, Script
 from .network import LoopbackNetwork
@@ -34,12 +35,6 @@ _CREDENTIALS = {
     SUBSCRIPTION: ("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-"),
     API_KEY: ("ANTHROPIC_API_KEY", "sk-ant-api03-"),
 }
-# These keep the CLI from calling home. The worker hands them on.
-_QUIET = (
-    "DISABLE_TELEMETRY",
-    "DISABLE_ERROR_REPORTING",
-    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
-)
 _STOP_SECONDS = 60
 # Asking the API for a run costs some 5 ms of CPU time, and a run with claude takes seconds.
 _PAUSE_SECONDS = 1
@@ -124,15 +119,14 @@ class Machine:
             "PIPEDAI_LOCAL_RUN_EVENTS": "1",
             "PLANTED": self.secrets["a variable of the worker"],
             self._credential: self.secrets[self._credential],
-            **dict.fromkeys(_QUIET, "1"),
+            installed.NO_COLLECTION: "0",
             **variables,
         }
         command = [sys.executable, *WARNINGS, "-m", "pipedai_worker", "run"]
         command += ["--config", str(self.config), "--claude", str(self.cli)]
         if self.tells_auth_mode:
             command += ["--auth-mode", self.auth_mode]
-        for name in _QUIET:
-            command += ["--pass-env", name]
+        command += ["--pass-env", installed.NO_COLLECTION]
         with self.log_path.open("ab") as log:
             process = subprocess.Popen(
                 self.around.network.inside([*command, *arguments]),
