@@ -20,7 +20,7 @@ _KEPT = os.environ.get("CPU_BOOK")
 
 
 class _Book:
-    """A control group in which this process, the embedded PostgreSQL, and all that they start from now on are counted."""
+    """A control group that counts this process, the embedded PostgreSQL, and all that they start from now on."""
 
     def __init__(self) -> None:
         self._parent = _own_group()
