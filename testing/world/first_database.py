@@ -105,5 +105,6 @@ def _user(shared: Path) -> Path:
 
 
 def _own() -> str:
-    name: str = connection.settings_dict["TEST"]["NAME"]
-    return name
+    """Returns the name of this process's test database. A single process must have made it: Django names it then."""
+    names = connection.settings_dict
+    return str(names["TEST"]["NAME"] or names["NAME"])
