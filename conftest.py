@@ -288,4 +288,6 @@ def pytest_runtest_teardown(item: pytest.Function, nextitem: pytest.Item | None)
     _since_renewed += "django_db_setup" in item.funcargs
     if _since_renewed >= _TESTS_OF_A_DATABASE and nextitem is not None:
         _since_renewed = 0
-        item.funcargs["django_db_setup"]()
+        renew = item.funcargs["django_db_setup"]
+        assert callable(renew)
+        renew()

@@ -46,7 +46,7 @@ def desk(staff):
     """Returns a client of the staff user's. Whoever tests the login uses `log_in`, which draws two pages."""
     client = Client()
     session = open_staff_session(staff, Device(b"", None, ""))
-    client.cookies[settings.SESSION_COOKIE_NAME] = session.session_key
+    client.cookies[settings.SESSION_COOKIE_NAME] = str(session.session_key)
     return client
 
 
