@@ -56,17 +56,18 @@ def renew() -> None:
 
 def tear_down(made: list[Any], shared: Path | None) -> None:
     """Drops the test database, and after the last process the one for copying. Who starts later migrates again."""
+    for_copying = kept()
     connections.close_all()
-    end_sessions(connection.settings_dict["NAME"])
+    end_sessions(_own())
     teardown_databases(made, verbosity=0)
     if shared is None:
-        run_outside(f'DROP DATABASE "{kept()}"')
+        run_outside(f'DROP DATABASE "{for_copying}"')
     else:
         with _alone(shared):
             _user(shared).unlink()
             if not any(shared.glob("first-database.user-*")):
                 _ready(shared).unlink()
-                run_outside(f'DROP DATABASE "{kept()}"')
+                run_outside(f'DROP DATABASE "{for_copying}"')
     stop_running_outside()
 
 

@@ -1,6 +1,7 @@
 """PATCH /triggers/:id"""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -245,7 +246,7 @@ class TestTheWorker:
 
 
 class TestWhatIsRefused:
-    BODIES = (
+    BODIES: tuple[dict[str, Any], ...] = (
         {"name": ""},
         {"name": None},
         {"name": "x" * 201},
