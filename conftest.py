@@ -8,8 +8,7 @@ dropped afterwards. Nothing here empties tables, since the audit log's table ref
 import gc
 import os
 from collections import defaultdict
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -25,6 +24,7 @@ from pipedai.api import throttling
 from testing.probes.error_codes import CODES, HANDED_OVER, hearing_errors, is_whole_suite
 from testing.probes.leaks import Watch, hearing, leaks_in, watching
 from testing.probes.planted import noting, planted
+from testing.probes.tables import contents_as_text
 from testing.probes.whole_session import LogTail, dump_of
 from testing.processes.own_postgres import kept_cluster as made_once
 from testing.processes.web_process import Server, serve_in_bounds
@@ -34,12 +34,13 @@ from testing.world.cast import Cast, make_cast
 from testing.world.database_copy import database_copy, instead_of_the_default
 from testing.world.kept_rows import Kept
 from testing.world.stage import Stage, set_stage
-from triggers.models import WebHeartbeat
 from workspaces.ceilings import PROFILE
 
 _DATABASE = {"db", "own_database"}
 # The memory of a served API's process, which takes 150 MiB when it is idle, and which no request may exceed.
 _SERVER_MIB = 512
+# After so many tests a process renews its database, which costs as much as the dead rows of this many tests.
+_TESTS_OF_A_DATABASE = 150
 
 # Hypothesis has no time limit, since machines may be slow, and makes the same examples each time, so that
 # a failure shows up in the change that caused it. `--hypothesis-profile default` tries other examples.
@@ -55,26 +56,30 @@ def django_db_setup(
     django_db_modify_db_settings: None,
     django_db_blocker,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[None]:
-    """Does what pytest-django's fixture does, also if all selected tests take `own_database`."""
+) -> Iterator[Callable[[], None]]:
+    """Does what pytest-django's fixture does, also if all selected tests take `own_database`.
+
+    Its value renews the database, after a search for secrets that some test may have committed in it.
+    """
     with planted() as known, noting(), hearing():
         shared = _shared_by_all(tmp_path_factory)
+        leaks: list[str] = []
+
+        def renew() -> None:
+            with django_db_blocker.unblock():
+                for table, text in contents_as_text().items():
+                    leaks.extend(leaks_in(f"committed in {table}", text, known))
+                first_database.renew()
+
         with django_db_blocker.unblock():
             made = first_database.set_up(shared)
-            _say_that_a_web_process_lives()
         log = LogTail.of_postgres()
-        yield
-        leaks = leaks_in("dump", dump_of(connection.settings_dict["NAME"]), known)
+        yield renew
+        leaks += leaks_in("dump", dump_of(connection.settings_dict["NAME"]), known)
         with django_db_blocker.unblock():
             first_database.tear_down(made, shared)
         leaks += leaks_in("PostgreSQL's log", log.read(), known)
     assert not leaks, "\n".join(leaks)
-
-
-def _say_that_a_web_process_lives() -> None:
-    """Makes leases count in each test's database, also where no web process of the test's own beats."""
-    long_ago, far_ahead = datetime(2000, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
-    WebHeartbeat.objects.create(host="test", pid=1, reachable_since=long_ago, beat_at=far_ahead)
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +111,11 @@ def stage(kept_stage: Kept[Stage], db: None) -> Stage:
 @pytest.fixture
 def own_database(django_db_setup: None, django_db_blocker) -> Iterator[str]:
     """Makes a database for this test alone, in which commits are real, and returns its name. Threads use it too."""
-    with django_db_blocker.unblock(), database_copy() as name, instead_of_the_default(name):
+    with (
+        django_db_blocker.unblock(),
+        database_copy(first_database.kept()) as name,
+        instead_of_the_default(name),
+    ):
         yield name
 
 
@@ -161,40 +170,28 @@ def receiver(settings) -> Iterator[Receiver]:
 
 @pytest.fixture(autouse=True)
 def watch() -> Iterator[Watch]:
-    """The watch that fails the test if it finds one of the test's secrets anywhere."""
+    """The watch that fails the test if it finds one of the test's secrets anywhere.
+
+    It also fails the test in which the API answers an error without a `code` that API.md lists. Each fixture that all
+    tests take costs a second or two of the suite, so there is only this one.
+    """
     with watching() as watch:
         yield watch
         watch.look_at_log_files()
-    assert not watch.leaks, "\n".join(watch.leaks)
+    faults = [*watch.leaks, *CODES.faults_since_last()]
+    assert not faults, "\n".join(faults)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _hearing_errors() -> Iterator[None]:
-    with hearing_errors():
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _hashes_computed_once() -> Iterator[None]:
-    with known_hashes.computed_once():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _one_window_of_throttles() -> Iterator[None]:
-    """Makes every window of a throttle last a century, so that none ends during a test that counts calls."""
+def _same_for_all_tests() -> Iterator[None]:
+    """Hears errors, computes no hash twice, and makes every window of a throttle last a century, so that none ends
+    during a test that counts calls. The settings are those of development, whatever the environment says.
+    """
+    assert not settings.PRODUCTION
     longer = throttling._COUNT.replace("%(seconds)s", "greatest(%(seconds)s, 3155760000)")
-    with pytest.MonkeyPatch.context() as patch:
+    with hearing_errors(), known_hashes.computed_once(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(throttling, "_COUNT", longer)
         yield
-
-
-@pytest.fixture(autouse=True)
-def _codes_of_errors() -> Iterator[None]:
-    """Fails the test in which the API answers an error without a `code` that API.md lists."""
-    yield
-    faults = CODES.faults_since_last()
-    assert not faults, "\n".join(faults)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -285,7 +282,17 @@ def pytest_runtest_call(item: pytest.Function) -> Iterator[None]:
             watch.look_at_tables()
 
 
-@pytest.fixture(autouse=True)
-def _development_settings() -> None:
-    """Makes tests run with the settings of development, whatever the environment says."""
-    assert not settings.PRODUCTION
+_since_renewed = 0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Function, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Renews the database now and then, between two tests."""
+    global _since_renewed
+    yield
+    _since_renewed += "django_db_setup" in item.funcargs
+    if _since_renewed >= _TESTS_OF_A_DATABASE and nextitem is not None:
+        _since_renewed = 0
+        renew = item.funcargs["django_db_setup"]
+        assert callable(renew)
+        renew()

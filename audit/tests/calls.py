@@ -1,5 +1,6 @@
 """Calls every route that changes something, as a principal who may do so, on an object that allows it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -31,6 +32,13 @@ _IDLE = {
     "POST workers/:worker/approve": ("worker_id", "unapproved_worker"),
 }
 
+# What makes those of the objects that only these calls need.
+_MADE: dict[str, Callable[[Cast], UUID]] = {
+    "idle_trigger": lambda cast: cast.add_trigger(),
+    "idle_worker": lambda cast: cast.register("host-2").worker_id,
+    "unapproved_worker": lambda cast: cast.register_by_key("host-3").worker_id,
+}
+
 
 class Call:
     """One call. `actor` is the principal who makes it, and `ids` are those of the objects it may concern."""
@@ -47,17 +55,16 @@ class Call:
             **self.stage.runs,
             "owner": cast.owner.id,
             "strange_environment": cast.strange_environment.id,
-            "idle_trigger": cast.add_trigger(),
-            "idle_worker": cast.register("host-2").worker_id,
-            "unapproved_worker": cast.register_by_key("host-3").worker_id,
         }
         if _HOSTED in name:
             self._enroll(name)
         self.client, self.actor = self._caller(self.route, name)
         others: dict[str, UUID] = self._approved() if name.endswith("/spend") else {}
-        others |= {
-            replaced: self.ids[idle] for replaced, idle in [_IDLE.get(name, ("", ""))] if idle
-        }
+        if name in _IDLE:
+            replaced, idle = _IDLE[name]
+            if idle in _MADE:
+                self.ids[idle] = _MADE[idle](cast)
+            others[replaced] = self.ids[idle]
         self.url = self.route.url(self.stage, **others)
 
     def send(self, **extra: Any) -> Any:

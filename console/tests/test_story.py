@@ -20,11 +20,6 @@ pytestmark = pytest.mark.long
 MOST_CLICKS = 5
 
 
-@pytest.fixture(autouse=True)
-def _instant_passwords():
-    """Turns the fast hashes of other tests off, because the served process verifies only real ones."""
-
-
 class Person:
     """Somebody who clicks. A choice from a list is a click, too."""
 

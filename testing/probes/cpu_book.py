@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pipedai.embedded.server import EmbeddedPostgres
+
 _GROUPS = Path("/sys/fs/cgroup/cpuacct")
 _NANOSECONDS = 1e9
 # The file that CPU_BOOK names gets a line of JSON for each test: its id, and its CPU time in seconds.
@@ -18,13 +20,15 @@ _KEPT = os.environ.get("CPU_BOOK")
 
 
 class _Book:
-    """A control group in which this process and all that it starts from now on are counted."""
+    """A control group that counts this process, the embedded PostgreSQL, and all that they start from now on."""
 
     def __init__(self) -> None:
         self._parent = _own_group()
         self._group = self._parent / f"pytest-{os.getpid()}"
         self._group.mkdir()
-        (self._group / "tasks").write_text(str(os.getpid()))
+        for pid in (os.getpid(), _postgres()):
+            if pid is not None:
+                (self._group / "tasks").write_text(str(pid))
         self.seconds: dict[str, float] = {}
 
     def used(self) -> float:
@@ -63,6 +67,12 @@ class _Book:
 def pytest_configure(config: pytest.Config) -> None:
     """Begins to book."""
     config.pluginmanager.register(_Book(), "cpu-book")
+
+
+def _postgres() -> int | None:
+    """Returns the main process of the server that bin/test has started before pytest, if it has."""
+    data_dir = os.environ.get("PIPEDAI_DATA_DIR")
+    return EmbeddedPostgres(Path(data_dir)).status().pid if data_dir else None
 
 
 def _own_group() -> Path:

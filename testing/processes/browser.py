@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from axe_playwright_python.base import AXE_SCRIPT, AxeResults
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from testing.processes.programs import program
@@ -40,6 +41,20 @@ def screenshot(page: Page, name: str, *, full_page: bool = False) -> None:
     """Keeps a picture of a page in the directory that PIPEDAI_SCREENSHOTS names, if it names one."""
     if directory := os.environ.get("PIPEDAI_SCREENSHOTS"):
         page.screenshot(path=Path(directory) / f"{name}.png", full_page=full_page)
+
+
+def axe_finds(page: Page, *rules: str) -> str:
+    """Returns what axe finds wrong with a page as it is shown now, or an empty text. It tries all of its rules unless
+    some are named.
+
+    A page keeps the script, and only what is wrong leaves the browser: both cost more than most rules.
+    """
+    if page.evaluate("!window.axe"):
+        page.evaluate(AXE_SCRIPT)
+    options = {"resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}
+    violations = page.evaluate("async options => (await axe.run(options)).violations", options)
+    found = AxeResults({"violations": violations})
+    return str(found.generate_report()) if found.violations_count else ""
 
 
 def cut_off(page: Page) -> list[str]:

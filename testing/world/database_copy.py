@@ -11,13 +11,14 @@ from pipedai.ids import new_id
 
 
 @contextmanager
-def database_copy() -> Iterator[str]:
-    """Makes a database for the time of the block, and returns its name.
+def database_copy(template: str | None = None) -> Iterator[str]:
+    """Makes a database for the time of the block, a copy of the template or of Django's own, and returns its name.
 
     It closes this process's own connections, because a database that is in use can't be copied.
     """
-    template = connections.databases["default"]["NAME"]
-    name = f"{template}_{new_id().hex[-12:]}"
+    own = connections.databases["default"]["NAME"]
+    template = template or own
+    name = f"{own}_{new_id().hex[-12:]}"
     copy_database(template, name)
     try:
         yield name

@@ -1,6 +1,8 @@
-"""Makes the migrated test database of each process of the suite. The first process migrates, and the others copy."""
+"""Makes the migrated test database of each process of the suite, and one for copying. The first process migrates."""
 
+import os
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from testing.world.database_copy import (
     run_outside,
     stop_running_outside,
 )
+from triggers.models import WebHeartbeat
 
 # A migration takes seconds, and under load a minute.
 _PATIENCE_SECONDS = 300
@@ -23,38 +26,70 @@ _PATIENCE_SECONDS = 300
 def set_up(shared: Path | None) -> list[Any]:
     """Makes Django's test database, and returns what `tear_down` needs.
 
-    `shared` is a directory of all processes of the suite, or None if there is one process. Of several, the first one
-    leaves a database for the others to copy, to which nobody connects.
+    `shared` is a directory of all processes of the suite, or None if there is one process. The first process leaves a
+    database for copies, to which nobody connects, so that it stays as small as it was made.
     """
     make_database()
     if shared is None:
-        return _migrated(keepdb=False)
+        return _migrated_and_kept()
     with _alone(shared):
-        if _ready(shared).exists():
-            run_outside(f'DROP DATABASE IF EXISTS "{_own()}"')
-            copy_database(_kept(), _own())
-            return _migrated(keepdb=True)
-        made = _migrated(keepdb=False)
-        run_outside(f'DROP DATABASE IF EXISTS "{_kept()}"')
-        copy_database(_own(), _kept())
-        _ready(shared).touch()
-        return made
+        _user(shared).touch()
+        if not _ready(shared).exists():
+            made = _migrated_and_kept()
+            _ready(shared).touch()
+            return made
+    # Django would migrate the copy once more, which takes a second even if there is nothing to do.
+    usual = connection.settings_dict["NAME"]
+    renew()
+    connections.databases["default"]["NAME"] = connection.settings_dict["NAME"] = _own()
+    return [(connection, usual, True)]
+
+
+def renew() -> None:
+    """Replaces this process's test database by a new copy, without the rows that rolled back tests have left in its
+    files. PostgreSQL would read past them in all later tests.
+    """
+    end_sessions(_own())
+    run_outside(f'DROP DATABASE IF EXISTS "{_own()}"')
+    copy_database(kept(), _own())
 
 
 def tear_down(made: list[Any], shared: Path | None) -> None:
-    """Drops the test database, and the one for copying. A process that starts later migrates again."""
+    """Drops the test database, and after the last process the one for copying. Who starts later migrates again."""
+    for_copying = kept()
     connections.close_all()
-    end_sessions(connection.settings_dict["NAME"])
+    end_sessions(_own())
     teardown_databases(made, verbosity=0)
-    if shared is not None:
+    if shared is None:
+        run_outside(f'DROP DATABASE "{for_copying}"')
+    else:
         with _alone(shared):
-            _ready(shared).unlink(missing_ok=True)
-            run_outside(f'DROP DATABASE IF EXISTS "{_kept()}"')
+            _user(shared).unlink()
+            if not any(shared.glob("first-database.user-*")):
+                _ready(shared).unlink()
+                run_outside(f'DROP DATABASE "{for_copying}"')
     stop_running_outside()
 
 
-def _migrated(*, keepdb: bool) -> list[Any]:
-    return setup_databases(verbosity=0, interactive=False, keepdb=keepdb, aliases={"default": None})
+def kept() -> str:
+    """Returns the name of the database for copying. The names of the processes' own end with _gw0 and so on."""
+    return f"{_own().partition('_gw')[0]}_kept"
+
+
+def _migrated_and_kept() -> list[Any]:
+    made = setup_databases(
+        verbosity=0, interactive=False, aliases={"default": None}, serialized_aliases=set()
+    )
+    _say_that_a_web_process_lives()
+    run_outside(f'DROP DATABASE IF EXISTS "{kept()}"')
+    copy_database(_own(), kept())
+    return made
+
+
+def _say_that_a_web_process_lives() -> None:
+    """Makes leases count in each test's database, also where no web process of the test's own beats."""
+    long_ago, far_ahead = datetime(2000, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+    WebHeartbeat.objects.create(host="test", pid=1, reachable_since=long_ago, beat_at=far_ahead)
 
 
 def _alone(shared: Path) -> AbstractContextManager[int]:
@@ -65,11 +100,12 @@ def _ready(shared: Path) -> Path:
     return shared / "first-database.ready"
 
 
+def _user(shared: Path) -> Path:
+    """Returns the file that says that this process needs the database for copying."""
+    return shared / f"first-database.user-{os.getpid()}"
+
+
 def _own() -> str:
-    name: str = connection.settings_dict["TEST"]["NAME"]
-    return name
-
-
-def _kept() -> str:
-    """Returns the name of the database for copying. The names of the processes' own end with _gw0 and so on."""
-    return f"{_own().rpartition('_')[0]}_kept"
+    """Returns the name of this process's test database. A single process must have made it: Django names it then."""
+    names = connection.settings_dict
+    return str(names["TEST"]["NAME"] or names["NAME"])

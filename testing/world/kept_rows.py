@@ -31,7 +31,8 @@ HAVING count(*) > 0
 """
 _COLUMNS = """
 SELECT quote_ident(attname), atttypid = 'timestamptz'::regtype FROM pg_attribute
-WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum
+WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity = ''
+ORDER BY attnum
 """
 
 
@@ -71,8 +72,9 @@ class Kept(Generic[T]):
     def put_back(self) -> T:
         """Writes the rows, as if they had been made when the current transaction began, and returns what was made.
 
-        Each call returns new objects. The ids, tokens and keys are always the same. For a test with other master keys
-        everything is made anew, so that its data keys lie under these.
+        Each call returns new objects. The ids, tokens and keys are always the same, but for ids from a sequence, which
+        a renewed database counts anew. For a test with other master keys everything is made anew, so that its data keys
+        lie under these.
         """
         if tuple(settings.MASTER_KEYS) != self.master_keys:
             return self.build()

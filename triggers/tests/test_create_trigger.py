@@ -248,21 +248,21 @@ BAD: dict[str, list[tuple[Any, str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("field", sorted(set(TriggerBody().fields) - {"mcpHeaders"}))
-def test_a_bad_value_is_named(create, field):
-    assert field in BAD, (
-        f'add what {field} refuses to BAD of this file (CONTRIBUTING.md, "A field of a trigger")'
-    )
-    for value, message in BAD[field]:
-        response = create(**{field: value})
-        assert response.status_code == 400, value
-        assert response.json() == invalid({field: [message]})
+def test_a_bad_value_is_named(create):
+    for field in set(TriggerBody().fields) - {"mcpHeaders"}:
+        assert field in BAD, (
+            f'add what {field} refuses to BAD of this file (CONTRIBUTING.md, "A field of a trigger")'
+        )
+        for value, message in BAD[field]:
+            response = create(**{field: value})
+            assert response.status_code == 400, (field, value)
+            assert response.json() == invalid({field: [message]}), (field, value)
     assert Trigger.objects.count() == 1  # only the cast's
 
 
-@pytest.mark.parametrize("name", REQUIRED)
-def test_each_of_the_three_is_required(create, name):
-    assert create(name).json() == invalid({name: ["This field is required."]})
+def test_each_of_the_three_is_required(create):
+    for name in REQUIRED:
+        assert create(name).json() == invalid({name: ["This field is required."]})
 
 
 TAKEN: dict[str, list[Any]] = {
@@ -314,12 +314,14 @@ def test_a_bad_rule_is_named_by_its_place(create, change):
     assert f"approvals.1.{field}" in answer.json()["details"]["fieldErrors"]
 
 
-@pytest.mark.parametrize("field", TAKEN)
-def test_values_at_their_bounds_are_taken(create, field):
-    for value in TAKEN[field]:
-        response = create(**{field: value})
-        assert response.status_code == 201, value
-        assert response.json().get(field, value) == value
+# The watch over secrets would find this one in the long texts of the others.
+@pytest.mark.parametrize("fields", [TAKEN.keys() - {"webhookSecret"}, {"webhookSecret"}])
+def test_values_at_their_bounds_are_taken(create, fields):
+    for field in fields:
+        for value in TAKEN[field]:
+            response = create(**{field: value})
+            assert response.status_code == 201, (field, value)
+            assert response.json().get(field, value) == value, field
 
 
 def test_a_whole_number_may_have_a_point(create):

@@ -29,9 +29,12 @@ from triggers.models import Delivery, Trigger
 from triggers.webhooks.outbox import send_test
 from triggers.webhooks.sending import WEBHOOKS
 
-every_tampering = pytest.mark.parametrize("how", [*TAMPERINGS, *KEY_TAMPERINGS])
-of_a_value = pytest.mark.parametrize("how", TAMPERINGS)
-of_a_key = pytest.mark.parametrize("how", KEY_TAMPERINGS)
+# Every tampering has the same error for all who open a value. So what each of them makes of it is tried with some.
+A_VALUE = ("bit flip", "emptied", "wrong data key")
+A_KEY = ("unknown master key", "data key flipped")
+of_a_value = pytest.mark.parametrize("how", A_VALUE)
+of_a_key = pytest.mark.parametrize("how", A_KEY)
+of_either = pytest.mark.parametrize("how", [*A_VALUE, *A_KEY])
 
 
 @pytest.fixture
@@ -77,7 +80,7 @@ def command(*arguments: str) -> tuple[str, str]:
     return out.getvalue(), errors.getvalue()
 
 
-@every_tampering
+@pytest.mark.parametrize("how", [*TAMPERINGS, *KEY_TAMPERINGS])
 def test_it_does_not_open(cast: Cast, trigger_id: UUID, how: str):
     assert opened(trigger_id) == (HEADERS, SECRET)
     tamper(how, trigger_id, cast=cast)
@@ -133,7 +136,7 @@ class TestAPoll:
 
 
 class TestAWebhook:
-    @every_tampering
+    @of_either
     def test_the_attempt_fails_and_others_are_sent(self, cast, receiver: Receiver, how):
         trigger_id = add_sealed_trigger(cast, url=receiver.url())
         delivery_id = send_test(trigger_id=trigger_id, actor=TEST_ACTOR)
@@ -183,7 +186,7 @@ class TestAWrite:
             assert answer["Retry-After"]
         assert alarms(logs) == [(str(key_in_use(cast.environment.id).id), "wrapped")]
 
-    @every_tampering
+    @of_either
     def test_all_else_is_as_ever(self, cast, trigger_id, how):
         tamper(how, trigger_id, cast=cast)
         client, path = cast.client(cast.owner), f"/api/v1/triggers/{trigger_id}"

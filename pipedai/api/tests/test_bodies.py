@@ -4,6 +4,7 @@ import pytest
 
 from testing.probes.api_schema import operation_of
 from testing.world.routes import ROUTES
+from testing.world.undone import undone
 
 BODIES = [route for route in ROUTES if route.method in {"POST", "PATCH"}]
 READ = [route for route in BODIES if route.reads_body]
@@ -17,15 +18,16 @@ def send(stage, route, body):
     return getattr(client, route.method.lower())(route.url(stage), body)
 
 
-@pytest.mark.parametrize("route", STRICT, ids=str)
-def test_a_typo_in_a_configuration_is_seen(stage, route):
-    response = send(stage, route, {**route.body(stage.cast), "naem": 1})
-    assert response.status_code == 400
-    assert response.json() == {
-        "error": "Validation failed",
-        "code": "validation_failed",
-        "details": {"fieldErrors": {"naem": ["Unknown field."]}, "formErrors": []},
-    }
+def test_a_typo_in_a_configuration_is_seen(stage):
+    for route in STRICT:
+        with undone():
+            response = send(stage, route, {**route.body(stage.cast), "naem": 1})
+        assert response.status_code == 400, route
+        assert response.json() == {
+            "error": "Validation failed",
+            "code": "validation_failed",
+            "details": {"fieldErrors": {"naem": ["Unknown field."]}, "formErrors": []},
+        }, route
 
 
 @pytest.mark.parametrize("route", TOLERANT, ids=str)
@@ -34,14 +36,15 @@ def test_a_newer_worker_or_host_may_say_more(stage, route):
     assert response.status_code in {200, 201, route.answer}
 
 
-@pytest.mark.parametrize("route", READ, ids=str)
-def test_a_list_is_no_body(stage, route):
-    response = send(stage, route, [])
-    assert response.status_code == 400
-    assert response.json()["details"] == {
-        "fieldErrors": {},
-        "formErrors": ["The body must be a JSON object."],
-    }
+def test_a_list_is_no_body(stage):
+    for route in READ:
+        with undone():
+            response = send(stage, route, [])
+        assert response.status_code == 400, route
+        assert response.json()["details"] == {
+            "fieldErrors": {},
+            "formErrors": ["The body must be a JSON object."],
+        }, route
 
 
 @pytest.mark.parametrize("route", IGNORED, ids=str)

@@ -66,26 +66,25 @@ class TestPages:
         make_workspaces(cast, 2)
         assert client.get(URL, {"limit": "3"}).json()["nextCursor"] is None
 
-    @pytest.mark.parametrize(
-        "limit", ["0", "-1", "201", "1000", "x", "", "1.5", "1e2", "+5", " 5", "0x5", "５", "null"]
-    )
-    def test_any_other_limit_is_refused(self, client, limit):
-        response = client.get(URL, {"limit": limit})
-        assert response.status_code == 400
-        assert response.json() == invalid({"limit": ["Must be a whole number from 1 to 200."]})
+    def test_any_other_limit_is_refused(self, client):
+        for limit in (
+            "0", "-1", "201", "1000", "x", "", "1.5", "1e2", "+5", " 5", "0x5", "５", "null"
+        ):  # fmt: skip
+            response = client.get(URL, {"limit": limit})
+            assert response.status_code == 400, limit
+            assert response.json() == invalid({"limit": ["Must be a whole number from 1 to 200."]})
 
-    @pytest.mark.parametrize("route", LISTS, ids=str)
-    def test_every_list_reads_limit_and_cursor_and_counts_no_offset(self, stage, route):
-        cast = stage.cast
-        client, url = route.caller(cast), route.url(stage)
-        assert client.get(f"{url}?limit=0").status_code == 400
-        assert client.get(f"{url}?cursor=x").json() == BAD
-        with counted() as statements:
-            body = client.get(f"{url}?limit=1").json()
-            if body["nextCursor"]:
-                client.get(f"{url}?limit=1&cursor={body['nextCursor']}")
-        assert set(body) == {"items", "nextCursor"}
-        assert "OFFSET" not in str(statements).upper()
+    def test_every_list_reads_limit_and_cursor_and_counts_no_offset(self, stage):
+        for route in LISTS:
+            client, url = route.caller(stage.cast), route.url(stage)
+            assert client.get(f"{url}?limit=0").status_code == 400, route
+            assert client.get(f"{url}?cursor=x").json() == BAD, route
+            with counted() as statements:
+                body = client.get(f"{url}?limit=1").json()
+                if body["nextCursor"]:
+                    client.get(f"{url}?limit=1&cursor={body['nextCursor']}")
+            assert set(body) == {"items", "nextCursor"}, route
+            assert "OFFSET" not in str(statements).upper(), route
 
 
 class TestWalking:

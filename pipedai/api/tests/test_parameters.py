@@ -1,5 +1,6 @@
 """Every query parameter is read, ignored or refused, and none crashes the service (SPEC §2)."""
 
+from itertools import cycle, product
 from urllib.parse import urlencode
 
 import pytest
@@ -37,16 +38,16 @@ READS = [route for route in ROUTES if route.method == "GET"]
 def test_no_value_of_any_parameter_crashes_a_read(stage, route):
     cast, url, client = stage.cast, route.url(stage), route.caller(stage.cast)
     declared = query_names(operation_of(route))
-    ignored = NAMES - declared  # a route ignores the parameters that it does not declare
+    # A route does not read the parameters that it does not declare, so they may all come at once.
+    ignored = zip(sorted(NAMES - declared), cycle(VALUES), strict=False)
     required = urlencode(route.body(cast))
     assert route.send(client, url, cast).status_code == 200
 
-    for value in VALUES:
-        for name in declared:
-            status = client.get(f"{url}?{name}={value}").status_code
-            assert status in (200, 400, 404, 429), (name, value)
-        query = "".join(f"&{name}={value}" for name in sorted(ignored))
-        assert client.get(f"{url}?{required}{query}").status_code == 200, value
+    for name, value in product(declared, VALUES):
+        status = client.get(f"{url}?{name}={value}").status_code
+        assert status in (200, 400, 404, 429), (name, value)
+    query = "".join(f"&{name}={value}" for name, value in ignored)
+    assert client.get(f"{url}?{required}{query}").status_code == 200
 
 
 def test_nor_a_removal(stage):

@@ -27,7 +27,7 @@ from triggers.runs import lifecycle
 
 pytestmark = pytest.mark.long
 
-SECONDS = float(os.environ.get("BUDGET_KILL_SECONDS", "3"))
+SECONDS = float(os.environ.get("BUDGET_KILL_SECONDS", "1.5"))
 
 
 def act_as_web(runs: Runs, rng: random.Random) -> None:

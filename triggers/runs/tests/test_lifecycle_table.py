@@ -4,19 +4,19 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import transaction
 
 from pipedai.api.errors import ApiError
 from pipedai.sql import fetch_one
 from testing.world.run_states import STATES
 from testing.world.runs import Runs
+from testing.world.undone import undone
 from triggers.runs.lifecycle import Refused
 from triggers.states import EndedBy, Status
 
@@ -209,7 +209,7 @@ def test_the_table_has_every_state_and_every_verb() -> None:
 def test_the_states_of_the_table_are_all_there_are(runs: Runs) -> None:
     found = set()
     for make in STATES.values():
-        with _undone():
+        with undone():
             run = runs.stored(make(runs))
             found.add((run["status"], run["ended_by"]))
     assert {status for status, _ in found} == set(Status.values)
@@ -230,7 +230,7 @@ def _settled(change: Change, verb: str) -> Change:
 
 def _change(runs: Runs, run_id: UUID, before: "_Seen", verb: str) -> Change:
     """Calls the verb, returns what changed, and rolls everything back."""
-    with _undone():
+    with undone():
         runs = replace(runs)  # this copy has a clock of its own
         answer = _answer(VERBS[verb], runs, run_id, before.state[0])
         after = _Seen.of(run_id)
@@ -300,10 +300,3 @@ def _fate(before: str | None, after: str | None) -> str | None:
     if before != Status.QUEUED:
         return None
     return "stands" if after == before else after
-
-
-@contextlib.contextmanager
-def _undone() -> Iterator[None]:
-    with transaction.atomic():
-        yield
-        transaction.set_rollback(True)

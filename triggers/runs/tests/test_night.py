@@ -24,7 +24,7 @@ from triggers.runs.handout import outlook
 from workers.models import Worker
 
 SEED = 7
-RUNS = 300
+RUNS = 120
 BEGIN = NOON + timedelta(hours=10)
 # How long the trigger's worker has a run for itself.
 PREFERRED_FOR = timedelta(seconds=600)

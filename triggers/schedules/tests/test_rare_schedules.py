@@ -1,6 +1,7 @@
 """Due times agree with a computation that looks at the clocks at every minute, in any zone, for rare schedules too."""
 
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import islice, product
 
 import pytest
@@ -42,21 +43,27 @@ RARE = [
     "0 0 1 1 */100",
 ]
 DENSE = ["* * * * *", "*/7 * * * *", "10-40/15 */3 * * *", "0,30 0-4 * * *", "45 23 * * 0,5,6"]
-CHANGES = {zone: change_days(zone, 2011, 2045) for zone in ZONES}
 START = datetime(2026, 10, 20, 7, 3, tzinfo=UTC)
 
 
+@cache
+def changes(zone: str) -> list[datetime]:
+    """Returns the days with changes. All zones take a second, which whoever only collects tests need not wait for."""
+    return change_days(zone, 2011, 2045)
+
+
 @pytest.mark.parametrize("zone", ZONES)
-@pytest.mark.parametrize("expression", RARE)
-def test_a_rare_schedule_comes_due_when_the_clocks_say_so(expression: str, zone: str) -> None:
-    slow = islice(SlowSchedule(expression, zone).ticks_after(START), 3)
-    assert [time.at for time in coming_times(parse(expression, zone), START, 3)] == list(slow)
+def test_a_rare_schedule_comes_due_when_the_clocks_say_so(zone: str) -> None:
+    for expression in RARE:
+        slow = list(islice(SlowSchedule(expression, zone).ticks_after(START), 3))
+        coming = [time.at for time in coming_times(parse(expression, zone), START, 3)]
+        assert coming == slow, expression
 
 
-@pytest.mark.parametrize("zone", [zone for zone, days in CHANGES.items() if days])
+@pytest.mark.parametrize("zone", ZONES)
 def test_a_dense_schedule_goes_through_changes_as_the_clocks_do(zone: str) -> None:
     # The test takes the first and the last changes. For Apia these include 2011 and 2012, when it moved.
-    for day, expression in product({*CHANGES[zone][:3], *CHANGES[zone][-2:]}, DENSE):
+    for day, expression in product({*changes(zone)[:3], *changes(zone)[-2:]}, DENSE):
         schedule = parse(expression, zone)
         ticks, tick = [], day - timedelta(hours=6)
         slow = list(SlowSchedule(expression, zone).ticks_after(tick, days=3))
@@ -139,7 +146,7 @@ SCHEDULES = st.one_of(ANY, NEAR_CHANGES, SELDOM)
 def _cases(draw: st.DrawFn) -> tuple[Schedule, datetime]:
     schedule = draw(SCHEDULES)
     near_change: bool = draw(st.booleans())
-    if near_change and (days := CHANGES[schedule.timezone]):
+    if near_change and (days := changes(schedule.timezone)):
         moment = draw(st.sampled_from(days)) + draw(st.integers(-600, 2400)) * MINUTE
     else:
         moment = datetime(2011, 1, 1, tzinfo=UTC) + draw(st.integers(0, 34 * 525_600)) * MINUTE
@@ -185,11 +192,11 @@ def test_missed_ticks_are_counted_as_if_each_were_visited(
 
 
 @pytest.mark.parametrize("zone", ZONES)
-@pytest.mark.parametrize(
-    "expression", ["30 2 * * *", "0 0 * * 1-5", "*/30 0-3 * * 0", "0,59 0-3 */5 * *", "0 0 29 2 *"]
-)
-def test_ticks_missed_in_years_are_counted_through_all_changes(expression: str, zone: str) -> None:
-    schedule = Schedule(expression, zone)
-    first = schedule.next_after(datetime(2011, 6, 1, tzinfo=UTC))
-    until = first + timedelta(days=6 * 365)
-    assert schedule.ticks(first, until) == _walked(schedule, first, until)
+def test_ticks_missed_in_years_are_counted_through_all_changes(zone: str) -> None:
+    for expression in (
+        "30 2 * * *", "0 0 * * 1-5", "*/30 0-3 * * 0", "0,59 0-3 */5 * *", "0 0 29 2 *"
+    ):  # fmt: skip
+        schedule = Schedule(expression, zone)
+        first = schedule.next_after(datetime(2011, 6, 1, tzinfo=UTC))
+        until = first + timedelta(days=6 * 365)
+        assert schedule.ticks(first, until) == _walked(schedule, first, until), expression

@@ -220,4 +220,4 @@ def test_a_few_random_files(cast):
 
 @pytest.mark.long
 def test_many_random_files(cast):
-    check(cast, 20)
+    check(cast, 8)
