@@ -1,8 +1,10 @@
 """Renders answers as JSON, with times in ISO 8601 UTC with milliseconds and `Z` (SPEC §2)."""
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +31,12 @@ def counted(number: int, singular: str) -> str:
 def api_name(attribute: str) -> str:
     first, *others = attribute.split("_")
     return first + "".join(word.capitalize() for word in others)
+
+
+@cache
+def attribute_name(name: str) -> str:
+    """The reverse of `api_name`."""
+    return re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", name)
 
 
 def cut(text: str) -> str:

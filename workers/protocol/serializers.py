@@ -201,12 +201,8 @@ class RegisterBody(Body):
     os = NameField(max_length=255)
     version = NameField(max_length=64)
     label = NameField(max_length=255, required=False, allow_null=True)  # type: ignore[assignment]
-    authMode = AuthModeField(
-        source="auth_mode", choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX
-    )
-    maxConcurrency = WholeNumberField(
-        source="max_concurrency", min_value=1, max_value=MAX_CONCURRENCY, default=1
-    )
+    authMode = AuthModeField(choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX)
+    maxConcurrency = WholeNumberField(min_value=1, max_value=MAX_CONCURRENCY, default=1)
     accountId = AccountIdField()
 
 
@@ -236,7 +232,6 @@ class ClaimIdField(TextField):
 
     def __init__(self) -> None:
         super().__init__(
-            source="claim_id",
             max_length=64,
             trim_whitespace=False,
             allow_blank=True,
@@ -252,48 +247,42 @@ class ClaimBody(Body):
 
 
 class ClaimNextBody(Body):
-    claimId = TextField(source="claim_id", max_length=64, trim_whitespace=False)
+    claimId = TextField(max_length=64, trim_whitespace=False)
     start = TrueFalseField(default=False)
     wait = WholeNumberField(min_value=0, max_value=MAX_WAIT_SECONDS, default=0)
     features = FeaturesField()
 
 
-def _tokens(name: str) -> ReportedNumberField:
-    return ReportedNumberField(source=name, least=0, most=_INT8)
+def _tokens() -> ReportedNumberField:
+    return ReportedNumberField(least=0, most=_INT8)
 
 
 class HeartbeatBody(Body):
-    toolCalls = ToolCallsField(source="tool_calls", required=False, allow_null=True)
-    sessionId = CutTextField(source="session_id", cut_to=255, required=False, allow_null=True)
+    toolCalls = ToolCallsField(required=False, allow_null=True)
+    sessionId = CutTextField(cut_to=255, required=False, allow_null=True)
 
 
 class CompleteBody(Body):
     status = serializers.ChoiceField(choices=[status.value for status in REPORTED])
     # The range is wider than 32 bits with a sign, because Windows has unsigned exit codes such as 3221225786.
-    exitCode = ReportedNumberField(source="exit_code", least=-_INT8, most=_INT8)
-    shortMessage = CutTextField(
-        source="short_message", cut_to=MAX_SHORT_MESSAGE, required=False, allow_null=True
-    )
-    errorMessage = CutTextField(
-        source="error_message", cut_to=MAX_ERROR_MESSAGE, required=False, allow_null=True
-    )
+    exitCode = ReportedNumberField(least=-_INT8, most=_INT8)
+    shortMessage = CutTextField(cut_to=MAX_SHORT_MESSAGE, required=False, allow_null=True)
+    errorMessage = CutTextField(cut_to=MAX_ERROR_MESSAGE, required=False, allow_null=True)
     faultClass = serializers.ChoiceField(
-        source="fault_class", choices=FaultClass.choices, required=False, allow_null=True
+        choices=FaultClass.choices, required=False, allow_null=True
     )
-    inputTokens = _tokens("input_tokens")
-    outputTokens = _tokens("output_tokens")
-    cacheReadTokens = _tokens("cache_read_tokens")
-    cacheCreationTokens = _tokens("cache_creation_tokens")
-    costUsd = MoneyField(source="cost_usd", required=False, allow_null=True)
-    numTurns = ReportedNumberField(source="num_turns", least=0, most=_INT4)
-    sessionId = CutTextField(source="session_id", cut_to=255, required=False, allow_null=True)
+    inputTokens = _tokens()
+    outputTokens = _tokens()
+    cacheReadTokens = _tokens()
+    cacheCreationTokens = _tokens()
+    costUsd = MoneyField(required=False, allow_null=True)
+    numTurns = ReportedNumberField(least=0, most=_INT4)
+    sessionId = CutTextField(cut_to=255, required=False, allow_null=True)
     model = CutTextField(cut_to=200, required=False, allow_null=True)
-    retryAfterSeconds = RetryAfterField(
-        source="retry_after_seconds", required=False, allow_null=True
-    )
-    usageLimit = UsageLimitField(source="usage_limit", required=False, allow_null=True)
-    toolCalls = ToolCallsField(source="tool_calls", required=False, allow_null=True)
-    toolCallList = ToolCallListField(source="tool_call_list", required=False)
+    retryAfterSeconds = RetryAfterField(required=False, allow_null=True)
+    usageLimit = UsageLimitField(required=False, allow_null=True)
+    toolCalls = ToolCallsField(required=False, allow_null=True)
+    toolCallList = ToolCallListField(required=False)
     # A JSON null is an output. If the worker reported no output, the validated values have no `output`.
     output = OutputField(required=False, allow_null=True)
     # What the run waits for, with the status `waiting`.
@@ -369,7 +358,7 @@ def _reported_names() -> dict[str, str]:
 class ClaimedRunSerializer(RunSerializer):
     """A run as `claim` answers it. `maxCostUsd` is what the claim reserved: it counts, and not what a poll told."""
 
-    maxCostUsd = MoneyField(source="max_cost_usd", allow_null=True)
+    maxCostUsd = MoneyField(allow_null=True)
 
 
 class CompletedRunSerializer(RunSerializer):
@@ -377,7 +366,7 @@ class CompletedRunSerializer(RunSerializer):
     the session is not needed any more.
     """
 
-    resumeUntil = serializers.DateTimeField(source="resume_until", allow_null=True)
+    resumeUntil = serializers.DateTimeField(allow_null=True)
 
 
 class HandedOutRuleSerializer(RowSerializer):
@@ -389,6 +378,8 @@ class HandedOutRuleSerializer(RowSerializer):
 
 class HandedOutDecisionSerializer(RowSerializer):
     """What somebody decided about the call for which the run last waited."""
+
+    keeps_names = True
 
     approvalId = serializers.UUIDField()
     decision = serializers.ChoiceField(choices=DECISIONS)
@@ -402,7 +393,7 @@ class HandedOutApprovalsSerializer(RowSerializer):
     """How a run whose trigger has rules for approvals is to be executed."""
 
     rules = HandedOutRuleSerializer(many=True)
-    allowHostTools = serializers.BooleanField(source="allow_host_tools")
+    allowHostTools = serializers.BooleanField()
     decision = HandedOutDecisionSerializer(allow_null=True)
 
 
@@ -412,24 +403,24 @@ class HandedOutRunSerializer(RowSerializer):
     """
 
     id = serializers.UUIDField()
-    triggerId = serializers.UUIDField(source="trigger_id")
-    triggerName = serializers.CharField(source="trigger_name")
+    triggerId = serializers.UUIDField()
+    triggerName = serializers.CharField()
     prompt = serializers.CharField()
-    mcpUrl = serializers.CharField(source="mcp_url")
-    mcpHeaders = serializers.DictField(child=serializers.CharField(), source="mcp_headers")
-    headersExpireAt = serializers.DateTimeField(source="headers_expire_at", allow_null=True)
+    mcpUrl = serializers.CharField()
+    mcpHeaders = serializers.DictField(child=serializers.CharField())
+    headersExpireAt = serializers.DateTimeField(allow_null=True)
     model = serializers.CharField(allow_null=True)
-    timeoutSeconds = serializers.IntegerField(source="timeout_seconds")
+    timeoutSeconds = serializers.IntegerField()
     payload = serializers.JSONField(allow_null=True)
-    outputSchema = OutputSchemaField(source="output_schema", allow_null=True)
-    retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
-    retryMode = serializers.ChoiceField(source="retry_mode", choices=RetryMode.choices)
-    resumeSessionId = serializers.CharField(source="resume_session_id", allow_null=True)
-    resumeUntil = serializers.DateTimeField(source="resume_until", allow_null=True)
-    maxCostUsd = MoneyField(source="max_cost_usd", allow_null=True)
-    recordEvents = serializers.ChoiceField(source="record_events", choices=RecordEvents.choices)
+    outputSchema = OutputSchemaField(allow_null=True)
+    retryAfterEffects = serializers.BooleanField()
+    retryMode = serializers.ChoiceField(choices=RetryMode.choices)
+    resumeSessionId = serializers.CharField(allow_null=True)
+    resumeUntil = serializers.DateTimeField(allow_null=True)
+    maxCostUsd = MoneyField(allow_null=True)
+    recordEvents = serializers.ChoiceField(choices=RecordEvents.choices)
     attempt = serializers.IntegerField()
-    queuedAt = serializers.DateTimeField(source="queued_at")
+    queuedAt = serializers.DateTimeField()
 
     approvals = HandedOutApprovalsSerializer(required=False)
 
